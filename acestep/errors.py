@@ -1,0 +1,55 @@
+"""What a command can end with: the exit codes, and one error class for each way to fail.
+
+An error's text is read by a musician: it says what was got, what was expected and what to do next.
+"""
+
+from enum import IntEnum
+from pathlib import Path
+
+
+class Exit(IntEnum):
+    """Exit codes of every command; scripts and CI build on them."""
+
+    OK = 0
+    REGRESSED = 1
+    USAGE = 2
+    INVALID = 3
+    NOT_MEASURED = 4
+    RUN_FAILED = 5
+    TIMEOUT = 124
+    INTERRUPTED = 130
+
+
+class AceStepError(Exception):
+    """Base of every error that ends a command with a sentence instead of a traceback."""
+
+    exit = Exit.RUN_FAILED
+
+
+class UsageError(AceStepError):
+    """An option, argument or environment variable that cannot mean anything."""
+
+    exit = Exit.USAGE
+
+
+class InvalidInputError(AceStepError):
+    """A file that was read but cannot be used: missing, truncated, of the wrong shape or too new."""
+
+    exit = Exit.INVALID
+
+    def __init__(self, source: Path | str, problem: str) -> None:
+        super().__init__(f"{source}: {problem}")
+        self.source = source
+        self.problem = problem
+
+
+class NotMeasuredError(AceStepError):
+    """A measurement that could not be made; it says nothing about whether the thing measured fits."""
+
+    exit = Exit.NOT_MEASURED
+
+
+class RunFailedError(AceStepError):
+    """A run that started and could not finish: memory, disk or network."""
+
+    exit = Exit.RUN_FAILED

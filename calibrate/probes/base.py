@@ -1,0 +1,69 @@
+"""The seam every measurement goes through: a prober runs knobs and a workload under a cap."""
+
+from typing import Protocol
+
+import msgspec
+
+from acestep.knobs import Knobs
+from acestep.request import DecodePath
+from calibrate.verdict import Verdict
+from calibrate.workload import Workload
+
+
+class ProbedStage(msgspec.Struct, frozen=True, kw_only=True):
+    """One stage of a probe, in bytes.
+
+    `resident_bytes` are the weights on the device during the stage; `allowance_bytes` are workspaces that the tensor
+    count does not show (cuDNN), part of every verdict; `live_at_peak` splits the allocated peak by component.
+    """
+
+    name: str
+    seconds: float
+    songs_per_pass: int
+    peak_allocated_bytes: int
+    peak_reserved_bytes: int
+    resident_bytes: int
+    allowance_bytes: int
+    live_at_peak: dict[str, int]
+
+
+class ProbeResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What one probe found. After an `oom` the last stage is the one that did not fit, as far as it came."""
+
+    verdict: Verdict
+    cap_bytes: int
+    stages: tuple[ProbedStage, ...]
+    songs_per_pass: int
+    decode_path: DecodePath
+    seconds: float
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def peak_allocated_bytes(self) -> int:
+        """The largest allocated peak of any stage."""
+        return max((s.peak_allocated_bytes for s in self.stages), default=0)
+
+    @property
+    def peak_reserved_bytes(self) -> int:
+        """The largest reserved peak of any stage."""
+        return max((s.peak_reserved_bytes for s in self.stages), default=0)
+
+
+class Prober(Protocol):
+    """Something that can run a probe: a real card, the simulated one, or a test's script."""
+
+    @property
+    def device(self) -> str:
+        """`"cuda"` or `"simulated"`, as written into records."""
+        ...
+
+    def probe(self, knobs: Knobs, workload: Workload, cap_bytes: int) -> ProbeResult:
+        """Run once under a cap on the bytes the allocator may hold.
+
+        Raises `acestep.errors.NotMeasuredError` when nothing can be said about the fit.
+        """
+        ...
+
+    def smallest_caps(self, knobs: Knobs, workload: Workload) -> dict[str, int]:
+        """Per stage, and under ``"total"`` for the whole run, the smallest cap from which on every cap fits."""
+        ...
