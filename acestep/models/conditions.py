@@ -1,0 +1,48 @@
+"""The condition the DiT attends to: lyrics, timbre and text of one caption, packed in that order."""
+
+import torch
+from torch import Tensor, nn
+
+from acestep.models.attention import Kernels, rotary_table
+from acestep.models.blocks import EncoderBlock
+
+TIMBRE_FRAMES = 750
+"""Latent frames of timbre reference (30 s); silence stands in where there is none, as in training."""
+
+
+class ConditionEncoder:
+    """Lean forward over the weights of an `AceStepConditionEncoder`.
+
+    All songs of a request share one caption, so it runs at batch 1: nothing is padded, no mask is needed, and
+    packing is concatenation. `prepend_timbre_token` restores the learned token of the XL variants, which the
+    library drops: it goes in front of the reference frames and is the position that is pooled.
+    """
+
+    def __init__(self, encoder: nn.Module, kernels: Kernels, *, prepend_timbre_token: bool) -> None:
+        self.encoder = encoder
+        self.kernels = kernels
+        self.prepend_timbre_token = prepend_timbre_token
+
+    def encode(self, text: Tensor, lyrics: Tensor, timbre: Tensor) -> Tensor:
+        """Condition [1, lyric tokens + 1 + text tokens, width].
+
+        `text` [1, tokens, text width] is the text encoder's output, `lyrics` [1, tokens, text width] its embedding
+        table's, `timbre` [1, frames, 64] reference latents.
+        """
+        lyric_states = self._run(self.encoder.lyric_encoder, self.encoder.lyric_encoder.embed_tokens(lyrics))
+        timbre_encoder = self.encoder.timbre_encoder
+        frames = timbre_encoder.embed_tokens(timbre)
+        if self.prepend_timbre_token:
+            frames = torch.cat([timbre_encoder.special_token.to(frames.dtype), frames], dim=1)
+        timbre_state = self._run(timbre_encoder, frames)[:, :1]
+        return torch.cat([lyric_states, timbre_state, self.encoder.text_projector(text)], dim=1)
+
+    def unguided(self) -> Tensor:
+        """The learned empty condition [1, 1, width]; attending to copies of one token is attending to it."""
+        return self.encoder.null_condition_emb  # type: ignore[no-any-return]
+
+    def _run(self, stack: nn.Module, hidden: Tensor) -> Tensor:
+        rotary = rotary_table(hidden.shape[1], stack.head_dim, stack.rope_theta, hidden)
+        for layer in stack.layers:
+            hidden = EncoderBlock(layer)(hidden, rotary, self.kernels)
+        return stack.norm(hidden)  # type: ignore[no-any-return]
