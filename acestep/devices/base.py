@@ -1,0 +1,59 @@
+"""The one object through which the pipeline touches a device: moves, free memory, caches and peaks."""
+
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Device(Protocol):
+    """A place to compute. Real ones wrap a torch backend; the simulated one keeps books instead of bytes."""
+
+    @property
+    def torch_device(self) -> torch.device:
+        """Where device tensors live."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype weights and activations have here."""
+        ...
+
+    @property
+    def grouped_attention(self) -> bool:
+        """Whether the fused attention kernel takes grouped queries without expanding keys and values."""
+        ...
+
+    @property
+    def shares_host_memory(self) -> bool:
+        """Whether a move to the device is no move at all, so that offloading frees nothing."""
+        ...
+
+    def upload(self, host: Tensor, owner: str) -> Tensor:
+        """A copy of a host tensor on the device; `owner` is the part it belongs to, for messages and books."""
+        ...
+
+    def download(self, host: np.ndarray, source: Tensor) -> None:
+        """Copy a device tensor into a host array of the same shape."""
+        ...
+
+    def free_bytes(self) -> int:
+        """Bytes a new allocation may count on now: free on the card, plus cached and unused here, within the cap."""
+        ...
+
+    def empty_cache(self) -> None:
+        """Give cached blocks that hold nothing back to the card."""
+        ...
+
+    def synchronize(self) -> None:
+        """Wait until everything asked for is done, so that clocks mean something."""
+        ...
+
+    def begin_stage(self, name: str) -> None:
+        """Start counting peaks for a stage."""
+        ...
+
+    def end_stage(self) -> tuple[int, int]:
+        """Stop counting; the most bytes (allocated, reserved) since the stage began, 0 where no count is kept."""
+        ...
