@@ -1,0 +1,244 @@
+"""A model of PyTorch's CUDA caching allocator: who gets which bytes, and when a hard cap says no.
+
+The rules are those of `c10/cuda/CUDACachingAllocator.cpp` with its default settings (no expandable segments, no
+`max_split_size`, no rounding to powers of two), for allocations on one stream. Addresses of new segments only ever
+grow here; CUDA chooses its own, which can decide between two free blocks of equal size and nothing else.
+"""
+
+from bisect import bisect_left, insort
+from typing import Final, TypeAlias
+
+import msgspec
+
+from acestep.units import KIB, MIB, mib
+
+MIN_BLOCK: Final = 512
+"""`kMinBlockSize`: every request is rounded up to a multiple of this."""
+
+SMALL_LIMIT: Final = 1 * MIB
+"""`kSmallSize`: up to here a request is served from the small pool; also the remainder a large block keeps unsplit."""
+
+SMALL_SEGMENT: Final = 2 * MIB
+"""`kSmallBuffer`: what the small pool asks the driver for."""
+
+LARGE_SEGMENT: Final = 20 * MIB
+"""`kLargeBuffer`: what the large pool asks for on behalf of a request below `OWN_SEGMENT`."""
+
+OWN_SEGMENT: Final = 10 * MIB
+"""`kMinLargeAlloc`: from here on a request gets a segment of its own size, rounded up to `SEGMENT_GRAIN`."""
+
+SEGMENT_GRAIN: Final = 2 * MIB
+"""`kRoundLarge`. Every segment is a multiple of it, and so is every count of reserved bytes."""
+
+NO_CAP: Final = 1 << 62
+
+
+class SimulatedOutOfMemoryError(Exception):
+    """A request that did not fit under the cap even after every cached segment was given back. All sizes in bytes."""
+
+    def __init__(self, requested: int, reserved: int, allocated: int, cap: int) -> None:
+        super().__init__(
+            f"simulated card out of memory: {requested / KIB:.1f} KiB asked for with {mib(allocated)} in use and "
+            f"{mib(reserved)} held of a cap of {mib(cap)}"
+        )
+        self.requested = requested
+        self.reserved = reserved
+        self.allocated = allocated
+        self.cap = cap
+
+
+class BlockView(msgspec.Struct, frozen=True, kw_only=True):
+    """One block as a snapshot shows it; `requested` is 0 where `live` is not set."""
+
+    address: int
+    size: int
+    requested: int
+    live: bool
+
+
+class SegmentView(msgspec.Struct, frozen=True, kw_only=True):
+    """One segment as a snapshot shows it, its blocks in order of address."""
+
+    address: int
+    size: int
+    small: bool
+    blocks: tuple[BlockView, ...]
+
+
+class Block:
+    """A handle on bytes: what `malloc` hands out and `free` takes back. Read `size` and `address`, write nothing."""
+
+    __slots__ = ("address", "live", "next", "pool", "prev", "requested", "size")
+
+    def __init__(self, pool: "FreeList", address: int, size: int) -> None:
+        self.pool = pool
+        self.address = address
+        self.size = size
+        self.requested = 0
+        self.live = False
+        self.prev: Block | None = None
+        self.next: Block | None = None
+
+
+FreeList: TypeAlias = list[tuple[int, int, Block]]
+"""The free blocks of one pool, sorted by size and then address: the first that is large enough is the best fit."""
+
+
+class CachingAllocator:
+    """Hands out blocks under a hard cap on reserved bytes.
+
+    `allocated` counts whole blocks, as torch's `allocated_bytes` does; `requested` the bytes asked for.
+    """
+
+    __slots__ = (
+        "_heads",
+        "_large",
+        "_next_address",
+        "_small",
+        "allocated",
+        "cap",
+        "num_oom",
+        "num_retries",
+        "peak_allocated",
+        "peak_reserved",
+        "requested",
+        "reserved",
+    )
+
+    def __init__(self, cap_bytes: int = NO_CAP) -> None:
+        if cap_bytes < 0:
+            raise ValueError(f"cap_bytes must not be negative, got {cap_bytes}")
+        self.cap = cap_bytes
+        self.allocated = self.requested = self.reserved = 0
+        self.peak_allocated = self.peak_reserved = 0
+        self.num_oom = self.num_retries = 0
+        self._small: FreeList = []
+        self._large: FreeList = []
+        self._heads: dict[int, Block] = {}
+        self._next_address = SEGMENT_GRAIN
+
+    def malloc(self, n_bytes: int) -> Block:
+        """A block of at least `n_bytes`; none at all (size 0) for zero bytes.
+
+        Raises `SimulatedOutOfMemoryError`; whatever was cached has then been given back, as on a card.
+        """
+        if n_bytes <= SMALL_LIMIT:
+            if n_bytes <= 0:
+                return self._nothing(n_bytes)
+            pool = self._small
+            largest_unsplit = MIN_BLOCK - 1
+        else:
+            pool = self._large
+            largest_unsplit = SMALL_LIMIT
+        size = (n_bytes + MIN_BLOCK - 1) & -MIN_BLOCK
+
+        at = bisect_left(pool, (size,))
+        block = pool.pop(at)[2] if at < len(pool) else self._new_segment(pool, size, n_bytes)
+
+        remaining = block.size - size
+        if remaining > largest_unsplit:
+            rest = Block(pool, block.address + size, remaining)
+            rest.prev = block
+            after = rest.next = block.next
+            if after is not None:
+                after.prev = rest
+            block.next = rest
+            block.size = size
+            insort(pool, (remaining, rest.address, rest))
+        else:
+            size = block.size
+
+        block.live = True
+        block.requested = n_bytes
+        self.requested += n_bytes
+        self.allocated += size
+        if self.allocated > self.peak_allocated:
+            self.peak_allocated = self.allocated
+        return block
+
+    def free(self, block: Block) -> None:
+        """Takes a block back and merges it with free neighbours. Raises `ValueError` for a block that is not live."""
+        if not block.live:
+            raise ValueError("free() of a block that is not live: it was freed before")
+        block.live = False
+        self.allocated -= block.size
+        self.requested -= block.requested
+        pool = block.pool
+
+        before = block.prev
+        after = block.next
+        if after is not None and not after.live:
+            del pool[bisect_left(pool, (after.size, after.address))]
+            block.size += after.size
+            after = block.next = after.next
+            if after is not None:
+                after.prev = block
+        if before is not None and not before.live:
+            del pool[bisect_left(pool, (before.size, before.address))]
+            before.size += block.size
+            before.next = after
+            if after is not None:
+                after.prev = before
+            block = before
+        if block.size:
+            insort(pool, (block.size, block.address, block))
+
+    def empty_cache(self) -> None:
+        """Gives every segment without a live block back to the driver; a partly used one stays whole."""
+        for pool in (self._small, self._large):
+            kept = []
+            for entry in pool:
+                block = entry[2]
+                if block.prev is None and block.next is None:
+                    self.reserved -= block.size
+                    del self._heads[block.address]
+                else:
+                    kept.append(entry)
+            pool[:] = kept
+
+    def reset_peaks(self) -> None:
+        """Lets both peaks start again from what is held now."""
+        self.peak_allocated = self.allocated
+        self.peak_reserved = self.reserved
+
+    def snapshot(self) -> tuple[SegmentView, ...]:
+        """Every segment held, in order of address."""
+        return tuple(self._view(head) for _, head in sorted(self._heads.items()))
+
+    def _nothing(self, n_bytes: int) -> Block:
+        if n_bytes < 0:
+            raise ValueError(f"malloc() of {n_bytes} bytes: a size cannot be negative")
+        block = Block([], 0, 0)
+        block.live = True
+        return block
+
+    def _new_segment(self, pool: FreeList, size: int, n_bytes: int) -> Block:
+        if size <= SMALL_LIMIT:
+            segment = SMALL_SEGMENT
+        elif size < OWN_SEGMENT:
+            segment = LARGE_SEGMENT
+        else:
+            segment = (size + SEGMENT_GRAIN - 1) // SEGMENT_GRAIN * SEGMENT_GRAIN
+        if self.reserved + segment > self.cap:
+            self.num_retries += 1
+            self.empty_cache()
+            if self.reserved + segment > self.cap:
+                self.num_oom += 1
+                raise SimulatedOutOfMemoryError(n_bytes, self.reserved, self.allocated, self.cap)
+        block = Block(pool, self._next_address, segment)
+        self._heads[block.address] = block
+        self._next_address += segment
+        self.reserved += segment
+        if self.reserved > self.peak_reserved:
+            self.peak_reserved = self.reserved
+        return block
+
+    def _view(self, head: Block) -> SegmentView:
+        blocks = []
+        block: Block | None = head
+        while block is not None:
+            requested = block.requested if block.live else 0
+            blocks.append(BlockView(address=block.address, size=block.size, requested=requested, live=block.live))
+            block = block.next
+        size = sum(b.size for b in blocks)
+        return SegmentView(address=head.address, size=size, small=head.pool is self._small, blocks=tuple(blocks))
