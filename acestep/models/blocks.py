@@ -83,7 +83,7 @@ class DenoiserBlock(nn.Module):
             layer.self_attn, hidden, lambda rows: layer.self_attn_norm(rows) * (1 + scale) + shift, rotary, kernels
         )
         for rows in row_slices(batch, length):
-            hidden[:, rows] += project_out(layer.self_attn, attended[:, rows]).mul_(gate)
+            hidden[:, rows].add_(project_out(layer.self_attn, attended[:, rows]).mul_(gate))
         del attended
 
         key, value = cross_keys(layer.cross_attn, condition)
@@ -91,8 +91,8 @@ class DenoiserBlock(nn.Module):
             key, value = key.expand(batch, -1, -1, -1), value.expand(batch, -1, -1, -1)
         for rows in row_slices(batch, length):
             part = hidden[:, rows]
-            part += cross_attend(layer.cross_attn, layer.cross_attn_norm(part), key, value, kernels)
-            part += layer.mlp(layer.mlp_norm(part) * (1 + mlp_scale) + mlp_shift).mul_(mlp_gate)
+            part.add_(cross_attend(layer.cross_attn, layer.cross_attn_norm(part), key, value, kernels))
+            part.add_(layer.mlp(layer.mlp_norm(part) * (1 + mlp_scale) + mlp_shift).mul_(mlp_gate))
         return hidden
 
 
@@ -110,6 +110,6 @@ class EncoderBlock(nn.Module):
         attended = self_attend(layer.self_attn, hidden, layer.input_layernorm, rotary, kernels)
         for rows in row_slices(batch, length):
             part = hidden[:, rows]
-            part += project_out(layer.self_attn, attended[:, rows])
-            part += layer.mlp(layer.post_attention_layernorm(part))
+            part.add_(project_out(layer.self_attn, attended[:, rows]))
+            part.add_(layer.mlp(layer.post_attention_layernorm(part)))
         return hidden

@@ -1,5 +1,8 @@
 """The DiT's forward: one velocity for a batch of latents at one timestep, computed few rows at a time."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
 import torch
 from torch import Tensor, nn
 
@@ -10,12 +13,16 @@ from acestep.models.blocks import CHUNK_ROWS, DenoiserBlock
 class Denoiser:
     """Velocity prediction over the weights of an `AceStepTransformer1DModel`.
 
-    The timestep is a Python float shared by all songs, so its embedding is computed once and for one song.
+    The timestep is a Python float shared by all songs, so its embedding is computed once and for one song. `use_block` has
+    block `index` on the device inside its context.
     """
 
-    def __init__(self, transformer: nn.Module, kernels: Kernels) -> None:
+    def __init__(
+        self, transformer: nn.Module, kernels: Kernels, use_block: Callable[[int], AbstractContextManager[None]]
+    ) -> None:
         self.transformer = transformer
         self.kernels = kernels
+        self.use_block = use_block
         self.blocks = [DenoiserBlock(layer) for layer in transformer.layers]
 
     def velocity(self, latents: Tensor, context: Tensor, condition: Tensor, timestep: float) -> Tensor:
@@ -30,8 +37,9 @@ class Denoiser:
         condition = model.condition_embedder(condition)
         hidden = self._patchify(latents, context, condition)
         rotary = rotary_table(hidden.shape[1], model.head_dim, model.rope_theta, hidden)
-        for block in self.blocks:
-            hidden = block(hidden, condition, modulation, rotary, self.kernels)
+        for index, block in enumerate(self.blocks):
+            with self.use_block(index):
+                hidden = block(hidden, condition, modulation, rotary, self.kernels)
         shift, scale = (model.scale_shift_table + embedded.unsqueeze(1)).chunk(2, dim=1)
         velocity = hidden.new_empty(batch, frames, channels)
         for song in range(batch):

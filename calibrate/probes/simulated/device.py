@@ -1,0 +1,79 @@
+"""The simulated card as the pipeline sees it: a device whose moves cost nothing but bookkeeping."""
+
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from calibrate.probes.simulated.kernels import FLASH_CAPABILITY
+from calibrate.probes.simulated.ledger import Ledger
+
+ACTIVATIONS = "activations"
+"""Owner of everything that is computed rather than moved."""
+
+
+class Book(Protocol):
+    """Where the simulated device writes stages and cache flushes, and reads what is free."""
+
+    def begin_stage(self, name: str) -> None:
+        """A stage begins."""
+        ...
+
+    def end_stage(self) -> tuple[int, int]:
+        """The stage ends; its peaks (allocated, reserved) in bytes."""
+        ...
+
+    def empty_cache(self) -> None:
+        """Wholly free segments go back to the card."""
+        ...
+
+    def free_bytes(self) -> int:
+        """Bytes that could still be allocated under the cap."""
+        ...
+
+
+class SimulatedDevice:
+    """A card of some compute capability whose tensors are `meta`; every byte goes through `ledger` to `book`."""
+
+    torch_device = torch.device("meta")
+    shares_host_memory = False
+
+    def __init__(self, ledger: Ledger, book: Book, *, dtype: torch.dtype, capability: tuple[int, int]) -> None:
+        self.dtype = dtype
+        self.grouped_attention = capability >= FLASH_CAPABILITY and dtype in (torch.bfloat16, torch.float16)
+        self._ledger = ledger
+        self._book = book
+        ledger.owner = ACTIVATIONS
+
+    def upload(self, host: Tensor, owner: str) -> Tensor:
+        """A meta tensor with the layout of `host`, on the books of `owner`."""
+        self._ledger.owner = owner
+        try:
+            return torch.empty_strided(host.shape, host.stride(), dtype=host.dtype, device=self.torch_device)
+        finally:
+            self._ledger.owner = ACTIVATIONS
+
+    def download(self, host: np.ndarray, source: Tensor) -> None:
+        """Nothing arrives; only the shapes are compared."""
+        if host.shape != tuple(source.shape):
+            raise ValueError(f"download of {tuple(source.shape)} into an array of {host.shape}")
+
+    def free_bytes(self) -> int:
+        """What the book says."""
+        return self._book.free_bytes()
+
+    def empty_cache(self) -> None:
+        """Written into the book, where it changes what later allocations find."""
+        self._book.empty_cache()
+
+    def synchronize(self) -> None:
+        """Nothing runs, so nothing is waited for."""
+
+    def begin_stage(self, name: str) -> None:
+        """Written into the book."""
+        self._book.begin_stage(name)
+
+    def end_stage(self) -> tuple[int, int]:
+        """The book's peaks."""
+        return self._book.end_stage()

@@ -1,0 +1,112 @@
+"""What kernels allocate besides the tensors that the program sees, by device.
+
+On meta tensors PyTorch always takes the math kernel for attention; a card does not. So attention is caught before it
+is dispatched and answered with the allocations of the kernel that the modelled device would choose.
+"""
+
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from acestep.units import KIB
+
+FLASH_CAPABILITY = (8, 0)
+"""The flash kernel needs Ampere or newer (pytorch/aten sdp_utils.cpp, check_flash_attention_hardware_support)."""
+
+CUBLAS_WORKSPACE_BYTES = 2 * 4096 * KIB + 8 * 16 * KIB
+"""cuBLAS default workspace below Hopper, ":4096:2:16:8", taken from the caching allocator at the first product."""
+
+MASK_ALIGNMENT = 16
+"""The memory-efficient kernel copies a mask whose last dimension is no multiple of this (aten sdp preprocess_mask)."""
+
+
+class Workspaces(Protocol):
+    """Allocations inside library calls."""
+
+    @property
+    def matmul_bytes(self) -> int:
+        """Taken once, at the first matrix product, and kept."""
+        ...
+
+    def convolution(self, source: Tensor, result: Tensor) -> int:
+        """Taken for the duration of one convolution."""
+        ...
+
+
+class CudaKernels(TorchFunctionMode):
+    """Attention and workspaces on a CUDA card of some compute capability, cuDNN attention switched off."""
+
+    matmul_bytes = CUBLAS_WORKSPACE_BYTES
+
+    def __init__(self, capability: tuple[int, int]) -> None:
+        super().__init__()
+        self._has_flash = capability >= FLASH_CAPABILITY
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is F.scaled_dot_product_attention and args[0].device.type == "meta":
+            return self.attention(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+    def attention(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+    ) -> Tensor:
+        """The result [batch, heads, rows, dim] with what the chosen kernel would have allocated on the way."""
+        batch, heads, rows, _ = query.shape
+        grouped = enable_gqa and heads != key.shape[1]
+        half = query.dtype in (torch.bfloat16, torch.float16)
+        if self._has_flash and half and attn_mask is None:
+            result = _rows_first(query)
+            # Log-sum-exp per row and the random-number state live until the kernel returns.
+            log_sum_exp = torch.empty(batch, heads, rows, dtype=torch.float32, device="meta")
+            del log_sum_exp
+            return result
+        if not grouped:
+            result = _rows_first(query)
+            if attn_mask is not None and attn_mask.shape[-1] % MASK_ALIGNMENT:
+                columns = -(-attn_mask.shape[-1] // MASK_ALIGNMENT) * MASK_ALIGNMENT
+                padded = attn_mask.new_empty(*attn_mask.shape[:-1], columns)
+                del padded
+            return result
+        return torch.ops.aten._scaled_dot_product_attention_math(  # type: ignore[no-any-return]
+            query, key, value, attn_mask, dropout_p, is_causal, None, scale=scale, enable_gqa=enable_gqa
+        )[0]
+
+    def convolution(self, source: Tensor, result: Tensor) -> int:
+        """Copies of input and output in the layout cuDNN prefers; an upper bound until a card measures it."""
+        return source.numel() * source.element_size() + result.numel() * result.element_size()
+
+
+class CpuKernels(TorchFunctionMode):
+    """Attention on the CPU in float32, so that counted CPU runs can be compared with simulated ones."""
+
+    matmul_bytes = 0
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is F.scaled_dot_product_attention and args[0].device.type == "meta":
+            return _rows_first(args[0])
+        return func(*args, **(kwargs or {}))
+
+    def convolution(self, source: Tensor, result: Tensor) -> int:  # noqa: ARG002 the protocol's arguments
+        """oneDNN keeps its scratch memory outside PyTorch's allocator."""
+        return 0
+
+
+def _rows_first(query: Tensor) -> Tensor:
+    """An empty attention result, laid out [batch, rows, heads, dim] as the fused kernels write it."""
+    batch, heads, rows, width = query.shape
+    return query.new_empty(batch, rows, heads, width).transpose(1, 2)

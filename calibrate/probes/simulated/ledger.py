@@ -1,0 +1,141 @@
+"""The ledger: every storage that a run makes on the simulated card, as a stream of allocations and frees.
+
+Device tensors are `meta` tensors, host tensors ordinary ones. A dispatch mode sees every operation and reports each
+new storage to a sink; a storage's death is reported when its last tensor goes.
+"""
+
+import weakref
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from calibrate.probes.simulated.kernels import Workspaces
+
+aten = torch.ops.aten
+
+CONVOLUTIONS = (aten.convolution.default, aten._convolution.default)
+MATRIX_PRODUCTS = (
+    aten.mm.default,
+    aten.addmm.default,
+    aten.bmm.default,
+    aten.baddbmm.default,
+)
+
+
+ALLOWANCE = "cudnn"
+"""Owner of workspaces that no tensor count shows; they count towards caps, not towards allocated peaks."""
+
+WORKSPACE = "cublas"
+"""Owner of the matrix-product workspace; it stays for the life of the process."""
+
+
+class Sink(Protocol):
+    """What the ledger reports to: a trace, or an allocator that may refuse."""
+
+    def alloc(self, n_bytes: int, owner: str) -> int:
+        """A storage of `n_bytes` came to life; the answer names it. May raise `torch.OutOfMemoryError`."""
+        ...
+
+    def free(self, block: int) -> None:
+        """The storage named `block` is gone."""
+        ...
+
+
+class Ledger(TorchDispatchMode):
+    """Reports the storages of tensors on `device_type` to `sink`, and unseen workspaces as `workspaces` says."""
+
+    def __init__(self, sink: Sink, workspaces: Workspaces, device_type: str = "meta") -> None:
+        super().__init__()
+        self.owner = ""
+        self._sink = sink
+        self._workspaces = workspaces
+        self._device_type = device_type
+        self._live: dict[int, int] = {}
+        self._has_workspace = False
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is aten._to_copy.default and self._leaves(args[0], kwargs):
+            source = args[0]
+            dtype = kwargs.get("dtype") or source.dtype
+            return torch.zeros(0, dtype=dtype).new_empty(source.shape)
+        if func is aten.copy_.default and self._is_device(args[1]) and not self._is_device(args[0]):
+            return args[0]
+        self._refuse_mixing(func, args, kwargs)
+        if func in MATRIX_PRODUCTS and not self._has_workspace and self._is_device(args[0]):
+            self._take_matmul_workspace()
+        out = func(*args, **kwargs)
+        self.adopt(out)
+        if func in CONVOLUTIONS and self._is_device(args[0]):
+            n_bytes = self._workspaces.convolution(args[0], out)
+            if n_bytes:
+                self._sink.free(self._sink.alloc(n_bytes, ALLOWANCE))
+        return out
+
+    def adopt(self, out: Any) -> None:
+        """Report every storage in `out` that is not yet known."""
+        if type(out) is Tensor:
+            self._register(out)
+        elif out is not None:
+            for leaf in tree_leaves(out):
+                if isinstance(leaf, Tensor):
+                    self._register(leaf)
+
+    def block_of(self, tensor: Tensor) -> int:
+        """The sink's name for a tensor's storage."""
+        return self._live[tensor.untyped_storage()._cdata]
+
+    def bind(self, tensor: Tensor, block: int) -> None:
+        """Let a storage that the sink already knows as `block` live and die with `tensor`."""
+        storage = tensor.untyped_storage()
+        self._live[storage._cdata] = block
+        weakref.finalize(storage, self._forget, storage._cdata)
+
+    def knows(self, tensor: Tensor) -> bool:
+        """Whether the tensor's storage has been reported."""
+        return tensor.untyped_storage()._cdata in self._live
+
+    def _register(self, tensor: Tensor) -> None:
+        if tensor.device.type != self._device_type:
+            return
+        if type(tensor) is not Tensor and hasattr(tensor, "__tensor_flatten__"):
+            # A wrapper's own storage is nominal: only the tensors inside hold bytes.
+            for name in tensor.__tensor_flatten__()[0]:
+                self._register(getattr(tensor, name))
+            return
+        if not self.knows(tensor):
+            n_bytes = tensor.untyped_storage().nbytes()
+            if n_bytes:
+                self.bind(tensor, self._sink.alloc(n_bytes, self.owner))
+
+    def _forget(self, key: int) -> None:
+        self._sink.free(self._live.pop(key))
+
+    def _is_device(self, tensor: Tensor) -> bool:
+        return tensor.device.type == self._device_type
+
+    def _leaves(self, source: Tensor, kwargs: dict[str, Any]) -> bool:
+        target = kwargs.get("device")
+        return target is not None and self._is_device(source) and torch.device(target).type != self._device_type
+
+    def _refuse_mixing(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Meta kernels take a host tensor without a word where a card would raise; so this raises."""
+        if func is aten.copy_.default:
+            return
+        found = {
+            leaf.device.type
+            for leaf in tree_leaves((args, kwargs))
+            if isinstance(leaf, Tensor) and leaf.dim() > 0
+        }
+        if len(found) > 1:
+            raise RuntimeError(f"{func} mixes tensors on {' and '.join(sorted(found))}; move them with Device.upload")
+
+    def _take_matmul_workspace(self) -> None:
+        self._has_workspace = True
+        if self._workspaces.matmul_bytes:
+            self._sink.alloc(self._workspaces.matmul_bytes, WORKSPACE)

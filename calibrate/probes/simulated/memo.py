@@ -1,0 +1,176 @@
+"""Identical layers and tiles are traced once: a region's allocations are recorded and played again.
+
+A region is one call of a module of `REGIONS`. Two calls are identical when the weights have the same shapes, the
+arguments the same layouts, and the ledger's owner is the same. Only closed regions are kept: every storage born in
+them dies in them or is the result, and nothing older dies. (A first call that fills a cache is not closed; the second
+one is.)
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import _disable_current_modes
+from torch.utils._pytree import tree_leaves
+
+from calibrate.probes.simulated.ledger import Ledger, Sink
+
+RESULT = -1
+
+
+class Event(NamedTuple):
+    """One allocation (`n_bytes` >= 0) or free (`n_bytes` < 0) inside a region; `block` is numbered within it."""
+
+    block: int
+    n_bytes: int
+    owner: str
+
+
+class Region(NamedTuple):
+    """What one call did: its events, and its result as a new tensor (layout and block) or one of its arguments."""
+
+    events: tuple[Event, ...]
+    argument: int
+    block: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+
+
+class Tape:
+    """A sink that passes everything on and can write down what passes."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._written: list[Event] = []
+        self._depth = 0
+
+    def alloc(self, n_bytes: int, owner: str) -> int:
+        """Pass on an allocation."""
+        block = self._sink.alloc(n_bytes, owner)
+        if self._depth:
+            self._written.append(Event(block, n_bytes, owner))
+        return block
+
+    def free(self, block: int) -> None:
+        """Pass on a free."""
+        self._sink.free(block)
+        if self._depth:
+            self._written.append(Event(block, -1, ""))
+
+    @contextmanager
+    def record(self, into: list[Event]) -> Iterator[None]:
+        """Everything that passes inside the block is appended to `into`; recordings nest."""
+        start = len(self._written)
+        self._depth += 1
+        try:
+            yield
+        finally:
+            into.extend(self._written[start:])
+            self._depth -= 1
+            if not self._depth:
+                self._written.clear()
+
+    def play(self, events: Sequence[Event]) -> dict[int, int]:
+        """Repeat recorded events; the sink's names of the blocks that are still alive. Undone if the sink refuses."""
+        alive: dict[int, int] = {}
+        try:
+            for event in events:
+                if event.n_bytes >= 0:
+                    alive[event.block] = self.alloc(event.n_bytes, event.owner)
+                else:
+                    self.free(alive.pop(event.block))
+        except BaseException:
+            for block in alive.values():
+                self.free(block)
+            raise
+        return alive
+
+
+class Memo:
+    """Region recordings of one trace."""
+
+    def __init__(self, ledger: Ledger, tape: Tape) -> None:
+        self._ledger = ledger
+        self._tape = tape
+        self._regions: dict[object, Region] = {}
+
+    @contextmanager
+    def patched(self, kinds: Sequence[type[nn.Module]]) -> Iterator[None]:
+        """Calls of these module classes are memoised inside the block."""
+        originals = {kind: kind.forward for kind in kinds}
+        for kind, original in originals.items():
+            kind.forward = self._memoised(original)
+        try:
+            yield
+        finally:
+            for kind, original in originals.items():
+                kind.forward = original
+
+    def _memoised(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def forward(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            key = (original, self._ledger.owner, _signature(module), _layout((args, kwargs)))
+            region = self._regions.get(key)
+            if region is not None:
+                return self._replay(region, args, kwargs)
+            events: list[Event] = []
+            with self._tape.record(events):
+                result = original(module, *args, **kwargs)
+            region = self._closed(events, result, args, kwargs)
+            if region is not None:
+                self._regions[key] = region
+            return result
+
+        return forward
+
+    def _replay(self, region: Region, args: Any, kwargs: Any) -> Any:
+        alive = self._tape.play(region.events)
+        if region.argument != RESULT:
+            return tree_leaves((args, kwargs))[region.argument]
+        with _disable_current_modes():
+            result = torch.empty_strided(region.shape, region.stride, dtype=region.dtype, device="meta")
+        self._ledger.bind(result, alive[region.block])
+        return result
+
+    def _closed(self, events: list[Event], result: Any, args: Any, kwargs: Any) -> Region | None:
+        if not isinstance(result, Tensor):
+            return None
+        alive = set()
+        for event in events:
+            if event.n_bytes >= 0:
+                alive.add(event.block)
+            elif event.block in alive:
+                alive.remove(event.block)
+            else:
+                return None
+        for index, leaf in enumerate(tree_leaves((args, kwargs))):
+            if leaf is result:
+                return None if alive else Region(tuple(events), index, 0, (), (), result.dtype)
+        if alive != {self._ledger.block_of(result)} or result.storage_offset():
+            return None
+        block = self._ledger.block_of(result)
+        return Region(tuple(events), RESULT, block, tuple(result.shape), result.stride(), result.dtype)
+
+
+def _signature(module: nn.Module) -> tuple[Any, ...]:
+    """What decides a module's allocations: the layouts of its weights and the plain numbers it is configured with."""
+    return tuple(
+        (
+            type(part),
+            tuple((name, type(p.data), tuple(p.shape), p.dtype) for name, p in part._parameters.items() if p is not None),
+            getattr(part, "sliding_window", None),
+        )
+        for part in module.modules()
+    )
+
+
+def _layout(arguments: Any) -> tuple[Any, ...]:
+    """Shapes and strides of tensors, identity of anything else."""
+    return tuple(
+        (tuple(leaf.shape), leaf.stride(), leaf.dtype, leaf.device.type)
+        if isinstance(leaf, Tensor)
+        else (leaf if isinstance(leaf, int | float | str | bool | None) else id(leaf))
+        for leaf in tree_leaves(arguments)
+    )
