@@ -1,0 +1,114 @@
+"""Models without files: `tiny` has toy sizes, `dummy` the full ones; both make noise."""
+
+from typing import Any, Literal
+
+import msgspec
+import torch
+
+from acestep.knobs import Variant
+from acestep.models.architecture import Architecture, QwenArchitecture, VaeArchitecture
+from acestep.models.catalog import architecture_of
+from acestep.models.components import Components
+from acestep.models.convert import part_configs
+from acestep.models.libraries import (
+    AceStepAudioTokenDetokenizer,
+    AceStepAudioTokenizer,
+    AceStepConditionEncoder,
+    AceStepTransformer1DModel,
+    AutoencoderOobleck,
+    Qwen3Config,
+    Qwen3Model,
+)
+from acestep.models.tokenizer import ByteTokenizer
+from acestep.models.weights import bare, empty, fill, randomise
+
+Size = Literal["tiny", "dummy"]
+Materialise = Literal["random", "lazy", "meta"]
+
+TINY_QWEN = QwenArchitecture(
+    vocab_size=304,
+    hidden_size=64,
+    intermediate_size=128,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    head_dim=16,
+)
+TINY_VAE = VaeArchitecture(encoder_hidden_size=8, decoder_channels=8)
+"""The real strides, so 1,920 samples a latent frame at 48 kHz; its encoder is too narrow to give 64-wide latents."""
+
+
+def tiny_architecture(variant: Variant) -> Architecture:
+    """A toy of the same make as `variant`: grouped heads, and for XL a transformer wider than its encoders."""
+    encoder = Architecture(
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        text_hidden_dim=TINY_QWEN.hidden_size,
+        num_lyric_encoder_hidden_layers=2,
+        num_timbre_encoder_hidden_layers=2,
+        num_attention_pooler_hidden_layers=2,
+        fsq_dim=64,
+        is_turbo=variant.is_turbo,
+        model_version=variant.value.removeprefix("xl-"),
+    )
+    if not variant.is_xl:
+        return encoder
+    return msgspec.structs.replace(
+        encoder,
+        hidden_size=96,
+        intermediate_size=160,
+        num_attention_heads=8,
+        encoder_hidden_size=64,
+        encoder_intermediate_size=128,
+        encoder_num_attention_heads=4,
+        encoder_num_key_value_heads=2,
+    )
+
+
+def build(
+    size: Size,
+    variant: Variant = Variant.TURBO,
+    *,
+    dtype: torch.dtype,
+    device: torch.device | str = "cpu",
+    materialise: Materialise = "random",
+) -> Components:
+    """A model made in code, the same on every call.
+
+    `random` weights make noise that is finite and not silent; `lazy` ones have no values and cost no memory until
+    something writes them, for runs that look only at sizes; `meta` ones have no storage at all.
+    """
+    if size == "tiny":
+        architecture, vae, qwen = tiny_architecture(variant), TINY_VAE, TINY_QWEN
+    else:
+        architecture, vae, qwen = architecture_of(variant), VaeArchitecture(), QwenArchitecture()
+    modules = bare_modules(architecture, vae, qwen)
+    place = torch.device("meta" if materialise == "meta" else device)
+    for module in modules.values():
+        tensors = empty(module, dtype, place)
+        if materialise == "random":
+            randomise(module, tensors)
+        fill(module, tensors)
+    return Components(variant=variant, tokenizer=ByteTokenizer(), is_noise=size, **modules)
+
+
+def bare_modules(architecture: Architecture, vae: VaeArchitecture, qwen: QwenArchitecture) -> dict[str, Any]:
+    """Every module of a model by its name in `Components`, on `meta`."""
+    configs = part_configs(architecture)
+    return {
+        "text_encoder": bare(Qwen3Model, Qwen3Config(**msgspec.structs.asdict(qwen))),
+        "condition_encoder": bare(AceStepConditionEncoder, **configs["condition_encoder"]),
+        "transformer": bare(AceStepTransformer1DModel, **configs["transformer"]),
+        "vae": bare(AutoencoderOobleck, **vae_config(vae)),
+        "audio_tokenizer": bare(AceStepAudioTokenizer, **configs["audio_tokenizer"]),
+        "audio_token_detokenizer": bare(AceStepAudioTokenDetokenizer, **configs["audio_token_detokenizer"]),
+    }
+
+
+def vae_config(vae: VaeArchitecture) -> dict[str, Any]:
+    """The arguments of the library's VAE class, which wants lists."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in msgspec.structs.asdict(vae).items()}

@@ -1,0 +1,62 @@
+"""The modules that diffusers and transformers provide, imported in one place and without their chatter.
+
+Importing diffusers imports torchao, and the pair logs harmless lines: CUDA extensions that a CPU build cannot load,
+enum registrations meant for torchao's authors, tensor classes of a torchao release that no longer exists. Only those
+records are dropped, by logger and opening words, and only while importing; every other record passes.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_CHATTER = {
+    "torchao": "Failed to load ",
+    "torch.utils._pytree": "%s is an Enum subclass",
+    "diffusers.quantizers.torchao.torchao_quantizer": "Unable to import `torchao` Tensor objects",
+}
+"""Logger -> how its harmless record starts (the format string, before its arguments are filled in)."""
+
+
+@contextmanager
+def quiet_imports() -> Iterator[None]:
+    """Drop the known harmless records while importing diffusers or torchao."""
+
+    def keep(record: logging.LogRecord) -> bool:
+        return not str(record.msg).startswith(_CHATTER[record.name])
+
+    loggers = [logging.getLogger(name) for name in _CHATTER]
+    for logger in loggers:
+        logger.addFilter(keep)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(keep)
+
+
+with quiet_imports():
+    from diffusers.models import AutoencoderOobleck
+    from diffusers.models.transformers.ace_step_transformer import AceStepTransformer1DModel
+    from diffusers.pipelines.ace_step.modeling_ace_step import (
+        AceStepAudioTokenDetokenizer,
+        AceStepAudioTokenizer,
+        AceStepConditionEncoder,
+        _AceStepResidualFSQ,
+    )
+    from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
+    from transformers.models.qwen3.modeling_qwen3 import Qwen3Model, Qwen3RotaryEmbedding
+
+ResidualFSQ = _AceStepResidualFSQ
+
+__all__ = [
+    "AceStepAudioTokenDetokenizer",
+    "AceStepAudioTokenizer",
+    "AceStepConditionEncoder",
+    "AceStepTransformer1DModel",
+    "AutoencoderOobleck",
+    "Qwen3Config",
+    "Qwen3Model",
+    "Qwen3RotaryEmbedding",
+    "ResidualFSQ",
+    "quiet_imports",
+]
