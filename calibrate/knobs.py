@@ -1,0 +1,43 @@
+"""What a probe can turn: the ladder from comfortable to frugal, and the configs a tier is tested in."""
+
+from enum import StrEnum
+
+import msgspec
+
+from acestep.knobs import Knobs, Offload, Variant
+from calibrate.policy import Policy
+
+
+class Config(StrEnum):
+    """The ways a tier is run by `tier-test`, in the order they are tried."""
+
+    DEFAULT = "default"
+    NO_QUANT = "no-quant"
+    NO_OFFLOAD = "no-offload"
+
+
+def ladder(policy: Policy, variant: Variant) -> tuple[Knobs, ...]:
+    """The knobs to try for a variant, least aggressive first."""
+    return tuple(Knobs(variant=variant, offload=r.offload, quantization=r.quantization) for r in policy.preference)
+
+
+def eager(knobs: Knobs) -> Knobs:
+    """The same knobs as a simulated card runs them: it has no compiler."""
+    return msgspec.structs.replace(knobs, compile=False)
+
+
+def configured(default: Knobs, config: Config) -> Knobs:
+    """A tier's default knobs with INT8 switched off, or INT8 and offload both."""
+    if config is Config.DEFAULT:
+        return default
+    exact = msgspec.structs.replace(default, quantization=None, lm_quantization=None)
+    return exact if config is Config.NO_QUANT else msgspec.structs.replace(exact, offload=Offload.NONE)
+
+
+def configs_of(default: Knobs) -> dict[Knobs, tuple[Config, ...]]:
+    """Every config of a tier by the knobs it runs with: equal ones share one entry and need one probe."""
+    found: dict[Knobs, tuple[Config, ...]] = {}
+    for config in Config:
+        knobs = configured(default, config)
+        found[knobs] = (*found.get(knobs, ()), config)
+    return found

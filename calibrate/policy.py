@@ -1,0 +1,188 @@
+"""The policy: how measured boundaries become a table. Data with reasons, read strictly from `tiers/policy.json`."""
+
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from acestep.errors import UsageError
+from acestep.knobs import Backend, Offload, Quantization
+from acestep.tiers import BATCHES, VramRange, data_file
+from acestep.units import gib_to_bytes
+from calibrate.files import digest, load_strict
+
+SCHEMA_VERSION = 1
+"""Version of `tiers/policy.json` that this code reads."""
+
+Why = Annotated[str, msgspec.Meta(min_length=10)]
+"""The reason of a choice: no number enters the policy without one."""
+
+Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
+
+
+class _Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of every value in the policy file."""
+
+
+class Shortfall(_Data, frozen=True):
+    """What a card reports less than its box says: `share` of the nameplate, at most `at_most_gib`."""
+
+    at_most_gib: Annotated[float, msgspec.Meta(ge=0)]
+    share: Share
+    why: Why
+
+
+class Context(_Data, frozen=True):
+    """What the driver takes for one process before the first tensor, in GiB."""
+
+    gib: Annotated[float, msgspec.Meta(ge=0)]
+    why: Why
+
+
+class Headroom(_Data, frozen=True):
+    """The share of the nameplate left alone, for what a desktop or a browser holds."""
+
+    share: Share
+    why: Why
+
+
+class BudgetTerms(_Data, frozen=True):
+    """What is taken off a nameplate before the allocator may have the rest."""
+
+    shortfall: Shortfall
+    context: Context
+    headroom: Headroom
+
+    def left_gib(self, nameplate_gib: float) -> float:
+        """GiB left of a nameplate; negative where the terms exceed it."""
+        shortfall = min(self.shortfall.at_most_gib, self.shortfall.share * nameplate_gib)
+        return nameplate_gib - shortfall - self.context.gib - self.headroom.share * nameplate_gib
+
+
+class TierPolicy(_Data, frozen=True):
+    """What is decided, not measured, about a tier; `certified_gib` is the nameplate its promises are proven at."""
+
+    id: Annotated[str, msgspec.Meta(min_length=1)]
+    label: Annotated[str, msgspec.Meta(min_length=1)]
+    vram_gib: VramRange
+    certified_gib: Annotated[int, msgspec.Meta(gt=0)]
+    backend: Backend
+    backends_allowed: tuple[Backend, ...]
+    init_lm: bool
+    why: Why
+
+    def __post_init__(self) -> None:
+        if self.certified_gib not in self.vram_gib:
+            raise ValueError(f"certified_gib of {self.id} is {self.certified_gib}, which is outside its own vram_gib")
+        if self.backend not in self.backends_allowed:
+            raise ValueError(f"backend of {self.id} is {self.backend}, which is not in its backends_allowed")
+
+
+class Rung(_Data, frozen=True):
+    """One way to make the models fit; a rung comes before every rung that gives up more."""
+
+    offload: Offload
+    quantization: Quantization | None
+    why: Why
+
+
+class DurationGrid(_Data, frozen=True):
+    """The song lengths tried, in whole seconds, shortest first."""
+
+    values: Annotated[tuple[Annotated[int, msgspec.Meta(ge=1)], ...], msgspec.Meta(min_length=1)]
+    why: Why
+
+    def __post_init__(self) -> None:
+        _require_rising("durations_s", self.values)
+
+
+class BatchList(_Data, frozen=True):
+    """The batch sizes tried, smallest first; a frontier has an entry for each."""
+
+    values: tuple[int, ...]
+    why: Why
+
+    def __post_init__(self) -> None:
+        if self.values != BATCHES:
+            raise ValueError(f"batches must be {list(BATCHES)}, the entries a frontier has, got {list(self.values)}")
+
+
+class CompileDefault(_Data, frozen=True):
+    """Whether a plan compiles the transformer unless told otherwise."""
+
+    default: bool
+    why: Why
+
+
+class Policy(_Data, frozen=True):
+    """`tiers/policy.json` as a value."""
+
+    schema_version: Annotated[int, msgspec.Meta(ge=1)]
+    tiers: Annotated[tuple[TierPolicy, ...], msgspec.Meta(min_length=1)]
+    budget: BudgetTerms
+    preference: Annotated[tuple[Rung, ...], msgspec.Meta(min_length=1)]
+    durations_s: DurationGrid
+    batches: BatchList
+    compile: CompileDefault
+
+    def __post_init__(self) -> None:
+        ids = [tier.id for tier in self.tiers]
+        if len(set(ids)) != len(ids):
+            raise ValueError(f"tiers must have different ids, got {ids}")
+        rungs = [(rung.offload, rung.quantization) for rung in self.preference]
+        if len(set(rungs)) != len(rungs):
+            raise ValueError("preference lists the same rung twice")
+        _require_tiling(self.tiers)
+        for tier in self.tiers:
+            if self.budget.left_gib(tier.certified_gib) <= 0:
+                raise ValueError(f"budget leaves nothing of the {tier.certified_gib} GiB that {tier.id} is certified at")
+
+    @property
+    def digest(self) -> str:
+        """What a table made under this policy is stamped with."""
+        return digest(self)
+
+    @property
+    def certified_sizes_gib(self) -> tuple[int, ...]:
+        """The nameplate each tier is proven at, smallest first."""
+        return tuple(tier.certified_gib for tier in self.tiers)
+
+
+def budget_bytes(nameplate_gib: float, policy: Policy) -> int:
+    """The bytes the allocator may hold on a card of this nameplate; `UsageError` when nothing would be left."""
+    left = policy.budget.left_gib(nameplate_gib)
+    if left <= 0:
+        raise UsageError(
+            f"a card of {nameplate_gib:g} GiB leaves nothing after the driver's own memory; give a larger size"
+        )
+    return gib_to_bytes(left)
+
+
+def load_policy(path: Path | None = None) -> Policy:
+    """The policy in force, or the one in `path`; `InvalidInputError` names the file and the field at fault."""
+    return _policy_in_force() if path is None else load_strict(path, Policy, SCHEMA_VERSION)
+
+
+@cache
+def _policy_in_force() -> Policy:
+    return load_strict(data_file("policy.json"), Policy, SCHEMA_VERSION)
+
+
+def _require_rising(name: str, values: tuple[int, ...]) -> None:
+    if any(after <= before for before, after in pairwise(values)):
+        raise ValueError(f"{name} must rise, got {list(values)}")
+
+
+def _require_tiling(tiers: tuple[TierPolicy, ...]) -> None:
+    """Every nameplate from 0 up is in exactly one tier."""
+    first, last = tiers[0].vram_gib, tiers[-1].vram_gib
+    if (first.lower, first.lower_inclusive) != (0, True) or last.upper is not None:
+        raise ValueError("tiers must begin at 0 GiB, inclusive, and the last must have no upper bound")
+    for below, above in pairwise(tiers):
+        end, start = below.vram_gib, above.vram_gib
+        if end.upper != start.lower or end.upper_inclusive == start.lower_inclusive:
+            raise ValueError(f"tiers must touch without overlap: {above.id} does not begin where {below.id} ends")
+        if below.certified_gib >= above.certified_gib:
+            raise ValueError(f"certified_gib must rise from tier to tier, {above.id} does not")
