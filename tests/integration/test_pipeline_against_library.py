@@ -1,0 +1,91 @@
+"""The same tiny weights and noise through our pipeline and through the library's give the same audio."""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AceStepPipeline, FlowMatchEulerDiscreteScheduler
+
+from acestep.devices.cpu import CpuDevice
+from acestep.knobs import Knobs, Variant
+from acestep.models.build import build
+from acestep.models.components import Components
+from acestep.models.sampler import noise, steps_for
+from acestep.pipeline import Pipeline, prepare
+from acestep.request import Request
+
+TOLERANCE = 1e-5
+
+
+class _LibraryTokenizer:
+    """Our byte tokenizer behind the call signature that the library uses; all rows are alike, so nothing is padded."""
+
+    def __init__(self, components: Components) -> None:
+        self._tokenizer = components.tokenizer
+
+    def __call__(self, texts: list[str], max_length: int, **_: object) -> object:
+        ids = torch.tensor([self._tokenizer.encode(text, max_length) for text in texts])
+        return type("Encoding", (), {"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+
+
+def _library_audio(components: Components, request: Request) -> np.ndarray:
+    """Raw audio [batch, 2, samples] of the library's pipeline, decoded in one piece."""
+    pipe = AceStepPipeline(
+        vae=components.vae,
+        text_encoder=components.text_encoder,
+        tokenizer=None,
+        transformer=components.transformer,
+        condition_encoder=components.condition_encoder,
+        scheduler=FlowMatchEulerDiscreteScheduler(num_train_timesteps=1, shift=1.0),
+    )
+    pipe.tokenizer = _LibraryTokenizer(components)
+    pipe.set_progress_bar_config(disable=True)
+    latents = torch.stack([noise(request.seed + k, request.latent_frames, 64) for k in range(request.batch)])
+    out = pipe(
+        prompt=[request.caption] * request.batch,
+        lyrics=[request.lyrics] * request.batch,
+        vocal_language=request.language,
+        audio_duration=request.duration_s,
+        num_inference_steps=steps_for(components.variant, request.steps),
+        guidance_scale=1.0 if components.variant.is_turbo else request.guidance_scale,
+        shift=request.shift,
+        latents=latents,
+        output_type="latent",
+        bpm=request.bpm or None,
+        keyscale=request.keyscale,
+        timesignature=request.timesignature,
+    )
+    with torch.no_grad():
+        audio: torch.Tensor = components.vae.decode(out.audios.transpose(1, 2)).sample
+    return audio.numpy()
+
+
+@pytest.mark.parametrize("variant", [Variant.TURBO, Variant.BASE])
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("duration_s", [4.0, 6.04, 13.4])
+def test_the_waveform_is_the_library_s(variant: Variant, batch: int, duration_s: float) -> None:
+    components = build("tiny", variant, dtype=torch.float32)
+    request = Request(
+        caption="slow piano, rain",
+        lyrics="[verse]\n" + "la la la " * 40,
+        duration_s=duration_s,
+        batch=batch,
+        seed=11,
+        steps=4,
+        guidance_scale=5.0,
+        bpm=90,
+        keyscale="C major",
+        timesignature="4",
+        language="en",
+    )
+    theirs = _library_audio(copy.deepcopy(components), request)
+    knobs = Knobs(variant=variant)
+    prepare(components, knobs)
+    result = Pipeline(components, knobs, CpuDevice()).generate(request)
+    assert math.isfinite(theirs.sum()) and np.abs(theirs).max() > 0.01
+    for song, reference in zip(result.songs, theirs, strict=True):
+        assert song.audio.shape == (2, request.samples)
+        scale = max(1.0, float(np.abs(reference).max()))
+        assert np.abs(song.audio - reference[:, : request.samples]).max() <= TOLERANCE * scale
