@@ -1,0 +1,45 @@
+"""ACE-Step 1.5 with limits that are measured. Importing this package imports no torch; using `generate` does."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from acestep.hardware import Card
+    from acestep.plan import Plan
+    from acestep.request import Request, Result
+    from acestep.tiers import load_tiers
+
+__all__ = ["Request", "generate", "load_tiers", "resolve_plan"]
+
+
+def resolve_plan(card: "Card | None" = None, **overrides: Any) -> "Plan":
+    """The plan of this machine's card, or of `card`.
+
+    `overrides` are fields of `acestep.plan.Overrides` as values or as text, None for none: ``offload="cpu"``,
+    ``lm=None``. Raises `UsageError` for a field or value that does not exist.
+    """
+    from acestep.machine import plan_here
+    from acestep.plan import overrides_from
+
+    return plan_here(overrides_from(overrides), card)
+
+
+def generate(request: "Request", plan: "Plan | None" = None) -> "Result":
+    """Make the songs of a request, under `plan` or under this machine's own.
+
+    Raises `InvalidInputError` when the weights are missing and `RunFailedError` when memory runs out for good.
+    """
+    from acestep import api
+
+    return api.generate(request, plan)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "load_tiers":
+        from acestep.tiers import load_tiers
+
+        return load_tiers
+    if name == "Request":
+        from acestep.request import Request
+
+        return Request
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

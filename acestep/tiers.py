@@ -1,20 +1,28 @@
 """The tier table: what every class of card is promised, and the strict reader of its file."""
 
-import json
+import math
+from collections.abc import Sequence
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import msgspec
 
-from acestep.errors import InvalidInputError
 from acestep.knobs import Backend, Offload, Quantization, Variant
+from acestep.strict_json import load_strict
+from acestep.strict_json import read_json as read_json
 
 SCHEMA_VERSION = 1
 """Version of `tiers/generated_tiers.json` that this code reads."""
 
 BATCHES = (1, 2, 4, 8)
 """The batch sizes a frontier has entries for; a batch between two takes the larger one's entry."""
+
+LM_MODELS = ("0.6B", "1.7B", "4B")
+"""The 5 Hz language models by their short names, smallest first."""
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class VramRange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -24,6 +32,14 @@ class VramRange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     lower_inclusive: bool
     upper: float | None
     upper_inclusive: bool | None
+
+    def __post_init__(self) -> None:
+        if (self.upper is None) != (self.upper_inclusive is None):
+            raise ValueError("vram_gib: upper and upper_inclusive must both be null or neither")
+        if not (math.isfinite(self.lower) and self.lower >= 0):
+            raise ValueError(f"vram_gib: lower must be 0 or more, got {self.lower}")
+        if self.upper is not None and not (math.isfinite(self.upper) and self.upper > self.lower):
+            raise ValueError(f"vram_gib: upper must be above lower ({self.lower:g}), got {self.upper}")
 
     def __contains__(self, nameplate_gib: float) -> bool:
         above = nameplate_gib >= self.lower if self.lower_inclusive else nameplate_gib > self.lower
@@ -35,8 +51,8 @@ class VramRange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 class LmStates(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One limit for runs that think and one for runs that do not; 0 = not certified."""
 
-    with_lm: int
-    without_lm: int
+    with_lm: Count
+    without_lm: Count
 
     def of(self, *, lm: bool) -> int:
         """The limit that applies when a language model does, or does not, think first."""
@@ -46,12 +62,32 @@ class LmStates(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class Frontier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The longest certified song in seconds per batch ("1", "2", "4", "8"); 0 = does not fit."""
 
-    with_lm: dict[str, int]
-    without_lm: dict[str, int]
+    with_lm: dict[str, Count]
+    without_lm: dict[str, Count]
+
+    def __post_init__(self) -> None:
+        for name, entries in (("with_lm", self.with_lm), ("without_lm", self.without_lm)):
+            if set(entries) != {str(batch) for batch in BATCHES}:
+                raise ValueError(
+                    f"frontier.{name} must have the entries {list(map(str, BATCHES))}, got {list(entries)}"
+                )
+            for fewer, more in pairwise(BATCHES):
+                if entries[str(more)] > entries[str(fewer)]:
+                    raise ValueError(f"frontier.{name}: a batch of {more} cannot reach longer than one of {fewer}")
 
     def of(self, *, lm: bool) -> dict[str, int]:
         """The frontier with, or without, a language model."""
         return self.with_lm if lm else self.without_lm
+
+    def longest(self, batch: int, *, lm: bool) -> int:
+        """The longest song in seconds at any `batch`: the entry of the next size up, 0 above the largest."""
+        entry = next((size for size in BATCHES if size >= batch), None)
+        return 0 if entry is None else self.of(lm=lm)[str(entry)]
+
+    def headline_batch(self, *, lm: bool) -> int:
+        """The largest batch that still reaches the longest song of a batch of one; 0 where none fits."""
+        entries = self.of(lm=lm)
+        return max((size for size in BATCHES if entries[str(size)] == entries["1"] > 0), default=0)
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -68,7 +104,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What every card in a range of nameplates is promised; `certified_gib` is the nameplate it was proven at."""
 
-    id: str
+    id: Annotated[str, msgspec.Meta(min_length=1)]
     label: str
     vram_gib: VramRange
     certified_gib: int
@@ -86,6 +122,33 @@ class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     lm_songs_per_pass: dict[str, int]
     frontier: Frontier
     evidence: dict[str, Evidence]
+
+    def __post_init__(self) -> None:
+        if self.certified_gib not in self.vram_gib:
+            raise ValueError(f"{self.id}: certified_gib is {self.certified_gib}, which is outside its vram_gib")
+        if self.backend not in self.backends_allowed:
+            raise ValueError(f"{self.id}: backend {self.backend} is not in backends_allowed")
+        self._check_lm()
+        self._check_headline()
+        if strangers := sorted(set(self.evidence) - set(self.__struct_fields__)):
+            raise ValueError(f"{self.id}: evidence is given for {strangers}, which are no fields of a tier")
+
+    def _check_lm(self) -> None:
+        if self.lm_models != tuple(name for name in LM_MODELS if name in self.lm_models):
+            raise ValueError(f"{self.id}: lm_models must be some of {list(LM_MODELS)}, smallest first")
+        known = self.recommended_lm in self.lm_models if self.lm_models else self.recommended_lm is None
+        if not known:
+            raise ValueError(f"{self.id}: recommended_lm {self.recommended_lm} is not in lm_models")
+        if bool(self.lm_models) != (self.max_duration_s.with_lm > 0):
+            raise ValueError(f"{self.id}: max_duration_s.with_lm must be above 0 exactly where lm_models lists one")
+
+    def _check_headline(self) -> None:
+        """The headline limits say nothing that the frontier does not."""
+        for lm, state in ((True, "with_lm"), (False, "without_lm")):
+            if self.max_duration_s.of(lm=lm) != self.frontier.longest(1, lm=lm):
+                raise ValueError(f"{self.id}: max_duration_s.{state} must be the frontier's entry of batch 1")
+            if self.max_batch.of(lm=lm) != self.frontier.headline_batch(lm=lm):
+                raise ValueError(f"{self.id}: max_batch.{state} must be the largest batch that reaches max_duration_s")
 
 
 class Boundary(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -107,9 +170,15 @@ class Boundaries(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 class VariantTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The tiers of one DiT variant, smallest first. `memory_model` feeds the VRAM guard."""
 
-    tiers: tuple[Tier, ...]
+    tiers: Annotated[tuple[Tier, ...], msgspec.Meta(min_length=1)]
     boundaries: Boundaries
     memory_model: dict[str, float]
+
+    def __post_init__(self) -> None:
+        require_tiling([(tier.id, tier.vram_gib) for tier in self.tiers])
+        for name, value in self.memory_model.items():
+            if not math.isfinite(value):
+                raise ValueError(f"memory_model.{name} must be a finite number, got {value}")
 
     def tier_for(self, nameplate_gib: float) -> Tier:
         """The tier whose range holds a nameplate."""
@@ -127,10 +196,27 @@ class GeneratedFrom(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class TierTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`tiers/generated_tiers.json` as a value."""
 
-    schema_version: int
+    schema_version: Annotated[int, msgspec.Meta(ge=1)]
     table_version: int
     generated_from: GeneratedFrom
     variants: dict[Variant, VariantTable]
+
+    def __post_init__(self) -> None:
+        if Variant.TURBO not in self.variants:
+            raise ValueError("variants must hold turbo, the default one")
+
+
+def require_tiling(tiers: Sequence[tuple[str, VramRange]]) -> None:
+    """Raise `ValueError` unless every nameplate from 0 up is in exactly one of the named ranges, in order."""
+    ids = [tier_id for tier_id, _ in tiers]
+    if len(set(ids)) != len(ids):
+        raise ValueError(f"tiers must have different ids, got {ids}")
+    first, last = tiers[0][1], tiers[-1][1]
+    if (first.lower, first.lower_inclusive) != (0, True) or last.upper is not None:
+        raise ValueError("tiers must begin at 0 GiB, inclusive, and the last must have no upper bound")
+    for (_, below), (tier_id, above) in pairwise(tiers):
+        if below.upper != above.lower or below.upper_inclusive == above.lower_inclusive:
+            raise ValueError(f"tiers must touch without overlap: {tier_id} does not begin where the one before ends")
 
 
 def data_file(name: str) -> Path:
@@ -139,34 +225,11 @@ def data_file(name: str) -> Path:
     return checkout if checkout.is_file() else Path(__file__).parent / "data" / name
 
 
-def read_json(path: Path) -> Any:
-    """The document in a JSON file; `InvalidInputError` naming the file when there is none."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InvalidInputError(path, "no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInputError(path, f"cannot be read ({error})") from None
-    except ValueError as error:
-        raise InvalidInputError(path, f"is not JSON ({error}); was it cut short?") from None
-
-
 def load_tiers(path: Path | None = None) -> TierTable:
     """The tier table in force, or the one in `path`; `InvalidInputError` names the file and the field at fault."""
-    if path is None:
-        return _table_in_force()
-    document = read_json(path)
-    version = document.get("schema_version") if isinstance(document, dict) else None
-    if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise InvalidInputError(
-            path, f"schema_version is {version}, this program reads up to {SCHEMA_VERSION}; update it"
-        )
-    try:
-        return msgspec.convert(document, TierTable)
-    except msgspec.ValidationError as error:
-        raise InvalidInputError(path, str(error)) from None
+    return _table_in_force() if path is None else load_strict(path, TierTable, SCHEMA_VERSION)
 
 
 @cache
 def _table_in_force() -> TierTable:
-    return load_tiers(data_file("generated_tiers.json"))
+    return load_strict(data_file("generated_tiers.json"), TierTable, SCHEMA_VERSION)

@@ -1,0 +1,5 @@
+"""`python -m acestep` is `acestep`."""
+
+from acestep.cli import main
+
+main()

@@ -1,0 +1,177 @@
+"""The `acestep` command. Nothing here imports torch until a command loads a model."""
+
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+from msgspec import to_builtins
+
+from acestep import console, show
+from acestep.errors import InvalidInputError, UsageError
+from acestep.hardware import simulated_card
+from acestep.knobs import Variant
+from acestep.machine import plan_here
+from acestep.models import catalog
+from acestep.options import SIZE_GIB, VARIANT, knob_options, knobs_of
+from acestep.tiers import load_tiers
+
+if TYPE_CHECKING:
+    from acestep.request import Request
+
+AUDIO_FORMATS = ("flac", "wav", "mp3")
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+variant_option = click.option(
+    "--variant", type=VARIANT, default="turbo", show_default=True, metavar="NAME", help="Which DiT model."
+)
+
+
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """Music with ACE-Step 1.5, within the limits that were measured for your card."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+@cli.command()
+@click.option("--vram", type=SIZE_GIB, metavar="GIB", help="Plan for a card that reports this size instead.")
+@variant_option
+@knob_options
+@json_option
+def plan(vram: float | None, as_json: bool, **knobs: Any) -> None:
+    """Show the limits and settings of this card, without loading a model."""
+    resolved = plan_here(knobs_of(knobs), None if vram is None else simulated_card(vram))
+    if as_json:
+        console.print_json(resolved)
+    else:
+        click.echo(show.plan_text(resolved))
+
+
+@cli.command()
+@variant_option
+@click.option("--markdown", is_flag=True, help="Print a Markdown table.")
+@json_option
+def tiers(variant: Variant, markdown: bool, as_json: bool) -> None:
+    """Show the tier table in force."""
+    if markdown and as_json:
+        raise UsageError("choose one of --markdown and --json")
+    table = load_tiers()
+    if variant not in table.variants:
+        raise UsageError(f"the table has no tiers for {variant} yet; it has {', '.join(table.variants)}")
+    if as_json:
+        console.print_json(
+            {"table_version": table.table_version, "variant": variant, **to_builtins(table.variants[variant])}
+        )
+        return
+    render = show.tiers_markdown if markdown else show.tiers_text
+    click.echo(render(table.variants[variant].tiers))
+
+
+@cli.command()
+@json_option
+def doctor(as_json: bool) -> None:
+    """Show what was found on this machine and what it lacks."""
+    from acestep.doctor import examine, page
+
+    findings = examine()
+    if as_json:
+        console.print_json(findings)
+    else:
+        click.echo(page(findings))
+
+
+@cli.command()
+@click.argument("model")
+def download(model: str) -> None:
+    """Fetch the weights of MODEL, by short name or ID; an interrupted download goes on where it stopped."""
+    from acestep.models.download import download as fetch
+
+    click.echo(fetch(model))
+
+
+@cli.command()
+@click.option("--caption", required=True, metavar="TEXT", help="What the music is like.")
+@click.option("--lyrics", default="", metavar="TEXT|@FILE", help="The words; @FILE reads them from a file.")
+@click.option(
+    "--duration", "duration_s", default=60.0, show_default=True, metavar="SECONDS", help="Length of each song."
+)
+@click.option("--batch", default=1, show_default=True, metavar="N", help="How many songs.")
+@click.option("--seed", type=int, metavar="N", help="Seed of the first song, random if not given.")
+@click.option("--steps", default=0, metavar="N", help="Denoising steps; the model's own number if not given.")
+@click.option("--guidance-scale", default=0.0, metavar="X", help="Guidance; the model's own if not given.")
+@click.option("--shift", default=3.0, show_default=True, metavar="X", help="Timestep shift.")
+@click.option("--bpm", default=0, metavar="N", help="Beats per minute; 0 leaves it open.")
+@click.option("--keyscale", default="", metavar="TEXT", help='Key, such as "C major".')
+@click.option("--timesignature", default="", metavar="TEXT", help="Time signature, such as 4.")
+@click.option("--language", default="unknown", metavar="CODE", help="Language of the lyrics, such as en or ko.")
+@click.option("--task", default="text2music", show_default=True, metavar="NAME", help="What to do.")
+@click.option("--model", default="turbo", show_default=True, metavar="ID|DIR|tiny|dummy", help="Which weights.")
+@click.option("--think/--no-think", default=None, help="Let a language model plan the song; the tier decides.")
+@knob_options
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default="out", show_default=True)
+@click.option("--format", "audio_format", type=click.Choice(AUDIO_FORMATS), default="flac", show_default=True)
+@json_option
+def generate(
+    lyrics: str,
+    seed: int | None,
+    model: str,
+    think: bool | None,
+    out: Path,
+    audio_format: str,
+    as_json: bool,
+    **rest: Any,
+) -> None:
+    """Make songs and write them to disk."""
+    overrides = knobs_of(rest)
+    checkpoint = catalog.find(model)
+    if checkpoint is not None and checkpoint.variant is not None:
+        overrides = msgspec.structs.replace(overrides, variant=checkpoint.variant)
+    if think:
+        console.notify("No language model can plan a song in this version yet; the song is made without one.")
+    elif think is False:
+        overrides = msgspec.structs.replace(overrides, lm=None)
+    request = _request(lyrics=_text(lyrics), seed=secrets.randbelow(2**31) if seed is None else seed, **rest)
+
+    from acestep.api import run_generate
+
+    document = run_generate(
+        request,
+        model=model,
+        overrides=overrides,
+        out=out,
+        audio_format=audio_format,
+        notify=console.notify,
+        progress=console.show_progress,
+    )
+    if as_json:
+        console.print_json(document)
+    else:
+        click.echo(show.songs_text(document))
+
+
+def _text(value: str) -> str:
+    """An option's text, or that of the file it names with a leading @."""
+    if not value.startswith("@"):
+        return value
+    path = Path(value[1:])
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInputError(path, f"cannot be read as text ({error})") from None
+
+
+def _request(**fields: Any) -> "Request":
+    from acestep.request import Request
+
+    try:
+        return msgspec.convert(fields, Request)
+    except msgspec.ValidationError as error:
+        raise UsageError(str(error)) from None
+
+
+def main() -> None:
+    """The entry point of the `acestep` script."""
+    console.run_and_exit(cli)

@@ -1,0 +1,128 @@
+"""What is on this machine, and what it means for making music; nothing is imported to find out."""
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+import msgspec
+
+from acestep.fallbacks import FLASH_CAPABILITY
+from acestep.hardware import Card, CardKind, cap_bytes, detect, planning_card
+from acestep.machine import installed, plan_here
+from acestep.models.catalog import CHECKPOINTS, checkpoints_dir
+from acestep.plan import Plan
+from acestep.show import card_line, columns
+from acestep.tiers import TierTable, data_file, load_tiers
+from acestep.units import gib
+
+PACKAGES = ("torch", "diffusers", "transformers", "torchao", "vllm", "flash-attn", "mlx-lm", "nvidia-ml-py")
+"""The packages a run depends on or profits from."""
+
+
+class Findings(msgspec.Struct, frozen=True, kw_only=True):
+    """What `acestep doctor --json` prints. Absent packages are null; `cap_bytes` is null where nothing is capped."""
+
+    card: Card
+    nameplate_gib: float
+    planned_card: Card
+    cap_bytes: int | None
+    tier: str
+    python: str
+    packages: dict[str, str | None]
+    attention: str
+    compile: str
+    table_file: str
+    table_version: int
+    variants: tuple[str, ...]
+    checkpoints_dir: str
+    checkpoints: tuple[str, ...]
+    advice: tuple[str, ...]
+
+
+def examine() -> Findings:
+    """Look at this machine; raises as loading the tier table and reading the environment do."""
+    card = detect(os.environ)
+    planned = planning_card(os.environ, card)
+    plan = plan_here(card=planned)
+    table = load_tiers()
+    packages = {name: _version(name) for name in PACKAGES}
+    folder = checkpoints_dir()
+    found = tuple(checkpoint.id for checkpoint in CHECKPOINTS if (folder / checkpoint.id).is_dir())
+    return Findings(
+        card=card,
+        nameplate_gib=card.nameplate_gib,
+        planned_card=planned,
+        cap_bytes=cap_bytes(os.environ, card),
+        tier=plan.tier,
+        python=platform.python_version(),
+        packages=packages,
+        attention=_attention(card),
+        compile=_compile(plan),
+        table_file=str(data_file("generated_tiers.json")),
+        table_version=table.table_version,
+        variants=_variants(table),
+        checkpoints_dir=str(folder.absolute()),
+        checkpoints=found,
+        advice=(*_advice(card, packages, found), *plan.warnings),
+    )
+
+
+def page(findings: Findings) -> str:
+    """The findings for a person."""
+    versions = ", ".join(f"{name} {number}" for name, number in findings.packages.items() if number)
+    missing = ", ".join(name for name, number in findings.packages.items() if not number)
+    rows = [("card", card_line(findings.card)), ("driver", findings.card.driver or "none")]
+    if findings.planned_card != findings.card:
+        cap = "nothing is capped" if findings.cap_bytes is None else f"capped at {gib(findings.cap_bytes)}"
+        rows.append(("planned for", f"{card_line(findings.planned_card)}; {cap}"))
+    rows += [
+        ("tier", findings.tier),
+        ("attention", findings.attention),
+        ("compile", findings.compile),
+        ("python", findings.python),
+        ("installed", versions),
+        ("not installed", missing or "nothing is missing"),
+        (
+            "tier table",
+            f"{findings.table_file}, version {findings.table_version}, models {', '.join(findings.variants)}",
+        ),
+        ("checkpoints", f"{', '.join(findings.checkpoints) or 'none'} in {findings.checkpoints_dir}"),
+    ]
+    return "\n".join((columns(rows), *(f"advice: {sentence}" for sentence in findings.advice)))
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _attention(card: Card) -> str:
+    if card.kind is not CardKind.CUDA:
+        return f"PyTorch's own kernels; flash-attn needs CUDA, and this is {card.kind}"
+    if card.capability < FLASH_CAPABILITY:
+        return "PyTorch's memory-efficient kernel: flash kernels need compute capability 8.0"
+    if installed("flash_attn"):
+        return "flash-attn where it is asked for, PyTorch's flash kernel otherwise"
+    return "PyTorch's flash kernel; flash-attn is not installed"
+
+
+def _compile(plan: Plan) -> str:
+    return "on by default" if plan.compile else "off by default on this card"
+
+
+def _variants(table: TierTable) -> tuple[str, ...]:
+    return tuple(variant.value for variant in table.variants)
+
+
+def _advice(card: Card, packages: dict[str, str | None], checkpoints: tuple[str, ...]) -> list[str]:
+    advice = []
+    torch = packages["torch"]
+    if torch is None:
+        advice.append("torch is not installed: pip install torch.")
+    elif torch.endswith("+cpu") and card.kind in (CardKind.CUDA, CardKind.ROCM, CardKind.XPU):
+        advice.append(f"torch {torch} is built for the CPU and will not use {card.name}: install the build for it.")
+    if not checkpoints:
+        advice.append("No weights were found: acestep download turbo fetches them, --model tiny plays without.")
+    return advice

@@ -1,0 +1,61 @@
+"""The command-line options that name a model or a knob, shared by every command that has them."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+from msgspec import UNSET
+
+from acestep import names
+from acestep.errors import UsageError
+from acestep.hardware import parse_size_gib
+from acestep.plan import Overrides, overrides_from
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def parsed(parse: Callable[[str], Any]) -> Callable[[Any], Any]:
+    """A click type from one of our parsers; what is no text, such as `UNSET`, stays what it is."""
+
+    def convert(value: Any) -> Any:
+        try:
+            return parse(value) if isinstance(value, str) else value
+        except UsageError as error:
+            raise click.BadParameter(str(error)) from None
+
+    return convert
+
+
+SIZE_GIB = parsed(lambda text: parse_size_gib(text, "the size"))
+"""A card's size as the card reports it, in GiB."""
+
+VARIANT = parsed(names.variant)
+
+_KNOBS = (
+    ("--lm", "Language model: 0.6B, 1.7B, 4B or none."),
+    ("--lm-quantization", "Weights of the language model: int8, fp8, w8a8 or none."),
+    ("--backend", "What runs the language model: pt, vllm or mlx."),
+    ("--offload", "What leaves the card while unused: none, cpu, cpu+dit, stream or stream+encoders."),
+    ("--quantization", "Weights of the transformer: int8, fp8, w8a8 or none."),
+    ("--attention", "Attention kernels: auto, flash or sdpa."),
+)
+
+
+def knob_options(command: F) -> F:
+    """Add the knobs; what is not given comes from the card's tier."""
+    command = click.option(
+        "--compile/--no-compile", "compile", default=None, help="Compile the transformer; the tier decides otherwise."
+    )(command)
+    for flag, text in reversed(_KNOBS):
+        field = flag.removeprefix("--").replace("-", "_")
+        kind = parsed(names.PARSERS[field])
+        command = click.option(flag, field, type=kind, default=UNSET, metavar="NAME", help=text)(command)
+    return command
+
+
+def knobs_of(parameters: dict[str, Any]) -> Overrides:
+    """Take what `knob_options` and `--variant` added out of a command's parameters, as overrides."""
+    values = {name: parameters.pop(name) for name in Overrides.__struct_fields__ if name in parameters}
+    if values.get("compile") is None:
+        values["compile"] = UNSET
+    return overrides_from(values)

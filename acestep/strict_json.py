@@ -1,0 +1,52 @@
+"""JSON files read as if a stranger wrote them: no NaN, no repeated key, nothing unknown, the field at fault named."""
+
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from acestep.errors import InvalidInputError
+
+T = TypeVar("T")
+
+
+def read_json(path: Path) -> Any:
+    """The document in a JSON file; `InvalidInputError` naming the file when there is none."""
+    try:
+        return json.loads(
+            path.read_text(encoding="utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_refuse_repeats
+        )
+    except FileNotFoundError:
+        raise InvalidInputError(path, "no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInputError(path, f"cannot be read ({error})") from None
+    except RecursionError:
+        raise InvalidInputError(path, "is nested too deeply to be one of ours") from None
+    except ValueError as error:
+        raise InvalidInputError(path, f"is not JSON ({error}); was it cut short?") from None
+
+
+def load_strict(path: Path, kind: type[T], newest: int) -> T:
+    """The `kind` a versioned JSON file holds, up to `schema_version` `newest`; else `InvalidInputError`."""
+    document = read_json(path)
+    version = document.get("schema_version") if isinstance(document, dict) else None
+    if isinstance(version, int) and version > newest:
+        raise InvalidInputError(path, f"schema_version is {version}, this program reads up to {newest}; update it")
+    try:
+        return msgspec.convert(document, kind)
+    except msgspec.ValidationError as error:
+        raise InvalidInputError(path, str(error)) from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a number JSON knows")
+
+
+def _refuse_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in document:
+            raise ValueError(f"the key {key!r} is there twice")
+        document[key] = value
+    return document
