@@ -52,20 +52,13 @@ class Pipeline:
         self.components = components
         self.knobs = knobs
         self.device = device
-        transformer = components.transformer
-        parts = {
-            "text_encoder": components.text_encoder,
-            "condition_encoder": components.condition_encoder,
-            TRANSFORMER: transformer,
-            "vae_encoder": components.vae.encoder,
-            "vae_decoder": components.vae.decoder,
-        }
-        for name in ("audio_tokenizer", "audio_token_detokenizer"):
-            module = getattr(components, name)
-            if module is not None:
-                parts[name] = module
-        self.placement = Placement(parts, list(transformer.layers), knobs.offload, device)
+        blocks = list(components.transformer.layers)
+        self.placement = Placement(components.modules(), blocks, knobs.offload, device)
         self.placement.settle()
+
+    def close(self) -> None:
+        """Take everything off the device; the pipeline is of no use afterwards."""
+        self.placement.release()
 
     @torch.no_grad()
     def generate(self, request: Request, *, strict: bool = False, progress: Progress | None = None) -> Result:

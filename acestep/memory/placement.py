@@ -74,6 +74,13 @@ class Placement:
             if not self._parts[name].inside:
                 self._parts[name].enter(self._device)
 
+    def release(self) -> None:
+        """Take every part off the device."""
+        for part in [*self._parts.values(), *self._blocks]:
+            if part.inside:
+                part.leave()
+        self._device.empty_cache()
+
     @contextmanager
     def use(self, name: str) -> Iterator[None]:
         """The part is on the device inside the block, and back where it rests after it."""

@@ -1,6 +1,7 @@
 """The loaded parts of one model, before anything decides where they live."""
 
 import msgspec
+from torch import nn
 
 from acestep.knobs import Variant
 from acestep.models.libraries import (
@@ -30,3 +31,16 @@ class Components(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     audio_tokenizer: AceStepAudioTokenizer | None = None
     audio_token_detokenizer: AceStepAudioTokenDetokenizer | None = None
     is_noise: str = ""
+
+    def modules(self) -> dict[str, nn.Module]:
+        """The parts that can be moved on their own, by name; the VAE's two halves are never needed together."""
+        parts: dict[str, nn.Module | None] = {
+            "text_encoder": self.text_encoder,
+            "condition_encoder": self.condition_encoder,
+            "transformer": self.transformer,
+            "vae_encoder": self.vae.encoder,
+            "vae_decoder": self.vae.decoder,
+            "audio_tokenizer": self.audio_tokenizer,
+            "audio_token_detokenizer": self.audio_token_detokenizer,
+        }
+        return {name: module for name, module in parts.items() if module is not None}

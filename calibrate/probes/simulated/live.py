@@ -1,0 +1,62 @@
+"""A simulated card that says no while the run is going on, so that every fallback of the pipeline runs for real."""
+
+import torch
+
+from calibrate.probes.simulated.allocator import NO_CAP, Block, CachingAllocator, SimulatedOutOfMemoryError
+from calibrate.probes.simulated.ledger import ALLOWANCE
+
+
+class LiveBook:
+    """Feeds a run's allocations to an allocator model under a cap and raises what a card would raise.
+
+    Allocated peaks leave out the allowance for unseen workspaces; reserved peaks and refusals include it.
+    """
+
+    def __init__(self, cap_bytes: int = NO_CAP) -> None:
+        self.allocator = CachingAllocator(cap_bytes)
+        self._blocks: dict[int, Block] = {}
+        self._allowances: dict[int, int] = {}
+        self._next = 0
+        self._peak = 0
+
+    @property
+    def counted_bytes(self) -> int:
+        """Bytes of live tensors and the matrix-product workspace."""
+        return self.allocator.allocated - sum(self._allowances.values())
+
+    def alloc(self, n_bytes: int, owner: str) -> int:
+        """A block for a storage; `torch.OutOfMemoryError` when it does not fit under the cap."""
+        try:
+            block = self.allocator.malloc(n_bytes)
+        except SimulatedOutOfMemoryError as error:
+            refusal = torch.OutOfMemoryError(f"CUDA out of memory (simulated, for {owner}): {error}")
+        else:
+            self._next += 1
+            self._blocks[self._next] = block
+            if owner == ALLOWANCE:
+                self._allowances[self._next] = block.size
+            self._peak = max(self._peak, self.counted_bytes)
+            return self._next
+        raise refusal
+
+    def free(self, block: int) -> None:
+        """The storage is gone."""
+        self._allowances.pop(block, None)
+        self.allocator.free(self._blocks.pop(block))
+
+    def begin_stage(self, name: str) -> None:  # noqa: ARG002 the protocol's argument
+        """Peaks start again."""
+        self.allocator.reset_peaks()
+        self._peak = self.counted_bytes
+
+    def end_stage(self) -> tuple[int, int]:
+        """The most bytes (counted, reserved) of the stage."""
+        return self._peak, self.allocator.peak_reserved
+
+    def empty_cache(self) -> None:
+        """Passed on."""
+        self.allocator.empty_cache()
+
+    def free_bytes(self) -> int:
+        """What the cap leaves above what is allocated."""
+        return self.allocator.cap - self.allocator.allocated

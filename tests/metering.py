@@ -1,0 +1,63 @@
+"""A meter of CPU memory that knows nothing of the ledger: the allocator's own events, as PyTorch's profiler saw them."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch.profiler import ProfilerActivity, profile
+
+from acestep.devices.cpu import CpuDevice
+
+BLOCK = 512
+CONVOLUTION = "aten::convolution"
+
+
+class MeteredCpu(CpuDevice):
+    """The CPU with a profiler around every stage; `peaks` are bytes above what was live when the stage began.
+
+    A buffer that is born and dies inside one convolution is oneDNN's workspace, as cuDNN's would be, and no tensor of
+    the program: the simulator keeps such workspaces apart, and so does this meter.
+    """
+
+    def __init__(self) -> None:
+        self.peaks: dict[str, int] = {}
+        self._stage = ""
+        self._profiler: Any = None
+
+    def begin_stage(self, name: str) -> None:
+        self._stage = name
+        self._profiler = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
+        self._profiler.__enter__()
+
+    def end_stage(self) -> tuple[int, int]:
+        self._profiler.__exit__(None, None, None)
+        tree = self._profiler.profiler.kineto_results.experimental_event_tree()
+        self.peaks[self._stage] = _peak(sorted(_allocations(tree, 0)))
+        return 0, 0
+
+
+def _allocations(nodes: Any, convolution: int) -> Iterator[tuple[int, int, int, int]]:
+    """(time, address, bytes: negative when freed, id of the convolution around it or 0) of every event."""
+    for node in nodes:
+        fields = node.extra_fields
+        if hasattr(fields, "alloc_size"):
+            yield node.start_time_ns, fields.ptr, fields.alloc_size, convolution
+        yield from _allocations(node.children, node.id if node.name == CONVOLUTION else convolution)
+
+
+def _peak(events: list[tuple[int, int, int, int]]) -> int:
+    born: dict[int, int] = {}
+    workspaces = set()
+    for index, (_, address, n_bytes, convolution) in enumerate(events):
+        if n_bytes > 0:
+            born[address] = index
+        elif address in born:
+            start = born.pop(address)
+            if convolution and events[start][3] == convolution:
+                workspaces |= {start, index}
+    now = peak = 0
+    for index, (_, _, n_bytes, _) in enumerate(events):
+        if index not in workspaces:
+            rounded = -(-abs(n_bytes) // BLOCK) * BLOCK
+            now += rounded if n_bytes > 0 else -rounded
+            peak = max(peak, now)
+    return peak
