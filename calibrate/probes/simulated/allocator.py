@@ -6,6 +6,7 @@ grow here; CUDA chooses its own, which can decide between two free blocks of equ
 """
 
 from bisect import bisect_left, insort
+from collections.abc import Mapping
 from typing import Final, TypeAlias
 
 import msgspec
@@ -114,6 +115,7 @@ class CachingAllocator:
         self.num_oom = self.num_retries = 0
         self._small: FreeList = []
         self._large: FreeList = []
+        # First block of each segment by address. New addresses are the highest yet, so the order is that of address.
         self._heads: dict[int, Block] = {}
         self._next_address = SEGMENT_GRAIN
 
@@ -203,7 +205,23 @@ class CachingAllocator:
 
     def snapshot(self) -> tuple[SegmentView, ...]:
         """Every segment held, in order of address."""
-        return tuple(self._view(head) for _, head in sorted(self._heads.items()))
+        return tuple(self._view(head) for head in self._heads.values())
+
+    def layout(self, owners: Mapping[Block, int]) -> tuple[int, ...]:
+        """Every segment and block as numbers, live blocks by their `owners`, addresses reduced to their order.
+
+        Nothing else steers the allocator, so of two under one cap with equal layouts, given equal requests from here
+        on, each does what the other does.
+        """
+        numbers = []
+        for head in self._heads.values():
+            numbers.append(SMALL_SEGMENT if head.pool is self._small else LARGE_SEGMENT)
+            block: Block | None = head
+            while block is not None:
+                numbers += (block.size, owners[block] if block.live else -1)
+                block = block.next
+            numbers.append(0)
+        return tuple(numbers)
 
     def _nothing(self, n_bytes: int) -> Block:
         if n_bytes < 0:

@@ -1,0 +1,81 @@
+"""Where a trace repeats itself: tiles, layers and steps that allocate exactly alike, so that a replay can skip."""
+
+from typing import Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from calibrate.probes.simulated.trace import Trace
+
+WINDOW: Final = 16
+"""Events that are hashed together to find out where the same ones came before; a power of two."""
+
+SAMPLE: Final = 8
+"""One window in this many is looked up, chosen by its hash, so that equal windows are chosen alike."""
+
+CANDIDATES: Final = 8
+"""Distances tried as a period, the most frequent first; real traces have one or two that matter."""
+
+MIN_PERIOD: Final = 1024
+"""Events one turn of a loop should have, several repetitions taken together if need be: comparing two states of the
+allocator costs about as much as replaying this many."""
+
+MIN_TURNS: Final = 4
+"""Fewer cannot save anything: two turns at the least are replayed before a state can recur."""
+
+
+class Loop(msgspec.Struct, frozen=True, kw_only=True):
+    """`turns` repetitions, each of `period` identical events, from event `start` on."""
+
+    start: int
+    period: int
+    turns: int
+
+    @property
+    def stop(self) -> int:
+        """The event behind the last whole turn."""
+        return self.start + self.period * self.turns
+
+
+def find_loops(trace: Trace) -> tuple[Loop, ...]:
+    """Loops in order, not overlapping; each one is exact, but not every repetition of a trace is found."""
+    sizes = np.array(trace.sizes, dtype=np.int64)
+    slots = np.array(trace.slots, dtype=np.int64)
+    found = [_loops_of_period(sizes, slots, period) for period in _likely_periods(sizes, slots)]
+    found.sort(key=lambda loops: -sum(loop.period * (loop.turns - 2) for loop in loops))
+    chosen: list[Loop] = []
+    for loop in (loop for loops in found for loop in loops):
+        if all(loop.stop <= other.start or other.stop <= loop.start for other in chosen):
+            chosen.append(loop)
+    return tuple(sorted(chosen, key=lambda loop: loop.start))
+
+
+def _likely_periods(sizes: NDArray[np.int64], slots: NDArray[np.int64]) -> list[int]:
+    """The most frequent distances between a window of events and the last one with the same hash."""
+    hashes = sizes.view(np.uint64) * np.uint64(0x9E3779B97F4A7C15) ^ slots.view(np.uint64) * np.uint64(
+        0xC2B2AE3D27D4EB4F
+    )
+    width = 1
+    while width < WINDOW and len(hashes) > width:
+        hashes = hashes[:-width] * np.uint64(2 * width + 0x100000001B3) + hashes[width:]
+        hashes ^= hashes >> np.uint64(29)
+        width *= 2
+    sampled = np.flatnonzero(hashes % SAMPLE == 0)
+    order = np.argsort(hashes[sampled], kind="stable")
+    same = np.diff(hashes[sampled][order]) == 0
+    distances, counts = np.unique(np.diff(sampled[order])[same], return_counts=True)
+    return [int(d) for d in distances[np.argsort(-counts, kind="stable")][:CANDIDATES]]
+
+
+def _loops_of_period(sizes: NDArray[np.int64], slots: NDArray[np.int64], period: int) -> list[Loop]:
+    """Every stretch that repeats itself exactly after `period` events, in turns of at least `MIN_PERIOD`."""
+    repeats = (sizes[:-period] == sizes[period:]) & (slots[:-period] == slots[period:])
+    edges = np.flatnonzero(np.diff(repeats.astype(np.int8), prepend=0, append=0)).tolist()
+    turn = period * -(-MIN_PERIOD // period)
+    loops = []
+    for start, stop in zip(edges[::2], edges[1::2], strict=True):
+        turns = (stop - start + period) // turn
+        if turns >= MIN_TURNS:
+            loops.append(Loop(start=start, period=turn, turns=turns))
+    return loops

@@ -1,0 +1,176 @@
+"""A trace played to the allocator under a cap: whether it fits, and the smallest cap from which on it always does."""
+
+from typing import Final
+
+import msgspec
+
+from calibrate.probes.simulated.allocator import (
+    NO_CAP,
+    SEGMENT_GRAIN,
+    Block,
+    CachingAllocator,
+    SimulatedOutOfMemoryError,
+)
+from calibrate.probes.simulated.loops import Loop, find_loops
+from calibrate.probes.simulated.trace import BEGIN, EMPTY, FREE, Trace
+
+PATIENCE: Final = 8
+"""Turns of a loop whose first states are kept to see one come back; if none does by then, the loop is simply played."""
+
+
+class StageReplay(msgspec.Struct, frozen=True, kw_only=True):
+    """A stage's peaks as torch would report them after a reset at its start: whole blocks, and held segments."""
+
+    name: str
+    peak_allocated: int
+    peak_reserved: int
+
+
+class Refusal(msgspec.Struct, frozen=True, kw_only=True):
+    """The allocation that did not fit: its event and owner, and the stage it fell in (None: between stages)."""
+
+    event: int
+    stage: str | None
+    owner: str
+    requested: int
+
+
+class ReplayResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What a replay found, in bytes. After a refusal the last stage is the one it happened in, as far as it came."""
+
+    cap_bytes: int
+    refusal: Refusal | None
+    stages: tuple[StageReplay, ...]
+    peak_allocated: int
+    peak_reserved: int
+    final_allocated: int
+    final_reserved: int
+
+    @property
+    def fits(self) -> bool:
+        """Whether every allocation was served."""
+        return self.refusal is None
+
+
+def replay(trace: Trace, cap_bytes: int = NO_CAP) -> ReplayResult:
+    """Plays the whole trace, up to the first allocation that does not fit."""
+    return _Player(trace, cap_bytes).play(find_loops(trace))
+
+
+def smallest_cap(trace: Trace) -> int:
+    """The smallest multiple of `SEGMENT_GRAIN` from which on every cap fits; exact, though fitting is not monotone.
+
+    Let a replay under cap C fit and reserve at most R bytes. Then under any cap C' with R <= C' <= C the allocator
+    does the same at every event. By induction its state before the event is the same; if it wants a segment, what it
+    would hold with it is compared with the cap, after a flush a second time. What was granted under C led to at most
+    R <= C' and is granted again; what was denied under C would have exceeded C >= C' and is denied again. So all of
+    [R, C] fits, and the next cap that can behave in another way is the next below R. Reserved bytes are a multiple of
+    the grain, so a cap between two multiples does what the lower one does, and nothing lies between R and R - grain.
+    Going down so from no cap at all, the first failure, at R - grain, leaves R as the answer.
+    """
+    loops = find_loops(trace)
+    cap = NO_CAP
+    while True:
+        result = _Player(trace, cap).play(loops)
+        if not result.fits:
+            return cap + SEGMENT_GRAIN
+        if not result.peak_reserved:
+            return 0
+        cap = result.peak_reserved - SEGMENT_GRAIN
+
+
+class _Player:
+    """One replay: the allocator, the live blocks by slot, and the peaks so far."""
+
+    def __init__(self, trace: Trace, cap_bytes: int) -> None:
+        self._trace = trace
+        self._allocator = CachingAllocator(cap_bytes)
+        self._blocks: dict[int, Block] = {}
+        self._stages: list[StageReplay] = []
+        self._open_stage: str | None = None
+        self._peak_allocated = 0
+        self._peak_reserved = 0
+
+    def play(self, loops: tuple[Loop, ...]) -> ReplayResult:
+        refusal = self._all_events(loops)
+        self._fold_peaks()
+        return ReplayResult(
+            cap_bytes=self._allocator.cap,
+            refusal=refusal,
+            stages=tuple(self._stages),
+            peak_allocated=self._peak_allocated,
+            peak_reserved=self._peak_reserved,
+            final_allocated=self._allocator.allocated,
+            final_reserved=self._allocator.reserved,
+        )
+
+    def _all_events(self, loops: tuple[Loop, ...]) -> Refusal | None:
+        at = 0
+        for loop in loops:
+            refusal = self._events(at, loop.start) or self._turns(loop)
+            if refusal:
+                return refusal
+            at = loop.stop
+        return self._events(at, len(self._trace))
+
+    def _turns(self, loop: Loop) -> Refusal | None:
+        """Plays turns until one begins in a state that an earlier one began in: from there on they repeat."""
+        begun: dict[tuple[int, ...], int] = {}
+        for turn in range(loop.turns):
+            if turn < PATIENCE:
+                earlier = begun.setdefault(self._layout(), turn)
+                if earlier < turn:
+                    left_over = (loop.turns - turn) % (turn - earlier)
+                    return self._events(loop.stop - left_over * loop.period, loop.stop)
+            start = loop.start + turn * loop.period
+            refusal = self._events(start, start + loop.period)
+            if refusal:
+                return refusal
+        return None
+
+    def _events(self, start: int, stop: int) -> Refusal | None:
+        """Plays the events from `start` up to `stop`; this is where the time of a replay goes."""
+        malloc, free = self._allocator.malloc, self._allocator.free
+        blocks, release = self._blocks, self._blocks.pop
+        events = iter(zip(self._trace.sizes[start:stop], self._trace.slots[start:stop], strict=True))
+        try:
+            for size, slot in events:
+                if size >= 0:
+                    blocks[slot] = malloc(size)
+                elif size == FREE:
+                    free(release(slot))
+                else:
+                    self._mark(size, slot)
+        except SimulatedOutOfMemoryError as error:
+            event = stop - 1 - sum(1 for _ in events)
+            return self._refused(event, error.requested)
+        return None
+
+    def _mark(self, code: int, slot: int) -> None:
+        if code == EMPTY:
+            self._allocator.empty_cache()
+            return
+        self._fold_peaks()
+        self._open_stage = self._trace.stage_names[slot] if code == BEGIN else None
+
+    def _fold_peaks(self) -> None:
+        """Takes down the peaks since the last fold, for the whole run and for the open stage, and starts them anew."""
+        allocator = self._allocator
+        self._peak_allocated = max(self._peak_allocated, allocator.peak_allocated)
+        self._peak_reserved = max(self._peak_reserved, allocator.peak_reserved)
+        if self._open_stage is not None:
+            self._stages.append(
+                StageReplay(
+                    name=self._open_stage,
+                    peak_allocated=allocator.peak_allocated,
+                    peak_reserved=allocator.peak_reserved,
+                )
+            )
+        allocator.reset_peaks()
+
+    def _refused(self, event: int, requested: int) -> Refusal:
+        owner = self._trace.owner_names[self._trace.owners[event]]
+        return Refusal(event=event, stage=self._open_stage, owner=owner, requested=requested)
+
+    def _layout(self) -> tuple[int, ...]:
+        return self._allocator.layout({block: slot for slot, block in self._blocks.items()})

@@ -1,0 +1,219 @@
+"""What a run asked of the device's memory, in order: the input of every replay under a cap.
+
+Sizes are counted rounded up to 512 bytes, as the allocator rounds a request. A block of the allocator can be larger:
+up to 1 MiB that it does not split off a large block comes with it. So the peaks found here bound an allocator's
+`peak_allocated` from below, whatever the cap, and no cap below them can fit.
+"""
+
+from array import array
+from collections.abc import Collection
+from heapq import heappop, heappush
+from operator import itemgetter
+from typing import Final, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from calibrate.probes.simulated.allocator import MIN_BLOCK
+
+FREE: Final = -1
+BEGIN: Final = -2
+END: Final = -3
+EMPTY: Final = -4
+"""What stands in `Trace.sizes` for an event that is no allocation."""
+
+ACTIVATIONS: Final = "activations"
+"""Owner of an allocation that no component claims."""
+
+
+class Trace:
+    """Events in the order they happened: `sizes` says what (bytes of an allocation, or a code), `slots` to whom.
+
+    A slot is the id of a live allocation; once freed, it goes to a later allocation, the lowest free slot first. So a
+    loop whose iterations allocate alike repeats its events exactly, and a replay can skip most of it. For `BEGIN` and
+    `END` the slot is an index into `stage_names`. `owners` are indices into `owner_names`.
+    """
+
+    def __init__(self) -> None:
+        self.sizes = array("q")
+        self.slots = array("q")
+        self.owners = array("h")
+        self.stage_names: list[str] = []
+        self.owner_names: list[str] = []
+        self.n_slots = 0
+        self._owner_numbers: dict[str, int] = {}
+        self._live: set[int] = set()
+        self._free_slots: list[int] = []
+        self._open_stage: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def alloc(self, n_bytes: int, owner: str = ACTIVATIONS) -> int:
+        """Records an allocation on the books of `owner`; its id is valid until it is freed."""
+        if n_bytes < 0:
+            raise ValueError(f"an allocation of {n_bytes} bytes: a size cannot be negative")
+        if self._free_slots:
+            slot = heappop(self._free_slots)
+        else:
+            slot = self.n_slots
+            self.n_slots += 1
+        self._live.add(slot)
+        number = self._owner_numbers.get(owner)
+        if number is None:
+            number = self._owner_numbers[owner] = len(self.owner_names)
+            self.owner_names.append(owner)
+        self._record(n_bytes, slot, number)
+        return slot
+
+    def free(self, slot: int) -> None:
+        """Records that an allocation was freed. Raises `ValueError` for an id that is not live."""
+        if slot not in self._live:
+            raise ValueError(f"free of allocation {slot}, which is not live: it was freed before or never made")
+        self._live.remove(slot)
+        heappush(self._free_slots, slot)
+        self._record(FREE, slot)
+
+    def begin_stage(self, name: str) -> None:
+        """Opens a stage. Stages do not nest, and a trace holds a name once."""
+        if self._open_stage is not None:
+            raise ValueError(f"stage {name!r} begins inside {self.stage_names[self._open_stage]!r}: end that first")
+        if name in self.stage_names:
+            raise ValueError(f"stage {name!r} begins a second time: give every stage of a trace a name of its own")
+        self._open_stage = len(self.stage_names)
+        self.stage_names.append(name)
+        self._record(BEGIN, self._open_stage)
+
+    def end_stage(self) -> None:
+        """Closes the open stage."""
+        if self._open_stage is None:
+            raise ValueError("end_stage() with no stage open: call begin_stage() first")
+        self._record(END, self._open_stage)
+        self._open_stage = None
+
+    def empty_cache(self) -> None:
+        """Records that wholly free segments were given back to the card."""
+        self._record(EMPTY, 0)
+
+    def _record(self, size: int, slot: int, owner: int = 0) -> None:
+        self.sizes.append(size)
+        self.slots.append(slot)
+        self.owners.append(owner)
+
+
+class Stage(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a stage lies: from its `BEGIN` event up to but not including its `END`, or the end of the trace."""
+
+    name: str
+    start: int
+    stop: int
+
+
+class StageUsage(msgspec.Struct, frozen=True, kw_only=True):
+    """What a stage held, in bytes; the maps go from an owner to its share and leave out zeros.
+
+    `highest` is each owner's own peak, which need not fall together with the stage's.
+    """
+
+    name: str
+    peak_bytes: int
+    live_at_start: dict[str, int]
+    live_at_peak: dict[str, int]
+    highest: dict[str, int]
+
+
+class _Flow(NamedTuple):
+    """Per event the change of live bytes and whose they are (for a free, the owner of its allocation)."""
+
+    change: NDArray[np.int64]
+    owner: NDArray[np.int64]
+
+
+def stages(trace: Trace) -> tuple[Stage, ...]:
+    """The stages in the order they ran; one cut short by an error ends with the trace."""
+    sizes = np.array(trace.sizes, dtype=np.int64)
+    starts = np.flatnonzero(sizes == BEGIN).tolist()
+    stops = [*np.flatnonzero(sizes == END).tolist(), len(sizes)]
+    return tuple(
+        Stage(name=name, start=start, stop=stop)
+        for name, start, stop in zip(trace.stage_names, starts, stops, strict=False)
+    )
+
+
+def stage_usage(trace: Trace, uncounted: Collection[str] = ()) -> tuple[StageUsage, ...]:
+    """Per stage the first peak of live bytes and what it was made of, allocations of `uncounted` owners left out."""
+    flow = _flow(trace)
+    left_out = [number for number, name in enumerate(trace.owner_names) if name in uncounted]
+    live = np.cumsum(np.where(np.isin(flow.owner, left_out), 0, flow.change))
+    by_owner = [np.cumsum(np.where(flow.owner == number, flow.change, 0)) for number in range(len(trace.owner_names))]
+
+    def shares(event: int) -> dict[str, int]:
+        held = {name: int(own[event]) for name, own in zip(trace.owner_names, by_owner, strict=True)}
+        return {name: n_bytes for name, n_bytes in held.items() if n_bytes and name not in uncounted}
+
+    usages = []
+    for stage in stages(trace):
+        window = slice(stage.start, stage.stop)
+        peak_at = stage.start + int(np.argmax(live[window]))
+        highest = {name: int(own[window].max()) for name, own in zip(trace.owner_names, by_owner, strict=True)}
+        usages.append(
+            StageUsage(
+                name=stage.name,
+                peak_bytes=int(live[peak_at]),
+                live_at_start=shares(stage.start),
+                live_at_peak=shares(peak_at),
+                highest={name: n_bytes for name, n_bytes in highest.items() if n_bytes},
+            )
+        )
+    return tuple(usages)
+
+
+def peak_bytes(trace: Trace) -> int:
+    """The most bytes that were live at once, in a stage or not, whoever owned them."""
+    return int(np.cumsum(_flow(trace).change).max(initial=0))
+
+
+def stage_trace(trace: Trace, name: str) -> Trace:
+    """One stage as if it ran alone: what was live when it began, allocated in the same order, then its events.
+
+    So the stage starts without the gaps that earlier stages left in the cache. Raises `KeyError` for an unknown name.
+    """
+    stage = next((s for s in stages(trace) if s.name == name), None)
+    if stage is None:
+        raise KeyError(f"no stage {name!r} in a trace of {', '.join(trace.stage_names) or 'no stages'}")
+    alone = Trace()
+    held: dict[int, int] = {}
+    for event in range(stage.start):
+        if trace.sizes[event] >= 0:
+            held[trace.slots[event]] = event
+        elif trace.sizes[event] == FREE:
+            del held[trace.slots[event]]
+    ids: dict[int, int] = {}
+    for slot, event in sorted(held.items(), key=itemgetter(1)):
+        ids[slot] = alone.alloc(trace.sizes[event], trace.owner_names[trace.owners[event]])
+    alone.begin_stage(name)
+    for event in range(stage.start + 1, stage.stop):
+        size, slot = trace.sizes[event], trace.slots[event]
+        if size >= 0:
+            ids[slot] = alone.alloc(size, trace.owner_names[trace.owners[event]])
+        elif size == FREE:
+            alone.free(ids[slot])
+        else:
+            alone.empty_cache()
+    alone.end_stage()
+    return alone
+
+
+def _flow(trace: Trace) -> _Flow:
+    sizes = np.array(trace.sizes, dtype=np.int64)
+    owner = np.array(trace.owners, dtype=np.int64)
+    change = np.where(sizes > 0, (sizes + MIN_BLOCK - 1) // MIN_BLOCK * MIN_BLOCK, 0)
+    moves = np.flatnonzero(sizes >= FREE)
+    # In one slot allocations and frees take turns, so sorted by slot each free comes right behind its allocation.
+    by_slot = moves[np.argsort(np.array(trace.slots, dtype=np.int64)[moves], kind="stable")]
+    frees = np.flatnonzero(sizes[by_slot] == FREE)
+    freed, made = by_slot[frees], by_slot[frees - 1]
+    change[freed] = -change[made]
+    owner[freed] = owner[made]
+    return _Flow(change, owner)
