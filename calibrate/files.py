@@ -1,29 +1,14 @@
-"""Files in and out: strict JSON with a version, digests, and results written beside their target and renamed."""
+"""Results on disk: digests, committed JSON, and files written beside their target and renamed."""
 
 import hashlib
 import os
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import msgspec
 
-from acestep.errors import InvalidInputError, RunFailedError, UsageError
-from acestep.tiers import read_json
-
-T = TypeVar("T")
-
-
-def load_strict(path: Path, kind: type[T], newest: int) -> T:
-    """The `kind` a JSON file holds; `InvalidInputError` names the file and the field at fault."""
-    document = read_json(path)
-    version = document.get("schema_version") if isinstance(document, dict) else None
-    if isinstance(version, int) and version > newest:
-        raise InvalidInputError(path, f"schema_version is {version}, this program reads up to {newest}; update it")
-    try:
-        return msgspec.convert(document, kind)
-    except msgspec.ValidationError as error:
-        raise InvalidInputError(path, str(error)) from None
+from acestep.errors import RunFailedError, UsageError
 
 
 def digest(value: Any) -> str:
@@ -65,7 +50,9 @@ class OutputFile:
                 os.fsync(file.fileno())
             self._beside.replace(self._target)
         except OSError as error:
-            raise RunFailedError(f"could not write {self._target}: {error.strerror}; free some space and retry") from None
+            raise RunFailedError(
+                f"could not write {self._target}: {error.strerror}; free some space and retry"
+            ) from None
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

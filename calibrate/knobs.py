@@ -1,5 +1,6 @@
 """What a probe can turn: the ladder from comfortable to frugal, and the configs a tier is tested in."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 import msgspec
@@ -41,3 +42,16 @@ def configs_of(default: Knobs) -> dict[Knobs, tuple[Config, ...]]:
         knobs = configured(default, config)
         found[knobs] = (*found.get(knobs, ()), config)
     return found
+
+
+def preferred(reach: Mapping[Knobs, int]) -> Knobs:
+    """The first knobs of a ladder that reach as far as any of them; the last where none reaches anything."""
+    furthest = max(reach.values())
+    if furthest == 0:
+        return list(reach)[-1]
+    return next(knobs for knobs, seconds in reach.items() if seconds == furthest)
+
+
+def described(knobs: Knobs) -> str:
+    """The knobs that decide memory, for one line of progress."""
+    return f"{knobs.variant}, offload {knobs.offload}, {knobs.quantization or 'unquantized'}"

@@ -9,9 +9,10 @@ import msgspec
 
 from acestep.errors import UsageError
 from acestep.knobs import Backend, Offload, Quantization
-from acestep.tiers import BATCHES, VramRange, data_file
+from acestep.strict_json import load_strict
+from acestep.tiers import BATCHES, VramRange, data_file, require_tiling
 from acestep.units import gib_to_bytes
-from calibrate.files import digest, load_strict
+from calibrate.files import digest
 
 SCHEMA_VERSION = 1
 """Version of `tiers/policy.json` that this code reads."""
@@ -128,16 +129,16 @@ class Policy(_Data, frozen=True):
     compile: CompileDefault
 
     def __post_init__(self) -> None:
-        ids = [tier.id for tier in self.tiers]
-        if len(set(ids)) != len(ids):
-            raise ValueError(f"tiers must have different ids, got {ids}")
+        require_tiling([(tier.id, tier.vram_gib) for tier in self.tiers])
+        _require_rising("certified_gib", self.certified_sizes_gib)
         rungs = [(rung.offload, rung.quantization) for rung in self.preference]
         if len(set(rungs)) != len(rungs):
             raise ValueError("preference lists the same rung twice")
-        _require_tiling(self.tiers)
         for tier in self.tiers:
             if self.budget.left_gib(tier.certified_gib) <= 0:
-                raise ValueError(f"budget leaves nothing of the {tier.certified_gib} GiB that {tier.id} is certified at")
+                raise ValueError(
+                    f"budget leaves nothing of the {tier.certified_gib} GiB that {tier.id} is certified at"
+                )
 
     @property
     def digest(self) -> str:
@@ -173,16 +174,3 @@ def _policy_in_force() -> Policy:
 def _require_rising(name: str, values: tuple[int, ...]) -> None:
     if any(after <= before for before, after in pairwise(values)):
         raise ValueError(f"{name} must rise, got {list(values)}")
-
-
-def _require_tiling(tiers: tuple[TierPolicy, ...]) -> None:
-    """Every nameplate from 0 up is in exactly one tier."""
-    first, last = tiers[0].vram_gib, tiers[-1].vram_gib
-    if (first.lower, first.lower_inclusive) != (0, True) or last.upper is not None:
-        raise ValueError("tiers must begin at 0 GiB, inclusive, and the last must have no upper bound")
-    for below, above in pairwise(tiers):
-        end, start = below.vram_gib, above.vram_gib
-        if end.upper != start.lower or end.upper_inclusive == start.lower_inclusive:
-            raise ValueError(f"tiers must touch without overlap: {above.id} does not begin where {below.id} ends")
-        if below.certified_gib >= above.certified_gib:
-            raise ValueError(f"certified_gib must rise from tier to tier, {above.id} does not")

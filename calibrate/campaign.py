@@ -1,0 +1,113 @@
+"""Which probes a table needs: for each certified size, the least aggressive knobs and the longest song per batch."""
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from acestep.errors import NotMeasuredError
+from acestep.knobs import Knobs, Variant
+from calibrate.knobs import configs_of, described, ladder, preferred
+from calibrate.policy import Policy, budget_bytes
+from calibrate.probes.base import Prober
+from calibrate.record import CardKind, Certificate, RecordedProbe
+from calibrate.verdict import Verdict
+from calibrate.workload import Workload
+
+Progress = Callable[[str], None]
+"""Called with a sentence about every finished probe."""
+
+_SAYS_NOTHING = (Verdict.TIMEOUT, Verdict.CRASHED, Verdict.TAINTED)
+
+
+class Findings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a campaign found: every probe once, and the certificates that point into them."""
+
+    probes: tuple[RecordedProbe, ...]
+    certificates: tuple[Certificate, ...]
+
+
+def run_campaign(
+    prober: Prober, policy: Policy, variant: Variant, sizes_gib: Sequence[float], progress: Progress
+) -> Findings:
+    """Every probe that the rows of these sizes rest on; `NotMeasuredError` when one ends without an answer."""
+    campaign = _Campaign(prober, policy, progress)
+    for size in sizes_gib:
+        campaign.certify(variant, budget_bytes(size, policy))
+    return Findings(probes=tuple(campaign.probes), certificates=tuple(campaign.certificates))
+
+
+def most_probes(policy: Policy, sizes: int) -> int:
+    """The most probes a campaign over that many sizes can take."""
+    halvings = (len(policy.durations_s.values) - 1).bit_length()
+    boundaries = len(policy.preference) + len(policy.batches.values) - 1
+    return sizes * (boundaries * (1 + halvings) + len(configs_of(Knobs())) + 1)
+
+
+class _Campaign:
+    """The probes asked so far; asking the same one again costs nothing."""
+
+    def __init__(self, prober: Prober, policy: Policy, progress: Progress) -> None:
+        self.probes: list[RecordedProbe] = []
+        self.certificates: list[Certificate] = []
+        self._prober = prober
+        self._policy = policy
+        self._progress = progress
+        self._asked: dict[tuple[Knobs, Workload, int], int] = {}
+
+    def certify(self, variant: Variant, cap_bytes: int) -> None:
+        """One size: walk down the ladder, take the frontier of the chosen rung, then try its configs at the limits."""
+        grid = self._policy.durations_s.values
+        reach: dict[Knobs, int] = {}
+        for knobs in ladder(self._policy, variant):
+            reach[knobs] = self._boundary(knobs, cap_bytes, batch=1, at_most=grid[-1])
+            if reach[knobs] == grid[-1]:
+                break
+        chosen = preferred(reach)
+        longest = limit = reach[chosen]
+        headline = 1
+        for batch in self._policy.batches.values[1:]:
+            limit = self._boundary(chosen, cap_bytes, batch=batch, at_most=limit)
+            if limit == longest:
+                headline = batch
+        if longest > 0:
+            for knobs in configs_of(chosen):
+                self._probe(knobs, Workload(batch=headline, duration_s=longest), cap_bytes)
+
+    def _boundary(self, knobs: Knobs, cap_bytes: int, *, batch: int, at_most: int) -> int:
+        """Certify the longest song of a batch, up to `at_most` seconds; returns its seconds, 0 for none."""
+        grid = [seconds for seconds in self._policy.durations_s.values if seconds <= at_most]
+        if not grid:
+            return 0
+        fits = fails = None
+        low, high, middle = 0, len(grid), len(grid) - 1  # the longest first: it usually fits, and then it is the answer
+        while low < high:
+            index = self._probe(knobs, Workload(batch=batch, duration_s=grid[middle]), cap_bytes)
+            if self.probes[index].counts:
+                fits, low = index, middle + 1
+            else:
+                fails, high = index, middle
+            middle = (low + high) // 2
+        self.certificates.append(Certificate(knobs=knobs, cap_bytes=cap_bytes, batch=batch, fits=fits, fails=fails))
+        return 0 if fits is None else grid[low - 1]
+
+    def _probe(self, knobs: Knobs, workload: Workload, cap_bytes: int) -> int:
+        """Where the answer stands in `probes`."""
+        key = (knobs, workload, cap_bytes)
+        if key not in self._asked:
+            result = self._prober.probe(knobs, workload, cap_bytes)
+            if result.verdict in _SAYS_NOTHING:
+                raise NotMeasuredError(
+                    f"a probe ended {result.verdict}, which says nothing about the fit ({described(knobs)},"
+                    f" batch {workload.batch}, {workload.duration_s:g} s); run it again on an idle card"
+                )
+            timed = self._prober.device != CardKind.SIMULATED
+            self._asked[key] = len(self.probes)
+            self.probes.append(RecordedProbe.of(knobs, workload, result, timed=timed))
+            self._progress(f"{describe_probe(knobs, workload, cap_bytes)}: {result.verdict}")
+        return self._asked[key]
+
+
+def describe_probe(knobs: Knobs, workload: Workload, cap_bytes: int) -> str:
+    """What a probe asks, for one line of progress."""
+    songs = f"{workload.batch} x {workload.duration_s:g} s"
+    return f"{songs} under {cap_bytes / 2**30:.2f} GiB, {described(knobs)}"

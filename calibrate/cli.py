@@ -1,0 +1,145 @@
+"""`python -m calibrate`: measure, estimate, and rebuild the table. Nothing here imports torch until a probe runs."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from acestep import console
+from acestep.errors import NotMeasuredError, UsageError
+from acestep.hardware import nameplate_gib
+from acestep.knobs import Variant
+from acestep.options import SIZE_GIB, VARIANT, knob_options, knobs_of
+from acestep.units import gib, gib_to_bytes
+from calibrate.options import Several, SpreadingCommand
+
+if TYPE_CHECKING:
+    from calibrate.workload import Workload
+
+FOLDER = Path(__file__).parent.parent / "tiers"
+"""Where records are kept and the table is written: the `tiers` folder of a checkout."""
+
+variant_option = click.option(
+    "--variant", type=VARIANT, default="turbo", show_default=True, metavar="NAME", help="Which DiT model."
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def cli() -> None:
+    """Find out what fits on which card, and write it down."""
+
+
+@cli.command()
+@click.option("--vram", type=SIZE_GIB, metavar="GIB", help="Under the budget of a card that reports this size.")
+@click.option("--cap", type=SIZE_GIB, metavar="GIB", help="Under a plain cap on what the allocator may hold.")
+@click.option("--smallest-cap", is_flag=True, help="Under the smallest cap that fits.")
+@variant_option
+@knob_options
+@click.option("--batch", default=1, show_default=True, metavar="N", help="How many songs at once.")
+@click.option("--duration", default=60.0, show_default=True, metavar="SECONDS", help="Length of each song.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def estimate(
+    vram: float | None,
+    cap: float | None,
+    smallest_cap: bool,
+    batch: int,
+    duration: float,
+    as_json: bool,
+    **knobs: Any,
+) -> None:
+    """Simulate one run at full model size, stage by stage. Needs no graphics card; exit code 0 whatever it finds."""
+    if (vram is not None) + (cap is not None) + smallest_cap != 1:
+        raise UsageError("give exactly one of --vram, --cap and --smallest-cap")
+    from acestep.tiers import load_tiers
+    from calibrate import estimate as answer
+    from calibrate.policy import budget_bytes, load_policy
+    from calibrate.probers import prober_for, require_no_lm
+
+    overrides = knobs_of(knobs)
+    workload = _workload(batch, duration)
+    settled, remarks = answer.knobs_for(load_tiers(), overrides, vram)
+    require_no_lm(settled)
+    if overrides.compile is True:
+        remarks = (*remarks, "A simulated card compiles nothing; the model runs eagerly.")
+    if vram is not None:
+        cap_bytes: int | None = budget_bytes(nameplate_gib(gib_to_bytes(vram)), load_policy())
+    else:
+        cap_bytes = None if cap is None else gib_to_bytes(cap)
+    for remark in remarks:
+        console.notify(remark)
+    found = answer.estimate(prober_for("simulated"), settled, workload, cap_bytes)
+    if as_json:
+        console.print_json(found)
+    else:
+        answer.print_estimate(found)
+
+
+@cli.command(cls=SpreadingCommand)
+@click.option(
+    "--device", type=click.Choice(("cuda", "simulated")), default="simulated", show_default=True, help="Who answers."
+)
+@click.option("--tiers", cls=Several, type=SIZE_GIB, metavar="GIB...", help="Card sizes; the policy's if not given.")
+@click.option("--lm", cls=Several, metavar="NAME...", help="Language models to certify as well.")
+@variant_option
+@click.option("--dry-run", is_flag=True, help="Say what would be probed and stop.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="The measurement file."
+)
+def run(
+    device: str, tiers: tuple[float, ...], lm: tuple[str, ...], variant: Variant, dry_run: bool, output: Path | None
+) -> None:
+    """Find the limits of every tier and write a measurement file."""
+    if output is None and not dry_run:
+        raise UsageError("say where the measurements go, for example -o tiers/measurements/NAME.json")
+    if any(name != "none" for name in lm):
+        raise NotMeasuredError("language models cannot be probed yet; leave --lm out")
+    from calibrate.campaign import most_probes, run_campaign
+    from calibrate.files import OutputFile, pretty_json
+    from calibrate.policy import budget_bytes, load_policy
+    from calibrate.probers import prober_for
+    from calibrate.record import measurement_of
+
+    policy = load_policy()
+    sizes = tuple(nameplate_gib(gib_to_bytes(size)) for size in tiers) or policy.certified_sizes_gib
+    budgets = ", ".join(f"{size:g} GiB (budget {gib(budget_bytes(size, policy))})" for size in sizes)
+    console.notify(f"{variant} on a {device} card: {budgets}; at most {most_probes(policy, len(sizes))} probes.")
+    if output is None or dry_run:
+        return
+    prober = prober_for(device)
+    with OutputFile(output) as file:
+        findings = run_campaign(prober, policy, variant, sizes, console.notify)
+        file.write(pretty_json(measurement_of(prober, findings.probes, findings.certificates)))
+    console.notify(f"{len(findings.probes)} probes written to {output}.")
+
+
+@cli.command()
+@click.option("--folder", type=click.Path(path_type=Path, file_okay=False), default=FOLDER, help="The tiers folder.")
+def merge(folder: Path) -> None:
+    """Rebuild generated_tiers.json from policy.json and every record in measurements/."""
+    from calibrate.files import OutputFile, pretty_json
+    from calibrate.policy import load_policy
+    from calibrate.record import load_measurement
+    from calibrate.table import build_table
+
+    records = [load_measurement(path) for path in sorted((folder / "measurements").glob("*.json"))]
+    table = build_table(records, load_policy(folder / "policy.json"))
+    with OutputFile(folder / "generated_tiers.json") as file:
+        file.write(pretty_json(table))
+    console.notify(f"{folder / 'generated_tiers.json'} rebuilt from {len(records)} records.")
+
+
+def _workload(batch: int, duration_s: float) -> "Workload":
+    """The longest prompt at this batch and length, which must be ones that a request may have."""
+    from acestep.request import Request
+    from calibrate.workload import Workload
+
+    try:
+        request = Request(caption="", batch=batch, duration_s=duration_s)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    return Workload(batch=request.batch, duration_s=request.duration_s)
+
+
+def main() -> None:
+    """The entry point of the `acestep-calibrate` script."""
+    console.run_and_exit(cli)

@@ -1,0 +1,35 @@
+"""Options that take several values after one flag, shared by the profiler and `calibrate`."""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import click
+
+
+class Several(click.Option):
+    """An option that takes every value up to the next option: ``--tiers 6 8 16``."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, multiple=True, **kwargs)
+
+
+class SpreadingCommand(click.Command):
+    """A command whose `Several` options may be followed by more than one value."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Repeat an option's name before each of its values, which is the form click reads."""
+        names = {name for param in self.params if isinstance(param, Several) for name in param.opts}
+        return super().parse_args(ctx, spread(args, names))
+
+
+def spread(args: Sequence[str], names: Collection[str]) -> list[str]:
+    """`args` with each of `names` repeated before every value that follows it, up to the next option."""
+    out: list[str] = []
+    current = ""
+    for arg in args:
+        if arg.startswith("-"):
+            current = arg if arg in names else ""
+        elif current and out[-1] != current:
+            out.append(current)
+        out.append(arg)
+    return out

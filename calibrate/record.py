@@ -1,0 +1,281 @@
+"""The measurement file, version 1: what was probed, on what, and which probes prove which boundary."""
+
+import hashlib
+import platform
+import re
+from enum import StrEnum
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import msgspec
+
+from acestep.errors import InvalidInputError, NotMeasuredError
+from acestep.hardware import SIMULATED_CAPABILITY
+from acestep.knobs import Knobs
+from acestep.request import DecodePath
+from acestep.strict_json import load_strict, read_json
+from calibrate.files import digest
+from calibrate.probes.base import Prober, ProbeResult
+from calibrate.verdict import Verdict
+from calibrate.workload import Workload
+
+SCHEMA_VERSION = 1
+"""Version of `tiers/measurements/*.json` that this code writes and reads."""
+
+SAFE_TEXT = r"^[A-Za-z0-9 ._+:/()@-]{0,80}$"
+"""Every string of a record: records are contributed by strangers and end up in pages, terminals and file names."""
+
+Text = Annotated[str, msgspec.Meta(pattern=SAFE_TEXT)]
+Bytes = Annotated[int, msgspec.Meta(ge=0)]
+Index = Annotated[int, msgspec.Meta(ge=0)]
+
+
+UNSEALED = "sha256:" + "0" * 64
+"""The digest of a measurement before its content is complete."""
+
+
+class CardKind(StrEnum):
+    """What kind of card answered."""
+
+    SIMULATED = "simulated"
+    CUDA = "cuda"
+
+
+class CapMethod(StrEnum):
+    """How the allocator was held below a card's budget."""
+
+    MODEL = "model"
+    FRACTION = "fraction"
+    BALLAST = "ballast"
+
+
+class _Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of every value in a record."""
+
+
+class RecordedCard(_Data, frozen=True):
+    """The card that answered; a simulated one has no size of its own (`total_bytes` 0)."""
+
+    kind: CardKind
+    name: Text
+    compute_capability: Text
+    total_bytes: Bytes
+
+
+class Environment(_Data, frozen=True):
+    """Versions of the libraries whose allocations were counted."""
+
+    python: Text
+    torch: Text
+    diffusers: Text
+    transformers: Text
+    torchao: Text
+
+    @classmethod
+    def current(cls) -> Self:
+        """The versions installed here, read without importing them."""
+        names = ("torch", "diffusers", "transformers", "torchao")
+        return cls(python=platform.python_version(), **{name: metadata.version(name) for name in names})
+
+
+class RecordedStage(_Data, frozen=True):
+    """One stage of a recorded probe; `seconds` is 0 on a simulated card, which has no clock."""
+
+    name: Text
+    seconds: float
+    songs_per_pass: int
+    peak_allocated_bytes: Bytes
+    peak_reserved_bytes: Bytes
+    resident_bytes: Bytes
+    allowance_bytes: Bytes
+
+
+class RecordedProbe(_Data, frozen=True):
+    """One probe: what was asked under which cap, and how it ended."""
+
+    knobs: Knobs
+    workload: Workload
+    cap_bytes: Annotated[int, msgspec.Meta(gt=0)]
+    verdict: Verdict
+    songs_per_pass: int
+    decode_path: DecodePath
+    stages: tuple[RecordedStage, ...]
+
+    @property
+    def counts(self) -> bool:
+        """Whether a promise may rest on this probe: it fits, in one denoise pass, decoded on the card."""
+        return (
+            self.verdict is Verdict.FITS
+            and self.songs_per_pass == self.workload.batch
+            and self.decode_path is not DecodePath.CPU
+        )
+
+    @classmethod
+    def of(cls, knobs: Knobs, workload: Workload, result: ProbeResult, *, timed: bool) -> Self:
+        """What is kept of a result; times only where a real clock took them."""
+        stages = tuple(
+            RecordedStage(
+                name=stage.name,
+                seconds=round(stage.seconds, 3) if timed else 0.0,
+                songs_per_pass=stage.songs_per_pass,
+                peak_allocated_bytes=stage.peak_allocated_bytes,
+                peak_reserved_bytes=stage.peak_reserved_bytes,
+                resident_bytes=stage.resident_bytes,
+                allowance_bytes=stage.allowance_bytes,
+            )
+            for stage in result.stages
+        )
+        return cls(
+            knobs=knobs,
+            workload=workload,
+            cap_bytes=result.cap_bytes,
+            verdict=result.verdict,
+            songs_per_pass=result.songs_per_pass,
+            decode_path=result.decode_path,
+            stages=stages,
+        )
+
+
+class Certificate(_Data, frozen=True):
+    """The longest song of a batch that fits under a cap: indices of the probe that fits and of the next that does not.
+
+    `fits` is null when not even the shortest song fits, `fails` when the longest does.
+    """
+
+    knobs: Knobs
+    cap_bytes: Annotated[int, msgspec.Meta(gt=0)]
+    batch: Annotated[int, msgspec.Meta(gt=0)]
+    fits: Index | None
+    fails: Index | None
+
+
+class Measurement(_Data, frozen=True):
+    """A measurement file as a value; `digest` is that of everything else in it."""
+
+    schema_version: Annotated[int, msgspec.Meta(ge=1)]
+    card: RecordedCard
+    environment: Environment
+    cap_method: CapMethod
+    code_version: Text
+    probes: tuple[RecordedProbe, ...]
+    certificates: tuple[Certificate, ...]
+    digest: Annotated[str, msgspec.Meta(pattern="^sha256:[0-9a-f]{64}$")]
+
+    def __post_init__(self) -> None:
+        for number, certificate in enumerate(self.certificates):
+            self._check(number, certificate)
+
+    def sealed(self) -> Self:
+        """The same measurement with the digest of its content."""
+        return msgspec.structs.replace(self, digest=content_digest(self))
+
+    def longest(self, certificate: Certificate) -> int:
+        """Seconds of the longest song a certificate proves, 0 when it proves none."""
+        return 0 if certificate.fits is None else int(self.probes[certificate.fits].workload.duration_s)
+
+    def _check(self, number: int, certificate: Certificate) -> None:
+        """A certificate points at two probes of its own knobs, cap and batch, and they bracket the boundary."""
+        sides = {"fits": certificate.fits, "fails": certificate.fails}
+        for side, index in sides.items():
+            if index is None:
+                continue
+            if index >= len(self.probes):
+                raise ValueError(f"certificates[{number}].{side} is probe {index}, there are {len(self.probes)}")
+            probe = self.probes[index]
+            asked = (probe.knobs, probe.cap_bytes, probe.workload.batch)
+            if asked != (certificate.knobs, certificate.cap_bytes, certificate.batch):
+                raise ValueError(f"certificates[{number}].{side} is probe {index}, which asked something else")
+            if probe.counts != (side == "fits"):
+                raise ValueError(f"certificates[{number}].{side} is probe {index}, which ended {probe.verdict}")
+        if certificate.fits is None and certificate.fails is None:
+            raise ValueError(f"certificates[{number}] names no probe")
+        if certificate.fits is not None and certificate.fails is not None:
+            fits, fails = self.probes[certificate.fits], self.probes[certificate.fails]
+            if fits.workload.duration_s >= fails.workload.duration_s:
+                raise ValueError(f"certificates[{number}] does not bracket: the song that fits is not the shorter one")
+
+
+def measurement_of(
+    prober: Prober, probes: tuple[RecordedProbe, ...], certificates: tuple[Certificate, ...]
+) -> Measurement:
+    """The measurement file of a campaign run here by `prober`."""
+    if prober.device != CardKind.SIMULATED:
+        raise NotMeasuredError("records of a real card cannot be written yet; use `--device simulated`")
+    major, minor = SIMULATED_CAPABILITY
+    return Measurement(
+        schema_version=SCHEMA_VERSION,
+        card=RecordedCard(
+            kind=CardKind.SIMULATED, name="simulated card", compute_capability=f"{major}.{minor}", total_bytes=0
+        ),
+        environment=Environment.current(),
+        cap_method=CapMethod.MODEL,
+        code_version=code_version(),
+        probes=probes,
+        certificates=certificates,
+        digest=UNSEALED,
+    ).sealed()
+
+
+def content_digest(measurement: Measurement) -> str:
+    """The digest a measurement must carry."""
+    content = msgspec.to_builtins(measurement)
+    del content["digest"]
+    return digest(content)
+
+
+def load_measurement(path: Path) -> Measurement:
+    """A measurement file; `InvalidInputError` names the file and what is wrong with it."""
+    for where, text in _strings(read_json(path), "$"):
+        if not re.fullmatch(SAFE_TEXT, text):
+            raise InvalidInputError(
+                path, f"text outside A-Z a-z 0-9 and space ._+:/()@- or over 80 characters - at `{where}`"
+            )
+    measurement = load_strict(path, Measurement, SCHEMA_VERSION)
+    if measurement.digest != content_digest(measurement):
+        raise InvalidInputError(path, "digest is not that of its content; was it edited? - at `$.digest`")
+    return measurement
+
+
+def measurement_schema() -> dict[str, Any]:
+    """JSON Schema of a measurement file, every free string restricted."""
+    schema = msgspec.json.schema(Measurement)
+    _restrict_strings(schema)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def code_version() -> str:
+    """Which code answered: the package's version and a digest of the sources that decide how much memory runs take."""
+    root = Path(__file__).parent.parent
+    tree = hashlib.sha256()
+    for source in sorted([*root.glob("acestep/**/*.py"), *root.glob("calibrate/probes/**/*.py")]):
+        tree.update(f"{source.relative_to(root).as_posix()}\0".encode())
+        tree.update(source.read_bytes())
+    try:
+        version = metadata.version("acestep-calibrated")
+    except metadata.PackageNotFoundError:
+        version = "checkout"
+    return f"{version}+tree.{tree.hexdigest()[:16]}"
+
+
+def _strings(node: Any, where: str) -> list[tuple[str, str]]:
+    """Every string below a JSON node with its place, keys included."""
+    if isinstance(node, str):
+        return [(where, node)]
+    if isinstance(node, dict):
+        keys = [(where, key) for key in node]
+        return keys + [found for key, value in node.items() for found in _strings(value, f"{where}.{key}")]
+    if isinstance(node, list):
+        return [found for number, value in enumerate(node) for found in _strings(value, f"{where}[{number}]")]
+    return []
+
+
+def _restrict_strings(node: Any) -> None:
+    if isinstance(node, dict):
+        if node.get("type") == "string" and not node.keys() & {"enum", "pattern"}:
+            node["pattern"] = SAFE_TEXT
+        for value in node.values():
+            _restrict_strings(value)
+    elif isinstance(node, list):
+        for value in node:
+            _restrict_strings(value)
