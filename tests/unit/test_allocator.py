@@ -1,0 +1,205 @@
+"""Every rule of the allocator on traces small enough to follow by hand."""
+
+from itertools import permutations
+
+import pytest
+
+from acestep.units import KIB, MIB
+from calibrate.probes.simulated.allocator import CachingAllocator, SegmentView, SimulatedOutOfMemoryError
+
+
+def shape(segment: SegmentView) -> list[tuple[int, bool]]:
+    """Sizes of a segment's blocks in order, and whether each is live."""
+    return [(block.size, block.live) for block in segment.blocks]
+
+
+@pytest.mark.parametrize(("asked", "got"), [(1, 512), (512, 512), (513, 1024), (MIB - 1, MIB), (MIB, MIB)])
+def test_a_request_is_rounded_up_to_512_bytes(asked: int, got: int) -> None:
+    allocator = CachingAllocator()
+    assert allocator.malloc(asked).size == got
+    assert (allocator.allocated, allocator.requested) == (got, asked)
+
+
+def test_zero_bytes_cost_nothing_and_can_be_freed() -> None:
+    allocator = CachingAllocator(cap_bytes=0)
+    allocator.free(allocator.malloc(0))
+    assert (allocator.allocated, allocator.reserved, allocator.snapshot()) == (0, 0, ())
+
+
+@pytest.mark.parametrize(
+    ("asked", "segment"),
+    [
+        (1, 2 * MIB),
+        (MIB, 2 * MIB),
+        (MIB + 1, 20 * MIB),
+        (10 * MIB - 512, 20 * MIB),
+        (10 * MIB - 511, 10 * MIB),
+        (10 * MIB, 10 * MIB),
+        (10 * MIB + 1, 12 * MIB),
+        (12 * MIB, 12 * MIB),
+        (201 * MIB, 202 * MIB),
+    ],
+)
+def test_the_rounded_request_decides_the_size_of_a_new_segment(asked: int, segment: int) -> None:
+    allocator = CachingAllocator()
+    allocator.malloc(asked)
+    assert allocator.reserved == segment
+
+
+def test_the_small_pool_splits_off_every_remainder() -> None:
+    allocator = CachingAllocator()
+    allocator.malloc(MIB)
+    allocator.malloc(MIB - 512)
+    [segment] = allocator.snapshot()
+    assert segment.small
+    assert shape(segment) == [(MIB, True), (MIB - 512, True), (512, False)]
+    allocator.malloc(1)
+    assert allocator.reserved == allocator.allocated == 2 * MIB
+
+
+def test_the_large_pool_keeps_a_remainder_of_one_mib_in_the_block() -> None:
+    allocator = CachingAllocator()
+    assert allocator.malloc(19 * MIB).size == 20 * MIB
+    assert (allocator.allocated, allocator.requested) == (20 * MIB, 19 * MIB)
+
+
+def test_the_large_pool_splits_off_a_remainder_above_one_mib() -> None:
+    allocator = CachingAllocator()
+    assert allocator.malloc(19 * MIB - 512).size == 19 * MIB - 512
+    [segment] = allocator.snapshot()
+    assert shape(segment) == [(19 * MIB - 512, True), (MIB + 512, False)]
+
+
+def test_the_smallest_block_that_is_large_enough_is_taken() -> None:
+    allocator = CachingAllocator()
+    cached = [allocator.malloc(n * MIB) for n in (30, 14, 12, 22)]
+    addresses = [block.address for block in cached]
+    for block in cached:
+        allocator.free(block)
+    assert allocator.malloc(13 * MIB).address == addresses[1]
+    assert allocator.malloc(13 * MIB).address == addresses[3]
+    assert allocator.reserved == 78 * MIB
+
+
+def test_of_blocks_of_one_size_the_lowest_address_is_taken() -> None:
+    allocator = CachingAllocator()
+    cached = [allocator.malloc(12 * MIB) for _ in range(3)]
+    for at in (1, 2, 0):
+        allocator.free(cached[at])
+    assert [allocator.malloc(12 * MIB).address for _ in range(3)] == sorted(block.address for block in cached)
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+def test_a_freed_block_merges_with_the_free_blocks_before_and_behind_it(order: tuple[int, ...]) -> None:
+    allocator = CachingAllocator()
+    blocks = [allocator.malloc(n * MIB) for n in (5, 6, 9)]
+    assert allocator.reserved == 20 * MIB
+    for at in order:
+        allocator.free(blocks[at])
+    [segment] = allocator.snapshot()
+    assert shape(segment) == [(20 * MIB, False)]
+    assert allocator.malloc(20 * MIB).address == segment.address
+
+
+def test_a_freed_block_does_not_merge_over_a_live_one() -> None:
+    allocator = CachingAllocator()
+    first, _, last = (allocator.malloc(n * MIB) for n in (5, 6, 9))
+    allocator.free(first)
+    allocator.free(last)
+    [segment] = allocator.snapshot()
+    assert shape(segment) == [(5 * MIB, False), (6 * MIB, True), (9 * MIB, False)]
+
+
+def test_neighbouring_segments_never_merge() -> None:
+    allocator = CachingAllocator()
+    for block in [allocator.malloc(12 * MIB), allocator.malloc(12 * MIB)]:
+        allocator.free(block)
+    allocator.malloc(24 * MIB)
+    assert allocator.reserved == 48 * MIB
+
+
+def test_the_pools_never_serve_each_other() -> None:
+    allocator = CachingAllocator()
+    allocator.free(allocator.malloc(12 * MIB))
+    allocator.free(allocator.malloc(512))
+    allocator.malloc(MIB)
+    assert allocator.reserved == 14 * MIB
+    allocator.malloc(MIB + 1)
+    assert allocator.reserved == 14 * MIB
+    assert [segment.small for segment in allocator.snapshot()] == [False, True]
+
+
+def test_a_refused_segment_is_tried_again_after_both_pools_gave_back_what_is_wholly_free() -> None:
+    allocator = CachingAllocator(cap_bytes=34 * MIB)
+    allocator.free(allocator.malloc(12 * MIB))
+    allocator.free(allocator.malloc(512))
+    kept = allocator.malloc(20 * MIB)
+    assert (allocator.reserved, allocator.num_retries) == (34 * MIB, 0)
+    allocator.malloc(14 * MIB)
+    assert (allocator.reserved, allocator.num_retries, allocator.num_oom) == (34 * MIB, 1, 0)
+    assert [segment.size for segment in allocator.snapshot()] == [20 * MIB, 14 * MIB]
+    assert kept.live
+
+
+def test_the_cap_is_hard_and_may_be_reached_exactly() -> None:
+    allocator = CachingAllocator(cap_bytes=24 * MIB)
+    allocator.malloc(20 * MIB)
+    allocator.malloc(512)
+    allocator.malloc(MIB)
+    with pytest.raises(SimulatedOutOfMemoryError) as caught:
+        allocator.malloc(3 * MIB)
+    error = caught.value
+    assert (error.requested, error.reserved, error.allocated) == (3 * MIB, 22 * MIB, 21 * MIB + 512)
+    assert error.cap == 24 * MIB
+    allocator.malloc(MIB)
+    assert allocator.reserved == 24 * MIB
+    assert allocator.num_oom == 1
+
+
+def test_after_running_out_the_cache_is_gone_and_the_allocator_goes_on() -> None:
+    allocator = CachingAllocator(cap_bytes=40 * MIB)
+    allocator.free(allocator.malloc(30 * MIB))
+    with pytest.raises(SimulatedOutOfMemoryError):
+        allocator.malloc(41 * MIB)
+    assert allocator.reserved == 0
+    assert allocator.malloc(40 * MIB).size == 40 * MIB
+
+
+def test_empty_cache_keeps_a_segment_with_a_live_block_whole() -> None:
+    allocator = CachingAllocator()
+    kept = allocator.malloc(5 * MIB)
+    gone = allocator.malloc(12 * MIB)
+    allocator.free(allocator.malloc(6 * MIB))
+    allocator.free(gone)
+    allocator.empty_cache()
+    [segment] = allocator.snapshot()
+    assert shape(segment) == [(kept.size, True), (15 * MIB, False)]
+    assert allocator.reserved == 20 * MIB
+
+
+def test_peaks_start_again_from_what_is_held() -> None:
+    allocator = CachingAllocator()
+    kept = allocator.malloc(12 * MIB)
+    allocator.free(allocator.malloc(30 * MIB))
+    assert (allocator.peak_allocated, allocator.peak_reserved) == (42 * MIB, 42 * MIB)
+    allocator.reset_peaks()
+    assert (allocator.peak_allocated, allocator.peak_reserved) == (12 * MIB, 42 * MIB)
+    allocator.free(kept)
+    allocator.empty_cache()
+    allocator.reset_peaks()
+    assert (allocator.peak_allocated, allocator.peak_reserved) == (0, 0)
+
+
+def test_a_block_is_freed_once() -> None:
+    allocator = CachingAllocator()
+    block = allocator.malloc(KIB)
+    allocator.free(block)
+    with pytest.raises(ValueError, match="freed before"):
+        allocator.free(block)
+
+
+def test_negative_sizes_are_refused() -> None:
+    with pytest.raises(ValueError, match="negative"):
+        CachingAllocator(cap_bytes=-1)
+    with pytest.raises(ValueError, match="negative"):
+        CachingAllocator().malloc(-1)
