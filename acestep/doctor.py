@@ -2,7 +2,8 @@
 
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
+import sys
+from pathlib import Path
 
 import msgspec
 
@@ -45,7 +46,7 @@ def examine() -> Findings:
     planned = planning_card(os.environ, card)
     plan = plan_here(card=planned)
     table = load_tiers()
-    packages = {name: _version(name) for name in PACKAGES}
+    packages = _versions()
     folder = checkpoints_dir()
     found = tuple(checkpoint.id for checkpoint in CHECKPOINTS if (folder / checkpoint.id).is_dir())
     return Findings(
@@ -91,11 +92,14 @@ def page(findings: Findings) -> str:
     return "\n".join((columns(rows), *(f"advice: {sentence}" for sentence in findings.advice)))
 
 
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+def _versions() -> dict[str, str | None]:
+    """The installed version of each package, from its folder name: reading the metadata takes 70 ms."""
+    found: dict[str, str] = {}
+    for folder in sys.path:
+        for entry in Path(folder).glob("*.dist-info"):
+            name, _, number = entry.stem.partition("-")
+            found.setdefault(name.replace("_", "-").lower(), number)
+    return {name: found.get(name) for name in PACKAGES}
 
 
 def _attention(card: Card) -> str:

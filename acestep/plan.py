@@ -136,7 +136,8 @@ def on_device(plan: Plan, device: Card, *, torchao_available: bool = True, flash
         card=device, torchao_available=torchao_available, flash_attn_available=flash_attn_available, notes=notes
     )
     allowed = backends_on(device, plan.backends_allowed)
-    if plan.compile and device.kind is not CardKind.CUDA:
+    can_compile = device.kind in (CardKind.CUDA, plan.card.kind)
+    if plan.compile and not can_compile:
         notes.append(f"Compiling is left off on {device.name}.")
     return msgspec.structs.replace(
         plan,
@@ -146,7 +147,7 @@ def on_device(plan: Plan, device: Card, *, torchao_available: bool = True, flash
         backends_allowed=allowed,
         offload=settle.offload(plan.offload, Offload.NONE),
         quantization=settle.quantization("transformer", plan.quantization, None),
-        compile=settle.compile(plan.compile and device.kind is CardKind.CUDA, default=False),
+        compile=settle.compile(plan.compile and can_compile, default=False),
         warnings=(*plan.warnings, *notes),
     )
 

@@ -1,0 +1,305 @@
+"""A plan never leaves the table: each wish is honoured or refused in words."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from msgspec import UNSET
+
+from acestep.errors import UsageError
+from acestep.hardware import CPU, Card, CardKind, simulated_card
+from acestep.knobs import Attention, Backend, Knobs, Offload, Quantization, Variant
+from acestep.plan import Overrides, Plan, clamp, exact, minutes, on_device, overrides_from, resolve
+from acestep.request import Request
+from acestep.tiers import LM_MODELS, Tier, load_tiers
+from acestep.units import gib_to_bytes
+
+TABLE = load_tiers(Path(__file__).parents[1] / "fixtures" / "tiers.json")
+TIERS = TABLE.variants[Variant.TURBO].tiers
+OWN_MEMORY = (CardKind.CUDA, CardKind.ROCM, CardKind.XPU)
+
+
+def card_of(kind: CardKind, size: float, capability: tuple[int, int]) -> Card:
+    if kind is CardKind.CPU:
+        return CPU
+    if kind is not CardKind.CUDA:
+        capability = (0, 0)
+    return Card(kind=kind, name=f"some {kind}", total_bytes=gib_to_bytes(size), capability=capability)
+
+
+cards = st.builds(
+    card_of,
+    st.sampled_from(CardKind),
+    st.one_of(st.floats(0.5, 100), st.sampled_from([3.9, 4.4, 6.4, 7.4, 8.0, 15.5, 24.0])),
+    st.sampled_from([(6, 1), (7, 5), (8, 0), (8, 6), (8, 9), (9, 0)]),
+)
+knob_wishes: dict[str, st.SearchStrategy[Any]] = {
+    "lm": st.sampled_from([None, *LM_MODELS, "9B"]),
+    "lm_quantization": st.sampled_from([None, *Quantization]),
+    "backend": st.sampled_from(Backend),
+    "offload": st.sampled_from(Offload),
+    "quantization": st.sampled_from([None, *Quantization]),
+    "attention": st.sampled_from(Attention),
+    "compile": st.booleans(),
+}
+wishes = st.fixed_dictionaries(
+    {}, optional={**knob_wishes, "variant": st.sampled_from([Variant.TURBO, Variant.BASE])}
+).map(lambda values: Overrides(**values))
+packages = st.fixed_dictionaries({"torchao_available": st.booleans(), "flash_attn_available": st.booleans()})
+requests = st.builds(
+    Request, caption=st.just("piano"), duration_s=st.floats(1, 600), batch=st.integers(1, 64), seed=st.just(3)
+)
+plans = st.builds(
+    lambda card, overrides, installed: resolve(card, TABLE, overrides, **installed), cards, wishes, packages
+)
+
+
+def tier(name: str) -> Tier:
+    return next(tier for tier in TIERS if tier.id == name)
+
+
+def rank(offload: Offload) -> int:
+    return list(Offload).index(offload)
+
+
+@given(cards, wishes, packages)
+def test_no_wish_yields_a_plan_outside_the_table(card: Card, overrides: Overrides, installed: dict[str, bool]) -> None:
+    plan = resolve(card, TABLE, overrides, **installed)
+    named, limits = tier(plan.tier), tier(plan.limits_of)
+    assert card.nameplate_gib in named.vram_gib
+    assert limits.certified_gib <= max(card.nameplate_gib, TIERS[0].certified_gib)
+    for field in ("max_duration_s", "max_batch", "frontier", "lm_models", "certified_gib"):
+        assert getattr(plan, field) == getattr(limits, field)
+    assert plan.lm is None or plan.lm in limits.lm_models
+    assert plan.backend in plan.backends_allowed
+    if card.kind in OWN_MEMORY:
+        assert rank(plan.offload) >= rank(limits.offload)
+        assert set(plan.backends_allowed) <= {*limits.backends_allowed, Backend.PT}
+    else:
+        assert (plan.offload, plan.quantization, plan.lm_quantization) == (Offload.NONE, None, None)
+    if card.kind in OWN_MEMORY and installed["torchao_available"]:
+        assert (plan.quantization is None) <= (limits.quantization is None)
+        assert (plan.lm_quantization is None) <= (limits.lm_quantization is None)
+
+
+@given(cards, wishes, packages)
+def test_each_wish_is_honoured_or_refused_in_words(
+    card: Card, overrides: Overrides, installed: dict[str, bool]
+) -> None:
+    plan = resolve(card, TABLE, overrides, **installed)
+    silent = resolve(card, TABLE, Overrides(variant=overrides.variant), **installed)
+    refusals = "\n".join(sentence for sentence in plan.warnings if sentence not in silent.warnings)
+    for field in knob_wishes:
+        wish = getattr(overrides, field)
+        if wish is UNSET or getattr(plan, field) == wish:
+            continue
+        said = {True: "Compiling", None: "Unquantized"}.get(wish, str(wish))
+        assert said in refusals or (field == "compile" and said in "\n".join(silent.warnings))
+
+
+@given(cards, packages, st.data())
+def test_a_wish_for_one_knob_leaves_the_others_alone(
+    card: Card, installed: dict[str, bool], data: st.DataObject
+) -> None:
+    field = data.draw(st.sampled_from(sorted(knob_wishes)))
+    wished = resolve(card, TABLE, Overrides(**{field: data.draw(knob_wishes[field])}), **installed)
+    usual = resolve(card, TABLE, **installed)
+    followers = {"warnings", field} | ({"init_lm"} if field == "lm" else set())
+    changed = {name for name in Plan.__struct_fields__ if getattr(wished, name) != getattr(usual, name)}
+    assert changed <= followers
+
+
+@given(cards, wishes, packages)
+def test_a_plans_own_knobs_as_wishes_give_the_same_knobs(
+    card: Card, overrides: Overrides, installed: dict[str, bool]
+) -> None:
+    plan = resolve(card, TABLE, overrides, **installed)
+    again = resolve(card, TABLE, Overrides(**msgspec.structs.asdict(plan.knobs)), **installed)
+    assert again.knobs == plan.knobs
+
+
+@given(st.sampled_from(TIERS))
+def test_a_certified_card_without_wishes_gets_what_its_tier_says_and_no_warning(tier: Tier) -> None:
+    plan = resolve(simulated_card(tier.certified_gib), TABLE)
+    assert plan.warnings == ()
+    assert (plan.tier, plan.limits_of) == (tier.id, tier.id)
+    for field in ("offload", "quantization", "lm_quantization", "backend", "compile", "init_lm"):
+        assert getattr(plan, field) == getattr(tier, field)
+    assert plan.lm == tier.recommended_lm
+
+
+@given(st.floats(4.01, 8))
+def test_a_card_below_its_tiers_certified_size_keeps_the_name_and_gets_the_limits_below(size: float) -> None:
+    card = simulated_card(size)
+    named = TABLE.variants[Variant.TURBO].tier_for(card.nameplate_gib)
+    assume(card.nameplate_gib < named.certified_gib)
+    plan = resolve(card, TABLE)
+    below = TIERS[TIERS.index(named) - 1]
+    assert (plan.tier, plan.limits_of, plan.offload) == (named.id, below.id, below.offload)
+    assert named.id in plan.warnings[0]
+    assert below.id in plan.warnings[0]
+
+
+@given(st.floats(0.1, 3.7))
+def test_a_card_below_the_first_certified_size_streams(size: float) -> None:
+    plan = resolve(simulated_card(size), TABLE)
+    assert (plan.tier, plan.limits_of, plan.offload) == ("tier1", "tier1", Offload.STREAM)
+    assert len(plan.warnings) == 1
+
+
+def test_the_cpu_has_the_first_tiers_limits_and_nothing_to_offload_or_compile() -> None:
+    plan = resolve(CPU, TABLE)
+    assert (plan.tier, plan.frontier) == ("tier1", TIERS[0].frontier)
+    assert (plan.offload, plan.quantization, plan.backend, plan.compile) == (Offload.NONE, None, Backend.PT, False)
+    assert plan.warnings == ()
+
+
+def test_apple_takes_mlx_and_hears_that_its_limits_were_found_with_int8() -> None:
+    plan = resolve(card_of(CardKind.MPS, 12, (0, 0)), TABLE)
+    assert (plan.backend, plan.backends_allowed) == (Backend.MLX, (Backend.MLX, Backend.PT))
+    assert any("int8" in sentence for sentence in plan.warnings)
+
+
+@pytest.mark.parametrize("kind", [CardKind.ROCM, CardKind.XPU])
+def test_amd_and_intel_cards_run_pt_uncompiled_with_the_tiers_offload(kind: CardKind) -> None:
+    plan = resolve(card_of(kind, 12, (0, 0)), TABLE)
+    assert (plan.backends_allowed, plan.compile) == ((Backend.PT,), False)
+    assert (plan.offload, plan.quantization) == (tier("tier5").offload, tier("tier5").quantization)
+
+
+@pytest.mark.parametrize(
+    ("size", "wish", "said"),
+    [
+        (6, {"backend": Backend.VLLM}, ("vllm", "this size", "pt")),
+        (24, {"backend": Backend.MLX}, ("mlx", "NVIDIA", "vllm")),
+        (8, {"lm": "4B"}, ("4B", "too large", "0.6B")),
+        (4, {"lm": "0.6B"}, ("0.6B", "too large", "none")),
+        (8, {"offload": Offload.NONE}, ("none", "memory", "cpu+dit")),
+        (8, {"quantization": None}, ("Unquantized", "not certified", "int8")),
+        (24, {"quantization": Quantization.FP8}, ("fp8", "8.9", "no quantization")),
+    ],
+)
+def test_a_refusal_says_what_why_and_what_instead(size: float, wish: dict[str, Any], said: tuple[str, ...]) -> None:
+    (sentence,) = resolve(simulated_card(size), TABLE, Overrides(**wish)).warnings
+    assert all(word in sentence for word in said)
+
+
+def test_more_offload_and_more_quantization_than_the_tier_needs_are_honoured() -> None:
+    plan = resolve(simulated_card(24), TABLE, Overrides(offload=Offload.STREAM, quantization=Quantization.INT8))
+    assert (plan.offload, plan.quantization, plan.warnings) == (Offload.STREAM, Quantization.INT8, ())
+
+
+def test_int8_without_torchao_falls_back_in_words_even_unasked() -> None:
+    plan = resolve(simulated_card(8), TABLE, torchao_available=False)
+    assert plan.quantization is None
+    assert any("torchao" in sentence for sentence in plan.warnings)
+
+
+def test_flash_attention_needs_ampere_and_its_package() -> None:
+    wish = Overrides(attention=Attention.FLASH)
+    turing = card_of(CardKind.CUDA, 12, (7, 5))
+    assert "8.0" in resolve(turing, TABLE, wish).warnings[0]
+    assert "flash-attn" in resolve(simulated_card(12), TABLE, wish, flash_attn_available=False).warnings[0]
+    assert resolve(simulated_card(12), TABLE, wish).attention is Attention.FLASH
+
+
+def test_a_card_older_than_triton_neither_compiles_nor_runs_vllm() -> None:
+    plan = resolve(card_of(CardKind.CUDA, 12, (6, 1)), TABLE)
+    assert (plan.backend, plan.compile) == (Backend.PT, False)
+    assert any("Compiling" in sentence for sentence in plan.warnings)
+
+
+def test_a_variant_without_a_table_says_whose_limits_it_has() -> None:
+    plan = resolve(simulated_card(8), TABLE, Overrides(variant=Variant.XL_SFT))
+    assert plan.variant is Variant.XL_SFT
+    assert "xl-sft" in plan.warnings[0]
+    assert "turbo" in plan.warnings[0]
+
+
+@given(requests, plans, st.booleans())
+def test_a_clamped_request_is_within_the_frontier_and_never_more_than_was_asked(
+    asked: Request, plan: Plan, lm: bool
+) -> None:
+    clamped, _ = clamp(asked, plan, lm=lm)
+    thinks = lm and plan.lm is not None
+    assert clamped.duration_s <= plan.frontier.longest(clamped.batch, lm=thinks)
+    assert clamped.duration_s <= asked.duration_s
+    assert clamped.batch <= asked.batch
+    assert clamped == msgspec.structs.replace(asked, duration_s=clamped.duration_s, batch=clamped.batch)
+
+
+@given(requests, plans, st.booleans())
+def test_a_clamp_cuts_no_more_than_it_must_the_duration_first(asked: Request, plan: Plan, lm: bool) -> None:
+    clamped, _ = clamp(asked, plan, lm=lm)
+    thinks = lm and plan.lm is not None
+    assert clamped.duration_s == min(asked.duration_s, plan.frontier.longest(1, lm=thinks))
+    if clamped.batch < asked.batch:
+        assert plan.frontier.longest(clamped.batch + 1, lm=thinks) < clamped.duration_s
+
+
+@given(requests, plans, st.booleans())
+def test_a_clamp_warns_exactly_where_it_cuts_and_once_is_enough(asked: Request, plan: Plan, lm: bool) -> None:
+    clamped, warnings = clamp(asked, plan, lm=lm)
+    cuts = (clamped.duration_s != asked.duration_s) + (clamped.batch != asked.batch)
+    assert len(warnings) == cuts
+    for sentence in warnings:
+        assert plan.limits_of in sentence
+        assert plan.evidence["frontier"].kind in sentence
+    assert clamp(clamped, plan, lm=lm) == (clamped, ())
+
+
+def test_a_card_nothing_is_certified_on_tries_one_song_and_says_so() -> None:
+    nothing = {"1": 0, "2": 0, "4": 0, "8": 0}
+    plan = resolve(simulated_card(8), TABLE)
+    plan = msgspec.structs.replace(
+        plan, frontier=msgspec.structs.replace(plan.frontier, with_lm=nothing, without_lm=nothing)
+    )
+    clamped, warnings = clamp(Request(caption="x", duration_s=30, batch=4), plan, lm=False)
+    assert (clamped.duration_s, clamped.batch, len(warnings)) == (30, 1, 1)
+
+
+@given(plans, packages)
+def test_a_plan_carried_out_on_its_own_card_is_unchanged(plan: Plan, installed: dict[str, bool]) -> None:
+    assert on_device(plan, plan.card) == plan
+
+
+@given(cards, cards, wishes)
+def test_a_plan_for_another_card_keeps_its_limits_and_says_which_knobs_the_device_lacks(
+    card: Card, device: Card, overrides: Overrides
+) -> None:
+    plan = resolve(card, TABLE, overrides)
+    carried = on_device(plan, device)
+    assert (carried.card, carried.tier, carried.frontier, carried.lm) == (plan.card, plan.tier, plan.frontier, plan.lm)
+    if device.kind not in OWN_MEMORY:
+        assert (carried.offload, carried.quantization, carried.backend is Backend.VLLM) == (Offload.NONE, None, False)
+    lost = [name for name in Knobs.__struct_fields__ if getattr(carried, name) != getattr(plan, name)]
+    assert len(carried.warnings) == len(plan.warnings) + len(lost)
+
+
+@given(cards, st.builds(Knobs, **knob_wishes))
+def test_an_exact_plan_is_its_knobs_and_cuts_no_request_a_frontier_knows(card: Card, knobs: Knobs) -> None:
+    plan = exact(card, knobs)
+    assert (plan.knobs, plan.card, plan.warnings) == (knobs, card, ())
+    request = Request(caption="x", duration_s=600, batch=8)
+    assert clamp(request, plan, lm=True) == (request, ())
+
+
+def test_overrides_take_text_and_values_and_refuse_what_does_not_exist() -> None:
+    assert overrides_from({"lm": "none", "quantization": "int8_weight_only", "offload": Offload.CPU}) == Overrides(
+        lm=None, quantization=Quantization.INT8, offload=Offload.CPU
+    )
+    assert overrides_from({"lm": UNSET}) == Overrides()
+    assert overrides_from({"variant": "acestep-v15-xl-turbo", "lm": "acestep-5Hz-lm-1.7B"}) == Overrides(
+        variant=Variant.XL_TURBO, lm="1.7B"
+    )
+    for wrong in ({"colour": "red"}, {"offload": "moon"}, {"compile": "perhaps"}, {"lm": 4}):
+        with pytest.raises(UsageError):
+            overrides_from(wrong)
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(600, "10 min"), (95, "1 min 35 s"), (0.5, "0.5 s"), (59.96, "1 min")])
+def test_a_length_reads_as_a_musician_says_it(seconds: float, text: str) -> None:
+    assert minutes(seconds) == text

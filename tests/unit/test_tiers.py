@@ -1,0 +1,152 @@
+"""The tier table is read strictly: whatever is wrong with it is said with the file and the field."""
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from acestep.errors import InvalidInputError
+from acestep.knobs import Variant
+from acestep.models.catalog import CHECKPOINTS, Kind
+from acestep.tiers import BATCHES, LM_MODELS, Frontier, load_tiers
+
+FIXTURE = Path(__file__).parents[1] / "fixtures" / "tiers.json"
+TEXT = FIXTURE.read_text(encoding="utf-8")
+DOCUMENT = json.loads(TEXT)
+TIERS = load_tiers(FIXTURE).variants[Variant.TURBO]
+
+
+def test_what_is_read_is_what_was_written() -> None:
+    assert json.loads(msgspec.json.encode(load_tiers(FIXTURE))) == DOCUMENT
+
+
+@given(st.floats(0, 1e6))
+def test_every_size_is_in_exactly_one_tier(size: float) -> None:
+    holders = [tier for tier in TIERS.tiers if size in tier.vram_gib]
+    assert holders == [TIERS.tier_for(size)]
+
+
+@given(st.integers(1, 8), st.booleans(), st.sampled_from(TIERS.tiers))
+def test_a_batch_between_two_takes_the_larger_ones_entry(batch: int, lm: bool, tier: Any) -> None:
+    entry = min(size for size in BATCHES if size >= batch)
+    assert tier.frontier.longest(batch, lm=lm) == tier.frontier.of(lm=lm)[str(entry)]
+
+
+def test_no_batch_above_the_largest_entry_fits() -> None:
+    assert all(tier.frontier.longest(9, lm=False) == 0 for tier in TIERS.tiers)
+
+
+def test_the_language_models_are_those_of_the_catalog() -> None:
+    assert tuple(model.short for model in CHECKPOINTS if model.kind is Kind.LM) == LM_MODELS
+
+
+def tier(index: int) -> Callable[[Any], Any]:
+    return lambda document: document["variants"]["turbo"]["tiers"][index]
+
+
+DAMAGES: list[tuple[str, Callable[[Any], Any], dict[str, Any], str]] = [
+    ("newer schema", lambda d: d, {"schema_version": 2}, "schema_version is 2"),
+    ("schema of a wrong type", lambda d: d, {"schema_version": "1"}, "schema_version"),
+    ("schema zero", lambda d: d, {"schema_version": 0}, "schema_version"),
+    ("unknown field", lambda d: d, {"surprise": 1}, "surprise"),
+    ("unknown tier field", tier(0), {"surprise": 1}, "surprise"),
+    ("unknown variant", lambda d: d["variants"], {"mega": {}}, "variants"),
+    ("wrong type", tier(2), {"certified_gib": "7"}, "certified_gib"),
+    ("unknown offload", tier(2), {"offload": "moon"}, "offload"),
+    ("certified outside the range", tier(2), {"certified_gib": 12}, "certified_gib"),
+    ("negative limit", tier(2), {"max_duration_s": {"with_lm": 480, "without_lm": -1}}, "without_lm"),
+    ("headline above the frontier", tier(2), {"max_duration_s": {"with_lm": 480, "without_lm": 601}}, "max_duration_s"),
+    ("headline batch above the frontier", tier(2), {"max_batch": {"with_lm": 1, "without_lm": 8}}, "max_batch"),
+    ("missing frontier entry", lambda d: tier(0)(d)["frontier"], {"with_lm": {"1": 0}}, "frontier"),
+    (
+        "extra frontier entry",
+        lambda d: tier(0)(d)["frontier"]["with_lm"],
+        {"16": 0},
+        "frontier",
+    ),
+    ("frontier that rises", lambda d: tier(0)(d)["frontier"]["without_lm"], {"8": 500}, "frontier"),
+    ("backend it does not allow", tier(0), {"backend": "vllm"}, "backend"),
+    ("unknown language model", tier(4), {"lm_models": ["0.6B", "9B"]}, "lm_models"),
+    ("language models out of order", tier(4), {"lm_models": ["1.7B", "0.6B"]}, "lm_models"),
+    ("recommended but not offered", tier(4), {"recommended_lm": "4B"}, "recommended_lm"),
+    ("offered but not recommended", tier(4), {"recommended_lm": None}, "recommended_lm"),
+    ("offered but not certified", tier(0), {"lm_models": ["0.6B"], "recommended_lm": "0.6B"}, "with_lm"),
+    ("evidence of nothing", tier(0), {"evidence": {"mood": {"kind": "measured", "record": ""}}}, "mood"),
+    ("hearsay", lambda d: tier(0)(d)["evidence"]["frontier"], {"kind": "hearsay"}, "evidence"),
+    ("gap between tiers", lambda d: tier(1)(d)["vram_gib"], {"lower": 4.5}, "tier2"),
+    ("overlap of tiers", lambda d: tier(1)(d)["vram_gib"], {"lower_inclusive": True}, "tier2"),
+    ("tiers that end", lambda d: tier(7)(d)["vram_gib"], {"upper": 99, "upper_inclusive": True}, "upper"),
+    ("tiers that begin late", lambda d: tier(0)(d)["vram_gib"], {"lower": 1}, "begin at 0"),
+    ("upside-down range", lambda d: tier(1)(d)["vram_gib"], {"upper": 3}, "upper"),
+    ("half an end", lambda d: tier(7)(d)["vram_gib"], {"upper": 99}, "upper"),
+    ("two tiers of one name", tier(1), {"id": "tier1"}, "tier1"),
+    ("no tiers", lambda d: d["variants"]["turbo"], {"tiers": []}, "tiers"),
+    ("no default variant", lambda d: d, {"variants": {}}, "turbo"),
+]
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "damaged.json"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(("part", "change", "field"), [case[1:] for case in DAMAGES], ids=[case[0] for case in DAMAGES])
+def test_a_damaged_table_is_refused_with_its_file_and_field(
+    tmp_path: Path, part: Callable[[Any], Any], change: dict[str, Any], field: str
+) -> None:
+    document = copy.deepcopy(DOCUMENT)
+    part(document).update(change)
+    with pytest.raises(InvalidInputError, match=r"damaged\.json") as caught:
+        load_tiers(written(tmp_path, json.dumps(document)))
+    assert field in str(caught.value)
+
+
+@given(st.integers(0, len(TEXT.rstrip()) - 1))
+def test_a_table_cut_short_anywhere_is_refused(tmp_path_factory: pytest.TempPathFactory, length: int) -> None:
+    with pytest.raises(InvalidInputError, match=r"damaged\.json"):
+        load_tiers(written(tmp_path_factory.getbasetemp(), TEXT[:length]))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        "null",
+        "[" * 100_000,
+        TEXT.replace('"context_bytes": 540000000.0', '"context_bytes": NaN'),
+        TEXT.replace('"context_bytes": 540000000.0', '"context_bytes": 1e999'),
+        TEXT.replace('"table_version": 7', '"table_version": 7, "table_version": 8'),
+    ],
+    ids=["a list", "null", "endless nesting", "NaN", "infinite", "a key twice"],
+)
+def test_json_that_is_no_table_is_refused(tmp_path: Path, text: str) -> None:
+    assert text != TEXT
+    with pytest.raises(InvalidInputError, match=r"damaged\.json"):
+        load_tiers(written(tmp_path, text))
+
+
+def test_bytes_that_are_no_text_and_a_missing_file_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "damaged.json"
+    path.write_bytes(b"\xff\xfe{}")
+    with pytest.raises(InvalidInputError, match=r"damaged\.json"):
+        load_tiers(path)
+    with pytest.raises(InvalidInputError, match="no such file"):
+        load_tiers(tmp_path / "absent.json")
+
+
+@given(st.lists(st.integers(0, 600), min_size=4, max_size=4))
+def test_a_headline_batch_reaches_the_longest_song_and_the_next_size_does_not(seconds: list[int]) -> None:
+    entries = {str(batch): s for batch, s in zip(BATCHES, sorted(seconds, reverse=True), strict=True)}
+    frontier = Frontier(with_lm=entries, without_lm=entries)
+    batch = frontier.headline_batch(lm=True)
+    longest = frontier.longest(1, lm=True)
+    assert (batch == 0) == (longest == 0)
+    if batch:
+        assert frontier.longest(batch, lm=True) == longest > frontier.longest(batch + 1, lm=True)
