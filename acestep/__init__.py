@@ -28,9 +28,9 @@ def generate(request: "Request", plan: "Plan | None" = None) -> "Result":
 
     Raises `InvalidInputError` when the weights are missing and `RunFailedError` when memory runs out for good.
     """
-    from acestep import api
+    from acestep.api import generate as make
 
-    return api.generate(request, plan)
+    return make(request, plan)
 
 
 def __getattr__(name: str) -> Any:

@@ -5,7 +5,7 @@ from typing import Any
 
 from acestep.hardware import Card, CardKind
 from acestep.plan import Plan, minutes
-from acestep.tiers import BATCHES, LmStates, Tier
+from acestep.tiers import BATCHES, Evidence, LmStates, Tier
 from acestep.units import gib
 
 
@@ -44,7 +44,7 @@ def plan_text(plan: Plan) -> str:
             ("weights", plan.quantization or "unquantized"),
             ("attention", plan.attention),
             ("compile", "on" if plan.compile else "off"),
-            ("evidence", ", ".join(sorted({evidence.kind for evidence in plan.evidence.values()})) or "none"),
+            ("evidence", _kinds(plan.evidence)),
         )
     )
     return "\n".join((page, *(f"warning: {sentence}" for sentence in plan.warnings)))
@@ -99,8 +99,13 @@ def _cells(tier: Tier) -> tuple[str, ...]:
         both(tier.max_batch, "batch"),
         tier.offload,
         tier.quantization or "none",
-        ", ".join(sorted({evidence.kind for evidence in tier.evidence.values()})) or "—",
+        _kinds(tier.evidence),
     )
+
+
+def _kinds(evidence: Mapping[str, Evidence]) -> str:
+    """How the numbers were found; what policy decided is no number."""
+    return ", ".join(sorted({found.kind for found in evidence.values()} - {"policy"})) or "none"
 
 
 def _amount(value: int, kind: str) -> str:
