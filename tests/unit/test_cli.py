@@ -1,9 +1,9 @@
 """The `acestep` command: its options, documents, exit codes, and that asking costs no torch."""
 
 import json
+import resource
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -78,14 +78,14 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
 
 def process(*arguments: str, **environ: str) -> tuple[subprocess.CompletedProcess[str], float]:
-    """Run `acestep` in a process of its own; what it imported is the last line of stderr."""
+    """Run `acestep` in a process of its own, and the seconds it computed; its last line of stderr lists its modules."""
     script = (
         "import sys; from pathlib import Path; from acestep import tiers;"
         f"tiers.data_file = lambda name: Path({str(FIXTURE)!r});"
         "from acestep.console import run; from acestep.cli import cli;"
         "code = run(cli); print(' '.join(sys.modules), file=sys.stderr); sys.exit(code)"
     )
-    started = time.perf_counter()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(  # noqa: S603 this interpreter, our own script
         [sys.executable, "-c", script, *arguments],
         capture_output=True,
@@ -93,18 +93,21 @@ def process(*arguments: str, **environ: str) -> tuple[subprocess.CompletedProces
         cwd=ROOT,
         env={"PATH": "", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **environ},
     )
-    return done, time.perf_counter() - started
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return done, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 @pytest.mark.parametrize("arguments", ["plan --vram 8 --json", "plan", "tiers", "doctor"])
-def test_asking_imports_no_torch_and_takes_less_than_a_third_of_a_second(arguments: str) -> None:
-    runs = [process(*arguments.split()) for _ in range(4)]
-    for done, _ in runs:
-        assert done.returncode == 0, done.stderr
-        imported = set(done.stderr.splitlines()[-1].split())
-        assert not imported & {"torch", "numpy", "transformers", "diffusers", "rich"}
-    # The fastest counts: another process on the machine can only slow a run down.
-    assert min(seconds for _, seconds in runs) < 0.3
+def test_asking_imports_no_torch(arguments: str) -> None:
+    done, _ = process(*arguments.split())
+    assert done.returncode == 0, done.stderr
+    assert not {"torch", "numpy", "transformers", "diffusers", "rich"} & set(done.stderr.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize("arguments", ["plan --vram 8 --json", "plan", "tiers", "doctor"])
+def test_asking_takes_less_than_a_third_of_a_second(arguments: str) -> None:
+    # Processor time, and the best of a few runs: a busy machine slows a run down and never speeds one up.
+    assert any(process(*arguments.split())[1] < 0.3 for _ in range(6))
 
 
 def test_the_environment_decides_the_planned_card() -> None:
