@@ -1,6 +1,14 @@
 """Shapes of the parts: the checkpoints' own `config.json` fields, as values."""
 
+from typing import Annotated, Any, Literal
+
 import msgspec
+
+Size = Annotated[int, msgspec.Meta(ge=1, le=2**20)]
+Layers = Annotated[int, msgspec.Meta(ge=1, le=1024)]
+"""Bounds far above any real model, so that a broken configuration is refused before anything is built from it."""
+
+AttentionKind = Literal["sliding_attention", "full_attention"]
 
 
 class Architecture(msgspec.Struct, frozen=True, kw_only=True):
@@ -10,36 +18,40 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
     The defaults are the 2B checkpoints' values.
     """
 
-    hidden_size: int = 2048
-    intermediate_size: int = 6144
-    num_hidden_layers: int = 24
-    num_attention_heads: int = 16
-    num_key_value_heads: int = 8
-    head_dim: int = 128
-    encoder_hidden_size: int | None = None
-    encoder_intermediate_size: int | None = None
-    encoder_num_attention_heads: int | None = None
-    encoder_num_key_value_heads: int | None = None
-    in_channels: int = 192
-    audio_acoustic_hidden_dim: int = 64
-    patch_size: int = 2
+    hidden_size: Size = 2048
+    intermediate_size: Size = 6144
+    num_hidden_layers: Layers = 24
+    num_attention_heads: Size = 16
+    num_key_value_heads: Size = 8
+    head_dim: Size = 128
+    encoder_hidden_size: Size | None = None
+    encoder_intermediate_size: Size | None = None
+    encoder_num_attention_heads: Size | None = None
+    encoder_num_key_value_heads: Size | None = None
+    in_channels: Size = 192
+    audio_acoustic_hidden_dim: Size = 64
+    patch_size: Size = 2
     rope_theta: float = 1_000_000.0
     attention_bias: bool = False
     attention_dropout: float = 0.0
     rms_norm_eps: float = 1e-6
-    sliding_window: int = 128
-    layer_types: tuple[str, ...] | None = None
-    text_hidden_dim: int = 1024
-    timbre_hidden_dim: int = 64
-    num_lyric_encoder_hidden_layers: int = 8
-    num_timbre_encoder_hidden_layers: int = 4
-    num_attention_pooler_hidden_layers: int = 2
-    pool_window_size: int = 5
-    fsq_dim: int = 2048
-    fsq_input_levels: tuple[int, ...] = (8, 8, 8, 5, 5, 5)
-    fsq_input_num_quantizers: int = 1
+    sliding_window: Size = 128
+    layer_types: tuple[AttentionKind, ...] | None = None
+    text_hidden_dim: Size = 1024
+    timbre_hidden_dim: Size = 64
+    num_lyric_encoder_hidden_layers: Layers = 8
+    num_timbre_encoder_hidden_layers: Layers = 4
+    num_attention_pooler_hidden_layers: Layers = 2
+    pool_window_size: Size = 5
+    fsq_dim: Size = 2048
+    fsq_input_levels: tuple[Size, ...] = (8, 8, 8, 5, 5, 5)
+    fsq_input_num_quantizers: Size = 1
     is_turbo: bool = False
     model_version: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.layer_types is not None and len(self.layer_types) < self.num_hidden_layers:
+            raise ValueError(f"layer_types names {len(self.layer_types)} of {self.num_hidden_layers} layers")
 
     @property
     def encoder_width(self) -> int:
@@ -55,13 +67,13 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
 class VaeArchitecture(msgspec.Struct, frozen=True, kw_only=True):
     """The arguments of `AutoencoderOobleck`; the defaults are ACE-Step's VAE, not the library's class defaults."""
 
-    encoder_hidden_size: int = 128
-    downsampling_ratios: tuple[int, ...] = (2, 4, 4, 6, 10)
-    channel_multiples: tuple[int, ...] = (1, 2, 4, 8, 16)
-    decoder_channels: int = 128
-    decoder_input_channels: int = 64
-    audio_channels: int = 2
-    sampling_rate: int = 48_000
+    encoder_hidden_size: Size = 128
+    downsampling_ratios: tuple[Size, ...] = (2, 4, 4, 6, 10)
+    channel_multiples: tuple[Size, ...] = (1, 2, 4, 8, 16)
+    decoder_channels: Size = 128
+    decoder_input_channels: Size = 64
+    audio_channels: Size = 2
+    sampling_rate: Size = 48_000
 
 
 class QwenArchitecture(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,13 +82,19 @@ class QwenArchitecture(msgspec.Struct, frozen=True, kw_only=True):
     The defaults are Qwen3-Embedding-0.6B, the text encoder of every checkpoint.
     """
 
-    vocab_size: int = 151_669
-    hidden_size: int = 1024
-    intermediate_size: int = 3072
-    num_hidden_layers: int = 28
-    num_attention_heads: int = 16
-    num_key_value_heads: int = 8
-    head_dim: int = 128
+    vocab_size: Size = 151_669
+    hidden_size: Size = 1024
+    intermediate_size: Size = 3072
+    num_hidden_layers: Layers = 28
+    num_attention_heads: Size = 16
+    num_key_value_heads: Size = 8
+    head_dim: Size = 128
     rms_norm_eps: float = 1e-6
     rope_theta: float = 1_000_000.0
-    max_position_embeddings: int = 32_768
+    max_position_embeddings: Size = 32_768
+
+
+def arguments(architecture: msgspec.Struct) -> dict[str, Any]:
+    """The fields as a model class takes them and JSON stores them: sequences are lists."""
+    fields: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(architecture))
+    return fields

@@ -6,7 +6,7 @@ import msgspec
 import torch
 
 from acestep.knobs import Variant
-from acestep.models.architecture import Architecture, QwenArchitecture, VaeArchitecture
+from acestep.models.architecture import Architecture, QwenArchitecture, VaeArchitecture, arguments
 from acestep.models.catalog import architecture_of
 from acestep.models.components import Components
 from acestep.models.convert import part_configs
@@ -23,6 +23,9 @@ from acestep.models.tokenizer import ByteTokenizer
 from acestep.models.weights import bare, empty, fill, randomise
 
 Size = Literal["tiny", "dummy"]
+SIZES: dict[str, Size] = {"tiny": "tiny", "dummy": "dummy"}
+"""The names that stand for a model made here instead of one on disk."""
+
 Materialise = Literal["random", "lazy", "meta"]
 
 TINY_QWEN = QwenArchitecture(
@@ -86,7 +89,7 @@ def build(
         architecture, vae, qwen = tiny_architecture(variant), TINY_VAE, TINY_QWEN
     else:
         architecture, vae, qwen = architecture_of(variant), VaeArchitecture(), QwenArchitecture()
-    modules = bare_modules(architecture, vae, qwen)
+    modules = bare_modules(architecture, vae, Qwen3Config(**arguments(qwen)))
     place = torch.device("meta" if materialise == "meta" else device)
     for module in modules.values():
         tensors = empty(module, dtype, place)
@@ -96,19 +99,14 @@ def build(
     return Components(variant=variant, tokenizer=ByteTokenizer(), is_noise=size, **modules)
 
 
-def bare_modules(architecture: Architecture, vae: VaeArchitecture, qwen: QwenArchitecture) -> dict[str, Any]:
+def bare_modules(architecture: Architecture, vae: VaeArchitecture, qwen: Qwen3Config) -> dict[str, Any]:
     """Every module of a model by its name in `Components`, on `meta`."""
     configs = part_configs(architecture)
     return {
-        "text_encoder": bare(Qwen3Model, Qwen3Config(**msgspec.structs.asdict(qwen))),
+        "text_encoder": bare(Qwen3Model, qwen),
         "condition_encoder": bare(AceStepConditionEncoder, **configs["condition_encoder"]),
         "transformer": bare(AceStepTransformer1DModel, **configs["transformer"]),
-        "vae": bare(AutoencoderOobleck, **vae_config(vae)),
+        "vae": bare(AutoencoderOobleck, **arguments(vae)),
         "audio_tokenizer": bare(AceStepAudioTokenizer, **configs["audio_tokenizer"]),
         "audio_token_detokenizer": bare(AceStepAudioTokenDetokenizer, **configs["audio_token_detokenizer"]),
     }
-
-
-def vae_config(vae: VaeArchitecture) -> dict[str, Any]:
-    """The arguments of the library's VAE class, which wants lists."""
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in msgspec.structs.asdict(vae).items()}

@@ -163,13 +163,23 @@ def find(name: str) -> Checkpoint | None:
     return None
 
 
-def resolve_model_id(name: str) -> str:
-    """The id of the checkpoint called `name`; raises `UsageError` listing the known names."""
+def checkpoint_of(name: str) -> Checkpoint:
+    """The checkpoint called `name`; raises `UsageError` listing the known names."""
     checkpoint = find(name)
     if checkpoint is None:
-        known = ", ".join(c.short or c.id for c in CHECKPOINTS)
-        raise UsageError(f"there is no model called {name!r}; choose one of {known}")
-    return checkpoint.id
+        raise UsageError(no_such_model(name))
+    return checkpoint
+
+
+def no_such_model(name: str) -> str:
+    """What to tell a person who asked for a model that is in no catalog."""
+    known = ", ".join(checkpoint.short or checkpoint.id for checkpoint in CHECKPOINTS)
+    return f"there is no model called {name!r}; choose one of {known}"
+
+
+def resolve_model_id(name: str) -> str:
+    """The id of the checkpoint called `name`; raises `UsageError` listing the known names."""
+    return checkpoint_of(name).id
 
 
 def checkpoints_dir() -> Path:

@@ -1,0 +1,81 @@
+"""Where a checkpoint's files are: the checkpoints directory, the hub's cache, or a folder that was named."""
+
+from pathlib import Path
+
+from acestep.errors import InvalidInputError, UsageError
+from acestep.models.catalog import Checkpoint, checkpoint_of, find, no_such_model
+from acestep.models.tensor_folder import weight_files
+
+MODEL_INDEX = "model_index.json"
+"""The file at the top of every checkpoint in the diffusers layout."""
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether `folder` holds a checkpoint: one in the diffusers layout, or a configuration."""
+    return (folder / MODEL_INDEX).is_file() or (folder / "config.json").is_file()
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a part's folder, such as the VAE's, holds its configuration and its weights."""
+    try:
+        return (folder / "config.json").is_file() and bool(weight_files(folder))
+    except InvalidInputError:
+        return False
+
+
+def locate(model: str, checkpoints: Path) -> Path:
+    """The folder of `model`: a name in the catalog, a folder, or a repository in the hub's cache. No network.
+
+    Raises `InvalidInputError` naming every folder searched and the download command, `UsageError` for a name that
+    means nothing.
+    """
+    checkpoint = find(model)
+    if checkpoint is not None:
+        return _first(checkpoint, [checkpoints / checkpoint.id, *_in_cache(checkpoint)])
+    folder = Path(model).expanduser()
+    if is_checkpoint(folder):
+        return folder
+    if folder.is_dir():
+        raise InvalidInputError(folder, f"holds neither {MODEL_INDEX} (diffusers layout) nor config.json (original)")
+    if (cached := hub_snapshot(model)) is not None and is_checkpoint(cached):
+        return cached
+    if model.count("/") == 1 and not model.startswith((".", "/", "~")):
+        raise InvalidInputError(model, "is neither a folder here nor a repository in the hub's cache")
+    if len(folder.parts) > 1:
+        raise InvalidInputError(folder, "no such folder")
+    raise UsageError(no_such_model(model))
+
+
+def locate_companion(name: str, beside: Path, checkpoints: Path) -> Path:
+    """The folder of the VAE or text encoder `name` that a DiT folder in the original layout shares with others."""
+    checkpoint = checkpoint_of(name)
+    folders = [beside / checkpoint.id, beside.parent / checkpoint.id, checkpoints / checkpoint.id]
+    return _first(checkpoint, [*folders, *_in_cache(checkpoint)])
+
+
+def hub_snapshot(repo: str) -> Path | None:
+    """The folder of `repo` in the hub's own cache, if it was ever downloaded there; no network."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return Path(snapshot_download(repo, local_files_only=True))
+    except (OSError, HFValidationError):
+        return None
+
+
+def _in_cache(checkpoint: Checkpoint) -> list[Path]:
+    snapshot = hub_snapshot(checkpoint.repo)
+    return [] if snapshot is None else [snapshot / checkpoint.subfolder]
+
+
+def _first(checkpoint: Checkpoint, folders: list[Path]) -> Path:
+    for folder in folders:
+        if is_checkpoint(folder):
+            return folder
+    searched = ", ".join(dict.fromkeys(str(folder) for folder in folders))
+    raise InvalidInputError(
+        checkpoint.id,
+        f"not found in {searched}, nor in the hub's cache of {checkpoint.repo}; "
+        f"get it with: acestep download {checkpoint.short or checkpoint.id}",
+    )
