@@ -103,6 +103,12 @@ def test_a_limit_no_cuda_card_here_has_is_planned_for_and_caps_nothing(size: flo
     assert cap_bytes(environ, detected) is None
 
 
+def test_a_limit_of_the_cards_own_size_keeps_the_card_and_caps_nothing() -> None:
+    card = planning_card({"MAX_CUDA_VRAM": "79"}, H100)
+    assert (card.uuid, card.total_bytes) == (H100.uuid, H100.total_bytes)
+    assert cap_bytes({"MAX_CUDA_VRAM": "79"}, H100) is None
+
+
 def test_only_the_cuda_variable_caps() -> None:
     assert cap_bytes({}, H100) is None
     assert cap_bytes({"MAX_MPS_VRAM": "8"}, H100) is None

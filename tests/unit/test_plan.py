@@ -176,6 +176,7 @@ def test_amd_and_intel_cards_run_pt_uncompiled_with_the_tiers_offload(kind: Card
         (6, {"backend": Backend.VLLM}, ("vllm", "this size", "pt")),
         (24, {"backend": Backend.MLX}, ("mlx", "NVIDIA", "vllm")),
         (8, {"lm": "4B"}, ("4B", "too large", "0.6B")),
+        (12, {"lm": "4B"}, ("4B", "too large", "1.7B is used")),
         (4, {"lm": "0.6B"}, ("0.6B", "too large", "none")),
         (8, {"offload": Offload.NONE}, ("none", "memory", "cpu+dit")),
         (8, {"quantization": None}, ("Unquantized", "not certified", "int8")),
@@ -190,6 +191,11 @@ def test_a_refusal_says_what_why_and_what_instead(size: float, wish: dict[str, A
 def test_more_offload_and_more_quantization_than_the_tier_needs_are_honoured() -> None:
     plan = resolve(simulated_card(24), TABLE, Overrides(offload=Offload.STREAM, quantization=Quantization.INT8))
     assert (plan.offload, plan.quantization, plan.warnings) == (Offload.STREAM, Quantization.INT8, ())
+
+
+def test_a_language_model_that_is_not_wanted_is_not_loaded_unasked() -> None:
+    plan = resolve(simulated_card(24), TABLE, Overrides(lm=None))
+    assert (plan.lm, plan.init_lm, plan.warnings) == (None, False, ())
 
 
 def test_int8_without_torchao_falls_back_in_words_even_unasked() -> None:
