@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from calibrate.probes.simulated.kernels import FLASH_CAPABILITY
 from calibrate.probes.simulated.ledger import Ledger
 
 ACTIVATIONS = "activations"
@@ -34,14 +33,14 @@ class Book(Protocol):
 
 
 class SimulatedDevice:
-    """A card of some compute capability whose tensors are `meta`; every byte goes through `ledger` to `book`."""
+    """A card whose tensors are `meta`; every byte goes through `ledger` to `book`."""
 
     torch_device = torch.device("meta")
     shares_host_memory = False
 
-    def __init__(self, ledger: Ledger, book: Book, *, dtype: torch.dtype, capability: tuple[int, int]) -> None:
+    def __init__(self, ledger: Ledger, book: Book, *, dtype: torch.dtype, grouped_attention: bool) -> None:
         self.dtype = dtype
-        self.grouped_attention = capability >= FLASH_CAPABILITY and dtype in (torch.bfloat16, torch.float16)
+        self.grouped_attention = grouped_attention
         self._ledger = ledger
         self._book = book
         ledger.owner = ACTIVATIONS

@@ -43,7 +43,7 @@ class CudaKernels(TorchFunctionMode):
 
     def __init__(self, capability: tuple[int, int]) -> None:
         super().__init__()
-        self._has_flash = capability >= FLASH_CAPABILITY
+        self.has_flash = capability >= FLASH_CAPABILITY
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -67,7 +67,7 @@ class CudaKernels(TorchFunctionMode):
         batch, heads, rows, _ = query.shape
         grouped = enable_gqa and heads != key.shape[1]
         half = query.dtype in (torch.bfloat16, torch.float16)
-        if self._has_flash and half and attn_mask is None:
+        if self.has_flash and half and attn_mask is None:
             result = _rows_first(query)
             # Log-sum-exp per row and the random-number state live until the kernel returns.
             log_sum_exp = torch.empty(batch, heads, rows, dtype=torch.float32, device="meta")

@@ -11,8 +11,8 @@ from calibrate.probes.simulated.trace import Trace
 WINDOW: Final = 16
 """Events that are hashed together to find out where the same ones came before; a power of two."""
 
-SAMPLE: Final = 8
-"""One window in this many is looked up, chosen by its hash, so that equal windows are chosen alike."""
+SCATTER: Final = np.uint64(0x9E3779B97F4A7C15)
+"""An odd number that looks random in binary (2^64 over the golden ratio), to spread sizes over all bits of a hash."""
 
 CANDIDATES: Final = 8
 """Distances tried as a period, the most frequent first; real traces have one or two that matter."""
@@ -53,18 +53,14 @@ def find_loops(trace: Trace) -> tuple[Loop, ...]:
 
 def _likely_periods(sizes: NDArray[np.int64], slots: NDArray[np.int64]) -> list[int]:
     """The most frequent distances between a window of events and the last one with the same hash."""
-    hashes = sizes.view(np.uint64) * np.uint64(0x9E3779B97F4A7C15) ^ slots.view(np.uint64) * np.uint64(
-        0xC2B2AE3D27D4EB4F
-    )
+    hashes = sizes.view(np.uint64) * SCATTER ^ slots.view(np.uint64)
     width = 1
-    while width < WINDOW and len(hashes) > width:
-        hashes = hashes[:-width] * np.uint64(2 * width + 0x100000001B3) + hashes[width:]
-        hashes ^= hashes >> np.uint64(29)
+    while width < min(WINDOW, len(hashes)):
+        hashes = (hashes[:-width] * SCATTER ^ hashes[width:]) * SCATTER
         width *= 2
-    sampled = np.flatnonzero(hashes % SAMPLE == 0)
-    order = np.argsort(hashes[sampled], kind="stable")
-    same = np.diff(hashes[sampled][order]) == 0
-    distances, counts = np.unique(np.diff(sampled[order])[same], return_counts=True)
+    order = np.argsort(hashes, kind="stable")
+    same = np.diff(hashes[order]) == 0
+    distances, counts = np.unique(np.diff(order)[same], return_counts=True)
     return [int(d) for d in distances[np.argsort(-counts, kind="stable")][:CANDIDATES]]
 
 

@@ -116,7 +116,7 @@ class SimulatedProber:
     def _traced(self, knobs: Knobs, workload: Workload) -> TracedRun:
         key = (knobs, workload)
         if key not in self._runs:
-            self._runs[key] = trace_run(_lazy_components(knobs.variant, knobs.quantization), knobs, workload)
+            self._runs[key] = trace_run(_full_size(knobs.variant, knobs.quantization), knobs, workload)
         return self._runs[key]
 
 
@@ -126,7 +126,7 @@ def trace_run(components: Components, knobs: Knobs, workload: Workload) -> Trace
     tape = Tape(trace)
     kernels = CudaKernels(CAPABILITY)
     ledger = Ledger(tape, kernels)
-    device = SimulatedDevice(ledger, TraceBook(trace), dtype=torch.bfloat16, capability=CAPABILITY)
+    device = SimulatedDevice(ledger, TraceBook(trace), dtype=torch.bfloat16, grouped_attention=kernels.has_flash)
     with kernels, ledger, Memo(ledger, tape).patched(REGIONS):
         pipeline = Pipeline(components, knobs, device)
         try:
@@ -155,17 +155,21 @@ def request_of(workload: Workload, tokenizer: Tokenizer) -> Request:
     return msgspec.structs.replace(blank, caption="x" * caption, lyrics="x" * lyrics)
 
 
-@cache
-def _lazy_components(variant: Variant, quantization: Quantization | None) -> Components:
-    """Full-size weights that take no memory: prepared on meta, then given host tensors that nothing ever writes."""
-    components = build("dummy", variant, dtype=torch.bfloat16, materialise="meta")
-    prepare(components, Knobs(variant=variant, quantization=quantization))
+def rest_on_host(components: Components) -> None:
+    """Give prepared meta weights host tensors that nothing ever writes, so that they take no memory."""
     for module in components.modules().values():
         for part in module.modules():
             for table in (part._parameters, part._buffers):
                 for key, tensor in table.items():
                     if tensor is not None:
                         table[key] = map_storage(tensor, _unwritten)
+
+
+@cache
+def _full_size(variant: Variant, quantization: Quantization | None) -> Components:
+    components = build("dummy", variant, dtype=torch.bfloat16, materialise="meta")
+    prepare(components, Knobs(variant=variant, quantization=quantization))
+    rest_on_host(components)
     return components
 
 

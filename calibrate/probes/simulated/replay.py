@@ -1,5 +1,6 @@
 """A trace played to the allocator under a cap: whether it fits, and the smallest cap from which on it always does."""
 
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -52,9 +53,12 @@ class ReplayResult(msgspec.Struct, frozen=True, kw_only=True):
         return self.refusal is None
 
 
-def replay(trace: Trace, cap_bytes: int = NO_CAP) -> ReplayResult:
-    """Plays the whole trace, up to the first allocation that does not fit."""
-    return _Player(trace, cap_bytes).play(find_loops(trace))
+def replay(trace: Trace, cap_bytes: int = NO_CAP, loops: Sequence[Loop] | None = None) -> ReplayResult:
+    """Plays the whole trace, up to the first allocation that does not fit.
+
+    `loops` are what `find_loops` says of the trace; pass them in to ask about many caps.
+    """
+    return _Player(trace, cap_bytes).play(find_loops(trace) if loops is None else loops)
 
 
 def smallest_cap(trace: Trace) -> int:
@@ -71,7 +75,7 @@ def smallest_cap(trace: Trace) -> int:
     loops = find_loops(trace)
     cap = NO_CAP
     while True:
-        result = _Player(trace, cap).play(loops)
+        result = replay(trace, cap, loops)
         if not result.fits:
             return cap + SEGMENT_GRAIN
         if not result.peak_reserved:
@@ -91,7 +95,7 @@ class _Player:
         self._peak_allocated = 0
         self._peak_reserved = 0
 
-    def play(self, loops: tuple[Loop, ...]) -> ReplayResult:
+    def play(self, loops: Sequence[Loop]) -> ReplayResult:
         refusal = self._all_events(loops)
         self._fold_peaks()
         return ReplayResult(
@@ -104,7 +108,7 @@ class _Player:
             final_reserved=self._allocator.reserved,
         )
 
-    def _all_events(self, loops: tuple[Loop, ...]) -> Refusal | None:
+    def _all_events(self, loops: Sequence[Loop]) -> Refusal | None:
         at = 0
         for loop in loops:
             refusal = self._events(at, loop.start) or self._turns(loop)

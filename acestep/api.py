@@ -1,0 +1,91 @@
+"""Songs end to end, as the command line and Python callers ask for them."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from acestep import audio
+from acestep.devices.open import open_device
+from acestep.hardware import cap_bytes, detect
+from acestep.machine import installed, plan_here
+from acestep.models.load import load
+from acestep.pipeline import Pipeline, Progress, prepare
+from acestep.plan import Overrides, Plan, clamp, on_device
+from acestep.request import Request, Result, Song
+
+Notify = Callable[[str], None]
+
+
+def generate(request: Request, plan: Plan | None = None) -> Result:
+    """The songs of a request under `plan`, or under this machine's own; audio is not yet normalised."""
+    plan = plan or plan_here()
+    result, _ = _generate(request, plan, plan.variant.value, _ignore, None)
+    return result
+
+
+def run_generate(
+    request: Request,
+    *,
+    model: str,
+    overrides: Overrides,
+    out: Path,
+    audio_format: str,
+    notify: Notify,
+    progress: Progress | None,
+) -> dict[str, Any]:
+    """Make the songs of a request, write them to `out`, and return the document that `--json` prints."""
+    audio.open_folder(out)
+    result, plan = _generate(request, plan_here(overrides), model, notify, progress)
+    return {
+        "songs": [_write(song, request.caption, out, audio_format) for song in result.songs],
+        "plan": msgspec.to_builtins(plan),
+        "warnings": list(result.warnings),
+        "songs_per_pass": result.songs_per_pass,
+        "decode_path": result.decode_path.value,
+        "stages": msgspec.to_builtins(result.stages),
+    }
+
+
+def _generate(
+    request: Request, plan: Plan, model: str, notify: Notify, progress: Progress | None
+) -> tuple[Result, Plan]:
+    """The songs, and the plan as the device of this run carried it out."""
+    detected = detect(os.environ)
+    device, card = open_device(detected, cap_bytes(os.environ, detected))
+    plan = on_device(
+        plan, card, torchao_available=installed("torchao"), flash_attn_available=installed("flash_attn")
+    )
+    clamped, cuts = clamp(request, plan, lm=False)
+    components = load(model, plan.variant, dtype=device.dtype)
+    warnings = [*plan.warnings, *cuts]
+    if components.is_noise:
+        warnings.append(f"The {components.is_noise} model has random weights: the songs are noise, not music.")
+    for sentence in warnings:
+        notify(sentence)
+    prepare(components, plan.knobs)
+    pipeline = Pipeline(components, plan.knobs, device)
+    try:
+        result = pipeline.generate(clamped, progress=progress)
+    finally:
+        pipeline.close()
+    return msgspec.structs.replace(result, warnings=(*warnings, *result.warnings)), plan
+
+
+def _write(song: Song, caption: str, out: Path, audio_format: str) -> dict[str, Any]:
+    samples = audio.normalise(song.audio)
+    path = audio.free_path(out, audio.stem(caption, song.seed), audio_format)
+    audio.write(path, samples, song.sample_rate)
+    return {
+        "path": str(path),
+        "seed": song.seed,
+        "duration_s": samples.shape[1] / song.sample_rate,
+        "sample_rate": song.sample_rate,
+        "peak_dbfs": round(audio.peak_dbfs(samples), 3),
+    }
+
+
+def _ignore(sentence: str) -> None:
+    """Warnings also travel in the result."""

@@ -1,0 +1,80 @@
+"""What the simulator says a stage takes is what an independent meter counts on the same run on the CPU."""
+
+import random
+
+import pytest
+import torch
+
+from acestep.knobs import Knobs, Quantization, Variant
+from acestep.models.build import build
+from acestep.pipeline import Pipeline, prepare
+from acestep.request import Request
+from calibrate.probes.simulated.device import SimulatedDevice
+from calibrate.probes.simulated.kernels import CpuKernels
+from calibrate.probes.simulated.ledger import Ledger
+from calibrate.probes.simulated.memo import Memo, Tape
+from calibrate.probes.simulated.prober import REGIONS, TraceBook, rest_on_host
+from calibrate.probes.simulated.trace import Trace, stage_usage
+from tests.metering import MeteredCpu
+
+CASES = range(20)
+
+
+def _case(seed: int) -> tuple[Request, Knobs]:
+    draw = random.Random(seed)  # noqa: S311 a test case, not a secret
+    # 12 s is more than one decode tile.
+    duration_s = 12.0 if seed % 7 == 0 else draw.choice([1, 2.04, 3.5, 5, 8])
+    request = Request(
+        caption="x" * draw.randint(0, 400),
+        lyrics="y" * draw.randint(0, 3000),
+        duration_s=duration_s,
+        batch=draw.randint(1, 3),
+        steps=draw.randint(1, 3),
+    )
+    # Every second case has INT8 weights, and over the twenty every variant comes up.
+    quantization = Quantization.INT8 if seed % 2 else None
+    return request, Knobs(variant=draw.choice(list(Variant)), quantization=quantization)
+
+
+def _counted(request: Request, knobs: Knobs) -> dict[str, int]:
+    components = build("tiny", knobs.variant, dtype=torch.float32)
+    prepare(components, knobs)
+    meter = MeteredCpu()
+    Pipeline(components, knobs, meter).generate(request, strict=True)
+    return meter.peaks
+
+
+def _simulated(request: Request, knobs: Knobs) -> dict[str, int]:
+    components = build("tiny", knobs.variant, dtype=torch.float32, materialise="meta")
+    prepare(components, knobs)
+    rest_on_host(components)
+    trace = Trace()
+    tape, kernels = Tape(trace), CpuKernels()
+    ledger = Ledger(tape, kernels)
+    device = SimulatedDevice(ledger, TraceBook(trace), dtype=torch.float32, grouped_attention=MeteredCpu.grouped_attention)
+    with kernels, ledger, Memo(ledger, tape).patched(REGIONS):
+        Pipeline(components, knobs, device).generate(request, strict=True)
+    return {usage.name: usage.peak_bytes - sum(usage.live_at_start.values()) for usage in stage_usage(trace)}
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+@pytest.mark.parametrize("seed", CASES)
+def test_every_stage_takes_what_was_counted(seed: int) -> None:
+    request, knobs = _case(seed)
+    counted, simulated = _counted(request, knobs), _simulated(request, knobs)
+    assert set(simulated) == set(counted) == {"encode", "denoise", "decode"}
+    for stage, n_bytes in counted.items():
+        assert n_bytes > 100_000, f"{stage} was not metered"
+        assert simulated[stage] == pytest.approx(n_bytes, rel=1e-3), stage
+
+
+def test_a_longer_song_moves_both_counts_by_the_same_bytes() -> None:
+    """The meter is no echo of the simulator, and neither is a constant."""
+    short, long = (Request(caption="x", duration_s=seconds, steps=1) for seconds in (2.0, 5.0))
+    knobs = Knobs()
+    grown = {stage: n - _counted(short, knobs)[stage] for stage, n in _counted(long, knobs).items()}
+    simulated = {stage: n - _simulated(short, knobs)[stage] for stage, n in _simulated(long, knobs).items()}
+    assert grown["denoise"] > 0
+    assert grown["decode"] > 0
+    for stage, n_bytes in grown.items():
+        assert simulated[stage] == pytest.approx(n_bytes, rel=2e-3, abs=2048), stage

@@ -1,0 +1,217 @@
+"""The ledger counts what a card would hold: no view, no host tensor, no wrapper, and nothing twice."""
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from acestep.knobs import Quantization
+from acestep.memory.quantize import quantize
+from acestep.memory.tensors import map_storage
+from calibrate.probes.simulated.device import SimulatedDevice
+from calibrate.probes.simulated.kernels import CUBLAS_WORKSPACE_BYTES, CudaKernels
+from calibrate.probes.simulated.ledger import ALLOWANCE, Ledger
+from calibrate.probes.simulated.live import LiveBook
+from calibrate.probes.simulated.memo import Memo, Tape
+
+MIB = 2**20
+
+
+class Card:
+    """A simulated card under a cap, its modes active inside `on`."""
+
+    def __init__(self, cap_bytes: int = 1 << 40) -> None:
+        self.book = LiveBook(cap_bytes)
+        self.tape = Tape(self.book)
+        self.kernels = CudaKernels((8, 6))
+        self.ledger = Ledger(self.tape, self.kernels)
+        self.device = SimulatedDevice(self.ledger, self.book, dtype=torch.bfloat16, grouped_attention=True)
+
+    @contextmanager
+    def on(self) -> Iterator[None]:
+        with self.kernels, self.ledger, torch.no_grad():
+            yield
+
+
+def _meta(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+    return torch.empty(*shape, dtype=dtype, device="meta")
+
+
+def test_views_are_free_and_death_is_noticed() -> None:
+    card = Card()
+    with card.on():
+        x = _meta(4, MIB)
+        assert card.book.counted_bytes == 8 * MIB
+        y = x[1:3].reshape(2, -1).transpose(0, 1)
+        assert card.book.counted_bytes == 8 * MIB
+        z = x + 1
+        assert card.book.counted_bytes == 16 * MIB
+        del x, z
+        assert card.book.counted_bytes == 8 * MIB, "the view keeps its storage"
+        del y
+    assert card.book.counted_bytes == 0
+
+
+def test_host_tensors_do_not_count_and_a_download_takes_nothing() -> None:
+    card = Card()
+    with card.on():
+        host = torch.zeros(MIB)
+        assert card.book.counted_bytes == 0
+        device = card.device.upload(host, "weights")
+        back = device.to("cpu")
+        assert back.device.type == "cpu"
+        assert card.book.counted_bytes == device.nbytes
+
+
+def test_mixing_host_and_device_is_refused_like_on_a_card() -> None:
+    card = Card()
+    with card.on():
+        with pytest.raises(RuntimeError, match="mixes tensors on"):
+            F.linear(_meta(3, 8, dtype=torch.float32), torch.zeros(4, 8))
+        assert torch.is_tensor(_meta(3, 8) * torch.tensor(2.0)), "numbers without dimensions mix as on a card"
+
+
+def test_quantised_weights_count_their_inner_tensors_only() -> None:
+    linear = nn.Sequential(nn.Linear(1024, 1024, bias=False, dtype=torch.bfloat16, device="meta"))
+    quantize(linear, Quantization.INT8)
+    host = map_storage(linear[0].weight, lambda t: torch.empty_strided(t.shape, t.stride(), dtype=t.dtype))
+    card = Card()
+    with card.on():
+        entered = map_storage(host, lambda t: card.device.upload(t, "weights"))
+        assert MIB <= card.book.counted_bytes <= MIB + 8192
+        del entered
+
+
+def test_the_matrix_product_workspace_is_taken_once_and_stays() -> None:
+    card = Card()
+    with card.on():
+        for _ in range(3):
+            F.linear(_meta(8, 16), _meta(32, 16))
+    gc.collect()
+    assert card.book.counted_bytes == CUBLAS_WORKSPACE_BYTES
+
+
+def test_convolution_workspaces_count_towards_caps_only() -> None:
+    card = Card()
+    conv = nn.Conv1d(64, 64, 7, padding=3, dtype=torch.bfloat16, device="meta")
+    with card.on():
+        x = _meta(1, 64, 65_536)
+        card.book.begin_stage("decode")
+        y = conv(x)
+        counted, reserved = card.book.end_stage()
+    assert counted == x.nbytes + y.nbytes
+    assert reserved >= counted + x.nbytes + y.nbytes
+
+
+@pytest.mark.parametrize(
+    ("mask", "grouped", "dtype", "quadratic"),
+    [
+        (False, True, torch.bfloat16, False),
+        (True, False, torch.bfloat16, False),
+        (True, True, torch.bfloat16, True),
+        (False, True, torch.float32, True),
+        (False, False, torch.float32, False),
+    ],
+)
+def test_attention_takes_what_the_chosen_kernel_takes(
+    mask: bool, grouped: bool, dtype: torch.dtype, quadratic: bool
+) -> None:
+    """Flash for unmasked half precision, memory-efficient without grouping, else math with all its scores."""
+    card = Card()
+    rows, heads = 1024, 8
+    with card.on():
+        query = _meta(1, heads, rows, 64, dtype=dtype)
+        key = value = _meta(1, 2 if grouped else heads, rows, 64, dtype=dtype)
+        bias = _meta(rows, rows, dtype=dtype) if mask else None
+        card.book.begin_stage("denoise")
+        before = card.book.counted_bytes
+        F.scaled_dot_product_attention(query, key, value, attn_mask=bias, enable_gqa=grouped)
+        peak = card.book.end_stage()[0] - before
+    scores = heads * rows * rows * query.element_size()
+    assert (peak >= scores) is quadratic
+
+
+def test_an_out_of_memory_error_leaves_nothing_behind() -> None:
+    card = Card(cap_bytes=64 * MIB)
+    with card.on():
+        kept = _meta(8 * MIB)
+
+        def grow() -> None:
+            parts = [_meta(8 * MIB) for _ in range(9)]
+            raise AssertionError(f"{len(parts)} parts do not fit")
+
+        refused = False
+        try:
+            grow()
+        except torch.OutOfMemoryError as error:
+            refused = "simulated" in str(error)
+        assert refused
+        assert card.book.counted_bytes == kept.nbytes
+
+
+class Doubler(nn.Module):
+    """A region with temporaries inside and a new tensor as its result."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x + 1) * (x + 2)
+
+
+class Adder(nn.Module):
+    """A region that works in place."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.add_(x * 2)
+
+
+def _events(card: Card, memoise: bool, module: nn.Module) -> list[tuple[int, int]]:
+    seen: list[tuple[int, int]] = []
+    book_alloc = card.book.alloc
+
+    def alloc(n_bytes: int, owner: str) -> int:
+        block = book_alloc(n_bytes, owner)
+        seen.append((n_bytes, card.book.counted_bytes))
+        return block
+
+    card.book.alloc = alloc  # type: ignore[method-assign]
+    kinds = (type(module),) if memoise else ()
+    with card.on(), Memo(card.ledger, card.tape).patched(kinds):
+        x = _meta(MIB)
+        for _ in range(4):
+            x = module(x)
+    return seen
+
+
+@pytest.mark.parametrize("module", [Doubler(), Adder()])
+def test_a_replayed_region_is_the_region(module: nn.Module) -> None:
+    assert _events(Card(), True, module) == _events(Card(), False, module)
+
+
+def test_a_replay_that_is_refused_unwinds() -> None:
+    card = Card(cap_bytes=26 * MIB)
+    module = Doubler()
+    with card.on(), Memo(card.ledger, card.tape).patched((Doubler,)):
+        x = _meta(2 * MIB)
+        module(x)
+        full = [_meta(8 * MIB)]
+        before = card.book.counted_bytes
+        refused = False
+        try:
+            module(x)
+        except torch.OutOfMemoryError:
+            refused = True
+        assert refused
+        assert card.book.counted_bytes == before
+        full.clear()
+        module(x)
+
+
+def test_allowance_is_an_owner_of_its_own() -> None:
+    book = LiveBook()
+    block = book.alloc(4 * MIB, ALLOWANCE)
+    assert book.counted_bytes == 0
+    assert book.allocator.allocated == 4 * MIB
+    book.free(block)

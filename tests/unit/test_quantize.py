@@ -1,0 +1,39 @@
+"""Quantisation replaces every linear layer or says so."""
+
+import pytest
+import torch
+from torch import nn
+
+from acestep.errors import RunFailedError
+from acestep.knobs import Quantization, Variant
+from acestep.memory.quantize import quantize
+from acestep.models.build import build
+
+
+@pytest.mark.parametrize(("variant", "linears"), [(Variant.TURBO, 271), (Variant.XL_TURBO, 359)])
+def test_every_linear_of_the_full_size_transformer_is_replaced(variant: Variant, linears: int) -> None:
+    transformer = build("dummy", variant, dtype=torch.bfloat16, materialise="meta").transformer
+    assert quantize(transformer, Quantization.INT8) == linears
+
+
+def test_a_module_without_linear_layers_is_refused() -> None:
+    with pytest.raises(RunFailedError, match="replaced 0 of 0"):
+        quantize(nn.Conv1d(2, 2, 1), Quantization.INT8)
+
+
+def test_a_silent_no_op_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torchao.quantization
+
+    monkeypatch.setattr(torchao.quantization, "quantize_", lambda *_: None)
+    with pytest.raises(RunFailedError, match="replaced 0 of 1"):
+        quantize(nn.Sequential(nn.Linear(8, 8)), Quantization.INT8)
+
+
+def test_int8_is_close_to_what_it_replaces() -> None:
+    torch.manual_seed(0)
+    module, x = nn.Sequential(nn.Linear(256, 256)), torch.randn(8, 256)
+    with torch.no_grad():
+        before = module(x)
+        quantize(module, Quantization.INT8)
+        error = (module(x) - before).norm() / before.norm()
+    assert error < 0.02

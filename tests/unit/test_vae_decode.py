@@ -1,0 +1,57 @@
+"""Tiles cover a song exactly once, and decoding by tiles is decoding in one piece."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from acestep.devices.cpu import CpuDevice
+from acestep.memory.vae_decode import OVERLAP_FRAMES, TileDecoder, decode_song, fold_weight_norm, tiles
+from acestep.models.build import build
+from acestep.request import LATENT_HOP
+
+
+@given(frames=st.integers(1, 3_000), tile=st.integers(2 * OVERLAP_FRAMES + 1, 1_600))
+def test_tiles_keep_every_frame_once_with_its_surroundings(frames: int, tile: int) -> None:
+    kept = 0
+    for first, last, keep_first, keep_last in tiles(frames, tile):
+        assert keep_first == kept
+        assert 0 <= first <= keep_first < keep_last <= last <= frames
+        assert last - first <= max(tile, frames if frames <= tile else tile)
+        assert first == 0 or keep_first - first == OVERLAP_FRAMES
+        assert last == frames or last - keep_last == OVERLAP_FRAMES
+        kept = keep_last
+    assert kept == frames
+
+
+@pytest.fixture(scope="module")
+def vae() -> torch.nn.Module:
+    return build("tiny", dtype=torch.float32).vae
+
+
+@torch.no_grad()
+def test_our_forward_is_bit_equal_to_the_library_and_tiles_are_exact(vae: torch.nn.Module) -> None:
+    latents = torch.randn(1, 64, 150, generator=torch.Generator().manual_seed(1))
+    library = vae.decode(latents).sample
+    fold_weight_norm(vae)
+    assert not any(name.endswith(("weight_g", "weight_v")) for name in vae.state_dict())
+    decoder = TileDecoder(vae.decoder)
+    assert torch.equal(decoder(latents.clone()), library)
+    samples = 150 * LATENT_HOP - 700
+    for tile in (64, 100, 150):
+        audio = decode_song(decoder, latents[0].T, samples, CpuDevice(), tile)
+        assert audio.shape == (2, samples)
+        assert np.abs(audio - library[0, :, :samples].numpy()).max() <= 1e-5 * max(1.0, library.abs().max().item())
+
+
+@torch.no_grad()
+def test_an_overlap_within_the_receptive_field_would_show(monkeypatch: pytest.MonkeyPatch, vae: torch.nn.Module) -> None:
+    """The exactness above is not vacuous: with two frames of overlap the joins are audible in the numbers."""
+    fold_weight_norm(vae)
+    decoder = TileDecoder(vae.decoder)
+    latents = torch.randn(100, 64, generator=torch.Generator().manual_seed(2))
+    whole = decode_song(decoder, latents, 100 * LATENT_HOP, CpuDevice(), 100)
+    monkeypatch.setattr("acestep.memory.vae_decode.OVERLAP_FRAMES", 2)
+    cut = decode_song(decoder, latents, 100 * LATENT_HOP, CpuDevice(), 30)
+    assert np.abs(cut - whole).max() > 1e-4
