@@ -2,9 +2,12 @@
 
 import math
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 import msgspec
-import numpy as np
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SAMPLE_RATE = 48_000
 """Samples a second of every song; ACE-Step 1.5's VAE was trained at 48 kHz stereo."""
@@ -90,7 +93,7 @@ class Song(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """One decoded song. `audio` is float32 of shape [2, samples], as the VAE gave it, not yet normalised."""
 
     seed: int
-    audio: np.ndarray
+    audio: "np.ndarray"
     sample_rate: int = SAMPLE_RATE
 
 

@@ -1,5 +1,7 @@
 """A CUDA or ROCm card, and the one place where a cap is put on it."""
 
+import os
+
 import torch
 
 from acestep.devices.accelerator import Accelerator
@@ -13,6 +15,8 @@ class CudaDevice(Accelerator):
     """The first visible card; `cap_bytes` bounds what this process may reserve on it."""
 
     def __init__(self, cap_bytes: int | None = None) -> None:
+        # CUDA counts the fastest card first, NVML and so every plan by slot; it listens until its first call.
+        os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
         device = torch.device("cuda", 0)
         modern = torch.version.hip is None and torch.cuda.get_device_capability(device) >= AMPERE
         half = torch.bfloat16 if modern or torch.version.hip is not None else torch.float16

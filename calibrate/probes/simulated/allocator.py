@@ -215,12 +215,12 @@ class CachingAllocator:
         """
         numbers = []
         for head in self._heads.values():
-            numbers.append(SMALL_SEGMENT if head.pool is self._small else LARGE_SEGMENT)
+            # 0 or 1 stands where a block's size, at least 512, would: so no two states read alike.
+            numbers.append(int(head.pool is self._small))
             block: Block | None = head
             while block is not None:
                 numbers += (block.size, owners[block] if block.live else -1)
                 block = block.next
-            numbers.append(0)
         return tuple(numbers)
 
     def _nothing(self, n_bytes: int) -> Block:

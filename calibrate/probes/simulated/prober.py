@@ -13,11 +13,10 @@ from acestep.memory.vae_decode import TileDecoder
 from acestep.models.blocks import DenoiserBlock, EncoderBlock
 from acestep.models.build import build
 from acestep.models.components import Components
-from acestep.models.prompts import lyric_prompt, text_prompt
-from acestep.models.tokenizer import Tokenizer
 from acestep.pipeline import Pipeline, prepare
-from acestep.request import DecodePath, Request
+from acestep.request import DecodePath
 from calibrate.probes.base import ProbedStage, ProbeResult
+from calibrate.probes.prompt import request_of
 from calibrate.probes.simulated.allocator import NO_CAP
 from calibrate.probes.simulated.device import SimulatedDevice
 from calibrate.probes.simulated.kernels import CudaKernels
@@ -140,19 +139,6 @@ def trace_run(components: Components, knobs: Knobs, workload: Workload) -> Trace
         decode_path=result.decode_path,
         warnings=result.warnings,
     )
-
-
-def request_of(workload: Workload, tokenizer: Tokenizer) -> Request:
-    """The request whose prompt and lyrics have exactly as many tokens as the workload says, one a letter."""
-    blank = Request(caption="", duration_s=workload.duration_s, batch=workload.batch, steps=workload.steps)
-    caption = workload.text_tokens - len(tokenizer.encode(text_prompt(blank), workload.text_tokens + 1))
-    lyrics = workload.lyric_tokens - len(tokenizer.encode(lyric_prompt(blank), workload.lyric_tokens + 1))
-    if min(caption, lyrics) < 0:
-        raise ValueError(
-            f"a prompt of {workload.text_tokens} and lyrics of {workload.lyric_tokens} tokens are shorter than their"
-            " templates; ask for more"
-        )
-    return msgspec.structs.replace(blank, caption="x" * caption, lyrics="x" * lyrics)
 
 
 def rest_on_host(components: Components) -> None:

@@ -1,0 +1,38 @@
+"""Prompts of an exact length: what a probe asks for must not depend on anybody's wording."""
+
+import msgspec
+
+from acestep.models.prompts import lyric_prompt, text_prompt
+from acestep.models.tokenizer import Tokenizer
+from acestep.request import MAX_LYRIC_TOKENS, MAX_TEXT_TOKENS, Request
+from calibrate.workload import Workload
+
+
+def request_of(workload: Workload, tokenizer: Tokenizer) -> Request:
+    """The request that gives `workload`; at the trained maximum the pipeline itself cuts to it, in any tokenizer.
+
+    Raises `ValueError` for lengths below that which the byte tokenizer cannot give exactly.
+    """
+    blank = Request(caption="", duration_s=workload.duration_s, batch=workload.batch, steps=workload.steps)
+    empty_text = tokenizer.encode(text_prompt(blank), MAX_TEXT_TOKENS)
+    empty_lyrics = tokenizer.encode(lyric_prompt(blank), MAX_LYRIC_TOKENS)
+    request = msgspec.structs.replace(
+        blank,
+        caption=_filler(workload.text_tokens, len(empty_text), MAX_TEXT_TOKENS),
+        lyrics=_filler(workload.lyric_tokens, len(empty_lyrics), MAX_LYRIC_TOKENS),
+    )
+    lengths = (
+        len(tokenizer.encode(text_prompt(request), MAX_TEXT_TOKENS)),
+        len(tokenizer.encode(lyric_prompt(request), MAX_LYRIC_TOKENS)),
+    )
+    if lengths != (workload.text_tokens, workload.lyric_tokens):
+        raise ValueError(
+            f"a prompt of {workload.text_tokens} and lyrics of {workload.lyric_tokens} tokens cannot be made with this"
+            f" tokenizer, which gives {lengths[0]} and {lengths[1]}; ask for the longest"
+        )
+    return request
+
+
+def _filler(tokens: int, template: int, longest: int) -> str:
+    """Words that certainly fill up to the maximum, or as many letters as are missing."""
+    return "la " * longest if tokens == longest else "x" * (tokens - template)
