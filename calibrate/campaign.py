@@ -38,9 +38,9 @@ def run_campaign(
 
 def most_probes(policy: Policy, sizes: int) -> int:
     """The most probes a campaign over that many sizes can take."""
-    halvings = (len(policy.durations_s.values) - 1).bit_length()
+    halvings = max(len(policy.durations_s.values) - 2, 0).bit_length()
     boundaries = len(policy.preference) + len(policy.batches.values) - 1
-    return sizes * (boundaries * (1 + halvings) + len(configs_of(Knobs())) + 1)
+    return sizes * (boundaries * (2 + halvings) + len(configs_of(Knobs())) + 1)
 
 
 class _Campaign:
@@ -79,14 +79,16 @@ class _Campaign:
         if not grid:
             return 0
         fits = fails = None
-        low, high, middle = 0, len(grid), len(grid) - 1  # the longest first: it usually fits, and then it is the answer
+        low, high = 0, len(grid)
+        # The two ends first: usually the longest song fits, and where the weights do not, no song does.
+        trials = [high - 1, low]
         while low < high:
+            middle = trials.pop(0) if trials else (low + high) // 2
             index = self._probe(knobs, Workload(batch=batch, duration_s=grid[middle]), cap_bytes)
             if self.probes[index].counts:
                 fits, low = index, middle + 1
             else:
                 fails, high = index, middle
-            middle = (low + high) // 2
         self.certificates.append(Certificate(knobs=knobs, cap_bytes=cap_bytes, batch=batch, fits=fits, fails=fails))
         return 0 if fits is None else grid[low - 1]
 

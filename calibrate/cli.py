@@ -94,7 +94,7 @@ def run(
     if any(name != "none" for name in lm):
         raise NotMeasuredError("language models cannot be probed yet; leave --lm out")
     from calibrate.campaign import most_probes, run_campaign
-    from calibrate.files import OutputFile, pretty_json
+    from calibrate.files import output_file, pretty_json
     from calibrate.policy import budget_bytes, load_policy
     from calibrate.probers import prober_for
     from calibrate.record import measurement_of
@@ -106,9 +106,9 @@ def run(
     if output is None or dry_run:
         return
     prober = prober_for(device)
-    with OutputFile(output) as file:
+    with output_file(output) as write:
         findings = run_campaign(prober, policy, variant, sizes, console.notify)
-        file.write(pretty_json(measurement_of(prober, findings.probes, findings.certificates)))
+        write(pretty_json(measurement_of(prober, findings.probes, findings.certificates)))
     console.notify(f"{len(findings.probes)} probes written to {output}.")
 
 
@@ -116,15 +116,15 @@ def run(
 @click.option("--folder", type=click.Path(path_type=Path, file_okay=False), default=FOLDER, help="The tiers folder.")
 def merge(folder: Path) -> None:
     """Rebuild generated_tiers.json from policy.json and every record in measurements/."""
-    from calibrate.files import OutputFile, pretty_json
+    from calibrate.files import output_file, pretty_json
     from calibrate.policy import load_policy
     from calibrate.record import load_measurement
     from calibrate.table import build_table
 
     records = [load_measurement(path) for path in sorted((folder / "measurements").glob("*.json"))]
     table = build_table(records, load_policy(folder / "policy.json"))
-    with OutputFile(folder / "generated_tiers.json") as file:
-        file.write(pretty_json(table))
+    with output_file(folder / "generated_tiers.json") as write:
+        write(pretty_json(table))
     console.notify(f"{folder / 'generated_tiers.json'} rebuilt from {len(records)} records.")
 
 

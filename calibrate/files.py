@@ -1,10 +1,12 @@
 """Results on disk: digests, committed JSON, and files written beside their target and renamed."""
 
+import errno
 import hashlib
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import msgspec
 
@@ -21,40 +23,35 @@ def pretty_json(value: Any) -> str:
     return msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n"
 
 
-class OutputFile:
-    """A result that appears whole or not at all.
+@contextmanager
+def output_file(target: Path | None) -> Iterator[Callable[[str], None]]:
+    """Gives a function that puts a text in `target`, whole or not at all; with no target it does nothing.
 
-    Entering opens a file beside the target, so that a path that cannot be written is a `UsageError` before any work.
-    Leaving without `write` leaves the target as it was.
+    A file beside the target is opened first, so that a path that cannot be written is a `UsageError` before any work.
+    Writing raises `RunFailedError` when the disk refuses; without a write the target stays as it was.
     """
+    if target is None:
+        yield lambda _: None
+        return
+    beside = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        beside.touch()
+    except OSError as error:
+        raise UsageError(f"cannot write {target}: {error.strerror}; choose another path") from None
 
-    def __init__(self, target: Path) -> None:
-        self._target = target
-        self._beside = target.with_name(f".{target.name}.{os.getpid()}.part")
-
-    def __enter__(self) -> Self:
-        if self._target.is_dir():
-            raise UsageError(f"{self._target} is a folder; give the name of a file to write")
+    def write(text: str) -> None:
         try:
-            self._beside.touch()
-        except OSError as error:
-            raise UsageError(f"cannot write {self._target}: {error.strerror}; choose another path") from None
-        return self
-
-    def write(self, text: str) -> None:
-        """Put `text` in the target; `RunFailedError` when the disk refuses it."""
-        try:
-            with self._beside.open("w", encoding="utf-8") as file:
+            with beside.open("w", encoding="utf-8") as file:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
-            self._beside.replace(self._target)
+            beside.replace(target)
         except OSError as error:
-            raise RunFailedError(
-                f"could not write {self._target}: {error.strerror}; free some space and retry"
-            ) from None
+            raise RunFailedError(f"could not write {target}: {error.strerror}; free some space and retry") from None
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._beside.unlink(missing_ok=True)
+    try:
+        yield write
+    finally:
+        beside.unlink(missing_ok=True)

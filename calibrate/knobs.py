@@ -1,6 +1,6 @@
 """What a probe can turn: the ladder from comfortable to frugal, and the configs a tier is tested in."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
 import msgspec
@@ -50,6 +50,11 @@ def preferred(reach: Mapping[Knobs, int]) -> Knobs:
     if furthest == 0:
         return list(reach)[-1]
     return next(knobs for knobs, seconds in reach.items() if seconds == furthest)
+
+
+def first_from_which_all_fit(answers: Sequence[bool]) -> int:
+    """Position of the smallest size from which on every size fits; past the end where the largest does not."""
+    return max((number for number, fits in enumerate(answers, 1) if not fits), default=0)
 
 
 def described(knobs: Knobs) -> str:

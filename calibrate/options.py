@@ -9,8 +9,8 @@ import click
 class Several(click.Option):
     """An option that takes every value up to the next option: ``--tiers 6 8 16``."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, multiple=True, **kwargs)
+    def __init__(self, param_decls: Sequence[str] | None = None, **attributes: Any) -> None:
+        super().__init__(param_decls, **{**attributes, "multiple": True})
 
 
 class SpreadingCommand(click.Command):

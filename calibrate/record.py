@@ -6,7 +6,7 @@ import re
 from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Protocol, Self
 
 import msgspec
 
@@ -104,28 +104,12 @@ class RecordedProbe(_Data, frozen=True):
 
     @property
     def counts(self) -> bool:
-        """Whether a promise may rest on this probe: it fits, in one denoise pass, decoded on the card."""
-        return (
-            self.verdict is Verdict.FITS
-            and self.songs_per_pass == self.workload.batch
-            and self.decode_path is not DecodePath.CPU
-        )
+        """Whether a promise may rest on this probe."""
+        return keeps_promise(self, self.workload.batch)
 
     @classmethod
     def of(cls, knobs: Knobs, workload: Workload, result: ProbeResult, *, timed: bool) -> Self:
         """What is kept of a result; times only where a real clock took them."""
-        stages = tuple(
-            RecordedStage(
-                name=stage.name,
-                seconds=round(stage.seconds, 3) if timed else 0.0,
-                songs_per_pass=stage.songs_per_pass,
-                peak_allocated_bytes=stage.peak_allocated_bytes,
-                peak_reserved_bytes=stage.peak_reserved_bytes,
-                resident_bytes=stage.resident_bytes,
-                allowance_bytes=stage.allowance_bytes,
-            )
-            for stage in result.stages
-        )
         return cls(
             knobs=knobs,
             workload=workload,
@@ -133,8 +117,49 @@ class RecordedProbe(_Data, frozen=True):
             verdict=result.verdict,
             songs_per_pass=result.songs_per_pass,
             decode_path=result.decode_path,
-            stages=stages,
+            stages=recorded_stages(result, timed=timed),
         )
+
+
+def recorded_stages(result: ProbeResult, *, timed: bool) -> tuple[RecordedStage, ...]:
+    """The stages of a result as they are written down."""
+    return tuple(
+        RecordedStage(
+            name=stage.name,
+            seconds=round(stage.seconds, 3) if timed else 0.0,
+            songs_per_pass=stage.songs_per_pass,
+            peak_allocated_bytes=stage.peak_allocated_bytes,
+            peak_reserved_bytes=stage.peak_reserved_bytes,
+            resident_bytes=stage.resident_bytes,
+            allowance_bytes=stage.allowance_bytes,
+        )
+        for stage in result.stages
+    )
+
+
+class Ended(Protocol):
+    """What every form of a probe's result says about how it ended."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """How it ended."""
+        ...
+
+    @property
+    def songs_per_pass(self) -> int:
+        """Songs that denoise ran at once."""
+        ...
+
+    @property
+    def decode_path(self) -> DecodePath:
+        """Where the audio was decoded."""
+        ...
+
+
+def keeps_promise(result: Ended, batch: int) -> bool:
+    """Whether a probe of `batch` songs fits, in one denoise pass, decoded on the card."""
+    in_one_pass = result.songs_per_pass == batch and result.decode_path is not DecodePath.CPU
+    return result.verdict is Verdict.FITS and in_one_pass
 
 
 class Certificate(_Data, frozen=True):

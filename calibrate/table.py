@@ -19,7 +19,7 @@ from acestep.tiers import (
     TierTable,
     VariantTable,
 )
-from calibrate.knobs import Config, configured, ladder, preferred
+from calibrate.knobs import Config, configured, first_from_which_all_fit, ladder, preferred
 from calibrate.policy import Policy, TierPolicy, budget_bytes
 from calibrate.record import CardKind, Measurement
 from calibrate.workload import Workload
@@ -51,14 +51,6 @@ def build_table(records: Sequence[Measurement], policy: Policy) -> TierTable:
         ),
         variants={variant: _variant_table(records, policy, variant) for variant in covered},
     )
-
-
-def boundary(answers: Sequence[tuple[int, str, bool]]) -> Boundary:
-    """From which size on everything fits, of (size in GiB, tier, fits) smallest first; one lapse moves it up."""
-    failing = [number for number, (_, _, fits) in enumerate(answers) if not fits]
-    first = failing[-1] + 1 if failing else 0
-    fits_gib, tier = (answers[first][0], answers[first][1]) if first < len(answers) else (0, "")
-    return Boundary(fits_gib=fits_gib, fails_gib=answers[first - 1][0] if first else 0, tier=tier)
 
 
 class _Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,7 +114,13 @@ def _variant_table(records: Sequence[Measurement], policy: Policy, variant: Vari
         rows.append(min(proven, key=lambda row: row.rank))
 
     def from_which(config: Config) -> Boundary:
-        return boundary([(row.decided.certified_gib, row.decided.id, row.fits(config)) for row in rows])
+        first = first_from_which_all_fit([row.fits(config) for row in rows])
+        fits, fails = rows[first : first + 1], rows[:first][-1:]
+        return Boundary(
+            fits_gib=fits[0].decided.certified_gib if fits else 0,
+            fails_gib=fails[0].decided.certified_gib if fails else 0,
+            tier=fits[0].decided.id if fits else "",
+        )
 
     return VariantTable(
         tiers=tuple(_tier(row, policy) for row in rows),

@@ -1,0 +1,82 @@
+"""What `tier-test` finds, as the JSON document that `--benchmark-output` writes."""
+
+import msgspec
+
+from acestep.knobs import Attention, Backend, Offload, Quantization, Variant
+from acestep.request import DecodePath
+from calibrate.knobs import Config
+from calibrate.record import RecordedStage, keeps_promise
+from calibrate.verdict import Verdict
+
+SCHEMA_VERSION = 1
+"""Version of the document."""
+
+Size = int | float
+"""A nameplate in GiB; whole ones are written without a point."""
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """One probe of a tier; `configs` names every config that runs with these knobs, `config` the first of them."""
+
+    tier: str
+    vram_gib: Size
+    variant: Variant
+    config: Config
+    configs: tuple[Config, ...]
+    lm: str | None
+    backend: Backend
+    attention: Attention
+    compiled: bool
+    offload: Offload
+    quantization: Quantization | None
+    batch: int
+    duration_s: int
+    verdict: Verdict
+    songs_per_pass: int
+    peak_allocated_bytes: int
+    peak_reserved_bytes: int
+    seconds: float
+    decode_path: DecodePath
+    warnings: tuple[str, ...]
+    stages: tuple[RecordedStage, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether a promise may rest on this row."""
+        return keeps_promise(self, self.batch)
+
+
+class SweptBoundary(msgspec.Struct, frozen=True, kw_only=True):
+    """Smallest size from which on every swept size fits (0: none), and the one below it (0: the smallest fits)."""
+
+    fits_gib: Size
+    fails_gib: Size
+    tier: str
+
+
+class SweptBoundaries(msgspec.Struct, frozen=True, kw_only=True):
+    """From which swept size on INT8 and offload can be off; `lm` has no entry before a language model is certified."""
+
+    without_int8: SweptBoundary
+    without_offload: SweptBoundary
+    lm: dict[str, SweptBoundary]
+
+
+class BatchBoundary(msgspec.Struct, frozen=True, kw_only=True):
+    """The largest batch that fits at a tier's longest song; 0 = none, None = not certified."""
+
+    tier: str
+    vram_gib: Size
+    with_lm: int | None
+    without_lm: int | None
+
+
+class TierTest(msgspec.Struct, frozen=True, kw_only=True):
+    """The document. `boundaries` is None where they were not asked for; `failed` has a sentence per broken promise."""
+
+    schema_version: int
+    device: str
+    results: tuple[Row, ...]
+    boundaries: SweptBoundaries | None
+    batch_boundaries: tuple[BatchBoundary, ...]
+    failed: tuple[str, ...]

@@ -1,0 +1,198 @@
+"""`tier-test`: probe every tier at its own limits, with and without INT8 and offload, and find where each can go.
+
+Limits and knobs come from the plan that a card of each size gets; whether they hold is probed, never looked up.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import msgspec
+
+from acestep.hardware import nameplate_gib, simulated_card
+from acestep.knobs import Knobs
+from acestep.plan import Plan, resolve
+from acestep.tiers import BATCHES, TierTable
+from acestep.units import gib_to_bytes
+from calibrate.campaign import describe_probe
+from calibrate.knobs import Config, configs_of, eager, first_from_which_all_fit
+from calibrate.policy import Policy, budget_bytes
+from calibrate.probes.base import Prober, ProbeResult
+from calibrate.profiling.document import (
+    SCHEMA_VERSION,
+    BatchBoundary,
+    Row,
+    Size,
+    SweptBoundaries,
+    SweptBoundary,
+    TierTest,
+)
+from calibrate.profiling.example import LONGEST_PROMPT, Prompt
+from calibrate.profiling.overlimit import missing_warnings
+from calibrate.record import CardKind, keeps_promise, recorded_stages
+from calibrate.workload import Workload
+
+Ask = Callable[[Knobs, Workload, int], ProbeResult]
+"""Answers what a prober answers."""
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What `tier-test` is to find out, and with how long a prompt."""
+
+    boundary: bool = False
+    batch_boundary: bool = False
+    skip_compile: bool = False
+    prompt: Prompt = LONGEST_PROMPT
+
+
+class Trial(msgspec.Struct, frozen=True, kw_only=True):
+    """A size, the plan of a card of that size, and what to probe; `workload` is None where nothing is promised."""
+
+    vram_gib: Size
+    cap_bytes: int
+    plan: Plan
+    missing: tuple[str, ...]
+    configs: Mapping[Knobs, tuple[Config, ...]]
+    workload: Workload | None
+
+    @property
+    def knobs(self) -> Knobs:
+        """What the tier itself runs with."""
+        return next(iter(self.configs))
+
+
+def trials(table: TierTable, policy: Policy, sizes_gib: Sequence[float], device: str, options: Options) -> list[Trial]:
+    """What will be tried, smallest size first; sizes are as cards report them."""
+    return [
+        _trial(table, policy, nameplate, device, options)
+        for nameplate in sorted({nameplate_gib(gib_to_bytes(size)) for size in sizes_gib})
+    ]
+
+
+def most_probes(tried: Sequence[Trial], options: Options) -> int:
+    """The most probes `tier_test` can take."""
+    batches = len(BATCHES) if options.batch_boundary else 0
+    return sum(len(trial.configs) + batches for trial in tried if trial.workload is not None)
+
+
+def tier_test(tried: Sequence[Trial], prober: Prober, options: Options, progress: Callable[[str], None]) -> TierTest:
+    """Probe every trial; `NotMeasuredError` when the prober cannot answer."""
+    ask = _asker(prober, progress)
+    timed = prober.device != CardKind.SIMULATED
+    rows = tuple(row for trial in tried for row in _rows(trial, ask, timed=timed))
+    return TierTest(
+        schema_version=SCHEMA_VERSION,
+        device=prober.device,
+        results=rows,
+        boundaries=_boundaries(tried, rows) if options.boundary else None,
+        batch_boundaries=tuple(_batch_boundary(trial, ask) for trial in tried) if options.batch_boundary else (),
+        failed=tuple(sentence for trial in tried for sentence in _failures(trial, rows)),
+    )
+
+
+def _trial(table: TierTable, policy: Policy, nameplate: float, device: str, options: Options) -> Trial:
+    card = simulated_card(nameplate)
+    plan = resolve(card, table)
+    knobs = plan.knobs
+    if device == CardKind.SIMULATED or (options.skip_compile and plan.quantization is None):
+        knobs = eager(knobs)
+    configs = configs_of(knobs)
+    batch, duration_s = plan.max_batch.without_lm, plan.max_duration_s.without_lm
+    prompt = options.prompt
+    return Trial(
+        vram_gib=int(nameplate) if nameplate.is_integer() else nameplate,
+        cap_bytes=budget_bytes(nameplate, policy),
+        plan=plan,
+        missing=missing_warnings(card, table, plan),
+        configs=configs if options.boundary else {knobs: (Config.DEFAULT,)},
+        workload=Workload(
+            batch=batch, duration_s=duration_s, text_tokens=prompt.text_tokens, lyric_tokens=prompt.lyric_tokens
+        )
+        if batch
+        else None,
+    )
+
+
+def _asker(prober: Prober, progress: Callable[[str], None]) -> Ask:
+    """A way to ask the prober that asks nothing twice."""
+    answers: dict[tuple[Knobs, Workload, int], ProbeResult] = {}
+
+    def ask(knobs: Knobs, workload: Workload, cap_bytes: int) -> ProbeResult:
+        key = (knobs, workload, cap_bytes)
+        if key not in answers:
+            answers[key] = prober.probe(*key)
+            progress(f"{describe_probe(*key)}: {answers[key].verdict}")
+        return answers[key]
+
+    return ask
+
+
+def _rows(trial: Trial, ask: Ask, *, timed: bool) -> Iterator[Row]:
+    if trial.workload is None:
+        return
+    for knobs, configs in trial.configs.items():
+        result = ask(knobs, trial.workload, trial.cap_bytes)
+        stages = recorded_stages(result, timed=timed)
+        yield Row(
+            tier=trial.plan.tier,
+            vram_gib=trial.vram_gib,
+            variant=knobs.variant,
+            config=configs[0],
+            configs=configs,
+            lm=None,
+            backend=knobs.backend,
+            attention=knobs.attention,
+            compiled=knobs.compile,
+            offload=knobs.offload,
+            quantization=knobs.quantization,
+            batch=trial.workload.batch,
+            duration_s=int(trial.workload.duration_s),
+            verdict=result.verdict,
+            songs_per_pass=result.songs_per_pass,
+            peak_allocated_bytes=result.peak_allocated_bytes,
+            peak_reserved_bytes=result.peak_reserved_bytes,
+            seconds=sum(stage.seconds for stage in stages),
+            decode_path=result.decode_path,
+            warnings=(*trial.plan.warnings, *result.warnings, *trial.missing),
+            stages=stages,
+        )
+
+
+def _failures(trial: Trial, rows: Sequence[Row]) -> Iterator[str]:
+    """What is wrong with a tier: a limit passed in silence, a promise that does not hold, or none made."""
+    name = f"{trial.plan.tier} at {trial.vram_gib:g} GiB"
+    for sentence in trial.missing:
+        yield f"{name}: {sentence}"
+    if trial.workload is None:
+        yield f"{name}: the table promises no song of any length."
+    for row in rows:
+        if row.vram_gib == trial.vram_gib and Config.DEFAULT in row.configs and not row.holds:
+            yield f"{name}: {row.batch} x {row.duration_s} s is promised and does not hold (verdict {row.verdict})."
+
+
+def _boundaries(tried: Sequence[Trial], rows: Sequence[Row]) -> SweptBoundaries:
+    return SweptBoundaries(
+        without_int8=_boundary(tried, rows, Config.NO_QUANT),
+        without_offload=_boundary(tried, rows, Config.NO_OFFLOAD),
+        lm={},
+    )
+
+
+def _boundary(tried: Sequence[Trial], rows: Sequence[Row], config: Config) -> SweptBoundary:
+    held = {row.vram_gib for row in rows if config in row.configs and row.holds}
+    first = first_from_which_all_fit([trial.vram_gib in held for trial in tried])
+    return SweptBoundary(
+        fits_gib=tried[first].vram_gib if first < len(tried) else 0,
+        fails_gib=tried[first - 1].vram_gib if first else 0,
+        tier=tried[first].plan.tier if first < len(tried) else "",
+    )
+
+
+def _batch_boundary(trial: Trial, ask: Ask) -> BatchBoundary:
+    """Batches one after another at the tier's longest song, up to the first that does not fit."""
+    largest = 0
+    if trial.workload is not None:
+        for batch in BATCHES:
+            workload = msgspec.structs.replace(trial.workload, batch=batch)
+            if not keeps_promise(ask(trial.knobs, workload, trial.cap_bytes), batch):
+                break
+            largest = batch
+    return BatchBoundary(tier=trial.plan.tier, vram_gib=trial.vram_gib, with_lm=None, without_lm=largest)
