@@ -143,13 +143,14 @@ def architecture_of(variant: Variant) -> Architecture:
     )
 
 
-def variant_of(architecture: Architecture, folder: str = "") -> Variant:
-    """The variant a checkpoint is, from its configuration; base and sft differ only in version or folder name."""
+def variant_of(architecture: Architecture, name: str = "") -> Variant:
+    """The variant a checkpoint is, from its configuration; `name` tells base and sft apart where that does not."""
     version = (architecture.model_version or "").lower()
-    if architecture.is_turbo or version == "turbo":
-        kind = "turbo"
-    else:
-        kind = "sft" if "sft" in version or (not version and "sft" in folder.lower()) else "base"
+    turbo = architecture.is_turbo or version == "turbo"
+    known = checkpoint.variant if (checkpoint := find(name)) else None
+    if known is not None and (known.is_turbo, known.is_xl) == (turbo, architecture.is_xl):
+        return known
+    kind = "turbo" if turbo else "sft" if "sft" in (version or name.lower()) else "base"
     return Variant(f"xl-{kind}" if architecture.is_xl else kind)
 
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from acestep.errors import RunFailedError
 from acestep.models.catalog import MAIN_REPO, Checkpoint, Kind, Layout, checkpoint_of, checkpoints_dir
-from acestep.models.locate import MODEL_INDEX, is_complete
+from acestep.models.configs import has_parts
+from acestep.models.locate import is_complete
 
 PATTERNS = ("*.safetensors", "*.json", "*.txt", "silence_latent.pt")
 """What is fetched of a folder; `*` also matches folders below."""
@@ -22,7 +23,7 @@ def download(name: str, into: Path | None = None) -> Path:
     for repo in dict.fromkeys(c.repo for c in wanted):
         _fetch(repo, [c for c in wanted if c.repo == repo], root)
     folder = root / checkpoint.id
-    if not (is_complete(folder) or (folder / MODEL_INDEX).is_file()):
+    if not (is_complete(folder) or has_parts(folder)):
         raise RunFailedError(f"{checkpoint.repo} was fetched, but {folder} holds no safetensors with a config.json")
     return folder
 

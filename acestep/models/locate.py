@@ -3,16 +3,15 @@
 from pathlib import Path
 
 from acestep.errors import InvalidInputError, UsageError
-from acestep.models.catalog import Checkpoint, checkpoint_of, find, no_such_model
-from acestep.models.tensor_folder import weight_files
-
-MODEL_INDEX = "model_index.json"
-"""The file at the top of every checkpoint in the diffusers layout."""
+from acestep.knobs import Variant
+from acestep.models.catalog import Checkpoint, Kind, checkpoint_of, find, no_such_model, variant_of
+from acestep.models.configs import MODEL_INDEX, architecture_in, has_parts
+from acestep.models.weight_files import weight_files
 
 
 def is_checkpoint(folder: Path) -> bool:
     """Whether `folder` holds a checkpoint: one in the diffusers layout, or a configuration."""
-    return (folder / MODEL_INDEX).is_file() or (folder / "config.json").is_file()
+    return has_parts(folder) or (folder / "config.json").is_file()
 
 
 def is_complete(folder: Path) -> bool:
@@ -24,13 +23,15 @@ def is_complete(folder: Path) -> bool:
 
 
 def locate(model: str, checkpoints: Path) -> Path:
-    """The folder of `model`: a name in the catalog, a folder, or a repository in the hub's cache. No network.
+    """The folder of the DiT `model`: a name in the catalog, a folder, or a repository in the hub's cache. No network.
 
     Raises `InvalidInputError` naming every folder searched and the download command, `UsageError` for a name that
     means nothing.
     """
     checkpoint = find(model)
     if checkpoint is not None:
+        if checkpoint.kind is not Kind.DIT:
+            raise UsageError(f"{checkpoint.id} is no DiT, so it cannot make music by itself; choose turbo or another")
         return _first(checkpoint, [checkpoints / checkpoint.id, *_in_cache(checkpoint)])
     folder = Path(model).expanduser()
     if is_checkpoint(folder):
@@ -41,9 +42,18 @@ def locate(model: str, checkpoints: Path) -> Path:
         return cached
     if model.count("/") == 1 and not model.startswith((".", "/", "~")):
         raise InvalidInputError(model, "is neither a folder here nor a repository in the hub's cache")
-    if len(folder.parts) > 1:
+    if model.startswith((".", "~")) or len(folder.parts) > 1:
         raise InvalidInputError(folder, "no such folder")
     raise UsageError(no_such_model(model))
+
+
+def variant_at(model: str, checkpoints: Path) -> Variant:
+    """The variant of `model`, anything that `locate` finds, without reading weights."""
+    checkpoint = find(model)
+    if checkpoint is not None and checkpoint.variant is not None:
+        return checkpoint.variant
+    folder = locate(model, checkpoints)
+    return variant_of(architecture_in(folder), folder.name)
 
 
 def locate_companion(name: str, beside: Path, checkpoints: Path) -> Path:

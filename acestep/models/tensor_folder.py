@@ -2,57 +2,16 @@
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from acestep.errors import InvalidInputError
+from acestep.models.weight_files import weight_files
 
-_STEMS = ("model", "diffusion_pytorch_model")
 _PICKLES = ("*.bin", "*.ckpt", "*.pth")
 _FLOATS = ("F64", "F32", "F16", "BF16")
-
-MAX_JSON_BYTES = 64 * 2**20
-"""Largest configuration or index file that is read; the real ones are far smaller."""
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`; raises `InvalidInputError` where there is none."""
-    try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise InvalidInputError(path, f"is larger than {MAX_JSON_BYTES} bytes and no configuration")
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
-    except OSError as error:
-        raise InvalidInputError(path, f"cannot be read ({error.strerror or error})") from error
-    except msgspec.DecodeError as error:
-        raise InvalidInputError(path, f"is not a JSON object ({error})") from error
-
-
-def weight_files(folder: Path) -> tuple[Path, ...]:
-    """The index or single file of weights in `folder`, then its shards; empty when it holds no safetensors."""
-    for stem in _STEMS:
-        index = folder / f"{stem}.safetensors.index.json"
-        if index.is_file():
-            return (index, *_shards(index))
-        if (single := folder / f"{stem}.safetensors").is_file():
-            return (single,)
-    return ()
-
-
-def _shards(index: Path) -> list[Path]:
-    weight_map = read_json(index).get("weight_map")
-    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
-        raise InvalidInputError(index, "has no weight_map of file names")
-    shards = sorted(set(weight_map.values()))
-    for name in shards:
-        if Path(name).name != name:
-            raise InvalidInputError(index, f"names {name!r}, a file outside its own folder")
-        if not (index.parent / name).is_file():
-            raise InvalidInputError(index.parent / name, "is missing; a download was cut short, so run it again")
-    return [index.parent / name for name in shards]
 
 
 class TensorFolder:
