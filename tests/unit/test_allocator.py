@@ -110,6 +110,17 @@ def test_a_freed_block_does_not_merge_over_a_live_one() -> None:
     assert shape(segment) == [(5 * MIB, False), (6 * MIB, True), (9 * MIB, False)]
 
 
+def test_what_is_left_of_a_block_split_between_live_ones_merges_with_the_one_behind_it() -> None:
+    allocator = CachingAllocator()
+    first, middle, last, _ = (allocator.malloc(n * MIB) for n in (3, 9, 4, 4))
+    allocator.free(middle)
+    assert allocator.malloc(5 * MIB).address == middle.address
+    allocator.free(last)
+    [segment] = allocator.snapshot()
+    assert shape(segment) == [(3 * MIB, True), (5 * MIB, True), (8 * MIB, False), (4 * MIB, True)]
+    assert first.live
+
+
 def test_neighbouring_segments_never_merge() -> None:
     allocator = CachingAllocator()
     for block in [allocator.malloc(12 * MIB), allocator.malloc(12 * MIB)]:
@@ -203,3 +214,46 @@ def test_negative_sizes_are_refused() -> None:
         CachingAllocator(cap_bytes=-1)
     with pytest.raises(ValueError, match="negative"):
         CachingAllocator().malloc(-1)
+
+
+def layout(*steps: int, swapped: bool = False) -> tuple[int, ...]:
+    """The state after allocating MiB (positive) or freeing the block numbered -step - 1; owners in order, or not."""
+    allocator = CachingAllocator()
+    blocks = []
+    for step in steps:
+        if step > 0:
+            blocks.append(allocator.malloc(step * MIB))
+        else:
+            allocator.free(blocks[-step - 1])
+    live = [block for block in blocks if block.live]
+    return allocator.layout({block: at for at, block in enumerate(reversed(live) if swapped else live)})
+
+
+def test_layouts_tell_apart_whatever_could_make_a_difference() -> None:
+    states = [
+        layout(5, 5),
+        layout(5, 5, swapped=True),
+        layout(5, 5, -1),
+        layout(5, 5, -2),
+        layout(10, 10),
+        layout(20, -1, 10, 10),
+        layout(20),
+        layout(20, -1),
+        layout(1, 1),
+        layout(5, 1),
+        layout(1, 5),
+    ]
+    assert len(set(states)) == len(states)
+
+
+def test_layouts_are_the_same_wherever_the_segments_lie() -> None:
+    layouts, addresses = [], []
+    for earlier in (0, 100 * MIB):
+        allocator = CachingAllocator()
+        allocator.free(allocator.malloc(earlier))
+        allocator.empty_cache()
+        blocks = [allocator.malloc(n_bytes) for n_bytes in (12 * MIB, 512, 5 * MIB)]
+        layouts.append(allocator.layout({block: at for at, block in enumerate(blocks)}))
+        addresses.append([block.address for block in blocks])
+    assert layouts[0] == layouts[1]
+    assert addresses[0] != addresses[1]

@@ -2,7 +2,7 @@
 
 from contextlib import suppress
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acestep.units import KIB, MIB
@@ -27,12 +27,13 @@ SIZES = (
 
 OPERATIONS = st.lists(
     st.one_of(
+        st.tuples(st.just("malloc"), st.integers(2, 9).map(lambda n: n * MIB)),
         st.tuples(st.just("malloc"), st.sampled_from(SIZES)),
         st.tuples(st.just("malloc"), st.integers(1, 40 * MIB)),
         st.tuples(st.just("free"), st.integers(0, 30)),
         st.tuples(st.just("empty_cache"), st.just(0)),
     ),
-    max_size=60,
+    max_size=80,
 )
 CAPS = st.one_of(st.just(NO_CAP), st.integers(0, 200 * MIB))
 
@@ -153,6 +154,7 @@ def test_freeing_everything_merges_back_to_whole_segments(operations: list[tuple
     assert (allocator.allocated, allocator.requested, allocator.reserved) == (0, 0, 0)
 
 
+@settings(max_examples=300)
 @given(operations=OPERATIONS, cap=CAPS)
 def test_the_allocator_does_what_a_plain_transcription_of_the_rules_does(
     operations: list[tuple[str, int]], cap: int

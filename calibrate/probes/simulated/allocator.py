@@ -215,8 +215,8 @@ class CachingAllocator:
         """
         numbers = []
         for head in self._heads.values():
-            # 0 or 1 stands where a block's size, at least 512, would: so no two states read alike.
-            numbers.append(int(head.pool is self._small))
+            # No block has size 0, so this can only mean a new segment; its pool shows in what its blocks add up to.
+            numbers.append(0)
             block: Block | None = head
             while block is not None:
                 numbers += (block.size, owners[block] if block.live else -1)

@@ -1,0 +1,135 @@
+"""Whether a trace fits under a cap, and from which cap on it always does."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from acestep.units import MIB
+from calibrate.probes.simulated.allocator import SEGMENT_GRAIN
+from calibrate.probes.simulated.replay import StageReplay, replay, smallest_cap
+from calibrate.probes.simulated.trace import Trace, peak_bytes, stage_trace, stages
+
+SIZES = (0, 700, MIB // 2, MIB, MIB + 1, 2 * MIB, 3 * MIB, 9 * MIB, 10 * MIB, 12 * MIB, 13 * MIB, 20 * MIB, 33 * MIB)
+
+OPERATIONS = st.lists(st.one_of(st.sampled_from(SIZES), st.integers(-30, -1)), max_size=40)
+"""Sizes to allocate; a negative number frees one of the live allocations, or empties the cache where it is -30."""
+
+
+def build(operations: list[int]) -> Trace:
+    trace = Trace()
+    live: list[int] = []
+    for operation in operations:
+        if operation >= 0:
+            live.append(trace.alloc(operation))
+        elif operation == -30:
+            trace.empty_cache()
+        elif live:
+            trace.free(live.pop(operation % len(live)))
+    return trace
+
+
+def not_monotone() -> Trace:
+    """It fits at 52 MiB and fails at 54, where 54 leaves room for a segment that later stands in the way."""
+    trace = Trace()
+    trace.free(trace.alloc(12 * MIB))
+    b = trace.alloc(20 * MIB)
+    c = trace.alloc(20 * MIB)
+    trace.free(b)
+    trace.free(c)
+    for n_bytes in (MIB // 2, 2 * MIB, 12 * MIB, 12 * MIB, 12 * MIB):
+        trace.alloc(n_bytes)
+    return trace
+
+
+def test_more_memory_can_fail_where_less_fits() -> None:
+    trace = not_monotone()
+    assert replay(trace, 52 * MIB).fits
+    assert not replay(trace, 54 * MIB).fits
+    assert smallest_cap(trace) > 54 * MIB
+
+
+@given(operations=OPERATIONS)
+def test_every_cap_from_the_uncapped_reserved_peak_on_fits_and_none_below_the_allocated_peak(
+    operations: list[int],
+) -> None:
+    trace = build(operations)
+    uncapped = replay(trace)
+    assert uncapped.fits
+    for cap in (uncapped.peak_reserved, uncapped.peak_reserved + 1, uncapped.peak_reserved * 2):
+        assert replay(trace, cap).fits
+        assert replay(trace, cap).peak_reserved == uncapped.peak_reserved
+    needed = peak_bytes(trace)
+    for cap in (needed - 1, needed // 2):
+        assert needed == 0 or not replay(trace, cap).fits
+
+
+@settings(max_examples=200)
+@given(operations=OPERATIONS)
+def test_the_smallest_cap_is_what_trying_every_cap_of_the_grid_finds(operations: list[int]) -> None:
+    trace = build(operations)
+    top = replay(trace).peak_reserved
+    failing = [cap for cap in range(0, top + 1, SEGMENT_GRAIN) if not replay(trace, cap).fits]
+    assert smallest_cap(trace) == max(failing, default=-SEGMENT_GRAIN) + SEGMENT_GRAIN
+
+
+def test_the_smallest_cap_lies_above_an_island_of_caps_that_fit() -> None:
+    trace = not_monotone()
+    answer = smallest_cap(trace)
+    assert not replay(trace, answer - SEGMENT_GRAIN).fits
+    assert all(replay(trace, answer + n * SEGMENT_GRAIN).fits for n in range(20))
+
+
+def test_a_trace_without_allocations_needs_no_memory() -> None:
+    assert smallest_cap(Trace()) == 0
+    assert smallest_cap(build([0, 0, -1])) == 0
+
+
+def staged() -> Trace:
+    """Three stages; only the second needs more than 24 MiB."""
+    trace = Trace()
+    trace.alloc(12 * MIB, "weights")
+    trace.begin_stage("encode")
+    trace.free(trace.alloc(12 * MIB))
+    trace.end_stage()
+    trace.begin_stage("denoise")
+    trace.free(trace.alloc(512))
+    trace.free(trace.alloc(30 * MIB, "latents"))
+    trace.end_stage()
+    trace.empty_cache()
+    trace.begin_stage("decode")
+    trace.alloc(5 * MIB)
+    trace.end_stage()
+    return trace
+
+
+def test_stages_report_the_peaks_since_they_began() -> None:
+    result = replay(staged())
+    assert result.stages == (
+        StageReplay(name="encode", peak_allocated=24 * MIB, peak_reserved=24 * MIB),
+        StageReplay(name="denoise", peak_allocated=42 * MIB, peak_reserved=56 * MIB),
+        StageReplay(name="decode", peak_allocated=17 * MIB, peak_reserved=32 * MIB),
+    )
+    assert (result.peak_allocated, result.peak_reserved) == (42 * MIB, 56 * MIB)
+    assert (result.final_allocated, result.final_reserved) == (17 * MIB, 32 * MIB)
+
+
+def test_a_refusal_names_its_stage_event_and_owner_and_ends_the_replay() -> None:
+    trace = staged()
+    result = replay(trace, 40 * MIB)
+    assert not result.fits
+    assert result.refusal is not None
+    assert (result.refusal.stage, result.refusal.owner) == ("denoise", "latents")
+    assert result.refusal.requested == trace.sizes[result.refusal.event] == 30 * MIB
+    assert [stage.name for stage in result.stages] == ["encode", "denoise"]
+    assert result.stages[1].peak_reserved <= 40 * MIB
+
+
+def test_a_refusal_outside_every_stage_has_none() -> None:
+    result = replay(staged(), MIB)
+    assert result.refusal is not None
+    assert (result.refusal.event, result.refusal.stage, result.stages) == (0, None, ())
+
+
+def test_a_stage_alone_does_not_pay_for_the_stages_before_it() -> None:
+    trace = staged()
+    caps = {stage.name: smallest_cap(stage_trace(trace, stage.name)) for stage in stages(trace)}
+    assert caps == {"encode": 24 * MIB, "denoise": 42 * MIB, "decode": 32 * MIB}
