@@ -55,9 +55,7 @@ def _generate(
     """The songs, and the plan as the device of this run carried it out."""
     detected = detect(os.environ)
     device, card = open_device(detected, cap_bytes(os.environ, detected))
-    plan = on_device(
-        plan, card, torchao_available=installed("torchao"), flash_attn_available=installed("flash_attn")
-    )
+    plan = on_device(plan, card, torchao_available=installed("torchao"), flash_attn_available=installed("flash_attn"))
     clamped, cuts = clamp(request, plan, lm=False)
     components = load(model, plan.variant, dtype=device.dtype)
     warnings = [*plan.warnings, *cuts]

@@ -1,7 +1,6 @@
 """Songs to files: peak-normalised, and never half written."""
 
 import math
-import os
 import re
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -60,7 +59,9 @@ def open_folder(folder: Path) -> None:
         with NamedTemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise RunFailedError(f"Songs cannot be written to {folder} ({error}); choose another folder with --out") from None
+        raise RunFailedError(
+            f"Songs cannot be written to {folder} ({error}); choose another folder with --out"
+        ) from None
 
 
 def write(path: Path, audio: np.ndarray, sample_rate: int) -> None:
@@ -71,7 +72,7 @@ def write(path: Path, audio: np.ndarray, sample_rate: int) -> None:
     beside = path.with_name(f".{path.name}.part")
     try:
         soundfile.write(beside, audio.T, sample_rate, format=suffix.upper(), subtype=SUBTYPES[suffix])
-        os.replace(beside, path)
+        beside.replace(path)
     except (OSError, soundfile.LibsndfileError) as error:
         raise RunFailedError(f"{path} could not be written ({error}); is the disk full?") from None
     finally:

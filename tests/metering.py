@@ -1,4 +1,4 @@
-"""A meter of CPU memory that knows nothing of the ledger: the allocator's own events, as PyTorch's profiler saw them."""
+"""A meter of CPU memory that knows nothing of the ledger: the allocator's own events, seen by PyTorch's profiler."""
 
 from collections.abc import Iterator
 from typing import Any

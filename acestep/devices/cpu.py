@@ -1,5 +1,7 @@
 """The CPU as a device: host and device memory are one, so moves are free and nothing needs to leave."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -24,7 +26,7 @@ class CpuDevice:
     def free_bytes(self) -> int:
         """Bytes of memory the system calls available; 0 where it does not say."""
         try:
-            with open("/proc/meminfo", encoding="ascii") as lines:
+            with Path("/proc/meminfo").open(encoding="ascii") as lines:
                 return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
         except (OSError, StopIteration):
             return 0

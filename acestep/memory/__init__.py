@@ -1,0 +1,1 @@
+"""Where weights rest, how small they are, and how audio leaves the device."""

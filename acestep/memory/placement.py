@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from acestep.devices.base import Device
 from acestep.knobs import Offload
-from acestep.memory.tensors import map_storage
+from acestep.memory.tensors import map_storage, slots
 
 TRANSFORMER = "transformer"
 
@@ -18,7 +18,7 @@ class Part:
     def __init__(self, name: str, modules: Sequence[nn.Module]) -> None:
         self.name = name
         self.inside = False
-        self._slots = [slot for module in modules for slot in _slots(module)]
+        self._slots = [slot for module in modules for slot in slots(module)]
 
     def enter(self, device: Device) -> None:
         """Copy every weight to the device, tied ones once; on failure nothing has changed."""
@@ -112,11 +112,3 @@ class Placement:
         finally:
             part.leave()
             self._device.empty_cache()
-
-
-def _slots(module: nn.Module) -> Iterator[tuple[dict[str, Tensor | None], str, Tensor]]:
-    """Every place of one module, not its children, that holds a tensor."""
-    for table in (module._parameters, module._buffers):  # noqa: SLF001 torch has no public view that can be assigned
-        for key, tensor in table.items():
-            if tensor is not None:
-                yield table, key, tensor

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from acestep.devices.base import Device
+from acestep.models.libraries import AutoencoderOobleck, OobleckDecoder, OobleckResidualUnit, Snake1d
 from acestep.request import LATENT_HOP
 
 OVERLAP_FRAMES = 10
@@ -18,7 +19,7 @@ TILE_FRAMES = 256
 """Latent frames of one tile, overlap included: about 0.36 GiB of activations at full size."""
 
 
-def fold_weight_norm(vae: nn.Module) -> None:
+def fold_weight_norm(vae: AutoencoderOobleck) -> None:
     """Replace every weight-norm pair by its product, so that no derived copy appears on the device and stays there."""
     for module in vae.modules():
         if hasattr(module, "weight_g"):
@@ -28,9 +29,9 @@ def fold_weight_norm(vae: nn.Module) -> None:
 class TileDecoder(nn.Module):
     """Forward over an `OobleckDecoder` with in-place Snake activations and references dropped early; same values."""
 
-    def __init__(self, decoder: nn.Module) -> None:
+    def __init__(self, decoder: OobleckDecoder) -> None:
         super().__init__()
-        self.decoder = decoder
+        self.decoder: OobleckDecoder = decoder
 
     def forward(self, latents: Tensor) -> Tensor:
         """Audio [1, 2, frames * 1920] of latents [1, 64, frames]."""
@@ -67,19 +68,20 @@ def decode_song(decoder: TileDecoder, latents: Tensor, samples: int, device: Dev
     return audio
 
 
-def _snake_bump(hidden: Tensor, snake: nn.Module) -> Tensor:
+def _snake_bump(hidden: Tensor, snake: Snake1d) -> Tensor:
     """``sin(alpha x)^2 / beta``, in one new tensor."""
     bump = (torch.exp(snake.alpha) if snake.logscale else snake.alpha) * hidden
     bump.sin_().pow_(2)
     return bump.mul_(((torch.exp(snake.beta) if snake.logscale else snake.beta) + 1e-9).reciprocal())
 
 
-def _snake_(hidden: Tensor, snake: nn.Module) -> Tensor:
+def _snake_(hidden: Tensor, snake: Snake1d) -> Tensor:
     return hidden.add_(_snake_bump(hidden, snake))
 
 
-def _residual_(hidden: Tensor, unit: nn.Module) -> Tensor:
+def _residual_(hidden: Tensor, unit: OobleckResidualUnit) -> Tensor:
     inner = _snake_bump(hidden, unit.snake1).add_(hidden)
     inner = unit.conv1(inner)
     inner = unit.conv2(_snake_(inner, unit.snake2))
-    return inner.add_(hidden)
+    summed: Tensor = inner.add_(hidden)
+    return summed

@@ -6,10 +6,10 @@ the library's own (`AceStepAttention`, `AceStepMLP`, `RMSNorm`).
 
 from collections.abc import Callable, Iterator
 
-import torch
 from torch import Tensor, nn
 
 from acestep.models.attention import Kernels, rotate
+from acestep.models.libraries import AceStepAttention, AceStepEncoderLayer, AceStepTransformerBlock
 
 CHUNK_ROWS = 2_048
 """Rows (over all songs of a pass) that go through projections and MLPs at once; below the attention peak at 600 s."""
@@ -25,7 +25,7 @@ def row_slices(batch: int, length: int) -> Iterator[slice]:
 
 
 def self_attend(
-    attention: nn.Module, hidden: Tensor, prepare: Rows, rotary: tuple[Tensor, Tensor], kernels: Kernels
+    attention: AceStepAttention, hidden: Tensor, prepare: Rows, rotary: tuple[Tensor, Tensor], kernels: Kernels
 ) -> Tensor:
     """Self-attention over `hidden` [batch, length, width] up to the output projection: [batch, length, heads, dim].
 
@@ -46,20 +46,20 @@ def self_attend(
     return kernels.full(query, key, value)
 
 
-def cross_attend(attention: nn.Module, normed: Tensor, key: Tensor, value: Tensor, kernels: Kernels) -> Tensor:
+def cross_attend(attention: AceStepAttention, normed: Tensor, key: Tensor, value: Tensor, kernels: Kernels) -> Tensor:
     """Cross-attention of some rows [batch, rows, width] over projected keys and values, output projection included."""
     query = attention.norm_q(attention.to_q(normed).unflatten(-1, (-1, attention.head_dim)))
     return project_out(attention, kernels.full(query, key, value))
 
 
-def cross_keys(attention: nn.Module, condition: Tensor) -> tuple[Tensor, Tensor]:
+def cross_keys(attention: AceStepAttention, condition: Tensor) -> tuple[Tensor, Tensor]:
     """Keys and values [batch, tokens, kv_heads, head_dim] of a condition [batch, tokens, width]."""
     heads = (-1, attention.head_dim)
     key = attention.norm_k(attention.to_k(condition).unflatten(-1, heads))
     return key, attention.to_v(condition).unflatten(-1, heads)
 
 
-def project_out(attention: nn.Module, attended: Tensor) -> Tensor:
+def project_out(attention: AceStepAttention, attended: Tensor) -> Tensor:
     """The output projection of attended rows [batch, rows, heads, head_dim]."""
     return attention.to_out[0](attended.flatten(2, 3))  # type: ignore[no-any-return]
 
@@ -67,9 +67,9 @@ def project_out(attention: nn.Module, attended: Tensor) -> Tensor:
 class DenoiserBlock(nn.Module):
     """One DiT block over the library's weights; adds to `hidden` in place and returns it."""
 
-    def __init__(self, layer: nn.Module) -> None:
+    def __init__(self, layer: AceStepTransformerBlock) -> None:
         super().__init__()
-        self.layer = layer
+        self.layer: AceStepTransformerBlock = layer
 
     def forward(
         self, hidden: Tensor, condition: Tensor, timestep: Tensor, rotary: tuple[Tensor, Tensor], kernels: Kernels
@@ -99,9 +99,9 @@ class DenoiserBlock(nn.Module):
 class EncoderBlock(nn.Module):
     """One lyric, timbre or tokenizer encoder layer over the library's weights; adds to `hidden` in place."""
 
-    def __init__(self, layer: nn.Module) -> None:
+    def __init__(self, layer: AceStepEncoderLayer) -> None:
         super().__init__()
-        self.layer = layer
+        self.layer: AceStepEncoderLayer = layer
 
     def forward(self, hidden: Tensor, rotary: tuple[Tensor, Tensor], kernels: Kernels) -> Tensor:
         """`hidden` [batch, length, width]."""

@@ -1,10 +1,11 @@
 """The condition the DiT attends to: lyrics, timbre and text of one caption, packed in that order."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from acestep.models.attention import Kernels, rotary_table
 from acestep.models.blocks import EncoderBlock
+from acestep.models.libraries import AceStepConditionEncoder, AceStepLyricEncoder, AceStepTimbreEncoder
 
 TIMBRE_FRAMES = 750
 """Latent frames of timbre reference (30 s); silence stands in where there is none, as in training."""
@@ -18,7 +19,7 @@ class ConditionEncoder:
     library drops: it goes in front of the reference frames and is the position that is pooled.
     """
 
-    def __init__(self, encoder: nn.Module, kernels: Kernels, *, prepend_timbre_token: bool) -> None:
+    def __init__(self, encoder: AceStepConditionEncoder, kernels: Kernels, *, prepend_timbre_token: bool) -> None:
         self.encoder = encoder
         self.kernels = kernels
         self.prepend_timbre_token = prepend_timbre_token
@@ -39,10 +40,12 @@ class ConditionEncoder:
 
     def unguided(self) -> Tensor:
         """The learned empty condition [1, 1, width]; attending to copies of one token is attending to it."""
-        return self.encoder.null_condition_emb  # type: ignore[no-any-return]
+        token: Tensor = self.encoder.null_condition_emb
+        return token
 
-    def _run(self, stack: nn.Module, hidden: Tensor) -> Tensor:
+    def _run(self, stack: AceStepLyricEncoder | AceStepTimbreEncoder, hidden: Tensor) -> Tensor:
         rotary = rotary_table(hidden.shape[1], stack.head_dim, stack.rope_theta, hidden)
         for layer in stack.layers:
             hidden = EncoderBlock(layer)(hidden, rotary, self.kernels)
-        return stack.norm(hidden)  # type: ignore[no-any-return]
+        normed: Tensor = stack.norm(hidden)
+        return normed

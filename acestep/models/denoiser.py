@@ -8,17 +8,21 @@ from torch import Tensor, nn
 
 from acestep.models.attention import Kernels, rotary_table
 from acestep.models.blocks import CHUNK_ROWS, DenoiserBlock
+from acestep.models.libraries import AceStepTransformer1DModel
 
 
 class Denoiser:
     """Velocity prediction over the weights of an `AceStepTransformer1DModel`.
 
-    The timestep is a Python float shared by all songs, so its embedding is computed once and for one song. `use_block` has
-    block `index` on the device inside its context.
+    The timestep is a Python float shared by all songs, so its embedding is computed once and for one song.
+    `use_block` has the block of an index on the device inside its context.
     """
 
     def __init__(
-        self, transformer: nn.Module, kernels: Kernels, use_block: Callable[[int], AbstractContextManager[None]]
+        self,
+        transformer: AceStepTransformer1DModel,
+        kernels: Kernels,
+        use_block: Callable[[int], AbstractContextManager[None]],
     ) -> None:
         self.transformer = transformer
         self.kernels = kernels

@@ -36,11 +36,19 @@ def quiet_imports() -> Iterator[None]:
 
 with quiet_imports():
     from diffusers.models import AutoencoderOobleck
-    from diffusers.models.transformers.ace_step_transformer import AceStepTransformer1DModel
+    from diffusers.models.autoencoders.autoencoder_oobleck import OobleckDecoder, OobleckResidualUnit, Snake1d
+    from diffusers.models.transformers.ace_step_transformer import (
+        AceStepAttention,
+        AceStepTransformer1DModel,
+        AceStepTransformerBlock,
+    )
     from diffusers.pipelines.ace_step.modeling_ace_step import (
         AceStepAudioTokenDetokenizer,
         AceStepAudioTokenizer,
         AceStepConditionEncoder,
+        AceStepEncoderLayer,
+        AceStepLyricEncoder,
+        AceStepTimbreEncoder,
         _AceStepResidualFSQ,
     )
     from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
@@ -49,14 +57,22 @@ with quiet_imports():
 ResidualFSQ = _AceStepResidualFSQ
 
 __all__ = [
+    "AceStepAttention",
     "AceStepAudioTokenDetokenizer",
     "AceStepAudioTokenizer",
     "AceStepConditionEncoder",
+    "AceStepEncoderLayer",
+    "AceStepLyricEncoder",
+    "AceStepTimbreEncoder",
     "AceStepTransformer1DModel",
+    "AceStepTransformerBlock",
     "AutoencoderOobleck",
+    "OobleckDecoder",
+    "OobleckResidualUnit",
     "Qwen3Config",
     "Qwen3Model",
     "Qwen3RotaryEmbedding",
     "ResidualFSQ",
+    "Snake1d",
     "quiet_imports",
 ]

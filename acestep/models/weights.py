@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.weight_norm import WeightNorm
+from torch.overrides import TorchFunctionMode
 
 from acestep.models.libraries import Qwen3RotaryEmbedding, ResidualFSQ
 
@@ -21,9 +22,23 @@ RESIDUAL_GAIN = 0.1
 """Gain of the VAE's residual branches: fifteen of them in a row at gain 1 would overflow bfloat16 audio."""
 
 
+class _ShapesOnly(TorchFunctionMode):
+    """Skips what weight_norm computes from the tensors that it wraps: on `meta` that is most of the VAE's build time."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is torch.norm_except_dim:
+            v, _, dim = args
+            return v.new_empty([size if axis == dim else 1 for axis, size in enumerate(v.shape)])
+        if func is torch._weight_norm:  # noqa: SLF001 - the function that weight_norm itself calls
+            return torch.empty_like(args[0])
+        return func(*args, **(kwargs or {}))
+
+
 def bare(cls: type[M], *args: Any, **config: Any) -> M:
     """`cls` built without allocating: every tensor on `meta`, in eval mode, without gradients."""
-    with torch.device("meta"), warnings.catch_warnings():
+    with torch.device("meta"), _ShapesOnly(), warnings.catch_warnings():
         # The VAE uses the old weight_norm on purpose: its checkpoints are stored as weight_g and weight_v.
         warnings.filterwarnings("ignore", message=".*weight_norm.* is deprecated", category=FutureWarning)
         module = cls(*args, **config)

@@ -51,7 +51,9 @@ def _simulated(request: Request, knobs: Knobs) -> dict[str, int]:
     trace = Trace()
     tape, kernels = Tape(trace), CpuKernels()
     ledger = Ledger(tape, kernels)
-    device = SimulatedDevice(ledger, TraceBook(trace), dtype=torch.float32, grouped_attention=MeteredCpu.grouped_attention)
+    device = SimulatedDevice(
+        ledger, TraceBook(trace), dtype=torch.float32, grouped_attention=MeteredCpu.grouped_attention
+    )
     with kernels, ledger, Memo(ledger, tape).patched(REGIONS):
         Pipeline(components, knobs, device).generate(request, strict=True)
     return {usage.name: usage.peak_bytes - sum(usage.live_at_start.values()) for usage in stage_usage(trace)}

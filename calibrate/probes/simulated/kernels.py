@@ -102,7 +102,7 @@ class CpuKernels(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
     def convolution(self, source: Tensor, result: Tensor) -> int:  # noqa: ARG002 the protocol's arguments
-        """oneDNN keeps its scratch memory outside PyTorch's allocator."""
+        """Nothing: workspaces inside a convolution are not the program's tensors, and the meter leaves them out."""
         return 0
 
 

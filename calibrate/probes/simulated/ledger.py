@@ -44,11 +44,11 @@ class Sink(Protocol):
         ...
 
 
-class Ledger(TorchDispatchMode):
+class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leaves its modes untyped
     """Reports the storages of tensors on `device_type` to `sink`, and unseen workspaces as `workspaces` says."""
 
     def __init__(self, sink: Sink, workspaces: Workspaces, device_type: str = "meta") -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.owner = ""
         self._sink = sink
         self._workspaces = workspaces
@@ -128,9 +128,7 @@ class Ledger(TorchDispatchMode):
         if func is aten.copy_.default:
             return
         found = {
-            leaf.device.type
-            for leaf in tree_leaves((args, kwargs))
-            if isinstance(leaf, Tensor) and leaf.dim() > 0
+            leaf.device.type for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor) and leaf.dim() > 0
         }
         if len(found) > 1:
             raise RuntimeError(f"{func} mixes tensors on {' and '.join(sorted(found))}; move them with Device.upload")

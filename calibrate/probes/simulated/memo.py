@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
+from acestep.memory.tensors import slots
 from calibrate.probes.simulated.ledger import Ledger, Sink
 
 RESULT = -1
@@ -159,7 +160,7 @@ def _signature(module: nn.Module) -> tuple[Any, ...]:
     return tuple(
         (
             type(part),
-            tuple((name, type(p.data), tuple(p.shape), p.dtype) for name, p in part._parameters.items() if p is not None),
+            tuple((name, type(tensor.data), tuple(tensor.shape), tensor.dtype) for _, name, tensor in slots(part)),
             getattr(part, "sliding_window", None),
         )
         for part in module.modules()

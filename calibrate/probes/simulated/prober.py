@@ -8,7 +8,7 @@ import msgspec
 import torch
 
 from acestep.knobs import Knobs, Quantization, Variant
-from acestep.memory.tensors import map_storage
+from acestep.memory.tensors import map_storage, slots
 from acestep.memory.vae_decode import TileDecoder
 from acestep.models.blocks import DenoiserBlock, EncoderBlock
 from acestep.models.build import build
@@ -145,10 +145,8 @@ def rest_on_host(components: Components) -> None:
     """Give prepared meta weights host tensors that nothing ever writes, so that they take no memory."""
     for module in components.modules().values():
         for part in module.modules():
-            for table in (part._parameters, part._buffers):
-                for key, tensor in table.items():
-                    if tensor is not None:
-                        table[key] = map_storage(tensor, _unwritten)
+            for table, key, tensor in slots(part):
+                table[key] = map_storage(tensor, _unwritten)
 
 
 @cache

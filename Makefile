@@ -1,0 +1,37 @@
+# Tiny models on two cores: a second OpenMP thread makes them slower, at times hundreds of times.
+export OMP_NUM_THREADS := 1
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+
+.PHONY: install test lint types check tier-test bench clean
+
+install: $(VENV)/.installed
+
+# The editable install reads pyproject.toml; installing again is only needed when it changes.
+$(VENV)/.installed: pyproject.toml
+	python3 -m venv $(VENV)
+	$(PYTHON) -m pip install --quiet --upgrade "pip>=25.1"
+	$(PYTHON) -m pip install --quiet --editable . --group dev
+	touch $@
+
+test: install
+	$(PYTHON) -m pytest
+
+lint: install
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+
+types: install
+	$(PYTHON) -m mypy
+
+check: test lint types
+
+tier-test: install
+	$(PYTHON) profile_inference.py --mode tier-test --tier-boundary
+
+bench: install
+	$(PYTHON) -m pytest tests/benchmarks --benchmark-only
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
