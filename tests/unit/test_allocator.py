@@ -219,13 +219,13 @@ def test_negative_sizes_are_refused() -> None:
 def layout(*steps: int, swapped: bool = False) -> tuple[int, ...]:
     """The state after allocating MiB (positive) or freeing the block numbered -step - 1; owners in order, or not."""
     allocator = CachingAllocator()
-    blocks = []
-    for step in steps:
+    blocks = {}
+    for at, step in enumerate(steps):
         if step > 0:
-            blocks.append(allocator.malloc(step * MIB))
+            blocks[at] = allocator.malloc(step * MIB)
         else:
-            allocator.free(blocks[-step - 1])
-    live = [block for block in blocks if block.live]
+            allocator.free(blocks.pop(-step - 1))
+    live = list(blocks.values())
     return allocator.layout({block: at for at, block in enumerate(reversed(live) if swapped else live)})
 
 
