@@ -23,7 +23,7 @@ RESIDUAL_GAIN = 0.1
 
 
 class _ShapesOnly(TorchFunctionMode):
-    """Skips what weight_norm computes from the tensors that it wraps: on `meta` that is most of the VAE's build time."""
+    """Skips what weight_norm computes from the tensors it wraps: on `meta` that is most of the VAE's build time."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -70,7 +70,7 @@ def randomise(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     parts = dict(module.named_modules())
     for key, tensor in tensors.items():
         owner, _, name = key.rpartition(".")
-        _write(tensor, key, *_distribution(parts[owner], name, tensor))
+        _write(tensor, f"{type(module).__name__}.{key}", *_distribution(parts[owner], name, tensor))
 
 
 def _distribution(owner: nn.Module, name: str, tensor: Tensor) -> tuple[float, float]:
@@ -101,13 +101,13 @@ def _pool(device: torch.device) -> Tensor:
     return torch.randn(POOL, generator=torch.Generator().manual_seed(0)).to(device)
 
 
-def _write(tensor: Tensor, key: str, mean: float, deviation: float) -> None:
-    """Fill `tensor` with noise that depends on its key alone: cut from the pool, which is far faster than drawing."""
+def _write(tensor: Tensor, name: str, mean: float, deviation: float) -> None:
+    """Fill `tensor` with noise that depends on its name alone: cut from the pool, which is far faster than drawing."""
     if deviation == 0.0:
         tensor.fill_(mean)
         return
     flat, pool = tensor.view(-1), _pool(tensor.device)
-    done, start = 0, zlib.crc32(key.encode()) % POOL
+    done, start = 0, zlib.crc32(name.encode()) % POOL
     while done < flat.numel():
         count = min(flat.numel() - done, POOL - start)
         flat[done : done + count] = pool[start : start + count] * deviation
@@ -119,7 +119,8 @@ def _compute_constants(module: nn.Module, device: torch.device) -> None:
     if isinstance(module, Qwen3RotaryEmbedding):
         twin = Qwen3RotaryEmbedding(module.config)
     elif isinstance(module, ResidualFSQ):
-        twin = ResidualFSQ(dim=1, levels=module.levels, num_quantizers=module.num_quantizers)
+        with torch.random.fork_rng(devices=[]):  # the twin also draws weights, which nobody reads
+            twin = ResidualFSQ(dim=1, levels=module.levels, num_quantizers=module.num_quantizers)
     else:
         return
     for name, value in twin.named_buffers():
