@@ -71,7 +71,7 @@ class _Campaign:
                 headline = batch
         if longest > 0:
             for knobs in configs_of(chosen):
-                self._probe(knobs, Workload(batch=headline, duration_s=longest), cap_bytes)
+                self._probe(knobs, Workload(batch=headline, duration_s=float(longest)), cap_bytes)
 
     def _boundary(self, knobs: Knobs, cap_bytes: int, *, batch: int, at_most: int) -> int:
         """Certify the longest song of a batch, up to `at_most` seconds; returns its seconds, 0 for none."""
@@ -84,7 +84,7 @@ class _Campaign:
         trials = [high - 1, low]
         while low < high:
             middle = trials.pop(0) if trials else (low + high) // 2
-            index = self._probe(knobs, Workload(batch=batch, duration_s=grid[middle]), cap_bytes)
+            index = self._probe(knobs, Workload(batch=batch, duration_s=float(grid[middle])), cap_bytes)
             if self.probes[index].counts:
                 fits, low = index, middle + 1
             else:

@@ -96,7 +96,7 @@ def run(
     from calibrate.campaign import most_probes, run_campaign
     from calibrate.files import output_file, pretty_json
     from calibrate.policy import budget_bytes, load_policy
-    from calibrate.probers import prober_for
+    from calibrate.probers import introduction, prober_for, recorded_card
     from calibrate.record import measurement_of
 
     policy = load_policy()
@@ -106,9 +106,10 @@ def run(
     if output is None or dry_run:
         return
     prober = prober_for(device)
+    console.notify(introduction(prober, variant))
     with output_file(output) as write:
         findings = run_campaign(prober, policy, variant, sizes, console.notify)
-        write(pretty_json(measurement_of(prober, findings.probes, findings.certificates)))
+        write(pretty_json(measurement_of(recorded_card(prober), findings.probes, findings.certificates)))
     console.notify(f"{len(findings.probes)} probes written to {output}.")
 
 

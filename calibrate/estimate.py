@@ -8,7 +8,7 @@ from acestep.knobs import Knobs, Variant
 from acestep.plan import Overrides, resolve
 from acestep.request import DecodePath
 from acestep.tiers import TierTable
-from acestep.units import MIB, gib, mib
+from acestep.units import gib, mib
 from calibrate.knobs import described, eager
 from calibrate.probes.base import Prober
 from calibrate.screen import print_table
@@ -87,6 +87,14 @@ def estimate(prober: Prober, knobs: Knobs, workload: Workload, cap_bytes: int | 
     )
 
 
+def _largest(live: dict[str, int]) -> str:
+    """The three largest parts by name and the rest in one sum."""
+    parts = sorted(live.items(), key=lambda part: (-part[1], part[0]))
+    named = [f"{name} {mib(size)}" for name, size in parts[:3]]
+    rest = sum(size for _, size in parts[3:])
+    return ", ".join([*named, f"other {mib(rest)}"] if rest else named)
+
+
 def print_estimate(found: Estimate) -> None:
     """The estimate as a table on stdout, the parts that filled each stage's peak in the last column."""
     songs = f"{found.workload.batch} x {found.workload.duration_s:g} s"
@@ -103,11 +111,7 @@ def print_estimate(found: Estimate) -> None:
                 mib(stage.min_cap_bytes),
                 mib(stage.resident_bytes),
                 mib(stage.allowance_bytes),
-                ", ".join(
-                    f"{part} {mib(size)}"
-                    for part, size in sorted(stage.live_at_peak.items(), key=lambda item: (-item[1], item[0]))
-                    if size >= MIB
-                ),
+                _largest(stage.live_at_peak),
             )
             for stage in found.stages
         ],

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 import msgspec
 
-from acestep.knobs import Knobs, Offload, Variant
+from acestep.knobs import Backend, Knobs, Offload, Variant
 from calibrate.policy import Policy
 
 
@@ -25,6 +25,11 @@ def ladder(policy: Policy, variant: Variant) -> tuple[Knobs, ...]:
 def eager(knobs: Knobs) -> Knobs:
     """The same knobs as a simulated card runs them: it has no compiler."""
     return msgspec.structs.replace(knobs, compile=False)
+
+
+def without_idle_lm(knobs: Knobs) -> Knobs:
+    """The same knobs with what a run without a language model never looks at set to one value."""
+    return knobs if knobs.lm is not None else msgspec.structs.replace(knobs, backend=Backend.PT, lm_quantization=None)
 
 
 def configured(default: Knobs, config: Config) -> Knobs:

@@ -10,13 +10,12 @@ from typing import Annotated, Any, Protocol, Self
 
 import msgspec
 
-from acestep.errors import InvalidInputError, NotMeasuredError
-from acestep.hardware import SIMULATED_CAPABILITY
+from acestep.errors import InvalidInputError
 from acestep.knobs import Knobs
 from acestep.request import DecodePath
 from acestep.strict_json import load_strict, read_json
 from calibrate.files import digest
-from calibrate.probes.base import Prober, ProbeResult
+from calibrate.probes.base import ProbeResult
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
 
@@ -192,8 +191,9 @@ class Measurement(_Data, frozen=True):
             self._check(number, certificate)
 
     def sealed(self) -> Self:
-        """The same measurement with the digest of its content."""
-        return msgspec.structs.replace(self, digest=content_digest(self))
+        """The same measurement as a reader will see it, checked, with the digest of its content."""
+        as_read = msgspec.convert(msgspec.to_builtins(self), type(self))
+        return msgspec.structs.replace(as_read, digest=content_digest(as_read))
 
     def longest(self, certificate: Certificate) -> int:
         """Seconds of the longest song a certificate proves, 0 when it proves none."""
@@ -222,19 +222,14 @@ class Measurement(_Data, frozen=True):
 
 
 def measurement_of(
-    prober: Prober, probes: tuple[RecordedProbe, ...], certificates: tuple[Certificate, ...]
+    card: RecordedCard, probes: tuple[RecordedProbe, ...], certificates: tuple[Certificate, ...]
 ) -> Measurement:
-    """The measurement file of a campaign run here by `prober`."""
-    if prober.device != CardKind.SIMULATED:
-        raise NotMeasuredError("records of a real card cannot be written yet; use `--device simulated`")
-    major, minor = SIMULATED_CAPABILITY
+    """The measurement file of a campaign that was run here on `card`."""
     return Measurement(
         schema_version=SCHEMA_VERSION,
-        card=RecordedCard(
-            kind=CardKind.SIMULATED, name="simulated card", compute_capability=f"{major}.{minor}", total_bytes=0
-        ),
+        card=card,
         environment=Environment.current(),
-        cap_method=CapMethod.MODEL,
+        cap_method=CapMethod.MODEL if card.kind is CardKind.SIMULATED else CapMethod.FRACTION,
         code_version=code_version(),
         probes=probes,
         certificates=certificates,

@@ -5,25 +5,32 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from acestep.console import notify
+import click
 
-PLAIN_WIDTH = 240
-"""Columns of output that goes to a file or a pipe, where nothing may be folded or cut."""
+from acestep.console import notify
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table on stdout: fitted to a terminal, one unfolded line per row anywhere else."""
+    if not sys.stdout.isatty():
+        click.echo("\n".join([title, *_aligned([columns, *rows])]) + "\n")
+        return
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD if console.is_terminal else None)
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*row)
-    console.print(table)
+    Console(highlight=False, markup=False).print(table)
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
 @contextmanager
@@ -52,7 +59,7 @@ def _bar(total: int) -> Iterator[Callable[[str], None]]:
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
     )
     with Progress(*columns, console=Console(stderr=True, markup=False)) as bar:
         task = bar.add_task("probing", total=total)

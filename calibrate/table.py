@@ -74,7 +74,7 @@ class _Row(msgspec.Struct, frozen=True, kw_only=True):
         if batch == 0:
             return False
         knobs = configured(self.knobs, config)
-        limits = Workload(batch=batch, duration_s=self.frontier.longest(1, lm=False))
+        limits = Workload(batch=batch, duration_s=float(self.frontier.longest(1, lm=False)))
         asked = [p for p in self.record.probes if (p.knobs, p.workload, p.cap_bytes) == (knobs, limits, self.cap_bytes)]
         if not asked:
             raise _uncovered(self.decided, self.knobs.variant)

@@ -7,6 +7,7 @@ import click
 
 from acestep import console
 from acestep.errors import Exit, UsageError
+from acestep.knobs import Variant
 from acestep.options import SIZE_GIB
 from calibrate.options import Several, SpreadingCommand
 
@@ -43,7 +44,7 @@ def cli(
     from acestep.tiers import load_tiers
     from calibrate.files import output_file, pretty_json
     from calibrate.policy import load_policy
-    from calibrate.probers import has_cuda_card, prober_for
+    from calibrate.probers import has_cuda_card, introduction, prober_for
     from calibrate.profiling.example import LONGEST_PROMPT
     from calibrate.profiling.tier_report import print_tier_test
     from calibrate.profiling.tier_test import Options, most_probes, tier_test, trials
@@ -58,10 +59,12 @@ def cli(
     )
     device = "cuda" if has_cuda_card() else "simulated"
     tried = trials(load_tiers(), policy, tiers or policy.certified_sizes_gib, device, options)
+    prober = prober_for(device)
     if device == "simulated":
-        console.notify("No CUDA card was found: the card is simulated (compute capability 8.6), nothing is timed.")
+        console.notify("No CUDA card was found here.")
+    console.notify(introduction(prober, Variant.TURBO))
     with output_file(benchmark_output) as write, progress(most_probes(tried, options)) as advance:
-        found = tier_test(tried, prober_for(device), options, advance)
+        found = tier_test(tried, prober, options, advance)
         write(pretty_json(found))
     print_tier_test(found, tried, with_lm=tier_with_lm)
     return Exit.REGRESSED if found.failed else Exit.OK

@@ -17,7 +17,20 @@ def print_tier_test(found: TierTest, tried: Sequence[Trial], *, with_lm: bool) -
     stages = list(dict.fromkeys(stage.name for row in found.results for stage in row.stages))
     print_table(
         f"Tiers at their own limits, {found.device} card; peaks are allocated bytes",
-        ("VRAM", "tier", "config", "offload", "INT8", "LM", "compile", "songs", "verdict", *stages, "peak", "reserved"),
+        (
+            "VRAM",
+            "tier",
+            "config",
+            "offload",
+            "quantization",
+            "LM",
+            "compile",
+            "songs",
+            "verdict",
+            *stages,
+            "peak",
+            "reserved",
+        ),
         [_cells(row, stages, lm_cells[row.vram_gib]) for row in found.results],
     )
     if found.boundaries is not None:
@@ -68,8 +81,8 @@ def _cells(row: Row, stages: Sequence[str], lm: str) -> tuple[str, ...]:
         f"{row.batch} x {row.duration_s} s",
         row.verdict,
         *(peaks.get(stage, "-") for stage in stages),
-        gib(row.peak_allocated_bytes),
-        gib(row.peak_reserved_bytes),
+        gib(row.peak_allocated_bytes) if row.stages else "-",
+        gib(row.peak_reserved_bytes) if row.stages else "-",
     )
 
 

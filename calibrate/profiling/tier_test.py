@@ -13,7 +13,7 @@ from acestep.plan import Plan, resolve
 from acestep.tiers import BATCHES, TierTable
 from acestep.units import gib_to_bytes
 from calibrate.campaign import describe_probe
-from calibrate.knobs import Config, configs_of, eager, first_from_which_all_fit
+from calibrate.knobs import Config, configs_of, eager, first_from_which_all_fit, without_idle_lm
 from calibrate.policy import Policy, budget_bytes
 from calibrate.probes.base import Prober, ProbeResult
 from calibrate.profiling.document import (
@@ -68,9 +68,14 @@ def trials(table: TierTable, policy: Policy, sizes_gib: Sequence[float], device:
 
 
 def most_probes(tried: Sequence[Trial], options: Options) -> int:
-    """The most probes `tier_test` can take."""
-    batches = len(BATCHES) if options.batch_boundary else 0
-    return sum(len(trial.configs) + batches for trial in tried if trial.workload is not None)
+    """The most probes `tier_test` can take, each counted once."""
+    batches = BATCHES if options.batch_boundary else ()
+    asked = set()
+    for trial in tried:
+        if trial.workload is not None:
+            asked |= {(knobs, trial.workload, trial.cap_bytes) for knobs in trial.configs}
+            asked |= {(trial.knobs, _with_batch(trial.workload, batch), trial.cap_bytes) for batch in batches}
+    return len(asked)
 
 
 def tier_test(tried: Sequence[Trial], prober: Prober, options: Options, progress: Callable[[str], None]) -> TierTest:
@@ -91,7 +96,7 @@ def tier_test(tried: Sequence[Trial], prober: Prober, options: Options, progress
 def _trial(table: TierTable, policy: Policy, nameplate: float, device: str, options: Options) -> Trial:
     card = simulated_card(nameplate)
     plan = resolve(card, table)
-    knobs = plan.knobs
+    knobs = without_idle_lm(plan.knobs)
     if device == CardKind.SIMULATED or (options.skip_compile and plan.quantization is None):
         knobs = eager(knobs)
     configs = configs_of(knobs)
@@ -104,7 +109,7 @@ def _trial(table: TierTable, policy: Policy, nameplate: float, device: str, opti
         missing=missing_warnings(card, table, plan),
         configs=configs if options.boundary else {knobs: (Config.DEFAULT,)},
         workload=Workload(
-            batch=batch, duration_s=duration_s, text_tokens=prompt.text_tokens, lyric_tokens=prompt.lyric_tokens
+            batch=batch, duration_s=float(duration_s), text_tokens=prompt.text_tokens, lyric_tokens=prompt.lyric_tokens
         )
         if batch
         else None,
@@ -138,7 +143,7 @@ def _rows(trial: Trial, ask: Ask, *, timed: bool) -> Iterator[Row]:
             config=configs[0],
             configs=configs,
             lm=None,
-            backend=knobs.backend,
+            backend=trial.plan.backend,
             attention=knobs.attention,
             compiled=knobs.compile,
             offload=knobs.offload,
@@ -186,12 +191,16 @@ def _boundary(tried: Sequence[Trial], rows: Sequence[Row], config: Config) -> Sw
     )
 
 
+def _with_batch(workload: Workload, batch: int) -> Workload:
+    return msgspec.structs.replace(workload, batch=batch)
+
+
 def _batch_boundary(trial: Trial, ask: Ask) -> BatchBoundary:
     """Batches one after another at the tier's longest song, up to the first that does not fit."""
     largest = 0
     if trial.workload is not None:
         for batch in BATCHES:
-            workload = msgspec.structs.replace(trial.workload, batch=batch)
+            workload = _with_batch(trial.workload, batch)
             if not keeps_promise(ask(trial.knobs, workload, trial.cap_bytes), batch):
                 break
             largest = batch
