@@ -2,6 +2,7 @@
 
 import copy
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -10,8 +11,10 @@ from diffusers import AceStepPipeline, FlowMatchEulerDiscreteScheduler
 
 from acestep.devices.cpu import CpuDevice
 from acestep.knobs import Knobs, Variant
+from acestep.models.attention import Kernels
 from acestep.models.build import build
 from acestep.models.components import Components
+from acestep.models.denoiser import Denoiser
 from acestep.models.sampler import noise, steps_for
 from acestep.pipeline import Pipeline, prepare
 from acestep.request import Request
@@ -62,9 +65,18 @@ def _library_audio(components: Components, request: Request) -> np.ndarray:
     return audio.numpy()
 
 
-@pytest.mark.parametrize("variant", [Variant.TURBO, Variant.BASE])
-@pytest.mark.parametrize("batch", [1, 3])
-@pytest.mark.parametrize("duration_s", [4.0, 6.04, 13.4])
+# Even and odd lengths, alone and in a batch, guided and not; 11 s is past the sliding window and past one tile.
+@pytest.mark.parametrize(
+    ("variant", "batch", "duration_s"),
+    [
+        (Variant.TURBO, 1, 2.0),
+        (Variant.TURBO, 1, 11.04),
+        (Variant.TURBO, 3, 2.04),
+        (Variant.BASE, 1, 1.64),
+        (Variant.BASE, 1, 11.0),
+        (Variant.BASE, 3, 2.0),
+    ],
+)
 def test_the_waveform_is_the_library_s(variant: Variant, batch: int, duration_s: float) -> None:
     components = build("tiny", variant, dtype=torch.float32)
     request = Request(
@@ -90,3 +102,28 @@ def test_the_waveform_is_the_library_s(variant: Variant, batch: int, duration_s:
         assert song.audio.shape == (2, request.samples)
         scale = max(1.0, float(np.abs(reference).max()))
         assert np.abs(song.audio - reference[:, : request.samples]).max() <= TOLERANCE * scale
+
+
+@pytest.mark.parametrize("variant", [Variant.TURBO, Variant.XL_BASE])
+@pytest.mark.parametrize(("batch", "frames"), [(1, 3_001), (3, 700), (8, 259)])
+@torch.no_grad()
+def test_the_velocity_is_the_library_s_and_no_song_sees_another(variant: Variant, batch: int, frames: int) -> None:
+    components = build("tiny", variant, dtype=torch.float32)
+    transformer = components.transformer
+    draw = torch.Generator().manual_seed(frames)
+    latents, context = (torch.randn(n, frames, width, generator=draw) for n, width in ((batch, 64), (1, 128)))
+    condition = torch.randn(1, 77, transformer.condition_embedder.in_features, generator=draw)
+    at = torch.full((batch,), 0.7)
+    library = transformer(
+        hidden_states=latents,
+        timestep=at,
+        timestep_r=at,
+        encoder_hidden_states=condition.expand(batch, -1, -1),
+        context_latents=context.expand(batch, -1, -1),
+        return_dict=False,
+    )[0]
+    denoiser = Denoiser(transformer, Kernels(grouped=True), lambda _: nullcontext())
+    ours = denoiser.velocity(latents, context, condition, 0.7)
+    assert torch.allclose(ours, library, atol=TOLERANCE)
+    for song in range(batch):
+        assert torch.equal(denoiser.velocity(latents[song : song + 1], context, condition, 0.7)[0], ours[song])

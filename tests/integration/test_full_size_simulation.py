@@ -1,0 +1,91 @@
+"""The full-size model, simulated on every tier: what must hold between any two probes, whatever the numbers are."""
+
+import pytest
+
+from acestep.hardware import nameplate_gib, simulated_card
+from acestep.knobs import Knobs, Offload, Quantization, Variant
+from acestep.plan import resolve
+from acestep.tiers import load_tiers
+from acestep.units import MIB, gib_to_bytes
+from calibrate.policy import budget_bytes, load_policy
+from calibrate.probes.simulated.prober import SimulatedProber
+from calibrate.verdict import Verdict
+from calibrate.workload import Workload
+
+SLACK = 20 * MIB
+"""One large segment: two runs may differ by how their blocks fall into segments."""
+
+SHORT = Workload(batch=1, duration_s=60)
+LONG = Workload(batch=1, duration_s=600)
+BATCH = Workload(batch=4, duration_s=60)
+INT8 = Quantization.INT8
+
+
+@pytest.fixture(scope="module")
+def prober() -> SimulatedProber:
+    return SimulatedProber()
+
+
+def _needs(prober: SimulatedProber, knobs: Knobs, workload: Workload) -> dict[str, int]:
+    return prober.smallest_caps(knobs, workload)
+
+
+@pytest.mark.parametrize("offload", list(Offload))
+@pytest.mark.parametrize("quantization", [None, INT8])
+def test_more_songs_and_longer_ones_never_need_less(
+    prober: SimulatedProber, offload: Offload, quantization: Quantization | None
+) -> None:
+    knobs = Knobs(offload=offload, quantization=quantization)
+    little = _needs(prober, knobs, SHORT)
+    for workload in (LONG, BATCH):
+        much = _needs(prober, knobs, workload)
+        assert all(much[stage] >= little[stage] - SLACK for stage in little)
+        assert much["denoise"] > little["denoise"]
+
+
+@pytest.mark.parametrize("workload", [SHORT, LONG, BATCH])
+def test_int8_never_needs_more_and_each_offload_mode_no_more_than_the_one_before(
+    prober: SimulatedProber, workload: Workload
+) -> None:
+    for quantization in (None, INT8):
+        caps = [_needs(prober, Knobs(offload=o, quantization=quantization), workload)["total"] for o in Offload]
+        assert all(later <= earlier + SLACK for earlier, later in zip(caps, caps[1:], strict=False)), caps
+        assert caps[2] < caps[1] < caps[0], "the offload that people have always had frees something"
+    for offload in Offload:
+        plain, int8 = (_needs(prober, Knobs(offload=offload, quantization=q), workload) for q in (None, INT8))
+        assert int8["total"] <= plain["total"] + SLACK
+        assert int8["denoise"] < plain["denoise"]
+
+
+def test_a_verdict_is_the_smallest_cap_s_word(prober: SimulatedProber) -> None:
+    knobs = Knobs(offload=Offload.CPU_DIT)
+    needed = _needs(prober, knobs, LONG)["total"]
+    assert prober.probe(knobs, LONG, needed).verdict is Verdict.FITS
+    assert prober.probe(knobs, LONG, needed - 2 * MIB).verdict is Verdict.OOM
+    assert prober.probe(knobs, LONG, 2 * needed).verdict is Verdict.FITS
+    peak = prober.probe(knobs, LONG, needed).peak_allocated_bytes
+    assert prober.probe(knobs, LONG, peak - 2 * MIB).verdict is Verdict.OOM
+
+
+@pytest.mark.parametrize("stage", ["encode", "denoise", "decode"])
+def test_peaks_are_made_of_named_parts(prober: SimulatedProber, stage: str) -> None:
+    result = prober.probe(Knobs(offload=Offload.CPU), SHORT, 1 << 40)
+    probed = next(s for s in result.stages if s.name == stage)
+    assert sum(probed.live_at_peak.values()) == probed.peak_allocated_bytes
+    assert 0 < probed.resident_bytes < probed.peak_allocated_bytes
+    assert probed.live_at_peak["transformer"] > 2_900 * MIB, "the transformer stays under this offload mode"
+
+
+def test_every_tier_runs_what_it_promises_at_its_budget(prober: SimulatedProber) -> None:
+    table, policy = load_tiers(), load_policy()
+    for tier in table.variants[Variant.TURBO].tiers:
+        budget = budget_bytes(tier.certified_gib, policy)
+        plan = resolve(simulated_card(tier.certified_gib), table)
+        assert plan.tier == tier.id
+        assert nameplate_gib(gib_to_bytes(tier.certified_gib)) == tier.certified_gib
+        knobs = Knobs(offload=plan.offload, quantization=plan.quantization)
+        workload = Workload(batch=plan.max_batch.without_lm, duration_s=plan.max_duration_s.without_lm)
+        result = prober.probe(knobs, workload, budget)
+        assert result.verdict is Verdict.FITS, tier.id
+        assert result.songs_per_pass == workload.batch
+        assert result.peak_allocated_bytes <= result.peak_reserved_bytes <= budget

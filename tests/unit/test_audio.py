@@ -1,0 +1,90 @@
+"""Songs are written whole, at -1 dBFS, and never over another song."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from acestep import audio
+from acestep.errors import RunFailedError
+
+RATE = 48_000
+
+
+def _tone(peak: float) -> np.ndarray:
+    return (peak * np.sin(np.linspace(0, 300, 2 * RATE, dtype=np.float32))).reshape(2, RATE)
+
+
+@pytest.mark.parametrize("peak", [0.01, 1.0, 37.0])
+def test_the_peak_is_one_decibel_below_full_scale(peak: float) -> None:
+    normalised = audio.normalise(_tone(peak))
+    assert audio.peak_dbfs(normalised) == pytest.approx(-1.0, abs=1e-3)
+    assert normalised.dtype == np.float32
+
+
+def test_silence_stays_silent() -> None:
+    silence = np.zeros((2, RATE), dtype=np.float32)
+    assert not audio.normalise(silence).any()
+    assert audio.peak_dbfs(silence) == -120
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_overflow_is_an_error_with_advice_not_a_file(bad: float) -> None:
+    samples = _tone(1.0)
+    samples[0, 5] = bad
+    with pytest.raises(RunFailedError, match="overflowed"):
+        audio.normalise(samples)
+
+
+@pytest.mark.parametrize("suffix", ["flac", "wav", "mp3"])
+def test_a_written_song_reads_back(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"song.{suffix}"
+    audio.write(path, audio.normalise(_tone(1.0)), RATE)
+    samples, rate = soundfile.read(path)
+    assert rate == RATE
+    assert samples.shape[1] == 2
+    if suffix != "mp3":
+        assert samples.shape[0] == RATE
+        assert 20 * np.log10(np.abs(samples).max()) == pytest.approx(-1.0, abs=0.01)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name], "nothing half-written is left"
+
+
+def test_a_write_that_fails_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(file: Path, *_: object, **__: object) -> None:
+        Path(file).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(soundfile, "write", full)
+    with pytest.raises(RunFailedError, match="disk full"):
+        audio.write(tmp_path / "song.flac", _tone(1.0), RATE)
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_song_is_overwritten(tmp_path: Path) -> None:
+    names = []
+    for _ in range(3):
+        path = audio.free_path(tmp_path, "slow-piano-7", "flac")
+        path.touch()
+        names.append(path.name)
+    assert names == ["slow-piano-7.flac", "slow-piano-7-2.flac", "slow-piano-7-3.flac"]
+
+
+@pytest.mark.parametrize(
+    ("caption", "expected"),
+    [
+        ("slow piano", "slow-piano-7"),
+        ("느린 피아노, 비", "느린-피아노-비-7"),
+        ("../../etc/passwd", "etc-passwd-7"),
+        ("", "song-7"),
+        ("x" * 300, "x" * 40 + "-7"),
+    ],
+)
+def test_file_names_come_from_captions_and_stay_in_their_folder(caption: str, expected: str) -> None:
+    assert audio.stem(caption, 7) == expected
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RunFailedError, match="--out"):
+        audio.open_folder(tmp_path / "file")
