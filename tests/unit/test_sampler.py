@@ -40,7 +40,12 @@ def test_noise_belongs_to_a_seed_alone() -> None:
     [
         Request(caption="slow piano", duration_s=33.6),
         Request(
-            caption="a\nb # Caption", lyrics="[verse] 안녕", bpm=90, keyscale="F# minor", timesignature="3", language="ko"
+            caption="a\nb # Caption",
+            lyrics="[verse] 안녕",
+            bpm=90,
+            keyscale="F# minor",
+            timesignature="3",
+            language="ko",
         ),
     ],
 )
