@@ -113,7 +113,7 @@ def test_an_empty_trace_holds_nothing() -> None:
     assert (stages(trace), stage_usage(trace), peak_bytes(trace)) == ((), (), 0)
     trace.begin_stage("encode")
     trace.end_stage()
-    [usage] = stage_usage(trace)
+    [usage] = stage_usage(stage_trace(trace, "encode"))
     assert (usage.peak_bytes, usage.live_at_peak) == (0, {})
 
 

@@ -22,7 +22,7 @@ MIN_PERIOD: Final = 1024
 allocator costs about as much as replaying this many."""
 
 MIN_TURNS: Final = 4
-"""Fewer cannot save anything: two turns at the least are replayed before a state can recur."""
+"""Fewer save next to nothing: at least one turn is played before a state can come back, mostly two."""
 
 
 class Loop(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,7 +8,6 @@ up to 1 MiB that it does not split off a large block comes with it. So the peaks
 from array import array
 from collections.abc import Collection
 from heapq import heappop, heappush
-from operator import itemgetter
 from typing import Final, NamedTuple
 
 import msgspec
@@ -182,23 +181,24 @@ def stage_trace(trace: Trace, name: str) -> Trace:
     stage = next((s for s in stages(trace) if s.name == name), None)
     if stage is None:
         raise KeyError(f"no stage {name!r} in a trace of {', '.join(trace.stage_names) or 'no stages'}")
-    alone = Trace()
-    held: dict[int, int] = {}
-    for event in range(stage.start):
-        if trace.sizes[event] >= 0:
-            held[trace.slots[event]] = event
-        elif trace.sizes[event] == FREE:
-            del held[trace.slots[event]]
-    ids: dict[int, int] = {}
-    for slot, event in sorted(held.items(), key=itemgetter(1)):
-        ids[slot] = alone.alloc(trace.sizes[event], trace.owner_names[trace.owners[event]])
-    alone.begin_stage(name)
-    for event in range(stage.start + 1, stage.stop):
-        size, slot = trace.sizes[event], trace.slots[event]
+    until = slice(stage.stop)
+    events = list(zip(trace.sizes[until], trace.slots[until], trace.owners[until], strict=True))
+    names = trace.owner_names
+    held: dict[int, tuple[int, str]] = {}
+    for size, slot, owner in events[: stage.start]:
         if size >= 0:
-            ids[slot] = alone.alloc(size, trace.owner_names[trace.owners[event]])
+            held[slot] = (size, names[owner])
         elif size == FREE:
-            alone.free(ids[slot])
+            del held[slot]
+    alone = Trace()
+    # A dict keeps the order of insertion, and a slot leaves it when it is freed: so this is the order of allocation.
+    ids = {slot: alone.alloc(size, owner) for slot, (size, owner) in held.items()}
+    alone.begin_stage(name)
+    for size, slot, owner in events[stage.start + 1 :]:
+        if size >= 0:
+            ids[slot] = alone.alloc(size, names[owner])
+        elif size == FREE:
+            alone.free(ids.pop(slot))
         else:
             alone.empty_cache()
     alone.end_stage()
