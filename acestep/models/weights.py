@@ -110,7 +110,7 @@ def _write(tensor: Tensor, name: str, mean: float, deviation: float) -> None:
     done, start = 0, zlib.crc32(name.encode()) % POOL
     while done < flat.numel():
         count = min(flat.numel() - done, POOL - start)
-        flat[done : done + count] = pool[start : start + count] * deviation
+        torch.mul(pool[start : start + count], deviation, out=flat[done : done + count])
         done, start = done + count, 0
 
 
