@@ -14,6 +14,7 @@ from acestep.knobs import Variant
 from acestep.models.build import build
 from acestep.models.components import Components
 from acestep.models.load import load
+from acestep.models.locate import variant_at
 from tests.checkpoints import original_tensors, tensors_of, write_diffusers, write_original, write_weights
 
 NAMES = {
@@ -68,6 +69,17 @@ def test_an_original_checkpoint_loads_to_the_tensors_it_was_made_from(tiny, vari
     assert (loaded.variant, loaded.is_noise) == (variant, "")
     parts = (loaded.transformer, loaded.condition_encoder, loaded.vae, loaded.text_encoder, loaded.audio_tokenizer)
     assert not any(part.training or any(p.requires_grad for p in part.parameters()) for part in parts)
+
+
+@pytest.mark.parametrize("variant", NAMES)
+@pytest.mark.parametrize("write", [lambda c, root: write_original(c, root, "finetune"), write_diffusers])
+def test_the_variant_of_a_folder_is_known_before_its_weights_are_read(tiny, variant, write, tmp_path):
+    folder = write(tiny[variant], tmp_path / "model")
+    for weights in folder.rglob("*.safetensors"):
+        weights.unlink()
+
+    assert variant_at(str(folder), tmp_path) is variant
+    assert variant_at(variant.value, tmp_path / "empty") is variant
 
 
 @pytest.mark.parametrize("variant", NAMES)
