@@ -27,9 +27,9 @@ def eager(knobs: Knobs) -> Knobs:
     return msgspec.structs.replace(knobs, compile=False)
 
 
-def without_idle_lm(knobs: Knobs) -> Knobs:
-    """The same knobs with what a run without a language model never looks at set to one value."""
-    return knobs if knobs.lm is not None else msgspec.structs.replace(knobs, backend=Backend.PT, lm_quantization=None)
+def without_lm(knobs: Knobs) -> Knobs:
+    """The same knobs for a run that does not think; what only a language model looks at has one value."""
+    return msgspec.structs.replace(knobs, lm=None, lm_quantization=None, backend=Backend.PT)
 
 
 def configured(default: Knobs, config: Config) -> Knobs:

@@ -34,7 +34,8 @@ _FOUND = ("max_duration_s", "max_batch", "offload", "quantization", "frontier")
 def build_table(records: Sequence[Measurement], policy: Policy) -> TierTable:
     """The table of every variant that the records cover; `NotMeasuredError` names a tier that none of them covers.
 
-    A measured record beats a simulated one; among equals the one that promises less decides.
+    A measured record beats a simulated one; among equals the card that needs the most frugal knobs decides, then the
+    one that promises least.
     """
     covered = [v for v in Variant if any(c.knobs.variant is v for r in records for c in r.certificates)]
     if Variant.TURBO not in covered:
@@ -59,14 +60,15 @@ class _Row(msgspec.Struct, frozen=True, kw_only=True):
     record: Measurement
     decided: TierPolicy
     cap_bytes: int
+    rung: int
     knobs: Knobs
     frontier: Frontier
 
     @property
-    def rank(self) -> tuple[bool, tuple[int, ...], str]:
-        """Sorts the row that decides first: measured before simulated, then the smaller promise."""
+    def rank(self) -> tuple[bool, int, tuple[int, ...], str]:
+        """Sorts the row that decides first: measured, then the most frugal knobs, then the smallest promise."""
         promise = tuple(self.frontier.without_lm[str(batch)] for batch in BATCHES)
-        return self.record.card.kind is CardKind.SIMULATED, promise, self.record.digest
+        return self.record.card.kind is CardKind.SIMULATED, -self.rung, promise, self.record.digest
 
     def fits(self, config: Config) -> bool:
         """Whether a config carries the tier's own limits."""
@@ -97,6 +99,7 @@ def _prove(record: Measurement, decided: TierPolicy, policy: Policy, variant: Va
         record=record,
         decided=decided,
         cap_bytes=cap_bytes,
+        rung=list(reach).index(chosen),
         knobs=chosen,
         frontier=Frontier(
             with_lm={str(batch): 0 for batch in BATCHES},

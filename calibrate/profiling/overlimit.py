@@ -9,12 +9,15 @@ from acestep.tiers import TierTable
 
 
 def missing_warnings(card: Card, table: TierTable, plan: Plan) -> tuple[str, ...]:
-    """A sentence for each request above the plan's limits that was let through without a word."""
+    """A sentence for each request above the plan's limits that was let through without a word.
+
+    A plan without any limit has none to pass; that it promises nothing is said elsewhere.
+    """
     missing = []
     longest, most = plan.max_duration_s.without_lm, plan.max_batch.without_lm
-    if _passes_unnoticed(plan, duration_s=longest + 1, batch=1):
+    if longest and _passes_unnoticed(plan, duration_s=longest + 1, batch=1):
         missing.append(f"A song of {longest + 1} s, one second over the limit, was let through without a warning.")
-    if _passes_unnoticed(plan, duration_s=longest, batch=most + 1):
+    if longest and _passes_unnoticed(plan, duration_s=longest, batch=most + 1):
         missing.append(f"A batch of {most + 1}, one song over the limit, was let through without a warning.")
     if Backend.VLLM not in plan.backends_allowed:
         answer = planning.resolve(card, table, Overrides(variant=plan.variant, backend=Backend.VLLM))

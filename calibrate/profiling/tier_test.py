@@ -13,7 +13,7 @@ from acestep.plan import Plan, resolve
 from acestep.tiers import BATCHES, TierTable
 from acestep.units import gib_to_bytes
 from calibrate.campaign import describe_probe
-from calibrate.knobs import Config, configs_of, eager, first_from_which_all_fit, without_idle_lm
+from calibrate.knobs import Config, configs_of, eager, first_from_which_all_fit, without_lm
 from calibrate.policy import Policy, budget_bytes
 from calibrate.probes.base import Prober, ProbeResult
 from calibrate.profiling.document import (
@@ -96,7 +96,7 @@ def tier_test(tried: Sequence[Trial], prober: Prober, options: Options, progress
 def _trial(table: TierTable, policy: Policy, nameplate: float, device: str, options: Options) -> Trial:
     card = simulated_card(nameplate)
     plan = resolve(card, table)
-    knobs = without_idle_lm(plan.knobs)
+    knobs = without_lm(plan.knobs)
     if device == CardKind.SIMULATED or (options.skip_compile and plan.quantization is None):
         knobs = eager(knobs)
     configs = configs_of(knobs)

@@ -1,0 +1,121 @@
+"""Probers without a pipeline: one that computes, one that reads from a script; both refuse what no card could do."""
+
+from collections.abc import Iterable, Iterator
+
+from acestep.knobs import Knobs, Offload, Quantization, Variant
+from acestep.request import MAX_BATCH, MAX_DURATION_S, DecodePath
+from acestep.units import MIB
+from calibrate.campaign import run_campaign
+from calibrate.policy import Policy, load_policy
+from calibrate.probes.base import ProbedStage, Prober, ProbeResult
+from calibrate.record import CardKind, Measurement, RecordedCard, measurement_of
+from calibrate.verdict import Verdict
+from calibrate.workload import Workload
+
+RESIDENT = {Offload.NONE: 6000 * MIB, Offload.CPU: 4200 * MIB, Offload.CPU_DIT: 3000 * MIB}
+INT8_SAVES = 1500 * MIB
+BYTES_PER_SECOND = MIB // 2
+
+
+def require_possible(knobs: Knobs, workload: Workload, cap_bytes: int) -> None:
+    """Raise `AssertionError` for a probe that no prober could be asked for."""
+    assert cap_bytes > 0, f"a cap must be positive, got {cap_bytes}"
+    assert workload.batch <= MAX_BATCH, f"no request has a batch of {workload.batch}"
+    assert workload.duration_s <= MAX_DURATION_S, f"no request is {workload.duration_s} s long"
+    assert workload.with_lm == (knobs.lm is not None), "a workload thinks exactly where the knobs name a model"
+    assert knobs.lm is None, f"no language model can be probed yet, asked for {knobs.lm}"
+    assert workload.steps == 2, f"probes run two steps, got {workload.steps}"
+
+
+class AnalyticProber:
+    """A card whose memory is a formula: what stays resident, and half a MiB for each second of each song.
+
+    `asked` lists every probe in order, so that a test can count them.
+    """
+
+    device = "simulated"
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Knobs, Workload, int]] = []
+
+    def need(self, knobs: Knobs, workload: Workload) -> int:
+        """The bytes a run takes."""
+        saved = INT8_SAVES if knobs.quantization is Quantization.INT8 else 0
+        return RESIDENT[knobs.offload] - saved + int(workload.batch * workload.duration_s) * BYTES_PER_SECOND
+
+    def probe(self, knobs: Knobs, workload: Workload, cap_bytes: int) -> ProbeResult:
+        require_possible(knobs, workload, cap_bytes)
+        assert not knobs.compile, "a simulated card compiles nothing"
+        self.asked.append((knobs, workload, cap_bytes))
+        peak = self.need(knobs, workload)
+        verdict = Verdict.FITS if peak <= cap_bytes else Verdict.OOM
+        return result(verdict, workload, cap_bytes, peak=min(peak, cap_bytes))
+
+    def smallest_caps(self, knobs: Knobs, workload: Workload) -> dict[str, int]:
+        require_possible(knobs, workload, 1)
+        need = self.need(knobs, workload)
+        return {"encode": need // 2, "denoise": need, "decode": need // 2, "total": need}
+
+
+class ScriptedProber:
+    """Answers with the verdicts of a script, in order; fails when asked more often than the script is long."""
+
+    def __init__(self, script: Iterable[ProbeResult | Verdict], *, device: str = "simulated") -> None:
+        self.device = device
+        self._script: Iterator[ProbeResult | Verdict] = iter(script)
+
+    def probe(self, knobs: Knobs, workload: Workload, cap_bytes: int) -> ProbeResult:
+        require_possible(knobs, workload, cap_bytes)
+        answer = next(self._script, None)
+        assert answer is not None, f"the script has ended, asked for {workload} under {cap_bytes}"
+        return answer if isinstance(answer, ProbeResult) else result(answer, workload, cap_bytes, peak=MIB)
+
+    def smallest_caps(self, knobs: Knobs, workload: Workload) -> dict[str, int]:
+        raise AssertionError("the script knows nothing of smallest caps")
+
+
+def result(
+    verdict: Verdict,
+    workload: Workload,
+    cap_bytes: int,
+    *,
+    peak: int,
+    songs_per_pass: int = 0,
+    decode_path: DecodePath = DecodePath.GPU,
+) -> ProbeResult:
+    """A result with three stages, the middle one at `peak`; one denoise pass unless told otherwise."""
+    stages = tuple(
+        ProbedStage(
+            name=name,
+            seconds=1.5,
+            songs_per_pass=1,
+            peak_allocated_bytes=size,
+            peak_reserved_bytes=size,
+            resident_bytes=size // 2,
+            allowance_bytes=0,
+            live_at_peak={"transformer": size // 2, "activations": size // 3},
+        )
+        for name, size in (("encode", peak // 2), ("denoise", peak), ("decode", peak // 2))
+    )
+    return ProbeResult(
+        verdict=verdict,
+        cap_bytes=cap_bytes,
+        stages=stages,
+        songs_per_pass=songs_per_pass or workload.batch,
+        decode_path=decode_path,
+        seconds=4.5,
+    )
+
+
+def measured(prober: Prober | None = None, sizes: Iterable[float] = (), policy: Policy | None = None) -> Measurement:
+    """The record of a campaign run against a fake, over the policy's sizes unless told otherwise."""
+    policy = policy or load_policy()
+    findings = run_campaign(
+        prober or AnalyticProber(),
+        policy,
+        Variant.TURBO,
+        tuple(sizes) or policy.certified_sizes_gib,
+        progress=lambda _: None,
+    )
+    card = RecordedCard(kind=CardKind.SIMULATED, name="a formula", compute_capability="8.6", total_bytes=0)
+    return measurement_of(card, findings.probes, findings.certificates)

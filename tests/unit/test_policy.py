@@ -1,0 +1,161 @@
+"""The policy says what is decided and why; a file that is not a policy is refused by name."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from acestep.errors import Exit, InvalidInputError, UsageError
+from acestep.knobs import Backend, Offload, Quantization, Variant
+from acestep.units import GIB
+from calibrate.knobs import ladder
+from calibrate.policy import Policy, budget_bytes, load_policy
+
+POLICY = load_policy()
+PUBLISHED_BUDGETS = {4: 3.22, 5: 4.15, 6: 5.08, 7: 6.01, 8: 6.94, 12: 10.76, 16: 14.68, 20: 18.60, 24: 22.52}
+
+
+def raw() -> dict[str, Any]:
+    return json.loads(msgspec.json.encode(POLICY))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(("nameplate", "gib"), PUBLISHED_BUDGETS.items())
+def test_budgets_are_the_published_ones(nameplate: int, gib: float) -> None:
+    assert round(budget_bytes(nameplate, POLICY) / GIB, 2) == gib
+
+
+@given(st.floats(1, 200), st.floats(1, 200))
+def test_a_larger_card_never_has_a_smaller_budget(one: float, other: float) -> None:
+    small, large = sorted((one, other))
+    assert budget_bytes(small, POLICY) <= budget_bytes(large, POLICY) < large * GIB
+
+
+@pytest.mark.parametrize("nameplate", [0.1, 0.5])
+def test_a_card_with_nothing_left_is_a_usage_error(nameplate: float) -> None:
+    with pytest.raises(UsageError, match="larger size"):
+        budget_bytes(nameplate, POLICY)
+
+
+def test_certification_sizes_are_the_smallest_usual_card_of_each_tier() -> None:
+    assert POLICY.certified_sizes_gib == (4, 5, 7, 8, 12, 16, 20, 24)
+
+
+@given(st.floats(0, 500))
+def test_every_size_has_exactly_one_tier(size: float) -> None:
+    assert sum(size in tier.vram_gib for tier in POLICY.tiers) == 1
+
+
+def test_small_tiers_run_without_vllm_and_load_no_language_model_unasked() -> None:
+    for tier in POLICY.tiers:
+        small = tier.id in ("tier1", "tier2", "tier3")
+        assert tier.backend is (Backend.PT if small else Backend.VLLM)
+        assert (Backend.VLLM in tier.backends_allowed) is not small
+        assert {Backend.PT, Backend.MLX} <= set(tier.backends_allowed)
+        assert tier.init_lm is (tier.id not in ("tier1", "tier2"))
+
+
+def test_the_ladder_starts_with_everything_on_the_card_and_quantizes_last() -> None:
+    rungs = ladder(POLICY, Variant.TURBO)
+    assert (rungs[0].offload, rungs[0].quantization) == (Offload.NONE, None)
+    quantized = [rung.quantization is Quantization.INT8 for rung in rungs]
+    assert quantized == sorted(quantized)
+
+
+def test_equal_policies_have_equal_digests_and_any_change_shows() -> None:
+    loosened = raw()
+    loosened["budget"]["headroom"]["share"] = 0.01
+    assert msgspec.convert(raw(), Policy).digest == POLICY.digest
+    assert msgspec.convert(loosened, Policy).digest != POLICY.digest
+
+
+def _drop_why(policy: dict[str, Any]) -> None:
+    del policy["budget"]["context"]["why"]
+
+
+def _empty_why(policy: dict[str, Any]) -> None:
+    policy["preference"][0]["why"] = ""
+
+
+def _text_for_number(policy: dict[str, Any]) -> None:
+    policy["budget"]["headroom"]["share"] = "2 %"
+
+
+def _unknown_field(policy: dict[str, Any]) -> None:
+    policy["tiers"][3]["max_duration_s"] = 600
+
+
+def _unknown_knob(policy: dict[str, Any]) -> None:
+    policy["preference"][1]["offload"] = "moon"
+
+
+def _gap(policy: dict[str, Any]) -> None:
+    policy["tiers"][1]["vram_gib"]["lower"] = 4.5
+
+
+def _certified_outside(policy: dict[str, Any]) -> None:
+    policy["tiers"][4]["certified_gib"] = 16
+
+
+def _backend_not_allowed(policy: dict[str, Any]) -> None:
+    policy["tiers"][0]["backend"] = "vllm"
+
+
+def _same_rung_twice(policy: dict[str, Any]) -> None:
+    policy["preference"].append(policy["preference"][0])
+
+
+def _falling_grid(policy: dict[str, Any]) -> None:
+    policy["durations_s"]["values"].reverse()
+
+
+def _other_batches(policy: dict[str, Any]) -> None:
+    policy["batches"]["values"] = [1, 3]
+
+
+def _nothing_left(policy: dict[str, Any]) -> None:
+    policy["budget"]["context"]["gib"] = 4
+
+
+def _too_new(policy: dict[str, Any]) -> None:
+    policy["schema_version"] = 2
+
+
+@pytest.mark.parametrize(
+    ("spoil", "field"),
+    [
+        (_drop_why, "budget.context"),
+        (_empty_why, "preference[0].why"),
+        (_text_for_number, "budget.headroom.share"),
+        (_unknown_field, "tiers[3]"),
+        (_unknown_knob, "preference[1].offload"),
+        (_gap, "tier2"),
+        (_certified_outside, "certified_gib"),
+        (_backend_not_allowed, "backends_allowed"),
+        (_same_rung_twice, "preference"),
+        (_falling_grid, "durations_s"),
+        (_other_batches, "batches"),
+        (_nothing_left, "budget"),
+        (_too_new, "schema_version"),
+    ],
+)
+def test_a_spoiled_policy_is_refused_with_file_and_field(spoil: Any, field: str, tmp_path: Path) -> None:
+    document = raw()
+    spoil(document)
+    path = tmp_path / "policy.json"
+    path.write_text(json.dumps(document))
+    with pytest.raises(InvalidInputError) as caught:
+        load_policy(path)
+    assert str(path) in str(caught.value)
+    assert field in str(caught.value)
+    assert caught.value.exit is Exit.INVALID
+
+
+def test_a_truncated_policy_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "policy.json"
+    path.write_text(json.dumps(raw())[:-40])
+    with pytest.raises(InvalidInputError, match="cut short"):
+        load_policy(path)
