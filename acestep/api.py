@@ -11,7 +11,10 @@ from acestep import audio
 from acestep.devices.open import open_device
 from acestep.hardware import cap_bytes, detect
 from acestep.machine import installed, plan_here
+from acestep.models.build import SIZES
+from acestep.models.catalog import checkpoints_dir
 from acestep.models.load import load
+from acestep.models.locate import variant_at
 from acestep.pipeline import Pipeline, Progress, prepare
 from acestep.plan import Overrides, Plan, clamp, on_device
 from acestep.request import Request, Result, Song
@@ -38,6 +41,8 @@ def run_generate(
 ) -> dict[str, Any]:
     """Make the songs of a request, write them to `out`, and return the document that `--json` prints."""
     audio.open_folder(out)
+    if model not in SIZES:
+        overrides = msgspec.structs.replace(overrides, variant=variant_at(model, checkpoints_dir()))
     result, plan = _generate(request, plan_here(overrides), model, notify, progress)
     return {
         "songs": [_write(song, request.caption, out, audio_format) for song in result.songs],

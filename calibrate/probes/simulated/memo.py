@@ -97,6 +97,8 @@ class Memo:
         self._ledger = ledger
         self._tape = tape
         self._regions: dict[object, Region] = {}
+        self._signatures: dict[int, tuple[Any, ...]] = {}
+        self._known: dict[int, Any] = {}
 
     @contextmanager
     def patched(self, kinds: Sequence[type[nn.Module]]) -> Iterator[None]:
@@ -112,30 +114,31 @@ class Memo:
 
     def _memoised(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def forward(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-            key = (original, self._ledger.owner, _signature(module), _layout((args, kwargs)))
+            leaves = tree_leaves((args, kwargs))
+            key = (original, self._ledger.owner, self._signature(module), tuple(map(self._layout, leaves)))
             region = self._regions.get(key)
             if region is not None:
-                return self._replay(region, args, kwargs)
+                return self._replay(region, leaves)
             events: list[Event] = []
             with self._tape.record(events):
                 result = original(module, *args, **kwargs)
-            region = self._closed(events, result, args, kwargs)
+            region = self._closed(events, result, leaves)
             if region is not None:
                 self._regions[key] = region
             return result
 
         return forward
 
-    def _replay(self, region: Region, args: Any, kwargs: Any) -> Any:
+    def _replay(self, region: Region, leaves: list[Any]) -> Any:
         alive = self._tape.play(region.events)
         if region.argument != RESULT:
-            return tree_leaves((args, kwargs))[region.argument]
+            return leaves[region.argument]
         with _disable_current_modes():
             result = torch.empty_strided(region.shape, region.stride, dtype=region.dtype, device="meta")
         self._ledger.bind(result, alive[region.block])
         return result
 
-    def _closed(self, events: list[Event], result: Any, args: Any, kwargs: Any) -> Region | None:
+    def _closed(self, events: list[Event], result: Any, leaves: list[Any]) -> Region | None:
         if not isinstance(result, Tensor):
             return None
         alive = set()
@@ -146,7 +149,7 @@ class Memo:
                 alive.remove(event.block)
             else:
                 return None
-        for index, leaf in enumerate(tree_leaves((args, kwargs))):
+        for index, leaf in enumerate(leaves):
             if leaf is result:
                 return None if alive else Region(tuple(events), index, 0, (), (), result.dtype)
         if alive != {self._ledger.block_of(result)} or result.storage_offset():
@@ -154,24 +157,31 @@ class Memo:
         block = self._ledger.block_of(result)
         return Region(tuple(events), RESULT, block, tuple(result.shape), result.stride(), result.dtype)
 
+    def _signature(self, module: nn.Module) -> tuple[Any, ...]:
+        """What decides a module's allocations: the layouts of its weights, and the window it attends in."""
+        if id(module) not in self._signatures:
+            self._keep(module)
+            self._signatures[id(module)] = tuple(
+                (
+                    type(part),
+                    tuple(
+                        (name, type(tensor.data), tuple(tensor.shape), tensor.dtype) for _, name, tensor in slots(part)
+                    ),
+                    getattr(part, "sliding_window", None),
+                )
+                for part in module.modules()
+            )
+        return self._signatures[id(module)]
 
-def _signature(module: nn.Module) -> tuple[Any, ...]:
-    """What decides a module's allocations: the layouts of its weights and the plain numbers it is configured with."""
-    return tuple(
-        (
-            type(part),
-            tuple((name, type(tensor.data), tuple(tensor.shape), tensor.dtype) for _, name, tensor in slots(part)),
-            getattr(part, "sliding_window", None),
-        )
-        for part in module.modules()
-    )
+    def _layout(self, leaf: Any) -> Any:
+        """Shape and stride of a tensor, the value of a number, the identity of anything else."""
+        if isinstance(leaf, Tensor):
+            return tuple(leaf.shape), leaf.stride(), leaf.dtype, leaf.device.type
+        if leaf is None or isinstance(leaf, int | float | str | bool):
+            return leaf
+        return self._keep(leaf)
 
-
-def _layout(arguments: Any) -> tuple[Any, ...]:
-    """Shapes and strides of tensors, identity of anything else."""
-    return tuple(
-        (tuple(leaf.shape), leaf.stride(), leaf.dtype, leaf.device.type)
-        if isinstance(leaf, Tensor)
-        else (leaf if isinstance(leaf, int | float | str | bool | None) else id(leaf))
-        for leaf in tree_leaves(arguments)
-    )
+    def _keep(self, thing: Any) -> int:
+        """The id of a thing, which nothing else can have as long as the thing is kept."""
+        self._known[id(thing)] = thing
+        return id(thing)

@@ -21,9 +21,10 @@ from calibrate.probes.simulated.allocator import NO_CAP
 from calibrate.probes.simulated.device import SimulatedDevice
 from calibrate.probes.simulated.kernels import CudaKernels
 from calibrate.probes.simulated.ledger import ALLOWANCE, WORKSPACE, Ledger
+from calibrate.probes.simulated.loops import Loop, find_loops
 from calibrate.probes.simulated.memo import Memo, Tape
 from calibrate.probes.simulated.replay import replay, smallest_cap
-from calibrate.probes.simulated.trace import Trace, stage_trace, stage_usage
+from calibrate.probes.simulated.trace import StageUsage, Trace, stage_trace, stage_usage
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
 
@@ -38,6 +39,8 @@ class TracedRun(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """One uncapped run: what it allocated, and what it said about itself."""
 
     trace: Trace
+    loops: tuple[Loop, ...]
+    usage: tuple[StageUsage, ...]
     parts: frozenset[str]
     songs_per_pass: int
     decode_path: DecodePath
@@ -80,7 +83,7 @@ class SimulatedProber:
         """Whether the run fits under `cap_bytes`, and what each stage held. Stage times are not simulated."""
         started = time.perf_counter()
         run = self._traced(knobs, workload)
-        outcome = replay(run.trace, cap_bytes)
+        outcome = replay(run.trace, cap_bytes, run.loops)
         reserved = {stage.name: stage.peak_reserved for stage in outcome.stages}
         stages = tuple(
             ProbedStage(
@@ -93,7 +96,7 @@ class SimulatedProber:
                 allowance_bytes=usage.highest.get(ALLOWANCE, 0),
                 live_at_peak=usage.live_at_peak,
             )
-            for usage in stage_usage(run.trace, uncounted=(ALLOWANCE,))
+            for usage in run.usage
             if usage.name in reserved
         )
         return ProbeResult(
@@ -134,6 +137,8 @@ def trace_run(components: Components, knobs: Knobs, workload: Workload) -> Trace
             pipeline.close()
     return TracedRun(
         trace=trace,
+        loops=tuple(find_loops(trace)),
+        usage=stage_usage(trace, uncounted=(ALLOWANCE,)),
         parts=frozenset(trace.owner_names) - {ALLOWANCE, WORKSPACE, "activations", "prompt", "noise"},
         songs_per_pass=result.songs_per_pass,
         decode_path=result.decode_path,
