@@ -1,10 +1,7 @@
 """The measurement file, version 1: what was probed, on what, and which probes prove which boundary."""
 
-import hashlib
-import platform
 import re
 from enum import StrEnum
-from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Protocol, Self
 
@@ -15,6 +12,7 @@ from acestep.knobs import Knobs
 from acestep.request import DecodePath
 from acestep.strict_json import load_strict, read_json
 from calibrate.files import digest
+from calibrate.fingerprint import code_version, library_versions
 from calibrate.probes.base import ProbeResult
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
@@ -70,12 +68,6 @@ class Environment(_Data, frozen=True):
     diffusers: Text
     transformers: Text
     torchao: Text
-
-    @classmethod
-    def current(cls) -> Self:
-        """The versions installed here, read without importing them."""
-        names = ("torch", "diffusers", "transformers", "torchao")
-        return cls(python=platform.python_version(), **{name: metadata.version(name) for name in names})
 
 
 class RecordedStage(_Data, frozen=True):
@@ -228,7 +220,7 @@ def measurement_of(
     return Measurement(
         schema_version=SCHEMA_VERSION,
         card=card,
-        environment=Environment.current(),
+        environment=Environment(**library_versions()),
         cap_method=CapMethod.MODEL if card.kind is CardKind.SIMULATED else CapMethod.FRACTION,
         code_version=code_version(),
         probes=probes,
@@ -262,20 +254,6 @@ def measurement_schema() -> dict[str, Any]:
     schema = msgspec.json.schema(Measurement)
     _restrict_strings(schema)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
-
-
-def code_version() -> str:
-    """Which code answered: the package's version and a digest of the sources that decide how much memory runs take."""
-    root = Path(__file__).parent.parent
-    tree = hashlib.sha256()
-    for source in sorted([*root.glob("acestep/**/*.py"), *root.glob("calibrate/probes/**/*.py")]):
-        tree.update(f"{source.relative_to(root).as_posix()}\0".encode())
-        tree.update(source.read_bytes())
-    try:
-        version = metadata.version("acestep-calibrated")
-    except metadata.PackageNotFoundError:
-        version = "checkout"
-    return f"{version}+tree.{tree.hexdigest()[:16]}"
 
 
 def _strings(node: Any, where: str) -> list[tuple[str, str]]:

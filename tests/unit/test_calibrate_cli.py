@@ -155,6 +155,20 @@ def test_an_estimate_that_cannot_mean_anything_is_a_usage_error(command: Run, ar
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize("spoil", [lambda text: text[:500], lambda text: text.replace('"offload"', '"unload"')])
+def test_a_malformed_table_is_invalid_input_named_in_a_sentence(
+    command: Run, spoil: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "spoiled.json"
+    path.write_text(spoil(pretty_json(TABLE)), encoding="utf-8")
+    monkeypatch.setattr(tiers_module, "_table_in_force", lambda: load_tiers(path))
+    for asked in ((calibrate, "estimate", "--vram", 8), (profiler, "--mode", "tier-test")):
+        code, out, err = command(*asked)
+        assert (code, out) == (Exit.INVALID, "")
+        assert "spoiled.json" in err
+        assert "Traceback" not in err
+
+
 def test_a_language_model_is_not_guessed(command: Run) -> None:
     code, out, err = command(calibrate, "estimate", "--vram", 8, "--lm", "0.6B", "--json")
     assert (code, out) == (Exit.NOT_MEASURED, "")
