@@ -15,8 +15,9 @@ from acestep.models.build import SIZES
 from acestep.models.catalog import checkpoints_dir
 from acestep.models.load import load
 from acestep.models.locate import variant_at
-from acestep.pipeline import Pipeline, Progress, prepare
+from acestep.pipeline import Pipeline, prepare
 from acestep.plan import Overrides, Plan, clamp, on_device
+from acestep.progress import Progress, silent
 from acestep.request import Request, Result, Song
 
 Notify = Callable[[str], None]
@@ -25,7 +26,7 @@ Notify = Callable[[str], None]
 def generate(request: Request, plan: Plan | None = None) -> Result:
     """The songs of a request under `plan`, or under this machine's own; audio is not yet normalised."""
     plan = plan or plan_here()
-    result, _ = _generate(request, plan, plan.variant.value, _ignore, None)
+    result, _ = _generate(request, plan, plan.variant.value, _ignore, silent)
     return result
 
 
@@ -37,7 +38,7 @@ def run_generate(
     out: Path,
     audio_format: str,
     notify: Notify,
-    progress: Progress | None,
+    progress: Progress,
 ) -> dict[str, Any]:
     """Make the songs of a request, write them to `out`, and return the document that `--json` prints."""
     audio.open_folder(out)
@@ -54,9 +55,7 @@ def run_generate(
     }
 
 
-def _generate(
-    request: Request, plan: Plan, model: str, notify: Notify, progress: Progress | None
-) -> tuple[Result, Plan]:
+def _generate(request: Request, plan: Plan, model: str, notify: Notify, progress: Progress) -> tuple[Result, Plan]:
     """The songs, and the plan as the device of this run carried it out."""
     detected = detect(os.environ)
     device, card = open_device(detected, cap_bytes(os.environ, detected))

@@ -1,0 +1,10 @@
+"""How a run tells how far it is."""
+
+from collections.abc import Callable
+
+Progress = Callable[[str, int, int], None]
+"""Called with a stage's name and how many of how many parts of it are done; may raise to stop the run."""
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """No progress wanted."""
