@@ -21,6 +21,11 @@ MAX_TEXT_TOKENS = 256
 
 MIN_DURATION_S = 1.0
 MAX_DURATION_S = 600.0
+"""The longest song the weights were trained for; no plan promises more."""
+
+MAX_ASKED_S = 3_600.0
+"""The longest song a request may name: what is above a plan's limit is cut with a warning, not refused."""
+
 MAX_BATCH = 64
 MAX_SEED = 2**32 - 1
 
@@ -53,9 +58,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     task: Task = Task.TEXT2MUSIC
 
     def __post_init__(self) -> None:
-        if not math.isfinite(self.duration_s) or not MIN_DURATION_S <= self.duration_s <= MAX_DURATION_S:
+        if not math.isfinite(self.duration_s) or not MIN_DURATION_S <= self.duration_s <= MAX_ASKED_S:
             raise ValueError(
-                f"duration_s must be {MIN_DURATION_S:.0f} to {MAX_DURATION_S:.0f} seconds, got {self.duration_s}"
+                f"duration_s must be {MIN_DURATION_S:.0f} to {MAX_ASKED_S:.0f} seconds, got {self.duration_s}"
             )
         if not 1 <= self.batch <= MAX_BATCH:
             raise ValueError(f"batch must be 1 to {MAX_BATCH} songs, got {self.batch}")
