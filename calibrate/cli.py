@@ -131,9 +131,11 @@ def merge(folder: Path) -> None:
 
 def _workload(batch: int, duration_s: float) -> "Workload":
     """The longest prompt at this batch and length, which must be ones that a request may have."""
-    from acestep.request import Request
+    from acestep.request import MAX_DURATION_S, Request
     from calibrate.workload import Workload
 
+    if duration_s > MAX_DURATION_S:
+        raise UsageError(f"no song is longer than {MAX_DURATION_S:g} s, got {duration_s:g}")
     try:
         request = Request(caption="", batch=batch, duration_s=duration_s)
     except ValueError as error:

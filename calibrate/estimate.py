@@ -115,6 +115,7 @@ def print_estimate(found: Estimate) -> None:
             )
             for stage in found.stages
         ],
+        folding=("alive at the peak",),
     )
     for warning in found.warnings:
         notify(warning)

@@ -1,30 +1,42 @@
 """What a person sees while probes run and when they are done; stdout for results, stderr for progress."""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import click
 
 from acestep.console import notify
 
+ANY_WIDTH = 1_000
+"""Columns of a terminal on which every table fits."""
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on stdout: fitted to a terminal, one unfolded line per row anywhere else."""
-    if not sys.stdout.isatty():
+
+def print_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, folding: Collection[str] = ()
+) -> None:
+    """A table on stdout: on a terminal the `folding` columns give way between words, elsewhere a row is one line."""
+    if not (sys.stdout.isatty() and _print_folded(title, columns, rows, folding)):
         click.echo("\n".join([title, *_aligned([columns, *rows])]) + "\n")
-        return
+
+
+def _print_folded(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], folding: Collection[str]) -> bool:
+    """Print within the terminal's width and return True, or print nothing where even folded cells are too wide."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    console = Console(highlight=False, markup=False)
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0)
+    for column, *cells in zip(columns, *rows, strict=True):
+        longest_word = max(len(word) for cell in (column, *cells) for word in (cell.split() or [""]))
+        table.add_column(column, no_wrap=column not in folding, min_width=longest_word)
     for row in rows:
         table.add_row(*row)
-    Console(highlight=False, markup=False).print(table)
+    if console.measure(table, options=console.options.update(max_width=ANY_WIDTH)).minimum > console.width:
+        return False
+    console.print(table)
+    return True
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
@@ -54,13 +66,10 @@ def progress(total: int) -> Iterator[Callable[[str], None]]:
 def _bar(total: int) -> Iterator[Callable[[str], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.table import Column
 
-    columns: tuple[Any, ...] = (
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}", markup=False),
-    )
-    with Progress(*columns, console=Console(stderr=True, markup=False)) as bar:
+    line = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, ratio=1))
+    columns = (BarColumn(bar_width=20), MofNCompleteColumn(), TimeRemainingColumn(), line)
+    with Progress(*columns, console=Console(stderr=True, markup=False), expand=True) as bar:
         task = bar.add_task("probing", total=total)
         yield lambda line: bar.update(task, advance=1, description=line)

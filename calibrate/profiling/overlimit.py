@@ -28,9 +28,6 @@ def missing_warnings(card: Card, table: TierTable, plan: Plan) -> tuple[str, ...
 
 def _passes_unnoticed(plan: Plan, *, duration_s: float, batch: int) -> bool:
     """Whether a request comes out of the plan uncut, or cut without a sentence about it."""
-    try:
-        request = Request(caption="", duration_s=duration_s, batch=batch)
-    except ValueError:
-        return False  # beyond what any card may be asked for: refused at birth, and the refusal names the field
+    request = Request(caption="", duration_s=duration_s, batch=batch)
     clamped, warnings = planning.clamp(request, plan, lm=False)
     return clamped == request or not warnings

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from acestep.console import notify
-from acestep.units import gib, mib
+from acestep.units import MIB
 from calibrate.profiling.document import Row, SweptBoundary, TierTest
 from calibrate.profiling.tier_test import Trial
 from calibrate.screen import print_table
@@ -16,22 +16,10 @@ def print_tier_test(found: TierTest, tried: Sequence[Trial], *, with_lm: bool) -
     lm_cells = {trial.vram_gib: lm_cell(trial, with_lm=with_lm) for trial in tried}
     stages = list(dict.fromkeys(stage.name for row in found.results for stage in row.stages))
     print_table(
-        f"Tiers at their own limits, {found.device} card; peaks are allocated bytes",
-        (
-            "VRAM",
-            "tier",
-            "config",
-            "offload",
-            "quantization",
-            "LM",
-            "compile",
-            "songs",
-            "verdict",
-            *stages,
-            "peak",
-            "reserved",
-        ),
+        f"Tiers at their own limits, {found.device} card (MiB: allocated in each stage, reserved in all)",
+        ("VRAM", "tier", "config", "knobs", "LM", "songs", "verdict", *stages, "reserved"),
         [_cells(row, stages, lm_cells[row.vram_gib]) for row in found.results],
+        folding=("config", "knobs", "LM"),
     )
     if found.boundaries is not None:
         print_table(
@@ -69,21 +57,23 @@ def lm_cell(trial: Trial, *, with_lm: bool) -> str:
 
 
 def _cells(row: Row, stages: Sequence[str], lm: str) -> tuple[str, ...]:
-    peaks = {stage.name: mib(stage.peak_allocated_bytes) for stage in row.stages}
+    peaks = {stage.name: _in_mib(stage.peak_allocated_bytes) for stage in row.stages}
+    knobs = (row.offload, row.quantization or "bf16", "compiled" if row.compiled else "eager")
     return (
         f"{row.vram_gib:g} GiB",
         row.tier,
         ", ".join(row.configs),
-        row.offload,
-        row.quantization or "none",
+        ", ".join(knobs),
         lm,
-        "compiled" if row.compiled else "eager",
-        f"{row.batch} x {row.duration_s} s",
+        f"{row.batch}x{row.duration_s}s",
         row.verdict,
         *(peaks.get(stage, "-") for stage in stages),
-        gib(row.peak_allocated_bytes) if row.stages else "-",
-        gib(row.peak_reserved_bytes) if row.stages else "-",
+        _in_mib(row.peak_reserved_bytes) if row.stages else "-",
     )
+
+
+def _in_mib(n_bytes: int) -> str:
+    return f"{n_bytes / MIB:,.0f}"
 
 
 def _boundary_cells(found: SweptBoundary) -> tuple[str, str, str]:
