@@ -14,7 +14,7 @@ from acestep.units import MIB
 from calibrate.files import pretty_json
 from calibrate.knobs import Config, configured
 from calibrate.policy import budget_bytes, load_policy
-from calibrate.record import CapMethod, CardKind, Measurement
+from calibrate.record import CapMethod, CardKind, Measurement, load_measurement
 from calibrate.table import build_table
 from calibrate.workload import Workload
 from tests.fakes import AnalyticProber, measured
@@ -160,3 +160,10 @@ def test_a_tier_where_nothing_fits_promises_nothing_and_lies_below_every_boundar
     assert (first.max_duration_s.without_lm, first.max_batch.without_lm) == (0, 0)
     assert (first.offload, first.quantization) == (POLICY.preference[-1].offload, POLICY.preference[-1].quantization)
     assert table.boundaries.without_int8.fails_gib >= first.certified_gib
+
+
+def test_the_stored_table_is_what_the_stored_records_and_policy_give() -> None:
+    folder = Path(__file__).parents[2] / "tiers"
+    records = [load_measurement(path) for path in sorted((folder / "measurements").glob("*.json"))]
+    built = pretty_json(build_table(records, load_policy(folder / "policy.json")))
+    assert built == (folder / "generated_tiers.json").read_text(encoding="utf-8"), "run `python -m calibrate merge`"
