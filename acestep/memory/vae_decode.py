@@ -7,11 +7,11 @@ The decoder's receptive field reaches 8.29 latent frames to each side (measured 
 from collections.abc import Iterator
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from acestep.devices.base import Device
-from acestep.models.libraries import AutoencoderOobleck, OobleckDecoder, OobleckResidualUnit, Snake1d
+from acestep.memory.snake import residual, snake_
+from acestep.models.libraries import AutoencoderOobleck, OobleckDecoder
 from acestep.request import LATENT_HOP
 
 OVERLAP_FRAMES = 10
@@ -38,10 +38,10 @@ class TileDecoder(nn.Module):
         decoder = self.decoder
         hidden = decoder.conv1(latents)
         for block in decoder.block:
-            hidden = block.conv_t1(_snake_(hidden, block.snake1))
+            hidden = block.conv_t1(snake_(hidden, block.snake1))
             for unit in (block.res_unit1, block.res_unit2, block.res_unit3):
-                hidden = _residual_(hidden, unit)
-        return decoder.conv2(_snake_(hidden, decoder.snake1))  # type: ignore[no-any-return]
+                hidden = residual(hidden, unit)
+        return decoder.conv2(snake_(hidden, decoder.snake1))  # type: ignore[no-any-return]
 
 
 def tiles(frames: int, tile: int) -> Iterator[tuple[int, int, int, int]]:
@@ -66,22 +66,3 @@ def decode_song(decoder: TileDecoder, latents: Tensor, samples: int, device: Dev
         device.download(audio[:, begin:end], piece[0, :, skip : skip + end - begin].float())
         del piece
     return audio
-
-
-def _snake_bump(hidden: Tensor, snake: Snake1d) -> Tensor:
-    """``sin(alpha x)^2 / beta``, in one new tensor."""
-    bump = (torch.exp(snake.alpha) if snake.logscale else snake.alpha) * hidden
-    bump.sin_().pow_(2)
-    return bump.mul_(((torch.exp(snake.beta) if snake.logscale else snake.beta) + 1e-9).reciprocal())
-
-
-def _snake_(hidden: Tensor, snake: Snake1d) -> Tensor:
-    return hidden.add_(_snake_bump(hidden, snake))
-
-
-def _residual_(hidden: Tensor, unit: OobleckResidualUnit) -> Tensor:
-    inner = _snake_bump(hidden, unit.snake1).add_(hidden)
-    inner = unit.conv1(inner)
-    inner = unit.conv2(_snake_(inner, unit.snake2))
-    summed: Tensor = inner.add_(hidden)
-    return summed

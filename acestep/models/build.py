@@ -37,8 +37,14 @@ TINY_QWEN = QwenArchitecture(
     num_key_value_heads=2,
     head_dim=16,
 )
-TINY_VAE = VaeArchitecture(encoder_hidden_size=8, decoder_channels=8)
-"""The real strides, so 1,920 samples a latent frame at 48 kHz; its encoder is too narrow to give 64-wide latents."""
+TINY_LATENT = 8
+"""Latent channels of the tiny model; the real ones have 64."""
+
+TINY_VAE = VaeArchitecture(encoder_hidden_size=2 * TINY_LATENT, decoder_channels=8, decoder_input_channels=TINY_LATENT)
+"""The real strides, so 1,920 samples a latent frame at 48 kHz; the encoder gives a mean and a spread a channel."""
+
+AUDIO_GAIN = 0.05
+"""Gain of random weights' last step to audio, so that their noise stays within full scale."""
 
 
 def tiny_architecture(variant: Variant) -> Architecture:
@@ -50,6 +56,9 @@ def tiny_architecture(variant: Variant) -> Architecture:
         num_attention_heads=4,
         num_key_value_heads=2,
         head_dim=16,
+        in_channels=3 * TINY_LATENT,
+        audio_acoustic_hidden_dim=TINY_LATENT,
+        timbre_hidden_dim=TINY_LATENT,
         text_hidden_dim=TINY_QWEN.hidden_size,
         num_lyric_encoder_hidden_layers=2,
         num_timbre_encoder_hidden_layers=2,
@@ -91,10 +100,12 @@ def build(
         architecture, vae, qwen = architecture_of(variant), VaeArchitecture(), QwenArchitecture()
     modules = bare_modules(architecture, vae, Qwen3Config(**arguments(qwen)))
     place = torch.device("meta" if materialise == "meta" else device)
-    for module in modules.values():
+    for name, module in modules.items():
         tensors = empty(module, dtype, place)
         if materialise == "random":
             randomise(module, tensors)
+            if name == "vae":
+                tensors["decoder.conv2.weight_g"].fill_(AUDIO_GAIN)
         fill(module, tensors)
     return Components(variant=variant, tokenizer=ByteTokenizer(), is_noise=size, **modules)
 

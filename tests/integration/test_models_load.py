@@ -11,7 +11,7 @@ import torch
 
 from acestep.errors import Exit, InvalidInputError, UsageError
 from acestep.knobs import Variant
-from acestep.models.build import build
+from acestep.models.build import TINY_LATENT, build
 from acestep.models.components import Components
 from acestep.models.load import load
 from acestep.models.locate import variant_at
@@ -283,12 +283,12 @@ def test_a_silence_latent_that_would_run_code_is_refused_and_does_not_run(writte
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("shape", [(1, 15_000, 64), (1, 64, 750), (64, 15_000)])
+@pytest.mark.parametrize("shape", [(1, 15_000, TINY_LATENT), (1, TINY_LATENT, 750), (TINY_LATENT, 15_000)])
 def test_a_misshapen_silence_latent_is_refused(written, shape, tmp_path):
     _, folder = written
     torch.save(torch.zeros(shape), folder / "silence_latent.pt")
 
-    with pytest.raises(InvalidInputError, match=r"expected a float tensor of shape \[1, 64, 15000\]"):
+    with pytest.raises(InvalidInputError, match=rf"expected a float tensor of shape \[1, {TINY_LATENT}, 15000\]"):
         load("turbo", dtype=torch.float32, checkpoints_dir=tmp_path)
 
 

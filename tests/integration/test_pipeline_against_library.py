@@ -12,7 +12,7 @@ from diffusers import AceStepPipeline, FlowMatchEulerDiscreteScheduler
 from acestep.devices.cpu import CpuDevice
 from acestep.knobs import Knobs, Variant
 from acestep.models.attention import Kernels
-from acestep.models.build import build
+from acestep.models.build import TINY_LATENT, build
 from acestep.models.components import Components
 from acestep.models.denoiser import Denoiser
 from acestep.models.sampler import noise, steps_for
@@ -45,7 +45,7 @@ def _library_audio(components: Components, request: Request) -> np.ndarray:
     )
     pipe.tokenizer = _LibraryTokenizer(components)
     pipe.set_progress_bar_config(disable=True)
-    latents = torch.stack([noise(request.seed + k, request.latent_frames, 64) for k in range(request.batch)])
+    latents = torch.stack([noise(request.seed + k, request.latent_frames, TINY_LATENT) for k in range(request.batch)])
     out = pipe(
         prompt=[request.caption] * request.batch,
         lyrics=[request.lyrics] * request.batch,
@@ -97,11 +97,11 @@ def test_the_waveform_is_the_library_s(variant: Variant, batch: int, duration_s:
     prepare(components, knobs)
     result = Pipeline(components, knobs, CpuDevice()).generate(request)
     assert math.isfinite(theirs.sum())
-    assert np.abs(theirs).max() > 0.01
+    # The tolerance is absolute: the audio is neither silent nor louder than full scale.
+    assert 0.1 < np.abs(theirs).max() < 1
     for song, reference in zip(result.songs, theirs, strict=True):
         assert song.audio.shape == (2, request.samples)
-        scale = max(1.0, float(np.abs(reference).max()))
-        assert np.abs(song.audio - reference[:, : request.samples]).max() <= TOLERANCE * scale
+        assert np.abs(song.audio - reference[:, : request.samples]).max() <= TOLERANCE
 
 
 @pytest.mark.parametrize("variant", [Variant.TURBO, Variant.XL_BASE])
@@ -111,7 +111,9 @@ def test_the_velocity_is_the_library_s_and_no_song_sees_another(variant: Variant
     components = build("tiny", variant, dtype=torch.float32)
     transformer = components.transformer
     draw = torch.Generator().manual_seed(frames)
-    latents, context = (torch.randn(n, frames, width, generator=draw) for n, width in ((batch, 64), (1, 128)))
+    latents, context = (
+        torch.randn(n, frames, width, generator=draw) for n, width in ((batch, TINY_LATENT), (1, 2 * TINY_LATENT))
+    )
     condition = torch.randn(1, 77, transformer.condition_embedder.in_features, generator=draw)
     at = torch.full((batch,), 0.7)
     library = transformer(

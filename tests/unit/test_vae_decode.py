@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from acestep.devices.cpu import CpuDevice
 from acestep.memory.vae_decode import OVERLAP_FRAMES, TileDecoder, decode_song, fold_weight_norm, tiles
-from acestep.models.build import build
+from acestep.models.build import TINY_LATENT, build
 from acestep.request import LATENT_HOP
 
 
@@ -32,7 +32,7 @@ def vae() -> torch.nn.Module:
 
 @torch.no_grad()
 def test_our_forward_is_bit_equal_to_the_library_and_tiles_are_exact(vae: torch.nn.Module) -> None:
-    latents = torch.randn(1, 64, 150, generator=torch.Generator().manual_seed(1))
+    latents = torch.randn(1, TINY_LATENT, 150, generator=torch.Generator().manual_seed(1))
     library = vae.decode(latents).sample
     fold_weight_norm(vae)
     assert not any(name.endswith(("weight_g", "weight_v")) for name in vae.state_dict())
@@ -42,7 +42,7 @@ def test_our_forward_is_bit_equal_to_the_library_and_tiles_are_exact(vae: torch.
     for tile in (64, 100, 150):
         audio = decode_song(decoder, latents[0].T, samples, CpuDevice(), tile)
         assert audio.shape == (2, samples)
-        assert np.abs(audio - library[0, :, :samples].numpy()).max() <= 1e-5 * max(1.0, library.abs().max().item())
+        assert np.abs(audio - library[0, :, :samples].numpy()).max() <= 1e-5
 
 
 @torch.no_grad()
@@ -52,8 +52,8 @@ def test_an_overlap_within_the_receptive_field_would_show(
     """The exactness above is not vacuous: with two frames of overlap the joins are audible in the numbers."""
     fold_weight_norm(vae)
     decoder = TileDecoder(vae.decoder)
-    latents = torch.randn(100, 64, generator=torch.Generator().manual_seed(2))
+    latents = torch.randn(100, TINY_LATENT, generator=torch.Generator().manual_seed(2))
     whole = decode_song(decoder, latents, 100 * LATENT_HOP, CpuDevice(), 100)
     monkeypatch.setattr("acestep.memory.vae_decode.OVERLAP_FRAMES", 2)
     cut = decode_song(decoder, latents, 100 * LATENT_HOP, CpuDevice(), 30)
-    assert np.abs(cut - whole).max() > 1e-4
+    assert np.abs(cut - whole).max() > 1e-4 * np.abs(whole).max()
