@@ -6,14 +6,18 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from acestep.clip import LATENT_HOP as LATENT_HOP
+from acestep.clip import SAMPLE_RATE as SAMPLE_RATE
+from acestep.clip import Clip
+
 if TYPE_CHECKING:
     import numpy as np
 
-SAMPLE_RATE = 48_000
-"""Samples a second of every song; ACE-Step 1.5's VAE was trained at 48 kHz stereo."""
+CODE_FRAMES = 5
+"""Latent frames one audio code stands for: codes run at 5 Hz."""
 
-LATENT_HOP = 1_920
-"""Samples one latent frame stands for (product of the VAE's strides 2*4*4*6*10), so 25 frames a second."""
+MAX_AUDIO_CODE = 63_999
+"""The largest audio code: the tokenizer's levels 8*8*8*5*5*5 make 64,000."""
 
 MAX_LYRIC_TOKENS = 2_048
 MAX_TEXT_TOKENS = 256
@@ -26,26 +30,60 @@ MAX_DURATION_S = 600.0
 MAX_ASKED_S = 3_600.0
 """The longest song a request may name: what is above a plan's limit is cut with a warning, not refused."""
 
+DEFAULT_DURATION_S = 60.0
 MAX_BATCH = 64
 MAX_SEED = 2**32 - 1
 
 
 class Task(StrEnum):
-    """What the DiT is asked to do."""
+    """What the DiT is asked to do; extract, lego and complete were trained into the base variant alone."""
 
     TEXT2MUSIC = "text2music"
+    REPAINT = "repaint"
+    COVER = "cover"
+    EXTRACT = "extract"
+    LEGO = "lego"
+    COMPLETE = "complete"
+
+
+_SOURCED = frozenset(Task) - {Task.TEXT2MUSIC}
+_WINDOWED = frozenset({Task.REPAINT, Task.LEGO})
+
+_READ_BY: dict[str, tuple[object, frozenset[Task]]] = {
+    "source_audio": (None, _SOURCED),
+    "audio_codes": ((), frozenset({Task.COVER})),
+    "repaint_start_s": (0.0, _WINDOWED),
+    "repaint_end_s": (0.0, _WINDOWED),
+    "cover_strength": (1.0, frozenset({Task.COVER})),
+    "track": ("", frozenset({Task.EXTRACT, Task.LEGO})),
+    "tracks": ((), frozenset({Task.COMPLETE})),
+}
+"""Fields that only some tasks read: what they are when left out, and which tasks. Elsewhere they are a mistake."""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One call of the pipeline: `batch` songs of the same caption, song k with seed ``seed + k``.
 
-    `duration_s` is in seconds. `steps` and `guidance_scale` of 0 mean the variant's default.
-    Raises `ValueError` naming the field when a value is out of range.
+    `duration_s` is in seconds; 0 becomes the length of the source audio or codes, else 60. A shorter song than its
+    source ends where the source is cut. `steps` and `guidance_scale` of 0 mean the variant's default.
+
+    `source_audio` is what every task but text2music works on; a cover can be given `audio_codes` (5 a second) instead.
+    `reference_audio` lends its timbre to any task. Repaint makes the window from `repaint_start_s` to `repaint_end_s`
+    anew (0: to the end), lego adds its track there. Extract and lego name a `track`, complete the `tracks` to add.
+
+    `cover_strength` below 1 blends each step's velocity with that of a prompt which asks for no cover, both beside the
+    source, as diffusers does at the price of one more pass a step; the original instead drops the source after that
+    share of the steps.
+
+    `guidance_interval` says between which points on the way from noise (0) to song (1) the guided variants are guided,
+    as in diffusers; the original counts the other way, so its (a, b) is (1 - b, 1 - a) here.
+
+    Raises `ValueError` naming the field when a value is out of range, missing, or not for the task.
     """
 
     caption: str
     lyrics: str = ""
-    duration_s: float = 60.0
+    duration_s: float = 0.0
     batch: int = 1
     seed: int = 0
     steps: int = 0
@@ -56,8 +94,22 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     timesignature: str = ""
     language: str = "unknown"
     task: Task = Task.TEXT2MUSIC
+    source_audio: Clip | None = None
+    reference_audio: Clip | None = None
+    audio_codes: tuple[int, ...] = ()
+    repaint_start_s: float = 0.0
+    repaint_end_s: float = 0.0
+    cover_strength: float = 1.0
+    track: str = ""
+    tracks: tuple[str, ...] = ()
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
+        if self.duration_s == 0:
+            msgspec.structs.force_setattr(self, "duration_s", self._source_s or DEFAULT_DURATION_S)
+        self._check_task()
+        self._check_source()
+        self._check_interval()
         if not math.isfinite(self.duration_s) or not MIN_DURATION_S <= self.duration_s <= MAX_ASKED_S:
             raise ValueError(
                 f"duration_s must be {MIN_DURATION_S:.0f} to {MAX_ASKED_S:.0f} seconds, got {self.duration_s}"
@@ -76,14 +128,80 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             raise ValueError(f"bpm must be 30 to 300, or 0 for any, got {self.bpm}")
 
     @property
+    def has_audio(self) -> bool:
+        """Whether the request brings audio or codes along."""
+        return self.source_audio is not None or self.reference_audio is not None or bool(self.audio_codes)
+
+    @property
     def latent_frames(self) -> int:
-        """Latent frames of one song: 25 a second, rounded up."""
-        return -(-self.samples // LATENT_HOP)
+        """Latent frames of one song: 25 a second, rounded up; from source audio, only those that it fills."""
+        samples = round(self.duration_s * SAMPLE_RATE)
+        return samples // LATENT_HOP if self.source_audio is not None else -(-samples // LATENT_HOP)
 
     @property
     def samples(self) -> int:
-        """Audio samples of one song per channel."""
-        return round(self.duration_s * SAMPLE_RATE)
+        """Audio samples of one song per channel; from source audio, a whole number of latent frames (40 ms)."""
+        return min(round(self.duration_s * SAMPLE_RATE), self.latent_frames * LATENT_HOP)
+
+    @property
+    def window(self) -> range:
+        """The latent frames that are to be made; the others stay as the source has them."""
+        frames = self.latent_frames
+        if self.task not in _WINDOWED:
+            return range(frames)
+        first = min(_frame(self.repaint_start_s), frames - 1)
+        last = _frame(self.repaint_end_s) if self.repaint_end_s else frames
+        return range(first, max(first + 1, min(last, frames)))
+
+    @property
+    def _source_s(self) -> float:
+        """Length of what the song follows in seconds, 0 where it follows nothing."""
+        if self.source_audio is not None:
+            return self.source_audio.duration_s
+        return len(self.audio_codes) * CODE_FRAMES * LATENT_HOP / SAMPLE_RATE
+
+    def _check_task(self) -> None:
+        for field, (absent, tasks) in _READ_BY.items():
+            if getattr(self, field) != absent and self.task not in tasks:
+                raise ValueError(f"{field} is for {' and '.join(sorted(tasks))}; the task is {self.task}")
+        if self.source_audio is not None and self.audio_codes:
+            raise ValueError("a cover follows source_audio or audio_codes, got both; leave one out")
+        if self.task in _SOURCED and not self._source_s:
+            codes = " or audio_codes" if self.task is Task.COVER else ""
+            raise ValueError(f"{self.task} works on a song that exists: it needs source_audio{codes}")
+        if any(not track.strip() for track in self.tracks):
+            raise ValueError(f"tracks must be names, got {', '.join(map(repr, self.tracks))}")
+
+    def _check_source(self) -> None:
+        # Half a sample of grace: durations travel as seconds.
+        if self._source_s and self.duration_s > self._source_s + 0.5 / SAMPLE_RATE:
+            raise ValueError(
+                f"duration_s is {self.duration_s:g}, longer than the {self._source_s:g} seconds of the source;"
+                " leave it out to follow the source"
+            )
+        if any(not 0 <= code <= MAX_AUDIO_CODE for code in self.audio_codes):
+            raise ValueError(
+                f"audio_codes must be 0 to {MAX_AUDIO_CODE}, got {min(self.audio_codes)} to {max(self.audio_codes)}"
+            )
+        if not 0 <= self.cover_strength <= 1:
+            raise ValueError(f"cover_strength must be 0 to 1, got {self.cover_strength}")
+
+    def _check_interval(self) -> None:
+        first, last = self.guidance_interval
+        if not 0 <= first <= last <= 1:
+            raise ValueError(f"guidance_interval must be two numbers from 0 to 1 in order, got {first} and {last}")
+        start, end = self.repaint_start_s, self.repaint_end_s
+        if not (math.isfinite(start) and math.isfinite(end) and start >= 0 and (end == 0 or start < end)):
+            raise ValueError(
+                f"repaint_start_s and repaint_end_s must be seconds in order, 0 for the end, got {start} and {end}"
+            )
+        if self._source_s and start >= self._source_s:
+            raise ValueError(f"repaint_start_s is {start:g}, but the source ends at {self._source_s:g} seconds")
+
+
+def _frame(seconds: float) -> int:
+    """The latent frame that sounds at a time."""
+    return int(seconds * (SAMPLE_RATE / LATENT_HOP))
 
 
 class DecodePath(StrEnum):

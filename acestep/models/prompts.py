@@ -3,23 +3,43 @@
 Source: the prompt template and metadata block of ACE-Step 1.5's text conditioning, as in diffusers 0.42.1.
 """
 
-from acestep.request import Request, Task
+import re
 
-INSTRUCTIONS = {Task.TEXT2MUSIC: "Fill the audio semantic mask based on the given conditions:"}
+from acestep.request import MAX_AUDIO_CODE, Request, Task
+
+TEXT_INSTRUCTION = "Fill the audio semantic mask based on the given conditions:"
 
 
-def text_prompt(request: Request) -> str:
-    """Instruction, caption and metadata as the text encoder saw them in training."""
+def instruction(request: Request) -> str:
+    """What the task is, in the words of training."""
+    track, tracks = request.track.upper(), " | ".join(request.tracks).upper()
+    return {
+        Task.TEXT2MUSIC: TEXT_INSTRUCTION,
+        Task.REPAINT: "Repaint the mask area based on the given conditions:",
+        Task.COVER: "Generate audio semantic tokens based on the given conditions:",
+        Task.EXTRACT: f"Extract the {f'{track} ' if track else ''}track from the audio:",
+        Task.LEGO: f"Generate the {f'{track} ' if track else ''}track based on the audio context:",
+        Task.COMPLETE: f"Complete the input track with {tracks}:" if tracks else "Complete the input track:",
+    }[request.task]
+
+
+def text_prompt(request: Request, told: str = "") -> str:
+    """Instruction, caption and metadata as the text encoder saw them in training; `told` replaces the task's own."""
     metas = (
         f"- bpm: {request.bpm or 'N/A'}\n"
         f"- timesignature: {request.timesignature.strip() or 'N/A'}\n"
         f"- keyscale: {request.keyscale.strip() or 'N/A'}\n"
         f"- duration: {int(request.duration_s)} seconds\n"
     )
-    instruction = INSTRUCTIONS[request.task]
-    return f"# Instruction\n{instruction}\n\n# Caption\n{request.caption}\n\n# Metas\n{metas}<|endoftext|>\n"
+    told = told or instruction(request)
+    return f"# Instruction\n{told}\n\n# Caption\n{request.caption}\n\n# Metas\n{metas}<|endoftext|>\n"
 
 
 def lyric_prompt(request: Request) -> str:
     """Language header and lyrics as the lyric encoder saw them in training."""
     return f"# Languages\n{request.language}\n\n# Lyric\n{request.lyrics}<|endoftext|>"
+
+
+def audio_codes(text: str) -> tuple[int, ...]:
+    """The codes in a text of ``<|audio_code_N|>`` tokens; a number above the codebook's last means the last."""
+    return tuple(min(int(digits[:9]), MAX_AUDIO_CODE) for digits in re.findall(r"<\|audio_code_([0-9]+)\|>", text))
