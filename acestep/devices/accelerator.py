@@ -1,10 +1,20 @@
 """What CUDA, ROCm and XPU devices share: torch gives each backend a module with the same functions."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from acestep.devices.base import Mark
+from acestep.devices.memory import available_host_bytes
+from acestep.units import GIB
+
+HOST_RESERVE_BYTES = 4 * GIB
+"""What page-locked memory leaves to everything else on the host; locked pages cannot be swapped out."""
 
 
 class Accelerator:
@@ -17,18 +27,50 @@ class Accelerator:
         self.dtype = dtype
         self.grouped_attention = grouped
         self._backend = backend
+        self._pinning = True
+        self._copying: Any = None
 
     def upload(self, host: Tensor, owner: str) -> Tensor:
         """Copy to the card; an out-of-memory error says which part did not fit."""
-        try:
-            return host.to(self.torch_device)
-        except torch.OutOfMemoryError as error:
-            error.add_note(f"while moving the {owner} to the card")
-            raise
+        with _naming(owner):
+            # From page-locked memory the copy runs by itself, and later work on the card waits for it.
+            return host.to(self.torch_device, non_blocking=host.is_pinned())
 
     def download(self, host: np.ndarray, source: Tensor) -> None:
         """Copy into host memory."""
         torch.from_numpy(host).copy_(source)
+
+    def reserve(self, n_bytes: int, owner: str) -> Tensor:
+        """Memory from the pool of the computing stream, so that computation can have it afterwards."""
+        with _naming(owner):
+            return torch.empty(n_bytes, dtype=torch.uint8, device=self.torch_device)
+
+    def pinned(self, n_bytes: int) -> Tensor | None:
+        """Page-locked memory while the host keeps `HOST_RESERVE_BYTES` besides."""
+        if self._pinning and available_host_bytes() >= n_bytes + HOST_RESERVE_BYTES:
+            try:
+                return torch.empty(n_bytes, dtype=torch.uint8, pin_memory=True)
+            except RuntimeError:  # the system limits locked pages, and then refuses every further request
+                self._pinning = False
+        return None
+
+    def mark(self) -> Mark:
+        """An event on the computing stream."""
+        return self._backend.current_stream().record_event()
+
+    def fetch(self, pairs: Sequence[tuple[Tensor, Tensor]], after: Mark) -> Mark:
+        """Copy on a stream of its own; copies from memory that is not page-locked keep the caller waiting."""
+        if self._copying is None:
+            self._copying = self._backend.Stream(self.torch_device)
+        self._copying.wait_event(after)
+        with self._backend.stream(self._copying):
+            for target, source in pairs:
+                target.copy_(source, non_blocking=source.is_pinned())
+        return self._copying.record_event()
+
+    def wait(self, mark: Mark) -> None:
+        """The computing stream waits, the caller does not."""
+        self._backend.current_stream().wait_event(mark)
 
     def free_bytes(self) -> int:
         """What the driver calls free plus what this process caches unused."""
@@ -58,3 +100,13 @@ class Accelerator:
             int(self._backend.max_memory_allocated(self.torch_device)),
             int(self._backend.max_memory_reserved(self.torch_device)),
         )
+
+
+@contextmanager
+def _naming(owner: str) -> Iterator[None]:
+    """An out-of-memory error that leaves the block says which part did not fit."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        error.add_note(f"while moving the {owner} to the card")
+        raise

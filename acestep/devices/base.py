@@ -1,10 +1,14 @@
 """The one object through which the pipeline touches a device: moves, free memory, caches and peaks."""
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
+
+Mark = Any
+"""A point in the order of a device's work: an event of its backend, or None where everything is done in order."""
 
 
 class Device(Protocol):
@@ -36,6 +40,32 @@ class Device(Protocol):
 
     def download(self, host: np.ndarray, source: Tensor) -> None:
         """Copy a device tensor into a host array of the same shape."""
+        ...
+
+    def reserve(self, n_bytes: int, owner: str) -> Tensor:
+        """Unwritten device memory [n_bytes] uint8 for the part `owner`, to be filled by `fetch`."""
+        ...
+
+    def pinned(self, n_bytes: int) -> Tensor | None:
+        """Page-locked host memory [n_bytes] uint8, from which copies run beside computation.
+
+        None where there is none: the device has no use for it, memory is short, or the system refuses.
+        """
+        ...
+
+    def mark(self) -> Mark:
+        """The point that the device's computation has been asked to reach so far."""
+        ...
+
+    def fetch(self, pairs: Sequence[tuple[Tensor, Tensor]], after: Mark) -> Mark:
+        """Start copying (device tensor, host tensor) pairs beside computation, not before it has passed `after`.
+
+        The mark says when they have arrived.
+        """
+        ...
+
+    def wait(self, mark: Mark) -> None:
+        """Computation asked for from now on starts after `mark`."""
         ...
 
     def free_bytes(self) -> int:

@@ -1,13 +1,14 @@
 """The CPU as a device: host and device memory are one, so moves are free and nothing needs to leave."""
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from torch import Tensor
 
+from acestep.devices.in_order import InOrder
+from acestep.devices.memory import available_host_bytes
 
-class CpuDevice:
+
+class CpuDevice(InOrder):
     """Computes in float32 where the host is; bf16 is slower than float32 on most CPUs and less exact."""
 
     torch_device = torch.device("cpu")
@@ -23,13 +24,13 @@ class CpuDevice:
         """Copy `source` into `host`."""
         torch.from_numpy(host).copy_(source)
 
+    def reserve(self, n_bytes: int, owner: str) -> Tensor:  # noqa: ARG002
+        """Ordinary memory."""
+        return torch.empty(n_bytes, dtype=torch.uint8)
+
     def free_bytes(self) -> int:
         """Bytes of memory the system calls available; 0 where it does not say."""
-        try:
-            with Path("/proc/meminfo").open(encoding="ascii") as lines:
-                return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-        except (OSError, StopIteration):
-            return 0
+        return available_host_bytes()
 
     def empty_cache(self) -> None:
         """Nothing is cached."""

@@ -4,8 +4,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from acestep.devices.in_order import InOrder
 
-class MpsDevice:
+
+class MpsDevice(InOrder):
     """Computes in float32: bf16-trained weights overflow in fp16 there."""
 
     torch_device = torch.device("mps")
@@ -20,6 +22,10 @@ class MpsDevice:
     def download(self, host: np.ndarray, source: Tensor) -> None:
         """Copy into host memory."""
         torch.from_numpy(host).copy_(source)
+
+    def reserve(self, n_bytes: int, owner: str) -> Tensor:  # noqa: ARG002
+        """A Metal buffer."""
+        return torch.empty(n_bytes, dtype=torch.uint8, device=self.torch_device)
 
     def free_bytes(self) -> int:
         """What Metal recommends as a working set, less what its driver holds."""

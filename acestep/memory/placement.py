@@ -3,64 +3,42 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from torch import Tensor, nn
+from torch import nn
 
 from acestep.devices.base import Device
 from acestep.knobs import Offload
-from acestep.memory.tensors import map_storage, slots
+from acestep.memory.part import Part
+from acestep.memory.ring import Ring
 
 TRANSFORMER = "transformer"
-
-
-class Part:
-    """The weights of some modules, moved as one. Host tensors are kept, so leaving copies nothing."""
-
-    def __init__(self, name: str, modules: Sequence[nn.Module]) -> None:
-        self.name = name
-        self.inside = False
-        self._slots = [slot for module in modules for slot in slots(module)]
-
-    def enter(self, device: Device) -> None:
-        """Copy every weight to the device, tied ones once; on failure nothing has changed."""
-        moved: dict[int, Tensor] = {}
-        try:
-            for _, _, host in self._slots:
-                if id(host) not in moved:
-                    moved[id(host)] = map_storage(host, lambda tensor: device.upload(tensor, self.name))
-        except BaseException:
-            moved.clear()
-            raise
-        for table, key, host in self._slots:
-            table[key] = moved[id(host)]
-        self.inside = True
-
-    def leave(self) -> None:
-        """Put the host tensors back; the device copies are freed with their last reference."""
-        for table, key, host in self._slots:
-            table[key] = host
-        self.inside = False
 
 
 class Placement:
     """Moves parts in and out as an offload mode says.
 
-    `parts` maps names to modules; the transformer is given as its own part plus one per block (`blocks`), which
-    only `stream` tells apart.
+    `parts` maps names to modules. `blocks` are modules inside them that may be streamed, in the order in which they
+    run: those of the transformer under `stream`, all of them under `stream+encoders`.
     """
 
     def __init__(
         self, parts: Mapping[str, nn.Module], blocks: Sequence[nn.Module], offload: Offload, device: Device
     ) -> None:
         self._device = device
-        self._streams = offload in (Offload.STREAM, Offload.STREAM_ENCODERS)
-        inside_blocks = {id(module) for block in blocks for module in block.modules()}
-        self._parts = {}
+        streamed = [] if device.shares_host_memory else [name for name in parts if _streams(name, offload)]
+        self._rings: dict[str, Ring] = {}
+        self._turns: dict[int, tuple[Ring, int]] = {}
+        self._parts: dict[str, Part] = {}
         for name, module in parts.items():
             modules = list(module.modules())
-            if name == TRANSFORMER and self._streams:
-                modules = [inner for inner in modules if id(inner) not in inside_blocks]
+            if name in streamed:
+                known = {id(inner) for inner in modules}
+                passing = [block for block in blocks if id(block) in known]
+                apart = {id(inner) for block in passing for inner in block.modules()}
+                modules = [inner for inner in modules if id(inner) not in apart]
+                if passing:
+                    self._rings[name] = Ring(name, passing, device)
+                    self._turns |= {id(block): (self._rings[name], turn) for turn, block in enumerate(passing)}
             self._parts[name] = Part(name, modules)
-        self._blocks = [Part(TRANSFORMER, list(block.modules())) for block in blocks] if self._streams else []
         if device.shares_host_memory or offload is Offload.NONE:
             self._resident = frozenset(parts)
         else:
@@ -70,13 +48,14 @@ class Placement:
         """Bring in what stays; safe to call again after a failure."""
         if self._device.shares_host_memory:
             return
-        for name in self._resident:
-            if not self._parts[name].inside:
-                self._parts[name].enter(self._device)
+        # In the order of the parts: a set of names has another order in every process, and so would the allocator.
+        for name, part in self._parts.items():
+            if name in self._resident and not part.inside:
+                part.enter(self._device)
 
     def release(self) -> None:
         """Take every part off the device."""
-        for part in [*self._parts.values(), *self._blocks]:
+        for part in self._parts.values():
             if part.inside:
                 part.leave()
         self._device.empty_cache()
@@ -85,30 +64,31 @@ class Placement:
     def use(self, name: str) -> Iterator[None]:
         """The part is on the device inside the block, and back where it rests after it."""
         part = self._parts[name]
-        with self._visit(part, stays=name in self._resident):
-            yield
-
-    @contextmanager
-    def use_block(self, index: int) -> Iterator[None]:
-        """One transformer block is on the device inside the block; a no-op unless blocks are streamed."""
-        if self._blocks and not self._device.shares_host_memory:
-            part = self._blocks[index]
-            part.enter(self._device)
-            try:
-                yield
-            finally:
-                part.leave()
-        else:
-            yield
-
-    @contextmanager
-    def _visit(self, part: Part, *, stays: bool) -> Iterator[None]:
-        if stays or part.inside:
+        if name in self._resident or part.inside:
             yield
             return
+        part.pin(self._device)
         part.enter(self._device)
         try:
-            yield
+            if name in self._rings:
+                with self._rings[name].open():
+                    yield
+            else:
+                yield
         finally:
             part.leave()
             self._device.empty_cache()
+
+    @contextmanager
+    def use_block(self, block: nn.Module) -> Iterator[None]:
+        """Inside the block this module of a part in use is on the device; a no-op unless it is streamed."""
+        if id(block) in self._turns:
+            ring, turn = self._turns[id(block)]
+            with ring.use(turn):
+                yield
+        else:
+            yield
+
+
+def _streams(name: str, offload: Offload) -> bool:
+    return offload is Offload.STREAM_ENCODERS or (offload is Offload.STREAM and name == TRANSFORMER)

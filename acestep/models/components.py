@@ -44,3 +44,14 @@ class Components(msgspec.Struct, frozen=True, kw_only=True, eq=False):
             "audio_token_detokenizer": self.audio_token_detokenizer,
         }
         return {name: module for name, module in parts.items() if module is not None}
+
+    def blocks(self) -> list[nn.Module]:
+        """The layers that offload may stream, in the order in which they run: one shape within each stack."""
+        condition = self.condition_encoder
+        stacks = (
+            self.text_encoder.layers,
+            condition.lyric_encoder.layers,
+            condition.timbre_encoder.layers,
+            self.transformer.layers,
+        )
+        return [layer for stack in stacks for layer in stack]

@@ -1,7 +1,10 @@
 """The condition the DiT attends to: lyrics, timbre and text of one caption, packed in that order."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from acestep.models.attention import Kernels, rotary_table
 from acestep.models.blocks import EncoderBlock
@@ -16,19 +19,28 @@ class ConditionEncoder:
 
     All songs of a request share one caption, so it runs at batch 1: nothing is padded, no mask is needed, and
     packing is concatenation. `prepend_timbre_token` restores the learned token of the XL variants, which the
-    library drops: it goes in front of the reference frames and is the position that is pooled.
+    library drops: it goes in front of the reference frames and is the position that is pooled. `use_block` has a layer
+    on the device inside its context.
     """
 
-    def __init__(self, encoder: AceStepConditionEncoder, kernels: Kernels, *, prepend_timbre_token: bool) -> None:
+    def __init__(
+        self,
+        encoder: AceStepConditionEncoder,
+        kernels: Kernels,
+        *,
+        prepend_timbre_token: bool,
+        use_block: Callable[[nn.Module], AbstractContextManager[None]] = lambda _: nullcontext(),
+    ) -> None:
         self.encoder = encoder
+        self.use_block = use_block
         self.kernels = kernels
         self.prepend_timbre_token = prepend_timbre_token
 
-    def encode(self, text: Tensor, lyrics: Tensor, timbre: Tensor) -> Tensor:
-        """Condition [1, lyric tokens + 1 + text tokens, width].
+    def shared(self, lyrics: Tensor, timbre: Tensor) -> Tensor:
+        """What every prompt of a song has in front: [1, lyric tokens + 1, width].
 
-        `text` [1, tokens, text width] is the text encoder's output, `lyrics` [1, tokens, text width] its embedding
-        table's, `timbre` [1, frames, 64] reference latents.
+        `lyrics` [1, tokens, text width] come from the text encoder's embedding table, `timbre` [1, frames, 64] are
+        reference latents.
         """
         lyric_states = self._run(self.encoder.lyric_encoder, self.encoder.lyric_encoder.embed_tokens(lyrics))
         timbre_encoder = self.encoder.timbre_encoder
@@ -36,7 +48,11 @@ class ConditionEncoder:
         if self.prepend_timbre_token:
             frames = torch.cat([timbre_encoder.special_token.to(frames.dtype), frames], dim=1)
         timbre_state = self._run(timbre_encoder, frames)[:, :1]
-        return torch.cat([lyric_states, timbre_state, self.encoder.text_projector(text)], dim=1)
+        return torch.cat([lyric_states, timbre_state], dim=1)
+
+    def condition(self, shared: Tensor, text: Tensor) -> Tensor:
+        """Condition [1, lyric tokens + 1 + text tokens, width]; `text` [1, tokens, text width] is encoded."""
+        return torch.cat([shared, self.encoder.text_projector(text)], dim=1)
 
     def unguided(self) -> Tensor:
         """The learned empty condition [1, 1, width]; attending to copies of one token is attending to it."""
@@ -46,6 +62,7 @@ class ConditionEncoder:
     def _run(self, stack: AceStepLyricEncoder | AceStepTimbreEncoder, hidden: Tensor) -> Tensor:
         rotary = rotary_table(hidden.shape[1], stack.head_dim, stack.rope_theta, hidden)
         for layer in stack.layers:
-            hidden = EncoderBlock(layer)(hidden, rotary, self.kernels)
+            with self.use_block(layer):
+                hidden = EncoderBlock(layer)(hidden, rotary, self.kernels)
         normed: Tensor = stack.norm(hidden)
         return normed

@@ -15,14 +15,14 @@ class Denoiser:
     """Velocity prediction over the weights of an `AceStepTransformer1DModel`.
 
     The timestep is a Python float shared by all songs, so its embedding is computed once and for one song.
-    `use_block` has the block of an index on the device inside its context.
+    `use_block` has a layer on the device inside its context.
     """
 
     def __init__(
         self,
         transformer: AceStepTransformer1DModel,
         kernels: Kernels,
-        use_block: Callable[[int], AbstractContextManager[None]],
+        use_block: Callable[[nn.Module], AbstractContextManager[None]],
     ) -> None:
         self.transformer = transformer
         self.kernels = kernels
@@ -41,8 +41,8 @@ class Denoiser:
         condition = model.condition_embedder(condition)
         hidden = self._patchify(latents, context, condition)
         rotary = rotary_table(hidden.shape[1], model.head_dim, model.rope_theta, hidden)
-        for index, block in enumerate(self.blocks):
-            with self.use_block(index):
+        for block in self.blocks:
+            with self.use_block(block.layer):
                 hidden = block(hidden, condition, modulation, rotary, self.kernels)
         shift, scale = (model.scale_shift_table + embedded.unsqueeze(1)).chunk(2, dim=1)
         velocity = hidden.new_empty(batch, frames, channels)

@@ -5,8 +5,9 @@ import torch
 from torch import Tensor
 
 from acestep.models.conditions import TIMBRE_FRAMES, ConditionEncoder
-from acestep.models.prompts import lyric_prompt, text_prompt
-from acestep.request import MAX_LYRIC_TOKENS, MAX_TEXT_TOKENS, Request
+from acestep.models.prompts import TEXT_INSTRUCTION, lyric_prompt, text_prompt
+from acestep.request import MAX_LYRIC_TOKENS, MAX_TEXT_TOKENS, Request, Task
+from acestep.stages.encode_audio import Brought
 from acestep.stages.place import Place
 
 
@@ -14,37 +15,70 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """What denoising needs of a request, on the device.
 
     `condition` [1, tokens, width] and its unguided counterpart `unguided` [1, 1, width]; `context` [1, frames, 128]:
-    64 channels of source latents, then 64 of mask (1 where the song is to be made).
+    64 channels of source latents, then 64 of mask (1 where the song is to be made). `uncovered` is the condition that
+    a weaker cover is blended with.
     """
 
     condition: Tensor
     unguided: Tensor
     context: Tensor
+    uncovered: Tensor | None = None
 
 
-def encode(request: Request, place: Place) -> Conditions:
-    """The conditions of a request; all of its songs share them."""
+NOTHING = Brought()
+
+
+def encode(request: Request, place: Place, brought: Brought = NOTHING) -> Conditions:
+    """The conditions of a request and of the latents it brought; all of its songs share them."""
     parts, device = place.components, place.device
-    text_ids = parts.tokenizer.encode(text_prompt(request), MAX_TEXT_TOKENS)
+    instructions = ("", TEXT_INSTRUCTION) if request.cover_strength < 1 else ("",)
+    prompts = [parts.tokenizer.encode(text_prompt(request, told), MAX_TEXT_TOKENS) for told in instructions]
     lyric_ids = parts.tokenizer.encode(lyric_prompt(request), MAX_LYRIC_TOKENS)
     with place.placement.use("text_encoder"):
-        text = parts.text_encoder(
-            input_ids=device.upload(torch.tensor([text_ids]), "prompt"),
-            position_ids=torch.arange(len(text_ids), device=device.torch_device)[None],
-            # An explicit mask: building one would read a value back from the device.
-            attention_mask={"full_attention": None},
-            use_cache=False,
-        ).last_hidden_state
+        texts = [_text_states(prompt, place) for prompt in prompts]
         lyrics = parts.text_encoder.get_input_embeddings()(device.upload(torch.tensor([lyric_ids]), "prompt"))
     with place.placement.use("condition_encoder"):
-        encoder = ConditionEncoder(parts.condition_encoder, place.kernels(), prepend_timbre_token=parts.variant.is_xl)
-        silence = parts.condition_encoder.silence_latent.to(text.dtype)
-        source = _silence(silence, request.latent_frames)
-        return Conditions(
-            condition=encoder.encode(text, lyrics, silence[:, :TIMBRE_FRAMES]),
-            unguided=encoder.unguided().clone(),
-            context=torch.cat([source, torch.ones_like(source)], dim=-1),
+        encoder = ConditionEncoder(
+            parts.condition_encoder,
+            place.kernels(),
+            prepend_timbre_token=parts.variant.is_xl,
+            use_block=place.placement.use_block,
         )
+        silence = parts.condition_encoder.silence_latent.to(lyrics.dtype)
+        timbre = silence[:, :TIMBRE_FRAMES] if brought.reference is None else brought.reference
+        shared = encoder.shared(lyrics, timbre.to(lyrics.dtype))
+        condition, *uncovered = (encoder.condition(shared, text) for text in texts)
+        return Conditions(
+            condition=condition,
+            unguided=encoder.unguided().clone(),
+            context=_context(request, brought.source, silence),
+            uncovered=next(iter(uncovered), None),
+        )
+
+
+def _text_states(ids: list[int], place: Place) -> Tensor:
+    """The text encoder's output [1, tokens, width]."""
+    device = place.device
+    states: Tensor = place.components.text_encoder(
+        input_ids=device.upload(torch.tensor([ids]), "prompt"),
+        position_ids=torch.arange(len(ids), device=device.torch_device)[None],
+        # An explicit mask: building one would read a value back from the device.
+        attention_mask={"full_attention": None},
+        use_cache=False,
+    ).last_hidden_state
+    return states
+
+
+def _context(request: Request, source: Tensor | None, silence: Tensor) -> Tensor:
+    """What the songs are made beside, and where they are made: [1, frames, 128]."""
+    made, channels = slice(request.window.start, request.window.stop), silence.shape[-1]
+    silent = _silence(silence, request.latent_frames)
+    beside = silent if source is None else source.to(silence.dtype)
+    context = torch.cat([beside, torch.zeros_like(beside)], dim=-1)
+    context[:, made, channels:] = 1
+    if request.task is Task.REPAINT:
+        context[:, made, :channels] = silent[:, made]
+    return context
 
 
 def _silence(silence: Tensor, frames: int) -> Tensor:

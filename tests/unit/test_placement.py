@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from acestep.devices.cpu import CpuDevice
 from acestep.knobs import Offload, Quantization
-from acestep.memory.placement import TRANSFORMER, Part, Placement
+from acestep.memory.part import Part
+from acestep.memory.placement import TRANSFORMER, Placement
 from acestep.memory.quantize import quantize
 from acestep.memory.tensors import map_storage
 
@@ -111,9 +112,8 @@ def test_after_use_only_what_the_mode_keeps_is_inside(offload: Offload) -> None:
         with placement.use(name):
             assert inside() == resting | {name}
             if name == TRANSFORMER:
-                for index in range(2):
-                    with placement.use_block(index):
-                        layer = parts[TRANSFORMER].layers[index]
+                for layer in parts[TRANSFORMER].layers:
+                    with placement.use_block(layer):
                         assert not {id(t) for t in _tensors(layer)} & set(hosts[TRANSFORMER])
         assert inside() == resting
     with pytest.raises(RuntimeError, match="stage failed"), placement.use("text_encoder"):
@@ -129,7 +129,7 @@ def test_streamed_blocks_stay_out_until_their_turn() -> None:
     placement = Placement({TRANSFORMER: module}, list(module.layers), Offload.STREAM, CopyingDevice())
     with placement.use(TRANSFORMER):
         assert {id(t) for t in _tensors(module.layers)} == hosts
-        with placement.use_block(1):
+        with placement.use_block(module.layers[1]):
             assert {id(t) for t in _tensors(module.layers[0])} <= hosts
             assert not {id(t) for t in _tensors(module.layers[1])} & hosts
         assert {id(t) for t in _tensors(module.layers)} == hosts
@@ -140,5 +140,5 @@ def test_on_a_cpu_nothing_is_copied() -> None:
     rest = [id(t) for t in _tensors(module)]
     placement = Placement({TRANSFORMER: module}, list(module.layers), Offload.STREAM, CpuDevice())
     placement.settle()
-    with placement.use(TRANSFORMER), placement.use_block(0):
+    with placement.use(TRANSFORMER), placement.use_block(module.layers[0]):
         assert [id(t) for t in _tensors(module)] == rest

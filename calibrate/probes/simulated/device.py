@@ -1,11 +1,15 @@
 """The simulated card as the pipeline sees it: a device whose moves cost nothing but bookkeeping."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from acestep.devices.base import Mark
+from acestep.devices.in_order import InOrder
 from calibrate.probes.simulated.ledger import Ledger
 
 ACTIVATIONS = "activations"
@@ -32,7 +36,7 @@ class Book(Protocol):
         ...
 
 
-class SimulatedDevice:
+class SimulatedDevice(InOrder):
     """A card whose tensors are `meta`; every byte goes through `ledger` to `book`."""
 
     torch_device = torch.device("meta")
@@ -47,16 +51,24 @@ class SimulatedDevice:
 
     def upload(self, host: Tensor, owner: str) -> Tensor:
         """A meta tensor with the layout of `host`, on the books of `owner`."""
-        self._ledger.owner = owner
-        try:
+        with self._on_the_books_of(owner):
             return torch.empty_strided(host.shape, host.stride(), dtype=host.dtype, device=self.torch_device)
-        finally:
-            self._ledger.owner = ACTIVATIONS
 
     def download(self, host: np.ndarray, source: Tensor) -> None:
         """Nothing arrives; only the shapes are compared."""
         if host.shape != tuple(source.shape):
             raise ValueError(f"download of {tuple(source.shape)} into an array of {host.shape}")
+
+    def reserve(self, n_bytes: int, owner: str) -> Tensor:
+        """A meta tensor on the books of `owner`."""
+        with self._on_the_books_of(owner):
+            return torch.empty(n_bytes, dtype=torch.uint8, device=self.torch_device)
+
+    def fetch(self, pairs: Sequence[tuple[Tensor, Tensor]], after: Mark) -> Mark:  # noqa: ARG002
+        """Nothing arrives; only the layouts are compared."""
+        for target, source in pairs:
+            if (target.shape, target.dtype) != (source.shape, source.dtype):
+                raise ValueError(f"fetch of {source.dtype} {tuple(source.shape)} into {tuple(target.shape)}")
 
     def free_bytes(self) -> int:
         """What the book says."""
@@ -76,3 +88,11 @@ class SimulatedDevice:
     def end_stage(self) -> tuple[int, int]:
         """The book's peaks."""
         return self._book.end_stage()
+
+    @contextmanager
+    def _on_the_books_of(self, owner: str) -> Iterator[None]:
+        self._ledger.owner = owner
+        try:
+            yield
+        finally:
+            self._ledger.owner = ACTIVATIONS

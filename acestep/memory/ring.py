@@ -1,0 +1,112 @@
+"""Blocks of a part that pass through the device one after another: two slots, one computing, one being filled."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from acestep.devices.base import Device, Mark
+from acestep.memory.part import Part
+from acestep.memory.tensors import Arena, map_storage, plain
+
+SLOTS = 2
+
+Layout = tuple[Any, ...]
+
+
+class Slot:
+    """Device memory for one block at a time. `passed`: nothing computes with what it holds any more."""
+
+    def __init__(self, buffer: Tensor, passed: Mark) -> None:
+        self.holds: int | None = None
+        self.arrived: Mark = None
+        self.passed = passed
+        self._buffer = buffer
+        self._views: dict[Layout, list[Tensor]] = {}
+
+    def views(self, block: Part) -> list[Tensor]:
+        """Device tensors for the weights of `block`; blocks with equal layouts get the same ones."""
+        layout = tuple((type(t.data), *((p.shape, p.stride(), p.dtype) for p in plain(t))) for t in block.hosts)
+        if layout not in self._views:
+            arena = Arena(self._buffer)
+            self._views[layout] = [map_storage(host, arena.like) for host in block.hosts]
+        return self._views[layout]
+
+
+class Ring:
+    """The blocks of a part, streamed in the order given and from the start again.
+
+    The slots are taken once for a stage, on the stream that computes: memory pools are per stream, so blocks that
+    come and go on a copying stream could never be had by computation.
+    """
+
+    def __init__(self, name: str, modules: Sequence[nn.Module], device: Device) -> None:
+        self._name = name
+        self._device = device
+        self._modules = modules
+        self._blocks = [Part(name, list(module.modules())) for module in modules]
+        self._slots: list[Slot] = []
+        self._current: Slot | None = None
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """Blocks can be used inside the block. Modules that their library calls come in by themselves."""
+        for block in self._blocks:
+            block.pin(self._device)
+        n_bytes = max(block.n_bytes for block in self._blocks)
+        hooks = []
+        try:
+            for _ in range(min(SLOTS, len(self._blocks))):
+                self._slots.append(Slot(self._device.reserve(n_bytes, self._name), self._device.mark()))
+            for index, module in enumerate(self._modules):
+                hooks.append(module.register_forward_pre_hook(lambda *_, index=index: self._enter(index)))
+                hooks.append(module.register_forward_hook(lambda *_: self._leave()))
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+            self._leave()
+            self._drop()
+
+    @contextmanager
+    def use(self, index: int) -> Iterator[None]:
+        """The block is on the device inside the block, and the one after it on its way."""
+        self._enter(index)
+        try:
+            yield
+        finally:
+            self._leave()
+
+    def _enter(self, index: int) -> None:
+        slot = self._fetch(index)
+        self._device.wait(slot.arrived)
+        self._current = slot
+        self._blocks[index].put(slot.views(self._blocks[index]))
+        self._fetch((index + 1) % len(self._blocks))
+
+    def _leave(self) -> None:
+        if self._current is not None and self._current.holds is not None:
+            self._blocks[self._current.holds].leave()
+            self._current.passed = self._device.mark()
+        self._current = None
+
+    def _drop(self) -> None:
+        for slot in self._slots:
+            if slot.holds is not None:
+                # Computation gets this memory next; a copy that nobody waited for must not land in it then.
+                self._device.wait(slot.arrived)
+        self._slots.clear()
+
+    def _fetch(self, index: int) -> Slot:
+        """The slot that holds a block or is about to."""
+        for slot in self._slots:
+            if slot.holds == index:
+                return slot
+        slot = next(slot for slot in self._slots if slot is not self._current)
+        block = self._blocks[index]
+        targets = [inner for view in slot.views(block) for inner in plain(view)]
+        sources = [inner for host in block.hosts for inner in plain(host)]
+        slot.arrived = self._device.fetch(list(zip(targets, sources, strict=True)), slot.passed)
+        slot.holds = index
+        return slot
