@@ -36,13 +36,19 @@ def quiet_imports() -> Iterator[None]:
 
 with quiet_imports():
     from diffusers.models import AutoencoderOobleck
-    from diffusers.models.autoencoders.autoencoder_oobleck import OobleckDecoder, OobleckResidualUnit, Snake1d
+    from diffusers.models.autoencoders.autoencoder_oobleck import (
+        OobleckDecoder,
+        OobleckEncoder,
+        OobleckResidualUnit,
+        Snake1d,
+    )
     from diffusers.models.transformers.ace_step_transformer import (
         AceStepAttention,
         AceStepTransformer1DModel,
         AceStepTransformerBlock,
     )
     from diffusers.pipelines.ace_step.modeling_ace_step import (
+        AceStepAttentionPooler,
         AceStepAudioTokenDetokenizer,
         AceStepAudioTokenizer,
         AceStepConditionEncoder,
@@ -58,6 +64,7 @@ ResidualFSQ = _AceStepResidualFSQ
 
 __all__ = [
     "AceStepAttention",
+    "AceStepAttentionPooler",
     "AceStepAudioTokenDetokenizer",
     "AceStepAudioTokenizer",
     "AceStepConditionEncoder",
@@ -68,6 +75,7 @@ __all__ = [
     "AceStepTransformerBlock",
     "AutoencoderOobleck",
     "OobleckDecoder",
+    "OobleckEncoder",
     "OobleckResidualUnit",
     "Qwen3Config",
     "Qwen3Model",

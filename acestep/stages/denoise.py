@@ -22,14 +22,19 @@ def denoise(request: Request, conditions: Conditions, place: Place, progress: Pr
     times = schedule(steps_for(variant, request.steps), request.shift)
     scale = guidance_for(variant, request.guidance_scale)
     guidance = Guidance(scale) if scale > 1.0 else None
+    first, last = request.guidance_interval
     with place.placement.use(TRANSFORMER):
         denoiser = Denoiser(place.components.transformer, place.kernels(), place.placement.use_block)
         for step, now in enumerate(times):
             velocity = denoiser.velocity(latents, conditions.context, conditions.condition, now)
-            if guidance is not None:
+            if guidance is not None and first <= 1.0 - now <= last:
                 unguided = denoiser.velocity(latents, conditions.context, conditions.unguided, now)
                 velocity = guidance.combine(velocity, unguided)
                 del unguided
+            if conditions.uncovered is not None:
+                plain = denoiser.velocity(latents, conditions.context, conditions.uncovered, now)
+                velocity.mul_(request.cover_strength).add_(plain, alpha=1.0 - request.cover_strength)
+                del plain
             after = times[step + 1] if step + 1 < len(times) else 0.0
             latents.add_(velocity, alpha=after - now)
             del velocity

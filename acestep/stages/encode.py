@@ -47,12 +47,12 @@ def encode(request: Request, place: Place, brought: Brought = NOTHING) -> Condit
         silence = parts.condition_encoder.silence_latent.to(lyrics.dtype)
         timbre = silence[:, :TIMBRE_FRAMES] if brought.reference is None else brought.reference
         shared = encoder.shared(lyrics, timbre.to(lyrics.dtype))
-        condition, *uncovered = (encoder.condition(shared, text) for text in texts)
+        conditions = [encoder.condition(shared, text) for text in texts]
         return Conditions(
-            condition=condition,
+            condition=conditions[0],
             unguided=encoder.unguided().clone(),
             context=_context(request, brought.source, silence),
-            uncovered=next(iter(uncovered), None),
+            uncovered=conditions[1] if len(conditions) > 1 else None,
         )
 
 

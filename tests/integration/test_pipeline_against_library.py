@@ -7,62 +7,17 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
-from diffusers import AceStepPipeline, FlowMatchEulerDiscreteScheduler
 
 from acestep.devices.cpu import CpuDevice
 from acestep.knobs import Knobs, Variant
 from acestep.models.attention import Kernels
 from acestep.models.build import TINY_LATENT, build
-from acestep.models.components import Components
 from acestep.models.denoiser import Denoiser
-from acestep.models.sampler import noise, steps_for
 from acestep.pipeline import Pipeline, prepare
 from acestep.request import Request
+from tests.library import library_audio
 
 TOLERANCE = 1e-5
-
-
-class _LibraryTokenizer:
-    """Our byte tokenizer behind the call signature that the library uses; all rows are alike, so nothing is padded."""
-
-    def __init__(self, components: Components) -> None:
-        self._tokenizer = components.tokenizer
-
-    def __call__(self, texts: list[str], max_length: int, **_: object) -> object:
-        ids = torch.tensor([self._tokenizer.encode(text, max_length) for text in texts])
-        return type("Encoding", (), {"input_ids": ids, "attention_mask": torch.ones_like(ids)})
-
-
-def _library_audio(components: Components, request: Request) -> np.ndarray:
-    """Raw audio [batch, 2, samples] of the library's pipeline, decoded in one piece."""
-    pipe = AceStepPipeline(
-        vae=components.vae,
-        text_encoder=components.text_encoder,
-        tokenizer=None,
-        transformer=components.transformer,
-        condition_encoder=components.condition_encoder,
-        scheduler=FlowMatchEulerDiscreteScheduler(num_train_timesteps=1, shift=1.0),
-    )
-    pipe.tokenizer = _LibraryTokenizer(components)
-    pipe.set_progress_bar_config(disable=True)
-    latents = torch.stack([noise(request.seed + k, request.latent_frames, TINY_LATENT) for k in range(request.batch)])
-    out = pipe(
-        prompt=[request.caption] * request.batch,
-        lyrics=[request.lyrics] * request.batch,
-        vocal_language=request.language,
-        audio_duration=request.duration_s,
-        num_inference_steps=steps_for(components.variant, request.steps),
-        guidance_scale=1.0 if components.variant.is_turbo else request.guidance_scale,
-        shift=request.shift,
-        latents=latents,
-        output_type="latent",
-        bpm=request.bpm or None,
-        keyscale=request.keyscale,
-        timesignature=request.timesignature,
-    )
-    with torch.no_grad():
-        audio: torch.Tensor = components.vae.decode(out.audios.transpose(1, 2)).sample
-    return audio.numpy()
 
 
 # Even and odd lengths, alone and in a batch, guided and not; 11 s is past the sliding window and past one tile.
@@ -92,7 +47,7 @@ def test_the_waveform_is_the_library_s(variant: Variant, batch: int, duration_s:
         timesignature="4",
         language="en",
     )
-    theirs = _library_audio(copy.deepcopy(components), request)
+    theirs = library_audio(copy.deepcopy(components), request)
     knobs = Knobs(variant=variant)
     prepare(components, knobs)
     result = Pipeline(components, knobs, CpuDevice()).generate(request)

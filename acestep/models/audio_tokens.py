@@ -1,0 +1,80 @@
+"""Latents to 5 Hz audio tokens and back: what a cover keeps of its source."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from acestep.models.attention import Kernels, rotary_table
+from acestep.models.blocks import CHUNK_ROWS, EncoderBlock
+from acestep.models.libraries import AceStepAttentionPooler, AceStepAudioTokenDetokenizer, AceStepAudioTokenizer
+
+
+class AudioTokenizer:
+    """Lean forward over an `AceStepAudioTokenizer`: windows of five frames know nothing of each other."""
+
+    def __init__(self, tokenizer: AceStepAudioTokenizer, kernels: Kernels) -> None:
+        self.tokenizer = tokenizer
+        self.kernels = kernels
+
+    def tokens(self, latents: Tensor, silence: Tensor) -> Tensor:
+        """Quantised tokens [1, ceil(frames / 5), width] of `latents` [1, frames, 64].
+
+        The last window is filled up from the start of `silence` [1, frames, 64].
+        """
+        tokenizer, pooler = self.tokenizer, self.tokenizer.attention_pooler
+        window = tokenizer.pool_window_size
+        missing = -latents.shape[1] % window
+        if missing:
+            latents = torch.cat([latents, silence[:, :missing]], dim=1)
+        windows = latents.reshape(-1, window, latents.shape[-1])
+        tokens = latents.new_empty(1, len(windows), tokenizer.quantizer.project_out.out_features)
+        for part in _chunks(len(windows), window + 1):
+            frames = pooler.embed_tokens(tokenizer.audio_acoustic_proj(windows[part]))
+            summary = pooler.special_token.to(frames.dtype).expand(len(frames), -1, -1)
+            pooled = _run(pooler, torch.cat([summary, frames], dim=1), self.kernels)[:, 0]
+            tokens[:, part] = tokenizer.quantizer(pooled)[0]
+        return tokens
+
+    def tokens_of(self, codes: Tensor) -> Tensor:
+        """The tokens [1, codes, width] that `codes` [codes] stand for."""
+        quantizer = self.tokenizer.quantizer
+        # Of several quantisers only the first is told, as in the library.
+        indices = nn.functional.pad(codes[None, :, None], (0, quantizer.num_quantizers - 1))
+        tokens: Tensor = quantizer.get_output_from_indices(indices)
+        return tokens
+
+
+class AudioDetokenizer:
+    """Lean forward over an `AceStepAudioTokenDetokenizer`: every token becomes five frames on its own."""
+
+    def __init__(self, detokenizer: AceStepAudioTokenDetokenizer, kernels: Kernels) -> None:
+        self.detokenizer = detokenizer
+        self.kernels = kernels
+
+    def latents(self, tokens: Tensor) -> Tensor:
+        """Latents [1, tokens * 5, 64] of `tokens` [1, tokens, width]."""
+        model = self.detokenizer
+        window, count = model.pool_window_size, tokens.shape[1]
+        latents = tokens.new_empty(1, count * window, model.proj_out.out_features)
+        for part in _chunks(count, window):
+            frames = model.embed_tokens(tokens[0, part])[:, None] + model.special_tokens.to(tokens.dtype)
+            made = model.proj_out(_run(model, frames, self.kernels))
+            latents[0, part.start * window : part.stop * window] = made.flatten(0, 1)
+        return latents
+
+
+def _run(stack: AceStepAttentionPooler | AceStepAudioTokenDetokenizer, hidden: Tensor, kernels: Kernels) -> Tensor:
+    """The layers and the norm of a stack over windows [windows, positions, width]."""
+    rotary = rotary_table(hidden.shape[1], stack.head_dim, stack.rope_theta, hidden)
+    for layer in stack.layers:
+        hidden = EncoderBlock(layer)(hidden, rotary, kernels)
+    normed: Tensor = stack.norm(hidden)
+    return normed
+
+
+def _chunks(windows: int, positions: int) -> Iterator[slice]:
+    """Slices of windows that hold about `CHUNK_ROWS` rows."""
+    step = CHUNK_ROWS // positions
+    for start in range(0, windows, step):
+        yield slice(start, min(windows, start + step))

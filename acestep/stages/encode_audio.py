@@ -1,0 +1,75 @@
+"""Audio that a request brings along to latents: what the songs start beside, and whose timbre they take."""
+
+import msgspec
+import numpy as np
+import torch
+from torch import Tensor
+
+from acestep.clip import SAMPLE_RATE, Clip
+from acestep.errors import InvalidInputError
+from acestep.memory.vae_encode import TileEncoder, encode_clip
+from acestep.models.audio_tokens import AudioDetokenizer, AudioTokenizer
+from acestep.request import CODE_FRAMES, Request, Task
+from acestep.stages.place import Place
+
+REFERENCE_S = 30
+"""Seconds of reference that the timbre encoder was trained on: ten each from the start, the middle and the end."""
+
+
+class Brought(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """Latents on the device: `source` [1, frames, 64] and `reference` [1, 750, 64]; None where nothing was brought."""
+
+    source: Tensor | None = None
+    reference: Tensor | None = None
+
+
+def encode_audio(request: Request, place: Place) -> Brought:
+    """The latents of a request's audio; a cover's source has been through the audio tokens and back."""
+    source = reference = None
+    if request.source_audio is not None or request.reference_audio is not None:
+        with place.placement.use("vae_encoder"):
+            encoder = TileEncoder(place.components.vae.encoder)
+            if request.source_audio is not None:
+                heard = request.source_audio.audio[:, : round(request.duration_s * SAMPLE_RATE)]
+                source = encode_clip(encoder, heard, place.device)
+            if request.reference_audio is not None:
+                reference = encode_clip(encoder, excerpts(request.reference_audio), place.device)
+    if request.task is Task.COVER:
+        source = _through_tokens(request, source, place)
+    return Brought(source=source, reference=reference)
+
+
+def excerpts(clip: Clip) -> np.ndarray:
+    """Ten seconds each from the start, the middle and the end of a clip, which is repeated where it is too short."""
+    audio, third = clip.audio, REFERENCE_S // 3 * SAMPLE_RATE
+    if clip.samples < 3 * third:
+        audio = np.tile(audio, (1, -(-3 * third // clip.samples)))
+    samples = audio.shape[1]
+    return np.concatenate([audio[:, start : start + third] for start in (0, samples // 3, samples - third)], axis=1)
+
+
+def _through_tokens(request: Request, source: Tensor | None, place: Place) -> Tensor:
+    """Latents [1, frames, 64] of the tokens of a source, or of a request's codes where there is none."""
+    parts, device, frames = place.components, place.device, request.latent_frames
+    if parts.audio_tokenizer is None or parts.audio_token_detokenizer is None:
+        raise InvalidInputError(
+            parts.variant.value, "this checkpoint has no audio tokenizer, which a cover needs; choose another model"
+        )
+    with place.placement.use("audio_tokenizer"):
+        tokenizer = AudioTokenizer(parts.audio_tokenizer, place.kernels())
+        if source is None:
+            codes = torch.tensor(request.audio_codes[: -(-frames // CODE_FRAMES)])
+            tokens = tokenizer.tokens_of(device.upload(codes, "audio"))
+        else:
+            tokens = tokenizer.tokens(source, _silence(place, source))
+    with place.placement.use("audio_token_detokenizer"):
+        latents = AudioDetokenizer(parts.audio_token_detokenizer, place.kernels()).latents(tokens)
+    return latents[:, :frames]
+
+
+def _silence(place: Place, like: Tensor) -> Tensor:
+    """The first silent latents [1, 4, 64], wherever the part that keeps them is; no window lacks more."""
+    silence: Tensor = place.components.condition_encoder.silence_latent[:, : CODE_FRAMES - 1]
+    if silence.device != like.device:
+        silence = place.device.upload(silence, "audio")
+    return silence.to(like.dtype)

@@ -1,0 +1,104 @@
+"""Every task on the same tiny weights, noise and audio gives the same songs as the library's pipeline."""
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from acestep.clip import Clip
+from acestep.devices.cpu import CpuDevice
+from acestep.knobs import Knobs, Variant
+from acestep.models.build import build
+from acestep.pipeline import Pipeline, prepare
+from acestep.request import Request, Task
+from tests.library import library_audio
+
+TOLERANCE = 1e-5
+
+
+def _clip(seconds: float, seed: int) -> Clip:
+    """Chords that change and some hiss, so that no two places of a clip sound alike."""
+    draw = np.random.default_rng(seed)
+    times = np.arange(round(seconds * 48_000)) / 48_000
+    tones = sum(np.sin(2 * np.pi * pitch * times * (1 + 0.1 * times)) for pitch in draw.uniform(80, 2_000, 4))
+    hiss = draw.standard_normal((2, len(times)))
+    return Clip(audio=(0.15 * tones + 0.1 * hiss).astype(np.float32))
+
+
+# 6.11 s is more than one encode tile and ends within a latent frame; 2.5 s has no whole number of token windows.
+CASES: dict[str, tuple[Variant, dict[str, Any]]] = {
+    "repaint a window": (
+        Variant.TURBO,
+        {"task": Task.REPAINT, "source_audio": _clip(6.11, 1), "repaint_start_s": 1.28, "repaint_end_s": 3.3},
+    ),
+    "repaint to the end": (
+        Variant.BASE,
+        {"task": Task.REPAINT, "source_audio": _clip(2.02, 2), "repaint_start_s": 0.5, "batch": 2},
+    ),
+    "cover of audio": (Variant.TURBO, {"task": Task.COVER, "source_audio": _clip(2.5, 3)}),
+    "weak cover": (Variant.BASE, {"task": Task.COVER, "source_audio": _clip(2.0, 4), "cover_strength": 0.6}),
+    "cover of codes": (
+        Variant.TURBO,
+        {"task": Task.COVER, "audio_codes": tuple(range(17, 63_000, 4_000)), "cover_strength": 0.3},
+    ),
+    "extract": (Variant.BASE, {"task": Task.EXTRACT, "source_audio": _clip(2.0, 5), "track": "vocals"}),
+    "extract anything": (Variant.BASE, {"task": Task.EXTRACT, "source_audio": _clip(1.5, 6)}),
+    "lego": (
+        Variant.BASE,
+        {"task": Task.LEGO, "source_audio": _clip(2.0, 7), "track": "drums", "repaint_start_s": 1, "repaint_end_s": 9},
+    ),
+    "complete": (Variant.BASE, {"task": Task.COMPLETE, "source_audio": _clip(2.0, 8), "tracks": ("bass", "fx")}),
+    "short reference": (Variant.TURBO, {"reference_audio": _clip(7.3, 9), "duration_s": 2.0}),
+    "long reference": (Variant.SFT, {"reference_audio": _clip(41.0, 10), "duration_s": 1.0}),
+    "guided in between": (Variant.BASE, {"guidance_interval": (0.2, 0.6), "duration_s": 2.0}),
+}
+
+
+def _songs(variant: Variant, request: Request) -> list[np.ndarray]:
+    components = build("tiny", variant, dtype=torch.float32)
+    prepare(components, Knobs(variant=variant))
+    result = Pipeline(components, Knobs(variant=variant), CpuDevice()).generate(request)
+    return [song.audio for song in result.songs]
+
+
+def _request(**fields: Any) -> Request:
+    return Request(caption="slow piano", lyrics="la la la", seed=11, steps=4, guidance_scale=2.0, **fields)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_waveform_is_the_library_s(case: str) -> None:
+    variant, fields = CASES[case]
+    request = _request(**fields)
+    theirs = library_audio(copy.deepcopy(build("tiny", variant, dtype=torch.float32)), request)
+    assert 0.1 < np.abs(theirs).max() < 1
+    for ours, reference in zip(_songs(variant, request), theirs, strict=True):
+        assert ours.shape == reference[:, : request.samples].shape
+        assert np.abs(ours - reference[:, : request.samples]).max() <= TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("variant", "fields"),
+    [
+        (Variant.TURBO, {"task": Task.REPAINT, "repaint_end_s": 1.0}),
+        (Variant.TURBO, {"task": Task.COVER}),
+        (Variant.TURBO, {"task": Task.COVER, "cover_strength": 0.5}),
+        (Variant.BASE, {"guidance_interval": (0.0, 0.4)}),
+    ],
+)
+def test_what_is_asked_for_is_heard(variant: Variant, fields: dict[str, Any]) -> None:
+    """The equality above is not vacuous: without the wish the song is another one."""
+    plain: dict[str, Any] = {"task": Task.COMPLETE} if "task" in fields else {}
+    if fields.get("cover_strength"):
+        plain = {"task": Task.COVER}
+    shared: dict[str, Any] = {"source_audio": _clip(2.0, 12)} if "task" in fields else {"duration_s": 2.0}
+    with_wish, without = (_songs(variant, _request(**shared, **wish))[0] for wish in (fields, plain))
+    assert np.abs(with_wish - without).max() > 0.01
+
+
+def test_a_song_of_a_batch_is_the_song_alone_whatever_audio_came_along() -> None:
+    fields = {"task": Task.COVER, "source_audio": _clip(2.0, 13)}
+    pair = _songs(Variant.TURBO, _request(batch=2, **fields))
+    request = Request(caption="slow piano", lyrics="la la la", seed=12, steps=4, **fields)
+    assert np.array_equal(pair[1], _songs(Variant.TURBO, request)[0])

@@ -1,0 +1,82 @@
+"""The library's own pipeline over the same weights, as the reference for ours."""
+
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from diffusers import AceStepPipeline, FlowMatchEulerDiscreteScheduler
+from diffusers.models.autoencoders.autoencoder_oobleck import OobleckDiagonalGaussianDistribution
+
+from acestep.clip import Clip
+from acestep.models.build import TINY_LATENT
+from acestep.models.components import Components
+from acestep.models.sampler import guidance_for, noise, steps_for
+from acestep.request import Request
+
+
+class _LibraryTokenizer:
+    """Our byte tokenizer behind the call signature that the library uses; all rows are alike, so nothing is padded."""
+
+    def __init__(self, components: Components) -> None:
+        self._tokenizer = components.tokenizer
+
+    def __call__(self, texts: list[str], max_length: int, **_: object) -> object:
+        ids = torch.tensor([self._tokenizer.encode(text, max_length) for text in texts])
+        return type("Encoding", (), {"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+
+
+def library_audio(components: Components, request: Request) -> np.ndarray:
+    """Raw audio [batch, 2, samples] of the library's pipeline, encoded and decoded in one piece.
+
+    The library draws audio latents from the VAE's posterior; here it takes the mean, as we do.
+    """
+    pipe = AceStepPipeline(
+        vae=components.vae,
+        text_encoder=components.text_encoder,
+        tokenizer=None,
+        transformer=components.transformer,
+        condition_encoder=components.condition_encoder,
+        scheduler=FlowMatchEulerDiscreteScheduler(num_train_timesteps=1, shift=1.0),
+        audio_tokenizer=components.audio_tokenizer,
+        audio_token_detokenizer=components.audio_token_detokenizer,
+    )
+    pipe.tokenizer = _LibraryTokenizer(components)
+    pipe.set_progress_bar_config(disable=True)
+    latents = torch.stack([noise(request.seed + k, request.latent_frames, TINY_LATENT) for k in range(request.batch)])
+    with patch.object(OobleckDiagonalGaussianDistribution, "sample", OobleckDiagonalGaussianDistribution.mode):
+        out = pipe(latents=latents, output_type="latent", **_arguments(components, request))
+    with torch.no_grad():
+        audio: torch.Tensor = components.vae.decode(out.audios.transpose(1, 2)).sample
+    return audio.numpy()
+
+
+def _arguments(components: Components, request: Request) -> dict[str, Any]:
+    first, last = request.guidance_interval
+    return {
+        "prompt": [request.caption] * request.batch,
+        "lyrics": [request.lyrics] * request.batch,
+        "vocal_language": request.language,
+        "audio_duration": request.duration_s,
+        "num_inference_steps": steps_for(components.variant, request.steps),
+        "guidance_scale": guidance_for(components.variant, request.guidance_scale),
+        "shift": request.shift,
+        "bpm": request.bpm or None,
+        "keyscale": request.keyscale,
+        "timesignature": request.timesignature,
+        "task_type": request.task.value,
+        "src_audio": _tensor(request.source_audio),
+        "reference_audio": _tensor(request.reference_audio),
+        "audio_codes": "".join(f"<|audio_code_{code}|>" for code in request.audio_codes) or None,
+        "repainting_start": request.repaint_start_s,
+        "repainting_end": request.repaint_end_s,
+        "audio_cover_strength": request.cover_strength,
+        "track_name": request.track,
+        "complete_track_classes": list(request.tracks),
+        "cfg_interval_start": first,
+        "cfg_interval_end": last,
+    }
+
+
+def _tensor(clip: Clip | None) -> torch.Tensor | None:
+    return None if clip is None else torch.from_numpy(clip.audio)
