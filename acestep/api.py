@@ -10,6 +10,7 @@ import msgspec
 from acestep import audio
 from acestep.devices.open import open_device
 from acestep.hardware import cap_bytes, detect
+from acestep.knobs import Variant
 from acestep.machine import installed, plan_here
 from acestep.models.build import SIZES
 from acestep.models.catalog import checkpoints_dir
@@ -18,7 +19,7 @@ from acestep.models.locate import variant_at
 from acestep.pipeline import Pipeline, prepare
 from acestep.plan import Overrides, Plan, clamp, on_device
 from acestep.progress import Progress, silent
-from acestep.request import Request, Result, Song
+from acestep.request import BASE_TASKS, Request, Result, Song
 
 Notify = Callable[[str], None]
 
@@ -63,6 +64,8 @@ def _generate(request: Request, plan: Plan, model: str, notify: Notify, progress
     clamped, cuts = clamp(request, plan, lm=False)
     components = load(model, plan.variant, dtype=device.dtype)
     warnings = [*plan.warnings, *cuts]
+    if request.task in BASE_TASKS and plan.variant not in (Variant.BASE, Variant.XL_BASE):
+        warnings.append(f"Only the base models were trained to {request.task}; {plan.variant} may ignore the task.")
     if components.is_noise:
         warnings.append(f"The {components.is_noise} model has random weights: the songs are noise, not music.")
     for sentence in warnings:

@@ -9,12 +9,13 @@ import msgspec
 from msgspec import to_builtins
 
 from acestep import console, show
-from acestep.errors import InvalidInputError, UsageError
+from acestep.errors import UsageError
 from acestep.hardware import simulated_card
 from acestep.knobs import Variant
 from acestep.machine import plan_here
 from acestep.models import catalog
 from acestep.options import SIZE_GIB, VARIANT, knob_options, knobs_of
+from acestep.task_options import take_task, task_options, text_of
 from acestep.tiers import load_tiers
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def download(model: str) -> None:
 @click.option("--caption", required=True, metavar="TEXT", help="What the music is like.")
 @click.option("--lyrics", default="", metavar="TEXT|@FILE", help="The words; @FILE reads them from a file.")
 @click.option(
-    "--duration", "duration_s", default=60.0, show_default=True, metavar="SECONDS", help="Length of each song."
+    "--duration", "duration_s", default=0.0, metavar="SECONDS", help="Length of each song: that of the source, or 60."
 )
 @click.option("--batch", default=1, show_default=True, metavar="N", help="How many songs.")
 @click.option("--seed", type=int, metavar="N", help="Seed of the first song, random if not given.")
@@ -107,7 +108,7 @@ def download(model: str) -> None:
 @click.option("--keyscale", default="", metavar="TEXT", help='Key, such as "C major".')
 @click.option("--timesignature", default="", metavar="TEXT", help="Time signature, such as 4.")
 @click.option("--language", default="unknown", metavar="CODE", help="Language of the lyrics, such as en or ko.")
-@click.option("--task", default="text2music", show_default=True, metavar="NAME", help="What to do.")
+@task_options
 @click.option("--model", default="turbo", show_default=True, metavar="ID|DIR|tiny|dummy", help="Which weights.")
 @click.option("--think/--no-think", default=None, help="Let a language model plan the song; the tier decides.")
 @knob_options
@@ -133,7 +134,8 @@ def generate(
         console.notify("No language model can plan a song in this version yet; the song is made without one.")
     elif think is False:
         overrides = msgspec.structs.replace(overrides, lm=None)
-    request = _request(lyrics=_text(lyrics), seed=secrets.randbelow(2**31) if seed is None else seed, **rest)
+    rest |= take_task(rest)
+    request = _request(lyrics=text_of(lyrics), seed=secrets.randbelow(2**31) if seed is None else seed, **rest)
 
     from acestep.api import run_generate
 
@@ -150,17 +152,6 @@ def generate(
         console.print_json(document)
     else:
         click.echo(show.songs_text(document))
-
-
-def _text(value: str) -> str:
-    """An option's text, or that of the file it names with a leading @."""
-    if not value.startswith("@"):
-        return value
-    path = Path(value[1:])
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInputError(path, f"cannot be read as text ({error})") from None
 
 
 def _request(**fields: Any) -> "Request":

@@ -36,7 +36,7 @@ MAX_SEED = 2**32 - 1
 
 
 class Task(StrEnum):
-    """What the DiT is asked to do; extract, lego and complete were trained into the base variant alone."""
+    """What the DiT is asked to do."""
 
     TEXT2MUSIC = "text2music"
     REPAINT = "repaint"
@@ -45,6 +45,9 @@ class Task(StrEnum):
     LEGO = "lego"
     COMPLETE = "complete"
 
+
+BASE_TASKS = frozenset({Task.EXTRACT, Task.LEGO, Task.COMPLETE})
+"""Tasks that only the base variants were trained for."""
 
 _SOURCED = frozenset(Task) - {Task.TEXT2MUSIC}
 _WINDOWED = frozenset({Task.REPAINT, Task.LEGO})

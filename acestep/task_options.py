@@ -1,0 +1,86 @@
+"""The options of `acestep generate` that say what to do with audio, and the files they name."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from acestep.errors import InvalidInputError, UsageError
+from acestep.request import Task
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_FILE = click.Path(path_type=Path)
+
+_OPTIONS = (
+    click.option("--task", type=click.Choice([task.value for task in Task]), help="What to do; text2music by itself."),
+    click.option("--src-audio", type=_FILE, metavar="FILE", help="The song that a task works on."),
+    click.option("--reference-audio", type=_FILE, metavar="FILE", help="A recording whose timbre is wanted."),
+    click.option("--audio-codes", default="", metavar="TEXT|@FILE", help="Audio codes to cover instead of a song."),
+    click.option(
+        "--repaint-start", "repaint_start_s", default=0.0, metavar="SECONDS", help="Where repaint or lego begins."
+    ),
+    click.option(
+        "--repaint-end", "repaint_end_s", default=0.0, metavar="SECONDS", help="Where it ends; at the end of the song."
+    ),
+    click.option(
+        "--cover-strength", default=1.0, show_default=True, metavar="X", help="How closely a cover follows, 0 to 1."
+    ),
+    click.option("--track", default="", metavar="NAME", help="The track to extract or to add, such as vocals."),
+    click.option("--tracks", default="", metavar="A,B", help="The tracks to complete a song with, such as bass,drums."),
+    click.option(
+        "--guidance-interval",
+        nargs=2,
+        type=float,
+        default=(0.0, 1.0),
+        metavar="A B",
+        help="Guide only between these points from noise (0) to song (1).",
+    ),
+)
+
+
+def task_options(command: F) -> F:
+    """Add the options."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def take_task(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Take what needs reading out of a command's parameters, and read it: fields of a request."""
+    codes, tracks, task = (parameters.pop(name) for name in ("audio_codes", "tracks", "task"))
+    source, reference = (parameters.pop(name) for name in ("src_audio", "reference_audio"))
+    fields: dict[str, Any] = {
+        # As in diffusers: whoever brings codes wants a cover.
+        "task": task or (Task.COVER if codes else Task.TEXT2MUSIC),
+        "tracks": tuple(track.strip() for track in tracks.split(",")) if tracks else (),
+    }
+    if codes:
+        fields["audio_codes"] = _codes(text_of(codes))
+    if source is not None or reference is not None:
+        from acestep.audio_input import read_clip
+
+        fields["source_audio"] = source and read_clip(source)
+        fields["reference_audio"] = reference and read_clip(reference)
+    return fields
+
+
+def text_of(value: str) -> str:
+    """An option's text, or that of the file it names with a leading @."""
+    if not value.startswith("@"):
+        return value
+    path = Path(value[1:])
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInputError(path, f"cannot be read as text ({error})") from None
+
+
+def _codes(text: str) -> tuple[int, ...]:
+    from acestep.models.prompts import audio_codes
+
+    codes = audio_codes(text)
+    if not codes:
+        raise UsageError("--audio-codes has no codes; they look like <|audio_code_123|>")
+    return codes
