@@ -50,7 +50,6 @@ CASES: dict[str, tuple[Variant, dict[str, Any]]] = {
         {"task": Task.LEGO, "source_audio": _clip(2.0, 7), "track": "drums", "repaint_start_s": 1, "repaint_end_s": 9},
     ),
     "complete": (Variant.BASE, {"task": Task.COMPLETE, "source_audio": _clip(2.0, 8), "tracks": ("bass", "fx")}),
-    "short reference": (Variant.TURBO, {"reference_audio": _clip(7.3, 9), "duration_s": 2.0}),
     "long reference": (Variant.SFT, {"reference_audio": _clip(41.0, 10), "duration_s": 1.0}),
     "guided in between": (Variant.BASE, {"guidance_interval": (0.2, 0.6), "duration_s": 2.0}),
 }

@@ -1,0 +1,138 @@
+"""A request that exists makes sense: what a task cannot use or lacks is refused by name."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from acestep.clip import LATENT_HOP, SAMPLE_RATE, Clip
+from acestep.models.prompts import audio_codes, text_prompt
+from acestep.request import MAX_AUDIO_CODE, Request, Task
+from acestep.stages.encode_audio import excerpts
+
+
+def _clip(samples: int) -> Clip:
+    return Clip(audio=np.zeros((2, samples), dtype=np.float32))
+
+
+def _request(**fields: Any) -> Request:
+    return Request(caption="piano", **fields)
+
+
+SOURCE = _clip(10 * SAMPLE_RATE)
+
+
+@given(samples=st.integers(SAMPLE_RATE, 20 * SAMPLE_RATE))
+def test_a_song_is_as_long_as_its_source_to_the_latent_frame(samples: int) -> None:
+    request = _request(task=Task.COVER, source_audio=_clip(samples))
+    assert request.duration_s == samples / SAMPLE_RATE
+    assert request.latent_frames == samples // LATENT_HOP
+    assert samples - LATENT_HOP < request.samples == request.latent_frames * LATENT_HOP <= samples
+
+
+@given(codes=st.lists(st.integers(0, MAX_AUDIO_CODE), min_size=5, max_size=60))
+def test_a_song_is_as_long_as_its_codes(codes: list[int]) -> None:
+    request = _request(task=Task.COVER, audio_codes=tuple(codes))
+    assert request.latent_frames == 5 * len(codes)
+    assert request.duration_s == pytest.approx(len(codes) / 5)
+
+
+def test_without_a_source_a_song_is_as_long_as_asked_or_a_minute() -> None:
+    assert _request().duration_s == 60
+    assert _request(reference_audio=SOURCE).duration_s == 60
+    assert _request(reference_audio=SOURCE, duration_s=33).duration_s == 33
+    assert _request(task=Task.COVER, source_audio=SOURCE, duration_s=4).latent_frames == 100
+
+
+@given(start=st.floats(0, 9.99), length=st.floats(0, 20), duration=st.floats(1, 10))
+def test_the_window_is_never_empty_and_never_outside_the_song(start: float, length: float, duration: float) -> None:
+    end = start + length if length > 0.01 else 0.0
+    request = _request(
+        task=Task.REPAINT, source_audio=SOURCE, repaint_start_s=start, repaint_end_s=end, duration_s=duration
+    )
+    window = request.window
+    assert 0 <= window.start < window.stop <= request.latent_frames
+    assert window.start == min(int(start * 25), request.latent_frames - 1)
+
+
+@pytest.mark.parametrize("task", [Task.TEXT2MUSIC, Task.COVER, Task.EXTRACT, Task.COMPLETE])
+def test_other_tasks_make_the_whole_song(task: Task) -> None:
+    source = None if task is Task.TEXT2MUSIC else SOURCE
+    request = _request(task=task, source_audio=source)
+    assert request.window == range(request.latent_frames)
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        *(({"task": task}, "source_audio") for task in Task if task is not Task.TEXT2MUSIC),
+        ({"source_audio": SOURCE}, "source_audio"),
+        ({"audio_codes": (1, 2, 3, 4, 5)}, "audio_codes"),
+        ({"track": "drums"}, "track"),
+        ({"task": Task.COVER, "source_audio": SOURCE, "tracks": ("drums",)}, "tracks"),
+        ({"task": Task.COMPLETE, "source_audio": SOURCE, "tracks": ("drums", " ")}, "tracks"),
+        ({"cover_strength": 0.5}, "cover_strength"),
+        ({"repaint_end_s": 3.0}, "repaint_end_s"),
+        ({"task": Task.COVER, "source_audio": SOURCE, "audio_codes": (1, 2, 3, 4, 5)}, "leave one out"),
+        ({"task": Task.COVER, "source_audio": SOURCE, "cover_strength": math.nan}, "cover_strength"),
+        ({"task": Task.COVER, "source_audio": SOURCE, "duration_s": 10.1}, "longer than the 10 seconds"),
+        ({"task": Task.COVER, "audio_codes": (1, 2, 3, 4, MAX_AUDIO_CODE + 1)}, "audio_codes"),
+        ({"task": Task.COVER, "source_audio": _clip(LATENT_HOP)}, "duration_s"),
+        ({"task": Task.REPAINT, "source_audio": SOURCE, "repaint_start_s": 10.0}, "the source ends at 10"),
+        ({"task": Task.REPAINT, "source_audio": SOURCE, "repaint_start_s": 5, "repaint_end_s": 4}, "repaint_end_s"),
+        ({"task": Task.REPAINT, "source_audio": SOURCE, "repaint_start_s": math.nan}, "repaint_start_s"),
+        ({"guidance_interval": (0.5, 0.4)}, "guidance_interval"),
+        ({"guidance_interval": (0.5, 1.4)}, "guidance_interval"),
+    ],
+)
+def test_what_a_task_cannot_use_or_lacks_is_refused_by_name(fields: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        _request(**fields)
+
+
+@pytest.mark.parametrize(
+    "audio",
+    [
+        np.zeros((1, 48_000), dtype=np.float32),
+        np.zeros((2, 48_000)),
+        np.zeros((2, 100), dtype=np.float32),
+        np.zeros(48_000, dtype=np.float32),
+        np.full((2, 48_000), np.nan, dtype=np.float32),
+        np.full((2, 48_000), -np.inf, dtype=np.float32),
+        [[0.0], [0.0]],
+        None,
+    ],
+)
+def test_a_clip_is_two_channels_of_finite_numbers(audio: Any) -> None:
+    with pytest.raises(ValueError, match="audio"):
+        Clip(audio=audio)
+
+
+@given(samples=st.integers(LATENT_HOP, 60 * SAMPLE_RATE))
+def test_a_reference_is_heard_for_ten_seconds_at_its_start_middle_and_end(samples: int) -> None:
+    ramp = np.broadcast_to(np.arange(samples, dtype=np.float32), (2, samples))
+    heard = excerpts(Clip(audio=ramp))
+    third = 10 * SAMPLE_RATE
+    assert heard.shape == (2, 3 * third)
+    length = samples if samples >= 3 * third else samples * -(-3 * third // samples)
+    for piece, start in enumerate((0, length // 3, length - third)):
+        expected = (start + np.arange(third, dtype=np.int64)) % samples
+        assert np.array_equal(heard[0, piece * third : (piece + 1) * third], expected.astype(np.float32))
+
+
+def test_the_prompt_names_the_tracks_in_capitals() -> None:
+    extract = _request(task=Task.EXTRACT, source_audio=SOURCE, track="lead vocals")
+    assert "Extract the LEAD VOCALS track from the audio:" in text_prompt(extract)
+    complete = _request(task=Task.COMPLETE, source_audio=SOURCE, tracks=("bass", "drums"))
+    assert "Complete the input track with BASS | DRUMS:" in text_prompt(complete)
+    assert "- duration: 10 seconds" in text_prompt(complete)
+
+
+@given(codes=st.lists(st.integers(0, 2 * MAX_AUDIO_CODE)), between=st.sampled_from(["", " ", "\n", "la", "<|x|>"]))
+def test_codes_are_found_in_any_text_and_held_within_the_codebook(codes: list[int], between: str) -> None:
+    text = between.join(f"<|audio_code_{code}|>" for code in codes)
+    assert audio_codes(text) == tuple(min(code, MAX_AUDIO_CODE) for code in codes)
+    assert audio_codes("<|audio_code_" + "9" * 5_000 + "|>") == (MAX_AUDIO_CODE,)
