@@ -6,14 +6,18 @@ code runs on a card, on the CPU, and on meta tensors when the simulator counts w
 
 import gc
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
+from typing import Final
 
+import msgspec
 import torch
+from torch import Tensor
 
 from acestep.devices.base import Device
 from acestep.errors import RunFailedError
-from acestep.knobs import Knobs
+from acestep.knobs import Knobs, Offload
 from acestep.memory.placement import Placement
 from acestep.memory.quantize import quantize
 from acestep.memory.vae_decode import fold_weight_norm
@@ -22,8 +26,15 @@ from acestep.progress import Progress, silent
 from acestep.request import Request, Result, StageReport
 from acestep.stages.decode import decode
 from acestep.stages.denoise import denoise
-from acestep.stages.encode import encode
+from acestep.stages.encode import NOTHING, encode
+from acestep.stages.encode_audio import encode_audio
 from acestep.stages.place import Place
+
+RETRIES: Final = 3
+"""How often a generation that ran out of memory is tried again, each time with less at once."""
+
+NOTHING_KNOWN: Final[Mapping[str, float]] = MappingProxyType({})
+"""The memory model of a table that has none."""
 
 
 def prepare(components: Components, knobs: Knobs) -> None:
@@ -33,14 +44,51 @@ def prepare(components: Components, knobs: Knobs) -> None:
         quantize(components.transformer, knobs.quantization)
 
 
-class Pipeline:
-    """Songs from requests, with prepared weights, placed on a device as the knobs say."""
+class _Run:
+    """One call of `generate` across its retries: `done` songs have their latents on the host."""
 
-    def __init__(self, components: Components, knobs: Knobs, device: Device) -> None:
-        blocks = list(components.transformer.layers)
-        placement = Placement(components.modules(), blocks, knobs.offload, device)
-        self._place = Place(components=components, knobs=knobs, device=device, placement=placement)
-        placement.settle()
+    def __init__(self, request: Request, songs_per_pass: int) -> None:
+        self.request = request
+        self.songs_per_pass = songs_per_pass
+        self.latents: Tensor | None = None
+        self.done = 0
+        self.stage = ""
+        self.stages: dict[str, StageReport] = {}
+        self.warnings: list[str] = []
+
+    def report(self, report: StageReport) -> None:
+        """A stage that ran several times is one: its times add up, its peaks are the highest."""
+        before = self.stages.get(report.name, report)
+        if before is not report:
+            report = StageReport(
+                name=report.name,
+                seconds=before.seconds + report.seconds,
+                songs_per_pass=max(before.songs_per_pass, report.songs_per_pass),
+                peak_allocated_bytes=max(before.peak_allocated_bytes, report.peak_allocated_bytes),
+                peak_reserved_bytes=max(before.peak_reserved_bytes, report.peak_reserved_bytes),
+            )
+        self.stages[report.name] = report
+
+
+class Pipeline:
+    """Songs from requests, with prepared weights, placed on a device as the knobs say.
+
+    `memory_model` is what the VRAM guard predicts with, `vae_chunk` a decode tile in latent frames (0: chosen by the
+    free memory).
+    """
+
+    def __init__(
+        self,
+        components: Components,
+        knobs: Knobs,
+        device: Device,
+        *,
+        memory_model: Mapping[str, float] = NOTHING_KNOWN,
+        vae_chunk: int = 0,
+    ) -> None:
+        placement = _placement(components, knobs.offload, device)
+        self._place = Place(components=components, knobs=knobs, device=device, placement=placement, vae_chunk=vae_chunk)
+        self._memory_model = memory_model
 
     def close(self) -> None:
         """Take everything off the device; the pipeline is of no use afterwards."""
@@ -48,44 +96,94 @@ class Pipeline:
 
     @torch.no_grad()
     def generate(self, request: Request, *, strict: bool = False, progress: Progress = silent) -> Result:
-        """Make the songs of a request.
+        """Make the songs of a request; song k is the same whatever the songs per pass.
 
-        `strict` is for probes: an out-of-memory error comes out as it is instead of as `RunFailedError` with advice.
+        Out of memory, it is tried again with fewer songs at once and then with more offload, which later calls keep.
+        `strict` is for probes: one pass, no retry, and the out-of-memory error comes out as it is.
+        Raises `RunFailedError` when nothing helps.
         """
-        try:
-            return self._run(request, progress)
-        except torch.OutOfMemoryError as error:
-            if strict:
-                raise
-            problem = str(error).splitlines()[0]
-        # Outside the except block: inside it the traceback would keep every temporary of the failed run alive.
-        gc.collect()
-        self._place.device.empty_cache()
+        run = _Run(request, request.batch)
+        if strict:
+            return self._run(run, progress)
+        for _ in range(RETRIES + 1):
+            try:
+                return self._run(run, progress)
+            except torch.OutOfMemoryError as error:
+                problem = str(error).splitlines()[0]
+            # Outside the except block: inside it the traceback would keep every temporary of the failed run alive.
+            gc.collect()
+            self._place.device.empty_cache()
+            if not self._asks_for_less(run):
+                break
         raise RunFailedError(
-            f"The card ran out of memory ({problem}). Try fewer songs at once, a shorter song, or more offload,"
-            " for example `--batch 1 --offload cpu+dit --quantization int8`."
+            f"The card ran out of memory ({problem}), with {_songs(run.songs_per_pass)} at once and offload"
+            f" {self._place.knobs.offload} too. Ask for shorter songs with --duration, use --quantization int8, or"
+            " close other programs that use the card."
         )
 
-    def _run(self, request: Request, progress: Progress) -> Result:
-        stages: list[StageReport] = []
-        with self._stage("encode", 1, stages):
-            conditions = encode(request, self._place)
+    def _run(self, run: _Run, progress: Progress) -> Result:
+        request, place = run.request, self._place
+        run.stage = ""
+        place.placement.settle()
+        brought = NOTHING
+        if request.has_audio:
+            with self._stage("encode_audio", 1, run):
+                brought = encode_audio(request, place)
+                progress("encode_audio", 1, 1)
+        with self._stage("encode", 1, run):
+            conditions = encode(request, place, brought)
             progress("encode", 1, 1)
-        with self._stage("denoise", request.batch, stages):
-            latents = denoise(request, conditions, self._place, progress)
+        del brought
+        if run.latents is None:
+            run.latents = torch.empty(request.batch, request.latent_frames, conditions.context.shape[-1] // 2)
+        while run.done < request.batch:
+            after = min(request.batch, run.done + run.songs_per_pass)
+            songs = msgspec.structs.replace(request, batch=after - run.done, seed=request.seed + run.done)
+            with self._stage("denoise", songs.batch, run):
+                latents = denoise(songs, conditions, place, progress)
+                place.device.download(run.latents[run.done : after].numpy(), latents)
+                del latents
+            run.done = after
         del conditions
-        with self._stage("decode", 1, stages):
-            songs, decode_path = decode(request, latents, self._place, progress)
+        with self._stage("decode", 1, run):
+            decoded = decode(request, run.latents, place, progress)
         return Result(
-            songs=songs,
-            stages=tuple(stages),
-            songs_per_pass=request.batch,
-            decode_path=decode_path,
-            warnings=(),
+            songs=decoded.songs,
+            stages=tuple(run.stages.values()),
+            songs_per_pass=run.stages["denoise"].songs_per_pass,
+            decode_path=decoded.path,
+            warnings=(*run.warnings, *decoded.warnings),
         )
+
+    def _asks_for_less(self, run: _Run) -> bool:
+        """One step down the ladder, said in `run.warnings`; False where there is none."""
+        if run.stage == "denoise" and run.songs_per_pass > 1:
+            fewer = -(-run.songs_per_pass // 3)
+            run.warnings.append(
+                f"The card ran out of memory with {_songs(run.songs_per_pass)} at once; {_songs(fewer)} at a time are"
+                " tried. The songs stay the same."
+            )
+            run.songs_per_pass = fewer
+            return True
+        place = self._place
+        frugal = list(Offload)[list(Offload).index(place.knobs.offload) + 1 :]
+        if place.device.shares_host_memory or not frugal:
+            return False
+        run.warnings.append(
+            f"The card ran out of memory with offload {place.knobs.offload}; {frugal[0]} is used from now on, which"
+            " keeps less on the card and takes longer."
+        )
+        place.placement.release()
+        self._place = msgspec.structs.replace(
+            place,
+            knobs=msgspec.structs.replace(place.knobs, offload=frugal[0]),
+            placement=_placement(place.components, frugal[0], place.device),
+        )
+        return True
 
     @contextmanager
-    def _stage(self, name: str, songs_per_pass: int, reports: list[StageReport]) -> Iterator[None]:
+    def _stage(self, name: str, songs_per_pass: int, run: _Run) -> Iterator[None]:
+        run.stage = name
         device = self._place.device
         device.synchronize()
         device.empty_cache()
@@ -97,7 +195,7 @@ class Pipeline:
         finally:
             seconds = time.perf_counter() - started
             allocated, reserved = device.end_stage()
-        reports.append(
+        run.report(
             StageReport(
                 name=name,
                 seconds=seconds,
@@ -106,3 +204,11 @@ class Pipeline:
                 peak_reserved_bytes=reserved,
             )
         )
+
+
+def _placement(components: Components, offload: Offload, device: Device) -> Placement:
+    return Placement(components.modules(), components.blocks(), offload, device)
+
+
+def _songs(count: int) -> str:
+    return "1 song" if count == 1 else f"{count} songs"

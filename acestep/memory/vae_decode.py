@@ -4,19 +4,33 @@ The decoder's receptive field reaches 8.29 latent frames to each side (measured 
 10 frames and drop the overlap give the same audio as one piece.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from torch import Tensor, nn
 
 from acestep.devices.base import Device
+from acestep.errors import UsageError
 from acestep.memory.snake import residual, snake_
 from acestep.models.libraries import AutoencoderOobleck, OobleckDecoder
 from acestep.request import LATENT_HOP
 
 OVERLAP_FRAMES = 10
-TILE_FRAMES = 256
-"""Latent frames of one tile, overlap included: about 0.36 GiB of activations at full size."""
+
+TILES = (64, 128, 256, 512, 1024, 1536)
+"""Latent frames of a tile, overlap included; larger ones waste less on overlap (31 % at 64, 1 % at 1536)."""
+
+LIVE_TENSORS = 3
+"""Tensors of the widest layer's size that `TileDecoder.forward` holds at its peak, inside a residual unit."""
+
+WORKSPACE_TENSORS = 2
+"""What a convolution may take besides, unseen: cuDNN's copies of its input and output in another layout."""
+
+FRAGMENTATION = 1.45
+"""Room over live bytes. The simulated allocator gets by with 1.40 at every tile: a convolution's copies find no block
+that two freed tensors would fill together (`tests/integration/test_decode_ladder.py`)."""
+
+CHUNK_VARIABLE = "ACESTEP_VAE_CHUNK"
 
 
 def fold_weight_norm(vae: AutoencoderOobleck) -> None:
@@ -55,12 +69,47 @@ def tiles(frames: int, tile: int) -> Iterator[tuple[int, int, int, int]]:
         yield max(0, start - OVERLAP_FRAMES), min(frames, end + OVERLAP_FRAMES), start, end
 
 
+def frame_bytes(decoder: OobleckDecoder) -> int:
+    """Device bytes that decoding takes for each latent frame of a tile, workspaces and fragmentation included.
+
+    The last block is the widest in bytes: its channels times the `LATENT_HOP` samples that a frame becomes.
+    """
+    weight = decoder.conv2.weight
+    widest = weight.shape[1] * LATENT_HOP * weight.element_size()
+    return int(widest * (LIVE_TENSORS + WORKSPACE_TENSORS) * FRAGMENTATION)
+
+
+def choose_tile(free_bytes: int, frames: int, bytes_per_frame: int) -> int:
+    """The largest tile that a song of `frames` can use in `free_bytes`, the smallest where none fits."""
+    chosen = TILES[0]
+    for tile in TILES[1:]:
+        if chosen >= frames or min(tile, frames) * bytes_per_frame > free_bytes:
+            break
+        chosen = tile
+    return chosen
+
+
+def ladder_from(tile: int) -> tuple[int, ...]:
+    """The tile and every smaller one, in the order in which they are tried."""
+    return (tile, *(smaller for smaller in reversed(TILES) if smaller < tile))
+
+
+def chunk_from(environ: Mapping[str, str]) -> int:
+    """The tile that the environment asks for, 0 where it leaves the choice to the free memory."""
+    text = environ.get(CHUNK_VARIABLE, "").strip()
+    if not text:
+        return 0
+    if not (text.isascii() and text.isdecimal()) or int(text) < TILES[0]:
+        raise UsageError(f"{CHUNK_VARIABLE} must be a whole number of latent frames from {TILES[0]} on, got {text!r}")
+    return int(text)
+
+
 def decode_song(decoder: TileDecoder, latents: Tensor, samples: int, device: Device, tile: int) -> np.ndarray:
-    """Audio [2, samples] float32 on the host from one song's latents [frames, 64]; leaves the device tile by tile."""
+    """Audio [2, samples] float32 of one song's host latents [frames, 64]; both cross tile by tile."""
     audio = np.empty((2, samples), dtype=np.float32)
     dtype = decoder.decoder.conv1.weight.dtype
     for first, last, keep_first, keep_last in tiles(latents.shape[0], tile):
-        piece = decoder(latents[first:last].to(dtype).T[None])
+        piece = decoder(device.upload(latents[first:last], "latents").to(dtype).T[None])
         begin, end = keep_first * LATENT_HOP, min(samples, keep_last * LATENT_HOP)
         skip = (keep_first - first) * LATENT_HOP
         device.download(audio[:, begin:end], piece[0, :, skip : skip + end - begin].float())

@@ -10,12 +10,13 @@ from acestep.models.components import Components
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """What every stage is given."""
+    """What every stage is given; `vae_chunk` is the decode tile asked for in latent frames, 0 for a free choice."""
 
     components: Components
     knobs: Knobs
     device: Device
     placement: Placement
+    vae_chunk: int = 0
 
     def kernels(self) -> Kernels:
         """Attention for one stage; its band masks go when the stage does."""

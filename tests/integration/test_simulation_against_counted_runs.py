@@ -1,23 +1,28 @@
 """What the simulator says a stage takes is what an independent meter counts on the same run on the CPU."""
 
 import random
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from acestep.clip import SAMPLE_RATE, Clip
 from acestep.knobs import Knobs, Quantization, Variant
 from acestep.models.build import build
 from acestep.pipeline import Pipeline, prepare
-from acestep.request import Request
+from acestep.request import Request, Task
+from calibrate.probes.simulated.book import TraceBook
 from calibrate.probes.simulated.device import SimulatedDevice
 from calibrate.probes.simulated.kernels import CpuKernels
 from calibrate.probes.simulated.ledger import Ledger
 from calibrate.probes.simulated.memo import Memo, Tape
-from calibrate.probes.simulated.prober import REGIONS, TraceBook, rest_on_host
+from calibrate.probes.simulated.prober import REGIONS, rest_on_host
 from calibrate.probes.simulated.trace import Trace, stage_usage
 from tests.metering import MeteredCpu
 
 CASES = range(20)
+TILE = 256
 
 
 def _case(seed: int) -> tuple[Request, Knobs]:
@@ -40,7 +45,7 @@ def _counted(request: Request, knobs: Knobs) -> dict[str, int]:
     components = build("tiny", knobs.variant, dtype=torch.float32)
     prepare(components, knobs)
     meter = MeteredCpu()
-    Pipeline(components, knobs, meter).generate(request, strict=True)
+    Pipeline(components, knobs, meter, vae_chunk=TILE).generate(request, strict=True)
     return meter.peaks
 
 
@@ -55,7 +60,7 @@ def _simulated(request: Request, knobs: Knobs) -> dict[str, int]:
         ledger, TraceBook(trace), dtype=torch.float32, grouped_attention=MeteredCpu.grouped_attention
     )
     with kernels, ledger, Memo(ledger, tape).patched(REGIONS):
-        Pipeline(components, knobs, device).generate(request, strict=True)
+        Pipeline(components, knobs, device, vae_chunk=TILE).generate(request, strict=True)
     return {usage.name: usage.peak_bytes - sum(usage.live_at_start.values()) for usage in stage_usage(trace)}
 
 
@@ -67,6 +72,29 @@ def test_every_stage_takes_what_was_counted(seed: int) -> None:
     assert set(simulated) == set(counted) == {"encode", "denoise", "decode"}
     for stage, n_bytes in counted.items():
         assert n_bytes > 100_000, f"{stage} was not metered"
+        assert simulated[stage] == pytest.approx(n_bytes, rel=1e-3), stage
+
+
+def _clip(seconds: float) -> Clip:
+    return Clip(audio=np.zeros((2, round(seconds * SAMPLE_RATE)), dtype=np.float32))
+
+
+# One tile and several, codes, a weak cover's second prompt, and the reference that XL pools in its own way.
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+@pytest.mark.parametrize(
+    ("variant", "fields"),
+    [
+        (Variant.TURBO, {"task": Task.REPAINT, "source_audio": _clip(2.03), "repaint_end_s": 1.0}),
+        (Variant.BASE, {"task": Task.COVER, "source_audio": _clip(11.5), "cover_strength": 0.5}),
+        (Variant.TURBO, {"task": Task.COVER, "audio_codes": (3,) * 300, "duration_s": 12.0}),
+        (Variant.XL_SFT, {"reference_audio": _clip(5.0), "duration_s": 2.0}),
+    ],
+)
+def test_audio_that_comes_along_takes_what_was_counted(variant: Variant, fields: dict[str, Any]) -> None:
+    request, knobs = Request(caption="x", lyrics="y" * 99, steps=1, **fields), Knobs(variant=variant)
+    counted, simulated = _counted(request, knobs), _simulated(request, knobs)
+    assert set(simulated) == set(counted) == {"encode_audio", "encode", "denoise", "decode"}
+    for stage, n_bytes in counted.items():
         assert simulated[stage] == pytest.approx(n_bytes, rel=1e-3), stage
 
 

@@ -139,7 +139,7 @@ class Memo:
         return result
 
     def _closed(self, events: list[Event], result: Any, leaves: list[Any]) -> Region | None:
-        if not isinstance(result, Tensor):
+        if not isinstance(result, Tensor) or not self._ledger.knows(result):
             return None
         alive = set()
         for event in events:

@@ -13,7 +13,7 @@ from calibrate.probes.simulated.allocator import (
     SimulatedOutOfMemoryError,
 )
 from calibrate.probes.simulated.loops import Loop, find_loops
-from calibrate.probes.simulated.trace import BEGIN, EMPTY, FREE, Trace
+from calibrate.probes.simulated.trace import ASK, BEGIN, EMPTY, FREE, Trace
 
 PATIENCE: Final = 8
 """Turns of a loop whose first states are kept to see one come back; if none does by then, the loop is simply played."""
@@ -37,7 +37,10 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReplayResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What a replay found, in bytes. After a refusal the last stage is the one it happened in, as far as it came."""
+    """What a replay found, in bytes. After a refusal the last stage is the one it happened in, as far as it came.
+
+    `asked` has what was allocated each time that the run asked for the free bytes.
+    """
 
     cap_bytes: int
     refusal: Refusal | None
@@ -46,6 +49,7 @@ class ReplayResult(msgspec.Struct, frozen=True, kw_only=True):
     peak_reserved: int
     final_allocated: int
     final_reserved: int
+    asked: tuple[int, ...]
 
     @property
     def fits(self) -> bool:
@@ -91,6 +95,7 @@ class _Player:
         self._allocator = CachingAllocator(cap_bytes)
         self._blocks: dict[int, Block] = {}
         self._stages: list[StageReplay] = []
+        self._asked: list[int] = []
         self._open_stage: str | None = None
         self._peak_allocated = 0
         self._peak_reserved = 0
@@ -106,6 +111,7 @@ class _Player:
             peak_reserved=self._peak_reserved,
             final_allocated=self._allocator.allocated,
             final_reserved=self._allocator.reserved,
+            asked=tuple(self._asked),
         )
 
     def _all_events(self, loops: Sequence[Loop]) -> Refusal | None:
@@ -153,6 +159,9 @@ class _Player:
     def _mark(self, code: int, slot: int) -> None:
         if code == EMPTY:
             self._allocator.empty_cache()
+            return
+        if code == ASK:
+            self._asked.append(self._allocator.allocated)
             return
         self._fold_peaks()
         self._open_stage = self._trace.stage_names[slot] if code == BEGIN else None

@@ -20,6 +20,7 @@ FREE: Final = -1
 BEGIN: Final = -2
 END: Final = -3
 EMPTY: Final = -4
+ASK: Final = -5
 """What stands in `Trace.sizes` for an event that is no allocation."""
 
 ACTIVATIONS: Final = "activations"
@@ -94,6 +95,10 @@ class Trace:
     def empty_cache(self) -> None:
         """Records that wholly free segments were given back to the card."""
         self._record(EMPTY, 0)
+
+    def ask(self) -> None:
+        """Records that the run asked for the free bytes: under another cap it may have gone another way from here."""
+        self._record(ASK, 0)
 
     def _record(self, size: int, slot: int, owner: int = 0) -> None:
         self.sizes.append(size)
@@ -199,6 +204,8 @@ def stage_trace(trace: Trace, name: str) -> Trace:
             ids[slot] = alone.alloc(size, names[owner])
         elif size == FREE:
             alone.free(ids.pop(slot))
+        elif size == ASK:
+            alone.ask()
         else:
             alone.empty_cache()
     alone.end_stage()

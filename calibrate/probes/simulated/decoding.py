@@ -1,0 +1,195 @@
+"""The decode ladder in simulation: one trace for each tile, and the rungs that the pipeline would try under a cap.
+
+The tile depends on the free bytes, so on the cap. What comes before decoding does not, and each attempt starts from
+what was alive then with the cache flushed; so an attempt is the trace before decoding and that tile's after it.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Final, Self
+
+import msgspec
+import torch
+
+from acestep.knobs import Knobs, Offload
+from acestep.memory.placement import Placement
+from acestep.memory.vae_decode import TileDecoder, choose_tile, frame_bytes, ladder_from
+from acestep.models.components import Components
+from acestep.request import DecodePath, Request
+from acestep.stages.decode import DECODER, decode
+from acestep.stages.place import Place
+from calibrate.probes.simulated.allocator import NO_CAP, SEGMENT_GRAIN
+from calibrate.probes.simulated.book import TraceBook
+from calibrate.probes.simulated.device import SimulatedDevice
+from calibrate.probes.simulated.kernels import CudaKernels
+from calibrate.probes.simulated.ledger import WORKSPACE, Ledger
+from calibrate.probes.simulated.loops import Loop, find_loops
+from calibrate.probes.simulated.memo import Memo, Tape
+from calibrate.probes.simulated.replay import ReplayResult, replay
+from calibrate.probes.simulated.splice import evicted, held, joined, only, repeated
+from calibrate.probes.simulated.trace import Trace
+
+STAGE: Final = "decode"
+
+KEEPS_PARTS: Final = (Offload.NONE, Offload.CPU)
+"""Offload modes under which there is something to move off the card for decoding's sake."""
+
+
+class Played(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """A trace that is replayed under many caps."""
+
+    trace: Trace
+    loops: tuple[Loop, ...]
+
+    def under(self, cap_bytes: int) -> ReplayResult:
+        """Its replay under a cap."""
+        return replay(self.trace, cap_bytes, self.loops)
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """One rung under one cap: where and in which tiles, and how it went."""
+
+    path: DecodePath
+    tile: int
+    played: Played
+    outcome: ReplayResult
+
+
+def play_decode(components: Components, request: Request, tile: int, kernels: CudaKernels, *, resident: bool) -> Played:
+    """The decode stage alone in tiles of one size; whether the decoder is `resident` or comes in for it.
+
+    From the second song on each is decoded as the one before, so two are traced and the second is repeated.
+    """
+    frames, decoder = request.latent_frames, components.vae.decoder
+    free_bytes = min(tile, frames) * frame_bytes(decoder)
+    by_choice = choose_tile(free_bytes, frames, frame_bytes(decoder)) == tile
+    trace = Trace()
+    tape = Tape(trace)
+    ledger = Ledger(tape, kernels)
+    device = SimulatedDevice(
+        ledger, TraceBook(trace, free_bytes), dtype=torch.bfloat16, grouped_attention=kernels.has_flash
+    )
+    knobs = Knobs(variant=components.variant, offload=Offload.NONE if resident else Offload.CPU_DIT)
+    place = Place(
+        components=components,
+        knobs=knobs,
+        device=device,
+        placement=Placement({DECODER: decoder}, (), knobs.offload, device),
+        vae_chunk=0 if by_choice else tile,
+    )
+    two = msgspec.structs.replace(request, batch=min(request.batch, 2))
+    latents = torch.empty(two.batch, frames, decoder.conv1.in_channels)
+    ends: list[int] = []
+    with kernels, ledger, Memo(ledger, tape).patched((TileDecoder,)), torch.no_grad():
+        place.placement.settle()
+        device.begin_stage(STAGE)
+        decode(two, latents, place, lambda *_: ends.append(len(trace)))
+        device.end_stage()
+        place.placement.release()
+    alone = only(repeated(trace, ends[0], ends[-1], request.batch - 1), STAGE)
+    return Played(trace=alone, loops=find_loops(alone))
+
+
+class DecodeLadder:
+    """What the pipeline does from the end of denoising on, for one request under any cap.
+
+    `before` is the run up to decoding; `decode(tile, resident)` plays the stage in tiles of one size.
+    """
+
+    def __init__(
+        self,
+        before: Trace,
+        decode: Callable[[int, bool], Played],
+        *,
+        offload: Offload,
+        frames: int,
+        bytes_per_frame: int,
+        vae_chunk: int = 0,
+    ) -> None:
+        self._before = Played(trace=before, loops=find_loops(before))
+        self._decode = decode
+        self._offload = offload
+        self._frames = frames
+        self._bytes_per_frame = bytes_per_frame
+        self._vae_chunk = vae_chunk
+        self._in_use: dict[DecodePath, int] = {}
+
+    @property
+    def paths(self) -> tuple[DecodePath, ...]:
+        """The rungs on the card."""
+        keeps = self._offload in KEEPS_PARTS
+        return (DecodePath.GPU, DecodePath.GPU_OFFLOAD) if keeps else (DecodePath.GPU,)
+
+    def attempts(self, cap_bytes: int) -> Iterator[Attempt]:
+        """What the pipeline tries on the card, in order, up to what fits; only the last when nothing does."""
+        for path in self.paths:
+            for attempt in self._on(path, cap_bytes):
+                yield attempt
+                if not _failed_in_decoding(attempt.outcome):
+                    return
+
+    def alone(self) -> Self:
+        """The same for a run that begins with what is alive when decoding does, without the gaps in the cache."""
+        return type(self)(
+            held(self._before.trace),
+            self._decode,
+            offload=self._offload,
+            frames=self._frames,
+            bytes_per_frame=self._bytes_per_frame,
+            vae_chunk=self._vae_chunk,
+        )
+
+    def smallest_cap(self) -> int:
+        """The smallest cap from which on every cap fits without the processor's help.
+
+        The smallest tile is on the ladder under every cap, so where a replay of it fits and reserves R bytes, all
+        caps from R up to that one fit, as `replay.smallest_cap` argues. A larger tile is on it only where the free
+        bytes call for it, so a fit of one speaks for a single step of the grid.
+        """
+        smallest = ladder_from(self._vae_chunk or self._tile(0))[-1]
+        sure = [self._played(path, smallest) for path in self.paths]
+        cap = NO_CAP
+        while True:
+            outcomes = []
+            for played in sure:
+                outcomes.append(played.under(cap))
+                if not _failed_in_decoding(outcomes[-1]):
+                    break
+            if outcomes[-1].fits:
+                cap = outcomes[-1].peak_reserved - SEGMENT_GRAIN
+            elif _failed_in_decoding(outcomes[-1]) and any(a.outcome.fits for a in self.attempts(cap)):
+                cap -= SEGMENT_GRAIN
+            else:
+                return cap + SEGMENT_GRAIN
+
+    def _on(self, path: DecodePath, cap_bytes: int) -> Iterator[Attempt]:
+        """The tiles of one rung, largest first."""
+
+        def attempt(tile: int) -> Attempt:
+            played = self._played(path, tile)
+            return Attempt(path=path, tile=tile, played=played, outcome=played.under(cap_bytes))
+
+        first = attempt(self._vae_chunk or self._tile(cap_bytes - self._in_use.get(path, 0)))
+        if first.outcome.asked:
+            # What is allocated when the tile is chosen decides, and no tile can change that.
+            self._in_use[path] = first.outcome.asked[-1]
+            tile = self._tile(cap_bytes - self._in_use[path])
+            first = first if tile == first.tile else attempt(tile)
+        yield first
+        yield from map(attempt, ladder_from(first.tile)[1:])
+
+    def _tile(self, free_bytes: int) -> int:
+        return choose_tile(free_bytes, self._frames, self._bytes_per_frame)
+
+    def _played(self, path: DecodePath, tile: int) -> Played:
+        later = self._decode(tile, self._offload is Offload.NONE and path is DecodePath.GPU)
+        trace = joined(self._before.trace, later.trace)
+        if path is DecodePath.GPU_OFFLOAD:
+            # One event late, so that the stage begins with what it will move off the card.
+            trace = evicted(trace, len(self._before.trace) + 1, spared=(WORKSPACE,))
+        shift = len(trace) - len(later.trace)
+        shifted = [msgspec.structs.replace(loop, start=loop.start + shift) for loop in later.loops]
+        return Played(trace=trace, loops=(*self._before.loops, *shifted))
+
+
+def _failed_in_decoding(outcome: ReplayResult) -> bool:
+    return outcome.refusal is not None and outcome.refusal.stage == STAGE
