@@ -4,12 +4,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from msgspec import UNSET
 
 from acestep import console
 from acestep.errors import NotMeasuredError, UsageError
 from acestep.hardware import nameplate_gib
 from acestep.knobs import Variant
 from acestep.options import SIZE_GIB, VARIANT, knob_options, knobs_of
+from acestep.request import Task
 from acestep.units import gib, gib_to_bytes
 from calibrate.options import Several, SpreadingCommand
 
@@ -37,6 +39,8 @@ def cli() -> None:
 @knob_options
 @click.option("--batch", default=1, show_default=True, metavar="N", help="How many songs at once.")
 @click.option("--duration", default=60.0, show_default=True, metavar="SECONDS", help="Length of each song.")
+@click.option("--task", type=click.Choice([task.value for task in Task]), help="A task on a song of the same length.")
+@click.option("--reference-seconds", type=float, metavar="SECONDS", help="Length of a timbre reference.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def estimate(
     vram: float | None,
@@ -44,6 +48,8 @@ def estimate(
     smallest_cap: bool,
     batch: int,
     duration: float,
+    task: str | None,
+    reference_seconds: float | None,
     as_json: bool,
     **knobs: Any,
 ) -> None:
@@ -56,7 +62,7 @@ def estimate(
     from calibrate.probers import prober_for, require_no_lm
 
     overrides = knobs_of(knobs)
-    workload = _workload(batch, duration)
+    workload = _workload(batch, duration, task, reference_seconds)
     settled, remarks = answer.knobs_for(load_tiers(), overrides, vram)
     require_no_lm(settled)
     if overrides.compile is True:
@@ -129,18 +135,24 @@ def merge(folder: Path) -> None:
     console.notify(f"{folder / 'generated_tiers.json'} rebuilt from {len(records)} records.")
 
 
-def _workload(batch: int, duration_s: float) -> "Workload":
+def _workload(batch: int, duration_s: float, task: str | None, reference_seconds: float | None) -> "Workload":
     """The longest prompt at this batch and length, which must be ones that a request may have."""
-    from acestep.request import MAX_DURATION_S, Request
+    from acestep.request import MAX_DURATION_S, MIN_DURATION_S, Request
     from calibrate.workload import Workload
 
-    if duration_s > MAX_DURATION_S:
-        raise UsageError(f"no song is longer than {MAX_DURATION_S:g} s, got {duration_s:g}")
+    for seconds in (duration_s, duration_s if reference_seconds is None else reference_seconds):
+        if not MIN_DURATION_S <= seconds <= MAX_DURATION_S:
+            raise UsageError(f"songs and references last {MIN_DURATION_S:g} to {MAX_DURATION_S:g} s, got {seconds:g}")
     try:
         request = Request(caption="", batch=batch, duration_s=duration_s)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    return Workload(batch=request.batch, duration_s=request.duration_s)
+    return Workload(
+        batch=request.batch,
+        duration_s=request.duration_s,
+        task=UNSET if task in (None, Task.TEXT2MUSIC) else Task(task),
+        reference_seconds=UNSET if reference_seconds is None else reference_seconds,
+    )
 
 
 def main() -> None:

@@ -1,15 +1,20 @@
 """What a probe asks the pipeline for."""
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
-from acestep.request import MAX_LYRIC_TOKENS, MAX_TEXT_TOKENS
+from acestep.request import MAX_LYRIC_TOKENS, MAX_TEXT_TOKENS, Task
 
 PROBE_STEPS = 2
 """Denoising steps of a probe. Two show the peak of any number of steps within 0.1 %, one does not."""
 
 
 class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`batch` songs of `duration_s` seconds with the longest prompt unless told otherwise (lengths in tokens)."""
+    """`batch` songs of `duration_s` seconds with the longest prompt unless told otherwise (lengths in tokens).
+
+    A `task` that works on a song gets one of the same length; `reference_seconds` are of timbre reference. Left out,
+    they are no part of a record: text2music, and no reference.
+    """
 
     batch: int
     duration_s: float
@@ -17,9 +22,11 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     lyric_tokens: int = MAX_LYRIC_TOKENS
     text_tokens: int = MAX_TEXT_TOKENS
     steps: int = PROBE_STEPS
+    task: Task | UnsetType = UNSET
+    reference_seconds: float | UnsetType = UNSET
 
     def __post_init__(self) -> None:
-        for name in ("batch", "duration_s", "lyric_tokens", "text_tokens", "steps"):
+        for name in ("batch", "duration_s", "lyric_tokens", "text_tokens", "steps", "reference_seconds"):
             value = getattr(self, name)
-            if value <= 0:
+            if value is not UNSET and value <= 0:
                 raise ValueError(f"workload {name} must be positive, got {value}")

@@ -1,10 +1,11 @@
-"""Prompts of an exact length: what a probe asks for must not depend on anybody's wording."""
+"""Prompts and audio of an exact length: what a probe asks for must not depend on anybody's wording."""
 
 import msgspec
 
+from acestep.clip import SAMPLE_RATE, Clip
 from acestep.models.prompts import lyric_prompt, text_prompt
 from acestep.models.tokenizer import Tokenizer
-from acestep.request import MAX_LYRIC_TOKENS, MAX_TEXT_TOKENS, Request
+from acestep.request import MAX_LYRIC_TOKENS, MAX_TEXT_TOKENS, Request, Task
 from calibrate.workload import Workload
 
 
@@ -13,7 +14,16 @@ def request_of(workload: Workload, tokenizer: Tokenizer) -> Request:
 
     Raises `ValueError` for lengths below that which the byte tokenizer cannot give exactly.
     """
-    blank = Request(caption="", duration_s=workload.duration_s, batch=workload.batch, steps=workload.steps)
+    task = workload.task or Task.TEXT2MUSIC
+    blank = Request(
+        caption="",
+        duration_s=workload.duration_s,
+        batch=workload.batch,
+        steps=workload.steps,
+        task=task,
+        source_audio=None if task is Task.TEXT2MUSIC else _silence(workload.duration_s),
+        reference_audio=_silence(workload.reference_seconds) if workload.reference_seconds else None,
+    )
     empty_text = tokenizer.encode(text_prompt(blank), MAX_TEXT_TOKENS)
     empty_lyrics = tokenizer.encode(lyric_prompt(blank), MAX_LYRIC_TOKENS)
     request = msgspec.structs.replace(
@@ -36,3 +46,9 @@ def request_of(workload: Workload, tokenizer: Tokenizer) -> Request:
 def _filler(tokens: int, template: int, longest: int) -> str:
     """Words that certainly fill up to the maximum, or as many letters as are missing."""
     return "la " * longest if tokens == longest else "x" * (tokens - template)
+
+
+def _silence(seconds: float) -> Clip:
+    import numpy as np
+
+    return Clip(audio=np.zeros((2, round(seconds * SAMPLE_RATE)), dtype=np.float32))
