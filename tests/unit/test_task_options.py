@@ -1,0 +1,99 @@
+"""What `acestep generate` is told about tasks and files becomes the request, and nothing is guessed in silence."""
+
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from acestep.cli import cli
+from acestep.console import run
+from acestep.errors import Exit
+from acestep.request import MAX_AUDIO_CODE, Request, Task
+
+CODES = "".join(f"<|audio_code_{code}|>" for code in (5, 6, 7, 8, 99_999))
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
+    """The requests that reached the part that loads models."""
+    requests: list[Request] = []
+
+    def run_generate(request: Request, **_: Any) -> dict[str, Any]:
+        requests.append(request)
+        return {"songs": [], "warnings": []}
+
+    module = ModuleType("acestep.api")
+    module.run_generate = run_generate  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "acestep.api", module)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    return requests
+
+
+@pytest.fixture
+def song(tmp_path: Path) -> str:
+    path = tmp_path / "song.wav"
+    soundfile.write(path, np.zeros(3 * 8_000), 8_000)
+    return str(path)
+
+
+def _generate(*arguments: str) -> int:
+    return run(cli, ["generate", "--caption", "x", "--json", *arguments])
+
+
+def test_every_option_arrives(asked: list[Request], song: str) -> None:
+    window = ("--repaint-start", "0.5", "--repaint-end", "2", "--reference-audio", song)
+    assert _generate("--task", "repaint", "--src-audio", song, *window) == Exit.OK
+    assert _generate("--task", "cover", "--src-audio", song, "--cover-strength", "0.4", "--duration", "2") == Exit.OK
+    assert _generate("--task", "extract", "--src-audio", song, "--track", "vocals") == Exit.OK
+    assert _generate("--task", "complete", "--src-audio", song, "--tracks", "bass, drums") == Exit.OK
+    assert _generate("--guidance-interval", "0.1", "0.9") == Exit.OK
+    repaint, cover, extract, complete, plain = asked
+    assert (repaint.task, repaint.repaint_start_s, repaint.repaint_end_s) == (Task.REPAINT, 0.5, 2.0)
+    assert repaint.duration_s == 3.0
+    assert repaint.reference_audio is not None
+    assert repaint.source_audio is not None
+    assert repaint.source_audio.audio.shape == (2, 3 * 48_000)
+    assert (cover.cover_strength, cover.latent_frames) == (0.4, 50)
+    assert extract.track == "vocals"
+    assert complete.tracks == ("bass", "drums")
+    assert (plain.task, plain.guidance_interval, plain.duration_s) == (Task.TEXT2MUSIC, (0.1, 0.9), 60.0)
+
+
+def test_codes_are_text_or_a_file_and_mean_a_cover(asked: list[Request], tmp_path: Path) -> None:
+    file = tmp_path / "codes.txt"
+    file.write_text(CODES)
+    assert _generate("--audio-codes", CODES) == Exit.OK
+    assert _generate("--task", "cover", "--audio-codes", f"@{file}") == Exit.OK
+    for request in asked:
+        assert request.task is Task.COVER
+        assert request.audio_codes == (5, 6, 7, 8, MAX_AUDIO_CODE)
+        assert request.duration_s == 1.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        ("--task cover", Exit.USAGE, "source_audio"),
+        ("--task dance", Exit.USAGE, "repaint"),
+        ("--src-audio SONG", Exit.USAGE, "source_audio is for"),
+        ("--task repaint --src-audio SONG --repaint-start 3", Exit.USAGE, "the source ends at 3"),
+        ("--task cover --src-audio SONG --duration 4", Exit.USAGE, "longer than the 3 seconds"),
+        ("--task cover --src-audio SONG --track drums", Exit.USAGE, "track is for"),
+        ("--audio-codes la", Exit.USAGE, "<|audio_code_123|>"),
+        ("--audio-codes @missing.txt", Exit.INVALID, "missing.txt"),
+        ("--task cover --src-audio missing.wav", Exit.INVALID, "missing.wav: does not exist"),
+        ("--guidance-interval 0.9 0.1", Exit.USAGE, "guidance_interval"),
+    ],
+)
+def test_what_cannot_be_done_ends_before_a_model_is_loaded(
+    asked: list[Request], song: str, capsys: pytest.CaptureFixture[str], arguments: str, code: Exit, said: str
+) -> None:
+    assert _generate(*arguments.replace("SONG", song).split()) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert said in err
+    assert asked == []
