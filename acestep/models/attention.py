@@ -78,7 +78,7 @@ def rotary_table(length: int, head_dim: int, theta: float, like: Tensor) -> tupl
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding of `x` [batch, rows, heads, head_dim] by the rows of a `rotary_table`, computed in float32."""
+    """Rotary embedding of `x` [..., rows, heads, head_dim] by the rows of a `rotary_table`, computed in float32."""
     first, second = x.chunk(2, dim=-1)
     turned = torch.cat([-second, first], dim=-1)
-    return (x.float() * cos[None, :, None] + turned.float() * sin[None, :, None]).to(x.dtype)
+    return (x.float() * cos[:, None] + turned.float() * sin[:, None]).to(x.dtype)

@@ -5,6 +5,7 @@ the library's own (`AceStepAttention`, `AceStepMLP`, `RMSNorm`).
 """
 
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
@@ -14,42 +15,61 @@ from acestep.models.libraries import AceStepAttention, AceStepEncoderLayer, AceS
 CHUNK_ROWS = 2_048
 """Rows (over all songs of a pass) that go through projections and MLPs at once; below the attention peak at 600 s."""
 
-Rows = Callable[[Tensor], Tensor]
+Heads = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 
 
-def row_slices(batch: int, length: int) -> Iterator[slice]:
-    """Slices along the sequence that hold about `CHUNK_ROWS` rows over the whole batch."""
-    step = max(1, CHUNK_ROWS // batch)
-    for start in range(0, length, step):
-        yield slice(start, min(length, start + step))
+def pieces(batch: int, length: int) -> Iterator[tuple[slice, slice]]:
+    """(songs, rows) of even size, each one stretch of memory of at most `CHUNK_ROWS` rows or a part of one song."""
+    if length <= CHUNK_ROWS:
+        songs = CHUNK_ROWS // length
+        for first in range(0, batch, songs):
+            yield slice(first, min(batch, first + songs)), slice(0, length)
+    else:
+        step = -(-length // -(-length // CHUNK_ROWS))
+        for song in range(batch):
+            for start in range(0, length, step):
+                yield slice(song, song + 1), slice(start, min(length, start + step))
+
+
+def _flat(tensor: Tensor, songs: slice, rows: slice) -> Tensor:
+    """A piece of [batch, length, ...] as [rows, ...] of the same memory."""
+    piece = tensor[songs, rows]
+    return piece.view(-1, *piece.shape[2:])
+
+
+def project_heads(
+    attention: AceStepAttention, normed: Tensor, cos: Tensor, sin: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values [rows, heads, head_dim] of normalised rows, the first two rotated."""
+    heads = (-1, attention.head_dim)
+    query = rotate(attention.norm_q(attention.to_q(normed).unflatten(-1, heads)), cos, sin)
+    key = rotate(attention.norm_k(attention.to_k(normed).unflatten(-1, heads)), cos, sin)
+    return query, key, attention.to_v(normed).unflatten(-1, heads)
 
 
 def self_attend(
-    attention: AceStepAttention, hidden: Tensor, prepare: Rows, rotary: tuple[Tensor, Tensor], kernels: Kernels
+    attention: AceStepAttention, hidden: Tensor, heads: Heads, rotary: tuple[Tensor, Tensor], kernels: Kernels
 ) -> Tensor:
     """Self-attention over `hidden` [batch, length, width] up to the output projection: [batch, length, heads, dim].
 
-    `prepare` normalises a slice of rows before they are projected.
+    `heads` makes queries, keys and values of some rows, given the rows of the rotary table that go with them.
     """
-    batch, length, _ = hidden.shape
-    shape = (attention.heads, attention.kv_heads, attention.kv_heads)
-    query, key, value = (hidden.new_empty(batch, length, heads, attention.head_dim) for heads in shape)
-    cos, sin = rotary
-    for rows in row_slices(batch, length):
-        normed = prepare(hidden[:, rows])
-        heads = (-1, attention.head_dim)
-        query[:, rows] = rotate(attention.norm_q(attention.to_q(normed).unflatten(-1, heads)), cos[rows], sin[rows])
-        key[:, rows] = rotate(attention.norm_k(attention.to_k(normed).unflatten(-1, heads)), cos[rows], sin[rows])
-        value[:, rows] = attention.to_v(normed).unflatten(-1, heads)
+    batch, length, width = hidden.shape
+    if batch * length <= CHUNK_ROWS:
+        cos, sin = (table.repeat(batch, 1) for table in rotary)
+        query, key, value = (x.unflatten(0, (batch, length)) for x in heads(hidden.view(-1, width), cos, sin))
+    else:
+        counts = (attention.heads, attention.kv_heads, attention.kv_heads)
+        query, key, value = (hidden.new_empty(batch, length, count, attention.head_dim) for count in counts)
+        for songs, rows in pieces(batch, length):
+            cos, sin = (table[rows].repeat(songs.stop - songs.start, 1) for table in rotary)
+            made = heads(_flat(hidden, songs, rows), cos, sin)
+            for whole, part in zip((query, key, value), made, strict=True):
+                _flat(whole, songs, rows).copy_(part)
+            del made
     if attention.sliding_window and length > attention.sliding_window + 1:
         return kernels.banded_(query, key, value, attention.sliding_window)
     return kernels.full(query, key, value)
-
-
-def cross_attend(attention: AceStepAttention, normed: Tensor, key: Tensor, value: Tensor, kernels: Kernels) -> Tensor:
-    """Cross-attention of some rows [batch, rows, width] over projected keys and values, output projection included."""
-    query = attention.norm_q(attention.to_q(normed).unflatten(-1, (-1, attention.head_dim)))
-    return project_out(attention, kernels.full(query, key, value))
 
 
 def cross_keys(attention: AceStepAttention, condition: Tensor) -> tuple[Tensor, Tensor]:
@@ -60,39 +80,79 @@ def cross_keys(attention: AceStepAttention, condition: Tensor) -> tuple[Tensor, 
 
 
 def project_out(attention: AceStepAttention, attended: Tensor) -> Tensor:
-    """The output projection of attended rows [batch, rows, heads, head_dim]."""
-    return attention.to_out[0](attended.flatten(2, 3))  # type: ignore[no-any-return]
+    """The output projection of attended rows [rows, heads, head_dim]."""
+    return attention.to_out[0](attended.flatten(1, 2))  # type: ignore[no-any-return]
+
+
+class RowFunctions(NamedTuple):
+    """What a DiT block does to some rows between its attention kernels; `compiled.py` has the same ones compiled."""
+
+    heads: Callable[..., tuple[Tensor, Tensor, Tensor]]
+    mix_: Callable[..., Tensor]
+    cross_query: Callable[..., Tensor]
+    finish_: Callable[..., Tensor]
+
+
+def _heads(
+    layer: AceStepTransformerBlock, rows: Tensor, shift: Tensor, scale: Tensor, cos: Tensor, sin: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    return project_heads(layer.self_attn, layer.self_attn_norm(rows) * (1 + scale) + shift, cos, sin)
+
+
+def _mix_(layer: AceStepTransformerBlock, rows: Tensor, attended: Tensor, gate: Tensor) -> Tensor:
+    return rows.add_(project_out(layer.self_attn, attended).mul_(gate))
+
+
+def _cross_query(layer: AceStepTransformerBlock, rows: Tensor) -> Tensor:
+    attention = layer.cross_attn
+    query: Tensor = attention.norm_q(
+        attention.to_q(layer.cross_attn_norm(rows)).unflatten(-1, (-1, attention.head_dim))
+    )
+    return query
+
+
+def _finish_(
+    layer: AceStepTransformerBlock, rows: Tensor, attended: Tensor, shift: Tensor, scale: Tensor, gate: Tensor
+) -> Tensor:
+    rows.add_(project_out(layer.cross_attn, attended))
+    return rows.add_(layer.mlp(layer.mlp_norm(rows) * (1 + scale) + shift).mul_(gate))
+
+
+EAGER = RowFunctions(_heads, _mix_, _cross_query, _finish_)
 
 
 class DenoiserBlock(nn.Module):
     """One DiT block over the library's weights; adds to `hidden` in place and returns it."""
 
-    def __init__(self, layer: AceStepTransformerBlock) -> None:
+    def __init__(self, layer: AceStepTransformerBlock, functions: RowFunctions = EAGER) -> None:
         super().__init__()
         self.layer: AceStepTransformerBlock = layer
+        self.functions = functions
 
     def forward(
         self, hidden: Tensor, condition: Tensor, timestep: Tensor, rotary: tuple[Tensor, Tensor], kernels: Kernels
     ) -> Tensor:
         """`hidden` [batch, length, width], `condition` [1 or batch, tokens, width], `timestep` [1, 6, width]."""
-        layer = self.layer
-        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = (layer.scale_shift_table + timestep).chunk(6, dim=1)
+        layer, do = self.layer, self.functions
+        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = (layer.scale_shift_table + timestep).unbind(1)
         batch, length, _ = hidden.shape
 
-        attended = self_attend(
-            layer.self_attn, hidden, lambda rows: layer.self_attn_norm(rows) * (1 + scale) + shift, rotary, kernels
-        )
-        for rows in row_slices(batch, length):
-            hidden[:, rows].add_(project_out(layer.self_attn, attended[:, rows]).mul_(gate))
+        def heads(rows: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            return do.heads(layer, rows, shift, scale, cos, sin)
+
+        attended = self_attend(layer.self_attn, hidden, heads, rotary, kernels)
+        for songs, rows in pieces(batch, length):
+            do.mix_(layer, _flat(hidden, songs, rows), attended[songs, rows].flatten(0, 1), gate)
         del attended
 
         key, value = cross_keys(layer.cross_attn, condition)
         if key.shape[0] != batch:
             key, value = key.expand(batch, -1, -1, -1), value.expand(batch, -1, -1, -1)
-        for rows in row_slices(batch, length):
-            part = hidden[:, rows]
-            part.add_(cross_attend(layer.cross_attn, layer.cross_attn_norm(part), key, value, kernels))
-            part.add_(layer.mlp(layer.mlp_norm(part) * (1 + mlp_scale) + mlp_shift).mul_(mlp_gate))
+        for songs, rows in pieces(batch, length):
+            part = _flat(hidden, songs, rows)
+            query = do.cross_query(layer, part).unflatten(0, (songs.stop - songs.start, -1))
+            crossed = kernels.full(query, key[songs], value[songs])
+            do.finish_(layer, part, crossed.flatten(0, 1), mlp_shift, mlp_scale, mlp_gate)
         return hidden
 
 
@@ -107,9 +167,13 @@ class EncoderBlock(nn.Module):
         """`hidden` [batch, length, width]."""
         layer = self.layer
         batch, length, _ = hidden.shape
-        attended = self_attend(layer.self_attn, hidden, layer.input_layernorm, rotary, kernels)
-        for rows in row_slices(batch, length):
-            part = hidden[:, rows]
-            part.add_(project_out(layer.self_attn, attended[:, rows]))
+
+        def heads(rows: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            return project_heads(layer.self_attn, layer.input_layernorm(rows), cos, sin)
+
+        attended = self_attend(layer.self_attn, hidden, heads, rotary, kernels)
+        for songs, rows in pieces(batch, length):
+            part = _flat(hidden, songs, rows)
+            part.add_(project_out(layer.self_attn, attended[songs, rows].flatten(0, 1)))
             part.add_(layer.mlp(layer.post_attention_layernorm(part)))
         return hidden
