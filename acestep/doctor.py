@@ -11,6 +11,7 @@ from acestep.fallbacks import FLASH_CAPABILITY
 from acestep.hardware import Card, CardKind, cap_bytes, detect, planning_card
 from acestep.machine import installed, plan_here
 from acestep.models.catalog import CHECKPOINTS, checkpoints_dir
+from acestep.models.kernel_choice import Choice, choose
 from acestep.plan import Plan
 from acestep.show import card_line, columns
 from acestep.tiers import TierTable, data_file, load_tiers
@@ -57,7 +58,7 @@ def examine() -> Findings:
         tier=plan.tier,
         python=platform.python_version(),
         packages=packages,
-        attention=_attention(card),
+        attention=_attention(card, plan),
         compile=_compile(plan),
         table_file=str(data_file("generated_tiers.json")),
         table_version=table.table_version,
@@ -102,18 +103,22 @@ def _versions() -> dict[str, str | None]:
     return {name: found.get(name) for name in PACKAGES}
 
 
-def _attention(card: Card) -> str:
-    if card.kind is not CardKind.CUDA:
-        return f"PyTorch's own kernels; flash-attn needs CUDA, and this is {card.kind}"
-    if card.capability < FLASH_CAPABILITY:
-        return "PyTorch's memory-efficient kernel: flash kernels need compute capability 8.0"
-    if installed("flash_attn"):
-        return "flash-attn where it is asked for, PyTorch's flash kernel otherwise"
-    return "PyTorch's flash kernel; flash-attn is not installed"
+def _attention(card: Card, plan: Plan) -> str:
+    """Which kernel each kind of attention layer takes, and why."""
+    chosen = choose(
+        "cuda" if card.kind is CardKind.ROCM else card.kind.value,
+        plan.attention,
+        grouped=card.kind is CardKind.CPU or (card.kind is CardKind.CUDA and card.capability >= FLASH_CAPABILITY),
+        flash_attn=installed("flash_attn"),
+    )
+    layers: dict[Choice, list[str]] = {}
+    for kind, choice in chosen.items():
+        layers.setdefault(choice, []).append(kind)
+    return "; ".join(f"{' and '.join(kinds)} layers: {c.kernel} ({c.why})" for c, kinds in layers.items())
 
 
 def _compile(plan: Plan) -> str:
-    return "on by default" if plan.compile else "off by default on this card"
+    return f"{'on' if plan.compile else 'off'} by default on this card; simulated numbers are without it"
 
 
 def _variants(table: TierTable) -> tuple[str, ...]:

@@ -57,7 +57,9 @@ def self_attend(
     batch, length, width = hidden.shape
     if batch * length <= CHUNK_ROWS:
         cos, sin = (table.repeat(batch, 1) for table in rotary)
-        query, key, value = (x.unflatten(0, (batch, length)) for x in heads(hidden.view(-1, width), cos, sin))
+        query, key, value = (
+            made.view(batch, length, *made.shape[1:]) for made in heads(hidden.view(-1, width), cos, sin)
+        )
     else:
         counts = (attention.heads, attention.kv_heads, attention.kv_heads)
         query, key, value = (hidden.new_empty(batch, length, count, attention.head_dim) for count in counts)
@@ -150,7 +152,8 @@ class DenoiserBlock(nn.Module):
             key, value = key.expand(batch, -1, -1, -1), value.expand(batch, -1, -1, -1)
         for songs, rows in pieces(batch, length):
             part = _flat(hidden, songs, rows)
-            query = do.cross_query(layer, part).unflatten(0, (songs.stop - songs.start, -1))
+            query = do.cross_query(layer, part)
+            query = query.view(songs.stop - songs.start, -1, *query.shape[1:])
             crossed = kernels.full(query, key[songs], value[songs])
             do.finish_(layer, part, crossed.flatten(0, 1), mlp_shift, mlp_scale, mlp_gate)
         return hidden

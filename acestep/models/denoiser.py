@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from acestep.models.attention import Kernels, rotary_table
-from acestep.models.blocks import CHUNK_ROWS, DenoiserBlock
+from acestep.models.blocks import CHUNK_ROWS, EAGER, DenoiserBlock, RowFunctions
 from acestep.models.libraries import AceStepTransformer1DModel
 
 
@@ -23,11 +23,12 @@ class Denoiser:
         transformer: AceStepTransformer1DModel,
         kernels: Kernels,
         use_block: Callable[[nn.Module], AbstractContextManager[None]],
+        functions: RowFunctions = EAGER,
     ) -> None:
         self.transformer = transformer
         self.kernels = kernels
         self.use_block = use_block
-        self.blocks = [DenoiserBlock(layer) for layer in transformer.layers]
+        self.blocks = [DenoiserBlock(layer, functions) for layer in transformer.layers]
 
     def velocity(self, latents: Tensor, context: Tensor, condition: Tensor, timestep: float) -> Tensor:
         """Velocity [batch, frames, 64] of noisy `latents` [batch, frames, 64], in the dtype of the weights.

@@ -24,7 +24,9 @@ def denoise(request: Request, conditions: Conditions, place: Place, progress: Pr
     guidance = Guidance(scale) if scale > 1.0 else None
     first, last = request.guidance_interval
     with place.placement.use(TRANSFORMER):
-        denoiser = Denoiser(place.components.transformer, place.kernels(), place.placement.use_block)
+        denoiser = Denoiser(
+            place.components.transformer, place.kernels(), place.placement.use_block, place.row_functions()
+        )
         for step, now in enumerate(times):
             velocity = denoiser.velocity(latents, conditions.context, conditions.condition, now)
             if guidance is not None and first <= 1.0 - now <= last:

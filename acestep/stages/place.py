@@ -6,7 +6,11 @@ from acestep.devices.base import Device
 from acestep.knobs import Knobs
 from acestep.memory.placement import Placement
 from acestep.models.attention import Kernels
+from acestep.models.blocks import EAGER, RowFunctions
+from acestep.models.compiled import compiled
 from acestep.models.components import Components
+from acestep.models.flash import flash_attention
+from acestep.models.kernel_choice import Kernel, LayerKind, choose
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -20,4 +24,16 @@ class Place(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     def kernels(self) -> Kernels:
         """Attention for one stage; its band masks go when the stage does."""
-        return Kernels(grouped=self.device.grouped_attention)
+        backend, grouped = self.device.torch_device.type, self.device.grouped_attention
+        flash = flash_attention() if backend == "cuda" else None
+        chosen = choose(backend, self.knobs.attention, grouped=grouped, flash_attn=flash is not None)
+        kernel = chosen[LayerKind.FULL].kernel
+        return Kernels(
+            grouped=grouped,
+            in_blocks=kernel is Kernel.BLOCKS,
+            flash=flash if kernel is Kernel.FLASH_ATTN else None,
+        )
+
+    def row_functions(self) -> RowFunctions:
+        """What a DiT block does between its attention kernels: compiled where the knobs say so, never in simulation."""
+        return compiled() if self.knobs.compile and self.device.torch_device.type != "meta" else EAGER

@@ -1,13 +1,22 @@
 """Banded attention is dense attention with a band mask; expanded keys are grouped keys."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from acestep.models.attention import BLOCK_ROWS, Kernels, rotary_table, rotate
+from acestep.devices.cpu import CpuDevice
+from acestep.knobs import Attention, Knobs, Variant
+from acestep.models.attention import BLOCK_ROWS, SCORE_ROWS, Kernels, rotary_table, rotate
+from acestep.models.build import build
+from acestep.models.denoiser import Denoiser
+from acestep.models.flash import flash_attention
+from acestep.models.kernel_choice import Kernel, LayerKind, choose
 from acestep.models.libraries import AceStepTransformer1DModel
+from acestep.stages.place import Place
 
 
 def _dense(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int) -> torch.Tensor:
@@ -53,6 +62,102 @@ def test_grouped_and_expanded_keys_agree(repeats: int) -> None:
     key, value = torch.randn(2, 2, 50, 4 // repeats, 8)
     both = [Kernels(grouped=grouped).full(query, key, value) for grouped in (True, False)]
     assert torch.allclose(*both, atol=1e-6)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("grouped", [True, False])
+def test_a_block_of_queries_at_a_time_is_all_at_once(batch: int, grouped: bool) -> None:
+    query = torch.randn(batch, 2 * SCORE_ROWS + 5, 4, 8)
+    key, value = torch.randn(2, batch, 70, 2, 8)
+    blocks = Kernels(grouped=grouped, in_blocks=True).full(query, key, value)
+    assert torch.allclose(blocks, Kernels(grouped=True).full(query, key, value), atol=1e-6)
+
+
+def _dense_flash(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, window_size: tuple[int, int]) -> torch.Tensor:
+    """What flash-attn promises, computed with a dense mask."""
+    i, j = torch.arange(q.shape[1])[:, None], torch.arange(k.shape[1])[None]
+    left, right = window_size
+    seen = torch.ones(q.shape[1], k.shape[1], dtype=torch.bool)
+    if left >= 0:
+        seen &= j >= i - left
+    if right >= 0:
+        seen &= j <= i + right
+    repeats = q.shape[2] // k.shape[2]
+    return F.scaled_dot_product_attention(
+        q.transpose(1, 2),
+        k.repeat_interleave(repeats, 2).transpose(1, 2),
+        v.repeat_interleave(repeats, 2).transpose(1, 2),
+        attn_mask=seen,
+    ).transpose(1, 2)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_the_model_is_the_same_through_flash_attn_with_its_own_windows(batch: int) -> None:
+    transformer = build("tiny", Variant.TURBO, dtype=torch.float32).transformer
+    channels = transformer.config.audio_acoustic_hidden_dim
+    latents, context = torch.randn(batch, 701, channels), torch.randn(1, 701, 2 * channels)
+    condition = torch.randn(1, 77, transformer.condition_embedder.in_features)
+    both = []
+    for kernels in (Kernels(grouped=True), Kernels(grouped=True, flash=_dense_flash)):
+        denoiser = Denoiser(transformer, kernels, lambda _: nullcontext())
+        with torch.no_grad():
+            both.append(denoiser.velocity(latents, context, condition, 0.6))
+    assert torch.allclose(*both, atol=1e-5)
+
+
+def test_flash_attn_is_found_where_it_loads_and_missed_aloud_where_it_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.machinery
+    import sys
+    import types
+
+    def install(**contents: object) -> None:
+        module = types.ModuleType("flash_attn")
+        module.__spec__ = importlib.machinery.ModuleSpec("flash_attn", None)
+        vars(module).update(contents)
+        monkeypatch.setitem(sys.modules, "flash_attn", module)
+        flash_attention.cache_clear()
+
+    try:
+        install(flash_attn_func=_dense_flash)
+        assert flash_attention() is _dense_flash
+        install()
+        with pytest.warns(UserWarning, match="built for this PyTorch"):
+            assert flash_attention() is None
+    finally:
+        flash_attention.cache_clear()
+
+
+BACKENDS = st.sampled_from(["cuda", "xpu", "mps", "cpu", "meta"])
+
+
+@given(backend=BACKENDS, wish=st.sampled_from(Attention), grouped=st.booleans(), flash_attn=st.booleans())
+def test_every_kind_of_layer_has_a_kernel_that_holds_no_song_s_scores(
+    backend: str, wish: Attention, grouped: bool, flash_attn: bool
+) -> None:
+    chosen = choose(backend, wish, grouped=grouped, flash_attn=flash_attn)
+    assert set(chosen) == set(LayerKind)
+    assert all(choice.why for choice in chosen.values())
+    flash = {choice.kernel is Kernel.FLASH_ATTN for choice in chosen.values()}
+    asked = wish is not Attention.SDPA
+    assert flash == {backend == "cuda" and grouped and flash_attn and asked}
+    if not grouped and backend == "cuda":
+        assert chosen[LayerKind.FULL].kernel is Kernel.EFFICIENT, "grouped queries would fall to the math kernel"
+
+
+@pytest.mark.parametrize(("wish", "used"), [(Attention.AUTO, True), (Attention.FLASH, True), (Attention.SDPA, False)])
+def test_a_stage_on_a_card_calls_flash_attn_unless_told_not_to(
+    monkeypatch: pytest.MonkeyPatch, wish: Attention, used: bool
+) -> None:
+    class Ampere(CpuDevice):
+        torch_device = torch.device("cuda", 0)
+
+    monkeypatch.setattr("acestep.stages.place.flash_attention", lambda: _dense_flash)
+
+    def kernels(device: CpuDevice) -> Kernels:
+        return Place(components=None, knobs=Knobs(attention=wish), device=device, placement=None).kernels()
+
+    assert (kernels(Ampere()).flash is _dense_flash) == used
+    assert kernels(CpuDevice()).flash is None
 
 
 def test_rotary_embedding_is_the_library_s() -> None:
