@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from diffusers import AceStepPipeline, FlowMatchEulerDiscreteScheduler
 from diffusers.models.autoencoders.autoencoder_oobleck import OobleckDiagonalGaussianDistribution
+from torch import Tensor, nn
 
 from acestep.clip import Clip
 from acestep.models.build import TINY_LATENT
@@ -26,11 +27,26 @@ class _LibraryTokenizer:
         return type("Encoding", (), {"input_ids": ids, "attention_mask": torch.ones_like(ids)})
 
 
+class _WithToken(nn.Module):
+    """The timbre encoder's first layer, with the learned token of the XL variants in front: the library forgets it."""
+
+    def __init__(self, timbre_encoder: nn.Module) -> None:
+        super().__init__()
+        self.embed, self.token = timbre_encoder.embed_tokens, timbre_encoder.special_token
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return torch.cat([self.token, self.embed(frames)], dim=1)
+
+
 def library_audio(components: Components, request: Request) -> np.ndarray:
     """Raw audio [batch, 2, samples] of the library's pipeline, encoded and decoded in one piece.
 
-    The library draws audio latents from the VAE's posterior; here it takes the mean, as we do.
+    The library draws audio latents from the VAE's posterior; here it takes the mean, as we do. `components` are the
+    caller's to throw away.
     """
+    if components.variant.is_xl:
+        timbre_encoder = components.condition_encoder.timbre_encoder
+        timbre_encoder.embed_tokens = _WithToken(timbre_encoder)
     pipe = AceStepPipeline(
         vae=components.vae,
         text_encoder=components.text_encoder,
@@ -47,7 +63,7 @@ def library_audio(components: Components, request: Request) -> np.ndarray:
     with patch.object(OobleckDiagonalGaussianDistribution, "sample", OobleckDiagonalGaussianDistribution.mode):
         out = pipe(latents=latents, output_type="latent", **_arguments(components, request))
     with torch.no_grad():
-        audio: torch.Tensor = components.vae.decode(out.audios.transpose(1, 2)).sample
+        audio: Tensor = components.vae.decode(out.audios.transpose(1, 2)).sample
     return audio.numpy()
 
 
@@ -78,5 +94,5 @@ def _arguments(components: Components, request: Request) -> dict[str, Any]:
     }
 
 
-def _tensor(clip: Clip | None) -> torch.Tensor | None:
+def _tensor(clip: Clip | None) -> Tensor | None:
     return None if clip is None else torch.from_numpy(clip.audio)

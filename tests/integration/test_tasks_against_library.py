@@ -37,7 +37,7 @@ CASES: dict[str, tuple[Variant, dict[str, Any]]] = {
         Variant.BASE,
         {"task": Task.REPAINT, "source_audio": _clip(2.02, 2), "repaint_start_s": 0.5, "batch": 2},
     ),
-    "cover of audio": (Variant.TURBO, {"task": Task.COVER, "source_audio": _clip(2.5, 3)}),
+    "cover of audio": (Variant.XL_TURBO, {"task": Task.COVER, "source_audio": _clip(2.5, 3)}),
     "weak cover": (Variant.BASE, {"task": Task.COVER, "source_audio": _clip(2.0, 4), "cover_strength": 0.6}),
     "cover of codes": (
         Variant.TURBO,
@@ -50,7 +50,7 @@ CASES: dict[str, tuple[Variant, dict[str, Any]]] = {
         {"task": Task.LEGO, "source_audio": _clip(2.0, 7), "track": "drums", "repaint_start_s": 1, "repaint_end_s": 9},
     ),
     "complete": (Variant.BASE, {"task": Task.COMPLETE, "source_audio": _clip(2.0, 8), "tracks": ("bass", "fx")}),
-    "long reference": (Variant.SFT, {"reference_audio": _clip(41.0, 10), "duration_s": 1.0}),
+    "long reference": (Variant.XL_SFT, {"reference_audio": _clip(41.0, 10), "duration_s": 1.0}),
     "guided in between": (Variant.BASE, {"guidance_interval": (0.2, 0.6), "duration_s": 2.0}),
 }
 
