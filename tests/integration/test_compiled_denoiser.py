@@ -1,0 +1,92 @@
+"""What is compiled is what is called: three graphs for a whole song, however long it is, and the same velocities."""
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+
+import pytest
+import torch
+from torch._dynamo.utils import counters
+
+from acestep.devices.cpu import CpuDevice
+from acestep.knobs import Knobs, Offload, Quantization, Variant
+from acestep.memory.placement import TRANSFORMER, Placement
+from acestep.memory.quantize import quantize
+from acestep.models.attention import Kernels
+from acestep.models.blocks import EAGER
+from acestep.models.build import build
+from acestep.models.compiled import compiled
+from acestep.models.denoiser import Denoiser
+from acestep.models.libraries import AceStepTransformer1DModel
+from acestep.stages.place import Place
+from tests.unit.test_streaming import EagerCard
+
+# The compiler's own imports use what PyTorch has deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
+
+GRAPHS = 3
+"""Heads, cross-attention's queries, and the rest: one each, for every block, length and batch."""
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> Iterator[None]:
+    torch._dynamo.reset()
+    counters.clear()
+    compiled.cache_clear()
+    yield
+    torch._dynamo.reset()
+    compiled.cache_clear()
+
+
+def _inputs(model: AceStepTransformer1DModel, batch: int, frames: int) -> tuple[torch.Tensor, ...]:
+    channels = model.config.audio_acoustic_hidden_dim
+    condition = torch.randn(1, 77, model.condition_embedder.in_features)
+    return torch.randn(batch, frames, channels), torch.randn(1, frames, 2 * channels), condition
+
+
+@pytest.mark.parametrize("quantization", [None, Quantization.INT8])
+@torch.no_grad()
+def test_three_graphs_serve_every_block_length_and_batch(quantization: Quantization | None) -> None:
+    model = build("tiny", Variant.TURBO, dtype=torch.float32).transformer
+    if quantization is not None:
+        quantize(model, quantization)
+    eager = Denoiser(model, Kernels(grouped=True), lambda _: nullcontext())
+    traced = Denoiser(model, Kernels(grouped=True), lambda _: nullcontext(), compiled("eager"))
+    for batch, frames in ((1, 300), (1, 501), (3, 300), (1, 4_700)):
+        inputs = _inputs(model, batch, frames)
+        assert torch.allclose(traced.velocity(*inputs, 0.7), eager.velocity(*inputs, 0.7), atol=1e-5)
+        assert counters["stats"]["unique_graphs"] == GRAPHS, (batch, frames)
+    assert not counters["graph_break"]
+
+
+@torch.no_grad()
+def test_streamed_blocks_run_through_the_same_graphs() -> None:
+    model = build("tiny", Variant.TURBO, dtype=torch.float32).transformer
+    inputs = _inputs(model, 1, 300)
+    expected = Denoiser(model, Kernels(grouped=True), lambda _: nullcontext()).velocity(*inputs, 0.7)
+    placement = Placement({TRANSFORMER: model}, list(model.layers), Offload.STREAM, EagerCard())
+    with placement.use(TRANSFORMER):
+        traced = Denoiser(model, Kernels(grouped=True), placement.use_block, compiled("eager"))
+        for _ in range(2):
+            assert torch.allclose(traced.velocity(*inputs, 0.7), expected, atol=1e-5)
+    assert counters["stats"]["unique_graphs"] == GRAPHS
+
+
+@torch.no_grad()
+def test_the_real_compiler_agrees_with_eager() -> None:
+    model = build("tiny", Variant.TURBO, dtype=torch.float32).transformer
+    inputs = _inputs(model, 1, 300)
+    eager = Denoiser(model, Kernels(grouped=True), lambda _: nullcontext())
+    traced = Denoiser(model, Kernels(grouped=True), lambda _: nullcontext(), compiled())
+    assert torch.allclose(traced.velocity(*inputs, 0.7), eager.velocity(*inputs, 0.7), atol=1e-5)
+
+
+def test_compiling_is_what_the_knob_says_and_never_simulated() -> None:
+    class Meta(CpuDevice):
+        torch_device = torch.device("meta")
+
+    def functions(knobs: Knobs, device: CpuDevice) -> object:
+        return Place(components=None, knobs=knobs, device=device, placement=None).row_functions()
+
+    assert functions(Knobs(compile=True), CpuDevice()) is compiled()
+    assert functions(Knobs(), CpuDevice()) is EAGER
+    assert functions(Knobs(compile=True), Meta()) is EAGER
