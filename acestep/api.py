@@ -12,6 +12,7 @@ from acestep.devices.open import open_device
 from acestep.hardware import cap_bytes, detect
 from acestep.knobs import Variant
 from acestep.machine import installed, plan_here
+from acestep.memory.vae_decode import chunk_from
 from acestep.models.build import SIZES
 from acestep.models.catalog import checkpoints_dir
 from acestep.models.load import load
@@ -58,6 +59,7 @@ def run_generate(
 
 def _generate(request: Request, plan: Plan, model: str, notify: Notify, progress: Progress) -> tuple[Result, Plan]:
     """The songs, and the plan as the device of this run carried it out."""
+    vae_chunk = chunk_from(os.environ)
     detected = detect(os.environ)
     device, card = open_device(detected, cap_bytes(os.environ, detected))
     plan = on_device(plan, card, torchao_available=installed("torchao"), flash_attn_available=installed("flash_attn"))
@@ -71,11 +73,13 @@ def _generate(request: Request, plan: Plan, model: str, notify: Notify, progress
     for sentence in warnings:
         notify(sentence)
     prepare(components, plan.knobs)
-    pipeline = Pipeline(components, plan.knobs, device)
+    pipeline = Pipeline(components, plan.knobs, device, vae_chunk=vae_chunk)
     try:
         result = pipeline.generate(clamped, progress=progress)
     finally:
         pipeline.close()
+    for sentence in result.warnings:
+        notify(sentence)
     return msgspec.structs.replace(result, warnings=(*warnings, *result.warnings)), plan
 
 

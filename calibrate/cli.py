@@ -39,6 +39,7 @@ def cli() -> None:
 @knob_options
 @click.option("--batch", default=1, show_default=True, metavar="N", help="How many songs at once.")
 @click.option("--duration", default=60.0, show_default=True, metavar="SECONDS", help="Length of each song.")
+@click.option("--vae-chunk", type=click.IntRange(64), metavar="FRAMES", help="Decode in tiles of this many frames.")
 @click.option("--task", type=click.Choice([task.value for task in Task]), help="A task on a song of the same length.")
 @click.option("--reference-seconds", type=float, metavar="SECONDS", help="Length of a timbre reference.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -48,6 +49,7 @@ def estimate(
     smallest_cap: bool,
     batch: int,
     duration: float,
+    vae_chunk: int | None,
     task: str | None,
     reference_seconds: float | None,
     as_json: bool,
@@ -73,7 +75,7 @@ def estimate(
         cap_bytes = None if cap is None else gib_to_bytes(cap)
     for remark in remarks:
         console.notify(remark)
-    found = answer.estimate(prober_for("simulated"), settled, workload, cap_bytes)
+    found = answer.estimate(prober_for("simulated", vae_chunk or 0), settled, workload, cap_bytes)
     if as_json:
         console.print_json(found)
     else:

@@ -13,12 +13,15 @@ IMAGINED = Card(kind=hardware.CardKind.CUDA, name="simulated card", capability=S
 """What the simulated prober stands for; it has no size of its own."""
 
 
-def prober_for(device: str) -> Prober:
-    """The prober of a device, `cuda` or `simulated`; `NotMeasuredError` where there is no card to ask."""
+def prober_for(device: str, vae_chunk: int = 0) -> Prober:
+    """The prober of a device, `cuda` or `simulated`; `NotMeasuredError` where there is no card to ask.
+
+    The simulated one decodes in tiles of `vae_chunk` latent frames, or as the pipeline chooses where that is 0.
+    """
     if device == CardKind.SIMULATED:
         from calibrate.probes.simulated.prober import SimulatedProber
 
-        return SimulatedProber()
+        return SimulatedProber(vae_chunk)
     from calibrate.probes.cuda import CudaProber
 
     return CudaProber()

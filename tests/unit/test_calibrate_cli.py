@@ -48,7 +48,7 @@ STAGE_KEYS = {
 def no_card(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No real card, a formula for the simulated one, and the table made from it in force."""
 
-    def prober_for(device: str) -> Prober:
+    def prober_for(device: str, vae_chunk: int = 0) -> Prober:
         if device == "simulated":
             return AnalyticProber()
         raise NotMeasuredError("no NVIDIA card was found")

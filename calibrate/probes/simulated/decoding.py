@@ -169,7 +169,7 @@ class DecodeLadder:
             return Attempt(path=path, tile=tile, played=played, outcome=played.under(cap_bytes))
 
         first = attempt(self._vae_chunk or self._tile(cap_bytes - self._in_use.get(path, 0)))
-        if first.outcome.asked:
+        if first.outcome.asked and not self._vae_chunk:
             # What is allocated when the tile is chosen decides, and no tile can change that.
             self._in_use[path] = first.outcome.asked[-1]
             tile = self._tile(cap_bytes - self._in_use[path])

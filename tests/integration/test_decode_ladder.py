@@ -1,0 +1,203 @@
+"""Decoding in simulation: what a tile takes, which one is chosen under which cap, and that fast and live runs agree."""
+
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+import pytest
+import torch
+
+from acestep.errors import RunFailedError
+from acestep.knobs import Knobs, Offload
+from acestep.memory.vae_decode import TILES, choose_tile, frame_bytes
+from acestep.models.build import build
+from acestep.models.components import Components
+from acestep.pipeline import Pipeline, prepare
+from acestep.progress import silent
+from acestep.request import DecodePath, Request
+from acestep.stages import decode as decode_stage
+from acestep.units import GIB, MIB
+from calibrate.probes.prompt import request_of
+from calibrate.probes.simulated.allocator import NO_CAP
+from calibrate.probes.simulated.decoding import play_decode
+from calibrate.probes.simulated.device import SimulatedDevice
+from calibrate.probes.simulated.kernels import CudaKernels
+from calibrate.probes.simulated.ledger import Ledger
+from calibrate.probes.simulated.live import LiveBook
+from calibrate.probes.simulated.memo import Memo, Tape
+from calibrate.probes.simulated.prober import CAPABILITY, REGIONS, SimulatedProber, _full_size, rest_on_host
+from calibrate.probes.simulated.trace import stage_usage
+from calibrate.verdict import Verdict
+from calibrate.workload import Workload
+
+SONG = Workload(batch=2, duration_s=24)
+
+
+class LiveCard:
+    """A simulated card that refuses while the run is going on."""
+
+    def __init__(self, cap_bytes: int = NO_CAP) -> None:
+        self.book = LiveBook(cap_bytes)
+        self._tape = Tape(self.book)
+        self._kernels = CudaKernels(CAPABILITY)
+        self._ledger = Ledger(self._tape, self._kernels)
+        self.device = SimulatedDevice(
+            self._ledger, self.book, dtype=torch.bfloat16, grouped_attention=self._kernels.has_flash
+        )
+
+    @contextmanager
+    def on(self, regions: Sequence[type[torch.nn.Module]] = REGIONS) -> Iterator[None]:
+        with self._kernels, self._ledger, Memo(self._ledger, self._tape).patched(regions):
+            yield
+
+
+@pytest.fixture(scope="module")
+def prober() -> SimulatedProber:
+    return SimulatedProber()
+
+
+@pytest.mark.parametrize(("tile", "most_gib"), [(64, 0.10), (512, 0.75), (1536, 2.2)])
+def test_a_tile_takes_no_more_above_the_weights_than_promised(tile: int, most_gib: float) -> None:
+    result = SimulatedProber(vae_chunk=tile).probe(Knobs(), Workload(batch=1, duration_s=600), NO_CAP)
+    stage = next(s for s in result.stages if s.name == "decode")
+    assert (stage.peak_allocated_bytes - stage.resident_bytes) / GIB <= most_gib
+
+
+@pytest.mark.parametrize("offload", [Offload.NONE, Offload.CPU, Offload.CPU_DIT])
+def test_the_chosen_tile_fits_at_every_cap_from_which_it_is_chosen(prober: SimulatedProber, offload: Offload) -> None:
+    """No attempt is wasted: just where the choice goes up, and far above, the first attempt on the card succeeds."""
+    workload = Workload(batch=1, duration_s=120)
+    run = prober._traced(Knobs(offload=offload), workload)
+    alone = run.ladder.alone()
+    per_frame = frame_bytes(_full_size(Knobs().variant, None).vae.decoder)
+    in_use = next(alone.attempts(NO_CAP)).outcome.asked[-1]
+    for tile in TILES:
+        if tile > 2 * 3000:
+            continue
+        threshold = in_use + min(tile, 3000) * per_frame
+        for cap in (threshold + 2 * MIB, threshold + 9 * MIB, threshold + 77 * MIB):
+            attempts = list(alone.attempts(cap))
+            assert len(attempts) == 1
+            assert attempts[0].tile == tile
+            assert attempts[0].outcome.fits
+
+
+def test_repeating_a_song_is_decoding_it_again() -> None:
+    """Two songs are traced and the second is repeated; four traced on their own are the same events."""
+    components, kernels = _full_size(Knobs().variant, None), CudaKernels(CAPABILITY)
+    one, two, four = (
+        play_decode(
+            components,
+            request_of(Workload(batch=batch, duration_s=8), components.tokenizer),
+            64,
+            kernels,
+            resident=False,
+        ).trace
+        for batch in (1, 2, 4)
+    )
+    song = len(two) - len(one)
+    assert len(four) == len(one) + 3 * song
+    assert four.sizes[: len(two) - song] == two.sizes[: len(two) - song]
+    usage = [stage_usage(trace)[0].peak_bytes for trace in (one, two, four)]
+    assert usage[0] == usage[1] == usage[2]
+
+
+def _caps(prober: SimulatedProber, knobs: Knobs) -> list[int]:
+    """Around the smallest cap, where the offload rung helps, and where tiles change."""
+    needed = prober.smallest_caps(knobs, SONG)["total"]
+    in_use = next(prober._traced(knobs, SONG).ladder.attempts(NO_CAP)).outcome.asked[-1]
+    per_frame = frame_bytes(_full_size(knobs.variant, None).vae.decoder)
+    thresholds = [in_use + tile * per_frame for tile in (128, 512)]
+    return [needed - 2 * MIB, needed, needed + 34 * MIB, *thresholds, thresholds[0] - 2 * MIB]
+
+
+@pytest.mark.parametrize("offload", [Offload.NONE, Offload.CPU_DIT])
+def test_a_replayed_verdict_is_that_of_a_live_run(prober: SimulatedProber, offload: Offload) -> None:
+    knobs = Knobs(offload=offload)
+    components = _full_size(knobs.variant, None)
+    request = request_of(SONG, components.tokenizer)
+    for cap in _caps(prober, knobs):
+        fast = prober.probe(knobs, SONG, cap)
+        card = LiveCard(cap)
+        with card.on():
+            pipeline = Pipeline(components, knobs, card.device)
+            try:
+                live = pipeline.generate(request, strict=True)
+            except torch.OutOfMemoryError:
+                live = None
+            pipeline.close()
+        assert (live is None) == (fast.verdict is Verdict.OOM), cap
+        if live is not None:
+            assert live.decode_path is fast.decode_path, cap
+            if not live.warnings:
+                peaks = [(s.name, s.peak_allocated_bytes, s.peak_reserved_bytes) for s in live.stages]
+                probed = {s.name: s for s in fast.stages}
+                for name, allocated, reserved in peaks:
+                    if name in probed:
+                        assert reserved == probed[name].peak_reserved_bytes
+                        assert abs(allocated - probed[name].peak_allocated_bytes) <= 8 * MIB
+
+
+@pytest.mark.parametrize(
+    ("room", "path"),
+    [(NO_CAP, DecodePath.GPU), (450 * MIB, DecodePath.GPU), (260 * MIB, DecodePath.CPU), (90 * MIB, DecodePath.CPU)],
+)
+def test_a_card_that_shrinks_before_decoding_only_costs_time(
+    monkeypatch: pytest.MonkeyPatch, room: int, path: DecodePath
+) -> None:
+    """Another program takes the card while denoising ends; the ladder runs for real, down to the processor."""
+    on_host: list[int] = []
+    monkeypatch.setattr(decode_stage._Decoding, "_on_host", lambda run: on_host.append(len(run.songs)))
+    knobs = Knobs(offload=Offload.CPU_DIT)
+    components = _full_size(knobs.variant, None)
+    card = LiveCard()
+
+    def shrink(stage: str, done: int, total: int) -> None:
+        if stage == "denoise" and done == total:
+            card.book.allocator.cap = room
+
+    with card.on():
+        pipeline = Pipeline(components, knobs, card.device)
+        result = pipeline.generate(request_of(Workload(batch=1, duration_s=24), components.tokenizer), progress=shrink)
+        pipeline.close()
+    assert result.decode_path is path
+    assert bool(on_host) == (path is DecodePath.CPU)
+    assert bool(result.warnings) == (path is DecodePath.CPU)
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Components:
+    components = build("tiny", dtype=torch.bfloat16, materialise="meta")
+    prepare(components, Knobs())
+    rest_on_host(components)
+    return components
+
+
+@pytest.mark.parametrize("offload", [Offload.CPU, Offload.STREAM_ENCODERS])
+def test_twenty_generations_and_failures_leave_nothing(tiny: Components, offload: Offload) -> None:
+    card = LiveCard()
+    request = Request(caption="x", duration_s=2, batch=2, steps=1)
+    # Without regions: what they remember of a call's arguments would look like a leak.
+    with card.on(regions=()):
+        pipeline = Pipeline(tiny, Knobs(offload=offload), card.device)
+        pipeline.generate(request)
+        resting = card.book.counted_bytes
+        for _ in range(20):
+            pipeline.generate(request)
+        assert card.book.counted_bytes == resting
+        for spare in (0, 1, 3, 6):
+            card.book.allocator.cap = card.book.allocator.allocated + spare * MIB
+            with suppress(torch.OutOfMemoryError, RunFailedError):
+                pipeline.generate(request, progress=silent, strict=True)
+            gc.collect()
+            assert card.book.counted_bytes <= resting
+        pipeline.close()
+    assert card.book.counted_bytes <= MIB * 9, "the matrix-product workspace stays"
+
+
+@pytest.mark.parametrize("frames", [1, 64, 65, 3000, 15_000])
+def test_the_choice_grows_with_the_room_and_never_past_the_song(frames: int) -> None:
+    chosen = [choose_tile(room, frames, 1000) for room in range(0, 2_000_000, 7_000)]
+    assert chosen == sorted(chosen)
+    assert chosen[0] == TILES[0]
+    assert chosen[-1] == next((tile for tile in TILES if tile >= frames), TILES[-1])

@@ -1,0 +1,121 @@
+"""Out of memory, the same songs still come, a sentence for every step; or one error that says what helps."""
+
+import numpy as np
+import pytest
+import torch
+
+from acestep.errors import RunFailedError
+from acestep.knobs import Knobs, Offload
+from acestep.memory.vae_decode import frame_bytes
+from acestep.models.build import build
+from acestep.models.components import Components
+from acestep.pipeline import Pipeline, prepare
+from acestep.request import DecodePath, Request, Result
+from acestep.stages import decode as decode_stage
+from tests.small_card import SmallCard
+
+SONGS = Request(caption="rain", duration_s=6.0, batch=5, seed=3, steps=1)
+
+
+@pytest.fixture(scope="module")
+def components() -> Components:
+    made = build("tiny", dtype=torch.float32)
+    prepare(made, Knobs())
+    return made
+
+
+@pytest.fixture(scope="module")
+def undisturbed(components: Components) -> Result:
+    return _generate(components, SmallCard(), Offload.NONE)
+
+
+def _generate(components: Components, card: SmallCard, offload: Offload, request: Request = SONGS) -> Result:
+    pipeline = Pipeline(components, Knobs(offload=offload), card)
+    try:
+        return pipeline.generate(request)
+    finally:
+        pipeline.close()
+
+
+def _same_songs(result: Result, expected: Result) -> None:
+    assert [song.seed for song in result.songs] == [song.seed for song in expected.songs]
+    for song, reference in zip(result.songs, expected.songs, strict=True):
+        assert np.abs(song.audio - reference.audio).max() <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("refusals", "offload", "path", "steps"),
+    [
+        (0, Offload.NONE, DecodePath.GPU, 0),
+        (1, Offload.NONE, DecodePath.GPU, 1),
+        (2, Offload.NONE, DecodePath.GPU_OFFLOAD, 2),
+        (4, Offload.NONE, DecodePath.CPU, 4),
+        (2, Offload.CPU_DIT, DecodePath.CPU, 2),
+        (1, Offload.STREAM_ENCODERS, DecodePath.GPU, 1),
+    ],
+)
+def test_decoding_goes_down_the_ladder_one_sentence_a_step(
+    components: Components, undisturbed: Result, refusals: int, offload: Offload, path: DecodePath, steps: int
+) -> None:
+    room = 128 * frame_bytes(components.vae.decoder)
+    result = _generate(components, SmallCard(free_bytes=room, latent_refusals=refusals), offload)
+    assert result.decode_path is path
+    assert len(result.warnings) == steps
+    _same_songs(result, undisturbed)
+
+
+def test_a_ladder_with_no_rung_left_ends_in_a_sentence(components: Components, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = SmallCard()
+
+    def no_memory(*arguments: object) -> None:
+        if card in arguments:
+            raise torch.OutOfMemoryError("no room for a tile")
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+
+    monkeypatch.setattr(decode_stage, "decode_song", no_memory)
+    with pytest.raises(RunFailedError, match="--duration"):
+        _generate(components, card, Offload.NONE)
+
+
+@pytest.mark.parametrize(("at_once", "expected"), [(1, 1), (2, 2), (3, 2), (5, 5)])
+def test_fewer_songs_at_once_are_the_same_songs(
+    components: Components, undisturbed: Result, at_once: int, expected: int
+) -> None:
+    result = _generate(components, SmallCard(songs_at_once=at_once), Offload.CPU)
+    assert result.songs_per_pass == expected
+    assert next(s for s in result.stages if s.name == "denoise").songs_per_pass == expected
+    assert [stage.name for stage in result.stages if stage.name != "encode_audio"] == ["encode", "denoise", "decode"]
+    assert bool(result.warnings) == (expected < SONGS.batch)
+    _same_songs(result, undisturbed)
+
+
+def test_when_fewer_songs_do_not_help_more_offload_does(components: Components, undisturbed: Result) -> None:
+    pipeline = Pipeline(components, Knobs(offload=Offload.CPU), SmallCard(denoise_refusals=3))
+    result = pipeline.generate(SONGS)
+    assert result.songs_per_pass == 1
+    assert len(result.warnings) == 3
+    assert "cpu+dit" in result.warnings[-1]
+    _same_songs(result, undisturbed)
+    assert pipeline.generate(SONGS).warnings == (), "what helped is kept"
+    pipeline.close()
+
+
+def test_three_retries_and_then_an_error_that_says_what_helps(components: Components) -> None:
+    card = SmallCard(denoise_refusals=1 << 30)
+    before = card.denoise_refusals
+    with pytest.raises(RunFailedError, match="out of memory") as failure:
+        _generate(components, card, Offload.NONE)
+    assert before - card.denoise_refusals == 4, "one attempt and three retries"
+    assert "--duration" in str(failure.value)
+    assert not isinstance(failure.value.__context__, torch.OutOfMemoryError)
+    card.denoise_refusals = 0
+    assert len(_generate(components, card, Offload.NONE).songs) == SONGS.batch
+
+
+def test_a_probe_is_not_retried(components: Components) -> None:
+    card = SmallCard(denoise_refusals=1)
+    pipeline = Pipeline(components, Knobs(), card)
+    with pytest.raises(torch.OutOfMemoryError):
+        pipeline.generate(SONGS, strict=True)
+    assert card.denoise_refusals == 0
+    pipeline.close()

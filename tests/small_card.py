@@ -1,0 +1,49 @@
+"""A CPU that behaves like a small card: moves are copies, and it says no when a test wants it to."""
+
+import torch
+from torch import Tensor
+
+from acestep.devices.cpu import CpuDevice
+from acestep.units import GIB
+
+
+class SmallCard(CpuDevice):
+    """Refuses the first `latent_refusals` tiles to decode, and passes of more than `songs_at_once`.
+
+    The first `denoise_refusals` passes are refused whatever their size.
+    """
+
+    shares_host_memory = False
+
+    def __init__(
+        self,
+        *,
+        free_bytes: int = GIB,
+        latent_refusals: int = 0,
+        songs_at_once: int = 64,
+        denoise_refusals: int = 0,
+    ) -> None:
+        self.free = free_bytes
+        self.latent_refusals = latent_refusals
+        self.denoise_refusals = denoise_refusals
+        self.songs_at_once = songs_at_once
+        self.uploaded: list[str] = []
+        self._songs = 0
+
+    def begin_stage(self, name: str) -> None:
+        self._songs = 0
+
+    def upload(self, host: Tensor, owner: str) -> Tensor:
+        if owner == "latents" and self.latent_refusals:
+            self.latent_refusals -= 1
+            raise torch.OutOfMemoryError("no room for a tile")
+        if owner == "noise":
+            self._songs += 1
+            if self._songs > self.songs_at_once or self.denoise_refusals:
+                self.denoise_refusals = max(0, self.denoise_refusals - 1)
+                raise torch.OutOfMemoryError("no room for a song")
+        self.uploaded.append(owner)
+        return host.clone()
+
+    def free_bytes(self) -> int:
+        return self.free
