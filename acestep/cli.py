@@ -15,6 +15,7 @@ from acestep.knobs import Variant
 from acestep.machine import plan_here
 from acestep.models import catalog
 from acestep.options import SIZE_GIB, VARIANT, knob_options, knobs_of
+from acestep.request import MIN_DURATION_S
 from acestep.task_options import take_task, task_options, text_of
 from acestep.tiers import load_tiers
 
@@ -97,7 +98,11 @@ def download(model: str) -> None:
 @click.option("--caption", required=True, metavar="TEXT", help="What the music is like.")
 @click.option("--lyrics", default="", metavar="TEXT|@FILE", help="The words; @FILE reads them from a file.")
 @click.option(
-    "--duration", "duration_s", default=0.0, metavar="SECONDS", help="Length of each song: that of the source, or 60."
+    "--duration",
+    "duration_s",
+    type=click.FloatRange(min=MIN_DURATION_S),
+    metavar="SECONDS",
+    help="Length of each song: that of the source, or 60.",
 )
 @click.option("--batch", default=1, show_default=True, metavar="N", help="How many songs.")
 @click.option("--seed", type=int, metavar="N", help="Seed of the first song, random if not given.")
@@ -157,8 +162,9 @@ def generate(
 def _request(**fields: Any) -> "Request":
     from acestep.request import Request
 
+    given = {name: value for name, value in fields.items() if value is not None}
     try:
-        return msgspec.convert(fields, Request)
+        return msgspec.convert(given, Request)
     except msgspec.ValidationError as error:
         raise UsageError(str(error)) from None
 
