@@ -9,7 +9,7 @@ from acestep.knobs import Knobs, Offload, Quantization, Variant
 from acestep.models.build import build
 from acestep.pipeline import Pipeline, prepare
 from acestep.request import Request
-from acestep.units import GIB
+from acestep.units import GIB, MIB
 from calibrate.probes.cuda import CudaProber
 from calibrate.probes.simulated.prober import SimulatedProber
 from calibrate.verdict import Verdict
@@ -40,6 +40,21 @@ def test_every_placement_makes_the_same_song(quantization: Quantization | None) 
         songs.append(pipeline.generate(Request(caption="slow piano", duration_s=4, seed=3)).songs[0].audio)
         pipeline.close()
     assert all(np.array_equal(song, songs[0]) for song in songs[1:])
+
+
+@pytest.mark.parametrize("offload", [Offload.CPU_DIT, Offload.STREAM, Offload.STREAM_ENCODERS])
+def test_full_size_weights_arrive_before_they_are_computed_with(offload: Offload) -> None:
+    request = Request(caption="slow piano", lyrics="la la", duration_s=30, seed=3, steps=2)
+    components, device = build("dummy", Variant.TURBO, dtype=CudaDevice().dtype), CudaDevice()
+    prepare(components, Knobs())
+    songs = []
+    for where in (Offload.NONE, offload):
+        pipeline = Pipeline(components, Knobs(offload=where), device)
+        songs.append([pipeline.generate(request).songs[0].audio for _ in range(2)])
+        pipeline.close()
+        assert device.allocated_bytes() < 64 * MIB, "nothing but workspaces stays"
+    assert np.array_equal(songs[0][0], songs[1][0])
+    assert np.array_equal(songs[1][0], songs[1][1]), "the second song finds its host weights page-locked"
 
 
 def test_a_probe_answers_and_the_simulation_is_near() -> None:

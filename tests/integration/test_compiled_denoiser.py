@@ -18,7 +18,7 @@ from acestep.models.compiled import compiled
 from acestep.models.denoiser import Denoiser
 from acestep.models.libraries import AceStepTransformer1DModel
 from acestep.stages.place import Place
-from tests.unit.test_streaming import EagerCard
+from tests.copying_cards import EagerCard
 
 # The compiler's own imports use what PyTorch has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")

@@ -2,14 +2,12 @@
 
 import gc
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from acestep.devices.base import Mark
-from acestep.devices.cpu import CpuDevice
 from acestep.knobs import Knobs, Offload, Quantization, Variant
 from acestep.memory.pinned import CHUNK_BYTES, pin
 from acestep.memory.placement import TRANSFORMER, Placement
@@ -17,63 +15,17 @@ from acestep.memory.quantize import quantize
 from acestep.memory.tensors import slots
 from acestep.models.build import build
 from acestep.models.components import Components
-from acestep.pipeline import Pipeline, prepare
-from acestep.request import Request
+from acestep.pipeline import prepare
 from calibrate.probes.simulated.allocator import NO_CAP
 from calibrate.probes.simulated.device import SimulatedDevice
 from calibrate.probes.simulated.kernels import CudaKernels
 from calibrate.probes.simulated.ledger import Ledger
 from calibrate.probes.simulated.live import LiveBook
 from calibrate.probes.simulated.prober import rest_on_host
+from tests.copying_cards import EagerCard, LateCard
 
 WIDTH = 32
 INT8 = Quantization.INT8
-
-
-class EagerCard(CpuDevice):
-    """A card whose copies arrive the moment they are allowed to: whatever a slot held is gone by then."""
-
-    shares_host_memory = False
-
-    def __init__(self, *, pinned_bytes: int = 0) -> None:
-        self.pinned_bytes = pinned_bytes
-        self.reserved = 0
-        self.copies = 0
-
-    def upload(self, host: Tensor, owner: str) -> Tensor:
-        return host.clone()
-
-    def reserve(self, n_bytes: int, owner: str) -> Tensor:
-        self.reserved += 1
-        return torch.full((n_bytes,), 255, dtype=torch.uint8)
-
-    def pinned(self, n_bytes: int) -> Tensor | None:
-        if n_bytes > self.pinned_bytes:
-            return None
-        self.pinned_bytes -= n_bytes
-        return torch.full((n_bytes,), 255, dtype=torch.uint8)
-
-    def fetch(self, pairs: Sequence[tuple[Tensor, Tensor]], after: Mark) -> Mark:
-        self.copies += 1
-        return super().fetch(pairs, after)
-
-
-class LateCard(EagerCard):
-    """A card whose copies arrive only when they are waited for."""
-
-    def fetch(self, pairs: Sequence[tuple[Tensor, Tensor]], after: Mark) -> Mark:
-        self.copies += 1
-        todo = list(pairs)
-
-        def arrive() -> None:
-            while todo:
-                target, source = todo.pop()
-                target.copy_(source)
-
-        return arrive
-
-    def wait(self, mark: Mark) -> None:
-        mark()
 
 
 def _stack(layers: int, quantization: Quantization | None = None) -> nn.Module:
@@ -86,7 +38,7 @@ def _stack(layers: int, quantization: Quantization | None = None) -> nn.Module:
 
 @pytest.mark.parametrize("card", [EagerCard, LateCard])
 @pytest.mark.parametrize("layers", [1, 2, 3, 7])
-@pytest.mark.parametrize("quantization", [None, INT8, Quantization.W8A8])
+@pytest.mark.parametrize("quantization", [None, *Quantization])
 def test_blocks_compute_as_if_they_were_resident(
     card: Callable[[], EagerCard], layers: int, quantization: Quantization | None
 ) -> None:
@@ -116,22 +68,6 @@ def test_the_next_block_is_on_its_way_before_this_one_computes() -> None:
         for turn, layer in enumerate(module):
             with placement.use_block(layer):
                 assert device.copies == turn + 2
-
-
-@pytest.mark.parametrize("offload", list(Offload))
-@pytest.mark.parametrize("card", [EagerCard, LateCard])
-def test_every_placement_makes_the_same_song(offload: Offload, card: Callable[..., EagerCard]) -> None:
-    request = Request(caption="slow piano", lyrics="la la", duration_s=4, batch=2, seed=5, steps=2)
-
-    def song(knobs: Knobs, device: CpuDevice) -> list[bytes]:
-        components = build("tiny", Variant.XL_BASE, dtype=torch.float32)
-        prepare(components, knobs)
-        pipeline = Pipeline(components, knobs, device)
-        return [song.audio.tobytes() for song in pipeline.generate(request).songs]
-
-    resident = song(Knobs(variant=Variant.XL_BASE), CpuDevice())
-    moved = song(Knobs(variant=Variant.XL_BASE, offload=offload), card(pinned_bytes=300_000))
-    assert moved == resident
 
 
 def test_pinned_host_weights_exist_once_and_stay_what_they_were() -> None:
