@@ -26,7 +26,8 @@ class CudaDevice(Accelerator):
             total = torch.cuda.get_device_properties(device).total_memory
             if not 0 < cap_bytes <= total:
                 raise ValueError(f"a cap must be above 0 and within the card's {gib(total)}, got {gib(cap_bytes)}")
-            torch.cuda.set_per_process_memory_fraction(cap_bytes / total, device)
+            # Torch multiplies back and rounds down: half a byte more lands on the cap instead of one byte below it.
+            torch.cuda.set_per_process_memory_fraction(min(1.0, (cap_bytes + 0.5) / total), device)
 
     def free_bytes(self) -> int:
         """What the driver calls free plus what this process caches unused, within the cap."""

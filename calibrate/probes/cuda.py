@@ -6,6 +6,8 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from tempfile import TemporaryFile
+from typing import IO
 
 import msgspec
 
@@ -83,15 +85,19 @@ class CudaProber:
 
 def run_child(command: list[str], order: Order, timeout_s: float) -> Answer:
     """Start a worker in a process group of its own and return its answer, or the verdict its end amounts to."""
+    with TemporaryFile() as said:
+        return _answer(command, order, timeout_s, said)
+
+
+def _answer(command: list[str], order: Order, timeout_s: float, said: IO[bytes]) -> Answer:
     read_fd, write_fd = os.pipe()
-    environment = os.environ | {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "HF_HUB_OFFLINE": "1"}
     child = subprocess.Popen(  # noqa: S603 our own interpreter and module
         [*command, str(write_fd)],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=said,
         pass_fds=(write_fd,),
-        env=environment,
+        env=os.environ | {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "HF_HUB_OFFLINE": "1"},
         start_new_session=True,
     )
     os.close(write_fd)
@@ -106,7 +112,15 @@ def run_child(command: list[str], order: Order, timeout_s: float) -> Answer:
     try:
         return msgspec.json.decode(text, type=Answer)
     except msgspec.DecodeError:
-        return _ended(Verdict.CRASHED, f"the probe ended with code {child.returncode} and no answer")
+        last_words = f"; it said: {words}" if (words := _last_line(said)) else ""
+        return _ended(Verdict.CRASHED, f"the probe ended with code {child.returncode} and no answer{last_words}")
+
+
+def _last_line(said: IO[bytes]) -> str:
+    """The last line of what a child wrote, at most 200 characters of it."""
+    said.seek(max(0, said.seek(0, os.SEEK_END) - 4096))
+    lines = said.read().decode(errors="replace").split("\n")
+    return next((line.strip()[:200] for line in reversed(lines) if line.strip()), "")
 
 
 def _kill_family(child: subprocess.Popen[bytes]) -> None:

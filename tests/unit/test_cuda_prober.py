@@ -43,6 +43,11 @@ def test_every_end_is_a_verdict(code: str, verdict: Verdict) -> None:
     assert time.monotonic() - started < 20
 
 
+def test_a_crash_says_what_the_child_said_last() -> None:
+    code = "print('loading', file=sys.stderr); raise RuntimeError('CUBLAS_STATUS_NOT_INITIALIZED')"
+    assert "CUBLAS_STATUS_NOT_INITIALIZED" in run_child(_child(code), ORDER, timeout_s=5).problem
+
+
 def test_a_hanging_grandchild_is_killed_with_its_parent(tmp_path: Path) -> None:
     note = tmp_path / "pid"
     grandchild = f"pid = os.fork(); pid or time.sleep(60); open({str(note)!r}, 'w').write(str(pid)); time.sleep(60)"

@@ -85,7 +85,7 @@ class CudaKernels(TorchFunctionMode):
         )[0]
 
     def convolution(self, source: Tensor, result: Tensor) -> int:
-        """Copies of input and output in the layout cuDNN prefers; an upper bound until a card measures it."""
+        """An allowance of one copy of input and output in the layout cuDNN prefers, until a card measures it."""
         return source.numel() * source.element_size() + result.numel() * result.element_size()
 
 

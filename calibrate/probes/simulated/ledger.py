@@ -22,6 +22,8 @@ MATRIX_PRODUCTS = (
     aten.addmm.default,
     aten.bmm.default,
     aten.baddbmm.default,
+    aten._int_mm.default,
+    aten._scaled_mm.default,
 )
 
 
