@@ -22,6 +22,7 @@ from acestep.memory.placement import Placement
 from acestep.memory.quantize import quantize
 from acestep.memory.vae_decode import fold_weight_norm
 from acestep.models.components import Components
+from acestep.models.prompts import cut_warnings
 from acestep.progress import Progress, silent
 from acestep.request import Request, Result, StageReport
 from acestep.stages.decode import decode
@@ -105,6 +106,7 @@ class Pipeline:
         run = _Run(request, request.batch)
         if strict:
             return self._run(run, progress)
+        run.warnings.extend(cut_warnings(request, self._place.components.tokenizer))
         for _ in range(RETRIES + 1):
             try:
                 return self._run(run, progress)

@@ -5,7 +5,8 @@ Source: the prompt template and metadata block of ACE-Step 1.5's text conditioni
 
 import re
 
-from acestep.request import MAX_AUDIO_CODE, Request, Task
+from acestep.models.tokenizer import Tokenizer
+from acestep.request import MAX_AUDIO_CODE, MAX_LYRIC_TOKENS, MAX_TEXT_TOKENS, Request, Task
 
 TEXT_INSTRUCTION = "Fill the audio semantic mask based on the given conditions:"
 
@@ -38,6 +39,20 @@ def text_prompt(request: Request, told: str = "") -> str:
 def lyric_prompt(request: Request) -> str:
     """Language header and lyrics as the lyric encoder saw them in training."""
     return f"# Languages\n{request.language}\n\n# Lyric\n{request.lyrics}<|endoftext|>"
+
+
+def cut_warnings(request: Request, tokenizer: Tokenizer) -> tuple[str, ...]:
+    """A sentence for each prompt that is longer than what the model reads."""
+    texts = (
+        ("caption, with its metadata,", text_prompt(request), MAX_TEXT_TOKENS),
+        ("lyrics", lyric_prompt(request), MAX_LYRIC_TOKENS),
+    )
+    lengths = [(name, len(tokenizer.encode(text)), longest) for name, text, longest in texts]
+    return tuple(
+        f"The {name} came to {tokens:,} tokens and the model reads {longest:,}: the end was left out."
+        for name, tokens, longest in lengths
+        if tokens > longest
+    )
 
 
 def audio_codes(text: str) -> tuple[int, ...]:

@@ -56,10 +56,14 @@ def test_two_songs_are_two_exact_files_and_a_seed_is_a_song(tmp_path: Path) -> N
     assert batch["songs_per_pass"] == 2
 
 
-def test_a_song_that_is_too_long_is_cut_with_a_sentence(tmp_path: Path) -> None:
-    document = _songs("--caption", "x", "--duration", "3", "--batch", "9", "--steps", "1", folder=tmp_path)
+def test_what_is_too_much_is_cut_with_a_sentence(tmp_path: Path) -> None:
+    document = _songs(
+        "--caption", "x", "--lyrics", "y" * 3_000, "--duration", "3", "--batch", "9", "--steps", "1", folder=tmp_path
+    )
+    assert any("noise" in sentence for sentence in document["warnings"])
     asked = [sentence for sentence in document["warnings"] if "batch of 9 was cut" in sentence]
     assert asked
+    assert any("lyrics came to" in sentence for sentence in document["warnings"])
     assert "tier" in asked[0]
     assert len(document["songs"]) < 9
 
