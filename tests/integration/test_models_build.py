@@ -153,6 +153,6 @@ def test_building_prints_nothing_but_unknown_library_messages_still_pass():
         "import torch, logging; from acestep.models.build import build; build('tiny', dtype=torch.float32);"
         "logging.getLogger('torchao').warning('a real problem')"
     )
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)  # noqa: S603
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout == ""
     assert done.stderr.strip() == "a real problem"

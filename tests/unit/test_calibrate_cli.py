@@ -335,7 +335,7 @@ def test_values_after_one_flag_are_the_values_after_many(several: list[str], oth
 
 @pytest.mark.parametrize("arguments", [("-m", "calibrate", "--help"), ("profile_inference.py", "--help")])
 def test_help_and_usage_errors_load_nothing_heavy(arguments: tuple[str, ...]) -> None:
-    done = subprocess.run(  # noqa: S603 our own interpreter
+    done = subprocess.run(
         [sys.executable, "-X", "importtime", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
     )
     imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}

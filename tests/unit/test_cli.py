@@ -86,7 +86,7 @@ def process(*arguments: str, **environ: str) -> tuple[subprocess.CompletedProces
         "code = run(cli); print(' '.join(sys.modules), file=sys.stderr); sys.exit(code)"
     )
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(  # noqa: S603 this interpreter, our own script
+    done = subprocess.run(
         [sys.executable, "-c", script, *arguments],
         capture_output=True,
         text=True,
