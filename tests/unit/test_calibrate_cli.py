@@ -1,6 +1,7 @@
 """`python -m calibrate` and `profile_inference.py`: flags, exit codes and documents, on a card that is a formula."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from acestep import tiers as tiers_module
 from acestep.console import run
-from acestep.errors import Exit, NotMeasuredError
+from acestep.errors import Exit, NotMeasuredError, UsageError
 from acestep.hardware import CPU
 from acestep.knobs import Variant
 from acestep.tiers import load_tiers
@@ -251,6 +252,39 @@ def test_a_result_is_whole_or_not_there(tmp_path: Path) -> None:
         write("after")
     assert target.read_text() == "after"
     assert {path.name for path in tmp_path.iterdir()} == {"result.json", "table"}
+
+
+def test_a_pipe_or_device_is_refused_and_stays_what_it_is(command: Run, tmp_path: Path) -> None:
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    for target in (pipe, link):
+        for asked in ((calibrate, "run", "-o"), (profiler, "--mode", "tier-test", "--benchmark-output")):
+            code, _, err = command(*asked, target)
+            assert code == Exit.USAGE
+            assert str(target) in err
+    assert pipe.is_fifo()
+    assert link.is_symlink()
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_symbolic_link_is_written_through(tmp_path: Path, exists: bool) -> None:
+    real, link = tmp_path / "elsewhere" / "real.json", tmp_path / "link.json"
+    real.parent.mkdir()
+    if exists:
+        real.write_text("before")
+    link.symlink_to(real)
+    with output_file(link) as write:
+        write("after")
+    assert (link.is_symlink(), real.is_symlink(), real.read_text()) == (True, False, "after")
+    assert [path.name for path in real.parent.iterdir()] == ["real.json"]
+
+
+def test_links_that_lead_in_a_circle_are_refused(tmp_path: Path) -> None:
+    link = tmp_path / "link.json"
+    link.symlink_to(link)
+    with pytest.raises(UsageError, match=r"link\.json"), output_file(link):
+        pass
 
 
 def test_tier_test_writes_the_document_and_prints_a_row_per_tier_and_config(command: Run, tmp_path: Path) -> None:
