@@ -1,4 +1,4 @@
-"""JSON files read as if a stranger wrote them: no NaN, no repeated key, nothing unknown, the field at fault named."""
+"""JSON files read as if a stranger wrote them: no NaN, no repeated key, no half character, nothing unknown."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ T = TypeVar("T")
 def read_json(path: Path) -> Any:
     """The document in a JSON file; `InvalidInputError` naming the file when there is none."""
     try:
-        return json.loads(
+        document = json.loads(
             path.read_text(encoding="utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_refuse_repeats
         )
     except FileNotFoundError:
@@ -25,6 +25,9 @@ def read_json(path: Path) -> Any:
         raise InvalidInputError(path, "is nested too deeply to be one of ours") from None
     except ValueError as error:
         raise InvalidInputError(path, f"is not JSON ({error}); was it cut short?") from None
+    if half := _half_character(document):
+        raise InvalidInputError(path, f"{half} has half a character in it (a lone surrogate), which no text can hold")
+    return document
 
 
 def load_strict(path: Path, kind: type[T], newest: int) -> T:
@@ -50,3 +53,24 @@ def _refuse_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"the key {key!r} is there twice")
         document[key] = value
     return document
+
+
+def _half_character(document: Any) -> str:
+    """Where a name or text cannot be written as UTF-8, as `$.tiers[0].label`; empty where none is.
+
+    JSON may escape one half of a character that UTF-16 writes as two; Python reads it, and fails where it is shown.
+    """
+    rest = [("$", document)]
+    while rest:
+        where, node = rest.pop()
+        if isinstance(node, dict):
+            rest += [(f"{where}.{name}", name) for name in node]
+            rest += [(f"{where}.{name}", value) for name, value in node.items()]
+        elif isinstance(node, list):
+            rest += [(f"{where}[{n}]", value) for n, value in enumerate(node)]
+        elif isinstance(node, str):
+            try:
+                node.encode()
+            except UnicodeEncodeError:
+                return where.encode(errors="backslashreplace").decode()
+    return ""

@@ -120,6 +120,10 @@ def _nothing_left(policy: dict[str, Any]) -> None:
     policy["budget"]["context"]["gib"] = 4
 
 
+def _half_a_character(policy: dict[str, Any]) -> None:
+    policy["tiers"][2]["label"] = "\ud800"
+
+
 def _too_new(policy: dict[str, Any]) -> None:
     policy["schema_version"] = 2
 
@@ -139,6 +143,7 @@ def _too_new(policy: dict[str, Any]) -> None:
         (_falling_grid, "durations_s"),
         (_other_batches, "batches"),
         (_nothing_left, "budget"),
+        (_half_a_character, "tiers[2].label"),
         (_too_new, "schema_version"),
     ],
 )

@@ -276,6 +276,7 @@ def test_an_unknown_example_is_a_usage_error_that_lists_the_known_ones(tmp_path:
         ({"caption": "piano", "tempo": 90}, "tempo"),
         ({"caption": "piano", "duration_s": 9000}, "duration_s"),
         ({"lyrics": "la"}, "caption"),
+        ({"caption": "piano \ud800"}, "$.caption"),
     ],
 )
 def test_a_malformed_example_is_refused_with_file_and_field(document: Any, field: str, tmp_path: Path) -> None:

@@ -132,6 +132,34 @@ def test_json_that_is_no_table_is_refused(tmp_path: Path, text: str) -> None:
         load_tiers(written(tmp_path, text))
 
 
+@pytest.mark.parametrize(
+    ("part", "change", "where"),
+    [
+        (tier(2), {"label": "half \ud800"}, "tiers[2].label"),
+        (tier(0), {"lm_models": ["\udfff"]}, "tiers[0].lm_models[0]"),
+        (tier(1), {"name \udc00": 1}, r"tiers[1].name \udc00"),
+    ],
+    ids=["a text", "a list", "a name"],
+)
+def test_half_a_character_is_refused_where_it_is(
+    tmp_path: Path, part: Callable[[Any], Any], change: dict[str, Any], where: str
+) -> None:
+    document = copy.deepcopy(DOCUMENT)
+    part(document).update(change)
+    with pytest.raises(InvalidInputError, match=r"damaged\.json") as caught:
+        load_tiers(written(tmp_path, json.dumps(document)))
+    assert where in str(caught.value)
+    assert str(caught.value).encode(), "the refusal itself can be shown"
+
+
+def test_a_whole_character_that_is_escaped_in_halves_is_read(tmp_path: Path) -> None:
+    document = copy.deepcopy(DOCUMENT)
+    tier(2)(document)["label"] = "\N{MUSICAL SYMBOL G CLEF}"
+    text = json.dumps(document)
+    assert r"\ud834\udd1e" in text
+    assert load_tiers(written(tmp_path, text)).variants[Variant.TURBO].tiers[2].label == "\N{MUSICAL SYMBOL G CLEF}"
+
+
 def test_bytes_that_are_no_text_and_a_missing_file_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "damaged.json"
     path.write_bytes(b"\xff\xfe{}")
