@@ -1,7 +1,7 @@
 """Card + tier table + wishes -> Plan: every knob settled, every limit known, every refusal explained. Pure."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -11,10 +11,8 @@ from acestep.errors import UsageError
 from acestep.fallbacks import Fallbacks, backends_on, moves_weights
 from acestep.hardware import Card, CardKind
 from acestep.knobs import Attention, Backend, Knobs, Offload, Quantization, Variant
+from acestep.request import MAX_BATCH, MAX_DURATION_S, Request
 from acestep.tiers import BATCHES, Evidence, Frontier, LmStates, Tier, TierTable
-
-if TYPE_CHECKING:
-    from acestep.request import Request
 
 EXACT = "exact"
 """Stands for the tier in a plan that no tier decided."""
@@ -154,9 +152,6 @@ def on_device(plan: Plan, device: Card, *, torchao_available: bool = True, flash
 
 def exact(card: Card, knobs: Knobs) -> Plan:
     """A plan with exactly these knobs and the limits of the request itself: what a probe runs, unclamped."""
-    # numpy comes with request.py, and a plan for a person must not wait for it.
-    from acestep.request import MAX_BATCH, MAX_DURATION_S
-
     longest = int(MAX_DURATION_S)
     entries = {str(batch): longest for batch in BATCHES}
     return Plan(
@@ -177,7 +172,7 @@ def exact(card: Card, knobs: Knobs) -> Plan:
     )
 
 
-def clamp(request: "Request", plan: Plan, *, lm: bool) -> tuple["Request", tuple[str, ...]]:
+def clamp(request: Request, plan: Plan, *, lm: bool) -> tuple[Request, tuple[str, ...]]:
     """The request cut to the plan's frontier, and a sentence per cut; `lm` says whether a language model thinks.
 
     The duration is kept up to what a batch of one reaches, then the batch is cut to the largest that reaches it.

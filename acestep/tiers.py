@@ -10,6 +10,7 @@ from typing import Annotated
 import msgspec
 
 from acestep.knobs import Backend, Offload, Quantization, Variant
+from acestep.request import MAX_DURATION_S
 from acestep.strict_json import load_strict
 from acestep.strict_json import read_json as read_json
 
@@ -23,6 +24,9 @@ LM_MODELS = ("0.6B", "1.7B", "4B")
 """The 5 Hz language models by their short names, smallest first."""
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
+
+Seconds = Annotated[int, msgspec.Meta(ge=0, le=int(MAX_DURATION_S))]
+"""A song's length; 0 = does not fit."""
 
 
 class VramRange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -62,8 +66,8 @@ class LmStates(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class Frontier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The longest certified song in seconds per batch ("1", "2", "4", "8"); 0 = does not fit."""
 
-    with_lm: dict[str, Count]
-    without_lm: dict[str, Count]
+    with_lm: dict[str, Seconds]
+    without_lm: dict[str, Seconds]
 
     def __post_init__(self) -> None:
         for name, entries in (("with_lm", self.with_lm), ("without_lm", self.without_lm)):
@@ -107,7 +111,7 @@ class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     id: Annotated[str, msgspec.Meta(min_length=1)]
     label: str
     vram_gib: VramRange
-    certified_gib: int
+    certified_gib: Annotated[int, msgspec.Meta(gt=0)]
     lm_models: tuple[str, ...]
     recommended_lm: str | None
     backend: Backend
@@ -119,7 +123,7 @@ class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     lm_quantization: Quantization | None
     compile: bool
     init_lm: bool
-    lm_songs_per_pass: dict[str, int]
+    lm_songs_per_pass: dict[str, Annotated[int, msgspec.Meta(ge=1)]]
     frontier: Frontier
     evidence: dict[str, Evidence]
 
@@ -141,6 +145,8 @@ class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise ValueError(f"{self.id}: recommended_lm {self.recommended_lm} is not in lm_models")
         if bool(self.lm_models) != (self.max_duration_s.with_lm > 0):
             raise ValueError(f"{self.id}: max_duration_s.with_lm must be above 0 exactly where lm_models lists one")
+        if strangers := sorted(set(self.lm_songs_per_pass) - set(self.lm_models)):
+            raise ValueError(f"{self.id}: lm_songs_per_pass is given for {strangers}, which are not in lm_models")
 
     def _check_headline(self) -> None:
         """The headline limits say nothing that the frontier does not."""
@@ -154,8 +160,8 @@ class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class Boundary(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Smallest swept size that fits and largest below it that does not, in GiB; 0 as in the design's contract."""
 
-    fits_gib: int
-    fails_gib: int
+    fits_gib: Count
+    fails_gib: Count
     tier: str
 
 
@@ -165,6 +171,15 @@ class Boundaries(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     without_int8: Boundary
     without_offload: Boundary
     lm: dict[str, Boundary]
+
+    @property
+    def named(self) -> dict[str, Boundary]:
+        """Every boundary by its place here, such as `lm.4B`."""
+        return {
+            "without_int8": self.without_int8,
+            "without_offload": self.without_offload,
+            **{f"lm.{model}": boundary for model, boundary in self.lm.items()},
+        }
 
 
 class VariantTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -176,6 +191,10 @@ class VariantTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     def __post_init__(self) -> None:
         require_tiling([(tier.id, tier.vram_gib) for tier in self.tiers])
+        ids = {"", *(tier.id for tier in self.tiers)}
+        for name, boundary in self.boundaries.named.items():
+            if boundary.tier not in ids:
+                raise ValueError(f"boundaries.{name}.tier must be empty or the id of a tier, got {boundary.tier!r}")
         for name, value in self.memory_model.items():
             if not math.isfinite(value):
                 raise ValueError(f"memory_model.{name} must be a finite number, got {value}")

@@ -50,6 +50,10 @@ def tier(index: int) -> Callable[[Any], Any]:
     return lambda document: document["variants"]["turbo"]["tiers"][index]
 
 
+def boundaries(document: Any) -> Any:
+    return document["variants"]["turbo"]["boundaries"]
+
+
 DAMAGES: list[tuple[str, Callable[[Any], Any], dict[str, Any], str]] = [
     ("newer schema", lambda d: d, {"schema_version": 2}, "schema_version is 2"),
     ("schema of a wrong type", lambda d: d, {"schema_version": "1"}, "schema_version"),
@@ -63,6 +67,16 @@ DAMAGES: list[tuple[str, Callable[[Any], Any], dict[str, Any], str]] = [
     ("negative limit", tier(2), {"max_duration_s": {"with_lm": 480, "without_lm": -1}}, "without_lm"),
     ("headline above the frontier", tier(2), {"max_duration_s": {"with_lm": 480, "without_lm": 601}}, "max_duration_s"),
     ("headline batch above the frontier", tier(2), {"max_batch": {"with_lm": 1, "without_lm": 8}}, "max_batch"),
+    ("song above the longest", lambda d: tier(7)(d)["frontier"]["with_lm"], {"1": 601}, "frontier.with_lm"),
+    ("batch above the largest", tier(7), {"max_batch": {"with_lm": 8, "without_lm": 16}}, "max_batch"),
+    ("certified at nothing", tier(0), {"certified_gib": 0}, "certified_gib"),
+    ("pass of a model not offered", tier(2), {"lm_songs_per_pass": {"4B": 1}}, "lm_songs_per_pass"),
+    ("pass of no song", tier(2), {"lm_songs_per_pass": {"0.6B": 0}}, "lm_songs_per_pass"),
+    ("negative boundary", lambda d: boundaries(d)["without_int8"], {"fits_gib": -1}, "without_int8.fits_gib"),
+    ("negative failure", lambda d: boundaries(d)["without_offload"], {"fails_gib": -1}, "without_offload.fails_gib"),
+    ("negative model boundary", lambda d: boundaries(d)["lm"]["4B"], {"fits_gib": -1}, "fits_gib"),
+    ("boundary in no tier", lambda d: boundaries(d)["without_int8"], {"tier": "tier9"}, "without_int8.tier"),
+    ("model boundary in no tier", lambda d: boundaries(d)["lm"]["4B"], {"tier": "tier9"}, "lm.4B.tier"),
     ("missing frontier entry", lambda d: tier(0)(d)["frontier"], {"with_lm": {"1": 0}}, "frontier"),
     (
         "extra frontier entry",
