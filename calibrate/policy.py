@@ -9,6 +9,7 @@ import msgspec
 
 from acestep.errors import UsageError
 from acestep.knobs import Backend, Offload, Quantization
+from acestep.request import MAX_DURATION_S
 from acestep.strict_json import load_strict
 from acestep.tiers import BATCHES, VramRange, data_file, require_tiling
 from acestep.units import gib_to_bytes
@@ -22,6 +23,11 @@ Why = Annotated[str, msgspec.Meta(min_length=10)]
 
 Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 
+Gib = Annotated[float, msgspec.Meta(ge=0, lt=2**20)]
+"""An amount of memory in GiB, as finite as any size a person may give."""
+
+Seconds = Annotated[int, msgspec.Meta(ge=1, le=int(MAX_DURATION_S))]
+
 
 class _Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of every value in the policy file."""
@@ -30,7 +36,7 @@ class _Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class Shortfall(_Data, frozen=True):
     """What a card reports less than its box says: `share` of the nameplate, at most `at_most_gib`."""
 
-    at_most_gib: Annotated[float, msgspec.Meta(ge=0)]
+    at_most_gib: Gib
     share: Share
     why: Why
 
@@ -38,7 +44,7 @@ class Shortfall(_Data, frozen=True):
 class Context(_Data, frozen=True):
     """What the driver takes for one process before the first tensor, in GiB."""
 
-    gib: Annotated[float, msgspec.Meta(ge=0)]
+    gib: Gib
     why: Why
 
 
@@ -92,7 +98,7 @@ class Rung(_Data, frozen=True):
 class DurationGrid(_Data, frozen=True):
     """The song lengths tried, in whole seconds, shortest first."""
 
-    values: Annotated[tuple[Annotated[int, msgspec.Meta(ge=1)], ...], msgspec.Meta(min_length=1)]
+    values: Annotated[tuple[Seconds, ...], msgspec.Meta(min_length=1)]
     why: Why
 
     def __post_init__(self) -> None:

@@ -1,6 +1,7 @@
 """The policy says what is decided and why; a file that is not a policy is refused by name."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,34 @@ def _falling_grid(policy: dict[str, Any]) -> None:
     policy["durations_s"]["values"].reverse()
 
 
+def _song_too_long(policy: dict[str, Any]) -> None:
+    policy["durations_s"]["values"].append(601)
+
+
+def _song_of_nothing(policy: dict[str, Any]) -> None:
+    policy["durations_s"]["values"].insert(0, 0)
+
+
+def _broken_second(policy: dict[str, Any]) -> None:
+    policy["durations_s"]["values"][0] += 0.5
+
+
+def _same_length_twice(policy: dict[str, Any]) -> None:
+    policy["durations_s"]["values"].insert(0, policy["durations_s"]["values"][0])
+
+
+def _endless_shortfall(policy: dict[str, Any]) -> None:
+    policy["budget"]["shortfall"]["at_most_gib"] = math.inf
+
+
+def _endless_context(policy: dict[str, Any]) -> None:
+    policy["budget"]["context"]["gib"] = math.inf
+
+
+def _endless_headroom(policy: dict[str, Any]) -> None:
+    policy["budget"]["headroom"]["share"] = math.inf
+
+
 def _other_batches(policy: dict[str, Any]) -> None:
     policy["batches"]["values"] = [1, 3]
 
@@ -141,6 +170,13 @@ def _too_new(policy: dict[str, Any]) -> None:
         (_backend_not_allowed, "backends_allowed"),
         (_same_rung_twice, "preference"),
         (_falling_grid, "durations_s"),
+        (_song_too_long, "durations_s.values"),
+        (_song_of_nothing, "durations_s.values"),
+        (_broken_second, "durations_s.values"),
+        (_same_length_twice, "durations_s"),
+        (_endless_shortfall, "budget.shortfall.at_most_gib"),
+        (_endless_context, "budget.context.gib"),
+        (_endless_headroom, "budget.headroom.share"),
         (_other_batches, "batches"),
         (_nothing_left, "budget"),
         (_half_a_character, "tiers[2].label"),
@@ -151,7 +187,8 @@ def test_a_spoiled_policy_is_refused_with_file_and_field(spoil: Any, field: str,
     document = raw()
     spoil(document)
     path = tmp_path / "policy.json"
-    path.write_text(json.dumps(document))
+    # 1e999 is JSON, and infinite to whoever reads it.
+    path.write_text(json.dumps(document).replace("Infinity", "1e999"))
     with pytest.raises(InvalidInputError) as caught:
         load_policy(path)
     assert str(path) in str(caught.value)
