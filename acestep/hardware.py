@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from acestep.errors import UsageError
-from acestep.units import GIB, gib_to_bytes
+from acestep.units import GIB, gib, gib_to_bytes
 
 SIMULATED_CAPABILITY = (8, 6)
 """Compute capability of a card that is only imagined: consumer Ampere, the commonest in reports."""
@@ -112,13 +112,22 @@ def planning_card(environ: Mapping[str, str], detected: Card) -> Card:
 
 
 def cap_bytes(environ: Mapping[str, str], detected: Card) -> int | None:
-    """What the allocator may hold under `MAX_CUDA_VRAM`; None when nothing is to be capped."""
+    """What the allocator may hold under `MAX_CUDA_VRAM`; None when nothing is to be capped.
+
+    Raises `UsageError` for a size that a CUDA context alone fills.
+    """
     if "MAX_CUDA_VRAM" not in environ:
         return None
-    size = gib_to_bytes(parse_size_gib(environ["MAX_CUDA_VRAM"], "MAX_CUDA_VRAM"))
+    text = environ["MAX_CUDA_VRAM"]
+    size = gib_to_bytes(parse_size_gib(text, "MAX_CUDA_VRAM"))
     if detected.kind is not CardKind.CUDA or size >= detected.total_bytes:
         return None
-    return max(size - CONTEXT_BYTES, 0)
+    if size <= CONTEXT_BYTES:
+        raise UsageError(
+            f"MAX_CUDA_VRAM is {text} GiB, but the driver alone takes {gib(CONTEXT_BYTES)} of a card;"
+            f" give it {SMALLEST_CARD_BYTES / GIB:g} or more"
+        )
+    return size - CONTEXT_BYTES
 
 
 def detect(environ: Mapping[str, str], finders: Sequence[Callable[[], Card | None]] | None = None) -> Card:

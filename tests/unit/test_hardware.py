@@ -87,7 +87,16 @@ def test_a_limit_below_the_real_card_keeps_the_card_and_caps_it_at_the_size_less
     card = planning_card(environ, H100)
     assert (card.uuid, card.capability, card.total_bytes) == (H100.uuid, H100.capability, gib_to_bytes(size))
     assert f"{size:g} GiB" in card.name
-    assert cap_bytes(environ, H100) == max(gib_to_bytes(size) - CONTEXT_BYTES, 0)
+    if card.total_bytes > CONTEXT_BYTES:
+        assert cap_bytes(environ, H100) == gib_to_bytes(size) - CONTEXT_BYTES
+
+
+@given(st.floats(0.01, CONTEXT_BYTES / GIB))
+def test_a_limit_that_the_driver_alone_fills_is_a_usage_error_on_a_real_card_only(size: float) -> None:
+    environ = {"MAX_CUDA_VRAM": repr(size)}
+    with pytest.raises(UsageError, match=r"MAX_CUDA_VRAM is .* give it 1 or more"):
+        cap_bytes(environ, H100)
+    assert cap_bytes(environ, CPU) is None
 
 
 @given(st.floats(80, 500), st.sampled_from([H100, CPU, Card(kind=CardKind.ROCM, name="AMD", total_bytes=999 * GIB)]))
