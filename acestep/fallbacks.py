@@ -76,12 +76,17 @@ class Fallbacks(msgspec.Struct, frozen=True, kw_only=True):
             return default
         return wish
 
-    def lm(self, wish: str | UnsetType | None, offered: tuple[str, ...], recommended: str | None) -> str | None:
-        """The wished language model where it is offered, else the largest that is."""
+    def lm(
+        self, wish: str | UnsetType | None, offered: tuple[str, ...], recommended: str | None, *, any_certified: bool
+    ) -> str | None:
+        """The wished language model where it is offered, else the largest that is; `any_certified` on any card."""
         if wish is UNSET or wish is None:
             return recommended if wish is UNSET else None
         if wish in offered:
             return wish
+        if wish in LM_MODELS and not any_certified:
+            self.notes.append(f"No language model is certified in this table yet; {wish} is not used.")
+            return None
         instead = offered[-1] if offered else None
         if wish not in LM_MODELS:
             why = f"There is no language model {wish!r}"

@@ -100,7 +100,12 @@ def resolve(
     tiers = _tiers_of(table, overrides.variant, notes)
     tier, limits = _tier_of(card, tiers, notes)
     needed = _adapted(limits, card, notes)
-    lm = settle.lm(overrides.lm, limits.lm_models, limits.recommended_lm)
+    lm = settle.lm(
+        overrides.lm,
+        limits.lm_models,
+        limits.recommended_lm,
+        any_certified=any(tier.lm_models for tier in tiers),
+    )
     return Plan(
         card=card,
         variant=overrides.variant,

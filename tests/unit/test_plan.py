@@ -188,6 +188,31 @@ def test_a_refusal_says_what_why_and_what_instead(size: float, wish: dict[str, A
     assert all(word in sentence for word in said)
 
 
+def without_lms(tier: Tier) -> Tier:
+    nothing = dict.fromkeys(tier.frontier.with_lm, 0)
+    return msgspec.structs.replace(
+        tier,
+        lm_models=(),
+        recommended_lm=None,
+        max_duration_s=msgspec.structs.replace(tier.max_duration_s, with_lm=0),
+        max_batch=msgspec.structs.replace(tier.max_batch, with_lm=0),
+        frontier=msgspec.structs.replace(tier.frontier, with_lm=nothing),
+    )
+
+
+@given(cards, st.sampled_from(LM_MODELS))
+def test_no_card_is_blamed_where_the_table_certifies_no_language_model_at_all(card: Card, model: str) -> None:
+    turbo = TABLE.variants[Variant.TURBO]
+    silent = msgspec.structs.replace(turbo, tiers=tuple(without_lms(tier) for tier in TIERS))
+    table = msgspec.structs.replace(TABLE, variants={Variant.TURBO: silent})
+    plan = resolve(card, table, Overrides(lm=model))
+    (sentence,) = set(plan.warnings) - set(resolve(card, table).warnings)
+    assert plan.lm is None
+    assert model in sentence
+    assert "No language model is certified" in sentence
+    assert "too large" not in sentence
+
+
 def test_more_offload_and_more_quantization_than_the_tier_needs_are_honoured() -> None:
     plan = resolve(simulated_card(24), TABLE, Overrides(offload=Offload.STREAM, quantization=Quantization.INT8))
     assert (plan.offload, plan.quantization, plan.warnings) == (Offload.STREAM, Quantization.INT8, ())
