@@ -7,7 +7,7 @@ from tempfile import NamedTemporaryFile
 
 import numpy as np
 
-from acestep.errors import RunFailedError
+from acestep.errors import RunFailedError, UsageError
 
 PEAK_DBFS = -1.0
 """Peak of every written song, in decibels below full scale: the level ACE-Step 1.5 delivers at."""
@@ -53,7 +53,14 @@ def free_path(folder: Path, name: str, suffix: str) -> Path:
 
 
 def open_folder(folder: Path) -> None:
-    """Make sure songs can be written to `folder` before minutes are spent on them; `RunFailedError` says why not."""
+    """Make sure songs can be written to `folder` before minutes are spent on them; `RunFailedError` says why not.
+
+    Raises `UsageError` for a name that is not UTF-8, which no JSON document of the songs could hold.
+    """
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"the folder's name {str(folder)!r} is not UTF-8; choose another with --out") from None
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with NamedTemporaryFile(dir=folder):

@@ -117,7 +117,7 @@ def download(model: str) -> None:
 @click.option("--model", default="turbo", show_default=True, metavar="ID|DIR|tiny|dummy", help="Which weights.")
 @click.option("--think/--no-think", default=None, help="Let a language model plan the song; the tier decides.")
 @knob_options
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default="out", show_default=True)
+@click.option("--out", type=click.Path(file_okay=False), default="out", show_default=True)
 @click.option("--format", "audio_format", type=click.Choice(AUDIO_FORMATS), default="flac", show_default=True)
 @json_option
 def generate(
@@ -125,12 +125,16 @@ def generate(
     seed: int | None,
     model: str,
     think: bool | None,
-    out: Path,
+    out: str,
     audio_format: str,
     as_json: bool,
     **rest: Any,
 ) -> None:
     """Make songs and write them to disk."""
+    for flag, value in (("--model", model), ("--out", out)):
+        # A shell variable that is not set leaves this behind; a path would take it for the folder we are in.
+        if not value.strip():
+            raise UsageError(f"{flag} is empty; give it a value or leave it out")
     overrides = knobs_of(rest)
     checkpoint = catalog.find(model)
     if checkpoint is not None and checkpoint.variant is not None:
@@ -148,7 +152,7 @@ def generate(
         request,
         model=model,
         overrides=overrides,
-        out=out,
+        out=Path(out),
         audio_format=audio_format,
         notify=console.notify,
         progress=console.show_progress,

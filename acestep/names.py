@@ -40,7 +40,10 @@ def quantization(text: str) -> Quantization | None:
     if _means_none(text):
         return None
     name = text.strip().lower()
-    return _member(Quantization, "quantization", _PUBLISHED.get(name, name))
+    try:
+        return Quantization(_PUBLISHED.get(name, name))
+    except ValueError:
+        raise _unknown("quantization", (*Quantization, NONE_NAMES[0]), text) from None
 
 
 def offload(text: str) -> Offload:

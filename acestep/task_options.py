@@ -70,6 +70,8 @@ def text_of(value: str) -> str:
     """An option's text, or that of the file it names with a leading @."""
     if not value.startswith("@"):
         return value
+    if value == "@":
+        raise UsageError("@ must be followed by the name of a file, as in @words.txt")
     path = Path(value[1:])
     try:
         return path.read_text(encoding="utf-8")

@@ -1,5 +1,6 @@
 """Songs are written whole, at -1 dBFS, and never over another song."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import soundfile
 
 from acestep import audio
-from acestep.errors import RunFailedError
+from acestep.errors import RunFailedError, UsageError
 
 RATE = 48_000
 
@@ -88,3 +89,10 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_work(tmp_path: Pa
     (tmp_path / "file").touch()
     with pytest.raises(RunFailedError, match="--out"):
         audio.open_folder(tmp_path / "file")
+
+
+def test_a_folder_whose_name_no_document_could_hold_is_refused_and_not_made(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--out") as caught:
+        audio.open_folder(tmp_path / os.fsdecode(b"songs-\xff"))
+    assert str(caught.value).encode(), "the refusal itself can be shown"
+    assert not list(tmp_path.iterdir())

@@ -1,6 +1,7 @@
 """The `acestep` command: its options, documents, exit codes, and that asking costs no torch."""
 
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -186,6 +187,14 @@ def test_what_cannot_mean_anything_is_a_usage_error_on_stderr_only(command: Comm
     assert done.err
 
 
+@pytest.mark.parametrize("flag", ["--lm", "--quantization", "--lm-quantization"])
+def test_a_knob_that_can_be_none_says_so_when_it_is_not_understood(command: Command, flag: str) -> None:
+    assert command("plan", "--vram", "8", flag, "none").code == Exit.OK
+    done = command("plan", "--vram", "8", flag, "nope")
+    assert done.code == Exit.USAGE
+    assert re.search(r"must be one of .*\bnone\b.*, got 'nope'", done.err)
+
+
 @pytest.mark.parametrize("arguments", ["plan --vram 8", "tiers --json", "doctor", "plan --json"])
 @pytest.mark.parametrize(
     ("old", "new", "field"),
@@ -296,6 +305,25 @@ def test_lyrics_from_a_file_that_is_not_there_are_invalid_input(command: Command
     done = command("generate", "--caption", "x", "--lyrics", "@missing.txt")
     assert done.code == Exit.INVALID
     assert "missing.txt" in done.err
+    assert api.calls == []
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "said"),
+    [
+        ("--model", "", "--model is empty"),
+        ("--model", " ", "--model is empty"),
+        ("--out", "", "--out is empty"),
+        ("--lyrics", "@", "@ must be followed by the name of a file"),
+        ("--audio-codes", "@", "@ must be followed by the name of a file"),
+    ],
+)
+def test_an_option_that_names_nothing_is_a_usage_error(
+    command: Command, api: SimpleNamespace, flag: str, value: str, said: str
+) -> None:
+    done = command("generate", "--caption", "x", flag, value)
+    assert (done.code, done.out) == (Exit.USAGE, "")
+    assert said in done.err
     assert api.calls == []
 
 
