@@ -21,6 +21,7 @@ from acestep.pipeline import Pipeline, prepare
 from acestep.plan import Overrides, Plan, clamp, on_device
 from acestep.progress import Progress, silent
 from acestep.request import BASE_TASKS, Request, Result, Song
+from acestep.tiers import load_tiers
 
 Notify = Callable[[str], None]
 
@@ -73,7 +74,14 @@ def _generate(request: Request, plan: Plan, model: str, notify: Notify, progress
     for sentence in warnings:
         notify(sentence)
     prepare(components, plan.knobs)
-    pipeline = Pipeline(components, plan.knobs, device, vae_chunk=vae_chunk)
+    table = None if components.is_noise == "tiny" else load_tiers().variants.get(plan.variant)
+    pipeline = Pipeline(
+        components,
+        plan.knobs,
+        device,
+        memory_model={} if table is None else table.memory_model,
+        vae_chunk=vae_chunk,
+    )
     try:
         result = pipeline.generate(clamped, progress=progress)
     finally:

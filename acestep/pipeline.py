@@ -18,13 +18,14 @@ from torch import Tensor
 from acestep.devices.base import Device
 from acestep.errors import RunFailedError
 from acestep.knobs import Knobs, Offload
+from acestep.memory.guard import Demand, songs_at_once
 from acestep.memory.placement import Placement
 from acestep.memory.quantize import quantize
 from acestep.memory.vae_decode import fold_weight_norm
 from acestep.models.components import Components
-from acestep.models.prompts import cut_warnings
+from acestep.models.prompts import cut_warnings, lyric_prompt, text_prompt
 from acestep.progress import Progress, silent
-from acestep.request import Request, Result, StageReport
+from acestep.request import MAX_LYRIC_TOKENS, MAX_TEXT_TOKENS, Request, Result, StageReport
 from acestep.stages.decode import decode
 from acestep.stages.denoise import denoise
 from acestep.stages.encode import NOTHING, encode
@@ -48,9 +49,9 @@ def prepare(components: Components, knobs: Knobs) -> None:
 class _Run:
     """One call of `generate` across its retries: `done` songs have their latents on the host."""
 
-    def __init__(self, request: Request, songs_per_pass: int) -> None:
+    def __init__(self, request: Request) -> None:
         self.request = request
-        self.songs_per_pass = songs_per_pass
+        self.songs_per_pass = request.batch
         self.latents: Tensor | None = None
         self.done = 0
         self.stage = ""
@@ -103,12 +104,14 @@ class Pipeline:
         `strict` is for probes: one pass, no retry, and the out-of-memory error comes out as it is.
         Raises `RunFailedError` when nothing helps.
         """
-        run = _Run(request, request.batch)
+        run = _Run(request)
         if strict:
             return self._run(run, progress)
         run.warnings.extend(cut_warnings(request, self._place.components.tokenizer))
-        for _ in range(RETRIES + 1):
+        for attempt in range(RETRIES + 1):
             try:
+                if attempt == 0:
+                    self._guard(run)
                 return self._run(run, progress)
             except torch.OutOfMemoryError as error:
                 problem = str(error).splitlines()[0]
@@ -156,6 +159,28 @@ class Pipeline:
             decode_path=decoded.path,
             warnings=(*run.warnings, *decoded.warnings),
         )
+
+    def _guard(self, run: _Run) -> None:
+        """Make as many songs at once as are predicted to fit in what is free now, and say so where that is not all."""
+        request, place = run.request, self._place
+        if request.batch == 1 or place.device.shares_host_memory or not self._memory_model:
+            return
+        place.placement.settle()
+        place.device.empty_cache()
+        encode_text = place.components.tokenizer.encode
+        demand = Demand(
+            songs=request.batch,
+            frames=request.latent_frames,
+            lyric_tokens=len(encode_text(lyric_prompt(request), MAX_LYRIC_TOKENS)),
+            text_tokens=len(encode_text(text_prompt(request), MAX_TEXT_TOKENS)),
+        )
+        fitting = songs_at_once(self._memory_model, place.knobs, demand, place.device.free_bytes())
+        if fitting < request.batch:
+            run.songs_per_pass = fitting
+            run.warnings.append(
+                f"{_songs(request.batch)} at once need more memory than is free on the card, so {_songs(fitting)} at a"
+                " time are made. The songs stay the same."
+            )
 
     def _asks_for_less(self, run: _Run) -> bool:
         """One step down the ladder, said in `run.warnings`; False where there is none."""

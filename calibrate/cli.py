@@ -105,7 +105,7 @@ def run(
     from calibrate.files import output_file, pretty_json
     from calibrate.policy import budget_bytes, load_policy
     from calibrate.probers import introduction, prober_for, recorded_card
-    from calibrate.record import measurement_of
+    from calibrate.record import Coefficient, measurement_of
 
     policy = load_policy()
     sizes = tuple(nameplate_gib(gib_to_bytes(size)) for size in tiers) or policy.certified_sizes_gib
@@ -117,7 +117,10 @@ def run(
     console.notify(introduction(prober, variant))
     with output_file(output) as write:
         findings = run_campaign(prober, policy, variant, sizes, console.notify)
-        write(pretty_json(measurement_of(recorded_card(prober), findings.probes, findings.certificates)))
+        model = tuple(
+            Coefficient(variant=variant, name=name, value=value) for name, value in prober.memory_model(variant).items()
+        )
+        write(pretty_json(measurement_of(recorded_card(prober), findings.probes, findings.certificates, model)))
     console.notify(f"{len(findings.probes)} probes written to {output}.")
 
 

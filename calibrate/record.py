@@ -8,7 +8,7 @@ from typing import Annotated, Any, Protocol, Self
 import msgspec
 
 from acestep.errors import InvalidInputError
-from acestep.knobs import Knobs
+from acestep.knobs import Knobs, Variant
 from acestep.request import DecodePath
 from acestep.strict_json import load_strict, read_json
 from calibrate.files import digest
@@ -166,8 +166,19 @@ class Certificate(_Data, frozen=True):
     fails: Index | None
 
 
-class Measurement(_Data, frozen=True):
-    """A measurement file as a value; `digest` is that of everything else in it."""
+class Coefficient(_Data, frozen=True):
+    """One number that the VRAM guard predicts a variant's memory with, in bytes (`acestep.memory.guard`)."""
+
+    variant: Variant
+    name: Text
+    value: float
+
+
+class Measurement(_Data, frozen=True, omit_defaults=True):
+    """A measurement file as a value; `digest` is that of everything else in it.
+
+    `memory_model` is left out of a file that has none, as older ones have.
+    """
 
     schema_version: Annotated[int, msgspec.Meta(ge=1)]
     card: RecordedCard
@@ -177,6 +188,7 @@ class Measurement(_Data, frozen=True):
     probes: tuple[RecordedProbe, ...]
     certificates: tuple[Certificate, ...]
     digest: Annotated[str, msgspec.Meta(pattern="^sha256:[0-9a-f]{64}$")]
+    memory_model: tuple[Coefficient, ...] = ()
 
     def __post_init__(self) -> None:
         for number, certificate in enumerate(self.certificates):
@@ -214,7 +226,10 @@ class Measurement(_Data, frozen=True):
 
 
 def measurement_of(
-    card: RecordedCard, probes: tuple[RecordedProbe, ...], certificates: tuple[Certificate, ...]
+    card: RecordedCard,
+    probes: tuple[RecordedProbe, ...],
+    certificates: tuple[Certificate, ...],
+    memory_model: tuple[Coefficient, ...] = (),
 ) -> Measurement:
     """The measurement file of a campaign that was run here on `card`."""
     return Measurement(
@@ -226,6 +241,7 @@ def measurement_of(
         probes=probes,
         certificates=certificates,
         digest=UNSEALED,
+        memory_model=memory_model,
     ).sealed()
 
 

@@ -130,8 +130,17 @@ def _variant_table(records: Sequence[Measurement], policy: Policy, variant: Vari
         boundaries=Boundaries(
             without_int8=from_which(Config.NO_QUANT), without_offload=from_which(Config.NO_OFFLOAD), lm={}
         ),
-        memory_model={},
+        memory_model=_memory_model(records, variant),
     )
+
+
+def _memory_model(records: Sequence[Measurement], variant: Variant) -> dict[str, float]:
+    """The coefficients of the first record, by digest, that has some for a variant."""
+    for record in sorted(records, key=lambda record: record.digest):
+        model = {number.name: number.value for number in record.memory_model if number.variant is variant}
+        if model:
+            return model
+    return {}
 
 
 def _tier(row: _Row, policy: Policy) -> Tier:

@@ -51,6 +51,9 @@ class AnalyticProber:
         verdict = Verdict.FITS if peak <= cap_bytes else Verdict.OOM
         return result(verdict, workload, cap_bytes, peak=min(peak, cap_bytes))
 
+    def memory_model(self, variant: Variant) -> dict[str, float]:
+        return {}
+
     def smallest_caps(self, knobs: Knobs, workload: Workload) -> dict[str, int]:
         require_possible(knobs, workload, 1)
         need = self.need(knobs, workload)
@@ -69,6 +72,9 @@ class ScriptedProber:
         answer = next(self._script, None)
         assert answer is not None, f"the script has ended, asked for {workload} under {cap_bytes}"
         return answer if isinstance(answer, ProbeResult) else result(answer, workload, cap_bytes, peak=MIB)
+
+    def memory_model(self, variant: Variant) -> dict[str, float]:
+        return {}
 
     def smallest_caps(self, knobs: Knobs, workload: Workload) -> dict[str, int]:
         raise AssertionError("the script knows nothing of smallest caps")

@@ -4,7 +4,7 @@ from typing import Protocol
 
 import msgspec
 
-from acestep.knobs import Knobs
+from acestep.knobs import Knobs, Variant
 from acestep.request import DecodePath
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
@@ -66,4 +66,8 @@ class Prober(Protocol):
 
     def smallest_caps(self, knobs: Knobs, workload: Workload) -> dict[str, int]:
         """Per stage, and under ``"total"`` for the whole run, the smallest cap from which on every cap fits."""
+        ...
+
+    def memory_model(self, variant: Variant) -> dict[str, float]:
+        """What the VRAM guard predicts a variant's memory with; empty from a prober that fits none."""
         ...

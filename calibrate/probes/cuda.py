@@ -13,7 +13,7 @@ import msgspec
 
 from acestep.errors import InvalidInputError, NotMeasuredError
 from acestep.hardware import CardKind, detect
-from acestep.knobs import Knobs
+from acestep.knobs import Knobs, Variant
 from acestep.models import catalog
 from acestep.models.locate import locate
 from acestep.request import DecodePath
@@ -74,6 +74,10 @@ class CudaProber:
             seconds=time.perf_counter() - started,
             warnings=(answer.problem,) if answer.problem else (),
         )
+
+    def memory_model(self, variant: Variant) -> dict[str, float]:  # noqa: ARG002 the protocol's argument
+        """None: a sweep takes minutes in simulation and hours here."""
+        return {}
 
     def smallest_caps(self, knobs: Knobs, workload: Workload) -> dict[str, int]:
         """Not found on a card yet: the boundary search that would do it in few probes comes with the campaign."""

@@ -25,7 +25,7 @@ from calibrate.probes.simulated.kernels import CudaKernels
 from calibrate.probes.simulated.ledger import Ledger
 from calibrate.probes.simulated.live import LiveBook
 from calibrate.probes.simulated.memo import Memo, Tape
-from calibrate.probes.simulated.prober import CAPABILITY, REGIONS, SimulatedProber, _full_size, rest_on_host
+from calibrate.probes.simulated.prober import CAPABILITY, REGIONS, SimulatedProber, full_size, rest_on_host
 from calibrate.probes.simulated.trace import stage_usage
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
@@ -69,7 +69,7 @@ def test_the_chosen_tile_fits_at_every_cap_from_which_it_is_chosen(prober: Simul
     workload = Workload(batch=1, duration_s=120)
     run = prober._traced(Knobs(offload=offload), workload)
     alone = run.ladder.alone()
-    per_frame = frame_bytes(_full_size(Knobs().variant, None).vae.decoder)
+    per_frame = frame_bytes(full_size(Knobs().variant, None).vae.decoder)
     in_use = next(alone.attempts(NO_CAP)).outcome.asked[-1]
     for tile in TILES:
         if tile > 2 * 3000:
@@ -84,7 +84,7 @@ def test_the_chosen_tile_fits_at_every_cap_from_which_it_is_chosen(prober: Simul
 
 def test_repeating_a_song_is_decoding_it_again() -> None:
     """Two songs are traced and the second is repeated; four traced on their own are the same events."""
-    components, kernels = _full_size(Knobs().variant, None), CudaKernels(CAPABILITY)
+    components, kernels = full_size(Knobs().variant, None), CudaKernels(CAPABILITY)
     one, two, four = (
         play_decode(
             components,
@@ -106,7 +106,7 @@ def _caps(prober: SimulatedProber, knobs: Knobs) -> list[int]:
     """Around the smallest cap, where the offload rung helps, and where tiles change."""
     needed = prober.smallest_caps(knobs, SONG)["total"]
     in_use = next(prober._traced(knobs, SONG).ladder.attempts(NO_CAP)).outcome.asked[-1]
-    per_frame = frame_bytes(_full_size(knobs.variant, None).vae.decoder)
+    per_frame = frame_bytes(full_size(knobs.variant, None).vae.decoder)
     thresholds = [in_use + tile * per_frame for tile in (128, 512)]
     return [needed - 2 * MIB, needed, needed + 34 * MIB, *thresholds, thresholds[0] - 2 * MIB]
 
@@ -114,7 +114,7 @@ def _caps(prober: SimulatedProber, knobs: Knobs) -> list[int]:
 @pytest.mark.parametrize("offload", [Offload.NONE, Offload.CPU_DIT])
 def test_a_replayed_verdict_is_that_of_a_live_run(prober: SimulatedProber, offload: Offload) -> None:
     knobs = Knobs(offload=offload)
-    components = _full_size(knobs.variant, None)
+    components = full_size(knobs.variant, None)
     request = request_of(SONG, components.tokenizer)
     for cap in _caps(prober, knobs):
         fast = prober.probe(knobs, SONG, cap)
@@ -149,7 +149,7 @@ def test_a_card_that_shrinks_before_decoding_only_costs_time(
     on_host: list[int] = []
     monkeypatch.setattr(decode_stage._Decoding, "_on_host", lambda run: on_host.append(len(run.songs)))
     knobs = Knobs(offload=Offload.CPU_DIT)
-    components = _full_size(knobs.variant, None)
+    components = full_size(knobs.variant, None)
     card = LiveCard()
 
     def shrink(stage: str, done: int, total: int) -> None:

@@ -6,6 +6,7 @@ import torch
 
 from acestep.errors import RunFailedError
 from acestep.knobs import Knobs, Offload
+from acestep.memory.guard import FEATURES
 from acestep.memory.vae_decode import frame_bytes
 from acestep.models.build import build
 from acestep.models.components import Components
@@ -119,3 +120,15 @@ def test_a_probe_is_not_retried(components: Components) -> None:
         pipeline.generate(SONGS, strict=True)
     assert card.denoise_refusals == 0
     pipeline.close()
+
+
+def test_the_guard_makes_fewer_songs_at_once_before_anything_fails(components: Components, undisturbed: Result) -> None:
+    model = {f"none.denoise.{name}": 0.0 for name in FEATURES} | {"none.denoise.songs": 100.0}
+    model |= {f"none.cpu.{name}": 0.0 for name in ("rest", "encode", "encode.lyrics", "denoise", "decode")}
+    for free, expected in ((500, 5), (499, 3), (250, 2), (0, 1)):
+        pipeline = Pipeline(components, Knobs(offload=Offload.CPU), SmallCard(free_bytes=free), memory_model=model)
+        result = pipeline.generate(SONGS)
+        pipeline.close()
+        assert result.songs_per_pass == expected
+        assert len(result.warnings) == (expected < SONGS.batch)
+        _same_songs(result, undisturbed)

@@ -8,6 +8,7 @@ from typing import Any, Final
 import torch
 
 from acestep.knobs import Knobs, Quantization, Variant
+from acestep.memory.guard import Demand
 from acestep.memory.tensors import map_storage, slots
 from acestep.memory.vae_decode import TileDecoder, frame_bytes
 from acestep.memory.vae_encode import TileEncoder
@@ -16,10 +17,12 @@ from acestep.models.build import build
 from acestep.models.components import Components
 from acestep.pipeline import Pipeline, prepare
 from acestep.request import DecodePath, Request, Result
+from calibrate.memory_model import Swept, fit
 from calibrate.probes.base import ProbedStage, ProbeResult
 from calibrate.probes.prompt import request_of
 from calibrate.probes.simulated.book import TraceBook
 from calibrate.probes.simulated.decoding import STAGE, Attempt, DecodeLadder, Played, play_decode
+from calibrate.probes.simulated.denoising import denoise_cap
 from calibrate.probes.simulated.device import SimulatedDevice
 from calibrate.probes.simulated.kernels import CudaKernels
 from calibrate.probes.simulated.ledger import ALLOWANCE, WORKSPACE, Ledger
@@ -28,7 +31,7 @@ from calibrate.probes.simulated.replay import smallest_cap
 from calibrate.probes.simulated.splice import before
 from calibrate.probes.simulated.trace import ACTIVATIONS, StageUsage, Trace, stage_trace, stage_usage
 from calibrate.verdict import Verdict
-from calibrate.workload import Workload
+from calibrate.workload import PROBE_STEPS, Workload
 
 CAPABILITY: Final = (8, 6)
 """Compute capability of the simulated card: Ampere as sold to people, with flash attention."""
@@ -122,10 +125,22 @@ class SimulatedProber:
         caps = {name: smallest_cap(stage_trace(run.before, name)) for name in run.before.stage_names}
         return caps | {STAGE: run.ladder.alone().smallest_cap(), "total": run.ladder.smallest_cap()}
 
+    def memory_model(self, variant: Variant) -> dict[str, float]:
+        """Fitted over a sweep of its own."""
+
+        def denoise(knobs: Knobs, songs: int, seconds: float, tokens: int) -> Swept:
+            request = Request(caption="", batch=songs, duration_s=seconds, steps=PROBE_STEPS)
+            weights, kernels = full_size(variant, knobs.quantization), CudaKernels(CAPABILITY)
+            cap_bytes, resting_bytes = denoise_cap(weights, knobs, request, tokens, kernels, REGIONS)
+            demand = Demand(songs=songs, frames=request.latent_frames, lyric_tokens=tokens - 1, text_tokens=0)
+            return Swept(demand=demand, cap_bytes=cap_bytes, resting_bytes=resting_bytes)
+
+        return fit(variant, denoise, self.smallest_caps)
+
     def _traced(self, knobs: Knobs, workload: Workload) -> TracedRun:
         key = (knobs, workload)
         if key not in self._runs:
-            components = _full_size(knobs.variant, knobs.quantization)
+            components = full_size(knobs.variant, knobs.quantization)
             request = request_of(workload, components.tokenizer)
 
             def decode(tile: int, resident: bool) -> Played:
@@ -175,7 +190,8 @@ def rest_on_host(components: Components) -> None:
 
 
 @cache
-def _full_size(variant: Variant, quantization: Quantization | None) -> Components:
+def full_size(variant: Variant, quantization: Quantization | None) -> Components:
+    """Prepared weights of full size on the host, one set for the life of the process."""
     components = build("dummy", variant, dtype=torch.bfloat16, materialise="meta")
     prepare(components, Knobs(variant=variant, quantization=quantization))
     rest_on_host(components)

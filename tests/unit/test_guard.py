@@ -1,0 +1,114 @@
+"""The guard makes as many songs at once as fit, never none, and says nothing where nothing is known."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from acestep.knobs import Knobs, Offload, Quantization
+from acestep.memory.guard import FEATURES, FRAMES_PER_TOKEN, ROWS, Demand, predict, rows_at_once, songs_at_once
+from acestep.models.blocks import CHUNK_ROWS, pieces
+from acestep.models.build import build
+from calibrate.memory_model import MARGIN, SWEEP, Swept, envelope, fit
+from calibrate.workload import Workload
+
+MIB = 2**20
+SLOPES = dict(zip(FEATURES, (11_000.0, 900.0, 30_000.0, 21_000.0, 9_000.0), strict=True))
+
+
+def _true(knobs: Knobs, demand: Demand) -> int:
+    """A card whose memory is a formula, as lumpy as an allocator."""
+    weights = 1500 if knobs.quantization else 3000
+    rest = {Offload.NONE: 2 * weights, Offload.CPU: weights}.get(knobs.offload, 0) * MIB
+    held = rest or (100 if knobs.offload in (Offload.STREAM, Offload.STREAM_ENCODERS) else weights) * MIB
+    grown = sum(slope * value for slope, value in zip(SLOPES.values(), demand.features(), strict=True))
+    return int(held + 40 * MIB + grown) // (4 * MIB) * 4 * MIB
+
+
+def _denoise(knobs: Knobs, songs: int, seconds: float, tokens: int) -> Swept:
+    demand = Demand(songs=songs, frames=round(seconds * 25), lyric_tokens=tokens - 1, text_tokens=0)
+    rest = {Offload.NONE: 6000, Offload.CPU: 3000}.get(knobs.offload, 0)
+    return Swept(demand=demand, cap_bytes=_true(knobs, demand), resting_bytes=rest * MIB)
+
+
+def _caps(knobs: Knobs, workload: Workload) -> dict[str, int]:
+    return {"encode": (1100 + workload.lyric_tokens // 20) * MIB, "decode": 400 * MIB}
+
+
+@pytest.fixture(scope="module")
+def model() -> dict[str, float]:
+    return fit(Knobs().variant, _denoise, _caps)
+
+
+offloads = st.sampled_from(list(Offload))
+formats = st.sampled_from([None, Quantization.INT8])
+demands = st.builds(
+    Demand,
+    songs=st.integers(1, 16),
+    frames=st.integers(25, 15_000),
+    lyric_tokens=st.integers(50, 2_048),
+    text_tokens=st.integers(20, 256),
+)
+
+
+@given(offload=offloads, quantization=formats, demand=demands)
+def test_a_linear_card_is_predicted_from_above_and_closely(
+    model: dict[str, float], offload: Offload, quantization: Quantization | None, demand: Demand
+) -> None:
+    knobs = Knobs(offload=offload, quantization=quantization)
+    need = _true(knobs, demand)
+    predicted = predict(model, knobs, demand)["denoise"]
+    assert need <= predicted <= 1.05 * need
+
+
+@given(offload=offloads, demand=demands, free=st.integers(0, 12_000))
+def test_every_song_comes_in_even_passes_and_one_pass_where_that_fits(
+    model: dict[str, float], offload: Offload, demand: Demand, free: int
+) -> None:
+    knobs = Knobs(offload=offload)
+    at_once = songs_at_once(model, knobs, demand, free * MIB)
+    assert 1 <= at_once <= demand.songs
+    passes = -(-demand.songs // at_once)
+    assert passes * at_once - demand.songs < passes, "no pass is more than one song short of the others"
+    room = free * MIB + model[f"none.{offload}.rest"]
+
+    def need(songs: int) -> int:
+        alone = Demand(
+            songs=songs, frames=demand.frames, lyric_tokens=demand.lyric_tokens, text_tokens=demand.text_tokens
+        )
+        return predict(model, knobs, alone)["denoise"]
+
+    assert at_once == 1 or need(at_once) <= room
+    if at_once < demand.songs:
+        fewer_passes = -(-demand.songs // (passes - 1))
+        assert need(fewer_passes) > room
+
+
+@given(demand=demands)
+def test_without_coefficients_nothing_is_said(demand: Demand) -> None:
+    assert predict({}, Knobs(), demand) == {}
+    assert songs_at_once({}, Knobs(), demand, 0) == demand.songs
+
+
+def test_a_format_that_was_not_swept_is_left_alone(model: dict[str, float]) -> None:
+    demand = Demand(songs=8, frames=15_000, lyric_tokens=2_048, text_tokens=256)
+    assert songs_at_once(model, Knobs(quantization=Quantization.FP8), demand, 0) == 8
+
+
+@given(songs=st.integers(1, 64), tokens=st.integers(1, 7_500))
+def test_the_guard_knows_how_rows_are_cut(songs: int, tokens: int) -> None:
+    cut = ((group.stop - group.start) * (rows.stop - rows.start) for group, rows in pieces(songs, tokens))
+    assert rows_at_once(songs, tokens) == max(cut)
+
+
+def test_the_guard_s_constants_are_the_pipeline_s() -> None:
+    assert ROWS == CHUNK_ROWS
+    assert build("tiny", dtype=torch.float32, materialise="meta").transformer.patch_size == FRAMES_PER_TOKEN
+
+
+def test_the_envelope_is_above_every_point_of_its_sweep() -> None:
+    points = [_denoise(Knobs(), *point) for point in SWEEP]
+    fixed, slopes = envelope([p.demand for p in points], [p.cap_bytes for p in points])
+    for point in points:
+        line = fixed + sum(s * v for s, v in zip(slopes, point.demand.features(), strict=True))
+        assert line >= point.cap_bytes * (1 + MARGIN) * (1 - 1e-9)
