@@ -267,7 +267,8 @@ def load_measurement(path: Path) -> Measurement:
 
 def measurement_schema() -> dict[str, Any]:
     """JSON Schema of a measurement file, every free string restricted."""
-    schema = msgspec.json.schema(Measurement)
+    # Encoded and read back: a default that is a tuple here is a list in JSON.
+    schema = msgspec.json.decode(msgspec.json.encode(msgspec.json.schema(Measurement)))
     _restrict_strings(schema)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
