@@ -133,6 +133,11 @@ def merge(folder: Path) -> None:
     from calibrate.record import load_measurement
     from calibrate.table import build_table
 
+    if not (folder / "policy.json").is_file():
+        # An installed package brings its table along, but neither the records nor a place to write a new one.
+        raise UsageError(
+            f"{folder} has no policy.json: merging needs a checkout, so run it in one or name its tiers with --folder"
+        )
     records = [load_measurement(path) for path in sorted((folder / "measurements").glob("*.json"))]
     table = build_table(records, load_policy(folder / "policy.json"))
     with output_file(folder / "generated_tiers.json") as write:

@@ -201,6 +201,14 @@ def test_merge_without_records_could_not_measure_and_leaves_the_table(command: R
     assert table.read_text() == "kept"
 
 
+def test_merge_without_a_checkout_asks_for_one(command: Run, tmp_path: Path) -> None:
+    code, out, err = command(calibrate, "merge", "--folder", tmp_path / "absent")
+    assert (code, out) == (Exit.USAGE, "")
+    for part in (str(tmp_path / "absent"), "checkout", "--folder"):
+        assert part in err
+    assert not (tmp_path / "absent").exists()
+
+
 def test_merge_names_the_record_it_cannot_use(command: Run, tmp_path: Path) -> None:
     shutil.copy(ROOT / "tiers" / "policy.json", tmp_path)
     (tmp_path / "measurements").mkdir()
