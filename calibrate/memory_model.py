@@ -22,8 +22,11 @@ MARGIN: Final = 0.012
 FORMATS: Final = (None, Quantization.INT8)
 """Weight formats that are swept; for others the guard has no opinion."""
 
-SWEPT: Final = Offload.STREAM_ENCODERS
-"""The offload mode of the sweep: with the fewest weights on the card, activations weigh most."""
+SWEPT: Final = {
+    Offload.CPU_DIT: (Offload.NONE, Offload.CPU),
+    Offload.STREAM_ENCODERS: (Offload.STREAM,),
+}
+"""The offload modes that are swept, whole weights and streamed ones, and those that differ from them by a constant."""
 
 SWEEP: Final = (
     (1, 20, 2305),
@@ -41,6 +44,15 @@ SWEEP: Final = (
     (6, 60, 400),
     (8, 15, 2305),
     (8, 240, 2305),
+    (2, 120, 1200),
+    (2, 414, 1400),
+    (3, 60, 1200),
+    (4, 200, 2305),
+    (5, 250, 900),
+    (6, 130, 2305),
+    (7, 84, 2000),
+    (8, 100, 400),
+    (8, 185, 405),
 )
 """(songs, seconds, tokens of the condition): on both sides of every chunk size, alone and together."""
 
@@ -66,18 +78,18 @@ def fit(
     """The coefficients of a variant for every offload mode, unquantised and INT8."""
     model: dict[str, float] = {}
     for quantization in FORMATS:
-        knobs = {offload: Knobs(variant=variant, offload=offload, quantization=quantization) for offload in Offload}
-        points = [denoise(knobs[SWEPT], *point) for point in SWEEP]
-        fixed, slopes = envelope([p.demand for p in points], [p.cap_bytes for p in points])
-        model |= {
-            f"{quantization or 'none'}.denoise.{name}": slope for name, slope in zip(FEATURES, slopes, strict=True)
-        }
-        at_compared = points[SWEEP.index(PLACED)]
-        for offload in Offload:
-            placed = at_compared if offload is SWEPT else denoise(knobs[offload], *PLACED)
-            more = (placed.cap_bytes - at_compared.cap_bytes) * (1 + MARGIN)
-            model[f"{knobs_key(knobs[offload])}.denoise"] = fixed + more
-            model[f"{knobs_key(knobs[offload])}.rest"] = placed.resting_bytes
+        for swept, others in SWEPT.items():
+            knobs = Knobs(variant=variant, offload=swept, quantization=quantization)
+            points = [denoise(knobs, *point) for point in SWEEP]
+            fixed, slopes = envelope([p.demand for p in points], [p.cap_bytes for p in points])
+            compared = points[SWEEP.index(PLACED)]
+            for offload in (swept, *others):
+                knobs = msgspec.structs.replace(knobs, offload=offload)
+                placed = compared if offload is swept else denoise(knobs, *PLACED)
+                key = knobs_key(knobs)
+                model[f"{key}.rest"] = placed.resting_bytes
+                model[f"{key}.denoise"] = fixed + (placed.cap_bytes - compared.cap_bytes) * (1 + MARGIN)
+                model |= {f"{key}.denoise.{name}": slope for name, slope in zip(FEATURES, slopes, strict=True)}
     for offload in Offload:
         exact, int8 = (Knobs(variant=variant, offload=offload, quantization=q) for q in FORMATS)
         little, most = (smallest_caps(exact, _short(lyrics)) for lyrics in (FEWEST_LYRICS, MAX_LYRIC_TOKENS))

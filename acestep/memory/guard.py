@@ -1,7 +1,8 @@
 """The VRAM guard: how much memory a request will need, and so how many of its songs to make at once. Pure.
 
-The coefficients come from the tier table, fitted over simulated runs (`calibrate/memory_model.py`). All are in bytes,
-and their names are joined by dots, the weights' format first: ``int8.denoise.rows``, ``int8.cpu+dit.denoise``.
+The coefficients come from the tier table, fitted over simulated runs (`calibrate/memory_model.py`). All are in bytes;
+their names start with the weights' format and the offload mode: ``int8.cpu+dit.denoise`` is the fixed part of a stage,
+``int8.cpu+dit.denoise.rows`` goes with a feature, ``int8.cpu+dit.rest`` is what stays on the device between stages.
 """
 
 from bisect import bisect_right
@@ -60,13 +61,11 @@ def knobs_key(knobs: Knobs) -> str:
 
 def predict(model: Mapping[str, float], knobs: Knobs, demand: Demand) -> dict[str, int]:
     """Bytes of the smallest cap of each stage and of the whole run (``"total"``); empty where `model` is silent."""
-    key, weights = knobs_key(knobs), knobs.quantization or "none"
+    key = knobs_key(knobs)
     if f"{key}.rest" not in model:
         return {}
     lyrics = max(0, demand.lyric_tokens - FEWEST_LYRICS)
-    growth = (
-        model[f"{weights}.denoise.{name}"] * value for name, value in zip(FEATURES, demand.features(), strict=True)
-    )
+    growth = (model[f"{key}.denoise.{name}"] * value for name, value in zip(FEATURES, demand.features(), strict=True))
     needs = {
         "encode": int(model[f"{key}.encode"] + lyrics * model[f"{key}.encode.lyrics"]),
         "denoise": int(model[f"{key}.denoise"] + sum(growth)),

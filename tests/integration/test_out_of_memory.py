@@ -123,7 +123,7 @@ def test_a_probe_is_not_retried(components: Components) -> None:
 
 
 def test_the_guard_makes_fewer_songs_at_once_before_anything_fails(components: Components, undisturbed: Result) -> None:
-    model = {f"none.denoise.{name}": 0.0 for name in FEATURES} | {"none.denoise.songs": 100.0}
+    model = {f"none.cpu.denoise.{name}": 0.0 for name in FEATURES} | {"none.cpu.denoise.songs": 100.0}
     model |= {f"none.cpu.{name}": 0.0 for name in ("rest", "encode", "encode.lyrics", "denoise", "decode")}
     for free, expected in ((500, 5), (499, 3), (250, 2), (0, 1)):
         pipeline = Pipeline(components, Knobs(offload=Offload.CPU), SmallCard(free_bytes=free), memory_model=model)

@@ -17,12 +17,12 @@ SLOPES = dict(zip(FEATURES, (11_000.0, 900.0, 30_000.0, 21_000.0, 9_000.0), stri
 
 
 def _true(knobs: Knobs, demand: Demand) -> int:
-    """A card whose memory is a formula, as lumpy as an allocator."""
+    """A card whose memory is a formula, in whole MiB."""
     weights = 1500 if knobs.quantization else 3000
     rest = {Offload.NONE: 2 * weights, Offload.CPU: weights}.get(knobs.offload, 0) * MIB
-    held = rest or (100 if knobs.offload in (Offload.STREAM, Offload.STREAM_ENCODERS) else weights) * MIB
+    held = rest or (400 if knobs.offload in (Offload.STREAM, Offload.STREAM_ENCODERS) else weights) * MIB
     grown = sum(slope * value for slope, value in zip(SLOPES.values(), demand.features(), strict=True))
-    return int(held + 40 * MIB + grown) // (4 * MIB) * 4 * MIB
+    return int(held + 40 * MIB + grown) // MIB * MIB
 
 
 def _denoise(knobs: Knobs, songs: int, seconds: float, tokens: int) -> Swept:
@@ -44,8 +44,8 @@ offloads = st.sampled_from(list(Offload))
 formats = st.sampled_from([None, Quantization.INT8])
 demands = st.builds(
     Demand,
-    songs=st.integers(1, 16),
-    frames=st.integers(25, 15_000),
+    songs=st.integers(1, 8),
+    frames=st.integers(250, 15_000),
     lyric_tokens=st.integers(50, 2_048),
     text_tokens=st.integers(20, 256),
 )
