@@ -44,6 +44,10 @@ SWEEP: Final = (
     (6, 60, 400),
     (8, 15, 2305),
     (8, 240, 2305),
+)
+"""(songs, seconds, tokens of the condition): on both sides of every chunk size, alone and together."""
+
+CLOSER: Final = (
     (2, 120, 1200),
     (2, 414, 1400),
     (3, 60, 1200),
@@ -54,7 +58,7 @@ SWEEP: Final = (
     (8, 100, 400),
     (8, 185, 405),
 )
-"""(songs, seconds, tokens of the condition): on both sides of every chunk size, alone and together."""
+"""More points for streamed weights: with so little on the card, how blocks fall into segments shows most."""
 
 PLACED: Final = (3, 160, 2305)
 """The point of the sweep at which the other offload modes are compared."""
@@ -80,7 +84,7 @@ def fit(
     for quantization in FORMATS:
         for swept, others in SWEPT.items():
             knobs = Knobs(variant=variant, offload=swept, quantization=quantization)
-            points = [denoise(knobs, *point) for point in SWEEP]
+            points = [denoise(knobs, *point) for point in (SWEEP if swept is Offload.CPU_DIT else SWEEP + CLOSER)]
             fixed, slopes = envelope([p.demand for p in points], [p.cap_bytes for p in points])
             compared = points[SWEEP.index(PLACED)]
             for offload in (swept, *others):

@@ -18,6 +18,16 @@ STAGES: Final = ("encode", "denoise", "decode")
 FEATURES: Final = ("song_frames", "frames", "songs", "rows", "tokens")
 """What denoising grows with, each with a coefficient in bytes; its fixed part depends on the offload mode."""
 
+COEFFICIENTS: Final = (
+    "rest",
+    "encode",
+    "encode.lyrics",
+    "denoise",
+    *(f"denoise.{name}" for name in FEATURES),
+    "decode",
+)
+"""What is known of each way to run."""
+
 FEWEST_LYRICS: Final = 300
 """Lyric tokens up to which the text encoder decides what encoding needs, and not the lyrics."""
 
@@ -61,9 +71,9 @@ def knobs_key(knobs: Knobs) -> str:
 
 def predict(model: Mapping[str, float], knobs: Knobs, demand: Demand) -> dict[str, int]:
     """Bytes of the smallest cap of each stage and of the whole run (``"total"``); empty where `model` is silent."""
-    key = knobs_key(knobs)
-    if f"{key}.rest" not in model:
+    if not _covers(model, knobs):
         return {}
+    key = knobs_key(knobs)
     lyrics = max(0, demand.lyric_tokens - FEWEST_LYRICS)
     growth = (model[f"{key}.denoise.{name}"] * value for name, value in zip(FEATURES, demand.features(), strict=True))
     needs = {
@@ -79,7 +89,7 @@ def songs_at_once(model: Mapping[str, float], knobs: Knobs, demand: Demand, free
 
     The passes are of even size: three and three rather than five and one. All of them where `model` is silent.
     """
-    if f"{knobs_key(knobs)}.rest" not in model:
+    if not _covers(model, knobs):
         return demand.songs
     room = free_bytes + model[f"{knobs_key(knobs)}.rest"]
 
@@ -91,3 +101,9 @@ def songs_at_once(model: Mapping[str, float], knobs: Knobs, demand: Demand, free
     most = max(1, bisect_right(range(1, demand.songs + 1), room, key=need))
     passes = -(-demand.songs // most)
     return -(-demand.songs // passes)
+
+
+def _covers(model: Mapping[str, float], knobs: Knobs) -> bool:
+    """Whether every coefficient of a way to run is known; a table of another release may name them otherwise."""
+    key = knobs_key(knobs)
+    return all(f"{key}.{name}" in model for name in COEFFICIENTS)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from acestep.knobs import Knobs, Offload, Quantization
-from acestep.memory.guard import FEATURES, Demand, predict, songs_at_once
+from acestep.memory.guard import COEFFICIENTS, Demand, predict, songs_at_once
 from acestep.request import Request
 from calibrate.probes.simulated.denoising import denoise_cap
 from calibrate.probes.simulated.kernels import CudaKernels
@@ -50,9 +50,7 @@ def test_held_back_requests_are_not_predicted_too_small(benchmark: Any, model: d
 
 def test_a_prediction_takes_less_than_100_us(benchmark: Any) -> None:
     knobs = Knobs(offload=Offload.CPU_DIT)
-    key = "none.cpu+dit"
-    names = ("rest", "encode", "encode.lyrics", "denoise", "decode", *(f"denoise.{n}" for n in FEATURES))
-    known = {f"{key}.{name}": 1000.0 for name in names}
+    known = {f"none.cpu+dit.{name}": 1000.0 for name in COEFFICIENTS}
     demand = Demand(songs=8, frames=15_000, lyric_tokens=2_048, text_tokens=256)
     benchmark(songs_at_once, known, knobs, demand, 10**6)
     assert benchmark.stats["median"] < 100e-6

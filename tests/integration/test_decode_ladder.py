@@ -129,7 +129,7 @@ def test_a_replayed_verdict_is_that_of_a_live_run(prober: SimulatedProber, offlo
         assert (live is None) == (fast.verdict is Verdict.OOM), cap
         if live is not None:
             assert live.decode_path is fast.decode_path, cap
-            if not live.warnings:
+            if not any("ran out of memory" in sentence for sentence in live.warnings):
                 peaks = [(s.name, s.peak_allocated_bytes, s.peak_reserved_bytes) for s in live.stages]
                 probed = {s.name: s for s in fast.stages}
                 for name, allocated, reserved in peaks:
@@ -162,7 +162,7 @@ def test_a_card_that_shrinks_before_decoding_only_costs_time(
         pipeline.close()
     assert result.decode_path is path
     assert bool(on_host) == (path is DecodePath.CPU)
-    assert bool(result.warnings) == (path is DecodePath.CPU)
+    assert any("processor" in sentence for sentence in result.warnings) == (path is DecodePath.CPU)
 
 
 @pytest.fixture(scope="module")

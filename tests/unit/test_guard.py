@@ -6,7 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from acestep.knobs import Knobs, Offload, Quantization
-from acestep.memory.guard import FEATURES, FRAMES_PER_TOKEN, ROWS, Demand, predict, rows_at_once, songs_at_once
+from acestep.memory.guard import (
+    COEFFICIENTS,
+    FEATURES,
+    FRAMES_PER_TOKEN,
+    ROWS,
+    Demand,
+    predict,
+    rows_at_once,
+    songs_at_once,
+)
 from acestep.models.blocks import CHUNK_ROWS, pieces
 from acestep.models.build import build
 from calibrate.memory_model import MARGIN, SWEEP, Swept, envelope, fit
@@ -88,6 +97,16 @@ def test_every_song_comes_in_even_passes_and_one_pass_where_that_fits(
 def test_without_coefficients_nothing_is_said(demand: Demand) -> None:
     assert predict({}, Knobs(), demand) == {}
     assert songs_at_once({}, Knobs(), demand, 0) == demand.songs
+
+
+@given(missing=st.sampled_from(COEFFICIENTS))
+def test_a_table_that_lacks_a_coefficient_is_as_good_as_none(model: dict[str, float], missing: str) -> None:
+    knobs, demand = Knobs(), Demand(songs=8, frames=15_000, lyric_tokens=2_048, text_tokens=256)
+    known = {name: value for name, value in model.items() if name != f"none.none.{missing}"}
+    assert len(known) == len(model) - 1
+    assert predict(known, knobs, demand) == {}
+    assert songs_at_once(known, knobs, demand, 0) == 8
+    assert songs_at_once(model, knobs, demand, 0) == 1
 
 
 def test_a_format_that_was_not_swept_is_left_alone(model: dict[str, float]) -> None:
