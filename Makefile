@@ -3,6 +3,7 @@ export OMP_NUM_THREADS := 1
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
+BENCH_RUN := $(VENV)/bench.json
 
 .PHONY: install test lint types check tier-test bench clean
 
@@ -31,7 +32,8 @@ tier-test: install
 	$(PYTHON) profile_inference.py --mode tier-test --tier-boundary
 
 bench: install
-	$(PYTHON) -m pytest tests/benchmarks --benchmark-only
+	$(PYTHON) -m pytest tests/benchmarks --benchmark-only --benchmark-timer=time.process_time --benchmark-json=$(BENCH_RUN)
+	$(PYTHON) -m tests.benchmarks.results $(BENCH_RUN) benchmarks/RESULTS.md
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis

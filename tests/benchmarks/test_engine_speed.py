@@ -1,0 +1,122 @@
+"""The lean engine against the library's own forwards, and what must be too quick to notice; on the CPU."""
+
+from contextlib import nullcontext
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from acestep.devices.cpu import CpuDevice
+from acestep.hardware import simulated_card
+from acestep.memory.vae_decode import TileDecoder, decode_song, fold_weight_norm
+from acestep.models.attention import Kernels, rotary_table
+from acestep.models.blocks import project_heads, project_out, self_attend
+from acestep.models.build import build
+from acestep.models.denoiser import Denoiser
+from acestep.models.libraries import AceStepTransformer1DModel
+from acestep.plan import resolve
+from acestep.request import LATENT_HOP
+from acestep.tiers import load_tiers
+from tests.benchmarks.versus import versus
+
+FRAMES_PER_SECOND = 25
+CONDITION_TOKENS = 300
+"""A caption and a short song's lyrics."""
+
+HALF_SIZE = {"hidden_size": 512, "intermediate_size": 1536, "num_attention_heads": 8, "num_key_value_heads": 4}
+"""A quarter of the 2B transformer's width and half its heads."""
+
+NARROW = {"hidden_size": 256, "intermediate_size": 768, "num_attention_heads": 8, "num_key_value_heads": 2}
+"""Heads wider than the model, as in XL: attention's share of the work is nearer to that of a card at full size."""
+
+
+def _transformer(layers: int, shape: dict[str, int]) -> AceStepTransformer1DModel:
+    torch.manual_seed(0)
+    model = AceStepTransformer1DModel(
+        **shape, head_dim=64, num_hidden_layers=layers, encoder_hidden_size=shape["hidden_size"]
+    )
+    return model.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def test_one_sliding_layer_at_ten_minutes(benchmark: Any) -> None:
+    from diffusers.models.transformers.ace_step_transformer import _create_4d_mask
+
+    attention, length = _transformer(1, HALF_SIZE).layers[0].self_attn, 300 * FRAMES_PER_SECOND
+    hidden = torch.randn(1, length, HALF_SIZE["hidden_size"])
+    rotary = rotary_table(length, 64, 1e6, hidden)
+    window = attention.sliding_window
+
+    def heads(rows: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return project_heads(attention, rows, cos, sin)
+
+    def ours() -> Tensor:
+        return project_out(attention, self_attend(attention, hidden, heads, rotary, Kernels(grouped=True))[0])
+
+    def theirs() -> Tensor:
+        mask = _create_4d_mask(
+            seq_len=length,
+            dtype=hidden.dtype,
+            device=hidden.device,
+            sliding_window=window,
+            is_sliding_window=True,
+            is_causal=False,
+        )
+        return attention(hidden, attention_mask=mask, image_rotary_emb=rotary)[0]
+
+    assert torch.allclose(ours(), theirs(), atol=1e-4)
+    assert versus(benchmark, "a sliding layer, 600 s", ours, theirs, rounds=3) >= 8
+
+
+@pytest.mark.parametrize(
+    ("name", "layers", "shape", "seconds", "rounds", "least"),
+    [
+        ("width 512, 6 layers", 6, HALF_SIZE, 30, 20, 0.95),
+        # Half of the layers are full ones, which cost both sides the same: twice as fast is out of reach here.
+        ("width 512, 6 layers", 6, HALF_SIZE, 600, 1, 1.5),
+        ("width 256, 4 layers", 4, NARROW, 30, 25, 0.95),
+        # Twice as fast on a quiet machine; a busy one is given a little room.
+        ("width 256, 4 layers", 4, NARROW, 600, 2, 1.9),
+    ],
+)
+@torch.no_grad()
+def test_a_step_of_a_mid_size_transformer(
+    benchmark: Any, name: str, layers: int, shape: dict[str, int], seconds: int, rounds: int, least: float
+) -> None:
+    model, frames = _transformer(layers, shape), seconds * FRAMES_PER_SECOND
+    latents, context = torch.randn(1, frames, 64), torch.randn(1, frames, 128)
+    condition = torch.randn(1, CONDITION_TOKENS, model.condition_embedder.in_features)
+    denoiser = Denoiser(model, Kernels(grouped=True), lambda _: nullcontext())
+    at = torch.full((1,), 0.7)
+    theirs = partial(
+        model,
+        hidden_states=latents,
+        timestep=at,
+        timestep_r=at,
+        encoder_hidden_states=condition,
+        context_latents=context,
+        return_dict=False,
+    )
+    ours = partial(denoiser.velocity, latents, context, condition, 0.7)
+    assert versus(benchmark, f"a step, {name}, {seconds} s", ours, theirs, rounds=rounds) >= least
+
+
+@torch.no_grad()
+def test_tiled_decoding_costs_little(benchmark: Any) -> None:
+    vae = build("tiny", dtype=torch.float32).vae
+    fold_weight_norm(vae)
+    decoder, frames = TileDecoder(vae.decoder), 60 * FRAMES_PER_SECOND
+    latents = torch.randn(frames, vae.decoder.conv1.in_channels)
+    ours, theirs = (
+        partial(decode_song, decoder, latents, frames * LATENT_HOP, CpuDevice(), tile) for tile in (512, frames)
+    )
+    assert versus(benchmark, "decoding 60 s, tiles of 512 against one piece", ours, theirs, rounds=3) >= 1 / 1.10
+
+
+def test_a_plan_takes_no_time(benchmark: Any) -> None:
+    table, card = load_tiers(), simulated_card(8)
+    benchmark(resolve, card, table)
+    benchmark.extra_info.update(what="resolving a plan", ours_seconds=benchmark.stats.stats.median)
+    assert benchmark.stats.stats.median < 1e-3
