@@ -1,5 +1,8 @@
 """The full-size model, simulated on every tier: what must hold between any two probes, whatever the numbers are."""
 
+from itertools import pairwise
+from pathlib import Path
+
 import pytest
 
 from acestep.hardware import nameplate_gib, simulated_card
@@ -9,15 +12,18 @@ from acestep.tiers import load_tiers
 from acestep.units import MIB, gib_to_bytes
 from calibrate.policy import budget_bytes, load_policy
 from calibrate.probes.simulated.prober import SimulatedProber
+from calibrate.record import load_measurement
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
+
+RECORD = Path(__file__).parents[2] / "tiers" / "measurements" / "simulated-turbo.json"
 
 SLACK = 20 * MIB
 """One large segment: two runs may differ by how their blocks fall into segments."""
 
 SHORT = Workload(batch=1, duration_s=60)
-LONG = Workload(batch=1, duration_s=600)
-BATCH = Workload(batch=4, duration_s=60)
+LONG = Workload(batch=1, duration_s=240)
+BATCH = Workload(batch=3, duration_s=60)
 INT8 = Quantization.INT8
 
 
@@ -49,7 +55,7 @@ def test_int8_never_needs_more_and_each_offload_mode_no_more_than_the_one_before
 ) -> None:
     for quantization in (None, INT8):
         caps = [_needs(prober, Knobs(offload=o, quantization=quantization), workload)["total"] for o in Offload]
-        assert all(later <= earlier + SLACK for earlier, later in zip(caps, caps[1:], strict=False)), caps
+        assert all(later <= earlier + SLACK for earlier, later in pairwise(caps)), caps
         assert caps[2] < caps[1] < caps[0], "the offload that people have always had frees something"
     for offload in Offload:
         plain, int8 = (_needs(prober, Knobs(offload=offload, quantization=q), workload) for q in (None, INT8))
@@ -89,3 +95,24 @@ def test_every_tier_runs_what_it_promises_at_its_budget(prober: SimulatedProber)
         assert result.verdict is Verdict.FITS, tier.id
         assert result.songs_per_pass == workload.batch
         assert result.peak_allocated_bytes <= result.peak_reserved_bytes <= budget
+
+
+def test_the_stored_record_is_what_this_code_needs(prober: SimulatedProber) -> None:
+    """A change that moves memory has to bring the record along, or the table promises what no code does."""
+    record = load_measurement(RECORD)
+    stale = []
+    for tier in load_tiers().variants[Variant.TURBO].tiers:
+        batch, seconds = tier.max_batch.without_lm, float(tier.max_duration_s.without_lm)
+        knobs = Knobs(offload=tier.offload, quantization=tier.quantization)
+        kept = next(
+            probe
+            for probe in record.probes
+            if probe.counts
+            and probe.knobs == knobs
+            and (probe.workload.batch, probe.workload.duration_s) == (batch, seconds)
+        )
+        now = prober.probe(knobs, kept.workload, kept.cap_bytes)
+        for before, after in zip(kept.stages, now.stages, strict=True):
+            if after.peak_allocated_bytes != pytest.approx(before.peak_allocated_bytes, rel=0.02):
+                stale.append((tier.id, after.name, before.peak_allocated_bytes, after.peak_allocated_bytes))
+    assert not stale, "run `python -m calibrate run` and `merge` again"
