@@ -1,0 +1,1 @@
+"""Libraries that run the language model, behind one call."""

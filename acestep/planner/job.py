@@ -1,0 +1,115 @@
+"""One sequence for a language model to write, and the rules it is written under."""
+
+from typing import Any, Protocol
+
+import msgspec
+
+State = Any
+"""Where a grammar is in its text: an immutable value that only the grammar reads."""
+
+
+class Allowed(msgspec.Struct, frozen=True, kw_only=True):
+    """The token ids that may come next: disjoint ranges in ascending order, none empty.
+
+    `greedy` takes the likeliest of them instead of drawing. A grammar gives the same object for the same set wherever
+    it can, so that masks may be kept by identity.
+    """
+
+    spans: tuple[range, ...]
+    greedy: bool = False
+
+    def __post_init__(self) -> None:
+        ends = [edge for span in self.spans for edge in (span.start, span.stop)]
+        if not ends or ends != sorted(ends) or any(len(span) == 0 for span in self.spans):
+            raise ValueError(f"spans must be non-empty, disjoint and ascending ranges, got {self.spans}")
+
+    @property
+    def forced(self) -> bool:
+        """Whether there is nothing to choose."""
+        return len(self.spans) == 1 and len(self.spans[0]) == 1
+
+    def __contains__(self, token: int) -> bool:
+        return any(token in span for span in self.spans)
+
+
+class Grammar(Protocol):
+    """Which token may follow which, for one sequence. Pure: a state is never changed, only followed by another."""
+
+    @property
+    def start(self) -> State:
+        """The state before the first token."""
+        ...
+
+    def allowed(self, state: State) -> Allowed:
+        """What may come next; not asked once the sequence is `done`."""
+        ...
+
+    def after(self, state: State, token: int) -> State:
+        """The state after an allowed token; raises `ValueError` for one that is not allowed."""
+        ...
+
+    def done(self, state: State) -> bool:
+        """Whether the sequence is complete; its last token is part of it."""
+        ...
+
+
+class Sampling(msgspec.Struct, frozen=True, kw_only=True):
+    """How the next token is drawn; the order of the steps is that of `acestep.planner.sampling`.
+
+    A `temperature` of 0 takes the likeliest token, a `top_k` of 0 and a `top_p` of 1 leave the tail in, a
+    `repetition_penalty` of 1 is none, and a `guidance` of 1 is none. Raises `ValueError` naming the field.
+    """
+
+    temperature: float = 0.85
+    top_k: int = 0
+    top_p: float = 0.9
+    repetition_penalty: float = 1.0
+    guidance: float = 2.0
+
+    def __post_init__(self) -> None:
+        _within("temperature", self.temperature, 0, 2)
+        _within("top_k", self.top_k, 0, 1_000_000)
+        _within("top_p", self.top_p, 1e-6, 1)
+        _within("repetition_penalty", self.repetition_penalty, 1, 2)
+        _within("guidance", self.guidance, 1, 30)
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """One sequence to write: `prompt` is what it follows, and at most `max_tokens` are written.
+
+    `unguided` is the prompt without the wishes, for guidance; () where there is no guidance. `seed` decides the draws:
+    the same seed writes the same sequence, alone or beside others. Raises `ValueError` naming the field.
+    """
+
+    prompt: tuple[int, ...]
+    grammar: Grammar
+    sampling: Sampling
+    seed: int
+    max_tokens: int
+    unguided: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.prompt:
+            raise ValueError("prompt must hold at least one token, got none")
+        if self.max_tokens < 1:
+            raise ValueError(f"max_tokens must be at least 1, got {self.max_tokens}")
+        if self.guided != bool(self.unguided):
+            raise ValueError(
+                f"guidance {self.sampling.guidance:g} needs an unguided prompt exactly where it is above 1,"
+                f" got {len(self.unguided)} tokens of it"
+            )
+
+    @property
+    def guided(self) -> bool:
+        """Whether two passes a step, with the wishes and without, are blended."""
+        return self.sampling.guidance > 1
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest of its sequences when all is written."""
+        return max(len(self.prompt), len(self.unguided)) + self.max_tokens
+
+
+def _within(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ValueError(f"{name} must be {low:g} to {high:g}, got {value}")
