@@ -29,14 +29,17 @@ from acestep.request import MAX_LYRIC_TOKENS, MAX_TEXT_TOKENS, Request, Result, 
 from acestep.stages.decode import decode
 from acestep.stages.denoise import denoise
 from acestep.stages.encode import NOTHING, encode
-from acestep.stages.encode_audio import encode_audio
+from acestep.stages.encode_audio import Codes, encode_audio
 from acestep.stages.place import Place
+from acestep.stages.think import Thinker, UnableToThink
 
 RETRIES: Final = 3
 """How often a generation that ran out of memory is tried again, each time with less at once."""
 
 NOTHING_KNOWN: Final[Mapping[str, float]] = MappingProxyType({})
 """The memory model of a table that has none."""
+
+UNABLE_TO_THINK: Final = UnableToThink()
 
 
 def prepare(components: Components, knobs: Knobs) -> None:
@@ -49,10 +52,12 @@ def prepare(components: Components, knobs: Knobs) -> None:
 class _Run:
     """One call of `generate` across its retries: `done` songs have their latents on the host."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, *, guarded: bool) -> None:
         self.request = request
+        self.guarded = guarded
         self.songs_per_pass = request.batch
         self.latents: Tensor | None = None
+        self.codes: Codes = ()
         self.done = 0
         self.stage = ""
         self.stages: dict[str, StageReport] = {}
@@ -75,8 +80,8 @@ class _Run:
 class Pipeline:
     """Songs from requests, with prepared weights, placed on a device as the knobs say.
 
-    `memory_model` is what the VRAM guard predicts with, `vae_chunk` a decode tile in latent frames (0: chosen by the
-    free memory).
+    `thinker` plans the songs of requests that ask for it, `memory_model` is what the VRAM guard predicts with,
+    `vae_chunk` a decode tile in latent frames (0: chosen by the free memory).
     """
 
     def __init__(
@@ -85,15 +90,18 @@ class Pipeline:
         knobs: Knobs,
         device: Device,
         *,
+        thinker: Thinker = UNABLE_TO_THINK,
         memory_model: Mapping[str, float] = NOTHING_KNOWN,
         vae_chunk: int = 0,
     ) -> None:
-        placement = _placement(components, knobs.offload, device)
-        self._place = Place(components=components, knobs=knobs, device=device, placement=placement, vae_chunk=vae_chunk)
+        self._thinker = thinker
         self._memory_model = memory_model
+        placement = self._placement(components, knobs.offload, device)
+        self._place = Place(components=components, knobs=knobs, device=device, placement=placement, vae_chunk=vae_chunk)
 
     def close(self) -> None:
         """Take everything off the device; the pipeline is of no use afterwards."""
+        self._thinker.close()
         self._place.placement.release()
 
     @torch.no_grad()
@@ -104,14 +112,12 @@ class Pipeline:
         `strict` is for probes: one pass, no retry, and the out-of-memory error comes out as it is.
         Raises `RunFailedError` when nothing helps.
         """
-        run = _Run(request)
+        run = _Run(request, guarded=not strict)
         if strict:
             return self._run(run, progress)
         run.warnings.extend(cut_warnings(request, self._place.components.tokenizer))
-        for attempt in range(RETRIES + 1):
+        for _ in range(RETRIES + 1):
             try:
-                if attempt == 0:
-                    self._guard(run)
                 return self._run(run, progress)
             except torch.OutOfMemoryError as error:
                 problem = str(error).splitlines()[0]
@@ -130,10 +136,15 @@ class Pipeline:
         request, place = run.request, self._place
         run.stage = ""
         place.placement.settle()
+        if request.thinks:
+            self._think(run, progress)
+            request = run.request
+        if run.guarded:
+            self._guard(run)
         brought = NOTHING
         if request.has_audio:
             with self._stage("encode_audio", 1, run):
-                brought = encode_audio(request, place)
+                brought = encode_audio(request, place, run.codes)
                 progress("encode_audio", 1, 1)
         with self._stage("encode", 1, run):
             conditions = encode(request, place, brought)
@@ -145,7 +156,7 @@ class Pipeline:
             after = min(request.batch, run.done + run.songs_per_pass)
             songs = msgspec.structs.replace(request, batch=after - run.done, seed=request.seed + run.done)
             with self._stage("denoise", songs.batch, run):
-                latents = denoise(songs, conditions, place, progress)
+                latents = denoise(songs, conditions.of(run.done, after), place, progress)
                 place.device.download(run.latents[run.done : after].numpy(), latents)
                 del latents
             run.done = after
@@ -160,9 +171,18 @@ class Pipeline:
             warnings=(*run.warnings, *decoded.warnings),
         )
 
+    def _think(self, run: _Run, progress: Progress) -> None:
+        """Have the songs planned, once: what is tried again after that keeps the plan."""
+        with self._stage("think", run.request.batch, run):
+            thought = self._thinker.think(run.request, self._place, progress)
+        run.request, run.codes = thought.request, thought.codes
+        run.warnings.extend(thought.warnings)
+        run.stages["think"] = msgspec.structs.replace(run.stages["think"], songs_per_pass=thought.songs_per_pass)
+
     def _guard(self, run: _Run) -> None:
         """Make as many songs at once as are predicted to fit in what is free now, and say so where that is not all."""
         request, place = run.request, self._place
+        run.guarded = False
         if request.batch == 1 or place.device.shares_host_memory or not self._memory_model:
             return
         place.placement.settle()
@@ -204,9 +224,13 @@ class Pipeline:
         self._place = msgspec.structs.replace(
             place,
             knobs=msgspec.structs.replace(place.knobs, offload=frugal[0]),
-            placement=_placement(place.components, frugal[0], place.device),
+            placement=self._placement(place.components, frugal[0], place.device),
         )
         return True
+
+    def _placement(self, components: Components, offload: Offload, device: Device) -> Placement:
+        parts = {**components.modules(), **self._thinker.modules()}
+        return Placement(parts, components.blocks(), offload, device)
 
     @contextmanager
     def _stage(self, name: str, songs_per_pass: int, run: _Run) -> Iterator[None]:
@@ -231,10 +255,6 @@ class Pipeline:
                 peak_reserved_bytes=reserved,
             )
         )
-
-
-def _placement(components: Components, offload: Offload, device: Device) -> Placement:
-    return Placement(components.modules(), components.blocks(), offload, device)
 
 
 def _songs(count: int) -> str:

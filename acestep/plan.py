@@ -11,7 +11,7 @@ from acestep.errors import UsageError
 from acestep.fallbacks import Fallbacks, backends_on, moves_weights
 from acestep.hardware import Card, CardKind
 from acestep.knobs import Attention, Backend, Knobs, Offload, Quantization, Variant
-from acestep.request import MAX_BATCH, MAX_DURATION_S, Request
+from acestep.request import DEFAULT_DURATION_S, MAX_BATCH, MAX_DURATION_S, Request
 from acestep.tiers import BATCHES, Evidence, Frontier, LmStates, Tier, TierTable
 
 EXACT = "exact"
@@ -180,9 +180,11 @@ def exact(card: Card, knobs: Knobs) -> Plan:
 def clamp(request: Request, plan: Plan, *, lm: bool) -> tuple[Request, tuple[str, ...]]:
     """The request cut to the plan's frontier, and a sentence per cut; `lm` says whether a language model thinks.
 
-    The duration is kept up to what a batch of one reaches, then the batch is cut to the largest that reaches it.
+    The duration is kept up to what a batch of one reaches, then the batch is cut to the largest that reaches it. Where
+    the language model is to choose the duration, it may choose what the batch reaches.
     """
     lm = lm and plan.lm is not None
+    asked_s = request.duration_s or DEFAULT_DURATION_S
     longest = plan.frontier.longest(1, lm=lm)
     thinking = "with a language model" if lm else "without a language model"
     source = f"{plan.limits_of}, {_evidence(plan)}"
@@ -193,7 +195,7 @@ def clamp(request: Request, plan: Plan, *, lm: bool) -> tuple[Request, tuple[str
             "of memory.",
         )
     warnings: list[str] = []
-    duration = min(request.duration_s, float(longest))
+    duration = min(asked_s, float(longest))
     if duration < request.duration_s:
         warnings.append(
             f"Songs of up to {minutes(longest)} are certified on this card {thinking} ({source}): "
@@ -205,6 +207,10 @@ def clamp(request: Request, plan: Plan, *, lm: bool) -> tuple[Request, tuple[str
             f"Up to {batch} {'song' if batch == 1 else 'songs'} of {minutes(duration)} at once are certified on this "
             f"card {thinking} ({source}): the batch of {request.batch} was cut to {batch}."
         )
+    if not request.duration_s:
+        longest_s = min(request.thinking.longest_s, plan.frontier.longest(batch, lm=lm))
+        within = msgspec.structs.replace(request.thinking, longest_s=longest_s)
+        return msgspec.structs.replace(request, batch=batch, thinking=within), tuple(warnings)
     return msgspec.structs.replace(request, duration_s=duration, batch=batch), tuple(warnings)
 
 

@@ -9,6 +9,7 @@ import msgspec
 from acestep.clip import LATENT_HOP as LATENT_HOP
 from acestep.clip import SAMPLE_RATE as SAMPLE_RATE
 from acestep.clip import Clip
+from acestep.thinking import Thinking
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,8 +68,12 @@ _READ_BY: dict[str, tuple[object, frozenset[Task]]] = {
 class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One call of the pipeline: `batch` songs of the same caption, song k with seed ``seed + k``.
 
-    `duration_s` is in seconds; 0 becomes the length of the source audio or codes, else 60. A shorter song than its
-    source ends where the source is cut. `steps` and `guidance_scale` of 0 mean the variant's default.
+    `duration_s` is in seconds; 0 becomes the length of the source audio or codes, else 60, and stays 0 where a
+    language model is to choose. A shorter song than its source ends where the source is cut. `steps` and
+    `guidance_scale` of 0 mean the variant's default.
+
+    `think` lets a language model plan the songs as `thinking` says, where the pipeline has one and the task is
+    text2music: it fills in what the request leaves open, and writes each song's audio codes.
 
     `source_audio` is what every task but text2music works on; a cover can be given `audio_codes` (5 a second) instead.
     `reference_audio` lends its timbre to any task. Repaint makes the window from `repaint_start_s` to `repaint_end_s`
@@ -106,14 +111,17 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     track: str = ""
     tracks: tuple[str, ...] = ()
     guidance_interval: tuple[float, float] = (0.0, 1.0)
+    think: bool = False
+    thinking: Thinking = Thinking()
 
     def __post_init__(self) -> None:
-        if self.duration_s == 0:
+        if self.duration_s == 0 and not self.thinks:
             msgspec.structs.force_setattr(self, "duration_s", self._source_s or DEFAULT_DURATION_S)
         self._check_task()
         self._check_source()
         self._check_interval()
-        if not math.isfinite(self.duration_s) or not MIN_DURATION_S <= self.duration_s <= MAX_ASKED_S:
+        left_open = self.duration_s == 0
+        if not math.isfinite(self.duration_s) or not (left_open or MIN_DURATION_S <= self.duration_s <= MAX_ASKED_S):
             raise ValueError(
                 f"duration_s must be {MIN_DURATION_S:.0f} to {MAX_ASKED_S:.0f} seconds, got {self.duration_s}"
             )
@@ -129,6 +137,11 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             raise ValueError(f"shift must be above 0 and at most 10, got {self.shift}")
         if not (self.bpm == 0 or 30 <= self.bpm <= 300):
             raise ValueError(f"bpm must be 30 to 300, or 0 for any, got {self.bpm}")
+
+    @property
+    def thinks(self) -> bool:
+        """Whether a language model is to plan the songs: what works on a song that exists is planned already."""
+        return self.think and self.task is Task.TEXT2MUSIC
 
     @property
     def has_audio(self) -> bool:

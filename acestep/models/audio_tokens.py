@@ -37,10 +37,10 @@ class AudioTokenizer:
         return tokens
 
     def tokens_of(self, codes: Tensor) -> Tensor:
-        """The tokens [1, codes, width] that `codes` [codes] stand for."""
+        """The tokens [songs, codes, width] that `codes` [songs, codes] stand for."""
         quantizer = self.tokenizer.quantizer
         # Of several quantisers only the first is told, as in the library.
-        indices = nn.functional.pad(codes[None, :, None], (0, quantizer.num_quantizers - 1))
+        indices = nn.functional.pad(codes[:, :, None], (0, quantizer.num_quantizers - 1))
         tokens: Tensor = quantizer.get_output_from_indices(indices)
         return tokens
 

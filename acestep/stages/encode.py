@@ -14,15 +14,21 @@ from acestep.stages.place import Place
 class Conditions(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """What denoising needs of a request, on the device.
 
-    `condition` [1, tokens, width] and its unguided counterpart `unguided` [1, 1, width]; `context` [1, frames, 128]:
-    64 channels of source latents, then 64 of mask (1 where the song is to be made). `uncovered` is the condition that
-    a weaker cover is blended with.
+    `condition` [1, tokens, width] and its unguided counterpart `unguided` [1, 1, width]; `context` [1 or songs, frames,
+    128]: 64 channels of source latents, then 64 of mask (1 where the song is to be made). `uncovered` is the condition
+    that a weaker cover is blended with.
     """
 
     condition: Tensor
     unguided: Tensor
     context: Tensor
     uncovered: Tensor | None = None
+
+    def of(self, first: int, after: int) -> "Conditions":
+        """The conditions of the songs from `first` up to but not including `after`."""
+        if len(self.context) == 1:
+            return self
+        return msgspec.structs.replace(self, context=self.context[first:after])
 
 
 NOTHING = Brought()
@@ -70,7 +76,7 @@ def _text_states(ids: list[int], place: Place) -> Tensor:
 
 
 def _context(request: Request, source: Tensor | None, silence: Tensor) -> Tensor:
-    """What the songs are made beside, and where they are made: [1, frames, 128]."""
+    """What the songs are made beside, and where they are made: [1 or songs, frames, 128]."""
     made, channels = slice(request.window.start, request.window.stop), silence.shape[-1]
     silent = _silence(silence, request.latent_frames)
     beside = silent if source is None else source.to(silence.dtype)

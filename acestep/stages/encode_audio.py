@@ -1,5 +1,7 @@
 """Audio that a request brings along to latents: what the songs start beside, and whose timbre they take."""
 
+from collections.abc import Sequence
+
 import msgspec
 import numpy as np
 import torch
@@ -17,14 +19,18 @@ REFERENCE_S = 30
 
 
 class Brought(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """Latents on the device: `source` [1, frames, 64] and `reference` [1, 750, 64]; None where nothing was brought."""
+    """Latents on the device: `source` [1 or songs, frames, 64], `reference` [1, 750, 64]; None where there is none."""
 
     source: Tensor | None = None
     reference: Tensor | None = None
 
 
-def encode_audio(request: Request, place: Place) -> Brought:
-    """The latents of a request's audio; a cover's source has been through the audio tokens and back."""
+Codes = Sequence[tuple[int, ...]]
+"""Audio codes, 5 a second: of every song, or one sequence that all songs share."""
+
+
+def encode_audio(request: Request, place: Place, codes: Codes = ()) -> Brought:
+    """The latents of a request's audio, or of `codes`; a cover's source has been through audio tokens and back."""
     source = reference = None
     if request.source_audio is not None or request.reference_audio is not None:
         with place.placement.use("vae_encoder"):
@@ -34,8 +40,8 @@ def encode_audio(request: Request, place: Place) -> Brought:
                 source = encode_clip(encoder, heard, place.device)
             if request.reference_audio is not None:
                 reference = encode_clip(encoder, excerpts(request.reference_audio), place.device)
-    if request.task is Task.COVER:
-        source = _through_tokens(request, source, place)
+    if request.task is Task.COVER or codes:
+        source = _through_tokens(request, source, codes or (request.audio_codes,), place)
     return Brought(source=source, reference=reference)
 
 
@@ -48,8 +54,8 @@ def excerpts(clip: Clip) -> np.ndarray:
     return np.concatenate([audio[:, start : start + third] for start in (0, samples // 3, samples - third)], axis=1)
 
 
-def _through_tokens(request: Request, source: Tensor | None, place: Place) -> Tensor:
-    """Latents [1, frames, 64] of the tokens of a source, or of a request's codes where there is none."""
+def _through_tokens(request: Request, source: Tensor | None, songs: Codes, place: Place) -> Tensor:
+    """Latents [1 or songs, frames, 64] of the tokens of a source, or of the codes of songs where there is none."""
     parts, device, frames = place.components, place.device, request.latent_frames
     if parts.audio_tokenizer is None or parts.audio_token_detokenizer is None:
         raise InvalidInputError(
@@ -58,13 +64,14 @@ def _through_tokens(request: Request, source: Tensor | None, place: Place) -> Te
     with place.placement.use("audio_tokenizer"):
         tokenizer = AudioTokenizer(parts.audio_tokenizer, place.kernels())
         if source is None:
-            codes = torch.tensor(request.audio_codes[: -(-frames // CODE_FRAMES)])
+            codes = torch.tensor([song[: -(-frames // CODE_FRAMES)] for song in songs])
             tokens = tokenizer.tokens_of(device.upload(codes, "audio"))
         else:
             tokens = tokenizer.tokens(source, _silence(place, source))
     with place.placement.use("audio_token_detokenizer"):
-        latents = AudioDetokenizer(parts.audio_token_detokenizer, place.kernels()).latents(tokens)
-    return latents[:, :frames]
+        detokenizer = AudioDetokenizer(parts.audio_token_detokenizer, place.kernels())
+        made = [detokenizer.latents(tokens[song : song + 1])[:, :frames] for song in range(len(tokens))]
+    return torch.cat(made) if len(made) > 1 else made[0]
 
 
 def _silence(place: Place, like: Tensor) -> Tensor:

@@ -26,6 +26,13 @@ class Backend(Protocol):
         """Bytes of keys and values for these jobs at their longest."""
         ...
 
+    def rehearse(self, jobs: Sequence[Job]) -> None:
+        """What takes most memory in writing these jobs, without a token of it: for probes.
+
+        The prompts are read, then two steps are taken at the far end of a full cache.
+        """
+        ...
+
     def close(self) -> None:
         """Give back everything that is on the device; the backend is of no use afterwards."""
         ...
