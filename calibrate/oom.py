@@ -1,0 +1,210 @@
+"""What ran out, read from an error or from the last words of a child.
+
+Libraries report one shortage in a dozen texts, and a caption or a lyric that an error quotes may hold any of them. So a
+text counts only at the beginning of what a speaker that can know says: an exception class, or a library's log.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+
+from calibrate.verdict import Verdict
+
+
+class Shortage(StrEnum):
+    """What ran out and who noticed; `NONE` where an error is about something else, or does not say."""
+
+    NONE = "none"
+    ALLOCATOR = "allocator"
+    DRIVER = "driver"
+    CUBLAS = "cublas"
+    CUDNN = "cudnn"
+    TRITON = "triton"
+    AOTINDUCTOR = "aotinductor"
+    KV_BUDGET = "kv-budget"
+    SPILL = "spill"
+    HOST = "host"
+
+    @property
+    def verdict(self) -> Verdict:
+        """How a probe ended that failed so: a machine without host memory says nothing about its card."""
+        return Verdict.CRASHED if self in (Shortage.NONE, Shortage.HOST) else Verdict.OOM
+
+
+_CARD = frozenset(
+    {
+        *("RuntimeError", "OutOfMemoryError", "AcceleratorError", "InductorError", "BackendCompilerFailed"),
+        *("TorchRuntimeError", "XlaRuntimeError", "Error", "what()", "Exception in aoti_torch"),
+    }
+)
+"""Who may say that a card's memory ran out. A `ValueError` may not: those quote what people typed."""
+
+_ENGINE = _CARD | {"ValueError"}
+"""vLLM refuses a budget as a wrong value."""
+
+_SYSTEM = _CARD | {"OSError", "MemoryError", "ImportError"}
+
+_AMOUNT = r"([\d.]+) ?(bytes|[KMGT]iB)"
+
+_TEXTS: tuple[tuple[Shortage, frozenset[str], str], ...] = (
+    (Shortage.ALLOCATOR, _CARD, r"(?:CUDA|HIP|XPU) out of memory\.?$"),
+    (Shortage.ALLOCATOR, _CARD, r"Worker failed with error '(?:CUDA|HIP|XPU) out of memory\. Tried to allocate"),
+    (Shortage.ALLOCATOR, _CARD, r"Allocation on device \d* ?would exceed allowed memory"),
+    (Shortage.ALLOCATOR, _CARD, r"\[metal::malloc\] Attempting to allocate \d+ bytes"),
+    (Shortage.DRIVER, _CARD, r"(?:CUDA|HIP)(?: driver)? [Ee]rror(?: \d+)?: (?:out of memory|CUDA_ERROR_OUT_OF_MEMORY)"),
+    (Shortage.DRIVER, _CARD, r"(?:\w+ failed(?: with)?:? )?(?:CUDA_ERROR_OUT_OF_MEMORY|cudaErrorMemoryAllocation)\b"),
+    (Shortage.CUBLAS, _CARD, r"(?:CUDA error: )?CUBLAS_STATUS_ALLOC_FAILED\b"),
+    (Shortage.CUDNN, _CARD, r"(?:cuDNN error: )?CUDNN_STATUS_(?:ALLOC|INTERNAL_ERROR_DEVICE_ALLOCATION)_FAILED\b"),
+    (Shortage.CUDNN, _CARD, r"Unable to find a valid cuDNN algorithm to run convolution"),
+    (Shortage.HOST, _CARD, r"(?:cuDNN error: )?CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED\b"),
+    (Shortage.TRITON, _CARD, r"Triton Error \[(?:CUDA|HIP)\]: out of memory"),
+    (Shortage.AOTINDUCTOR, _CARD, r"run_func_\(.*API call failed at .*model_container_runner\.cpp"),
+    (Shortage.KV_BUDGET, _ENGINE, r"No available memory for the cache blocks"),
+    (Shortage.KV_BUDGET, _ENGINE, r"To serve at least one request with .*KV cache is needed"),
+    (Shortage.KV_BUDGET, _ENGINE, r"The model's max seq len \(\d+\) is larger than .*stored in KV cache"),
+    (Shortage.KV_BUDGET, _ENGINE, r"Free memory on device .*is less than desired GPU memory utilization"),
+    (Shortage.HOST, _SYSTEM, r"(?:\[enforce fail at .*\] .*)?DefaultCPUAllocator: (?:not enough|can't allocate) mem"),
+    (Shortage.HOST, _SYSTEM, r"std::bad_alloc"),
+    (Shortage.HOST, _SYSTEM, r"unable to mmap \d+ bytes .*Cannot allocate memory"),
+    (Shortage.HOST, _SYSTEM, r"\[Errno 12\] "),
+    (Shortage.HOST, _SYSTEM, r"(?:\[WinError 1455\]|The paging file is too small\b)"),
+    (Shortage.HOST, _SYSTEM, r"DataLoader worker \(pid.*\) is killed by signal: Killed"),
+)
+"""What is told apart, who may say it, and how it begins."""
+
+_BARE: tuple[tuple[Shortage, str], ...] = (
+    (Shortage.ALLOCATOR, rf"(?:CUDA|HIP|XPU) out of memory\. Tried to allocate {_AMOUNT}"),
+    (Shortage.ALLOCATOR, r"MPS backend out of memory \(MPS allocated: [\d.]+ "),
+    (Shortage.HOST, r"(?:\[[\d. ]+\] )?Out of memory: Killed process \d+"),
+)
+"""Texts with numbers of their own, which nobody sings: they count without a speaker too."""
+
+_LOG_HEAD = re.compile(r"(?:\([^()]*pid=\d+\) )?(?:(?:ERROR|CRITICAL) [\d-]+ [\d:,.]+ \[[^\]]*\] )?")
+_SPEAKER = re.compile(r" *([\w.:]*?)(\w*(?:Error|Exception|Failed)|what\(\)|Exception in aoti_torch): +(.*)")
+_THROWN = re.compile(r"terminate called after throwing an instance of '([\w:]+)'")
+_TRACEBACK = "Traceback (most recent call last):"
+_LINKS = ("During handling of the above exception", "The above exception was the direct cause")
+
+
+def classify(error: BaseException, said: str = "") -> Shortage:
+    """What ran out according to an error, its causes and contexts, and what its process `said` on standard error."""
+    found: list[Shortage] = [_of_error(link) for link in _chain(error)]
+    return _settled([shortage for shortage in found if shortage is not Shortage.NONE], said)
+
+
+def classify_text(said: str) -> Shortage:
+    """What ran out according to the last words of a process: the last traceback in them, or what stands after it."""
+    return _settled(_of_lines(_last_report(said).splitlines()), said)
+
+
+def _settled(found: Sequence[Shortage], said: str) -> Shortage:
+    """The first shortage found. AOTInductor's wrapper hides its cause, which counts only where it was said aloud."""
+    if Shortage.AOTINDUCTOR in found:
+        aloud = [*found, *_of_lines(said.splitlines())]
+        hidden = any(shortage.verdict is Verdict.OOM and shortage is not Shortage.AOTINDUCTOR for shortage in aloud)
+        return Shortage.AOTINDUCTOR if hidden else Shortage.NONE
+    return found[0] if found else Shortage.NONE
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An error, what it was raised from, what was being handled, and the members of a group; each once."""
+    rest: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while rest:
+        link = rest.pop(0)
+        if link is None or id(link) in seen:
+            continue
+        seen.add(id(link))
+        yield link
+        members = link.exceptions if isinstance(link, BaseExceptionGroup) else ()
+        rest += [link.__cause__, link.__context__, *members]
+
+
+def _of_error(error: BaseException) -> Shortage:
+    names = {kind.__name__ for kind in type(error).__mro__}
+    text = str(error)
+    first, *rest = text.splitlines() or [""]
+    spoken = _of_message(frozenset(names), f"{type(error).__module__}.", first)
+    relays = _TRACEBACK in text or first.endswith("raised:")
+    if spoken is not Shortage.NONE or not names & _CARD or not relays:
+        return spoken
+    return next(iter(_of_lines(rest)), Shortage.NONE)
+
+
+def _of_lines(lines: Sequence[str]) -> list[Shortage]:
+    """The shortages that the lines of a log or a traceback report, in order."""
+    found: list[Shortage] = [_of_line(line) for line in _spoken(lines)]
+    if lines and lines[-1].strip() == "Killed":
+        found.append(Shortage.HOST)
+    return [shortage for shortage in found if shortage is not Shortage.NONE]
+
+
+def _spoken(lines: Sequence[str]) -> Iterator[str]:
+    """The lines of a log without the sources in its tracebacks and without all but the first line of their errors."""
+    inside = quoting = False
+    for full in lines:
+        line = _LOG_HEAD.sub("", full, count=1)
+        if _TRACEBACK in line:
+            inside, quoting = True, False
+        elif inside and not line.startswith(" "):
+            inside, quoting = False, not line.endswith("raised:")
+            yield line
+        elif not inside and not quoting:
+            yield line
+
+
+def _of_line(line: str) -> Shortage:
+    if spoken := _SPEAKER.match(line):
+        return _of_message(frozenset({spoken[2]}), spoken[1], spoken[3])
+    if thrown := _THROWN.match(line):
+        return Shortage.HOST if thrown[1] == "std::bad_alloc" else Shortage.NONE
+    return Shortage.HOST if line.strip() == "MemoryError" else _bare(line)
+
+
+def _of_message(names: frozenset[str], module: str, message: str) -> Shortage:
+    """What an exception of these class names means; wrappers put the name of another one before its words."""
+    if "OutOfMemoryError" in names and module.startswith("ray."):
+        return Shortage.HOST
+    if names & _CARD and (shortage := _bare(message)) is not Shortage.NONE:
+        return shortage
+    for shortage, speakers, text in _TEXTS:
+        if names & speakers and re.match(text, message):
+            return shortage
+    if "OutOfMemoryError" in names:
+        return Shortage.ALLOCATOR
+    if any(name.endswith("MemoryError") for name in names):
+        return Shortage.HOST
+    if names & _CARD and (spoken := _SPEAKER.match(message)):
+        return _of_message(frozenset({spoken[2]}), spoken[1], spoken[3])
+    return Shortage.NONE
+
+
+def _bare(text: str) -> Shortage:
+    for shortage, beginning in _BARE:
+        if re.match(beginning, text):
+            return Shortage.SPILL if _spilled(text) else shortage
+    return Shortage.NONE
+
+
+def _spilled(text: str) -> bool:
+    """Whether PyTorch says it holds more than the card has: the Windows driver had moved the rest to host memory."""
+    capacity = re.search(rf"total capaci?ty of {_AMOUNT}|{_AMOUNT} total capacity", text)
+    held = re.search(rf"{_AMOUNT} (?:is allocated by PyTorch|already allocated)", text)
+    if capacity is None or held is None:
+        return False
+    return _bytes(held[1], held[2]) > _bytes(capacity[1] or capacity[3], capacity[2] or capacity[4])
+
+
+def _bytes(amount: str, unit: str) -> float:
+    return float(amount) * 1024.0 ** ("bytes", "KiB", "MiB", "GiB", "TiB").index(unit)
+
+
+def _last_report(said: str) -> str:
+    """The last traceback with those it was chained to, and all that follows; everything where there is none."""
+    lines = said.splitlines()
+    first = 0
+    for number, line in enumerate(lines):
+        before = [text for text in lines[:number] if text.strip()][-1:]
+        if _TRACEBACK in line and not any(link in text for text in before for link in _LINKS):
+            first = number
+    return "\n".join(lines[first:])
