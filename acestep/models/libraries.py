@@ -58,7 +58,7 @@ with quiet_imports():
         _AceStepResidualFSQ,
     )
     from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
-    from transformers.models.qwen3.modeling_qwen3 import Qwen3Model, Qwen3RotaryEmbedding
+    from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM, Qwen3Model, Qwen3RotaryEmbedding
 
 ResidualFSQ = _AceStepResidualFSQ
 
@@ -78,6 +78,7 @@ __all__ = [
     "OobleckEncoder",
     "OobleckResidualUnit",
     "Qwen3Config",
+    "Qwen3ForCausalLM",
     "Qwen3Model",
     "Qwen3RotaryEmbedding",
     "ResidualFSQ",

@@ -1,0 +1,152 @@
+"""The planner's language models: from disk, or made here as noise of toy or full size."""
+
+from pathlib import Path
+
+import msgspec
+import torch
+from huggingface_hub.errors import StrictDataclassError
+
+from acestep.errors import InvalidInputError, UsageError
+from acestep.knobs import Quantization
+from acestep.memory.quantize import quantize
+from acestep.models import catalog
+from acestep.models.architecture import QwenArchitecture, arguments
+from acestep.models.build import TINY_QWEN, Materialise, Size
+from acestep.models.catalog import LM_ARCHITECTURES, Kind
+from acestep.models.configs import read_json
+from acestep.models.libraries import Qwen3Config, Qwen3ForCausalLM
+from acestep.models.locate import is_checkpoint, locate_companion
+from acestep.models.tensor_folder import TensorFolder
+from acestep.models.weights import bare, empty, fill, randomise
+
+TINY = "tiny"
+DUMMY_PREFIX = "dummy:"
+"""Before the name of a language model: one of its size that writes noise."""
+
+HEAD = "lm_head.weight"
+"""The output layer, where a file holds it although it is the embedding once more."""
+
+TINY_VOCABULARY = 1_024
+
+
+class LanguageModel(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """A `Qwen3ForCausalLM` in eval mode without gradients, whose head and embedding are one tensor.
+
+    `is_noise` is "" for real weights, else "tiny" or "dummy": the plans are noise.
+    """
+
+    id: str
+    module: Qwen3ForCausalLM
+    is_noise: str = ""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of activations and of whatever is not quantised."""
+        dtype: torch.dtype = self.module.lm_head.weight.dtype
+        return dtype
+
+    @property
+    def vocabulary(self) -> int:
+        """How many token ids there are."""
+        size: int = self.module.config.vocab_size
+        return size
+
+
+def load_lm(name: str, *, dtype: torch.dtype, checkpoints_dir: Path | None = None) -> LanguageModel:
+    """The language model `name`: `tiny`, `dummy:SIZE`, a name in the catalog, or a folder.
+
+    Raises `InvalidInputError` for weights that are missing or wrong, `UsageError` for a name that means nothing.
+    """
+    if name == TINY:
+        return build_lm("tiny", dtype=dtype)
+    if name.startswith(DUMMY_PREFIX):
+        return build_lm("dummy", _catalog_id(name.removeprefix(DUMMY_PREFIX)), dtype=dtype)
+    folder = Path(name).expanduser()
+    if is_checkpoint(folder):
+        return LanguageModel(id=folder.name, module=_read(folder, dtype))
+    lm_id, checkpoints = _catalog_id(name), checkpoints_dir or catalog.checkpoints_dir()
+    return LanguageModel(id=lm_id, module=_read(locate_companion(lm_id, checkpoints, checkpoints), dtype))
+
+
+def build_lm(
+    size: Size,
+    lm_id: str = TINY,
+    *,
+    dtype: torch.dtype,
+    device: torch.device | str = "cpu",
+    materialise: Materialise = "random",
+    vocab_size: int = TINY_VOCABULARY,
+) -> LanguageModel:
+    """A language model made in code, the same on every call; `materialise` as in `build`.
+
+    `lm_id` says which one a `dummy` is the size of; `vocab_size` is for `tiny` alone.
+    """
+    architecture = tiny_lm_architecture(vocab_size) if size == "tiny" else LM_ARCHITECTURES[lm_id]
+    module = _bare(Qwen3Config(**arguments(architecture)))
+    tensors = empty(module.model, dtype, torch.device("meta" if materialise == "meta" else device))
+    if materialise == "random":
+        randomise(module.model, tensors)
+    fill(module.model, tensors)
+    _tie(module)
+    return LanguageModel(id=TINY if size == "tiny" else DUMMY_PREFIX + lm_id, module=module, is_noise=size)
+
+
+def tiny_lm_architecture(vocab_size: int) -> QwenArchitecture:
+    """A toy of the same make as the real ones, with grouped heads."""
+    return msgspec.structs.replace(TINY_QWEN, vocab_size=vocab_size, num_hidden_layers=3)
+
+
+def quantize_lm(model: LanguageModel, quantization: Quantization) -> int:
+    """Replace the weights of the linear layers in place; how many there were.
+
+    The head is the embedding, which is looked up and not multiplied, so both stay as they are.
+    """
+    return quantize(model.module.model, quantization)
+
+
+def _catalog_id(name: str) -> str:
+    checkpoint = catalog.find(name)
+    if checkpoint is None or checkpoint.kind is not Kind.LM:
+        known = ", ".join(checkpoint.short for checkpoint in catalog.CHECKPOINTS if checkpoint.kind is Kind.LM)
+        raise UsageError(
+            f"there is no language model called {name!r}; choose one of {known}, a folder, or for trying things out"
+            f" {TINY} or {DUMMY_PREFIX}0.6B"
+        )
+    return checkpoint.id
+
+
+def _read(folder: Path, dtype: torch.dtype) -> Qwen3ForCausalLM:
+    """The model in `folder`, from files saved with its head or without, with the prefix of its body or without."""
+    weights = TensorFolder(folder)
+    config = _config(folder)
+    if HEAD in weights.shapes and not config.tie_word_embeddings:
+        raise InvalidInputError(folder / "config.json", "has a head of its own; expected one tied to the embedding")
+    module = _bare(config)
+    shapes = {key: tuple(tensor.shape) for key, tensor in module.model.state_dict().items()}
+    prefix = "model." if any(key.startswith("model.") for key in weights.shapes) else ""
+    weights.check({prefix + key: shape for key, shape in shapes.items()}, ignored=(HEAD,))
+    fill(module.model, weights.read({prefix + key: key for key in shapes}, dtype))
+    _tie(module)
+    return module
+
+
+def _config(folder: Path) -> Qwen3Config:
+    source = folder / "config.json"
+    fields = read_json(source)
+    if fields.get("model_type") != "qwen3":
+        raise InvalidInputError(source, f"model_type is {fields.get('model_type')!r}; expected 'qwen3'")
+    try:
+        config = Qwen3Config.from_dict(fields)
+    except (StrictDataclassError, TypeError, ValueError, KeyError) as error:
+        raise InvalidInputError(source, f"is no Qwen3 configuration ({error})") from error
+    if kinds := set(config.layer_types) - {"full_attention"}:
+        raise InvalidInputError(source, f"has layers of {', '.join(sorted(kinds))}; expected full_attention alone")
+    return config
+
+
+def _bare(config: Qwen3Config) -> Qwen3ForCausalLM:
+    return bare(Qwen3ForCausalLM, config)
+
+
+def _tie(module: Qwen3ForCausalLM) -> None:
+    module.lm_head.weight = module.model.embed_tokens.weight

@@ -1,0 +1,128 @@
+"""A Qwen3 decoder's forward over the library's weights, with activations of a few rows and no scores kept.
+
+Every row sees the library's arithmetic. Grouped queries are read as further rows of their key's head, so that no
+kernel needs keys expanded to all heads.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from acestep.devices.base import Device
+from acestep.models.attention import rotate
+from acestep.planner.cache import Cache, Lane
+from acestep.planner.sampling import Spans
+
+CHUNK_ROWS: Final = 512
+"""Tokens of a prompt read at once: enough to keep a card busy, few enough that only the cache grows with the prompt."""
+
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+"""Attention of one layer, by its number: rows of queries, keys and values [rows, heads, dim] to [rows, heads * dim]."""
+
+
+class Decoder:
+    """Reads prompts into a cache and one token a row after that. `model` is a `Qwen3ForCausalLM` on the device."""
+
+    def __init__(self, model: Any, device: Device, longest: int) -> None:
+        self._body = model.model
+        self._head: Tensor = model.lm_head.weight
+        self._device = device
+        at = torch.arange(longest, device=device.torch_device)[None]
+        like = self._body.norm.weight
+        self._cos, self._sin = (table[0] for table in self._body.rotary_emb(like, at))
+
+    def read(self, cache: Cache) -> Tensor:
+        """Fill the cache with the prompts; what the model makes of each last token [rows, width].
+
+        Prompts are read one by one, those of equal songs once.
+        """
+        made = []
+        for lane in cache.lanes:
+            for prompt, rows in lane.distinct():
+                made.append(self._prompt(lane, prompt, rows.start).expand(rows.stop - rows.start, -1))
+                first, others = rows.start, slice(rows.start + 1, rows.stop)
+                lane.store[:, :, others, :, : lane.length] = lane.store[:, :, first, None, :, : lane.length]
+        return torch.cat(made)
+
+    def step(self, cache: Cache, tokens: Sequence[int]) -> Tensor:
+        """What the model makes of one more token for every row of the cache [rows, width]."""
+        lanes = cache.lanes
+        at = [(lane.length, len(lane.rows)) for lane in lanes]
+        cos, sin = (
+            torch.cat([table[length].expand(rows, -1) for length, rows in at]) for table in (self._cos, self._sin)
+        )
+
+        def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            result = torch.empty_like(query)
+            first = 0
+            for lane in lanes:
+                rows = slice(first, first + len(lane.rows))
+                keys, values = lane.extend(layer, key[rows], value[rows])
+                shape = (len(lane.rows), keys.shape[1], -1, keys.shape[3])
+                attended = F.scaled_dot_product_attention(query[rows].view(shape), keys, values)
+                result[rows].view(shape).copy_(attended)
+                first = rows.stop
+            return result.flatten(1)
+
+        made = self._layers(self._embed(tokens), cos, sin, attend)
+        for lane in lanes:
+            lane.length += 1
+        normed: Tensor = self._body.norm(made)
+        return normed
+
+    def logits(self, states: Tensor, spans: Spans) -> Tensor:
+        """Float32 logits [rows, ids] of the ids in `spans` alone."""
+        parts = [F.linear(states, self._head[ids.start : ids.stop]).float() for ids in spans]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+
+    def _prompt(self, lane: Lane, prompt: Sequence[int], row: int) -> Tensor:
+        for start in range(0, len(prompt), CHUNK_ROWS):
+            part = slice(start, min(len(prompt), start + CHUNK_ROWS))
+            mask = self._causal(part)
+
+            def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+                keys, values = lane.store[layer, :, row, :, : part.stop]  # noqa: B023 called before the next turn
+                keys[:, part], values[:, part] = key.transpose(0, 1), value.transpose(0, 1)  # noqa: B023
+                return _attend_prompt(query, keys, values, mask)  # noqa: B023
+
+            hidden = self._layers(self._embed(prompt[part]), self._cos[part], self._sin[part], attend)
+        normed: Tensor = self._body.norm(hidden[-1:])
+        return normed
+
+    def _layers(self, hidden: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
+        for number, layer in enumerate(self._body.layers):
+            attention = layer.self_attn
+            heads = (-1, attention.head_dim)
+            normed = layer.input_layernorm(hidden)
+            query = rotate(attention.q_norm(attention.q_proj(normed).unflatten(-1, heads)), cos, sin)
+            key = rotate(attention.k_norm(attention.k_proj(normed).unflatten(-1, heads)), cos, sin)
+            value = attention.v_proj(normed).unflatten(-1, heads)
+            del normed
+            attended = attend(number, query, key, value)
+            del query, key, value
+            hidden.add_(attention.o_proj(attended))
+            del attended
+            hidden.add_(layer.mlp(layer.post_attention_layernorm(hidden)))
+        return hidden
+
+    def _embed(self, tokens: Sequence[int]) -> Tensor:
+        return F.embedding(self._device.upload(torch.tensor(tokens), "prompt"), self._body.embed_tokens.weight)
+
+    def _causal(self, part: slice) -> Tensor:
+        """Additive mask [rows, tokens so far] of a part of a prompt."""
+        i = torch.arange(part.start, part.stop, device=self._device.torch_device)[:, None]
+        j = torch.arange(part.stop, device=self._device.torch_device)[None]
+        mask = torch.zeros(len(i), part.stop, dtype=self._cos.dtype, device=self._device.torch_device)
+        return mask.masked_fill_(j > i, torch.finfo(mask.dtype).min)
+
+
+def _attend_prompt(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+    """Masked attention of `query` [rows, heads, dim] over [kv_heads, tokens, dim], as [rows, heads * dim]."""
+    rows, heads, dim = query.shape
+    groups = heads // keys.shape[0]
+    grouped = query.view(rows, -1, groups, dim).permute(1, 2, 0, 3).reshape(1, -1, groups * rows, dim)
+    attended = F.scaled_dot_product_attention(grouped, keys[None], values[None], attn_mask=mask.repeat(groups, 1))
+    return attended.view(-1, groups, rows, dim).permute(2, 0, 1, 3).reshape(rows, -1)
