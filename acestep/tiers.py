@@ -106,7 +106,10 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What every card in a range of nameplates is promised; `certified_gib` is the nameplate it was proven at."""
+    """What every card in a range of nameplates is promised; `certified_gib` is the nameplate it was proven at.
+
+    `evidence` is keyed by field, or by ``field.with_lm`` where a limit with a language model rests on something else.
+    """
 
     id: Annotated[str, msgspec.Meta(min_length=1)]
     label: str
@@ -134,7 +137,7 @@ class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise ValueError(f"{self.id}: backend {self.backend} is not in backends_allowed")
         self._check_lm()
         self._check_headline()
-        if strangers := sorted(set(self.evidence) - set(self.__struct_fields__)):
+        if strangers := sorted(field for field in self.evidence if field.split(".")[0] not in self.__struct_fields__):
             raise ValueError(f"{self.id}: evidence is given for {strangers}, which are no fields of a tier")
 
     def _check_lm(self) -> None:

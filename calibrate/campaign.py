@@ -6,8 +6,10 @@ import msgspec
 
 from acestep.errors import NotMeasuredError
 from acestep.knobs import Knobs, Variant
-from calibrate.knobs import configs_of, described, ladder, preferred
-from calibrate.policy import Policy, budget_bytes
+from acestep.tiers import LM_MODELS
+from calibrate.choice import choose
+from calibrate.knobs import configs_of, described
+from calibrate.policy import Policy, TierPolicy, budget_bytes
 from calibrate.probes.base import Prober
 from calibrate.record import CardKind, Certificate, RecordedProbe
 from calibrate.verdict import Verdict
@@ -32,14 +34,18 @@ def run_campaign(
     """Every probe that the rows of these sizes rest on; `NotMeasuredError` when one ends without an answer."""
     campaign = _Campaign(prober, policy, progress)
     for size in sizes_gib:
-        campaign.certify(variant, budget_bytes(size, policy))
+        campaign.certify(variant, policy.tier_of(size), budget_bytes(size, policy))
     return Findings(probes=tuple(campaign.probes), certificates=tuple(campaign.certificates))
 
 
 def most_probes(policy: Policy, sizes: int) -> int:
     """The most probes a campaign over that many sizes can take."""
     halvings = max(len(policy.durations_s.values) - 2, 0).bit_length()
-    boundaries = len(policy.preference) + len(policy.batches.values) - 1
+    backends = max(len(tier.backends_allowed) for tier in policy.tiers)
+    formats = max(len(tier.lm_quantizations) for tier in policy.tiers)
+    models = backends * len(LM_MODELS)
+    rungs = len(policy.preference) * (1 + formats * models)
+    boundaries = rungs + formats * models + (1 + models) * (len(policy.batches.values) - 1)
     return sizes * (boundaries * (2 + halvings) + len(configs_of(Knobs())) + 1)
 
 
@@ -53,25 +59,22 @@ class _Campaign:
         self._policy = policy
         self._progress = progress
         self._asked: dict[tuple[Knobs, Workload, int], int] = {}
+        self._reach: dict[tuple[Knobs, int, int], int] = {}
 
-    def certify(self, variant: Variant, cap_bytes: int) -> None:
-        """One size: walk down the ladder, take the frontier of the chosen rung, then try its configs at the limits."""
-        grid = self._policy.durations_s.values
-        reach: dict[Knobs, int] = {}
-        for knobs in ladder(self._policy, variant):
-            reach[knobs] = self._boundary(knobs, cap_bytes, batch=1, at_most=grid[-1])
-            if reach[knobs] == grid[-1]:
-                break
-        chosen = preferred(reach)
-        longest = limit = reach[chosen]
-        headline = 1
-        for batch in self._policy.batches.values[1:]:
-            limit = self._boundary(chosen, cap_bytes, batch=batch, at_most=limit)
-            if limit == longest:
-                headline = batch
-        if longest > 0:
-            for knobs in configs_of(chosen):
-                self._probe(knobs, Workload(batch=headline, duration_s=float(longest)), cap_bytes)
+    def certify(self, variant: Variant, decided: TierPolicy, cap_bytes: int) -> None:
+        """One size: everything that is asked to choose what its tier gets, and the configs at the limits found."""
+
+        def ask(knobs: Knobs, batch: int, at_most: int) -> int:
+            key = (knobs, batch, cap_bytes)
+            if key not in self._reach:
+                self._reach[key] = self._boundary(knobs, cap_bytes, batch=batch, at_most=at_most)
+            return self._reach[key]
+
+        choice = choose(ask, self._policy, decided, variant)
+        batch, longest = choice.frontier.headline_batch(lm=False), choice.frontier.longest(1, lm=False)
+        if batch:
+            for knobs in configs_of(choice.knobs):
+                self._probe(knobs, Workload(batch=batch, duration_s=float(longest)), cap_bytes)
 
     def _boundary(self, knobs: Knobs, cap_bytes: int, *, batch: int, at_most: int) -> int:
         """Certify the longest song of a batch, up to `at_most` seconds; returns its seconds, 0 for none."""
@@ -84,7 +87,8 @@ class _Campaign:
         trials = [high - 1, low]
         while low < high:
             middle = trials.pop(0) if trials else (low + high) // 2
-            index = self._probe(knobs, Workload(batch=batch, duration_s=float(grid[middle])), cap_bytes)
+            workload = Workload(batch=batch, duration_s=float(grid[middle]), with_lm=knobs.lm is not None)
+            index = self._probe(knobs, workload, cap_bytes)
             if self.probes[index].counts:
                 fits, low = index, middle + 1
             else:

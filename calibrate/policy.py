@@ -3,7 +3,7 @@
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -69,7 +69,11 @@ class BudgetTerms(_Data, frozen=True):
 
 
 class TierPolicy(_Data, frozen=True):
-    """What is decided, not measured, about a tier; `certified_gib` is the nameplate its promises are proven at."""
+    """What is decided, not measured, about a tier; `certified_gib` is the nameplate its promises are proven at.
+
+    `least_lm` is the smallest language model that the tier has to offer, in the first of `lm_quantizations` that lets
+    it offer the largest.
+    """
 
     id: Annotated[str, msgspec.Meta(min_length=1)]
     label: Annotated[str, msgspec.Meta(min_length=1)]
@@ -77,6 +81,8 @@ class TierPolicy(_Data, frozen=True):
     certified_gib: Annotated[int, msgspec.Meta(gt=0)]
     backend: Backend
     backends_allowed: tuple[Backend, ...]
+    least_lm: Literal["0.6B", "1.7B", "4B"]
+    lm_quantizations: Annotated[tuple[Quantization | None, ...], msgspec.Meta(min_length=1)]
     init_lm: bool
     why: Why
 
@@ -150,6 +156,10 @@ class Policy(_Data, frozen=True):
     def digest(self) -> str:
         """What a table made under this policy is stamped with."""
         return digest(self)
+
+    def tier_of(self, nameplate_gib: float) -> TierPolicy:
+        """The tier whose range holds a nameplate."""
+        return next(tier for tier in self.tiers if nameplate_gib in tier.vram_gib)
 
     @property
     def certified_sizes_gib(self) -> tuple[int, ...]:

@@ -5,23 +5,24 @@ from collections.abc import Sequence
 import msgspec
 
 from acestep.errors import NotMeasuredError
-from acestep.knobs import Knobs, Variant
+from acestep.knobs import Backend, Knobs, Variant
 from acestep.tiers import (
     BATCHES,
+    LM_MODELS,
     SCHEMA_VERSION,
     Boundaries,
     Boundary,
     Evidence,
-    Frontier,
     GeneratedFrom,
     LmStates,
     Tier,
     TierTable,
     VariantTable,
 )
-from calibrate.knobs import Config, configured, first_from_which_all_fit, ladder, preferred
+from calibrate.choice import Choice, choose
+from calibrate.knobs import Config, configured, first_from_which_all_fit
 from calibrate.policy import Policy, TierPolicy, budget_bytes
-from calibrate.record import CardKind, Measurement
+from calibrate.record import CardKind, Measurement, RecordedProbe
 from calibrate.workload import Workload
 
 TABLE_VERSION = 1
@@ -29,6 +30,15 @@ TABLE_VERSION = 1
 
 _DECIDED = ("vram_gib", "certified_gib", "backend", "backends_allowed", "compile", "init_lm")
 _FOUND = ("max_duration_s", "max_batch", "offload", "quantization", "frontier")
+_THOUGHT = (
+    "lm_models",
+    "recommended_lm",
+    "lm_quantization",
+    "lm_songs_per_pass",
+    "max_duration_s.with_lm",
+    "max_batch.with_lm",
+    "frontier.with_lm",
+)
 
 
 def build_table(records: Sequence[Measurement], policy: Policy) -> TierTable:
@@ -60,52 +70,50 @@ class _Row(msgspec.Struct, frozen=True, kw_only=True):
     record: Measurement
     decided: TierPolicy
     cap_bytes: int
-    rung: int
-    knobs: Knobs
-    frontier: Frontier
+    choice: Choice
 
     @property
     def rank(self) -> tuple[bool, int, tuple[int, ...], str]:
         """Sorts the row that decides first: measured, then the most frugal knobs, then the smallest promise."""
-        promise = tuple(self.frontier.without_lm[str(batch)] for batch in BATCHES)
-        return self.record.card.kind is CardKind.SIMULATED, -self.rung, promise, self.record.digest
+        frontier = self.choice.frontier
+        promise = tuple(frontier.of(lm=lm)[str(batch)] for lm in (False, True) for batch in BATCHES)
+        return self.record.card.kind is CardKind.SIMULATED, -self.choice.rung, promise, self.record.digest
 
     def fits(self, config: Config) -> bool:
         """Whether a config carries the tier's own limits."""
-        batch = self.frontier.headline_batch(lm=False)
+        frontier = self.choice.frontier
+        batch = frontier.headline_batch(lm=False)
         if batch == 0:
             return False
-        knobs = configured(self.knobs, config)
-        limits = Workload(batch=batch, duration_s=float(self.frontier.longest(1, lm=False)))
-        asked = [p for p in self.record.probes if (p.knobs, p.workload, p.cap_bytes) == (knobs, limits, self.cap_bytes)]
-        if not asked:
-            raise _uncovered(self.decided, self.knobs.variant)
-        return asked[0].counts
+        limits = Workload(batch=batch, duration_s=float(frontier.longest(1, lm=False)))
+        return self._probe(configured(self.choice.knobs, config), limits).counts
+
+    def songs_per_pass(self, model: str) -> int:
+        """Songs that a language model thinks of at once at the tier's limits, on the backend where they are fewer."""
+        frontier, lm = self.choice.frontier, self.choice.lm
+        limits = Workload(
+            batch=frontier.headline_batch(lm=True), duration_s=float(frontier.longest(1, lm=True)), with_lm=True
+        )
+        probes = [self._probe(lm.knobs(self.choice.knobs, model, backend), limits) for backend in lm.backends]
+        return min(stage.songs_per_pass for probe in probes for stage in probe.stages if stage.name == "think")
+
+    def _probe(self, knobs: Knobs, workload: Workload) -> RecordedProbe:
+        asked = (knobs, workload, self.cap_bytes)
+        found = [p for p in self.record.probes if (p.knobs, p.workload, p.cap_bytes) == asked]
+        if not found:
+            raise _uncovered(self.decided, knobs.variant)
+        return found[0]
 
 
 def _prove(record: Measurement, decided: TierPolicy, policy: Policy, variant: Variant) -> _Row | None:
-    """The row a record proves, or None where it lacks a certificate that the choice of knobs needs."""
+    """The row a record proves, or None where it lacks a certificate that the choice needs."""
     cap_bytes = budget_bytes(decided.certified_gib, policy)
     certified = {(c.knobs, c.batch): record.longest(c) for c in record.certificates if c.cap_bytes == cap_bytes}
-    reach: dict[Knobs, int] = {}
-    for knobs in ladder(policy, variant):
-        if (knobs, 1) not in certified:
-            return None
-        reach[knobs] = certified[knobs, 1]
-        if reach[knobs] == policy.durations_s.values[-1]:
-            break
-    chosen = preferred(reach)
-    return _Row(
-        record=record,
-        decided=decided,
-        cap_bytes=cap_bytes,
-        rung=list(reach).index(chosen),
-        knobs=chosen,
-        frontier=Frontier(
-            with_lm={str(batch): 0 for batch in BATCHES},
-            without_lm={str(batch): certified.get((chosen, batch), 0) for batch in BATCHES},
-        ),
-    )
+    try:
+        choice = choose(lambda knobs, batch, _: certified[knobs, batch], policy, decided, variant)
+    except KeyError:
+        return None
+    return _Row(record=record, decided=decided, cap_bytes=cap_bytes, choice=choice)
 
 
 def _variant_table(records: Sequence[Measurement], policy: Policy, variant: Variant) -> VariantTable:
@@ -116,8 +124,8 @@ def _variant_table(records: Sequence[Measurement], policy: Policy, variant: Vari
             raise _uncovered(decided, variant)
         rows.append(min(proven, key=lambda row: row.rank))
 
-    def from_which(config: Config) -> Boundary:
-        first = first_from_which_all_fit([row.fits(config) for row in rows])
+    def from_which(answers: list[bool]) -> Boundary:
+        first = first_from_which_all_fit(answers)
         fits, fails = rows[first : first + 1], rows[:first][-1:]
         return Boundary(
             fits_gib=fits[0].decided.certified_gib if fits else 0,
@@ -128,7 +136,9 @@ def _variant_table(records: Sequence[Measurement], policy: Policy, variant: Vari
     return VariantTable(
         tiers=tuple(_tier(row, policy) for row in rows),
         boundaries=Boundaries(
-            without_int8=from_which(Config.NO_QUANT), without_offload=from_which(Config.NO_OFFLOAD), lm={}
+            without_int8=from_which([row.fits(Config.NO_QUANT) for row in rows]),
+            without_offload=from_which([row.fits(Config.NO_OFFLOAD) for row in rows]),
+            lm={model: from_which([model in row.choice.lm.models for row in rows]) for model in LM_MODELS},
         ),
         memory_model=_memory_model(records, variant),
     )
@@ -144,30 +154,38 @@ def _memory_model(records: Sequence[Measurement], variant: Variant) -> dict[str,
 
 
 def _tier(row: _Row, policy: Policy) -> Tier:
-    decided, record = row.decided, row.record
+    decided, record, choice = row.decided, row.record, row.choice
     kind = "simulated" if record.card.kind is CardKind.SIMULATED else "measured"
     found = Evidence(kind=kind, record=record.digest)
     chosen = Evidence(kind="policy", record=policy.digest)
+    # What vLLM takes is reckoned, not run, until a card has run it.
+    reckoned = kind == "simulated" and Backend.VLLM in choice.lm.backends
+    thought = Evidence(kind="estimated", record=record.digest) if reckoned else found
+    models = choice.lm.models
     return Tier(
         id=decided.id,
         label=decided.label,
         vram_gib=decided.vram_gib,
         certified_gib=decided.certified_gib,
-        lm_models=(),
-        recommended_lm=None,
+        lm_models=models,
+        recommended_lm=models[-1] if models else None,
         backend=decided.backend,
         backends_allowed=decided.backends_allowed,
-        max_duration_s=LmStates(with_lm=0, without_lm=row.frontier.longest(1, lm=False)),
-        max_batch=LmStates(with_lm=0, without_lm=row.frontier.headline_batch(lm=False)),
-        offload=row.knobs.offload,
-        quantization=row.knobs.quantization,
-        lm_quantization=None,
+        max_duration_s=_headline(choice.frontier.longest(1, lm=True), choice.frontier.longest(1, lm=False)),
+        max_batch=_headline(choice.frontier.headline_batch(lm=True), choice.frontier.headline_batch(lm=False)),
+        offload=choice.knobs.offload,
+        quantization=choice.knobs.quantization,
+        lm_quantization=choice.lm.quantization,
         compile=policy.compile.default,
-        init_lm=decided.init_lm,
-        lm_songs_per_pass={},
-        frontier=row.frontier,
-        evidence=dict.fromkeys(_FOUND, found) | dict.fromkeys(_DECIDED, chosen),
+        init_lm=decided.init_lm and bool(models),
+        lm_songs_per_pass={model: row.songs_per_pass(model) for model in models},
+        frontier=choice.frontier,
+        evidence=dict.fromkeys(_FOUND, found) | dict.fromkeys(_THOUGHT, thought) | dict.fromkeys(_DECIDED, chosen),
     )
+
+
+def _headline(with_lm: int, without_lm: int) -> LmStates:
+    return LmStates(with_lm=with_lm, without_lm=without_lm)
 
 
 def _uncovered(decided: TierPolicy, variant: Variant) -> NotMeasuredError:

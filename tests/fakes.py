@@ -15,6 +15,9 @@ from calibrate.workload import Workload
 RESIDENT = {Offload.NONE: 6000 * MIB, Offload.CPU: 4200 * MIB, Offload.CPU_DIT: 3000 * MIB}
 INT8_SAVES = 1500 * MIB
 BYTES_PER_SECOND = MIB // 2
+LM_WEIGHTS = {"0.6B": 1264 * MIB, "1.7B": 3537 * MIB, "4B": 7991 * MIB}
+LM_CACHE = {"0.6B": 112, "1.7B": 112, "4B": 144}
+"""KiB of keys and values a token."""
 
 
 def require_possible(knobs: Knobs, workload: Workload, cap_bytes: int) -> None:
@@ -23,7 +26,8 @@ def require_possible(knobs: Knobs, workload: Workload, cap_bytes: int) -> None:
     assert workload.batch <= MAX_BATCH, f"no request has a batch of {workload.batch}"
     assert workload.duration_s <= MAX_DURATION_S, f"no request is {workload.duration_s} s long"
     assert workload.with_lm == (knobs.lm is not None), "a workload thinks exactly where the knobs name a model"
-    assert knobs.lm is None, f"no language model can be probed yet, asked for {knobs.lm}"
+    assert (knobs.lm or "0.6B") in LM_WEIGHTS, f"there is no language model {knobs.lm}"
+    assert knobs.lm is not None or knobs.lm_quantization is None, "only a language model is quantized as one"
     assert workload.steps == 2, f"probes run two steps, got {workload.steps}"
 
 
@@ -39,9 +43,25 @@ class AnalyticProber:
         self.asked: list[tuple[Knobs, Workload, int]] = []
 
     def need(self, knobs: Knobs, workload: Workload) -> int:
-        """The bytes a run takes."""
-        saved = INT8_SAVES if knobs.quantization is Quantization.INT8 else 0
-        return RESIDENT[knobs.offload] - saved + int(workload.batch * workload.duration_s) * BYTES_PER_SECOND
+        """The bytes a run takes, however few songs it thinks of at once."""
+        stays = lm_bytes(knobs) if knobs.offload is Offload.NONE else 0
+        return max(stays + self.music_bytes(knobs, workload), self.think_bytes(knobs, workload, 1))
+
+    def music_bytes(self, knobs: Knobs, workload: Workload) -> int:
+        """The bytes of every stage after thinking."""
+        return self.resting_bytes(knobs) + int(workload.batch * workload.duration_s) * BYTES_PER_SECOND
+
+    def resting_bytes(self, knobs: Knobs) -> int:
+        """What is on the card throughout."""
+        return RESIDENT[knobs.offload] - (INT8_SAVES if knobs.quantization is Quantization.INT8 else 0)
+
+    def think_bytes(self, knobs: Knobs, workload: Workload, songs: int) -> int:
+        """The bytes of thinking of some songs at once; 0 without a language model."""
+        if knobs.lm is None:
+            return 0
+        tokens = 3200 + int(5 * workload.duration_s)
+        beside = 0 if knobs.offload is Offload.CPU_DIT else self.resting_bytes(knobs)
+        return beside + lm_bytes(knobs) + 2 * songs * tokens * LM_CACHE[knobs.lm] * 1024
 
     def probe(self, knobs: Knobs, workload: Workload, cap_bytes: int) -> ProbeResult:
         require_possible(knobs, workload, cap_bytes)
@@ -49,7 +69,8 @@ class AnalyticProber:
         self.asked.append((knobs, workload, cap_bytes))
         peak = self.need(knobs, workload)
         verdict = Verdict.FITS if peak <= cap_bytes else Verdict.OOM
-        return result(verdict, workload, cap_bytes, peak=min(peak, cap_bytes))
+        at_once = [n for n in range(1, workload.batch + 1) if self.think_bytes(knobs, workload, n) <= cap_bytes]
+        return result(verdict, workload, cap_bytes, peak=min(peak, cap_bytes), thought_at_once=max(at_once, default=1))
 
     def memory_model(self, variant: Variant) -> dict[str, float]:
         return {}
@@ -58,6 +79,12 @@ class AnalyticProber:
         require_possible(knobs, workload, 1)
         need = self.need(knobs, workload)
         return {"encode": need // 2, "denoise": need, "decode": need // 2, "total": need}
+
+
+def lm_bytes(knobs: Knobs) -> int:
+    """The weights of the language model, if there is one."""
+    whole = 0 if knobs.lm is None else LM_WEIGHTS[knobs.lm]
+    return whole if knobs.lm_quantization is None else whole * 6 // 10
 
 
 class ScriptedProber:
@@ -88,20 +115,22 @@ def result(
     peak: int,
     songs_per_pass: int = 0,
     decode_path: DecodePath = DecodePath.GPU,
+    thought_at_once: int = 1,
 ) -> ProbeResult:
-    """A result with three stages, the middle one at `peak`; one denoise pass unless told otherwise."""
+    """A result whose denoise stage is at `peak`; one denoise pass unless told otherwise."""
+    sizes = (("think", peak // 2),) if workload.with_lm else ()
     stages = tuple(
         ProbedStage(
             name=name,
             seconds=1.5,
-            songs_per_pass=1,
+            songs_per_pass=thought_at_once if name == "think" else 1,
             peak_allocated_bytes=size,
             peak_reserved_bytes=size,
             resident_bytes=size // 2,
             allowance_bytes=0,
             live_at_peak={"transformer": size // 2, "activations": size // 3},
         )
-        for name, size in (("encode", peak // 2), ("denoise", peak), ("decode", peak // 2))
+        for name, size in (*sizes, ("encode", peak // 2), ("denoise", peak), ("decode", peak // 2))
     )
     return ProbeResult(
         verdict=verdict,

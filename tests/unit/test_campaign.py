@@ -11,6 +11,7 @@ from calibrate.campaign import most_probes, run_campaign
 from calibrate.knobs import Config, configs_of, configured, first_from_which_all_fit, ladder, preferred
 from calibrate.policy import load_policy
 from calibrate.probes.base import ProbeResult
+from calibrate.record import Certificate
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
 from tests.fakes import AnalyticProber, ScriptedProber, measured, result
@@ -28,6 +29,10 @@ def test_no_probe_is_asked_twice_and_their_number_is_announced(swept: list[float
     assert len(prober.asked) == len(set(prober.asked)) <= most_probes(POLICY, len(swept))
 
 
+def workload_of(certificate: Certificate, seconds: float) -> Workload:
+    return Workload(batch=certificate.batch, duration_s=seconds, with_lm=certificate.knobs.lm is not None)
+
+
 @settings(max_examples=30, deadline=None)
 @given(sizes)
 def test_every_certificate_is_what_trying_every_length_would_find(swept: list[float]) -> None:
@@ -37,8 +42,7 @@ def test_every_certificate_is_what_trying_every_length_would_find(swept: list[fl
         fitting = [
             seconds
             for seconds in POLICY.durations_s.values
-            if prober.need(certificate.knobs, Workload(batch=certificate.batch, duration_s=seconds))
-            <= certificate.cap_bytes
+            if prober.need(certificate.knobs, workload_of(certificate, seconds)) <= certificate.cap_bytes
         ]
         found = record.longest(certificate)
         # A larger batch is not tried above what a smaller one reaches; here more songs never need less.

@@ -8,9 +8,10 @@ import msgspec
 import pytest
 
 from acestep.errors import NotMeasuredError
-from acestep.knobs import Knobs, Offload, Quantization, Variant
-from acestep.tiers import BATCHES, Boundary, TierTable, load_tiers
+from acestep.knobs import Backend, Knobs, Offload, Quantization, Variant
+from acestep.tiers import BATCHES, LM_MODELS, Boundary, TierTable, load_tiers
 from acestep.units import MIB
+from calibrate.choice import thinking
 from calibrate.files import pretty_json
 from calibrate.knobs import Config, configured
 from calibrate.policy import budget_bytes, load_policy
@@ -23,6 +24,7 @@ POLICY = load_policy()
 RECORD = measured()
 TABLE = build_table([RECORD], POLICY)
 TIERS = TABLE.variants[Variant.TURBO].tiers
+PUBLISHED = json.loads((Path(__file__).parents[2] / "tiers" / "published_tiers.json").read_text(encoding="utf-8"))
 
 
 class Hungry(AnalyticProber):
@@ -41,9 +43,7 @@ def test_every_promise_is_a_probe_that_fits_at_the_budget_of_the_certified_size(
     fitting = {(p.knobs, p.cap_bytes, p.workload.batch, p.workload.duration_s) for p in RECORD.probes if p.counts}
     for tier in TIERS:
         for batch, seconds in tier.frontier.without_lm.items():
-            knobs = msgspec.structs.replace(
-                RECORD.probes[0].knobs, offload=tier.offload, quantization=tier.quantization
-            )
+            knobs = Knobs(offload=tier.offload, quantization=tier.quantization)
             asked = (knobs, budget_bytes(tier.certified_gib, POLICY), int(batch), float(seconds))
             assert seconds == 0 or asked in fitting
 
@@ -70,12 +70,49 @@ def test_int8_and_offload_appear_only_where_a_song_would_not_fit_without() -> No
     assert by_id["tier2"].quantization is None
 
 
-def test_nothing_is_said_of_language_models() -> None:
+def test_every_promise_with_a_language_model_is_a_probe_that_fits_on_every_backend() -> None:
+    fitting = {(p.knobs, p.cap_bytes, p.workload.batch, p.workload.duration_s) for p in RECORD.probes if p.counts}
     for tier in TIERS:
-        assert (tier.lm_models, tier.recommended_lm, tier.lm_quantization) == ((), None, None)
-        assert tier.max_duration_s.with_lm == tier.max_batch.with_lm == 0
-        assert set(tier.frontier.with_lm.values()) == {0}
-    assert TABLE.variants[Variant.TURBO].boundaries.lm == {}
+        rung = Knobs(offload=tier.offload, quantization=tier.quantization)
+        backends = set(tier.backends_allowed) - {Backend.MLX}
+        entries = [(tier.recommended_lm, *entry) for entry in tier.frontier.with_lm.items()]
+        entries += [(model, "1", tier.max_duration_s.with_lm) for model in tier.lm_models]
+        for (model, batch, seconds), backend in itertools.product(entries, backends):
+            knobs = msgspec.structs.replace(rung, lm=model, lm_quantization=tier.lm_quantization, backend=backend)
+            asked = (knobs, budget_bytes(tier.certified_gib, POLICY), int(batch), float(seconds))
+            assert seconds == 0 or asked in fitting
+
+
+def test_every_tier_offers_its_least_language_model_and_the_largest_that_fits_its_knobs() -> None:
+    for tier, decided in zip(TIERS, POLICY.tiers, strict=True):
+        assert tier.recommended_lm == tier.lm_models[-1] >= decided.least_lm
+        assert set(tier.lm_songs_per_pass) == set(tier.lm_models)
+        rung = Knobs(offload=tier.offload, quantization=tier.quantization)
+        longest = Workload(batch=1, duration_s=600, with_lm=True)
+        for model, quantization in itertools.product(LM_MODELS, decided.lm_quantizations):
+            larger = LM_MODELS.index(model) > LM_MODELS.index(tier.recommended_lm)
+            need = AnalyticProber().need(thinking(rung, model, quantization, Backend.PT), longest)
+            assert not (larger and need <= budget_bytes(decided.certified_gib, POLICY))
+
+
+def test_an_int8_language_model_is_offered_only_where_the_published_table_has_none() -> None:
+    for tier, published in zip(TIERS, PUBLISHED["tiers"], strict=True):
+        assert tier.lm_quantization is None or not published["lm_models"]
+
+
+def test_what_vllm_takes_is_said_to_be_estimated_and_the_rest_is_not() -> None:
+    for tier in TIERS:
+        kind = "estimated" if Backend.VLLM in tier.backends_allowed else "simulated"
+        assert tier.evidence["lm_models"].kind == tier.evidence["frontier.with_lm"].kind == kind
+        assert tier.evidence["frontier"].kind == "simulated"
+
+
+def test_language_models_have_a_boundary_each() -> None:
+    for model, boundary in TABLE.variants[Variant.TURBO].boundaries.lm.items():
+        offering = [tier.certified_gib for tier in TIERS if model in tier.lm_models]
+        assert boundary.fits_gib in offering
+        assert boundary.fails_gib < boundary.fits_gib
+    assert set(TABLE.variants[Variant.TURBO].boundaries.lm) == set(LM_MODELS)
 
 
 def test_every_found_field_names_its_record_and_every_decided_one_the_policy() -> None:
