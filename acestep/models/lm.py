@@ -26,7 +26,8 @@ DUMMY_PREFIX = "dummy:"
 HEAD = "lm_head.weight"
 """The output layer, where a file holds it although it is the embedding once more."""
 
-TINY_VOCABULARY = 1_024
+TINY_VOCABULARY = 65_796
+"""As many tokens as the planner's tokenizer without files has: bytes, marks and audio codes."""
 
 
 class LanguageModel(msgspec.Struct, frozen=True, kw_only=True, eq=False):

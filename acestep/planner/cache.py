@@ -39,9 +39,12 @@ class Lane:
             yield prompt, slice(first, after)
             first = after
 
-    def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Store the token [rows, kv_heads, head_dim] at `length`; all keys and values [rows, kv_heads, tokens, dim]."""
-        keys, values = self.store[layer, :, : len(self.rows)]
+    def extend(self, store: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Put the token [rows, kv_heads, head_dim] into one layer's `store`, behind `length` others.
+
+        Gives all keys and values [rows, kv_heads, length + 1, head_dim].
+        """
+        keys, values = store[:, : len(self.rows)]
         keys[:, :, self.length], values[:, :, self.length] = key, value
         return keys[:, :, : self.length + 1], values[:, :, : self.length + 1]
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from acestep.devices.base import Device
 from acestep.models.attention import rotate
@@ -19,20 +19,47 @@ from acestep.planner.sampling import Spans
 CHUNK_ROWS: Final = 512
 """Tokens of a prompt read at once: enough to keep a card busy, few enough that only the cache grows with the prompt."""
 
-Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
-"""Attention of one layer, by its number: rows of queries, keys and values [rows, heads, dim] to [rows, heads * dim]."""
+Attend = Callable[[Sequence[Tensor], Tensor, Tensor, Tensor], Tensor]
+"""Attention of one layer: what is stored of it, then rows of queries, keys and values [rows, heads, head_dim]; gives
+[rows, heads * head_dim]."""
+
+
+class DecoderBlock(nn.Module):
+    """One layer over the library's weights; adds to `hidden` in place and returns it."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer: Any = layer
+
+    def forward(self, hidden: Tensor, cos: Tensor, sin: Tensor, stored: Sequence[Tensor], attend: Attend) -> Tensor:
+        """`hidden` [rows, width], `cos` and `sin` [rows, head_dim]; `stored` is the layer's part of the cache."""
+        layer, attention = self.layer, self.layer.self_attn
+        heads = (-1, attention.head_dim)
+        normed = layer.input_layernorm(hidden)
+        query = rotate(attention.q_norm(attention.q_proj(normed).unflatten(-1, heads)), cos, sin)
+        key = rotate(attention.k_norm(attention.k_proj(normed).unflatten(-1, heads)), cos, sin)
+        value = attention.v_proj(normed).unflatten(-1, heads)
+        del normed
+        attended = attend(stored, query, key, value)
+        del query, key, value
+        hidden.add_(attention.o_proj(attended))
+        del attended
+        return hidden.add_(layer.mlp(layer.post_attention_layernorm(hidden)))
 
 
 class Decoder:
-    """Reads prompts into a cache and one token a row after that. `model` is a `Qwen3ForCausalLM` on the device."""
+    """Reads prompts into a cache and one token a row after that. `model` is a `Qwen3ForCausalLM` on the device.
+
+    `longest` is the number of tokens that a sequence can have.
+    """
 
     def __init__(self, model: Any, device: Device, longest: int) -> None:
         self._body = model.model
+        self._blocks = [DecoderBlock(layer) for layer in self._body.layers]
         self._head: Tensor = model.lm_head.weight
         self._device = device
         at = torch.arange(longest, device=device.torch_device)[None]
-        like = self._body.norm.weight
-        self._cos, self._sin = (table[0] for table in self._body.rotary_emb(like, at))
+        self._cos, self._sin = (table[0] for table in self._body.rotary_emb(self._body.norm.weight, at))
 
     def read(self, cache: Cache) -> Tensor:
         """Fill the cache with the prompts; what the model makes of each last token [rows, width].
@@ -55,22 +82,24 @@ class Decoder:
             torch.cat([table[length].expand(rows, -1) for length, rows in at]) for table in (self._cos, self._sin)
         )
 
-        def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        def attend(stored: Sequence[Tensor], query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             result = torch.empty_like(query)
             first = 0
-            for lane in lanes:
+            for lane, store in zip(lanes, stored, strict=True):
                 rows = slice(first, first + len(lane.rows))
-                keys, values = lane.extend(layer, key[rows], value[rows])
+                keys, values = lane.extend(store, key[rows], value[rows])
                 shape = (len(lane.rows), keys.shape[1], -1, keys.shape[3])
                 attended = F.scaled_dot_product_attention(query[rows].view(shape), keys, values)
                 result[rows].view(shape).copy_(attended)
                 first = rows.stop
             return result.flatten(1)
 
-        made = self._layers(self._embed(tokens), cos, sin, attend)
+        hidden = self._embed(tokens)
+        for number, block in enumerate(self._blocks):
+            block(hidden, cos, sin, [lane.store[number] for lane in lanes], attend)
         for lane in lanes:
             lane.length += 1
-        normed: Tensor = self._body.norm(made)
+        normed: Tensor = self._body.norm(hidden)
         return normed
 
     def logits(self, states: Tensor, spans: Spans) -> Tensor:
@@ -80,33 +109,19 @@ class Decoder:
 
     def _prompt(self, lane: Lane, prompt: Sequence[int], row: int) -> Tensor:
         for start in range(0, len(prompt), CHUNK_ROWS):
-            part = slice(start, min(len(prompt), start + CHUNK_ROWS))
-            mask = self._causal(part)
+            reading = slice(start, min(len(prompt), start + CHUNK_ROWS))
+            seen = self._causal(reading)
 
-            def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-                keys, values = lane.store[layer, :, row, :, : part.stop]  # noqa: B023 called before the next turn
-                keys[:, part], values[:, part] = key.transpose(0, 1), value.transpose(0, 1)  # noqa: B023
-                return _attend_prompt(query, keys, values, mask)  # noqa: B023
+            def attend(stored: Sequence[Tensor], query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+                (keys, values), part, mask = stored[0], reading, seen  # noqa: B023 called before the next turn
+                keys[:, part], values[:, part] = key.transpose(0, 1), value.transpose(0, 1)
+                return _attend_prompt(query, keys[:, : part.stop], values[:, : part.stop], mask)
 
-            hidden = self._layers(self._embed(prompt[part]), self._cos[part], self._sin[part], attend)
+            hidden = self._embed(prompt[reading])
+            for number, block in enumerate(self._blocks):
+                block(hidden, self._cos[reading], self._sin[reading], [lane.store[number, :, row]], attend)
         normed: Tensor = self._body.norm(hidden[-1:])
         return normed
-
-    def _layers(self, hidden: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
-        for number, layer in enumerate(self._body.layers):
-            attention = layer.self_attn
-            heads = (-1, attention.head_dim)
-            normed = layer.input_layernorm(hidden)
-            query = rotate(attention.q_norm(attention.q_proj(normed).unflatten(-1, heads)), cos, sin)
-            key = rotate(attention.k_norm(attention.k_proj(normed).unflatten(-1, heads)), cos, sin)
-            value = attention.v_proj(normed).unflatten(-1, heads)
-            del normed
-            attended = attend(number, query, key, value)
-            del query, key, value
-            hidden.add_(attention.o_proj(attended))
-            del attended
-            hidden.add_(layer.mlp(layer.post_attention_layernorm(hidden)))
-        return hidden
 
     def _embed(self, tokens: Sequence[int]) -> Tensor:
         return F.embedding(self._device.upload(torch.tensor(tokens), "prompt"), self._body.embed_tokens.weight)
