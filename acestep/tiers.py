@@ -215,13 +215,23 @@ class GeneratedFrom(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     code_version: str
 
 
+class Shortfall(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One cell of turbo's tiers that promises less than the published table, in the words of both."""
+
+    tier: str
+    field: str
+    published: str
+    generated: str
+
+
 class TierTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`tiers/generated_tiers.json` as a value."""
+    """`tiers/generated_tiers.json` as a value; `shortfalls` are where other people promise more."""
 
     schema_version: Annotated[int, msgspec.Meta(ge=1)]
     table_version: int
     generated_from: GeneratedFrom
     variants: dict[Variant, VariantTable]
+    shortfalls: tuple[Shortfall, ...] = ()
 
     def __post_init__(self) -> None:
         if Variant.TURBO not in self.variants:

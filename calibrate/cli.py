@@ -1,5 +1,6 @@
 """`python -m calibrate`: measure, estimate, and rebuild the table. Nothing here imports torch until a probe runs."""
 
+import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -7,13 +8,14 @@ import click
 from msgspec import UNSET
 
 from acestep import console
-from acestep.errors import NotMeasuredError, UsageError
+from acestep.errors import Exit, NotMeasuredError, UsageError
 from acestep.hardware import nameplate_gib
 from acestep.knobs import Variant
 from acestep.options import SIZE_GIB, VARIANT, knob_options, knobs_of
 from acestep.request import Task
 from acestep.units import gib, gib_to_bytes
 from calibrate.options import Several, SpreadingCommand
+from calibrate.report.cli import render, report
 
 if TYPE_CHECKING:
     from calibrate.workload import Workload
@@ -126,12 +128,17 @@ def run(
 
 @cli.command()
 @click.option("--folder", type=click.Path(path_type=Path, file_okay=False), default=FOLDER, help="The tiers folder.")
-def merge(folder: Path) -> None:
-    """Rebuild generated_tiers.json from policy.json and every record in measurements/."""
+def merge(folder: Path) -> int:
+    """Rebuild generated_tiers.json from policy.json and every record in measurements/.
+
+    Exit code 1 where it promises less than the published table and waivers.json does not say why.
+    """
     from calibrate.files import output_file, pretty_json
     from calibrate.policy import load_policy
     from calibrate.record import load_measurement
     from calibrate.table import build_table
+    from calibrate.targets import unwaived
+    from calibrate.waivers import load_waivers
 
     if not (folder / "policy.json").is_file():
         # An installed package brings its table along, but neither the records nor a place to write a new one.
@@ -140,9 +147,16 @@ def merge(folder: Path) -> None:
         )
     records = [load_measurement(path) for path in sorted((folder / "measurements").glob("*.json"))]
     table = build_table(records, load_policy(folder / "policy.json"))
+    waivers = load_waivers(folder / "waivers.json")
     with output_file(folder / "generated_tiers.json") as write:
         write(pretty_json(table))
     console.notify(f"{folder / 'generated_tiers.json'} rebuilt from {len(records)} records.")
+    short = unwaived(table, waivers, datetime.datetime.now(tz=datetime.UTC).date())
+    for cell in short:
+        console.notify(
+            f"{cell.tier} falls short of the published table: {cell.field} is {cell.generated}, not {cell.published}."
+        )
+    return Exit.REGRESSED if short else Exit.OK
 
 
 def _workload(batch: int, duration_s: float, task: str | None, reference_seconds: float | None) -> "Workload":
@@ -163,6 +177,10 @@ def _workload(batch: int, duration_s: float, task: str | None, reference_seconds
         task=UNSET if task in (None, Task.TEXT2MUSIC) else Task(task),
         reference_seconds=UNSET if reference_seconds is None else reference_seconds,
     )
+
+
+cli.add_command(render)
+cli.add_command(report)
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ from calibrate.choice import Choice, choose
 from calibrate.knobs import Config, configured, first_from_which_all_fit
 from calibrate.policy import Policy, TierPolicy, budget_bytes
 from calibrate.record import CardKind, Measurement, RecordedProbe
+from calibrate.targets import BOUND, published, shortfalls
 from calibrate.workload import Workload
 
 TABLE_VERSION = 1
@@ -52,6 +53,7 @@ def build_table(records: Sequence[Measurement], policy: Policy) -> TierTable:
         raise NotMeasuredError(
             f"no record certifies {Variant.TURBO}; run `python -m calibrate run -o tiers/measurements/NAME.json` first"
         )
+    variants = {variant: _variant_table(records, policy, variant) for variant in covered}
     return TierTable(
         schema_version=SCHEMA_VERSION,
         table_version=TABLE_VERSION,
@@ -60,7 +62,8 @@ def build_table(records: Sequence[Measurement], policy: Policy) -> TierTable:
             policy=policy.digest,
             code_version=" ".join(sorted({record.code_version for record in records})),
         ),
-        variants={variant: _variant_table(records, policy, variant) for variant in covered},
+        variants=variants,
+        shortfalls=shortfalls(variants[BOUND].tiers, published()),
     )
 
 

@@ -1,0 +1,48 @@
+"""Cells of the table that may be lower than they should be, each with a reason: `tiers/waivers.json`."""
+
+import datetime
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from acestep.errors import InvalidInputError
+from acestep.knobs import Variant
+from acestep.strict_json import read_json
+
+FLOOR = "floor"
+"""The end of a waiver for what is proven to be the best there is; it never goes stale."""
+
+
+class Waiver(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Leave for one field of one tier to be `value` and no worse, until a day or, for a proven floor, for good."""
+
+    variant: Variant
+    tier: Annotated[str, msgspec.Meta(min_length=1)]
+    field: Annotated[str, msgspec.Meta(min_length=1)]
+    value: int | float | str | None
+    why: Annotated[str, msgspec.Meta(min_length=10)]
+    until: Annotated[str, msgspec.Meta(pattern=r"^(floor|\d{4}-\d{2}-\d{2})$")]
+
+    def __post_init__(self) -> None:
+        if self.until != FLOOR:
+            datetime.date.fromisoformat(self.until)
+
+    def expired(self, today: datetime.date) -> bool:
+        """Whether its last day has passed."""
+        return self.until != FLOOR and datetime.date.fromisoformat(self.until) < today
+
+    def covers(self, variant: Variant, tier: str, field: str, value: str) -> bool:
+        """Whether it is about this cell with this very value, as text."""
+        mine = "none" if self.value is None else str(self.value)
+        return (self.variant, self.tier, self.field, mine) == (variant, tier, field, value)
+
+
+def load_waivers(path: Path) -> tuple[Waiver, ...]:
+    """The waivers in a file, none where there is no file; `InvalidInputError` names the file and the field at fault."""
+    if not path.exists():
+        return ()
+    try:
+        return msgspec.convert(read_json(path), tuple[Waiver, ...])
+    except msgspec.ValidationError as error:
+        raise InvalidInputError(path, str(error)) from None
