@@ -5,7 +5,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 BENCH_RUN := $(VENV)/bench.json
 
-.PHONY: install test lint types check tier-test bench clean
+.PHONY: install test soak lint types check tier-test bench clean
 
 install: $(VENV)/.installed
 
@@ -18,6 +18,9 @@ $(VENV)/.installed: pyproject.toml
 
 test: install
 	$(PYTHON) -m pytest -n 2 --dist loadfile
+
+soak: install
+	$(PYTHON) -m pytest tests/soak -m soak -s --timeout 1800
 
 lint: install
 	$(PYTHON) -m ruff check .
