@@ -10,16 +10,20 @@ from typing import Final, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from acestep.devices.base import Device
 from acestep.planner.job import Allowed, Job, Sampling
 
+Row = NDArray[np.float32]
+"""Logits of one sequence, on the host: NumPy sorts them twenty times as fast as PyTorch does on a CPU."""
+
 Spans = tuple[range, ...]
 """Token ids as disjoint ascending ranges; a row of logits over them has one value for each, in that order."""
 
-NUCLEUS_GUESS: Final = 1_024
-"""How many of the likeliest tokens are looked at for top-p before all are sorted: that is most of the work."""
+UNLIKELY: Final = 1e30
+"""How far from zero a logit may be: far beyond any real one, and no sum of two overflows."""
 
 
 class Draft:
@@ -70,7 +74,7 @@ class Sampler:
         """A token for each draft."""
         host = np.empty(tuple(logits.shape), dtype=np.float32)
         self._device.download(host, logits)
-        return [choose(row, spans, draft) for row, draft in zip(torch.from_numpy(host), drafts, strict=True)]
+        return [choose(row, spans, draft) for row, draft in zip(host, drafts, strict=True)]
 
 
 def guide(guided: Tensor, unguided: Tensor, scale: Tensor | float) -> Tensor:
@@ -79,42 +83,48 @@ def guide(guided: Tensor, unguided: Tensor, scale: Tensor | float) -> Tensor:
     return (guided.float() - without).mul_(scale).add_(without)
 
 
-def choose(row: Tensor, spans: Spans, draft: Draft) -> int:
-    """The next token of `draft` by its guided float32 logits [ids] over `spans`, on the host."""
+def choose(row: Row, spans: Spans, draft: Draft) -> int:
+    """The next token of `draft` by its guided logits [ids] over `spans`, which hold all that is allowed."""
     sampling, wanted = draft.job.sampling, draft.allowed.spans
     values = restrict(row, spans, wanted)
+    # Broken weights must not break a plan: what is no number is as unlikely as it gets.
+    values = np.clip(np.nan_to_num(values, nan=-UNLIKELY), -UNLIKELY, UNLIKELY)
     if sampling.repetition_penalty != 1:
         values = penalise(values, wanted, (*draft.job.prompt, *draft.tokens), sampling.repetition_penalty)
-    return id_at(wanted, pick(values, sampling, draft.uniform, greedy=draft.allowed.greedy))
+    if draft.allowed.greedy:
+        return id_at(wanted, int(values.argmax()))
+    return id_at(wanted, pick(values, sampling, draft.uniform))
 
 
-def restrict(row: Tensor, spans: Spans, wanted: Spans) -> Tensor:
-    """The part of a row over `spans` that is about the ids of `wanted`, all of which it covers."""
+def restrict(row: Row, spans: Spans, wanted: Spans) -> Row:
+    """The part of a row over `spans` that is about the ids of `wanted`."""
     if spans == wanted:
         return row
-    pieces = []
-    for ids in wanted:
-        first = position(spans, ids.start)
-        pieces.append(row[first : first + len(ids)])
-    return torch.cat(pieces)
+    starts = [(position(spans, ids.start), len(ids)) for ids in wanted]
+    return np.concatenate([row[start : start + count] for start, count in starts])
 
 
-def penalise(values: Tensor, spans: Spans, seen: Iterable[int], penalty: float) -> Tensor:
+def penalise(values: Row, spans: Spans, seen: Iterable[int], penalty: float) -> Row:
     """`values` over `spans` with those of tokens already seen made less likely."""
     places = (position(spans, token) for token in set(seen))
-    at = torch.tensor([place for place in places if place >= 0], dtype=torch.long)
-    met = values[at]
-    return values.index_copy(0, at, torch.where(met > 0, met / penalty, met * penalty))
+    at = [place for place in places if place >= 0]
+    values = values.copy()
+    values[at] = np.where(values[at] > 0, values[at] / penalty, values[at] * penalty)
+    return values
 
 
-def pick(values: Tensor, sampling: Sampling, uniform: float, *, greedy: bool = False) -> int:
-    """The position drawn from logits by `uniform` in [0, 1); the likeliest, the first of equals, where `greedy`."""
-    if greedy or sampling.temperature == 0:
-        return int(values.numpy().argmax())
-    kept = _kept(values, sampling)
-    likely = values[kept].double()
-    mass = ((likely - likely.max()) / sampling.temperature).exp_().cumsum(0)
-    drawn = int(torch.searchsorted(mass, uniform * mass[-1], right=True))
+def pick(values: Row, sampling: Sampling, uniform: float) -> int:
+    """The position drawn from finite logits by `uniform` in [0, 1); without temperature the first of the likeliest."""
+    if sampling.temperature == 0:
+        return int(values.argmax())
+    kept = np.arange(len(values))
+    if 0 < sampling.top_k < len(values):
+        kept = np.flatnonzero(values >= np.partition(values, -sampling.top_k)[-sampling.top_k])
+    if sampling.top_p < 1:
+        kept = kept[_nucleus(values[kept], sampling.top_p)]
+    likely = values[kept].astype(np.float64)
+    mass = np.exp((likely - likely.max()) / sampling.temperature).cumsum()
+    drawn = int(mass.searchsorted(uniform * mass[-1], side="right"))
     return int(kept[min(drawn, len(kept) - 1)])
 
 
@@ -137,22 +147,10 @@ def id_at(spans: Spans, index: int) -> int:
     raise IndexError(f"position {index} lies behind the last of {sum(map(len, spans))} ids")
 
 
-def _kept(values: Tensor, sampling: Sampling) -> Tensor:
-    """Positions, ascending, of what top-k and then top-p leave in."""
-    kept = torch.arange(len(values))
-    if 0 < sampling.top_k < len(values):
-        kept = (values >= values.topk(sampling.top_k).values[-1]).nonzero()[:, 0]
-    if sampling.top_p < 1:
-        kept = kept[_nucleus(values[kept], sampling.top_p)]
-    return kept
-
-
-def _nucleus(values: Tensor, top_p: float) -> Tensor:
+def _nucleus(values: Row, top_p: float) -> NDArray[np.intp]:
     """Positions, ascending, of the fewest likeliest values that together have at least `top_p` of the mass."""
-    shares = values.softmax(0)
-    for count in (NUCLEUS_GUESS, len(shares)):
-        best = shares.topk(min(count, len(shares))).values
-        short_of_it = int((best.cumsum(0, dtype=torch.float64) < top_p).sum())
-        if short_of_it < len(best):
-            return (shares >= best[short_of_it]).nonzero()[:, 0]
-    return torch.arange(len(values))
+    shares = np.exp(values - values.max())
+    descending = np.sort(shares)[::-1]
+    mass = descending.cumsum(dtype=np.float64)
+    last = int(mass.searchsorted(top_p * mass[-1]))
+    return np.flatnonzero(shares >= descending[last])

@@ -1,0 +1,204 @@
+"""The next token is a function of the logits, the rules, what was written and one number."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from acestep.devices.cpu import CpuDevice
+from acestep.planner.job import Sampling
+from acestep.planner.sampling import Draft, Sampler, choose, guide, id_at, penalise, pick, position
+from tests.grammars import Alternating, Counted, job_of
+
+VOCABULARY = 40
+
+rows = st.lists(st.floats(-20, 20, width=32), min_size=VOCABULARY, max_size=VOCABULARY).map(
+    lambda values: np.array(values, dtype=np.float32)
+)
+uniforms = st.floats(0, 1, exclude_max=True)
+samplings = st.builds(
+    Sampling,
+    temperature=st.floats(0.05, 2),
+    top_k=st.integers(0, 50),
+    top_p=st.floats(0.01, 1),
+    repetition_penalty=st.floats(1, 2),
+    guidance=st.just(1.0),
+)
+
+
+@st.composite
+def span_sets(draw: st.DrawFn) -> tuple[range, ...]:
+    edges = sorted(draw(st.sets(st.integers(0, VOCABULARY), min_size=2, max_size=8)))
+    return tuple(range(edges[i], edges[i + 1]) for i in range(0, len(edges) - 1, 2))
+
+
+def _by_the_book(values: np.ndarray, sampling: Sampling, uniform: float) -> set[int]:
+    """What may be drawn, one id at a time and in exact sums: the answer, and its neighbour on a knife's edge."""
+    order = sorted(range(len(values)), key=lambda i: -values[i])
+    if sampling.top_k:
+        order = [i for i in order if values[i] >= values[order[min(sampling.top_k, len(order)) - 1]]]
+    shares = [math.exp(float(values[i]) - float(values[order[0]])) for i in order]
+    kept: list[int] = []
+    for i, _ in enumerate(order):
+        if sampling.top_p < 1 and math.fsum(shares[:i]) >= sampling.top_p * math.fsum(shares):
+            break
+        kept.append(order[i])
+    kept = sorted(i for i in order if values[i] >= values[kept[-1]])
+    weights = [math.exp((float(values[i]) - float(values.max())) / sampling.temperature) for i in kept]
+    target = uniform * math.fsum(weights)
+    ends = [math.fsum(weights[: i + 1]) for i in range(len(kept))]
+    slack = 1e-9 * ends[-1]
+    possible = {i for i, end in zip(kept, ends, strict=True) if abs(end - target) <= slack}
+    drawn = next((n for n, end in enumerate(ends) if end > target), len(kept) - 1)
+    return possible | {kept[drawn], kept[min(drawn + bool(possible), len(kept) - 1)]}
+
+
+@given(rows, samplings, uniforms)
+def test_a_draw_follows_the_documented_order(values: np.ndarray, sampling: Sampling, uniform: float) -> None:
+    # Near a cut of top-p, float32 shares may fall on either side: such rows say nothing.
+    shares = np.sort(np.exp(values.astype(np.float64) - values.max()))[::-1].cumsum()
+    if sampling.top_p < 1 and np.abs(shares / shares[-1] - sampling.top_p).min() < 1e-5:
+        return
+    if sampling.top_k or len(set(np.exp(values - values.max()))) < len(set(values)):
+        sampling = Sampling(temperature=sampling.temperature, top_k=sampling.top_k, top_p=1, guidance=1)
+    assert pick(values, sampling, uniform) in _by_the_book(values, sampling, uniform)
+
+
+@given(rows)
+def test_even_numbers_draw_tokens_in_proportion_to_their_probability(values: np.ndarray) -> None:
+    sampling, draws = Sampling(temperature=0.7, top_p=1, guidance=1), 400
+    counts = np.bincount([pick(values, sampling, i / draws) for i in range(draws)], minlength=VOCABULARY)
+    shares = np.exp((values.astype(np.float64) - values.max()) / 0.7)
+    assert np.abs(counts - draws * shares / shares.sum()).max() <= 1
+
+
+@given(
+    st.lists(
+        st.sampled_from([math.nan, math.inf, -math.inf, 3e38, -3e38, 0.0, 1.5]),
+        min_size=VOCABULARY,
+        max_size=VOCABULARY,
+    ),
+    span_sets(),
+    samplings,
+    st.integers(0, 99),
+)
+def test_whatever_the_logits_are_the_token_is_an_allowed_one(
+    values: list[float], spans: tuple[range, ...], sampling: Sampling, seed: int
+) -> None:
+    draft = Draft(job_of(Counted(3, *spans), seed=seed, sampling=sampling))
+    token = choose(np.array(values, dtype=np.float32), (range(VOCABULARY),), draft)
+    assert token in draft.allowed
+
+
+@given(rows, span_sets(), samplings, st.integers(0, 99))
+def test_ids_that_are_not_allowed_have_no_influence(
+    row: np.ndarray, spans: tuple[range, ...], sampling: Sampling, seed: int
+) -> None:
+    """So a backend may compute logits of all ids, or of those alone."""
+    draft = Draft(job_of(Counted(3, *spans), seed=seed, sampling=sampling))
+    alone = np.concatenate([row[ids.start : ids.stop] for ids in spans])
+    changed = np.full_like(row, 50)
+    for ids in spans:
+        changed[ids.start : ids.stop] = row[ids.start : ids.stop]
+    whole = (range(VOCABULARY),)
+    assert choose(row, whole, draft) == choose(alone, spans, draft) == choose(changed, whole, draft)
+
+
+@given(rows, span_sets(), st.integers(0, 99))
+def test_without_temperature_the_likeliest_allowed_token_is_taken(
+    row: np.ndarray, spans: tuple[range, ...], seed: int
+) -> None:
+    allowed = [token for ids in spans for token in ids]
+    likeliest = max(allowed, key=lambda token: (row[token], -token))
+    cold = job_of(Counted(3, *spans), seed=seed, sampling=Sampling(temperature=0, guidance=1))
+    greedy = job_of(Counted(3, *spans, greedy=True), seed=seed)
+    assert choose(row, (range(VOCABULARY),), Draft(cold)) == likeliest
+    assert choose(row, (range(VOCABULARY),), Draft(greedy)) == likeliest
+
+
+@given(rows, st.sets(st.integers(0, 60)), st.floats(1, 2))
+def test_a_penalty_makes_what_was_seen_less_likely_and_nothing_else(
+    row: np.ndarray, seen: set[int], penalty: float
+) -> None:
+    before = row.copy()
+    after = penalise(row, (range(VOCABULARY),), seen, penalty)
+    assert np.array_equal(row, before)
+    for token in range(VOCABULARY):
+        assert after[token] <= row[token] if token in seen else after[token] == row[token]
+
+
+def test_a_penalty_counts_the_prompt_and_what_was_written() -> None:
+    row = np.zeros(VOCABULARY, dtype=np.float32)
+    row[[5, 6, 7]] = 3, 2.9, 2
+    draft = Draft(
+        job_of(Counted(9, range(5, 8)), (1, 5), sampling=Sampling(temperature=0, repetition_penalty=2, guidance=1))
+    )
+    assert choose(row, (range(VOCABULARY),), draft) == 6
+    draft.append(6)
+    assert choose(row, (range(VOCABULARY),), draft) == 7
+
+
+@given(rows, rows, st.floats(1, 30))
+def test_guidance_leads_from_one_row_through_the_other(guided: np.ndarray, unguided: np.ndarray, scale: float) -> None:
+    with_, without = torch.from_numpy(guided), torch.from_numpy(unguided)
+    found = guide(with_, without, scale)
+    assert torch.allclose(found, without + scale * (with_ - without), atol=1e-3)
+    assert torch.equal(guide(with_, without, 1.0), with_ - without + without)
+    assert guide(with_.bfloat16(), without.bfloat16(), scale).dtype is torch.float32
+    assert torch.equal(guide(with_[None], without[None], torch.tensor([[scale]]))[0], found)
+
+
+@given(span_sets())
+def test_positions_and_ids_are_each_others_inverse(spans: tuple[range, ...]) -> None:
+    ids = [token for span in spans for token in span]
+    assert [id_at(spans, at) for at in range(len(ids))] == ids
+    assert [position(spans, token) for token in ids] == list(range(len(ids)))
+    assert all(position(spans, token) == -1 for token in range(60) if token not in ids)
+    with pytest.raises(IndexError, match="behind the last"):
+        id_at(spans, len(ids))
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(1, 40))
+def test_the_numbers_of_a_seed_do_not_depend_on_how_many_may_be_needed(seed: int, few: int, many: int) -> None:
+    drafts = [Draft(job_of(Counted(99, range(9)), seed=seed, max_tokens=count)) for count in (few, many)]
+    while not any(draft.done for draft in drafts):
+        assert drafts[0].uniform == drafts[1].uniform
+        assert 0 <= drafts[0].uniform < 1
+        for draft in drafts:
+            draft.append(0)
+
+
+def test_forced_tokens_do_not_shift_the_numbers_of_those_after_them() -> None:
+    free = Draft(job_of(Counted(9, range(9)), seed=3))
+    forced = Draft(job_of(Alternating(9, 20, range(9)), seed=3))
+    for token in (4, 20):
+        forced.append(token)
+        free.append(5)
+    assert forced.uniform == free.uniform
+
+
+def test_a_draft_ends_with_its_grammar_or_at_its_most_tokens() -> None:
+    short, long = (Draft(job_of(Counted(n, range(9)), max_tokens=3)) for n in (2, 5))
+    for draft in (short, long):
+        while not draft.done:
+            draft.append(0)
+    assert (len(short.tokens), len(long.tokens)) == (2, 3)
+    assert Draft(job_of(Counted(0, range(9)))).done
+
+
+def test_a_token_that_is_not_allowed_is_refused() -> None:
+    draft = Draft(job_of(Counted(2, range(9))))
+    with pytest.raises(ValueError, match="9 is not allowed"):
+        draft.append(9)
+    assert not draft.tokens
+
+
+def test_the_sampler_reads_each_row_for_its_own_draft() -> None:
+    drafts = [Draft(job_of(Counted(2, range(i, VOCABULARY)), seed=i)) for i in range(5)]
+    logits = torch.randn(5, VOCABULARY, generator=torch.Generator().manual_seed(0))
+    whole = (range(VOCABULARY),)
+    together = Sampler(CpuDevice()).choose(logits, whole, drafts)
+    assert together == [choose(row, whole, draft) for row, draft in zip(logits.numpy(), drafts, strict=True)]
