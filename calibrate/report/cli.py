@@ -1,0 +1,68 @@
+"""`python -m calibrate render` and `report`: pages from the table and the records."""
+
+from pathlib import Path
+
+import click
+
+from acestep import console
+from acestep.errors import Exit, UsageError
+
+CHECKOUT = Path(__file__).parent.parent.parent
+"""The folder that `tiers/` and `docs/` are in."""
+
+
+@click.command()
+@click.option("--check", is_flag=True, help="Write nothing; exit code 1 where a page is not what it should be.")
+def render(check: bool) -> int:
+    """Rebuild the guide in every language, and its plots, from the table and the records."""
+    from calibrate.report.render import read_sources, stale, write
+    from calibrate.report.render import render as rendered
+
+    files = rendered(read_sources(CHECKOUT))
+    wrong = stale(CHECKOUT, files)
+    if check:
+        for path in wrong:
+            console.notify(f"stale: {path}")
+        console.notify(
+            f"{len(wrong)} of {len(files)} files are stale; run `python -m calibrate render` and commit docs/."
+            if wrong
+            else f"{len(files)} files are what the table says."
+        )
+        return Exit.REGRESSED if wrong else Exit.OK
+    write(CHECKOUT, files)
+    console.notify(f"{len(files)} files rendered, {len(wrong)} of them changed.")
+    return Exit.OK
+
+
+@click.command()
+@click.option("--pr", is_flag=True, help="Print what changed in the table since --base, for a pull request.")
+@click.option("--base", metavar="REF", help="The git commit, branch or tag to compare with.")
+@click.option(
+    "--html", type=click.Path(path_type=Path, dir_okay=False), metavar="RECORD", help="Make a page of one record."
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="PAGE", help="Where to.")
+def report(pr: bool, base: str | None, html: Path | None, output: Path | None) -> None:
+    """Say what a pull request changes (--pr --base REF), or show one record as a page (--html RECORD -o PAGE)."""
+    if pr == (html is not None):
+        raise UsageError("give either --pr --base REF or --html RECORD -o PAGE")
+    if html is not None:
+        if output is None or base is not None:
+            raise UsageError("a page needs a place, for example --html RECORD -o page.html, and no --base")
+        _write_page(html, output)
+    else:
+        if base is None or output is not None:
+            raise UsageError("say what to compare with, for example --pr --base origin/main; the text goes to stdout")
+        from calibrate.report.pull_request import pull_request_text
+
+        click.echo(pull_request_text(CHECKOUT, base), nl=False)
+
+
+def _write_page(record: Path, output: Path) -> None:
+    from calibrate.files import output_file
+    from calibrate.record import load_measurement
+    from calibrate.report.page import record_page
+
+    measurement = load_measurement(record)
+    with output_file(output) as write:
+        write(record_page(measurement))
+    console.notify(f"{output} shows {record}.")

@@ -1,0 +1,250 @@
+"""What the guide says of a table, in one language: rows of cells and lists of tiers. Pure."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from acestep.knobs import Backend, Offload, Variant
+from acestep.request import MAX_LYRIC_TOKENS
+from acestep.tiers import BATCHES, Boundary, LmStates, Tier, TierTable, VariantTable
+from acestep.units import gib
+from calibrate.knobs import Config
+from calibrate.policy import Policy, budget_bytes
+from calibrate.record import CardKind, Measurement
+from calibrate.report.marks import MARKS, cited, mark, short
+from calibrate.report.words import Words
+
+DECODE_TILES = (64, 128, 256, 512, 1024, 1536)
+"""Latent frames of a decode tile (`acestep.memory.vae_decode.TILES`, which needs torch; a test)."""
+
+_SHOWN = ("max_duration_s", "max_batch", "offload", "quantization")
+
+_DASH = "—"
+
+_TIPS = ((0, "tip_smallest"), (6, "tip_small"), (8, "tip_middle"), (16, "tip_large"), (24, "tip_largest"))
+"""From which certified size on, in GiB, which advice is given: the groups people know from the published guide."""
+
+Rows = Sequence[Sequence[str]]
+
+
+class Guide(msgspec.Struct, frozen=True, kw_only=True):
+    """A table, its policy and its records, to be told in the language of `words`."""
+
+    words: Words
+    table: TierTable
+    policy: Policy
+    records: tuple[Measurement, ...]
+
+    @property
+    def default(self) -> VariantTable:
+        """The table of the default variant."""
+        return self.table.variants[Variant.TURBO]
+
+    @property
+    def others(self) -> dict[Variant, VariantTable]:
+        """The tables of every other variant."""
+        return {variant: table for variant, table in self.table.variants.items() if variant is not Variant.TURBO}
+
+    @property
+    def missing(self) -> list[Variant]:
+        """The variants that no record certifies."""
+        return [variant for variant in Variant if variant not in self.table.variants]
+
+    def tier_rows(self, tiers: Sequence[Tier]) -> Rows:
+        """The tiers as published guides show them, every limit with its mark."""
+        columns = ("vram", "tier", "lm", "recommended", "backend", "duration", "batch", "offload", "quantization")
+        heading = tuple(self.words(f"col_{column}") for column in (*columns, "evidence"))
+        return [heading, *(self._tier_row(tier) for tier in tiers)]
+
+    def _tier_row(self, tier: Tier) -> tuple[str, ...]:
+        shown = (*_SHOWN, "lm_models") if tier.lm_models else _SHOWN
+        return (
+            tier.label,
+            self.words.tier(tier),
+            self._lm_models(tier),
+            tier.recommended_lm or _DASH,
+            f"`{tier.backend}`",
+            self._limits(tier, "max_duration_s", self.words.duration),
+            self._limits(tier, "max_batch", lambda batch: str(batch or _DASH)),
+            f"{self._offload(tier)} {mark(tier, 'offload')}",
+            f"{self._quantization(tier)} {mark(tier, 'quantization')}",
+            cited(tier, shown),
+        )
+
+    def frontier_rows(self, tiers: Sequence[Tier]) -> Rows:
+        """The longest song per batch, one row a tier and, where it has a language model, one with it."""
+        heading = [self.words(f"col_{column}") for column in ("tier", "certified", "budget", "thinking")]
+        heading += [self.words("col_batch_of", n=batch) for batch in BATCHES] + [self.words("col_evidence")]
+        return [heading, *(self._frontier_row(tier, lm=lm) for tier in tiers for lm in self._lm_states(tier))]
+
+    def _frontier_row(self, tier: Tier, *, lm: bool) -> tuple[str, ...]:
+        return (
+            self.words.tier(tier),
+            f"{tier.certified_gib} GiB",
+            gib(budget_bytes(tier.certified_gib, self.policy)),
+            self.words("with_lm" if lm else "without_lm"),
+            *(self._marked(tier, "frontier", self.words.duration(tier.frontier.longest(n, lm=lm))) for n in BATCHES),
+            cited(tier, ("frontier",)),
+        )
+
+    def passes_rows(self, tiers: Sequence[Tier]) -> Rows:
+        """How many songs each language model plans at a time; empty where the table does not say."""
+        models = list(dict.fromkeys(model for tier in tiers for model in tier.lm_songs_per_pass))
+        if not models:
+            return []
+        cells = [
+            (
+                self.words.tier(tier),
+                *(self._passes(tier, model) for model in models),
+                cited(tier, ("lm_songs_per_pass",)),
+            )
+            for tier in tiers
+            if tier.lm_songs_per_pass
+        ]
+        return [(self.words("col_tier"), *models, self.words("col_evidence")), *cells]
+
+    def _passes(self, tier: Tier, model: str) -> str:
+        songs = tier.lm_songs_per_pass.get(model)
+        return _DASH if songs is None else self._marked(tier, "lm_songs_per_pass", str(songs))
+
+    def boundary_rows(self, variant: Variant) -> Rows:
+        """From which certified size on INT8 and offload can be left off, and each language model fits."""
+        table = self.table.variants[variant]
+        named = [
+            (self.words("without_int8"), table.boundaries.without_int8, "quantization"),
+            (self.words("without_offload"), table.boundaries.without_offload, "offload"),
+        ]
+        for model, boundary in table.boundaries.lm.items():
+            named.append((self.words("lm_boundary", model=model), boundary, "lm_models"))
+        columns = ("col_question", "col_fits", "col_tier", "col_fails", "col_evidence")
+        return [[self.words(column) for column in columns], *(self._boundary_row(table, *row) for row in named)]
+
+    def _boundary_row(self, table: VariantTable, name: str, found: Boundary, field: str) -> tuple[str, ...]:
+        # A boundary has no evidence of its own: it rests on the probes of the tier it names, at both sides.
+        tier = next((tier for tier in table.tiers if tier.id == found.tier), table.tiers[-1])
+        return (
+            name,
+            f"{found.fits_gib} GiB" if found.fits_gib else self.words("fits_nowhere"),
+            self.words.tier(tier) if found.tier else _DASH,
+            f"{found.fails_gib} GiB" if found.fails_gib else self.words("fails_nowhere"),
+            cited(tier, (field if field in tier.evidence else "frontier",)),
+        )
+
+    def record_rows(self) -> Rows:
+        """Every record the table was made from."""
+        columns = ("record", "evidence", "card", "cap", "probes", "torch", "code")
+        used = [record for record in self.records if record.digest in self.table.generated_from.records]
+        rows = [
+            (
+                f"`{record.digest}`",
+                f"{MARKS['simulated' if record.card.kind is CardKind.SIMULATED else 'measured']}",
+                f"`{record.card.name}`",
+                f"`{record.cap_method}`",
+                str(len(record.probes)),
+                f"`{record.environment.torch}`",
+                f"`{record.code_version}`",
+            )
+            for record in used
+        ]
+        return [[self.words(f"col_{column}") for column in columns], *rows]
+
+    @property
+    def measured_cards(self) -> list[str]:
+        """The real cards among the records, each with its record's digest."""
+        cards = {
+            f"`{record.card.name}` ({MARKS['measured']} `{short(record.digest)}`)"
+            for record in self.records
+            if record.card.kind is not CardKind.SIMULATED and record.digest in self.table.generated_from.records
+        }
+        return sorted(cards)
+
+    def named(self, choose: Callable[[Tier], object]) -> str:
+        """The tiers of the default variant that are chosen, as a phrase; empty where none is."""
+        tiers = self.default.tiers
+        chosen = [tier for tier in tiers if choose(tier)]
+        return (
+            self.words("all_tiers")
+            if len(chosen) == len(tiers)
+            else self.words.listed(self.words.tier(tier) for tier in chosen)
+        )
+
+    def tips(self) -> list[str]:
+        """Advice for each group of card sizes, smallest first, with what the table gives them."""
+        bounds = [*(size for size, _ in _TIPS[1:]), float("inf")]
+        found = []
+        for (lower, key), upper in zip(_TIPS, bounds, strict=True):
+            group = [tier for tier in self.default.tiers if lower <= tier.certified_gib < upper]
+            if group:
+                labels = self.words.listed(tier.label for tier in group)
+                found.append(f"{self.words(key, labels=labels)} {self._here(group)}")
+        return found
+
+    def _here(self, tiers: Sequence[Tier]) -> str:
+        offload = _distinct(f"`{tier.offload}`" for tier in tiers)
+        weights = _distinct(
+            self._quantization(tier) if tier.quantization else self.words("tip_exact") for tier in tiers
+        )
+        models = _distinct(model for tier in tiers for model in tier.lm_models)
+        lm = self.words("tip_lm", models=self.words.listed(models)) if models else self.words("tip_no_lm")
+        return self.words(
+            "tip_here", offload=self.words.listed(offload), quantization=self.words.listed(weights), lm=lm
+        )
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Every number that stands in a sentence, by the name of its placeholder."""
+        budget = self.policy.budget
+        last = self.default.tiers[-1]
+        return {
+            "share": f"{budget.shortfall.share * 100:g} %",
+            "at_most": f"{budget.shortfall.at_most_gib:g}",
+            "context": f"{budget.context.gib:g}",
+            "headroom": f"{budget.headroom.share * 100:g} %",
+            "size": last.certified_gib,
+            "label": last.label,
+            "lyrics": f"{MAX_LYRIC_TOKENS:,}",
+            "tiles": self.words.listed(map(str, DECODE_TILES)),
+            "batches": self.words.listed(map(str, BATCHES)),
+            "count": len(Config),
+            "variant": Variant.TURBO.value,
+        }
+
+    def _lm_states(self, tier: Tier) -> tuple[bool, ...]:
+        return (False, True) if tier.lm_models else (False,)
+
+    def _lm_models(self, tier: Tier) -> str:
+        if not tier.lm_models:
+            return self.words("none")
+        weights = f" ({tier.lm_quantization.upper()})" if tier.lm_quantization else ""
+        return self._marked(tier, "lm_models", self.words.listed(tier.lm_models) + weights)
+
+    def _limits(self, tier: Tier, field: str, show: Callable[[int], str]) -> str:
+        limits: LmStates = getattr(tier, field)
+        return self._marked(tier, field, " / ".join(show(limits.of(lm=lm)) for lm in (True, False)))
+
+    def _marked(self, tier: Tier, field: str, text: str) -> str:
+        return text if text == _DASH else f"{text} {mark(tier, field)}".strip()
+
+    def _offload(self, tier: Tier) -> str:
+        return self.words("none") if tier.offload is Offload.NONE else f"`{tier.offload}`"
+
+    def _quantization(self, tier: Tier) -> str:
+        return tier.quantization.upper() if tier.quantization else self.words("none")
+
+    @property
+    def small_backends(self) -> str:
+        """The backends of a tier that may not use vLLM."""
+        small = next((tier for tier in self.default.tiers if Backend.VLLM not in tier.backends_allowed), None)
+        return "" if small is None else self.words.listed(f"`{backend}`" for backend in small.backends_allowed)
+
+
+def _distinct(items: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(items))
+
+
+def markdown_table(rows: Rows) -> str:
+    """Cells as a Markdown table, the first row its heading."""
+    heading, *body = rows
+    lines = [heading, ["---"] * len(heading), *body]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)

@@ -1,0 +1,111 @@
+"""One measurement file as a page that needs nothing else: what the card promises, and every probe behind it."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from acestep.knobs import Knobs
+from acestep.plan import minutes
+from acestep.units import gib, mib
+from calibrate.record import CardKind, Certificate, Measurement, RecordedProbe, RecordedStage
+
+
+class _Bar(msgspec.Struct, frozen=True, kw_only=True):
+    """A stage of a probe as a bar: its parts as shares of the cap, in percent."""
+
+    name: str
+    peak: str
+    weights: float
+    activations: float
+    allowance: float
+
+
+class _Limit(msgspec.Struct, frozen=True, kw_only=True):
+    """A certificate in words, with the stages of the probe that fits."""
+
+    knobs: str
+    cap: str
+    batch: int
+    fits: str
+    fails: str
+    bars: tuple[_Bar, ...]
+
+
+def record_page(record: Measurement) -> str:
+    """A measurement as one HTML page: no script, no request to anywhere, every string of the record escaped."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=True,
+    )
+    return environment.get_template("record.html.j2").render(
+        record=record,
+        kind="simulated" if record.card.kind is CardKind.SIMULATED else "measured",
+        size=gib(record.card.total_bytes) if record.card.total_bytes else "no size of its own",
+        verdicts=sorted(Counter(probe.verdict.value for probe in record.probes).items()),
+        environment=msgspec.structs.asdict(record.environment),
+        limits=[_limit(record, certificate) for certificate in record.certificates],
+        probes=[_row(number, probe) for number, probe in enumerate(record.probes)],
+    )
+
+
+def _limit(record: Measurement, certificate: Certificate) -> _Limit:
+    def asked(index: int | None, otherwise: str) -> str:
+        return otherwise if index is None else f"{_length(record.probes[index])} (probe {index})"
+
+    fitting = None if certificate.fits is None else record.probes[certificate.fits]
+    return _Limit(
+        knobs=knobs_text(certificate.knobs),
+        cap=gib(certificate.cap_bytes),
+        batch=certificate.batch,
+        fits=asked(certificate.fits, "not even the shortest"),
+        fails=asked(certificate.fails, "not even the longest"),
+        bars=() if fitting is None else tuple(_bar(stage, fitting.cap_bytes) for stage in fitting.stages),
+    )
+
+
+def _bar(stage: RecordedStage, cap_bytes: int) -> _Bar:
+    def share(n_bytes: int) -> float:
+        return round(100 * max(0, n_bytes) / cap_bytes, 2)
+
+    return _Bar(
+        name=stage.name,
+        peak=mib(stage.peak_allocated_bytes),
+        weights=share(stage.resident_bytes),
+        activations=share(stage.peak_allocated_bytes - stage.resident_bytes),
+        allowance=share(stage.allowance_bytes),
+    )
+
+
+def _row(number: int, probe: RecordedProbe) -> dict[str, Any]:
+    return {
+        "number": number,
+        "knobs": knobs_text(probe.knobs),
+        "cap": gib(probe.cap_bytes),
+        "asked": f"{probe.workload.batch} x {_length(probe)}",
+        "verdict": probe.verdict.value,
+        "decode": probe.decode_path.value,
+        "stages": [(stage.name, mib(stage.peak_allocated_bytes), _seconds(stage)) for stage in probe.stages],
+    }
+
+
+def _length(probe: RecordedProbe) -> str:
+    return minutes(probe.workload.duration_s)
+
+
+def _seconds(stage: RecordedStage) -> str:
+    return f"{stage.seconds:g} s" if stage.seconds else ""
+
+
+def knobs_text(knobs: Knobs) -> str:
+    """The knobs of a probe in one phrase; a language model only where there is one."""
+    parts = [knobs.variant, f"offload {knobs.offload}", knobs.quantization or "exact weights"]
+    if knobs.lm is not None:
+        parts.append(f"LM {knobs.lm} {knobs.lm_quantization or 'exact'} by {knobs.backend}")
+    return ", ".join([*parts, "compiled"] if knobs.compile else parts)

@@ -1,0 +1,184 @@
+"""The plots of the guide as SVG, readable on light and on dark pages, and the same bytes for the same data."""
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from acestep.tiers import BATCHES, TierTable
+from acestep.units import GIB
+from calibrate.files import digest
+from calibrate.policy import Policy
+from calibrate.record import Measurement
+from calibrate.report.plot_data import Pair, Panel, StageBar, pairs, panels, stage_bars
+
+INK = "#7b7f86"
+"""Text and lines: a grey that stands out from white and from black alike (a test computes the contrast)."""
+
+BATCH_COLOURS = dict(zip(BATCHES, ("#2f86d6", "#1f9a6d", "#c9741a", "#b85fd0"), strict=True))
+PART_COLOURS = {"weights": "#2f86d6", "activations": "#c9741a", "allowance": "#8a8d93"}
+STAGE_COLOURS = ("#2f86d6", "#1f9a6d", "#c9741a", "#b85fd0", "#d9534f")
+
+_STYLE = {
+    # Names of drawn parts are derived from this, not from a random number.
+    "svg.hashsalt": "acestep",
+    # Text stays text: small files, searchable, and no fonts of the machine that rendered them.
+    "svg.fonttype": "none",
+    "font.size": 10,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.titlesize": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+    "grid.color": INK,
+    "grid.alpha": 0.25,
+    "savefig.transparent": True,
+}
+
+
+def plots(table: TierTable, policy: Policy, records: Sequence[Measurement]) -> Mapping[str, str]:
+    """Every plot by its file name; one that has no data is not there."""
+    by_digest = {record.digest: record for record in records}
+    found: dict[str, str] = {}
+    for variant, tiers in ((variant, entry.tiers) for variant, entry in table.variants.items()):
+        found |= _named(f"vram-{variant}", _draw_vram, panels(variant, tiers, policy, by_digest))
+        found |= _named(f"stages-{variant}", _draw_stages, stage_bars(variant, tiers, policy, by_digest))
+        found |= _named(f"agreement-{variant}", _draw_agreement, pairs(variant, records))
+    return found
+
+
+def same_drawing(one: str, other: str) -> bool:
+    """Whether two SVGs show the same data by different releases of matplotlib, which lay out text differently."""
+    by, shown = (_METADATA[name].findall for name in ("creator", "data"))
+    return bool(shown(one)) and shown(one) == shown(other) and by(one) != by(other)
+
+
+_METADATA = {
+    "creator": re.compile(r"<dc:title>(matplotlib [0-9.a-z]+)</dc:title>"),
+    "data": re.compile(r"<dc:description>(sha256:[0-9a-f]{64})</dc:description>"),
+}
+
+
+def _named(name: str, draw: Any, data: Sequence[Any]) -> dict[str, str]:
+    if not data:
+        return {}
+    with mpl.rc_context(_STYLE):
+        figure: Figure = draw(data)
+        FigureCanvasSVG(figure)
+        text = io.StringIO()
+        about = {"Creator": f"matplotlib {mpl.__version__}", "Description": digest((name, data)), "Date": None}
+        figure.savefig(text, format="svg", metadata=about)
+    return {f"{name}.svg": text.getvalue()}
+
+
+def _figure(columns: int, *, height: float = 3.6, share_y: bool) -> tuple[Figure, list[Any]]:
+    figure = Figure(figsize=(max(4.6, 3.3 * columns), height), layout="constrained")
+    axes = figure.subplots(1, columns, sharey=share_y, squeeze=False)[0]
+    for axis in axes:
+        axis.grid(axis="y")
+        axis.set_axisbelow(True)
+    return figure, list(axes)
+
+
+def _draw_vram(drawn: Sequence[Panel]) -> Figure:
+    figure, axes = _figure(len(drawn), share_y=False, height=4.0)
+    for axis, panel in zip(axes, drawn, strict=True):
+        for curve in panel.curves:
+            minutes, sizes = _scaled(curve.points)
+            axis.plot(minutes, sizes, color=BATCH_COLOURS[curve.batch], linewidth=2)
+        for shape, found in (("^", panel.fits), ("x", panel.fails)):
+            for batch, point in found:
+                minutes, sizes = _scaled([point])
+                axis.plot(minutes, sizes, shape, color=BATCH_COLOURS[batch], markersize=7)
+        low, high = _window(panel)
+        axis.set_ylim(low, high)
+        for line in panel.budgets:
+            if low < line.n_bytes / GIB < high:
+                axis.axhline(line.n_bytes / GIB, color=INK, linestyle="--", linewidth=1)
+                axis.annotate(
+                    line.label,
+                    (1.01, line.n_bytes / GIB),
+                    xycoords=("axes fraction", "data"),
+                    verticalalignment="center",
+                    fontsize=9,
+                )
+        axis.set_title(f"offload {panel.offload}, {panel.quantization or 'exact'}")
+        axis.set_xlabel("song length, min")
+    axes[0].set_ylabel("smallest cap that fits, GiB")
+    figure.legend(handles=_batch_legend(), loc="outside upper center", ncols=len(BATCHES) + 3, fontsize=9)
+    return figure
+
+
+def _scaled(points: Sequence[tuple[int, int]]) -> tuple[list[float], list[float]]:
+    return [seconds / 60 for seconds, _ in points], [n_bytes / GIB for _, n_bytes in points]
+
+
+def _window(panel: Panel) -> tuple[float, float]:
+    """The range in GiB that holds the curves, the probes and the nearest budget on each side of them."""
+    curves = [n_bytes for curve in panel.curves for _, n_bytes in curve.points]
+    probes = [n_bytes for _, (_, n_bytes) in chain(panel.fits, panel.fails)]
+    budgets = [line.n_bytes for line in panel.budgets]
+    low, high = min(curves + probes, default=min(budgets)), max(curves + probes, default=max(budgets))
+    low = max((n for n in budgets if n < low), default=low)
+    high = min((n for n in budgets if n > high), default=high)
+    margin = 0.08 * max(high - low, GIB / 8)
+    return (low - margin) / GIB, (high + margin) / GIB
+
+
+def _batch_legend() -> list[Line2D]:
+    lines = [Line2D([], [], color=colour, linewidth=2, label=f"batch {n}") for n, colour in BATCH_COLOURS.items()]
+    marks = [("^", "None", "fits"), ("x", "None", "does not fit"), ("", "--", "a tier's budget")]
+    return lines + [
+        Line2D([], [], color=INK, marker=marker, linestyle=style, linewidth=1, label=label)
+        for marker, style, label in marks
+    ]
+
+
+def _draw_stages(drawn: Sequence[StageBar]) -> Figure:
+    stages = list(dict.fromkeys(bar.stage for bar in drawn))
+    tiers = list(dict.fromkeys(bar.tier for bar in drawn))
+    figure, axes = _figure(len(stages), share_y=True)
+    for axis, stage in zip(axes, stages, strict=True):
+        for bar in (bar for bar in drawn if bar.stage == stage):
+            place, bottom = tiers.index(bar.tier), 0.0
+            for part, colour in PART_COLOURS.items():
+                height = getattr(bar, part) / GIB
+                axis.bar(place, height, bottom=bottom, color=colour, width=0.7)
+                bottom += height
+            axis.plot([place - 0.45, place + 0.45], [bar.budget / GIB] * 2, color=INK, linewidth=2)
+        axis.set_xticks(range(len(tiers)), tiers, rotation=60, ha="right", rotation_mode="anchor")
+        axis.set_title(stage)
+        # The largest cards would press the smallest ones flat: what a run takes decides the height.
+        axis.set_ylim(0, 1.15 * max(b.weights + b.activations + b.allowance for b in drawn) / GIB)
+    axes[0].set_ylabel("on the card at the peak, GiB")
+    handles = [Line2D([], [], color=colour, linewidth=6, label=part) for part, colour in PART_COLOURS.items()]
+    handles.append(Line2D([], [], color=INK, linewidth=2, label="the tier's budget"))
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), fontsize=9)
+    return figure
+
+
+def _draw_agreement(drawn: Sequence[Pair]) -> Figure:
+    figure, (axis,) = _figure(1, share_y=False, height=4.6)
+    stages = list(dict.fromkeys(pair.stage for pair in drawn))
+    for stage, colour in zip(stages, STAGE_COLOURS, strict=False):
+        found = [pair for pair in drawn if pair.stage == stage]
+        measured, simulated = [p.measured / GIB for p in found], [p.simulated / GIB for p in found]
+        axis.plot(measured, simulated, "o", color=colour, label=stage, alpha=0.8)
+    top = 1.05 * max(max(pair.measured, pair.simulated) for pair in drawn) / GIB
+    axis.plot([0, top], [0, top], color=INK, linestyle="--", linewidth=1, label="equal")
+    axis.set(xlim=(0, top), ylim=(0, top), aspect="equal")
+    axis.set_xlabel("measured peak, GiB")
+    axis.set_ylabel("simulated peak, GiB")
+    axis.legend(loc="upper left", fontsize=9)
+    return figure

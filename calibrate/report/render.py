@@ -1,0 +1,145 @@
+"""The rendered files: the guide in every language and its plots, from the table, the policy and the records."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
+
+import msgspec
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from acestep.errors import InvalidInputError, UsageError
+from acestep.knobs import Backend, Offload
+from acestep.tiers import TierTable, load_tiers
+from calibrate.files import output_file
+from calibrate.policy import Policy, load_policy
+from calibrate.record import Measurement, load_measurement
+from calibrate.report.guide import Guide, markdown_table
+from calibrate.report.plots import plots, same_drawing
+from calibrate.report.words import LANGUAGES, Words, words_of
+
+PAGE = "GPU_COMPATIBILITY.md"
+PLOTS = "docs/plots"
+
+Files = Mapping[str, str]
+"""Texts by their path below the checkout, with forward slashes."""
+
+
+class Sources(msgspec.Struct, frozen=True, kw_only=True):
+    """What pages are made from."""
+
+    table: TierTable
+    policy: Policy
+    records: tuple[Measurement, ...]
+
+
+def read_sources(checkout: Path) -> Sources:
+    """The table, policy and records of a checkout; `UsageError` where it is none."""
+    tiers = checkout / "tiers"
+    if not (tiers / "policy.json").is_file():
+        raise UsageError(f"{checkout} has no tiers/policy.json: rendering needs a checkout, so run it in one")
+    records = tuple(load_measurement(path) for path in sorted((tiers / "measurements").glob("*.json")))
+    table = load_tiers(tiers / "generated_tiers.json")
+    if lost := sorted(set(table.generated_from.records) - {record.digest for record in records}):
+        raise InvalidInputError(
+            tiers / "generated_tiers.json", f"was made from {lost[0]}, which is not in tiers/measurements; merge again"
+        )
+    return Sources(table=table, policy=load_policy(tiers / "policy.json"), records=records)
+
+
+def render(sources: Sources) -> Files:
+    """Every rendered file. The same sources give the same texts."""
+    drawn = {f"{PLOTS}/{name}": text for name, text in plots(sources.table, sources.policy, sources.records).items()}
+    names = frozenset(PurePosixPath(path).name for path in drawn)
+    pages = {f"docs/{language}/{PAGE}": guide_page(sources, words_of(language), names) for language in LANGUAGES}
+    return pages | drawn
+
+
+def guide_page(sources: Sources, words: Words, drawn: frozenset[str]) -> str:
+    """The guide in one language, with those of its plots that were `drawn`."""
+    guide = Guide(words=words, table=sources.table, policy=sources.policy, records=sources.records)
+    tiers = guide.default.tiers
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701 Markdown; no string of a record has markup in it (`record.SAFE_TEXT`)
+    )
+
+    def pictures(variant: str) -> str:
+        shown = [kind for kind in ("vram", "stages", "agreement") if f"{kind}-{variant}.svg" in drawn]
+        return "\n\n".join(
+            f"![{words(f'plot_{kind}_alt', variant=variant)}](../plots/{kind}-{variant}.svg)\n\n"
+            f"{words(f'plot_{kind}_caption', variant=variant)}"
+            for kind in shown
+        )
+
+    return environment.get_template("guide.md.j2").render(
+        t=words,
+        guide=guide,
+        facts=guide.facts,
+        rows=markdown_table,
+        pictures=pictures,
+        quoted=lambda variants: [f"`{variant}`" for variant in variants],
+        language_links=_language_links(words),
+        defaults=_defaults(guide),
+        has_lm=any(tier.lm_models for tier in tiers),
+        has_lm_quantization=any(tier.lm_quantization for tier in tiers),
+        some_sizes=" ".join(str(tier.certified_gib) for tier in tiers[3:]),
+    )
+
+
+def _language_links(words: Words) -> str:
+    names = {language: words_of(language)("language") for language in LANGUAGES}
+    return " · ".join(
+        f"**{name}**" if language == words.language else f"[{name}](../{language}/{PAGE})"
+        for language, name in names.items()
+    )
+
+
+def _defaults(guide: Guide) -> list[tuple[str, str]]:
+    """What the web page preselects: a locale key, and the tiers it is said of."""
+    return [
+        ("default_lm_on", guide.named(lambda tier: tier.lm_models and tier.init_lm)),
+        ("default_lm_offered", guide.named(lambda tier: tier.lm_models and not tier.init_lm)),
+        ("default_lm_none", guide.named(lambda tier: not tier.lm_models)),
+        ("default_pt", guide.named(lambda tier: Backend.VLLM not in tier.backends_allowed)),
+        ("default_vllm", guide.named(lambda tier: Backend.VLLM in tier.backends_allowed)),
+        ("default_offload_on", guide.named(lambda tier: tier.offload is not Offload.NONE)),
+        ("default_offload_off", guide.named(lambda tier: tier.offload is Offload.NONE)),
+        ("default_int8_on", guide.named(lambda tier: tier.quantization is not None)),
+        ("default_int8_off", guide.named(lambda tier: tier.quantization is None)),
+        ("default_compile", guide.named(lambda tier: tier.compile)),
+    ]
+
+
+def stale(checkout: Path, files: Files) -> list[str]:
+    """The paths whose file on disk is missing, not what was rendered, or not rendered any more."""
+    wrong = [path for path, text in files.items() if not _same(checkout / path, text)]
+    return sorted([*wrong, *_leftovers(checkout, files)])
+
+
+def write(checkout: Path, files: Files) -> None:
+    """Put the rendered files in a checkout, and take away plots that are no longer drawn."""
+    for path, text in files.items():
+        target = checkout / path
+        if _same(target, text):
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with output_file(target) as put:
+            put(text)
+    for path in _leftovers(checkout, files):
+        (checkout / path).unlink()
+
+
+def _leftovers(checkout: Path, files: Files) -> Iterable[str]:
+    drawn = sorted((checkout / PLOTS).glob("*.svg"))
+    return [path for plot in drawn if (path := f"{PLOTS}/{plot.name}") not in files]
+
+
+def _same(target: Path, text: str) -> bool:
+    try:
+        there = target.read_bytes().decode("utf-8")
+    except (FileNotFoundError, UnicodeDecodeError):
+        return False
+    return there == text or (target.suffix == ".svg" and same_drawing(there, text))

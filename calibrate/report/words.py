@@ -1,0 +1,49 @@
+"""The words of a page in one language: every sentence from a locale file, every number put in by the caller."""
+
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+import msgspec
+
+from acestep.strict_json import read_json
+from acestep.tiers import Tier
+
+LANGUAGES = ("en", "ko", "ja", "zh")
+"""The languages of the guide, by the names of their locale files."""
+
+FOLDER = Path(__file__).parent / "locales"
+
+
+class Words(msgspec.Struct, frozen=True, kw_only=True):
+    """The texts of a language by their keys; calling it gives one text with its placeholders filled."""
+
+    language: str
+    texts: dict[str, str]
+
+    def __call__(self, key: str, /, **values: object) -> str:
+        """The text of a key; a `KeyError` for a key or placeholder that is not there."""
+        return self.texts[key].format(**values)
+
+    def duration(self, seconds: int) -> str:
+        """A song's length; a dash where none is certified."""
+        minutes, rest = divmod(seconds, 60)
+        if seconds == 0:
+            return "—"
+        parts = [self("minutes", n=minutes) if minutes else "", self("seconds", n=rest) if rest else ""]
+        return " ".join(part for part in parts if part)
+
+    def tier(self, tier: Tier) -> str:
+        """What a tier is called: its number, or a word for the one without an end."""
+        number = tier.id.removeprefix("tier")
+        return self("tier_unlimited") if number == tier.id else self("tier_numbered", number=number)
+
+    def listed(self, items: Iterable[str]) -> str:
+        """Several things in one phrase."""
+        return self("list_comma").join(items)
+
+
+@cache
+def words_of(language: str) -> Words:
+    """The words of one of `LANGUAGES`."""
+    return Words(language=language, texts=read_json(FOLDER / f"{language}.json"))
