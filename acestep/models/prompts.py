@@ -28,17 +28,23 @@ def text_prompt(request: Request, told: str = "") -> str:
     """Instruction, caption and metadata as the text encoder saw them in training; `told` replaces the task's own."""
     metas = (
         f"- bpm: {request.bpm or 'N/A'}\n"
-        f"- timesignature: {request.timesignature.strip() or 'N/A'}\n"
-        f"- keyscale: {request.keyscale.strip() or 'N/A'}\n"
+        f"- timesignature: {harmless(request.timesignature).strip() or 'N/A'}\n"
+        f"- keyscale: {harmless(request.keyscale).strip() or 'N/A'}\n"
         f"- duration: {int(request.duration_s)} seconds\n"
     )
     told = told or instruction(request)
-    return f"# Instruction\n{told}\n\n# Caption\n{request.caption}\n\n# Metas\n{metas}<|endoftext|>\n"
+    return f"# Instruction\n{told}\n\n# Caption\n{harmless(request.caption)}\n\n# Metas\n{metas}<|endoftext|>\n"
 
 
 def lyric_prompt(request: Request) -> str:
     """Language header and lyrics as the lyric encoder saw them in training."""
-    return f"# Languages\n{request.language}\n\n# Lyric\n{request.lyrics}<|endoftext|>"
+    language, lyrics = harmless(request.language), harmless(request.lyrics)
+    return f"# Languages\n{language}\n\n# Lyric\n{lyrics}<|endoftext|>"
+
+
+def harmless(text: str) -> str:
+    """A person's words, in which no special token is spelled: a space keeps its brackets apart."""
+    return text.replace("<|", "< |")
 
 
 def cut_warnings(request: Request, tokenizer: Tokenizer) -> tuple[str, ...]:

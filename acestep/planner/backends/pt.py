@@ -52,6 +52,21 @@ class PtBackend:
         """Bytes of keys and values for these jobs, all of them allocated at once."""
         return cache_bytes(jobs, self._model.module.config, self._model.dtype)
 
+    @torch.no_grad()
+    def rehearse(self, jobs: Sequence[Job]) -> None:
+        """Read the prompts and take two steps at the far end of the cache, each where most tokens are allowed."""
+        drafts = [_widest(job) for job in jobs]
+        with self._use():
+            cache = Cache(jobs, self._model.module.config, self._model.dtype, self._device.torch_device)
+            decoder = Decoder(self._model.module, self._device, cache.longest)
+            states = decoder.read(cache)
+            for lane in cache.lanes:
+                lane.length = max(lane.length, lane.store.shape[4] - 2)
+            for _ in range(min(2, *(job.max_tokens for job in jobs))):
+                tokens = self._next(decoder, cache.rows, states, drafts)
+                del states
+                states = decoder.step(cache, [tokens[row.job] for row in cache.rows])
+
     def close(self) -> None:
         """Nothing is kept between calls, and the weights belong to who places them."""
 
@@ -90,6 +105,18 @@ class PtBackend:
         return tokens | dict(
             zip(open_jobs, self._chooser.choose(logits[: len(choosing)], spans, choosing), strict=True)
         )
+
+
+def _widest(job: Job) -> Draft:
+    """A job written up to where most tokens are allowed; of the allowed ones it takes the first each time."""
+    draft, choices = Draft(job), []
+    while not draft.done:
+        choices.append(sum(map(len, draft.allowed.spans)))
+        draft.append(draft.allowed.spans[0].start)
+    draft = Draft(job)
+    for _ in range(choices.index(max(choices))):
+        draft.append(draft.allowed.spans[0].start)
+    return draft
 
 
 def _covering(drafts: Sequence[Draft]) -> Spans:
