@@ -1,0 +1,33 @@
+"""`python -m calibrate validate`: whether measurement files may be merged."""
+
+from pathlib import Path
+
+import click
+import msgspec
+
+from acestep import console
+from acestep.errors import Exit
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def validate(files: tuple[Path, ...], as_json: bool) -> int:
+    """Check measurement files that somebody sends in: every rule that one breaks, by its id. Reads nothing else.
+
+    Exit code 0 when all of them may be merged, 3 when one may not.
+    """
+    from calibrate.contributed import validate as findings_of
+    from calibrate.rules import Level
+
+    findings = [finding for path in files for finding in findings_of(path)]
+    refused = any(finding.level is Level.ERROR for finding in findings)
+    if as_json:
+        verdict = "invalid" if refused else "ok"
+        console.print_json({"verdict": verdict, "findings": [msgspec.to_builtins(finding) for finding in findings]})
+    else:
+        for finding in findings:
+            click.echo(f"{finding.file}: {finding.level} {finding.id} at {finding.field}: {finding.message}")
+    told = f"{len(findings)} findings" if findings else "nothing to object to"
+    console.notify(f"{len(files)} files checked, {told}.")
+    return Exit.INVALID if refused else Exit.OK
