@@ -1,13 +1,9 @@
-"""The prober on a real card: a fresh child per probe, under a hard cap, and never trusted to end by itself."""
+"""The prober on a real card: a child for each loaded model, capped, watched, and never trusted to end by itself."""
 
 import os
-import signal
-import subprocess
 import sys
 import time
-from contextlib import suppress
-from tempfile import TemporaryFile
-from typing import IO
+from collections.abc import Mapping
 
 import msgspec
 
@@ -18,27 +14,70 @@ from acestep.models import catalog
 from acestep.models.locate import locate
 from acestep.request import DecodePath
 from calibrate.probes.base import ProbedStage, ProbeResult
-from calibrate.probes.worker import Answer, Order
+from calibrate.probes.caps import SLACK_BYTES, require_room
+from calibrate.probes.child import Patience, ProbeEndedError
+from calibrate.probes.messages import Answer, Setup
+from calibrate.probes.nvml import gauge_for
+from calibrate.probes.session import Bench, Session
+from calibrate.probes.watch import Return, require_flat, wait_until_flat
+from calibrate.record import CapMethod
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
 
-TIMEOUT_S = 900.0
+LOADING = Patience(wall_s=900, silence_s=900)
+"""A child says nothing while it reads weights, and disks are slow."""
+
+PROBING = Patience(wall_s=900, silence_s=300)
 """A two-step probe of ten minutes of audio takes a few minutes on the slowest cards people have."""
 
+WORKER = (sys.executable, "-m", "calibrate.probes.worker")
+BALLAST = (sys.executable, "-m", "calibrate.probes.ballast")
 
-class CudaProber:
-    """Probes this machine's NVIDIA card with the weights on disk, or with dummy ones of the same sizes."""
+NO_CACHING = "PYTORCH_NO_CUDA_MEMORY_CACHING"
+"""Makes PyTorch's allocator take no notice of a cap, so children do not inherit it."""
+
+UNWATCHED = (
+    "NVML could not be read, so nobody watched the card: memory that other programs took during the probe went unseen."
+)
+
+
+class Conditions(msgspec.Struct, frozen=True, kw_only=True):
+    """What a probe ran beside: bytes that others held before, and that its own context took.
+
+    `returned_s` is how long the card last took to be as it was after a child had ended, 0 before one has.
+    """
+
+    method: CapMethod
+    watched: bool
+    foreign_bytes: int
+    context_bytes: int
+    allocator: str
+    returned_s: float
+
+
+class ChildProber:
+    """Probes in children of its own; the model stays loaded between probes of the same knobs."""
 
     device = "cuda"
 
-    def __init__(self, timeout_s: float = TIMEOUT_S) -> None:
-        card = detect(os.environ)
-        if card.kind is not CardKind.CUDA:
-            raise NotMeasuredError(
-                f"no NVIDIA card was found ({card.name}), so nothing can be measured; use `--device simulated`"
-            )
-        self.card = card
-        self._timeout_s = timeout_s
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self._before = bench.gauge.read()
+        self._returned = Return(seconds=0.0, left_bytes=0)
+        self._sessions: list[Session] = []
+
+    @property
+    def conditions(self) -> Conditions:
+        """Of the session that is open; without one, no context was measured."""
+        session = self._sessions[0] if self._sessions else None
+        return Conditions(
+            method=self.bench.method,
+            watched=self.bench.gauge.watches,
+            foreign_bytes=self._before.used_bytes,
+            context_bytes=session.context_bytes if session else 0,
+            allocator=session.allocator if session else "",
+            returned_s=self._returned.seconds,
+        )
 
     def model_for(self, knobs: Knobs) -> str:
         """The weights a probe runs on: the variant's own where they are on disk, else `dummy`; both take the same."""
@@ -49,31 +88,21 @@ class CudaProber:
         return knobs.variant.value
 
     def probe(self, knobs: Knobs, workload: Workload, cap_bytes: int) -> ProbeResult:
-        """Run once under a cap, in a child of its own; a child that dies or hangs is a verdict, not an error."""
-        order = Order(knobs=knobs, workload=workload, cap_bytes=cap_bytes, model=self.model_for(knobs))
-        started = time.perf_counter()
-        answer = run_child([sys.executable, "-m", "calibrate.probes.worker"], order, self._timeout_s)
-        return ProbeResult(
-            verdict=answer.verdict,
-            cap_bytes=cap_bytes,
-            stages=tuple(
-                ProbedStage(
-                    name=stage.name,
-                    seconds=stage.seconds,
-                    songs_per_pass=workload.batch if stage.name == "denoise" else 1,
-                    peak_allocated_bytes=stage.allocated_bytes,
-                    peak_reserved_bytes=stage.reserved_bytes,
-                    resident_bytes=0,
-                    allowance_bytes=0,
-                    live_at_peak={},
-                )
-                for stage in answer.stages
-            ),
-            songs_per_pass=workload.batch,
-            decode_path=answer.decode_path,
-            seconds=time.perf_counter() - started,
-            warnings=(answer.problem,) if answer.problem else (),
-        )
+        """Run once under a cap; a child that dies or hangs is a verdict, not an error.
+
+        Raises `NotMeasuredError` on a card without room for the cap, or that cannot be used or asked at all.
+        """
+        return self._probe(knobs, workload, cap_bytes, full=False)
+
+    def certify(self, knobs: Knobs, workload: Workload, cap_bytes: int) -> ProbeResult:
+        """As `probe`, with all the steps of the variant."""
+        return self._probe(knobs, workload, cap_bytes, full=True)
+
+    def close(self) -> None:
+        """End the child, and wait until the card is as it was."""
+        if self._sessions:
+            self._sessions.pop().close()
+            self._returned = wait_until_flat(self.bench.gauge, self._before, self.bench.return_s)
 
     def memory_model(self, variant: Variant) -> dict[str, float]:  # noqa: ARG002 the protocol's argument
         """None: a sweep takes minutes in simulation and hours here."""
@@ -86,52 +115,106 @@ class CudaProber:
             " use `--device simulated`"
         )
 
+    def _probe(self, knobs: Knobs, workload: Workload, cap_bytes: int, *, full: bool) -> ProbeResult:
+        started = time.perf_counter()
+        watched = self.bench.gauge.watches
+        if watched:
+            require_room(cap_bytes, self.bench.context_bytes, self._before)
+        answer = self._ask(Setup(knobs=knobs, model=self.model_for(knobs)), workload, cap_bytes, full=full)
+        return _result(answer, cap_bytes, time.perf_counter() - started, () if watched else (UNWATCHED,))
 
-def run_child(command: list[str], order: Order, timeout_s: float) -> Answer:
-    """Start a worker in a process group of its own and return its answer, or the verdict its end amounts to."""
-    with TemporaryFile() as said:
-        return _answer(command, order, timeout_s, said)
-
-
-def _answer(command: list[str], order: Order, timeout_s: float, said: IO[bytes]) -> Answer:
-    read_fd, write_fd = os.pipe()
-    child = subprocess.Popen(  # noqa: S603 our own interpreter and module
-        [*command, str(write_fd)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=said,
-        pass_fds=(write_fd,),
-        env=os.environ | {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "HF_HUB_OFFLINE": "1"},
-        start_new_session=True,
-    )
-    os.close(write_fd)
-    with os.fdopen(read_fd, "rb") as reply:
+    def _ask(self, setup: Setup, workload: Workload, cap_bytes: int, *, full: bool) -> Answer:
+        """What a session answers; one that did not end by itself, or crashed, is not used again."""
         try:
-            child.communicate(msgspec.json.encode(order), timeout=timeout_s)
-        except subprocess.TimeoutExpired:
-            return _ended(Verdict.TIMEOUT, f"no answer within {timeout_s:.0f} s")
-        finally:
-            _kill_family(child)
-        text = reply.read()
-    try:
-        return msgspec.json.decode(text, type=Answer)
-    except msgspec.DecodeError:
-        last_words = f"; it said: {words}" if (words := _last_line(said)) else ""
-        return _ended(Verdict.CRASHED, f"the probe ended with code {child.returncode} and no answer{last_words}")
+            answer = self._session_for(setup).probe(workload, cap_bytes, full=full)
+        except ProbeEndedError as end:
+            answer = _ended(end, workload)
+        else:
+            if answer.verdict in (Verdict.FITS, Verdict.DEGRADED, Verdict.OOM):
+                return answer
+        try:
+            self.close()
+        except NotMeasuredError:  # the card cannot be asked whether all came back, and the verdict stands without it
+            self._sessions.clear()
+        return answer
+
+    def _session_for(self, setup: Setup) -> Session:
+        """The open session, unless it has another model or its child kept something; else a new one."""
+        if self._sessions and (self._sessions[0].setup != setup or self._sessions[0].resting_bytes > SLACK_BYTES):
+            self.close()
+        if not self._sessions:
+            require_flat(wait_until_flat(self.bench.gauge, self._before, self.bench.return_s))
+            self._sessions.append(Session(setup, self.bench))
+        return self._sessions[0]
 
 
-def _last_line(said: IO[bytes]) -> str:
-    """The last line of what a child wrote, at most 200 characters of it."""
-    said.seek(max(0, said.seek(0, os.SEEK_END) - 4096))
-    lines = said.read().decode(errors="replace").split("\n")
-    return next((line.strip()[:200] for line in reversed(lines) if line.strip()), "")
+class CudaProber(ChildProber):
+    """Probes this machine's NVIDIA card with the weights on disk, or with dummy ones of the same sizes."""
+
+    def __init__(self, method: CapMethod = CapMethod.FRACTION) -> None:
+        """Raises `NotMeasuredError` where there is no such card."""
+        card = detect(os.environ)
+        if card.kind is not CardKind.CUDA:
+            raise NotMeasuredError(
+                f"no NVIDIA card was found ({card.name}), so nothing can be measured; use `--device simulated`"
+            )
+        self.card = card
+        super().__init__(
+            Bench(
+                gauge=gauge_for(card.uuid),
+                worker=WORKER,
+                ballast=BALLAST,
+                environ=child_environ(os.environ, card.uuid),
+                loading=LOADING,
+                probing=PROBING,
+                method=method,
+            )
+        )
 
 
-def _kill_family(child: subprocess.Popen[bytes]) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(child.pid, signal.SIGKILL)
-    child.wait()
+def child_environ(environ: Mapping[str, str], uuid: str) -> dict[str, str]:
+    """What a child is told: one card by its name for life, numbered as NVML does, no network, no process of vLLM's."""
+    kept = {name: value for name, value in environ.items() if name != NO_CACHING}
+    return kept | {
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        "CUDA_VISIBLE_DEVICES": uuid,
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    }
 
 
-def _ended(verdict: Verdict, problem: str) -> Answer:
-    return Answer(verdict=verdict, stages=(), decode_path=DecodePath.GPU, problem=problem)
+def _ended(end: ProbeEndedError, workload: Workload) -> Answer:
+    return Answer(
+        number=0,
+        verdict=end.verdict,
+        stages=(),
+        songs_per_pass=workload.batch,
+        decode_path=DecodePath.GPU,
+        outside_bytes=0,
+        resting_bytes=0,
+        problem=str(end),
+    )
+
+
+def _result(answer: Answer, cap_bytes: int, seconds: float, remarks: tuple[str, ...]) -> ProbeResult:
+    return ProbeResult(
+        verdict=answer.verdict,
+        cap_bytes=cap_bytes,
+        stages=tuple(
+            ProbedStage(
+                name=stage.name,
+                seconds=stage.seconds,
+                songs_per_pass=stage.songs_per_pass,
+                peak_allocated_bytes=stage.allocated_bytes,
+                peak_reserved_bytes=stage.reserved_bytes,
+                resident_bytes=0,
+                allowance_bytes=0,
+                live_at_peak={},
+            )
+            for stage in answer.stages
+        ),
+        songs_per_pass=answer.songs_per_pass,
+        decode_path=answer.decode_path,
+        seconds=seconds,
+        warnings=((answer.problem,) if answer.problem else ()) + answer.warnings + remarks,
+    )

@@ -1,100 +1,127 @@
-"""The child of a probe on a real card: one capped run, one answer on its own pipe.
+"""The child of a prober: one loaded model, any number of capped runs, an answer to each on a socket of its own.
 
-    python -m calibrate.probes.worker FD < order.json
+    python -m calibrate.probes.worker FD
 
-Standard output belongs to libraries; the answer goes to file descriptor FD, once.
+Standard output belongs to libraries; everything that is said goes through the socket at file descriptor FD.
 """
 
 import os
+import select
+import socket
 import sys
-import time
+from collections.abc import Callable
+from threading import Thread
+from typing import Protocol
 
 import msgspec
 
-from acestep.knobs import Knobs
+from acestep.errors import AceStepError
 from acestep.request import DecodePath
+from calibrate.oom import classify
+from calibrate.probes.messages import Alive, Answer, Order, Ready, Refused, Setup, StagePeaks, line_of
 from calibrate.verdict import Verdict
-from calibrate.workload import Workload
 
 
-class Order(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a child is to run; `model` is what `acestep.models.load` takes."""
+class Done(msgspec.Struct, frozen=True, kw_only=True):
+    """How a run came to its end."""
 
-    knobs: Knobs
-    workload: Workload
-    cap_bytes: int
-    model: str
-
-
-class StagePeaks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the card's allocator counted in one stage."""
-
-    name: str
-    seconds: float
-    allocated_bytes: int
-    reserved_bytes: int
-
-
-class Answer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How the run ended; after an out-of-memory error the last stage is the one it happened in."""
-
-    verdict: Verdict
-    stages: tuple[StagePeaks, ...]
+    songs_per_pass: int
     decode_path: DecodePath
-    problem: str
+    warnings: tuple[str, ...] = ()
 
 
-def run(order: Order) -> Answer:
-    """Carry out an order on this process's card. Only `torch.OutOfMemoryError` is an answer; the rest is raised."""
-    import torch
+class Engine(Protocol):
+    """What runs in the child: a model on a card, or a test's script."""
 
-    from acestep.devices.cuda import CudaDevice
-    from acestep.models.load import load
-    from acestep.pipeline import Pipeline, prepare
-    from calibrate.probes.prompt import request_of
+    @property
+    def stages(self) -> tuple[StagePeaks, ...]:
+        """The stages of the last run, also of one that failed."""
+        ...
 
-    peaks: list[StagePeaks] = []
+    def load(self, setup: Setup) -> str:
+        """Load the model and open the card; returns the allocator's settings.
 
-    class CountingCuda(CudaDevice):
-        """The card, with a note of every stage's peaks, also of the one that fails."""
+        Raises `AceStepError` where nothing could be measured with this child.
+        """
+        ...
 
-        def begin_stage(self, name: str) -> None:
-            super().begin_stage(name)
-            self.stage, self.started = name, time.perf_counter()
+    def run(self, order: Order, alive: Callable[[str], None]) -> Done:
+        """Carry out an order; whatever error ends it comes out as it is."""
+        ...
 
-        def end_stage(self) -> tuple[int, int]:
-            allocated, reserved = super().end_stage()
-            peaks.append(
-                StagePeaks(
-                    name=self.stage,
-                    seconds=time.perf_counter() - self.started,
-                    allocated_bytes=allocated,
-                    reserved_bytes=reserved,
-                )
-            )
-            return allocated, reserved
+    def outside_bytes(self) -> int:
+        """Bytes taken on the card outside this process's allocator."""
+        ...
 
-    # Data-centre cards have an attention kernel that people's cards lack: it would answer for the wrong card.
-    torch.backends.cuda.enable_cudnn_sdp(False)
-    device = CountingCuda(order.cap_bytes)
-    components = load(order.model, order.knobs.variant, dtype=device.dtype)
-    prepare(components, order.knobs)
+    def rest(self) -> int:
+        """Give everything back that a run left behind; returns the bytes that stay reserved."""
+        ...
+
+
+def serve(channel: socket.socket, engine: Engine) -> None:
+    """Answer a prober until it hangs up, or until a run has crashed: what it left behind is anybody's guess."""
+    die_with(channel)
+    with channel, channel.makefile("rb") as lines:
+        setup = msgspec.json.decode(lines.readline(), type=Setup)
+        try:
+            settings = engine.load(setup)
+        except AceStepError as error:
+            channel.sendall(line_of(Refused(problem=str(error))))
+            return
+        channel.sendall(line_of(Ready(allocator=settings)))
+        for line in lines:
+            answer = _answer(engine, msgspec.json.decode(line, type=Order), channel)
+            channel.sendall(line_of(answer))
+            if answer.verdict is Verdict.CRASHED:
+                return
+
+
+def die_with(channel: socket.socket) -> None:
+    """End this process, whatever it is doing, when the other end of the socket goes away: nobody wants its answer."""
+
+    def wait() -> None:
+        poll = select.poll()
+        poll.register(channel.fileno(), 0)
+        poll.poll()
+        os._exit(1)
+
+    Thread(target=wait, daemon=True).start()
+
+
+def _answer(engine: Engine, order: Order, channel: socket.socket) -> Answer:
+    outside = engine.outside_bytes()
+    done = Done(songs_per_pass=order.workload.batch, decode_path=DecodePath.GPU)
+    verdict, problem = Verdict.FITS, ""
     try:
-        pipeline = Pipeline(components, order.knobs, device)
-        result = pipeline.generate(request_of(order.workload, components.tokenizer), strict=True)
-    except torch.OutOfMemoryError as error:
-        problem = str(error).splitlines()[0]
-    else:
-        return Answer(verdict=Verdict.FITS, stages=tuple(peaks), decode_path=result.decode_path, problem="")
-    return Answer(verdict=Verdict.OOM, stages=tuple(peaks), decode_path=DecodePath.GPU, problem=problem)
+        done = engine.run(order, lambda stage: channel.sendall(line_of(Alive(stage=stage))))
+    except Exception as error:
+        verdict, problem = classify(error).verdict, _sentence(error)
+    # Outside the except block: inside it the traceback would keep every temporary of the failed run alive.
+    if done.decode_path is DecodePath.CPU:
+        verdict = Verdict.DEGRADED
+    return Answer(
+        number=order.number,
+        verdict=verdict,
+        stages=engine.stages,
+        songs_per_pass=done.songs_per_pass,
+        decode_path=done.decode_path,
+        outside_bytes=outside,
+        resting_bytes=0 if verdict is Verdict.CRASHED else engine.rest(),
+        problem=problem,
+        warnings=done.warnings,
+    )
+
+
+def _sentence(error: Exception) -> str:
+    lines = str(error).splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}"[:200]
 
 
 def main() -> None:
-    """Read an order from standard input and write the answer to the descriptor named on the command line."""
-    order = msgspec.json.decode(sys.stdin.buffer.read(), type=Order)
-    answer = run(order)
-    with os.fdopen(int(sys.argv[1]), "wb") as reply:
-        reply.write(msgspec.json.encode(answer))
+    """Serve a real card through the descriptor named on the command line."""
+    from calibrate.probes.engine import CudaEngine
+
+    serve(socket.socket(fileno=int(sys.argv[1])), CudaEngine())
 
 
 if __name__ == "__main__":

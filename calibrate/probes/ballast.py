@@ -1,0 +1,106 @@
+"""The ballast: a process that holds the rest of a card, so that free memory reads as on a smaller one.
+
+    python -m calibrate.probes.ballast FD
+
+Libraries that look at free memory choose other algorithms on a full card, and children of the child are bound too.
+"""
+
+import socket
+import sys
+from typing import Any, Protocol
+
+import msgspec
+
+from calibrate.probes.messages import Filled, LeaveFree, line_of
+from calibrate.probes.worker import die_with
+
+GRAIN_BYTES = 2 << 20
+"""The driver gives memory in pieces of this size."""
+
+PIECE_BYTES = 256 << 20
+"""What is taken at a time, so that memory in several places can be filled."""
+
+SMALLEST_BYTES = 20 << 20
+"""From this size on PyTorch takes a piece from the driver for itself, rounded up to a grain."""
+
+
+class Store(Protocol):
+    """A card that memory can be taken from."""
+
+    def free_bytes(self) -> int:
+        """What the driver calls free."""
+        ...
+
+    def take(self, n_bytes: int) -> Any:
+        """Memory, given back when nothing refers to it any more and `flush` is called."""
+        ...
+
+    def flush(self) -> None:
+        """Give back to the driver what nothing refers to."""
+        ...
+
+
+def pieces(n_bytes: int) -> list[int]:
+    """Sizes that add up to `n_bytes` rounded up to a grain; none where that is too little to be taken by itself."""
+    grains = -(-n_bytes // GRAIN_BYTES) * GRAIN_BYTES
+    if grains < SMALLEST_BYTES:
+        return []
+    whole = max(1, grains // PIECE_BYTES)
+    return [PIECE_BYTES] * (whole - 1) + [grains - PIECE_BYTES * (whole - 1)]
+
+
+class Ballast:
+    """What is held on a store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._held: list[tuple[int, Any]] = []
+
+    def leave_free(self, n_bytes: int) -> Filled:
+        """Take or give back until `n_bytes` are free, to within a grain as long as anything is held."""
+        while self._held and self._store.free_bytes() < n_bytes + SMALLEST_BYTES:
+            self._held.pop()
+            self._store.flush()
+        for size in pieces(self._store.free_bytes() - n_bytes):
+            self._held.append((size, self._store.take(size)))
+        return Filled(held_bytes=sum(size for size, _ in self._held), free_bytes=self._store.free_bytes())
+
+
+def serve(channel: socket.socket, store: Store) -> None:
+    """Fill and empty as told, until the prober hangs up."""
+    die_with(channel)
+    ballast = Ballast(store)
+    with channel, channel.makefile("rb") as lines:
+        for line in lines:
+            channel.sendall(line_of(ballast.leave_free(msgspec.json.decode(line, type=LeaveFree).free_bytes)))
+
+
+class CudaStore:
+    """The first visible card, through torch."""
+
+    def __init__(self) -> None:
+        import torch
+
+        self._torch = torch
+        torch.cuda.synchronize()
+
+    def free_bytes(self) -> int:
+        """What the driver calls free."""
+        return int(self._torch.cuda.mem_get_info()[0])
+
+    def take(self, n_bytes: int) -> Any:
+        """Memory that nobody writes."""
+        return self._torch.empty(n_bytes, dtype=self._torch.uint8, device="cuda")
+
+    def flush(self) -> None:
+        """Empty the cache."""
+        self._torch.cuda.empty_cache()
+
+
+def main() -> None:
+    """Serve through the descriptor named on the command line."""
+    serve(socket.socket(fileno=int(sys.argv[1])), CudaStore())
+
+
+if __name__ == "__main__":
+    main()

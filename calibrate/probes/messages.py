@@ -1,0 +1,114 @@
+"""What a prober and its child say to each other: one JSON value a line, on a socket of their own.
+
+The child says `Ready` or `Refused` once for its `Setup`, and one `Answer` for every `Order`. `Alive` in between means
+that it is still at work.
+"""
+
+from typing import Annotated, TypeVar
+
+import msgspec
+
+from acestep.knobs import Knobs
+from acestep.request import DecodePath
+from calibrate.verdict import Verdict
+from calibrate.workload import Workload
+
+LONGEST_LINE = 1 << 20
+"""Bytes; a line that grows beyond this is no message."""
+
+Bytes = Annotated[int, msgspec.Meta(ge=0)]
+Seconds = Annotated[float, msgspec.Meta(ge=0)]
+Kind = TypeVar("Kind")
+
+
+class _Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=True):
+    """Base of everything that is said; its JSON names its class."""
+
+
+class Setup(_Message, frozen=True):
+    """What a child is to load: `model` is what `acestep.models.load` takes.
+
+    Data-centre cards have cuDNN attention, which people's cards lack; it is off unless asked for.
+    """
+
+    knobs: Knobs
+    model: str
+    cudnn_attention: bool = False
+
+
+class Order(_Message, frozen=True):
+    """One probe. `full` is a certificate: it takes all the steps of the variant instead of the workload's."""
+
+    number: int
+    workload: Workload
+    cap_bytes: Annotated[int, msgspec.Meta(gt=0)]
+    full: bool = False
+
+
+class Ready(_Message, frozen=True):
+    """The weights are loaded and the card is open. `allocator` are the settings it was given by the environment."""
+
+    allocator: str
+
+
+class Refused(_Message, frozen=True):
+    """Nothing can be measured with this child, whatever is asked of it."""
+
+    problem: str
+
+
+class Alive(_Message, frozen=True):
+    """A part of a stage is done."""
+
+    stage: str
+
+
+class StagePeaks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the allocator counted in one stage, and what was taken on the card outside it when the stage ended."""
+
+    name: str
+    seconds: Seconds
+    songs_per_pass: Annotated[int, msgspec.Meta(gt=0)]
+    allocated_bytes: Bytes
+    reserved_bytes: Bytes
+    outside_bytes: Bytes
+
+
+class Answer(_Message, frozen=True):
+    """How the run of an order ended; after an out-of-memory error the last stage is the one it happened in.
+
+    `outside_bytes` were taken outside the allocator, by anyone, before the run. `resting_bytes` are reserved after it,
+    when everything it held has been given back.
+    """
+
+    number: int
+    verdict: Verdict
+    stages: tuple[StagePeaks, ...]
+    songs_per_pass: Annotated[int, msgspec.Meta(gt=0)]
+    decode_path: DecodePath
+    outside_bytes: Bytes
+    resting_bytes: Bytes
+    problem: str
+    warnings: tuple[str, ...] = ()
+
+
+Said = Ready | Refused | Alive | Answer
+"""What a child of the pipeline may say."""
+
+
+class LeaveFree(_Message, frozen=True):
+    """To the ballast: fill the card until this many bytes are free."""
+
+    free_bytes: Bytes
+
+
+class Filled(_Message, frozen=True):
+    """From the ballast: what it holds and what is free now."""
+
+    held_bytes: Bytes
+    free_bytes: Bytes
+
+
+def line_of(message: object) -> bytes:
+    """A message as it travels."""
+    return msgspec.json.encode(message) + b"\n"

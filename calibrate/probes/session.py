@@ -1,0 +1,175 @@
+"""One child with one loaded model, from its birth to the moment the card is as it was before."""
+
+import time
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from acestep.errors import NotMeasuredError
+from acestep.hardware import CONTEXT_BYTES
+from acestep.request import DecodePath
+from acestep.units import gib, mib
+from calibrate.probes.ballast import GRAIN_BYTES
+from calibrate.probes.caps import Cap
+from calibrate.probes.child import Child, Patience, ProbeEndedError
+from calibrate.probes.messages import (
+    Alive,
+    Answer,
+    Filled,
+    Kind,
+    LeaveFree,
+    Order,
+    Ready,
+    Refused,
+    Said,
+    Setup,
+    StagePeaks,
+    line_of,
+)
+from calibrate.probes.nvml import Gauge
+from calibrate.probes.watch import Watch
+from calibrate.record import CapMethod
+from calibrate.verdict import Verdict
+from calibrate.workload import Workload
+
+
+class Bench(msgspec.Struct, frozen=True, kw_only=True):
+    """What probes are made with: the commands of the children and their environment, and who watches the card.
+
+    `context_bytes` are what a cap leaves beside it for a context. `return_s` is how long a card may take to be as it
+    was when a child has ended.
+    """
+
+    gauge: Gauge
+    worker: tuple[str, ...]
+    ballast: tuple[str, ...]
+    environ: Mapping[str, str]
+    loading: Patience
+    probing: Patience
+    return_s: float = 10.0
+    context_bytes: int = CONTEXT_BYTES
+    method: CapMethod = CapMethod.FRACTION
+
+
+class Session:
+    """A loaded model, ready for any number of probes; of no use after any `ProbeEndedError`."""
+
+    def __init__(self, setup: Setup, bench: Bench) -> None:
+        """Raises `ProbeEndedError` for a child that does not come up, `NotMeasuredError` for one that refuses."""
+        self.setup = setup
+        self.resting_bytes = 0
+        self._bench = bench
+        self._asked = 0
+        self._fillers: list[Child] = []
+        before = bench.gauge.read()
+        self._child = Child(bench.worker, bench.environ)
+        try:
+            self.allocator: str = _hear(self._child, Ready, setup, bench.loading).allocator
+            opened = bench.gauge.read()
+            if bench.method is CapMethod.BALLAST:
+                self._fillers.append(Child(bench.ballast, bench.environ))
+                _hear(self._fillers[0], Filled, LeaveFree(free_bytes=opened.total_bytes), bench.loading)
+            self._watch = Watch(bench.gauge, before, [child.mark for child in (self._child, *self._fillers)])
+        except BaseException:
+            self.close()
+            raise
+        self.context_bytes = opened.used_bytes - before.used_bytes if bench.gauge.watches else bench.context_bytes
+
+    def close(self) -> None:
+        """End the children and everything they started."""
+        for child in (self._child, *self._fillers):
+            child.kill()
+
+    def probe(self, workload: Workload, cap_bytes: int, *, full: bool) -> Answer:
+        """One run under a cap; raises `ProbeEndedError` when it has no end of its own."""
+        bench = self._bench
+        cap = Cap(cap_bytes=cap_bytes, assumed_bytes=bench.context_bytes, context_bytes=self.context_bytes)
+        self._asked += 1
+        if cap.allocator_bytes == 0:
+            return _filled_by_context(self._asked, workload, cap)
+        for filler in self._fillers:
+            self._fill(filler, cap)
+        self._watch.settle()
+        order = Order(number=self._asked, workload=workload, cap_bytes=cap.allocator_bytes, full=full)
+        answer = _hear(self._child, Answer, order, bench.probing, self._watch)
+        _require_possible(order, answer)
+        self._watch.rest(answer.resting_bytes - self.resting_bytes)
+        self.resting_bytes = answer.resting_bytes
+        return _charged(answer, cap)
+
+    def _fill(self, filler: Child, cap: Cap) -> None:
+        filled = _hear(filler, Filled, LeaveFree(free_bytes=cap.free_bytes), self._bench.loading, self._watch)
+        if filled.free_bytes < cap.free_bytes - GRAIN_BYTES:
+            raise NotMeasuredError(
+                f"the ballast itself leaves {gib(filled.free_bytes)} of the card free, and the probe needs"
+                f" {gib(cap.free_bytes)}; measure smaller sizes, or use the cap method `fraction`"
+            )
+
+
+def _idle() -> None:
+    """Nobody is judged while our own processes are still coming up."""
+
+
+def _hear(
+    child: Child, kind: type[Kind], message: object, patience: Patience, tick: Callable[[], None] = _idle
+) -> Kind:
+    """What a child says to a message, at last."""
+    child.send(line_of(message))
+    deadline = time.monotonic() + patience.wall_s
+    while True:
+        line = child.line(deadline, patience, tick)
+        try:
+            said = msgspec.json.decode(line, type=Said | Filled)
+        except msgspec.DecodeError as error:
+            raise ProbeEndedError(Verdict.CRASHED, f"the probe's child said what no message is ({error})") from None
+        if isinstance(said, kind):
+            return said
+        if isinstance(said, Refused):
+            raise NotMeasuredError(said.problem)
+        if not isinstance(said, Alive):
+            raise ProbeEndedError(Verdict.CRASHED, f"the probe's child said {type(said).__name__} out of turn")
+
+
+def _require_possible(order: Order, answer: Answer) -> None:
+    """Raise `ProbeEndedError` for an answer to another question, or one that no allocator could give."""
+    if answer.number != order.number:
+        problem = f"the probe's child answered question {answer.number} instead of {order.number}"
+        raise ProbeEndedError(Verdict.CRASHED, problem)
+    for stage in answer.stages:
+        if not stage.allocated_bytes <= stage.reserved_bytes <= order.cap_bytes:
+            raise ProbeEndedError(
+                Verdict.CRASHED,
+                f"the probe's child counted {stage.allocated_bytes} bytes allocated of {stage.reserved_bytes} reserved"
+                f" in {stage.name}, under a cap of {order.cap_bytes}",
+            )
+
+
+def _charged(answer: Answer, cap: Cap) -> Answer:
+    """The answer, or an out-of-memory verdict where a small card would not have held what lay outside the allocator."""
+    if answer.verdict not in (Verdict.FITS, Verdict.DEGRADED):
+        return answer
+
+    def overrun(stage: StagePeaks) -> int:
+        return cap.overrun_bytes(stage.reserved_bytes, stage.outside_bytes - answer.outside_bytes)
+
+    worst = max(answer.stages, key=overrun, default=None)
+    if worst is None or not overrun(worst):
+        return answer
+    stages = answer.stages[: answer.stages.index(worst) + 1]
+    problem = f"{worst.name} took {mib(overrun(worst))} beside the allocator that the cap does not have"
+    return msgspec.structs.replace(
+        answer, verdict=Verdict.OOM, stages=stages, decode_path=DecodePath.GPU, problem=problem
+    )
+
+
+def _filled_by_context(number: int, workload: Workload, cap: Cap) -> Answer:
+    return Answer(
+        number=number,
+        verdict=Verdict.OOM,
+        stages=(),
+        songs_per_pass=workload.batch,
+        decode_path=DecodePath.GPU,
+        outside_bytes=0,
+        resting_bytes=0,
+        problem=f"the driver's context takes {mib(cap.context_bytes)}, and leaves nothing of {gib(cap.cap_bytes)}",
+    )
