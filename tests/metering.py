@@ -8,14 +8,15 @@ from torch.profiler import ProfilerActivity, profile
 from acestep.devices.cpu import CpuDevice
 
 BLOCK = 512
-CONVOLUTION = "aten::convolution"
+KERNELS = ("aten::convolution", "aten::scaled_dot_product_attention")
 
 
 class MeteredCpu(CpuDevice):
     """The CPU with a profiler around every stage; `peaks` are bytes above what was live when the stage began.
 
-    A buffer that is born and dies inside one convolution is oneDNN's workspace, as cuDNN's would be, and no tensor of
-    the program: the simulator keeps such workspaces apart, and so does this meter.
+    A buffer that is born and dies inside one convolution is oneDNN's workspace, as cuDNN's would be, and one inside
+    attention its kernel's; neither is a tensor of the program. The simulator keeps such workspaces apart, and so does
+    this meter.
     """
 
     def __init__(self) -> None:
@@ -35,24 +36,24 @@ class MeteredCpu(CpuDevice):
         return 0, 0
 
 
-def _allocations(nodes: Any, convolution: int) -> Iterator[tuple[int, int, int, int]]:
-    """(time, address, bytes: negative when freed, id of the convolution around it or 0) of every event."""
+def _allocations(nodes: Any, kernel: int) -> Iterator[tuple[int, int, int, int]]:
+    """(time, address, bytes: negative when freed, id of the kernel around it or 0) of every event."""
     for node in nodes:
         fields = node.extra_fields
         if hasattr(fields, "alloc_size"):
-            yield node.start_time_ns, fields.ptr, fields.alloc_size, convolution
-        yield from _allocations(node.children, node.id if node.name == CONVOLUTION else convolution)
+            yield node.start_time_ns, fields.ptr, fields.alloc_size, kernel
+        yield from _allocations(node.children, node.id if node.name in KERNELS else kernel)
 
 
 def _peak(events: list[tuple[int, int, int, int]]) -> int:
     born: dict[int, int] = {}
     workspaces = set()
-    for index, (_, address, n_bytes, convolution) in enumerate(events):
+    for index, (_, address, n_bytes, kernel) in enumerate(events):
         if n_bytes > 0:
             born[address] = index
         elif address in born:
             start = born.pop(address)
-            if convolution and events[start][3] == convolution:
+            if kernel and events[start][3] == kernel:
                 workspaces |= {start, index}
     now = peak = 0
     for index, (_, _, n_bytes, _) in enumerate(events):

@@ -1,0 +1,133 @@
+"""What writing takes of a card: the simulator's count is an independent meter's, and full-size models fit small cards.
+
+Run with `-s` to see the numbers.
+"""
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+
+from acestep.knobs import Quantization
+from acestep.models.lm import LanguageModel, build_lm, quantize_lm
+from acestep.planner.backends.pt import PtBackend
+from acestep.planner.job import Job
+from acestep.planner.tokenizer import FULL_SIZE
+from acestep.units import GIB, gib
+from calibrate.probes.simulated.book import TraceBook
+from calibrate.probes.simulated.device import SimulatedDevice
+from calibrate.probes.simulated.kernels import CpuKernels, CudaKernels
+from calibrate.probes.simulated.ledger import Ledger
+from calibrate.probes.simulated.thinking import FirstAllowed, full_size_lm, think_cap, trace_thinking
+from calibrate.probes.simulated.trace import Trace, stage_usage
+from tests.grammars import Alternating, Counted, job_of
+from tests.metering import MeteredCpu
+
+VOCABULARY = 20_000
+CODES = range(1_000, VOCABULARY)
+AMPERE = (8, 6)
+
+LONGEST_PROMPT = 3_200
+LONGEST_SONG = 3_000
+"""Codes of ten minutes."""
+
+
+def _write_in_stages(model: LanguageModel, device: MeteredCpu | SimulatedDevice, jobs: Sequence[Job]) -> int:
+    """Reading the prompts with the first tokens is a stage, all later tokens are another; the bytes of the cache."""
+    backend = PtBackend(model, device, chooser=FirstAllowed())
+
+    def written(step: int, most: int) -> None:
+        if step == 1:
+            device.end_stage()
+            device.begin_stage("decode")
+
+    device.begin_stage("prefill")
+    backend.write(jobs, written)
+    device.end_stage()
+    return backend.cache_bytes(jobs)
+
+
+def _counted(jobs: Sequence[Job], quantization: Quantization | None) -> dict[str, int]:
+    model = build_lm("tiny", dtype=torch.float32, vocab_size=VOCABULARY)
+    if quantization is not None:
+        quantize_lm(model, quantization)
+    meter = MeteredCpu()
+    n_bytes = _write_in_stages(model, meter, jobs)
+    return meter.peaks | {"cache": n_bytes}
+
+
+def _simulated(jobs: Sequence[Job], quantization: Quantization | None) -> dict[str, int]:
+    model = build_lm("tiny", dtype=torch.float32, vocab_size=VOCABULARY, materialise="meta")
+    if quantization is not None:
+        quantize_lm(model, quantization)
+    # On the CPU weights are where the work is, so here they are on the card before anything is counted.
+    trace, kernels = Trace(), CpuKernels()
+    ledger = Ledger(trace, kernels)
+    device = SimulatedDevice(ledger, TraceBook(trace), dtype=torch.float32, grouped_attention=True)
+    with kernels, ledger:
+        for weight in model.module.parameters():
+            ledger.adopt(weight)
+        for constant in model.module.buffers():
+            ledger.adopt(constant)
+        n_bytes = _write_in_stages(model, device, jobs)
+    peaks = {usage.name: usage.peak_bytes - sum(usage.live_at_start.values()) for usage in stage_usage(trace)}
+    return peaks | {"cache": n_bytes}
+
+
+@pytest.mark.parametrize("quantization", [None, Quantization.INT8], ids=["float32", "int8"])
+@pytest.mark.parametrize(
+    "jobs",
+    [
+        [job_of(Counted(3, CODES), range(40), max_tokens=30)],
+        [job_of(Counted(3, CODES), range(1_300), range(700), max_tokens=900)],
+        [job_of(Counted(2 + i, CODES), range(300 + 400 * (i % 2)), range(90), max_tokens=100) for i in range(4)],
+        [job_of(Alternating(2, 7, CODES), range(600), seed=seed, max_tokens=20) for seed in range(6)],
+    ],
+    ids=["one", "guided pair", "four of two lengths", "six alike"],
+)
+def test_reading_and_writing_take_what_was_counted(jobs: list[Job], quantization: Quantization | None) -> None:
+    counted, simulated = _counted(jobs, quantization), _simulated(jobs, quantization)
+    assert set(counted) == set(simulated) == {"prefill", "decode", "cache"}
+    assert counted["prefill"] > counted["cache"] > 30_000, "the cache is part of what was metered"
+    assert counted["decode"] > 10_000
+    for stage, n_bytes in counted.items():
+        assert simulated[stage] == pytest.approx(n_bytes, rel=1e-3), stage
+
+
+def _song(unguided: int, seed: int = 0) -> Job:
+    """Two steps of the longest song's codes, with room for all of them."""
+    codes = Counted(3, range(FULL_SIZE.first_code, FULL_SIZE.first_code + 64_000))
+    return job_of(codes, range(LONGEST_PROMPT), range(unguided), seed=seed, max_tokens=LONGEST_SONG)
+
+
+@pytest.mark.parametrize(
+    ("size", "quantization", "limit"),
+    [
+        ("0.6B", None, 2.8 * GIB),
+        ("1.7B", Quantization.INT8, 3.8 * GIB),
+        ("4B", Quantization.INT8, 6.6 * GIB),
+    ],
+)
+def test_the_longest_plan_fits_a_small_card(size: str, quantization: Quantization | None, limit: float) -> None:
+    model = full_size_lm(f"acestep-5Hz-lm-{size}", quantization)
+    # A negative prompt as long as the wishes is the worst case.
+    cap = think_cap(model, [_song(LONGEST_PROMPT)], CudaKernels(AMPERE))
+    print(f"\n{size} {quantization or 'bf16'}, 600 s, guided, longest prompt: {gib(cap)}")  # noqa: T201
+    assert cap <= limit
+
+
+def test_reading_a_long_prompt_takes_hardly_more_than_its_cache() -> None:
+    """So no logits of all positions and no scores of the whole prompt: either alone would be 1.3 GiB and more."""
+    model, kernels = full_size_lm("acestep-5Hz-lm-0.6B", None), CudaKernels(AMPERE)
+    cache = PtBackend(model, MeteredCpu()).cache_bytes([_song(LONGEST_PROMPT)])
+    usage = stage_usage(trace_thinking(model, [_song(LONGEST_PROMPT)], kernels))[0]
+    assert usage.peak_bytes - usage.live_at_peak["language_model"] - cache < 0.05 * GIB
+
+
+def test_eight_songs_take_eight_caches_and_hardly_more() -> None:
+    model, kernels = full_size_lm("acestep-5Hz-lm-0.6B", None), CudaKernels(AMPERE)
+    backend = PtBackend(model, MeteredCpu())
+    songs = [_song(2_700, seed) for seed in range(8)]
+    assert backend.cache_bytes(songs) == 8 * backend.cache_bytes(songs[:1])
+    one, eight = (think_cap(model, songs[:count], kernels) for count in (1, 8))
+    assert eight - one == pytest.approx(7 * backend.cache_bytes(songs[:1]), rel=0.02)
