@@ -1,0 +1,94 @@
+"""What a grammar has to know of a tokenizer: which tokens are what kind of text, and how fields are spelled."""
+
+import re
+from collections.abc import Iterable
+
+from acestep.planner.fields import BPMS, KEYSCALES, LANGUAGES, LONGEST_PLAN_S, SHORTEST_PLAN_S, TIMESIGNATURES, Field
+from acestep.planner.job import Allowed
+from acestep.planner.tokenizer import PlannerTokenizer
+from acestep.planner.trie import Trie, trie
+
+CONTROL, MARKUP, WORDS, BLANK, BREAK = range(5)
+"""Kinds of plain tokens: control characters, which nothing may hold; what only lyrics may hold; words; nothing but
+spaces and tabs; the end of a line, with or without words before it."""
+
+# A caption holds no "<" and no "`": spelled-out marks would end the thinking for a reader of the text, and training's
+# own decoder kept backticks out. A token that goes on after a line's end would hide whether the next one is indented.
+_KINDS = (
+    (re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]"), CONTROL),
+    (re.compile(rb"[<`]|\n[^\n]|\A\Z"), MARKUP),
+    (re.compile(rb"\n"), BREAK),
+    (re.compile(rb"\A[ \t]+\Z"), BLANK),
+)
+
+
+class Lexicon:
+    """Read once from a tokenizer and shared by all its grammars; the sets of tokens keep their identity."""
+
+    def __init__(self, tokenizer: PlannerTokenizer) -> None:
+        self._tokenizer = tokenizer
+        self.vocabulary = tokenizer.vocabulary
+        self.kinds = bytes(_kind(piece) for piece in tokenizer.pieces)
+        eos = self.vocabulary.eos
+        self.codes = Allowed(spans=(self.vocabulary.codes,))
+        self.lyrics = Allowed(spans=(*self._of({MARKUP, WORDS, BLANK, BREAK}), range(eos, eos + 1)))
+        self.caption = Allowed(spans=self._of({WORDS, BLANK, BREAK}))
+        self.caption_words = Allowed(spans=self._of({WORDS}))
+        self.caption_opening = Allowed(spans=self._of({WORDS, BLANK}))
+        self._only: dict[int, Allowed] = {}
+        self._indented: dict[int, Allowed] = {}
+        self._tries: dict[tuple[Field, int], Trie] = {}
+
+    def only(self, token: int) -> Allowed:
+        """Nothing but this token."""
+        return self._only.setdefault(token, Allowed(spans=(range(token, token + 1),)))
+
+    def indented_or(self, token: int) -> Allowed:
+        """What may begin a line of a caption: an indentation, or the token with which the next line begins."""
+        if token not in self._indented:
+            either = (*self._of({BLANK}), range(token, token + 1))
+            self._indented[token] = Allowed(spans=tuple(sorted(either, key=lambda span: span.start)))
+        return self._indented[token]
+
+    def name(self, field: Field) -> tuple[int, ...]:
+        """The tokens of a field's name and its colon."""
+        return tuple(self._tokenizer.plain(f"{field}:"))
+
+    def value(self, field: Field, value: str) -> tuple[int, ...]:
+        """The tokens of a value and the space before it, as they follow the field's name."""
+        name = self.name(field)
+        line = tuple(self._tokenizer.plain(f"{field}: {value}"))
+        # A tokenizer could merge colon and space; then the value is spelled on its own.
+        return line[len(name) :] if line[: len(name)] == name else tuple(self._tokenizer.plain(f" {value}"))
+
+    def choices(self, field: Field, longest_s: int = LONGEST_PLAN_S) -> Trie:
+        """The values of a field to choose among; of a duration, those up to `longest_s` seconds."""
+        if (field, longest_s) not in self._tries:
+            self._tries[field, longest_s] = trie(
+                [self.value(field, value) for value in _values(field, longest_s)],
+                self.vocabulary.newline,
+                greedy=field is Field.LANGUAGE,
+            )
+        return self._tries[field, longest_s]
+
+    def _of(self, kinds: set[int]) -> tuple[range, ...]:
+        """The ids of these kinds."""
+        runs = re.finditer(b"[" + bytes(sorted(kinds)) + b"]+", self.kinds)
+        return tuple(range(run.start(), run.end()) for run in runs)
+
+
+def _kind(piece: bytes) -> int:
+    for pattern, kind in _KINDS:
+        if pattern.search(piece):
+            return kind
+    return WORDS
+
+
+def _values(field: Field, longest_s: int) -> Iterable[str]:
+    return {
+        Field.BPM: map(str, BPMS),
+        Field.DURATION: map(str, range(SHORTEST_PLAN_S, longest_s + 1)),
+        Field.KEYSCALE: KEYSCALES,
+        Field.LANGUAGE: LANGUAGES,
+        Field.TIMESIGNATURE: TIMESIGNATURES,
+    }[field]
