@@ -83,7 +83,7 @@ def build_lm(
     `lm_id` says which one a `dummy` is the size of; `vocab_size` is for `tiny` alone.
     """
     architecture = tiny_lm_architecture(vocab_size) if size == "tiny" else LM_ARCHITECTURES[lm_id]
-    module = _bare(Qwen3Config(**arguments(architecture)))
+    module = _bare(Qwen3Config(**arguments(architecture), tie_word_embeddings=True))
     tensors = empty(module.model, dtype, torch.device("meta" if materialise == "meta" else device))
     if materialise == "random":
         randomise(module.model, tensors)
