@@ -15,6 +15,7 @@ from acestep.options import SIZE_GIB, VARIANT, knob_options, knobs_of
 from acestep.request import Task
 from acestep.units import gib, gib_to_bytes
 from calibrate.checking import validate
+from calibrate.comparing import compare
 from calibrate.options import Several, SpreadingCommand
 from calibrate.report.cli import render, report
 
@@ -183,6 +184,7 @@ def _workload(batch: int, duration_s: float, task: str | None, reference_seconds
 cli.add_command(render)
 cli.add_command(report)
 cli.add_command(validate)
+cli.add_command(compare)
 
 
 def main() -> None:

@@ -1,0 +1,158 @@
+"""`calibrate compare` tells every difference of two records or tables once, the worst first, and nothing else."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from acestep.console import run
+from acestep.errors import Exit
+from acestep.tiers import TierTable
+from calibrate.cli import cli
+from calibrate.compare import Sheet, Way, differences, record_sheet, table_sheet
+from calibrate.files import pretty_json
+from calibrate.policy import load_policy
+from calibrate.table import build_table
+from tests.fakes import AnalyticProber, measured
+
+ROOT = Path(__file__).parents[2]
+RECORD = measured(sizes=(4, 8))
+TABLE = build_table([measured()], load_policy())
+
+
+class Hungry(AnalyticProber):
+    """The same card after a change that costs every run memory."""
+
+    def resting_bytes(self, *asked: Any) -> int:
+        return super().resting_bytes(*asked) + 300 * 2**20
+
+
+def edited(table: TierTable, field: str, value: Any) -> TierTable:
+    document = msgspec.to_builtins(table)
+    document["variants"]["turbo"]["tiers"][0][field] = value
+    return msgspec.convert(document, TierTable)
+
+
+def stored(value: Any, path: Path) -> Path:
+    path.write_text(pretty_json(value), encoding="utf-8")
+    return path
+
+
+scalars = st.none() | st.booleans() | st.integers(-5, 5) | st.sampled_from(["a", "cpu", "fits"])
+fields = st.sampled_from(["offload", "seconds", "frontier.1", "verdict", "compile", "peak_reserved_bytes", "fits_gib"])
+sheets = st.dictionaries(st.sampled_from("abc"), st.dictionaries(fields, scalars))
+
+
+@given(sheets, sheets)
+def test_every_difference_is_told_once_and_nothing_else(before: Sheet, after: Sheet) -> None:
+    found = differences(before, after)
+    told = [(change.place, change.field) for change in found]
+    assert len(set(told)) == len(told)
+    for place in {*before, *after}:
+        if place not in before or place not in after:
+            assert (place, "") in told
+            continue
+        for field in {*before[place], *after[place]} - {"seconds"}:
+            differs = before[place].get(field) != after[place].get(field)
+            assert ((place, field) in told) == differs
+    ranks = [list(Way).index(change.way) for change in found]
+    assert ranks == sorted(ranks)
+
+
+@given(sheets, sheets)
+def test_what_is_better_one_way_is_worse_the_other(before: Sheet, after: Sheet) -> None:
+    opposite = {Way.BETTER: Way.WORSE, Way.WORSE: Way.BETTER, Way.ADDED: Way.REMOVED, Way.REMOVED: Way.ADDED}
+    there = {(c.place, c.field): c.way for c in differences(before, after) if c.field != "seconds"}
+    back = {(c.place, c.field): c.way for c in differences(after, before) if c.field != "seconds"}
+    assert back == {key: opposite.get(way, way) for key, way in there.items()}
+
+
+def test_a_card_that_needs_more_memory_is_worse_and_a_boundary_says_so() -> None:
+    found = differences(record_sheet(RECORD), record_sheet(measured(Hungry(), sizes=(4, 8))))
+    boundaries = [change for change in found if change.place.startswith("boundary") and change.field]
+    assert boundaries
+    assert {change.way for change in boundaries} == {Way.WORSE}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "way"),
+    [
+        ("offload", "none", Way.BETTER),
+        ("quantization", "int8", Way.WORSE),
+        ("label", "another", Way.CHANGED),
+        ("init_lm", True, Way.CHANGED),
+    ],
+)
+def test_less_offload_is_better_and_quantization_is_worse(field: str, value: Any, way: Way) -> None:
+    before = edited(edited(TABLE, "quantization", None), "offload", "stream")
+    [change] = differences(table_sheet(before), table_sheet(edited(before, field, value)))
+    assert (change.place, change.field, change.way) == ("turbo tier1", field, way)
+
+
+def test_the_command_tells_json_csv_and_a_page_of_the_same_changes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = stored(RECORD, tmp_path / "a.json")
+    after = stored(measured(Hungry(), sizes=(4, 8)), tmp_path / "b.json")
+    sheet = tmp_path / "changes.csv"
+    assert run(cli, ["compare", str(before), str(after), "--csv", str(sheet), "--json"]) == Exit.OK
+    told = json.loads(capsys.readouterr().out)
+    assert (told["kind"], told["before"], told["after"]) == ("record", str(before), str(after))
+    with sheet.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["place"], row["field"], row["way"]) for row in rows] == [
+        (change["place"], change["field"], change["way"]) for change in told["changes"]
+    ]
+    assert run(cli, ["compare", str(before), str(after)]) == Exit.OK
+    assert len(capsys.readouterr().out.rstrip().splitlines()) == len(rows) + 2
+
+
+def test_nothing_that_changed_is_told_as_that_and_is_an_empty_sheet(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table, sheet = stored(TABLE, tmp_path / "a.json"), tmp_path / "changes.csv"
+    assert run(cli, ["compare", str(table), str(table), "--csv", str(sheet)]) == Exit.OK
+    assert "no change" in capsys.readouterr().out
+    assert sheet.read_text() == "place,field,before,after,way,growth\n"
+
+
+def test_a_cell_that_a_spreadsheet_would_run_is_text(tmp_path: Path) -> None:
+    before = stored(RECORD, tmp_path / "a.json")
+    card = msgspec.structs.replace(RECORD.card, name="@SUM(A1)")
+    after = stored(msgspec.structs.replace(RECORD, card=card).sealed(), tmp_path / "b.json")
+    sheet = tmp_path / "changes.csv"
+    assert run(cli, ["compare", str(before), str(after), "--csv", str(sheet)]) == Exit.OK
+    assert "'@SUM(A1)" in sheet.read_text()
+
+
+def test_what_cannot_be_compared_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record, table = stored(RECORD, tmp_path / "record.json"), stored(TABLE, tmp_path / "table.json")
+    cut = tmp_path / "cut.json"
+    cut.write_text(record.read_text()[:100])
+    assert run(cli, ["compare", str(record), str(table)]) == Exit.USAGE
+    assert run(cli, ["compare", str(record), str(cut)]) == Exit.INVALID
+    assert run(cli, ["compare", str(record)]) == Exit.USAGE
+    assert run(cli, ["compare", str(record), str(record), "--csv", str(record)]) == Exit.USAGE
+    assert "cut.json" in capsys.readouterr().err
+    assert record.read_text() == pretty_json(RECORD)
+
+
+def test_comparing_loads_neither_torch_nor_pandas_until_a_sheet_is_asked_for(tmp_path: Path) -> None:
+    path = stored(RECORD, tmp_path / "a.json")
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "calibrate", "compare", str(path), str(path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
+    assert "calibrate.compare" in imported
+    assert not imported & {"torch", "numpy", "pandas", "rich"}
