@@ -7,6 +7,7 @@ the library's own (`AceStepAttention`, `AceStepMLP`, `RMSNorm`).
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from acestep.models.attention import Kernels, rotate
@@ -71,7 +72,8 @@ def self_attend(
             made = heads(_flat(hidden, songs, rows), cos, sin)
             for whole, part in zip((query, key, value), made, strict=True):
                 whole[songs, rows] = part.view(-1, rows.stop - rows.start, *part.shape[1:])
-            del made
+            # All of them: one left alive sits in a segment that attention needs whole, up to 90 MiB of it.
+            del made, part, whole, cos, sin
     if attention.sliding_window and length > attention.sliding_window + 1:
         return kernels.banded_(query, key, value, attention.sliding_window)
     return kernels.full(query, key, value)
@@ -101,7 +103,7 @@ class RowFunctions(NamedTuple):
 def _heads(
     layer: AceStepTransformerBlock, rows: Tensor, shift: Tensor, scale: Tensor, cos: Tensor, sin: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return project_heads(layer.self_attn, layer.self_attn_norm(rows) * (1 + scale) + shift, cos, sin)
+    return project_heads(layer.self_attn, layer.self_attn_norm(rows).mul_(1 + scale).add_(shift), cos, sin)
 
 
 def _mix_(layer: AceStepTransformerBlock, rows: Tensor, attended: Tensor, gate: Tensor) -> Tensor:
@@ -120,7 +122,7 @@ def _finish_(
     layer: AceStepTransformerBlock, rows: Tensor, attended: Tensor, shift: Tensor, scale: Tensor, gate: Tensor
 ) -> Tensor:
     rows.add_(project_out(layer.cross_attn, attended))
-    return rows.add_(layer.mlp(layer.mlp_norm(rows) * (1 + scale) + shift).mul_(gate))
+    return rows.add_(layer.mlp(layer.mlp_norm(rows).mul_(1 + scale).add_(shift)).mul_(gate))
 
 
 EAGER = RowFunctions(_heads, _mix_, _cross_query, _finish_)
@@ -181,5 +183,8 @@ class EncoderBlock(nn.Module):
         for songs, rows in pieces(batch, length):
             part = _flat(hidden, songs, rows)
             part.add_(project_out(layer.self_attn, attended[songs, rows].flatten(0, 1)))
-            part.add_(layer.mlp(layer.post_attention_layernorm(part)))
+            normed = layer.post_attention_layernorm(part)
+            # In place, because here, unlike in a DiT block, the MLP is the peak.
+            gate = F.silu(layer.mlp.gate_proj(normed), inplace=True)
+            part.add_(layer.mlp.down_proj(gate.mul_(layer.mlp.up_proj(normed))))
         return hidden

@@ -49,7 +49,7 @@ class Denoiser:
         velocity = hidden.new_empty(batch, frames, channels)
         for song in range(batch):
             for tokens, frames_of in self._patches(hidden.shape[1], frames):
-                normed = model.norm_out(hidden[song : song + 1, tokens]) * (1 + scale) + shift
+                normed = model.norm_out(hidden[song : song + 1, tokens]).mul_(1 + scale).add_(shift)
                 out = model.proj_out_conv(normed.transpose(1, 2)).transpose(1, 2)
                 velocity[song : song + 1, frames_of] = out[:, : frames_of.stop - frames_of.start]
         return velocity
