@@ -84,7 +84,7 @@ def failures_needed(spurious_rate: float) -> int:
     """How many failures in a row prove that a point does not fit."""
     if not 0 <= spurious_rate < 1:
         raise ValueError(f"a spurious rate is 0 or more and below 1, got {spurious_rate}")
-    return 1 if spurious_rate == 0 else math.ceil(math.log(CHANCE_OF_ERROR) / math.log(spurious_rate))
+    return 1 if spurious_rate == 0 else math.floor(math.log(CHANCE_OF_ERROR) / math.log(spurious_rate)) + 1
 
 
 def most_points(length: int) -> int:
