@@ -12,7 +12,7 @@ from acestep.units import gib
 from calibrate.knobs import Config
 from calibrate.policy import Policy, budget_bytes
 from calibrate.record import CardKind, Measurement
-from calibrate.report.marks import MARKS, cited, mark, short
+from calibrate.report.marks import GAP, MARKS, cited, marked, short
 from calibrate.report.words import Words
 
 DECODE_TILES = (64, 128, 256, 512, 1024, 1536)
@@ -67,8 +67,8 @@ class Guide(msgspec.Struct, frozen=True, kw_only=True):
             f"`{tier.backend}`",
             self._limits(tier, "max_duration_s", self.words.duration),
             self._limits(tier, "max_batch", lambda batch: str(batch or _DASH)),
-            f"{self._offload(tier)} {mark(tier, 'offload')}",
-            f"{self._quantization(tier)} {mark(tier, 'quantization')}",
+            marked(self._offload(tier), tier, "offload"),
+            marked(self._quantization(tier), tier, "quantization"),
             cited(tier, shown),
         )
 
@@ -153,7 +153,7 @@ class Guide(msgspec.Struct, frozen=True, kw_only=True):
     def measured_cards(self) -> list[str]:
         """The real cards among the records, each with its record's digest."""
         cards = {
-            f"`{record.card.name}` ({MARKS['measured']} `{short(record.digest)}`)"
+            f"`{record.card.name}` ({MARKS['measured']}{GAP}`{short(record.digest)}`)"
             for record in self.records
             if record.card.kind is not CardKind.SIMULATED and record.digest in self.table.generated_from.records
         }
@@ -224,7 +224,7 @@ class Guide(msgspec.Struct, frozen=True, kw_only=True):
         return self._marked(tier, field, " / ".join(show(limits.of(lm=lm)) for lm in (True, False)))
 
     def _marked(self, tier: Tier, field: str, text: str) -> str:
-        return text if text == _DASH else f"{text} {mark(tier, field)}".strip()
+        return text if text == _DASH else marked(text, tier, field)
 
     def _offload(self, tier: Tier) -> str:
         return self.words("none") if tier.offload is Offload.NONE else f"`{tier.offload}`"

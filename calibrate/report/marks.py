@@ -8,6 +8,9 @@ from acestep.tiers import Evidence, Tier
 MARKS = {"measured": "●", "simulated": "◐", "estimated": "○"}
 """A mark for each kind of evidence, the strongest first. What policy decided has none."""
 
+GAP = "\N{NO-BREAK SPACE}"
+"""Between a value and its mark, which belong on one line."""
+
 DIGEST_CHARACTERS = 12
 """Hexadecimal characters that tell records apart on a page; the whole digest is in the list at its end."""
 
@@ -27,9 +30,10 @@ def evidence_of(tier: Tier, field: str) -> Evidence:
     return tier.evidence[field]
 
 
-def mark(tier: Tier, field: str) -> str:
-    """The mark of a field of a tier; empty where policy decided it."""
-    return MARKS.get(evidence_of(tier, field).kind, "")
+def marked(text: str, tier: Tier, field: str) -> str:
+    """A value of a tier with the mark of its field; without one where policy decided it."""
+    mark = MARKS.get(evidence_of(tier, field).kind)
+    return f"{text}{GAP}{mark}" if mark else text
 
 
 def cited(tier: Tier, fields: Iterable[str]) -> str:
@@ -37,5 +41,5 @@ def cited(tier: Tier, fields: Iterable[str]) -> str:
     found = {(evidence.kind, evidence.record) for field in fields if (evidence := evidence_of(tier, field))}
     kinds = list(MARKS)
     ranked = sorted((kinds.index(kind), record) for kind, record in found if kind in MARKS)
-    cells = (f"{MARKS[kinds[rank]]} `{short(record)}`" if record else MARKS[kinds[rank]] for rank, record in ranked)
+    cells = (f"{MARKS[kinds[rank]]}{GAP}`{short(record)}`" if record else MARKS[kinds[rank]] for rank, record in ranked)
     return "<br>".join(cells) or "—"

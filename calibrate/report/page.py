@@ -64,8 +64,8 @@ def _limit(record: Measurement, certificate: Certificate) -> _Limit:
         knobs=knobs_text(certificate.knobs),
         cap=gib(certificate.cap_bytes),
         batch=certificate.batch,
-        fits=asked(certificate.fits, "not even the shortest"),
-        fails=asked(certificate.fails, "not even the longest"),
+        fits=asked(certificate.fits, "none"),
+        fails=asked(certificate.fails, "none: the longest fits"),
         bars=() if fitting is None else tuple(_bar(stage, fitting.cap_bytes) for stage in fitting.stages),
     )
 

@@ -3,7 +3,6 @@
 import io
 import re
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from typing import Any
 
 import matplotlib as mpl
@@ -125,9 +124,10 @@ def _scaled(points: Sequence[tuple[int, int]]) -> tuple[list[float], list[float]
 
 
 def _window(panel: Panel) -> tuple[float, float]:
-    """The range in GiB that holds the curves, the probes and the nearest budget on each side of them."""
+    """The range in GiB that holds the curves, the boundaries and the nearest budget on each side of them."""
     curves = [n_bytes for curve in panel.curves for _, n_bytes in curve.points]
-    probes = [n_bytes for _, (_, n_bytes) in chain(panel.fits, panel.fails)]
+    # A song that fits far below a budget says nothing about need; it would only press the curves flat.
+    probes = [n_bytes for _, (_, n_bytes) in panel.fails]
     budgets = [line.n_bytes for line in panel.budgets]
     low, high = min(curves + probes, default=min(budgets)), max(curves + probes, default=max(budgets))
     low = max((n for n in budgets if n < low), default=low)

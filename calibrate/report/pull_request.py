@@ -13,7 +13,7 @@ from acestep.errors import InvalidInputError, UsageError
 from acestep.knobs import Offload, Variant
 from acestep.plan import minutes
 from acestep.strict_json import read_json
-from acestep.tiers import Tier, VariantTable
+from acestep.tiers import LM_MODELS, Tier, VariantTable
 from calibrate.record import CardKind, Measurement
 from calibrate.report.guide import markdown_table
 from calibrate.report.marks import MARKS, short
@@ -114,7 +114,7 @@ def _variant_changes(variant: str, old: Mapping[str, Mapping[str, Any]], table: 
 
 
 def _tier_changes(variant: str, old: Mapping[str, Any], tier: Tier) -> Iterable[Change]:
-    new: dict[str, Any] = msgspec.to_builtins(tier)
+    new: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(tier))
     for field in _FIELDS:
         for name, before, after in _leaves(field, old.get(field), new[field]):
             yield Change(
@@ -258,29 +258,34 @@ def _record_row(record: Measurement, state: str) -> tuple[str, ...]:
 def _plots_text(checkout: Path, sources: Sources) -> str:
     files = rendered(sources)
     drawn = [path for path in files if path.startswith(PLOTS)]
+    # A comment belongs to no file: its pictures are found from the pull request's own address, at this commit.
+    commit = _git(checkout, "rev-parse", "HEAD").strip()
     late = stale(checkout, files)
     said = f"\n\nNot rendered from this table yet: {', '.join(map(code, late))}." if late else ""
-    pictures = "\n\n".join(f"![{Path(path).stem}]({path})" for path in drawn)
+    pictures = "\n\n".join(f"![{Path(path).stem}](../raw/{commit}/{path})" for path in drawn)
     return f"### Plots\n\n{pictures}{said}" if drawn else ""
 
 
 def _commands_text(sources: Sources, base: str) -> str:
-    probing = [
-        f"python -m calibrate run --device {record.card.kind} --variant {variant} -o again-{short(record.digest)}.json"
-        for record in sources.records
-        for variant in Variant
-        if any(certificate.knobs.variant is variant for certificate in record.certificates)
-    ]
     lines = [
-        *probing,
+        *(_run_command(record, sources.files[record.digest]) for record in sources.records),
         "python -m calibrate merge",
-        "python -m calibrate render --check",
+        "python -m calibrate render",
         f"python -m calibrate report --pr --base {base}",
         f"python -m ci.gate --base {base}",
     ]
     # A reference is text that somebody chose: it must not end the block it is shown in.
     text = "\n".join(re.sub(r"[^ -~]|`", "?", line) for line in lines)
     return f"### To reproduce\n\n```bash\n{text}\n```"
+
+
+def _run_command(record: Measurement, path: str) -> str:
+    """What measures a record again; its certificates say what was asked."""
+    asked = [certificate.knobs for certificate in record.certificates]
+    variant = next((knobs.variant for knobs in asked), Variant.TURBO)
+    models = [name for name in LM_MODELS if any(knobs.lm == name for knobs in asked)]
+    lm = f" --lm {' '.join(models)}" if models else ""
+    return f"python -m calibrate run --device {record.card.kind} --variant {variant}{lm} -o {path}"
 
 
 def _within(text: str, most: int) -> str:

@@ -24,11 +24,12 @@ Files = Mapping[str, str]
 
 
 class Sources(msgspec.Struct, frozen=True, kw_only=True):
-    """What pages are made from."""
+    """What pages are made from; `files` has the path below the checkout of each record, by its digest."""
 
     table: TierTable
     policy: Policy
     records: tuple[Measurement, ...]
+    files: dict[str, str]
 
 
 def read_sources(checkout: Path) -> Sources:
@@ -36,13 +37,19 @@ def read_sources(checkout: Path) -> Sources:
     tiers = checkout / "tiers"
     if not (tiers / "policy.json").is_file():
         raise UsageError(f"{checkout} has no tiers/policy.json: rendering needs a checkout, so run it in one")
-    records = tuple(load_measurement(path) for path in sorted((tiers / "measurements").glob("*.json")))
+    paths = sorted((tiers / "measurements").glob("*.json"))
+    records = tuple(load_measurement(path) for path in paths)
     table = load_tiers(tiers / "generated_tiers.json")
     if lost := sorted(set(table.generated_from.records) - {record.digest for record in records}):
         raise InvalidInputError(
             tiers / "generated_tiers.json", f"was made from {lost[0]}, which is not in tiers/measurements; merge again"
         )
-    return Sources(table=table, policy=load_policy(tiers / "policy.json"), records=records)
+    return Sources(
+        table=table,
+        policy=load_policy(tiers / "policy.json"),
+        records=records,
+        files={r.digest: p.relative_to(checkout).as_posix() for r, p in zip(records, paths, strict=True)},
+    )
 
 
 def render(sources: Sources) -> Files:

@@ -1,0 +1,141 @@
+"""Tables to render: without a language model, with some, and measured; all from the card that is a formula."""
+
+from functools import cache
+
+import msgspec
+
+from acestep.knobs import Backend, Quantization, Variant
+from acestep.tiers import BATCHES, Boundary, Evidence, Frontier, LmStates, Tier, TierTable
+from calibrate.policy import load_policy
+from calibrate.record import CapMethod, CardKind, Coefficient, Measurement
+from calibrate.report.render import Sources
+from calibrate.table import build_table
+from tests.fakes import AnalyticProber, measured
+
+POLICY = load_policy()
+
+MODEL = {
+    "rest": 0.0,
+    "encode": 1.2e9,
+    "encode.lyrics": 4e4,
+    "denoise": 3.1e9,
+    "denoise.song_frames": 7500.0,
+    "denoise.frames": 1500.0,
+    "denoise.songs": 7e5,
+    "denoise.rows": 28000.0,
+    "denoise.tokens": 11000.0,
+    "decode": 4e8,
+}
+"""Coefficients of one way to run, of the size that real ones have."""
+
+
+@cache
+def simulated() -> Measurement:
+    """A simulated record, with what the guard predicts from."""
+    record = measured()
+    ways = {(c.knobs.quantization or "none", c.knobs.offload.value) for c in record.certificates}
+    model = tuple(
+        Coefficient(variant=Variant.TURBO, name=f"{quantization}.{offload}.{name}", value=value)
+        for quantization, offload in sorted(ways)
+        for name, value in MODEL.items()
+    )
+    return msgspec.structs.replace(record, memory_model=model).sealed()
+
+
+class Slightly(AnalyticProber):
+    """The same card, needing a little more: a real one."""
+
+    def need(self, *asked: object) -> int:
+        return super().need(*asked) + 40 * 2**20  # type: ignore[arg-type]
+
+
+@cache
+def on_a_card(name: str = "NVIDIA GeForce RTX 3060") -> Measurement:
+    """A record of a real card."""
+    record = measured(Slightly())
+    card = msgspec.structs.replace(record.card, kind=CardKind.CUDA, name=name, total_bytes=12 * 2**30)
+    return msgspec.structs.replace(record, card=card, cap_method=CapMethod.FRACTION).sealed()
+
+
+def sources(*records: Measurement) -> Sources:
+    """Pages' sources from records; no language model."""
+    table = build_table(list(records), POLICY)
+    entry = table.variants[Variant.TURBO]
+    bare = msgspec.structs.replace(
+        entry,
+        tiers=tuple(without_lm(tier) for tier in entry.tiers),
+        boundaries=msgspec.structs.replace(entry.boundaries, lm={}),
+    )
+    return Sources(
+        table=msgspec.structs.replace(table, variants={Variant.TURBO: bare}),
+        policy=POLICY,
+        records=records,
+        files={record.digest: f"tiers/measurements/{n}.json" for n, record in enumerate(records)},
+    )
+
+
+def with_tiers(table: TierTable, *tiers: Tier, variant: Variant = Variant.TURBO) -> TierTable:
+    """A table with these tiers in place of a variant's."""
+    entry = msgspec.structs.replace(table.variants.get(variant, table.variants[Variant.TURBO]), tiers=tiers)
+    return msgspec.structs.replace(table, variants={**table.variants, variant: entry})
+
+
+def with_table(base: Sources, table: TierTable) -> Sources:
+    """The same sources with another table."""
+    return msgspec.structs.replace(base, table=table)
+
+
+def without_lm(tier: Tier) -> Tier:
+    """A tier that offers no language model."""
+    nothing = {str(batch): 0 for batch in BATCHES}
+    return msgspec.structs.replace(
+        tier,
+        lm_models=(),
+        recommended_lm=None,
+        lm_quantization=None,
+        lm_songs_per_pass={},
+        max_duration_s=LmStates(with_lm=0, without_lm=tier.max_duration_s.without_lm),
+        max_batch=LmStates(with_lm=0, without_lm=tier.max_batch.without_lm),
+        frontier=Frontier(with_lm=nothing, without_lm=tier.frontier.without_lm),
+    )
+
+
+def with_lm(tier: Tier, *models: str, quantization: Quantization | None = None) -> Tier:
+    """A tier that offers language models, at evidence of its own."""
+    found = tier.evidence["frontier"]
+    entries = {"1": 480, "2": 480, "4": 270, "8": 0}
+    kind = "estimated" if tier.backend is Backend.VLLM else found.kind
+    return msgspec.structs.replace(
+        tier,
+        lm_models=models,
+        recommended_lm=models[-1],
+        lm_quantization=quantization,
+        lm_songs_per_pass=dict.fromkeys(models, 3),
+        max_duration_s=LmStates(with_lm=480, without_lm=tier.max_duration_s.without_lm),
+        max_batch=LmStates(with_lm=2, without_lm=tier.max_batch.without_lm),
+        frontier=Frontier(with_lm=entries, without_lm=tier.frontier.without_lm),
+        evidence=tier.evidence
+        | dict.fromkeys(
+            ("lm_models", "recommended_lm", "lm_quantization", "lm_songs_per_pass"),
+            Evidence(kind=kind, record=found.record),
+        ),
+    )
+
+
+def thinking(base: Sources) -> Sources:
+    """The same sources with language models on every tier but the first, and a second variant."""
+    small, *rest = base.table.variants[Variant.TURBO].tiers
+    tiers = (
+        small,
+        with_lm(rest[0], "0.6B", quantization=Quantization.INT8),
+        *(with_lm(tier, "0.6B", "1.7B", "4B") for tier in rest[1:]),
+    )
+    table = with_tiers(with_tiers(base.table, *tiers), *tiers, variant=Variant.XL_TURBO)
+    entry = table.variants[Variant.TURBO]
+    boundaries = msgspec.structs.replace(
+        entry.boundaries,
+        without_int8=Boundary(fits_gib=4, fails_gib=0, tier="tier1"),
+        lm={"0.6B": Boundary(fits_gib=5, fails_gib=4, tier="tier2"), "4B": Boundary(fits_gib=0, fails_gib=24, tier="")},
+    )
+    entry = msgspec.structs.replace(entry, boundaries=boundaries)
+    return with_table(base, msgspec.structs.replace(table, variants={**table.variants, Variant.TURBO: entry}))
