@@ -27,8 +27,8 @@ from calibrate.workload import Workload
 LOADING = Patience(wall_s=900, silence_s=900)
 """A child says nothing while it reads weights, and disks are slow."""
 
-PROBING = Patience(wall_s=900, silence_s=300)
-"""A two-step probe of ten minutes of audio takes a few minutes on the slowest cards people have."""
+PROBING = Patience(wall_s=1800, silence_s=900)
+"""A two-step probe takes a few minutes on the slowest cards; a song that only the processor could decode takes many."""
 
 WORKER = (sys.executable, "-m", "calibrate.probes.worker")
 BALLAST = (sys.executable, "-m", "calibrate.probes.ballast")

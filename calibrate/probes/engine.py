@@ -1,17 +1,13 @@
-"""What a prober's child runs: the shipped pipeline on this process's card, under a cap."""
+"""What a prober's child runs: the shipped pipeline on a card, under a cap."""
 
-import gc
-import os
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import msgspec
 import torch
 
 from acestep.devices.base import Device
-from acestep.devices.cuda import CudaDevice
-from acestep.errors import NotMeasuredError
 from acestep.knobs import Knobs
 from calibrate.probes.messages import Order, Setup, StagePeaks
 from calibrate.probes.prompt import request_of
@@ -21,8 +17,29 @@ if TYPE_CHECKING:
     from acestep.models.components import Components
     from acestep.pipeline import Pipeline
 
-ALLOCATOR_SETTINGS = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
-"""Where PyTorch reads how its allocator is to work, the newer name first."""
+
+class Card(Protocol):
+    """A card in the hands of one process."""
+
+    def open(self, *, cudnn_attention: bool) -> torch.dtype:
+        """Make the card ready; returns what weights are to be on it. `NotMeasuredError` where there is none."""
+        ...
+
+    def capped(self, cap_bytes: int) -> Device:
+        """The card, on which nothing is allocated, with a cap that has been read back from it."""
+        ...
+
+    def settings(self) -> str:
+        """What the environment told the card's allocator."""
+        ...
+
+    def outside_bytes(self) -> int:
+        """Bytes taken on the card outside this process's allocator."""
+        ...
+
+    def flush(self) -> int:
+        """Give back what nothing refers to; returns the bytes that stay reserved."""
+        ...
 
 
 def open_components(setup: Setup, dtype: torch.dtype) -> "Components":
@@ -42,10 +59,11 @@ def open_pipeline(components: "Components", knobs: Knobs, device: Device) -> "Pi
     return Pipeline(components, knobs, device)
 
 
-class CudaEngine:
-    """The first visible card. The weights stay loaded on the host, and every run starts with an empty card."""
+class PipelineEngine:
+    """The weights stay loaded on the host, and every run starts with an empty card."""
 
-    def __init__(self) -> None:
+    def __init__(self, card: Card) -> None:
+        self._card = card
         self._stages: dict[str, StagePeaks] = {}
 
     @property
@@ -54,20 +72,15 @@ class CudaEngine:
         return tuple(self._stages.values())
 
     def load(self, setup: Setup) -> str:
-        """Open the card and load the weights; `NotMeasuredError` where torch has no card to use."""
-        if not torch.cuda.is_available():
-            raise NotMeasuredError(f"torch {torch.__version__} finds no CUDA card it can use; is the driver too old?")
-        torch.backends.cuda.enable_cudnn_sdp(setup.cudnn_attention)
-        torch.cuda.synchronize()
+        """Open the card and load the weights; returns the allocator's settings."""
         self._knobs = setup.knobs
-        self._components = open_components(setup, CudaDevice().dtype)
-        return next((os.environ[name] for name in ALLOCATOR_SETTINGS if name in os.environ), "")
+        self._components = open_components(setup, self._card.open(cudnn_attention=setup.cudnn_attention))
+        return self._card.settings()
 
     def run(self, order: Order, alive: Callable[[str], None]) -> Done:
-        """One request under a cap that is put on before anything is allocated, and off the card again after it."""
+        """One request, after which nothing of the model is on the card."""
         self._stages.clear()
-        device = _CountingCuda(order.cap_bytes, self._note)
-        require_held(order.cap_bytes)
+        device = cast(Device, _NotingDevice(self._card.capped(order.cap_bytes), self._note))
         request = request_of(order.workload, self._components.tokenizer)
         if order.full:
             request = msgspec.structs.replace(request, steps=0)
@@ -77,68 +90,49 @@ class CudaEngine:
         finally:
             pipeline.close()
         for report in result.stages:
-            if report.name in self._stages:
-                counted = msgspec.structs.replace(self._stages[report.name], songs_per_pass=report.songs_per_pass)
-                self._stages[report.name] = counted
+            noted = self._stages[report.name]
+            self._stages[report.name] = msgspec.structs.replace(noted, songs_per_pass=report.songs_per_pass)
         return Done(songs_per_pass=result.songs_per_pass, decode_path=result.decode_path, warnings=result.warnings)
 
     def outside_bytes(self) -> int:
-        """What the driver calls taken and this process's allocator does not hold."""
-        free, total = torch.cuda.mem_get_info()
-        return max(0, int(total - free - torch.cuda.memory_reserved()))
+        """Bytes taken on the card outside this process's allocator."""
+        return self._card.outside_bytes()
 
     def rest(self) -> int:
-        """Empty the caches, cuBLAS's workspaces included, and forget the peaks."""
-        gc.collect()
-        # Without them the first run of a child would not be like the others; there is no public way.
-        torch._C._cuda_clearCublasWorkspaces()  # noqa: SLF001
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-        return int(torch.cuda.memory_reserved())
+        """Give back what a run left behind; returns the bytes that stay reserved."""
+        return self._card.flush()
 
     def _note(self, name: str, seconds: float, allocated: int, reserved: int) -> None:
         """A stage that ran several times is one: its times add up, its peaks are the highest."""
-        before = self._stages.get(name)
-        peaks = StagePeaks(
-            name=name,
-            seconds=seconds,
-            songs_per_pass=1,
-            allocated_bytes=allocated,
-            reserved_bytes=reserved,
-            outside_bytes=self.outside_bytes(),
+        outside = self._card.outside_bytes()
+        before = self._stages.get(
+            name,
+            StagePeaks(name=name, seconds=0, songs_per_pass=1, allocated_bytes=0, reserved_bytes=0, outside_bytes=0),
         )
-        if before is not None:
-            peaks = StagePeaks(
-                name=name,
-                seconds=before.seconds + seconds,
-                songs_per_pass=1,
-                allocated_bytes=max(before.allocated_bytes, allocated),
-                reserved_bytes=max(before.reserved_bytes, reserved),
-                outside_bytes=max(before.outside_bytes, peaks.outside_bytes),
-            )
-        self._stages[name] = peaks
+        self._stages[name] = msgspec.structs.replace(
+            before,
+            seconds=before.seconds + seconds,
+            allocated_bytes=max(before.allocated_bytes, allocated),
+            reserved_bytes=max(before.reserved_bytes, reserved),
+            outside_bytes=max(before.outside_bytes, outside),
+        )
 
 
-def require_held(cap_bytes: int) -> None:
-    """Raise `NotMeasuredError` unless the allocator says that it is held to this cap."""
-    total = torch.cuda.get_device_properties(0).total_memory
-    held = int(torch.cuda.get_per_process_memory_fraction(0) * total)
-    if held != cap_bytes:
-        raise NotMeasuredError(f"the allocator holds to {held} bytes where a cap of {cap_bytes} was asked for")
+class _NotingDevice:
+    """A device with a note of every stage's peaks, also of the one that fails."""
 
-
-class _CountingCuda(CudaDevice):
-    """The card, with a note of every stage's peaks, also of the one that fails."""
-
-    def __init__(self, cap_bytes: int, note: Callable[[str, float, int, int], None]) -> None:
-        super().__init__(cap_bytes)
+    def __init__(self, device: Device, note: Callable[[str, float, int, int], None]) -> None:
+        self._device = device
         self._note = note
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._device, name)
+
     def begin_stage(self, name: str) -> None:
-        super().begin_stage(name)
+        self._device.begin_stage(name)
         self._stage, self._started = name, time.perf_counter()
 
     def end_stage(self) -> tuple[int, int]:
-        allocated, reserved = super().end_stage()
+        allocated, reserved = self._device.end_stage()
         self._note(self._stage, time.perf_counter() - self._started, allocated, reserved)
         return allocated, reserved

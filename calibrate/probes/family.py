@@ -27,13 +27,13 @@ def members(mark: str) -> set[int]:
     return found
 
 
-def kill_all(mark: str) -> set[int]:
-    """Kill a family and wait until it is gone; who is left after a few seconds cannot be killed and is returned.
+def kill_all(mark: str, spared: int = 0) -> set[int]:
+    """Kill a family, but for the process `spared`, and wait until it is gone; returns who could not be killed in time.
 
     One that forks while it is being killed is met again in the next round.
     """
     deadline = time.monotonic() + _GRACE_S
-    while alive := members(mark):
+    while alive := members(mark) - {spared}:
         for pid in alive:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)

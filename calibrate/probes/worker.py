@@ -18,6 +18,7 @@ import msgspec
 from acestep.errors import AceStepError
 from acestep.request import DecodePath
 from calibrate.oom import classify
+from calibrate.probes.family import MARK, kill_all
 from calibrate.probes.messages import Alive, Answer, Order, Ready, Refused, Setup, StagePeaks, line_of
 from calibrate.verdict import Verdict
 
@@ -77,12 +78,14 @@ def serve(channel: socket.socket, engine: Engine) -> None:
 
 
 def die_with(channel: socket.socket) -> None:
-    """End this process, whatever it is doing, when the other end of the socket goes away: nobody wants its answer."""
+    """End this process and its family, whatever they are doing, when the other end of the socket goes away."""
 
     def wait() -> None:
         poll = select.poll()
         poll.register(channel.fileno(), 0)
         poll.poll()
+        if MARK in os.environ:
+            kill_all(os.environ[MARK], spared=os.getpid())
         os._exit(1)
 
     Thread(target=wait, daemon=True).start()
@@ -119,9 +122,10 @@ def _sentence(error: Exception) -> str:
 
 def main() -> None:
     """Serve a real card through the descriptor named on the command line."""
-    from calibrate.probes.engine import CudaEngine
+    from calibrate.probes.cuda_card import CudaCard
+    from calibrate.probes.engine import PipelineEngine
 
-    serve(socket.socket(fileno=int(sys.argv[1])), CudaEngine())
+    serve(socket.socket(fileno=int(sys.argv[1])), PipelineEngine(CudaCard()))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 Real processes through the real protocol; only the card and the model are made up.
 """
 
+import signal
 import subprocess
 import sys
 import time
@@ -272,16 +273,20 @@ def test_a_card_without_room_for_the_cap_is_not_asked(probers: list[FaultyProber
     assert living(prober.token) == {}
 
 
-def test_the_children_of_a_killed_prober_end_themselves() -> None:
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_prober_that_is_ended_takes_its_family_along(end: signal.Signals) -> None:
     code = (
-        "from tests.faulty_card import *; from calibrate.workload import Workload; prober = FaultyProber('hangs');"
+        "from tests.faulty_card import *; from calibrate.workload import Workload;"
+        " prober = FaultyProber('hangs-in-a-grandchild');"
         " print(prober.token, flush=True); prober.probe(Knobs(), Workload(batch=1, duration_s=60), GIB)"
     )
-    with subprocess.Popen([sys.executable, "-c", code], cwd=SCRIPT.parents[1], stdout=subprocess.PIPE) as parent:
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=SCRIPT.parents[1], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as parent:
         assert parent.stdout is not None
         token = parent.stdout.readline().decode().strip()
-        assert until(lambda: bool(living(token)))
-        parent.kill()
+        assert until(lambda: any("time.sleep" in words for words in living(token).values()))
+        parent.send_signal(end)
     assert until(lambda: not living(token))
 
 

@@ -90,6 +90,18 @@ def test_memory_of_nobody_counts_only_when_it_stays() -> None:
     assert ended.value.verdict is Verdict.TAINTED
 
 
+@pytest.mark.parametrize(("taken", "tainted"), [(256 * MIB, False), (GIB, True)])
+def test_where_nobody_is_listed_the_whole_card_tells_after_the_run(taken: int, tainted: bool) -> None:
+    empty, rested = usage({}, 2 * GIB), usage({}, 2 * GIB + 3 * MIB + taken)
+    watch = Watch(Readings(empty, empty, rested, rested), usage({}), ["nobody's mark"])
+    watch.settle()
+    if not tainted:
+        watch.rest(3 * MIB)
+        return
+    with pytest.raises(ProbeEndedError, match="by others"):
+        watch.rest(3 * MIB)
+
+
 def test_two_newcomers_for_one_family_of_ours_are_both_strangers() -> None:
     newcomers = usage({100: GIB, 200: GIB})
     watch = Watch(Readings(newcomers, newcomers), usage({}), ["nobody's mark"])

@@ -1,0 +1,56 @@
+"""The CUDA card of a prober's child: capped, read back, and emptied between runs."""
+
+import gc
+import os
+
+import torch
+
+from acestep.devices.cuda import CudaDevice
+from acestep.errors import NotMeasuredError
+
+ALLOCATOR_SETTINGS = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+"""Where PyTorch reads how its allocator is to work, the newer name first."""
+
+
+class CudaCard:
+    """The first visible card."""
+
+    def open(self, *, cudnn_attention: bool) -> torch.dtype:
+        """Create the context; `NotMeasuredError` where torch has no card to use."""
+        if not torch.cuda.is_available():
+            raise NotMeasuredError(f"torch {torch.__version__} finds no CUDA card it can use; is the driver too old?")
+        torch.backends.cuda.enable_cudnn_sdp(cudnn_attention)
+        torch.cuda.synchronize()
+        return CudaDevice().dtype
+
+    def capped(self, cap_bytes: int) -> CudaDevice:
+        """The card under a cap that has been read back."""
+        device = CudaDevice(cap_bytes)
+        require_held(cap_bytes)
+        return device
+
+    def settings(self) -> str:
+        """What the environment told PyTorch's allocator."""
+        return next((os.environ[name] for name in ALLOCATOR_SETTINGS if name in os.environ), "")
+
+    def outside_bytes(self) -> int:
+        """What the driver calls taken and this process's allocator does not hold."""
+        free, total = torch.cuda.mem_get_info()
+        return max(0, int(total - free - torch.cuda.memory_reserved()))
+
+    def flush(self) -> int:
+        """Empty the caches, cuBLAS's workspaces included, and forget the peaks."""
+        gc.collect()
+        # With them the first run of a child would not be like the others; there is no public way.
+        torch._C._cuda_clearCublasWorkspaces()  # noqa: SLF001
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        return int(torch.cuda.memory_reserved())
+
+
+def require_held(cap_bytes: int) -> None:
+    """Raise `NotMeasuredError` unless the allocator says that it is held to this cap."""
+    total = torch.cuda.get_device_properties(0).total_memory
+    held = int(torch.cuda.get_per_process_memory_fraction(0) * total)
+    if held != cap_bytes:
+        raise NotMeasuredError(f"the allocator holds to {held} bytes where a cap of {cap_bytes} was asked for")
