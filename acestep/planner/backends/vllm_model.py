@@ -5,15 +5,13 @@ from collections.abc import Iterable
 from torch import Tensor
 from vllm.model_executor.models.qwen3 import Qwen3ForCausalLM
 
+from acestep.planner.backends.keys import prefixed
+
 
 class PlannerLanguageModel(Qwen3ForCausalLM):  # type: ignore[misc]  # vLLM's classes are Any to mypy
     """Qwen3 from a checkpoint whose keys may lack the `model.` prefix, as those saved without their head do."""
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
         """The names of the parameters loaded."""
-        loaded: set[str] = super().load_weights((_prefixed(name), tensor) for name, tensor in weights)
+        loaded: set[str] = super().load_weights((prefixed(name), tensor) for name, tensor in weights)
         return loaded
-
-
-def _prefixed(name: str) -> str:
-    return name if name.startswith(("model.", "lm_head.")) else f"model.{name}"

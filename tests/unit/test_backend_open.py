@@ -1,0 +1,148 @@
+import gc
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from acestep.devices.cpu import CpuDevice
+from acestep.knobs import Backend as Library
+from acestep.planner.backends import open as opening
+from acestep.planner.backends.open import Opener
+from acestep.planner.backends.vllm_memory import pool_of
+
+POOL = pool_of(rows=2, longest=100)
+
+
+class Kept:
+    """A backend that notes what is asked of it."""
+
+    def __init__(self, *given: Any) -> None:
+        self.heard: list[str] = []
+
+    def write(self, jobs: Any, written: Any) -> list[tuple[int, ...]]:
+        self.heard.append("write")
+        return [(7,)]
+
+    def cache_bytes(self, jobs: Any) -> int:
+        return 9
+
+    def rehearse(self, jobs: Any) -> None:
+        self.heard.append("rehearse")
+
+    def rest(self) -> None:
+        self.heard.append("rest")
+
+    def close(self) -> None:
+        self.heard.append("close")
+
+
+class HalfMade:
+    """Something large that a start-up had made before it failed."""
+
+
+class Emptied(CpuDevice):
+    """A CPU that counts how often its cache was emptied, and whether what was half made was gone by then."""
+
+    def __init__(self, half_made: list[weakref.ref[HalfMade]]) -> None:
+        self.half_made = half_made
+        self.gone: list[bool] = []
+
+    def empty_cache(self) -> None:
+        self.gone.append(all(made() is None for made in self.half_made))
+
+
+@pytest.fixture
+def warned() -> list[str]:
+    return []
+
+
+@pytest.fixture(autouse=True)
+def no_cyclic_help() -> Iterator[None]:
+    """Collections only where the code asks for them, so that a missing one shows."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def opener(library: Library, warned: list[str]) -> Opener:
+    return Opener(library, Path("lm"), POOL, warned.append)
+
+
+@pytest.mark.parametrize("library", [Library.VLLM, Library.MLX])
+@pytest.mark.parametrize(
+    "failure", [RuntimeError("no such kernel\nand more"), MemoryError("CUDA out of memory"), ValueError()], ids=repr
+)
+def test_any_failure_to_start_falls_back_to_pytorch_with_one_warning_and_the_memory_given_back(
+    library: Library, failure: Exception, warned: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half_made: list[weakref.ref[HalfMade]] = []
+    tries: list[int] = []
+
+    class Failing:
+        def __init__(self, *given: Any) -> None:
+            tries.append(1)
+            self.part = HalfMade()
+            self.itself = self
+            half_made.append(weakref.ref(self.part))
+            raise failure
+
+    monkeypatch.setattr(opening, "VllmBackend" if library is Library.VLLM else "MlxBackend", Failing)
+    device, pt = Emptied(half_made), Kept()
+    opens = opener(library, warned)
+    assert opens.open(device, lambda: pt) is pt
+    assert opens.open(device, lambda: pt) is pt
+    assert len(tries) == len(warned) == len(device.gone) == 1
+    assert "PyTorch runs it instead" in warned[0]
+    assert (str(failure).split("\n")[0] or "ValueError") in warned[0]
+    assert "and more" not in warned[0]
+
+
+def test_what_was_half_made_is_gone_before_pytorch_starts(warned: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    half_made: list[weakref.ref[HalfMade]] = []
+
+    class Failing:
+        def __init__(self, *given: Any) -> None:
+            self.part, self.itself = HalfMade(), self
+            half_made.append(weakref.ref(self.part))
+            raise RuntimeError("no such kernel")
+
+    monkeypatch.setattr(opening, "VllmBackend", Failing)
+    device = Emptied(half_made)
+    opener(Library.VLLM, warned).open(device, Kept)
+    assert device.gone == [True]
+
+
+def test_a_library_that_is_not_installed_is_named(warned: list[str]) -> None:
+    opener(Library.MLX, warned).open(CpuDevice(), Kept)
+    assert warned[0].startswith("MLX cannot run the language model here (")
+
+
+def test_pytorch_is_opened_without_a_word(warned: list[str]) -> None:
+    pt = Kept()
+    assert opener(Library.PT, warned).open(CpuDevice(), lambda: pt) is pt
+    assert not warned
+
+
+def test_a_library_is_started_once_rests_between_uses_and_is_closed_at_the_end(
+    warned: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Kept] = []
+
+    def start(*given: Any) -> Kept:
+        started.append(Kept())
+        return started[0]
+
+    monkeypatch.setattr(opening, "VllmBackend", start)
+    opens = opener(Library.VLLM, warned)
+    for _ in range(2):
+        backend = opens.open(CpuDevice(), Kept)
+        assert backend.write([], lambda step, most: None) == [(7,)]
+        assert backend.cache_bytes([]) == 9
+        backend.close()
+    opens.close()
+    opens.close()
+    assert [kept.heard for kept in started] == [["write", "rest", "write", "rest", "close"]]
+    assert not warned
