@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from acestep.devices.base import Device
+from acestep.devices.out_of_memory import one_out_of_memory_error
 from acestep.errors import RunFailedError
 from acestep.knobs import Knobs, Offload
 from acestep.memory.guard import Demand, songs_at_once
@@ -127,11 +128,12 @@ class Pipeline:
             if not self._asks_for_less(run):
                 break
         raise RunFailedError(
-            f"The card ran out of memory ({problem}), with {_songs(run.songs_per_pass)} at once and offload"
+            f"{_ran_out(self._place.device)} ({problem}), with {_songs(run.songs_per_pass)} at once and offload"
             f" {self._place.knobs.offload} too. Ask for shorter songs with --duration, use --quantization int8, or"
-            " close other programs that use the card."
+            " close other programs that use it."
         )
 
+    @one_out_of_memory_error()
     def _run(self, run: _Run, progress: Progress) -> Result:
         request, place = run.request, self._place
         run.stage = ""
@@ -207,8 +209,8 @@ class Pipeline:
         if run.stage == "denoise" and run.songs_per_pass > 1:
             fewer = -(-run.songs_per_pass // 3)
             run.warnings.append(
-                f"The card ran out of memory with {_songs(run.songs_per_pass)} at once; {_songs(fewer)} at a time are"
-                " tried. The songs stay the same."
+                f"{_ran_out(self._place.device)} with {_songs(run.songs_per_pass)} at once; {_songs(fewer)} at a time"
+                " are tried. The songs stay the same."
             )
             run.songs_per_pass = fewer
             return True
@@ -255,6 +257,10 @@ class Pipeline:
                 peak_reserved_bytes=reserved,
             )
         )
+
+
+def _ran_out(device: Device) -> str:
+    return f"The {'computer' if device.shares_host_memory else 'card'} ran out of memory"
 
 
 def _songs(count: int) -> str:

@@ -4,7 +4,7 @@ The decoder's receptive field reaches 8.29 latent frames to each side (measured 
 10 frames and drop the overlap give the same audio as one piece.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from acestep.devices.base import Device
 from acestep.errors import UsageError
 from acestep.memory.snake import residual, snake_
+from acestep.memory.tiles import tiles
 from acestep.models.libraries import AutoencoderOobleck, OobleckDecoder
 from acestep.request import LATENT_HOP
 
@@ -58,17 +59,6 @@ class TileDecoder(nn.Module):
         return decoder.conv2(snake_(hidden, decoder.snake1))  # type: ignore[no-any-return]
 
 
-def tiles(frames: int, tile: int) -> Iterator[tuple[int, int, int, int]]:
-    """Cuts `frames` into (first, last, keep_first, keep_last): decode first..last, keep keep_first..keep_last."""
-    if frames <= tile:
-        yield 0, frames, 0, frames
-        return
-    stride = tile - 2 * OVERLAP_FRAMES
-    for start in range(0, frames, stride):
-        end = min(frames, start + stride)
-        yield max(0, start - OVERLAP_FRAMES), min(frames, end + OVERLAP_FRAMES), start, end
-
-
 def frame_bytes(decoder: OobleckDecoder) -> int:
     """Device bytes that decoding takes for each latent frame of a tile, workspaces and fragmentation included.
 
@@ -108,7 +98,7 @@ def decode_song(decoder: TileDecoder, latents: Tensor, samples: int, device: Dev
     """Audio [2, samples] float32 of one song's host latents [frames, 64]; both cross tile by tile."""
     audio = np.empty((2, samples), dtype=np.float32)
     dtype = decoder.decoder.conv1.weight.dtype
-    for first, last, keep_first, keep_last in tiles(latents.shape[0], tile):
+    for first, last, keep_first, keep_last in tiles(latents.shape[0], tile, OVERLAP_FRAMES):
         piece = decoder(device.upload(latents[first:last], "latents").to(dtype).T[None])
         begin, end = keep_first * LATENT_HOP, min(samples, keep_last * LATENT_HOP)
         skip = (keep_first - first) * LATENT_HOP

@@ -4,8 +4,6 @@ The encoder's receptive field reaches 7 latent frames to each side (measured in 
 frames and drop the overlap give the same latents as one piece.
 """
 
-from collections.abc import Iterator
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -13,6 +11,7 @@ from torch import Tensor, nn
 from acestep.clip import LATENT_HOP
 from acestep.devices.base import Device
 from acestep.memory.snake import residual, snake_
+from acestep.memory.tiles import tiles
 from acestep.models.libraries import OobleckEncoder
 
 OVERLAP_FRAMES = 8
@@ -50,21 +49,10 @@ def encode_clip(encoder: TileEncoder, audio: np.ndarray, device: Device) -> Tens
     frames, convolution = audio.shape[1] // LATENT_HOP, encoder.encoder.conv2
     dtype = convolution.weight.dtype
     latents = torch.empty(1, frames, convolution.out_channels // 2, dtype=dtype, device=device.torch_device)
-    for first, last, keep_first, keep_last in tiles(frames):
+    for first, last, keep_first, keep_last in tiles(frames, TILE_FRAMES, OVERLAP_FRAMES):
         # The last tile hears the rest beyond the last frame, as an encoding in one piece does.
         heard = audio[:, first * LATENT_HOP : last * LATENT_HOP if last < frames else None]
         piece = encoder(device.upload(torch.from_numpy(heard).to(dtype, copy=True)[None], "audio"))
         latents[:, keep_first:keep_last] = piece[:, :, keep_first - first : keep_last - first].transpose(1, 2)
         del piece
     return latents
-
-
-def tiles(frames: int) -> Iterator[tuple[int, int, int, int]]:
-    """Cuts `frames` into (first, last, keep_first, keep_last): encode first..last, keep keep_first..keep_last."""
-    if frames <= TILE_FRAMES:
-        yield 0, frames, 0, frames
-        return
-    stride = TILE_FRAMES - 2 * OVERLAP_FRAMES
-    for start in range(0, frames, stride):
-        end = min(frames, start + stride)
-        yield max(0, start - OVERLAP_FRAMES), min(frames, end + OVERLAP_FRAMES), start, end

@@ -1,6 +1,7 @@
 """Latents to 5 Hz audio tokens and back: what a cover keeps of its source."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -9,13 +10,19 @@ from acestep.models.attention import Kernels, rotary_table
 from acestep.models.blocks import CHUNK_ROWS, EncoderBlock
 from acestep.models.libraries import AceStepAttentionPooler, AceStepAudioTokenDetokenizer, AceStepAudioTokenizer
 
+UseBlock = Callable[[nn.Module], AbstractContextManager[None]]
+"""Has a layer on the device inside its context."""
+
 
 class AudioTokenizer:
     """Lean forward over an `AceStepAudioTokenizer`: windows of five frames know nothing of each other."""
 
-    def __init__(self, tokenizer: AceStepAudioTokenizer, kernels: Kernels) -> None:
+    def __init__(
+        self, tokenizer: AceStepAudioTokenizer, kernels: Kernels, use_block: UseBlock = lambda _: nullcontext()
+    ) -> None:
         self.tokenizer = tokenizer
         self.kernels = kernels
+        self.use_block = use_block
 
     def tokens(self, latents: Tensor, silence: Tensor) -> Tensor:
         """Quantised tokens [1, ceil(frames / 5), width] of `latents` [1, frames, 64].
@@ -32,7 +39,7 @@ class AudioTokenizer:
         for part in _chunks(len(windows), window + 1):
             frames = pooler.embed_tokens(tokenizer.audio_acoustic_proj(windows[part]))
             summary = pooler.special_token.to(frames.dtype).expand(len(frames), -1, -1)
-            pooled = _run(pooler, torch.cat([summary, frames], dim=1), self.kernels)[:, 0]
+            pooled = _run(pooler, torch.cat([summary, frames], dim=1), self.kernels, self.use_block)[:, 0]
             tokens[:, part] = tokenizer.quantizer(pooled)[0]
         return tokens
 
@@ -48,9 +55,12 @@ class AudioTokenizer:
 class AudioDetokenizer:
     """Lean forward over an `AceStepAudioTokenDetokenizer`: every token becomes five frames on its own."""
 
-    def __init__(self, detokenizer: AceStepAudioTokenDetokenizer, kernels: Kernels) -> None:
+    def __init__(
+        self, detokenizer: AceStepAudioTokenDetokenizer, kernels: Kernels, use_block: UseBlock = lambda _: nullcontext()
+    ) -> None:
         self.detokenizer = detokenizer
         self.kernels = kernels
+        self.use_block = use_block
 
     def latents(self, tokens: Tensor) -> Tensor:
         """Latents [1, tokens * 5, 64] of `tokens` [1, tokens, width]."""
@@ -59,16 +69,19 @@ class AudioDetokenizer:
         latents = tokens.new_empty(1, count * window, model.proj_out.out_features)
         for part in _chunks(count, window):
             frames = model.embed_tokens(tokens[0, part])[:, None] + model.special_tokens.to(tokens.dtype)
-            made = model.proj_out(_run(model, frames, self.kernels))
+            made = model.proj_out(_run(model, frames, self.kernels, self.use_block))
             latents[0, part.start * window : part.stop * window] = made.flatten(0, 1)
         return latents
 
 
-def _run(stack: AceStepAttentionPooler | AceStepAudioTokenDetokenizer, hidden: Tensor, kernels: Kernels) -> Tensor:
+def _run(
+    stack: AceStepAttentionPooler | AceStepAudioTokenDetokenizer, hidden: Tensor, kernels: Kernels, use_block: UseBlock
+) -> Tensor:
     """The layers and the norm of a stack over windows [windows, positions, width]."""
     rotary = rotary_table(hidden.shape[1], stack.head_dim, stack.rope_theta, hidden)
     for layer in stack.layers:
-        hidden = EncoderBlock(layer)(hidden, rotary, kernels)
+        with use_block(layer):
+            hidden = EncoderBlock(layer)(hidden, rotary, kernels)
     normed: Tensor = stack.norm(hidden)
     return normed
 

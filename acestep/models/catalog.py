@@ -178,11 +178,6 @@ def no_such_model(name: str) -> str:
     return f"there is no model called {name!r}; choose one of {known}"
 
 
-def resolve_model_id(name: str) -> str:
-    """The id of the checkpoint called `name`; raises `UsageError` listing the known names."""
-    return checkpoint_of(name).id
-
-
 def checkpoints_dir() -> Path:
     """Where checkpoints are kept: the folder named by ACESTEP_CHECKPOINTS_DIR, else `checkpoints` here."""
     return Path(os.environ.get(CHECKPOINTS_VARIABLE) or "checkpoints").expanduser()

@@ -47,11 +47,13 @@ class Components(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     def blocks(self) -> list[nn.Module]:
         """The layers that offload may stream, in the order in which they run: one shape within each stack."""
-        condition = self.condition_encoder
+        condition, tokenizer, detokenizer = self.condition_encoder, self.audio_tokenizer, self.audio_token_detokenizer
         stacks = (
             self.text_encoder.layers,
             condition.lyric_encoder.layers,
             condition.timbre_encoder.layers,
             self.transformer.layers,
+            () if tokenizer is None else tokenizer.attention_pooler.layers,
+            () if detokenizer is None else detokenizer.layers,
         )
         return [layer for stack in stacks for layer in stack]

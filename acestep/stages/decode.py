@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 
 import msgspec
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from acestep.devices.base import Device
 from acestep.devices.cpu import CpuDevice
+from acestep.devices.out_of_memory import one_out_of_memory_error
 from acestep.errors import RunFailedError
 from acestep.knobs import Offload
 from acestep.memory.placement import Placement
@@ -83,7 +84,7 @@ class _Decoding:
     def _on_device(self, entering: AbstractContextManager[None]) -> bool:
         """Whether all songs could be decoded on the card, in ever smaller tiles, once the decoder has come in."""
         try:
-            with entering:
+            with one_out_of_memory_error(), entering:
                 return any(self._in_tiles(tile, self._place.device, self._decoder) for tile in self._tiles())
         except torch.OutOfMemoryError:
             return False
@@ -110,7 +111,8 @@ class _Decoding:
         tile_decoder = TileDecoder(decoder)
         try:
             for index in range(len(self.songs), self._request.batch):
-                audio = decode_song(tile_decoder, self._latents[index], self._request.samples, device, tile)
+                with one_out_of_memory_error():
+                    audio = decode_song(tile_decoder, self._latents[index], self._request.samples, device, tile)
                 self.songs.append(Song(seed=self._request.seed + index, audio=audio))
                 self._progress("decode", index + 1, self._request.batch)
         except torch.OutOfMemoryError:
@@ -120,13 +122,10 @@ class _Decoding:
 
     def _on_host(self) -> None:
         decoder = self._decoder
-        try:
+        with suppress(MemoryError, torch.OutOfMemoryError), one_out_of_memory_error():
             if decoder.conv1.weight.dtype is not CpuDevice.dtype:
                 decoder = copy.deepcopy(decoder).to(CpuDevice.dtype)
             self._in_tiles(self._place.vae_chunk or HOST_TILE, CpuDevice(), decoder)
-        except (MemoryError, RuntimeError) as error:
-            if not isinstance(error, MemoryError) and "allocate memory" not in str(error):
-                raise
         if len(self.songs) < self._request.batch:
             raise RunFailedError(
                 f"Neither the card nor the computer has the memory to decode the songs ({len(self.songs)} of"

@@ -62,14 +62,14 @@ def _through_tokens(request: Request, source: Tensor | None, songs: Codes, place
             parts.variant.value, "this checkpoint has no audio tokenizer, which a cover needs; choose another model"
         )
     with place.placement.use("audio_tokenizer"):
-        tokenizer = AudioTokenizer(parts.audio_tokenizer, place.kernels())
+        tokenizer = AudioTokenizer(parts.audio_tokenizer, place.kernels(), place.placement.use_block)
         if source is None:
             codes = torch.tensor([song[: -(-frames // CODE_FRAMES)] for song in songs])
             tokens = tokenizer.tokens_of(device.upload(codes, "audio"))
         else:
             tokens = tokenizer.tokens(source, _silence(place, source))
     with place.placement.use("audio_token_detokenizer"):
-        detokenizer = AudioDetokenizer(parts.audio_token_detokenizer, place.kernels())
+        detokenizer = AudioDetokenizer(parts.audio_token_detokenizer, place.kernels(), place.placement.use_block)
         made = [detokenizer.latents(tokens[song : song + 1])[:, :frames] for song in range(len(tokens))]
     return torch.cat(made) if len(made) > 1 else made[0]
 

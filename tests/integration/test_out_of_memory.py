@@ -1,9 +1,14 @@
 """Out of memory, the same songs still come, a sentence for every step; or one error that says what helps."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
+import acestep.pipeline as pipeline_module
+from acestep.devices.cpu import CpuDevice
 from acestep.errors import RunFailedError
 from acestep.knobs import Knobs, Offload
 from acestep.memory.guard import FEATURES
@@ -111,6 +116,42 @@ def test_three_retries_and_then_an_error_that_says_what_helps(components: Compon
     assert not isinstance(failure.value.__context__, torch.OutOfMemoryError)
     card.denoise_refusals = 0
     assert len(_generate(components, card, Offload.NONE).songs) == SONGS.batch
+
+
+class PlainlyRefusing(SmallCard):
+    """Refuses as Metal does, with an error that is of no kind of its own."""
+
+    def upload(self, host: Tensor, owner: str) -> Tensor:
+        try:
+            return super().upload(host, owner)
+        except torch.OutOfMemoryError:
+            raise RuntimeError("MPS backend out of memory (MPS allocated: 9.00 GB, max allowed: 9.07 GB).") from None
+
+
+def test_a_backend_without_an_error_of_its_own_goes_down_the_same_ladder(
+    components: Components, undisturbed: Result
+) -> None:
+    room = 64 * frame_bytes(components.vae.decoder)
+    card = PlainlyRefusing(free_bytes=room, latent_refusals=1, songs_at_once=2)
+    result = _generate(components, card, Offload.CPU)
+    assert (result.songs_per_pass, result.decode_path) == (2, DecodePath.GPU_OFFLOAD)
+    _same_songs(result, undisturbed)
+
+
+def test_a_processor_without_memory_makes_fewer_songs_at_once(
+    components: Components, undisturbed: Result, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    denoise = pipeline_module.denoise
+
+    def no_room_for_five(request: Request, *rest: Any) -> Tensor:
+        if request.batch > 2:
+            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9")
+        return denoise(request, *rest)
+
+    monkeypatch.setattr(pipeline_module, "denoise", no_room_for_five)
+    result = Pipeline(components, Knobs(), CpuDevice()).generate(SONGS)
+    assert result.warnings[0].startswith("The computer ran out of memory with 5 songs at once")
+    _same_songs(result, undisturbed)
 
 
 def test_a_probe_is_not_retried(components: Components) -> None:

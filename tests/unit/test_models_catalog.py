@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from acestep.errors import Exit, UsageError
 from acestep.knobs import Variant
 from acestep.models import catalog
-from acestep.models.catalog import CHECKPOINTS, Kind, architecture_of, find, resolve_model_id, variant_of
+from acestep.models.catalog import CHECKPOINTS, Kind, architecture_of, checkpoint_of, find, variant_of
 
 
 def test_every_variant_and_no_other_short_name_resolves_to_a_dit():
@@ -26,7 +26,7 @@ def test_every_variant_and_no_other_short_name_resolves_to_a_dit():
 def test_id_short_name_and_own_repository_find_the_same_checkpoint(checkpoint):
     names = {checkpoint.id, checkpoint.id.upper(), checkpoint.short or checkpoint.id}
     names |= set() if checkpoint.subfolder else {checkpoint.repo}
-    assert {resolve_model_id(name) for name in names} == {checkpoint.id}
+    assert all(checkpoint_of(name) is checkpoint for name in names)
 
 
 def test_no_two_checkpoints_share_a_name():
@@ -39,7 +39,7 @@ def test_an_unknown_name_is_a_usage_error_that_lists_the_known_ones(name):
     if find(name) is not None:
         return
     with pytest.raises(UsageError, match=r"turbo.*0\.6B") as caught:
-        resolve_model_id(name)
+        checkpoint_of(name)
     assert caught.value.exit is Exit.USAGE
 
 

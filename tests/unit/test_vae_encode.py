@@ -3,28 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from acestep.clip import LATENT_HOP
 from acestep.devices.cpu import CpuDevice
 from acestep.memory import vae_encode
 from acestep.memory.vae_decode import fold_weight_norm
-from acestep.memory.vae_encode import OVERLAP_FRAMES, TILE_FRAMES, TileEncoder, encode_clip, tiles
+from acestep.memory.vae_encode import OVERLAP_FRAMES, TileEncoder, encode_clip
 from acestep.models.build import build
-
-
-@given(frames=st.integers(1, 15_000))
-def test_tiles_keep_every_frame_once_with_its_surroundings(frames: int) -> None:
-    kept = 0
-    for first, last, keep_first, keep_last in tiles(frames):
-        assert keep_first == kept
-        assert 0 <= first <= keep_first < keep_last <= last <= frames
-        assert last - first <= TILE_FRAMES
-        assert first == 0 or keep_first - first == OVERLAP_FRAMES
-        assert last == frames or last - keep_last == OVERLAP_FRAMES
-        kept = keep_last
-    assert kept == frames
 
 
 @pytest.fixture(scope="module")
