@@ -1,16 +1,15 @@
 """One measurement file as a page that needs nothing else: what the card promises, and every probe behind it."""
 
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import msgspec
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from acestep.knobs import Knobs
 from acestep.plan import minutes
 from acestep.units import gib, mib
 from calibrate.record import CardKind, Certificate, Measurement, RecordedProbe, RecordedStage
+from calibrate.report.template import template
 
 
 class _Bar(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,15 +35,7 @@ class _Limit(msgspec.Struct, frozen=True, kw_only=True):
 
 def record_page(record: Measurement) -> str:
     """A measurement as one HTML page: no script, no request to anywhere, every string of the record escaped."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=True,
-    )
-    return environment.get_template("record.html.j2").render(
+    return template("record.html.j2").render(
         record=record,
         kind="simulated" if record.card.kind is CardKind.SIMULATED else "measured",
         size=gib(record.card.total_bytes) if record.card.total_bytes else "no size of its own",

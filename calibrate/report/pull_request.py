@@ -142,9 +142,10 @@ def _tier_changes(variant: str, old: Mapping[str, Any], tier: Tier) -> Iterable[
 
 def _leaves(name: str, before: Any, after: Any) -> Iterable[tuple[str, Any, Any]]:
     """The places below a field where two values differ; a `vram_gib` is told as a whole."""
-    if name != "vram_gib" and isinstance(before, dict) and isinstance(after, dict):
-        for key in dict.fromkeys([*after, *before]):
-            yield from _leaves(f"{name}.{key}", before.get(key), after.get(key))
+    if name != "vram_gib" and isinstance(after, dict):
+        known = before if isinstance(before, dict) else {}
+        for key in dict.fromkeys([*after, *known]):
+            yield from _leaves(f"{name}.{key}", known.get(key), after.get(key))
     elif before != after:
         yield name, before, after
 
@@ -152,16 +153,22 @@ def _leaves(name: str, before: Any, after: Any) -> Iterable[tuple[str, Any, Any]
 def _way(field: str, before: Any, after: Any) -> str:
     """`better`, `worse`, or `changed` where it is neither."""
     if field in ("max_duration_s", "max_batch", "frontier", "lm_songs_per_pass"):
-        return _by(after or 0, before or 0)
+        return _by(_number(after), _number(before))
     if field == "offload":
         order = [mode.value for mode in Offload]
         return _by(order.index(before), order.index(after)) if before in order else "changed"
     if field in ("quantization", "lm_quantization"):
         return _by(after is None, before is None)
     if field == "lm_models":
-        gained, lost = set(after) - set(before or ()), set(before or ()) - set(after)
-        return "better" if gained and not lost else "worse" if lost and not gained else "changed"
+        had = before if isinstance(before, list) else []
+        gained, lost = [name for name in after if name not in had], [name for name in had if name not in after]
+        return "changed" if gained and lost else _by(len(gained), len(lost))
     return "changed"
+
+
+def _number(value: Any) -> float:
+    """A limit; none where the base has no number there."""
+    return value if isinstance(value, int | float) else 0
 
 
 def _by(good: float, bad: float) -> str:
@@ -189,13 +196,17 @@ def _evidence_text(tier: Tier, field: str) -> str:
 
 
 def _kind(tier: Mapping[str, Any], field: str) -> str:
-    evidence = tier.get("evidence", {})
-    return str(evidence.get(field, {}).get("kind", "")) if isinstance(evidence, dict) else ""
+    return str(_mapping(_mapping(tier.get("evidence")).get(field)).get("kind", ""))
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    """An object of the base's document; empty where something else stands there."""
+    return value if isinstance(value, dict) else {}
 
 
 def _tiers_of(variant: Any) -> dict[str, Mapping[str, Any]]:
-    tiers = variant.get("tiers", []) if isinstance(variant, dict) else []
-    return {str(tier.get("id")): tier for tier in tiers if isinstance(tier, dict)}
+    tiers = _mapping(variant).get("tiers")
+    return {str(tier.get("id")): tier for tier in map(_mapping, tiers)} if isinstance(tiers, list) else {}
 
 
 def _whole(variant: str, tier: str, before: str, after: str, way: str) -> Change:
@@ -235,11 +246,11 @@ def _plain(text: str) -> str:
 
 
 def _records_text(before: Mapping[str, Any], sources: Sources) -> str:
-    made_from = before.get("generated_from", {})
-    old = set(made_from.get("records", ())) if isinstance(made_from, dict) else set()
+    listed = _mapping(before.get("generated_from")).get("records")
+    old = {str(digest) for digest in listed} if isinstance(listed, list) else set()
     new = set(sources.table.generated_from.records)
     rows = [_record_row(record, "there before" if record.digest in old else "new") for record in sources.records]
-    gone = [(code(short(digest)), "—", "—", "—", "gone") for digest in sorted(map(str, old - new))]
+    gone = [(code(short(digest)), "—", "—", "—", "gone") for digest in sorted(old - new)]
     heading = ("Record", "Card", "Probes", "Code version", "")
     return "### What it rests on\n\n" + markdown_table([heading, *rows, *gone])
 

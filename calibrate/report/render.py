@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
 import msgspec
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from acestep.errors import InvalidInputError, UsageError
 from acestep.knobs import Backend, Offload
@@ -14,6 +13,7 @@ from calibrate.policy import Policy, load_policy
 from calibrate.record import Measurement, load_measurement
 from calibrate.report.guide import Guide, markdown_table
 from calibrate.report.plots import plots, same_drawing
+from calibrate.report.template import template
 from calibrate.report.words import LANGUAGES, Words, words_of
 
 PAGE = "GPU_COMPATIBILITY.md"
@@ -64,14 +64,6 @@ def guide_page(sources: Sources, words: Words, drawn: frozenset[str]) -> str:
     """The guide in one language, with those of its plots that were `drawn`."""
     guide = Guide(words=words, table=sources.table, policy=sources.policy, records=sources.records)
     tiers = guide.default.tiers
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701 Markdown; no string of a record has markup in it (`record.SAFE_TEXT`)
-    )
 
     def pictures(variant: str) -> str:
         shown = [kind for kind in ("vram", "stages", "agreement") if f"{kind}-{variant}.svg" in drawn]
@@ -81,7 +73,7 @@ def guide_page(sources: Sources, words: Words, drawn: frozenset[str]) -> str:
             for kind in shown
         )
 
-    return environment.get_template("guide.md.j2").render(
+    return template("guide.md.j2").render(
         t=words,
         guide=guide,
         facts=guide.facts,

@@ -1,0 +1,258 @@
+"""What a pull request changes: every value, worst first, with its evidence, in a form no text can break out of."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from acestep.console import run
+from acestep.errors import Exit, InvalidInputError, UsageError
+from acestep.tiers import TierTable
+from calibrate.cli import cli as calibrate
+from calibrate.files import pretty_json
+from calibrate.report import cli as report_cli
+from calibrate.report.marks import short
+from calibrate.report.pull_request import MOST_CHARACTERS, TABLE, _within, code, pull_request_text
+from tests.guides import on_a_card, simulated, sources, thinking
+
+ROOT = Path(__file__).parents[2]
+PLAIN = sources(simulated())
+BASE = "main"
+GIT = shutil.which("git") or "git"
+
+
+def git(folder: Path, *arguments: str) -> None:
+    identity = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")
+    subprocess.run([GIT, "-C", str(folder), *identity, *arguments], check=True, capture_output=True)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository whose branch `main` has a table without language models."""
+    (tmp_path / "tiers" / "measurements").mkdir(parents=True)
+    (tmp_path / "tiers" / "policy.json").write_bytes((ROOT / "tiers" / "policy.json").read_bytes())
+    (tmp_path / "tiers" / "measurements" / "formula.json").write_text(pretty_json(simulated()), encoding="utf-8")
+    store(tmp_path, PLAIN.table)
+    git(tmp_path, "init", "-q", "-b", BASE)
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-q", "-m", "base")
+    monkeypatch.setattr(report_cli, "CHECKOUT", tmp_path)
+    # Drawing is tested elsewhere, and would take most of the time here.
+    monkeypatch.setattr("calibrate.report.pull_request.rendered", lambda _: {"docs/plots/vram-turbo.svg": "<svg/>"})
+    return tmp_path
+
+
+def store(checkout: Path, table: TierTable | dict[str, Any]) -> None:
+    (checkout / TABLE).write_text(pretty_json(table), encoding="utf-8")
+
+
+def changed(change: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(pretty_json(PLAIN.table))
+    change(document["variants"]["turbo"]["tiers"])
+    return document
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of the table of changes, without its heading."""
+    first = next((n for n, line in enumerate(text.splitlines()) if line.startswith("| Model |")), None)
+    if first is None:
+        return []
+    found = []
+    for line in text.splitlines()[first + 2 :]:
+        if not line.startswith("|"):
+            break
+        found.append([cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]])
+    return found
+
+
+def test_the_same_table_changes_nothing(checkout: Path) -> None:
+    text = pull_request_text(checkout, BASE)
+    assert "No tier changes." in text
+    assert rows(text) == []
+
+
+def _shorter(tiers: Any) -> None:
+    tier = tiers[3]
+    entries = tier["frontier"]["without_lm"]
+    for batch in entries:
+        entries[batch] = min(entries[batch], 540)
+    tier["max_duration_s"]["without_lm"] = entries["1"]
+    tier["max_batch"]["without_lm"] = max(int(n) for n in entries if entries[n] == entries["1"])
+
+
+def _more_offload(tiers: Any) -> None:
+    tiers[-1]["offload"] = "cpu+dit"
+
+
+def _quantized(tiers: Any) -> None:
+    tiers[-1]["quantization"] = "int8"
+
+
+def _weaker_evidence(tiers: Any) -> None:
+    tiers[-1]["evidence"]["frontier"]["kind"] = "estimated"
+
+
+@pytest.mark.parametrize(
+    ("change", "tier", "field"),
+    [
+        (_shorter, "tier4", "frontier.without_lm.1"),
+        (_more_offload, "unlimited", "offload"),
+        (_quantized, "unlimited", "quantization"),
+        (_weaker_evidence, "unlimited", "evidence of frontier"),
+    ],
+)
+def test_what_an_owner_loses_is_worse_and_its_undoing_better(
+    checkout: Path, change: Callable[[Any], None], tier: str, field: str
+) -> None:
+    store(checkout, changed(change))
+    lost = rows(pull_request_text(checkout, BASE))
+    assert lost
+    found = next(row for row in lost if row[1:3] == [f"`{tier}`", f"`{field}`"])
+    assert found[5] == "worse"
+    git(checkout, "commit", "-qam", "head")
+    store(checkout, PLAIN.table)
+    gained = rows(pull_request_text(checkout, BASE))
+    back = next(row for row in gained if row[1:3] == found[1:3])
+    assert (back[3], back[4], back[5]) == (found[4], found[3], "better")
+
+
+def test_losses_come_before_gains(checkout: Path) -> None:
+    def both(tiers: Any) -> None:
+        _shorter(tiers)
+        tiers[0]["lm_songs_per_pass"] = {}
+        tiers[0]["frontier"]["without_lm"] = {"1": 600, "2": 600, "4": 600, "8": 600}
+        tiers[0]["max_duration_s"]["without_lm"], tiers[0]["max_batch"]["without_lm"] = 600, 8
+
+    store(checkout, changed(both))
+    ways = [row[5] for row in rows(pull_request_text(checkout, BASE))]
+    assert set(ways) == {"worse", "better"}
+    assert ways == sorted(ways, key=("worse", "better", "changed").index)
+
+
+def test_language_models_and_a_new_variant_are_told_with_their_evidence(checkout: Path) -> None:
+    store(checkout, thinking(PLAIN).table)
+    text = pull_request_text(checkout, BASE)
+    found = rows(text)
+    models = [row for row in found if row[2] == "`lm_models`"]
+    assert models
+    assert {row[5] for row in models} == {"better"}
+    assert all(short(simulated().digest) in row[6] for row in models)
+    assert any("estimated" in row[6] for row in models)
+    assert any(row[0] == "`xl-turbo`" and row[4] == "new" for row in found)
+    assert any(row[3] == "does not fit" and row[4] == "8 min" for row in found)
+
+
+def test_a_variant_and_a_tier_that_are_gone_are_worse(checkout: Path) -> None:
+    store(checkout, thinking(PLAIN).table)
+    git(checkout, "commit", "-qam", "more")
+    store(checkout, PLAIN.table)
+    found = rows(pull_request_text(checkout, BASE))
+    assert ["`xl-turbo`", "`all`", "—", "there", "gone", "worse", "—"] in found
+
+
+def test_records_that_came_and_went_are_listed(checkout: Path) -> None:
+    (checkout / "tiers" / "measurements" / "card.json").write_text(pretty_json(on_a_card()), encoding="utf-8")
+    store(checkout, sources(simulated(), on_a_card()).table)
+    text = pull_request_text(checkout, BASE)
+    assert re.search(rf"● `{short(on_a_card().digest)}` .*new \|", text)
+    assert re.search(rf"◐ `{short(simulated().digest)}` .*there before \|", text)
+    git(checkout, "add", ".")
+    git(checkout, "commit", "-qm", "card")
+    store(checkout, PLAIN.table)
+    assert re.search(rf"`{short(on_a_card().digest)}` .*gone \|", pull_request_text(checkout, BASE))
+
+
+def test_the_commands_measure_the_records_that_are_there(checkout: Path) -> None:
+    text = pull_request_text(checkout, BASE)
+    assert "python -m calibrate run --device simulated --variant turbo" in text
+    assert "-o tiers/measurements/formula.json" in text
+    for line in ("calibrate merge", "calibrate render", f"report --pr --base {BASE}", f"ci.gate --base {BASE}"):
+        assert line in text
+    assert "docs/plots/vram-turbo.svg" in text
+
+
+def test_a_plot_that_was_not_rendered_yet_is_named(checkout: Path) -> None:
+    assert "Not rendered from this table yet: `docs/plots/vram-turbo.svg`" in pull_request_text(checkout, BASE)
+
+
+def test_the_command_prints_the_text_and_nothing_else_on_stdout(
+    checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(calibrate, ["report", "--pr", "--base", BASE]) == Exit.OK
+    assert capsys.readouterr().out == pull_request_text(checkout, BASE)
+
+
+@pytest.mark.parametrize("reference", ["no-such-branch", "--output=/tmp/x", "-h", "", "main:tiers", "main..main"])
+def test_a_reference_that_git_does_not_know_is_a_usage_error(checkout: Path, reference: str) -> None:
+    with pytest.raises(UsageError, match="git knows no commit"):
+        pull_request_text(checkout, reference)
+
+
+def test_a_folder_that_is_no_repository_knows_no_commit(checkout: Path) -> None:
+    (checkout / ".git").rename(checkout / "moved")
+    with pytest.raises(UsageError):
+        pull_request_text(checkout, BASE)
+
+
+def test_a_first_table_is_all_new(checkout: Path) -> None:
+    git(checkout, "rm", "-q", "--cached", TABLE)
+    git(checkout, "commit", "-qm", "no table")
+    text = pull_request_text(checkout, BASE)
+    assert "There was no table" in text
+    assert rows(text) == [["`turbo`", "`all`", "—", "—", "new", "better", "—"]]
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"variants": []}', "{", '{"variants": {"turbo": NaN}}'])
+def test_a_base_that_is_no_table_is_invalid_or_new_but_never_unchanged(checkout: Path, text: str) -> None:
+    (checkout / TABLE).write_text(text)
+    git(checkout, "commit", "-qam", "spoiled")
+    store(checkout, PLAIN.table)
+    if text:
+        with pytest.raises(InvalidInputError):
+            pull_request_text(checkout, BASE)
+    else:
+        assert "There was no table" in pull_request_text(checkout, BASE)
+
+
+@pytest.mark.parametrize("odd", [None, 5, "x", [], {"tiers": 3}, {"tiers": [3, {"id": "tier1", "evidence": 4}]}])
+def test_a_base_of_another_shape_is_compared_as_far_as_it_goes(checkout: Path, odd: Any) -> None:
+    document = json.loads(pretty_json(PLAIN.table))
+    document["variants"]["turbo"] = odd
+    store(checkout, document)
+    git(checkout, "commit", "-qam", "odd")
+    store(checkout, PLAIN.table)
+    assert rows(pull_request_text(checkout, BASE))
+
+
+HOSTILE = ("a | b", "`x`", "@everyone", "<img src=x>", "[click](//evil)", "a\nb", "# title", "${x}", "\u202e")
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_text_of_the_base_stays_in_its_cell(checkout: Path, text: str) -> None:
+    def spoil(tiers: Any) -> None:
+        tiers[0]["backend"] = text
+
+    store(checkout, changed(spoil))
+    git(checkout, "commit", "-qam", "hostile")
+    store(checkout, PLAIN.table)
+    found = rows(pull_request_text(checkout, BASE))
+    assert [len(row) for row in found] == [7] * len(found)
+    cell = next(row[3] for row in found if row[2] == "`backend`")
+    assert cell == code(text)
+    assert cell.count("`") == 2
+    assert "\n" not in cell
+    assert "|" not in cell
+
+
+def test_a_text_that_is_too_long_is_cut_between_lines_and_says_so() -> None:
+    line = "x" * 99 + "\n"
+    cut = _within(line * 1000, MOST_CHARACTERS)
+    assert len(cut) <= MOST_CHARACTERS
+    assert set(cut.split("\n\n")[0].split("\n")) == {"x" * 99}
+    assert "Cut here" in cut
+    assert _within(line, MOST_CHARACTERS) == line
