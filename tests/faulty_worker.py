@@ -49,6 +49,7 @@ def answer(number: int, peaks: StagePeaks) -> Answer:
         decode_path=DecodePath.GPU,
         outside_bytes=0,
         resting_bytes=0,
+        grown_bytes=0,
         problem="",
     )
 
@@ -60,6 +61,7 @@ class FaultyEngine:
         self.stages: tuple[StagePeaks, ...] = ()
         self._channel = channel
         self._resting = 0
+        self._outside = GIB
         self._path = DecodePath.GPU
 
     def load(self, setup: Setup) -> str:
@@ -71,7 +73,7 @@ class FaultyEngine:
         return "expandable_segments:False"
 
     def outside_bytes(self) -> int:
-        return GIB
+        return self._outside
 
     def rest(self) -> int:
         return self._resting
@@ -85,7 +87,7 @@ class FaultyEngine:
         if need > order.cap_bytes:
             self.stages = (stage("denoise", order.cap_bytes),)
             raise OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB. GPU 0 has 79.10 GiB.")
-        self.stages = self.stages or (stage("denoise", need, outside=GIB),)
+        self.stages = self.stages or (stage("denoise", need, self._outside),)
         said = (f"child {os.getpid()}", f"cap {order.cap_bytes}")
         return worker.Done(songs_per_pass=order.workload.batch, decode_path=self._path, warnings=said)
 
@@ -105,6 +107,10 @@ class FaultyEngine:
 
     def _grows_outside(self) -> None:
         self.stages = (stage("encode", MIB, GIB), stage("denoise", self._order.cap_bytes, GIB + CONTEXT_GROWTH))
+
+    def _loads_kernels(self) -> None:
+        """Once, as kernels do."""
+        self._outside = GIB + CONTEXT_GROWTH
 
     def _sigsegv(self) -> None:
         os.kill(os.getpid(), signal.SIGSEGV)

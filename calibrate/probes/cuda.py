@@ -192,6 +192,7 @@ def _ended(end: ProbeEndedError, workload: Workload) -> Answer:
         decode_path=DecodePath.GPU,
         outside_bytes=0,
         resting_bytes=0,
+        grown_bytes=0,
         problem=str(end),
     )
 

@@ -77,8 +77,8 @@ class StagePeaks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 class Answer(_Message, frozen=True):
     """How the run of an order ended; after an out-of-memory error the last stage is the one it happened in.
 
-    `outside_bytes` were taken outside the allocator, by anyone, before the run. `resting_bytes` are reserved after it,
-    when everything it held has been given back.
+    `outside_bytes` were taken outside the allocator, by anyone, before the run. When everything it held has been given
+    back, `resting_bytes` are still reserved, and `grown_bytes` more are taken outside.
     """
 
     number: int
@@ -88,6 +88,7 @@ class Answer(_Message, frozen=True):
     decode_path: DecodePath
     outside_bytes: Bytes
     resting_bytes: Bytes
+    grown_bytes: Bytes
     problem: str
     warnings: tuple[str, ...] = ()
 

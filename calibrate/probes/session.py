@@ -95,6 +95,8 @@ class Session:
         _require_possible(order, answer)
         self._watch.rest(answer.resting_bytes - self.resting_bytes)
         self.resting_bytes = answer.resting_bytes
+        # Kernels stay loaded: what the context has grown by is charged to the probes that follow as well.
+        self.context_bytes += answer.grown_bytes
         return _charged(answer, cap)
 
     def _fill(self, filler: Child, cap: Cap) -> None:
@@ -171,5 +173,6 @@ def _filled_by_context(number: int, workload: Workload, cap: Cap) -> Answer:
         decode_path=DecodePath.GPU,
         outside_bytes=0,
         resting_bytes=0,
+        grown_bytes=0,
         problem=f"the driver's context takes {mib(cap.context_bytes)}, and leaves nothing of {gib(cap.cap_bytes)}",
     )

@@ -102,6 +102,8 @@ def _answer(engine: Engine, order: Order, channel: socket.socket) -> Answer:
     # Outside the except block: inside it the traceback would keep every temporary of the failed run alive.
     if done.decode_path is DecodePath.CPU:
         verdict = Verdict.DEGRADED
+    crashed = verdict is Verdict.CRASHED
+    resting = 0 if crashed else engine.rest()
     return Answer(
         number=order.number,
         verdict=verdict,
@@ -109,7 +111,8 @@ def _answer(engine: Engine, order: Order, channel: socket.socket) -> Answer:
         songs_per_pass=done.songs_per_pass,
         decode_path=done.decode_path,
         outside_bytes=outside,
-        resting_bytes=0 if verdict is Verdict.CRASHED else engine.rest(),
+        resting_bytes=resting,
+        grown_bytes=0 if crashed else max(0, engine.outside_bytes() - outside),
         problem=problem,
         warnings=done.warnings,
     )

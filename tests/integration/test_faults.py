@@ -19,10 +19,12 @@ from acestep.units import GIB, MIB
 from calibrate.probes import cuda
 from calibrate.probes.base import ProbeResult
 from calibrate.probes.child import Patience
+from calibrate.probes.nvml import Unwatched
 from calibrate.record import CapMethod
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
 from tests.faulty_card import SCRIPT, FakeCard, FaultyProber, living
+from tests.faulty_worker import CONTEXT_GROWTH
 
 KNOBS, SONG = Knobs(), Workload(batch=1, duration_s=60)
 IMPATIENT = Patience(wall_s=20, silence_s=0.5)
@@ -198,6 +200,15 @@ def test_what_happens_to_the_card_ends_the_probe(
     assert living(probers[0].token) == {}
 
 
+def test_a_card_that_nobody_can_watch_is_measured_and_the_result_says_so(probers: list[FaultyProber]) -> None:
+    prober = FaultyProber()
+    probers.append(prober)
+    prober.bench = msgspec.structs.replace(prober.bench, gauge=Unwatched())
+    result = prober.probe(KNOBS, SONG, 4 * GIB)
+    assert (result.verdict, result.warnings[-1]) == (Verdict.FITS, cuda.UNWATCHED)
+    assert not prober.conditions.watched
+
+
 def test_a_tenant_that_leaves_taints_nothing(probers: list[FaultyProber]) -> None:
     assert run_beside(probers, lambda card: card.others.clear(), "floods").verdict is Verdict.FITS
 
@@ -263,6 +274,13 @@ def test_memory_taken_outside_the_allocator_is_charged_to_the_stage_that_took_it
     assert result.verdict is Verdict.OOM
     assert result.stages[-1].name == "denoise"
     assert "denoise took 100 MiB beside the allocator" in result.warnings[0]
+
+
+def test_kernels_that_a_probe_loaded_are_charged_to_the_next_one_too(probers: list[FaultyProber]) -> None:
+    prober = FaultyProber("loads-kernels")
+    probers.append(prober)
+    caps = [prober.probe(KNOBS, SONG, 4 * GIB).warnings[1] for _ in range(3)]
+    assert caps == [f"cap {4 * GIB}", *[f"cap {4 * GIB - CONTEXT_GROWTH}"] * 2]
 
 
 def test_a_card_without_room_for_the_cap_is_not_asked(probers: list[FaultyProber]) -> None:

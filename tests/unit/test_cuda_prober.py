@@ -1,6 +1,8 @@
 """The prober on a real card claims nothing without one, and tells its children which card and how."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -29,3 +31,10 @@ def test_children_never_run_with_an_allocator_that_ignores_caps() -> None:
 def test_children_keep_the_allocator_settings_they_will_report() -> None:
     setting = {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}
     assert setting.items() <= child_environ(setting, "GPU-1").items()
+
+
+def test_neither_the_prober_nor_the_protocol_of_its_children_needs_torch() -> None:
+    code = "import calibrate.probes.cuda, calibrate.probes.worker, calibrate.probes.ballast, sys; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "calibrate.probes.session" in loaded
+    assert "torch" not in loaded

@@ -151,6 +151,7 @@ ANSWER = Answer(
     decode_path="gpu",  # type: ignore[arg-type]
     outside_bytes=0,
     resting_bytes=0,
+    grown_bytes=0,
     problem="",
 )
 
