@@ -22,6 +22,9 @@ Row = NDArray[np.float32]
 Spans = tuple[range, ...]
 """Token ids as disjoint ascending ranges; a row of logits over them has one value for each, in that order."""
 
+NUCLEUS_GUESS: Final = 1_024
+"""How many of the likeliest tokens are looked at for top-p before all are sorted: nearly always enough."""
+
 UNLIKELY: Final = 1e30
 """How far from zero a logit may be: far beyond any real one, and no sum of two overflows."""
 
@@ -150,7 +153,10 @@ def id_at(spans: Spans, index: int) -> int:
 def _nucleus(values: Row, top_p: float) -> NDArray[np.intp]:
     """Positions, ascending, of the fewest likeliest values that together have at least `top_p` of the mass."""
     shares = np.exp(values - values.max())
-    descending = np.sort(shares)[::-1]
-    mass = descending.cumsum(dtype=np.float64)
-    last = int(mass.searchsorted(top_p * mass[-1]))
-    return np.flatnonzero(shares >= descending[last])
+    wanted = top_p * shares.sum(dtype=np.float64)
+    for count in (min(NUCLEUS_GUESS, len(shares)), len(shares)):
+        descending = np.sort(np.partition(shares, -count)[-count:])[::-1]
+        last = int(descending.cumsum(dtype=np.float64).searchsorted(wanted))
+        if last < count:
+            return np.flatnonzero(shares >= descending[last])
+    return np.arange(len(shares))

@@ -1,0 +1,63 @@
+"""Songs planned together against one at a time, and what drawing a token costs; on the CPU."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from acestep.devices.cpu import CpuDevice
+from acestep.models.architecture import QwenArchitecture, arguments
+from acestep.models.libraries import Qwen3Config, Qwen3ForCausalLM
+from acestep.models.lm import LanguageModel
+from acestep.planner.backends.pt import PtBackend
+from acestep.planner.sampling import Draft, choose
+from acestep.planner.tokenizer import COMPACT
+from tests.benchmarks.versus import versus
+from tests.grammars import Counted, job_of
+
+SONGS = 8
+CODES = 40
+"""Eight seconds of music."""
+
+VOCABULARY = range(100, 8_000)
+"""So many that the head's share of the work is about that of 0.6B."""
+
+CPU_SIZED = QwenArchitecture(
+    vocab_size=VOCABULARY.stop,
+    hidden_size=512,
+    intermediate_size=1536,
+    num_hidden_layers=8,
+    num_attention_heads=8,
+    num_key_value_heads=4,
+    head_dim=64,
+)
+
+
+def test_eight_guided_songs_together_and_one_at_a_time(benchmark: Any) -> None:
+    torch.manual_seed(0)
+    module = Qwen3ForCausalLM(Qwen3Config(**arguments(CPU_SIZED), tie_word_embeddings=True))
+    model = LanguageModel(id="cpu-sized", module=module.eval().requires_grad_(False), is_noise="tiny")
+    backend = PtBackend(model, CpuDevice())
+    jobs = [job_of(Counted(CODES, VOCABULARY), range(60), range(40), seed=seed) for seed in range(SONGS)]
+
+    def together() -> list[tuple[int, ...]]:
+        return backend.write(jobs, lambda step, most: None)
+
+    def apart() -> list[tuple[int, ...]]:
+        return [backend.write([job], lambda step, most: None)[0] for job in jobs]
+
+    assert together() == apart()
+    assert (
+        versus(
+            benchmark, f"{SONGS} guided songs of {CODES} codes, {SONGS} in a batch against 1", together, apart, rounds=2
+        )
+        >= 4
+    )
+
+
+def test_drawing_a_code_is_quick(benchmark: Any) -> None:
+    row = np.random.default_rng(0).normal(0, 3, len(COMPACT.codes)).astype(np.float32)
+    draft = Draft(job_of(Counted(1, COMPACT.codes)))
+    benchmark(choose, row, (COMPACT.codes,), draft)
+    benchmark.extra_info.update(what="drawing one of 64,000 codes", ours_seconds=benchmark.stats.stats.median)
+    assert benchmark.stats.stats.median < 10e-3
