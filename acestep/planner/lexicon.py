@@ -12,6 +12,9 @@ CONTROL, MARKUP, WORDS, BLANK, BREAK = range(5)
 """Kinds of plain tokens: control characters, which nothing may hold; what only lyrics may hold; words; nothing but
 spaces and tabs; the end of a line, with or without words before it."""
 
+# Most tokens are words: one look tells.
+_ODD = re.compile(rb"[\x00-\x1f\x7f<`]|\A[ \t]*\Z")
+
 # A caption holds no "<" and no "`": spelled-out marks would end the thinking for a reader of the text, and training's
 # own decoder kept backticks out. A token that goes on after a line's end would hide whether the next one is indented.
 _KINDS = (
@@ -35,13 +38,16 @@ class Lexicon:
         self.caption = Allowed(spans=self._of({WORDS, BLANK, BREAK}))
         self.caption_words = Allowed(spans=self._of({WORDS}))
         self.caption_opening = Allowed(spans=self._of({WORDS, BLANK}))
+        self._names = {field: tuple(tokenizer.plain(f"{field}:")) for field in Field}
         self._only: dict[int, Allowed] = {}
         self._indented: dict[int, Allowed] = {}
         self._tries: dict[tuple[Field, int], Trie] = {}
 
     def only(self, token: int) -> Allowed:
         """Nothing but this token."""
-        return self._only.setdefault(token, Allowed(spans=(range(token, token + 1),)))
+        if token not in self._only:
+            self._only[token] = Allowed(spans=(range(token, token + 1),))
+        return self._only[token]
 
     def indented_or(self, token: int) -> Allowed:
         """What may begin a line of a caption: an indentation, or the token with which the next line begins."""
@@ -52,11 +58,11 @@ class Lexicon:
 
     def name(self, field: Field) -> tuple[int, ...]:
         """The tokens of a field's name and its colon."""
-        return tuple(self._tokenizer.plain(f"{field}:"))
+        return self._names[field]
 
     def value(self, field: Field, value: str) -> tuple[int, ...]:
         """The tokens of a value and the space before it, as they follow the field's name."""
-        name = self.name(field)
+        name = self._names[field]
         line = tuple(self._tokenizer.plain(f"{field}: {value}"))
         # A tokenizer could merge colon and space; then the value is spelled on its own.
         return line[len(name) :] if line[: len(name)] == name else tuple(self._tokenizer.plain(f" {value}"))
@@ -78,6 +84,8 @@ class Lexicon:
 
 
 def _kind(piece: bytes) -> int:
+    if not _ODD.search(piece):
+        return WORDS
     for pattern, kind in _KINDS:
         if pattern.search(piece):
             return kind

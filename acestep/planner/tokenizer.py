@@ -89,18 +89,17 @@ class HubPlannerTokenizer:
         self._encoder.normalizer = backend.normalizer
         self._encoder.pre_tokenizer = backend.pre_tokenizer
         self._names = {token: str(added.content) for token, added in backend.get_added_tokens_decoder().items()}
-        base = {name: token for name, token in self._encoder.get_vocab().items() if token not in self._names}
         try:
-            self.pieces: Sequence[bytes] = _pieces(base)
+            self.pieces: Sequence[bytes] = _pieces(self._encoder, self._names)
             newline = self.plain("\n")
             if len(newline) != 1:
                 raise ValueError("a line feed is not one token of it")
             self.vocabulary = read_vocabulary(
-                backend.token_to_id, len(base), newline[0], backend.get_vocab_size(with_added_tokens=True)
+                backend.token_to_id, len(self.pieces), newline[0], backend.get_vocab_size(with_added_tokens=True)
             )
         except ValueError as error:
             raise InvalidInputError(folder, f"holds no tokenizer of a 5 Hz language model: {error}") from error
-        if any(token >= len(base) for name in self.vocabulary.marks.values() for token in self.plain(name)):
+        if any(token >= len(self.pieces) for name in self.vocabulary.marks.values() for token in self.plain(name)):
             raise InvalidInputError(folder, "holds a tokenizer that makes special tokens of plain text")
 
     def plain(self, text: str) -> list[int]:
@@ -114,7 +113,6 @@ class HubPlannerTokenizer:
 
 def _load(folder: Path) -> Any:
     from tokenizers import Tokenizer
-    from transformers import AutoTokenizer
 
     # The whole file says all there is to say, and is read many times faster than vocabulary and merges apart.
     whole = folder / "tokenizer.json"
@@ -123,6 +121,10 @@ def _load(folder: Path) -> Any:
             return Tokenizer.from_file(str(whole))
         except Exception as error:  # The library raises nothing narrower.
             raise InvalidInputError(whole, f"is no tokenizer ({error})") from error
+    if not (folder / "vocab.json").is_file():
+        raise InvalidInputError(folder, "holds no tokenizer: neither tokenizer.json nor vocab.json with merges.txt")
+    from transformers import AutoTokenizer
+
     try:
         loaded = AutoTokenizer.from_pretrained(folder, use_fast=True, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
@@ -130,10 +132,12 @@ def _load(folder: Path) -> Any:
     return loaded.backend_tokenizer
 
 
-def _pieces(base: Mapping[str, int]) -> tuple[bytes, ...]:
-    """The bytes of each id, from the names that byte-level tokenizers give them."""
-    names = sorted(base, key=base.__getitem__)
-    if sorted(base.values()) != list(range(len(base))):
+def _pieces(encoder: Any, added: Mapping[int, str]) -> tuple[bytes, ...]:
+    """The bytes of each id below the added tokens, from the names that byte-level tokenizers give them."""
+    ids = encoder.get_vocab_size()
+    plain = min(ids, *added) if added else ids
+    names = [encoder.id_to_token(token) for token in range(plain)]
+    if None in names or any(token not in added for token in range(plain, ids)):
         raise ValueError("the ids of its plain text have gaps")
     alphabet = _byte_alphabet()
     try:

@@ -34,8 +34,8 @@ class Vocabulary(msgspec.Struct, frozen=True, kw_only=True):
     size: int
 
     def __post_init__(self) -> None:
-        marks = set(self.marks)
-        apart = len(marks) == len(self.marks) and all(self.plain <= mark < self.first_code for mark in marks)
+        marks = (self.pad, self.im_start, self.eos, self.think, self.thought)
+        apart = len(set(marks)) == len(marks) and all(self.plain <= mark < self.first_code for mark in marks)
         if not apart or not 0 <= self.newline < self.plain or self.size < self.first_code + CODES:
             raise ValueError(f"text, marks and the {CODES:,} audio codes must follow each other, got {self}")
 
