@@ -3,7 +3,7 @@
 Run with `-s` to see the numbers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ from calibrate.probes.simulated.device import SimulatedDevice
 from calibrate.probes.simulated.kernels import CpuKernels, CudaKernels
 from calibrate.probes.simulated.ledger import Ledger
 from calibrate.probes.simulated.thinking import FirstAllowed, full_size_lm, think_cap, trace_thinking
-from calibrate.probes.simulated.trace import Trace, stage_usage
+from calibrate.probes.simulated.trace import Trace, peak_bytes, stage_usage
 from tests.grammars import Alternating, Counted, job_of
 from tests.metering import MeteredCpu
 
@@ -92,6 +92,31 @@ def test_reading_and_writing_take_what_was_counted(jobs: list[Job], quantization
     assert counted["decode"] > 10_000
     for stage, n_bytes in counted.items():
         assert simulated[stage] == pytest.approx(n_bytes, rel=1e-3), stage
+
+
+@pytest.mark.parametrize(
+    "jobs",
+    [
+        [job_of(Counted(5, CODES), range(40), max_tokens=5)],
+        [job_of(Counted(1, CODES), range(700), range(30), max_tokens=1)],
+        [job_of(Counted(9, CODES), range(900), range(600), seed=seed, max_tokens=9) for seed in range(5)],
+        [job_of(Alternating(2, 7, CODES), range(30 + 50 * i), range(9), max_tokens=4) for i in range(3)],
+    ],
+    ids=["one", "one token", "five guided", "three lengths"],
+)
+def test_a_rehearsal_takes_what_writing_takes(jobs: list[Job]) -> None:
+    model = build_lm("tiny", dtype=torch.bfloat16, vocab_size=VOCABULARY, materialise="meta")
+
+    def peak(act: Callable[[PtBackend], object]) -> int:
+        trace, kernels = Trace(), CudaKernels(AMPERE)
+        ledger = Ledger(trace, kernels)
+        device = SimulatedDevice(ledger, TraceBook(trace), dtype=model.dtype, grouped_attention=True)
+        with kernels, ledger:
+            act(PtBackend(model, device, chooser=FirstAllowed()))
+        return peak_bytes(trace)
+
+    written = peak(lambda backend: backend.write(jobs, lambda step, most: None))
+    assert peak(lambda backend: backend.rehearse(jobs)) == pytest.approx(written, rel=1e-3)
 
 
 def _song(unguided: int, seed: int = 0) -> Job:
