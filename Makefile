@@ -25,20 +25,20 @@ test: install
 soak: install
 	$(PYTHON) -m pytest tests/soak -m soak -s --timeout 1800
 
-# vLLM pins other releases than ours, so it has an environment of its own, made again only when its lock changes. It
-# counts as made once vLLM has been imported in it.
+# vLLM pins other releases than ours, so it has an environment of its own, with MLX beside it, made again only when its
+# lock changes. It counts as made once vLLM has been imported in it.
 vllm-env:
 	@cmp -s $(VLLM_LOCK) $(VLLM_VENV)/installed.txt || { \
 		python3 -m venv --clear $(VLLM_VENV) && \
 		echo "installing $(VLLM_LOCK) into $(VLLM_VENV); its log is $(VLLM_VENV)/install.log" && \
-		{ $(VLLM_PYTHON) -m pip install --no-deps --no-compile --requirement $(VLLM_LOCK) && \
+		{ $(VLLM_PYTHON) -m pip install --no-deps --requirement $(VLLM_LOCK) && \
 		$(VLLM_PYTHON) -c "import vllm"; } > $(VLLM_VENV)/install.log 2>&1 && \
 		cp $(VLLM_LOCK) $(VLLM_VENV)/installed.txt; }
 
 # Where vLLM cannot be installed, that is one test skipped, and the end of the log says why.
 test-vllm:
 	@if $(MAKE) --no-print-directory vllm-env; then \
-		$(VLLM_PYTHON) -m pytest tests/vllm; \
+		$(VLLM_PYTHON) -m pytest tests/vllm tests/mlx; \
 	else \
 		echo "vLLM could not be installed:"; tail -n 5 $(VLLM_VENV)/install.log; \
 		echo "0 passed, 0 failed, 1 skipped"; \

@@ -16,10 +16,10 @@ END = 150
 GREEDY = Sampling(temperature=0, top_p=1, guidance=1)
 
 
-def write_planner(folder: Path, *, prefixed: bool = True) -> Path:
+def write_planner(folder: Path, *, prefixed: bool = True, vocabulary: int = VOCABULARY) -> Path:
     """A Qwen3 that says something else at every turn, in float32, with the keys of a whole model or of its body."""
     config = Qwen3Config(
-        vocab_size=VOCABULARY,
+        vocab_size=vocabulary,
         hidden_size=64,
         intermediate_size=96,
         num_hidden_layers=3,

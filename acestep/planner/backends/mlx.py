@@ -1,4 +1,4 @@
-"""The language model through mlx-lm, for Apple's GPUs. It runs here on MLX's CPU build; no Apple hardware has seen it.
+"""The language model through mlx-lm, for Apple's GPUs. Tested on MLX's CPU build; no Apple hardware has seen it.
 
 Sequences are read one by one: on these machines a step waits for the weights, and a song alone is the usual case.
 """
