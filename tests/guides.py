@@ -5,7 +5,8 @@ from functools import cache
 import msgspec
 
 from acestep.knobs import Backend, Quantization, Variant
-from acestep.tiers import BATCHES, Boundary, Evidence, Frontier, LmStates, Tier, TierTable
+from acestep.memory.guard import COEFFICIENTS
+from acestep.tiers import BATCHES, Boundary, Evidence, Frontier, LmStates, Shortfall, Tier, TierTable
 from calibrate.policy import load_policy
 from calibrate.record import CapMethod, CardKind, Coefficient, Measurement
 from calibrate.report.render import Sources
@@ -14,19 +15,8 @@ from tests.fakes import AnalyticProber, measured
 
 POLICY = load_policy()
 
-MODEL = {
-    "rest": 0.0,
-    "encode": 1.2e9,
-    "encode.lyrics": 4e4,
-    "denoise": 3.1e9,
-    "denoise.song_frames": 7500.0,
-    "denoise.frames": 1500.0,
-    "denoise.songs": 7e5,
-    "denoise.rows": 28000.0,
-    "denoise.tokens": 11000.0,
-    "decode": 4e8,
-}
-"""Coefficients of one way to run, of the size that real ones have."""
+MODEL = dict.fromkeys(COEFFICIENTS, 0.0) | {"encode": 1.2e9, "denoise": 3.1e9, "denoise.song_frames": 7500.0}
+"""Coefficients of one way to run, the large ones of the size that real ones have."""
 
 
 @cache
@@ -67,7 +57,7 @@ def sources(*records: Measurement) -> Sources:
         boundaries=msgspec.structs.replace(entry.boundaries, lm={}),
     )
     return Sources(
-        table=msgspec.structs.replace(table, variants={Variant.TURBO: bare}),
+        table=msgspec.structs.replace(table, variants={Variant.TURBO: bare}, shortfalls=()),
         policy=POLICY,
         records=records,
         files={record.digest: f"tiers/measurements/{n}.json" for n, record in enumerate(records)},
@@ -116,7 +106,10 @@ def with_lm(tier: Tier, *models: str, quantization: Quantization | None = None) 
         frontier=Frontier(with_lm=entries, without_lm=tier.frontier.without_lm),
         evidence=tier.evidence
         | dict.fromkeys(
-            ("lm_models", "recommended_lm", "lm_quantization", "lm_songs_per_pass"),
+            (
+                *("lm_models", "recommended_lm", "lm_quantization", "lm_songs_per_pass"),
+                *("max_duration_s.with_lm", "max_batch.with_lm", "frontier.with_lm"),
+            ),
             Evidence(kind=kind, record=found.record),
         ),
     )
@@ -138,4 +131,6 @@ def thinking(base: Sources) -> Sources:
         lm={"0.6B": Boundary(fits_gib=5, fails_gib=4, tier="tier2"), "4B": Boundary(fits_gib=0, fails_gib=24, tier="")},
     )
     entry = msgspec.structs.replace(entry, boundaries=boundaries)
-    return with_table(base, msgspec.structs.replace(table, variants={**table.variants, Variant.TURBO: entry}))
+    short = Shortfall(tier="tier4", field="max_duration_s.with_lm", published="600", generated="480")
+    variants = {**table.variants, Variant.TURBO: entry}
+    return with_table(base, msgspec.structs.replace(table, variants=variants, shortfalls=(short,)))

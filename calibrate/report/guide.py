@@ -12,13 +12,15 @@ from acestep.units import gib
 from calibrate.knobs import Config
 from calibrate.policy import Policy, budget_bytes
 from calibrate.record import CardKind, Measurement
-from calibrate.report.marks import GAP, MARKS, cited, marked, short
+from calibrate.report.marks import GAP, MARKS, cited, mark_of, marked, short
 from calibrate.report.words import Words
 
 DECODE_TILES = (64, 128, 256, 512, 1024, 1536)
 """Latent frames of a decode tile (`acestep.memory.vae_decode.TILES`, which needs torch; a test)."""
 
 _SHOWN = ("max_duration_s", "max_batch", "offload", "quantization")
+
+_SHOWN_WITH_LM = ("lm_models", "max_duration_s.with_lm", "max_batch.with_lm")
 
 _DASH = "—"
 
@@ -58,7 +60,7 @@ class Guide(msgspec.Struct, frozen=True, kw_only=True):
         return [heading, *(self._tier_row(tier) for tier in tiers)]
 
     def _tier_row(self, tier: Tier) -> tuple[str, ...]:
-        shown = (*_SHOWN, "lm_models") if tier.lm_models else _SHOWN
+        shown = (*_SHOWN, *_SHOWN_WITH_LM) if tier.lm_models else _SHOWN
         return (
             tier.label,
             self.words.tier(tier),
@@ -67,8 +69,8 @@ class Guide(msgspec.Struct, frozen=True, kw_only=True):
             f"`{tier.backend}`",
             self._limits(tier, "max_duration_s", self.words.duration),
             self._limits(tier, "max_batch", lambda batch: str(batch or _DASH)),
-            marked(self._offload(tier), tier, "offload"),
-            marked(self._quantization(tier), tier, "quantization"),
+            marked(self._offload(tier), mark_of(tier, "offload")),
+            marked(self._quantization(tier), mark_of(tier, "quantization")),
             cited(tier, shown),
         )
 
@@ -79,13 +81,14 @@ class Guide(msgspec.Struct, frozen=True, kw_only=True):
         return [heading, *(self._frontier_row(tier, lm=lm) for tier in tiers for lm in self._lm_states(tier))]
 
     def _frontier_row(self, tier: Tier, *, lm: bool) -> tuple[str, ...]:
+        field = "frontier.with_lm" if lm else "frontier.without_lm"
         return (
             self.words.tier(tier),
             f"{tier.certified_gib} GiB",
             gib(budget_bytes(tier.certified_gib, self.policy)),
             self.words("with_lm" if lm else "without_lm"),
-            *(self._marked(tier, "frontier", self.words.duration(tier.frontier.longest(n, lm=lm))) for n in BATCHES),
-            cited(tier, ("frontier",)),
+            *(self._marked(tier, field, self.words.duration(tier.frontier.longest(n, lm=lm))) for n in BATCHES),
+            cited(tier, (field,)),
         )
 
     def passes_rows(self, tiers: Sequence[Tier]) -> Rows:
@@ -130,6 +133,13 @@ class Guide(msgspec.Struct, frozen=True, kw_only=True):
             f"{found.fails_gib} GiB" if found.fails_gib else self.words("fails_nowhere"),
             cited(tier, (field if field in tier.evidence else "frontier",)),
         )
+
+    def shortfall_rows(self) -> Rows:
+        """Where the published guide promises more; empty where it nowhere does."""
+        short = self.table.shortfalls
+        heading = tuple(self.words(f"col_{column}") for column in ("tier", "value", "published", "here"))
+        cells = [tuple(f"`{text}`" for text in (s.tier, s.field, s.published, s.generated)) for s in short]
+        return [heading, *cells] if cells else []
 
     def record_rows(self) -> Rows:
         """Every record the table was made from."""
@@ -197,10 +207,10 @@ class Guide(msgspec.Struct, frozen=True, kw_only=True):
         budget = self.policy.budget
         last = self.default.tiers[-1]
         return {
-            "share": f"{budget.shortfall.share * 100:g} %",
+            "share": self.words("percent", n=f"{budget.shortfall.share * 100:g}"),
             "at_most": f"{budget.shortfall.at_most_gib:g}",
             "context": f"{budget.context.gib:g}",
-            "headroom": f"{budget.headroom.share * 100:g} %",
+            "headroom": self.words("percent", n=f"{budget.headroom.share * 100:g}"),
             "size": last.certified_gib,
             "label": last.label,
             "lyrics": f"{MAX_LYRIC_TOKENS:,}",
@@ -220,11 +230,16 @@ class Guide(msgspec.Struct, frozen=True, kw_only=True):
         return self._marked(tier, "lm_models", self.words.listed(tier.lm_models) + weights)
 
     def _limits(self, tier: Tier, field: str, show: Callable[[int], str]) -> str:
+        """A limit with and without a language model, with one mark where both have the same."""
         limits: LmStates = getattr(tier, field)
-        return self._marked(tier, field, " / ".join(show(limits.of(lm=lm)) for lm in (True, False)))
+        sides = [(f"{field}.with_lm", show(limits.with_lm)), (f"{field}.without_lm", show(limits.without_lm))]
+        marks = {mark_of(tier, side) for side, text in sides if text != _DASH}
+        if len(marks) == 1:
+            return marked(" / ".join(text for _, text in sides), *marks)
+        return " / ".join(self._marked(tier, side, text) for side, text in sides)
 
     def _marked(self, tier: Tier, field: str, text: str) -> str:
-        return text if text == _DASH else marked(text, tier, field)
+        return text if text == _DASH else marked(text, mark_of(tier, field))
 
     def _offload(self, tier: Tier) -> str:
         return self.words("none") if tier.offload is Offload.NONE else f"`{tier.offload}`"

@@ -20,19 +20,30 @@ def short(digest: str) -> str:
     return digest.removeprefix("sha256:")[:DIGEST_CHARACTERS]
 
 
+def closest(tier: Tier, field: str) -> tuple[Evidence, ...]:
+    """The evidence of a field such as ``frontier.with_lm.4``: its own, else that of what it is part of."""
+    parts = field.split(".")
+    names = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
+    return tuple(tier.evidence[name] for name in names if name in tier.evidence)[:1]
+
+
 def evidence_of(tier: Tier, field: str) -> Evidence:
     """What a field of a tier rests on; `NotMeasuredError` where the table does not say."""
-    if field not in tier.evidence:
-        raise NotMeasuredError(
-            f"{tier.id}.{field} has no evidence in the table, and a page shows no number without;"
-            " `python -m calibrate merge` has to name its record"
-        )
-    return tier.evidence[field]
+    for evidence in closest(tier, field):
+        return evidence
+    raise NotMeasuredError(
+        f"{tier.id}.{field} has no evidence in the table, and a page shows no number without;"
+        " `python -m calibrate merge` has to name its record"
+    )
 
 
-def marked(text: str, tier: Tier, field: str) -> str:
-    """A value of a tier with the mark of its field; without one where policy decided it."""
-    mark = MARKS.get(evidence_of(tier, field).kind)
+def mark_of(tier: Tier, field: str) -> str:
+    """The mark of a field of a tier; empty where policy decided it."""
+    return MARKS.get(evidence_of(tier, field).kind, "")
+
+
+def marked(text: str, mark: str) -> str:
+    """A value with its mark, on one line."""
     return f"{text}{GAP}{mark}" if mark else text
 
 

@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import matplotlib as mpl
@@ -10,6 +10,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from acestep.request import MAX_DURATION_S
 from acestep.tiers import BATCHES, TierTable
 from acestep.units import GIB
 from calibrate.files import digest
@@ -22,7 +23,14 @@ INK = "#7b7f86"
 
 BATCH_COLOURS = dict(zip(BATCHES, ("#2f86d6", "#1f9a6d", "#c9741a", "#b85fd0"), strict=True))
 PART_COLOURS = {"weights": "#2f86d6", "activations": "#c9741a", "allowance": "#8a8d93"}
-STAGE_COLOURS = ("#2f86d6", "#1f9a6d", "#c9741a", "#b85fd0", "#d9534f")
+STAGE_COLOURS = {
+    "think": "#b85fd0",
+    "encode_audio": "#d9534f",
+    "encode": "#2f86d6",
+    "denoise": "#1f9a6d",
+    "decode": "#c9741a",
+}
+"""The stages in the order they run."""
 
 _STYLE = {
     # Names of drawn parts are derived from this, not from a random number.
@@ -101,7 +109,7 @@ def _draw_vram(drawn: Sequence[Panel]) -> Figure:
                 minutes, sizes = _scaled([point])
                 axis.plot(minutes, sizes, shape, color=BATCH_COLOURS[batch], markersize=7)
         low, high = _window(panel)
-        axis.set_ylim(low, high)
+        axis.set(xlim=(0, 1.04 * MAX_DURATION_S / 60), ylim=(low, high))
         for line in panel.budgets:
             if low < line.n_bytes / GIB < high:
                 axis.axhline(line.n_bytes / GIB, color=INK, linestyle="--", linewidth=1)
@@ -146,7 +154,7 @@ def _batch_legend() -> list[Line2D]:
 
 
 def _draw_stages(drawn: Sequence[StageBar]) -> Figure:
-    stages = list(dict.fromkeys(bar.stage for bar in drawn))
+    stages = _in_order({bar.stage for bar in drawn})
     tiers = list(dict.fromkeys(bar.tier for bar in drawn))
     figure, axes = _figure(len(stages), share_y=True)
     for axis, stage in zip(axes, stages, strict=True):
@@ -168,10 +176,15 @@ def _draw_stages(drawn: Sequence[StageBar]) -> Figure:
     return figure
 
 
+def _in_order(stages: Set[str]) -> list[str]:
+    """Stages in the order they run, then those of another release."""
+    return [*(name for name in STAGE_COLOURS if name in stages), *sorted(stages - set(STAGE_COLOURS))]
+
+
 def _draw_agreement(drawn: Sequence[Pair]) -> Figure:
     figure, (axis,) = _figure(1, share_y=False, height=4.6)
-    stages = list(dict.fromkeys(pair.stage for pair in drawn))
-    for stage, colour in zip(stages, STAGE_COLOURS, strict=False):
+    for stage in _in_order({pair.stage for pair in drawn}):
+        colour = STAGE_COLOURS.get(stage, INK)
         found = [pair for pair in drawn if pair.stage == stage]
         measured, simulated = [p.measured / GIB for p in found], [p.simulated / GIB for p in found]
         axis.plot(measured, simulated, "o", color=colour, label=stage, alpha=0.8)

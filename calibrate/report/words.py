@@ -26,12 +26,12 @@ class Words(msgspec.Struct, frozen=True, kw_only=True):
         return self.texts[key].format(**values)
 
     def duration(self, seconds: int) -> str:
-        """A song's length; a dash where none is certified."""
+        """A song's length, in one line; a dash where none is certified."""
         minutes, rest = divmod(seconds, 60)
         if seconds == 0:
             return "—"
         parts = [self("minutes", n=minutes) if minutes else "", self("seconds", n=rest) if rest else ""]
-        return " ".join(part for part in parts if part)
+        return " ".join(part for part in parts if part).replace(" ", "\N{NO-BREAK SPACE}")
 
     def tier(self, tier: Tier) -> str:
         """What a tier is called: its number, or a word for the one without an end."""

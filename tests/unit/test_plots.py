@@ -46,7 +46,7 @@ def rgb(colour: str) -> tuple[int, int, int]:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_colour_stands_out_from_light_and_dark_pages(page: str) -> None:
-    for colour in (*BATCH_COLOURS.values(), *PART_COLOURS.values(), *STAGE_COLOURS):
+    for colour in (*BATCH_COLOURS.values(), *PART_COLOURS.values(), *STAGE_COLOURS.values()):
         assert contrast(rgb(colour), PAGES[page]) >= 3, colour
     assert contrast(rgb(INK), PAGES[page]) >= 4
 
