@@ -1,10 +1,12 @@
 """A language model as the pipeline's thinking stage."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 import msgspec
 from torch import nn
 
+from acestep.devices.base import Device
 from acestep.planner.backends.base import Backend
 from acestep.planner.planner import Planner
 from acestep.planner.writing import write_in_passes
@@ -17,17 +19,21 @@ LANGUAGE_MODEL = "lm"
 """The name of the language model among the parts that are placed."""
 
 
+OpenBackend = Callable[[Device, Callable[[], AbstractContextManager[None]]], Backend]
+"""Opens what runs a model on a device; inside the context that it is given the placed weights are there."""
+
+
 class LmThinker:
     """Plans songs with a language model.
 
-    `open_backend` gives what runs the model at a place, closed after every use. `modules` are the weights that are
-    placed with the pipeline's own, none where the backend keeps its own. `at_once` above 0 fixes the songs of a pass.
+    What `open_backend` opens is closed after every use. `modules` are the weights that are placed with the pipeline's
+    own, none where the backend keeps its own. `at_once` above 0 fixes the songs of a pass.
     """
 
     def __init__(
         self,
         planner: Planner,
-        open_backend: Callable[[Place], Backend],
+        open_backend: OpenBackend,
         modules: Mapping[str, nn.Module],
         *,
         at_once: int = 0,
@@ -48,7 +54,7 @@ class LmThinker:
         def written(step: int, most: int) -> None:
             progress("think", step, most)
 
-        backend = self._open_backend(place)
+        backend = self._open_backend(place.device, lambda: self._use(place))
         try:
             plan, _ = write_in_passes(planner.plan_jobs(request), backend, place.device, written)
             thought = planner.thought(request, plan)
@@ -63,6 +69,9 @@ class LmThinker:
         codes = planner.codes(songs)
         covering = msgspec.structs.replace(completed, task=Task.COVER, audio_codes=codes[0])
         return Thought(request=covering, codes=codes, songs_per_pass=at_once, warnings=warnings)
+
+    def _use(self, place: Place) -> AbstractContextManager[None]:
+        return place.placement.use(LANGUAGE_MODEL) if self._modules else nullcontext()
 
     def close(self) -> None:
         """Nothing is kept between calls."""

@@ -6,8 +6,10 @@ them dies in them or is the result, and nothing older dies. (A first call that f
 one is.)
 """
 
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from types import FunctionType
 from typing import Any, NamedTuple
 
 import torch
@@ -179,6 +181,9 @@ class Memo:
             return tuple(leaf.shape), leaf.stride(), leaf.dtype, leaf.device.type
         if leaf is None or isinstance(leaf, int | float | str | bool):
             return leaf
+        if isinstance(leaf, FunctionType):
+            # What a closure holds must be free to go when the run lets go of it.
+            return weakref.ref(leaf)
         return self._keep(leaf)
 
     def _keep(self, thing: Any) -> int:

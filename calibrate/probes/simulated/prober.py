@@ -1,13 +1,15 @@
 """The simulated prober: the shipped pipeline on meta tensors, its allocations replayed under any cap."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any, Final
 
+import msgspec
 import torch
 
-from acestep.knobs import Knobs, Quantization, Variant
+from acestep.knobs import Backend, Knobs, Offload, Quantization, Variant
 from acestep.memory.guard import Demand
 from acestep.memory.tensors import map_storage, slots
 from acestep.memory.vae_decode import TileDecoder, frame_bytes
@@ -15,28 +17,42 @@ from acestep.memory.vae_encode import TileEncoder
 from acestep.models.blocks import DenoiserBlock, EncoderBlock
 from acestep.models.build import build
 from acestep.models.components import Components
-from acestep.pipeline import Pipeline, prepare
+from acestep.pipeline import UNABLE_TO_THINK, Pipeline, prepare
+from acestep.planner.forward import DecoderBlock
+from acestep.planner.thinker import LmThinker
 from acestep.request import DecodePath, Request, Result
-from calibrate.memory_model import Swept, fit
+from acestep.stages.think import Thinker
+from acestep.tiers import LM_MODELS
+from calibrate.memory_model import FORMATS, Swept, fit
 from calibrate.probes.base import ProbedStage, ProbeResult
 from calibrate.probes.prompt import request_of
 from calibrate.probes.simulated.book import TraceBook
 from calibrate.probes.simulated.decoding import STAGE, Attempt, DecodeLadder, Played, play_decode
-from calibrate.probes.simulated.denoising import denoise_cap
 from calibrate.probes.simulated.device import SimulatedDevice
 from calibrate.probes.simulated.kernels import CudaKernels
 from calibrate.probes.simulated.ledger import ALLOWANCE, WORKSPACE, Ledger
+from calibrate.probes.simulated.loops import find_loops
 from calibrate.probes.simulated.memo import Memo, Tape
-from calibrate.probes.simulated.replay import smallest_cap
+from calibrate.probes.simulated.replay import ReplayResult, smallest_cap
 from calibrate.probes.simulated.splice import before
+from calibrate.probes.simulated.sweep import cap_with, trace_denoise, weights_of
+from calibrate.probes.simulated.think import STAGE as THINK
+from calibrate.probes.simulated.think import (
+    ThinkLadder,
+    ThoughtThroughError,
+    hardly_thinking,
+    least_bytes,
+    only_thinking,
+    thinking_request,
+)
 from calibrate.probes.simulated.trace import ACTIVATIONS, StageUsage, Trace, stage_trace, stage_usage
 from calibrate.verdict import Verdict
-from calibrate.workload import PROBE_STEPS, Workload
+from calibrate.workload import Workload
 
 CAPABILITY: Final = (8, 6)
 """Compute capability of the simulated card: Ampere as sold to people, with flash attention."""
 
-REGIONS: Final = (DenoiserBlock, EncoderBlock, TileDecoder, TileEncoder)
+REGIONS: Final = (DenoiserBlock, EncoderBlock, DecoderBlock, TileDecoder, TileEncoder)
 """Modules whose identical calls are traced once."""
 
 NO_PARTS: Final = frozenset({ALLOWANCE, WORKSPACE, ACTIVATIONS, "prompt", "noise", "latents", "audio"})
@@ -44,7 +60,10 @@ NO_PARTS: Final = frozenset({ALLOWANCE, WORKSPACE, ACTIVATIONS, "prompt", "noise
 
 
 class TracedRun:
-    """One request: what it allocates up to decoding, the ladder after that, and what it said about itself."""
+    """One request: what it allocates up to decoding, the ladder after that, and what it said about itself.
+
+    Of thinking it knows only what is left behind.
+    """
 
     def __init__(self, before: Trace, ladder: DecodeLadder, result: Result) -> None:
         self.before = before
@@ -74,6 +93,7 @@ class SimulatedProber:
         self._vae_chunk = vae_chunk
         self._runs: dict[tuple[Knobs, Workload], TracedRun] = {}
         self._decodes: dict[tuple[Any, ...], Played] = {}
+        self._thoughts: dict[tuple[Knobs, Workload], Played] = {}
 
     def probe(self, knobs: Knobs, workload: Workload, cap_bytes: int) -> ProbeResult:
         """Whether the run fits under `cap_bytes`, and what each stage held. Stage times are not simulated.
@@ -81,6 +101,20 @@ class SimulatedProber:
         Where only the processor could have decoded, the verdict is `degraded` and the last stage the attempt before.
         """
         started = time.perf_counter()
+        thought: tuple[ProbedStage, ...] = ()
+        if knobs.lm is not None:
+            ladder = self._thinking(knobs, workload)
+            at_once, outcome = ladder.under(cap_bytes)
+            thought = (_probed(ladder.usage(at_once), at_once, outcome),)
+            if not outcome.fits:
+                return ProbeResult(
+                    verdict=Verdict.OOM,
+                    cap_bytes=cap_bytes,
+                    stages=thought,
+                    songs_per_pass=workload.batch,
+                    decode_path=DecodePath.GPU,
+                    seconds=time.perf_counter() - started,
+                )
         run = self._traced(knobs, workload)
         for attempt in run.ladder.attempts(cap_bytes):  # noqa: B007 the last one is what counts
             pass
@@ -91,25 +125,16 @@ class SimulatedProber:
             verdict, path = Verdict.DEGRADED, DecodePath.CPU
         else:
             verdict, path = Verdict.OOM, DecodePath.GPU
-        reserved = {stage.name: stage.peak_reserved for stage in attempt.outcome.stages}
+        reached = {stage.name for stage in attempt.outcome.stages} - {THINK}
         stages = tuple(
-            ProbedStage(
-                name=usage.name,
-                seconds=0.0,
-                songs_per_pass=run.songs_per_pass if usage.name == "denoise" else 1,
-                peak_allocated_bytes=usage.peak_bytes,
-                peak_reserved_bytes=reserved[usage.name],
-                resident_bytes=sum(n for owner, n in usage.live_at_peak.items() if owner not in NO_PARTS),
-                allowance_bytes=usage.highest.get(ALLOWANCE, 0),
-                live_at_peak=usage.live_at_peak,
-            )
+            _probed(usage, run.songs_per_pass if usage.name == "denoise" else 1, attempt.outcome)
             for usage in run.usage_of(attempt)
-            if usage.name in reserved
+            if usage.name in reached
         )
         return ProbeResult(
             verdict=verdict,
             cap_bytes=cap_bytes,
-            stages=stages,
+            stages=thought + stages,
             songs_per_pass=run.songs_per_pass,
             decode_path=path,
             seconds=time.perf_counter() - started,
@@ -123,52 +148,87 @@ class SimulatedProber:
         """
         run = self._traced(knobs, workload)
         caps = {name: smallest_cap(stage_trace(run.before, name)) for name in run.before.stage_names}
-        return caps | {STAGE: run.ladder.alone().smallest_cap(), "total": run.ladder.smallest_cap()}
+        caps |= {STAGE: run.ladder.alone().smallest_cap(), "total": run.ladder.smallest_cap()}
+        if knobs.lm is None:
+            return caps
+        alone, so_far = self._thinking(knobs, workload).smallest_caps()
+        return caps | {THINK: alone, "total": max(caps["total"], so_far)}
 
     def memory_model(self, variant: Variant) -> dict[str, float]:
         """Fitted over a sweep of its own."""
+        weights = {
+            (quantization, offload): weights_of(full_size(variant, quantization), offload)
+            for quantization in FORMATS
+            for offload in Offload
+        }
 
-        def denoise(knobs: Knobs, songs: int, seconds: float, tokens: int) -> Swept:
-            request = Request(caption="", batch=songs, duration_s=seconds, steps=PROBE_STEPS)
-            weights, kernels = full_size(variant, knobs.quantization), CudaKernels(CAPABILITY)
-            cap_bytes, resting_bytes = denoise_cap(weights, knobs, request, tokens, kernels, REGIONS)
-            demand = Demand(songs=songs, frames=request.latent_frames, lyric_tokens=tokens - 1, text_tokens=0)
-            return Swept(demand=demand, cap_bytes=cap_bytes, resting_bytes=resting_bytes)
+        def denoise(quantization: Quantization | None, demand: Demand) -> Swept:
+            trace = trace_denoise(full_size(variant, quantization), demand, CudaKernels(CAPABILITY), REGIONS)
+            # Where two modes place the transformer alike, so are their caps.
+            placed = {offload: weights[quantization, offload] for offload in Offload}
+            caps = {held: cap_with(trace, held) for held in set(placed.values())}
+            return Swept(
+                demand=demand,
+                caps={offload: caps[held] for offload, held in placed.items()},
+                resting={offload: sum(weights[quantization, offload].resting) for offload in Offload},
+            )
 
         return fit(variant, denoise, self.smallest_caps)
 
     def _traced(self, knobs: Knobs, workload: Workload) -> TracedRun:
         key = (knobs, workload)
+        if knobs.lm is not None and (knobs.offload is not Offload.NONE or knobs.backend is not Backend.PT):
+            # No language model stays on the card, so what comes after thinking is the same for all of them.
+            key = (_with_least_lm(knobs), workload)
         if key not in self._runs:
-            components = full_size(knobs.variant, knobs.quantization)
-            request = request_of(workload, components.tokenizer)
-
-            def decode(tile: int, resident: bool) -> Played:
-                asked = (knobs.variant, request.batch, request.samples, tile, resident)
-                if asked not in self._decodes:
-                    kernels = CudaKernels(CAPABILITY)
-                    self._decodes[asked] = play_decode(components, request, tile, kernels, resident=resident)
-                return self._decodes[asked]
-
-            self._runs[key] = trace_run(components, knobs, request, decode, self._vae_chunk)
+            self._runs[key] = self._trace(*key)
         return self._runs[key]
+
+    def _trace(self, knobs: Knobs, workload: Workload) -> TracedRun:
+        components = full_size(knobs.variant, knobs.quantization)
+        request = request_of(workload, components.tokenizer)
+
+        def decode(tile: int, resident: bool) -> Played:
+            asked = (knobs.variant, request.batch, request.samples, tile, resident)
+            if asked not in self._decodes:
+                kernels = CudaKernels(CAPABILITY)
+                self._decodes[asked] = play_decode(components, request, tile, kernels, resident=resident)
+            return self._decodes[asked]
+
+        if knobs.lm is None:
+            return trace_run(components, knobs, request, decode, self._vae_chunk)
+        thinking, thinker = thinking_request(request), hardly_thinking(knobs)
+        return trace_run(components, knobs, thinking, decode, self._vae_chunk, thinker=thinker)
+
+    def _thinking(self, knobs: Knobs, workload: Workload) -> ThinkLadder:
+        components = full_size(knobs.variant, knobs.quantization)
+
+        def request_for(songs: int) -> Request:
+            alike = msgspec.structs.replace(workload, batch=songs)
+            return thinking_request(request_of(alike, components.tokenizer))
+
+        def played(songs: int) -> Played:
+            key = (knobs, msgspec.structs.replace(workload, batch=songs))
+            if key not in self._thoughts:
+                thinker = only_thinking(knobs, songs)
+                self._thoughts[key] = trace_thought(components, knobs, request_for(songs), thinker)
+            return self._thoughts[key]
+
+        return ThinkLadder(workload.batch, played, lambda songs: least_bytes(knobs, request_for(songs)))
 
 
 def trace_run(
-    components: Components, knobs: Knobs, request: Request, decode: Callable[[int, bool], Played], vae_chunk: int = 0
+    components: Components,
+    knobs: Knobs,
+    request: Request,
+    decode: Callable[[int, bool], Played],
+    vae_chunk: int = 0,
+    *,
+    thinker: Thinker = UNABLE_TO_THINK,
 ) -> TracedRun:
     """Run the pipeline once on meta tensors without a cap. `components` are prepared and rest on the host."""
-    trace = Trace()
-    tape = Tape(trace)
-    kernels = CudaKernels(CAPABILITY)
-    ledger = Ledger(tape, kernels)
-    device = SimulatedDevice(ledger, TraceBook(trace), dtype=torch.bfloat16, grouped_attention=kernels.has_flash)
-    with kernels, ledger, Memo(ledger, tape).patched(REGIONS):
-        pipeline = Pipeline(components, knobs, device)
-        try:
-            result = pipeline.generate(request, strict=True)
-        finally:
-            pipeline.close()
+    with tracing(components, knobs, thinker) as (trace, pipeline):
+        result = pipeline.generate(request, strict=True)
     until_decoding = before(trace, STAGE)
     ladder = DecodeLadder(
         until_decoding,
@@ -179,6 +239,47 @@ def trace_run(
         vae_chunk=vae_chunk,
     )
     return TracedRun(until_decoding, ladder, result)
+
+
+def trace_thought(components: Components, knobs: Knobs, request: Request, thinker: LmThinker) -> Played:
+    """A run up to the end of thinking, where `thinker` ends it."""
+    with tracing(components, knobs, thinker) as (trace, pipeline), suppress(ThoughtThroughError):
+        pipeline.generate(request, strict=True)
+    return Played(trace=trace, loops=find_loops(trace))
+
+
+@contextmanager
+def tracing(components: Components, knobs: Knobs, thinker: Thinker) -> Iterator[tuple[Trace, Pipeline]]:
+    """A pipeline on meta tensors without a cap, and the trace that it leaves."""
+    trace = Trace()
+    tape = Tape(trace)
+    kernels = CudaKernels(CAPABILITY)
+    ledger = Ledger(tape, kernels)
+    device = SimulatedDevice(ledger, TraceBook(trace), dtype=torch.bfloat16, grouped_attention=kernels.has_flash)
+    with kernels, ledger, Memo(ledger, tape).patched(REGIONS):
+        pipeline = Pipeline(components, knobs, device, thinker=thinker)
+        try:
+            yield trace, pipeline
+        finally:
+            pipeline.close()
+
+
+def _probed(usage: StageUsage, songs_per_pass: int, outcome: ReplayResult) -> ProbedStage:
+    reserved = {stage.name: stage.peak_reserved for stage in outcome.stages}
+    return ProbedStage(
+        name=usage.name,
+        seconds=0.0,
+        songs_per_pass=songs_per_pass,
+        peak_allocated_bytes=usage.peak_bytes,
+        peak_reserved_bytes=reserved[usage.name],
+        resident_bytes=sum(n for owner, n in usage.live_at_peak.items() if owner not in NO_PARTS),
+        allowance_bytes=usage.highest.get(ALLOWANCE, 0),
+        live_at_peak=usage.live_at_peak,
+    )
+
+
+def _with_least_lm(knobs: Knobs) -> Knobs:
+    return msgspec.structs.replace(knobs, lm=LM_MODELS[0], lm_quantization=None, backend=Backend.PT)
 
 
 def rest_on_host(components: Components) -> None:

@@ -1,0 +1,66 @@
+"""What a language model takes at its worst, in a few steps: a backend that probes put in front of the real one."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from acestep.planner.backends.base import Backend, Written
+from acestep.planner.job import Job
+from acestep.planner.prompts import LONGEST_PROMPT_TOKENS, MAX_THOUGHT_TOKENS
+
+LONGEST_UNGUIDED_TOKENS = LONGEST_PROMPT_TOKENS - MAX_THOUGHT_TOKENS
+"""The longest prompt without its thinking."""
+
+
+class Rehearsal:
+    """Rehearses what it is asked to write, with the longest prompts there are, and makes the tokens up.
+
+    `whole` writes them for real as well, for a certificate on a card.
+    """
+
+    def __init__(self, backend: Backend, *, whole: bool = False) -> None:
+        self._backend = backend
+        self._whole = whole
+
+    def write(self, jobs: Sequence[Job], written: Written) -> list[tuple[int, ...]]:
+        """Tokens that the jobs' grammars allow; nobody has drawn them."""
+        longest = [stretched(job) for job in jobs]
+        if self._whole:
+            return self._backend.write(longest, written)
+        self._backend.rehearse(longest)
+        return [first_allowed(job) for job in jobs]
+
+    def cache_bytes(self, jobs: Sequence[Job]) -> int:
+        """Bytes of keys and values for the longest prompts."""
+        return self._backend.cache_bytes([stretched(job) for job in jobs])
+
+    def rehearse(self, jobs: Sequence[Job]) -> None:
+        """Already one."""
+        self._backend.rehearse([stretched(job) for job in jobs])
+
+    def close(self) -> None:
+        """Close the real one."""
+        self._backend.close()
+
+
+def stretched(job: Job) -> Job:
+    """The job after the longest prompt, whatever its own says."""
+    return msgspec.structs.replace(
+        job,
+        prompt=_as_long_as(job.prompt, LONGEST_PROMPT_TOKENS),
+        unguided=_as_long_as(job.unguided, LONGEST_UNGUIDED_TOKENS),
+    )
+
+
+def first_allowed(job: Job) -> tuple[int, ...]:
+    """A text that a job's grammar allows: the first token of those allowed, each time."""
+    grammar, state, tokens = job.grammar, job.grammar.start, []
+    while not grammar.done(state):
+        tokens.append(grammar.allowed(state).spans[0].start)
+        state = grammar.after(state, tokens[-1])
+    return tuple(tokens)
+
+
+def _as_long_as(prompt: tuple[int, ...], tokens: int) -> tuple[int, ...]:
+    repeats = -(-tokens // len(prompt)) if prompt else 0
+    return (prompt * repeats)[:tokens]

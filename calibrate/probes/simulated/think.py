@@ -1,0 +1,203 @@
+"""The thinking stage on the simulated card, for every number of songs at once.
+
+It is traced apart from the stages after it: when it ends, nothing of it is left on the card but what rests there, and
+the cache is flushed, so that neither part knows of the other.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from functools import cache
+from typing import Final
+
+import msgspec
+from torch import nn
+
+from acestep.devices.base import Device
+from acestep.errors import NotMeasuredError
+from acestep.knobs import Backend as Library
+from acestep.knobs import Knobs
+from acestep.models.architecture import QwenArchitecture
+from acestep.models.catalog import LM_ARCHITECTURES
+from acestep.models.lm import LanguageModel
+from acestep.planner.backends.base import Backend, Written
+from acestep.planner.backends.pt import PtBackend
+from acestep.planner.backends.vllm_memory import block_bytes, footprint, pool_for
+from acestep.planner.job import Job
+from acestep.planner.metadata import Metadata
+from acestep.planner.planner import Planner
+from acestep.planner.thinker import LANGUAGE_MODEL, LmThinker
+from acestep.planner.tokenizer import FULL_SIZE, BytePlannerTokenizer
+from acestep.planner.writing import even_passes
+from acestep.progress import Progress
+from acestep.request import Request
+from acestep.stages.place import Place
+from acestep.stages.think import Thought
+from calibrate.probes.rehearsal import Rehearsal, first_allowed, stretched
+from calibrate.probes.simulated.decoding import Played
+from calibrate.probes.simulated.replay import ReplayResult, smallest_cap
+from calibrate.probes.simulated.thinking import FirstAllowed, full_size_lm
+from calibrate.probes.simulated.trace import ACTIVATIONS, StageUsage, stage_trace, stage_usage
+
+STAGE: Final = "think"
+
+BYTES_PER_VALUE: Final = 2
+"""Of bfloat16, which weights and keys have on the simulated card."""
+
+Use = Callable[[], AbstractContextManager[None]]
+
+
+class ThoughtThroughError(Exception):
+    """Thinking is done, and what comes after it is of no interest."""
+
+
+class ThinkLadder:
+    """Under a cap, as many songs at once as fit, as `acestep.planner.writing` tries them.
+
+    `played(n)` is a run up to the end of a pass of n songs, `least_bytes(n)` what such a pass certainly takes.
+    """
+
+    def __init__(self, batch: int, played: Callable[[int], Played], least_bytes: Callable[[int], int]) -> None:
+        self._sizes = tuple(even_passes(batch))
+        self._played = played
+        self._least_bytes = least_bytes
+
+    def under(self, cap_bytes: int) -> tuple[int, ReplayResult]:
+        """Songs at once and how that goes; one song where nothing fits."""
+        for songs in self._sizes:
+            if songs > 1 and self._least_bytes(songs) > cap_bytes:
+                continue
+            outcome = self._played(songs).under(cap_bytes)
+            if outcome.fits:
+                break
+        return songs, outcome
+
+    def usage(self, songs: int) -> StageUsage:
+        """What the stage holds with so many songs at once, whatever the cap."""
+        return next(usage for usage in stage_usage(self._played(songs).trace) if usage.name == STAGE)
+
+    def smallest_caps(self) -> tuple[int, int]:
+        """The smallest cap from which on every cap fits, of the stage alone and of the run up to its end."""
+        trace = self._played(1).trace
+        return smallest_cap(stage_trace(trace, STAGE)), smallest_cap(trace)
+
+
+class Reckoned:
+    """vLLM's footprint, taken and given back; the tokens are made up."""
+
+    def __init__(self, architecture: QwenArchitecture, weight_bytes: int, device: Device) -> None:
+        self._architecture = architecture
+        self._weight_bytes = weight_bytes
+        self._device = device
+
+    def write(self, jobs: Sequence[Job], written: Written) -> list[tuple[int, ...]]:
+        """Tokens that the jobs' grammars allow."""
+        self.rehearse(jobs)
+        written(1, 1)
+        return [first_allowed(job) for job in jobs]
+
+    def cache_bytes(self, jobs: Sequence[Job]) -> int:
+        """Bytes of keys and values for these jobs, whole blocks."""
+        return pool_for(jobs).blocks * block_bytes(self._architecture, BYTES_PER_VALUE)
+
+    def rehearse(self, jobs: Sequence[Job]) -> None:
+        """Hold the weights, the pool and the activations of a forward at once."""
+        taken = footprint(self._architecture, pool_for(jobs), weight_bytes=self._weight_bytes, itemsize=BYTES_PER_VALUE)
+        held = [self._device.reserve(taken.weight_bytes, LANGUAGE_MODEL)]
+        held += [self._device.reserve(size, ACTIVATIONS) for size in (taken.cache_bytes, taken.activation_bytes)]
+        del held
+
+    def close(self) -> None:
+        """Nothing is kept."""
+
+
+class Passing:
+    """Brings the weights in and out and makes the tokens up: thinking for those who look at what comes after it."""
+
+    def __init__(self, use: Use) -> None:
+        self._use = use
+
+    def write(self, jobs: Sequence[Job], written: Written) -> list[tuple[int, ...]]:
+        """Tokens that the jobs' grammars allow."""
+        with self._use():
+            written(1, 1)
+        return [first_allowed(job) for job in jobs]
+
+    def cache_bytes(self, jobs: Sequence[Job]) -> int:  # noqa: ARG002 the protocol's
+        """None."""
+        return 0
+
+    def rehearse(self, jobs: Sequence[Job]) -> None:
+        """Nothing to rehearse."""
+
+    def close(self) -> None:
+        """Nothing is kept."""
+
+
+class OnlyThinker(LmThinker):
+    """Raises `ThoughtThroughError` when it has thought."""
+
+    def think(self, request: Request, place: Place, progress: Progress) -> Thought:
+        """Think, and end the run."""
+        super().think(request, place, progress)
+        raise ThoughtThroughError
+
+
+def only_thinking(knobs: Knobs, at_once: int) -> LmThinker:
+    """A thinker that takes what thinking of so many songs at once takes, and then ends the run."""
+    model = _model(knobs)
+
+    def rehearsed(device: Device, use: Use) -> Backend:
+        if knobs.backend is Library.PT:
+            return Rehearsal(PtBackend(model, device, use=use, chooser=FirstAllowed()))
+        return Rehearsal(Reckoned(LM_ARCHITECTURES[_id(knobs)], _weight_bytes(model), device))
+
+    return OnlyThinker(_planner(), rehearsed, _placed(knobs, model), at_once=at_once)
+
+
+def hardly_thinking(knobs: Knobs) -> LmThinker:
+    """A thinker that takes next to nothing and leaves behind what thinking leaves behind."""
+    return LmThinker(_planner(), lambda _, use: Passing(use), _placed(knobs, _model(knobs)))
+
+
+def least_bytes(knobs: Knobs, request: Request) -> int:
+    """What thinking of a request's songs at once certainly takes: their keys and values."""
+    songs = _planner().compose_jobs(request, Metadata(), request.duration_s)
+    heads = LM_ARCHITECTURES[_id(knobs)]
+    values = 2 * heads.num_hidden_layers * heads.num_key_value_heads * heads.head_dim
+    rows = (stretched(song) for song in songs)
+    tokens = sum(len(row.prompt) + len(row.unguided) + 2 * row.max_tokens for row in rows)
+    return tokens * values * BYTES_PER_VALUE
+
+
+def thinking_request(request: Request) -> Request:
+    """The request with its songs to be planned; their length stays as it is."""
+    return msgspec.structs.replace(request, think=True)
+
+
+def _id(knobs: Knobs) -> str:
+    lm_id = f"acestep-5Hz-lm-{knobs.lm}"
+    if lm_id not in LM_ARCHITECTURES:
+        raise NotMeasuredError(f"there is no language model {knobs.lm} to simulate")
+    return lm_id
+
+
+def _model(knobs: Knobs) -> LanguageModel:
+    if knobs.backend is Library.VLLM and knobs.lm_quantization is not None:
+        raise NotMeasuredError("vLLM runs unquantized language models only; use --backend pt or --lm-quantization none")
+    if knobs.backend is Library.MLX:
+        raise NotMeasuredError("MLX runs on Apple GPUs, which are not simulated; use --backend pt")
+    return full_size_lm(_id(knobs), knobs.lm_quantization)
+
+
+def _placed(knobs: Knobs, model: LanguageModel) -> dict[str, nn.Module]:
+    return {LANGUAGE_MODEL: model.module} if knobs.backend is Library.PT else {}
+
+
+@cache
+def _planner() -> Planner:
+    return Planner(BytePlannerTokenizer(FULL_SIZE))
+
+
+def _weight_bytes(model: LanguageModel) -> int:
+    unique = {id(weight): weight for weight in model.module.parameters()}
+    return sum(weight.nelement() * weight.element_size() for weight in unique.values())
