@@ -13,13 +13,30 @@ import msgspec
 
 from acestep.knobs import Knobs
 
-STAGES: Final = ("encode", "denoise", "decode")
+STAGES: Final = ("encode_audio", "encode", "denoise", "decode")
 
-FEATURES: Final = ("song_frames", "frames", "songs", "rows", "tokens")
-"""What denoising grows with, each with a coefficient in bytes; its fixed part depends on the offload mode."""
+FEATURES: Final = (
+    "song_frames",
+    "frames",
+    "songs",
+    "rows",
+    "rows_over_15_percent",
+    "rows_over_40_percent",
+    "tokens",
+    "weak_frames",
+    "weak_tokens",
+    "own_frames",
+)
+"""What denoising grows with, each with a coefficient in bytes; its fixed part depends on the offload mode.
+
+The largest piece counts for more where it is a large share of all rows: there its temporaries make the peak, and in
+longer passes it is attention over all rows.
+"""
 
 COEFFICIENTS: Final = (
     "rest",
+    "encode_audio",
+    "encode_audio.frames",
     "encode",
     "encode.lyrics",
     "denoise",
@@ -39,21 +56,40 @@ FRAMES_PER_TOKEN: Final = 2
 
 
 class Demand(msgspec.Struct, frozen=True, kw_only=True):
-    """What decides the memory of a pass: songs at once, latent frames of each, tokens of lyrics and of the prompt."""
+    """What decides the memory of a pass: songs at once, latent frames of each, tokens of lyrics and of the prompt.
+
+    `with_audio`: the request brings audio or codes along. `weak_cover`: each step takes a second pass, for a condition
+    that asks for no cover. `contexts` are held for the whole request: one, or one for each song with codes of its own.
+    """
 
     songs: int
     frames: int
     lyric_tokens: int
     text_tokens: int
+    with_audio: bool = False
+    weak_cover: bool = False
+    contexts: int = 1
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the condition: lyrics, one of timbre, and the prompt."""
+        return self.lyric_tokens + self.text_tokens + 1
 
     def features(self) -> tuple[float, ...]:
         """The values of `FEATURES`."""
+        tokens = -(-self.frames // FRAMES_PER_TOKEN)
+        rows, all_rows, song_frames = rows_at_once(self.songs, tokens), self.songs * tokens, self.songs * self.frames
         return (
-            self.songs * self.frames,
+            song_frames,
             self.frames,
             self.songs,
-            rows_at_once(self.songs, -(-self.frames // FRAMES_PER_TOKEN)),
-            self.lyric_tokens + self.text_tokens + 1,
+            rows,
+            max(0.0, rows - 0.15 * all_rows),
+            max(0.0, rows - 0.40 * all_rows),
+            self.tokens,
+            song_frames if self.weak_cover else 0,
+            self.tokens if self.weak_cover else 0,
+            (self.contexts - 1) * self.frames,
         )
 
 
@@ -75,12 +111,17 @@ def predict(model: Mapping[str, float], knobs: Knobs, demand: Demand) -> dict[st
         return {}
     key = knobs_key(knobs)
     lyrics = max(0, demand.lyric_tokens - FEWEST_LYRICS)
-    growth = (model[f"{key}.denoise.{name}"] * value for name, value in zip(FEATURES, demand.features(), strict=True))
+    if demand.weak_cover:
+        # A second condition, of which a token takes less than one of lyrics does on its way through their encoder.
+        lyrics += demand.tokens
     needs = {
         "encode": int(model[f"{key}.encode"] + lyrics * model[f"{key}.encode.lyrics"]),
-        "denoise": int(model[f"{key}.denoise"] + sum(growth)),
+        "denoise": _denoise(model, key, demand),
         "decode": int(model[f"{key}.decode"]),
     }
+    if demand.with_audio:
+        growth = demand.frames * demand.contexts * model[f"{key}.encode_audio.frames"]
+        needs = {"encode_audio": int(model[f"{key}.encode_audio"] + growth)} | needs
     return needs | {"total": max(needs.values())}
 
 
@@ -91,16 +132,22 @@ def songs_at_once(model: Mapping[str, float], knobs: Knobs, demand: Demand, free
     """
     if not _covers(model, knobs):
         return demand.songs
-    room = free_bytes + model[f"{knobs_key(knobs)}.rest"]
+    key = knobs_key(knobs)
+    room = free_bytes + model[f"{key}.rest"]
 
     def need(songs: int) -> int:
-        return predict(model, knobs, msgspec.structs.replace(demand, songs=songs))["denoise"]
+        return _denoise(model, key, msgspec.structs.replace(demand, songs=songs))
 
     if need(demand.songs) <= room:
         return demand.songs
     most = max(1, bisect_right(range(1, demand.songs + 1), room, key=need))
     passes = -(-demand.songs // most)
     return -(-demand.songs // passes)
+
+
+def _denoise(model: Mapping[str, float], key: str, demand: Demand) -> int:
+    growth = (model[f"{key}.denoise.{name}"] * value for name, value in zip(FEATURES, demand.features(), strict=True))
+    return int(model[f"{key}.denoise"] + sum(growth))
 
 
 def _covers(model: Mapping[str, float], knobs: Knobs) -> bool:

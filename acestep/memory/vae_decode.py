@@ -33,6 +33,9 @@ that two freed tensors would fill together (`tests/integration/test_decode_ladde
 
 CHUNK_VARIABLE = "ACESTEP_VAE_CHUNK"
 
+MOST_DIGITS = 9
+"""Of a tile somebody asks for; far beyond any song, and far below the digits that Python refuses to read."""
+
 
 def fold_weight_norm(vae: AutoencoderOobleck) -> None:
     """Replace every weight-norm pair by its product, so that no derived copy appears on the device and stays there."""
@@ -89,8 +92,11 @@ def chunk_from(environ: Mapping[str, str]) -> int:
     text = environ.get(CHUNK_VARIABLE, "").strip()
     if not text:
         return 0
-    if not (text.isascii() and text.isdecimal()) or int(text) < TILES[0]:
-        raise UsageError(f"{CHUNK_VARIABLE} must be a whole number of latent frames from {TILES[0]} on, got {text!r}")
+    number = text.isascii() and text.isdecimal() and len(text) <= MOST_DIGITS
+    if not number or int(text) < TILES[0]:
+        raise UsageError(
+            f"{CHUNK_VARIABLE} must be a whole number of latent frames from {TILES[0]} on, got {text[:40]!r}"
+        )
     return int(text)
 
 

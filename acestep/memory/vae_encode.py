@@ -52,7 +52,9 @@ def encode_clip(encoder: TileEncoder, audio: np.ndarray, device: Device) -> Tens
     for first, last, keep_first, keep_last in tiles(frames, TILE_FRAMES, OVERLAP_FRAMES):
         # The last tile hears the rest beyond the last frame, as an encoding in one piece does.
         heard = audio[:, first * LATENT_HOP : last * LATENT_HOP if last < frames else None]
-        piece = encoder(device.upload(torch.from_numpy(heard).to(dtype, copy=True)[None], "audio"))
+        # A copy of our own: PyTorch takes neither reversed arrays nor, without complaint, those it may not write to.
+        owned = torch.from_numpy(np.array(heard, order="C"))
+        piece = encoder(device.upload(owned.to(dtype)[None], "audio"))
         latents[:, keep_first:keep_last] = piece[:, :, keep_first - first : keep_last - first].transpose(1, 2)
         del piece
     return latents

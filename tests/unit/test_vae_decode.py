@@ -3,11 +3,32 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from acestep.devices.cpu import CpuDevice
-from acestep.memory.vae_decode import TileDecoder, decode_song, fold_weight_norm
+from acestep.errors import UsageError
+from acestep.memory.vae_decode import (
+    CHUNK_VARIABLE,
+    TILES,
+    TileDecoder,
+    chunk_from,
+    decode_song,
+    fold_weight_norm,
+)
 from acestep.models.build import TINY_LATENT, build
 from acestep.request import LATENT_HOP
+
+
+@given(st.text() | st.integers().map(str) | st.sampled_from(["9" * 5_000, "１２８", "+64", " 64 ", "0x40", "6_4"]))
+def test_a_tile_asked_for_is_one_that_tiling_can_use_or_an_error_that_names_the_variable(text: str) -> None:
+    try:
+        tile = chunk_from({CHUNK_VARIABLE: text})
+    except UsageError as error:
+        assert CHUNK_VARIABLE in str(error)
+    else:
+        assert tile == int(text.strip() or 0)
+        assert tile == 0 or tile >= TILES[0]
 
 
 @pytest.fixture(scope="module")

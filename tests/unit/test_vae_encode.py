@@ -36,6 +36,17 @@ def test_latents_are_the_mean_of_the_library_s_posterior(
     assert torch.allclose(ours, library, atol=1e-5)
 
 
+@pytest.mark.parametrize("way", ["backwards", "sides swapped", "not writable"])
+@torch.no_grad()
+def test_audio_may_lie_in_memory_as_it_likes(vae: torch.nn.Module, way: str) -> None:
+    audio = _noise(3 * LATENT_HOP)
+    heard = {"backwards": audio[:, ::-1], "sides swapped": audio[::-1], "not writable": audio}[way]
+    audio.flags.writeable = way != "not writable"
+    fold_weight_norm(vae)
+    encoder = TileEncoder(vae.encoder)
+    assert torch.equal(encode_clip(encoder, heard, CpuDevice()), encode_clip(encoder, heard.copy(), CpuDevice()))
+
+
 @torch.no_grad()
 def test_the_receptive_field_ends_within_the_overlap(vae: torch.nn.Module) -> None:
     """A click is heard by the frames around it and by none that lies farther away than the overlap."""
