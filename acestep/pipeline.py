@@ -195,6 +195,9 @@ class Pipeline:
             frames=request.latent_frames,
             lyric_tokens=len(encode_text(lyric_prompt(request), MAX_LYRIC_TOKENS)),
             text_tokens=len(encode_text(text_prompt(request), MAX_TEXT_TOKENS)),
+            with_audio=request.has_audio or bool(run.codes),
+            weak_cover=request.cover_strength < 1,
+            contexts=max(1, len(run.codes)),
         )
         fitting = songs_at_once(self._memory_model, place.knobs, demand, place.device.free_bytes())
         if fitting < request.batch:

@@ -1,11 +1,12 @@
 """Fits what the VRAM guard predicts with, over simulated runs of one variant.
 
 Denoising is linear in what `acestep.memory.guard` lists, but for the allocator: how blocks fall into segments moves the
-smallest cap by one or two per cent. So the line is laid through the sweep with relative weights and then raised above
-every point of it, and a little further for requests that were not in it.
+smallest cap by 20 MiB, one or two per cent of whole weights and more of streamed ones. So the line is laid through the
+sweep with relative weights and then raised above every point of it, and a little further for requests that were not
+in it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -13,110 +14,142 @@ import numpy as np
 
 from acestep.knobs import Knobs, Offload, Quantization, Variant
 from acestep.memory.guard import FEATURES, FEWEST_LYRICS, Demand, knobs_key
-from acestep.request import MAX_LYRIC_TOKENS
+from acestep.request import MAX_LYRIC_TOKENS, Task
+from acestep.units import MIB
 from calibrate.workload import Workload
 
-MARGIN: Final = 0.012
-"""Room above the highest point of the sweep, as a share: the next segment of the allocator on a small card."""
+MARGIN: Final = 0.029
+"""Room above the highest point of the sweep, as a share: what the segments of the allocator add between its points."""
 
 FORMATS: Final = (None, Quantization.INT8)
 """Weight formats that are swept; for others the guard has no opinion."""
 
-SWEPT: Final = {
-    Offload.CPU_DIT: (Offload.NONE, Offload.CPU),
-    Offload.STREAM_ENCODERS: (Offload.STREAM,),
-}
-"""The offload modes that are swept, whole weights and streamed ones, and those that differ from them by a constant."""
+STREAMED_MARGINS: Final = {None: 0.035, Quantization.INT8: 0.09}
+"""The same for streamed weights by format: the segments are as large, and a larger share of so little."""
+
+STREAMED: Final = (Offload.STREAM, Offload.STREAM_ENCODERS)
+
+
+def _asked(songs: int, seconds: int, tokens: int, *, weak: bool = False, contexts: int = 1) -> Demand:
+    return Demand(
+        songs=songs,
+        frames=25 * seconds,
+        lyric_tokens=tokens - 1,
+        text_tokens=0,
+        with_audio=weak or contexts > 1,
+        weak_cover=weak,
+        contexts=contexts,
+    )
+
 
 SWEEP: Final = (
-    (1, 20, 2305),
-    (1, 75, 400),
-    (1, 130, 2305),
-    (1, 200, 1200),
-    (1, 420, 400),
-    (1, 600, 2305),
-    (2, 45, 2305),
-    (2, 240, 400),
-    (3, 160, 2305),
-    (4, 25, 1200),
-    (4, 100, 2305),
-    (5, 330, 1200),
-    (6, 60, 400),
-    (8, 15, 2305),
-    (8, 240, 2305),
+    _asked(1, 12, 2305),
+    _asked(1, 40, 400),
+    _asked(1, 80, 2305),
+    _asked(1, 160, 1000),
+    _asked(1, 330, 500),
+    _asked(1, 600, 2305),
+    _asked(2, 20, 1300),
+    _asked(2, 66, 2000),
+    _asked(2, 200, 2305),
+    _asked(2, 520, 1300),
+    _asked(3, 105, 500),
+    _asked(3, 160, 2305),
+    _asked(4, 19, 400),
+    _asked(4, 135, 1600),
+    _asked(4, 320, 2000),
+    _asked(5, 60, 2305),
+    _asked(5, 330, 600),
+    _asked(6, 225, 1300),
+    _asked(7, 15, 1000),
+    _asked(7, 84, 2000),
+    _asked(7, 325, 2305),
+    _asked(8, 26, 2305),
+    _asked(8, 180, 405),
+    _asked(8, 300, 2305),
+    _asked(2, 60, 2305, weak=True),
+    _asked(6, 150, 600, weak=True),
+    _asked(6, 150, 1000, contexts=8),
 )
-"""(songs, seconds, tokens of the condition): on both sides of every chunk size, alone and together."""
-
-CLOSER: Final = (
-    (2, 120, 1200),
-    (2, 414, 1400),
-    (3, 60, 1200),
-    (4, 200, 2305),
-    (5, 250, 900),
-    (6, 130, 2305),
-    (7, 84, 2000),
-    (8, 100, 400),
-    (8, 185, 405),
-)
-"""More points for streamed weights: with so little on the card, how blocks fall into segments shows most."""
-
-PLACED: Final = (3, 160, 2305)
-"""The point of the sweep at which the other offload modes are compared."""
+"""Songs, seconds and tokens on both sides of every chunk size; a weak cover, and songs with contexts of their own."""
 
 
 class Swept(msgspec.Struct, frozen=True, kw_only=True):
-    """One simulated denoise stage: the smallest cap and what rested on the card before it, in bytes."""
+    """One simulated denoise stage: by offload mode the smallest cap, and what rested on the card before, in bytes."""
 
     demand: Demand
-    cap_bytes: int
-    resting_bytes: int
+    caps: Mapping[Offload, int]
+    resting: Mapping[Offload, int]
 
 
-Denoise = Callable[[Knobs, int, float, int], Swept]
-"""Simulates one stage for knobs, songs, seconds and tokens."""
+Denoise = Callable[[Quantization | None, Demand], Swept]
+"""Simulates one stage under every offload mode."""
+
+SmallestCaps = Callable[[Knobs, Workload], dict[str, int]]
 
 
-def fit(
-    variant: Variant, denoise: Denoise, smallest_caps: Callable[[Knobs, Workload], dict[str, int]]
-) -> dict[str, float]:
+def fit(variant: Variant, denoise: Denoise, smallest_caps: SmallestCaps) -> dict[str, float]:
     """The coefficients of a variant for every offload mode, unquantised and INT8."""
     model: dict[str, float] = {}
     for quantization in FORMATS:
-        for swept, others in SWEPT.items():
-            knobs = Knobs(variant=variant, offload=swept, quantization=quantization)
-            points = [denoise(knobs, *point) for point in (SWEEP if swept is Offload.CPU_DIT else SWEEP + CLOSER)]
-            fixed, slopes = envelope([p.demand for p in points], [p.cap_bytes for p in points])
-            compared = points[SWEEP.index(PLACED)]
-            for offload in (swept, *others):
-                knobs = msgspec.structs.replace(knobs, offload=offload)
-                placed = compared if offload is swept else denoise(knobs, *PLACED)
-                key = knobs_key(knobs)
-                model[f"{key}.rest"] = placed.resting_bytes
-                model[f"{key}.denoise"] = fixed + (placed.cap_bytes - compared.cap_bytes) * (1 + MARGIN)
-                model |= {f"{key}.denoise.{name}": slope for name, slope in zip(FEATURES, slopes, strict=True)}
+        points = [denoise(quantization, demand) for demand in SWEEP]
+        for offload in Offload:
+            key = knobs_key(Knobs(variant=variant, offload=offload, quantization=quantization))
+            caps = [point.caps[offload] for point in points]
+            margin = STREAMED_MARGINS[quantization] if offload in STREAMED else MARGIN
+            fixed, slopes = envelope([point.demand for point in points], caps, margin)
+            model[f"{key}.rest"] = points[0].resting[offload]
+            model[f"{key}.denoise"] = fixed
+            model |= {f"{key}.denoise.{name}": slope for name, slope in zip(FEATURES, slopes, strict=True)}
+    around = _around(variant, smallest_caps)
     for offload in Offload:
-        exact, int8 = (Knobs(variant=variant, offload=offload, quantization=q) for q in FORMATS)
-        little, most = (smallest_caps(exact, _short(lyrics)) for lyrics in (FEWEST_LYRICS, MAX_LYRIC_TOKENS))
-        saved = model[f"{knobs_key(exact)}.rest"] - model[f"{knobs_key(int8)}.rest"]
-        for knobs_of, less in ((exact, 0.0), (int8, saved)):
-            key = knobs_key(knobs_of)
-            model[f"{key}.encode"] = (little["encode"] - less) * (1 + MARGIN)
-            model[f"{key}.encode.lyrics"] = (most["encode"] - little["encode"]) / (MAX_LYRIC_TOKENS - FEWEST_LYRICS)
-            model[f"{key}.decode"] = (most["decode"] - less) * (1 + MARGIN)
+        exact, int8 = (knobs_key(Knobs(variant=variant, offload=offload, quantization=q)) for q in FORMATS)
+        saved = model[f"{exact}.rest"] - model[f"{int8}.rest"]
+        for key, less in ((exact, 0.0), (int8, saved)):
+            for name, value in around[offload].items():
+                fixed_part = name in _FIXED
+                model[f"{key}.{name}"] = (value - less) * (1 + MARGIN) if fixed_part else value
     return {name: float(round(value, 3)) for name, value in model.items()}
 
 
-def envelope(demands: Sequence[Demand], caps: Sequence[int]) -> tuple[float, tuple[float, ...]]:
-    """A fixed part and a slope for each feature: a line `MARGIN` above every cap and otherwise as low as can be."""
+def envelope(demands: Sequence[Demand], caps: Sequence[int], margin: float) -> tuple[float, tuple[float, ...]]:
+    """A fixed part and a slope for each feature: a line `margin` above every cap and otherwise as low as can be."""
     inputs = np.array([(1.0, *demand.features()) for demand in demands])
     needs = np.array(caps, dtype=np.float64)
     scale = np.abs(inputs).max(axis=0)
     # Each row over its cap, so that the error that is made small is the relative one.
     solved, *_ = np.linalg.lstsq(inputs / scale / needs[:, None], np.ones(len(needs)), rcond=None)
     line = inputs / scale @ solved
-    raised = solved / scale * float((needs / line).max()) * (1 + MARGIN)
+    raised = solved / scale * float((needs / line).max()) * (1 + margin)
     return float(raised[0]), tuple(float(slope) for slope in raised[1:])
 
 
-def _short(lyrics: int) -> Workload:
-    return Workload(batch=1, duration_s=10, lyric_tokens=lyrics)
+_FIXED: Final = ("encode_audio", "encode", "decode")
+
+_SECONDS: Final = (10, 240)
+"""Lengths of a cover's source between which its encoding is compared."""
+
+
+def _around(variant: Variant, smallest_caps: SmallestCaps) -> dict[Offload, dict[str, float]]:
+    """What the stages around denoising need by offload mode, unquantised: fixed parts and growth."""
+    found: dict[Offload, dict[str, float]] = {}
+    for offload in (Offload.CPU_DIT, Offload.STREAM_ENCODERS, Offload.CPU, Offload.NONE):
+        knobs = Knobs(variant=variant, offload=offload)
+        little = smallest_caps(knobs, _cover(_SECONDS[0], FEWEST_LYRICS))
+        growth = found.get(Offload.CPU_DIT, {})
+        if offload in (Offload.CPU_DIT, Offload.STREAM_ENCODERS):
+            most = smallest_caps(knobs, _cover(_SECONDS[1], MAX_LYRIC_TOKENS))
+            longer = 25 * (_SECONDS[1] - _SECONDS[0])
+            heard = max(0, most["encode_audio"] - little["encode_audio"]) + 2 * MIB
+            growth = {
+                "encode_audio.frames": heard / longer,
+                "encode.lyrics": (most["encode"] - little["encode"]) / (MAX_LYRIC_TOKENS - FEWEST_LYRICS),
+            }
+        # What rests on the card differs between these modes, and what grows does not.
+        growing = {name: growth[name] for name in ("encode_audio.frames", "encode.lyrics")}
+        found[offload] = growing | {name: float(little[name]) for name in _FIXED}
+    return found | {Offload.STREAM: found[Offload.CPU_DIT]}
+
+
+def _cover(seconds: int, lyrics: int) -> Workload:
+    return Workload(batch=1, duration_s=seconds, lyric_tokens=lyrics, task=Task.COVER, reference_seconds=30)

@@ -1,0 +1,152 @@
+"""Denoise stages of many requests: each is traced once, and replayed for every offload mode.
+
+What a mode changes is where weights are allocated and when; the activations between are the same, event for event. And
+a layer leaves nothing alive, so two of each kind show what all of them need. A test holds both to full runs.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+import msgspec
+import torch
+from torch import nn
+
+from acestep.knobs import Knobs, Offload
+from acestep.memory.guard import Demand
+from acestep.memory.placement import TRANSFORMER, Placement
+from acestep.models.components import Components
+from acestep.progress import silent
+from acestep.request import CODE_FRAMES, LATENT_HOP, SAMPLE_RATE, Request, Task
+from acestep.stages.denoise import denoise
+from acestep.stages.encode import Conditions
+from acestep.stages.place import Place
+from calibrate.probes.simulated.book import TraceBook
+from calibrate.probes.simulated.device import SimulatedDevice
+from calibrate.probes.simulated.kernels import CudaKernels
+from calibrate.probes.simulated.ledger import Ledger
+from calibrate.probes.simulated.memo import Memo, Tape
+from calibrate.probes.simulated.replay import smallest_cap
+from calibrate.probes.simulated.trace import END, FREE, Trace
+from calibrate.workload import PROBE_STEPS
+
+LAYERS: Final = 2
+"""Layers that are traced: one with a window, one without."""
+
+STAGE: Final = "denoise"
+
+
+class Weights(msgspec.Struct, frozen=True, kw_only=True):
+    """Allocations of weights in bytes: those that rest on the device, and those that come in for denoising."""
+
+    resting: tuple[int, ...]
+    entering: tuple[int, ...]
+
+
+def weights_of(components: Components, offload: Offload) -> Weights:
+    """What an offload mode allocates for weights, in order. `components` rest on the host."""
+    trace = Trace()
+    ledger = Ledger(trace, CudaKernels((0, 0)))
+    device = SimulatedDevice(ledger, TraceBook(trace), dtype=torch.bfloat16, grouped_attention=True)
+    placement = Placement(components.modules(), components.blocks(), offload, device)
+    with ledger, torch.no_grad():
+        placement.settle()
+        settled = len(trace)
+        with placement.use(TRANSFORMER):
+            inside = len(trace)
+        placement.release()
+    sizes = list(trace.sizes)
+    return Weights(
+        resting=tuple(size for size in sizes[:settled] if size > 0),
+        entering=tuple(size for size in sizes[settled:inside] if size > 0),
+    )
+
+
+def request_for(demand: Demand) -> Request:
+    """A request whose denoising asks for as much as `demand` says."""
+    seconds = demand.frames * LATENT_HOP / SAMPLE_RATE
+    plain = Request(caption="", batch=demand.songs, duration_s=seconds, steps=PROBE_STEPS)
+    if not demand.weak_cover:
+        return plain
+    codes = (0,) * -(-demand.frames // CODE_FRAMES)
+    return msgspec.structs.replace(plain, task=Task.COVER, audio_codes=codes, cover_strength=0.5)
+
+
+def trace_denoise(
+    components: Components, demand: Demand, kernels: CudaKernels, regions: Sequence[type[nn.Module]]
+) -> Trace:
+    """One denoise stage of a few layers, its weights coming in for it."""
+    request, tokens = request_for(demand), demand.tokens
+    trace = Trace()
+    tape = Tape(trace)
+    ledger = Ledger(tape, kernels)
+    device = SimulatedDevice(ledger, TraceBook(trace), dtype=torch.bfloat16, grouped_attention=kernels.has_flash)
+    width = components.condition_encoder.null_condition_emb.shape[-1]
+    channels = components.vae.decoder.conv1.in_channels
+    with _few_layers(components.transformer):
+        placement = Placement({TRANSFORMER: components.transformer}, (), Offload.CPU_DIT, device)
+        knobs = Knobs(variant=components.variant, offload=Offload.CPU_DIT)
+        place = Place(components=components, knobs=knobs, device=device, placement=placement)
+        with kernels, ledger, Memo(ledger, tape).patched(regions), torch.no_grad():
+
+            def empty(*shape: int) -> torch.Tensor:
+                return torch.empty(*shape, dtype=device.dtype, device="meta")
+
+            conditions = Conditions(
+                condition=empty(1, tokens, width),
+                unguided=empty(1, 1, width),
+                context=empty(demand.contexts, demand.frames, 2 * channels),
+                uncovered=empty(1, tokens, width) if request.cover_strength < 1 else None,
+            )
+            device.empty_cache()
+            device.begin_stage(STAGE)
+            latents = denoise(request, conditions.of(0, demand.songs), place, silent)
+            device.end_stage()
+            del latents, conditions
+            placement.release()
+    return trace
+
+
+def cap_with(trace: Trace, weights: Weights) -> int:
+    """The smallest cap of a traced stage, in bytes, with `weights` in the place of those that were traced."""
+    owner = trace.owner_names.index(TRANSFORMER)
+    whole = Trace()
+    whole.stage_names, whole.owner_names = [STAGE], ["weights", "activations"]
+    whole.n_slots = trace.n_slots + len(weights.resting) + len(weights.entering)
+    _allocate(whole, weights.resting, trace.n_slots)
+    traced: set[int] = set()
+    for size, slot, whose in zip(trace.sizes, trace.slots, trace.owners, strict=True):
+        if size >= 0 and whose == owner:
+            if not traced:
+                _allocate(whole, weights.entering, trace.n_slots + len(weights.resting))
+            traced.add(slot)
+            continue
+        if size == END:
+            break
+        if size == FREE and slot in traced:
+            # The stage ends with its weights leaving: nothing is asked for after that.
+            continue
+        _write(whole, size, slot, 1)
+    _write(whole, END, 0, 1)
+    return smallest_cap(whole)
+
+
+def _allocate(trace: Trace, sizes: Sequence[int], first_slot: int) -> None:
+    for number, size in enumerate(sizes):
+        _write(trace, size, first_slot + number, 0)
+
+
+def _write(trace: Trace, size: int, slot: int, owner: int) -> None:
+    trace.sizes.append(size)
+    trace.slots.append(slot)
+    trace.owners.append(owner)
+
+
+@contextmanager
+def _few_layers(transformer: nn.Module) -> Iterator[None]:
+    layers = transformer.layers
+    transformer.layers = nn.ModuleList(list(layers)[:LAYERS])  # type: ignore[arg-type] # torch leaves them untyped
+    try:
+        yield
+    finally:
+        transformer.layers = layers
