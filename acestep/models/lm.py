@@ -63,7 +63,7 @@ def load_lm(name: str, *, dtype: torch.dtype, checkpoints_dir: Path | None = Non
     if name.startswith(DUMMY_PREFIX):
         return build_lm("dummy", _catalog_id(name.removeprefix(DUMMY_PREFIX)), dtype=dtype)
     folder = Path(name).expanduser()
-    if is_checkpoint(folder):
+    if catalog.find(name) is None and is_checkpoint(folder):
         return LanguageModel(id=folder.name, module=_read(folder, dtype))
     lm_id, checkpoints = _catalog_id(name), checkpoints_dir or catalog.checkpoints_dir()
     return LanguageModel(id=lm_id, module=_read(locate_companion(lm_id, checkpoints, checkpoints), dtype))

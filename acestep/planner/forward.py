@@ -108,20 +108,25 @@ class Decoder:
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
     def _prompt(self, lane: Lane, prompt: Sequence[int], row: int) -> Tensor:
+        """Read a prompt into a row of the cache; what the model makes of its last token [1, width]."""
         for start in range(0, len(prompt), CHUNK_ROWS):
-            reading = slice(start, min(len(prompt), start + CHUNK_ROWS))
-            seen = self._causal(reading)
-
-            def attend(stored: Sequence[Tensor], query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-                (keys, values), part, mask = stored[0], reading, seen  # noqa: B023 called before the next turn
-                keys[:, part], values[:, part] = key.transpose(0, 1), value.transpose(0, 1)
-                return _attend_prompt(query, keys[:, : part.stop], values[:, : part.stop], mask)
-
-            hidden = self._embed(prompt[reading])
+            part = slice(start, min(len(prompt), start + CHUNK_ROWS))
+            hidden, attend = self._embed(prompt[part]), self._attend_to_all_before(part)
             for number, block in enumerate(self._blocks):
-                block(hidden, self._cos[reading], self._sin[reading], [lane.store[number, :, row]], attend)
+                block(hidden, self._cos[part], self._sin[part], [lane.store[number, :, row]], attend)
         normed: Tensor = self._body.norm(hidden[-1:])
         return normed
+
+    def _attend_to_all_before(self, part: slice) -> Attend:
+        """Attention of a part of a prompt, which it also stores."""
+        mask = self._causal(part)
+
+        def attend(stored: Sequence[Tensor], query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            keys, values = stored[0]
+            keys[:, part], values[:, part] = key.transpose(0, 1), value.transpose(0, 1)
+            return _attend_prompt(query, keys[:, : part.stop], values[:, : part.stop], mask)
+
+        return attend
 
     def _embed(self, tokens: Sequence[int]) -> Tensor:
         return F.embedding(self._device.upload(torch.tensor(tokens), "prompt"), self._body.embed_tokens.weight)
