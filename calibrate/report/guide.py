@@ -141,23 +141,22 @@ class Guide(msgspec.Struct, frozen=True, kw_only=True):
         cells = [tuple(f"`{text}`" for text in (s.tier, s.field, s.published, s.generated)) for s in short]
         return [heading, *cells] if cells else []
 
-    def record_rows(self) -> Rows:
-        """Every record the table was made from."""
-        columns = ("record", "evidence", "card", "cap", "probes", "torch", "code")
-        used = [record for record in self.records if record.digest in self.table.generated_from.records]
-        rows = [
-            (
-                f"`{record.digest}`",
-                f"{MARKS['simulated' if record.card.kind is CardKind.SIMULATED else 'measured']}",
-                f"`{record.card.name}`",
-                f"`{record.cap_method}`",
-                str(len(record.probes)),
-                f"`{record.environment.torch}`",
-                f"`{record.code_version}`",
+    def record_lines(self) -> list[str]:
+        """Every record the table was made from, in a phrase each."""
+        return [
+            self.words(
+                "record_line",
+                mark=MARKS["simulated" if record.card.kind is CardKind.SIMULATED else "measured"],
+                card=f"`{record.card.name}`",
+                probes=len(record.probes),
+                cap=f"`{record.cap_method}`",
+                torch=f"`{record.environment.torch}`",
+                code=f"`{record.code_version}`",
             )
-            for record in used
+            + f" `{record.digest}`"
+            for record in self.records
+            if record.digest in self.table.generated_from.records
         ]
-        return [[self.words(f"col_{column}") for column in columns], *rows]
 
     @property
     def measured_cards(self) -> list[str]:
