@@ -81,7 +81,7 @@ def _row(number: int, probe: RecordedProbe) -> dict[str, Any]:
         "cap": gib(probe.cap_bytes),
         "asked": f"{probe.workload.batch} x {_length(probe)}",
         "verdict": probe.verdict.value,
-        "decode": probe.decode_path.value,
+        "decode": probe.decode_path.value if any(stage.name == "decode" for stage in probe.stages) else "—",
         "stages": [(stage.name, mib(stage.peak_allocated_bytes), _seconds(stage)) for stage in probe.stages],
     }
 

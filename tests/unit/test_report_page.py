@@ -121,6 +121,8 @@ def test_everything_that_was_found_is_on_the_page(record: Measurement) -> None:
         assert knobs_text(certificate.knobs) in text
         for index in (certificate.fits, certificate.fails):
             assert index is None or f"(probe {index})" in text
+    for number in record.memory_model:
+        assert number.name in text
     for stage in {stage.name for probe in record.probes for stage in probe.stages}:
         assert stage in text
 
