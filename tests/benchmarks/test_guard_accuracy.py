@@ -1,6 +1,7 @@
 """The guard against the simulator: never under, and how far over; and how long a prediction takes."""
 
 import random
+from functools import cache
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from acestep.knobs import Knobs, Offload, Quantization
 from acestep.memory.guard import COEFFICIENTS, Demand, predict, songs_at_once
 from calibrate.probes.simulated.kernels import CudaKernels
 from calibrate.probes.simulated.prober import CAPABILITY, REGIONS, SimulatedProber, full_size
-from calibrate.probes.simulated.sweep import cap_with, trace_denoise, weights_of
+from calibrate.probes.simulated.sweep import Weights, cap_with, trace_denoise, weights_of
 
 DEMANDS = 100
 WHOLE = (Offload.NONE, Offload.CPU, Offload.CPU_DIT)
@@ -20,6 +21,11 @@ STREAMED = (Offload.STREAM, Offload.STREAM_ENCODERS)
 @pytest.fixture(scope="module")
 def model() -> dict[str, float]:
     return SimulatedProber().memory_model(Knobs().variant)
+
+
+@cache
+def _weights(quantization: Quantization | None, offload: Offload) -> Weights:
+    return weights_of(full_size(Knobs().variant, quantization), offload)
 
 
 def _held_back(draw: random.Random) -> tuple[Quantization | None, Demand]:
@@ -41,7 +47,7 @@ def test_held_back_requests_are_not_predicted_too_small(benchmark: Any, model: d
             components = full_size(Knobs().variant, quantization)
             trace = trace_denoise(components, demand, CudaKernels(CAPABILITY), REGIONS)
             for offload in (draw.choice(WHOLE), draw.choice(STREAMED)):
-                cap = cap_with(trace, weights_of(components, offload))
+                cap = cap_with(trace, _weights(quantization, offload))
                 knobs = Knobs(offload=offload, quantization=quantization)
                 way = f"{quantization or 'bf16'}, {'whole' if offload in WHOLE else 'streamed'}"
                 over.setdefault(way, []).append(predict(model, knobs, demand)["denoise"] / cap - 1)
