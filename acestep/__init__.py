@@ -1,14 +1,35 @@
 """ACE-Step 1.5 with limits that are measured. Importing this package imports no torch; using `generate` does."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from acestep.hardware import Card
     from acestep.plan import Plan
     from acestep.request import Request, Result
+    from acestep.songwriting import create_sample, format_sample, plan_song, understand
     from acestep.tiers import load_tiers
 
-__all__ = ["Request", "generate", "load_tiers", "resolve_plan"]
+__all__ = [
+    "Request",
+    "create_sample",
+    "format_sample",
+    "generate",
+    "load_tiers",
+    "plan_song",
+    "resolve_plan",
+    "understand",
+]
+
+_ELSEWHERE = {
+    "load_tiers": "acestep.tiers",
+    "Request": "acestep.request",
+    "plan_song": "acestep.songwriting",
+    "understand": "acestep.songwriting",
+    "create_sample": "acestep.songwriting",
+    "format_sample": "acestep.songwriting",
+}
+"""Names that are imported from their modules when they are first used, because some of these import torch."""
 
 
 def resolve_plan(card: "Card | None" = None, **overrides: Any) -> "Plan":
@@ -34,12 +55,6 @@ def generate(request: "Request", plan: "Plan | None" = None) -> "Result":
 
 
 def __getattr__(name: str) -> Any:
-    if name == "load_tiers":
-        from acestep.tiers import load_tiers
-
-        return load_tiers
-    if name == "Request":
-        from acestep.request import Request
-
-        return Request
+    if name in _ELSEWHERE:
+        return getattr(import_module(_ELSEWHERE[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

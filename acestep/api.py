@@ -8,22 +8,32 @@ from typing import Any
 import msgspec
 
 from acestep import audio
+from acestep.devices.base import Device
 from acestep.devices.open import open_device
+from acestep.errors import InvalidInputError
 from acestep.hardware import cap_bytes, detect
 from acestep.knobs import Variant
 from acestep.machine import installed, plan_here
 from acestep.memory.vae_decode import chunk_from
 from acestep.models.build import SIZES
 from acestep.models.catalog import checkpoints_dir
+from acestep.models.components import Components
 from acestep.models.load import load
 from acestep.models.locate import variant_at
-from acestep.pipeline import Pipeline, prepare
+from acestep.pipeline import UNABLE_TO_THINK, Pipeline, prepare
 from acestep.plan import Overrides, Plan, clamp, on_device
+from acestep.planner.planner import check_wishes
 from acestep.progress import Progress, silent
 from acestep.request import BASE_TASKS, Request, Result, Song
+from acestep.songwriting import open_language
+from acestep.stages.think import Thinker
+from acestep.thinking import Think
 from acestep.tiers import load_tiers
 
 Notify = Callable[[str], None]
+
+METADATA = ("caption", "duration_s", "bpm", "keyscale", "timesignature", "language")
+"""Fields of a request that a language model may fill in."""
 
 
 def generate(request: Request, plan: Plan | None = None) -> Result:
@@ -42,14 +52,19 @@ def run_generate(
     audio_format: str,
     notify: Notify,
     progress: Progress,
+    think: Think = Think.AS_PLANNED,
 ) -> dict[str, Any]:
     """Make the songs of a request, write them to `out`, and return the document that `--json` prints."""
     audio.open_folder(out)
     if model not in SIZES:
         overrides = msgspec.structs.replace(overrides, variant=variant_at(model, checkpoints_dir()))
-    result, plan = _generate(request, plan_here(overrides), model, notify, progress)
+    plan = plan_here(overrides)
+    thinks = plan.init_lm if think is Think.AS_PLANNED else think is Think.YES
+    request = msgspec.structs.replace(request, think=thinks)
+    result, plan = _generate(request, plan, model, notify, progress, unasked=think is Think.AS_PLANNED)
     return {
         "songs": [_write(song, request.caption, out, audio_format) for song in result.songs],
+        "metadata": {name: getattr(result.request, name) for name in METADATA},
         "plan": msgspec.to_builtins(plan),
         "warnings": list(result.warnings),
         "songs_per_pass": result.songs_per_pass,
@@ -58,27 +73,37 @@ def run_generate(
     }
 
 
-def _generate(request: Request, plan: Plan, model: str, notify: Notify, progress: Progress) -> tuple[Result, Plan]:
-    """The songs, and the plan as the device of this run carried it out."""
+def _generate(
+    request: Request, plan: Plan, model: str, notify: Notify, progress: Progress, *, unasked: bool = False
+) -> tuple[Result, Plan]:
+    """The songs, and the plan as the device of this run carried it out; `unasked` thinking is left out where it can't.
+
+    Every warning is also given to `notify` as it comes up.
+    """
+    warnings: list[str] = []
+
+    def warn(sentence: str) -> None:
+        warnings.append(sentence)
+        notify(sentence)
+
     vae_chunk = chunk_from(os.environ)
     detected = detect(os.environ)
     device, card = open_device(detected, cap_bytes(os.environ, detected))
     plan = on_device(plan, card, torchao_available=installed("torchao"), flash_attn_available=installed("flash_attn"))
-    clamped, cuts = clamp(request, plan, lm=False)
+    for sentence in plan.warnings:
+        warn(sentence)
+    request, thinker = _thinking(request, plan, model, device, warn, unasked=unasked)
+    clamped, cuts = clamp(request, plan, lm=request.thinks)
     components = load(model, plan.variant, dtype=device.dtype)
-    warnings = [*plan.warnings, *cuts]
-    if request.task in BASE_TASKS and plan.variant not in (Variant.BASE, Variant.XL_BASE):
-        warnings.append(f"Only the base models were trained to {request.task}; {plan.variant} may ignore the task.")
-    if components.is_noise:
-        warnings.append(f"The {components.is_noise} model has random weights: the songs are noise, not music.")
-    for sentence in warnings:
-        notify(sentence)
+    for sentence in (*cuts, *_remarks(request, plan, components)):
+        warn(sentence)
     prepare(components, plan.knobs)
     table = None if components.is_noise == "tiny" else load_tiers().variants.get(plan.variant)
     pipeline = Pipeline(
         components,
         plan.knobs,
         device,
+        thinker=thinker,
         memory_model={} if table is None else table.memory_model,
         vae_chunk=vae_chunk,
     )
@@ -87,8 +112,42 @@ def _generate(request: Request, plan: Plan, model: str, notify: Notify, progress
     finally:
         pipeline.close()
     for sentence in result.warnings:
-        notify(sentence)
-    return msgspec.structs.replace(result, warnings=(*warnings, *result.warnings)), plan
+        warn(sentence)
+    return msgspec.structs.replace(result, warnings=tuple(warnings)), plan
+
+
+def _thinking(
+    request: Request, plan: Plan, model: str, device: Device, warn: Notify, *, unasked: bool
+) -> tuple[Request, Thinker]:
+    """What plans the songs of a request, and the request without thinking where nothing can."""
+    without = msgspec.structs.replace(request, think=False)
+    if request.think and not request.thinks:
+        warn(f"A song is planned before it is made; to {request.task} is to work on one that exists, without planning.")
+    if not request.thinks:
+        return without, UNABLE_TO_THINK
+    if plan.lm is None:
+        if not unasked:
+            warn("No language model is certified for this card, so the song is made without one.")
+        return without, UNABLE_TO_THINK
+    check_wishes(request)
+    try:
+        return request, open_language(plan, model, device, warn).thinker()
+    except InvalidInputError as error:
+        if not unasked:
+            raise
+        problem = str(error)
+    warn(f"The song is made without a language model, whose weights are not here ({problem}).")
+    return without, UNABLE_TO_THINK
+
+
+def _remarks(request: Request, plan: Plan, components: Components) -> list[str]:
+    """What a person should know about the model that was loaded."""
+    remarks = []
+    if request.task in BASE_TASKS and plan.variant not in (Variant.BASE, Variant.XL_BASE):
+        remarks.append(f"Only the base models were trained to {request.task}; {plan.variant} may ignore the task.")
+    if components.is_noise:
+        remarks.append(f"The {components.is_noise} model has random weights: the songs are noise, not music.")
+    return remarks
 
 
 def _write(song: Song, caption: str, out: Path, audio_format: str) -> dict[str, Any]:

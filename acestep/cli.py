@@ -17,7 +17,10 @@ from acestep.models import catalog
 from acestep.options import SIZE_GIB, VARIANT, knob_options, knobs_of
 from acestep.request import MIN_DURATION_S
 from acestep.task_options import take_task, task_options, text_of
+from acestep.think_options import take_thinking, think_options
+from acestep.thinking import Think
 from acestep.tiers import load_tiers
+from acestep.word_commands import format_words, sample, understand
 
 if TYPE_CHECKING:
     from acestep.request import Request
@@ -115,7 +118,7 @@ def download(model: str) -> None:
 @click.option("--language", default="unknown", metavar="CODE", help="Language of the lyrics, such as en or ko.")
 @task_options
 @click.option("--model", default="turbo", show_default=True, metavar="ID|DIR|tiny|dummy", help="Which weights.")
-@click.option("--think/--no-think", default=None, help="Let a language model plan the song; the tier decides.")
+@think_options
 @knob_options
 @click.option("--out", type=click.Path(file_okay=False), default="out", show_default=True)
 @click.option("--format", "audio_format", type=click.Choice(AUDIO_FORMATS), default="flac", show_default=True)
@@ -139,12 +142,16 @@ def generate(
     checkpoint = catalog.find(model)
     if checkpoint is not None and checkpoint.variant is not None:
         overrides = msgspec.structs.replace(overrides, variant=checkpoint.variant)
-    if think:
-        console.notify("No language model can plan a song in this version yet; the song is made without one.")
-    elif think is False:
-        overrides = msgspec.structs.replace(overrides, lm=None)
     rest |= take_task(rest)
-    request = _request(lyrics=text_of(lyrics), seed=secrets.randbelow(2**31) if seed is None else seed, **rest)
+    rest["thinking"] = take_thinking(rest)
+    thinks = {None: Think.AS_PLANNED, True: Think.YES, False: Think.NO}[think]
+    # Thinking decides the length where nobody does, so whether there is thinking is part of the request from birth.
+    request = _request(
+        lyrics=text_of(lyrics),
+        seed=secrets.randbelow(2**31) if seed is None else seed,
+        think=thinks is not Think.NO,
+        **rest,
+    )
 
     from acestep.api import run_generate
 
@@ -156,11 +163,16 @@ def generate(
         audio_format=audio_format,
         notify=console.notify,
         progress=console.show_progress,
+        think=thinks,
     )
     if as_json:
         console.print_json(document)
     else:
         click.echo(show.songs_text(document))
+
+
+for command in (understand, sample, format_words):
+    cli.add_command(command)
 
 
 def _request(**fields: Any) -> "Request":

@@ -166,6 +166,7 @@ class Pipeline:
         with self._stage("decode", 1, run):
             decoded = decode(request, run.latents, place, progress)
         return Result(
+            request=request,
             songs=decoded.songs,
             stages=tuple(run.stages.values()),
             songs_per_pass=run.stages["denoise"].songs_per_pass,

@@ -247,8 +247,12 @@ class StageReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """What `Pipeline.generate` gives back: the songs in seed order and how they were made."""
+    """What `Pipeline.generate` gives back: the songs in seed order and how they were made.
 
+    `request` is what was carried out: what was left open is filled in, by a language model where one thought.
+    """
+
+    request: Request
     songs: tuple[Song, ...]
     stages: tuple[StageReport, ...]
     songs_per_pass: int

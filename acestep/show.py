@@ -71,6 +71,20 @@ def songs_text(document: Mapping[str, Any]) -> str:
     )
 
 
+def description_text(document: Mapping[str, Any]) -> str:
+    """A song in words, as `understand`, `sample` and `format` print it: what is known, then the lyrics."""
+    known = {
+        "Caption": document["caption"],
+        "Tempo": f"{document['bpm']} bpm" if document["bpm"] else "",
+        "Key": document["keyscale"],
+        "Time signature": document["timesignature"],
+        "Length": minutes(document["duration_s"]) if document["duration_s"] else "",
+        "Language": document["language"],
+    }
+    lines = [f"{name}: {value}" for name, value in known.items() if value]
+    return "\n".join([*lines, "", document["lyrics"]]).rstrip()
+
+
 _HEADINGS = (
     "VRAM",
     "Tier",

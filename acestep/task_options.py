@@ -57,7 +57,7 @@ def take_task(parameters: dict[str, Any]) -> dict[str, Any]:
         "tracks": tuple(track.strip() for track in tracks.split(",")) if tracks else (),
     }
     if codes:
-        fields["audio_codes"] = _codes(text_of(codes))
+        fields["audio_codes"] = codes_of(text_of(codes))
     if source is not None or reference is not None:
         from acestep.audio_input import read_clip
 
@@ -79,7 +79,8 @@ def text_of(value: str) -> str:
         raise InvalidInputError(path, f"cannot be read as text ({error})") from None
 
 
-def _codes(text: str) -> tuple[int, ...]:
+def codes_of(text: str) -> tuple[int, ...]:
+    """The audio codes that a text spells; raises `UsageError` where it has none."""
     from acestep.models.prompts import audio_codes
 
     codes = audio_codes(text)

@@ -1,5 +1,7 @@
 """How a language model is to plan a song: what it may decide, and how it draws."""
 
+from enum import Enum
+
 import msgspec
 
 from acestep.planner.job import Sampling
@@ -8,6 +10,14 @@ NO_NEGATIVE = "NO USER INPUT"
 """What stands for "nothing" in a slot of the language model's prompts, as in training."""
 
 LONGEST_PLAN_S = 600
+
+
+class Think(Enum):
+    """Whether a language model is to plan the songs: as the card's plan says, or as a person does."""
+
+    AS_PLANNED = "as planned"
+    YES = "yes"
+    NO = "no"
 
 
 class Thinking(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -27,7 +27,7 @@ class LmThinker:
     """Plans songs with a language model.
 
     What `open_backend` opens is closed after every use. `modules` are the weights that are placed with the pipeline's
-    own, none where the backend keeps its own. `at_once` above 0 fixes the songs of a pass.
+    own, none where the backend keeps its own. `at_once` above 0 fixes the songs of a pass; `end` is called at the end.
     """
 
     def __init__(
@@ -37,11 +37,13 @@ class LmThinker:
         modules: Mapping[str, nn.Module],
         *,
         at_once: int = 0,
+        end: Callable[[], None] = lambda: None,
     ) -> None:
         self._planner = planner
         self._open_backend = open_backend
         self._modules = modules
         self._at_once = at_once
+        self._end = end
 
     def modules(self) -> Mapping[str, nn.Module]:
         """The weights that are placed with the pipeline's own."""
@@ -74,4 +76,5 @@ class LmThinker:
         return place.placement.use(LANGUAGE_MODEL) if self._modules else nullcontext()
 
     def close(self) -> None:
-        """Nothing is kept between calls."""
+        """Give back what the backend keeps between calls."""
+        self._end()

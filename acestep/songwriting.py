@@ -1,0 +1,139 @@
+"""The language model by itself: a song planned, described, invented or brought into form, in words and codes."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import msgspec
+
+from acestep.devices.base import Device
+from acestep.devices.open import open_device
+from acestep.errors import UsageError
+from acestep.hardware import cap_bytes, detect
+from acestep.machine import installed, plan_here
+from acestep.models.lm import DUMMY_PREFIX, TINY
+from acestep.plan import Plan, clamp, on_device
+from acestep.planner.language import Language
+from acestep.planner.metadata import Metadata
+from acestep.planner.planner import Description, check_wishes
+from acestep.planner.prompts import Words
+from acestep.progress import Progress, silent
+from acestep.request import Request
+
+RELEASED = "turbo"
+"""The model whose language models are the released ones."""
+
+NOTHING_KNOWN = Metadata()
+"""No tempo, key, language or length."""
+
+
+class SongPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """A request with everything filled in, and the audio codes of each of its songs, five a second."""
+
+    request: Request
+    codes: tuple[tuple[int, ...], ...]
+    warnings: tuple[str, ...] = ()
+
+
+def open_language(plan: Plan, model: str, device: Device, warn: Callable[[str], None]) -> Language:
+    """The language model of a plan; for the `tiny` and `dummy` model one of their kind.
+
+    Raises `UsageError` where the plan has none and `InvalidInputError` where its weights are missing.
+    """
+    if plan.lm is None:
+        raise UsageError("no language model is certified for this card; name one with --lm, or do without")
+    name = {"tiny": TINY, "dummy": DUMMY_PREFIX + plan.lm}.get(model, plan.lm)
+    longest_s = plan.frontier.longest(1, lm=True) or plan.frontier.longest(1, lm=False)
+    return Language(name, plan.knobs, device, longest_s=longest_s, warn=warn)
+
+
+def plan_song(
+    request: Request, plan: Plan | None = None, *, model: str = RELEASED, progress: Progress = silent
+) -> SongPlan:
+    """The songs of a request planned and not made: metadata, and the audio codes of each song.
+
+    Runs under `plan` or this machine's own. Raises `InvalidInputError` when the weights are missing and `UsageError`
+    for a key, tempo or language that there is not.
+    """
+    request = msgspec.structs.replace(request, think=True)
+    check_wishes(request)
+    warnings: list[str] = []
+    with _language(plan, model, warnings) as (language, used):
+        clamped, cuts = clamp(request, used, lm=True)
+        planner = language.planner
+        written = language.write(planner.plan_jobs(clamped), progress)
+        thought = planner.thought(clamped, written)
+        completed = planner.completed(clamped, thought)
+        jobs = planner.compose_jobs(clamped, thought, completed.duration_s) if clamped.thinking.codes else ()
+        codes = planner.codes(language.write(jobs, progress))
+        warnings += [*cuts, *planner.cut_warnings(clamped)]
+    return SongPlan(request=completed, codes=codes, warnings=tuple(warnings))
+
+
+def understand(
+    codes: tuple[int, ...],
+    plan: Plan | None = None,
+    *,
+    model: str = RELEASED,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Description:
+    """The song that audio codes stand for, in words; without codes one is made up."""
+    warnings: list[str] = []
+    with _language(plan, model, warnings) as (language, _):
+        try:
+            job = language.planner.understand_job(codes, seed)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+        return language.planner.description(language.write([job], progress)[0], tuple(warnings))
+
+
+def create_sample(
+    query: str,
+    plan: Plan | None = None,
+    *,
+    instrumental: bool = False,
+    language: str = "unknown",
+    model: str = RELEASED,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Description:
+    """A song in words made from a wish such as "a sad song about rain"."""
+    warnings: list[str] = []
+    with _language(plan, model, warnings) as (speaker, _):
+        job, cuts = speaker.planner.create_job(query, instrumental=instrumental, language=language, seed=seed)
+        return speaker.planner.description(speaker.write([job], progress)[0], (*warnings, *cuts))
+
+
+def format_sample(
+    caption: str,
+    lyrics: str = "",
+    plan: Plan | None = None,
+    *,
+    metadata: Metadata = NOTHING_KNOWN,
+    model: str = RELEASED,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Description:
+    """A caption and lyrics brought into the form the models were trained with; known `metadata` stay as they are."""
+    warnings: list[str] = []
+    with _language(plan, model, warnings) as (speaker, _):
+        job, cuts = speaker.planner.format_job(Words(caption=caption, lyrics=lyrics), metadata, seed)
+        found = speaker.planner.description(speaker.write([job], progress)[0], (*warnings, *cuts))
+    return found if found.lyrics else msgspec.structs.replace(found, lyrics=lyrics)
+
+
+@contextmanager
+def _language(plan: Plan | None, model: str, warnings: list[str]) -> Iterator[tuple[Language, Plan]]:
+    """The language model on this machine's device, alone there, and the plan as the device can carry it out."""
+    detected = detect(os.environ)
+    device, card = open_device(detected, cap_bytes(os.environ, detected))
+    used = on_device(plan or plan_here(), card, torchao_available=installed("torchao"))
+    warnings += used.warnings
+    language = open_language(used, model, device, warnings.append)
+    if language.is_noise:
+        warnings.append(f"The {language.is_noise} language model has random weights: what it writes means nothing.")
+    try:
+        yield language, used
+    finally:
+        language.close()
