@@ -72,8 +72,10 @@ def test_a_rested_backend_and_one_too_small_start_a_fitting_engine(folder: Path)
     small = song(length=40, codes=9)
     first = backend.write([small], unheard)
     parts = parts_of(backend)
+    assert backend.cache_bytes([small]) == 0
     backend.rest()
     assert [part() for part in parts] == [None] * len(parts)
+    assert backend.cache_bytes([small]) == 3 * backend._block_bytes
     assert backend.write([small], unheard) == first
     assert backend.write([small, song(length=400, codes=3)], unheard)[:1] == first
     backend.close()
@@ -136,10 +138,12 @@ def test_rehearsing_reads_the_longest_sequences_and_writes_two_tokens(
 
 def test_settings_for_vllm_do_not_outlive_its_start(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
-    monkeypatch.delenv("VLLM_NO_USAGE_STATS", raising=False)
+    for name in ("VLLM_NO_USAGE_STATS", "VLLM_LOGGING_LEVEL"):
+        monkeypatch.delenv(name, raising=False)
     with vllm_engine._settings():
         assert vllm_engine.os.environ["HF_HUB_OFFLINE"] == "1"
     assert vllm_engine.os.environ["HF_HUB_OFFLINE"] == "0"
+    assert "VLLM_LOGGING_LEVEL" not in vllm_engine.os.environ
     assert "VLLM_NO_USAGE_STATS" not in vllm_engine.os.environ
 
 

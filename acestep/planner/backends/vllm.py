@@ -5,6 +5,7 @@ INT8 weights of torchao are not run here; a plan that asks for them takes PyTorc
 
 import gc
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -58,8 +59,9 @@ class VllmBackend:
         return [tuple(draft.tokens) for draft in drafts]
 
     def cache_bytes(self, jobs: Sequence[Job]) -> int:
-        """Bytes of keys and values for these jobs, whole blocks; the pool at birth may be larger."""
-        return pool_for(jobs).blocks * self._block_bytes
+        """Bytes of keys and values for these jobs, in whole blocks, less those that the engine already has."""
+        held = self._pool.blocks if self._engine is not None and not self._asleep else 0
+        return max(0, pool_for(jobs).blocks - held) * self._block_bytes
 
     def rehearse(self, jobs: Sequence[Job]) -> None:
         """Read sequences as long as the longest these jobs can become, and take two steps behind them."""
@@ -100,7 +102,9 @@ class VllmBackend:
         if engine is None:
             return
         if self._asleep:
-            engine.wake_up()
+            # What sleeps cannot be freed. Where there is no room to wake up, there is nothing on the device either.
+            with suppress(RuntimeError):
+                engine.wake_up()
             self._asleep = False
         stop(engine)
         del engine

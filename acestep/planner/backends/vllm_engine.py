@@ -113,9 +113,9 @@ def _options(folder: Path, device: Device, pool: Pool) -> dict[str, Any]:
 @contextmanager
 def _settings() -> Iterator[None]:
     """The settings of vLLM, in the environment only while it reads them."""
-    before = {name: os.environ.get(name) for name in _SETTINGS}
-    os.environ.update(_SETTINGS)
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    settings = {"VLLM_LOGGING_LEVEL": "ERROR"} | dict(os.environ) | _SETTINGS
+    before = {name: os.environ.get(name) for name in ("VLLM_LOGGING_LEVEL", *_SETTINGS)}
+    os.environ.update({name: settings[name] for name in before})
     try:
         yield
     finally:
