@@ -35,8 +35,6 @@ longer passes it is attention over all rows.
 
 COEFFICIENTS: Final = (
     "rest",
-    "encode_audio",
-    "encode_audio.frames",
     "encode",
     "encode.lyrics",
     "denoise",
@@ -44,6 +42,9 @@ COEFFICIENTS: Final = (
     "decode",
 )
 """What is known of each way to run."""
+
+OF_AUDIO: Final = ("encode_audio", "encode_audio.frames")
+"""What is known besides, and needed for requests that bring audio."""
 
 FEWEST_LYRICS: Final = 300
 """Lyric tokens up to which the text encoder decides what encoding needs, and not the lyrics."""
@@ -107,7 +108,7 @@ def knobs_key(knobs: Knobs) -> str:
 
 def predict(model: Mapping[str, float], knobs: Knobs, demand: Demand) -> dict[str, int]:
     """Bytes of the smallest cap of each stage and of the whole run (``"total"``); empty where `model` is silent."""
-    if not _covers(model, knobs):
+    if not _covers(model, knobs, demand):
         return {}
     key = knobs_key(knobs)
     lyrics = max(0, demand.lyric_tokens - FEWEST_LYRICS)
@@ -130,7 +131,7 @@ def songs_at_once(model: Mapping[str, float], knobs: Knobs, demand: Demand, free
 
     The passes are of even size: three and three rather than five and one. All of them where `model` is silent.
     """
-    if not _covers(model, knobs):
+    if not _covers(model, knobs, demand):
         return demand.songs
     key = knobs_key(knobs)
     room = free_bytes + model[f"{key}.rest"]
@@ -150,7 +151,7 @@ def _denoise(model: Mapping[str, float], key: str, demand: Demand) -> int:
     return int(model[f"{key}.denoise"] + sum(growth))
 
 
-def _covers(model: Mapping[str, float], knobs: Knobs) -> bool:
+def _covers(model: Mapping[str, float], knobs: Knobs, demand: Demand) -> bool:
     """Whether every coefficient of a way to run is known; a table of another release may name them otherwise."""
-    key = knobs_key(knobs)
-    return all(f"{key}.{name}" in model for name in COEFFICIENTS)
+    key, needed = knobs_key(knobs), COEFFICIENTS + OF_AUDIO if demand.with_audio else COEFFICIENTS
+    return all(f"{key}.{name}" in model for name in needed)
