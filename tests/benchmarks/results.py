@@ -34,9 +34,9 @@ def page(run: dict[str, Any]) -> str:
             *rows,
             "",
             "Every other layer of the transformer attends to the whole song and costs both sides the same; so does"
-            " every projection. On a CPU, where the library's masked attention is fused too, a step can therefore"
-            " become at most about twice as fast, and less in a wide model. On a card older than Hopper the library's"
-            " masked attention is not fused and materialises the scores.",
+            " every projection. The floor of a step is those alone, by the same kernels: on a CPU, where the library's"
+            " masked attention is fused too, no step could be more times as fast than its row says. On a card older"
+            " than Hopper the library's masked attention is not fused and materialises the scores.",
             "",
         ]
     )

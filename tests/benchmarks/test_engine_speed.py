@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from acestep.devices.cpu import CpuDevice
 from acestep.hardware import simulated_card
 from acestep.memory.vae_decode import TileDecoder, decode_song, fold_weight_norm
+from acestep.models.architecture import VaeArchitecture, arguments
 from acestep.models.attention import Kernels, rotary_table
 from acestep.models.blocks import pieces, project_heads, project_out, self_attend
 from acestep.models.denoiser import Denoiser
 from acestep.models.libraries import AceStepTransformer1DModel, AceStepTransformerBlock, AutoencoderOobleck
+from acestep.models.weights import bare, empty, fill, randomise
 from acestep.plan import resolve
 from acestep.request import LATENT_HOP
 from acestep.tiers import load_tiers
@@ -146,9 +148,11 @@ def test_the_floor_of_a_long_step(benchmark: Any, name: str, layers: int, shape:
 
 @torch.no_grad()
 def test_tiled_decoding_costs_little(benchmark: Any) -> None:
-    torch.manual_seed(0)
     # A quarter of the real decoder's width, so that it is convolutions that are timed, as at full size.
-    vae = AutoencoderOobleck(decoder_channels=32).eval().requires_grad_(False)
+    vae = bare(AutoencoderOobleck, **arguments(VaeArchitecture(decoder_channels=32)))
+    tensors = empty(vae, torch.float32, torch.device("cpu"))
+    randomise(vae, tensors)
+    fill(vae, tensors)
     fold_weight_norm(vae)
     decoder, frames = TileDecoder(vae.decoder), 25 * FRAMES_PER_SECOND
     latents = torch.randn(frames, vae.decoder.conv1.in_channels)
