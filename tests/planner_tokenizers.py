@@ -1,5 +1,6 @@
 """Tokenizers of a 5 Hz language model in miniature, and ways to write with a grammar."""
 
+import json
 import os
 import random
 import tempfile
@@ -55,7 +56,11 @@ def trained_backend(codes: int = CODE_TOKENS, marks: tuple[str, ...] = MARKS) ->
     lines = [f"keyscale: {key}\nlanguage: {LANGUAGES[i % 51]}\nbpm: {i + 30}\n" for i, key in enumerate(KEYSCALES)]
     words = "caption: a slow piece,\n  with strings.\n\n  It `ends` <softly>\nduration: 120\ntimesignature: 4\n"
     backend.train_from_iterator([*lines, *[words] * 20], trainer)
-    return with_marks(backend, codes, marks)
+    parts = json.loads(backend.to_str())
+    # Tokens that its own texts never come to, but that a model could write.
+    for name in ("Ċduration:", "ĊĊĠ", "ĊĠĊd", "a`", "čĊ"):
+        parts["model"]["vocab"].setdefault(name, len(parts["model"]["vocab"]))
+    return with_marks(Tokenizer.from_str(json.dumps(parts)), codes, marks)
 
 
 def with_marks(backend: Tokenizer, codes: int = CODE_TOKENS, marks: tuple[str, ...] = MARKS) -> Tokenizer:

@@ -87,7 +87,7 @@ class Grammars:
         forced: tuple[int, ...] = (end,)
         for field in reversed([field for field in Field if field not in skipped]):
             if value := known.written(field):
-                forced = (*lexicon.name(field), *lexicon.value(field, value), newline, *forced)
+                forced = (*lexicon.name(field), *lexicon.value(value), newline, *forced)
                 continue
             chosen: Segment
             if field is Field.CAPTION:

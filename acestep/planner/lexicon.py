@@ -60,18 +60,15 @@ class Lexicon:
         """The tokens of a field's name and its colon."""
         return self._names[field]
 
-    def value(self, field: Field, value: str) -> tuple[int, ...]:
-        """The tokens of a value and the space before it, as they follow the field's name."""
-        name = self._names[field]
-        line = tuple(self._tokenizer.plain(f"{field}: {value}"))
-        # A tokenizer could merge colon and space; then the value is spelled on its own.
-        return line[len(name) :] if line[: len(name)] == name else tuple(self._tokenizer.plain(f" {value}"))
+    def value(self, value: str) -> tuple[int, ...]:
+        """The tokens of a value and the space before it: byte-level tokenizers merge nothing across its beginning."""
+        return tuple(self._tokenizer.plain(f" {value}"))
 
     def choices(self, field: Field, longest_s: int = LONGEST_PLAN_S) -> Trie:
         """The values of a field to choose among; of a duration, those up to `longest_s` seconds."""
         if (field, longest_s) not in self._tries:
             self._tries[field, longest_s] = trie(
-                [self.value(field, value) for value in _values(field, longest_s)],
+                [self.value(value) for value in _values(field, longest_s)],
                 self.vocabulary.newline,
                 greedy=field is Field.LANGUAGE,
             )

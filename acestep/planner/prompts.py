@@ -82,27 +82,16 @@ class Words(msgspec.Struct, frozen=True, kw_only=True):
 
 def fitted(words: Words, tokenizer: PlannerTokenizer) -> tuple[Words, tuple[str, ...]]:
     """The words cut to what a prompt holds, and a sentence for each that was longer."""
-    limits = {"caption": MAX_CAPTION_TOKENS, "lyrics": MAX_LYRIC_TOKENS, "negative": MAX_CAPTION_TOKENS}
-    names = {"negative": "negative prompt"}
-    cut: dict[str, str] = {}
-    warnings: list[str] = []
-    for field, longest in limits.items():
-        text = encodable(getattr(words, field))
-        tokens = len(tokenizer.plain(text))
-        if tokens > longest:
-            text = _cut(text, longest, tokenizer)
-            warnings.append(
-                f"The {names.get(field, field)} came to {tokens:,} tokens and the language model reads {longest:,}:"
-                " the end was left out."
-            )
-        cut[field] = text
-    return Words(**cut), tuple(warnings)
+    caption, cut_caption = _fitted("caption", words.caption, MAX_CAPTION_TOKENS, tokenizer)
+    lyrics, cut_lyrics = _fitted("lyrics", words.lyrics, MAX_LYRIC_TOKENS, tokenizer)
+    negative, cut_negative = _fitted("negative prompt", words.negative, MAX_CAPTION_TOKENS, tokenizer)
+    warnings = (*cut_caption, *cut_lyrics, *cut_negative)
+    return Words(caption=caption, lyrics=lyrics, negative=negative), warnings
 
 
 def fitted_query(query: str, tokenizer: PlannerTokenizer) -> tuple[str, tuple[str, ...]]:
     """A wish for a song cut to what a prompt holds, and a sentence where it was longer."""
-    words, warnings = fitted(Words(caption=query), tokenizer)
-    return words.caption, tuple(warning.replace("caption", "wish", 1) for warning in warnings)
+    return _fitted("wish", query, MAX_CAPTION_TOKENS, tokenizer)
 
 
 def fitted_thought(metadata: Metadata, tokenizer: PlannerTokenizer) -> Metadata:
@@ -188,9 +177,13 @@ def _thinking(prompt: Prompt, thought: str, *, open_turn: bool) -> Prompt:
     return Prompt(pieces=(*prompt.pieces, Mark.THINK, f"\n{thought}\n", Mark.THOUGHT, "\n\n", *closed))
 
 
-def _cut(text: str, longest: int, tokenizer: PlannerTokenizer) -> str:
-    """The beginning of a text that comes to at most `longest` tokens."""
-    return _shortened(text, lambda beginning: len(tokenizer.plain(beginning)) - longest, tokenizer)
+def _fitted(name: str, text: str, longest: int, tokenizer: PlannerTokenizer) -> tuple[str, tuple[str, ...]]:
+    text = encodable(text)
+    tokens = len(tokenizer.plain(text))
+    if tokens <= longest:
+        return text, ()
+    warning = f"The {name} came to {tokens:,} tokens and the language model reads {longest:,}: the end was left out."
+    return _shortened(text, lambda beginning: len(tokenizer.plain(beginning)) - longest, tokenizer), (warning,)
 
 
 def _shortened(text: str, excess: Callable[[str], int], tokenizer: PlannerTokenizer) -> str:

@@ -84,8 +84,8 @@ _EMPTY, _INDENTED, _LINE, _NEW_LINE = range(4)
 class Caption(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Free text of one or more lines, all but the first indented, and `closing`: the first token of what follows.
 
-    It has words in its first line, and from `limit` tokens on nothing but the end of the line may come. A place is
-    (stage, tokens so far): nothing yet, only spaces yet, within a line, or at the beginning of a further line.
+    It has words in its first line, and from `limit` tokens (2 or more) on nothing but the end of the line may come. A
+    place is (stage, tokens so far): nothing yet, only spaces yet, within a line, or at the beginning of a further line.
     """
 
     lexicon: Lexicon

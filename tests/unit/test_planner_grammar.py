@@ -18,6 +18,7 @@ from acestep.planner.fields import (
 )
 from acestep.planner.grammar import MAX_CAPTION_TOKENS, Grammars, SequenceGrammar
 from acestep.planner.metadata import Metadata
+from acestep.planner.segments import Caption
 from acestep.planner.tokenizer import PlannerTokenizer
 from acestep.request import MAX_LYRIC_TOKENS
 from tests.planner_tokenizers import POLICIES, TOKENIZERS, chooser, write
@@ -52,6 +53,7 @@ def check(metadata: Metadata, known: Metadata, skipped: frozenset[Field], longes
         assert metadata.written(field) == known.written(field)
     if Field.DURATION in metadata.known - known.known:
         assert SHORTEST_PLAN_S <= metadata.duration_s <= longest_s
+    assert not set(metadata.caption) & {"<", "`", "\n", "\r", "\0", "\x7f"}
 
 
 @settings(max_examples=60, deadline=None)
@@ -196,6 +198,16 @@ def test_a_caption_ends_at_its_limit(tokenizer, grammars, policy):
     name = len(tokenizer.plain("caption:"))
     assert len(tokens) <= 2 + name + MAX_CAPTION_TOKENS + 2
     assert grammar.most_tokens == 2 + name + MAX_CAPTION_TOKENS + 2
+
+
+@settings(max_examples=200, deadline=None)
+@given(seed=seeds, policy=policies, limit=st.integers(2, 5))
+def test_a_caption_of_any_limit_takes_what_it_allows_and_ends(tokenizer, grammars, seed, policy, limit):
+    closing = tokenizer.plain("duration:")[0]
+    caption = SequenceGrammar([Caption(lexicon=grammars._lexicon, closing=closing, limit=limit)])
+    tokens = write(caption, chooser(policy, seed, tokenizer.vocabulary.newline))
+    assert tokens[-1] == closing
+    assert tokenizer.text(tokens[:-1]).endswith("\n")
 
 
 def test_equal_sets_of_tokens_are_one_object_in_all_grammars(tokenizer, grammars):
