@@ -1,0 +1,1 @@
+"""What a pull request is judged by; `python -m ci.gate` is the door."""

@@ -1,0 +1,88 @@
+"""The certified cells of a table and the simulated probes that prove them."""
+
+from collections.abc import Iterator, Sequence
+from itertools import product
+
+import msgspec
+
+from acestep.knobs import Backend, Knobs, Variant
+from acestep.tiers import Tier, TierTable
+from calibrate.policy import Policy, budget_bytes
+from calibrate.record import CardKind, Measurement, RecordedProbe
+from calibrate.workload import Workload
+from ci.findings import Finding, Level
+
+
+class Cell(msgspec.Struct, frozen=True, kw_only=True):
+    """The limits of a tier in one `state` (`without_lm`, `with_lm.pt`, `with_lm.vllm`) and the probe that fits there.
+
+    `proven_cap_bytes` is the smallest cap at which the records saw the same run fit.
+    """
+
+    variant: Variant
+    tier: str
+    state: str
+    probe: RecordedProbe
+    proven_cap_bytes: int
+
+
+Probes = dict[tuple[Knobs, Workload], list[RecordedProbe]]
+
+
+def certified_cells(
+    table: TierTable, policy: Policy, records: Sequence[Measurement]
+) -> tuple[list[Cell], list[Finding]]:
+    """Every cell at a tier's limits that a simulated record proves, and a finding for every one that none does."""
+    probes = _fitting(records)
+    cells: list[Cell] = []
+    missing: list[Finding] = []
+    for variant, entry in table.variants.items():
+        for tier in entry.tiers:
+            cap_bytes = budget_bytes(tier.certified_gib, policy)
+            for state, knobs, workload in _limits(variant, tier):
+                same = probes.get((knobs, workload), [])
+                at_cap = next((probe for probe in same if probe.cap_bytes == cap_bytes), None)
+                if at_cap is None:
+                    missing.append(_missing(variant, tier, state))
+                    continue
+                smallest = min(probe.cap_bytes for probe in same)
+                cells.append(Cell(variant=variant, tier=tier.id, state=state, probe=at_cap, proven_cap_bytes=smallest))
+    return cells, missing
+
+
+def _fitting(records: Sequence[Measurement]) -> Probes:
+    """The simulated probes that keep their promise, by what they asked."""
+    found: Probes = {}
+    for record in records:
+        for probe in record.probes if record.card.kind is CardKind.SIMULATED else ():
+            if probe.counts:
+                found.setdefault((probe.knobs, probe.workload), []).append(probe)
+    return found
+
+
+def _limits(variant: Variant, tier: Tier) -> Iterator[tuple[str, Knobs, Workload]]:
+    """What a tier's headline promises, as the runs that prove it."""
+    knobs = Knobs(variant=variant, offload=tier.offload, quantization=tier.quantization)
+    if tier.max_batch.without_lm:
+        yield "without_lm", knobs, _workload(tier, lm=False)
+    backends = [backend for backend in tier.backends_allowed if backend is not Backend.MLX]
+    for backend, model in product(backends, [tier.recommended_lm] if tier.recommended_lm else []):
+        thinking = msgspec.structs.replace(knobs, lm=model, lm_quantization=tier.lm_quantization, backend=backend)
+        yield f"with_lm.{backend}", thinking, _workload(tier, lm=True)
+
+
+def _workload(tier: Tier, *, lm: bool) -> Workload:
+    return Workload(batch=tier.max_batch.of(lm=lm), duration_s=float(tier.max_duration_s.of(lm=lm)), with_lm=lm)
+
+
+def _missing(variant: Variant, tier: Tier, state: str) -> Finding:
+    """A cell that only a card has measured is for a card to judge; any other must have its probe."""
+    on_a_card = tier.evidence.get("max_batch") is not None and tier.evidence["max_batch"].kind == "measured"
+    return Finding(
+        id="G702" if on_a_card else "G203",
+        level=Level.WARNING if on_a_card else Level.ERROR,
+        variant=variant,
+        tier=tier.id,
+        field=state,
+        message=f"{variant} {tier.id}, {state}: no simulated record at the base holds the probe of this cell.",
+    )

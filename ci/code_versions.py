@@ -1,0 +1,57 @@
+"""The code versions that a repository knows: those that `calibrate run` wrote down at any of its commits."""
+
+import hashlib
+import re
+import tomllib
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+
+from acestep.errors import NotMeasuredError
+from ci.promises import git
+
+MOST_COMMITS = 200
+"""How far back a record's code is looked for."""
+
+_SOURCES = ("acestep/*.py", "calibrate/probes/*.py")
+"""What a code version is the digest of; here a star crosses folders."""
+
+
+def versions_of_commits(checkout: Path, reference: str) -> Iterator[str]:
+    """The code version of each commit, newest first, as `calibrate.fingerprint.code_version` says it there."""
+    commits = git(checkout, "rev-list", f"--max-count={MOST_COMMITS}", reference).decode().split()
+    contents: dict[str, bytes] = {}
+    for commit in commits:
+        blobs = dict(_blobs(checkout, commit))
+        if "pyproject.toml" not in blobs:
+            continue
+        for blob in blobs.values():
+            if blob not in contents:
+                contents[blob] = git(checkout, "cat-file", "blob", blob)
+        try:
+            release = tomllib.loads(contents[blobs.pop("pyproject.toml")].decode())["project"]["version"]
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError):
+            continue
+        tree = hashlib.sha256()
+        for path in sorted(blobs, key=Path):
+            tree.update(f"{path}\0".encode())
+            tree.update(contents[blobs[path]])
+        yield f"{release}+tree.{tree.hexdigest()[:16]}"
+
+
+def is_known(checkout: Path, reference: str, version: str) -> bool:
+    """Whether a commit up to `reference` has this code version; False where git cannot tell."""
+    if not re.fullmatch(r"\d+\.\d+\.\d+\+tree\.[0-9a-f]{16}", version):
+        return False
+    try:
+        return any(version == found for found in versions_of_commits(checkout, reference))
+    except NotMeasuredError:
+        return False
+
+
+def _blobs(checkout: Path, commit: str) -> Iterator[tuple[str, str]]:
+    """Path and blob of every file that a code version depends on."""
+    for line in git(checkout, "ls-tree", "-r", "-z", commit).decode(errors="replace").split("\0"):
+        kind, _, path = line.partition("\t")
+        if path == "pyproject.toml" or any(fnmatch(path, pattern) for pattern in _SOURCES):
+            yield path, kind.split()[2]

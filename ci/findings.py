@@ -1,0 +1,137 @@
+"""What the gate can find: one id, one verdict and one promise per rule, the worst first."""
+
+from collections.abc import Iterable
+from enum import StrEnum
+
+import msgspec
+
+from acestep.errors import Exit
+
+Scalar = int | float | str | bool | None
+
+
+class Verdict(StrEnum):
+    """The answer about a change; only `ok` lets it pass."""
+
+    OK = "ok"
+    REGRESSED = "regressed"
+    INVALID = "invalid"
+    INCONCLUSIVE = "inconclusive"
+
+    @property
+    def exit(self) -> Exit:
+        """The exit code that says the same."""
+        return _EXITS[self]
+
+
+_EXITS = {
+    Verdict.OK: Exit.OK,
+    Verdict.REGRESSED: Exit.REGRESSED,
+    Verdict.INVALID: Exit.INVALID,
+    Verdict.INCONCLUSIVE: Exit.NOT_MEASURED,
+}
+
+
+class Level(StrEnum):
+    """Whether a finding stops a change; a regression with leave is a notice."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    NOTICE = "notice"
+
+
+class Rule(msgspec.Struct, frozen=True, kw_only=True):
+    """One promise that a change has to keep, and the verdict on one that does not."""
+
+    id: str
+    verdict: Verdict
+    promise: str
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a change breaks a promise; what does not apply is empty. A `field` and its `after` are what waivers name.
+
+    `component` is the owner of the memory that grew, as far as the record at the base tells.
+    """
+
+    id: str
+    level: Level
+    message: str
+    variant: str = ""
+    tier: str = ""
+    field: str = ""
+    before: Scalar = None
+    after: Scalar = None
+    stage: str = ""
+    component: str = ""
+
+
+RULES: dict[str, Rule] = {
+    rule_id: Rule(id=rule_id, verdict=verdict, promise=promise)
+    for verdict, rules in {
+        Verdict.INVALID: {
+            "G101": "every file of the change can be read and follows its schema",
+            "G102": "the table is the one that the records and the policy make",
+            "G103": "every digest in the table is that of a record or a policy that is there",
+            "G104": "no measurement file breaks a rule of `calibrate validate`",
+            "G105": "every record was measured by a version of the code that this repository knows",
+            "G106": "every certificate holds the longest song that fits and the next that does not",
+        },
+        Verdict.REGRESSED: {
+            "G301": "what was certified at the base still fits under its cap",
+            "G302": "no stage holds more than the record at the base, within the tolerance",
+            "G303": "songs are made in no smaller passes than at the base",
+            "G401": "no card has a larger budget than before",
+            "G402": "a tier is certified on no larger card, and no card falls to the tier below",
+            "G403": "the gate tolerates no more than before",
+            "G404": "the policy asks for no less than before",
+            "G501": "no variant and no tier disappears",
+            "G502": "no batch is smaller",
+            "G503": "no song is shorter",
+            "G504": "no batch of the frontier reaches less far",
+            "G505": "no language model is lost",
+            "G506": "no tier offloads more",
+            "G507": "no tier quantizes more",
+            "G508": "nothing needs a larger card than before",
+            "G509": "no evidence is lost or weaker",
+            "G510": "no language model thinks of fewer songs at once",
+            "G511": "no backend, default or coefficient of the guard is lost",
+            "G601": "no waiver is past its day",
+            "G602": "every waiver covers something",
+        },
+        Verdict.INCONCLUSIVE: {
+            "G201": "the base is there and can be read",
+            "G202": "something was compared",
+            "G203": "every certified cell could be probed again",
+        },
+        Verdict.OK: {
+            "G701": "a person reads what changes in the gate itself",
+            "G702": "a cell that only a card has measured is judged by a card",
+        },
+    }.items()
+    for rule_id, promise in rules.items()
+}
+"""Every rule by its id, the worst first."""
+
+
+def verdict_of(findings: Iterable[Finding]) -> Verdict:
+    """The worst verdict of the findings that stop a change."""
+    stopping = {RULES[finding.id].verdict for finding in findings if finding.level is Level.ERROR}
+    worst_first = (Verdict.INVALID, Verdict.REGRESSED, Verdict.INCONCLUSIVE)
+    return next((verdict for verdict in worst_first if verdict in stopping), Verdict.OK)
+
+
+def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """What stops a change first, then by rule, then by how much was lost."""
+    levels, rules = list(Level), list(RULES)
+    return tuple(sorted(findings, key=lambda f: (levels.index(f.level), rules.index(f.id), -_loss(f))))
+
+
+def text(value: Scalar) -> str:
+    """A value as waivers and people write it."""
+    return "none" if value is None else str(value)
+
+
+def _loss(finding: Finding) -> float:
+    numbers = [value for value in (finding.before, finding.after) if isinstance(value, int | float)]
+    return abs(numbers[1] - numbers[0]) / abs(numbers[0]) if len(numbers) > 1 and numbers[0] else 1.0

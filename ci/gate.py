@@ -1,0 +1,68 @@
+"""`python -m ci.gate`: the verdict on a change. Fails closed: what cannot be read or compared never passes."""
+
+import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from acestep import console
+from acestep.errors import UsageError
+
+if TYPE_CHECKING:
+    from ci.judge import Judgement
+
+CHECKOUT = Path(__file__).parent.parent
+"""The tree that is judged: its code, its records and, unless another is named, its table."""
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--base", required=True, metavar="REF|FILE", help="What was promised before: a git commit, or a table.")
+@click.option("--head", type=click.Path(path_type=Path), metavar="FILE", help="The table to judge; that of this tree.")
+@click.option("--table-only", is_flag=True, help="Judge the table and the policy; run no code, read no new record.")
+@click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write JUnit XML here.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def gate(base: str, head: Path | None, table_only: bool, junit: Path | None, as_json: bool) -> int:
+    """Say whether a change gives any card less, or needs more memory anywhere.
+
+    The table is compared cell by cell, and the code of this tree is simulated at the limits certified at the base.
+
+    Exit code 0 ok, 1 something regressed, 3 a file of the change is not valid, 4 nothing could be compared.
+    """
+    from calibrate.files import output_file
+    from ci.judge import judge
+    from ci.output import junit_xml
+
+    if not base:
+        raise UsageError("--base needs a git reference or a file, for example --base origin/main")
+    today = datetime.datetime.now(tz=datetime.UTC).date()
+    with output_file(junit) as write:
+        judgement = judge(CHECKOUT, base, head, today, table_only=table_only, progress=console.notify)
+        if junit is not None:
+            write(junit_xml(judgement))
+    tell(judgement, as_json=as_json)
+    return judgement.verdict.exit
+
+
+def tell(judgement: "Judgement", *, as_json: bool) -> None:
+    """The verdict for a person or a script, and for GitHub where it runs there."""
+    import os
+
+    from ci import output
+
+    if as_json:
+        console.print_json(judgement)
+    else:
+        output.print_findings(judgement)
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        for line in output.annotations(judgement.findings):
+            console.notify(line)
+        for variable, text in (
+            ("GITHUB_STEP_SUMMARY", output.summary(judgement)),
+            ("GITHUB_OUTPUT", output.outputs(judgement)),
+        ):
+            output.append(os.environ.get(variable, ""), text)
+
+
+if __name__ == "__main__":
+    console.run_and_exit(gate)

@@ -1,0 +1,141 @@
+"""A change judged in every way there is: its files, its table, its policy, its records and its code."""
+
+import datetime
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from acestep.errors import InvalidInputError, NotMeasuredError
+from calibrate.probes.base import Prober
+from ci import judge_records
+from ci.cells import certified_cells
+from ci.code_versions import is_known
+from ci.findings import Finding, Level, Verdict, verdict_of, worst_first
+from ci.judge_policy import policy_findings, tolerance_findings
+from ci.judge_table import compared_tiers, table_findings
+from ci.judge_waivers import stale_findings, with_leave
+from ci.promises import POLICY, TABLE, Promises, base_promises, git, head_promises, record_files
+
+Progress = Callable[[str], None]
+
+
+class Compared(msgspec.Struct, frozen=True, kw_only=True):
+    """How much a judgement rests on."""
+
+    tiers: int
+    cells: int
+    records: int
+
+
+class Judgement(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer of `python -m ci.gate`; the findings are sorted, the worst first."""
+
+    verdict: Verdict
+    base: str
+    head: str
+    compared: Compared
+    findings: tuple[Finding, ...]
+
+
+def judge(
+    checkout: Path,
+    base: str,
+    head: Path | None,
+    today: datetime.date,
+    *,
+    table_only: bool,
+    progress: Progress,
+    open_prober: Callable[[], Prober] | None = None,
+) -> Judgement:
+    """The verdict on a tree against its base; what cannot be read is a finding, not an error."""
+    table = head or checkout / "tiers" / TABLE
+    folder = table.parent if (table.parent / POLICY).is_file() else checkout / "tiers"
+    nothing = Compared(tiers=0, cells=0, records=0)
+
+    def answer(findings: list[Finding], compared: Compared = nothing) -> Judgement:
+        sorted_findings = worst_first(findings)
+        shown = str(head) if head else "this tree"
+        verdict = verdict_of(sorted_findings)
+        return Judgement(verdict=verdict, base=base, head=shown, compared=compared, findings=sorted_findings)
+
+    try:
+        after = head_promises(table, folder)
+    except InvalidInputError as error:
+        unreadable = Finding(id="G101", level=Level.ERROR, field=str(error.source), message=f"{error}.")
+        return answer([unreadable, *([] if table_only else judge_records.file_findings(record_files(folder)))])
+    try:
+        before = base_promises(checkout, base)
+    except NotMeasuredError as error:
+        return answer([Finding(id="G201", level=Level.ERROR, message=f"{error}.")])
+
+    findings = [*table_findings(before.table, after.table), *judge_records.table_sources_findings(before, after)]
+    findings += _policy_and_tolerance(before, after)
+    cells = 0
+    if not table_only:
+        findings += _records(checkout, base, folder, before, after)
+        if table.parent == folder:
+            findings += judge_records.derivation_findings(after)
+        cells, found = _code(before, after, progress, open_prober or _simulated)
+        findings += found
+        findings += _gate_changed(checkout, base)
+    tiers = compared_tiers(before.table, after.table)
+    if not tiers or not (cells or table_only):
+        what = "tier" if not tiers else "certified cell"
+        findings.append(Finding(id="G202", level=Level.ERROR, message=f"no {what} of the base could be compared."))
+    stale = stale_findings(findings, after.table, after.waivers, before.waivers, today, code_judged=not table_only)
+    allowed = with_leave(findings, after.waivers, today)
+    records = 0 if table_only else len(record_files(folder))
+    return answer([*allowed, *stale], Compared(tiers=tiers, cells=cells, records=records))
+
+
+def _policy_and_tolerance(before: Promises, after: Promises) -> list[Finding]:
+    found = list(tolerance_findings(before.tolerance, after.tolerance))
+    if before.policy is not None and after.policy is not None:
+        return [*found, *policy_findings(before.policy, after.policy)]
+    if before.table.generated_from.policy == after.table.generated_from.policy:
+        return found
+    message = f"the two tables were made under different policies, and there is no {POLICY} beside the base."
+    return [*found, Finding(id="G201", level=Level.ERROR, field=POLICY, message=message)]
+
+
+def _records(checkout: Path, base: str, folder: Path, before: Promises, after: Promises) -> list[Finding]:
+    reference = "HEAD" if Path(base).is_file() else base
+    findings = judge_records.record_findings(before, after, lambda version: is_known(checkout, reference, version))
+    return [*judge_records.file_findings(record_files(folder)), *findings]
+
+
+def _code(
+    before: Promises, after: Promises, progress: Progress, open_prober: Callable[[], Prober]
+) -> tuple[int, list[Finding]]:
+    """How many cells were probed again, and what came out; always by the stricter tolerance."""
+    from ci.judge_code import code_findings
+
+    if before.policy is None:
+        return 0, []
+    cells, findings = certified_cells(before.table, before.policy, before.records)
+    if not cells:
+        return 0, findings
+    progress(f"Probing {len(cells)} certified cells again.")
+    share = min(before.tolerance.peak_share, after.tolerance.peak_share)
+    return len(cells), [*findings, *code_findings(cells, open_prober(), share)]
+
+
+def _simulated() -> Prober:
+    from calibrate.probers import prober_for
+
+    return prober_for("simulated")
+
+
+def _gate_changed(checkout: Path, base: str) -> list[Finding]:
+    """A change of the gate judges itself, so a person has to look."""
+    if Path(base).is_file():
+        return []
+    try:
+        paths = git(checkout, "diff", "--name-only", base, "--", "ci", "calibrate/rules.py", ".github").decode().split()
+    except NotMeasuredError:
+        return []
+    return [
+        Finding(id="G701", level=Level.WARNING, field=path, message=f"{path} judges changes and is itself changed.")
+        for path in paths
+    ]

@@ -1,0 +1,148 @@
+"""Whether the code of a change still fits where the records at the base say it fits, stage by stage."""
+
+from collections.abc import Iterator, Sequence
+
+from acestep.errors import AceStepError
+from acestep.units import gib
+from calibrate.probes.base import ProbedStage, Prober, ProbeResult
+from calibrate.record import RecordedStage, keeps_promise
+from ci.cells import Cell
+from ci.findings import Finding, Level, Scalar
+
+_PLENTY = 2**50
+"""A cap that nothing reaches, under which a run that no longer fits is looked at."""
+
+_ADAPTIVE = ("think", "decode")
+"""Stages that use what room there is: with smaller weights beside them they may take more."""
+
+_SAME_SIZE = 0.05
+"""Share within which a component is as large as what grew."""
+
+_UNNAMED = ("activations", "allowance", "cublas", "prompt", "noise", "latents", "audio")
+"""Owners of memory that are no weights."""
+
+
+def code_findings(cells: Sequence[Cell], prober: Prober, share: float) -> Iterator[Finding]:
+    """Every cell that fits no more, or takes more than `share` above its record."""
+    for cell in cells:
+        try:
+            yield from _judged(cell, prober, share)
+        except (
+            AceStepError,
+            ArithmeticError,
+            AttributeError,
+            LookupError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ) as error:
+            yield _finding("G203", cell, "probe", f"cannot be probed: {type(error).__name__}: {error}"[:300])
+
+
+def _judged(cell: Cell, prober: Prober, share: float) -> Iterator[Finding]:
+    knobs, workload = cell.probe.knobs, cell.probe.workload
+    found = prober.probe(knobs, workload, cell.proven_cap_bytes)
+    if not keeps_promise(found, workload.batch):
+        yield _no_longer_fits(cell, prober, found)
+    if cell.proven_cap_bytes != cell.probe.cap_bytes:
+        found = prober.probe(knobs, workload, cell.probe.cap_bytes)
+    before = {stage.name: stage for stage in cell.probe.stages}
+    for stage in found.stages if keeps_promise(found, workload.batch) else ():
+        if stage.name in before:
+            yield from _stage_findings(cell, before[stage.name], stage, share)
+
+
+def _no_longer_fits(cell: Cell, prober: Prober, found: ProbeResult) -> Finding:
+    knobs, workload = cell.probe.knobs, cell.probe.workload
+    caps = prober.smallest_caps(knobs, workload)
+    needed = caps.pop("total")
+    stage = max(caps, key=lambda name: caps[name])
+    roomy = {probed.name: probed for probed in prober.probe(knobs, workload, _PLENTY).stages}
+    recorded = {probed.name: probed for probed in cell.probe.stages}
+    both = stage in roomy and stage in recorded
+    # One pass may do less than it did and still find room, or decode elsewhere.
+    told = f"needs {gib(needed)}, and was certified at {gib(cell.proven_cap_bytes)}; it now ends {found.verdict}"
+    return _finding(
+        "G301",
+        cell,
+        "smallest_cap_bytes",
+        told,
+        before=cell.proven_cap_bytes,
+        after=needed,
+        stage=stage,
+        component=component_that_grew(recorded[stage], roomy[stage]) if both else "",
+    )
+
+
+def _stage_findings(cell: Cell, before: RecordedStage, after: ProbedStage, share: float) -> Iterator[Finding]:
+    if after.songs_per_pass < before.songs_per_pass:
+        told = f"{after.name} takes {after.songs_per_pass} songs at once, it took {before.songs_per_pass}"
+        songs = before.songs_per_pass, after.songs_per_pass
+        yield _finding("G303", cell, "songs_per_pass", told, before=songs[0], after=songs[1], stage=after.name)
+    more_room = after.resident_bytes < before.resident_bytes or after.songs_per_pass > before.songs_per_pass
+    taken, takes = _taken(before), _taken(after)
+    if takes > taken * (1 + share) and not (after.name in _ADAPTIVE and more_room):
+        component = component_that_grew(before, after)
+        told = (
+            f"{after.name} takes {gib(takes)}, {takes / max(taken, 1) - 1:+.1%}; what grew is most likely {component}"
+        )
+        yield _finding(
+            "G302",
+            cell,
+            "peak_allocated_bytes",
+            told,
+            before=taken,
+            after=takes,
+            stage=after.name,
+            component=component,
+        )
+
+
+def component_that_grew(before: RecordedStage, after: ProbedStage) -> str:
+    """The owner of the memory that a stage takes more, judged by what a record keeps: weights, workspaces and the rest.
+
+    Among weights it is the component of just that size, else the largest; empty where nothing grew.
+    """
+    weights = after.resident_bytes - before.resident_bytes
+    workspaces = after.allowance_bytes - before.allowance_bytes
+    rest = after.peak_allocated_bytes - before.peak_allocated_bytes - weights
+    if max(weights, workspaces, rest) <= 0:
+        return ""
+    if workspaces >= max(weights, rest):
+        return "workspace"
+    owners = {name: n for name, n in after.live_at_peak.items() if (name not in _UNNAMED) == (weights >= rest)}
+    if weights < rest:
+        return max(owners, key=lambda name: owners[name], default="activations")
+    alike = [name for name, n in owners.items() if abs(n - weights) <= _SAME_SIZE * weights]
+    return alike[0] if alike else max(owners, key=lambda name: owners[name], default="weights")
+
+
+def _taken(stage: RecordedStage | ProbedStage) -> int:
+    return stage.peak_allocated_bytes + stage.allowance_bytes
+
+
+def _finding(
+    rule: str,
+    cell: Cell,
+    what: str,
+    problem: str,
+    *,
+    before: Scalar = None,
+    after: Scalar = None,
+    stage: str = "",
+    component: str = "",
+) -> Finding:
+    probe = cell.probe
+    songs = f"{probe.workload.batch} x {probe.workload.duration_s:g} s"
+    return Finding(
+        id=rule,
+        level=Level.ERROR,
+        variant=cell.variant,
+        tier=cell.tier,
+        field=".".join(part for part in (stage if rule != "G301" else "", what, cell.state) if part),
+        before=before,
+        after=after,
+        stage=stage,
+        component=component,
+        message=f"{cell.variant} {cell.tier}, {songs} {cell.state}: {problem}.",
+    )

@@ -1,0 +1,66 @@
+"""Where a policy or a tolerance lets through more than the one at the base. Pure."""
+
+from collections.abc import Iterator
+
+from acestep.knobs import Variant
+from acestep.tiers import LM_MODELS
+from calibrate.policy import Policy, TierPolicy, budget_bytes
+from ci.findings import Finding, Level, Scalar
+from ci.tolerance import Tolerance
+
+STANDS_FOR_ALL = Variant.TURBO
+"""The variant that a finding about the policy names, which is the same for all of them."""
+
+
+def policy_findings(base: Policy, head: Policy) -> Iterator[Finding]:
+    """Everything that the head's policy asks less of a tier, or gives a card more of."""
+    tiers = {tier.id: tier for tier in head.tiers}
+    for tier in base.tiers:
+        if tier.id not in tiers:
+            yield _finding("G501", tier.id, "id", tier.id, None)
+            continue
+        yield from _looser_budget(base, head, tier)
+        yield from _asks_less(tier, tiers[tier.id])
+    longest, longest_now = base.durations_s.values[-1], head.durations_s.values[-1]
+    if longest_now < longest:
+        yield _finding("G404", "policy", "durations_s", longest, longest_now)
+    rungs, rungs_now = ([f"{r.offload} {r.quantization}" for r in p.preference] for p in (base, head))
+    # A rung put in at the end only adds a way to fit; any other change of order gives up something earlier.
+    if rungs_now[: len(rungs)] != rungs:
+        yield _finding("G404", "policy", "preference", ", ".join(rungs), ", ".join(rungs_now))
+
+
+def tolerance_findings(base: Tolerance, head: Tolerance) -> Iterator[Finding]:
+    """A tolerance that was raised."""
+    if head.peak_share > base.peak_share:
+        yield _finding("G403", "policy", "peak_share", base.peak_share, head.peak_share)
+
+
+def _looser_budget(base: Policy, head: Policy, tier: TierPolicy) -> Iterator[Finding]:
+    size = tier.certified_gib
+    before, after = budget_bytes(size, base), budget_bytes(size, head)
+    if after > before:
+        yield _finding("G401", tier.id, "budget_bytes", before, after)
+
+
+def _asks_less(before: TierPolicy, after: TierPolicy) -> Iterator[Finding]:
+    if after.certified_gib > before.certified_gib:
+        yield _finding("G402", before.id, "policy.certified_gib", before.certified_gib, after.certified_gib)
+    if LM_MODELS.index(after.least_lm) < LM_MODELS.index(before.least_lm):
+        yield _finding("G404", before.id, "policy.least_lm", before.least_lm, after.least_lm)
+    formats, formats_now = (", ".join(str(f) for f in t.lm_quantizations) for t in (before, after))
+    if not set(after.lm_quantizations) <= set(before.lm_quantizations):
+        yield _finding("G404", before.id, "policy.lm_quantizations", formats, formats_now)
+
+
+def _finding(rule: str, tier: str, field: str, before: Scalar, after: Scalar) -> Finding:
+    return Finding(
+        id=rule,
+        level=Level.ERROR,
+        variant=STANDS_FOR_ALL,
+        tier=tier,
+        field=field,
+        before=before,
+        after=after,
+        message=f"policy, {tier}: {field} is {after}, at the base it is {before}.",
+    )

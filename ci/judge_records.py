@@ -1,0 +1,105 @@
+"""Whether the measurement files of a change may be believed, and the table rests on them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from acestep.errors import AceStepError
+from calibrate.contributed import validate
+from calibrate.fingerprint import code_version
+from calibrate.policy import Policy
+from calibrate.record import Certificate, Measurement
+from calibrate.rules import Level as RuleLevel
+from calibrate.table import build_table
+from ci.findings import Finding, Level
+from ci.promises import Promises
+
+KnowsVersion = Callable[[str], bool]
+"""Whether a code version is one that this repository had."""
+
+
+def file_findings(paths: Sequence[Path]) -> Iterator[Finding]:
+    """What `calibrate validate` says about each file."""
+    for path in paths:
+        for broken in validate(path):
+            level = Level.ERROR if broken.level is RuleLevel.ERROR else Level.NOTICE
+            message = f"measurements/{path.name}, rule {broken.id}: {broken.message}"
+            yield Finding(id="G104", level=level, field=broken.field, message=message)
+
+
+def record_findings(base: Promises, head: Promises, known: KnowsVersion) -> Iterator[Finding]:
+    """What is wrong with records that are new, or were changed, since the base."""
+    there = {record.digest for record in base.records}
+    versions = {record.code_version for record in base.records} | {code_version()}
+    for record in head.records:
+        if record.digest in there:
+            continue
+        if record.code_version not in versions and not known(record.code_version):
+            yield _about(
+                "G105",
+                record,
+                "code_version",
+                f"was measured by {record.code_version}, which is no version of this repository; measure again",
+            )
+        if head.policy is not None:
+            yield from _unbracketed(record, head.policy)
+
+
+def table_sources_findings(base: Promises, head: Promises) -> Iterator[Finding]:
+    """Digests in the table of the head that belong to nothing."""
+    made_from = base.table.generated_from
+    records = {record.digest for record in head.records} | set(made_from.records)
+    policies = {made_from.policy} | ({head.policy.digest} if head.policy else set())
+    for digest in head.table.generated_from.records:
+        if digest not in records:
+            yield _invalid("G103", "generated_from.records", f"names {digest}, of which there is no record")
+    if head.table.generated_from.policy not in policies:
+        yield _invalid("G103", "generated_from.policy", f"is {head.table.generated_from.policy}, another policy's")
+    cited = set(head.table.generated_from.records) | {head.table.generated_from.policy}
+    for variant, entry in head.table.variants.items():
+        for tier in entry.tiers:
+            for field, evidence in tier.evidence.items():
+                if evidence.record not in cited:
+                    problem = f"{variant} {tier.id} cites {evidence.record}, which the table was not made from"
+                    yield _invalid("G103", f"evidence.{field}", problem)
+
+
+def derivation_findings(head: Promises) -> Iterator[Finding]:
+    """A table that merging the records of the head would not make."""
+    if head.policy is None:
+        return
+    try:
+        made = build_table(head.records, head.policy)
+    except AceStepError as error:
+        yield _invalid("G102", "generated_tiers.json", f"cannot be made from the records: {error}")
+        return
+    if made != head.table:
+        yield _invalid("G102", "generated_tiers.json", "is not what the records make; run `python -m calibrate merge`")
+
+
+def _unbracketed(record: Measurement, policy: Policy) -> Iterator[Finding]:
+    """Certificates whose two sides are not neighbours among the lengths that are tried."""
+    grid = policy.durations_s.values
+    reached = {(c.cap_bytes, record.longest(c)) for c in record.certificates if c.fails is not None}
+    for number, certificate in enumerate(record.certificates):
+        fits, fails = record.longest(certificate), _shortest_failure(record, certificate)
+        longer = [seconds for seconds in grid if seconds > fits]
+        # A batch is tried up to the length that a smaller one, or the same songs without thinking, reached.
+        limit = not longer or (certificate.cap_bytes, fits) in reached
+        if not (fails == longer[0] if fails and longer else limit):
+            told = (
+                f"certificates[{number}]: {fits} s fit and {fails or 'nothing'} fails; a length between was not tried"
+            )
+            yield _about("G106", record, f"certificates[{number}]", told)
+
+
+def _shortest_failure(record: Measurement, certificate: Certificate) -> int:
+    """Seconds of the song that a certificate shows not to fit, 0 where it shows none."""
+    return 0 if certificate.fails is None else int(record.probes[certificate.fails].workload.duration_s)
+
+
+def _about(rule: str, record: Measurement, field: str, problem: str) -> Finding:
+    return _invalid(rule, field, f"the record {record.digest[:19]} of {record.card.name}: {problem}")
+
+
+def _invalid(rule: str, field: str, problem: str) -> Finding:
+    return Finding(id=rule, level=Level.ERROR, field=field, message=f"{field} {problem}.")

@@ -1,0 +1,157 @@
+"""What a table promises less than the one at the base. Pure."""
+
+from collections.abc import Iterator
+
+from acestep.knobs import Backend, Offload, Quantization, Variant
+from acestep.tiers import BATCHES, LM_MODELS, Boundary, Tier, TierTable, VariantTable
+from ci.findings import Finding, Level, Scalar
+
+STATES = {"without_lm": False, "with_lm": True}
+
+_EVIDENCE = ("policy", "estimated", "simulated", "measured")
+"""Kinds of evidence, the weakest first."""
+
+_QUANTIZED = {None: 0, Quantization.FP8: 1, Quantization.INT8: 1, Quantization.W8A8: 2}
+"""How much of a model is rounded: nothing, its weights, or its activations as well."""
+
+Loss = tuple[str, str, Scalar, Scalar]
+"""The id of a rule, a field, and its values before and after."""
+
+
+def compared_tiers(base: TierTable, head: TierTable) -> int:
+    """Tiers that both tables have."""
+    return sum(
+        len({tier.id for tier in entry.tiers} & {tier.id for tier in head.variants[variant].tiers})
+        for variant, entry in base.variants.items()
+        if variant in head.variants
+    )
+
+
+def table_findings(base: TierTable, head: TierTable) -> Iterator[Finding]:
+    """Every cell of the base of which the head promises less."""
+    for variant, before in base.variants.items():
+        if variant not in head.variants:
+            yield _finding(variant, "", ("G501", "variants", variant.value, None))
+            continue
+        after = head.variants[variant]
+        tiers = {tier.id: tier for tier in after.tiers}
+        for tier in before.tiers:
+            losses = _lost(tier, tiers[tier.id]) if tier.id in tiers else iter([("G501", "id", tier.id, None)])
+            yield from (_finding(variant, tier.id, loss) for loss in losses)
+        yield from _variant_findings(variant, before, after)
+
+
+def _finding(variant: Variant, tier: str, loss: Loss) -> Finding:
+    rule, field, before, after = loss
+    place = f"{variant} {tier}".strip()
+    gone = "is gone" if after is None and rule == "G501" else f"is {_told(after)}, at the base it is {_told(before)}"
+    return Finding(
+        id=rule,
+        level=Level.ERROR,
+        variant=variant,
+        tier=tier,
+        field=field,
+        before=before,
+        after=after,
+        message=f"{place}: {field} {gone}." if rule != "G501" else f"{place} {gone}.",
+    )
+
+
+def _lost(before: Tier, after: Tier) -> Iterator[Loss]:
+    for state, lm in STATES.items():
+        yield from _shorter(before, after, state, lm=lm)
+    yield from _lost_models(before, after)
+    if list(Offload).index(after.offload) > list(Offload).index(before.offload):
+        yield "G506", "offload", before.offload.value, after.offload.value
+    if _QUANTIZED[after.quantization] > _QUANTIZED[before.quantization]:
+        yield "G507", "quantization", before.quantization, after.quantization
+    if before.lm_models and _QUANTIZED[after.lm_quantization] > _QUANTIZED[before.lm_quantization]:
+        yield "G507", "lm_quantization", before.lm_quantization, after.lm_quantization
+    yield from _range_moved(before, after)
+    yield from _weaker_evidence(before, after)
+    yield from _lost_defaults(before, after)
+
+
+def _shorter(before: Tier, after: Tier, state: str, *, lm: bool) -> Iterator[Loss]:
+    longest, longest_now = before.max_duration_s.of(lm=lm), after.max_duration_s.of(lm=lm)
+    songs, songs_now = before.max_batch.of(lm=lm), after.max_batch.of(lm=lm)
+    # A tier whose songs became longer may reach them with fewer at once and still promise all it did.
+    reach = max((size for size in BATCHES if after.frontier.longest(size, lm=lm) >= longest > 0), default=0)
+    if songs_now < songs and reach < songs:
+        yield "G502", f"max_batch.{state}", songs, songs_now
+    if longest_now < longest:
+        yield "G503", f"max_duration_s.{state}", longest, longest_now
+    for size in BATCHES:
+        seconds, seconds_now = before.frontier.longest(size, lm=lm), after.frontier.longest(size, lm=lm)
+        if seconds_now < seconds:
+            yield "G504", f"frontier.{state}.{size}", seconds, seconds_now
+
+
+def _lost_models(before: Tier, after: Tier) -> Iterator[Loss]:
+    if not set(before.lm_models) <= set(after.lm_models):
+        yield "G505", "lm_models", ", ".join(before.lm_models), ", ".join(after.lm_models) or None
+    if _size(after.recommended_lm) < _size(before.recommended_lm):
+        yield "G505", "recommended_lm", before.recommended_lm, after.recommended_lm
+    for model, songs in before.lm_songs_per_pass.items():
+        now = after.lm_songs_per_pass.get(model)
+        if model in after.lm_models and (now or 0) < songs:
+            yield "G510", f"lm_songs_per_pass.{model}", songs, now
+
+
+def _range_moved(before: Tier, after: Tier) -> Iterator[Loss]:
+    if after.certified_gib > before.certified_gib:
+        yield "G402", "certified_gib", before.certified_gib, after.certified_gib
+    # A range that includes its lower bound begins before one that excludes it.
+    first, first_now = ((t.vram_gib.lower, not t.vram_gib.lower_inclusive) for t in (before, after))
+    if first_now > first:
+        yield "G402", "vram_gib.lower", _bound(before), _bound(after)
+
+
+def _weaker_evidence(before: Tier, after: Tier) -> Iterator[Loss]:
+    for field, evidence in before.evidence.items():
+        now = after.evidence.get(field) or after.evidence.get(field.split(".")[0])
+        if now is None or _strength(now.kind) < _strength(evidence.kind):
+            yield "G509", f"evidence.{field}", evidence.kind, None if now is None else now.kind
+
+
+def _lost_defaults(before: Tier, after: Tier) -> Iterator[Loss]:
+    if after.backend not in (before.backend, Backend.VLLM):
+        yield "G511", "backend", before.backend.value, after.backend.value
+    if not set(before.backends_allowed) <= set(after.backends_allowed):
+        yield "G511", "backends_allowed", ", ".join(before.backends_allowed), ", ".join(after.backends_allowed)
+    for field in ("init_lm", "compile"):
+        if getattr(before, field) and not getattr(after, field):
+            yield "G511", field, True, False
+
+
+def _variant_findings(variant: Variant, before: VariantTable, after: VariantTable) -> Iterator[Finding]:
+    named = after.boundaries.named
+    for name, boundary in before.boundaries.named.items():
+        if name not in named:
+            yield _finding(variant, boundary.tier, ("G508", f"boundaries.{name}", boundary.fits_gib, None))
+        elif _smallest(named[name]) > _smallest(boundary):
+            values = boundary.fits_gib, named[name].fits_gib
+            yield _finding(variant, boundary.tier, ("G508", f"boundaries.{name}", *values))
+    for name in before.memory_model.keys() - after.memory_model.keys():
+        yield _finding(variant, "", ("G511", f"memory_model.{name}", before.memory_model[name], None))
+
+
+def _smallest(boundary: Boundary) -> float:
+    """The smallest size that fits; none is worse than any."""
+    return boundary.fits_gib or float("inf")
+
+
+def _size(model: str | None) -> int:
+    return -1 if model is None else LM_MODELS.index(model)
+
+
+def _strength(kind: str) -> int:
+    return _EVIDENCE.index(kind)
+
+
+def _bound(tier: Tier) -> str:
+    return f"{'from' if tier.vram_gib.lower_inclusive else 'above'} {tier.vram_gib.lower:g} GiB"
+
+
+def _told(value: Scalar) -> str:
+    return "none" if value is None else str(value)

@@ -1,0 +1,93 @@
+"""Leave for what a change takes away on purpose, and waivers that have outlived their reason. Pure."""
+
+import datetime
+from collections.abc import Sequence
+
+import msgspec
+
+from acestep.tiers import TierTable
+from calibrate.targets import BOUND
+from calibrate.waivers import Waiver
+from ci.findings import RULES, Finding, Level, Verdict, text
+
+OF_CODE = "_bytes."
+"""Part of every field that only running the code can judge: a number of bytes with or without a language model."""
+
+
+def with_leave(findings: Sequence[Finding], waivers: Sequence[Waiver], today: datetime.date) -> tuple[Finding, ...]:
+    """The findings, those that a waiver in force covers as notices."""
+    standing = [waiver for waiver in waivers if not waiver.expired(today)]
+    return tuple(_excused(finding, standing) for finding in findings)
+
+
+def stale_findings(
+    findings: Sequence[Finding],
+    table: TierTable,
+    waivers: Sequence[Waiver],
+    granted: Sequence[Waiver],
+    today: datetime.date,
+    *,
+    code_judged: bool,
+) -> list[Finding]:
+    """Waivers past their day, and those that cover nothing.
+
+    A waiver that was `granted` at the base covers what it allowed for as long as the cell still has that value.
+    """
+    stale = []
+    for waiver in waivers:
+        if waiver.expired(today):
+            stale.append(_stale("G601", waiver, f"ended on {waiver.until}"))
+            continue
+        of_code = OF_CODE in f"{waiver.field}."
+        covers = any(_covers(waiver, finding) for finding in findings) or _covers_shortfall(waiver, table)
+        inherited = waiver in granted and (of_code or _value(table, waiver) == text(waiver.value))
+        if not (covers or inherited or (of_code and not code_judged)):
+            stale.append(_stale("G602", waiver, "covers nothing that this change takes away"))
+    return stale
+
+
+def _excused(finding: Finding, standing: Sequence[Waiver]) -> Finding:
+    if finding.level is not Level.ERROR or RULES[finding.id].verdict is not Verdict.REGRESSED:
+        return finding
+    waiver = next((waiver for waiver in standing if _covers(waiver, finding)), None)
+    if waiver is None:
+        return finding
+    message = f"{finding.message} Allowed until {waiver.until}: {waiver.why}"
+    return msgspec.structs.replace(finding, level=Level.NOTICE, message=message)
+
+
+def _covers(waiver: Waiver, finding: Finding) -> bool:
+    if (waiver.variant, waiver.tier, waiver.field) != (finding.variant, finding.tier, finding.field):
+        return False
+    counted = OF_CODE in f"{finding.field}." and isinstance(waiver.value, int) and isinstance(finding.after, int)
+    # Bytes are allowed up to the value, everything else is the value itself.
+    return finding.after <= waiver.value if counted else text(finding.after) == text(waiver.value)  # type: ignore[operator]
+
+
+def _covers_shortfall(waiver: Waiver, table: TierTable) -> bool:
+    return any(waiver.covers(BOUND, short.tier, short.field, short.generated) for short in table.shortfalls)
+
+
+def _value(table: TierTable, waiver: Waiver) -> str:
+    """What a table says where a waiver points, as text; empty where it says nothing."""
+    entry = table.variants.get(waiver.variant)
+    tier = next((tier for tier in entry.tiers if tier.id == waiver.tier), None) if entry else None
+    node: object = msgspec.to_builtins(tier)
+    for name in waiver.field.split("."):
+        if not isinstance(node, dict) or name not in node:
+            return ""
+        node = node[name]
+    return ", ".join(map(str, node)) or "none" if isinstance(node, list) else text(node)  # type: ignore[arg-type]
+
+
+def _stale(rule: str, waiver: Waiver, problem: str) -> Finding:
+    place = f"{waiver.variant} {waiver.tier}, {waiver.field}"
+    return Finding(
+        id=rule,
+        level=Level.ERROR,
+        variant=waiver.variant,
+        tier=waiver.tier,
+        field=waiver.field,
+        after=waiver.value,
+        message=f"the waiver for {place} {problem}; take it out of waivers.json, or renew it with its reason.",
+    )

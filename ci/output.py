@@ -1,0 +1,126 @@
+"""A judgement as people, GitHub and test reports read it."""
+
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import click
+import msgspec
+
+from calibrate.screen import print_table
+from ci.findings import RULES, Finding, Level, text
+from ci.judge import Judgement
+
+MOST_ANNOTATIONS = 10
+"""Of a kind that GitHub shows for one step; the last one says how many more there are."""
+
+MOST_CHARACTERS = 200_000
+"""Of a step summary; GitHub drops one above 1 MiB, and a character takes up to four bytes."""
+
+MOST_OF_A_MESSAGE = 1_000
+
+_COLUMNS = ("level", "id", "variant", "tier", "field", "before", "after", "stage", "component")
+
+
+def print_findings(judgement: Judgement) -> None:
+    """The verdict on stdout: a table of what was found, and a sentence about each finding."""
+    if judgement.findings:
+        rows = [_cells(finding) for finding in judgement.findings]
+        print_table(f"Against {judgement.base}", _COLUMNS, rows, folding=("field", "before", "after", "component"))
+    for finding in judgement.findings:
+        click.echo(f"{finding.id} {finding.level}: {_one_line(finding.message)}")
+    click.echo(headline(judgement))
+
+
+def headline(judgement: Judgement) -> str:
+    """The verdict in a sentence, with what it rests on."""
+    compared = judgement.compared
+    counts = [f"{n} {level}s" for level in Level if (n := sum(f.level is level for f in judgement.findings))]
+    rests = f"{compared.tiers} tiers compared, {compared.cells} cells probed again, {compared.records} records read"
+    return f"Verdict: {judgement.verdict}. {rests}; {', '.join(counts) or 'nothing found'}."
+
+
+def annotations(findings: Sequence[Finding]) -> Iterator[str]:
+    """Workflow commands, the worst first, as many of each kind as GitHub shows."""
+    for level in Level:
+        alike = [finding for finding in findings if finding.level is level]
+        shown = alike if len(alike) <= MOST_ANNOTATIONS else alike[: MOST_ANNOTATIONS - 1]
+        for finding in shown:
+            title = _property(f"{finding.id} {finding.variant} {finding.tier}".strip())
+            yield f"::{level} title={title}::{_data(finding.message[:MOST_OF_A_MESSAGE])}"
+        if len(shown) < len(alike):
+            yield f"::{level} title=gate::and {len(alike) - len(shown)} more; the step summary lists them"
+
+
+def summary(judgement: Judgement) -> str:
+    """Markdown of the verdict and every finding, cut between rows where it would be too long."""
+    lines = [f"## Gate: {judgement.verdict}", "", _markdown(headline(judgement)), ""]
+    if judgement.findings:
+        lines += [_row(_COLUMNS), _row(["---"] * len(_COLUMNS))]
+    length = sum(map(len, lines))
+    for number, finding in enumerate(judgement.findings):
+        row = _row([_markdown(cell) for cell in _cells(finding)])
+        length += len(row) + 1
+        if length > MOST_CHARACTERS:
+            lines += ["", f"And {len(judgement.findings) - number} more."]
+            break
+        lines.append(row)
+    return "\n".join(lines) + "\n"
+
+
+def outputs(judgement: Judgement) -> str:
+    """What later steps of a workflow can ask for."""
+    errors = sum(finding.level is Level.ERROR for finding in judgement.findings)
+    return f"verdict={judgement.verdict}\nerrors={errors}\nfindings={len(judgement.findings)}\n"
+
+
+def append(path: str, addition: str) -> None:
+    """Add to a file that GitHub reads after the step; nothing where it named none."""
+    if path:
+        with Path(path).open("a", encoding="utf-8") as file:
+            file.write(addition)
+
+
+def junit_xml(judgement: Judgement) -> str:
+    """JUnit XML with a test case per rule, which fails with the findings that stop a change."""
+    stopping = [finding for finding in judgement.findings if finding.level is Level.ERROR]
+    failed = {finding.id for finding in stopping}
+    suite = ET.Element("testsuite", name="gate", tests=str(len(RULES)), failures=str(len(failed)), errors="0")
+    for rule in RULES.values():
+        case = ET.SubElement(suite, "testcase", classname="gate", name=f"{rule.id} {rule.promise}")
+        if rule.id in failed:
+            told = [_one_line(finding.message) for finding in stopping if finding.id == rule.id]
+            failure = ET.SubElement(case, "failure", message=told[0][:MOST_OF_A_MESSAGE], type=rule.verdict)
+            failure.text = "\n".join(told)
+    ET.indent(suite)
+    return '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(suite, encoding="unicode") + "\n"
+
+
+def _cells(finding: Finding) -> list[str]:
+    values = msgspec.structs.asdict(finding)
+    if finding.before is None and finding.after is None:
+        values |= {"before": "", "after": ""}
+    return [_one_line(text(values[name])) for name in _COLUMNS]
+
+
+def _one_line(said: str) -> str:
+    """Text that a stranger may have chosen, fit for a terminal and for XML."""
+    return "".join(character if character.isprintable() else "?" for character in said)
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _markdown(said: str) -> str:
+    """Text in which no character means anything to Markdown or HTML."""
+    return re.sub(r"([\\`*_{}\[\]()#+!|<>~@&])", lambda found: f"&#{ord(found[0])};", _one_line(said))
+
+
+def _data(said: str) -> str:
+    return said.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(said: str) -> str:
+    return _data(said).replace(":", "%3A").replace(",", "%2C")

@@ -1,0 +1,32 @@
+"""How much more a stage may take than the record at the base before it counts: `tiers/tolerance.json`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from acestep.errors import InvalidInputError
+from acestep.strict_json import read_json
+
+FILE = "tolerance.json"
+
+USUAL_SHARE = 0.02
+"""What holds where a base has no such file yet."""
+
+
+class Tolerance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The share by which a peak may grow unnoticed."""
+
+    peak_share: Annotated[float, msgspec.Meta(ge=0, lt=1)] = USUAL_SHARE
+    why: Annotated[str, msgspec.Meta(min_length=10)] = "The simulation gives the same bytes every time."
+
+
+def load_tolerance(folder: Path) -> Tolerance:
+    """The tolerance in a tiers folder, the usual one where there is no file; `InvalidInputError` for a damaged one."""
+    path = folder / FILE
+    if not path.exists():
+        return Tolerance()
+    try:
+        return msgspec.convert(read_json(path), Tolerance)
+    except msgspec.ValidationError as error:
+        raise InvalidInputError(path, str(error)) from None
