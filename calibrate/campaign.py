@@ -1,119 +1,299 @@
-"""Which probes a table needs: for each certified size, the least aggressive knobs and the longest song per batch."""
+"""Which probes a table needs: for each certified size, the least aggressive knobs and the longest song per batch.
 
-from collections.abc import Callable, Sequence
+What a size needs next follows from the answers so far and from nothing else. So the decisions are simply made again
+whenever an answer has come, up to the first one that is missing: several sizes wait side by side for whoever answers,
+answers may come in any order or from a journal, and what is found is the same.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from typing import Self
 
 import msgspec
 
 from acestep.errors import NotMeasuredError
-from acestep.knobs import Knobs, Variant
+from acestep.knobs import Backend, Knobs, Variant
+from acestep.request import DecodePath
 from acestep.tiers import LM_MODELS
+from acestep.units import gib
+from calibrate.boundary import SIMULATED, Boundary, Look, Method, find_longest
 from calibrate.choice import choose
-from calibrate.knobs import configs_of, described
-from calibrate.policy import Policy, TierPolicy, budget_bytes
-from calibrate.probes.base import Prober
-from calibrate.record import CardKind, Certificate, RecordedProbe
+from calibrate.executors.base import Executor
+from calibrate.knobs import Config, configs_of, described
+from calibrate.pace import Pace
+from calibrate.policy import Policy, budget_bytes
+from calibrate.questions import Entry, Fit, Fitted, Probed, Question, Task
+from calibrate.record import Certificate, RecordedProbe
+from calibrate.search import Certainty, failures_needed, most_points
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
 
 Progress = Callable[[str], None]
-"""Called with a sentence about every finished probe."""
+"""Called with a sentence about every answer."""
+
+Keep = Callable[[Entry], None]
+"""Called with every answer before anything is made of it."""
 
 _SAYS_NOTHING = (Verdict.TIMEOUT, Verdict.CRASHED, Verdict.TAINTED)
 
 
 class Findings(msgspec.Struct, frozen=True, kw_only=True):
-    """What a campaign found: every probe once, and the certificates that point into them."""
+    """What a campaign found: every probe once, the certificates that point into them, and the guard's coefficients.
+
+    `uncertain` has a sentence for each boundary whose answers contradict each other.
+    """
 
     probes: tuple[RecordedProbe, ...]
     certificates: tuple[Certificate, ...]
+    memory_model: Mapping[str, float]
+    uncertain: tuple[str, ...]
+
+
+class Scope(msgspec.Struct, frozen=True, kw_only=True):
+    """What a campaign is to certify: a variant, nameplates in GiB, and which language models.
+
+    With `in_full`, a tier's headlines are also run to their end, with all the steps of the variant.
+    """
+
+    variant: Variant
+    sizes_gib: tuple[float, ...]
+    models: tuple[str, ...] = LM_MODELS
+    in_full: bool = False
+
+
+class _UnansweredError(Exception):
+    """A decision waits for an answer."""
+
+    def __init__(self, question: Question) -> None:
+        super().__init__(question)
+        self.question = question
 
 
 def run_campaign(
-    prober: Prober, policy: Policy, variant: Variant, sizes_gib: Sequence[float], progress: Progress
+    executor: Executor,
+    policy: Policy,
+    scope: Scope,
+    progress: Progress,
+    *,
+    method: Method = SIMULATED,
+    known: Mapping[Task, Entry] = {},
+    keep: Keep = lambda _: None,
 ) -> Findings:
     """Every probe that the rows of these sizes rest on; `NotMeasuredError` when one ends without an answer."""
-    campaign = _Campaign(prober, policy, progress)
-    for size in sizes_gib:
-        campaign.certify(variant, policy.tier_of(size), budget_bytes(size, policy))
-    return Findings(probes=tuple(campaign.probes), certificates=tuple(campaign.certificates))
+    campaign = _Campaign(policy, scope, method, dict(known))
+    pace = Pace(campaign.least_left)
+    while wanted := campaign.wanted():
+        entry = executor.one_of(wanted)
+        _require_answer(entry)
+        keep(entry)
+        campaign.take(entry)
+        progress(f"{pace.step()} {_told(entry)}")
+    for sentence in (findings := campaign.findings()).uncertain:
+        progress(sentence)
+    return findings
 
 
-def most_probes(policy: Policy, sizes: int) -> int:
-    """The most probes a campaign over that many sizes can take."""
-    halvings = max(len(policy.durations_s.values) - 2, 0).bit_length()
-    backends = max(len(tier.backends_allowed) for tier in policy.tiers)
-    formats = max(len(tier.lm_quantizations) for tier in policy.tiers)
-    models = backends * len(LM_MODELS)
-    rungs = len(policy.preference) * (1 + formats * models)
-    boundaries = rungs + formats * models + (1 + models) * (len(policy.batches.values) - 1)
-    return sizes * (boundaries * (2 + halvings) + len(configs_of(Knobs())) + 1)
+def most_probes(policy: Policy, scope: Scope, spurious_rate: float = 0.0) -> int:
+    """The most probes a campaign can take on a card that errs so often."""
+    each = 2 + most_points(len(policy.durations_s.values))
+    points = 0
+    for tier in map(policy.tier_of, scope.sizes_gib):
+        thinking = len(scope.models) * sum(backend is not Backend.MLX for backend in tier.backends_allowed)
+        rungs = len(policy.preference) * (1 + thinking * len(tier.lm_quantizations))
+        batches = (1 + thinking) * (len(policy.batches.values) - 1)
+        points += (rungs + batches) * each + len(Config) + (2 if scope.in_full else 0)
+    return points * failures_needed(spurious_rate)
 
 
-class _Campaign:
-    """The probes asked so far; asking the same one again costs nothing."""
+def least_probes(policy: Policy, scope: Scope) -> int:
+    """How many it takes where everything fits."""
+    return _Campaign(policy, scope, SIMULATED, {}).least_left() - 1
 
-    def __init__(self, prober: Prober, policy: Policy, progress: Progress) -> None:
-        self.probes: list[RecordedProbe] = []
-        self.certificates: list[Certificate] = []
-        self._prober = prober
+
+class _Size:
+    """Everything that is decided about one size, as far as the answers go."""
+
+    def __init__(self, policy: Policy, scope: Scope, method: Method, size_gib: float) -> None:
+        self.boundaries: dict[tuple[Knobs, int], Boundary] = {}
+        self.besides: dict[Question, None] = {}
+        self.cap_bytes = budget_bytes(size_gib, policy)
         self._policy = policy
-        self._progress = progress
-        self._asked: dict[tuple[Knobs, Workload, int], int] = {}
-        self._reach: dict[tuple[Knobs, int, int], int] = {}
+        self._decided = policy.tier_of(size_gib)
+        self._scope = scope
+        self._method = method
+        self.known: list[RecordedProbe] = []
 
-    def certify(self, variant: Variant, decided: TierPolicy, cap_bytes: int) -> None:
-        """One size: everything that is asked to choose what its tier gets, and the configs at the limits found."""
+    def decide(self, look: Look) -> None:
+        """Choose what the size's tier gets, and try the configs at the limits found; raises what `look` raises."""
 
         def ask(knobs: Knobs, batch: int, at_most: int) -> int:
-            key = (knobs, batch, cap_bytes)
-            if key not in self._reach:
-                self._reach[key] = self._boundary(knobs, cap_bytes, batch=batch, at_most=at_most)
-            return self._reach[key]
+            grid = [seconds for seconds in self._policy.durations_s.values if seconds <= at_most]
+            if not grid or not (knobs.lm is None or knobs.lm in self._scope.models):
+                return 0
+            if (knobs, batch) not in self.boundaries:
+                found = self._find(look, knobs, batch, grid)
+                self.known += [look(question) for question in found.asked]
+                self.boundaries[knobs, batch] = found
+            return self.boundaries[knobs, batch].seconds
 
-        choice = choose(ask, self._policy, decided, variant)
+        choice = choose(ask, self._policy, self._decided, self._scope.variant)
         batch, longest = choice.frontier.headline_batch(lm=False), choice.frontier.longest(1, lm=False)
         if batch:
             for knobs in configs_of(choice.knobs):
-                self._probe(knobs, Workload(batch=batch, duration_s=float(longest)), cap_bytes)
+                self._beside(look, knobs, batch, longest)
+            if self._scope.in_full:
+                self._in_full(look, choice.knobs, batch, longest)
+        if choice.lm.models and self._scope.in_full:
+            thinking = choice.lm.knobs(choice.knobs, choice.lm.models[-1], choice.lm.backends[0])
+            frontier = choice.frontier
+            self._in_full(look, thinking, frontier.headline_batch(lm=True), frontier.longest(1, lm=True))
 
-    def _boundary(self, knobs: Knobs, cap_bytes: int, *, batch: int, at_most: int) -> int:
-        """Certify the longest song of a batch, up to `at_most` seconds; returns its seconds, 0 for none."""
-        grid = [seconds for seconds in self._policy.durations_s.values if seconds <= at_most]
-        if not grid:
-            return 0
-        fits = fails = None
-        low, high = 0, len(grid)
-        # The two ends first: usually the longest song fits, and where the weights do not, no song does.
-        trials = [high - 1, low]
-        while low < high:
-            middle = trials.pop(0) if trials else (low + high) // 2
-            workload = Workload(batch=batch, duration_s=float(grid[middle]), with_lm=knobs.lm is not None)
-            index = self._probe(knobs, workload, cap_bytes)
-            if self.probes[index].counts:
-                fits, low = index, middle + 1
+    def questions(self) -> list[Question]:
+        """All that was asked, in the order in which the decisions asked it."""
+        return [question for found in self.boundaries.values() for question in found.asked] + list(self.besides)
+
+    def apart(self) -> Self:
+        """A copy that may be decided further without a trace here."""
+        other = copy(self)
+        other.boundaries, other.besides, other.known = dict(self.boundaries), dict(self.besides), list(self.known)
+        return other
+
+    def _find(self, look: Look, knobs: Knobs, batch: int, grid: Sequence[int], *, full: bool = False) -> Boundary:
+        workload = Workload(batch=batch, duration_s=float(grid[-1]), with_lm=knobs.lm is not None)
+        question = Question(knobs=knobs, workload=workload, cap_bytes=self.cap_bytes, full=full)
+        return find_longest(look, question, grid, self.known, self._method)
+
+    def _beside(self, look: Look, knobs: Knobs, batch: int, seconds: int, *, full: bool = False) -> Boundary:
+        found = self._find(look, knobs, batch, [seconds], full=full)
+        self.besides |= dict.fromkeys(found.asked)
+        return found
+
+    def _in_full(self, look: Look, knobs: Knobs, batch: int, seconds: int) -> None:
+        if not self._beside(look, knobs, batch, seconds, full=True).seconds:
+            raise NotMeasuredError(
+                f"{batch} x {seconds} s under {gib(self.cap_bytes)} fits in two steps and not in full"
+                f" ({described(knobs)}), so short probes prove nothing on this card; please report this"
+            )
+
+
+class _Campaign:
+    """All sizes, and the answers so far."""
+
+    def __init__(self, policy: Policy, scope: Scope, method: Method, answers: dict[Task, Entry]) -> None:
+        self._sizes = [_Size(policy, scope, method, size) for size in scope.sizes_gib]
+        self._answers = answers
+        self._fit = Fit(variant=scope.variant)
+        self._waiting: dict[int, Question] = {}
+        self._undecided = list(range(len(self._sizes)))
+
+    def wanted(self) -> list[Task]:
+        """What the sizes wait for, each thing once; empty when all is decided."""
+        for number in [n for n in self._undecided if self._waiting.get(n) in (None, *self._answers)]:
+            self._waiting.pop(number, None)
+            try:
+                self._sizes[number].decide(self._look)
+            except _UnansweredError as missing:
+                self._waiting[number] = missing.question
             else:
-                fails, high = index, middle
-        self.certificates.append(Certificate(knobs=knobs, cap_bytes=cap_bytes, batch=batch, fits=fits, fails=fails))
-        return 0 if fits is None else grid[low - 1]
+                self._undecided.remove(number)
+        fit = [] if self._fit in self._answers else [self._fit]
+        return [*dict.fromkeys(self._waiting.values()), *fit]
 
-    def _probe(self, knobs: Knobs, workload: Workload, cap_bytes: int) -> int:
-        """Where the answer stands in `probes`."""
-        key = (knobs, workload, cap_bytes)
-        if key not in self._asked:
-            result = self._prober.probe(knobs, workload, cap_bytes)
-            if result.verdict in _SAYS_NOTHING:
-                raise NotMeasuredError(
-                    f"a probe ended {result.verdict}, which says nothing about the fit ({described(knobs)},"
-                    f" batch {workload.batch}, {workload.duration_s:g} s); run it again on an idle card"
+    def take(self, entry: Entry) -> None:
+        """An answer has come."""
+        self._answers[entry.task] = entry
+
+    def least_left(self) -> int:
+        """How many answers are missing if from now on everything fits."""
+        missing: set[Task] = set() if self._fit in self._answers else {self._fit}
+
+        def look(question: Question) -> RecordedProbe:
+            if question in self._answers:
+                return self._look(question)
+            missing.add(question)
+            return _fitting(question)
+
+        for number in self._undecided:
+            self._sizes[number].apart().decide(look)
+        return len(missing)
+
+    def findings(self) -> Findings:
+        """What was found; every size has to be decided."""
+        probes: dict[object, RecordedProbe] = {}
+        for question in (question for size in self._sizes for question in size.questions()):
+            probe = self._look(question)
+            probes[_point(probe)] = max(probes.get(_point(probe), probe), probe, key=lambda probe: probe.asked)
+        places = {point: place for place, point in enumerate(probes)}
+
+        def place(side: tuple[Question, ...]) -> int | None:
+            return places[_point(self._look(side[0]))] if side else None
+
+        certificates, uncertain = {}, []
+        for size in self._sizes:
+            for (knobs, batch), found in size.boundaries.items():
+                certificates[knobs, batch, size.cap_bytes] = Certificate(
+                    knobs=knobs,
+                    cap_bytes=size.cap_bytes,
+                    batch=batch,
+                    fits=place(found.fits),
+                    fails=place(found.fails),
                 )
-            timed = self._prober.device != CardKind.SIMULATED
-            self._asked[key] = len(self.probes)
-            self.probes.append(RecordedProbe.of(knobs, workload, result, timed=timed))
-            self._progress(f"{describe_probe(knobs, workload, cap_bytes)}: {result.verdict}")
-        return self._asked[key]
+                if found.certainty is Certainty.UNCERTAIN:
+                    uncertain.append(
+                        f"uncertain: {batch} songs under {gib(size.cap_bytes)}, {described(knobs)}: some length fails"
+                        " and a longer one fits, so none counts as fitting."
+                    )
+        fitted = self._answers[self._fit]
+        return Findings(
+            probes=tuple(probes.values()),
+            certificates=tuple(certificates.values()),
+            memory_model=fitted.coefficients if isinstance(fitted, Fitted) else {},
+            uncertain=tuple(uncertain),
+        )
+
+    def _look(self, question: Question) -> RecordedProbe:
+        entry = self._answers.get(question)
+        if not isinstance(entry, Probed):
+            raise _UnansweredError(question)
+        return entry.probe
+
+
+def _point(probe: RecordedProbe) -> object:
+    return probe.knobs, probe.workload, probe.cap_bytes
+
+
+def _fitting(question: Question) -> RecordedProbe:
+    return RecordedProbe(
+        knobs=question.knobs,
+        workload=question.workload,
+        cap_bytes=question.cap_bytes,
+        verdict=Verdict.FITS,
+        songs_per_pass=question.workload.batch,
+        decode_path=DecodePath.GPU,
+        stages=(),
+    )
+
+
+def _require_answer(entry: Entry) -> None:
+    """Raise `NotMeasuredError` for a probe that ended without one."""
+    if isinstance(entry, Probed) and entry.probe.verdict in _SAYS_NOTHING:
+        asked = entry.task
+        raise NotMeasuredError(
+            f"a probe ended {entry.probe.verdict}, which says nothing about the fit ({described(asked.knobs)},"
+            f" batch {asked.workload.batch}, {asked.workload.duration_s:g} s); run it again on an idle card"
+        )
+
+
+def _told(entry: Entry) -> str:
+    if isinstance(entry, Fitted):
+        return f"{len(entry.coefficients)} coefficients for the VRAM guard of {entry.task.variant}"
+    asked = entry.task
+    again = f", asked {entry.probe.asked} times" if asked.attempt else ""
+    whole = "in full, " if asked.full else ""
+    return f"{whole}{describe_probe(asked.knobs, asked.workload, asked.cap_bytes)}: {entry.probe.verdict}{again}"
 
 
 def describe_probe(knobs: Knobs, workload: Workload, cap_bytes: int) -> str:
     """What a probe asks, for one line of progress."""
     songs = f"{workload.batch} x {workload.duration_s:g} s"
-    return f"{songs} under {cap_bytes / 2**30:.2f} GiB, {described(knobs)}"
+    return f"{songs} under {gib(cap_bytes)}, {described(knobs)}"

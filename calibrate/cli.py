@@ -8,26 +8,21 @@ import click
 from msgspec import UNSET
 
 from acestep import console
-from acestep.errors import Exit, NotMeasuredError, UsageError
+from acestep.errors import Exit, UsageError
 from acestep.hardware import nameplate_gib
-from acestep.knobs import Variant
-from acestep.options import SIZE_GIB, VARIANT, knob_options, knobs_of
+from acestep.options import SIZE_GIB, knob_options, knobs_of
 from acestep.request import Task
-from acestep.units import gib, gib_to_bytes
+from acestep.units import gib_to_bytes
 from calibrate.checking import validate
 from calibrate.comparing import compare
-from calibrate.options import Several, SpreadingCommand
 from calibrate.report.cli import render, report
+from calibrate.running import run, variant_option
 
 if TYPE_CHECKING:
     from calibrate.workload import Workload
 
 FOLDER = Path(__file__).parent.parent / "tiers"
 """Where records are kept and the table is written: the `tiers` folder of a checkout."""
-
-variant_option = click.option(
-    "--variant", type=VARIANT, default="turbo", show_default=True, metavar="NAME", help="Which DiT model."
-)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -65,12 +60,11 @@ def estimate(
     from acestep.tiers import load_tiers
     from calibrate import estimate as answer
     from calibrate.policy import budget_bytes, load_policy
-    from calibrate.probers import prober_for, require_no_lm
+    from calibrate.probers import prober_for
 
     overrides = knobs_of(knobs)
-    workload = _workload(batch, duration, task, reference_seconds)
     settled, remarks = answer.knobs_for(load_tiers(), overrides, vram)
-    require_no_lm(settled)
+    workload = _workload(batch, duration, task, reference_seconds, with_lm=settled.lm is not None)
     if overrides.compile is True:
         remarks = (*remarks, "A simulated card compiles nothing; the model runs eagerly.")
     if vram is not None:
@@ -84,48 +78,6 @@ def estimate(
         console.print_json(found)
     else:
         answer.print_estimate(found)
-
-
-@cli.command(cls=SpreadingCommand)
-@click.option(
-    "--device", type=click.Choice(("cuda", "simulated")), default="simulated", show_default=True, help="Who answers."
-)
-@click.option("--tiers", cls=Several, type=SIZE_GIB, metavar="GIB...", help="Card sizes; the policy's if not given.")
-@click.option("--lm", cls=Several, metavar="NAME...", help="Language models to certify as well.")
-@variant_option
-@click.option("--dry-run", is_flag=True, help="Say what would be probed and stop.")
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="The measurement file."
-)
-def run(
-    device: str, tiers: tuple[float, ...], lm: tuple[str, ...], variant: Variant, dry_run: bool, output: Path | None
-) -> None:
-    """Find the limits of every tier and write a measurement file."""
-    if output is None and not dry_run:
-        raise UsageError("say where the measurements go, for example -o tiers/measurements/NAME.json")
-    if any(name != "none" for name in lm):
-        raise NotMeasuredError("language models cannot be probed yet; leave --lm out")
-    from calibrate.campaign import most_probes, run_campaign
-    from calibrate.files import output_file, pretty_json
-    from calibrate.policy import budget_bytes, load_policy
-    from calibrate.probers import introduction, prober_for, recorded_card
-    from calibrate.record import Coefficient, measurement_of
-
-    policy = load_policy()
-    sizes = tuple(nameplate_gib(gib_to_bytes(size)) for size in tiers) or policy.certified_sizes_gib
-    budgets = ", ".join(f"{size:g} GiB (budget {gib(budget_bytes(size, policy))})" for size in sizes)
-    console.notify(f"{variant} on a {device} card: {budgets}; at most {most_probes(policy, len(sizes))} probes.")
-    if output is None or dry_run:
-        return
-    prober = prober_for(device)
-    console.notify(introduction(prober, variant))
-    with output_file(output) as write:
-        findings = run_campaign(prober, policy, variant, sizes, console.notify)
-        model = tuple(
-            Coefficient(variant=variant, name=name, value=value) for name, value in prober.memory_model(variant).items()
-        )
-        write(pretty_json(measurement_of(recorded_card(prober), findings.probes, findings.certificates, model)))
-    console.notify(f"{len(findings.probes)} probes written to {output}.")
 
 
 @cli.command()
@@ -161,7 +113,9 @@ def merge(folder: Path) -> int:
     return Exit.REGRESSED if short else Exit.OK
 
 
-def _workload(batch: int, duration_s: float, task: str | None, reference_seconds: float | None) -> "Workload":
+def _workload(
+    batch: int, duration_s: float, task: str | None, reference_seconds: float | None, *, with_lm: bool
+) -> "Workload":
     """The longest prompt at this batch and length, which must be ones that a request may have."""
     from acestep.request import MAX_DURATION_S, MIN_DURATION_S, Request
     from calibrate.workload import Workload
@@ -176,11 +130,13 @@ def _workload(batch: int, duration_s: float, task: str | None, reference_seconds
     return Workload(
         batch=request.batch,
         duration_s=request.duration_s,
+        with_lm=with_lm,
         task=UNSET if task in (None, Task.TEXT2MUSIC) else Task(task),
         reference_seconds=UNSET if reference_seconds is None else reference_seconds,
     )
 
 
+cli.add_command(run)
 cli.add_command(render)
 cli.add_command(report)
 cli.add_command(validate)

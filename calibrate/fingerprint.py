@@ -1,13 +1,60 @@
-"""What could change an answer besides the question: the code that ran and the libraries under it."""
+"""What could change an answer besides the question: the code that ran, the libraries under it, and the card."""
 
 import hashlib
+import os
 import platform
 import tomllib
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
+import msgspec
+
 LIBRARIES = ("torch", "diffusers", "transformers", "torchao")
 """Packages whose allocations are counted, besides Python itself."""
+
+SOURCES = (
+    "acestep/**/*.py",
+    "calibrate/probes/**/*.py",
+    "calibrate/memory_model.py",
+    "calibrate/oom.py",
+    "calibrate/workload.py",
+)
+"""The code that decides how much memory a run takes and how that is found out."""
+
+ALLOCATOR_SETTINGS = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
+"""Environment variables that PyTorch's allocator listens to."""
+
+
+class Fingerprint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Two answers to one question agree if these do. `budget` is the digest of the policy's terms."""
+
+    code: str
+    libraries: dict[str, str]
+    card: str
+    cap_method: str
+    budget: str
+    allocator: str
+
+    def differences(self, other: "Fingerprint") -> Iterator[str]:
+        """What is not the same, in words: here, and in the other."""
+        for name in self.__struct_fields__:
+            here, there = getattr(self, name), getattr(other, name)
+            if here != there:
+                yield f"{name.replace('_', ' ')} {_told(there)} instead of {_told(here)}"
+
+
+def fingerprint(card: str, cap_method: str, budget: str) -> Fingerprint:
+    """That of answers given here and now."""
+    settings = [f"{name}={os.environ[name]}" for name in ALLOCATOR_SETTINGS if name in os.environ]
+    return Fingerprint(
+        code=code_version(),
+        libraries=library_versions(),
+        card=card,
+        cap_method=cap_method,
+        budget=budget,
+        allocator=" ".join(settings),
+    )
 
 
 def library_versions() -> dict[str, str]:
@@ -23,7 +70,12 @@ def code_version() -> str:
     except metadata.PackageNotFoundError:  # a checkout that was never installed
         version = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     tree = hashlib.sha256()
-    for source in sorted([*root.glob("acestep/**/*.py"), *root.glob("calibrate/probes/**/*.py")]):
+    for source in sorted({path for pattern in SOURCES for path in root.glob(pattern)}):
         tree.update(f"{source.relative_to(root).as_posix()}\0".encode())
         tree.update(source.read_bytes())
     return f"{version}+tree.{tree.hexdigest()[:16]}"
+
+
+def _told(value: object) -> str:
+    parts = (f"{name} {version}" for name, version in value.items()) if isinstance(value, dict) else (repr(value),)
+    return ", ".join(parts)

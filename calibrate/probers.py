@@ -1,22 +1,32 @@
 """Who answers a probe: the card in this machine, or the simulated one."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from acestep import hardware
 from acestep.errors import NotMeasuredError
 from acestep.hardware import SIMULATED_CAPABILITY, Card, detect
 from acestep.knobs import Knobs, Variant
+from calibrate.boundary import SIMULATED, Method
+from calibrate.executors.alone import Alone
+from calibrate.executors.base import Executor
+from calibrate.executors.local import Local, usable_processes
+from calibrate.knobs import eager
 from calibrate.probes.base import Prober
-from calibrate.record import CardKind, RecordedCard
+from calibrate.record import UNCONDITIONED, CapMethod, CardKind, Conditions, RecordedCard
+from calibrate.search import WORST_SPURIOUS_RATE
+from calibrate.workload import Workload
 
 IMAGINED = Card(kind=hardware.CardKind.CUDA, name="simulated card", capability=SIMULATED_CAPABILITY)
 """What the simulated prober stands for; it has no size of its own."""
 
 
-def prober_for(device: str, vae_chunk: int = 0) -> Prober:
+def prober_for(device: str, vae_chunk: int = 0, method: CapMethod = CapMethod.FRACTION) -> Prober:
     """The prober of a device, `cuda` or `simulated`; `NotMeasuredError` where there is no card to ask.
 
-    The simulated one decodes in tiles of `vae_chunk` latent frames, or as the pipeline chooses where that is 0.
+    The simulated one decodes in tiles of `vae_chunk` latent frames, or as the pipeline chooses where that is 0. A real
+    one is capped by `method`.
     """
     if device == CardKind.SIMULATED:
         from calibrate.probes.simulated.prober import SimulatedProber
@@ -24,7 +34,19 @@ def prober_for(device: str, vae_chunk: int = 0) -> Prober:
         return SimulatedProber(vae_chunk)
     from calibrate.probes.cuda import CudaProber
 
-    return CudaProber()
+    return CudaProber(method)
+
+
+@contextmanager
+def executor_for(device: str, method: CapMethod) -> Iterator[Executor]:
+    """Who carries out a campaign; what it starts has ended when it is left."""
+    executor: Executor = (
+        Local(usable_processes()) if device == CardKind.SIMULATED else Alone(prober_for(device, method=method))
+    )
+    try:
+        yield executor
+    finally:
+        executor.close()
 
 
 def has_cuda_card() -> bool:
@@ -32,37 +54,70 @@ def has_cuda_card() -> bool:
     return detect(os.environ).kind is hardware.CardKind.CUDA
 
 
-def introduction(prober: Prober, variant: Variant) -> str:
+def introduction(answering: Prober | Executor, variant: Variant) -> str:
     """Who is about to answer, and with which weights, in a sentence."""
     from calibrate.probes.cuda import CudaProber
 
+    prober = answering.prober if isinstance(answering, Alone) else answering
     if not isinstance(prober, CudaProber):
         return f"Probes run on a {prober.device} card of compute capability {_capability(IMAGINED)}; nothing is timed."
     weights = "dummy weights of full size" if prober.model_for(Knobs(variant=variant)) == "dummy" else "weights on disk"
     return f"Probes run on {prober.card.name} with the {weights} of {variant}."
 
 
-def recorded_card(prober: Prober) -> RecordedCard:
+def card_of(executor: Executor) -> Card:
+    """The card that answers."""
+    from calibrate.probes.cuda import CudaProber
+
+    if isinstance(executor, Alone) and isinstance(executor.prober, CudaProber):
+        return executor.prober.card
+    return IMAGINED
+
+
+def recorded_card(executor: Executor) -> RecordedCard:
     """The card that answers, as a record names it."""
-    kind = CardKind(prober.device)
-    card = _card(prober)
+    kind, card = CardKind(executor.device), card_of(executor)
     return RecordedCard(
         kind=kind, name=card.name[:80], compute_capability=_capability(card), total_bytes=card.total_bytes
     )
 
 
-def require_no_lm(knobs: Knobs) -> None:
-    """Raise `NotMeasuredError` for knobs with a language model: no prober runs one yet, and none guesses."""
-    if knobs.lm is not None:
-        raise NotMeasuredError(
-            f"language model {knobs.lm} cannot be probed yet, only the music model can; use `--lm none`"
-        )
+def conditions_of(executor: Executor) -> Conditions:
+    """What the probes so far ran beside."""
+    from calibrate.probes.cuda import ChildProber
+
+    if not (isinstance(executor, Alone) and isinstance(executor.prober, ChildProber)):
+        return UNCONDITIONED
+    now = executor.prober.conditions
+    return Conditions(
+        watched=now.watched,
+        foreign_bytes=now.foreign_bytes,
+        context_bytes=now.context_bytes,
+        allocator=now.allocator[:80],
+        returned_s=round(now.returned_s, 3),
+    )
 
 
-def _card(prober: Prober) -> Card:
-    from calibrate.probes.cuda import CudaProber
+def spurious_rate_of(device: str) -> float:
+    """How often a run that would fit ends out of memory, at most."""
+    return SIMULATED.spurious_rate if device == CardKind.SIMULATED else WORST_SPURIOUS_RATE
 
-    return prober.card if isinstance(prober, CudaProber) else IMAGINED
+
+def method_for(device: str) -> Method:
+    """How a campaign asks a device: a real card may err, and a simulation says beforehand where to look."""
+    if device == CardKind.SIMULATED:
+        return SIMULATED
+    from calibrate.probes.simulated.prober import SimulatedProber
+
+    simulated = SimulatedProber()
+
+    def forecast(knobs: Knobs, workload: Workload) -> int:
+        try:
+            return simulated.smallest_caps(eager(knobs), workload)["total"]
+        except NotMeasuredError:
+            return 0
+
+    return Method(spurious_rate=spurious_rate_of(device), forecast=forecast)
 
 
 def _capability(card: Card) -> str:

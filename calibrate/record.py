@@ -82,8 +82,11 @@ class RecordedStage(_Data, frozen=True):
     allowance_bytes: Bytes
 
 
-class RecordedProbe(_Data, frozen=True):
-    """One probe: what was asked under which cap, and how it ended."""
+class RecordedProbe(_Data, frozen=True, omit_defaults=True):
+    """One probe: what was asked under which cap, and how it ended.
+
+    `asked` counts how often: a real card's out-of-memory is repeated before it counts, and this is how the last ended.
+    """
 
     knobs: Knobs
     workload: Workload
@@ -92,6 +95,7 @@ class RecordedProbe(_Data, frozen=True):
     songs_per_pass: int
     decode_path: DecodePath
     stages: tuple[RecordedStage, ...]
+    asked: Annotated[int, msgspec.Meta(ge=1)] = 1
 
     @property
     def counts(self) -> bool:
@@ -99,7 +103,7 @@ class RecordedProbe(_Data, frozen=True):
         return keeps_promise(self, self.workload.batch)
 
     @classmethod
-    def of(cls, knobs: Knobs, workload: Workload, result: ProbeResult, *, timed: bool) -> Self:
+    def of(cls, knobs: Knobs, workload: Workload, result: ProbeResult, *, timed: bool, asked: int = 1) -> Self:
         """What is kept of a result; times only where a real clock took them."""
         return cls(
             knobs=knobs,
@@ -109,6 +113,7 @@ class RecordedProbe(_Data, frozen=True):
             songs_per_pass=result.songs_per_pass,
             decode_path=result.decode_path,
             stages=recorded_stages(result, timed=timed),
+            asked=asked,
         )
 
 
@@ -174,10 +179,27 @@ class Coefficient(_Data, frozen=True):
     value: float
 
 
+class Conditions(_Data, frozen=True):
+    """What a real card's probes ran beside: bytes that others held before, and that the probe's own context took.
+
+    `watched` says whether NVML could be read all along, `returned_s` how long the card took to be as it was before.
+    """
+
+    watched: bool
+    foreign_bytes: Bytes
+    context_bytes: Bytes
+    allocator: Text
+    returned_s: Annotated[float, msgspec.Meta(ge=0)]
+
+
+UNCONDITIONED = Conditions(watched=False, foreign_bytes=0, context_bytes=0, allocator="", returned_s=0.0)
+"""A simulated card, beside which there is nothing."""
+
+
 class Measurement(_Data, frozen=True, omit_defaults=True):
     """A measurement file as a value; `digest` is that of everything else in it.
 
-    `memory_model` is left out of a file that has none, as older ones have.
+    `memory_model` and `conditions` are left out of a file that has none, as older ones have.
     """
 
     schema_version: Annotated[int, msgspec.Meta(ge=1)]
@@ -189,6 +211,7 @@ class Measurement(_Data, frozen=True, omit_defaults=True):
     certificates: tuple[Certificate, ...]
     digest: Annotated[str, msgspec.Meta(pattern="^sha256:[0-9a-f]{64}$")]
     memory_model: tuple[Coefficient, ...] = ()
+    conditions: Conditions = UNCONDITIONED
 
     def __post_init__(self) -> None:
         for number, certificate in enumerate(self.certificates):
@@ -230,18 +253,21 @@ def measurement_of(
     probes: tuple[RecordedProbe, ...],
     certificates: tuple[Certificate, ...],
     memory_model: tuple[Coefficient, ...] = (),
+    cap_method: CapMethod = CapMethod.MODEL,
+    conditions: Conditions = UNCONDITIONED,
 ) -> Measurement:
     """The measurement file of a campaign that was run here on `card`."""
     return Measurement(
         schema_version=SCHEMA_VERSION,
         card=card,
         environment=Environment(**library_versions()),
-        cap_method=CapMethod.MODEL if card.kind is CardKind.SIMULATED else CapMethod.FRACTION,
+        cap_method=cap_method,
         code_version=code_version(),
         probes=probes,
         certificates=certificates,
         digest=UNSEALED,
         memory_model=memory_model,
+        conditions=conditions,
     ).sealed()
 
 

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator
 from acestep.knobs import Knobs, Offload, Quantization, Variant
 from acestep.request import MAX_BATCH, MAX_DURATION_S, DecodePath
 from acestep.units import MIB
-from calibrate.campaign import run_campaign
+from calibrate.campaign import Scope, run_campaign
+from calibrate.executors.alone import Alone
 from calibrate.policy import Policy, load_policy
 from calibrate.probes.base import ProbedStage, Prober, ProbeResult
 from calibrate.record import CardKind, Measurement, RecordedCard, measurement_of
@@ -146,10 +147,9 @@ def measured(prober: Prober | None = None, sizes: Iterable[float] = (), policy: 
     """The record of a campaign run against a fake, over the policy's sizes unless told otherwise."""
     policy = policy or load_policy()
     findings = run_campaign(
-        prober or AnalyticProber(),
+        Alone(prober or AnalyticProber()),
         policy,
-        Variant.TURBO,
-        tuple(sizes) or policy.certified_sizes_gib,
+        Scope(variant=Variant.TURBO, sizes_gib=tuple(sizes) or policy.certified_sizes_gib),
         progress=lambda _: None,
     )
     card = RecordedCard(kind=CardKind.SIMULATED, name="a formula", compute_capability="8.6", total_bytes=0)

@@ -5,7 +5,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,14 @@ from acestep.tiers import load_tiers
 from acestep.units import GIB, gib_to_bytes
 from calibrate import probers
 from calibrate.cli import cli as calibrate
+from calibrate.executors.alone import Alone
+from calibrate.executors.base import Executor
 from calibrate.files import output_file, pretty_json
 from calibrate.options import Several, SpreadingCommand, spread
 from calibrate.policy import budget_bytes, load_policy
 from calibrate.probes.base import Prober
 from calibrate.profiling.cli import cli as profiler
-from calibrate.record import load_measurement
+from calibrate.record import CapMethod, load_measurement
 from calibrate.table import build_table
 from tests.fakes import AnalyticProber, measured
 
@@ -54,7 +57,12 @@ def no_card(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             return AnalyticProber()
         raise NotMeasuredError("no NVIDIA card was found")
 
+    @contextmanager
+    def executor_for(device: str, method: CapMethod) -> Iterator[Executor]:
+        yield Alone(probers.prober_for(device))
+
     monkeypatch.setattr(probers, "prober_for", prober_for)
+    monkeypatch.setattr(probers, "executor_for", executor_for)
     monkeypatch.setattr(probers, "detect", lambda _: CPU)
     path = tmp_path / "table" / "generated_tiers.json"
     path.parent.mkdir()
@@ -170,10 +178,18 @@ def test_a_malformed_table_is_invalid_input_named_in_a_sentence(
         assert "Traceback" not in err
 
 
-def test_a_language_model_is_not_guessed(command: Run) -> None:
-    code, out, err = command(calibrate, "estimate", "--vram", 8, "--lm", "0.6B", "--json")
-    assert (code, out) == (Exit.NOT_MEASURED, "")
-    assert "0.6B" in err
+def test_a_language_model_is_estimated_with_its_stage(command: Run) -> None:
+    found = estimated(command, "--vram", 8, "--lm", "0.6B", "--lm-quantization", "int8", "--backend", "pt")
+    assert found["stages"][0]["name"] == "think"
+    assert found["workload"]["with_lm"] is True
+    knobs = found["knobs"]
+    assert (knobs["lm"], knobs["lm_quantization"], knobs["backend"]) == ("0.6B", "int8", "pt")
+
+
+def test_without_a_language_model_nothing_thinks(command: Run) -> None:
+    found = estimated(command, "--vram", 8, "--lm", "none")
+    assert found["workload"]["with_lm"] is False
+    assert "think" not in {stage["name"] for stage in found["stages"]}
 
 
 def test_run_writes_a_record_that_merge_turns_into_the_table(command: Run, tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 """A campaign asks what a table needs, once, and its certificates are true."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -7,7 +10,8 @@ from hypothesis import strategies as st
 from acestep.errors import NotMeasuredError
 from acestep.knobs import Knobs, Variant
 from acestep.request import DecodePath
-from calibrate.campaign import most_probes, run_campaign
+from calibrate.campaign import Scope, least_probes, most_probes, run_campaign
+from calibrate.executors.alone import Alone
 from calibrate.knobs import Config, configs_of, configured, first_from_which_all_fit, ladder, preferred
 from calibrate.policy import load_policy
 from calibrate.probes.base import ProbeResult
@@ -18,6 +22,12 @@ from tests.fakes import AnalyticProber, ScriptedProber, measured, result
 
 POLICY = load_policy()
 RUNGS = ladder(POLICY, Variant.TURBO)
+
+
+def scope_of(sizes: Sequence[float], **more: Any) -> Scope:
+    return Scope(variant=Variant.TURBO, sizes_gib=tuple(sizes), **more)
+
+
 sizes = st.lists(st.floats(2.5, 30), min_size=1, max_size=3)
 
 
@@ -25,8 +35,10 @@ sizes = st.lists(st.floats(2.5, 30), min_size=1, max_size=3)
 @given(sizes)
 def test_no_probe_is_asked_twice_and_their_number_is_announced(swept: list[float]) -> None:
     prober = AnalyticProber()
-    run_campaign(prober, POLICY, Variant.TURBO, swept, progress=lambda _: None)
-    assert len(prober.asked) == len(set(prober.asked)) <= most_probes(POLICY, len(swept))
+    scope = scope_of(swept)
+    run_campaign(Alone(prober), POLICY, scope, progress=lambda _: None)
+    assert least_probes(POLICY, scope) > 0
+    assert len(prober.asked) == len(set(prober.asked)) <= most_probes(POLICY, scope)
 
 
 def workload_of(certificate: Certificate, seconds: float) -> Workload:
@@ -52,14 +64,14 @@ def test_every_certificate_is_what_trying_every_length_would_find(swept: list[fl
 def test_a_line_of_progress_is_given_for_every_probe() -> None:
     lines: list[str] = []
     prober = AnalyticProber()
-    run_campaign(prober, POLICY, Variant.TURBO, (8,), progress=lines.append)
-    assert len(lines) == len(prober.asked)
+    run_campaign(Alone(prober), POLICY, scope_of([8]), progress=lines.append)
+    assert len(lines) == len(prober.asked) + 1, "and one for the guard's coefficients"
 
 
 @pytest.mark.parametrize("verdict", [Verdict.CRASHED, Verdict.TIMEOUT, Verdict.TAINTED])
 def test_a_probe_without_an_answer_ends_the_campaign_instead_of_counting_as_no_fit(verdict: Verdict) -> None:
     with pytest.raises(NotMeasuredError, match=verdict):
-        run_campaign(ScriptedProber([verdict]), POLICY, Variant.TURBO, (8,), progress=lambda _: None)
+        run_campaign(Alone(ScriptedProber([verdict])), POLICY, scope_of([8]), progress=lambda _: None)
 
 
 class Halving(AnalyticProber):

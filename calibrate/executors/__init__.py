@@ -1,0 +1,1 @@
+"""Who carries out what a campaign asks: this process, or several on this machine."""

@@ -1,0 +1,39 @@
+"""One prober in this process, asked in the order in which it has to load least."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from acestep.knobs import Knobs
+from calibrate.executors.base import CardProber, answered
+from calibrate.probes.base import Prober
+from calibrate.questions import Entry, Question, Task
+
+
+class Alone:
+    """Asks about the model that is loaded as long as there is something to ask about it."""
+
+    def __init__(self, prober: Prober) -> None:
+        self.prober = prober
+        self._loaded: list[Knobs] = []
+
+    @property
+    def device(self) -> str:
+        """The prober's."""
+        return self.prober.device
+
+    def one_of(self, wanted: Sequence[Task]) -> Entry:
+        """The answer to a task about the loaded model, else about the model that most of them are about."""
+        asked = Counter(task.knobs for task in wanted if isinstance(task, Question))
+        task = max(wanted, key=lambda task: self._worth(task, asked))
+        if isinstance(task, Question):
+            self._loaded = [task.knobs]
+        return answered(self.prober, task)
+
+    def close(self) -> None:
+        """Unload the model."""
+        if isinstance(self.prober, CardProber):
+            self.prober.close()
+
+    def _worth(self, task: Task, asked: Counter[Knobs]) -> tuple[bool, int]:
+        # What is fitted needs no card, so it comes last: a card that fails is noticed before.
+        return (task.knobs in self._loaded, asked[task.knobs]) if isinstance(task, Question) else (False, 0)

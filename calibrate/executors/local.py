@@ -1,0 +1,111 @@
+"""Several simulated cards on this machine, one a core, each in a process of its own."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection, wait
+from typing import Final, cast
+
+import msgspec
+
+from acestep.errors import NotMeasuredError
+from calibrate.questions import Entry, Fit, Question, Task
+from calibrate.record import CardKind
+
+WORKER = (sys.executable, "-m", "calibrate.executors.worker")
+
+MOST_PROCESSES: Final = 4
+"""More would wait for each other's decisions, at most of a gigabyte each."""
+
+
+class Local:
+    """Hands tasks to processes; runs that share a trace go to one of them, so that none is traced twice."""
+
+    def __init__(self, processes: int) -> None:
+        self._processes = processes
+        self._hands: list[_Hand] = []
+
+    @property
+    def device(self) -> str:
+        """All of them simulate."""
+        return CardKind.SIMULATED
+
+    def one_of(self, wanted: Sequence[Task]) -> Entry:
+        """Keep every process at work on what is wanted, and return the first answer that comes."""
+        while len(self._hands) < self._processes:
+            self._hands.append(_Hand())
+        for hand in self._hands:
+            under_way = {task for other in self._hands for task in other.task}
+            for task in self._for(hand, [task for task in wanted if task not in under_way]):
+                hand.give(task)
+        by_channel = {hand.channel: hand for hand in self._hands if hand.task}
+        return next(hand for channel, hand in by_channel.items() if channel in wait(list(by_channel))).take()
+
+    def close(self) -> None:
+        """End the processes, whatever they are doing."""
+        for hand in self._hands:
+            hand.close()
+
+    def _for(self, hand: "_Hand", waiting: Sequence[Task]) -> Sequence[Task]:
+        """At most one task, for a process that has none."""
+        others = {trace for other in self._hands if other is not hand for trace in other.traced}
+        free = [task for task in waiting if trace_of(task) not in others]
+        # What takes longest begins first, and then what has been traced already.
+        first = sorted(free, key=lambda task: (not isinstance(task, Fit), trace_of(task) not in hand.traced))
+        return first[:1] if not hand.task else ()
+
+
+class _Hand:
+    """A process, the task that it is working on, and what it has traced."""
+
+    def __init__(self) -> None:
+        self.channel: Connection
+        self.channel, theirs = Pipe()
+        self.task: list[Task] = []
+        self.traced: set[Task] = set()
+        # A session of its own: Ctrl-C is the parent's, which then closes the channel.
+        self._process = subprocess.Popen(  # noqa: S603 our own interpreter and module
+            [*WORKER, str(theirs.fileno())],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            pass_fds=(theirs.fileno(),),
+            start_new_session=True,
+        )
+        theirs.close()
+
+    def give(self, task: Task) -> None:
+        self.traced.add(trace_of(task))
+        self.task.append(task)
+        self.channel.send(task)
+
+    def take(self) -> Entry:
+        try:
+            said = self.channel.recv()
+        except (EOFError, OSError):
+            code = self._process.wait()
+            raise NotMeasuredError(f"a process that simulates ended with code {code}; run it again") from None
+        self.task.clear()
+        if isinstance(said, NotMeasuredError):
+            raise said
+        return cast(Entry, said)  # the channel's types are lost on mypy
+
+    def close(self) -> None:
+        self.channel.close()
+        self._process.kill()
+        self._process.wait()
+
+
+def trace_of(task: Task) -> Task:
+    """What has to be traced for a task, as a task: caps are replays, and models differ in thinking only."""
+    if isinstance(task, Fit):
+        return task
+    knobs = task.knobs if task.knobs.lm is None else msgspec.structs.replace(task.knobs, lm="any", lm_quantization=None)
+    return Question(knobs=knobs, workload=task.workload, cap_bytes=0)
+
+
+def usable_processes() -> int:
+    """One for each core that this process may use, within reason."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, MOST_PROCESSES)

@@ -1,0 +1,163 @@
+"""`python -m calibrate run`: find the limits of every tier and write a measurement file."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from acestep import console, names
+from acestep.errors import UsageError
+from acestep.hardware import nameplate_gib
+from acestep.knobs import Variant
+from acestep.options import SIZE_GIB, VARIANT, parsed
+from acestep.tiers import LM_MODELS
+from acestep.units import gib, gib_to_bytes
+from calibrate.options import Several, SpreadingCommand
+
+if TYPE_CHECKING:
+    from acestep.hardware import Card
+    from calibrate.campaign import Findings, Scope
+    from calibrate.executors.base import Executor
+    from calibrate.policy import Policy
+    from calibrate.record import CapMethod, Measurement
+
+variant_option = click.option(
+    "--variant", type=VARIANT, default="turbo", show_default=True, metavar="NAME", help="Which DiT model."
+)
+
+
+@click.command(cls=SpreadingCommand)
+@click.option(
+    "--device", type=click.Choice(("cuda", "simulated")), default="simulated", show_default=True, help="Who answers."
+)
+@click.option("--tiers", cls=Several, type=SIZE_GIB, metavar="GIB...", help="Card sizes; the policy's if not given.")
+@click.option(
+    "--lm",
+    cls=Several,
+    type=parsed(names.language_model),
+    metavar="NAME...",
+    help="Certify only these language models, or none; all of them if not given.",
+)
+@variant_option
+@click.option(
+    "--cap-method",
+    type=click.Choice(("fraction", "ballast")),
+    default="fraction",
+    show_default=True,
+    help="How a real card is made small.",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be probed and stop.")
+@click.option("--resume", is_flag=True, help="Go on with a run that did not end.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="The measurement file."
+)
+def run(
+    device: str,
+    tiers: tuple[float, ...],
+    lm: tuple[str | None, ...],
+    variant: Variant,
+    cap_method: str,
+    dry_run: bool,
+    resume: bool,
+    output: Path | None,
+) -> None:
+    """Find the limits of every tier and write a measurement file.
+
+    Every answer is written down at once, beside the file: a run that was ended goes on with --resume.
+    """
+    if output is None and not dry_run:
+        raise UsageError("say where the measurements go, for example -o tiers/measurements/NAME.json")
+    from calibrate.campaign import Scope
+    from calibrate.policy import load_policy
+    from calibrate.probers import executor_for
+    from calibrate.record import CapMethod
+
+    policy = load_policy()
+    sizes = tuple(sorted({nameplate_gib(gib_to_bytes(size)) for size in tiers})) or policy.certified_sizes_gib
+    scope = Scope(variant=variant, sizes_gib=sizes, models=_models(lm), in_full=device != "simulated")
+    _tell_plan(policy, scope, device)
+    if output is None or dry_run:
+        return
+    method = CapMethod.MODEL if device == "simulated" else CapMethod(cap_method)
+    with executor_for(device, method) as executor:
+        _measure(executor, method, policy, scope, output, resume=resume)
+
+
+def _measure(
+    executor: "Executor", cap_method: "CapMethod", policy: "Policy", scope: "Scope", output: Path, *, resume: bool
+) -> None:
+    from calibrate.campaign import run_campaign
+    from calibrate.files import digest, output_file, pretty_json
+    from calibrate.fingerprint import fingerprint
+    from calibrate.journal import open_journal
+    from calibrate.probers import card_of, introduction, method_for
+
+    console.notify(introduction(executor, scope.variant))
+    holds_for = fingerprint(card=_identity(card_of(executor)), cap_method=cap_method, budget=digest(policy.budget))
+    with output_file(output) as write, open_journal(output, holds_for, resume=resume) as journal:
+        if resume:
+            console.notify(f"{len(journal.entries)} answers were there already.")
+        findings = run_campaign(
+            executor,
+            policy,
+            scope,
+            console.notify,
+            method=method_for(executor.device),
+            known=journal.entries,
+            keep=journal.keep,
+        )
+        write(pretty_json(_measurement(executor, cap_method, scope, findings)))
+        journal.remove()
+    console.notify(f"{len(findings.probes)} probes written to {output}.")
+
+
+def _measurement(executor: "Executor", cap_method: "CapMethod", scope: "Scope", findings: "Findings") -> "Measurement":
+    from calibrate.probers import conditions_of, recorded_card
+    from calibrate.record import Coefficient, measurement_of
+
+    return measurement_of(
+        recorded_card(executor),
+        findings.probes,
+        findings.certificates,
+        tuple(
+            Coefficient(variant=scope.variant, name=name, value=value) for name, value in findings.memory_model.items()
+        ),
+        cap_method,
+        conditions_of(executor),
+    )
+
+
+def _models(asked: tuple[str | None, ...]) -> tuple[str, ...]:
+    """The language models to certify, smallest first."""
+    if not asked:
+        return LM_MODELS
+    if None in asked and len(set(asked)) > 1:
+        raise UsageError("--lm none goes with no other name")
+    return tuple(model for model in LM_MODELS if model in asked)
+
+
+def _tell_plan(policy: "Policy", scope: "Scope", device: str) -> None:
+    from calibrate.campaign import least_probes, most_probes
+    from calibrate.policy import budget_bytes
+    from calibrate.probers import spurious_rate_of
+
+    budgets = ", ".join(f"{size:g} GiB (budget {gib(budget_bytes(size, policy))})" for size in scope.sizes_gib)
+    rungs = ", ".join(f"{rung.offload} {rung.quantization or 'unquantized'}" for rung in policy.preference)
+    lengths, batches = policy.durations_s.values, ", ".join(map(str, policy.batches.values))
+    console.notify(f"{scope.variant} on a {device} card: {budgets}.")
+    console.notify(
+        f"Songs of {lengths[0]} to {lengths[-1]} s in batches of {batches}; language models:"
+        f" {', '.join(scope.models) or 'none'}; offload and weights, until the longest song fits: {rungs}."
+    )
+    least, most = least_probes(policy, scope), most_probes(policy, scope, spurious_rate_of(device))
+    console.notify(f"{least} probes if everything fits, at most {most} in the worst case.")
+    if left_out := [model for model in LM_MODELS if model not in scope.models]:
+        console.notify(
+            f"Without {', '.join(left_out)} this record covers no tier, so `merge` makes no table of it; it can be"
+            " validated and compared."
+        )
+
+
+def _identity(card: "Card") -> str:
+    """What tells a card from every other."""
+    return " ".join([card.name, card.uuid, f"{card.total_bytes} bytes", f"driver {card.driver or 'none'}"])
