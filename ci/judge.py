@@ -116,9 +116,8 @@ def _code(
     cells, findings = certified_cells(before.table, before.policy, before.records)
     if not cells:
         return 0, findings
-    progress(f"Probing {len(cells)} certified cells again.")
     share = min(before.tolerance.peak_share, after.tolerance.peak_share)
-    return len(cells), [*findings, *code_findings(cells, open_prober(), share)]
+    return len(cells), [*findings, *code_findings(cells, open_prober(), share, progress)]
 
 
 def _simulated() -> Prober:

@@ -1,6 +1,6 @@
 """Whether the code of a change still fits where the records at the base say it fits, stage by stage."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from acestep.errors import AceStepError
 from acestep.units import gib
@@ -22,9 +22,12 @@ _UNNAMED = ("activations", "allowance", "cublas", "prompt", "noise", "latents", 
 """Owners of memory that are no weights."""
 
 
-def code_findings(cells: Sequence[Cell], prober: Prober, share: float) -> Iterator[Finding]:
+def code_findings(
+    cells: Sequence[Cell], prober: Prober, share: float, progress: Callable[[str], None]
+) -> Iterator[Finding]:
     """Every cell that fits no more, or takes more than `share` above its record."""
-    for cell in cells:
+    for number, cell in enumerate(cells, 1):
+        progress(f"[{number}/{len(cells)}] {_place(cell)}")
         try:
             yield from _judged(cell, prober, share)
         except (
@@ -132,8 +135,6 @@ def _finding(
     stage: str = "",
     component: str = "",
 ) -> Finding:
-    probe = cell.probe
-    songs = f"{probe.workload.batch} x {probe.workload.duration_s:g} s"
     return Finding(
         id=rule,
         level=Level.ERROR,
@@ -144,5 +145,10 @@ def _finding(
         after=after,
         stage=stage,
         component=component,
-        message=f"{cell.variant} {cell.tier}, {songs} {cell.state}: {problem}.",
+        message=f"{_place(cell)}: {problem}.",
     )
+
+
+def _place(cell: Cell) -> str:
+    workload = cell.probe.workload
+    return f"{cell.variant} {cell.tier}, {workload.batch} x {workload.duration_s:g} s {cell.state}"

@@ -1,0 +1,279 @@
+"""The code of a change is judged by the records at the base, never by those it brings along."""
+
+import datetime
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from acestep.knobs import Knobs, Offload
+from acestep.units import MIB
+from calibrate.probes.base import ProbedStage, ProbeResult
+from calibrate.record import RecordedStage
+from calibrate.workload import Workload
+from ci.cells import certified_cells
+from ci.findings import Finding, Verdict
+from ci.judge import judge
+from ci.judge_code import component_that_grew
+from ci.promises import base_promises
+from tests.fakes import AnalyticProber, measured
+from tests.gate_house import TODAY, House, committed, good, judged, stopping
+
+
+class Hungry(AnalyticProber):
+    """The card after a change that costs every run memory."""
+
+    def __init__(self, extra: int) -> None:
+        super().__init__()
+        self.extra = extra
+
+    def resting_bytes(self, *asked: Any) -> int:
+        return super().resting_bytes(*asked) + self.extra
+
+
+class Careless(AnalyticProber):
+    """The card after a change that keeps the transformer on it, whatever was asked."""
+
+    def resting_bytes(self, knobs: Knobs) -> int:
+        kept = {Offload.CPU_DIT: Offload.CPU}.get(knobs.offload, knobs.offload)
+        return super().resting_bytes(msgspec.structs.replace(knobs, offload=kept))
+
+
+class Broken(AnalyticProber):
+    """The card after a change that no longer runs."""
+
+    def probe(self, knobs: Knobs, workload: Workload, cap_bytes: int) -> ProbeResult:
+        raise KeyError("transformer")
+
+
+def findings_of(prober: AnalyticProber, place: Path, rule: str) -> list[Finding]:
+    return [finding for finding in judged(good(), place, prober=prober).findings if finding.id == rule]
+
+
+def test_code_that_needs_as_much_as_before_is_green(tmp_path: Path) -> None:
+    assert judged(good(), tmp_path, prober=Hungry(0)).verdict is Verdict.OK
+
+
+def test_a_peak_within_the_tolerance_passes_and_one_above_it_does_not(tmp_path: Path) -> None:
+    assert "G302" not in {f.id for f in judged(good(), tmp_path / "little", prober=Hungry(20 * MIB)).findings}
+    found = findings_of(Hungry(400 * MIB), tmp_path / "much", "G302")
+    assert {finding.tier for finding in found} >= {"tier6b", "unlimited"}
+    for finding in found:
+        assert finding.stage in {"think", "encode", "denoise", "decode"}
+        assert finding.field.startswith(f"{finding.stage}.peak_allocated_bytes.")
+        assert isinstance(finding.before, int)
+        assert isinstance(finding.after, int)
+        assert finding.after > finding.before * 1.02
+        assert finding.component
+
+
+def test_a_certificate_that_no_longer_holds_says_what_is_needed_now(tmp_path: Path) -> None:
+    found = findings_of(Careless(), tmp_path, "G301")
+    assert "tier1" in {finding.tier for finding in found}
+    for finding in found:
+        assert finding.stage
+        assert finding.field == f"smallest_cap_bytes.{finding.field.split('.', 1)[1]}"
+        assert isinstance(finding.after, int)
+        assert isinstance(finding.before, int)
+        assert finding.after > finding.before
+
+
+def test_code_that_cannot_be_probed_is_no_pass(tmp_path: Path) -> None:
+    judgement = judged(good(), tmp_path, prober=Broken())
+    assert judgement.verdict is Verdict.INCONCLUSIVE
+    assert stopping(judgement) == {"G203"}
+
+
+def test_peaks_recorded_again_with_the_code_that_raised_them_are_still_red(tmp_path: Path) -> None:
+    hungry = Hungry(400 * MIB)
+    judgement = judged(House(measured(hungry)), tmp_path, prober=hungry)
+    assert judgement.verdict is Verdict.REGRESSED
+    assert "G302" in stopping(judgement)
+
+
+def test_a_raised_tolerance_is_red_and_does_not_help(tmp_path: Path) -> None:
+    house = good()
+    house.tolerance["peak_share"] = 0.5
+    assert stopping(judged(house, tmp_path, prober=Hungry(400 * MIB))) >= {"G302", "G403"}
+
+
+def test_a_stricter_tolerance_holds_at_once(tmp_path: Path) -> None:
+    house = good()
+    house.tolerance["peak_share"] = 0.0
+    assert "G302" in stopping(judged(house, tmp_path, prober=Hungry(20 * MIB)))
+
+
+def test_every_tier_is_probed_at_its_limits_with_and_without_a_language_model(tmp_path: Path) -> None:
+    promised = base_promises(tmp_path, str(good().written(tmp_path)))
+    assert promised.policy is not None
+    cells, missing = certified_cells(promised.table, promised.policy, promised.records)
+    assert missing == []
+    found = {(cell.tier, cell.state.split(".")[0]) for cell in cells}
+    tiers = next(iter(promised.table.variants.values())).tiers
+    assert found == {
+        (tier.id, state)
+        for tier in tiers
+        for state in ("without_lm", "with_lm")
+        if tier.max_batch.of(lm=state == "with_lm")
+    }
+
+
+def test_a_cell_without_its_probe_is_inconclusive(tmp_path: Path) -> None:
+    base = good()
+    base.policy["budget"]["headroom"]["share"] = 0.021
+    judgement = judged(good(), tmp_path, base=base)
+    assert "G203" in stopping(judgement)
+    assert judgement.verdict is not Verdict.OK
+
+
+def stage(kind: type, **values: Any) -> Any:
+    usual = {"name": "denoise", "seconds": 0.0, "songs_per_pass": 1, "peak_reserved_bytes": 0, "allowance_bytes": 0}
+    return kind(**(usual | values))
+
+
+@pytest.mark.parametrize(
+    ("owners", "resident", "peak", "allowance", "component"),
+    [
+        ({"transformer": 900, "text_encoder": 300, "activations": 100}, 1200, 1300, 0, "text_encoder"),
+        ({"transformer": 1300, "activations": 100}, 1300, 1400, 0, "transformer"),
+        ({"transformer": 900, "activations": 480, "noise": 20}, 900, 1400, 0, "activations"),
+        ({"transformer": 900, "activations": 100}, 900, 1000, 500, "workspace"),
+        ({"transformer": 900, "activations": 90}, 900, 990, 0, ""),
+    ],
+)
+def test_the_component_that_grew_is_told_from_what_a_record_keeps(
+    owners: dict[str, int], resident: int, peak: int, allowance: int, component: str
+) -> None:
+    before = stage(RecordedStage, peak_allocated_bytes=1000, resident_bytes=900)
+    after = stage(
+        ProbedStage,
+        peak_allocated_bytes=peak,
+        resident_bytes=resident,
+        live_at_peak=owners,
+        allowance_bytes=allowance,
+    )
+    assert component_that_grew(before, after) == component
+
+
+def run(checkout: Path, base: str, head: Path | None = None, **options: Any) -> Verdict:
+    quiet: dict[str, Any] = {"progress": lambda _: None, "open_prober": AnalyticProber, "table_only": False}
+    return judge(checkout, base, head, TODAY, **(quiet | options)).verdict
+
+
+def test_a_base_can_be_a_git_reference_and_its_records_count_not_those_of_the_tree(tmp_path: Path) -> None:
+    table = good().written(tmp_path)
+    committed(tmp_path)
+    assert run(tmp_path, "HEAD") is Verdict.OK
+    hungry = Hungry(400 * MIB)
+    worse = House(measured(hungry))
+    for name, document in (("generated_tiers.json", worse.table), ("measurements/fake.json", worse.record)):
+        (table.parent / name).write_text(json.dumps(document), encoding="utf-8")
+    assert run(tmp_path, "HEAD", open_prober=lambda: hungry) is Verdict.REGRESSED
+
+
+@pytest.mark.parametrize("base", ["no-such-branch", "-x", "--output=file", "HEAD", ""])
+def test_a_base_that_is_not_there_is_inconclusive(base: str, tmp_path: Path) -> None:
+    good().written(tmp_path)
+    assert run(tmp_path, base) is Verdict.INCONCLUSIVE
+
+
+def test_a_commit_without_a_table_is_inconclusive(tmp_path: Path) -> None:
+    (tmp_path / "README").write_text("nothing yet", encoding="utf-8")
+    committed(tmp_path)
+    good().written(tmp_path)
+    assert run(tmp_path, "HEAD") is Verdict.INCONCLUSIVE
+
+
+@pytest.mark.parametrize("spoil", [lambda h: h.texts.update({"generated_tiers.json": "{}"}), lambda h: h.seal()])
+def test_a_base_that_cannot_be_read_is_inconclusive_and_not_the_fault_of_the_change(
+    spoil: Callable[[House], object], tmp_path: Path
+) -> None:
+    base = good()
+    base.record["probes"][0]["stages"] = []
+    base.texts["measurements/fake.json"] = json.dumps(base.record)
+    spoil(base)
+    assert judged(good(), tmp_path, base=base).verdict is Verdict.INCONCLUSIVE
+
+
+def test_a_lone_table_can_be_compared_but_says_nothing_about_code(tmp_path: Path) -> None:
+    head = good().written(tmp_path / "head")
+    lone = tmp_path / "lone.json"
+    lone.write_bytes(head.read_bytes())
+    assert run(tmp_path / "head", str(lone), table_only=True) is Verdict.OK
+    assert run(tmp_path / "head", str(lone)) is Verdict.INCONCLUSIVE
+    assert run(tmp_path / "head", str(head), head=lone, table_only=True) is Verdict.OK
+
+
+WAIVED = {"variant": "turbo", "tier": "tier5", "why": "The new sampler keeps one more tensor.", "until": "2030-06-30"}
+
+
+def waived(house: House, place: Path, prober: AnalyticProber | None = None, **entry: Any) -> tuple[Verdict, set[str]]:
+    house.waivers = [WAIVED | entry]
+    judgement = judged(house, place, prober=prober, table_only=prober is None)
+    return judgement.verdict, stopping(judgement)
+
+
+def offloading() -> House:
+    house = good()
+    next(tier for tier in house.tiers if tier["id"] == "tier5")["offload"] = "cpu"
+    return house
+
+
+def test_an_intended_regression_passes_with_a_waiver_and_stays_in_the_report(tmp_path: Path) -> None:
+    assert waived(offloading(), tmp_path, field="offload", value="cpu") == (Verdict.OK, set())
+
+
+@pytest.mark.parametrize(
+    ("entry", "rule"),
+    [
+        ({"until": "2030-05-31"}, "G601"),
+        ({"value": "cpu+dit"}, "G602"),
+        ({"tier": "tier6a"}, "G602"),
+        ({"variant": "base"}, "G602"),
+        ({"field": "quantization"}, "G602"),
+    ],
+)
+def test_a_waiver_of_something_else_or_of_yesterday_covers_nothing(
+    entry: dict[str, Any], rule: str, tmp_path: Path
+) -> None:
+    said = {"field": "offload", "value": "cpu"} | entry
+    assert waived(offloading(), tmp_path, **said) == (Verdict.REGRESSED, {"G506", rule})
+
+
+def test_a_waiver_that_nothing_needs_is_stale(tmp_path: Path) -> None:
+    assert waived(good(), tmp_path, field="offload", value="none") == (Verdict.REGRESSED, {"G602"})
+
+
+def test_a_waiver_outlives_the_merge_of_what_it_allowed_and_no_longer(tmp_path: Path) -> None:
+    merged = offloading()
+    merged.waivers = [WAIVED | {"field": "offload", "value": "cpu"}]
+    assert judged(merged, tmp_path / "next", base=merged, table_only=True).verdict is Verdict.OK
+    better = good()
+    better.waivers = merged.waivers
+    assert stopping(judged(better, tmp_path / "better", base=merged, table_only=True)) == {"G602"}
+
+
+def test_bytes_are_waived_up_to_a_number(tmp_path: Path) -> None:
+    hungry = Hungry(400 * MIB)
+    finding = next(f for f in judged(good(), tmp_path / "plain", prober=hungry).findings if f.id == "G302")
+    assert isinstance(finding.after, int)
+    for number, (value, excused) in enumerate(((finding.after + MIB, True), (finding.after - MIB, False))):
+        house = good()
+        house.waivers = [WAIVED | {"tier": finding.tier, "field": finding.field, "value": value}]
+        found = judged(house, tmp_path / str(number), prober=hungry).findings
+        assert (finding.field in {f.field for f in found if f.level == "notice" and f.tier == finding.tier}) is excused
+
+
+def test_nothing_that_is_not_valid_can_be_waived(tmp_path: Path) -> None:
+    house = good()
+    house.table["generated_from"]["policy"] = "sha256:" + "7" * 64
+    verdict, rules = waived(house, tmp_path, field="generated_from.policy", value="sha256:" + "7" * 64)
+    assert (verdict, rules) == (Verdict.INVALID, {"G103", "G602"})
+
+
+def test_a_day_is_the_last_day(tmp_path: Path) -> None:
+    assert datetime.date.fromisoformat("2030-06-30") > TODAY
+    assert waived(offloading(), tmp_path, field="offload", value="cpu", until="2030-06-01")[0] is Verdict.OK

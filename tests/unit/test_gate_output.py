@@ -1,0 +1,177 @@
+"""The verdict as people, scripts, GitHub and test reports read it: complete, escaped, and within their limits."""
+
+import json
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from acestep.console import run
+from ci import gate as door
+from ci.findings import RULES, Finding, Level, Verdict, verdict_of, worst_first
+from ci.judge import Compared, Judgement
+from ci.output import MOST_ANNOTATIONS, annotations, junit_xml, summary
+from tests.gate_faults import FIELDS
+from tests.gate_house import good
+
+ROOT = Path(__file__).parents[2]
+KEYS = {"id", "level", "variant", "tier", "field", "before", "after", "stage", "component", "message"}
+
+texts = st.text(max_size=40)
+values = st.none() | st.integers() | st.booleans() | texts
+findings = st.builds(
+    Finding,
+    id=st.sampled_from(sorted(RULES)),
+    level=st.sampled_from(Level),
+    message=texts,
+    variant=texts,
+    tier=texts,
+    field=texts,
+    before=values,
+    after=values,
+    stage=texts,
+    component=texts,
+)
+
+
+def judgement_of(found: list[Finding]) -> Judgement:
+    return Judgement(
+        verdict=verdict_of(found),
+        base="main",
+        head="this tree",
+        compared=Compared(tiers=8, cells=21, records=1),
+        findings=worst_first(found),
+    )
+
+
+def spoilt(name: str) -> Callable[[Path], Path]:
+    def write(place: Path) -> Path:
+        house = good()
+        next(fault for fault in FIELDS if fault.name == name).change(house)
+        return house.written(place / "head")
+
+    return write
+
+
+WORSE = spoilt("more is offloaded")
+
+
+@pytest.fixture
+def gate(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple]:
+    """Runs the command on a table against a good one."""
+    for variable in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "GITHUB_OUTPUT"):
+        monkeypatch.delenv(variable, raising=False)
+    base = good().written(tmp_path / "base")
+
+    def call(head: Path, *options: str) -> tuple[int, str, str]:
+        code = run(door.gate, ["--base", str(base), "--head", str(head), "--table-only", *options])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def test_json_is_one_document_with_the_keys_of_the_contract(gate: Callable[..., tuple], tmp_path: Path) -> None:
+    code, out, _ = gate(WORSE(tmp_path), "--json")
+    document = json.loads(out)
+    assert (code, document["verdict"]) == (1, "regressed")
+    assert all(set(finding) >= KEYS for finding in document["findings"])
+    (found,) = [finding for finding in document["findings"] if finding["level"] == "error"]
+    assert (found["id"], found["tier"], found["field"]) == ("G506", "tier5", "offload")
+    assert (found["before"], found["after"]) == ("none", "stream+encoders")
+
+
+def test_a_person_reads_every_finding_and_the_verdict(gate: Callable[..., tuple], tmp_path: Path) -> None:
+    code, out, err = gate(WORSE(tmp_path))
+    assert code == 1
+    assert "G506" in out
+    assert "turbo tier5: offload is stream+encoders, at the base it is none." in out
+    assert out.splitlines()[-1].startswith("Verdict: regressed. 8 tiers compared")
+    assert "::error" not in out + err
+
+
+def test_on_github_there_are_annotations_a_summary_and_outputs(
+    gate: Callable[..., tuple], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {name: tmp_path / name for name in ("GITHUB_STEP_SUMMARY", "GITHUB_OUTPUT")}
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    for name, path in files.items():
+        monkeypatch.setenv(name, str(path))
+    code, out, err = gate(WORSE(tmp_path), "--json")
+    assert code == 1
+    json.loads(out)
+    assert "::error title=G506 turbo tier5::" in err
+    assert "## Gate: regressed" in files["GITHUB_STEP_SUMMARY"].read_text(encoding="utf-8")
+    assert "verdict=regressed\n" in files["GITHUB_OUTPUT"].read_text(encoding="utf-8")
+
+
+def test_junit_fails_exactly_the_rules_that_were_broken(gate: Callable[..., tuple], tmp_path: Path) -> None:
+    report = tmp_path / "gate.xml"
+    gate(WORSE(tmp_path), "--junit", str(report))
+    suite = ET.parse(report).getroot()  # noqa: S314 our own
+    assert int(suite.get("tests", "0")) == len(suite.findall("testcase")) == len(RULES)
+    failed = [case.get("name", "") for case in suite.findall("testcase") if case.find("failure") is not None]
+    assert [name.split()[0] for name in failed] == ["G506"]
+
+
+@given(st.lists(findings, max_size=40))
+def test_annotations_are_one_line_each_and_no_more_than_are_shown(found: list[Finding]) -> None:
+    lines = list(annotations(worst_first(found)))
+    for level in Level:
+        alike = [line for line in lines if line.startswith(f"::{level} ")]
+        wanted = sum(finding.level is level for finding in found)
+        assert len(alike) == min(wanted, MOST_ANNOTATIONS)
+        assert (" more; " in alike[-1]) if wanted > MOST_ANNOTATIONS else True
+    assert all("\n" not in line and "\r" not in line for line in lines)
+    assert all("," not in line.split("::")[1].removeprefix("title=") for line in lines)
+
+
+@given(st.lists(findings, max_size=10))
+def test_no_text_breaks_out_of_the_summary_or_the_report(found: list[Finding]) -> None:
+    judgement = judgement_of(found)
+    rows = [line for line in summary(judgement).splitlines() if line.startswith("| ")]
+    assert len(rows) == (len(found) + 2 if found else 0)
+    assert all(line.count("|") == 10 and "<" not in line for line in rows)
+    ET.fromstring(junit_xml(judgement))  # noqa: S314 our own
+    json.loads(msgspec.json.encode(judgement))
+
+
+def test_a_long_summary_is_cut_and_says_so() -> None:
+    found = [Finding(id="G502", level=Level.ERROR, message="x", field="f" * 500) for _ in range(2000)]
+    text = summary(judgement_of(found))
+    assert len(text.encode()) < 2**20
+    assert text.rstrip().endswith("more.")
+
+
+@given(st.lists(findings, max_size=20))
+def test_what_stops_a_change_comes_first_and_decides(found: list[Finding]) -> None:
+    levels = [list(Level).index(finding.level) for finding in worst_first(found)]
+    assert levels == sorted(levels)
+    stopping = {RULES[finding.id].verdict for finding in found if finding.level is Level.ERROR} - {Verdict.OK}
+    assert (verdict_of(found) is Verdict.OK) == (not stopping)
+
+
+def test_the_door_is_a_module_that_needs_no_torch_to_compare_tables(tmp_path: Path) -> None:
+    head, base = good().written(tmp_path / "head"), good().written(tmp_path / "base")
+    program = (
+        "import sys, runpy; sys.argv = ['gate', '--base', sys.argv[1], '--head', sys.argv[2], '--table-only'];"
+        "sys.modules['torch'] = None; runpy.run_module('ci.gate', run_name='__main__')"
+    )
+    command = [sys.executable, "-c", program, str(base), str(head)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.splitlines()[-1:]) == (
+        0,
+        ["Verdict: ok. 8 tiers compared, 0 cells probed again, 0 records read; nothing found."],
+    ), done.stderr
+
+
+@pytest.mark.parametrize("arguments", [[], ["--base"], ["--base", ""], ["--base", "x", "--tolerance", "1"]])
+def test_what_cannot_mean_anything_is_a_usage_error(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(door.gate, arguments) == 2
+    assert capsys.readouterr().out == ""
