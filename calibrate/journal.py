@@ -1,7 +1,7 @@
 """Every answer of a campaign, written down as it comes: what is left of one that was killed, to go on with.
 
-The first line says what the answers hold for, every other is one answer under the digest of that and its question. A
-line that was not finished counts for nothing.
+The first line says what the answers hold for; every other is a question with its answer, under the digest of all that.
+A line that was not finished counts for nothing.
 """
 
 import os
@@ -63,7 +63,7 @@ class Journal:
 
     def keep(self, entry: Entry) -> None:
         """Write an answer down for good; `RunFailedError` when the disk refuses, with all before it intact."""
-        line = _Line(key=_key(self._fingerprint, entry.task), entry=entry)
+        line = _Line(key=_key(self._fingerprint, entry), entry=entry)
         self._write(msgspec.json.encode(line) + b"\n")
 
     def close(self) -> None:
@@ -83,7 +83,7 @@ class Journal:
                 read = msgspec.json.decode(line, type=_Line)
             except msgspec.DecodeError as error:
                 raise InvalidInputError(self.path, f"line {number} is none of a journal ({error}); delete it") from None
-            if read.key != _key(self._fingerprint, read.entry.task):
+            if read.key != _key(self._fingerprint, read.entry):
                 raise InvalidInputError(self.path, f"line {number} was changed after it was written; delete the file")
             yield read.entry.task, read.entry
 
@@ -128,5 +128,5 @@ def _read(path: Path) -> bytes:
         raise InvalidInputError(path, f"cannot be read ({error.strerror})") from None
 
 
-def _key(fingerprint: Fingerprint, task: Task) -> str:
-    return digest((fingerprint, task))
+def _key(fingerprint: Fingerprint, entry: Entry) -> str:
+    return digest((fingerprint, entry))

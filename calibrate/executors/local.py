@@ -23,8 +23,9 @@ MOST_PROCESSES: Final = 4
 class Local:
     """Hands tasks to processes; runs that share a trace go to one of them, so that none is traced twice."""
 
-    def __init__(self, processes: int) -> None:
+    def __init__(self, processes: int, command: Sequence[str] = WORKER) -> None:
         self._processes = processes
+        self._command = command
         self._hands: list[_Hand] = []
 
     @property
@@ -35,7 +36,7 @@ class Local:
     def one_of(self, wanted: Sequence[Task]) -> Entry:
         """Keep every process at work on what is wanted, and return the first answer that comes."""
         while len(self._hands) < self._processes:
-            self._hands.append(_Hand())
+            self._hands.append(_Hand(self._command))
         for hand in self._hands:
             under_way = {task for other in self._hands for task in other.task}
             for task in self._for(hand, [task for task in wanted if task not in under_way]):
@@ -60,14 +61,14 @@ class Local:
 class _Hand:
     """A process, the task that it is working on, and what it has traced."""
 
-    def __init__(self) -> None:
+    def __init__(self, command: Sequence[str]) -> None:
         self.channel: Connection
         self.channel, theirs = Pipe()
         self.task: list[Task] = []
         self.traced: set[Task] = set()
         # A session of its own: Ctrl-C is the parent's, which then closes the channel.
-        self._process = subprocess.Popen(  # noqa: S603 our own interpreter and module
-            [*WORKER, str(theirs.fileno())],
+        self._process = subprocess.Popen(  # noqa: S603 our own interpreter and modules
+            [*command, str(theirs.fileno())],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             pass_fds=(theirs.fileno(),),

@@ -6,22 +6,22 @@ python -m calibrate.executors.worker FD
 import os
 import sys
 import threading
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 
 from acestep.errors import NotMeasuredError
 from calibrate.executors.base import answered
+from calibrate.probes.base import Prober
 from calibrate.questions import Entry, Task
 
 
-def main(descriptor: int) -> None:
+def serve(descriptor: int, open_prober: Callable[[], Prober]) -> None:
     """Answer tasks until the other end of the channel is closed."""
     channel: Connection[Entry | NotMeasuredError, Task] = Connection(descriptor)
     tasks: SimpleQueue[Task] = SimpleQueue()
     threading.Thread(target=_listen, args=(channel, tasks), daemon=True).start()
-    from calibrate.probers import prober_for
-
-    prober = prober_for("simulated")
+    prober = open_prober()
     while True:
         try:
             said: Entry | NotMeasuredError = answered(prober, tasks.get())
@@ -39,5 +39,11 @@ def _listen(channel: "Connection[Entry | NotMeasuredError, Task]", tasks: "Simpl
             os._exit(0)
 
 
+def _simulated() -> Prober:
+    from calibrate.probes.simulated.prober import SimulatedProber
+
+    return SimulatedProber()
+
+
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    serve(int(sys.argv[1]), _simulated)

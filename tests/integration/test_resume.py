@@ -1,0 +1,189 @@
+"""A campaign that was ended, however it was, goes on where it was and writes the file that it would have written."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from acestep.errors import Exit
+from acestep.knobs import Knobs, Variant
+from calibrate.campaign import Scope, run_campaign
+from calibrate.executors.alone import Alone
+from calibrate.executors.local import Local
+from calibrate.journal import Journal, journal_path
+from calibrate.policy import load_policy
+from calibrate.probes.base import ProbeResult
+from calibrate.record import load_measurement
+from calibrate.workload import Workload
+from tests.fakes import AnalyticProber
+from tests.killing import journal_is_gone, kill_at, run_on
+
+POLICY = load_policy()
+ONE_SIZE = ("--tiers", 5)
+
+
+class Stopping(AnalyticProber):
+    """Answers some questions, and then something happens."""
+
+    def __init__(self, answers: int, happening: Callable[[], None]) -> None:
+        super().__init__()
+        self._left = answers
+        self._happening = happening
+
+    def probe(self, knobs: Knobs, workload: Workload, cap_bytes: int) -> ProbeResult:
+        if not self._left:
+            self._happening()
+        self._left -= 1
+        return super().probe(knobs, workload, cap_bytes)
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    output = tmp_path_factory.mktemp("whole") / "card.json"
+    assert run_on(AnalyticProber(), output, *ONE_SIZE) == Exit.OK
+    assert journal_is_gone(output)
+    return output.read_bytes()
+
+
+@pytest.mark.parametrize("write", [0, 1, 2, 9, 20])
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_after_a_kill_in_a_write_the_file_is_the_same_byte_for_byte(
+    write: int, share: float, whole: bytes, tmp_path: Path
+) -> None:
+    output = tmp_path / "card.json"
+    assert kill_at(write, share, output, *ONE_SIZE)
+    assert not output.exists()
+    assert run_on(AnalyticProber(), output, *ONE_SIZE, "--resume") == Exit.OK
+    assert output.read_bytes() == whole
+    assert journal_is_gone(output)
+
+
+def test_ctrl_c_is_exit_code_130_and_no_answer_is_asked_for_twice(whole: bytes, tmp_path: Path) -> None:
+    output = tmp_path / "card.json"
+    assert run_on(Stopping(7, interrupt), output, *ONE_SIZE) == Exit.INTERRUPTED
+    assert not output.exists()
+    assert len(journal_path(output).read_text().splitlines()) == 1 + 7
+    again = AnalyticProber()
+    assert run_on(again, output, *ONE_SIZE, "--resume") == Exit.OK
+    assert output.read_bytes() == whole
+    assert len(again.asked) == len(load_measurement(output).probes) - 7
+
+
+def test_without_resume_an_unfinished_run_is_not_thrown_away(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "card.json"
+    run_on(Stopping(3, interrupt), output, *ONE_SIZE)
+    before = journal_path(output).read_bytes()
+    assert run_on(AnalyticProber(), output, *ONE_SIZE) == Exit.USAGE
+    assert "--resume" in capsys.readouterr().err
+    assert journal_path(output).read_bytes() == before
+
+
+def test_resume_without_a_journal_begins(whole: bytes, tmp_path: Path) -> None:
+    assert run_on(AnalyticProber(), tmp_path / "card.json", *ONE_SIZE, "--resume") == Exit.OK
+    assert (tmp_path / "card.json").read_bytes() == whole
+
+
+def test_a_journal_of_other_code_is_refused_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "card.json"
+    with monkeypatch.context() as patch:
+        patch.setattr("calibrate.fingerprint.code_version", lambda: "0.0.1+tree.0123456789abcdef")
+        run_on(Stopping(3, interrupt), output, *ONE_SIZE)
+    assert run_on(AnalyticProber(), output, *ONE_SIZE, "--resume") == Exit.USAGE
+    told = capsys.readouterr().err
+    assert "0.0.1+tree.0123456789abcdef" in told
+    assert "Traceback" not in told
+
+
+def test_the_journal_goes_only_when_the_file_is_whole(
+    whole: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "card.json"
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "remove", lambda _: interrupt())
+        assert run_on(AnalyticProber(), output, *ONE_SIZE) == Exit.INTERRUPTED
+    assert output.read_bytes() == whole
+    again = AnalyticProber()
+    assert run_on(again, output, *ONE_SIZE, "--resume") == Exit.OK
+    assert (again.asked, output.read_bytes()) == ([], whole)
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from tests.fakes import AnalyticProber
+from tests.killing import run_on
+resource.setrlimit(resource.RLIMIT_FSIZE, (8192, resource.RLIM_INFINITY))
+sys.exit(run_on(AnalyticProber(), Path(sys.argv[1]), "--tiers", 5))
+"""
+
+
+def test_a_full_disk_ends_in_exit_code_5_and_the_rest_can_be_done_later(whole: bytes, tmp_path: Path) -> None:
+    output = tmp_path / "card.json"
+    ended = subprocess.run([sys.executable, "-c", FULL_DISK, output], capture_output=True, text=True, check=False)
+    assert ended.returncode == Exit.RUN_FAILED, ended.stderr
+    assert "--resume" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert journal_path(output).read_bytes().endswith(b"\n")
+    assert run_on(AnalyticProber(), output, *ONE_SIZE, "--resume") == Exit.OK
+    assert output.read_bytes() == whole
+
+
+WORKER = (
+    sys.executable,
+    "-c",
+    "import sys, time; from calibrate.executors.worker import serve; from tests.fakes import AnalyticProber;"
+    " serve(int(sys.argv[-1]), AnalyticProber)",
+)
+
+
+def campaign(executor: Any) -> bytes:
+    scope = Scope(variant=Variant.TURBO, sizes_gib=(4, 5, 8))
+    try:
+        return msgspec.json.encode(run_campaign(executor, POLICY, scope, lambda _: None))
+    finally:
+        executor.close()
+
+
+def test_several_processes_find_what_one_finds() -> None:
+    assert campaign(Local(3, WORKER)) == campaign(Alone(AnalyticProber()))
+
+
+def test_workers_do_not_outlive_the_one_they_work_for() -> None:
+    program = (
+        "import sys, time; from calibrate.executors.local import Local; from calibrate.questions import Fit;"
+        "from acestep.knobs import Variant; local = Local(1, sys.argv[1:]); local.one_of([Fit(variant=Variant.TURBO)]);"
+        "print(local._hands[0]._process.pid, flush=True); time.sleep(60)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", program, *WORKER], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    worker = Path("/proc") / parent.stdout.readline().strip()
+    assert worker.exists()
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    parent.stdout.close()
+    deadline = time.monotonic() + 20
+    while worker.exists() and "Z" not in (worker / "stat").read_text().rsplit(")", 1)[-1].split()[:1]:
+        assert time.monotonic() < deadline, "the worker goes on without its parent"
+        time.sleep(0.02)
+
+
+def test_the_plan_is_told_before_anything_is_opened(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_on(AnalyticProber(), tmp_path / "card.json", "--dry-run", "--tiers", 8, "--lm", "none") == Exit.OK
+    told = capsys.readouterr().err
+    assert "in the worst case" in told
+    assert "merge" in told
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,67 @@
+"""Runs of `calibrate run` on a card that is a formula, ended at a chosen write of the journal."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from acestep.console import run
+from calibrate import journal, probers
+from calibrate.cli import cli
+from calibrate.executors.alone import Alone
+from calibrate.executors.base import Executor
+from calibrate.journal import journal_path
+from calibrate.probes.base import Prober
+from calibrate.record import CapMethod
+from tests.fakes import AnalyticProber
+
+
+def run_on(prober: Prober, output: Path, *arguments: object) -> int:
+    """The exit code of `calibrate run` with a prober of ours."""
+
+    @contextmanager
+    def executor_for(device: str, method: CapMethod) -> Iterator[Executor]:
+        yield Alone(prober)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(probers, "executor_for", executor_for)
+        return run(cli, ["run", "-o", str(output), *map(str, arguments)])
+
+
+def kill_at(write: int, share: float, output: Path, *arguments: object) -> bool:
+    """Run in a process that kills itself in the `write`-th write, a share of it done; False if it ended before."""
+    child = os.fork()
+    if child == 0:
+        try:
+            journal.os = _Killing(write, share)  # type: ignore[attr-defined, assignment]
+            run_on(AnalyticProber(), output, *arguments)
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(child, 0)
+    return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+
+
+class _Killing:
+    """The operating system, up to a write that does not return."""
+
+    def __init__(self, write: int, share: float) -> None:
+        self._left = write
+        self._share = share
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(os, name)
+
+    def pwrite(self, file: int, line: bytes, place: int) -> int:
+        if self._left == 0:
+            os.pwrite(file, line[: int(len(line) * self._share)], place)
+            os.kill(os.getpid(), signal.SIGKILL)
+        self._left -= 1
+        return os.pwrite(file, line, place)
+
+
+def journal_is_gone(output: Path) -> bool:
+    """Whether nothing but the measurement file is left."""
+    return not journal_path(output).exists()

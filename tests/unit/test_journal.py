@@ -1,0 +1,161 @@
+"""A journal gives back what was written whole, for what it was written for, and is never the worse for a bad end."""
+
+import errno
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from acestep.errors import Exit, InvalidInputError, RunFailedError, UsageError
+from acestep.knobs import Knobs, Variant
+from calibrate import journal as module
+from calibrate.executors.base import answered
+from calibrate.fingerprint import Fingerprint, code_version, fingerprint
+from calibrate.journal import Journal, journal_path
+from calibrate.questions import Entry, Fit, Fitted, Question
+from calibrate.workload import Workload
+from tests.fakes import AnalyticProber
+
+HERE = fingerprint(card="a formula", cap_method="model", budget="sha256:0")
+PROBER = AnalyticProber()
+QUESTIONS = [
+    Question(knobs=Knobs(), workload=Workload(batch=1, duration_s=float(seconds)), cap_bytes=2**32, attempt=attempt)
+    for seconds in (60, 600)
+    for attempt in (0, 1)
+]
+ENTRIES: list[Entry] = [
+    *(answered(PROBER, question) for question in QUESTIONS),
+    Fitted(task=Fit(variant=Variant.TURBO), coefficients={"denoise": 1.5}),
+]
+
+
+def written(path: Path, entries: Sequence[Entry] = tuple(ENTRIES)) -> bytes:
+    journal = Journal(path, HERE, resume=False)
+    for entry in entries:
+        journal.keep(entry)
+    journal.close()
+    return path.read_bytes()
+
+
+def reopened(path: Path) -> list[Entry]:
+    journal = Journal(path, HERE, resume=True)
+    journal.close()
+    return list(journal.entries.values())
+
+
+def test_it_lies_beside_the_file_it_becomes_under_a_name_no_record_has(tmp_path: Path) -> None:
+    path = journal_path(tmp_path / "card.json")
+    assert path == tmp_path / "card.json.journal.jsonl"
+    path.touch()
+    assert list(tmp_path.glob("*.json")) == []
+
+
+def test_answers_come_back_as_they_were_given(tmp_path: Path) -> None:
+    written(tmp_path / "j")
+    assert reopened(tmp_path / "j") == ENTRIES
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.floats(0, 1))
+def test_wherever_it_was_cut_the_whole_lines_count_and_the_next_answer_follows_them(
+    tmp_path_factory: pytest.TempPathFactory, share: float
+) -> None:
+    path = tmp_path_factory.mktemp("cut") / "j"
+    whole = written(path)
+    cut = whole[: int(len(whole) * share)]
+    path.write_bytes(cut)
+    lines = max(cut.count(b"\n") - 1, 0)
+    journal = Journal(path, HERE, resume=True)
+    assert list(journal.entries.values()) == ENTRIES[:lines]
+    for entry in ENTRIES[lines:]:
+        journal.keep(entry)
+    journal.close()
+    assert path.read_bytes() == whole
+
+
+def test_answers_that_nobody_asked_to_go_on_with_are_not_thrown_away(tmp_path: Path) -> None:
+    whole = written(tmp_path / "j")
+    with pytest.raises(UsageError, match="--resume"):
+        Journal(tmp_path / "j", HERE, resume=False)
+    assert (tmp_path / "j").read_bytes() == whole
+
+
+def test_one_without_answers_is_begun_again(tmp_path: Path) -> None:
+    written(tmp_path / "j", ())
+    written(tmp_path / "j")
+    assert reopened(tmp_path / "j") == ENTRIES
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"code": "0.0.1+tree.0"}, "0.0.1"),
+        ({"libraries": {"torch": "1.0"}}, "torch 1.0"),
+        ({"card": "another card"}, "another card"),
+        ({"cap_method": "ballast"}, "ballast"),
+        ({"budget": "sha256:1"}, "sha256:1"),
+        ({"allocator": "expandable_segments:True"}, "expandable_segments"),
+    ],
+)
+def test_answers_that_hold_for_something_else_are_refused_by_name(
+    tmp_path: Path, change: dict[str, object], words: str
+) -> None:
+    elsewhere: Fingerprint = msgspec.structs.replace(HERE, **change)
+    Journal(tmp_path / "j", elsewhere, resume=False).close()
+    with pytest.raises(UsageError, match=r"cannot be gone on with.*" + words.replace("+", r"\+")):
+        Journal(tmp_path / "j", HERE, resume=True)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda whole: whole.replace(b'"oom"', b'"fits"', 1),
+        lambda whole: whole.replace(b'"duration_s":60.0', b'"duration_s":90.0', 1),
+        lambda whole: whole.replace(b"\n", b"\n\n", 1),
+        lambda whole: b"RIFF\n" + whole,
+        lambda whole: b"\xff\xfe\n" + whole,
+    ],
+)
+def test_what_was_changed_or_is_no_journal_is_refused_and_left_alone(tmp_path: Path, damage: object) -> None:
+    spoilt = damage(written(tmp_path / "j"))  # type: ignore[operator]
+    (tmp_path / "j").write_bytes(spoilt)
+    with pytest.raises(InvalidInputError, match="line"):
+        Journal(tmp_path / "j", HERE, resume=True)
+    assert (tmp_path / "j").read_bytes() == spoilt
+
+
+def test_a_full_disk_is_a_failed_run_that_says_how_to_go_on_and_keeps_what_there_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = written(tmp_path / "j", ENTRIES[:2])
+    journal = Journal(tmp_path / "j", HERE, resume=True)
+    real = os.pwrite
+    room = [40]
+
+    def full(file: int, line: bytes, place: int) -> int:
+        if not room[0]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        part, room[0] = line[: room[0]], 0
+        return real(file, part, place)
+
+    monkeypatch.setattr(module.os, "pwrite", full)
+    with pytest.raises(RunFailedError, match=r"No space left.*--resume") as caught:
+        journal.keep(ENTRIES[2])
+    assert caught.value.exit is Exit.RUN_FAILED
+    assert (tmp_path / "j").read_bytes() == before
+
+
+def test_a_place_that_cannot_be_written_is_a_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot write"):
+        Journal(tmp_path / "missing" / "j", HERE, resume=False)
+    with pytest.raises(InvalidInputError, match="cannot be read"):
+        Journal(tmp_path, HERE, resume=False)
+
+
+def test_the_code_that_counts_is_whatever_answers_depend_on() -> None:
+    assert HERE.code == code_version()
+    assert set(HERE.libraries) == {"python", "torch", "diffusers", "transformers", "torchao"}
