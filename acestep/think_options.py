@@ -12,7 +12,13 @@ from acestep.thinking import NO_NEGATIVE, Thinking
 F = TypeVar("F", bound=Callable[..., Any])
 
 _SAMPLING = {"lm_temperature": "temperature", "lm_cfg_scale": "guidance", "lm_top_p": "top_p", "lm_top_k": "top_k"}
-_DECIDES = {"cot_metas": "metas", "cot_caption": "caption", "cot_language": "language", "lm_codes": "codes"}
+_DECIDES = {
+    "cot_metas": "metas",
+    "cot_caption": "caption",
+    "cot_language": "language",
+    "lm_codes": "codes",
+    "lm_open_turn": "open_turn",
+}
 _DEFAULTS = Sampling()
 
 _OPTIONS = (
@@ -25,6 +31,11 @@ _OPTIONS = (
     click.option("--cot-language/--no-cot-language", default=True, help="Let it name the language of the lyrics."),
     click.option("--lm-codes/--no-lm-codes", default=True, help="Let it write the audio codes that the song follows."),
     click.option("--lm-negative-prompt", default=NO_NEGATIVE, metavar="TEXT", help="What the plan is to be unlike."),
+    click.option(
+        "--lm-open-turn",
+        is_flag=True,
+        help="Let the codes follow an open turn, as some read the training.",
+    ),
     click.option(
         "--lm-temperature",
         default=_DEFAULTS.temperature,

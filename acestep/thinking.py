@@ -29,7 +29,8 @@ class Thinking(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     All songs of a request share one plan, drawn with `seed`, so that a song is the same alone and in a batch; its codes
     are drawn with the song's own seed. `negative` is what guidance leads away from. A plan is never longer than
-    `longest_s` seconds. Raises `ValueError` naming the field.
+    `longest_s` seconds. `open_turn` lets the codes follow a turn that is still open, where the original closes it.
+    Raises `ValueError` naming the field.
     """
 
     metas: bool = True
@@ -40,6 +41,7 @@ class Thinking(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     negative: str = NO_NEGATIVE
     seed: int = 0
     longest_s: int = LONGEST_PLAN_S
+    open_turn: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:

@@ -76,7 +76,11 @@ class Planner:
         """The audio codes of every song of a request of that length, five a second."""
         words, _ = self._words(request)
         thought = prompts.fitted_thought(thought, self._tokenizer)
-        guided = (prompts.compose(words, thought), prompts.compose_unguided(words))
+        open_turn = request.thinking.open_turn
+        guided = (
+            prompts.compose(words, thought, open_turn=open_turn),
+            prompts.compose_unguided(words, open_turn=open_turn),
+        )
         grammar = self._grammars.codes(math.ceil(duration_s * CODES_PER_SECOND))
         return tuple(
             self._job(guided, grammar, request.thinking.sampling, request.seed + song) for song in range(request.batch)

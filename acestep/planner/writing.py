@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from acestep.devices.base import Device
+from acestep.devices.out_of_memory import one_out_of_memory_error
 from acestep.planner.backends.base import Backend, Written
 from acestep.planner.job import Job
 
@@ -27,8 +28,9 @@ def write_in_passes(
         if size > 1 and not at_once and backend.cache_bytes(jobs[:size]) > device.free_bytes():
             continue
         try:
-            while len(tokens) < len(jobs):
-                tokens += backend.write(jobs[len(tokens) : len(tokens) + size], written)
+            with one_out_of_memory_error():
+                while len(tokens) < len(jobs):
+                    tokens += backend.write(jobs[len(tokens) : len(tokens) + size], written)
             return tokens, size
         except torch.OutOfMemoryError:
             if size == sizes[-1]:

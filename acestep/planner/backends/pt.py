@@ -64,8 +64,8 @@ class PtBackend:
                 lane.length = max(lane.length, lane.store.shape[4] - 2)
             for _ in range(min(2, *(job.max_tokens for job in jobs))):
                 tokens = self._next(decoder, cache.rows, states, drafts)
-                del states
                 states = decoder.step(cache, [tokens[row.job] for row in cache.rows])
+            self._next(decoder, cache.rows, states, drafts)
 
     def close(self) -> None:
         """Nothing is kept between calls, and the weights belong to who places them."""

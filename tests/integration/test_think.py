@@ -1,0 +1,157 @@
+"""A language model plans the songs: in the pipeline, within the memory there is, the same song whatever the batch."""
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+
+from acestep.devices.cpu import CpuDevice
+from acestep.errors import UsageError
+from acestep.knobs import Knobs, Offload, Variant
+from acestep.models.build import build
+from acestep.models.components import Components
+from acestep.pipeline import Pipeline, prepare
+from acestep.planner.language import Language
+from acestep.planner.metadata import Metadata
+from acestep.planner.planner import check_wishes
+from acestep.planner.writing import even_passes, write_in_passes
+from acestep.request import Request, Result, Task
+from acestep.thinking import Thinking
+from tests.planner_tokenizers import HOSTILE
+from tests.small_card import SmallCard
+
+BRIEF = Thinking(caption=False)
+"""A tiny model rewords a caption in as many tokens as it may, which takes a while."""
+
+WISH = Request(caption="slow piano", lyrics="la la", duration_s=4, steps=2, seed=7, think=True, thinking=BRIEF)
+
+
+@pytest.fixture(scope="module")
+def parts() -> Components:
+    components = build("tiny", Variant.TURBO, dtype=torch.float32)
+    prepare(components, Knobs())
+    return components
+
+
+@pytest.fixture(scope="module")
+def language() -> Language:
+    return Language("tiny", Knobs(), CpuDevice(), longest_s=600, warn=pytest.fail)
+
+
+def made(request: Request, parts: Components, language: Language, device: CpuDevice | None = None) -> Result:
+    knobs = Knobs(offload=Offload.CPU_DIT, lm="0.6B")
+    return Pipeline(parts, knobs, device or CpuDevice(), thinker=language.thinker()).generate(request)
+
+
+def test_a_song_is_the_same_alone_and_in_a_batch_and_follows_its_own_codes(
+    parts: Components, language: Language
+) -> None:
+    batch = made(msgspec.structs.replace(WISH, batch=3), parts, language)
+    alone = made(msgspec.structs.replace(WISH, seed=8), parts, language)
+    assert np.array_equal(batch.songs[1].audio, alone.songs[0].audio)
+    assert not np.array_equal(batch.songs[0].audio, batch.songs[1].audio)
+    assert [stage.name for stage in batch.stages] == ["think", "encode_audio", "encode", "denoise", "decode"]
+    plain = made(msgspec.structs.replace(WISH, think=False), parts, language)
+    assert not np.array_equal(plain.songs[0].audio, batch.songs[0].audio)
+
+
+def test_what_is_left_open_is_filled_in_and_what_was_given_stays(parts: Components, language: Language) -> None:
+    given = msgspec.structs.replace(WISH, bpm=90, keyscale="C major", thinking=Thinking())
+    carried_out = made(given, parts, language).request
+    assert (carried_out.bpm, carried_out.keyscale, carried_out.duration_s) == (90, "C major", 4)
+    assert carried_out.timesignature in ("2", "3", "4", "6")
+    assert carried_out.caption not in ("", WISH.caption)
+
+
+def test_a_length_that_is_left_open_is_planned_within_what_the_card_reaches(
+    parts: Components, language: Language
+) -> None:
+    within = Thinking(longest_s=12, caption=False, codes=False)
+    result = made(Request(caption="drums", steps=1, think=True, thinking=within), parts, language)
+    assert 10 <= result.request.duration_s <= 12
+    assert result.songs[0].audio.shape[1] == result.request.duration_s * 48_000
+    assert result.request.caption == "drums"
+    assert "encode_audio" not in {stage.name for stage in result.stages}
+
+
+def test_nothing_to_decide_is_no_thinking_about_it(language: Language) -> None:
+    nothing = Thinking(metas=False, caption=False, language=False)
+    assert language.planner.plan_jobs(msgspec.structs.replace(WISH, thinking=nothing)) == ()
+    assert language.planner.plan_jobs(WISH)
+
+
+def test_songs_that_do_not_fit_together_are_thought_of_in_passes_and_come_out_the_same(
+    parts: Components, language: Language
+) -> None:
+    three = msgspec.structs.replace(WISH, batch=3)
+    roomy = made(three, parts, language)
+    jobs = language.planner.compose_jobs(three, language.planner.thought(three, ()), 4)
+    backend = language.open(CpuDevice(), lambda: pytest.fail("nothing is written"))
+    tight = made(three, parts, language, SmallCard(free_bytes=backend.cache_bytes(jobs[:2]) - 1))
+    assert {stage.name: stage.songs_per_pass for stage in roomy.stages}["think"] == 3
+    assert {stage.name: stage.songs_per_pass for stage in tight.stages}["think"] == 1
+    for song, other in zip(roomy.songs, tight.songs, strict=True):
+        # A small card decodes in other tiles, which rounds otherwise.
+        assert np.allclose(song.audio, other.audio, atol=1e-6)
+
+
+def test_passes_shrink_evenly_down_to_one_song() -> None:
+    for songs in range(1, 20):
+        sizes = list(even_passes(songs))
+        assert sizes[0] == songs
+        assert sizes[-1] == 1
+        assert sizes == sorted(set(sizes), reverse=True)
+        assert all(-(-songs // -(-songs // size)) == size for size in sizes)
+
+
+def test_running_out_of_memory_while_writing_tries_fewer_songs(language: Language) -> None:
+    class Refusing:
+        def __init__(self) -> None:
+            self.asked: list[int] = []
+
+        def write(self, jobs: list[object], written: object) -> list[tuple[int, ...]]:
+            self.asked.append(len(jobs))
+            if len(jobs) > 2:
+                raise torch.OutOfMemoryError("no room")
+            return [(1,)] * len(jobs)
+
+        def cache_bytes(self, jobs: object) -> int:
+            return 0
+
+        def rehearse(self, jobs: object) -> None: ...
+
+        def close(self) -> None: ...
+
+    jobs = language.planner.compose_jobs(msgspec.structs.replace(WISH, batch=8), Metadata(bpm=120), 4)
+    backend = Refusing()
+    tokens, at_once = write_in_passes(jobs, backend, CpuDevice(), lambda step, most: None)  # type: ignore[arg-type]
+    assert (len(tokens), at_once) == (8, 2)
+    assert backend.asked == [8, 4, 3, 2, 2, 2, 2]
+    with pytest.raises(torch.OutOfMemoryError):
+        write_in_passes(jobs, backend, CpuDevice(), lambda step, most: None, 4)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [{"keyscale": "H major"}, {"timesignature": "7/8"}, {"language": "klingon"}])
+def test_a_wish_that_no_model_knows_is_refused_in_words(wrong: dict[str, str]) -> None:
+    with pytest.raises(UsageError, match=next(iter(wrong))):
+        check_wishes(msgspec.structs.replace(WISH, **wrong))
+
+
+def test_a_request_to_think_without_a_language_model_is_refused(parts: Components) -> None:
+    with pytest.raises(UsageError, match="language model"):
+        Pipeline(parts, Knobs(), CpuDevice()).generate(WISH)
+
+
+def test_a_song_that_exists_is_not_planned() -> None:
+    cover = Request(caption="x", task=Task.COVER, audio_codes=(1,) * 10, think=True)
+    assert not cover.thinks
+    assert cover.duration_s == pytest.approx(2)
+
+
+@pytest.mark.parametrize("words", HOSTILE)
+def test_hostile_words_make_a_song_and_nothing_else(words: str, parts: Components, language: Language) -> None:
+    frugal = Thinking(caption=False, negative=words)
+    hostile = msgspec.structs.replace(WISH, caption=words, lyrics=words, duration_s=1, steps=1, thinking=frugal)
+    result = made(hostile, parts, language)
+    assert np.isfinite(result.songs[0].audio).all()
+    assert result.songs[0].audio.shape == (2, 48_000)
