@@ -52,6 +52,7 @@ def cli(
 
     policy = load_policy()
     options = Options(
+        with_lm=tier_with_lm,
         boundary=tier_boundary,
         batch_boundary=tier_batch_boundary,
         skip_compile=tier_skip_compile,
@@ -66,7 +67,7 @@ def cli(
     with output_file(benchmark_output) as write, progress(most_probes(tried, options)) as advance:
         found = tier_test(tried, prober, options, advance)
         write(pretty_json(found))
-    print_tier_test(found, tried, with_lm=tier_with_lm)
+    print_tier_test(found, tried, options)
     return Exit.REGRESSED if found.failed else Exit.OK
 
 

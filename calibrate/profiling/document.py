@@ -55,7 +55,7 @@ class SweptBoundary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SweptBoundaries(msgspec.Struct, frozen=True, kw_only=True):
-    """From which swept size on INT8 and offload can be off; `lm` has no entry before a language model is certified."""
+    """From which swept size on INT8 and offload can be off, and each language model fits; `lm` is empty unasked."""
 
     without_int8: SweptBoundary
     without_offload: SweptBoundary
@@ -63,7 +63,7 @@ class SweptBoundaries(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BatchBoundary(msgspec.Struct, frozen=True, kw_only=True):
-    """The largest batch that fits at a tier's longest song; 0 = none, None = not certified."""
+    """The largest batch that fits at a tier's longest song; 0 = none, None = not asked for."""
 
     tier: str
     vram_gib: Size

@@ -14,11 +14,15 @@ def missing_warnings(card: Card, table: TierTable, plan: Plan) -> tuple[str, ...
     A plan without any limit has none to pass; that it promises nothing is said elsewhere.
     """
     missing = []
-    longest, most = plan.max_duration_s.without_lm, plan.max_batch.without_lm
-    if longest and _passes_unnoticed(plan, duration_s=longest + 1, batch=1):
-        missing.append(f"A song of {longest + 1} s, one second over the limit, was let through without a warning.")
-    if longest and _passes_unnoticed(plan, duration_s=longest, batch=most + 1):
-        missing.append(f"A batch of {most + 1}, one song over the limit, was let through without a warning.")
+    for lm in (False, True) if plan.lm is not None else (False,):
+        longest, most = plan.max_duration_s.of(lm=lm), plan.max_batch.of(lm=lm)
+        where = " with a language model" if lm else ""
+        if longest and _passes_unnoticed(plan, lm=lm, duration_s=longest + 1, batch=1):
+            over = f"A song of {longest + 1} s{where}, one second over the limit,"
+            missing.append(f"{over} was let through without a warning.")
+        if longest and _passes_unnoticed(plan, lm=lm, duration_s=longest, batch=most + 1):
+            over = f"A batch of {most + 1}{where}, one song over the limit,"
+            missing.append(f"{over} was let through without a warning.")
     if Backend.VLLM not in plan.backends_allowed:
         answer = planning.resolve(card, table, Overrides(variant=plan.variant, backend=Backend.VLLM))
         if answer.backend is Backend.VLLM or set(answer.warnings) <= set(plan.warnings):
@@ -26,8 +30,8 @@ def missing_warnings(card: Card, table: TierTable, plan: Plan) -> tuple[str, ...
     return tuple(missing)
 
 
-def _passes_unnoticed(plan: Plan, *, duration_s: float, batch: int) -> bool:
+def _passes_unnoticed(plan: Plan, *, lm: bool, duration_s: float, batch: int) -> bool:
     """Whether a request comes out of the plan uncut, or cut without a sentence about it."""
     request = Request(caption="", duration_s=duration_s, batch=batch)
-    clamped, warnings = planning.clamp(request, plan, lm=False)
+    clamped, warnings = planning.clamp(request, plan, lm=lm)
     return clamped == request or not warnings

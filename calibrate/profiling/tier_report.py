@@ -5,20 +5,20 @@ from collections.abc import Sequence
 from acestep.console import notify
 from acestep.units import MIB
 from calibrate.profiling.document import Row, SweptBoundary, TierTest
-from calibrate.profiling.tier_test import Trial
+from calibrate.profiling.tier_test import Options, Trial
 from calibrate.screen import print_table
 
-NOT_CERTIFIED = "not yet certified"
+NOT_ASKED = "not asked for"
 
 
-def print_tier_test(found: TierTest, tried: Sequence[Trial], *, with_lm: bool) -> None:
+def print_tier_test(found: TierTest, tried: Sequence[Trial], options: Options) -> None:
     """The whole report on stdout, failures on stderr."""
-    lm_cells = {trial.vram_gib: lm_cell(trial, with_lm=with_lm) for trial in tried}
+    without = {trial.vram_gib for trial in tried if not trial.thinking} if options.with_lm else set()
     stages = list(dict.fromkeys(stage.name for row in found.results for stage in row.stages))
     print_table(
         f"Tiers at their own limits, {found.device} card (MiB: allocated in each stage, reserved in all)",
         ("VRAM", "tier", "config", "knobs", "LM", "songs", "verdict", *stages, "reserved"),
-        [_cells(row, stages, lm_cells[row.vram_gib]) for row in found.results],
+        [_cells(row, stages, "skipped: no LM" if row.vram_gib in without else "none") for row in found.results],
         folding=("config", "knobs", "LM"),
     )
     if found.boundaries is not None:
@@ -28,8 +28,13 @@ def print_tier_test(found: TierTest, tried: Sequence[Trial], *, with_lm: bool) -
             [
                 ("INT8", *_boundary_cells(found.boundaries.without_int8)),
                 ("offload", *_boundary_cells(found.boundaries.without_offload)),
-                ("(with a language model)", NOT_CERTIFIED, "", ""),
             ],
+        )
+        print_table(
+            "Smallest VRAM for a language model, at each tier's limits",
+            ("LM", "fits from", "tier", "fails at"),
+            [(model, *_boundary_cells(boundary)) for model, boundary in found.boundaries.lm.items()]
+            or [("any", f"{NOT_ASKED}: --tier-with-lm", "", "")],
         )
     if found.batch_boundaries:
         print_table(
@@ -39,8 +44,8 @@ def print_tier_test(found: TierTest, tried: Sequence[Trial], *, with_lm: bool) -
                 (
                     f"{entry.vram_gib:g} GiB",
                     entry.tier,
-                    NOT_CERTIFIED if entry.without_lm is None else str(entry.without_lm),
-                    NOT_CERTIFIED if entry.with_lm is None else str(entry.with_lm),
+                    NOT_ASKED if entry.without_lm is None else str(entry.without_lm),
+                    NOT_ASKED if entry.with_lm is None else str(entry.with_lm),
                 )
                 for entry in found.batch_boundaries
             ],
@@ -51,12 +56,7 @@ def print_tier_test(found: TierTest, tried: Sequence[Trial], *, with_lm: bool) -
         notify(f"FAILED {sentence}")
 
 
-def lm_cell(trial: Trial, *, with_lm: bool) -> str:
-    """What the LM column says of a tier: never a guess."""
-    return "skipped: no LM" if with_lm and not trial.plan.lm_models else NOT_CERTIFIED
-
-
-def _cells(row: Row, stages: Sequence[str], lm: str) -> tuple[str, ...]:
+def _cells(row: Row, stages: Sequence[str], no_lm: str) -> tuple[str, ...]:
     peaks = {stage.name: _in_mib(stage.peak_allocated_bytes) for stage in row.stages}
     knobs = (row.offload, row.quantization or "bf16", "compiled" if row.compiled else "eager")
     return (
@@ -64,7 +64,7 @@ def _cells(row: Row, stages: Sequence[str], lm: str) -> tuple[str, ...]:
         row.tier,
         ", ".join(row.configs),
         ", ".join(knobs),
-        lm,
+        f"{row.lm} with {row.backend}" if row.lm else no_lm,
         f"{row.batch}x{row.duration_s}s",
         row.verdict,
         *(peaks.get(stage, "-") for stage in stages),

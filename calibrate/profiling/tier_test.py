@@ -3,14 +3,14 @@
 Limits and knobs come from the plan that a card of each size gets; whether they hold is probed, never looked up.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 
 import msgspec
 
 from acestep.hardware import nameplate_gib, simulated_card
 from acestep.knobs import Knobs
 from acestep.plan import Plan, resolve
-from acestep.tiers import BATCHES, TierTable
+from acestep.tiers import BATCHES, LM_MODELS, TierTable
 from acestep.units import gib_to_bytes
 from calibrate.campaign import describe_probe
 from calibrate.knobs import Config, configs_of, eager, first_from_which_all_fit, without_lm
@@ -37,26 +37,44 @@ Ask = Callable[[Knobs, Workload, int], ProbeResult]
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What `tier-test` is to find out, and with how long a prompt."""
 
+    with_lm: bool = False
     boundary: bool = False
     batch_boundary: bool = False
     skip_compile: bool = False
     prompt: Prompt = LONGEST_PROMPT
 
 
-class Trial(msgspec.Struct, frozen=True, kw_only=True):
-    """A size, the plan of a card of that size, and what to probe; `workload` is None where nothing is promised."""
+class Case(msgspec.Struct, frozen=True, kw_only=True):
+    """What a tier promises, with or without a language model, and the knobs of every config to try it in."""
 
-    vram_gib: Size
-    cap_bytes: int
-    plan: Plan
-    missing: tuple[str, ...]
     configs: Mapping[Knobs, tuple[Config, ...]]
-    workload: Workload | None
+    workload: Workload
 
     @property
     def knobs(self) -> Knobs:
         """What the tier itself runs with."""
         return next(iter(self.configs))
+
+
+class Trial(msgspec.Struct, frozen=True, kw_only=True):
+    """A size, the plan of a card of that size, and what to probe.
+
+    `alone` and `thinking` hold one case or, where nothing is promised or nobody asked, none. `models` are all language
+    models that a boundary is looked for of.
+    """
+
+    vram_gib: Size
+    cap_bytes: int
+    plan: Plan
+    missing: tuple[str, ...]
+    alone: tuple[Case, ...]
+    thinking: tuple[Case, ...]
+    models: Mapping[str, Case]
+
+    @property
+    def cases(self) -> tuple[Case, ...]:
+        """Those that get rows of their own."""
+        return self.alone + self.thinking
 
 
 def trials(table: TierTable, policy: Policy, sizes_gib: Sequence[float], device: str, options: Options) -> list[Trial]:
@@ -72,9 +90,10 @@ def most_probes(tried: Sequence[Trial], options: Options) -> int:
     batches = BATCHES if options.batch_boundary else ()
     asked = set()
     for trial in tried:
-        if trial.workload is not None:
-            asked |= {(knobs, trial.workload, trial.cap_bytes) for knobs in trial.configs}
-            asked |= {(trial.knobs, _with_batch(trial.workload, batch), trial.cap_bytes) for batch in batches}
+        for case in trial.cases:
+            asked |= {(knobs, case.workload, trial.cap_bytes) for knobs in case.configs}
+            asked |= {(case.knobs, _with_batch(case.workload, batch), trial.cap_bytes) for batch in batches}
+        asked |= {(case.knobs, case.workload, trial.cap_bytes) for case in trial.models.values()}
     return len(asked)
 
 
@@ -87,8 +106,10 @@ def tier_test(tried: Sequence[Trial], prober: Prober, options: Options, progress
         schema_version=SCHEMA_VERSION,
         device=prober.device,
         results=rows,
-        boundaries=_boundaries(tried, rows) if options.boundary else None,
-        batch_boundaries=tuple(_batch_boundary(trial, ask) for trial in tried) if options.batch_boundary else (),
+        boundaries=_boundaries(tried, rows, ask, options) if options.boundary else None,
+        batch_boundaries=tuple(_batch_boundary(trial, ask, options) for trial in tried)
+        if options.batch_boundary
+        else (),
         failed=tuple(sentence for trial in tried for sentence in _failures(trial, rows)),
     )
 
@@ -96,24 +117,45 @@ def tier_test(tried: Sequence[Trial], prober: Prober, options: Options, progress
 def _trial(table: TierTable, policy: Policy, nameplate: float, device: str, options: Options) -> Trial:
     card = simulated_card(nameplate)
     plan = resolve(card, table)
-    knobs = without_lm(plan.knobs)
+    knobs = plan.knobs
     if device == CardKind.SIMULATED or (options.skip_compile and plan.quantization is None):
         knobs = eager(knobs)
-    configs = configs_of(knobs)
-    batch, duration_s = plan.max_batch.without_lm, plan.max_duration_s.without_lm
-    prompt = options.prompt
+    thinking = _cases(plan, knobs, options) if options.with_lm and plan.lm is not None else ()
     return Trial(
         vram_gib=int(nameplate) if nameplate.is_integer() else nameplate,
         cap_bytes=budget_bytes(nameplate, policy),
         plan=plan,
         missing=missing_warnings(card, table, plan),
-        configs=configs if options.boundary else {knobs: (Config.DEFAULT,)},
-        workload=Workload(
-            batch=batch, duration_s=float(duration_s), text_tokens=prompt.text_tokens, lyric_tokens=prompt.lyric_tokens
-        )
-        if batch
-        else None,
+        alone=_cases(plan, without_lm(knobs), options),
+        thinking=thinking,
+        models={
+            model: msgspec.structs.replace(case, configs={_with_model(case.knobs, model): (Config.DEFAULT,)})
+            for case in thinking
+            for model in LM_MODELS
+            if options.boundary
+        },
     )
+
+
+def _cases(plan: Plan, knobs: Knobs, options: Options) -> tuple[Case, ...]:
+    """What a plan promises for knobs with or without a language model; empty where it promises nothing."""
+    lm = knobs.lm is not None
+    batch, duration_s, prompt = plan.max_batch.of(lm=lm), plan.max_duration_s.of(lm=lm), options.prompt
+    if not batch:
+        return ()
+    workload = Workload(
+        batch=batch,
+        duration_s=float(duration_s),
+        with_lm=lm,
+        text_tokens=prompt.text_tokens,
+        lyric_tokens=prompt.lyric_tokens,
+    )
+    configs = configs_of(knobs) if options.boundary else {knobs: (Config.DEFAULT,)}
+    return (Case(configs=configs, workload=workload),)
+
+
+def _with_model(knobs: Knobs, model: str) -> Knobs:
+    return msgspec.structs.replace(knobs, lm=model)
 
 
 def _asker(prober: Prober, progress: Callable[[str], None]) -> Ask:
@@ -131,25 +173,23 @@ def _asker(prober: Prober, progress: Callable[[str], None]) -> Ask:
 
 
 def _rows(trial: Trial, ask: Ask, *, timed: bool) -> Iterator[Row]:
-    if trial.workload is None:
-        return
-    for knobs, configs in trial.configs.items():
-        result = ask(knobs, trial.workload, trial.cap_bytes)
+    for promised, knobs in ((case, knobs) for case in trial.cases for knobs in case.configs):
+        result = ask(knobs, promised.workload, trial.cap_bytes)
         stages = recorded_stages(result, timed=timed)
         yield Row(
             tier=trial.plan.tier,
             vram_gib=trial.vram_gib,
             variant=knobs.variant,
-            config=configs[0],
-            configs=configs,
-            lm=None,
+            config=promised.configs[knobs][0],
+            configs=promised.configs[knobs],
+            lm=knobs.lm,
             backend=trial.plan.backend,
             attention=knobs.attention,
             compiled=knobs.compile,
             offload=knobs.offload,
             quantization=knobs.quantization,
-            batch=trial.workload.batch,
-            duration_s=int(trial.workload.duration_s),
+            batch=promised.workload.batch,
+            duration_s=int(promised.workload.duration_s),
             verdict=result.verdict,
             songs_per_pass=result.songs_per_pass,
             peak_allocated_bytes=result.peak_allocated_bytes,
@@ -166,23 +206,33 @@ def _failures(trial: Trial, rows: Sequence[Row]) -> Iterator[str]:
     name = f"{trial.plan.tier} at {trial.vram_gib:g} GiB"
     for sentence in trial.missing:
         yield f"{name}: {sentence}"
-    if trial.workload is None:
+    if not trial.alone:
         yield f"{name}: the table promises no song of any length."
     for row in rows:
         if row.vram_gib == trial.vram_gib and Config.DEFAULT in row.configs and not row.holds:
-            yield f"{name}: {row.batch} x {row.duration_s} s is promised and does not hold (verdict {row.verdict})."
+            songs = f"{row.batch} x {row.duration_s} s" + (f" with {row.lm}" if row.lm else "")
+            yield f"{name}: {songs} is promised and does not hold (verdict {row.verdict})."
 
 
-def _boundaries(tried: Sequence[Trial], rows: Sequence[Row]) -> SweptBoundaries:
+def _boundaries(tried: Sequence[Trial], rows: Sequence[Row], ask: Ask, options: Options) -> SweptBoundaries:
+    def held(config: Config) -> set[Size]:
+        return {row.vram_gib for row in rows if row.lm is None and config in row.configs and row.holds}
+
+    def thinks(trial: Trial, model: str) -> bool:
+        return any(_holds(ask, case, trial.cap_bytes) for name, case in trial.models.items() if name == model)
+
     return SweptBoundaries(
-        without_int8=_boundary(tried, rows, Config.NO_QUANT),
-        without_offload=_boundary(tried, rows, Config.NO_OFFLOAD),
-        lm={},
+        without_int8=_boundary(tried, held(Config.NO_QUANT)),
+        without_offload=_boundary(tried, held(Config.NO_OFFLOAD)),
+        lm={
+            model: _boundary(tried, {trial.vram_gib for trial in tried if thinks(trial, model)})
+            for model in LM_MODELS
+            if options.with_lm
+        },
     )
 
 
-def _boundary(tried: Sequence[Trial], rows: Sequence[Row], config: Config) -> SweptBoundary:
-    held = {row.vram_gib for row in rows if config in row.configs and row.holds}
+def _boundary(tried: Sequence[Trial], held: Set[Size]) -> SweptBoundary:
     first = first_from_which_all_fit([trial.vram_gib in held for trial in tried])
     return SweptBoundary(
         fits_gib=tried[first].vram_gib if first < len(tried) else 0,
@@ -195,13 +245,27 @@ def _with_batch(workload: Workload, batch: int) -> Workload:
     return msgspec.structs.replace(workload, batch=batch)
 
 
-def _batch_boundary(trial: Trial, ask: Ask) -> BatchBoundary:
-    """Batches one after another at the tier's longest song, up to the first that does not fit."""
+def _batch_boundary(trial: Trial, ask: Ask, options: Options) -> BatchBoundary:
+    return BatchBoundary(
+        tier=trial.plan.tier,
+        vram_gib=trial.vram_gib,
+        with_lm=_largest_batch(trial, trial.thinking, ask) if options.with_lm else None,
+        without_lm=_largest_batch(trial, trial.alone, ask),
+    )
+
+
+def _largest_batch(trial: Trial, cases: Sequence[Case], ask: Ask) -> int:
+    """Batches one after another at the tier's longest song, up to the first that does not fit; 0 without a case."""
     largest = 0
-    if trial.workload is not None:
+    for case in cases:
         for batch in BATCHES:
-            workload = _with_batch(trial.workload, batch)
-            if not keeps_promise(ask(trial.knobs, workload, trial.cap_bytes), batch):
+            if not _holds(
+                ask, msgspec.structs.replace(case, workload=_with_batch(case.workload, batch)), trial.cap_bytes
+            ):
                 break
             largest = batch
-    return BatchBoundary(tier=trial.plan.tier, vram_gib=trial.vram_gib, with_lm=None, without_lm=largest)
+    return largest
+
+
+def _holds(ask: Ask, case: Case, cap_bytes: int) -> bool:
+    return keeps_promise(ask(case.knobs, case.workload, cap_bytes), case.workload.batch)

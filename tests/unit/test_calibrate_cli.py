@@ -19,7 +19,7 @@ from acestep import tiers as tiers_module
 from acestep.console import run
 from acestep.errors import Exit, NotMeasuredError, UsageError
 from acestep.hardware import CPU
-from acestep.knobs import Variant
+from acestep.knobs import Knobs, Variant
 from acestep.tiers import load_tiers
 from acestep.units import GIB, gib_to_bytes
 from calibrate import probers
@@ -33,11 +33,22 @@ from calibrate.probes.base import Prober
 from calibrate.profiling.cli import cli as profiler
 from calibrate.record import CapMethod, load_measurement
 from calibrate.table import build_table
+from calibrate.workload import Workload
 from tests.fakes import AnalyticProber, measured
 
 ROOT = Path(__file__).parents[2]
 POLICY = load_policy()
 TABLE = build_table([measured()], POLICY)
+
+
+class Forgetful(AnalyticProber):
+    """On this card no language model fits."""
+
+    def think_bytes(self, knobs: Knobs, workload: Workload, songs: int) -> int:
+        return 99 * GIB if workload.with_lm else 0
+
+
+WITHOUT_LM = build_table([measured(Forgetful())], POLICY)
 ESTIMATE_KEYS = {
     *("verdict", "knobs", "workload", "cap_bytes", "min_cap_bytes", "stages", "peak_reserved_bytes", "decode_path"),
     "songs_per_pass",
@@ -322,7 +333,7 @@ def test_tier_test_writes_the_document_and_prints_a_row_per_tier_and_config(comm
     assert err.count("x 600 s under") == err.count("fits") + err.count(": oom")
     for row in found["results"]:
         assert any(row["tier"] in line and ", ".join(row["configs"]) in line for line in out.splitlines())
-    assert "not yet certified" in out
+    assert "not asked for" in out
     assert "Smallest VRAM" in out
     assert "Largest batch" in out
     assert "\x1b" not in out
@@ -335,7 +346,12 @@ def test_several_sizes_may_follow_tiers_once(command: Run, tmp_path: Path) -> No
     assert [row["vram_gib"] for row in json.loads(target.read_text())["results"]] == [6, 8, 16]
 
 
-def test_tiers_without_a_language_model_say_that_they_are_skipped(command: Run) -> None:
+def test_language_models_have_rows_of_their_own_and_tiers_without_one_say_that_they_are_skipped(
+    command: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, out, _ = command(profiler, "--mode", "tier-test", "--tier-with-lm", "--tiers", 8)
+    assert "0.6B with vllm" in out
+    monkeypatch.setattr(tiers_module, "_table_in_force", lambda: WITHOUT_LM)
     _, out, _ = command(profiler, "--mode", "tier-test", "--tier-with-lm", "--tiers", 8)
     assert "skipped: no LM" in out
 

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from acestep.errors import Exit, InvalidInputError, RunFailedError, UsageError
 from acestep.knobs import Knobs, Variant
-from calibrate import journal as module
 from calibrate.executors.base import answered
 from calibrate.fingerprint import Fingerprint, code_version, fingerprint
 from calibrate.journal import Journal, journal_path
@@ -142,7 +141,7 @@ def test_a_full_disk_is_a_failed_run_that_says_how_to_go_on_and_keeps_what_there
         part, room[0] = line[: room[0]], 0
         return real(file, part, place)
 
-    monkeypatch.setattr(module.os, "pwrite", full)
+    monkeypatch.setattr(os, "pwrite", full)
     with pytest.raises(RunFailedError, match=r"No space left.*--resume") as caught:
         journal.keep(ENTRIES[2])
     assert caught.value.exit is Exit.RUN_FAILED

@@ -14,7 +14,7 @@ from acestep.hardware import simulated_card
 from acestep.knobs import Backend, Variant
 from acestep.plan import Plan, resolve
 from acestep.request import MAX_LYRIC_TOKENS, DecodePath, Request
-from acestep.tiers import BATCHES, Boundary, TierTable, load_tiers
+from acestep.tiers import BATCHES, Boundary, Frontier, LmStates, TierTable, load_tiers
 from calibrate.files import pretty_json
 from calibrate.knobs import Config
 from calibrate.policy import budget_bytes, load_policy
@@ -42,10 +42,11 @@ def run(
     *,
     table: TierTable = TABLE,
     sizes: Sequence[float] = SIZES,
+    with_lm: bool = False,
     boundary: bool = True,
     batch_boundary: bool = False,
 ) -> TierTest:
-    options = Options(boundary=boundary, batch_boundary=batch_boundary)
+    options = Options(with_lm=with_lm, boundary=boundary, batch_boundary=batch_boundary)
     tried = trials(table, POLICY, sizes, "simulated", options)
     return tier_test(tried, prober or AnalyticProber(), options, lambda _: None)
 
@@ -121,12 +122,38 @@ def test_the_document_has_every_key_of_the_contract() -> None:
 
 
 @pytest.mark.parametrize("table", [TABLE, WITH_LMS])
-def test_language_models_are_never_guessed(table: TierTable) -> None:
+def test_language_models_are_tried_only_where_they_are_asked_for(table: TierTable) -> None:
     found = run(table=table, batch_boundary=True)
     assert {row.lm for row in found.results} == {None}
     assert {entry.with_lm for entry in found.batch_boundaries} == {None}
     assert found.boundaries is not None
     assert found.boundaries.lm == {}
+
+
+def test_with_a_language_model_every_tier_runs_its_recommended_one_at_the_limits_it_has_with_it() -> None:
+    prober = AnalyticProber()
+    found = run(prober, with_lm=True, boundary=False)
+    assert not found.failed
+    thinking = [row for row in found.results if row.lm is not None]
+    tiers = {tier.id: tier for tier in TABLE.variants[Variant.TURBO].tiers}
+    assert [row.tier for row in thinking] == [tier.id for tier in tiers.values() if tier.lm_models]
+    for row in thinking:
+        tier = tiers[row.tier]
+        assert (row.lm, row.backend) == (tier.recommended_lm, tier.backend)
+        assert (row.batch, row.duration_s) == (tier.max_batch.with_lm, tier.max_duration_s.with_lm)
+        assert row.stages[0].name == "think"
+    for knobs, workload, _ in prober.asked:
+        assert workload.with_lm == (knobs.lm is not None)
+
+
+def test_the_boundaries_and_batches_of_language_models_are_those_of_the_table_and_are_probed() -> None:
+    found = run(with_lm=True, batch_boundary=True)
+    turbo = TABLE.variants[Variant.TURBO]
+    assert found.boundaries is not None
+    for model, written in turbo.boundaries.lm.items():
+        probed = found.boundaries.lm[model]
+        assert (probed.fits_gib, probed.fails_gib, probed.tier) == (written.fits_gib, written.fails_gib, written.tier)
+    assert [entry.with_lm for entry in found.batch_boundaries] == [tier.max_batch.with_lm for tier in turbo.tiers]
 
 
 def test_sizes_are_read_as_cards_report_them_and_swept_once_smallest_first() -> None:
@@ -161,24 +188,28 @@ def test_a_default_that_does_not_fit_fails_its_tier_and_no_other() -> None:
 )
 def test_a_promise_kept_only_in_passes_or_on_the_cpu_is_broken(songs_per_pass: int, decode_path: DecodePath) -> None:
     tried = trials(TABLE, POLICY, (24,), "simulated", Options())
-    assert tried[0].workload is not None
-    answer = result(Verdict.FITS, tried[0].workload, 1, peak=1, songs_per_pass=songs_per_pass, decode_path=decode_path)
+    answer = result(
+        Verdict.FITS, tried[0].alone[0].workload, 1, peak=1, songs_per_pass=songs_per_pass, decode_path=decode_path
+    )
     assert tier_test(tried, ScriptedProber([answer]), Options(), lambda _: None).failed
 
 
 def test_a_tier_that_promises_nothing_fails_without_a_probe() -> None:
     nothing = {str(batch): 0 for batch in BATCHES}
-    tier = TABLE.variants[Variant.TURBO].tiers[0]
-    none = msgspec.structs.replace(tier.max_batch, without_lm=0)
-    frontier = msgspec.structs.replace(tier.frontier, without_lm=nothing)
-    found = run(ScriptedProber([]), table=changed(TABLE, max_duration_s=none, max_batch=none, frontier=frontier))
+    none = LmStates(with_lm=0, without_lm=0)
+    frontier = Frontier(with_lm=nothing, without_lm=nothing)
+    no_lm = {"lm_models": (), "recommended_lm": None, "lm_songs_per_pass": {}}
+    table = changed(TABLE, max_duration_s=none, max_batch=none, frontier=frontier, **no_lm)
+    found = run(ScriptedProber([]), table=table)
     assert len(found.failed) == len(SIZES)
     assert found.results == ()
 
 
 def test_probes_are_announced_exactly() -> None:
-    for options in (Options(), Options(boundary=True), Options(boundary=True, batch_boundary=True)):
-        prober, lines = AnalyticProber(), []
+    every = Options(with_lm=True, boundary=True, batch_boundary=True)
+    for options in (Options(), Options(boundary=True), Options(with_lm=True, boundary=True), every):
+        prober = AnalyticProber()
+        lines: list[str] = []
         tried = trials(TABLE, POLICY, SIZES, "simulated", options)
         tier_test(tried, prober, options, lines.append)
         assert len(prober.asked) == len(lines) == len(set(prober.asked))
@@ -188,12 +219,11 @@ def test_probes_are_announced_exactly() -> None:
 
 
 def test_batches_are_tried_up_to_the_first_that_does_not_fit() -> None:
-    tried = trials(TABLE, POLICY, (8,), "simulated", Options(batch_boundary=True))
-    assert tried[0].workload is not None
-    assert tried[0].workload.batch == 2
-    script = [Verdict.FITS, Verdict.FITS, Verdict.OOM]  # 2 (the tier's own row, not asked again), 1, 4
+    tried = trials(TABLE, POLICY, (4,), "simulated", Options(batch_boundary=True))
+    assert tried[0].alone[0].workload.batch == 4
+    script = [Verdict.FITS, Verdict.FITS, Verdict.FITS, Verdict.OOM]  # 4 (the tier's own row, not asked again), 1, 2, 8
     found = tier_test(tried, ScriptedProber(script), Options(batch_boundary=True), lambda _: None)
-    assert found.batch_boundaries[0].without_lm == 2
+    assert found.batch_boundaries[0].without_lm == 4
 
 
 def test_a_real_card_compiles_where_the_tier_says_so_unless_told_to_skip_it() -> None:
@@ -201,8 +231,8 @@ def test_a_real_card_compiles_where_the_tier_says_so_unless_told_to_skip_it() ->
     assert quantized
     for skip in (False, True):
         for trial in trials(TABLE, POLICY, SIZES, "cuda", Options(skip_compile=skip)):
-            assert trial.knobs.compile is (not skip or trial.plan.tier in quantized)
-    assert not any(trial.knobs.compile for trial in trials(TABLE, POLICY, SIZES, "simulated", Options()))
+            assert trial.alone[0].knobs.compile is (not skip or trial.plan.tier in quantized)
+    assert not any(trial.alone[0].knobs.compile for trial in trials(TABLE, POLICY, SIZES, "simulated", Options()))
 
 
 def silent_clamp(request: Request, plan: Plan, *, lm: bool) -> tuple[Request, tuple[str, ...]]:
