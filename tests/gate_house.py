@@ -13,7 +13,7 @@ import msgspec
 
 from acestep.tiers import BATCHES
 from calibrate.files import pretty_json
-from calibrate.policy import load_policy
+from calibrate.policy import Policy, load_policy
 from calibrate.probes.base import Prober
 from calibrate.record import Measurement, content_digest
 from calibrate.table import build_table
@@ -29,8 +29,8 @@ STATES = ("without_lm", "with_lm")
 class House:
     """The files of a tiers folder as documents."""
 
-    def __init__(self, record: Measurement) -> None:
-        policy = load_policy()
+    def __init__(self, record: Measurement, policy: Policy | None = None) -> None:
+        policy = policy or load_policy()
         self.table: Document = json.loads(pretty_json(build_table([record], policy)))
         self.policy: Document = json.loads(pretty_json(policy))
         self.record: Document = json.loads(pretty_json(record))

@@ -1,0 +1,159 @@
+"""Copies of the tree for the gate to judge, with faults put into their code."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from acestep.knobs import Knobs, Quantization, Variant
+from calibrate.policy import Policy, load_policy
+from calibrate.probes.base import ProbeResult
+from calibrate.probes.simulated.prober import SimulatedProber
+from calibrate.verdict import Verdict
+from calibrate.workload import Workload
+from tests.fakes import measured, result
+from tests.gate_house import House
+
+ROOT = Path(__file__).parent.parent
+
+
+class CodeFault(NamedTuple):
+    """A change of one line that costs memory; `stage` and `component` are what the gate is to name."""
+
+    name: str
+    file: str
+    before: str
+    after: str
+    stage: str
+    component: str
+
+
+CODE_FAULTS = (
+    CodeFault(
+        "the decode tile is doubled",
+        "acestep/memory/vae_decode.py",
+        "    return chosen\n",
+        "    return 2 * chosen\n",
+        "decode",
+        "activations",
+    ),
+    CodeFault(
+        "banded attention has a dense mask",
+        "acestep/models/attention.py",
+        "BLOCK_ROWS = 192\n",
+        "BLOCK_ROWS = 1_000_000\n",
+        "denoise",
+        "activations",
+    ),
+    CodeFault(
+        "the text encoder is no longer offloaded",
+        "acestep/memory/placement.py",
+        "frozenset({TRANSFORMER} if offload is Offload.CPU else ())",
+        'frozenset({TRANSFORMER, "text_encoder"} if offload is Offload.CPU else {"text_encoder"})',
+        "denoise",
+        "text_encoder",
+    ),
+    CodeFault(
+        "INT8 is silently skipped",
+        "acestep/memory/quantize.py",
+        "    linears = [module for module in transformer.modules() if isinstance(module, nn.Linear)]\n",
+        "    return sum(isinstance(module, nn.Linear) for module in transformer.modules())\n    linears = []\n",
+        "denoise",
+        "transformer",
+    ),
+    CodeFault(
+        "the language model stays on the card",
+        "acestep/memory/placement.py",
+        "frozenset({TRANSFORMER} if offload is Offload.CPU else ())",
+        'frozenset({TRANSFORMER, "lm"} if offload is Offload.CPU else {"lm"})',
+        "denoise",
+        "lm",
+    ),
+    CodeFault(
+        "the language model makes logits of every token of a prompt",
+        "acestep/planner/forward.py",
+        "        normed: Tensor = self._body.norm(hidden[-1:])\n        return normed\n",
+        "        normed: Tensor = self._body.norm(hidden)\n"
+        "        every = F.linear(normed, self._head).float()\n"
+        "        return normed[-1:] + 0 * every[-1:, : normed.shape[1]].to(normed.dtype)\n",
+        "think",
+        "activations",
+    ),
+)
+
+
+class OneCell(SimulatedProber):
+    """The simulated card as it answers about one cell; nothing else fits, so that nothing else is traced."""
+
+    def __init__(self, knobs: Knobs, workload: Workload) -> None:
+        super().__init__()
+        self._cell = (knobs, workload)
+
+    def probe(self, knobs: Knobs, workload: Workload, cap_bytes: int) -> ProbeResult:
+        if (knobs, workload) == self._cell:
+            return super().probe(knobs, workload, cap_bytes)
+        return result(Verdict.OOM, workload, cap_bytes, peak=1)
+
+    def memory_model(self, variant: Variant) -> dict[str, float]:
+        return {}
+
+
+def one_tier_policy(quantization: Quantization | None) -> Policy:
+    """A policy with one tier for every card, one rung and one length."""
+    policy = json.loads(msgspec.json.encode(load_policy()))
+    tier = policy["tiers"][0] | {"vram_gib": {**policy["tiers"][-1]["vram_gib"], "lower": 0}}
+    rung = {"offload": "cpu+dit", "quantization": quantization, "why": "The only rung of this test."}
+    durations = policy["durations_s"] | {"values": [600]}
+    return msgspec.convert(policy | {"tiers": [tier], "preference": [rung], "durations_s": durations}, Policy)
+
+
+def one_cell_house(quantization: Quantization | None) -> House:
+    """What a simulated card of 4 GiB proves about one song of ten minutes, measured with the code of this tree."""
+    policy = one_tier_policy(quantization)
+    rung = policy.preference[0]
+    knobs = Knobs(offload=rung.offload, quantization=rung.quantization)
+    prober = OneCell(knobs, Workload(batch=1, duration_s=600.0))
+    return House(measured(prober, policy=policy), policy)
+
+
+def copy_of_tree(place: Path) -> Path:
+    """What the gate needs of this tree, in another place."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    for name in ("acestep", "calibrate", "ci", "tiers"):
+        shutil.copytree(ROOT / name, place / name, ignore=ignored)
+    shutil.copy(ROOT / "pyproject.toml", place)
+    return place
+
+
+def put_in(tree: Path, fault: CodeFault) -> None:
+    """Change the tree's code; `AssertionError` where the place to change is not there exactly once."""
+    path = tree / fault.file
+    text = path.read_text(encoding="utf-8")
+    assert text.count(fault.before) == 1, f"{fault.file} no longer says {fault.before!r}; say it as it is now"
+    path.write_text(text.replace(fault.before, fault.after), encoding="utf-8")
+
+
+def gated(tree: Path, base: Path) -> tuple[int, dict[str, Any]]:
+    """Exit code and document of the tree's own gate against a table with its records beside it."""
+    command = [sys.executable, "-m", "ci.gate", "--base", str(base), "--json"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment.pop("GITHUB_ACTIONS", None)
+    done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout, done.stderr
+    return done.returncode, json.loads(done.stdout)
+
+
+def named(document: dict[str, Any], fault: CodeFault) -> list[dict[str, Any]]:
+    """The findings that name the fault's stage and the component that grew."""
+    return [
+        finding
+        for finding in document["findings"]
+        if (finding["stage"], finding["component"]) == (fault.stage, fault.component)
+        and finding["id"] in ("G301", "G302")
+        and finding["level"] == "error"
+    ]
