@@ -1,20 +1,20 @@
 """Which token comes next: the same steps in the same order, whatever ran the model.
 
-Guidance, the grammar's mask, repetition penalty over prompt and written tokens, top-k, top-p, temperature, softmax,
-and a draw along the ids in ascending order. What ties with the last token that top-k or top-p keeps stays in too, so
-that no sorting order decides.
+Guidance, the grammar's mask, repetition penalty over prompt and written tokens, top-k, top-p, temperature, and a draw
+by noise that belongs to the seed, the step and the token id (`acestep.planner.noise`). What ties with the last token
+that top-k or top-p keeps stays in too, so that no sorting order decides.
 """
 
 from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from acestep.devices.base import Device
 from acestep.planner.job import Allowed, Job, Sampling
+from acestep.planner.noise import gumbel
 
 Row = NDArray[np.float32]
 """Logits of one sequence, on the host: NumPy sorts them twenty times as fast as PyTorch does on a CPU."""
@@ -30,22 +30,13 @@ UNLIKELY: Final = 1e30
 
 
 class Draft:
-    """A sequence as far as it is written. Token i is drawn with number i of the seed, so only the job decides it."""
+    """A sequence as far as it is written. Token i is drawn with the seed's noise of step i, so only the job decides."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
         self.tokens: list[int] = []
         self._state = job.grammar.start
-        # Drawn in advance, because forced tokens must not shift the numbers of those after them.
-        generator = torch.Generator().manual_seed(job.seed)
-        self._uniforms = torch.rand(job.max_tokens, generator=generator, dtype=torch.float64).tolist()
         self._look()
-
-    @property
-    def uniform(self) -> float:
-        """The number in [0, 1) that decides the next token."""
-        drawn: float = self._uniforms[len(self.tokens)]
-        return drawn
 
     def append(self, token: int) -> None:
         """Write a token; raises `ValueError` for one that the grammar does not allow."""
@@ -96,7 +87,9 @@ def choose(row: Row, spans: Spans, draft: Draft) -> int:
         values = penalise(values, wanted, (*draft.job.prompt, *draft.tokens), sampling.repetition_penalty)
     if draft.allowed.greedy:
         return id_at(wanted, int(values.argmax()))
-    return id_at(wanted, pick(values, sampling, draft.uniform))
+    kept = likeliest(values, sampling)
+    noise = gumbel(draft.job.seed, len(draft.tokens), ids_at(wanted, kept))
+    return id_at(wanted, pick(values, kept, sampling.temperature, noise))
 
 
 def restrict(row: Row, spans: Spans, wanted: Spans) -> Row:
@@ -116,19 +109,22 @@ def penalise(values: Row, spans: Spans, seen: Iterable[int], penalty: float) -> 
     return values
 
 
-def pick(values: Row, sampling: Sampling, uniform: float) -> int:
-    """The position drawn from finite logits by `uniform` in [0, 1); without temperature the first of the likeliest."""
-    if sampling.temperature == 0:
-        return int(values.argmax())
+def likeliest(values: Row, sampling: Sampling) -> NDArray[np.intp]:
+    """Positions, ascending, of the finite logits that top-k and then top-p keep."""
     kept = np.arange(len(values))
     if 0 < sampling.top_k < len(values):
         kept = np.flatnonzero(values >= np.partition(values, -sampling.top_k)[-sampling.top_k])
     if sampling.top_p < 1:
         kept = kept[_nucleus(values[kept], sampling.top_p)]
+    return kept
+
+
+def pick(values: Row, kept: NDArray[np.intp], temperature: float, noise: NDArray[np.float64]) -> int:
+    """The position among `kept` that Gumbel `noise` [kept] draws; at temperature 0 the first of the highest."""
     likely = values[kept].astype(np.float64)
-    mass = np.exp((likely - likely.max()) / sampling.temperature).cumsum()
-    drawn = int(mass.searchsorted(uniform * mass[-1], side="right"))
-    return int(kept[min(drawn, len(kept) - 1)])
+    if temperature > 0:
+        likely = (likely - likely.max()) / temperature + noise
+    return int(kept[likely.argmax()])
 
 
 def position(spans: Spans, token: int) -> int:
@@ -148,6 +144,15 @@ def id_at(spans: Spans, index: int) -> int:
             return ids[index]
         index -= len(ids)
     raise IndexError(f"position {index} lies behind the last of {sum(map(len, spans))} ids")
+
+
+def ids_at(spans: Spans, positions: NDArray[np.intp]) -> NDArray[np.int64]:
+    """The tokens at ascending positions among the ids of `spans`."""
+    if len(spans) == 1:
+        return positions.astype(np.int64) + spans[0].start
+    counts = np.cumsum([0, *map(len, spans)])
+    span = np.searchsorted(counts, positions, side="right") - 1
+    return np.asarray(positions - counts[span] + np.array([ids.start for ids in spans])[span], dtype=np.int64)
 
 
 def _nucleus(values: Row, top_p: float) -> NDArray[np.intp]:
