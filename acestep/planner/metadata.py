@@ -3,7 +3,7 @@
 import re
 
 import msgspec
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from acestep.models.tokenizer import encodable
 from acestep.planner.fields import BPMS, DURATIONS_S, KEYSCALES, LANGUAGES, TIMESIGNATURES, UNKNOWN_LANGUAGE, Field

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 import msgspec
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from acestep.errors import AceStepError
 from acestep.models.prompts import audio_codes
