@@ -76,6 +76,15 @@ class Fallbacks(msgspec.Struct, frozen=True, kw_only=True):
             return default
         return wish
 
+    def backend_for(self, backend: Backend, lm_quantization: Quantization | None) -> Backend:
+        """The backend where it can run a language model of that weight format, else PyTorch."""
+        if lm_quantization is None or backend is Backend.PT:
+            return backend
+        self.notes.append(
+            f"Backend {backend} runs unquantized language models only; pt runs the {lm_quantization} one."
+        )
+        return Backend.PT
+
     def lm(
         self, wish: str | UnsetType | None, offered: tuple[str, ...], recommended: str | None, *, any_certified: bool
     ) -> str | None:

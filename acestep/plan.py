@@ -106,6 +106,8 @@ def resolve(
         limits.recommended_lm,
         any_certified=any(tier.lm_models for tier in tiers),
     )
+    lm_quantization = settle.quantization("language model", overrides.lm_quantization, needed.lm_quantization)
+    backend = settle.backend(overrides.backend, needed.backend, needed.backends_allowed)
     return Plan(
         card=card,
         variant=overrides.variant,
@@ -116,10 +118,10 @@ def resolve(
         attention=settle.attention(overrides.attention),
         lm=lm,
         init_lm=limits.init_lm and lm is not None,
-        lm_quantization=settle.quantization("language model", overrides.lm_quantization, needed.lm_quantization),
+        lm_quantization=lm_quantization,
         lm_models=limits.lm_models,
         lm_songs_per_pass=limits.lm_songs_per_pass,
-        backend=settle.backend(overrides.backend, needed.backend, needed.backends_allowed),
+        backend=settle.backend_for(backend, lm_quantization),
         backends_allowed=needed.backends_allowed,
         offload=settle.offload(overrides.offload, needed.offload),
         quantization=settle.quantization("transformer", overrides.quantization, needed.quantization),

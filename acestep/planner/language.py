@@ -50,7 +50,7 @@ class Language:
         self.is_noise = name.split(":")[0] if made_here else ""
         self._folder = Path() if made_here else _folder(name)
         self.planner = Planner(_tokenizer(name, self._folder))
-        library = Library.PT if made_here else knobs.backend
+        library = Library.PT if made_here or knobs.lm_quantization is not None else knobs.backend
         longest = LONGEST_PROMPT_TOKENS + longest_s * CODES_PER_SECOND + 1
         self._opener = Opener(library, self._folder, pool_of(GUIDANCE_PAIR, longest), warn)
         self._loaded: list[LanguageModel] = []

@@ -107,7 +107,7 @@ def test_a_wish_for_one_knob_leaves_the_others_alone(
     field = data.draw(st.sampled_from(sorted(knob_wishes)))
     wished = resolve(card, TABLE, Overrides(**{field: data.draw(knob_wishes[field])}), **installed)
     usual = resolve(card, TABLE, **installed)
-    followers = {"warnings", field} | ({"init_lm"} if field == "lm" else set())
+    followers = {"warnings", field, *{"lm": ["init_lm"], "lm_quantization": ["backend"]}.get(field, [])}
     changed = {name for name in Plan.__struct_fields__ if getattr(wished, name) != getattr(usual, name)}
     assert changed <= followers
 
@@ -216,6 +216,12 @@ def test_no_card_is_blamed_where_the_table_certifies_no_language_model_at_all(ca
 def test_more_offload_and_more_quantization_than_the_tier_needs_are_honoured() -> None:
     plan = resolve(simulated_card(24), TABLE, Overrides(offload=Offload.STREAM, quantization=Quantization.INT8))
     assert (plan.offload, plan.quantization, plan.warnings) == (Offload.STREAM, Quantization.INT8, ())
+
+
+def test_a_quantized_language_model_runs_on_the_backend_that_can_run_it() -> None:
+    plan = resolve(simulated_card(24), TABLE, Overrides(lm_quantization=Quantization.INT8))
+    assert (plan.lm_quantization, plan.backend) == (Quantization.INT8, Backend.PT)
+    assert any("vllm" in sentence and "unquantized" in sentence for sentence in plan.warnings)
 
 
 def test_a_language_model_that_is_not_wanted_is_not_loaded_unasked() -> None:
