@@ -145,9 +145,10 @@ class _Asking:
         return ask
 
     def growth(self, known: Sequence[RecordedProbe], *, at: int) -> tuple[Growth, ...]:
-        """That of the stage in which a position failed, over all that were asked; empty where it cannot be told."""
-        stages = self._probes[at].stages
-        return _growth(stages[-1].name, [*known, *self._probes.values()]) if stages else ()
+        """That of the stage that took most where a position failed, over all answers; empty where it cannot be told."""
+        failed = self._probes[at]
+        most = max((stage.name for stage in failed.stages), key=lambda name: _needed(failed, name), default=GROWING)
+        return _growth(most, [*known, *self._probes.values()])
 
     def last_of(self, position: int) -> tuple[Question, ...]:
         """The question that settled a position; empty for one that was never asked."""

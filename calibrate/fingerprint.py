@@ -5,6 +5,7 @@ import os
 import platform
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -62,8 +63,12 @@ def library_versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: metadata.version(name) for name in LIBRARIES}
 
 
+@cache
 def code_version() -> str:
-    """Which code answered: the package's version and a digest of the sources that decide how much memory runs take."""
+    """Which code answers: the package's version and a digest of the sources that decide how much memory runs take.
+
+    As they were when this process first asked: what is edited later is not what answers.
+    """
     root = Path(__file__).parent.parent
     try:
         version = metadata.version("acestep-calibrated")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from acestep.console import run
-from calibrate import journal, probers
+from calibrate import fingerprint, journal, probers, record
 from calibrate.cli import cli
 from calibrate.executors.alone import Alone
 from calibrate.executors.base import Executor
@@ -18,8 +18,11 @@ from calibrate.probes.base import Prober
 from calibrate.record import CapMethod
 from tests.fakes import AnalyticProber
 
+CODE = "0.1.0+tree.0123456789abcdef"
+"""Stands for the code that answers: sources may change while a long test runs."""
 
-def run_on(prober: Prober, output: Path, *arguments: object) -> int:
+
+def run_on(prober: Prober, output: Path, *arguments: object, code: str = CODE) -> int:
     """The exit code of `calibrate run` with a prober of ours."""
 
     @contextmanager
@@ -28,6 +31,8 @@ def run_on(prober: Prober, output: Path, *arguments: object) -> int:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(probers, "executor_for", executor_for)
+        for module in (fingerprint, record):
+            patch.setattr(module, "code_version", lambda: code)
         return run(cli, ["run", "-o", str(output), *map(str, arguments)])
 
 

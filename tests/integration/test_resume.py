@@ -95,13 +95,9 @@ def test_resume_without_a_journal_begins(whole: bytes, tmp_path: Path) -> None:
     assert (tmp_path / "card.json").read_bytes() == whole
 
 
-def test_a_journal_of_other_code_is_refused_in_a_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_journal_of_other_code_is_refused_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "card.json"
-    with monkeypatch.context() as patch:
-        patch.setattr("calibrate.fingerprint.code_version", lambda: "0.0.1+tree.0123456789abcdef")
-        run_on(Stopping(3, interrupt), output, *ONE_SIZE)
+    run_on(Stopping(3, interrupt), output, *ONE_SIZE, code="0.0.1+tree.0123456789abcdef")
     assert run_on(AnalyticProber(), output, *ONE_SIZE, "--resume") == Exit.USAGE
     told = capsys.readouterr().err
     assert "0.0.1+tree.0123456789abcdef" in told

@@ -1,21 +1,29 @@
 """A campaign asks what a table needs, once, and its certificates are true."""
 
-from collections.abc import Sequence
+import random
+from collections.abc import Iterator, Sequence
+from itertools import pairwise, product
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acestep.errors import NotMeasuredError
-from acestep.knobs import Knobs, Variant
+from acestep.knobs import Backend, Knobs, Variant
 from acestep.request import DecodePath
+from acestep.tiers import LM_MODELS
+from acestep.units import GIB, MIB
+from calibrate.boundary import Method
 from calibrate.campaign import Scope, least_probes, most_probes, run_campaign
+from calibrate.choice import Choice, choose, thinking
 from calibrate.executors.alone import Alone
 from calibrate.knobs import Config, configs_of, configured, first_from_which_all_fit, ladder, preferred
-from calibrate.policy import load_policy
+from calibrate.policy import TierPolicy, budget_bytes, load_policy
 from calibrate.probes.base import ProbeResult
-from calibrate.record import Certificate
+from calibrate.record import UNSEALED, Certificate
+from calibrate.table import build_table
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
 from tests.fakes import AnalyticProber, ScriptedProber, measured, result
@@ -115,3 +123,182 @@ def test_a_boundary_is_where_the_last_lapse_is_behind(answers: list[bool]) -> No
     first = first_from_which_all_fit(answers)
     assert all(answers[first:])
     assert first == 0 or not answers[first - 1]
+
+
+class Sweep:
+    """Every question there is, asked of a card: all tiers, rungs, language models, batches and lengths."""
+
+    def __init__(self) -> None:
+        self.prober = AnalyticProber()
+        self.fitting: dict[tuple[int, Knobs, int], list[int]] = {}
+        for tier in POLICY.tiers:
+            cap_bytes = budget_bytes(tier.certified_gib, POLICY)
+            for knobs, batch in product(self._knobs(tier), POLICY.batches.values):
+                self.fitting[cap_bytes, knobs, batch] = [
+                    seconds for seconds in POLICY.durations_s.values if self._fits(knobs, batch, seconds, cap_bytes)
+                ]
+
+    def chosen(self, tier: TierPolicy) -> Choice:
+        cap_bytes = budget_bytes(tier.certified_gib, POLICY)
+
+        def ask(knobs: Knobs, batch: int, at_most: int) -> int:
+            return max((s for s in self.fitting[cap_bytes, knobs, batch] if s <= at_most), default=0)
+
+        return choose(ask, POLICY, tier, Variant.TURBO)
+
+    def _knobs(self, tier: TierPolicy) -> Iterator[Knobs]:
+        backends = [backend for backend in tier.backends_allowed if backend is not Backend.MLX]
+        for rung in RUNGS:
+            yield rung
+            for model, quantization, backend in product(LM_MODELS, tier.lm_quantizations, backends):
+                yield thinking(rung, model, quantization, backend)
+
+    def _fits(self, knobs: Knobs, batch: int, seconds: int, cap_bytes: int) -> bool:
+        workload = Workload(batch=batch, duration_s=float(seconds), with_lm=knobs.lm is not None)
+        return self.prober.probe(knobs, workload, cap_bytes).verdict is Verdict.FITS
+
+
+def test_at_most_a_third_of_the_exhaustive_sweep_finds_the_same() -> None:
+    sweep, prober = Sweep(), AnalyticProber()
+    record = measured(prober)
+    for tier in POLICY.tiers:
+        cap_bytes = budget_bytes(tier.certified_gib, POLICY)
+        certified = {(c.knobs, c.batch): record.longest(c) for c in record.certificates if c.cap_bytes == cap_bytes}
+        found = choose(lambda knobs, batch, _: certified[knobs, batch], POLICY, tier, Variant.TURBO)  # noqa: B023
+        assert found == sweep.chosen(tier)
+    assert len(prober.asked) * 3 <= len(sweep.prober.asked)
+
+
+def test_no_more_probes_than_halving_with_the_two_ends_first() -> None:
+    asked = set()
+    oracle, prober = AnalyticProber(), AnalyticProber()
+    for tier in POLICY.tiers:
+        cap_bytes = budget_bytes(tier.certified_gib, POLICY)
+        reach: dict[tuple[Knobs, int], int] = {}
+
+        def halved(knobs: Knobs, batch: int, at_most: int, cap_bytes: int = cap_bytes) -> int:
+            grid = [seconds for seconds in POLICY.durations_s.values if seconds <= at_most]
+            low, high, trials = 0, len(grid), [len(grid) - 1, 0]
+            while low < high:
+                middle = trials.pop(0) if trials else (low + high) // 2
+                workload = Workload(batch=batch, duration_s=float(grid[middle]), with_lm=knobs.lm is not None)
+                asked.add((knobs, workload, cap_bytes))
+                fits = oracle.need(knobs, workload) <= cap_bytes
+                low, high = (middle + 1, high) if fits else (low, middle)
+            return grid[low - 1] if low else 0
+
+        def once(knobs: Knobs, batch: int, at_most: int, reach: Any = reach, halved: Any = halved) -> int:
+            if (knobs, batch) not in reach:
+                reach[knobs, batch] = halved(knobs, batch, at_most)
+            return int(reach[knobs, batch])
+
+        choose(once, POLICY, tier, Variant.TURBO)
+    record = measured(prober)
+    beside = len(record.probes) - len({i for c in record.certificates for i in (c.fits, c.fails)})
+    assert len(prober.asked) <= len(asked) + beside
+
+
+def test_a_model_is_loaded_again_only_where_a_decision_had_to_be_waited_for() -> None:
+    prober = AnalyticProber()
+    measured(prober)
+    loads = 1 + sum(before[0] != after[0] for before, after in pairwise(prober.asked))
+    one_after_another = 0
+    for size in POLICY.certified_sizes_gib:
+        alone = AnalyticProber()
+        measured(alone, (size,))
+        one_after_another += 1 + sum(before[0] != after[0] for before, after in pairwise(alone.asked))
+    assert loads <= 0.8 * one_after_another
+
+
+@pytest.mark.parametrize("models", [(), ("1.7B",), ("0.6B", "4B")])
+def test_language_models_that_are_left_out_are_not_probed_and_such_a_record_makes_no_table(
+    models: tuple[str, ...],
+) -> None:
+    prober = AnalyticProber()
+    findings = run_campaign(
+        Alone(prober), POLICY, scope_of(POLICY.certified_sizes_gib, models=models), progress=lambda _: None
+    )
+    assert {knobs.lm for knobs, _, _ in prober.asked} - {None} == set(models)
+    record = msgspec.structs.replace(
+        measured(), probes=findings.probes, certificates=findings.certificates, digest=UNSEALED
+    ).sealed()
+    with pytest.raises(NotMeasuredError, match="no record covers tier1"):
+        build_table([record], POLICY)
+    assert build_table([record, measured()], POLICY) == msgspec.structs.replace(
+        build_table([measured()], POLICY),
+        generated_from=build_table([record, measured()], POLICY).generated_from,
+    )
+
+
+class RealCard(AnalyticProber):
+    """A card that can run requests to their end, and at times says out of memory though there was some."""
+
+    device = "cuda"
+
+    def __init__(self, *, spurious_rate: float = 0.0, in_full: int = 0) -> None:
+        super().__init__()
+        self.certified: list[tuple[Knobs, Workload, int]] = []
+        self.closed = 0
+        self._chance = random.Random(5)  # noqa: S311 a test's dice
+        self._spurious_rate = spurious_rate
+        self._in_full = in_full
+
+    def probe(self, knobs: Knobs, workload: Workload, cap_bytes: int) -> ProbeResult:
+        answer = super().probe(knobs, workload, cap_bytes)
+        if answer.verdict is Verdict.FITS and self._chance.random() < self._spurious_rate:
+            return result(Verdict.OOM, workload, cap_bytes, peak=1)
+        return answer
+
+    def certify(self, knobs: Knobs, workload: Workload, cap_bytes: int) -> ProbeResult:
+        self.certified.append((knobs, workload, cap_bytes))
+        peak = self.need(knobs, workload) + self._in_full
+        return result(Verdict.FITS if peak <= cap_bytes else Verdict.OOM, workload, cap_bytes, peak=1)
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def forecast(knobs: Knobs, workload: Workload) -> int:
+    return AnalyticProber().need(knobs, workload) * 105 // 100
+
+
+def test_a_card_that_errs_is_found_out_and_its_headlines_are_run_in_full() -> None:
+    card, scope = RealCard(spurious_rate=0.05), scope_of([4, 12], in_full=True)
+    executor = Alone(card)
+    findings = run_campaign(executor, POLICY, scope, lambda _: None, method=Method(forecast=forecast))
+    truth = measured(sizes=(4, 12))
+    reached = {(c.knobs, c.cap_bytes, c.batch): c.fits is not None for c in findings.certificates}
+    assert reached == {(c.knobs, c.cap_bytes, c.batch): c.fits is not None for c in truth.certificates}
+    assert {probe.asked for probe in findings.probes if probe.verdict is Verdict.OOM} == {6}
+    whole = [probe for probe in findings.probes if probe.workload.steps == 8]
+    assert len(whole) == len(card.certified) == 4, "two sizes, with and without a language model"
+    assert all(probe.counts for probe in whole)
+    assert len(card.asked) <= most_probes(POLICY, scope, spurious_rate=0.05)
+    executor.close()
+    assert card.closed == 1
+
+
+def test_a_headline_that_holds_in_two_steps_and_not_in_full_ends_the_campaign() -> None:
+    card = RealCard(in_full=30 * GIB)
+    with pytest.raises(NotMeasuredError, match="not in full"):
+        run_campaign(Alone(card), POLICY, scope_of([24], in_full=True), lambda _: None)
+
+
+class Pocket(AnalyticProber):
+    """Two songs of five minutes fail, and longer ones fit."""
+
+    def probe(self, knobs: Knobs, workload: Workload, cap_bytes: int) -> ProbeResult:
+        if (workload.batch, workload.duration_s) == (8, 300.0):
+            self.asked.append((knobs, workload, cap_bytes))
+            return result(Verdict.OOM, workload, cap_bytes, peak=1)
+        return super().probe(knobs, workload, cap_bytes)
+
+
+def test_an_uncertain_boundary_is_named_and_counts_as_no_fit() -> None:
+    told: list[str] = []
+    method = Method(spurious_rate=0.0, forecast=lambda knobs, w: forecast(knobs, w) + w.batch * int(w.duration_s) * MIB)
+    findings = run_campaign(Alone(Pocket()), POLICY, scope_of([4, 5]), told.append, method=method)
+    assert findings.uncertain
+    assert set(findings.uncertain) <= set(told)
+    contradicted = [c for c in findings.certificates if c.fits is None and c.batch == 8]
+    assert len(contradicted) >= len(findings.uncertain)
