@@ -51,7 +51,10 @@ def prepare(components: Components, knobs: Knobs) -> None:
 
 
 class _Run:
-    """One call of `generate` across its retries: `done` songs have their latents on the host."""
+    """One call of `generate` across its retries: `done` songs have their latents on the host.
+
+    It is `guarded` as long as the VRAM guard is still to be asked, which for a probe it never is.
+    """
 
     def __init__(self, request: Request, *, guarded: bool) -> None:
         self.request = request
@@ -179,7 +182,8 @@ class Pipeline:
         with self._stage("think", run.request.batch, run):
             thought = self._thinker.think(run.request, self._place, progress)
         run.request, run.codes = thought.request, thought.codes
-        run.warnings.extend(thought.warnings)
+        if run.guarded:
+            run.warnings.extend(thought.warnings)
         run.stages["think"] = msgspec.structs.replace(run.stages["think"], songs_per_pass=thought.songs_per_pass)
 
     def _guard(self, run: _Run) -> None:

@@ -64,4 +64,8 @@ def first_from_which_all_fit(answers: Sequence[bool]) -> int:
 
 def described(knobs: Knobs) -> str:
     """The knobs that decide memory, for one line of progress."""
-    return f"{knobs.variant}, offload {knobs.offload}, {knobs.quantization or 'unquantized'}"
+    music = f"{knobs.variant}, offload {knobs.offload}, {knobs.quantization or 'unquantized'}"
+    if knobs.lm is None:
+        return music
+    weights = "" if knobs.lm_quantization is None else f" in {knobs.lm_quantization}"
+    return f"{music}, {knobs.lm}{weights} on {knobs.backend}"
