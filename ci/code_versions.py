@@ -8,13 +8,14 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from acestep.errors import NotMeasuredError
+from calibrate.fingerprint import SOURCES
 from ci.promises import git
 
 MOST_COMMITS = 200
 """How far back a record's code is looked for."""
 
-_SOURCES = ("acestep/*.py", "calibrate/probes/*.py")
-"""What a code version is the digest of; here a star crosses folders."""
+_PATTERNS = tuple(pattern.replace("**/", "") for pattern in SOURCES)
+"""What a code version is the digest of today; a star crosses folders here."""
 
 
 def versions_of_commits(checkout: Path, reference: str) -> Iterator[str]:
@@ -53,5 +54,5 @@ def _blobs(checkout: Path, commit: str) -> Iterator[tuple[str, str]]:
     """Path and blob of every file that a code version depends on."""
     for line in git(checkout, "ls-tree", "-r", "-z", commit).decode(errors="replace").split("\0"):
         kind, _, path = line.partition("\t")
-        if path == "pyproject.toml" or any(fnmatch(path, pattern) for pattern in _SOURCES):
+        if path == "pyproject.toml" or any(fnmatch(path, pattern) for pattern in _PATTERNS):
             yield path, kind.split()[2]

@@ -31,6 +31,7 @@ class CodeFault(NamedTuple):
     after: str
     stage: str
     component: str
+    needs_int8: bool = False
 
 
 CODE_FAULTS = (
@@ -65,6 +66,7 @@ CODE_FAULTS = (
         "    return sum(isinstance(module, nn.Linear) for module in transformer.modules())\n    linears = []\n",
         "denoise",
         "transformer",
+        needs_int8=True,
     ),
     CodeFault(
         "the language model stays on the card",
@@ -103,21 +105,21 @@ class OneCell(SimulatedProber):
         return {}
 
 
-def one_tier_policy(quantization: Quantization | None) -> Policy:
+def one_tier_policy(quantization: Quantization | None, seconds: int) -> Policy:
     """A policy with one tier for every card, one rung and one length."""
     policy = json.loads(msgspec.json.encode(load_policy()))
     tier = policy["tiers"][0] | {"vram_gib": {**policy["tiers"][-1]["vram_gib"], "lower": 0}}
     rung = {"offload": "cpu+dit", "quantization": quantization, "why": "The only rung of this test."}
-    durations = policy["durations_s"] | {"values": [600]}
+    durations = policy["durations_s"] | {"values": [seconds]}
     return msgspec.convert(policy | {"tiers": [tier], "preference": [rung], "durations_s": durations}, Policy)
 
 
-def one_cell_house(quantization: Quantization | None) -> House:
-    """What a simulated card of 4 GiB proves about one song of ten minutes, measured with the code of this tree."""
-    policy = one_tier_policy(quantization)
+def one_cell_house(quantization: Quantization | None, seconds: int = 600) -> House:
+    """What a simulated card of 4 GiB proves about one song, measured with the code of this tree."""
+    policy = one_tier_policy(quantization, seconds)
     rung = policy.preference[0]
     knobs = Knobs(offload=rung.offload, quantization=rung.quantization)
-    prober = OneCell(knobs, Workload(batch=1, duration_s=600.0))
+    prober = OneCell(knobs, Workload(batch=1, duration_s=float(seconds)))
     return House(measured(prober, policy=policy), policy)
 
 
@@ -128,6 +130,16 @@ def copy_of_tree(place: Path) -> Path:
         shutil.copytree(ROOT / name, place / name, ignore=ignored)
     shutil.copy(ROOT / "pyproject.toml", place)
     return place
+
+
+def one_cell_tree(place: Path, house: House) -> tuple[Path, Path]:
+    """A copy of this tree with a house as its tiers, and the table that it is judged against."""
+    tree = copy_of_tree(place / "tree")
+    published = (tree / "tiers" / "published_tiers.json").read_bytes()
+    shutil.rmtree(tree / "tiers")
+    house.written(tree)
+    (tree / "tiers" / "published_tiers.json").write_bytes(published)
+    return tree, house.written(place / "base")
 
 
 def put_in(tree: Path, fault: CodeFault) -> None:

@@ -1,0 +1,60 @@
+"""Command lines as pages and workflows write them, held against what there is: make targets, modules, flags."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from calibrate.cli import cli as calibrate
+from ci.gate import gate
+
+ROOT = Path(__file__).parent.parent
+MODULES: dict[str, click.Command] = {"calibrate": calibrate, "ci.gate": gate}
+SEPARATORS = frozenset("&&|;<>()\n")
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """The words of every simple command of a shell text, without redirections."""
+    for line in re.sub(r"\\\n", " ", text).splitlines():
+        lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+        lexer.whitespace_split = True
+        words: list[str] = []
+        for word in [*lexer, ";"]:
+            if set(word) <= SEPARATORS:
+                if words:
+                    yield words
+                words = []
+            else:
+                words.append(word)
+
+
+def problems(words: list[str]) -> list[str]:
+    """What a command names that is not there; nothing for commands that are not ours."""
+    if words[0] == "make":
+        return [f"make has no target {name}" for name in words[1:] if name not in make_targets()]
+    if "-m" in words and words[0] in (".venv/bin/python", "python", "xargs"):
+        module, *arguments = words[words.index("-m") + 1 :]
+        if module not in MODULES:
+            return [f"no module {module} is for people"]
+        return _flag_problems(MODULES[module], arguments)
+    return []
+
+
+def make_targets() -> set[str]:
+    return set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+
+
+def _flag_problems(command: click.Command, arguments: list[str]) -> list[str]:
+    if isinstance(command, click.Group):
+        name, *arguments = arguments or [""]
+        if name not in command.commands:
+            return [f"{command.name} has no command {name!r}"]
+        command = command.commands[name]
+    known = {flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)}
+    flags = [word.split("=")[0] for word in arguments if word.startswith("-")]
+    required = [p.opts[0] for p in command.params if p.required and p.param_type_name == "option"]
+    return [f"{command.name} has no {flag}" for flag in flags if flag not in known] + [
+        f"{command.name} lacks {flag}" for flag in required if flag not in flags
+    ]

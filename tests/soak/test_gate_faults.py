@@ -1,0 +1,50 @@
+"""Every code fault in a copy of the whole tree, judged at every certified cell; the tree as it is is green in time."""
+
+import resource
+from pathlib import Path
+
+import click
+import pytest
+
+from acestep.knobs import Quantization
+from tests.gate_trees import (
+    CODE_FAULTS,
+    ROOT,
+    CodeFault,
+    copy_of_tree,
+    gated,
+    named,
+    one_cell_house,
+    one_cell_tree,
+    put_in,
+)
+
+pytestmark = pytest.mark.soak
+MOST_SECONDS = 90
+"""Of processor time for a tree that did not change, on two cores."""
+
+BASE = ROOT / "tiers" / "generated_tiers.json"
+
+
+def test_the_tree_as_it_is_is_green_in_time(tmp_path: Path) -> None:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    code, document = gated(copy_of_tree(tmp_path), BASE)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    click.echo(f"\n{document['compared']} in {seconds:.0f} s of processor time")
+    assert (code, document["verdict"]) == (0, "ok"), document["findings"]
+    assert seconds <= MOST_SECONDS
+
+
+@pytest.mark.parametrize("fault", [pytest.param(fault, id=fault.name) for fault in CODE_FAULTS])
+def test_every_fault_is_red_with_its_stage_and_component(fault: CodeFault, tmp_path: Path) -> None:
+    if fault.needs_int8:
+        # No tier has to be quantized today, so this one gets a cell of its own.
+        tree, base = one_cell_tree(tmp_path, one_cell_house(Quantization.INT8))
+    else:
+        tree, base = copy_of_tree(tmp_path), BASE
+    put_in(tree, fault)
+    code, document = gated(tree, base)
+    assert (code, document["verdict"]) == (1, "regressed"), document["findings"]
+    assert named(document, fault), document["findings"]
+    click.echo(f"\n{fault.name}: {len(named(document, fault))} of {len(document['findings'])} findings name its cause")

@@ -1,0 +1,115 @@
+"""The workflows run the commands that people run, and a fork's pull request can do no harm in them."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.command_lines import ROOT, commands, problems
+
+FILES = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+EACH = pytest.mark.parametrize("path", [pytest.param(path, id=path.stem) for path in FILES])
+
+
+def read(path: Path) -> dict[Any, Any]:
+    document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert isinstance(document, dict)
+    return document
+
+
+def events(workflow: dict[Any, Any]) -> set[str]:
+    # YAML 1.1 reads `on` as true.
+    asked = workflow[True]
+    return {asked} if isinstance(asked, str) else set(asked)
+
+
+def steps(workflow: dict[Any, Any]) -> list[dict[str, Any]]:
+    return [step for job in workflow["jobs"].values() for step in job["steps"]]
+
+
+def scripts(workflow: dict[Any, Any]) -> str:
+    return "\n".join(step["run"] for step in steps(workflow) if "run" in step)
+
+
+def test_there_is_a_workflow_for_each_thing_a_pull_request_needs() -> None:
+    said = {path.stem: scripts(read(path)) for path in FILES}
+    assert "make test" in said["tests"]
+    assert "make lint types" in said["tests"]
+    assert "-m ci.gate --base" in said["gate"]
+    assert "-m calibrate validate" in said["measurements"]
+    assert "-m calibrate run --device cuda" in said["measure"]
+
+
+@EACH
+def test_every_command_names_what_there_is(path: Path) -> None:
+    found = list(commands(scripts(read(path))))
+    assert found
+    assert [problem for words in found for problem in problems(words)] == []
+
+
+@EACH
+def test_the_token_can_only_read_and_there_are_no_secrets(path: Path) -> None:
+    workflow = read(path)
+    assert workflow["permissions"] == {"contents": "read"}
+    assert "pull_request_target" not in events(workflow)
+    assert "secrets." not in path.read_text(encoding="utf-8")
+    assert all("permissions" not in job for job in workflow["jobs"].values())
+    checkouts = [step for step in steps(workflow) if step.get("uses", "").startswith("actions/checkout@")]
+    assert all(step["with"]["persist-credentials"] is False for step in checkouts)
+
+
+@EACH
+def test_actions_are_pinned_to_a_version(path: Path) -> None:
+    used = [step["uses"] for step in steps(read(path)) if "uses" in step]
+    assert all(re.fullmatch(r"[\w-]+/[\w-]+@v\d+\.\d+\.\d+", name) for name in used)
+
+
+@EACH
+def test_what_a_stranger_wrote_reaches_the_shell_as_a_variable_only(path: Path) -> None:
+    assert "${{" not in scripts(read(path))
+
+
+@EACH
+def test_no_failure_is_hidden(path: Path) -> None:
+    """A pipe keeps the exit code of its last command unless the shell is told otherwise, and `|| true` all of them."""
+    workflow = read(path)
+    for step in steps(workflow):
+        assert not step.get("continue-on-error")
+        script = step.get("run", "")
+        assert "||" not in script
+        if "|" in script or len(script.strip().splitlines()) > 1:
+            assert step.get("shell") == "bash"
+    always = [step for step in steps(workflow) if step.get("if") == "always()"]
+    assert all("ci.gate" not in step.get("run", "") for step in always)
+
+
+@EACH
+def test_only_a_person_starts_a_machine_of_ours(path: Path) -> None:
+    workflow = read(path)
+    ours = any("self-hosted" in job["runs-on"] for job in workflow["jobs"].values())
+    assert not ours or events(workflow) == {"workflow_dispatch"}
+
+
+def test_every_job_ends_in_time_and_the_gate_sees_the_history_it_compares_with() -> None:
+    for path in FILES:
+        assert all(job["timeout-minutes"] for job in read(path)["jobs"].values())
+    for name in ("gate", "measurements"):
+        (workflow,) = [read(path) for path in FILES if path.stem == name]
+        (checkout,) = [step for step in steps(workflow) if step.get("uses", "").startswith("actions/checkout@")]
+        assert checkout["with"]["fetch-depth"] == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("make nothing", "make has no target nothing"),
+        (".venv/bin/python -m ci.gate", "gate lacks --base"),
+        (".venv/bin/python -m ci.gate --base x --tolerance 1", "gate has no --tolerance"),
+        (".venv/bin/python -m calibrate judge", "cli has no command 'judge'"),
+        (".venv/bin/python -m nothing", "no module nothing is for people"),
+    ],
+)
+def test_a_command_that_is_not_there_is_found(line: str, problem: str) -> None:
+    assert [found for words in commands(f"true && {line} > file") for found in problems(words)] == [problem]
