@@ -83,7 +83,7 @@ def run_campaign(
     campaign = _Campaign(policy, scope, method, dict(known))
     pace = Pace(campaign.least_left)
     while wanted := campaign.wanted():
-        entry = executor.one_of(wanted)
+        entry = executor.one_of(wanted, campaign.likely)
         _require_answer(entry)
         keep(entry)
         campaign.take(entry)
@@ -205,17 +205,26 @@ class _Campaign:
 
     def least_left(self) -> int:
         """How many answers are missing if from now on everything fits."""
-        missing: set[Task] = set() if self._fit in self._answers else {self._fit}
+        return len(self._missing(Verdict.FITS)) + (self._fit not in self._answers)
+
+    def likely(self) -> list[Task]:
+        """What is missing if from now on everything fits, and also if nothing does."""
+        otherwise = self._missing(Verdict.OOM)
+        return [question for question in self._missing(Verdict.FITS) if question in otherwise]
+
+    def _missing(self, verdict: Verdict) -> dict[Question, None]:
+        """What would be asked if every further answer had this verdict."""
+        missing: dict[Question, None] = {}
 
         def look(question: Question) -> RecordedProbe:
             if question in self._answers:
                 return self._look(question)
-            missing.add(question)
-            return _fitting(question)
+            missing[question] = None
+            return _ended(question, verdict)
 
         for number in self._undecided:
             self._sizes[number].apart().decide(look)
-        return len(missing)
+        return missing
 
     def findings(self) -> Findings:
         """What was found; every size has to be decided."""
@@ -262,12 +271,12 @@ def _point(probe: RecordedProbe) -> object:
     return probe.knobs, probe.workload, probe.cap_bytes
 
 
-def _fitting(question: Question) -> RecordedProbe:
+def _ended(question: Question, verdict: Verdict) -> RecordedProbe:
     return RecordedProbe(
         knobs=question.knobs,
         workload=question.workload,
         cap_bytes=question.cap_bytes,
-        verdict=Verdict.FITS,
+        verdict=verdict,
         songs_per_pass=question.workload.batch,
         decode_path=DecodePath.GPU,
         stages=(),

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 from acestep import hardware
 from acestep.errors import NotMeasuredError
@@ -111,6 +112,7 @@ def method_for(device: str) -> Method:
 
     simulated = SimulatedProber()
 
+    @cache
     def forecast(knobs: Knobs, workload: Workload) -> int:
         try:
             return simulated.smallest_caps(eager(knobs), workload)["total"]

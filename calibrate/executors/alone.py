@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from acestep.knobs import Knobs
-from calibrate.executors.base import CardProber, answered
+from calibrate.executors.base import CardProber, Likely, answered
 from calibrate.probes.base import Prober
 from calibrate.questions import Entry, Question, Task
 
@@ -21,7 +21,7 @@ class Alone:
         """The prober's."""
         return self.prober.device
 
-    def one_of(self, wanted: Sequence[Task]) -> Entry:
+    def one_of(self, wanted: Sequence[Task], likely: Likely) -> Entry:  # noqa: ARG002 one alone is never idle
         """The answer to a task about the loaded model, else about the model that most of them are about."""
         asked = Counter(task.knobs for task in wanted if isinstance(task, Question))
         task = max(wanted, key=lambda task: self._worth(task, asked))

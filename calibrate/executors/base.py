@@ -1,6 +1,6 @@
 """The seam between a campaign and whoever runs its probes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 import msgspec
@@ -12,6 +12,9 @@ from calibrate.questions import Entry, Fit, Fitted, Probed, Task
 from calibrate.record import CardKind, RecordedProbe
 from calibrate.workload import Workload
 
+Likely = Callable[[], Sequence[Task]]
+"""Tells what will probably be wanted later, for whoever has nothing to do."""
+
 
 class Executor(Protocol):
     """Answers one task after another, in the order that suits it."""
@@ -21,8 +24,8 @@ class Executor(Protocol):
         """`"cuda"` or `"simulated"`, as written into records."""
         ...
 
-    def one_of(self, wanted: Sequence[Task]) -> Entry:
-        """The answer to one of several tasks, none of which it has answered before.
+    def one_of(self, wanted: Sequence[Task], likely: Likely) -> Entry:
+        """The answer to one of several tasks, none of which it has answered before; or to one that is likely to come.
 
         Raises `NotMeasuredError` when nothing can be said.
         """

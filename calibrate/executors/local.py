@@ -11,6 +11,7 @@ from typing import Final, cast
 import msgspec
 
 from acestep.errors import NotMeasuredError
+from calibrate.executors.base import Likely
 from calibrate.questions import Entry, Fit, Question, Task
 from calibrate.record import CardKind
 
@@ -33,14 +34,13 @@ class Local:
         """All of them simulate."""
         return CardKind.SIMULATED
 
-    def one_of(self, wanted: Sequence[Task]) -> Entry:
+    def one_of(self, wanted: Sequence[Task], likely: Likely) -> Entry:
         """Keep every process at work on what is wanted, and return the first answer that comes."""
         while len(self._hands) < self._processes:
             self._hands.append(_Hand(self._command))
-        for hand in self._hands:
-            under_way = {task for other in self._hands for task in other.task}
-            for task in self._for(hand, [task for task in wanted if task not in under_way]):
-                hand.give(task)
+        for ahead in (lambda: wanted, likely):
+            for hand in self._hands:
+                self._give(hand, ahead)
         by_channel = {hand.channel: hand for hand in self._hands if hand.task}
         return next(hand for channel, hand in by_channel.items() if channel in wait(list(by_channel))).take()
 
@@ -49,13 +49,17 @@ class Local:
         for hand in self._hands:
             hand.close()
 
-    def _for(self, hand: "_Hand", waiting: Sequence[Task]) -> Sequence[Task]:
-        """At most one task, for a process that has none."""
-        others = {trace for other in self._hands if other is not hand for trace in other.traced}
-        free = [task for task in waiting if trace_of(task) not in others]
+    def _give(self, hand: "_Hand", tasks: Likely) -> None:
+        """Something to do for a process that has nothing, if there is something that no other has traced."""
+        if hand.task:
+            return
+        others = [other for other in self._hands if other is not hand]
+        under_way = {task for other in others for task in other.task}
+        traced = {trace for other in others for trace in other.traced}
+        free = [task for task in tasks() if task not in under_way and trace_of(task) not in traced]
         # What takes longest begins first, and then what has been traced already.
-        first = sorted(free, key=lambda task: (not isinstance(task, Fit), trace_of(task) not in hand.traced))
-        return first[:1] if not hand.task else ()
+        for task in sorted(free, key=lambda task: (not isinstance(task, Fit), trace_of(task) not in hand.traced))[:1]:
+            hand.give(task)
 
 
 class _Hand:
