@@ -3,7 +3,7 @@
 A campaign asks by probing and the table asks the records, so both decide alike.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from itertools import product
 
 import msgspec
@@ -43,14 +43,21 @@ def thinking(rung: Knobs, model: str, quantization: Quantization | None, backend
     return msgspec.structs.replace(rung, lm=model, lm_quantization=quantization, backend=backend)
 
 
-def choose(ask: Ask, policy: Policy, decided: TierPolicy, variant: Variant) -> Choice:
+PROBED = (Backend.PT, Backend.VLLM)
+"""The backends that a probe can run or reckon; MLX runs on Apple machines only, which no probe is."""
+
+
+def choose(
+    ask: Ask, policy: Policy, decided: TierPolicy, variant: Variant, probed: Collection[Backend] = PROBED
+) -> Choice:
     """The first rung on which the longest song fits, alone and with the least language model the tier is to offer.
 
     Where there is none, the rung on which songs are longest. Then the frontier of that rung, the language models that
-    reach furthest on it, and the frontier of the largest of them.
+    reach furthest on it, and the frontier of the largest of them. A language model has to fit on every backend that is
+    allowed and can be `probed`.
     """
     longest = policy.durations_s.values[-1]
-    backends = tuple(backend for backend in decided.backends_allowed if backend is not Backend.MLX)
+    backends = tuple(backend for backend in decided.backends_allowed if backend in probed)
     reach: dict[Knobs, int] = {}
     chosen = None
     for rung in ladder(policy, variant):

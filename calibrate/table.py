@@ -112,8 +112,11 @@ def _prove(record: Measurement, decided: TierPolicy, policy: Policy, variant: Va
     """The row a record proves, or None where it lacks a certificate that the choice needs."""
     cap_bytes = budget_bytes(decided.certified_gib, policy)
     certified = {(c.knobs, c.batch): record.longest(c) for c in record.certificates if c.cap_bytes == cap_bytes}
+    probed = {certificate.knobs.backend for certificate in record.certificates if certificate.knobs.lm is not None}
+    if not probed:
+        return None
     try:
-        choice = choose(lambda knobs, batch, _: certified[knobs, batch], policy, decided, variant)
+        choice = choose(lambda knobs, batch, _: certified[knobs, batch], policy, decided, variant, probed)
     except KeyError:
         return None
     return _Row(record=record, decided=decided, cap_bytes=cap_bytes, choice=choice)
@@ -162,7 +165,8 @@ def _tier(row: _Row, policy: Policy) -> Tier:
     found = Evidence(kind=kind, record=record.digest)
     chosen = Evidence(kind="policy", record=policy.digest)
     # What vLLM takes is reckoned, not run, until a card has run it.
-    reckoned = kind == "simulated" and Backend.VLLM in choice.lm.backends
+    unproven = decided.backend not in choice.lm.backends
+    reckoned = unproven or (kind == "simulated" and Backend.VLLM in choice.lm.backends)
     thought = Evidence(kind="estimated", record=record.digest) if reckoned else found
     models = choice.lm.models
     return Tier(

@@ -2,13 +2,16 @@
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import msgspec
 import torch
 
 from acestep.devices.base import Device
-from acestep.knobs import Knobs
+from acestep.errors import InvalidInputError, NotMeasuredError
+from acestep.knobs import Backend, Knobs
+from acestep.request import MAX_DURATION_S
 from calibrate.probes.messages import Order, Setup, StagePeaks
 from calibrate.probes.prompt import request_of
 from calibrate.probes.worker import Done
@@ -16,6 +19,7 @@ from calibrate.probes.worker import Done
 if TYPE_CHECKING:
     from acestep.models.components import Components
     from acestep.pipeline import Pipeline
+    from acestep.planner.language import Language
 
 
 class Card(Protocol):
@@ -52,11 +56,46 @@ def open_components(setup: Setup, dtype: torch.dtype) -> "Components":
     return components
 
 
-def open_pipeline(components: "Components", knobs: Knobs, device: Device) -> "Pipeline":
-    """The pipeline of a probe: no guard, and the decode tile that free memory suggests."""
-    from acestep.pipeline import Pipeline
+def open_language(model: str, knobs: Knobs, device: Device) -> "Language":
+    """The language model of a probe: its own weights where they are on disk, else dummy ones, which take the same.
 
-    return Pipeline(components, knobs, device)
+    With the tiny `model` it is the tiny one. Raises `NotMeasuredError` for a backend that needs a checkpoint and finds none.
+    """
+    from acestep.models.lm import DUMMY_PREFIX, TINY
+    from acestep.planner.language import Language
+
+    def refuse(sentence: str) -> None:
+        raise NotMeasuredError(sentence)
+
+    name, longest_s = TINY if model == TINY else str(knobs.lm), int(MAX_DURATION_S)
+    try:
+        return Language(name, knobs, device, longest_s=longest_s, warn=refuse)
+    except InvalidInputError as error:
+        problem = str(error)
+    if knobs.backend is not Backend.PT:
+        raise NotMeasuredError(f"backend {knobs.backend} is probed with real weights only: {problem}")
+    return Language(DUMMY_PREFIX + name, knobs, device, longest_s=longest_s, warn=refuse)
+
+
+def open_pipeline(
+    components: "Components", knobs: Knobs, device: Device, language: "Language | None" = None, *, full: bool = False
+) -> "Pipeline":
+    """The pipeline of a probe: no guard, and the decode tile that free memory suggests.
+
+    A `language` model rehearses its longest prompts, and in a `full` run writes all that follows them.
+    """
+    from acestep.pipeline import Pipeline
+    from acestep.planner.thinker import LmThinker
+    from calibrate.probes.rehearsal import Rehearsal
+
+    if language is None:
+        return Pipeline(components, knobs, device)
+
+    def rehearsed(device: Device, use: Callable[[], AbstractContextManager[None]]) -> Rehearsal:
+        return Rehearsal(language.open(device, use), whole=full)
+
+    thinker = LmThinker(language.planner, rehearsed, language.modules(), end=language.close)
+    return Pipeline(components, knobs, device, thinker=thinker)
 
 
 class PipelineEngine:
@@ -73,8 +112,9 @@ class PipelineEngine:
 
     def load(self, setup: Setup) -> str:
         """Open the card and load the weights; returns the allocator's settings."""
-        self._knobs = setup.knobs
+        self._knobs, self._model = setup.knobs, setup.model
         self._components = open_components(setup, self._card.open(cudnn_attention=setup.cudnn_attention))
+        self._language: list[Language] = []
         return self._card.settings()
 
     def run(self, order: Order, alive: Callable[[str], None]) -> Done:
@@ -84,7 +124,13 @@ class PipelineEngine:
         request = request_of(order.workload, self._components.tokenizer)
         if order.full:
             request = msgspec.structs.replace(request, steps=0)
-        pipeline = open_pipeline(self._components, self._knobs, device)
+        language = None
+        if self._knobs.lm is not None:
+            request = msgspec.structs.replace(request, think=True)
+            if not self._language:
+                self._language.append(open_language(self._model, self._knobs, device))
+            language = self._language[0]
+        pipeline = open_pipeline(self._components, self._knobs, device, language, full=order.full)
         try:
             result = pipeline.generate(request, strict=True, progress=lambda stage, *_: alive(stage))
         finally:

@@ -2,13 +2,14 @@
 
 import gc
 
+import msgspec
 import pytest
 import torch
 from torch import Tensor
 
 from acestep.devices.base import Device
 from acestep.errors import NotMeasuredError
-from acestep.knobs import Knobs, Offload, Quantization, Variant
+from acestep.knobs import Backend, Knobs, Offload, Quantization, Variant
 from acestep.models.sampler import steps_for
 from acestep.request import DecodePath
 from calibrate.probes.engine import PipelineEngine
@@ -143,3 +144,22 @@ def test_cudnn_attention_is_off_unless_asked_for() -> None:
 def test_without_a_card_nothing_is_loaded() -> None:
     with pytest.raises(NotMeasuredError, match="no card"):
         PipelineEngine(MadeUpCard(there=False)).load(Setup(knobs=Knobs(), model="no such model"))
+
+
+def test_a_language_model_rehearses_its_longest_prompts_and_the_songs_follow_its_codes() -> None:
+    engine = loaded(Knobs(offload=Offload.CPU_DIT, lm="0.6B"))
+    thinking = msgspec.structs.replace(SHORT, with_lm=True)
+    for number in (1, 2):
+        done = engine.run(order(number, workload=thinking), lambda _: None)
+        assert done.songs_per_pass == 2
+        assert not done.warnings
+        stages = {stage.name: stage for stage in engine.stages}
+        assert list(stages)[:2] == ["think", "encode_audio"]
+        assert stages["think"].songs_per_pass == 2
+
+
+def test_vllm_is_probed_with_real_weights_or_not_at_all() -> None:
+    engine = loaded(Knobs(lm="4B", backend=Backend.VLLM))
+    engine._model = "dummy"
+    with pytest.raises(NotMeasuredError, match="real weights"):
+        engine.run(order(workload=msgspec.structs.replace(SHORT, with_lm=True)), lambda _: None)
