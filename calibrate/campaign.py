@@ -305,5 +305,4 @@ def _told(entry: Entry) -> str:
 def describe_probe(knobs: Knobs, workload: Workload, cap_bytes: int) -> str:
     """What a probe asks, for one line of progress."""
     songs = f"{workload.batch} x {workload.duration_s:g} s"
-    lm = f", {knobs.lm} {knobs.lm_quantization or 'unquantized'} with {knobs.backend}" if knobs.lm else ""
-    return f"{songs} under {gib(cap_bytes)}, {described(knobs)}{lm}"
+    return f"{songs} under {gib(cap_bytes)}, {described(knobs)}"
