@@ -17,7 +17,7 @@ from acestep.request import DecodePath
 from acestep.tiers import LM_MODELS
 from acestep.units import gib
 from calibrate.boundary import SIMULATED, Boundary, Look, Method, find_longest
-from calibrate.choice import choose
+from calibrate.choice import PROBED, choose
 from calibrate.executors.base import Executor
 from calibrate.knobs import Config, configs_of, described
 from calibrate.pace import Pace
@@ -50,7 +50,7 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Scope(msgspec.Struct, frozen=True, kw_only=True):
-    """What a campaign is to certify: a variant, nameplates in GiB, and which language models.
+    """What a campaign is to certify: a variant, nameplates in GiB, and which language models on which backends.
 
     With `in_full`, a tier's headlines are also run to their end, with all the steps of the variant.
     """
@@ -58,6 +58,7 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
     variant: Variant
     sizes_gib: tuple[float, ...]
     models: tuple[str, ...] = LM_MODELS
+    backends: tuple[Backend, ...] = PROBED
     in_full: bool = False
 
 
@@ -98,7 +99,7 @@ def most_probes(policy: Policy, scope: Scope, spurious_rate: float = 0.0) -> int
     each = 2 + most_points(len(policy.durations_s.values))
     points = 0
     for tier in map(policy.tier_of, scope.sizes_gib):
-        thinking = len(scope.models) * sum(backend is not Backend.MLX for backend in tier.backends_allowed)
+        thinking = len(scope.models) * sum(backend in scope.backends for backend in tier.backends_allowed)
         rungs = len(policy.preference) * (1 + thinking * len(tier.lm_quantizations))
         batches = (1 + thinking) * (len(policy.batches.values) - 1)
         points += (rungs + batches) * each + len(Config) + (2 if scope.in_full else 0)
@@ -136,7 +137,7 @@ class _Size:
                 self.boundaries[knobs, batch] = found
             return self.boundaries[knobs, batch].seconds
 
-        choice = choose(ask, self._policy, self._decided, self._scope.variant)
+        choice = choose(ask, self._policy, self._decided, self._scope.variant, self._scope.backends)
         batch, longest = choice.frontier.headline_batch(lm=False), choice.frontier.longest(1, lm=False)
         if batch:
             for knobs in configs_of(choice.knobs):

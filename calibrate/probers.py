@@ -1,15 +1,19 @@
 """Who answers a probe: the card in this machine, or the simulated one."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 
 from acestep import hardware
-from acestep.errors import NotMeasuredError
+from acestep.errors import InvalidInputError, NotMeasuredError
 from acestep.hardware import SIMULATED_CAPABILITY, Card, detect
-from acestep.knobs import Knobs, Variant
+from acestep.knobs import Backend, Knobs, Variant
+from acestep.machine import installed
+from acestep.models import catalog
+from acestep.models.locate import locate_companion
 from calibrate.boundary import SIMULATED, Method
+from calibrate.choice import PROBED
 from calibrate.executors.alone import Alone
 from calibrate.executors.base import Executor
 from calibrate.executors.local import Local, usable_processes
@@ -48,6 +52,13 @@ def executor_for(device: str, method: CapMethod) -> Iterator[Executor]:
         yield executor
     finally:
         executor.close()
+
+
+def backends_of(device: str, models: Sequence[str]) -> tuple[Backend, ...]:
+    """Those on which a device can be asked about language models; a real card runs vLLM on real weights only."""
+    if device == CardKind.SIMULATED or (installed("vllm") and all(map(_is_here, models))):
+        return PROBED
+    return (Backend.PT,)
 
 
 def has_cuda_card() -> bool:
@@ -120,6 +131,15 @@ def method_for(device: str) -> Method:
             return 0
 
     return Method(spurious_rate=spurious_rate_of(device), forecast=forecast)
+
+
+def _is_here(model: str) -> bool:
+    folder = catalog.checkpoints_dir()
+    try:
+        locate_companion(f"acestep-5Hz-lm-{model}", folder, folder)
+    except InvalidInputError:
+        return False
+    return True
 
 
 def _capability(card: Card) -> str:

@@ -69,12 +69,19 @@ def run(
         raise UsageError("say where the measurements go, for example -o tiers/measurements/NAME.json")
     from calibrate.campaign import Scope
     from calibrate.policy import load_policy
-    from calibrate.probers import executor_for
+    from calibrate.probers import backends_of, executor_for
     from calibrate.record import CapMethod
 
     policy = load_policy()
     sizes = tuple(sorted({nameplate_gib(gib_to_bytes(size)) for size in tiers})) or policy.certified_sizes_gib
-    scope = Scope(variant=variant, sizes_gib=sizes, models=_models(lm), in_full=device != "simulated")
+    models = _models(lm)
+    scope = Scope(
+        variant=variant,
+        sizes_gib=sizes,
+        models=models,
+        backends=backends_of(device, models),
+        in_full=device != "simulated",
+    )
     _tell_plan(policy, scope, device)
     if output is None or dry_run:
         return
@@ -143,11 +150,12 @@ def _tell_plan(policy: "Policy", scope: "Scope", device: str) -> None:
 
     budgets = ", ".join(f"{size:g} GiB (budget {gib(budget_bytes(size, policy))})" for size in scope.sizes_gib)
     rungs = ", ".join(f"{rung.offload} {rung.quantization or 'unquantized'}" for rung in policy.preference)
+    models = f"{', '.join(scope.models)} on {' and '.join(scope.backends)}" if scope.models else "none"
     lengths, batches = policy.durations_s.values, ", ".join(map(str, policy.batches.values))
     console.notify(f"{scope.variant} on a {device} card: {budgets}.")
     console.notify(
-        f"Songs of {lengths[0]} to {lengths[-1]} s in batches of {batches}; language models:"
-        f" {', '.join(scope.models) or 'none'}; offload and weights, until the longest song fits: {rungs}."
+        f"Songs of {lengths[0]} to {lengths[-1]} s in batches of {batches}; language models: {models}; offload and"
+        f" weights, until the longest song fits: {rungs}."
     )
     least, most = least_probes(policy, scope), most_probes(policy, scope, spurious_rate_of(device))
     console.notify(f"{least} probes if everything fits, at most {most} in the worst case.")

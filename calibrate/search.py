@@ -147,7 +147,7 @@ class _Search:
         margin = 1 + (_SURPRISE if measured else _UNMEASURED_SURPRISE)
         if self._expected(self.fails, 0.0) * margin > self._line.caps[self.fails]:
             return False
-        behind = (self._last_expected_to_fit(), self.fails + 1)
+        behind = {self._last_expected_to_fit(): None, self.fails + 1: None}
         unasked = [p for p in behind if self.fails < p < len(self._line.caps) and p not in self.answers]
         return any(self._settle(point).fits for point in unasked)
 
