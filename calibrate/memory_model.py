@@ -1,9 +1,9 @@
 """Fits what the VRAM guard predicts with, over simulated runs of one variant.
 
 Denoising is linear in what `acestep.memory.guard` lists, but for the allocator: how blocks fall into segments moves the
-smallest cap by 20 MiB, one or two per cent of whole weights and more of streamed ones. So the line is laid through the
-sweep with relative weights and then raised above every point of it, and a little further for requests that were not
-in it.
+smallest cap by 20 MiB and more from one latent frame to the next, one or two per cent of whole weights and up to eleven
+of streamed ones. So the line is laid through the sweep with relative weights and raised above every point of it, and
+further by what points that are left out show to be missing.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,16 +18,17 @@ from acestep.request import MAX_LYRIC_TOKENS, Task
 from acestep.units import MIB
 from calibrate.workload import Workload
 
-MARGIN: Final = 0.029
-"""Room above the highest point of the sweep, as a share: what the segments of the allocator add between its points."""
+LEAST_MARGIN: Final = 0.005
+"""Room above the highest point of the sweep, as a share, even where every point could be told from the others."""
+
+AROUND_MARGIN: Final = 0.029
+"""Room above what encoding and decoding need where they were looked at, as a share."""
 
 FORMATS: Final = (None, Quantization.INT8)
 """Weight formats that are swept; for others the guard has no opinion."""
 
-STREAMED_MARGINS: Final = {None: 0.035, Quantization.INT8: 0.09}
-"""The same for streamed weights by format: the segments are as large, and a larger share of so little."""
-
-STREAMED: Final = (Offload.STREAM, Offload.STREAM_ENCODERS)
+ALIKE: Final = ((Offload.NONE, Offload.CPU, Offload.CPU_DIT), (Offload.STREAM, Offload.STREAM_ENCODERS))
+"""Offload modes whose caps are off their lines by similar shares: whole weights, and streamed ones."""
 
 
 def _asked(songs: int, seconds: int, tokens: int, *, weak: bool = False, contexts: int = 1) -> Demand:
@@ -74,6 +75,17 @@ SWEEP: Final = (
 """Songs, seconds and tokens on both sides of every chunk size; a weak cover, and songs with contexts of their own."""
 
 
+def _scattered(number: int) -> Demand:
+    """Member of a sequence that fills songs, seconds and tokens evenly: multiples of powers of 0.8192, modulo 1."""
+    songs, seconds, tokens = (number * 0.8191725134**power % 1 for power in (1, 2, 3))
+    songs = 1 + int(8 * songs)
+    return _asked(songs, 10 + round(seconds * (min(600, 2400 // songs) - 10)), 400 + round(tokens * 1905))
+
+
+SWEEPS: Final = {None: SWEEP, Quantization.INT8: (*SWEEP, *map(_scattered, range(1, 25)))}
+"""What is swept by format: the unpacked weights of INT8 come and go, and its caps are the less even for it."""
+
+
 class Swept(msgspec.Struct, frozen=True, kw_only=True):
     """One simulated denoise stage: by offload mode the smallest cap, and what rested on the card before, in bytes."""
 
@@ -92,15 +104,17 @@ def fit(variant: Variant, denoise: Denoise, smallest_caps: SmallestCaps) -> dict
     """The coefficients of a variant for every offload mode, unquantised and INT8."""
     model: dict[str, float] = {}
     for quantization in FORMATS:
-        points = [denoise(quantization, demand) for demand in SWEEP]
-        for offload in Offload:
-            key = knobs_key(Knobs(variant=variant, offload=offload, quantization=quantization))
-            caps = [point.caps[offload] for point in points]
-            margin = STREAMED_MARGINS[quantization] if offload in STREAMED else MARGIN
-            fixed, slopes = envelope([point.demand for point in points], caps, margin)
-            model[f"{key}.rest"] = points[0].resting[offload]
-            model[f"{key}.denoise"] = fixed
-            model |= {f"{key}.denoise.{name}": slope for name, slope in zip(FEATURES, slopes, strict=True)}
+        demands = SWEEPS[quantization]
+        points = [denoise(quantization, demand) for demand in demands]
+        for offloads in ALIKE:
+            caps = {offload: [point.caps[offload] for point in points] for offload in offloads}
+            margin = max(LEAST_MARGIN, *(missing(demands, needs) for needs in caps.values()))
+            for offload, needs in caps.items():
+                key = knobs_key(Knobs(variant=variant, offload=offload, quantization=quantization))
+                fixed, slopes = envelope(demands, needs, margin)
+                model[f"{key}.rest"] = points[0].resting[offload]
+                model[f"{key}.denoise"] = fixed
+                model |= {f"{key}.denoise.{name}": slope for name, slope in zip(FEATURES, slopes, strict=True)}
     around = _around(variant, smallest_caps)
     for offload in Offload:
         exact, int8 = (knobs_key(Knobs(variant=variant, offload=offload, quantization=q)) for q in FORMATS)
@@ -108,7 +122,7 @@ def fit(variant: Variant, denoise: Denoise, smallest_caps: SmallestCaps) -> dict
         for key, less in ((exact, 0.0), (int8, saved)):
             for name, value in around[offload].items():
                 fixed_part = name in _FIXED
-                model[f"{key}.{name}"] = (value - less) * (1 + MARGIN) if fixed_part else value
+                model[f"{key}.{name}"] = (value - less) * (1 + AROUND_MARGIN) if fixed_part else value
     return {name: float(round(value, 3)) for name, value in model.items()}
 
 
@@ -122,6 +136,21 @@ def envelope(demands: Sequence[Demand], caps: Sequence[int], margin: float) -> t
     line = inputs / scale @ solved
     raised = solved / scale * float((needs / line).max()) * (1 + margin)
     return float(raised[0]), tuple(float(slope) for slope in raised[1:])
+
+
+def missing(demands: Sequence[Demand], caps: Sequence[int]) -> float:
+    """The largest share by which a cap is above the line through all the other points; 0 where none is.
+
+    Points that alone speak for one of the features are not left out.
+    """
+    worst = 0.0
+    for left_out, (demand, cap) in enumerate(zip(demands, caps, strict=True)):
+        if demand.weak_cover or demand.contexts > 1:
+            continue
+        others = [number for number in range(len(demands)) if number != left_out]
+        fixed, slopes = envelope([demands[number] for number in others], [caps[number] for number in others], 0.0)
+        worst = max(worst, cap / (fixed + float(np.dot(slopes, demand.features()))) - 1)
+    return worst
 
 
 _FIXED: Final = ("encode_audio", "encode", "decode")

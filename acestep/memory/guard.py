@@ -22,6 +22,7 @@ FEATURES: Final = (
     "rows",
     "rows_over_15_percent",
     "rows_over_40_percent",
+    "rows_up_to_2048",
     "tokens",
     "weak_frames",
     "weak_tokens",
@@ -30,7 +31,7 @@ FEATURES: Final = (
 """What denoising grows with, each with a coefficient in bytes; its fixed part depends on the offload mode.
 
 The largest piece counts for more where it is a large share of all rows: there its temporaries make the peak, and in
-longer passes it is attention over all rows.
+longer passes it is attention over all rows. Up to `ROWS` rows there is one piece, and nothing beside it for the whole.
 """
 
 COEFFICIENTS: Final = (
@@ -87,6 +88,7 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
             rows,
             max(0.0, rows - 0.15 * all_rows),
             max(0.0, rows - 0.40 * all_rows),
+            min(ROWS, all_rows),
             self.tokens,
             song_frames if self.weak_cover else 0,
             self.tokens if self.weak_cover else 0,
