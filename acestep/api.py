@@ -10,7 +10,7 @@ import msgspec
 from acestep import audio
 from acestep.devices.base import Device
 from acestep.devices.open import open_device
-from acestep.errors import InvalidInputError
+from acestep.errors import InvalidInputError, UsageError
 from acestep.hardware import cap_bytes, detect
 from acestep.knobs import Variant
 from acestep.machine import installed, plan_here
@@ -20,12 +20,13 @@ from acestep.models.catalog import checkpoints_dir
 from acestep.models.components import Components
 from acestep.models.load import load
 from acestep.models.locate import variant_at
+from acestep.models.tokenizer import encodable
 from acestep.pipeline import UNABLE_TO_THINK, Pipeline, prepare
 from acestep.plan import Overrides, Plan, clamp, on_device
 from acestep.planner.planner import check_wishes
 from acestep.progress import Progress, silent
 from acestep.request import BASE_TASKS, Request, Result, Song
-from acestep.songwriting import open_language
+from acestep.songwriting import open_language, without_language
 from acestep.stages.think import Thinker
 from acestep.thinking import Think
 from acestep.tiers import load_tiers
@@ -64,7 +65,7 @@ def run_generate(
     result, plan = _generate(request, plan, model, notify, progress, unasked=think is Think.AS_PLANNED)
     return {
         "songs": [_write(song, request.caption, out, audio_format) for song in result.songs],
-        "metadata": {name: getattr(result.request, name) for name in METADATA},
+        "metadata": {name: _plain(getattr(result.request, name)) for name in METADATA},
         "plan": msgspec.to_builtins(plan),
         "warnings": list(result.warnings),
         "songs_per_pass": result.songs_per_pass,
@@ -127,16 +128,16 @@ def _thinking(
         return without, UNABLE_TO_THINK
     if plan.lm is None:
         if not unasked:
-            warn("No language model is certified for this card, so the song is made without one.")
+            warn(f"The song is made without planning: {without_language(plan)}.")
         return without, UNABLE_TO_THINK
-    check_wishes(request)
     try:
+        check_wishes(request)
         return request, open_language(plan, model, device, warn).thinker()
-    except InvalidInputError as error:
+    except (InvalidInputError, UsageError) as error:
         if not unasked:
             raise
         problem = str(error)
-    warn(f"The song is made without a language model, whose weights are not here ({problem}).")
+    warn(f"The song is made without planning: {problem}.")
     return without, UNABLE_TO_THINK
 
 
@@ -161,6 +162,11 @@ def _write(song: Song, caption: str, out: Path, audio_format: str) -> dict[str, 
         "sample_rate": song.sample_rate,
         "peak_dbfs": round(audio.peak_dbfs(samples), 3),
     }
+
+
+def _plain(value: str | float) -> str | float:
+    """What JSON can hold: a terminal hands over bytes that are no text as lone surrogates."""
+    return encodable(value) if isinstance(value, str) else value
 
 
 def _ignore(sentence: str) -> None:

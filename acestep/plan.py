@@ -11,6 +11,7 @@ from acestep.errors import UsageError
 from acestep.fallbacks import Fallbacks, backends_on, moves_weights
 from acestep.hardware import Card, CardKind
 from acestep.knobs import Attention, Backend, Knobs, Offload, Quantization, Variant
+from acestep.planner.fields import SHORTEST_PLAN_S
 from acestep.request import DEFAULT_DURATION_S, MAX_BATCH, MAX_DURATION_S, Request
 from acestep.tiers import BATCHES, Evidence, Frontier, LmStates, Tier, TierTable
 
@@ -183,7 +184,7 @@ def clamp(request: Request, plan: Plan, *, lm: bool) -> tuple[Request, tuple[str
     """The request cut to the plan's frontier, and a sentence per cut; `lm` says whether a language model thinks.
 
     The duration is kept up to what a batch of one reaches, then the batch is cut to the largest that reaches it. Where
-    the language model is to choose the duration, it may choose what the batch reaches.
+    the language model is to choose the duration, it may choose what the batch reaches, as far as that leaves a choice.
     """
     lm = lm and plan.lm is not None
     asked_s = request.duration_s or DEFAULT_DURATION_S
@@ -191,7 +192,7 @@ def clamp(request: Request, plan: Plan, *, lm: bool) -> tuple[Request, tuple[str
     thinking = "with a language model" if lm else "without a language model"
     source = f"{plan.limits_of}, {_evidence(plan)}"
     if longest == 0:
-        single = msgspec.structs.replace(request, batch=1)
+        single = msgspec.structs.replace(request, batch=1, duration_s=asked_s)
         return single, (
             f"No song length is certified on this card {thinking} ({source}): one song is tried, and it may run out "
             "of memory.",
@@ -211,6 +212,8 @@ def clamp(request: Request, plan: Plan, *, lm: bool) -> tuple[Request, tuple[str
         )
     if not request.duration_s:
         longest_s = min(request.thinking.longest_s, plan.frontier.longest(batch, lm=lm))
+        if longest_s < SHORTEST_PLAN_S:
+            return msgspec.structs.replace(request, batch=batch, duration_s=duration), tuple(warnings)
         within = msgspec.structs.replace(request.thinking, longest_s=longest_s)
         return msgspec.structs.replace(request, batch=batch, thinking=within), tuple(warnings)
     return msgspec.structs.replace(request, duration_s=duration, batch=batch), tuple(warnings)

@@ -3,18 +3,23 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import msgspec
+import torch
 
 from acestep.devices.base import Device
 from acestep.devices.open import open_device
-from acestep.errors import UsageError
+from acestep.errors import RunFailedError, UsageError
 from acestep.hardware import cap_bytes, detect
 from acestep.machine import installed, plan_here
+from acestep.models import catalog
 from acestep.models.lm import DUMMY_PREFIX, TINY
+from acestep.models.locate import is_checkpoint
+from acestep.models.tokenizer import encodable
 from acestep.plan import Plan, clamp, on_device
 from acestep.planner.language import Language
-from acestep.planner.metadata import Metadata
+from acestep.planner.metadata import NOTHING_KNOWN, Metadata
 from acestep.planner.planner import Description, check_wishes
 from acestep.planner.prompts import Words
 from acestep.progress import Progress, silent
@@ -22,9 +27,6 @@ from acestep.request import Request
 
 RELEASED = "turbo"
 """The model whose language models are the released ones."""
-
-NOTHING_KNOWN = Metadata()
-"""No tempo, key, language or length."""
 
 
 class SongPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,15 +38,20 @@ class SongPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def open_language(plan: Plan, model: str, device: Device, warn: Callable[[str], None]) -> Language:
-    """The language model of a plan; for the `tiny` and `dummy` model one of their kind.
+    """The language model of a plan: for the `tiny` and `dummy` model one of their kind, for a folder the one beside it.
 
     Raises `UsageError` where the plan has none and `InvalidInputError` where its weights are missing.
     """
     if plan.lm is None:
-        raise UsageError("no language model is certified for this card; name one with --lm, or do without")
-    name = {"tiny": TINY, "dummy": DUMMY_PREFIX + plan.lm}.get(model, plan.lm)
+        raise UsageError(f"{without_language(plan)}; name one with --lm, or do without")
+    name = {"tiny": TINY, "dummy": DUMMY_PREFIX + plan.lm}.get(model) or _beside(model, plan.lm)
     longest_s = plan.frontier.longest(1, lm=True) or plan.frontier.longest(1, lm=False)
     return Language(name, plan.knobs, device, longest_s=longest_s, warn=warn)
+
+
+def without_language(plan: Plan) -> str:
+    """Why a plan has no language model."""
+    return "no language model was chosen" if plan.lm_models else "no language model is certified for this card"
 
 
 def plan_song(
@@ -52,10 +59,13 @@ def plan_song(
 ) -> SongPlan:
     """The songs of a request planned and not made: metadata, and the audio codes of each song.
 
-    Runs under `plan` or this machine's own. Raises `InvalidInputError` when the weights are missing and `UsageError`
-    for a key, tempo or language that there is not.
+    Runs under `plan` or this machine's own; the length is left open only by a request that thinks. Raises
+    `InvalidInputError` when the weights are missing, `UsageError` for a key, tempo or language that there is not and
+    for a task on a song that exists, `RunFailedError` when there is not enough memory.
     """
     request = msgspec.structs.replace(request, think=True)
+    if not request.thinks:
+        raise UsageError(f"only new songs are planned, and to {request.task} is to work on one that exists")
     check_wishes(request)
     warnings: list[str] = []
     with _language(plan, model, warnings) as (language, used):
@@ -120,7 +130,7 @@ def format_sample(
     with _language(plan, model, warnings) as (speaker, _):
         job, cuts = speaker.planner.format_job(Words(caption=caption, lyrics=lyrics), metadata, seed)
         found = speaker.planner.description(speaker.write([job], progress)[0], (*warnings, *cuts))
-    return found if found.lyrics else msgspec.structs.replace(found, lyrics=lyrics)
+    return found if found.lyrics else msgspec.structs.replace(found, lyrics=encodable(lyrics))
 
 
 @contextmanager
@@ -135,5 +145,21 @@ def _language(plan: Plan | None, model: str, warnings: list[str]) -> Iterator[tu
         warnings.append(f"The {language.is_noise} language model has random weights: what it writes means nothing.")
     try:
         yield language, used
+    except torch.OutOfMemoryError as error:
+        raise RunFailedError(
+            f"The language model does not fit into the memory that is free ({str(error).splitlines()[0]}). Choose a"
+            " smaller one with --lm, or close other programs."
+        ) from None
     finally:
         language.close()
+
+
+def _beside(model: str, lm: str) -> str:
+    """The folder of the language model `lm` in or next to that of the model, as its VAE is looked for; else `lm`."""
+    known = catalog.find(lm)
+    if known is not None and catalog.find(model) is None:
+        folder = Path(model).expanduser()
+        for beside in (folder / known.id, folder.parent / known.id):
+            if is_checkpoint(beside):
+                return str(beside)
+    return lm

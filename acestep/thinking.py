@@ -4,12 +4,11 @@ from enum import Enum
 
 import msgspec
 
+from acestep.planner.fields import LONGEST_PLAN_S, SHORTEST_PLAN_S
 from acestep.planner.job import Sampling
 
 NO_NEGATIVE = "NO USER INPUT"
 """What stands for "nothing" in a slot of the language model's prompts, as in training."""
-
-LONGEST_PLAN_S = 600
 
 
 class Think(Enum):
@@ -46,5 +45,5 @@ class Thinking(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"thinking seed must be 0 to {2**32 - 1}, got {self.seed}")
-        if not 10 <= self.longest_s <= LONGEST_PLAN_S:
-            raise ValueError(f"longest_s must be 10 to {LONGEST_PLAN_S} seconds, got {self.longest_s}")
+        if not SHORTEST_PLAN_S <= self.longest_s <= LONGEST_PLAN_S:
+            raise ValueError(f"longest_s must be {SHORTEST_PLAN_S} to {LONGEST_PLAN_S} seconds, got {self.longest_s}")

@@ -12,14 +12,24 @@ from acestep.errors import UsageError
 from acestep.machine import plan_here
 from acestep.options import knob_options, knobs_of
 from acestep.plan import Plan
+from acestep.request import MAX_SEED
 from acestep.task_options import codes_of, text_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _SHARED = (
-    click.option("--seed", type=int, metavar="N", help="What the words are drawn with, random if not given."),
     click.option(
-        "--model", default="turbo", show_default=True, metavar="turbo|tiny|dummy", help="Real weights or noise."
+        "--seed",
+        type=click.IntRange(0, MAX_SEED),
+        metavar="N",
+        help="What the words are drawn with, random if not given.",
+    ),
+    click.option(
+        "--model",
+        type=click.Choice(["turbo", "tiny", "dummy"]),
+        default="turbo",
+        show_default=True,
+        help="Real weights or noise.",
     ),
     knob_options,
     click.option("--json", "as_json", is_flag=True, help="Print one JSON document."),
@@ -37,8 +47,7 @@ def _shared(command: F) -> F:
 @_shared
 def understand(audio_codes: str, **rest: Any) -> None:
     """Describe audio codes in words: caption, lyrics, tempo, key and length."""
-    text = text_of(audio_codes)
-    codes = codes_of(text) if text else ()
+    codes = codes_of(text_of(audio_codes)) if audio_codes else ()
     _say(rest, lambda plan, **more: _songwriting().understand(codes, plan, **more))
 
 

@@ -91,6 +91,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     def __post_init__(self) -> None:
         if not self.prompt:
             raise ValueError("prompt must hold at least one token, got none")
+        if not 0 <= self.seed < 2**64:
+            raise ValueError(f"seed must be 0 to {2**64 - 1}, got {self.seed}")
         if self.max_tokens < 1:
             raise ValueError(f"max_tokens must be at least 1, got {self.max_tokens}")
         if self.guided != bool(self.unguided):

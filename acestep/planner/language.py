@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from acestep.devices.base import Device
-from acestep.errors import UsageError
+from acestep.errors import InvalidInputError, UsageError
 from acestep.knobs import Backend as Library
 from acestep.knobs import Knobs, Offload
 from acestep.memory.placement import Placement
@@ -49,7 +49,9 @@ class Language:
         made_here = name == TINY or name.startswith(DUMMY_PREFIX)
         self.is_noise = name.split(":")[0] if made_here else ""
         self._folder = Path() if made_here else _folder(name)
-        self.planner = Planner(_tokenizer(name, self._folder))
+        tokenizer = _tokenizer(name, self._folder)
+        self._least_vocabulary = tokenizer.vocabulary.codes.stop
+        self.planner = Planner(tokenizer)
         library = Library.PT if made_here or knobs.lm_quantization is not None else knobs.backend
         longest = LONGEST_PROMPT_TOKENS + longest_s * CODES_PER_SECOND + 1
         self._opener = Opener(library, self._folder, pool_of(GUIDANCE_PAIR, longest), warn)
@@ -97,6 +99,11 @@ class Language:
             dtype = self._device.dtype
             tiny = self._name == TINY
             model = build_lm("tiny", dtype=dtype, vocab_size=COMPACT.size) if tiny else load_lm(self._name, dtype=dtype)
+            if model.vocabulary < self._least_vocabulary:
+                raise InvalidInputError(
+                    self._folder,
+                    f"has weights for {model.vocabulary:,} tokens, and its audio codes need {self._least_vocabulary:,}",
+                )
             if self._knobs.lm_quantization is not None:
                 quantize_lm(model, self._knobs.lm_quantization)
             self._loaded.append(model)

@@ -6,7 +6,16 @@ import msgspec
 import yaml
 
 from acestep.models.tokenizer import encodable
-from acestep.planner.fields import BPMS, DURATIONS_S, KEYSCALES, LANGUAGES, TIMESIGNATURES, UNKNOWN_LANGUAGE, Field
+from acestep.planner.fields import (
+    BPMS,
+    DURATIONS_S,
+    KEYSCALES,
+    LANGUAGES,
+    LONGEST_PLAN_S,
+    TIMESIGNATURES,
+    UNKNOWN_LANGUAGE,
+    Field,
+)
 from acestep.request import Request
 
 _KEYSCALE = re.compile(r"([A-G])\s*(#|b|♯|♭)?\s*(m|M|maj|min|major|minor)?", re.IGNORECASE)
@@ -54,13 +63,14 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 def wishes(request: Request) -> Metadata:
     """What a request fixes of the metadata; raises `ValueError` for a key, language or time signature there is not.
 
-    The caption is no part of it: it is the text that a model may reword.
+    The caption is no part of it: it is the text that a model may reword. What is longer than any plan, and yet to be
+    cut, is planned as the longest.
     """
     return Metadata(
         bpm=request.bpm,
-        duration_s=int(request.duration_s),
+        duration_s=min(int(request.duration_s), LONGEST_PLAN_S),
         keyscale=request.keyscale,
-        language="" if request.language.strip() == UNKNOWN_LANGUAGE else request.language,
+        language="" if request.language.strip().lower() == UNKNOWN_LANGUAGE else request.language,
         timesignature=request.timesignature,
     )
 

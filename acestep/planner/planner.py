@@ -60,16 +60,16 @@ class Planner:
 
     def completed(self, request: Request, thought: Metadata) -> Request:
         """The request with what was thought filled in: what a person gave stays as it is."""
-        language = request.language
+        longest_s = min(DEFAULT_DURATION_S, float(request.thinking.longest_s))
         return msgspec.structs.replace(
             request,
             think=False,
             caption=thought.caption or request.caption,
-            duration_s=request.duration_s or float(thought.duration_s or DEFAULT_DURATION_S),
+            duration_s=request.duration_s or float(thought.duration_s or longest_s),
             bpm=request.bpm or thought.bpm,
             keyscale=request.keyscale or thought.keyscale,
             timesignature=request.timesignature or thought.timesignature,
-            language=(thought.language or language) if language == UNKNOWN_LANGUAGE else language,
+            language=request.language if _wishes(request).language else thought.language or UNKNOWN_LANGUAGE,
         )
 
     def compose_jobs(self, request: Request, thought: Metadata, duration_s: float) -> tuple[Job, ...]:

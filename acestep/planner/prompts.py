@@ -139,7 +139,7 @@ def understand(codes: tuple[int, ...]) -> Prompt:
     """What the description of audio codes follows; raises `ValueError` for more than a song has."""
     if len(codes) > _MOST_CODES:
         raise ValueError(
-            f"{len(codes):,} audio codes are {len(codes) / CODES_PER_SECOND:.0f} seconds of music,"
+            f"{len(codes):,} audio codes are {len(codes) / CODES_PER_SECOND:,.1f} seconds of music,"
             f" and a song has at most {MAX_DURATION_S:.0f}"
         )
     return _asked(UNDERSTAND, codes or NO_NEGATIVE)

@@ -21,6 +21,7 @@ from acestep.errors import Exit, RunFailedError, UsageError
 from acestep.knobs import Offload, Variant
 from acestep.plan import Overrides
 from acestep.request import Request
+from acestep.thinking import Think
 
 ROOT = Path(__file__).parents[2]
 FIXTURE = ROOT / "tests" / "fixtures" / "tiers.json"
@@ -278,10 +279,11 @@ def test_generate_hands_on_what_was_asked(command: Command, api: SimpleNamespace
     assert done.code == Exit.OK
     (call,) = api.calls
     assert call["request"] == Request(
-        caption="slow piano", lyrics="봄날의 노래", duration_s=90, batch=2, seed=7, steps=4, bpm=92
+        caption="slow piano", lyrics="봄날의 노래", duration_s=90, batch=2, seed=7, steps=4, bpm=92, think=True
     )
     assert call["overrides"] == Overrides(variant=Variant.XL_TURBO, offload=Offload.STREAM)
     assert (call["model"], call["out"], call["audio_format"]) == ("xl-turbo", Path("o"), "wav")
+    assert call["think"] is Think.AS_PLANNED
     assert "out/a.flac" in done.out
     assert "1 min 30 s" in done.out
     assert "noise" in done.err
@@ -291,7 +293,7 @@ def test_generate_with_json_prints_one_document_and_talks_on_stderr(command: Com
     done = command("generate", "--caption", "x", "--json", "--no-think")
     assert json.loads(done.out)["songs"][0]["path"] == "out/a.flac"
     assert "noise" in done.err
-    assert api.calls[0]["overrides"].lm is None
+    assert (api.calls[0]["think"], api.calls[0]["request"].think) == (Think.NO, False)
 
 
 def test_songs_without_a_seed_differ(command: Command, api: SimpleNamespace) -> None:
