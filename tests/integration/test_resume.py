@@ -4,7 +4,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,19 @@ import pytest
 
 from acestep.errors import Exit
 from acestep.knobs import Knobs, Variant
+from acestep.units import GIB
+from calibrate import probers
+from calibrate.boundary import Method
 from calibrate.campaign import Scope, run_campaign
 from calibrate.executors.alone import Alone
 from calibrate.executors.local import Local
 from calibrate.journal import Journal, journal_path
 from calibrate.policy import load_policy
 from calibrate.probes.base import ProbeResult
-from calibrate.record import load_measurement
+from calibrate.record import CapMethod, load_measurement
 from calibrate.workload import Workload
 from tests.fakes import AnalyticProber
+from tests.faulty_card import FaultyProber, living
 from tests.killing import journal_is_gone, kill_at, run_on
 
 POLICY = load_policy()
@@ -184,3 +188,46 @@ def test_the_plan_is_told_before_anything_is_opened(tmp_path: Path, capsys: pyte
     assert "in the worst case" in told
     assert "merge" in told
     assert list(tmp_path.iterdir()) == []
+
+
+class Crashing(FaultyProber):
+    """A real card's prober, whose child is killed while it loads the third model."""
+
+    def __init__(self, deaths: Sequence[int]) -> None:
+        super().__init__()
+        self._deaths = deaths
+        self._seen: list[Knobs] = []
+
+    def model_for(self, knobs: Knobs) -> str:
+        if knobs not in self._seen:
+            self._seen.append(knobs)
+        return "sigkill" if len(self._seen) in self._deaths else "fits"
+
+
+def run_on_card(prober: FaultyProber, output: Path, *arguments: object) -> int:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(probers, "method_for", lambda _: Method())
+        try:
+            return run_on(prober, output, "--device", "cuda", "--tiers", 8, "--lm", "none", *arguments)
+        finally:
+            prober.close()
+            assert living(prober.token) == {}
+
+
+def test_a_child_that_crashes_is_exit_code_4_and_what_was_measured_stays(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "card.json"
+    assert run_on_card(Crashing([3]), output) == Exit.NOT_MEASURED
+    assert "crashed" in capsys.readouterr().err
+    assert not output.exists()
+    assert len(journal_path(output).read_text().splitlines()) > 1
+    assert run_on_card(Crashing([]), output, "--resume") == Exit.OK
+    record = load_measurement(output)
+    assert run_on_card(Crashing([]), tmp_path / "undisturbed.json") == Exit.OK
+    undisturbed = load_measurement(tmp_path / "undisturbed.json")
+    assert (record.probes, record.certificates) == (undisturbed.probes, undisturbed.certificates)
+    assert record.cap_method is CapMethod.FRACTION
+    assert (record.conditions.watched, record.conditions.foreign_bytes) == (True, GIB)
+    assert record.conditions.allocator == "expandable_segments:False"
+    assert [probe.workload.steps for probe in record.probes].count(8) == 1, "the headline, in full"
