@@ -1,7 +1,6 @@
 """Measurement files from strangers: read with limits, refused with the rule that they break, never evaluated."""
 
 import json
-import math
 import re
 import stat
 from collections.abc import Iterator, Sequence
@@ -13,7 +12,7 @@ import msgspec
 
 from acestep.errors import InvalidInputError
 from calibrate.record import SAFE_TEXT, SCHEMA_VERSION, load_measurement
-from calibrate.rules import Broken, Level, Rule, broken_rules, declared
+from calibrate.rules import MOST_PROBES, RULES, Broken, Level, Rule, broken_rules, declared
 
 MOST_BYTES = 4 * 2**20
 """Size of the largest file that is read; a campaign over all sizes takes a tenth of it."""
@@ -23,6 +22,9 @@ MOST_LEVELS = 12
 
 _MOST_FINDINGS = 20
 """Dangerous places of one file that are told."""
+
+_LONGEST_TEXT = 80
+"""Characters of a place or a text that are told, and that a safe one has at most."""
 
 _LARGEST_NUMBER = 2**53
 """Above it JSON readers disagree on which number is meant."""
@@ -111,12 +113,14 @@ def _parsed(path: Path) -> Any:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = [key for key, _ in pairs]
-    if len(set(keys)) == len(keys):
-        return dict(pairs)
-    repeated = _Repeated(pairs)
-    repeated.key = next(key for number, key in enumerate(keys) if key in keys[:number])
-    return repeated
+    document: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in document:
+            repeated = _Repeated(pairs)
+            repeated.key = key
+            return repeated
+        document[key] = value
+    return document
 
 
 def _hostile(document: Any) -> Iterator[Broken]:
@@ -128,19 +132,26 @@ def _hostile(document: Any) -> Iterator[Broken]:
             yield Broken(rule=_DEPTH, field=field, problem="is nested deeper")
         elif isinstance(node, dict):
             if isinstance(node, _Repeated):
-                yield Broken(rule=_KEYS, field=f"{field}.{node.key}", problem="is there twice")
-            yield from (problem for key in node for problem in _unsafe(f"{field}.{key}", key))
-            rest += [(f"{field}.{key}", value, level + 1) for key, value in reversed(node.items())]
+                yield Broken(rule=_KEYS, field=_below(field, node.key), problem="is there twice")
+            yield from (problem for key in node for problem in _unsafe(_below(field, key), key))
+            rest += [(_below(field, key), value, level + 1) for key, value in reversed(node.items())]
+        elif isinstance(node, list) and len(node) > MOST_PROBES:
+            yield Broken(rule=RULES["V101"], field=field, problem=f"are {len(node)}")
         elif isinstance(node, list):
             rest += [(f"{field}[{number}]", value, level + 1) for number, value in reversed([*enumerate(node)])]
         else:
             yield from _unsafe(field, node)
 
 
+def _below(field: str, key: str) -> str:
+    """The place of a key, of which no more is kept than a safe one may have: each value below repeats it."""
+    return f"{field}.{key[:_LONGEST_TEXT]}"
+
+
 def _unsafe(field: str, value: Any) -> Iterator[Broken]:
     if isinstance(value, str) and not re.fullmatch(SAFE_TEXT, value):
-        yield Broken(rule=_TEXT, field=field, problem=f"is {value[:80]!r}")
-    elif isinstance(value, int | float) and not (math.isfinite(value) and abs(value) <= _LARGEST_NUMBER):
+        yield Broken(rule=_TEXT, field=field, problem=f"is {value[:_LONGEST_TEXT]!r}")
+    elif isinstance(value, int | float) and not abs(value) <= _LARGEST_NUMBER:
         yield Broken(
             rule=_NUMBERS, field=field, problem=f"is {value:g}" if isinstance(value, float) else "is too large"
         )

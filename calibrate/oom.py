@@ -79,6 +79,9 @@ _BARE: tuple[tuple[Shortage, str], ...] = (
 )
 """Texts with numbers of their own, which nobody sings: they count without a speaker too."""
 
+_LONGEST_LINE = 2000
+"""Characters of a line that are looked at: a shortage stands at its beginning, whatever is quoted after it."""
+
 _LOG_HEAD = re.compile(r"(?:\([^()]*pid=\d+\) )?(?:(?:ERROR|CRITICAL) [\d-]+ [\d:,.]+ \[[^\]]*\] )?")
 _SPEAKER = re.compile(r" *([\w.:]*?)(\w*(?:Error|Exception|Failed)|what\(\)|Exception in aoti_torch): +(.*)")
 _THROWN = re.compile(r"terminate called after throwing an instance of '([\w:]+)'")
@@ -94,13 +97,13 @@ def classify(error: BaseException, said: str = "") -> Shortage:
 
 def classify_text(said: str) -> Shortage:
     """What ran out according to the last words of a process: the last traceback in them, or what stands after it."""
-    return _settled(_of_lines(_last_report(said).splitlines()), said)
+    return _settled(_of_lines(_last_report(_lines(said))), said)
 
 
 def _settled(found: Sequence[Shortage], said: str) -> Shortage:
     """The first shortage found. AOTInductor's wrapper hides its cause, which counts only where it was said aloud."""
     if Shortage.AOTINDUCTOR in found:
-        aloud = [*found, *_of_lines(said.splitlines())]
+        aloud = [*found, *_of_lines(_lines(said))]
         hidden = any(shortage.verdict is Verdict.OOM and shortage is not Shortage.AOTINDUCTOR for shortage in aloud)
         return Shortage.AOTINDUCTOR if hidden else Shortage.NONE
     return found[0] if found else Shortage.NONE
@@ -123,7 +126,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 def _of_error(error: BaseException) -> Shortage:
     names = {kind.__name__ for kind in type(error).__mro__}
     text = str(error)
-    first, *rest = text.splitlines() or [""]
+    first, *rest = _lines(text) or [""]
     spoken = _of_message(frozenset(names), f"{type(error).__module__}.", first)
     relays = _TRACEBACK in text or first.endswith("raised:")
     if spoken is not Shortage.NONE or not names & _CARD or not relays:
@@ -199,12 +202,15 @@ def _bytes(amount: str, unit: str) -> float:
     return float(amount) * 1024.0 ** ("bytes", "KiB", "MiB", "GiB", "TiB").index(unit)
 
 
-def _last_report(said: str) -> str:
+def _last_report(lines: Sequence[str]) -> Sequence[str]:
     """The last traceback with those it was chained to, and all that follows; everything where there is none."""
-    lines = said.splitlines()
-    first = 0
+    first, before = 0, ""
     for number, line in enumerate(lines):
-        before = [text for text in lines[:number] if text.strip()][-1:]
-        if _TRACEBACK in line and not any(link in text for text in before for link in _LINKS):
+        if _TRACEBACK in line and not any(link in before for link in _LINKS):
             first = number
-    return "\n".join(lines[first:])
+        before = line if line.strip() else before
+    return lines[first:]
+
+
+def _lines(text: str) -> list[str]:
+    return [line[:_LONGEST_LINE] for line in text.splitlines()]

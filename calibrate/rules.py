@@ -27,7 +27,7 @@ _GROWING = ("think", "encode", "denoise")
 _JITTER = 0.02
 """How much less a larger run may be seen to need: kernels differ in their workspaces from shape to shape."""
 
-_MOST_PROBES = 2000
+MOST_PROBES = 2000
 """Several times what a campaign over every size asks; some rules compare each probe with each."""
 
 _MOST_FINDINGS = 5
@@ -97,10 +97,10 @@ def broken_rules(record: Measurement) -> list[Broken]:
     return broken
 
 
-@_rule("V101", f"a record holds probes and certificates, at most {_MOST_PROBES} of each")
+@_rule("V101", f"a record holds probes and certificates, at most {MOST_PROBES} of each")
 def _amount(record: Measurement) -> Iterator[Problem]:
     for name in ("probes", "certificates"):
-        if not 0 < (number := len(getattr(record, name))) <= _MOST_PROBES:
+        if not 0 < (number := len(getattr(record, name))) <= MOST_PROBES:
             yield name, f"are {number}"
 
 

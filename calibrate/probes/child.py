@@ -145,12 +145,20 @@ class Child:
         if code is None:
             how = "the probe's child hung up without an answer"
         elif code < 0:
-            how = f"the probe's child was killed by {signal.Signals(-code).name} before it answered"
+            how = f"the probe's child was killed by {_signal_name(-code)} before it answered"
         else:
             how = f"the probe's child ended with code {code} and no answer"
         said = self._words[self._process.stderr].decode(errors="replace")
         last = next((line.strip()[:200] for line in reversed(said.split("\n")) if line.strip()), "")
         return ProbeEndedError(classify_text(said).verdict, f"{how}; it said: {last}" if last else how)
+
+
+def _signal_name(number: int) -> str:
+    """Real-time signals have none, but for the first and the last."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def _end(process: subprocess.Popen[bytes], mark: str, *ours: Any) -> None:

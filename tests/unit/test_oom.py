@@ -2,6 +2,7 @@
 
 import builtins
 import json
+import time
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -88,3 +89,21 @@ def test_an_error_is_found_however_deep_and_in_circles(depth: int, link: str, ci
 @given(st.text())
 def test_last_words_of_any_kind_are_classified_without_an_error(words: str) -> None:
     assert classify_text(words) in Shortage
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["x" * 200_000, "Error: " * 20_000, "\n" * 16_384, "[enforce fail at " + "] " * 100_000, "\u2028" * 16_384],
+    ids=["one word", "errors in errors", "empty lines", "brackets", "other line ends"],
+)
+def test_endless_words_are_classified_without_an_error_and_in_time(words: str) -> None:
+    started = time.monotonic()
+    found = {classify(RuntimeError(words)), classify_text(words), classify(RuntimeError("relayed"), words)}
+    assert found == {Shortage.NONE}
+    assert time.monotonic() - started < 5
+
+
+def test_a_shortage_in_a_group_of_errors_is_found_beside_others() -> None:
+    inner = ExceptionGroup("two workers failed", [ValueError("a caption"), RuntimeError(OUT_OF_MEMORY)])
+    assert classify(ExceptionGroup("the run failed", [KeyError("x"), inner])) is Shortage.ALLOCATOR
+    assert classify(ExceptionGroup(OUT_OF_MEMORY, [ValueError(OUT_OF_MEMORY)])) is Shortage.NONE

@@ -83,6 +83,12 @@ def test_a_child_that_cannot_start_python_is_a_crash() -> None:
         heard(process)
 
 
+def test_a_child_killed_by_a_signal_without_a_name_is_a_crash() -> None:
+    end = end_of("os.kill(os.getpid(), 40)")
+    assert end.verdict is Verdict.CRASHED
+    assert "killed by signal 40" in str(end)
+
+
 def test_the_clock_runs_while_a_child_talks_to_nobody() -> None:
     end = end_of("[print(n, flush=True) for n in range(10**12)]", BRIEF)
     assert end.verdict is Verdict.TIMEOUT

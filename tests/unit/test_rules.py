@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,24 @@ def test_no_edit_of_one_value_makes_a_sealed_file_crash_the_check(
     refused = any(finding.level is Level.ERROR for finding in validate(path))
     if not refused:
         assert load_measurement(path).digest == json.loads(path.read_text())["digest"]
+
+
+@pytest.mark.parametrize(
+    ("content", "rule"),
+    [
+        ('{"a": ' + "9" * 400 + "}", "V004"),
+        ('{"' + "k" * 2_000_000 + '": [' + ",".join("0" * 500_000) + "]}", "V006"),
+        ("{" + ",".join(f'"{n}":0' for n in range(200_000)) + ',"199999":0}', "V005"),
+        ('{"probes": [' + ",".join(["{}"] * 1_000_000) + "]}", "V101"),
+    ],
+    ids=["a number beyond any float", "a key of megabytes above many values", "a late repeat", "a million probes"],
+)
+def test_what_is_made_to_exhaust_the_check_is_refused_in_time(content: str, rule: str, tmp_path: Path) -> None:
+    started = time.monotonic()
+    found = validate(stored(content.encode(), tmp_path))
+    assert found[0].id == rule
+    assert sum(len(finding.field) for finding in found) < 10_000
+    assert time.monotonic() - started < 20
 
 
 def test_an_id_is_given_once_and_every_rule_has_a_promise() -> None:
