@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -89,15 +90,15 @@ CODE_FAULTS = (
 )
 
 
-class OneCell(SimulatedProber):
-    """The simulated card as it answers about one cell; nothing else fits, so that nothing else is traced."""
+class FewCells(SimulatedProber):
+    """The simulated card as it answers about a few cells; nothing else fits, so that nothing else is traced."""
 
-    def __init__(self, knobs: Knobs, workload: Workload) -> None:
+    def __init__(self, cells: Collection[tuple[Knobs, Workload]]) -> None:
         super().__init__()
-        self._cell = (knobs, workload)
+        self._cells = cells
 
     def probe(self, knobs: Knobs, workload: Workload, cap_bytes: int) -> ProbeResult:
-        if (knobs, workload) == self._cell:
+        if (knobs, workload) in self._cells:
             return super().probe(knobs, workload, cap_bytes)
         return result(Verdict.OOM, workload, cap_bytes, peak=1)
 
@@ -105,22 +106,26 @@ class OneCell(SimulatedProber):
         return {}
 
 
-def one_tier_policy(quantization: Quantization | None, seconds: int) -> Policy:
+def one_tier_policy(quantization: Quantization | None, seconds: int, card_gib: int) -> Policy:
     """A policy with one tier for every card, one rung and one length."""
     policy = json.loads(msgspec.json.encode(load_policy()))
-    tier = policy["tiers"][0] | {"vram_gib": {**policy["tiers"][-1]["vram_gib"], "lower": 0}}
+    every_card = {**policy["tiers"][-1]["vram_gib"], "lower": 0}
+    tier = policy["tiers"][0] | {"vram_gib": every_card, "certified_gib": card_gib}
     rung = {"offload": "cpu+dit", "quantization": quantization, "why": "The only rung of this test."}
     durations = policy["durations_s"] | {"values": [seconds]}
     return msgspec.convert(policy | {"tiers": [tier], "preference": [rung], "durations_s": durations}, Policy)
 
 
-def one_cell_house(quantization: Quantization | None, seconds: int = 600) -> House:
-    """What a simulated card of 4 GiB proves about one song, measured with the code of this tree."""
-    policy = one_tier_policy(quantization, seconds)
+def one_tier_house(quantization: Quantization | None, *, seconds: int = 600, card_gib: int = 4, lm: str = "") -> House:
+    """What a simulated card proves about one song, measured with the code of this tree."""
+    policy = one_tier_policy(quantization, seconds, card_gib)
     rung = policy.preference[0]
     knobs = Knobs(offload=rung.offload, quantization=rung.quantization)
-    prober = OneCell(knobs, Workload(batch=1, duration_s=float(seconds)))
-    return House(measured(prober, policy=policy), policy)
+    cells = [(knobs, Workload(batch=1, duration_s=float(seconds)))]
+    if lm:
+        thinking = msgspec.structs.replace(knobs, lm=lm)
+        cells.append((thinking, Workload(batch=1, duration_s=float(seconds), with_lm=True)))
+    return House(measured(FewCells(cells), policy=policy), policy)
 
 
 def copy_of_tree(place: Path) -> Path:
@@ -132,7 +137,7 @@ def copy_of_tree(place: Path) -> Path:
     return place
 
 
-def one_cell_tree(place: Path, house: House) -> tuple[Path, Path]:
+def one_tier_tree(place: Path, house: House) -> tuple[Path, Path]:
     """A copy of this tree with a house as its tiers, and the table that it is judged against."""
     tree = copy_of_tree(place / "tree")
     published = (tree / "tiers" / "published_tiers.json").read_bytes()

@@ -9,18 +9,18 @@ import pytest
 
 from acestep.knobs import Quantization
 from tests.gate_house import House
-from tests.gate_trees import CODE_FAULTS, CodeFault, gated, named, one_cell_house, one_cell_tree, put_in
+from tests.gate_trees import CODE_FAULTS, CodeFault, gated, named, one_tier_house, one_tier_tree, put_in
 
 QUICK = CODE_FAULTS[1:4]
 
 
 @pytest.fixture(scope="module")
 def house() -> House:
-    return one_cell_house(Quantization.INT8)
+    return one_tier_house(Quantization.INT8)
 
 
 def test_the_same_code_is_green(house: House, tmp_path: Path) -> None:
-    code, document = gated(*one_cell_tree(tmp_path, house))
+    code, document = gated(*one_tier_tree(tmp_path, house))
     assert (code, document["verdict"], document["compared"]["cells"]) == (0, "ok", 1), document["findings"]
 
 
@@ -28,7 +28,7 @@ def test_the_same_code_is_green(house: House, tmp_path: Path) -> None:
 def test_code_that_takes_more_is_red_with_its_stage_and_component(
     fault: CodeFault, house: House, tmp_path: Path
 ) -> None:
-    tree, base = one_cell_tree(tmp_path, house)
+    tree, base = one_tier_tree(tmp_path, house)
     put_in(tree, fault)
     code, document = gated(tree, base)
     assert (code, document["verdict"]) == (1, "regressed"), document["findings"]

@@ -19,7 +19,7 @@ from calibrate.record import load_measurement
 from calibrate.waivers import Waiver
 from tests.command_lines import ROOT, commands, problems
 from tests.gate_house import committed
-from tests.gate_trees import CodeFault, copy_of_tree, one_cell_house, put_in
+from tests.gate_trees import CodeFault, copy_of_tree, one_tier_house, put_in
 
 PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\S+)(.*?)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
@@ -60,7 +60,7 @@ def upstream(tmp_path: Path) -> Path:
     tree = copy_of_tree(tmp_path / "upstream")
     put_in(tree, QUICKLY)
     shutil.rmtree(tree / "tiers")
-    house = one_cell_house(Quantization.INT8, seconds=60)
+    house = one_tier_house(Quantization.INT8, seconds=60)
     house.table["shortfalls"] = []
     house.written(tree)
     (tree / "tiers" / "published_tiers.json").write_text('{"tiers": []}', encoding="utf-8")

@@ -14,8 +14,8 @@ from tests.gate_trees import (
     copy_of_tree,
     gated,
     named,
-    one_cell_house,
-    one_cell_tree,
+    one_tier_house,
+    one_tier_tree,
     put_in,
 )
 
@@ -40,7 +40,7 @@ def test_the_tree_as_it_is_is_green_in_time(tmp_path: Path) -> None:
 def test_every_fault_is_red_with_its_stage_and_component(fault: CodeFault, tmp_path: Path) -> None:
     if fault.needs_int8:
         # No tier has to be quantized today, so this one gets a cell of its own.
-        tree, base = one_cell_tree(tmp_path, one_cell_house(Quantization.INT8))
+        tree, base = one_tier_tree(tmp_path, one_tier_house(Quantization.INT8))
     else:
         tree, base = copy_of_tree(tmp_path), BASE
     put_in(tree, fault)
