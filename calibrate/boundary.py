@@ -91,9 +91,12 @@ def find_longest(
         if not found.fitting and last:
             found = search(range(1), growth)
             fitting = found.fitting
-            if found.fitting and last > 1:
-                found = search(range(1, last), forecast or asking.growth(alike, at=last))
+            inside = forecast or asking.growth(alike, at=last)
+            if found.fitting and last > 1 and inside:
+                found = search(range(1, last), inside)
                 fitting = 1 + found.fitting
+            elif found.fitting:
+                fitting = _halved(lambda place: bool(search(range(place, place + 1), ()).fitting), last)
         found = msgspec.structs.replace(found, fitting=fitting)
     certain = found.certainty is Certainty.CERTIFIED
     return Boundary(
@@ -103,6 +106,15 @@ def find_longest(
         fits=asking.last_of(found.fitting - 1) if certain else (),
         fails=asking.last_of(found.fitting),
     )
+
+
+def _halved(fits: Callable[[int], bool], fails: int) -> int:
+    """How many points fit, of which the first does and `fails` does not, where nothing is known of those between."""
+    low = 0
+    while fails - low > 1:
+        middle = (low + fails) // 2
+        low, fails = (middle, fails) if fits(middle) else (low, middle)
+    return fails
 
 
 class _Asking:
@@ -148,7 +160,8 @@ class _Asking:
         """That of the stage that took most where a position failed, over all answers; empty where it cannot be told."""
         failed = self._probes[at]
         most = max((stage.name for stage in failed.stages), key=lambda name: _needed(failed, name), default=GROWING)
-        return _growth(most, [*known, *self._probes.values()])
+        same = [probe for probe in known if most == GROWING or probe.knobs == self._question.knobs]
+        return _growth(most, [*same, *self._probes.values()])
 
     def last_of(self, position: int) -> tuple[Question, ...]:
         """The question that settled a position; empty for one that was never asked."""

@@ -27,10 +27,10 @@ class Pace:
         else:
             self._left -= 1
         seconds = (now - self._started) / self._done * self._left
-        return f"[{self._done}, about {self._left} to go{_told(seconds)}]"
+        return f"[{self._done} of about {self._done + self._left}{_told(seconds)}]"
 
 
 def _told(seconds: float) -> str:
     if seconds < 1:
         return ""
-    return f", {seconds / 60:.0f} min" if seconds >= 90 else f", {seconds:.0f} s"
+    return f", {seconds / 60:.0f} min left" if seconds >= 90 else f", {seconds:.0f} s left"
