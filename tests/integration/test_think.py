@@ -1,19 +1,27 @@
 """A language model plans the songs: in the pipeline, within the memory there is, the same song whatever the batch."""
 
+import gc
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+
 import msgspec
 import numpy as np
 import pytest
 import torch
 
+from acestep.devices.base import Device
 from acestep.devices.cpu import CpuDevice
-from acestep.errors import UsageError
+from acestep.errors import RunFailedError, UsageError
 from acestep.knobs import Knobs, Offload, Variant
 from acestep.models.build import build
 from acestep.models.components import Components
 from acestep.pipeline import Pipeline, prepare
+from acestep.planner.backends.base import Backend, Written
+from acestep.planner.job import Job
 from acestep.planner.language import Language
 from acestep.planner.metadata import Metadata
 from acestep.planner.planner import check_wishes
+from acestep.planner.thinker import LmThinker
 from acestep.planner.writing import even_passes, write_in_passes
 from acestep.request import Request, Result, Task
 from acestep.thinking import Thinking
@@ -93,6 +101,69 @@ def test_songs_that_do_not_fit_together_are_thought_of_in_passes_and_come_out_th
     for song, other in zip(roomy.songs, tight.songs, strict=True):
         # A small card decodes in other tiles, which rounds otherwise.
         assert np.allclose(song.audio, other.audio, atol=1e-6)
+
+
+class Forgetful:
+    """Opens backends that run out of memory the first few times that they write."""
+
+    def __init__(self, language: Language, refusals: int) -> None:
+        self._language = language
+        self.refusals = refusals
+        self._backend: Backend
+
+    def open(self, device: Device, use: Callable[[], AbstractContextManager[None]]) -> Backend:
+        self._backend = self._language.open(device, use)
+        return self
+
+    def write(self, jobs: Sequence[Job], written: Written) -> list[tuple[int, ...]]:
+        if self.refusals:
+            self.refusals -= 1
+            raise torch.OutOfMemoryError("no room for a plan")
+        return self._backend.write(jobs, written)
+
+    def cache_bytes(self, jobs: Sequence[Job]) -> int:
+        return self._backend.cache_bytes(jobs)
+
+    def rehearse(self, jobs: Sequence[Job]) -> None:
+        self._backend.rehearse(jobs)
+
+    def close(self) -> None:
+        self._backend.close()
+
+
+def test_thinking_that_does_not_fit_is_tried_with_more_offload_and_plans_the_same(
+    parts: Components, language: Language
+) -> None:
+    brief = msgspec.structs.replace(WISH, duration_s=1)
+    forgetful = Forgetful(language, refusals=2)
+    thinker = LmThinker(language.planner, forgetful.open, language.modules())
+    pipeline = Pipeline(parts, Knobs(lm="0.6B"), SmallCard(), thinker=thinker)
+    result = pipeline.generate(brief)
+    warned = [sentence for sentence in result.warnings if "ran out of memory with offload" in sentence]
+    assert len(warned) == 2
+    assert "cpu+dit is used" in warned[1]
+    plain = made(brief, parts, language, SmallCard())
+    assert result.request == plain.request
+    assert np.allclose(result.songs[0].audio, plain.songs[0].audio, atol=1e-6)
+    forgetful.refusals = 100
+    with pytest.raises(RunFailedError, match="no room for a plan"):
+        pipeline.generate(brief)
+    with pytest.raises(torch.OutOfMemoryError):
+        pipeline.generate(brief, strict=True)
+
+
+def test_songs_one_after_the_other_leave_nothing_behind(parts: Components, language: Language) -> None:
+    brief = msgspec.structs.replace(WISH, duration_s=1, steps=1)
+    pipeline = Pipeline(parts, Knobs(offload=Offload.CPU_DIT), SmallCard(), thinker=language.thinker())
+
+    def tensors_after(songs: int) -> int:
+        for seed in range(songs):
+            pipeline.generate(msgspec.structs.replace(brief, seed=seed))
+        gc.collect()
+        return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
+
+    before = tensors_after(1)
+    assert tensors_after(5) == before
 
 
 def test_passes_shrink_evenly_down_to_one_song() -> None:
