@@ -2,8 +2,9 @@
 
 import random
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
+import msgspec
 import pytest
 
 from acestep.knobs import Knobs, Offload, Quantization
@@ -11,16 +12,45 @@ from acestep.memory.guard import COEFFICIENTS, Demand, predict, songs_at_once
 from calibrate.probes.simulated.kernels import CudaKernels
 from calibrate.probes.simulated.prober import CAPABILITY, REGIONS, SimulatedProber, full_size
 from calibrate.probes.simulated.sweep import Weights, cap_with, trace_denoise, weights_of
+from calibrate.probes.simulated.trace import Trace
 
 DEMANDS = 100
 WHOLE = (Offload.NONE, Offload.CPU, Offload.CPU_DIT)
 STREAMED = (Offload.STREAM, Offload.STREAM_ENCODERS)
 """Each demand is asked about once with whole weights and once with streamed ones: 200 points."""
 
+OVER: Final = 0.05
+
+JUMPS: Final = (
+    (None, Demand(songs=1, frames=2048, lyric_tokens=399, text_tokens=0)),
+    (Quantization.INT8, Demand(songs=4, frames=6144, lyric_tokens=2293, text_tokens=0)),
+)
+"""By format a request with streamed weights that needs another segment or two if its songs are one frame longer.
+
+Tensors of 20 MiB parts and of whole 2 MiB are a large share of so small a cap: found by bisection between points of a
+scan. What is predicted for two such requests is the same to a hundredth of a per cent, and the longer one must fit.
+"""
+
 
 @pytest.fixture(scope="module")
 def model() -> dict[str, float]:
     return SimulatedProber().memory_model(Knobs().variant)
+
+
+@pytest.fixture(scope="module")
+def jumps() -> dict[Quantization | None, float]:
+    """By format the share by which one more frame raises the smallest cap."""
+    found = {}
+    for quantization, demand in JUMPS:
+        longer = msgspec.structs.replace(demand, frames=demand.frames + 1)
+        weights = _weights(quantization, Offload.STREAM)
+        caps = [cap_with(_trace(quantization, asked), weights) for asked in (demand, longer)]
+        found[quantization] = caps[1] / caps[0] - 1
+    return found
+
+
+def _trace(quantization: Quantization | None, demand: Demand) -> Trace:
+    return trace_denoise(full_size(Knobs().variant, quantization), demand, CudaKernels(CAPABILITY), REGIONS)
 
 
 @cache
@@ -37,30 +67,42 @@ def _held_back(draw: random.Random) -> tuple[Quantization | None, Demand]:
 
 
 @pytest.mark.timeout(3600)
-def test_held_back_requests_are_not_predicted_too_small(benchmark: Any, model: dict[str, float]) -> None:
-    draw = random.Random(2024)  # noqa: S311 test cases, not secrets
-    over: dict[str, list[float]] = {}
+def test_held_back_requests_are_not_predicted_too_small(
+    benchmark: Any, model: dict[str, float], jumps: dict[Quantization | None, float]
+) -> None:
+    draw = random.Random(31_415)  # noqa: S311 test cases, not secrets
+    over: dict[tuple[Quantization | None, bool], list[float]] = {}
 
     def ask() -> None:
         for _ in range(DEMANDS):
             quantization, demand = _held_back(draw)
-            components = full_size(Knobs().variant, quantization)
-            trace = trace_denoise(components, demand, CudaKernels(CAPABILITY), REGIONS)
+            trace = _trace(quantization, demand)
             for offload in (draw.choice(WHOLE), draw.choice(STREAMED)):
                 cap = cap_with(trace, _weights(quantization, offload))
                 knobs = Knobs(offload=offload, quantization=quantization)
-                way = f"{quantization or 'bf16'}, {'whole' if offload in WHOLE else 'streamed'}"
-                over.setdefault(way, []).append(predict(model, knobs, demand)["denoise"] / cap - 1)
+                shares = over.setdefault((quantization, offload in STREAMED), [])
+                shares.append(predict(model, knobs, demand)["denoise"] / cap - 1)
 
     benchmark.pedantic(ask, rounds=1)
-    benchmark.extra_info.update(what="simulating 200 held-back points", ours_seconds=benchmark.stats.stats.min)
-    for way, shares in sorted(over.items()):
-        benchmark.extra_info[way] = (min(shares), max(shares))
-        print(f"\n{way}: {len(shares)} points, {min(shares):+.1%} to {max(shares):+.1%}")  # noqa: T201
-    for way, shares in over.items():
-        assert min(shares) >= 0, way
-        if "whole" in way:
-            assert max(shares) <= 0.05, way
+    what = "simulating 200 held-back points"
+    for (quantization, streamed), shares in over.items():
+        way = f"{quantization or 'bf16'}, {'streamed' if streamed else 'whole'}"
+        what += f"; {way}: {min(shares):+.1%} to {max(shares):+.1%}"
+        if streamed:
+            what += f", one frame more {jumps[quantization]:+.1%}"
+    benchmark.extra_info.update(what=what, ours_seconds=benchmark.stats.stats.min)
+    print(f"\n{what}")  # noqa: T201
+    for (quantization, streamed), shares in over.items():
+        assert min(shares) >= 0
+        # No line can stand above a cap that jumps and be close on both sides: its close side is the upper one.
+        most = (1 + OVER) * (1 + jumps[quantization]) - 1 if streamed else OVER
+        assert max(shares) <= most
+
+
+def test_one_frame_more_can_take_more_than_five_per_cent_where_int8_weights_stream(
+    jumps: dict[Quantization | None, float],
+) -> None:
+    assert jumps[Quantization.INT8] > OVER
 
 
 def test_a_prediction_takes_less_than_100_us(benchmark: Any) -> None:
