@@ -1,6 +1,6 @@
 """What changed between two records, or between two tables: value by value, and for whom it is good."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,9 @@ import msgspec
 
 from acestep.errors import UsageError
 from acestep.knobs import Knobs, Offload
+from acestep.request import DecodePath
 from acestep.strict_json import read_json
-from acestep.tiers import TierTable, load_tiers
+from acestep.tiers import LM_MODELS, TierTable, load_tiers
 from calibrate.record import Measurement, RecordedProbe, load_measurement
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
@@ -23,11 +24,19 @@ Sheet = Mapping[str, Mapping[str, Scalar]]
 _CLOCKS_AGREE = 0.1
 """Share by which two clocks of the same work differ from run to run without saying anything."""
 
-_MORE = ("max_duration_s", "max_batch", "frontier", "lm_models", "lm_songs_per_pass", "longest_s", "songs_per_pass")
-_LESS = ("fits_gib", "fails_gib", "peak_allocated_bytes", "peak_reserved_bytes", "seconds", "offload", "verdict")
-_ORDERED = {
+_MORE = (
+    *("max_duration_s", "max_batch", "frontier", "lm_models", "recommended_lm", "lm_songs_per_pass"),
+    *("backends_allowed", "longest_s", "songs_per_pass"),
+)
+_LESS = (
+    *("fits_gib", "fails_gib", "peak_allocated_bytes", "peak_reserved_bytes", "seconds"),
+    *("offload", "verdict", "decode_path"),
+)
+_ORDERED: Mapping[str, Sequence[Scalar]] = {
     "offload": [offload.value for offload in Offload],
     "verdict": [verdict.value for verdict in Verdict],
+    "decode_path": [path.value for path in DecodePath],
+    "recommended_lm": [None, *LM_MODELS],
 }
 
 
@@ -174,9 +183,11 @@ def _way(field: str, before: Scalar, after: Scalar) -> Way:
 
 
 def _rank(name: str, value: Scalar) -> float:
+    order = _ORDERED.get(name, ())
+    if value in order:
+        return float(order.index(value))
     if isinstance(value, str):
-        order = _ORDERED.get(name, ())
-        return float(order.index(value)) if value in order else float(len(value.split(", ")) if value else 0)
+        return float(len(value.split(", ")) if value else 0)
     # No size from which on something fits is worse than any size.
     return float("inf") if name == "fits_gib" and value == 0 else float(value or 0)
 

@@ -1,6 +1,7 @@
 """The measurement file, version 1: what was probed, on what, and which probes prove which boundary."""
 
 import re
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Protocol, Self
@@ -280,7 +281,7 @@ def content_digest(measurement: Measurement) -> str:
 
 def load_measurement(path: Path) -> Measurement:
     """A measurement file; `InvalidInputError` names the file and what is wrong with it."""
-    for where, text in _strings(read_json(path), "$"):
+    for where, text in _strings(read_json(path)):
         if not re.fullmatch(SAFE_TEXT, text):
             raise InvalidInputError(
                 path, f"text outside A-Z a-z 0-9 and space ._+:/()@- or over 80 characters - at `{where}`"
@@ -299,16 +300,18 @@ def measurement_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
-def _strings(node: Any, where: str) -> list[tuple[str, str]]:
-    """Every string below a JSON node with its place, keys included."""
-    if isinstance(node, str):
-        return [(where, node)]
-    if isinstance(node, dict):
-        keys = [(where, key) for key in node]
-        return keys + [found for key, value in node.items() for found in _strings(value, f"{where}.{key}")]
-    if isinstance(node, list):
-        return [found for number, value in enumerate(node) for found in _strings(value, f"{where}[{number}]")]
-    return []
+def _strings(document: Any) -> Iterator[tuple[str, str]]:
+    """Every string in a document with its place, keys included; without recursion, for it may be nested deeply."""
+    rest: list[tuple[str, Any]] = [("$", document)]
+    while rest:
+        where, node = rest.pop()
+        if isinstance(node, str):
+            yield where, node
+        elif isinstance(node, dict):
+            yield from ((where, key) for key in node)
+            rest += [(f"{where}.{key}", value) for key, value in reversed(node.items())]
+        elif isinstance(node, list):
+            rest += [(f"{where}[{number}]", value) for number, value in reversed([*enumerate(node)])]
 
 
 def _restrict_strings(node: Any) -> None:

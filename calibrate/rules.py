@@ -283,13 +283,13 @@ def _nested(record: Measurement) -> Iterator[tuple[tuple[str, RecordedProbe], tu
         same = msgspec.structs.replace(probe.workload, batch=1, duration_s=1.0)
         groups[probe.knobs, probe.cap_bytes, same].append((place, probe))
     for group in groups.values():
-        for one, two in combinations(group, 2):
-            small, large = sorted((one, two), key=lambda found: _size(found[1]))
-            if all(less <= more for less, more in zip(_size(small[1]), _size(large[1]), strict=True)):
+        for small, large in combinations(sorted(group, key=lambda found: _size(found[1])), 2):
+            if small[1].workload.duration_s <= large[1].workload.duration_s:
                 yield small, large
 
 
 def _size(probe: RecordedProbe) -> tuple[int, float]:
+    """The batch comes first: of two in order only the song's length is left to compare."""
     return probe.workload.batch, probe.workload.duration_s
 
 

@@ -48,6 +48,8 @@ def report(pr: bool, base: str | None, html: Path | None, output: Path | None) -
     if html is not None:
         if output is None or base is not None:
             raise UsageError("a page needs a place, for example --html RECORD -o page.html, and no --base")
+        if output.resolve() == html.resolve():
+            raise UsageError(f"-o {output} is the record itself; choose another path")
         _write_page(html, output)
     else:
         if base is None or output is not None:

@@ -1,6 +1,7 @@
 """What a pull request changes in the table, tier by tier, as a comment that a maintainer reads."""
 
 import re
+import shlex
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -40,11 +41,12 @@ def pull_request_text(checkout: Path, base: str) -> str:
 
 def sheet_at(checkout: Path, reference: str) -> Sheet:
     """What the table said at a git reference, nothing where there was none; `UsageError` for no such reference."""
-    # A reference that begins with a dash would be an option.
-    known = not reference.startswith("-") and _git(checkout, "rev-parse", "--verify", f"{reference}^{{commit}}")
-    if not known:
+    # A reference that begins with a dash would be an option; one that excludes a commit is answered with no plain id.
+    named = "" if reference.startswith("-") else _git(checkout, "rev-parse", "--verify", f"{reference}^{{commit}}")
+    commit = named.strip()
+    if not re.fullmatch(r"[0-9a-f]+", commit):
         raise UsageError(f"git knows no commit {reference!r}; fetch it, or name another with --base")
-    text = _git(checkout, "show", f"{reference}:{TABLE}")
+    text = _git(checkout, "show", f"{commit}:{TABLE}")
     if not text:
         return {}
     with tempfile.TemporaryDirectory() as folder:
@@ -157,10 +159,10 @@ def _commands_text(sources: Sources, base: str) -> str:
         *(_run_command(record, sources.files[record.digest]) for record in sources.records),
         "python -m calibrate merge",
         "python -m calibrate render",
-        f"python -m calibrate report --pr --base {base}",
-        f"python -m ci.gate --base {base}",
+        f"python -m calibrate report --pr --base {shlex.quote(base)}",
+        f"python -m ci.gate --base {shlex.quote(base)}",
     ]
-    # A reference is text that somebody chose: it must not end the block it is shown in.
+    # References and names of files are text that somebody chose: they must not end the block they are shown in.
     text = "\n".join(re.sub(r"[^ -~]|`", "?", line) for line in lines)
     return f"### To reproduce\n\n```bash\n{text}\n```"
 
@@ -171,7 +173,7 @@ def _run_command(record: Measurement, path: str) -> str:
     variant = next((knobs.variant for knobs in asked), Variant.TURBO)
     models = [name for name in LM_MODELS if any(knobs.lm == name for knobs in asked)]
     lm = f" --lm {' '.join(models)}" if models else ""
-    return f"python -m calibrate run --device {record.card.kind} --variant {variant}{lm} -o {path}"
+    return f"python -m calibrate run --device {record.card.kind} --variant {variant}{lm} -o {shlex.quote(path)}"
 
 
 def _within(text: str, most: int) -> str:

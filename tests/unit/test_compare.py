@@ -4,6 +4,7 @@ import csv
 import json
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from acestep.console import run
 from acestep.errors import Exit
-from acestep.tiers import TierTable
+from acestep.tiers import LM_MODELS, TierTable
 from calibrate.cli import cli
 from calibrate.compare import Sheet, Way, differences, record_sheet, table_sheet
 from calibrate.files import pretty_json
@@ -86,6 +87,7 @@ def test_a_card_that_needs_more_memory_is_worse_and_a_boundary_says_so() -> None
     [
         ("offload", "none", Way.BETTER),
         ("quantization", "int8", Way.WORSE),
+        ("backends_allowed", ["pt"], Way.WORSE),
         ("label", "another", Way.CHANGED),
         ("init_lm", True, Way.CHANGED),
     ],
@@ -94,6 +96,15 @@ def test_less_offload_is_better_and_quantization_is_worse(field: str, value: Any
     before = edited(edited(TABLE, "quantization", None), "offload", "stream")
     [change] = differences(table_sheet(before), table_sheet(edited(before, field, value)))
     assert (change.place, change.field, change.way) == ("turbo tier1", field, way)
+
+
+@pytest.mark.parametrize(
+    ("field", "rising"), [("recommended_lm", (None, *LM_MODELS)), ("decode_path", ("cpu", "gpu-offload", "gpu"))]
+)
+def test_a_larger_language_model_and_a_faster_decode_are_better(field: str, rising: tuple[str | None, ...]) -> None:
+    for less, more in pairwise(rising):
+        [change] = differences({"here": {field: less}}, {"here": {field: more}})
+        assert change.way is Way.BETTER
 
 
 def test_the_command_tells_json_csv_and_a_page_of_the_same_changes(
@@ -139,6 +150,9 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path, capsys: pytest.Captu
     assert run(cli, ["compare", str(record), str(table)]) == Exit.USAGE
     assert run(cli, ["compare", str(record), str(cut)]) == Exit.INVALID
     assert run(cli, ["compare", str(record)]) == Exit.USAGE
+    for depth in (200, 900, 100_000):
+        cut.write_text("[" * depth + "]" * depth)
+        assert run(cli, ["compare", str(record), str(cut)]) == Exit.INVALID
     assert run(cli, ["compare", str(record), str(record), "--csv", str(record)]) == Exit.USAGE
     assert "cut.json" in capsys.readouterr().err
     assert record.read_text() == pretty_json(RECORD)

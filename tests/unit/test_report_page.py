@@ -144,6 +144,15 @@ def test_the_command_makes_the_page_of_a_file(tmp_path: Path) -> None:
     assert page.read_text(encoding="utf-8") == record_page(simulated())
 
 
+def test_a_page_never_replaces_its_record(tmp_path: Path) -> None:
+    record = tmp_path / "record.json"
+    record.write_text(pretty_json(simulated()), encoding="utf-8")
+    (tmp_path / "link.html").symlink_to(record)
+    for page in (record, tmp_path / "link.html", tmp_path / "folder" / ".." / "record.json"):
+        assert run(calibrate, ["report", "--html", str(record), "-o", str(page)]) == Exit.USAGE
+    assert record.read_text(encoding="utf-8") == pretty_json(simulated())
+
+
 def test_a_record_that_was_edited_is_no_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     record, page = tmp_path / "record.json", tmp_path / "page.html"
     edited = msgspec.structs.replace(simulated(), code_version="another")

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -182,6 +183,17 @@ def test_the_commands_measure_the_records_that_are_there(checkout: Path) -> None
     assert "docs/plots/vram-turbo.svg" in text
 
 
+def test_a_chosen_name_runs_nothing_where_the_commands_are_pasted(checkout: Path) -> None:
+    folder, chosen = checkout / "tiers" / "measurements", "a;$(touch x)&.json"
+    (folder / "formula.json").rename(folder / chosen)
+    git(checkout, "branch", "b;$(id)")
+    text = pull_request_text(checkout, "b;$(id)")
+    commands = text.partition("```bash\n")[2].partition("\n```")[0].splitlines()
+    words = [shlex.split(command) for command in commands]
+    assert words[0][-1] == f"tiers/measurements/{chosen}"
+    assert [line[-1] for line in words if "--base" in line] == ["b;$(id)", "b;$(id)"]
+
+
 def test_a_plot_that_was_not_rendered_yet_is_named(checkout: Path) -> None:
     assert "Not rendered from this table yet: `docs/plots/vram-turbo.svg`" in pull_request_text(checkout, BASE)
 
@@ -193,7 +205,9 @@ def test_the_command_prints_the_text_and_nothing_else_on_stdout(
     assert capsys.readouterr().out == pull_request_text(checkout, BASE)
 
 
-@pytest.mark.parametrize("reference", ["no-such-branch", "--output=/tmp/x", "-h", "", "main:tiers", "main..main"])
+@pytest.mark.parametrize(
+    "reference", ["no-such-branch", "--output=/tmp/x", "-h", "", "main:tiers", "main..main", "^main"]
+)
 def test_a_reference_that_git_does_not_know_is_a_usage_error(checkout: Path, reference: str) -> None:
     with pytest.raises(UsageError, match="git knows no commit"):
         pull_request_text(checkout, reference)
