@@ -90,7 +90,7 @@ def merge(folder: Path) -> int:
     from calibrate.files import output_file, pretty_json
     from calibrate.policy import load_policy
     from calibrate.record import load_measurement
-    from calibrate.table import build_table
+    from calibrate.table import build_table, disagreements
     from calibrate.targets import unwaived
     from calibrate.waivers import load_waivers
 
@@ -100,11 +100,14 @@ def merge(folder: Path) -> int:
             f"{folder} has no policy.json: merging needs a checkout, so run it in one or name its tiers with --folder"
         )
     records = [load_measurement(path) for path in sorted((folder / "measurements").glob("*.json"))]
-    table = build_table(records, load_policy(folder / "policy.json"))
+    policy = load_policy(folder / "policy.json")
+    table = build_table(records, policy)
     waivers = load_waivers(folder / "waivers.json")
     with output_file(folder / "generated_tiers.json") as write:
         write(pretty_json(table))
     console.notify(f"{folder / 'generated_tiers.json'} rebuilt from {len(records)} records.")
+    for sentence in disagreements(records, policy):
+        console.notify(sentence)
     short = unwaived(table, waivers, datetime.datetime.now(tz=datetime.UTC).date())
     for cell in short:
         console.notify(

@@ -1,6 +1,7 @@
 """Records + policy -> the tier table. Pure: the same records and policy give the same bytes."""
 
 from collections.abc import Sequence
+from itertools import product
 
 import msgspec
 
@@ -22,7 +23,7 @@ from acestep.tiers import (
 from calibrate.choice import Choice, choose
 from calibrate.knobs import Config, configured, first_from_which_all_fit
 from calibrate.policy import Policy, TierPolicy, budget_bytes
-from calibrate.record import CardKind, Measurement, RecordedProbe
+from calibrate.record import CardKind, Measurement, RecordedCard, RecordedProbe
 from calibrate.targets import BOUND, published, shortfalls
 from calibrate.workload import Workload
 
@@ -48,7 +49,7 @@ def build_table(records: Sequence[Measurement], policy: Policy) -> TierTable:
     A measured record beats a simulated one; among equals the card that needs the most frugal knobs decides, then the
     one that promises least.
     """
-    covered = [v for v in Variant if any(c.knobs.variant is v for r in records for c in r.certificates)]
+    covered = _covered(records)
     if Variant.TURBO not in covered:
         raise NotMeasuredError(
             f"no record certifies {Variant.TURBO}; run `python -m calibrate run -o tiers/measurements/NAME.json` first"
@@ -65,6 +66,26 @@ def build_table(records: Sequence[Measurement], policy: Policy) -> TierTable:
         variants=variants,
         shortfalls=shortfalls(variants[BOUND].tiers, published()),
     )
+
+
+def disagreements(records: Sequence[Measurement], policy: Policy) -> tuple[str, ...]:
+    """A sentence for each tier of which records of one card do not prove the same; the more careful one decides."""
+    told: list[str] = []
+    for variant, decided in product(_covered(records), policy.tiers):
+        by_card: dict[RecordedCard, list[_Row]] = {}
+        for row in _proven(records, decided, policy, variant):
+            by_card.setdefault(row.record.card, []).append(row)
+        told += [
+            f"Records of {card.name} disagree about {decided.id} of {variant}:"
+            f" {' and '.join(row.record.digest for row in sorted(rows, key=lambda row: row.rank))}; the first decides."
+            for card, rows in by_card.items()
+            if any(row.choice != rows[0].choice for row in rows)
+        ]
+    return tuple(told)
+
+
+def _covered(records: Sequence[Measurement]) -> list[Variant]:
+    return [v for v in Variant if any(c.knobs.variant is v for r in records for c in r.certificates)]
 
 
 class _Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,10 +143,14 @@ def _prove(record: Measurement, decided: TierPolicy, policy: Policy, variant: Va
     return _Row(record=record, decided=decided, cap_bytes=cap_bytes, choice=choice)
 
 
+def _proven(records: Sequence[Measurement], decided: TierPolicy, policy: Policy, variant: Variant) -> list[_Row]:
+    return [row for record in records if (row := _prove(record, decided, policy, variant)) is not None]
+
+
 def _variant_table(records: Sequence[Measurement], policy: Policy, variant: Variant) -> VariantTable:
     rows = []
     for decided in policy.tiers:
-        proven = [row for record in records if (row := _prove(record, decided, policy, variant)) is not None]
+        proven = _proven(records, decided, policy, variant)
         if not proven:
             raise _uncovered(decided, variant)
         rows.append(min(proven, key=lambda row: row.rank))

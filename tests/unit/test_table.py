@@ -16,7 +16,7 @@ from calibrate.files import pretty_json
 from calibrate.knobs import Config, configured
 from calibrate.policy import budget_bytes, load_policy
 from calibrate.record import CapMethod, CardKind, Measurement, load_measurement
-from calibrate.table import build_table
+from calibrate.table import build_table, disagreements
 from calibrate.workload import Workload
 from tests.fakes import AnalyticProber, measured
 
@@ -160,6 +160,18 @@ def test_a_measured_record_beats_a_simulated_one_and_the_more_careful_card_decid
     assert kinds == {"measured"}
     both, alone = build_table([real, careful], POLICY), build_table([careful], POLICY)
     assert frontiers(both) == frontiers(alone)
+
+
+def test_records_of_one_card_that_disagree_are_told_and_those_of_two_cards_may_differ() -> None:
+    real, careful = on_a_card(RECORD, "a card"), on_a_card(measured(Hungry()), "a card")
+    told = disagreements([real, careful], POLICY)
+    assert told == disagreements([careful, real], POLICY)
+    assert any("tier1 of turbo" in sentence for sentence in told)
+    for sentence in told:
+        assert sentence.index(careful.digest) < sentence.index(real.digest)
+    assert disagreements([real, on_a_card(measured(Hungry()), "another card"), RECORD], POLICY) == ()
+    again = msgspec.structs.replace(real, code_version="0.0.1+tree.0123456789abcdef").sealed()
+    assert disagreements([real, again], POLICY) == ()
 
 
 def frontiers(table: TierTable) -> list[dict[str, int]]:
