@@ -1,7 +1,6 @@
 """A change judged in every way there is: its files, its table, its policy, its records and its code."""
 
 import datetime
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -12,12 +11,11 @@ from ci import judge_records
 from ci.cells import certified_cells
 from ci.code_versions import is_known
 from ci.findings import Finding, Level, Verdict, verdict_of, worst_first
+from ci.judge_code import Progress, code_findings
 from ci.judge_policy import policy_findings, tolerance_findings
 from ci.judge_table import compared_tiers, table_findings
 from ci.judge_waivers import stale_findings, with_leave
 from ci.promises import POLICY, TABLE, Promises, base_promises, git, head_promises, record_files
-
-Progress = Callable[[str], None]
 
 
 class Compared(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,9 +44,12 @@ def judge(
     *,
     table_only: bool,
     progress: Progress,
-    open_prober: Callable[[], Prober] | None = None,
+    prober: Prober | None = None,
 ) -> Judgement:
-    """The verdict on a tree against its base; what cannot be read is a finding, not an error."""
+    """The verdict on a tree against its base; what cannot be read is a finding, not an error.
+
+    Without a `prober`, the code is asked of the simulated card.
+    """
     table = head or checkout / "tiers" / TABLE
     folder = table.parent if (table.parent / POLICY).is_file() else checkout / "tiers"
     nothing = Compared(tiers=0, cells=0, records=0)
@@ -76,7 +77,7 @@ def judge(
         findings += _records(checkout, base, folder, before, after)
         if table.parent == folder:
             findings += judge_records.derivation_findings(after)
-        cells, found = _code(before, after, progress, open_prober or _simulated)
+        cells, found = _code(before, after, progress, prober)
         findings += found
         findings += _gate_changed(checkout, base)
     tiers = compared_tiers(before.table, after.table)
@@ -105,25 +106,19 @@ def _records(checkout: Path, base: str, folder: Path, before: Promises, after: P
     return [*judge_records.file_findings(record_files(folder)), *findings]
 
 
-def _code(
-    before: Promises, after: Promises, progress: Progress, open_prober: Callable[[], Prober]
-) -> tuple[int, list[Finding]]:
+def _code(before: Promises, after: Promises, progress: Progress, prober: Prober | None) -> tuple[int, list[Finding]]:
     """How many cells were probed again, and what came out; always by the stricter tolerance."""
-    from ci.judge_code import code_findings
-
     if before.policy is None:
         return 0, []
     cells, findings = certified_cells(before.table, before.policy, before.records)
     if not cells:
         return 0, findings
     share = min(before.tolerance.peak_share, after.tolerance.peak_share)
-    return len(cells), [*findings, *code_findings(cells, open_prober(), share, progress)]
+    if prober is not None:
+        return len(cells), [*findings, *code_findings(cells, prober, share, progress)]
+    from ci.side_by_side import simulated_findings
 
-
-def _simulated() -> Prober:
-    from calibrate.probers import prober_for
-
-    return prober_for("simulated")
+    return len(cells), [*findings, *simulated_findings(cells, share, progress)]
 
 
 def _gate_changed(checkout: Path, base: str) -> list[Finding]:

@@ -9,6 +9,9 @@ from calibrate.record import RecordedStage, keeps_promise
 from ci.cells import Cell
 from ci.findings import Finding, Level, Scalar
 
+Progress = Callable[[str], None]
+"""Called with a sentence about every cell."""
+
 _PLENTY = 2**50
 """A cap that nothing reaches, under which a run that no longer fits is looked at."""
 
@@ -22,12 +25,10 @@ _UNNAMED = ("activations", "allowance", "cublas", "prompt", "noise", "latents", 
 """Owners of memory that are no weights."""
 
 
-def code_findings(
-    cells: Sequence[Cell], prober: Prober, share: float, progress: Callable[[str], None]
-) -> Iterator[Finding]:
+def code_findings(cells: Sequence[Cell], prober: Prober, share: float, progress: Progress) -> Iterator[Finding]:
     """Every cell that fits no more, or takes more than `share` above its record."""
-    for number, cell in enumerate(cells, 1):
-        progress(f"[{number}/{len(cells)}] {_place(cell)}")
+    for cell in cells:
+        progress(f"Probing {_place(cell)}.")
         try:
             yield from _judged(cell, prober, share)
         except (

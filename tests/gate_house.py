@@ -101,7 +101,7 @@ def judged(
         TODAY,
         table_only=table_only,
         progress=lambda _: None,
-        open_prober=lambda: prober or AnalyticProber(),
+        prober=prober or AnalyticProber(),
     )
 
 

@@ -159,7 +159,7 @@ def test_the_component_that_grew_is_told_from_what_a_record_keeps(
 
 
 def run(checkout: Path, base: str, head: Path | None = None, **options: Any) -> Verdict:
-    quiet: dict[str, Any] = {"progress": lambda _: None, "open_prober": AnalyticProber, "table_only": False}
+    quiet: dict[str, Any] = {"progress": lambda _: None, "prober": AnalyticProber(), "table_only": False}
     return judge(checkout, base, head, TODAY, **(quiet | options)).verdict
 
 
@@ -171,7 +171,7 @@ def test_a_base_can_be_a_git_reference_and_its_records_count_not_those_of_the_tr
     worse = House(measured(hungry))
     for name, document in (("generated_tiers.json", worse.table), ("measurements/fake.json", worse.record)):
         (table.parent / name).write_text(json.dumps(document), encoding="utf-8")
-    assert run(tmp_path, "HEAD", open_prober=lambda: hungry) is Verdict.REGRESSED
+    assert run(tmp_path, "HEAD", prober=hungry) is Verdict.REGRESSED
 
 
 @pytest.mark.parametrize("base", ["no-such-branch", "-x", "--output=file", "HEAD", ""])
