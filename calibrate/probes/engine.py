@@ -59,7 +59,8 @@ def open_components(setup: Setup, dtype: torch.dtype) -> "Components":
 def open_language(model: str, knobs: Knobs, device: Device) -> "Language":
     """The language model of a probe: its own weights where they are on disk, else dummy ones, which take the same.
 
-    With the tiny `model` it is the tiny one. Raises `NotMeasuredError` for a backend that needs a checkpoint and finds none.
+    With the tiny `model` it is the tiny one. Raises `NotMeasuredError` for a backend that needs a checkpoint and finds
+    none.
     """
     from acestep.models.lm import DUMMY_PREFIX, TINY
     from acestep.planner.language import Language
