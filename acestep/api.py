@@ -122,7 +122,7 @@ def _thinking(
 ) -> tuple[Request, Thinker]:
     """What plans the songs of a request, and the request without thinking where nothing can."""
     without = msgspec.structs.replace(request, think=False)
-    if request.think and not request.thinks:
+    if request.think and not request.thinks and not unasked:
         warn(f"A song is planned before it is made; to {request.task} is to work on one that exists, without planning.")
     if not request.thinks:
         return without, UNABLE_TO_THINK

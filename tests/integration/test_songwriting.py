@@ -64,7 +64,6 @@ def document(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, A
         ("sample", ""),
         ("sample", "long " * 20_000),
         ("format", "--caption", "x", "--lyrics", "la\udcff", "--bpm", "90", "--duration", "600"),
-        *(("sample", words) for words in HOSTILE),
     ],
 )
 def test_a_command_about_words_prints_one_document_and_a_seed_says_the_same_again(
@@ -78,6 +77,11 @@ def test_a_command_about_words_prints_one_document_and_a_seed_says_the_same_agai
     for flag, value in itertools.pairwise(arguments):
         if flag in ("--language", "--bpm"):
             assert str(said[flag.removeprefix("--")]) == value
+
+
+@pytest.mark.parametrize("words", HOSTILE)
+def test_hostile_words_end_in_one_document_too(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert document(capsys, "format", "--caption", words, "--lyrics", words.lstrip("@"))["caption"]
 
 
 @pytest.mark.parametrize(
@@ -176,6 +180,15 @@ def test_only_a_plan_that_was_asked_for_can_fail(
         assert (without.think, without.duration_s) == (False, 60)
         assert thinker is UNABLE_TO_THINK
         assert words in said[0]
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_that_a_song_which_exists_is_not_planned_is_news_only_to_who_asked_for_it(asked: bool) -> None:
+    said: list[str] = []
+    cover = Request(caption="x", task=Task.COVER, audio_codes=(1,) * 10, think=True)
+    without, thinker = api._thinking(cover, PLAN, "tiny", CpuDevice(), said.append, unasked=not asked)
+    assert (without.think, thinker) == (False, UNABLE_TO_THINK)
+    assert bool(said) == asked
 
 
 def test_python_plans_songs_that_are_the_same_alone_and_in_a_batch() -> None:
