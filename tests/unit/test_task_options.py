@@ -50,7 +50,7 @@ def test_every_option_arrives(asked: list[Request], song: str) -> None:
     assert _generate("--task", "cover", "--src-audio", song, "--cover-strength", "0.4", "--duration", "2") == Exit.OK
     assert _generate("--task", "extract", "--src-audio", song, "--track", "vocals") == Exit.OK
     assert _generate("--task", "complete", "--src-audio", song, "--tracks", "bass, drums") == Exit.OK
-    assert _generate("--guidance-interval", "0.1", "0.9") == Exit.OK
+    assert _generate("--guidance-interval", "0.1", "0.9", "--no-think") == Exit.OK
     repaint, cover, extract, complete, plain = asked
     assert (repaint.task, repaint.repaint_start_s, repaint.repaint_end_s) == (Task.REPAINT, 0.5, 2.0)
     assert repaint.duration_s == 3.0
