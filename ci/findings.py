@@ -95,7 +95,7 @@ RULES: dict[str, Rule] = {
             "G508": "nothing needs a larger card than before",
             "G509": "no evidence is lost or weaker",
             "G510": "no language model thinks of fewer songs at once",
-            "G511": "no backend, default or coefficient of the guard is lost",
+            "G511": "no backend and no default is lost, and the guard has something to predict with",
             "G601": "no waiver is past its day",
             "G602": "every waiver covers something",
         },

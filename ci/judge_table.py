@@ -132,8 +132,8 @@ def _variant_findings(variant: Variant, before: VariantTable, after: VariantTabl
         elif _smallest(named[name]) > _smallest(boundary):
             values = boundary.fits_gib, named[name].fits_gib
             yield _finding(variant, boundary.tier, ("G508", f"boundaries.{name}", *values))
-    for name in before.memory_model.keys() - after.memory_model.keys():
-        yield _finding(variant, "", ("G511", f"memory_model.{name}", before.memory_model[name], None))
+    if before.memory_model and not after.memory_model:
+        yield _finding(variant, "", ("G511", "memory_model", len(before.memory_model), 0))
 
 
 def _smallest(boundary: Boundary) -> float:

@@ -277,3 +277,11 @@ def test_nothing_that_is_not_valid_can_be_waived(tmp_path: Path) -> None:
 def test_a_day_is_the_last_day(tmp_path: Path) -> None:
     assert datetime.date.fromisoformat("2030-06-30") > TODAY
     assert waived(offloading(), tmp_path, field="offload", value="cpu", until="2030-06-01")[0] is Verdict.OK
+
+
+def test_the_guard_may_predict_otherwise_but_not_with_nothing(tmp_path: Path) -> None:
+    base, other, none = good(), good(), good()
+    for house, model in ((base, {"none.denoise": 1.5}), (other, {"int8.encode": 2.5}), (none, {})):
+        house.table["variants"]["turbo"]["memory_model"] = model
+    assert stopping(judged(other, tmp_path / "other", base=base, table_only=True)) == set()
+    assert stopping(judged(none, tmp_path / "none", base=base, table_only=True)) == {"G511"}
