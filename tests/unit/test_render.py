@@ -20,7 +20,7 @@ import pytest
 from acestep.cli import cli as acestep
 from acestep.console import run
 from acestep.errors import Exit, InvalidInputError, NotMeasuredError, UsageError
-from acestep.knobs import Variant
+from acestep.knobs import Offload, Variant
 from acestep.memory import vae_decode
 from acestep.request import MAX_LYRIC_TOKENS
 from acestep.tiers import Frontier, LmStates, Tier
@@ -111,6 +111,11 @@ def test_no_number_is_written_in_a_locale_file(language: str) -> None:
     for key, text in words_of(language).texts.items():
         bare = re.sub(r"\{\w+\}", "", NAMES.sub("", text))
         assert not re.search(r"\d", bare), f"{key}: {text}"
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_last_resort_on_small_cards_is_the_most_frugal_offload(language: str) -> None:
+    assert f"`--offload {list(Offload)[-1]}`" in words_of(language).texts["tip_smallest"]
 
 
 def test_languages_are_not_copies_of_each_other() -> None:
