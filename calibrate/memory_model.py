@@ -27,9 +27,6 @@ AROUND_MARGIN: Final = 0.029
 FORMATS: Final = (None, Quantization.INT8)
 """Weight formats that are swept; for others the guard has no opinion."""
 
-ALIKE: Final = ((Offload.NONE, Offload.CPU, Offload.CPU_DIT), (Offload.STREAM, Offload.STREAM_ENCODERS))
-"""Offload modes whose caps are off their lines by similar shares: whole weights, and streamed ones."""
-
 
 def _asked(songs: int, seconds: int, tokens: int, *, weak: bool = False, contexts: int = 1) -> Demand:
     return Demand(
@@ -82,7 +79,10 @@ def _scattered(number: int) -> Demand:
     return _asked(songs, 10 + round(seconds * (min(600, 2400 // songs) - 10)), 400 + round(tokens * 1905))
 
 
-SWEEPS: Final = {None: SWEEP, Quantization.INT8: (*SWEEP, *map(_scattered, range(1, 25)))}
+CLIFF: Final = (_asked(3, 560, 2305), _asked(3, 600, 1300), _asked(4, 590, 2000))
+"""Where INT8 weights that rest on the card split its cache, and the caps of one mode rise above those of another."""
+
+SWEEPS: Final = {None: SWEEP, Quantization.INT8: (*SWEEP, *CLIFF, *map(_scattered, range(1, 25)))}
 """What is swept by format: the unpacked weights of INT8 come and go, and its caps are the less even for it."""
 
 
@@ -106,15 +106,13 @@ def fit(variant: Variant, denoise: Denoise, smallest_caps: SmallestCaps) -> dict
     for quantization in FORMATS:
         demands = SWEEPS[quantization]
         points = [denoise(quantization, demand) for demand in demands]
-        for offloads in ALIKE:
-            caps = {offload: [point.caps[offload] for point in points] for offload in offloads}
-            margin = max(LEAST_MARGIN, *(missing(demands, needs) for needs in caps.values()))
-            for offload, needs in caps.items():
-                key = knobs_key(Knobs(variant=variant, offload=offload, quantization=quantization))
-                fixed, slopes = envelope(demands, needs, margin)
-                model[f"{key}.rest"] = points[0].resting[offload]
-                model[f"{key}.denoise"] = fixed
-                model |= {f"{key}.denoise.{name}": slope for name, slope in zip(FEATURES, slopes, strict=True)}
+        for offload in Offload:
+            needs = [point.caps[offload] for point in points]
+            key = knobs_key(Knobs(variant=variant, offload=offload, quantization=quantization))
+            fixed, slopes = envelope(demands, needs, max(LEAST_MARGIN, missing(demands, needs)))
+            model[f"{key}.rest"] = points[0].resting[offload]
+            model[f"{key}.denoise"] = fixed
+            model |= {f"{key}.denoise.{name}": slope for name, slope in zip(FEATURES, slopes, strict=True)}
     around = _around(variant, smallest_caps)
     for offload in Offload:
         exact, int8 = (knobs_key(Knobs(variant=variant, offload=offload, quantization=q)) for q in FORMATS)

@@ -20,7 +20,7 @@ from acestep.memory.guard import (
 )
 from acestep.models.blocks import CHUNK_ROWS, pieces
 from acestep.models.build import build
-from calibrate.memory_model import ALIKE, FORMATS, SWEEP, SWEEPS, Swept, envelope, fit, missing
+from calibrate.memory_model import FORMATS, SWEEP, SWEEPS, Swept, envelope, fit, missing
 from calibrate.workload import Workload
 
 MIB = 2**20
@@ -32,7 +32,7 @@ def _true(knobs: Knobs, demand: Demand) -> int:
     """A card whose memory is a formula, in whole MiB."""
     weights = 1500 if knobs.quantization else 3000
     rest = {Offload.NONE: 2 * weights, Offload.CPU: weights}.get(knobs.offload, 0) * MIB
-    held = rest or (400 if knobs.offload in ALIKE[-1] else weights) * MIB
+    held = rest or (400 if knobs.offload in (Offload.STREAM, Offload.STREAM_ENCODERS) else weights) * MIB
     grown = sum(slope * value for slope, value in zip(SLOPES.values(), demand.features(), strict=True))
     return int(held + 40 * MIB + grown) // MIB * MIB
 
