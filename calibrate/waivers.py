@@ -21,7 +21,7 @@ class Waiver(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     tier: Annotated[str, msgspec.Meta(min_length=1)]
     field: Annotated[str, msgspec.Meta(min_length=1)]
     value: int | float | str | None
-    why: Annotated[str, msgspec.Meta(min_length=10)]
+    why: Annotated[str, msgspec.Meta(pattern=r"\S.{8,}\S")]
     until: Annotated[str, msgspec.Meta(pattern=r"^(floor|\d{4}-\d{2}-\d{2})$")]
 
     def __post_init__(self) -> None:

@@ -102,7 +102,8 @@ def test_a_waiver_covers_its_own_cell_and_value_until_its_day() -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [{"until": "some day"}, {"until": "2030-02-30"}, {"why": ""}, {"extra": 1}, {"variant": "huge"}]
+    "damage",
+    [{"until": "some day"}, {"until": "2030-02-30"}, {"why": ""}, {"why": " " * 20}, {"extra": 1}, {"variant": "huge"}],
 )
 def test_a_waiver_that_is_wrong_is_refused_with_its_file(damage: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "waivers.json"
