@@ -11,6 +11,7 @@ import sys
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from acestep.errors import NotMeasuredError
@@ -186,6 +187,14 @@ class FaultyEngine:
     def _answers_another_question(self) -> None:
         self._say(line_of(answer(7, stage("denoise", MIB))))
         time.sleep(60)
+
+    def _answers_twice(self) -> None:
+        self._say(line_of(answer(self._order.number, stage("denoise", MIB))))
+
+    def _writes_everywhere(self) -> None:
+        for fd in set(range(3, 256)) - {self._channel.fileno()}:
+            with suppress(OSError):
+                os.write(fd, line_of(answer(self._order.number, stage("denoise", MIB))))
 
     def _speaks_out_of_turn(self) -> None:
         self._say(line_of(Filled(held_bytes=1, free_bytes=1)))

@@ -59,6 +59,7 @@ def ask(probers: list[FaultyProber], fault: str, patience: Patience | None = Non
     [
         ("fits", Verdict.FITS, "child"),
         ("floods", Verdict.FITS, "child"),
+        ("writes-everywhere", Verdict.FITS, "child"),
         ("decodes-on-the-processor", Verdict.DEGRADED, "child"),
         ("sigsegv", Verdict.CRASHED, "killed by SIGSEGV"),
         ("sigkill", Verdict.CRASHED, "killed by SIGKILL"),
@@ -142,6 +143,14 @@ def test_after_a_crash_the_next_probe_has_a_child_of_its_own(probers: list[Fault
     assert prober.probe(KNOBS, SONG, 4 * GIB).verdict is Verdict.CRASHED
     prober.fault = "fits"
     assert prober.probe(KNOBS, SONG, 4 * GIB).verdict is Verdict.FITS
+
+
+def test_an_answer_too_many_is_not_taken_for_the_next_question(probers: list[FaultyProber]) -> None:
+    prober = FaultyProber("answers-twice")
+    probers.append(prober)
+    first, second, third = (prober.probe(KNOBS, SONG, 4 * GIB) for _ in range(3))
+    assert (first.verdict, second.verdict, third.verdict) == (Verdict.FITS, Verdict.CRASHED, Verdict.FITS)
+    assert "question 1 instead of 2" in second.warnings[0]
 
 
 def test_a_child_that_refuses_is_no_answer(probers: list[FaultyProber]) -> None:
