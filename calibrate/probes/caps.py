@@ -5,7 +5,6 @@ import msgspec
 from acestep.errors import NotMeasuredError
 from acestep.units import gib
 from calibrate.probes.nvml import Usage
-from calibrate.record import CapMethod
 
 SLACK_BYTES = 64 << 20
 """Differences in the driver's books that mean nothing: page tables, a display that draws."""
@@ -20,7 +19,6 @@ class Cap(msgspec.Struct, frozen=True, kw_only=True):
     cap_bytes: int
     assumed_bytes: int
     context_bytes: int
-    method: CapMethod = CapMethod.FRACTION
 
     @property
     def free_bytes(self) -> int:

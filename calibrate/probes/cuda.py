@@ -109,7 +109,7 @@ class ChildProber:
         return {}
 
     def smallest_caps(self, knobs: Knobs, workload: Workload) -> dict[str, int]:
-        """Not found on a card yet: the boundary search that would do it in few probes comes with the campaign."""
+        """Raises `NotMeasuredError`: a card answers for one cap at a time, in minutes; simulation has them all."""
         raise NotMeasuredError(
             f"smallest caps of {workload.batch} x {workload.duration_s} s on {knobs.variant} are found by simulation;"
             " use `--device simulated`"
