@@ -11,6 +11,7 @@ import msgspec
 
 from acestep.knobs import Knobs
 from acestep.request import MAX_BATCH, MAX_DURATION_S, MAX_LYRIC_TOKENS, MAX_TEXT_TOKENS, DecodePath
+from acestep.tiers import LM_MODELS
 from acestep.units import gib
 from calibrate.fingerprint import code_version
 from calibrate.record import CapMethod, CardKind, Measurement, RecordedProbe
@@ -152,6 +153,8 @@ def _possible_work(record: Measurement) -> Iterator[Problem]:
                 yield f"{place}.workload.{name}", f"is {asked:g}, a request may have {limit:g}"
         if probe.workload.with_lm != (probe.knobs.lm is not None):
             yield f"{place}.workload.with_lm", "must be true exactly where the knobs name a language model"
+        if probe.knobs.lm not in (None, *LM_MODELS):
+            yield f"{place}.knobs.lm", f"is {probe.knobs.lm}, expected one of {', '.join(LM_MODELS)}"
 
 
 @_rule("V107", "songs are denoised one to all at a time")

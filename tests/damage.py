@@ -246,6 +246,7 @@ DAMAGES: tuple[Damage, ...] = (
     edit("a batch of 65", "V106", "workload.batch", put(f"probes.{OOM}.workload.batch", 10**4)),
     edit("a song of an hour", "V106", "workload.duration_s", put(f"probes.{OOM}.workload.duration_s", 3600.0)),
     edit("thinking without a model", "V106", "with_lm", put(f"probes.{THINKS}.workload.with_lm", False)),
+    edit("a model nobody has", "V106", "knobs.lm", put(f"probes.{THINKS}.knobs.lm", "9000B")),
     edit("more songs a pass than there are", "V107", "songs_per_pass", put(f"probes.{OOM}.songs_per_pass", 64)),
     edit("an unknown stage", "V108", f"probes[{FIT}].stages", put(f"{_STAGE}.name", "mastering")),
     edit("a fit without stages", "V108", f"probes[{FIT}].stages", put(f"probes.{FIT}.stages", [])),
