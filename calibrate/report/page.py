@@ -8,7 +8,15 @@ import msgspec
 from acestep.knobs import Knobs
 from acestep.plan import minutes
 from acestep.units import gib, mib
-from calibrate.record import CardKind, Certificate, Measurement, RecordedProbe, RecordedStage
+from calibrate.record import (
+    UNCONDITIONED,
+    CardKind,
+    Certificate,
+    Conditions,
+    Measurement,
+    RecordedProbe,
+    RecordedStage,
+)
 from calibrate.report.template import template
 
 
@@ -40,10 +48,21 @@ def record_page(record: Measurement) -> str:
         kind="simulated" if record.card.kind is CardKind.SIMULATED else "measured",
         size=gib(record.card.total_bytes) if record.card.total_bytes else "no size of its own",
         verdicts=sorted(Counter(probe.verdict.value for probe in record.probes).items()),
+        beside=_beside(record.conditions),
         environment=msgspec.structs.asdict(record.environment),
         limits=[_limit(record, certificate) for certificate in record.certificates],
         probes=[_row(number, probe) for number, probe in enumerate(record.probes)],
     )
+
+
+def _beside(conditions: Conditions) -> str:
+    """What else was on a real card in a phrase; empty for a simulated one."""
+    if conditions == UNCONDITIONED:
+        return ""
+    watched = "watched all along" if conditions.watched else "not watched: NVML could not be read"
+    taken = f"others held {mib(conditions.foreign_bytes)}, the driver's context {mib(conditions.context_bytes)}"
+    settings = f"; allocator settings {conditions.allocator}" if conditions.allocator else ""
+    return f"{taken}; {watched}; as before within {conditions.returned_s:g} s{settings}"
 
 
 def _limit(record: Measurement, certificate: Certificate) -> _Limit:

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from acestep.console import run
 from acestep.errors import Exit
+from acestep.units import MIB, mib
 from calibrate.cli import cli as calibrate
 from calibrate.files import pretty_json
-from calibrate.record import Measurement, content_digest
+from calibrate.record import Conditions, Measurement, content_digest
 from calibrate.report.page import knobs_text, record_page
 from tests.guides import on_a_card, simulated
 
@@ -125,6 +126,22 @@ def test_everything_that_was_found_is_on_the_page(record: Measurement) -> None:
         assert number.name in text
     for stage in {stage.name for probe in record.probes for stage in probe.stages}:
         assert stage in text
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_a_page_says_what_else_was_on_a_real_card(watched: bool) -> None:
+    conditions = Conditions(
+        watched=watched,
+        foreign_bytes=300 * MIB,
+        context_bytes=500 * MIB,
+        allocator="expandable_segments:True",
+        returned_s=1.5,
+    )
+    text = " ".join(read(record_page(msgspec.structs.replace(on_a_card(), conditions=conditions))).text)
+    for told in (mib(300 * MIB), mib(500 * MIB), "expandable_segments:True", "1.5 s"):
+        assert told in text
+    assert ("not watched" in text) is not watched
+    assert "On the card" not in record_page(simulated())
 
 
 def test_bars_are_shares_of_the_cap() -> None:
