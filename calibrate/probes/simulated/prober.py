@@ -35,7 +35,7 @@ from calibrate.probes.simulated.loops import find_loops
 from calibrate.probes.simulated.memo import Memo, Tape
 from calibrate.probes.simulated.replay import ReplayResult, smallest_cap
 from calibrate.probes.simulated.splice import before
-from calibrate.probes.simulated.sweep import cap_with, trace_denoise, weights_of
+from calibrate.probes.simulated.sweep import cap_with, pieces_of, trace_denoise, weights_of
 from calibrate.probes.simulated.think import STAGE as THINK
 from calibrate.probes.simulated.think import (
     ThinkLadder,
@@ -256,7 +256,7 @@ def tracing(components: Components, knobs: Knobs, thinker: Thinker) -> Iterator[
     kernels = CudaKernels(CAPABILITY)
     ledger = Ledger(tape, kernels)
     device = SimulatedDevice(ledger, TraceBook(trace), dtype=torch.bfloat16, grouped_attention=kernels.has_flash)
-    with kernels, ledger, Memo(ledger, tape).patched(REGIONS):
+    with kernels, ledger, Memo(ledger, tape).patched((*REGIONS, *pieces_of(components))):
         pipeline = Pipeline(components, knobs, device, thinker=thinker)
         try:
             yield trace, pipeline

@@ -87,7 +87,7 @@ def trace_denoise(
         placement = Placement({TRANSFORMER: components.transformer}, (), Offload.CPU_DIT, device)
         knobs = Knobs(variant=components.variant, offload=Offload.CPU_DIT)
         place = Place(components=components, knobs=knobs, device=device, placement=placement)
-        with kernels, ledger, Memo(ledger, tape).patched((*regions, *_of_pieces(components))), torch.no_grad():
+        with kernels, ledger, Memo(ledger, tape).patched((*regions, *pieces_of(components))), torch.no_grad():
 
             def empty(*shape: int) -> torch.Tensor:
                 return torch.empty(*shape, dtype=device.dtype, device="meta")
@@ -131,7 +131,7 @@ def cap_with(trace: Trace, weights: Weights) -> int:
     return smallest_cap(whole)
 
 
-def _of_pieces(components: Components) -> set[type[nn.Module]]:
+def pieces_of(components: Components) -> set[type[nn.Module]]:
     """Modules that a layer calls once for each piece of its rows: most of these calls are alike."""
     layer = components.transformer.layers[0]
     return {type(layer.mlp), type(layer.mlp_norm), nn.Linear}
