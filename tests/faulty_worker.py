@@ -142,6 +142,8 @@ class FaultyEngine:
             os.setsid()
             if os.fork() == 0:
                 time.sleep(60)
+            # Gone before it could be found in the family, it would be taken for a stranger.
+            time.sleep(0.5)
             os._exit(0)
         os.wait()
         os._exit(3)
