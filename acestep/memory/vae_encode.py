@@ -53,7 +53,8 @@ def encode_clip(encoder: TileEncoder, audio: np.ndarray, device: Device) -> Tens
         # The last tile hears the rest beyond the last frame, as an encoding in one piece does.
         heard = audio[:, first * LATENT_HOP : last * LATENT_HOP if last < frames else None]
         # A copy of our own: PyTorch takes neither reversed arrays nor, without complaint, those it may not write to.
-        owned = torch.from_numpy(np.array(heard, order="C"))
+        owned = torch.empty(heard.shape)
+        owned.numpy()[:] = heard
         piece = encoder(device.upload(owned.to(dtype)[None], "audio"))
         latents[:, keep_first:keep_last] = piece[:, :, keep_first - first : keep_last - first].transpose(1, 2)
         del piece

@@ -39,7 +39,7 @@ def _digest(path: Path) -> str:
 
 def test_two_songs_are_two_exact_files_and_a_seed_is_a_song(tmp_path: Path) -> None:
     # A card that is only planned for has room for a batch; the run itself is on whatever is here.
-    wish = ("--caption", "slow piano", "--duration", "10", "--steps", "2")
+    wish = ("--caption", "slow piano", "--duration", "10", "--steps", "2", "--no-think")
     room = {"MAX_CUDA_VRAM": "8"}
     batch = _songs(*wish, "--batch", "2", "--seed", "7", "--out", "pair", folder=tmp_path, **room)
     alone = _songs(*wish, "--batch", "1", "--seed", "8", "--out", "alone", folder=tmp_path, **room)
