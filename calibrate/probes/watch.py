@@ -66,9 +66,10 @@ class Watch:
         """One look."""
         if not self._gauge.watches:
             return
-        now = self._read()
-        if now.processes.keys() - self._before.processes.keys() - self._ours:
-            self._ours |= self._family() & now.processes.keys()
+        now = self._known()
+        if stranger(self._before, now, self._ours):
+            # One of ours that ended between the card's list and that of our family passes for a stranger once.
+            now = self._known()
         if problem := stranger(self._before, now, self._ours):
             raise ProbeEndedError(Verdict.TAINTED, f"{problem} during the probe")
         missing = hidden_bytes(self._before, now, self._ours)
@@ -83,6 +84,13 @@ class Watch:
         grown = now.used_bytes - self._resting_bytes - reserved_bytes
         if self._gauge.watches and not self._lists_ours(now) and grown > CONTEXT_GROWTH_BYTES:
             raise ProbeEndedError(Verdict.TAINTED, f"{mib(grown)} of the card were taken during the probe by others")
+
+    def _known(self) -> Usage:
+        """What is on the card now, with newcomers of our family counted as ours."""
+        now = self._read()
+        if now.processes.keys() - self._before.processes.keys() - self._ours:
+            self._ours |= self._family() & now.processes.keys()
+        return now
 
     def _family(self) -> set[int]:
         return {process for mark in self._marks for process in members(mark)}

@@ -104,9 +104,15 @@ def test_where_nobody_is_listed_the_whole_card_tells_after_the_run(taken: int, t
 
 def test_two_newcomers_for_one_family_of_ours_are_both_strangers() -> None:
     newcomers = usage({100: GIB, 200: GIB})
-    watch = Watch(Readings(newcomers, newcomers), usage({}), ["nobody's mark"])
+    watch = Watch(Readings(newcomers, newcomers, newcomers), usage({}), ["nobody's mark"])
     with pytest.raises(ProbeEndedError, match="process 100 came"):
         watch()
+
+
+def test_a_newcomer_that_is_gone_at_the_second_look_is_nobody() -> None:
+    """One of ours that ends between two looks cannot be told from a stranger, and holds nothing any more."""
+    watch = Watch(Readings(usage(OURS), usage(OURS | {300: GIB}), usage(OURS)), usage({}), ["nobody's mark"])
+    watch()
 
 
 def test_a_lost_card_ends_the_probe() -> None:
