@@ -116,3 +116,13 @@ def test_the_stored_record_is_what_this_code_needs(prober: SimulatedProber) -> N
             if after.peak_allocated_bytes != pytest.approx(before.peak_allocated_bytes, rel=0.02):
                 stale.append((tier.id, after.name, before.peak_allocated_bytes, after.peak_allocated_bytes))
     assert not stale, "run `python -m calibrate run` and `merge` again"
+
+
+@pytest.mark.parametrize(("cap_gib", "stages"), [(5, ()), (8, ("think",))])
+def test_a_language_model_without_room_is_an_oom_before_or_while_it_thinks(
+    cap_gib: int, stages: tuple[str, ...]
+) -> None:
+    knobs = Knobs(offload=Offload.NONE, lm="0.6B")
+    found = SimulatedProber().probe(knobs, Workload(batch=1, duration_s=300, with_lm=True), cap_gib << 30)
+    assert found.verdict is Verdict.OOM
+    assert tuple(stage.name for stage in found.stages) == stages

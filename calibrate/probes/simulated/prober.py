@@ -105,7 +105,9 @@ class SimulatedProber:
         if knobs.lm is not None:
             ladder = self._thinking(knobs, workload)
             at_once, outcome = ladder.under(cap_bytes)
-            thought = (_probed(ladder.usage(at_once), at_once, outcome),)
+            # Where what rests on the card does not fit, thinking never began.
+            if outcome.stages:
+                thought = (_probed(ladder.usage(at_once), at_once, outcome),)
             if not outcome.fits:
                 return ProbeResult(
                     verdict=Verdict.OOM,
