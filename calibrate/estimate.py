@@ -4,7 +4,7 @@ import msgspec
 
 from acestep.console import notify
 from acestep.hardware import simulated_card
-from acestep.knobs import Knobs, Variant
+from acestep.knobs import Backend, Knobs, Variant
 from acestep.plan import Overrides, resolve
 from acestep.request import DecodePath
 from acestep.tiers import TierTable
@@ -53,7 +53,11 @@ def knobs_for(table: TierTable, overrides: Overrides, vram_gib: float | None) ->
     size = table.variants[Variant.TURBO].tiers[-1].certified_gib if vram_gib is None else vram_gib
     plan = resolve(simulated_card(size), table, Overrides(variant=overrides.variant))
     wishes = {name: wish for name, wish in msgspec.structs.asdict(overrides).items() if wish is not msgspec.UNSET}
-    return eager(msgspec.structs.replace(plan.knobs, **wishes)), plan.warnings
+    knobs = msgspec.structs.replace(plan.knobs, **wishes)
+    if knobs.lm_quantization is not None and "backend" not in wishes:
+        # As a plan would have it: the tier's own backend may run unquantized language models only.
+        knobs = msgspec.structs.replace(knobs, backend=Backend.PT)
+    return eager(knobs), plan.warnings
 
 
 def estimate(prober: Prober, knobs: Knobs, workload: Workload, cap_bytes: int | None) -> Estimate:

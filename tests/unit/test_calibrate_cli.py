@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,11 +20,13 @@ from acestep import tiers as tiers_module
 from acestep.console import run
 from acestep.errors import Exit, NotMeasuredError, UsageError
 from acestep.hardware import CPU
-from acestep.knobs import Knobs, Variant
+from acestep.knobs import Backend, Knobs, Quantization, Variant
+from acestep.plan import Overrides
 from acestep.tiers import load_tiers
 from acestep.units import GIB, gib_to_bytes
 from calibrate import probers
 from calibrate.cli import cli as calibrate
+from calibrate.estimate import knobs_for
 from calibrate.executors.alone import Alone
 from calibrate.executors.base import Executor
 from calibrate.files import output_file, pretty_json
@@ -415,3 +418,11 @@ def test_help_and_usage_errors_load_nothing_heavy(arguments: tuple[str, ...]) ->
     imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
     assert "click" in imported
     assert not imported & {"torch", "numpy", "pandas", "rich"}
+
+
+def test_a_quantized_language_model_is_estimated_on_the_backend_that_runs_one() -> None:
+    wishes = Overrides(lm="4B", lm_quantization=Quantization.INT8)
+    knobs, _ = knobs_for(load_tiers(), wishes, None)
+    assert (knobs.lm, knobs.backend) == ("4B", Backend.PT)
+    asked, _ = knobs_for(load_tiers(), msgspec.structs.replace(wishes, backend=Backend.VLLM), None)
+    assert asked.backend is Backend.VLLM
