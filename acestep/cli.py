@@ -105,7 +105,7 @@ def download(model: str) -> None:
     "duration_s",
     type=click.FloatRange(min=MIN_DURATION_S),
     metavar="SECONDS",
-    help="Length of each song: that of the source, or 60.",
+    help="Length of each song; if not given that of the source, what thinking plans, or 60.",
 )
 @click.option("--batch", default=1, show_default=True, metavar="N", help="How many songs.")
 @click.option("--seed", type=int, metavar="N", help="Seed of the first song, random if not given.")
