@@ -21,11 +21,12 @@ from calibrate.probes.prompt import request_of
 from calibrate.probes.simulated.allocator import NO_CAP
 from calibrate.probes.simulated.decoding import play_decode
 from calibrate.probes.simulated.device import SimulatedDevice
+from calibrate.probes.simulated.host import rest_on_host
 from calibrate.probes.simulated.kernels import CudaKernels
 from calibrate.probes.simulated.ledger import Ledger
 from calibrate.probes.simulated.live import LiveBook
 from calibrate.probes.simulated.memo import Memo, Tape
-from calibrate.probes.simulated.prober import CAPABILITY, REGIONS, SimulatedProber, full_size, rest_on_host
+from calibrate.probes.simulated.prober import CAPABILITY, REGIONS, SimulatedProber, full_size
 from calibrate.probes.simulated.trace import stage_usage
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
@@ -169,7 +170,7 @@ def test_a_card_that_shrinks_before_decoding_only_costs_time(
 def tiny() -> Components:
     components = build("tiny", dtype=torch.bfloat16, materialise="meta")
     prepare(components, Knobs())
-    rest_on_host(components)
+    rest_on_host(components.modules().values())
     return components
 
 

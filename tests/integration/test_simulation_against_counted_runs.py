@@ -14,10 +14,11 @@ from acestep.pipeline import Pipeline, prepare
 from acestep.request import Request, Task
 from calibrate.probes.simulated.book import TraceBook
 from calibrate.probes.simulated.device import SimulatedDevice
+from calibrate.probes.simulated.host import rest_on_host
 from calibrate.probes.simulated.kernels import CpuKernels
 from calibrate.probes.simulated.ledger import Ledger
 from calibrate.probes.simulated.memo import Memo, Tape
-from calibrate.probes.simulated.prober import REGIONS, rest_on_host
+from calibrate.probes.simulated.prober import REGIONS
 from calibrate.probes.simulated.trace import Trace, stage_usage
 from tests.metering import MeteredCpu
 
@@ -52,7 +53,7 @@ def _counted(request: Request, knobs: Knobs) -> dict[str, int]:
 def _simulated(request: Request, knobs: Knobs) -> dict[str, int]:
     components = build("tiny", knobs.variant, dtype=torch.float32, materialise="meta")
     prepare(components, knobs)
-    rest_on_host(components)
+    rest_on_host(components.modules().values())
     trace = Trace()
     tape, kernels = Tape(trace), CpuKernels()
     ledger = Ledger(tape, kernels)

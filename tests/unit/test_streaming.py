@@ -18,10 +18,10 @@ from acestep.models.components import Components
 from acestep.pipeline import prepare
 from calibrate.probes.simulated.allocator import NO_CAP
 from calibrate.probes.simulated.device import SimulatedDevice
+from calibrate.probes.simulated.host import rest_on_host
 from calibrate.probes.simulated.kernels import CudaKernels
 from calibrate.probes.simulated.ledger import Ledger
 from calibrate.probes.simulated.live import LiveBook
-from calibrate.probes.simulated.prober import rest_on_host
 from tests.copying_cards import EagerCard, LateCard
 
 WIDTH = 32
@@ -110,7 +110,7 @@ class Card:
 def _resting(quantization: Quantization | None) -> Components:
     components = build("tiny", Variant.TURBO, dtype=torch.bfloat16, materialise="meta")
     prepare(components, Knobs(quantization=quantization))
-    rest_on_host(components)
+    rest_on_host(components.modules().values())
     return components
 
 

@@ -11,7 +11,6 @@ import torch
 
 from acestep.knobs import Backend, Knobs, Offload, Quantization, Variant
 from acestep.memory.guard import Demand
-from acestep.memory.tensors import map_storage, slots
 from acestep.memory.vae_decode import TileDecoder, frame_bytes
 from acestep.memory.vae_encode import TileEncoder
 from acestep.models.blocks import DenoiserBlock, EncoderBlock
@@ -29,6 +28,7 @@ from calibrate.probes.prompt import request_of
 from calibrate.probes.simulated.book import TraceBook
 from calibrate.probes.simulated.decoding import STAGE, Attempt, DecodeLadder, Played, play_decode
 from calibrate.probes.simulated.device import SimulatedDevice
+from calibrate.probes.simulated.host import rest_on_host
 from calibrate.probes.simulated.kernels import CudaKernels
 from calibrate.probes.simulated.ledger import ALLOWANCE, WORKSPACE, Ledger
 from calibrate.probes.simulated.loops import find_loops
@@ -284,22 +284,10 @@ def _with_least_lm(knobs: Knobs) -> Knobs:
     return msgspec.structs.replace(knobs, lm=LM_MODELS[0], lm_quantization=None, backend=Backend.PT)
 
 
-def rest_on_host(components: Components) -> None:
-    """Give prepared meta weights host tensors that nothing ever writes, so that they take no memory."""
-    for module in components.modules().values():
-        for part in module.modules():
-            for table, key, tensor in slots(part):
-                table[key] = map_storage(tensor, _unwritten)
-
-
 @cache
 def full_size(variant: Variant, quantization: Quantization | None) -> Components:
     """Prepared weights of full size on the host, one set for the life of the process."""
     components = build("dummy", variant, dtype=torch.bfloat16, materialise="meta")
     prepare(components, Knobs(variant=variant, quantization=quantization))
-    rest_on_host(components)
+    rest_on_host(components.modules().values())
     return components
-
-
-def _unwritten(tensor: torch.Tensor) -> torch.Tensor:
-    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from acestep.knobs import Offload, Quantization
 from acestep.memory.placement import Placement
-from acestep.memory.tensors import map_storage, slots
 from acestep.models.lm import LanguageModel, build_lm, quantize_lm
 from acestep.planner.backends.pt import PtBackend
 from acestep.planner.forward import DecoderBlock
@@ -16,6 +15,7 @@ from acestep.planner.job import Job
 from acestep.planner.sampling import Draft, Spans
 from calibrate.probes.simulated.book import TraceBook
 from calibrate.probes.simulated.device import SimulatedDevice
+from calibrate.probes.simulated.host import rest_on_host
 from calibrate.probes.simulated.kernels import CudaKernels
 from calibrate.probes.simulated.ledger import Ledger
 from calibrate.probes.simulated.memo import Memo, Tape
@@ -40,18 +40,8 @@ def full_size_lm(lm_id: str, quantization: Quantization | None) -> LanguageModel
     model = build_lm("dummy", lm_id, dtype=torch.bfloat16, materialise="meta")
     if quantization is not None:
         quantize_lm(model, quantization)
-    rest_lm_on_host(model)
+    rest_on_host([model.module])
     return model
-
-
-def rest_lm_on_host(model: LanguageModel) -> None:
-    """Give prepared meta weights host tensors that nothing ever writes; what is one tensor stays one."""
-    resting: dict[int, Tensor] = {}
-    for module in model.module.modules():
-        for table, key, tensor in slots(module):
-            if id(tensor) not in resting:
-                resting[id(tensor)] = map_storage(tensor, _unwritten)
-            table[key] = resting[id(tensor)]
 
 
 def trace_thinking(model: LanguageModel, jobs: Sequence[Job], kernels: CudaKernels) -> Trace:
@@ -72,7 +62,3 @@ def trace_thinking(model: LanguageModel, jobs: Sequence[Job], kernels: CudaKerne
 def think_cap(model: LanguageModel, jobs: Sequence[Job], kernels: CudaKernels) -> int:
     """The smallest cap from which on every cap fits the jobs on a card on which nothing else rests."""
     return smallest_cap(stage_trace(trace_thinking(model, jobs, kernels), STAGE))
-
-
-def _unwritten(tensor: Tensor) -> Tensor:
-    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
