@@ -15,6 +15,7 @@ from acestep.request import Task
 from acestep.units import gib_to_bytes
 from calibrate.checking import validate
 from calibrate.comparing import compare
+from calibrate.facing import reality
 from calibrate.report.cli import render, report
 from calibrate.running import run, variant_option
 
@@ -144,6 +145,7 @@ cli.add_command(render)
 cli.add_command(report)
 cli.add_command(validate)
 cli.add_command(compare)
+cli.add_command(reality)
 
 
 def main() -> None:

@@ -1,0 +1,100 @@
+"""`python -m calibrate reality`: how far the simulated card is from a measured one."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from acestep import console
+from acestep.errors import Exit, UsageError
+
+if TYPE_CHECKING:
+    from calibrate.reality import Reality
+    from calibrate.record import Measurement
+
+SHOWN = 10
+"""Under-estimates that are told one by one; the CSV has everything."""
+
+
+@click.command()
+@click.argument("record", metavar="RECORD", type=click.Path(path_type=Path))
+@click.option("--csv", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write every pair here.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def reality(record: Path, csv: Path | None, as_json: bool) -> int:
+    """Simulate every probe of a measured RECORD and say how far off the simulation is, under-estimates apart.
+
+    Exit code 1 where fewer than 95 % of the smallest caps are within 5 % and at most 2 % under.
+    """
+    from calibrate.files import output_file
+    from calibrate.probers import prober_for
+    from calibrate.reality import face
+    from calibrate.record import load_measurement
+
+    if csv is not None and csv.resolve() == record.resolve():
+        raise UsageError(f"--csv {csv} is the record itself; choose another path")
+    measured = load_measurement(record)
+    with output_file(csv) as write:
+        found = face(measured, prober_for("simulated"))
+        if csv is not None:
+            write(_as_csv(found, measured))
+    if as_json:
+        console.print_json(found)
+    else:
+        _print(found, measured)
+    return Exit.OK if found.caps.reached else Exit.REGRESSED
+
+
+def _print(found: "Reality", record: "Measurement") -> None:
+    from acestep.units import mib
+    from calibrate.reality import place_of
+    from calibrate.screen import print_table
+
+    columns = ("stage", "quantity", "compared", "mean", "worst", "under", "mean under", "worst under")
+    rows = [
+        (
+            errors.stage,
+            errors.quantity.value,
+            str(errors.compared),
+            f"{errors.mean:.2%}",
+            f"{errors.worst:+.2%}",
+            str(errors.under),
+            f"{errors.mean_under:+.2%}",
+            f"{errors.worst_under:+.2%}",
+        )
+        for errors in found.errors
+    ]
+    print_table(f"simulated against {found.card}", columns, rows)
+    under = [pair for pair in found.pairs if pair.error < 0][:SHOWN]
+    if under:
+        print_table(
+            "the worst under-estimates",
+            ("probe", "stage", "quantity", "simulated", "measured", "error"),
+            [
+                (
+                    place_of(pair, record),
+                    pair.stage,
+                    pair.quantity.value,
+                    mib(pair.simulated),
+                    mib(pair.measured_from),
+                    f"{pair.error:+.2%}",
+                )
+                for pair in under
+            ],
+            folding=("probe",),
+        )
+    verdicts, caps = found.verdicts, found.caps
+    click.echo(
+        f"{verdicts.alike} probes ended alike; {verdicts.only_simulated_fits} fitted in simulation only,"
+        f" {verdicts.only_measured_fits} on the card only; {found.unanswered} cannot be simulated."
+    )
+    click.echo(f"{caps.near} smallest caps are near enough, {caps.far} are not, and the card leaves {caps.open} open.")
+
+
+def _as_csv(found: "Reality", record: "Measurement") -> str:
+    import msgspec
+    import pandas as pd
+
+    from calibrate.reality import place_of
+
+    rows = [{"place": place_of(pair, record), **msgspec.to_builtins(pair), "error": pair.error} for pair in found.pairs]
+    return str(pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
