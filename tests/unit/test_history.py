@@ -1,0 +1,243 @@
+"""A card's allocation history is done again by the model, and every byte that differs is noticed.
+
+No card wrote the histories here. The first is written by hand in the format that `torch.cuda.memory._snapshot`
+documents, with the addresses and sizes that PyTorch's published rules give; the others are the model's own.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from acestep.errors import InvalidInputError
+from acestep.units import KIB, MIB
+from calibrate.probes.simulated.allocator import Block, CachingAllocator
+from calibrate.probes.simulated.history import (
+    Action,
+    Entry,
+    History,
+    RecordedBlock,
+    RecordedSegment,
+    history_of,
+    load_history,
+    replay_history,
+    store_history,
+)
+
+SMALL, LARGE, OWN, OTHER = 0x7F0000000000, 0x7F0000200000, 0x7EFF00000000, 0x7E0000000000
+
+
+def entry(action: str, addr: int = 0, size: int = 0, stream: int = 0) -> dict[str, Any]:
+    return {
+        "action": action,
+        "addr": addr,
+        "size": size,
+        "stream": stream,
+        "frames": [],
+        "time_us": 1,
+        "pool_id": (0, 0),
+    }
+
+
+def block(address: int, size: int, state: str = "inactive", requested: int = 0) -> dict[str, Any]:
+    return {"address": address, "size": size, "state": state, "requested_size": requested, "frames": []}
+
+
+def segment(address: int, size: int, kind: str, *blocks: dict[str, Any], stream: int = 0) -> dict[str, Any]:
+    return {
+        "device": 0,
+        "address": address,
+        "total_size": size,
+        "stream": stream,
+        "segment_type": kind,
+        "segment_pool_id": (0, 0),
+        "allocated_size": 0,
+        "active_size": 0,
+        "blocks": list(blocks),
+    }
+
+
+def by_hand() -> dict[str, Any]:
+    """Both pools, a split, a merge, a flush by a full card, a copy on a second stream, and a late free."""
+    trace = [
+        entry("segment_alloc", SMALL, 2 * MIB),
+        entry("alloc", SMALL, 1000),
+        entry("alloc", SMALL + 1024, 300),
+        entry("segment_alloc", LARGE, 20 * MIB),
+        entry("alloc", LARGE, 3 * MIB),
+        entry("alloc", LARGE + 3 * MIB, 5 * MIB),
+        entry("free_requested", LARGE, 3 * MIB),
+        entry("free_completed", LARGE, 3 * MIB),
+        # The gap of 3 MiB is the smallest that is large enough; what it leaves is over 1 MiB, so it is split off.
+        entry("alloc", LARGE, 3 * MIB // 2),
+        entry("segment_alloc", OWN, 14 * MIB),
+        entry("alloc", OWN, 13 * MIB),
+        entry("free_requested", OWN, 13 * MIB),
+        entry("free_completed", OWN, 13 * MIB),
+        entry("segment_free", OWN, 14 * MIB),
+        entry("segment_alloc", OTHER, 20 * MIB, stream=7),
+        entry("alloc", OTHER, 2 * MIB, stream=7),
+        entry("free_requested", OTHER, 2 * MIB, stream=7),
+        {"action": "oom", "size": 1 << 40, "stream": 0, "device_free": 12345, "frames": []},
+        entry("snapshot"),
+    ]
+    held = [
+        segment(
+            SMALL,
+            2 * MIB,
+            "small",
+            block(SMALL, 1024, "active_allocated", 1000),
+            block(SMALL + 1024, 512, "active_allocated", 300),
+            block(SMALL + 1536, 2 * MIB - 1536),
+        ),
+        segment(
+            LARGE,
+            20 * MIB,
+            "large",
+            block(LARGE, 3 * MIB // 2, "active_allocated", 3 * MIB // 2),
+            block(LARGE + 3 * MIB // 2, 3 * MIB // 2),
+            block(LARGE + 3 * MIB, 5 * MIB, "active_allocated", 5 * MIB),
+            block(LARGE + 8 * MIB, 12 * MIB),
+        ),
+        segment(
+            OTHER,
+            20 * MIB,
+            "large",
+            block(OTHER, 2 * MIB, "active_awaiting_free", 2 * MIB),
+            block(OTHER + 2 * MIB, 18 * MIB),
+            stream=7,
+        ),
+    ]
+    return {"segments": held, "device_traces": [trace], "allocator_settings": {}}
+
+
+def test_a_history_by_hand_is_done_again_to_the_byte() -> None:
+    found = replay_history(history_of(by_hand()))
+    assert found.difference == ""
+    assert (found.allocations, found.segments, found.peak_reserved) == (7, 4, 42 * MIB)
+
+
+@pytest.mark.parametrize(
+    ("number", "changes", "words"),
+    [
+        (0, {"size": 20 * MIB}, "entry 1: segment for 1000 bytes"),
+        (2, {"addr": SMALL + 2048}, "entry 2: address of 300 bytes"),
+        (8, {"addr": LARGE + 8 * MIB}, "entry 8: address of 1572864 bytes"),
+        (8, {"size": 4 * MIB}, "entry 8: address of 4194304 bytes"),
+        (9, {"action": "snapshot"}, "entry 10: segment for 13631488 bytes: 0 on the card, 14680064 in the model"),
+        (13, {"addr": LARGE}, "segments given back"),
+        (13, {"action": "snapshot"}, "segments held at the end"),
+        (7, {"action": "snapshot"}, "entry 8: address"),
+        (16, {"action": "free_completed"}, f"segment {OTHER:#x}"),
+    ],
+)
+def test_every_course_that_differs_is_noticed_where_it_does(number: int, changes: dict[str, Any], words: str) -> None:
+    snapshot = by_hand()
+    snapshot["device_traces"][0][number] |= changes
+    assert words in replay_history(history_of(snapshot)).difference
+
+
+def test_a_last_state_that_differs_is_noticed() -> None:
+    for change in ({"state": "inactive"}, {"size": 4 * MIB}, {"requested_size": 7}):
+        snapshot = by_hand()
+        snapshot["segments"][1]["blocks"][0] |= change
+        assert f"segment {LARGE:#x}" in replay_history(history_of(snapshot)).difference
+
+
+def test_a_history_that_began_too_late_is_refused() -> None:
+    snapshot = by_hand()
+    snapshot["device_traces"][0].insert(0, entry("free_completed", 0x1000, 512))
+    with pytest.raises(InvalidInputError, match="begin to record before"):
+        replay_history(history_of(snapshot))
+
+
+def test_expandable_segments_are_refused() -> None:
+    snapshot = by_hand()
+    snapshot["device_traces"][0][0]["action"] = "segment_map"
+    with pytest.raises(InvalidInputError, match="expandable"):
+        replay_history(history_of(snapshot))
+
+
+@pytest.mark.parametrize("snapshot", [{}, {"device_traces": []}, {"device_traces": [[{"action": "sings"}]]}, []])
+def test_what_is_no_snapshot_is_refused(snapshot: Any) -> None:
+    with pytest.raises(InvalidInputError, match="none of PyTorch"):
+        history_of(snapshot)
+
+
+class Noting:
+    """The allocator model, with PyTorch's notes of what it did."""
+
+    def __init__(self) -> None:
+        self.model = CachingAllocator()
+        self.entries: list[Entry] = []
+
+    def alloc(self, n_bytes: int) -> Block:
+        before = {view.address for view in self.model.snapshot()}
+        found = self.model.malloc(n_bytes)
+        new = [view for view in self.model.snapshot() if view.address not in before]
+        self.entries += [Entry(action=Action.SEGMENT_ALLOC, addr=view.address, size=view.size) for view in new]
+        self.entries.append(Entry(action=Action.ALLOC, addr=found.address, size=n_bytes))
+        return found
+
+    def free(self, gone: Block) -> None:
+        entry = Entry(action=Action.FREE_COMPLETED, addr=gone.address, size=gone.requested)
+        self.entries += [msgspec.structs.replace(entry, action=Action.FREE_REQUESTED), entry]
+        self.model.free(gone)
+
+    def empty(self) -> None:
+        held = {view.address: view.size for view in self.model.snapshot()}
+        self.model.empty_cache()
+        for view in self.model.snapshot():
+            del held[view.address]
+        self.entries += [Entry(action=Action.SEGMENT_FREE, addr=a, size=size) for a, size in held.items()]
+
+    def history(self) -> History:
+        segments = tuple(
+            RecordedSegment(
+                address=view.address,
+                total_size=view.size,
+                segment_type="small" if view.small else "large",
+                blocks=tuple(
+                    RecordedBlock(
+                        address=b.address,
+                        size=b.size,
+                        state="active_allocated" if b.live else "inactive",
+                        requested_size=b.requested,
+                    )
+                    for b in view.blocks
+                ),
+            )
+            for view in self.model.snapshot()
+        )
+        return History(entries=tuple(self.entries), segments=segments)
+
+
+steps = st.lists(st.integers(-3, 60 * MIB) | st.sampled_from([-3, -2, 512, 600 * KIB, 3 * MIB, 12 * MIB]), max_size=60)
+
+
+@given(steps)
+def test_whatever_was_done_is_done_again(steps: list[int]) -> None:
+    noting = Noting()
+    live: list[Block] = []
+    for step in steps:
+        if step > 0:
+            live.append(noting.alloc(step))
+        elif step == -3:
+            noting.empty()
+        elif live:
+            noting.free(live.pop(len(live) * -step // 4))
+    assert replay_history(noting.history()).difference == ""
+
+
+def test_a_stored_history_is_the_same_when_read(tmp_path: Path) -> None:
+    history = history_of(by_hand())
+    for name in ("one", "two"):
+        store_history(history, tmp_path / name)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    assert load_history(tmp_path / "one") == history
+    (tmp_path / "one").write_bytes(b"{}")
+    with pytest.raises(InvalidInputError, match="no allocation history"):
+        load_history(tmp_path / "one")
