@@ -8,7 +8,7 @@ VLLM_VENV := .venv-vllm
 VLLM_PYTHON := $(VLLM_VENV)/bin/python
 VLLM_LOCK := tools/vllm-requirements.txt
 
-.PHONY: install test vllm-env test-vllm soak lint types check tier-test bench clean
+.PHONY: install test vllm-env test-vllm test-browser soak lint types check tier-test bench clean
 
 install: $(VENV)/.installed
 
@@ -21,6 +21,10 @@ $(VENV)/.installed: pyproject.toml
 
 test: install
 	$(PYTHON) -m pytest -n 2 --dist loadfile
+
+# Servers and a browser share the machine's cores: one test at a time.
+test-browser: install
+	$(PYTHON) -m pytest tests/browser -m browser
 
 soak: install
 	$(PYTHON) -m pytest tests/soak -m soak -s --timeout 1800

@@ -1,0 +1,107 @@
+"""The page as a person reads and uses it: controls by the names they have in `acestep.ui`."""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator, Page
+
+WAIT_MS = 60_000
+
+RECORD_PLAYERS = """
+window.players = [];
+const create = document.createElement.bind(document);
+document.createElement = (name, ...rest) => {
+  const element = create(name, ...rest);
+  if (name.toLowerCase() === "audio") window.players.push(element);
+  return element;
+};
+"""
+"""The page's waveform plays through an element that it never puts into the document."""
+
+RECORD_PROGRESS = """
+() => {
+  window.progress = [];
+  const place = document.querySelector("#progress");
+  const note = () => window.progress.push(place.innerText);
+  new MutationObserver(note).observe(place, {subtree: true, childList: true, characterData: true});
+}
+"""
+
+
+class Studio:
+    """One visitor's page."""
+
+    def __init__(self, page: "Page") -> None:
+        self.page = page
+        page.set_default_timeout(WAIT_MS)
+        self.control("generate").wait_for()
+
+    def control(self, name: str) -> "Locator":
+        """A control's block; waveforms have ids of their own, some of which are ours."""
+        return self.page.locator(f"div#{name}, button#{name}")
+
+    def chosen(self, name: str) -> str:
+        """What a dropdown shows."""
+        return self.control(name).locator("input").input_value()
+
+    def choices(self, name: str) -> list[str]:
+        """What a dropdown offers."""
+        self.control(name).locator("input").click()
+        options = self.page.locator("[role=listbox] [role=option]").all()
+        offered = [str(option.get_attribute("aria-label")) for option in options]
+        self.page.keyboard.press("Escape")
+        self.page.locator("[role=listbox]").wait_for(state="hidden")
+        return offered
+
+    def choose(self, name: str, choice: str) -> None:
+        """Take a dropdown's choice."""
+        self.control(name).locator("input").click()
+        self.page.locator(f'[role=listbox] [role=option][aria-label="{choice}"]').click()
+
+    def checked(self, name: str) -> bool:
+        """Whether a box is ticked."""
+        return self.control(name).locator("input[type=checkbox]").is_checked()
+
+    def enabled(self, name: str) -> bool:
+        """Whether a box can be ticked."""
+        return self.control(name).locator("input[type=checkbox]").is_enabled()
+
+    def tick(self, name: str, *, on: bool = True) -> None:
+        """Tick a box, or take the tick away."""
+        self.control(name).locator("input[type=checkbox]").set_checked(on)
+
+    def longest(self, name: str) -> float:
+        """Where a slider ends."""
+        return float(self.control(name).locator("input[type=range]").get_attribute("max") or math.nan)
+
+    def set(self, name: str, value: float) -> None:
+        """Type a slider's number."""
+        number = self.control(name).locator("input[type=number]")
+        number.fill(f"{value:g}")
+        number.press("Tab")
+
+    def write(self, name: str, text: str) -> None:
+        """Type into a box of text."""
+        self.control(name).locator("textarea, input").first.fill(text)
+
+    def text(self, name: str) -> str:
+        """What a block says."""
+        block = self.control(name)
+        areas = block.locator("textarea")
+        return "\n".join([block.inner_text(), *(area.input_value() for area in areas.all())])
+
+    def generate(self) -> None:
+        """Ask for a song."""
+        self.control("generate").click()
+
+    def players(self) -> list[dict[str, Any]]:
+        """The songs that the page can play; needs `RECORD_PLAYERS` at birth."""
+        found = self.page.evaluate(
+            "() => window.players.map(player => ({src: player.src, seconds: player.duration, at: player.currentTime}))"
+        )
+        return [player for player in found if player["src"] and player["seconds"] is not None]
+
+    def messages(self) -> list[str]:
+        """The page's passing messages."""
+        return [toast.inner_text() for toast in self.page.locator("[data-testid=toast-text]").all()]

@@ -1,0 +1,57 @@
+"""Nobody finds the UI on the network unless somebody meant it, with a password or with open eyes."""
+
+import signal
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.browser.conftest import Visit
+from tests.browser.serving import acestep, serving
+from tests.browser.studio import Studio
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--share"],
+        ["--server-name", "0.0.0.0"],  # noqa: S104 it is refused
+        ["--server-name", "::"],
+        ["--server-name", "192.0.2.7"],
+        ["--share", "--server-name", "127.0.0.1"],
+    ],
+    ids=" ".join,
+)
+def test_the_network_needs_a_password(options: list[str], tmp_path: Path) -> None:
+    done = acestep(tmp_path, "ui", "--port", "0", "--model", "tiny", *options)
+    assert done.returncode == 2
+    assert "--auth" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("login", ["kim", ":", "kim:", ":word", ""])
+def test_a_login_without_a_name_or_a_password_is_refused(login: str, tmp_path: Path) -> None:
+    done = acestep(tmp_path, "ui", "--port", "0", "--model", "tiny", "--auth", login)
+    assert done.returncode == 2
+    assert "USER:PASSWORD" in done.stderr
+
+
+def test_with_a_login_nothing_is_shown_or_done_without_it(tmp_path: Path, visit: Visit) -> None:
+    with serving(tmp_path, "--auth", "kim:a:word", "--auth", "lee:other") as server:
+        for path in ("/config", "/gradio_api/info"):
+            assert httpx.get(server.url + path).status_code == 401
+        assert httpx.post(f"{server.url}/gradio_api/call/generate", json={"data": []}).status_code == 401
+        page = visit(server.url)
+        name, word = page.locator("input").all()
+        for password in ("wrong", "a:word"):
+            assert page.locator("#generate").count() == 0
+            name.fill("kim")
+            word.fill(password)
+            word.press("Enter")
+        Studio(page)
+
+
+@pytest.mark.parametrize("arguments", [[], ["ui"]], ids=["acestep", "acestep ui"])
+def test_ctrl_c_ends_it_and_what_it_started(arguments: list[str], tmp_path: Path) -> None:
+    pass

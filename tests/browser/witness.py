@@ -1,0 +1,75 @@
+"""The `acestep` command with a witness of what its process did: python witness.py JOURNAL TABLE ARGUMENT...
+
+A line of the journal is one JSON object: a song's beginning or end, a path that was read or written, or an address that
+was connected to. TABLE replaces the tier table in force; empty leaves it.
+"""
+
+import json
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from acestep import pipeline, tiers
+from acestep.cli import main
+from acestep.request import Request
+
+CHANGES = ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink", "shutil.rmtree")
+WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+
+
+def observe(journal: Path) -> None:
+    """Write every generation, path and connection of this process to a journal."""
+    lines = journal.open("a", encoding="utf-8", buffering=1)
+    # An audit hook runs inside whatever is being audited, the writing of a line included.
+    at_work = threading.local()
+
+    def write(**line: Any) -> None:
+        lines.write(json.dumps(line) + "\n")
+
+    def audit(event: str, arguments: tuple[Any, ...]) -> None:
+        if getattr(at_work, "now", False):
+            return
+        at_work.now = True
+        try:
+            if event == "open":
+                write(event="write" if arguments[2] & WRITES else "read", what=_path(arguments[0]))
+            elif event in CHANGES:
+                write(event="write", what=_path(arguments[0]))
+            elif event == "socket.connect":
+                write(event="connect", what=str(arguments[1]))
+        finally:
+            at_work.now = False
+
+    generate = pipeline.Pipeline.generate
+
+    def witnessed(self: pipeline.Pipeline, request: Request, **options: Any) -> Any:
+        write(event="begin", seed=request.seed)
+        try:
+            return generate(self, request, **options)
+        finally:
+            write(event="end", seed=request.seed)
+
+    pipeline.Pipeline.generate = witnessed  # type: ignore[method-assign]
+    sys.addaudithook(audit)
+
+
+def _path(given: Any) -> str:
+    """An absolute path; a descriptor, which somebody opened before, is none."""
+    return "" if isinstance(given, int) or given is None else os.path.abspath(os.fsdecode(given))  # noqa: PTH100 links stay
+
+
+def use_table(path: Path) -> None:
+    """Let the tier table be read from a file of ours."""
+    in_force = tiers.data_file
+    tiers.data_file = lambda name: path if name == "generated_tiers.json" else in_force(name)
+
+
+if __name__ == "__main__":
+    place, table, *arguments = sys.argv[1:]
+    if table:
+        use_table(Path(table))
+    observe(Path(place))
+    sys.argv = ["acestep", *arguments]
+    main()
