@@ -22,6 +22,7 @@ from acestep.plan import clamp, exact
 from acestep.planner import language
 from acestep.planner.metadata import Metadata
 from acestep.request import Request, Task
+from acestep.service import settle_thinking
 from acestep.songwriting import open_language
 from acestep.stages.think import Thinker
 from acestep.thinking import Thinking
@@ -158,6 +159,10 @@ def test_without_a_language_model_an_asked_plan_is_left_out_for_the_reason_there
     assert any("no language model was chosen" in sentence for sentence in made["warnings"])
 
 
+def _thinker(model: str) -> Thinker:
+    return open_language(PLAN, model, CpuDevice(), lambda _: None).thinker()
+
+
 @pytest.mark.parametrize("asked", [True, False])
 @pytest.mark.parametrize(
     ("model", "wrong", "words"),
@@ -170,7 +175,7 @@ def test_only_a_plan_that_was_asked_for_can_fail(
     request = Request(caption="x", think=True, **wrong)  # type: ignore[arg-type]
 
     def thinking() -> tuple[Request, Thinker]:
-        return api._thinking(request, PLAN, model, CpuDevice(), said.append, unasked=not asked)
+        return settle_thinking(request, PLAN, lambda: _thinker(model), said.append, unasked=not asked)
 
     if asked:
         with pytest.raises((UsageError, InvalidInputError), match=words):
@@ -186,7 +191,7 @@ def test_only_a_plan_that_was_asked_for_can_fail(
 def test_that_a_song_which_exists_is_not_planned_is_news_only_to_who_asked_for_it(asked: bool) -> None:
     said: list[str] = []
     cover = Request(caption="x", task=Task.COVER, audio_codes=(1,) * 10, think=True)
-    without, thinker = api._thinking(cover, PLAN, "tiny", CpuDevice(), said.append, unasked=not asked)
+    without, thinker = settle_thinking(cover, PLAN, lambda: _thinker("tiny"), said.append, unasked=not asked)
     assert (without.think, thinker) == (False, UNABLE_TO_THINK)
     assert bool(said) == asked
 

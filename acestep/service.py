@@ -1,0 +1,200 @@
+"""A model that stays loaded from one request to the next; whoever asks for songs asks it."""
+
+import gc
+import os
+from collections.abc import Callable
+
+import msgspec
+
+from acestep.devices.open import open_device
+from acestep.errors import InvalidInputError, UsageError
+from acestep.hardware import cap_bytes, detect
+from acestep.knobs import Knobs, Quantization, Variant
+from acestep.machine import installed
+from acestep.memory.vae_decode import chunk_from
+from acestep.models.components import Components
+from acestep.models.load import load
+from acestep.pipeline import UNABLE_TO_THINK, Pipeline, prepare
+from acestep.plan import Plan, clamp, on_device
+from acestep.planner.language import Language
+from acestep.planner.planner import check_wishes
+from acestep.progress import Progress, silent
+from acestep.request import BASE_TASKS, Request, Result
+from acestep.songwriting import open_language, without_language
+from acestep.stages.think import Thinker
+from acestep.tiers import load_tiers
+
+Notify = Callable[[str], None]
+
+
+def ignore(sentence: str) -> None:
+    """Nobody listens: warnings also travel in the result."""
+
+
+class _Speech(msgspec.Struct, frozen=True, kw_only=True):
+    """What a loaded language model depends on: its knobs, and the longest song it may have to write, in seconds."""
+
+    knobs: Knobs
+    longest_s: int
+
+
+class Service:
+    """Songs by `model`, one request at a time. The weights stay loaded as long as the knobs of the plans stay the same.
+
+    Of everything it keeps at most one, and gives the old one back before it loads the new one. Raises `UsageError` for
+    an environment variable that means nothing.
+    """
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+        self._vae_chunk = chunk_from(os.environ)
+        detected = detect(os.environ)
+        self._device, self._card = open_device(detected, cap_bytes(os.environ, detected))
+        self._languages: dict[_Speech, Language] = {}
+        self._components: dict[tuple[Variant, Quantization | None], Components] = {}
+        self._pipelines: dict[tuple[Knobs, bool], Pipeline] = {}
+        self._listener: Notify = ignore
+
+    def generate(
+        self,
+        request: Request,
+        plan: Plan,
+        *,
+        notify: Notify = ignore,
+        progress: Progress = silent,
+        unasked: bool = False,
+    ) -> tuple[Result, Plan]:
+        """The songs, and the plan as the device carried it out; `unasked` thinking is left out where it can't be done.
+
+        Every warning is also given to `notify` as it comes up.
+        """
+        warnings: list[str] = []
+
+        def warn(sentence: str) -> None:
+            warnings.append(sentence)
+            notify(sentence)
+
+        self._listener = warn
+        plan = self._carried_out(plan)
+        for sentence in plan.warnings:
+            warn(sentence)
+        request, thinker = settle_thinking(request, plan, lambda: self._thinker(plan), warn, unasked=unasked)
+        clamped, cuts = clamp(request, plan, lm=request.thinks)
+        components = self._parts(plan)
+        for sentence in (*cuts, *_remarks(request, plan, components)):
+            warn(sentence)
+        result = self._pipeline(plan, components, thinker, thinks=request.thinks).generate(clamped, progress=progress)
+        for sentence in result.warnings:
+            warn(sentence)
+        return msgspec.structs.replace(result, warnings=tuple(warnings)), plan
+
+    def preload(self, plan: Plan, *, think: bool, notify: Notify) -> None:
+        """Load what the requests under a plan will need; a language model that cannot be had is left out."""
+        self._listener = notify
+        plan = self._carried_out(plan)
+        wish = Request(caption="", think=think)
+        wish, thinker = settle_thinking(wish, plan, lambda: self._thinker(plan), notify, unasked=True)
+        self._pipeline(plan, self._parts(plan), thinker, thinks=wish.thinks)
+
+    def free_bytes(self) -> int:
+        """Bytes that are free on the device now; 0 where a model has none of its own or nothing is loaded."""
+        return self._device.free_bytes() if self._pipelines and not self._device.shares_host_memory else 0
+
+    def rest(self) -> None:
+        """Give back what a request that ended early left on the device; not to be called where its error is handled."""
+        gc.collect()
+        self._device.empty_cache()
+
+    def close(self) -> None:
+        """Give everything back."""
+        self._drop_languages()
+        self._components.clear()
+        self.rest()
+
+    def _carried_out(self, plan: Plan) -> Plan:
+        return on_device(
+            plan,
+            self._card,
+            torchao_available=installed("torchao"),
+            flash_attn_available=installed("flash_attn"),
+        )
+
+    def _thinker(self, plan: Plan) -> Thinker:
+        longest_s = plan.frontier.longest(1, lm=True) or plan.frontier.longest(1, lm=False)
+        speech = _Speech(
+            knobs=Knobs(lm=plan.lm, lm_quantization=plan.lm_quantization, backend=plan.backend), longest_s=longest_s
+        )
+        if speech not in self._languages:
+            self._drop_languages()
+            # A backend may give up at any later request, so the warning goes to whoever asks then.
+            self._languages[speech] = open_language(plan, self._model, self._device, lambda said: self._listener(said))
+        return self._languages[speech].thinker()
+
+    def _parts(self, plan: Plan) -> Components:
+        key = plan.variant, plan.quantization
+        if key not in self._components:
+            self._drop_pipelines()
+            self._components.clear()
+            components = load(self._model, plan.variant, dtype=self._device.dtype)
+            prepare(components, plan.knobs)
+            self._components[key] = components
+        return self._components[key]
+
+    def _pipeline(self, plan: Plan, components: Components, thinker: Thinker, *, thinks: bool) -> Pipeline:
+        # Without thinking no language model rests on the device: the limits without one were certified that way.
+        key = plan.knobs, thinks
+        if key not in self._pipelines:
+            self._drop_pipelines()
+            table = None if components.is_noise == "tiny" else load_tiers().variants.get(plan.variant)
+            self._pipelines[key] = Pipeline(
+                components,
+                plan.knobs,
+                self._device,
+                thinker=thinker,
+                memory_model={} if table is None else table.memory_model,
+                vae_chunk=self._vae_chunk,
+            )
+        return self._pipelines[key]
+
+    def _drop_languages(self) -> None:
+        self._drop_pipelines()
+        while self._languages:
+            self._languages.popitem()[1].close()
+
+    def _drop_pipelines(self) -> None:
+        while self._pipelines:
+            self._pipelines.popitem()[1].close()
+
+
+def settle_thinking(
+    request: Request, plan: Plan, speak: Callable[[], Thinker], warn: Notify, *, unasked: bool
+) -> tuple[Request, Thinker]:
+    """What plans the songs of a request, opened by `speak`, and the request without thinking where nothing can."""
+    without = msgspec.structs.replace(request, think=False)
+    if request.think and not request.thinks and not unasked:
+        warn(f"A song is planned before it is made; to {request.task} is to work on one that exists, without planning.")
+    if not request.thinks:
+        return without, UNABLE_TO_THINK
+    if plan.lm is None:
+        if not unasked:
+            warn(f"The song is made without planning: {without_language(plan)}.")
+        return without, UNABLE_TO_THINK
+    try:
+        check_wishes(request)
+        return request, speak()
+    except (InvalidInputError, UsageError) as error:
+        if not unasked:
+            raise
+        problem = str(error)
+    warn(f"The song is made without planning: {problem}.")
+    return without, UNABLE_TO_THINK
+
+
+def _remarks(request: Request, plan: Plan, components: Components) -> list[str]:
+    """What a person should know about the model that was loaded."""
+    remarks = []
+    if request.task in BASE_TASKS and plan.variant not in (Variant.BASE, Variant.XL_BASE):
+        remarks.append(f"Only the base models were trained to {request.task}; {plan.variant} may ignore the task.")
+    if components.is_noise:
+        remarks.append(f"The {components.is_noise} model has random weights: the songs are noise, not music.")
+    return remarks
