@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -30,10 +31,22 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     def out(self) -> Path:
         return self.folder / "out"
 
+    @property
+    def said(self) -> str:
+        """What it has written to stderr so far."""
+        return (self.folder / "stderr").read_text(encoding="utf-8")
+
     def observed(self, event: str) -> list[dict[str, Any]]:
         """What the witness wrote down of one kind."""
         lines = (self.folder / "journal").read_text(encoding="utf-8").splitlines()
         return [line for line in map(json.loads, lines) if line["event"] == event]
+
+    def wait_for(self, event: str, count: int = 1) -> None:
+        """Wait until something has happened so many times."""
+        end = time.monotonic() + START_S
+        while len(self.observed(event)) < count:
+            assert time.monotonic() < end, f"{event} did not happen {count} times"
+            time.sleep(0.1)
 
     def most_songs_at_once(self) -> int:
         """The most generations that ran at the same time."""
@@ -45,8 +58,9 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
         return most
 
     def interrupt(self) -> int:
-        """The exit code after Ctrl-C."""
-        self.process.send_signal(signal.SIGINT)
+        """The exit code after Ctrl-C, or that of a server that has ended already."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
         return self.process.wait(STOP_S)
 
 
@@ -101,13 +115,21 @@ def serving(folder: Path, *options: str, vram: float = 8, table: Path | None = N
     with (
         (folder / "stderr").open("w", encoding="utf-8") as stderr,
         subprocess.Popen(
-            [*command, *arguments], cwd=folder, env=env, stdout=subprocess.PIPE, stderr=stderr, text=True
+            [*command, *arguments],
+            cwd=folder,
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            start_new_session=True,
         ) as process,
     ):
         try:
             server = Server(url=_announced(process, folder), process=process, folder=folder)
             yield server
-            assert server.interrupt() == 130, (folder / "stderr").read_text(encoding="utf-8")[-2000:]
+            code = server.interrupt()
+            assert code == 130, f"ended with {code}: {server.said[-2000:]}"
+            assert _left_behind(process.pid) == []
         finally:
             process.kill()
 
@@ -127,6 +149,16 @@ def _announced(process: subprocess.Popen[str], folder: Path) -> str:
 
 
 def _readable(process: subprocess.Popen[str]) -> bool:
-    import select
-
     return bool(select.select([process.stdout], [], [], 0.5)[0])
+
+
+def _left_behind(session: int) -> list[str]:
+    """The command lines of processes that are still there of those a server started."""
+    left = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.getsid(int(folder.name)) == session:
+                left.append((folder / "cmdline").read_text(encoding="utf-8").replace("\0", " "))
+        except (OSError, ValueError):
+            continue
+    return left

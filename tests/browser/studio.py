@@ -1,6 +1,8 @@
 """The page as a person reads and uses it: controls by the names they have in `acestep.ui`."""
 
 import math
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -95,6 +97,10 @@ class Studio:
         """Ask for a song."""
         self.control("generate").click()
 
+    def downloads(self) -> list[str]:
+        """The names of the files that can be kept."""
+        return [str(link.get_attribute("download")) for link in self.control("download").locator("a[download]").all()]
+
     def players(self) -> list[dict[str, Any]]:
         """The songs that the page can play; needs `RECORD_PLAYERS` at birth."""
         found = self.page.evaluate(
@@ -105,3 +111,11 @@ class Studio:
     def messages(self) -> list[str]:
         """The page's passing messages."""
         return [toast.inner_text() for toast in self.page.locator("[data-testid=toast-text]").all()]
+
+
+def wait_until(holds: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Wait for what the server has yet to say; the last look is an assertion's."""
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "the page did not get there"
+        time.sleep(0.1)

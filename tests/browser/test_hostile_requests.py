@@ -43,7 +43,7 @@ def _complaints(server: Server, attempt: Attempt) -> list[str]:
     """What was wrong with the server's answer to an attempt."""
     try:
         status, body = _send(server.url, attempt.method, attempt.path, attempt.content, attempt.headers)
-        said = [*_wrong(status, body)]
+        said = [*_wrong(status, body, headless=attempt.method == "HEAD")]
         event_id = _event_id(body) if attempt.endpoint and status == 200 else ""
         if event_id:
             said += _wrong(*_send(server.url, "GET", f"{API}/call/{attempt.endpoint}/{event_id}"), stream=True)
@@ -52,8 +52,8 @@ def _complaints(server: Server, attempt: Attempt) -> list[str]:
     return [f"{complaint} to {attempt.short}" for complaint in said]
 
 
-def _wrong(status: int, body: bytes, *, stream: bool = False) -> Iterator[str]:
-    if status >= 500 and not _message(body):
+def _wrong(status: int, body: bytes, *, stream: bool = False, headless: bool = False) -> Iterator[str]:
+    if status >= 500 and not headless and not _message(body):
         yield f"{status} without a message ({body[:100]!r})"
     if leak := next((leak for leak in LEAKS if leak in body), b""):
         yield f"{status} with {leak!r}"
@@ -86,7 +86,11 @@ def _send(url: str, method: str, path: str, content: bytes = b"", headers: objec
     try:
         connection.request(method, path, body=content or None, headers=dict(headers or {}))  # type: ignore[call-overload]
         response = connection.getresponse()
-        return response.status, response.read()
+        try:
+            return response.status, response.read()
+        except http.client.IncompleteRead as error:
+            # Streams of events end without ceremony after saying what went wrong.
+            return response.status, error.partial
     finally:
         connection.close()
 

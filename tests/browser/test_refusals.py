@@ -1,6 +1,6 @@
 """Nobody finds the UI on the network unless somebody meant it, with a password or with open eyes."""
 
-import signal
+import time
 from pathlib import Path
 
 import httpx
@@ -9,6 +9,7 @@ import pytest
 from tests.browser.conftest import Visit
 from tests.browser.serving import acestep, serving
 from tests.browser.studio import Studio
+from tests.browser.wire import Wire
 
 
 @pytest.mark.parametrize(
@@ -52,6 +53,11 @@ def test_with_a_login_nothing_is_shown_or_done_without_it(tmp_path: Path, visit:
         Studio(page)
 
 
-@pytest.mark.parametrize("arguments", [[], ["ui"]], ids=["acestep", "acestep ui"])
-def test_ctrl_c_ends_it_and_what_it_started(arguments: list[str], tmp_path: Path) -> None:
-    pass
+def test_ctrl_c_ends_it_in_the_middle_of_a_song(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        Wire(server.url).join("generate", duration=300, steps=100, think=False)
+        server.wait_for("begin")
+        started = time.monotonic()
+        assert server.interrupt() == 130
+        assert time.monotonic() - started < 15
+        assert "Traceback" not in server.said

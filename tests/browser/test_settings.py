@@ -1,14 +1,18 @@
 """The page's settings are the plan of the card, whatever the card, and say so when they cannot be."""
 
-import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from acestep.knobs import Variant
+from acestep.tiers import load_tiers
 from tests.browser.conftest import Visit
-from tests.browser.serving import ROOT, Server, acestep, plan, serving
-from tests.browser.studio import Studio
+from tests.browser.serving import Server, plan, serving
+from tests.browser.studio import Studio, wait_until
+from tests.guides import with_tiers, without_lm
 
 SIZES = (4, 6, 8, 12, 16, 20, 24)
 BOXES = {"none": (False, False, False), "cpu": (True, False, False), "cpu+dit": (True, True, False)}
@@ -58,3 +62,68 @@ def test_every_default_and_choice_is_the_plan_of_the_card(size: int, tmp_path: P
         panel = studio.text("card-panel")
         assert document["tier"] in panel
         assert document["evidence"]["frontier"]["kind"] in panel
+
+
+def test_without_any_language_model_in_the_table_its_box_is_off_and_cannot_be_ticked(
+    tmp_path: Path, visit: Visit
+) -> None:
+    table = load_tiers()
+    bare = with_tiers(table, *(without_lm(tier) for tier in table.variants[Variant.TURBO].tiers))
+    path = tmp_path / "tiers.json"
+    path.write_bytes(msgspec.json.encode(bare))
+    with serving(tmp_path, vram=24, table=path) as server:
+        studio = Studio(visit(server.url))
+        assert not studio.checked("init-lm")
+        assert not studio.enabled("init-lm")
+        assert not studio.checked("think")
+        assert not studio.enabled("think")
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server for a card of 4 GiB, where most wishes are too much."""
+    with serving(tmp_path_factory.mktemp("small"), vram=4) as running:
+        yield running
+
+
+WISHES = [
+    pytest.param(Studio.tick, "offload-cpu", False, "--offload none", id="less offload"),
+    pytest.param(Studio.tick, "offload-dit", False, "--offload cpu", id="offload without the transformer"),
+    pytest.param(Studio.choose, "quantization", "fp8", "--quantization fp8", id="weights the card cannot compute with"),
+    pytest.param(Studio.choose, "attention", "flash", "--attention flash", id="kernels that are not installed"),
+]
+
+
+@pytest.mark.parametrize(("wish", "control", "value", "option"), WISHES)
+def test_a_wish_the_card_cannot_grant_is_taken_back_with_the_sentence_of_the_command_line(
+    wish: Callable[..., None], control: str, value: Any, option: str, small: Server, visit: Visit
+) -> None:
+    studio = Studio(visit(small.url))
+    before = shown(studio)
+    wish(studio, control, **({"on": value} if wish is Studio.tick else {"choice": value}))
+    (sentence,) = plan(4, *option.split())["warnings"]
+    studio.page.get_by_test_id("toast-text").get_by_text(sentence).wait_for()
+    assert sentence in studio.text("warnings")
+    assert shown(studio) == before
+
+
+@pytest.mark.parametrize("batch", [1, 2, 4, 8])
+def test_the_length_ends_where_the_batch_s_frontier_ends(batch: int, small: Server, visit: Visit) -> None:
+    studio = Studio(visit(small.url))
+    studio.set("batch", batch)
+    longest = plan(4)["frontier"]["without_lm"][str(batch)]
+    studio.page.wait_for_function(f"() => document.querySelector('div#duration input[type=range]').max === '{longest}'")
+
+
+def test_every_tier_can_be_tried_and_shows_its_own_plan(server: Server, visit: Visit) -> None:
+    studio = Studio(visit(server.url))
+    own, *others = studio.choices("tier")
+    tiers = load_tiers().variants[Variant.TURBO].tiers
+    assert len(others) == len(tiers)
+    for choice, tier in zip(others, tiers, strict=True):
+        studio.choose("tier", choice)
+        assert tier.label in choice
+        expected = settings_of(plan(tier.certified_gib))
+        wait_until(lambda wanted=expected: shown(studio) == wanted)
+    studio.choose("tier", own)
+    wait_until(lambda: shown(studio) == settings_of(plan(8)))

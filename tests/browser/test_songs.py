@@ -1,7 +1,5 @@
 """A song from the page: asked for, watched, heard, kept, and called off."""
 
-import io
-import json
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +8,7 @@ import soundfile
 
 from tests.browser.conftest import Visit
 from tests.browser.serving import Server
-from tests.browser.studio import RECORD_PLAYERS, RECORD_PROGRESS, WAIT_MS, Studio
+from tests.browser.studio import RECORD_PLAYERS, RECORD_PROGRESS, Studio
 
 
 def asked(studio: Studio, *, seconds: float, steps: int, caption: str = "rain on a tin roof") -> None:
@@ -44,3 +42,50 @@ def test_a_song_is_watched_heard_and_kept(server: Server, visit: Visit) -> None:
     assert len(audio) == pytest.approx(12 * rate, abs=0.1 * rate)
     assert np.abs(audio).max() > 0
     assert kept.value.suggested_filename in [path.name for path in server.out.rglob("*") if path.is_file()]
+
+
+def test_a_song_that_is_called_off_leaves_nothing_and_the_next_is_made(server: Server, visit: Visit) -> None:
+    studio = Studio(visit(server.url))
+    begun, ended, kept = (*map(len, map(server.observed, ("begin", "end"))), len(songs(server)))
+    studio.page.evaluate(RECORD_PROGRESS)
+    asked(studio, seconds=300, steps=100)
+    studio.generate()
+    server.wait_for("begin", begun + 1)
+    studio.page.wait_for_function("() => window.progress.some(text => text.toLowerCase().includes('denoise'))")
+    studio.control("cancel").click()
+    server.wait_for("end", ended + 1)
+    assert studio.control("song-0").get_by_label("Play", exact=True).count() == 0
+    assert len(songs(server)) == kept
+    asked(studio, seconds=2, steps=1)
+    studio.generate()
+    studio.control("song-0").get_by_label("Play", exact=True).wait_for()
+    assert len(songs(server)) == kept + 1
+
+
+def test_two_visitors_wait_for_each_other_and_see_only_their_own_songs(server: Server, visit: Visit) -> None:
+    captions = ("a brass band at noon", "one flute at midnight")
+    studios = [Studio(visit(server.url)) for _ in captions]
+    for seed, (studio, caption) in enumerate(zip(studios, captions, strict=True)):
+        asked(studio, seconds=6, steps=8, caption=caption)
+        studio.tick("random-seed", on=False)
+        studio.set("seed", seed)
+    for studio in studios:
+        studio.generate()
+    for studio in studios:
+        studio.control("song-0").get_by_label("Play", exact=True).wait_for()
+    assert server.most_songs_at_once() == 1
+    names = [studio.downloads() for studio in studios]
+    assert [len(name) for name in names] == [1, 1]
+    assert names[0] != names[1]
+    for studio, other in zip(studios, reversed(captions), strict=True):
+        assert other not in studio.page.locator("body").inner_text()
+    # A song's name follows from its caption and seed, so whoever knows those must not get it by name.
+    for path in songs(server):
+        assert studios[0].page.request.get(f"{server.url}/gradio_api/file={path}").status == 403
+    pages = [studio.control("history").inner_text() for studio in studios]
+    assert all(caption in page for caption, page in zip(captions, pages, strict=True))
+
+
+def songs(server: Server) -> list[Path]:
+    """The songs in the output folder."""
+    return [path for path in server.out.rglob("*") if path.suffix in (".flac", ".wav", ".mp3")]

@@ -1,0 +1,27 @@
+"""The page speaks the languages it says it does."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.browser.conftest import Visit
+from tests.browser.serving import serving
+from tests.browser.studio import Studio
+
+SCRIPTS = {"ko": "[가-힣]", "ja": "[ぁ-んァ-ヶ一-龠]", "zh": "[一-龠]"}
+CONTROLS = ("caption", "lyrics", "duration", "batch", "seed", "steps", "task", "generate", "cancel")
+"""Controls of the first tab: what everybody sees."""
+
+
+@pytest.mark.parametrize("language", SCRIPTS)
+def test_every_control_has_a_name_in_the_language(language: str, tmp_path: Path, visit: Visit) -> None:
+    with serving(tmp_path, "--language", language) as server:
+        studio = Studio(visit(server.url, locale=language))
+        script = re.compile(SCRIPTS[language])
+        unnamed = [name for name in CONTROLS if not script.search(studio.control(name).inner_text())]
+        assert unnamed == []
+        assert any(script.search(heading) for heading in studio.page.locator("h1, h2, h3").all_inner_texts())
+        text = studio.page.locator("body").inner_text()
+        # What a key without a translation looks like: ui.generate, label_caption, {count}, a Python value.
+        assert re.findall(r"\b[a-z]+[._][a-z_.]+\b(?!\.(?:flac|wav|mp3))|\{\w*\}|\bNone\b|\bKeyError\b", text) == []
