@@ -45,15 +45,17 @@ def chromium() -> Iterator["Browser"]:
 
 @pytest.fixture
 def visit(chromium: "Browser") -> Iterator[Visit]:
-    """Opens a page as a new visitor, and expects it to have raised no error when the test is over."""
+    """Opens a page as a new visitor; when the test is over it has raised no error and asked nobody else for anything."""
     contexts = []
     errors: list[str] = []
+    asked: list[str] = []
 
     def open_page(url: str, **options: Any) -> "Page":
         context = chromium.new_context(**options)
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
         page.goto(url)
         return page
 
@@ -61,6 +63,7 @@ def visit(chromium: "Browser") -> Iterator[Visit]:
     for context in contexts:
         context.close()
     assert errors == []
+    assert [url for url in asked if not url.startswith(("http://127.0.0.1:", "data:", "blob:", "about:"))] == []
 
 
 @pytest.fixture(scope="session")

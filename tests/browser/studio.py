@@ -48,7 +48,9 @@ class Studio:
         return self.control(name).locator("input").input_value()
 
     def choices(self, name: str) -> list[str]:
-        """What a dropdown offers."""
+        """What a dropdown offers; one that cannot be opened has only what it shows."""
+        if not self.control(name).locator("input").is_enabled():
+            return [self.chosen(name)]
         self.control(name).locator("input").click()
         options = self.page.locator("[role=listbox] [role=option]").all()
         offered = [str(option.get_attribute("aria-label")) for option in options]

@@ -15,7 +15,7 @@ from tests.browser.studio import Studio, wait_until
 from tests.guides import with_tiers, without_lm
 
 SIZES = (4, 6, 8, 12, 16, 20, 24)
-BOXES = {"none": (False, False, False), "cpu": (True, False, False), "cpu+dit": (True, True, False)}
+BOXES = {"none": (False, False, "none"), "cpu": (True, False, "none"), "cpu+dit": (True, True, "none")}
 
 
 def named(value: str | None) -> str:
@@ -30,7 +30,7 @@ def settings_of(document: dict[str, Any]) -> dict[str, Any]:
         "lm choices": document["lm_models"],
         "backend": document["backend"],
         "backend choices": document["backends_allowed"],
-        "offload": BOXES.get(document["offload"], (False, False, True)),
+        "offload": BOXES.get(document["offload"], (True, True, document["offload"])),
         "quantization": named(document["quantization"]),
         "lm-quantization": named(document["lm_quantization"]),
         "attention": document["attention"],
@@ -40,14 +40,13 @@ def settings_of(document: dict[str, Any]) -> dict[str, Any]:
 
 def shown(studio: Studio) -> dict[str, Any]:
     """What the page shows."""
-    boxes = ("offload-cpu", "offload-dit", "offload-stream")
     return {
         "init-lm": (studio.checked("init-lm"), studio.enabled("init-lm")),
         "lm": studio.chosen("lm"),
         "lm choices": studio.choices("lm"),
         "backend": studio.chosen("backend"),
         "backend choices": studio.choices("backend"),
-        "offload": tuple(studio.checked(box) for box in boxes),
+        "offload": (studio.checked("offload-cpu"), studio.checked("offload-dit"), studio.chosen("offload-stream")),
         **{name: studio.chosen(name) for name in ("quantization", "lm-quantization", "attention")},
         "compile": studio.checked("compile"),
     }
@@ -122,7 +121,7 @@ def test_every_tier_can_be_tried_and_shows_its_own_plan(server: Server, visit: V
     assert len(others) == len(tiers)
     for choice, tier in zip(others, tiers, strict=True):
         studio.choose("tier", choice)
-        assert tier.label in choice
+        assert tier.id in choice
         expected = settings_of(plan(tier.certified_gib))
         wait_until(lambda wanted=expected: shown(studio) == wanted)
     studio.choose("tier", own)
