@@ -20,6 +20,7 @@ from acestep.task_options import take_task, task_options, text_of
 from acestep.think_options import take_thinking, think_options
 from acestep.thinking import Think
 from acestep.tiers import load_tiers
+from acestep.ui.command import PageByDefault, ui
 from acestep.word_commands import format_words, sample, understand
 
 if TYPE_CHECKING:
@@ -33,12 +34,12 @@ variant_option = click.option(
 )
 
 
-@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
-@click.pass_context
-def cli(context: click.Context) -> None:
-    """Music with ACE-Step 1.5, within the limits that were measured for your card."""
-    if context.invoked_subcommand is None:
-        click.echo(context.get_help())
+@click.group(cls=PageByDefault, context_settings={"help_option_names": ["-h", "--help"]})
+def cli() -> None:
+    """Music with ACE-Step 1.5, within the limits that were measured for your card.
+
+    Without a command it opens the web page, with the options of `acestep ui`.
+    """
 
 
 @cli.command()
@@ -171,7 +172,7 @@ def generate(
         click.echo(show.songs_text(document))
 
 
-for command in (understand, sample, format_words):
+for command in (ui, understand, sample, format_words):
     cli.add_command(command)
 
 

@@ -103,7 +103,8 @@ def process(*arguments: str, **environ: str) -> tuple[subprocess.CompletedProces
 def test_asking_imports_no_torch(arguments: str) -> None:
     done, _ = process(*arguments.split())
     assert done.returncode == 0, done.stderr
-    assert not {"torch", "numpy", "transformers", "diffusers", "rich"} & set(done.stderr.splitlines()[-1].split())
+    heavy = {"torch", "numpy", "transformers", "diffusers", "rich", "gradio"}
+    assert not heavy & set(done.stderr.splitlines()[-1].split())
 
 
 @pytest.mark.parametrize("arguments", ["plan --vram 8 --json", "plan", "tiers", "doctor"])
@@ -218,8 +219,20 @@ def test_a_bad_table_ends_every_command_with_its_file_and_field(
     assert field in done.err
 
 
-def test_without_a_command_the_help_is_shown(command: Command) -> None:
-    done = command()
+@pytest.mark.parametrize("arguments", ["", "--port 0 --language ko", "ui --port 0 --language ko"])
+def test_without_a_command_the_page_is_opened(
+    arguments: str, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[dict[str, Any]] = []
+    module = ModuleType("acestep.ui.serve")
+    module.serve = lambda **how: opened.append(how)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "acestep.ui.serve", module)
+    assert command(*arguments.split()).code == Exit.OK
+    assert [(how["port"], how["language"]) for how in opened] == [(0, "ko") if arguments else (7860, "en")]
+
+
+def test_the_help_names_every_command(command: Command) -> None:
+    done = command("--help")
     assert done.code == Exit.OK
     assert all(name in done.out for name in cli.commands)
 

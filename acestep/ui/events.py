@@ -1,0 +1,246 @@
+"""What happens when somebody uses the page."""
+
+import traceback
+from collections.abc import Callable, Sequence
+from html import escape
+from inspect import Parameter, Signature
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.processing_utils import save_file_to_cache
+from gradio.utils import get_upload_folder
+
+from acestep.audio_input import read_clip
+from acestep.clip import Clip
+from acestep.errors import AceStepError, InvalidInputError
+from acestep.plan import Plan
+from acestep.request import Task
+from acestep.ui.form import Form, form_from, request_of, task_fields
+from acestep.ui.frame import refusal
+from acestep.ui.limits import limits_of
+from acestep.ui.page import SONGS, Parts, setting_update
+from acestep.ui.sessions import Session, StoppedError
+from acestep.ui.settings import Controls, controls_from, settings_of
+from acestep.ui.studio import Studio
+from acestep.ui.views import history_html, progress_html, warnings_html
+from acestep.ui.words import Words
+
+Changes = dict[Any, Any]
+"""Components and what becomes of them; those that are not named stay as they are."""
+
+AT_ONCE: dict[str, Any] = {"queue": False, "api_visibility": "private"}
+"""Events that are answered while a run goes on, and are nobody's business but the page's."""
+
+BESIDE: dict[str, Any] = {"concurrency_limit": None}
+"""Events that may have warnings, which only go through the queue, and wait for nothing there."""
+
+SETTINGS = Controls.__struct_fields__
+SONG = (*Form.__struct_fields__, *SETTINGS)
+LIMITED = ("batch", "duration", "think")
+OF_TASKS = tuple(dict.fromkeys(name for task in Task for name in task_fields(task)))
+
+
+class Events:
+    """The page's events, each answered from the studio."""
+
+    def __init__(self, studio: Studio, words: Words, parts: Parts) -> None:
+        self._studio = studio
+        self._words = words
+        self._parts = parts
+
+    def wire(self) -> None:
+        """Connect the components."""
+        parts = self._parts
+        running = ("generate", "cancel", "progress", "timer")
+        made = ("warnings", *(f"song_{n}" for n in range(SONGS)), "download", "history")
+        started = parts["generate"].click(**self._event(self.announce, (), running, **AT_ONCE))
+        over = started.then(
+            **self._event(self.generate, SONG, made, after=self._studio.rest, api_name="generate", concurrency_limit=1)
+        )
+        over.then(**self._event(self.finish, (), running, **AT_ONCE))
+        parts["timer"].tick(**self._event(self.poll, (), ("progress",), **AT_ONCE))
+        parts["cancel"].click(**self._event(self.stop, (), ("cancel",), **AT_ONCE))
+        parts["tier"].input(
+            **self._event(self.tier, ("tier", *LIMITED), (*SETTINGS, *LIMITED, "warnings"), api_name="tier", **BESIDE)
+        )
+        gr.on(
+            [parts[name].input for name in SETTINGS if name != "tier"],
+            **self._event(
+                self.settings,
+                (*SETTINGS, *LIMITED),
+                (*SETTINGS, *LIMITED, "warnings"),
+                api_name="settings",
+                **BESIDE,
+            ),
+        )
+        gr.on(
+            [parts["batch"].change, parts["think"].change],
+            trigger_mode="always_last",
+            **self._event(self.limits, (*SETTINGS, *LIMITED), LIMITED, api_name="limits", **BESIDE),
+        )
+        parts["task"].change(**self._event(self.task, ("task",), OF_TASKS, **AT_ONCE))
+
+    def announce(self, session: Session) -> Changes:
+        """A run joins the queue."""
+        session.announce()
+        return self._running(session, now=True)
+
+    def generate(self, session: Session, *values: Any) -> Changes:
+        """Songs."""
+        form, controls = self._form_and_controls(values)
+        stopped = False
+        document: dict[str, Any] = {}
+        try:
+            request = request_of(form, _clip)
+            document = self._studio.generate(request, controls, form.audio_format, session, _keep)
+        except StoppedError:
+            stopped = True
+        if stopped:
+            # Here, where no traceback holds what the run had on the device.
+            self._studio.rest()
+            return {self._parts["warnings"]: ""}
+        songs = session.made[: len(document["songs"])]
+        players = {
+            self._parts[f"song_{n}"]: gr.update(value=str(songs[n].served), visible=True)
+            if n < len(songs)
+            else gr.update(value=None, visible=False)
+            for n in range(SONGS)
+        }
+        return players | {
+            self._parts["warnings"]: warnings_html(document["warnings"], self._words),
+            self._parts["download"]: gr.update(value=[str(song.served) for song in songs], visible=True),
+            self._parts["history"]: history_html(session.made, self._words),
+        }
+
+    def finish(self, session: Session) -> Changes:
+        """A run is over, however it ended."""
+        return self._running(session, now=False)
+
+    def poll(self, session: Session) -> Changes:
+        """How far it is."""
+        return {self._parts["progress"]: progress_html(session.progress, self._words)}
+
+    def stop(self, session: Session) -> Changes:
+        """Stop this visit's runs."""
+        session.stop()
+        return {self._parts["cancel"]: gr.update(interactive=False)}
+
+    def tier(self, session: Session, tier: Any, batch: Any, duration: Any, think: Any) -> Changes:  # noqa: ARG002 every handler gets its visit
+        """Another class of card, with its own settings."""
+        wish = controls_from({"tier": tier})
+        controls, plan = self._studio.start(wish.tier)
+        return self._settled(controls, plan, batch, duration, controls.init_lm) | {
+            self._parts["warnings"]: warnings_html(plan.warnings, self._words)
+        }
+
+    def settings(self, session: Session, *values: Any) -> Changes:  # noqa: ARG002 every handler gets its visit
+        """Settings were changed: what they come down to."""
+        wish = controls_from(dict(zip(SETTINGS, values, strict=False)))
+        batch, duration, think = values[len(SETTINGS) :]
+        controls, plan, refused = self._studio.settle(wish)
+        for sentence in refused:
+            gr.Warning(escape(sentence))
+        return self._settled(controls, plan, batch, duration, think) | {
+            self._parts["warnings"]: warnings_html((*refused, *plan.warnings), self._words)
+        }
+
+    def limits(self, session: Session, *values: Any) -> Changes:  # noqa: ARG002 every handler gets its visit
+        """Where the sliders end now."""
+        wish = controls_from(dict(zip(SETTINGS, values, strict=False)))
+        _, plan, _ = self._studio.settle(wish)
+        return self._limited(plan, *values[len(SETTINGS) :])
+
+    def task(self, session: Session, task: Any) -> Changes:  # noqa: ARG002 every handler gets its visit
+        """The fields that a task reads."""
+        read = task_fields(form_from({"task": task}).task)
+        return {self._parts[name]: gr.update(visible=name in read) for name in OF_TASKS}
+
+    def _settled(self, controls: Controls, plan: Plan, batch: Any, duration: Any, think: Any) -> Changes:
+        settings = settings_of(controls, plan, self._studio.tiers)
+        changes = {self._parts[name]: setting_update(self._words, setting) for name, setting in settings.items()}
+        return changes | self._limited(plan, batch, duration, think)
+
+    def _limited(self, plan: Plan, batch: Any, duration: Any, think: Any) -> Changes:
+        form = form_from({"batch": batch, "duration": duration, "think": think})
+        can_think = plan.lm is not None
+        limits = limits_of(plan, think=form.think, batch=form.batch, duration_s=form.duration)
+        words = self._words
+        return {
+            self._parts["batch"]: gr.update(
+                maximum=limits.max_batch, value=limits.batch, info=words("batch_info", most=limits.max_batch)
+            ),
+            self._parts["duration"]: gr.update(
+                maximum=limits.max_duration_s,
+                value=limits.duration_s,
+                info=words("duration_info", longest=limits.max_duration_s),
+            ),
+            self._parts["think"]: gr.update(value=form.think and can_think, interactive=can_think),
+        }
+
+    def _running(self, session: Session, *, now: bool) -> Changes:
+        return {
+            self._parts["generate"]: gr.update(interactive=not now),
+            self._parts["cancel"]: gr.update(interactive=now),
+            self._parts["progress"]: progress_html(session.progress, self._words),
+            self._parts["timer"]: gr.Timer(active=now),
+        }
+
+    def _form_and_controls(self, values: tuple[Any, ...]) -> tuple[Any, Controls]:
+        given = dict(zip(SONG, values, strict=True))
+        for name in ("reference_audio", "source_audio"):
+            given[name] = given[name] and given[name]["path"]
+        form = form_from({name: given[name] for name in Form.__struct_fields__})
+        return form, controls_from({name: given[name] for name in SETTINGS})
+
+    def _event(
+        self,
+        handler: Callable[..., Any],
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        after: Callable[[], None] = lambda: None,
+        **more: Any,
+    ) -> dict[str, Any]:
+        """A listener's arguments. `handler` gets its visit and values as the browser sent them.
+
+        Its failure is a sentence; `after` runs then, when nothing of it is left.
+        """
+
+        def answer(request: gr.Request, *values: Any) -> Any:
+            try:
+                return handler(self._studio.sessions.of(request.session_hash or ""), *values)
+            except AceStepError as error:
+                problem = str(error)
+            except Exception:
+                # A page that is open to many must go on; whoever runs it finds the traceback in the terminal.
+                traceback.print_exc()
+                problem = self._words("unexpected")
+            after()
+            raise refusal(problem)
+
+        # The names and defaults of the API's parameters.
+        named = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, default=None) for name in inputs]
+        request = Parameter("request", Parameter.POSITIONAL_OR_KEYWORD, annotation=gr.Request)
+        answer.__signature__ = Signature([request, *named])  # type: ignore[attr-defined]
+        return {
+            "fn": answer,
+            "inputs": [self._parts[name] for name in inputs],
+            "outputs": [self._parts[name] for name in outputs],
+            "preprocess": False,
+            "show_progress": "hidden",
+            **more,
+        }
+
+
+def _clip(path: str) -> Clip:
+    try:
+        return read_clip(Path(path))
+    except InvalidInputError as error:
+        # The folder of uploads is nobody's business.
+        problem = error.problem
+    raise InvalidInputError(Path(path).name, problem)
+
+
+def _keep(path: Path) -> Path:
+    """A copy in gradio's cache, below the hash of its content: the only place that files are served from."""
+    return Path(save_file_to_cache(path, cache_dir=get_upload_folder()))

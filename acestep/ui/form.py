@@ -1,0 +1,124 @@
+"""What a person filled in, as a browser sends it, and the request it stands for. Pure but for the files it names."""
+
+import math
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from acestep.clip import Clip
+from acestep.errors import UsageError
+from acestep.request import Request, Task
+
+INSTRUMENTAL = "[Instrumental]"
+"""The lyrics of a song without words, as in training."""
+
+AUDIO_FORMATS = ("flac", "wav", "mp3")
+
+_READ_BY = {
+    Task.REPAINT: ("repaint_start", "repaint_end"),
+    Task.COVER: ("cover_strength",),
+    Task.EXTRACT: ("track",),
+    Task.LEGO: ("repaint_start", "repaint_end", "track"),
+    Task.COMPLETE: ("tracks",),
+}
+
+LONGEST_TEXT = 100_000
+"""Characters of any text: far more than a model reads, far less than would slow the page down."""
+
+
+class Form(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The song that is asked for. Audio files are named by their paths, "" for none; a duration of 0 leaves it open."""
+
+    caption: str = ""
+    lyrics: str = ""
+    instrumental: bool = False
+    language: str = "unknown"
+    bpm: int = 0
+    keyscale: str = ""
+    timesignature: str = ""
+    think: bool = False
+    batch: int = 1
+    duration: float = 0.0
+    seed: int = 0
+    random_seed: bool = True
+    steps: int = 0
+    guidance: float = 0.0
+    shift: float = 3.0
+    task: Task = Task.TEXT2MUSIC
+    reference_audio: str = ""
+    source_audio: str = ""
+    repaint_start: float = 0.0
+    repaint_end: float = 0.0
+    cover_strength: float = 1.0
+    track: str = ""
+    tracks: str = ""
+    audio_format: str = "flac"
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if isinstance(value, str) and len(value) > LONGEST_TEXT:
+                raise ValueError(f"{name} has {len(value):,} characters; at most {LONGEST_TEXT:,} can be used")
+        if self.audio_format not in AUDIO_FORMATS:
+            raise ValueError(f"audio_format must be one of {', '.join(AUDIO_FORMATS)}, got {self.audio_format!r}")
+
+
+def task_fields(task: Task) -> tuple[str, ...]:
+    """The fields of a form that only this task reads."""
+    return _READ_BY.get(task, ())
+
+
+def form_from(values: dict[str, Any]) -> Form:
+    """A form from what a browser sends, null for what was left alone; `UsageError` names a field that cannot be."""
+    given = {name: _whole(value) for name, value in values.items() if value is not None}
+    try:
+        return msgspec.convert(given, Form)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"the form cannot be used: {error}") from None
+
+
+def request_of(form: Form, read: Callable[[str], Clip]) -> Request:
+    """The request of a form, whose audio files `read` reads; `UsageError` says what there can be no song of."""
+    own = task_fields(form.task)
+    fields: dict[str, Any] = {
+        "caption": form.caption,
+        "lyrics": INSTRUMENTAL if form.instrumental else form.lyrics,
+        "language": form.language,
+        "bpm": form.bpm,
+        "keyscale": form.keyscale,
+        "timesignature": form.timesignature,
+        "think": form.think,
+        "batch": form.batch,
+        "duration_s": form.duration,
+        "seed": secrets.randbelow(2**31) if form.random_seed else form.seed,
+        "steps": form.steps,
+        "guidance_scale": form.guidance,
+        "shift": form.shift,
+        "task": form.task,
+    }
+    if "repaint_start" in own:
+        fields |= {"repaint_start_s": form.repaint_start, "repaint_end_s": form.repaint_end}
+    if "cover_strength" in own:
+        fields["cover_strength"] = form.cover_strength
+    if "track" in own:
+        fields["track"] = form.track
+    if "tracks" in own:
+        fields["tracks"] = tuple(track.strip() for track in form.tracks.split(",")) if form.tracks else ()
+    try:
+        # Without its audio first: nobody waits for a file to be read before a slip elsewhere is reported.
+        if form.task is Task.TEXT2MUSIC:
+            Request(**fields)
+        if form.source_audio and form.task is not Task.TEXT2MUSIC:
+            fields["source_audio"] = read(form.source_audio)
+        if form.reference_audio:
+            fields["reference_audio"] = read(form.reference_audio)
+        return Request(**fields)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def _whole(value: Any) -> Any:
+    """A number without a fraction as an integer, which is what a browser means by 2.0."""
+    return int(value) if isinstance(value, float) and math.isfinite(value) and value.is_integer() else value

@@ -1,0 +1,38 @@
+"""gradio's page with our guard before it: nobody's input reaches gradio's own handling unseen."""
+
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.utils import get_upload_folder
+
+from acestep.ui.uploads import file_of, problem_of
+from acestep.ui.words import Words
+
+
+class Frame(gr.Blocks):  # type: ignore[misc] # gradio is untyped here
+    """A page that takes as many values as it has inputs, and only files that were uploaded to it."""
+
+    def __init__(self, words: Words, **more: Any) -> None:
+        self._words = words
+        super().__init__(title=words("title"), analytics_enabled=False, **more)
+
+    async def preprocess_data(self, block_fn: Any, inputs: list[Any], state: Any, explicit_call: bool = False) -> Any:
+        """The inputs of an event as its handler gets them; a sentence for those that cannot be."""
+        wanted = block_fn.inputs
+        if len(inputs) != len(wanted):
+            raise refusal(self._words("missing_inputs", got=len(inputs), wanted=len(wanted)))
+        files = [getattr(component, "data_model", None) is not None for component in wanted]
+        index = problem_of(inputs, files, Path(get_upload_folder()))
+        if index >= 0:
+            name = wanted[index].elem_id or type(wanted[index]).__name__.lower()
+            raise refusal(self._words("not_uploaded" if files[index] else "no_value", name=name))
+        taken = [file_of(value) if is_file and value else value for value, is_file in zip(inputs, files, strict=True)]
+        return await super().preprocess_data(block_fn, taken, state, explicit_call)
+
+
+def refusal(sentence: str) -> Exception:
+    """An error that the page shows as a sentence and the API answers with."""
+    error: Exception = gr.Error(escape(sentence), print_exception=False)
+    return error

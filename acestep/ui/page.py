@@ -1,0 +1,181 @@
+"""The page: what is on it and where."""
+
+from typing import Any
+
+import gradio as gr
+
+from acestep.planner.fields import KEYSCALES, LANGUAGES, TIMESIGNATURES, UNKNOWN_LANGUAGE
+from acestep.request import Task
+from acestep.tiers import BATCHES
+from acestep.ui.form import AUDIO_FORMATS, Form
+from acestep.ui.settings import Setting
+from acestep.ui.words import Words
+
+SONGS = max(BATCHES)
+"""Songs that one run can have."""
+
+KEYS = tuple(key for key in KEYSCALES if key.isascii())
+
+Parts = dict[str, Any]
+"""The page's components by name; a form's and the settings' have the names of their fields."""
+
+
+def lay_out(words: Words, form: Form, settings: dict[str, Setting]) -> Parts:
+    """Put everything on the page that is being made, set to a form and to settings."""
+    parts: Parts = {}
+    gr.HTML(f"<h1>{words('title')}</h1><p>{words('subtitle')}</p>", elem_id="heading")
+    with gr.Tabs():
+        with gr.Tab(words("tab_song"), id="song"), gr.Row():
+            with gr.Column(scale=6, min_width=320):
+                _song(parts, words, form)
+            with gr.Column(scale=5, min_width=320):
+                _results(parts, words)
+        with gr.Tab(words("tab_settings"), id="settings", render_children=True), gr.Row():
+            with gr.Column(scale=5, min_width=320):
+                _settings(parts, words, settings)
+            with gr.Column(scale=6, min_width=320):
+                parts["card_panel"] = gr.HTML(elem_id="card-panel")
+                parts["guard_panel"] = gr.HTML(elem_id="guard-panel")
+    parts["timer"] = gr.Timer(0.4, active=False)
+    return parts
+
+
+def _named(words: Words, name: str, **more: Any) -> dict[str, Any]:
+    """What every component of a name has: its label, its explanation where there is one, and its id."""
+    info = words.either(f"{name}_info", "")
+    return {"label": words(name), "elem_id": name.replace("_", "-")} | ({"info": info} if info else {}) | more
+
+
+def options(words: Words, choices: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Choices as people read them, and as they are."""
+    return [(choice_label(words, choice), str(choice)) for choice in choices]
+
+
+def choice_label(words: Words, choice: str) -> str:
+    """A choice as people read it."""
+    if not choice:
+        return words("any")
+    return words.either("choice_" + choice.replace(" ", "_").replace("+", "_"), str(choice))
+
+
+def _song(parts: Parts, words: Words, form: Form) -> None:
+    parts["caption"] = gr.Textbox(
+        **_named(words, "caption"), value=form.caption, lines=2, placeholder=words("caption_hint")
+    )
+    parts["lyrics"] = gr.Textbox(
+        **_named(words, "lyrics"), value=form.lyrics, lines=7, max_lines=24, placeholder=words("lyrics_hint")
+    )
+    with gr.Row():
+        parts["instrumental"] = gr.Checkbox(**_named(words, "instrumental"), value=form.instrumental, min_width=140)
+        parts["think"] = gr.Checkbox(**_named(words, "think"), value=form.think, min_width=140)
+    with gr.Row():
+        parts["duration"] = gr.Slider(0, 600, **_named(words, "duration"), value=form.duration, step=1)
+        parts["batch"] = gr.Slider(1, SONGS, **_named(words, "batch"), value=form.batch, step=1)
+    with gr.Accordion(words("section_music"), open=False):
+        _music(parts, words, form)
+    with gr.Accordion(words("section_audio"), open=False):
+        _audio(parts, words, form)
+    with gr.Accordion(words("section_sampling"), open=False):
+        _sampling(parts, words, form)
+
+
+def _music(parts: Parts, words: Words, form: Form) -> None:
+    languages = ((words("any"), UNKNOWN_LANGUAGE), *((code, code) for code in LANGUAGES if code != UNKNOWN_LANGUAGE))
+    with gr.Row():
+        parts["language"] = gr.Dropdown(languages, **_named(words, "language"), value=form.language, min_width=140)
+        parts["bpm"] = gr.Number(form.bpm, **_named(words, "bpm"), precision=0, minimum=0, maximum=300, min_width=140)
+    with gr.Row():
+        parts["keyscale"] = gr.Dropdown(
+            options(words, ("", *KEYS)), **_named(words, "keyscale"), value=form.keyscale, min_width=140
+        )
+        parts["timesignature"] = gr.Dropdown(
+            options(words, ("", *TIMESIGNATURES)),
+            **_named(words, "timesignature"),
+            value=form.timesignature,
+            min_width=140,
+        )
+
+
+def _audio(parts: Parts, words: Words, form: Form) -> None:
+    parts["task"] = gr.Dropdown(options(words, tuple(Task)), **_named(words, "task"), value=form.task.value)
+    for name in ("source_audio", "reference_audio"):
+        parts[name] = gr.Audio(**_named(words, name), sources=["upload"], type="filepath", editable=False)
+    with gr.Row():
+        for name in ("repaint_start", "repaint_end"):
+            parts[name] = gr.Number(
+                getattr(form, name), **_named(words, name), minimum=0, maximum=600, min_width=140, visible=False
+            )
+    parts["cover_strength"] = gr.Slider(
+        0, 1, **_named(words, "cover_strength"), value=form.cover_strength, step=0.05, visible=False
+    )
+    for name in ("track", "tracks"):
+        parts[name] = gr.Textbox(getattr(form, name), **_named(words, name), visible=False)
+
+
+def _sampling(parts: Parts, words: Words, form: Form) -> None:
+    with gr.Row():
+        parts["seed"] = gr.Number(form.seed, **_named(words, "seed"), precision=0, minimum=0, min_width=140)
+        parts["random_seed"] = gr.Checkbox(form.random_seed, **_named(words, "random_seed"), min_width=140)
+    with gr.Row():
+        parts["steps"] = gr.Slider(0, 200, **_named(words, "steps"), value=form.steps, step=1, min_width=140)
+        parts["guidance"] = gr.Slider(0, 30, **_named(words, "guidance"), value=form.guidance, step=0.5, min_width=140)
+    with gr.Row():
+        parts["shift"] = gr.Slider(0.1, 10, **_named(words, "shift"), value=form.shift, step=0.1, min_width=140)
+        parts["audio_format"] = gr.Dropdown(
+            AUDIO_FORMATS, **_named(words, "audio_format"), value=form.audio_format, min_width=140
+        )
+
+
+def _results(parts: Parts, words: Words) -> None:
+    with gr.Row():
+        parts["generate"] = gr.Button(words("generate"), variant="primary", elem_id="generate", scale=3, min_width=160)
+        parts["cancel"] = gr.Button(
+            words("cancel"), variant="stop", elem_id="cancel", scale=1, min_width=90, interactive=False
+        )
+    parts["progress"] = gr.HTML(elem_id="progress")
+    parts["warnings"] = gr.HTML(elem_id="warnings")
+    for number in range(SONGS):
+        parts[f"song_{number}"] = gr.Audio(
+            label=words("song", number=number + 1),
+            elem_id=f"song-{number}",
+            visible=False,
+            interactive=False,
+            type="filepath",
+        )
+    parts["download"] = gr.File(
+        label=words("download"), elem_id="download", file_count="multiple", interactive=False, visible=False
+    )
+    parts["history"] = gr.HTML(elem_id="history")
+
+
+def _settings(parts: Parts, words: Words, settings: dict[str, Setting]) -> None:
+    def add(*names: str) -> None:
+        for name in names:
+            setting = settings[name]
+            named = _named(words, name, interactive=setting.interactive)
+            if isinstance(setting.value, bool):
+                parts[name] = gr.Checkbox(setting.value, **named, min_width=160)
+            else:
+                value = setting.value or None
+                parts[name] = gr.Dropdown(options(words, setting.choices), **named, value=value, min_width=160)
+
+    add("tier", "init_lm")
+    with gr.Row():
+        add("lm", "backend")
+    with gr.Row():
+        add("offload_cpu", "offload_dit")
+    add("offload_stream")
+    with gr.Row():
+        add("quantization", "lm_quantization")
+    with gr.Row():
+        add("attention", "compile")
+
+
+def setting_update(words: Words, setting: Setting) -> dict[str, Any]:
+    """What brings a control to a setting."""
+    if isinstance(setting.value, bool):
+        changed: dict[str, Any] = gr.update(value=setting.value, interactive=setting.interactive)
+    else:
+        choices = options(words, setting.choices)
+        changed = gr.update(value=setting.value or None, choices=choices, interactive=setting.interactive)
+    return changed

@@ -1,0 +1,127 @@
+"""The page on a port of this machine, until it is interrupted."""
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import FrameType
+from typing import Any
+
+from acestep.errors import RunFailedError, UsageError
+from acestep.plan import Overrides
+
+LARGEST_UPLOAD = "256mb"
+"""Ten minutes of stereo at 48 kHz in 32 bits take 220 MB."""
+
+MOST_WAITING = 64
+"""Runs that may wait in the queue."""
+
+
+def serve(
+    *,
+    model: str,
+    overrides: Overrides,
+    out: Path,
+    language: str,
+    server_name: str,
+    port: int,
+    auth: Sequence[tuple[str, str]],
+    share: bool,
+    init_service: bool,
+    announce: Callable[[str], None],
+    notify: Callable[[str], None],
+) -> None:
+    """Serve the page until SIGINT or SIGTERM, which end it with `KeyboardInterrupt`; `announce` gets its address."""
+    with ExitStack() as end:
+        # gradio reads these when it is imported.
+        cache = end.enter_context(TemporaryDirectory(prefix="acestep-ui-"))
+        os.environ |= {
+            "GRADIO_TEMP_DIR": cache,
+            "GRADIO_EXAMPLES_CACHE": cache,
+            "GRADIO_ANALYTICS_ENABLED": "False",
+        }
+        for name in ("GRADIO_SERVER_NAME", "GRADIO_SERVER_PORT", "GRADIO_ALLOWED_PATHS", "GRADIO_SHARE"):
+            os.environ.pop(name, None)
+        port = port or _free_port(server_name)
+
+        from acestep.ui.studio import Studio
+        from acestep.ui.words import Words
+
+        studio = Studio(model, overrides, out.absolute())
+        end.callback(studio.close)
+        if init_service:
+            studio.preload(notify)
+        page = _page(studio, Words(language))
+        end.callback(page.close, verbose=False)
+        address = _launch(page, server_name, port, auth, share=share)
+        announce(address)
+        end.callback(studio.sessions.stop_all)
+        signal.signal(signal.SIGTERM, _interrupt)
+        threading.Event().wait()
+
+
+def _page(studio: Any, words: Any) -> Any:
+    from acestep.ui.events import Events
+    from acestep.ui.form import Form
+    from acestep.ui.frame import Frame
+    from acestep.ui.page import lay_out
+    from acestep.ui.settings import settings_of
+
+    controls, plan = studio.start()
+    page = Frame(words)
+    with page:
+        parts = lay_out(words, Form(think=controls.init_lm), settings_of(controls, plan, studio.tiers))
+        Events(studio, words, parts).wire()
+    return page.queue(max_size=MOST_WAITING)
+
+
+def _launch(page: Any, server_name: str, port: int, auth: Sequence[tuple[str, str]], *, share: bool) -> str:
+    from acestep.ui.theme import STYLE, theme
+
+    try:
+        _, local, public = page.launch(
+            prevent_thread_lock=True,
+            quiet=True,
+            inline=False,
+            show_error=True,
+            server_name=server_name,
+            server_port=port,
+            share=share,
+            auth=list(auth) or None,
+            theme=theme(),
+            css_paths=STYLE,
+            footer_links=[],
+            run_history=False,
+            enable_monitoring=False,
+            mcp_server=False,
+            ssr_mode=False,
+            pwa=False,
+            max_file_size=LARGEST_UPLOAD,
+            app_kwargs={"exception_handlers": {Exception: _sorry}},
+        )
+    except OSError as error:
+        raise UsageError(f"port {port} of {server_name} cannot be used ({error}); choose another with --port") from None
+    if share and not public:
+        raise RunFailedError("No public address could be had; look at the network, or leave --share out.")
+    return str(public or local).rstrip("/")
+
+
+async def _sorry(_: Any, __: Exception) -> Any:
+    """The answer to a request that broke gradio itself."""
+    from starlette.responses import JSONResponse
+
+    return JSONResponse({"error": "This request could not be understood; reload the page and try again."}, 500)
+
+
+def _free_port(server_name: str) -> int:
+    with socket.socket() as probe:
+        probe.bind((server_name if server_name != "localhost" else "127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _interrupt(_: int, __: FrameType | None) -> None:
+    raise KeyboardInterrupt

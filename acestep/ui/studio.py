@@ -1,0 +1,130 @@
+"""What is behind the page: the model, the plan of the settings, and songs for the visits, one run at a time."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from acestep import api, audio
+from acestep.errors import UsageError
+from acestep.hardware import Card
+from acestep.machine import plan_here, this_card
+from acestep.plan import Overrides, Plan
+from acestep.request import Request
+from acestep.service import Service
+from acestep.tiers import load_tiers
+from acestep.ui.sessions import Made, Session, Sessions, StoppedError
+from acestep.ui.settings import THIS_CARD, Controls, cards, controls_of, overrides_of
+
+Keep = Callable[[Path], Path]
+"""Makes the copy of a song that is served, and says where it is."""
+
+
+class Studio:
+    """One model, for everybody at the page. `overrides` are the wishes of the command line, songs go below `out`."""
+
+    def __init__(self, model: str, overrides: Overrides, out: Path) -> None:
+        audio.open_folder(out)
+        self.overrides = api.of_model(model, overrides)
+        self.sessions = Sessions(out)
+        self._cards = cards(load_tiers(), self.overrides.variant, this_card())
+        self._service = Service(model)
+        self._lock = threading.Lock()
+
+    @property
+    def tiers(self) -> tuple[str, ...]:
+        """The choices of the tier selector."""
+        return tuple(self._cards)
+
+    def card(self, tier: str) -> Card:
+        """The card that a choice of the tier selector stands for; `UsageError` where it is none."""
+        if tier not in self._cards:
+            raise UsageError(f"tier must be one of {', '.join(self._cards)}, got {tier!r}")
+        return self._cards[tier]
+
+    def start(self, tier: str = THIS_CARD) -> tuple[Controls, Plan]:
+        """The settings and the plan that a tier begins with."""
+        plan = plan_here(self.overrides, self.card(tier))
+        return controls_of(plan, tier=tier, init_lm=plan.init_lm), plan
+
+    def settle(self, wish: Controls) -> tuple[Controls, Plan, tuple[str, ...]]:
+        """What a wish for settings comes down to, its plan, and a sentence for each part that was not granted."""
+        plan = plan_here(overrides_of(wish, self.overrides.variant), self.card(wish.tier))
+        _, usual = self.start(wish.tier)
+        refused = tuple(sentence for sentence in plan.warnings if sentence not in usual.warnings)
+        return controls_of(plan, tier=wish.tier, init_lm=wish.init_lm), plan, refused
+
+    def preload(self, notify: Callable[[str], None]) -> None:
+        """Load what the first request will need."""
+        controls, plan = self.start()
+        with self._lock:
+            self._service.preload(plan, think=controls.init_lm, notify=notify)
+
+    def generate(
+        self, request: Request, wish: Controls, audio_format: str, session: Session, keep: Keep
+    ) -> dict[str, Any]:
+        """Songs of a visit on disk, remembered by it, and the document about them.
+
+        Raises `StoppedError` where the visit stopped the run, and as the pipeline does.
+        """
+        controls, plan, _ = self.settle(wish)
+        how = "failed"
+        try:
+            with self._lock:
+                session.begin()
+                document = self._run(request, plan, controls, audio_format, session)
+            session.made = [*_made(document, request, keep), *session.made]
+            how = "finished"
+        except StoppedError:
+            how = "stopped"
+            raise
+        finally:
+            session.end(how)
+        return document
+
+    def _run(
+        self, request: Request, plan: Plan, controls: Controls, audio_format: str, session: Session
+    ) -> dict[str, Any]:
+        audio.open_folder(session.folder)
+        result, used = self._service.generate(
+            request,
+            plan,
+            progress=session.report,
+            # Thinking that the tier switched on is left out where it cannot be had; thinking that a person asked for
+            # is not.
+            unasked=controls.init_lm,
+        )
+        return api.written(result, used, request.caption, session.folder, audio_format)
+
+    def rest(self) -> None:
+        """Give back what a run that ended early left behind."""
+        with self._lock:
+            self._service.rest()
+
+    def free_bytes(self) -> int:
+        """Bytes free on the device; 0 where that says nothing, because a run is using it or nothing is loaded."""
+        if not self._lock.acquire(blocking=False):
+            return 0
+        try:
+            return self._service.free_bytes()
+        finally:
+            self._lock.release()
+
+    def close(self) -> None:
+        """Stop what runs, and give everything back."""
+        self.sessions.stop_all()
+        with self._lock:
+            self._service.close()
+
+
+def _made(document: dict[str, Any], request: Request, keep: Keep) -> list[Made]:
+    return [
+        Made(
+            path=Path(song["path"]),
+            served=keep(Path(song["path"])),
+            caption=request.caption,
+            seed=song["seed"],
+            duration_s=song["duration_s"],
+        )
+        for song in document["songs"]
+    ]

@@ -1,0 +1,65 @@
+"""What the page shows as text of its own: progress, warnings and the songs of a visit, as HTML. Pure."""
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from pathlib import Path
+from urllib.parse import quote
+
+from acestep.plan import minutes
+from acestep.ui.sessions import Made, Progress
+from acestep.ui.words import Words
+
+SERVED = "gradio_api/file="
+"""Where gradio serves a file of its cache from, below the page's own address."""
+
+OVER = frozenset({"finished", "stopped", "failed"})
+
+
+def progress_html(progress: Progress, words: Words) -> str:
+    """How far a run is; nothing before the first."""
+    if not progress.stage:
+        return ""
+    said = words(f"stage_{progress.stage}", seconds=f"{progress.seconds:.1f}")
+    percent = 100 if progress.stage == "finished" else round(100 * progress.share)
+    share = "" if progress.stage in OVER or not progress.total else f"<span>{percent} %</span>"
+    bar = f'<div class="bar"><div style="width:{percent}%"></div></div>'
+    return f'<div class="progress {progress.stage}" role="status"><p>{escape(said)}{share}</p>{bar}</div>'
+
+
+def warnings_html(sentences: Sequence[str], words: Words) -> str:
+    """Sentences for a musician, each once; nothing where there are none."""
+    if not sentences:
+        return ""
+    items = "".join(f"<li>{escape(sentence)}</li>" for sentence in dict.fromkeys(sentences))
+    return f'<div class="sentences"><h3>{escape(words("warnings"))}</h3><ul>{items}</ul></div>'
+
+
+def history_html(made: Sequence[Made], words: Words) -> str:
+    """The songs of a visit, the newest first, to hear and to take along."""
+    if not made:
+        return f'<p class="quiet">{escape(words("history_empty"))}</p>'
+    items = "".join(map(_song, made))
+    return f'<div class="songs"><h3>{escape(words("history"))}</h3><ul>{items}</ul></div>'
+
+
+def table_html(rows: Iterable[tuple[str, ...]]) -> str:
+    """Rows of cells, the first of each a heading."""
+    body = "".join(
+        f'<tr><th scope="row">{escape(name)}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in cells)}</tr>'
+        for name, *cells in rows
+    )
+    return f"<table>{body}</table>"
+
+
+def served_at(path: Path) -> str:
+    """The address of a file in gradio's cache, relative to the page."""
+    return SERVED + quote(str(path))
+
+
+def _song(song: Made) -> str:
+    address, name = escape(served_at(song.served)), escape(song.path.name)
+    about = escape(f"{minutes(song.duration_s)} · {song.seed}")
+    return (
+        f'<li><p>{escape(song.caption) or name}<span>{about}</span></p><div><audio controls preload="none"'
+        f' src="{address}"></audio><a href="{address}" download="{name}" title="{name}">⤓</a></div></li>'
+    )
