@@ -6,7 +6,7 @@ from acestep.planner.fields import LONGEST_PLAN_S, SHORTEST_PLAN_S, Field
 from acestep.planner.job import Allowed, State
 from acestep.planner.lexicon import Lexicon
 from acestep.planner.metadata import NOTHING_KNOWN, Metadata
-from acestep.planner.segments import BEGINNING, OVER, Caption, Choice, Codes, Literal, Lyrics, Segment
+from acestep.planner.segments import BEGINNING, OVER, Anything, Caption, Choice, Codes, Literal, Lyrics, Segment
 from acestep.planner.tokenizer import PlannerTokenizer
 from acestep.request import MAX_LYRIC_TOKENS
 
@@ -98,6 +98,36 @@ class Grammars:
             segments = [chosen, *([Literal(tokens=forced, lexicon=lexicon)] if forced else []), *segments]
             forced = lexicon.name(field)
         return [Literal(tokens=(lexicon.vocabulary.think, newline, *forced), lexicon=lexicon), *segments]
+
+
+class FreeGrammars(Grammars):
+    """Grammars without rules for words, as long as those of `Grammars` can get; codes are codes here too.
+
+    They show what the rules are worth and what they cost: what is written need not parse, and nothing is known to it.
+    """
+
+    def plan(
+        self,
+        known: Metadata = NOTHING_KNOWN,  # noqa: ARG002 as it is overridden
+        skipped: Collection[Field] = (),  # noqa: ARG002
+        longest_s: int = LONGEST_PLAN_S,  # noqa: ARG002
+    ) -> SequenceGrammar:
+        """Anything up to the end of the thinking or of the turn."""
+        return SequenceGrammar([self._anything(MAX_CAPTION_TOKENS, end_with_thinking=True)])
+
+    def write(
+        self,
+        known: Metadata = NOTHING_KNOWN,  # noqa: ARG002
+        skipped: Collection[Field] = (),  # noqa: ARG002
+        longest_s: int = LONGEST_PLAN_S,  # noqa: ARG002
+    ) -> SequenceGrammar:
+        """Anything up to the end of the turn."""
+        return SequenceGrammar([self._anything(MAX_CAPTION_TOKENS + MAX_LYRIC_TOKENS, end_with_thinking=False)])
+
+    def _anything(self, limit: int, *, end_with_thinking: bool) -> Anything:
+        vocabulary = self._lexicon.vocabulary
+        ends = {vocabulary.eos, vocabulary.thought} if end_with_thinking else {vocabulary.eos}
+        return Anything(lexicon=self._lexicon, limit=limit, ends=frozenset(ends))
 
 
 def _check(known: Metadata, skipped: Collection[Field], longest_s: int) -> None:

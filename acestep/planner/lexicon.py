@@ -34,6 +34,7 @@ class Lexicon:
         self.kinds = bytes(_kind(piece) for piece in tokenizer.pieces)
         eos = self.vocabulary.eos
         self.codes = Allowed(spans=(self.vocabulary.codes,))
+        self.everything = Allowed(spans=(range(self.vocabulary.codes.stop),))
         self.lyrics = Allowed(spans=(*self._of({MARKUP, WORDS, BLANK, BREAK}), range(eos, eos + 1)))
         self.caption = Allowed(spans=self._of({WORDS, BLANK, BREAK}))
         self.caption_words = Allowed(spans=self._of({WORDS}))

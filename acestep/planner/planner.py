@@ -8,7 +8,7 @@ import msgspec
 from acestep.errors import UsageError
 from acestep.planner import prompts
 from acestep.planner.fields import UNKNOWN_LANGUAGE, Field
-from acestep.planner.grammar import Grammars, SequenceGrammar
+from acestep.planner.grammar import FreeGrammars, Grammars, SequenceGrammar
 from acestep.planner.job import Job, Sampling
 from acestep.planner.metadata import Metadata, wishes
 from acestep.planner.parse import codes_in_tokens, read_tokens
@@ -33,11 +33,22 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Planner:
-    """Speaks the language model's protocol for one tokenizer."""
+    """Speaks the language model's protocol for one tokenizer.
 
-    def __init__(self, tokenizer: PlannerTokenizer) -> None:
+    Words that are not `constrained` are written freely, so they may say anything and need not parse.
+    """
+
+    def __init__(self, tokenizer: PlannerTokenizer, *, constrained: bool = True) -> None:
         self._tokenizer = tokenizer
-        self._grammars = Grammars(tokenizer)
+        self._grammars = Grammars(tokenizer) if constrained else FreeGrammars(tokenizer)
+
+    def unconstrained(self) -> "Planner":
+        """The same planner without rules for words."""
+        return Planner(self._tokenizer, constrained=False)
+
+    def spelled(self, tokens: Sequence[int]) -> str:
+        """Tokens as a person reads them, special ones by name."""
+        return self._tokenizer.text(tokens)
 
     def cut_warnings(self, request: Request) -> tuple[str, ...]:
         """A sentence for each text of a request that is longer than the language model reads."""

@@ -153,6 +153,29 @@ class Lyrics(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return (place[0] + 1, 0)
 
 
+class Anything(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """Any tokens whatsoever up to `limit`, or up to one of `ends`. A place is (tokens so far, 0)."""
+
+    lexicon: Lexicon
+    limit: int
+    ends: frozenset[int]
+
+    @property
+    def most_tokens(self) -> int:
+        """The limit."""
+        return self.limit
+
+    def allowed(self, place: Place) -> Allowed:  # noqa: ARG002 as in the protocol
+        """Everything that has a meaning."""
+        return self.lexicon.everything
+
+    def after(self, place: Place, token: int) -> Place:
+        """One further, or over at the limit or an end."""
+        if token not in self.lexicon.everything:
+            raise _refused(token)
+        return OVER if token in self.ends or place[0] + 1 >= self.limit else (place[0] + 1, 0)
+
+
 class Codes(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Exactly `count` audio codes. A place is (how many there were, 0)."""
 

@@ -1,85 +1,51 @@
-"""The profiler's command line: the published flags of `profile_inference.py`."""
+"""The profiler's command line: the published flags of `profile_inference.py`. Imports no torch before a mode runs."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
 from acestep import console
-from acestep.errors import Exit, UsageError
-from acestep.knobs import Variant
-from acestep.options import SIZE_GIB
-from calibrate.options import Several, SpreadingCommand
-
-if TYPE_CHECKING:
-    from calibrate.profiling.example import Prompt
-
-MODES = ("profile", "benchmark", "tier-test", "understand", "create_sample", "format_sample")
+from acestep.errors import UsageError
+from calibrate.options import SpreadingCommand
+from calibrate.profiling.flags import SONGS, Mode, check_flags, mode_flags
 
 
 @click.command(cls=SpreadingCommand, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--mode", type=click.Choice(MODES), required=True, help="What to do; only tier-test exists so far.")
-@click.option("--tiers", cls=Several, type=SIZE_GIB, metavar="GIB...", help="Card sizes; one per tier if not given.")
-@click.option("--tier-with-lm", is_flag=True, help="Run tiers with their language model too.")
-@click.option("--tier-skip-compile", is_flag=True, help="Do not compile on tiers without quantization (CUDA only).")
-@click.option("--tier-boundary", is_flag=True, help="Find the smallest VRAM without INT8 and without offload.")
-@click.option("--tier-batch-boundary", is_flag=True, help="Find the largest batch of each tier.")
-@click.option("--example", metavar="NAME", help="Probe with the prompt of examples/text2music/NAME.json.")
-@click.option(
-    "--benchmark-output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write the JSON here."
-)
-def cli(
-    mode: str,
-    tiers: tuple[float, ...],
-    tier_with_lm: bool,
-    tier_skip_compile: bool,
-    tier_boundary: bool,
-    tier_batch_boundary: bool,
-    example: str | None,
-    benchmark_output: Path | None,
-) -> int:
-    """Profile ACE-Step 1.5: probe every tier at its limits, on the card in this machine or on a simulated one."""
-    if mode != "tier-test":
-        raise UsageError(f"mode {mode} does not exist yet; only --mode tier-test does")
-    from acestep.tiers import load_tiers
-    from calibrate.files import output_file, pretty_json
-    from calibrate.policy import load_policy
-    from calibrate.probers import has_cuda_card, introduction, prober_for
-    from calibrate.profiling.example import LONGEST_PROMPT
-    from calibrate.profiling.tier_report import print_tier_test
-    from calibrate.profiling.tier_test import Options, most_probes, tier_test, trials
-    from calibrate.screen import progress
+@click.option("--mode", type=click.Choice([mode.value for mode in Mode]), required=True, help="What to do.")
+@mode_flags
+def cli(mode: str, **flags: Any) -> int:
+    """Profile ACE-Step 1.5 on the card in this machine, or probe its tiers, on a simulated card where there is none.
 
-    policy = load_policy()
-    options = Options(
-        with_lm=tier_with_lm,
-        boundary=tier_boundary,
-        batch_boundary=tier_batch_boundary,
-        skip_compile=tier_skip_compile,
-        prompt=LONGEST_PROMPT if example is None else _prompt(example),
-    )
-    device = "cuda" if has_cuda_card() else "simulated"
-    tried = trials(load_tiers(), policy, tiers or policy.certified_sizes_gib, device, options)
-    prober = prober_for(device)
-    if device == "simulated":
-        console.notify("No CUDA card was found here.")
-    console.notify(introduction(prober, Variant.TURBO))
-    with output_file(benchmark_output) as write, progress(most_probes(tried, options)) as advance:
-        found = tier_test(tried, prober, options, advance)
-        write(pretty_json(found))
-    print_tier_test(found, tried, options)
-    return Exit.REGRESSED if found.failed else Exit.OK
+    profile: where the time of one request goes. benchmark: many lengths, batches and steps. tier-test: does every tier
+    keep its promise. understand, create_sample, format_sample: the language model by itself.
+    """
+    chosen = Mode(mode)
+    check_flags(click.get_current_context(), chosen)
+    _check_output(chosen, flags["benchmark_output"])
+    if chosen is Mode.TIER_TEST:
+        from calibrate.profiling.tier_command import run_tier_test
+
+        return run_tier_test(flags)
+    if flags["device"] == "simulated":
+        raise UsageError(
+            f"--device simulated is for tier-test: on a simulated card nothing takes time, and {mode} times"
+        )
+
+    from calibrate.profiling import run_command
+
+    if chosen in SONGS:
+        return run_command.run_profile(flags) if chosen is Mode.PROFILE else run_command.run_benchmark(flags)
+    return run_command.run_words(chosen, flags)
 
 
-def _prompt(name: str) -> "Prompt":
-    from calibrate.profiling.example import load_example, prompt_of
-
-    prompt = prompt_of(load_example(name))
-    console.notify(
-        f"Probing with the prompt of {name}: at most {prompt.text_tokens} text and {prompt.lyric_tokens} lyric tokens"
-        " instead of the longest ones. Each tier keeps its own song length and batch."
-    )
-    return prompt
+def _check_output(mode: Mode, target: Path | None) -> None:
+    """Only a benchmark is a table of one kind of rows; the other documents are trees."""
+    if target is None:
+        return
+    endings = (".json", ".csv") if mode is Mode.BENCHMARK else (".json",)
+    if target.suffix.lower() not in endings:
+        raise UsageError(f"--benchmark-output writes {' or '.join(endings)} in mode {mode}, got {target.name!r}")
 
 
 def main() -> None:

@@ -1,0 +1,124 @@
+"""What the profiler's flags ask for: a model, and a request."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from acestep.audio_input import read_clip
+from acestep.errors import UsageError
+from acestep.knobs import Offload
+from acestep.plan import overrides_from
+from acestep.planner.job import Sampling
+from acestep.request import Request, Task
+from acestep.task_options import codes_of, text_of
+from acestep.thinking import Think, Thinking
+from calibrate.profiling.example import load_example
+from calibrate.profiling.session import Wish
+
+DEFAULT_EXAMPLE = "night_shift"
+"""What is made where no example is named: a song of common length, with lyrics and every field filled in."""
+
+
+def wish_of(flags: Mapping[str, Any]) -> Wish:
+    """What to load."""
+    knobs = {
+        "lm": flags["lm_model"],
+        "backend": flags["lm_backend"],
+        "offload": _offload(flags["offload_to_cpu"], flags["offload_dit_to_cpu"]),
+        "quantization": flags["quantization"],
+    }
+    if not flags["config_path"].strip():
+        raise UsageError("--config-path is empty; give it a value or leave it out")
+    return Wish(
+        model=flags["config_path"],
+        device=flags["device"],
+        overrides=overrides_from(knobs),
+    )
+
+
+def think_of(flags: Mapping[str, Any]) -> Think:
+    """Whether songs are to be planned."""
+    return {None: Think.AS_PLANNED, True: Think.YES, False: Think.NO}[flags["thinking"]]
+
+
+def request_of(flags: Mapping[str, Any]) -> Request:
+    """The request of `--mode profile`: that of the example, with what the flags say instead."""
+    audio = _audio(flags)
+    follows = bool(audio.keys() & {"source_audio", "audio_codes"})
+    asked = {
+        # As with `acestep generate`: whoever brings codes wants a cover.
+        "task": flags["task_type"] or (Task.COVER if "audio_codes" in audio else Task.TEXT2MUSIC),
+        "duration_s": one(flags, "duration", "--duration", 0.0 if follows else None),
+        "batch": one(flags, "batch_size", "--batch-size"),
+        "steps": one(flags, "inference_steps", "--inference-steps"),
+    }
+    return _changed(song_of(flags), {**audio, **asked, "task": Task(asked["task"])})
+
+
+def song_of(flags: Mapping[str, Any]) -> Request:
+    """The example's request with the seed, guidance and thinking of the flags."""
+    return _changed(
+        load_example(flags["example"] or DEFAULT_EXAMPLE),
+        {
+            "seed": flags["seed"],
+            "guidance_scale": flags["guidance_scale"],
+            "think": think_of(flags) is not Think.NO,
+            "thinking": _thinking(flags),
+        },
+    )
+
+
+def one(flags: Mapping[str, Any], name: str, flag: str, absent: float | None = None) -> Any:
+    """The only value of a flag that may have several in mode benchmark; `absent` where it was not given."""
+    values = flags[name]
+    if len(values) > 1:
+        raise UsageError(f"{flag} takes one value in mode profile, got {len(values)}; mode benchmark takes several")
+    return values[0] if values else absent
+
+
+def _changed(request: Request, fields: Mapping[str, Any]) -> Request:
+    try:
+        return msgspec.structs.replace(request, **{name: value for name, value in fields.items() if value is not None})
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def _audio(flags: Mapping[str, Any]) -> dict[str, Any]:
+    source, reference, codes = flags["src_audio"], flags["reference_audio"], flags["audio_codes"]
+    files: dict[str, Path | None] = {"source_audio": source, "reference_audio": reference}
+    found: dict[str, Any] = {field: read_clip(path) for field, path in files.items() if path is not None}
+    return {**found, "audio_codes": codes_of(text_of(codes))} if codes else found
+
+
+def _offload(everything: bool | None, transformer: bool | None) -> Offload | UnsetType:
+    """The offload mode that the two published flags stand for; without either, the tier's."""
+    if transformer and not everything:
+        raise UsageError("--offload-dit-to-cpu goes with --offload-to-cpu: the transformer never leaves alone")
+    if everything is None:
+        if transformer is False:
+            raise UsageError("--no-offload-dit-to-cpu goes with --offload-to-cpu or --no-offload-to-cpu")
+        return UNSET
+    if not everything:
+        return Offload.NONE
+    return Offload.CPU_DIT if transformer else Offload.CPU
+
+
+def _thinking(flags: Mapping[str, Any]) -> Thinking:
+    try:
+        return Thinking(
+            metas=flags["use_cot_metas"],
+            caption=flags["use_cot_caption"],
+            language=flags["use_cot_language"],
+            sampling=sampling_of(flags, Sampling()),
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def sampling_of(flags: Mapping[str, Any], usual: Sampling) -> Sampling:
+    """How the language model draws: as usual, but for the flags; `ValueError` for what is out of range."""
+    asked = {"temperature": flags["lm_temperature"], "guidance": flags["lm_cfg_scale"]}
+    return msgspec.structs.replace(usual, **{name: value for name, value in asked.items() if value is not None})

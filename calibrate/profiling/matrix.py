@@ -1,0 +1,185 @@
+"""`benchmark`: the same song at many lengths, batches and steps, with thinking and without."""
+
+import csv
+import gc
+import io
+import itertools
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import msgspec
+import torch
+
+from acestep.errors import AceStepError
+from acestep.plan import Plan, clamp
+from acestep.request import DecodePath, Request, Result
+from calibrate.files import pretty_json
+from calibrate.profiling.session import Session
+from calibrate.profiling.song_profile import warm_up
+
+SCHEMA_VERSION = 1
+
+STAGES = ("think", "encode_audio", "encode", "denoise", "decode")
+
+
+class Axes(msgspec.Struct, frozen=True, kw_only=True):
+    """What is tried, every value with every other."""
+
+    durations_s: tuple[float, ...] = (30.0, 60.0, 120.0, 240.0)
+    batches: tuple[int, ...] = (1, 2, 4)
+    thinking: tuple[bool, ...] = (False, True)
+    steps: tuple[int, ...] = (8, 16)
+
+
+class Cell(msgspec.Struct, frozen=True, kw_only=True):
+    """A request within the plan's limits; `cuts` say what of the axes' values it stands for was more."""
+
+    request: Request
+    cuts: tuple[str, ...]
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """What one cell took. A cell that failed has an `error` and zeros; a stage that it has not takes 0 seconds."""
+
+    duration_s: float
+    batch: int
+    thinking: bool
+    steps: int
+    error: str = ""
+    seconds: float = 0.0
+    music_per_second: float = 0.0
+    stage_seconds: dict[str, float] = {}
+    lm_tokens_per_second: float = 0.0
+    peak_allocated_bytes: int = 0
+    peak_reserved_bytes: int = 0
+    songs_per_pass: int = 0
+    decode_path: DecodePath | None = None
+    warnings: tuple[str, ...] = ()
+
+
+class Benchmark(msgspec.Struct, frozen=True, kw_only=True):
+    """The document. `complete` is false where it was interrupted."""
+
+    schema_version: int
+    mode: str
+    device: str
+    model: str
+    plan: Plan
+    load_seconds: float
+    complete: bool
+    results: tuple[Row, ...]
+    warnings: tuple[str, ...]
+
+
+def cells(song: Request, axes: Axes, plan: Plan, *, thinks: bool) -> tuple[Cell, ...]:
+    """Every request of the axes as the plan cuts it, once; thinking only where something `thinks`."""
+    found: dict[tuple[float, int, bool, int], Cell] = {}
+    thinking = [think for think in axes.thinking if thinks or not think]
+    for think, duration_s, batch, steps in itertools.product(thinking, axes.durations_s, axes.batches, axes.steps):
+        request = msgspec.structs.replace(song, duration_s=duration_s, batch=batch, steps=steps, think=think)
+        request, cuts = clamp(request, plan, lm=think)
+        key = (request.duration_s, request.batch, request.think, request.steps)
+        before = found[key].cuts if key in found else ()
+        found[key] = Cell(request=request, cuts=(*before, *cuts))
+    return tuple(found.values())
+
+
+def benchmark(session: Session, tried: Sequence[Cell], *, warm: bool, advance: Callable[[str], None]) -> Benchmark:
+    """Run every cell; one that fails is a row like any other, and an interrupt keeps the rows so far."""
+    rows: list[Row] = []
+    runs = _runs(session, tried, warm=warm)
+    interrupted = False
+    try:
+        for row in runs:
+            rows.append(row)
+            advance(f"{described(row)}: {row.error or f'{row.seconds:.2f} s'}")
+    except KeyboardInterrupt:
+        interrupted = True
+    plan = session.machine.plan
+    return Benchmark(
+        schema_version=SCHEMA_VERSION,
+        mode="benchmark",
+        device=session.machine.card.name,
+        model=session.machine.model,
+        plan=plan,
+        load_seconds=session.load_seconds,
+        complete=not interrupted,
+        results=tuple(rows),
+        warnings=(*plan.warnings, *dict.fromkeys(sentence for cell in tried for sentence in cell.cuts)),
+    )
+
+
+def described(row: Row) -> str:
+    """The cell of a row, for one line."""
+    return f"{row.batch} x {row.duration_s:g} s, {row.steps} steps{', thinking' if row.thinking else ''}"
+
+
+def as_csv(found: Benchmark) -> str:
+    """A line for each row; the seconds of stages in columns of their own."""
+    text = io.StringIO()
+    plain = [name for name in Row.__struct_fields__ if name not in ("stage_seconds", "warnings")]
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*plain, *(f"{stage}_seconds" for stage in STAGES)])
+    for row in found.results:
+        cells_of = msgspec.to_builtins(row)
+        stages = [row.stage_seconds.get(stage, 0.0) for stage in STAGES]
+        writer.writerow([*("" if cells_of[name] is None else cells_of[name] for name in plain), *stages])
+    return text.getvalue()
+
+
+def as_json(found: Benchmark) -> str:
+    """The document."""
+    return pretty_json(found)
+
+
+def _runs(session: Session, tried: Sequence[Cell], *, warm: bool) -> Iterator[Row]:
+    """Each cell in turn, warmed up once for every length and batch, and once with thinking."""
+    warmed: set[tuple[float, int] | bool] = set()
+    for cell in tried:
+        request = cell.request
+        needs = {(request.duration_s, request.batch), *({True} if request.think else ())} - warmed
+        problem = ""
+        session.heard.clear()
+        try:
+            if warm and needs:
+                warm_up(session, request if True in needs else msgspec.structs.replace(request, think=False))
+                session.heard.clear()
+                warmed |= needs
+            yield _measured(session, request)
+        except (AceStepError, torch.OutOfMemoryError, RuntimeError, ValueError) as error:
+            problem = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if problem:
+            # Outside the except block, where the traceback no longer keeps what was half made.
+            session.close()
+            gc.collect()
+            session.machine.device.empty_cache()
+            yield Row(
+                duration_s=request.duration_s,
+                batch=request.batch,
+                thinking=request.think,
+                steps=request.steps,
+                error=problem,
+            )
+
+
+def _measured(session: Session, request: Request) -> Row:
+    started = time.perf_counter()
+    result: Result = session.generate(request)
+    seconds = time.perf_counter() - started
+    writing = sum(one.seconds for one in session.heard)
+    tokens = sum(len(song) for one in session.heard for song in one.tokens)
+    return Row(
+        duration_s=request.duration_s,
+        batch=request.batch,
+        thinking=request.think,
+        steps=request.steps,
+        seconds=seconds,
+        music_per_second=request.batch * request.duration_s / seconds,
+        stage_seconds={stage.name: stage.seconds for stage in result.stages},
+        lm_tokens_per_second=tokens / writing if writing else 0.0,
+        peak_allocated_bytes=max(stage.peak_allocated_bytes for stage in result.stages),
+        peak_reserved_bytes=max(stage.peak_reserved_bytes for stage in result.stages),
+        songs_per_pass=result.songs_per_pass,
+        decode_path=result.decode_path,
+        warnings=result.warnings,
+    )

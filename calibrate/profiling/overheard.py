@@ -1,0 +1,44 @@
+"""What a language model is asked and writes, noted on the way to the backend that runs it."""
+
+import time
+from collections.abc import Sequence
+
+import msgspec
+
+from acestep.planner.backends.base import Backend, Written
+from acestep.planner.job import Job
+
+
+class Pass(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """One call of a backend: `jobs` written beside each other, and the tokens of each."""
+
+    jobs: tuple[Job, ...]
+    tokens: tuple[tuple[int, ...], ...]
+    seconds: float
+
+
+class Overheard:
+    """A backend that appends to `heard` every pass that another one completes."""
+
+    def __init__(self, backend: Backend, heard: list[Pass]) -> None:
+        self._backend = backend
+        self._heard = heard
+
+    def write(self, jobs: Sequence[Job], written: Written) -> list[tuple[int, ...]]:
+        """The tokens written for each job; they are on the host, so the clock needs no synchronising."""
+        started = time.perf_counter()
+        tokens = self._backend.write(jobs, written)
+        self._heard.append(Pass(jobs=tuple(jobs), tokens=tuple(tokens), seconds=time.perf_counter() - started))
+        return tokens
+
+    def cache_bytes(self, jobs: Sequence[Job]) -> int:
+        """As the backend says."""
+        return self._backend.cache_bytes(jobs)
+
+    def rehearse(self, jobs: Sequence[Job]) -> None:
+        """As the backend does."""
+        self._backend.rehearse(jobs)
+
+    def close(self) -> None:
+        """Close the backend."""
+        self._backend.close()

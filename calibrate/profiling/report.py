@@ -1,0 +1,200 @@
+"""What the profiler found, for a person: tables on stdout, a sentence above each."""
+
+import re
+from collections.abc import Sequence
+
+import click
+
+from acestep.knobs import Offload
+from acestep.models.build import SIZES
+from acestep.plan import Plan, minutes
+from acestep.show import description_text
+from acestep.units import MIB
+from calibrate.profiling.matrix import STAGES, Benchmark, Row
+from calibrate.profiling.song_profile import FunctionTime, SongProfile
+from calibrate.profiling.words import WordProfile
+from calibrate.profiling.writing import Exchange, Written
+from calibrate.screen import print_table
+
+STEPS_A_LINE = 10
+
+CODES_SHOWN = 8
+"""Audio codes of a song that a person sees of what was written; the document has them all."""
+
+NOTHING = "-"
+
+_CODES = re.compile(r"(?:<\|audio_code_[0-9]+\|>)+")
+
+
+def print_profile(found: SongProfile) -> None:
+    """The songs, the stages, the steps, the language model, and on request functions and texts."""
+    asked = found.request
+    songs = f"{asked.batch} {'song' if asked.batch == 1 else 'songs'} of {minutes(asked.duration_s)}"
+    click.echo(f"{asked.task}: {songs} in {asked.steps} steps{_planned_by(found)}")
+    click.echo(_settings(found.plan, found.model, found.device))
+    warm_up = f", warmed up in {_s(found.warm_up_seconds)}" if found.warm_up_seconds else ", not warmed up"
+    click.echo(f"Loaded in {_s(found.load_seconds)}{warm_up}; made in {_s(found.seconds)}: {_pace(found)}\n")
+    print_table("Stages", ("stage", "seconds", "share", "songs a pass", "allocated", "reserved"), _stage_rows(found))
+    _print_steps(found.step_seconds)
+    _print_writing(found.language_model)
+    _print_functions(found.functions)
+    if found.exchanges:
+        click.echo(exchanges_text(found.exchanges))
+
+
+def print_benchmark(found: Benchmark) -> None:
+    """A row per cell, then what failed."""
+    click.echo(f"{_settings(found.plan, found.model, found.device)}; loaded in {_s(found.load_seconds)}\n")
+    stages = [stage for stage in STAGES if any(stage in row.stage_seconds for row in found.results)]
+    columns = ("songs", "steps", "thinking", *stages, "total", "x real time", "LM tokens/s", "reserved", "remarks")
+    print_table(
+        "Seconds of each stage", columns, [_benchmark_cells(row, stages) for row in found.results], folding=("remarks",)
+    )
+
+
+def print_words(found: WordProfile) -> None:
+    """The song in words, and how fast it was written."""
+    fields = ("caption", "lyrics", "bpm", "duration_s", "keyscale", "language", "timesignature")
+    if not found.problem:
+        click.echo(printable(description_text({name: getattr(found, name) for name in fields})) + "\n")
+    _print_writing(found.language_model)
+    if found.exchanges:
+        click.echo(exchanges_text(found.exchanges))
+
+
+def printable(text: str) -> str:
+    """Text without what would make a terminal do things."""
+    return "".join(
+        letter if letter.isprintable() or letter in "\n\t" else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
+
+
+def _settings(plan: Plan, model: str, device: str) -> str:
+    """What ran on what."""
+    weights = plan.quantization or "unquantized"
+    run = "compiled" if plan.compile else "eager"
+    kept = "" if plan.offload is Offload.NONE else f", offload {plan.offload}"
+    return f"{model} ({plan.variant}) on {device}, {weights}, {run}{kept}"
+
+
+def _planned_by(found: SongProfile) -> str:
+    if not found.request.thinks:
+        return ""
+    # A model without files brings a language model of its own kind.
+    return f", planned by {found.model if found.model in SIZES else f'{found.plan.lm} on {found.plan.backend}'}"
+
+
+def _pace(found: SongProfile) -> str:
+    times = found.music_per_second
+    return f"{times:.2f} times as fast as it plays" if times >= 1 else f"{1 / times:.2f} times as long as it plays"
+
+
+def _stage_rows(found: SongProfile) -> list[tuple[str, ...]]:
+    rows = [
+        (
+            stage.name,
+            f"{stage.seconds:.3f}",
+            _share(stage.seconds, found.seconds),
+            str(stage.songs_per_pass),
+            _mib(stage.peak_allocated_bytes),
+            _mib(stage.peak_reserved_bytes),
+        )
+        for stage in found.stages
+    ]
+    rest = max(0.0, found.seconds - sum(stage.seconds for stage in found.stages))
+    return [
+        *rows,
+        ("between them", f"{rest:.3f}", _share(rest, found.seconds), "", "", ""),
+        ("total", f"{found.seconds:.3f}", "100 %", "", "", ""),
+    ]
+
+
+def _print_steps(seconds: Sequence[float]) -> None:
+    lines = [seconds[start : start + STEPS_A_LINE] for start in range(0, len(seconds), STEPS_A_LINE)]
+    rows = []
+    for number, line in enumerate(lines):
+        cells = [f"{step:.3f}" for step in line]
+        rows.append((str(number * STEPS_A_LINE + 1), *cells, *[""] * (len(lines[0]) - len(line))))
+    if rows:
+        columns = ("from step", *(f"+{place}" for place in range(len(lines[0]))))
+        print_table("Seconds of each denoising step; the first with what comes before and after them", columns, rows)
+
+
+def _print_writing(rows: Sequence[Written]) -> None:
+    if not rows:
+        return
+    print_table(
+        "The language model",
+        ("writes", "songs", "prompt tokens", "tokens", "seconds", "tokens a second"),
+        [
+            (
+                row.what,
+                str(row.songs),
+                str(row.prompt_tokens),
+                str(row.tokens),
+                f"{row.seconds:.3f}",
+                f"{row.tokens_per_second:.0f}",
+            )
+            for row in rows
+        ],
+    )
+
+
+def _print_functions(rows: Sequence[FunctionTime]) -> None:
+    if not rows:
+        return
+    print_table(
+        "Python functions in another run, under cProfile (which slows Python down)",
+        ("calls", "own seconds", "with callees", "function"),
+        [(str(row.calls), f"{row.own_seconds:.3f}", f"{row.total_seconds:.3f}", row.name) for row in rows],
+    )
+
+
+def exchanges_text(rows: Sequence[Exchange]) -> str:
+    """What the language model was asked and wrote, one sequence after the other."""
+    return "\n".join(
+        f"--- {number} of {len(rows)}: {what} ---\n{printable(_few_codes(text))}\n"
+        for number, row in enumerate(rows, 1)
+        for what, text in (("asked", row.prompt), ("written", row.written))
+    )
+
+
+def _few_codes(text: str) -> str:
+    """A text in which only the first audio codes of a song are spelled out."""
+
+    def shortened(found: re.Match[str]) -> str:
+        codes = found[0].split("><")
+        if len(codes) <= CODES_SHOWN:
+            return found[0]
+        return f"{'><'.join(codes[:CODES_SHOWN])}> and {len(codes) - CODES_SHOWN:,} more"
+
+    return _CODES.sub(shortened, text)
+
+
+def _benchmark_cells(row: Row, stages: Sequence[str]) -> tuple[str, ...]:
+    cell = (f"{row.batch} x {row.duration_s:g} s", str(row.steps), "yes" if row.thinking else "no")
+    if row.error:
+        return (*cell, *(NOTHING for _ in stages), *[NOTHING] * 4, f"failed: {row.error}")
+    return (
+        *cell,
+        *(f"{row.stage_seconds[stage]:.3f}" if stage in row.stage_seconds else NOTHING for stage in stages),
+        f"{row.seconds:.3f}",
+        f"{row.music_per_second:.2f}",
+        f"{row.lm_tokens_per_second:.0f}" if row.lm_tokens_per_second else NOTHING,
+        _mib(row.peak_reserved_bytes),
+        " ".join(row.warnings),
+    )
+
+
+def _share(part: float, whole: float) -> str:
+    return f"{100 * part / whole:.0f} %" if whole else NOTHING
+
+
+def _mib(n_bytes: int) -> str:
+    """Bytes for a person; devices that count none say 0."""
+    return f"{n_bytes / MIB:,.0f} MiB" if n_bytes else NOTHING
+
+
+def _s(seconds: float) -> str:
+    return f"{seconds:.1f} s"

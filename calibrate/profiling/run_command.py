@@ -1,0 +1,136 @@
+"""The modes that run a model, from flags to exit code."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from acestep import console
+from acestep.errors import Exit, RunFailedError, UsageError
+from acestep.planner.parse import ParseError
+from acestep.request import Request
+from acestep.task_options import codes_of, text_of
+from acestep.thinking import Think
+from calibrate.files import output_file, pretty_json
+from calibrate.profiling import asked
+from calibrate.profiling.example import load_example
+from calibrate.profiling.flags import Mode
+from calibrate.profiling.matrix import Axes, as_csv, benchmark, cells
+from calibrate.profiling.report import exchanges_text, print_benchmark, print_profile, print_words
+from calibrate.profiling.session import Session, language_model, machine
+from calibrate.profiling.song_profile import Watch, profile
+from calibrate.profiling.words import Ask, creating, formatting, understanding, write_words
+from calibrate.screen import progress
+
+
+def run_profile(flags: Mapping[str, Any]) -> int:
+    """Profile one request."""
+    request = asked.request_of(flags)
+    watch = Watch(warm_up=flags["warm_up"], detailed=flags["detailed"], texts=flags["llm_debug"])
+    with output_file(flags["benchmark_output"]) as write:
+        session = _session(flags, as_planned=True)
+        try:
+            found = profile(session, request, watch, console.notify)
+        except ParseError:
+            if watch.texts:
+                console.notify(exchanges_text(session.language[0].exchanges()))
+            raise
+        finally:
+            session.close()
+        write(pretty_json(found))
+    if flags["as_json"]:
+        console.print_json(found)
+    else:
+        print_profile(found)
+    return Exit.OK
+
+
+def run_benchmark(flags: Mapping[str, Any]) -> int:
+    """Run the matrix; 5 where a cell failed, 130 where a person had enough."""
+    axes, song = _axes(flags), asked.song_of(flags)
+    with output_file(flags["benchmark_output"]) as write:
+        session = _session(flags, as_planned=False)
+        try:
+            tried = cells(song, axes, session.machine.plan, thinks=session.thinks)
+            for sentence in dict.fromkeys(sentence for cell in tried for sentence in cell.cuts):
+                console.notify(sentence)
+            with progress(len(tried)) as advance:
+                found = benchmark(session, tried, warm=flags["warm_up"], advance=advance)
+        finally:
+            session.close()
+        write(as_csv(found) if _ending(flags["benchmark_output"]) == ".csv" else pretty_json(found))
+    if flags["as_json"]:
+        console.print_json(found)
+    else:
+        print_benchmark(found)
+    if not found.complete:
+        return Exit.INTERRUPTED
+    return Exit.RUN_FAILED if any(row.error for row in found.results) else Exit.OK
+
+
+def run_words(mode: Mode, flags: Mapping[str, Any]) -> int:
+    """Have the language model write."""
+    seed = flags["seed"] or 0
+    with output_file(flags["benchmark_output"]) as write:
+        found = write_words(
+            mode,
+            _ask(mode, flags, seed),
+            asked.wish_of({**flags, "offload_to_cpu": None, "offload_dit_to_cpu": None}),
+            seed=seed,
+            temperature=flags["lm_temperature"],
+            constrained=flags["constrained"],
+            texts=flags["llm_debug"],
+            notify=console.notify,
+            progress=console.show_progress,
+        )
+        write(pretty_json(found))
+    if flags["as_json"]:
+        console.print_json(found)
+    else:
+        print_words(found)
+    if found.problem:
+        raise RunFailedError(found.problem)
+    return Exit.OK
+
+
+def _session(flags: Mapping[str, Any], *, as_planned: bool) -> Session:
+    """The model, with a language model where thinking is asked for; unasked, where the plan says so or is not asked."""
+    at = machine(asked.wish_of(flags), console.notify)
+    think = asked.think_of(flags)
+    thinks = at.plan.init_lm if as_planned and think is Think.AS_PLANNED else think is not Think.NO
+    language = (
+        language_model(at, console.notify, asked=think is Think.YES, constrained=flags["constrained"]) if thinks else ()
+    )
+    return Session(at, language, console.notify)
+
+
+def _ask(mode: Mode, flags: Mapping[str, Any], seed: int) -> Ask:
+    if mode is Mode.UNDERSTAND:
+        codes = flags["audio_codes"]
+        return understanding(codes_of(text_of(codes)) if codes else (), seed)
+    if mode is Mode.CREATE_SAMPLE:
+        return creating(flags["sample_query"], seed, instrumental=flags["instrumental"])
+    return formatting(load_example(flags["example"] or asked.DEFAULT_EXAMPLE), seed)
+
+
+def _axes(flags: Mapping[str, Any]) -> Axes:
+    usual = Axes()
+    axes = Axes(
+        durations_s=flags["duration"] or usual.durations_s,
+        batches=flags["batch_size"] or usual.batches,
+        thinking=usual.thinking if flags["thinking"] is None else (flags["thinking"],),
+        steps=flags["inference_steps"] or usual.steps,
+    )
+    if 0 in axes.durations_s:
+        raise UsageError("a benchmark needs the length of its songs: --duration 0 leaves it open")
+    try:
+        for duration_s in axes.durations_s:
+            for batch in axes.batches:
+                for steps in axes.steps:
+                    Request(caption="", duration_s=duration_s, batch=batch, steps=steps)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    return axes
+
+
+def _ending(path: Path | None) -> str:
+    return "" if path is None else path.suffix.lower()

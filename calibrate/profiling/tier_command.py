@@ -1,0 +1,59 @@
+"""`--mode tier-test` from flags to exit code."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from acestep import console
+from acestep.errors import Exit, UsageError
+from acestep.knobs import Variant
+from acestep.tiers import load_tiers
+from calibrate.files import output_file, pretty_json
+from calibrate.policy import load_policy
+from calibrate.probers import has_cuda_card, introduction, prober_for
+from calibrate.profiling.example import LONGEST_PROMPT, Prompt, load_example, prompt_of
+from calibrate.profiling.tier_report import print_tier_test
+from calibrate.profiling.tier_test import Options, most_probes, tier_test, trials
+from calibrate.screen import progress
+
+
+def run_tier_test(flags: Mapping[str, Any]) -> int:
+    """Probe the tiers, print or write what was found, and return 1 where one broke its promise."""
+    device, table, policy = _device(flags["device"]), load_tiers(), load_policy()
+    options = Options(
+        with_lm=flags["tier_with_lm"],
+        boundary=flags["tier_boundary"],
+        batch_boundary=flags["tier_batch_boundary"],
+        skip_compile=flags["tier_skip_compile"],
+        prompt=LONGEST_PROMPT if flags["example"] is None else _prompt(flags["example"]),
+    )
+    tried = trials(table, policy, flags["tiers"] or policy.certified_sizes_gib, device, options)
+    prober = prober_for(device)
+    if device == "simulated" and flags["device"] == "auto":
+        console.notify("No CUDA card was found here.")
+    console.notify(introduction(prober, Variant.TURBO))
+    with output_file(flags["benchmark_output"]) as write, progress(most_probes(tried, options)) as advance:
+        found = tier_test(tried, prober, options, advance)
+        write(pretty_json(found))
+    if flags["as_json"]:
+        console.print_json(found)
+    else:
+        print_tier_test(found, tried, options)
+    return Exit.REGRESSED if found.failed else Exit.OK
+
+
+def _device(name: str) -> str:
+    """Who answers: a CUDA card, or the simulated one."""
+    if name not in ("auto", "cuda", "simulated"):
+        raise UsageError(f"--device is auto, cuda or simulated in mode tier-test, got {name}")
+    if name == "auto":
+        return "cuda" if has_cuda_card() else "simulated"
+    return name
+
+
+def _prompt(name: str) -> Prompt:
+    prompt = prompt_of(load_example(name))
+    console.notify(
+        f"Probing with the prompt of {name}: at most {prompt.text_tokens} text and {prompt.lyric_tokens} lyric tokens"
+        " instead of the longest ones. Each tier keeps its own song length and batch."
+    )
+    return prompt

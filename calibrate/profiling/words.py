@@ -1,0 +1,148 @@
+"""`understand`, `create_sample` and `format_sample`: the language model by itself, and how fast it writes."""
+
+import time
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from acestep.errors import UsageError
+from acestep.models.tokenizer import encodable
+from acestep.plan import Plan
+from acestep.planner.job import Job
+from acestep.planner.metadata import NOTHING_KNOWN, Metadata, wishes
+from acestep.planner.parse import ParseError
+from acestep.planner.planner import Description, Planner
+from acestep.planner.prompts import Words
+from acestep.progress import Progress
+from acestep.request import Request
+from calibrate.profiling.session import LanguageModel, Notify, Wish, machine
+from calibrate.profiling.writing import Exchange, Written, exchanges, written
+
+SCHEMA_VERSION = 1
+
+Ask = Callable[[Planner], tuple[Job, tuple[str, ...]]]
+"""The job of a mode, and a sentence for each text that was cut."""
+
+
+class WordProfile(msgspec.Struct, frozen=True, kw_only=True):
+    """The document: the song in words, as the language model has it, and what writing it took.
+
+    Where it means nothing, `problem` says why and the song's fields are empty.
+    """
+
+    schema_version: int
+    mode: str
+    device: str
+    model: str
+    plan: Plan
+    seed: int
+    load_seconds: float
+    caption: str
+    lyrics: str
+    bpm: int
+    duration_s: int
+    keyscale: str
+    language: str
+    timesignature: str
+    problem: str
+    language_model: tuple[Written, ...]
+    exchanges: tuple[Exchange, ...]
+    warnings: tuple[str, ...]
+
+
+def understanding(codes: tuple[int, ...], seed: int) -> Ask:
+    """The song that audio codes stand for; without codes one is made up."""
+
+    def ask(planner: Planner) -> tuple[Job, tuple[str, ...]]:
+        try:
+            return planner.understand_job(codes, seed), ()
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+
+    return ask
+
+
+def creating(query: str, seed: int, *, instrumental: bool) -> Ask:
+    """A song invented from a wish."""
+    return lambda planner: planner.create_job(query, instrumental=instrumental, language="unknown", seed=seed)
+
+
+def formatting(song: Request, seed: int) -> Ask:
+    """A caption and lyrics brought into form; the example's tempo, key and length stay as they are."""
+    try:
+        known: Metadata = wishes(song)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    return lambda planner: planner.format_job(Words(caption=song.caption, lyrics=song.lyrics), known, seed)
+
+
+def write_words(
+    mode: str,
+    ask: Ask,
+    wish: Wish,
+    *,
+    seed: int,
+    temperature: float | None,
+    constrained: bool,
+    texts: bool,
+    notify: Notify,
+    progress: Progress,
+) -> WordProfile:
+    """Have the words of a mode written, at the usual temperature or another; `notify` hears every warning too."""
+    warnings: list[str] = []
+
+    def warn(sentence: str) -> None:
+        warnings.append(sentence)
+        notify(sentence)
+
+    started = time.perf_counter()
+    at = machine(wish, warn)
+    speaker = LanguageModel(at, warn, constrained=constrained)
+    load_seconds = time.perf_counter() - started
+    job, cuts = ask(speaker.planner)
+    for sentence in cuts:
+        warn(sentence)
+    job = _at_temperature(job, temperature)
+    try:
+        tokens = speaker.write(job, progress)
+    finally:
+        speaker.close()
+    said, problem = _read(tokens, speaker.planner)
+    known = said.metadata
+    return WordProfile(
+        schema_version=SCHEMA_VERSION,
+        mode=mode,
+        device=at.card.name,
+        model=at.model,
+        plan=at.plan,
+        seed=seed,
+        load_seconds=load_seconds,
+        caption=encodable(known.caption),
+        lyrics=said.lyrics,
+        bpm=known.bpm,
+        duration_s=known.duration_s,
+        keyscale=known.keyscale,
+        language=known.language,
+        timesignature=known.timesignature,
+        problem=problem,
+        language_model=written(speaker.heard, speaker.planner),
+        exchanges=exchanges(speaker.heard, speaker.planner) if texts else (),
+        warnings=tuple(warnings),
+    )
+
+
+def _read(tokens: Sequence[int], planner: Planner) -> tuple[Description, str]:
+    """What tokens say, or nothing and why."""
+    try:
+        return planner.description(tokens), ""
+    except ParseError as error:
+        return Description(metadata=NOTHING_KNOWN, lyrics=""), str(error)
+
+
+def _at_temperature(job: Job, temperature: float | None) -> Job:
+    if temperature is None:
+        return job
+    try:
+        return msgspec.structs.replace(job, sampling=msgspec.structs.replace(job.sampling, temperature=temperature))
+    except ValueError as error:
+        raise UsageError(str(error)) from None

@@ -1,0 +1,57 @@
+"""How fast a language model wrote, and what: its overheard passes as numbers and text."""
+
+import re
+from collections.abc import Sequence
+
+import msgspec
+
+from acestep.planner.planner import Planner
+from calibrate.profiling.overheard import Pass
+
+_CODES = re.compile(r"(?:<\|audio_code_[0-9]+\|>)+")
+
+
+class Written(msgspec.Struct, frozen=True, kw_only=True):
+    """One pass: `what` is `words` or `codes`; tokens are of all songs together, forced ones included."""
+
+    what: str
+    songs: int
+    prompt_tokens: int
+    tokens: int
+    seconds: float
+    tokens_per_second: float
+
+
+class Exchange(msgspec.Struct, frozen=True, kw_only=True):
+    """What a language model was asked, without what guidance compares it to, and what it wrote."""
+
+    prompt: str
+    written: str
+
+
+def written(heard: Sequence[Pass], planner: Planner) -> tuple[Written, ...]:
+    """The numbers of each pass."""
+    return tuple(_written(one, planner) for one in heard)
+
+
+def exchanges(heard: Sequence[Pass], planner: Planner) -> tuple[Exchange, ...]:
+    """The texts of each sequence of each pass."""
+    return tuple(
+        Exchange(prompt=planner.spelled(job.prompt), written=planner.spelled(tokens))
+        for one in heard
+        for job, tokens in zip(one.jobs, one.tokens, strict=True)
+    )
+
+
+def _written(one: Pass, planner: Planner) -> Written:
+    tokens = sum(map(len, one.tokens))
+    # The last token ends the turn. Words that were written without rules may begin with a code, and go on otherwise.
+    codes = any(_CODES.fullmatch(planner.spelled(song[:-1])) for song in one.tokens)
+    return Written(
+        what="codes" if codes else "words",
+        songs=len(one.jobs),
+        prompt_tokens=sum(len(job.prompt) for job in one.jobs),
+        tokens=tokens,
+        seconds=one.seconds,
+        tokens_per_second=tokens / one.seconds if one.seconds else 0.0,
+    )
