@@ -19,7 +19,7 @@ from acestep.units import MIB
 from calibrate.workload import Workload
 
 LEAST_MARGIN: Final = 0.005
-"""Room above the highest point of the sweep, as a share, even where every point could be told from the others."""
+"""Room above the highest point of the sweep, as a share, beside what points that were left out lacked."""
 
 AROUND_MARGIN: Final = 0.029
 """Room above what encoding and decoding need where they were looked at, as a share."""
@@ -109,7 +109,7 @@ def fit(variant: Variant, denoise: Denoise, smallest_caps: SmallestCaps) -> dict
         for offload in Offload:
             needs = [point.caps[offload] for point in points]
             key = knobs_key(Knobs(variant=variant, offload=offload, quantization=quantization))
-            fixed, slopes = envelope(demands, needs, max(LEAST_MARGIN, missing(demands, needs)))
+            fixed, slopes = envelope(demands, needs, LEAST_MARGIN + missing(demands, needs))
             model[f"{key}.rest"] = points[0].resting[offload]
             model[f"{key}.denoise"] = fixed
             model |= {f"{key}.denoise.{name}": slope for name, slope in zip(FEATURES, slopes, strict=True)}
@@ -139,11 +139,11 @@ def envelope(demands: Sequence[Demand], caps: Sequence[int], margin: float) -> t
 def missing(demands: Sequence[Demand], caps: Sequence[int]) -> float:
     """The largest share by which a cap is above the line through all the other points; 0 where none is.
 
-    Points that alone speak for one of the features are not left out.
+    Points that alone speak for a feature, or for a cliff, are not left out: the others can't know of it.
     """
     worst = 0.0
     for left_out, (demand, cap) in enumerate(zip(demands, caps, strict=True)):
-        if demand.weak_cover or demand.contexts > 1:
+        if demand.weak_cover or demand.contexts > 1 or demand in CLIFF:
             continue
         others = [number for number in range(len(demands)) if number != left_out]
         fixed, slopes = envelope([demands[number] for number in others], [caps[number] for number in others], 0.0)
