@@ -38,12 +38,8 @@ class _WithToken(nn.Module):
         return torch.cat([self.token, self.embed(frames)], dim=1)
 
 
-def library_audio(components: Components, request: Request) -> np.ndarray:
-    """Raw audio [batch, 2, samples] of the library's pipeline, encoded and decoded in one piece.
-
-    The library draws audio latents from the VAE's posterior; here it takes the mean, as we do. `components` are the
-    caller's to throw away.
-    """
+def library_pipeline(components: Components) -> AceStepPipeline:
+    """The library's pipeline over these weights, which are the caller's to throw away."""
     if components.variant.is_xl:
         timbre_encoder = components.condition_encoder.timbre_encoder
         timbre_encoder.embed_tokens = _WithToken(timbre_encoder)
@@ -59,15 +55,26 @@ def library_audio(components: Components, request: Request) -> np.ndarray:
     )
     pipe.tokenizer = _LibraryTokenizer(components)
     pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def library_audio(components: Components, request: Request) -> np.ndarray:
+    """Raw audio [batch, 2, samples] of the library's pipeline, encoded and decoded in one piece.
+
+    The library draws audio latents from the VAE's posterior; here it takes the mean, as we do. `components` are the
+    caller's to throw away.
+    """
+    pipe = library_pipeline(components)
     latents = torch.stack([noise(request.seed + k, request.latent_frames, TINY_LATENT) for k in range(request.batch)])
     with patch.object(OobleckDiagonalGaussianDistribution, "sample", OobleckDiagonalGaussianDistribution.mode):
-        out = pipe(latents=latents, output_type="latent", **_arguments(components, request))
+        out = pipe(latents=latents, output_type="latent", **library_arguments(components, request))
     with torch.no_grad():
         audio: Tensor = components.vae.decode(out.audios.transpose(1, 2)).sample
     return audio.numpy()
 
 
-def _arguments(components: Components, request: Request) -> dict[str, Any]:
+def library_arguments(components: Components, request: Request) -> dict[str, Any]:
+    """A request as the library's pipeline is called with it."""
     first, last = request.guidance_interval
     return {
         "prompt": [request.caption] * request.batch,

@@ -1,0 +1,40 @@
+"""A bundle with PyTorch in it, unpacked where there is nothing, installed without an index, run in pieces.
+
+The campaign is a simulated one, so no card is needed; the wheels come from wherever pip is set up to get them.
+"""
+
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from tools.gpu_bundle import main
+from tools.gpu_run import INTERRUPTED
+
+MINUTES = "1.2"
+"""A piece: some answers come in it, and far from all."""
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_pieces_in_a_fresh_environment_make_what_one_go_makes(tmp_path: Path) -> None:
+    main(["-o", str(tmp_path / "bundle.tar"), "--device", "simulated", "--with-torch"])
+    there = tmp_path / "there"
+    with tarfile.open(tmp_path / "bundle.tar") as archive:
+        archive.extractall(there, filter="data")
+    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "fresh")], check=True)
+    python = str(tmp_path / "fresh" / "bin" / "python")
+    codes: list[int] = []
+    while not codes or codes[-1] == INTERRUPTED:
+        codes.append(subprocess.run([python, "run.py", "--minutes", MINUTES], cwd=there, check=False).returncode)
+        # What a piece brought back is all that the next one finds.
+        (there / "out").rename(tmp_path / "brought")
+        (tmp_path / "brought").rename(there / "out")
+    assert codes[-1] == 0, (there / "out" / "trial.log").read_text(encoding="utf-8")
+    assert len(codes) > 1
+    assert (
+        subprocess.run([python, "run.py", "--out", "whole", "--minutes", "30"], cwd=there, check=False).returncode == 0
+    )
+    assert (there / "out" / "trial.json").read_bytes() == (there / "whole" / "trial.json").read_bytes()

@@ -1,0 +1,211 @@
+"""The bundle carries what is missing and nothing else, and its runner makes one result of any number of pieces."""
+
+import json
+import sys
+import tarfile
+import time
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from acestep.console import run
+from acestep.errors import Exit
+from calibrate.cli import cli
+from tools import gpu_bundle, gpu_run
+from tools.gpu_bundle import measured_plan, pins, present_in, simulated_plan, sources, wanted_by, write_bundle
+
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+SHELF = {
+    "song": ["choir>=2", "torch>=2.11", "voice[high]", "old-sound; python_version < '3.12'"],
+    "choir": ["song", "Paper_Music"],
+    "voice": ["tenor; extra == 'high'", "bass; extra == 'low'"],
+    "paper-music": [],
+    "old-sound": [],
+    "tenor": [],
+    "gradio": ["paper-music"],
+}
+
+
+def carried(wanted: Sequence[str], python: str = "3.12", present: Mapping[str, str] | None = None) -> list[str]:
+    def needs(name: str) -> list[str]:
+        if name not in SHELF:
+            raise LookupError(name)
+        return SHELF[name]
+
+    return list(pins(wanted, python, present or {}, needs, lambda name: "2.5+cpu"))
+
+
+def test_everything_needed_is_carried_in_the_release_that_is_here() -> None:
+    assert carried(["song"]) == ["choir==2.5", "paper-music==2.5", "song==2.5", "tenor==2.5", "voice==2.5"]
+
+
+def test_pytorch_and_the_web_ui_stay_where_they_are() -> None:
+    assert carried(["torch>=2", "gradio>=6", "ruff", "playwright"]) == []
+
+
+def test_another_python_needs_other_things() -> None:
+    assert "old-sound==2.5" in carried(["song"], "3.11")
+    assert "old-sound==2.5" not in carried(["song"], "3.13")
+
+
+@pytest.mark.parametrize(("there", "carries"), [("2.0", False), ("3.1rc1", False), ("1.9", True)])
+def test_a_release_that_will_do_is_not_carried_nor_what_it_needs(there: str, carries: bool) -> None:
+    found = carried(["choir>=2"], present={"choir": there})
+    assert ("choir==2.5" in found) == ("paper-music==2.5" in found) == carries
+
+
+def test_what_is_not_here_is_carried_as_it_was_asked_for() -> None:
+    assert carried(["drum>=4,<5", "drum"]) == ["drum<5,>=4"]
+
+
+names = st.sampled_from("abcdef")
+graphs = st.fixed_dictionaries({name: st.lists(names, unique=True) for name in "abcdef"})
+
+
+@given(graphs, st.lists(names, min_size=1), st.sets(names))
+def test_whatever_is_carried_needs_nothing_that_is_missing(
+    graph: dict[str, list[str]], wanted: list[str], present: set[str]
+) -> None:
+    found = pins(wanted, "3.12", dict.fromkeys(present, "1"), graph.__getitem__, lambda name: "1")
+    there = present | {pin.partition("==")[0] for pin in found}
+    assert set(wanted) <= there
+    assert all(set(graph[pin.partition("==")[0]]) <= there for pin in found)
+    assert not present & {pin.partition("==")[0] for pin in found}
+
+
+def test_what_pip_says_is_there_is_read() -> None:
+    said = "# a list\nPaper_Music==1.2\ntorch==2.11.0+cu130\nours @ file:///somewhere\n-e .\n"
+    assert present_in(said) == {"paper-music": "1.2", "torch": "2.11.0+cu130"}
+
+
+def test_our_own_requirements_can_all_be_resolved_from_here() -> None:
+    project = gpu_bundle.tomllib.loads((gpu_bundle.ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    found = {pin.partition("==")[0] for pin in pins(wanted_by(project), PYTHON, {})}
+    assert {"diffusers", "torchao", "importlib-metadata", "msgspec", "pytest"} <= found
+    assert not found & {"gradio", "torch", "playwright"}
+
+
+def test_the_sources_are_enough_to_run_and_no_more() -> None:
+    names = {path.as_posix() for path in sources()}
+    assert {"acestep/__main__.py", "calibrate/probes/worker.py", "tiers/policy.json", "tests/gpu/conftest.py"} <= names
+    assert not [name for name in names if name.startswith((".", "docs/", "out/")) or name.endswith(".journal.jsonl")]
+
+
+def test_the_same_content_is_the_same_archive(tmp_path: Path) -> None:
+    bundles = []
+    for name in ("one", "two"):
+        (folder := tmp_path / name / "wheels").mkdir(parents=True)
+        (folder / "song-2.5-py3-none-any.whl").write_bytes(b"la")
+        write_bundle(tmp_path / f"{name}.tar", tmp_path / name, simulated_plan())
+        bundles.append((tmp_path / f"{name}.tar").read_bytes())
+        time.sleep(0.01)
+    assert bundles[0] == bundles[1]
+    with tarfile.open(tmp_path / "one.tar") as archive:
+        held = archive.getnames()
+    assert {"run.py", "plan.json", "wheels/song-2.5-py3-none-any.whl", "source/calibrate/cli.py"} <= set(held)
+
+
+def test_every_step_of_the_plan_can_be_given() -> None:
+    for step in (*measured_plan(), *simulated_plan()):
+        assert step.command[:2] == ("{python}", "-m")
+        assert find_spec(step.command[2]), step.command[2]
+        if step.command[2] == "calibrate":
+            asked = [part.format(python="", out="out") for part in step.command[3:]]
+            assert run(cli, [*asked, "--dry-run"]) == Exit.OK
+
+
+COUNTS = """
+import sys, time
+from pathlib import Path
+journal, result, until = Path(sys.argv[1] + ".journal.jsonl"), Path(sys.argv[1]), int(sys.argv[2])
+lines = journal.read_text().splitlines() if "--resume" in sys.argv else []
+assert lines or not journal.exists()
+try:
+    with journal.open("a") as file:
+        for number in range(len(lines), until):
+            time.sleep(0.05)
+            file.write(f"{number}\\n")
+            file.flush()
+except KeyboardInterrupt:
+    sys.exit(130)
+result.write_text(journal.read_text())
+journal.unlink()
+"""
+DEAF = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(60)"
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "counts.py").write_text(COUNTS, encoding="utf-8")
+    (tmp_path / f"requirements-{PYTHON}.txt").touch()
+    monkeypatch.setattr(gpu_run, "HERE", tmp_path)
+    monkeypatch.setattr(gpu_run, "GRACE_S", 5.0)
+    return tmp_path
+
+
+def plan(bundle: Path, *steps: dict[str, Any]) -> None:
+    usual = {"journal": "", "least_s": 0, "ends": [0]}
+    (bundle / "plan.json").write_text(json.dumps([usual | step for step in steps]), encoding="utf-8")
+
+
+def counting(until: int, name: str = "song") -> dict[str, Any]:
+    command = ["{python}", "counts.py", f"{{out}}/{name}", str(until)]
+    return {"name": name, "command": command, "journal": f"{name}.journal.jsonl"}
+
+
+def piece(bundle: Path, seconds: float) -> int:
+    minutes = (gpu_run.GRACE_S + seconds) / 60
+    return gpu_run.main(["--minutes", str(minutes), "--out", str(bundle / "out")])
+
+
+def test_pieces_make_what_one_go_makes_wherever_the_results_were_in_between(bundle: Path) -> None:
+    plan(bundle, counting(30))
+    codes = []
+    while not codes or codes[-1] == gpu_run.INTERRUPTED:
+        codes.append(piece(bundle, 0.7))
+        (bundle / "out").rename(bundle / "brought back")
+        (bundle / "brought back").rename(bundle / "out")
+    assert codes[-1] == 0
+    assert len(codes) > 1
+    assert (bundle / "out" / "song").read_text(encoding="utf-8") == "".join(f"{n}\n" for n in range(30))
+    assert not (bundle / "out" / "song.journal.jsonl").exists()
+
+
+def test_what_has_ended_is_not_done_again_and_what_failed_is(bundle: Path) -> None:
+    fails = {"name": "fails", "command": ["{python}", "-c", "raise SystemExit(4)"]}
+    judged = {"name": "judged", "command": ["{python}", "-c", "raise SystemExit(1)"], "ends": [0, 1]}
+    plan(bundle, fails, judged, counting(2))
+    assert piece(bundle, 20) == 4
+    (bundle / "out" / "song").write_text("kept", encoding="utf-8")
+    assert piece(bundle, 20) == 4
+    assert (bundle / "out" / "song").read_text(encoding="utf-8") == "kept"
+    assert [(bundle / "out" / f"{n}.done").exists() for n in ("fails", "judged", "song")] == [False, True, True]
+
+
+def test_a_step_is_not_begun_that_cannot_end_in_time(bundle: Path) -> None:
+    plan(bundle, counting(1, "short"), {**counting(1, "long"), "least_s": 1000})
+    assert piece(bundle, 20) == gpu_run.INTERRUPTED
+    assert (bundle / "out" / "short").exists()
+    assert not (bundle / "out" / "long.log").exists()
+
+
+def test_who_does_not_hear_is_killed(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_run, "GRACE_S", 0.3)
+    plan(bundle, {"name": "deaf", "command": ["{python}", "-c", DEAF]})
+    started = time.monotonic()
+    assert piece(bundle, 0.5) == gpu_run.INTERRUPTED
+    assert time.monotonic() - started < 20
+
+
+def test_a_python_without_wheels_is_told_which_there_are(bundle: Path) -> None:
+    (bundle / f"requirements-{PYTHON}.txt").rename(bundle / "requirements-3.99.txt")
+    plan(bundle)
+    with pytest.raises(SystemExit, match=r"wheels for Python 3\.99, this is"):
+        piece(bundle, 1)

@@ -1,0 +1,241 @@
+"""Everything that a campaign on a card takes, in one file, for a machine without internet.
+
+    python -m tools.gpu_bundle -o bundle.tar [--python 3.12 ...] [--present FILE] [--with-torch] [--device simulated]
+
+On that machine: `tar xf bundle.tar && python3 run.py`, and the same command again after every piece (`tools/gpu_run.py`
+says how). The bundle holds this checkout's sources, the wheels of every Python version asked for, in the releases that
+are installed here, and the plan. The web UI's libraries stay here. PyTorch is taken to be there, in a build for its
+card; `--with-torch` carries it along. `--present` names what else is there (`python3 -m pip freeze > FILE` says it):
+what is there in a release that will do is not carried.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tarfile
+import tempfile
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from packaging.markers import default_environment
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parent.parent
+
+LEFT_OUT = frozenset({"gradio", "playwright", "ruff", "mypy", "pytest-xdist"})
+"""What a campaign has no use for: the web UI with its tests, and what looks at sources."""
+
+TORCH = "torch"
+
+PLATFORMS = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_24", "manylinux_2_17", "manylinux2014", "manylinux1")
+"""What a wheel may be built for; pip does not infer the older ones from the newest."""
+
+MACHINE = "x86_64"
+
+SOURCES = ("acestep", "calibrate", "ci", "tests", "tiers", "tools", "examples")
+FILES = ("pyproject.toml", "profile_inference.py", "README.md", "LICENSE")
+
+Needs = Callable[[str], Sequence[str]]
+"""The requirements of an installed package as its metadata states them; `LookupError` for one that is not here."""
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """One command of a plan, `{out}` and `{python}` to be filled in.
+
+    It goes on with `--resume` where the file `journal` is in `out`. `ends` are the exit codes after which it is done.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    journal: str = ""
+    least_s: int = 60
+    ends: tuple[int, ...] = (0,)
+
+
+def campaign(name: str, *arguments: str, least_s: int = 60) -> Step:
+    """A run of `calibrate`, which goes on from its journal."""
+    command = ("{python}", "-m", "calibrate", "run", *arguments, "-o", f"{{out}}/{name}.json")
+    return Step(name=name, command=command, journal=f"{name}.json.journal.jsonl", least_s=least_s)
+
+
+def measured_plan() -> tuple[Step, ...]:
+    """What a card is asked, the most telling first: what it is, whether the code runs on it, and then the table."""
+    python = ("{python}", "-m")
+    return (
+        Step(name="doctor", command=(*python, "acestep", "doctor", "--json")),
+        Step(
+            name="tests",
+            command=(*python, "pytest", "tests/gpu", "-p", "no:cacheprovider", "--junitxml={out}/tests.xml"),
+            ends=(0, 1),
+            least_s=300,
+        ),
+        campaign("turbo", "--device", "cuda", "--variant", "turbo", "--lm", "none"),
+        campaign("turbo-lm", "--device", "cuda", "--variant", "turbo"),
+        Step(
+            name="caps",
+            command=(*python, "tools.card_caps", "-o", "{out}/caps.json"),
+            journal="caps.json.journal.jsonl",
+        ),
+        Step(name="history", command=(*python, "tools.record_history", "-o", "{out}/history.json.gz"), least_s=180),
+        Step(name="speed", command=(*python, "tools.card_speed", "-o", "{out}/speed.json"), journal="speed.json"),
+        campaign("xl-turbo", "--device", "cuda", "--variant", "xl-turbo", "--lm", "none"),
+    )
+
+
+def simulated_plan() -> tuple[Step, ...]:
+    """A trial of the bundle where there is no card."""
+    return (campaign("trial", "--device", "simulated", "--tiers", "4", "--lm", "none", least_s=1),)
+
+
+def needed_here(name: str) -> list[str]:
+    """What an installed package requires, as its metadata states it."""
+    try:
+        return metadata.requires(name) or []
+    except metadata.PackageNotFoundError:
+        raise LookupError(f"{name} is not installed here") from None
+
+
+def pins(
+    wanted: Sequence[str],
+    python: str,
+    present: Mapping[str, str],
+    needs: Needs = needed_here,
+    version_of: Callable[[str], str] = metadata.version,
+) -> tuple[str, ...]:
+    """What to carry for a Python version so that all of `wanted` can be imported there, as `name==version`.
+
+    `present` are releases that are there already, by canonical name: one that will do is not carried, nor anything on
+    its behalf. What is needed there and not installed here has no release to pin, and is carried as it was asked for.
+    """
+    environment = {**default_environment(), "python_version": python, "python_full_version": f"{python}.0"}
+    environment |= {"sys_platform": "linux", "platform_system": "Linux", "platform_machine": MACHINE, "extra": ""}
+    found: dict[str, str] = {}
+    waiting = [(text, "") for text in reversed(wanted)]
+    looked_at: set[tuple[str, str]] = set()
+    while waiting:
+        text, extra = waiting.pop()
+        requirement = Requirement(text)
+        if requirement.marker is not None and not requirement.marker.evaluate({**environment, "extra": extra}):
+            continue
+        name = canonicalize_name(requirement.name)
+        there = name in present and requirement.specifier.contains(present[name], prereleases=True)
+        if there or name == TORCH or name in LEFT_OUT:
+            continue
+        try:
+            further = needs(name)
+            found[name] = f"{name}=={version_of(name).partition('+')[0]}"
+        except LookupError:
+            further = []
+            found.setdefault(name, f"{name}{requirement.specifier}")
+        for wish in ("", *sorted(requirement.extras)):
+            if (name, wish) not in looked_at:
+                looked_at.add((name, wish))
+                waiting += [(text, wish) for text in further]
+    return tuple(found[name] for name in sorted(found))
+
+
+def present_in(frozen: str) -> dict[str, str]:
+    """The releases that `pip freeze` names; what came from elsewhere than an index has none and is carried."""
+    lines = (line.split("==") for line in frozen.splitlines() if "==" in line and not line.startswith("#"))
+    return {canonicalize_name(name.strip()): version.strip().partition(";")[0] for name, version in lines}
+
+
+def wanted_by(project: Mapping[str, Any]) -> list[str]:
+    """What the project requires, its test tools included."""
+    return [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
+
+
+def download(asked: Sequence[str], python: str, folder: Path) -> None:
+    """Fetch the wheels of these releases for a Python version of a Linux machine, wherever pip is set up to look."""
+    _pip_download(python, folder, "--no-deps", *asked)
+
+
+def download_torch(carried: Sequence[str], python: str, folder: Path) -> tuple[str, ...]:
+    """Fetch PyTorch and what it needs, which depends on the build that pip finds; returns all that is carried now."""
+    apart, constraints = folder.parent.with_name(TORCH), folder.parent.with_name("constraints.txt")
+    constraints.write_text("".join(f"{pin}\n" for pin in carried), encoding="utf-8")
+    release = f"{TORCH}=={metadata.version(TORCH).partition('+')[0]}"
+    _pip_download(python, apart, "--constraint", str(constraints), release)
+    found = {canonicalize_name(pin.partition("==")[0]): pin for pin in carried}
+    for wheel in apart.glob("*.whl"):
+        name, version, *_ = wheel.name.split("-")
+        found[canonicalize_name(name)] = f"{canonicalize_name(name)}=={version}"
+        wheel.replace(folder / wheel.name)
+    return tuple(found[name] for name in sorted(found))
+
+
+def _pip_download(python: str, folder: Path, *asked: str) -> None:
+    platforms = [option for name in PLATFORMS for option in ("--platform", f"{name}_{MACHINE}")]
+    target = ["--python-version", python, "--implementation", "cp", *platforms, "--dest", str(folder)]
+    pip = [sys.executable, "-m", "pip", "download", "-qq", "--only-binary=:all:", *target]
+    subprocess.run([*pip, *asked], check=True)  # noqa: S603 names and releases
+
+
+def sources() -> list[Path]:
+    """The files of this checkout that a campaign takes, also those not committed yet."""
+    listed = subprocess.run(  # noqa: S603 our own paths
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *SOURCES, *FILES],  # noqa: S607
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    return [Path(name) for name in sorted({*listed.split("\0")} - {""}) if (ROOT / name).is_file()]
+
+
+def write_bundle(target: Path, folder: Path, plan: Sequence[Step]) -> None:
+    """One archive of a folder with wheels and requirements, the sources, the plan and what carries it out."""
+    (folder / "plan.json").write_bytes(msgspec.json.format(msgspec.json.encode(plan), indent=2))
+    with tarfile.open(target, "w") as archive:
+        archive.add(ROOT / "tools" / "gpu_run.py", "run.py", filter=_nobody_s)
+        for path in sources():
+            archive.add(ROOT / path, f"source/{path.as_posix()}", filter=_nobody_s)
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                archive.add(path, path.relative_to(folder).as_posix(), filter=_nobody_s)
+
+
+def _nobody_s(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Without the names and times of this machine: the same content is the same archive."""
+    entry.uid = entry.gid = 0
+    entry.uname = entry.gname = ""
+    entry.mtime = 0
+    return entry
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Build the bundle that the command line asks for."""
+    options = _options(arguments)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    present = present_in(options.present.read_text(encoding="utf-8")) if options.present else {}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "bundle"
+        for python in options.python:
+            carried = pins(wanted_by(project), python, present)
+            download(carried, python, folder / "wheels")
+            if options.with_torch:
+                carried = download_torch(carried, python, folder / "wheels")
+            (folder / f"requirements-{python}.txt").write_text("".join(f"{pin}\n" for pin in carried), encoding="utf-8")
+        write_bundle(options.output, folder, simulated_plan() if options.device == "simulated" else measured_plan())
+    sys.stdout.write(json.dumps({"bundle": str(options.output), "bytes": options.output.stat().st_size}) + "\n")
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    here = f"{sys.version_info.major}.{sys.version_info.minor}"
+    parser.add_argument("-o", "--output", type=Path, required=True, help="the archive to write")
+    parser.add_argument("--python", nargs="+", default=[here], metavar="X.Y", help=f"for these (default: {here})")
+    parser.add_argument("--present", type=Path, metavar="FILE", help="what `pip freeze` says on the other machine")
+    parser.add_argument("--with-torch", action="store_true", help="carry PyTorch and all that it needs")
+    parser.add_argument("--device", choices=("cuda", "simulated"), default="cuda", help="`simulated` is a trial")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    main()

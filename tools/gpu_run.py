@@ -1,0 +1,116 @@
+"""Carry out a bundle's plan on a machine with a card and without internet, in pieces of limited time.
+
+    python3 run.py [--minutes 9] [--out out]
+
+Every step that has not ended is started, or goes on from its journal. When the time is up the running one is
+interrupted, which leaves its journal whole, and the exit code is 130: keep the folder `out`, put it beside `run.py`
+again wherever the next piece runs, and give the same command. Exit code 0 means that all steps have ended; else the
+code of the last one that failed. Needs nothing but Python and the bundle.
+"""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+INTERRUPTED = 130
+
+GRACE_S = 20.0
+"""How long an interrupted step may take to end: a probe's child has to be killed, and the card to be as it was."""
+
+HERE = Path(__file__).resolve().parent
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Install what is missing, then one step after another until the time is up."""
+    options = _options(arguments)
+    started = time.monotonic()
+    out = options.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    environ = _installed(HERE)
+    failed = 0
+    for step in json.loads((HERE / "plan.json").read_text(encoding="utf-8")):
+        if done_mark(out, step).exists():
+            continue
+        left = started + 60 * options.minutes - GRACE_S - time.monotonic()
+        if left < step["least_s"]:
+            _say(f"{step['name']} needs {step['least_s']} s and {max(0, left):.0f} s are left: give the command again.")
+            return INTERRUPTED
+        code = carry_out(step, out, environ, left)
+        if code == INTERRUPTED:
+            _say(f"{step['name']} is not done: give the command again.")
+            return INTERRUPTED
+        if code in step["ends"]:
+            done_mark(out, step).write_text(f"{code}\n", encoding="utf-8")
+        else:
+            failed = code
+        _say(f"{step['name']} ended with code {code}.")
+    return failed
+
+
+def carry_out(step: Mapping[str, Any], out: Path, environ: Mapping[str, str], seconds: float) -> int:
+    """The exit code of a step; one that takes longer is interrupted, and killed where that does not end it."""
+    command = [part.format(python=sys.executable, out=out) for part in step["command"]]
+    if step["journal"] and (out / step["journal"]).exists():
+        command.append("--resume")
+    _say(f"{step['name']}: {' '.join(command)}")
+    with (out / f"{step['name']}.log").open("ab") as log:
+        child = subprocess.Popen(  # noqa: S603 the plan is ours
+            command, cwd=HERE / "source", env=environ, stdout=log, stderr=log, start_new_session=True
+        )
+        try:
+            return child.wait(seconds)
+        except subprocess.TimeoutExpired:
+            # Only the step itself: it ends what it started, which group signals would take from under it.
+            child.send_signal(signal.SIGINT)
+        try:
+            child.wait(GRACE_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+    return INTERRUPTED
+
+
+def done_mark(out: Path, step: Mapping[str, Any]) -> Path:
+    """The file that says that a step has ended, with its exit code."""
+    return out / f"{step['name']}.done"
+
+
+def _installed(bundle: Path) -> dict[str, str]:
+    """The environment of the steps, with the wheels in it that this Python lacks; installed once, in a folder here."""
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    wanted = bundle / f"requirements-{version}.txt"
+    if not wanted.exists():
+        there = ", ".join(sorted(path.stem.removeprefix("requirements-") for path in bundle.glob("requirements-*.txt")))
+        sys.exit(f"this bundle has wheels for Python {there}, this is {version}: build it with --python {version}")
+    site, mark = bundle / "site", bundle / "site.done"
+    if wanted.read_text(encoding="utf-8").strip() and not mark.exists():
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--find-links", str(bundle / "wheels")]
+        subprocess.run(  # noqa: S603 pip, and the wheels beside it
+            [*pip, "--no-deps", "--upgrade", "--target", str(site), "--requirement", str(wanted)], check=True
+        )
+    mark.touch()
+    path = os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH", "")])])
+    return {**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=9.0, help="how long this piece may take (default: 9)")
+    parser.add_argument("--out", type=Path, default=HERE / "out", help="what is brought back (default: out)")
+    return parser.parse_args(arguments)
+
+
+def _say(sentence: str) -> None:
+    sys.stderr.write(sentence + "\n")
+    sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
