@@ -113,8 +113,9 @@ def pins(
     `present` are releases that are there already, by canonical name: one that will do is not carried, nor anything on
     its behalf. What is needed there and not installed here has no release to pin, and is carried as it was asked for.
     """
-    environment = {**default_environment(), "python_version": python, "python_full_version": f"{python}.0"}
-    environment |= {"sys_platform": "linux", "platform_system": "Linux", "platform_machine": MACHINE, "extra": ""}
+    environment = {name: str(value) for name, value in default_environment().items()}
+    environment |= {"python_version": python, "python_full_version": f"{python}.0", "platform_machine": MACHINE}
+    environment |= {"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix"}
     found: dict[str, str] = {}
     waiting = [(text, "") for text in reversed(wanted)]
     looked_at: set[tuple[str, str]] = set()

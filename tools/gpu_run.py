@@ -42,9 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if left < step["least_s"]:
             _say(f"{step['name']} needs {step['least_s']} s and {max(0, left):.0f} s are left: give the command again.")
             return INTERRUPTED
+        before = _known(out, step)
         code = carry_out(step, out, environ, left)
         if code == INTERRUPTED:
-            _say(f"{step['name']} is not done: give the command again.")
+            more = "" if _known(out, step) > before else ", with more --minutes: nothing was answered in these"
+            _say(f"{step['name']} is not done: give the command again{more}.")
             return INTERRUPTED
         if code in step["ends"]:
             done_mark(out, step).write_text(f"{code}\n", encoding="utf-8")
@@ -66,7 +68,7 @@ def carry_out(step: Mapping[str, Any], out: Path, environ: Mapping[str, str], se
         )
         try:
             return child.wait(seconds)
-        except subprocess.TimeoutExpired:
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):
             # Only the step itself: it ends what it started, which group signals would take from under it.
             child.send_signal(signal.SIGINT)
         try:
@@ -80,6 +82,12 @@ def carry_out(step: Mapping[str, Any], out: Path, environ: Mapping[str, str], se
 def done_mark(out: Path, step: Mapping[str, Any]) -> Path:
     """The file that says that a step has ended, with its exit code."""
     return out / f"{step['name']}.done"
+
+
+def _known(out: Path, step: Mapping[str, Any]) -> int:
+    """The bytes that a step's journal has, 0 where it keeps none."""
+    journal = out / step["journal"]
+    return journal.stat().st_size if step["journal"] and journal.exists() else 0
 
 
 def _installed(bundle: Path) -> dict[str, str]:
@@ -113,4 +121,6 @@ def _say(sentence: str) -> None:
 
 
 if __name__ == "__main__":
+    # Whoever ends this ends the step too, and its journal stays whole.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

@@ -1,6 +1,9 @@
 """The bundle carries what is missing and nothing else, and its runner makes one result of any number of pieces."""
 
 import json
+import shutil
+import signal
+import subprocess
 import sys
 import tarfile
 import time
@@ -178,6 +181,21 @@ def test_pieces_make_what_one_go_makes_wherever_the_results_were_in_between(bund
     assert not (bundle / "out" / "song.journal.jsonl").exists()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_whoever_ends_the_runner_ends_the_step_and_its_journal_is_whole(bundle: Path, number: signal.Signals) -> None:
+    plan(bundle, counting(1000))
+    shutil.copy(gpu_run.__file__, bundle / "run.py")
+    runner = subprocess.Popen([sys.executable, "run.py"], cwd=bundle, stderr=subprocess.DEVNULL)
+    journal = bundle / "out" / "song.journal.jsonl"
+    while not journal.exists() or not journal.read_text(encoding="utf-8"):
+        time.sleep(0.02)
+    runner.send_signal(number)
+    assert runner.wait(20) == gpu_run.INTERRUPTED
+    answers = journal.read_text(encoding="utf-8")
+    time.sleep(0.3)
+    assert journal.read_text(encoding="utf-8") == answers, "nobody writes any more"
+
+
 def test_what_has_ended_is_not_done_again_and_what_failed_is(bundle: Path) -> None:
     fails = {"name": "fails", "command": ["{python}", "-c", "raise SystemExit(4)"]}
     judged = {"name": "judged", "command": ["{python}", "-c", "raise SystemExit(1)"], "ends": [0, 1]}
@@ -194,6 +212,16 @@ def test_a_step_is_not_begun_that_cannot_end_in_time(bundle: Path) -> None:
     assert piece(bundle, 20) == gpu_run.INTERRUPTED
     assert (bundle / "out" / "short").exists()
     assert not (bundle / "out" / "long.log").exists()
+
+
+def test_a_piece_in_which_nothing_was_answered_asks_for_a_longer_one(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan(
+        bundle, {"name": "slow", "command": ["{python}", "-c", "import time; time.sleep(60)"], "journal": "slow.jsonl"}
+    )
+    assert piece(bundle, 0.2) == gpu_run.INTERRUPTED
+    assert "with more --minutes" in capsys.readouterr().err
 
 
 def test_who_does_not_hear_is_killed(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
