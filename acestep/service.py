@@ -49,7 +49,7 @@ class Service:
         self._model = model
         self._vae_chunk = chunk_from(os.environ)
         detected = detect(os.environ)
-        self._device, self._card = open_device(detected, cap_bytes(os.environ, detected))
+        self._device, self.card = open_device(detected, cap_bytes(os.environ, detected))
         self._languages: dict[_Speech, Language] = {}
         self._components: dict[tuple[Variant, Quantization | None], Components] = {}
         self._pipelines: dict[tuple[Knobs, bool], Pipeline] = {}
@@ -114,7 +114,7 @@ class Service:
     def _carried_out(self, plan: Plan) -> Plan:
         return on_device(
             plan,
-            self._card,
+            self.card,
             torchao_available=installed("torchao"),
             flash_attn_available=installed("flash_attn"),
         )

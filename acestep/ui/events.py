@@ -8,16 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import msgspec
 from gradio.processing_utils import save_file_to_cache
 from gradio.utils import get_upload_folder
 
 from acestep.audio_input import read_clip
 from acestep.clip import Clip
 from acestep.errors import AceStepError, InvalidInputError
+from acestep.models.tokenizer import encodable
 from acestep.plan import Plan
-from acestep.request import Task
+from acestep.request import MAX_DURATION_S, MIN_DURATION_S, Task
+from acestep.ui.card_view import card_html
 from acestep.ui.form import Form, form_from, request_of, task_fields
 from acestep.ui.frame import refusal
+from acestep.ui.guard_view import guard_html, outlook
 from acestep.ui.limits import limits_of
 from acestep.ui.page import SONGS, Parts, setting_update
 from acestep.ui.sessions import Session, StoppedError
@@ -37,6 +41,10 @@ BESIDE: dict[str, Any] = {"concurrency_limit": None}
 
 SETTINGS = Controls.__struct_fields__
 SONG = (*Form.__struct_fields__, *SETTINGS)
+GUARDED = (
+    *("batch", "duration", "think", "task", "cover_strength", "source_audio", "reference_audio"),
+    *("tier", "offload_cpu", "offload_dit", "offload_stream", "quantization"),
+)
 LIMITED = ("batch", "duration", "think")
 OF_TASKS = tuple(dict.fromkeys(name for task in Task for name in task_fields(task)))
 
@@ -44,7 +52,8 @@ OF_TASKS = tuple(dict.fromkeys(name for task in Task for name in task_fields(tas
 class Events:
     """The page's events, each answered from the studio."""
 
-    def __init__(self, studio: Studio, words: Words, parts: Parts) -> None:
+    def __init__(self, page: Any, studio: Studio, words: Words, parts: Parts) -> None:
+        self._page = page
         self._studio = studio
         self._words = words
         self._parts = parts
@@ -62,7 +71,13 @@ class Events:
         parts["timer"].tick(**self._event(self.poll, (), ("progress",), **AT_ONCE))
         parts["cancel"].click(**self._event(self.stop, (), ("cancel",), **AT_ONCE))
         parts["tier"].input(
-            **self._event(self.tier, ("tier", *LIMITED), (*SETTINGS, *LIMITED, "warnings"), api_name="tier", **BESIDE)
+            **self._event(
+                self.tier,
+                ("tier", *LIMITED),
+                (*SETTINGS, *LIMITED, "warnings", "card_panel"),
+                api_name="tier",
+                **BESIDE,
+            )
         )
         gr.on(
             [parts[name].input for name in SETTINGS if name != "tier"],
@@ -80,6 +95,15 @@ class Events:
             **self._event(self.limits, (*SETTINGS, *LIMITED), LIMITED, api_name="limits", **BESIDE),
         )
         parts["task"].change(**self._event(self.task, ("task",), OF_TASKS, **AT_ONCE))
+        gr.on(
+            [
+                *(parts[name].change for name in GUARDED),
+                *(parts[name].blur for name in ("caption", "lyrics")),
+                self._page.load,
+            ],
+            trigger_mode="always_last",
+            **self._event(self.guard, SONG, ("guard_panel",), api_name="guard", **BESIDE),
+        )
 
     def announce(self, session: Session) -> Changes:
         """A run joins the queue."""
@@ -115,6 +139,7 @@ class Events:
 
     def finish(self, session: Session) -> Changes:
         """A run is over, however it ended."""
+        session.settle()
         return self._running(session, now=False)
 
     def poll(self, session: Session) -> Changes:
@@ -131,7 +156,8 @@ class Events:
         wish = controls_from({"tier": tier})
         controls, plan = self._studio.start(wish.tier)
         return self._settled(controls, plan, batch, duration, controls.init_lm) | {
-            self._parts["warnings"]: warnings_html(plan.warnings, self._words)
+            self._parts["warnings"]: warnings_html(plan.warnings, self._words),
+            self._parts["card_panel"]: card_html(plan, self._studio.device, self._words),
         }
 
     def settings(self, session: Session, *values: Any) -> Changes:  # noqa: ARG002 every handler gets its visit
@@ -140,7 +166,7 @@ class Events:
         batch, duration, think = values[len(SETTINGS) :]
         controls, plan, refused = self._studio.settle(wish)
         for sentence in refused:
-            gr.Warning(escape(sentence))
+            gr.Warning(escape(sentence, quote=False))
         return self._settled(controls, plan, batch, duration, think) | {
             self._parts["warnings"]: warnings_html((*refused, *plan.warnings), self._words)
         }
@@ -156,6 +182,29 @@ class Events:
         read = task_fields(form_from({"task": task}).task)
         return {self._parts[name]: gr.update(visible=name in read) for name in OF_TASKS}
 
+    def guard(self, session: Session, *values: Any) -> Changes:  # noqa: ARG002 every handler gets its visit
+        """What the VRAM guard would do with the request as it stands."""
+        form, wish = self._form_and_controls(values)
+        _, plan, _ = self._studio.settle(wish)
+        seconds = form.duration or (_seconds(form.source_audio) if form.task is not Task.TEXT2MUSIC else 0.0)
+        words_only = msgspec.structs.replace(
+            form,
+            task=Task.TEXT2MUSIC,
+            think=form.think and form.task is Task.TEXT2MUSIC,
+            duration=seconds,
+            source_audio="",
+            reference_audio="",
+        )
+        seen = outlook(
+            plan,
+            self._studio.memory_model,
+            request_of(words_only, _clip),
+            brings_audio=bool(form.source_audio or form.reference_audio),
+            weak_cover=form.task is Task.COVER and form.cover_strength < 1,
+            free_bytes=self._studio.free_bytes(wish.tier),
+        )
+        return {self._parts["guard_panel"]: guard_html(plan, seen, self._words)}
+
     def _settled(self, controls: Controls, plan: Plan, batch: Any, duration: Any, think: Any) -> Changes:
         settings = settings_of(controls, plan, self._studio.tiers)
         changes = {self._parts[name]: setting_update(self._words, setting) for name, setting in settings.items()}
@@ -163,7 +212,6 @@ class Events:
 
     def _limited(self, plan: Plan, batch: Any, duration: Any, think: Any) -> Changes:
         form = form_from({"batch": batch, "duration": duration, "think": think})
-        can_think = plan.lm is not None
         limits = limits_of(plan, think=form.think, batch=form.batch, duration_s=form.duration)
         words = self._words
         return {
@@ -172,10 +220,11 @@ class Events:
             ),
             self._parts["duration"]: gr.update(
                 maximum=limits.max_duration_s,
-                value=limits.duration_s,
                 info=words("duration_info", longest=limits.max_duration_s),
+                # A slider that is being dragged is left alone as long as it can be.
+                **({} if limits.duration_s == form.duration else {"value": limits.duration_s}),
             ),
-            self._parts["think"]: gr.update(value=form.think and can_think, interactive=can_think),
+            self._parts["think"]: gr.update(value=form.think and limits.can_think, interactive=limits.can_think),
         }
 
     def _running(self, session: Session, *, now: bool) -> Changes:
@@ -208,7 +257,9 @@ class Events:
 
         def answer(request: gr.Request, *values: Any) -> Any:
             try:
-                return handler(self._studio.sessions.of(request.session_hash or ""), *values)
+                # Half a character, which JSON can spell and UTF-8 cannot, would break the answer.
+                plain = [encodable(value) if isinstance(value, str) else value for value in values]
+                return handler(self._studio.sessions.of(request.session_hash or ""), *plain)
             except AceStepError as error:
                 problem = str(error)
             except Exception:
@@ -237,8 +288,19 @@ def _clip(path: str) -> Clip:
         return read_clip(Path(path))
     except InvalidInputError as error:
         # The folder of uploads is nobody's business.
-        problem = error.problem
+        problem = error.problem.replace(path, Path(path).name)
     raise InvalidInputError(Path(path).name, problem)
+
+
+def _seconds(path: str) -> float:
+    """The length of an uploaded file as its header says, 0 where it says nothing that can be used."""
+    import soundfile
+
+    try:
+        about = soundfile.info(path) if path else None
+    except (OSError, RuntimeError):
+        return 0.0
+    return 0.0 if about is None else min(max(about.duration, MIN_DURATION_S), MAX_DURATION_S)
 
 
 def _keep(path: Path) -> Path:

@@ -34,5 +34,5 @@ class Frame(gr.Blocks):  # type: ignore[misc] # gradio is untyped here
 
 def refusal(sentence: str) -> Exception:
     """An error that the page shows as a sentence and the API answers with."""
-    error: Exception = gr.Error(escape(sentence), print_exception=False)
+    error: Exception = gr.Error(escape(sentence, quote=False), print_exception=False)
     return error

@@ -8,12 +8,16 @@ from acestep.tiers import BATCHES
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """The largest batch, the longest song in seconds, and what is left of a wish within both; 0 s stays open."""
+    """The largest batch, the longest song in seconds, and what is left of a wish within both; 0 s stays open.
+
+    `can_think` says whether there is a language model at all.
+    """
 
     max_batch: int
     max_duration_s: int
     batch: int
     duration_s: float
+    can_think: bool
 
 
 def limits_of(plan: Plan, *, think: bool, batch: int, duration_s: float) -> Limits:
@@ -25,4 +29,10 @@ def limits_of(plan: Plan, *, think: bool, batch: int, duration_s: float) -> Limi
     most = max((size for size in BATCHES if plan.frontier.longest(size, lm=lm)), default=1)
     batch = min(max(batch, 1), most)
     longest = plan.frontier.longest(batch, lm=lm) or int(MAX_DURATION_S)
-    return Limits(max_batch=most, max_duration_s=longest, batch=batch, duration_s=min(duration_s, longest))
+    return Limits(
+        max_batch=most,
+        max_duration_s=longest,
+        batch=batch,
+        duration_s=min(duration_s, longest),
+        can_think=plan.lm is not None,
+    )

@@ -7,8 +7,12 @@ import gradio as gr
 from acestep.planner.fields import KEYSCALES, LANGUAGES, TIMESIGNATURES, UNKNOWN_LANGUAGE
 from acestep.request import Task
 from acestep.tiers import BATCHES
+from acestep.ui.card_view import card_html
 from acestep.ui.form import AUDIO_FORMATS, Form
-from acestep.ui.settings import Setting
+from acestep.ui.limits import Limits, limits_of
+from acestep.ui.settings import Setting, settings_of
+from acestep.ui.studio import Studio
+from acestep.ui.views import history_html, warnings_html
 from acestep.ui.words import Words
 
 SONGS = max(BATCHES)
@@ -20,30 +24,38 @@ Parts = dict[str, Any]
 """The page's components by name; a form's and the settings' have the names of their fields."""
 
 
-def lay_out(words: Words, form: Form, settings: dict[str, Setting]) -> Parts:
-    """Put everything on the page that is being made, set to a form and to settings."""
+def lay_out(words: Words, studio: Studio) -> Parts:
+    """Put everything on the page that is being made, set to the plan of the card that is here."""
+    controls, plan = studio.start()
+    settings = settings_of(controls, plan, studio.tiers)
+    form = Form(think=controls.init_lm)
+    limits = limits_of(plan, think=form.think, batch=form.batch, duration_s=form.duration)
     parts: Parts = {}
     gr.HTML(f"<h1>{words('title')}</h1><p>{words('subtitle')}</p>", elem_id="heading")
     with gr.Tabs():
         with gr.Tab(words("tab_song"), id="song"), gr.Row():
             with gr.Column(scale=6, min_width=320):
                 _song(parts, words, form)
+                _limited(parts, words, form, limits)
+                _folded(parts, words, form)
             with gr.Column(scale=5, min_width=320):
-                _results(parts, words)
+                _results(parts, words, warnings_html(plan.warnings, words))
         with gr.Tab(words("tab_settings"), id="settings", render_children=True), gr.Row():
             with gr.Column(scale=5, min_width=320):
                 _settings(parts, words, settings)
             with gr.Column(scale=6, min_width=320):
-                parts["card_panel"] = gr.HTML(elem_id="card-panel")
+                parts["card_panel"] = gr.HTML(card_html(plan, studio.device, words), elem_id="card-panel")
                 parts["guard_panel"] = gr.HTML(elem_id="guard-panel")
     parts["timer"] = gr.Timer(0.4, active=False)
     return parts
 
 
-def _named(words: Words, name: str, **more: Any) -> dict[str, Any]:
-    """What every component of a name has: its label, its explanation where there is one, and its id."""
-    info = words.either(f"{name}_info", "")
-    return {"label": words(name), "elem_id": name.replace("_", "-")} | ({"info": info} if info else {}) | more
+def _named(words: Words, name: str, *, interactive: bool = True, **values: object) -> dict[str, Any]:
+    """What every control of a name has: its label, its explanation where there is one, and its id."""
+    named: dict[str, Any] = {"label": words(name), "elem_id": name.replace("_", "-"), "interactive": interactive}
+    if words.has(f"{name}_info"):
+        named["info"] = words(f"{name}_info", **values)
+    return named
 
 
 def options(words: Words, choices: tuple[str, ...]) -> list[tuple[str, str]]:
@@ -53,9 +65,8 @@ def options(words: Words, choices: tuple[str, ...]) -> list[tuple[str, str]]:
 
 def choice_label(words: Words, choice: str) -> str:
     """A choice as people read it."""
-    if not choice:
-        return words("any")
-    return words.either("choice_" + choice.replace(" ", "_").replace("+", "_"), str(choice))
+    name = "choice_" + choice.replace(" ", "_").replace("+", "_")
+    return words(name) if words.has(name) else str(choice)
 
 
 def _song(parts: Parts, words: Words, form: Form) -> None:
@@ -65,12 +76,28 @@ def _song(parts: Parts, words: Words, form: Form) -> None:
     parts["lyrics"] = gr.Textbox(
         **_named(words, "lyrics"), value=form.lyrics, lines=7, max_lines=24, placeholder=words("lyrics_hint")
     )
+
+
+def _limited(parts: Parts, words: Words, form: Form, limits: Limits) -> None:
+    """What the frontier limits; the language model is part of that."""
     with gr.Row():
-        parts["instrumental"] = gr.Checkbox(**_named(words, "instrumental"), value=form.instrumental, min_width=140)
-        parts["think"] = gr.Checkbox(**_named(words, "think"), value=form.think, min_width=140)
+        parts["instrumental"] = gr.Checkbox(form.instrumental, **_named(words, "instrumental"), min_width=140)
+        parts["think"] = gr.Checkbox(form.think, **_named(words, "think", interactive=limits.can_think), min_width=140)
     with gr.Row():
-        parts["duration"] = gr.Slider(0, 600, **_named(words, "duration"), value=form.duration, step=1)
-        parts["batch"] = gr.Slider(1, SONGS, **_named(words, "batch"), value=form.batch, step=1)
+        parts["duration"] = gr.Slider(
+            0,
+            limits.max_duration_s,
+            **_named(words, "duration", longest=limits.max_duration_s),
+            value=form.duration,
+            step=1,
+        )
+        parts["batch"] = gr.Slider(
+            1, limits.max_batch, **_named(words, "batch", most=limits.max_batch), value=form.batch, step=1
+        )
+
+
+def _folded(parts: Parts, words: Words, form: Form) -> None:
+    """What most songs do without."""
     with gr.Accordion(words("section_music"), open=False):
         _music(parts, words, form)
     with gr.Accordion(words("section_audio"), open=False):
@@ -80,7 +107,10 @@ def _song(parts: Parts, words: Words, form: Form) -> None:
 
 
 def _music(parts: Parts, words: Words, form: Form) -> None:
-    languages = ((words("any"), UNKNOWN_LANGUAGE), *((code, code) for code in LANGUAGES if code != UNKNOWN_LANGUAGE))
+    languages = (
+        (words("choice_"), UNKNOWN_LANGUAGE),
+        *((code, code) for code in LANGUAGES if code != UNKNOWN_LANGUAGE),
+    )
     with gr.Row():
         parts["language"] = gr.Dropdown(languages, **_named(words, "language"), value=form.language, min_width=140)
         parts["bpm"] = gr.Number(form.bpm, **_named(words, "bpm"), precision=0, minimum=0, maximum=300, min_width=140)
@@ -126,14 +156,14 @@ def _sampling(parts: Parts, words: Words, form: Form) -> None:
         )
 
 
-def _results(parts: Parts, words: Words) -> None:
+def _results(parts: Parts, words: Words, warnings: str) -> None:
     with gr.Row():
         parts["generate"] = gr.Button(words("generate"), variant="primary", elem_id="generate", scale=3, min_width=160)
         parts["cancel"] = gr.Button(
             words("cancel"), variant="stop", elem_id="cancel", scale=1, min_width=90, interactive=False
         )
     parts["progress"] = gr.HTML(elem_id="progress")
-    parts["warnings"] = gr.HTML(elem_id="warnings")
+    parts["warnings"] = gr.HTML(warnings, elem_id="warnings")
     for number in range(SONGS):
         parts[f"song_{number}"] = gr.Audio(
             label=words("song", number=number + 1),
@@ -145,7 +175,7 @@ def _results(parts: Parts, words: Words) -> None:
     parts["download"] = gr.File(
         label=words("download"), elem_id="download", file_count="multiple", interactive=False, visible=False
     )
-    parts["history"] = gr.HTML(elem_id="history")
+    parts["history"] = gr.HTML(history_html((), words), elem_id="history")
 
 
 def _settings(parts: Parts, words: Words, settings: dict[str, Setting]) -> None:

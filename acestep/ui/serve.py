@@ -66,16 +66,12 @@ def serve(
 
 def _page(studio: Any, words: Any) -> Any:
     from acestep.ui.events import Events
-    from acestep.ui.form import Form
     from acestep.ui.frame import Frame
     from acestep.ui.page import lay_out
-    from acestep.ui.settings import settings_of
 
-    controls, plan = studio.start()
     page = Frame(words)
     with page:
-        parts = lay_out(words, Form(think=controls.init_lm), settings_of(controls, plan, studio.tiers))
-        Events(studio, words, parts).wire()
+        Events(page, studio, words, lay_out(words, studio)).wire()
     return page.queue(max_size=MOST_WAITING)
 
 

@@ -15,6 +15,9 @@ MOST_SESSIONS: Final = 1_000
 """Visits that are remembered; the one that was away longest is forgotten first."""
 
 
+WAITING: Final = "waiting"
+
+
 class StoppedError(AceStepError):
     """A run that its own person stopped."""
 
@@ -55,7 +58,6 @@ class Session:
         self.progress = Progress()
         self.warnings: list[str] = []
         self._announced = 0
-        self._running = False
         self._skipped = 0
         self._stop = threading.Event()
         self._began = 0.0
@@ -63,7 +65,7 @@ class Session:
     def announce(self) -> None:
         """A run is about to join the queue."""
         self._announced += 1
-        self.progress = Progress(stage="waiting")
+        self.progress = Progress(stage=WAITING)
 
     def begin(self) -> None:
         """A run's turn has come; raises `StoppedError` where it was stopped while it waited."""
@@ -73,7 +75,6 @@ class Session:
         if self._skipped:
             self._skipped -= 1
             raise StoppedError("stopped")
-        self._running = True
         self.progress = Progress(stage="loading")
 
     def report(self, stage: str, done: int, total: int) -> None:
@@ -84,8 +85,13 @@ class Session:
 
     def end(self, how: str) -> None:
         """The run is over: `finished`, `stopped` or `failed`."""
-        self._running = False
         self.progress = Progress(stage=how, seconds=time.monotonic() - self._began)
+
+    def settle(self) -> None:
+        """What was announced has come to an end; where it never began it failed."""
+        self._announced = 0
+        if self.progress.stage == WAITING:
+            self.progress = Progress(stage="failed")
 
     def stop(self) -> None:
         """Stop the run at its next step, and those of this visit that still wait before they begin."""

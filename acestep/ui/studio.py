@@ -1,7 +1,7 @@
 """What is behind the page: the model, the plan of the settings, and songs for the visits, one run at a time."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -101,9 +101,21 @@ class Studio:
         with self._lock:
             self._service.rest()
 
-    def free_bytes(self) -> int:
-        """Bytes free on the device; 0 where that says nothing, because a run is using it or nothing is loaded."""
-        if not self._lock.acquire(blocking=False):
+    @property
+    def device(self) -> Card:
+        """What songs are computed on."""
+        return self._service.card
+
+    @property
+    def memory_model(self) -> Mapping[str, float]:
+        """What the VRAM guard predicts with."""
+        table = load_tiers().variants.get(self.overrides.variant)
+        return {} if table is None else table.memory_model
+
+    def free_bytes(self, tier: str) -> int:
+        """Bytes free on the card of a tier; 0 where nobody can look: another's card, or one in use or without model."""
+        seen = tier == THIS_CARD and self.card(tier).kind is self.device.kind
+        if not seen or not self._lock.acquire(blocking=False):
             return 0
         try:
             return self._service.free_bytes()

@@ -22,9 +22,9 @@ class Words:
         """The sentence `name` with its gaps filled."""
         return self._sentences[name].format(**values) if values else self._sentences[name]
 
-    def either(self, name: str, otherwise: str) -> str:
-        """The sentence `name`, or what is to be said where it has none."""
-        return self._sentences.get(name, otherwise)
+    def has(self, name: str) -> bool:
+        """Whether there is a sentence `name`; not everything needs one."""
+        return name in self._sentences
 
 
 @cache
