@@ -3,11 +3,11 @@
 from html import escape
 
 from acestep.hardware import Card
-from acestep.plan import Plan, minutes
+from acestep.plan import Plan
 from acestep.show import card_line
 from acestep.tiers import BATCHES, Evidence
 from acestep.ui.settings import NONE
-from acestep.ui.views import table_html
+from acestep.ui.views import length, table_html
 from acestep.ui.words import Words
 
 DIGEST = 8
@@ -54,8 +54,8 @@ def _defaults(plan: Plan, words: Words) -> tuple[tuple[str, str, str], ...]:
 
 
 def _lengths(plan: Plan, batch: int, words: Words) -> str:
-    lengths = [plan.frontier.longest(batch, lm=lm) for lm in (False, True)]
-    said = [minutes(length) if length else words(f"choice_{NONE}") for length in lengths]
+    longest = [plan.frontier.longest(batch, lm=lm) for lm in (False, True)]
+    said = [length(seconds, words) if seconds else words(f"choice_{NONE}") for seconds in longest]
     return said[0] if said[0] == said[1] else words("without_and_with", without=said[0], with_lm=said[1])
 
 

@@ -5,7 +5,6 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from acestep.plan import minutes
 from acestep.ui.sessions import Made, Progress
 from acestep.ui.words import Words
 
@@ -38,7 +37,7 @@ def history_html(made: Sequence[Made], words: Words) -> str:
     """The songs of a visit, the newest first, to hear and to take along."""
     if not made:
         return f'<p class="quiet">{escape(words("history_empty"))}</p>'
-    items = "".join(map(_song, made))
+    items = "".join(_song(song, words) for song in made)
     return f'<div class="songs"><h3>{escape(words("history"))}</h3><ul>{items}</ul></div>'
 
 
@@ -56,9 +55,16 @@ def served_at(path: Path) -> str:
     return SERVED + quote(str(path))
 
 
-def _song(song: Made) -> str:
+def length(seconds: float, words: Words) -> str:
+    """A song's length as a musician says it."""
+    whole, rest = divmod(round(seconds, 1), 60)
+    parts = [words("minutes", count=f"{whole:g}")] if whole else []
+    return " ".join(parts + ([words("seconds", count=f"{rest:g}")] if rest or not whole else []))
+
+
+def _song(song: Made, words: Words) -> str:
     address, name = escape(served_at(song.served)), escape(song.path.name)
-    about = escape(f"{minutes(song.duration_s)} · {song.seed}")
+    about = escape(f"{length(song.duration_s, words)} · {song.seed}")
     return (
         f'<li><p>{escape(song.caption) or name}<span>{about}</span></p><div><audio controls preload="none"'
         f' src="{address}"></audio><a href="{address}" download="{name}" title="{name}">⤓</a></div></li>'

@@ -1,0 +1,82 @@
+"""`acestep ui`: what it refuses, and that refusing costs nothing."""
+
+import sys
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from acestep.cli import cli
+from acestep.console import run
+from acestep.errors import Exit
+from acestep.knobs import Offload, Variant
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What the page was opened with."""
+    calls: list[dict[str, Any]] = []
+    module = ModuleType("acestep.ui.serve")
+    module.serve = lambda **how: calls.append(how)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "acestep.ui.serve", module)
+    return calls
+
+
+@pytest.mark.parametrize(
+    "reach",
+    [
+        "--share",
+        "--server-name 0.0.0.0",
+        "--server-name ::",
+        "--server-name 192.168.1.5",
+        "--server-name music.example",
+        "--share --server-name 127.0.0.1",
+    ],
+)
+def test_a_page_that_others_reach_needs_a_guard_or_the_word_that_it_needs_none(
+    reach: str, opened: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(cli, ["ui", *reach.split()]) == Exit.USAGE
+    assert "--auth" in capsys.readouterr().err
+    assert opened == []
+    assert run(cli, ["ui", *reach.split(), "--auth", "ann:a:b"]) == Exit.OK
+    assert run(cli, ["ui", *reach.split(), "--no-auth"]) == Exit.OK
+    assert [how["auth"] for how in opened] == [(("ann", "a:b"),), ()]
+
+
+@pytest.mark.parametrize("name", ["127.0.0.1", "127.8.9.1", "localhost", "::1", "[::1]"])
+def test_this_machine_alone_needs_none(name: str, opened: list[dict[str, Any]]) -> None:
+    assert run(cli, ["--server-name", name]) == Exit.OK
+    assert opened[0]["server_name"] == name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("--auth ann", "USER:PASSWORD"),
+        ("--auth :secret", "USER:PASSWORD"),
+        ("--auth ann:", "USER:PASSWORD"),
+        ("--auth ann:secret --no-auth", "one of"),
+        ("--port 70000", "port"),
+        ("--port -1", "port"),
+        ("--language tlh", "language"),
+        ("--offload sideways", "offload"),
+        ("--model= --out x", "--model is empty"),
+    ],
+)
+def test_what_cannot_be_is_a_usage_error(
+    arguments: str, said: str, opened: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(cli, ["ui", *arguments.split()]) == Exit.USAGE
+    assert said in capsys.readouterr().err
+    assert opened == []
+
+
+def test_the_page_gets_what_was_asked_for(opened: list[dict[str, Any]]) -> None:
+    asked = "--port 0 --language ko --init-service --model xl-turbo --offload cpu+dit --out songs"
+    assert run(cli, asked.split()) == Exit.OK
+    how = opened[0]
+    assert (how["port"], how["language"], how["init_service"], how["model"]) == (0, "ko", True, "xl-turbo")
+    assert (how["overrides"].offload, how["overrides"].variant) == (Offload.CPU_DIT, Variant.XL_TURBO)
+    assert str(how["out"]) == "songs"
+    assert (how["share"], how["auth"], how["server_name"]) == (False, (), "127.0.0.1")

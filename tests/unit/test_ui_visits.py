@@ -1,0 +1,183 @@
+"""Visits to the page: each has its own songs and its own stop button, and what it shows is safe to show."""
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from acestep.hardware import CPU, simulated_card
+from acestep.knobs import Knobs, Offload
+from acestep.memory.guard import COEFFICIENTS, OF_AUDIO, knobs_key
+from acestep.plan import Plan, exact, resolve
+from acestep.request import Request
+from acestep.thinking import Thinking
+from acestep.tiers import load_tiers
+from acestep.ui import sessions
+from acestep.ui.card_view import card_html
+from acestep.ui.guard_view import guard_html, outlook
+from acestep.ui.sessions import Made, Progress, Sessions, StoppedError
+from acestep.ui.views import history_html, length, progress_html, warnings_html
+from acestep.ui.words import LANGUAGES, Words
+from acestep.units import GIB
+
+WORDS = Words("en")
+EXACT = exact(simulated_card(8), Knobs(lm="0.6B"))
+KEY = knobs_key(EXACT.knobs)
+HOSTILE = '<img src=x onerror="alert(1)">'
+
+
+def test_a_visit_is_known_by_its_name_and_has_a_folder_that_nobody_guesses(tmp_path: Path) -> None:
+    visits = Sessions(tmp_path)
+    ann, bob = visits.of("ann"), visits.of("bob")
+    assert visits.of("ann") is ann
+    assert ann.folder.parent == bob.folder.parent == tmp_path
+    assert len({ann.folder.name, bob.folder.name, visits.of("").folder.name, visits.of("").folder.name}) == 4
+    assert all(re.fullmatch("[0-9a-f]{32}", visit.folder.name) for visit in (ann, bob))
+
+
+def test_only_so_many_visits_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "MOST_SESSIONS", 2)
+    visits = Sessions(tmp_path)
+    first, second = visits.of("1"), visits.of("2")
+    first.begin()
+    assert visits.of("1") is first
+    visits.of("3")
+    assert visits.of("1") is first
+    assert visits.of("2") is not second
+
+
+def test_a_stopped_run_ends_at_its_next_step_and_the_next_one_runs(tmp_path: Path) -> None:
+    visit = Sessions(tmp_path).of("ann")
+    visit.announce()
+    assert visit.progress.stage == "waiting"
+    visit.begin()
+    visit.report("denoise", 1, 4)
+    assert (visit.progress.stage, visit.progress.share) == ("denoise", 0.25)
+    visit.stop()
+    with pytest.raises(StoppedError):
+        visit.report("denoise", 2, 4)
+    visit.end("stopped")
+    visit.settle()
+    assert visit.progress.stage == "stopped"
+    visit.announce()
+    visit.begin()
+    visit.report("decode", 1, 1)
+
+
+def test_a_run_that_waits_can_be_stopped_too_and_only_that_one(tmp_path: Path) -> None:
+    visit = Sessions(tmp_path).of("ann")
+    visit.announce()
+    visit.stop()
+    with pytest.raises(StoppedError):
+        visit.begin()
+    visit.begin()
+
+
+def test_stopping_when_nothing_runs_stops_nothing(tmp_path: Path) -> None:
+    visit = Sessions(tmp_path).of("ann")
+    visit.stop()
+    visit.begin()
+    visit.report("denoise", 1, 4)
+
+
+def test_what_was_announced_and_never_began_has_failed(tmp_path: Path) -> None:
+    visit = Sessions(tmp_path).of("ann")
+    visit.announce()
+    visit.settle()
+    assert visit.progress.stage == "failed"
+    visit.begin()
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("stage", ["waiting", "loading", "think", "encode_audio", "encode", "denoise", "decode"])
+def test_progress_names_its_stage_and_its_share(stage: str, language: str) -> None:
+    words = Words(language)
+    page = progress_html(Progress(stage=stage, done=1, total=4), words)
+    assert words(f"stage_{stage}") in page
+    assert "25 %" in page
+    assert progress_html(Progress(), words) == ""
+
+
+def made(caption: str, path: str = "song.flac") -> Made:
+    return Made(path=Path(path), served=Path("/cache") / path, caption=caption, seed=7, duration_s=90.0)
+
+
+@given(text=st.text(max_size=40))
+def test_no_text_becomes_markup(text: str) -> None:
+    for page in (warnings_html([text + HOSTILE], WORDS), history_html([made(text + HOSTILE)], WORDS)):
+        assert "<img" not in page
+        assert 'onerror="' not in page
+
+
+def test_songs_are_listed_with_an_address_that_a_browser_reads() -> None:
+    page = history_html([made("drums & bass", "dr um#1?.flac")], WORDS)
+    assert 'src="gradio_api/file=/cache/dr%20um%231%3F.flac"' in page
+    assert "drums &amp; bass" in page
+    assert "1 min 30 s" in page
+
+
+def test_a_sentence_is_said_once() -> None:
+    assert warnings_html(["a.", "b.", "a."], WORDS).count("<li>") == 2
+    assert warnings_html([], WORDS) == ""
+
+
+@given(seconds=st.floats(0, 10_000))
+def test_a_length_is_never_without_a_number(seconds: float) -> None:
+    assert re.search(r"\d", length(seconds, WORDS))
+
+
+def model(*, per_song: float, rest: float = 0.0) -> dict[str, float]:
+    """A memory model in which each song of a pass takes `per_song` bytes."""
+    zero = {f"{KEY}.{name}": 0.0 for name in (*COEFFICIENTS, *OF_AUDIO)}
+    return zero | {f"{KEY}.denoise.songs": per_song, f"{KEY}.rest": rest}
+
+
+def test_the_guard_panel_says_what_the_guard_would_do() -> None:
+    request = Request(caption="x", batch=8, duration_s=60)
+    seen = outlook(EXACT, model(per_song=GIB), request, free_bytes=3 * GIB)
+    assert (seen.songs, seen.at_once) == (8, 3)
+    assert "3 at a time are made, in 3 passes" in guard_html(EXACT, seen, WORDS)
+    roomy = outlook(EXACT, model(per_song=GIB, rest=6 * GIB), request, free_bytes=3 * GIB)
+    assert roomy.at_once == 8
+    assert "All 8 songs fit" in guard_html(EXACT, roomy, WORDS)
+    tight = outlook(EXACT, model(per_song=9 * GIB), Request(caption="x", duration_s=60))
+    assert "it is tried" in guard_html(EXACT, tight, WORDS)
+    assert tight.room_bytes == 7.5 * GIB
+
+
+def test_where_there_is_nothing_to_guard_or_to_go_by_the_panel_says_so() -> None:
+    request = Request(caption="x", batch=2)
+    assert WORDS("guard_unknown") in guard_html(EXACT, outlook(EXACT, {}, request), WORDS)
+    cpu = exact(CPU, Knobs())
+    assert "own memory" in guard_html(cpu, outlook(cpu, {}, request), WORDS).replace("&#x27;", "'")
+
+
+def test_a_plan_that_is_still_to_be_thought_is_expected_at_its_longest() -> None:
+    grows = {f"{KEY}.denoise.frames": float(GIB) / 25, f"{KEY}.encode_audio": float(GIB)}
+    coefficients = model(per_song=0) | grows
+    open_length = Request(caption="x", think=True, thinking=Thinking(longest_s=100))
+    seen = outlook(EXACT, coefficients, open_length)
+    assert seen.needs["denoise"] == 100 * GIB
+    assert "encode_audio" in seen.needs
+    worded = Request(caption="x", duration_s=100)
+    assert "encode_audio" not in outlook(EXACT, coefficients, worded).needs
+    assert "encode_audio" in outlook(EXACT, coefficients, worded, brings_audio=True).needs
+
+
+@pytest.mark.parametrize("tier", load_tiers().variants["turbo"].tiers, ids=lambda tier: tier.id)  # type: ignore[index]
+def test_the_card_panel_has_every_default_and_where_it_comes_from(tier: object) -> None:
+    card = simulated_card(tier.certified_gib)  # type: ignore[attr-defined]
+    plan = resolve(card, load_tiers())
+    page = card_html(plan, CPU, WORDS)
+    for value in (card.name, plan.tier, plan.offload, plan.lm, plan.backend, *plan.lm_models):
+        assert str(value) in page
+    records = {found.record.removeprefix("sha256:")[:8] for found in plan.evidence.values()}
+    assert all(record in page for record in records)
+    assert "the CPU computes" in page
+
+
+def test_a_plan_without_evidence_is_shown_too() -> None:
+    plan: Plan = exact(simulated_card(8), Knobs(offload=Offload.CPU))
+    assert "cpu" in card_html(plan, plan.card, WORDS)

@@ -1,0 +1,52 @@
+"""The page's sentences: the same in every language it speaks, and none that is missing."""
+
+import re
+import string
+from pathlib import Path
+
+import pytest
+
+from acestep.ui.words import LANGUAGES, LOCALES, Words, sentences
+
+HOUSE = Path(__file__).parents[2] / "acestep" / "ui"
+STAGES = ("think", "encode_audio", "encode", "denoise", "decode")
+
+
+def gaps(sentence: str) -> set[str]:
+    return {name for _, name, _, _ in string.Formatter().parse(sentence) if name is not None}
+
+
+def test_every_locale_is_a_language_that_can_be_chosen() -> None:
+    assert {path.stem for path in LOCALES.glob("*.json")} == set(LANGUAGES)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_language_says_the_same_things_with_the_same_gaps(language: str) -> None:
+    english, other = sentences("en"), sentences(language)
+    assert list(other) == list(english)
+    assert {name: gaps(text) for name, text in other.items()} == {name: gaps(text) for name, text in english.items()}
+    assert all(text.strip() for text in other.values())
+
+
+@pytest.mark.parametrize("language", LANGUAGES[1:])
+def test_no_sentence_was_left_in_english(language: str) -> None:
+    words = {name: text for name, text in sentences(language).items() if len(sentences("en")[name]) > 14}
+    same = [name for name, text in words.items() if text == sentences("en")[name]]
+    assert same == []
+
+
+def test_every_sentence_that_the_page_asks_for_is_there() -> None:
+    asked = {
+        name
+        for path in HOUSE.glob("*.py")
+        for name in re.findall(r'words\(\s*"([a-z_]+)"', path.read_text(encoding="utf-8"))
+    }
+    asked |= {f"stage_{stage}" for stage in (*STAGES, "waiting", "loading", "finished", "stopped", "failed")}
+    assert len(asked) > 40
+    assert asked <= set(sentences("en"))
+
+
+def test_a_gap_is_filled_in_any_language() -> None:
+    assert {Words(language)("batch_info", most=7) for language in LANGUAGES} == {
+        sentences(language)["batch_info"].replace("{most}", "7") for language in LANGUAGES
+    }
