@@ -102,10 +102,14 @@ def test_probes_of_one_loaded_model_are_alike_whatever_came_before(prober: CudaP
     assert [_peaks(stage) for stage in again.stages] == [_peaks(stage) for stage in first.stages]
 
 
-def test_two_steps_show_the_peak_of_the_full_request(prober: CudaProber) -> None:
-    probe, certificate = prober.probe(KNOBS, SONG, 4 * GIB), prober.certify(KNOBS, SONG, 4 * GIB)
+@pytest.mark.parametrize("offload", [Offload.NONE, Offload.CPU_DIT, Offload.STREAM_ENCODERS])
+@pytest.mark.parametrize("song", [SONG, Workload(batch=4, duration_s=120)])
+def test_two_steps_show_the_peak_of_the_full_request(prober: CudaProber, offload: Offload, song: Workload) -> None:
+    knobs = Knobs(offload=offload)
+    probe, certificate = prober.probe(knobs, song, 8 * GIB), prober.certify(knobs, song, 8 * GIB)
     assert certificate.verdict is probe.verdict is Verdict.FITS
-    assert certificate.peak_allocated_bytes == pytest.approx(probe.peak_allocated_bytes, rel=0.001)
+    for full, short in zip(certificate.stages, probe.stages, strict=True):
+        assert full.peak_allocated_bytes == pytest.approx(short.peak_allocated_bytes, rel=0.001), full.name
 
 
 def test_what_a_probe_ran_beside_is_measured(prober: CudaProber) -> None:
