@@ -75,8 +75,8 @@ def measured_plan() -> tuple[Step, ...]:
             ends=(0, 1),
             least_s=300,
         ),
-        campaign("turbo", "--device", "cuda", "--variant", "turbo", "--lm", "none"),
-        campaign("turbo-lm", "--device", "cuda", "--variant", "turbo"),
+        campaign("turbo", "--device", "cuda", "--variant", "turbo"),
+        Step(name="workspaces", command=(*python, "tools.card_workspaces", "-o", "{out}/workspaces.json")),
         Step(
             name="caps",
             command=(*python, "tools.card_caps", "-o", "{out}/caps.json"),
@@ -84,7 +84,7 @@ def measured_plan() -> tuple[Step, ...]:
         ),
         Step(name="history", command=(*python, "tools.record_history", "-o", "{out}/history.json.gz"), least_s=180),
         Step(name="speed", command=(*python, "tools.card_speed", "-o", "{out}/speed.json"), journal="speed.json"),
-        campaign("xl-turbo", "--device", "cuda", "--variant", "xl-turbo", "--lm", "none"),
+        campaign("xl-turbo", "--device", "cuda", "--variant", "xl-turbo"),
     )
 
 
