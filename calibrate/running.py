@@ -167,5 +167,5 @@ def _tell_plan(policy: "Policy", scope: "Scope", device: str) -> None:
 
 
 def _identity(card: "Card") -> str:
-    """What tells a card from every other."""
-    return " ".join([card.name, card.uuid, f"{card.total_bytes} bytes", f"driver {card.driver or 'none'}"])
+    """What tells a card from those that could answer otherwise: another one of its make may go on with its journal."""
+    return " ".join([card.name, f"{card.total_bytes} bytes", f"driver {card.driver or 'none'}"])

@@ -192,7 +192,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command="python -m tools.card_workspaces " + " ".join(sys.argv[1:] if arguments is None else arguments),
         card=torch.cuda.get_device_name(),
         torch=str(torch.__version__),
-        cudnn=torch.backends.cudnn.version() or 0,
+        cudnn=torch.backends.cudnn.version() or 0,  # type: ignore[no-untyped-call]
         calls=tuple(calls),
     )
     with output_file(options.output) as write:
