@@ -13,13 +13,14 @@ import torch
 from acestep.errors import AceStepError
 from acestep.plan import Plan, clamp
 from acestep.request import DecodePath, Request, Result
-from calibrate.files import pretty_json
 from calibrate.profiling.session import Session
 from calibrate.profiling.song_profile import warm_up
+from calibrate.rules import STAGES
 
 SCHEMA_VERSION = 1
 
-STAGES = ("think", "encode_audio", "encode", "denoise", "decode")
+DECIMALS = 6
+"""Of numbers in a CSV file: a clock that is read around a song knows no more."""
 
 
 class Axes(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,15 +122,9 @@ def as_csv(found: Benchmark) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*plain, *(f"{stage}_seconds" for stage in STAGES)])
     for row in found.results:
-        cells_of = msgspec.to_builtins(row)
-        stages = [row.stage_seconds.get(stage, 0.0) for stage in STAGES]
-        writer.writerow([*("" if cells_of[name] is None else cells_of[name] for name in plain), *stages])
+        values = [getattr(row, name) for name in plain] + [row.stage_seconds.get(stage, 0.0) for stage in STAGES]
+        writer.writerow([round(value, DECIMALS) if isinstance(value, float) else value for value in values])
     return text.getvalue()
-
-
-def as_json(found: Benchmark) -> str:
-    """The document."""
-    return pretty_json(found)
 
 
 def _runs(session: Session, tried: Sequence[Cell], *, warm: bool) -> Iterator[Row]:

@@ -10,10 +10,11 @@ from acestep.models.build import SIZES
 from acestep.plan import Plan, minutes
 from acestep.show import description_text
 from acestep.units import MIB
-from calibrate.profiling.matrix import STAGES, Benchmark, Row
+from calibrate.profiling.matrix import Benchmark, Row
 from calibrate.profiling.song_profile import FunctionTime, SongProfile
 from calibrate.profiling.words import WordProfile
 from calibrate.profiling.writing import Exchange, Written
+from calibrate.rules import STAGES
 from calibrate.screen import print_table
 
 STEPS_A_LINE = 10
@@ -32,8 +33,9 @@ def print_profile(found: SongProfile) -> None:
     songs = f"{asked.batch} {'song' if asked.batch == 1 else 'songs'} of {minutes(asked.duration_s)}"
     click.echo(f"{asked.task}: {songs} in {asked.steps} steps{_planned_by(found)}")
     click.echo(_settings(found.plan, found.model, found.device))
-    warm_up = f", warmed up in {_s(found.warm_up_seconds)}" if found.warm_up_seconds else ", not warmed up"
-    click.echo(f"Loaded in {_s(found.load_seconds)}{warm_up}; made in {_s(found.seconds)}: {_pace(found)}\n")
+    warm_up = f"warmed up in {_s(found.warm_up_seconds)}" if found.warm_up_seconds else "not warmed up"
+    pace = f"{found.music_per_second:.2f} s of music a second"
+    click.echo(f"Loaded in {_s(found.load_seconds)}, {warm_up}, made in {_s(found.seconds)}: {pace}\n")
     print_table("Stages", ("stage", "seconds", "share", "songs a pass", "allocated", "reserved"), _stage_rows(found))
     _print_steps(found.step_seconds)
     _print_writing(found.language_model)
@@ -46,7 +48,7 @@ def print_benchmark(found: Benchmark) -> None:
     """A row per cell, then what failed."""
     click.echo(f"{_settings(found.plan, found.model, found.device)}; loaded in {_s(found.load_seconds)}\n")
     stages = [stage for stage in STAGES if any(stage in row.stage_seconds for row in found.results)]
-    columns = ("songs", "steps", "thinking", *stages, "total", "x real time", "LM tokens/s", "reserved", "remarks")
+    columns = ("songs", "steps", "thinking", *stages, "total", "music a second", "LM tokens/s", "reserved", "remarks")
     print_table(
         "Seconds of each stage", columns, [_benchmark_cells(row, stages) for row in found.results], folding=("remarks",)
     )
@@ -81,13 +83,9 @@ def _settings(plan: Plan, model: str, device: str) -> str:
 def _planned_by(found: SongProfile) -> str:
     if not found.request.thinks:
         return ""
-    # A model without files brings a language model of its own kind.
-    return f", planned by {found.model if found.model in SIZES else f'{found.plan.lm} on {found.plan.backend}'}"
-
-
-def _pace(found: SongProfile) -> str:
-    times = found.music_per_second
-    return f"{times:.2f} times as fast as it plays" if times >= 1 else f"{1 / times:.2f} times as long as it plays"
+    # A model without files brings a language model of its own kind, which PyTorch runs.
+    kind = f"a {found.model} language model" if found.model in SIZES else f"{found.plan.lm} on {found.plan.backend}"
+    return f", planned by {kind}"
 
 
 def _stage_rows(found: SongProfile) -> list[tuple[str, ...]]:

@@ -7,9 +7,9 @@ from acestep import console
 from acestep.errors import Exit, UsageError
 from acestep.knobs import Variant
 from acestep.tiers import load_tiers
+from calibrate import probers
 from calibrate.files import output_file, pretty_json
 from calibrate.policy import load_policy
-from calibrate.probers import has_cuda_card, introduction, prober_for
 from calibrate.profiling.example import LONGEST_PROMPT, Prompt, load_example, prompt_of
 from calibrate.profiling.tier_report import print_tier_test
 from calibrate.profiling.tier_test import Options, most_probes, tier_test, trials
@@ -27,10 +27,10 @@ def run_tier_test(flags: Mapping[str, Any]) -> int:
         prompt=LONGEST_PROMPT if flags["example"] is None else _prompt(flags["example"]),
     )
     tried = trials(table, policy, flags["tiers"] or policy.certified_sizes_gib, device, options)
-    prober = prober_for(device)
+    prober = probers.prober_for(device)
     if device == "simulated" and flags["device"] == "auto":
         console.notify("No CUDA card was found here.")
-    console.notify(introduction(prober, Variant.TURBO))
+    console.notify(probers.introduction(prober, Variant.TURBO))
     with output_file(flags["benchmark_output"]) as write, progress(most_probes(tried, options)) as advance:
         found = tier_test(tried, prober, options, advance)
         write(pretty_json(found))
@@ -46,7 +46,7 @@ def _device(name: str) -> str:
     if name not in ("auto", "cuda", "simulated"):
         raise UsageError(f"--device is auto, cuda or simulated in mode tier-test, got {name}")
     if name == "auto":
-        return "cuda" if has_cuda_card() else "simulated"
+        return "cuda" if probers.has_cuda_card() else "simulated"
     return name
 
 

@@ -6,6 +6,7 @@ from acestep.console import notify
 from acestep.units import MIB
 from calibrate.profiling.document import Row, SweptBoundary, TierTest
 from calibrate.profiling.tier_test import Options, Trial
+from calibrate.rules import STAGES
 from calibrate.screen import print_table
 
 NOT_ASKED = "not asked for"
@@ -14,7 +15,8 @@ NOT_ASKED = "not asked for"
 def print_tier_test(found: TierTest, tried: Sequence[Trial], options: Options) -> None:
     """The whole report on stdout, failures on stderr."""
     without = {trial.vram_gib for trial in tried if not trial.thinking} if options.with_lm else set()
-    stages = list(dict.fromkeys(stage.name for row in found.results for stage in row.stages))
+    seen = {stage.name for row in found.results for stage in row.stages}
+    stages = [stage for stage in STAGES if stage in seen]
     print_table(
         f"Tiers at their own limits, {found.device} card (MiB: allocated in each stage, reserved in all)",
         ("VRAM", "tier", "config", "knobs", "LM", "songs", "verdict", *stages, "reserved"),
@@ -37,15 +39,16 @@ def print_tier_test(found: TierTest, tried: Sequence[Trial], options: Options) -
             or [("any", f"{NOT_ASKED}: --tier-with-lm", "", "")],
         )
     if found.batch_boundaries:
+        promised = {trial.vram_gib: trial.plan.max_batch for trial in tried}
         print_table(
-            "Largest batch at each tier's longest song",
-            ("VRAM", "tier", "without LM", "with LM"),
+            "Largest batch at each tier's longest song, beside what the table in force promises",
+            ("VRAM", "tier", "without LM", "promised", "", "with LM", "promised", ""),
             [
                 (
                     f"{entry.vram_gib:g} GiB",
                     entry.tier,
-                    NOT_ASKED if entry.without_lm is None else str(entry.without_lm),
-                    NOT_ASKED if entry.with_lm is None else str(entry.with_lm),
+                    *_batch_cells(entry.without_lm, promised[entry.vram_gib].without_lm),
+                    *_batch_cells(entry.with_lm, promised[entry.vram_gib].with_lm),
                 )
                 for entry in found.batch_boundaries
             ],
@@ -69,6 +72,17 @@ def _cells(row: Row, stages: Sequence[str], no_lm: str) -> tuple[str, ...]:
         row.verdict,
         *(peaks.get(stage, "-") for stage in stages),
         _in_mib(row.peak_reserved_bytes) if row.stages else "-",
+    )
+
+
+def _batch_cells(probed: int | None, promised: int) -> tuple[str, str, str]:
+    """What was probed, what is promised, and how they compare."""
+    if probed is None:
+        return (NOT_ASKED, str(promised), "")
+    return (
+        str(probed),
+        str(promised),
+        "as promised" if probed == promised else "more" if probed > promised else "LESS",
     )
 
 

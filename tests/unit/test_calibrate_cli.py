@@ -375,7 +375,7 @@ def test_a_broken_promise_is_exit_code_one(command: Run, monkeypatch: pytest.Mon
     [
         (),
         ("--mode", "nonsense"),
-        ("--mode", "profile"),
+        ("--mode", "profile", "--tiers", "8"),
         ("--mode", "tier-test", "--tiers"),
         ("--mode", "tier-test", "--tiers", "8", "-4"),
         ("--mode", "tier-test", "--tiers", "8", "big"),
