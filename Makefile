@@ -61,6 +61,7 @@ tier-test: install
 	$(PYTHON) profile_inference.py --mode tier-test --tier-boundary
 
 bench: install
+	$(PYTHON) -m pip install --quiet --group bench
 	$(PYTHON) -m pytest tests/benchmarks --benchmark-only --benchmark-timer=time.process_time --benchmark-json=$(BENCH_RUN)
 	$(PYTHON) -m tests.benchmarks.results $(BENCH_RUN) benchmarks/RESULTS.md
 

@@ -13,11 +13,13 @@ from acestep.knobs import Knobs, Offload, Quantization
 from acestep.memory.guard import COEFFICIENTS, Demand, predict, songs_at_once
 from calibrate.memory_model import FORMATS
 from calibrate.probes.simulated.kernels import CudaKernels
+from calibrate.probes.simulated.memo import Regions
 from calibrate.probes.simulated.prober import CAPABILITY, REGIONS, SimulatedProber, full_size
 from calibrate.probes.simulated.sweep import Weights, cap_with, trace_denoise, weights_of
 from calibrate.probes.simulated.trace import Trace
 
 DEMANDS = 100
+KNOWN: Final = Regions()
 WHOLE = (Offload.NONE, Offload.CPU, Offload.CPU_DIT)
 STREAMED = (Offload.STREAM, Offload.STREAM_ENCODERS)
 """Each demand is asked about in both formats, once with whole weights and once with streamed ones: 400 points."""
@@ -59,7 +61,7 @@ def jumps() -> dict[Quantization | None, float]:
 
 
 def _trace(quantization: Quantization | None, demand: Demand) -> Trace:
-    return trace_denoise(full_size(Knobs().variant, quantization), demand, CudaKernels(CAPABILITY), REGIONS)
+    return trace_denoise(full_size(Knobs().variant, quantization), demand, CudaKernels(CAPABILITY), REGIONS, KNOWN)
 
 
 @cache

@@ -25,7 +25,7 @@ from calibrate.probes.simulated.host import rest_on_host
 from calibrate.probes.simulated.kernels import CudaKernels
 from calibrate.probes.simulated.ledger import Ledger
 from calibrate.probes.simulated.live import LiveBook
-from calibrate.probes.simulated.memo import Memo, Tape
+from calibrate.probes.simulated.memo import Memo, Regions, Tape
 from calibrate.probes.simulated.prober import CAPABILITY, REGIONS, SimulatedProber, full_size
 from calibrate.probes.simulated.trace import stage_usage
 from calibrate.verdict import Verdict
@@ -48,7 +48,7 @@ class LiveCard:
 
     @contextmanager
     def on(self, regions: Sequence[type[torch.nn.Module]] = REGIONS) -> Iterator[None]:
-        with self._kernels, self._ledger, Memo(self._ledger, self._tape).patched(regions):
+        with self._kernels, self._ledger, Memo(self._ledger, self._tape, Regions()).patched(regions):
             yield
 
 
@@ -92,6 +92,7 @@ def test_repeating_a_song_is_decoding_it_again() -> None:
             request_of(Workload(batch=batch, duration_s=8), components.tokenizer),
             64,
             kernels,
+            Regions(),
             resident=False,
         ).trace
         for batch in (1, 2, 4)

@@ -16,7 +16,7 @@ from calibrate.probes.simulated.device import SimulatedDevice
 from calibrate.probes.simulated.kernels import CUBLAS_WORKSPACE_BYTES, CudaKernels
 from calibrate.probes.simulated.ledger import ALLOWANCE, Ledger
 from calibrate.probes.simulated.live import LiveBook
-from calibrate.probes.simulated.memo import Memo, Tape
+from calibrate.probes.simulated.memo import Memo, Regions, Tape
 
 MIB = 2**20
 
@@ -167,7 +167,15 @@ class Adder(nn.Module):
         return x.add_(x * 2)
 
 
-def _events(card: Card, memoise: bool, module: nn.Module) -> list[tuple[int, int]]:
+class Mixer(nn.Module):
+    """A region with a matrix product, whose workspace comes with the first one of a run."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        square = x.view(1024, -1)
+        return (square @ square.T).flatten().repeat(x.numel() // 1024**2)
+
+
+def _events(card: Card, memoise: bool, module: nn.Module, known: Regions | None = None) -> list[tuple[int, int]]:
     seen: list[tuple[int, int]] = []
     book_alloc = card.book.alloc
 
@@ -178,7 +186,7 @@ def _events(card: Card, memoise: bool, module: nn.Module) -> list[tuple[int, int
 
     card.book.alloc = alloc  # type: ignore[method-assign]
     kinds = (type(module),) if memoise else ()
-    with card.on(), Memo(card.ledger, card.tape).patched(kinds):
+    with card.on(), Memo(card.ledger, card.tape, known or Regions()).patched(kinds):
         x = _meta(MIB)
         for _ in range(4):
             x = module(x)
@@ -190,10 +198,18 @@ def test_a_replayed_region_is_the_region(module: nn.Module) -> None:
     assert _events(Card(), True, module) == _events(Card(), False, module)
 
 
+@pytest.mark.parametrize("module", [Doubler(), Adder(), Mixer()])
+def test_what_is_known_of_calls_holds_in_the_next_run(module: nn.Module) -> None:
+    known = Regions()
+    first, second = (_events(Card(), True, module, known) for _ in range(2))
+    assert known.by_call
+    assert first == second == _events(Card(), False, module)
+
+
 def test_a_replay_that_is_refused_unwinds() -> None:
     card = Card(cap_bytes=26 * MIB)
     module = Doubler()
-    with card.on(), Memo(card.ledger, card.tape).patched((Doubler,)):
+    with card.on(), Memo(card.ledger, card.tape, Regions()).patched((Doubler,)):
         x = _meta(2 * MIB)
         module(x)
         full = [_meta(8 * MIB)]

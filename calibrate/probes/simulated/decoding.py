@@ -23,7 +23,7 @@ from calibrate.probes.simulated.device import SimulatedDevice
 from calibrate.probes.simulated.kernels import CudaKernels
 from calibrate.probes.simulated.ledger import WORKSPACE, Ledger
 from calibrate.probes.simulated.loops import Loop, find_loops
-from calibrate.probes.simulated.memo import Memo, Tape
+from calibrate.probes.simulated.memo import Memo, Regions, Tape
 from calibrate.probes.simulated.replay import ReplayResult, replay
 from calibrate.probes.simulated.splice import evicted, held, joined, only, repeated
 from calibrate.probes.simulated.trace import Trace
@@ -54,7 +54,9 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     outcome: ReplayResult
 
 
-def play_decode(components: Components, request: Request, tile: int, kernels: CudaKernels, *, resident: bool) -> Played:
+def play_decode(
+    components: Components, request: Request, tile: int, kernels: CudaKernels, known: Regions, *, resident: bool
+) -> Played:
     """The decode stage alone in tiles of one size; whether the decoder is `resident` or comes in for it.
 
     From the second song on each is decoded as the one before, so two are traced and the second is repeated.
@@ -79,7 +81,7 @@ def play_decode(components: Components, request: Request, tile: int, kernels: Cu
     two = msgspec.structs.replace(request, batch=min(request.batch, 2))
     latents = torch.empty(two.batch, frames, decoder.conv1.in_channels)
     ends: list[int] = []
-    with kernels, ledger, Memo(ledger, tape).patched((TileDecoder,)), torch.no_grad():
+    with kernels, ledger, Memo(ledger, tape, known).patched((TileDecoder,)), torch.no_grad():
         place.placement.settle()
         device.begin_stage(STAGE)
         decode(two, latents, place, lambda *_: ends.append(len(trace)))

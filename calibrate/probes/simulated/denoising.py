@@ -17,7 +17,7 @@ from calibrate.probes.simulated.book import TraceBook
 from calibrate.probes.simulated.device import SimulatedDevice
 from calibrate.probes.simulated.kernels import CudaKernels
 from calibrate.probes.simulated.ledger import Ledger
-from calibrate.probes.simulated.memo import Memo, Tape
+from calibrate.probes.simulated.memo import Memo, Regions, Tape
 from calibrate.probes.simulated.replay import smallest_cap
 from calibrate.probes.simulated.trace import Trace, stage_trace
 
@@ -42,7 +42,7 @@ def denoise_cap(
     place = Place(components=components, knobs=knobs, device=device, placement=placement)
     width = components.condition_encoder.null_condition_emb.shape[-1]
     channels = components.vae.decoder.conv1.in_channels
-    with kernels, ledger, Memo(ledger, tape).patched(regions), torch.no_grad():
+    with kernels, ledger, Memo(ledger, tape, Regions()).patched(regions), torch.no_grad():
         placement.settle()
         resting = sum(size for size in trace.sizes if size > 0)
         conditions = Conditions(

@@ -47,7 +47,10 @@ class Sink(Protocol):
 
 
 class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leaves its modes untyped
-    """Reports the storages of tensors on `device_type` to `sink`, and unseen workspaces as `workspaces` says."""
+    """Reports the storages of tensors on `device_type` to `sink`, and unseen workspaces as `workspaces` says.
+
+    `products` counts what had matrix products in it; with the first of them comes their workspace.
+    """
 
     def __init__(self, sink: Sink, workspaces: Workspaces, device_type: str = "meta") -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -56,7 +59,7 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leaves
         self._workspaces = workspaces
         self._device_type = device_type
         self._live: dict[int, int] = {}
-        self._has_workspace = False
+        self.products = 0
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -69,8 +72,10 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leaves
         if func is aten.copy_.default and self._is_device(args[1]) and not self._is_device(args[0]):
             return args[0]
         self._refuse_mixing(func, args, kwargs)
-        if func in MATRIX_PRODUCTS and not self._has_workspace and self._is_device(args[0]):
-            self._take_matmul_workspace()
+        if func in MATRIX_PRODUCTS and self._is_device(args[0]):
+            if not self.has_workspace and self._workspaces.matmul_bytes:
+                self._sink.alloc(self._workspaces.matmul_bytes, WORKSPACE)
+            self.products += 1
         out = func(*args, **kwargs)
         self.adopt(out)
         if func in CONVOLUTIONS and self._is_device(args[0]):
@@ -78,6 +83,11 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leaves
             if n_bytes:
                 self._sink.free(self._sink.alloc(n_bytes, ALLOWANCE))
         return out
+
+    @property
+    def has_workspace(self) -> bool:
+        """Whether there was a matrix product yet."""
+        return self.products > 0
 
     def adopt(self, out: Any) -> None:
         """Report every storage in `out` that is not yet known."""
@@ -134,8 +144,3 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leaves
         found = {leaf.device.type for leaf in nearby if isinstance(leaf, Tensor) and leaf.dim() > 0}
         if len(found) > 1:
             raise RuntimeError(f"{func} mixes tensors on {' and '.join(sorted(found))}; move them with Device.upload")
-
-    def _take_matmul_workspace(self) -> None:
-        self._has_workspace = True
-        if self._workspaces.matmul_bytes:
-            self._sink.alloc(self._workspaces.matmul_bytes, WORKSPACE)

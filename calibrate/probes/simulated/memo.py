@@ -3,7 +3,7 @@
 A region is one call of a module of `REGIONS`. Two calls are identical when the weights have the same shapes, the
 arguments the same layouts, and the ledger's owner is the same. Only closed regions are kept: every storage born in
 them dies in them or is the result, and nothing older dies. (A first call that fills a cache is not closed; the second
-one is.)
+one is.) What is known of a call whose arguments are tensors and plain values holds in other traces too.
 """
 
 import weakref
@@ -32,9 +32,13 @@ class Event(NamedTuple):
 
 
 class Region(NamedTuple):
-    """What one call did: its events, and its result as a new tensor (layout and block) or one of its arguments."""
+    """What one call did: its events, and its result as a new tensor (layout and block) or one of its arguments.
+
+    `multiplies`: it holds a matrix product, the first of which in a run takes a workspace that stays.
+    """
 
     events: tuple[Event, ...]
+    multiplies: bool
     argument: int
     block: int
     shape: tuple[int, ...]
@@ -92,15 +96,23 @@ class Tape:
         return alive
 
 
-class Memo:
-    """Region recordings of one trace."""
+class Regions:
+    """What is known of calls in every trace of one simulated card."""
 
-    def __init__(self, ledger: Ledger, tape: Tape) -> None:
+    def __init__(self) -> None:
+        self.by_call: dict[object, Region] = {}
+        self.signatures: weakref.WeakKeyDictionary[nn.Module, tuple[Any, ...]] = weakref.WeakKeyDictionary()
+
+
+class Memo:
+    """Region recordings of one trace, which adds to what `known` has and takes from it."""
+
+    def __init__(self, ledger: Ledger, tape: Tape, known: Regions) -> None:
         self._ledger = ledger
         self._tape = tape
-        self._regions: dict[object, Region] = {}
-        self._signatures: dict[int, tuple[Any, ...]] = {}
-        self._known: dict[int, Any] = {}
+        self._known = known
+        self._here: dict[object, Region] = {}
+        self._kept: dict[int, Any] = {}
 
     @contextmanager
     def patched(self, kinds: Sequence[type[nn.Module]]) -> Iterator[None]:
@@ -117,22 +129,26 @@ class Memo:
     def _memoised(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def forward(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
             leaves = tree_leaves((args, kwargs))
+            lasting = all(leaf is None or isinstance(leaf, Tensor | int | float | str) for leaf in leaves)
+            regions = self._known.by_call if lasting else self._here
             key = (original, self._ledger.owner, self._signature(module), tuple(map(self._layout, leaves)))
-            region = self._regions.get(key)
-            if region is not None:
+            region = regions.get(key)
+            if region is not None and (self._ledger.has_workspace or not region.multiplies):
                 return self._replay(region, leaves)
             events: list[Event] = []
+            products = self._ledger.products
             with self._tape.record(events):
                 result = original(module, *args, **kwargs)
-            region = self._closed(events, result, leaves)
+            region = self._closed(events, result, leaves, multiplies=self._ledger.products > products)
             if region is not None:
-                self._regions[key] = region
+                regions[key] = region
             return result
 
         return forward
 
     def _replay(self, region: Region, leaves: list[Any]) -> Any:
         alive = self._tape.play(region.events)
+        self._ledger.products += region.multiplies
         if region.argument != RESULT:
             return leaves[region.argument]
         with _disable_current_modes():
@@ -140,7 +156,7 @@ class Memo:
         self._ledger.bind(result, alive[region.block])
         return result
 
-    def _closed(self, events: list[Event], result: Any, leaves: list[Any]) -> Region | None:
+    def _closed(self, events: list[Event], result: Any, leaves: list[Any], *, multiplies: bool) -> Region | None:
         if not isinstance(result, Tensor) or not self._ledger.knows(result):
             return None
         alive = set()
@@ -153,17 +169,18 @@ class Memo:
                 return None
         for index, leaf in enumerate(leaves):
             if leaf is result:
-                return None if alive else Region(tuple(events), index, 0, (), (), result.dtype)
+                return None if alive else Region(tuple(events), multiplies, index, 0, (), (), result.dtype)
         if alive != {self._ledger.block_of(result)} or result.storage_offset():
             return None
         block = self._ledger.block_of(result)
-        return Region(tuple(events), RESULT, block, tuple(result.shape), result.stride(), result.dtype)
+        shape, stride = tuple(result.shape), result.stride()
+        return Region(tuple(events), multiplies, RESULT, block, shape, stride, result.dtype)
 
     def _signature(self, module: nn.Module) -> tuple[Any, ...]:
         """What decides a module's allocations: the layouts of its weights, and the window it attends in."""
-        if id(module) not in self._signatures:
-            self._keep(module)
-            self._signatures[id(module)] = tuple(
+        signatures = self._known.signatures
+        if module not in signatures:
+            signatures[module] = tuple(
                 (
                     type(part),
                     tuple(
@@ -173,7 +190,7 @@ class Memo:
                 )
                 for part in module.modules()
             )
-        return self._signatures[id(module)]
+        return signatures[module]
 
     def _layout(self, leaf: Any) -> Any:
         """Shape and stride of a tensor, the value of a number, the identity of anything else."""
@@ -188,5 +205,5 @@ class Memo:
 
     def _keep(self, thing: Any) -> int:
         """The id of a thing, which nothing else can have as long as the thing is kept."""
-        self._known[id(thing)] = thing
+        self._kept[id(thing)] = thing
         return id(thing)

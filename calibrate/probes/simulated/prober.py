@@ -32,7 +32,7 @@ from calibrate.probes.simulated.host import rest_on_host
 from calibrate.probes.simulated.kernels import CudaKernels
 from calibrate.probes.simulated.ledger import ALLOWANCE, WORKSPACE, Ledger
 from calibrate.probes.simulated.loops import find_loops
-from calibrate.probes.simulated.memo import Memo, Tape
+from calibrate.probes.simulated.memo import Memo, Regions, Tape
 from calibrate.probes.simulated.replay import ReplayResult, smallest_cap
 from calibrate.probes.simulated.splice import before
 from calibrate.probes.simulated.sweep import cap_with, pieces_of, trace_denoise, weights_of
@@ -91,6 +91,7 @@ class SimulatedProber:
 
     def __init__(self, vae_chunk: int = 0) -> None:
         self._vae_chunk = vae_chunk
+        self._known = Regions()
         self._runs: dict[tuple[Knobs, Workload], TracedRun] = {}
         self._decodes: dict[tuple[Any, ...], Played] = {}
         self._thoughts: dict[tuple[Knobs, Workload], Played] = {}
@@ -165,7 +166,9 @@ class SimulatedProber:
         }
 
         def denoise(quantization: Quantization | None, demand: Demand) -> Swept:
-            trace = trace_denoise(full_size(variant, quantization), demand, CudaKernels(CAPABILITY), REGIONS)
+            trace = trace_denoise(
+                full_size(variant, quantization), demand, CudaKernels(CAPABILITY), REGIONS, self._known
+            )
             # Where two modes place the transformer alike, so are their caps.
             placed = {offload: weights[quantization, offload] for offload in Offload}
             caps = {held: cap_with(trace, held) for held in set(placed.values())}
@@ -194,13 +197,13 @@ class SimulatedProber:
             asked = (knobs.variant, request.batch, request.samples, tile, resident)
             if asked not in self._decodes:
                 kernels = CudaKernels(CAPABILITY)
-                self._decodes[asked] = play_decode(components, request, tile, kernels, resident=resident)
+                self._decodes[asked] = play_decode(components, request, tile, kernels, self._known, resident=resident)
             return self._decodes[asked]
 
         if knobs.lm is None:
-            return trace_run(components, knobs, request, decode, self._vae_chunk)
+            return trace_run(components, knobs, request, decode, self._known, self._vae_chunk)
         thinking, thinker = thinking_request(request), hardly_thinking(knobs)
-        return trace_run(components, knobs, thinking, decode, self._vae_chunk, thinker=thinker)
+        return trace_run(components, knobs, thinking, decode, self._known, self._vae_chunk, thinker=thinker)
 
     def _thinking(self, knobs: Knobs, workload: Workload) -> ThinkLadder:
         components = full_size(knobs.variant, knobs.quantization)
@@ -213,7 +216,7 @@ class SimulatedProber:
             key = (knobs, msgspec.structs.replace(workload, batch=songs))
             if key not in self._thoughts:
                 thinker = only_thinking(knobs, songs)
-                self._thoughts[key] = trace_thought(components, knobs, request_for(songs), thinker)
+                self._thoughts[key] = trace_thought(components, knobs, request_for(songs), thinker, self._known)
             return self._thoughts[key]
 
         return ThinkLadder(workload.batch, played, lambda songs: least_bytes(knobs, request_for(songs)))
@@ -224,12 +227,13 @@ def trace_run(
     knobs: Knobs,
     request: Request,
     decode: Callable[[int, bool], Played],
+    known: Regions,
     vae_chunk: int = 0,
     *,
     thinker: Thinker = UNABLE_TO_THINK,
 ) -> TracedRun:
     """Run the pipeline once on meta tensors without a cap. `components` are prepared and rest on the host."""
-    with tracing(components, knobs, thinker) as (trace, pipeline):
+    with tracing(components, knobs, thinker, known) as (trace, pipeline):
         result = pipeline.generate(request, strict=True)
     until_decoding = before(trace, STAGE)
     ladder = DecodeLadder(
@@ -243,22 +247,24 @@ def trace_run(
     return TracedRun(until_decoding, ladder, result)
 
 
-def trace_thought(components: Components, knobs: Knobs, request: Request, thinker: LmThinker) -> Played:
+def trace_thought(components: Components, knobs: Knobs, request: Request, thinker: LmThinker, known: Regions) -> Played:
     """A run up to the end of thinking, where `thinker` ends it."""
-    with tracing(components, knobs, thinker) as (trace, pipeline), suppress(ThoughtThroughError):
+    with tracing(components, knobs, thinker, known) as (trace, pipeline), suppress(ThoughtThroughError):
         pipeline.generate(request, strict=True)
     return Played(trace=trace, loops=find_loops(trace))
 
 
 @contextmanager
-def tracing(components: Components, knobs: Knobs, thinker: Thinker) -> Iterator[tuple[Trace, Pipeline]]:
+def tracing(components: Components, knobs: Knobs, thinker: Thinker, known: Regions) -> Iterator[tuple[Trace, Pipeline]]:
     """A pipeline on meta tensors without a cap, and the trace that it leaves."""
     trace = Trace()
     tape = Tape(trace)
     kernels = CudaKernels(CAPABILITY)
     ledger = Ledger(tape, kernels)
     device = SimulatedDevice(ledger, TraceBook(trace), dtype=torch.bfloat16, grouped_attention=kernels.has_flash)
-    with kernels, ledger, Memo(ledger, tape).patched((*REGIONS, *pieces_of(components))):
+    layer = components.text_encoder.layers[0]
+    of_qwen = type(layer), type(layer.mlp), type(layer.input_layernorm)
+    with kernels, ledger, Memo(ledger, tape, known).patched((*REGIONS, *of_qwen, *pieces_of(components))):
         pipeline = Pipeline(components, knobs, device, thinker=thinker)
         try:
             yield trace, pipeline

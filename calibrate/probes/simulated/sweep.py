@@ -25,7 +25,7 @@ from calibrate.probes.simulated.book import TraceBook
 from calibrate.probes.simulated.device import SimulatedDevice
 from calibrate.probes.simulated.kernels import CudaKernels
 from calibrate.probes.simulated.ledger import Ledger
-from calibrate.probes.simulated.memo import Memo, Tape
+from calibrate.probes.simulated.memo import Memo, Regions, Tape
 from calibrate.probes.simulated.replay import smallest_cap
 from calibrate.probes.simulated.trace import END, FREE, Trace
 from calibrate.workload import PROBE_STEPS
@@ -73,7 +73,7 @@ def request_for(demand: Demand) -> Request:
 
 
 def trace_denoise(
-    components: Components, demand: Demand, kernels: CudaKernels, regions: Sequence[type[nn.Module]]
+    components: Components, demand: Demand, kernels: CudaKernels, regions: Sequence[type[nn.Module]], known: Regions
 ) -> Trace:
     """One denoise stage of a few layers, its weights coming in for it."""
     request, tokens = request_for(demand), demand.tokens
@@ -87,7 +87,7 @@ def trace_denoise(
         placement = Placement({TRANSFORMER: components.transformer}, (), Offload.CPU_DIT, device)
         knobs = Knobs(variant=components.variant, offload=Offload.CPU_DIT)
         place = Place(components=components, knobs=knobs, device=device, placement=placement)
-        with kernels, ledger, Memo(ledger, tape).patched((*regions, *pieces_of(components))), torch.no_grad():
+        with kernels, ledger, Memo(ledger, tape, known).patched((*regions, *pieces_of(components))), torch.no_grad():
 
             def empty(*shape: int) -> torch.Tensor:
                 return torch.empty(*shape, dtype=device.dtype, device="meta")

@@ -18,7 +18,7 @@ from calibrate.probes.simulated.device import SimulatedDevice
 from calibrate.probes.simulated.host import rest_on_host
 from calibrate.probes.simulated.kernels import CudaKernels
 from calibrate.probes.simulated.ledger import Ledger
-from calibrate.probes.simulated.memo import Memo, Tape
+from calibrate.probes.simulated.memo import Memo, Regions, Tape
 from calibrate.probes.simulated.replay import smallest_cap
 from calibrate.probes.simulated.trace import Trace, stage_trace
 
@@ -52,7 +52,7 @@ def trace_thinking(model: LanguageModel, jobs: Sequence[Job], kernels: CudaKerne
     device = SimulatedDevice(ledger, TraceBook(trace), dtype=model.dtype, grouped_attention=kernels.has_flash)
     placement = Placement({PART: model.module}, (), Offload.CPU_DIT, device)
     backend = PtBackend(model, device, use=lambda: placement.use(PART), chooser=FirstAllowed())
-    with kernels, ledger, Memo(ledger, tape).patched((DecoderBlock,)):
+    with kernels, ledger, Memo(ledger, tape, Regions()).patched((DecoderBlock,)):
         device.begin_stage(STAGE)
         backend.write(jobs, lambda done, most: None)  # noqa: ARG005 nobody watches
         device.end_stage()
