@@ -303,7 +303,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ceilings=bench.ceilings(),
     )
     if options.resume and options.output.exists():
-        speeds = msgspec.json.decode(options.output.read_bytes(), type=Speeds)
+        before = msgspec.json.decode(options.output.read_bytes(), type=Speeds)
+        if (before.card, before.torch, before.model) != (speeds.card, speeds.torch, speeds.model):
+            sys.exit(f"{options.output} was measured on {before.card} with torch {before.torch}; choose another file")
+        speeds = before
 
     def keep(so_far: Speeds) -> None:
         with output_file(options.output) as write:

@@ -43,31 +43,41 @@ class LiveProber(CudaProber):
         return self.fault
 
 
-@pytest.fixture(params=[CapMethod.FRACTION, CapMethod.BALLAST])
-def prober(request: pytest.FixtureRequest) -> Iterator[LiveProber]:
+@pytest.fixture
+def probers() -> Iterator[list[LiveProber]]:
     # The tests' own context comes first: otherwise it would be a tenant that came during a probe.
     torch.cuda.synchronize()
-    prober = LiveProber(request.param)
-    yield prober
-    prober.close()
+    made: list[LiveProber] = []
+    yield made
+    for prober in made:
+        prober.close()
+
+
+FRACTION, BALLAST = CapMethod.FRACTION, CapMethod.BALLAST
 
 
 @pytest.mark.parametrize(
-    ("fault", "verdict", "words"),
+    ("method", "fault", "verdict", "words"),
     [
-        ("sigsegv", Verdict.CRASHED, "killed by SIGSEGV"),
-        ("sigkill", Verdict.CRASHED, "killed by SIGKILL"),
-        ("exits", Verdict.CRASHED, "no answer"),
-        ("leaves-a-daemon", Verdict.CRASHED, "ended with code 3"),
-        ("hangs", Verdict.TIMEOUT, "no sign of life"),
-        ("hangs-deaf", Verdict.TIMEOUT, "no sign of life"),
-        ("hangs-in-a-grandchild", Verdict.TIMEOUT, "no sign of life"),
-        ("breaks-the-card-s-trust", Verdict.CRASHED, "CUDA error"),
-        ("runs-out", Verdict.OOM, "out of memory"),
+        (FRACTION, "sigsegv", Verdict.CRASHED, "killed by SIGSEGV"),
+        (FRACTION, "sigkill", Verdict.CRASHED, "killed by SIGKILL"),
+        (FRACTION, "exits", Verdict.CRASHED, "no answer"),
+        (FRACTION, "leaves-a-daemon", Verdict.CRASHED, "ended with code 3"),
+        (FRACTION, "hangs", Verdict.TIMEOUT, "no sign of life"),
+        (FRACTION, "hangs-deaf", Verdict.TIMEOUT, "no sign of life"),
+        (FRACTION, "hangs-in-a-grandchild", Verdict.TIMEOUT, "no sign of life"),
+        (FRACTION, "breaks-the-card-s-trust", Verdict.CRASHED, "CUDA error"),
+        (FRACTION, "runs-out", Verdict.OOM, "out of memory"),
+        (BALLAST, "sigkill", Verdict.CRASHED, "killed by SIGKILL"),
+        (BALLAST, "hangs", Verdict.TIMEOUT, "no sign of life"),
+        (BALLAST, "runs-out", Verdict.OOM, "out of memory"),
     ],
 )
-def test_whoever_ends_badly_gives_the_card_back(prober: LiveProber, fault: str, verdict: Verdict, words: str) -> None:
+def test_whoever_ends_badly_gives_the_card_back(
+    probers: list[LiveProber], method: CapMethod, fault: str, verdict: Verdict, words: str
+) -> None:
     free = torch.cuda.mem_get_info()[0]
+    probers.append(prober := LiveProber(method))
     prober.fault = fault
     result = prober.probe(KNOBS, SONG, CAP)
     assert result.verdict is verdict, result.warnings

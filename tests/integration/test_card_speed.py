@@ -35,6 +35,9 @@ def test_both_sides_are_measured_once_and_written_with_the_command(
     monkeypatch.setattr(Bench, "point", lambda *_: pytest.fail("measured a second time"))
     main([*asked, "--rounds", "1", "--resume"])
     assert json.loads((tmp_path / "speed.json").read_text(encoding="utf-8")) == first
+    (tmp_path / "speed.json").write_text(json.dumps(first | {"card": "another"}), encoding="utf-8")
+    with pytest.raises(SystemExit, match="measured on another"):
+        main([*asked, "--resume"])
 
 
 def test_every_comparison_is_asked_of_both_sides_and_the_small_card_of_ours() -> None:
