@@ -23,6 +23,9 @@ SOURCES = (
 )
 """The code that decides how much memory a run takes and how that is found out."""
 
+SHOWING = "acestep/ui/"
+"""A folder among it that only shows things: a new colour makes no record old."""
+
 ALLOCATOR_SETTINGS = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
 """Environment variables that PyTorch's allocator listens to."""
 
@@ -76,8 +79,10 @@ def code_version() -> str:
         version = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     tree = hashlib.sha256()
     for source in sorted({path for pattern in SOURCES for path in root.glob(pattern)}):
-        tree.update(f"{source.relative_to(root).as_posix()}\0".encode())
-        tree.update(source.read_bytes())
+        path = source.relative_to(root).as_posix()
+        if not path.startswith(SHOWING):
+            tree.update(f"{path}\0".encode())
+            tree.update(source.read_bytes())
     return f"{version}+tree.{tree.hexdigest()[:16]}"
 
 

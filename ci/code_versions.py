@@ -8,7 +8,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from acestep.errors import NotMeasuredError
-from calibrate.fingerprint import SOURCES
+from calibrate.fingerprint import SHOWING, SOURCES
 from ci.promises import git
 
 MOST_COMMITS = 200
@@ -54,5 +54,6 @@ def _blobs(checkout: Path, commit: str) -> Iterator[tuple[str, str]]:
     """Path and blob of every file that a code version depends on."""
     for line in git(checkout, "ls-tree", "-r", "-z", commit).decode(errors="replace").split("\0"):
         kind, _, path = line.partition("\t")
-        if path == "pyproject.toml" or any(fnmatch(path, pattern) for pattern in _PATTERNS):
+        counts = any(fnmatch(path, pattern) for pattern in _PATTERNS) and not path.startswith(SHOWING)
+        if counts or path == "pyproject.toml":
             yield path, kind.split()[2]
