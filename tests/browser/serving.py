@@ -1,31 +1,39 @@
 """The web UI as a process of its own on loopback, with a home and a temporary folder that nobody else has."""
 
 import json
+import multiprocessing
 import os
-import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
-ROOT = Path(__file__).parents[2]
-WITNESS = Path(__file__).with_name("witness.py")
-START_S = 90.0
+from tests.browser import witness
+
+START_S = 120.0
 STOP_S = 30.0
 
 
 class Server(msgspec.Struct, frozen=True, kw_only=True):
-    """A running UI. Everything it may write is below `folder`; its songs go to `out`."""
+    """A running UI. Everything it may write is below `folder`; its songs go to `out`.
+
+    `wait` gives the exit code once the process has ended.
+    """
 
     url: str
-    process: subprocess.Popen[str]
     folder: Path
+    pid: int
+    wait: Callable[[], int]
 
     @property
     def out(self) -> Path:
@@ -36,10 +44,14 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
         """What it has written to stderr so far."""
         return (self.folder / "stderr").read_text(encoding="utf-8")
 
+    def journal(self) -> list[dict[str, Any]]:
+        """What the witness wrote down so far."""
+        whole = (self.folder / "journal").read_text(encoding="utf-8").rpartition("\n")[0]
+        return [json.loads(line) for line in whole.splitlines()]
+
     def observed(self, event: str) -> list[dict[str, Any]]:
         """What the witness wrote down of one kind."""
-        lines = (self.folder / "journal").read_text(encoding="utf-8").splitlines()
-        return [line for line in map(json.loads, lines) if line["event"] == event]
+        return [line for line in self.journal() if line["event"] == event]
 
     def wait_for(self, event: str, count: int = 1) -> None:
         """Wait until something has happened so many times."""
@@ -50,18 +62,16 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
 
     def most_songs_at_once(self) -> int:
         """The most generations that ran at the same time."""
-        lines = (self.folder / "journal").read_text(encoding="utf-8").splitlines()
         running, most = 0, 0
-        for line in map(json.loads, lines):
+        for line in self.journal():
             running += {"begin": 1, "end": -1}.get(line["event"], 0)
             most = max(most, running)
         return most
 
     def interrupt(self) -> int:
-        """The exit code after Ctrl-C, or that of a server that has ended already."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
-        return self.process.wait(STOP_S)
+        """The exit code after Ctrl-C."""
+        os.kill(self.pid, signal.SIGINT)
+        return self.wait()
 
 
 def environment(folder: Path, **more: str) -> dict[str, str]:
@@ -79,12 +89,12 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
     }
 
 
-def acestep(folder: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+def acestep(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """A run of the `acestep` command that is expected to end by itself."""
     return subprocess.run(
         [sys.executable, "-P", "-m", "acestep", *arguments],
         cwd=folder,
-        env=environment(folder, **more),
+        env=environment(folder),
         capture_output=True,
         text=True,
         timeout=START_S,
@@ -107,58 +117,108 @@ def plan(vram: float, *options: str) -> dict[str, Any]:
 
 
 @contextmanager
-def serving(folder: Path, *options: str, vram: float = 8, table: Path | None = None) -> Iterator[Server]:
-    """A UI with the tiny model for a card of this size, ended with Ctrl-C, which it has to obey."""
-    env = environment(folder, MAX_CUDA_VRAM=f"{vram:g}")
-    command = [sys.executable, "-P", str(WITNESS), str(folder / "journal"), "" if table is None else str(table)]
+def serving(
+    folder: Path, *options: str, vram: float = 8, table: Path | None = None, cold: bool = False
+) -> Iterator[Server]:
+    """A UI with the tiny model for a card of this size, ended with Ctrl-C, which it has to obey.
+
+    A `cold` one is started as people start it; the others save themselves the seconds that the imports take.
+    """
     arguments = ["ui", "--port", "0", "--model", "tiny", "--out", str(folder / "out"), *options]
-    with (
-        (folder / "stderr").open("w", encoding="utf-8") as stderr,
-        subprocess.Popen(
-            [*command, *arguments],
-            cwd=folder,
-            env=env,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            text=True,
-            start_new_session=True,
-        ) as process,
-    ):
-        try:
-            server = Server(url=_announced(process, folder), process=process, folder=folder)
-            yield server
+    command = [str(folder / "journal"), "" if table is None else str(table), *arguments]
+    pid, wait = (_cold if cold else _warm)(folder, command, environment(folder, MAX_CUDA_VRAM=f"{vram:g}"))
+    try:
+        server = Server(url=_announced(folder, pid), folder=folder, pid=pid, wait=wait)
+        yield server
+        if _processes(pid):
             code = server.interrupt()
             assert code == 130, f"ended with {code}: {server.said[-2000:]}"
-            assert _left_behind(process.pid) == []
-        finally:
-            process.kill()
+        assert _processes(pid) == []
+    finally:
+        if _processes(pid):
+            os.killpg(pid, signal.SIGKILL)
+            wait()
 
 
-def _announced(process: subprocess.Popen[str], folder: Path) -> str:
+Process = tuple[int, Callable[[], int]]
+"""A process that leads a session: its ID, and what waits for its exit code."""
+
+
+def _cold(folder: Path, command: list[str], env: dict[str, str]) -> Process:
+    with (folder / "stdout").open("w") as stdout, (folder / "stderr").open("w") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-P", witness.__file__, *command],
+            cwd=folder,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,
+        )
+    return process.pid, lambda: process.wait(STOP_S)
+
+
+def _warm(folder: Path, command: list[str], env: dict[str, str]) -> Process:
+    process = _nursery().Process(target=_become, args=(folder, command, env))
+    process.start()
+
+    def wait() -> int:
+        process.join(STOP_S)
+        assert process.exitcode is not None, "the server did not end"
+        return process.exitcode
+
+    assert process.pid is not None
+    return process.pid, wait
+
+
+@cache
+def _nursery() -> Any:
+    """What forks processes in which everything heavy is imported already."""
+    context = multiprocessing.get_context("forkserver")
+    with pytest.MonkeyPatch.context() as patch:
+        home = Path(tempfile.mkdtemp(prefix="nursery-"))
+        for name, value in environment(home, GRADIO_ANALYTICS_ENABLED="False").items():
+            patch.setenv(name, value)
+        context.set_forkserver_preload(["tests.browser.witness", "acestep.service", "gradio"])
+        forkserver.ensure_running()
+    return context
+
+
+def _become(folder: Path, command: list[str], env: dict[str, str]) -> None:
+    """Be the server, in a process that was just forked."""
+    os.setsid()
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(env)
+    tempfile.tempdir = None
+    for name, descriptor in (("stdout", 1), ("stderr", 2)):
+        os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT, 0o600), descriptor)
+    witness.run(*command)
+
+
+def _announced(folder: Path, pid: int) -> str:
     """The address that a server prints once it serves."""
-    assert process.stdout is not None
-    os.set_blocking(process.stdout.fileno(), False)
-    text, end = "", time.monotonic() + START_S
-    while time.monotonic() < end and process.poll() is None:
-        text += os.read(process.stdout.fileno(), 4096).decode() if _readable(process) else ""
-        if "\n" in text:
-            url = text.splitlines()[0].strip()
-            assert url.startswith("http://127.0.0.1:"), url
-            return url
+    end = time.monotonic() + START_S
+    while time.monotonic() < end:
+        said = (folder / "stdout").read_text() if (folder / "stdout").exists() else ""
+        if said.endswith("\n"):
+            assert said.startswith("http://127.0.0.1:")
+            assert said.count("\n") == 1
+            return said.strip()
+        if said == "" and not Path(f"/proc/{pid}").exists() and Path("/proc").exists():
+            break
+        time.sleep(0.1)
     raise AssertionError(f"the server did not announce itself: {(folder / 'stderr').read_text(encoding='utf-8')}")
 
 
-def _readable(process: subprocess.Popen[str]) -> bool:
-    return bool(select.select([process.stdout], [], [], 0.5)[0])
-
-
-def _left_behind(session: int) -> list[str]:
-    """The command lines of processes that are still there of those a server started."""
-    left = []
+def _processes(session: int) -> list[str]:
+    """The command lines of the processes of a session that still run."""
+    running = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            if os.getsid(int(folder.name)) == session:
-                left.append((folder / "cmdline").read_text(encoding="utf-8").replace("\0", " "))
-        except (OSError, ValueError):
+            # A line without words is that of a process that has ended and was not asked about yet.
+            if os.getsid(int(folder.name)) == session and (line := (folder / "cmdline").read_text(encoding="utf-8")):
+                running.append(line.replace("\0", " "))
+        except OSError:
             continue
-    return left
+    return running

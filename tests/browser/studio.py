@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
 
-WAIT_MS = 60_000
+WAIT_MS = 40_000
 
 RECORD_PLAYERS = """
 window.players = [];
@@ -38,6 +38,17 @@ class Studio:
         self.page = page
         page.set_default_timeout(WAIT_MS)
         self.control("generate").wait_for()
+
+    def turn_to(self, tab: int) -> None:
+        """Open a tab by its place, and what is folded on it."""
+        self.page.get_by_role("tab").nth(tab).click()
+        self.open_everything()
+
+    def open_everything(self) -> None:
+        """Unfold what is folded: its controls are not on the page before."""
+        folded = self.page.locator("button.label-wrap:not(.open):visible")
+        while folded.count():
+            folded.first.click()
 
     def control(self, name: str) -> "Locator":
         """A control's block; waveforms have ids of their own, some of which are ours."""

@@ -9,37 +9,48 @@ import pytest
 
 from acestep.knobs import Variant
 from acestep.tiers import load_tiers
+from acestep.ui.words import sentences
 from tests.browser.conftest import Visit
 from tests.browser.serving import Server, plan, serving
 from tests.browser.studio import Studio, wait_until
 from tests.guides import with_tiers, without_lm
 
 SIZES = (4, 6, 8, 12, 16, 20, 24)
-BOXES = {"none": (False, False, "none"), "cpu": (True, False, "none"), "cpu+dit": (True, True, "none")}
+BOXES = {
+    "none": (False, False),
+    "cpu": (True, False),
+    "cpu+dit": (True, True),
+    "stream": (True, True),
+    "stream+encoders": (True, True),
+}
 
 
-def named(value: str | None) -> str:
-    return value or "none"
+def label(choice: str | None) -> str:
+    """A choice as the page words it."""
+    choice = choice or "none"
+    return sentences("en").get(f"choice_{choice.replace('+', '_').replace(' ', '_')}", choice)
 
 
 def settings_of(document: dict[str, Any]) -> dict[str, Any]:
     """What the page has to show of a plan."""
+    streamed = document["offload"].startswith("stream")
     return {
         "init-lm": (document["init_lm"], bool(document["lm_models"])),
         "lm": document["lm"],
         "lm choices": document["lm_models"],
-        "backend": document["backend"],
-        "backend choices": document["backends_allowed"],
-        "offload": BOXES.get(document["offload"], (True, True, document["offload"])),
-        "quantization": named(document["quantization"]),
-        "lm-quantization": named(document["lm_quantization"]),
-        "attention": document["attention"],
+        "backend": label(document["backend"]),
+        "backend choices": [label(name) for name in document["backends_allowed"]],
+        "offload": (*BOXES[document["offload"]], label(document["offload"] if streamed else "none")),
+        "quantization": label(document["quantization"]),
+        "lm-quantization": label(document["lm_quantization"]),
+        "attention": label(document["attention"]),
         "compile": document["compile"],
     }
 
 
 def shown(studio: Studio) -> dict[str, Any]:
-    """What the page shows."""
+    """What the page shows; its settings are on the second tab."""
+    studio.turn_to(1)
     return {
         "init-lm": (studio.checked("init-lm"), studio.enabled("init-lm")),
         "lm": studio.chosen("lm"),
@@ -88,8 +99,10 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 WISHES = [
     pytest.param(Studio.tick, "offload-cpu", False, "--offload none", id="less offload"),
     pytest.param(Studio.tick, "offload-dit", False, "--offload cpu", id="offload without the transformer"),
-    pytest.param(Studio.choose, "quantization", "fp8", "--quantization fp8", id="weights the card cannot compute with"),
-    pytest.param(Studio.choose, "attention", "flash", "--attention flash", id="kernels that are not installed"),
+    pytest.param(
+        Studio.choose, "quantization", label("fp8"), "--quantization fp8", id="weights the card cannot compute with"
+    ),
+    pytest.param(Studio.choose, "attention", label("flash"), "--attention flash", id="kernels that are not installed"),
 ]
 
 
@@ -101,7 +114,7 @@ def test_a_wish_the_card_cannot_grant_is_taken_back_with_the_sentence_of_the_com
     before = shown(studio)
     wish(studio, control, **({"on": value} if wish is Studio.tick else {"choice": value}))
     (sentence,) = plan(4, *option.split())["warnings"]
-    studio.page.get_by_test_id("toast-text").get_by_text(sentence).wait_for()
+    wait_until(lambda: studio.messages() == [sentence])
     assert sentence in studio.text("warnings")
     assert shown(studio) == before
 

@@ -6,14 +6,19 @@ import numpy as np
 import pytest
 import soundfile
 
+from acestep.ui.words import sentences
 from tests.browser.conftest import Visit
 from tests.browser.serving import Server
-from tests.browser.studio import RECORD_PLAYERS, RECORD_PROGRESS, Studio
+from tests.browser.studio import RECORD_PLAYERS, RECORD_PROGRESS, Studio, wait_until
 
 
-def asked(studio: Studio, *, seconds: float, steps: int, caption: str = "rain on a tin roof") -> None:
+def asked(
+    studio: Studio, *, seconds: float, steps: int, think: bool = False, caption: str = "rain on a tin roof"
+) -> None:
     """Fill the form in."""
+    studio.turn_to(0)
     studio.write("caption", caption)
+    studio.tick("think", on=think)
     studio.set("duration", seconds)
     studio.set("steps", steps)
 
@@ -24,17 +29,18 @@ def test_a_song_is_watched_heard_and_kept(server: Server, visit: Visit) -> None:
     page.goto(server.url)
     studio = Studio(page)
     page.evaluate(RECORD_PROGRESS)
-    asked(studio, seconds=12, steps=8)
+    asked(studio, seconds=12, steps=60, think=True)
     studio.generate()
     song = studio.control("song-0")
     song.get_by_label("Play", exact=True).wait_for()
-    page.wait_for_function("() => window.players.some(player => player.duration > 0)")
-    (player,) = studio.players()
-    assert player["seconds"] == pytest.approx(12, abs=0.1)
+    song.get_by_text("0:12").wait_for()
+    assert [player["seconds"] for player in studio.players()] == [pytest.approx(12, abs=0.1)]
     song.get_by_label("Play", exact=True).click()
-    page.wait_for_function("() => window.players.some(player => player.currentTime > 0.2)")
-    for stage in ("denoise", "decode"):
-        assert stage in "\n".join(page.evaluate("() => window.progress")).lower()
+    wait_until(lambda: any(player["at"] > 0.2 for player in studio.players()))
+    watched = "\n".join(page.evaluate("() => window.progress"))
+    assert [
+        stage for stage in ("encode", "denoise", "decode") if sentences("en")[f"stage_{stage}"] not in watched
+    ] == []
     with page.expect_download() as kept:
         studio.control("download").locator("a[download]").first.click()
     audio, rate = soundfile.read(kept.value.path())
@@ -47,11 +53,10 @@ def test_a_song_is_watched_heard_and_kept(server: Server, visit: Visit) -> None:
 def test_a_song_that_is_called_off_leaves_nothing_and_the_next_is_made(server: Server, visit: Visit) -> None:
     studio = Studio(visit(server.url))
     begun, ended, kept = (*map(len, map(server.observed, ("begin", "end"))), len(songs(server)))
-    studio.page.evaluate(RECORD_PROGRESS)
     asked(studio, seconds=300, steps=100)
     studio.generate()
     server.wait_for("begin", begun + 1)
-    studio.page.wait_for_function("() => window.progress.some(text => text.toLowerCase().includes('denoise'))")
+    wait_until(lambda: sentences("en")["stage_denoise"] in studio.text("progress"))
     studio.control("cancel").click()
     server.wait_for("end", ended + 1)
     assert studio.control("song-0").get_by_label("Play", exact=True).count() == 0

@@ -66,10 +66,14 @@ def use_table(path: Path) -> None:
     tiers.data_file = lambda name: path if name == "generated_tiers.json" else in_force(name)
 
 
-if __name__ == "__main__":
-    place, table, *arguments = sys.argv[1:]
+def run(journal: str, table: str, *arguments: str) -> None:
+    """Be the `acestep` command, observed."""
     if table:
         use_table(Path(table))
-    observe(Path(place))
+    observe(Path(journal))
     sys.argv = ["acestep", *arguments]
     main()
+
+
+if __name__ == "__main__":
+    run(*sys.argv[1:])
