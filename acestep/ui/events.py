@@ -14,14 +14,14 @@ from gradio.utils import get_upload_folder
 
 from acestep.audio_input import read_clip
 from acestep.clip import Clip
-from acestep.errors import AceStepError, InvalidInputError
+from acestep.errors import AceStepError, InvalidInputError, UsageError
 from acestep.models.tokenizer import encodable
 from acestep.plan import Plan
 from acestep.request import MAX_DURATION_S, MIN_DURATION_S, Task
 from acestep.ui.card_view import card_html
 from acestep.ui.form import Form, form_from, request_of, task_fields
 from acestep.ui.frame import refusal
-from acestep.ui.guard_view import guard_html, outlook
+from acestep.ui.guard_view import guard_html, outlook, panel_html
 from acestep.ui.limits import limits_of
 from acestep.ui.page import SONGS, Parts, setting_update
 from acestep.ui.sessions import Session, StoppedError
@@ -79,20 +79,18 @@ class Events:
                 **BESIDE,
             )
         )
+        wish, settled = (*SETTINGS, *LIMITED), (*SETTINGS, *LIMITED, "warnings")
         gr.on(
-            [parts[name].input for name in SETTINGS if name != "tier"],
-            **self._event(
-                self.settings,
-                (*SETTINGS, *LIMITED),
-                (*SETTINGS, *LIMITED, "warnings"),
-                api_name="settings",
-                **BESIDE,
-            ),
+            [parts[name].input for name in SETTINGS if name not in ("tier", "init_lm")],
+            **self._event(self.settings, wish, settled, api_name="settings", **BESIDE),
+        )
+        parts["init_lm"].input(
+            **self._event(self.init_lm, wish, settled, api_visibility="private", **BESIDE),
         )
         gr.on(
             [parts["batch"].change, parts["think"].change],
             trigger_mode="always_last",
-            **self._event(self.limits, (*SETTINGS, *LIMITED), LIMITED, api_name="limits", **BESIDE),
+            **self._event(self.limits, wish, LIMITED, api_name="limits", **BESIDE),
         )
         parts["task"].change(**self._event(self.task, ("task",), OF_TASKS, **AT_ONCE))
         gr.on(
@@ -171,6 +169,11 @@ class Events:
             self._parts["warnings"]: warnings_html((*refused, *plan.warnings), self._words)
         }
 
+    def init_lm(self, session: Session, *values: Any) -> Changes:
+        """The language model was switched on or off, and thinking with it."""
+        *settings, batch, duration, _ = values
+        return self.settings(session, *settings, batch, duration, settings[SETTINGS.index("init_lm")])
+
     def limits(self, session: Session, *values: Any) -> Changes:  # noqa: ARG002 every handler gets its visit
         """Where the sliders end now."""
         wish = controls_from(dict(zip(SETTINGS, values, strict=False)))
@@ -183,8 +186,14 @@ class Events:
         return {self._parts[name]: gr.update(visible=name in read) for name in OF_TASKS}
 
     def guard(self, session: Session, *values: Any) -> Changes:  # noqa: ARG002 every handler gets its visit
-        """What the VRAM guard would do with the request as it stands."""
-        form, wish = self._form_and_controls(values)
+        """What the VRAM guard would do with the request as it stands; what is amiss with it belongs into the panel."""
+        try:
+            panel = self._outlook(*self._form_and_controls(values))
+        except UsageError as error:
+            panel = panel_html(self._words, str(error))
+        return {self._parts["guard_panel"]: panel}
+
+    def _outlook(self, form: Form, wish: Controls) -> str:
         _, plan, _ = self._studio.settle(wish)
         seconds = form.duration or (_seconds(form.source_audio) if form.task is not Task.TEXT2MUSIC else 0.0)
         words_only = msgspec.structs.replace(
@@ -203,7 +212,7 @@ class Events:
             weak_cover=form.task is Task.COVER and form.cover_strength < 1,
             free_bytes=self._studio.free_bytes(wish.tier),
         )
-        return {self._parts["guard_panel"]: guard_html(plan, seen, self._words)}
+        return guard_html(plan, seen, self._words)
 
     def _settled(self, controls: Controls, plan: Plan, batch: Any, duration: Any, think: Any) -> Changes:
         settings = settings_of(controls, plan, self._studio.tiers)
@@ -235,7 +244,7 @@ class Events:
             self._parts["timer"]: gr.Timer(active=now),
         }
 
-    def _form_and_controls(self, values: tuple[Any, ...]) -> tuple[Any, Controls]:
+    def _form_and_controls(self, values: tuple[Any, ...]) -> tuple[Form, Controls]:
         given = dict(zip(SONG, values, strict=True))
         for name in ("reference_audio", "source_audio"):
             given[name] = given[name] and given[name]["path"]

@@ -10,13 +10,16 @@ from gradio.utils import get_upload_folder
 from acestep.ui.uploads import file_of, problem_of
 from acestep.ui.words import Words
 
+HOUR_S, DAY_S = 3_600, 86_400
+"""How often copies of songs and uploads are looked through, and how old they become; the songs themselves stay."""
+
 
 class Frame(gr.Blocks):  # type: ignore[misc] # gradio is untyped here
     """A page that takes as many values as it has inputs, and only files that were uploaded to it."""
 
-    def __init__(self, words: Words, **more: Any) -> None:
+    def __init__(self, words: Words) -> None:
         self._words = words
-        super().__init__(title=words("title"), analytics_enabled=False, **more)
+        super().__init__(title=words("title"), analytics_enabled=False, delete_cache=(HOUR_S, DAY_S))
 
     async def preprocess_data(self, block_fn: Any, inputs: list[Any], state: Any, explicit_call: bool = False) -> Any:
         """The inputs of an event as its handler gets them; a sentence for those that cannot be."""

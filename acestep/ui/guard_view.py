@@ -74,13 +74,13 @@ def outlook(
 def guard_html(plan: Plan, seen: Outlook, words: Words) -> str:
     """The panel: one sentence, and what each stage needs."""
     if not moves_weights(plan.card):
-        return _panel(words, words("guard_host"))
+        return panel_html(words, words("guard_host"))
     if not seen.needs:
-        return _panel(words, words("guard_unknown"))
+        return panel_html(words, words("guard_unknown"))
     counted = words("guard_free", free=gib(seen.free_bytes)) if seen.free_bytes else words("guard_whole")
     rows = [(words(f"stage_{stage}"), gib(needed)) for stage, needed in seen.needs.items() if stage != "total"]
     table = table_html((*rows, (words("guard_room"), gib(seen.room_bytes))))
-    return _panel(words, f"{_verdict(seen, words)} {counted}", table)
+    return panel_html(words, f"{_verdict(seen, words)} {counted}", table)
 
 
 def _verdict(seen: Outlook, words: Words) -> str:
@@ -95,5 +95,6 @@ def _verdict(seen: Outlook, words: Words) -> str:
     return words("guard_one" if seen.songs == 1 else "guard_all", songs=seen.songs, need=gib(total), room=gib(room))
 
 
-def _panel(words: Words, sentence: str, table: str = "") -> str:
+def panel_html(words: Words, sentence: str, table: str = "") -> str:
+    """The guard's panel with a sentence, and a table where there is one."""
     return f'<div class="panel"><h3>{escape(words("section_guard"))}</h3><p>{escape(sentence)}</p>{table}</div>'

@@ -31,7 +31,7 @@ def lay_out(words: Words, studio: Studio) -> Parts:
     form = Form(think=controls.init_lm)
     limits = limits_of(plan, think=form.think, batch=form.batch, duration_s=form.duration)
     parts: Parts = {}
-    gr.HTML(f"<h1>{words('title')}</h1><p>{words('subtitle')}</p>", elem_id="heading")
+    _html(f"<h1>{words('title')}</h1><p>{words('subtitle')}</p>", elem_id="heading")
     with gr.Tabs():
         with gr.Tab(words("tab_song"), id="song"), gr.Row():
             with gr.Column(scale=6, min_width=320):
@@ -44,10 +44,15 @@ def lay_out(words: Words, studio: Studio) -> Parts:
             with gr.Column(scale=5, min_width=320):
                 _settings(parts, words, settings)
             with gr.Column(scale=6, min_width=320):
-                parts["card_panel"] = gr.HTML(card_html(plan, studio.device, words), elem_id="card-panel")
-                parts["guard_panel"] = gr.HTML(elem_id="guard-panel")
+                parts["card_panel"] = _html(card_html(plan, studio.device, words), elem_id="card-panel")
+                parts["guard_panel"] = _html(elem_id="guard-panel")
     parts["timer"] = gr.Timer(0.4, active=False)
     return parts
+
+
+def _html(value: str = "", *, elem_id: str) -> Any:
+    """Text in our own clothes."""
+    return gr.HTML(value, elem_id=elem_id, apply_default_css=False)
 
 
 def _named(words: Words, name: str, *, interactive: bool = True, **values: object) -> dict[str, Any]:
@@ -129,7 +134,9 @@ def _music(parts: Parts, words: Words, form: Form) -> None:
 def _audio(parts: Parts, words: Words, form: Form) -> None:
     parts["task"] = gr.Dropdown(options(words, tuple(Task)), **_named(words, "task"), value=form.task.value)
     for name in ("source_audio", "reference_audio"):
-        parts[name] = gr.Audio(**_named(words, name), sources=["upload"], type="filepath", editable=False)
+        parts[name] = gr.Audio(
+            **_named(words, name), sources=["upload"], type="filepath", editable=False, elem_classes="drop", buttons=[]
+        )
     with gr.Row():
         for name in ("repaint_start", "repaint_end"):
             parts[name] = gr.Number(
@@ -162,8 +169,8 @@ def _results(parts: Parts, words: Words, warnings: str) -> None:
         parts["cancel"] = gr.Button(
             words("cancel"), variant="stop", elem_id="cancel", scale=1, min_width=90, interactive=False
         )
-    parts["progress"] = gr.HTML(elem_id="progress")
-    parts["warnings"] = gr.HTML(warnings, elem_id="warnings")
+    parts["progress"] = _html(elem_id="progress")
+    parts["warnings"] = _html(warnings, elem_id="warnings")
     for number in range(SONGS):
         parts[f"song_{number}"] = gr.Audio(
             label=words("song", number=number + 1),
@@ -171,11 +178,12 @@ def _results(parts: Parts, words: Words, warnings: str) -> None:
             visible=False,
             interactive=False,
             type="filepath",
+            buttons=["download"],
         )
     parts["download"] = gr.File(
         label=words("download"), elem_id="download", file_count="multiple", interactive=False, visible=False
     )
-    parts["history"] = gr.HTML(history_html((), words), elem_id="history")
+    parts["history"] = _html(history_html((), words), elem_id="history")
 
 
 def _settings(parts: Parts, words: Words, settings: dict[str, Setting]) -> None:

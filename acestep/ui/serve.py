@@ -36,6 +36,7 @@ def serve(
     notify: Callable[[str], None],
 ) -> None:
     """Serve the page until SIGINT or SIGTERM, which end it with `KeyboardInterrupt`; `announce` gets its address."""
+    port = free_port(server_name, port)
     with ExitStack() as end:
         # gradio reads these when it is imported.
         cache = end.enter_context(TemporaryDirectory(prefix="acestep-ui-"))
@@ -46,7 +47,6 @@ def serve(
         }
         for name in ("GRADIO_SERVER_NAME", "GRADIO_SERVER_PORT", "GRADIO_ALLOWED_PATHS", "GRADIO_SHARE"):
             os.environ.pop(name, None)
-        port = port or _free_port(server_name)
 
         from acestep.ui.studio import Studio
         from acestep.ui.words import Words
@@ -100,7 +100,7 @@ def _launch(page: Any, server_name: str, port: int, auth: Sequence[tuple[str, st
             app_kwargs={"exception_handlers": {Exception: _sorry}},
         )
     except OSError as error:
-        raise UsageError(f"port {port} of {server_name} cannot be used ({error}); choose another with --port") from None
+        raise RunFailedError(f"The page could not be opened on port {port} of {server_name} ({error}).") from None
     if share and not public:
         raise RunFailedError("No public address could be had; look at the network, or leave --share out.")
     return str(public or local).rstrip("/")
@@ -113,10 +113,17 @@ async def _sorry(_: Any, __: Exception) -> Any:
     return JSONResponse({"error": "This request could not be understood; reload the page and try again."}, 500)
 
 
-def _free_port(server_name: str) -> int:
-    with socket.socket() as probe:
-        probe.bind((server_name if server_name != "localhost" else "127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def free_port(server_name: str, port: int) -> int:
+    """The port, or for 0 any that is free; `UsageError` where it cannot be had."""
+    host = server_name.strip("[]")
+    try:
+        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            return int(probe.getsockname()[1])
+    except OSError as error:
+        raise UsageError(
+            f"the page cannot be opened on port {port} of {server_name} ({error.strerror or error});"
+            " choose another with --port or --server-name"
+        ) from None
 
 
 def _interrupt(_: int, __: FrameType | None) -> None:

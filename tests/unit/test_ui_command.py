@@ -1,5 +1,6 @@
 """`acestep ui`: what it refuses, and that refusing costs nothing."""
 
+import socket
 import sys
 from types import ModuleType
 from typing import Any
@@ -80,3 +81,12 @@ def test_the_page_gets_what_was_asked_for(opened: list[dict[str, Any]]) -> None:
     assert (how["overrides"].offload, how["overrides"].variant) == (Offload.CPU_DIT, Variant.XL_TURBO)
     assert str(how["out"]) == "songs"
     assert (how["share"], how["auth"], how["server_name"]) == (False, (), "127.0.0.1")
+
+
+def test_a_port_that_is_taken_is_said_before_anything_is_loaded(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert run(cli, ["ui", "--port", port, "--model", "tiny"]) == Exit.USAGE
+    assert port in capsys.readouterr().err
+    assert run(cli, ["ui", "--port", "0", "--server-name", "192.0.2.1", "--no-auth"]) == Exit.USAGE
+    assert "--server-name" in capsys.readouterr().err

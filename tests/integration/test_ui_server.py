@@ -1,0 +1,205 @@
+"""The page as a server: songs for who asks, a sentence for what cannot be, nothing but its own files, a clean end."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import soundfile
+
+from acestep.errors import Exit
+
+ROOT = Path(__file__).parents[2]
+PATIENCE_S = 100
+
+
+class Page:
+    """A page in a process of its own."""
+
+    def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
+        self.folder = folder
+        self.temp = folder / "temp"
+        self.temp.mkdir()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "acestep", "--port", "0", "--model", "tiny", *arguments],
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(self.temp), "MAX_CUDA_VRAM": "8"} | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        self.address = self.process.stdout.readline().strip()
+
+        self.cookies = httpx.Cookies()
+
+    def get(self, path: str) -> httpx.Response:
+        """What is at a path of the page."""
+        return httpx.get(self.address + path, cookies=self.cookies, timeout=PATIENCE_S)
+
+    def post(self, path: str, body: Any) -> httpx.Response:
+        """The answer to a body, even one that no JSON should hold."""
+        return httpx.post(
+            self.address + path,
+            content=json.dumps(body),
+            headers={"content-type": "application/json"},
+            cookies=self.cookies,
+            timeout=PATIENCE_S,
+        )
+
+    def caches(self) -> list[Path]:
+        """The folders of uploads and copies."""
+        return list(self.temp.glob("acestep-ui-*"))
+
+    def call(self, name: str, values: list[Any]) -> tuple[str, Any]:
+        """The answer of a named endpoint: ``complete`` or ``error``, and what it said."""
+        asked = self.post(f"/gradio_api/call/{name}", {"data": values})
+        if asked.status_code != 200:
+            return "error", asked.json()
+        event = asked.json()["event_id"]
+        answer = self.get(f"/gradio_api/call/{name}/{event}").text
+        kind, said = answer.strip().splitlines()[-2:]
+        return kind.removeprefix("event: "), json.loads(said.removeprefix("data: "))
+
+    def values(self, name: str, **given: Any) -> list[Any]:
+        """An endpoint's inputs with their defaults."""
+        about = self.get("/gradio_api/info").json()["named_endpoints"][f"/{name}"]
+        inputs = {one["parameter_name"]: one["parameter_default"] for one in about["parameters"]}
+        assert set(given) <= set(inputs)
+        return list((inputs | given).values())
+
+    def end(self, how: signal.Signals) -> int:
+        """Its exit code."""
+        self.process.send_signal(how)
+        self.process.communicate(timeout=PATIENCE_S)
+        return self.process.returncode
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    """A page that plans for a card of 8 GiB."""
+    opened = Page(tmp_path_factory.mktemp("page"))
+    yield opened
+    assert opened.end(signal.SIGTERM) == Exit.INTERRUPTED
+    assert opened.caches() == []
+
+
+def brief(page: Page, **given: Any) -> list[Any]:
+    return page.values("generate", **{"caption": "drums", "duration": 1, "steps": 1, "think": False} | given)
+
+
+def test_a_song_is_made_served_and_kept(page: Page) -> None:
+    kind, answer = page.call("generate", brief(page))
+    assert kind == "complete", answer
+    served = answer[1]["value"]
+    kept = [path for path in (page.folder / "out").rglob("*.flac") if path.name == served["orig_name"]]
+    assert len(kept) == 1
+    assert soundfile.info(kept[0]).frames == 48_000
+    assert httpx.get(served["url"], timeout=PATIENCE_S).content == kept[0].read_bytes()
+    assert "noise" in answer[0]
+
+
+HOSTILE: tuple[dict[str, Any], ...] = (
+    {"duration": float("nan")},
+    {"duration": 1e308},
+    {"duration": -5},
+    {"batch": 10**30},
+    {"batch": "many"},
+    {"seed": -1, "random_seed": False},
+    {"caption": None, "lyrics": ["a"]},
+    {"caption": {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}},
+    {"reference_audio": {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}},
+    {"reference_audio": {"path": "../../../etc/passwd", "meta": {"_type": "gradio.FileData"}}},
+    {"reference_audio": "/etc/passwd"},
+    {"task": "cover"},
+    {"task": "whistle"},
+    {"tier": "tier99"},
+    {"lm": "9B"},
+    {"backend": {}},
+    {"offload_stream": "\ud800"},
+    {"audio_format": "../../x"},
+    {"compile": 3},
+    {"keyscale": "x" * 200_000},
+)
+
+
+@pytest.mark.parametrize("given", HOSTILE, ids=lambda given: ",".join(given))
+def test_what_cannot_be_is_a_sentence(page: Page, given: dict[str, Any]) -> None:
+    kind, answer = page.call("generate", brief(page, **given))
+    assert kind == "error"
+    assert len(answer["error"]) > 20
+    assert "Traceback" not in answer["error"]
+
+
+def test_too_few_values_too_many_and_none_at_all_are_a_sentence(page: Page) -> None:
+    for values in ([], brief(page)[:-1], [*brief(page), 1]):
+        kind, answer = page.call("generate", values)
+        assert kind == "error"
+        assert "values came" in answer["error"]
+
+
+def test_an_address_is_never_fetched(page: Page) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as canary:
+        canary.settimeout(0.5)
+        address = f"http://127.0.0.1:{canary.getsockname()[1]}/song.wav"
+        for file in ({"path": address}, {"path": "song.wav", "url": address}):
+            for field in ("reference_audio", "caption"):
+                values = brief(page, **{field: file | {"meta": {"_type": "gradio.FileData"}}})
+                assert page.call("generate", values)[0] == "error"
+        with pytest.raises(TimeoutError):
+            canary.accept()
+
+
+def test_only_its_own_copies_are_served(page: Page) -> None:
+    page.call("generate", brief(page))
+    song = next((page.folder / "out").rglob("*.flac"))
+    (page.folder / "secret.txt").write_text("secret")
+    for path in (song, page.folder / "secret.txt", Path("/etc/passwd"), page.folder / "out"):
+        answer = page.get(f"/gradio_api/file={path}")
+        assert answer.status_code in (403, 404), path
+
+
+def test_gradios_own_trouble_is_a_sentence_too(page: Page) -> None:
+    for answer in (
+        page.post("/gradio_api/call/v2/nonsense", {}),
+        page.post("/gradio_api/queue/join", {"fn_index": 999, "data": []}),
+        page.post("/gradio_api/run/predict", {"fn_index": 999, "data": []}),
+    ):
+        assert answer.status_code < 500 or answer.json()["error"]
+
+
+def test_the_settings_of_a_tier_are_asked_for_by_name(page: Page) -> None:
+    kind, answer = page.call("tier", page.values("tier", tier="tier1", batch=8, duration=600))
+    assert kind == "complete"
+    tier, init_lm, *_ = answer
+    assert (tier["value"], init_lm["value"], init_lm["interactive"]) == ("tier1", False, True)
+    kind, answer = page.call("settings", page.values("settings", offload_cpu=False))
+    assert kind == "complete"
+    assert "Offload none needs more memory" in answer[-1]
+    kind, answer = page.call("guard", page.values("guard", caption="x", batch=4, duration=600))
+    assert kind == "complete"
+    assert "GiB" in answer[0]
+
+
+def test_with_names_and_passwords_nobody_else_comes_in_and_it_ends_cleanly_in_the_middle_of_a_song(
+    tmp_path: Path,
+) -> None:
+    page = Page(tmp_path, "--auth", "ann:secret", "--init-service", "--language", "ko")
+    for answer in (page.get("/config"), page.post("/gradio_api/call/generate", {"data": []})):
+        assert answer.status_code == 401
+    login = httpx.post(f"{page.address}/login", data={"username": "ann", "password": "secret"}, timeout=PATIENCE_S)
+    page.cookies = login.cookies
+    assert page.get("/config").status_code == 200
+    values = page.values("generate", caption="x", duration=300, steps=200, think=False)
+    assert page.post("/gradio_api/call/generate", {"data": values}).status_code == 200
+    assert page.caches()
+    assert page.end(signal.SIGINT) == Exit.INTERRUPTED
+    assert page.caches() == []
+    assert not list((tmp_path / "out").rglob("*.flac"))
