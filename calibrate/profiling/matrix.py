@@ -96,17 +96,16 @@ def benchmark(session: Session, tried: Sequence[Cell], *, warm: bool, advance: C
             advance(f"{described(row)}: {row.error or f'{row.seconds:.2f} s'}")
     except KeyboardInterrupt:
         interrupted = True
-    plan = session.machine.plan
     return Benchmark(
         schema_version=SCHEMA_VERSION,
         mode="benchmark",
         device=session.machine.card.name,
         model=session.machine.model,
-        plan=plan,
+        plan=session.machine.plan,
         load_seconds=session.load_seconds,
         complete=not interrupted,
         results=tuple(rows),
-        warnings=(*plan.warnings, *dict.fromkeys(sentence for cell in tried for sentence in cell.cuts)),
+        warnings=session.notes.sentences,
     )
 
 

@@ -16,7 +16,7 @@ from calibrate.profiling.example import load_example
 from calibrate.profiling.flags import Mode
 from calibrate.profiling.matrix import Axes, as_csv, benchmark, cells
 from calibrate.profiling.report import exchanges_text, print_benchmark, print_profile, print_words
-from calibrate.profiling.session import Session, language_model, machine
+from calibrate.profiling.session import Notes, Session, language_model, machine
 from calibrate.profiling.song_profile import Watch, profile
 from calibrate.profiling.words import Ask, creating, formatting, understanding, write_words
 from calibrate.screen import progress
@@ -29,7 +29,7 @@ def run_profile(flags: Mapping[str, Any]) -> int:
     with output_file(flags["benchmark_output"]) as write:
         session = _session(flags, as_planned=True)
         try:
-            found = profile(session, request, watch, console.notify)
+            found = profile(session, request, watch)
         except ParseError:
             if watch.texts:
                 console.notify(exchanges_text(session.language[0].exchanges()))
@@ -52,7 +52,7 @@ def run_benchmark(flags: Mapping[str, Any]) -> int:
         try:
             tried = cells(song, axes, session.machine.plan, thinks=session.thinks)
             for sentence in dict.fromkeys(sentence for cell in tried for sentence in cell.cuts):
-                console.notify(sentence)
+                session.notes(sentence)
             with progress(len(tried)) as advance:
                 found = benchmark(session, tried, warm=flags["warm_up"], advance=advance)
         finally:
@@ -79,7 +79,7 @@ def run_words(mode: Mode, flags: Mapping[str, Any]) -> int:
             temperature=flags["lm_temperature"],
             constrained=flags["constrained"],
             texts=flags["llm_debug"],
-            notify=console.notify,
+            notes=Notes(console.notify),
             progress=console.show_progress,
         )
         write(pretty_json(found))
@@ -94,13 +94,12 @@ def run_words(mode: Mode, flags: Mapping[str, Any]) -> int:
 
 def _session(flags: Mapping[str, Any], *, as_planned: bool) -> Session:
     """The model, with a language model where thinking is asked for; unasked, where the plan says so or is not asked."""
-    at = machine(asked.wish_of(flags), console.notify)
+    notes = Notes(console.notify)
+    at = machine(asked.wish_of(flags), notes)
     think = asked.think_of(flags)
     thinks = at.plan.init_lm if as_planned and think is Think.AS_PLANNED else think is not Think.NO
-    language = (
-        language_model(at, console.notify, asked=think is Think.YES, constrained=flags["constrained"]) if thinks else ()
-    )
-    return Session(at, language, console.notify)
+    language = language_model(at, notes, asked=think is Think.YES, constrained=flags["constrained"]) if thinks else ()
+    return Session(at, language, notes)
 
 
 def _ask(mode: Mode, flags: Mapping[str, Any], seed: int) -> Ask:

@@ -37,7 +37,23 @@ from acestep.tiers import load_tiers
 from calibrate.profiling.overheard import Overheard, Pass
 from calibrate.profiling.writing import Exchange, exchanges
 
-Notify = Callable[[str], None]
+
+class Notes:
+    """Tells a person each sentence, and keeps it in `sentences`, once, for the document."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+        self._sentences: dict[str, None] = {}
+
+    def __call__(self, sentence: str) -> None:
+        """Tell and keep."""
+        self._sentences[sentence] = None
+        self._tell(sentence)
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """All that was told, in the order of the first times."""
+        return tuple(self._sentences)
 
 
 class Wish(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,7 +73,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     model: str
 
 
-def machine(wish: Wish, notify: Notify) -> Machine:
+def machine(wish: Wish, notes: Notes) -> Machine:
     """Settle everything that needs no weights; `NotMeasuredError` where there is no such device."""
     overrides, model = wish.overrides, wish.model
     if model not in SIZES:
@@ -71,21 +87,21 @@ def machine(wish: Wish, notify: Notify) -> Machine:
         planned, card, torchao_available=installed("torchao"), flash_attn_available=installed("flash_attn")
     )
     for sentence in plan.warnings:
-        notify(sentence)
+        notes(sentence)
     return Machine(device=device, card=card, plan=plan, model=model)
 
 
 class LanguageModel:
     """A language model whose every pass is kept in `heard`."""
 
-    def __init__(self, at: Machine, notify: Notify, *, constrained: bool) -> None:
+    def __init__(self, at: Machine, notes: Notes, *, constrained: bool) -> None:
         started = time.perf_counter()
         if at.plan.lm is None:
             raise UsageError(f"{without_language(at.plan)}; name one with --lm-model")
         self._at = at
-        self._language: Language = open_language(at.plan, at.model, at.device, notify)
+        self._language: Language = open_language(at.plan, at.model, at.device, notes)
         if self._language.is_noise:
-            notify(f"The {self._language.is_noise} language model has random weights: what it writes means nothing.")
+            notes(f"The {self._language.is_noise} language model has random weights: what it writes means nothing.")
         planner = self._language.planner
         self.planner: Planner = planner if constrained else planner.unconstrained()
         self.heard: list[Pass] = []
@@ -128,15 +144,15 @@ class LanguageModel:
         )
 
 
-def language_model(at: Machine, notify: Notify, *, asked: bool, constrained: bool) -> tuple[LanguageModel, ...]:
+def language_model(at: Machine, notes: Notes, *, asked: bool, constrained: bool) -> tuple[LanguageModel, ...]:
     """The language model of a plan; none, and a sentence, where it cannot be had and nobody `asked`."""
     try:
-        return (LanguageModel(at, notify, constrained=constrained),)
+        return (LanguageModel(at, notes, constrained=constrained),)
     except (InvalidInputError, UsageError) as error:
         if asked:
             raise
         problem = str(error)
-    notify(f"Songs are made without planning: {problem}.")
+    notes(f"Songs are made without planning: {problem}.")
     return ()
 
 
@@ -146,13 +162,14 @@ class Session:
     `language` holds the language model, or nothing where songs are not planned: what nobody asked for may be left out.
     """
 
-    def __init__(self, at: Machine, language: tuple[LanguageModel, ...], notify: Notify) -> None:
+    def __init__(self, at: Machine, language: tuple[LanguageModel, ...], notes: Notes) -> None:
         started = time.perf_counter()
         self.machine = at
         self.language = language
+        self.notes = notes
         self._components: Components = load(at.model, at.plan.variant, dtype=at.device.dtype)
         if self._components.is_noise:
-            notify(f"The {self._components.is_noise} model has random weights: the songs are noise, not music.")
+            notes(f"The {self._components.is_noise} model has random weights: the songs are noise, not music.")
         prepare(self._components, at.plan.knobs)
         self._pipelines: dict[bool, Pipeline] = {}
         loading = sum(model.load_seconds for model in language)

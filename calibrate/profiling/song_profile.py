@@ -10,7 +10,7 @@ import msgspec
 from acestep.plan import Plan, clamp
 from acestep.request import DecodePath, Request, Result, StageReport
 from calibrate.profiling.clock import StepClock
-from calibrate.profiling.session import Notify, Session
+from calibrate.profiling.session import Session
 from calibrate.profiling.writing import Exchange, Written, exchanges, written
 
 SCHEMA_VERSION = 1
@@ -70,13 +70,13 @@ class Watch(msgspec.Struct, frozen=True, kw_only=True):
     texts: bool = False
 
 
-def profile(session: Session, request: Request, watch: Watch, notify: Notify) -> SongProfile:
-    """Make the songs of a request and say where the time went; what the plan cuts is said to `notify`."""
+def profile(session: Session, request: Request, watch: Watch) -> SongProfile:
+    """Make the songs of a request as far as the plan goes, and say where the time went."""
     plan = session.machine.plan
     request = msgspec.structs.replace(request, think=request.think and session.thinks)
     clamped, cuts = clamp(request, plan, lm=request.thinks)
     for sentence in cuts:
-        notify(sentence)
+        session.notes(sentence)
     warm_up_seconds = warm_up(session, clamped) if watch.warm_up else 0.0
     session.heard.clear()
     clock = StepClock(session.machine.device)
@@ -85,7 +85,7 @@ def profile(session: Session, request: Request, watch: Watch, notify: Notify) ->
     seconds = time.perf_counter() - started
     heard, language = tuple(session.heard), session.language
     for sentence in result.warnings:
-        notify(sentence)
+        session.notes(sentence)
     steps = clock.step_seconds(result.stages)
     return SongProfile(
         schema_version=SCHEMA_VERSION,
@@ -105,7 +105,7 @@ def profile(session: Session, request: Request, watch: Watch, notify: Notify) ->
         language_model=tuple(row for model in language for row in written(heard, model.planner)),
         exchanges=tuple(row for model in language for row in exchanges(heard, model.planner) if watch.texts),
         functions=_functions(session, clamped) if watch.detailed else (),
-        warnings=(*plan.warnings, *cuts, *result.warnings),
+        warnings=session.notes.sentences,
     )
 
 

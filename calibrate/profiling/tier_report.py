@@ -42,13 +42,13 @@ def print_tier_test(found: TierTest, tried: Sequence[Trial], options: Options) -
         promised = {trial.vram_gib: trial.plan.max_batch for trial in tried}
         print_table(
             "Largest batch at each tier's longest song, beside what the table in force promises",
-            ("VRAM", "tier", "without LM", "promised", "", "with LM", "promised", ""),
+            ("VRAM", "tier", "without LM", "with LM"),
             [
                 (
                     f"{entry.vram_gib:g} GiB",
                     entry.tier,
-                    *_batch_cells(entry.without_lm, promised[entry.vram_gib].without_lm),
-                    *_batch_cells(entry.with_lm, promised[entry.vram_gib].with_lm),
+                    _batch_cell(entry.without_lm, promised[entry.vram_gib].without_lm),
+                    _batch_cell(entry.with_lm, promised[entry.vram_gib].with_lm),
                 )
                 for entry in found.batch_boundaries
             ],
@@ -75,15 +75,13 @@ def _cells(row: Row, stages: Sequence[str], no_lm: str) -> tuple[str, ...]:
     )
 
 
-def _batch_cells(probed: int | None, promised: int) -> tuple[str, str, str]:
-    """What was probed, what is promised, and how they compare."""
+def _batch_cell(probed: int | None, promised: int) -> str:
+    """What was probed, and how it stands to what is promised."""
     if probed is None:
-        return (NOT_ASKED, str(promised), "")
-    return (
-        str(probed),
-        str(promised),
-        "as promised" if probed == promised else "more" if probed > promised else "LESS",
-    )
+        return NOT_ASKED
+    if probed == promised:
+        return f"{probed}, as promised"
+    return f"{probed}, {'more' if probed > promised else 'LESS'} than the {promised} promised"
 
 
 def _in_mib(n_bytes: int) -> str:

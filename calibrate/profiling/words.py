@@ -15,7 +15,7 @@ from acestep.planner.planner import Description, Planner
 from acestep.planner.prompts import Words
 from acestep.progress import Progress
 from acestep.request import Request
-from calibrate.profiling.session import LanguageModel, Notify, Wish, machine
+from calibrate.profiling.session import LanguageModel, Notes, Wish, machine
 from calibrate.profiling.writing import Exchange, Written, exchanges, written
 
 SCHEMA_VERSION = 1
@@ -85,23 +85,17 @@ def write_words(
     temperature: float | None,
     constrained: bool,
     texts: bool,
-    notify: Notify,
+    notes: Notes,
     progress: Progress,
 ) -> WordProfile:
-    """Have the words of a mode written, at the usual temperature or another; `notify` hears every warning too."""
-    warnings: list[str] = []
-
-    def warn(sentence: str) -> None:
-        warnings.append(sentence)
-        notify(sentence)
-
+    """Have the words of a mode written, at the usual temperature or another."""
     started = time.perf_counter()
-    at = machine(wish, warn)
-    speaker = LanguageModel(at, warn, constrained=constrained)
+    at = machine(wish, notes)
+    speaker = LanguageModel(at, notes, constrained=constrained)
     load_seconds = time.perf_counter() - started
     job, cuts = ask(speaker.planner)
     for sentence in cuts:
-        warn(sentence)
+        notes(sentence)
     job = _at_temperature(job, temperature)
     try:
         tokens = speaker.write(job, progress)
@@ -127,7 +121,7 @@ def write_words(
         problem=problem,
         language_model=written(speaker.heard, speaker.planner),
         exchanges=exchanges(speaker.heard, speaker.planner) if texts else (),
-        warnings=tuple(warnings),
+        warnings=notes.sentences,
     )
 
 

@@ -22,7 +22,9 @@ from calibrate.probes.base import Prober
 from calibrate.profiling.document import TierTest
 from calibrate.profiling.example import LONGEST_PROMPT, load_example, prompt_of
 from calibrate.profiling.overlimit import missing_warnings
+from calibrate.profiling.tier_report import print_tier_test
 from calibrate.profiling.tier_test import Options, most_probes, tier_test, trials
+from calibrate.rules import STAGES
 from calibrate.table import build_table
 from calibrate.verdict import Verdict
 from tests.fakes import AnalyticProber, ScriptedProber, measured, result
@@ -224,6 +226,29 @@ def test_batches_are_tried_up_to_the_first_that_does_not_fit() -> None:
     script = [Verdict.FITS, Verdict.FITS, Verdict.FITS, Verdict.OOM]  # 4 (the tier's own row, not asked again), 1, 2, 8
     found = tier_test(tried, ScriptedProber(script), Options(batch_boundary=True), lambda _: None)
     assert found.batch_boundaries[0].without_lm == 4
+
+
+def test_batches_stand_beside_what_the_table_promises(capsys: pytest.CaptureFixture[str]) -> None:
+    options = Options(batch_boundary=True)
+    tried = trials(TABLE, POLICY, (4,), "simulated", options)
+    assert tried[0].plan.max_batch.without_lm == 4
+    # The tier's own row, and then batches one after another.
+    for script, said in (
+        ((Verdict.FITS, Verdict.OOM), "0, LESS than the 4 promised"),
+        ((Verdict.FITS, Verdict.FITS, Verdict.FITS, Verdict.OOM), "4, as promised"),
+        ((Verdict.FITS, Verdict.FITS, Verdict.FITS, Verdict.FITS), "8, more than the 4 promised"),
+    ):
+        print_tier_test(tier_test(tried, ScriptedProber(script), options, lambda _: None), tried, options)
+        assert said in capsys.readouterr().out
+
+
+def test_stages_are_columns_in_the_order_in_which_they_run(capsys: pytest.CaptureFixture[str]) -> None:
+    options = Options(with_lm=True)
+    tried = trials(TABLE, POLICY, (24,), "simulated", options)
+    print_tier_test(tier_test(tried, AnalyticProber(), options, lambda _: None), tried, options)
+    heading = capsys.readouterr().out.splitlines()[1].split()
+    assert [column for column in heading if column in STAGES] == [stage for stage in STAGES if stage in heading]
+    assert "think" in heading
 
 
 def test_a_real_card_compiles_where_the_tier_says_so_unless_told_to_skip_it() -> None:

@@ -1,0 +1,150 @@
+"""What is measured beside a run: its steps, its words, and what a person sees of them."""
+
+import time
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from acestep.planner.grammar import MAX_CAPTION_TOKENS, FreeGrammars
+from acestep.planner.job import Job, Sampling
+from acestep.planner.parse import ParseError, read_tokens
+from acestep.planner.planner import Planner
+from acestep.request import MAX_LYRIC_TOKENS, StageReport
+from calibrate.profiling.clock import StepClock
+from calibrate.profiling.overheard import Overheard
+from calibrate.profiling.report import CODES_SHOWN, exchanges_text, printable
+from calibrate.profiling.writing import Exchange, exchanges, written
+from tests.planner_tokenizers import TOKENIZERS, byte_tokenizer
+
+TOKENIZER = byte_tokenizer()
+PLANNER = Planner(TOKENIZER)
+VOCABULARY = TOKENIZER.vocabulary
+
+
+def stage(name: str, seconds: float) -> StageReport:
+    return StageReport(name=name, seconds=seconds, songs_per_pass=1, peak_allocated_bytes=0, peak_reserved_bytes=0)
+
+
+def test_the_steps_make_up_the_stage_and_the_card_is_waited_for_after_each() -> None:
+    waits: list[float] = []
+    clock = StepClock(SimpleNamespace(synchronize=lambda: waits.append(time.perf_counter())))
+    for step in range(5):
+        clock("encode", 1, 1)
+        clock("denoise", step + 1, 5)
+    seconds = clock.step_seconds([stage("encode", 9.0), stage("denoise", 3.0)])
+    assert len(seconds) == len(waits) == 5
+    assert sum(seconds) == pytest.approx(3.0)
+    assert StepClock(SimpleNamespace()).step_seconds([stage("decode", 1.0)]) == ()
+
+
+class ScriptedBackend:
+    """Writes what it is told to."""
+
+    def __init__(self, texts: Sequence[Sequence[int]]) -> None:
+        self.texts = texts
+        self.closed = False
+
+    def write(self, jobs: Sequence[Job], progress: Any) -> list[tuple[int, ...]]:
+        progress(1, 1)
+        return [tuple(text) for text in self.texts[: len(jobs)]]
+
+    def cache_bytes(self, jobs: Sequence[Job]) -> int:
+        return 17 * len(jobs)
+
+    def rehearse(self, jobs: Sequence[Job]) -> None:
+        """Nothing to do."""
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def job(seed: int = 0) -> Job:
+    return PLANNER.create_job("rain", instrumental=False, language="unknown", seed=seed)[0]
+
+
+def test_what_is_overheard_is_what_was_written_and_nothing_is_changed() -> None:
+    codes = [*(VOCABULARY.id(code) for code in range(30)), VOCABULARY.eos]
+    words = [*TOKENIZER.plain("la la"), VOCABULARY.eos]
+    backend = ScriptedBackend([codes, codes, words])
+    heard: list[Any] = []
+    between = Overheard(backend, heard)
+    steps: list[tuple[int, int]] = []
+    assert between.write([job(), job(1)], lambda *done: steps.append(done)) == [tuple(codes), tuple(codes)]
+    backend.texts = [words]
+    between.write([job()], lambda *_: None)
+    assert steps == [(1, 1)]
+    assert between.cache_bytes([job()]) == 17
+    between.close()
+    assert backend.closed
+    of_codes, of_words = written(heard, PLANNER)
+    assert (of_codes.what, of_codes.songs, of_codes.tokens) == ("codes", 2, 2 * len(codes))
+    assert (of_words.what, of_words.tokens) == ("words", len(words))
+    assert of_codes.prompt_tokens == 2 * len(job().prompt)
+    assert of_codes.tokens_per_second == pytest.approx(of_codes.tokens / of_codes.seconds)
+    texts = exchanges(heard, PLANNER)
+    assert [text.prompt for text in texts] == [PLANNER.spelled(job().prompt)] * 3
+    assert texts[-1].written == "la la<|im_end|>"
+
+
+def test_a_person_sees_the_first_codes_and_how_many_more_there_are() -> None:
+    codes = "".join(f"<|audio_code_{number}|>" for number in range(100))
+    said = exchanges_text((Exchange(prompt="who?", written=f"{codes}<|im_end|>"),))
+    assert said.count("<|audio_code_") == CODES_SHOWN
+    assert f"{100 - CODES_SHOWN} more<|im_end|>" in said
+    assert "who?" in said
+
+
+@given(text=st.text())
+def test_nothing_that_a_model_writes_moves_the_cursor(text: str) -> None:
+    shown = printable(text)
+    assert all(letter.isprintable() or letter in "\n\t" for letter in shown)
+    assert printable(shown) == shown
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_without_rules_any_token_may_follow_until_the_turn_ends(name: str, data: st.DataObject) -> None:
+    tokenizer = TOKENIZERS[name]()
+    vocabulary = tokenizer.vocabulary
+    grammars = FreeGrammars(tokenizer)
+    for grammar, ends in (
+        (grammars.plan(), {vocabulary.eos, vocabulary.thought}),
+        (grammars.write(), {vocabulary.eos}),
+    ):
+        state, tokens = grammar.start, []
+        for token in data.draw(st.lists(st.integers(0, vocabulary.codes.stop - 1), max_size=20)):
+            assert token in grammar.allowed(state)
+            state = grammar.after(state, token)
+            tokens.append(token)
+            assert grammar.done(state) == (token in ends)
+            if grammar.done(state):
+                break
+        else:
+            with pytest.raises(ValueError, match="not allowed"):
+                grammar.after(state, vocabulary.codes.stop)
+
+
+def test_without_rules_words_get_no_longer_and_codes_stay_codes() -> None:
+    free = FreeGrammars(TOKENIZER)
+    assert free.plan().most_tokens == MAX_CAPTION_TOKENS
+    assert free.write().most_tokens == MAX_CAPTION_TOKENS + MAX_LYRIC_TOKENS
+    codes = free.codes(3)
+    assert codes.allowed(codes.start).spans == (VOCABULARY.codes,)
+    assert codes.most_tokens == 4
+
+
+def test_an_unconstrained_planner_asks_the_same_and_reads_what_parses() -> None:
+    free = PLANNER.unconstrained()
+    asked = free.create_job("rain", instrumental=False, language="unknown", seed=0)[0]
+    assert asked.prompt == job().prompt
+    assert asked.sampling == job().sampling == Sampling(guidance=1.0)
+    said = [VOCABULARY.think, *TOKENIZER.plain("\nbpm: 90\ncaption: rain\n"), VOCABULARY.thought, VOCABULARY.eos]
+    assert free.description(said).metadata.bpm == 90
+    with pytest.raises(ParseError):
+        free.description(TOKENIZER.plain("la la"))
+    assert read_tokens(said, TOKENIZER).closed
