@@ -24,8 +24,7 @@ LEAKS = (WORDS.encode(), b"root:x:0:0", b"Traceback (most recent call last)")
 
 def test_two_hundred_hostile_requests_break_nothing_and_reach_nothing_outside(server: Server) -> None:
     secret = _secret(server.folder / "private" / "song.wav")
-    wire = Wire(server.url)
-    with _listener() as (address, visitors):
+    with Wire(server.url) as wire, _listener() as (address, visitors):
         place = Place(out=server.out, secret=secret, listener=address, endpoints=wire.defaults)
         before, earlier = _outside(server), len(_written(server))
         complaints = [complaint for attempt in attempts(7, 200, place) for complaint in _complaints(server, attempt)]
@@ -34,7 +33,8 @@ def test_two_hundred_hostile_requests_break_nothing_and_reach_nothing_outside(se
     assert _outside(server) == before
     assert str(secret) not in {line["what"] for line in server.observed("read")}
     assert [path for path in _written(server)[earlier:] if not _own(server, path)] == []
-    answer = Wire(server.url).call("generate", duration=2, steps=1, batch=1, think=False)
+    with Wire(server.url) as wire:
+        answer = wire.call("generate", duration=2, steps=1, batch=1, think=False)
     assert answer.event == "complete", answer
     assert len(files(answer.data)) >= 1
 

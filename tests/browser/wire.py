@@ -1,7 +1,7 @@
 """The UI's HTTP API as any program reaches it, without a browser."""
 
 import json
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import msgspec
@@ -24,7 +24,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Wire:
-    """A client with a session of its own."""
+    """A client with a connection of its own, closed at the end of a `with`."""
 
     def __init__(self, url: str) -> None:
         self.http = httpx.Client(base_url=url, timeout=httpx.Timeout(ANSWER_S))
@@ -35,6 +35,12 @@ class Wire:
             }
             for name, endpoint in named.items()
         }
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.http.close()
 
     def data(self, name: str, **fields: Any) -> list[Any]:
         """The inputs of an endpoint in order, its own defaults except for `fields`."""
