@@ -124,7 +124,11 @@ class Events:
             return {self._parts["warnings"]: ""}
         songs = session.made[: len(document["songs"])]
         players = {
-            self._parts[f"song_{n}"]: gr.update(value=str(songs[n].served), visible=True)
+            self._parts[f"song_{n}"]: gr.update(
+                value=str(songs[n].served),
+                label=f"{self._words('song', number=n + 1)} · {songs[n].seed}",
+                visible=True,
+            )
             if n < len(songs)
             else gr.update(value=None, visible=False)
             for n in range(SONGS)
