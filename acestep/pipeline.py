@@ -103,6 +103,11 @@ class Pipeline:
         placement = self._placement(components, knobs.offload, device)
         self._place = Place(components=components, knobs=knobs, device=device, placement=placement, vae_chunk=vae_chunk)
 
+    @property
+    def knobs(self) -> Knobs:
+        """What it runs with now: a generation that ran out of memory leaves more offload behind."""
+        return self._place.knobs
+
     def close(self) -> None:
         """Take everything off the device; the pipeline is of no use afterwards."""
         self._thinker.close()

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 
 from acestep.devices.base import Device
 from acestep.request import StageReport
@@ -22,6 +23,6 @@ class StepClock:
 
     def step_seconds(self, stages: Sequence[StageReport]) -> tuple[float, ...]:
         """The time of each step; the first has all that is not another's: noise, and weights moved in and out."""
-        between = [after - before for before, after in zip(self._done, self._done[1:], strict=False)]
+        between = [after - before for before, after in pairwise(self._done)]
         whole = sum(stage.seconds for stage in stages if stage.name == "denoise")
         return (whole - sum(between), *between) if self._done else ()

@@ -7,7 +7,7 @@ from typing import Any
 from acestep import console
 from acestep.errors import Exit, RunFailedError, UsageError
 from acestep.planner.parse import ParseError
-from acestep.request import Request
+from acestep.request import Request, Task
 from acestep.task_options import codes_of, text_of
 from acestep.thinking import Think
 from calibrate.files import output_file, pretty_json
@@ -27,7 +27,7 @@ def run_profile(flags: Mapping[str, Any]) -> int:
     request = asked.request_of(flags)
     watch = Watch(warm_up=flags["warm_up"], detailed=flags["detailed"], texts=flags["llm_debug"])
     with output_file(flags["benchmark_output"]) as write:
-        session = _session(flags, as_planned=True)
+        session = _session(flags, request.task, as_planned=True)
         try:
             found = profile(session, request, watch)
         except ParseError:
@@ -48,7 +48,7 @@ def run_benchmark(flags: Mapping[str, Any]) -> int:
     """Run the matrix; 5 where a cell failed, 130 where a person had enough."""
     axes, song = _axes(flags), asked.song_of(flags)
     with output_file(flags["benchmark_output"]) as write:
-        session = _session(flags, as_planned=False)
+        session = _session(flags, Task.TEXT2MUSIC, as_planned=False)
         try:
             tried = cells(song, axes, session.machine.plan, thinks=session.thinks)
             for sentence in dict.fromkeys(sentence for cell in tried for sentence in cell.cuts):
@@ -92,12 +92,16 @@ def run_words(mode: Mode, flags: Mapping[str, Any]) -> int:
     return Exit.OK
 
 
-def _session(flags: Mapping[str, Any], *, as_planned: bool) -> Session:
+def _session(flags: Mapping[str, Any], task: Task, *, as_planned: bool) -> Session:
     """The model, with a language model where thinking is asked for; unasked, where the plan says so or is not asked."""
     notes = Notes(console.notify)
     at = machine(asked.wish_of(flags), notes)
     think = asked.think_of(flags)
     thinks = at.plan.init_lm if as_planned and think is Think.AS_PLANNED else think is not Think.NO
+    if task is not Task.TEXT2MUSIC:
+        if think is Think.YES:
+            notes(f"Only new songs are planned, and to {task} is to work on one that exists.")
+        thinks = False
     language = language_model(at, notes, asked=think is Think.YES, constrained=flags["constrained"]) if thinks else ()
     return Session(at, language, notes)
 

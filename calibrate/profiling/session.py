@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 import msgspec
 import torch
 
+from acestep.api import of_model
 from acestep.devices.base import Device
 from acestep.devices.open import open_device
 from acestep.errors import InvalidInputError, NotMeasuredError, RunFailedError, UsageError
@@ -16,11 +17,8 @@ from acestep.knobs import Offload
 from acestep.machine import installed, plan_here
 from acestep.memory.placement import Placement
 from acestep.memory.vae_decode import chunk_from
-from acestep.models.build import SIZES
-from acestep.models.catalog import checkpoints_dir
 from acestep.models.components import Components
 from acestep.models.load import load
-from acestep.models.locate import variant_at
 from acestep.pipeline import UNABLE_TO_THINK, Pipeline, prepare
 from acestep.plan import AS_THE_TIER_SAYS, Overrides, Plan, on_device
 from acestep.planner.backends.base import Backend
@@ -75,11 +73,8 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
 
 def machine(wish: Wish, notes: Notes) -> Machine:
     """Settle everything that needs no weights; `NotMeasuredError` where there is no such device."""
-    overrides, model = wish.overrides, wish.model
-    if model not in SIZES:
-        overrides = msgspec.structs.replace(overrides, variant=variant_at(model, checkpoints_dir()))
     detected = CPU if wish.device == CPU.kind else detect(os.environ)
-    planned = plan_here(overrides, planning_card(os.environ, detected))
+    planned = plan_here(of_model(wish.model, wish.overrides), planning_card(os.environ, detected))
     device, card = open_device(detected, cap_bytes(os.environ, detected))
     if wish.device not in ("auto", card.kind):
         raise NotMeasuredError(f"--device {wish.device} was asked for, and what could be used here is {card.name}")
@@ -88,7 +83,7 @@ def machine(wish: Wish, notes: Notes) -> Machine:
     )
     for sentence in plan.warnings:
         notes(sentence)
-    return Machine(device=device, card=card, plan=plan, model=model)
+    return Machine(device=device, card=card, plan=plan, model=wish.model)
 
 
 class LanguageModel:
@@ -139,9 +134,9 @@ class LanguageModel:
 
     def _alone(self) -> AbstractContextManager[None]:
         modules = self._language.modules()
-        return (
-            Placement(modules, (), Offload.CPU_DIT, self._at.device).use(LANGUAGE_MODEL) if modules else nullcontext()
-        )
+        if not modules:
+            return nullcontext()
+        return Placement(modules, (), Offload.CPU_DIT, self._at.device).use(LANGUAGE_MODEL)
 
 
 def language_model(at: Machine, notes: Notes, *, asked: bool, constrained: bool) -> tuple[LanguageModel, ...]:
@@ -192,13 +187,12 @@ class Session:
             # Without thinking no language model rests on the device: the limits without one were certified that way.
             self.close()
             self._pipelines[thinks] = self._pipeline(thinks=thinks)
-        result: Result | None = None
+        pipeline = self._pipelines[thinks]
         try:
-            result = self._pipelines[thinks].generate(request, progress=progress)
-            return result
+            return pipeline.generate(request, progress=progress)
         finally:
-            # A retry leaves the pipeline with more offload than the plan has, which would slow what comes after it.
-            if result is None or result.warnings:
+            # With more offload than the plan has, what comes after would be slower.
+            if pipeline.knobs != self.machine.plan.knobs:
                 self.close()
 
     def close(self) -> None:

@@ -160,6 +160,13 @@ def test_a_plan_without_rules_that_means_nothing_ends_the_profile_and_shows_what
     assert "wrote no metadata" in err
 
 
+def test_what_works_on_a_song_that_exists_is_not_planned_and_says_so(run: Run) -> None:
+    found = document(run, "profile", "--audio-codes", CODES, "--inference-steps", "1", "--no-warmup", "--thinking")
+    assert not found["request"]["thinks"]
+    assert found["language_model"] == []
+    assert any("to cover is to work on one that exists" in sentence for sentence in found["warnings"])
+
+
 def test_thinking_that_cannot_be_had_is_refused_where_asked_for_and_left_out_where_not(run: Run) -> None:
     code, _, err = run("profile", *BRIEF, "--thinking", "--lm-model", "none")
     assert code == Exit.USAGE

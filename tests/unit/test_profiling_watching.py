@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,14 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from acestep.errors import RunFailedError
+from acestep.knobs import Knobs, Offload
 from acestep.planner.grammar import MAX_CAPTION_TOKENS, FreeGrammars
 from acestep.planner.job import Job, Sampling
 from acestep.planner.parse import ParseError, read_tokens
 from acestep.planner.planner import Planner
-from acestep.request import MAX_LYRIC_TOKENS, StageReport
+from acestep.request import MAX_LYRIC_TOKENS, Request, StageReport
 from calibrate.profiling.clock import StepClock
 from calibrate.profiling.overheard import Overheard
 from calibrate.profiling.report import CODES_SHOWN, exchanges_text, printable
+from calibrate.profiling.session import Notes, Session, Wish, machine
 from calibrate.profiling.writing import Exchange, exchanges, written
 from tests.planner_tokenizers import TOKENIZERS, byte_tokenizer
 
@@ -148,3 +152,43 @@ def test_an_unconstrained_planner_asks_the_same_and_reads_what_parses() -> None:
     with pytest.raises(ParseError):
         free.description(TOKENIZER.plain("la la"))
     assert read_tokens(said, TOKENIZER).closed
+
+
+class FakePipeline:
+    """Runs with more offload after its first song, and notes when it is closed."""
+
+    def __init__(self, knobs: Knobs) -> None:
+        self.knobs = knobs
+        self.closed = False
+        self.fails = False
+
+    def generate(self, request: Request, *, progress: Any) -> str:
+        self.knobs = Knobs(offload=Offload.CPU_DIT)
+        if self.fails:
+            raise RunFailedError("no memory")
+        return request.caption
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_a_run_gave_up_for_memory_is_not_what_the_next_one_starts_with(
+    fails: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[FakePipeline] = []
+
+    def pipeline(session: Session, *, thinks: bool) -> FakePipeline:
+        made.append(FakePipeline(session.machine.plan.knobs))
+        made[-1].fails = fails
+        return made[-1]
+
+    monkeypatch.setattr(Session, "_pipeline", pipeline)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    notes = Notes(lambda _: None)
+    session = Session(machine(Wish(model="tiny", device="cpu"), notes), (), notes)
+    for number in (1, 2):
+        with pytest.raises(RunFailedError) if fails else nullcontext():
+            session.generate(Request(caption="piano"))
+        assert len(made) == number
+        assert made[-1].closed
