@@ -9,7 +9,7 @@ after every point, and `--resume` measures what is missing in it.
 
 The floor of a point is what the work would take at the ceilings measured on this device: its multiplications at the
 rate of a large matrix product, or each weight read once a use at the rate of a large copy, whichever takes longer.
-Without a card both run on the processor, resident and uncompiled, and no memory is counted.
+Without a card both run on the processor with toy weights, resident and uncompiled, and no memory is counted.
 """
 
 import argparse
@@ -33,6 +33,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from acestep.devices.base import Device
 from acestep.devices.cpu import CpuDevice
 from acestep.devices.cuda import CudaDevice
+from acestep.errors import Exit
 from acestep.knobs import Knobs, Offload, Variant
 from acestep.models.build import SIZES, build
 from acestep.models.components import Components
@@ -290,9 +291,12 @@ def _name(point: Point) -> str:
     return f"{point.side} {point.place} {point.batch} x {point.duration_s:g} s"
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what the command line asks for."""
     options = _options(arguments)
+    if options.model == "dummy" and not torch.cuda.is_available():
+        sys.stderr.write("no CUDA card was found; without one, only --model tiny is compared\n")
+        return Exit.NOT_MEASURED
     bench = Bench(options.model, rounds=options.rounds)
     speeds = Speeds(
         command="python -m tools.card_speed " + " ".join(sys.argv[1:] if arguments is None else arguments),
@@ -315,6 +319,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked = list(wanted(options.durations, options.batches, on_card=bench.on_card))
     for line in compared(measure(bench, asked, speeds, keep)):
         sys.stdout.write(line + "\n")
+    return Exit.OK
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -329,4 +334,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(Exit.INTERRUPTED)

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 import torch
 
+from acestep.errors import Exit
 from acestep.request import Request
 from tools import card_speed
 from tools.card_speed import Bench, Ceilings, Place, Point, Side, Speeds, compared, main, measure, wanted
@@ -38,6 +39,12 @@ def test_both_sides_are_measured_once_and_written_with_the_command(
     (tmp_path / "speed.json").write_text(json.dumps(first | {"card": "another"}), encoding="utf-8")
     with pytest.raises(SystemExit, match="measured on another"):
         main([*asked, "--resume"])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card here")
+def test_without_a_card_nothing_of_full_size_is_compared(tmp_path: Path) -> None:
+    assert main(["-o", str(tmp_path / "speed.json")]) == Exit.NOT_MEASURED
+    assert not (tmp_path / "speed.json").exists()
 
 
 def test_every_comparison_is_asked_of_both_sides_and_the_small_card_of_ours() -> None:
