@@ -5,15 +5,19 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from msgspec import UNSET
 
 from acestep import console
 from acestep.errors import Exit, UsageError
 from acestep.knobs import Offload
+from acestep.request import Task
 from acestep.thinking import Think
 from calibrate.profiling import asked
 from calibrate.profiling.cli import cli
+from calibrate.profiling.example import load_example
 from calibrate.profiling.flags import _FLAGS, Mode
 
 PUBLISHED = {
@@ -99,6 +103,23 @@ def test_half_an_offload_is_a_usage_error(everything: bool | None, transformer: 
 @pytest.mark.parametrize(("flag", "think"), [(None, Think.AS_PLANNED), (True, Think.YES), (False, Think.NO)])
 def test_thinking_is_asked_for_refused_or_left_to_the_tier(flag: bool | None, think: Think) -> None:
     assert asked.think_of({"thinking": flag}) is think
+
+
+def test_a_request_is_the_example_s_with_what_the_flags_say_instead(tmp_path: Path) -> None:
+    recording = tmp_path / "song.wav"
+    soundfile.write(recording, np.zeros((48_000, 2), dtype=np.float32), 48_000)
+    flags = cli.make_context("profiler", ["--mode", "profile"], resilient_parsing=True).params
+    example = load_example(asked.DEFAULT_EXAMPLE)
+    plain = asked.request_of(flags)
+    assert (plain.caption, plain.duration_s, plain.seed) == (example.caption, example.duration_s, example.seed)
+    changed = asked.request_of(
+        {**flags, "reference_audio": recording, "duration": (9.0,), "seed": 3, "lm_temperature": 0.5, "thinking": False}
+    )
+    assert changed.reference_audio is not None
+    assert (changed.task, changed.duration_s, changed.seed, changed.think) == (Task.TEXT2MUSIC, 9.0, 3, False)
+    assert changed.thinking.sampling.temperature == 0.5
+    following = asked.request_of({**flags, "src_audio": recording, "task_type": "repaint"})
+    assert following.duration_s == 1.0
 
 
 @pytest.mark.parametrize(
