@@ -2,6 +2,7 @@
 
 import gc
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -13,6 +14,7 @@ from acestep.memory.placement import Placement
 from acestep.models.attention import Kernels
 from acestep.models.flash import flash_attention
 from acestep.models.kernel_choice import Kernel, LayerKind, choose
+from acestep.pipeline import Pipeline
 from acestep.stages.place import Place
 from acestep.units import GIB, MIB
 from tests.on_a_card import (
@@ -69,6 +71,21 @@ def test_ten_minutes_of_attention_take_no_more_than_their_result() -> None:
 def test_with_real_streams_every_placement_makes_the_same_song(quantization: Quantization | None) -> None:
     songs = songs_of_every_placement(CudaDevice, quantization, list(Offload))
     assert all(np.array_equal(song, songs[0]) for song in songs[1:])
+
+
+@pytest.mark.parametrize("offload", [Offload.CPU_DIT, Offload.STREAM, Offload.STREAM_ENCODERS])
+def test_full_size_weights_arrive_before_they_are_computed_with(offload: Offload) -> None:
+    request = msgspec.structs.replace(REQUEST, duration_s=30)
+    device = CudaDevice()
+    components = loaded(device, Knobs(), "dummy")
+    songs = []
+    for where in (Offload.NONE, offload):
+        pipeline = Pipeline(components, Knobs(offload=where), device)
+        songs.append([pipeline.generate(request).songs[0].audio for _ in range(2)])
+        pipeline.close()
+        assert device.allocated_bytes() < 64 * MIB, "nothing but workspaces stays"
+    assert np.array_equal(songs[0][0], songs[1][0])
+    assert np.array_equal(songs[1][0], songs[1][1]), "the second song finds its host weights page-locked"
 
 
 def test_int8_saves_half_of_the_transformer_and_keeps_the_song() -> None:
