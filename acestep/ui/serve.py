@@ -3,7 +3,7 @@
 import os
 import signal
 import socket
-import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,6 +16,8 @@ from acestep.plan import Overrides
 
 LARGEST_UPLOAD = "256mb"
 """Ten minutes of stereo at 48 kHz in 32 bits take 220 MB."""
+
+DAY_S = 86_400
 
 MOST_WAITING = 64
 """Runs that may wait in the queue."""
@@ -37,6 +39,7 @@ def serve(
 ) -> None:
     """Serve the page until SIGINT or SIGTERM, which end it with `KeyboardInterrupt`; `announce` gets its address."""
     port = free_port(server_name, port)
+    signal.signal(signal.SIGTERM, _interrupt)
     with ExitStack() as end:
         # gradio reads these when it is imported.
         cache = end.enter_context(TemporaryDirectory(prefix="acestep-ui-"))
@@ -59,19 +62,19 @@ def serve(
         end.callback(page.close, verbose=False)
         address = _launch(page, server_name, port, auth, share=share)
         announce(address)
-        end.callback(studio.sessions.stop_all)
-        signal.signal(signal.SIGTERM, _interrupt)
-        threading.Event().wait()
+        end.callback(studio.stop)
+        while True:
+            time.sleep(DAY_S)
 
 
 def _page(studio: Any, words: Any) -> Any:
-    from acestep.ui.events import Events
+    from acestep.ui.events import wire
     from acestep.ui.frame import Frame
     from acestep.ui.page import lay_out
 
     page = Frame(words)
     with page:
-        Events(page, studio, words, lay_out(words, studio)).wire()
+        wire(page, studio, words, lay_out(words, studio))
     return page.queue(max_size=MOST_WAITING)
 
 

@@ -14,7 +14,6 @@ from acestep.errors import AceStepError
 MOST_SESSIONS: Final = 1_000
 """Visits that are remembered; the one that was away longest is forgotten first."""
 
-
 WAITING: Final = "waiting"
 
 
@@ -56,7 +55,6 @@ class Session:
         self.folder = out / secrets.token_hex(16)
         self.made: list[Made] = []
         self.progress = Progress()
-        self.warnings: list[str] = []
         self._announced = 0
         self._skipped = 0
         self._stop = threading.Event()
@@ -109,17 +107,10 @@ class Sessions:
 
     def of(self, name: str) -> Session:
         """The visit of that name, new where it is not known; without a name one of its own."""
-        if not name:
-            return Session(self._out)
+        name = name or secrets.token_hex()
         with self._lock:
             session = self._known.setdefault(name, Session(self._out))
             self._known.move_to_end(name)
             if len(self._known) > MOST_SESSIONS:
-                self._known.popitem(last=False)[1].stop()
+                self._known.popitem(last=False)
             return session
-
-    def stop_all(self) -> None:
-        """Stop every run."""
-        with self._lock:
-            for session in self._known.values():
-                session.stop()

@@ -30,6 +30,7 @@ class Studio:
         self._cards = cards(load_tiers(), self.overrides.variant, this_card())
         self._service = Service(model)
         self._lock = threading.Lock()
+        self._closing = threading.Event()
 
     @property
     def tiers(self) -> tuple[str, ...]:
@@ -85,11 +86,16 @@ class Studio:
     def _run(
         self, request: Request, plan: Plan, controls: Controls, audio_format: str, session: Session
     ) -> dict[str, Any]:
+        def progress(stage: str, done: int, total: int) -> None:
+            if self._closing.is_set():
+                raise StoppedError("the page is closing")
+            session.report(stage, done, total)
+
         audio.open_folder(session.folder)
         result, used = self._service.generate(
             request,
             plan,
-            progress=session.report,
+            progress=progress,
             # Thinking that the tier switched on is left out where it cannot be had; thinking that a person asked for
             # is not.
             unasked=controls.init_lm,
@@ -122,9 +128,13 @@ class Studio:
         finally:
             self._lock.release()
 
+    def stop(self) -> None:
+        """Stop what runs at its next step, for good."""
+        self._closing.set()
+
     def close(self) -> None:
         """Stop what runs, and give everything back."""
-        self.sessions.stop_all()
+        self.stop()
         with self._lock:
             self._service.close()
 

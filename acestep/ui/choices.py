@@ -1,0 +1,118 @@
+"""What follows from a choice on the page: other settings, other limits, another outlook."""
+
+from html import escape
+from typing import Any
+
+import gradio as gr
+import msgspec
+
+from acestep.errors import UsageError
+from acestep.plan import Plan
+from acestep.request import Task
+from acestep.ui.card_view import card_html
+from acestep.ui.form import Form, form_from, request_of, task_fields
+from acestep.ui.guard_view import guard_html, outlook, panel_html
+from acestep.ui.inputs import OF_TASKS, limited_from, song_from, wish_from
+from acestep.ui.limits import limits_of
+from acestep.ui.listener import Changes
+from acestep.ui.page import Parts, setting_update
+from acestep.ui.sessions import Session
+from acestep.ui.settings import Controls, controls_from, settings_of
+from acestep.ui.studio import Studio
+from acestep.ui.uploads import clip_of, seconds_of
+from acestep.ui.views import warnings_html
+from acestep.ui.words import Words
+
+
+class Choices:
+    """Handlers of everything that is chosen before a run."""
+
+    def __init__(self, studio: Studio, words: Words, parts: Parts) -> None:
+        self._studio = studio
+        self._words = words
+        self._parts = parts
+
+    def tier(self, _: Session, tier: Any, batch: Any, duration: Any) -> Changes:
+        """Another class of card, with its own settings."""
+        controls, plan = self._studio.start(controls_from({"tier": tier}).tier)
+        return self._settled(controls, plan, limited_from(batch, duration, controls.init_lm)) | {
+            self._parts["warnings"]: warnings_html(plan.warnings, self._words),
+            self._parts["card_panel"]: card_html(plan, self._studio.device, self._words),
+        }
+
+    def settings(self, _: Session, *values: Any) -> Changes:
+        """Settings were changed: what they come down to."""
+        return self._granted(*wish_from(values))
+
+    def init_lm(self, _: Session, *values: Any) -> Changes:
+        """The language model was switched on or off, and thinking with it."""
+        wish, form = wish_from(values)
+        return self._granted(wish, msgspec.structs.replace(form, think=wish.init_lm))
+
+    def limits(self, _: Session, *values: Any) -> Changes:
+        """Where the sliders end now."""
+        wish, form = wish_from(values)
+        return self._limited(self._studio.settle(wish)[1], form)
+
+    def task(self, _: Session, task: Any) -> Changes:
+        """The fields that a task reads."""
+        read = task_fields(form_from({"task": task}).task)
+        return {self._parts[name]: gr.update(visible=name in read) for name in OF_TASKS}
+
+    def guard(self, _: Session, *values: Any) -> Changes:
+        """What the VRAM guard would do with the request as it stands; what is amiss with it belongs into the panel."""
+        try:
+            panel = self._outlook(*song_from(values))
+        except UsageError as error:
+            panel = panel_html(self._words, str(error))
+        return {self._parts["guard_panel"]: panel}
+
+    def _outlook(self, form: Form, wish: Controls) -> str:
+        _, plan, _ = self._studio.settle(wish)
+        seconds = form.duration or (seconds_of(form.source_audio) if form.task is not Task.TEXT2MUSIC else 0.0)
+        words_only = msgspec.structs.replace(
+            form,
+            task=Task.TEXT2MUSIC,
+            think=form.think and form.task is Task.TEXT2MUSIC,
+            duration=seconds,
+            source_audio="",
+            reference_audio="",
+        )
+        seen = outlook(
+            plan,
+            self._studio.memory_model,
+            request_of(words_only, clip_of),
+            brings_audio=bool(form.source_audio or form.reference_audio),
+            weak_cover=form.task is Task.COVER and form.cover_strength < 1,
+            free_bytes=self._studio.free_bytes(wish.tier),
+        )
+        return guard_html(plan, seen, self._words)
+
+    def _granted(self, wish: Controls, form: Form) -> Changes:
+        controls, plan, refused = self._studio.settle(wish)
+        for sentence in refused:
+            gr.Warning(escape(sentence, quote=False))
+        return self._settled(controls, plan, form) | {
+            self._parts["warnings"]: warnings_html((*refused, *plan.warnings), self._words)
+        }
+
+    def _settled(self, controls: Controls, plan: Plan, form: Form) -> Changes:
+        settings = settings_of(controls, plan, self._studio.tiers)
+        changes = {self._parts[name]: setting_update(self._words, setting) for name, setting in settings.items()}
+        return changes | self._limited(plan, form)
+
+    def _limited(self, plan: Plan, form: Form) -> Changes:
+        limits = limits_of(plan, think=form.think, batch=form.batch, duration_s=form.duration)
+        words = self._words
+        return {
+            self._parts["batch"]: gr.update(
+                maximum=limits.max_batch, value=limits.batch, info=words("batch_info", most=limits.max_batch)
+            ),
+            self._parts["duration"]: gr.update(
+                maximum=limits.max_duration_s,
+                info=words("duration_info", longest=limits.max_duration_s),
+                # A slider that is being dragged is left alone as long as it can be.
+                **({} if limits.duration_s == form.duration else {"value": limits.duration_s}),
+            ),
+            self._parts["think"]: gr.update(value=form.think and limits.can_think, interactive=limits.can_think),
+        }

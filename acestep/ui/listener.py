@@ -1,0 +1,68 @@
+"""Handlers as gradio calls them: with their visit, with plain values, and with a sentence for every failure."""
+
+import traceback
+from collections.abc import Callable, Sequence
+from inspect import Parameter, Signature
+from typing import Any
+
+import gradio as gr
+
+from acestep.errors import AceStepError
+from acestep.models.tokenizer import encodable
+from acestep.ui.frame import refusal
+from acestep.ui.page import Parts
+from acestep.ui.sessions import Sessions
+from acestep.ui.words import Words
+
+Changes = dict[Any, Any]
+"""Components and what becomes of them; those that are not named stay as they are."""
+
+Handler = Callable[..., Changes]
+"""Is given its visit, then the values of its inputs as the browser sent them."""
+
+
+class Listener:
+    """Makes the arguments of gradio's event listeners."""
+
+    def __init__(self, sessions: Sessions, words: Words, parts: Parts) -> None:
+        self._sessions = sessions
+        self._words = words
+        self._parts = parts
+
+    def __call__(
+        self,
+        handler: Handler,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        *,
+        after: Callable[[], None] = lambda: None,
+        **more: Any,
+    ) -> dict[str, Any]:
+        """A listener that answers with a handler or a sentence; `after` runs when nothing of a failure is left."""
+
+        def answer(request: gr.Request, *values: Any) -> Any:
+            try:
+                # Half a character, which JSON can spell and UTF-8 cannot, would break the answer.
+                plain = [encodable(value) if isinstance(value, str) else value for value in values]
+                return handler(self._sessions.of(request.session_hash or ""), *plain)
+            except AceStepError as error:
+                problem = str(error)
+            except Exception:
+                # A page that is open to many must go on; whoever runs it finds the traceback in the terminal.
+                traceback.print_exc()
+                problem = self._words("unexpected")
+            after()
+            raise refusal(problem)
+
+        # The names and defaults of the API's parameters.
+        named = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, default=None) for name in inputs]
+        request = Parameter("request", Parameter.POSITIONAL_OR_KEYWORD, annotation=gr.Request)
+        answer.__signature__ = Signature([request, *named])  # type: ignore[attr-defined]
+        return {
+            "fn": answer,
+            "inputs": [self._parts[name] for name in inputs],
+            "outputs": [self._parts[name] for name in outputs],
+            "preprocess": False,
+            "show_progress": "hidden",
+            **more,
+        }

@@ -1,0 +1,96 @@
+"""The buttons that make songs and stop, and what is seen of a run."""
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.processing_utils import save_file_to_cache
+from gradio.utils import get_upload_folder
+
+from acestep.ui.form import request_of
+from acestep.ui.inputs import song_from
+from acestep.ui.listener import Changes
+from acestep.ui.page import SONGS, Parts
+from acestep.ui.sessions import Session, StoppedError
+from acestep.ui.studio import Studio
+from acestep.ui.uploads import clip_of
+from acestep.ui.views import history_html, progress_html, warnings_html
+from acestep.ui.words import Words
+
+RUNNING = ("generate", "cancel", "progress", "timer")
+"""What changes when a run begins and ends."""
+
+MADE = ("warnings", *(f"song_{number}" for number in range(SONGS)), "download", "history")
+"""What a run fills."""
+
+
+class Runs:
+    """Handlers of a run, from the click to the songs."""
+
+    def __init__(self, studio: Studio, words: Words, parts: Parts) -> None:
+        self._studio = studio
+        self._words = words
+        self._parts = parts
+
+    def announce(self, session: Session) -> Changes:
+        """A run joins the queue."""
+        session.announce()
+        return self._running(session, now=True)
+
+    def generate(self, session: Session, *values: Any) -> Changes:
+        """Songs."""
+        form, controls = song_from(values)
+        stopped = False
+        document: dict[str, Any] = {}
+        try:
+            request = request_of(form, clip_of)
+            document = self._studio.generate(request, controls, form.audio_format, session, _keep)
+        except StoppedError:
+            stopped = True
+        if stopped:
+            # Here, where no traceback holds what the run had on the device.
+            self._studio.rest()
+            return {self._parts["warnings"]: ""}
+        songs = session.made[: len(document["songs"])]
+        players = {
+            self._parts[f"song_{n}"]: gr.update(
+                value=str(songs[n].served),
+                label=f"{self._words('song', number=n + 1)} · {songs[n].seed}",
+                visible=True,
+            )
+            if n < len(songs)
+            else gr.update(value=None, visible=False)
+            for n in range(SONGS)
+        }
+        return players | {
+            self._parts["warnings"]: warnings_html(document["warnings"], self._words),
+            self._parts["download"]: gr.update(value=[str(song.served) for song in songs], visible=True),
+            self._parts["history"]: history_html(session.made, self._words),
+        }
+
+    def finish(self, session: Session) -> Changes:
+        """A run is over, however it ended."""
+        session.settle()
+        return self._running(session, now=False)
+
+    def poll(self, session: Session) -> Changes:
+        """How far it is."""
+        return {self._parts["progress"]: progress_html(session.progress, self._words)}
+
+    def stop(self, session: Session) -> Changes:
+        """Stop this visit's runs."""
+        session.stop()
+        return {self._parts["cancel"]: gr.update(interactive=False)}
+
+    def _running(self, session: Session, *, now: bool) -> Changes:
+        return {
+            self._parts["generate"]: gr.update(interactive=not now),
+            self._parts["cancel"]: gr.update(interactive=now),
+            self._parts["progress"]: progress_html(session.progress, self._words),
+            self._parts["timer"]: gr.Timer(active=now),
+        }
+
+
+def _keep(path: Path) -> Path:
+    """A copy in gradio's cache, below the hash of its content: the only place that files are served from."""
+    return Path(save_file_to_cache(path, cache_dir=get_upload_folder()))
