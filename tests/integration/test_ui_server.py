@@ -188,6 +188,7 @@ def test_the_settings_of_a_tier_are_asked_for_by_name(page: Page) -> None:
     assert "GiB" in answer[0]
 
 
+@pytest.mark.soak
 def test_with_names_and_passwords_nobody_else_comes_in_and_it_ends_cleanly_in_the_middle_of_a_song(
     tmp_path: Path,
 ) -> None:
