@@ -40,12 +40,16 @@ def _wire_runs(runs: Runs, listener: Listener, parts: Parts, studio: Studio) -> 
 
 def _wire_choices(choices: Choices, listener: Listener, parts: Parts, page: Any) -> None:
     of_tier = ("tier", "batch", "duration")
-    parts["tier"].input(**listener(choices.tier, of_tier, (*SETTLED, "card_panel"), api_name="tier", **BESIDE))
+    # Of a list, opening it and leaving it is an input too: only what was selected counts.
+    parts["tier"].select(**listener(choices.tier, of_tier, (*SETTLED, "card_panel"), api_name="tier", **BESIDE))
     parts["init_lm"].input(**listener(choices.init_lm, WISH, SETTLED, api_visibility="private", **BESIDE))
-    gr.on(
-        [parts[name].input for name in SETTINGS if name not in ("tier", "init_lm")],
-        **listener(choices.settings, WISH, SETTLED, api_name="settings", **BESIDE),
-    )
+    # One event for each: an event that still runs drops its next trigger, whichever control that comes from.
+    named: dict[str, Any] = {"api_name": "settings"}
+    for name in SETTINGS:
+        if name not in ("tier", "init_lm"):
+            changed = parts[name].select if isinstance(parts[name], gr.Dropdown) else parts[name].input
+            changed(**listener(choices.settings, WISH, SETTLED, **named, **BESIDE))
+            named = {"api_visibility": "private"}
     gr.on(
         [parts["batch"].change, parts["think"].change],
         trigger_mode="always_last",
