@@ -133,8 +133,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             raise ValueError(f"steps must be 1 to 200, or 0 for the variant's default, got {self.steps}")
         if not math.isfinite(self.guidance_scale) or not 0 <= self.guidance_scale <= 30:
             raise ValueError(f"guidance_scale must be 0 to 30, got {self.guidance_scale}")
-        if not math.isfinite(self.shift) or not 0 < self.shift <= 10:
-            raise ValueError(f"shift must be above 0 and at most 10, got {self.shift}")
+        if not math.isfinite(self.shift) or not 0.1 <= self.shift <= 10:
+            raise ValueError(f"shift must be 0.1 to 10, got {self.shift}")
         if not (self.bpm == 0 or 30 <= self.bpm <= 300):
             raise ValueError(f"bpm must be 30 to 300, or 0 for any, got {self.bpm}")
 

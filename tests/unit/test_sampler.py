@@ -1,7 +1,11 @@
 """Schedule, defaults and noise as the weights were trained with."""
 
+from itertools import pairwise
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from acestep.knobs import Variant
 from acestep.models.prompts import lyric_prompt, text_prompt
@@ -19,6 +23,19 @@ from acestep.request import Request
 )
 def test_eight_steps_are_the_published_turbo_tables(shift: float, expected: list[float]) -> None:
     assert schedule(8, shift) == pytest.approx(expected, abs=1e-6)
+
+
+@given(steps=st.integers(1, 200), shift=st.floats(1e-300, 20))
+def test_every_shift_that_a_request_may_have_goes_down_from_noise(steps: int, shift: float) -> None:
+    try:
+        request = Request(caption="", steps=steps, shift=shift)
+    except ValueError:
+        assert not 0.1 <= shift <= 10
+        return
+    timesteps = schedule(request.steps, request.shift)
+    assert timesteps[0] == 1
+    assert timesteps[-1] > 0
+    assert all(before > after for before, after in pairwise(timesteps))
 
 
 @pytest.mark.parametrize("variant", list(Variant))
