@@ -45,11 +45,13 @@ def test_with_a_login_nothing_is_shown_or_done_without_it(tmp_path: Path, visit:
         assert httpx.post(f"{server.url}/gradio_api/call/generate", json={"data": []}).status_code == 401
         page = visit(server.url)
         name, word = page.locator("input").all()
-        for password in ("wrong", "a:word"):
+        for password, status in (("wrong", 400), ("a:word", 200)):
             assert page.locator("#generate").count() == 0
             name.fill("kim")
             word.fill(password)
-            word.press("Enter")
+            with page.expect_response("**/login") as answer:
+                word.press("Enter")
+            assert answer.value.status == status
         Studio(page)
 
 

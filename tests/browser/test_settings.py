@@ -83,10 +83,10 @@ def test_without_any_language_model_in_the_table_its_box_is_off_and_cannot_be_ti
     path.write_bytes(msgspec.json.encode(bare))
     with serving(tmp_path, vram=24, table=path) as server:
         studio = Studio(visit(server.url))
-        assert not studio.checked("init-lm")
-        assert not studio.enabled("init-lm")
-        assert not studio.checked("think")
-        assert not studio.enabled("think")
+        for tab, box in enumerate(("think", "init-lm")):
+            studio.turn_to(tab)
+            assert not studio.checked(box)
+            assert not studio.enabled(box)
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +129,7 @@ def test_the_length_ends_where_the_batch_s_frontier_ends(batch: int, small: Serv
 
 def test_every_tier_can_be_tried_and_shows_its_own_plan(server: Server, visit: Visit) -> None:
     studio = Studio(visit(server.url))
+    studio.turn_to(1)
     own, *others = studio.choices("tier")
     tiers = load_tiers().variants[Variant.TURBO].tiers
     assert len(others) == len(tiers)
