@@ -153,10 +153,10 @@ class Pipeline:
             self._guard(run)
         brought = NOTHING
         if request.has_audio:
-            with self._stage("encode_audio", 1, run):
+            with self._stage("encode_audio", 1, run, progress):
                 brought = encode_audio(request, place, run.codes)
                 progress("encode_audio", 1, 1)
-        with self._stage("encode", 1, run):
+        with self._stage("encode", 1, run, progress):
             conditions = encode(request, place, brought)
             progress("encode", 1, 1)
         del brought
@@ -165,13 +165,13 @@ class Pipeline:
         while run.done < request.batch:
             after = min(request.batch, run.done + run.songs_per_pass)
             songs = msgspec.structs.replace(request, batch=after - run.done, seed=request.seed + run.done)
-            with self._stage("denoise", songs.batch, run):
+            with self._stage("denoise", songs.batch, run, progress):
                 latents = denoise(songs, conditions.of(run.done, after), place, progress)
                 place.device.download(run.latents[run.done : after].numpy(), latents)
                 del latents
             run.done = after
         del conditions
-        with self._stage("decode", 1, run):
+        with self._stage("decode", 1, run, progress):
             decoded = decode(request, run.latents, place, progress)
         return Result(
             request=request,
@@ -184,7 +184,7 @@ class Pipeline:
 
     def _think(self, run: _Run, progress: Progress) -> None:
         """Have the songs planned, once: what is tried again after that keeps the plan."""
-        with self._stage("think", run.request.batch, run):
+        with self._stage("think", run.request.batch, run, progress):
             thought = self._thinker.think(run.request, self._place, progress)
         run.request, run.codes = thought.request, thought.codes
         if run.guarded:
@@ -248,8 +248,9 @@ class Pipeline:
         return Placement(parts, components.blocks(), offload, device)
 
     @contextmanager
-    def _stage(self, name: str, songs_per_pass: int, run: _Run) -> Iterator[None]:
+    def _stage(self, name: str, songs_per_pass: int, run: _Run, progress: Progress) -> Iterator[None]:
         run.stage = name
+        progress(name, 0, 1)
         device = self._place.device
         device.synchronize()
         device.empty_cache()

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 Progress = Callable[[str, int, int], None]
-"""Called with a stage's name and how many of how many parts of it are done; may raise to stop the run."""
+"""Called with a stage's name and how many of how many parts of it are done, first with 0; may raise to stop the run."""
 
 
 def silent(stage: str, done: int, total: int) -> None:

@@ -16,8 +16,8 @@ class StepClock:
         self._done: list[float] = []
 
     def __call__(self, stage: str, done: int, total: int) -> None:  # noqa: ARG002 as in `Progress`
-        """One part more of a stage is done."""
-        if stage == "denoise":
+        """A stage begins, or one part more of it is done."""
+        if stage == "denoise" and done:
             self._device.synchronize()
             self._done.append(time.perf_counter())
 

@@ -173,3 +173,17 @@ def test_the_guard_makes_fewer_songs_at_once_before_anything_fails(components: C
         assert result.songs_per_pass == expected
         assert len(result.warnings) == (expected < SONGS.batch)
         _same_songs(result, undisturbed)
+
+
+def test_a_stage_is_told_when_it_begins_and_each_time_a_part_of_it_is_done(components: Components) -> None:
+    told: list[tuple[str, int, int]] = []
+    pipeline = Pipeline(components, Knobs(), CpuDevice())
+    result = pipeline.generate(SONGS, progress=lambda *step: told.append(step))
+    pipeline.close()
+    stages = [stage.name for stage in result.stages]
+    assert list(dict.fromkeys(stage for stage, _, _ in told)) == stages
+    for name in stages:
+        parts = [(done, total) for stage, done, total in told if stage == name]
+        assert parts[0][0] == 0
+        assert [done for done, _ in parts] == sorted(done for done, _ in parts)
+        assert parts[-1][0] == parts[-1][1] > 0
