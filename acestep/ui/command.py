@@ -1,7 +1,6 @@
 """The command `acestep ui`: its options, and what it refuses before anything heavy is imported."""
 
 from collections.abc import Sequence
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from acestep import console
 from acestep.errors import UsageError
 from acestep.models import catalog
 from acestep.options import VARIANT, knob_options, knobs_of
+from acestep.ui.doorman import is_loopback
 from acestep.ui.words import LANGUAGES
 
 MOST_PORTS = 65_535
@@ -73,6 +73,7 @@ def ui(
         port=port,
         auth=users,
         share=share,
+        alone=not (users or no_auth),
         init_service=init_service,
         announce=click.echo,
         notify=console.notify,
@@ -95,13 +96,3 @@ def check_reach(server_name: str, *, share: bool, users: Sequence[object], open_
         return
     where = "--share makes the page public" if share else f"others can reach {server_name}"
     raise UsageError(f"{where}; say who may come in with --auth USER:PASSWORD, or --no-auth to let everybody in")
-
-
-def is_loopback(server_name: str) -> bool:
-    """Whether an address is reached from this machine only."""
-    if server_name == "localhost":
-        return True
-    try:
-        return ip_address(server_name.strip("[]")).is_loopback
-    except ValueError:
-        return False

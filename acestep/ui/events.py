@@ -24,18 +24,22 @@ SETTLED = (*WISH, "warnings")
 def wire(page: Any, studio: Studio, words: Words, parts: Parts) -> None:
     """Connect the components of a page."""
     listener = Listener(studio.sessions, words, parts)
-    _wire_runs(Runs(studio, words, parts), listener, parts, studio)
+    runs = Runs(studio, words, parts)
+    page.unload(listener(runs.leave, (), ())["fn"])
+    _wire_runs(runs, listener, parts, studio)
     _wire_choices(Choices(studio, words, parts), listener, parts, page)
 
 
 def _wire_runs(runs: Runs, listener: Listener, parts: Parts, studio: Studio) -> None:
+    # Somebody who stopped a run that waits may start another: neither may drop the other's end.
+    every: dict[str, Any] = {"trigger_mode": "multiple"}
     announced = parts["generate"].click(**listener(runs.announce, (), RUNNING, **AT_ONCE))
     over = announced.then(
-        **listener(runs.generate, SONG, MADE, after=studio.rest, api_name="generate", concurrency_limit=1)
+        **listener(runs.generate, SONG, MADE, after=studio.rest, api_name="generate", concurrency_limit=1, **every)
     )
-    over.then(**listener(runs.finish, (), RUNNING, **AT_ONCE))
+    over.then(**listener(runs.finish, (), RUNNING, **every, **AT_ONCE))
     parts["timer"].tick(**listener(runs.poll, (), ("progress",), **AT_ONCE))
-    parts["cancel"].click(**listener(runs.stop, (), ("cancel",), **AT_ONCE))
+    parts["cancel"].click(**listener(runs.stop, (), RUNNING, **AT_ONCE))
 
 
 def _wire_choices(choices: Choices, listener: Listener, parts: Parts, page: Any) -> None:

@@ -17,7 +17,7 @@ from acestep.ui.words import Words
 Changes = dict[Any, Any]
 """Components and what becomes of them; those that are not named stay as they are."""
 
-Handler = Callable[..., Changes]
+Handler = Callable[..., Changes | None]
 """Is given its visit, then the values of its inputs as the browser sent them."""
 
 

@@ -35,16 +35,17 @@ class Runs:
     def announce(self, session: Session) -> Changes:
         """A run joins the queue."""
         session.announce()
-        return self._running(session, now=True)
+        return self._running(session)
 
     def generate(self, session: Session, *values: Any) -> Changes:
         """Songs."""
-        form, controls = song_from(values)
         stopped = False
         document: dict[str, Any] = {}
         try:
-            request = request_of(form, clip_of)
-            document = self._studio.generate(request, controls, form.audio_format, session, _keep)
+            with session.run():
+                form, controls = song_from(values)
+                request = request_of(form, clip_of)
+                document = self._studio.generate(request, controls, form.audio_format, session, _keep)
         except StoppedError:
             stopped = True
         if stopped:
@@ -71,7 +72,7 @@ class Runs:
     def finish(self, session: Session) -> Changes:
         """A run is over, however it ended."""
         session.settle()
-        return self._running(session, now=False)
+        return self._running(session)
 
     def poll(self, session: Session) -> Changes:
         """How far it is."""
@@ -80,14 +81,18 @@ class Runs:
     def stop(self, session: Session) -> Changes:
         """Stop this visit's runs."""
         session.stop()
-        return {self._parts["cancel"]: gr.update(interactive=False)}
+        return self._running(session) | {self._parts["cancel"]: gr.update(interactive=False)}
 
-    def _running(self, session: Session, *, now: bool) -> Changes:
+    def leave(self, session: Session) -> None:
+        """Nobody is there any more who could hear what is still to come, and others wait."""
+        session.stop()
+
+    def _running(self, session: Session) -> Changes:
         return {
-            self._parts["generate"]: gr.update(interactive=not now),
-            self._parts["cancel"]: gr.update(interactive=now),
+            self._parts["generate"]: gr.update(interactive=not session.busy),
+            self._parts["cancel"]: gr.update(interactive=session.busy),
             self._parts["progress"]: progress_html(session.progress, self._words),
-            self._parts["timer"]: gr.Timer(active=now),
+            self._parts["timer"]: gr.Timer(active=session.busy),
         }
 
 

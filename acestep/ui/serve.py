@@ -33,11 +33,15 @@ def serve(
     port: int,
     auth: Sequence[tuple[str, str]],
     share: bool,
+    alone: bool,
     init_service: bool,
     announce: Callable[[str], None],
     notify: Callable[[str], None],
 ) -> None:
-    """Serve the page until SIGINT or SIGTERM, which end it with `KeyboardInterrupt`; `announce` gets its address."""
+    """Serve the page until SIGINT or SIGTERM, which end it with `KeyboardInterrupt`; `announce` gets its address.
+
+    `alone` keeps it to this machine, also where a browser here would let others in.
+    """
     port = free_port(server_name, port)
     signal.signal(signal.SIGTERM, _interrupt)
     with ExitStack() as end:
@@ -60,7 +64,7 @@ def serve(
             studio.preload(notify)
         page = _page(studio, Words(language))
         end.callback(page.close, verbose=False)
-        address = _launch(page, server_name, port, auth, share=share)
+        address = _launch(page, server_name, port, auth, share=share, alone=alone)
         announce(address)
         end.callback(studio.stop)
         while True:
@@ -78,7 +82,12 @@ def _page(studio: Any, words: Any) -> Any:
     return page.queue(max_size=MOST_WAITING)
 
 
-def _launch(page: Any, server_name: str, port: int, auth: Sequence[tuple[str, str]], *, share: bool) -> str:
+def _launch(
+    page: Any, server_name: str, port: int, auth: Sequence[tuple[str, str]], *, share: bool, alone: bool
+) -> str:
+    from starlette.middleware import Middleware
+
+    from acestep.ui.doorman import Doorman
     from acestep.ui.theme import STYLE, theme
 
     try:
@@ -100,7 +109,10 @@ def _launch(page: Any, server_name: str, port: int, auth: Sequence[tuple[str, st
             ssr_mode=False,
             pwa=False,
             max_file_size=LARGEST_UPLOAD,
-            app_kwargs={"exception_handlers": {Exception: _sorry}},
+            app_kwargs={
+                "exception_handlers": {Exception: _sorry},
+                "middleware": [Middleware(Doorman)] if alone else [],
+            },
         )
     except OSError as error:
         raise RunFailedError(f"The page could not be opened on port {port} of {server_name} ({error}).") from None

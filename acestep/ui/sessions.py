@@ -3,7 +3,9 @@
 import secrets
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -55,46 +57,63 @@ class Session:
         self.folder = out / secrets.token_hex(16)
         self.made: list[Made] = []
         self.progress = Progress()
-        self._announced = 0
-        self._skipped = 0
+        self._clicks = 0
+        # Whether each run that was announced and has not begun was stopped, the next one first.
+        self._waiting: deque[bool] = deque()
+        self._running = False
         self._stop = threading.Event()
-        self._began = 0.0
+
+    @property
+    def busy(self) -> bool:
+        """Whether a run goes on, or is still to come."""
+        return self._running or not all(self._waiting)
 
     def announce(self) -> None:
-        """A run is about to join the queue."""
-        self._announced += 1
+        """Somebody clicked: a run is about to join the queue."""
+        self._clicks += 1
+        self._waiting.append(False)
         self.progress = Progress(stage=WAITING)
 
-    def begin(self) -> None:
-        """A run's turn has come; raises `StoppedError` where it was stopped while it waited."""
-        self._announced = max(0, self._announced - 1)
+    def settle(self) -> None:
+        """What a click began has come to an end; where it never had its turn, it failed."""
+        self._clicks = max(0, self._clicks - 1)
+        while len(self._waiting) > self._clicks:
+            self._waiting.popleft()
+        if self.progress.stage == WAITING and not self.busy:
+            self.progress = Progress(stage="failed")
+
+    @contextmanager
+    def run(self) -> Iterator[None]:
+        """A run, from its turn to its end; raises `StoppedError` where it was stopped while it waited."""
+        how, began = "failed", time.monotonic()
         self._stop.clear()
-        self._began = time.monotonic()
-        if self._skipped:
-            self._skipped -= 1
-            raise StoppedError("stopped")
-        self.progress = Progress(stage="loading")
+        try:
+            if self._waiting and self._waiting.popleft():
+                raise StoppedError("stopped")
+            self._running = True
+            self.progress = Progress(stage="loading")
+            yield
+            how = "finished"
+        except StoppedError:
+            how = "stopped"
+            raise
+        finally:
+            self._running = False
+            over = Progress(stage=how, seconds=time.monotonic() - began)
+            self.progress = Progress(stage=WAITING) if self.busy else over
 
     def report(self, stage: str, done: int, total: int) -> None:
-        """What the pipeline calls; raises `StoppedError` once the person asked to stop."""
+        """What the pipeline calls before and after each part; raises `StoppedError` once the person asked to stop."""
         if self._stop.is_set():
             raise StoppedError("stopped")
         self.progress = Progress(stage=stage, done=done, total=total)
 
-    def end(self, how: str) -> None:
-        """The run is over: `finished`, `stopped` or `failed`."""
-        self.progress = Progress(stage=how, seconds=time.monotonic() - self._began)
-
-    def settle(self) -> None:
-        """What was announced has come to an end; where it never began it failed."""
-        self._announced = 0
-        if self.progress.stage == WAITING:
-            self.progress = Progress(stage="failed")
-
     def stop(self) -> None:
         """Stop the run at its next step, and those of this visit that still wait before they begin."""
         self._stop.set()
-        self._skipped = self._announced
+        self._waiting = deque(True for _ in self._waiting)
+        if self.progress.stage == WAITING:
+            self.progress = Progress(stage="stopped")
 
 
 class Sessions:

@@ -64,23 +64,14 @@ class Studio:
     def generate(
         self, request: Request, wish: Controls, audio_format: str, session: Session, keep: Keep
     ) -> dict[str, Any]:
-        """Songs of a visit on disk, remembered by it, and the document about them.
+        """Songs of a visit whose turn it is on disk, remembered by it, and the document about them.
 
         Raises `StoppedError` where the visit stopped the run, and as the pipeline does.
         """
         controls, plan, _ = self.settle(wish)
-        how = "failed"
-        try:
-            with self._lock:
-                session.begin()
-                document = self._run(request, plan, controls, audio_format, session)
-            session.made = [*_made(document, request, keep), *session.made]
-            how = "finished"
-        except StoppedError:
-            how = "stopped"
-            raise
-        finally:
-            session.end(how)
+        with self._lock:
+            document = self._run(request, plan, controls, audio_format, session)
+        session.made = [*_made(document, request, keep), *session.made]
         return document
 
     def _run(

@@ -175,6 +175,21 @@ def test_gradios_own_trouble_is_a_sentence_too(page: Page) -> None:
         assert answer.status_code < 500 or answer.json()["error"]
 
 
+def test_another_site_is_turned_away(page: Page) -> None:
+    for headers in ({"host": "evil.example"}, {"origin": "http://evil.example"}):
+        seen = httpx.get(f"{page.address}/config", headers=headers, timeout=PATIENCE_S)
+        sent = httpx.post(
+            f"{page.address}/gradio_api/upload",
+            files={"files": ("song.wav", b"x" * 1_000)},
+            headers=headers,
+            timeout=PATIENCE_S,
+        )
+        assert (seen.status_code, sent.status_code) == (403, 403)
+        assert "this machine alone" in sent.json()["error"]
+    own = httpx.get(f"{page.address}/config", headers={"origin": page.address}, timeout=PATIENCE_S)
+    assert own.status_code == 200
+
+
 def test_the_settings_of_a_tier_are_asked_for_by_name(page: Page) -> None:
     kind, answer = page.call("tier", page.values("tier", tier="tier1", batch=8, duration=600))
     assert kind == "complete"

@@ -82,7 +82,8 @@ def opened(out: Path, **overrides: Any) -> Studio:
 def make(studio: Studio, visit: Session, request: Request = SHORT, **settings: Any) -> dict[str, Any]:
     controls, _ = studio.start()
     wish = Controls(**{name: getattr(controls, name) for name in Controls.__struct_fields__} | settings)
-    return studio.generate(request, wish, "wav", visit, lambda path: path)
+    with visit.run():
+        return studio.generate(request, wish, "wav", visit, lambda path: path)
 
 
 def test_a_model_is_loaded_once_for_many_songs_and_again_for_other_weights(

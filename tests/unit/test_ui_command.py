@@ -11,6 +11,7 @@ from acestep.cli import cli
 from acestep.console import run
 from acestep.errors import Exit
 from acestep.knobs import Offload, Variant
+from acestep.ui.doorman import welcome
 
 
 @pytest.fixture
@@ -90,3 +91,30 @@ def test_a_port_that_is_taken_is_said_before_anything_is_loaded(capsys: pytest.C
     assert port in capsys.readouterr().err
     assert run(cli, ["ui", "--port", "0", "--server-name", "192.0.2.1", "--no-auth"]) == Exit.USAGE
     assert "--server-name" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "may"),
+    [
+        ("127.0.0.1:7860", "", True),
+        ("127.0.0.1:7860", "http://127.0.0.1:7860", True),
+        ("localhost:7860", "http://localhost:7860", True),
+        ("[::1]:7860", "http://[::1]:7860", True),
+        ("evil.example", "", False),
+        ("evil.example:7860", "http://evil.example:7860", False),
+        ("127.0.0.1.evil.example", "", False),
+        ("127.0.0.1:7860", "http://evil.example", False),
+        ("127.0.0.1:7860", "http://127.0.0.1:8080", False),
+        ("127.0.0.1:7860", "null", False),
+        ("", "", False),
+        ("[", "", False),
+    ],
+)
+def test_a_page_for_this_machine_answers_to_its_own_name_and_its_own_page(host: str, origin: str, may: bool) -> None:
+    assert welcome(host, origin) == may
+
+
+def test_the_page_is_kept_to_this_machine_unless_somebody_is_let_in(opened: list[dict[str, Any]]) -> None:
+    for arguments in ([], ["--auth", "ann:secret"], ["--no-auth"]):
+        assert run(cli, ["ui", *arguments]) == Exit.OK
+    assert [how["alone"] for how in opened] == [True, False, False]

@@ -1,12 +1,14 @@
 """Visits to the page: each has its own songs and its own stop button, and what it shows is safe to show."""
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from acestep.errors import UsageError
 from acestep.hardware import CPU, simulated_card
 from acestep.knobs import Knobs, Offload
 from acestep.memory.guard import COEFFICIENTS, OF_AUDIO, knobs_key
@@ -17,7 +19,7 @@ from acestep.tiers import load_tiers
 from acestep.ui import sessions
 from acestep.ui.card_view import card_html
 from acestep.ui.guard_view import guard_html, outlook
-from acestep.ui.sessions import Made, Progress, Sessions, StoppedError
+from acestep.ui.sessions import Made, Progress, Session, Sessions, StoppedError
 from acestep.ui.views import history_html, length, progress_html, warnings_html
 from acestep.ui.words import LANGUAGES, Words
 from acestep.units import GIB
@@ -41,53 +43,91 @@ def test_only_so_many_visits_are_remembered(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(sessions, "MOST_SESSIONS", 2)
     visits = Sessions(tmp_path)
     first, second = visits.of("1"), visits.of("2")
-    first.begin()
     assert visits.of("1") is first
     visits.of("3")
     assert visits.of("1") is first
     assert visits.of("2") is not second
 
 
-def test_a_stopped_run_ends_at_its_next_step_and_the_next_one_runs(tmp_path: Path) -> None:
-    visit = Sessions(tmp_path).of("ann")
+@pytest.fixture
+def visit(tmp_path: Path) -> Session:
+    return Sessions(tmp_path).of("ann")
+
+
+def test_a_stopped_run_ends_at_its_next_step_and_the_next_one_runs(visit: Session) -> None:
     visit.announce()
-    assert visit.progress.stage == "waiting"
-    visit.begin()
-    visit.report("denoise", 1, 4)
-    assert (visit.progress.stage, visit.progress.share) == ("denoise", 0.25)
-    visit.stop()
-    with pytest.raises(StoppedError):
+    assert (visit.progress.stage, visit.busy) == ("waiting", True)
+    with suppress(StoppedError), visit.run():
+        visit.report("denoise", 1, 4)
+        assert (visit.progress.stage, visit.progress.share) == ("denoise", 0.25)
+        visit.stop()
+        with pytest.raises(StoppedError):
+            visit.report("denoise", 2, 4)
         visit.report("denoise", 2, 4)
-    visit.end("stopped")
     visit.settle()
-    assert visit.progress.stage == "stopped"
+    assert (visit.progress.stage, visit.busy) == ("stopped", False)
     visit.announce()
-    visit.begin()
-    visit.report("decode", 1, 1)
+    with visit.run():
+        visit.report("decode", 1, 2)
+    visit.settle()
+    assert (visit.progress.stage, visit.busy) == ("finished", False)
 
 
-def test_a_run_that_waits_can_be_stopped_too_and_only_that_one(tmp_path: Path) -> None:
-    visit = Sessions(tmp_path).of("ann")
+def test_a_run_that_waits_is_stopped_at_once_and_the_next_one_runs_however_they_overlap(visit: Session) -> None:
     visit.announce()
     visit.stop()
-    with pytest.raises(StoppedError):
-        visit.begin()
-    visit.begin()
+    assert (visit.progress.stage, visit.busy) == ("stopped", False)
+    visit.announce()
+    with pytest.raises(StoppedError), visit.run():
+        pass
+    visit.settle()
+    assert (visit.progress.stage, visit.busy) == ("waiting", True)
+    with visit.run():
+        visit.report("denoise", 1, 4)
+    visit.settle()
+    assert (visit.progress.stage, visit.busy) == ("finished", False)
 
 
-def test_stopping_when_nothing_runs_stops_nothing(tmp_path: Path) -> None:
-    visit = Sessions(tmp_path).of("ann")
+def test_a_run_that_was_stopped_and_never_had_its_turn_takes_no_other_with_it(visit: Session) -> None:
+    visit.announce()
     visit.stop()
-    visit.begin()
-    visit.report("denoise", 1, 4)
+    visit.settle()
+    visit.announce()
+    with visit.run():
+        visit.report("denoise", 1, 4)
 
 
-def test_what_was_announced_and_never_began_has_failed(tmp_path: Path) -> None:
-    visit = Sessions(tmp_path).of("ann")
+def test_stopping_when_nothing_runs_stops_nothing(visit: Session) -> None:
+    visit.stop()
+    with visit.run():
+        visit.report("denoise", 1, 4)
+
+
+def test_what_was_announced_and_never_had_its_turn_has_failed(visit: Session) -> None:
     visit.announce()
     visit.settle()
+    assert (visit.progress.stage, visit.busy) == ("failed", False)
+    with pytest.raises(UsageError), visit.run():
+        raise UsageError("no such song")
     assert visit.progress.stage == "failed"
-    visit.begin()
+
+
+@given(doings=st.lists(st.sampled_from(("announce", "stop", "settle", "run")), max_size=12))
+def test_a_visit_whose_clicks_are_all_over_is_never_busy_and_its_next_run_is_its_own(doings: list[str]) -> None:
+    visit = Session(Path("out"))
+    for doing in doings:
+        if doing == "run":
+            with suppress(StoppedError), visit.run():
+                visit.report("denoise", 1, 4)
+        else:
+            getattr(visit, doing)()
+    for _ in doings:
+        visit.settle()
+    assert not visit.busy
+    visit.announce()
+    with visit.run():
+        visit.report("denoise", 1, 4)
+    assert visit.progress.stage == "finished"
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
