@@ -44,7 +44,7 @@ def test_with_a_login_nothing_is_shown_or_done_without_it(tmp_path: Path, visit:
             assert httpx.get(server.url + path).status_code == 401
         assert httpx.post(f"{server.url}/gradio_api/call/generate", json={"data": []}).status_code == 401
         page = visit(server.url)
-        name, word = page.locator("input").all()
+        name, word = page.locator("input:not([type=password])"), page.locator("input[type=password]")
         for password, status in (("wrong", 400), ("a:word", 200)):
             assert page.locator("#generate").count() == 0
             name.fill("kim")
