@@ -66,6 +66,6 @@ def _song(song: Made, words: Words) -> str:
     address, name = escape(served_at(song.served)), escape(song.path.name)
     about = escape(f"{length(song.duration_s, words)} · {song.seed}")
     return (
-        f'<li><p>{escape(song.caption) or name}<span>{about}</span></p><div><audio controls preload="none"'
+        f'<li><p>{escape(song.caption) or name}<span>{about}</span></p><div><audio controls preload="metadata"'
         f' src="{address}"></audio><a href="{address}" download="{name}" title="{name}">⤓</a></div></li>'
     )
