@@ -9,7 +9,7 @@ VLLM_VENV := .venv-vllm
 VLLM_PYTHON := $(VLLM_VENV)/bin/python
 VLLM_LOCK := tools/vllm-requirements.txt
 
-.PHONY: install test vllm-env test-vllm test-browser soak lint types check tier-test bench clean
+.PHONY: install test vllm-env test-vllm test-browser screenshots soak lint types check tier-test bench clean
 
 install: $(VENV)/.installed
 
@@ -26,6 +26,9 @@ test: install
 # Servers and a browser share the machine's cores: one test at a time.
 test-browser: install
 	$(PYTHON) -m pytest tests/browser -m browser
+
+screenshots: install
+	$(PYTHON) -m tests.browser.screenshots docs/images
 
 soak: install
 	$(PYTHON) -m pytest tests/soak -m soak -s --timeout 1800
