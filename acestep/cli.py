@@ -36,7 +36,7 @@ variant_option = click.option(
 
 @click.group(cls=PageByDefault, context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
-    """Music with ACE-Step 1.5, within the limits that were measured for your card.
+    """Music with ACE-Step 1.5, within the limits that were found for your card.
 
     Without a command it opens the web page, with the options of `acestep ui`.
     """

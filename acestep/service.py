@@ -83,7 +83,13 @@ class Service:
         components = self._parts(plan)
         for sentence in (*cuts, *_remarks(request, plan, components)):
             warn(sentence)
-        result = self._pipeline(plan, components, thinker, thinks=request.thinks).generate(clamped, progress=progress)
+        pipeline = self._pipeline(plan, components, thinker, thinks=request.thinks)
+        try:
+            result = pipeline.generate(clamped, progress=progress)
+        finally:
+            if pipeline.knobs != plan.knobs:
+                # It gave up memory for this request; the next one is asked for under its own plan again.
+                self._drop_pipelines()
         for sentence in result.warnings:
             warn(sentence)
         return msgspec.structs.replace(result, warnings=tuple(warnings)), plan

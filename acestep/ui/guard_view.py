@@ -20,7 +20,7 @@ class Outlook(msgspec.Struct, frozen=True, kw_only=True):
     """What the guard knows: songs asked for and made at once, bytes that each stage needs and bytes there are for them.
 
     `free_bytes` of 0 says that nothing was looked at, and the whole card was counted on. `needs` are empty where the
-    table predicts nothing for the knobs.
+    table predicts nothing for the knobs. `cuts` say what is beyond the plan's limits and left out.
     """
 
     songs: int
@@ -28,6 +28,7 @@ class Outlook(msgspec.Struct, frozen=True, kw_only=True):
     needs: dict[str, int]
     room_bytes: int
     free_bytes: int = 0
+    cuts: tuple[str, ...] = ()
 
 
 def outlook(
@@ -44,7 +45,7 @@ def outlook(
     `brings_audio` says that there are files besides, `weak_cover` that they are followed only partly.
     """
     thinks = request.thinks and plan.lm is not None
-    clamped, _ = clamp(request, plan, lm=thinks)
+    clamped, cuts = clamp(request, plan, lm=thinks)
     if not clamped.duration_s:
         # The language model chooses: the guard is asked afterwards, so the longest it may choose is what to expect.
         clamped = msgspec.structs.replace(clamped, duration_s=float(clamped.thinking.longest_s))
@@ -68,6 +69,7 @@ def outlook(
         needs=needs,
         room_bytes=free + resting,
         free_bytes=free_bytes,
+        cuts=cuts,
     )
 
 
@@ -80,7 +82,7 @@ def guard_html(plan: Plan, seen: Outlook, words: Words) -> str:
     counted = words("guard_free", free=gib(seen.free_bytes)) if seen.free_bytes else words("guard_whole")
     rows = [(words(f"stage_{stage}"), gib(needed)) for stage, needed in seen.needs.items() if stage != "total"]
     table = table_html((*rows, (words("guard_room"), gib(seen.room_bytes))))
-    return panel_html(words, f"{_verdict(seen, words)} {counted}", table)
+    return panel_html(words, " ".join((*seen.cuts, _verdict(seen, words), counted)), table)
 
 
 def _verdict(seen: Outlook, words: Words) -> str:

@@ -130,6 +130,7 @@ class Sessions:
         with self._lock:
             session = self._known.setdefault(name, Session(self._out))
             self._known.move_to_end(name)
-            if len(self._known) > MOST_SESSIONS:
-                self._known.popitem(last=False)
+            idle = (name for name, known in self._known.items() if not known.busy and known is not session)
+            if len(self._known) > MOST_SESSIONS and (longest := next(idle, "")):
+                del self._known[longest]
             return session

@@ -16,6 +16,9 @@ from acestep.tiers import load_tiers
 from acestep.ui.sessions import Made, Session, Sessions, StoppedError
 from acestep.ui.settings import THIS_CARD, Controls, cards, controls_of, overrides_of
 
+MOST_REMEMBERED = 50
+"""Songs of a visit that are listed beside the newest."""
+
 Keep = Callable[[Path], Path]
 """Makes the copy of a song that is served, and says where it is."""
 
@@ -71,7 +74,9 @@ class Studio:
         controls, plan, _ = self.settle(wish)
         with self._lock:
             document = self._run(request, plan, controls, audio_format, session)
-        session.made = [*_made(document, request, keep), *session.made]
+        # Copies are thrown away after a day: what nobody could hear any more is forgotten too.
+        before = [made for made in session.made if made.served.exists()][:MOST_REMEMBERED]
+        session.made = [*_made(document, request, keep), *before]
         return document
 
     def _run(

@@ -198,6 +198,16 @@ def test_a_failed_run_says_so_and_the_next_one_works(studio: Studio, card: Count
     assert visit.progress.stage == "finished"
 
 
+def test_a_run_that_gave_up_memory_does_not_slow_the_next(studio: Studio, card: CountingCard) -> None:
+    visit = studio.sessions.of("ann")
+    card.denoise_refusals = 1
+    assert any("is used from now on" in sentence for sentence in make(studio, visit)["warnings"])
+    assert studio._service._pipelines == {}
+    make(studio, visit)
+    ((knobs, _),) = studio._service._pipelines
+    assert knobs.offload is Offload.CPU
+
+
 def test_closing_stops_what_runs(studio: Studio) -> None:
     visit, began = studio.sessions.of("ann"), threading.Event()
     report = visit.report

@@ -187,6 +187,11 @@ def test_the_guard_panel_says_what_the_guard_would_do() -> None:
     assert tight.room_bytes == 7.5 * GIB
 
 
+def test_the_guard_panel_says_what_the_plan_cuts_off() -> None:
+    page = guard_html(EXACT, outlook(EXACT, model(per_song=0), Request(caption="x", duration_s=900)), WORDS)
+    assert "was cut to 10 min" in page
+
+
 def test_where_there_is_nothing_to_guard_or_to_go_by_the_panel_says_so() -> None:
     request = Request(caption="x", batch=2)
     assert WORDS("guard_unknown") in guard_html(EXACT, outlook(EXACT, {}, request), WORDS)
