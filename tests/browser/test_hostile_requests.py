@@ -109,13 +109,14 @@ def _written(server: Server) -> list[Path]:
 
 
 def _own(server: Server, path: Path) -> bool:
-    """Whether a path is the server's to write: its songs, the uploads in its temporary folder, and devices."""
-    return any(path.is_relative_to(folder) for folder in (server.out, server.folder / "tmp", Path("/dev")))
+    """Whether a path is the server's to write: songs, uploads in its temporary folder, libraries' caches, devices."""
+    folders = (server.out, server.folder / "tmp", server.folder / ".cache", Path("/dev"))
+    return any(path.is_relative_to(folder) for folder in folders)
 
 
 def _outside(server: Server) -> dict[str, tuple[int, int]]:
     """Every file that is not the server's to change: its size and time of change."""
-    kept = (server.folder / "tmp", server.out)
+    kept = (server.folder / "tmp", server.folder / ".cache", server.out)
     found = {}
     for folder, folders, names in os.walk(server.folder):
         folders[:] = [name for name in folders if Path(folder) / name not in kept]
