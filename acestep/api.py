@@ -74,8 +74,7 @@ def written(result: Result, plan: Plan, caption: str, out: Path, audio_format: s
 
 def _write(song: Song, caption: str, out: Path, audio_format: str) -> dict[str, Any]:
     samples = audio.normalise(song.audio)
-    path = audio.free_path(out, audio.stem(caption, song.seed), audio_format)
-    audio.write(path, samples, song.sample_rate)
+    path = audio.write(out, audio.stem(caption, song.seed), audio_format, samples, song.sample_rate)
     return {
         "path": str(path),
         "seed": song.seed,

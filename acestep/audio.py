@@ -3,7 +3,7 @@
 import math
 import re
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from tempfile import NamedTemporaryFile, TemporaryDirectory
 
 import numpy as np
 
@@ -43,15 +43,6 @@ def stem(caption: str, seed: int) -> str:
     return f"{words or 'song'}-{seed}"
 
 
-def free_path(folder: Path, name: str, suffix: str) -> Path:
-    """A path in `folder` that no file has yet; nobody's song is overwritten."""
-    candidates = (folder / f"{name}{f'-{n}' if n > 1 else ''}.{suffix}" for n in range(1, 10_000))
-    for path in candidates:
-        if not path.exists():
-            return path
-    raise RunFailedError(f"{folder} has thousands of songs named {name}; choose another folder with --out")
-
-
 def open_folder(folder: Path) -> None:
     """Make sure songs can be written to `folder` before minutes are spent on them; `RunFailedError` says why not.
 
@@ -71,16 +62,31 @@ def open_folder(folder: Path) -> None:
         ) from None
 
 
-def write(path: Path, audio: np.ndarray, sample_rate: int) -> None:
-    """Write `audio` [2, samples] beside `path` and rename, so that a file that exists is complete."""
+def write(folder: Path, name: str, suffix: str, audio: np.ndarray, sample_rate: int) -> Path:
+    """Write `audio` [2, samples] to a file of that name, or the next that is free; a file that exists is complete.
+
+    Nobody's song is overwritten, not even by another process that writes one of the same name now. Raises
+    `RunFailedError` when the disk refuses.
+    """
     import soundfile
 
-    suffix = path.suffix.removeprefix(".")
-    beside = path.with_name(f".{path.name}.part")
     try:
-        soundfile.write(beside, audio.T, sample_rate, format=suffix.upper(), subtype=SUBTYPES[suffix])
-        beside.replace(path)
+        with TemporaryDirectory(prefix=".", suffix=".part", dir=folder) as aside:
+            whole = Path(aside) / f"{name}.{suffix}"
+            soundfile.write(whole, audio.T, sample_rate, format=suffix.upper(), subtype=SUBTYPES[suffix])
+            return _put(whole, folder)
     except (OSError, soundfile.LibsndfileError) as error:
-        raise RunFailedError(f"{path} could not be written ({error}); is the disk full?") from None
-    finally:
-        beside.unlink(missing_ok=True)
+        raise RunFailedError(f"{name}.{suffix} could not be written to {folder} ({error}); is the disk full?") from None
+
+
+def _put(whole: Path, folder: Path) -> Path:
+    """Move a file to the first name of its kind that is free."""
+    for number in range(1, 10_000):
+        path = folder / f"{whole.stem}{f'-{number}' if number > 1 else ''}{whole.suffix}"
+        try:
+            # Taking the name and looking whether it is free have to be one step.
+            path.touch(exist_ok=False)
+        except FileExistsError:
+            continue
+        return whole.replace(path)
+    raise RunFailedError(f"{folder} has thousands of songs named {whole.stem}; choose another folder with --out")

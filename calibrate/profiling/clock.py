@@ -9,20 +9,28 @@ from acestep.request import StageReport
 
 
 class StepClock:
-    """Notes when each denoising step is done, which it waits for: without that, a card is only asked to begin it."""
+    """Notes when each denoising step is done, which it waits for: without that, a card is only asked to begin it.
+
+    A pass that ran out of memory and was tried again counts for nothing, as it does in the stage's own time.
+    """
 
     def __init__(self, device: Device) -> None:
         self._device = device
-        self._done: list[float] = []
+        self._under_way: list[float] = []
+        self._steps: list[float] = []
 
-    def __call__(self, stage: str, done: int, total: int) -> None:  # noqa: ARG002 as in `Progress`
+    def __call__(self, stage: str, done: int, total: int) -> None:
         """A stage begins, or one part more of it is done."""
-        if stage == "denoise" and done:
-            self._device.synchronize()
-            self._done.append(time.perf_counter())
+        if stage != "denoise":
+            return
+        self._device.synchronize()
+        if not done:
+            self._under_way.clear()
+        self._under_way.append(time.perf_counter())
+        if done == total:
+            self._steps += [after - before for before, after in pairwise(self._under_way)]
 
     def step_seconds(self, stages: Sequence[StageReport]) -> tuple[float, ...]:
         """The time of each step; the first has all that is not another's: noise, and weights moved in and out."""
-        between = [after - before for before, after in pairwise(self._done)]
         whole = sum(stage.seconds for stage in stages if stage.name == "denoise")
-        return (whole - sum(between), *between) if self._done else ()
+        return (whole - sum(self._steps[1:]), *self._steps[1:]) if self._steps else ()

@@ -1,6 +1,7 @@
 """Songs are written whole, at -1 dBFS, and never over another song."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -40,8 +41,7 @@ def test_overflow_is_an_error_with_advice_not_a_file(bad: float) -> None:
 
 @pytest.mark.parametrize("suffix", ["flac", "wav", "mp3"])
 def test_a_written_song_reads_back(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"song.{suffix}"
-    audio.write(path, audio.normalise(_tone(1.0)), RATE)
+    path = audio.write(tmp_path, "song", suffix, audio.normalise(_tone(1.0)), RATE)
     samples, rate = soundfile.read(path)
     assert rate == RATE
     assert samples.shape[1] == 2
@@ -58,17 +58,18 @@ def test_a_write_that_fails_leaves_no_file(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(soundfile, "write", full)
     with pytest.raises(RunFailedError, match="disk full"):
-        audio.write(tmp_path / "song.flac", _tone(1.0), RATE)
+        audio.write(tmp_path, "song", "flac", _tone(1.0), RATE)
     assert not list(tmp_path.iterdir())
 
 
 def test_no_song_is_overwritten(tmp_path: Path) -> None:
-    names = []
-    for _ in range(3):
-        path = audio.free_path(tmp_path, "slow-piano-7", "flac")
-        path.touch()
-        names.append(path.name)
-    assert names == ["slow-piano-7.flac", "slow-piano-7-2.flac", "slow-piano-7-3.flac"]
+    def write(_: int) -> str:
+        return audio.write(tmp_path, "slow-piano-7", "flac", _tone(0.5)[:, :100], RATE).name
+
+    with ThreadPoolExecutor(4) as writers:
+        names = sorted(writers.map(write, range(8)), key=lambda name: (len(name), name))
+    assert names == ["slow-piano-7.flac", *(f"slow-piano-7-{number}.flac" for number in range(2, 9))]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
 
 
 @pytest.mark.parametrize(

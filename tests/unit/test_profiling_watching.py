@@ -36,13 +36,23 @@ def stage(name: str, seconds: float) -> StageReport:
 def test_the_steps_make_up_the_stage_and_the_card_is_waited_for_after_each() -> None:
     waits: list[float] = []
     clock = StepClock(SimpleNamespace(synchronize=lambda: waits.append(time.perf_counter())))
-    for step in range(5):
-        clock("encode", 1, 1)
-        clock("denoise", step + 1, 5)
+    clock("encode", 1, 1)
+    for step in range(6):
+        clock("denoise", step, 5)
     seconds = clock.step_seconds([stage("encode", 9.0), stage("denoise", 3.0)])
-    assert len(seconds) == len(waits) == 5
+    assert len(seconds) == len(waits) - 1 == 5
     assert sum(seconds) == pytest.approx(3.0)
     assert StepClock(SimpleNamespace()).step_seconds([stage("decode", 1.0)]) == ()
+
+
+def test_a_pass_that_ran_out_of_memory_has_no_steps() -> None:
+    clock = StepClock(SimpleNamespace(synchronize=lambda: None))
+    for steps in (2, 3, 3):  # the first of three attempts ended after a step
+        for step in range(steps if steps < 3 else 4):
+            clock("denoise", step, 3)
+    seconds = clock.step_seconds([stage("denoise", 3.0)])
+    assert len(seconds) == 6
+    assert min(seconds) >= 0
 
 
 class ScriptedBackend:
