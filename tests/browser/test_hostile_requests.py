@@ -109,14 +109,19 @@ def _written(server: Server) -> list[Path]:
 
 
 def _own(server: Server, path: Path) -> bool:
-    """Whether a path is the server's to write: songs, uploads in its temporary folder, libraries' caches, devices."""
-    folders = (server.out, server.folder / "tmp", server.folder / ".cache", Path("/dev"))
+    """Whether a path is the server's to write: songs, uploads in its temporary folder, what libraries keep, devices."""
+    folders = (server.out, server.folder / "tmp", *_library_homes(server), Path("/dev"))
     return any(path.is_relative_to(folder) for folder in folders)
+
+
+def _library_homes(server: Server) -> tuple[Path, ...]:
+    """Where libraries keep things for themselves from their first import on."""
+    return server.folder / ".cache", server.folder / ".config"
 
 
 def _outside(server: Server) -> dict[str, tuple[int, int]]:
     """Every file that is not the server's to change: its size and time of change."""
-    kept = (server.folder / "tmp", server.folder / ".cache", server.out)
+    kept = (server.folder / "tmp", *_library_homes(server), server.out)
     found = {}
     for folder, folders, names in os.walk(server.folder):
         folders[:] = [name for name in folders if Path(folder) / name not in kept]
