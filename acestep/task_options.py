@@ -7,16 +7,26 @@ from typing import Any, TypeVar
 import click
 
 from acestep.errors import InvalidInputError, UsageError
+from acestep.options import parsed
 from acestep.request import Task
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_FILE = click.Path(path_type=Path)
+
+def _named(text: str) -> Path:
+    # A shell variable that is not set leaves this behind; a path would take it for the folder we are in.
+    if not text.strip():
+        raise UsageError("a file's name is empty; give one, or leave the option out")
+    return Path(text)
+
+
+AUDIO_FILE = parsed(_named)
+"""A recording to read."""
 
 _OPTIONS = (
     click.option("--task", type=click.Choice([task.value for task in Task]), help="What to do; text2music by itself."),
-    click.option("--src-audio", type=_FILE, metavar="FILE", help="The song that a task works on."),
-    click.option("--reference-audio", type=_FILE, metavar="FILE", help="A recording whose timbre is wanted."),
+    click.option("--src-audio", type=AUDIO_FILE, metavar="FILE", help="The song that a task works on."),
+    click.option("--reference-audio", type=AUDIO_FILE, metavar="FILE", help="A recording whose timbre is wanted."),
     click.option("--audio-codes", default="", metavar="TEXT|@FILE", help="Audio codes to cover instead of a song."),
     click.option(
         "--repaint-start", "repaint_start_s", default=0.0, metavar="SECONDS", help="Where repaint or lego begins."

@@ -61,7 +61,7 @@ def request_of(flags: Mapping[str, Any]) -> Request:
 def song_of(flags: Mapping[str, Any]) -> Request:
     """The example's request with the seed, guidance and thinking of the flags."""
     return _changed(
-        load_example(flags["example"] or DEFAULT_EXAMPLE),
+        load_example(DEFAULT_EXAMPLE if flags["example"] is None else flags["example"]),
         {
             "seed": flags["seed"],
             "guidance_scale": flags["guidance_scale"],

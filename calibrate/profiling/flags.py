@@ -13,6 +13,7 @@ from acestep import names
 from acestep.errors import UsageError
 from acestep.options import SIZE_GIB, parsed
 from acestep.request import MAX_SEED, Task
+from acestep.task_options import AUDIO_FILE
 from calibrate.options import Several
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -37,7 +38,6 @@ WORDS = (Mode.UNDERSTAND, Mode.CREATE_SAMPLE, Mode.FORMAT_SAMPLE)
 RUNS = (*SONGS, *WORDS)
 PROFILE, TIER_TEST = (Mode.PROFILE,), (Mode.TIER_TEST,)
 
-_FILE = click.Path(path_type=Path)
 _OUTPUT = click.Path(path_type=Path, dir_okay=False)
 
 _FLAGS: tuple[tuple[tuple[Mode, ...], tuple[str, ...], dict[str, Any]], ...] = (
@@ -104,8 +104,12 @@ _FLAGS: tuple[tuple[tuple[Mode, ...], tuple[str, ...], dict[str, Any]], ...] = (
         {"metavar": "NAME", "help": "Take the request of examples/text2music/NAME.json."},
     ),
     (PROFILE, ("--task-type",), {"type": click.Choice([task.value for task in Task]), "help": "What to do."}),
-    (PROFILE, ("--reference-audio",), {"type": _FILE, "metavar": "FILE", "help": "A recording whose timbre to take."}),
-    (PROFILE, ("--src-audio",), {"type": _FILE, "metavar": "FILE", "help": "The song that a task works on."}),
+    (
+        PROFILE,
+        ("--reference-audio",),
+        {"type": AUDIO_FILE, "metavar": "FILE", "help": "A recording whose timbre to take."},
+    ),
+    (PROFILE, ("--src-audio",), {"type": AUDIO_FILE, "metavar": "FILE", "help": "The song that a task works on."}),
     (
         (*PROFILE, Mode.UNDERSTAND),
         ("--audio-codes",),

@@ -112,7 +112,7 @@ def _ask(mode: Mode, flags: Mapping[str, Any], seed: int) -> Ask:
         return understanding(codes_of(text_of(codes)) if codes else (), seed)
     if mode is Mode.CREATE_SAMPLE:
         return creating(flags["sample_query"], seed, instrumental=flags["instrumental"])
-    return formatting(load_example(flags["example"] or asked.DEFAULT_EXAMPLE), seed)
+    return formatting(load_example(asked.DEFAULT_EXAMPLE if flags["example"] is None else flags["example"]), seed)
 
 
 def _axes(flags: Mapping[str, Any]) -> Axes:

@@ -44,6 +44,15 @@ def _generate(*arguments: str) -> int:
     return run(cli, ["generate", "--caption", "x", "--json", *arguments])
 
 
+@pytest.mark.parametrize("flag", ["--src-audio", "--reference-audio"])
+def test_a_file_without_a_name_is_no_folder(
+    asked: list[Request], flag: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _generate("--task", "cover", flag, "") == Exit.USAGE
+    assert flag in capsys.readouterr().err
+    assert not asked
+
+
 def test_every_option_arrives(asked: list[Request], song: str) -> None:
     window = ("--repaint-start", "0.5", "--repaint-end", "2", "--reference-audio", song)
     assert _generate("--task", "repaint", "--src-audio", song, *window) == Exit.OK
