@@ -1,7 +1,10 @@
 """How a command ends: one JSON document or text on stdout, sentences on stderr, and the exit code of its error."""
 
+import os
 import sys
+import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -43,5 +46,15 @@ def run(command: click.Command, arguments: Sequence[str] | None = None) -> int:
 
 
 def run_and_exit(command: click.Command) -> None:
-    """Run a command on the process's own arguments and end the process."""
-    sys.exit(run(command))
+    """Run a command on the process's own arguments and end the process.
+
+    Where threads of a library still run, the interpreter is not taken apart under them: one that is inside PyTorch then
+    would abort the process, whatever the exit code.
+    """
+    code = run(command)
+    if any(thread.daemon for thread in threading.enumerate()):
+        with suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)

@@ -55,9 +55,6 @@ def test_with_a_login_nothing_is_shown_or_done_without_it(tmp_path: Path, visit:
         Studio(page)
 
 
-@pytest.mark.xfail(
-    strict=False, reason="ended with SIGABRT once in four runs: a thread of torch outlives the interpreter"
-)
 def test_ctrl_c_ends_it_in_the_middle_of_a_song(tmp_path: Path) -> None:
     with serving(tmp_path, cold=True) as server:
         with Wire(server.url) as wire:
