@@ -3,6 +3,7 @@
 python -m calibrate.executors.worker FD
 """
 
+import gc
 import os
 import sys
 import threading
@@ -22,6 +23,8 @@ def serve(descriptor: int, open_prober: Callable[[], Prober]) -> None:
     tasks: SimpleQueue[Task] = SimpleQueue()
     threading.Thread(target=_listen, args=(channel, tasks), daemon=True).start()
     prober = open_prober()
+    # What was imported stays, so that no collection of the traces' garbage has to walk it.
+    gc.freeze()
     while True:
         try:
             said: Entry | NotMeasuredError = answered(prober, tasks.get())

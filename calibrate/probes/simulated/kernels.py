@@ -4,12 +4,12 @@ On meta tensors PyTorch always takes the math kernel for attention; a card does 
 is dispatched and answered with the allocations of the kernel that the modelled device would choose.
 """
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, Protocol, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from acestep.units import KIB
 
@@ -36,7 +36,34 @@ class Workspaces(Protocol):
         ...
 
 
-class CudaKernels(TorchFunctionMode):
+class AttentionKernels:
+    """As a context manager, what answers `F.scaled_dot_product_attention` where the query is on meta.
+
+    A torch function mode would see that call as well, and every other one: a tenth of the time that a trace takes.
+    """
+
+    def __init__(self) -> None:
+        self._usual: list[Callable[..., Tensor]] = []
+
+    def __enter__(self) -> Self:
+        usual = F.scaled_dot_product_attention
+
+        def answer(query: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+            return (self.attention if query.device.type == "meta" else usual)(query, *args, **kwargs)
+
+        self._usual.append(usual)
+        F.scaled_dot_product_attention = answer
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        F.scaled_dot_product_attention = self._usual.pop()
+
+    def attention(self, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """The result [batch, heads, rows, dim] with what the chosen kernel would have allocated on the way."""
+        raise NotImplementedError
+
+
+class CudaKernels(AttentionKernels):
     """Attention and workspaces on a CUDA card of some compute capability, cuDNN attention switched off."""
 
     matmul_bytes = CUBLAS_WORKSPACE_BYTES
@@ -44,13 +71,6 @@ class CudaKernels(TorchFunctionMode):
     def __init__(self, capability: tuple[int, int]) -> None:
         super().__init__()
         self.has_flash = capability >= FLASH_CAPABILITY
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if func is F.scaled_dot_product_attention and args[0].device.type == "meta":
-            return self.attention(*args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
 
     def attention(
         self,
@@ -89,17 +109,14 @@ class CudaKernels(TorchFunctionMode):
         return source.numel() * source.element_size() + result.numel() * result.element_size()
 
 
-class CpuKernels(TorchFunctionMode):
+class CpuKernels(AttentionKernels):
     """Attention on the CPU in float32, so that counted CPU runs can be compared with simulated ones."""
 
     matmul_bytes = 0
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if func is F.scaled_dot_product_attention and args[0].device.type == "meta":
-            return _rows_first(args[0])
-        return func(*args, **(kwargs or {}))
+    def attention(self, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ARG002
+        """The result alone."""
+        return _rows_first(query)
 
     def convolution(self, source: Tensor, result: Tensor) -> int:  # noqa: ARG002 the protocol's arguments
         """Nothing: workspaces inside a convolution are not the program's tensors, and the meter leaves them out."""
