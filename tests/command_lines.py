@@ -9,9 +9,13 @@ import click
 
 from calibrate.cli import cli as calibrate
 from ci.gate import gate
+from tools.refresh_page import refresh
 
 ROOT = Path(__file__).parent.parent
-MODULES: dict[str, click.Command] = {"calibrate": calibrate, "ci.gate": gate}
+MODULES: dict[str, click.Command] = {"calibrate": calibrate, "ci.gate": gate, "tools.refresh_page": refresh}
+PLAIN_SCRIPTS = {"tools.gpu_bundle": ROOT / "tools" / "gpu_bundle.py"}
+"""Modules that do without click, where it may be missing."""
+
 SEPARATORS = frozenset("&&|;<>()\n")
 
 
@@ -36,6 +40,9 @@ def problems(words: list[str]) -> list[str]:
         return [f"make has no target {name}" for name in words[1:] if name not in make_targets()]
     if "-m" in words and words[0] in (".venv/bin/python", "python", "xargs"):
         module, *arguments = words[words.index("-m") + 1 :]
+        if module in PLAIN_SCRIPTS:
+            known = set(re.findall(r'"(--?[a-z][a-z-]*)"', PLAIN_SCRIPTS[module].read_text(encoding="utf-8")))
+            return [f"{module} has no {word}" for word in arguments if word.startswith("-") and word not in known]
         if module not in MODULES:
             return [f"no module {module} is for people"]
         return _flag_problems(MODULES[module], arguments)

@@ -40,12 +40,14 @@ def cli(mode: str, **flags: Any) -> int:
 
 
 def _check_output(mode: Mode, target: Path | None) -> None:
-    """Only a benchmark is a table of one kind of rows; the other documents are trees."""
+    """Only a benchmark is a table of one kind of rows; the other documents are trees, which no CSV holds."""
     if target is None:
         return
-    endings = (".json", ".csv") if mode is Mode.BENCHMARK else (".json",)
-    if target.suffix.lower() not in endings:
-        raise UsageError(f"--benchmark-output writes {' or '.join(endings)} in mode {mode}, got {target.name!r}")
+    ending = target.suffix.lower()
+    if mode is Mode.BENCHMARK and ending not in (".json", ".csv"):
+        raise UsageError(f"--benchmark-output writes .json or .csv in mode {mode}, got {str(target)!r}")
+    if mode is not Mode.BENCHMARK and ending == ".csv":
+        raise UsageError(f"--benchmark-output writes JSON in mode {mode}, got {str(target)!r}")
 
 
 def main() -> None:

@@ -7,7 +7,6 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 import pytest
-from scipy.optimize import linprog
 
 from acestep.knobs import Knobs, Offload, Quantization
 from acestep.memory.guard import COEFFICIENTS, Demand, predict, songs_at_once
@@ -71,6 +70,9 @@ def _weights(quantization: Quantization | None, offload: Offload) -> Weights:
 
 def _best_line(demands: list[Demand], caps: list[int]) -> float:
     """How far over a cap the line that is under none of them, and as close as a line can be, is at the worst."""
+    # Only `make bench` installs it: where scipy is, diffusers imports it, and every command starts later.
+    from scipy.optimize import linprog
+
     features = np.array([(1.0, *demand.features()) for demand in demands]) / np.array(caps)[:, None]
     features /= np.maximum(np.abs(features).max(axis=0), 1e-300)
     over = np.ones((len(caps), 1))
