@@ -3,10 +3,12 @@
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import cache
 from multiprocessing import get_context
 
 from acestep import console
 from calibrate.probers import prober_for
+from calibrate.probes.base import Prober
 from ci.cells import Cell
 from ci.findings import Finding, Level
 from ci.judge_code import Progress, code_findings
@@ -35,4 +37,10 @@ def simulated_findings(cells: Sequence[Cell], share: float, progress: Progress) 
 
 
 def _of_group(cells: list[Cell], share: float) -> list[Finding]:
-    return list(code_findings(cells, prober_for("simulated"), share, console.notify))
+    return list(code_findings(cells, _prober(), share, console.notify))
+
+
+@cache
+def _prober() -> Prober:
+    """This process's own: what it learnt of one group of cells it need not trace again for the next."""
+    return prober_for("simulated")

@@ -137,6 +137,17 @@ def copy_of_tree(place: Path) -> Path:
     return place
 
 
+def turbo_tree(place: Path) -> tuple[Path, Path]:
+    """A copy of this tree that knows of turbo alone, and the table that it is judged against."""
+    tree = copy_of_tree(place / "tree")
+    for record in (tree / "tiers" / "measurements").glob("*.json"):
+        if record.name != "simulated-turbo.json":
+            record.unlink()
+    subprocess.run([sys.executable, "-m", "calibrate", "merge"], cwd=tree, check=True, capture_output=True)
+    base = shutil.copytree(tree / "tiers", place / "base")
+    return tree, base / "generated_tiers.json"
+
+
 def one_tier_tree(place: Path, house: House) -> tuple[Path, Path]:
     """A copy of this tree with a house as its tiers, and the table that it is judged against."""
     tree = copy_of_tree(place / "tree")

@@ -1,4 +1,4 @@
-"""Every code fault in a copy of the whole tree, judged at every certified cell; the tree as it is is green in time."""
+"""Every code fault in a copy of the tree, judged at every certified cell of turbo; as it is it is green in time."""
 
 import resource
 from pathlib import Path
@@ -7,28 +7,16 @@ import click
 import pytest
 
 from acestep.knobs import Quantization
-from tests.gate_trees import (
-    CODE_FAULTS,
-    ROOT,
-    CodeFault,
-    copy_of_tree,
-    gated,
-    named,
-    one_tier_house,
-    one_tier_tree,
-    put_in,
-)
+from tests.gate_trees import CODE_FAULTS, CodeFault, gated, named, one_tier_house, one_tier_tree, put_in, turbo_tree
 
 pytestmark = pytest.mark.soak
 MOST_SECONDS = 180
 """Of processor time for a tree that did not change: 90 s on two cores."""
 
-BASE = ROOT / "tiers" / "generated_tiers.json"
-
 
 def test_the_tree_as_it_is_is_green_in_time(tmp_path: Path) -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    code, document = gated(copy_of_tree(tmp_path), BASE)
+    code, document = gated(*turbo_tree(tmp_path))
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     click.echo(f"\n{document['compared']} in {seconds:.0f} s of processor time")
@@ -42,7 +30,7 @@ def test_every_fault_is_red_with_its_stage_and_component(fault: CodeFault, tmp_p
         # No tier has to be quantized today, so this one gets a cell of its own.
         tree, base = one_tier_tree(tmp_path, one_tier_house(Quantization.INT8))
     else:
-        tree, base = copy_of_tree(tmp_path), BASE
+        tree, base = turbo_tree(tmp_path)
     put_in(tree, fault)
     code, document = gated(tree, base)
     assert (code, document["verdict"]) == (1, "regressed"), document["findings"]
