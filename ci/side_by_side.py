@@ -42,5 +42,5 @@ def _of_group(cells: list[Cell], share: float) -> list[Finding]:
 
 @cache
 def _prober() -> Prober:
-    """This process's own: what it learnt of one group of cells it need not trace again for the next."""
+    """One a process: what it learnt of one group of cells it need not trace again for the next."""
     return prober_for("simulated")
