@@ -1,5 +1,6 @@
 """`python -m calibrate run`: find the limits of every tier and write a measurement file."""
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -99,6 +100,7 @@ def _measure(
     from calibrate.journal import open_journal
     from calibrate.probers import card_of, introduction, method_for
 
+    started = time.monotonic()
     console.notify(introduction(executor, scope.variant))
     holds_for = fingerprint(card=_identity(card_of(executor)), cap_method=cap_method, budget=digest(policy.budget))
     with output_file(output) as write, open_journal(output, holds_for, resume=resume) as journal:
@@ -115,7 +117,7 @@ def _measure(
         )
         write(pretty_json(_measurement(executor, cap_method, scope, findings)))
         journal.remove()
-    console.notify(f"{len(findings.probes)} probes written to {output}.")
+    console.notify(f"{len(findings.probes)} probes written to {output} after {time.monotonic() - started:.0f} s.")
 
 
 def _measurement(executor: "Executor", cap_method: "CapMethod", scope: "Scope", findings: "Findings") -> "Measurement":
