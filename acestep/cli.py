@@ -13,8 +13,8 @@ from acestep.errors import UsageError
 from acestep.hardware import simulated_card
 from acestep.knobs import Variant
 from acestep.machine import plan_here
-from acestep.models import catalog
-from acestep.options import SIZE_GIB, VARIANT, knob_options, knobs_of
+from acestep.names import AUDIO_FORMATS
+from acestep.options import SIZE_GIB, VARIANT, knob_options, knobs_of, knobs_with, refuse_empty
 from acestep.request import MIN_DURATION_S
 from acestep.task_options import take_task, task_options, text_of
 from acestep.think_options import take_thinking, think_options
@@ -25,8 +25,6 @@ from acestep.word_commands import format_words, sample, understand
 
 if TYPE_CHECKING:
     from acestep.request import Request
-
-AUDIO_FORMATS = ("flac", "wav", "mp3")
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 variant_option = click.option(
@@ -135,14 +133,8 @@ def generate(
     **rest: Any,
 ) -> None:
     """Make songs and write them to disk."""
-    for flag, value in (("--model", model), ("--out", out)):
-        # A shell variable that is not set leaves this behind; a path would take it for the folder we are in.
-        if not value.strip():
-            raise UsageError(f"{flag} is empty; give it a value or leave it out")
-    overrides = knobs_of(rest)
-    checkpoint = catalog.find(model)
-    if checkpoint is not None and checkpoint.variant is not None:
-        overrides = msgspec.structs.replace(overrides, variant=checkpoint.variant)
+    refuse_empty(model=model, out=out)
+    overrides = knobs_with(model, rest)
     rest |= take_task(rest)
     rest["thinking"] = take_thinking(rest)
     thinks = {None: Think.AS_PLANNED, True: Think.YES, False: Think.NO}[think]

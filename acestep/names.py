@@ -9,6 +9,9 @@ from acestep.knobs import Attention, Backend, Offload, Quantization, Variant
 from acestep.models.catalog import Kind, find
 from acestep.tiers import LM_MODELS
 
+AUDIO_FORMATS = ("flac", "wav", "mp3")
+"""What songs can be written as."""
+
 E = TypeVar("E", bound=StrEnum)
 
 NONE_NAMES = ("none", "null")

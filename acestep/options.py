@@ -4,11 +4,13 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
+import msgspec
 from msgspec import UNSET
 
 from acestep import names
 from acestep.errors import UsageError
 from acestep.hardware import parse_size_gib
+from acestep.models.catalog import find
 from acestep.plan import Overrides, overrides_from
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -41,6 +43,16 @@ _KNOBS = (
 )
 
 
+def refuse_empty(**values: str) -> None:
+    """`UsageError` naming the option whose value is blank: a shell variable that is not set leaves that behind.
+
+    A path would take it for the folder we are in.
+    """
+    for name, value in values.items():
+        if not value.strip():
+            raise UsageError(f"--{name.replace('_', '-')} is empty; give it a value or leave it out")
+
+
 def knob_options(command: F) -> F:
     """Add the knobs; what is not given comes from the card's tier."""
     command = click.option(
@@ -59,3 +71,11 @@ def knobs_of(parameters: dict[str, Any]) -> Overrides:
     if values.get("compile") is None:
         values["compile"] = UNSET
     return overrides_from(values)
+
+
+def knobs_with(model: str, parameters: dict[str, Any]) -> Overrides:
+    """The same, for the variant that `model` is where its name alone says so."""
+    overrides, checkpoint = knobs_of(parameters), find(model)
+    if checkpoint is None or checkpoint.variant is None:
+        return overrides
+    return msgspec.structs.replace(overrides, variant=checkpoint.variant)

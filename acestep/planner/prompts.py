@@ -25,6 +25,9 @@ MAX_THOUGHT_TOKENS = 580
 LONGEST_PROMPT_TOKENS = 3_200
 """The longest thought a prompt repeats, and what the longest prompt then takes of a checkpoint's tokens."""
 
+INSTRUMENTAL = "[Instrumental]"
+"""The lyrics of a song without words, as in training."""
+
 _MOST_CODES = int(MAX_DURATION_S) * CODES_PER_SECOND
 
 
@@ -154,7 +157,7 @@ def create(query: str, *, instrumental: bool = False) -> Prompt:
 def rewrite(words: Words) -> Prompt:
     """What a caption and lyrics brought into form follow."""
     caption = words.caption if words.caption.strip() else NO_NEGATIVE
-    lyrics = words.lyrics if words.lyrics.strip() else "[Instrumental]"
+    lyrics = words.lyrics if words.lyrics.strip() else INSTRUMENTAL
     return _asked(FORMAT, _song(Words(caption=caption, lyrics=lyrics)))
 
 

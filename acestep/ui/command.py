@@ -5,12 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
 
 from acestep import console
 from acestep.errors import UsageError
-from acestep.models import catalog
-from acestep.options import VARIANT, knob_options, knobs_of
+from acestep.options import VARIANT, knob_options, knobs_with, refuse_empty
 from acestep.ui.doorman import is_loopback
 from acestep.ui.words import LANGUAGES
 
@@ -52,21 +50,15 @@ def ui(
     **knobs: Any,
 ) -> None:
     """Open the page in which songs are made; without a command, acestep does this."""
-    for flag, value in (("--model", model), ("--out", out), ("--server-name", server_name)):
-        if not value.strip():
-            raise UsageError(f"{flag} is empty; give it a value or leave it out")
+    refuse_empty(model=model, out=out, server_name=server_name)
     users = people(auth)
     check_reach(server_name, share=share, users=users, open_to_all=no_auth)
-    overrides = knobs_of(knobs)
-    checkpoint = catalog.find(model)
-    if checkpoint is not None and checkpoint.variant is not None:
-        overrides = msgspec.structs.replace(overrides, variant=checkpoint.variant)
 
     from acestep.ui.serve import serve
 
     serve(
         model=model,
-        overrides=overrides,
+        overrides=knobs_with(model, knobs),
         out=Path(out),
         language=language,
         server_name=server_name,

@@ -9,12 +9,9 @@ import msgspec
 
 from acestep.clip import Clip
 from acestep.errors import UsageError
+from acestep.names import AUDIO_FORMATS
+from acestep.planner.prompts import INSTRUMENTAL
 from acestep.request import Request, Task
-
-INSTRUMENTAL = "[Instrumental]"
-"""The lyrics of a song without words, as in training."""
-
-AUDIO_FORMATS = ("flac", "wav", "mp3")
 
 _READ_BY = {
     Task.REPAINT: ("repaint_start", "repaint_end"),

@@ -4,11 +4,12 @@ from typing import Any
 
 import gradio as gr
 
+from acestep.names import AUDIO_FORMATS
 from acestep.planner.fields import KEYSCALES, LANGUAGES, TIMESIGNATURES, UNKNOWN_LANGUAGE
 from acestep.request import Task
 from acestep.tiers import BATCHES
 from acestep.ui.card_view import card_html
-from acestep.ui.form import AUDIO_FORMATS, Form
+from acestep.ui.form import Form
 from acestep.ui.limits import Limits, limits_of
 from acestep.ui.settings import Setting, settings_of
 from acestep.ui.studio import Studio

@@ -13,7 +13,7 @@ from acestep.units import MIB
 from calibrate.profiling.matrix import Benchmark, Row
 from calibrate.profiling.song_profile import FunctionTime, SongProfile
 from calibrate.profiling.words import WordProfile
-from calibrate.profiling.writing import Exchange, Written
+from calibrate.profiling.writing import CODES, Exchange, Written
 from calibrate.rules import STAGES
 from calibrate.screen import print_table
 
@@ -23,8 +23,6 @@ CODES_SHOWN = 8
 """Audio codes of a song that a person sees of what was written; the document has them all."""
 
 NOTHING = "-"
-
-_CODES = re.compile(r"(?:<\|audio_code_[0-9]+\|>)+")
 
 
 def print_profile(found: SongProfile) -> None:
@@ -167,7 +165,7 @@ def _few_codes(text: str) -> str:
             return found[0]
         return f"{'><'.join(codes[:CODES_SHOWN])}> and {len(codes) - CODES_SHOWN:,} more"
 
-    return _CODES.sub(shortened, text)
+    return CODES.sub(shortened, text)
 
 
 def _benchmark_cells(row: Row, stages: Sequence[str]) -> tuple[str, ...]:

@@ -8,7 +8,8 @@ import msgspec
 from acestep.planner.planner import Planner
 from calibrate.profiling.overheard import Pass
 
-_CODES = re.compile(r"(?:<\|audio_code_[0-9]+\|>)+")
+CODES = re.compile(r"(?:<\|audio_code_[0-9]+\|>)+")
+"""Audio codes as they are written, one after another."""
 
 
 class Written(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,7 +47,7 @@ def exchanges(heard: Sequence[Pass], planner: Planner) -> tuple[Exchange, ...]:
 def _written(one: Pass, planner: Planner) -> Written:
     tokens = sum(map(len, one.tokens))
     # The last token ends the turn. Words that were written without rules may begin with a code, and go on otherwise.
-    codes = any(_CODES.fullmatch(planner.spelled(song[:-1])) for song in one.tokens)
+    codes = any(CODES.fullmatch(planner.spelled(song[:-1])) for song in one.tokens)
     return Written(
         what="codes" if codes else "words",
         songs=len(one.jobs),
