@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 import msgspec
 
+from acestep.devices.base import Device
 from acestep.devices.open import open_device
 from acestep.errors import InvalidInputError, UsageError
-from acestep.hardware import cap_bytes, detect
+from acestep.hardware import Card, cap_bytes, detect
 from acestep.knobs import Knobs, Quantization, Variant
 from acestep.machine import installed
 from acestep.memory.vae_decode import chunk_from
@@ -75,7 +76,7 @@ class Service:
             notify(sentence)
 
         self._listener = warn
-        plan = self._carried_out(plan)
+        plan = carried_out(plan, self.card)
         for sentence in plan.warnings:
             warn(sentence)
         request, thinker = settle_thinking(request, plan, lambda: self._thinker(plan), warn, unasked=unasked)
@@ -97,7 +98,7 @@ class Service:
     def preload(self, plan: Plan, *, think: bool, notify: Notify) -> None:
         """Load what the requests under a plan will need; a language model that cannot be had is left out."""
         self._listener = notify
-        plan = self._carried_out(plan)
+        plan = carried_out(plan, self.card)
         wish = Request(caption="", think=think)
         wish, thinker = settle_thinking(wish, plan, lambda: self._thinker(plan), notify, unasked=True)
         self._pipeline(plan, self._parts(plan), thinker, thinks=wish.thinks)
@@ -116,14 +117,6 @@ class Service:
         self._drop_languages()
         self._components.clear()
         self.rest()
-
-    def _carried_out(self, plan: Plan) -> Plan:
-        return on_device(
-            plan,
-            self.card,
-            torchao_available=installed("torchao"),
-            flash_attn_available=installed("flash_attn"),
-        )
 
     def _thinker(self, plan: Plan) -> Thinker:
         longest_s = plan.frontier.longest(1, lm=True) or plan.frontier.longest(1, lm=False)
@@ -151,15 +144,7 @@ class Service:
         key = plan.knobs, thinks
         if key not in self._pipelines:
             self._drop_pipelines()
-            table = None if components.is_noise == "tiny" else load_tiers().variants.get(plan.variant)
-            self._pipelines[key] = Pipeline(
-                components,
-                plan.knobs,
-                self._device,
-                thinker=thinker,
-                memory_model={} if table is None else table.memory_model,
-                vae_chunk=self._vae_chunk,
-            )
+            self._pipelines[key] = guarded_pipeline(components, plan, self._device, thinker, self._vae_chunk)
         return self._pipelines[key]
 
     def _drop_languages(self) -> None:
@@ -170,6 +155,24 @@ class Service:
     def _drop_pipelines(self) -> None:
         while self._pipelines:
             self._pipelines.popitem()[1].close()
+
+
+def carried_out(plan: Plan, card: Card) -> Plan:
+    """The plan as a card can carry it out with what is installed here."""
+    return on_device(plan, card, torchao_available=installed("torchao"), flash_attn_available=installed("flash_attn"))
+
+
+def guarded_pipeline(components: Components, plan: Plan, device: Device, thinker: Thinker, vae_chunk: int) -> Pipeline:
+    """A pipeline whose VRAM guard predicts from the table in force; of tiny weights no table knows."""
+    table = None if components.is_noise == "tiny" else load_tiers().variants.get(plan.variant)
+    return Pipeline(
+        components,
+        plan.knobs,
+        device,
+        thinker=thinker,
+        memory_model={} if table is None else table.memory_model,
+        vae_chunk=vae_chunk,
+    )
 
 
 def settle_thinking(

@@ -14,13 +14,13 @@ from acestep.devices.open import open_device
 from acestep.errors import InvalidInputError, NotMeasuredError, RunFailedError, UsageError
 from acestep.hardware import CPU, Card, cap_bytes, detect, planning_card
 from acestep.knobs import Offload
-from acestep.machine import installed, plan_here
+from acestep.machine import plan_here
 from acestep.memory.placement import Placement
 from acestep.memory.vae_decode import chunk_from
 from acestep.models.components import Components
 from acestep.models.load import load
 from acestep.pipeline import UNABLE_TO_THINK, Pipeline, prepare
-from acestep.plan import AS_THE_TIER_SAYS, Overrides, Plan, on_device
+from acestep.plan import AS_THE_TIER_SAYS, Overrides, Plan
 from acestep.planner.backends.base import Backend
 from acestep.planner.job import Job
 from acestep.planner.language import Language
@@ -29,9 +29,9 @@ from acestep.planner.thinker import LANGUAGE_MODEL, LmThinker
 from acestep.planner.writing import write_in_passes
 from acestep.progress import Progress, silent
 from acestep.request import Request, Result
+from acestep.service import carried_out, guarded_pipeline
 from acestep.songwriting import open_language, without_language
 from acestep.stages.think import Thinker
-from acestep.tiers import load_tiers
 from calibrate.profiling.overheard import Overheard, Pass
 from calibrate.profiling.writing import Exchange, exchanges
 
@@ -78,9 +78,7 @@ def machine(wish: Wish, notes: Notes) -> Machine:
     device, card = open_device(detected, cap_bytes(os.environ, detected))
     if wish.device not in ("auto", card.kind):
         raise NotMeasuredError(f"--device {wish.device} was asked for, and what could be used here is {card.name}")
-    plan = on_device(
-        planned, card, torchao_available=installed("torchao"), flash_attn_available=installed("flash_attn")
-    )
+    plan = carried_out(planned, card)
     for sentence in plan.warnings:
         notes(sentence)
     return Machine(device=device, card=card, plan=plan, model=wish.model)
@@ -202,12 +200,5 @@ class Session:
 
     def _pipeline(self, *, thinks: bool) -> Pipeline:
         plan = self.machine.plan
-        table = None if self._components.is_noise == "tiny" else load_tiers().variants.get(plan.variant)
-        return Pipeline(
-            self._components,
-            plan.knobs,
-            self.machine.device,
-            thinker=self.language[0].thinker() if thinks else UNABLE_TO_THINK,
-            memory_model={} if table is None else table.memory_model,
-            vae_chunk=chunk_from(os.environ),
-        )
+        thinker = self.language[0].thinker() if thinks else UNABLE_TO_THINK
+        return guarded_pipeline(self._components, plan, self.machine.device, thinker, chunk_from(os.environ))
