@@ -208,6 +208,7 @@ class Pipeline:
             with_audio=request.has_audio or bool(run.codes),
             weak_cover=request.cover_strength < 1,
             contexts=max(1, len(run.codes)),
+            grouped_attention=place.device.grouped_attention,
         )
         fitting = songs_at_once(self._memory_model, place.knobs, demand, place.device.free_bytes())
         if fitting < request.batch:

@@ -1,25 +1,24 @@
 """Fits what the VRAM guard predicts with, over simulated runs of one variant.
 
-Denoising is linear in what `acestep.memory.guard` lists, but for the allocator: how blocks fall into segments moves the
-smallest cap by 20 MiB and more from one latent frame to the next, one or two per cent of whole weights and up to eleven
-of streamed ones. So the line is laid through the sweep with relative weights and raised above every point of it, and
-further by what points that are left out show to be missing.
+Most of what denoising takes beside weights `acestep.memory.workspace` computes, because the pipeline has it reserved.
+The rest is the same for every request but for a few MiB of gaps, so the most that any point of a sweep shows is taken.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import msgspec
-import numpy as np
 
 from acestep.knobs import Knobs, Offload, Quantization, Variant
-from acestep.memory.guard import FEATURES, FEWEST_LYRICS, Demand, knobs_key
+from acestep.memory.guard import FEWEST_LYRICS, Demand, growth, knobs_key
+from acestep.memory.segments import SEGMENT_GRAIN
 from acestep.request import MAX_LYRIC_TOKENS, Task
 from acestep.units import MIB
 from calibrate.workload import Workload
 
-LEAST_MARGIN: Final = 0.005
-"""Room above the highest point of the sweep, as a share, beside what points that were left out lacked."""
+SPARE_BYTES: Final = 2 * SEGMENT_GRAIN
+SPARE_SHARE: Final = 0.01
+"""Room above the most that the sweep showed, the larger of both: gaps among many weights differ by more."""
 
 AROUND_MARGIN: Final = 0.029
 """Room above what encoding and decoding need where they were looked at, as a share."""
@@ -38,6 +37,13 @@ def _asked(songs: int, seconds: int, tokens: int, *, weak: bool = False, context
         weak_cover=weak,
         contexts=contexts,
     )
+
+
+def _scattered(number: int) -> Demand:
+    """Member of a sequence that fills songs, seconds and tokens evenly: multiples of powers of 0.8192, modulo 1."""
+    songs, seconds, tokens = (number * 0.8191725134**power % 1 for power in (1, 2, 3))
+    songs = 1 + int(8 * songs)
+    return _asked(songs, 10 + round(seconds * (min(600, 2400 // songs) - 10)), 400 + round(tokens * 1905))
 
 
 SWEEP: Final = (
@@ -68,22 +74,9 @@ SWEEP: Final = (
     _asked(2, 60, 2305, weak=True),
     _asked(6, 150, 600, weak=True),
     _asked(6, 150, 1000, contexts=8),
+    *map(_scattered, range(1, 15)),
 )
 """Songs, seconds and tokens on both sides of every chunk size; a weak cover, and songs with contexts of their own."""
-
-
-def _scattered(number: int) -> Demand:
-    """Member of a sequence that fills songs, seconds and tokens evenly: multiples of powers of 0.8192, modulo 1."""
-    songs, seconds, tokens = (number * 0.8191725134**power % 1 for power in (1, 2, 3))
-    songs = 1 + int(8 * songs)
-    return _asked(songs, 10 + round(seconds * (min(600, 2400 // songs) - 10)), 400 + round(tokens * 1905))
-
-
-CLIFF: Final = (_asked(3, 560, 2305), _asked(3, 600, 1300), _asked(4, 590, 2000))
-"""Where INT8 weights that rest on the card split its cache, and the caps of one mode rise above those of another."""
-
-SWEEPS: Final = {None: SWEEP, Quantization.INT8: (*SWEEP, *CLIFF, *map(_scattered, range(1, 25)))}
-"""What is swept by format: the unpacked weights of INT8 come and go, and its caps are the less even for it."""
 
 
 class Swept(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,15 +97,13 @@ def fit(variant: Variant, denoise: Denoise, smallest_caps: SmallestCaps) -> dict
     """The coefficients of a variant for every offload mode, unquantised and INT8."""
     model: dict[str, float] = {}
     for quantization in FORMATS:
-        demands = SWEEPS[quantization]
-        points = [denoise(quantization, demand) for demand in demands]
+        points = [denoise(quantization, demand) for demand in SWEEP]
         for offload in Offload:
-            needs = [point.caps[offload] for point in points]
-            key = knobs_key(Knobs(variant=variant, offload=offload, quantization=quantization))
-            fixed, slopes = envelope(demands, needs, LEAST_MARGIN + missing(demands, needs))
+            knobs = Knobs(variant=variant, offload=offload, quantization=quantization)
+            key = knobs_key(knobs)
+            fixed = max(point.caps[offload] - growth(knobs, point.demand) for point in points)
             model[f"{key}.rest"] = points[0].resting[offload]
-            model[f"{key}.denoise"] = fixed
-            model |= {f"{key}.denoise.{name}": slope for name, slope in zip(FEATURES, slopes, strict=True)}
+            model[f"{key}.denoise.fixed"] = fixed + max(SPARE_BYTES, SPARE_SHARE * fixed)
     around = _around(variant, smallest_caps)
     for offload in Offload:
         exact, int8 = (knobs_key(Knobs(variant=variant, offload=offload, quantization=q)) for q in FORMATS)
@@ -122,33 +113,6 @@ def fit(variant: Variant, denoise: Denoise, smallest_caps: SmallestCaps) -> dict
                 fixed_part = name in _FIXED
                 model[f"{key}.{name}"] = (value - less) * (1 + AROUND_MARGIN) if fixed_part else value
     return {name: float(round(value, 3)) for name, value in model.items()}
-
-
-def envelope(demands: Sequence[Demand], caps: Sequence[int], margin: float) -> tuple[float, tuple[float, ...]]:
-    """A fixed part and a slope for each feature: a line `margin` above every cap and otherwise as low as can be."""
-    inputs = np.array([(1.0, *demand.features()) for demand in demands])
-    needs = np.array(caps, dtype=np.float64)
-    scale = np.abs(inputs).max(axis=0)
-    # Each row over its cap, so that the error that is made small is the relative one.
-    solved, *_ = np.linalg.lstsq(inputs / scale / needs[:, None], np.ones(len(needs)), rcond=None)
-    line = inputs / scale @ solved
-    raised = solved / scale * float((needs / line).max()) * (1 + margin)
-    return float(raised[0]), tuple(float(slope) for slope in raised[1:])
-
-
-def missing(demands: Sequence[Demand], caps: Sequence[int]) -> float:
-    """The largest share by which a cap is above the line through all the other points; 0 where none is.
-
-    Points that alone speak for a feature, or for a cliff, are not left out: the others can't know of it.
-    """
-    worst = 0.0
-    for left_out, (demand, cap) in enumerate(zip(demands, caps, strict=True)):
-        if demand.weak_cover or demand.contexts > 1 or demand in CLIFF:
-            continue
-        others = [number for number in range(len(demands)) if number != left_out]
-        fixed, slopes = envelope([demands[number] for number in others], [caps[number] for number in others], 0.0)
-        worst = max(worst, cap / (fixed + float(np.dot(slopes, demand.features()))) - 1)
-    return worst
 
 
 _FIXED: Final = ("encode_audio", "encode", "decode")

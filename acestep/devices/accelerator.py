@@ -45,6 +45,10 @@ class Accelerator:
         with _naming(owner):
             return torch.empty(n_bytes, dtype=torch.uint8, device=self.torch_device)
 
+    def make_room(self, n_bytes: int) -> None:
+        """One segment, at once given back to the allocator, which keeps it until the cache is emptied."""
+        self.reserve(n_bytes, "activations")
+
     def pinned(self, n_bytes: int) -> Tensor | None:
         """Page-locked memory while the host keeps `HOST_RESERVE_BYTES` besides."""
         if self._pinning and available_host_bytes() >= n_bytes + HOST_RESERVE_BYTES:
@@ -108,5 +112,5 @@ def _naming(owner: str) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        error.add_note(f"while moving the {owner} to the card")
+        error.add_note(f"while taking memory for the {owner}")
         raise

@@ -46,6 +46,10 @@ class Device(Protocol):
         """Unwritten device memory [n_bytes] uint8 for the part `owner`, to be filled by `fetch`."""
         ...
 
+    def make_room(self, n_bytes: int) -> None:
+        """Have the allocator hold `n_bytes` in one piece, from which the next tensors are served."""
+        ...
+
     def pinned(self, n_bytes: int) -> Tensor | None:
         """Page-locked host memory [n_bytes] uint8, from which copies run beside computation.
 

@@ -8,11 +8,14 @@ from acestep.devices.base import Mark
 
 
 class InOrder:
-    """The part of the `Device` protocol that concerns order."""
+    """The part of the `Device` protocol that concerns order, and what only a caching allocator has a use for."""
 
     def pinned(self, n_bytes: int) -> Tensor | None:  # noqa: ARG002 the protocol's argument
         """None: copies do not run beside computation here."""
         return None
+
+    def make_room(self, n_bytes: int) -> None:
+        """Nothing: no allocator here hands out more than is asked for."""
 
     def mark(self) -> Mark:
         """Nothing to remember."""

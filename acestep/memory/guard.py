@@ -1,8 +1,8 @@
 """The VRAM guard: how much memory a request will need, and so how many of its songs to make at once. Pure.
 
-The coefficients come from the tier table, fitted over simulated runs (`calibrate/memory_model.py`). All are in bytes;
-their names start with the weights' format and the offload mode: ``int8.cpu+dit.denoise`` is the fixed part of a stage,
-``int8.cpu+dit.denoise.rows`` goes with a feature, ``int8.cpu+dit.rest`` is what stays on the device between stages.
+The coefficients come from the tier table, found in simulated runs (`calibrate/memory_model.py`). All are in bytes;
+their names start with the weights' format and the offload mode: ``int8.cpu+dit.denoise.fixed`` is what denoising needs
+beside what `acestep.memory.workspace` computes, ``int8.cpu+dit.rest`` is what stays on the device between stages.
 """
 
 from bisect import bisect_right
@@ -12,36 +12,12 @@ from typing import Final
 import msgspec
 
 from acestep.knobs import Knobs
+from acestep.memory.workspace import Steps
+from acestep.models.catalog import architecture_of
 
 STAGES: Final = ("encode_audio", "encode", "denoise", "decode")
 
-FEATURES: Final = (
-    "song_frames",
-    "frames",
-    "songs",
-    "rows",
-    "rows_over_15_percent",
-    "rows_over_40_percent",
-    "rows_up_to_2048",
-    "tokens",
-    "weak_frames",
-    "weak_tokens",
-    "own_frames",
-)
-"""What denoising grows with, each with a coefficient in bytes; its fixed part depends on the offload mode.
-
-The largest piece counts for more where it is a large share of all rows: there its temporaries make the peak, and in
-longer passes it is attention over all rows. Up to `ROWS` rows there is one piece, and nothing beside it for the whole.
-"""
-
-COEFFICIENTS: Final = (
-    "rest",
-    "encode",
-    "encode.lyrics",
-    "denoise",
-    *(f"denoise.{name}" for name in FEATURES),
-    "decode",
-)
+COEFFICIENTS: Final = ("rest", "encode", "encode.lyrics", "denoise.fixed", "decode")
 """What is known of each way to run."""
 
 OF_AUDIO: Final = ("encode_audio", "encode_audio.frames")
@@ -50,11 +26,8 @@ OF_AUDIO: Final = ("encode_audio", "encode_audio.frames")
 FEWEST_LYRICS: Final = 300
 """Lyric tokens up to which the text encoder decides what encoding needs, and not the lyrics."""
 
-ROWS: Final = 2_048
-"""Most rows that pass through a DiT block's projections at once (`acestep.models.blocks.CHUNK_ROWS`, a test)."""
-
-FRAMES_PER_TOKEN: Final = 2
-"""Latent frames of one DiT token (the transformers' `patch_size`)."""
+ITEMSIZE: Final = 2
+"""Bytes of a number in the dtypes that cards compute in, bfloat16 and float16."""
 
 
 class Demand(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,36 +44,31 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
     with_audio: bool = False
     weak_cover: bool = False
     contexts: int = 1
+    grouped_attention: bool = True
 
     @property
     def tokens(self) -> int:
         """Tokens of the condition: lyrics, one of timbre, and the prompt."""
         return self.lyric_tokens + self.text_tokens + 1
 
-    def features(self) -> tuple[float, ...]:
-        """The values of `FEATURES`."""
-        tokens = -(-self.frames // FRAMES_PER_TOKEN)
-        rows, all_rows, song_frames = rows_at_once(self.songs, tokens), self.songs * tokens, self.songs * self.frames
-        return (
-            song_frames,
-            self.frames,
-            self.songs,
-            rows,
-            max(0.0, rows - 0.15 * all_rows),
-            max(0.0, rows - 0.40 * all_rows),
-            min(ROWS, all_rows),
-            self.tokens,
-            song_frames if self.weak_cover else 0,
-            self.tokens if self.weak_cover else 0,
-            (self.contexts - 1) * self.frames,
-        )
 
-
-def rows_at_once(songs: int, tokens: int) -> int:
-    """Rows of the largest piece that `acestep.models.blocks.pieces` cuts `songs` of that many tokens into."""
-    if tokens <= ROWS:
-        return min(songs, ROWS // tokens) * tokens
-    return -(-tokens // -(-tokens // ROWS))
+def growth(knobs: Knobs, demand: Demand) -> int:
+    """Bytes of denoising that depend on the request: what the steps ask for, and what stays through them."""
+    architecture = architecture_of(knobs.variant)
+    steps = Steps(
+        architecture=architecture,
+        songs=demand.songs,
+        frames=demand.frames,
+        condition_tokens=demand.tokens,
+        condition_width=architecture.encoder_width,
+        itemsize=ITEMSIZE,
+        grouped=demand.grouped_attention,
+        unpacks=knobs.quantization is not None,
+        weak_cover=demand.weak_cover,
+        guided=not knobs.variant.is_turbo,
+        contexts=demand.contexts,
+    )
+    return steps.room_bytes + steps.beside_bytes
 
 
 def knobs_key(knobs: Knobs) -> str:
@@ -119,7 +87,7 @@ def predict(model: Mapping[str, float], knobs: Knobs, demand: Demand) -> dict[st
         lyrics += demand.tokens
     needs = {
         "encode": int(model[f"{key}.encode"] + lyrics * model[f"{key}.encode.lyrics"]),
-        "denoise": _denoise(model, key, demand),
+        "denoise": _denoise(model, knobs, demand),
         "decode": int(model[f"{key}.decode"]),
     }
     if demand.with_audio:
@@ -135,22 +103,20 @@ def songs_at_once(model: Mapping[str, float], knobs: Knobs, demand: Demand, free
     """
     if not _covers(model, knobs, demand):
         return demand.songs
-    key = knobs_key(knobs)
-    room = free_bytes + model[f"{key}.rest"]
+    usable = free_bytes + model[f"{knobs_key(knobs)}.rest"]
 
     def need(songs: int) -> int:
-        return _denoise(model, key, msgspec.structs.replace(demand, songs=songs))
+        return _denoise(model, knobs, msgspec.structs.replace(demand, songs=songs))
 
-    if need(demand.songs) <= room:
+    if need(demand.songs) <= usable:
         return demand.songs
-    most = max(1, bisect_right(range(1, demand.songs + 1), room, key=need))
+    most = max(1, bisect_right(range(1, demand.songs + 1), usable, key=need))
     passes = -(-demand.songs // most)
     return -(-demand.songs // passes)
 
 
-def _denoise(model: Mapping[str, float], key: str, demand: Demand) -> int:
-    growth = (model[f"{key}.denoise.{name}"] * value for name, value in zip(FEATURES, demand.features(), strict=True))
-    return int(model[f"{key}.denoise"] + sum(growth))
+def _denoise(model: Mapping[str, float], knobs: Knobs, demand: Demand) -> int:
+    return int(model[f"{knobs_key(knobs)}.denoise.fixed"]) + growth(knobs, demand)
 
 
 def _covers(model: Mapping[str, float], knobs: Knobs, demand: Demand) -> bool:

@@ -160,6 +160,7 @@ class DenoiserBlock(nn.Module):
             query = do.cross_query(layer, part)
             query = query.view(songs.stop - songs.start, -1, *query.shape[1:])
             crossed = kernels.full(query, key[songs], value[songs])
+            del query
             do.finish_(layer, part, crossed.flatten(0, 1), mlp_shift, mlp_scale, mlp_gate)
         return hidden
 

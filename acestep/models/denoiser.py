@@ -30,16 +30,22 @@ class Denoiser:
         self.use_block = use_block
         self.blocks = [DenoiserBlock(layer, functions) for layer in transformer.layers]
 
+    def embed(self, condition: Tensor) -> Tensor:
+        """What `velocity` attends to, [1 or batch, tokens, width], of a condition of that shape: once for all steps."""
+        embedder = self.transformer.condition_embedder
+        # It stays through every step, so it takes its place first: behind what computing it takes it would leave a gap.
+        embedded = condition.new_empty(*condition.shape[:-1], embedder.out_features)
+        return embedded.copy_(embedder(condition))
+
     def velocity(self, latents: Tensor, context: Tensor, condition: Tensor, timestep: float) -> Tensor:
         """Velocity [batch, frames, 64] of noisy `latents` [batch, frames, 64], in the dtype of the weights.
 
-        `context` is [1 or batch, frames, 128] (source latents and mask), `condition` [1 or batch, tokens, width],
-        `timestep` runs from 1 (noise) to 0 (song).
+        `context` is [1 or batch, frames, 128] (source latents and mask), `condition` what `embed` made, `timestep` runs
+        from 1 (noise) to 0 (song).
         """
         model = self.transformer
         batch, frames, channels = latents.shape
         embedded, modulation = self._timestep(timestep, condition)
-        condition = model.condition_embedder(condition)
         hidden = self._patchify(latents, context, condition)
         rotary = rotary_table(hidden.shape[1], model.head_dim, model.rope_theta, hidden)
         for block in self.blocks:

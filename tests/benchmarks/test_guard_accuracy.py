@@ -60,7 +60,8 @@ def jumps() -> dict[Quantization | None, float]:
 
 
 def _trace(quantization: Quantization | None, demand: Demand) -> Trace:
-    return trace_denoise(full_size(Knobs().variant, quantization), demand, CudaKernels(CAPABILITY), REGIONS, KNOWN)
+    components, kernels = full_size(Knobs().variant, quantization), CudaKernels(CAPABILITY)
+    return trace_denoise(components, quantization, demand, kernels, REGIONS, KNOWN)
 
 
 @cache

@@ -19,7 +19,7 @@ def test_a_stage_of_two_layers_with_all_weights_needs_what_the_whole_stage_does(
     demand = Demand(songs=3, frames=1075, lyric_tokens=499, text_tokens=0)
     components = full_size(Knobs().variant, quantization)
     knobs, request = Knobs(offload=offload, quantization=quantization), request_for(demand)
-    trace = trace_denoise(components, demand, CudaKernels(CAPABILITY), REGIONS, Regions())
+    trace = trace_denoise(components, quantization, demand, CudaKernels(CAPABILITY), REGIONS, Regions())
     whole, resting = denoise_cap(components, knobs, request, demand.tokens, CudaKernels(CAPABILITY), REGIONS)
     weights = weights_of(components, offload)
     assert cap_with(trace, weights) == whole

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from acestep.errors import Exit, NotMeasuredError
 from acestep.knobs import Knobs, Variant
+from acestep.memory.segments import SEGMENT_GRAIN
 from acestep.units import GIB
 from calibrate.policy import load_policy
-from calibrate.probes.simulated.allocator import SEGMENT_GRAIN
 from calibrate.questions import Question
 from calibrate.reality import face
 from calibrate.record import CapMethod, CardKind, RecordedCard, RecordedProbe, measurement_of

@@ -3,8 +3,8 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from acestep.memory.segments import SEGMENT_GRAIN
 from acestep.units import MIB
-from calibrate.probes.simulated.allocator import SEGMENT_GRAIN
 from calibrate.probes.simulated.replay import StageReplay, replay, smallest_cap
 from calibrate.probes.simulated.trace import Trace, peak_bytes, stage_trace, stages
 

@@ -11,25 +11,14 @@ from typing import Final, TypeAlias
 
 import msgspec
 
+from acestep.memory.segments import LARGE_SEGMENT, OWN_SEGMENT, SEGMENT_GRAIN, SMALL_LIMIT, up_to_grain
 from acestep.units import KIB, MIB, mib
 
 MIN_BLOCK: Final = 512
 """`kMinBlockSize`: every request is rounded up to a multiple of this."""
 
-SMALL_LIMIT: Final = 1 * MIB
-"""`kSmallSize`: up to here a request is served from the small pool; also the remainder a large block keeps unsplit."""
-
 SMALL_SEGMENT: Final = 2 * MIB
 """`kSmallBuffer`: what the small pool asks the driver for."""
-
-LARGE_SEGMENT: Final = 20 * MIB
-"""`kLargeBuffer`: what the large pool asks for on behalf of a request below `OWN_SEGMENT`."""
-
-OWN_SEGMENT: Final = 10 * MIB
-"""`kMinLargeAlloc`: from here on a request gets a segment of its own size, rounded up to `SEGMENT_GRAIN`."""
-
-SEGMENT_GRAIN: Final = 2 * MIB
-"""`kRoundLarge`. Every segment is a multiple of it, and so is every count of reserved bytes."""
 
 NO_CAP: Final = 1 << 62
 
@@ -236,7 +225,7 @@ class CachingAllocator:
         elif size < OWN_SEGMENT:
             segment = LARGE_SEGMENT
         else:
-            segment = (size + SEGMENT_GRAIN - 1) // SEGMENT_GRAIN * SEGMENT_GRAIN
+            segment = up_to_grain(size)
         if self.reserved + segment > self.cap:
             self.num_retries += 1
             self.empty_cache()

@@ -12,12 +12,13 @@ import torch
 
 from acestep.knobs import Knobs, Offload
 from acestep.memory.placement import Placement
+from acestep.memory.segments import SEGMENT_GRAIN
 from acestep.memory.vae_decode import TileDecoder, choose_tile, frame_bytes, ladder_from
 from acestep.models.components import Components
 from acestep.request import DecodePath, Request
 from acestep.stages.decode import DECODER, decode
 from acestep.stages.place import Place
-from calibrate.probes.simulated.allocator import NO_CAP, SEGMENT_GRAIN
+from calibrate.probes.simulated.allocator import NO_CAP
 from calibrate.probes.simulated.book import TraceBook
 from calibrate.probes.simulated.device import SimulatedDevice
 from calibrate.probes.simulated.kernels import CudaKernels

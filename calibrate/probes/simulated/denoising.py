@@ -45,6 +45,9 @@ def denoise_cap(
     with kernels, ledger, Memo(ledger, tape, Regions()).patched(regions), torch.no_grad():
         placement.settle()
         resting = sum(size for size in trace.sizes if size > 0)
+        row = torch.empty(1, width, dtype=device.dtype, device="meta")
+        # The first product takes the matrix library's workspace, for good: in a run that is while encoding.
+        row @ row.T
         conditions = Conditions(
             condition=torch.empty(1, tokens, width, dtype=device.dtype, device="meta"),
             unguided=torch.empty(1, 1, width, dtype=device.dtype, device="meta"),

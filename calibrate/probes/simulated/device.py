@@ -64,6 +64,10 @@ class SimulatedDevice(InOrder):
         with self._on_the_books_of(owner):
             return torch.empty(n_bytes, dtype=torch.uint8, device=self.torch_device)
 
+    def make_room(self, n_bytes: int) -> None:
+        """Asked for and freed at once, as on a card."""
+        self.reserve(n_bytes, ACTIVATIONS)
+
     def fetch(self, pairs: Sequence[tuple[Tensor, Tensor]], after: Mark) -> Mark:  # noqa: ARG002
         """Nothing arrives; only the layouts are compared."""
         for target, source in pairs:

@@ -166,9 +166,8 @@ class SimulatedProber:
         }
 
         def denoise(quantization: Quantization | None, demand: Demand) -> Swept:
-            trace = trace_denoise(
-                full_size(variant, quantization), demand, CudaKernels(CAPABILITY), REGIONS, self._known
-            )
+            components, kernels = full_size(variant, quantization), CudaKernels(CAPABILITY)
+            trace = trace_denoise(components, quantization, demand, kernels, REGIONS, self._known)
             # Where two modes place the transformer alike, so are their caps.
             placed = {offload: weights[quantization, offload] for offload in Offload}
             caps = {held: cap_with(trace, held) for held in set(placed.values())}

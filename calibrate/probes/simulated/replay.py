@@ -5,9 +5,9 @@ from typing import Final
 
 import msgspec
 
+from acestep.memory.segments import SEGMENT_GRAIN
 from calibrate.probes.simulated.allocator import (
     NO_CAP,
-    SEGMENT_GRAIN,
     Block,
     CachingAllocator,
     SimulatedOutOfMemoryError,

@@ -12,7 +12,7 @@ import msgspec
 import torch
 from torch import nn
 
-from acestep.knobs import Knobs, Offload
+from acestep.knobs import Knobs, Offload, Quantization
 from acestep.memory.guard import Demand
 from acestep.memory.placement import TRANSFORMER, Placement
 from acestep.models.components import Components
@@ -73,9 +73,14 @@ def request_for(demand: Demand) -> Request:
 
 
 def trace_denoise(
-    components: Components, demand: Demand, kernels: CudaKernels, regions: Sequence[type[nn.Module]], known: Regions
+    components: Components,
+    quantization: Quantization | None,
+    demand: Demand,
+    kernels: CudaKernels,
+    regions: Sequence[type[nn.Module]],
+    known: Regions,
 ) -> Trace:
-    """One denoise stage of a few layers, its weights coming in for it."""
+    """One denoise stage of a few layers, its weights, which are in that format, coming in for it."""
     request, tokens = request_for(demand), demand.tokens
     trace = Trace()
     tape = Tape(trace)
@@ -85,13 +90,15 @@ def trace_denoise(
     channels = components.vae.decoder.conv1.in_channels
     with _few_layers(components.transformer):
         placement = Placement({TRANSFORMER: components.transformer}, (), Offload.CPU_DIT, device)
-        knobs = Knobs(variant=components.variant, offload=Offload.CPU_DIT)
+        knobs = Knobs(variant=components.variant, offload=Offload.CPU_DIT, quantization=quantization)
         place = Place(components=components, knobs=knobs, device=device, placement=placement)
         with kernels, ledger, Memo(ledger, tape, known).patched((*regions, *pieces_of(components))), torch.no_grad():
 
             def empty(*shape: int) -> torch.Tensor:
                 return torch.empty(*shape, dtype=device.dtype, device="meta")
 
+            # The first product takes the matrix library's workspace, for good: in a run that is while encoding.
+            empty(1, width) @ empty(width, 1)
             conditions = Conditions(
                 condition=empty(1, tokens, width),
                 unguided=empty(1, 1, width),
