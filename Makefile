@@ -4,7 +4,6 @@ export OMP_NUM_THREADS := 1
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 BENCH_RUN := $(VENV)/bench.json
-BENCH_LIBRARIES := $(VENV)/bench
 VLLM_VENV := .venv-vllm
 VLLM_PYTHON := $(VLLM_VENV)/bin/python
 VLLM_LOCK := tools/vllm-requirements.txt
@@ -65,8 +64,7 @@ tier-test: install
 	$(PYTHON) profile_inference.py --mode tier-test --tier-boundary
 
 bench: install
-	$(PYTHON) -m pip install --quiet --upgrade --no-deps --target $(BENCH_LIBRARIES) --group bench
-	PYTHONPATH=$(BENCH_LIBRARIES) $(PYTHON) -m pytest tests/benchmarks --benchmark-only --benchmark-timer=time.process_time --benchmark-json=$(BENCH_RUN)
+	$(PYTHON) -m pytest tests/benchmarks --benchmark-only --benchmark-timer=time.process_time --benchmark-json=$(BENCH_RUN)
 	$(PYTHON) -m tests.benchmarks.results $(BENCH_RUN) benchmarks/RESULTS.md
 
 clean:

@@ -15,7 +15,7 @@ from tests.fakes import AnalyticProber, measured
 
 POLICY = load_policy()
 
-MODEL = dict.fromkeys(COEFFICIENTS, 0.0) | {"encode": 1.2e9, "denoise": 3.1e9, "denoise.song_frames": 7500.0}
+MODEL = dict.fromkeys(COEFFICIENTS, 0.0) | {"encode": 1.2e9, "denoise.fixed": 3.1e9}
 """Coefficients of one way to run, the large ones of the size that real ones have."""
 
 

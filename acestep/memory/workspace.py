@@ -132,16 +132,16 @@ class Steps(msgspec.Struct, frozen=True, kw_only=True):
 
     def _making(self, rows: int) -> int:
         """A piece on its way to queries, normalised, projected and turned in float32, beside those made so far."""
-        turning = 3 * (self._query + self._query // self.itemsize * FLOAT32)
+        turning = 3 * self._query + 2 * self._query // self.itemsize * FLOAT32
         rotary = 4 * self.architecture.head_dim * self.itemsize
         whole = self._all_rows * (self._query + 2 * self._key) if self._all_rows > ROWS else 0
         return rows * (turning + rotary) + whole
 
     def _feeding(self, rows: int) -> int:
-        """A piece that attends to the condition, or then goes through the MLP: gate, values and their product."""
+        """A piece that attends to the condition, or then goes through the MLP: its norm, gate and values."""
         a = self.architecture
         hidden, inner = a.hidden_size * self.itemsize, a.intermediate_size * self.itemsize
         unpacked = a.hidden_size * inner if self.unpacks else 0
         crossing = self.condition_tokens * -(-rows // self._tokens) * self._expanded + rows * (hidden + 3 * self._query)
-        mlp = rows * (self._query + hidden + 2 * inner) + max(rows * inner, unpacked)
+        mlp = rows * (self._query + hidden + 2 * inner) + unpacked
         return self.condition_tokens * 2 * self._key + max(crossing, mlp)

@@ -98,5 +98,6 @@ def rotary_table(length: int, head_dim: int, theta: float, like: Tensor) -> tupl
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary embedding of `x` [..., rows, heads, head_dim] by the rows of a `rotary_table`, computed in float32."""
     first, second = x.chunk(2, dim=-1)
-    turned = torch.cat([-second, first], dim=-1)
-    return (x.float() * cos[:, None] + turned.float() * sin[:, None]).to(x.dtype)
+    rotated = x.float() * cos[:, None]
+    rotated += torch.cat([-second, first], dim=-1).float().mul_(sin[:, None])
+    return rotated.to(x.dtype)

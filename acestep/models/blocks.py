@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from acestep.models.attention import Kernels, rotate
-from acestep.models.libraries import AceStepAttention, AceStepEncoderLayer, AceStepTransformerBlock
+from acestep.models.libraries import AceStepAttention, AceStepEncoderLayer, AceStepMLP, AceStepTransformerBlock
 
 CHUNK_ROWS = 2_048
 """Rows (over all songs of a pass) that go through projections and MLPs at once; below the attention peak at 600 s."""
@@ -91,6 +91,13 @@ def project_out(attention: AceStepAttention, attended: Tensor) -> Tensor:
     return attention.to_out[0](attended.flatten(1, 2))  # type: ignore[no-any-return]
 
 
+def feed(mlp: AceStepMLP, rows: Tensor) -> Tensor:
+    """The MLP of rows [rows, width], in place where the library's forward makes new tensors."""
+    gate = F.silu(mlp.gate_proj(rows), inplace=True)
+    fed: Tensor = mlp.down_proj(gate.mul_(mlp.up_proj(rows)))
+    return fed
+
+
 class RowFunctions(NamedTuple):
     """What a DiT block does to some rows between its attention kernels; `compiled.py` has the same ones compiled."""
 
@@ -122,7 +129,7 @@ def _finish_(
     layer: AceStepTransformerBlock, rows: Tensor, attended: Tensor, shift: Tensor, scale: Tensor, gate: Tensor
 ) -> Tensor:
     rows.add_(project_out(layer.cross_attn, attended))
-    return rows.add_(layer.mlp(layer.mlp_norm(rows).mul_(1 + scale).add_(shift)).mul_(gate))
+    return rows.add_(feed(layer.mlp, layer.mlp_norm(rows).mul_(1 + scale).add_(shift)).mul_(gate))
 
 
 EAGER = RowFunctions(_heads, _mix_, _cross_query, _finish_)
@@ -184,8 +191,5 @@ class EncoderBlock(nn.Module):
         for songs, rows in pieces(batch, length):
             part = _flat(hidden, songs, rows)
             part.add_(project_out(layer.self_attn, attended[songs, rows].flatten(0, 1)))
-            normed = layer.post_attention_layernorm(part)
-            # In place, because here, unlike in a DiT block, the MLP is the peak.
-            gate = F.silu(layer.mlp.gate_proj(normed), inplace=True)
-            part.add_(layer.mlp.down_proj(gate.mul_(layer.mlp.up_proj(normed))))
+            part.add_(feed(layer.mlp, layer.post_attention_layernorm(part)))
         return hidden

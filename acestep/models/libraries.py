@@ -44,6 +44,7 @@ with quiet_imports():
     )
     from diffusers.models.transformers.ace_step_transformer import (
         AceStepAttention,
+        AceStepMLP,
         AceStepTransformer1DModel,
         AceStepTransformerBlock,
     )
@@ -70,6 +71,7 @@ __all__ = [
     "AceStepConditionEncoder",
     "AceStepEncoderLayer",
     "AceStepLyricEncoder",
+    "AceStepMLP",
     "AceStepTimbreEncoder",
     "AceStepTransformer1DModel",
     "AceStepTransformerBlock",

@@ -39,7 +39,7 @@ def _fresh() -> Iterator[None]:
 
 def _inputs(model: AceStepTransformer1DModel, batch: int, frames: int) -> tuple[torch.Tensor, ...]:
     channels = model.config.audio_acoustic_hidden_dim
-    condition = torch.randn(1, 77, model.condition_embedder.in_features)
+    condition = torch.randn(1, 77, model.condition_embedder.out_features)
     return torch.randn(batch, frames, channels), torch.randn(1, frames, 2 * channels), condition
 
 

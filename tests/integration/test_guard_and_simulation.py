@@ -18,6 +18,8 @@ from calibrate.probes.simulated.prober import CAPABILITY, REGIONS, full_size
         (Offload.CPU_DIT, Quantization.INT8, 7, 131.0, 500),
         (Offload.CPU, Quantization.INT8, 2, 370.0, 2000),
         (Offload.NONE, None, 5, 43.0, 900),
+        (Offload.STREAM, None, 4, 88.0, 600),
+        (Offload.STREAM_ENCODERS, Quantization.INT8, 6, 240.0, 1400),
     ],
 )
 def test_the_guard_is_never_under_and_at_most_five_per_cent_over(

@@ -11,10 +11,11 @@ import acestep.pipeline as pipeline_module
 from acestep.devices.cpu import CpuDevice
 from acestep.errors import RunFailedError
 from acestep.knobs import Knobs, Offload
-from acestep.memory.guard import FEATURES
+from acestep.memory.guard import COEFFICIENTS, Demand, growth
 from acestep.memory.vae_decode import frame_bytes
 from acestep.models.build import build
 from acestep.models.components import Components
+from acestep.models.prompts import lyric_prompt, text_prompt
 from acestep.pipeline import Pipeline, prepare
 from acestep.request import DecodePath, Request, Result
 from acestep.stages import decode as decode_stage
@@ -164,10 +165,15 @@ def test_a_probe_is_not_retried(components: Components) -> None:
 
 
 def test_the_guard_makes_fewer_songs_at_once_before_anything_fails(components: Components, undisturbed: Result) -> None:
-    model = {f"none.cpu.denoise.{name}": 0.0 for name in FEATURES} | {"none.cpu.denoise.songs": 100.0}
-    model |= {f"none.cpu.{name}": 0.0 for name in ("rest", "encode", "encode.lyrics", "denoise", "decode")}
-    for free, expected in ((500, 5), (499, 3), (250, 2), (0, 1)):
-        pipeline = Pipeline(components, Knobs(offload=Offload.CPU), SmallCard(free_bytes=free), memory_model=model)
+    knobs, encode = Knobs(offload=Offload.CPU), components.tokenizer.encode
+    model = {f"none.cpu.{name}": 0.0 for name in COEFFICIENTS}
+    lyrics, words = (len(encode(prompt(SONGS), 9_999)) for prompt in (lyric_prompt, text_prompt))
+
+    def need(songs: int) -> int:
+        return growth(knobs, Demand(songs=songs, frames=150, lyric_tokens=lyrics, text_tokens=words))
+
+    for free, expected in ((need(5), 5), (need(5) - 1, 3), (need(2), 2), (0, 1)):
+        pipeline = Pipeline(components, knobs, SmallCard(free_bytes=free), memory_model=model)
         result = pipeline.generate(SONGS)
         pipeline.close()
         assert result.songs_per_pass == expected

@@ -80,7 +80,8 @@ def test_the_velocity_is_the_library_s_and_no_song_sees_another(variant: Variant
         return_dict=False,
     )[0]
     denoiser = Denoiser(transformer, Kernels(grouped=True), lambda _: nullcontext())
-    ours = denoiser.velocity(latents, context, condition, 0.7)
+    embedded = denoiser.embed(condition)
+    ours = denoiser.velocity(latents, context, embedded, 0.7)
     assert torch.allclose(ours, library, atol=TOLERANCE)
     for song in range(batch):
-        assert torch.equal(denoiser.velocity(latents[song : song + 1], context, condition, 0.7)[0], ours[song])
+        assert torch.equal(denoiser.velocity(latents[song : song + 1], context, embedded, 0.7)[0], ours[song])

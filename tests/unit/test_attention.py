@@ -101,7 +101,7 @@ def test_the_model_is_the_same_through_flash_attn_with_its_own_windows(batch: in
     for kernels in (Kernels(grouped=True), Kernels(grouped=True, flash=_dense_flash)):
         denoiser = Denoiser(transformer, kernels, lambda _: nullcontext())
         with torch.no_grad():
-            both.append(denoiser.velocity(latents, context, condition, 0.6))
+            both.append(denoiser.velocity(latents, context, denoiser.embed(condition), 0.6))
     assert torch.allclose(*both, atol=1e-5)
 
 

@@ -1,40 +1,31 @@
 """The guard makes as many songs at once as fit, never none, and says nothing where nothing is known."""
 
+from typing import Any
+
 import msgspec
-import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acestep.knobs import Knobs, Offload, Quantization
-from acestep.memory.guard import (
-    COEFFICIENTS,
-    FEATURES,
-    FRAMES_PER_TOKEN,
-    ROWS,
-    Demand,
-    predict,
-    rows_at_once,
-    songs_at_once,
-)
+from acestep.knobs import Knobs, Offload, Quantization, Variant
+from acestep.memory.guard import COEFFICIENTS, Demand, growth, predict, songs_at_once
+from acestep.memory.segments import LARGE_SEGMENT, OWN_SEGMENT
+from acestep.memory.workspace import ROWS, rows_at_once
 from acestep.models.blocks import CHUNK_ROWS, pieces
-from acestep.models.build import build
-from calibrate.memory_model import FORMATS, SWEEP, SWEEPS, Swept, envelope, fit, missing
+from calibrate.memory_model import SPARE_BYTES, SPARE_SHARE, Swept, fit
 from calibrate.workload import Workload
 
 MIB = 2**20
-GROWTH = (11_000.0, 900.0, 30_000.0, 21_000.0, 9_000.0, 2_000.0, 5_000.0, 9_000.0, 128.0, 4_096.0, 256.0)
-SLOPES = dict(zip(FEATURES, GROWTH, strict=True))
+UNEVEN = 6 * MIB
+"""By how much gaps make requests differ that are otherwise alike."""
 
 
 def _true(knobs: Knobs, demand: Demand) -> int:
-    """A card whose memory is a formula, in whole MiB."""
+    """A card whose memory is what the stage takes, its weights, and gaps."""
     weights = 1500 if knobs.quantization else 3000
     rest = {Offload.NONE: 2 * weights, Offload.CPU: weights}.get(knobs.offload, 0) * MIB
     held = rest or (400 if knobs.offload in (Offload.STREAM, Offload.STREAM_ENCODERS) else weights) * MIB
-    grown = sum(slope * value for slope, value in zip(SLOPES.values(), demand.features(), strict=True))
-    return int(held + 40 * MIB + grown) // MIB * MIB
+    return held + 40 * MIB + growth(knobs, demand) - hash(demand) % UNEVEN
 
 
 def _denoise(quantization: Quantization | None, demand: Demand) -> Swept:
@@ -69,13 +60,24 @@ demands = st.builds(
 
 
 @given(offload=offloads, quantization=formats, demand=demands)
-def test_a_linear_card_is_predicted_from_above_and_closely(
+def test_a_request_is_predicted_from_above_and_closely(
     model: dict[str, float], offload: Offload, quantization: Quantization | None, demand: Demand
 ) -> None:
     knobs = Knobs(offload=offload, quantization=quantization)
     need = _true(knobs, demand)
     predicted = predict(model, knobs, demand)["denoise"]
-    assert need <= predicted <= 1.02 * need
+    assert need <= predicted <= need + UNEVEN + max(SPARE_BYTES, SPARE_SHARE * need)
+
+
+@given(demand=demands, variant=st.sampled_from(list(Variant)), quantization=formats)
+def test_more_songs_another_condition_or_keys_for_all_heads_never_take_less(
+    demand: Demand, variant: Variant, quantization: Quantization | None
+) -> None:
+    knobs = Knobs(variant=variant, quantization=quantization)
+    taken = growth(knobs, demand)
+    changes: list[dict[str, Any]] = [{"songs": demand.songs + 1}, {"weak_cover": True}, {"grouped_attention": False}]
+    for change in changes:
+        assert growth(knobs, msgspec.structs.replace(demand, **change)) >= taken, change
 
 
 @given(offload=offloads, demand=demands, free=st.integers(0, 12_000))
@@ -128,26 +130,6 @@ def test_the_guard_knows_how_rows_are_cut(songs: int, tokens: int) -> None:
 
 def test_the_guard_s_constants_are_the_pipeline_s() -> None:
     assert ROWS == CHUNK_ROWS
-    assert build("tiny", dtype=torch.float32, materialise="meta").transformer.patch_size == FRAMES_PER_TOKEN
-
-
-@pytest.mark.parametrize("offload", list(Offload))
-def test_the_envelope_is_above_every_point_of_its_sweep(offload: Offload) -> None:
-    caps = [_denoise(None, demand).caps[offload] for demand in SWEEP]
-    fixed, slopes = envelope(SWEEP, caps, 0.03)
-    for demand, cap in zip(SWEEP, caps, strict=True):
-        line = fixed + sum(s * v for s, v in zip(slopes, demand.features(), strict=True))
-        assert line >= cap * 1.03 * (1 - 1e-9)
-
-
-@pytest.mark.parametrize("quantization", FORMATS)
-def test_the_margin_is_what_the_other_points_do_not_know_of_a_point(quantization: Quantization | None) -> None:
-    demands = SWEEPS[quantization]
-    caps = [_denoise(quantization, demand).caps[Offload.STREAM] for demand in demands]
-    assert missing(demands, caps) < 0.01, "in whole MiB, a formula is as good as known"
-    typical = int(np.argsort(caps)[len(caps) // 2])
-    caps[typical] = caps[typical] * 6 // 5
-    assert 0.1 < missing(demands, caps) < 0.21
 
 
 @given(offload=offloads, demand=demands)
@@ -162,4 +144,6 @@ def test_audio_and_a_weaker_cover_are_never_predicted_to_need_less(
     assert after["encode_audio"] >= 500 * MIB
     assert all(after[stage] >= need for stage, need in before.items())
     own = msgspec.structs.replace(demand, contexts=demand.songs + 1)
-    assert predict(model, knobs, own)["denoise"] >= predict(model, knobs, demand)["denoise"]
+    # Contexts that are large enough for a segment of their own may take less than a share of 20 MiB.
+    spared = LARGE_SEGMENT - OWN_SEGMENT
+    assert predict(model, knobs, own)["denoise"] >= predict(model, knobs, demand)["denoise"] - spared

@@ -168,27 +168,28 @@ def test_a_length_is_never_without_a_number(seconds: float) -> None:
     assert re.search(r"\d", length(seconds, WORDS))
 
 
-def model(*, per_song: float, rest: float = 0.0) -> dict[str, float]:
-    """A memory model in which each song of a pass takes `per_song` bytes."""
+def model(*, rest: float = 0.0, fixed: float = 0.0) -> dict[str, float]:
+    """A memory model in which denoising takes `fixed` bytes beside what its requests ask for."""
     zero = {f"{KEY}.{name}": 0.0 for name in (*COEFFICIENTS, *OF_AUDIO)}
-    return zero | {f"{KEY}.denoise.songs": per_song, f"{KEY}.rest": rest}
+    return zero | {f"{KEY}.denoise.fixed": fixed, f"{KEY}.rest": rest}
 
 
 def test_the_guard_panel_says_what_the_guard_would_do() -> None:
-    request = Request(caption="x", batch=8, duration_s=60)
-    seen = outlook(EXACT, model(per_song=GIB), request, free_bytes=3 * GIB)
+    request, three = (Request(caption="x", batch=songs, duration_s=60) for songs in (8, 3))
+    free = outlook(EXACT, model(), three).needs["denoise"]
+    seen = outlook(EXACT, model(), request, free_bytes=free)
     assert (seen.songs, seen.at_once) == (8, 3)
     assert "3 at a time are made, in 3 passes" in guard_html(EXACT, seen, WORDS)
-    roomy = outlook(EXACT, model(per_song=GIB, rest=6 * GIB), request, free_bytes=3 * GIB)
+    roomy = outlook(EXACT, model(rest=GIB), request, free_bytes=free)
     assert roomy.at_once == 8
     assert "All 8 songs fit" in guard_html(EXACT, roomy, WORDS)
-    tight = outlook(EXACT, model(per_song=9 * GIB), Request(caption="x", duration_s=60))
+    tight = outlook(EXACT, model(fixed=9 * GIB), Request(caption="x", duration_s=60))
     assert "it is tried" in guard_html(EXACT, tight, WORDS)
     assert tight.room_bytes == 7.5 * GIB
 
 
 def test_the_guard_panel_says_what_the_plan_cuts_off() -> None:
-    page = guard_html(EXACT, outlook(EXACT, model(per_song=0), Request(caption="x", duration_s=900)), WORDS)
+    page = guard_html(EXACT, outlook(EXACT, model(), Request(caption="x", duration_s=900)), WORDS)
     assert "was cut to 10 min" in page
 
 
@@ -200,11 +201,11 @@ def test_where_there_is_nothing_to_guard_or_to_go_by_the_panel_says_so() -> None
 
 
 def test_a_plan_that_is_still_to_be_thought_is_expected_at_its_longest() -> None:
-    grows = {f"{KEY}.denoise.frames": float(GIB) / 25, f"{KEY}.encode_audio": float(GIB)}
-    coefficients = model(per_song=0) | grows
+    coefficients = model() | {f"{KEY}.encode_audio": float(GIB)}
     open_length = Request(caption="x", think=True, thinking=Thinking(longest_s=100))
     seen = outlook(EXACT, coefficients, open_length)
-    assert seen.needs["denoise"] == 100 * GIB
+    half, whole = (outlook(EXACT, coefficients, Request(caption="x", duration_s=s)).needs for s in (50, 100))
+    assert half["denoise"] < seen.needs["denoise"] == whole["denoise"]
     assert "encode_audio" in seen.needs
     worded = Request(caption="x", duration_s=100)
     assert "encode_audio" not in outlook(EXACT, coefficients, worded).needs

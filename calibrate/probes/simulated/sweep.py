@@ -141,7 +141,7 @@ def cap_with(trace: Trace, weights: Weights) -> int:
 def pieces_of(components: Components) -> set[type[nn.Module]]:
     """Modules that a layer calls once for each piece of its rows: most of these calls are alike."""
     layer = components.transformer.layers[0]
-    return {type(layer.mlp), type(layer.mlp_norm), nn.Linear}
+    return {type(layer.mlp_norm), nn.Linear}
 
 
 def _allocate(trace: Trace, sizes: Sequence[int], first_slot: int) -> None:

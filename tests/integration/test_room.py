@@ -1,0 +1,95 @@
+"""What denoising takes ahead is enough for its steps, is little more, and is given back."""
+
+import random
+
+import pytest
+
+from acestep.knobs import Quantization, Variant
+from acestep.memory.guard import Demand
+from acestep.memory.segments import SMALL_LIMIT
+from acestep.units import MIB
+from calibrate.probes.simulated import sweep
+from calibrate.probes.simulated.allocator import CachingAllocator
+from calibrate.probes.simulated.kernels import CudaKernels
+from calibrate.probes.simulated.memo import Regions
+from calibrate.probes.simulated.prober import CAPABILITY, REGIONS, full_size
+from calibrate.probes.simulated.trace import EMPTY, FREE, Trace
+
+TURING = (7, 5)
+"""A compute capability whose attention wants keys and values repeated for all heads."""
+
+WAYS = [
+    (Variant.TURBO, None, CAPABILITY),
+    (Variant.TURBO, Quantization.INT8, CAPABILITY),
+    (Variant.TURBO, None, TURING),
+    (Variant.BASE, None, CAPABILITY),
+    (Variant.XL_TURBO, None, CAPABILITY),
+    (Variant.XL_BASE, Quantization.INT8, CAPABILITY),
+]
+
+
+def _demands(seed: int) -> list[Demand]:
+    """A song, a few short ones and many long ones, of odd lengths; one with a cover that is followed partly."""
+    draw = random.Random(seed)  # noqa: S311 test cases, not secrets
+    shapes = [(1, draw.randint(2_000, 15_000)), (draw.randint(2, 5), draw.randint(300, 2_000)), (8, 7_000)]
+    found = [
+        Demand(songs=songs, frames=frames, lyric_tokens=draw.randint(100, 2_000), text_tokens=99)
+        for songs, frames in shapes
+    ]
+    weak = Demand(songs=2, frames=1_501, lyric_tokens=500, text_tokens=9, weak_cover=True, with_audio=True)
+    return [*found, weak]
+
+
+def _traced(variant: Variant, quantization: Quantization | None, capability: tuple[int, int], demand: Demand) -> Trace:
+    kernels = CudaKernels(capability)
+    return sweep.trace_denoise(full_size(variant, quantization), quantization, demand, kernels, REGIONS, Regions())
+
+
+@pytest.mark.parametrize("way", range(len(WAYS)))
+def test_the_steps_find_their_place_in_the_room_and_fill_it(way: int) -> None:
+    variant, quantization, capability = WAYS[way]
+    for demand in _demands(way):
+        trace = _traced(variant, quantization, capability, demand)
+        allocator, blocks = CachingAllocator(), {}
+        room_at, room = _room(trace)
+        taken = outside = most = 0
+        for event, (size, slot) in enumerate(zip(trace.sizes, trace.slots, strict=True)):
+            if size == FREE:
+                allocator.free(blocks.pop(slot))
+            if size >= 0:
+                before = allocator.reserved
+                blocks[slot] = allocator.malloc(size)
+                if event > room_at and size > SMALL_LIMIT:
+                    taken += allocator.reserved - before
+            if event == room_at:
+                outside = allocator.allocated - room
+            elif event > room_at:
+                most = max(most, allocator.allocated - outside)
+        assert taken == 0, f"{demand}: {taken / MIB:.0f} MiB did not fit into {room / MIB:.0f} MiB of room"
+        assert most >= 0.75 * room, f"{demand}: {room / MIB:.0f} MiB of room for {most / MIB:.0f} MiB"
+
+
+def _room(trace: Trace) -> tuple[int, int]:
+    """Event and bytes of the allocation after the weights that is freed at once."""
+    weights = trace.owner_names.index("transformer")
+    at = 1 + max(event for event, whose in enumerate(trace.owners) if whose == weights and trace.sizes[event] >= 0)
+    assert (trace.sizes[at + 1], trace.slots[at + 1]) == (FREE, trace.slots[at])
+    return at, trace.sizes[at]
+
+
+def test_nothing_of_the_room_is_held_once_the_weights_are_gone() -> None:
+    demand = Demand(songs=4, frames=3_000, lyric_tokens=900, text_tokens=99, weak_cover=True, with_audio=True)
+    trace = _traced(Variant.TURBO, None, CAPABILITY, demand)
+    allocator, blocks = CachingAllocator(), {}
+    room_at, room = _room(trace)
+    for event, (size, slot) in enumerate(zip(trace.sizes, trace.slots, strict=True)):
+        if size >= 0:
+            blocks[slot] = allocator.malloc(size)
+        elif size == FREE:
+            allocator.free(blocks.pop(slot))
+        elif size == EMPTY and event > room_at:
+            allocator.empty_cache()
+            assert allocator.reserved < room, "the cache is emptied while something still lies in the room"
+            break
+    else:
+        pytest.fail("the cache is never emptied")
