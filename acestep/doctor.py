@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from acestep.fallbacks import FLASH_CAPABILITY
+from acestep.fallbacks import groups_attention
 from acestep.hardware import Card, CardKind, cap_bytes, detect, planning_card
 from acestep.machine import installed, plan_here
 from acestep.models.catalog import CHECKPOINTS, checkpoints_dir
@@ -108,7 +108,7 @@ def _attention(card: Card, plan: Plan) -> str:
     chosen = choose(
         "cuda" if card.kind is CardKind.ROCM else card.kind.value,
         plan.attention,
-        grouped=card.kind is CardKind.CPU or (card.kind is CardKind.CUDA and card.capability >= FLASH_CAPABILITY),
+        grouped=groups_attention(card),
         flash_attn=installed("flash_attn"),
     )
     layers: dict[Choice, list[str]] = {}

@@ -152,6 +152,11 @@ def moves_weights(card: Card) -> bool:
     return card.kind not in (CardKind.MPS, CardKind.CPU)
 
 
+def groups_attention(card: Card) -> bool:
+    """Whether the fused attention of PyTorch takes keys and values of fewer heads as they are there."""
+    return card.kind is CardKind.CPU or (card.kind is CardKind.CUDA and card.capability >= FLASH_CAPABILITY)
+
+
 def _compiles(card: Card) -> bool:
     """Whether torch.compile has a dependable compiler for the card."""
     return card.kind is not CardKind.MPS and (card.kind is not CardKind.CUDA or card.capability >= TRITON_CAPABILITY)

@@ -44,6 +44,10 @@ class Quantization(StrEnum):
     W8A8 = "w8a8"
 
 
+WEIGHT_ONLY = (Quantization.INT8, Quantization.FP8)
+"""Formats whose weights are unpacked where they are used; W8A8 computes with them as they are."""
+
+
 class Backend(StrEnum):
     """What runs the language model."""
 

@@ -24,10 +24,11 @@ from acestep.devices.cuda import CudaDevice
 from acestep.errors import Exit
 from acestep.knobs import Variant
 from acestep.memory.vae_decode import TileDecoder, fold_weight_norm
+from acestep.memory.workspace import MATRIX_WORKSPACE
 from acestep.models.attention import BLOCK_ROWS
 from acestep.models.build import SIZES, build
 from calibrate.files import output_file, pretty_json
-from calibrate.probes.simulated.kernels import CUBLAS_WORKSPACE_BYTES, CudaKernels
+from calibrate.probes.simulated.kernels import CudaKernels
 
 CONVOLUTIONS = (nn.Conv1d, nn.ConvTranspose1d)
 ROWS = (750, 7_500, 15_000)
@@ -151,7 +152,7 @@ def attentions(device: torch.device, dtype: torch.dtype, rows: Sequence[int], me
 def first_product(device: torch.device, dtype: torch.dtype, meter: Meter) -> Taken:
     """What the first matrix product takes and keeps."""
     matrix = torch.randn(512, 512, device=device, dtype=dtype)
-    return _taken("first product", (matrix, matrix), torch.matmul, CUBLAS_WORKSPACE_BYTES, meter)
+    return _taken("first product", (matrix, matrix), torch.matmul, MATRIX_WORKSPACE, meter)
 
 
 def _taken(

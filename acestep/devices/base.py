@@ -47,7 +47,11 @@ class Device(Protocol):
         ...
 
     def make_room(self, n_bytes: int) -> None:
-        """Have the allocator hold `n_bytes` in one piece, from which the next tensors are served."""
+        """Have the allocator hold `n_bytes` in one piece, from which the next tensors are served.
+
+        Raises `torch.OutOfMemoryError` like any request. Its few MiB of gaps may be what does not fit; the retry then
+        asks for less, where tensors one by one could have taken a few MiB more without being foreseen.
+        """
         ...
 
     def pinned(self, n_bytes: int) -> Tensor | None:

@@ -15,7 +15,7 @@ class InOrder:
         return None
 
     def make_room(self, n_bytes: int) -> None:
-        """Nothing: no allocator here hands out more than is asked for."""
+        """Nothing: segments of 20 MiB are a habit of PyTorch's allocator for CUDA and its kin."""
 
     def mark(self) -> Mark:
         """Nothing to remember."""

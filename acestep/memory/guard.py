@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from acestep.knobs import Knobs
+from acestep.knobs import WEIGHT_ONLY, Knobs
 from acestep.memory.workspace import Steps
 from acestep.models.catalog import architecture_of
 
@@ -27,7 +27,7 @@ FEWEST_LYRICS: Final = 300
 """Lyric tokens up to which the text encoder decides what encoding needs, and not the lyrics."""
 
 ITEMSIZE: Final = 2
-"""Bytes of a number in the dtypes that cards compute in, bfloat16 and float16."""
+"""Bytes of a number in bfloat16 and float16, in which NVIDIA's and AMD's cards compute."""
 
 
 class Demand(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,6 +35,7 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
 
     `with_audio`: the request brings audio or codes along. `weak_cover`: each step takes a second pass, for a condition
     that asks for no cover. `contexts` are held for the whole request: one, or one for each song with codes of its own.
+    `grouped_attention`: attention on the card takes keys and values of fewer heads as they are.
     """
 
     songs: int
@@ -63,7 +64,7 @@ def growth(knobs: Knobs, demand: Demand) -> int:
         condition_width=architecture.encoder_width,
         itemsize=ITEMSIZE,
         grouped=demand.grouped_attention,
-        unpacks=knobs.quantization is not None,
+        unpacks=knobs.quantization in WEIGHT_ONLY,
         weak_cover=demand.weak_cover,
         guided=not knobs.variant.is_turbo,
         contexts=demand.contexts,
@@ -91,8 +92,8 @@ def predict(model: Mapping[str, float], knobs: Knobs, demand: Demand) -> dict[st
         "decode": int(model[f"{key}.decode"]),
     }
     if demand.with_audio:
-        growth = demand.frames * demand.contexts * model[f"{key}.encode_audio.frames"]
-        needs = {"encode_audio": int(model[f"{key}.encode_audio"] + growth)} | needs
+        longer = demand.frames * demand.contexts * model[f"{key}.encode_audio.frames"]
+        needs = {"encode_audio": int(model[f"{key}.encode_audio"] + longer)} | needs
     return needs | {"total": max(needs.values())}
 
 

@@ -9,8 +9,9 @@ from typing import Final
 
 import msgspec
 
-from acestep.memory.segments import segment_bytes, up_to_grain
+from acestep.memory.segments import OWN_SEGMENT, segment_bytes, up_to_grain
 from acestep.models.architecture import Architecture
+from acestep.units import KIB
 
 ROWS: Final = 2_048
 """Most rows that pass through a DiT block's projections at once (`acestep.models.blocks.CHUNK_ROWS`, a test)."""
@@ -24,8 +25,11 @@ TIME_PROJECTIONS: Final = 6
 TIME_FREQUENCIES: Final = 256
 """Sines and cosines of a timestep that its embedding starts from (the library's transformer)."""
 
-MATRIX_WORKSPACE: Final = 8_519_680
-"""Bytes that cuBLAS keeps from its first product on: 4,096 KiB twice and 16 KiB eight times (PyTorch's default)."""
+MATRIX_WORKSPACE: Final = 2 * 4096 * KIB + 8 * 16 * KIB
+"""Bytes that cuBLAS keeps from its first product on, below Hopper: PyTorch's default there is ":4096:2:16:8"."""
+
+BLOCK_ROWS: Final = 192
+"""Queries of a block of banded attention (`acestep.models.attention.BLOCK_ROWS`, a test)."""
 
 
 def rows_at_once(songs: int, tokens: int) -> int:
@@ -57,20 +61,22 @@ class Steps(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def room_bytes(self) -> int:
-        """What the steps ask for at their worst moment with the gaps between, rounded up as a segment is."""
+        """What the steps ask for at their worst moment with the gaps between: a segment of its own."""
         a, rows = self.architecture, rows_at_once(self.songs, self._tokens)
         hidden = a.hidden_size * self.itemsize
         rotary = 2 * self._tokens * a.head_dim * self.itemsize
-        blocks = self._all_rows * hidden + rotary + max(self._attending, self._making(rows), self._feeding(rows))
+        worst = max(self._attending, self._attending_near, self._making(rows), self._feeding(rows))
+        blocks = self._all_rows * hidden + rotary + worst
         # The timestep's embedding comes before the rows do.
         timestep = TIME_PROJECTIONS * a.hidden_size * hidden if self.unpacks else 0
         embedded = (2 if self.weak_cover else 1) * self.condition_tokens * hidden
         # Velocities of other passes, and guidance's memory of them.
         velocity = self.songs * self.frames * a.audio_acoustic_hidden_dim * self.itemsize
         held = (2 * self.guided + self.weak_cover) * velocity
-        # The size of a piece of queries, and of a projection that was unpacked: found by simulation, held by a test.
-        gaps = rows * self._query + (a.hidden_size * self._query if self.unpacks else 0)
-        return up_to_grain(embedded + held + max(blocks, timestep) + gaps)
+        # A piece of queries, keys and values repeated for it, a projection that was unpacked: held by a test.
+        gaps = rows * (self._query_bytes + self._repeated_bytes)
+        gaps += a.hidden_size * self._query_bytes if self.unpacks else 0
+        return max(OWN_SEGMENT, up_to_grain(embedded + held + max(blocks, timestep) + gaps))
 
     @property
     def beside_bytes(self) -> int:
@@ -110,31 +116,38 @@ class Steps(msgspec.Struct, frozen=True, kw_only=True):
         return self.songs * self._tokens
 
     @property
-    def _query(self) -> int:
-        """Bytes of a row's queries."""
+    def _query_bytes(self) -> int:
+        """A row's queries."""
         return self.architecture.num_attention_heads * self.architecture.head_dim * self.itemsize
 
     @property
-    def _key(self) -> int:
-        """Bytes of a row's keys, or of its values."""
+    def _key_bytes(self) -> int:
+        """A row's keys, or its values."""
         return self.architecture.num_key_value_heads * self.architecture.head_dim * self.itemsize
 
     @property
-    def _expanded(self) -> int:
-        """Bytes of a row's keys and values repeated for all heads, where attention wants them so."""
-        return 0 if self.grouped or self._key == self._query else 2 * self._query
+    def _repeated_bytes(self) -> int:
+        """A row's keys and values once more for all heads, where full attention wants them so."""
+        return 0 if self.grouped or self._key_bytes == self._query_bytes else 2 * self._query_bytes
 
     @property
     def _attending(self) -> int:
         """Full attention over the song: queries, keys, values, the result, and a sum for each row and head."""
         sums = FLOAT32 * self.architecture.num_attention_heads
-        return self._all_rows * (2 * self._query + 2 * self._key + self._expanded + sums)
+        return self._all_rows * (2 * self._query_bytes + 2 * self._key_bytes + self._repeated_bytes + sums)
+
+    @property
+    def _attending_near(self) -> int:
+        """Attention within the window, whose result takes the queries' place: a block, its keys and values repeated."""
+        window, repeats = self.architecture.sliding_window, self._key_bytes != self._query_bytes
+        block = min(self._tokens, BLOCK_ROWS) + (2 * min(self._tokens, BLOCK_ROWS + 2 * window) if repeats else 0)
+        return self._all_rows * (self._query_bytes + 2 * self._key_bytes) + self.songs * block * self._query_bytes
 
     def _making(self, rows: int) -> int:
         """A piece on its way to queries, normalised, projected and turned in float32, beside those made so far."""
-        turning = 3 * self._query + 2 * self._query // self.itemsize * FLOAT32
+        turning = 3 * self._query_bytes + 2 * self._query_bytes // self.itemsize * FLOAT32
         rotary = 4 * self.architecture.head_dim * self.itemsize
-        whole = self._all_rows * (self._query + 2 * self._key) if self._all_rows > ROWS else 0
+        whole = self._all_rows * (self._query_bytes + 2 * self._key_bytes) if self._all_rows > ROWS else 0
         return rows * (turning + rotary) + whole
 
     def _feeding(self, rows: int) -> int:
@@ -142,6 +155,8 @@ class Steps(msgspec.Struct, frozen=True, kw_only=True):
         a = self.architecture
         hidden, inner = a.hidden_size * self.itemsize, a.intermediate_size * self.itemsize
         unpacked = a.hidden_size * inner if self.unpacks else 0
-        crossing = self.condition_tokens * -(-rows // self._tokens) * self._expanded + rows * (hidden + 3 * self._query)
-        mlp = rows * (self._query + hidden + 2 * inner) + unpacked
-        return self.condition_tokens * 2 * self._key + max(crossing, mlp)
+        crossing = self.condition_tokens * -(-rows // self._tokens) * self._repeated_bytes + rows * (
+            hidden + 3 * self._query_bytes
+        )
+        mlp = rows * (self._query_bytes + hidden + 2 * inner) + unpacked
+        return self.condition_tokens * 2 * self._key_bytes + max(crossing, mlp)

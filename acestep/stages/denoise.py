@@ -4,6 +4,7 @@ import msgspec
 import torch
 from torch import Tensor
 
+from acestep.knobs import WEIGHT_ONLY
 from acestep.memory.placement import TRANSFORMER
 from acestep.memory.workspace import Steps
 from acestep.models.architecture import Architecture
@@ -37,16 +38,16 @@ def _steps(latents: Tensor, request: Request, conditions: Conditions, place: Pla
     place.device.make_room(_room(latents, conditions, place, guided=guidance is not None))
     denoiser = Denoiser(transformer, kernels, place.placement.use_block, place.row_functions())
     condition = denoiser.embed(conditions.condition)
-    unconditional = denoiser.embed(conditions.unguided)
+    unguided = None if guidance is None else denoiser.embed(conditions.unguided)
     uncovered = None if conditions.uncovered is None else denoiser.embed(conditions.uncovered)
     for step, now in enumerate(times):
         velocity = denoiser.velocity(latents, conditions.context, condition, now)
-        if guidance is not None and first <= 1.0 - now <= last:
-            unguided = denoiser.velocity(latents, conditions.context, unconditional, now)
-            velocity = guidance.combine(velocity, unguided)
-            del unguided
-        if uncovered is not None:
-            plain = denoiser.velocity(latents, conditions.context, uncovered, now)
+        plain = None if uncovered is None else denoiser.velocity(latents, conditions.context, uncovered, now)
+        if guidance is not None and unguided is not None and first <= 1.0 - now <= last:
+            free = denoiser.velocity(latents, conditions.context, unguided, now)
+            velocity = guidance.combine(velocity, free)
+            del free
+        if plain is not None:
             velocity.mul_(request.cover_strength).add_(plain, alpha=1.0 - request.cover_strength)
             del plain
         after = times[step + 1] if step + 1 < len(times) else 0.0
@@ -67,7 +68,7 @@ def _room(latents: Tensor, conditions: Conditions, place: Place, *, guided: bool
         condition_width=condition_width,
         itemsize=place.device.dtype.itemsize,
         grouped=place.device.grouped_attention,
-        unpacks=place.knobs.quantization is not None,
+        unpacks=place.knobs.quantization in WEIGHT_ONLY,
         weak_cover=conditions.uncovered is not None,
         guided=guided,
     ).room_bytes

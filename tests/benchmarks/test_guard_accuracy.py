@@ -30,7 +30,7 @@ def _weights(variant: Variant, quantization: Quantization | None, offload: Offlo
 
 def _held_back(draw: random.Random) -> Demand:
     """A request that the sweep does not hold."""
-    songs, tokens = draw.randint(1, 8), draw.randint(400, 2305)
+    songs, tokens = draw.randint(1, 8), draw.randint(60, 2305)
     frames = round(25 * draw.uniform(10, min(600, 2400 / songs)))
     return Demand(songs=songs, frames=frames, lyric_tokens=tokens - 1, text_tokens=0)
 

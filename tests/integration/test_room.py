@@ -29,9 +29,15 @@ WAYS = [
 
 
 def _demands(seed: int) -> list[Demand]:
-    """A song, a few short ones and many long ones, of odd lengths; one with a cover that is followed partly."""
+    """A song, a few short ones, many long ones and very many, of odd lengths; a cover that is followed partly."""
     draw = random.Random(seed)  # noqa: S311 test cases, not secrets
-    shapes = [(1, draw.randint(2_000, 15_000)), (draw.randint(2, 5), draw.randint(300, 2_000)), (8, 7_000)]
+    shapes = [
+        (1, draw.randint(2_000, 15_000)),
+        (draw.randint(2, 5), draw.randint(300, 2_000)),
+        (8, 7_000),
+        (16, 1_404),
+        (55, 504),
+    ]
     found = [
         Demand(songs=songs, frames=frames, lyric_tokens=draw.randint(100, 2_000), text_tokens=99)
         for songs, frames in shapes

@@ -6,9 +6,9 @@ from torch import nn
 
 from acestep.errors import Exit
 from acestep.memory.vae_decode import TileDecoder, fold_weight_norm
+from acestep.memory.workspace import MATRIX_WORKSPACE
 from acestep.models.build import build
 from acestep.units import MIB
-from calibrate.probes.simulated.kernels import CUBLAS_WORKSPACE_BYTES
 from tools import card_workspaces
 from tools.card_workspaces import attentions, convolutions, first_product
 
@@ -56,7 +56,7 @@ def test_attention_is_measured_beside_its_result() -> None:
 
 
 def test_the_first_product_is_held_against_the_workspace_that_is_modelled() -> None:
-    assert first_product(HOST, torch.float32, Stated(9 * MIB, 0)).allowed_bytes == CUBLAS_WORKSPACE_BYTES
+    assert first_product(HOST, torch.float32, Stated(9 * MIB, 0)).allowed_bytes == MATRIX_WORKSPACE
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card here")

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from acestep.knobs import Knobs, Offload, Quantization, Variant
 from acestep.memory.guard import COEFFICIENTS, Demand, growth, predict, songs_at_once
 from acestep.memory.segments import LARGE_SEGMENT, OWN_SEGMENT
-from acestep.memory.workspace import ROWS, rows_at_once
+from acestep.memory.workspace import BLOCK_ROWS, ROWS, rows_at_once
+from acestep.models import attention
 from acestep.models.blocks import CHUNK_ROWS, pieces
 from calibrate.memory_model import SPARE_BYTES, SPARE_SHARE, Swept, fit
 from calibrate.workload import Workload
@@ -129,7 +130,7 @@ def test_the_guard_knows_how_rows_are_cut(songs: int, tokens: int) -> None:
 
 
 def test_the_guard_s_constants_are_the_pipeline_s() -> None:
-    assert ROWS == CHUNK_ROWS
+    assert (ROWS, BLOCK_ROWS) == (CHUNK_ROWS, attention.BLOCK_ROWS)
 
 
 @given(offload=offloads, demand=demands)

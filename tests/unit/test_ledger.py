@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from acestep.knobs import Quantization
 from acestep.memory.quantize import quantize
 from acestep.memory.tensors import map_storage
+from acestep.memory.workspace import MATRIX_WORKSPACE
 from calibrate.probes.simulated.device import SimulatedDevice
-from calibrate.probes.simulated.kernels import CUBLAS_WORKSPACE_BYTES, CudaKernels
+from calibrate.probes.simulated.kernels import CudaKernels
 from calibrate.probes.simulated.ledger import ALLOWANCE, Ledger
 from calibrate.probes.simulated.live import LiveBook
 from calibrate.probes.simulated.memo import Memo, Regions, Tape
@@ -92,7 +93,7 @@ def test_the_matrix_product_workspace_is_taken_once_and_stays() -> None:
         for _ in range(3):
             F.linear(_meta(8, 16), _meta(32, 16))
     gc.collect()
-    assert card.book.counted_bytes == CUBLAS_WORKSPACE_BYTES
+    assert card.book.counted_bytes == MATRIX_WORKSPACE
 
 
 def test_convolution_workspaces_count_towards_caps_only() -> None:

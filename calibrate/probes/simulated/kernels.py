@@ -11,13 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from acestep.units import KIB
+from acestep.memory.workspace import MATRIX_WORKSPACE
 
 FLASH_CAPABILITY = (8, 0)
 """The flash kernel needs Ampere or newer (pytorch/aten sdp_utils.cpp, check_flash_attention_hardware_support)."""
-
-CUBLAS_WORKSPACE_BYTES = 2 * 4096 * KIB + 8 * 16 * KIB
-"""cuBLAS default workspace below Hopper, ":4096:2:16:8", taken from the caching allocator at the first product."""
 
 MASK_ALIGNMENT = 16
 """The memory-efficient kernel copies a mask whose last dimension is no multiple of this (aten sdp preprocess_mask)."""
@@ -66,7 +63,7 @@ class AttentionKernels:
 class CudaKernels(AttentionKernels):
     """Attention and workspaces on a CUDA card of some compute capability, cuDNN attention switched off."""
 
-    matmul_bytes = CUBLAS_WORKSPACE_BYTES
+    matmul_bytes = MATRIX_WORKSPACE
 
     def __init__(self, capability: tuple[int, int]) -> None:
         super().__init__()
