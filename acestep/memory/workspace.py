@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from acestep.memory.segments import OWN_SEGMENT, segment_bytes, up_to_grain
+from acestep.memory.segments import OWN_SEGMENT, SMALL_LIMIT, segment_bytes, up_to_grain
 from acestep.models.architecture import Architecture
 from acestep.units import KIB
 
@@ -39,6 +39,10 @@ def rows_at_once(songs: int, tokens: int) -> int:
     return -(-tokens // -(-tokens // ROWS))
 
 
+GUIDED_VELOCITIES: Final = 5
+"""Velocities that guidance has at a time, its own temporaries among them: of small ones, small segments are made."""
+
+
 class Steps(msgspec.Struct, frozen=True, kw_only=True):
     """The steps of one pass: `songs` of `frames` latent frames that attend to `condition_tokens` of `condition_width`.
 
@@ -62,39 +66,51 @@ class Steps(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def room_bytes(self) -> int:
         """What the steps ask for at their worst moment with the gaps between: a segment of its own."""
-        a, rows = self.architecture, rows_at_once(self.songs, self._tokens)
-        hidden = a.hidden_size * self.itemsize
-        rotary = 2 * self._tokens * a.head_dim * self.itemsize
-        worst = max(self._attending, self._attending_near, self._making(rows), self._feeding(rows))
-        blocks = self._all_rows * hidden + rotary + worst
+        a, size, tokens = self.architecture, self.itemsize, self._tokens
+        all_rows, rows = self.songs * tokens, rows_at_once(self.songs, tokens)
+        hidden, inner = a.hidden_size * size, a.intermediate_size * size
+        query, key = a.num_attention_heads * a.head_dim * size, a.num_key_value_heads * a.head_dim * size
+        # Keys and values once more for all heads: where full attention wants them so, and always within a window.
+        fewer = key != query
+        repeated = 2 * query if fewer and not self.grouped else 0
+
+        # Full attention over the song: queries, keys, values, the result, and a sum for each row and head.
+        attending = all_rows * (2 * query + 2 * key + repeated + FLOAT32 * a.num_attention_heads)
+        # Attention within the window, whose result takes the queries' place: a block at a time.
+        block = min(tokens, BLOCK_ROWS) + (2 * min(tokens, BLOCK_ROWS + 2 * a.sliding_window) if fewer else 0)
+        attending_near = all_rows * (query + 2 * key) + self.songs * block * query
+        # A piece on its way to queries, normalised, projected and turned in float32, beside those made so far.
+        making = rows * (3 * query + 2 * query // size * FLOAT32 + 4 * a.head_dim * size)
+        making += all_rows * (query + 2 * key) if all_rows > ROWS else 0
+        # A piece that attends to the condition, and then goes through the MLP: its norm, gate and values.
+        unpacked = a.hidden_size * inner if self.unpacks else 0
+        crossing = self.condition_tokens * -(-rows // tokens) * repeated + rows * (hidden + 3 * query)
+        feeding = max(crossing, rows * (query + hidden + 2 * inner) + unpacked) + self.condition_tokens * 2 * key
+        rotary = 2 * tokens * a.head_dim * size
+        blocks = all_rows * hidden + rotary + max(attending, attending_near, making, feeding)
+
         # The timestep's embedding comes before the rows do.
         timestep = TIME_PROJECTIONS * a.hidden_size * hidden if self.unpacks else 0
         embedded = (2 if self.weak_cover else 1) * self.condition_tokens * hidden
         # Velocities of other passes, and guidance's memory of them.
-        velocity = self.songs * self.frames * a.audio_acoustic_hidden_dim * self.itemsize
-        held = (2 * self.guided + self.weak_cover) * velocity
+        held = (2 * self.guided + self.weak_cover) * self._velocity_bytes
         # A piece of queries, keys and values repeated for it, a projection that was unpacked: held by a test.
-        gaps = rows * (self._query_bytes + self._repeated_bytes)
-        gaps += a.hidden_size * self._query_bytes if self.unpacks else 0
+        gaps = rows * (query + repeated) + (a.hidden_size * query if self.unpacks else 0)
         return max(OWN_SEGMENT, up_to_grain(embedded + held + max(blocks, timestep) + gaps))
 
     @property
     def beside_bytes(self) -> int:
         """Segments of what stays through the steps beside that, in the order in which it comes.
 
-        The matrix library's workspace, conditions, contexts, latents, and the transformer's weights outside its blocks.
-        How these happen to share segments of 20 MiB decides 20 MiB.
+        The matrix library's workspace, conditions, contexts, latents, and the transformer's weights outside its blocks:
+        how these happen to share segments of 20 MiB decides 20 MiB. And velocities, where they are small.
         """
         a = self.architecture
         channels, width = a.audio_acoustic_hidden_dim, a.hidden_size
         condition = self.condition_tokens * self.condition_width * self.itemsize
         weight = 1 if self.unpacks else self.itemsize
-        timestep = (
-            TIME_FREQUENCIES * width * weight,
-            width * width * weight,
-            TIME_PROJECTIONS * width * width * weight,
-        )
-        return segment_bytes(
+        timestep = tuple(n * width * weight for n in (TIME_FREQUENCIES, width, TIME_PROJECTIONS * width))
+        large = segment_bytes(
             (
                 MATRIX_WORKSPACE,
                 *(condition,) * (2 if self.weak_cover else 1),
@@ -106,57 +122,13 @@ class Steps(msgspec.Struct, frozen=True, kw_only=True):
                 width * self.condition_width * weight,
             )
         )
+        small = GUIDED_VELOCITIES * self._velocity_bytes if self.guided and self._velocity_bytes <= SMALL_LIMIT else 0
+        return large + up_to_grain(small)
 
     @property
     def _tokens(self) -> int:
         return -(-self.frames // self.architecture.patch_size)
 
     @property
-    def _all_rows(self) -> int:
-        return self.songs * self._tokens
-
-    @property
-    def _query_bytes(self) -> int:
-        """A row's queries."""
-        return self.architecture.num_attention_heads * self.architecture.head_dim * self.itemsize
-
-    @property
-    def _key_bytes(self) -> int:
-        """A row's keys, or its values."""
-        return self.architecture.num_key_value_heads * self.architecture.head_dim * self.itemsize
-
-    @property
-    def _repeated_bytes(self) -> int:
-        """A row's keys and values once more for all heads, where full attention wants them so."""
-        return 0 if self.grouped or self._key_bytes == self._query_bytes else 2 * self._query_bytes
-
-    @property
-    def _attending(self) -> int:
-        """Full attention over the song: queries, keys, values, the result, and a sum for each row and head."""
-        sums = FLOAT32 * self.architecture.num_attention_heads
-        return self._all_rows * (2 * self._query_bytes + 2 * self._key_bytes + self._repeated_bytes + sums)
-
-    @property
-    def _attending_near(self) -> int:
-        """Attention within the window, whose result takes the queries' place: a block, its keys and values repeated."""
-        window, repeats = self.architecture.sliding_window, self._key_bytes != self._query_bytes
-        block = min(self._tokens, BLOCK_ROWS) + (2 * min(self._tokens, BLOCK_ROWS + 2 * window) if repeats else 0)
-        return self._all_rows * (self._query_bytes + 2 * self._key_bytes) + self.songs * block * self._query_bytes
-
-    def _making(self, rows: int) -> int:
-        """A piece on its way to queries, normalised, projected and turned in float32, beside those made so far."""
-        turning = 3 * self._query_bytes + 2 * self._query_bytes // self.itemsize * FLOAT32
-        rotary = 4 * self.architecture.head_dim * self.itemsize
-        whole = self._all_rows * (self._query_bytes + 2 * self._key_bytes) if self._all_rows > ROWS else 0
-        return rows * (turning + rotary) + whole
-
-    def _feeding(self, rows: int) -> int:
-        """A piece that attends to the condition, or then goes through the MLP: its norm, gate and values."""
-        a = self.architecture
-        hidden, inner = a.hidden_size * self.itemsize, a.intermediate_size * self.itemsize
-        unpacked = a.hidden_size * inner if self.unpacks else 0
-        crossing = self.condition_tokens * -(-rows // self._tokens) * self._repeated_bytes + rows * (
-            hidden + 3 * self._query_bytes
-        )
-        mlp = rows * (self._query_bytes + hidden + 2 * inner) + unpacked
-        return self.condition_tokens * 2 * self._key_bytes + max(crossing, mlp)
+    def _velocity_bytes(self) -> int:
+        return self.songs * self.frames * self.architecture.audio_acoustic_hidden_dim * self.itemsize

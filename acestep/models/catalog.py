@@ -2,6 +2,7 @@
 
 import os
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -123,6 +124,7 @@ LM_ARCHITECTURES = {
 """Shapes of the planner language models, for probes without files; a real one's `config.json` decides for it."""
 
 
+@cache
 def architecture_of(variant: Variant) -> Architecture:
     """The full-size architecture of `variant`, as in its published `config.json`."""
     version = variant.value.removeprefix("xl-")

@@ -1,7 +1,8 @@
 """The guard against the simulator: never under, and how far over; and how long a prediction takes."""
 
 import random
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any, Final
 
 import pytest
@@ -21,6 +22,9 @@ STREAMED = (Offload.STREAM, Offload.STREAM_ENCODERS)
 
 GOAL: Final = 0.05
 """How far over a prediction may be."""
+
+
+AT_ONCE: Final = partial(songs_at_once, free_bytes=10**6)
 
 
 @cache
@@ -66,10 +70,12 @@ def test_held_back_requests_are_predicted_from_above_and_closely(
         assert max(shares) <= GOAL, way
 
 
-def test_a_prediction_takes_less_than_100_us(benchmark: Any) -> None:
+@pytest.mark.parametrize(("what", "ask"), [("a prediction of the VRAM guard", predict), ("its songs at once", AT_ONCE)])
+def test_a_prediction_takes_less_than_100_us(benchmark: Any, what: str, ask: Callable[..., object]) -> None:
     knobs = Knobs(offload=Offload.CPU_DIT)
     known = {f"none.cpu+dit.{name}": 1000.0 for name in COEFFICIENTS}
     demand = Demand(songs=8, frames=15_000, lyric_tokens=2_048, text_tokens=256)
-    benchmark(songs_at_once, known, knobs, demand, 10**6)
-    benchmark.extra_info.update(what="the VRAM guard's songs at once", ours_seconds=benchmark.stats.stats.median)
-    assert benchmark.stats.stats.median < 100e-6
+    benchmark(ask, known, knobs, demand)
+    benchmark.extra_info.update(what=what, ours_seconds=benchmark.stats.stats.median)
+    # How many songs fit takes up to five predictions.
+    assert benchmark.stats.stats.median < (100e-6 if ask is predict else 500e-6)
