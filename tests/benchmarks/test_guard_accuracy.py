@@ -23,6 +23,9 @@ STREAMED = (Offload.STREAM, Offload.STREAM_ENCODERS)
 GOAL: Final = 0.05
 """How far over a prediction may be."""
 
+GUIDED_GOAL: Final = 0.06
+"""The same for guided variants: how many of guidance's tensors are small decides some MiB of a cap of 270."""
+
 
 AT_ONCE: Final = partial(songs_at_once, free_bytes=10**6)
 
@@ -67,7 +70,7 @@ def test_held_back_requests_are_predicted_from_above_and_closely(
     print(f"\n{what}")  # noqa: T201
     for way, shares in over.items():
         assert min(shares) >= 0, way
-        assert max(shares) <= GOAL, way
+        assert max(shares) <= (GOAL if variant.is_turbo else GUIDED_GOAL), way
 
 
 @pytest.mark.parametrize(("what", "ask"), [("a prediction of the VRAM guard", predict), ("its songs at once", AT_ONCE)])
