@@ -5,6 +5,7 @@ from msgspec import UNSET, UnsetType
 
 from acestep.hardware import Card, CardKind
 from acestep.knobs import Attention, Backend, Offload, Quantization
+from acestep.memory.workspace import ROCM_MATRIX_WORKSPACE, matrix_workspace
 from acestep.tiers import LM_MODELS
 
 FLASH_CAPABILITY = (8, 0)
@@ -155,6 +156,11 @@ def moves_weights(card: Card) -> bool:
 def groups_attention(card: Card) -> bool:
     """Whether the fused attention of PyTorch takes keys and values of fewer heads as they are there."""
     return card.kind is CardKind.CPU or (card.kind is CardKind.CUDA and card.capability >= FLASH_CAPABILITY)
+
+
+def matrix_workspace_of(card: Card) -> int:
+    """Bytes that the matrix library keeps on the card from its first product on."""
+    return ROCM_MATRIX_WORKSPACE if card.kind is CardKind.ROCM else matrix_workspace(card.capability)
 
 
 def _compiles(card: Card) -> bool:

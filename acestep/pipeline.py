@@ -209,6 +209,7 @@ class Pipeline:
             weak_cover=request.cover_strength < 1,
             contexts=max(1, len(run.codes)),
             grouped_attention=place.device.grouped_attention,
+            matrix_workspace=place.device.matrix_workspace,
         )
         fitting = songs_at_once(self._memory_model, place.knobs, demand, place.device.free_bytes())
         if fitting < request.batch:

@@ -26,7 +26,7 @@ def reality(record: Path, csv: Path | None, as_json: bool) -> int:
     Exit code 1 where fewer than 95 % of the smallest caps are within 5 % and at most 2 % under.
     """
     from calibrate.files import output_file
-    from calibrate.probers import prober_for
+    from calibrate.probers import simulation_of
     from calibrate.reality import face
     from calibrate.record import load_measurement
 
@@ -34,7 +34,7 @@ def reality(record: Path, csv: Path | None, as_json: bool) -> int:
         raise UsageError(f"--csv {csv} is the record itself; choose another path")
     measured = load_measurement(record)
     with output_file(csv) as write:
-        found = face(measured, prober_for("simulated"))
+        found = face(measured, simulation_of(measured.card))
         if csv is not None:
             write(_as_csv(found, measured))
     if as_json:

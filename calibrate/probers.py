@@ -42,6 +42,16 @@ def prober_for(device: str, vae_chunk: int = 0, method: CapMethod = CapMethod.FR
     return CudaProber(method)
 
 
+def simulation_of(card: RecordedCard) -> Prober:
+    """The simulated prober, with the kernels of a card that was measured."""
+    from calibrate.probes.simulated.prober import SimulatedProber
+
+    major, dot, minor = card.compute_capability.partition(".")
+    if not (dot and major.isdecimal() and minor.isdecimal()):
+        raise InvalidInputError("card.compute_capability", f"must be such as 8.6, got {card.compute_capability!r}")
+    return SimulatedProber(capability=(int(major), int(minor)))
+
+
 @contextmanager
 def executor_for(device: str, method: CapMethod) -> Iterator[Executor]:
     """Who carries out a campaign; what it starts has ended when it is left."""

@@ -46,9 +46,9 @@ CODE_FAULTS = (
     ),
     CodeFault(
         "banded attention has a dense mask",
-        "acestep/models/attention.py",
-        "BLOCK_ROWS = 192\n",
-        "BLOCK_ROWS = 1_000_000\n",
+        "acestep/memory/workspace.py",
+        "BLOCK_ROWS: Final = 192\n",
+        "BLOCK_ROWS: Final = 1_000_000\n",
         "denoise",
         "activations",
     ),

@@ -22,10 +22,13 @@ class Accelerator:
 
     shares_host_memory = False
 
-    def __init__(self, backend: ModuleType, torch_device: torch.device, dtype: torch.dtype, *, grouped: bool) -> None:
+    def __init__(
+        self, backend: ModuleType, torch_device: torch.device, dtype: torch.dtype, *, grouped: bool, workspace: int
+    ) -> None:
         self.torch_device = torch_device
         self.dtype = dtype
         self.grouped_attention = grouped
+        self.matrix_workspace = workspace
         self._backend = backend
         self._pinning = True
         self._copying: Any = None

@@ -30,6 +30,11 @@ class Device(Protocol):
         ...
 
     @property
+    def matrix_workspace(self) -> int:
+        """Bytes that the matrix library keeps from its first product on."""
+        ...
+
+    @property
     def shares_host_memory(self) -> bool:
         """Whether a move to the device is no move at all, so that offloading frees nothing."""
         ...

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from acestep.devices.in_order import InOrder
 from acestep.devices.memory import available_host_bytes
+from acestep.memory.workspace import MATRIX_WORKSPACE
 
 
 class CpuDevice(InOrder):
@@ -14,6 +15,7 @@ class CpuDevice(InOrder):
     torch_device = torch.device("cpu")
     dtype = torch.float32
     grouped_attention = True
+    matrix_workspace = MATRIX_WORKSPACE
     shares_host_memory = True
 
     def upload(self, host: Tensor, owner: str) -> Tensor:  # noqa: ARG002 the protocol's argument

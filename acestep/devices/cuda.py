@@ -5,6 +5,7 @@ import os
 import torch
 
 from acestep.devices.accelerator import Accelerator
+from acestep.memory.workspace import ROCM_MATRIX_WORKSPACE, matrix_workspace
 from acestep.units import gib
 
 AMPERE = (8, 0)
@@ -18,9 +19,11 @@ class CudaDevice(Accelerator):
         # CUDA counts the fastest card first, NVML and so every plan by slot; it listens until its first call.
         os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
         device = torch.device("cuda", 0)
-        modern = torch.version.hip is None and torch.cuda.get_device_capability(device) >= AMPERE
-        half = torch.bfloat16 if modern or torch.version.hip is not None else torch.float16
-        super().__init__(torch.cuda, device, half, grouped=modern)
+        capability, rocm = torch.cuda.get_device_capability(device), torch.version.hip is not None
+        modern = not rocm and capability >= AMPERE
+        half = torch.bfloat16 if modern or rocm else torch.float16
+        workspace = ROCM_MATRIX_WORKSPACE if rocm else matrix_workspace(capability)
+        super().__init__(torch.cuda, device, half, grouped=modern, workspace=workspace)
         self._cap = cap_bytes
         if cap_bytes is not None:
             total = torch.cuda.get_device_properties(device).total_memory

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from acestep.devices.in_order import InOrder
+from acestep.memory.workspace import MATRIX_WORKSPACE
 
 
 class MpsDevice(InOrder):
@@ -13,6 +14,7 @@ class MpsDevice(InOrder):
     torch_device = torch.device("mps")
     dtype = torch.float32
     grouped_attention = False
+    matrix_workspace = MATRIX_WORKSPACE
     shares_host_memory = False
 
     def upload(self, host: Tensor, owner: str) -> Tensor:  # noqa: ARG002 the protocol's argument

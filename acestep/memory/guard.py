@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from acestep.knobs import WEIGHT_ONLY, Knobs
-from acestep.memory.workspace import Steps
+from acestep.memory.workspace import MATRIX_WORKSPACE, Steps
 from acestep.models.catalog import architecture_of
 
 STAGES: Final = ("encode_audio", "encode", "denoise", "decode")
@@ -35,7 +35,8 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
 
     `with_audio`: the request brings audio or codes along. `weak_cover`: each step takes a second pass, for a condition
     that asks for no cover. `contexts` are held for the whole request: one, or one for each song with codes of its own.
-    `grouped_attention`: attention on the card takes keys and values of fewer heads as they are.
+    `grouped_attention`: attention on the card takes keys and values of fewer heads as they are. `matrix_workspace`:
+    bytes that its matrix library keeps.
     """
 
     songs: int
@@ -46,6 +47,7 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
     weak_cover: bool = False
     contexts: int = 1
     grouped_attention: bool = True
+    matrix_workspace: int = MATRIX_WORKSPACE
 
     @property
     def tokens(self) -> int:
@@ -68,6 +70,7 @@ def growth(knobs: Knobs, demand: Demand) -> int:
         weak_cover=demand.weak_cover,
         guided=not knobs.variant.is_turbo,
         contexts=demand.contexts,
+        matrix_workspace=demand.matrix_workspace,
     )
     return steps.room_bytes + steps.beside_bytes
 
@@ -86,14 +89,16 @@ def predict(model: Mapping[str, float], knobs: Knobs, demand: Demand) -> dict[st
     if demand.weak_cover:
         # A second condition, of which a token takes less than one of lyrics does on its way through their encoder.
         lyrics += demand.tokens
+    # The model was found on a card whose matrix library keeps the least.
+    kept = demand.matrix_workspace - MATRIX_WORKSPACE
     needs = {
-        "encode": int(model[f"{key}.encode"] + lyrics * model[f"{key}.encode.lyrics"]),
+        "encode": kept + int(model[f"{key}.encode"] + lyrics * model[f"{key}.encode.lyrics"]),
         "denoise": _denoise(model, knobs, demand),
-        "decode": int(model[f"{key}.decode"]),
+        "decode": kept + int(model[f"{key}.decode"]),
     }
     if demand.with_audio:
         longer = demand.frames * demand.contexts * model[f"{key}.encode_audio.frames"]
-        needs = {"encode_audio": int(model[f"{key}.encode_audio"] + longer)} | needs
+        needs = {"encode_audio": kept + int(model[f"{key}.encode_audio"] + longer)} | needs
     return needs | {"total": max(needs.values())}
 
 

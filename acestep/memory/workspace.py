@@ -11,10 +11,10 @@ import msgspec
 
 from acestep.memory.segments import OWN_SEGMENT, SMALL_LIMIT, segment_bytes, up_to_grain
 from acestep.models.architecture import Architecture
-from acestep.units import KIB
+from acestep.units import KIB, MIB
 
-ROWS: Final = 2_048
-"""Most rows that pass through a DiT block's projections at once (`acestep.models.blocks.CHUNK_ROWS`, a test)."""
+CHUNK_ROWS: Final = 2_048
+"""Rows (over all songs of a pass) that go through projections and MLPs at once; below the attention peak at 600 s."""
 
 FLOAT32: Final = 4
 """Bytes of a number."""
@@ -26,17 +26,33 @@ TIME_FREQUENCIES: Final = 256
 """Sines and cosines of a timestep that its embedding starts from (the library's transformer)."""
 
 MATRIX_WORKSPACE: Final = 2 * 4096 * KIB + 8 * 16 * KIB
-"""Bytes that cuBLAS keeps from its first product on, below Hopper: PyTorch's default there is ":4096:2:16:8"."""
+"""Bytes that cuBLAS keeps from its first product on: PyTorch's default ":4096:2:16:8" for cards before Hopper."""
+
+HOPPER: Final = (9, 0)
+
+HOPPER_MATRIX_WORKSPACE: Final = 32 * MIB
+"""The same from Hopper on, Blackwell as sold to people included (aten/src/ATen/cuda/CublasHandlePool.cpp)."""
+
+ROCM_MATRIX_WORKSPACE: Final = (32 + 76) * MIB
+"""rocBLAS and hipBLASLt keep one each (the same file)."""
 
 BLOCK_ROWS: Final = 192
-"""Queries of a block of banded attention (`acestep.models.attention.BLOCK_ROWS`, a test)."""
+"""Query rows of one block of banded attention: small enough to waste little of the band, large enough for kernels.
+
+Measured on a CPU (7,500 rows, window 128): 64 81 ms, 128 77, 192 65, 256 80, 384 98, 512 117.
+"""
+
+
+def matrix_workspace(capability: tuple[int, int]) -> int:
+    """Bytes that the matrix library of an NVIDIA card of this compute capability keeps."""
+    return HOPPER_MATRIX_WORKSPACE if capability >= HOPPER else MATRIX_WORKSPACE
 
 
 def rows_at_once(songs: int, tokens: int) -> int:
     """Rows of the largest piece that `acestep.models.blocks.pieces` cuts `songs` of that many tokens into."""
-    if tokens <= ROWS:
-        return min(songs, ROWS // tokens) * tokens
-    return -(-tokens // -(-tokens // ROWS))
+    if tokens <= CHUNK_ROWS:
+        return min(songs, CHUNK_ROWS // tokens) * tokens
+    return -(-tokens // -(-tokens // CHUNK_ROWS))
 
 
 GUIDED_VELOCITIES: Final = 5
@@ -48,7 +64,8 @@ class Steps(msgspec.Struct, frozen=True, kw_only=True):
 
     `itemsize` is that of the dtype, in bytes. `grouped`: attention takes keys and values of fewer heads as they are.
     `unpacks`: weights are smaller than the dtype, and unpacked when they are used. `weak_cover`: each step takes a
-    second pass for another condition; `guided`: for none. `contexts` stay on the card, one or one for each song.
+    second pass for another condition; `guided`: for none. `contexts` stay on the card, one or one for each song, and so
+    do the `matrix_workspace` bytes of the matrix library.
     """
 
     architecture: Architecture
@@ -62,6 +79,7 @@ class Steps(msgspec.Struct, frozen=True, kw_only=True):
     weak_cover: bool = False
     guided: bool = False
     contexts: int = 1
+    matrix_workspace: int = MATRIX_WORKSPACE
 
     @property
     def room_bytes(self) -> int:
@@ -81,7 +99,7 @@ class Steps(msgspec.Struct, frozen=True, kw_only=True):
         attending_near = all_rows * (query + 2 * key) + self.songs * block * query
         # A piece on its way to queries, normalised, projected and turned in float32, beside those made so far.
         making = rows * (3 * query + 2 * query // size * FLOAT32 + 4 * a.head_dim * size)
-        making += all_rows * (query + 2 * key) if all_rows > ROWS else 0
+        making += all_rows * (query + 2 * key) if all_rows > CHUNK_ROWS else 0
         # A piece that attends to the condition, and then goes through the MLP: its norm, gate and values.
         unpacked = a.hidden_size * inner if self.unpacks else 0
         crossing = self.condition_tokens * -(-rows // tokens) * repeated + rows * (hidden + 3 * query)
@@ -112,7 +130,7 @@ class Steps(msgspec.Struct, frozen=True, kw_only=True):
         timestep = tuple(n * width * weight for n in (TIME_FREQUENCIES, width, TIME_PROJECTIONS * width))
         large = segment_bytes(
             (
-                MATRIX_WORKSPACE,
+                self.matrix_workspace,
                 *(condition,) * (2 if self.weak_cover else 1),
                 self.contexts * self.frames * 2 * channels * self.itemsize,
                 self.songs * self.frames * channels * FLOAT32,

@@ -7,13 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from acestep.memory.workspace import BLOCK_ROWS
 from acestep.models.flash import FlashAttention
-
-BLOCK_ROWS = 192
-"""Query rows of one banded block: small enough to waste little of the band, large enough to keep kernels busy.
-
-Measured on a CPU (7,500 rows, window 128): 64 81 ms, 128 77, 192 65, 256 80, 384 98, 512 117.
-"""
 
 SCORE_ROWS = 256
 """Query rows (over all songs) at once where scores may be materialised: 123 MiB of them in fp32 at 600 s."""

@@ -6,8 +6,9 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
+from acestep.memory.workspace import CHUNK_ROWS
 from acestep.models.attention import Kernels, rotary_table
-from acestep.models.blocks import CHUNK_ROWS, EncoderBlock
+from acestep.models.blocks import EncoderBlock
 from acestep.models.libraries import AceStepAttentionPooler, AceStepAudioTokenDetokenizer, AceStepAudioTokenizer
 
 UseBlock = Callable[[nn.Module], AbstractContextManager[None]]

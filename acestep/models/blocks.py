@@ -10,11 +10,9 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from acestep.memory.workspace import CHUNK_ROWS
 from acestep.models.attention import Kernels, rotate
 from acestep.models.libraries import AceStepAttention, AceStepEncoderLayer, AceStepMLP, AceStepTransformerBlock
-
-CHUNK_ROWS = 2_048
-"""Rows (over all songs of a pass) that go through projections and MLPs at once; below the attention peak at 600 s."""
 
 Heads = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 

@@ -6,8 +6,9 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor, nn
 
+from acestep.memory.workspace import CHUNK_ROWS
 from acestep.models.attention import Kernels, rotary_table
-from acestep.models.blocks import CHUNK_ROWS, EAGER, DenoiserBlock, RowFunctions
+from acestep.models.blocks import EAGER, DenoiserBlock, RowFunctions
 from acestep.models.libraries import AceStepTransformer1DModel
 
 

@@ -33,17 +33,17 @@ def _steps(latents: Tensor, request: Request, conditions: Conditions, place: Pla
     variant, transformer, kernels = place.components.variant, place.components.transformer, place.kernels()
     times = schedule(steps_for(variant, request.steps), request.shift)
     scale = guidance_for(variant, request.guidance_scale)
-    guidance = Guidance(scale) if scale > 1.0 else None
-    first, last = request.guidance_interval
-    place.device.make_room(_room(latents, conditions, place, guided=guidance is not None))
+    guided = scale > 1.0
+    guidance, (first, last) = Guidance(scale), request.guidance_interval
+    place.device.make_room(_room(latents, conditions, place, guided=guided))
     denoiser = Denoiser(transformer, kernels, place.placement.use_block, place.row_functions())
     condition = denoiser.embed(conditions.condition)
-    unguided = None if guidance is None else denoiser.embed(conditions.unguided)
+    unguided = denoiser.embed(conditions.unguided) if guided else None
     uncovered = None if conditions.uncovered is None else denoiser.embed(conditions.uncovered)
     for step, now in enumerate(times):
         velocity = denoiser.velocity(latents, conditions.context, condition, now)
         plain = None if uncovered is None else denoiser.velocity(latents, conditions.context, uncovered, now)
-        if guidance is not None and unguided is not None and first <= 1.0 - now <= last:
+        if unguided is not None and first <= 1.0 - now <= last:
             free = denoiser.velocity(latents, conditions.context, unguided, now)
             velocity = guidance.combine(velocity, free)
             del free

@@ -5,7 +5,7 @@ from html import escape
 
 import msgspec
 
-from acestep.fallbacks import groups_attention, moves_weights
+from acestep.fallbacks import groups_attention, matrix_workspace_of, moves_weights
 from acestep.hardware import CONTEXT_BYTES
 from acestep.memory.guard import Demand, knobs_key, predict, songs_at_once
 from acestep.models.prompts import lyric_prompt, text_prompt
@@ -60,6 +60,7 @@ def outlook(
         weak_cover=weak_cover,
         contexts=clamped.batch if own_codes else 1,
         grouped_attention=groups_attention(plan.card),
+        matrix_workspace=matrix_workspace_of(plan.card),
     )
     needs = predict(model, plan.knobs, demand)
     resting = int(model[f"{knobs_key(plan.knobs)}.rest"]) if needs else 0

@@ -7,12 +7,13 @@ from typing import Any, Final
 
 import pytest
 
+from acestep.hardware import SIMULATED_CAPABILITY
 from acestep.knobs import Knobs, Offload, Quantization, Variant
 from acestep.memory.guard import COEFFICIENTS, Demand, predict, songs_at_once
 from calibrate.memory_model import FORMATS
 from calibrate.probes.simulated.kernels import CudaKernels
 from calibrate.probes.simulated.memo import Regions
-from calibrate.probes.simulated.prober import CAPABILITY, REGIONS, SimulatedProber, full_size
+from calibrate.probes.simulated.prober import REGIONS, SimulatedProber, full_size
 from calibrate.probes.simulated.sweep import Weights, cap_with, trace_denoise, weights_of
 
 KNOWN: Final = Regions()
@@ -55,7 +56,7 @@ def test_held_back_requests_are_predicted_from_above_and_closely(
         for _ in range(demands):
             demand = _held_back(draw)
             for quantization in FORMATS:
-                components, kernels = full_size(variant, quantization), CudaKernels(CAPABILITY)
+                components, kernels = full_size(variant, quantization), CudaKernels(SIMULATED_CAPABILITY)
                 trace = trace_denoise(components, quantization, demand, kernels, REGIONS, KNOWN)
                 for offload in (draw.choice(WHOLE), draw.choice(STREAMED)):
                     cap = cap_with(trace, _weights(variant, quantization, offload))

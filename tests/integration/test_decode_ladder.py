@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from acestep.errors import RunFailedError
+from acestep.hardware import SIMULATED_CAPABILITY
 from acestep.knobs import Knobs, Offload
 from acestep.memory.vae_decode import TILES, choose_tile, frame_bytes
 from acestep.models.build import build
@@ -26,7 +27,7 @@ from calibrate.probes.simulated.kernels import CudaKernels
 from calibrate.probes.simulated.ledger import Ledger
 from calibrate.probes.simulated.live import LiveBook
 from calibrate.probes.simulated.memo import Memo, Regions, Tape
-from calibrate.probes.simulated.prober import CAPABILITY, REGIONS, SimulatedProber, full_size
+from calibrate.probes.simulated.prober import REGIONS, SimulatedProber, full_size
 from calibrate.probes.simulated.trace import stage_usage
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
@@ -40,7 +41,7 @@ class LiveCard:
     def __init__(self, cap_bytes: int = NO_CAP) -> None:
         self.book = LiveBook(cap_bytes)
         self._tape = Tape(self.book)
-        self._kernels = CudaKernels(CAPABILITY)
+        self._kernels = CudaKernels(SIMULATED_CAPABILITY)
         self._ledger = Ledger(self._tape, self._kernels)
         self.device = SimulatedDevice(
             self._ledger, self.book, dtype=torch.bfloat16, grouped_attention=self._kernels.has_flash
@@ -85,7 +86,7 @@ def test_the_chosen_tile_fits_at_every_cap_from_which_it_is_chosen(prober: Simul
 
 def test_repeating_a_song_is_decoding_it_again() -> None:
     """Two songs are traced and the second is repeated; four traced on their own are the same events."""
-    components, kernels = full_size(Knobs().variant, None), CudaKernels(CAPABILITY)
+    components, kernels = full_size(Knobs().variant, None), CudaKernels(SIMULATED_CAPABILITY)
     one, two, four = (
         play_decode(
             components,

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from acestep.hardware import SIMULATED_CAPABILITY
 from acestep.knobs import Knobs, Offload
 from acestep.models.build import build
 from acestep.request import Task
@@ -11,7 +12,7 @@ from calibrate.probes.base import ProbedStage
 from calibrate.probes.simulated.allocator import NO_CAP
 from calibrate.probes.simulated.kernels import CudaKernels
 from calibrate.probes.simulated.ledger import Ledger
-from calibrate.probes.simulated.prober import CAPABILITY, SimulatedProber
+from calibrate.probes.simulated.prober import SimulatedProber
 from calibrate.probes.simulated.trace import Trace, stage_usage
 from calibrate.workload import Workload
 
@@ -52,7 +53,7 @@ def test_a_song_of_ten_minutes_takes_what_a_minute_takes(prober: SimulatedProber
 @torch.no_grad()
 def test_the_library_takes_five_times_as_much_for_a_reference(prober: SimulatedProber) -> None:
     encoder = build("dummy", dtype=torch.bfloat16, materialise="meta").vae.encoder
-    trace, kernels = Trace(), CudaKernels(CAPABILITY)
+    trace, kernels = Trace(), CudaKernels(SIMULATED_CAPABILITY)
     with kernels, Ledger(trace, kernels):
         trace.begin_stage("encode")
         encoder(torch.empty(1, 2, 30 * 48_000, dtype=torch.bfloat16, device="meta"))

@@ -2,13 +2,14 @@
 
 import pytest
 
+from acestep.hardware import SIMULATED_CAPABILITY
 from acestep.knobs import Knobs, Offload, Quantization
 from acestep.memory.guard import Demand, predict
 from acestep.request import Request
 from acestep.tiers import load_tiers
-from calibrate.probes.simulated.denoising import denoise_cap
 from calibrate.probes.simulated.kernels import CudaKernels
-from calibrate.probes.simulated.prober import CAPABILITY, REGIONS, full_size
+from calibrate.probes.simulated.prober import REGIONS, full_size
+from tests.denoise_caps import denoise_cap
 
 
 @pytest.mark.parametrize(
@@ -30,6 +31,6 @@ def test_the_guard_is_never_under_and_at_most_five_per_cent_over(
     demand = Demand(songs=songs, frames=request.latent_frames, lyric_tokens=tokens - 1, text_tokens=0)
     predicted = predict(load_tiers().variants[knobs.variant].memory_model, knobs, demand)
     assert predicted, "the table in force has no coefficients for the guard: run `python -m calibrate run` and merge"
-    weights, kernels = full_size(knobs.variant, quantization), CudaKernels(CAPABILITY)
+    weights, kernels = full_size(knobs.variant, quantization), CudaKernels(SIMULATED_CAPABILITY)
     needed, _ = denoise_cap(weights, knobs, request, tokens, kernels, REGIONS)
     assert needed <= predicted["denoise"] <= 1.05 * needed

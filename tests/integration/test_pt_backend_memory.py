@@ -18,10 +18,11 @@ from calibrate.probes.simulated.book import TraceBook
 from calibrate.probes.simulated.device import SimulatedDevice
 from calibrate.probes.simulated.kernels import CpuKernels, CudaKernels
 from calibrate.probes.simulated.ledger import Ledger
-from calibrate.probes.simulated.thinking import FirstAllowed, full_size_lm, think_cap, trace_thinking
+from calibrate.probes.simulated.thinking import FirstAllowed, full_size_lm
 from calibrate.probes.simulated.trace import Trace, peak_bytes, stage_usage
 from tests.grammars import Alternating, Counted, job_of
 from tests.metering import MeteredCpu
+from tests.think_caps import think_cap, trace_thinking
 
 VOCABULARY = 20_000
 CODES = range(1_000, VOCABULARY)

@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from acestep.hardware import SIMULATED_CAPABILITY
 from acestep.knobs import Quantization, Variant
 from acestep.memory.guard import Demand
 from acestep.memory.segments import SMALL_LIMIT
@@ -12,19 +13,19 @@ from calibrate.probes.simulated import sweep
 from calibrate.probes.simulated.allocator import CachingAllocator
 from calibrate.probes.simulated.kernels import CudaKernels
 from calibrate.probes.simulated.memo import Regions
-from calibrate.probes.simulated.prober import CAPABILITY, REGIONS, full_size
+from calibrate.probes.simulated.prober import REGIONS, full_size
 from calibrate.probes.simulated.trace import EMPTY, FREE, Trace
 
 TURING = (7, 5)
 """A compute capability whose attention wants keys and values repeated for all heads."""
 
 WAYS = [
-    (Variant.TURBO, None, CAPABILITY),
-    (Variant.TURBO, Quantization.INT8, CAPABILITY),
+    (Variant.TURBO, None, SIMULATED_CAPABILITY),
+    (Variant.TURBO, Quantization.INT8, SIMULATED_CAPABILITY),
     (Variant.TURBO, None, TURING),
-    (Variant.BASE, None, CAPABILITY),
-    (Variant.XL_TURBO, None, CAPABILITY),
-    (Variant.XL_BASE, Quantization.INT8, CAPABILITY),
+    (Variant.BASE, None, SIMULATED_CAPABILITY),
+    (Variant.XL_TURBO, None, SIMULATED_CAPABILITY),
+    (Variant.XL_BASE, Quantization.INT8, SIMULATED_CAPABILITY),
 ]
 
 
@@ -85,7 +86,7 @@ def _room(trace: Trace) -> tuple[int, int]:
 
 def test_nothing_of_the_room_is_held_once_the_weights_are_gone() -> None:
     demand = Demand(songs=4, frames=3_000, lyric_tokens=900, text_tokens=99, weak_cover=True, with_audio=True)
-    trace = _traced(Variant.TURBO, None, CAPABILITY, demand)
+    trace = _traced(Variant.TURBO, None, SIMULATED_CAPABILITY, demand)
     allocator, blocks = CachingAllocator(), {}
     room_at, room = _room(trace)
     for event, (size, slot) in enumerate(zip(trace.sizes, trace.slots, strict=True)):

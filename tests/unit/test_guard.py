@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from acestep.knobs import Knobs, Offload, Quantization, Variant
 from acestep.memory.guard import COEFFICIENTS, Demand, growth, predict, songs_at_once
 from acestep.memory.segments import LARGE_SEGMENT, OWN_SEGMENT
-from acestep.memory.workspace import BLOCK_ROWS, ROWS, rows_at_once
-from acestep.models import attention
-from acestep.models.blocks import CHUNK_ROWS, pieces
+from acestep.memory.workspace import matrix_workspace, rows_at_once
+from acestep.models.blocks import pieces
 from calibrate.memory_model import SPARE_BYTES, SPARE_SHARE, Swept, fit
 from calibrate.workload import Workload
 
@@ -129,8 +128,16 @@ def test_the_guard_knows_how_rows_are_cut(songs: int, tokens: int) -> None:
     assert rows_at_once(songs, tokens) == max(cut)
 
 
-def test_the_guard_s_constants_are_the_pipeline_s() -> None:
-    assert (ROWS, BLOCK_ROWS) == (CHUNK_ROWS, attention.BLOCK_ROWS)
+@given(offload=offloads, demand=demands, capability=st.sampled_from([(9, 0), (10, 0), (12, 0)]))
+def test_every_stage_needs_the_larger_workspace_of_a_newer_card(
+    model: dict[str, float], offload: Offload, demand: Demand, capability: tuple[int, int]
+) -> None:
+    newer = msgspec.structs.replace(demand, matrix_workspace=matrix_workspace(capability))
+    before, after = (predict(model, Knobs(offload=offload), asked) for asked in (demand, newer))
+    more = newer.matrix_workspace - demand.matrix_workspace
+    # The smaller one may lie in a segment whose rest others use.
+    assert all(more - LARGE_SEGMENT <= after[stage] - before[stage] <= more + LARGE_SEGMENT for stage in before)
+    assert all(after[stage] - before[stage] == more for stage in ("encode", "decode"))
 
 
 @given(offload=offloads, demand=demands)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from acestep.memory.workspace import MATRIX_WORKSPACE
+from acestep.memory.workspace import matrix_workspace
 
 FLASH_CAPABILITY = (8, 0)
 """The flash kernel needs Ampere or newer (pytorch/aten sdp_utils.cpp, check_flash_attention_hardware_support)."""
@@ -63,10 +63,9 @@ class AttentionKernels:
 class CudaKernels(AttentionKernels):
     """Attention and workspaces on a CUDA card of some compute capability, cuDNN attention switched off."""
 
-    matmul_bytes = MATRIX_WORKSPACE
-
     def __init__(self, capability: tuple[int, int]) -> None:
         super().__init__()
+        self.matmul_bytes = matrix_workspace(capability)
         self.has_flash = capability >= FLASH_CAPABILITY
 
     def attention(

@@ -56,7 +56,7 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leaves
         super().__init__()  # type: ignore[no-untyped-call]
         self.owner = ""
         self._sink = sink
-        self._workspaces = workspaces
+        self.workspaces = workspaces
         self._device_type = device_type
         self._live: dict[int, int] = {}
         self.products = 0
@@ -73,13 +73,13 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leaves
             return args[0]
         self._refuse_mixing(func, args, kwargs)
         if func in MATRIX_PRODUCTS and self._is_device(args[0]):
-            if not self.has_workspace and self._workspaces.matmul_bytes:
-                self._sink.alloc(self._workspaces.matmul_bytes, WORKSPACE)
+            if not self.has_workspace and self.workspaces.matmul_bytes:
+                self._sink.alloc(self.workspaces.matmul_bytes, WORKSPACE)
             self.products += 1
         out = func(*args, **kwargs)
         self.adopt(out)
         if func in CONVOLUTIONS and self._is_device(args[0]):
-            n_bytes = self._workspaces.convolution(args[0], out)
+            n_bytes = self.workspaces.convolution(args[0], out)
             if n_bytes:
                 self._sink.free(self._sink.alloc(n_bytes, ALLOWANCE))
         return out

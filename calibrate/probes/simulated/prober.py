@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 import torch
 
+from acestep.hardware import SIMULATED_CAPABILITY
 from acestep.knobs import Backend, Knobs, Offload, Quantization, Variant
 from acestep.memory.guard import Demand
 from acestep.memory.vae_decode import TileDecoder, frame_bytes
@@ -18,7 +19,6 @@ from acestep.models.build import build
 from acestep.models.components import Components
 from acestep.pipeline import UNABLE_TO_THINK, Pipeline, prepare
 from acestep.planner.forward import DecoderBlock
-from acestep.planner.thinker import LmThinker
 from acestep.request import DecodePath, Request, Result
 from acestep.stages.think import Thinker
 from acestep.tiers import LM_MODELS
@@ -48,9 +48,6 @@ from calibrate.probes.simulated.think import (
 from calibrate.probes.simulated.trace import ACTIVATIONS, StageUsage, Trace, stage_trace, stage_usage
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
-
-CAPABILITY: Final = (8, 6)
-"""Compute capability of the simulated card: Ampere as sold to people, with flash attention."""
 
 REGIONS: Final = (DenoiserBlock, EncoderBlock, DecoderBlock, TileDecoder, TileEncoder)
 """Modules whose identical calls are traced once."""
@@ -84,13 +81,15 @@ class SimulatedProber:
     """Probes without a card. Each (knobs, workload) is traced once; every cap is a replay of that trace.
 
     Decoding is traced once for each tile, and the decode ladder is gone down by replays. `vae_chunk` is the tile that
-    every run is given, in latent frames; 0 leaves it to the pipeline.
+    every run is given, in latent frames; 0 leaves it to the pipeline. `capability` decides what kernels take
+    besides.
     """
 
     device = "simulated"
 
-    def __init__(self, vae_chunk: int = 0) -> None:
+    def __init__(self, vae_chunk: int = 0, capability: tuple[int, int] = SIMULATED_CAPABILITY) -> None:
         self._vae_chunk = vae_chunk
+        self._kernels = CudaKernels(capability)
         self._known = Regions()
         self._runs: dict[tuple[Knobs, Workload], TracedRun] = {}
         self._decodes: dict[tuple[Any, ...], Played] = {}
@@ -166,8 +165,8 @@ class SimulatedProber:
         }
 
         def denoise(quantization: Quantization | None, demand: Demand) -> Swept:
-            components, kernels = full_size(variant, quantization), CudaKernels(CAPABILITY)
-            trace = trace_denoise(components, quantization, demand, kernels, REGIONS, self._known)
+            components = full_size(variant, quantization)
+            trace = trace_denoise(components, quantization, demand, self._kernels, REGIONS, self._known)
             # Where two modes place the transformer alike, so are their caps.
             placed = {offload: weights[quantization, offload] for offload in Offload}
             caps = {held: cap_with(trace, held) for held in set(placed.values())}
@@ -195,14 +194,29 @@ class SimulatedProber:
         def decode(tile: int, resident: bool) -> Played:
             asked = (knobs.variant, request.batch, request.samples, tile, resident)
             if asked not in self._decodes:
-                kernels = CudaKernels(CAPABILITY)
-                self._decodes[asked] = play_decode(components, request, tile, kernels, self._known, resident=resident)
+                played = play_decode(components, request, tile, self._kernels, self._known, resident=resident)
+                self._decodes[asked] = played
             return self._decodes[asked]
 
         if knobs.lm is None:
-            return trace_run(components, knobs, request, decode, self._known, self._vae_chunk)
-        thinking, thinker = thinking_request(request), hardly_thinking(knobs)
-        return trace_run(components, knobs, thinking, decode, self._known, self._vae_chunk, thinker=thinker)
+            return self._run(components, knobs, request, decode, UNABLE_TO_THINK)
+        return self._run(components, knobs, thinking_request(request), decode, hardly_thinking(knobs))
+
+    def _run(
+        self, components: Components, knobs: Knobs, request: Request, decode: Callable[[int, bool], Played], by: Thinker
+    ) -> TracedRun:
+        with tracing(components, knobs, by, self._kernels, self._known) as (trace, pipeline):
+            result = pipeline.generate(request, strict=True)
+        until_decoding = before(trace, STAGE)
+        ladder = DecodeLadder(
+            until_decoding,
+            decode,
+            offload=knobs.offload,
+            frames=request.latent_frames,
+            bytes_per_frame=frame_bytes(components.vae.decoder),
+            vae_chunk=self._vae_chunk,
+        )
+        return TracedRun(until_decoding, ladder, result)
 
     def _thinking(self, knobs: Knobs, workload: Workload) -> ThinkLadder:
         components = full_size(knobs.variant, knobs.quantization)
@@ -215,50 +229,24 @@ class SimulatedProber:
             key = (knobs, msgspec.structs.replace(workload, batch=songs))
             if key not in self._thoughts:
                 thinker = only_thinking(knobs, songs)
-                self._thoughts[key] = trace_thought(components, knobs, request_for(songs), thinker, self._known)
+                with (
+                    tracing(components, knobs, thinker, self._kernels, self._known) as (trace, pipeline),
+                    suppress(ThoughtThroughError),
+                ):
+                    pipeline.generate(request_for(songs), strict=True)
+                self._thoughts[key] = Played(trace=trace, loops=find_loops(trace))
             return self._thoughts[key]
 
         return ThinkLadder(workload.batch, played, lambda songs: least_bytes(knobs, request_for(songs)))
 
 
-def trace_run(
-    components: Components,
-    knobs: Knobs,
-    request: Request,
-    decode: Callable[[int, bool], Played],
-    known: Regions,
-    vae_chunk: int = 0,
-    *,
-    thinker: Thinker = UNABLE_TO_THINK,
-) -> TracedRun:
-    """Run the pipeline once on meta tensors without a cap. `components` are prepared and rest on the host."""
-    with tracing(components, knobs, thinker, known) as (trace, pipeline):
-        result = pipeline.generate(request, strict=True)
-    until_decoding = before(trace, STAGE)
-    ladder = DecodeLadder(
-        until_decoding,
-        decode,
-        offload=knobs.offload,
-        frames=request.latent_frames,
-        bytes_per_frame=frame_bytes(components.vae.decoder),
-        vae_chunk=vae_chunk,
-    )
-    return TracedRun(until_decoding, ladder, result)
-
-
-def trace_thought(components: Components, knobs: Knobs, request: Request, thinker: LmThinker, known: Regions) -> Played:
-    """A run up to the end of thinking, where `thinker` ends it."""
-    with tracing(components, knobs, thinker, known) as (trace, pipeline), suppress(ThoughtThroughError):
-        pipeline.generate(request, strict=True)
-    return Played(trace=trace, loops=find_loops(trace))
-
-
 @contextmanager
-def tracing(components: Components, knobs: Knobs, thinker: Thinker, known: Regions) -> Iterator[tuple[Trace, Pipeline]]:
+def tracing(
+    components: Components, knobs: Knobs, thinker: Thinker, kernels: CudaKernels, known: Regions
+) -> Iterator[tuple[Trace, Pipeline]]:
     """A pipeline on meta tensors without a cap, and the trace that it leaves."""
     trace = Trace()
     tape = Tape(trace)
-    kernels = CudaKernels(CAPABILITY)
     ledger = Ledger(tape, kernels)
     device = SimulatedDevice(ledger, TraceBook(trace), dtype=torch.bfloat16, grouped_attention=kernels.has_flash)
     layer = components.text_encoder.layers[0]

@@ -72,6 +72,12 @@ def request_for(demand: Demand) -> Request:
     return msgspec.structs.replace(plain, task=Task.COVER, audio_codes=codes, cover_strength=0.5)
 
 
+def first_product(device: SimulatedDevice) -> None:
+    """Have the matrix library take its workspace, for good: in a run that is while encoding."""
+    row = torch.empty(1, 1, dtype=device.dtype, device=device.torch_device)
+    torch.mm(row, row)
+
+
 def trace_denoise(
     components: Components,
     quantization: Quantization | None,
@@ -97,8 +103,7 @@ def trace_denoise(
             def empty(*shape: int) -> torch.Tensor:
                 return torch.empty(*shape, dtype=device.dtype, device="meta")
 
-            # The first product takes the matrix library's workspace, for good: in a run that is while encoding.
-            empty(1, width) @ empty(width, 1)
+            first_product(device)
             conditions = Conditions(
                 condition=empty(1, tokens, width),
                 unguided=empty(1, 1, width),

@@ -1,4 +1,4 @@
-"""One denoise stage in simulation, without the stages around it: what a sweep over many requests asks for."""
+"""One whole denoise stage in simulation, without the stages around it."""
 
 from collections.abc import Sequence
 
@@ -19,6 +19,7 @@ from calibrate.probes.simulated.kernels import CudaKernels
 from calibrate.probes.simulated.ledger import Ledger
 from calibrate.probes.simulated.memo import Memo, Regions, Tape
 from calibrate.probes.simulated.replay import smallest_cap
+from calibrate.probes.simulated.sweep import first_product
 from calibrate.probes.simulated.trace import Trace, stage_trace
 
 
@@ -45,9 +46,7 @@ def denoise_cap(
     with kernels, ledger, Memo(ledger, tape, Regions()).patched(regions), torch.no_grad():
         placement.settle()
         resting = sum(size for size in trace.sizes if size > 0)
-        row = torch.empty(1, width, dtype=device.dtype, device="meta")
-        # The first product takes the matrix library's workspace, for good: in a run that is while encoding.
-        row @ row.T
+        first_product(device)
         conditions = Conditions(
             condition=torch.empty(1, tokens, width, dtype=device.dtype, device="meta"),
             unguided=torch.empty(1, 1, width, dtype=device.dtype, device="meta"),

@@ -1,0 +1,38 @@
+"""Jobs of a language model in simulation, on a card on which nothing else rests."""
+
+from collections.abc import Sequence
+
+from acestep.knobs import Offload
+from acestep.memory.placement import Placement
+from acestep.models.lm import LanguageModel
+from acestep.planner.backends.pt import PtBackend
+from acestep.planner.forward import DecoderBlock
+from acestep.planner.job import Job
+from calibrate.probes.simulated.book import TraceBook
+from calibrate.probes.simulated.device import SimulatedDevice
+from calibrate.probes.simulated.kernels import CudaKernels
+from calibrate.probes.simulated.ledger import Ledger
+from calibrate.probes.simulated.memo import Memo, Regions, Tape
+from calibrate.probes.simulated.replay import smallest_cap
+from calibrate.probes.simulated.thinking import PART, STAGE, FirstAllowed
+from calibrate.probes.simulated.trace import Trace, stage_trace
+
+
+def trace_thinking(model: LanguageModel, jobs: Sequence[Job], kernels: CudaKernels) -> Trace:
+    """What the jobs take of a card on which nothing else rests, as the stage `think`."""
+    trace = Trace()
+    tape = Tape(trace)
+    ledger = Ledger(tape, kernels)
+    device = SimulatedDevice(ledger, TraceBook(trace), dtype=model.dtype, grouped_attention=kernels.has_flash)
+    placement = Placement({PART: model.module}, (), Offload.CPU_DIT, device)
+    backend = PtBackend(model, device, use=lambda: placement.use(PART), chooser=FirstAllowed())
+    with kernels, ledger, Memo(ledger, tape, Regions()).patched((DecoderBlock,)):
+        device.begin_stage(STAGE)
+        backend.write(jobs, lambda done, most: None)
+        device.end_stage()
+    return trace
+
+
+def think_cap(model: LanguageModel, jobs: Sequence[Job], kernels: CudaKernels) -> int:
+    """The smallest cap from which on every cap fits the jobs on a card on which nothing else rests."""
+    return smallest_cap(stage_trace(trace_thinking(model, jobs, kernels), STAGE))
