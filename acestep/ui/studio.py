@@ -2,8 +2,9 @@
 
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from acestep import api, audio
 from acestep.errors import UsageError
@@ -19,12 +20,18 @@ from acestep.ui.settings import THIS_CARD, Controls, cards, controls_of, overrid
 MOST_REMEMBERED = 50
 """Songs of a visit that are listed beside the newest."""
 
+Answer = TypeVar("Answer")
+
 Keep = Callable[[Path], Path]
 """Makes the copy of a song that is served, and says where it is."""
 
 
 class Studio:
-    """One model, for everybody at the page. `overrides` are the wishes of the command line, songs go below `out`."""
+    """One model, for everybody at the page. `overrides` are the wishes of the command line, songs go below `out`.
+
+    Songs are made in one thread: PyTorch gives every thread that computes a cuBLAS handle of its own, with a workspace
+    of up to 32 MiB that stays on the card.
+    """
 
     def __init__(self, model: str, overrides: Overrides, out: Path) -> None:
         audio.open_folder(out)
@@ -33,6 +40,7 @@ class Studio:
         self._cards = cards(load_tiers(), self.overrides.variant, this_card())
         self._service = Service(model)
         self._lock = threading.Lock()
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="songs")
         self._closing = threading.Event()
 
     @property
@@ -72,8 +80,7 @@ class Studio:
         Raises `StoppedError` where the visit stopped the run, and as the pipeline does.
         """
         controls, plan, _ = self.settle(wish)
-        with self._lock:
-            document = self._run(request, plan, controls, audio_format, session)
+        document = self._in_turn(lambda: self._run(request, plan, controls, audio_format, session))
         # Copies are thrown away after a day: what nobody could hear any more is forgotten too.
         before = [made for made in session.made if made.served.exists()][:MOST_REMEMBERED]
         session.made = [*_made(document, request, keep), *before]
@@ -100,8 +107,7 @@ class Studio:
 
     def rest(self) -> None:
         """Give back what a run that ended early left behind."""
-        with self._lock:
-            self._service.rest()
+        self._in_turn(self._service.rest)
 
     @property
     def device(self) -> Card:
@@ -131,8 +137,15 @@ class Studio:
     def close(self) -> None:
         """Stop what runs, and give everything back."""
         self.stop()
-        with self._lock:
-            self._service.close()
+        self._in_turn(self._service.close)
+
+    def _in_turn(self, work: Callable[[], Answer]) -> Answer:
+        def locked() -> Answer:
+            # Who only looks at the card does so from elsewhere, and must not while it is in use.
+            with self._lock:
+                return work()
+
+        return self._worker.submit(locked).result()
 
 
 def _made(document: dict[str, Any], request: Request, keep: Keep) -> list[Made]:

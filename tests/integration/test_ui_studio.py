@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import soundfile
 import torch
+import torch.nn.functional as F
 
 from acestep import service
 from acestep.errors import RunFailedError, UsageError
@@ -185,6 +186,27 @@ def test_runs_of_two_visits_follow_each_other(studio: Studio) -> None:
         thread.join()
     assert most == 1
     assert [len(visit.made) for visit in visits] == [1, 1]
+
+
+def test_whoever_asks_all_songs_are_computed_in_one_thread(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    computing: set[int] = set()
+    product = F.linear
+
+    def noted(*what: Any, **how: Any) -> torch.Tensor:
+        computing.add(threading.get_ident())
+        return product(*what, **how)
+
+    monkeypatch.setattr(F, "linear", noted)
+    visits = [studio.sessions.of(str(number)) for number in range(3)]
+    threads = [threading.Thread(target=make, args=(studio, visit)) for visit in visits]
+    for thread in threads:
+        thread.start()
+    # All of them are there at once: a thread that has ended may leave its number to the next.
+    for thread in threads:
+        thread.join()
+    assert [len(visit.made) for visit in visits] == [1, 1, 1]
+    assert len(computing) == 1
+    assert not computing & {thread.ident for thread in threads}
 
 
 def test_a_failed_run_says_so_and_the_next_one_works(studio: Studio, card: CountingCard) -> None:
