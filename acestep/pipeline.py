@@ -210,6 +210,7 @@ class Pipeline:
             contexts=max(1, len(run.codes)),
             grouped_attention=place.device.grouped_attention,
             matrix_workspace=place.device.matrix_workspace,
+            itemsize=place.device.dtype.itemsize,
         )
         fitting = songs_at_once(self._memory_model, place.knobs, demand, place.device.free_bytes())
         if fitting < request.batch:

@@ -27,7 +27,7 @@ FEWEST_LYRICS: Final = 300
 """Lyric tokens up to which the text encoder decides what encoding needs, and not the lyrics."""
 
 ITEMSIZE: Final = 2
-"""Bytes of a number in bfloat16 and float16, in which NVIDIA's and AMD's cards compute."""
+"""Bytes of a number in bfloat16 and float16, in which the coefficients were found."""
 
 
 class Demand(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,7 +36,7 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
     `with_audio`: the request brings audio or codes along. `weak_cover`: each step takes a second pass, for a condition
     that asks for no cover. `contexts` are held for the whole request: one, or one for each song with codes of its own.
     `grouped_attention`: attention on the card takes keys and values of fewer heads as they are. `matrix_workspace`:
-    bytes that its matrix library keeps.
+    bytes that its matrix library keeps. `itemsize`: bytes of the numbers in which it computes.
     """
 
     songs: int
@@ -48,11 +48,17 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
     contexts: int = 1
     grouped_attention: bool = True
     matrix_workspace: int = MATRIX_WORKSPACE
+    itemsize: int = ITEMSIZE
 
     @property
     def tokens(self) -> int:
         """Tokens of the condition: lyrics, one of timbre, and the prompt."""
         return self.lyric_tokens + self.text_tokens + 1
+
+    @property
+    def width(self) -> int:
+        """How many times as large weights and activations are as where the coefficients were found."""
+        return self.itemsize // ITEMSIZE
 
 
 def growth(knobs: Knobs, demand: Demand) -> int:
@@ -64,7 +70,7 @@ def growth(knobs: Knobs, demand: Demand) -> int:
         frames=demand.frames,
         condition_tokens=demand.tokens,
         condition_width=architecture.encoder_width,
-        itemsize=ITEMSIZE,
+        itemsize=demand.itemsize,
         grouped=demand.grouped_attention,
         unpacks=knobs.quantization in WEIGHT_ONLY,
         weak_cover=demand.weak_cover,
@@ -89,17 +95,18 @@ def predict(model: Mapping[str, float], knobs: Knobs, demand: Demand) -> dict[st
     if demand.weak_cover:
         # A second condition, of which a token takes less than one of lyrics does on its way through their encoder.
         lyrics += demand.tokens
-    # The model was found on a card whose matrix library keeps the least.
-    kept = demand.matrix_workspace - MATRIX_WORKSPACE
-    needs = {
-        "encode": kept + int(model[f"{key}.encode"] + lyrics * model[f"{key}.encode.lyrics"]),
-        "denoise": _denoise(model, knobs, demand),
-        "decode": kept + int(model[f"{key}.decode"]),
+    around = {
+        "encode": model[f"{key}.encode"] + lyrics * model[f"{key}.encode.lyrics"],
+        "decode": model[f"{key}.decode"],
     }
     if demand.with_audio:
         longer = demand.frames * demand.contexts * model[f"{key}.encode_audio.frames"]
-        needs = {"encode_audio": kept + int(model[f"{key}.encode_audio"] + longer)} | needs
-    return needs | {"total": max(needs.values())}
+        around["encode_audio"] = model[f"{key}.encode_audio"] + longer
+    # The model was found on a card whose matrix library keeps the least.
+    kept = demand.matrix_workspace - MATRIX_WORKSPACE
+    found = {stage: kept + int(demand.width * needed) for stage, needed in around.items()}
+    found["denoise"] = _denoise(model, knobs, demand)
+    return {stage: found[stage] for stage in STAGES if stage in found} | {"total": max(found.values())}
 
 
 def songs_at_once(model: Mapping[str, float], knobs: Knobs, demand: Demand, free_bytes: int) -> int:
@@ -109,7 +116,7 @@ def songs_at_once(model: Mapping[str, float], knobs: Knobs, demand: Demand, free
     """
     if not _covers(model, knobs, demand):
         return demand.songs
-    usable = free_bytes + model[f"{knobs_key(knobs)}.rest"]
+    usable = free_bytes + demand.width * model[f"{knobs_key(knobs)}.rest"]
 
     def need(songs: int) -> int:
         return _denoise(model, knobs, msgspec.structs.replace(demand, songs=songs))
@@ -122,7 +129,7 @@ def songs_at_once(model: Mapping[str, float], knobs: Knobs, demand: Demand, free
 
 
 def _denoise(model: Mapping[str, float], knobs: Knobs, demand: Demand) -> int:
-    return int(model[f"{knobs_key(knobs)}.denoise.fixed"]) + growth(knobs, demand)
+    return int(demand.width * model[f"{knobs_key(knobs)}.denoise.fixed"]) + growth(knobs, demand)
 
 
 def _covers(model: Mapping[str, float], knobs: Knobs, demand: Demand) -> bool:

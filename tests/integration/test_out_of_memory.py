@@ -170,7 +170,10 @@ def test_the_guard_makes_fewer_songs_at_once_before_anything_fails(components: C
     lyrics, words = (len(encode(prompt(SONGS), 9_999)) for prompt in (lyric_prompt, text_prompt))
 
     def need(songs: int) -> int:
-        return growth(knobs, Demand(songs=songs, frames=150, lyric_tokens=lyrics, text_tokens=words))
+        return growth(
+            knobs,
+            Demand(songs=songs, frames=150, lyric_tokens=lyrics, text_tokens=words, itemsize=SmallCard.dtype.itemsize),
+        )
 
     for free, expected in ((need(5), 5), (need(5) - 1, 3), (need(2), 2), (0, 1)):
         pipeline = Pipeline(components, knobs, SmallCard(free_bytes=free), memory_model=model)

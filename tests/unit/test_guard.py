@@ -122,6 +122,19 @@ def test_a_format_that_was_not_swept_is_left_alone(model: dict[str, float]) -> N
     assert songs_at_once(model, Knobs(quantization=Quantization.FP8), demand, 0) == 8
 
 
+@given(offload=offloads, quantization=formats, demand=demands)
+def test_numbers_of_twice_the_size_take_about_twice_as_much(
+    model: dict[str, float], offload: Offload, quantization: Quantization | None, demand: Demand
+) -> None:
+    knobs = Knobs(offload=offload, quantization=quantization)
+    single = predict(model, knobs, demand)
+    double = predict(model, knobs, msgspec.structs.replace(demand, itemsize=4))
+    for stage, needed in single.items():
+        # Sums in float32 and the matrix library's workspace are as large as before, and segments are rounded up.
+        assert needed < double[stage] <= 2 * needed + 3 * LARGE_SEGMENT, stage
+        assert double[stage] >= 1.6 * needed, stage
+
+
 @given(songs=st.integers(1, 64), tokens=st.integers(1, 7_500))
 def test_the_guard_knows_how_rows_are_cut(songs: int, tokens: int) -> None:
     cut = ((group.stop - group.start) * (rows.stop - rows.start) for group, rows in pieces(songs, tokens))
