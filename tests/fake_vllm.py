@@ -80,14 +80,22 @@ class Engine:
 
 
 class Started:
-    """Stands for `start` and `stop` of `vllm_engine`, and remembers the engines."""
+    """Stands for `start` and `stop` of `vllm_engine` on a card with room for `most_rows`, and remembers the engines.
+
+    `asked` are the rows of every pool asked for, refused ones included.
+    """
 
     def __init__(self, order: Random) -> None:
         self.engines: list[Engine] = []
         self.stopped: list[Engine] = []
+        self.asked: list[int] = []
+        self.most_rows = 1_000
         self._order = order
 
     def start(self, folder: Path, device: Any, pool: Pool, desk: Desk) -> Engine:
+        self.asked.append(pool.rows)
+        if pool.rows > self.most_rows:
+            raise torch.OutOfMemoryError(f"no room for {pool.rows} rows; there is for {self.most_rows}")
         self.engines.append(Engine(desk, pool, self._order))
         return self.engines[-1]
 

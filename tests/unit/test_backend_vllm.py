@@ -15,6 +15,7 @@ from acestep.planner.backends.vllm import VllmBackend
 from acestep.planner.backends.vllm_memory import pool_for, pool_of
 from acestep.planner.job import Job, Sampling
 from acestep.planner.sampling import Draft, Sampler, guide
+from acestep.planner.writing import write_in_passes
 from tests import fake_vllm
 from tests.tiny_planner import GREEDY, VOCABULARY, song, write_planner
 
@@ -83,6 +84,31 @@ def test_an_engine_is_kept_for_jobs_that_fit_and_started_anew_for_larger_ones(
     backend.write([small, small], unheard)
     assert made.stopped == made.engines[:1]
     assert len(made.engines) == 2
+
+
+def test_songs_that_find_no_room_together_are_written_in_smaller_passes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = started(monkeypatch)
+    made.most_rows = 4
+    device = CpuDevice()
+    backend = VllmBackend(folder, device, pool_of(rows=2, longest=64))
+    jobs = [song(length=9, codes=2, seed=i) for i in range(8)]
+    tokens, at_once = write_in_passes(jobs, backend, device, unheard)
+    assert tokens == [in_lock_step(job) for job in jobs]
+    assert (at_once, made.asked) == (4, [2, 8, 4])
+
+
+def test_one_song_is_written_after_more_have_found_no_room(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = started(monkeypatch)
+    made.most_rows = 4
+    backend = VllmBackend(folder, CpuDevice(), pool_of(rows=2, longest=64))
+    alone = song(length=9, codes=2)
+    for _ in range(2):
+        with pytest.raises(torch.OutOfMemoryError):
+            backend.write([alone] * 8, unheard)
+        assert backend.write([alone], unheard) == [in_lock_step(alone)]
+    assert made.asked == [2, 8, 2, 8, 2]
 
 
 def test_on_a_card_it_sleeps_between_uses_and_elsewhere_it_is_torn_down(

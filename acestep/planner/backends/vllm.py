@@ -89,9 +89,10 @@ class VllmBackend:
         room = self._pool.with_room_for(pool)
         if room != self._pool:
             self._stop()
-            self._pool = room
         if self._engine is None:
-            self._engine = start(self._folder, self._device, self._pool, self._desk)
+            self._engine = start(self._folder, self._device, room, self._desk)
+            # Only now: a pool that found no room must not be asked for again by a smaller pass.
+            self._pool = room
         elif self._asleep:
             self._engine.wake_up()
         self._asleep = False
