@@ -125,7 +125,10 @@ class Pipeline:
         if strict:
             return self._run(run, progress)
         run.warnings.extend(cut_warnings(request, self._place.components.tokenizer))
-        for _ in range(RETRIES + 1):
+        problem = ""
+        for retry in range(RETRIES + 1):
+            if retry and not self._asks_for_less(run):
+                break
             try:
                 return self._run(run, progress)
             except torch.OutOfMemoryError as error:
@@ -133,8 +136,6 @@ class Pipeline:
             # Outside the except block: inside it the traceback would keep every temporary of the failed run alive.
             gc.collect()
             self._place.device.empty_cache()
-            if not self._asks_for_less(run):
-                break
         raise RunFailedError(
             f"{_ran_out(self._place.device)} ({problem}), with {_songs(run.songs_per_pass)} at once and offload"
             f" {self._place.knobs.offload} too. Ask for shorter songs with --duration, use --quantization int8, or"

@@ -192,10 +192,10 @@ def clamp(request: Request, plan: Plan, *, lm: bool) -> tuple[Request, tuple[str
     thinking = "with a language model" if lm else "without a language model"
     source = f"{plan.limits_of}, {_evidence(plan)}"
     if longest == 0:
-        single = msgspec.structs.replace(request, batch=1, duration_s=asked_s)
-        return single, (
-            f"No song length is certified on this card {thinking} ({source}): one song is tried, and it may run out "
-            "of memory.",
+        tried_s = min(asked_s, MAX_DURATION_S)
+        return msgspec.structs.replace(request, batch=1, duration_s=tried_s), (
+            f"No song length is certified on this card {thinking} ({source}): one song of {minutes(tried_s)} is tried, "
+            "and it may run out of memory.",
         )
     warnings: list[str] = []
     duration = min(asked_s, float(longest))

@@ -110,9 +110,13 @@ def test_when_fewer_songs_do_not_help_more_offload_does(components: Components, 
 def test_three_retries_and_then_an_error_that_says_what_helps(components: Components) -> None:
     card = SmallCard(denoise_refusals=1 << 30)
     before = card.denoise_refusals
+    pipeline = Pipeline(components, Knobs(offload=Offload.NONE), card)
     with pytest.raises(RunFailedError, match="out of memory") as failure:
-        _generate(components, card, Offload.NONE)
+        pipeline.generate(SONGS)
+    pipeline.close()
     assert before - card.denoise_refusals == 4, "one attempt and three retries"
+    assert "with 1 song at once and offload cpu too" in str(failure.value), "what was tried last"
+    assert pipeline.knobs.offload is Offload.CPU
     assert "--duration" in str(failure.value)
     assert not isinstance(failure.value.__context__, torch.OutOfMemoryError)
     card.denoise_refusals = 0

@@ -296,6 +296,9 @@ def test_a_card_nothing_is_certified_on_tries_one_song_and_says_so() -> None:
     )
     clamped, warnings = clamp(Request(caption="x", duration_s=30, batch=4), plan, lm=False)
     assert (clamped.duration_s, clamped.batch, len(warnings)) == (30, 1, 1)
+    clamped, warnings = clamp(Request(caption="x", duration_s=3_600), plan, lm=False)
+    assert (clamped.duration_s, len(warnings)) == (600, 1)
+    assert "10 min" in warnings[0]
 
 
 @given(plans, packages)

@@ -94,6 +94,21 @@ def test_what_cannot_be_pinned_stays_as_it_is(room: int) -> None:
     assert pin([large], EagerCard(pinned_bytes=1 << 40)) == [large]
 
 
+def test_what_is_pinned_already_is_not_copied_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    locked: set[int] = set()
+    monkeypatch.setattr(torch.Tensor, "is_pinned", lambda tensor: tensor.untyped_storage().data_ptr() in locked)
+    card, fresh = EagerCard(pinned_bytes=1 << 20), torch.ones(2_048)
+    resting = pin([torch.zeros(1_024), torch.ones(3, 5)], card)
+    locked |= {tensor.untyped_storage().data_ptr() for tensor in resting}
+    left = card.pinned_bytes
+    again = pin([resting[0], fresh, resting[1]], card)
+    assert again[0] is resting[0]
+    assert again[2] is resting[1]
+    assert again[1] is not fresh
+    assert torch.equal(again[1], fresh)
+    assert left - card.pinned_bytes == fresh.nbytes
+
+
 class _StageError(Exception):
     pass
 
