@@ -165,14 +165,26 @@ def _leaves(name: str, value: Any) -> Iterator[tuple[str, Scalar]]:
 def _values(place: str, before: Mapping[str, Scalar], after: Mapping[str, Scalar]) -> Iterator[Change]:
     for field in dict.fromkeys([*before, *after]):
         old, new = before.get(field), after.get(field)
-        growth = _growth(old, new)
-        if old != new and not (field.endswith("seconds") and abs(growth) <= _CLOCKS_AGREE):
+        if old != new and not (field.endswith("seconds") and _clocks_agree(_clocks(old, new))):
+            growth = _growth(old, new)
             yield Change(place=place, field=field, before=old, after=new, way=_way(field, old, new), growth=growth)
+
+
+def _clocks(before: Scalar, after: Scalar) -> list[int | float]:
+    """Both times, none where one is missing or of a card without a clock, which says 0."""
+    both = [number for number in _numbers(before, after) if number > 0]
+    return both if len(both) > 1 else []
+
+
+def _clocks_agree(both: list[int | float]) -> bool:
+    return bool(both) and max(both) <= min(both) * (1 + _CLOCKS_AGREE)
 
 
 def _way(field: str, before: Scalar, after: Scalar) -> Way:
     *above, name = field.split(".")
     if "evidence" in above or (name.endswith("_bytes") and None in (before, after)):
+        return Way.CHANGED
+    if name == "seconds" and not _clocks(before, after):
         return Way.CHANGED
     if name in ("quantization", "lm_quantization"):
         return _better(before is not None, after is not None)
@@ -197,8 +209,12 @@ def _better(good: float, bad: float) -> Way:
 
 
 def _growth(before: Scalar, after: Scalar) -> float:
-    numbers = [value for value in (before, after) if isinstance(value, int | float) and not isinstance(value, bool)]
+    numbers = _numbers(before, after)
     return (numbers[1] - numbers[0]) / abs(numbers[0]) if len(numbers) > 1 and numbers[0] else 0.0
+
+
+def _numbers(*values: Scalar) -> list[int | float]:
+    return [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
 
 
 def _whole(place: str, way: Way) -> Change:

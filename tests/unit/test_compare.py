@@ -46,7 +46,7 @@ def stored(value: Any, path: Path) -> Path:
     return path
 
 
-scalars = st.none() | st.booleans() | st.integers(-5, 5) | st.sampled_from(["a", "cpu", "fits"])
+scalars = st.none() | st.booleans() | st.integers(-5, 5) | st.sampled_from([10, 10.5, 11.5, "a", "cpu", "fits"])
 fields = st.sampled_from(["offload", "seconds", "frontier.1", "verdict", "compile", "peak_reserved_bytes", "fits_gib"])
 sheets = st.dictionaries(st.sampled_from("abc"), st.dictionaries(fields, scalars))
 
@@ -60,9 +60,10 @@ def test_every_difference_is_told_once_and_nothing_else(before: Sheet, after: Sh
         if place not in before or place not in after:
             assert (place, "") in told
             continue
-        for field in {*before[place], *after[place]} - {"seconds"}:
-            differs = before[place].get(field) != after[place].get(field)
-            assert ((place, field) in told) == differs
+        for field in {*before[place], *after[place]}:
+            old, new = before[place].get(field), after[place].get(field)
+            alike = field == "seconds" and {old, new} in ({10, 10.5}, {10.5, 11.5})
+            assert ((place, field) in told) == (old != new and not alike)
     ranks = [list(Way).index(change.way) for change in found]
     assert ranks == sorted(ranks)
 
@@ -70,9 +71,30 @@ def test_every_difference_is_told_once_and_nothing_else(before: Sheet, after: Sh
 @given(sheets, sheets)
 def test_what_is_better_one_way_is_worse_the_other(before: Sheet, after: Sheet) -> None:
     opposite = {Way.BETTER: Way.WORSE, Way.WORSE: Way.BETTER, Way.ADDED: Way.REMOVED, Way.REMOVED: Way.ADDED}
-    there = {(c.place, c.field): c.way for c in differences(before, after) if c.field != "seconds"}
-    back = {(c.place, c.field): c.way for c in differences(after, before) if c.field != "seconds"}
+    there = {(c.place, c.field): c.way for c in differences(before, after)}
+    back = {(c.place, c.field): c.way for c in differences(after, before)}
     assert back == {key: opposite.get(way, way) for key, way in there.items()}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "way"),
+    [
+        (10.0, 11.0, None),
+        (11.0, 10.0, None),
+        (10.0, 11.1, Way.WORSE),
+        (11.1, 10.0, Way.BETTER),
+        (0.0, 9.0, Way.CHANGED),
+        (9.0, 0.0, Way.CHANGED),
+        (None, 9.0, Way.CHANGED),
+        (9.0, None, Way.CHANGED),
+    ],
+)
+def test_clocks_agree_within_a_tenth_and_one_that_did_not_run_agrees_with_none(
+    before: float | None, after: float | None, way: Way | None
+) -> None:
+    field = "denoise.seconds"
+    found = differences({"here": {field: before}}, {"here": {field: after}})
+    assert [change.way for change in found] == ([] if way is None else [way])
 
 
 def test_a_card_that_needs_more_memory_is_worse_and_a_boundary_says_so() -> None:
