@@ -4,6 +4,7 @@ An error is (simulated - measured) / measured. Below zero the simulation promise
 so under-estimates are told apart.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from typing import Final
@@ -61,7 +62,9 @@ class Pair(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def highest_error(self) -> float:
-        """Against the least that the card can have needed."""
+        """Against the least that the card can have needed; without end where that may be nothing."""
+        if not self.measured_from:
+            return math.inf
         return (self.simulated - self.measured_from) / self.measured_from
 
     @property
@@ -183,7 +186,7 @@ def measured_cap(probes: Sequence[RecordedProbe]) -> tuple[int, int]:
     Tensors that do not depend on the cap are needed, and more than any cap that was not enough. Where noise lets the
     two cross, what ran is believed.
     """
-    fitted = [probe for probe in probes if probe.counts]
+    fitted = [probe for probe in probes if probe.counts and probe.stages]
     enough = min((max(stage.peak_reserved_bytes for stage in probe.stages) for probe in fitted), default=0)
     needed = [s.peak_allocated_bytes for probe in fitted for s in probe.stages if s.name not in CHOOSING]
     refused = [probe.cap_bytes + 1 for probe in probes if probe.verdict is Verdict.OOM]

@@ -61,6 +61,8 @@ class Broken(msgspec.Struct, frozen=True, kw_only=True):
 Problem = tuple[str, str]
 """A field and what is wrong with it."""
 
+_NO_CERTIFICATE: Problem = ("certificates", "are 0")
+
 Check = Callable[[Measurement], Iterator[Problem]]
 
 RULES: dict[str, Rule] = {}
@@ -87,11 +89,14 @@ def _rule(rule_id: str, promise: str, level: Level = Level.ERROR) -> Callable[[C
     return keep
 
 
-def broken_rules(record: Measurement) -> list[Broken]:
-    """The rules that a record breaks, in the order of their ids; of a size that no campaign has, only that."""
+def broken_rules(record: Measurement, *, certifies: bool = True) -> list[Broken]:
+    """The rules that a record breaks, in the order of their ids; of a size that no campaign has, only that.
+
+    One that is not to certify anything may have no certificate.
+    """
     broken: list[Broken] = []
     for rule_id, check in _CHECKS.items():
-        found = islice(check(record), _MOST_FINDINGS)
+        found = islice((one for one in check(record) if certifies or one != _NO_CERTIFICATE), _MOST_FINDINGS)
         broken += [Broken(rule=RULES[rule_id], field=field, problem=problem) for field, problem in found]
         if broken and check is _amount:
             break

@@ -172,7 +172,7 @@ def test_compiled_probes_are_asked_as_a_simulated_card_runs_them() -> None:
 def test_the_command_answers_in_json_and_csv_and_refuses_a_simulated_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(probers, "prober_for", lambda device: AnalyticProber())
+    monkeypatch.setattr(probers, "simulation_of", lambda card: AnalyticProber())
     path, sheet = tmp_path / "card.json", tmp_path / "pairs.csv"
     path.write_text(pretty_json(recorded(1.01)), encoding="utf-8")
     assert run(cli, ["reality", str(path), "--csv", str(sheet), "--json"]) == Exit.OK
@@ -186,3 +186,34 @@ def test_the_command_answers_in_json_and_csv_and_refuses_a_simulated_record(
     path.write_text(pretty_json(measured(sizes=(4,))), encoding="utf-8")
     assert run(cli, ["reality", str(path)]) == Exit.NOT_MEASURED
     assert run(cli, ["reality", str(path), "--csv", str(path)]) == Exit.USAGE
+
+
+def test_an_end_that_may_be_nothing_leaves_the_error_open_above() -> None:
+    """Only decode was told, and what it held says nothing about another cap."""
+    [probe] = [p for p in recorded(1.0).probes if p.counts][:1]
+    decode = msgspec.structs.replace(probe, stages=probe.stages[-1:])
+    assert measured_cap([decode]) == (0, probe.stages[-1].peak_reserved_bytes)
+    assert measured_cap([msgspec.structs.replace(probe, stages=())]) == (0, 0)
+    pair = Pair(probe=0, stage="total", quantity=Quantity.SMALLEST_CAP, simulated=3, measured=4, measured_from=0)
+    assert (pair.error, pair.near, pair.far) == (0.0, False, False)
+    over = msgspec.structs.replace(pair, simulated=5)
+    assert (over.error, over.near, over.far) == (0.25, False, True)
+
+
+@pytest.mark.parametrize("kept", [(), (-1,)], ids=["without stages", "decode alone"])
+def test_a_record_that_breaks_a_rule_is_refused_before_it_is_faced(
+    kept: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(probers, "simulation_of", lambda card: AnalyticProber())
+    cut = tuple(
+        msgspec.structs.replace(p, stages=tuple(p.stages[n] for n in kept)) if p.counts else p
+        for p in recorded(1.0).probes
+    )
+    path, sheet = tmp_path / "card.json", tmp_path / "pairs.csv"
+    path.write_text(pretty_json(measurement_of(CARD, cut, (), cap_method=CapMethod.FRACTION)), encoding="utf-8")
+    assert run(cli, ["reality", str(path), "--csv", str(sheet)]) == Exit.INVALID
+    said = capsys.readouterr().err
+    assert "V108" in said
+    assert "probes[" in said
+    assert f"calibrate validate {path}" in said
+    assert not sheet.exists()
