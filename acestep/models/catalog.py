@@ -174,6 +174,18 @@ def checkpoint_of(name: str) -> Checkpoint:
     return checkpoint
 
 
+def language_model(name: str) -> Checkpoint:
+    """The language model called `name`; raises `UsageError` listing what a language model can be called."""
+    checkpoint = find(name)
+    if checkpoint is None or checkpoint.kind is not Kind.LM:
+        known = ", ".join(checkpoint.short for checkpoint in CHECKPOINTS if checkpoint.kind is Kind.LM)
+        raise UsageError(
+            f"there is no language model called {name!r}; choose one of {known}, a folder, or for trying things out"
+            " tiny or dummy:0.6B"
+        )
+    return checkpoint
+
+
 def no_such_model(name: str) -> str:
     """What to tell a person who asked for a model that is in no catalog."""
     known = ", ".join(checkpoint.short or checkpoint.id for checkpoint in CHECKPOINTS)

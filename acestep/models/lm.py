@@ -6,16 +6,16 @@ import msgspec
 import torch
 from huggingface_hub.errors import StrictDataclassError
 
-from acestep.errors import InvalidInputError, UsageError
+from acestep.errors import InvalidInputError
 from acestep.knobs import Quantization
 from acestep.memory.quantize import quantize
 from acestep.models import catalog
 from acestep.models.architecture import QwenArchitecture, arguments
 from acestep.models.build import TINY_QWEN, Materialise, Size
-from acestep.models.catalog import LM_ARCHITECTURES, Kind
+from acestep.models.catalog import LM_ARCHITECTURES
 from acestep.models.configs import read_json
 from acestep.models.libraries import Qwen3Config, Qwen3ForCausalLM
-from acestep.models.locate import is_checkpoint, locate_companion
+from acestep.models.locate import locate_lm
 from acestep.models.tensor_folder import TensorFolder
 from acestep.models.weights import bare, empty, fill, randomise
 
@@ -61,12 +61,9 @@ def load_lm(name: str, *, dtype: torch.dtype, checkpoints_dir: Path | None = Non
     if name == TINY:
         return build_lm("tiny", dtype=dtype)
     if name.startswith(DUMMY_PREFIX):
-        return build_lm("dummy", _catalog_id(name.removeprefix(DUMMY_PREFIX)), dtype=dtype)
-    folder = Path(name).expanduser()
-    if catalog.find(name) is None and is_checkpoint(folder):
-        return LanguageModel(id=folder.name, module=_read(folder, dtype))
-    lm_id, checkpoints = _catalog_id(name), checkpoints_dir or catalog.checkpoints_dir()
-    return LanguageModel(id=lm_id, module=_read(locate_companion(lm_id, checkpoints, checkpoints), dtype))
+        return build_lm("dummy", catalog.language_model(name.removeprefix(DUMMY_PREFIX)).id, dtype=dtype)
+    folder, checkpoint = locate_lm(name, checkpoints_dir or catalog.checkpoints_dir()), catalog.find(name)
+    return LanguageModel(id=checkpoint.id if checkpoint else folder.name, module=_read(folder, dtype))
 
 
 def build_lm(
@@ -103,17 +100,6 @@ def quantize_lm(model: LanguageModel, quantization: Quantization) -> int:
     The head is the embedding, which is looked up and not multiplied, so both stay as they are.
     """
     return quantize(model.module.model, quantization)
-
-
-def _catalog_id(name: str) -> str:
-    checkpoint = catalog.find(name)
-    if checkpoint is None or checkpoint.kind is not Kind.LM:
-        known = ", ".join(checkpoint.short for checkpoint in catalog.CHECKPOINTS if checkpoint.kind is Kind.LM)
-        raise UsageError(
-            f"there is no language model called {name!r}; choose one of {known}, a folder, or for trying things out"
-            f" {TINY} or {DUMMY_PREFIX}0.6B"
-        )
-    return checkpoint.id
 
 
 def _read(folder: Path, dtype: torch.dtype) -> Qwen3ForCausalLM:

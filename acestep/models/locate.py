@@ -4,7 +4,7 @@ from pathlib import Path
 
 from acestep.errors import InvalidInputError, UsageError
 from acestep.knobs import Variant
-from acestep.models.catalog import Checkpoint, Kind, checkpoint_of, find, no_such_model, variant_of
+from acestep.models.catalog import Checkpoint, Kind, checkpoint_of, find, language_model, no_such_model, variant_of
 from acestep.models.configs import MODEL_INDEX, architecture_in, has_parts
 from acestep.models.weight_files import weight_files
 
@@ -45,6 +45,18 @@ def locate(model: str, checkpoints: Path) -> Path:
     if model.startswith((".", "~")) or len(folder.parts) > 1:
         raise InvalidInputError(folder, "no such folder")
     raise UsageError(no_such_model(model))
+
+
+def locate_lm(name: str, checkpoints: Path) -> Path:
+    """The folder of the language model `name`: a name in the catalog, else a folder. No network.
+
+    Raises `InvalidInputError` naming every folder searched and the download command, `UsageError` for a name that
+    means nothing.
+    """
+    folder = Path(name).expanduser()
+    if find(name) is None and is_checkpoint(folder):
+        return folder
+    return locate_companion(language_model(name).id, checkpoints, checkpoints)
 
 
 def variant_at(model: str, checkpoints: Path) -> Variant:

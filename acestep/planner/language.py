@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from acestep.devices.base import Device
-from acestep.errors import InvalidInputError, UsageError
+from acestep.errors import InvalidInputError
 from acestep.knobs import Backend as Library
 from acestep.knobs import Knobs, Offload
 from acestep.memory.placement import Placement
 from acestep.models import catalog
 from acestep.models.lm import DUMMY_PREFIX, TINY, LanguageModel, build_lm, load_lm, quantize_lm
-from acestep.models.locate import is_checkpoint, locate_companion
+from acestep.models.locate import locate_lm
 from acestep.planner.backends.base import Backend
 from acestep.planner.backends.open import Opener
 from acestep.planner.backends.pt import PtBackend
@@ -48,7 +48,7 @@ class Language:
         self._device = device
         made_here = name == TINY or name.startswith(DUMMY_PREFIX)
         self.is_noise = name.split(":")[0] if made_here else ""
-        self._folder = Path() if made_here else _folder(name)
+        self._folder = Path() if made_here else locate_lm(name, catalog.checkpoints_dir())
         tokenizer = _tokenizer(name, self._folder)
         self._least_vocabulary = tokenizer.vocabulary.codes.stop
         self.planner = Planner(tokenizer)
@@ -114,14 +114,3 @@ def _tokenizer(name: str, folder: Path) -> PlannerTokenizer:
     if name == TINY:
         return BytePlannerTokenizer(COMPACT)
     return BytePlannerTokenizer(FULL_SIZE) if name.startswith(DUMMY_PREFIX) else HubPlannerTokenizer(folder)
-
-
-def _folder(name: str) -> Path:
-    named = Path(name).expanduser()
-    if is_checkpoint(named):
-        return named
-    checkpoint = catalog.find(name)
-    if checkpoint is None or checkpoint.kind is not catalog.Kind.LM:
-        raise UsageError(f"there is no language model called {name!r}; choose 0.6B, 1.7B, 4B or a folder")
-    checkpoints = catalog.checkpoints_dir()
-    return locate_companion(checkpoint.id, checkpoints, checkpoints)

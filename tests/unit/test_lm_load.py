@@ -8,12 +8,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from acestep.devices.cpu import CpuDevice
 from acestep.errors import InvalidInputError, UsageError
-from acestep.knobs import Quantization
-from acestep.models.catalog import LM_ARCHITECTURES, checkpoint_of
+from acestep.knobs import Backend, Knobs, Quantization
+from acestep.models.catalog import CHECKPOINTS_VARIABLE, LM_ARCHITECTURES, checkpoint_of
 from acestep.models.lm import HEAD, LanguageModel, build_lm, load_lm, quantize_lm
+from acestep.models.locate import locate_lm
+from acestep.planner.language import Language
 from acestep.planner.tokenizer import COMPACT
 from tests.checkpoints import write_weights
+from tests.planner_tokenizers import trained_backend
+from tests.tiny_planner import VOCABULARY, write_planner
 
 FULL_SIZE = sorted(LM_ARCHITECTURES)
 
@@ -107,6 +112,34 @@ def test_a_name_of_the_catalog_is_found_among_the_checkpoints(tiny: LanguageMode
     _write(tiny, tmp_path / "acestep-5Hz-lm-1.7B")
     loaded = load_lm(name, dtype=torch.bfloat16, checkpoints_dir=tmp_path)
     assert (loaded.id, loaded.dtype) == ("acestep-5Hz-lm-1.7B", torch.bfloat16)
+
+
+@pytest.fixture
+def called_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The released 0.6B among the checkpoints, and in the working directory another checkpoint called `0.6B`."""
+    released = write_planner(tmp_path / "checkpoints" / "acestep-5Hz-lm-0.6B", vocabulary=COMPACT.size)
+    trained_backend().save(str(released / "tokenizer.json"))
+    write_planner(tmp_path / "0.6B")
+    monkeypatch.setenv(CHECKPOINTS_VARIABLE, str(released.parent))
+    monkeypatch.chdir(tmp_path)
+    return released
+
+
+def test_a_name_of_the_catalog_comes_before_a_folder_called_so(called_alike: Path) -> None:
+    assert locate_lm("0.6B", called_alike.parent) == called_alike
+    assert locate_lm("./0.6B", called_alike.parent) == Path("0.6B")
+    assert load_lm("0.6B", dtype=torch.float32).vocabulary == COMPACT.size
+    assert load_lm("./0.6B", dtype=torch.float32).vocabulary == VOCABULARY
+
+
+@pytest.mark.usefixtures("called_alike")
+def test_the_tokenizer_is_read_from_the_folder_of_the_weights() -> None:
+    knobs = Knobs(lm="0.6B", backend=Backend.PT)
+    language = Language("0.6B", knobs, CpuDevice(), longest_s=10, warn=pytest.fail)
+    assert language.modules()
+    # The folder called so has no tokenizer.
+    with pytest.raises(InvalidInputError, match=r"0\.6B.*holds no tokenizer"):
+        Language("./0.6B", knobs, CpuDevice(), longest_s=10, warn=pytest.fail)
 
 
 def test_a_checkpoint_that_is_not_there_names_the_command_that_gets_it(tmp_path: Path) -> None:
