@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from acestep.fallbacks import groups_attention
+from acestep.capabilities import groups_attention
 from acestep.hardware import Card, CardKind, cap_bytes, detect, planning_card
 from acestep.machine import installed, plan_here
 from acestep.models.catalog import CHECKPOINTS, checkpoints_dir

@@ -3,13 +3,10 @@
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from acestep.capabilities import AMPERE
 from acestep.hardware import Card, CardKind
 from acestep.knobs import Attention, Backend, Offload, Quantization
-from acestep.memory.workspace import ROCM_MATRIX_WORKSPACE, matrix_workspace
 from acestep.tiers import LM_MODELS
-
-FLASH_CAPABILITY = (8, 0)
-"""flash-attn's kernels exist from Ampere on (its installation notes)."""
 
 FP8_CAPABILITY = (8, 9)
 """The first cards with FP8 arithmetic (Ada); torchao refuses older ones."""
@@ -111,8 +108,8 @@ class Fallbacks(msgspec.Struct, frozen=True, kw_only=True):
         """The wished attention kernels where the card and the installed packages have them."""
         if wish is not Attention.FLASH:
             return Attention.AUTO if wish is UNSET else wish
-        if self.card.kind is not CardKind.CUDA or self.card.capability < FLASH_CAPABILITY:
-            reason = self._too_old(FLASH_CAPABILITY)
+        if self.card.kind is not CardKind.CUDA or self.card.capability < AMPERE:
+            reason = self._too_old(AMPERE)
         elif not self.flash_attn_available:
             reason = "the package flash-attn is not installed"
         else:
@@ -151,16 +148,6 @@ class Fallbacks(msgspec.Struct, frozen=True, kw_only=True):
 def moves_weights(card: Card) -> bool:
     """Whether the card has memory of its own, so that moving weights off it frees something."""
     return card.kind not in (CardKind.MPS, CardKind.CPU)
-
-
-def groups_attention(card: Card) -> bool:
-    """Whether the fused attention of PyTorch takes keys and values of fewer heads as they are there."""
-    return card.kind is CardKind.CPU or (card.kind is CardKind.CUDA and card.capability >= FLASH_CAPABILITY)
-
-
-def matrix_workspace_of(card: Card) -> int:
-    """Bytes that the matrix library keeps on the card from its first product on."""
-    return ROCM_MATRIX_WORKSPACE if card.kind is CardKind.ROCM else matrix_workspace(card.capability)
 
 
 def _compiles(card: Card) -> bool:

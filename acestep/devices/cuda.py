@@ -4,12 +4,10 @@ import os
 
 import torch
 
+from acestep.capabilities import AMPERE, groups_attention, matrix_workspace_of
 from acestep.devices.accelerator import Accelerator
-from acestep.memory.workspace import ROCM_MATRIX_WORKSPACE, matrix_workspace
+from acestep.hardware import Card, CardKind
 from acestep.units import gib
-
-AMPERE = (8, 0)
-"""From this compute capability on there is bf16, and PyTorch's flash kernel, which takes grouped queries."""
 
 
 class CudaDevice(Accelerator):
@@ -19,11 +17,11 @@ class CudaDevice(Accelerator):
         # CUDA counts the fastest card first, NVML and so every plan by slot; it listens until its first call.
         os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
         device = torch.device("cuda", 0)
-        capability, rocm = torch.cuda.get_device_capability(device), torch.version.hip is not None
-        modern = not rocm and capability >= AMPERE
-        half = torch.bfloat16 if modern or rocm else torch.float16
-        workspace = ROCM_MATRIX_WORKSPACE if rocm else matrix_workspace(capability)
-        super().__init__(torch.cuda, device, half, grouped=modern, workspace=workspace)
+        kind = CardKind.CUDA if torch.version.hip is None else CardKind.ROCM
+        card = Card(kind=kind, name="", capability=torch.cuda.get_device_capability(device))
+        half = torch.bfloat16 if kind is CardKind.ROCM or card.capability >= AMPERE else torch.float16
+        grouped, workspace = groups_attention(card), matrix_workspace_of(card)
+        super().__init__(torch.cuda, device, half, grouped=grouped, workspace=workspace)
         self._cap = cap_bytes
         if cap_bytes is not None:
             total = torch.cuda.get_device_properties(device).total_memory

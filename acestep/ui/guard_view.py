@@ -5,7 +5,8 @@ from html import escape
 
 import msgspec
 
-from acestep.fallbacks import groups_attention, matrix_workspace_of, moves_weights
+from acestep.capabilities import groups_attention, matrix_workspace_of
+from acestep.fallbacks import moves_weights
 from acestep.hardware import CONTEXT_BYTES
 from acestep.memory.guard import Demand, knobs_key, predict, songs_at_once
 from acestep.models.prompts import lyric_prompt, text_prompt

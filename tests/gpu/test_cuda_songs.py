@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from acestep.devices.cuda import AMPERE, CudaDevice
+from acestep.capabilities import AMPERE
+from acestep.devices.cuda import CudaDevice
 from acestep.knobs import Attention, Knobs, Offload, Quantization
 from acestep.memory.placement import Placement
 from acestep.models.attention import Kernels

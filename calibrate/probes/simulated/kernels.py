@@ -11,10 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from acestep.capabilities import AMPERE
 from acestep.memory.workspace import matrix_workspace
-
-FLASH_CAPABILITY = (8, 0)
-"""The flash kernel needs Ampere or newer (pytorch/aten sdp_utils.cpp, check_flash_attention_hardware_support)."""
 
 MASK_ALIGNMENT = 16
 """The memory-efficient kernel copies a mask whose last dimension is no multiple of this (aten sdp preprocess_mask)."""
@@ -66,7 +64,8 @@ class CudaKernels(AttentionKernels):
     def __init__(self, capability: tuple[int, int]) -> None:
         super().__init__()
         self.matmul_bytes = matrix_workspace(capability)
-        self.has_flash = capability >= FLASH_CAPABILITY
+        # The flash kernel (aten sdp_utils.cpp, check_flash_attention_hardware_support).
+        self.has_flash = capability >= AMPERE
 
     def attention(
         self,
