@@ -6,7 +6,7 @@ from acestep.hardware import Card, CardKind
 from acestep.memory.workspace import ROCM_MATRIX_WORKSPACE, matrix_workspace
 
 AMPERE: Final = (8, 0)
-"""From here on there is bf16, PyTorch's flash kernel, which takes grouped queries, and flash-attn (installation notes)."""
+"""From here on there is bf16, PyTorch's flash kernel, which takes grouped queries, and flash-attn."""
 
 
 def groups_attention(card: Card) -> bool:
