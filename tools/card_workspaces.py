@@ -24,7 +24,7 @@ from acestep.devices.cuda import CudaDevice
 from acestep.errors import Exit
 from acestep.knobs import Variant
 from acestep.memory.vae_decode import TileDecoder, fold_weight_norm
-from acestep.memory.workspace import MATRIX_WORKSPACE
+from acestep.memory.workspace import matrix_workspace
 from acestep.models.attention import BLOCK_ROWS
 from acestep.models.build import SIZES, build
 from calibrate.files import output_file, pretty_json
@@ -93,11 +93,13 @@ class CardMeter:
         return int(total - free - torch.cuda.memory_reserved())
 
 
-def convolutions(decoder: TileDecoder, latents: Tensor, meter: Meter) -> Iterator[Taken]:
-    """Every convolution of one tile."""
+def convolutions(
+    decoder: TileDecoder, latents: Tensor, capability: tuple[int, int], meter: Meter
+) -> Iterator[Taken]:
+    """Every convolution of one tile, beside what is allowed on a card of that compute capability."""
     found: list[Taken] = []
     hooks = []
-    kernels = CudaKernels((8, 6))
+    kernels = CudaKernels(capability)
 
     def before(*_: Any) -> None:
         meter.start()
@@ -149,10 +151,10 @@ def attentions(device: torch.device, dtype: torch.dtype, rows: Sequence[int], me
     )
 
 
-def first_product(device: torch.device, dtype: torch.dtype, meter: Meter) -> Taken:
-    """What the first matrix product takes and keeps."""
+def first_product(device: torch.device, dtype: torch.dtype, capability: tuple[int, int], meter: Meter) -> Taken:
+    """What the first matrix product takes and keeps, beside what is allowed on a card of that compute capability."""
     matrix = torch.randn(512, 512, device=device, dtype=dtype)
-    return _taken("first product", (matrix, matrix), torch.matmul, MATRIX_WORKSPACE, meter)
+    return _taken("first product", (matrix, matrix), torch.matmul, matrix_workspace(capability), meter)
 
 
 def _taken(
@@ -179,13 +181,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return Exit.NOT_MEASURED
     device, meter = CudaDevice(), CardMeter()
     place, dtype = device.torch_device, device.dtype
-    calls = [first_product(place, dtype, meter), *attentions(place, dtype, ROWS, meter)]
+    capability = torch.cuda.get_device_capability()
+    calls = [first_product(place, dtype, capability, meter), *attentions(place, dtype, ROWS, meter)]
     vae = build(SIZES[options.model], Variant.TURBO, dtype=dtype).vae
     fold_weight_norm(vae)
     decoder = TileDecoder(vae.decoder.to(place))
     for tile in options.tiles:
         latents = torch.randn(1, vae.decoder.conv1.in_channels, tile, device=place, dtype=dtype)
-        calls += convolutions(decoder, latents, meter)
+        calls += convolutions(decoder, latents, capability, meter)
         del latents
         gc.collect()
         torch.cuda.empty_cache()

@@ -6,13 +6,15 @@ from torch import nn
 
 from acestep.errors import Exit
 from acestep.memory.vae_decode import TileDecoder, fold_weight_norm
-from acestep.memory.workspace import MATRIX_WORKSPACE
+from acestep.memory.workspace import HOPPER_MATRIX_WORKSPACE, MATRIX_WORKSPACE
 from acestep.models.build import build
 from acestep.units import MIB
+from calibrate.probes.simulated.kernels import CudaKernels
 from tools import card_workspaces
 from tools.card_workspaces import attentions, convolutions, first_product
 
 HOST = torch.device("cpu")
+AMPERE, HOPPER, BLACKWELL = (8, 6), (9, 0), (12, 0)
 
 
 class Stated:
@@ -35,14 +37,14 @@ def test_every_convolution_of_a_tile_is_measured_with_what_the_simulation_allows
     decoder = TileDecoder(vae.decoder)
     layers = [m for m in decoder.modules() if isinstance(m, nn.Conv1d | nn.ConvTranspose1d)]
     meter = Stated(seen=100 * MIB, unseen=7)
-    calls = list(convolutions(decoder, torch.randn(1, vae.decoder.conv1.in_channels, 8), meter))
+    calls = list(convolutions(decoder, torch.randn(1, vae.decoder.conv1.in_channels, 8), AMPERE, meter))
     assert len(calls) == len(layers) == meter.started
     for call in calls:
         assert call.allowed_bytes == call.input_bytes + call.output_bytes
         assert call.seen_bytes == 100 * MIB - call.output_bytes
         assert call.unseen_bytes == 7
     assert calls[-1].output_bytes == 2 * 8 * 1920 * 4
-    again = list(convolutions(decoder, torch.randn(1, vae.decoder.conv1.in_channels, 8), Stated(0, 0)))
+    again = list(convolutions(decoder, torch.randn(1, vae.decoder.conv1.in_channels, 8), AMPERE, Stated(0, 0)))
     assert [call.kernel for call in again] == [call.kernel for call in calls], "nothing stays hooked"
     assert all(call.seen_bytes == 0 for call in again)
 
@@ -55,8 +57,15 @@ def test_attention_is_measured_beside_its_result() -> None:
     assert block.allowed_bytes == 0
 
 
-def test_the_first_product_is_held_against_the_workspace_that_is_modelled() -> None:
-    assert first_product(HOST, torch.float32, Stated(9 * MIB, 0)).allowed_bytes == MATRIX_WORKSPACE
+@pytest.mark.parametrize(
+    ("capability", "modelled"),
+    [(AMPERE, MATRIX_WORKSPACE), (HOPPER, HOPPER_MATRIX_WORKSPACE), (BLACKWELL, HOPPER_MATRIX_WORKSPACE)],
+)
+def test_the_first_product_is_held_against_the_workspace_that_is_modelled_for_this_card(
+    capability: tuple[int, int], modelled: int
+) -> None:
+    product = first_product(HOST, torch.float32, capability, Stated(9 * MIB, 0))
+    assert product.allowed_bytes == modelled == CudaKernels(capability).matmul_bytes
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card here")
