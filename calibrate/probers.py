@@ -96,6 +96,11 @@ def card_of(executor: Executor) -> Card:
     return IMAGINED
 
 
+def identity_of(card: Card) -> str:
+    """What tells a card from those that could answer otherwise: another one of its make may go on with its journal."""
+    return " ".join([card.name, f"{card.total_bytes} bytes", f"driver {card.driver or 'none'}"])
+
+
 def recorded_card(executor: Executor) -> RecordedCard:
     """The card that answers, as a record names it."""
     kind, card = CardKind(executor.device), card_of(executor)

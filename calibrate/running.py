@@ -16,7 +16,6 @@ from acestep.units import gib, gib_to_bytes
 from calibrate.options import Several, SpreadingCommand
 
 if TYPE_CHECKING:
-    from acestep.hardware import Card
     from calibrate.campaign import Findings, Scope
     from calibrate.executors.base import Executor
     from calibrate.policy import Policy
@@ -98,11 +97,11 @@ def _measure(
     from calibrate.files import digest, output_file, pretty_json
     from calibrate.fingerprint import fingerprint
     from calibrate.journal import open_journal
-    from calibrate.probers import card_of, introduction, method_for
+    from calibrate.probers import card_of, identity_of, introduction, method_for
 
     started = time.monotonic()
     console.notify(introduction(executor, scope.variant))
-    holds_for = fingerprint(card=_identity(card_of(executor)), cap_method=cap_method, budget=digest(policy.budget))
+    holds_for = fingerprint(card=identity_of(card_of(executor)), cap_method=cap_method, budget=digest(policy.budget))
     with output_file(output) as write, open_journal(output, holds_for, resume=resume) as journal:
         if resume:
             console.notify(f"{len(journal.entries)} answers were there already.")
@@ -166,8 +165,3 @@ def _tell_plan(policy: "Policy", scope: "Scope", device: str) -> None:
             f"Without {', '.join(left_out)} this record covers no tier, so `merge` makes no table of it; it can be"
             " validated and compared."
         )
-
-
-def _identity(card: "Card") -> str:
-    """What tells a card from those that could answer otherwise: another one of its make may go on with its journal."""
-    return " ".join([card.name, f"{card.total_bytes} bytes", f"driver {card.driver or 'none'}"])

@@ -23,7 +23,7 @@ from calibrate.fingerprint import fingerprint
 from calibrate.journal import open_journal
 from calibrate.knobs import ladder
 from calibrate.policy import Policy, load_policy
-from calibrate.probers import card_of, conditions_of, prober_for, recorded_card, simulation_of
+from calibrate.probers import card_of, conditions_of, identity_of, prober_for, recorded_card, simulation_of
 from calibrate.probes.base import Prober
 from calibrate.probes.simulated.allocator import SEGMENT_GRAIN
 from calibrate.questions import Probed, Question
@@ -105,9 +105,7 @@ def _measure(output: Path, variant: Variant, *, resume: bool) -> None:
     policy = load_policy()
     executor = Alone(prober_for("cuda"))
     card, simulation = card_of(executor), simulation_of(recorded_card(executor))
-    holds_for = fingerprint(
-        card=f"{card.name} {card.total_bytes}", cap_method=CapMethod.FRACTION, budget=digest(policy.budget)
-    )
+    holds_for = fingerprint(card=identity_of(card), cap_method=CapMethod.FRACTION, budget=digest(policy.budget))
     try:
         with output_file(output) as write, open_journal(output, holds_for, resume=resume) as journal:
 

@@ -1,11 +1,16 @@
 """A card's smallest cap is bracketed in few probes, and two are enough where the simulation is near; by a formula."""
 
+from pathlib import Path
+
+import msgspec
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from acestep import hardware
 from acestep.errors import Exit, NotMeasuredError
+from acestep.hardware import Card
 from acestep.knobs import Knobs, Variant
 from acestep.memory.segments import SEGMENT_GRAIN
 from acestep.units import GIB
@@ -16,7 +21,7 @@ from calibrate.record import CapMethod, CardKind, RecordedCard, RecordedProbe, m
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
 from tests.fakes import AnalyticProber, ScriptedProber
-from tools import record_history
+from tools import card_caps, record_history
 from tools.card_caps import ask_all, main, next_cap, probed, questions
 
 CARD = RecordedCard(kind=CardKind.CUDA, name="Made Up 80", compute_capability="9.0", total_bytes=80 * GIB)
@@ -73,6 +78,28 @@ def test_an_answer_that_says_nothing_ends_it(verdict: Verdict) -> None:
     question = Question(knobs=Knobs(), workload=Workload(batch=1, duration_s=60.0), cap_bytes=GIB)
     with pytest.raises(NotMeasuredError, match=verdict.value):
         probed(ScriptedProber([verdict]), question)
+
+
+def test_another_driver_begins_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = Card(kind=hardware.CardKind.CUDA, name="Made Up 80", total_bytes=80 * GIB, driver="580.1")
+    output = tmp_path / "caps.json"
+
+    def ended(driver: str, *options: str, verdicts: list[Verdict]) -> int:
+        left = iter(verdicts)
+        prober = ScriptedProber(left)
+        monkeypatch.setattr(card_caps, "prober_for", lambda device: prober)
+        monkeypatch.setattr(card_caps, "card_of", lambda executor: msgspec.structs.replace(card, driver=driver))
+        monkeypatch.setattr(card_caps, "simulation_of", lambda card: AnalyticProber())
+        code = main(["-o", str(output), *options])
+        assert next(left, None) is None
+        return code
+
+    assert ended("580.1", verdicts=[Verdict.FITS, Verdict.CRASHED]) == Exit.NOT_MEASURED
+    assert ended("581.0", "--resume", verdicts=[]) == Exit.USAGE
+    assert "driver 581.0" in capsys.readouterr().err
+    assert ended("580.1", "--resume", verdicts=[Verdict.CRASHED]) == Exit.NOT_MEASURED
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card here")

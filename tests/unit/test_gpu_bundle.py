@@ -21,8 +21,8 @@ from acestep.console import run
 from acestep.errors import Exit
 from acestep.hardware import Card, CardKind
 from acestep.units import GIB
-from calibrate import running
 from calibrate.cli import cli
+from calibrate.probers import identity_of
 from tools import gpu_bundle, gpu_run
 from tools.gpu_bundle import measured_plan, pins, present_in, simulated_plan, sources, wanted_by, write_bundle
 
@@ -130,9 +130,9 @@ def test_every_step_of_the_plan_can_be_given() -> None:
 def test_another_card_of_the_same_make_goes_on_with_a_journal() -> None:
     card = Card(kind=CardKind.CUDA, name="NVIDIA L4", uuid="GPU-1", total_bytes=24 * GIB, driver="580.1")
     others = [{"name": "NVIDIA T4"}, {"total_bytes": 16 * GIB}, {"driver": "581.0"}]
-    identity = running._identity(card)
-    assert running._identity(msgspec.structs.replace(card, uuid="GPU-2")) == identity
-    assert all(running._identity(msgspec.structs.replace(card, **other)) != identity for other in others)
+    identity = identity_of(card)
+    assert identity_of(msgspec.structs.replace(card, uuid="GPU-2")) == identity
+    assert all(identity_of(msgspec.structs.replace(card, **other)) != identity for other in others)
 
 
 COUNTS = """
