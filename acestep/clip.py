@@ -17,7 +17,10 @@ SAMPLE_RATE = 48_000
 """Samples a second of every song and clip; ACE-Step 1.5's VAE was trained at 48 kHz stereo."""
 
 LATENT_HOP = 1_920
-"""Samples one latent frame stands for (product of the VAE's strides 2*4*4*6*10), so 25 frames a second."""
+"""Samples one latent frame stands for: the product of the VAE's strides 2*4*4*6*10."""
+
+FRAMES_A_SECOND = SAMPLE_RATE // LATENT_HOP
+"""Latent frames of a second of sound."""
 
 
 class Clip(msgspec.Struct, frozen=True, kw_only=True, eq=False):

@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from acestep.clip import FRAMES_A_SECOND
 from acestep.knobs import Knobs, Offload, Quantization, Variant
 from acestep.memory.guard import FEWEST_LYRICS, Demand, growth, knobs_key
 from acestep.memory.segments import SEGMENT_GRAIN
@@ -30,7 +31,7 @@ FORMATS: Final = (None, Quantization.INT8)
 def _asked(songs: int, seconds: int, tokens: int, *, weak: bool = False, contexts: int = 1) -> Demand:
     return Demand(
         songs=songs,
-        frames=25 * seconds,
+        frames=FRAMES_A_SECOND * seconds,
         lyric_tokens=tokens - 1,
         text_tokens=0,
         with_audio=weak or contexts > 1,
@@ -130,7 +131,7 @@ def _around(variant: Variant, smallest_caps: SmallestCaps) -> dict[Offload, dict
         growth = found.get(Offload.CPU_DIT, {})
         if offload in (Offload.CPU_DIT, Offload.STREAM_ENCODERS):
             most = smallest_caps(knobs, _cover(_SECONDS[1], MAX_LYRIC_TOKENS))
-            longer = 25 * (_SECONDS[1] - _SECONDS[0])
+            longer = FRAMES_A_SECOND * (_SECONDS[1] - _SECONDS[0])
             heard = max(0, most["encode_audio"] - little["encode_audio"]) + 2 * MIB
             growth = {
                 "encode_audio.frames": heard / longer,

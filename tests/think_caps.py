@@ -10,12 +10,15 @@ from acestep.planner.forward import DecoderBlock
 from acestep.planner.job import Job
 from calibrate.probes.simulated.book import TraceBook
 from calibrate.probes.simulated.device import SimulatedDevice
+from calibrate.probes.simulated.full_size_lm import FirstAllowed
 from calibrate.probes.simulated.kernels import CudaKernels
 from calibrate.probes.simulated.ledger import Ledger
 from calibrate.probes.simulated.memo import Memo, Regions, Tape
 from calibrate.probes.simulated.replay import smallest_cap
-from calibrate.probes.simulated.thinking import PART, STAGE, FirstAllowed
+from calibrate.probes.simulated.think import STAGE
 from calibrate.probes.simulated.trace import Trace, stage_trace
+
+PART = "language_model"
 
 
 def trace_thinking(model: LanguageModel, jobs: Sequence[Job], kernels: CudaKernels) -> Trace:

@@ -16,9 +16,9 @@ from acestep.planner.tokenizer import FULL_SIZE
 from acestep.units import GIB, gib
 from calibrate.probes.simulated.book import TraceBook
 from calibrate.probes.simulated.device import SimulatedDevice
+from calibrate.probes.simulated.full_size_lm import FirstAllowed, full_size_lm
 from calibrate.probes.simulated.kernels import CpuKernels, CudaKernels
 from calibrate.probes.simulated.ledger import Ledger
-from calibrate.probes.simulated.thinking import FirstAllowed, full_size_lm
 from calibrate.probes.simulated.trace import Trace, peak_bytes, stage_usage
 from tests.grammars import Alternating, Counted, job_of
 from tests.metering import MeteredCpu

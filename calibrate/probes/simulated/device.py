@@ -11,9 +11,7 @@ from torch import Tensor
 from acestep.devices.base import Mark
 from acestep.devices.in_order import InOrder
 from calibrate.probes.simulated.ledger import Ledger
-
-ACTIVATIONS = "activations"
-"""Owner of everything that is computed rather than moved."""
+from calibrate.probes.simulated.trace import ACTIVATIONS
 
 
 class Book(Protocol):

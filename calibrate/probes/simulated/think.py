@@ -34,8 +34,8 @@ from acestep.stages.place import Place
 from acestep.stages.think import Thought
 from calibrate.probes.rehearsal import Rehearsal, first_allowed, stretched
 from calibrate.probes.simulated.decoding import Played
+from calibrate.probes.simulated.full_size_lm import FirstAllowed, full_size_lm
 from calibrate.probes.simulated.replay import ReplayResult, smallest_cap
-from calibrate.probes.simulated.thinking import FirstAllowed, full_size_lm
 from calibrate.probes.simulated.trace import ACTIVATIONS, StageUsage, stage_trace, stage_usage
 
 STAGE: Final = "think"

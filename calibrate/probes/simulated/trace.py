@@ -24,7 +24,7 @@ ASK: Final = -5
 """What stands in `Trace.sizes` for an event that is no allocation."""
 
 ACTIVATIONS: Final = "activations"
-"""Owner of an allocation that no component claims."""
+"""Owner of everything that is computed rather than moved."""
 
 
 class Trace:

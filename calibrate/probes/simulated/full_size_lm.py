@@ -1,4 +1,4 @@
-"""The language model in simulation: jobs written on meta tensors, with tokens that no logits decide."""
+"""Language models of full size for simulations, and a chooser of tokens for meta tensors, which hold no logits."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -10,9 +10,6 @@ from acestep.knobs import Quantization
 from acestep.models.lm import LanguageModel, build_lm, quantize_lm
 from acestep.planner.sampling import Draft, Spans
 from calibrate.probes.simulated.host import rest_on_host
-
-PART = "language_model"
-STAGE = "think"
 
 
 class FirstAllowed:
