@@ -4,7 +4,7 @@ import os
 from importlib.util import find_spec
 
 from acestep.hardware import Card, detect, planning_card
-from acestep.plan import AS_THE_TIER_SAYS, Overrides, Plan, resolve
+from acestep.plan import AS_THE_TIER_SAYS, Overrides, Plan, on_device, resolve
 from acestep.tiers import load_tiers
 
 
@@ -27,3 +27,8 @@ def plan_here(overrides: Overrides = AS_THE_TIER_SAYS, card: Card | None = None)
         torchao_available=installed("torchao"),
         flash_attn_available=installed("flash_attn"),
     )
+
+
+def carried_out(plan: Plan, card: Card) -> Plan:
+    """The plan as a card can carry it out with what is installed here."""
+    return on_device(plan, card, torchao_available=installed("torchao"), flash_attn_available=installed("flash_attn"))

@@ -84,6 +84,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         """The knobs the pipeline is built with."""
         return Knobs(**{name: getattr(self, name) for name in Knobs.__struct_fields__})
 
+    @property
+    def longest_planned_s(self) -> int:
+        """The longest song a language model may have to plan, in seconds; where none is certified, one without it."""
+        return self.frontier.longest(1, lm=True) or self.frontier.longest(1, lm=False)
+
 
 def resolve(
     card: Card,

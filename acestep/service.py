@@ -7,16 +7,15 @@ from collections.abc import Callable
 import msgspec
 
 from acestep.devices.base import Device
-from acestep.devices.open import open_device
+from acestep.devices.open import open_here
 from acestep.errors import InvalidInputError, UsageError
-from acestep.hardware import Card, cap_bytes, detect
 from acestep.knobs import Knobs, Quantization, Variant
-from acestep.machine import installed
+from acestep.machine import carried_out
 from acestep.memory.vae_decode import chunk_from
 from acestep.models.components import Components
 from acestep.models.load import load
 from acestep.pipeline import UNABLE_TO_THINK, Pipeline, prepare
-from acestep.plan import Plan, clamp, on_device
+from acestep.plan import Plan, clamp
 from acestep.planner.language import Language
 from acestep.planner.planner import check_wishes
 from acestep.progress import Progress, silent
@@ -49,8 +48,7 @@ class Service:
     def __init__(self, model: str) -> None:
         self._model = model
         self._vae_chunk = chunk_from(os.environ)
-        detected = detect(os.environ)
-        self._device, self.card = open_device(detected, cap_bytes(os.environ, detected))
+        self._device, self.card = open_here()
         self._languages: dict[_Speech, Language] = {}
         self._components: dict[tuple[Variant, Quantization | None], Components] = {}
         self._pipelines: dict[tuple[Knobs, bool], Pipeline] = {}
@@ -119,9 +117,9 @@ class Service:
         self.rest()
 
     def _thinker(self, plan: Plan) -> Thinker:
-        longest_s = plan.frontier.longest(1, lm=True) or plan.frontier.longest(1, lm=False)
         speech = _Speech(
-            knobs=Knobs(lm=plan.lm, lm_quantization=plan.lm_quantization, backend=plan.backend), longest_s=longest_s
+            knobs=Knobs(lm=plan.lm, lm_quantization=plan.lm_quantization, backend=plan.backend),
+            longest_s=plan.longest_planned_s,
         )
         if speech not in self._languages:
             self._drop_languages()
@@ -155,11 +153,6 @@ class Service:
     def _drop_pipelines(self) -> None:
         while self._pipelines:
             self._pipelines.popitem()[1].close()
-
-
-def carried_out(plan: Plan, card: Card) -> Plan:
-    """The plan as a card can carry it out with what is installed here."""
-    return on_device(plan, card, torchao_available=installed("torchao"), flash_attn_available=installed("flash_attn"))
 
 
 def guarded_pipeline(components: Components, plan: Plan, device: Device, thinker: Thinker, vae_chunk: int) -> Pipeline:

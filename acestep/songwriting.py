@@ -1,6 +1,5 @@
 """The language model by itself: a song planned, described, invented or brought into form, in words and codes."""
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,15 +8,14 @@ import msgspec
 import torch
 
 from acestep.devices.base import Device
-from acestep.devices.open import open_device
+from acestep.devices.open import open_here
 from acestep.errors import RunFailedError, UsageError
-from acestep.hardware import cap_bytes, detect
-from acestep.machine import installed, plan_here
+from acestep.machine import carried_out, plan_here
 from acestep.models import catalog
 from acestep.models.lm import DUMMY_PREFIX, TINY
 from acestep.models.locate import is_checkpoint
 from acestep.models.tokenizer import encodable
-from acestep.plan import Plan, clamp, on_device
+from acestep.plan import Plan, clamp
 from acestep.planner.language import Language
 from acestep.planner.metadata import NOTHING_KNOWN, Metadata
 from acestep.planner.planner import Description, check_wishes
@@ -45,8 +43,7 @@ def open_language(plan: Plan, model: str, device: Device, warn: Callable[[str], 
     if plan.lm is None:
         raise UsageError(f"{without_language(plan)}; name one with --lm, or do without")
     name = {"tiny": TINY, "dummy": DUMMY_PREFIX + plan.lm}.get(model) or _beside(model, plan.lm)
-    longest_s = plan.frontier.longest(1, lm=True) or plan.frontier.longest(1, lm=False)
-    return Language(name, plan.knobs, device, longest_s=longest_s, warn=warn)
+    return Language(name, plan.knobs, device, longest_s=plan.longest_planned_s, warn=warn)
 
 
 def without_language(plan: Plan) -> str:
@@ -136,9 +133,8 @@ def format_sample(
 @contextmanager
 def _language(plan: Plan | None, model: str, warnings: list[str]) -> Iterator[tuple[Language, Plan]]:
     """The language model on this machine's device, alone there, and the plan as the device can carry it out."""
-    detected = detect(os.environ)
-    device, card = open_device(detected, cap_bytes(os.environ, detected))
-    used = on_device(plan or plan_here(), card, torchao_available=installed("torchao"))
+    device, card = open_here()
+    used = carried_out(plan or plan_here(), card)
     warnings += used.warnings
     language = open_language(used, model, device, warnings.append)
     if language.is_noise:

@@ -10,11 +10,11 @@ import torch
 
 from acestep.api import of_model
 from acestep.devices.base import Device
-from acestep.devices.open import open_device
+from acestep.devices.open import open_here
 from acestep.errors import InvalidInputError, NotMeasuredError, RunFailedError, UsageError
-from acestep.hardware import CPU, Card, cap_bytes, detect, planning_card
+from acestep.hardware import CPU, Card, detect, planning_card
 from acestep.knobs import Offload
-from acestep.machine import plan_here
+from acestep.machine import carried_out, plan_here
 from acestep.memory.placement import Placement
 from acestep.memory.vae_decode import chunk_from
 from acestep.models.components import Components
@@ -29,7 +29,7 @@ from acestep.planner.thinker import LANGUAGE_MODEL, LmThinker
 from acestep.planner.writing import write_in_passes
 from acestep.progress import Progress, silent
 from acestep.request import Request, Result
-from acestep.service import carried_out, guarded_pipeline
+from acestep.service import guarded_pipeline
 from acestep.songwriting import open_language, without_language
 from acestep.stages.think import Thinker
 from calibrate.profiling.overheard import Overheard, Pass
@@ -75,7 +75,7 @@ def machine(wish: Wish, notes: Notes) -> Machine:
     """Settle everything that needs no weights; `NotMeasuredError` where there is no such device."""
     detected = CPU if wish.device == CPU.kind else detect(os.environ)
     planned = plan_here(of_model(wish.model, wish.overrides), planning_card(os.environ, detected))
-    device, card = open_device(detected, cap_bytes(os.environ, detected))
+    device, card = open_here(detected)
     if wish.device not in ("auto", card.kind):
         raise NotMeasuredError(f"--device {wish.device} was asked for, and what could be used here is {card.name}")
     plan = carried_out(planned, card)

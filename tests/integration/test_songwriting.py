@@ -10,12 +10,12 @@ import pytest
 import torch
 
 import acestep
-from acestep import api, console
+from acestep import api, console, machine, songwriting
 from acestep.cli import cli
 from acestep.devices.cpu import CpuDevice
 from acestep.errors import Exit, InvalidInputError, RunFailedError, UsageError
 from acestep.hardware import simulated_card
-from acestep.knobs import Knobs
+from acestep.knobs import Attention, Knobs
 from acestep.models.lm import build_lm
 from acestep.pipeline import UNABLE_TO_THINK
 from acestep.plan import clamp, exact
@@ -214,6 +214,14 @@ def test_python_keeps_what_is_known_of_a_song_it_formats() -> None:
     assert msgspec.structs.replace(found.metadata, caption="", timesignature="") == known
     sung = acestep.create_sample("a waltz", PLAN, language="de", model="tiny")
     assert sung.metadata.language == "de"
+
+
+def test_words_are_written_as_the_packages_that_are_installed_allow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "installed", lambda _: False)
+    monkeypatch.setattr(songwriting, "open_here", lambda: (CpuDevice(), simulated_card(8)))
+    wished = msgspec.structs.replace(PLAN, attention=Attention.FLASH)
+    said = acestep.understand((), wished, model="tiny").warnings
+    assert any("flash-attn is not installed" in sentence for sentence in said)
 
 
 def test_a_song_that_exists_is_not_planned_by_itself_either() -> None:

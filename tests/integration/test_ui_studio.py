@@ -49,7 +49,7 @@ def card(monkeypatch: pytest.MonkeyPatch) -> CountingCard:
     """The card that the studio finds."""
     found = CountingCard()
     monkeypatch.setenv("MAX_CUDA_VRAM", "8")
-    monkeypatch.setattr(service, "open_device", lambda *_: (found, simulated_card(8)))
+    monkeypatch.setattr(service, "open_here", lambda: (found, simulated_card(8)))
     return found
 
 

@@ -317,6 +317,7 @@ def test_a_plan_for_another_card_keeps_its_limits_and_says_which_knobs_the_devic
         assert (carried.offload, carried.quantization, carried.backend is Backend.VLLM) == (Offload.NONE, None, False)
     lost = [name for name in Knobs.__struct_fields__ if getattr(carried, name) != getattr(plan, name)]
     assert len(carried.warnings) == len(plan.warnings) + len(lost)
+    assert on_device(carried, device) == carried
 
 
 @given(cards, st.builds(Knobs, **knob_wishes))
