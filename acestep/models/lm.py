@@ -4,7 +4,6 @@ from pathlib import Path
 
 import msgspec
 import torch
-from huggingface_hub.errors import StrictDataclassError
 
 from acestep.errors import InvalidInputError
 from acestep.knobs import Quantization
@@ -13,18 +12,15 @@ from acestep.models import catalog
 from acestep.models.architecture import QwenArchitecture, arguments
 from acestep.models.build import TINY_QWEN, Materialise, Size
 from acestep.models.catalog import LM_ARCHITECTURES
-from acestep.models.configs import read_json
 from acestep.models.libraries import Qwen3Config, Qwen3ForCausalLM
 from acestep.models.locate import locate_lm
+from acestep.models.qwen import HEAD, fill_qwen, qwen_config
 from acestep.models.tensor_folder import TensorFolder
 from acestep.models.weights import bare, empty, fill, randomise
 
 TINY = "tiny"
 DUMMY_PREFIX = "dummy:"
 """Before the name of a language model: one of its size that writes noise."""
-
-HEAD = "lm_head.weight"
-"""The output layer, where a file holds it although it is the embedding once more."""
 
 TINY_VOCABULARY = 65_796
 """As many tokens as the planner's tokenizer without files has: bytes, marks and audio codes."""
@@ -104,31 +100,15 @@ def quantize_lm(model: LanguageModel, quantization: Quantization) -> int:
 
 def _read(folder: Path, dtype: torch.dtype) -> Qwen3ForCausalLM:
     """The model in `folder`, from files saved with its head or without, with the prefix of its body or without."""
-    weights = TensorFolder(folder)
-    config = _config(folder)
-    if HEAD in weights.shapes and not config.tie_word_embeddings:
-        raise InvalidInputError(folder / "config.json", "has a head of its own; expected one tied to the embedding")
-    module = _bare(config)
-    shapes = {key: tuple(tensor.shape) for key, tensor in module.model.state_dict().items()}
-    prefix = "model." if any(key.startswith("model.") for key in weights.shapes) else ""
-    weights.check({prefix + key: shape for key, shape in shapes.items()}, ignored=(HEAD,))
-    fill(module.model, weights.read({prefix + key: key for key in shapes}, dtype))
-    _tie(module)
-    return module
-
-
-def _config(folder: Path) -> Qwen3Config:
-    source = folder / "config.json"
-    fields = read_json(source)
-    if fields.get("model_type") != "qwen3":
-        raise InvalidInputError(source, f"model_type is {fields.get('model_type')!r}; expected 'qwen3'")
-    try:
-        config = Qwen3Config.from_dict(fields)
-    except (StrictDataclassError, TypeError, ValueError, KeyError) as error:
-        raise InvalidInputError(source, f"is no Qwen3 configuration ({error})") from error
+    weights, config, source = TensorFolder(folder), qwen_config(folder), folder / "config.json"
     if kinds := set(config.layer_types) - {"full_attention"}:
         raise InvalidInputError(source, f"has layers of {', '.join(sorted(kinds))}; expected full_attention alone")
-    return config
+    if HEAD in weights.shapes and not config.tie_word_embeddings:
+        raise InvalidInputError(source, "has a head of its own; expected one tied to the embedding")
+    module = _bare(config)
+    fill_qwen(module.model, weights, dtype)
+    _tie(module)
+    return module
 
 
 def _bare(config: Qwen3Config) -> Qwen3ForCausalLM:

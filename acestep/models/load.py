@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 
 from acestep.errors import InvalidInputError, UsageError
@@ -14,17 +13,16 @@ from acestep.models import catalog
 from acestep.models.architecture import Architecture
 from acestep.models.build import SIZES, bare_modules, build
 from acestep.models.components import Components
-from acestep.models.configs import architecture_in, has_parts, parts_in, read_json, vae_architecture_in
+from acestep.models.configs import architecture_in, has_parts, parts_in, vae_architecture_in
 from acestep.models.convert import PREFIXES, SILENCE, original_key
 from acestep.models.libraries import Qwen3Config
 from acestep.models.locate import locate, locate_companion
+from acestep.models.qwen import fill_qwen, qwen_config
 from acestep.models.tensor_folder import TensorFolder
 from acestep.models.tokenizer import HubTokenizer
 from acestep.models.weights import fill
 
 SILENCE_FILE = "silence_latent.pt"
-HEAD = "lm_head.weight"
-"""A language model's head, which a text encoder's file may hold and the text encoder has no use for."""
 
 
 def load(
@@ -53,8 +51,8 @@ def load(
 def _read_original(folder: Path, architecture: Architecture, checkpoints: Path, dtype: torch.dtype) -> dict[str, Any]:
     vae_folder = locate_companion("vae", folder, checkpoints)
     text_folder = locate_companion("text-encoder", folder, checkpoints)
-    vae, qwen = vae_architecture_in(vae_folder, architecture), _qwen_config(text_folder, architecture)
-    modules = bare_modules(architecture, vae, qwen)
+    vae = vae_architecture_in(vae_folder, architecture)
+    modules = bare_modules(architecture, vae, _text_encoder_config(text_folder, architecture))
     weights = TensorFolder(folder)
     names = {part: _original_names(part, modules[part]) for part in PREFIXES}
     weights.check({name: shape for part in names.values() for name, (_, shape) in part.items()})
@@ -65,17 +63,17 @@ def _read_original(folder: Path, architecture: Architecture, checkpoints: Path, 
             tensors[SILENCE[1]] = _silence_latent(folder / SILENCE_FILE, shape).to(dtype)
         fill(modules[part], tensors)
     _fill_from(modules["vae"], vae_folder, dtype)
-    _fill_text_encoder(modules["text_encoder"], text_folder, dtype)
+    fill_qwen(modules["text_encoder"], TensorFolder(text_folder), dtype)
     return modules | {"tokenizer": HubTokenizer(text_folder)}
 
 
 def _read_diffusers(folder: Path, architecture: Architecture, dtype: torch.dtype) -> dict[str, Any]:
-    vae, qwen = vae_architecture_in(folder / "vae", architecture), _qwen_config(folder / "text_encoder", architecture)
-    modules = bare_modules(architecture, vae, qwen)
+    vae = vae_architecture_in(folder / "vae", architecture)
+    modules = bare_modules(architecture, vae, _text_encoder_config(folder / "text_encoder", architecture))
     held = parts_in(folder)
     for part in (*held, "vae"):
         _fill_from(modules[part], folder / part, dtype)
-    _fill_text_encoder(modules["text_encoder"], folder / "text_encoder", dtype)
+    fill_qwen(modules["text_encoder"], TensorFolder(folder / "text_encoder"), dtype)
     for part in PREFIXES.keys() - set(held):
         modules[part] = None
     return modules | {"tokenizer": HubTokenizer(folder / "tokenizer")}
@@ -100,14 +98,6 @@ def _fill_from(module: nn.Module, folder: Path, dtype: torch.dtype) -> None:
     fill(module, weights.read({key: key for key in shapes}, dtype))
 
 
-def _fill_text_encoder(module: nn.Module, folder: Path, dtype: torch.dtype) -> None:
-    """Fill the text encoder from files saved with a language model's key prefix and head, or without."""
-    weights, shapes = TensorFolder(folder), _shapes(module)
-    prefix = "model." if any(key.startswith("model.") for key in weights.shapes) else ""
-    weights.check({prefix + key: shape for key, shape in shapes.items()}, ignored=(HEAD,))
-    fill(module, weights.read({prefix + key: key for key in shapes}, dtype))
-
-
 def _silence_latent(path: Path, shape: tuple[int, ...]) -> Tensor:
     """The encoded silence as [1, frames, channels], from a file that holds [1, channels, frames]."""
     if not path.is_file():
@@ -125,16 +115,11 @@ def _silence_latent(path: Path, shape: tuple[int, ...]) -> Tensor:
     return latent.transpose(1, 2).contiguous()
 
 
-def _qwen_config(folder: Path, architecture: Architecture) -> Qwen3Config:
-    source = folder / "config.json"
-    config = read_json(source)
-    if config.get("model_type") != "qwen3":
-        raise InvalidInputError(source, f"model_type is {config.get('model_type')!r}; expected 'qwen3'")
-    if config.get("hidden_size") != architecture.text_hidden_dim:
+def _text_encoder_config(folder: Path, architecture: Architecture) -> Qwen3Config:
+    config = qwen_config(folder)
+    if config.hidden_size != architecture.text_hidden_dim:
         raise InvalidInputError(
-            source, f"hidden_size is {config.get('hidden_size')!r}; the DiT expects {architecture.text_hidden_dim}"
+            folder / "config.json",
+            f"hidden_size is {config.hidden_size!r}; the DiT expects {architecture.text_hidden_dim}",
         )
-    try:
-        return Qwen3Config.from_dict(config)
-    except (StrictDataclassError, TypeError, ValueError, KeyError) as error:
-        raise InvalidInputError(source, f"is no Qwen3 configuration ({error})") from error
+    return config

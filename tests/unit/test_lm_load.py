@@ -12,8 +12,9 @@ from acestep.devices.cpu import CpuDevice
 from acestep.errors import InvalidInputError, UsageError
 from acestep.knobs import Backend, Knobs, Quantization
 from acestep.models.catalog import CHECKPOINTS_VARIABLE, LM_ARCHITECTURES, checkpoint_of
-from acestep.models.lm import HEAD, LanguageModel, build_lm, load_lm, quantize_lm
+from acestep.models.lm import LanguageModel, build_lm, load_lm, quantize_lm
 from acestep.models.locate import locate_lm
+from acestep.models.qwen import HEAD
 from acestep.planner.language import Language
 from acestep.planner.tokenizer import COMPACT
 from tests.checkpoints import write_weights
