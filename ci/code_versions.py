@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 
-from acestep.errors import NotMeasuredError
 from calibrate.fingerprint import SHOWING, SOURCES
-from ci.promises import git
+from calibrate.git import GitError, git
 
 MOST_COMMITS = 200
 """How far back a record's code is looked for."""
@@ -46,7 +45,7 @@ def is_known(checkout: Path, reference: str, version: str) -> bool:
         return False
     try:
         return any(version == found for found in versions_of_commits(checkout, reference))
-    except NotMeasuredError:
+    except GitError:
         return False
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 
 from acestep.errors import InvalidInputError, NotMeasuredError
+from calibrate.git import GitError, git
 from calibrate.probes.base import Prober
 from ci import judge_records
 from ci.cells import certified_cells
@@ -15,7 +16,20 @@ from ci.judge_code import Progress, code_findings
 from ci.judge_policy import policy_findings, tolerance_findings
 from ci.judge_table import compared_tiers, table_findings
 from ci.judge_waivers import stale_findings, with_leave
-from ci.promises import POLICY, TABLE, Promises, base_promises, git, head_promises, record_files
+from ci.promises import POLICY, TABLE, Promises, base_promises, head_promises, record_files
+
+JUDGING = (
+    "ci",
+    ".github",
+    "calibrate/contributed.py",
+    "calibrate/git.py",
+    "calibrate/record.py",
+    "calibrate/rules.py",
+    "calibrate/table.py",
+    "calibrate/targets.py",
+    "calibrate/waivers.py",
+)
+"""The code that decides which changes are refused: what a record must be, what fits, what a table is made of, leave."""
 
 
 class Compared(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,8 +140,8 @@ def _gate_changed(checkout: Path, base: str) -> list[Finding]:
     if Path(base).is_file():
         return []
     try:
-        paths = git(checkout, "diff", "--name-only", base, "--", "ci", "calibrate/rules.py", ".github").decode().split()
-    except NotMeasuredError:
+        paths = git(checkout, "diff", "--name-only", base, "--", *JUDGING).decode().split()
+    except GitError:
         return []
     return [
         Finding(id="G701", level=Level.WARNING, field=path, message=f"{path} judges changes and is itself changed.")

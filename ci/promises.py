@@ -1,15 +1,12 @@
 """What a tiers folder promises: read from a checkout for the head, from git or from beside a file for the base."""
 
-import io
-import subprocess
-import tarfile
-import tempfile
 from pathlib import Path
 
 import msgspec
 
 from acestep.errors import InvalidInputError, NotMeasuredError
 from acestep.tiers import TierTable, load_tiers
+from calibrate.git import GitError, folder_at
 from calibrate.policy import Policy, load_policy
 from calibrate.record import Measurement, load_measurement
 from calibrate.waivers import Waiver, load_waivers
@@ -46,37 +43,12 @@ def base_promises(checkout: Path, base: str) -> Promises:
     try:
         if Path(base).is_file():
             return _stored(Path(base))
-        with tempfile.TemporaryDirectory() as place:
-            _extract(checkout, base, Path(place))
-            return _stored(Path(place) / "tiers" / TABLE)
+        with folder_at(checkout, base, "tiers") as place:
+            return _stored(place / "tiers" / TABLE)
+    except GitError as error:
+        raise NotMeasuredError(f"{base!r} is no file, and {error}") from None
     except InvalidInputError as error:
         raise NotMeasuredError(f"the base {base} cannot be read: {Path(error.source).name}: {error.problem}") from None
-
-
-def git(checkout: Path, *arguments: str) -> bytes:
-    """What git prints; `NotMeasuredError` with its own words where it fails or is not there."""
-    command = ["git", "-C", str(checkout), *arguments]
-    try:
-        done = subprocess.run(command, capture_output=True, check=False)  # noqa: S603 fixed program, no shell
-    except FileNotFoundError:
-        raise NotMeasuredError("git is not installed, so no reference can be read; name a file with --base") from None
-    if done.returncode != 0:
-        said = done.stderr.decode(errors="replace").strip().splitlines()[:1]
-        raise NotMeasuredError(f"git {arguments[0]} failed: {' '.join(said)}")
-    return done.stdout
-
-
-def require_commit(checkout: Path, reference: str) -> None:
-    """Raise `NotMeasuredError` unless git knows the commit."""
-    # A reference that begins with a dash would be an option.
-    if reference.startswith("-"):
-        raise NotMeasuredError(f"{reference!r} is no git reference and no file")
-    try:
-        git(checkout, "rev-parse", "--verify", "--quiet", f"{reference}^{{commit}}")
-    except NotMeasuredError:
-        raise NotMeasuredError(
-            f"{reference!r} is no file and no commit that git knows here; fetch it, or name another with --base"
-        ) from None
 
 
 def _stored(table: Path) -> Promises:
@@ -108,11 +80,3 @@ def _readable(folder: Path) -> list[Measurement]:
         except InvalidInputError:
             continue
     return found
-
-
-def _extract(checkout: Path, reference: str, place: Path) -> None:
-    """The tiers folder of a commit."""
-    require_commit(checkout, reference)
-    archive = io.BytesIO(git(checkout, "archive", "--format=tar", reference, "--", "tiers"))
-    with tarfile.open(fileobj=archive) as files:
-        files.extractall(place, filter="data")

@@ -2,16 +2,15 @@
 
 import re
 import shlex
-import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from acestep.errors import InvalidInputError, UsageError
+from acestep.errors import InvalidInputError
 from acestep.knobs import Variant
 from acestep.plan import minutes
 from acestep.tiers import LM_MODELS, Tier, load_tiers
 from calibrate.compare import Change, Sheet, Way, differences, table_sheet
+from calibrate.git import commit_of, folder_at
 from calibrate.record import CardKind, Measurement
 from calibrate.report.guide import markdown_table
 from calibrate.report.marks import MARKS, closest, short
@@ -40,32 +39,15 @@ def pull_request_text(checkout: Path, base: str) -> str:
 
 
 def sheet_at(checkout: Path, reference: str) -> Sheet:
-    """What the table said at a git reference, nothing where there was none; `UsageError` for no such reference."""
-    # A reference that begins with a dash would be an option; one that excludes a commit is answered with no plain id.
-    named = "" if reference.startswith("-") else _git(checkout, "rev-parse", "--verify", f"{reference}^{{commit}}")
-    commit = named.strip()
-    if not re.fullmatch(r"[0-9a-f]+", commit):
-        raise UsageError(f"git knows no commit {reference!r}; fetch it, or name another with --base")
-    text = _git(checkout, "show", f"{commit}:{TABLE}")
-    if not text:
-        return {}
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "generated_tiers.json"
-        copy.write_text(text, encoding="utf-8")
+    """What the table said at a git reference, nothing where there was none; `GitError` for no such reference."""
+    with folder_at(checkout, reference, TABLE) as folder:
+        table = folder / TABLE
+        if not table.is_file() or not table.read_bytes():
+            return {}
         try:
-            return table_sheet(load_tiers(copy))
+            return table_sheet(load_tiers(table))
         except InvalidInputError as error:
             raise InvalidInputError(f"{reference}:{TABLE}", error.problem) from None
-
-
-def _git(checkout: Path, *arguments: str) -> str:
-    """What git prints, nothing where it fails."""
-    command = ["git", "-C", str(checkout), *arguments]
-    try:
-        done = subprocess.run(command, capture_output=True, check=False)  # noqa: S603 fixed program, no shell
-    except FileNotFoundError:
-        raise UsageError("git is not installed, so there is nothing to compare with") from None
-    return done.stdout.decode("utf-8", errors="replace") if done.returncode == 0 else ""
 
 
 def _headline(changes: Sequence[Change], base: str, before: Sheet) -> str:
@@ -147,7 +129,7 @@ def _plots_text(checkout: Path, sources: Sources) -> str:
     files = rendered(sources)
     drawn = [path for path in files if path.startswith(PLOTS)]
     # A comment belongs to no file: its pictures are found from the pull request's own address, at this commit.
-    commit = _git(checkout, "rev-parse", "HEAD").strip()
+    commit = commit_of(checkout, "HEAD")
     late = stale(checkout, files)
     said = f"\n\nNot rendered from this table yet: {', '.join(map(code, late))}." if late else ""
     pictures = "\n\n".join(f"![{Path(path).stem}](../raw/{commit}/{path})" for path in drawn)

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,13 @@ from calibrate.record import RecordedStage
 from calibrate.workload import Workload
 from ci.cells import certified_cells
 from ci.findings import Finding, Verdict
-from ci.judge import judge
+from ci.judge import JUDGING, judge
 from ci.judge_code import component_that_grew
 from ci.promises import base_promises
 from tests.fakes import AnalyticProber, measured
 from tests.gate_house import TODAY, House, committed, good, judged, stopping
+
+ROOT = Path(__file__).parents[2]
 
 
 class Hungry(AnalyticProber):
@@ -285,3 +288,36 @@ def test_the_guard_may_predict_otherwise_but_not_with_nothing(tmp_path: Path) ->
         house.table["variants"]["turbo"]["memory_model"] = model
     assert stopping(judged(other, tmp_path / "other", base=base, table_only=True)) == set()
     assert stopping(judged(none, tmp_path / "none", base=base, table_only=True)) == {"G511"}
+
+
+def committed_gate(checkout: Path) -> None:
+    """A commit of what judges changes, with a good house."""
+    for path in JUDGING:
+        (checkout / path).parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if (ROOT / path).is_dir() else shutil.copy)(ROOT / path, checkout / path)
+    good().written(checkout)
+    committed(checkout)
+
+
+def warned(checkout: Path) -> set[str]:
+    """The files of the gate that a person is asked to read."""
+    judgement = judge(checkout, "HEAD", None, TODAY, table_only=False, progress=lambda _: None, prober=AnalyticProber())
+    return {finding.field for finding in judgement.findings if finding.id == "G701"}
+
+
+def test_a_reader_that_refuses_nothing_hostile_any_more_is_shown_to_a_person(tmp_path: Path) -> None:
+    committed_gate(tmp_path)
+    assert warned(tmp_path) == set()
+    reader = tmp_path / "calibrate" / "contributed.py"
+    head, signature, rest = reader.read_text(encoding="utf-8").partition("def _hostile(document: Any)")
+    _, below, end = rest.partition("\n\n\ndef _below")
+    assert below
+    reader.write_text(f"{head}{signature} -> Iterator[Broken]:\n    yield from (){below}{end}", encoding="utf-8")
+    assert warned(tmp_path) == {"calibrate/contributed.py"}
+
+
+@pytest.mark.parametrize("path", [path for path in JUDGING if path.endswith(".py")])
+def test_whatever_judges_changes_is_shown_to_a_person_when_it_is_changed(path: str, tmp_path: Path) -> None:
+    committed_gate(tmp_path)
+    (tmp_path / path).write_text("", encoding="utf-8")
+    assert warned(tmp_path) == {path}

@@ -1,0 +1,61 @@
+"""What git knows of a checkout: its commits, and files as they were at one. No text from elsewhere is an option."""
+
+import io
+import re
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from acestep.errors import UsageError
+
+
+class GitError(UsageError):
+    """Git is not here, or does not know what it was asked about."""
+
+
+def git(checkout: Path, *arguments: str) -> bytes:
+    """What git prints; `GitError` with its own words where it fails or is not there."""
+    done = _asked(checkout, *arguments)
+    if done.returncode != 0:
+        said = done.stderr.decode(errors="replace").strip().splitlines()[:1]
+        raise GitError(f"git {arguments[0]} failed: {' '.join(said)}")
+    return done.stdout
+
+
+def commit_of(checkout: Path, reference: str) -> str:
+    """The id of the commit that a reference names; `GitError` where it names none."""
+    # A reference that begins with a dash would be an option; one that excludes a commit is answered with no plain id.
+    named = (
+        b""
+        if reference.startswith("-")
+        else _asked(checkout, "rev-parse", "--verify", f"{reference}^{{commit}}").stdout
+    )
+    if not re.fullmatch(r"[0-9a-f]+", commit := named.decode(errors="replace").strip()):
+        raise GitError(f"git knows no commit {reference!r}; fetch it, or name another with --base")
+    return commit
+
+
+@contextmanager
+def folder_at(checkout: Path, reference: str, path: str) -> Iterator[Path]:
+    """A folder with one path of a checkout as it was at a commit, empty where it was not there; gone afterwards."""
+    commit = commit_of(checkout, reference)
+    with tempfile.TemporaryDirectory() as place:
+        if git(checkout, "ls-tree", "--name-only", commit, "--", path):
+            archive = io.BytesIO(git(checkout, "archive", "--format=tar", commit, "--", path))
+            try:
+                with tarfile.open(fileobj=archive) as files:
+                    files.extractall(place, filter="data")
+            except tarfile.TarError as error:
+                raise GitError(f"{path} at {reference!r} cannot be read: {error}; name another with --base") from None
+        yield Path(place)
+
+
+def _asked(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    command = ["git", "-C", str(checkout), *arguments]
+    try:
+        return subprocess.run(command, capture_output=True, check=False)  # noqa: S603 fixed program, no shell
+    except FileNotFoundError:
+        raise GitError("git is not installed, so no commit can be read; install it") from None
