@@ -9,6 +9,7 @@ import msgspec
 from acestep.devices.base import Device
 from acestep.devices.open import open_here
 from acestep.errors import InvalidInputError, UsageError
+from acestep.hardware import Card
 from acestep.knobs import Knobs, Quantization, Variant
 from acestep.machine import carried_out
 from acestep.memory.vae_decode import chunk_from
@@ -26,6 +27,9 @@ from acestep.tiers import load_tiers
 
 Notify = Callable[[str], None]
 
+OpenLanguage = Callable[[Plan, str, Device, Notify], Language]
+"""Opens the language model of a plan, as `open_language` does."""
+
 
 def ignore(sentence: str) -> None:
     """Nobody listens: warnings also travel in the result."""
@@ -41,14 +45,22 @@ class _Speech(msgspec.Struct, frozen=True, kw_only=True):
 class Service:
     """Songs by `model`, one request at a time. The weights stay loaded as long as the knobs of the plans stay the same.
 
-    Of everything it keeps at most one, and gives the old one back before it loads the new one. Raises `UsageError` for
-    an environment variable that means nothing.
+    Of everything it keeps at most one, and gives the old one back before it loads the new one. `here` is the device to
+    run on where it is open already, with the card that it is. Raises `UsageError` for an environment variable that
+    means nothing.
     """
 
-    def __init__(self, model: str) -> None:
+    def __init__(
+        self,
+        model: str,
+        *,
+        here: tuple[Device, Card] | None = None,
+        open_language: OpenLanguage = open_language,
+    ) -> None:
         self._model = model
+        self._open_language = open_language
         self._vae_chunk = chunk_from(os.environ)
-        self._device, self.card = open_here()
+        self._device, self.card = open_here() if here is None else here
         self._languages: dict[_Speech, Language] = {}
         self._components: dict[tuple[Variant, Quantization | None], Components] = {}
         self._pipelines: dict[tuple[Knobs, bool], Pipeline] = {}
@@ -93,13 +105,20 @@ class Service:
             warn(sentence)
         return msgspec.structs.replace(result, warnings=tuple(warnings)), plan
 
-    def preload(self, plan: Plan, *, think: bool, notify: Notify) -> None:
-        """Load what the requests under a plan will need; a language model that cannot be had is left out."""
+    def preload(self, plan: Plan, *, think: bool, notify: Notify, unasked: bool = True) -> bool:
+        """Load what the requests under a plan will need, say what it is, and return whether songs can be planned.
+
+        An `unasked` language model that cannot be had is left out.
+        """
         self._listener = notify
         plan = carried_out(plan, self.card)
         wish = Request(caption="", think=think)
-        wish, thinker = settle_thinking(wish, plan, lambda: self._thinker(plan), notify, unasked=True)
-        self._pipeline(plan, self._parts(plan), thinker, thinks=wish.thinks)
+        wish, thinker = settle_thinking(wish, plan, lambda: self._thinker(plan), notify, unasked=unasked)
+        components = self._parts(plan)
+        for sentence in _remarks(wish, plan, components):
+            notify(sentence)
+        self._pipeline(plan, components, thinker, thinks=wish.thinks)
+        return wish.thinks
 
     def free_bytes(self) -> int:
         """Bytes that are free on the device now; 0 where a model has none of its own or nothing is loaded."""
@@ -124,7 +143,9 @@ class Service:
         if speech not in self._languages:
             self._drop_languages()
             # A backend may give up at any later request, so the warning goes to whoever asks then.
-            self._languages[speech] = open_language(plan, self._model, self._device, lambda said: self._listener(said))
+            self._languages[speech] = self._open_language(
+                plan, self._model, self._device, lambda said: self._listener(said)
+            )
         return self._languages[speech].thinker()
 
     def _parts(self, plan: Plan) -> Components:

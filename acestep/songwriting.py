@@ -1,6 +1,6 @@
 """The language model by itself: a song planned, described, invented or brought into form, in words and codes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from acestep.models.lm import DUMMY_PREFIX, TINY
 from acestep.models.locate import is_checkpoint
 from acestep.models.tokenizer import encodable
 from acestep.plan import Plan, clamp
-from acestep.planner.language import Language
+from acestep.planner.language import Hear, Language, Warn, unheard
 from acestep.planner.metadata import NOTHING_KNOWN, Metadata
 from acestep.planner.planner import Description, check_wishes
 from acestep.planner.prompts import Words
@@ -35,15 +35,16 @@ class SongPlan(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
 
 
-def open_language(plan: Plan, model: str, device: Device, warn: Callable[[str], None]) -> Language:
+def open_language(plan: Plan, model: str, device: Device, warn: Warn, *, hear: Hear = unheard) -> Language:
     """The language model of a plan: for the `tiny` and `dummy` model one of their kind, for a folder the one beside it.
 
-    Raises `UsageError` where the plan has none and `InvalidInputError` where its weights are missing.
+    `warn` and `hear` are those of `Language`. Raises `UsageError` where the plan has none and `InvalidInputError` where
+    its weights are missing.
     """
     if plan.lm is None:
         raise UsageError(f"{without_language(plan)}; name one with --lm, or do without")
     name = {"tiny": TINY, "dummy": DUMMY_PREFIX + plan.lm}.get(model) or _beside(model, plan.lm)
-    return Language(name, plan.knobs, device, longest_s=plan.longest_planned_s, warn=warn)
+    return Language(name, plan.knobs, device, longest_s=plan.longest_planned_s, warn=warn, hear=hear)
 
 
 def without_language(plan: Plan) -> str:
@@ -131,23 +132,34 @@ def format_sample(
 
 
 @contextmanager
+def alone(language: Language, flag: str = "--lm") -> Iterator[Language]:
+    """A language model that is used by itself, and closed at the end; `flag` chooses another on the command line."""
+    try:
+        yield language
+    except torch.OutOfMemoryError as error:
+        raise RunFailedError(
+            f"The language model does not fit into the memory that is free ({str(error).splitlines()[0]}). Choose a"
+            f" smaller one with {flag}, or close other programs."
+        ) from None
+    finally:
+        language.close()
+
+
+def warn_of_noise(language: Language, warn: Warn) -> None:
+    """Say so where a language model has random weights."""
+    if language.is_noise:
+        warn(f"The {language.is_noise} language model has random weights: what it writes means nothing.")
+
+
+@contextmanager
 def _language(plan: Plan | None, model: str, warnings: list[str]) -> Iterator[tuple[Language, Plan]]:
     """The language model on this machine's device, alone there, and the plan as the device can carry it out."""
     device, card = open_here()
     used = carried_out(plan or plan_here(), card)
     warnings += used.warnings
-    language = open_language(used, model, device, warnings.append)
-    if language.is_noise:
-        warnings.append(f"The {language.is_noise} language model has random weights: what it writes means nothing.")
-    try:
+    with alone(open_language(used, model, device, warnings.append)) as language:
+        warn_of_noise(language, warnings.append)
         yield language, used
-    except torch.OutOfMemoryError as error:
-        raise RunFailedError(
-            f"The language model does not fit into the memory that is free ({str(error).splitlines()[0]}). Choose a"
-            " smaller one with --lm, or close other programs."
-        ) from None
-    finally:
-        language.close()
 
 
 def _beside(model: str, lm: str) -> str:

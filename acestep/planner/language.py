@@ -34,6 +34,14 @@ GUIDANCE_PAIR: Final = 2
 
 Warn = Callable[[str], None]
 
+Hear = Callable[[Backend], Backend]
+"""Is given every backend that is opened, and answers with the one to use: itself, or one that listens in between."""
+
+
+def unheard(backend: Backend) -> Backend:
+    """Nobody listens."""
+    return backend
+
 
 class Language:
     """The language model `name`, run as `knobs` say on `device`; songs are planned up to `longest_s` seconds.
@@ -42,10 +50,13 @@ class Language:
     asked for has to do. Raises `InvalidInputError` when the weights are missing.
     """
 
-    def __init__(self, name: str, knobs: Knobs, device: Device, *, longest_s: int, warn: Warn) -> None:
+    def __init__(
+        self, name: str, knobs: Knobs, device: Device, *, longest_s: int, warn: Warn, hear: Hear = unheard
+    ) -> None:
         self._name = name
         self._knobs = knobs
         self._device = device
+        self._hear = hear
         made_here = name == TINY or name.startswith(DUMMY_PREFIX)
         self.is_noise = name.split(":")[0] if made_here else ""
         self._folder = Path() if made_here else locate_lm(name, catalog.checkpoints_dir())
@@ -70,7 +81,10 @@ class Language:
     def open(self, device: Device, use: Callable[[], AbstractContextManager[None]]) -> Backend:
         """What runs it for one use."""
         placed = bool(self._loaded)
-        return self._opener.open(device, lambda: PtBackend(self._model(), device, use=use if placed else self._alone))
+        backend = self._opener.open(
+            device, lambda: PtBackend(self._model(), device, use=use if placed else self._alone)
+        )
+        return self._hear(backend)
 
     def write(self, jobs: Sequence[Job], progress: Progress) -> list[tuple[int, ...]]:
         """The tokens of some jobs, on a device that holds nothing else."""

@@ -1,7 +1,6 @@
 """`benchmark`: the same song at many lengths, batches and steps, with thinking and without."""
 
 import csv
-import gc
 import io
 import itertools
 import time
@@ -133,20 +132,18 @@ def _runs(session: Session, tried: Sequence[Cell], *, warm: bool) -> Iterator[Ro
         request = cell.request
         needs = {(request.duration_s, request.batch), *({True} if request.think else ())} - warmed
         problem = ""
-        session.heard.clear()
+        session.ear.heard.clear()
         try:
             if warm and needs:
                 warm_up(session, request if True in needs else msgspec.structs.replace(request, think=False))
-                session.heard.clear()
+                session.ear.heard.clear()
                 warmed |= needs
             yield _measured(session, request)
         except (AceStepError, torch.OutOfMemoryError, RuntimeError, ValueError) as error:
             problem = str(error).splitlines()[0] if str(error) else type(error).__name__
         if problem:
             # Outside the except block, where the traceback no longer keeps what was half made.
-            session.close()
-            gc.collect()
-            session.machine.device.empty_cache()
+            session.rest()
             yield Row(
                 duration_s=request.duration_s,
                 batch=request.batch,
@@ -160,8 +157,8 @@ def _measured(session: Session, request: Request) -> Row:
     started = time.perf_counter()
     result: Result = session.generate(request)
     seconds = time.perf_counter() - started
-    writing = sum(one.seconds for one in session.heard)
-    tokens = sum(len(song) for one in session.heard for song in one.tokens)
+    writing = sum(one.seconds for one in session.ear.heard)
+    tokens = sum(len(song) for one in session.ear.heard for song in one.tokens)
     return Row(
         duration_s=request.duration_s,
         batch=request.batch,

@@ -12,11 +12,12 @@ from acestep.task_options import codes_of, text_of
 from acestep.thinking import Think
 from calibrate.files import output_file, pretty_json
 from calibrate.profiling import asked
+from calibrate.profiling.ear import check_language
 from calibrate.profiling.example import load_example
 from calibrate.profiling.flags import Mode
 from calibrate.profiling.matrix import Axes, as_csv, benchmark, cells
 from calibrate.profiling.report import exchanges_text, print_benchmark, print_profile, print_words
-from calibrate.profiling.session import Notes, Session, language_model, machine
+from calibrate.profiling.session import Notes, Session, machine
 from calibrate.profiling.song_profile import Watch, profile
 from calibrate.profiling.words import Ask, creating, formatting, understanding, write_words
 from calibrate.screen import progress
@@ -32,7 +33,7 @@ def run_profile(flags: Mapping[str, Any]) -> int:
             found = profile(session, request, watch)
         except ParseError:
             if watch.texts:
-                console.notify(exchanges_text(session.language[0].exchanges()))
+                console.notify(exchanges_text(session.ear.exchanges()))
             raise
         finally:
             session.close()
@@ -102,8 +103,15 @@ def _session(flags: Mapping[str, Any], task: Task, *, as_planned: bool) -> Sessi
         if think is Think.YES:
             notes(f"Only new songs are planned, and to {task} is to work on one that exists.")
         thinks = False
-    language = language_model(at, notes, asked=think is Think.YES, constrained=flags["constrained"]) if thinks else ()
-    return Session(at, language, notes)
+    if thinks:
+        try:
+            check_language(at.plan)
+        except UsageError as error:
+            if think is Think.YES:
+                raise
+            notes(f"Songs are made without planning: {error}.")
+            thinks = False
+    return Session(at, notes, think=thinks, unasked=think is not Think.YES, constrained=flags["constrained"])
 
 
 def _ask(mode: Mode, flags: Mapping[str, Any], seed: int) -> Ask:

@@ -11,7 +11,7 @@ from acestep.plan import Plan, clamp
 from acestep.request import DecodePath, Request, Result, StageReport
 from calibrate.profiling.clock import StepClock
 from calibrate.profiling.session import Session
-from calibrate.profiling.writing import Exchange, Written, exchanges, written
+from calibrate.profiling.writing import Exchange, Written
 
 SCHEMA_VERSION = 1
 
@@ -78,12 +78,13 @@ def profile(session: Session, request: Request, watch: Watch) -> SongProfile:
     for sentence in cuts:
         session.notes(sentence)
     warm_up_seconds = warm_up(session, clamped) if watch.warm_up else 0.0
-    session.heard.clear()
+    session.ear.heard.clear()
     clock = StepClock(session.machine.device)
     started = time.perf_counter()
     result = session.generate(clamped, clock)
     seconds = time.perf_counter() - started
-    heard, language = tuple(session.heard), session.language
+    # Before the same songs are made once more for the table of functions.
+    written, texts = session.ear.written(), session.ear.exchanges() if watch.texts else ()
     for sentence in result.warnings:
         session.notes(sentence)
     steps = clock.step_seconds(result.stages)
@@ -102,8 +103,8 @@ def profile(session: Session, request: Request, watch: Watch) -> SongProfile:
         decode_path=result.decode_path,
         stages=result.stages,
         step_seconds=steps,
-        language_model=tuple(row for model in language for row in written(heard, model.planner)),
-        exchanges=tuple(row for model in language for row in exchanges(heard, model.planner) if watch.texts),
+        language_model=written,
+        exchanges=texts,
         functions=_functions(session, clamped) if watch.detailed else (),
         warnings=session.notes.sentences,
     )

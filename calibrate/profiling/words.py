@@ -15,8 +15,10 @@ from acestep.planner.planner import Description, Planner
 from acestep.planner.prompts import Words
 from acestep.progress import Progress
 from acestep.request import Request
-from calibrate.profiling.session import LanguageModel, Notes, Wish, machine
-from calibrate.profiling.writing import Exchange, Written, exchanges, written
+from acestep.songwriting import alone
+from calibrate.profiling.ear import Ear, check_language
+from calibrate.profiling.session import Notes, Wish, machine
+from calibrate.profiling.writing import Exchange, Written
 
 SCHEMA_VERSION = 1
 
@@ -91,16 +93,14 @@ def write_words(
     """Have the words of a mode written, at the usual temperature or another."""
     started = time.perf_counter()
     at = machine(wish, notes)
-    speaker = LanguageModel(at, notes, constrained=constrained)
-    load_seconds = time.perf_counter() - started
-    job, cuts = ask(speaker.planner)
-    for sentence in cuts:
-        notes(sentence)
-    job = _at_temperature(job, temperature)
-    try:
-        tokens = speaker.write(job, progress)
-    finally:
-        speaker.close()
+    check_language(at.plan)
+    ear = Ear(notes, constrained=constrained)
+    with alone(ear.open(at.plan, at.model, at.device, notes), "--lm-model") as speaker:
+        load_seconds = time.perf_counter() - started
+        job, cuts = ask(speaker.planner)
+        for sentence in cuts:
+            notes(sentence)
+        (tokens,) = speaker.write([_at_temperature(job, temperature)], progress)
     said, problem = _read(tokens, speaker.planner)
     known = said.metadata
     return WordProfile(
@@ -119,8 +119,8 @@ def write_words(
         language=known.language,
         timesignature=known.timesignature,
         problem=problem,
-        language_model=written(speaker.heard, speaker.planner),
-        exchanges=exchanges(speaker.heard, speaker.planner) if texts else (),
+        language_model=ear.written(),
+        exchanges=ear.exchanges() if texts else (),
         warnings=notes.sentences,
     )
 

@@ -19,6 +19,7 @@ from acestep.plan import clamp, resolve
 from acestep.request import DecodePath, Request, Result, StageReport
 from acestep.tiers import load_tiers
 from calibrate.files import pretty_json
+from calibrate.profiling.ear import Ear
 from calibrate.profiling.matrix import Axes, Benchmark, Cell, Row, as_csv, benchmark, cells
 from calibrate.profiling.session import Notes
 from calibrate.rules import STAGES
@@ -52,18 +53,17 @@ def test_every_wish_has_its_cell_as_the_plan_cuts_it_and_no_cell_is_there_twice(
 
 
 class FakeSession:
-    """Answers requests from a script of errors; `made` are the requests in order, `closed` counts."""
+    """Answers requests from a script of errors; `made` are the requests in order, `rests` counts."""
 
     load_seconds = 1.0
 
     def __init__(self, errors: dict[tuple[float, int], BaseException] | None = None) -> None:
         self.errors = errors or {}
         self.made: list[Request] = []
-        self.closed = 0
-        self.heard: list[Any] = []
+        self.rests = 0
         self.notes = Notes(lambda _: None)
-        device = SimpleNamespace(empty_cache=lambda: None)
-        self.machine = SimpleNamespace(plan=PLAN, device=device, model="tiny", card=simulated_card(4))
+        self.ear = Ear(self.notes, constrained=True)
+        self.machine = SimpleNamespace(plan=PLAN, model="tiny", card=simulated_card(4))
 
     def generate(self, request: Request) -> Result:
         self.made.append(request)
@@ -76,8 +76,8 @@ class FakeSession:
             request=request, songs=(), stages=(stage,), songs_per_pass=1, decode_path=DecodePath.GPU, warnings=()
         )
 
-    def close(self) -> None:
-        self.closed += 1
+    def rest(self) -> None:
+        self.rests += 1
 
 
 def tried(durations_s: Sequence[float] = (1.0, 2.0), batches: Sequence[int] = (1,), **more: Any) -> tuple[Cell, ...]:
@@ -102,7 +102,7 @@ def test_a_cell_that_fails_is_a_row_and_the_others_go_on(error: Exception) -> No
     found, lines = run(session, tried())
     assert [row.error for row in found.results] == ["no memory", "no memory", "", ""]
     assert len(lines) == 4
-    assert session.closed == 2
+    assert session.rests == 2
     assert found.complete
 
 

@@ -10,13 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from acestep import service
 from acestep.errors import RunFailedError
 from acestep.knobs import Knobs, Offload
+from acestep.plan import Plan
 from acestep.planner.grammar import MAX_CAPTION_TOKENS, FreeGrammars
 from acestep.planner.job import Job, Sampling
 from acestep.planner.parse import ParseError, read_tokens
 from acestep.planner.planner import Planner
-from acestep.request import MAX_LYRIC_TOKENS, Request, StageReport
+from acestep.request import MAX_LYRIC_TOKENS, DecodePath, Request, Result, StageReport
 from calibrate.profiling.clock import StepClock
 from calibrate.profiling.overheard import Overheard
 from calibrate.profiling.report import CODES_SHOWN, exchanges_text, printable
@@ -172,33 +174,64 @@ class FakePipeline:
         self.closed = False
         self.fails = False
 
-    def generate(self, request: Request, *, progress: Any) -> str:
+    def generate(self, request: Request, *, progress: Any) -> Result:
         self.knobs = Knobs(offload=Offload.CPU_DIT)
         if self.fails:
             raise RunFailedError("no memory")
-        return request.caption
+        return Result(
+            request=request, songs=(), stages=(), songs_per_pass=1, decode_path=DecodePath.GPU, warnings=("slower",)
+        )
 
     def close(self) -> None:
         self.closed = True
 
 
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[FakePipeline]:
+    """Every pipeline that is made."""
+    pipelines: list[FakePipeline] = []
+
+    def pipeline(_: Any, plan: Plan, *__: Any) -> FakePipeline:
+        pipelines.append(FakePipeline(plan.knobs))
+        return pipelines[-1]
+
+    monkeypatch.setattr(service, "guarded_pipeline", pipeline)
+    return pipelines
+
+
+def opened(notes: Notes) -> Session:
+    at = machine(Wish(model="tiny", device="cpu"), notes)
+    return Session(at, notes, think=False, unasked=True, constrained=True)
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_what_a_run_gave_up_for_memory_is_not_what_the_next_one_starts_with(
-    fails: bool, monkeypatch: pytest.MonkeyPatch
+    fails: bool, made: list[FakePipeline]
 ) -> None:
-    made: list[FakePipeline] = []
+    session = opened(Notes(lambda _: None))
+    made[0].fails = fails
+    with pytest.raises(RunFailedError) if fails else nullcontext():
+        session.generate(Request(caption="piano"))
+    assert made[0].closed
+    session.generate(Request(caption="piano"))
+    assert len(made) == 2
 
-    def pipeline(session: Session, *, thinks: bool) -> FakePipeline:
-        made.append(FakePipeline(session.machine.plan.knobs))
-        made[-1].fails = fails
-        return made[-1]
 
-    monkeypatch.setattr(Session, "_pipeline", pipeline)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+@pytest.mark.usefixtures("made")
+def test_what_holds_for_every_song_is_said_once_and_the_rest_of_each() -> None:
+    told: list[str] = []
+    notes = Notes(told.append)
+    session = opened(notes)
+    assert any("noise, not music" in sentence for sentence in told)
+    assert session.generate(Request(caption="piano")).warnings == ("slower",)
+    assert session.generate(Request(caption="piano")).warnings == ("slower",)
+    assert notes.sentences == tuple(told)
+
+
+@pytest.mark.usefixtures("made")
+def test_the_device_that_was_settled_on_is_the_one_that_songs_are_timed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     notes = Notes(lambda _: None)
-    session = Session(machine(Wish(model="tiny", device="cpu"), notes), (), notes)
-    for number in (1, 2):
-        with pytest.raises(RunFailedError) if fails else nullcontext():
-            session.generate(Request(caption="piano"))
-        assert len(made) == number
-        assert made[-1].closed
+    at = machine(Wish(model="tiny", device="cpu"), notes)
+    monkeypatch.setattr(service, "open_here", pytest.fail)
+    session = Session(at, notes, think=False, unasked=True, constrained=True)
+    assert session._service._device is at.device
