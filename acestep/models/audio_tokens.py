@@ -1,18 +1,15 @@
 """Latents to 5 Hz audio tokens and back: what a cover keeps of its source."""
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 
 from acestep.memory.workspace import CHUNK_ROWS
-from acestep.models.attention import Kernels, rotary_table
-from acestep.models.blocks import EncoderBlock
-from acestep.models.libraries import AceStepAttentionPooler, AceStepAudioTokenDetokenizer, AceStepAudioTokenizer
-
-UseBlock = Callable[[nn.Module], AbstractContextManager[None]]
-"""Has a layer on the device inside its context."""
+from acestep.models.attention import Kernels
+from acestep.models.blocks import UseBlock, run_stack
+from acestep.models.libraries import AceStepAudioTokenDetokenizer, AceStepAudioTokenizer
 
 
 class AudioTokenizer:
@@ -40,7 +37,7 @@ class AudioTokenizer:
         for part in _chunks(len(windows), window + 1):
             frames = pooler.embed_tokens(tokenizer.audio_acoustic_proj(windows[part]))
             summary = pooler.special_token.to(frames.dtype).expand(len(frames), -1, -1)
-            pooled = _run(pooler, torch.cat([summary, frames], dim=1), self.kernels, self.use_block)[:, 0]
+            pooled = run_stack(pooler, torch.cat([summary, frames], dim=1), self.kernels, self.use_block)[:, 0]
             tokens[:, part] = tokenizer.quantizer(pooled)[0]
         return tokens
 
@@ -70,21 +67,9 @@ class AudioDetokenizer:
         latents = tokens.new_empty(1, count * window, model.proj_out.out_features)
         for part in _chunks(count, window):
             frames = model.embed_tokens(tokens[0, part])[:, None] + model.special_tokens.to(tokens.dtype)
-            made = model.proj_out(_run(model, frames, self.kernels, self.use_block))
+            made = model.proj_out(run_stack(model, frames, self.kernels, self.use_block))
             latents[0, part.start * window : part.stop * window] = made.flatten(0, 1)
         return latents
-
-
-def _run(
-    stack: AceStepAttentionPooler | AceStepAudioTokenDetokenizer, hidden: Tensor, kernels: Kernels, use_block: UseBlock
-) -> Tensor:
-    """The layers and the norm of a stack over windows [windows, positions, width]."""
-    rotary = rotary_table(hidden.shape[1], stack.head_dim, stack.rope_theta, hidden)
-    for layer in stack.layers:
-        with use_block(layer):
-            hidden = EncoderBlock(layer)(hidden, rotary, kernels)
-    normed: Tensor = stack.norm(hidden)
-    return normed
 
 
 def _chunks(windows: int, positions: int) -> Iterator[slice]:

@@ -5,16 +5,32 @@ the library's own (`AceStepAttention`, `AceStepMLP`, `RMSNorm`).
 """
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from contextlib import AbstractContextManager
+from typing import NamedTuple, TypeAlias
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from acestep.memory.workspace import CHUNK_ROWS
-from acestep.models.attention import Kernels, rotate
-from acestep.models.libraries import AceStepAttention, AceStepEncoderLayer, AceStepMLP, AceStepTransformerBlock
+from acestep.models.attention import Kernels, rotary_table, rotate
+from acestep.models.libraries import (
+    AceStepAttention,
+    AceStepAttentionPooler,
+    AceStepAudioTokenDetokenizer,
+    AceStepEncoderLayer,
+    AceStepLyricEncoder,
+    AceStepMLP,
+    AceStepTimbreEncoder,
+    AceStepTransformerBlock,
+)
 
 Heads = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+
+UseBlock = Callable[[nn.Module], AbstractContextManager[None]]
+"""Has a layer on the device inside its context."""
+
+Stack: TypeAlias = AceStepAttentionPooler | AceStepAudioTokenDetokenizer | AceStepLyricEncoder | AceStepTimbreEncoder
+"""Encoder layers with a norm behind them."""
 
 
 def pieces(batch: int, length: int) -> Iterator[tuple[slice, slice]]:
@@ -191,3 +207,13 @@ class EncoderBlock(nn.Module):
             part.add_(project_out(layer.self_attn, attended[songs, rows].flatten(0, 1)))
             part.add_(feed(layer.mlp, layer.post_attention_layernorm(part)))
         return hidden
+
+
+def run_stack(stack: Stack, hidden: Tensor, kernels: Kernels, use_block: UseBlock) -> Tensor:
+    """The layers and the norm of a stack over `hidden` [batch, length, width], which the layers overwrite."""
+    rotary = rotary_table(hidden.shape[1], stack.head_dim, stack.rope_theta, hidden)
+    for layer in stack.layers:
+        with use_block(layer):
+            hidden = EncoderBlock(layer)(hidden, rotary, kernels)
+    normed: Tensor = stack.norm(hidden)
+    return normed

@@ -1,14 +1,13 @@
 """The condition the DiT attends to: lyrics, timbre and text of one caption, packed in that order."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from acestep.models.attention import Kernels, rotary_table
-from acestep.models.blocks import EncoderBlock
-from acestep.models.libraries import AceStepConditionEncoder, AceStepLyricEncoder, AceStepTimbreEncoder
+from acestep.models.attention import Kernels
+from acestep.models.blocks import UseBlock, run_stack
+from acestep.models.libraries import AceStepConditionEncoder
 
 TIMBRE_FRAMES = 750
 """Latent frames of timbre reference (30 s); silence stands in where there is none, as in training."""
@@ -19,8 +18,7 @@ class ConditionEncoder:
 
     All songs of a request share one caption, so it runs at batch 1: nothing is padded, no mask is needed, and
     packing is concatenation. `prepend_timbre_token` restores the learned token of the XL variants, which the
-    library drops: it goes in front of the reference frames and is the position that is pooled. `use_block` has a layer
-    on the device inside its context.
+    library drops: it goes in front of the reference frames and is the position that is pooled.
     """
 
     def __init__(
@@ -29,7 +27,7 @@ class ConditionEncoder:
         kernels: Kernels,
         *,
         prepend_timbre_token: bool,
-        use_block: Callable[[nn.Module], AbstractContextManager[None]] = lambda _: nullcontext(),
+        use_block: UseBlock = lambda _: nullcontext(),
     ) -> None:
         self.encoder = encoder
         self.use_block = use_block
@@ -42,12 +40,12 @@ class ConditionEncoder:
         `lyrics` [1, tokens, text width] come from the text encoder's embedding table, `timbre` [1, frames, 64] are
         reference latents.
         """
-        lyric_states = self._run(self.encoder.lyric_encoder, self.encoder.lyric_encoder.embed_tokens(lyrics))
-        timbre_encoder = self.encoder.timbre_encoder
+        lyric_encoder, timbre_encoder = self.encoder.lyric_encoder, self.encoder.timbre_encoder
+        lyric_states = run_stack(lyric_encoder, lyric_encoder.embed_tokens(lyrics), self.kernels, self.use_block)
         frames = timbre_encoder.embed_tokens(timbre)
         if self.prepend_timbre_token:
             frames = torch.cat([timbre_encoder.special_token.to(frames.dtype), frames], dim=1)
-        timbre_state = self._run(timbre_encoder, frames)[:, :1]
+        timbre_state = run_stack(timbre_encoder, frames, self.kernels, self.use_block)[:, :1]
         return torch.cat([lyric_states, timbre_state], dim=1)
 
     def condition(self, shared: Tensor, text: Tensor) -> Tensor:
@@ -58,11 +56,3 @@ class ConditionEncoder:
         """The learned empty condition [1, 1, width]; attending to copies of one token is attending to it."""
         token: Tensor = self.encoder.null_condition_emb
         return token
-
-    def _run(self, stack: AceStepLyricEncoder | AceStepTimbreEncoder, hidden: Tensor) -> Tensor:
-        rotary = rotary_table(hidden.shape[1], stack.head_dim, stack.rope_theta, hidden)
-        for layer in stack.layers:
-            with self.use_block(layer):
-                hidden = EncoderBlock(layer)(hidden, rotary, self.kernels)
-        normed: Tensor = stack.norm(hidden)
-        return normed

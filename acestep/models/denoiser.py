@@ -1,14 +1,11 @@
 """The DiT's forward: one velocity for a batch of latents at one timestep, computed few rows at a time."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-
 import torch
 from torch import Tensor, nn
 
 from acestep.memory.workspace import CHUNK_ROWS
 from acestep.models.attention import Kernels, rotary_table
-from acestep.models.blocks import EAGER, DenoiserBlock, RowFunctions
+from acestep.models.blocks import EAGER, DenoiserBlock, RowFunctions, UseBlock
 from acestep.models.libraries import AceStepTransformer1DModel
 
 
@@ -16,14 +13,13 @@ class Denoiser:
     """Velocity prediction over the weights of an `AceStepTransformer1DModel`.
 
     The timestep is a Python float shared by all songs, so its embedding is computed once and for one song.
-    `use_block` has a layer on the device inside its context.
     """
 
     def __init__(
         self,
         transformer: AceStepTransformer1DModel,
         kernels: Kernels,
-        use_block: Callable[[nn.Module], AbstractContextManager[None]],
+        use_block: UseBlock,
         functions: RowFunctions = EAGER,
     ) -> None:
         self.transformer = transformer
