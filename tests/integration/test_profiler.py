@@ -151,6 +151,32 @@ def test_words_without_rules_that_mean_nothing_are_exit_code_five_after_their_sp
     assert "wrote no metadata" in json.loads(out)["problem"]
 
 
+def test_a_language_model_that_does_not_fit_is_exit_code_five_and_names_the_flag_for_another(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("acestep.planner.backends.pt.PtBackend.write", out_of_memory)
+    code, out, err = run("understand", "--json")
+    assert (code, out) == (Exit.RUN_FAILED, "")
+    assert "Tried to allocate 1.00 GiB" in err
+    assert "--lm-model" in err
+
+
+def test_weights_that_are_missing_are_refused_where_planning_was_asked_for(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("ACESTEP_CHECKPOINTS_DIR", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("acestep.songwriting.TINY", "0.6B")
+    code, out, err = run("profile", *BRIEF, "--no-warmup", "--thinking")
+    assert (code, out) == (Exit.INVALID, "")
+    assert "acestep download" in err
+    cell = ("--duration", "1", "--batch-size", "1", "--inference-steps", "1", "--no-warmup")
+    code, out, err = run("benchmark", *cell)
+    assert code == Exit.OK
+    assert "without planning" in err
+    assert "acestep download" in err
+
+
 def test_a_plan_without_rules_that_means_nothing_ends_the_profile_and_shows_what_was_written(run: Run) -> None:
     code, out, err = run("profile", "--duration", "1", "--thinking", "--no-constrained-decoding", "--llm-debug")
     assert (code, out) == (Exit.RUN_FAILED, "")
