@@ -13,7 +13,7 @@ from acestep.hardware import Card, CardKind
 from acestep.knobs import Attention, Backend, Knobs, Offload, Quantization, Variant
 from acestep.planner.fields import SHORTEST_PLAN_S
 from acestep.request import DEFAULT_DURATION_S, MAX_BATCH, MAX_DURATION_S, Request
-from acestep.tiers import BATCHES, Evidence, Frontier, LmStates, Tier, TierTable
+from acestep.tiers import BATCHES, Evidence, Frontier, LmStates, Tier, TierTable, short_digest
 
 EXACT = "exact"
 """Stands for the tier in a plan that no tier decided."""
@@ -233,7 +233,9 @@ def minutes(seconds: float) -> str:
 
 def _evidence(plan: Plan) -> str:
     evidence = plan.evidence.get("frontier")
-    return "no evidence recorded" if evidence is None else " ".join((evidence.kind, evidence.record[:19])).strip()
+    if evidence is None:
+        return "no evidence recorded"
+    return f"{evidence.kind} {short_digest(evidence.record)}".strip()
 
 
 def _tiers_of(table: TierTable, variant: Variant, notes: list[str]) -> Sequence[Tier]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from enum import StrEnum
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +13,6 @@ import msgspec
 from acestep.knobs import Backend, Offload, Quantization, Variant
 from acestep.request import MAX_DURATION_S
 from acestep.strict_json import load_strict
-from acestep.strict_json import read_json as read_json
 
 SCHEMA_VERSION = 1
 """Version of `tiers/generated_tiers.json` that this code reads."""
@@ -22,6 +22,9 @@ BATCHES = (1, 2, 4, 8)
 
 LM_MODELS = ("0.6B", "1.7B", "4B")
 """The 5 Hz language models by their short names, smallest first."""
+
+DIGEST_START = len("sha256:") + 12
+"""Characters of a digest, its algorithm among them, that tell records apart where a person reads them."""
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -94,15 +97,20 @@ class Frontier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return max((size for size in BATCHES if entries[str(size)] == entries["1"] > 0), default=0)
 
 
+class EvidenceKind(StrEnum):
+    """How a number was found, the strongest first."""
+
+    MEASURED = "measured"
+    SIMULATED = "simulated"
+    ESTIMATED = "estimated"
+    POLICY = "policy"
+
+
 class Evidence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where a number comes from: its kind, and the digest of the record that holds the probes."""
 
-    kind: str
+    kind: EvidenceKind
     record: str
-
-    def __post_init__(self) -> None:
-        if self.kind not in ("measured", "simulated", "estimated", "policy"):
-            raise ValueError(f"evidence kind must be measured, simulated, estimated or policy, got {self.kind!r}")
 
 
 class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -202,10 +210,6 @@ class VariantTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             if not math.isfinite(value):
                 raise ValueError(f"memory_model.{name} must be a finite number, got {value}")
 
-    def tier_for(self, nameplate_gib: float) -> Tier:
-        """The tier whose range holds a nameplate."""
-        return next(tier for tier in self.tiers if nameplate_gib in tier.vram_gib)
-
 
 class GeneratedFrom(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a table was made from: digests of records and policy, and the code version that merged them."""
@@ -249,6 +253,16 @@ def require_tiling(tiers: Sequence[tuple[str, VramRange]]) -> None:
     for (_, below), (tier_id, above) in pairwise(tiers):
         if below.upper != above.lower or below.upper_inclusive == above.lower_inclusive:
             raise ValueError(f"tiers must touch without overlap: {tier_id} does not begin where the one before ends")
+
+
+def lm_rank(model: str | None) -> int:
+    """The place of a language model among all of them, smallest first; that of none is below every one's."""
+    return -1 if model is None else LM_MODELS.index(model)
+
+
+def short_digest(digest: str) -> str:
+    """The start of a digest and the name of its algorithm, for a person to tell records apart by."""
+    return digest[:DIGEST_START]
 
 
 def data_file(name: str) -> Path:

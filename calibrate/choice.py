@@ -9,7 +9,7 @@ from itertools import product
 import msgspec
 
 from acestep.knobs import Backend, Knobs, Quantization, Variant
-from acestep.tiers import BATCHES, LM_MODELS, Frontier
+from acestep.tiers import BATCHES, LM_MODELS, Frontier, lm_rank
 from calibrate.knobs import ladder, preferred
 from calibrate.policy import Policy, TierPolicy
 
@@ -80,7 +80,7 @@ def choose(
 
 def _least(ask: Ask, decided: TierPolicy, rung: Knobs, backends: tuple[Backend, ...], longest: int) -> bool:
     """Whether some language model, no smaller than the least to offer, reaches the longest song on a rung."""
-    worthy = LM_MODELS[LM_MODELS.index(decided.least_lm) :]
+    worthy = LM_MODELS[lm_rank(decided.least_lm) :]
     return any(
         all(ask(thinking(rung, model, quantization, backend), 1, longest) == longest for backend in backends)
         for quantization, model in product(decided.lm_quantizations, worthy)
@@ -106,7 +106,7 @@ def _language_models(
 
 def _worth(offer: tuple[int, LmChoice]) -> tuple[int, int]:
     reached, lm = offer
-    return reached, LM_MODELS.index(lm.models[-1]) if lm.models else -1
+    return reached, lm_rank(lm.models[-1] if lm.models else None)
 
 
 def _all(ask: Ask, lm: LmChoice, rung: Knobs, batch: int, limit: int) -> int:

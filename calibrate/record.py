@@ -12,6 +12,7 @@ from acestep.errors import InvalidInputError
 from acestep.knobs import Knobs, Variant
 from acestep.request import DecodePath
 from acestep.strict_json import load_strict, read_json
+from acestep.tiers import EvidenceKind
 from calibrate.files import digest
 from calibrate.fingerprint import code_version, library_versions
 from calibrate.probes.base import ProbeResult
@@ -222,6 +223,11 @@ class Measurement(_Data, frozen=True, omit_defaults=True):
         """The same measurement as a reader will see it, checked, with the digest of its content."""
         as_read = msgspec.convert(msgspec.to_builtins(self), type(self))
         return msgspec.structs.replace(as_read, digest=content_digest(as_read))
+
+    @property
+    def evidence(self) -> EvidenceKind:
+        """What a number that rests on this record is."""
+        return EvidenceKind.SIMULATED if self.card.kind is CardKind.SIMULATED else EvidenceKind.MEASURED
 
     def longest(self, certificate: Certificate) -> int:
         """Seconds of the longest song a certificate proves, 0 when it proves none."""

@@ -14,6 +14,7 @@ from acestep.tiers import (
     Boundaries,
     Boundary,
     Evidence,
+    EvidenceKind,
     GeneratedFrom,
     LmStates,
     Tier,
@@ -186,13 +187,12 @@ def _memory_model(records: Sequence[Measurement], variant: Variant) -> dict[str,
 
 def _tier(row: _Row, policy: Policy) -> Tier:
     decided, record, choice = row.decided, row.record, row.choice
-    kind = "simulated" if record.card.kind is CardKind.SIMULATED else "measured"
-    found = Evidence(kind=kind, record=record.digest)
-    chosen = Evidence(kind="policy", record=policy.digest)
+    found = Evidence(kind=record.evidence, record=record.digest)
+    chosen = Evidence(kind=EvidenceKind.POLICY, record=policy.digest)
     # What vLLM takes is reckoned, not run, until a card has run it.
     unproven = decided.backend not in choice.lm.backends
-    reckoned = unproven or (kind == "simulated" and Backend.VLLM in choice.lm.backends)
-    thought = Evidence(kind="estimated", record=record.digest) if reckoned else found
+    reckoned = unproven or (found.kind is EvidenceKind.SIMULATED and Backend.VLLM in choice.lm.backends)
+    thought = Evidence(kind=EvidenceKind.ESTIMATED, record=record.digest) if reckoned else found
     models = choice.lm.models
     return Tier(
         id=decided.id,

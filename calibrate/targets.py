@@ -8,7 +8,7 @@ import msgspec
 
 from acestep.knobs import Backend, Offload, Quantization, Variant
 from acestep.strict_json import read_json
-from acestep.tiers import LM_MODELS, LmStates, Shortfall, Tier, TierTable, data_file
+from acestep.tiers import LmStates, Shortfall, Tier, TierTable, data_file, lm_rank
 from calibrate.waivers import Waiver
 
 BOUND = Variant.TURBO
@@ -61,7 +61,7 @@ def _short_of(target: Target, tier: Tier | None) -> list[Shortfall]:
 
     require(set(target.lm_models) <= set(tier.lm_models), "lm_models", target.lm_models, tier.lm_models)
     require(
-        _size(tier.recommended_lm) >= _size(target.recommended_lm),
+        lm_rank(tier.recommended_lm) >= lm_rank(target.recommended_lm),
         "recommended_lm",
         target.recommended_lm,
         tier.recommended_lm,
@@ -84,10 +84,6 @@ def _text(value: object) -> str:
     if isinstance(value, tuple):
         return ", ".join(value) or "none"
     return "none" if value is None else str(value)
-
-
-def _size(model: str | None) -> int:
-    return -1 if model is None else LM_MODELS.index(model)
 
 
 def _rank(offload: Offload) -> int:

@@ -6,7 +6,7 @@ from itertools import product
 import msgspec
 
 from acestep.knobs import Backend, Knobs, Variant
-from acestep.tiers import Tier, TierTable
+from acestep.tiers import EvidenceKind, Tier, TierTable
 from calibrate.policy import Policy, budget_bytes
 from calibrate.record import CardKind, Measurement, RecordedProbe
 from calibrate.workload import Workload
@@ -77,7 +77,7 @@ def _workload(tier: Tier, *, lm: bool) -> Workload:
 
 def _missing(variant: Variant, tier: Tier, state: str) -> Finding:
     """A cell that only a card has measured is for a card to judge; any other must have its probe."""
-    on_a_card = tier.evidence.get("max_batch") is not None and tier.evidence["max_batch"].kind == "measured"
+    on_a_card = tier.evidence.get("max_batch") is not None and tier.evidence["max_batch"].kind is EvidenceKind.MEASURED
     return Finding(
         id="G702" if on_a_card else "G203",
         level=Level.WARNING if on_a_card else Level.ERROR,

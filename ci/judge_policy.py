@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from acestep.knobs import Variant
-from acestep.tiers import LM_MODELS
+from acestep.tiers import lm_rank
 from calibrate.policy import Policy, TierPolicy, budget_bytes
 from ci.findings import Finding, Level, Scalar
 from ci.tolerance import Tolerance
@@ -46,7 +46,7 @@ def _looser_budget(base: Policy, head: Policy, tier: TierPolicy) -> Iterator[Fin
 def _asks_less(before: TierPolicy, after: TierPolicy) -> Iterator[Finding]:
     if after.certified_gib > before.certified_gib:
         yield _finding("G402", before.id, "policy.certified_gib", before.certified_gib, after.certified_gib)
-    if LM_MODELS.index(after.least_lm) < LM_MODELS.index(before.least_lm):
+    if lm_rank(after.least_lm) < lm_rank(before.least_lm):
         yield _finding("G404", before.id, "policy.least_lm", before.least_lm, after.least_lm)
     formats, formats_now = (", ".join(str(f) for f in t.lm_quantizations) for t in (before, after))
     if not set(after.lm_quantizations) <= set(before.lm_quantizations):

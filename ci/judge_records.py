@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from acestep.errors import AceStepError
+from acestep.tiers import short_digest
 from calibrate.contributed import validate
 from calibrate.fingerprint import code_version
 from calibrate.policy import Policy
@@ -103,7 +104,7 @@ def _shortest_failure(record: Measurement, certificate: Certificate) -> int:
 
 
 def _about(rule: str, record: Measurement, field: str, problem: str) -> Finding:
-    return _invalid(rule, field, f"the record {record.digest[:19]} of {record.card.name}: {problem}")
+    return _invalid(rule, field, f"the record {short_digest(record.digest)} of {record.card.name}: {problem}")
 
 
 def _invalid(rule: str, field: str, problem: str) -> Finding:

@@ -3,13 +3,10 @@
 from collections.abc import Iterator
 
 from acestep.knobs import Backend, Offload, Quantization, Variant
-from acestep.tiers import BATCHES, LM_MODELS, Boundary, Tier, TierTable, VariantTable
+from acestep.tiers import BATCHES, Boundary, EvidenceKind, Tier, TierTable, VariantTable, lm_rank
 from ci.findings import Finding, Level, Scalar
 
 STATES = {"without_lm": False, "with_lm": True}
-
-_EVIDENCE = ("policy", "estimated", "simulated", "measured")
-"""Kinds of evidence, the weakest first."""
 
 _QUANTIZED = {None: 0, Quantization.FP8: 1, Quantization.INT8: 1, Quantization.W8A8: 2}
 """How much of a model is rounded: nothing, its weights, or its activations as well."""
@@ -90,7 +87,7 @@ def _shorter(before: Tier, after: Tier, state: str, *, lm: bool) -> Iterator[Los
 def _lost_models(before: Tier, after: Tier) -> Iterator[Loss]:
     if not set(before.lm_models) <= set(after.lm_models):
         yield "G505", "lm_models", ", ".join(before.lm_models), ", ".join(after.lm_models) or None
-    if _size(after.recommended_lm) < _size(before.recommended_lm):
+    if lm_rank(after.recommended_lm) < lm_rank(before.recommended_lm):
         yield "G505", "recommended_lm", before.recommended_lm, after.recommended_lm
     for model, songs in before.lm_songs_per_pass.items():
         now = after.lm_songs_per_pass.get(model)
@@ -110,7 +107,7 @@ def _range_moved(before: Tier, after: Tier) -> Iterator[Loss]:
 def _weaker_evidence(before: Tier, after: Tier) -> Iterator[Loss]:
     for field, evidence in before.evidence.items():
         now = after.evidence.get(field) or after.evidence.get(field.split(".")[0])
-        if now is None or _strength(now.kind) < _strength(evidence.kind):
+        if now is None or _weakness(now.kind) > _weakness(evidence.kind):
             yield "G509", f"evidence.{field}", evidence.kind, None if now is None else now.kind
 
 
@@ -141,12 +138,8 @@ def _smallest(boundary: Boundary) -> float:
     return boundary.fits_gib or float("inf")
 
 
-def _size(model: str | None) -> int:
-    return -1 if model is None else LM_MODELS.index(model)
-
-
-def _strength(kind: str) -> int:
-    return _EVIDENCE.index(kind)
+def _weakness(kind: EvidenceKind) -> int:
+    return list(EvidenceKind).index(kind)
 
 
 def _bound(tier: Tier) -> str:

@@ -6,7 +6,7 @@ import msgspec
 
 from acestep.knobs import Backend, Quantization, Variant
 from acestep.memory.guard import COEFFICIENTS
-from acestep.tiers import BATCHES, Boundary, Evidence, Frontier, LmStates, Shortfall, Tier, TierTable
+from acestep.tiers import BATCHES, Boundary, Evidence, EvidenceKind, Frontier, LmStates, Shortfall, Tier, TierTable
 from calibrate.policy import load_policy
 from calibrate.record import CapMethod, CardKind, Coefficient, Measurement
 from calibrate.report.render import Sources
@@ -94,7 +94,7 @@ def with_lm(tier: Tier, *models: str, quantization: Quantization | None = None) 
     """A tier that offers language models, at evidence of its own."""
     found = tier.evidence["frontier"]
     entries = {"1": 480, "2": 480, "4": 270, "8": 0}
-    kind = "estimated" if tier.backend is Backend.VLLM else found.kind
+    kind = EvidenceKind.ESTIMATED if tier.backend is Backend.VLLM else found.kind
     return msgspec.structs.replace(
         tier,
         lm_models=models,

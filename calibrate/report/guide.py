@@ -7,11 +7,11 @@ import msgspec
 
 from acestep.knobs import Backend, Offload, Variant
 from acestep.request import MAX_LYRIC_TOKENS
-from acestep.tiers import BATCHES, Boundary, LmStates, Tier, TierTable, VariantTable
+from acestep.tiers import BATCHES, Boundary, EvidenceKind, LmStates, Tier, TierTable, VariantTable
 from acestep.units import gib
 from calibrate.knobs import Config
 from calibrate.policy import Policy, budget_bytes
-from calibrate.record import CardKind, Measurement
+from calibrate.record import Measurement
 from calibrate.report.marks import GAP, MARKS, cited, mark_of, marked, short
 from calibrate.report.words import Words
 
@@ -146,7 +146,7 @@ class Guide(msgspec.Struct, frozen=True, kw_only=True):
         return [
             self.words(
                 "record_line",
-                mark=MARKS["simulated" if record.card.kind is CardKind.SIMULATED else "measured"],
+                mark=MARKS[record.evidence],
                 card=f"`{record.card.name}`",
                 probes=len(record.probes),
                 cap=f"`{record.cap_method}`",
@@ -162,9 +162,9 @@ class Guide(msgspec.Struct, frozen=True, kw_only=True):
     def measured_cards(self) -> list[str]:
         """The real cards among the records, each with its record's digest."""
         cards = {
-            f"`{record.card.name}` ({MARKS['measured']}{GAP}`{short(record.digest)}`)"
+            f"`{record.card.name}` ({MARKS[EvidenceKind.MEASURED]}{GAP}`{short(record.digest)}`)"
             for record in self.records
-            if record.card.kind is not CardKind.SIMULATED and record.digest in self.table.generated_from.records
+            if record.evidence is EvidenceKind.MEASURED and record.digest in self.table.generated_from.records
         }
         return sorted(cards)
 

@@ -3,21 +3,18 @@
 from collections.abc import Iterable
 
 from acestep.errors import NotMeasuredError
-from acestep.tiers import Evidence, Tier
+from acestep.tiers import Evidence, EvidenceKind, Tier, short_digest
 
-MARKS = {"measured": "●", "simulated": "◐", "estimated": "○"}
+MARKS = {EvidenceKind.MEASURED: "●", EvidenceKind.SIMULATED: "◐", EvidenceKind.ESTIMATED: "○"}
 """A mark for each kind of evidence, the strongest first. What policy decided has none."""
 
 GAP = "\N{NO-BREAK SPACE}"
 """Between a value and its mark, which belong on one line."""
 
-DIGEST_CHARACTERS = 12
-"""Hexadecimal characters that tell records apart on a page; the whole digest is in the list at its end."""
-
 
 def short(digest: str) -> str:
-    """The start of a digest, without the name of its algorithm."""
-    return digest.removeprefix("sha256:")[:DIGEST_CHARACTERS]
+    """The start of a digest as a page shows it, alone; the whole digest is in the list at its end."""
+    return short_digest(digest).removeprefix("sha256:")
 
 
 def closest(tier: Tier, field: str) -> tuple[Evidence, ...]:

@@ -10,7 +10,6 @@ from acestep.plan import minutes
 from acestep.units import gib, mib
 from calibrate.record import (
     UNCONDITIONED,
-    CardKind,
     Certificate,
     Conditions,
     Measurement,
@@ -45,7 +44,7 @@ def record_page(record: Measurement) -> str:
     """A measurement as one HTML page: no script, no request to anywhere, every string of the record escaped."""
     return template("record.html.j2").render(
         record=record,
-        kind="simulated" if record.card.kind is CardKind.SIMULATED else "measured",
+        kind=record.evidence,
         size=gib(record.card.total_bytes) if record.card.total_bytes else "no size of its own",
         verdicts=sorted(Counter(probe.verdict.value for probe in record.probes).items()),
         beside=_beside(record.conditions),

@@ -11,7 +11,7 @@ from acestep.plan import minutes
 from acestep.tiers import LM_MODELS, Tier, load_tiers
 from calibrate.compare import Change, Sheet, Way, differences, table_sheet
 from calibrate.git import commit_of, folder_at
-from calibrate.record import CardKind, Measurement
+from calibrate.record import Measurement
 from calibrate.report.guide import markdown_table
 from calibrate.report.marks import MARKS, closest, short
 from calibrate.report.render import PLOTS, Sources, read_sources, stale
@@ -115,9 +115,8 @@ def _records_text(before: Sheet, sources: Sources) -> str:
 
 
 def _record_row(record: Measurement, state: str) -> tuple[str, ...]:
-    kind = "simulated" if record.card.kind is CardKind.SIMULATED else "measured"
     return (
-        f"{MARKS[kind]} {code(short(record.digest))}",
+        f"{MARKS[record.evidence]} {code(short(record.digest))}",
         code(record.card.name),
         str(len(record.probes)),
         code(record.code_version),

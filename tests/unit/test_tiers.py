@@ -29,7 +29,7 @@ def test_what_is_read_is_what_was_written() -> None:
 @given(st.floats(0, 1e6))
 def test_every_size_is_in_exactly_one_tier(size: float) -> None:
     holders = [tier for tier in TIERS.tiers if size in tier.vram_gib]
-    assert holders == [TIERS.tier_for(size)]
+    assert len(holders) == 1
 
 
 @given(st.integers(1, 8), st.booleans(), st.sampled_from(TIERS.tiers))
