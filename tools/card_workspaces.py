@@ -93,9 +93,7 @@ class CardMeter:
         return int(total - free - torch.cuda.memory_reserved())
 
 
-def convolutions(
-    decoder: TileDecoder, latents: Tensor, capability: tuple[int, int], meter: Meter
-) -> Iterator[Taken]:
+def convolutions(decoder: TileDecoder, latents: Tensor, capability: tuple[int, int], meter: Meter) -> Iterator[Taken]:
     """Every convolution of one tile, beside what is allowed on a card of that compute capability."""
     found: list[Taken] = []
     hooks = []
