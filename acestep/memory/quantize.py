@@ -6,8 +6,8 @@ from acestep.errors import RunFailedError
 from acestep.knobs import Quantization
 
 
-def quantize(transformer: nn.Module, quantization: Quantization) -> int:
-    """Replace the weight of every linear layer in place; returns how many were replaced.
+def quantize(transformer: nn.Module, quantization: Quantization) -> None:
+    """Replace the weight of every linear layer in place.
 
     Raises `RunFailedError` when a layer was left as it was: a silent no-op costs the memory it promised to save.
     """
@@ -32,4 +32,3 @@ def quantize(transformer: nn.Module, quantization: Quantization) -> int:
             f"{quantization} replaced {replaced} of {len(linears)} linear layers; expected all of them."
             " Choose `--quantization none` or install the torchao this release asks for."
         )
-    return replaced

@@ -90,12 +90,12 @@ def tiny_lm_architecture(vocab_size: int) -> QwenArchitecture:
     return msgspec.structs.replace(TINY_QWEN, vocab_size=vocab_size, num_hidden_layers=3)
 
 
-def quantize_lm(model: LanguageModel, quantization: Quantization) -> int:
-    """Replace the weights of the linear layers in place; how many there were.
+def quantize_lm(model: LanguageModel, quantization: Quantization) -> None:
+    """Replace the weights of the linear layers in place.
 
     The head is the embedding, which is looked up and not multiplied, so both stay as they are.
     """
-    return quantize(model.module.model, quantization)
+    quantize(model.module.model, quantization)
 
 
 def _read(folder: Path, dtype: torch.dtype) -> Qwen3ForCausalLM:

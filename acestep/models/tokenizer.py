@@ -10,8 +10,6 @@ from acestep.errors import InvalidInputError
 SPECIAL_TOKENS: Mapping[str, int] = {"<|endoftext|>": 256, "<|im_start|>": 257, "<|im_end|>": 258}
 """Special tokens of the byte-level tokenizer, after the 256 byte values."""
 
-BYTE_VOCABULARY = 256 + len(SPECIAL_TOKENS)
-
 _SPECIAL = re.compile("(" + "|".join(map(re.escape, SPECIAL_TOKENS)) + ")")
 
 

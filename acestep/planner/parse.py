@@ -7,16 +7,10 @@ import msgspec
 import yaml
 
 from acestep.errors import AceStepError
-from acestep.models.prompts import audio_codes
 from acestep.planner.fields import Field
 from acestep.planner.metadata import Metadata
 from acestep.planner.tokenizer import PlannerTokenizer
-from acestep.planner.vocabulary import IM_END, PAD
 
-_OPENED = re.compile(r"<think>|<reasoning>")
-_CLOSED = re.compile(r"</think>|</reasoning>")
-_ENDED = re.compile(rf"(?:{re.escape(IM_END)}|{re.escape(PAD)})\s*$")
-_FIRST_CODE = re.compile(r"<\|audio_code_[0-9]+\|>")
 _HEADER = re.compile(r"\s*(?:#\s*Languages?[ \t]*\n.*?\n\s*)?(?:#\s*Lyrics?[ \t]*(?:\n|$))?", re.IGNORECASE | re.DOTALL)
 
 
@@ -65,22 +59,8 @@ class Writing(msgspec.Struct, frozen=True, kw_only=True):
         return self.follows[header.end() if header else 0 :].strip()
 
 
-def read_text(text: str) -> Writing:
-    """A model's text taken apart; only the first thinking in it counts."""
-    opened = _OPENED.search(text)
-    begin = opened.end() if opened else 0
-    closed = _CLOSED.search(text, begin)
-    if closed:
-        return Writing(
-            text=text, thought=text[begin : closed.start()], follows=_ended(text[closed.end() :]), closed=True
-        )
-    code = _FIRST_CODE.search(text, begin)
-    thought = _ended(text[begin : code.start() if code else len(text)])
-    return Writing(text=text, thought=thought, follows="", closed=False)
-
-
 def read_tokens(tokens: Sequence[int], tokenizer: PlannerTokenizer) -> Writing:
-    """A model's tokens taken apart: a mark that is only spelled out in them is text like any other."""
+    """A model's tokens taken apart: only the first thinking counts, and a mark that is spelled out is plain text."""
     vocabulary = tokenizer.vocabulary
     text = tokenizer.text(tokens)
     written = list(tokens)
@@ -97,14 +77,6 @@ def read_tokens(tokens: Sequence[int], tokenizer: PlannerTokenizer) -> Writing:
     )
 
 
-def codes_in_text(text: str) -> tuple[int, ...]:
-    """All audio codes of a text; raises `ParseError` when there is none."""
-    found = audio_codes(text)
-    if not found:
-        raise ParseError("The language model wrote no audio codes", text)
-    return found
-
-
 def codes_in_tokens(tokens: Sequence[int], tokenizer: PlannerTokenizer) -> tuple[int, ...]:
     """The audio codes that tokens stand for; raises `ParseError` when there is none or anything else among them."""
     vocabulary = tokenizer.vocabulary
@@ -113,10 +85,6 @@ def codes_in_tokens(tokens: Sequence[int], tokenizer: PlannerTokenizer) -> tuple
     if not codes or any(token not in vocabulary.codes for token in codes):
         raise ParseError("The language model wrote something else than audio codes", tokenizer.text(tokens))
     return tuple(map(vocabulary.code, codes))
-
-
-def _ended(text: str) -> str:
-    return _ENDED.sub("", text)
 
 
 def _fields(thought: str) -> dict[str, str]:

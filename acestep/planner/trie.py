@@ -15,19 +15,18 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Trie(msgspec.Struct, frozen=True, kw_only=True):
-    """Sequences that share their beginnings, each closed by the same `end`. Node 0 is the beginning.
+    """Sequences that share their beginnings, each closed by the same end. Node 0 is the beginning.
 
-    `depth` is the tokens of the longest sequence, its end included. Token `end` leads to no node where a sequence is
-    complete.
+    `depth` is the tokens of the longest sequence, its end included. The end is allowed where a sequence is complete,
+    and leads to no node.
     """
 
     nodes: tuple[Node, ...]
-    end: int
     depth: int
 
 
 def trie(sequences: Iterable[Sequence[int]], end: int, *, greedy: bool = False) -> Trie:
-    """The trie of sequences; raises `ValueError` when one is empty, holds the `end`, or there is none."""
+    """The trie of sequences, each followed by `end`; raises `ValueError` when one is empty or holds it, or for none."""
     branches: list[dict[int, int]] = [{}]
     complete: set[int] = set()
     depth = 0
@@ -51,7 +50,7 @@ def trie(sequences: Iterable[Sequence[int]], end: int, *, greedy: bool = False) 
         )
         for place, branch in enumerate(branches)
     )
-    return Trie(nodes=nodes, end=end, depth=depth)
+    return Trie(nodes=nodes, depth=depth)
 
 
 def spans(tokens: Iterable[int]) -> tuple[range, ...]:

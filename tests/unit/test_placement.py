@@ -78,7 +78,7 @@ def test_a_move_that_fails_half_way_changes_nothing(room: int) -> None:
 def test_quantised_weights_move_with_their_inner_tensors() -> None:
     module = nn.Sequential(nn.Linear(32, 32), nn.Linear(32, 32)).requires_grad_(False)
     x = torch.randn(3, 32)
-    assert quantize(module, Quantization.INT8) == 2
+    quantize(module, Quantization.INT8)
     before = module(x)
     device = CopyingDevice()
     part = Part("part", list(module.modules()))

@@ -1,6 +1,7 @@
 """What was written is read back, and what was not is an error that shows it."""
 
 import contextlib
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +11,10 @@ from acestep.errors import AceStepError
 from acestep.planner import parse
 from acestep.planner.fields import BPMS, DURATIONS_S, KEYSCALES, LANGUAGES, TIMESIGNATURES
 from acestep.planner.metadata import Metadata, cot_yaml
+from acestep.planner.vocabulary import code_name
 from tests.planner_tokenizers import HOSTILE, byte_tokenizer
+
+CODE = code_name(1)
 
 captions = st.text(st.characters(codec="utf-8")).map(lambda text: " ".join(text.split()))
 metadata = st.builds(
@@ -22,6 +26,15 @@ metadata = st.builds(
     language=st.sampled_from(["", *LANGUAGES]),
     timesignature=st.sampled_from(["", *TIMESIGNATURES]),
 )
+
+
+def read(text: str) -> parse.Writing:
+    """What is read of tokens whose marks are those that `text` names, and whose other tokens are plain."""
+    tokenizer = byte_tokenizer()
+    ids = {name: token for token, name in tokenizer.vocabulary.marks.items()} | {CODE: tokenizer.vocabulary.id(1)}
+    pieces = re.split("(" + "|".join(map(re.escape, ids)) + ")", text)
+    tokens = [token for piece in pieces for token in ([ids[piece]] if piece in ids else tokenizer.plain(piece))]
+    return parse.read_tokens(tokens, tokenizer)
 
 
 @settings(deadline=None)
@@ -68,7 +81,7 @@ def test_marks_that_are_only_spelled_out_end_nothing(hostile):
     ],
 )
 def test_lyrics_come_without_their_heading(text, lyrics):
-    assert parse.read_text(f"<think>\nbpm: 90\n</think>{text}<|im_end|>").lyrics == lyrics
+    assert read(f"<think>\nbpm: 90\n</think>{text}<|im_end|>").lyrics == lyrics
 
 
 @pytest.mark.parametrize(
@@ -85,9 +98,8 @@ def test_lyrics_come_without_their_heading(text, lyrics):
     ],
 )
 def test_the_thinking_is_read_line_by_line(thought, expected):
-    for text in (f"<think>\n{thought}\n</think>", f"<think>\n{thought}\n<|im_end|>", f"{thought}\n<|audio_code_1|>"):
-        assert parse.read_text(text).metadata == expected
-    assert parse.read_text(f"<reasoning>\n{thought}\n</reasoning>").metadata == expected
+    for text in (f"<think>\n{thought}\n</think>", f"<think>\n{thought}\n<|im_end|>", f"{thought}\n{CODE}"):
+        assert read(text).metadata == expected
 
 
 @pytest.mark.parametrize(
@@ -106,19 +118,19 @@ def test_the_thinking_is_read_line_by_line(thought, expected):
 )
 def test_a_text_without_metadata_is_an_error_that_shows_it(text):
     with pytest.raises(parse.ParseError) as caught:
-        _ = parse.read_text(text).metadata
+        _ = read(text).metadata
     assert caught.value.text == text
     assert isinstance(caught.value, AceStepError)
 
 
 def test_lyrics_of_a_thinking_that_never_ended_are_an_error():
     with pytest.raises(parse.ParseError, match="no end"):
-        _ = parse.read_text("<think>\nbpm: 90\n").lyrics
+        _ = read("<think>\nbpm: 90\n").lyrics
 
 
 def test_a_long_text_is_kept_whole_and_shown_in_short():
     with pytest.raises(parse.ParseError) as caught:
-        parse.codes_in_text("x" * 100_000)
+        parse.codes_in_tokens(byte_tokenizer().plain("x" * 100_000), byte_tokenizer())
     assert len(caught.value.text) == 100_000
     assert len(str(caught.value)) < 500
 
@@ -142,7 +154,7 @@ def test_anything_else_among_the_codes_is_an_error(wrong):
 @given(st.text(st.characters(exclude_categories=())))
 def test_any_text_is_read_or_refused(text):
     for wrapped in (text, f"<think>{text}</think>{text}", f"<think>\ncaption: {text}"):
-        writing = parse.read_text(wrapped)
+        writing = read(wrapped)
         for part in ("metadata", "lyrics"):
             with contextlib.suppress(parse.ParseError):
                 getattr(writing, part)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from acestep.errors import RunFailedError
 from acestep.knobs import Quantization, Variant
@@ -13,7 +13,10 @@ from acestep.models.build import build
 @pytest.mark.parametrize(("variant", "linears"), [(Variant.TURBO, 271), (Variant.XL_TURBO, 359)])
 def test_every_linear_of_the_full_size_transformer_is_replaced(variant: Variant, linears: int) -> None:
     transformer = build("dummy", variant, dtype=torch.bfloat16, materialise="meta").transformer
-    assert quantize(transformer, Quantization.INT8) == linears
+    quantize(transformer, Quantization.INT8)
+    weights = [module.weight.data for module in transformer.modules() if isinstance(module, nn.Linear)]
+    assert len(weights) == linears
+    assert not any(type(weight) is Tensor for weight in weights)
 
 
 def test_a_module_without_linear_layers_is_refused() -> None:
