@@ -107,9 +107,14 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return self.sampling.guidance > 1
 
     @property
+    def prompts(self) -> tuple[tuple[int, ...], ...]:
+        """What each of its sequences follows: the one with the wishes, then the one without where it is guided."""
+        return (self.prompt, self.unguided) if self.guided else (self.prompt,)
+
+    @property
     def longest(self) -> int:
         """Tokens of the longest of its sequences when all is written."""
-        return max(len(self.prompt), len(self.unguided)) + self.max_tokens
+        return max(map(len, self.prompts)) + self.max_tokens
 
 
 def _within(name: str, value: float, low: float, high: float) -> None:

@@ -57,7 +57,7 @@ class MlxBackend:
         """The most bytes that keys and values of these jobs can grow to."""
         self._make_ready()
         args = self._model.args
-        tokens = sum(len(prompt) + job.max_tokens + GROWTH_TOKENS - 1 for job in jobs for prompt in _prompts(job))
+        tokens = sum(len(prompt) + job.max_tokens + GROWTH_TOKENS - 1 for job in jobs for prompt in job.prompts)
         values = 2 * args.num_hidden_layers * args.num_key_value_heads * args.head_dim
         return int(tokens * values * self._model.model.embed_tokens.weight.dtype.size)
 
@@ -87,7 +87,7 @@ class MlxBackend:
             self._model = _load(self._folder)
 
     def _write(self, live: list[Draft], most: int, written: Written) -> None:
-        rows = {draft: [_Row(self._model, prompt) for prompt in _prompts(draft.job)] for draft in live}
+        rows = {draft: [_Row(self._model, prompt) for prompt in draft.job.prompts] for draft in live}
         for step in range(1, most + 1):
             for draft, mine in list(rows.items()):
                 draft.append(self._next(draft, mine))
@@ -135,13 +135,9 @@ class _Row:
         return torch.from_numpy(np.array(self.logits.astype(self._mx.float32)))
 
 
-def _prompts(job: Job) -> tuple[tuple[int, ...], ...]:
-    return (job.prompt, job.unguided) if job.guided else (job.prompt,)
-
-
 def _longest(job: Job) -> Iterator[tuple[int, ...]]:
     """The prompts, padded so that two more tokens make them as long as they can become."""
-    for prompt in _prompts(job):
+    for prompt in job.prompts:
         yield (*prompt, *[prompt[-1]] * (job.max_tokens - 2))
 
 

@@ -67,7 +67,7 @@ class VllmBackend:
         """Read sequences as long as the longest these jobs can become, and take two steps behind them."""
         self._make_ready(pool_for(jobs))
         for job in jobs:
-            for prompt in (job.prompt, job.unguided) if job.guided else (job.prompt,):
+            for prompt in job.prompts:
                 self._ask((*prompt, *[prompt[-1]] * (job.max_tokens - 2)), tokens=min(2, job.max_tokens))
         while self._engine.has_unfinished_requests():
             self._engine.step()
@@ -134,7 +134,7 @@ class VllmBackend:
 
     def _read(self, jobs: Sequence[Job]) -> None:
         """Read every prompt into the prefix cache; the one token that vLLM writes behind each means nothing."""
-        for prompt in dict.fromkeys(prompt for job in jobs for prompt in (job.prompt, job.unguided) if prompt):
+        for prompt in dict.fromkeys(prompt for job in jobs for prompt in job.prompts):
             self._ask(prompt, tokens=1)
         while self._engine.has_unfinished_requests():
             self._engine.step()

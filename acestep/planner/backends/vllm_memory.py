@@ -4,7 +4,7 @@ The numbers are `estimated`: counted from vLLM's own rules (v1/core/kv_cache_uti
 not measured on a card.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -80,7 +80,7 @@ def pool_for(jobs: Sequence[Job]) -> Pool:
     """The smallest pool in which nothing is ever evicted: every row of the jobs at its longest."""
     if not jobs:
         raise ValueError("a pool is for at least one job, got none")
-    lengths = list(_lengths(jobs))
+    lengths = [len(prompt) + job.max_tokens for job in jobs for prompt in job.prompts]
     return Pool(rows=len(lengths), longest=max(lengths), blocks=1 + sum(map(blocks_of, lengths)))
 
 
@@ -114,10 +114,3 @@ def footprint(architecture: QwenArchitecture, pool: Pool, *, weight_bytes: int, 
         cache_bytes=pool.blocks * block_bytes(a, itemsize),
         activation_bytes=WORKSPACE_BYTES + max(reading, choosing),
     )
-
-
-def _lengths(jobs: Sequence[Job]) -> Iterator[int]:
-    for job in jobs:
-        yield len(job.prompt) + job.max_tokens
-        if job.guided:
-            yield len(job.unguided) + job.max_tokens
