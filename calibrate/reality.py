@@ -17,6 +17,7 @@ from calibrate.campaign import describe_probe
 from calibrate.knobs import eager
 from calibrate.probes.base import ProbedStage, Prober
 from calibrate.record import CardKind, Measurement, RecordedProbe, RecordedStage
+from calibrate.rules import CHOOSING
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
 
@@ -29,9 +30,6 @@ UNDER: Final = 0.02
 
 SHARE: Final = 0.95
 """Of the probes, how many have to be that near."""
-
-CHOOSING: Final = frozenset({"think", "decode"})
-"""Stages that take less at once where less is free: what they held under one cap says nothing about another."""
 
 
 class Quantity(StrEnum):

@@ -100,6 +100,11 @@ class RecordedProbe(_Data, frozen=True, omit_defaults=True):
     asked: Annotated[int, msgspec.Meta(ge=1)] = 1
 
     @property
+    def question(self) -> tuple[Knobs, Workload, int]:
+        """What was asked, for a look-up: knobs, workload and cap."""
+        return self.knobs, self.workload, self.cap_bytes
+
+    @property
     def counts(self) -> bool:
         """Whether a promise may rest on this probe."""
         return keeps_promise(self, self.workload.batch)

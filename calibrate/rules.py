@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from enum import StrEnum
 from functools import cache
 from itertools import combinations, islice
+from typing import Final
 
 import msgspec
 
@@ -21,6 +22,9 @@ STAGES = ("think", "encode_audio", "encode", "denoise", "decode")
 """Every stage a probe can have, in the order they run."""
 
 _ALWAYS = ("encode", "denoise", "decode")
+
+CHOOSING: Final = frozenset({"think", "decode"})
+"""Stages that take less at once where less is free: what they held beside one thing says nothing about another."""
 
 _GROWING = ("think", "encode", "denoise")
 """Stages whose tensors only grow with the work; decode chooses its tiles by the room that is left."""
@@ -209,10 +213,9 @@ def _fits_are_real(record: Measurement) -> Iterator[Problem]:
 def _asked_once(record: Measurement) -> Iterator[Problem]:
     seen: dict[object, str] = {}
     for place, probe in _probes(record):
-        question = (probe.knobs, probe.workload, probe.cap_bytes)
-        if question in seen:
-            yield place, f"asks the same as {seen[question]}"
-        seen.setdefault(question, place)
+        if probe.question in seen:
+            yield place, f"asks the same as {seen[probe.question]}"
+        seen.setdefault(probe.question, place)
 
 
 @_rule("V112", "a longer song or a larger batch does not fit where less did not")
@@ -252,7 +255,7 @@ def _certificates_rest_on_answers(record: Measurement) -> Iterator[Problem]:
     for number, certificate in enumerate(record.certificates):
         sides = {side: record.probes[i] for side in ("fits", "fails") if (i := getattr(certificate, side)) is not None}
         for side, probe in sides.items():
-            if probe.verdict in (Verdict.TIMEOUT, Verdict.CRASHED, Verdict.TAINTED):
+            if not probe.verdict.answers:
                 yield f"certificates[{number}].{side}", f"is a probe that ended {probe.verdict}, which says nothing"
         if len({msgspec.structs.replace(probe.workload, duration_s=1.0) for probe in sides.values()}) > 1:
             yield f"certificates[{number}]", "compares two probes that differ in more than the song's length"

@@ -124,7 +124,7 @@ class _Row(msgspec.Struct, frozen=True, kw_only=True):
 
     def _probe(self, knobs: Knobs, workload: Workload) -> RecordedProbe:
         asked = (knobs, workload, self.cap_bytes)
-        found = [p for p in self.record.probes if (p.knobs, p.workload, p.cap_bytes) == asked]
+        found = [probe for probe in self.record.probes if probe.question == asked]
         if not found:
             raise _uncovered(self.decided, knobs.variant)
         return found[0]

@@ -12,3 +12,8 @@ class Verdict(StrEnum):
     TIMEOUT = "timeout"
     CRASHED = "crashed"
     TAINTED = "tainted"
+
+    @property
+    def answers(self) -> bool:
+        """Whether it says anything about the fit; a run that was cut short or disturbed does not."""
+        return self not in (Verdict.TIMEOUT, Verdict.CRASHED, Verdict.TAINTED)

@@ -6,6 +6,7 @@ from acestep.errors import AceStepError
 from acestep.units import gib
 from calibrate.probes.base import ProbedStage, Prober, ProbeResult
 from calibrate.record import RecordedStage, keeps_promise
+from calibrate.rules import CHOOSING
 from ci.cells import Cell
 from ci.findings import Finding, Level, Scalar
 
@@ -15,14 +16,8 @@ Progress = Callable[[str], None]
 _PLENTY = 2**50
 """A cap that nothing reaches, under which a run that no longer fits is looked at."""
 
-_ADAPTIVE = ("think", "decode")
-"""Stages that use what room there is: with smaller weights beside them they may take more."""
-
 _SAME_SIZE = 0.05
 """Share within which a component is as large as what grew."""
-
-_UNNAMED = ("activations", "allowance", "cublas", "prompt", "noise", "latents", "audio")
-"""Owners of memory that are no weights."""
 
 
 def code_findings(cells: Sequence[Cell], prober: Prober, share: float, progress: Progress) -> Iterator[Finding]:
@@ -83,9 +78,10 @@ def _stage_findings(cell: Cell, before: RecordedStage, after: ProbedStage, share
         told = f"{after.name} takes {after.songs_per_pass} songs at once, it took {before.songs_per_pass}"
         songs = before.songs_per_pass, after.songs_per_pass
         yield _finding("G303", cell, "songs_per_pass", told, before=songs[0], after=songs[1], stage=after.name)
+    # A stage that uses what room there is may take more where the weights beside it take less.
     more_room = after.resident_bytes < before.resident_bytes or after.songs_per_pass > before.songs_per_pass
     taken, takes = _taken(before), _taken(after)
-    if takes > taken * (1 + share) and not (after.name in _ADAPTIVE and more_room):
+    if takes > taken * (1 + share) and not (after.name in CHOOSING and more_room):
         component = component_that_grew(before, after)
         told = (
             f"{after.name} takes {gib(takes)}, {takes / max(taken, 1) - 1:+.1%}; what grew is most likely {component}"
@@ -107,6 +103,9 @@ def component_that_grew(before: RecordedStage, after: ProbedStage) -> str:
 
     Among weights it is the component of just that size, else the largest; empty where nothing grew.
     """
+    # Needs torch, which judging a table alone does without.
+    from calibrate.probes.simulated.prober import NO_PARTS
+
     weights = after.resident_bytes - before.resident_bytes
     workspaces = after.allowance_bytes - before.allowance_bytes
     rest = after.peak_allocated_bytes - before.peak_allocated_bytes - weights
@@ -114,7 +113,7 @@ def component_that_grew(before: RecordedStage, after: ProbedStage) -> str:
         return ""
     if workspaces >= max(weights, rest):
         return "workspace"
-    owners = {name: n for name, n in after.live_at_peak.items() if (name not in _UNNAMED) == (weights >= rest)}
+    owners = {name: n for name, n in after.live_at_peak.items() if (name not in NO_PARTS) == (weights >= rest)}
     if weights < rest:
         return max(owners, key=lambda name: owners[name], default="activations")
     alike = [name for name, n in owners.items() if abs(n - weights) <= _SAME_SIZE * weights]

@@ -29,7 +29,6 @@ from calibrate.probes.simulated.allocator import SEGMENT_GRAIN
 from calibrate.questions import Probed, Question
 from calibrate.reality import UNDER, WHOLE, WITHIN
 from calibrate.record import CapMethod, RecordedProbe, measurement_of
-from calibrate.verdict import Verdict
 from calibrate.workload import Workload
 
 NARROW: Final = 0.01
@@ -133,7 +132,7 @@ def _measure(output: Path, variant: Variant, *, resume: bool) -> None:
 def probed(prober: Prober, question: Question) -> RecordedProbe:
     """What a card answers; `NotMeasuredError` where that says nothing about the fit."""
     result = prober.probe(question.knobs, question.workload, question.cap_bytes)
-    if result.verdict in (Verdict.TIMEOUT, Verdict.CRASHED, Verdict.TAINTED):
+    if not result.verdict.answers:
         raise NotMeasuredError(f"a probe ended {result.verdict} ({'; '.join(result.warnings)}); give the command again")
     return RecordedProbe.of(question.knobs, question.workload, result, timed=True)
 

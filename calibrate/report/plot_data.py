@@ -155,7 +155,7 @@ def _headline(record: Measurement, variant: Variant, tier: Tier, cap_bytes: int)
 def pairs(variant: Variant, records: Sequence[Measurement]) -> tuple[Pair, ...]:
     """The allocated peaks of every probe that both a real and the simulated card ran to its end."""
     simulated = {
-        _question(probe): probe
+        probe.question: probe
         for record in records
         if record.card.kind is CardKind.SIMULATED
         for probe in record.probes
@@ -165,15 +165,11 @@ def pairs(variant: Variant, records: Sequence[Measurement]) -> tuple[Pair, ...]:
     return tuple(
         Pair(stage=real.name, measured=real.peak_allocated_bytes, simulated=imagined.peak_allocated_bytes)
         for probe in measured
-        if probe.counts and probe.knobs.variant is variant and _question(probe) in simulated
+        if probe.counts and probe.knobs.variant is variant and probe.question in simulated
         for real in probe.stages
-        for imagined in simulated[_question(probe)].stages
+        for imagined in simulated[probe.question].stages
         if real.name == imagined.name
     )
-
-
-def _question(probe: RecordedProbe) -> tuple[object, ...]:
-    return probe.knobs, probe.workload, probe.cap_bytes
 
 
 def _record_of(tier: Tier, records: Mapping[str, Measurement]) -> Measurement | None:

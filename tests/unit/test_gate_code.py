@@ -143,6 +143,7 @@ def stage(kind: type, **values: Any) -> Any:
         ({"transformer": 900, "text_encoder": 300, "activations": 100}, 1200, 1300, 0, "text_encoder"),
         ({"transformer": 1300, "activations": 100}, 1300, 1400, 0, "transformer"),
         ({"transformer": 900, "activations": 480, "noise": 20}, 900, 1400, 0, "activations"),
+        ({"cudnn": 300, "transformer": 1200, "activations": 100}, 1200, 1300, 0, "transformer"),
         ({"transformer": 900, "activations": 100}, 900, 1000, 500, "workspace"),
         ({"transformer": 900, "activations": 90}, 900, 990, 0, ""),
     ],
