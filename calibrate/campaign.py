@@ -16,7 +16,7 @@ from acestep.knobs import Backend, Knobs, Variant
 from acestep.request import DecodePath
 from acestep.tiers import LM_MODELS
 from acestep.units import gib
-from calibrate.boundary import SIMULATED, Boundary, Look, Method, find_longest
+from calibrate.boundary import SIMULATED, Boundary, Look, Method, find_longest, no_forecast
 from calibrate.choice import PROBED, choose
 from calibrate.executors.base import Executor
 from calibrate.knobs import Config, configs_of, described
@@ -121,7 +121,7 @@ class _Size:
         self._policy = policy
         self._decided = policy.tier_of(size_gib)
         self._scope = scope
-        self._method = method
+        self.method = method
         self.known: list[RecordedProbe] = []
 
     def decide(self, look: Look) -> None:
@@ -154,15 +154,16 @@ class _Size:
         return [question for found in self.boundaries.values() for question in found.asked] + list(self.besides)
 
     def apart(self) -> Self:
-        """A copy that may be decided further without a trace here."""
+        """A copy that may be decided further without a trace here, and in no time: nobody forecasts for it."""
         other = copy(self)
+        other.method = msgspec.structs.replace(self.method, forecast=no_forecast)
         other.boundaries, other.besides, other.known = dict(self.boundaries), dict(self.besides), list(self.known)
         return other
 
     def _find(self, look: Look, knobs: Knobs, batch: int, grid: Sequence[int], *, full: bool = False) -> Boundary:
         workload = Workload(batch=batch, duration_s=float(grid[-1]), with_lm=knobs.lm is not None)
         question = Question(knobs=knobs, workload=workload, cap_bytes=self.cap_bytes, full=full)
-        return find_longest(look, question, grid, self.known, self._method)
+        return find_longest(look, question, grid, self.known, self.method)
 
     def _beside(self, look: Look, knobs: Knobs, batch: int, seconds: int, *, full: bool = False) -> Boundary:
         found = self._find(look, knobs, batch, [seconds], full=full)

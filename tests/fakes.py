@@ -13,7 +13,12 @@ from calibrate.record import CardKind, Measurement, RecordedCard, measurement_of
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
 
-RESIDENT = {Offload.NONE: 6000 * MIB, Offload.CPU: 4200 * MIB, Offload.CPU_DIT: 3000 * MIB}
+RESIDENT = {
+    Offload.NONE: 6000 * MIB,
+    Offload.CPU: 4200 * MIB,
+    Offload.CPU_DIT: 3000 * MIB,
+    Offload.STREAM: 1300 * MIB,
+}
 INT8_SAVES = 1500 * MIB
 BYTES_PER_SECOND = MIB // 2
 LM_WEIGHTS = {"0.6B": 1264 * MIB, "1.7B": 3537 * MIB, "4B": 7991 * MIB}
@@ -61,7 +66,7 @@ class AnalyticProber:
         if knobs.lm is None:
             return 0
         tokens = 3200 + int(5 * workload.duration_s)
-        beside = 0 if knobs.offload is Offload.CPU_DIT else self.resting_bytes(knobs)
+        beside = 0 if knobs.offload in (Offload.CPU_DIT, Offload.STREAM) else self.resting_bytes(knobs)
         return beside + lm_bytes(knobs) + 2 * songs * tokens * LM_CACHE[knobs.lm] * 1024
 
     def probe(self, knobs: Knobs, workload: Workload, cap_bytes: int) -> ProbeResult:

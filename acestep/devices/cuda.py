@@ -20,6 +20,8 @@ class CudaDevice(Accelerator):
         kind = CardKind.CUDA if torch.version.hip is None else CardKind.ROCM
         card = Card(kind=kind, name="", capability=torch.cuda.get_device_capability(device))
         half = torch.bfloat16 if kind is CardKind.ROCM or card.capability >= AMPERE else torch.float16
+        # Where it comes first, on data-centre cards, it plans anew for every length of keys, and takes workspaces.
+        torch.backends.cuda.enable_cudnn_sdp(False)
         grouped, workspace = groups_attention(card), matrix_workspace_of(card)
         super().__init__(torch.cuda, device, half, grouped=grouped, workspace=workspace)
         self._cap = cap_bytes

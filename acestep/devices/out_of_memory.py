@@ -5,8 +5,12 @@ from contextlib import contextmanager
 
 import torch
 
-PLAIN_REFUSALS = ("MPS backend out of memory", "DefaultCPUAllocator")
-"""How Metal's and the processor's allocators refuse, as plain `RuntimeError`s; CUDA, ROCm and XPU need no help."""
+PLAIN_REFUSALS = ("MPS backend out of memory", "DefaultCPUAllocator", "unable to find an engine to execute this")
+"""How Metal's and the processor's allocators and cuDNN refuse, as plain `RuntimeError`s.
+
+cuDNN tries one engine after another, and where the workspace of none fits it only says that it found none
+(aten/src/ATen/native/cudnn/Conv_v8.cpp).
+"""
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from acestep.request import DecodePath
 from calibrate.probes.base import ProbedStage, ProbeResult
 from calibrate.probes.caps import SLACK_BYTES, require_room
 from calibrate.probes.child import Patience, ProbeEndedError
-from calibrate.probes.messages import Answer, Setup
+from calibrate.probes.messages import Answer, Setup, setup_for
 from calibrate.probes.nvml import gauge_for
 from calibrate.probes.session import Bench, Session
 from calibrate.probes.watch import Return, require_flat, wait_until_flat
@@ -56,7 +56,7 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChildProber:
-    """Probes in children of its own; the model stays loaded between probes of the same knobs."""
+    """Probes in children of its own; the model stays loaded between probes of the same weights."""
 
     device = "cuda"
 
@@ -120,13 +120,14 @@ class ChildProber:
         watched = self.bench.gauge.watches
         if watched:
             require_room(cap_bytes, self.bench.context_bytes, self._before)
-        answer = self._ask(Setup(knobs=knobs, model=self.model_for(knobs)), workload, cap_bytes, full=full)
+        answer = self._ask(knobs, workload, cap_bytes, full=full)
         return _result(answer, cap_bytes, time.perf_counter() - started, () if watched else (UNWATCHED,))
 
-    def _ask(self, setup: Setup, workload: Workload, cap_bytes: int, *, full: bool) -> Answer:
+    def _ask(self, knobs: Knobs, workload: Workload, cap_bytes: int, *, full: bool) -> Answer:
         """What a session answers; one that did not end by itself, or crashed, is not used again."""
         try:
-            answer = self._session_for(setup).probe(workload, cap_bytes, full=full)
+            session = self._session_for(setup_for(knobs, self.model_for(knobs)))
+            answer = session.probe(knobs, workload, cap_bytes, full=full)
         except ProbeEndedError as end:
             answer = _ended(end, workload)
         else:

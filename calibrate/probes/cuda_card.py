@@ -15,11 +15,10 @@ ALLOCATOR_SETTINGS = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
 class CudaCard:
     """The first visible card."""
 
-    def open(self, *, cudnn_attention: bool) -> torch.dtype:
+    def open(self) -> torch.dtype:
         """Create the context; `NotMeasuredError` where torch has no card to use."""
         if not torch.cuda.is_available():
             raise NotMeasuredError(f"torch {torch.__version__} finds no CUDA card it can use; is the driver too old?")
-        torch.backends.cuda.enable_cudnn_sdp(cudnn_attention)
         torch.cuda.synchronize()
         return CudaDevice().dtype
 
@@ -51,6 +50,7 @@ class CudaCard:
 def require_held(cap_bytes: int) -> None:
     """Raise `NotMeasuredError` unless the allocator says that it is held to this cap."""
     total = torch.cuda.get_device_properties(0).total_memory
-    held = int(torch.cuda.get_per_process_memory_fraction(0) * total)
+    # Torch keeps bytes and tells the quotient, which times the total may come out a hair below them.
+    held = round(torch.cuda.get_per_process_memory_fraction(0) * total)
     if held != cap_bytes:
         raise NotMeasuredError(f"the allocator holds to {held} bytes where a cap of {cap_bytes} was asked for")

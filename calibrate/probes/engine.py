@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class Card(Protocol):
     """A card in the hands of one process."""
 
-    def open(self, *, cudnn_attention: bool) -> torch.dtype:
+    def open(self) -> torch.dtype:
         """Make the card ready; returns what weights are to be on it. `NotMeasuredError` where there is none."""
         ...
 
@@ -113,8 +113,8 @@ class PipelineEngine:
 
     def load(self, setup: Setup) -> str:
         """Open the card and load the weights; returns the allocator's settings."""
-        self._knobs, self._model = setup.knobs, setup.model
-        self._components = open_components(setup, self._card.open(cudnn_attention=setup.cudnn_attention))
+        self._model = setup.model
+        self._components = open_components(setup, self._card.open())
         self._language: list[Language] = []
         return self._card.settings()
 
@@ -126,12 +126,12 @@ class PipelineEngine:
         if order.full:
             request = msgspec.structs.replace(request, steps=0)
         language = None
-        if self._knobs.lm is not None:
+        if order.knobs.lm is not None:
             request = msgspec.structs.replace(request, think=True)
             if not self._language:
-                self._language.append(open_language(self._model, self._knobs, device))
+                self._language.append(open_language(self._model, order.knobs, device))
             language = self._language[0]
-        pipeline = open_pipeline(self._components, self._knobs, device, language, full=order.full)
+        pipeline = open_pipeline(self._components, order.knobs, device, language, full=order.full)
         try:
             result = pipeline.generate(request, strict=True, progress=lambda stage, *_: alive(stage))
         finally:

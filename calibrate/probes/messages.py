@@ -26,20 +26,29 @@ class _Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Setup(_Message, frozen=True):
-    """What a child is to load: `model` is what `acestep.models.load` takes.
-
-    Data-centre cards have cuDNN attention, which people's cards lack; it is off unless asked for.
-    """
+    """What a child is to load: `model` is what `acestep.models.load` takes, of `knobs` only what loading looks at."""
 
     knobs: Knobs
     model: str
-    cudnn_attention: bool = False
+
+
+def setup_for(knobs: Knobs, model: str) -> Setup:
+    """What the probes of these knobs need loaded; equal for knobs that place or run the same weights otherwise."""
+    loading = Knobs(
+        variant=knobs.variant,
+        quantization=knobs.quantization,
+        lm=knobs.lm,
+        lm_quantization=knobs.lm_quantization,
+        backend=knobs.backend,
+    )
+    return Setup(knobs=loading, model=model)
 
 
 class Order(_Message, frozen=True):
     """One probe. `full` is a certificate: it takes all the steps of the variant instead of the workload's."""
 
     number: int
+    knobs: Knobs
     workload: Workload
     cap_bytes: Annotated[int, msgspec.Meta(gt=0)]
     full: bool = False

@@ -7,6 +7,7 @@ import msgspec
 
 from acestep.errors import NotMeasuredError
 from acestep.hardware import CONTEXT_BYTES
+from acestep.knobs import Knobs
 from acestep.request import DecodePath
 from acestep.units import gib, mib
 from calibrate.probes.ballast import GRAIN_BYTES
@@ -80,7 +81,7 @@ class Session:
         for child in (self._child, *self._fillers):
             child.kill()
 
-    def probe(self, workload: Workload, cap_bytes: int, *, full: bool) -> Answer:
+    def probe(self, knobs: Knobs, workload: Workload, cap_bytes: int, *, full: bool) -> Answer:
         """One run under a cap; raises `ProbeEndedError` when it has no end of its own."""
         bench = self._bench
         cap = Cap(cap_bytes=cap_bytes, assumed_bytes=bench.context_bytes, context_bytes=self.context_bytes)
@@ -90,7 +91,7 @@ class Session:
         for filler in self._fillers:
             self._fill(filler, cap)
         self._watch.settle()
-        order = Order(number=self._asked, workload=workload, cap_bytes=cap.allocator_bytes, full=full)
+        order = Order(number=self._asked, knobs=knobs, workload=workload, cap_bytes=cap.allocator_bytes, full=full)
         answer = _hear(self._child, Answer, order, bench.probing, self._watch)
         _require_possible(order, answer)
         self._watch.rest(answer.resting_bytes - self.resting_bytes)

@@ -28,7 +28,7 @@ class LiveEngine(FaultyEngine):
 
     def load(self, setup: Setup) -> str:
         settings = super().load(setup)
-        self._card.open(cudnn_attention=False)
+        self._card.open()
         return settings
 
     def run(self, order: Order, alive: Callable[[str], None]) -> worker.Done:

@@ -124,20 +124,30 @@ def test_three_retries_and_then_an_error_that_says_what_helps(components: Compon
 
 
 class PlainlyRefusing(SmallCard):
-    """Refuses as Metal does, with an error that is of no kind of its own."""
+    """Refuses with an error that is of no kind of its own."""
+
+    text = ""
 
     def upload(self, host: Tensor, owner: str) -> Tensor:
         try:
             return super().upload(host, owner)
         except torch.OutOfMemoryError:
-            raise RuntimeError("MPS backend out of memory (MPS allocated: 9.00 GB, max allowed: 9.07 GB).") from None
+            raise RuntimeError(self.text) from None
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "MPS backend out of memory (MPS allocated: 9.00 GB, max allowed: 9.07 GB).",
+        "GET was unable to find an engine to execute this computation",
+    ],
+)
 def test_a_backend_without_an_error_of_its_own_goes_down_the_same_ladder(
-    components: Components, undisturbed: Result
+    text: str, components: Components, undisturbed: Result
 ) -> None:
     room = 64 * frame_bytes(components.vae.decoder)
     card = PlainlyRefusing(free_bytes=room, latent_refusals=1, songs_at_once=2)
+    card.text = text
     result = _generate(components, card, Offload.CPU)
     assert (result.songs_per_pass, result.decode_path) == (2, DecodePath.GPU_OFFLOAD)
     _same_songs(result, undisturbed)

@@ -13,7 +13,7 @@ from acestep.knobs import Backend, Knobs, Offload, Quantization, Variant
 from acestep.models.sampler import steps_for
 from acestep.request import DecodePath
 from calibrate.probes.engine import PipelineEngine
-from calibrate.probes.messages import Order, Setup
+from calibrate.probes.messages import Order, setup_for
 from calibrate.workload import PROBE_STEPS, Workload
 from tests.copying_cards import EagerCard
 
@@ -51,10 +51,9 @@ class MadeUpCard:
         self.there = there
         self.caps: list[int] = []
 
-    def open(self, *, cudnn_attention: bool) -> torch.dtype:
+    def open(self) -> torch.dtype:
         if not self.there:
             raise NotMeasuredError("no card")
-        self.cudnn_attention = cudnn_attention
         return torch.float32
 
     def capped(self, cap_bytes: int) -> Device:
@@ -71,14 +70,17 @@ class MadeUpCard:
         return gc.collect() * 0
 
 
-def loaded(knobs: Knobs | None = None) -> PipelineEngine:
+USUAL = Knobs(offload=Offload.CPU_DIT)
+
+
+def loaded(knobs: Knobs = USUAL) -> PipelineEngine:
     engine = PipelineEngine(MadeUpCard())
-    assert engine.load(Setup(knobs=knobs or Knobs(offload=Offload.CPU_DIT), model="tiny")) == "expandable_segments:True"
+    assert engine.load(setup_for(knobs, "tiny")) == "expandable_segments:True"
     return engine
 
 
-def order(number: int = 1, *, cap_bytes: int = 1 << 30, workload: Workload = SHORT, full: bool = False) -> Order:
-    return Order(number=number, workload=workload, cap_bytes=cap_bytes, full=full)
+def order(knobs: Knobs = USUAL, *, cap_bytes: int = 1 << 30, workload: Workload = SHORT, full: bool = False) -> Order:
+    return Order(number=1, knobs=knobs, workload=workload, cap_bytes=cap_bytes, full=full)
 
 
 @pytest.mark.parametrize("full", [False, True])
@@ -107,13 +109,16 @@ def test_every_stage_is_noted_with_what_lay_outside() -> None:
 )
 def test_runs_of_one_loaded_model_are_alike_also_after_one_that_ran_out(knobs: Knobs) -> None:
     def peaks() -> list[tuple[str, int]]:
-        engine.run(order(), lambda stage: None)
+        engine.run(order(knobs), lambda stage: None)
         return [(stage.name, stage.allocated_bytes) for stage in engine.stages]
 
     engine = loaded(knobs)
     first = peaks()
     with pytest.raises(torch.OutOfMemoryError):
-        engine.run(order(cap_bytes=100_000), lambda stage: None)
+        engine.run(order(knobs, cap_bytes=100_000), lambda stage: None)
+    assert peaks() == first
+    # Another way to place the same weights in between changes nothing.
+    engine.run(order(msgspec.structs.replace(knobs, offload=Offload.STREAM)), lambda stage: None)
     assert peaks() == first
 
 
@@ -128,29 +133,22 @@ def test_a_run_that_ran_out_shows_how_far_it_came() -> None:
 
 def test_every_run_is_capped_anew() -> None:
     engine = PipelineEngine(card := MadeUpCard())
-    engine.load(Setup(knobs=Knobs(), model="tiny", cudnn_attention=True))
+    engine.load(setup_for(Knobs(), "tiny"))
     for cap_bytes in (1 << 30, 1 << 29):
         engine.run(order(cap_bytes=cap_bytes), lambda stage: None)
     assert card.caps == [1 << 30, 1 << 29]
-    assert card.cudnn_attention
-
-
-def test_cudnn_attention_is_off_unless_asked_for() -> None:
-    engine = PipelineEngine(card := MadeUpCard())
-    engine.load(Setup(knobs=Knobs(), model="tiny"))
-    assert not card.cudnn_attention
 
 
 def test_without_a_card_nothing_is_loaded() -> None:
     with pytest.raises(NotMeasuredError, match="no card"):
-        PipelineEngine(MadeUpCard(there=False)).load(Setup(knobs=Knobs(), model="no such model"))
+        PipelineEngine(MadeUpCard(there=False)).load(setup_for(Knobs(), "no such model"))
 
 
 def test_a_language_model_rehearses_its_longest_prompts_and_the_songs_follow_its_codes() -> None:
-    engine = loaded(Knobs(offload=Offload.CPU_DIT, lm="0.6B"))
-    thinking = msgspec.structs.replace(SHORT, with_lm=True)
-    for number in (1, 2):
-        done = engine.run(order(number, workload=thinking), lambda _: None)
+    knobs = Knobs(offload=Offload.CPU_DIT, lm="0.6B")
+    engine, thinking = loaded(knobs), msgspec.structs.replace(SHORT, with_lm=True)
+    for _ in range(2):
+        done = engine.run(order(knobs, workload=thinking), lambda _: None)
         assert done.songs_per_pass == 2
         assert not done.warnings
         stages = {stage.name: stage for stage in engine.stages}
@@ -159,7 +157,8 @@ def test_a_language_model_rehearses_its_longest_prompts_and_the_songs_follow_its
 
 
 def test_vllm_is_probed_with_real_weights_or_not_at_all() -> None:
-    engine = loaded(Knobs(lm="4B", backend=Backend.VLLM))
+    knobs = Knobs(lm="4B", backend=Backend.VLLM)
+    engine = loaded(knobs)
     engine._model = "dummy"
     with pytest.raises(NotMeasuredError, match="real weights"):
-        engine.run(order(workload=msgspec.structs.replace(SHORT, with_lm=True)), lambda _: None)
+        engine.run(order(knobs, workload=msgspec.structs.replace(SHORT, with_lm=True)), lambda _: None)

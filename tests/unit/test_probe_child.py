@@ -173,7 +173,7 @@ def test_everything_a_child_says_is_one_line_and_read_back(said: Said) -> None:
     "told",
     [
         Setup(knobs=Knobs(), model="tiny"),
-        Order(number=1, workload=Workload(batch=1, duration_s=10), cap_bytes=1, full=True),
+        Order(number=1, knobs=Knobs(), workload=Workload(batch=1, duration_s=10), cap_bytes=1, full=True),
         LeaveFree(free_bytes=0),
         Filled(held_bytes=1, free_bytes=2),
     ],

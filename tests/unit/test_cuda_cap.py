@@ -1,0 +1,55 @@
+"""A cap is put on the card to the byte, and read back to the byte."""
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from acestep.errors import NotMeasuredError
+from acestep.units import GIB
+from calibrate.probes.cuda_card import CudaCard, require_held
+
+
+class Allocator:
+    """As PyTorch has it: told a share of the card, it keeps bytes, and it tells the share that they are."""
+
+    def __init__(self, total_bytes: int) -> None:
+        self.total_bytes = total_bytes
+        self.allowed_bytes = total_bytes
+
+    def set_fraction(self, share: float, _: object = None) -> None:
+        self.allowed_bytes = int(share * self.total_bytes)
+
+    def fraction(self, _: object = None) -> float:
+        return self.allowed_bytes / self.total_bytes
+
+
+@pytest.fixture(scope="module")
+def allocator() -> Iterator[Allocator]:
+    """A card of an odd size, as drivers report them."""
+    card = Allocator(85_017_624_576)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=card.total_bytes))
+        patch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+        patch.setattr(torch.cuda, "set_per_process_memory_fraction", card.set_fraction)
+        patch.setattr(torch.cuda, "get_per_process_memory_fraction", card.fraction)
+        yield card
+
+
+@given(cap_bytes=st.integers(1, 80 * GIB), total_bytes=st.integers(80 * GIB, 200 * GIB))
+def test_every_cap_holds_to_the_byte(allocator: Allocator, cap_bytes: int, total_bytes: int) -> None:
+    allocator.total_bytes = total_bytes
+    CudaCard().capped(cap_bytes)
+    assert allocator.allowed_bytes == cap_bytes
+
+
+@given(cap_bytes=st.integers(GIB, 80 * GIB), off=st.sampled_from([-GIB // 2, -1, 1, GIB // 2]))
+def test_a_cap_that_is_off_by_a_byte_is_noticed(allocator: Allocator, cap_bytes: int, off: int) -> None:
+    allocator.total_bytes = 85_017_624_576
+    allocator.allowed_bytes = cap_bytes
+    require_held(cap_bytes)
+    with pytest.raises(NotMeasuredError, match="where a cap of"):
+        require_held(cap_bytes + off)
