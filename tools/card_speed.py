@@ -28,7 +28,6 @@ import diffusers
 import msgspec
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from acestep.devices.base import Device
 from acestep.devices.cpu import CpuDevice
@@ -43,6 +42,7 @@ from acestep.request import Request
 from calibrate.files import output_file, pretty_json
 from calibrate.policy import budget_bytes, load_policy
 from tests.library import library_arguments, library_pipeline
+from tools.work_of_a_song import song_flops, weightless
 
 MATRIX = {"cuda": 8192, "cpu": 512}
 """Rows and columns of the product that measures the rate of multiplications."""
@@ -81,7 +81,7 @@ class Ceilings(msgspec.Struct, frozen=True, kw_only=True):
 class Point(msgspec.Struct, frozen=True, kw_only=True):
     """One side at one batch and length. `floor_share` is the floor's time as a share of the time taken.
 
-    A point with a `problem` ran out of memory, and its numbers are 0.
+    A point with a `problem` ran out of memory or could not be run by the libraries here, and its numbers are 0.
     """
 
     side: Side
@@ -138,6 +138,12 @@ class Bench:
             seconds, peak = self._timed(side, place, request)
         except torch.OutOfMemoryError as error:
             problem = str(error).splitlines()[0]
+        except torch.AcceleratorError:
+            # From here on this process gets nothing right from the card, and no later point may be believed.
+            raise
+        except Exception as error:
+            # What one side cannot do here must not cost the points of the other.
+            problem = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
         # Outside the except block: inside it the traceback would keep every temporary of the failed run alive.
         self._clean()
         if problem:
@@ -168,6 +174,10 @@ class Bench:
         components = build(SIZES[self._model], Variant.TURBO, dtype=self._dtype)
         prepare(components, Knobs())
         return components
+
+    @cached_property
+    def _weightless(self) -> Components:
+        return weightless(self._model, Variant.TURBO)
 
     @cached_property
     def _library_s(self) -> tuple[Components, Any]:
@@ -210,16 +220,10 @@ class Bench:
             pipe.to("cpu")
 
     def _work(self, request: Request) -> tuple[int, int]:
-        """Operations of a request, counted in a run, and bytes of weights read, each part once a use."""
+        """Operations of a request, counted without the card, and bytes of weights read, each part once a use."""
         key = (request.batch, request.duration_s)
         if key not in self._flops:
-            # Uncompiled: inside compiled functions products are not seen.
-            pipeline = Pipeline(self._prepared, Knobs(), self.device)
-            with FlopCounterMode(display=False) as counter:
-                pipeline.generate(request, strict=True)
-            pipeline.close()
-            self._flops[key] = counter.get_total_flops()
-            self._clean()
+            self._flops[key] = song_flops(self._weightless, request)
         parts = {name: _bytes_of(part) for name, part in self._prepared.modules().items()}
         once = sum(parts[name] for name in ("text_encoder", "condition_encoder", "vae_decoder"))
         return self._flops[key], once + steps_for(Variant.TURBO, request.steps) * parts["transformer"]
