@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from acestep.errors import InvalidInputError
-from calibrate.record import SAFE_TEXT, SCHEMA_VERSION, load_measurement
+from calibrate.record import SAFE_TEXT, SCHEMA_VERSION, Flaw, FlawedError, load_measurement
 from calibrate.rules import MOST_PROBES, RULES, Broken, Level, Rule, broken_rules, declared
 
 MOST_BYTES = 4 * 2**20
@@ -40,6 +40,16 @@ _UNKNOWN = declared("V008", "no field that the schema does not know")
 _SHAPE = declared("V009", "every field there, of its kind and within its range")
 _BRACKET = declared("V010", "certificates that point at probes of their own and bracket a boundary")
 _DIGEST = declared("V011", "a digest that is that of the content")
+
+_RULE_OF = {
+    Flaw.TEXT: _TEXT,
+    Flaw.VERSION: _VERSION,
+    Flaw.UNKNOWN: _UNKNOWN,
+    Flaw.SHAPE: _SHAPE,
+    Flaw.BRACKET: _BRACKET,
+    Flaw.DIGEST: _DIGEST,
+}
+"""The rule that a record breaks which cannot be read."""
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,8 +91,10 @@ def _broken(path: Path) -> Sequence[Broken]:
         return hostile
     try:
         record = load_measurement(path)
+    except FlawedError as error:
+        return [Broken(rule=_RULE_OF[error.flaw], field=error.field, problem=error.said)]
     except InvalidInputError as error:
-        return [_named(error.problem)]
+        return [Broken(rule=_SHAPE, field="$", problem=error.problem)]
     return broken_rules(record)
 
 
@@ -155,19 +167,6 @@ def _unsafe(field: str, value: Any) -> Iterator[Broken]:
         yield Broken(
             rule=_NUMBERS, field=field, problem=f"is {value:g}" if isinstance(value, float) else "is too large"
         )
-
-
-def _named(problem: str) -> Broken:
-    """A reader's complaint under the id of its rule."""
-    said, _, place = problem.partition(" - at `")
-    field = place.removesuffix("`") or "$"
-    if said.startswith("certificates["):
-        return Broken(rule=_BRACKET, field=said.split(" ", 1)[0], problem=said)
-    if said.startswith("digest "):
-        return Broken(rule=_DIGEST, field="$.digest", problem=said)
-    if said.startswith("schema_version "):
-        return Broken(rule=_VERSION, field="$.schema_version", problem=said)
-    return Broken(rule=_UNKNOWN if "unknown field" in said else _SHAPE, field=field, problem=said)
 
 
 def _shown(text: str) -> str:

@@ -11,7 +11,7 @@ import msgspec
 from acestep.errors import InvalidInputError
 from acestep.knobs import Knobs, Variant
 from acestep.request import DecodePath
-from acestep.strict_json import load_strict, read_json
+from acestep.strict_json import read_json
 from acestep.tiers import EvidenceKind
 from calibrate.files import digest
 from calibrate.fingerprint import code_version, library_versions
@@ -47,6 +47,35 @@ class CapMethod(StrEnum):
     MODEL = "model"
     FRACTION = "fraction"
     BALLAST = "ballast"
+
+
+class Flaw(StrEnum):
+    """Why a measurement cannot be read."""
+
+    TEXT = "text"
+    VERSION = "version"
+    UNKNOWN = "unknown"
+    SHAPE = "shape"
+    BRACKET = "bracket"
+    DIGEST = "digest"
+
+
+class FlawedError(InvalidInputError):
+    """A measurement that cannot be read: which flaw it has, at which field, and what is said of it."""
+
+    def __init__(self, path: Path, flaw: Flaw, field: str, said: str, *, place: str = "") -> None:
+        super().__init__(path, f"{said} - at `{place}`" if place else said)
+        self.flaw = flaw
+        self.field = field
+        self.said = said
+
+
+class BracketError(ValueError):
+    """A certificate that its own probes do not prove."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field} {problem}")
+        self.field = field
 
 
 class _Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -240,24 +269,25 @@ class Measurement(_Data, frozen=True, omit_defaults=True):
 
     def _check(self, number: int, certificate: Certificate) -> None:
         """A certificate points at two probes of its own knobs, cap and batch, and they bracket the boundary."""
+        own = f"certificates[{number}]"
         sides = {"fits": certificate.fits, "fails": certificate.fails}
         for side, index in sides.items():
             if index is None:
                 continue
             if index >= len(self.probes):
-                raise ValueError(f"certificates[{number}].{side} is probe {index}, there are {len(self.probes)}")
+                raise BracketError(f"{own}.{side}", f"is probe {index}, there are {len(self.probes)}")
             probe = self.probes[index]
             asked = (probe.knobs, probe.cap_bytes, probe.workload.batch)
             if asked != (certificate.knobs, certificate.cap_bytes, certificate.batch):
-                raise ValueError(f"certificates[{number}].{side} is probe {index}, which asked something else")
+                raise BracketError(f"{own}.{side}", f"is probe {index}, which asked something else")
             if probe.counts != (side == "fits"):
-                raise ValueError(f"certificates[{number}].{side} is probe {index}, which ended {probe.verdict}")
+                raise BracketError(f"{own}.{side}", f"is probe {index}, which ended {probe.verdict}")
         if certificate.fits is None and certificate.fails is None:
-            raise ValueError(f"certificates[{number}] names no probe")
+            raise BracketError(own, "names no probe")
         if certificate.fits is not None and certificate.fails is not None:
             fits, fails = self.probes[certificate.fits], self.probes[certificate.fails]
             if fits.workload.duration_s >= fails.workload.duration_s:
-                raise ValueError(f"certificates[{number}] does not bracket: the song that fits is not the shorter one")
+                raise BracketError(own, "does not bracket: the song that fits is not the shorter one")
 
 
 def measurement_of(
@@ -291,16 +321,33 @@ def content_digest(measurement: Measurement) -> str:
 
 
 def load_measurement(path: Path) -> Measurement:
-    """A measurement file; `InvalidInputError` names the file and what is wrong with it."""
-    for where, text in _strings(read_json(path)):
+    """A measurement file; `InvalidInputError` names it and what is wrong with it, a `FlawedError` also which flaw."""
+    document = read_json(path)
+    for where, text in _strings(document):
         if not re.fullmatch(SAFE_TEXT, text):
-            raise InvalidInputError(
-                path, f"text outside A-Z a-z 0-9 and space ._+:/()@- or over 80 characters - at `{where}`"
-            )
-    measurement = load_strict(path, Measurement, SCHEMA_VERSION)
+            said = "text outside A-Z a-z 0-9 and space ._+:/()@- or over 80 characters"
+            raise FlawedError(path, Flaw.TEXT, where, said, place=where)
+    version = document.get("schema_version") if isinstance(document, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        said = f"schema_version is {version}, this program reads up to {SCHEMA_VERSION}; update it"
+        raise FlawedError(path, Flaw.VERSION, "$.schema_version", said)
+    try:
+        measurement = msgspec.convert(document, Measurement)
+    except msgspec.ValidationError as error:
+        raise _flawed(path, error) from None
     if measurement.digest != content_digest(measurement):
-        raise InvalidInputError(path, "digest is not that of its content; was it edited? - at `$.digest`")
+        said = "digest is not that of its content; was it edited?"
+        raise FlawedError(path, Flaw.DIGEST, "$.digest", said, place="$.digest")
     return measurement
+
+
+def _flawed(path: Path, error: msgspec.ValidationError) -> FlawedError:
+    if isinstance(error.__cause__, BracketError):
+        return FlawedError(path, Flaw.BRACKET, error.__cause__.field, str(error.__cause__))
+    # Of everything else the library tells no more than a sentence with a place at its end.
+    said, _, place = str(error).partition(" - at `")
+    place = place.removesuffix("`")
+    return FlawedError(path, Flaw.UNKNOWN if "unknown field" in said else Flaw.SHAPE, place or "$", said, place=place)
 
 
 def measurement_schema() -> dict[str, Any]:

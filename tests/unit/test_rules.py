@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from acestep.console import run
 from acestep.errors import Exit
-from calibrate import rules
+from calibrate import contributed, rules
 from calibrate.cli import cli
 from calibrate.contributed import validate
-from calibrate.record import load_measurement
+from calibrate.record import BracketError, Flaw, load_measurement
 from calibrate.rules import RULES, Level, declared
 from tests.damage import DAMAGES, GOOD, OOM, Damage, put, sealed
 
@@ -30,6 +30,17 @@ def stored(content: bytes, folder: Path) -> Path:
     path = folder / "contributed.json"
     path.write_bytes(content)
     return path
+
+
+def test_every_flaw_of_a_record_that_cannot_be_read_has_a_rule_of_its_own() -> None:
+    assert set(contributed._RULE_OF) == set(Flaw)
+    assert len({rule.id for rule in contributed._RULE_OF.values()}) == len(Flaw)
+
+
+def test_a_rule_does_not_depend_on_the_words_of_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BracketError, "__str__", lambda self: "digest schema_version unknown field")
+    [damage] = [one for one in DAMAGES if one.name == "a certificate of nothing"]
+    assert [finding.id for finding in validate(stored(damage.spoil(), tmp_path))] == [damage.rule]
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.name)
