@@ -1,7 +1,5 @@
 """What a campaign asks, and what it keeps of an answer. Both are values: they are sent, written down and looked up."""
 
-from collections.abc import Mapping
-
 import msgspec
 
 from acestep.knobs import Knobs, Variant
@@ -47,5 +45,3 @@ Task = Question | Fit
 
 Entry = Probed | Fitted
 """A task and its answer."""
-
-Answers = Mapping[Task, Entry]

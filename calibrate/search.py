@@ -57,27 +57,10 @@ class Certainty(StrEnum):
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
-    """The first `fitting` points fit: the last of them and the one after it were probed, where there are such.
-
-    `points` counts the distinct points that were asked, `asked` every probe, `spurious` the failures that a later
-    answer of the same point disproved.
-    """
+    """The first `fitting` points fit: the last of them and the one after it were probed, where there are such."""
 
     fitting: int
     certainty: Certainty
-    points: int
-    asked: int
-    spurious: int
-
-
-def growing(predicted: Sequence[int], cap_bytes: int) -> Line:
-    """Ever longer songs, or ever larger batches, under one cap."""
-    return Line(caps=[cap_bytes] * len(predicted), predicted=predicted)
-
-
-def shrinking(caps: Sequence[int], predicted_bytes: int) -> Line:
-    """One run under ever smaller caps."""
-    return Line(caps=caps, predicted=[predicted_bytes] * len(caps))
 
 
 def failures_needed(spurious_rate: float) -> int:
@@ -102,13 +85,7 @@ def find_boundary(line: Line, ask: Callable[[int], Answer], spurious_rate: float
     while search.fails - search.fits > 1:
         search.ask(search.next_point())
     certainty = Certainty.UNCERTAIN if search.fits_behind_boundary() else Certainty.CERTIFIED
-    return Found(
-        fitting=search.fails,
-        certainty=certainty,
-        points=len(search.answers),
-        asked=search.asked,
-        spurious=search.spurious,
-    )
+    return Found(fitting=search.fails, certainty=certainty)
 
 
 class _Search:
@@ -117,7 +94,6 @@ class _Search:
     def __init__(self, line: Line, ask: Callable[[int], Answer], failures: int) -> None:
         self.fits, self.fails = -1, len(line.caps)
         self.answers: dict[int, Answer] = {}
-        self.asked = self.spurious = 0
         self._line = line
         self._ask = ask
         self._failures = failures
@@ -152,12 +128,10 @@ class _Search:
         return any(self._settle(point).fits for point in unasked)
 
     def _settle(self, point: int) -> Answer:
-        for failures in range(self._failures):
-            self.asked += 1
+        for _ in range(self._failures):
             answer = self._ask(point)
             self.answers[point] = answer
             if answer.fits:
-                self.spurious += failures
                 break
         return self.answers[point]
 

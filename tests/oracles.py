@@ -13,13 +13,21 @@ from calibrate.search import (
     Found,
     Line,
     find_boundary,
-    growing,
     most_points,
-    shrinking,
 )
 
 GRIDS = (4, 10, 60, 592)
 """Batches, whole minutes, ten-second steps, and single seconds."""
+
+
+def growing(predicted: Sequence[int], cap_bytes: int) -> Line:
+    """Ever longer songs, or ever larger batches, under one cap."""
+    return Line(caps=[cap_bytes] * len(predicted), predicted=predicted)
+
+
+def shrinking(caps: Sequence[int], predicted_bytes: int) -> Line:
+    """One run under ever smaller caps."""
+    return Line(caps=caps, predicted=[predicted_bytes] * len(caps))
 
 
 class Oracle(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,26 +124,27 @@ def survey(seeds: Sequence[int], *, spurious_rate: float, prior_error: float, po
     ]
     return Survey(
         wrong=sum(one.fitting != drawn.fitting for drawn, one, _ in found),
-        too_long=sum(one.points > most_points(len(drawn.needs)) for drawn, one, _ in found),
+        too_long=sum(len(set(asked)) > most_points(len(drawn.needs)) for drawn, _, asked in found),
         uncertain=sum(one.certainty is Certainty.UNCERTAIN for _, one, _ in found),
         false_proofs=sum(not _proven(drawn, one.fitting) for drawn, one, _ in found),
         unreported=sum(
-            _contradicts(drawn, seen) and one.certainty is Certainty.CERTIFIED for drawn, one, seen in found
+            _contradicts(drawn, set(asked)) and one.certainty is Certainty.CERTIFIED for drawn, one, asked in found
         ),
-        mean_points=sum(one.points for _, one, _ in found) / len(found),
-        mean_probes=sum(one.asked for _, one, _ in found) / len(found),
+        mean_points=sum(len(set(asked)) for _, _, asked in found) / len(found),
+        mean_probes=sum(len(asked) for _, _, asked in found) / len(found),
     )
 
 
-def _searched(drawn: Oracle) -> tuple[Oracle, Found, set[int]]:
-    seen: set[int] = set()
+def _searched(drawn: Oracle) -> tuple[Oracle, Found, list[int]]:
+    """A card, its boundary, and every point in the order in which it was asked."""
+    asked: list[int] = []
     answer = drawn.asker()
 
     def ask(point: int) -> Answer:
-        seen.add(point)
+        asked.append(point)
         return answer(point)
 
-    return drawn, find_boundary(drawn.line, ask, WORST_SPURIOUS_RATE if drawn.spurious_rate else 0.0), seen
+    return drawn, find_boundary(drawn.line, ask, WORST_SPURIOUS_RATE if drawn.spurious_rate else 0.0), asked
 
 
 def _proven(drawn: Oracle, fitting: int) -> bool:
