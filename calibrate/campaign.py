@@ -34,8 +34,6 @@ Progress = Callable[[str], None]
 Keep = Callable[[Entry], None]
 """Called with every answer before anything is made of it."""
 
-_SAYS_NOTHING = (Verdict.TIMEOUT, Verdict.CRASHED, Verdict.TAINTED)
-
 
 class Findings(msgspec.Struct, frozen=True, kw_only=True):
     """What a campaign found: every probe once, the certificates that point into them, and the guard's coefficients.
@@ -233,11 +231,11 @@ class _Campaign:
         probes: dict[object, RecordedProbe] = {}
         for question in (question for size in self._sizes for question in size.questions()):
             probe = self._look(question)
-            probes[_point(probe)] = max(probes.get(_point(probe), probe), probe, key=lambda probe: probe.asked)
+            probes[probe.question] = max(probes.get(probe.question, probe), probe, key=lambda probe: probe.asked)
         places = {point: place for place, point in enumerate(probes)}
 
         def place(side: tuple[Question, ...]) -> int | None:
-            return places[_point(self._look(side[0]))] if side else None
+            return places[self._look(side[0]).question] if side else None
 
         certificates, uncertain = {}, []
         for size in self._sizes:
@@ -269,10 +267,6 @@ class _Campaign:
         return entry.probe
 
 
-def _point(probe: RecordedProbe) -> object:
-    return probe.knobs, probe.workload, probe.cap_bytes
-
-
 def _ended(question: Question, verdict: Verdict) -> RecordedProbe:
     return RecordedProbe(
         knobs=question.knobs,
@@ -287,7 +281,7 @@ def _ended(question: Question, verdict: Verdict) -> RecordedProbe:
 
 def _require_answer(entry: Entry) -> None:
     """Raise `NotMeasuredError` for a probe that ended without one."""
-    if isinstance(entry, Probed) and entry.probe.verdict in _SAYS_NOTHING:
+    if isinstance(entry, Probed) and not entry.probe.verdict.answers:
         asked = entry.task
         raise NotMeasuredError(
             f"a probe ended {entry.probe.verdict}, which says nothing about the fit ({described(asked.knobs)},"
