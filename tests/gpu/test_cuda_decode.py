@@ -9,16 +9,12 @@ import torch
 from acestep.devices.cuda import CudaDevice
 from acestep.knobs import Knobs, Offload
 from acestep.models.components import Components
-from acestep.pipeline import Pipeline
-from acestep.request import DecodePath, Request, Result
-from acestep.units import GIB, MIB
+from acestep.request import DecodePath, Result
+from acestep.units import MIB
+from tests.gpu.wall import CAP, RUNGS, decoded_beside_a_wall
 from tests.on_a_card import distance, loaded
 
 pytestmark = pytest.mark.gpu
-
-SONG = Request(caption="slow piano", lyrics="la la", duration_s=40, seed=3, steps=2)
-CAP = 8 * GIB
-LARGE_TILE = 1024
 
 
 @pytest.fixture(scope="module")
@@ -39,33 +35,10 @@ def _uncapped_afterwards() -> Iterator[None]:
 
 
 def _decoded(components: Components, offload: Offload, room: int) -> Result:
-    """A song whose decoder finds only `room` bytes, in tiles that were chosen before the card filled up."""
-    device = CudaDevice(CAP)
-    walls: list[torch.Tensor] = []
-
-    def fill(stage: str, done: int, total: int) -> None:
-        if stage == "denoise" and done == total:
-            device.empty_cache()
-            spare = CAP - torch.cuda.memory_reserved() - room
-            if spare > 0:
-                walls.append(torch.empty(spare, dtype=torch.uint8, device=device.torch_device))
-
-    pipeline = Pipeline(components, Knobs(offload=offload), device, vae_chunk=LARGE_TILE)
-    try:
-        return pipeline.generate(SONG, progress=fill)
-    finally:
-        pipeline.close()
+    return decoded_beside_a_wall(components, offload, room, CudaDevice(CAP), torch.cuda.memory_reserved)
 
 
-@pytest.mark.parametrize(
-    ("offload", "room", "path", "steps"),
-    [
-        (Offload.CPU_DIT, CAP, DecodePath.GPU, 0),
-        (Offload.CPU_DIT, 1100 * MIB, DecodePath.GPU, 1),
-        (Offload.CPU_DIT, 100 * MIB, DecodePath.CPU, 1),
-        (Offload.NONE, 60 * MIB, DecodePath.GPU_OFFLOAD, 2),
-    ],
-)
+@pytest.mark.parametrize(("offload", "room", "path", "steps"), RUNGS)
 def test_every_rung_is_reached_by_real_errors_and_sounds_the_same(
     components: Components, undisturbed: np.ndarray, offload: Offload, room: int, path: DecodePath, steps: int
 ) -> None:

@@ -1,0 +1,50 @@
+"""A card that fills up just before decoding, whichever device stands for it: what must come of it, and how it is done.
+
+`test_cuda_decode.py` does it to a real card, `tests/unit/test_gpu_decode.py` to a simulated one.
+"""
+
+from collections.abc import Callable
+
+import torch
+
+from acestep.devices.base import Device
+from acestep.knobs import Knobs, Offload
+from acestep.models.components import Components
+from acestep.pipeline import Pipeline
+from acestep.request import DecodePath, Request, Result
+from acestep.units import GIB, MIB
+
+SONG = Request(caption="slow piano", lyrics="la la", duration_s=40, seed=3, steps=2)
+CAP = 8 * GIB
+LARGE_TILE = 1024
+
+RUNGS = [
+    (Offload.CPU_DIT, CAP, DecodePath.GPU, 0),
+    (Offload.CPU_DIT, 1100 * MIB, DecodePath.GPU, 1),
+    (Offload.CPU_DIT, 100 * MIB, DecodePath.CPU, 1),
+    (Offload.NONE, 60 * MIB, DecodePath.GPU_OFFLOAD, 2),
+]
+"""How the weights rest, the room that the wall leaves, where the song is decoded, and at least how many warnings."""
+
+
+def decoded_beside_a_wall(
+    components: Components, offload: Offload, room: int, device: Device, reserved: Callable[[], int]
+) -> Result:
+    """A song whose decoder finds only `room` bytes of `CAP`, in tiles that were chosen before the card filled up.
+
+    The wall is built as the stage begins: earlier the transformer may still be on the card, and leave room behind it.
+    """
+    walls: list[torch.Tensor] = []
+
+    def fill(stage: str, done: int, total: int) -> None:
+        if stage == "decode" and done == 0:
+            device.empty_cache()
+            spare = CAP - reserved() - room
+            if spare > 0:
+                walls.append(torch.empty(spare, dtype=torch.uint8, device=device.torch_device))
+
+    pipeline = Pipeline(components, Knobs(offload=offload), device, vae_chunk=LARGE_TILE)
+    try:
+        return pipeline.generate(SONG, progress=fill)
+    finally:
+        pipeline.close()
