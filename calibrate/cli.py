@@ -60,11 +60,19 @@ def estimate(
         raise UsageError("give exactly one of --vram, --cap and --smallest-cap")
     from acestep.tiers import load_tiers
     from calibrate import estimate as answer
+    from calibrate.knobs import without_lm
     from calibrate.policy import budget_bytes, load_policy
     from calibrate.probers import prober_for
 
     overrides = knobs_of(knobs)
     settled, remarks = answer.knobs_for(load_tiers(), overrides, vram)
+    if task not in (None, Task.TEXT2MUSIC) and settled.lm is not None:
+        if overrides.lm is not UNSET:
+            remarks = (
+                *remarks,
+                f"To {task} is to work on a song that exists, without planning: no language model runs.",
+            )
+        settled = without_lm(settled)
     workload = _workload(batch, duration, task, reference_seconds, with_lm=settled.lm is not None)
     if overrides.compile is True:
         remarks = (*remarks, "A simulated card compiles nothing; the model runs eagerly.")

@@ -147,7 +147,7 @@ def face(record: Measurement, simulation: Prober) -> Reality:
     unanswered = 0
     for number, probe in enumerate(record.probes):
         try:
-            answer = simulation.probe(eager(probe.knobs), probe.workload, probe.cap_bytes)
+            answer = simulation.probe(eager(probe.knobs), probe.workload, max(probe.allocator_bytes, 1))
         except NotMeasuredError:
             unanswered += 1
             continue
@@ -187,7 +187,7 @@ def measured_cap(probes: Sequence[RecordedProbe]) -> tuple[int, int]:
     fitted = [probe for probe in probes if probe.counts and probe.stages]
     enough = min((max(stage.peak_reserved_bytes for stage in probe.stages) for probe in fitted), default=0)
     needed = [s.peak_allocated_bytes for probe in fitted for s in probe.stages if s.name not in CHOOSING]
-    refused = [probe.cap_bytes + 1 for probe in probes if probe.verdict is Verdict.OOM]
+    refused = [probe.allocator_bytes + 1 for probe in probes if probe.verdict is Verdict.OOM]
     return min(enough, max(needed + refused, default=0)), enough
 
 
@@ -197,7 +197,7 @@ def _stage_pairs(number: int, measured: Sequence[RecordedStage], simulated: Sequ
         if stage.name not in by_name:
             continue
         peaks = {
-            Quantity.ALLOCATED: (stage.peak_allocated_bytes, by_name[stage.name].peak_allocated_bytes),
+            Quantity.ALLOCATED: (stage.peak_allocated_bytes, _allocated(by_name[stage.name], stage)),
             Quantity.RESERVED: (stage.peak_reserved_bytes, by_name[stage.name].peak_reserved_bytes),
         }
         for quantity, (real, model) in peaks.items():
@@ -210,6 +210,15 @@ def _stage_pairs(number: int, measured: Sequence[RecordedStage], simulated: Sequ
                     measured=real,
                     measured_from=real,
                 )
+
+
+def _allocated(simulated: ProbedStage, measured: RecordedStage) -> int:
+    """The simulated peak that is nearest to a card's: libraries' workspaces come from PyTorch's allocator as well.
+
+    Which of them coincide with the peak of the tensors a simulation does not know, so it allows for all or none.
+    """
+    least = simulated.peak_allocated_bytes
+    return min(max(measured.peak_allocated_bytes, least), least + simulated.allowance_bytes)
 
 
 def _cap_pairs(probes: Sequence[RecordedProbe], simulation: Prober) -> Iterator[Pair]:

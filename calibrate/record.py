@@ -117,6 +117,7 @@ class RecordedProbe(_Data, frozen=True, omit_defaults=True):
     """One probe: what was asked under which cap, and how it ended.
 
     `asked` counts how often: a real card's out-of-memory is repeated before it counts, and this is how the last ended.
+    `withheld_bytes` of the cap the driver's context took beyond its share.
     """
 
     knobs: Knobs
@@ -127,6 +128,16 @@ class RecordedProbe(_Data, frozen=True, omit_defaults=True):
     decode_path: DecodePath
     stages: tuple[RecordedStage, ...]
     asked: Annotated[int, msgspec.Meta(ge=1)] = 1
+    withheld_bytes: Bytes = 0
+
+    def __post_init__(self) -> None:
+        if self.withheld_bytes > self.cap_bytes:
+            raise ValueError(f"withheld_bytes must be at most cap_bytes ({self.cap_bytes}), got {self.withheld_bytes}")
+
+    @property
+    def allocator_bytes(self) -> int:
+        """What the allocator was held to; 0 where the context alone filled the cap."""
+        return self.cap_bytes - self.withheld_bytes
 
     @property
     def question(self) -> tuple[Knobs, Workload, int]:
@@ -150,6 +161,7 @@ class RecordedProbe(_Data, frozen=True, omit_defaults=True):
             decode_path=result.decode_path,
             stages=recorded_stages(result, timed=timed),
             asked=asked,
+            withheld_bytes=result.withheld_bytes,
         )
 
 

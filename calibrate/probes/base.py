@@ -28,7 +28,10 @@ class ProbedStage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProbeResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What one probe found. After an `oom` the last stage is the one that did not fit, as far as it came."""
+    """What one probe found. After an `oom` the last stage is the one that did not fit, as far as it came.
+
+    `withheld_bytes` of the cap the allocator did not get: the driver's context took them, beyond the share it is given.
+    """
 
     verdict: Verdict
     cap_bytes: int
@@ -37,6 +40,7 @@ class ProbeResult(msgspec.Struct, frozen=True, kw_only=True):
     decode_path: DecodePath
     seconds: float
     warnings: tuple[str, ...] = ()
+    withheld_bytes: int = 0
 
     @property
     def peak_allocated_bytes(self) -> int:

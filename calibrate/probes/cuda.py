@@ -120,24 +120,27 @@ class ChildProber:
         watched = self.bench.gauge.watches
         if watched:
             require_room(cap_bytes, self.bench.context_bytes, self._before)
-        answer = self._ask(knobs, workload, cap_bytes, full=full)
-        return _result(answer, cap_bytes, time.perf_counter() - started, () if watched else (UNWATCHED,))
+        answer, withheld = self._ask(knobs, workload, cap_bytes, full=full)
+        remarks = () if watched else (UNWATCHED,)
+        return _result(answer, cap_bytes, withheld, time.perf_counter() - started, remarks)
 
-    def _ask(self, knobs: Knobs, workload: Workload, cap_bytes: int, *, full: bool) -> Answer:
-        """What a session answers; one that did not end by itself, or crashed, is not used again."""
+    def _ask(self, knobs: Knobs, workload: Workload, cap_bytes: int, *, full: bool) -> tuple[Answer, int]:
+        """What a session answers, and withheld; one that did not end by itself, or crashed, is not used again."""
+        withheld = 0
         try:
             session = self._session_for(setup_for(knobs, self.model_for(knobs)))
             answer = session.probe(knobs, workload, cap_bytes, full=full)
+            withheld = session.withheld_bytes
         except ProbeEndedError as end:
             answer = _ended(end, workload)
         else:
             if answer.verdict in (Verdict.FITS, Verdict.DEGRADED, Verdict.OOM):
-                return answer
+                return answer, withheld
         try:
             self.close()
         except NotMeasuredError:  # the card cannot be asked whether all came back, and the verdict stands without it
             self._sessions.clear()
-        return answer
+        return answer, withheld
 
     def _session_for(self, setup: Setup) -> Session:
         """The open session, unless it has another model or its child kept something; else a new one."""
@@ -198,7 +201,9 @@ def _ended(end: ProbeEndedError, workload: Workload) -> Answer:
     )
 
 
-def _result(answer: Answer, cap_bytes: int, seconds: float, remarks: tuple[str, ...]) -> ProbeResult:
+def _result(
+    answer: Answer, cap_bytes: int, withheld_bytes: int, seconds: float, remarks: tuple[str, ...]
+) -> ProbeResult:
     return ProbeResult(
         verdict=answer.verdict,
         cap_bytes=cap_bytes,
@@ -219,4 +224,5 @@ def _result(answer: Answer, cap_bytes: int, seconds: float, remarks: tuple[str, 
         decode_path=answer.decode_path,
         seconds=seconds,
         warnings=((answer.problem,) if answer.problem else ()) + answer.warnings + remarks,
+        withheld_bytes=withheld_bytes,
     )

@@ -58,7 +58,7 @@ class Session:
     def __init__(self, setup: Setup, bench: Bench) -> None:
         """Raises `ProbeEndedError` for a child that does not come up, `NotMeasuredError` for one that refuses."""
         self.setup = setup
-        self.resting_bytes = 0
+        self.resting_bytes = self.withheld_bytes = 0
         self._bench = bench
         self._asked = 0
         self._fillers: list[Child] = []
@@ -86,6 +86,7 @@ class Session:
         bench = self._bench
         cap = Cap(cap_bytes=cap_bytes, assumed_bytes=bench.context_bytes, context_bytes=self.context_bytes)
         self._asked += 1
+        self.withheld_bytes = cap_bytes - cap.allocator_bytes
         if cap.allocator_bytes == 0:
             return _filled_by_context(self._asked, workload, cap)
         for filler in self._fillers:

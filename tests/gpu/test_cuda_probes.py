@@ -53,7 +53,9 @@ def test_a_probe_answers_and_the_simulation_is_near(prober: CudaProber) -> None:
     simulated = SimulatedProber(capability=torch.cuda.get_device_capability()).probe(KNOBS, SONG, 4 * GIB)
     for real, model in zip(measured.stages, simulated.stages, strict=True):
         assert real.name == model.name
-        assert model.peak_allocated_bytes == pytest.approx(real.peak_allocated_bytes, rel=0.05)
+        # What a library takes from the allocator during the peak is in the allowance, all of it or none.
+        most = model.peak_allocated_bytes + model.allowance_bytes
+        assert 0.95 * model.peak_allocated_bytes <= real.peak_allocated_bytes <= 1.05 * most
 
 
 def test_a_cap_too_small_is_an_out_of_memory_verdict(prober: CudaProber) -> None:

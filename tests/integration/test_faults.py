@@ -14,13 +14,13 @@ import pytest
 import torch
 
 from acestep.errors import NotMeasuredError
-from acestep.knobs import Knobs, Offload
+from acestep.knobs import Knobs, Offload, Quantization
 from acestep.units import GIB, MIB
 from calibrate.probes import cuda
 from calibrate.probes.base import ProbeResult
 from calibrate.probes.child import Patience
 from calibrate.probes.nvml import Unwatched
-from calibrate.record import CapMethod
+from calibrate.record import CapMethod, RecordedProbe
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
 from tests.faulty_card import SCRIPT, FakeCard, FaultyProber, living
@@ -114,11 +114,12 @@ def test_a_model_stays_loaded_until_it_is_another_one(probers: list[FaultyProber
     prober = FaultyProber()
     probers.append(prober)
     short, long = SONG, Workload(batch=1, duration_s=600)
-    asked = [(KNOBS, short), (KNOBS, long), (KNOBS, short), (Knobs(offload=Offload.CPU), short)]
+    placed, others = Knobs(offload=Offload.CPU), Knobs(quantization=Quantization.INT8)
+    asked = [(KNOBS, short), (KNOBS, long), (placed, short), (KNOBS, short), (others, short)]
     results = [prober.probe(knobs, workload, 4 * GIB) for knobs, workload in asked]
-    assert [result.verdict for result in results] == [Verdict.FITS, Verdict.OOM, Verdict.FITS, Verdict.FITS]
-    first, _, again, other = (result.warnings[0] for result in results)
-    assert first == again != other
+    assert [result.verdict for result in results] == [Verdict.FITS, Verdict.OOM, *[Verdict.FITS] * 3]
+    first, _, elsewhere, again, other = (result.warnings[0] for result in results)
+    assert first == elsewhere == again != other
     assert results[1].stages[-1].peak_reserved_bytes <= 4 * GIB
 
 
@@ -263,7 +264,8 @@ def test_a_context_beyond_its_share_is_charged_to_the_budget(probers: list[Fault
     prober.gauge.context_bytes = GIB // 2 + 256 * MIB
     result = prober.probe(KNOBS, SONG, 4 * GIB)
     assert f"cap {4 * GIB - 256 * MIB}" in result.warnings
-    assert result.cap_bytes == 4 * GIB
+    assert (result.cap_bytes, result.withheld_bytes) == (4 * GIB, 256 * MIB)
+    assert RecordedProbe.of(KNOBS, SONG, result, timed=True).allocator_bytes == 4 * GIB - 256 * MIB
     assert prober.conditions.context_bytes == prober.gauge.context_bytes
     assert prober.conditions.foreign_bytes == GIB
     assert prober.conditions.allocator == "expandable_segments:False"
@@ -274,7 +276,7 @@ def test_a_context_that_fills_the_budget_leaves_no_room_to_run(probers: list[Fau
     probers.append(prober)
     prober.gauge.context_bytes = 5 * GIB
     result = prober.probe(KNOBS, SONG, 4 * GIB)
-    assert (result.verdict, result.stages) == (Verdict.OOM, ())
+    assert (result.verdict, result.stages, result.withheld_bytes) == (Verdict.OOM, (), 4 * GIB)
     assert "context" in result.warnings[0]
 
 

@@ -200,6 +200,15 @@ def test_a_language_model_is_estimated_with_its_stage(command: Run) -> None:
     assert (knobs["lm"], knobs["lm_quantization"], knobs["backend"]) == ("0.6B", "int8", "pt")
 
 
+@pytest.mark.parametrize("asked", [(), ("--lm", "0.6B")])
+def test_work_on_a_song_that_exists_is_estimated_without_thinking(command: Run, asked: tuple[str, ...]) -> None:
+    code, out, err = command(calibrate, "estimate", "--vram", 8, "--task", "cover", *asked, "--json")
+    assert code == Exit.OK
+    assert ("without planning" in err) == bool(asked)
+    found = json.loads(out)
+    assert (found["knobs"]["lm"], found["workload"]["with_lm"]) == (None, False)
+
+
 def test_without_a_language_model_nothing_thinks(command: Run) -> None:
     found = estimated(command, "--vram", 8, "--lm", "none")
     assert found["workload"]["with_lm"] is False

@@ -139,6 +139,43 @@ def test_what_a_smaller_cap_would_change_narrows_no_bracket() -> None:
     assert measured_cap([widened]) == (needed, 9 * GIB)
 
 
+def test_a_card_whose_context_took_part_of_the_cap_is_faced_under_what_was_left() -> None:
+    knobs, workload = Knobs(), Workload(batch=1, duration_s=600.0)
+    need = AnalyticProber().need(knobs, workload)
+    answer = msgspec.structs.replace(AnalyticProber().probe(knobs, workload, need - 1), cap_bytes=need + GIB)
+    probe = RecordedProbe.of(knobs, workload, msgspec.structs.replace(answer, withheld_bytes=GIB + 1), timed=True)
+    assert probe.allocator_bytes == need - 1
+    found = face(measurement_of(CARD, (probe,), (), cap_method=CapMethod.FRACTION), AnalyticProber())
+    assert (found.verdicts.alike, found.verdicts.only_simulated_fits) == (1, 0)
+
+
+@given(inside=st.floats(0, 1), beyond=st.floats(0.01, 0.5))
+def test_workspaces_that_a_card_counted_as_allocated_are_no_error_within_the_allowance(
+    inside: float, beyond: float
+) -> None:
+    knobs, workload, allowance = Knobs(), Workload(batch=1, duration_s=60.0), GIB
+
+    class Allowing(AnalyticProber):
+        def probe(self, knobs: Knobs, workload: Workload, cap_bytes: int) -> ProbeResult:
+            answer = super().probe(knobs, workload, cap_bytes)
+            stages = tuple(msgspec.structs.replace(stage, allowance_bytes=allowance) for stage in answer.stages)
+            return msgspec.structs.replace(answer, stages=stages)
+
+    def worst(more: int) -> float:
+        answer = AnalyticProber().probe(knobs, workload, 20 * GIB)
+        stages = tuple(
+            msgspec.structs.replace(stage, peak_allocated_bytes=stage.peak_allocated_bytes + more)
+            for stage in answer.stages
+        )
+        probe = RecordedProbe.of(knobs, workload, msgspec.structs.replace(answer, stages=stages), timed=True)
+        found = face(measurement_of(CARD, (probe,), (), cap_method=CapMethod.FRACTION), Allowing())
+        return max((e.worst for e in found.errors if e.quantity is Quantity.ALLOCATED), key=abs)
+
+    assert worst(int(inside * allowance)) == 0
+    assert worst(int((1 + beyond) * allowance)) < 0
+    assert worst(-int(beyond * GIB)) > 0
+
+
 @pytest.mark.parametrize(
     ("factor", "share", "ends"), [(1.2, 1.1, (2, 2, 0)), (1.0, 1.1, (4, 0, 0)), (0.5, 0.7, (2, 0, 2))]
 )
