@@ -20,6 +20,7 @@ from calibrate.cli import cli
 from calibrate.contributed import validate
 from calibrate.record import BracketError, Flaw, load_measurement
 from calibrate.rules import RULES, Level, declared
+from calibrate.verdict import Verdict
 from tests.damage import DAMAGES, GOOD, OOM, Damage, put, sealed
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +31,10 @@ def stored(content: bytes, folder: Path) -> Path:
     path = folder / "contributed.json"
     path.write_bytes(content)
     return path
+
+
+def test_a_verdict_says_something_of_the_fit_where_the_run_ended_by_itself_or_of_memory() -> None:
+    assert {verdict for verdict in Verdict if verdict.answers} == {Verdict.FITS, Verdict.DEGRADED, Verdict.OOM}
 
 
 def test_every_flaw_of_a_record_that_cannot_be_read_has_a_rule_of_its_own() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from acestep.errors import InvalidInputError
 from acestep.knobs import Variant
 from acestep.models.catalog import CHECKPOINTS, Kind
-from acestep.tiers import BATCHES, LM_MODELS, Frontier, load_tiers
+from acestep.tiers import BATCHES, LM_MODELS, EvidenceKind, Frontier, lm_rank, load_tiers, short_digest
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "tiers.json"
 TEXT = FIXTURE.read_text(encoding="utf-8")
@@ -44,6 +44,19 @@ def test_no_batch_above_the_largest_entry_fits() -> None:
 
 def test_the_language_models_are_those_of_the_catalog() -> None:
     assert tuple(model.short for model in CHECKPOINTS if model.kind is Kind.LM) == LM_MODELS
+
+
+def test_a_larger_language_model_ranks_higher_and_none_lowest() -> None:
+    assert sorted((*reversed(LM_MODELS), None), key=lm_rank) == [None, *LM_MODELS]
+
+
+def test_evidence_ranks_as_the_design_says() -> None:
+    assert list(EvidenceKind) == ["measured", "simulated", "estimated", "policy"]
+
+
+def test_the_start_of_a_digest_names_its_algorithm_and_nothing_stays_nothing() -> None:
+    assert short_digest("sha256:0123456789abcdef") == "sha256:0123456789ab"
+    assert short_digest("") == ""
 
 
 def tier(index: int) -> Callable[[Any], Any]:
