@@ -166,7 +166,8 @@ def _beside(model: str, lm: str) -> str:
     """The folder of the language model `lm` in or next to that of the model, as its VAE is looked for; else `lm`."""
     known = catalog.find(lm)
     if known is not None and catalog.find(model) is None:
-        folder = Path(model).expanduser()
+        # Absolute, or a folder here could bear the name of a language model of the catalog.
+        folder = Path(model).expanduser().absolute()
         for beside in (folder / known.id, folder.parent / known.id):
             if is_checkpoint(beside):
                 return str(beside)

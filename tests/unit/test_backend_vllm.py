@@ -141,6 +141,26 @@ def test_one_that_cannot_wake_up_is_torn_down_all_the_same(folder: Path, monkeyp
     assert made.stopped == made.engines
 
 
+def test_one_that_finds_no_room_to_wake_up_in_is_out_of_memory_and_a_smaller_pass_starts_anew(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = started(monkeypatch)
+    backend = VllmBackend(folder, OnCard(), pool_of(rows=2, longest=64))
+    alone = song(length=9, codes=2)
+    backend.write([alone] * 4, unheard)
+    backend.rest()
+
+    def refuse() -> None:
+        raise RuntimeError("CUDA Error: out of memory")
+
+    monkeypatch.setattr(made.engines[-1], "wake_up", refuse)
+    with pytest.raises(torch.OutOfMemoryError, match="wake up"):
+        backend.write([alone] * 4, unheard)
+    assert made.stopped == made.engines
+    assert backend.write([alone], unheard) == [in_lock_step(alone)]
+    assert made.asked == [2, 4, 2]
+
+
 def test_what_it_lacks_is_counted_beside_what_it_has(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started(monkeypatch)
     backend = VllmBackend(folder, OnCard(), pool_of(rows=2, longest=64))

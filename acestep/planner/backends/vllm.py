@@ -10,6 +10,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from acestep.devices.base import Device
 from acestep.planner.backends.base import Written
 from acestep.planner.backends.vllm_engine import architecture_in, start, stop
@@ -32,7 +34,7 @@ class VllmBackend:
     def __init__(self, folder: Path, device: Device, pool: Pool, *, chooser: Chooser | None = None) -> None:
         self._folder = folder
         self._device = device
-        self._pool = pool
+        self._pool = self._least = pool
         self._desk = Desk(Sampler(device) if chooser is None else chooser)
         self._block_bytes = block_bytes(architecture_in(folder), device.dtype.itemsize)
         self._engine: Any = start(folder, device, pool, self._desk)
@@ -93,9 +95,20 @@ class VllmBackend:
             self._engine = start(self._folder, self._device, room, self._desk)
             # Only now: a pool that found no room must not be asked for again by a smaller pass.
             self._pool = room
-        elif self._asleep:
-            self._engine.wake_up()
+        elif self._asleep and (problem := self._kept_asleep()):
+            self._stop()
+            self._pool = self._least
+            # Others have taken its room since; a smaller pass may find some for a new engine.
+            raise torch.OutOfMemoryError(f"vLLM could not wake up: {problem}")
         self._asleep = False
+
+    def _kept_asleep(self) -> str:
+        """Wake the engine up; what it says where it cannot, else nothing."""
+        try:
+            self._engine.wake_up()
+        except RuntimeError as error:
+            return str(error) or type(error).__name__
+        return ""
 
     def _stop(self) -> None:
         engine, self._engine = self._engine, None
