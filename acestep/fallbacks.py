@@ -6,7 +6,7 @@ from msgspec import UNSET, UnsetType
 from acestep.capabilities import AMPERE
 from acestep.hardware import Card, CardKind
 from acestep.knobs import Attention, Backend, Offload, Quantization
-from acestep.tiers import LM_MODELS
+from acestep.tiers import LM_MODELS, lm_rank
 
 FP8_CAPABILITY = (8, 9)
 """The first cards with FP8 arithmetic (Ada); torchao refuses older ones."""
@@ -97,7 +97,7 @@ class Fallbacks(msgspec.Struct, frozen=True, kw_only=True):
         instead = offered[-1] if offered else None
         if wish not in LM_MODELS:
             why = f"There is no language model {wish!r}"
-        elif offered and LM_MODELS.index(wish) < LM_MODELS.index(offered[-1]):
+        elif offered and lm_rank(wish) < lm_rank(offered[-1]):
             why = f"Language model {wish} is not certified on this card"
         else:
             why = f"Language model {wish} is too large for this card"

@@ -27,7 +27,7 @@ SHOWING = "acestep/ui/"
 """A folder among it that only shows things: a new colour makes no record old."""
 
 ALLOCATOR_SETTINGS = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
-"""Environment variables that PyTorch's allocator listens to."""
+"""Environment variables that PyTorch's allocator listens to, the newest name first."""
 
 
 class Fingerprint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -7,9 +7,7 @@ import torch
 
 from acestep.devices.cuda import CudaDevice
 from acestep.errors import NotMeasuredError
-
-ALLOCATOR_SETTINGS = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
-"""Where PyTorch reads how its allocator is to work, the newer name first."""
+from calibrate.fingerprint import ALLOCATOR_SETTINGS
 
 
 class CudaCard:
