@@ -3,9 +3,11 @@
     python3 run.py [--minutes 9] [--out out]
 
 Every step that has not ended is started, or goes on from its journal. When the time is up the running one is
-interrupted, which leaves its journal whole, and the exit code is 130: keep the folder `out`, put it beside `run.py`
-again wherever the next piece runs, and give the same command. Exit code 0 means that all steps have ended; else the
-code of the last one that failed. Needs nothing but Python and the bundle.
+interrupted, which leaves its journal whole, and the exit code is 130: give the same command again. All results are in
+one file, `out.tar.gz` beside the folder `out`, after every step and however a piece ends: where the next piece runs
+somewhere else, that file beside `run.py` is all it needs. Exit code 0 means that all steps have ended; else the code
+of the last one that failed, and a step that all others depend on ends the run where it fails. Needs nothing but Python
+and the bundle.
 """
 
 import argparse
@@ -14,8 +16,10 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +32,25 @@ HERE = Path(__file__).resolve().parent
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Install what is missing, then one step after another until the time is up."""
+    """Install what is missing, then one step after another until the time is up; the results end in one file."""
     options = _options(arguments)
     started = time.monotonic()
     out = options.out.resolve()
+    unpack(out)
     out.mkdir(parents=True, exist_ok=True)
-    environ = _installed(HERE)
+    try:
+        return _steps(out, _installed(HERE), started + 60 * options.minutes - GRACE_S)
+    finally:
+        pack(out)
+
+
+def _steps(out: Path, environ: Mapping[str, str], until: float) -> int:
+    """Those that have not ended yet, while there is time; the exit code."""
     failed = 0
     for step in json.loads((HERE / "plan.json").read_text(encoding="utf-8")):
         if done_mark(out, step).exists():
             continue
-        left = started + 60 * options.minutes - GRACE_S - time.monotonic()
+        left = until - time.monotonic()
         if left < step["least_s"]:
             _say(f"{step['name']} needs {step['least_s']} s and {max(0, left):.0f} s are left: give the command again.")
             return INTERRUPTED
@@ -48,17 +60,50 @@ def main(arguments: Sequence[str] | None = None) -> int:
             more = "" if _known(out, step) > before else ", with more --minutes: nothing was answered in these"
             _say(f"{step['name']} is not done: give the command again{more}.")
             return INTERRUPTED
+        _say(f"{step['name']} ended with code {code}.")
         if code in step["ends"]:
             done_mark(out, step).write_text(f"{code}\n", encoding="utf-8")
         else:
             failed = code
-        _say(f"{step['name']} ended with code {code}.")
+            if step["required"]:
+                _say(f"Nothing else can be relied on before that is mended; {step['name']}.log says what it was.")
+                return failed
+        pack(out)
     return failed
+
+
+def archive_of(out: Path) -> Path:
+    """The one file that holds all results, beside their folder."""
+    return out.with_name(f"{out.name}.tar.gz")
+
+
+def pack(out: Path) -> None:
+    """All results into the archive; a reader finds the one before or this one, never a part of it."""
+    unfinished = archive_of(out).with_suffix(".unfinished")
+    with tarfile.open(unfinished, "w:gz", compresslevel=6) as archive:
+        archive.add(out, out.name)
+    unfinished.replace(archive_of(out))
+
+
+def unpack(out: Path) -> None:
+    """The results of earlier pieces where only the archive came along; their folder is whole or it is not there."""
+    archive = archive_of(out)
+    if out.exists() or not archive.exists():
+        return
+    unpacked = out.with_name(f"{out.name}.unfinished")
+    try:
+        with tarfile.open(archive) as packed:
+            packed.extractall(unpacked, filter="data")
+        (unpacked / out.name).rename(out)
+    except (tarfile.TarError, EOFError, OSError) as error:
+        sys.exit(f"{archive} cannot be unpacked ({error}): bring it again, or move it away to begin anew")
+    unpacked.rmdir()
 
 
 def carry_out(step: Mapping[str, Any], out: Path, environ: Mapping[str, str], seconds: float) -> int:
     """The exit code of a step; one that takes longer is interrupted, and killed where that does not end it."""
     command = [part.format(python=sys.executable, out=out) for part in step["command"]]
+    _share_journal(step, out)
     if step["journal"] and (out / step["journal"]).exists():
         command.append("--resume")
     _say(f"{step['name']}: {' '.join(command)}")
@@ -84,6 +129,25 @@ def done_mark(out: Path, step: Mapping[str, Any]) -> Path:
     return out / f"{step['name']}.done"
 
 
+def _share_journal(step: Mapping[str, Any], out: Path) -> None:
+    """Give the answers of this step to a later one as well: its journal is the same file under a second name.
+
+    A step removes its journal when it ends; the other name keeps what was written. Where a file can have only one
+    name, the later step asks once more.
+    """
+    if not step["feeds"]:
+        return
+    own, later = out / step["journal"], out / step["feeds"]
+    with suppress(OSError):
+        if not own.exists() and later.exists():
+            own.hardlink_to(later)
+        elif not later.exists() or not own.samefile(later):
+            own.touch()
+            spare = later.with_suffix(".unfinished")
+            spare.hardlink_to(own)
+            spare.replace(later)
+
+
 def _known(out: Path, step: Mapping[str, Any]) -> int:
     """The bytes that a step's journal has, 0 where it keeps none."""
     journal = out / step["journal"]
@@ -104,7 +168,8 @@ def _installed(bundle: Path) -> dict[str, str]:
             [*pip, "--no-deps", "--upgrade", "--target", str(site), "--requirement", str(wanted)], check=True
         )
     mark.touch()
-    path = os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH", "")])])
+    # The sources as well: a step may start scripts by their path, which look for them nowhere else.
+    path = os.pathsep.join([str(bundle / "source"), str(site), *filter(None, [os.environ.get("PYTHONPATH", "")])])
     return {**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
 
 

@@ -22,6 +22,7 @@ from acestep.errors import Exit
 from acestep.hardware import Card, CardKind
 from acestep.units import GIB
 from calibrate.cli import cli
+from calibrate.journal import journal_path
 from calibrate.probers import identity_of
 from tools import gpu_bundle, gpu_run
 from tools.gpu_bundle import measured_plan, pins, present_in, simulated_plan, sources, wanted_by, write_bundle
@@ -127,6 +128,24 @@ def test_every_step_of_the_plan_can_be_given() -> None:
             assert run(cli, [*asked, "--dry-run"]) == Exit.OK
 
 
+def test_the_campaign_without_language_models_feeds_the_whole_one_and_both_come_in_that_order() -> None:
+    """The shared journal is where `calibrate` looks for it, and both ask the same card about the same variant."""
+    steps = {step.name: step for step in measured_plan()}
+    first, whole = steps["turbo-without-lm"], steps["turbo"]
+    assert first.feeds == whole.journal == journal_path(Path("turbo.json")).name
+    assert first.journal == journal_path(Path("turbo-without-lm.json")).name
+    assert list(steps).index("turbo-without-lm") < list(steps).index("turbo")
+    assert set(whole.command) - set(first.command) == {"{out}/turbo.json"}
+    assert "none" in first.command
+
+
+def test_the_first_steps_tell_most_and_a_machine_on_which_nothing_works_is_left_at_once() -> None:
+    names = [step.name for step in measured_plan()]
+    assert names[:6] == ["doctor", "smoke", "workspaces", "history", "turbo-without-lm", "caps"]
+    assert names[-3:] == ["turbo", "speed", "xl-turbo"]
+    assert [step.name for step in measured_plan() if step.required] == ["smoke"]
+
+
 def test_another_card_of_the_same_make_goes_on_with_a_journal() -> None:
     card = Card(kind=CardKind.CUDA, name="NVIDIA L4", uuid="GPU-1", total_bytes=24 * GIB, driver="580.1")
     others = [{"name": "NVIDIA T4"}, {"total_bytes": 16 * GIB}, {"driver": "581.0"}]
@@ -140,7 +159,8 @@ import sys, time
 from pathlib import Path
 journal, result, until = Path(sys.argv[1] + ".journal.jsonl"), Path(sys.argv[1]), int(sys.argv[2])
 lines = journal.read_text().splitlines() if "--resume" in sys.argv else []
-assert lines or not journal.exists()
+print(len(lines), "were there", flush=True)
+assert lines or not journal.exists() or not journal.stat().st_size
 try:
     with journal.open("a") as file:
         for number in range(len(lines), until):
@@ -166,7 +186,7 @@ def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def plan(bundle: Path, *steps: dict[str, Any]) -> None:
-    usual = {"journal": "", "least_s": 0, "ends": [0]}
+    usual = {"journal": "", "least_s": 0, "ends": [0], "required": False, "feeds": ""}
     (bundle / "plan.json").write_text(json.dumps([usual | step for step in steps]), encoding="utf-8")
 
 
@@ -180,17 +200,56 @@ def piece(bundle: Path, seconds: float) -> int:
     return gpu_run.main(["--minutes", str(minutes), "--out", str(bundle / "out")])
 
 
-def test_pieces_make_what_one_go_makes_wherever_the_results_were_in_between(bundle: Path) -> None:
-    plan(bundle, counting(30))
-    codes = []
+@pytest.mark.parametrize("brought", ["out", "out.tar.gz"])
+def test_pieces_make_what_one_go_makes_wherever_the_results_were_in_between(bundle: Path, brought: str) -> None:
+    """Also where of several results nothing but the one archive comes along."""
+    plan(bundle, counting(2, "before"), counting(30))
+    codes: list[int] = []
     while not codes or codes[-1] == gpu_run.INTERRUPTED:
         codes.append(piece(bundle, 0.7))
-        (bundle / "out").rename(bundle / "brought back")
-        (bundle / "brought back").rename(bundle / "out")
+        (bundle / brought).rename(bundle / "brought back")
+        shutil.rmtree(bundle / "out", ignore_errors=True)
+        (bundle / "out.tar.gz").unlink(missing_ok=True)
+        (bundle / "brought back").rename(bundle / brought)
     assert codes[-1] == 0
-    assert len(codes) > 1
+    assert len(codes) > 2
+    piece(bundle, 0)
     assert (bundle / "out" / "song").read_text(encoding="utf-8") == "".join(f"{n}\n" for n in range(30))
+    assert (bundle / "out" / "before").exists()
     assert not (bundle / "out" / "song.journal.jsonl").exists()
+    assert not list(bundle.glob("*.unfinished"))
+
+
+def test_the_archive_has_every_result_however_a_piece_ends(bundle: Path) -> None:
+    fails = {"name": "fails", "command": ["{python}", "-c", "raise SystemExit(4)"]}
+    plan(bundle, fails, counting(1, "short"), counting(1000))
+    assert piece(bundle, 1.5) == gpu_run.INTERRUPTED
+    with tarfile.open(bundle / "out.tar.gz") as archive:
+        held = {name.removeprefix("out/") for name in archive.getnames()} - {"out"}
+        journal = archive.extractfile("out/song.journal.jsonl")
+        assert journal is not None
+        assert journal.read() == (bundle / "out" / "song.journal.jsonl").read_bytes()
+    assert held == {path.name for path in (bundle / "out").iterdir()}
+
+
+def test_an_archive_that_is_not_whole_is_told_and_kept(bundle: Path) -> None:
+    plan(bundle, counting(3))
+    assert piece(bundle, 20) == 0
+    shutil.rmtree(bundle / "out")
+    broken = (bundle / "out.tar.gz").read_bytes()[:-40]
+    (bundle / "out.tar.gz").write_bytes(broken)
+    with pytest.raises(SystemExit, match=r"out\.tar\.gz cannot be unpacked"):
+        piece(bundle, 20)
+    assert (bundle / "out.tar.gz").read_bytes() == broken
+    assert not (bundle / "out").exists()
+
+
+def test_an_archive_does_not_take_the_place_of_results_that_are_there(bundle: Path) -> None:
+    plan(bundle, counting(3))
+    assert piece(bundle, 20) == 0
+    (bundle / "out" / "song").write_text("newer", encoding="utf-8")
+    assert piece(bundle, 20) == 0
+    assert (bundle / "out" / "song").read_text(encoding="utf-8") == "newer"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -217,6 +276,44 @@ def test_what_has_ended_is_not_done_again_and_what_failed_is(bundle: Path) -> No
     assert piece(bundle, 20) == 4
     assert (bundle / "out" / "song").read_text(encoding="utf-8") == "kept"
     assert [(bundle / "out" / f"{n}.done").exists() for n in ("fails", "judged", "song")] == [False, True, True]
+
+
+def test_nothing_comes_after_a_failed_step_that_all_others_need(bundle: Path) -> None:
+    plan(bundle, {"name": "smoke", "command": ["{python}", "-c", "raise SystemExit(4)"], "required": True}, counting(1))
+    assert piece(bundle, 20) == 4
+    assert not (bundle / "out" / "song.log").exists()
+    assert (bundle / "out.tar.gz").exists()
+
+
+@pytest.mark.parametrize("several_pieces", [False, True])
+@pytest.mark.parametrize("links", [False, True])
+def test_a_later_step_begins_with_the_answers_of_the_one_that_feeds_it(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, several_pieces: bool, links: bool
+) -> None:
+    """Where a file cannot have two names, it asks them again and ends with the same."""
+    if not links:
+        monkeypatch.setattr(Path, "hardlink_to", lambda *_: (_ for _ in ()).throw(OSError("no links here")))
+    plan(bundle, counting(20, "few") | {"feeds": "all.journal.jsonl"}, counting(25, "all"))
+    seconds = 0.6 if several_pieces else 30
+    codes: list[int] = []
+    while not codes or codes[-1] == gpu_run.INTERRUPTED:
+        codes.append(piece(bundle, seconds))
+        shutil.rmtree(bundle / "out")
+    assert (len(codes) > 1) == several_pieces
+    gpu_run.unpack(bundle / "out")
+    assert (bundle / "out" / "few").read_text(encoding="utf-8") == "".join(f"{n}\n" for n in range(20))
+    assert (bundle / "out" / "all").read_text(encoding="utf-8") == "".join(f"{n}\n" for n in range(25))
+    began = (bundle / "out" / "all.log").read_text(encoding="utf-8").splitlines()[0]
+    assert began == ("20 were there" if links else "0 were there") or several_pieces
+
+
+def test_a_script_that_a_step_starts_by_its_path_finds_the_sources(bundle: Path) -> None:
+    (bundle / "source" / "kept").mkdir()
+    (bundle / "source" / "kept" / "child.py").write_text("import counted\nprint(counted.SONGS)", encoding="utf-8")
+    (bundle / "source" / "counted.py").write_text("SONGS = 3", encoding="utf-8")
+    plan(bundle, {"name": "starts", "command": ["{python}", "kept/child.py"]})
+    assert piece(bundle, 20) == 0
+    assert (bundle / "out" / "starts.log").read_text(encoding="utf-8") == "3\n"
 
 
 def test_a_step_is_not_begun_that_cannot_end_in_time(bundle: Path) -> None:

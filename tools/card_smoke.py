@@ -1,0 +1,87 @@
+"""Whether probes work on this machine at all: one under a cap that is enough, and one under a cap that is not.
+
+    python -m tools.card_smoke -o FILE [--device cuda]
+
+A minute that tells what hours of measuring would otherwise find out last. FILE has both answers; the exit code is 0
+where the first fits and the second runs out of memory, else 4.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from acestep.errors import AceStepError, Exit
+from acestep.knobs import Knobs, Offload
+from acestep.units import GIB, MIB
+from calibrate.executors.alone import Alone
+from calibrate.files import output_file, pretty_json
+from calibrate.probers import prober_for
+from calibrate.probes.base import Prober, ProbeResult
+from calibrate.verdict import Verdict
+from calibrate.workload import Workload
+
+KNOBS: Final = Knobs(offload=Offload.CPU_DIT)
+SONG: Final = Workload(batch=1, duration_s=30.0)
+
+EXPECTED: Final = {4 * GIB: Verdict.FITS, GIB: Verdict.OOM}
+"""What comes of the song under these caps, on every card: its transformer alone has 3 GiB of weights."""
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """One probe, beside what was expected of it."""
+
+    cap_bytes: int
+    expected: Verdict
+    seconds: float
+    result: ProbeResult
+
+
+def answers(prober: Prober) -> list[Answer]:
+    """Both probes; the second meets the weights that the first has loaded."""
+    found = []
+    for cap_bytes, expected in EXPECTED.items():
+        started = time.monotonic()
+        result = prober.probe(KNOBS, SONG, cap_bytes)
+        seconds = round(time.monotonic() - started, 3)
+        found.append(Answer(cap_bytes=cap_bytes, expected=expected, seconds=seconds, result=result))
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Ask, write down, and say what is wrong."""
+    options = _options(arguments)
+    try:
+        executor = Alone(prober_for(options.device))
+        try:
+            found = answers(executor.prober)
+        finally:
+            executor.close()
+        with output_file(options.output) as write:
+            write(pretty_json(found))
+    except AceStepError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit
+    except KeyboardInterrupt:
+        return Exit.INTERRUPTED
+    wrong = [answer for answer in found if answer.result.verdict is not answer.expected]
+    for answer in found:
+        told = f"under {answer.cap_bytes // MIB} MiB: {answer.result.verdict} after {answer.seconds:.1f} s"
+        why = f", expected {answer.expected}: {'; '.join(answer.result.warnings)}" if answer in wrong else ""
+        sys.stderr.write(f"{told}{why}\n")
+    return Exit.NOT_MEASURED if wrong else Exit.OK
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--device", choices=("cuda", "simulated"), default="cuda")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
