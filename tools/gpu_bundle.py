@@ -1,12 +1,15 @@
 """Everything that a campaign on a card takes, in one file, for a machine without internet.
 
     python -m tools.gpu_bundle -o bundle.tar [--python 3.12 ...] [--present FILE] [--with-torch] [--device simulated]
+        [--most-mib N]
 
 On that machine: `tar xf bundle.tar && python3 run.py`, and the same command again after every piece (`tools/gpu_run.py`
 says how). The bundle holds this checkout's sources, the wheels of every Python version asked for, in the releases that
 are installed here, and the plan. The web UI's libraries stay here. PyTorch is taken to be there, in a build for its
 card; `--with-torch` carries it along. `--present` names what else is there (`python3 -m pip freeze > FILE` says it):
-what is there in a release that will do is not carried.
+what is there in a release that will do is not carried, nor anything on its behalf, so name the file wherever the way
+there takes no more than so many megabytes: transformers, pandas and matplotlib with what they need are most of a
+bundle. What the largest packages take is told, and with `--most-mib` whether all of it is too much.
 """
 
 import argparse
@@ -16,6 +19,7 @@ import sys
 import tarfile
 import tempfile
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -37,6 +41,9 @@ PLATFORMS = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_24", "manylinux_2_
 """What a wheel may be built for; pip does not infer the older ones from the newest."""
 
 MACHINE = "x86_64"
+
+MIB = 1 << 20
+TOLD_PACKAGES = 5
 
 SOURCES = ("acestep", "calibrate", "ci", "tests", "tiers", "tools", "examples")
 FILES = ("pyproject.toml", "profile_inference.py", "README.md", "LICENSE")
@@ -219,6 +226,23 @@ def sources() -> list[Path]:
     return [Path(name) for name in sorted({*listed.split("\0")} - {""}) if (ROOT / name).is_file()]
 
 
+def package_sizes(wheels: Path) -> dict[str, int]:
+    """Bytes of all wheels of a package, the largest first."""
+    sizes: Counter[str] = Counter()
+    for wheel in wheels.glob("*.whl"):
+        sizes[canonicalize_name(wheel.name.partition("-")[0])] += wheel.stat().st_size
+    return dict(sizes.most_common())
+
+
+def told_sizes(total: int, packages: Mapping[str, int], most_mib: float | None) -> str:
+    """A sentence about the largest packages, and one that warns where the bundle has become too large."""
+    largest = ", ".join(f"{name} {size / MIB:.1f} MiB" for name, size in list(packages.items())[:TOLD_PACKAGES])
+    told = f"{total / MIB:.1f} MiB" + (f"; the largest packages: {largest}" if largest else "") + "\n"
+    if most_mib is not None and total > most_mib * MIB:
+        told += f"warning: that is more than {most_mib:g} MiB; name with --present what the other machine has already\n"
+    return told
+
+
 def write_bundle(target: Path, folder: Path, plan: Sequence[Step]) -> None:
     """One archive of a folder with wheels and requirements, the sources, the plan and what carries it out."""
     (folder / "plan.json").write_bytes(msgspec.json.format(msgspec.json.encode(plan), indent=2))
@@ -252,8 +276,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if options.with_torch:
                 carried = download_torch(carried, python, folder / "wheels")
             (folder / f"requirements-{python}.txt").write_text("".join(f"{pin}\n" for pin in carried), encoding="utf-8")
+        packages = package_sizes(folder / "wheels")
         write_bundle(options.output, folder, simulated_plan() if options.device == "simulated" else measured_plan())
-    sys.stdout.write(json.dumps({"bundle": str(options.output), "bytes": options.output.stat().st_size}) + "\n")
+    total = options.output.stat().st_size
+    sys.stderr.write(told_sizes(total, packages, options.most_mib))
+    sys.stdout.write(json.dumps({"bundle": str(options.output), "bytes": total, "packages": packages}) + "\n")
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -262,6 +289,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("-o", "--output", type=Path, required=True, help="the archive to write")
     parser.add_argument("--python", nargs="+", default=[here], metavar="X.Y", help=f"for these (default: {here})")
     parser.add_argument("--present", type=Path, metavar="FILE", help="what `pip freeze` says on the other machine")
+    parser.add_argument("--most-mib", type=float, metavar="N", help="warn where the bundle is larger than this")
     parser.add_argument("--with-torch", action="store_true", help="carry PyTorch and all that it needs")
     parser.add_argument("--device", choices=("cuda", "simulated"), default="cuda", help="`simulated` is a trial")
     return parser.parse_args(arguments)

@@ -25,7 +25,17 @@ from calibrate.cli import cli
 from calibrate.journal import journal_path
 from calibrate.probers import identity_of
 from tools import gpu_bundle, gpu_run
-from tools.gpu_bundle import measured_plan, pins, present_in, simulated_plan, sources, wanted_by, write_bundle
+from tools.gpu_bundle import (
+    measured_plan,
+    package_sizes,
+    pins,
+    present_in,
+    simulated_plan,
+    sources,
+    told_sizes,
+    wanted_by,
+    write_bundle,
+)
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -117,6 +127,21 @@ def test_the_same_content_is_the_same_archive(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "one.tar") as archive:
         held = archive.getnames()
     assert {"run.py", "plan.json", "wheels/song-2.5-py3-none-any.whl", "source/calibrate/cli.py"} <= set(held)
+
+
+def test_the_largest_packages_are_told_with_the_wheels_of_every_python(tmp_path: Path) -> None:
+    for name, mib in (("Big_Song-1-cp311.whl", 3), ("big_song-1-cp312.whl", 4), ("choir-2-py3.whl", 5), ("x-1.whl", 1)):
+        (tmp_path / name).write_bytes(bytes(mib << 20))
+    sizes = package_sizes(tmp_path)
+    assert list(sizes.items()) == [("big-song", 7 << 20), ("choir", 5 << 20), ("x", 1 << 20)]
+    told = told_sizes(14 << 20, sizes, None)
+    assert told == "14.0 MiB; the largest packages: big-song 7.0 MiB, choir 5.0 MiB, x 1.0 MiB\n"
+    assert told_sizes(14 << 20, sizes, 14) == told
+    assert "warning: that is more than 13.5 MiB; name with --present" in told_sizes(14 << 20, sizes, 13.5)
+
+
+def test_a_bundle_without_wheels_has_no_largest_package(tmp_path: Path) -> None:
+    assert told_sizes(1 << 20, package_sizes(tmp_path / "wheels"), 64) == "1.0 MiB\n"
 
 
 def test_every_step_of_the_plan_can_be_given() -> None:
