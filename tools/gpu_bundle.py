@@ -190,7 +190,9 @@ def wanted_by(project: Mapping[str, Any]) -> list[str]:
 
 def download(asked: Sequence[str], python: str, folder: Path) -> None:
     """Fetch the wheels of these releases for a Python version of a Linux machine, wherever pip is set up to look."""
-    _pip_download(python, folder, "--no-deps", *asked)
+    folder.mkdir(parents=True, exist_ok=True)
+    if asked:
+        _pip_download(python, folder, "--no-deps", *asked)
 
 
 def download_torch(carried: Sequence[str], python: str, folder: Path) -> tuple[str, ...]:

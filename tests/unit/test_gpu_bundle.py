@@ -8,6 +8,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,23 @@ def test_the_largest_packages_are_told_with_the_wheels_of_every_python(tmp_path:
     assert told == "14.0 MiB; the largest packages: big-song 7.0 MiB, choir 5.0 MiB, x 1.0 MiB\n"
     assert told_sizes(14 << 20, sizes, 14) == told
     assert "warning: that is more than 13.5 MiB; name with --present" in told_sizes(14 << 20, sizes, 13.5)
+
+
+def test_where_everything_is_there_already_a_bundle_is_sources_and_a_plan(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = "".join(f"{one.name}=={one.version}\n" for one in metadata.distributions())
+    (tmp_path / "there.txt").write_text(there, encoding="utf-8")
+    asked = ["-o", str(tmp_path / "bundle.tar"), "--present", str(tmp_path / "there.txt"), "--device", "simulated"]
+    gpu_bundle.main([*asked, "--most-mib", "0.5"])
+    told = capsys.readouterr()
+    assert json.loads(told.out)["packages"] == {}
+    assert "warning: that is more than 0.5 MiB" in told.err
+    with tarfile.open(tmp_path / "bundle.tar") as archive:
+        requirements = archive.extractfile(f"requirements-{PYTHON}.txt")
+        assert requirements is not None
+        assert requirements.read() == b""
+        assert not [name for name in archive.getnames() if name.endswith(".whl")]
 
 
 def test_a_bundle_without_wheels_has_no_largest_package(tmp_path: Path) -> None:
