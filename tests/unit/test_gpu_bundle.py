@@ -266,7 +266,7 @@ def test_pieces_make_what_one_go_makes_wherever_the_results_were_in_between(bund
 def test_the_archive_has_every_result_however_a_piece_ends(bundle: Path) -> None:
     fails = {"name": "fails", "command": ["{python}", "-c", "raise SystemExit(4)"]}
     plan(bundle, fails, counting(1, "short"), counting(1000))
-    assert piece(bundle, 1.5) == gpu_run.INTERRUPTED
+    assert piece(bundle, 5) == gpu_run.INTERRUPTED
     with tarfile.open(bundle / "out.tar.gz") as archive:
         held = {name.removeprefix("out/") for name in archive.getnames()} - {"out"}
         journal = archive.extractfile("out/song.journal.jsonl")
