@@ -58,9 +58,11 @@ def _lost(before: Tier, after: Tier) -> Iterator[Loss]:
     for state, lm in STATES.items():
         yield from _shorter(before, after, state, lm=lm)
     yield from _lost_models(before, after)
-    if list(Offload).index(after.offload) > list(Offload).index(before.offload):
+    # Where no song was certified, how it would have been made promised nothing.
+    promised = before.max_duration_s.of(lm=False) > 0
+    if promised and list(Offload).index(after.offload) > list(Offload).index(before.offload):
         yield "G506", "offload", before.offload.value, after.offload.value
-    if _QUANTIZED[after.quantization] > _QUANTIZED[before.quantization]:
+    if promised and _QUANTIZED[after.quantization] > _QUANTIZED[before.quantization]:
         yield "G507", "quantization", before.quantization, after.quantization
     if before.lm_models and _QUANTIZED[after.lm_quantization] > _QUANTIZED[before.lm_quantization]:
         yield "G507", "lm_quantization", before.lm_quantization, after.lm_quantization

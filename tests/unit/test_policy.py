@@ -59,11 +59,13 @@ def test_small_tiers_run_without_vllm_and_load_no_language_model_unasked() -> No
         assert tier.init_lm is (tier.id not in ("tier1", "tier2"))
 
 
-def test_the_ladder_starts_with_everything_on_the_card_and_quantizes_last() -> None:
+def test_the_ladder_starts_with_everything_on_the_card_quantizes_late_and_streams_last() -> None:
     rungs = ladder(POLICY, Variant.TURBO)
     assert (rungs[0].offload, rungs[0].quantization) == (Offload.NONE, None)
-    quantized = [rung.quantization is Quantization.INT8 for rung in rungs]
-    assert quantized == sorted(quantized)
+    streams = [rung.offload is Offload.STREAM for rung in rungs]
+    assert streams == sorted(streams)
+    whole = [rung.quantization is Quantization.INT8 for rung in rungs if rung.offload is not Offload.STREAM]
+    assert whole == sorted(whole)
 
 
 def test_equal_policies_have_equal_digests_and_any_change_shows() -> None:
