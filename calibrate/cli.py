@@ -99,6 +99,7 @@ def merge(folder: Path) -> int:
     from calibrate.files import output_file, pretty_json
     from calibrate.policy import load_policy
     from calibrate.record import load_measurement
+    from calibrate.rules import require_sound
     from calibrate.table import build_table, disagreements
     from calibrate.targets import unwaived
     from calibrate.waivers import load_waivers
@@ -108,7 +109,11 @@ def merge(folder: Path) -> int:
         raise UsageError(
             f"{folder} has no policy.json: merging needs a checkout, so run it in one or name its tiers with --folder"
         )
-    records = [load_measurement(path) for path in sorted((folder / "measurements").glob("*.json"))]
+    records = []
+    for path in sorted((folder / "measurements").glob("*.json")):
+        records.append(record := load_measurement(path))
+        # Nobody promises a musician what a file says that could not have been measured.
+        require_sound(path, record)
     policy = load_policy(folder / "policy.json")
     table = build_table(records, policy)
     waivers = load_waivers(folder / "waivers.json")

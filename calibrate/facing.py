@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from acestep import console
-from acestep.errors import Exit, InvalidInputError, UsageError
+from acestep.errors import Exit, UsageError
 
 if TYPE_CHECKING:
     from calibrate.reality import Reality
@@ -30,11 +30,12 @@ def reality(record: Path, csv: Path | None, as_json: bool) -> int:
     from calibrate.probers import simulation_of
     from calibrate.reality import face
     from calibrate.record import load_measurement
+    from calibrate.rules import require_sound
 
     if csv is not None and csv.resolve() == record.resolve():
         raise UsageError(f"--csv {csv} is the record itself; choose another path")
     measured = load_measurement(record)
-    _require_sound(record, measured)
+    require_sound(record, measured, certifies=False)
     with output_file(csv) as write:
         found = face(measured, simulation_of(measured.card))
         if csv is not None:
@@ -44,19 +45,6 @@ def reality(record: Path, csv: Path | None, as_json: bool) -> int:
     else:
         _print(found, measured)
     return Exit.OK if found.caps.reached else Exit.REGRESSED
-
-
-def _require_sound(path: Path, record: "Measurement") -> None:
-    """Raise `InvalidInputError` for a rule that the record breaks: what it says of a card is then no answer of one."""
-    from calibrate.rules import Level, broken_rules
-
-    for broken in broken_rules(record, certifies=False):
-        if broken.rule.level is Level.ERROR:
-            raise InvalidInputError(
-                path,
-                f"{broken.field} {broken.problem}; the rule {broken.rule.id}: {broken.rule.promise};"
-                f" `python -m calibrate validate {path}` tells all that is wrong with it",
-            )
 
 
 def _print(found: "Reality", record: "Measurement") -> None:

@@ -4,6 +4,7 @@ The first line says what the answers hold for; every other is a question with it
 A line that was not finished counts for nothing.
 """
 
+import fcntl
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -54,9 +55,16 @@ class Journal:
         self.entries: Mapping[Task, Entry] = dict(self._entries(lines))
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-            os.ftruncate(self._file, len(whole))
         except OSError as error:
             raise UsageError(f"cannot write {path}: {error.strerror}; choose another path") from None
+        try:
+            # Two runs that write to one journal would each spoil the answers of the other.
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(self._file, len(whole))
+        except OSError as error:
+            os.close(self._file)
+            why = "another run is writing it" if isinstance(error, BlockingIOError) else error.strerror
+            raise UsageError(f"cannot write {path}: {why}; choose another path") from None
         self._end = len(whole)
         if not lines:
             self._write(msgspec.json.encode(_Head(fingerprint=fingerprint)) + b"\n")

@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator
 from enum import StrEnum
 from functools import cache
 from itertools import combinations, islice
+from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from acestep.errors import InvalidInputError
 from acestep.knobs import Knobs
 from acestep.request import MAX_BATCH, MAX_DURATION_S, MAX_LYRIC_TOKENS, MAX_TEXT_TOKENS, DecodePath
 from acestep.tiers import LM_MODELS
@@ -105,6 +107,17 @@ def broken_rules(record: Measurement, *, certifies: bool = True) -> list[Broken]
         if broken and check is _amount:
             break
     return broken
+
+
+def require_sound(path: Path, record: Measurement, *, certifies: bool = True) -> None:
+    """Raise `InvalidInputError` for a rule that the record of a file breaks: what it says is then no card's answer."""
+    for broken in broken_rules(record, certifies=certifies):
+        if broken.rule.level is Level.ERROR:
+            raise InvalidInputError(
+                path,
+                f"{broken.field} {broken.problem}; the rule {broken.rule.id}: {broken.rule.promise};"
+                f" `python -m calibrate validate {path}` tells all that is wrong with it",
+            )
 
 
 @_rule("V101", f"a record holds probes and certificates, at most {MOST_PROBES} of each")

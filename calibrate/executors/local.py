@@ -1,17 +1,15 @@
 """Several simulated cards on this machine, one a core, each in a process of its own."""
 
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
-from multiprocessing import Pipe
-from multiprocessing.connection import Connection, wait
-from typing import Final, cast
+from multiprocessing.connection import wait
+from typing import Final
 
 import msgspec
 
-from acestep.errors import NotMeasuredError
 from calibrate.executors.base import Likely
+from calibrate.executors.process import Process
 from calibrate.questions import Entry, Fit, Question, Task
 from calibrate.record import CardKind
 
@@ -66,40 +64,23 @@ class _Hand:
     """A process, the task that it is working on, and what it has traced."""
 
     def __init__(self, command: Sequence[str]) -> None:
-        self.channel: Connection
-        self.channel, theirs = Pipe()
+        self._process: Process[Task, Entry] = Process(command)
+        self.channel = self._process.channel
         self.task: list[Task] = []
         self.traced: set[Task] = set()
-        # A session of its own: Ctrl-C is the parent's, which then closes the channel.
-        self._process = subprocess.Popen(  # noqa: S603 our own interpreter and modules
-            [*command, str(theirs.fileno())],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            pass_fds=(theirs.fileno(),),
-            start_new_session=True,
-        )
-        theirs.close()
 
     def give(self, task: Task) -> None:
         self.traced.add(trace_of(task))
         self.task.append(task)
-        self.channel.send(task)
+        self._process.ask(task)
 
     def take(self) -> Entry:
-        try:
-            said = self.channel.recv()
-        except (EOFError, OSError):
-            code = self._process.wait()
-            raise NotMeasuredError(f"a process that simulates ended with code {code}; run it again") from None
+        entry = self._process.answer()
         self.task.clear()
-        if isinstance(said, NotMeasuredError):
-            raise said
-        return cast(Entry, said)  # the channel's types are lost on mypy
+        return entry
 
     def close(self) -> None:
-        self.channel.close()
-        self._process.kill()
-        self._process.wait()
+        self._process.close()
 
 
 def trace_of(task: Task) -> Task:

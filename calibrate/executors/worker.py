@@ -8,36 +8,43 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
+from typing import NoReturn
 
 from acestep.errors import NotMeasuredError
 from calibrate.executors.base import answered
+from calibrate.executors.process import Answer, Asked
 from calibrate.probes.base import Prober
-from calibrate.questions import Entry, Task
 
 
 def serve(descriptor: int, open_prober: Callable[[], Prober]) -> None:
-    """Answer tasks until the other end of the channel is closed."""
-    channel: Connection[Entry | NotMeasuredError, Task] = Connection(descriptor)
-    tasks: SimpleQueue[Task] = SimpleQueue()
-    threading.Thread(target=_listen, args=(channel, tasks), daemon=True).start()
-    prober = open_prober()
+    """Let a prober answer tasks until the other end of the channel is closed."""
+    answer_all(descriptor, lambda: partial(answered, open_prober()))
+
+
+def answer_all(descriptor: int, open_answering: Callable[[], Callable[[Asked], Answer]]) -> NoReturn:
+    """Answer one thing after another, and end the process at once when the other end of the channel is closed."""
+    channel: Connection[Answer | NotMeasuredError, Asked] = Connection(descriptor)
+    asked: SimpleQueue[Asked] = SimpleQueue()
+    threading.Thread(target=_listen, args=(channel, asked), daemon=True).start()
+    answering = open_answering()
     # What was imported stays, so that no collection of the traces' garbage has to walk it.
     gc.freeze()
     while True:
         try:
-            said: Entry | NotMeasuredError = answered(prober, tasks.get())
+            said: Answer | NotMeasuredError = answering(asked.get())
         except NotMeasuredError as error:
             said = error
         channel.send(said)
 
 
-def _listen(channel: "Connection[Entry | NotMeasuredError, Task]", tasks: "SimpleQueue[Task]") -> None:
-    """Take tasks in, also while one is being worked on: only so is it noticed at once that the parent is gone."""
+def _listen(channel: "Connection[Answer | NotMeasuredError, Asked]", asked: "SimpleQueue[Asked]") -> None:
+    """Take in what is asked, also while at work: only so is it noticed at once that the parent is gone."""
     while True:
         try:
-            tasks.put(channel.recv())
+            asked.put(channel.recv())
         except (EOFError, OSError):
             os._exit(0)
 

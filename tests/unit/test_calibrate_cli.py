@@ -34,7 +34,7 @@ from calibrate.options import Several, SpreadingCommand, spread
 from calibrate.policy import budget_bytes, load_policy
 from calibrate.probes.base import Prober
 from calibrate.profiling.cli import cli as profiler
-from calibrate.record import CapMethod, load_measurement
+from calibrate.record import CapMethod, load_measurement, measurement_of
 from calibrate.table import build_table
 from calibrate.workload import Workload
 from tests.fakes import AnalyticProber, measured
@@ -256,6 +256,20 @@ def test_merge_names_the_record_it_cannot_use(command: Run, tmp_path: Path) -> N
     assert code == Exit.INVALID
     assert "cut.json" in err
     assert "Traceback" not in err
+
+
+def test_merge_takes_no_record_that_could_not_have_been_measured(command: Run, tmp_path: Path) -> None:
+    shutil.copy(ROOT / "tiers" / "policy.json", tmp_path)
+    (tmp_path / "measurements").mkdir()
+    honest = measured()
+    hollow = tuple(msgspec.structs.replace(probe, stages=()) for probe in honest.probes)
+    for name, record in (("honest", honest), ("made-up", measurement_of(honest.card, hollow, honest.certificates))):
+        (tmp_path / "measurements" / f"{name}.json").write_text(pretty_json(record), encoding="utf-8")
+    code, _, err = command(calibrate, "merge", "--folder", tmp_path)
+    assert code == Exit.INVALID
+    assert "made-up.json" in err
+    assert "V1" in err
+    assert not (tmp_path / "generated_tiers.json").exists()
 
 
 def test_dry_run_says_what_it_would_do_and_probes_nothing(

@@ -155,6 +155,15 @@ def test_a_place_that_cannot_be_written_is_a_usage_error(tmp_path: Path) -> None
         Journal(tmp_path, HERE, resume=False)
 
 
+def test_two_runs_do_not_write_one_journal(tmp_path: Path) -> None:
+    first = Journal(tmp_path / "j", HERE, resume=False)
+    for resume in (False, True):
+        with pytest.raises(UsageError, match="another run"):
+            Journal(tmp_path / "j", HERE, resume=resume)
+    first.close()
+    Journal(tmp_path / "j", HERE, resume=True).close()
+
+
 def test_the_code_that_counts_is_whatever_answers_depend_on() -> None:
     assert HERE.code == code_version()
     assert set(HERE.libraries) == {"python", "torch", "diffusers", "transformers", "torchao"}
