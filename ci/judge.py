@@ -22,6 +22,8 @@ JUDGING = (
     "ci",
     ".github",
     "calibrate/contributed.py",
+    "calibrate/executors/process.py",
+    "calibrate/executors/worker.py",
     "calibrate/git.py",
     "calibrate/record.py",
     "calibrate/rules.py",

@@ -1,23 +1,36 @@
-"""Certified cells probed on the simulated card by two processes, those that share a trace by the same one."""
+"""Certified cells probed on the simulated card by two processes, those that share a trace by the same one.
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from functools import cache
-from multiprocessing import get_context
+python -m ci.side_by_side FD
+"""
+
+import sys
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, closing
+from multiprocessing.connection import wait
 
 from acestep import console
+from acestep.errors import NotMeasuredError
+from calibrate.executors.process import Process
+from calibrate.executors.worker import answer_all
 from calibrate.probers import prober_for
-from calibrate.probes.base import Prober
 from ci.cells import Cell
 from ci.findings import Finding, Level
 from ci.judge_code import Progress, code_findings
 
+WORKER = (sys.executable, "-m", "ci.side_by_side")
+
 WORKERS = 2
 """Processes at once: the cores that the machines of a gate have."""
 
+Group = tuple[list[Cell], float]
+"""Cells that share a trace, and the tolerance that they are judged by."""
 
-def simulated_findings(cells: Sequence[Cell], share: float, progress: Progress) -> Iterator[Finding]:
+_Hand = Process[Group, list[Finding]]
+
+
+def simulated_findings(
+    cells: Sequence[Cell], share: float, progress: Progress, command: Sequence[str] = WORKER
+) -> Iterator[Finding]:
     """What the cells show, in an order that does not depend on which process is done first."""
     groups: dict[object, list[Cell]] = {}
     for cell in cells:
@@ -27,20 +40,41 @@ def simulated_findings(cells: Sequence[Cell], share: float, progress: Progress) 
         yield from code_findings(cells, prober_for("simulated"), share, progress)
         return
     largest_first = sorted(groups.values(), key=len, reverse=True)
-    try:
-        with ProcessPoolExecutor(WORKERS, mp_context=get_context("spawn")) as pool:
-            for found in pool.map(_of_group, largest_first, [share] * len(largest_first)):
-                yield from found
-    except BrokenProcessPool:
-        message = "a process that probed ended without an answer; was memory short? Run the gate again."
-        yield Finding(id="G203", level=Level.ERROR, message=message)
+    found: dict[int, list[Finding]] = {}
+    with closing(_as_they_come([(group, share) for group in largest_first], command)) as answers:
+        try:
+            for number, findings in answers:
+                found[number] = findings
+        except NotMeasuredError as error:
+            message = f"not every certified cell could be probed: {error}. Was memory short?"
+            found[len(groups)] = [Finding(id="G203", level=Level.ERROR, message=message)]
+    for _, findings in sorted(found.items()):
+        yield from findings
 
 
-def _of_group(cells: list[Cell], share: float) -> list[Finding]:
-    return list(code_findings(cells, _prober(), share, console.notify))
+def _as_they_come(groups: Sequence[Group], command: Sequence[str]) -> Generator[tuple[int, list[Finding]], None, None]:
+    """The number of each group and its findings; however this is left, what was at work ends and no more begins."""
+    waiting = list(enumerate(groups))[::-1]
+    with ExitStack() as started:
+        idle: list[_Hand] = [started.enter_context(closing(Process(command))) for _ in range(min(WORKERS, len(groups)))]
+        at_work: dict[object, tuple[int, _Hand]] = {}
+        while waiting or at_work:
+            while waiting and idle:
+                hand = idle.pop()
+                number, group = waiting.pop()
+                hand.ask(group)
+                at_work[hand.channel] = number, hand
+            for channel in wait([hand.channel for _, hand in at_work.values()]):
+                number, hand = at_work.pop(channel)
+                yield number, hand.answer()
+                idle.append(hand)
 
 
-@cache
-def _prober() -> Prober:
-    """One a process: what it learnt of one group of cells it need not trace again for the next."""
-    return prober_for("simulated")
+def _simulated() -> Callable[[Group], list[Finding]]:
+    """One prober a process: what it learnt of one group of cells it need not trace again for the next."""
+    prober = prober_for("simulated")
+    return lambda group: list(code_findings(group[0], prober, group[1], console.notify))
+
+
+if __name__ == "__main__":
+    answer_all(int(sys.argv[1]), _simulated)

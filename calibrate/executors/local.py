@@ -75,9 +75,8 @@ class _Hand:
         self._process.ask(task)
 
     def take(self) -> Entry:
-        entry = self._process.answer()
         self.task.clear()
-        return entry
+        return self._process.answer()
 
     def close(self) -> None:
         self._process.close()

@@ -1,0 +1,155 @@
+"""The processes that probe for the gate: what they find keeps its order, and none goes on for nobody."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from acestep.errors import Exit
+from ci.cells import Cell, certified_cells
+from ci.findings import Finding
+from ci.promises import base_promises
+from ci.side_by_side import WORKERS, simulated_findings
+from tests.gate_house import good
+
+ROOT = Path(__file__).parents[2]
+
+STAND_IN = """
+import os, sys, time
+from pathlib import Path
+from calibrate.executors.worker import answer_all
+from ci.findings import Finding, Level
+
+log = Path(sys.argv[1])
+
+def answer(group):
+    cells, share = group
+    with log.open("a") as file:
+        file.write(f"{os.getpid()}\\n")
+    DOES
+    return [Finding(id="G302", level=Level.ERROR, message=str(cell.probe.knobs.offload)) for cell in cells]
+
+answer_all(int(sys.argv[-1]), lambda: answer)
+"""
+"""Instead of the simulated card; writes down its process with every group that it begins."""
+
+GATE = """
+import click, sys
+from pathlib import Path
+from acestep.console import run_and_exit
+from ci.side_by_side import simulated_findings
+from tests.unit.test_gate_processes import certified
+
+@click.command()
+def gate():
+    list(simulated_findings(certified(Path(place)), 0.02, print, command))
+
+_, place, *command = sys.argv
+sys.argv[1:] = []
+run_and_exit(gate)
+"""
+"""The gate, as far as it probes."""
+
+
+def stand_in(log: Path, does: str) -> tuple[str, ...]:
+    """The command of a process that does something before it answers."""
+    return (sys.executable, "-c", STAND_IN.replace("DOES", does), str(log))
+
+
+def certified(place: Path) -> list[Cell]:
+    """The cells of a good table; they make more groups than there are processes."""
+    promised = base_promises(place, str(good().written(place)))
+    assert promised.policy is not None
+    cells, _ = certified_cells(promised.table, promised.policy, promised.records)
+    assert len({(cell.probe.knobs.offload, cell.probe.knobs.quantization) for cell in cells}) > WORKERS
+    return cells
+
+
+def found_by(place: Path, does: str) -> list[Finding]:
+    cells = certified(place)
+    return list(simulated_findings(cells, 0.02, lambda _: None, stand_in(place / "log", does)))
+
+
+@pytest.fixture
+def probing(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], list[Path]]]:
+    """A gate in a process group of its own whose processes are all at work, for a minute each, and these processes."""
+    log = tmp_path / "log"
+    command = [sys.executable, "-c", GATE, str(tmp_path), *stand_in(log, "time.sleep(60)")]
+    gate = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        yield gate, [Path("/proc") / line for line in begun(log, gate)]
+    finally:
+        gate.kill()
+        gate.communicate()
+
+
+def begun(log: Path, gate: subprocess.Popen[str]) -> list[str]:
+    """The processes that have begun a group, as soon as all have."""
+    deadline = time.monotonic() + 60
+    while not log.exists() or log.read_text(encoding="utf-8").count("\n") < WORKERS:
+        assert gate.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return log.read_text(encoding="utf-8").split()
+
+
+def has_ended(process: Path) -> bool:
+    try:
+        return (process / "stat").read_text(encoding="utf-8").rsplit(")", 1)[-1].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def interrupt_the_group(gate: int) -> None:
+    os.killpg(gate, signal.SIGINT)
+
+
+def interrupt_it_alone(gate: int) -> None:
+    os.kill(gate, signal.SIGINT)
+
+
+@pytest.mark.parametrize("interrupt", [interrupt_the_group, interrupt_it_alone])
+def test_an_interrupted_gate_ends_at_once_with_all_it_started(
+    probing: tuple[subprocess.Popen[str], list[Path]], interrupt: Callable[[int], None], tmp_path: Path
+) -> None:
+    gate, processes = probing
+    interrupt(gate.pid)
+    _, told = gate.communicate(timeout=10)
+    assert gate.returncode == Exit.INTERRUPTED
+    assert told.strip() == "interrupted"
+    assert all(has_ended(process) for process in processes)
+    assert len((tmp_path / "log").read_text(encoding="utf-8").split()) == WORKERS
+
+
+def test_no_process_goes_on_when_the_gate_is_killed(probing: tuple[subprocess.Popen[str], list[Path]]) -> None:
+    gate, processes = probing
+    gate.kill()
+    gate.wait()
+    deadline = time.monotonic() + 10
+    while not all(has_ended(process) for process in processes):
+        assert time.monotonic() < deadline, "a process probes on for nobody"
+        time.sleep(0.02)
+
+
+def test_findings_come_in_an_order_that_does_not_depend_on_who_is_done_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    slow_first = found_by(tmp_path / "slow", "time.sleep(0.3 if log.read_text().count('\\n') == 1 else 0)")
+    assert slow_first == found_by(tmp_path / "even", "pass")
+    assert len(slow_first) == len(certified(tmp_path / "again"))
+
+
+def test_a_process_that_dies_is_no_pass_and_hides_nothing_that_was_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    found = found_by(tmp_path, "log.read_text().count('\\n') >= 3 and os.kill(os.getpid(), 9)")
+    assert [finding.id for finding in found[-1:]] == ["G203"]
+    assert {finding.id for finding in found[:-1]} == {"G302"}
+    assert "-9" in found[-1].message
