@@ -2,7 +2,7 @@
 
 import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,11 +16,20 @@ CHECKOUT = Path(__file__).parent.parent
 """The tree that is judged: its code, its records and, unless another is named, its table."""
 
 
+class _File(click.Path):
+    """A file that is named: an empty text, as an unset variable of a script gives, would mean this folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("it needs the name of a file, got an empty text.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--base", required=True, metavar="REF|FILE", help="What was promised before: a git commit, or a table.")
-@click.option("--head", type=click.Path(path_type=Path), metavar="FILE", help="The table to judge; that of this tree.")
+@click.option("--head", type=_File(path_type=Path), metavar="FILE", help="The table to judge; that of this tree.")
 @click.option("--table-only", is_flag=True, help="Judge the table and the policy; run no code, read no new record.")
-@click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write JUnit XML here.")
+@click.option("--junit", type=_File(path_type=Path, dir_okay=False), metavar="FILE", help="Write JUnit XML here.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def gate(base: str, head: Path | None, table_only: bool, junit: Path | None, as_json: bool) -> int:
     """Say whether a change gives any card less, or needs more memory anywhere.
@@ -35,6 +44,8 @@ def gate(base: str, head: Path | None, table_only: bool, junit: Path | None, as_
 
     if not base:
         raise UsageError("--base needs a git reference or a file, for example --base origin/main")
+    if junit is not None:
+        _refuse_what_is_read(junit, base, head)
     today = datetime.datetime.now(tz=datetime.UTC).date()
     with output_file(junit) as write:
         judgement = judge(CHECKOUT, base, head, today, table_only=table_only, progress=console.notify)
@@ -42,6 +53,16 @@ def gate(base: str, head: Path | None, table_only: bool, junit: Path | None, as_
             write(junit_xml(judgement))
     tell(judgement, as_json=as_json)
     return judgement.verdict.exit
+
+
+def _refuse_what_is_read(junit: Path, base: str, head: Path | None) -> None:
+    """`UsageError` where the report would take the place of a file that is judged, or judged by."""
+    from ci.promises import TABLE, is_read
+
+    judged = CHECKOUT / "tiers" / TABLE
+    tables = [judged, head or judged, *([Path(base)] if Path(base).is_file() else [])]
+    if any(is_read(junit, table, table.parent) for table in tables):
+        raise UsageError(f"--junit {junit} is a file that the gate reads; choose another path for the report")
 
 
 def tell(judgement: "Judgement", *, as_json: bool) -> None:

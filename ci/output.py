@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from acestep import console
 from calibrate.screen import print_table
 from ci.findings import RULES, Finding, Level, text
 from ci.judge import Judgement
@@ -76,10 +77,17 @@ def outputs(judgement: Judgement) -> str:
 
 
 def append(path: str, addition: str) -> None:
-    """Add to a file that GitHub reads after the step; nothing where it named none."""
-    if path:
+    """Add to a file that GitHub reads after the step; nothing where it named none.
+
+    A file that cannot be written is only told: the verdict is as good without it.
+    """
+    if not path:
+        return
+    try:
         with Path(path).open("a", encoding="utf-8") as file:
             file.write(addition)
+    except OSError as error:
+        console.notify(f"could not write {path}: {error.strerror}; the verdict stands without it")
 
 
 def junit_xml(judgement: Judgement) -> str:

@@ -10,6 +10,7 @@ from calibrate.git import GitError, folder_at
 from calibrate.policy import Policy, load_policy
 from calibrate.record import Measurement, load_measurement
 from calibrate.waivers import Waiver, load_waivers
+from ci.tolerance import FILE as TOLERANCE
 from ci.tolerance import Tolerance, load_tolerance
 
 TABLE = "generated_tiers.json"
@@ -65,6 +66,14 @@ def _promises(table: Path, folder: Path, records: tuple[Measurement, ...]) -> Pr
         waivers=load_waivers(folder / WAIVERS),
         tolerance=load_tolerance(folder),
     )
+
+
+def is_read(path: Path, table: Path, folder: Path) -> bool:
+    """Whether a path is the table, or one of the files of its folder that are read where they exist."""
+    place, folder = path.resolve(), folder.resolve()
+    named = {table.resolve(), *((folder / name).resolve() for name in (TABLE, POLICY, WAIVERS, TOLERANCE))}
+    records = {folder / RECORDS, (folder / RECORDS).resolve()}
+    return place in named or (place.parent in records and place.suffix == ".json")
 
 
 def record_files(folder: Path) -> list[Path]:

@@ -111,6 +111,59 @@ def test_on_github_there_are_annotations_a_summary_and_outputs(
     assert "verdict=regressed\n" in files["GITHUB_OUTPUT"].read_text(encoding="utf-8")
 
 
+def test_a_summary_that_cannot_be_written_is_told_and_changes_no_exit_code(
+    gate: Callable[..., tuple], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "nowhere" / "summary"))
+    monkeypatch.setenv("GITHUB_OUTPUT", str(tmp_path))
+    for head, expected in ((good().written(tmp_path / "same"), 0), (WORSE(tmp_path), 1)):
+        code, out, err = gate(head, "--json")
+        assert (code, json.loads(out)["verdict"]) == (expected, "regressed" if expected else "ok")
+        assert f"could not write {tmp_path / 'nowhere' / 'summary'}: No such file" in err
+        assert f"could not write {tmp_path}: Is a directory" in err
+
+
+READ = (
+    *(f"{side}/tiers/{name}" for side in ("base", "same", "tree") for name in ("generated_tiers.json", "policy.json")),
+    "base/tiers/measurements/fake.json",
+    "tree/tiers/waivers.json",
+    "tree/tiers/tolerance.json",
+    "tree/tiers/measurements/of_a_later_run.json",
+    "tree/tiers/../tiers/policy.json",
+    "link.json",
+)
+
+
+@pytest.mark.parametrize("name", READ)
+def test_no_report_takes_the_place_of_a_file_that_the_gate_reads(
+    gate: Callable[..., tuple], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = good().written(tmp_path / "same")
+    good().written(tmp_path / "tree")
+    monkeypatch.setattr(door, "CHECKOUT", tmp_path / "tree")
+    (tmp_path / "link.json").symlink_to(head)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.json")}
+    code, out, err = gate(head, "--junit", str(tmp_path / name))
+    assert (code, out) == (2, "")
+    assert "--junit" in err
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.json")} == before
+
+
+def test_a_report_may_lie_beside_what_is_read(gate: Callable[..., tuple], tmp_path: Path) -> None:
+    head = good().written(tmp_path / "same")
+    for _ in range(2):
+        assert gate(head, "--junit", str(head.parent / "gate.xml"))[0] == 0
+
+
+@pytest.mark.parametrize("option", ["--junit", "--head"])
+def test_an_empty_name_of_a_file_is_a_usage_error_that_names_its_option(
+    option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(door.gate, ["--base", "HEAD", "--table-only", option, ""]) == 2
+    assert option in capsys.readouterr().err
+
+
 def test_junit_fails_exactly_the_rules_that_were_broken(gate: Callable[..., tuple], tmp_path: Path) -> None:
     report = tmp_path / "gate.xml"
     gate(WORSE(tmp_path), "--junit", str(report))
