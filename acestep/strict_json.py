@@ -1,6 +1,7 @@
 """JSON files read as if a stranger wrote them: no NaN, no repeated key, no half character, nothing unknown."""
 
 import json
+import stat
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,13 +11,17 @@ from acestep.errors import InvalidInputError
 
 T = TypeVar("T")
 
+MOST_BYTES = 4 * 2**20
+"""Size of the largest file that is read, as for contributed records; the largest that is shipped takes a tenth."""
+
+Trail = tuple["Trail", str] | None
+"""Where a value is in its document: that of what holds it, and one step; None for the document itself."""
+
 
 def read_json(path: Path) -> Any:
-    """The document in a JSON file; `InvalidInputError` naming the file when there is none."""
+    """The document in a JSON file; `InvalidInputError` naming the file when there is none, or it is too large."""
     try:
-        document = json.loads(
-            path.read_text(encoding="utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_refuse_repeats
-        )
+        document = json.loads(_text_of(path), parse_constant=_refuse_constant, object_pairs_hook=_refuse_repeats)
     except FileNotFoundError:
         raise InvalidInputError(path, "no such file") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -42,6 +47,19 @@ def load_strict(path: Path, kind: type[T], newest: int) -> T:
         raise InvalidInputError(path, str(error)) from None
 
 
+def _text_of(path: Path) -> str:
+    # Opening a pipe waits for a writer, and a device such as /dev/zero never ends.
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise InvalidInputError(path, "is a folder, a pipe or a device, not a file; save it as a file and give that")
+    with path.open("rb") as file:
+        content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise InvalidInputError(
+            path, f"is larger than {MOST_BYTES // 2**20} MiB, which none of ours is; give a table or record as written"
+        )
+    return content.decode()
+
+
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not a number JSON knows")
 
@@ -60,17 +78,26 @@ def _half_character(document: Any) -> str:
 
     JSON may escape one half of a character that UTF-16 writes as two; Python reads it, and fails where it is shown.
     """
-    rest = [("$", document)]
+    rest: list[tuple[Trail, Any]] = [(None, document)]
     while rest:
-        where, node = rest.pop()
+        trail, node = rest.pop()
         if isinstance(node, dict):
-            rest += [(f"{where}.{name}", name) for name in node]
-            rest += [(f"{where}.{name}", value) for name, value in node.items()]
+            rest += [((trail, f".{name}"), name) for name in node]
+            rest += [((trail, f".{name}"), value) for name, value in node.items()]
         elif isinstance(node, list):
-            rest += [(f"{where}[{n}]", value) for n, value in enumerate(node)]
+            rest += [((trail, f"[{n}]"), value) for n, value in enumerate(node)]
         elif isinstance(node, str):
             try:
                 node.encode()
             except UnicodeEncodeError:
-                return where.encode(errors="backslashreplace").decode()
+                return _spelled(trail).encode(errors="backslashreplace").decode()
     return ""
+
+
+def _spelled(trail: Trail) -> str:
+    # Only the place that is told is spelled out: in a deep document each is as long as the document.
+    steps = []
+    while trail is not None:
+        trail, step = trail
+        steps.append(step)
+    return "$" + "".join(reversed(steps))
