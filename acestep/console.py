@@ -3,6 +3,7 @@
 import os
 import sys
 import threading
+import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -30,7 +31,10 @@ def show_progress(stage: str, done: int, total: int) -> None:
 
 
 def run(command: click.Command, arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code; errors of ours become a sentence, never a traceback."""
+    """Run a command and return its exit code; errors of ours become a sentence, never a traceback.
+
+    So does text that stdout does not take. Where what reads it has closed it, click ends the process without a word.
+    """
     try:
         outcome = command.main(args=arguments, standalone_mode=False)
     except click.ClickException as error:
@@ -42,6 +46,13 @@ def run(command: click.Command, arguments: Sequence[str] | None = None) -> int:
     except AceStepError as error:
         notify(f"error: {error}")
         return error.exit
+    except (OSError, UnicodeEncodeError) as error:
+        if not _was_showing(error):
+            raise
+        # Where stderr goes to the same full disk, only the exit code is left to say it.
+        with suppress(OSError):
+            notify(f"error: {_not_shown(error)}")
+        return Exit.RUN_FAILED
     return outcome if isinstance(outcome, int) else Exit.OK
 
 
@@ -52,9 +63,31 @@ def run_and_exit(command: click.Command) -> None:
     would abort the process, whatever the exit code.
     """
     code = run(command)
+    _flush()
     if any(thread.daemon for thread in threading.enumerate()):
-        with suppress(OSError):
-            sys.stdout.flush()
-            sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def _flush() -> None:
+    for name in ("stdout", "stderr"):
+        try:
+            if (stream := getattr(sys, name)) is not None:
+                stream.flush()
+        except OSError:
+            # What is left in it is lost; Python would try again as it ends, and end with a code of its own.
+            setattr(sys, name, None)
+
+
+def _was_showing(error: Exception) -> bool:
+    """Whether an error came up while text was written to stdout or stderr."""
+    return any(frame.f_code is click.echo.__code__ for frame, _ in traceback.walk_tb(error.__traceback__))
+
+
+def _not_shown(error: OSError | UnicodeEncodeError) -> str:
+    if isinstance(error, OSError):
+        return f"the output cannot be written ({error.strerror}); free some space there or send it elsewhere"
+    return (
+        f"the output has the character {error.object[error.start]!a}, which {sys.stdout.encoding} cannot write; "
+        "set PYTHONIOENCODING=utf-8"
+    )

@@ -1,0 +1,65 @@
+"""However a command's output ends, a script gets an exit code and a person at most one sentence."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from acestep import console
+from acestep.errors import Exit
+
+ROOT = Path(__file__).parents[2]
+FULL = Path("/dev/full")
+
+needs_full = pytest.mark.skipif(not FULL.exists(), reason="no /dev/full here")
+
+
+def shell(line: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run a line of bash in which `acestep` is the program."""
+    return subprocess.run(
+        ["/bin/bash", "-c", f'acestep() {{ "{sys.executable}" -m acestep "$@"; }}; {line}'],
+        capture_output=True,
+        text=True,
+        encoding="latin-1",
+        cwd=ROOT,
+        env={"PATH": "/usr/bin:/bin", "CUDA_VISIBLE_DEVICES": "", "LC_ALL": "C.UTF-8", **environ},
+        check=False,
+    )
+
+
+@needs_full
+@pytest.mark.parametrize("arguments", ["plan --vram 8 --json", "tiers --json", "--help"])
+def test_a_full_disk_is_one_sentence(arguments: str) -> None:
+    done = shell(f"acestep {arguments} >{FULL}")
+    assert done.returncode == Exit.RUN_FAILED
+    assert done.stderr == (
+        "error: the output cannot be written (No space left on device); free some space there or send it elsewhere\n"
+    )
+
+
+@needs_full
+def test_a_full_disk_under_both_streams_leaves_the_exit_code() -> None:
+    assert shell(f"acestep plan --vram 8 >{FULL} 2>{FULL}").returncode == Exit.RUN_FAILED
+
+
+def test_a_character_that_the_terminal_lacks_is_one_sentence() -> None:
+    done = shell("acestep tiers --markdown", PYTHONIOENCODING="latin1")
+    assert (done.returncode, done.stdout) == (Exit.RUN_FAILED, "")
+    assert "which iso8859-1 cannot write; set PYTHONIOENCODING=utf-8" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_pipe_that_was_closed_is_no_error_to_speak_of() -> None:
+    done = shell("acestep tiers --json | head -1; exec 2>&1; acestep tiers --json | true")
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (Exit.OK, "{", "")
+
+
+def test_a_failure_that_is_not_of_the_output_keeps_its_traceback() -> None:
+    @click.command()
+    def broken() -> None:
+        raise OSError("not the output")
+
+    with pytest.raises(OSError, match="not the output"):
+        console.run(broken, [])
