@@ -6,7 +6,7 @@ from msgspec import UNSET, UnsetType
 from acestep.capabilities import AMPERE
 from acestep.hardware import Card, CardKind
 from acestep.knobs import Attention, Backend, Offload, Quantization
-from acestep.tiers import LM_MODELS, lm_rank
+from acestep.tiers import LM_MODELS
 
 FP8_CAPABILITY = (8, 9)
 """The first cards with FP8 arithmetic (Ada); torchao refuses older ones."""
@@ -97,10 +97,9 @@ class Fallbacks(msgspec.Struct, frozen=True, kw_only=True):
         instead = offered[-1] if offered else None
         if wish not in LM_MODELS:
             why = f"There is no language model {wish!r}"
-        elif offered and lm_rank(wish) < lm_rank(offered[-1]):
-            why = f"Language model {wish} is not certified on this card"
         else:
-            why = f"Language model {wish} is too large for this card"
+            # Not "too large": in a smaller weight format than the table measured it might fit.
+            why = f"Language model {wish} is not certified on this card"
         self.notes.append(f"{why} (offered: {_listed(offered) or 'none'}); {instead or 'none'} is used.")
         return instead
 
