@@ -189,18 +189,33 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             raise ValueError(f"tracks must be names, got {', '.join(map(repr, self.tracks))}")
 
     def _check_source(self) -> None:
-        # Half a sample of grace: durations travel as seconds.
-        if self._source_s and self.duration_s > self._source_s + 0.5 / SAMPLE_RATE:
-            raise ValueError(
-                f"duration_s is {self.duration_s:g}, longer than the {self._source_s:g} seconds of the source;"
-                " leave it out to follow the source"
-            )
         if any(not 0 <= code <= MAX_AUDIO_CODE for code in self.audio_codes):
             raise ValueError(
                 f"audio_codes must be 0 to {MAX_AUDIO_CODE}, got {min(self.audio_codes)} to {max(self.audio_codes)}"
             )
+        self._check_source_length()
         if not 0 <= self.cover_strength <= 1:
             raise ValueError(f"cover_strength must be 0 to 1, got {self.cover_strength}")
+
+    def _check_source_length(self) -> None:
+        if not (source_s := self._source_s):
+            return
+        source = "audio_codes" if self.audio_codes else "source_audio"
+        if source_s < MIN_DURATION_S:
+            raise ValueError(
+                f"{source} must last at least {MIN_DURATION_S:.0f} second, got {source_s:g}; bring a longer one"
+            )
+        if self.duration_s == source_s > MAX_ASKED_S:
+            raise ValueError(
+                f"{source} must last at most {MAX_ASKED_S:.0f} seconds, got {source_s:g};"
+                " give a shorter duration_s to follow only its beginning"
+            )
+        # Half a sample of grace: durations travel as seconds.
+        if self.duration_s > source_s + 0.5 / SAMPLE_RATE:
+            raise ValueError(
+                f"duration_s is {self.duration_s:g}, longer than the {source_s:g} seconds of the source;"
+                " leave it out to follow the source"
+            )
 
     def _check_interval(self) -> None:
         first, last = self.guidance_interval
