@@ -1,5 +1,6 @@
 """The `acestep` command. Nothing here imports torch until a command loads a model."""
 
+import re
 import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,34 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 variant_option = click.option(
     "--variant", type=VARIANT, default="turbo", show_default=True, metavar="NAME", help="Which DiT model."
 )
+
+_REQUEST_FLAGS = {
+    "duration_s": "--duration",
+    "batch": "--batch",
+    "seed": "--seed",
+    "steps": "--steps",
+    "guidance_scale": "--guidance-scale",
+    "shift": "--shift",
+    "bpm": "--bpm",
+    "source_audio": "--src-audio",
+    "audio_codes": "--audio-codes",
+    "repaint_start_s": "--repaint-start",
+    "repaint_end_s": "--repaint-end",
+    "cover_strength": "--cover-strength",
+    "track": "--track",
+    "tracks": "--tracks",
+    "guidance_interval": "--guidance-interval",
+}
+"""What a person types for each field that a request may refuse."""
+
+_THINKING_FLAGS = {
+    "thinking seed": "--plan-seed",
+    "temperature": "--lm-temperature",
+    "top_k": "--lm-top-k",
+    "top_p": "--lm-top-p",
+    "guidance": "--lm-cfg-scale",
+}
+"""The same for the fields of `Thinking` and its `Sampling`."""
 
 
 @click.group(cls=PageByDefault, context_settings={"help_option_names": ["-h", "--help"]})
@@ -136,7 +165,10 @@ def generate(
     refuse_empty(model=model, out=out)
     overrides = knobs_with(model, rest)
     rest |= take_task(rest)
-    rest["thinking"] = take_thinking(rest)
+    try:
+        rest["thinking"] = take_thinking(rest)
+    except UsageError as error:
+        raise UsageError(_in_flags(str(error), _THINKING_FLAGS)) from None
     thinks = {None: Think.AS_PLANNED, True: Think.YES, False: Think.NO}[think]
     # Thinking decides the length where nobody does, so whether there is thinking is part of the request from birth.
     request = _request(
@@ -175,7 +207,13 @@ def _request(**fields: Any) -> "Request":
     try:
         return msgspec.convert(given, Request)
     except msgspec.ValidationError as error:
-        raise UsageError(str(error)) from None
+        raise UsageError(_in_flags(str(error), _REQUEST_FLAGS)) from None
+
+
+def _in_flags(sentence: str, flags: dict[str, str]) -> str:
+    """An error's sentence with flags for field names; what it quotes stays as the person wrote it."""
+    names = "|".join(map(re.escape, flags))
+    return re.sub(rf"'[^']*'|\b({names})\b", lambda found: flags.get(found[0], found[0]), sentence)
 
 
 def main() -> None:

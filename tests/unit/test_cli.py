@@ -1,5 +1,7 @@
 """The `acestep` command: its options, documents, exit codes, and that asking costs no torch."""
 
+import ast
+import inspect
 import json
 import re
 import resource
@@ -15,12 +17,13 @@ import pytest
 
 import acestep
 from acestep import tiers
-from acestep.cli import cli
+from acestep.cli import _REQUEST_FLAGS, _THINKING_FLAGS, _in_flags, cli
 from acestep.console import run
 from acestep.errors import Exit, RunFailedError, UsageError
 from acestep.knobs import Offload, Variant
 from acestep.plan import Overrides
-from acestep.request import Request
+from acestep.planner.job import Sampling
+from acestep.request import _READ_BY, Request
 from acestep.thinking import Think
 
 ROOT = Path(__file__).parents[2]
@@ -340,6 +343,53 @@ def test_an_option_that_names_nothing_is_a_usage_error(
     assert (done.code, done.out) == (Exit.USAGE, "")
     assert said in done.err
     assert api.calls == []
+
+
+def flags_of_generate() -> set[str]:
+    return {flag for option in cli.commands["generate"].params for flag in option.opts}
+
+
+def test_every_field_that_a_request_may_refuse_has_a_flag() -> None:
+    refusing = [node for node in ast.walk(ast.parse(inspect.getsource(Request))) if isinstance(node, ast.Raise)]
+    told = " ".join(str(part.value) for node in refusing for part in ast.walk(node) if isinstance(part, ast.Constant))
+    fields = {field for field in Request.__struct_fields__ if re.search(rf"\b{field}\b", told)} | set(_READ_BY)
+    # "the task is text2music" speaks of the task by its own name, which is that of its flag.
+    assert set(_REQUEST_FLAGS) == fields - {"task"}
+    assert set(_REQUEST_FLAGS.values()) <= flags_of_generate()
+
+
+def test_every_field_that_sets_how_a_plan_is_drawn_has_a_flag() -> None:
+    # The penalty has no option, so that nobody can be refused for it.
+    assert set(_THINKING_FLAGS) == {"thinking seed", *Sampling.__struct_fields__} - {"repetition_penalty"}
+    assert set(_THINKING_FLAGS.values()) <= flags_of_generate()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--duration", "4000"], "--duration must be 1 to 3600 seconds, got 4000"),
+        (["--task", "cover"], "it needs --src-audio or --audio-codes"),
+        (["--audio-codes", "<|audio_code_1|>"], "--audio-codes must last at least 1 second"),
+        (["--repaint-start", "-1"], "--repaint-start is for lego and repaint; the task is text2music"),
+        (["--lm-cfg-scale", "99"], "--lm-cfg-scale must be 1 to 30, got 99"),
+        (["--guidance-scale", "99"], "--guidance-scale must be 0 to 30, got 99"),
+        (["--plan-seed", "-1"], "--plan-seed must be 0 to"),
+        (["--lm-top-k", "-1"], "--lm-top-k must be 0 to"),
+    ],
+)
+def test_what_is_refused_is_named_as_it_was_typed(
+    command: Command, api: SimpleNamespace, arguments: list[str], said: str
+) -> None:
+    done = command("generate", "--caption", "x", *arguments)
+    assert (done.code, done.out) == (Exit.USAGE, "")
+    assert said in done.err
+    assert api.calls == []
+
+
+def test_a_quoted_name_stays_as_it_was_written() -> None:
+    assert _in_flags("tracks must be names, got 'my track two', ''", _REQUEST_FLAGS) == (
+        "--tracks must be names, got 'my track two', ''"
+    )
 
 
 @pytest.mark.parametrize(
