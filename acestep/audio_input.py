@@ -87,6 +87,7 @@ def _check_header(path: Path, rate: int, frames: int) -> None:
     if not MIN_RATE <= rate <= MAX_RATE:
         raise InvalidInputError(path, f"says it has {rate} samples a second; {MIN_RATE} to {MAX_RATE} can be read")
     if frames > MAX_DURATION_S * rate:
-        raise InvalidInputError(
-            path, f"is {frames / rate / 60:.0f} minutes long; at most {MAX_DURATION_S / 60:.0f} can be used, so cut it"
-        )
+        length, most = f"{frames / rate / 60:.0f} minutes", f"{MAX_DURATION_S / 60:.0f}"
+        if length == f"{most} minutes":
+            length, most = f"{ceil(frames / rate)} seconds", f"{MAX_DURATION_S:.0f}"
+        raise InvalidInputError(path, f"is {length} long; at most {most} can be used, so cut it")

@@ -78,6 +78,7 @@ def test_a_file_that_is_no_audio_says_so(tmp_path: Path) -> None:
     short = _write(tmp_path / "short.wav", np.zeros((100, 2)))
     broken = _write(tmp_path / "broken.wav", np.full((48_000, 2), np.nan), subtype="FLOAT")
     endless = _write(tmp_path / "endless.wav", np.zeros(601 * 8_000, dtype=np.int16), 8_000)
+    longer = _write(tmp_path / "longer.wav", np.zeros(660 * 8_000, dtype=np.int16), 8_000)
     slow = _write(tmp_path / "slow.wav", np.zeros(4_000), 100)
     cut = _write(tmp_path / "cut.flac", 0.1 * np.random.default_rng(0).standard_normal((48_000, 2)))
     cut.write_bytes(cut.read_bytes()[:30])
@@ -88,7 +89,8 @@ def test_a_file_that_is_no_audio_says_so(tmp_path: Path) -> None:
         empty: "no sound",
         short: "shorter than 40 ms",
         broken: "not numbers",
-        endless: "10 minutes long",
+        endless: "is 601 seconds long; at most 600 can be used",
+        longer: "is 11 minutes long; at most 10 can be used",
         slow: "100 samples a second",
         cut: "cannot be read",
     }
