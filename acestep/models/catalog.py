@@ -170,7 +170,8 @@ def checkpoint_of(name: str) -> Checkpoint:
     """The checkpoint called `name`; raises `UsageError` listing the known names."""
     checkpoint = find(name)
     if checkpoint is None:
-        raise UsageError(no_such_model(name))
+        known = ", ".join(checkpoint.short or checkpoint.id for checkpoint in CHECKPOINTS)
+        raise UsageError(f"there is no checkpoint called {name!r}; choose one of {known}")
     return checkpoint
 
 
@@ -187,9 +188,12 @@ def language_model(name: str) -> Checkpoint:
 
 
 def no_such_model(name: str) -> str:
-    """What to tell a person who asked for a model that is in no catalog."""
-    known = ", ".join(checkpoint.short or checkpoint.id for checkpoint in CHECKPOINTS)
-    return f"there is no model called {name!r}; choose one of {known}"
+    """What to tell a person who asked to make music with a model that is in no catalog."""
+    known = ", ".join(checkpoint.short or checkpoint.id for checkpoint in CHECKPOINTS if checkpoint.kind is Kind.DIT)
+    return (
+        f"there is no model called {name!r} that makes music; choose one of {known}, a folder, or for trying things out"
+        " tiny or dummy"
+    )
 
 
 def checkpoints_dir() -> Path:

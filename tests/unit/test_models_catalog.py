@@ -1,5 +1,6 @@
 """The catalog names every checkpoint once, and every name people use finds it."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from acestep.errors import Exit, UsageError
 from acestep.knobs import Variant
 from acestep.models import catalog
-from acestep.models.catalog import CHECKPOINTS, Kind, architecture_of, checkpoint_of, find, variant_of
+from acestep.models.catalog import CHECKPOINTS, Kind, architecture_of, checkpoint_of, find, no_such_model, variant_of
 
 
 def test_every_variant_and_no_other_short_name_resolves_to_a_dit():
@@ -41,6 +42,13 @@ def test_an_unknown_name_is_a_usage_error_that_lists_the_known_ones(name):
     with pytest.raises(UsageError, match=r"turbo.*0\.6B") as caught:
         checkpoint_of(name)
     assert caught.value.exit is Exit.USAGE
+
+
+def test_who_asks_for_music_is_offered_only_what_makes_music():
+    offered = re.search(r"choose one of (.*?), a folder, .* tiny or dummy$", no_such_model("nonsense"))
+    assert offered is not None
+    kinds = [checkpoint_of(name).kind for name in offered[1].split(", ")]
+    assert kinds == [Kind.DIT] * sum(checkpoint.kind is Kind.DIT for checkpoint in CHECKPOINTS)
 
 
 @pytest.mark.parametrize("variant", Variant)
