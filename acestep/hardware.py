@@ -1,9 +1,9 @@
 """Which card is this? Found without torch, so that a question about limits costs milliseconds."""
 
-import math
 import platform
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from enum import StrEnum
 from functools import partial
 from importlib import import_module
@@ -26,6 +26,9 @@ MPS_SHARE = 0.75
 
 SMALLEST_CARD_BYTES = GIB
 """Less video memory than this is the carve-out of an integrated GPU, which nothing here could use."""
+
+SIZE_LIMIT_GIB = 2**20
+"""No card is as large: from here on a byte count leaves the integers that JSON readers agree on."""
 
 _AMD, _INTEL = "0x1002", "0x8086"
 
@@ -77,15 +80,14 @@ def nameplate_gib(total_bytes: int) -> float:
 
 
 def parse_size_gib(text: str, source: str) -> float:
-    """A size a person gave in GiB; `UsageError` naming its `source` unless it is a positive number."""
-    try:
+    """A size a person gave in GiB; `UsageError` naming its `source` unless it is a number that a card can have."""
+    with suppress(ValueError):
         size = float(text)
-    except ValueError:
-        size = math.nan
-    # Above 2**20 GiB a byte count would leave the integers that JSON readers agree on.
-    if not 0 < size < 2**20:
-        raise UsageError(f"{source} must be a card's size in GiB above 0, such as 8, got {text!r}")
-    return size
+        if 0 < size < SIZE_LIMIT_GIB:
+            return size
+    raise UsageError(
+        f"{source} must be a card's size in GiB, above 0 and below {SIZE_LIMIT_GIB}, such as 8, got {text!r}"
+    )
 
 
 def simulated_card(size_gib: float, kind: CardKind = CardKind.CUDA) -> Card:

@@ -21,6 +21,7 @@ from acestep.hardware import (
     find_drm,
     find_mps,
     nameplate_gib,
+    parse_size_gib,
     planning_card,
     simulated_card,
 )
@@ -78,6 +79,12 @@ def test_a_whole_size_is_its_own_nameplate(size: int) -> None:
 def test_a_size_that_is_no_positive_number_is_a_usage_error_naming_the_variable(variable: str, value: str) -> None:
     with pytest.raises(UsageError, match=variable):
         planning_card({variable: value}, H100)
+
+
+@pytest.mark.parametrize("value", ["inf", "1e309", "1048576", "0", "nan", "eight"])
+def test_a_size_that_no_card_has_is_refused_with_both_bounds(value: str) -> None:
+    with pytest.raises(UsageError, match=f"above 0 and below 1048576, such as 8, got '{value}'"):
+        parse_size_gib(value, "--vram")
 
 
 def test_a_bad_size_is_never_silently_no_cap() -> None:
