@@ -6,6 +6,7 @@ import click
 
 from acestep import console
 from acestep.errors import Exit, UsageError
+from acestep.tiers import data_file
 
 CHECKOUT = Path(__file__).parent.parent.parent
 """The folder that `tiers/` and `docs/` are in."""
@@ -48,8 +49,7 @@ def report(pr: bool, base: str | None, html: Path | None, output: Path | None) -
     if html is not None:
         if output is None or base is not None:
             raise UsageError("a page needs a place, for example --html RECORD -o page.html, and no --base")
-        if output.resolve() == html.resolve():
-            raise UsageError(f"-o {output} is the record itself; choose another path")
+        _refuse_source(html, output)
         _write_page(html, output)
     else:
         if base is None or output is not None:
@@ -57,6 +57,16 @@ def report(pr: bool, base: str | None, html: Path | None, output: Path | None) -
         from calibrate.report.pull_request import pull_request_text
 
         click.echo(pull_request_text(CHECKOUT, base), nl=False)
+
+
+def _refuse_source(record: Path, output: Path) -> None:
+    """`UsageError` where a page would replace the record, or what tables and pages are made from."""
+    place = output.resolve()
+    if place == record.resolve() or (output.exists() and record.exists() and output.samefile(record)):
+        raise UsageError(f"-o {output} is the record itself; choose another path")
+    for folder in (CHECKOUT / "tiers", data_file("policy.json").parent):
+        if place.is_relative_to(folder.resolve()):
+            raise UsageError(f"-o {output} is in {folder}, which holds tables and records; choose a path outside it")
 
 
 def _write_page(record: Path, output: Path) -> None:

@@ -170,6 +170,23 @@ def test_a_page_never_replaces_its_record(tmp_path: Path) -> None:
     assert record.read_text(encoding="utf-8") == pretty_json(simulated())
 
 
+def test_a_page_never_replaces_a_table_or_a_record_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record, tiers = tmp_path / "record.json", tmp_path / "tiers"
+    record.write_text(pretty_json(simulated()), encoding="utf-8")
+    (tiers / "measurements").mkdir(parents=True)
+    (tiers / "policy.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "twin.json").hardlink_to(record)
+    (tmp_path / "link.html").symlink_to(tiers / "policy.json")
+    monkeypatch.setattr("calibrate.report.cli.CHECKOUT", tmp_path)
+    for page in ("twin.json", "link.html", "tiers/policy.json", "tiers/measurements/new.json"):
+        assert run(calibrate, ["report", "--html", str(record), "-o", str(tmp_path / page)]) == Exit.USAGE
+        assert page in capsys.readouterr().err
+    assert (tiers / "policy.json").read_text(encoding="utf-8") == "{}"
+    assert not (tiers / "measurements" / "new.json").exists()
+
+
 def test_a_record_that_was_edited_is_no_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     record, page = tmp_path / "record.json", tmp_path / "page.html"
     edited = msgspec.structs.replace(simulated(), code_version="another")
