@@ -86,16 +86,16 @@ def test_codes_are_text_or_a_file_and_mean_a_cover(asked: list[Request], tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        ("--task cover", Exit.USAGE, "source_audio"),
+        ("--task cover", Exit.USAGE, "it needs --src-audio"),
         ("--task dance", Exit.USAGE, "repaint"),
-        ("--src-audio SONG", Exit.USAGE, "source_audio is for"),
+        ("--src-audio SONG", Exit.USAGE, "--src-audio is for"),
         ("--task repaint --src-audio SONG --repaint-start 3", Exit.USAGE, "the source ends at 3"),
         ("--task cover --src-audio SONG --duration 4", Exit.USAGE, "longer than the 3 seconds"),
-        ("--task cover --src-audio SONG --track drums", Exit.USAGE, "track is for"),
+        ("--task cover --src-audio SONG --track drums", Exit.USAGE, "--track is for"),
         ("--audio-codes la", Exit.USAGE, "<|audio_code_123|>"),
         ("--audio-codes @missing.txt", Exit.INVALID, "missing.txt"),
         ("--task cover --src-audio missing.wav", Exit.INVALID, "missing.wav: does not exist"),
-        ("--guidance-interval 0.9 0.1", Exit.USAGE, "guidance_interval"),
+        ("--guidance-interval 0.9 0.1", Exit.USAGE, "--guidance-interval"),
     ],
 )
 def test_what_cannot_be_done_ends_before_a_model_is_loaded(
