@@ -11,11 +11,9 @@ from typing import Any
 import msgspec
 
 from acestep.errors import InvalidInputError
+from acestep.strict_json import MOST_BYTES
 from calibrate.record import SAFE_TEXT, SCHEMA_VERSION, Flaw, FlawedError, load_measurement
 from calibrate.rules import MOST_PROBES, RULES, Broken, Level, Rule, broken_rules, declared
-
-MOST_BYTES = 4 * 2**20
-"""Size of the largest file that is read; a campaign over all sizes takes a tenth of it."""
 
 MOST_LEVELS = 12
 """How deep a document may be nested; a measurement needs half of it."""

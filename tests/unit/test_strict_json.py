@@ -8,7 +8,6 @@ import pytest
 
 from acestep.errors import Exit, InvalidInputError
 from acestep.strict_json import MOST_BYTES, read_json
-from calibrate import contributed
 
 
 def test_a_file_of_the_largest_size_is_read_and_one_byte_more_is_refused(tmp_path: Path) -> None:
@@ -19,10 +18,6 @@ def test_a_file_of_the_largest_size_is_read_and_one_byte_more_is_refused(tmp_pat
     with pytest.raises(InvalidInputError, match="larger than 4 MiB") as caught:
         read_json(path)
     assert (caught.value.source, caught.value.exit) == (path, Exit.INVALID)
-
-
-def test_what_is_contributed_and_what_is_read_here_have_one_limit() -> None:
-    assert MOST_BYTES == contributed.MOST_BYTES
 
 
 def test_pipes_devices_and_folders_are_refused_without_waiting_for_them(tmp_path: Path) -> None:
