@@ -256,7 +256,8 @@ def _tier_of(card: Card, tiers: Sequence[Tier], notes: list[str]) -> tuple[Tier,
     tier, below = tiers[place], tiers[max(place - 1, 0)]
     if size >= tier.certified_gib:
         return tier, tier
-    how = f"the limits of {below.id} apply" if place else "the weights are streamed where the card allows it"
+    streamed = "the weights are streamed where the card can, and long songs may not fit all the same"
+    how = f"the limits of {below.id} apply" if place else streamed
     notes.append(f"{tier.id} is certified from {tier.certified_gib} GiB on and this card has {size:.3g} GiB: {how}.")
     return tier, below
 
