@@ -12,7 +12,8 @@ import msgspec
 
 from acestep.errors import InvalidInputError
 from acestep.strict_json import MOST_BYTES
-from calibrate.record import SAFE_TEXT, SCHEMA_VERSION, Flaw, FlawedError, load_measurement
+from calibrate.flaws import Flaw, FlawedError
+from calibrate.record import SAFE_TEXT, SCHEMA_VERSION, load_measurement
 from calibrate.rules import MOST_PROBES, RULES, Broken, Level, Rule, broken_rules, declared
 
 MOST_LEVELS = 12

@@ -8,13 +8,13 @@ from typing import Annotated, Any, Protocol, Self
 
 import msgspec
 
-from acestep.errors import InvalidInputError
 from acestep.knobs import Knobs, Variant
 from acestep.request import DecodePath
 from acestep.strict_json import read_json
 from acestep.tiers import EvidenceKind
 from calibrate.files import digest
 from calibrate.fingerprint import code_version, library_versions
+from calibrate.flaws import BracketError, Flaw, FlawedError, flawed
 from calibrate.probes.base import ProbeResult
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
@@ -47,35 +47,6 @@ class CapMethod(StrEnum):
     MODEL = "model"
     FRACTION = "fraction"
     BALLAST = "ballast"
-
-
-class Flaw(StrEnum):
-    """Why a measurement cannot be read."""
-
-    TEXT = "text"
-    VERSION = "version"
-    UNKNOWN = "unknown"
-    SHAPE = "shape"
-    BRACKET = "bracket"
-    DIGEST = "digest"
-
-
-class FlawedError(InvalidInputError):
-    """A measurement that cannot be read: which flaw it has, at which field, and what is said of it."""
-
-    def __init__(self, path: Path, flaw: Flaw, field: str, said: str, *, place: str = "") -> None:
-        super().__init__(path, f"{said} - at `{place}`" if place else said)
-        self.flaw = flaw
-        self.field = field
-        self.said = said
-
-
-class BracketError(ValueError):
-    """A certificate that its own probes do not prove."""
-
-    def __init__(self, field: str, problem: str) -> None:
-        super().__init__(f"{field} {problem}")
-        self.field = field
 
 
 class _Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -346,20 +317,11 @@ def load_measurement(path: Path) -> Measurement:
     try:
         measurement = msgspec.convert(document, Measurement)
     except msgspec.ValidationError as error:
-        raise _flawed(path, error) from None
+        raise flawed(path, error) from None
     if measurement.digest != content_digest(measurement):
         said = "digest is not that of its content; was it edited?"
         raise FlawedError(path, Flaw.DIGEST, "$.digest", said, place="$.digest")
     return measurement
-
-
-def _flawed(path: Path, error: msgspec.ValidationError) -> FlawedError:
-    if isinstance(error.__cause__, BracketError):
-        return FlawedError(path, Flaw.BRACKET, error.__cause__.field, str(error.__cause__))
-    # Of everything else the library tells no more than a sentence with a place at its end.
-    said, _, place = str(error).partition(" - at `")
-    place = place.removesuffix("`")
-    return FlawedError(path, Flaw.UNKNOWN if "unknown field" in said else Flaw.SHAPE, place or "$", said, place=place)
 
 
 def measurement_schema() -> dict[str, Any]:

@@ -24,6 +24,7 @@ JUDGING = (
     "calibrate/contributed.py",
     "calibrate/executors/process.py",
     "calibrate/executors/worker.py",
+    "calibrate/flaws.py",
     "calibrate/git.py",
     "calibrate/record.py",
     "calibrate/rules.py",

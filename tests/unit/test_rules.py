@@ -18,7 +18,8 @@ from acestep.errors import Exit
 from calibrate import contributed, rules
 from calibrate.cli import cli
 from calibrate.contributed import validate
-from calibrate.record import BracketError, Flaw, load_measurement
+from calibrate.flaws import BracketError, Flaw
+from calibrate.record import load_measurement
 from calibrate.rules import RULES, Level, declared
 from calibrate.verdict import Verdict
 from tests.damage import DAMAGES, GOOD, OOM, Damage, put, sealed
