@@ -20,11 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from acestep.capabilities import matrix_workspace
 from acestep.devices.cuda import CudaDevice
 from acestep.errors import Exit
 from acestep.knobs import Variant
 from acestep.memory.vae_decode import TileDecoder, fold_weight_norm
-from acestep.memory.workspace import matrix_workspace
 from acestep.models.attention import BLOCK_ROWS
 from acestep.models.build import SIZES, build
 from calibrate.files import output_file, pretty_json

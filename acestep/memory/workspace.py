@@ -11,7 +11,7 @@ import msgspec
 
 from acestep.memory.segments import OWN_SEGMENT, SMALL_LIMIT, segment_bytes, up_to_grain
 from acestep.models.architecture import Architecture
-from acestep.units import KIB, MIB
+from acestep.units import KIB
 
 CHUNK_ROWS: Final = 2_048
 """Rows (over all songs of a pass) that go through projections and MLPs at once; below the attention peak at 600 s."""
@@ -28,24 +28,11 @@ TIME_FREQUENCIES: Final = 256
 MATRIX_WORKSPACE: Final = 2 * 4096 * KIB + 8 * 16 * KIB
 """Bytes that cuBLAS keeps from its first product on: PyTorch's default ":4096:2:16:8" for cards before Hopper."""
 
-HOPPER: Final = (9, 0)
-
-HOPPER_MATRIX_WORKSPACE: Final = 32 * MIB
-"""The same from Hopper on, Blackwell as sold to people included (aten/src/ATen/cuda/CublasHandlePool.cpp)."""
-
-ROCM_MATRIX_WORKSPACE: Final = (32 + 76) * MIB
-"""rocBLAS and hipBLASLt keep one each (the same file)."""
-
 BLOCK_ROWS: Final = 192
 """Query rows of one block of banded attention: small enough to waste little of the band, large enough for kernels.
 
 Measured on a CPU (7,500 rows, window 128): 64 81 ms, 128 77, 192 65, 256 80, 384 98, 512 117.
 """
-
-
-def matrix_workspace(capability: tuple[int, int]) -> int:
-    """Bytes that the matrix library of an NVIDIA card of this compute capability keeps."""
-    return HOPPER_MATRIX_WORKSPACE if capability >= HOPPER else MATRIX_WORKSPACE
 
 
 def rows_at_once(songs: int, tokens: int) -> int:

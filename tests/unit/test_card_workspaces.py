@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from acestep.capabilities import HOPPER_MATRIX_WORKSPACE
 from acestep.errors import Exit
 from acestep.memory.vae_decode import TileDecoder, fold_weight_norm
-from acestep.memory.workspace import HOPPER_MATRIX_WORKSPACE, MATRIX_WORKSPACE
+from acestep.memory.workspace import MATRIX_WORKSPACE
 from acestep.models.build import build
 from acestep.units import MIB
 from calibrate.probes.simulated.kernels import CudaKernels

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from acestep.capabilities import matrix_workspace
 from acestep.knobs import Knobs, Offload, Quantization, Variant
 from acestep.memory.guard import COEFFICIENTS, Demand, growth, predict, songs_at_once
 from acestep.memory.segments import LARGE_SEGMENT, OWN_SEGMENT
-from acestep.memory.workspace import matrix_workspace, rows_at_once
+from acestep.memory.workspace import rows_at_once
 from acestep.models.blocks import pieces
 from calibrate.memory_model import SPARE_BYTES, SPARE_SHARE, Swept, fit
 from calibrate.workload import Workload
