@@ -63,8 +63,9 @@ class Studio:
         if not self.control(name).locator("input").is_enabled():
             return [self.chosen(name)]
         self.control(name).locator("input").click()
-        options = self.page.locator("[role=listbox] [role=option]").all()
-        offered = [str(option.get_attribute("aria-label")) for option in options]
+        options = self.page.locator("[role=listbox] [role=option]")
+        options.first.wait_for()
+        offered = [str(option.get_attribute("aria-label")) for option in options.all()]
         # One that keeps the focus does not open at the next click.
         self.control(name).locator("input").blur()
         self.page.locator("[role=listbox]").wait_for(state="hidden")
@@ -112,8 +113,10 @@ class Studio:
         self.control("generate").click()
 
     def downloads(self) -> list[str]:
-        """The names of the files that can be kept."""
-        return [str(link.get_attribute("download")) for link in self.control("download").locator("a[download]").all()]
+        """The names of the files that can be kept, once there are any: they may appear after the songs' players."""
+        links = self.control("download").locator("a[download]")
+        links.first.wait_for()
+        return [str(link.get_attribute("download")) for link in links.all()]
 
     def players(self) -> list[dict[str, Any]]:
         """The songs that the page can play; needs `RECORD_PLAYERS` at birth."""

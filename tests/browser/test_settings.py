@@ -115,8 +115,9 @@ def test_a_wish_the_card_cannot_grant_is_taken_back_with_the_sentence_of_the_com
     wish(studio, control, **({"on": value} if wish is Studio.tick else {"choice": value}))
     (sentence,) = plan(4, *option.split())["warnings"]
     wait_until(lambda: studio.messages() == [sentence])
-    assert sentence in studio.text("warnings")
-    assert shown(studio) == before
+    # The message is on its way before the answer of the event is.
+    wait_until(lambda: sentence in studio.text("warnings"))
+    wait_until(lambda: shown(studio) == before)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 4, 8])

@@ -85,8 +85,8 @@ def test_two_visitors_wait_for_each_other_and_see_only_their_own_songs(server: S
     # A song's name follows from its caption and seed, so whoever knows those must not get it by name.
     for path in songs(server):
         assert studios[0].page.request.get(f"{server.url}/gradio_api/file={path}").status == 403
-    pages = [studio.control("history").inner_text() for studio in studios]
-    assert all(caption in page for caption, page in zip(captions, pages, strict=True))
+    for studio, caption in zip(studios, captions, strict=True):
+        studio.control("history").get_by_text(caption).wait_for()
 
 
 def songs(server: Server) -> list[Path]:
