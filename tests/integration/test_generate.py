@@ -6,59 +6,100 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import soundfile
 
+from acestep import console
+from acestep.cli import cli
+
 TIMEOUT_S = 120
+RATE = 44_100
+TINY = ("generate", "--model", "tiny", "--json")
 
 
-def _run(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "acestep", *arguments],
-        cwd=folder,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])} | environment,
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_S,
-        check=False,
-    )
+class Said(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
 
 
-def _songs(*arguments: str, folder: Path, **environment: str) -> dict[str, Any]:
-    done = _run("generate", "--model", "tiny", "--json", *arguments, folder=folder, **environment)
-    assert done.returncode == 0, done.stderr
-    document: dict[str, Any] = json.loads(done.stdout)
+class Acestep:
+    """`acestep` in a folder of its own, where the songs are left too."""
+
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self._folder = folder
+        self._capsys = capsys
+
+    def __call__(self, *arguments: str) -> Said:
+        """Run a command in this process: a new one takes longer to import everything than to make a tiny song."""
+        self._capsys.readouterr()
+        return Said(console.run(cli, arguments), *self._capsys.readouterr())
+
+    def songs(self, *arguments: str) -> dict[str, Any]:
+        """The document about songs that were made."""
+        return _document(self(*TINY, *arguments))
+
+    def songs_of_another_process(self, *arguments: str) -> dict[str, Any]:
+        """The same, from a process of its own."""
+        done = subprocess.run(
+            [sys.executable, "-m", "acestep", *TINY, *arguments],
+            cwd=self._folder,
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+        return _document(Said(done.returncode, done.stdout, done.stderr))
+
+
+def _document(said: Said) -> dict[str, Any]:
+    assert said.code == 0, said.err
+    document: dict[str, Any] = json.loads(said.out)
     return document
 
 
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+@pytest.fixture
+def acestep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Acestep:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ACESTEP_CHECKPOINTS_DIR", str(tmp_path / "none"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.delenv("MAX_CUDA_VRAM", raising=False)
+    return Acestep(tmp_path, capsys)
 
 
-def test_two_songs_are_two_exact_files_and_a_seed_is_a_song(tmp_path: Path) -> None:
+def _digest(path: str) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def test_two_songs_are_two_exact_files_and_a_seed_is_a_song_in_every_process(
+    acestep: Acestep, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # A card that is only planned for has room for a batch; the run itself is on whatever is here.
+    monkeypatch.setenv("MAX_CUDA_VRAM", "8")
     wish = ("--caption", "slow piano", "--duration", "10", "--steps", "2", "--no-think")
-    room = {"MAX_CUDA_VRAM": "8"}
-    batch = _songs(*wish, "--batch", "2", "--seed", "7", "--out", "pair", folder=tmp_path, **room)
-    alone = _songs(*wish, "--batch", "1", "--seed", "8", "--out", "alone", folder=tmp_path, **room)
+    batch = acestep.songs(*wish, "--batch", "2", "--seed", "7", "--out", "pair")
+    alone = acestep.songs_of_another_process(*wish, "--batch", "1", "--seed", "8", "--out", "alone")
     assert [song["seed"] for song in batch["songs"]] == [7, 8]
     for song in batch["songs"]:
-        path = tmp_path / song["path"]
-        info = soundfile.info(path)
+        info = soundfile.info(song["path"])
         assert (info.samplerate, info.channels, info.frames, info.format) == (48_000, 2, 480_000, "FLAC")
         assert song["peak_dbfs"] == pytest.approx(-1.0, abs=0.01)
         assert song["duration_s"] == 10.0
-    assert _digest(tmp_path / batch["songs"][1]["path"]) == _digest(tmp_path / alone["songs"][0]["path"])
+    assert _digest(batch["songs"][1]["path"]) == _digest(alone["songs"][0]["path"])
     assert {stage["name"] for stage in batch["stages"]} == {"encode", "denoise", "decode"}
     assert any("noise" in sentence for sentence in batch["warnings"])
     assert batch["songs_per_pass"] == 2
 
 
-def test_what_is_too_much_is_cut_with_a_sentence(tmp_path: Path) -> None:
-    document = _songs(
-        "--caption", "x", "--lyrics", "y" * 3_000, "--duration", "3", "--batch", "9", "--steps", "1", folder=tmp_path
+def test_what_is_too_much_is_cut_with_a_sentence(acestep: Acestep) -> None:
+    document = acestep.songs(
+        "--caption", "x", "--lyrics", "y" * 3_000, "--duration", "3", "--batch", "9", "--steps", "1"
     )
     assert any("noise" in sentence for sentence in document["warnings"])
     asked = [sentence for sentence in document["warnings"] if "batch of 9 was cut" in sentence]
@@ -68,23 +109,40 @@ def test_what_is_too_much_is_cut_with_a_sentence(tmp_path: Path) -> None:
     assert len(document["songs"]) < 9
 
 
+def test_a_mono_recording_is_worked_on_at_its_own_length(acestep: Acestep) -> None:
+    soundfile.write("voice.wav", 0.3 * np.sin(np.arange(2 * RATE) / 20), RATE)
+    document = acestep.songs(
+        "--caption", "x", "--steps", "1", "--task", "lego", "--src-audio", "voice.wav", "--track", "drums"
+    )
+    (song,) = document["songs"]
+    assert song["duration_s"] == 2.0
+    assert soundfile.info(song["path"]).frames == 96_000
+    assert [stage["name"] for stage in document["stages"]] == ["encode_audio", "encode", "denoise", "decode"]
+    assert any("base models" in sentence for sentence in document["warnings"])
+
+
+def test_codes_become_a_song_of_their_length(acestep: Acestep) -> None:
+    codes = "".join(f"<|audio_code_{code}|>" for code in range(0, 60_000, 8_000))
+    document = acestep.songs("--caption", "x", "--steps", "1", "--audio-codes", codes)
+    assert document["songs"][0]["duration_s"] == 1.6
+    assert not any("base models" in sentence for sentence in document["warnings"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (("generate", "--caption", "x", "--duration", "0"), 2, "duration"),
-        (("generate", "--caption", "x", "--duration", "nan"), 2, "duration"),
-        (("generate", "--caption", "x", "--seed", "-1"), 2, "seed"),
-        (("generate", "--model", "tiny", "--caption", "x", "--format", "ogg"), 2, "ogg"),
-        (("generate", "--caption", "x", "--model", "no-such-model"), 2, "no-such-model"),
-        (("generate", "--caption", "x", "--lyrics", "@missing.txt"), 3, "missing.txt"),
-        (("generate", "--caption", "x", "--model", "turbo"), 3, "acestep download"),
+        (("--duration", "0"), 2, "duration"),
+        (("--duration", "nan"), 2, "duration"),
+        (("--seed", "-1"), 2, "seed"),
+        (("--model", "tiny", "--format", "ogg"), 2, "ogg"),
+        (("--model", "no-such-model"), 2, "no-such-model"),
+        (("--lyrics", "@missing.txt"), 3, "missing.txt"),
+        (("--model", "turbo"), 3, "acestep download"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_sentence(
-    tmp_path: Path, arguments: tuple[str, ...], code: int, words: str
+    acestep: Acestep, arguments: tuple[str, ...], code: int, words: str
 ) -> None:
-    done = _run(*arguments, folder=tmp_path, ACESTEP_CHECKPOINTS_DIR=str(tmp_path / "none"), HF_HUB_OFFLINE="1")
-    assert done.returncode == code, done.stderr
-    assert words in done.stderr
-    assert "Traceback" not in done.stderr
-    assert done.stdout == ""
+    done = acestep("generate", "--caption", "x", *arguments)
+    assert (done.code, done.out) == (code, "")
+    assert words in done.err
