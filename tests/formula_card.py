@@ -1,0 +1,62 @@
+"""Commands on a card that is a formula: fixtures that a test file takes by giving them their names."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+import pytest
+
+from acestep import tiers as tiers_module
+from acestep.console import run
+from acestep.errors import NotMeasuredError
+from acestep.hardware import CPU
+from acestep.tiers import load_tiers
+from calibrate import probers
+from calibrate.executors.alone import Alone
+from calibrate.executors.base import Executor
+from calibrate.files import pretty_json
+from calibrate.policy import load_policy
+from calibrate.probes.base import Prober
+from calibrate.record import CapMethod
+from calibrate.table import build_table
+from tests.fakes import AnalyticProber, measured
+
+POLICY = load_policy()
+TABLE = build_table([measured()], POLICY)
+
+
+@pytest.fixture(autouse=True)
+def no_card(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No real card, a formula for the simulated one, and the table made from it in force."""
+
+    def prober_for(device: str, vae_chunk: int = 0) -> Prober:
+        if device == "simulated":
+            return AnalyticProber()
+        raise NotMeasuredError("no NVIDIA card was found")
+
+    @contextmanager
+    def executor_for(device: str, method: CapMethod) -> Iterator[Executor]:
+        yield Alone(probers.prober_for(device))
+
+    monkeypatch.setattr(probers, "prober_for", prober_for)
+    monkeypatch.setattr(probers, "executor_for", executor_for)
+    monkeypatch.setattr(probers, "detect", lambda _: CPU)
+    path = tmp_path / "table" / "generated_tiers.json"
+    path.parent.mkdir()
+    path.write_text(pretty_json(TABLE), encoding="utf-8")
+    in_force = load_tiers(path)
+    monkeypatch.setattr(tiers_module, "_table_in_force", lambda: in_force)
+
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Run:
+    def call(which: click.Command, *arguments: object) -> tuple[int, str, str]:
+        code = run(which, [str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
