@@ -15,7 +15,7 @@ from acestep.hardware import simulated_card
 from acestep.knobs import Variant
 from acestep.machine import plan_here
 from acestep.names import AUDIO_FORMATS
-from acestep.options import SIZE_GIB, VARIANT, knob_options, knobs_of, knobs_with, refuse_empty
+from acestep.options import SIZE_GIB, knob_options, knobs_of, knobs_with, refuse_empty, variant_option
 from acestep.request import MIN_DURATION_S
 from acestep.task_options import take_task, task_options, text_of
 from acestep.think_options import take_thinking, think_options
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from acestep.request import Request
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-variant_option = click.option(
-    "--variant", type=VARIANT, default="turbo", show_default=True, metavar="NAME", help="Which DiT model."
-)
 
 _REQUEST_FLAGS = {
     "duration_s": "--duration",

@@ -33,6 +33,10 @@ SIZE_GIB = parsed(lambda text: parse_size_gib(text, "the size"))
 
 VARIANT = parsed(names.variant)
 
+variant_option = click.option(
+    "--variant", type=VARIANT, default="turbo", show_default=True, metavar="NAME", help="Which DiT model."
+)
+
 _KNOBS = (
     ("--lm", "Language model: 0.6B, 1.7B, 4B or none."),
     ("--lm-quantization", "Weights of the language model: int8, fp8, w8a8 or none."),

@@ -10,7 +10,7 @@ from acestep import console, names
 from acestep.errors import UsageError
 from acestep.hardware import nameplate_gib
 from acestep.knobs import Variant
-from acestep.options import SIZE_GIB, VARIANT, parsed
+from acestep.options import SIZE_GIB, parsed, variant_option
 from acestep.tiers import LM_MODELS
 from acestep.units import gib, gib_to_bytes
 from calibrate.options import Several, SpreadingCommand
@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     from calibrate.executors.base import Executor
     from calibrate.policy import Policy
     from calibrate.record import CapMethod, Measurement
-
-variant_option = click.option(
-    "--variant", type=VARIANT, default="turbo", show_default=True, metavar="NAME", help="Which DiT model."
-)
 
 
 @click.command(cls=SpreadingCommand)

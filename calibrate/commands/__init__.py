@@ -1,0 +1,1 @@
+"""The commands of `python -m calibrate`, one file each."""

@@ -1,0 +1,97 @@
+"""`python -m calibrate estimate`: one run on a card that is not here."""
+
+from typing import TYPE_CHECKING, Any
+
+import click
+from msgspec import UNSET
+
+from acestep import console
+from acestep.errors import UsageError
+from acestep.hardware import nameplate_gib
+from acestep.options import SIZE_GIB, knob_options, knobs_of, variant_option
+from acestep.request import Task
+from acestep.units import gib_to_bytes
+
+if TYPE_CHECKING:
+    from calibrate.workload import Workload
+
+
+@click.command()
+@click.option("--vram", type=SIZE_GIB, metavar="GIB", help="Under the budget of a card that reports this size.")
+@click.option("--cap", type=SIZE_GIB, metavar="GIB", help="Under a plain cap on what the allocator may hold.")
+@click.option("--smallest-cap", is_flag=True, help="Under the smallest cap that fits.")
+@variant_option
+@knob_options
+@click.option("--batch", default=1, show_default=True, metavar="N", help="How many songs at once.")
+@click.option("--duration", default=60.0, show_default=True, metavar="SECONDS", help="Length of each song.")
+@click.option("--vae-chunk", type=click.IntRange(64), metavar="FRAMES", help="Decode in tiles of this many frames.")
+@click.option("--task", type=click.Choice([task.value for task in Task]), help="A task on a song of the same length.")
+@click.option("--reference-seconds", type=float, metavar="SECONDS", help="Length of a timbre reference.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def estimate(
+    vram: float | None,
+    cap: float | None,
+    smallest_cap: bool,
+    batch: int,
+    duration: float,
+    vae_chunk: int | None,
+    task: str | None,
+    reference_seconds: float | None,
+    as_json: bool,
+    **knobs: Any,
+) -> None:
+    """Simulate one run at full model size, stage by stage. Needs no graphics card; exit code 0 whatever it finds."""
+    if (vram is not None) + (cap is not None) + smallest_cap != 1:
+        raise UsageError("give exactly one of --vram, --cap and --smallest-cap")
+    from acestep.tiers import load_tiers
+    from calibrate import estimate as answer
+    from calibrate.knobs import without_lm
+    from calibrate.policy import budget_bytes, load_policy
+    from calibrate.probers import prober_for
+
+    overrides = knobs_of(knobs)
+    settled, remarks = answer.knobs_for(load_tiers(), overrides, vram)
+    if task not in (None, Task.TEXT2MUSIC) and settled.lm is not None:
+        if overrides.lm is not UNSET:
+            remarks = (
+                *remarks,
+                f"To {task} is to work on a song that exists, without planning: no language model runs.",
+            )
+        settled = without_lm(settled)
+    workload = _workload(batch, duration, task, reference_seconds, with_lm=settled.lm is not None)
+    if overrides.compile is True:
+        remarks = (*remarks, "A simulated card compiles nothing; the model runs eagerly.")
+    if vram is not None:
+        cap_bytes: int | None = budget_bytes(nameplate_gib(gib_to_bytes(vram)), load_policy())
+    else:
+        cap_bytes = None if cap is None else gib_to_bytes(cap)
+    for remark in remarks:
+        console.notify(remark)
+    found = answer.estimate(prober_for("simulated", vae_chunk or 0), settled, workload, cap_bytes)
+    if as_json:
+        console.print_json(found)
+    else:
+        answer.print_estimate(found)
+
+
+def _workload(
+    batch: int, duration_s: float, task: str | None, reference_seconds: float | None, *, with_lm: bool
+) -> "Workload":
+    """The longest prompt at this batch and length, which must be ones that a request may have."""
+    from acestep.request import MAX_DURATION_S, MIN_DURATION_S, Request
+    from calibrate.workload import Workload
+
+    for seconds in (duration_s, duration_s if reference_seconds is None else reference_seconds):
+        if not MIN_DURATION_S <= seconds <= MAX_DURATION_S:
+            raise UsageError(f"songs and references last {MIN_DURATION_S:g} to {MAX_DURATION_S:g} s, got {seconds:g}")
+    try:
+        request = Request(caption="", batch=batch, duration_s=duration_s)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    return Workload(
+        batch=request.batch,
+        duration_s=request.duration_s,
+        with_lm=with_lm,
+        task=UNSET if task in (None, Task.TEXT2MUSIC) else Task(task),
+        reference_seconds=UNSET if reference_seconds is None else reference_seconds,
+    )

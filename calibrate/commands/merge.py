@@ -1,0 +1,53 @@
+"""`python -m calibrate merge`: the table from the policy and every record."""
+
+import datetime
+from pathlib import Path
+
+import click
+
+from acestep import console
+from acestep.errors import Exit, UsageError
+
+FOLDER = Path(__file__).parents[2] / "tiers"
+"""Where records are kept and the table is written: the `tiers` folder of a checkout."""
+
+
+@click.command()
+@click.option("--folder", type=click.Path(path_type=Path, file_okay=False), default=FOLDER, help="The tiers folder.")
+def merge(folder: Path) -> int:
+    """Rebuild generated_tiers.json from policy.json and every record in measurements/.
+
+    Exit code 1 where it promises less than the published table and waivers.json does not say why.
+    """
+    from calibrate.files import output_file, pretty_json
+    from calibrate.policy import load_policy
+    from calibrate.record import load_measurement
+    from calibrate.rules import require_sound
+    from calibrate.table import build_table, disagreements
+    from calibrate.targets import unwaived
+    from calibrate.waivers import load_waivers
+
+    if not (folder / "policy.json").is_file():
+        # An installed package brings its table along, but neither the records nor a place to write a new one.
+        raise UsageError(
+            f"{folder} has no policy.json: merging needs a checkout, so run it in one or name its tiers with --folder"
+        )
+    records = []
+    for path in sorted((folder / "measurements").glob("*.json")):
+        records.append(record := load_measurement(path))
+        # Nobody promises a musician what a file says that could not have been measured.
+        require_sound(path, record)
+    policy = load_policy(folder / "policy.json")
+    table = build_table(records, policy)
+    waivers = load_waivers(folder / "waivers.json")
+    with output_file(folder / "generated_tiers.json") as write:
+        write(pretty_json(table))
+    console.notify(f"{folder / 'generated_tiers.json'} rebuilt from {len(records)} records.")
+    for sentence in disagreements(records, policy):
+        console.notify(sentence)
+    short = unwaived(table, waivers, datetime.datetime.now(tz=datetime.UTC).date())
+    for cell in short:
+        console.notify(
+            f"{cell.tier} falls short of the published table: {cell.field} is {cell.generated}, not {cell.published}."
+        )
+    return Exit.REGRESSED if short else Exit.OK
