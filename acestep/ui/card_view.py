@@ -5,13 +5,10 @@ from html import escape
 from acestep.hardware import Card
 from acestep.plan import Plan
 from acestep.show import card_line
-from acestep.tiers import BATCHES, Evidence
+from acestep.tiers import BATCHES, Evidence, short_digest
 from acestep.ui.settings import NONE
 from acestep.ui.views import length, table_html
 from acestep.ui.words import Words
-
-DIGEST = 8
-"""Digits of a record's digest that tell it from the others."""
 
 
 def card_html(plan: Plan, device: Card, words: Words) -> str:
@@ -60,5 +57,5 @@ def _lengths(plan: Plan, batch: int, words: Words) -> str:
 
 
 def _source(source: Evidence, words: Words) -> str:
-    digest = source.record.removeprefix("sha256:")[:DIGEST]
+    digest = short_digest(source.record).removeprefix("sha256:")
     return " ".join(part for part in (words(f"evidence_{source.kind}"), digest) if part)
