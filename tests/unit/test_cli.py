@@ -1,15 +1,12 @@
 """The `acestep` command: its options, documents, exit codes, and that asking costs no torch."""
 
-import ast
-import inspect
 import json
 import re
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import msgspec
@@ -17,17 +14,14 @@ import pytest
 
 import acestep
 from acestep import tiers
-from acestep.cli import _REQUEST_FLAGS, _THINKING_FLAGS, _in_flags, cli
-from acestep.console import run
-from acestep.errors import Exit, RunFailedError, UsageError
-from acestep.knobs import Offload, Variant
-from acestep.plan import Overrides
-from acestep.planner.job import Sampling
-from acestep.request import _READ_BY, Request
-from acestep.thinking import Think
+from acestep.cli import cli
+from acestep.errors import Exit, UsageError
+from acestep.knobs import Offload
+from acestep.request import Request
+from tests import acestep_command
+from tests.acestep_command import FIXTURE, Command
 
 ROOT = Path(__file__).parents[2]
-FIXTURE = ROOT / "tests" / "fixtures" / "tiers.json"
 PLAN_KEYS = {
     "card",
     "variant",
@@ -59,27 +53,7 @@ OPTIONS = {
     },
 }
 
-Command = Callable[..., SimpleNamespace]
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Run `acestep` in this process with a table of our own and no card."""
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.delenv("MAX_CUDA_VRAM", raising=False)
-    monkeypatch.delenv("MAX_MPS_VRAM", raising=False)
-
-    def call(*arguments: str, table: Path = FIXTURE) -> SimpleNamespace:
-        monkeypatch.setattr(tiers, "data_file", lambda name: table)
-        tiers._table_in_force.cache_clear()
-        try:
-            code = run(cli, arguments)
-        finally:
-            tiers._table_in_force.cache_clear()
-        out, err = capsys.readouterr()
-        return SimpleNamespace(code=code, out=out, err=err)
-
-    return call
+command = acestep_command.command
 
 
 def process(*arguments: str, **environ: str) -> tuple[subprocess.CompletedProcess[str], float]:
@@ -268,147 +242,6 @@ def test_the_doctor_says_what_was_found(command: Command, monkeypatch: pytest.Mo
     page = command("doctor").out
     for part in ("simulated 8 GiB card", "torch", "attention", "compile", "tier table", "no/such/folder", "advice"):
         assert part in page
-
-
-@pytest.fixture
-def api(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """Stands in for the part that loads models; keeps what it was asked for."""
-    calls: list[dict[str, Any]] = []
-
-    def run_generate(request: Request, **rest: Any) -> dict[str, Any]:
-        calls.append({"request": request, **rest})
-        rest["notify"]("tiny weights make noise")
-        rest["progress"]("denoise", 1, 2)
-        return {"songs": [{"path": "out/a.flac", "seed": request.seed, "duration_s": 90.0}], "warnings": []}
-
-    module = ModuleType("acestep.api")
-    module.run_generate = run_generate  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "acestep.api", module)
-    return SimpleNamespace(calls=calls, module=module)
-
-
-def test_generate_hands_on_what_was_asked(command: Command, api: SimpleNamespace, tmp_path: Path) -> None:
-    words = tmp_path / "words.txt"
-    words.write_text("봄날의 노래", encoding="utf-8")
-    arguments = "--duration 90 --batch 2 --seed 7 --steps 4 --bpm 92 --model xl-turbo --offload stream --format wav"
-    done = command("generate", "--caption", "slow piano", "--lyrics", f"@{words}", *arguments.split(), "--out", "o")
-    assert done.code == Exit.OK
-    (call,) = api.calls
-    assert call["request"] == Request(
-        caption="slow piano", lyrics="봄날의 노래", duration_s=90, batch=2, seed=7, steps=4, bpm=92, think=True
-    )
-    assert call["overrides"] == Overrides(variant=Variant.XL_TURBO, offload=Offload.STREAM)
-    assert (call["model"], call["out"], call["audio_format"]) == ("xl-turbo", Path("o"), "wav")
-    assert call["think"] is Think.AS_PLANNED
-    assert "out/a.flac" in done.out
-    assert "1 min 30 s" in done.out
-    assert "noise" in done.err
-
-
-def test_generate_with_json_prints_one_document_and_talks_on_stderr(command: Command, api: SimpleNamespace) -> None:
-    done = command("generate", "--caption", "x", "--json", "--no-think")
-    assert json.loads(done.out)["songs"][0]["path"] == "out/a.flac"
-    assert "noise" in done.err
-    assert (api.calls[0]["think"], api.calls[0]["request"].think) == (Think.NO, False)
-
-
-def test_songs_without_a_seed_differ(command: Command, api: SimpleNamespace) -> None:
-    for _ in range(2):
-        command("generate", "--caption", "x")
-    first, second = (call["request"].seed for call in api.calls)
-    assert first != second
-
-
-def test_lyrics_from_a_file_that_is_not_there_are_invalid_input(command: Command, api: SimpleNamespace) -> None:
-    done = command("generate", "--caption", "x", "--lyrics", "@missing.txt")
-    assert done.code == Exit.INVALID
-    assert "missing.txt" in done.err
-    assert api.calls == []
-
-
-@pytest.mark.parametrize(
-    ("flag", "value", "said"),
-    [
-        ("--model", "", "--model is empty"),
-        ("--model", " ", "--model is empty"),
-        ("--out", "", "--out is empty"),
-        ("--lyrics", "@", "@ must be followed by the name of a file"),
-        ("--audio-codes", "@", "@ must be followed by the name of a file"),
-    ],
-)
-def test_an_option_that_names_nothing_is_a_usage_error(
-    command: Command, api: SimpleNamespace, flag: str, value: str, said: str
-) -> None:
-    done = command("generate", "--caption", "x", flag, value)
-    assert (done.code, done.out) == (Exit.USAGE, "")
-    assert said in done.err
-    assert api.calls == []
-
-
-def flags_of_generate() -> set[str]:
-    return {flag for option in cli.commands["generate"].params for flag in option.opts}
-
-
-def test_every_field_that_a_request_may_refuse_has_a_flag() -> None:
-    refusing = [node for node in ast.walk(ast.parse(inspect.getsource(Request))) if isinstance(node, ast.Raise)]
-    told = " ".join(str(part.value) for node in refusing for part in ast.walk(node) if isinstance(part, ast.Constant))
-    fields = {field for field in Request.__struct_fields__ if re.search(rf"\b{field}\b", told)} | set(_READ_BY)
-    # "the task is text2music" speaks of the task by its own name, which is that of its flag.
-    assert set(_REQUEST_FLAGS) == fields - {"task"}
-    assert set(_REQUEST_FLAGS.values()) <= flags_of_generate()
-
-
-def test_every_field_that_sets_how_a_plan_is_drawn_has_a_flag() -> None:
-    # The penalty has no option, so that nobody can be refused for it.
-    assert set(_THINKING_FLAGS) == {"thinking seed", *Sampling.__struct_fields__} - {"repetition_penalty"}
-    assert set(_THINKING_FLAGS.values()) <= flags_of_generate()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["--duration", "4000"], "--duration must be 1 to 3600 seconds, got 4000"),
-        (["--task", "cover"], "it needs --src-audio or --audio-codes"),
-        (["--audio-codes", "<|audio_code_1|>"], "--audio-codes must last at least 1 second"),
-        (["--repaint-start", "-1"], "--repaint-start is for lego and repaint; the task is text2music"),
-        (["--lm-cfg-scale", "99"], "--lm-cfg-scale must be 1 to 30, got 99"),
-        (["--guidance-scale", "99"], "--guidance-scale must be 0 to 30, got 99"),
-        (["--plan-seed", "-1"], "--plan-seed must be 0 to"),
-        (["--lm-top-k", "-1"], "--lm-top-k must be 0 to"),
-    ],
-)
-def test_what_is_refused_is_named_as_it_was_typed(
-    command: Command, api: SimpleNamespace, arguments: list[str], said: str
-) -> None:
-    done = command("generate", "--caption", "x", *arguments)
-    assert (done.code, done.out) == (Exit.USAGE, "")
-    assert said in done.err
-    assert api.calls == []
-
-
-def test_a_quoted_name_stays_as_it_was_written() -> None:
-    assert _in_flags("tracks must be names, got 'my track two', ''", _REQUEST_FLAGS) == (
-        "--tracks must be names, got 'my track two', ''"
-    )
-
-
-@pytest.mark.parametrize(
-    ("failure", "code", "said"),
-    [
-        (RunFailedError("the disk is full"), Exit.RUN_FAILED, "error: the disk is full"),
-        (UsageError("no such model"), Exit.USAGE, "error: no such model"),
-        (KeyboardInterrupt(), Exit.INTERRUPTED, "interrupted"),
-    ],
-)
-def test_each_way_to_fail_has_its_exit_code_and_its_sentence(
-    command: Command, api: SimpleNamespace, failure: BaseException, code: Exit, said: str
-) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise failure
-
-    api.module.run_generate = fail
-    done = command("generate", "--caption", "x")
-    assert (done.code, done.out, done.err.strip()) == (code, "", said)
 
 
 def test_python_resolves_plans_with_overrides_as_text_or_values(

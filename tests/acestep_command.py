@@ -1,0 +1,35 @@
+"""The `acestep` command in a test's own process: a fixture that a test file takes by giving it its name."""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from acestep import tiers
+from acestep.cli import cli
+from acestep.console import run
+
+FIXTURE = Path(__file__).parent / "fixtures" / "tiers.json"
+
+Command = Callable[..., SimpleNamespace]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run `acestep` in this process with a table of our own and no card."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.delenv("MAX_CUDA_VRAM", raising=False)
+    monkeypatch.delenv("MAX_MPS_VRAM", raising=False)
+
+    def call(*arguments: str, table: Path = FIXTURE) -> SimpleNamespace:
+        monkeypatch.setattr(tiers, "data_file", lambda name: table)
+        tiers._table_in_force.cache_clear()
+        try:
+            code = run(cli, arguments)
+        finally:
+            tiers._table_in_force.cache_clear()
+        out, err = capsys.readouterr()
+        return SimpleNamespace(code=code, out=out, err=err)
+
+    return call
