@@ -49,6 +49,9 @@ def test_teardown(hall):
 STEP = gpu_bundle.tests_of(ROOT / "tests" / "gpu" / "test_songs.py")
 STRICT = '[tool.pytest.ini_options]\nfilterwarnings = ["error"]\n'
 WARNS = 'import warnings\nwarnings.warn("old news", DeprecationWarning)\n'
+ALONE = {**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+"""Other plugins take five times as long to import as these tests take to run; the runner's piece has them."""
+
 DIES = "import os, signal\ndef test_dies():\n    os.kill(os.getpid(), signal.SIGKILL)\ndef test_after():\n    pass\n"
 
 
@@ -63,8 +66,7 @@ def started(house: Path, *more: str) -> "subprocess.Popen[bytes]":
     command = [part.replace("tests/gpu/", "") for part in STEP.command]
     filled = [part.format(python=sys.executable, out=house / "out") for part in command]
     (house / "out").mkdir(exist_ok=True)
-    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen([*filled, *more], cwd=house, env=environ, stdout=subprocess.DEVNULL)
+    return subprocess.Popen([*filled, *more], cwd=house, env=ALONE, stdout=subprocess.DEVNULL)
 
 
 def finished(house: Path) -> dict[str, dict[str, Any]]:
@@ -108,7 +110,7 @@ def test_what_libraries_warn_of_fails_nothing(house: Path) -> None:
     (house / "test_songs.py").write_text("import old_library\ndef test_uses_it():\n    pass\n", encoding="utf-8")
     assert started(house).wait(60) == 0
     strictly = [sys.executable, "-m", "pytest", "-q", "test_songs.py"]
-    assert subprocess.run(strictly, cwd=house, stdout=subprocess.DEVNULL, check=False).returncode == 2
+    assert subprocess.run(strictly, cwd=house, env=ALONE, stdout=subprocess.DEVNULL, check=False).returncode == 2
 
 
 def test_a_file_that_cannot_be_imported_is_no_result(house: Path) -> None:
@@ -137,10 +139,12 @@ def test_the_runner_s_pieces_carry_a_file_of_tests_to_its_end(house: Path) -> No
     step["command"] = [part.replace("tests/gpu/", "") for part in step["command"]]
     (house / "plan.json").write_text(json.dumps([step]), encoding="utf-8")
     shutil.copy(gpu_run.__file__, house / "run.py")
+    # All plugins that are installed are there, but Hypothesis, of which no song makes use, takes a second to import.
+    environ = {**os.environ, "PYTEST_ADDOPTS": "-p no:hypothesispytest"}
+    said: dict[str, Any] = {"cwd": house, "env": environ, "stderr": subprocess.DEVNULL, "timeout": 60}
     codes = []
     for _ in range(3):
-        run = [sys.executable, "run.py"]
-        codes.append(subprocess.run(run, cwd=house, stderr=subprocess.DEVNULL, check=False, timeout=60).returncode)
+        codes.append(subprocess.run([sys.executable, "run.py"], check=False, **said).returncode)
         shutil.rmtree(house / "out")
         gpu_run.unpack(house / "out")
     assert codes == [gpu_run.INTERRUPTED, gpu_run.INTERRUPTED, 0], "tests that failed are results too"
