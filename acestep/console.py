@@ -6,6 +6,7 @@ import threading
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
+from contextvars import ContextVar
 from typing import Any
 
 import click
@@ -13,9 +14,13 @@ import msgspec
 
 from acestep.errors import AceStepError, Exit
 
+_printed: ContextVar[bool] = ContextVar("printed", default=False)
+"""Whether the command that runs has written its JSON document."""
+
 
 def print_json(document: Any) -> None:
     """Write one JSON document to stdout."""
+    _printed.set(True)
     click.echo(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
 
 
@@ -34,18 +39,21 @@ def run(command: click.Command, arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code; errors of ours become a sentence, never a traceback.
 
     So does text that stdout does not take. Where what reads it has closed it, click ends the process without a word.
+    With `--json`, one that fails before it has written its document writes ``{"error": {"exit_code", "message"}}``.
     """
+    given = sys.argv[1:] if arguments is None else arguments
+    _printed.set(False)
     try:
         outcome = command.main(args=arguments, standalone_mode=False)
     except click.ClickException as error:
         error.show()
-        return error.exit_code
+        return _failed(given, error.exit_code, error.format_message())
     except (click.Abort, KeyboardInterrupt):
         notify("interrupted")
-        return Exit.INTERRUPTED
+        return _failed(given, Exit.INTERRUPTED, "interrupted")
     except AceStepError as error:
         notify(f"error: {error}")
-        return error.exit
+        return _failed(given, error.exit, str(error))
     except (OSError, UnicodeEncodeError) as error:
         if not _was_showing(error):
             raise
@@ -54,6 +62,14 @@ def run(command: click.Command, arguments: Sequence[str] | None = None) -> int:
             notify(f"error: {_not_shown(error)}")
         return Exit.RUN_FAILED
     return outcome if isinstance(outcome, int) else Exit.OK
+
+
+def _failed(given: Sequence[str], code: int, message: str) -> int:
+    # A script that asked for a document parses stdout first and looks at the exit code afterwards.
+    if "--json" in given and not _printed.get():
+        with suppress(OSError, UnicodeEncodeError):
+            print_json({"error": {"exit_code": int(code), "message": message}})
+    return code
 
 
 def run_and_exit(command: click.Command) -> None:

@@ -99,6 +99,13 @@ def _largest(live: dict[str, int]) -> str:
     return ", ".join([*named, f"other {mib(rest)}"] if rest else named)
 
 
+def _where_it_ended(stages: tuple[EstimatedStage, ...]) -> str:
+    """Of the stage that ran out, more is allocated than reserved, which looks like a mistake without a word."""
+    if not stages:
+        return "Memory ran out while the weights came in, before the first stage."
+    return f"Memory ran out in {stages[-1].name}: it would hold what is allocated, and got what is reserved."
+
+
 def print_estimate(found: Estimate) -> None:
     """The estimate as a table on stdout, the parts that filled each stage's peak in the last column."""
     songs = f"{found.workload.batch} x {found.workload.duration_s:g} s"
@@ -121,5 +128,7 @@ def print_estimate(found: Estimate) -> None:
         ],
         folding=("alive at the peak",),
     )
+    if found.verdict is Verdict.OOM:
+        notify(_where_it_ended(found.stages))
     for warning in found.warnings:
         notify(warning)

@@ -10,16 +10,18 @@ import pytest
 
 from acestep import tiers as tiers_module
 from acestep.errors import Exit
-from acestep.knobs import Backend, Quantization, Variant
+from acestep.knobs import Backend, Knobs, Quantization, Variant
 from acestep.plan import Overrides
 from acestep.tiers import load_tiers
 from acestep.units import GIB, gib_to_bytes
 from calibrate.cli import cli as calibrate
-from calibrate.estimate import knobs_for
+from calibrate.estimate import estimate, knobs_for, print_estimate
 from calibrate.files import pretty_json
 from calibrate.policy import budget_bytes
 from calibrate.profiling.cli import cli as profiler
+from calibrate.workload import Workload
 from tests import formula_card
+from tests.fakes import AnalyticProber
 from tests.formula_card import POLICY, TABLE, Run
 
 ESTIMATE_KEYS = {
@@ -87,6 +89,16 @@ def test_the_table_for_people_says_what_was_alive(command: Run) -> None:
     assert "transformer" in out
     assert "MiB" in out
     assert all(line == line.rstrip() for line in out.splitlines())
+
+
+@pytest.mark.parametrize(("begun", "where"), [(2, "in denoise"), (0, "while the weights came in")])
+def test_the_table_for_people_says_where_memory_ran_out(
+    begun: int, where: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = estimate(AnalyticProber(), Knobs(), Workload(batch=1, duration_s=60), 1)
+    # A simulated run ends with the stage that ran out, and before the first where the weights alone do not fit.
+    print_estimate(msgspec.structs.replace(found, stages=found.stages[:begun]))
+    assert f"Memory ran out {where}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """However a command's output ends, a script gets an exit code and a person at most one sentence."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -17,9 +18,10 @@ needs_full = pytest.mark.skipif(not FULL.exists(), reason="no /dev/full here")
 
 
 def shell(line: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Run a line of bash in which `acestep` is the program."""
+    """Run a line of bash in which `acestep` is the program and `python` the interpreter of this test."""
+    programs = f'python() {{ "{sys.executable}" "$@"; }}; acestep() {{ python -m acestep "$@"; }}'
     return subprocess.run(
-        ["/bin/bash", "-c", f'acestep() {{ "{sys.executable}" -m acestep "$@"; }}; {line}'],
+        ["/bin/bash", "-c", f"{programs}; {line}"],
         capture_output=True,
         text=True,
         encoding="latin-1",
@@ -54,6 +56,37 @@ def test_a_character_that_the_terminal_lacks_is_one_sentence() -> None:
 def test_a_pipe_that_was_closed_is_no_error_to_speak_of() -> None:
     done = shell("acestep tiers --json | head -1; exec 2>&1; acestep tiers --json | true")
     assert (done.returncode, done.stdout.strip(), done.stderr) == (Exit.OK, "{", "")
+
+
+FAILURES = {
+    "acestep plan --json --vram nine": Exit.USAGE,
+    "acestep tiers --json --markdown": Exit.USAGE,
+    "MAX_CUDA_VRAM=huge acestep plan --json": Exit.USAGE,
+    "acestep plan --json --no-such-option": Exit.USAGE,
+    "acestep generate --caption rain --batch 0 --json": Exit.USAGE,
+    "python -m calibrate compare --json no_such_file.json neither_this.json": Exit.INVALID,
+    "python -m ci.gate --base '' --json": Exit.USAGE,
+    "python profile_inference.py --mode profile --device mps --json": Exit.NOT_MEASURED,
+}
+
+
+@pytest.mark.parametrize(("line", "code"), FAILURES.items())
+def test_with_json_a_failure_is_one_document_too(line: str, code: Exit) -> None:
+    done = shell(line)
+    document = json.loads(done.stdout)
+    assert (done.returncode, document["error"]["exit_code"]) == (code, code)
+    assert document["error"]["message"] in done.stderr
+
+
+def test_what_has_printed_its_document_prints_no_other(capsys: pytest.CaptureFixture[str]) -> None:
+    @click.command()
+    @click.option("--json", is_flag=True)
+    def late(json: bool) -> None:
+        console.print_json({"half": "done"})
+        raise click.Abort
+
+    assert console.run(late, ["--json"]) == Exit.INTERRUPTED
+    assert json.loads(capsys.readouterr().out) == {"half": "done"}
 
 
 def test_a_failure_that_is_not_of_the_output_keeps_its_traceback() -> None:
