@@ -324,14 +324,6 @@ def load_measurement(path: Path) -> Measurement:
     return measurement
 
 
-def measurement_schema() -> dict[str, Any]:
-    """JSON Schema of a measurement file, every free string restricted."""
-    # Encoded and read back: a default that is a tuple here is a list in JSON.
-    schema = msgspec.json.decode(msgspec.json.encode(msgspec.json.schema(Measurement)))
-    _restrict_strings(schema)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
-
-
 def _strings(document: Any) -> Iterator[tuple[str, str]]:
     """Every string in a document with its place, keys included; without recursion, for it may be nested deeply."""
     rest: list[tuple[str, Any]] = [("$", document)]
@@ -344,14 +336,3 @@ def _strings(document: Any) -> Iterator[tuple[str, str]]:
             rest += [(f"{where}.{key}", value) for key, value in reversed(node.items())]
         elif isinstance(node, list):
             rest += [(f"{where}[{number}]", value) for number, value in reversed([*enumerate(node)])]
-
-
-def _restrict_strings(node: Any) -> None:
-    if isinstance(node, dict):
-        if node.get("type") == "string" and not node.keys() & {"enum", "pattern"}:
-            node["pattern"] = SAFE_TEXT
-        for value in node.values():
-            _restrict_strings(value)
-    elif isinstance(node, list):
-        for value in node:
-            _restrict_strings(value)

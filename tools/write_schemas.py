@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from calibrate.files import pretty_json
-from calibrate.record import measurement_schema
+from calibrate.record_schema import measurement_schema
 
 FOLDER = Path(__file__).parent.parent / "tiers" / "schema"
 

@@ -18,8 +18,8 @@ from calibrate.record import (
     Measurement,
     content_digest,
     load_measurement,
-    measurement_schema,
 )
+from calibrate.record_schema import measurement_schema
 from tests.fakes import measured
 
 RECORD = measured(sizes=(4, 8))
