@@ -8,8 +8,7 @@ import msgspec
 
 from acestep import audio
 from acestep.machine import plan_here
-from acestep.models.build import SIZES
-from acestep.models.catalog import checkpoints_dir
+from acestep.models.catalog import SIZES, checkpoints_dir
 from acestep.models.locate import variant_at
 from acestep.models.tokenizer import encodable
 from acestep.plan import Overrides, Plan

@@ -14,6 +14,8 @@ from acestep.errors import UsageError
 from acestep.hardware import simulated_card
 from acestep.knobs import Variant
 from acestep.machine import plan_here
+from acestep.models.catalog import checkpoints_dir
+from acestep.models.locate import require
 from acestep.names import AUDIO_FORMATS
 from acestep.options import SIZE_GIB, knob_options, knobs_of, knobs_with, refuse_empty, variant_option
 from acestep.request import MIN_DURATION_S
@@ -174,6 +176,8 @@ def generate(
         think=thinks is not Think.NO,
         **rest,
     )
+    # What is not here is told before the seconds that it takes to import torch.
+    require(model, checkpoints_dir())
 
     from acestep.api import run_generate
 

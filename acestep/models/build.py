@@ -7,7 +7,7 @@ import torch
 
 from acestep.knobs import Variant
 from acestep.models.architecture import Architecture, QwenArchitecture, VaeArchitecture, arguments
-from acestep.models.catalog import architecture_of
+from acestep.models.catalog import Size, architecture_of
 from acestep.models.components import Components
 from acestep.models.convert import part_configs
 from acestep.models.libraries import (
@@ -21,10 +21,6 @@ from acestep.models.libraries import (
 )
 from acestep.models.tokenizer import ByteTokenizer
 from acestep.models.weights import bare, empty, fill, randomise
-
-Size = Literal["tiny", "dummy"]
-SIZES: dict[str, Size] = {"tiny": "tiny", "dummy": "dummy"}
-"""The names that stand for a model made here instead of one on disk."""
 
 Materialise = Literal["random", "lazy", "meta"]
 

@@ -4,6 +4,7 @@ import os
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -15,6 +16,10 @@ MAIN_REPO = "ACE-Step/Ace-Step1.5"
 """Holds the turbo transformer, the VAE, the text encoder and the 1.7B language model as sub-folders."""
 
 CHECKPOINTS_VARIABLE = "ACESTEP_CHECKPOINTS_DIR"
+
+Size = Literal["tiny", "dummy"]
+SIZES: dict[str, Size] = {"tiny": "tiny", "dummy": "dummy"}
+"""The names that stand for a model made in code instead of one on disk."""
 
 
 class Kind(StrEnum):

@@ -10,8 +10,8 @@ from acestep.knobs import Quantization
 from acestep.memory.quantize import quantize
 from acestep.models import catalog
 from acestep.models.architecture import QwenArchitecture, arguments
-from acestep.models.build import TINY_QWEN, Materialise, Size
-from acestep.models.catalog import LM_ARCHITECTURES
+from acestep.models.build import TINY_QWEN, Materialise
+from acestep.models.catalog import LM_ARCHITECTURES, Size
 from acestep.models.libraries import Qwen3Config, Qwen3ForCausalLM
 from acestep.models.locate import locate_lm
 from acestep.models.qwen import HEAD, fill_qwen, qwen_config

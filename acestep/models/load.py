@@ -11,7 +11,7 @@ from acestep.errors import InvalidInputError, UsageError
 from acestep.knobs import Variant
 from acestep.models import catalog
 from acestep.models.architecture import Architecture
-from acestep.models.build import SIZES, bare_modules, build
+from acestep.models.build import bare_modules, build
 from acestep.models.components import Components
 from acestep.models.configs import architecture_in, has_parts, parts_in, vae_architecture_in
 from acestep.models.convert import PREFIXES, SILENCE, original_key
@@ -33,8 +33,8 @@ def load(
     `variant` chooses what `tiny` and `dummy` imitate; for weights on disk it must be what they are. Raises
     `InvalidInputError` for weights that are missing or wrong, `UsageError` for a name that means nothing.
     """
-    if model in SIZES:
-        return build(SIZES[model], variant or Variant.TURBO, dtype=dtype)
+    if model in catalog.SIZES:
+        return build(catalog.SIZES[model], variant or Variant.TURBO, dtype=dtype)
     checkpoints = checkpoints_dir or catalog.checkpoints_dir()
     folder, checkpoint = locate(model, checkpoints), catalog.find(model)
     architecture = architecture_in(folder)

@@ -4,7 +4,16 @@ from pathlib import Path
 
 from acestep.errors import InvalidInputError, UsageError
 from acestep.knobs import Variant
-from acestep.models.catalog import Checkpoint, Kind, checkpoint_of, find, language_model, no_such_model, variant_of
+from acestep.models.catalog import (
+    SIZES,
+    Checkpoint,
+    Kind,
+    checkpoint_of,
+    find,
+    language_model,
+    no_such_model,
+    variant_of,
+)
 from acestep.models.configs import MODEL_INDEX, architecture_in, has_parts
 from acestep.models.weight_files import weight_files
 
@@ -45,6 +54,12 @@ def locate(model: str, checkpoints: Path) -> Path:
     if model.startswith((".", "~")) or len(folder.parts) > 1:
         raise InvalidInputError(folder, "no such folder")
     raise UsageError(no_such_model(model))
+
+
+def require(model: str, checkpoints: Path) -> None:
+    """Raise as `locate` does where the DiT `model` is not here; one that is made in code always is."""
+    if model not in SIZES:
+        locate(model, checkpoints)
 
 
 def locate_lm(name: str, checkpoints: Path) -> Path:

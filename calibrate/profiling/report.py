@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import click
 
 from acestep.knobs import Offload
-from acestep.models.build import SIZES
+from acestep.models.catalog import SIZES
 from acestep.plan import Plan, minutes
 from acestep.show import description_text
 from acestep.units import MIB

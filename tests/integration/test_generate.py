@@ -146,3 +146,13 @@ def test_what_cannot_be_done_is_said_in_a_sentence(
     done = acestep("generate", "--caption", "x", *arguments)
     assert (done.code, done.out) == (code, "")
     assert words in done.err
+
+
+@pytest.mark.parametrize("model", ["no-such-model", "turbo"])
+def test_a_model_that_is_not_here_is_told_before_torch_is_imported(
+    acestep: Acestep, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What is None cannot be imported; the pipeline's own modules may have been by other tests.
+    for module in ("torch", "acestep.api"):
+        monkeypatch.setitem(sys.modules, module, None)
+    assert acestep("generate", "--caption", "x", "--model", model).code in (2, 3)

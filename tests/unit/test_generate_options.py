@@ -26,7 +26,7 @@ command = acestep_command.command
 
 @pytest.fixture
 def api(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """Stands in for the part that loads models; keeps what it was asked for."""
+    """Stands in for the part that loads models, all of which are there; keeps what it was asked for."""
     calls: list[dict[str, Any]] = []
 
     def run_generate(request: Request, **rest: Any) -> dict[str, Any]:
@@ -38,6 +38,7 @@ def api(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     module = ModuleType("acestep.api")
     module.run_generate = run_generate  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "acestep.api", module)
+    monkeypatch.setattr("acestep.cli.require", lambda model, checkpoints: None)
     return SimpleNamespace(calls=calls, module=module)
 
 
