@@ -106,7 +106,7 @@ def test_what_means_nothing_is_a_sentence_and_an_exit_code(
 ) -> None:
     Path("empty.txt").touch()
     model = () if "--model" in arguments else ("--model", "tiny")
-    ended, out, err = run(capsys, *arguments, *model, "--json")
+    ended, out, err = run(capsys, *arguments, *model)
     assert (ended, out) == (code, "")
     assert words in err
 
@@ -238,7 +238,7 @@ def test_too_little_memory_is_a_run_that_failed_and_says_what_to_do(
     monkeypatch.setattr("acestep.planner.backends.pt.PtBackend.write", full)
     with pytest.raises(RunFailedError, match="--lm"):
         acestep.create_sample("x", PLAN, model="tiny")
-    code, out, err = run(capsys, "sample", "x", "--model", "tiny", "--json")
+    code, out, err = run(capsys, "sample", "x", "--model", "tiny")
     assert (code, out) == (Exit.RUN_FAILED, "")
     assert "no room" in err
 
