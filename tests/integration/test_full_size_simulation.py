@@ -1,5 +1,6 @@
 """The full-size model, simulated on every tier: what must hold between any two probes, whatever the numbers are."""
 
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -32,7 +33,9 @@ def prober() -> SimulatedProber:
     return SimulatedProber()
 
 
+@cache
 def _needs(prober: SimulatedProber, knobs: Knobs, workload: Workload) -> dict[str, int]:
+    """Looked for once: it takes longer than the trace, and most are compared with several others."""
     return prober.smallest_caps(knobs, workload)
 
 
