@@ -4,9 +4,11 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from acestep.errors import Exit
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 100
+CERTIFICATES = ssl.create_default_context()
+"""No page is asked for any, and httpx would read the machine's for every question."""
 
 
 class Page:
@@ -42,7 +46,7 @@ class Page:
 
     def get(self, path: str) -> httpx.Response:
         """What is at a path of the page."""
-        return httpx.get(self.address + path, cookies=self.cookies, timeout=PATIENCE_S)
+        return httpx.get(self.address + path, cookies=self.cookies, timeout=PATIENCE_S, verify=CERTIFICATES)
 
     def post(self, path: str, body: Any) -> httpx.Response:
         """The answer to a body, even one that no JSON should hold."""
@@ -52,6 +56,7 @@ class Page:
             headers={"content-type": "application/json"},
             cookies=self.cookies,
             timeout=PATIENCE_S,
+            verify=CERTIFICATES,
         )
 
     def caches(self) -> list[Path]:
@@ -68,9 +73,15 @@ class Page:
         kind, said = answer.strip().splitlines()[-2:]
         return kind.removeprefix("event: "), json.loads(said.removeprefix("data: "))
 
+    @cached_property
+    def endpoints(self) -> dict[str, Any]:
+        """Every endpoint by name, as the page tells; it tells the same each time, and thinks long about it."""
+        named: dict[str, Any] = self.get("/gradio_api/info").json()["named_endpoints"]
+        return named
+
     def values(self, name: str, **given: Any) -> list[Any]:
         """An endpoint's inputs with their defaults."""
-        about = self.get("/gradio_api/info").json()["named_endpoints"][f"/{name}"]
+        about = self.endpoints[f"/{name}"]
         inputs = {one["parameter_name"]: one["parameter_default"] for one in about["parameters"]}
         assert set(given) <= set(inputs)
         return list((inputs | given).values())
