@@ -21,7 +21,8 @@ from acestep.request import DecodePath, Request, Result
 from acestep.stages import decode as decode_stage
 from tests.small_card import SmallCard
 
-SONGS = Request(caption="rain", duration_s=6.0, batch=5, seed=3, steps=1)
+SONGS = Request(caption="rain", duration_s=5.2, batch=5, seed=3, steps=1)
+"""Each is a little more than the larger of the tiles that a test makes room for."""
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +187,13 @@ def test_the_guard_makes_fewer_songs_at_once_before_anything_fails(components: C
     def need(songs: int) -> int:
         return growth(
             knobs,
-            Demand(songs=songs, frames=150, lyric_tokens=lyrics, text_tokens=words, itemsize=SmallCard.dtype.itemsize),
+            Demand(
+                songs=songs,
+                frames=SONGS.latent_frames,
+                lyric_tokens=lyrics,
+                text_tokens=words,
+                itemsize=SmallCard.dtype.itemsize,
+            ),
         )
 
     for free, expected in ((need(5), 5), (need(5) - 1, 3), (need(2), 2), (0, 1)):
