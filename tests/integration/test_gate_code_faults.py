@@ -9,7 +9,7 @@ import pytest
 
 from acestep.knobs import Quantization
 from tests.gate_house import House
-from tests.gate_trees import CODE_FAULTS, CodeFault, gated, named, one_tier_house, one_tier_tree, put_in
+from tests.gate_trees import CODE_FAULTS, CodeFault, gated_by_fork, named, one_tier_house, one_tier_tree, put_in
 
 QUICK = CODE_FAULTS[1:4]
 
@@ -20,7 +20,7 @@ def house() -> House:
 
 
 def test_the_same_code_is_green(house: House, tmp_path: Path) -> None:
-    code, document = gated(*one_tier_tree(tmp_path, house))
+    code, document = gated_by_fork(*one_tier_tree(tmp_path, house))
     assert (code, document["verdict"], document["compared"]["cells"]) == (0, "ok", 1), document["findings"]
 
 
@@ -30,6 +30,6 @@ def test_code_that_takes_more_is_red_with_its_stage_and_component(
 ) -> None:
     tree, base = one_tier_tree(tmp_path, house)
     put_in(tree, fault)
-    code, document = gated(tree, base)
+    code, document = gated_by_fork(tree, base)
     assert (code, document["verdict"]) == (1, "regressed"), document["findings"]
     assert named(document, fault), document["findings"]
