@@ -16,6 +16,7 @@ from typing import Final
 
 from acestep.errors import AceStepError, Exit, NotMeasuredError
 from acestep.knobs import Knobs, Variant
+from acestep.memory.segments import SEGMENT_GRAIN
 from calibrate.campaign import describe_probe
 from calibrate.executors.alone import Alone
 from calibrate.files import digest, output_file, pretty_json
@@ -25,7 +26,6 @@ from calibrate.knobs import ladder
 from calibrate.policy import Policy, load_policy
 from calibrate.probers import card_of, conditions_of, identity_of, prober_for, recorded_card, simulation_of
 from calibrate.probes.base import Prober
-from calibrate.probes.simulated.allocator import SEGMENT_GRAIN
 from calibrate.questions import Probed, Question
 from calibrate.reality import UNDER, WHOLE, WITHIN
 from calibrate.record import CapMethod, RecordedProbe, measurement_of

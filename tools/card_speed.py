@@ -34,7 +34,8 @@ from acestep.devices.cpu import CpuDevice
 from acestep.devices.cuda import CudaDevice
 from acestep.errors import Exit
 from acestep.knobs import Knobs, Offload, Variant
-from acestep.models.build import SIZES, build
+from acestep.models.build import build
+from acestep.models.catalog import SIZES
 from acestep.models.components import Components
 from acestep.models.sampler import steps_for
 from acestep.pipeline import Pipeline, prepare

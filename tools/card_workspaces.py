@@ -25,8 +25,9 @@ from acestep.devices.cuda import CudaDevice
 from acestep.errors import Exit
 from acestep.knobs import Variant
 from acestep.memory.vae_decode import TileDecoder, fold_weight_norm
-from acestep.models.attention import BLOCK_ROWS
-from acestep.models.build import SIZES, build
+from acestep.memory.workspace import BLOCK_ROWS
+from acestep.models.build import build
+from acestep.models.catalog import SIZES
 from calibrate.files import output_file, pretty_json
 from calibrate.probes.simulated.kernels import CudaKernels
 

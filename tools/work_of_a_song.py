@@ -9,7 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from acestep.hardware import SIMULATED_CAPABILITY
 from acestep.knobs import Knobs, Variant
-from acestep.models.build import SIZES, build
+from acestep.models.build import build
+from acestep.models.catalog import SIZES
 from acestep.models.components import Components
 from acestep.models.sampler import steps_for
 from acestep.pipeline import Pipeline, prepare
@@ -70,4 +71,4 @@ def _counted(components: Components, request: Request) -> int:
         pipeline = Pipeline(components, Knobs(variant=components.variant), device)
         pipeline.generate(request, strict=True)
         pipeline.close()
-    return counter.get_total_flops() + kernels.flops
+    return int(counter.get_total_flops()) + kernels.flops
