@@ -1,6 +1,7 @@
 """The ledger counts what a card would hold: no view, no host tensor, no wrapper, and nothing twice."""
 
 import gc
+from bisect import insort
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,6 +14,7 @@ from acestep.knobs import Quantization
 from acestep.memory.quantize import quantize
 from acestep.memory.tensors import map_storage
 from acestep.memory.workspace import MATRIX_WORKSPACE
+from calibrate.probes.simulated import allocator
 from calibrate.probes.simulated.device import SimulatedDevice
 from calibrate.probes.simulated.kernels import CudaKernels
 from calibrate.probes.simulated.ledger import ALLOWANCE, Ledger
@@ -232,3 +234,24 @@ def test_allowance_is_an_owner_of_its_own() -> None:
     assert book.counted_bytes == 0
     assert book.allocator.allocated == 4 * MIB
     book.free(block)
+
+
+def test_a_storage_that_the_collector_finds_in_the_middle_of_a_call_is_taken_back_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    book = LiveBook()
+    first, hole, last = (book.alloc(size * MIB, "x") for size in (2, 6, 2))
+    book.free(hole)
+
+    def collected(pool: list[object], entry: object) -> None:
+        # The allocator is about to split the hole, which is neither live nor free, and whose neighbour dies.
+        monkeypatch.undo()
+        book.free(first)
+        insort(pool, entry)  # type: ignore[type-var]
+
+    monkeypatch.setattr(allocator, "insort", collected)
+    split = book.alloc(3 * MIB, "x")
+    assert book.counted_bytes == 5 * MIB
+    for block in (last, split):
+        book.free(block)
+    assert [(segment.blocks[0].live, len(segment.blocks)) for segment in book.allocator.snapshot()] == [(False, 1)]

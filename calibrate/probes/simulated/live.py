@@ -1,5 +1,7 @@
 """A simulated card that says no while the run is going on, so that every fallback of the pipeline runs for real."""
 
+from collections import deque
+
 import torch
 
 from calibrate.probes.simulated.allocator import NO_CAP, Block, CachingAllocator, SimulatedOutOfMemoryError
@@ -9,13 +11,16 @@ from calibrate.probes.simulated.ledger import ALLOWANCE
 class LiveBook:
     """Feeds a run's allocations to an allocator model under a cap and raises what a card would raise.
 
-    Allocated peaks leave out the allowance for unseen workspaces; reserved peaks and refusals include it.
+    Allocated peaks leave out the allowance for unseen workspaces; reserved peaks and refusals include it. A storage in
+    a reference cycle dies whenever Python's collector runs, which may be in the middle of a call: that is ended first.
     """
 
     def __init__(self, cap_bytes: int = NO_CAP) -> None:
         self.allocator = CachingAllocator(cap_bytes)
         self._blocks: dict[int, Block] = {}
         self._allowances: dict[int, int] = {}
+        self._gone: deque[int] = deque()
+        self._busy = False
         self._next = 0
         self._peak = 0
 
@@ -26,6 +31,7 @@ class LiveBook:
 
     def alloc(self, n_bytes: int, owner: str) -> int:
         """A block for a storage; `torch.OutOfMemoryError` when it does not fit under the cap."""
+        self._busy = True
         try:
             block = self.allocator.malloc(n_bytes)
         except SimulatedOutOfMemoryError as error:
@@ -37,12 +43,23 @@ class LiveBook:
                 self._allowances[self._next] = block.size
             self._peak = max(self._peak, self.counted_bytes)
             return self._next
+        finally:
+            self._take_back()
         raise refusal
 
     def free(self, block: int) -> None:
         """The storage is gone."""
-        self._allowances.pop(block, None)
-        self.allocator.free(self._blocks.pop(block))
+        self._gone.append(block)
+        if not self._busy:
+            self._take_back()
+
+    def _take_back(self) -> None:
+        self._busy = True
+        while self._gone:
+            block = self._gone.popleft()
+            self._allowances.pop(block, None)
+            self.allocator.free(self._blocks.pop(block))
+        self._busy = False
 
     def begin_stage(self, name: str) -> None:  # noqa: ARG002 the protocol's argument
         """Peaks start again."""
