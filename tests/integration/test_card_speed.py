@@ -1,7 +1,9 @@
 """The comparison with the library measures what it says; on the processor, with toy weights and no word of a card."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -73,6 +75,26 @@ def test_out_of_memory_is_a_point_and_the_run_goes_on(monkeypatch: pytest.Monkey
     assert [point.realtime_factor for point in found.points[::2]] == [30.0, 120.0]
     assert found.points[0].floor_share == 0.5
     assert compared(found)[0].endswith("the library: CUDA out of memory. Tried to allocate 7.20 GiB.")
+
+
+@pytest.mark.parametrize("ours", [False, True])
+def test_the_library_has_the_attention_that_our_device_switches_off(
+    ours: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+    pipe = SimpleNamespace(remove_all_hooks=lambda: None, to=lambda device: None)
+    monkeypatch.setattr(Bench, "_library_s", (None, pipe))
+    bench = Bench("tiny", rounds=1)
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(ours)
+    try:
+        with suppress(torch.OutOfMemoryError), bench._library(Place.RESIDENT):
+            seen.append(torch.backends.cuda.cudnn_sdp_enabled())
+            raise torch.OutOfMemoryError
+        seen.append(torch.backends.cuda.cudnn_sdp_enabled())
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)
+    assert seen == [True, ours], "on while the library runs, then as it was, however the run ended"
 
 
 def test_a_comparison_says_how_much_faster_at_how_much_of_the_memory() -> None:
