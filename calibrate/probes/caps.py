@@ -28,7 +28,11 @@ class Cap(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def allocator_bytes(self) -> int:
         """What the allocator may hold."""
-        return min(self.cap_bytes, self.free_bytes)
+        return self.cap_bytes - self.withheld_bytes()
+
+    def withheld_bytes(self, grown_bytes: int = 0) -> int:
+        """What of the cap is the context's, beyond its share, once it has grown by `grown_bytes`; at most all of it."""
+        return min(self.cap_bytes, self._beyond(grown_bytes))
 
     def overrun_bytes(self, reserved_bytes: int, grown_bytes: int) -> int:
         """By how much a run was above the cap that held `reserved_bytes` while the context grew by `grown_bytes`.
@@ -36,8 +40,10 @@ class Cap(msgspec.Struct, frozen=True, kw_only=True):
         Kernels that load on first use and the workspaces of libraries are taken outside the allocator, where no
         fraction binds them.
         """
-        outside = self.context_bytes + max(0, grown_bytes)
-        return max(0, reserved_bytes + max(0, outside - self.assumed_bytes) - self.cap_bytes)
+        return max(0, reserved_bytes + self._beyond(grown_bytes) - self.cap_bytes)
+
+    def _beyond(self, grown_bytes: int) -> int:
+        return max(0, self.context_bytes + max(0, grown_bytes) - self.assumed_bytes)
 
 
 def require_room(cap_bytes: int, assumed_bytes: int, before: Usage) -> None:

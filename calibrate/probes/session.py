@@ -86,7 +86,7 @@ class Session:
         bench = self._bench
         cap = Cap(cap_bytes=cap_bytes, assumed_bytes=bench.context_bytes, context_bytes=self.context_bytes)
         self._asked += 1
-        self.withheld_bytes = cap_bytes - cap.allocator_bytes
+        self.withheld_bytes = cap.withheld_bytes()
         if cap.allocator_bytes == 0:
             return _filled_by_context(self._asked, workload, cap)
         for filler in self._fillers:
@@ -99,7 +99,8 @@ class Session:
         self.resting_bytes = answer.resting_bytes
         # Kernels stay loaded: what the context has grown by is charged to the probes that follow as well.
         self.context_bytes += answer.grown_bytes
-        return _charged(answer, cap)
+        charged, self.withheld_bytes = _charged(answer, cap)
+        return charged
 
     def _fill(self, filler: Child, cap: Cap) -> None:
         filled = _hear(filler, Filled, LeaveFree(free_bytes=cap.free_bytes), self._bench.loading, self._watch)
@@ -148,22 +149,30 @@ def _require_possible(order: Order, answer: Answer) -> None:
             )
 
 
-def _charged(answer: Answer, cap: Cap) -> Answer:
-    """The answer, or an out-of-memory verdict where a small card would not have held what lay outside the allocator."""
+def _charged(answer: Answer, cap: Cap) -> tuple[Answer, int]:
+    """The answer, or an out-of-memory verdict where a small card would not have held what lay outside the allocator.
+
+    With it what of the cap is withheld from the allocator: of a verdict given here, as much as in the stage it names.
+    The allocator had more, and fitted.
+    """
     if answer.verdict not in (Verdict.FITS, Verdict.DEGRADED):
-        return answer
+        return answer, cap.withheld_bytes()
+
+    def grown(stage: StagePeaks) -> int:
+        return stage.outside_bytes - answer.outside_bytes
 
     def overrun(stage: StagePeaks) -> int:
-        return cap.overrun_bytes(stage.reserved_bytes, stage.outside_bytes - answer.outside_bytes)
+        return cap.overrun_bytes(stage.reserved_bytes, grown(stage))
 
     worst = max(answer.stages, key=overrun, default=None)
     if worst is None or not overrun(worst):
-        return answer
+        return answer, cap.withheld_bytes()
     stages = answer.stages[: answer.stages.index(worst) + 1]
     problem = f"{worst.name} took {mib(overrun(worst))} beside the allocator that the cap does not have"
-    return msgspec.structs.replace(
+    refused = msgspec.structs.replace(
         answer, verdict=Verdict.OOM, stages=stages, decode_path=DecodePath.GPU, problem=problem
     )
+    return refused, cap.withheld_bytes(grown(worst))
 
 
 def _filled_by_context(number: int, workload: Workload, cap: Cap) -> Answer:

@@ -285,6 +285,9 @@ def test_memory_taken_outside_the_allocator_is_charged_to_the_stage_that_took_it
     assert result.verdict is Verdict.OOM
     assert result.stages[-1].name == "denoise"
     assert "denoise took 100 MiB beside the allocator" in result.warnings[0]
+    assert (result.cap_bytes, result.withheld_bytes) == (4 * GIB, CONTEXT_GROWTH)
+    recorded = RecordedProbe.of(KNOBS, SONG, result, timed=True)
+    assert recorded.allocator_bytes < result.peak_reserved_bytes, "what the allocator had fitted"
 
 
 def test_kernels_that_a_probe_loaded_are_charged_to_the_next_one_too(probers: list[FaultyProber]) -> None:

@@ -52,6 +52,13 @@ def test_an_overrun_grows_with_what_is_taken_outside(cap: Cap, reserved: int, gr
     assert overruns[-1] <= reserved + cap.context_bytes + max(grown)
 
 
+@given(caps, st.integers(1, 30 * GIB), sizes)
+def test_an_overrun_is_told_of_an_allocator_that_has_less_than_was_held(cap: Cap, reserved: int, grown: int) -> None:
+    assume(cap.overrun_bytes(reserved, grown))
+    assert cap.withheld_bytes() <= cap.withheld_bytes(grown) <= cap.cap_bytes
+    assert cap.cap_bytes - cap.withheld_bytes(grown) < reserved
+
+
 @given(sizes, sizes, sizes)
 def test_a_card_is_asked_only_for_what_it_has_free(cap_bytes: int, context: int, free: int) -> None:
     before = Usage(total_bytes=30 * GIB, used_bytes=30 * GIB - free, processes={})
