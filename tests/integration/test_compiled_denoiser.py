@@ -1,10 +1,11 @@
 """What is compiled is what is called: three graphs for a whole song, however long it is, and the same velocities."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 
 import pytest
 import torch
+from torch._dynamo import register_backend
 from torch._dynamo.utils import counters
 
 from acestep.devices.cpu import CpuDevice
@@ -14,7 +15,7 @@ from acestep.memory.quantize import quantize
 from acestep.models.attention import Kernels
 from acestep.models.blocks import EAGER
 from acestep.models.build import build
-from acestep.models.compiled import compiled
+from acestep.models.compiled import UncompiledWarning, compiled
 from acestep.models.denoiser import Denoiser
 from acestep.models.libraries import AceStepTransformer1DModel
 from acestep.stages.place import Place
@@ -41,6 +42,26 @@ def _inputs(model: AceStepTransformer1DModel, batch: int, frames: int) -> tuple[
     channels = model.config.audio_acoustic_hidden_dim
     condition = torch.randn(1, 77, model.condition_embedder.out_features)
     return torch.randn(batch, frames, channels), torch.randn(1, frames, 2 * channels), condition
+
+
+@torch.no_grad()
+def test_where_no_compiler_is_found_the_model_runs_as_it_is_and_says_so() -> None:
+    tried: list[torch.fx.GraphModule] = []
+
+    @register_backend(name="missing")
+    def missing(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable[..., object]:
+        tried.append(graph)
+        raise FileNotFoundError("no C compiler was found")
+
+    model = build("tiny", Variant.TURBO, dtype=torch.float32).transformer
+    inputs = _inputs(model, 2, 300)
+    eager = Denoiser(model, Kernels(grouped=True), lambda _: nullcontext()).velocity(*inputs, 0.7)
+    traced = Denoiser(model, Kernels(grouped=True), lambda _: nullcontext(), compiled("missing"))
+    with pytest.warns(UncompiledWarning, match="no C compiler was found.*runs uncompiled"):
+        velocity = traced.velocity(*inputs, 0.7)
+    assert torch.equal(velocity, eager)
+    assert torch.equal(traced.velocity(*inputs, 0.7), eager), "the second time without a warning"
+    assert len(tried) == 1
 
 
 @pytest.mark.parametrize("quantization", [None, Quantization.INT8])
