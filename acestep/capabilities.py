@@ -1,5 +1,6 @@
-"""What a card's kind and compute capability decide about its kernels. Pure."""
+"""What a card's kind, its compute capability and the system decide about its kernels. Pure."""
 
+import sys
 from typing import Final
 
 from acestep.hardware import Card, CardKind
@@ -18,9 +19,13 @@ ROCM_MATRIX_WORKSPACE: Final = (32 + 76) * MIB
 """rocBLAS and hipBLASLt keep one each (the same file)."""
 
 
-def groups_attention(card: Card) -> bool:
-    """Whether the fused attention of PyTorch takes keys and values of fewer heads as they are there."""
-    return card.kind is CardKind.CPU or (card.kind is CardKind.CUDA and card.capability >= AMPERE)
+def groups_attention(card: Card, *, windows: bool = sys.platform == "win32") -> bool:
+    """Whether the fused attention of PyTorch takes keys and values of fewer heads as they are there.
+
+    On CUDA that is its flash kernel, which is built for no `windows` (CMakeLists.txt of PyTorch: not with MSVC).
+    """
+    fused = card.kind is CardKind.CUDA and card.capability >= AMPERE and not windows
+    return card.kind is CardKind.CPU or fused
 
 
 def matrix_workspace(capability: tuple[int, int]) -> int:

@@ -9,21 +9,22 @@ from acestep.devices.accelerator import Accelerator
 from acestep.hardware import Card, CardKind
 from acestep.units import gib
 
+# CUDA counts the fastest card first, NVML and so every plan by slot. It listens until anybody first asks it for cards.
+os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+
 
 class CudaDevice(Accelerator):
     """The first visible card; `cap_bytes` bounds what this process may reserve on it."""
 
     def __init__(self, cap_bytes: int | None = None) -> None:
-        # CUDA counts the fastest card first, NVML and so every plan by slot; it listens until its first call.
-        os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
         device = torch.device("cuda", 0)
         kind = CardKind.CUDA if torch.version.hip is None else CardKind.ROCM
         card = Card(kind=kind, name="", capability=torch.cuda.get_device_capability(device))
         half = torch.bfloat16 if kind is CardKind.ROCM or card.capability >= AMPERE else torch.float16
         # Where it comes first, on data-centre cards, it plans anew for every length of keys, and takes workspaces.
         torch.backends.cuda.enable_cudnn_sdp(False)
-        grouped, workspace = groups_attention(card), matrix_workspace_of(card)
-        super().__init__(torch.cuda, device, half, grouped=grouped, workspace=workspace)
+        grouped = groups_attention(card) and torch.backends.cuda.is_flash_attention_available()
+        super().__init__(torch.cuda, device, half, grouped=grouped, workspace=matrix_workspace_of(card))
         self._cap = cap_bytes
         if cap_bytes is not None:
             total = torch.cuda.get_device_properties(device).total_memory

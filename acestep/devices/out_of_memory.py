@@ -5,10 +5,17 @@ from contextlib import contextmanager
 
 import torch
 
-PLAIN_REFUSALS = ("MPS backend out of memory", "DefaultCPUAllocator", "unable to find an engine to execute this")
-"""How Metal's and the processor's allocators and cuDNN refuse, as plain `RuntimeError`s.
+PLAIN_REFUSALS = (
+    *("MPS backend out of memory", "DefaultCPUAllocator"),
+    *("CUDA error: out of memory", "CUDA driver error: out of memory", "HIP error: out of memory"),
+    *("CUBLAS_STATUS_ALLOC_FAILED", "HIPBLAS_STATUS_ALLOC_FAILED"),
+    *("CUDNN_STATUS_ALLOC_FAILED", "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+    *("unable to find an engine to execute this", "Triton Error [CUDA]: out of memory"),
+)
+"""How the allocators of Metal and of the processor, drivers and libraries refuse, as plain `RuntimeError`s.
 
-cuDNN tries one engine after another, and where the workspace of none fits it only says that it found none
+On a card that is filled to the brim, a driver cannot load a kernel and a library cannot make its handle. cuDNN tries
+one engine after another, and where the workspace of none fits it only says that it found none
 (aten/src/ATen/native/cudnn/Conv_v8.cpp).
 """
 

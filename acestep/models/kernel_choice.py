@@ -37,7 +37,7 @@ def choose(backend: str, wish: Attention, *, grouped: bool, flash_attn: bool) ->
     """The kernel of every kind of layer.
 
     `backend` is a torch device type (`meta` stands for a CUDA card without flash-attn), `grouped` whether its fused
-    kernel takes grouped queries (on CUDA: compute capability 8.0 or newer), `flash_attn` whether the package is there.
+    kernel takes grouped queries (`acestep.capabilities.groups_attention`), `flash_attn` whether the package is there.
     """
     if backend == "cuda" and grouped and flash_attn and wish is not Attention.SDPA:
         return {
@@ -64,7 +64,7 @@ def _of_pytorch(backend: str, *, grouped: bool) -> tuple[Choice, Choice]:
             return sliding, Choice(kernel=Kernel.FLASH, why="it takes grouped queries as they are")
         return sliding, Choice(
             kernel=Kernel.EFFICIENT,
-            why="with keys and values expanded to all heads, because flash needs compute capability 8.0",
+            why="with keys and values expanded to all heads, because flash needs compute capability 8.0 and Linux",
         )
     why = f"so that scores stay small whether or not {backend} has a fused kernel"
     return Choice(kernel=Kernel.BLOCKS, why=why), Choice(kernel=Kernel.BLOCKS, why=why)

@@ -1,9 +1,14 @@
-"""Every backend runs out of memory with one error, and no other error is taken for it."""
+"""A device is what its plan says: which card, which attention, and one error where its memory runs out."""
+
+import os
 
 import pytest
 import torch
 
+from acestep.capabilities import AMPERE, groups_attention
+from acestep.devices.open import open_device
 from acestep.devices.out_of_memory import one_out_of_memory_error
+from acestep.hardware import CPU, Card, CardKind
 
 
 @pytest.mark.parametrize(
@@ -13,6 +18,11 @@ from acestep.devices.out_of_memory import one_out_of_memory_error
         RuntimeError("[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory"),
         RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 512 bytes."),
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB."),
+        torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be reported later"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("GET was unable to find an engine to execute this computation"),
+        RuntimeError("Triton Error [CUDA]: out of memory"),
     ],
 )
 def test_a_refusal_is_an_out_of_memory_error_with_its_own_words(refusal: RuntimeError) -> None:
@@ -26,3 +36,15 @@ def test_any_other_error_stays_what_it_is(error: Exception) -> None:
     with pytest.raises(type(error)) as caught, one_out_of_memory_error():
         raise error
     assert caught.value is error
+
+
+def test_cards_are_counted_as_plans_count_them_before_anybody_asks_for_one() -> None:
+    open_device(CPU)
+    assert "CUDA_DEVICE_ORDER" in os.environ
+
+
+def test_without_a_flash_kernel_keys_and_values_are_expanded() -> None:
+    card = Card(kind=CardKind.CUDA, name="", capability=AMPERE)
+    assert groups_attention(card, windows=False)
+    assert not groups_attention(card, windows=True), "no build for Windows has the kernel"
+    assert not groups_attention(Card(kind=CardKind.CUDA, name="", capability=(7, 5)), windows=False)
