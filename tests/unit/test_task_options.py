@@ -29,6 +29,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
     module = ModuleType("acestep.api")
     module.run_generate = run_generate  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "acestep.api", module)
+    monkeypatch.setattr("acestep.cli.require", lambda model, checkpoints: None)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     return requests
 
@@ -41,7 +42,7 @@ def song(tmp_path: Path) -> str:
 
 
 def _generate(*arguments: str) -> int:
-    return run(cli, ["generate", "--caption", "x", "--json", *arguments])
+    return run(cli, ["generate", "--caption", "x", *arguments])
 
 
 @pytest.mark.parametrize("flag", ["--src-audio", "--reference-audio"])
