@@ -70,9 +70,11 @@ class FakeCard:
             self._last_use = time.monotonic()
         lingers = not ours and time.monotonic() < self._last_use + self.lingering_s
         listed = {pid + NAMESPACE * self.shifted: self.context_bytes for pid in ours} | self.others
+        used = sum(listed.values()) + self.hidden_bytes + lingers * GIB
         return Usage(
             total_bytes=24 * GIB,
-            used_bytes=sum(listed.values()) + self.hidden_bytes + lingers * GIB,
+            used_bytes=used,
+            free_bytes=24 * GIB - used,
             processes=dict.fromkeys(listed, 0) if self.discreet else listed,
         )
 

@@ -9,16 +9,15 @@ from acestep.errors import NotMeasuredError
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """A card at one moment. `processes` holds bytes by process id, 0 where the driver does not say how many."""
+    """A card at one moment. `processes` holds bytes by process id, 0 where the driver does not say how many.
+
+    What the driver keeps to itself may be neither used nor free.
+    """
 
     total_bytes: int
     used_bytes: int
+    free_bytes: int
     processes: dict[int, int]
-
-    @property
-    def free_bytes(self) -> int:
-        """Bytes that nobody holds."""
-        return self.total_bytes - self.used_bytes
 
 
 class Gauge(Protocol):
@@ -41,7 +40,7 @@ class Unwatched:
 
     def read(self) -> Usage:
         """An empty card of no size."""
-        return Usage(total_bytes=0, used_bytes=0, processes={})
+        return Usage(total_bytes=0, used_bytes=0, free_bytes=0, processes={})
 
 
 class NvmlGauge:
@@ -62,7 +61,12 @@ class NvmlGauge:
             processes = self._processes()
         except self._nvml.NVMLError as error:
             raise NotMeasuredError(f"the driver can no longer be asked about the card ({error})") from None
-        return Usage(total_bytes=int(memory.total), used_bytes=int(memory.used), processes=processes)
+        return Usage(
+            total_bytes=int(memory.total),
+            used_bytes=int(memory.used),
+            free_bytes=int(memory.free),
+            processes=processes,
+        )
 
     def _memory(self) -> Any:
         """Version 2 where the driver has it: version 1 counts the driver's own reserve as used."""

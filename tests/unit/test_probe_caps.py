@@ -61,7 +61,7 @@ def test_an_overrun_is_told_of_an_allocator_that_has_less_than_was_held(cap: Cap
 
 @given(sizes, sizes, sizes)
 def test_a_card_is_asked_only_for_what_it_has_free(cap_bytes: int, context: int, free: int) -> None:
-    before = Usage(total_bytes=30 * GIB, used_bytes=30 * GIB - free, processes={})
+    before = Usage(total_bytes=30 * GIB, used_bytes=(30 * GIB - free) // 2, free_bytes=free, processes={})
     if cap_bytes + context <= free:
         require_room(cap_bytes, context, before)
     else:

@@ -21,7 +21,8 @@ OURS = {100: 2 * GIB}
 
 
 def usage(listed: dict[int, int], hidden: int = 0) -> Usage:
-    return Usage(total_bytes=80 * GIB, used_bytes=sum(listed.values()) + hidden, processes=listed)
+    used = sum(listed.values()) + hidden
+    return Usage(total_bytes=80 * GIB, used_bytes=used, free_bytes=80 * GIB - used, processes=listed)
 
 
 class Readings:
@@ -178,7 +179,7 @@ def nvml(*, modern: bool = True, lists: bool = True, lost: bool = False, **share
 
     def memory(device: str, version: int = 1) -> SimpleNamespace:
         check(not lost and (modern or version == 1))
-        return SimpleNamespace(total=80 * GIB, used=79 * GIB - (version == 2) * GIB)
+        return SimpleNamespace(total=80 * GIB, used=79 * GIB - (version == 2) * GIB, free=GIB)
 
     def listed(kind: str) -> Any:
         def ask(device: str) -> list[SimpleNamespace]:
@@ -208,9 +209,9 @@ def test_a_share_that_the_driver_keeps_to_itself_is_zero() -> None:
 
 
 @pytest.mark.parametrize(("modern", "used"), [(True, 78 * GIB), (False, 79 * GIB)])
-def test_the_drivers_own_reserve_is_nobodys_use_where_it_can_be_told(modern: bool, used: int) -> None:
+def test_the_drivers_own_reserve_is_nobodys_use_where_it_can_be_told_and_never_free(modern: bool, used: int) -> None:
     read = NvmlGauge("GPU-1", nvml(modern=modern)).read()
-    assert (read.total_bytes, read.used_bytes, read.free_bytes) == (80 * GIB, used, 80 * GIB - used)
+    assert (read.total_bytes, read.used_bytes, read.free_bytes) == (80 * GIB, used, GIB)
 
 
 def test_without_lists_the_card_is_still_watched_as_a_whole() -> None:
