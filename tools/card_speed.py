@@ -215,7 +215,7 @@ class Bench:
             return pipe(generator=generator, **library_arguments(components, request)).audios.float().cpu()
 
         # Our device switches cuDNN's attention off for the whole process, and the library is fast with it.
-        ours = torch.backends.cuda.cudnn_sdp_enabled()
+        ours = torch.backends.cuda.cudnn_sdp_enabled()  # type: ignore[no-untyped-call]
         torch.backends.cuda.enable_cudnn_sdp(True)
         try:
             yield run
