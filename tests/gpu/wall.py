@@ -1,9 +1,10 @@
-"""A card that fills up just before decoding, whichever device stands for it: what must come of it, and how it is done.
+"""A card that fills up just before decoding, or before a song, whichever device stands for it: how it is done.
 
-`test_cuda_decode.py` does it to a real card, `tests/unit/test_gpu_decode.py` to a simulated one.
+`test_cuda_decode.py` and `test_cuda_songs.py` do it to a real card, `tests/unit/test_gpu_decode.py` to a simulated one.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import torch
 
@@ -25,6 +26,18 @@ RUNGS = [
     (Offload.NONE, 60 * MIB, DecodePath.GPU_OFFLOAD, 2),
 ]
 """How the weights rest, the room that the wall leaves, where the song is decoded, and at least how many warnings."""
+
+
+def filled(device: Device, cap: int, reserved: Callable[[], int]) -> list[torch.Tensor]:
+    """What leaves a card with nothing of its cap but splinters: not even a tiny song fits beside it."""
+    device.empty_cache()
+    # Not of what is free: that counts the gaps in the segments that weights keep, where one wall cannot stand.
+    walls = [torch.empty(cap - reserved() - 4 * MIB, dtype=torch.uint8, device=device.torch_device)]
+    # A tiny song would fit into those gaps. Blocks of this size come from the same segments as its own.
+    with suppress(torch.OutOfMemoryError):
+        while True:
+            walls.append(torch.empty(2 * MIB, dtype=torch.uint8, device=device.torch_device))
+    return walls
 
 
 def decoded_beside_a_wall(

@@ -1,13 +1,20 @@
-"""What `tests/gpu` expects of a card that fills up before decoding is what a card of the simulation does."""
+"""What `tests/gpu` expects of a card that fills up is what a card of the simulation does."""
+
+import gc
 
 import pytest
+import torch
 
-from acestep.knobs import Knobs, Offload
+from acestep.knobs import Knobs, Offload, Variant
+from acestep.pipeline import Pipeline
 from acestep.request import DecodePath
 from acestep.stages import decode as decode_stage
+from acestep.units import GIB
 from calibrate.probes.simulated.prober import full_size
-from tests.gpu.wall import CAP, RUNGS, decoded_beside_a_wall
+from tests.gpu.wall import CAP, RUNGS, decoded_beside_a_wall, filled
 from tests.integration.test_decode_ladder import LiveCard
+from tests.on_a_card import REQUEST
+from tools.work_of_a_song import weightless
 
 
 @pytest.mark.parametrize(("offload", "room", "path", "steps"), RUNGS)
@@ -21,3 +28,19 @@ def test_every_rung_is_reached(
     assert result.decode_path is path
     assert len(result.warnings) >= steps
     assert bool(result.warnings) == bool(steps), "an undisturbed song has nothing to say"
+
+
+@pytest.mark.parametrize("offload", list(Offload))
+def test_beside_a_full_card_the_next_song_is_refused_and_the_one_after_it_is_made(offload: Offload) -> None:
+    card = LiveCard(2 * GIB)
+    with card.on():
+        pipeline = Pipeline(weightless("tiny", Variant.TURBO), Knobs(offload=offload), card.device)
+        pipeline.generate(REQUEST)
+        gc.collect()
+        walls = filled(card.device, 2 * GIB, lambda: card.book.allocator.reserved)
+        with pytest.raises(torch.OutOfMemoryError):
+            pipeline.generate(REQUEST, strict=True)
+        walls.clear()
+        gc.collect()
+        pipeline.generate(REQUEST)
+        pipeline.close()
