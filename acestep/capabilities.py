@@ -8,7 +8,7 @@ from acestep.memory.workspace import MATRIX_WORKSPACE
 from acestep.units import MIB
 
 AMPERE: Final = (8, 0)
-"""From here on there is bf16, PyTorch's flash kernel, which takes grouped queries, and flash-attn."""
+"""From here on there is bfloat16, PyTorch's flash kernel, which takes grouped queries, and flash-attn."""
 
 HOPPER: Final = (9, 0)
 
@@ -17,6 +17,20 @@ HOPPER_MATRIX_WORKSPACE: Final = 32 * MIB
 
 ROCM_MATRIX_WORKSPACE: Final = (32 + 76) * MIB
 """rocBLAS and hipBLASLt keep one each (the same file)."""
+
+
+def computes_in_float32(card: Card) -> bool:
+    """Whether the card computes in float32: of an NVIDIA card before Ampere, which has no bfloat16.
+
+    In float16 the transformer overflows there: every song was NaN on Turing and on Pascal, and none in float32
+    (ACE-Step-1.5, issue 1274 and pull request 1312).
+    """
+    return card.kind is CardKind.CUDA and card.capability < AMPERE
+
+
+def itemsize_of(card: Card) -> int:
+    """Bytes of the numbers in which the card computes."""
+    return 4 if card.kind in (CardKind.MPS, CardKind.CPU) or computes_in_float32(card) else 2
 
 
 def groups_attention(card: Card, *, windows: bool = sys.platform == "win32") -> bool:

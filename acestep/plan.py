@@ -7,6 +7,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from acestep import names
+from acestep.capabilities import computes_in_float32
 from acestep.errors import UsageError
 from acestep.fallbacks import Fallbacks, backends_on, moves_weights
 from acestep.hardware import Card, CardKind
@@ -251,15 +252,32 @@ def _tier_of(card: Card, tiers: Sequence[Tier], notes: list[str]) -> tuple[Tier,
     """The tier that names the card, and the one whose promises it can keep."""
     if card.kind is CardKind.CPU:
         return tiers[0], tiers[0]
-    size = card.nameplate_gib
-    place = next(index for index, tier in enumerate(tiers) if size in tier.vram_gib)
-    tier, below = tiers[place], tiers[max(place - 1, 0)]
-    if size >= tier.certified_gib:
-        return tier, tier
+    tier = tiers[_place(tiers, card.nameplate_gib)]
+    size = _holds_as(card)
+    place = _place(tiers, size)
+    named, below = tiers[place], tiers[max(place - 1, 0)]
+    has = f"this card has {size:.3g} GiB"
+    if computes_in_float32(card):
+        notes.append(
+            "This card has no bfloat16, so the model runs in float32, slower and twice as large: the card's "
+            f"{card.nameplate_gib:.3g} GiB hold what {size:.3g} GiB do elsewhere."
+        )
+        has = f"this one counts as {size:.3g} GiB"
+    if size >= named.certified_gib:
+        return tier, named
     streamed = "the weights are streamed where the card can, and long songs may not fit all the same"
     how = f"the limits of {below.id} apply" if place else streamed
-    notes.append(f"{tier.id} is certified from {tier.certified_gib} GiB on and this card has {size:.3g} GiB: {how}.")
+    notes.append(f"{named.id} is certified from {named.certified_gib} GiB on and {has}: {how}.")
     return tier, below
+
+
+def _place(tiers: Sequence[Tier], size_gib: float) -> int:
+    return next(index for index, tier in enumerate(tiers) if size_gib in tier.vram_gib)
+
+
+def _holds_as(card: Card) -> float:
+    """The size, in GiB, of a card that holds in bfloat16 what this one does."""
+    return card.nameplate_gib / 2 if computes_in_float32(card) else card.nameplate_gib
 
 
 def _adapted(tier: Tier, card: Card, notes: list[str]) -> Tier:
@@ -267,7 +285,7 @@ def _adapted(tier: Tier, card: Card, notes: list[str]) -> Tier:
     allowed = backends_on(card, tier.backends_allowed)
     apple = card.kind is CardKind.MPS
     offload = tier.offload
-    if card.nameplate_gib < tier.certified_gib:
+    if _holds_as(card) < tier.certified_gib:
         # Only a card below the first tier's certified size gets here: others were given a lower tier's limits.
         offload = max(offload, Offload.STREAM, key=list(Offload).index)
     if apple and (offload is not Offload.NONE or tier.quantization is not None):

@@ -4,7 +4,7 @@ import os
 
 import torch
 
-from acestep.capabilities import AMPERE, groups_attention, matrix_workspace_of
+from acestep.capabilities import computes_in_float32, groups_attention, matrix_workspace_of
 from acestep.devices.accelerator import Accelerator
 from acestep.hardware import Card, CardKind
 from acestep.units import gib
@@ -20,11 +20,11 @@ class CudaDevice(Accelerator):
         device = torch.device("cuda", 0)
         kind = CardKind.CUDA if torch.version.hip is None else CardKind.ROCM
         card = Card(kind=kind, name="", capability=torch.cuda.get_device_capability(device))
-        half = torch.bfloat16 if kind is CardKind.ROCM or card.capability >= AMPERE else torch.float16
+        dtype = torch.float32 if computes_in_float32(card) else torch.bfloat16
         # Where it comes first, on data-centre cards, it plans anew for every length of keys, and takes workspaces.
         torch.backends.cuda.enable_cudnn_sdp(False)
         grouped = groups_attention(card) and torch.backends.cuda.is_flash_attention_available()
-        super().__init__(torch.cuda, device, half, grouped=grouped, workspace=matrix_workspace_of(card))
+        super().__init__(torch.cuda, device, dtype, grouped=grouped, workspace=matrix_workspace_of(card))
         self._cap = cap_bytes
         if cap_bytes is not None:
             total = torch.cuda.get_device_properties(device).total_memory

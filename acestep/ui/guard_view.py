@@ -5,7 +5,7 @@ from html import escape
 
 import msgspec
 
-from acestep.capabilities import groups_attention, matrix_workspace_of
+from acestep.capabilities import groups_attention, itemsize_of, matrix_workspace_of
 from acestep.fallbacks import moves_weights
 from acestep.hardware import CONTEXT_BYTES
 from acestep.memory.guard import Demand, knobs_key, predict, songs_at_once
@@ -62,6 +62,7 @@ def outlook(
         contexts=clamped.batch if own_codes else 1,
         grouped_attention=groups_attention(plan.card),
         matrix_workspace=matrix_workspace_of(plan.card),
+        itemsize=itemsize_of(plan.card),
     )
     needs = predict(model, plan.knobs, demand)
     resting = int(model[f"{knobs_key(plan.knobs)}.rest"]) if needs else 0

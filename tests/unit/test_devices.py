@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from acestep.capabilities import AMPERE, groups_attention
+from acestep.capabilities import AMPERE, computes_in_float32, groups_attention, itemsize_of
 from acestep.devices.open import open_device
 from acestep.devices.out_of_memory import one_out_of_memory_error
 from acestep.hardware import CPU, Card, CardKind
@@ -48,3 +48,20 @@ def test_without_a_flash_kernel_keys_and_values_are_expanded() -> None:
     assert groups_attention(card, windows=False)
     assert not groups_attention(card, windows=True), "no build for Windows has the kernel"
     assert not groups_attention(Card(kind=CardKind.CUDA, name="", capability=(7, 5)), windows=False)
+
+
+@pytest.mark.parametrize(
+    ("kind", "capability", "size"),
+    [
+        ("cuda", (6, 1), 4),
+        ("cuda", (7, 5), 4),
+        ("cuda", AMPERE, 2),
+        ("rocm", (0, 0), 2),
+        ("mps", (0, 0), 4),
+        ("cpu", (0, 0), 4),
+    ],
+)
+def test_numbers_have_four_bytes_where_there_is_no_bfloat16(kind: str, capability: tuple[int, int], size: int) -> None:
+    card = Card(kind=CardKind(kind), name="", capability=capability)
+    assert itemsize_of(card) == size
+    assert computes_in_float32(card) == (kind == "cuda" and size == 4)
