@@ -26,8 +26,8 @@ def normalise(audio: np.ndarray) -> np.ndarray:
     peak = float(np.abs(audio).max(initial=0.0))
     if not math.isfinite(peak):
         raise RunFailedError(
-            "The model's output overflowed, so there is no song to write. Try `--quantization none`, or another card:"
-            " some older ones cannot compute this model in half precision."
+            "The model's output overflowed, so there is no song to write. Try `--quantization none`; where that does"
+            " not help, the weights may be damaged: fetch them again."
         )
     return audio if peak < SILENCE else audio * np.float32(10 ** (PEAK_DBFS / 20) / peak)
 

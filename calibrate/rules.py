@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from acestep.capabilities import AMPERE
 from acestep.errors import InvalidInputError
 from acestep.knobs import Knobs
 from acestep.request import MAX_BATCH, MAX_DURATION_S, MAX_LYRIC_TOKENS, MAX_TEXT_TOKENS, DecodePath
@@ -294,6 +295,17 @@ def _coefficients(record: Measurement) -> Iterator[Problem]:
         if (coefficient.variant, coefficient.name) in seen:
             yield f"memory_model[{number}]", f"gives {coefficient.name} of {coefficient.variant} again"
         seen.add((coefficient.variant, coefficient.name))
+
+
+@_rule("V118", "a card that was measured computes in bfloat16, as NVIDIA cards do from compute capability 8.0 on")
+def _number_format(record: Measurement) -> Iterator[Problem]:
+    major = record.card.compute_capability.partition(".")[0]
+    if record.card.kind is CardKind.CUDA and (not major.isdecimal() or int(major) < AMPERE[0]):
+        yield (
+            "card.compute_capability",
+            f"is {record.card.compute_capability}: in float32 everything takes twice as much, and such a card already"
+            " has the limits of one of half its size",
+        )
 
 
 def _probes(record: Measurement) -> list[tuple[str, RecordedProbe]]:

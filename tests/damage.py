@@ -53,6 +53,11 @@ def edit(name: str, rule: str, field: str, change: Change, *, seal: bool = True)
     return Damage(name, rule, field, spoil)
 
 
+def _turing(document: Document) -> None:
+    document["card"] |= {"kind": "cuda", "compute_capability": "7.5", "total_bytes": 24 * 2**30}
+    document["cap_method"] = "fraction"
+
+
 def put(path: str, value: Any) -> Change:
     """Set the value at a dotted path."""
     *keys, last = (int(key) if key.isdigit() else key for key in path.split("."))
@@ -261,5 +266,6 @@ DAMAGES: tuple[Damage, ...] = (
     edit("two sides of different work", "V115", f"certificates[{BOTH}]", _other_task_on_one_side),
     edit("a boundary certified twice", "V116", "certificates[", _certify_twice),
     edit("a larger batch that reaches further", "V116", "certificates[", _larger_batch_reaches_further),
+    edit("a card without bfloat16", "V118", "compute_capability", _turing),
     edit("a coefficient given twice", "V117", "memory_model[1]", _coefficient_twice),
 )
