@@ -23,6 +23,7 @@ from acestep.memory.guard import Demand, songs_at_once
 from acestep.memory.placement import Placement
 from acestep.memory.quantize import quantize
 from acestep.memory.vae_decode import fold_weight_norm
+from acestep.models.compiled import uncompiled
 from acestep.models.components import Components
 from acestep.models.prompts import cut_warnings, lyric_prompt, text_prompt
 from acestep.progress import Progress, silent
@@ -53,12 +54,13 @@ def prepare(components: Components, knobs: Knobs) -> None:
 class _Run:
     """One call of `generate` across its retries: `done` songs have their latents on the host.
 
-    It is `guarded` as long as the VRAM guard is still to be asked, which for a probe it never is.
+    It is `guarded` as long as the VRAM guard is still to be asked, which for a `strict` one, a probe, it never is.
     """
 
-    def __init__(self, request: Request, *, guarded: bool) -> None:
+    def __init__(self, request: Request, *, strict: bool) -> None:
         self.request = request
-        self.guarded = guarded
+        self.strict = strict
+        self.guarded = not strict
         self.songs_per_pass = request.batch
         self.latents: Tensor | None = None
         self.codes: Codes = ()
@@ -79,6 +81,16 @@ class _Run:
                 peak_reserved_bytes=max(before.peak_reserved_bytes, report.peak_reserved_bytes),
             )
         self.stages[report.name] = report
+
+
+def _tell_uncompiled(run: _Run, problem: str) -> None:
+    if run.strict:
+        # What a probe says of compiled code must not come from what ran as it is.
+        raise RunFailedError(f"The transformer could not be compiled: {problem}")
+    run.warnings.append(
+        f"The transformer cannot be compiled here ({problem}); it runs uncompiled, which is slower and sounds the same."
+        " --no-compile does without this message."
+    )
 
 
 class Pipeline:
@@ -121,7 +133,7 @@ class Pipeline:
         `strict` is for probes: one pass, no retry, and the out-of-memory error comes out as it is.
         Raises `RunFailedError` when nothing helps.
         """
-        run = _Run(request, guarded=not strict)
+        run = _Run(request, strict=strict)
         if strict:
             return self._run(run, progress)
         run.warnings.extend(cut_warnings(request, self._place.components.tokenizer))
@@ -172,6 +184,8 @@ class Pipeline:
                 del latents
             run.done = after
         del conditions
+        if place.knobs.compile and (problem := uncompiled()):
+            _tell_uncompiled(run, problem)
         with self._stage("decode", 1, run, progress):
             decoded = decode(request, run.latents, place, progress)
         return Result(

@@ -149,6 +149,12 @@ def on_device(plan: Plan, device: Card, *, torchao_available: bool = True, flash
     )
     allowed = backends_on(device, plan.backends_allowed)
     can_compile = device.kind in (CardKind.CUDA, plan.card.kind)
+    wider = (
+        f"{device.name} has no bfloat16, so the model runs in float32 there and takes twice what this plan counts on:"
+        " fewer songs are made at once, or more is offloaded."
+    )
+    if computes_in_float32(device) and not computes_in_float32(plan.card) and wider not in plan.warnings:
+        notes.append(wider)
     if plan.compile and not can_compile:
         notes.append(f"Compiling is left off on {device.name}.")
     return msgspec.structs.replace(

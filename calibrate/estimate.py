@@ -100,10 +100,13 @@ def _largest(live: dict[str, int]) -> str:
 
 
 def _where_it_ended(stages: tuple[EstimatedStage, ...]) -> str:
-    """Of the stage that ran out, more is allocated than reserved, which looks like a mistake without a word."""
+    """Of a stage that ran out, more is allocated than reserved, which looks like a mistake without a word."""
     if not stages:
         return "Memory ran out while the weights came in, before the first stage."
-    return f"Memory ran out in {stages[-1].name}: it would hold what is allocated, and got what is reserved."
+    last = stages[-1]
+    if last.peak_allocated_bytes > last.peak_reserved_bytes:
+        return f"Memory ran out in {last.name}: it would hold what is allocated, and got what is reserved."
+    return f"Memory ran out in {last.name}: what was free was in pieces too small for what it asked for."
 
 
 def print_estimate(found: Estimate) -> None:

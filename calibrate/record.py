@@ -107,7 +107,7 @@ class RecordedProbe(_Data, frozen=True, omit_defaults=True):
 
     @property
     def allocator_bytes(self) -> int:
-        """What the allocator was held to; 0 where the context alone filled the cap."""
+        """What of the cap a small card would have left to the allocator; 0 where the context alone filled it."""
         return self.cap_bytes - self.withheld_bytes
 
     @property

@@ -6,7 +6,6 @@ share one graph a function, whatever the song length. `torch.compile` on the mod
 `forward` that nothing calls.
 """
 
-import warnings
 from collections.abc import Callable
 from functools import cache
 from typing import TypeVar
@@ -15,26 +14,23 @@ import torch
 from torch import Tensor
 from torch._dynamo.exc import TorchDynamoException
 
+from acestep.devices.out_of_memory import ran_out
 from acestep.models.blocks import EAGER, RowFunctions
 from acestep.models.libraries import AceStepTransformerBlock
 
 R = TypeVar("R")
 
 
-class UncompiledWarning(UserWarning):
-    """What was to be compiled runs as it is."""
-
-
 @cache
 def compiled(backend: str = "inductor") -> RowFunctions:
     """The compiled functions; compiling happens at their first calls, once a process.
 
-    Where no compiler is found then, as on Windows without Triton or on Linux without a C compiler, an
-    `UncompiledWarning` says so and they run as they are.
+    Where no compiler is found then, as on Windows without Triton or on Linux without a C compiler, they run as they are
+    and `uncompiled` says why.
 
     Mixing in self-attention's result stays as it is: a product and a sum, from layouts that differ between kernels.
     """
-    compiler = _Compiler(backend)
+    compiler = _compiler(backend)
     return RowFunctions(
         heads=compiler(EAGER.heads),
         mix_=EAGER.mix_,
@@ -43,36 +39,41 @@ def compiled(backend: str = "inductor") -> RowFunctions:
     )
 
 
-def _why(error: TorchDynamoException) -> str:
-    """The first line of what a compiler said; PyTorch wraps it in an error of its own."""
-    return str(getattr(error, "inner_exception", error)).strip().partition("\n")[0].rstrip(".")
+def uncompiled(backend: str = "inductor") -> str:
+    """Why the functions run as they are, in the compiler's words; empty while they do not."""
+    return _compiler(backend).problem
 
 
 class _Compiler:
     """Compiles functions for a layer and tensors, until it finds that it cannot; then all run as they are."""
 
     def __init__(self, backend: str) -> None:
+        self.problem = ""
         self._backend = backend
-        self._works = True
 
     def __call__(self, function: Callable[..., R]) -> Callable[..., R]:
         graph = torch.compile(function, dynamic=True, backend=self._backend)
 
         def call(layer: AceStepTransformerBlock, *tensors: Tensor) -> R:
-            if self._works:
+            if not self.problem:
                 try:
                     # Detached tensors do not know what they are slices of, so how a song is cut makes no new graph.
                     return graph(layer, *(tensor.detach() for tensor in tensors))
                 except TorchDynamoException as error:
-                    # Compiling fails before anything is computed, so nothing was changed in place yet.
-                    problem = _why(error)
-                self._works = False
-                warnings.warn(
-                    f"The transformer cannot be compiled here ({problem}); it runs uncompiled, which is slower and"
-                    " sounds the same. --no-compile does without this message.",
-                    UncompiledWarning,
-                    stacklevel=2,
-                )
+                    full, problem = _read(getattr(error, "inner_exception", error))
+                # A card that is full says nothing about its compiler; the retry with less may compile.
+                if full:
+                    raise torch.OutOfMemoryError(problem)
+                self.problem = problem
+            # Compiling fails before anything is computed, so nothing was changed in place yet.
             return function(layer, *tensors)
 
         return call
+
+
+_compiler = cache(_Compiler)
+
+
+def _read(error: BaseException) -> tuple[bool, str]:
+    """Whether memory ran out, and the first line of what was said."""
+    return ran_out(error), str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__

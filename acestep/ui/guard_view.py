@@ -65,7 +65,7 @@ def outlook(
         itemsize=itemsize_of(plan.card),
     )
     needs = predict(model, plan.knobs, demand)
-    resting = int(model[f"{knobs_key(plan.knobs)}.rest"]) if needs else 0
+    resting = demand.width * int(model[f"{knobs_key(plan.knobs)}.rest"]) if needs else 0
     free = free_bytes or max(0, plan.card.total_bytes - CONTEXT_BYTES - resting)
     return Outlook(
         songs=demand.songs,

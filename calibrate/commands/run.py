@@ -83,20 +83,7 @@ def run(
         return
     method = CapMethod.MODEL if device == "simulated" else CapMethod(cap_method)
     with executor_for(device, method) as executor:
-        _require_bfloat16(executor)
         _measure(executor, method, policy, scope, output, resume=resume)
-
-
-def _require_bfloat16(executor: "Executor") -> None:
-    from acestep.capabilities import computes_in_float32
-    from acestep.errors import NotMeasuredError
-    from calibrate.probers import card_of
-
-    if computes_in_float32(card := card_of(executor)):
-        raise NotMeasuredError(
-            f"{card.name} has no bfloat16 and computes in float32, where everything takes twice as much; its plan is"
-            " that of a card of half its size already, so there is nothing to measure for the table"
-        )
 
 
 def _measure(

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from acestep.capabilities import computes_in_float32
 from acestep.errors import InvalidInputError, NotMeasuredError
 from acestep.hardware import CardKind, detect
 from acestep.knobs import Knobs, Variant
@@ -156,11 +157,16 @@ class CudaProber(ChildProber):
     """Probes this machine's NVIDIA card with the weights on disk, or with dummy ones of the same sizes."""
 
     def __init__(self, method: CapMethod = CapMethod.FRACTION) -> None:
-        """Raises `NotMeasuredError` where there is no such card."""
+        """Raises `NotMeasuredError` where there is no such card, or one without the number format of the table."""
         card = detect(os.environ)
         if card.kind is not CardKind.CUDA:
             raise NotMeasuredError(
                 f"no NVIDIA card was found ({card.name}), so nothing can be measured; use `--device simulated`"
+            )
+        if computes_in_float32(card):
+            raise NotMeasuredError(
+                f"{card.name} has no bfloat16 and computes in float32, where everything takes twice as much; its plan"
+                " is that of a card of half its size, so there is nothing to measure; use `--device simulated`"
             )
         self.card = card
         super().__init__(

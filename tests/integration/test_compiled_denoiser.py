@@ -9,15 +9,18 @@ from torch._dynamo import register_backend
 from torch._dynamo.utils import counters
 
 from acestep.devices.cpu import CpuDevice
+from acestep.errors import RunFailedError
 from acestep.knobs import Knobs, Offload, Quantization, Variant
 from acestep.memory.placement import TRANSFORMER, Placement
 from acestep.memory.quantize import quantize
 from acestep.models.attention import Kernels
 from acestep.models.blocks import EAGER
 from acestep.models.build import build
-from acestep.models.compiled import UncompiledWarning, compiled
+from acestep.models.compiled import compiled, uncompiled
 from acestep.models.denoiser import Denoiser
 from acestep.models.libraries import AceStepTransformer1DModel
+from acestep.pipeline import Pipeline
+from acestep.request import Request
 from acestep.stages.place import Place
 from tests.copying_cards import EagerCard
 
@@ -45,7 +48,7 @@ def _inputs(model: AceStepTransformer1DModel, batch: int, frames: int) -> tuple[
 
 
 @torch.no_grad()
-def test_where_no_compiler_is_found_the_model_runs_as_it_is_and_says_so() -> None:
+def test_where_no_compiler_is_found_the_model_runs_as_it_is() -> None:
     tried: list[torch.fx.GraphModule] = []
 
     @register_backend(name="missing")
@@ -57,11 +60,47 @@ def test_where_no_compiler_is_found_the_model_runs_as_it_is_and_says_so() -> Non
     inputs = _inputs(model, 2, 300)
     eager = Denoiser(model, Kernels(grouped=True), lambda _: nullcontext()).velocity(*inputs, 0.7)
     traced = Denoiser(model, Kernels(grouped=True), lambda _: nullcontext(), compiled("missing"))
-    with pytest.warns(UncompiledWarning, match="no C compiler was found.*runs uncompiled"):
-        velocity = traced.velocity(*inputs, 0.7)
-    assert torch.equal(velocity, eager)
-    assert torch.equal(traced.velocity(*inputs, 0.7), eager), "the second time without a warning"
-    assert len(tried) == 1
+    assert uncompiled("missing") == ""
+    assert torch.equal(traced.velocity(*inputs, 0.7), eager)
+    assert uncompiled("missing") == "no C compiler was found"
+    assert torch.equal(traced.velocity(*inputs, 0.7), eager)
+    assert len(tried) == 1, "it is not looked for again"
+
+
+@pytest.mark.parametrize("refusal", [torch.OutOfMemoryError(), RuntimeError("Triton Error [CUDA]: out of memory")])
+@torch.no_grad()
+def test_a_card_that_is_full_while_it_compiles_is_out_of_memory_and_compiles_later(refusal: RuntimeError) -> None:
+    full, name = [True], f"full of {type(refusal).__name__}"
+
+    @register_backend(name=name)
+    def crowded(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable[..., object]:
+        if full:
+            raise refusal
+        return graph.forward
+
+    model = build("tiny", Variant.TURBO, dtype=torch.float32).transformer
+    traced = Denoiser(model, Kernels(grouped=True), lambda _: nullcontext(), compiled(name))
+    with pytest.raises(torch.OutOfMemoryError):
+        traced.velocity(*_inputs(model, 2, 300), 0.7)
+    full.clear()
+    traced.velocity(*_inputs(model, 2, 300), 0.7)
+    assert uncompiled(name) == ""
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_song_that_was_not_compiled_says_so_and_a_probe_is_none(
+    strict: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("acestep.stages.place.compiled", lambda: EAGER)
+    monkeypatch.setattr("acestep.pipeline.uncompiled", lambda: "no C compiler was found")
+    components = build("tiny", Variant.TURBO, dtype=torch.float32)
+    pipeline = Pipeline(components, Knobs(compile=True), CpuDevice())
+    request = Request(caption="x", duration_s=1, steps=1)
+    if strict:
+        with pytest.raises(RunFailedError, match="could not be compiled: no C compiler"):
+            pipeline.generate(request, strict=True)
+    else:
+        assert any("cannot be compiled here (no C" in said for said in pipeline.generate(request).warnings)
 
 
 @pytest.mark.parametrize("quantization", [None, Quantization.INT8])

@@ -166,14 +166,3 @@ def test_help_and_usage_errors_load_nothing_heavy(arguments: tuple[str, ...]) ->
     imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
     assert "click" in imported
     assert not imported & {"torch", "numpy", "pandas", "rich"}
-
-
-def test_a_card_without_bfloat16_is_not_measured_for_the_table(
-    command: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    turing = msgspec.structs.replace(probers.IMAGINED, name="an old card", capability=(7, 5))
-    monkeypatch.setattr(probers, "card_of", lambda executor: turing)
-    code, _, err = command(calibrate, "run", "--tiers", 8, "--lm", "none", "-o", tmp_path / "record.json")
-    assert code == Exit.NOT_MEASURED
-    assert "an old card has no bfloat16" in err
-    assert not list(tmp_path.glob("record*"))

@@ -7,12 +7,22 @@ import sys
 import pytest
 
 from acestep.errors import NotMeasuredError
+from acestep.hardware import Card, CardKind
+from acestep.units import GIB
+from calibrate.probes import cuda
 from calibrate.probes.cuda import NO_CACHING, CudaProber, child_environ
 
 
 def test_without_a_card_nothing_is_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(os.environ, "CUDA_VISIBLE_DEVICES", "")
     with pytest.raises(NotMeasuredError, match="no NVIDIA card"):
+        CudaProber()
+
+
+def test_a_card_that_computes_in_float32_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    turing = Card(kind=CardKind.CUDA, name="an old card", total_bytes=8 * GIB, capability=(7, 5))
+    monkeypatch.setattr(cuda, "detect", lambda _: turing)
+    with pytest.raises(NotMeasuredError, match="an old card has no bfloat16"):
         CudaProber()
 
 

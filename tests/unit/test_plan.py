@@ -9,6 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from msgspec import UNSET
 
+from acestep.capabilities import computes_in_float32
 from acestep.errors import UsageError
 from acestep.hardware import CPU, Card, CardKind, simulated_card
 from acestep.knobs import Attention, Backend, Knobs, Offload, Quantization, Variant
@@ -252,6 +253,13 @@ def test_a_card_without_bfloat16_has_the_limits_of_one_of_half_its_size(size: in
     assert "float32" in plan.warnings[0]
 
 
+def test_a_plan_for_another_card_says_what_a_device_without_bfloat16_makes_of_it() -> None:
+    plan = resolve(simulated_card(24), TABLE)
+    turing = card_of(CardKind.CUDA, 11, (7, 5))
+    assert any("float32" in sentence for sentence in on_device(plan, turing).warnings)
+    assert on_device(resolve(turing, TABLE), turing).warnings == resolve(turing, TABLE).warnings
+
+
 def test_a_small_card_without_bfloat16_streams_its_weights() -> None:
     plan = resolve(card_of(CardKind.CUDA, 6, (7, 5)), TABLE)
     assert (plan.limits_of, plan.offload) == ("tier1", Offload.STREAM)
@@ -331,7 +339,8 @@ def test_a_plan_for_another_card_keeps_its_limits_and_says_which_knobs_the_devic
     if device.kind not in OWN_MEMORY:
         assert (carried.offload, carried.quantization, carried.backend is Backend.VLLM) == (Offload.NONE, None, False)
     lost = [name for name in Knobs.__struct_fields__ if getattr(carried, name) != getattr(plan, name)]
-    assert len(carried.warnings) == len(plan.warnings) + len(lost)
+    wider = computes_in_float32(device) and not computes_in_float32(card)
+    assert len(carried.warnings) == len(plan.warnings) + len(lost) + wider
     assert on_device(carried, device) == carried
 
 
