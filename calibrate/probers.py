@@ -46,10 +46,9 @@ def simulation_of(card: RecordedCard) -> Prober:
     """The simulated prober, with the kernels of a card that was measured."""
     from calibrate.probes.simulated.prober import SimulatedProber
 
-    major, dot, minor = card.compute_capability.partition(".")
-    if not (dot and major.isdecimal() and minor.isdecimal()):
+    if not any(card.capability):
         raise InvalidInputError("card.compute_capability", f"must be such as 8.6, got {card.compute_capability!r}")
-    return SimulatedProber(capability=(int(major), int(minor)))
+    return SimulatedProber(capability=card.capability)
 
 
 @contextmanager

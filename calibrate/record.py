@@ -61,6 +61,12 @@ class RecordedCard(_Data, frozen=True):
     compute_capability: Text
     total_bytes: Bytes
 
+    @property
+    def capability(self) -> tuple[int, int]:
+        """The compute capability in numbers; (0, 0), which no card has, where the text is not such as 8.6."""
+        major, _, minor = self.compute_capability.partition(".")
+        return (int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else (0, 0)
+
 
 class Environment(_Data, frozen=True):
     """Versions of the libraries whose allocations were counted."""

@@ -299,8 +299,7 @@ def _coefficients(record: Measurement) -> Iterator[Problem]:
 
 @_rule("V118", "a card that was measured computes in bfloat16, as NVIDIA cards do from compute capability 8.0 on")
 def _number_format(record: Measurement) -> Iterator[Problem]:
-    major = record.card.compute_capability.partition(".")[0]
-    if record.card.kind is CardKind.CUDA and (not major.isdecimal() or int(major) < AMPERE[0]):
+    if record.card.kind is CardKind.CUDA and record.card.capability < AMPERE:
         yield (
             "card.compute_capability",
             f"is {record.card.compute_capability}: in float32 everything takes twice as much, and such a card already"

@@ -1,8 +1,10 @@
 """The `acestep` command in a test's own process: a fixture that a test file takes by giving it its name."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,15 @@ from acestep.console import run
 FIXTURE = Path(__file__).parent / "fixtures" / "tiers.json"
 
 Command = Callable[..., SimpleNamespace]
+
+
+def stand_in_for_models(monkeypatch: pytest.MonkeyPatch, run_generate: Callable[..., dict[str, Any]]) -> ModuleType:
+    """The part that loads models is `run_generate`, and all models are here."""
+    module = ModuleType("acestep.api")
+    module.run_generate = run_generate  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "acestep.api", module)
+    monkeypatch.setattr("acestep.cli.require", lambda model, checkpoints: None)
+    return module
 
 
 @pytest.fixture

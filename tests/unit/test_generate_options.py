@@ -4,9 +4,8 @@ import ast
 import inspect
 import json
 import re
-import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +18,7 @@ from acestep.planner.job import Sampling
 from acestep.request import _READ_BY, Request
 from acestep.thinking import Think
 from tests import acestep_command
-from tests.acestep_command import Command
+from tests.acestep_command import Command, stand_in_for_models
 
 command = acestep_command.command
 
@@ -35,11 +34,7 @@ def api(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         rest["progress"]("denoise", 1, 2)
         return {"songs": [{"path": "out/a.flac", "seed": request.seed, "duration_s": 90.0}], "warnings": []}
 
-    module = ModuleType("acestep.api")
-    module.run_generate = run_generate  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "acestep.api", module)
-    monkeypatch.setattr("acestep.cli.require", lambda model, checkpoints: None)
-    return SimpleNamespace(calls=calls, module=module)
+    return SimpleNamespace(calls=calls, module=stand_in_for_models(monkeypatch, run_generate))
 
 
 def test_generate_hands_on_what_was_asked(command: Command, api: SimpleNamespace, tmp_path: Path) -> None:

@@ -1,8 +1,6 @@
 """What `acestep generate` is told about tasks and files becomes the request, and nothing is guessed in silence."""
 
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -13,6 +11,7 @@ from acestep.cli import cli
 from acestep.console import run
 from acestep.errors import Exit
 from acestep.request import MAX_AUDIO_CODE, Request, Task
+from tests.acestep_command import stand_in_for_models
 
 CODES = "".join(f"<|audio_code_{code}|>" for code in (5, 6, 7, 8, 99_999))
 
@@ -26,10 +25,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
         requests.append(request)
         return {"songs": [], "warnings": []}
 
-    module = ModuleType("acestep.api")
-    module.run_generate = run_generate  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "acestep.api", module)
-    monkeypatch.setattr("acestep.cli.require", lambda model, checkpoints: None)
+    stand_in_for_models(monkeypatch, run_generate)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     return requests
 
