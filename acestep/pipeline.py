@@ -83,16 +83,6 @@ class _Run:
         self.stages[report.name] = report
 
 
-def _tell_uncompiled(run: _Run, problem: str) -> None:
-    if run.strict:
-        # What a probe says of compiled code must not come from what ran as it is.
-        raise RunFailedError(f"The transformer could not be compiled: {problem}")
-    run.warnings.append(
-        f"The transformer cannot be compiled here ({problem}); it runs uncompiled, which is slower and sounds the same."
-        " --no-compile does without this message."
-    )
-
-
 class Pipeline:
     """Songs from requests, with prepared weights, placed on a device as the knobs say.
 
@@ -297,3 +287,13 @@ def _ran_out(device: Device) -> str:
 
 def _songs(count: int) -> str:
     return "1 song" if count == 1 else f"{count} songs"
+
+
+def _tell_uncompiled(run: _Run, problem: str) -> None:
+    if run.strict:
+        # What a probe says of compiled code must not come from what ran as it is.
+        raise RunFailedError(f"The transformer could not be compiled: {problem}")
+    run.warnings.append(
+        f"The transformer cannot be compiled here ({problem}); it runs uncompiled, which is slower and sounds the same."
+        " --no-compile does without this message."
+    )

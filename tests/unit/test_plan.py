@@ -244,28 +244,6 @@ def test_flash_attention_needs_ampere_and_its_package() -> None:
     assert resolve(simulated_card(12), TABLE, wish).attention is Attention.FLASH
 
 
-@pytest.mark.parametrize(("size", "like"), [(24, 12), (16, 8), (10, 5)])
-def test_a_card_without_bfloat16_has_the_limits_of_one_of_half_its_size(size: int, like: int) -> None:
-    turing, ampere = card_of(CardKind.CUDA, size, (7, 5)), simulated_card(like)
-    plan, other = resolve(turing, TABLE), resolve(ampere, TABLE)
-    assert plan.tier == resolve(simulated_card(size), TABLE).tier
-    assert (plan.limits_of, plan.frontier, plan.offload) == (other.limits_of, other.frontier, other.offload)
-    assert "float32" in plan.warnings[0]
-
-
-def test_a_plan_for_another_card_says_what_a_device_without_bfloat16_makes_of_it() -> None:
-    plan = resolve(simulated_card(24), TABLE)
-    turing = card_of(CardKind.CUDA, 11, (7, 5))
-    assert any("float32" in sentence for sentence in on_device(plan, turing).warnings)
-    assert on_device(resolve(turing, TABLE), turing).warnings == resolve(turing, TABLE).warnings
-
-
-def test_a_small_card_without_bfloat16_streams_its_weights() -> None:
-    plan = resolve(card_of(CardKind.CUDA, 6, (7, 5)), TABLE)
-    assert (plan.limits_of, plan.offload) == ("tier1", Offload.STREAM)
-    assert "counts as 3 GiB" in plan.warnings[1]
-
-
 def test_a_card_older_than_triton_neither_compiles_nor_runs_vllm() -> None:
     plan = resolve(card_of(CardKind.CUDA, 12, (6, 1)), TABLE)
     assert (plan.backend, plan.compile) == (Backend.PT, False)
