@@ -1,7 +1,8 @@
 """As much of mlx and mlx-lm as the backend uses, over PyTorch, for machines that have neither."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from inspect import signature
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -11,7 +12,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import DynamicCache, Qwen3Config, Qwen3ForCausalLM
+from transformers import DynamicCache, Qwen3Config, Qwen3ForCausalLM, Qwen3Model
+
+
+def cache_argument(forward: Callable[..., Any]) -> str:
+    """The name of the argument that takes the keys and values: `cache`, or `past_key_values` before transformers 5.24."""
+    return "cache" if "cache" in signature(forward).parameters else "past_key_values"
+
+
+CACHE = cache_argument(Qwen3Model.forward)
 
 
 class Array:
@@ -50,7 +59,7 @@ class Body:
     def __call__(self, tokens: Array, cache: Sequence[Part]) -> Array:
         self.whole.read.append(tokens.tensor.shape[1])
         with torch.no_grad():
-            made = self.whole.torch_model.model(tokens.tensor, past_key_values=cache[0].held, use_cache=True)
+            made = self.whole.torch_model.model(tokens.tensor, **{CACHE: cache[0].held}, use_cache=True)
         return Array(made.last_hidden_state)
 
 
