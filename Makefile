@@ -8,16 +8,30 @@ VLLM_VENV := .venv-vllm
 VLLM_PYTHON := $(VLLM_VENV)/bin/python
 VLLM_LOCK := tools/vllm-requirements.txt
 
-.PHONY: install test vllm-env test-vllm test-browser screenshots soak lint types check tier-test bench clean
+# Exact versions for everything that `install` brings, the same on every machine; `make lock` makes it.
+LOCK := constraints.txt
+# This release's CPU build has the same version, and a range would take the newest CUDA build of several GB.
+LOCKED_TORCH := torch==2.13.0
+LOCK_VENV := .venv-lock
+
+.PHONY: install lock test vllm-env test-vllm test-browser screenshots soak lint types check tier-test bench clean
 
 install: $(VENV)/.installed
 
-# The editable install reads pyproject.toml; installing again is only needed when it changes.
-$(VENV)/.installed: pyproject.toml
-	python3 -m venv $(VENV)
-	$(PYTHON) -m pip install --quiet --upgrade "pip>=25.1"
-	$(PYTHON) -m pip install --quiet --editable . --group dev
-	touch $@
+# The editable install reads pyproject.toml; installing again is only needed when it or the versions change.
+$(VENV)/.installed: pyproject.toml $(LOCK)
+	@echo "installing into $(VENV) what $(LOCK) names; all that pip says is in $(VENV)/install.log"
+	@python3 -m venv $(VENV)
+	@rm -f $(VENV)/install.log
+	@python3 tools/install.py $(VENV) --upgrade pip --constraint $(LOCK)
+	@python3 tools/install.py $(VENV) --editable ".[calibrate]" --group dev --constraint $(LOCK) --build-constraint $(LOCK)
+	@touch $@
+
+# The newest versions that pyproject.toml allows, for every platform; without hosts, hashes and paths.
+lock:
+	@test -x $(LOCK_VENV)/bin/uv || { python3 -m venv $(LOCK_VENV) && python3 tools/install.py $(LOCK_VENV) uv; }
+	echo "$(LOCKED_TORCH)" | $(LOCK_VENV)/bin/uv pip compile pyproject.toml - --extra calibrate --group dev --universal \
+		--upgrade --no-python-downloads --no-annotate --custom-compile-command "make lock" --quiet --output-file $(LOCK)
 
 test: install
 	$(PYTHON) -m pytest -n 2 --dist loadfile
