@@ -16,7 +16,7 @@ from transformers import DynamicCache, Qwen3Config, Qwen3ForCausalLM, Qwen3Model
 
 
 def cache_argument(forward: Callable[..., Any]) -> str:
-    """The name of the argument that takes the keys and values: `cache`, or `past_key_values` before transformers 5.24."""
+    """The name of the argument for keys and values: `cache`, or `past_key_values` before transformers 5.24."""
     return "cache" if "cache" in signature(forward).parameters else "past_key_values"
 
 

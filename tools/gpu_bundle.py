@@ -32,8 +32,8 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
 
-LEFT_OUT = frozenset({"gradio", "playwright", "ruff", "mypy", "pytest-xdist"})
-"""What a campaign has no use for: the web UI with its tests, and what looks at sources."""
+LEFT_OUT = frozenset({"gradio", "playwright", "ruff", "mypy", "pytest-xdist", "hatchling", "pip", "uv"})
+"""What a campaign has no use for: the web UI with its tests, what looks at sources, and what packs and installs."""
 
 TORCH = "torch"
 
@@ -184,8 +184,9 @@ def present_in(frozen: str) -> dict[str, str]:
 
 
 def wanted_by(project: Mapping[str, Any]) -> list[str]:
-    """What the project requires, its test tools included."""
-    return [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
+    """What the project requires, its test tools and what `calibrate` makes pages with included."""
+    extra = project["project"]["optional-dependencies"]["calibrate"]
+    return [*project["project"]["dependencies"], *extra, *project["dependency-groups"]["dev"]]
 
 
 def download(asked: Sequence[str], python: str, folder: Path) -> None:

@@ -38,13 +38,13 @@ def install(venv: Path, arguments: list[str]) -> int:
     """Run pip in `venv`; its exit code."""
     command = [str(venv / "bin" / "python"), "-m", "pip", "install", "--progress-bar", "off", *arguments]
     log = venv / "install.log"
-    with log.open("a", encoding="utf-8") as kept:
-        pip = subprocess.Popen(  # noqa: S603 the arguments are the Makefile's
+    with (
+        log.open("a", encoding="utf-8") as kept,
+        subprocess.Popen(  # noqa: S603 the arguments are the Makefile's
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8", errors="replace"
-        )
-        if pip.stdout is None:
-            raise RuntimeError("pip has no output")
-        for line in progress(_kept(pip.stdout, kept)):
+        ) as pip,
+    ):
+        for line in progress(_kept(pip.stdout or (), kept)):
             sys.stdout.write(line + "\n")
             sys.stdout.flush()
         code = pip.wait()
