@@ -6,8 +6,8 @@ import torch
 
 from acestep.capabilities import computes_in_float32, groups_attention, matrix_workspace_of
 from acestep.devices.accelerator import Accelerator
+from acestep.devices.cap import fraction_for
 from acestep.hardware import Card, CardKind
-from acestep.units import gib
 
 # CUDA counts the fastest card first, NVML and so every plan by slot. It listens until anybody first asks it for cards.
 os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
@@ -28,10 +28,7 @@ class CudaDevice(Accelerator):
         self._cap = cap_bytes
         if cap_bytes is not None:
             total = torch.cuda.get_device_properties(device).total_memory
-            if not 0 < cap_bytes <= total:
-                raise ValueError(f"a cap must be above 0 and within the card's {gib(total)}, got {gib(cap_bytes)}")
-            # Torch multiplies back and rounds down: half a byte more lands on the cap instead of one byte below it.
-            torch.cuda.set_per_process_memory_fraction(min(1.0, (cap_bytes + 0.5) / total), device)
+            torch.cuda.set_per_process_memory_fraction(fraction_for(cap_bytes, total), device)
 
     def free_bytes(self) -> int:
         """What the driver calls free plus what this process caches unused, within the cap."""

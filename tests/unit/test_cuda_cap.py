@@ -1,6 +1,8 @@
 """A cap is put on the card to the byte, and read back to the byte."""
 
-from collections.abc import Iterator
+import math
+import random
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -8,9 +10,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from acestep.devices.cap import fraction_for
 from acestep.errors import NotMeasuredError
 from acestep.units import GIB
 from calibrate.probes.cuda_card import CudaCard, require_held
+
+
+def nearest(share_of_bytes: float) -> int:
+    """As C++ rounds: half a byte goes up."""
+    return math.floor(share_of_bytes + 0.5)
+
+
+RULES = {"rounds down, as torch 2.11": math.floor, "rounds to the nearest, as torch 2.13 and 2.14": nearest}
+EACH_RULE = pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 
 
 class Allocator:
@@ -19,9 +31,10 @@ class Allocator:
     def __init__(self, total_bytes: int) -> None:
         self.total_bytes = total_bytes
         self.allowed_bytes = total_bytes
+        self.rule: Callable[[float], int] = math.floor
 
     def set_fraction(self, share: float, _: object = None) -> None:
-        self.allowed_bytes = int(share * self.total_bytes)
+        self.allowed_bytes = self.rule(share * self.total_bytes)
 
     def fraction(self, _: object = None) -> float:
         return self.allowed_bytes / self.total_bytes
@@ -39,9 +52,33 @@ def allocator() -> Iterator[Allocator]:
         yield card
 
 
+@EACH_RULE
+def test_the_share_of_a_cap_is_that_cap_again(rule: Callable[[float], int]) -> None:
+    """20,000 caps on cards of every size, and the ends: one byte, all but one, and the whole card."""
+    draw = random.Random(7)  # noqa: S311 no secret
+    totals = [draw.randrange(GIB, 300 * GIB) for _ in range(20_000)]
+    caps = [(draw.randint(1, total), total) for total in totals]
+    ends = [(cap, total) for total in totals[:200] for cap in (1, total - 1, total)]
+    assert [(cap, total) for cap, total in caps + ends if rule(fraction_for(cap, total) * total) != cap] == []
+
+
 @given(cap_bytes=st.integers(1, 80 * GIB), total_bytes=st.integers(80 * GIB, 200 * GIB))
-def test_every_cap_holds_to_the_byte(allocator: Allocator, cap_bytes: int, total_bytes: int) -> None:
-    allocator.total_bytes = total_bytes
+def test_a_share_is_one_that_torch_takes(cap_bytes: int, total_bytes: int) -> None:
+    assert 0 < fraction_for(cap_bytes, total_bytes) <= 1
+
+
+@pytest.mark.parametrize("cap_bytes", [0, -1, GIB + 1])
+def test_a_cap_that_the_card_cannot_have_is_refused(cap_bytes: int) -> None:
+    with pytest.raises(ValueError, match=r"within the card's 1\.00 GiB"):
+        fraction_for(cap_bytes, GIB)
+
+
+@EACH_RULE
+@given(cap_bytes=st.integers(1, 80 * GIB), total_bytes=st.integers(80 * GIB, 200 * GIB))
+def test_every_cap_holds_to_the_byte(
+    allocator: Allocator, rule: Callable[[float], int], cap_bytes: int, total_bytes: int
+) -> None:
+    allocator.total_bytes, allocator.rule = total_bytes, rule
     CudaCard().capped(cap_bytes)
     assert allocator.allowed_bytes == cap_bytes
 
