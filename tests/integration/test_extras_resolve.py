@@ -1,0 +1,25 @@
+"""All extras together have a solution in the package index, and so has every choice of them: it asks for no more.
+
+`tests/soak/test_extras_resolve.py` resolves each choice by itself.
+"""
+
+from pathlib import Path
+
+from tests.extras import EXTRAS, packages, resolve
+
+
+def test_all_extras_have_a_solution_together() -> None:
+    assert {"torch", "transformers", "gradio", "vllm", "ray", "mlx-lm", "matplotlib"} <= packages(resolve(EXTRAS))
+
+
+def test_extras_that_cannot_be_together_are_noticed(tmp_path: Path) -> None:
+    """What was published once: a vLLM that wants a torch above our bound."""
+    old = tmp_path / "pyproject.toml"
+    old.write_text(
+        '[project]\nname = "x"\nversion = "1"\nrequires-python = ">=3.11"\n'
+        'dependencies = ["torch>=2.11,<2.14"]\n[project.optional-dependencies]\nvllm = ["vllm==0.33.0"]\n',
+        encoding="utf-8",
+    )
+    done = resolve(("vllm",), old)
+    assert done.returncode == 1
+    assert "torch==2.14.0" in done.stderr
