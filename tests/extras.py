@@ -20,7 +20,7 @@ _UNREACHABLE = ("client error (Connect)", "dns error", "operation timed out", "e
 
 @cache
 def resolve(extras: tuple[str, ...], project: Path = PROJECT) -> subprocess.CompletedProcess[str]:
-    """What `uv pip compile` says of a project with these extras, for every platform; skips the test without an index."""
+    """What `uv pip compile` says of a project with these extras, for every platform; skips the test offline."""
     command = [sys.executable, "-m", "uv", "pip", "compile", str(project), "--universal"]
     command += ["--no-config", "--no-python-downloads", *chain.from_iterable(("--extra", extra) for extra in extras)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
