@@ -13,6 +13,7 @@ from acestep import console, show
 from acestep.errors import UsageError
 from acestep.hardware import simulated_card
 from acestep.knobs import Variant
+from acestep.logs import show_logs
 from acestep.machine import plan_here
 from acestep.models.catalog import checkpoints_dir
 from acestep.models.locate import require
@@ -24,6 +25,7 @@ from acestep.think_options import take_thinking, think_options
 from acestep.thinking import Think
 from acestep.tiers import load_tiers
 from acestep.ui.command import PageByDefault, ui
+from acestep.version import version_option
 from acestep.word_commands import format_words, sample, understand
 
 if TYPE_CHECKING:
@@ -61,11 +63,14 @@ _THINKING_FLAGS = {
 
 
 @click.group(cls=PageByDefault, context_settings={"help_option_names": ["-h", "--help"]})
-def cli() -> None:
+@version_option
+@click.option("-v", "--verbose", count=True, help="Say on stderr what is done; -vv says more.")
+def cli(verbose: int) -> None:
     """Music with ACE-Step 1.5, within the limits that were found for your card.
 
     Without a command it opens the web page, with the options of `acestep ui`.
     """
+    show_logs(verbose)
 
 
 @cli.command()

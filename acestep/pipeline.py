@@ -5,6 +5,7 @@ code runs on a card, on the CPU, and on meta tensors when the simulator counts w
 """
 
 import gc
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -34,6 +35,9 @@ from acestep.stages.encode import NOTHING, encode
 from acestep.stages.encode_audio import Codes, encode_audio
 from acestep.stages.place import Place
 from acestep.stages.think import Thinker, UnableToThink
+from acestep.units import mib
+
+_LOG = logging.getLogger(__name__)
 
 RETRIES: Final = 3
 """How often a generation that ran out of memory is tried again, each time with less at once."""
@@ -259,6 +263,7 @@ class Pipeline:
     def _stage(self, name: str, songs_per_pass: int, run: _Run, progress: Progress) -> Iterator[None]:
         run.stage = name
         progress(name, 0, 1)
+        _LOG.debug("%s begins", name)
         device = self._place.device
         device.synchronize()
         device.empty_cache()
@@ -270,6 +275,7 @@ class Pipeline:
         finally:
             seconds = time.perf_counter() - started
             allocated, reserved = device.end_stage()
+            _LOG.info("%s: %.2f s, %s at once, peak %s", name, seconds, _songs(songs_per_pass), mib(allocated))
         run.report(
             StageReport(
                 name=name,

@@ -1,7 +1,9 @@
 """A model that stays loaded from one request to the next; whoever asks for songs asks it."""
 
 import gc
+import logging
 import os
+import time
 from collections.abc import Callable
 
 import msgspec
@@ -24,6 +26,8 @@ from acestep.request import BASE_TASKS, Request, Result
 from acestep.songwriting import open_language, without_language
 from acestep.stages.think import Thinker
 from acestep.tiers import load_tiers
+
+_LOG = logging.getLogger(__name__)
 
 Notify = Callable[[str], None]
 
@@ -61,6 +65,7 @@ class Service:
         self._open_language = open_language
         self._vae_chunk = chunk_from(os.environ)
         self._device, self.card = open_here() if here is None else here
+        _LOG.info("songs are made on %s (%s) in %s", self.card.name, self._device.torch_device, self._device.dtype)
         self._languages: dict[_Speech, Language] = {}
         self._components: dict[tuple[Variant, Quantization | None], Components] = {}
         self._pipelines: dict[tuple[Knobs, bool], Pipeline] = {}
@@ -142,6 +147,7 @@ class Service:
         )
         if speech not in self._languages:
             self._drop_languages()
+            _LOG.info("opening the language model %s by %s", plan.lm, plan.backend)
             # A backend may give up at any later request, so the warning goes to whoever asks then.
             self._languages[speech] = self._open_language(
                 plan, self._model, self._device, lambda said: self._listener(said)
@@ -153,8 +159,11 @@ class Service:
         if key not in self._components:
             self._drop_pipelines()
             self._components.clear()
+            _LOG.info("loading %s as %s", self._model, plan.variant)
+            started = time.perf_counter()
             components = load(self._model, plan.variant, dtype=self._device.dtype)
             prepare(components, plan.knobs)
+            _LOG.info("loaded in %.1f s", time.perf_counter() - started)
             self._components[key] = components
         return self._components[key]
 

@@ -3,6 +3,7 @@
 import click
 
 from acestep import console
+from acestep.version import version_option
 from calibrate.commands.compare import compare
 from calibrate.commands.estimate import estimate
 from calibrate.commands.merge import merge
@@ -13,6 +14,7 @@ from calibrate.report.cli import render, report
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@version_option
 def cli() -> None:
     """Find out what fits on which card, and write it down."""
 

@@ -1,11 +1,14 @@
 """Checkpoints from the hub into the checkpoints directory: weights, configurations and tokenizers, never code."""
 
+import logging
 from pathlib import Path
 
 from acestep.errors import RunFailedError
 from acestep.models.catalog import MAIN_REPO, Checkpoint, Kind, Layout, checkpoint_of, checkpoints_dir
 from acestep.models.configs import has_parts
 from acestep.models.locate import is_complete
+
+_LOG = logging.getLogger(__name__)
 
 PATTERNS = ("*.safetensors", "*.json", "*.txt", "silence_latent.pt")
 """What is fetched of a folder; `*` also matches folders below."""
@@ -44,6 +47,7 @@ def _fetch(repo: str, checkpoints: list[Checkpoint], root: Path) -> None:
         target, patterns = root, [f"{c.subfolder}/{pattern}" for c in checkpoints for pattern in PATTERNS]
     else:
         target, patterns = root / checkpoints[0].id, list(PATTERNS)
+    _LOG.info("fetching %s of %s into %s", ", ".join(patterns), repo, target)
     try:
         snapshot_download(repo, local_dir=target, allow_patterns=patterns)
     except (OSError, httpx.HTTPError) as error:

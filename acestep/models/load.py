@@ -1,5 +1,6 @@
 """Model weights from disk, in either layout, checked strictly; safetensors only, no remote code, no network."""
 
+import logging
 import warnings
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from acestep.models.tensor_folder import TensorFolder
 from acestep.models.tokenizer import HubTokenizer
 from acestep.models.weights import fill
 
+_LOG = logging.getLogger(__name__)
+
 SILENCE_FILE = "silence_latent.pt"
 
 
@@ -37,6 +40,7 @@ def load(
         return build(catalog.SIZES[model], variant or Variant.TURBO, dtype=dtype)
     checkpoints = checkpoints_dir or catalog.checkpoints_dir()
     folder, checkpoint = locate(model, checkpoints), catalog.find(model)
+    _LOG.info("the weights are in %s", folder)
     architecture = architecture_in(folder)
     found = catalog.variant_of(architecture, checkpoint.id if checkpoint else folder.name)
     if variant is not None and found is not variant:

@@ -1,6 +1,8 @@
 """The command `acestep ui`: its options, and what it refuses before anything heavy is imported."""
 
+import re
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +16,23 @@ from acestep.ui.words import LANGUAGES
 
 MOST_PORTS = 65_535
 
+_SEVERAL_V = re.compile("-vv+")
+"""`-v` given several times in one word."""
+
 
 class PageByDefault(click.Group):
-    """A group of commands that opens the page where none is named, with options or without."""
+    """A group of commands that opens the page where none is named, with options or without.
+
+    Options of the group itself, such as ``-v``, come before the command or before the options of the page.
+    """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """The arguments, with the command that is meant."""
-        if not args or (args[0].startswith("-") and args[0] not in ctx.help_option_names):
-            args = ["ui", *args]
+        own = {flag for parameter in self.get_params(ctx) for flag in parameter.opts}
+        first = sum(1 for _ in takewhile(lambda word: word in own or _SEVERAL_V.fullmatch(word), args))
+        asks_for_help = any(word in ctx.help_option_names for word in args[:first])
+        if not asks_for_help and (first == len(args) or args[first].startswith("-")):
+            args = [*args[:first], "ui", *args[first:]]
         return super().parse_args(ctx, args)
 
 

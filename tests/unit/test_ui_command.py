@@ -11,7 +11,9 @@ from acestep.cli import cli
 from acestep.console import run
 from acestep.errors import Exit
 from acestep.knobs import Offload, Variant
+from acestep.logs import show_logs
 from acestep.ui.doorman import welcome
+from acestep.version import version
 
 
 @pytest.fixture
@@ -82,6 +84,38 @@ def test_the_page_gets_what_was_asked_for(opened: list[dict[str, Any]]) -> None:
     assert (how["overrides"].offload, how["overrides"].variant) == (Offload.CPU_DIT, Variant.XL_TURBO)
     assert str(how["out"]) == "songs"
     assert (how["share"], how["auth"], how["server_name"]) == (False, (), "127.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "port"),
+    [
+        ("-v", 7860),
+        ("--verbose", 7860),
+        ("-vv --port 0", 0),
+        ("-v -v --port 0", 0),
+        ("--verbose ui --port 0", 0),
+        ("ui", 7860),
+    ],
+)
+def test_options_of_the_program_come_before_those_of_the_page(
+    arguments: str, port: int, opened: list[dict[str, Any]]
+) -> None:
+    try:
+        assert run(cli, arguments.split()) == Exit.OK
+    finally:
+        show_logs(0)
+    assert [how["port"] for how in opened] == [port]
+
+
+@pytest.mark.parametrize("arguments", ["--version", "-v --version", "--version --port 0", "-h", "-v --help"])
+def test_what_only_asks_opens_no_page(
+    arguments: str, opened: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(cli, arguments.split()) == Exit.OK
+    assert opened == []
+    out, err = capsys.readouterr()
+    assert version() in out if "--version" in arguments else "Commands:" in out
+    assert err == ""
 
 
 def test_a_port_that_is_taken_is_said_before_anything_is_loaded(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """Which library runs the language model: the one asked for where it starts, PyTorch where it does not."""
 
 import gc
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Protocol
@@ -12,6 +13,8 @@ from acestep.planner.backends.mlx import MlxBackend
 from acestep.planner.backends.vllm import VllmBackend
 from acestep.planner.backends.vllm_memory import Pool
 from acestep.planner.job import Job
+
+_LOG = logging.getLogger(__name__)
 
 REASON_CHARACTERS: Final = 200
 """As much of another library's complaint as fits a warning."""
@@ -72,6 +75,7 @@ class Opener:
         except ModuleNotFoundError as error:
             return f"{error.name} is not installed"
         except Exception as error:  # Their start-up fails in more ways than can be listed.
+            _LOG.info("%s did not start", self._library, exc_info=True)
             said = str(error).strip().splitlines()
             return (said[0] if said else type(error).__name__)[:REASON_CHARACTERS]
         return ""

@@ -1,0 +1,29 @@
+"""What `-v` shows on stderr: one line for each step at the edges of the program, with the module that took it.
+
+Modules write to the logger of their own name. Without `-v` nothing is shown: what a musician has to know is a warning.
+"""
+
+import logging
+import sys
+
+ROOT = "acestep"
+"""The logger above those of all modules."""
+
+LINE = "%(asctime)s %(name)s: %(message)s"
+TIME = "%H:%M:%S"
+
+
+class _ToStderr(logging.StreamHandler):  # type: ignore[type-arg]
+    """Writes to what stderr is when the command starts."""
+
+
+def show_logs(verbosity: int) -> None:
+    """Show nothing for 0, steps for 1, and their details too for 2 and more; replaces what an earlier call set."""
+    logger = logging.getLogger(ROOT)
+    for handler in [one for one in logger.handlers if isinstance(one, _ToStderr)]:
+        logger.removeHandler(handler)
+    logger.setLevel({0: logging.NOTSET, 1: logging.INFO}.get(verbosity, logging.DEBUG))
+    if verbosity:
+        handler = _ToStderr(sys.stderr)
+        handler.setFormatter(logging.Formatter(LINE, TIME))
+        logger.addHandler(handler)
