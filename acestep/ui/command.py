@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,9 @@ from acestep.errors import UsageError
 from acestep.options import VARIANT, knob_options, knobs_with, refuse_empty
 from acestep.ui.doorman import is_loopback
 from acestep.ui.words import LANGUAGES
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 MOST_PORTS = 65_535
 
@@ -31,9 +34,20 @@ class PageByDefault(click.Group):
         own = {flag for parameter in self.get_params(ctx) for flag in parameter.opts}
         first = sum(1 for _ in takewhile(lambda word: word in own or _SEVERAL_V.fullmatch(word), args))
         asks_for_help = any(word in ctx.help_option_names for word in args[:first])
-        if not asks_for_help and (first == len(args) or args[first].startswith("-")):
+        # A shell that completes a line gives what is there so far: the command may be still to come.
+        none_named = first == len(args) and not ctx.resilient_parsing
+        if not asks_for_help and (none_named or (first < len(args) and args[first].startswith("-"))):
             args = [*args[:first], "ui", *args[first:]]
         return super().parse_args(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":
+        """Commands, and as options those of the program and of the page."""
+        found = super().shell_complete(ctx, incomplete)
+        if not incomplete.startswith("-"):
+            return found
+        known = {item.value for item in found}
+        with click.Context(ui, info_name=ui.name, parent=ctx, resilient_parsing=True) as page:
+            return found + [item for item in ui.shell_complete(page, incomplete) if item.value not in known]
 
 
 @click.command()
