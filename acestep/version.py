@@ -1,7 +1,5 @@
 """Which release this is."""
 
-import tomllib
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,10 @@ PACKAGE = "acestep-calibrated"
 
 def version() -> str:
     """The release that is installed, or that of the checkout where none is."""
+    # Slow to import, and few commands ask.
+    import tomllib
+    from importlib import metadata
+
     try:
         return metadata.version(PACKAGE)
     except metadata.PackageNotFoundError:
