@@ -7,6 +7,7 @@ import click
 
 from acestep import console
 from acestep.errors import UsageError
+from calibrate.extras import require_extra
 
 if TYPE_CHECKING:
     from calibrate.compare import Comparison
@@ -24,6 +25,8 @@ def compare(before: Path, after: Path, csv: Path | None, as_json: bool) -> None:
 
     if csv is not None and csv.resolve() in (before.resolve(), after.resolve()):
         raise UsageError(f"--csv {csv} is one of the files compared; choose another path")
+    if csv is not None:
+        require_extra("pandas")
     found = compared(before, after)
     with output_file(csv) as write:
         if csv is not None:

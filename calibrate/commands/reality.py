@@ -7,6 +7,7 @@ import click
 
 from acestep import console
 from acestep.errors import Exit, UsageError
+from calibrate.extras import require_extra
 
 if TYPE_CHECKING:
     from calibrate.reality import Reality
@@ -34,6 +35,8 @@ def reality(record: Path, csv: Path | None, as_json: bool) -> int:
 
     if csv is not None and csv.resolve() == record.resolve():
         raise UsageError(f"--csv {csv} is the record itself; choose another path")
+    if csv is not None:
+        require_extra("pandas")
     measured = load_measurement(record)
     require_sound(record, measured, certifies=False)
     with output_file(csv) as write:

@@ -7,6 +7,7 @@ import click
 from acestep import console
 from acestep.errors import Exit, UsageError
 from acestep.tiers import data_file
+from calibrate.extras import require_extra
 
 CHECKOUT = Path(__file__).parent.parent.parent
 """The folder that `tiers/` and `docs/` are in."""
@@ -16,6 +17,7 @@ CHECKOUT = Path(__file__).parent.parent.parent
 @click.option("--check", is_flag=True, help="Write nothing; exit code 1 where a page is not what it should be.")
 def render(check: bool) -> int:
     """Rebuild the guide in every language, and its plots, from the table and the records."""
+    require_extra("jinja2", "matplotlib")
     from calibrate.report.render import read_sources, stale, write
     from calibrate.report.render import render as rendered
 
@@ -54,6 +56,7 @@ def report(pr: bool, base: str | None, html: Path | None, output: Path | None) -
     else:
         if base is None or output is not None:
             raise UsageError("say what to compare with, for example --pr --base origin/main; the text goes to stdout")
+        require_extra("jinja2", "matplotlib")
         from calibrate.report.pull_request import pull_request_text
 
         click.echo(pull_request_text(CHECKOUT, base), nl=False)
@@ -70,6 +73,7 @@ def _refuse_source(record: Path, output: Path) -> None:
 
 
 def _write_page(record: Path, output: Path) -> None:
+    require_extra("jinja2")
     from calibrate.files import output_file
     from calibrate.record import load_measurement
     from calibrate.report.page import record_page

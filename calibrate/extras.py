@@ -1,0 +1,30 @@
+"""Libraries that an extra of the package brings: what is said, and typed, where one is missing."""
+
+from importlib import import_module
+
+from acestep.errors import RunFailedError
+
+OF_EXTRAS = {"jinja2": "calibrate", "matplotlib": "calibrate", "pandas": "calibrate"}
+"""Library -> the extra in pyproject.toml that brings it: pages, plots and sheets of measurements."""
+
+
+class MissingExtraError(RunFailedError):
+    """A command needs a library that comes with an extra which is not installed."""
+
+    def __init__(self, library: str, extra: str) -> None:
+        super().__init__(
+            f"this needs {library}, which is not installed; it comes with the extra {extra}:"
+            f" pip install 'acestep-calibrated[{extra}]' (in a checkout: pip install -e '.[{extra}]')"
+        )
+
+
+def require_extra(*libraries: str) -> None:
+    """Import libraries of `OF_EXTRAS`; `MissingExtraError` for the first that is not installed."""
+    for library in libraries:
+        try:
+            import_module(library)
+        except ImportError as error:
+            # One that is there and lacks something itself is another fault.
+            if error.name not in (None, library):
+                raise
+            raise MissingExtraError(library, OF_EXTRAS[library]) from error
