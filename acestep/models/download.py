@@ -41,7 +41,7 @@ def _companions(checkpoint: Checkpoint) -> list[Checkpoint]:
 def _fetch(repo: str, checkpoints: list[Checkpoint], root: Path) -> None:
     """Fetch all of `checkpoints` from the one repository that holds them."""
     import httpx
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import errors, snapshot_download
 
     if repo == MAIN_REPO:
         target, patterns = root, [f"{c.subfolder}/{pattern}" for c in checkpoints for pattern in PATTERNS]
@@ -50,7 +50,8 @@ def _fetch(repo: str, checkpoints: list[Checkpoint], root: Path) -> None:
     _LOG.info("fetching %s of %s into %s", ", ".join(patterns), repo, target)
     try:
         snapshot_download(repo, local_dir=target, allow_patterns=patterns)
-    except (OSError, httpx.HTTPError) as error:
+    # huggingface-hub speaks through httpx before 2.0 and through httpx2 from then on, and imports its errors by one name.
+    except (OSError, httpx.HTTPError, errors.HTTPError) as error:  # type: ignore[attr-defined]
         raise RunFailedError(
             f"could not download {repo} into {target} ({type(error).__name__}: {_first_line(error)}); check the "
             "network, HF_HUB_OFFLINE and the free disk space. What has arrived is kept: the same command resumes"

@@ -1,15 +1,19 @@
 """A download fetches what a model needs, only files that cannot run, and fails in a sentence."""
 
 from fnmatch import fnmatch
+from importlib import import_module
 from pathlib import Path
 
 import httpx
 import pytest
-from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
 from acestep.errors import Exit, RunFailedError, UsageError
 from acestep.models.catalog import CHECKPOINTS, MAIN_REPO, Kind, Layout
 from acestep.models.download import download
+
+hub_http = import_module(HfHubHTTPError.__bases__[0].__module__.partition(".")[0])
+"""The HTTP library that huggingface-hub speaks through: httpx before 2.0, httpx2 from then on."""
 
 FILES = {
     "config.json": True,
@@ -86,9 +90,10 @@ def test_an_unknown_name_is_a_usage_error_and_asks_nothing(hub, tmp_path):
         OfflineModeIsEnabled("offline mode is enabled"),
         LocalEntryNotFoundError("no connection"),
         httpx.ReadTimeout("the read timed out"),
+        hub_http.ReadTimeout("the read timed out"),
         OSError(28, "No space left on device"),
     ],
-    ids=lambda e: type(e).__name__,
+    ids=lambda e: f"{type(e).__module__}.{type(e).__name__}",
 )
 def test_a_failed_download_says_what_failed_and_that_it_resumes(failure, monkeypatch, tmp_path):
     def fail(*args, **kwargs):
