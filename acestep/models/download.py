@@ -50,7 +50,7 @@ def _fetch(repo: str, checkpoints: list[Checkpoint], root: Path) -> None:
     _LOG.info("fetching %s of %s into %s", ", ".join(patterns), repo, target)
     try:
         snapshot_download(repo, local_dir=target, allow_patterns=patterns)
-    # huggingface-hub speaks through httpx before 2.0 and through httpx2 from then on, and imports its errors by one name.
+    # huggingface-hub uses httpx before 2.0 and httpx2 from then on, and imports the errors of either by one name.
     except (OSError, httpx.HTTPError, errors.HTTPError) as error:  # type: ignore[attr-defined]
         raise RunFailedError(
             f"could not download {repo} into {target} ({type(error).__name__}: {_first_line(error)}); check the "
