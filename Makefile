@@ -14,7 +14,9 @@ LOCK := constraints.txt
 LOCKED_TORCH := torch==2.13.0
 LOCK_VENV := .venv-lock
 
-.PHONY: install lock test vllm-env test-vllm test-browser screenshots soak lint types check tier-test bench clean
+LATEST_VENV := .venv-latest
+
+.PHONY: install lock test test-latest test-extras release-check vllm-env test-vllm test-browser screenshots soak lint types check tier-test bench clean
 
 install: $(VENV)/.installed
 
@@ -65,6 +67,22 @@ test-vllm:
 		echo "0 passed, 0 failed, 1 skipped"; \
 	fi
 
+# The suite on what a new user gets today: no lock, an environment of its own, made anew every time.
+test-latest:
+	@echo "installing the newest libraries that pyproject.toml allows; all that pip says is in $(LATEST_VENV)/install.log"
+	@python3 -m venv --clear $(LATEST_VENV)
+	@python3 tools/install.py $(LATEST_VENV) --upgrade pip
+	@python3 tools/install.py $(LATEST_VENV) --editable ".[calibrate]" --group dev
+	$(LATEST_VENV)/bin/python -m pytest -n 2 --dist loadfile --junit-xml $(LATEST_VENV)/suite.xml
+
+# Whether each combination of extras can be installed; asks the package index.
+test-extras: install
+	$(PYTHON) -m pytest tests/soak/test_extras_resolve.py -m soak
+
+# The wheel in an empty environment; TAG=vX.Y.Z also holds the tag against the version and the changelog.
+release-check: install
+	$(PYTHON) -m tools.release_check --constraint $(LOCK) --tag "$(TAG)"
+
 lint: install
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
@@ -82,4 +100,4 @@ bench: install
 	$(PYTHON) -m tests.benchmarks.results $(BENCH_RUN) benchmarks/RESULTS.md
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) $(VLLM_VENV) $(LOCK_VENV) $(LATEST_VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -9,10 +9,20 @@ import click
 
 from calibrate.cli import cli as calibrate
 from ci.gate import gate
+from tools.latest_report import report as latest_report
 from tools.refresh_page import refresh
+from tools.release_check import check as release_check
 
 ROOT = Path(__file__).parent.parent
-MODULES: dict[str, click.Command] = {"calibrate": calibrate, "ci.gate": gate, "tools.refresh_page": refresh}
+MODULES: dict[str, click.Command] = {
+    "calibrate": calibrate,
+    "ci.gate": gate,
+    "tools.latest_report": latest_report,
+    "tools.refresh_page": refresh,
+    "tools.release_check": release_check,
+}
+LIBRARIES = {"hatchling", "pytest"}
+"""Modules of others that are run by name."""
 PLAIN_SCRIPTS = {"tools.gpu_bundle": ROOT / "tools" / "gpu_bundle.py"}
 """Modules that do without click, where it may be missing."""
 
@@ -38,8 +48,10 @@ def problems(words: list[str]) -> list[str]:
     """What a command names that is not there; nothing for commands that are not ours."""
     if words[0] == "make":
         return [f"make has no target {name}" for name in words[1:] if name not in make_targets()]
-    if "-m" in words and words[0] in (".venv/bin/python", "python", "xargs"):
+    if "-m" in words and words[0] in (".venv/bin/python", ".venv-latest/bin/python", "python", "xargs"):
         module, *arguments = words[words.index("-m") + 1 :]
+        if module in LIBRARIES:
+            return []
         if module in PLAIN_SCRIPTS:
             known = set(re.findall(r'"(--?[a-z][a-z-]*)"', PLAIN_SCRIPTS[module].read_text(encoding="utf-8")))
             return [f"{module} has no {word}" for word in arguments if word.startswith("-") and word not in known]

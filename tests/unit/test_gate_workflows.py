@@ -40,6 +40,21 @@ def test_there_is_a_workflow_for_each_thing_a_pull_request_needs() -> None:
     assert "-m ci.gate --base" in said["gate"]
     assert "-m calibrate validate" in said["measurements"]
     assert "-m calibrate run --device cuda" in said["measure"]
+    assert "make test-latest" in said["latest"]
+    assert "make release-check" in said["release"]
+
+
+def test_the_newest_libraries_are_tried_without_being_asked_and_reported_whatever_happens() -> None:
+    workflow = read(ROOT / ".github" / "workflows" / "latest.yml")
+    assert "schedule" in events(workflow)
+    (report,) = [step for step in steps(workflow) if "tools.latest_report" in step.get("run", "")]
+    assert report["if"] == "always()"
+    assert "$GITHUB_STEP_SUMMARY" in report["run"]
+
+
+def test_a_release_begins_with_a_tag_of_a_version() -> None:
+    workflow = read(ROOT / ".github" / "workflows" / "release.yml")
+    assert workflow[True] == {"push": {"tags": ["v*.*.*"]}}
 
 
 @EACH
