@@ -4,7 +4,7 @@ from pathlib import Path
 
 from acestep.errors import RunFailedError
 from acestep.models.catalog import MAIN_REPO, Checkpoint, Kind, Layout, checkpoint_of, checkpoints_dir
-from acestep.models.configs import has_parts
+from acestep.models.intact import flaws
 from acestep.models.locate import is_complete
 
 PATTERNS = ("*.safetensors", "*.json", "*.txt", "silence_latent.pt")
@@ -14,18 +14,37 @@ PATTERNS = ("*.safetensors", "*.json", "*.txt", "silence_latent.pt")
 def download(name: str, into: Path | None = None) -> Path:
     """Fetch the checkpoint called `name`, and the VAE and text encoder it needs; gives back its folder.
 
-    A download cut short is resumed by the next call. Raises `UsageError` for a name that is in no catalog and
-    `RunFailedError` when the network, the hub or the disk fails.
+    A download cut short is resumed by the next call; files that are damaged are fetched anew. Raises `UsageError` for
+    a name that is in no catalog and `RunFailedError` when the network, the hub or the disk fails.
     """
     checkpoint = checkpoint_of(name)
     root = into or checkpoints_dir()
     wanted = [checkpoint, *(c for c in _companions(checkpoint) if not is_complete(root / c.id))]
+    for known in wanted:
+        _remove_damaged(root / known.id)
     for repo in dict.fromkeys(c.repo for c in wanted):
         _fetch(repo, [c for c in wanted if c.repo == repo], root)
-    folder = root / checkpoint.id
-    if not (is_complete(folder) or has_parts(folder)):
-        raise RunFailedError(f"{checkpoint.repo} was fetched, but {folder} holds no safetensors with a config.json")
-    return folder
+    for known in wanted:
+        _require_whole(known, root / known.id)
+    return root / checkpoint.id
+
+
+def _remove_damaged(folder: Path) -> None:
+    """The hub's library would take a file that it has fetched once for whole, whatever has become of it since."""
+    for flaw in flaws(folder):
+        file = Path(flaw.source)
+        try:
+            if file.is_file():
+                file.unlink()
+        except OSError as error:
+            raise RunFailedError(f"{file} {flaw.problem}, and cannot be deleted ({error.strerror})") from None
+
+
+def _require_whole(checkpoint: Checkpoint, folder: Path) -> None:
+    for flaw in flaws(folder):
+        raise RunFailedError(
+            f"{checkpoint.repo} was fetched, but {flaw}; check the free disk space and run the same command again"
+        )
 
 
 def _companions(checkpoint: Checkpoint) -> list[Checkpoint]:

@@ -15,14 +15,13 @@ from acestep.models.build import bare_modules, build
 from acestep.models.components import Components
 from acestep.models.configs import architecture_in, has_parts, parts_in, vae_architecture_in
 from acestep.models.convert import PREFIXES, SILENCE, original_key
+from acestep.models.intact import SILENCE_FILE
 from acestep.models.libraries import Qwen3Config
 from acestep.models.locate import locate, locate_companion
 from acestep.models.qwen import fill_qwen, qwen_config
 from acestep.models.tensor_folder import TensorFolder
 from acestep.models.tokenizer import HubTokenizer
 from acestep.models.weights import fill
-
-SILENCE_FILE = "silence_latent.pt"
 
 
 def load(
