@@ -11,16 +11,17 @@ from acestep.memory.quantize import quantize
 from acestep.models import catalog
 from acestep.models.architecture import QwenArchitecture, arguments
 from acestep.models.build import TINY_QWEN, Materialise
-from acestep.models.catalog import LM_ARCHITECTURES, Size
+from acestep.models.catalog import DUMMY_PREFIX, LM_ARCHITECTURES, TINY, Size
+from acestep.models.footprint import lm_footprint
 from acestep.models.libraries import Qwen3Config, Qwen3ForCausalLM
 from acestep.models.locate import locate_lm
 from acestep.models.qwen import HEAD, fill_qwen, qwen_config
+from acestep.models.room import require_room
 from acestep.models.tensor_folder import TensorFolder
 from acestep.models.weights import bare, empty, fill, randomise
 
-TINY = "tiny"
-DUMMY_PREFIX = "dummy:"
-"""Before the name of a language model: one of its size that writes noise."""
+CHOOSE_SMALLER = "choose a smaller language model with --lm"
+"""What a person can do whose memory the language model does not fit into."""
 
 TINY_VOCABULARY = 65_796
 """As many tokens as the planner's tokenizer without files has: bytes, marks and audio codes."""
@@ -49,16 +50,22 @@ class LanguageModel(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return size
 
 
-def load_lm(name: str, *, dtype: torch.dtype, checkpoints_dir: Path | None = None) -> LanguageModel:
+def load_lm(
+    name: str, *, dtype: torch.dtype, checkpoints_dir: Path | None = None, quantization: Quantization | None = None
+) -> LanguageModel:
     """The language model `name`: `tiny`, `dummy:SIZE`, a name in the catalog, or a folder.
 
-    Raises `InvalidInputError` for weights that are missing or wrong, `UsageError` for a name that means nothing.
+    `quantization` is what `quantize_lm` will be asked for. Raises `InvalidInputError` for weights that are missing or
+    wrong, `UsageError` for a name that means nothing, `HostMemoryError` for weights that do not fit into main memory.
     """
+    checkpoints = checkpoints_dir or catalog.checkpoints_dir()
+    needed = lm_footprint(name, checkpoints, dtype, quantization)
+    require_room(needed, f"The weights of the language model {name}", CHOOSE_SMALLER)
     if name == TINY:
         return build_lm("tiny", dtype=dtype)
     if name.startswith(DUMMY_PREFIX):
         return build_lm("dummy", catalog.language_model(name.removeprefix(DUMMY_PREFIX)).id, dtype=dtype)
-    folder, checkpoint = locate_lm(name, checkpoints_dir or catalog.checkpoints_dir()), catalog.find(name)
+    folder, checkpoint = locate_lm(name, checkpoints), catalog.find(name)
     return LanguageModel(id=checkpoint.id if checkpoint else folder.name, module=_read(folder, dtype))
 
 
