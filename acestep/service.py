@@ -16,8 +16,8 @@ from acestep.memory.vae_decode import chunk_from
 from acestep.models.catalog import checkpoints_dir
 from acestep.models.components import Components
 from acestep.models.footprint import footprint, lm_footprint
-from acestep.models.load import CHOOSE_SMALLER, load
-from acestep.models.room import require_room
+from acestep.models.load import load
+from acestep.models.room import CHOOSE_SMALLER, CHOOSE_SMALLER_LM, require_room
 from acestep.pipeline import UNABLE_TO_THINK, Pipeline, prepare
 from acestep.plan import Plan, clamp
 from acestep.planner.language import Language
@@ -168,7 +168,7 @@ class Service:
         if language and (plan.backend is Backend.PT or plan.lm_quantization is not None):
             needed += lm_footprint(language, checkpoints, dtype, plan.lm_quantization)
             what += f" and of the language model {language}"
-            instead = "choose a smaller language model with --lm, or do without with --no-think"
+            instead = f"{CHOOSE_SMALLER_LM}, or do without with --no-think"
         require_room(needed, what, instead)
 
     def _parts(self, plan: Plan) -> Components:

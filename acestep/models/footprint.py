@@ -41,7 +41,7 @@ def footprint(
     0 for `tiny`. Raises as `locate` does, and `InvalidInputError` for a file that is damaged.
     """
     if model in catalog.SIZES:
-        return _dummy(variant or Variant.TURBO) * dtype.itemsize if model == "dummy" else 0
+        return made_footprint(catalog.SIZES[model], variant or Variant.TURBO, dtype)
     folder = locate(model, checkpoints)
     if has_parts(folder):
         places = {part: folder / part for part in (*parts_in(folder), "vae", "text_encoder")}
@@ -67,10 +67,8 @@ def footprint(
 
 def lm_footprint(name: str, checkpoints: Path, dtype: torch.dtype, quantization: Quantization | None) -> int:
     """The same for the language model `name`, which is what `load_lm` takes."""
-    if name == TINY:
-        return 0
-    if name.startswith(DUMMY_PREFIX):
-        return catalog.language_model(name.removeprefix(DUMMY_PREFIX)).params * dtype.itemsize
+    if name == TINY or name.startswith(DUMMY_PREFIX):
+        return made_lm_footprint(name, dtype)
     tensors = _tensors(locate_lm(name, checkpoints)).items()
     return _most(
         (
@@ -81,10 +79,19 @@ def lm_footprint(name: str, checkpoints: Path, dtype: torch.dtype, quantization:
     )
 
 
-def _dummy(variant: Variant) -> int:
-    """How many numbers a full-size model has."""
+def made_footprint(size: catalog.Size, variant: Variant, dtype: torch.dtype) -> int:
+    """What a model made in code takes; 0 for a toy."""
+    if size == "tiny":
+        return 0
     params = catalog.PARAMS_XL if variant.is_xl else catalog.PARAMS_2B
-    return params + sum(catalog.checkpoint_of(name).params for name in ("vae", "text-encoder"))
+    return (params + sum(catalog.checkpoint_of(name).params for name in ("vae", "text-encoder"))) * dtype.itemsize
+
+
+def made_lm_footprint(name: str, dtype: torch.dtype) -> int:
+    """What a language model made in code takes, `tiny` or `dummy:SIZE`; 0 for a toy."""
+    if name == TINY:
+        return 0
+    return catalog.language_model(name.removeprefix(DUMMY_PREFIX)).params * dtype.itemsize
 
 
 def _piece(tensor: StoredTensor, dtype: torch.dtype, *, owned: bool = False, quantized: bool = False) -> _Piece:

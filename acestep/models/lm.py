@@ -12,16 +12,13 @@ from acestep.models import catalog
 from acestep.models.architecture import QwenArchitecture, arguments
 from acestep.models.build import TINY_QWEN, Materialise
 from acestep.models.catalog import DUMMY_PREFIX, LM_ARCHITECTURES, TINY, Size
-from acestep.models.footprint import lm_footprint
+from acestep.models.footprint import lm_footprint, made_lm_footprint
 from acestep.models.libraries import Qwen3Config, Qwen3ForCausalLM
 from acestep.models.locate import locate_lm
 from acestep.models.qwen import HEAD, fill_qwen, qwen_config
-from acestep.models.room import require_room
+from acestep.models.room import CHOOSE_SMALLER_LM, require_room
 from acestep.models.tensor_folder import TensorFolder
 from acestep.models.weights import bare, empty, fill, randomise
-
-CHOOSE_SMALLER = "choose a smaller language model with --lm"
-"""What a person can do whose memory the language model does not fit into."""
 
 TINY_VOCABULARY = 65_796
 """As many tokens as the planner's tokenizer without files has: bytes, marks and audio codes."""
@@ -58,14 +55,13 @@ def load_lm(
     `quantization` is what `quantize_lm` will be asked for. Raises `InvalidInputError` for weights that are missing or
     wrong, `UsageError` for a name that means nothing, `HostMemoryError` for weights that do not fit into main memory.
     """
-    checkpoints = checkpoints_dir or catalog.checkpoints_dir()
-    needed = lm_footprint(name, checkpoints, dtype, quantization)
-    require_room(needed, f"The weights of the language model {name}", CHOOSE_SMALLER)
     if name == TINY:
         return build_lm("tiny", dtype=dtype)
     if name.startswith(DUMMY_PREFIX):
         return build_lm("dummy", catalog.language_model(name.removeprefix(DUMMY_PREFIX)).id, dtype=dtype)
+    checkpoints = checkpoints_dir or catalog.checkpoints_dir()
     folder, checkpoint = locate_lm(name, checkpoints), catalog.find(name)
+    _require_room(lm_footprint(name, checkpoints, dtype, quantization), name)
     return LanguageModel(id=checkpoint.id if checkpoint else folder.name, module=_read(folder, dtype))
 
 
@@ -84,12 +80,16 @@ def build_lm(
     """
     architecture = tiny_lm_architecture(vocab_size) if size == "tiny" else LM_ARCHITECTURES[lm_id]
     module = _bare(Qwen3Config(**arguments(architecture), tie_word_embeddings=True))
-    tensors = empty(module.model, dtype, torch.device("meta" if materialise == "meta" else device))
+    place = torch.device("meta" if materialise == "meta" else device)
+    name = TINY if size == "tiny" else DUMMY_PREFIX + lm_id
+    if materialise == "random" and place.type == "cpu":
+        _require_room(made_lm_footprint(name, dtype), name)
+    tensors = empty(module.model, dtype, place)
     if materialise == "random":
         randomise(module.model, tensors)
     fill(module.model, tensors)
     _tie(module)
-    return LanguageModel(id=TINY if size == "tiny" else DUMMY_PREFIX + lm_id, module=module, is_noise=size)
+    return LanguageModel(id=name, module=module, is_noise=size)
 
 
 def tiny_lm_architecture(vocab_size: int) -> QwenArchitecture:
@@ -103,6 +103,10 @@ def quantize_lm(model: LanguageModel, quantization: Quantization) -> None:
     The head is the embedding, which is looked up and not multiplied, so both stay as they are.
     """
     quantize(model.module.model, quantization)
+
+
+def _require_room(needed: int, name: str) -> None:
+    require_room(needed, f"The weights of the language model {name}", CHOOSE_SMALLER_LM)
 
 
 def _read(folder: Path, dtype: torch.dtype) -> Qwen3ForCausalLM:

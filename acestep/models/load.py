@@ -20,13 +20,10 @@ from acestep.models.intact import SILENCE_FILE
 from acestep.models.libraries import Qwen3Config
 from acestep.models.locate import locate, locate_companion
 from acestep.models.qwen import fill_qwen, qwen_config
-from acestep.models.room import require_room
+from acestep.models.room import CHOOSE_SMALLER, require_room
 from acestep.models.tensor_folder import TensorFolder
 from acestep.models.tokenizer import HubTokenizer
 from acestep.models.weights import fill
-
-CHOOSE_SMALLER = "choose a smaller model with --model"
-"""What a person can do whose memory the weights do not fit into."""
 
 
 def load(
@@ -43,10 +40,10 @@ def load(
     what the transformer will be put into. Raises `InvalidInputError` for weights that are missing or wrong,
     `UsageError` for a name that means nothing, `HostMemoryError` for weights that do not fit into main memory.
     """
-    checkpoints = checkpoints_dir or catalog.checkpoints_dir()
-    require_room(footprint(model, variant, checkpoints, dtype, quantization), f"The weights of {model}", CHOOSE_SMALLER)
     if model in catalog.SIZES:
         return build(catalog.SIZES[model], variant or Variant.TURBO, dtype=dtype)
+    checkpoints = checkpoints_dir or catalog.checkpoints_dir()
+    require_room(footprint(model, variant, checkpoints, dtype, quantization), f"The weights of {model}", CHOOSE_SMALLER)
     folder, checkpoint = locate(model, checkpoints), catalog.find(model)
     architecture = architecture_in(folder)
     found = catalog.variant_of(architecture, checkpoint.id if checkpoint else folder.name)

@@ -11,6 +11,11 @@ BESIDE_BYTES = 256 * MIB
 """What a run takes besides its weights at the very least: libraries that are still to be imported, and its songs."""
 
 
+CHOOSE_SMALLER = "choose a smaller model with --model"
+CHOOSE_SMALLER_LM = "choose a smaller language model with --lm"
+"""What a person can do whose memory the weights do not fit into."""
+
+
 def require_room(needed: int, what: str, instead: str, look: Callable[[], HostMemory] | None = None) -> None:
     """Raise `HostMemoryError` unless `needed` bytes of weights fit into the main memory that is free.
 

@@ -70,7 +70,7 @@ def limited(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[float]
         (own / "cgroup").write_text("5:memory:/docker\n")
         look = partial(host_memory, root=tmp_path / "root", machine=machine, system="linux")
         monkeypatch.setattr("acestep.models.room.host_memory", look)
-        for name in ("acestep.models.load.build", "acestep.models.lm.build_lm"):
+        for name in ("acestep.models.build.empty", "acestep.models.lm.empty"):
             monkeypatch.setattr(name, refuse)
 
     return limit
@@ -166,10 +166,10 @@ def test_generate_counts_the_language_model_that_was_asked_for(
 def test_thinking_that_was_not_asked_for_is_left_out(
     limited: Callable[[float], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    tiny = build("tiny", dtype=torch.float32)
     limited(13)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setenv("MAX_CUDA_VRAM", "24")
-    tiny = build("tiny", dtype=torch.float32)
     monkeypatch.setattr("acestep.models.load.build", lambda *_, **__: tiny)
     said: list[str] = []
     studio = Studio("dummy", Overrides(), tmp_path)
