@@ -1,11 +1,15 @@
 """Checkpoints from the hub into the checkpoints directory: weights, configurations and tokenizers, never code."""
 
+import os
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 from acestep.errors import RunFailedError
 from acestep.models.catalog import MAIN_REPO, Checkpoint, Kind, Layout, checkpoint_of, checkpoints_dir
 from acestep.models.intact import flaws
 from acestep.models.locate import is_complete
+from acestep.proxies import in_use, require_usable, shown
 
 PATTERNS = ("*.safetensors", "*.json", "*.txt", "silence_latent.pt")
 """What is fetched of a folder; `*` also matches folders below."""
@@ -15,9 +19,10 @@ def download(name: str, into: Path | None = None) -> Path:
     """Fetch the checkpoint called `name`, and the VAE and text encoder it needs; gives back its folder.
 
     A download cut short is resumed by the next call; files that are damaged are fetched anew. Raises `UsageError` for
-    a name that is in no catalog and `RunFailedError` when the network, the hub or the disk fails.
+    a name that is in no catalog or a proxy that cannot be used, and `RunFailedError` when the network, the hub or the disk fails.
     """
     checkpoint = checkpoint_of(name)
+    require_usable(os.environ)
     root = into or checkpoints_dir()
     wanted = [checkpoint, *(c for c in _companions(checkpoint) if not is_complete(root / c.id))]
     for known in wanted:
@@ -56,7 +61,6 @@ def _companions(checkpoint: Checkpoint) -> list[Checkpoint]:
 
 def _fetch(repo: str, checkpoints: list[Checkpoint], root: Path) -> None:
     """Fetch all of `checkpoints` from the one repository that holds them."""
-    import httpx
     from huggingface_hub import snapshot_download
 
     if repo == MAIN_REPO:
@@ -65,11 +69,22 @@ def _fetch(repo: str, checkpoints: list[Checkpoint], root: Path) -> None:
         target, patterns = root / checkpoints[0].id, list(PATTERNS)
     try:
         snapshot_download(repo, local_dir=target, allow_patterns=patterns)
-    except (OSError, httpx.HTTPError) as error:
+    except _failures() as error:
+        proxies = "".join(f", {name}={shown(value)}" for name, value in in_use(os.environ).items())
         raise RunFailedError(
             f"could not download {repo} into {target} ({type(error).__name__}: {_first_line(error)}); check the "
-            "network, HF_HUB_OFFLINE and the free disk space. What has arrived is kept: the same command resumes"
+            f"network{proxies}, HF_HUB_OFFLINE and the free disk space. What has arrived is kept: the same command"
+            " resumes"
         ) from error
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """What the hub's library raises where the network, the hub or the disk fails.
+
+    Older releases of it use httpx and newer ones httpx2; what transfers large files (hf-xet) raises `RuntimeError`.
+    """
+    libraries = [import_module(name) for name in ("httpx", "httpx2") if find_spec(name) is not None]
+    return (OSError, RuntimeError, *(error for http in libraries for error in (http.HTTPError, http.InvalidURL)))
 
 
 def _first_line(error: Exception) -> str:
