@@ -19,7 +19,7 @@ def download(name: str, into: Path | None = None) -> Path:
     """Fetch the checkpoint called `name`, and the VAE and text encoder it needs; gives back its folder.
 
     A download cut short is resumed by the next call; files that are damaged are fetched anew. Raises `UsageError` for
-    a name that is in no catalog or a proxy that cannot be used, and `RunFailedError` when the network, the hub or the disk fails.
+    a name that is in no catalog or a proxy that cannot be used, `RunFailedError` when network, hub or disk fail.
     """
     checkpoint = checkpoint_of(name)
     require_usable(os.environ)
