@@ -11,12 +11,14 @@ from pathlib import Path
 import msgspec
 import torch
 
+from acestep.errors import InvalidInputError
 from acestep.knobs import Quantization, Variant
 from acestep.models import catalog
 from acestep.models.catalog import DUMMY_PREFIX, TINY
 from acestep.models.configs import has_parts, parts_in
 from acestep.models.convert import PREFIXES
 from acestep.models.header import StoredTensor, read_header
+from acestep.models.intact import with_remedy
 from acestep.models.locate import locate, locate_companion, locate_lm
 from acestep.models.qwen import HEAD
 from acestep.models.weight_files import weight_files
@@ -116,7 +118,8 @@ def _most(pieces: Iterable[_Piece], dtype: torch.dtype) -> int:
 def _tensors(folder: Path) -> dict[str, StoredTensor]:
     """Everything in a folder's files but a language model's head, which is left where it is."""
     files = weight_files(folder)
-    found = {
-        name: tensor for file in (files if len(files) == 1 else files[1:]) for name, tensor in read_header(file).items()
-    }
-    return {name: tensor for name, tensor in found.items() if name != HEAD}
+    try:
+        headers = [read_header(file) for file in (files if len(files) == 1 else files[1:])]
+    except InvalidInputError as flaw:
+        raise with_remedy(flaw, folder) from None
+    return {name: tensor for header in headers for name, tensor in header.items() if name != HEAD}

@@ -11,7 +11,6 @@ from typing import Annotated
 import msgspec
 
 from acestep.errors import InvalidInputError
-from acestep.units import mib
 
 MAX_HEADER_BYTES = 100_000_000
 """The longest header that the library reads; those of real files have less than 1 MB."""
@@ -52,7 +51,7 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
     if size == 0:
         raise InvalidInputError(file, "is empty (0 bytes)")
     if size < 8 or (length <= MAX_HEADER_BYTES and size < 8 + length):
-        raise InvalidInputError(file, f"is cut short: it ends within its header, after {size} bytes")
+        raise InvalidInputError(file, f"is damaged or cut short: it ends within its header, after {size:,} bytes")
     try:
         fields = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
         fields.pop("__metadata__", None)
@@ -72,12 +71,6 @@ def _require_whole(file: Path, tensors: dict[str, StoredTensor], held: int) -> N
             raise InvalidInputError(file, f"is damaged: the place of {name} does not agree with its size")
         end = stop
     if held < end:
-        raise InvalidInputError(
-            file, f"is cut short: it holds {_size(held)} of weights, and its header tells of {_size(end)}"
-        )
+        raise InvalidInputError(file, f"is damaged or cut short: it holds {held:,} of {end:,} bytes of weights")
     if held > end:
-        raise InvalidInputError(file, f"is damaged: {held - end} bytes follow the weights that its header tells of")
-
-
-def _size(n_bytes: int) -> str:
-    return f"{n_bytes} bytes" if n_bytes < 2**20 else mib(n_bytes)
+        raise InvalidInputError(file, f"is damaged: {held - end:,} bytes follow the weights that its header tells of")

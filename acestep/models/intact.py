@@ -30,7 +30,12 @@ def flaws(folder: Path) -> tuple[InvalidInputError, ...]:
 def require_intact(folder: Path) -> None:
     """Raise `InvalidInputError` for the first flaw of a checkpoint's folder, with what to do."""
     for flaw in flaws(folder):
-        raise InvalidInputError(flaw.source, f"{flaw.problem}; {remedy(folder)}")
+        raise with_remedy(flaw, folder)
+
+
+def with_remedy(flaw: InvalidInputError, folder: Path) -> InvalidInputError:
+    """A flaw of a checkpoint's folder, with what to do."""
+    return InvalidInputError(flaw.source, f"{flaw.problem}; {remedy(folder)}")
 
 
 def remedy(folder: Path) -> str:

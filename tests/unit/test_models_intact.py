@@ -240,5 +240,5 @@ def test_a_download_that_leaves_half_a_file_is_no_success(
 ) -> None:
     _gone(checkpoints / TURBO, SHARD)
     monkeypatch.setattr("huggingface_hub.snapshot_download", Hub(pristine, cut_at=0.9).snapshot_download)
-    with pytest.raises(RunFailedError, match=f"{SHARD}.* is cut short.*run the same command again"):
+    with pytest.raises(RunFailedError, match=f"{SHARD}.* cut short.*run the same command again"):
         download("turbo", checkpoints)
