@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 from acestep.errors import HostMemoryError
 from acestep.host import HostMemory, host_memory
-from acestep.units import MIB, gib
+from acestep.units import GIB, gib
 
-BESIDE_BYTES = 256 * MIB
-"""What a run takes besides its weights at the very least: libraries that are still to be imported, and its songs."""
+BESIDE_BYTES = GIB
+"""What a run takes besides its weights: 1.05 GiB for 10 s of music on the processor, most of it to decode the audio."""
 
 
 CHOOSE_SMALLER = "choose a smaller model with --model"
@@ -43,6 +43,6 @@ def _sentence(needed: int, what: str, instead: str, memory: HostMemory) -> str:
     too_small = needed + BESIDE_BYTES > memory.total_bytes + memory.swap_bytes
     first = f"give {where} more memory" if too_small else "close other programs"
     return (
-        f"{what} need {gib(needed)} of main memory, and {gib(memory.available_bytes)}{swap} are free of"
-        f" {gib(memory.total_bytes)}{limit}; {first}, or {instead}"
+        f"{what} need {gib(needed)} of main memory and a run {gib(BESIDE_BYTES)} besides, but"
+        f" {gib(memory.available_bytes)}{swap} are free of {gib(memory.total_bytes)}{limit}; {first}, or {instead}"
     )

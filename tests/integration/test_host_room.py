@@ -136,7 +136,7 @@ def test_room_is_what_is_free_and_what_can_be_swapped() -> None:
 
 
 def test_memory_that_the_collector_gives_back_counts() -> None:
-    looks = iter([GIB, 8 * GIB])
+    looks = iter([GIB, 2 * GIB])
     require_room(GIB, "They", "wait", lambda: HostMemory(total_bytes=8 * GIB, available_bytes=next(looks)))
 
 
