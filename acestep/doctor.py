@@ -11,6 +11,7 @@ from acestep.capabilities import groups_attention
 from acestep.hardware import Card, CardKind, cap_bytes, detect, planning_card
 from acestep.machine import installed, plan_here
 from acestep.models.catalog import CHECKPOINTS, checkpoints_dir
+from acestep.models.intact import flaws, remedy
 from acestep.models.kernel_choice import Choice, choose
 from acestep.plan import Plan
 from acestep.show import card_line, columns
@@ -38,6 +39,7 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     variants: tuple[str, ...]
     checkpoints_dir: str
     checkpoints: tuple[str, ...]
+    damaged: tuple[str, ...]
     advice: tuple[str, ...]
 
 
@@ -65,6 +67,7 @@ def examine() -> Findings:
         variants=_variants(table),
         checkpoints_dir=str(folder.absolute()),
         checkpoints=found,
+        damaged=_damaged(folder, found),
         advice=(*_advice(card, packages, found), *plan.warnings),
     )
 
@@ -90,7 +93,14 @@ def page(findings: Findings) -> str:
         ),
         ("checkpoints", f"{', '.join(findings.checkpoints) or 'none'} in {findings.checkpoints_dir}"),
     ]
-    return "\n".join((columns(rows), *(f"advice: {sentence}" for sentence in findings.advice)))
+    damaged = (f"damaged: {sentence}" for sentence in findings.damaged)
+    return "\n".join((columns(rows), *damaged, *(f"advice: {sentence}" for sentence in findings.advice)))
+
+
+def _damaged(folder: Path, checkpoints: tuple[str, ...]) -> tuple[str, ...]:
+    """A sentence for every file of weights that is missing, empty or cut short, with what to type."""
+    places = [folder / name for name in checkpoints]
+    return tuple(f"{flaw}; {remedy(place)}" for place in places for flaw in flaws(place))
 
 
 def _versions() -> dict[str, str | None]:

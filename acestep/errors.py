@@ -53,3 +53,7 @@ class RunFailedError(AceStepError):
     """A run that started and could not finish: memory, disk or network."""
 
     exit = Exit.RUN_FAILED
+
+
+class HostMemoryError(RunFailedError):
+    """Weights that do not fit into main memory; nothing was loaded."""

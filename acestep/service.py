@@ -10,20 +10,23 @@ import msgspec
 
 from acestep.devices.base import Device
 from acestep.devices.open import open_here
-from acestep.errors import InvalidInputError, UsageError
+from acestep.errors import HostMemoryError, InvalidInputError, UsageError
 from acestep.hardware import Card
-from acestep.knobs import Knobs, Quantization, Variant
+from acestep.knobs import Backend, Knobs, Quantization, Variant
 from acestep.machine import carried_out
 from acestep.memory.vae_decode import chunk_from
+from acestep.models.catalog import checkpoints_dir
 from acestep.models.components import Components
+from acestep.models.footprint import footprint, lm_footprint
 from acestep.models.load import load
+from acestep.models.room import CHOOSE_SMALLER, CHOOSE_SMALLER_LM, require_room
 from acestep.pipeline import UNABLE_TO_THINK, Pipeline, prepare
 from acestep.plan import Plan, clamp
 from acestep.planner.language import Language
 from acestep.planner.planner import check_wishes
 from acestep.progress import Progress, silent
 from acestep.request import BASE_TASKS, Request, Result
-from acestep.songwriting import open_language, without_language
+from acestep.songwriting import language_name, open_language, without_language
 from acestep.stages.think import Thinker
 from acestep.tiers import load_tiers
 
@@ -94,6 +97,7 @@ class Service:
         plan = carried_out(plan, self.card)
         for sentence in plan.warnings:
             warn(sentence)
+        self._require_room(plan)
         request, thinker = settle_thinking(request, plan, lambda: self._thinker(plan), warn, unasked=unasked)
         clamped, cuts = clamp(request, plan, lm=request.thinks)
         components = self._parts(plan)
@@ -118,6 +122,7 @@ class Service:
         self._listener = notify
         plan = carried_out(plan, self.card)
         wish = Request(caption="", think=think)
+        self._require_room(plan)
         wish, thinker = settle_thinking(wish, plan, lambda: self._thinker(plan), notify, unasked=unasked)
         components = self._parts(plan)
         for sentence in _remarks(wish, plan, components):
@@ -148,11 +153,29 @@ class Service:
         if speech not in self._languages:
             self._drop_languages()
             _LOG.info("opening the language model %s by %s", plan.lm, plan.backend)
+            self._require_room(plan, language_name(plan, self._model))
             # A backend may give up at any later request, so the warning goes to whoever asks then.
             self._languages[speech] = self._open_language(
                 plan, self._model, self._device, lambda said: self._listener(said)
             )
         return self._languages[speech].thinker()
+
+    def _require_room(self, plan: Plan, language: str = "") -> None:
+        """Raise `HostMemoryError` unless what is not loaded yet fits into main memory, with a `language` model or not.
+
+        A language model that leaves no room for the music is of no use.
+        """
+        if (plan.variant, plan.quantization) in self._components:
+            return
+        checkpoints, dtype = checkpoints_dir(), self._device.dtype
+        needed = footprint(self._model, plan.variant, checkpoints, dtype, plan.quantization)
+        what, instead = f"The weights of {self._model}", CHOOSE_SMALLER
+        # Other backends load it by themselves, onto the card.
+        if language and (plan.backend is Backend.PT or plan.lm_quantization is not None):
+            needed += lm_footprint(language, checkpoints, dtype, plan.lm_quantization)
+            what += f" and of the language model {language}"
+            instead = f"{CHOOSE_SMALLER_LM}, or do without with --no-think"
+        require_room(needed, what, instead)
 
     def _parts(self, plan: Plan) -> Components:
         key = plan.variant, plan.quantization
@@ -161,7 +184,7 @@ class Service:
             self._components.clear()
             _LOG.info("loading %s as %s", self._model, plan.variant)
             started = time.perf_counter()
-            components = load(self._model, plan.variant, dtype=self._device.dtype)
+            components = load(self._model, plan.variant, dtype=self._device.dtype, quantization=plan.quantization)
             prepare(components, plan.knobs)
             _LOG.info("loaded in %.1f s", time.perf_counter() - started)
             self._components[key] = components
@@ -214,7 +237,7 @@ def settle_thinking(
     try:
         check_wishes(request)
         return request, speak()
-    except (InvalidInputError, UsageError) as error:
+    except (InvalidInputError, UsageError, HostMemoryError) as error:
         if not unasked:
             raise
         problem = str(error)

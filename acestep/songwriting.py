@@ -12,7 +12,7 @@ from acestep.devices.open import open_here
 from acestep.errors import RunFailedError, UsageError
 from acestep.machine import carried_out, plan_here
 from acestep.models import catalog
-from acestep.models.lm import DUMMY_PREFIX, TINY
+from acestep.models.catalog import DUMMY_PREFIX, TINY
 from acestep.models.locate import is_checkpoint
 from acestep.models.tokenizer import encodable
 from acestep.plan import Plan, clamp
@@ -41,10 +41,15 @@ def open_language(plan: Plan, model: str, device: Device, warn: Warn, *, hear: H
     `warn` and `hear` are those of `Language`. Raises `UsageError` where the plan has none and `InvalidInputError` where
     its weights are missing.
     """
+    name = language_name(plan, model)
+    return Language(name, plan.knobs, device, longest_s=plan.longest_planned_s, warn=warn, hear=hear)
+
+
+def language_name(plan: Plan, model: str) -> str:
+    """What `load_lm` takes for the language model of a plan; `UsageError` where the plan has none."""
     if plan.lm is None:
         raise UsageError(f"{without_language(plan)}; name one with --lm, or do without")
-    name = {"tiny": TINY, "dummy": DUMMY_PREFIX + plan.lm}.get(model) or _beside(model, plan.lm)
-    return Language(name, plan.knobs, device, longest_s=plan.longest_planned_s, warn=warn, hear=hear)
+    return {"tiny": TINY, "dummy": DUMMY_PREFIX + plan.lm}.get(model) or _beside(model, plan.lm)
 
 
 def without_language(plan: Plan) -> str:

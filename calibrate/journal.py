@@ -4,10 +4,9 @@ The first line says what the answers hold for; every other is a question with it
 A line that was not finished counts for nothing.
 """
 
-import fcntl
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -15,10 +14,15 @@ import msgspec
 from acestep.errors import InvalidInputError, RunFailedError, UsageError
 from calibrate.files import digest
 from calibrate.fingerprint import Fingerprint
+from calibrate.lock import Lock
 from calibrate.questions import Entry, Task
 
 SUFFIX = ".journal.jsonl"
 """What a journal's name has more than that of the file it will become."""
+
+
+_AS_IT_IS: int = getattr(os, "O_BINARY", 0)
+"""Windows would otherwise write two characters for every end of a line."""
 
 
 class _Head(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -53,16 +57,15 @@ class Journal:
                 f"{path} has {len(lines) - 1} answers of a run that did not end; go on with --resume, or delete it"
             )
         self.entries: Mapping[Task, Entry] = dict(self._entries(lines))
+        self._open = ExitStack()
         try:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise UsageError(f"cannot write {path}: {error.strerror}; choose another path") from None
-        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | _AS_IT_IS, 0o644)
+            self._open.callback(os.close, self._file)
             # Two runs that write to one journal would each spoil the answers of the other.
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._open.callback(Lock(path).release)
             os.ftruncate(self._file, len(whole))
         except OSError as error:
-            os.close(self._file)
+            self._open.close()
             why = "another run is writing it" if isinstance(error, BlockingIOError) else error.strerror
             raise UsageError(f"cannot write {path}: {why}; choose another path") from None
         self._end = len(whole)
@@ -75,11 +78,13 @@ class Journal:
         self._write(msgspec.json.encode(line) + b"\n")
 
     def close(self) -> None:
-        """Leave it to the next run."""
-        os.close(self._file)
+        """Leave it to the next run; safe to call again."""
+        self._open.close()
 
     def remove(self) -> None:
         """It has become a measurement file."""
+        # Windows removes no file that is open.
+        self.close()
         self.path.unlink()
 
     def _entries(self, lines: list[bytes]) -> Iterator[tuple[Task, Entry]]:
@@ -106,7 +111,7 @@ class Journal:
         try:
             written = 0
             while written < len(line):
-                written += os.pwrite(self._file, line[written:], self._end + written)
+                written += _write_at(self._file, line[written:], self._end + written)
             os.fsync(self._file)
         except OSError as error:
             with suppress(OSError):
@@ -125,6 +130,13 @@ def open_journal(output: Path, fingerprint: Fingerprint, *, resume: bool) -> Ite
         yield journal
     finally:
         journal.close()
+
+
+def _write_at(file: int, line: bytes, place: int) -> int:
+    if hasattr(os, "pwrite"):
+        return os.pwrite(file, line, place)
+    os.lseek(file, place, os.SEEK_SET)
+    return os.write(file, line)
 
 
 def _read(path: Path) -> bytes:

@@ -37,6 +37,11 @@ def prober_for(device: str, vae_chunk: int = 0, method: CapMethod = CapMethod.FR
         from calibrate.probes.simulated.prober import SimulatedProber
 
         return SimulatedProber(vae_chunk)
+    if not hands_descriptors_on():
+        raise NotMeasuredError(
+            "a real card is measured from Linux or from WSL, because Windows lacks what the measuring processes need;"
+            " use `--device simulated` here"
+        )
     from calibrate.probes.cuda import CudaProber
 
     return CudaProber(method)
@@ -51,12 +56,16 @@ def simulation_of(card: RecordedCard) -> Prober:
     return SimulatedProber(capability=card.capability)
 
 
+def hands_descriptors_on() -> bool:
+    """Whether a child process can be given an open socket by its number, as the processes of probes are."""
+    return os.name == "posix"
+
+
 @contextmanager
 def executor_for(device: str, method: CapMethod) -> Iterator[Executor]:
     """Who carries out a campaign; what it starts has ended when it is left."""
-    executor: Executor = (
-        Local(usable_processes()) if device == CardKind.SIMULATED else Alone(prober_for(device, method=method))
-    )
+    several = device == CardKind.SIMULATED and hands_descriptors_on()
+    executor: Executor = Local(usable_processes()) if several else Alone(prober_for(device, method=method))
     try:
         yield executor
     finally:
@@ -72,7 +81,7 @@ def backends_of(device: str, models: Sequence[str]) -> tuple[Backend, ...]:
 
 def has_cuda_card() -> bool:
     """Whether a probe could run on a real card here; asked without importing torch."""
-    return detect(os.environ).kind is hardware.CardKind.CUDA
+    return hands_descriptors_on() and detect(os.environ).kind is hardware.CardKind.CUDA
 
 
 def introduction(answering: Prober | Executor, variant: Variant) -> str:

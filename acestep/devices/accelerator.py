@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from acestep.devices.base import Mark
-from acestep.devices.memory import available_host_bytes
+from acestep.host import host_memory
 from acestep.units import GIB
 
 HOST_RESERVE_BYTES = 4 * GIB
@@ -54,7 +54,7 @@ class Accelerator:
 
     def pinned(self, n_bytes: int) -> Tensor | None:
         """Page-locked memory while the host keeps `HOST_RESERVE_BYTES` besides."""
-        if self._pinning and available_host_bytes() >= n_bytes + HOST_RESERVE_BYTES:
+        if self._pinning and host_memory().available_bytes >= n_bytes + HOST_RESERVE_BYTES:
             try:
                 return torch.empty(n_bytes, dtype=torch.uint8, pin_memory=True)
             except RuntimeError:  # the system limits locked pages, and then refuses every further request

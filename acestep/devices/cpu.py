@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from acestep.devices.in_order import InOrder
-from acestep.devices.memory import available_host_bytes
+from acestep.host import host_memory
 from acestep.memory.workspace import MATRIX_WORKSPACE
 
 
@@ -31,8 +31,8 @@ class CpuDevice(InOrder):
         return torch.empty(n_bytes, dtype=torch.uint8)
 
     def free_bytes(self) -> int:
-        """Bytes of memory the system calls available; 0 where it does not say."""
-        return available_host_bytes()
+        """Bytes of main memory that this process may still take."""
+        return host_memory().available_bytes
 
     def empty_cache(self) -> None:
         """Nothing is cached."""

@@ -10,6 +10,7 @@ from acestep.models.architecture import Architecture, QwenArchitecture, VaeArchi
 from acestep.models.catalog import Size, architecture_of
 from acestep.models.components import Components
 from acestep.models.convert import part_configs
+from acestep.models.footprint import made_footprint
 from acestep.models.libraries import (
     AceStepAudioTokenDetokenizer,
     AceStepAudioTokenizer,
@@ -19,6 +20,7 @@ from acestep.models.libraries import (
     Qwen3Config,
     Qwen3Model,
 )
+from acestep.models.room import CHOOSE_SMALLER, require_room
 from acestep.models.tokenizer import ByteTokenizer
 from acestep.models.weights import bare, empty, fill, randomise
 
@@ -88,7 +90,8 @@ def build(
     """A model made in code, the same on every call.
 
     `random` weights make noise that is finite and not silent; `lazy` ones have no values and cost no memory until
-    something writes them, for runs that look only at sizes; `meta` ones have no storage at all.
+    something writes them, for runs that look only at sizes; `meta` ones have no storage at all. Raises
+    `HostMemoryError` for random ones that do not fit into main memory.
     """
     if size == "tiny":
         architecture, vae, qwen = tiny_architecture(variant), TINY_VAE, TINY_QWEN
@@ -96,6 +99,8 @@ def build(
         architecture, vae, qwen = architecture_of(variant), VaeArchitecture(), QwenArchitecture()
     modules = bare_modules(architecture, vae, Qwen3Config(**arguments(qwen)))
     place = torch.device("meta" if materialise == "meta" else device)
+    if materialise == "random" and place.type == "cpu":
+        require_room(made_footprint(size, variant, dtype), f"The weights of {size}", CHOOSE_SMALLER)
     for name, module in modules.items():
         tensors = empty(module, dtype, place)
         if materialise == "random":

@@ -21,6 +21,12 @@ Size = Literal["tiny", "dummy"]
 SIZES: dict[str, Size] = {"tiny": "tiny", "dummy": "dummy"}
 """The names that stand for a model made in code instead of one on disk."""
 
+TINY = "tiny"
+"""The language model made in code that is a toy."""
+
+DUMMY_PREFIX = "dummy:"
+"""Before the name of a language model: one of its size that writes noise."""
+
 
 class Kind(StrEnum):
     """What a checkpoint is for."""

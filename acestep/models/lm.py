@@ -11,16 +11,14 @@ from acestep.memory.quantize import quantize
 from acestep.models import catalog
 from acestep.models.architecture import QwenArchitecture, arguments
 from acestep.models.build import TINY_QWEN, Materialise
-from acestep.models.catalog import LM_ARCHITECTURES, Size
+from acestep.models.catalog import DUMMY_PREFIX, LM_ARCHITECTURES, TINY, Size
+from acestep.models.footprint import lm_footprint, made_lm_footprint
 from acestep.models.libraries import Qwen3Config, Qwen3ForCausalLM
 from acestep.models.locate import locate_lm
 from acestep.models.qwen import HEAD, fill_qwen, qwen_config
+from acestep.models.room import CHOOSE_SMALLER_LM, require_room
 from acestep.models.tensor_folder import TensorFolder
 from acestep.models.weights import bare, empty, fill, randomise
-
-TINY = "tiny"
-DUMMY_PREFIX = "dummy:"
-"""Before the name of a language model: one of its size that writes noise."""
 
 TINY_VOCABULARY = 65_796
 """As many tokens as the planner's tokenizer without files has: bytes, marks and audio codes."""
@@ -49,16 +47,21 @@ class LanguageModel(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return size
 
 
-def load_lm(name: str, *, dtype: torch.dtype, checkpoints_dir: Path | None = None) -> LanguageModel:
+def load_lm(
+    name: str, *, dtype: torch.dtype, checkpoints_dir: Path | None = None, quantization: Quantization | None = None
+) -> LanguageModel:
     """The language model `name`: `tiny`, `dummy:SIZE`, a name in the catalog, or a folder.
 
-    Raises `InvalidInputError` for weights that are missing or wrong, `UsageError` for a name that means nothing.
+    `quantization` is what `quantize_lm` will be asked for. Raises `InvalidInputError` for weights that are missing or
+    wrong, `UsageError` for a name that means nothing, `HostMemoryError` for weights that do not fit into main memory.
     """
     if name == TINY:
         return build_lm("tiny", dtype=dtype)
     if name.startswith(DUMMY_PREFIX):
         return build_lm("dummy", catalog.language_model(name.removeprefix(DUMMY_PREFIX)).id, dtype=dtype)
-    folder, checkpoint = locate_lm(name, checkpoints_dir or catalog.checkpoints_dir()), catalog.find(name)
+    checkpoints = checkpoints_dir or catalog.checkpoints_dir()
+    folder, checkpoint = locate_lm(name, checkpoints), catalog.find(name)
+    _require_room(lm_footprint(name, checkpoints, dtype, quantization), name)
     return LanguageModel(id=checkpoint.id if checkpoint else folder.name, module=_read(folder, dtype))
 
 
@@ -77,12 +80,16 @@ def build_lm(
     """
     architecture = tiny_lm_architecture(vocab_size) if size == "tiny" else LM_ARCHITECTURES[lm_id]
     module = _bare(Qwen3Config(**arguments(architecture), tie_word_embeddings=True))
-    tensors = empty(module.model, dtype, torch.device("meta" if materialise == "meta" else device))
+    place = torch.device("meta" if materialise == "meta" else device)
+    name = TINY if size == "tiny" else DUMMY_PREFIX + lm_id
+    if materialise == "random" and place.type == "cpu":
+        _require_room(made_lm_footprint(name, dtype), name)
+    tensors = empty(module.model, dtype, place)
     if materialise == "random":
         randomise(module.model, tensors)
     fill(module.model, tensors)
     _tie(module)
-    return LanguageModel(id=TINY if size == "tiny" else DUMMY_PREFIX + lm_id, module=module, is_noise=size)
+    return LanguageModel(id=name, module=module, is_noise=size)
 
 
 def tiny_lm_architecture(vocab_size: int) -> QwenArchitecture:
@@ -96,6 +103,10 @@ def quantize_lm(model: LanguageModel, quantization: Quantization) -> None:
     The head is the embedding, which is looked up and not multiplied, so both stay as they are.
     """
     quantize(model.module.model, quantization)
+
+
+def _require_room(needed: int, name: str) -> None:
+    require_room(needed, f"The weights of the language model {name}", CHOOSE_SMALLER_LM)
 
 
 def _read(folder: Path, dtype: torch.dtype) -> Qwen3ForCausalLM:

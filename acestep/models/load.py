@@ -9,36 +9,44 @@ import torch
 from torch import Tensor, nn
 
 from acestep.errors import InvalidInputError, UsageError
-from acestep.knobs import Variant
+from acestep.knobs import Quantization, Variant
 from acestep.models import catalog
 from acestep.models.architecture import Architecture
 from acestep.models.build import bare_modules, build
 from acestep.models.components import Components
 from acestep.models.configs import architecture_in, has_parts, parts_in, vae_architecture_in
 from acestep.models.convert import PREFIXES, SILENCE, original_key
+from acestep.models.footprint import footprint
+from acestep.models.intact import SILENCE_FILE
 from acestep.models.libraries import Qwen3Config
 from acestep.models.locate import locate, locate_companion
 from acestep.models.qwen import fill_qwen, qwen_config
+from acestep.models.room import CHOOSE_SMALLER, require_room
 from acestep.models.tensor_folder import TensorFolder
 from acestep.models.tokenizer import HubTokenizer
 from acestep.models.weights import fill
 
 _LOG = logging.getLogger(__name__)
 
-SILENCE_FILE = "silence_latent.pt"
-
 
 def load(
-    model: str, variant: Variant | None = None, *, dtype: torch.dtype, checkpoints_dir: Path | None = None
+    model: str,
+    variant: Variant | None = None,
+    *,
+    dtype: torch.dtype,
+    checkpoints_dir: Path | None = None,
+    quantization: Quantization | None = None,
 ) -> Components:
     """The parts of `model`: `tiny`, `dummy`, a name in the catalog, a folder, or a repository in the hub's cache.
 
-    `variant` chooses what `tiny` and `dummy` imitate; for weights on disk it must be what they are. Raises
-    `InvalidInputError` for weights that are missing or wrong, `UsageError` for a name that means nothing.
+    `variant` chooses what `tiny` and `dummy` imitate; for weights on disk it must be what they are. `quantization` is
+    what the transformer will be put into. Raises `InvalidInputError` for weights that are missing or wrong,
+    `UsageError` for a name that means nothing, `HostMemoryError` for weights that do not fit into main memory.
     """
     if model in catalog.SIZES:
         return build(catalog.SIZES[model], variant or Variant.TURBO, dtype=dtype)
     checkpoints = checkpoints_dir or catalog.checkpoints_dir()
+    require_room(footprint(model, variant, checkpoints, dtype, quantization), f"The weights of {model}", CHOOSE_SMALLER)
     folder, checkpoint = locate(model, checkpoints), catalog.find(model)
     _LOG.info("the weights are in %s", folder)
     architecture = architecture_in(folder)

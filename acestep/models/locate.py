@@ -15,7 +15,7 @@ from acestep.models.catalog import (
     variant_of,
 )
 from acestep.models.configs import MODEL_INDEX, architecture_in, has_parts
-from acestep.models.weight_files import weight_files
+from acestep.models.intact import flaws, require_intact
 
 
 def is_checkpoint(folder: Path) -> bool:
@@ -24,11 +24,8 @@ def is_checkpoint(folder: Path) -> bool:
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether a part's folder, such as the VAE's, holds its configuration and its weights."""
-    try:
-        return (folder / "config.json").is_file() and bool(weight_files(folder))
-    except InvalidInputError:
-        return False
+    """Whether a checkpoint's folder, such as the VAE's, holds its configuration and its weights, all of them whole."""
+    return is_checkpoint(folder) and not flaws(folder)
 
 
 def locate(model: str, checkpoints: Path) -> Path:
@@ -57,9 +54,19 @@ def locate(model: str, checkpoints: Path) -> Path:
 
 
 def require(model: str, checkpoints: Path) -> None:
-    """Raise as `locate` does where the DiT `model` is not here; one that is made in code always is."""
-    if model not in SIZES:
-        locate(model, checkpoints)
+    """Raise as `locate` does where the DiT `model` is not here, or not whole; one that is made in code always is."""
+    if model in SIZES:
+        return
+    folder = locate(model, checkpoints)
+    require_intact(folder)
+    if not has_parts(folder):
+        for companion in ("vae", "text-encoder"):
+            require_intact(locate_companion(companion, folder, checkpoints))
+
+
+def require_lm(name: str, checkpoints: Path) -> None:
+    """Raise as `locate_lm` does where the language model `name` is not here, or not whole."""
+    require_intact(locate_lm(name, checkpoints))
 
 
 def locate_lm(name: str, checkpoints: Path) -> Path:

@@ -24,6 +24,8 @@ def _shards(index: Path) -> list[Path]:
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
         raise InvalidInputError(index, "has no weight_map of file names")
     shards = sorted(set(weight_map.values()))
+    if not shards:
+        raise InvalidInputError(index, "names no file of weights")
     for name in shards:
         if Path(name).name != name:
             raise InvalidInputError(index, f"names {name!r}, a file outside its own folder")

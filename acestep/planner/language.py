@@ -14,7 +14,8 @@ from acestep.knobs import Backend as Library
 from acestep.knobs import Knobs, Offload
 from acestep.memory.placement import Placement
 from acestep.models import catalog
-from acestep.models.lm import DUMMY_PREFIX, TINY, LanguageModel, build_lm, load_lm, quantize_lm
+from acestep.models.catalog import DUMMY_PREFIX, TINY
+from acestep.models.lm import LanguageModel, build_lm, load_lm, quantize_lm
 from acestep.models.locate import locate_lm
 from acestep.planner.backends.base import Backend
 from acestep.planner.backends.open import Opener
@@ -112,7 +113,11 @@ class Language:
         if not self._loaded:
             dtype = self._device.dtype
             tiny = self._name == TINY
-            model = build_lm("tiny", dtype=dtype, vocab_size=COMPACT.size) if tiny else load_lm(self._name, dtype=dtype)
+            model = (
+                build_lm("tiny", dtype=dtype, vocab_size=COMPACT.size)
+                if tiny
+                else load_lm(self._name, dtype=dtype, quantization=self._knobs.lm_quantization)
+            )
             if model.vocabulary < self._least_vocabulary:
                 raise InvalidInputError(
                     self._folder,

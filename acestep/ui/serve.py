@@ -13,6 +13,7 @@ from typing import Any
 
 from acestep.errors import RunFailedError, UsageError
 from acestep.plan import Overrides
+from acestep.proxies import LOOPBACK, reach_directly, require_usable, without_proxies
 
 LARGEST_UPLOAD = "256mb"
 """Ten minutes of stereo at 48 kHz in 32 bits take 220 MB."""
@@ -54,6 +55,14 @@ def serve(
         }
         for name in ("GRADIO_SERVER_NAME", "GRADIO_SERVER_PORT", "GRADIO_ALLOWED_PATHS", "GRADIO_SHARE"):
             os.environ.pop(name, None)
+
+        # gradio asks the page whether it is there, which no proxy can answer. A page of this machine needs no network,
+        # so that a proxy that cannot be used does not matter to it.
+        if share:
+            require_usable(os.environ)
+            reach_directly((*LOOPBACK, server_name.strip("[]")), os.environ)
+        else:
+            end.enter_context(without_proxies())
 
         from acestep.ui.studio import Studio
         from acestep.ui.words import Words

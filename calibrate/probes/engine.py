@@ -51,8 +51,9 @@ def open_components(setup: Setup, dtype: torch.dtype) -> "Components":
     from acestep.models.load import load
     from acestep.pipeline import prepare
 
-    components = load(setup.model, setup.knobs.variant, dtype=dtype)
-    prepare(components, setup.knobs)
+    knobs = setup.knobs
+    components = load(setup.model, knobs.variant, dtype=dtype, quantization=knobs.quantization)
+    prepare(components, knobs)
     return components
 
 
@@ -62,7 +63,7 @@ def open_language(model: str, knobs: Knobs, device: Device) -> "Language":
     With the tiny `model` it is the tiny one. Raises `NotMeasuredError` for a backend that needs a checkpoint and finds
     none.
     """
-    from acestep.models.lm import DUMMY_PREFIX, TINY
+    from acestep.models.catalog import DUMMY_PREFIX, TINY
     from acestep.planner.language import Language
 
     def refuse(sentence: str) -> None:

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import msgspec
 
-from acestep.errors import AceStepError
+from acestep.errors import AceStepError, HostMemoryError
 from acestep.request import DecodePath
 from calibrate.oom import classify
 from calibrate.probes.family import MARK, kill_all
@@ -71,7 +71,11 @@ def serve(channel: socket.socket, engine: Engine) -> None:
             return
         channel.sendall(line_of(Ready(allocator=settings)))
         for line in lines:
-            answer = _answer(engine, msgspec.json.decode(line, type=Order), channel)
+            try:
+                answer = _answer(engine, msgspec.json.decode(line, type=Order), channel)
+            except HostMemoryError as error:  # a language model that is loaded at its first use
+                channel.sendall(line_of(Refused(problem=str(error))))
+                return
             channel.sendall(line_of(answer))
             if answer.verdict is Verdict.CRASHED:
                 return
@@ -97,6 +101,8 @@ def _answer(engine: Engine, order: Order, channel: socket.socket) -> Answer:
     verdict, problem = Verdict.FITS, ""
     try:
         done = engine.run(order, lambda stage: channel.sendall(line_of(Alive(stage=stage))))
+    except HostMemoryError:  # it says nothing about the card
+        raise
     except Exception as error:
         verdict, problem = classify(error).verdict, _sentence(error)
     # Outside the except block: inside it the traceback would keep every temporary of the failed run alive.

@@ -2,6 +2,8 @@
 
 import errno
 import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from acestep.knobs import Knobs, Variant
 from calibrate.executors.base import answered
 from calibrate.fingerprint import Fingerprint, code_version, fingerprint
 from calibrate.journal import Journal, journal_path
+from calibrate.lock import Lock
 from calibrate.questions import Entry, Fit, Fitted, Question
 from calibrate.workload import Workload
 from tests.fakes import AnalyticProber
@@ -162,6 +165,31 @@ def test_two_runs_do_not_write_one_journal(tmp_path: Path) -> None:
             Journal(tmp_path / "j", HERE, resume=resume)
     first.close()
     Journal(tmp_path / "j", HERE, resume=True).close()
+    assert [path.name for path in tmp_path.iterdir()] == ["j"], "the lock's file is removed"
+
+
+def test_a_lock_is_gone_with_the_process_that_held_it(tmp_path: Path) -> None:
+    holder = f"from pathlib import Path; from calibrate.lock import Lock; lock = Lock(Path({str(tmp_path / 'j')!r}))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"{holder}; print('held', flush=True); input()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        with pytest.raises(BlockingIOError, match="held by another process"):
+            Lock(tmp_path / "j")
+        process.kill()
+    Lock(tmp_path / "j").release()
+
+
+def test_without_pwrite_a_journal_holds_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows."""
+    usual = written(tmp_path / "usual", ENTRIES)
+    monkeypatch.delattr(os, "pwrite")
+    assert written(tmp_path / "without", ENTRIES) == usual
+    assert reopened(tmp_path / "without") == ENTRIES
 
 
 def test_the_code_that_counts_is_whatever_answers_depend_on() -> None:

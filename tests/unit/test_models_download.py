@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from safetensors import serialize
 
 from acestep.errors import Exit, RunFailedError, UsageError
 from acestep.models.catalog import CHECKPOINTS, MAIN_REPO, Kind, Layout
@@ -28,6 +29,12 @@ FILES = {
 }
 
 
+def _content(name: str) -> bytes:
+    if name == "config.json":
+        return b"{}"
+    return serialize({}) if name.endswith(".safetensors") else b""
+
+
 @pytest.fixture
 def hub(monkeypatch):
     """A hub whose repositories hold every folder of the catalog; records what was asked of it."""
@@ -41,7 +48,7 @@ def hub(monkeypatch):
                 path = f"{checkpoint.subfolder}/{name}".removeprefix("/")
                 if any(fnmatch(path, pattern) for pattern in allow_patterns):
                     (Path(local_dir) / path).parent.mkdir(parents=True, exist_ok=True)
-                    (Path(local_dir) / path).write_bytes(b"")
+                    (Path(local_dir) / path).write_bytes(_content(name))
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
     return calls
@@ -111,5 +118,5 @@ def test_a_failed_download_says_what_failed_and_that_it_resumes(failure, monkeyp
 def test_a_repository_without_weights_is_no_success(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *args, **kwargs: None)
 
-    with pytest.raises(RunFailedError, match="no safetensors"):
+    with pytest.raises(RunFailedError, match="was fetched, but"):
         download("turbo", tmp_path)

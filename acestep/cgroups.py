@@ -1,0 +1,180 @@
+"""The memory limits of Linux control groups, read from the files in which the kernel shows them.
+
+The kernel's Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst describe the files.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+
+import msgspec
+
+_UNLIMITED = 1 << 60
+"""Version 1 shows "no limit" as the largest multiple of the page size, just below 2**63. No machine has 2**60 bytes."""
+
+
+class Limit(msgspec.Struct, frozen=True, kw_only=True):
+    """What one group allows, in bytes. `used_bytes` is without file cache, which the kernel gives back.
+
+    `swap_bytes` is what the group may still swap out, None where it sets no limit of its own.
+    """
+
+    folder: str
+    limit_bytes: int
+    used_bytes: int = 0
+    swap_bytes: int | None = None
+
+    @property
+    def free_bytes(self) -> int:
+        """What a process in this group may still take."""
+        return max(0, self.limit_bytes - self.used_bytes)
+
+
+class _Version(msgspec.Struct, frozen=True, kw_only=True):
+    """The names of the files of one version."""
+
+    limit: str
+    usage: str
+    cache: tuple[str, ...]
+
+
+_V2 = _Version(limit="memory.max", usage="memory.current", cache=("inactive_file", "active_file"))
+# The names with `total_` count the groups below as well, as the usage does.
+_V1 = _Version(
+    limit="memory.limit_in_bytes",
+    usage="memory.usage_in_bytes",
+    cache=("total_inactive_file", "total_active_file"),
+)
+
+
+class _Mount(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the groups below `root` are shown, and by which version."""
+
+    point: PurePosixPath
+    version: _Version
+    root: PurePosixPath = PurePosixPath("/")
+
+
+_USUAL_MOUNTS = (
+    _Mount(point=PurePosixPath("/sys/fs/cgroup"), version=_V2),
+    _Mount(point=PurePosixPath("/sys/fs/cgroup/unified"), version=_V2),
+    _Mount(point=PurePosixPath("/sys/fs/cgroup/memory"), version=_V1),
+)
+"""Where they are shown on all usual systems, for one that does not list its mounts."""
+
+
+def memory_limits(root: Path = Path("/")) -> tuple[Limit, ...]:
+    """The limits that hold for this process: those of its group and of every group around it, outermost first.
+
+    `root` is the top of the file system. What is missing or cannot be understood sets no limit. Empty on systems
+    without control groups.
+    """
+    groups = _groups(_text(root / "proc/self/cgroup"))
+    mounts = _mounts(_text(root / "proc/self/mountinfo")) or _USUAL_MOUNTS
+    found: dict[str, Limit] = {}
+    for mount in mounts:
+        if (group := groups.get(mount.version.limit)) is None:
+            continue
+        for folder in _way_to(group, mount):
+            if (limit := _limit(root, folder, mount.version)) is not None:
+                found.setdefault(limit.folder, limit)
+    return tuple(found.values())
+
+
+def _groups(text: str) -> Mapping[str, PurePosixPath]:
+    """The group of this process by version; lines are ``hierarchy:controllers:path``, version 2 has ``0::path``."""
+    groups = {}
+    for line in text.splitlines():
+        hierarchy, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if hierarchy == "0" and not controllers:
+            groups[_V2.limit] = PurePosixPath("/", path)
+        elif "memory" in controllers.split(","):
+            groups[_V1.limit] = PurePosixPath("/", path)
+    return groups
+
+
+def _mounts(text: str) -> list[_Mount]:
+    """The mounts in ``/proc/self/mountinfo`` that show groups with their memory (proc_pid_mountinfo(5))."""
+    mounts = []
+    for line in text.splitlines():
+        before, _, after = line.partition(" - ")
+        fields, (kind, _, options) = before.split(), (*after.split(), "", "", "")[:3]
+        if len(fields) < 5 or kind not in ("cgroup", "cgroup2"):
+            continue
+        if kind == "cgroup2" or "memory" in options.split(","):
+            root, point = (PurePosixPath(_unescaped(field)) for field in fields[3:5])
+            mounts.append(_Mount(point=point, version=_V2 if kind == "cgroup2" else _V1, root=root))
+    return mounts
+
+
+def _unescaped(field: str) -> str:
+    for written, meant in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        field = field.replace(written, meant)
+    return field
+
+
+def _way_to(group: PurePosixPath, mount: _Mount) -> Iterator[PurePosixPath]:
+    """The folders of the groups from the mount down to `group`; the mount alone where it shows another part.
+
+    A container often shows its own group as the top, while its path is still told as the host sees it.
+    """
+    yield mount.point
+    with suppress(ValueError):
+        folder = mount.point
+        for name in group.relative_to(mount.root).parts:
+            if name == "..":
+                return
+            folder /= name
+            yield folder
+
+
+def _limit(root: Path, folder: PurePosixPath, version: _Version) -> Limit | None:
+    place = root / folder.relative_to("/")
+    statistics = _statistics(place / "memory.stat")
+    # Version 1 also tells here the smallest limit of all groups around it, which a container may not show.
+    limits = (_bytes(place / version.limit), statistics.get("hierarchical_memory_limit"))
+    limit = min((limit for limit in limits if limit is not None), default=_UNLIMITED)
+    if limit >= _UNLIMITED:
+        return None
+    usage = _bytes(place / version.usage) or 0
+    cache = sum(statistics.get(name, 0) for name in version.cache)
+    return Limit(
+        folder=str(folder),
+        limit_bytes=limit,
+        used_bytes=max(0, usage - cache),
+        swap_bytes=_swap_v2(place) if version is _V2 else _swap_v1(place, limit, usage),
+    )
+
+
+def _swap_v2(place: Path) -> int | None:
+    most = _bytes(place / "memory.swap.max")
+    return None if most is None else max(0, most - (_bytes(place / "memory.swap.current") or 0))
+
+
+def _swap_v1(place: Path, limit: int, usage: int) -> int | None:
+    """Version 1 limits memory and swap together, and this is what is left beyond the limit of the memory."""
+    both = _bytes(place / "memory.memsw.limit_in_bytes")
+    if both is None:
+        return None
+    swapped = max(0, (_bytes(place / "memory.memsw.usage_in_bytes") or 0) - usage)
+    return max(0, both - limit - swapped)
+
+
+def _bytes(file: Path) -> int | None:
+    """The number in a file; None for ``max``, for version 1's largest number, and for what is no number."""
+    text = _text(file).strip()
+    number = int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else _UNLIMITED
+    return number if number < _UNLIMITED else None
+
+
+def _statistics(file: Path) -> Mapping[str, int]:
+    pairs = (line.split() for line in _text(file).splitlines())
+    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isascii() and pair[1].isdecimal()}
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8", errors="replace")
+    except (OSError, ValueError):
+        return ""

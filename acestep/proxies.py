@@ -1,0 +1,101 @@
+"""The proxies that the environment names: whether they can be used, and that this machine is reached without them.
+
+The names and their order are those of `urllib.request.getproxies_environment`, which the HTTP libraries go by.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from importlib.util import find_spec
+from urllib.parse import urlsplit
+
+from acestep.errors import UsageError
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+"""How this machine calls itself."""
+
+_KINDS = ("http", "https", "all")
+_SOCKS = ("socks5", "socks5h")
+_SCHEMES = ("http", "https", *_SOCKS)
+"""What the HTTP libraries can talk to (`httpx.Proxy`)."""
+
+
+def variable_of(kind: str, environ: Mapping[str, str]) -> str:
+    """The name of the variable that counts for ``http``, ``https``, ``all`` or ``no``; "" where none is set.
+
+    The name in lower case counts more than all others, also where it is empty.
+    """
+    wanted = f"{kind}_proxy"
+    if wanted in environ:
+        return wanted if environ[wanted] else ""
+    return next((name for name in environ if name.lower() == wanted and environ[name]), "")
+
+
+def in_use(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables that name a proxy, with their values; empty where ``NO_PROXY=*`` switches all of them off."""
+    if "*" in _exceptions(environ):
+        return {}
+    names = (variable_of(kind, environ) for kind in _KINDS)
+    return {name: environ[name] for name in names if name}
+
+
+def require_usable(environ: Mapping[str, str]) -> None:
+    """Raise `UsageError` for a proxy that cannot be used, with what to install or to write."""
+    for name, value in in_use(environ).items():
+        if problem := _problem(value):
+            raise UsageError(f"{name} is {shown(value)!r}, and {problem}")
+
+
+def shown(value: str) -> str:
+    """A proxy's address without the name and password in it."""
+    before, at, host = value.rpartition("@")
+    scheme, separator, _ = before.partition("://")
+    return f"{scheme}{separator}***@{host}" if at and separator else f"***@{host}" if at else value
+
+
+def _problem(value: str) -> str:
+    address = value if "://" in value else f"http://{value}"
+    try:
+        parts = urlsplit(address)
+        is_whole = bool(parts.hostname) and parts.port != 0 and address.isprintable() and " " not in address
+    except ValueError:
+        return "that is no address; write it as http://HOST:PORT"
+    if parts.scheme.startswith("socks") and parts.scheme not in _SOCKS:
+        return f"{parts.scheme} is not supported; write socks5://HOST:PORT if the proxy speaks SOCKS 5"
+    if parts.scheme not in _SCHEMES:
+        return f"{parts.scheme} is no kind of proxy; choose one of {', '.join(_SCHEMES)}, as in http://HOST:PORT"
+    if not is_whole:
+        return f"that is no address; write it as {parts.scheme}://HOST:PORT"
+    if parts.scheme in _SOCKS and find_spec("socksio") is None:
+        return "SOCKS needs a library that is not installed: pip install socksio"
+    return ""
+
+
+def reach_directly(hosts: tuple[str, ...], environ: MutableMapping[str, str]) -> None:
+    """Let the HTTP libraries reach `hosts` without a proxy; the user's own exceptions stay.
+
+    Both spellings of the variable are set, because some programs read only one of them.
+    """
+    exceptions = _exceptions(environ)
+    missing = [host for host in hosts if host not in exceptions]
+    if missing and "*" not in exceptions and any(variable_of(kind, environ) for kind in _KINDS):
+        environ["NO_PROXY"] = environ["no_proxy"] = ",".join((*exceptions, *missing))
+
+
+@contextmanager
+def without_proxies() -> Iterator[None]:
+    """Inside, no proxy is used, not even one that the system's settings name; the environment is put back after."""
+    before = {name: value for name, value in os.environ.items() if name.lower().endswith("_proxy")}
+    for name in before:
+        del os.environ[name]
+    os.environ["NO_PROXY"] = "*"
+    try:
+        yield
+    finally:
+        del os.environ["NO_PROXY"]
+        os.environ.update(before)
+
+
+def _exceptions(environ: Mapping[str, str]) -> tuple[str, ...]:
+    name = variable_of("no", environ)
+    return tuple(host.strip() for host in environ[name].split(",") if host.strip()) if name else ()
