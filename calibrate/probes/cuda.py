@@ -8,8 +8,9 @@ from collections.abc import Mapping
 import msgspec
 
 from acestep.capabilities import computes_in_float32
+from acestep.detection import detect
 from acestep.errors import InvalidInputError, NotMeasuredError
-from acestep.hardware import CardKind, detect
+from acestep.hardware import CardKind
 from acestep.knobs import Knobs, Variant
 from acestep.models import catalog
 from acestep.models.locate import locate

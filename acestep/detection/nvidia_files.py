@@ -1,0 +1,72 @@
+"""NVIDIA cards in the system files of their kernel driver, for machines on which NVML does not answer."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from acestep.card_sizes import catalogued
+from acestep.detection.answers import Answer, Problem, Source
+from acestep.detection.drm import NVIDIA, read
+from acestep.detection.visible import CUDA_VARIABLE, cuda_visible
+from acestep.hardware import Card, CardKind
+from acestep.units import GIB
+
+DRIVER_FILES = Path("/proc/driver/nvidia/gpus")
+DRM_FILES = Path("/sys/class/drm")
+
+
+def ask_nvidia_files(environ: Mapping[str, str], root: Path = DRIVER_FILES, drm: Path = DRM_FILES) -> Answer:
+    """The cards that the kernel driver lists, as large as their names say; 0 bytes where a name says nothing.
+
+    A card that another driver holds, or none, is a problem and not a card.
+    """
+    found = [card for entry in _entries(root) if (card := _card(entry)) is not None]
+    text = environ.get(CUDA_VARIABLE)
+    is_slice = (text or "").strip().startswith("MIG-")
+    shown = () if is_slice else cuda_visible(text, [card.uuid for card in found])
+    return Answer(
+        source=Source.NVIDIA_FILES,
+        asked=f"{root}, {drm}",
+        cards=tuple(found[index] for index in shown),
+        hidden=tuple(card for index, card in enumerate(found) if index not in shown),
+        problems=() if found else tuple(_without_driver(drm)),
+    )
+
+
+def _entries(root: Path) -> list[Path]:
+    try:
+        return sorted(root.iterdir())
+    except OSError:
+        return []
+
+
+def _card(entry: Path) -> Card | None:
+    lines = (line.partition(":") for line in read(entry / "information").splitlines())
+    told = {key.strip(): value.strip() for key, _, value in lines}
+    if "Model" not in told:
+        return None
+    uuid = told.get("GPU UUID", "")
+    sizes = catalogued(told["Model"])
+    return Card(
+        kind=CardKind.CUDA,
+        name=told["Model"],
+        uuid="" if "?" in uuid else uuid,
+        total_bytes=sizes[0] * GIB if sizes else 0,
+    )
+
+
+def _without_driver(drm: Path) -> list[Problem]:
+    """A problem for each NVIDIA card that NVIDIA's driver does not hold."""
+    problems = []
+    for device in sorted({entry.resolve() for entry in drm.glob("card*/device")}):
+        if read(device / "vendor") != NVIDIA:
+            continue
+        lines = read(device / "uevent").splitlines()
+        driver = next((line.removeprefix("DRIVER=") for line in lines if line.startswith("DRIVER=")), "")
+        if driver in ("nouveau", "nova"):
+            problems.append(
+                Problem(
+                    sentence=f"The driver {driver}, which torch cannot use, holds the NVIDIA card at {device.name}.",
+                    advice="Install NVIDIA's own driver and restart.",
+                )
+            )
+    return problems
