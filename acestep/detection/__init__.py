@@ -42,7 +42,7 @@ def look(
     torch: Any = None,
     ask_child: bool = False,
     sources: Sequence[Ask] | None = None,
-    build: Callable[[], TorchBuild | None] = installed_build,
+    build: Callable[[], TorchBuild | None] | None = None,
 ) -> Detection:
     """Ask every source, and a loaded `torch` where one is given, or with `ask_child` a torch in a process of its own.
 
@@ -53,7 +53,7 @@ def look(
         answers.append(ask_torch(torch))
     elif ask_child:
         answers.append(ask_torch_in_child(environ))
-    return reconcile(answers, build(), environ.get(DEVICE_VARIABLE, ""))
+    return reconcile(answers, (build or installed_build)(), environ.get(DEVICE_VARIABLE, ""))
 
 
 def detect(environ: Mapping[str, str]) -> Card:

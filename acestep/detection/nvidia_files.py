@@ -6,6 +6,7 @@ from pathlib import Path
 from acestep.card_sizes import catalogued
 from acestep.detection.answers import Answer, Problem, Source
 from acestep.detection.drm import NVIDIA, read
+from acestep.detection.families import capability_of
 from acestep.detection.visible import CUDA_VARIABLE, cuda_visible
 from acestep.hardware import Card, CardKind
 from acestep.units import GIB
@@ -51,6 +52,7 @@ def _card(entry: Path) -> Card | None:
         name=told["Model"],
         uuid="" if "?" in uuid else uuid,
         total_bytes=sizes[0] * GIB if sizes else 0,
+        capability=capability_of(told["Model"]),
     )
 
 

@@ -8,6 +8,7 @@ import msgspec
 
 from acestep.card_sizes import catalogued
 from acestep.detection.answers import Answer, Problem, Source
+from acestep.detection.families import capability_of
 from acestep.detection.host import host_bytes
 from acestep.detection.visible import CUDA_VARIABLE, cuda_visible, mig_visible
 from acestep.hardware import Card, CardKind
@@ -162,7 +163,7 @@ class _Inquiry:
                 )
             )
             return None
-        capability = _quietly(nvml, "nvmlDeviceGetCudaComputeCapability", board.handle) or (0, 0)
+        capability = _quietly(nvml, "nvmlDeviceGetCudaComputeCapability", board.handle) or capability_of(name)
         return Card(
             kind=CardKind.CUDA,
             name=name,

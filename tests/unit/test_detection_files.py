@@ -147,8 +147,29 @@ def test_nvidias_kernel_driver_names_its_cards_where_the_library_does_not(tmp_pa
         ("NVIDIA GeForce RTX 3090", "GPU-1", 24),
         ("NVIDIA Something", "", 0),
     ]
+    assert all(card.capability == (8, 6) for card in found.cards)
     for visible, count in (("GPU-1", 1), ("1", 1), ("", 0), ("MIG-1", 0)):
         assert len(ask_nvidia_files({"CUDA_VISIBLE_DEVICES": visible}, tmp_path).cards) == count
+
+
+@pytest.mark.parametrize(
+    ("name", "capability"),
+    [
+        ("NVIDIA GeForce GTX 1070", (6, 1)),
+        ("Tesla T4", (7, 5)),
+        ("NVIDIA GeForce RTX 2080 Ti", (7, 5)),
+        ("NVIDIA A100-SXM4-40GB", (8, 0)),
+        ("NVIDIA A10G", (8, 6)),
+        ("NVIDIA RTX A4000", (8, 6)),
+        ("NVIDIA RTX 4000 Ada Generation", (8, 9)),
+        ("NVIDIA L4", (8, 9)),
+        ("NVIDIA H100 80GB HBM3", (9, 0)),
+        ("NVIDIA GeForce RTX 5060 Ti", (12, 0)),
+    ],
+)
+def test_the_name_of_a_card_tells_its_capability(tmp_path: Path, name: str, capability: tuple[int, int]) -> None:
+    driver_file(tmp_path, "0000:01:00.0", name, "GPU-1")
+    assert ask_nvidia_files({}, tmp_path).cards[0].capability == capability
 
 
 @pytest.mark.parametrize("driver", ["nouveau", "nova"])
