@@ -8,8 +8,9 @@ from pathlib import Path
 import msgspec
 
 from acestep.capabilities import groups_attention
-from acestep.detection import Detection, look
-from acestep.detection.answers import Answer, Source, named
+from acestep.detection import look
+from acestep.detection.advice import about_cards
+from acestep.detection.answers import Answer, named
 from acestep.detection.torch_build import TorchBuild, installed_build
 from acestep.hardware import Card, CardKind, cap_bytes, planning_card
 from acestep.machine import installed, plan_of_card
@@ -22,12 +23,6 @@ from acestep.units import gib
 
 PACKAGES = ("torch", "diffusers", "transformers", "torchao", "vllm", "flash-attn", "mlx-lm", "nvidia-ml-py")
 """The packages a run depends on or profits from."""
-
-
-NO_CARD = (
-    "No graphics card was found, so songs are computed on the CPU. If this machine has one, install its driver; in a"
-    " container, pass the card in (docker run --gpus all)."
-)
 
 
 class Findings(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,6 +60,7 @@ def examine(*, ask_torch: bool = False) -> Findings:
     With `ask_torch` a process of its own imports torch and says which cards it lists.
     """
     found_here = look(os.environ, ask_child=ask_torch)
+    build = installed_build()
     card = found_here.card
     planned = planning_card(os.environ, card)
     plan = plan_of_card(AS_THE_TIER_SAYS, planned)
@@ -79,7 +75,7 @@ def examine(*, ask_torch: bool = False) -> Findings:
         cards=found_here.cards,
         asked=found_here.answers,
         sizes=found_here.sizes,
-        torch_build=installed_build(),
+        torch_build=build,
         planned_card=planned,
         cap_bytes=cap_bytes(os.environ, card),
         tier=plan.tier,
@@ -92,7 +88,7 @@ def examine(*, ask_torch: bool = False) -> Findings:
         variants=_variants(table),
         checkpoints_dir=str(folder.absolute()),
         checkpoints=found,
-        advice=tuple(dict.fromkeys((*_about_cards(found_here), *_advice(packages, found), *plan.warnings))),
+        advice=tuple(dict.fromkeys((*about_cards(found_here, build), *_advice(packages, found), *plan.warnings))),
     )
 
 
@@ -159,20 +155,6 @@ def _compile(plan: Plan) -> str:
 
 def _variants(table: TierTable) -> tuple[str, ...]:
     return tuple(variant.value for variant in table.variants)
-
-
-def _about_cards(found: Detection) -> list[str]:
-    """What to do about the cards: what a run would say, then what each source lacks, then whom else to ask."""
-    advice = list(found.remarks)
-    if not found.cards and not advice:
-        advice.append(NO_CARD)
-    said = {problem.sentence for answer in found.answers for problem in answer.problems if str(problem) in advice}
-    for answer in found.answers:
-        lacking = (problem for problem in answer.problems if problem.advice and problem.sentence not in said)
-        advice += [f"{answer.source}: {problem}" for problem in lacking]
-    if found.cards and not any(answer.source is Source.TORCH for answer in found.answers):
-        advice.append("torch was not asked, which takes seconds: acestep doctor --ask-torch asks it for its cards.")
-    return advice
 
 
 def _advice(packages: dict[str, str | None], checkpoints: tuple[str, ...]) -> list[str]:

@@ -5,17 +5,22 @@ from pathlib import Path
 
 from acestep.card_sizes import catalogued
 from acestep.detection.answers import Answer, Problem, Source
-from acestep.detection.drm import NVIDIA, read
+from acestep.detection.drm import DRM_FILES, NVIDIA, read
 from acestep.detection.families import capability_of
 from acestep.detection.visible import CUDA_VARIABLE, cuda_visible
 from acestep.hardware import Card, CardKind
 from acestep.units import GIB
 
 DRIVER_FILES = Path("/proc/driver/nvidia/gpus")
-DRM_FILES = Path("/sys/class/drm")
+DEVICE_FILES = Path("/dev")
+
+_SIGNS = ("nvidia[0-9]*", "nvhost-gpu", "dxg")
+"""Files through which programs reach a card: of the driver, of boards with a Tegra, and of Windows below WSL."""
 
 
-def ask_nvidia_files(environ: Mapping[str, str], root: Path = DRIVER_FILES, drm: Path = DRM_FILES) -> Answer:
+def ask_nvidia_files(
+    environ: Mapping[str, str], root: Path = DRIVER_FILES, drm: Path = DRM_FILES, devices: Path = DEVICE_FILES
+) -> Answer:
     """The cards that the kernel driver lists, as large as their names say; 0 bytes where a name says nothing.
 
     A card that another driver holds, or none, is a problem and not a card.
@@ -26,10 +31,10 @@ def ask_nvidia_files(environ: Mapping[str, str], root: Path = DRIVER_FILES, drm:
     shown = () if is_slice else cuda_visible(text, [card.uuid for card in found])
     return Answer(
         source=Source.NVIDIA_FILES,
-        asked=f"{root}, {drm}",
+        asked=f"{root}, {drm}, {devices}",
         cards=tuple(found[index] for index in shown),
         hidden=tuple(card for index, card in enumerate(found) if index not in shown),
-        problems=() if found else tuple(_without_driver(drm)),
+        problems=() if found else (*_without_driver(drm), *_undescribed(devices)),
     )
 
 
@@ -54,6 +59,19 @@ def _card(entry: Path) -> Card | None:
         total_bytes=sizes[0] * GIB if sizes else 0,
         capability=capability_of(told["Model"]),
     )
+
+
+def _undescribed(devices: Path) -> list[Problem]:
+    """A problem where a card could be reached that no system file describes, as in many containers."""
+    signs = [str(sign) for pattern in _SIGNS for sign in sorted(devices.glob(pattern))]
+    if not signs:
+        return []
+    return [
+        Problem(
+            sentence=f"{signs[0]} is here, so there may be a card that only torch can describe.",
+            advice="A run asks torch; acestep doctor --ask-torch does, too.",
+        )
+    ]
 
 
 def _without_driver(drm: Path) -> list[Problem]:

@@ -211,7 +211,10 @@ def units(board: _Board) -> list[tuple[_Board, _Slice | None]]:
 
 def told(error: Exception) -> str:
     """An error of the library in its own words, without their end."""
-    return str(error).strip().rstrip(".") or type(error).__name__
+    try:
+        return str(error).strip().rstrip(".") or type(error).__name__
+    except Exception:
+        return type(error).__name__
 
 
 def _key(unit: tuple[_Board, _Slice | None]) -> str:

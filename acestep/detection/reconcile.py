@@ -21,6 +21,7 @@ class Detection(msgspec.Struct, frozen=True, kw_only=True):
 
     `card` is the one that is used, `cards` are all that could be, in the order of their indices. `remarks` are
     sentences that a person should read before a run; `sizes` tell where sources disagree about a card's memory.
+    `obstacle` is why torch uses none of the cards, the first of the remarks; empty where it uses one.
     """
 
     card: Card
@@ -28,6 +29,7 @@ class Detection(msgspec.Struct, frozen=True, kw_only=True):
     answers: tuple[Answer, ...]
     remarks: tuple[str, ...] = ()
     sizes: tuple[str, ...] = ()
+    obstacle: str = ""
 
 
 def reconcile(answers: Sequence[Answer], build: TorchBuild | None, wish: str = "") -> Detection:
@@ -57,15 +59,20 @@ def reconcile(answers: Sequence[Answer], build: TorchBuild | None, wish: str = "
         answers=tuple(answers),
         remarks=tuple(dict.fromkeys(remarks)),
         sizes=tuple(sizes),
+        obstacle=reason,
     )
 
 
 def _is_moot(problem: Problem, answers: Sequence[Answer]) -> bool:
-    """Whether another source made up for a source that said nothing at all."""
-    silent = [answer for answer in answers if problem in answer.problems]
-    return all(answer.source is Source.NVML and not answer.cards for answer in silent) and any(
-        answer.source is Source.TORCH and answer.cards for answer in answers
-    )
+    """Whether another source made up for one that described no card at all: torch, and NVML for NVIDIA's files."""
+    asked = {answer.source: answer for answer in answers}
+    told_by = next(answer for answer in answers if problem in answer.problems)
+    if told_by.cards or told_by.hidden:
+        return False
+    torch, nvml = asked.get(Source.TORCH), asked.get(Source.NVML)
+    if told_by.source is Source.NVIDIA_FILES and nvml is not None and (nvml.cards or nvml.hidden):
+        return True
+    return torch is not None and bool(torch.cards)
 
 
 def _merged(answers: Sequence[Answer]) -> tuple[list[Card], list[str]]:

@@ -48,16 +48,16 @@ class Machine:
     """A machine's sources: boards behind NVML, and trees of system files."""
 
     def __init__(self, folder: Path) -> None:
-        self.drm, self.driver = folder / "drm", folder / "driver"
-        self.drm.mkdir()
-        self.driver.mkdir()
+        self.drm, self.driver, self.devices = (folder / name for name in ("drm", "driver", "dev"))
+        for made in (self.drm, self.driver, self.devices):
+            made.mkdir()
         self.nvml: Any = NO_LIBRARY
         self.build: TorchBuild | None = FOR_CUDA
 
     def look(self, *, torch: Any = None, **environ: str) -> Detection:
         sources = (
             partial(ask_nvml, environ, self.nvml, memory_bytes=120 * GIB),
-            partial(ask_nvidia_files, environ, self.driver, self.drm),
+            partial(ask_nvidia_files, environ, self.driver, self.drm, self.devices),
             partial(ask_drm, environ, self.drm),
             partial(ask_apple, "Linux", "x86_64"),
         )
@@ -134,6 +134,17 @@ def test_a_library_that_does_not_fit_the_driver_is_told_where_no_other_source_he
     found = machine.look()
     assert (found.card.name, found.card.nameplate_gib) == ("NVIDIA GeForce RTX 3090", 24)
     assert "another version" in found.remarks[0]
+
+
+def test_a_container_without_the_library_asks_torch(machine: Machine) -> None:
+    (machine.devices / "nvidia0").touch()
+    found = machine.look()
+    assert found.card is CPU
+    assert "only torch can describe" in found.remarks[0]
+    found = machine.look(torch=fake_torch([properties("NVIDIA L4", "1", 22.05)]))
+    assert (found.card.nameplate_gib, found.remarks) == (24, ())
+    machine.nvml = FakeNvml([SMALL])
+    assert machine.look().remarks == ()
 
 
 def test_shared_memory_is_as_large_as_torch_gives_and_at_most_what_the_machine_has(machine: Machine) -> None:

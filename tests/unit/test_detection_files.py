@@ -172,6 +172,16 @@ def test_the_name_of_a_card_tells_its_capability(tmp_path: Path, name: str, capa
     assert ask_nvidia_files({}, tmp_path).cards[0].capability == capability
 
 
+@pytest.mark.parametrize("sign", ["nvidia0", "dxg", "nvhost-gpu"])
+def test_a_card_that_only_torch_could_describe_is_mentioned(tmp_path: Path, sign: str) -> None:
+    devices = tmp_path / "dev"
+    devices.mkdir()
+    (devices / sign).touch()
+    found = ask_nvidia_files({}, tmp_path / "nothing", tmp_path, devices)
+    assert sign in found.heard
+    assert "--ask-torch" in found.problems[0].advice
+
+
 @pytest.mark.parametrize("driver", ["nouveau", "nova"])
 def test_a_card_that_another_driver_holds_is_explained(tmp_path: Path, driver: str) -> None:
     drm_card(tmp_path, "card0", "0x10de", uevent=f"DRIVER={driver}")
