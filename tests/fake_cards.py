@@ -120,6 +120,13 @@ def amd_card(root: Path, name: str, own: float, shared: float = 0, **files: str)
     return drm_card(root, name, "0x1002", **memory, **files)
 
 
+def pci_device(root: Path, slot: str, vendor: str, kind: str, event: str) -> None:
+    """A device on the PCI bus below `root`."""
+    (root / slot).mkdir()
+    for file, text in (("vendor", vendor), ("class", kind), ("uevent", event)):
+        (root / slot / file).write_text(text + "\n")
+
+
 def driver_file(root: Path, slot: str, name: str, uuid: str) -> None:
     """A card as NVIDIA's kernel driver lists it below `root`."""
     (root / slot).mkdir(parents=True)

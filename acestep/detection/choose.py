@@ -16,12 +16,13 @@ _KINDS: Final = ("cuda", "xpu", "mps")
 def choose(cards: Sequence[Card], wish: str = "") -> Card:
     """The card that a wish names: its number in the list, its UUID or the beginning of it, or a part of its name.
 
-    ``cpu`` is the CPU. Without a wish it is the card with most memory, the first of several as large; the CPU where
+    ``cpu`` is the CPU. Without a wish it is the card with most memory, the first of several as large; one that shares
+    the machine's memory is part of a processor, and slow, so one with memory of its own goes before it. The CPU where
     there is no card. Raises `UsageError` for a wish that fits no card, or several.
     """
     wish = wish.strip()
     if not wish:
-        return max(cards, key=lambda card: card.total_bytes, default=CPU)
+        return max(cards, key=lambda card: (not card.unified, card.total_bytes), default=CPU)
     if wish.lower() == CPU.kind:
         return CPU
     fitting = _fitting(cards, wish)
@@ -48,4 +49,7 @@ def others(card: Card, cards: Sequence[Card]) -> list[str]:
     unused = [f"{named(other)} as --device {index}" for index, other in enumerate(cards) if other != card]
     if not unused:
         return []
-    return [f"{card.name} is used. Other cards here: {'; '.join(unused)} ({DEVICE_VARIABLE} in the environment)."]
+    return [
+        f"Of several cards {card.name} is chosen; the others here: {'; '.join(unused)} (or {DEVICE_VARIABLE} in the"
+        " environment)."
+    ]

@@ -35,7 +35,7 @@ def look_with_torch() -> Detection:
         # A number would count the cards that are shown now.
         os.environ[DEVICE_VARIABLE] = chosen.uuid
     after = look(os.environ, torch=torch)
-    remarks = (*after.remarks, *others(chosen, before.cards))
+    remarks = after.remarks if after.obstacle else (*after.remarks, *others(chosen, before.cards))
     return msgspec.structs.replace(after, remarks=remarks)
 
 

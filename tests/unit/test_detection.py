@@ -48,8 +48,8 @@ class Machine:
     """A machine's sources: boards behind NVML, and trees of system files."""
 
     def __init__(self, folder: Path) -> None:
-        self.drm, self.driver, self.devices = (folder / name for name in ("drm", "driver", "dev"))
-        for made in (self.drm, self.driver, self.devices):
+        self.drm, self.driver, self.pci, self.devices = (folder / name for name in ("drm", "driver", "pci", "dev"))
+        for made in (self.drm, self.driver, self.pci, self.devices):
             made.mkdir()
         self.nvml: Any = NO_LIBRARY
         self.build: TorchBuild | None = FOR_CUDA
@@ -57,7 +57,7 @@ class Machine:
     def look(self, *, torch: Any = None, **environ: str) -> Detection:
         sources = (
             partial(ask_nvml, environ, self.nvml, memory_bytes=120 * GIB),
-            partial(ask_nvidia_files, environ, self.driver, self.drm, self.devices),
+            partial(ask_nvidia_files, environ, self.driver, self.pci, self.devices),
             partial(ask_drm, environ, self.drm),
             partial(ask_apple, "Linux", "x86_64"),
         )
@@ -219,6 +219,16 @@ def test_an_amd_card_is_recognized_by_its_unique_number_or_its_slot(machine: Mac
     ]
     found = machine.look(torch=fake_torch(listed, cuda=None, hip="7.1"))
     assert [(card.name, card.kind) for card in found.cards] == [("second", "rocm"), ("first", "rocm")]
+
+
+def test_a_card_with_memory_of_its_own_goes_before_graphics_that_share_the_machines(machine: Machine) -> None:
+    machine.build = TorchBuild(version="2.13.0+rocm7", hip="7.1")
+    amd_card(machine.drm, "card0", 0.5, 62, product_name="graphics in the processor")
+    amd_card(machine.drm, "card1", 16, 62, product_name="Radeon", mem_info_vram_vendor="samsung")
+    found = machine.look()
+    assert found.card.name == "Radeon"
+    assert "graphics in the processor" in found.remarks[0]
+    assert machine.look(ACESTEP_DEVICE="graphics").card.total_bytes == 62 * GIB
 
 
 def test_the_kind_that_torch_is_built_for_decides_between_cards_of_two_makers(machine: Machine) -> None:

@@ -11,7 +11,7 @@ from acestep.detection.nvidia_files import ask_nvidia_files
 from acestep.detection.torch_build import installed_build
 from acestep.hardware import Card, CardKind
 from acestep.units import GIB
-from tests.fake_cards import amd_card, driver_file, drm_card
+from tests.fake_cards import amd_card, driver_file, drm_card, pci_device
 
 
 def only(root: Path, **environ: str) -> Card:
@@ -182,14 +182,28 @@ def test_a_card_that_only_torch_could_describe_is_mentioned(tmp_path: Path, sign
     assert "--ask-torch" in found.problems[0].advice
 
 
-@pytest.mark.parametrize("driver", ["nouveau", "nova"])
-def test_a_card_that_another_driver_holds_is_explained(tmp_path: Path, driver: str) -> None:
-    drm_card(tmp_path, "card0", "0x10de", uevent=f"DRIVER={driver}")
-    found = ask_nvidia_files({}, tmp_path / "nothing", tmp_path)
+@pytest.mark.parametrize(
+    ("driver", "words"),
+    [
+        ("nouveau", "nouveau"),
+        ("nova_core", "nova_core"),
+        ("vfio-pci", "vfio-pci"),
+        ("", "no driver"),
+        ("nvidia", "--gpus"),
+    ],
+)
+def test_a_card_on_the_bus_that_nothing_gives_access_to_is_explained(tmp_path: Path, driver: str, words: str) -> None:
+    event = f"DRIVER={driver}\nPCI_ID=10DE:2684" if driver else "PCI_ID=10DE:2684"
+    pci_device(tmp_path, "0000:01:00.0", "0x10de", "0x030000", event)
+    pci_device(tmp_path, "0000:01:00.1", "0x10de", "0x040300", "DRIVER=snd_hda_intel")
+    pci_device(tmp_path, "0000:02:00.0", "0x1002", "0x030000", "DRIVER=amdgpu")
+    nothing = tmp_path / "nothing"
+    found = ask_nvidia_files({}, nothing, tmp_path, nothing)
     assert found.cards == ()
     (problem,) = found.problems
-    assert driver in problem.sentence
-    assert "NVIDIA's own driver" in problem.advice
+    assert words in str(problem)
+    assert "0000:01:00.0" in problem.sentence
+    assert ask_nvidia_files({"CUDA_VISIBLE_DEVICES": ""}, nothing, tmp_path, nothing).problems == ()
 
 
 def test_apple_silicon_counts_three_quarters_of_its_memory() -> None:
