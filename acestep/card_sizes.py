@@ -162,12 +162,12 @@ RECORDED: Final[dict[int, int]] = {
 }
 """Sizes in 0.01 GiB that only cards of one box report, from public logs: those with error correction, and two more."""
 
-_NOISE = re.compile(
+_NOISE: Final = (
     r"\b(nvidia|geforce|tesla|intel|graphics|laptop gpu|gpu|generation|workstation edition|server edition"
     r"|max-q( workstation edition)?|with max-q design|mobile|super|pcie?|sxm\d?\d?|nvl|hbm\d?e?|\d+ ?gb)\b|\(r\)|\(tm\)"
 )
-_GIGABYTES = re.compile(r"(?<![\w.])(\d+) ?gb\b")
-_SLICE = re.compile(r"\bmig \S*?\d+g\.(\d+)gb")
+_GIGABYTES: Final = r"(?<![\w.])(\d+) ?gb\b"
+_SLICE: Final = r"\bmig \S*?\d+g\.(\d+)gb"
 
 
 class SizeRule(StrEnum):
@@ -229,12 +229,12 @@ def catalogued(name: str) -> tuple[int, ...]:
 def _plain(name: str) -> str:
     """A name as the catalogue spells it: lower case, without maker, form and memory."""
     spaced = name.lower().replace("-", " ").replace("max q", "max-q")
-    return " ".join(_NOISE.sub(" ", spaced).split())
+    return " ".join(re.sub(_NOISE, " ", spaced).split())
 
 
 def _sizes_in(name: str) -> tuple[int, ...]:
     """The size that a name itself says, such as "A100-SXM4-40GB" and "MIG 1g.5gb"."""
     lowered = name.lower()
-    if part := _SLICE.search(lowered):
+    if part := re.search(_SLICE, lowered):
         return (int(part[1]),)
-    return tuple(int(size) for size in _GIGABYTES.findall(lowered.replace("-", " ")))
+    return tuple(int(size) for size in re.findall(_GIGABYTES, lowered.replace("-", " ")))

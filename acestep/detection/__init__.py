@@ -18,7 +18,6 @@ from acestep.detection.nvml import ask_nvml
 from acestep.detection.reconcile import Detection, reconcile
 from acestep.detection.torch_build import TorchBuild, installed_build
 from acestep.detection.torch_cards import ask_torch
-from acestep.detection.torch_child import ask_torch_in_child
 from acestep.hardware import Card
 
 __all__ = ["DEVICE_VARIABLE", "Answer", "Detection", "cheap_sources", "detect", "look"]
@@ -52,6 +51,8 @@ def look(
     if torch is not None:
         answers.append(ask_torch(torch))
     elif ask_child:
+        from acestep.detection.torch_child import ask_torch_in_child
+
         answers.append(ask_torch_in_child(environ))
     return reconcile(answers, (build or installed_build)(), environ.get(DEVICE_VARIABLE, ""))
 

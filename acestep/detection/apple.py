@@ -1,7 +1,6 @@
 """The GPU of an Apple Silicon machine."""
 
 import platform
-import subprocess
 from collections.abc import Callable
 from typing import Final
 
@@ -13,7 +12,13 @@ MPS_SHARE: Final = 0.75
 
 
 def _sysctl(name: str) -> str:
-    return subprocess.run(["/usr/sbin/sysctl", "-n", name], capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603 fixed program, fixed names
+    """What the system says of itself; raises `OSError` where it says nothing."""
+    import subprocess
+
+    done = subprocess.run(["/usr/sbin/sysctl", "-n", name], capture_output=True, text=True, check=False)  # noqa: S603 fixed program, fixed names
+    if done.returncode:
+        raise OSError(done.stderr.strip() or f"sysctl ended with {done.returncode}")
+    return done.stdout.strip()
 
 
 def ask_apple(
@@ -25,7 +30,7 @@ def ask_apple(
     asked = "sysctl"
     try:
         total, name = int(sysctl("hw.memsize")), sysctl("machdep.cpu.brand_string")
-    except (OSError, subprocess.SubprocessError, ValueError) as error:
+    except (OSError, ValueError) as error:
         problem = Problem(sentence=f"macOS does not say how much memory this machine has ({error}).")
         return Answer(source=Source.APPLE, asked=asked, problems=(problem,))
     card = Card(kind=CardKind.MPS, name=name, total_bytes=int(total * MPS_SHARE), unified=True)
