@@ -45,9 +45,9 @@ def _fitting(cards: Sequence[Card], wish: str) -> list[Card]:
 
 
 def others(card: Card, cards: Sequence[Card]) -> list[str]:
-    """A sentence about the cards that are here and not used, and how to choose one; none where there are none."""
+    """A sentence about the cards that are not used, and how to choose one; none about a CPU that was asked for."""
     unused = [f"{named(other)} as --device {index}" for index, other in enumerate(cards) if other != card]
-    if not unused:
+    if not unused or card is CPU:
         return []
     return [
         f"Of several cards {card.name} is chosen; the others here: {'; '.join(unused)} (or {DEVICE_VARIABLE} in the"

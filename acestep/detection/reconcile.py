@@ -9,6 +9,7 @@ from acestep.detection.choose import choose, others
 from acestep.detection.torch_build import TorchBuild
 from acestep.detection.torch_cards import is_same
 from acestep.detection.why import why_not
+from acestep.errors import UsageError
 from acestep.hardware import Card, CardKind
 from acestep.units import gib
 
@@ -45,13 +46,19 @@ def reconcile(answers: Sequence[Answer], build: TorchBuild | None, wish: str = "
         usable = _usable(known, build)
         reason = why_not(None, said, known, build)
     else:
-        usable, disagreeing = _as_torch_lists(torch.cards, known)
+        # Torch may list what others take for hidden: only CUDA knows the order that a person set for it.
+        usable, disagreeing = _as_torch_lists(torch.cards, known, [card for answer in said for card in answer.hidden])
         sizes += disagreeing
         reason = "" if usable else why_not(torch, said, known, build)
     remarks = [reason] if reason else []
-    card = choose(usable, wish)
+    try:
+        card = choose(usable, wish)
+    except UsageError as error:
+        raise UsageError(f"{error}. {reason}") if reason else error from None
     serious = [problem for answer in said for problem in answer.problems if problem.serious]
     remarks += [str(problem) for problem in serious if not _is_moot(problem, answers)]
+    if card.kind is not CardKind.CPU and not card.total_bytes:
+        remarks.append(f"Nothing says how much memory {card.name} has, so the plan is that of the smallest cards.")
     remarks += others(card, usable)
     return Detection(
         card=card,
@@ -105,26 +112,32 @@ def _smaller(one: Card, other: Card, sizes: list[str], source: Source) -> Card:
     return msgspec.structs.replace(one, total_bytes=min(both, default=0), unified=one.unified or other.unified)
 
 
-def _as_torch_lists(listed: Sequence[Card], known: Sequence[Card]) -> tuple[list[Card], list[str]]:
+def _as_torch_lists(
+    listed: Sequence[Card], known: Sequence[Card], hidden: Sequence[Card]
+) -> tuple[list[Card], list[str]]:
     """Torch's cards in its order, described by the other sources where those know them."""
     sizes: list[str] = []
     cards = []
     for card in listed:
         of_kind = [other for other in known if other.kind is card.kind]
-        same = [other for other in of_kind if is_same(other, card)]
-        alone = len(of_kind) == 1 and sum(other.kind is card.kind for other in listed) == 1
-        match = next(iter(same or (of_kind if alone else ())), None)
+        same = [other for other in (*of_kind, *hidden) if is_same(other, card)]
+        alone = of_kind if len(of_kind) == len(listed) == 1 and not _differ(of_kind[0], card) else []
+        match = next(iter(same or alone), None)
         cards.append(card if match is None else _of_both(match, card, sizes))
     return cards, sizes
+
+
+def _differ(one: Card, other: Card) -> bool:
+    """Whether two cards are surely not one: both sources gave the UUID of a whole board, and the UUIDs differ."""
+    boards = one.uuid.startswith("GPU-") and other.uuid.startswith("GPU-")
+    return boards and not is_same(one, other)
 
 
 def _of_both(known: Card, card: Card, sizes: list[str]) -> Card:
     """A card that torch opens, by its name and UUID for life, with the smaller size."""
     found = _smaller(known, card, sizes, Source.TORCH)
-    is_shared = known.unified or card.unified
-    # A shared memory of which torch gives less than the system has is not a card's that is smaller than its box.
     capability = card.capability if any(card.capability) else known.capability
-    return msgspec.structs.replace(found, capability=capability, unified=is_shared)
+    return msgspec.structs.replace(found, capability=capability)
 
 
 def _usable(known: Sequence[Card], build: TorchBuild | None) -> list[Card]:

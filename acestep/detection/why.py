@@ -37,11 +37,12 @@ def why_not(torch: Answer | None, answers: Sequence[Answer], known: Sequence[Car
     said = " ".join(problem.sentence for problem in torch.problems) if torch else ""
     if "too old" in said:
         return f"The NVIDIA driver is too old for {version}: songs are computed on the CPU. Update the driver. ({said})"
-    if known and torch is not None:
-        return (
+    if known:
+        unused = (
             f"{cards} is here and torch does not use it: songs are computed on the CPU. {said} Restart the machine, and"
             " look at what `acestep doctor` says."
         )
+        return "" if torch is None else unused
     if hidden := [card.name for answer in answers for card in answer.hidden]:
         names = ", ".join(dict.fromkeys(hidden))
         return f"{names}: hidden by the environment ({_variables(answers)}), so songs are computed on the CPU."

@@ -188,6 +188,34 @@ def test_a_card_is_known_by_its_uuid_and_not_by_its_number(machine: Machine) -> 
     assert torch_index(torch, small) == 1
 
 
+def test_what_torch_lists_counts_where_only_cuda_knows_the_order(machine: Machine) -> None:
+    machine.nvml = FakeNvml([SMALL, LARGE])
+    environ = {"CUDA_DEVICE_ORDER": "FASTEST_FIRST", "CUDA_VISIBLE_DEVICES": "0"}
+    assert "FASTEST_FIRST" in machine.look(**environ).remarks[0]
+    found = machine.look(torch=fake_torch([properties("large", "bbbb-2", 23.53)]), **environ)
+    assert (found.card.uuid, found.card.name, found.card.driver) == ("GPU-bbbb-2", "large", "580.1")
+    assert found.card.total_bytes == int(23.53 * GIB)
+
+
+def test_cards_that_are_hidden_beside_one_that_is_used_need_no_explanation(machine: Machine) -> None:
+    machine.nvml = FakeNvml([SMALL, LARGE])
+    found = machine.look(CUDA_VISIBLE_DEVICES="0")
+    assert (found.card.name, found.remarks) == ("small", ())
+
+
+def test_a_wish_that_torch_cannot_grant_says_why(machine: Machine) -> None:
+    machine.nvml, machine.build = FakeNvml([LARGE]), FOR_CPU
+    with pytest.raises(UsageError, match="built for the CPU"):
+        machine.look(torch=fake_torch(cuda=None), ACESTEP_DEVICE="large")
+
+
+def test_a_card_of_which_nobody_knows_the_size_is_told(machine: Machine) -> None:
+    driver_file(machine.driver, "0000:01:00.0", "NVIDIA Something", "GPU-1")
+    found = machine.look()
+    assert found.card.total_bytes == 0
+    assert any("how much memory" in sentence for sentence in found.remarks)
+
+
 def test_twins_are_told_apart(machine: Machine) -> None:
     twins = [Board(name="twin", uuid=f"GPU-{index}", gib=24) for index in range(3)]
     machine.nvml = FakeNvml(twins)
