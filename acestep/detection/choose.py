@@ -50,6 +50,6 @@ def others(card: Card, cards: Sequence[Card]) -> list[str]:
     if not unused or card is CPU:
         return []
     return [
-        f"Of several cards {card.name} is chosen; the others here: {'; '.join(unused)} (or {DEVICE_VARIABLE} in the"
+        f"Of several cards {named(card)} is chosen; the others here: {'; '.join(unused)} (or {DEVICE_VARIABLE} in the"
         " environment)."
     ]

@@ -1,6 +1,7 @@
 """A CUDA or ROCm card, and the one place where a cap is put on it."""
 
 import os
+import warnings
 
 import torch
 
@@ -11,6 +12,9 @@ from acestep.units import gib
 
 # CUDA counts the fastest card first, NVML and so every plan by slot. It listens until anybody first asks it for cards.
 os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+
+# Why a card cannot be used is told in a sentence of ours, with what to do.
+warnings.filterwarnings("ignore", message="CUDA initialization")
 
 
 class CudaDevice(Accelerator):
