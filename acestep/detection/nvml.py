@@ -66,7 +66,7 @@ class _Inquiry:
     def answer(self, environ: Mapping[str, str]) -> Answer:
         nvml = self._nvml
         boards = [self._board(index) for index in range(nvml.nvmlDeviceGetCount())]
-        driver = str(_quietly(nvml, "nvmlSystemGetDriverVersion") or "")
+        driver = _text(_quietly(nvml, "nvmlSystemGetDriverVersion") or "")
         self._warn_of_order(environ, boards)
         shown = self._shown(environ.get(CUDA_VARIABLE), boards)
         every = [unit for board in boards if board is not None for unit in units(board)]
@@ -87,7 +87,7 @@ class _Inquiry:
         nvml = self._nvml
         try:
             handle = nvml.nvmlDeviceGetHandleByIndex(index)
-            uuid = str(nvml.nvmlDeviceGetUUID(handle))
+            uuid = _text(nvml.nvmlDeviceGetUUID(handle))
         except Exception as error:
             self.problems.append(
                 Problem(
@@ -106,7 +106,7 @@ class _Inquiry:
         for index in range(_quietly(nvml, "nvmlDeviceGetMaxMigDeviceCount", board) or 1):
             try:
                 handle = nvml.nvmlDeviceGetMigDeviceHandleByIndex(board, index)
-                name = str(nvml.nvmlDeviceGetUUID(handle))
+                name = _text(nvml.nvmlDeviceGetUUID(handle))
             except Exception:  # noqa: S112 a place without a slice
                 continue
             instance = _quietly(nvml, "nvmlDeviceGetGpuInstanceId", handle)
@@ -152,7 +152,7 @@ class _Inquiry:
     def _card(self, board: _Board, part: _Slice | None, driver: str) -> Card | None:
         nvml, handle = self._nvml, board.handle if part is None else part.handle
         uuid = board.uuid if part is None else part.names[0]
-        name = str(_quietly(nvml, "nvmlDeviceGetName", handle) or "NVIDIA card")
+        name = _text(_quietly(nvml, "nvmlDeviceGetName", handle) or "NVIDIA card")
         try:
             total, unified = self._memory(handle, name)
         except Exception as error:
@@ -215,6 +215,11 @@ def told(error: Exception) -> str:
         return str(error).strip().rstrip(".") or type(error).__name__
     except Exception:
         return type(error).__name__
+
+
+def _text(told: Any) -> str:
+    """Text of the library, which older versions hand over as bytes."""
+    return told.decode(errors="replace") if isinstance(told, bytes) else str(told)
 
 
 def _key(unit: tuple[_Board, _Slice | None]) -> str:
