@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from acestep import audio
-from acestep.machine import plan_here
+from acestep.devices.open import plan_to_run
 from acestep.models.catalog import SIZES, checkpoints_dir
 from acestep.models.locate import variant_at
 from acestep.models.tokenizer import encodable
@@ -23,7 +23,7 @@ METADATA = ("caption", "duration_s", "bpm", "keyscale", "timesignature", "langua
 
 def generate(request: Request, plan: Plan | None = None) -> Result:
     """The songs of a request under `plan`, or under this machine's own; audio is not yet normalised."""
-    plan = plan or plan_here()
+    plan = plan or plan_to_run()
     with closing(Service(plan.variant.value)) as service:
         return service.generate(request, plan)[0]
 
@@ -41,7 +41,7 @@ def run_generate(
 ) -> dict[str, Any]:
     """Make the songs of a request, write them to `out`, and return the document that `--json` prints."""
     audio.open_folder(out)
-    plan = plan_here(of_model(model, overrides))
+    plan = plan_to_run(of_model(model, overrides))
     thinks = plan.init_lm if think is Think.AS_PLANNED else think is Think.YES
     request = msgspec.structs.replace(request, think=thinks)
     with closing(Service(model)) as service:

@@ -18,7 +18,7 @@ from acestep.machine import plan_here
 from acestep.models.catalog import checkpoints_dir
 from acestep.models.locate import require
 from acestep.names import AUDIO_FORMATS
-from acestep.options import SIZE_GIB, knob_options, knobs_of, knobs_with, refuse_empty, variant_option
+from acestep.options import SIZE_GIB, device_option, knob_options, knobs_of, knobs_with, refuse_empty, variant_option
 from acestep.request import MIN_DURATION_S
 from acestep.task_options import take_task, task_options, text_of
 from acestep.think_options import take_thinking, think_options
@@ -75,6 +75,7 @@ def cli(verbose: int) -> None:
 
 @cli.command()
 @click.option("--vram", type=SIZE_GIB, metavar="GIB", help="Plan for a card that reports this size instead.")
+@device_option
 @variant_option
 @knob_options
 @json_option
@@ -108,12 +109,14 @@ def tiers(variant: Variant, markdown: bool, as_json: bool) -> None:
 
 
 @cli.command()
+@device_option
+@click.option("--ask-torch", is_flag=True, help="Ask torch about the cards too, which takes some seconds.")
 @json_option
-def doctor(as_json: bool) -> None:
+def doctor(ask_torch: bool, as_json: bool) -> None:
     """Show what was found on this machine and what it lacks."""
     from acestep.doctor import examine, page
 
-    findings = examine()
+    findings = examine(ask_torch=ask_torch)
     if as_json:
         console.print_json(findings)
     else:
@@ -151,6 +154,7 @@ def download(model: str) -> None:
 @task_options
 @click.option("--model", default="turbo", show_default=True, metavar="ID|DIR|tiny|dummy", help="Which weights.")
 @think_options
+@device_option
 @knob_options
 @click.option("--out", type=click.Path(file_okay=False), default="out", show_default=True)
 @click.option("--format", "audio_format", type=click.Choice(AUDIO_FORMATS), default="flac", show_default=True)

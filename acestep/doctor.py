@@ -8,12 +8,16 @@ from pathlib import Path
 import msgspec
 
 from acestep.capabilities import groups_attention
-from acestep.hardware import Card, CardKind, cap_bytes, detect, planning_card
-from acestep.machine import installed, plan_here
+from acestep.detection import look
+from acestep.detection.advice import about_cards
+from acestep.detection.answers import Answer, named
+from acestep.detection.torch_build import TorchBuild, installed_build
+from acestep.hardware import Card, CardKind, cap_bytes, planning_card
+from acestep.machine import installed, plan_of_card
 from acestep.models.catalog import CHECKPOINTS, checkpoints_dir
 from acestep.models.intact import flaws, remedy
 from acestep.models.kernel_choice import Choice, choose
-from acestep.plan import Plan
+from acestep.plan import AS_THE_TIER_SAYS, Plan
 from acestep.show import card_line, columns
 from acestep.tiers import TierTable, data_file, load_tiers
 from acestep.units import gib
@@ -23,10 +27,19 @@ PACKAGES = ("torch", "diffusers", "transformers", "torchao", "vllm", "flash-attn
 
 
 class Findings(msgspec.Struct, frozen=True, kw_only=True):
-    """What `acestep doctor --json` prints. Absent packages are null; `cap_bytes` is null where nothing is capped."""
+    """What `acestep doctor --json` prints. Absent packages are null; `cap_bytes` is null where nothing is capped.
+
+    `asked` holds every source's answer about cards, `cards` those that could be used in the order of `--device`,
+    `size_by` the rule that found the size on the box, and `sizes` where sources disagree about a card's memory.
+    """
 
     card: Card
     nameplate_gib: float
+    size_by: str
+    cards: tuple[Card, ...]
+    asked: tuple[Answer, ...]
+    sizes: tuple[str, ...]
+    torch_build: TorchBuild | None
     planned_card: Card
     cap_bytes: int | None
     tier: str
@@ -43,11 +56,16 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     advice: tuple[str, ...]
 
 
-def examine() -> Findings:
-    """Look at this machine; raises as loading the tier table and reading the environment do."""
-    card = detect(os.environ)
+def examine(*, ask_torch: bool = False) -> Findings:
+    """Look at this machine; raises as loading the tier table and reading the environment do.
+
+    With `ask_torch` a process of its own imports torch and says which cards it lists.
+    """
+    found_here = look(os.environ, ask_child=ask_torch)
+    build = installed_build()
+    card = found_here.card
     planned = planning_card(os.environ, card)
-    plan = plan_here(card=planned)
+    plan = plan_of_card(AS_THE_TIER_SAYS, planned)
     table = load_tiers()
     packages = _versions()
     folder = checkpoints_dir()
@@ -55,6 +73,11 @@ def examine() -> Findings:
     return Findings(
         card=card,
         nameplate_gib=card.nameplate_gib,
+        size_by=card.box.rule,
+        cards=found_here.cards,
+        asked=found_here.answers,
+        sizes=found_here.sizes,
+        torch_build=build,
         planned_card=planned,
         cap_bytes=cap_bytes(os.environ, card),
         tier=plan.tier,
@@ -68,7 +91,7 @@ def examine() -> Findings:
         checkpoints_dir=str(folder.absolute()),
         checkpoints=found,
         damaged=_damaged(folder, found),
-        advice=(*_advice(card, packages, found), *plan.warnings),
+        advice=tuple(dict.fromkeys((*about_cards(found_here, build), *_advice(packages, found), *plan.warnings))),
     )
 
 
@@ -76,7 +99,16 @@ def page(findings: Findings) -> str:
     """The findings for a person."""
     versions = ", ".join(f"{name} {number}" for name, number in findings.packages.items() if number)
     missing = ", ".join(name for name, number in findings.packages.items() if not number)
-    rows = [("card", card_line(findings.card)), ("driver", findings.card.driver or "none")]
+    rows = [(f"asked {answer.source}", answer.heard) for answer in findings.asked]
+    if findings.torch_build is not None:
+        rows.append(
+            ("torch's files", f"torch {findings.torch_build.version}, built for {findings.torch_build.built_for}")
+        )
+    rows += [("", sentence) for sentence in findings.sizes]
+    rows += [(f"card {index}", named(card)) for index, card in enumerate(findings.cards) if len(findings.cards) > 1]
+    rows += [("card", card_line(findings.card)), ("driver", findings.card.driver or "none")]
+    if findings.card.kind is not CardKind.CPU:
+        rows.append(("size by", findings.size_by))
     if findings.planned_card != findings.card:
         cap = "nothing is capped" if findings.cap_bytes is None else f"capped at {gib(findings.cap_bytes)}"
         rows.append(("planned for", f"{card_line(findings.planned_card)}; {cap}"))
@@ -135,13 +167,10 @@ def _variants(table: TierTable) -> tuple[str, ...]:
     return tuple(variant.value for variant in table.variants)
 
 
-def _advice(card: Card, packages: dict[str, str | None], checkpoints: tuple[str, ...]) -> list[str]:
+def _advice(packages: dict[str, str | None], checkpoints: tuple[str, ...]) -> list[str]:
     advice = []
-    torch = packages["torch"]
-    if torch is None:
+    if packages["torch"] is None:
         advice.append("torch is not installed: pip install torch.")
-    elif torch.endswith("+cpu") and card.kind in (CardKind.CUDA, CardKind.ROCM, CardKind.XPU):
-        advice.append(f"torch {torch} is built for the CPU and will not use {card.name}: install the build for it.")
     if not checkpoints:
         advice.append("No weights were found: acestep download turbo fetches them, --model tiny plays without.")
     return advice

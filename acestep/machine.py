@@ -2,11 +2,13 @@
 
 import logging
 import os
+from collections.abc import Sequence
 from importlib.util import find_spec
 
 import msgspec
 
-from acestep.hardware import Card, detect, planning_card
+from acestep.detection import Detection, look
+from acestep.hardware import Card, planning_card
 from acestep.plan import AS_THE_TIER_SAYS, Overrides, Plan, on_device, resolve
 from acestep.tiers import load_tiers
 from acestep.units import gib
@@ -19,23 +21,35 @@ def installed(package: str) -> bool:
     return find_spec(package) is not None
 
 
-def this_card() -> Card:
-    """The card to plan for here: what was detected, or the size the environment asks for."""
-    card = planning_card(os.environ, detect(os.environ))
-    _LOG.info("the card is %s (%s, %s)", card.name, card.kind, gib(card.total_bytes))
-    return card
-
-
 def plan_here(overrides: Overrides = AS_THE_TIER_SAYS, card: Card | None = None) -> Plan:
-    """The plan of this machine's card, or of another, under the table in force."""
+    """The plan of this machine's card, or of another, under the table in force.
+
+    This machine's plan begins its warnings with what a person should know about the cards here.
+    """
+    return plan_of_card(overrides, card) if card is not None else plan_of(look(os.environ), overrides)
+
+
+def plan_of(found: Detection, overrides: Overrides = AS_THE_TIER_SAYS) -> Plan:
+    """The plan of what was found here, or of the size the environment asks for."""
+    return told(plan_of_card(overrides, planning_card(os.environ, found.card)), found.remarks)
+
+
+def told(plan: Plan, remarks: Sequence[str]) -> Plan:
+    """The plan with sentences before its own warnings."""
+    return msgspec.structs.replace(plan, warnings=(*remarks, *plan.warnings)) if remarks else plan
+
+
+def plan_of_card(overrides: Overrides, card: Card) -> Plan:
+    """The plan of a card under the table in force and the packages here."""
+    _LOG.info("the card is %s (%s, %s)", card.name, card.kind, gib(card.total_bytes))
     plan = resolve(
-        this_card() if card is None else card,
+        card,
         load_tiers(),
         overrides,
         torchao_available=installed("torchao"),
         flash_attn_available=installed("flash_attn"),
     )
-    _log_plan("the plan", plan)
+    _log_plan("its plan", plan)
     return plan
 
 

@@ -1,5 +1,6 @@
 """The command-line options that name a model or a knob, shared by every command that has them."""
 
+import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -8,6 +9,7 @@ import msgspec
 from msgspec import UNSET
 
 from acestep import names
+from acestep.detection.choose import DEVICE_VARIABLE
 from acestep.errors import UsageError
 from acestep.hardware import parse_size_gib
 from acestep.models.catalog import find
@@ -55,6 +57,32 @@ def refuse_empty(**values: str) -> None:
     for name, value in values.items():
         if not value.strip():
             raise UsageError(f"--{name.replace('_', '-')} is empty; give it a value or leave it out")
+
+
+def _take_device(context: click.Context, _: click.Parameter, value: str | None) -> None:
+    """Say it to everything that looks for a card in this process, and in those that it starts, for this command."""
+    if value is None:
+        return
+    refuse_empty(device=value)
+    before = os.environ.get(DEVICE_VARIABLE)
+    os.environ[DEVICE_VARIABLE] = value
+
+    def restore() -> None:
+        if before is None:
+            os.environ.pop(DEVICE_VARIABLE, None)
+        else:
+            os.environ[DEVICE_VARIABLE] = before
+
+    context.call_on_close(restore)
+
+
+device_option = click.option(
+    "--device",
+    metavar="N|UUID|NAME",
+    expose_value=False,
+    callback=_take_device,
+    help="Which of several cards, as doctor lists them, or cpu; the one with most memory if not given.",
+)
 
 
 def knob_options(command: F) -> F:

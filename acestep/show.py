@@ -21,6 +21,7 @@ def card_line(card: Card) -> str:
         return "none found; the CPU computes"
     size, nameplate = gib(card.total_bytes), f"{card.nameplate_gib:.2f} GiB"
     size += "" if size == nameplate else f", sold as {card.nameplate_gib:g} GiB"
+    size += ", shared with the machine" if card.unified else ""
     capability = f", compute capability {card.capability[0]}.{card.capability[1]}" if any(card.capability) else ""
     return f"{card.name} ({card.kind}, {size}{capability})"
 

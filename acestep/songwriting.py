@@ -8,9 +8,9 @@ import msgspec
 import torch
 
 from acestep.devices.base import Device
-from acestep.devices.open import open_here
+from acestep.devices.open import open_here, plan_to_run
 from acestep.errors import RunFailedError, UsageError
-from acestep.machine import carried_out, plan_here
+from acestep.machine import carried_out
 from acestep.models import catalog
 from acestep.models.catalog import DUMMY_PREFIX, TINY
 from acestep.models.locate import is_checkpoint
@@ -159,8 +159,9 @@ def warn_of_noise(language: Language, warn: Warn) -> None:
 @contextmanager
 def _language(plan: Plan | None, model: str, warnings: list[str]) -> Iterator[tuple[Language, Plan]]:
     """The language model on this machine's device, alone there, and the plan as the device can carry it out."""
+    plan = plan or plan_to_run()
     device, card = open_here()
-    used = carried_out(plan or plan_here(), card)
+    used = carried_out(plan, card)
     warnings += used.warnings
     with alone(open_language(used, model, device, warnings.append)) as language:
         warn_of_noise(language, warnings.append)

@@ -9,10 +9,9 @@ from msgspec import to_builtins
 
 from acestep import console, show
 from acestep.errors import UsageError
-from acestep.machine import plan_here
 from acestep.models.catalog import SIZES, checkpoints_dir
 from acestep.models.locate import require_lm
-from acestep.options import knob_options, knobs_of
+from acestep.options import device_option, knob_options, knobs_of
 from acestep.plan import Plan
 from acestep.request import MAX_SEED
 from acestep.task_options import codes_of, text_of
@@ -33,6 +32,7 @@ _SHARED = (
         show_default=True,
         help="Real weights or noise.",
     ),
+    device_option,
     knob_options,
     click.option("--json", "as_json", is_flag=True, help="Print one JSON document."),
 )
@@ -101,7 +101,7 @@ def _songwriting() -> Any:
 
 def _say(rest: dict[str, Any], describe: Callable[..., Any]) -> None:
     as_json, seed, model = (rest.pop(name) for name in ("as_json", "seed", "model"))
-    plan: Plan = plan_here(knobs_of(rest))
+    plan: Plan = _songwriting().plan_to_run(knobs_of(rest))
     drawn = secrets.randbelow(2**31) if seed is None else seed
     if model not in SIZES and plan.lm is not None:
         # What is not here, or not whole, is told before the seconds that it takes to import torch.

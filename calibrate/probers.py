@@ -6,8 +6,9 @@ from contextlib import contextmanager
 from functools import cache
 
 from acestep import hardware
+from acestep.detection import detect
 from acestep.errors import InvalidInputError, NotMeasuredError
-from acestep.hardware import SIMULATED_CAPABILITY, Card, detect
+from acestep.hardware import SIMULATED_CAPABILITY, Card
 from acestep.knobs import Backend, Knobs, Variant
 from acestep.machine import installed
 from acestep.models import catalog

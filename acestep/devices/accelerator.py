@@ -18,7 +18,7 @@ HOST_RESERVE_BYTES = 4 * GIB
 
 
 class Accelerator:
-    """The first card of a torch backend (`torch.cuda` or `torch.xpu`), computing in `dtype`."""
+    """A card of a torch backend (`torch.cuda` or `torch.xpu`), computing in `dtype`."""
 
     shares_host_memory = False
 

@@ -1,6 +1,7 @@
 """A CUDA or ROCm card, and the one place where a cap is put on it."""
 
 import os
+import warnings
 
 import torch
 
@@ -12,12 +13,18 @@ from acestep.hardware import Card, CardKind
 # CUDA counts the fastest card first, NVML and so every plan by slot. It listens until anybody first asks it for cards.
 os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
 
+# Why a card cannot be used is told in a sentence of ours, with what to do.
+warnings.filterwarnings("ignore", message="CUDA initialization")
+
 
 class CudaDevice(Accelerator):
-    """The first visible card; `cap_bytes` bounds what this process may reserve on it."""
+    """The card of an index of torch's; `cap_bytes` bounds what this process may reserve on it."""
 
-    def __init__(self, cap_bytes: int | None = None) -> None:
-        device = torch.device("cuda", 0)
+    def __init__(self, cap_bytes: int | None = None, index: int = 0) -> None:
+        device = torch.device("cuda", index)
+        if index:
+            # What names no card of its own, such as page-locked memory and Triton, takes the current one.
+            torch.cuda.set_device(device)
         kind = CardKind.CUDA if torch.version.hip is None else CardKind.ROCM
         card = Card(kind=kind, name="", capability=torch.cuda.get_device_capability(device))
         dtype = torch.float32 if computes_in_float32(card) else torch.bfloat16

@@ -7,7 +7,11 @@ from acestep.memory.workspace import MATRIX_WORKSPACE
 
 
 class XpuDevice(Accelerator):
-    """The first Intel card, in bf16; its attention kernels want keys and values expanded."""
+    """The Intel card of an index of torch's, in bf16; its attention kernels want keys and values expanded."""
 
-    def __init__(self) -> None:
-        super().__init__(torch.xpu, torch.device("xpu", 0), torch.bfloat16, grouped=False, workspace=MATRIX_WORKSPACE)
+    def __init__(self, index: int = 0) -> None:
+        if index:
+            torch.xpu.set_device(index)
+        super().__init__(
+            torch.xpu, torch.device("xpu", index), torch.bfloat16, grouped=False, workspace=MATRIX_WORKSPACE
+        )

@@ -10,7 +10,7 @@ import click
 
 from acestep import console
 from acestep.errors import UsageError
-from acestep.options import VARIANT, knob_options, knobs_with, refuse_empty
+from acestep.options import VARIANT, device_option, knob_options, knobs_with, refuse_empty
 from acestep.ui.doorman import is_loopback
 from acestep.ui.words import LANGUAGES
 
@@ -60,6 +60,7 @@ class PageByDefault(click.Group):
 @click.option("--init-service", is_flag=True, help="Load the model before the page opens.")
 @click.option("--model", default="turbo", show_default=True, metavar="ID|DIR|tiny|dummy", help="Which weights.")
 @click.option("--variant", type=VARIANT, default="turbo", metavar="NAME", help="What tiny and dummy weights imitate.")
+@device_option
 @knob_options
 @click.option("--out", type=click.Path(file_okay=False), default="out", show_default=True, help="Where songs are kept.")
 def ui(

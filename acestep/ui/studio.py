@@ -1,5 +1,6 @@
 """What is behind the page: the model, the plan of the settings, and songs for the visits, one run at a time."""
 
+import os
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -7,9 +8,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from acestep import api, audio
+from acestep.devices.open import look_with_torch
 from acestep.errors import UsageError
-from acestep.hardware import Card
-from acestep.machine import plan_here, this_card
+from acestep.hardware import Card, planning_card
+from acestep.machine import plan_of_card, told
 from acestep.plan import Overrides, Plan
 from acestep.request import Request
 from acestep.service import Service
@@ -37,7 +39,9 @@ class Studio:
         audio.open_folder(out)
         self.overrides = api.of_model(model, overrides)
         self.sessions = Sessions(out)
-        self._cards = cards(load_tiers(), self.overrides.variant, this_card())
+        found = look_with_torch()
+        self._remarks = found.remarks
+        self._cards = cards(load_tiers(), self.overrides.variant, planning_card(os.environ, found.card))
         self._service = Service(model)
         self._lock = threading.Lock()
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="songs")
@@ -56,15 +60,19 @@ class Studio:
 
     def start(self, tier: str = THIS_CARD) -> tuple[Controls, Plan]:
         """The settings and the plan that a tier begins with."""
-        plan = plan_here(self.overrides, self.card(tier))
+        plan = self._plan(self.overrides, tier)
         return controls_of(plan, tier=tier, init_lm=plan.init_lm), plan
 
     def settle(self, wish: Controls) -> tuple[Controls, Plan, tuple[str, ...]]:
         """What a wish for settings comes down to, its plan, and a sentence for each part that was not granted."""
-        plan = plan_here(overrides_of(wish, self.overrides.variant), self.card(wish.tier))
+        plan = self._plan(overrides_of(wish, self.overrides.variant), wish.tier)
         _, usual = self.start(wish.tier)
         refused = tuple(sentence for sentence in plan.warnings if sentence not in usual.warnings)
         return controls_of(plan, tier=wish.tier, init_lm=wish.init_lm), plan, refused
+
+    def _plan(self, overrides: Overrides, tier: str) -> Plan:
+        """The plan of a choice of the tier selector; that of this card says what to know about the cards here."""
+        return told(plan_of_card(overrides, self.card(tier)), self._remarks if tier == THIS_CARD else ())
 
     def preload(self, notify: Callable[[str], None]) -> None:
         """Load what the first request will need."""

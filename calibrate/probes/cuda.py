@@ -8,8 +8,9 @@ from collections.abc import Mapping
 import msgspec
 
 from acestep.capabilities import computes_in_float32
+from acestep.detection import look
 from acestep.errors import InvalidInputError, NotMeasuredError
-from acestep.hardware import CardKind, detect
+from acestep.hardware import CardKind
 from acestep.knobs import Knobs, Variant
 from acestep.models import catalog
 from acestep.models.locate import locate
@@ -158,11 +159,15 @@ class CudaProber(ChildProber):
 
     def __init__(self, method: CapMethod = CapMethod.FRACTION) -> None:
         """Raises `NotMeasuredError` where there is no such card, or one without the number format of the table."""
-        card = detect(os.environ)
+        found = look(os.environ)
+        card = found.card
         if card.kind is not CardKind.CUDA:
+            why = "".join(f" {sentence}" for sentence in found.remarks)
             raise NotMeasuredError(
-                f"no NVIDIA card was found ({card.name}), so nothing can be measured; use `--device simulated`"
+                f"no NVIDIA card was found ({card.name}), so nothing can be measured; use `--device simulated`.{why}"
             )
+        if found.obstacle:
+            raise NotMeasuredError(f"{found.obstacle} So nothing can be measured; use `--device simulated`")
         if computes_in_float32(card):
             raise NotMeasuredError(
                 f"{card.name} has no bfloat16 and computes in float32, where everything takes twice as much; its plan"
@@ -183,11 +188,14 @@ class CudaProber(ChildProber):
 
 
 def child_environ(environ: Mapping[str, str], uuid: str) -> dict[str, str]:
-    """What a child is told: one card by its name for life, numbered as NVML does, no network, no process of vLLM's."""
+    """What a child is told: one card by its name for life, numbered as NVML does, no network, no process of vLLM's.
+
+    A card without a UUID is the only one, and shown as it is.
+    """
     kept = {name: value for name, value in environ.items() if name != NO_CACHING}
     return kept | {
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-        "CUDA_VISIBLE_DEVICES": uuid,
+        **({"CUDA_VISIBLE_DEVICES": uuid} if uuid else {}),
         "HF_HUB_OFFLINE": "1",
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     }

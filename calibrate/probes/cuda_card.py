@@ -5,6 +5,8 @@ import os
 
 import torch
 
+from acestep.detection.torch_cards import identity
+from acestep.detection.visible import CUDA_VARIABLE
 from acestep.devices.cuda import CudaDevice
 from acestep.errors import NotMeasuredError
 from calibrate.fingerprint import ALLOCATOR_SETTINGS
@@ -17,6 +19,7 @@ class CudaCard:
         """Create the context; `NotMeasuredError` where torch has no card to use."""
         if not torch.cuda.is_available():
             raise NotMeasuredError(f"torch {torch.__version__} finds no CUDA card it can use; is the driver too old?")
+        require_named(os.environ.get(CUDA_VARIABLE, ""), str(torch.cuda.get_device_properties(0).uuid))
         torch.cuda.synchronize()
         return CudaDevice().dtype
 
@@ -43,6 +46,12 @@ class CudaCard:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         return int(torch.cuda.memory_reserved())
+
+
+def require_named(asked: str, opened: str) -> None:
+    """Raise `NotMeasuredError` where torch opened a board of another UUID than was asked for."""
+    if asked.startswith("GPU-") and identity(asked) != identity(opened):
+        raise NotMeasuredError(f"torch opened the card {opened} where {asked} was to be measured")
 
 
 def require_held(cap_bytes: int) -> None:

@@ -8,10 +8,10 @@ import msgspec
 
 from acestep.api import of_model
 from acestep.devices.base import Device
-from acestep.devices.open import open_here
+from acestep.devices.open import look_with_torch, open_here
 from acestep.errors import NotMeasuredError
-from acestep.hardware import CPU, Card, detect, planning_card
-from acestep.machine import carried_out, plan_here
+from acestep.hardware import CPU, Card, planning_card
+from acestep.machine import carried_out, plan_of_card, told
 from acestep.plan import AS_THE_TIER_SAYS, Overrides, Plan
 from acestep.progress import Progress, silent
 from acestep.request import Request, Result
@@ -56,12 +56,13 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
 
 def machine(wish: Wish, notes: Notes) -> Machine:
     """Settle everything that needs no weights; `NotMeasuredError` where there is no such device."""
-    detected = CPU if wish.device == CPU.kind else detect(os.environ)
-    planned = plan_here(of_model(wish.model, wish.overrides), planning_card(os.environ, detected))
+    found = None if wish.device == CPU.kind else look_with_torch()
+    detected, remarks = (CPU, ()) if found is None else (found.card, found.remarks)
+    planned = plan_of_card(of_model(wish.model, wish.overrides), planning_card(os.environ, detected))
     device, card = open_here(detected)
     if wish.device not in ("auto", card.kind):
         raise NotMeasuredError(f"--device {wish.device} was asked for, and what could be used here is {card.name}")
-    plan = carried_out(planned, card)
+    plan = carried_out(told(planned, remarks), card)
     for sentence in plan.warnings:
         notes(sentence)
     return Machine(device=device, card=card, plan=plan, model=wish.model)

@@ -121,7 +121,7 @@ def test_a_song_that_is_too_long_is_cut_with_thinking_as_it_is_without(
 ) -> None:
     nothing = msgspec.structs.replace(PLAN.frontier, with_lm=dict.fromkeys(PLAN.frontier.with_lm, 2))
     short = msgspec.structs.replace(PLAN, frontier=nothing)
-    monkeypatch.setattr(api, "plan_here", lambda *_: short)
+    monkeypatch.setattr(api, "plan_to_run", lambda *_: short)
     made = generated(capsys, "--duration", "700")
     assert made["metadata"]["duration_s"] == made["songs"][0]["duration_s"] == 2
     assert any("700" in sentence or "11 min 40 s" in sentence for sentence in made["warnings"])

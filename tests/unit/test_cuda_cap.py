@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from acestep.devices.cap import fraction_for
 from acestep.errors import NotMeasuredError
 from acestep.units import GIB
-from calibrate.probes.cuda_card import CudaCard, require_held
+from calibrate.probes.cuda_card import CudaCard, require_held, require_named
 
 
 def nearest(share_of_bytes: float) -> int:
@@ -90,3 +90,13 @@ def test_a_cap_that_is_off_by_a_byte_is_noticed(allocator: Allocator, cap_bytes:
     require_held(cap_bytes)
     with pytest.raises(NotMeasuredError, match="where a cap of"):
         require_held(cap_bytes + off)
+
+
+@pytest.mark.parametrize("asked", ["GPU-AAAA-1", "GPU-aaaa-1", "MIG-7", "", "0"])
+def test_the_card_that_was_named_is_measured(asked: str) -> None:
+    require_named(asked, "aaaa-1")
+
+
+def test_another_card_than_the_one_that_was_named_is_not_measured() -> None:
+    with pytest.raises(NotMeasuredError, match="aaaa-1 where GPU-bbbb-2"):
+        require_named("GPU-bbbb-2", "aaaa-1")

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from acestep.detection import Detection
 from acestep.errors import NotMeasuredError
 from acestep.hardware import Card, CardKind
 from acestep.units import GIB
@@ -21,9 +22,22 @@ def test_without_a_card_nothing_is_claimed(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_card_that_computes_in_float32_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     turing = Card(kind=CardKind.CUDA, name="an old card", total_bytes=8 * GIB, capability=(7, 5))
-    monkeypatch.setattr(cuda, "detect", lambda _: turing)
+    monkeypatch.setattr(cuda, "look", lambda _: Detection(card=turing, cards=(turing,), answers=()))
     with pytest.raises(NotMeasuredError, match="an old card has no bfloat16"):
         CudaProber()
+
+
+def test_a_card_that_torch_cannot_use_is_not_measured_and_the_cause_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    card = Card(kind=CardKind.CUDA, name="a card", total_bytes=8 * GIB, capability=(8, 6))
+    found = Detection(card=card, cards=(card,), answers=(), obstacle="The driver is too old for torch.")
+    monkeypatch.setattr(cuda, "look", lambda _: found)
+    with pytest.raises(NotMeasuredError, match="too old"):
+        CudaProber()
+
+
+def test_a_card_without_a_uuid_is_not_hidden_from_children() -> None:
+    assert child_environ({"CUDA_VISIBLE_DEVICES": "0"}, "")["CUDA_VISIBLE_DEVICES"] == "0"
+    assert "CUDA_VISIBLE_DEVICES" not in child_environ({}, "")
 
 
 def test_children_see_one_card_by_uuid_and_no_network() -> None:

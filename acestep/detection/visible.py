@@ -1,0 +1,112 @@
+"""Which cards the environment shows to a program, by the rules of CUDA, ROCm and Level Zero. Pure.
+
+CUDA: the CUDA C Programming Guide, "CUDA Environment Variables"; ROCm: its page "GPU isolation techniques" and the
+runtime's own parser; Level Zero: its specification, "Affinity Mask".
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
+
+CUDA_VARIABLE = "CUDA_VISIBLE_DEVICES"
+HIP_VARIABLE = "HIP_VISIBLE_DEVICES"
+ROCR_VARIABLE = "ROCR_VISIBLE_DEVICES"
+ZE_VARIABLE = "ZE_AFFINITY_MASK"
+
+_NUMBER = re.compile(r"\s*([+-]?[0-9]+)")
+
+
+class Twice(Enum):
+    """What a runtime does with a list that names a card twice."""
+
+    SHOWS_NOTHING = 1
+    ENDS_THE_LIST = 2
+    COUNTS_ONCE = 3
+
+
+def cuda_visible(text: str | None, uuids: Sequence[str]) -> tuple[int, ...]:
+    """The positions that `CUDA_VISIBLE_DEVICES` shows, in its order; None is a variable that is not set.
+
+    The list ends at the first entry that names no card, and shows nothing where it names one twice. A list that begins
+    with a UUID consists of UUIDs, whole or their beginning where only one card has it; any other one of numbers.
+    """
+    if text is None:
+        return tuple(range(len(uuids)))
+    if text.strip().startswith("GPU-"):
+        return _listed(text, lambda entry: _of_uuid(entry, uuids), Twice.SHOWS_NOTHING)
+    return _listed(text, lambda entry: _of_number(entry, len(uuids)), Twice.SHOWS_NOTHING)
+
+
+def mig_visible(text: str, names: Sequence[tuple[str, ...]]) -> int | None:
+    """The position of the slice that a list of MIG names shows: CUDA gives a program one slice, the first of the list.
+
+    Each slice has its names: its own UUID, and the older ``MIG-GPU-<board>/<instance>/<compute instance>``.
+    """
+    first = text.split(",")[0].strip()
+    fitting = [index for index, known in enumerate(names) if any(name.startswith(first) for name in known)]
+    exact = [index for index in fitting if first in names[index]]
+    return next(iter(exact or (fitting if len(fitting) == 1 else ())), None)
+
+
+def rocm_visible(environ: Mapping[str, str], uuids: Sequence[str]) -> tuple[int, ...]:
+    """The positions that ROCm shows: `ROCR_VISIBLE_DEVICES` first, then in what is left `HIP_VISIBLE_DEVICES`.
+
+    Where HIP's variable is not set, HIP listens to `CUDA_VISIBLE_DEVICES`. UUIDs are ``GPU-`` and 16 digits.
+    """
+    shown: tuple[int, ...] = tuple(range(len(uuids)))
+    if ROCR_VARIABLE in environ:
+        shown = _listed(environ[ROCR_VARIABLE], lambda entry: _of_either(entry, uuids), Twice.ENDS_THE_LIST)
+    text = environ.get(HIP_VARIABLE, environ.get(CUDA_VARIABLE))
+    if text is None:
+        return shown
+    left = [uuids[index] for index in shown]
+    return tuple(shown[index] for index in _listed(text, lambda entry: _of_either(entry, left), Twice.COUNTS_ONCE))
+
+
+def xpu_visible(text: str | None, count: int) -> tuple[int, ...]:
+    """The positions that `ZE_AFFINITY_MASK` shows, in their own order.
+
+    An entry is a card or, as in ``0.1``, a tile of one; an entry that names no card is passed over, and an empty mask
+    hides nothing.
+    """
+    if not (text or "").strip():
+        return tuple(range(count))
+    roots = {_of_number(entry.split(".")[0], count) for entry in (text or "").split(",")}
+    return tuple(index for index in range(count) if index in roots)
+
+
+def _listed(text: str, find: Callable[[str], int | None], twice: Twice) -> tuple[int, ...]:
+    """The positions of a list's entries, up to the first that names nothing."""
+    found: list[int] = []
+    for entry in text.split(","):
+        index = find(entry.strip())
+        if index is None:
+            break
+        if index not in found:
+            found.append(index)
+        elif twice is Twice.SHOWS_NOTHING:
+            return ()
+        elif twice is Twice.ENDS_THE_LIST:
+            break
+    return tuple(found)
+
+
+def _of_number(entry: str, count: int) -> int | None:
+    """A position from the number that an entry begins with, as C reads one; None outside the range."""
+    number = _NUMBER.match(entry)
+    index = int(number[1]) if number and len(number[1]) < 10 else -1
+    return index if 0 <= index < count else None
+
+
+def _of_uuid(entry: str, uuids: Sequence[str]) -> int | None:
+    """The only card whose UUID begins with an entry."""
+    fitting = [index for index, uuid in enumerate(uuids) if uuid.startswith(entry)]
+    return fitting[0] if entry.startswith("GPU-") and len(fitting) == 1 else None
+
+
+def _of_either(entry: str, uuids: Sequence[str]) -> int | None:
+    if entry.startswith("GPU-"):
+        return _of_uuid(
+            entry.lower().replace("gpu-", "GPU-", 1), [uuid.lower().replace("gpu-", "GPU-", 1) for uuid in uuids]
+        )
+    return _of_number(entry, len(uuids))

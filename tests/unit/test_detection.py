@@ -1,0 +1,399 @@
+"""Of all that the sources say, one card is used, and everything else is told."""
+
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import pytest
+
+from acestep.detection import Detection, look
+from acestep.detection.answers import Answer, Problem, Source
+from acestep.detection.apple import ask_apple
+from acestep.detection.drm import ask_drm
+from acestep.detection.nvidia_files import ask_nvidia_files
+from acestep.detection.nvml import ask_nvml
+from acestep.detection.torch_build import TorchBuild
+from acestep.detection.torch_cards import ask_torch, torch_index
+from acestep.detection.torch_child import ask_torch_in_child
+from acestep.errors import UsageError
+from acestep.hardware import CPU, Card, CardKind
+from acestep.units import GIB
+from tests.fake_cards import (
+    DRIVER_NOT_LOADED,
+    IS_LOST,
+    LIBRARY_NOT_FOUND,
+    MISMATCH,
+    NOT_SUPPORTED,
+    Board,
+    FakeNvml,
+    Part,
+    amd_card,
+    driver_file,
+    drm_card,
+    fake_torch,
+    properties,
+)
+
+NO_LIBRARY = FakeNvml([], start=LIBRARY_NOT_FOUND)
+FOR_CUDA, FOR_CPU = TorchBuild(version="2.13.0", cuda="13.0"), TorchBuild(version="2.13.0+cpu")
+SMALL, LARGE = Board(name="small", uuid="GPU-aaaa-1", gib=8), Board(name="large", uuid="GPU-bbbb-2", gib=24)
+
+
+class Machine:
+    """A machine's sources: boards behind NVML, and trees of system files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.drm, self.driver, self.pci, self.devices = (folder / name for name in ("drm", "driver", "pci", "dev"))
+        for made in (self.drm, self.driver, self.pci, self.devices):
+            made.mkdir()
+        self.nvml: Any = NO_LIBRARY
+        self.build: TorchBuild | None = FOR_CUDA
+
+    def look(self, *, torch: Any = None, **environ: str) -> Detection:
+        sources = (
+            partial(ask_nvml, environ, self.nvml, memory_bytes=120 * GIB),
+            partial(ask_nvidia_files, environ, self.driver, self.pci, self.devices),
+            partial(ask_drm, environ, self.drm),
+            partial(ask_apple, "Linux", "x86_64"),
+        )
+        found = look(environ, torch=torch, sources=sources, build=lambda: self.build)
+        assert found.card is CPU or found.card in found.cards
+        return found
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+def test_a_machine_without_a_card_has_the_cpu_and_nothing_to_explain(machine: Machine) -> None:
+    for torch in (None, fake_torch(refusal=RuntimeError("Found no NVIDIA driver on your system. Please check"))):
+        found = machine.look(torch=torch)
+        assert (found.card, found.cards, found.remarks) == (CPU, (), ())
+
+
+def test_of_several_cards_the_largest_is_used_and_the_others_are_named_with_how_to_choose(machine: Machine) -> None:
+    machine.nvml = FakeNvml([SMALL, LARGE])
+    found = machine.look()
+    assert found.card.name == "large"
+    (sentence,) = found.remarks
+    for part in ("large", "small", "GPU-aaaa-1", "--device 0", "ACESTEP_DEVICE"):
+        assert part in sentence
+
+
+@pytest.mark.parametrize("wish", ["0", "cuda:0", "GPU-aaaa-1", "GPU-aa", "small", "SMA"])
+def test_a_card_is_chosen_by_number_uuid_or_name(machine: Machine, wish: str) -> None:
+    machine.nvml = FakeNvml([SMALL, LARGE])
+    assert machine.look(ACESTEP_DEVICE=wish).card.name == "small"
+    assert machine.look(ACESTEP_DEVICE="cpu").card is CPU
+
+
+@pytest.mark.parametrize("wish", ["2", "GPU-", "l", "medium", "cuda:7", "-1", "99999999999999999999"])
+def test_a_wish_for_no_card_or_for_several_lists_what_is_there(machine: Machine, wish: str) -> None:
+    machine.nvml = FakeNvml([SMALL, LARGE])
+    with pytest.raises(UsageError, match=r"0: small .* 1: large"):
+        machine.look(ACESTEP_DEVICE=wish)
+
+
+def test_a_number_that_is_no_place_may_be_part_of_a_name(machine: Machine) -> None:
+    machine.nvml = FakeNvml([Board(name="RTX 3060", uuid="GPU-1", gib=12), LARGE])
+    assert machine.look(ACESTEP_DEVICE="3060").card.name == "RTX 3060"
+
+
+def test_a_hidden_card_cannot_be_chosen_and_its_absence_is_explained(machine: Machine) -> None:
+    machine.nvml = FakeNvml([SMALL])
+    found = machine.look(CUDA_VISIBLE_DEVICES="")
+    assert found.card is CPU
+    (sentence,) = found.remarks
+    assert "small" in sentence
+    assert "CUDA_VISIBLE_DEVICES" in sentence
+    with pytest.raises(UsageError):
+        machine.look(CUDA_VISIBLE_DEVICES="", ACESTEP_DEVICE="small")
+
+
+@pytest.mark.parametrize("start", [LIBRARY_NOT_FOUND, DRIVER_NOT_LOADED, MISMATCH])
+def test_what_torch_opens_counts_where_nvml_says_nothing(machine: Machine, start: int) -> None:
+    machine.nvml = FakeNvml([], start=start)
+    found = machine.look(torch=fake_torch([properties("NVIDIA GeForce RTX 4090", "aaaa-1", 23.53)]))
+    assert (found.card.uuid, found.card.nameplate_gib, found.card.capability) == ("GPU-aaaa-1", 24, (8, 9))
+    assert found.remarks == ()
+    assert any(answer.source is Source.NVML and answer.problems for answer in found.answers)
+
+
+def test_a_library_that_does_not_fit_the_driver_is_told_where_no_other_source_helps(machine: Machine) -> None:
+    machine.nvml = FakeNvml([], start=MISMATCH)
+    found = machine.look()
+    assert found.card is CPU
+    assert "another version" in found.remarks[0]
+    driver_file(machine.driver, "0000:01:00.0", "NVIDIA GeForce RTX 3090", "GPU-1")
+    found = machine.look()
+    assert (found.card.name, found.card.nameplate_gib) == ("NVIDIA GeForce RTX 3090", 24)
+    assert "another version" in found.remarks[0]
+
+
+def test_a_container_without_the_library_asks_torch(machine: Machine) -> None:
+    (machine.devices / "nvidia0").touch()
+    found = machine.look()
+    assert found.card is CPU
+    assert "only torch can describe" in found.remarks[0]
+    found = machine.look(torch=fake_torch([properties("NVIDIA L4", "1", 22.05)]))
+    assert (found.card.nameplate_gib, found.remarks) == (24, ())
+    machine.nvml = FakeNvml([SMALL])
+    assert machine.look().remarks == ()
+
+
+def test_shared_memory_is_as_large_as_torch_gives_and_at_most_what_the_machine_has(machine: Machine) -> None:
+    spark = Board(name="NVIDIA GB10", uuid="GPU-dddd-4", gib=0, fails={"nvmlDeviceGetMemoryInfo": NOT_SUPPORTED})
+    machine.nvml = FakeNvml([spark])
+    assert machine.look().card.total_bytes == 120 * GIB
+    found = machine.look(torch=fake_torch([properties("NVIDIA GB10", "dddd-4", 119.7, is_integrated=1)]))
+    assert (found.card.total_bytes, found.card.unified) == (int(119.7 * GIB), True)
+    assert found.remarks == ()
+
+
+def test_where_sources_disagree_the_smaller_size_counts_and_both_are_told(machine: Machine) -> None:
+    machine.build = TorchBuild(version="2.13.0+rocm7", hip="7.1")
+    amd_card(machine.drm, "card0", 0.5, 115, device="0x1586", product_name="Strix Halo")
+    found = machine.look(torch=fake_torch([properties("Strix Halo", "", 61.35)], cuda=None, hip="7.1"))
+    assert found.card.total_bytes == int(61.35 * GIB)
+    assert found.card.unified
+    (sentence,) = found.sizes
+    assert "115" in sentence
+    assert "61.35" in sentence
+
+
+def test_a_lost_board_is_told_before_every_run(machine: Machine) -> None:
+    machine.nvml = FakeNvml(
+        [Board(name="x", uuid="GPU-c", gib=80, fails={"nvmlDeviceGetHandleByIndex": IS_LOST}), SMALL]
+    )
+    for torch in (None, fake_torch([properties("small", "aaaa-1", 7.6)])):
+        found = machine.look(torch=torch)
+        assert found.card.name == "small"
+        assert any("does not answer" in sentence for sentence in found.remarks)
+
+
+def test_a_card_is_known_by_its_uuid_and_not_by_its_number(machine: Machine) -> None:
+    machine.nvml = FakeNvml([SMALL, LARGE])
+    torch = fake_torch([properties("large", "bbbb-2", 23.53), properties("small", "aaaa-1", 7.6)])
+    found = machine.look(torch=torch, CUDA_DEVICE_ORDER="FASTEST_FIRST")
+    assert [card.name for card in found.cards] == ["large", "small"]
+    assert found.card.total_bytes == int(23.53 * GIB)
+    assert torch_index(torch, found.card) == 0
+    small = machine.look(torch=torch, ACESTEP_DEVICE="GPU-aaaa").card
+    assert torch_index(torch, small) == 1
+
+
+def test_what_torch_lists_counts_where_only_cuda_knows_the_order(machine: Machine) -> None:
+    machine.nvml = FakeNvml([SMALL, LARGE])
+    environ = {"CUDA_DEVICE_ORDER": "FASTEST_FIRST", "CUDA_VISIBLE_DEVICES": "0"}
+    assert "FASTEST_FIRST" in machine.look(**environ).remarks[0]
+    found = machine.look(torch=fake_torch([properties("large", "bbbb-2", 23.53)]), **environ)
+    assert (found.card.uuid, found.card.name, found.card.driver) == ("GPU-bbbb-2", "large", "580.1")
+    assert found.card.total_bytes == int(23.53 * GIB)
+
+
+def test_cards_that_are_hidden_beside_one_that_is_used_need_no_explanation(machine: Machine) -> None:
+    machine.nvml = FakeNvml([SMALL, LARGE])
+    found = machine.look(CUDA_VISIBLE_DEVICES="0")
+    assert (found.card.name, found.remarks) == ("small", ())
+
+
+def test_a_wish_that_torch_cannot_grant_says_why(machine: Machine) -> None:
+    machine.nvml, machine.build = FakeNvml([LARGE]), FOR_CPU
+    with pytest.raises(UsageError, match="built for the CPU"):
+        machine.look(torch=fake_torch(cuda=None), ACESTEP_DEVICE="large")
+
+
+def test_a_card_of_which_nobody_knows_the_size_is_told(machine: Machine) -> None:
+    driver_file(machine.driver, "0000:01:00.0", "NVIDIA Something", "GPU-1")
+    found = machine.look()
+    assert found.card.total_bytes == 0
+    assert any("how much memory" in sentence for sentence in found.remarks)
+
+
+def test_twins_are_told_apart(machine: Machine) -> None:
+    twins = [Board(name="twin", uuid=f"GPU-{index}", gib=24) for index in range(3)]
+    machine.nvml = FakeNvml(twins)
+    torch = fake_torch([properties("twin", str(index), 23.5) for index in (2, 1, 0)])
+    assert [card.uuid for card in machine.look(torch=torch).cards] == ["GPU-2", "GPU-1", "GPU-0"]
+    assert torch_index(torch, machine.look(torch=torch, ACESTEP_DEVICE="GPU-0").card) == 2
+
+
+def test_a_slice_is_the_card_that_torch_lists_by_whatever_uuid(machine: Machine) -> None:
+    cut = Board(name="A100", uuid="GPU-e", gib=40, is_cut=True, parts=(Part(uuid="MIG-1", gib=4.75),))
+    machine.nvml = FakeNvml([cut])
+    for uuid in ("1", "e"):
+        found = machine.look(torch=fake_torch([properties("A100 MIG 1g.5gb", uuid, 4.75)]))
+        assert (found.card.uuid, found.card.nameplate_gib) == ("MIG-1", 5)
+
+
+@pytest.mark.parametrize("torch_uuid", ["", "31313131-3131-3131-3232-323232323232"])
+def test_an_amd_card_is_recognized_by_its_unique_number_or_its_slot(machine: Machine, torch_uuid: str) -> None:
+    machine.build = TorchBuild(version="2.13.0+rocm7", hip="7.1")
+    files = {"mem_info_vram_vendor": "samsung"} | ({"unique_id": "1111111122222222"} if torch_uuid else {})
+    amd_card(machine.drm, "card0", 16, product_name="first", uevent="PCI_SLOT_NAME=0000:03:00.0", **files)
+    amd_card(
+        machine.drm, "card1", 24, product_name="second", uevent="PCI_SLOT_NAME=0000:83:00.0", mem_info_vram_vendor="x"
+    )
+    slots = {"pci_domain_id": 0, "pci_device_id": 0}
+    listed = [
+        properties("AMD Radeon", "", 23.98, pci_bus_id=0x83, **slots),
+        properties("AMD Radeon", torch_uuid, 15.98, pci_bus_id=3, **slots),
+    ]
+    found = machine.look(torch=fake_torch(listed, cuda=None, hip="7.1"))
+    assert [(card.name, card.kind) for card in found.cards] == [("second", "rocm"), ("first", "rocm")]
+
+
+def test_a_card_with_memory_of_its_own_goes_before_graphics_that_share_the_machines(machine: Machine) -> None:
+    machine.build = TorchBuild(version="2.13.0+rocm7", hip="7.1")
+    amd_card(machine.drm, "card0", 0.5, 62, product_name="graphics in the processor")
+    amd_card(machine.drm, "card1", 16, 62, product_name="Radeon", mem_info_vram_vendor="samsung")
+    found = machine.look()
+    assert found.card.name == "Radeon"
+    assert "graphics in the processor" in found.remarks[0]
+    assert machine.look(ACESTEP_DEVICE="graphics").card.total_bytes == 62 * GIB
+
+
+def test_the_kind_that_torch_is_built_for_decides_between_cards_of_two_makers(machine: Machine) -> None:
+    machine.nvml = FakeNvml([LARGE])
+    amd_card(machine.drm, "card0", 0.5, 62, product_name="graphics in the processor")
+    assert machine.look().card.name == "large"
+    machine.build = TorchBuild(version="2.13.0+rocm7", hip="7.1")
+    assert machine.look().card.name == "graphics in the processor"
+    machine.build = None
+    assert machine.look().card.name == "large"
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_torch_for_the_cpu_is_told_where_a_card_is_here(machine: Machine, asked: bool) -> None:
+    machine.nvml, machine.build = FakeNvml([LARGE]), FOR_CPU
+    found = machine.look(torch=fake_torch(cuda=None) if asked else None)
+    assert found.card.name == ("CPU" if asked else "large"), "a plan without torch is for the card"
+    (sentence,) = found.remarks
+    for part in ("2.13.0+cpu", "built for the CPU", "large", "Install a torch"):
+        assert part in sentence
+
+
+@pytest.mark.parametrize("cuda", [12020, 11040])
+def test_a_driver_too_old_for_torch_is_told_with_or_without_torch(machine: Machine, cuda: int) -> None:
+    machine.nvml = FakeNvml([LARGE], driver="535.1", cuda=cuda)
+    refusal = RuntimeError("The NVIDIA driver on your system is too old (found version 12020). Please update your GPU")
+    for torch in (None, fake_torch(refusal=refusal)):
+        found = machine.look(torch=torch)
+        (sentence,) = found.remarks
+        for part in ("535.1", "too old", "2.13.0", f"{cuda // 1000}.{cuda % 1000 // 10}", "Update the driver"):
+            assert part in sentence
+        assert found.card is CPU or torch is None
+
+
+@pytest.mark.parametrize(("cuda", "built"), [(13000, "13.0"), (12020, "12.8"), (13010, "13.0"), (14000, "13.2")])
+def test_a_driver_that_runs_this_torch_is_not_too_old(machine: Machine, cuda: int, built: str) -> None:
+    machine.nvml, machine.build = FakeNvml([LARGE], cuda=cuda), TorchBuild(version="2", cuda=built)
+    assert machine.look().remarks == ()
+
+
+def test_a_driver_too_old_is_told_where_only_torch_knows_of_it(machine: Machine) -> None:
+    refusal = RuntimeError("The NVIDIA driver on your system is too old (found version 12020).")
+    (sentence,) = machine.look(torch=fake_torch(refusal=refusal)).remarks
+    assert "too old" in sentence
+    assert "Update the driver" in sentence
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        RuntimeError("CUDA unknown error - this may be due to an incorrectly set up environment, e.g. changing"),
+        RuntimeError("Unexpected error from cudaGetDeviceCount(). Did you run some cuda functions before"),
+        AssertionError("Torch not compiled with CUDA enabled"),
+        OSError("libcuda.so.1: cannot open shared object file"),
+        ValueError(""),
+    ],
+)
+def test_a_torch_that_refuses_a_card_that_is_here_is_quoted(machine: Machine, refusal: Exception) -> None:
+    machine.nvml = FakeNvml([LARGE])
+    found = machine.look(torch=fake_torch(refusal=refusal))
+    assert found.card is CPU
+    (sentence,) = found.remarks
+    assert "large" in sentence
+    assert str(refusal)[:20] in sentence
+    assert "doctor" in sentence
+
+
+def test_a_torch_that_breaks_is_an_answer_too() -> None:
+    broken = SimpleNamespace(__version__="0", version=SimpleNamespace())
+    assert ask_torch(broken).problems
+    assert torch_index(broken, Card(kind=CardKind.CUDA, name="x")) == 0
+
+
+def test_one_card_that_torch_cannot_ask_hides_no_other(machine: Machine) -> None:
+    torch = fake_torch([None, properties("fine", "1", 8)])
+    found = machine.look(torch=torch)
+    assert found.card.name == "fine"
+    assert torch_index(torch, found.card) == 1
+
+
+def test_intel_graphics_in_a_processor_are_used_where_torch_lists_them(machine: Machine) -> None:
+    drm_card(machine.drm, "card0", "0x8086")
+    assert machine.look().card is CPU
+    torch = fake_torch(cuda=None)
+    told = SimpleNamespace(name="Intel(R) Graphics", total_memory=28 * GIB)
+    torch.xpu = SimpleNamespace(is_available=lambda: True, device_count=lambda: 1, get_device_properties=lambda _: told)
+    assert machine.look(torch=torch).card == Card(kind=CardKind.XPU, name="Intel(R) Graphics", total_bytes=28 * GIB)
+
+
+def test_an_apple_machine_has_the_smaller_of_two_sizes() -> None:
+    torch = fake_torch(cuda=None)
+    torch.backends.mps.is_available = lambda: True
+    torch.mps = SimpleNamespace(recommended_max_memory=lambda: 11 * GIB)
+    answers = {"hw.memsize": str(16 * GIB), "machdep.cpu.brand_string": "Apple M2"}
+    sources = [lambda: ask_apple("Darwin", "arm64", answers.__getitem__)]
+    found = look({}, torch=torch, sources=sources, build=lambda: TorchBuild(version="2.13.0"))
+    assert (found.card.name, found.card.total_bytes) == ("Apple M2", 11 * GIB)
+    assert len(found.sizes) == 1
+
+
+def test_a_torch_in_a_process_of_its_own_answers_for_itself() -> None:
+    found = ask_torch_in_child(dict(os.environ))
+    assert found.source is Source.TORCH
+    assert found.asked.startswith("torch ")
+    assert found.cards == ()
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("import time; time.sleep(60)", "no answer within"),
+        ("raise ImportError('libcudart is missing')", "libcudart is missing"),
+        ("print('hello')", "could not be asked"),
+        ("import os; os.kill(os.getpid(), 9)", "exit code -9"),
+    ],
+)
+def test_a_child_that_fails_is_an_answer(code: str, words: str) -> None:
+    found = ask_torch_in_child({}, [sys.executable, "-c", code], longest_s=2.0)
+    assert words in found.heard
+    assert all(problem.advice for problem in found.problems)
+
+
+def test_a_child_that_is_not_there_is_an_answer(tmp_path: Path) -> None:
+    assert "could not be asked" in ask_torch_in_child({}, [str(tmp_path / "nothing")]).heard
+
+
+def test_an_answer_survives_json() -> None:
+    given = Answer(
+        source=Source.TORCH,
+        asked="torch",
+        cards=(Card(kind=CardKind.CUDA, name="x", total_bytes=1, capability=(9, 0)),),
+        problems=(Problem(sentence="s", advice="a"),),
+    )
+    assert msgspec.json.decode(msgspec.json.encode(given), type=Answer) == given
+
+
+def test_looking_imports_no_torch() -> None:
+    code = "import sys; from acestep.detection import look; look(); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
