@@ -40,7 +40,8 @@ def failure_of(error: BaseException) -> Failure:
         case MissingWeightsError():
             return Failure(kind=FailureKind.WEIGHTS, detail=detail, command=error.command)
         case MissingSourceError():
-            return Failure(kind=FailureKind.SOURCE, detail=detail)
+            # The translated sentence says all of it.
+            return Failure(kind=FailureKind.SOURCE)
         case NotEnoughMemoryError():
             return Failure(kind=FailureKind.MEMORY, detail=detail)
         case UsageError():

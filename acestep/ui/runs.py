@@ -96,8 +96,13 @@ class Runs:
 
     def stopping_js(self) -> str:
         """The browser's own answer to a click on the stop button: a function for `STOPPED_AT_ONCE`."""
-        said = progress_html(Progress(stage=STOPPING), self._words)
-        return f"() => {json.dumps([said, gr.update(interactive=False)])}"
+        said, off = (
+            json.dumps(progress_html(Progress(stage=STOPPING), self._words)),
+            json.dumps(gr.update(interactive=False)),
+        )
+        # The bar stays as long as it is.
+        width = 'document.querySelector("#progress .bar div")?.style.width || "0%"'
+        return f'() => [{said}.replace("width:0%", "width:" + ({width})), {off}]'
 
     def leave(self, session: Session) -> None:
         """Nobody is there any more who could hear what is still to come, and others wait."""
