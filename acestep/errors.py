@@ -43,6 +43,14 @@ class InvalidInputError(AceStepError):
         self.problem = problem
 
 
+class MissingWeightsError(InvalidInputError):
+    """Weights that are not on this machine; `command` gets them, empty where no command can."""
+
+    def __init__(self, source: Path | str, problem: str, *, command: str = "") -> None:
+        super().__init__(source, f"{problem}; get it with: {command}" if command else problem)
+        self.command = command
+
+
 class NotMeasuredError(AceStepError):
     """A measurement that could not be made; it says nothing about whether the thing measured fits."""
 
@@ -57,3 +65,7 @@ class RunFailedError(AceStepError):
 
 class HostMemoryError(RunFailedError):
     """Weights that do not fit into main memory; nothing was loaded."""
+
+
+class NotEnoughMemoryError(RunFailedError):
+    """A run for which neither the card nor the computer had enough memory."""

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from acestep.devices.base import Device
 from acestep.devices.out_of_memory import one_out_of_memory_error
-from acestep.errors import RunFailedError
+from acestep.errors import NotEnoughMemoryError, RunFailedError
 from acestep.knobs import Knobs, Offload
 from acestep.memory.guard import Demand, songs_at_once
 from acestep.memory.placement import Placement
@@ -125,7 +125,7 @@ class Pipeline:
 
         Out of memory, it is tried again with fewer songs at once and then with more offload, which later calls keep.
         `strict` is for probes: one pass, no retry, and the out-of-memory error comes out as it is.
-        Raises `RunFailedError` when nothing helps.
+        Raises `NotEnoughMemoryError` when nothing helps.
         """
         run = _Run(request, strict=strict)
         if strict:
@@ -142,7 +142,7 @@ class Pipeline:
             # Outside the except block: inside it the traceback would keep every temporary of the failed run alive.
             gc.collect()
             self._place.device.empty_cache()
-        raise RunFailedError(
+        raise NotEnoughMemoryError(
             f"{_ran_out(self._place.device)} ({problem}), with {_songs(run.songs_per_pass)} at once and offload"
             f" {self._place.knobs.offload} too. Ask for shorter songs with --duration, use --quantization int8, or"
             " close other programs that use it."
@@ -161,7 +161,7 @@ class Pipeline:
         brought = NOTHING
         if request.has_audio:
             with self._stage("encode_audio", 1, run, progress):
-                brought = encode_audio(request, place, run.codes)
+                brought = encode_audio(request, place, run.codes, lambda: progress("encode_audio", 0, 1))
                 progress("encode_audio", 1, 1)
         with self._stage("encode", 1, run, progress):
             conditions = encode(request, place, brought)

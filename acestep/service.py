@@ -5,6 +5,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from typing import Final
 
 import msgspec
 
@@ -33,6 +34,12 @@ from acestep.tiers import load_tiers
 _LOG = logging.getLogger(__name__)
 
 Notify = Callable[[str], None]
+
+LOADING: Final = "loading"
+"""What a request's progress is called until its first stage."""
+
+LOADED_PARTS: Final = 3
+"""The language model, the other models, and all of them in their places."""
 
 OpenLanguage = Callable[[Plan, str, Device, Notify], Language]
 """Opens the language model of a plan, as `open_language` does."""
@@ -98,12 +105,17 @@ class Service:
         for sentence in plan.warnings:
             warn(sentence)
         self._require_room(plan)
+        # Between the parts, which take long to load, a run can be stopped.
+        progress(LOADING, 0, LOADED_PARTS)
         request, thinker = settle_thinking(request, plan, lambda: self._thinker(plan), warn, unasked=unasked)
         clamped, cuts = clamp(request, plan, lm=request.thinks)
+        progress(LOADING, 1, LOADED_PARTS)
         components = self._parts(plan)
+        progress(LOADING, 2, LOADED_PARTS)
         for sentence in (*cuts, *_remarks(request, plan, components)):
             warn(sentence)
         pipeline = self._pipeline(plan, components, thinker, thinks=request.thinks)
+        progress(LOADING, LOADED_PARTS, LOADED_PARTS)
         try:
             result = pipeline.generate(clamped, progress=progress)
         finally:

@@ -9,7 +9,7 @@ import torch
 
 from acestep.devices.base import Device
 from acestep.devices.open import open_here, plan_to_run
-from acestep.errors import RunFailedError, UsageError
+from acestep.errors import NotEnoughMemoryError, UsageError
 from acestep.machine import carried_out
 from acestep.models import catalog
 from acestep.models.catalog import DUMMY_PREFIX, TINY
@@ -64,7 +64,7 @@ def plan_song(
 
     Runs under `plan` or this machine's own; the length is left open only by a request that thinks. Raises
     `InvalidInputError` when the weights are missing, `UsageError` for a key, tempo or language that there is not and
-    for a task on a song that exists, `RunFailedError` when there is not enough memory.
+    for a task on a song that exists, `NotEnoughMemoryError` when there is not enough memory.
     """
     request = msgspec.structs.replace(request, think=True)
     if not request.thinks:
@@ -142,7 +142,7 @@ def alone(language: Language, flag: str = "--lm") -> Iterator[Language]:
     try:
         yield language
     except torch.OutOfMemoryError as error:
-        raise RunFailedError(
+        raise NotEnoughMemoryError(
             f"The language model does not fit into the memory that is free ({str(error).splitlines()[0]}). Choose a"
             f" smaller one with {flag}, or close other programs."
         ) from None

@@ -14,6 +14,7 @@ from acestep.errors import UsageError
 from acestep.memory.snake import residual, snake_
 from acestep.memory.tiles import tiles
 from acestep.models.libraries import AutoencoderOobleck, OobleckDecoder
+from acestep.progress import Check, unchecked
 from acestep.request import LATENT_HOP
 
 OVERLAP_FRAMES = 10
@@ -100,11 +101,17 @@ def chunk_from(environ: Mapping[str, str]) -> int:
     return int(text)
 
 
-def decode_song(decoder: TileDecoder, latents: Tensor, samples: int, device: Device, tile: int) -> np.ndarray:
-    """Audio [2, samples] float32 of one song's host latents [frames, 64]; both cross tile by tile."""
+def decode_song(
+    decoder: TileDecoder, latents: Tensor, samples: int, device: Device, tile: int, check: Check = unchecked
+) -> np.ndarray:
+    """Audio [2, samples] float32 of one song's host latents [frames, 64]; both cross tile by tile.
+
+    `check` is called before each tile.
+    """
     audio = np.empty((2, samples), dtype=np.float32)
     dtype = decoder.decoder.conv1.weight.dtype
     for first, last, keep_first, keep_last in tiles(latents.shape[0], tile, OVERLAP_FRAMES):
+        check()
         piece = decoder(device.upload(latents[first:last], "latents").to(dtype).T[None])
         begin, end = keep_first * LATENT_HOP, min(samples, keep_last * LATENT_HOP)
         skip = (keep_first - first) * LATENT_HOP

@@ -13,6 +13,7 @@ from acestep.devices.base import Device
 from acestep.memory.snake import residual, snake_
 from acestep.memory.tiles import tiles
 from acestep.models.libraries import OobleckEncoder
+from acestep.progress import Check, unchecked
 
 OVERLAP_FRAMES = 8
 TILE_FRAMES = 128
@@ -41,15 +42,16 @@ class TileEncoder(nn.Module):
         return mean  # type: ignore[no-any-return]
 
 
-def encode_clip(encoder: TileEncoder, audio: np.ndarray, device: Device) -> Tensor:
+def encode_clip(encoder: TileEncoder, audio: np.ndarray, device: Device, check: Check = unchecked) -> Tensor:
     """Latents [1, frames, 64] on the device, in the dtype of the weights, from `audio` [2, samples] on the host.
 
-    A rest of less than one frame makes no frame of its own.
+    A rest of less than one frame makes no frame of its own. `check` is called before each tile.
     """
     frames, convolution = audio.shape[1] // LATENT_HOP, encoder.encoder.conv2
     dtype = convolution.weight.dtype
     latents = torch.empty(1, frames, convolution.out_channels // 2, dtype=dtype, device=device.torch_device)
     for first, last, keep_first, keep_last in tiles(frames, TILE_FRAMES, OVERLAP_FRAMES):
+        check()
         # The last tile hears the rest beyond the last frame, as an encoding in one piece does.
         heard = audio[:, first * LATENT_HOP : last * LATENT_HOP if last < frames else None]
         # A copy of our own: PyTorch takes neither reversed arrays nor, without complaint, those it may not write to.

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from acestep.errors import InvalidInputError, UsageError
+from acestep.errors import InvalidInputError, MissingWeightsError, UsageError
 from acestep.knobs import Variant
 from acestep.models.catalog import (
     SIZES,
@@ -47,9 +47,9 @@ def locate(model: str, checkpoints: Path) -> Path:
     if (cached := hub_snapshot(model)) is not None and is_checkpoint(cached):
         return cached
     if model.count("/") == 1 and not model.startswith((".", "/", "~")):
-        raise InvalidInputError(model, "is neither a folder here nor a repository in the hub's cache")
+        raise MissingWeightsError(model, "is neither a folder here nor a repository in the hub's cache")
     if model.startswith((".", "~")) or len(folder.parts) > 1:
-        raise InvalidInputError(folder, "no such folder")
+        raise MissingWeightsError(folder, "no such folder")
     raise UsageError(no_such_model(model))
 
 
@@ -118,8 +118,8 @@ def _first(checkpoint: Checkpoint, folders: list[Path]) -> Path:
         if is_checkpoint(folder):
             return folder
     searched = ", ".join(dict.fromkeys(str(folder) for folder in folders))
-    raise InvalidInputError(
+    raise MissingWeightsError(
         checkpoint.id,
-        f"not found in {searched}, nor in the hub's cache of {checkpoint.repo}; "
-        f"get it with: acestep download {checkpoint.short or checkpoint.id}",
+        f"not found in {searched}, nor in the hub's cache of {checkpoint.repo}",
+        command=f"acestep download {checkpoint.short or checkpoint.id}",
     )

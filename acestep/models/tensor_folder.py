@@ -7,7 +7,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from acestep.errors import InvalidInputError
+from acestep.errors import InvalidInputError, MissingWeightsError
 from acestep.models.weight_files import weight_files
 
 _PICKLES = ("*.bin", "*.ckpt", "*.pth")
@@ -24,7 +24,7 @@ class TensorFolder:
     def __init__(self, folder: Path) -> None:
         files = weight_files(folder)
         if not files:
-            raise InvalidInputError(folder, _why_empty(folder))
+            raise MissingWeightsError(folder, _why_empty(folder))
         self.source = files[0]
         self.shapes: dict[str, tuple[int, ...]] = {}
         self._file_of: dict[str, Path] = {}

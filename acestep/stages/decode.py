@@ -11,7 +11,7 @@ from torch import Tensor
 from acestep.devices.base import Device
 from acestep.devices.cpu import CpuDevice
 from acestep.devices.out_of_memory import one_out_of_memory_error
-from acestep.errors import RunFailedError
+from acestep.errors import NotEnoughMemoryError
 from acestep.knobs import Offload
 from acestep.memory.placement import Placement
 from acestep.memory.vae_decode import TileDecoder, choose_tile, decode_song, frame_bytes, ladder_from
@@ -38,7 +38,7 @@ def decode(request: Request, latents: Tensor, place: Place, progress: Progress) 
     """The songs of host latents [batch, frames, 64].
 
     An out-of-memory error costs the song it fell in: that one starts again one rung down, finished ones are kept.
-    Raises `RunFailedError` when not even the host has room.
+    Raises `NotEnoughMemoryError` when not even the host has room.
     """
     run = _Decoding(request, latents, place, progress)
     return Decoded(path=run.down_the_ladder(), songs=tuple(run.songs), warnings=tuple(run.warnings))
@@ -112,13 +112,18 @@ class _Decoding:
         try:
             for index in range(len(self.songs), self._request.batch):
                 with one_out_of_memory_error():
-                    audio = decode_song(tile_decoder, self._latents[index], self._request.samples, device, tile)
+                    audio = decode_song(
+                        tile_decoder, self._latents[index], self._request.samples, device, tile, self._check
+                    )
                 self.songs.append(Song(seed=self._request.seed + index, audio=audio))
                 self._progress("decode", index + 1, self._request.batch)
         except torch.OutOfMemoryError:
             # The next attempt starts after this block: inside it the traceback keeps every temporary alive.
             return False
         return True
+
+    def _check(self) -> None:
+        self._progress("decode", len(self.songs), self._request.batch)
 
     def _on_host(self) -> None:
         decoder = self._decoder
@@ -127,7 +132,7 @@ class _Decoding:
                 decoder = copy.deepcopy(decoder).to(CpuDevice.dtype)
             self._in_tiles(self._place.vae_chunk or HOST_TILE, CpuDevice(), decoder)
         if len(self.songs) < self._request.batch:
-            raise RunFailedError(
+            raise NotEnoughMemoryError(
                 f"Neither the card nor the computer has the memory to decode the songs ({len(self.songs)} of"
                 f" {self._request.batch} were finished). Close other programs or ask for shorter songs with --duration."
             )

@@ -11,6 +11,7 @@ from acestep.clip import SAMPLE_RATE, Clip
 from acestep.errors import InvalidInputError
 from acestep.memory.vae_encode import TileEncoder, encode_clip
 from acestep.models.audio_tokens import AudioDetokenizer, AudioTokenizer
+from acestep.progress import Check, unchecked
 from acestep.request import CODE_FRAMES, Request, Task
 from acestep.stages.place import Place
 
@@ -29,17 +30,20 @@ Codes = Sequence[tuple[int, ...]]
 """Audio codes, 5 a second: of every song, or one sequence that all songs share."""
 
 
-def encode_audio(request: Request, place: Place, codes: Codes = ()) -> Brought:
-    """The latents of a request's audio, or of `codes`; a cover's source has been through audio tokens and back."""
+def encode_audio(request: Request, place: Place, codes: Codes = (), check: Check = unchecked) -> Brought:
+    """The latents of a request's audio, or of `codes`; a cover's source has been through audio tokens and back.
+
+    `check` is called before each tile of audio.
+    """
     source = reference = None
     if request.source_audio is not None or request.reference_audio is not None:
         with place.placement.use("vae_encoder"):
             encoder = TileEncoder(place.components.vae.encoder)
             if request.source_audio is not None:
                 heard = request.source_audio.audio[:, : round(request.duration_s * SAMPLE_RATE)]
-                source = encode_clip(encoder, heard, place.device)
+                source = encode_clip(encoder, heard, place.device, check)
             if request.reference_audio is not None:
-                reference = encode_clip(encoder, excerpts(request.reference_audio), place.device)
+                reference = encode_clip(encoder, excerpts(request.reference_audio), place.device, check)
     if request.task is Task.COVER or codes:
         source = _through_tokens(request, source, codes or (request.audio_codes,), place)
     return Brought(source=source, reference=reference)

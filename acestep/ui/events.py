@@ -5,10 +5,11 @@ from typing import Any
 import gradio as gr
 
 from acestep.ui.choices import Choices
+from acestep.ui.connection import RESTORED, connection_js
 from acestep.ui.inputs import GUARDED, LIMITED, OF_TASKS, SETTINGS, SONG, WISH
 from acestep.ui.listener import Listener
 from acestep.ui.page import Parts
-from acestep.ui.runs import MADE, RUNNING, Runs
+from acestep.ui.runs import MADE, RUNNING, STOPPED_AT_ONCE, Runs
 from acestep.ui.studio import Studio
 from acestep.ui.words import Words
 
@@ -26,6 +27,7 @@ def wire(page: Any, studio: Studio, words: Words, parts: Parts) -> None:
     listener = Listener(studio.sessions, words, parts)
     runs = Runs(studio, words, parts)
     page.unload(listener(runs.leave, (), ())["fn"])
+    page.load(fn=None, js=connection_js(words), outputs=[parts[name] for name in RESTORED], **AT_ONCE)
     _wire_runs(runs, listener, parts, studio)
     _wire_choices(Choices(studio, words, parts), listener, parts, page)
 
@@ -34,11 +36,24 @@ def _wire_runs(runs: Runs, listener: Listener, parts: Parts, studio: Studio) -> 
     # Somebody who stopped a run that waits may start another: neither may drop the other's end.
     every: dict[str, Any] = {"trigger_mode": "multiple"}
     announced = parts["generate"].click(**listener(runs.announce, (), RUNNING, **AT_ONCE))
-    over = announced.then(
-        **listener(runs.generate, SONG, MADE, after=studio.rest, api_name="generate", concurrency_limit=1, **every)
+    over = announced.success(
+        **listener(
+            runs.generate,
+            SONG,
+            MADE,
+            after=studio.rest,
+            shown=False,
+            api_name="generate",
+            concurrency_limit=1,
+            **every,
+        )
     )
-    over.then(**listener(runs.finish, (), RUNNING, **every, **AT_ONCE))
+    # One of the two always runs, and never both. `then` is left out by gradio's page after a failure.
+    for ended in (over.success, over.failure):
+        ended(**listener(runs.finish, (), RUNNING, **every, **AT_ONCE))
     parts["timer"].tick(**listener(runs.poll, (), ("progress",), **AT_ONCE))
+    # The browser answers the click itself, before it asks the server, which may be computing.
+    parts["cancel"].click(fn=None, js=runs.stopping_js(), outputs=[parts[name] for name in STOPPED_AT_ONCE], **AT_ONCE)
     parts["cancel"].click(**listener(runs.stop, (), RUNNING, **AT_ONCE))
 
 

@@ -25,17 +25,27 @@ class Frame(gr.Blocks):  # type: ignore[misc] # gradio is untyped here
         """The inputs of an event as its handler gets them; a sentence for those that cannot be."""
         wanted = block_fn.inputs
         if len(inputs) != len(wanted):
-            raise refusal(self._words("missing_inputs", got=len(inputs), wanted=len(wanted)))
+            raise self._refusal(self._words("missing_inputs", got=len(inputs), wanted=len(wanted)))
         files = [getattr(component, "data_model", None) is not None for component in wanted]
         index = problem_of(inputs, files, Path(get_upload_folder()))
         if index >= 0:
             name = wanted[index].elem_id or type(wanted[index]).__name__.lower()
-            raise refusal(self._words("not_uploaded" if files[index] else "no_value", name=name))
+            raise self._refusal(self._words("not_uploaded" if files[index] else "no_value", name=name))
         taken = [file_of(value) if is_file and value else value for value, is_file in zip(inputs, files, strict=True)]
         return await super().preprocess_data(block_fn, taken, state, explicit_call)
 
+    def _refusal(self, sentence: str) -> Exception:
+        # No handler runs that could say it on the page, so the message stays until it is closed.
+        return refusal(sentence, self._words("error"), seconds=None)
 
-def refusal(sentence: str) -> Exception:
-    """An error that the page shows as a sentence and the API answers with."""
-    error: Exception = gr.Error(escape(sentence, quote=False), print_exception=False)
+
+MESSAGE_S = 10.0
+"""How long a message on the page stays."""
+
+
+def refusal(sentence: str, title: str, *, seconds: float | None = MESSAGE_S, shown: bool = True) -> Exception:
+    """An error that the API answers with, and that the page shows as a message for some seconds (None: for good)."""
+    error: Exception = gr.Error(
+        escape(sentence, quote=False), title=title, duration=seconds, visible=shown, print_exception=False
+    )
     return error

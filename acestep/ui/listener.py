@@ -9,6 +9,7 @@ import gradio as gr
 
 from acestep.errors import AceStepError
 from acestep.models.tokenizer import encodable
+from acestep.ui.failures import failure_of
 from acestep.ui.frame import refusal
 from acestep.ui.page import Parts
 from acestep.ui.sessions import Sessions
@@ -36,9 +37,13 @@ class Listener:
         outputs: Sequence[str],
         *,
         after: Callable[[], None] = lambda: None,
+        shown: bool = True,
         **more: Any,
     ) -> dict[str, Any]:
-        """A listener that answers with a handler or a sentence; `after` runs when nothing of a failure is left."""
+        """A listener that answers with a handler or a sentence; `after` runs when nothing of a failure is left.
+
+        A sentence that is not `shown` as a passing message is for the API only: the page says it in another place.
+        """
 
         def answer(request: gr.Request, *values: Any) -> Any:
             try:
@@ -47,12 +52,12 @@ class Listener:
                 return handler(self._sessions.of(request.session_hash or ""), *plain)
             except AceStepError as error:
                 problem = str(error)
-            except Exception:
+            except Exception as error:
                 # A page that is open to many must go on; whoever runs it finds the traceback in the terminal.
                 traceback.print_exc()
-                problem = self._words("unexpected")
+                problem = self._words(f"failed_{failure_of(error).kind}")
             after()
-            raise refusal(problem)
+            raise refusal(problem, self._words("error"), shown=shown)
 
         # The names and defaults of the API's parameters.
         named = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, default=None) for name in inputs]

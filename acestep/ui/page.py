@@ -171,6 +171,7 @@ def _results(parts: Parts, words: Words, warnings: str) -> None:
             words("cancel"), variant="stop", elem_id="cancel", scale=1, min_width=90, interactive=False
         )
     parts["progress"] = _html(elem_id="progress")
+    parts["failure"] = _html(elem_id="failure")
     parts["warnings"] = _html(warnings, elem_id="warnings")
     for number in range(SONGS):
         parts[f"song_{number}"] = gr.Audio(

@@ -1,5 +1,6 @@
 """The buttons that make songs and stop, and what is seen of a run."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,18 +8,23 @@ import gradio as gr
 from gradio.processing_utils import save_file_to_cache
 from gradio.utils import get_upload_folder
 
+from acestep.request import Task
+from acestep.ui.failures import MissingSourceError
 from acestep.ui.form import request_of
 from acestep.ui.inputs import song_from
 from acestep.ui.listener import Changes
 from acestep.ui.page import SONGS, Parts
-from acestep.ui.sessions import Session, StoppedError
+from acestep.ui.sessions import STOPPING, Progress, Session, StoppedError
 from acestep.ui.studio import Studio
 from acestep.ui.uploads import clip_of
-from acestep.ui.views import history_html, progress_html, warnings_html
+from acestep.ui.views import failure_html, history_html, progress_html, warnings_html
 from acestep.ui.words import Words
 
-RUNNING = ("generate", "cancel", "progress", "timer")
+RUNNING = ("generate", "cancel", "progress", "failure", "timer")
 """What changes when a run begins and ends."""
+
+STOPPED_AT_ONCE = ("progress", "cancel")
+"""What the browser changes by itself when the stop button is clicked."""
 
 MADE = ("warnings", *(f"song_{number}" for number in range(SONGS)), "download", "history")
 """What a run fills."""
@@ -44,6 +50,11 @@ class Runs:
         try:
             with session.run():
                 form, controls = song_from(values)
+                if form.task is not Task.TEXT2MUSIC and not form.source_audio:
+                    raise MissingSourceError(
+                        f"{form.task} works on a song that exists, and no source audio was given; add one,"
+                        f" or choose the task {Task.TEXT2MUSIC}"
+                    )
                 request = request_of(form, clip_of)
                 document = self._studio.generate(request, controls, form.audio_format, session, _keep)
         except StoppedError:
@@ -83,6 +94,16 @@ class Runs:
         session.stop()
         return self._running(session) | {self._parts["cancel"]: gr.update(interactive=False)}
 
+    def stopping_js(self) -> str:
+        """The browser's own answer to a click on the stop button: a function for `STOPPED_AT_ONCE`."""
+        said, off = (
+            json.dumps(progress_html(Progress(stage=STOPPING), self._words)),
+            json.dumps(gr.update(interactive=False)),
+        )
+        # The bar stays as long as it is.
+        width = 'document.querySelector("#progress .bar div")?.style.width || "0%"'
+        return f'() => [{said}.replace("width:0%", "width:" + ({width})), {off}]'
+
     def leave(self, session: Session) -> None:
         """Nobody is there any more who could hear what is still to come, and others wait."""
         session.stop()
@@ -92,6 +113,7 @@ class Runs:
             self._parts["generate"]: gr.update(interactive=not session.busy),
             self._parts["cancel"]: gr.update(interactive=session.busy),
             self._parts["progress"]: progress_html(session.progress, self._words),
+            self._parts["failure"]: failure_html(session.failure, self._words),
             self._parts["timer"]: gr.Timer(active=session.busy),
         }
 

@@ -12,11 +12,14 @@ from typing import Final
 import msgspec
 
 from acestep.errors import AceStepError
+from acestep.ui.failures import Failure, FailureKind, failure_of
 
 MOST_SESSIONS: Final = 1_000
 """Visits that are remembered; the one that was away longest is forgotten first."""
 
 WAITING: Final = "waiting"
+
+STOPPING: Final = "stopping"
 
 
 class StoppedError(AceStepError):
@@ -24,9 +27,10 @@ class StoppedError(AceStepError):
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a run is: a stage of the pipeline or `waiting`, `loading`, `finished`, `stopped`, `failed`, "" for none.
+    """How far a run is: `stage` is one of the pipeline, or one of those below; "" for no run.
 
-    `seconds` is how long it took, once it is over.
+    Of its own: `waiting`, `loading`, `stopping`, and at the end `finished`, `stopped` or `failed`, with the `seconds`
+    that it took.
     """
 
     stage: str = ""
@@ -57,11 +61,13 @@ class Session:
         self.folder = out / secrets.token_hex(16)
         self.made: list[Made] = []
         self.progress = Progress()
+        self.failure: Failure | None = None
         self._clicks = 0
         # Whether each run that was announced and has not begun was stopped, the next one first.
         self._waiting: deque[bool] = deque()
         self._running = False
         self._stop = threading.Event()
+        self._lock = threading.Lock()
 
     @property
     def busy(self) -> bool:
@@ -70,50 +76,65 @@ class Session:
 
     def announce(self) -> None:
         """Somebody clicked: a run is about to join the queue."""
-        self._clicks += 1
-        self._waiting.append(False)
-        self.progress = Progress(stage=WAITING)
+        with self._lock:
+            self._clicks += 1
+            self._waiting.append(False)
+            self.failure = None
+            if not self._running:
+                self.progress = Progress(stage=WAITING)
 
     def settle(self) -> None:
         """What a click began has come to an end; where it never had its turn, it failed."""
-        self._clicks = max(0, self._clicks - 1)
-        while len(self._waiting) > self._clicks:
-            self._waiting.popleft()
-        if self.progress.stage == WAITING and not self.busy:
-            self.progress = Progress(stage="failed")
+        with self._lock:
+            self._clicks = max(0, self._clicks - 1)
+            while len(self._waiting) > self._clicks:
+                self._waiting.popleft()
+            if self.progress.stage == WAITING and not self.busy:
+                self.progress = Progress(stage="failed")
+                self.failure = Failure(kind=FailureKind.NOT_STARTED)
 
     @contextmanager
     def run(self) -> Iterator[None]:
         """A run, from its turn to its end; raises `StoppedError` where it was stopped while it waited."""
         how, began = "failed", time.monotonic()
-        self._stop.clear()
         try:
-            if self._waiting and self._waiting.popleft():
-                raise StoppedError("stopped")
-            self._running = True
-            self.progress = Progress(stage="loading")
+            with self._lock:
+                self._stop.clear()
+                if self._waiting and self._waiting.popleft():
+                    raise StoppedError("stopped")
+                self._running = True
+                self.failure = None
+                self.progress = Progress(stage="loading")
             yield
             how = "finished"
         except StoppedError:
             how = "stopped"
             raise
+        except Exception as error:
+            self.failure = failure_of(error)
+            raise
         finally:
-            self._running = False
-            over = Progress(stage=how, seconds=time.monotonic() - began)
-            self.progress = Progress(stage=WAITING) if self.busy else over
+            with self._lock:
+                self._running = False
+                over = Progress(stage=how, seconds=time.monotonic() - began)
+                self.progress = Progress(stage=WAITING) if self.busy else over
 
     def report(self, stage: str, done: int, total: int) -> None:
         """What the pipeline calls before and after each part; raises `StoppedError` once the person asked to stop."""
-        if self._stop.is_set():
-            raise StoppedError("stopped")
-        self.progress = Progress(stage=stage, done=done, total=total)
+        with self._lock:
+            if self._stop.is_set():
+                raise StoppedError("stopped")
+            self.progress = Progress(stage=stage, done=done, total=total)
 
     def stop(self) -> None:
         """Stop the run at its next step, and those of this visit that still wait before they begin."""
-        self._stop.set()
-        self._waiting = deque(True for _ in self._waiting)
-        if self.progress.stage == WAITING:
-            self.progress = Progress(stage="stopped")
+        with self._lock:
+            self._stop.set()
+            self._waiting = deque(True for _ in self._waiting)
+            if self._running:
+                self.progress = msgspec.structs.replace(self.progress, stage=STOPPING)
+            elif self.progress.stage == WAITING:
+                self.progress = Progress(stage="stopped")
 
 
 class Sessions:

@@ -5,6 +5,7 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
+from acestep.ui.failures import Failure
 from acestep.ui.sessions import Made, Progress
 from acestep.ui.words import Words
 
@@ -23,6 +24,19 @@ def progress_html(progress: Progress, words: Words) -> str:
     share = "" if progress.stage in OVER or not progress.total else f"<span>{percent} %</span>"
     bar = f'<div class="bar"><div style="width:{percent}%"></div></div>'
     return f'<div class="progress {progress.stage}" role="status"><p>{escape(said)}{share}</p>{bar}</div>'
+
+
+def failure_html(failure: Failure | None, words: Words) -> str:
+    """Why a run failed, read out by screen readers as it appears; nothing where none did."""
+    if failure is None:
+        return ""
+    said = f"<p>{escape(words(f'failed_{failure.kind}'))}</p>"
+    if failure.command:
+        said += f"<p>{escape(words('failed_command'))}</p><pre><code>{escape(failure.command)}</code></pre>"
+    if failure.detail:
+        detail = escape(failure.detail)
+        said += f'<p class="detail">{escape(words("failed_detail"))} <span lang="en" dir="ltr">{detail}</span></p>'
+    return f'<div class="failure" role="alert"><h3>{escape(words("error"))}</h3>{said}</div>'
 
 
 def warnings_html(sentences: Sequence[str], words: Words) -> str:

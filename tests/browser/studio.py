@@ -10,6 +10,9 @@ if TYPE_CHECKING:
 
 WAIT_MS = 40_000
 
+FIRST = ("caption", "tier")
+"""The first control of each tab: once it is there, the others are."""
+
 RECORD_PLAYERS = """
 window.players = [];
 const create = document.createElement.bind(document);
@@ -42,13 +45,16 @@ class Studio:
     def turn_to(self, tab: int) -> None:
         """Open a tab by its place, and what is folded on it."""
         self.page.get_by_role("tab").nth(tab).click()
+        self.control(FIRST[tab]).wait_for()
         self.open_everything()
 
     def open_everything(self) -> None:
         """Unfold what is folded: its controls are not on the page before."""
         folded = self.page.locator("button.label-wrap:not(.open):visible")
-        while folded.count():
+        while left := folded.count():
             folded.first.click()
+            # A second click that comes before the answer to the first would fold it again.
+            wait_until(lambda before=left: folded.count() < before)
 
     def control(self, name: str) -> "Locator":
         """A control's block; waveforms have ids of their own, some of which are ours."""
@@ -85,8 +91,9 @@ class Studio:
         return self.control(name).locator("input[type=checkbox]").is_enabled()
 
     def tick(self, name: str, *, on: bool = True) -> None:
-        """Tick a box, or take the tick away."""
-        self.control(name).locator("input[type=checkbox]").set_checked(on)
+        """Tick a box, or take the tick away; the server may put it back at once, so how it is then is not looked at."""
+        if self.checked(name) != on:
+            self.control(name).locator("input[type=checkbox]").click()
 
     def longest(self, name: str) -> float:
         """Where a slider ends."""
@@ -108,9 +115,25 @@ class Studio:
         areas = block.locator("textarea")
         return "\n".join([block.inner_text(), *(area.input_value() for area in areas.all())])
 
+    def ask(self, *, seconds: float, steps: int, think: bool = False, caption: str = "rain on a tin roof") -> None:
+        """Fill the form in."""
+        self.turn_to(0)
+        self.write("caption", caption)
+        self.tick("think", on=think)
+        self.set("duration", seconds)
+        self.set("steps", steps)
+
     def generate(self) -> None:
         """Ask for a song."""
         self.control("generate").click()
+
+    def wait_for_song(self) -> None:
+        """Wait until a song can be played."""
+        self.control("song-0").get_by_label("Play", exact=True).wait_for()
+
+    def wait_until_ready(self) -> None:
+        """Wait until songs can be asked for, and nothing can be stopped."""
+        wait_until(lambda: self.control("generate").is_enabled() and not self.control("cancel").is_enabled())
 
     def downloads(self) -> list[str]:
         """The names of the files that can be kept, once there are any: they may appear after the songs' players."""

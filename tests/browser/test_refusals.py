@@ -46,6 +46,7 @@ def test_with_a_login_nothing_is_shown_or_done_without_it(tmp_path: Path, visit:
         page = visit(server.url)
         name, word = page.locator("input:not([type=password])"), page.locator("input[type=password]")
         for password, status in (("wrong", 400), ("a:word", 200)):
+            name.wait_for()
             assert page.locator("#generate").count() == 0
             name.fill("kim")
             word.fill(password)

@@ -12,24 +12,13 @@ from tests.browser.serving import Server
 from tests.browser.studio import RECORD_PLAYERS, RECORD_PROGRESS, Studio, wait_until
 
 
-def asked(
-    studio: Studio, *, seconds: float, steps: int, think: bool = False, caption: str = "rain on a tin roof"
-) -> None:
-    """Fill the form in."""
-    studio.turn_to(0)
-    studio.write("caption", caption)
-    studio.tick("think", on=think)
-    studio.set("duration", seconds)
-    studio.set("steps", steps)
-
-
 def test_a_song_is_watched_heard_and_kept(server: Server, visit: Visit) -> None:
     page = visit("about:blank")
     page.add_init_script(RECORD_PLAYERS)
     page.goto(server.url)
     studio = Studio(page)
     page.evaluate(RECORD_PROGRESS)
-    asked(studio, seconds=12, steps=60, think=True)
+    studio.ask(seconds=12, steps=60, think=True)
     studio.generate()
     song = studio.control("song-0")
     song.get_by_label("Play", exact=True).wait_for()
@@ -51,17 +40,18 @@ def test_a_song_is_watched_heard_and_kept(server: Server, visit: Visit) -> None:
 def test_a_song_that_is_called_off_leaves_nothing_and_the_next_is_made(server: Server, visit: Visit) -> None:
     studio = Studio(visit(server.url))
     begun, ended, kept = (*map(len, map(server.observed, ("begin", "end"))), len(songs(server)))
-    asked(studio, seconds=300, steps=100)
+    studio.ask(seconds=300, steps=100)
     studio.generate()
     server.wait_for("begin", begun + 1)
     wait_until(lambda: sentences("en")["stage_denoise"] in studio.text("progress"))
     studio.control("cancel").click()
     server.wait_for("end", ended + 1)
+    studio.control("progress").locator(".stopped").wait_for()
     assert studio.control("song-0").get_by_label("Play", exact=True).count() == 0
     assert len(songs(server)) == kept
-    asked(studio, seconds=2, steps=1)
+    studio.ask(seconds=2, steps=1)
     studio.generate()
-    studio.control("song-0").get_by_label("Play", exact=True).wait_for()
+    studio.wait_for_song()
     assert len(songs(server)) == kept + 1
 
 
@@ -69,18 +59,19 @@ def test_two_visitors_wait_for_each_other_and_see_only_their_own_songs(server: S
     captions = ("a brass band at noon", "one flute at midnight")
     studios = [Studio(visit(server.url)) for _ in captions]
     for seed, (studio, caption) in enumerate(zip(studios, captions, strict=True)):
-        asked(studio, seconds=6, steps=8, caption=caption)
+        studio.ask(seconds=6, steps=8, caption=caption)
         studio.tick("random-seed", on=False)
         studio.set("seed", seed)
     for studio in studios:
         studio.generate()
     for studio in studios:
-        studio.control("song-0").get_by_label("Play", exact=True).wait_for()
+        studio.wait_for_song()
     assert server.most_songs_at_once() == 1
     names = [studio.downloads() for studio in studios]
     assert [len(name) for name in names] == [1, 1]
     assert names[0] != names[1]
     for studio, other in zip(studios, reversed(captions), strict=True):
+        studio.control("history").locator("audio").wait_for()
         assert other not in studio.page.locator("body").inner_text()
     # A song's name follows from its caption and seed, so whoever knows those must not get it by name.
     for path in songs(server):

@@ -2,13 +2,15 @@
 
 import re
 from contextlib import suppress
+from html import escape
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acestep.errors import UsageError
+from acestep.errors import InvalidInputError, MissingWeightsError, NotEnoughMemoryError, RunFailedError, UsageError
 from acestep.hardware import CPU, simulated_card
 from acestep.knobs import Knobs, Offload
 from acestep.memory.guard import COEFFICIENTS, OF_AUDIO, knobs_key
@@ -18,9 +20,10 @@ from acestep.thinking import Thinking
 from acestep.tiers import load_tiers
 from acestep.ui import sessions
 from acestep.ui.card_view import card_html
+from acestep.ui.failures import Failure, FailureKind, MissingSourceError, failure_of
 from acestep.ui.guard_view import guard_html, outlook
 from acestep.ui.sessions import Made, Progress, Session, Sessions, StoppedError
-from acestep.ui.views import history_html, length, progress_html, warnings_html
+from acestep.ui.views import failure_html, history_html, length, progress_html, warnings_html
 from acestep.ui.words import LANGUAGES, Words
 from acestep.units import GIB
 
@@ -61,8 +64,10 @@ def test_a_stopped_run_ends_at_its_next_step_and_the_next_one_runs(visit: Sessio
         visit.report("denoise", 1, 4)
         assert (visit.progress.stage, visit.progress.share) == ("denoise", 0.25)
         visit.stop()
+        assert (visit.progress.stage, visit.progress.share, visit.busy) == ("stopping", 0.25, True)
         with pytest.raises(StoppedError):
             visit.report("denoise", 2, 4)
+        assert visit.progress.stage == "stopping"
         visit.report("denoise", 2, 4)
     visit.settle()
     assert (visit.progress.stage, visit.busy) == ("stopped", False)
@@ -107,9 +112,41 @@ def test_what_was_announced_and_never_had_its_turn_has_failed(visit: Session) ->
     visit.announce()
     visit.settle()
     assert (visit.progress.stage, visit.busy) == ("failed", False)
+    assert visit.failure == Failure(kind=FailureKind.NOT_STARTED)
     with pytest.raises(UsageError), visit.run():
         raise UsageError("no such song")
     assert visit.progress.stage == "failed"
+    assert visit.failure == Failure(kind=FailureKind.INPUT, detail="no such song")
+    visit.announce()
+    assert visit.failure is None
+
+
+ERRORS = {
+    MissingWeightsError("turbo", "not found", command="acestep download turbo"): FailureKind.WEIGHTS,
+    MissingSourceError("no source"): FailureKind.SOURCE,
+    NotEnoughMemoryError("no memory"): FailureKind.MEMORY,
+    torch.OutOfMemoryError("CUDA out of memory"): FailureKind.MEMORY,
+    RuntimeError("MPS backend out of memory"): FailureKind.MEMORY,
+    MemoryError(): FailureKind.MEMORY,
+    UsageError("no such key"): FailureKind.INPUT,
+    InvalidInputError("song.wav", "is damaged"): FailureKind.FILE,
+    RunFailedError("the disk is full"): FailureKind.RUN,
+    KeyError("lyrics"): FailureKind.UNEXPECTED,
+}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_every_failure_has_a_sentence_in_the_language_of_the_page(error: Exception, language: str) -> None:
+    words, failure = Words(language), failure_of(error)
+    assert failure.kind is ERRORS[error]
+    page = failure_html(failure, words)
+    assert 'role="alert"' in page
+    assert escape(words(f"failed_{failure.kind}")) in page
+    if failure.kind is FailureKind.WEIGHTS:
+        assert "<code>acestep download turbo</code>" in page
+    if failure.kind is FailureKind.UNEXPECTED:
+        assert "lyrics" not in page
 
 
 @given(doings=st.lists(st.sampled_from(("announce", "stop", "settle", "run")), max_size=12))
@@ -146,7 +183,13 @@ def made(caption: str, path: str = "song.flac") -> Made:
 
 @given(text=st.text(max_size=40))
 def test_no_text_becomes_markup(text: str) -> None:
-    for page in (warnings_html([text + HOSTILE], WORDS), history_html([made(text + HOSTILE)], WORDS)):
+    bad = text + HOSTILE
+    failed = Failure(kind=FailureKind.WEIGHTS, detail=bad, command=bad)
+    for page in (
+        warnings_html([bad], WORDS),
+        history_html([made(bad)], WORDS),
+        failure_html(failed, WORDS),
+    ):
         assert "<img" not in page
         assert 'onerror="' not in page
 

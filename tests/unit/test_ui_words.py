@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from acestep.ui.failures import FailureKind
 from acestep.ui.words import LANGUAGES, LOCALES, Words, sentences
 
 HOUSE = Path(__file__).parents[2] / "acestep" / "ui"
@@ -41,7 +42,9 @@ def test_every_sentence_that_the_page_asks_for_is_there() -> None:
         for path in HOUSE.glob("*.py")
         for name in re.findall(r'words\(\s*"([a-z_]+)"', path.read_text(encoding="utf-8"))
     }
-    asked |= {f"stage_{stage}" for stage in (*STAGES, "waiting", "loading", "finished", "stopped", "failed")}
+    own = ("waiting", "loading", "stopping", "finished", "stopped", "failed")
+    asked |= {f"stage_{stage}" for stage in (*STAGES, *own)}
+    asked |= {f"failed_{kind}" for kind in FailureKind}
     assert len(asked) > 40
     assert asked <= set(sentences("en"))
 

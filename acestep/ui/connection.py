@@ -1,0 +1,27 @@
+"""What the page does when the program behind it goes away: it says so, and loads again once the program answers.
+
+The words that were typed stay, in the browser.
+"""
+
+import json
+from pathlib import Path
+from typing import Final
+
+from acestep.ui.failures import Failure, FailureKind
+from acestep.ui.views import failure_html
+from acestep.ui.words import Words
+
+SCRIPT: Final = Path(__file__).parent / "connection.js"
+
+RESTORED: Final = ("caption", "lyrics", "failure")
+"""What the script sets when the page is there."""
+
+
+def connection_js(words: Words) -> str:
+    """The script of a page, as gradio takes it for an event without a handler."""
+    said = {
+        "lost": words("connection_lost"),
+        "failure": failure_html(Failure(kind=FailureKind.DISCONNECTED), words),
+    }
+    _, begin, function = SCRIPT.read_text(encoding="utf-8").partition("() => {")
+    return (begin + function.rstrip()).replace("WORDS", json.dumps(said), 1)

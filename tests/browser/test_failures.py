@@ -1,0 +1,152 @@
+"""After a run that failed or was stopped the page says why, in its language, and the next run works."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from acestep.ui.words import sentences
+from tests.browser.conftest import Visit
+from tests.browser.serving import Server, serving
+from tests.browser.studio import Studio, wait_until
+from tests.browser.witness import OUT_OF_MEMORY
+
+LANGUAGES = ("en", "ko")
+AT_ONCE_MS = 300
+
+TIME_OF_STOPPING = """
+() => {
+  window.times = {};
+  const note = (name) => (window.times[name] ??= performance.now());
+  document.querySelector("#cancel").addEventListener("click", () => note("click"), true);
+  new MutationObserver(() => document.querySelector("#progress .stopping") && note("stopping"))
+    .observe(document.querySelector("#progress"), {subtree: true, childList: true, attributes: true});
+}
+"""
+"""Notes when the stop button was clicked and when the page said that it stops."""
+
+
+class Spoken(msgspec.Struct, frozen=True, kw_only=True):
+    """A server and the sentences of its language."""
+
+    server: Server
+    language: str
+
+    def __getitem__(self, name: str) -> str:
+        return sentences(self.language)[name]
+
+
+@pytest.fixture(scope="module", params=LANGUAGES)
+def spoken(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spoken]:
+    """A server with the tiny model in each of two languages."""
+    with serving(tmp_path_factory.mktemp("spoken"), "--language", request.param) as server:
+        yield Spoken(server=server, language=request.param)
+
+
+def fail(studio: Studio, spoken: Spoken, reason: str) -> str:
+    """Ask for a song and wait until the page says why there is none; all that it says of it."""
+    studio.generate()
+    studio.page.get_by_role("alert").get_by_text(spoken[reason]).wait_for()
+    studio.wait_until_ready()
+    # It stays where it is; a message that passes would say it twice.
+    assert studio.messages() == []
+    return studio.text("failure")
+
+
+def succeed(studio: Studio) -> None:
+    """Ask for a short song, and get it; nothing is left of the failure."""
+    studio.ask(seconds=1, steps=1)
+    studio.generate()
+    studio.wait_for_song()
+    studio.wait_until_ready()
+    assert studio.page.locator("#failure .failure").count() == 0
+
+
+def test_failures_of_different_kinds_in_a_row_are_each_explained_and_the_next_song_is_made(
+    spoken: Spoken, visit: Visit
+) -> None:
+    studio = Studio(visit(spoken.server.url))
+    studio.ask(seconds=1, steps=1)
+    studio.choose("task", spoken["choice_repaint"])
+    fail(studio, spoken, "failed_source")
+    studio.choose("task", spoken["choice_text2music"])
+    studio.write("caption", OUT_OF_MEMORY)
+    assert "9.00 GiB" in fail(studio, spoken, "failed_memory")
+    studio.write("caption", "x" * 100_001)
+    assert "100,001" in fail(studio, spoken, "failed_input")
+    succeed(studio)
+
+
+def test_missing_weights_are_explained_with_the_command_that_gets_them(tmp_path: Path, visit: Visit) -> None:
+    with ExitStack() as servers:
+        for language in LANGUAGES:
+            server = servers.enter_context(serving(tmp_path / language, "--language", language, "--model", "turbo"))
+            spoken = Spoken(server=server, language=language)
+            studio = Studio(visit(server.url))
+            studio.write("caption", "rain")
+            for _ in range(2):
+                assert "acestep download turbo" in fail(studio, spoken, "failed_weights")
+
+
+def test_stop_is_answered_at_once_and_the_next_song_is_made(spoken: Spoken, visit: Visit) -> None:
+    studio = Studio(visit(spoken.server.url))
+    studio.ask(seconds=120, steps=100)
+    studio.generate()
+    progress = studio.control("progress")
+    progress.get_by_text(spoken["stage_denoise"]).wait_for()
+    studio.page.evaluate(TIME_OF_STOPPING)
+    studio.control("cancel").click()
+    progress.get_by_text(spoken["stage_stopping"]).wait_for()
+    times = studio.page.evaluate("() => window.times")
+    assert times["stopping"] - times["click"] < AT_ONCE_MS
+    progress.locator(".stopped").wait_for()
+    studio.wait_until_ready()
+    assert studio.page.locator("#failure .failure").count() == 0
+    succeed(studio)
+
+
+@pytest.mark.parametrize(("language", "busy"), [("en", True), ("ko", False)], ids=["in a run", "idle"])
+def test_a_server_that_is_started_again_is_found_again_with_the_words_kept(
+    language: str, busy: bool, tmp_path: Path, visit: Visit
+) -> None:
+    options = ("--language", language)
+    with serving(tmp_path / "first", *options) as first:
+        spoken = Spoken(server=first, language=language)
+        studio = Studio(visit(first.url))
+        studio.ask(seconds=120, steps=100, caption="wind in a wire fence")
+        if busy:
+            studio.generate()
+            first.wait_for("begin")
+        assert first.interrupt() == 130
+    studio.page.get_by_role("alert").get_by_text(spoken["connection_lost"]).wait_for()
+    wait_until(lambda: not any(toast.is_visible() for toast in studio.page.locator("[data-testid=toast-text]").all()))
+    with serving(tmp_path / "second", *options, "--port", first.url.rpartition(":")[2]):
+        # By itself, with a word about what was lost, and with the words that were typed.
+        studio.page.get_by_role("alert").get_by_text(spoken["failed_disconnected"]).wait_for()
+        assert studio.control("caption").locator("textarea").input_value() == "wind in a wire fence"
+        succeed(studio)
+
+
+def test_a_page_that_is_loaded_again_in_a_run_and_a_second_one_beside_it_can_make_songs(
+    server: Server, visit: Visit
+) -> None:
+    page = visit(server.url)
+    first = Studio(page)
+    begun, ended = len(server.observed("begin")), len(server.observed("end"))
+    first.ask(seconds=300, steps=100)
+    first.generate()
+    server.wait_for("begin", begun + 1)
+    second = Studio(visit(server.url))
+    second.wait_until_ready()
+    second.ask(seconds=1, steps=1)
+    second.generate()
+    page.reload()
+    # The run of a page that has gone is stopped, and the one that waited for it is made.
+    server.wait_for("end", ended + 1)
+    second.wait_for_song()
+    second.wait_until_ready()
+    again = Studio(page)
+    again.wait_until_ready()
+    succeed(again)
