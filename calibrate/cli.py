@@ -5,6 +5,7 @@ import click
 from acestep import console
 from calibrate.commands.compare import compare
 from calibrate.commands.estimate import estimate
+from calibrate.commands.explain import explain
 from calibrate.commands.merge import merge
 from calibrate.commands.reality import reality
 from calibrate.commands.run import run
@@ -17,7 +18,7 @@ def cli() -> None:
     """Find out what fits on which card, and write it down."""
 
 
-for command in (run, estimate, validate, merge, render, compare, report, reality):
+for command in (run, estimate, validate, merge, explain, render, compare, report, reality):
     cli.add_command(command)
 
 

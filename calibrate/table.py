@@ -32,6 +32,9 @@ from calibrate.workload import Workload
 TABLE_VERSION = 1
 """Counts changes of what the table's fields mean."""
 
+BOUNDARY_CONFIGS = {"without_int8": Config.NO_QUANT, "without_offload": Config.NO_OFFLOAD}
+"""The config that each boundary between sizes is asked with; those of language models are apart."""
+
 _DECIDED = ("vram_gib", "certified_gib", "backend", "backends_allowed", "compile", "init_lm")
 _FOUND = ("max_duration_s", "max_batch", "offload", "quantization", "frontier")
 _THOUGHT = (
@@ -188,6 +191,16 @@ def _variant_table(records: Sequence[Measurement], policy: Policy, variant: Vari
             raise _uncovered(decided, variant)
         rows.append(min(proven, key=lambda row: row.rank))
 
+    return VariantTable(
+        tiers=tuple(tier_of(row, policy) for row in rows),
+        boundaries=boundaries_of(rows),
+        memory_model=_memory_model(records, variant),
+    )
+
+
+def boundaries_of(rows: Sequence[ProvenTier]) -> Boundaries:
+    """From which size on INT8 and offload can be switched off, and each language model fits; the tiers in order."""
+
     def from_which(answers: list[bool]) -> Boundary:
         first = first_from_which_all_fit(answers)
         fits, fails = rows[first : first + 1], rows[:first][-1:]
@@ -197,14 +210,9 @@ def _variant_table(records: Sequence[Measurement], policy: Policy, variant: Vari
             tier=fits[0].decided.id if fits else "",
         )
 
-    return VariantTable(
-        tiers=tuple(tier_of(row, policy) for row in rows),
-        boundaries=Boundaries(
-            without_int8=from_which([row.fits(Config.NO_QUANT) for row in rows]),
-            without_offload=from_which([row.fits(Config.NO_OFFLOAD) for row in rows]),
-            lm={model: from_which([model in row.choice.lm.models for row in rows]) for model in LM_MODELS},
-        ),
-        memory_model=_memory_model(records, variant),
+    return Boundaries(
+        **{name: from_which([row.fits(config) for row in rows]) for name, config in BOUNDARY_CONFIGS.items()},
+        lm={model: from_which([model in row.choice.lm.models for row in rows]) for model in LM_MODELS},
     )
 
 

@@ -1,0 +1,50 @@
+"""The fields of a table's row by their paths, such as `max_batch.with_lm`, and the cells that they consist of."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from acestep.tiers import Boundary, Evidence, Tier, VariantTable, VramRange
+
+_ONE_CELL = (VramRange, Evidence, Boundary)
+"""Objects that are one statement, and so one cell."""
+
+
+class Field(msgspec.Struct, frozen=True, kw_only=True):
+    """A path, its value as JSON has it, and the cells that explain it.
+
+    The cells of an object such as `frontier` are below it; that of `vram_gib.lower` is the whole `vram_gib`.
+    """
+
+    path: str
+    value: Any
+    cells: tuple[str, ...]
+
+
+def fields_of(tier: Tier, table: VariantTable) -> dict[str, Field]:
+    """Every field of a row in the order of the table, then the boundaries of its variant."""
+    row = {name: getattr(tier, name) for name in Tier.__struct_fields__} | {"boundaries": table.boundaries}
+    return {field.path: field for name, value in row.items() for field in _walk(name, value)}
+
+
+def _walk(path: str, value: Any) -> Iterator[Field]:
+    """A field, then what is inside it."""
+    parts = _parts(value)
+    if isinstance(value, _ONE_CELL) or not parts:
+        yield _field(path, value, (path,))
+        yield from (_field(f"{path}.{name}", part, (path,)) for name, part in parts.items())
+        return
+    below = [field for name, part in parts.items() for field in _walk(f"{path}.{name}", part)]
+    yield _field(path, value, tuple(dict.fromkeys(cell for field in below for cell in field.cells)))
+    yield from below
+
+
+def _parts(value: Any) -> Mapping[str, Any]:
+    if isinstance(value, msgspec.Struct):
+        return {name: getattr(value, name) for name in value.__struct_fields__}
+    return value if isinstance(value, dict) else {}
+
+
+def _field(path: str, value: Any, cells: tuple[str, ...]) -> Field:
+    return Field(path=path, value=msgspec.to_builtins(value), cells=cells)
