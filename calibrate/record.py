@@ -312,8 +312,9 @@ def content_digest(measurement: Measurement) -> str:
 def load_measurement(path: Path) -> Measurement:
     """A measurement file; `InvalidInputError` names it and what is wrong with it, a `FlawedError` also which flaw."""
     document = read_json(path)
+    safe = re.compile(SAFE_TEXT)
     for where, text in _strings(document):
-        if not re.fullmatch(SAFE_TEXT, text):
+        if not safe.fullmatch(text):
             said = "text outside A-Z a-z 0-9 and space ._+:/()@- or over 80 characters"
             raise FlawedError(path, Flaw.TEXT, where, said, place=where)
     version = document.get("schema_version") if isinstance(document, dict) else None

@@ -29,20 +29,20 @@ def rule_of(kind: EvidenceKind, row: ProvenTier | None) -> str:
     if kind is EvidenceKind.POLICY or row is None:
         return "This is decided in policy.json, not measured."
     if kind is not EvidenceKind.ESTIMATED:
-        return _RUN[kind]
-    rest = _RUN[row.record.evidence]
+        return f"The pipeline {_RAN[kind]}"
+    rest = f"Everything else {_RAN[row.record.evidence]}"
     if row.lm_estimate is LmEstimate.VLLM_COMPUTED:
         return (
             "vLLM did not run. What it takes is computed from its own rules: the weights, a pool of keys and values for"
-            f" every song, and the activations of its largest forward. The rest was run: {rest}"
+            f" every song, and the activations of its largest forward. {rest}"
         )
     return (
         f"No probe of this record ran a language model on {row.decided.backend}, the tier's own backend; other backends"
-        f" stand for it. The rest was run: {rest}"
+        f" stand for it. {rest}"
     )
 
 
-_RUN = {
-    EvidenceKind.SIMULATED: "The pipeline ran at full size on a simulated card; no real card has confirmed it yet.",
-    EvidenceKind.MEASURED: "The pipeline ran on a real card under the cap.",
+_RAN = {
+    EvidenceKind.SIMULATED: "ran at full size on a simulated card; no real card has confirmed it yet.",
+    EvidenceKind.MEASURED: "ran on a real card under the cap.",
 }

@@ -14,12 +14,13 @@ _ONE_CELL = (VramRange, Evidence, Boundary)
 class Field(msgspec.Struct, frozen=True, kw_only=True):
     """A path, its value as JSON has it, and the cells that explain it.
 
-    The cells of an object such as `frontier` are below it; that of `vram_gib.lower` is the whole `vram_gib`.
+    The cells of an object such as `frontier` are below it. A `part` is inside its cell, as `vram_gib.lower` is.
     """
 
     path: str
     value: Any
     cells: tuple[str, ...]
+    part: bool = False
 
 
 def fields_of(tier: Tier, table: VariantTable) -> dict[str, Field]:
@@ -28,12 +29,18 @@ def fields_of(tier: Tier, table: VariantTable) -> dict[str, Field]:
     return {field.path: field for name, value in row.items() for field in _walk(name, value)}
 
 
+def shown_fields(fields: Mapping[str, Field], text: str) -> list[str]:
+    """The fields to name to a person who typed `text`: no parts of cells, and entries of `evidence` if asked for."""
+    whole = [path for path, field in fields.items() if not field.part]
+    return [path for path in whole if not path.startswith("evidence.") or text.startswith("evidence")]
+
+
 def _walk(path: str, value: Any) -> Iterator[Field]:
     """A field, then what is inside it."""
     parts = _parts(value)
     if isinstance(value, _ONE_CELL) or not parts:
         yield _field(path, value, (path,))
-        yield from (_field(f"{path}.{name}", part, (path,)) for name, part in parts.items())
+        yield from (_field(f"{path}.{name}", value, (path,), part=True) for name, value in parts.items())
         return
     below = [field for name, part in parts.items() for field in _walk(f"{path}.{name}", part)]
     yield _field(path, value, tuple(dict.fromkeys(cell for field in below for cell in field.cells)))
@@ -46,5 +53,5 @@ def _parts(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _field(path: str, value: Any, cells: tuple[str, ...]) -> Field:
-    return Field(path=path, value=msgspec.to_builtins(value), cells=cells)
+def _field(path: str, value: Any, cells: tuple[str, ...], *, part: bool = False) -> Field:
+    return Field(path=path, value=msgspec.to_builtins(value), cells=cells, part=part)

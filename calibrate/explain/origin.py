@@ -18,7 +18,7 @@ from calibrate.explain.entries import (
     entries_of_sizes,
 )
 from calibrate.explain.evidence import VLLM_BESIDE, evidence_of, rule_of, weakest
-from calibrate.explain.fields import fields_of
+from calibrate.explain.fields import fields_of, shown_fields
 from calibrate.explain.promises import promise_of
 from calibrate.explain.repeat import repeat_command
 from calibrate.explain.sources import Find
@@ -45,7 +45,7 @@ def explain(table: TierTable, policy: Policy, find: Find, variant: str, tier: st
     rows = {row.id: row for row in entry.tiers}
     row = rows[_known("tier", tier, rows)]
     fields = fields_of(row, entry)
-    asked = fields[_known("field", field, fields)]
+    asked = fields[field if field in fields else _known("field", field, shown_fields(fields, field))]
     origin = _Origin(entry, policy, find, chosen)
     try:
         cells = tuple(origin.cell(row, cell, fields[cell].value) for cell in asked.cells)

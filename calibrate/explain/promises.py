@@ -22,7 +22,7 @@ def promise_of(cell: str, tier: Tier, table: VariantTable, value: Any) -> str:
 def _boundary(name: str, table: VariantTable) -> str:
     found = table.boundaries.named[name]
     what = {
-        "without_int8": "The tier's limits hold without INT8",
+        "without_int8": "The tier's limits without a language model hold without INT8",
         "without_offload": "The tier's limits without a language model hold with every model on the card",
     }.get(name, f"The language model {name.removeprefix('lm.')} is offered")
     if not found.fits_gib:

@@ -1,5 +1,6 @@
 """An explanation as a person reads it in a terminal."""
 
+import textwrap
 from collections.abc import Iterator
 
 import click
@@ -14,6 +15,9 @@ from calibrate.screen import aligned
 from calibrate.verdict import Verdict
 
 _LABEL_WIDTH = len("Evidence  ")
+
+_WIDTH = 110
+"""Columns of a sentence; a command stays on one line, so that it can be copied."""
 
 
 def print_explanation(found: Explanation) -> None:
@@ -40,7 +44,14 @@ def _lines(cell: Cell) -> Iterator[str]:
 
 
 def _labelled(label: str, text: str) -> str:
-    return label.ljust(_LABEL_WIDTH) + text
+    indent = " " * _LABEL_WIDTH
+    return textwrap.fill(
+        label.ljust(_LABEL_WIDTH) + text,
+        _WIDTH,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _source(source: Source) -> str:
