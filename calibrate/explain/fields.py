@@ -54,4 +54,4 @@ def _parts(value: Any) -> Mapping[str, Any]:
 
 
 def _field(path: str, value: Any, cells: tuple[str, ...], *, part: bool = False) -> Field:
-    return Field(path=path, value=msgspec.to_builtins(value), cells=cells, part=part)
+    return Field(path=path, value=msgspec.json.decode(msgspec.json.encode(value)), cells=cells, part=part)

@@ -110,7 +110,7 @@ class TierWitnesses:
         if not place:
             return Witnesses(fits=fits, no_fails="policy.json lists these weights first, so no others were preferred.")
         failing = self._too_short(self._row.choice.knobs, listed[place - 1 : place], [model])
-        return msgspec.structs.replace(self._witnesses(None, failing), fits=fits)
+        return self._witnesses(fits, failing)
 
     def rung(self, field: str) -> Witnesses:
         """Of `offload` or `quantization`: the rung chosen, and the last before it that has another one."""
