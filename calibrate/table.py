@@ -158,11 +158,12 @@ class ProvenTier(msgspec.Struct, frozen=True, kw_only=True):
         return found[-1] if found else None
 
     def _probe(self, knobs: Knobs, workload: Workload) -> RecordedProbe:
-        asked = (knobs, workload, self.cap_bytes)
-        found = [probe for probe in self.record.probes if probe.question == asked]
-        if not found:
+        asked = (knobs, workload)
+        under = (probe for probe in self.record.probes if probe.cap_bytes == self.cap_bytes)
+        found = next((probe for probe in under if (probe.knobs, probe.workload) == asked), None)
+        if found is None:
             raise _uncovered(self.decided, knobs.variant)
-        return found[0]
+        return found
 
 
 def prove(record: Measurement, decided: TierPolicy, policy: Policy, variant: Variant) -> ProvenTier | None:
