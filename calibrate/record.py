@@ -331,6 +331,10 @@ def load_measurement(path: Path) -> Measurement:
     return measurement
 
 
+_HOLDERS = (str, dict, list)
+"""What a string of a document is, or is in."""
+
+
 def _strings(document: Any) -> Iterator[tuple[str, str]]:
     """Every string in a document with its place, keys included; without recursion, for it may be nested deeply."""
     rest: list[tuple[str, Any]] = [("$", document)]
@@ -340,6 +344,11 @@ def _strings(document: Any) -> Iterator[tuple[str, str]]:
             yield where, node
         elif isinstance(node, dict):
             yield from ((where, key) for key in node)
-            rest += [(f"{where}.{key}", value) for key, value in reversed(node.items())]
+            # Most values are numbers, whose places need not be spelled out.
+            rest += [(f"{where}.{key}", value) for key, value in reversed(node.items()) if isinstance(value, _HOLDERS)]
         elif isinstance(node, list):
-            rest += [(f"{where}[{number}]", value) for number, value in reversed([*enumerate(node)])]
+            rest += [
+                (f"{where}[{number}]", value)
+                for number, value in reversed([*enumerate(node)])
+                if isinstance(value, _HOLDERS)
+            ]

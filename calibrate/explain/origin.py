@@ -1,6 +1,5 @@
 """From a field of the table to its origin. Pure, but for the records, which are read as they are needed."""
 
-import difflib
 from collections.abc import Iterable
 
 import msgspec
@@ -222,6 +221,8 @@ def _known(what: str, text: str, known: Iterable[str]) -> str:
     listed = [str(name) for name in known]
     if text in listed:
         return text
+    import difflib
+
     near = difflib.get_close_matches(text, listed, n=len(listed), cutoff=0)
     raise UsageError(f"{what} must be one of {', '.join(near)}, got {text!r}")
 
