@@ -221,9 +221,9 @@ def _known(what: str, text: str, known: Iterable[str]) -> str:
     listed = [str(name) for name in known]
     if text in listed:
         return text
-    import difflib
+    from difflib import SequenceMatcher
 
-    near = difflib.get_close_matches(text, listed, n=len(listed), cutoff=0)
+    near = sorted(listed, key=lambda name: -SequenceMatcher(None, name, text.casefold()).ratio())
     raise UsageError(f"{what} must be one of {', '.join(near)}, got {text!r}")
 
 

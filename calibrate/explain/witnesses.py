@@ -51,17 +51,18 @@ class TierWitnesses:
         if lm and not self._lm.models:
             return self.language_models()
         seconds = self._row.choice.frontier.longest(batch, lm=lm)
-        all_fit = seconds == self._policy.durations_s.values[-1]
         own = [c for knobs in self._knobs(lm=lm) if (c := self._row.certificate(knobs, batch)) is not None]
         deciding = min(own, key=lambda c: (self._seconds(c), c.fails is None), default=None)
         fits = self._at(deciding, seconds) if deciding is not None and seconds else None
-        if (deciding is not None and deciding.fails is not None) or (batch == BATCHES[0] and not lm and not all_fit):
+        if deciding is not None and deciding.fails is not None:
             return self._witnesses(fits, deciding)
-        if all_fit:
+        if seconds == self._policy.durations_s.values[-1]:
             return Witnesses(fits=fits, no_fails=f"{seconds} s is the longest song that policy.json lets us try.")
         # The search went no further than what a smaller batch, or the run without a language model, had reached.
         smaller = max((size for size in BATCHES if size < batch), default=0)
-        limit = self.frontier(smaller, lm=lm) if smaller else self.frontier(batch, lm=False)
+        if not smaller and not lm:
+            return self._witnesses(fits, None)
+        limit = self.frontier(smaller or batch, lm=lm and bool(smaller))
         return msgspec.structs.replace(limit, fits=fits, no_fits="" if fits else limit.no_fits)
 
     def largest_batch(self, *, lm: bool) -> Witnesses:

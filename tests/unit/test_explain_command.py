@@ -127,6 +127,7 @@ def test_every_command_to_repeat_asks_what_the_probe_asked(monkeypatch: pytest.M
         (("turbo", "tier6", "offload"), "tier", "tier6"),
         (("turbo", "unlimitted", "offload"), "tier", "unlimited"),
         (("turbo", "tier4", "offlaod"), "field", "offload"),
+        (("turbo", "tier4", "OFFLOAD"), "field", "offload"),
         (("turbo", "tier4", "max_batch.withlm"), "field", "max_batch.with_lm"),
         (("turbo", "tier4", "frontier.with_lm.3"), "field", "frontier.with_lm"),
         (("turbo", "tier4", "evidence.max_bach"), "field", "evidence.max_batch"),
