@@ -21,7 +21,8 @@ Trail = tuple["Trail", str] | None
 def read_json(path: Path) -> Any:
     """The document in a JSON file; `InvalidInputError` naming the file when there is none, or it is too large."""
     try:
-        document = json.loads(_text_of(path), parse_constant=_refuse_constant, object_pairs_hook=_refuse_repeats)
+        text = _text_of(path)
+        document = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_refuse_repeats)
     except FileNotFoundError:
         raise InvalidInputError(path, "no such file") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -30,7 +31,8 @@ def read_json(path: Path) -> Any:
         raise InvalidInputError(path, "is nested too deeply to be one of ours") from None
     except ValueError as error:
         raise InvalidInputError(path, f"is not JSON ({error}); was it cut short?") from None
-    if half := _half_character(document):
+    # The file is UTF-8, which has no half characters: only an escape can bring one, and records have none.
+    if r"\ud" in text.lower() and (half := _half_character(document)):
         raise InvalidInputError(path, f"{half} has half a character in it (a lone surrogate), which no text can hold")
     return document
 

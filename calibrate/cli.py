@@ -6,6 +6,7 @@ from acestep import console
 from acestep.version import version_option
 from calibrate.commands.compare import compare
 from calibrate.commands.estimate import estimate
+from calibrate.commands.explain import explain
 from calibrate.commands.merge import merge
 from calibrate.commands.reality import reality
 from calibrate.commands.run import run
@@ -19,7 +20,7 @@ def cli() -> None:
     """Find out what fits on which card, and write it down."""
 
 
-for command in (run, estimate, validate, merge, render, compare, report, reality):
+for command in (run, estimate, validate, merge, explain, render, compare, report, reality):
     cli.add_command(command)
 
 

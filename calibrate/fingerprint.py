@@ -3,10 +3,8 @@
 import hashlib
 import os
 import platform
-import tomllib
 from collections.abc import Iterator
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 
 import msgspec
@@ -63,6 +61,8 @@ def fingerprint(card: str, cap_method: str, budget: str) -> Fingerprint:
 
 def library_versions() -> dict[str, str]:
     """The versions installed here, read without importing anything."""
+    from importlib import metadata
+
     return {"python": platform.python_version()} | {name: metadata.version(name) for name in LIBRARIES}
 
 
@@ -72,6 +72,9 @@ def code_version() -> str:
 
     As they were when this process first asked: what is edited later is not what answers.
     """
+    import tomllib
+    from importlib import metadata
+
     root = Path(__file__).parent.parent
     try:
         version = metadata.version("acestep-calibrated")

@@ -62,10 +62,20 @@ class BudgetTerms(_Data, frozen=True):
     context: Context
     headroom: Headroom
 
+    def taken_gib(self, nameplate_gib: float) -> dict[str, float]:
+        """What each term takes off a nameplate, by its name here, in GiB."""
+        return {
+            "shortfall": min(self.shortfall.at_most_gib, self.shortfall.share * nameplate_gib),
+            "context": self.context.gib,
+            "headroom": self.headroom.share * nameplate_gib,
+        }
+
     def left_gib(self, nameplate_gib: float) -> float:
         """GiB left of a nameplate; negative where the terms exceed it."""
-        shortfall = min(self.shortfall.at_most_gib, self.shortfall.share * nameplate_gib)
-        return nameplate_gib - shortfall - self.context.gib - self.headroom.share * nameplate_gib
+        left = nameplate_gib
+        for taken in self.taken_gib(nameplate_gib).values():
+            left -= taken
+        return left
 
 
 class TierPolicy(_Data, frozen=True):

@@ -312,8 +312,9 @@ def content_digest(measurement: Measurement) -> str:
 def load_measurement(path: Path) -> Measurement:
     """A measurement file; `InvalidInputError` names it and what is wrong with it, a `FlawedError` also which flaw."""
     document = read_json(path)
+    safe = re.compile(SAFE_TEXT)
     for where, text in _strings(document):
-        if not re.fullmatch(SAFE_TEXT, text):
+        if not safe.fullmatch(text):
             said = "text outside A-Z a-z 0-9 and space ._+:/()@- or over 80 characters"
             raise FlawedError(path, Flaw.TEXT, where, said, place=where)
     version = document.get("schema_version") if isinstance(document, dict) else None
@@ -330,6 +331,10 @@ def load_measurement(path: Path) -> Measurement:
     return measurement
 
 
+_HOLDERS = (str, dict, list)
+"""What a string of a document is, or is in."""
+
+
 def _strings(document: Any) -> Iterator[tuple[str, str]]:
     """Every string in a document with its place, keys included; without recursion, for it may be nested deeply."""
     rest: list[tuple[str, Any]] = [("$", document)]
@@ -339,6 +344,11 @@ def _strings(document: Any) -> Iterator[tuple[str, str]]:
             yield where, node
         elif isinstance(node, dict):
             yield from ((where, key) for key in node)
-            rest += [(f"{where}.{key}", value) for key, value in reversed(node.items())]
+            # Most values are numbers, whose places need not be spelled out.
+            rest += [(f"{where}.{key}", value) for key, value in reversed(node.items()) if isinstance(value, _HOLDERS)]
         elif isinstance(node, list):
-            rest += [(f"{where}[{number}]", value) for number, value in reversed([*enumerate(node)])]
+            rest += [
+                (f"{where}[{number}]", value)
+                for number, value in reversed([*enumerate(node)])
+                if isinstance(value, _HOLDERS)
+            ]

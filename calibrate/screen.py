@@ -17,7 +17,7 @@ def print_table(
 ) -> None:
     """A table on stdout: on a terminal the `folding` columns give way between words, elsewhere a row is one line."""
     if not (sys.stdout.isatty() and _print_folded(title, columns, rows, folding)):
-        click.echo("\n".join([title, *_aligned([columns, *rows])]) + "\n")
+        click.echo("\n".join([title, *aligned([columns, *rows])]) + "\n")
 
 
 def _print_folded(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], folding: Collection[str]) -> bool:
@@ -39,7 +39,8 @@ def _print_folded(title: str, columns: Sequence[str], rows: Sequence[Sequence[st
     return True
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Rows as lines, every column as wide as its widest cell."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     for row in rows:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

@@ -1,6 +1,7 @@
 """Records + policy -> the tier table. Pure: the same records and policy give the same bytes."""
 
 from collections.abc import Sequence
+from enum import Enum
 from itertools import product
 
 import msgspec
@@ -24,12 +25,15 @@ from acestep.tiers import (
 from calibrate.choice import Choice, choose
 from calibrate.knobs import Config, configured, first_from_which_all_fit
 from calibrate.policy import Policy, TierPolicy, budget_bytes
-from calibrate.record import CardKind, Measurement, RecordedCard, RecordedProbe
+from calibrate.record import CardKind, Certificate, Measurement, RecordedCard, RecordedProbe
 from calibrate.targets import BOUND, published, shortfalls
 from calibrate.workload import Workload
 
 TABLE_VERSION = 1
 """Counts changes of what the table's fields mean."""
+
+BOUNDARY_CONFIGS = {"without_int8": Config.NO_QUANT, "without_offload": Config.NO_OFFLOAD}
+"""The config that each boundary between sizes is asked with; those of language models are apart."""
 
 _DECIDED = ("vram_gib", "certified_gib", "backend", "backends_allowed", "compile", "init_lm")
 _FOUND = ("max_duration_s", "max_batch", "offload", "quantization", "frontier")
@@ -73,7 +77,7 @@ def disagreements(records: Sequence[Measurement], policy: Policy) -> tuple[str, 
     """A sentence for each tier of which records of one card do not prove the same; the more careful one decides."""
     told: list[str] = []
     for variant, decided in product(_covered(records), policy.tiers):
-        by_card: dict[RecordedCard, list[_Row]] = {}
+        by_card: dict[RecordedCard, list[ProvenTier]] = {}
         for row in _proven(records, decided, policy, variant):
             by_card.setdefault(row.record.card, []).append(row)
         told += [
@@ -89,7 +93,14 @@ def _covered(records: Sequence[Measurement]) -> list[Variant]:
     return [v for v in Variant if any(c.knobs.variant is v for r in records for c in r.certificates)]
 
 
-class _Row(msgspec.Struct, frozen=True, kw_only=True):
+class LmEstimate(Enum):
+    """Why the limits with a language model are estimated although the rest was measured or simulated."""
+
+    BACKEND_NOT_PROBED = "backend not probed"
+    VLLM_COMPUTED = "vllm computed"
+
+
+class ProvenTier(msgspec.Struct, frozen=True, kw_only=True):
     """One tier as one record proves it."""
 
     record: Measurement
@@ -104,34 +115,59 @@ class _Row(msgspec.Struct, frozen=True, kw_only=True):
         promise = tuple(frontier.of(lm=lm)[str(batch)] for lm in (False, True) for batch in BATCHES)
         return self.record.card.kind is CardKind.SIMULATED, -self.choice.rung, promise, self.record.digest
 
-    def fits(self, config: Config) -> bool:
-        """Whether a config carries the tier's own limits."""
+    @property
+    def lm_estimate(self) -> LmEstimate | None:
+        """Why the limits with a language model are estimated; None where they rest on runs alone."""
+        if self.decided.backend not in self.choice.lm.backends:
+            return LmEstimate.BACKEND_NOT_PROBED
+        # What vLLM takes is computed, not run, until a card has run it.
+        computed = self.record.evidence is EvidenceKind.SIMULATED and Backend.VLLM in self.choice.lm.backends
+        return LmEstimate.VLLM_COMPUTED if computed else None
+
+    def at_limits(self, config: Config) -> RecordedProbe | None:
+        """The probe of a config at the tier's own limits; None where no song fits the tier at all."""
         frontier = self.choice.frontier
         batch = frontier.headline_batch(lm=False)
         if batch == 0:
-            return False
+            return None
         limits = Workload(batch=batch, duration_s=float(frontier.longest(1, lm=False)))
-        return self._probe(configured(self.choice.knobs, config), limits).counts
+        return self._probe(configured(self.choice.knobs, config), limits)
 
-    def songs_per_pass(self, model: str) -> int:
-        """Songs that a language model thinks of at once at the tier's limits, on the backend where they are fewer."""
+    def fits(self, config: Config) -> bool:
+        """Whether a config carries the tier's own limits."""
+        probe = self.at_limits(config)
+        return probe is not None and probe.counts
+
+    def fewest_planned(self, model: str) -> tuple[int, RecordedProbe]:
+        """Songs that a language model plans at once at the tier's limits, on the backend where they are fewer.
+
+        And the probe that shows it.
+        """
         frontier, lm = self.choice.frontier, self.choice.lm
         limits = Workload(
             batch=frontier.headline_batch(lm=True), duration_s=float(frontier.longest(1, lm=True)), with_lm=True
         )
         probes = [self._probe(lm.knobs(self.choice.knobs, model, backend), limits) for backend in lm.backends]
-        return min(stage.songs_per_pass for probe in probes for stage in probe.stages if stage.name == "think")
+        planned = [(s.songs_per_pass, probe) for probe in probes for s in probe.stages if s.name == "think"]
+        return min(planned, key=lambda found: found[0])
+
+    def certificate(self, knobs: Knobs, batch: int) -> Certificate | None:
+        """What the record certifies for a batch under the tier's cap; None where the search had no need to ask."""
+        own = (knobs, self.cap_bytes, batch)
+        found = [c for c in self.record.certificates if (c.knobs, c.cap_bytes, c.batch) == own]
+        return found[-1] if found else None
 
     def _probe(self, knobs: Knobs, workload: Workload) -> RecordedProbe:
-        asked = (knobs, workload, self.cap_bytes)
-        found = [probe for probe in self.record.probes if probe.question == asked]
-        if not found:
+        asked = (knobs, workload)
+        under = (probe for probe in self.record.probes if probe.cap_bytes == self.cap_bytes)
+        found = next((probe for probe in under if (probe.knobs, probe.workload) == asked), None)
+        if found is None:
             raise _uncovered(self.decided, knobs.variant)
-        return found[0]
+        return found
 
 
-def _prove(record: Measurement, decided: TierPolicy, policy: Policy, variant: Variant) -> _Row | None:
-    """The row a record proves, or None where it lacks a certificate that the choice needs."""
+def prove(record: Measurement, decided: TierPolicy, policy: Policy, variant: Variant) -> ProvenTier | None:
+    """The tier as a record proves it, or None where it lacks a certificate that the choice needs."""
     cap_bytes = budget_bytes(decided.certified_gib, policy)
     certified = {(c.knobs, c.batch): record.longest(c) for c in record.certificates if c.cap_bytes == cap_bytes}
     probed = {certificate.knobs.backend for certificate in record.certificates if certificate.knobs.lm is not None}
@@ -141,11 +177,11 @@ def _prove(record: Measurement, decided: TierPolicy, policy: Policy, variant: Va
         choice = choose(lambda knobs, batch, _: certified[knobs, batch], policy, decided, variant, probed)
     except KeyError:
         return None
-    return _Row(record=record, decided=decided, cap_bytes=cap_bytes, choice=choice)
+    return ProvenTier(record=record, decided=decided, cap_bytes=cap_bytes, choice=choice)
 
 
-def _proven(records: Sequence[Measurement], decided: TierPolicy, policy: Policy, variant: Variant) -> list[_Row]:
-    return [row for record in records if (row := _prove(record, decided, policy, variant)) is not None]
+def _proven(records: Sequence[Measurement], decided: TierPolicy, policy: Policy, variant: Variant) -> list[ProvenTier]:
+    return [row for record in records if (row := prove(record, decided, policy, variant)) is not None]
 
 
 def _variant_table(records: Sequence[Measurement], policy: Policy, variant: Variant) -> VariantTable:
@@ -156,6 +192,16 @@ def _variant_table(records: Sequence[Measurement], policy: Policy, variant: Vari
             raise _uncovered(decided, variant)
         rows.append(min(proven, key=lambda row: row.rank))
 
+    return VariantTable(
+        tiers=tuple(tier_of(row, policy) for row in rows),
+        boundaries=boundaries_of(rows),
+        memory_model=_memory_model(records, variant),
+    )
+
+
+def boundaries_of(rows: Sequence[ProvenTier]) -> Boundaries:
+    """From which size on INT8 and offload can be switched off, and each language model fits; the tiers in order."""
+
     def from_which(answers: list[bool]) -> Boundary:
         first = first_from_which_all_fit(answers)
         fits, fails = rows[first : first + 1], rows[:first][-1:]
@@ -165,14 +211,9 @@ def _variant_table(records: Sequence[Measurement], policy: Policy, variant: Vari
             tier=fits[0].decided.id if fits else "",
         )
 
-    return VariantTable(
-        tiers=tuple(_tier(row, policy) for row in rows),
-        boundaries=Boundaries(
-            without_int8=from_which([row.fits(Config.NO_QUANT) for row in rows]),
-            without_offload=from_which([row.fits(Config.NO_OFFLOAD) for row in rows]),
-            lm={model: from_which([model in row.choice.lm.models for row in rows]) for model in LM_MODELS},
-        ),
-        memory_model=_memory_model(records, variant),
+    return Boundaries(
+        **{name: from_which([row.fits(config) for row in rows]) for name, config in BOUNDARY_CONFIGS.items()},
+        lm={model: from_which([model in row.choice.lm.models for row in rows]) for model in LM_MODELS},
     )
 
 
@@ -185,14 +226,12 @@ def _memory_model(records: Sequence[Measurement], variant: Variant) -> dict[str,
     return {}
 
 
-def _tier(row: _Row, policy: Policy) -> Tier:
+def tier_of(row: ProvenTier, policy: Policy) -> Tier:
+    """The row of the table."""
     decided, record, choice = row.decided, row.record, row.choice
     found = Evidence(kind=record.evidence, record=record.digest)
     chosen = Evidence(kind=EvidenceKind.POLICY, record=policy.digest)
-    # What vLLM takes is reckoned, not run, until a card has run it.
-    unproven = decided.backend not in choice.lm.backends
-    reckoned = unproven or (found.kind is EvidenceKind.SIMULATED and Backend.VLLM in choice.lm.backends)
-    thought = Evidence(kind=EvidenceKind.ESTIMATED, record=record.digest) if reckoned else found
+    thought = Evidence(kind=EvidenceKind.ESTIMATED, record=record.digest) if row.lm_estimate else found
     models = choice.lm.models
     return Tier(
         id=decided.id,
@@ -210,7 +249,7 @@ def _tier(row: _Row, policy: Policy) -> Tier:
         lm_quantization=choice.lm.quantization,
         compile=policy.compile.default,
         init_lm=decided.init_lm and bool(models),
-        lm_songs_per_pass={model: row.songs_per_pass(model) for model in models},
+        lm_songs_per_pass={model: row.fewest_planned(model)[0] for model in models},
         frontier=choice.frontier,
         evidence=dict.fromkeys(_FOUND, found) | dict.fromkeys(_THOUGHT, thought) | dict.fromkeys(_DECIDED, chosen),
     )

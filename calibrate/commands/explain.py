@@ -1,0 +1,37 @@
+"""`python -m calibrate explain`: where a number of the table comes from."""
+
+from pathlib import Path
+
+import click
+
+from acestep import console
+from acestep.tiers import data_file
+
+
+@click.command()
+@click.argument("variant", metavar="VARIANT")
+@click.argument("tier", metavar="TIER")
+@click.argument("field", metavar="FIELD")
+@click.option("--folder", type=click.Path(path_type=Path, file_okay=False), help="Another tiers folder.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def explain(variant: str, tier: str, field: str, folder: Path | None, as_json: bool) -> None:
+    """Say where FIELD of TIER comes from: its record, cap and the probes that prove it.
+
+    For example `explain turbo tier4 max_batch.with_lm`. Any field of generated_tiers.json has an answer, such as
+    frontier.with_lm.4, lm_models, offload or boundaries.lm.4B. Exit code 3 where the table does not follow from the
+    records.
+    """
+    from acestep.tiers import load_tiers
+    from calibrate.explain.origin import explain as explained
+    from calibrate.explain.sources import records_in
+    from calibrate.explain.text import print_explanation
+    from calibrate.policy import load_policy
+
+    table = load_tiers(None if folder is None else folder / "generated_tiers.json")
+    policy = load_policy(None if folder is None else folder / "policy.json")
+    records = records_in(data_file("generated_tiers.json").parent if folder is None else folder)
+    found = explained(table, policy, records, variant, tier, field)
+    if as_json:
+        console.print_json(found)
+    else:
+        print_explanation(found)

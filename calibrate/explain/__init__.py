@@ -1,0 +1,1 @@
+"""Where a number of the table comes from: `python -m calibrate explain`."""

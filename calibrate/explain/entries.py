@@ -1,0 +1,85 @@
+"""Which entries of policy.json a cell rests on: those that decide it, or that its search followed."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from calibrate.explain.document import Budget, BudgetTerm, PolicyEntry
+from calibrate.policy import Policy, TierPolicy, budget_bytes
+from calibrate.table import ProvenTier
+
+_OF_TIER = ("id", "label", "vram_gib", "certified_gib", "backend", "backends_allowed", "init_lm")
+"""Fields of a row that are those of the policy's tier."""
+
+_FOLLOWED = {
+    "max_duration_s": ("durations_s",),
+    "max_batch": ("batches", "durations_s"),
+    "frontier": ("batches", "durations_s"),
+}
+"""Lists of the policy that the search for a limit went along."""
+
+_WEIGHED = ("lm_models", "recommended_lm", "lm_quantization")
+"""Fields that are chosen among the language models' weights that the policy allows a tier."""
+
+
+def decided_by_policy(field: str) -> bool:
+    """Whether a field of a row is an entry of policy.json."""
+    return field in _OF_TIER or field == "compile"
+
+
+def entries_of_decided(field: str, decided: TierPolicy, policy: Policy) -> tuple[PolicyEntry, ...]:
+    """The entry that is the field."""
+    if field == "compile":
+        return (PolicyEntry(place="compile.default", value=policy.compile.default, why=policy.compile.why),)
+    return (_of_tier(field, decided, policy),)
+
+
+def entries_of_found(field: str, row: ProvenTier, policy: Policy) -> tuple[PolicyEntry, ...]:
+    """The entries that the search for a field followed."""
+    return tuple(_followed(field, row, policy))
+
+
+def entries_of_sizes(rows: tuple[ProvenTier, ...], policy: Policy) -> tuple[PolicyEntry, ...]:
+    """The sizes on both sides of a boundary."""
+    return tuple(_of_tier("certified_gib", row.decided, policy) for row in rows)
+
+
+def budget_of(row: ProvenTier, policy: Policy) -> Budget:
+    """The cap under which a tier was probed, term by term."""
+    nameplate, terms = row.decided.certified_gib, policy.budget
+    rules = {
+        "shortfall": f"the smaller of {terms.shortfall.at_most_gib:g} GiB and {terms.shortfall.share:.0%}",
+        "context": "the same for every card",
+        "headroom": f"{terms.headroom.share:.0%}",
+    }
+    return Budget(
+        nameplate_gib=nameplate,
+        terms=tuple(
+            BudgetTerm(name=name, gib=taken, rule=rules[name], why=getattr(terms, name).why)
+            for name, taken in terms.taken_gib(nameplate).items()
+        ),
+        cap_bytes=budget_bytes(nameplate, policy),
+    )
+
+
+def _followed(field: str, row: ProvenTier, policy: Policy) -> Iterator[PolicyEntry]:
+    for name in _FOLLOWED.get(field, ()):
+        entry = getattr(policy, name)
+        yield PolicyEntry(place=f"{name}.values", value=_json(entry.values), why=entry.why)
+    if field in _WEIGHED:
+        yield _of_tier("lm_quantizations", row.decided, policy)
+    if field in ("offload", "quantization"):
+        rung = policy.preference[row.choice.rung]
+        value = {"offload": rung.offload.value, "quantization": _json(rung.quantization)}
+        yield PolicyEntry(place=f"preference[{row.choice.rung}]", value=value, why=rung.why)
+        yield _of_tier("least_lm", row.decided, policy)
+
+
+def _of_tier(field: str, decided: TierPolicy, policy: Policy) -> PolicyEntry:
+    place = f"tiers[{policy.tiers.index(decided)}].{field}"
+    return PolicyEntry(place=place, value=_json(getattr(decided, field)), why=decided.why)
+
+
+def _json(value: Any) -> Any:
+    return msgspec.to_builtins(value)

@@ -1,0 +1,48 @@
+"""What a cell rests on, and by which rule its evidence is of that kind."""
+
+from acestep.tiers import Evidence, EvidenceKind, Tier
+from calibrate.table import LmEstimate, ProvenTier
+
+VLLM_BESIDE = "A probe below has its language model on vLLM, whose memory is computed from its rules, not run."
+"""What is said of a field that is no limit with a language model, and was decided by one."""
+
+
+def evidence_of(cell: str, tier: Tier) -> Evidence | None:
+    """The entry of a row's `evidence` for a cell: that of the longest path which leads to it; None without one."""
+    field, _, rest = cell.partition(".")
+    if field == "evidence":
+        return tier.evidence[rest]
+    if field == "boundaries":
+        cell = "lm_models" if rest.startswith("lm.") else "offload"
+    while cell not in tier.evidence and "." in cell:
+        cell = cell.rpartition(".")[0]
+    return tier.evidence.get(cell)
+
+
+def weakest(found: list[Evidence]) -> Evidence:
+    """The one of the weakest kind."""
+    return max(found, key=lambda evidence: list(EvidenceKind).index(evidence.kind))
+
+
+def rule_of(kind: EvidenceKind, row: ProvenTier | None) -> str:
+    """The rule for a kind; `row` is the proven tier, None for what policy.json decides."""
+    if kind is EvidenceKind.POLICY or row is None:
+        return "This is decided in policy.json, not measured."
+    if kind is not EvidenceKind.ESTIMATED:
+        return f"The pipeline {_RAN[kind]}"
+    rest = f"Everything else {_RAN[row.record.evidence]}"
+    if row.lm_estimate is LmEstimate.VLLM_COMPUTED:
+        return (
+            "vLLM did not run. What it takes is computed from its own rules: the weights, a pool of keys and values for"
+            f" every song, and the activations of its largest forward. {rest}"
+        )
+    return (
+        f"No probe of this record ran a language model on {row.decided.backend}, the tier's own backend; other backends"
+        f" stand for it. {rest}"
+    )
+
+
+_RAN = {
+    EvidenceKind.SIMULATED: "ran at full size on a simulated card; no real card has confirmed it yet.",
+    EvidenceKind.MEASURED: "ran on a real card under the cap.",
+}

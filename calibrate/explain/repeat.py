@@ -1,0 +1,27 @@
+"""The command that asks the simulated card what a recorded probe asked."""
+
+import shlex
+
+from acestep.knobs import Knobs
+from calibrate.workload import Workload
+
+
+def repeat_arguments(knobs: Knobs, workload: Workload, nameplate_gib: int) -> tuple[str, ...]:
+    """The arguments of `python -m calibrate estimate`; every knob is named, so that no tier's default applies."""
+    return (
+        *("--vram", str(nameplate_gib)),
+        *("--variant", knobs.variant),
+        *("--offload", knobs.offload),
+        *("--quantization", knobs.quantization or "none"),
+        *("--lm", knobs.lm or "none"),
+        *("--lm-quantization", knobs.lm_quantization or "none"),
+        *("--backend", knobs.backend),
+        *("--attention", knobs.attention),
+        *("--batch", str(workload.batch)),
+        *("--duration", f"{workload.duration_s:g}"),
+    )
+
+
+def repeat_command(knobs: Knobs, workload: Workload, nameplate_gib: int) -> str:
+    """The whole command, as a shell reads it."""
+    return shlex.join(["python", "-m", "calibrate", "estimate", *repeat_arguments(knobs, workload, nameplate_gib)])
