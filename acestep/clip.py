@@ -26,11 +26,14 @@ FRAMES_A_SECOND = SAMPLE_RATE // LATENT_HOP
 class Clip(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """`audio` is float32 of shape [2, samples] at 48 kHz, full scale at 1; a mono recording has it twice.
 
+    `remarks` are sentences about how a file became this, for the person who brought it.
+
     Raises `ValueError` for another shape or dtype, for less than one latent frame (40 ms) and for samples that are
     not numbers. Clips are equal when they are the same.
     """
 
     audio: Samples
+    remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         shape, dtype = getattr(self.audio, "shape", None), str(getattr(self.audio, "dtype", type(self.audio).__name__))

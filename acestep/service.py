@@ -258,8 +258,9 @@ def settle_thinking(
 
 
 def _remarks(request: Request, plan: Plan, components: Components) -> list[str]:
-    """What a person should know about the model that was loaded."""
-    remarks = []
+    """What a person should know about the model that was loaded and the audio that was given."""
+    clips = [clip for clip in (request.source_audio, request.reference_audio) if clip is not None]
+    remarks = [remark for clip in clips for remark in clip.remarks]
     if request.task in BASE_TASKS and plan.variant not in (Variant.BASE, Variant.XL_BASE):
         remarks.append(f"Only the base models were trained to {request.task}; {plan.variant} may ignore the task.")
     if components.is_noise:

@@ -156,3 +156,10 @@ def test_a_model_that_is_not_here_is_told_before_torch_is_imported(
     for module in ("torch", "acestep.api"):
         monkeypatch.setitem(sys.modules, module, None)
     assert acestep("generate", "--caption", "x", "--model", model).code in (2, 3)
+
+
+def test_what_was_done_to_a_recording_is_told_with_the_song(acestep: Acestep, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "film.wav", np.zeros((2 * RATE, 6)), RATE)
+    source = ("--task", "cover", "--src-audio", str(tmp_path / "film.wav"))
+    made = acestep.songs("--caption", "slow piano", "--steps", "1", *source)
+    assert any("film.wav has 6 channels" in warning for warning in made["warnings"])

@@ -1,0 +1,132 @@
+"""Audio files as programs leave them: wrong headers, foreign formats, small files that unpack to gigabytes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from acestep.audio_formats import readable_formats
+from acestep.audio_input import read_clip
+from acestep.clip import SAMPLE_RATE
+from acestep.errors import InvalidInputError
+
+SAID_SAMPLES = slice(21, 26)
+"""Bytes of a FLAC file whose last 36 bits say how many samples there are."""
+
+
+def _noise(seconds: float, channels: int = 2) -> np.ndarray:
+    samples = int(seconds * SAMPLE_RATE)
+    return np.asarray(0.1 * np.random.default_rng(7).standard_normal((samples, channels)).clip(-1, 1))
+
+
+def _flac_that_says(path: Path, seconds: float, samples: int) -> Path:
+    """A FLAC file of that length, whose header says that it has that many samples."""
+    soundfile.write(path, _noise(seconds), SAMPLE_RATE)
+    content = bytearray(path.read_bytes())
+    kept = int.from_bytes(content[SAID_SAMPLES], "big") >> 36 << 36
+    content[SAID_SAMPLES] = (kept | samples).to_bytes(5, "big")
+    path.write_bytes(content)
+    return path
+
+
+def _refusal(path: Path) -> str:
+    with pytest.raises(InvalidInputError) as caught:
+        read_clip(path)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("said", [0, 1, SAMPLE_RATE, 3 * SAMPLE_RATE, (1 << 36) - 1])
+def test_a_flac_file_is_read_to_its_end_whatever_its_header_says(tmp_path: Path, said: int) -> None:
+    honest = read_clip(_flac_that_says(tmp_path / "honest.flac", 2.0, 2 * SAMPLE_RATE))
+    found = read_clip(_flac_that_says(tmp_path / "found.flac", 2.0, said))
+    assert np.array_equal(found.audio, honest.audio)
+
+
+def test_a_file_that_ends_early_is_used_and_called_incomplete(tmp_path: Path) -> None:
+    clip = read_clip(_flac_that_says(tmp_path / "cut.flac", 2.0, 30 * SAMPLE_RATE))
+    assert clip.duration_s == pytest.approx(2.0)
+    assert "incomplete" in " ".join(clip.remarks)
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"])
+def test_a_wav_file_of_any_sample_format_sounds_the_same(tmp_path: Path, subtype: str) -> None:
+    audio = _noise(0.5)
+    soundfile.write(tmp_path / "a.wav", audio, SAMPLE_RATE, subtype=subtype)
+    assert np.abs(read_clip(tmp_path / "a.wav").audio - audio.T).max() <= 2**-15
+
+
+@pytest.mark.parametrize("suffix", [".raw", ".pcm", ".RAW"])
+def test_samples_without_a_header_are_refused_with_a_command_that_adds_one(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"song{suffix}"
+    path.write_bytes(os.urandom(48_000))
+    assert "ffmpeg" in _refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        (b"\x00\x00\x00\x20ftypM4A \x00\x00\x00\x00", "M4A"),
+        (b"\x1a\x45\xdf\xa3" + bytes(60), "WebM"),
+        (b"\xff\xf1\x50\x80" + bytes(60), "AAC"),
+        (b"MThd" + bytes(60), "MIDI"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".m4a", ".wav", ""])
+def test_a_foreign_format_is_named_whatever_the_file_is_called(
+    tmp_path: Path, content: bytes, name: str, suffix: str
+) -> None:
+    path = tmp_path / f"it's a song{suffix}"
+    path.write_bytes(content)
+    refused = _refusal(path)
+    assert name in refused
+    assert readable_formats() in refused
+    assert "ffmpeg" in refused
+
+
+def test_a_readable_file_is_read_whatever_it_is_called(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.flac", _noise(0.5), SAMPLE_RATE)
+    for name in ("a.m4a", "a.raw", "a"):
+        (tmp_path / name).write_bytes((tmp_path / "a.flac").read_bytes())
+        assert read_clip(tmp_path / name).duration_s == pytest.approx(0.5)
+
+
+def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.wav")
+    assert "is no file" in _refusal(tmp_path / "pipe.wav")
+    assert "is no file" in _refusal(Path("/dev/zero"))
+    assert "is no file" in _refusal(tmp_path)
+    (tmp_path / "empty.wav").touch()
+    assert "0 bytes" in _refusal(tmp_path / "empty.wav")
+
+
+@pytest.mark.parametrize("said", [0, 11 * 60 * SAMPLE_RATE])
+def test_a_small_file_that_unpacks_to_much_takes_no_more_memory_than_ten_minutes(tmp_path: Path, said: int) -> None:
+    path = tmp_path / "silence.flac"
+    with soundfile.SoundFile(path, "w", SAMPLE_RATE, 2) as file:
+        for _ in range(11):
+            file.write(np.zeros((60 * SAMPLE_RATE, 2), dtype=np.int16))
+    content = bytearray(path.read_bytes())
+    kept = int.from_bytes(content[SAID_SAMPLES], "big") >> 36 << 36
+    content[SAID_SAMPLES] = (kept | said).to_bytes(5, "big")
+    path.write_bytes(content)
+    assert path.stat().st_size < 2**20
+    program = (
+        "import resource, sys\n"
+        "from pathlib import Path\n"
+        "import soundfile\n"
+        "from acestep.audio_input import read_clip\n"
+        "from acestep.errors import InvalidInputError\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "try:\n"
+        "    read_clip(Path(sys.argv[1]))\n"
+        "except InvalidInputError as error:\n"
+        "    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024, error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=True)
+    taken, _, told = done.stdout.partition(" ")
+    assert "at most" in told
+    assert int(taken) < 1.2 * 600 * SAMPLE_RATE * 2 * 4
