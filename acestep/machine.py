@@ -49,7 +49,7 @@ def plan_of_card(overrides: Overrides, card: Card) -> Plan:
         torchao_available=installed("torchao"),
         flash_attn_available=installed("flash_attn"),
     )
-    _log_plan("its plan", plan)
+    _log_plan("the plan", plan)
     return plan
 
 

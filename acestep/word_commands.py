@@ -9,6 +9,7 @@ from msgspec import to_builtins
 
 from acestep import console, show
 from acestep.errors import UsageError
+from acestep.machine import plan_here
 from acestep.models.catalog import SIZES, checkpoints_dir
 from acestep.models.locate import require_lm
 from acestep.options import device_option, knob_options, knobs_of
@@ -101,11 +102,12 @@ def _songwriting() -> Any:
 
 def _say(rest: dict[str, Any], describe: Callable[..., Any]) -> None:
     as_json, seed, model = (rest.pop(name) for name in ("as_json", "seed", "model"))
-    plan: Plan = _songwriting().plan_to_run(knobs_of(rest))
+    knobs = knobs_of(rest)
     drawn = secrets.randbelow(2**31) if seed is None else seed
-    if model not in SIZES and plan.lm is not None:
+    if model not in SIZES and (lm := plan_here(knobs).lm) is not None:
         # What is not here, or not whole, is told before the seconds that it takes to import torch.
-        require_lm(plan.lm, checkpoints_dir())
+        require_lm(lm, checkpoints_dir())
+    plan: Plan = _songwriting().plan_to_run(knobs)
     found = describe(plan, model=model, seed=drawn, progress=console.show_progress)
     for sentence in found.warnings:
         console.notify(sentence)

@@ -27,12 +27,16 @@ class Twice(Enum):
 def cuda_visible(text: str | None, uuids: Sequence[str]) -> tuple[int, ...]:
     """The positions that `CUDA_VISIBLE_DEVICES` shows, in its order; None is a variable that is not set.
 
-    The list ends at the first entry that names no card, and shows nothing where it names one twice. A list that begins
-    with a UUID consists of UUIDs, whole or their beginning where only one card has it; any other one of numbers.
+    The list ends at the first entry that names no card, and shows nothing where it names one twice, be it one that is
+    not here. A list that begins with a UUID consists of UUIDs, whole or their beginning where only one card has it; any
+    other one of numbers.
     """
     if text is None:
         return tuple(range(len(uuids)))
-    if text.strip().startswith("GPU-"):
+    by_uuid = text.strip().startswith("GPU-")
+    if _repeats(text, _uuid_in if by_uuid else _number_in):
+        return ()
+    if by_uuid:
         return _listed(text, lambda entry: _of_uuid(entry, uuids), Twice.SHOWS_NOTHING)
     return _listed(text, lambda entry: _of_number(entry, len(uuids)), Twice.SHOWS_NOTHING)
 
@@ -73,6 +77,23 @@ def xpu_visible(text: str | None, count: int) -> tuple[int, ...]:
         return tuple(range(count))
     roots = {_of_number(entry.split(".")[0], count) for entry in (text or "").split(",")}
     return tuple(index for index in range(count) if index in roots)
+
+
+def _uuid_in(entry: str) -> str | None:
+    return entry if entry.startswith("GPU-") else None
+
+
+def _number_in(entry: str) -> str | None:
+    found = _NUMBER.match(entry)
+    number = -1 if found is None else int(found[1])
+    return None if number < 0 else str(number)
+
+
+def _repeats(text: str, name_in: Callable[[str], str | None]) -> bool:
+    """Whether a list has a name twice before the first entry that is no name, of which `name_in` gives None."""
+    names = [name_in(entry.strip()) for entry in text.split(",")]
+    named = names[: names.index(None)] if None in names else names
+    return len(set(named)) < len(named)
 
 
 def _listed(text: str, find: Callable[[str], int | None], twice: Twice) -> tuple[int, ...]:

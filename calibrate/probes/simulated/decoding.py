@@ -81,14 +81,19 @@ def play_decode(
     )
     two = msgspec.structs.replace(request, batch=min(request.batch, 2))
     latents = torch.empty(two.batch, frames, decoder.conv1.in_channels)
-    ends: list[int] = []
+    ends: dict[int, int] = {}
+
+    def note_end(_stage: str, done: int, _total: int) -> None:
+        # Progress is also told between the tiles of a song: a song ends where its number is told first.
+        ends.setdefault(done, len(trace))
+
     with kernels, ledger, Memo(ledger, tape, known).patched((TileDecoder,)), torch.no_grad():
         place.placement.settle()
         device.begin_stage(STAGE)
-        decode(two, latents, place, lambda *_: ends.append(len(trace)))
+        decode(two, latents, place, note_end)
         device.end_stage()
         place.placement.release()
-    alone = only(repeated(trace, ends[0], ends[-1], request.batch - 1), STAGE)
+    alone = only(repeated(trace, ends[1], ends[two.batch], request.batch - 1), STAGE)
     return Played(trace=alone, loops=find_loops(alone))
 
 
