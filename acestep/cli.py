@@ -15,11 +15,21 @@ from acestep.hardware import simulated_card
 from acestep.knobs import Variant
 from acestep.logs import show_logs
 from acestep.machine import plan_here
-from acestep.models.catalog import checkpoints_dir
-from acestep.models.locate import require
+from acestep.models.catalog import SIZES, checkpoints_dir
+from acestep.models.locate import require, variant_at
 from acestep.names import AUDIO_FORMATS
-from acestep.options import SIZE_GIB, device_option, knob_options, knobs_of, knobs_with, refuse_empty, variant_option
-from acestep.request import MIN_DURATION_S
+from acestep.options import (
+    SIZE_GIB,
+    VARIANT,
+    device_option,
+    knob_options,
+    knobs_of,
+    knobs_with,
+    refuse_empty,
+    variant_option,
+)
+from acestep.plan import Overrides
+from acestep.request import AUTOMATIC
 from acestep.task_options import take_task, task_options, text_of
 from acestep.think_options import take_thinking, think_options
 from acestep.thinking import Think
@@ -138,12 +148,12 @@ def download(model: str) -> None:
 @click.option(
     "--duration",
     "duration_s",
-    type=click.FloatRange(min=MIN_DURATION_S),
+    type=float,
     metavar="SECONDS",
-    help="Length of each song; if not given that of the source, what thinking plans, or 60.",
+    help="Length of each song; if not given or -1 that of the source, what thinking plans, or 60.",
 )
 @click.option("--batch", default=1, show_default=True, metavar="N", help="How many songs.")
-@click.option("--seed", type=int, metavar="N", help="Seed of the first song, random if not given.")
+@click.option("--seed", type=int, metavar="N", help="Seed of the first song, random if not given or -1.")
 @click.option("--steps", default=0, metavar="N", help="Denoising steps; the model's own number if not given.")
 @click.option("--guidance-scale", default=0.0, metavar="X", help="Guidance; the model's own if not given.")
 @click.option("--shift", default=3.0, show_default=True, metavar="X", help="Timestep shift.")
@@ -153,6 +163,9 @@ def download(model: str) -> None:
 @click.option("--language", default="unknown", metavar="CODE", help="Language of the lyrics, such as en or ko.")
 @task_options
 @click.option("--model", default="turbo", show_default=True, metavar="ID|DIR|tiny|dummy", help="Which weights.")
+@click.option(
+    "--variant", type=VARIANT, metavar="NAME", help="What tiny and dummy weights imitate; what others must be."
+)
 @think_options
 @device_option
 @knob_options
@@ -163,6 +176,7 @@ def generate(
     lyrics: str,
     seed: int | None,
     model: str,
+    variant: Variant | None,
     think: bool | None,
     out: str,
     audio_format: str,
@@ -181,12 +195,14 @@ def generate(
     # Thinking decides the length where nobody does, so whether there is thinking is part of the request from birth.
     request = _request(
         lyrics=text_of(lyrics),
-        seed=secrets.randbelow(2**31) if seed is None else seed,
+        seed=secrets.randbelow(2**31) if seed in (None, AUTOMATIC) else seed,
         think=thinks is not Think.NO,
         **rest,
     )
     # What is not here is told before the seconds that it takes to import torch.
     require(model, checkpoints_dir())
+    if variant is not None:
+        overrides = _of_variant(variant, model, overrides)
 
     from acestep.api import run_generate
 
@@ -208,6 +224,13 @@ def generate(
 
 for command in (ui, understand, sample, format_words):
     cli.add_command(command)
+
+
+def _of_variant(variant: Variant, model: str, overrides: Overrides) -> Overrides:
+    """Overrides for a variant; `UsageError` where the weights of `model` are of another."""
+    if model not in SIZES and (found := variant_at(model, checkpoints_dir())) is not variant:
+        raise UsageError(f"--model {model} is {found}, not {variant}; leave --variant out, or name another model")
+    return msgspec.structs.replace(overrides, variant=variant)
 
 
 def _request(**fields: Any) -> "Request":

@@ -9,6 +9,14 @@ import msgspec
 from acestep.clip import LATENT_HOP as LATENT_HOP
 from acestep.clip import SAMPLE_RATE as SAMPLE_RATE
 from acestep.clip import Clip
+from acestep.planner.fields import (
+    TRACKS,
+    UNKNOWN_LANGUAGE,
+    keyscale_of,
+    language_of,
+    timesignature_of,
+    track_of,
+)
 from acestep.thinking import Thinking
 
 if TYPE_CHECKING:
@@ -32,6 +40,11 @@ MAX_ASKED_S = 3_600.0
 """The longest song a request may name: what is above a plan's limit is cut with a warning, not refused."""
 
 DEFAULT_DURATION_S = 60.0
+
+AUTOMATIC = -1
+"""What people write elsewhere for a number that they leave to the model; here 0 means the same."""
+
+_AUTOMATIC_FIELDS = ("duration_s", "bpm", "repaint_end_s")
 MAX_BATCH = 64
 MAX_SEED = 2**32 - 1
 
@@ -53,13 +66,15 @@ BASE_TASKS = frozenset({Task.EXTRACT, Task.LEGO, Task.COMPLETE})
 _SOURCED = frozenset(Task) - {Task.TEXT2MUSIC}
 _WINDOWED = frozenset({Task.REPAINT, Task.LEGO})
 
+_OF_ONE_TRACK = frozenset({Task.EXTRACT, Task.LEGO})
+
 _READ_BY: dict[str, tuple[object, frozenset[Task]]] = {
     "source_audio": (None, _SOURCED),
     "audio_codes": ((), frozenset({Task.COVER})),
     "repaint_start_s": (0.0, _WINDOWED),
     "repaint_end_s": (0.0, _WINDOWED),
     "cover_strength": (1.0, frozenset({Task.COVER})),
-    "track": ("", frozenset({Task.EXTRACT, Task.LEGO})),
+    "track": ("", _OF_ONE_TRACK),
     "tracks": ((), frozenset({Task.COMPLETE})),
 }
 """Fields that only some tasks read: what they are when left out, and which tasks. Elsewhere they are a mistake."""
@@ -85,6 +100,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     `guidance_interval` says between which points on the way from noise (0) to song (1) the guided variants are guided,
     as in diffusers; the original counts the other way, so its (a, b) is (1 - b, 1 - a) here.
+
+    A `duration_s`, `bpm` or `repaint_end_s` of -1 is 0: automatic. `acestep.planner.fields` brings `keyscale`,
+    `timesignature`, `language` and tracks into the form of training: "Am" becomes "A minor".
 
     Raises `ValueError` naming the field when a value is out of range, missing, or not for the task.
     """
@@ -115,6 +133,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     thinking: Thinking = Thinking()
 
     def __post_init__(self) -> None:
+        self._bring_into_form()
         if self.duration_s == 0 and not self.thinks:
             msgspec.structs.force_setattr(self, "duration_s", self._source_s or DEFAULT_DURATION_S)
         self._check_task()
@@ -137,6 +156,21 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             raise ValueError(f"shift must be 0.1 to 10, got {self.shift}")
         if not (self.bpm == 0 or 30 <= self.bpm <= 300):
             raise ValueError(f"bpm must be 30 to 300, or 0 for any, got {self.bpm}")
+
+    def _bring_into_form(self) -> None:
+        """Numbers that people leave to the model, and names, in the form that everything else reads."""
+        for field in _AUTOMATIC_FIELDS:
+            if getattr(self, field) == AUTOMATIC:
+                msgspec.structs.force_setattr(self, field, type(getattr(self, field))(0))
+        named = {
+            "keyscale": keyscale_of(self.keyscale),
+            "timesignature": timesignature_of(self.timesignature),
+            "language": language_of(self.language) or UNKNOWN_LANGUAGE,
+            "track": track_of(self.track),
+            "tracks": tuple(map(track_of, self.tracks)),
+        }
+        for field, value in named.items():
+            msgspec.structs.force_setattr(self, field, value)
 
     @property
     def thinks(self) -> bool:
@@ -185,8 +219,10 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         if self.task in _SOURCED and not self._source_s:
             codes = " or audio_codes" if self.task is Task.COVER else ""
             raise ValueError(f"{self.task} works on a song that exists: it needs source_audio{codes}")
-        if any(not track.strip() for track in self.tracks):
-            raise ValueError(f"tracks must be names, got {', '.join(map(repr, self.tracks))}")
+        if self.task in _OF_ONE_TRACK and not self.track:
+            raise ValueError(f"{self.task} needs a track: one of {' '.join(TRACKS)}")
+        if "" in self.tracks:
+            raise ValueError(f"tracks must be names, each one of {' '.join(TRACKS)}, and one of them is empty")
 
     def _check_source(self) -> None:
         if any(not 0 <= code <= MAX_AUDIO_CODE for code in self.audio_codes):

@@ -1,5 +1,6 @@
 """The options of `acestep generate` that say what to do with audio, and the files they name."""
 
+import codecs
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -61,6 +62,9 @@ def take_task(parameters: dict[str, Any]) -> dict[str, Any]:
     """Take what needs reading out of a command's parameters, and read it: fields of a request."""
     codes, tracks, task = (parameters.pop(name) for name in ("audio_codes", "tracks", "task"))
     source, reference = (parameters.pop(name) for name in ("src_audio", "reference_audio"))
+    if source is not None and task is None and not codes:
+        tasks = ", ".join(sorted(set(Task) - {Task.TEXT2MUSIC}))
+        raise UsageError(f"--src-audio is for a task that works on it: add --task and one of {tasks}")
     fields: dict[str, Any] = {
         # As in diffusers: whoever brings codes wants a cover.
         "task": task or (Task.COVER if codes else Task.TEXT2MUSIC),
@@ -84,9 +88,30 @@ def text_of(value: str) -> str:
         raise UsageError("@ must be followed by the name of a file, as in @words.txt")
     path = Path(value[1:])
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInputError(path, f"cannot be read as text ({error})") from None
+        return _decoded(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise InvalidInputError(path, f"cannot be read as text ({error}); save it as UTF-8") from None
+
+
+_BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    # Before UTF-16: its mark begins with that of UTF-16.
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+
+
+def _decoded(content: bytes) -> str:
+    """The text in a file, with lines that end in a line feed; UTF-8, or what a byte order mark at its start names."""
+    mark, encoding = next(
+        ((mark, name) for mark, name in _BYTE_ORDER_MARKS if content.startswith(mark)), (b"", "utf-8")
+    )
+    text = content[len(mark) :].decode(encoding)
+    if "\0" in text:
+        raise ValueError("it holds NUL characters, as UTF-16 without a byte order mark and files that are no text do")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def codes_of(text: str) -> tuple[int, ...]:

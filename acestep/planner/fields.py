@@ -1,5 +1,11 @@
-"""The fields of a song's metadata and the values each may take, in the order of training."""
+"""The fields of a song's metadata and the values each may take, in the order of training.
 
+Every entry point brings what people write into the form of training by the functions here. Each returns "" for a blank
+text, and raises `ValueError` with the allowed values, and the closest of them, for a text that means none.
+"""
+
+import re
+from collections.abc import Iterable
 from enum import StrEnum
 
 
@@ -38,3 +44,63 @@ sa sk sr sv sw ta te th tl tr uk ur vi yue zh
 """
 UNKNOWN_LANGUAGE = "unknown"
 LANGUAGES = (*_LANGUAGES.split(), UNKNOWN_LANGUAGE)
+
+TRACKS = (
+    *("woodwinds", "brass", "fx", "synth", "strings", "percussion"),
+    *("keyboard", "guitar", "bass", "drums", "backing_vocals", "vocals"),
+)
+"""The tracks of a song that a model was trained to extract and to add (`TRACK_NAMES` of the original code)."""
+
+_KEYSCALE = re.compile(r"([A-G])\s*(#|b|♯|♭)?\s*-?\s*(m|M|maj|min|major|minor)?", re.IGNORECASE)
+_BARS = {"2/4": "2", "3/4": "3", "4/4": "4", "6/8": "6"}
+
+
+def keyscale_of(text: str) -> str:
+    """A key in the form of training: "Am" becomes "A minor", "c MAJOR" becomes "C major"."""
+    written = text.strip()
+    if not written or written in KEYSCALES:
+        return written
+    match = _KEYSCALE.fullmatch(written)
+    if match is None:
+        raise ValueError(
+            "keyscale must be a note from A to G, with # or b where it has one, and major or minor,"
+            f" such as 'F# minor', got {written!r}"
+        )
+    note, accidental, mode = (match[1].upper(), (match[2] or "").lower(), match[3] or "")
+    minor = mode == "m" or mode.lower().startswith("min")
+    return f"{note}{accidental} {'minor' if minor else 'major'}"
+
+
+def timesignature_of(text: str) -> str:
+    """A time signature as the beats of a bar: "4/4" becomes "4"."""
+    written = re.sub(r"\s", "", text)
+    shortened = _BARS.get(written, written)
+    if shortened and shortened not in TIMESIGNATURES:
+        raise ValueError(f"timesignature must be {', '.join([*TIMESIGNATURES, *_BARS])}, got {written!r}")
+    return shortened
+
+
+def language_of(text: str) -> str:
+    """A language of lyrics as its code: "pt-BR" becomes "pt"."""
+    written = text.strip()
+    shortened = re.split("[-_]", written.lower())[0]
+    if written and shortened not in LANGUAGES:
+        raise ValueError(_told("language", LANGUAGES, shortened, written))
+    return shortened
+
+
+def track_of(text: str) -> str:
+    """A track's name: "Backing Vocals" becomes "backing_vocals"."""
+    written = text.strip()
+    name = re.sub(r"[\s_-]+", "_", written.lower())
+    if name and name not in TRACKS:
+        raise ValueError(_told("track", TRACKS, name, written))
+    return name
+
+
+def _told(field: str, names: Iterable[str], meant: str, written: str) -> str:
+    from difflib import get_close_matches
+
+    close = get_close_matches(meant, list(names), n=1)
+    suggestion = f"; did you mean {close[0]!r}?" if close else ""
+    return f"{field} must be one of {' '.join(names)}, got {written!r}{suggestion}"

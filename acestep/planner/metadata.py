@@ -1,7 +1,5 @@
 """What is known of a song besides its words: tempo, key, length, language, and a caption."""
 
-import re
-
 import msgspec
 import yaml
 
@@ -9,18 +7,16 @@ from acestep.models.tokenizer import encodable
 from acestep.planner.fields import (
     BPMS,
     DURATIONS_S,
-    KEYSCALES,
-    LANGUAGES,
     LONGEST_PLAN_S,
-    TIMESIGNATURES,
     UNKNOWN_LANGUAGE,
     Field,
+    keyscale_of,
+    language_of,
+    timesignature_of,
 )
 from acestep.request import Request
 
-_KEYSCALE = re.compile(r"([A-G])\s*(#|b|♯|♭)?\s*(m|M|maj|min|major|minor)?", re.IGNORECASE)
 _NUMERIC = frozenset({Field.BPM.value, Field.DURATION.value, Field.TIMESIGNATURE.value})
-_BARS = {"2/4": "2", "3/4": "3", "4/4": "4", "6/8": "6"}
 
 
 class Metadata(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -45,9 +41,9 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 f"duration_s must be {DURATIONS_S[0]} to {DURATIONS_S[-1]} whole seconds, or 0 for any,"
                 f" got {self.duration_s}"
             )
-        msgspec.structs.force_setattr(self, "keyscale", _keyscale(self.keyscale.strip()))
-        msgspec.structs.force_setattr(self, "language", _language(self.language.strip()))
-        msgspec.structs.force_setattr(self, "timesignature", _timesignature(self.timesignature.strip()))
+        msgspec.structs.force_setattr(self, "keyscale", keyscale_of(self.keyscale))
+        msgspec.structs.force_setattr(self, "language", language_of(self.language))
+        msgspec.structs.force_setattr(self, "timesignature", timesignature_of(self.timesignature))
 
     def written(self, field: Field) -> str:
         """A field's value as the model writes it; "" where it is not known."""
@@ -61,7 +57,7 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 def wishes(request: Request) -> Metadata:
-    """What a request fixes of the metadata; raises `ValueError` for a key, language or time signature there is not.
+    """What a request fixes of the metadata.
 
     The caption is no part of it: it is the text that a model may reword. What is longer than any plan, and yet to be
     cut, is planned as the longest.
@@ -70,7 +66,7 @@ def wishes(request: Request) -> Metadata:
         bpm=request.bpm,
         duration_s=min(int(request.duration_s), LONGEST_PLAN_S),
         keyscale=request.keyscale,
-        language="" if request.language.strip().lower() == UNKNOWN_LANGUAGE else request.language,
+        language="" if request.language == UNKNOWN_LANGUAGE else request.language,
         timesignature=request.timesignature,
     )
 
@@ -85,34 +81,6 @@ def cot_yaml(metadata: Metadata) -> str:
     if metadata.caption:
         values[Field.CAPTION.value] = encodable(metadata.caption)
     return str(yaml.dump(values, allow_unicode=True, sort_keys=True)).strip()
-
-
-def _keyscale(text: str) -> str:
-    if not text or text in KEYSCALES:
-        return text
-    match = _KEYSCALE.fullmatch(text)
-    if match is None:
-        raise ValueError(
-            "keyscale must be a note from A to G, with # or b where it has one, and major or minor,"
-            f" such as 'F# minor', got {text!r}"
-        )
-    note, accidental, mode = (match[1].upper(), (match[2] or "").lower(), match[3] or "")
-    minor = mode == "m" or mode.lower().startswith("min")
-    return f"{note}{accidental} {'minor' if minor else 'major'}"
-
-
-def _timesignature(text: str) -> str:
-    shortened = _BARS.get(text, text)
-    if shortened and shortened not in TIMESIGNATURES:
-        raise ValueError(f"timesignature must be {', '.join([*TIMESIGNATURES, *_BARS])}, got {text!r}")
-    return shortened
-
-
-def _language(text: str) -> str:
-    shortened = re.split("[-_]", text.lower())[0]
-    if text and shortened not in LANGUAGES:
-        raise ValueError(f"language must be one of {' '.join(LANGUAGES)}, got {text!r}")
-    return shortened
 
 
 NOTHING_KNOWN = Metadata()

@@ -11,7 +11,7 @@ from acestep.clip import Clip
 from acestep.errors import UsageError
 from acestep.names import AUDIO_FORMATS
 from acestep.planner.prompts import INSTRUMENTAL
-from acestep.request import Request, Task
+from acestep.request import AUTOMATIC, Request, Task
 
 _READ_BY = {
     Task.REPAINT: ("repaint_start", "repaint_end"),
@@ -23,6 +23,12 @@ _READ_BY = {
 
 LONGEST_TEXT = 100_000
 """Characters of any text: far more than a model reads, far less than would slow the page down."""
+
+
+UNUSED_SOURCE = (
+    "A new song does not use the source audio: choose a task that works on it, such as cover or repaint, or remove the"
+    " file. For its sound alone, give it as the reference audio."
+)
 
 
 class Form(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -89,7 +95,7 @@ def request_of(form: Form, read: Callable[[str], Clip]) -> Request:
         "think": form.think,
         "batch": form.batch,
         "duration_s": form.duration,
-        "seed": secrets.randbelow(2**31) if form.random_seed else form.seed,
+        "seed": secrets.randbelow(2**31) if form.random_seed or form.seed == AUTOMATIC else form.seed,
         "steps": form.steps,
         "guidance_scale": form.guidance,
         "shift": form.shift,
@@ -104,10 +110,12 @@ def request_of(form: Form, read: Callable[[str], Clip]) -> Request:
     if "tracks" in own:
         fields["tracks"] = tuple(track.strip() for track in form.tracks.split(",")) if form.tracks else ()
     try:
-        # Without its audio first: nobody waits for a file to be read before a slip elsewhere is reported.
+        # Without its audio first, so that a mistake elsewhere is told before a file is read.
         if form.task is Task.TEXT2MUSIC:
             Request(**fields)
-        if form.source_audio and form.task is not Task.TEXT2MUSIC:
+            if form.source_audio:
+                raise UsageError(UNUSED_SOURCE)
+        if form.source_audio:
             fields["source_audio"] = read(form.source_audio)
         if form.reference_audio:
             fields["reference_audio"] = read(form.reference_audio)

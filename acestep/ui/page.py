@@ -119,7 +119,7 @@ def _music(parts: Parts, words: Words, form: Form) -> None:
     )
     with gr.Row():
         parts["language"] = gr.Dropdown(languages, **_named(words, "language"), value=form.language, min_width=140)
-        parts["bpm"] = gr.Number(form.bpm, **_named(words, "bpm"), precision=0, minimum=0, maximum=300, min_width=140)
+        parts["bpm"] = gr.Number(form.bpm, **_named(words, "bpm"), precision=0, minimum=-1, maximum=300, min_width=140)
     with gr.Row():
         parts["keyscale"] = gr.Dropdown(
             options(words, ("", *KEYS)), **_named(words, "keyscale"), value=form.keyscale, min_width=140
@@ -141,7 +141,7 @@ def _audio(parts: Parts, words: Words, form: Form) -> None:
     with gr.Row():
         for name in ("repaint_start", "repaint_end"):
             parts[name] = gr.Number(
-                getattr(form, name), **_named(words, name), minimum=0, maximum=600, min_width=140, visible=False
+                getattr(form, name), **_named(words, name), minimum=-1, maximum=600, min_width=140, visible=False
             )
     parts["cover_strength"] = gr.Slider(
         0, 1, **_named(words, "cover_strength"), value=form.cover_strength, step=0.05, visible=False
@@ -152,7 +152,7 @@ def _audio(parts: Parts, words: Words, form: Form) -> None:
 
 def _sampling(parts: Parts, words: Words, form: Form) -> None:
     with gr.Row():
-        parts["seed"] = gr.Number(form.seed, **_named(words, "seed"), precision=0, minimum=0, min_width=140)
+        parts["seed"] = gr.Number(form.seed, **_named(words, "seed"), precision=0, minimum=-1, min_width=140)
         parts["random_seed"] = gr.Checkbox(form.random_seed, **_named(words, "random_seed"), min_width=140)
     with gr.Row():
         parts["steps"] = gr.Slider(0, 200, **_named(words, "steps"), value=form.steps, step=1, min_width=140)

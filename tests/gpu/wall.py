@@ -48,9 +48,12 @@ def decoded_beside_a_wall(
     The wall is built as the stage begins: earlier the transformer may still be on the card, and leave room behind it.
     """
     walls: list[torch.Tensor] = []
+    begun: list[str] = []
 
     def fill(stage: str, done: int, total: int) -> None:
-        if stage == "decode" and done == 0:
+        # Progress is told between tiles too: only the first one begins the stage.
+        if stage == "decode" and stage not in begun:
+            begun.append(stage)
             device.empty_cache()
             spare = CAP - reserved() - room
             if spare > 0:

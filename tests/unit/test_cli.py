@@ -154,7 +154,7 @@ def test_a_plan_for_a_person_names_tier_limits_and_every_warning(command: Comman
         "generate --caption x --duration 0.1",
         "generate --caption x --duration nan",
         "generate --caption x --batch 0",
-        "generate --caption x --seed -1",
+        "generate --caption x --seed -2",
         "generate --caption x --task dance",
         "generate --caption x --format ogg",
     ],

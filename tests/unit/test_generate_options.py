@@ -159,3 +159,19 @@ def test_each_way_to_fail_has_its_exit_code_and_its_sentence(
     api.module.run_generate = fail
     done = command("generate", "--caption", "x")
     assert (done.code, done.out, done.err.strip()) == (code, "", said)
+
+
+@pytest.mark.parametrize(("variant", "code"), [("turbo", Exit.OK), ("base", Exit.USAGE)])
+def test_a_variant_is_what_named_weights_must_be(
+    command: Command, api: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, variant: str, code: Exit
+) -> None:
+    monkeypatch.setattr("acestep.cli.variant_at", lambda model, checkpoints: Variant.TURBO)
+    done = command("generate", "--caption", "x", "--variant", variant)
+    assert done.code == code
+    assert ("is turbo, not base" in done.err) == (code is Exit.USAGE)
+    assert len(api.calls) == (code is Exit.OK)
+
+
+def test_a_variant_is_what_weights_without_one_imitate(command: Command, api: SimpleNamespace) -> None:
+    assert command("generate", "--caption", "x", "--model", "tiny", "--variant", "base").code == Exit.OK
+    assert api.calls[0]["overrides"].variant is Variant.BASE

@@ -85,7 +85,8 @@ def test_every_field_reaches_the_request() -> None:
 
 @pytest.mark.parametrize("task", list(Task))
 def test_every_task_gets_the_fields_that_it_reads_and_no_others(task: Task) -> None:
-    wish = {"task": task.value, "source_audio": "a.wav", "repaint_start": 1, "repaint_end": 2, "cover_strength": 0.5}
+    source = "" if task is Task.TEXT2MUSIC else "a.wav"
+    wish = {"task": task.value, "source_audio": source, "repaint_start": 1, "repaint_end": 2, "cover_strength": 0.5}
     made = request_of(form_from({**wish, "track": "vocals", "tracks": "bass, drums"}), a_clip)
     assert made.task is task
     assert (made.source_audio is CLIP) == (task is not Task.TEXT2MUSIC)
@@ -102,6 +103,8 @@ def test_a_song_without_words_is_told_so_in_the_words_of_training() -> None:
 def test_songs_without_a_seed_differ_and_a_seed_stays() -> None:
     seeds = {request_of(form_from({"seed": 5, "random_seed": True}), a_clip).seed for _ in range(4)}
     assert len(seeds) > 1
+    seeds = {request_of(form_from({"seed": -1, "random_seed": False}), a_clip).seed for _ in range(4)}
+    assert len(seeds) > 1
     assert request_of(form_from({"seed": 5, "random_seed": False}), a_clip).seed == 5
 
 
@@ -115,7 +118,9 @@ def test_songs_without_a_seed_differ_and_a_seed_stays() -> None:
         ({"batch": 2.5}, "batch"),
         ({"caption": 3}, "caption"),
         ({"caption": "x" * (LONGEST_TEXT + 1)}, "caption"),
-        ({"seed": -1, "random_seed": False}, "seed"),
+        ({"seed": -2, "random_seed": False}, "seed"),
+        ({"duration": -2}, "duration"),
+        ({"source_audio": "a.wav"}, "choose a task"),
         ({"task": "whistle"}, "task"),
         ({"task": "cover"}, "source_audio"),
         ({"audio_format": "ogg"}, "audio_format"),

@@ -1,0 +1,103 @@
+"""Names of keys, languages and tracks mean the same in every entry point, with thinking and without."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from acestep.clip import SAMPLE_RATE, Clip
+from acestep.planner.fields import (
+    KEYSCALES,
+    LANGUAGES,
+    TIMESIGNATURES,
+    TRACKS,
+    keyscale_of,
+    language_of,
+    timesignature_of,
+    track_of,
+)
+from acestep.request import AUTOMATIC, Request, Task
+
+SOURCE = Clip(audio=np.zeros((2, SAMPLE_RATE), dtype=np.float32))
+RULES = (
+    (keyscale_of, KEYSCALES),
+    (language_of, LANGUAGES),
+    (timesignature_of, TIMESIGNATURES),
+    (track_of, TRACKS),
+)
+
+
+@pytest.mark.parametrize(("rule", "names"), RULES)
+def test_a_name_of_training_stays_and_a_blank_text_is_none(rule, names) -> None:
+    assert [rule(name) for name in names] == list(names)
+    assert rule(" \t") == ""
+
+
+@pytest.mark.parametrize(("rule", "names"), RULES)
+@given(text=st.text(max_size=12))
+def test_any_text_is_a_name_of_training_or_refused(rule, names, text: str) -> None:
+    try:
+        found = rule(text)
+    except ValueError:
+        return
+    assert found in ("", *names)
+    assert rule(found) == found
+
+
+@pytest.mark.parametrize(
+    ("rule", "written", "meant"),
+    [
+        (track_of, "Backing Vocals", "backing_vocals"),
+        (track_of, "backing-vocals", "backing_vocals"),
+        (track_of, " DRUMS ", "drums"),
+        (language_of, "zh-CN", "zh"),
+        (language_of, "zh_Hant_TW", "zh"),
+        (language_of, "EN", "en"),
+        (timesignature_of, "4 / 4", "4"),
+        (keyscale_of, "c MAJOR", "C major"),
+        (keyscale_of, "F♯ minor", "F♯ minor"),
+        (keyscale_of, "bbm", "Bb minor"),
+    ],
+)
+def test_what_people_write_becomes_the_name_of_training(rule, written: str, meant: str) -> None:
+    assert rule(written) == meant
+
+
+@pytest.mark.parametrize(
+    ("rule", "written", "close"),
+    [(track_of, "drum", "drums"), (track_of, "vocal", "vocals"), (language_of, "eng", "en")],
+)
+def test_a_name_that_is_nearly_right_comes_with_a_suggestion(rule, written: str, close: str) -> None:
+    with pytest.raises(ValueError, match=f"did you mean '{close}'"):
+        rule(written)
+
+
+@pytest.mark.parametrize("think", [False, True])
+def test_a_request_has_the_names_of_training_whether_it_thinks_or_not(think: bool) -> None:
+    request = Request(caption="x", keyscale="am", timesignature="6/8", language="zh-CN", think=think)
+    assert (request.keyscale, request.timesignature, request.language) == ("A minor", "6", "zh")
+    assert Request(caption="x", language="", think=think).language == "unknown"
+    for field, value in (("keyscale", "H"), ("timesignature", "5/4"), ("language", "klingon")):
+        with pytest.raises(ValueError, match=field):
+            Request(caption="x", think=think, **{field: value})
+
+
+@pytest.mark.parametrize("task", [Task.EXTRACT, Task.LEGO])
+def test_a_task_for_one_track_asks_for_it(task: Task) -> None:
+    assert Request(caption="x", task=task, source_audio=SOURCE, track="Drums").track == "drums"
+    with pytest.raises(ValueError, match="needs a track: one of woodwinds"):
+        Request(caption="x", task=task, source_audio=SOURCE)
+
+
+@pytest.mark.parametrize("field", ["duration_s", "bpm"])
+def test_minus_one_is_automatic_and_other_negative_numbers_are_not(field: str) -> None:
+    assert Request(caption="x", **{field: AUTOMATIC}) == Request(caption="x")
+    with pytest.raises(ValueError, match=field):
+        Request(caption="x", **{field: -2})
+
+
+def test_minus_one_ends_a_repainted_window_at_the_end() -> None:
+    wish = {"caption": "x", "task": Task.REPAINT, "source_audio": SOURCE, "repaint_start_s": 0.2}
+    assert Request(**wish, repaint_end_s=AUTOMATIC).window == Request(**wish).window
+    with pytest.raises(ValueError, match="repaint"):
+        Request(**wish, repaint_end_s=-2)

@@ -1,0 +1,48 @@
+"""Texts that an option reads from a file: every encoding that names itself, and a sentence for others."""
+
+import codecs
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from acestep.errors import InvalidInputError
+from acestep.task_options import text_of
+
+MARKS = {
+    "utf-8": (b"", codecs.BOM_UTF8),
+    "utf-16-le": (codecs.BOM_UTF16_LE,),
+    "utf-16-be": (codecs.BOM_UTF16_BE,),
+    "utf-32-le": (codecs.BOM_UTF32_LE,),
+    "utf-32-be": (codecs.BOM_UTF32_BE,),
+}
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r\ufeff"), max_size=30)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=TEXTS, encoding=st.sampled_from(sorted(MARKS)), ends=st.sampled_from(["\n", "\r\n", "\r"]))
+def test_a_text_is_read_as_it_was_written_with_lines_that_end_alike(
+    tmp_path: Path, text: str, encoding: str, ends: str
+) -> None:
+    file = tmp_path / "words.txt"
+    for mark in MARKS[encoding]:
+        file.write_bytes(mark + text.replace("\n", ends).encode(encoding))
+        assert text_of(f"@{file}") == text
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "Grüße".encode("latin-1"),
+        "la la".encode("utf-16-le"),
+        b"la\0la",
+        codecs.BOM_UTF16_LE + b"a",
+        b"\xff\xd8\xff\xe0",
+    ],
+)
+def test_what_is_no_text_is_refused_with_what_to_do(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "words.txt"
+    file.write_bytes(content)
+    with pytest.raises(InvalidInputError, match="save it as UTF-8"):
+        text_of(f"@{file}")
