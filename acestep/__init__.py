@@ -4,14 +4,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from acestep.api import audio_codes, understand
     from acestep.hardware import Card
     from acestep.plan import Plan
     from acestep.request import Request, Result
-    from acestep.songwriting import create_sample, format_sample, plan_song, understand
+    from acestep.songwriting import create_sample, format_sample, plan_song
     from acestep.tiers import load_tiers
 
 __all__ = [
     "Request",
+    "audio_codes",
     "create_sample",
     "format_sample",
     "generate",
@@ -25,7 +27,8 @@ _ELSEWHERE = {
     "load_tiers": "acestep.tiers",
     "Request": "acestep.request",
     "plan_song": "acestep.songwriting",
-    "understand": "acestep.songwriting",
+    "audio_codes": "acestep.api",
+    "understand": "acestep.api",
     "create_sample": "acestep.songwriting",
     "format_sample": "acestep.songwriting",
 }

@@ -6,15 +6,17 @@ from typing import Any
 
 import msgspec
 
-from acestep import audio
+from acestep import audio, songwriting
+from acestep.clip import Clip
 from acestep.devices.open import plan_to_run
 from acestep.models.catalog import SIZES, checkpoints_dir
 from acestep.models.locate import variant_at
 from acestep.models.tokenizer import encodable
 from acestep.plan import Overrides, Plan
-from acestep.progress import Progress
+from acestep.planner.planner import Description
+from acestep.progress import Progress, silent
 from acestep.request import Request, Result, Song
-from acestep.service import Notify, Service
+from acestep.service import Notify, Service, ignore
 from acestep.thinking import Think
 
 METADATA = ("caption", "duration_s", "bpm", "keyscale", "timesignature", "language")
@@ -26,6 +28,38 @@ def generate(request: Request, plan: Plan | None = None) -> Result:
     plan = plan or plan_to_run()
     with closing(Service(plan.variant.value)) as service:
         return service.generate(request, plan)[0]
+
+
+def audio_codes(
+    clip: Clip, plan: Plan | None = None, *, model: str = "", notify: Notify = ignore, progress: Progress = silent
+) -> tuple[int, ...]:
+    """The audio codes of a clip, five a second, under `plan` or this machine's own: what a cover of it follows.
+
+    `model` is whose audio tokenizer listens; that of the plan's variant if not given. Raises `InvalidInputError` when
+    its weights are missing and `RunFailedError` when memory runs out for good.
+    """
+    plan = plan or plan_to_run()
+    with closing(Service(model or plan.variant.value)) as service:
+        return service.codes(clip, plan, notify=notify, progress=progress)
+
+
+def understand(
+    heard: tuple[int, ...] | Clip,
+    plan: Plan | None = None,
+    *,
+    model: str = songwriting.RELEASED,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Description:
+    """The song that audio codes stand for, or that a clip is, in words; without codes one is made up.
+
+    Raises as `audio_codes` and `acestep.songwriting.understand` do.
+    """
+    plan, told = plan or plan_to_run(), list[str]()
+    if isinstance(heard, Clip):
+        heard = audio_codes(heard, plan, model=model, notify=told.append, progress=progress)
+    found = songwriting.understand(heard, plan, model=model, seed=seed, progress=progress)
+    return msgspec.structs.replace(found, warnings=tuple(dict.fromkeys((*told, *found.warnings))))
 
 
 def run_generate(

@@ -36,7 +36,7 @@ from acestep.thinking import Think
 from acestep.tiers import load_tiers
 from acestep.ui.command import PageByDefault, ui
 from acestep.version import version_option
-from acestep.word_commands import format_words, sample, understand
+from acestep.word_commands import codes, format_words, sample, understand
 
 if TYPE_CHECKING:
     from acestep.request import Request
@@ -222,7 +222,7 @@ def generate(
         click.echo(show.songs_text(document))
 
 
-for command in (ui, understand, sample, format_words):
+for command in (ui, codes, understand, sample, format_words):
     cli.add_command(command)
 
 

@@ -7,15 +7,16 @@ code runs on a card, on the CPU, and on meta tensors when the simulator counts w
 import gc
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 import torch
 from torch import Tensor
 
+from acestep.clip import Clip
 from acestep.devices.base import Device
 from acestep.devices.out_of_memory import one_out_of_memory_error
 from acestep.errors import NotEnoughMemoryError, RunFailedError
@@ -28,11 +29,11 @@ from acestep.models.compiled import uncompiled
 from acestep.models.components import Components
 from acestep.models.prompts import cut_warnings, lyric_prompt, text_prompt
 from acestep.progress import Progress, silent
-from acestep.request import MAX_LYRIC_TOKENS, MAX_TEXT_TOKENS, Request, Result, StageReport
+from acestep.request import MAX_LYRIC_TOKENS, MAX_TEXT_TOKENS, Request, Result, StageReport, Task
 from acestep.stages.decode import decode
 from acestep.stages.denoise import denoise
 from acestep.stages.encode import NOTHING, encode
-from acestep.stages.encode_audio import Codes, encode_audio
+from acestep.stages.encode_audio import Codes, codes_of_clip, encode_audio
 from acestep.stages.place import Place
 from acestep.stages.think import Thinker, UnableToThink
 from acestep.units import mib
@@ -41,6 +42,14 @@ _LOG = logging.getLogger(__name__)
 
 RETRIES: Final = 3
 """How often a generation that ran out of memory is tried again, each time with less at once."""
+
+SHORTER_SONGS: Final = (
+    "Ask for shorter songs with --duration, use --quantization int8, or close other programs that use it."
+)
+SHORTER_CLIP: Final = "Bring a shorter recording, or close other programs that use it."
+"""What helps where not even the least that can be asked for fits."""
+
+Made = TypeVar("Made")
 
 NOTHING_KNOWN: Final[Mapping[str, float]] = MappingProxyType({})
 """The memory model of a table that has none."""
@@ -131,12 +140,26 @@ class Pipeline:
         if strict:
             return self._run(run, progress)
         run.warnings.extend(cut_warnings(request, self._place.components.tokenizer))
+        return self._with_less(run, lambda: self._run(run, progress), SHORTER_SONGS)
+
+    @torch.no_grad()
+    def codes(self, clip: Clip, progress: Progress = silent) -> tuple[tuple[int, ...], tuple[str, ...]]:
+        """The audio codes of a clip, five a second, as a cover of it follows them; and what to tell about the run.
+
+        Out of memory, it is tried again with more offload. Raises `NotEnoughMemoryError` when nothing helps, and
+        `InvalidInputError` for a checkpoint without audio tokenizer.
+        """
+        run = _Run(Request(caption="", task=Task.COVER, source_audio=clip), strict=False)
+        return self._with_less(run, lambda: self._codes(clip, run, progress), SHORTER_CLIP), tuple(run.warnings)
+
+    def _with_less(self, run: _Run, attempt: Callable[[], Made], remedy: str) -> Made:
+        """What an attempt gives; out of memory it is tried again, each time with less on the card at once."""
         problem = ""
         for retry in range(RETRIES + 1):
             if retry and not self._asks_for_less(run):
                 break
             try:
-                return self._run(run, progress)
+                return attempt()
             except torch.OutOfMemoryError as error:
                 problem = str(error).splitlines()[0]
             # Outside the except block: inside it the traceback would keep every temporary of the failed run alive.
@@ -144,9 +167,17 @@ class Pipeline:
             self._place.device.empty_cache()
         raise NotEnoughMemoryError(
             f"{_ran_out(self._place.device)} ({problem}), with {_songs(run.songs_per_pass)} at once and offload"
-            f" {self._place.knobs.offload} too. Ask for shorter songs with --duration, use --quantization int8, or"
-            " close other programs that use it."
+            f" {self._place.knobs.offload} too. {remedy}"
         )
+
+    @one_out_of_memory_error()
+    def _codes(self, clip: Clip, run: _Run, progress: Progress) -> tuple[int, ...]:
+        run.stage = ""
+        self._place.placement.settle()
+        with self._stage("encode_audio", 1, run, progress):
+            found = codes_of_clip(clip, self._place, lambda: progress("encode_audio", 0, 1))
+            progress("encode_audio", 1, 1)
+        return found
 
     @one_out_of_memory_error()
     def _run(self, run: _Run, progress: Progress) -> Result:

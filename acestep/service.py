@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from acestep.clip import Clip
 from acestep.devices.base import Device
 from acestep.devices.open import open_here
 from acestep.errors import HostMemoryError, InvalidInputError, UsageError
@@ -24,7 +25,6 @@ from acestep.models.room import CHOOSE_SMALLER, CHOOSE_SMALLER_LM, require_room
 from acestep.pipeline import UNABLE_TO_THINK, Pipeline, prepare
 from acestep.plan import Plan, clamp
 from acestep.planner.language import Language
-from acestep.planner.planner import check_wishes
 from acestep.progress import Progress, silent
 from acestep.request import BASE_TASKS, Request, Result
 from acestep.songwriting import language_name, open_language, without_language
@@ -125,6 +125,24 @@ class Service:
         for sentence in result.warnings:
             warn(sentence)
         return msgspec.structs.replace(result, warnings=tuple(warnings)), plan
+
+    def codes(self, clip: Clip, plan: Plan, *, notify: Notify = ignore, progress: Progress = silent) -> tuple[int, ...]:
+        """The audio codes of a clip, five a second: those that a cover of it follows.
+
+        Every warning is given to `notify`. Raises as `generate` does.
+        """
+        self._listener = notify
+        plan = carried_out(plan, self.card)
+        self._require_room(plan)
+        progress(LOADING, 0, LOADED_PARTS)
+        components = self._parts(plan)
+        progress(LOADING, LOADED_PARTS, LOADED_PARTS)
+        noise = [f"The {components.is_noise} model has random weights: the codes mean nothing."]
+        pipeline = self._pipeline(plan, components, UNABLE_TO_THINK, thinks=False)
+        found, warnings = pipeline.codes(clip, progress)
+        for sentence in (*plan.warnings, *clip.remarks, *(noise if components.is_noise else ()), *warnings):
+            notify(sentence)
+        return found
 
     def preload(self, plan: Plan, *, think: bool, notify: Notify, unasked: bool = True) -> bool:
         """Load what the requests under a plan will need, say what it is, and return whether songs can be planned.
@@ -247,7 +265,6 @@ def settle_thinking(
             warn(f"The song is made without planning: {without_language(plan)}.")
         return without, UNABLE_TO_THINK
     try:
-        check_wishes(request)
         return request, speak()
     except (InvalidInputError, UsageError, HostMemoryError) as error:
         if not unasked:

@@ -18,7 +18,7 @@ from acestep.models.tokenizer import encodable
 from acestep.plan import Plan, clamp
 from acestep.planner.language import Hear, Language, Warn, unheard
 from acestep.planner.metadata import NOTHING_KNOWN, Metadata
-from acestep.planner.planner import Description, check_wishes
+from acestep.planner.planner import Description
 from acestep.planner.prompts import Words
 from acestep.progress import Progress, silent
 from acestep.request import Request
@@ -69,7 +69,6 @@ def plan_song(
     request = msgspec.structs.replace(request, think=True)
     if not request.thinks:
         raise UsageError(f"only new songs are planned, and to {request.task} is to work on one that exists")
-    check_wishes(request)
     warnings: list[str] = []
     with _language(plan, model, warnings) as (language, used):
         clamped, cuts = clamp(request, used, lm=True)

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
+from acestep.clip import Clip
 from acestep.errors import InvalidInputError, UsageError
 from acestep.options import parsed
 from acestep.request import Task
@@ -73,11 +74,16 @@ def take_task(parameters: dict[str, Any]) -> dict[str, Any]:
     if codes:
         fields["audio_codes"] = codes_of(text_of(codes))
     if source is not None or reference is not None:
-        from acestep.audio_input import read_clip
-
-        fields["source_audio"] = source and read_clip(source)
-        fields["reference_audio"] = reference and read_clip(reference)
+        fields["source_audio"] = source and clip_of(source)
+        fields["reference_audio"] = reference and clip_of(reference)
     return fields
+
+
+def clip_of(path: Path) -> Clip:
+    """The clip in a file; `InvalidInputError` says why there is none."""
+    from acestep.audio_input import read_clip
+
+    return read_clip(path)
 
 
 def text_of(value: str) -> str:

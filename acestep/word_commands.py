@@ -1,21 +1,22 @@
-"""The commands that use the language model by itself: understand, sample, format."""
+"""The commands beside songs: codes of a recording, and words by the language model (understand, sample, format)."""
 
 import secrets
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 from msgspec import to_builtins
 
 from acestep import console, show
-from acestep.errors import UsageError
+from acestep.errors import RunFailedError, UsageError
 from acestep.machine import plan_here
 from acestep.models.catalog import SIZES, checkpoints_dir
-from acestep.models.locate import require_lm
-from acestep.options import device_option, knob_options, knobs_of
+from acestep.models.locate import require, require_lm
+from acestep.options import device_option, knob_options, knobs_of, knobs_with, refuse_empty
 from acestep.plan import Plan
 from acestep.request import MAX_SEED
-from acestep.task_options import codes_of, text_of
+from acestep.task_options import AUDIO_FILE, clip_of, codes_of, text_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -47,11 +48,55 @@ def _shared(command: F) -> F:
 
 @click.command()
 @click.option("--audio-codes", default="", metavar="TEXT|@FILE", help="Audio codes; without them a song is made up.")
+@click.option("--src-audio", type=AUDIO_FILE, metavar="FILE", help="A recording to describe instead of codes.")
 @_shared
-def understand(audio_codes: str, **rest: Any) -> None:
-    """Describe audio codes in words: caption, lyrics, tempo, key and length."""
-    codes = codes_of(text_of(audio_codes)) if audio_codes else ()
-    _say(rest, lambda plan, **more: _songwriting().understand(codes, plan, **more))
+def understand(audio_codes: str, src_audio: Path | None, **rest: Any) -> None:
+    """Describe a recording or audio codes in words: caption, lyrics, tempo, key and length."""
+    if audio_codes and src_audio is not None:
+        raise UsageError("choose one of --audio-codes and --src-audio")
+    heard: Any = codes_of(text_of(audio_codes)) if audio_codes else ()
+    if src_audio is not None:
+        heard = clip_of(src_audio)
+        require(rest["model"], checkpoints_dir())
+    _say(rest, lambda plan, **more: _api().understand(heard, plan, **more))
+
+
+@click.command()
+@click.argument("file", type=AUDIO_FILE)
+@click.option("--model", default="turbo", show_default=True, metavar="ID|DIR|tiny|dummy", help="Which weights.")
+@click.option("--out", type=AUDIO_FILE, metavar="FILE", help="Where to write them; to stdout if not given.")
+@device_option
+@knob_options
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def codes(file: Path, model: str, out: Path | None, as_json: bool, **rest: Any) -> None:
+    """Write the audio codes of a recording, five a second, as --audio-codes @FILE reads them."""
+    refuse_empty(model=model)
+    overrides, clip = knobs_with(model, rest), clip_of(file)
+    require(model, checkpoints_dir())
+    api, warnings = _api(), list[str]()
+
+    def warn(sentence: str) -> None:
+        warnings.append(sentence)
+        console.notify(sentence)
+
+    plan = api.plan_to_run(api.of_model(model, overrides))
+    found = api.audio_codes(clip, plan, model=model, notify=warn, progress=console.show_progress)
+    text = "".join(f"<|audio_code_{code}|>" for code in found)
+    if out is not None:
+        _write(out, f"{text}\n")
+    if as_json:
+        path = None if out is None else str(out)
+        seconds = clip.duration_s
+        console.print_json({"codes": found, "duration_s": seconds, "path": path, "warnings": warnings})
+    elif out is None:
+        click.echo(text)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise RunFailedError(f"{path} cannot be written ({error}); choose another file with --out") from None
 
 
 @click.command()
@@ -92,6 +137,12 @@ def format_words(
         raise UsageError(str(error)) from None
     words = text_of(lyrics)
     _say(rest, lambda plan, **more: _songwriting().format_sample(caption, words, plan, metadata=known, **more))
+
+
+def _api() -> Any:
+    from acestep import api
+
+    return api
 
 
 def _songwriting() -> Any:

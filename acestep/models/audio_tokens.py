@@ -27,19 +27,30 @@ class AudioTokenizer:
 
         The last window is filled up from the start of `silence` [1, frames, 64].
         """
+        quantizer, count = self.tokenizer.quantizer, -(-latents.shape[1] // self.tokenizer.pool_window_size)
+        tokens = latents.new_empty(1, count, quantizer.project_out.out_features)
+        for part, pooled in self._pooled(latents, silence):
+            tokens[:, part] = quantizer(pooled)[0]
+        return tokens
+
+    def codes(self, latents: Tensor, silence: Tensor) -> Tensor:
+        """The codes [ceil(frames / 5)] of the same tokens."""
+        found = [self.tokenizer.quantizer(pooled)[1] for _, pooled in self._pooled(latents, silence)]
+        # Of several quantisers only the first is told, as in the library.
+        return torch.cat([indices[0, :, 0] for indices in found])
+
+    def _pooled(self, latents: Tensor, silence: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """What is quantised of some windows, [1, windows, width], and which windows these are."""
         tokenizer, pooler = self.tokenizer, self.tokenizer.attention_pooler
         window = tokenizer.pool_window_size
         missing = -latents.shape[1] % window
         if missing:
             latents = torch.cat([latents, silence[:, :missing]], dim=1)
         windows = latents.reshape(-1, window, latents.shape[-1])
-        tokens = latents.new_empty(1, len(windows), tokenizer.quantizer.project_out.out_features)
         for part in _chunks(len(windows), window + 1):
             frames = pooler.embed_tokens(tokenizer.audio_acoustic_proj(windows[part]))
             summary = pooler.special_token.to(frames.dtype).expand(len(frames), -1, -1)
-            pooled = run_stack(pooler, torch.cat([summary, frames], dim=1), self.kernels, self.use_block)[:, 0]
-            tokens[:, part] = tokenizer.quantizer(pooled)[0]
-        return tokens
+            yield part, run_stack(pooler, torch.cat([summary, frames], dim=1), self.kernels, self.use_block)[None, :, 0]
 
     def tokens_of(self, codes: Tensor) -> Tensor:
         """The tokens [songs, codes, width] that `codes` [songs, codes] stand for."""

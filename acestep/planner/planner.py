@@ -56,7 +56,7 @@ class Planner:
 
     def plan_jobs(self, request: Request) -> tuple[Job, ...]:
         """The thinking before a request's songs: one job, or none where there is nothing to decide."""
-        known, skipped = _wishes(request), _skipped(request)
+        known, skipped = wishes(request), _skipped(request)
         if not set(Field) - known.known - skipped:
             return ()
         words, _ = self._words(request)
@@ -66,7 +66,7 @@ class Planner:
 
     def thought(self, request: Request, written: Sequence[Sequence[int]]) -> Metadata:
         """What is known of a request's songs after the jobs of `plan_jobs` were written."""
-        known = _wishes(request)
+        known = wishes(request)
         return read_tokens(written[0], self._tokenizer).metadata if written else known
 
     def completed(self, request: Request, thought: Metadata) -> Request:
@@ -80,7 +80,7 @@ class Planner:
             bpm=request.bpm or thought.bpm,
             keyscale=request.keyscale or thought.keyscale,
             timesignature=request.timesignature or thought.timesignature,
-            language=request.language if _wishes(request).language else thought.language or UNKNOWN_LANGUAGE,
+            language=request.language if wishes(request).language else thought.language or UNKNOWN_LANGUAGE,
         )
 
     def compose_jobs(self, request: Request, thought: Metadata, duration_s: float) -> tuple[Job, ...]:
@@ -140,18 +140,6 @@ class Planner:
         )
 
 
-def check_wishes(request: Request) -> None:
-    """Raise `UsageError` for a key, tempo, language or time signature that no language model knows."""
-    _wishes(request)
-
-
-def _wishes(request: Request) -> Metadata:
-    try:
-        return wishes(request)
-    except ValueError as error:
-        raise UsageError(f"{error}; correct it, or leave thinking off") from None
-
-
 def _language(language: str) -> Metadata:
     try:
         return Metadata(language="" if language == UNKNOWN_LANGUAGE else language)
@@ -161,7 +149,7 @@ def _language(language: str) -> Metadata:
 
 def _skipped(request: Request) -> frozenset[Field]:
     """The fields that are neither thought of nor written down."""
-    thinking, known = request.thinking, _wishes(request).known
+    thinking, known = request.thinking, wishes(request).known
     unwanted = set() if thinking.metas else set(METAS)
     if not thinking.caption:
         unwanted.add(Field.CAPTION)

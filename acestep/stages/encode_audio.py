@@ -1,6 +1,7 @@
 """Audio that a request brings along to latents: what the songs start beside, and whose timbre they take."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import msgspec
 import numpy as np
@@ -40,13 +41,24 @@ def encode_audio(request: Request, place: Place, codes: Codes = (), check: Check
         with place.placement.use("vae_encoder"):
             encoder = TileEncoder(place.components.vae.encoder)
             if request.source_audio is not None:
-                heard = request.source_audio.audio[:, : round(request.duration_s * SAMPLE_RATE)]
-                source = encode_clip(encoder, heard, place.device, check)
+                source = _source(request.source_audio, request.duration_s, encoder, place, check)
             if request.reference_audio is not None:
                 reference = encode_clip(encoder, excerpts(request.reference_audio), place.device, check)
     if request.task is Task.COVER or codes:
         source = _through_tokens(request, source, codes or (request.audio_codes,), place)
     return Brought(source=source, reference=reference)
+
+
+def codes_of_clip(clip: Clip, place: Place, check: Check = unchecked) -> tuple[int, ...]:
+    """The audio codes of a clip, five a second: those that a cover of it follows.
+
+    `check` is called before each tile of audio. Raises `InvalidInputError` for a checkpoint without audio tokenizer.
+    """
+    with place.placement.use("vae_encoder"):
+        source = _source(clip, clip.duration_s, TileEncoder(place.components.vae.encoder), place, check)
+    with _tokenizing(place) as tokenizer:
+        codes = tokenizer.codes(source, _silence(place, source))
+    return tuple(codes.tolist())
 
 
 def excerpts(clip: Clip) -> np.ndarray:
@@ -58,15 +70,27 @@ def excerpts(clip: Clip) -> np.ndarray:
     return np.concatenate([audio[:, start : start + third] for start in (0, samples // 3, samples - third)], axis=1)
 
 
-def _through_tokens(request: Request, source: Tensor | None, songs: Codes, place: Place) -> Tensor:
-    """Latents [1 or songs, frames, 64] of the tokens of a source, or of the codes of songs where there is none."""
-    parts, device, frames = place.components, place.device, request.latent_frames
+def _source(clip: Clip, seconds: float, encoder: TileEncoder, place: Place, check: Check) -> Tensor:
+    """Latents [1, frames, 64] of the first seconds of a clip."""
+    return encode_clip(encoder, clip.audio[:, : round(seconds * SAMPLE_RATE)], place.device, check)
+
+
+@contextmanager
+def _tokenizing(place: Place) -> Iterator[AudioTokenizer]:
+    """The audio tokenizer, in its place; `InvalidInputError` for a checkpoint that has none."""
+    parts = place.components
     if parts.audio_tokenizer is None or parts.audio_token_detokenizer is None:
         raise InvalidInputError(
             parts.variant.value, "this checkpoint has no audio tokenizer, which a cover needs; choose another model"
         )
     with place.placement.use("audio_tokenizer"):
-        tokenizer = AudioTokenizer(parts.audio_tokenizer, place.kernels(), place.placement.use_block)
+        yield AudioTokenizer(parts.audio_tokenizer, place.kernels(), place.placement.use_block)
+
+
+def _through_tokens(request: Request, source: Tensor | None, songs: Codes, place: Place) -> Tensor:
+    """Latents [1 or songs, frames, 64] of the tokens of a source, or of the codes of songs where there is none."""
+    parts, device, frames = place.components, place.device, request.latent_frames
+    with _tokenizing(place) as tokenizer:
         if source is None:
             codes = torch.tensor([song[: -(-frames // CODE_FRAMES)] for song in songs])
             tokens = tokenizer.tokens_of(device.upload(codes, "audio"))

@@ -164,27 +164,21 @@ def _thinker(model: str) -> Thinker:
 
 
 @pytest.mark.parametrize("asked", [True, False])
-@pytest.mark.parametrize(
-    ("model", "wrong", "words"),
-    [("tiny", {"keyscale": "H"}, "keyscale"), ("turbo", {}, "acestep download")],
-)
-def test_only_a_plan_that_was_asked_for_can_fail(
-    asked: bool, model: str, wrong: dict[str, str], words: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_a_plan_that_was_asked_for_can_fail(asked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    request = Request(caption="x", think=True, **wrong)  # type: ignore[arg-type]
+    request = Request(caption="x", think=True)
 
     def thinking() -> tuple[Request, Thinker]:
-        return settle_thinking(request, PLAN, lambda: _thinker(model), said.append, unasked=not asked)
+        return settle_thinking(request, PLAN, lambda: _thinker("turbo"), said.append, unasked=not asked)
 
     if asked:
-        with pytest.raises((UsageError, InvalidInputError), match=words):
+        with pytest.raises((UsageError, InvalidInputError), match="acestep download"):
             thinking()
     else:
         without, thinker = thinking()
         assert (without.think, without.duration_s) == (False, 60)
         assert thinker is UNABLE_TO_THINK
-        assert words in said[0]
+        assert "acestep download" in said[0]
 
 
 @pytest.mark.parametrize("asked", [True, False])

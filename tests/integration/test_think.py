@@ -20,7 +20,6 @@ from acestep.planner.backends.base import Backend, Written
 from acestep.planner.job import Job
 from acestep.planner.language import Language
 from acestep.planner.metadata import Metadata
-from acestep.planner.planner import check_wishes
 from acestep.planner.thinker import LmThinker
 from acestep.planner.writing import even_passes, write_in_passes
 from acestep.request import Request, Result, Task
@@ -200,12 +199,6 @@ def test_running_out_of_memory_while_writing_tries_fewer_songs(language: Languag
     assert backend.asked == [8, 4, 3, 2, 2, 2, 2]
     with pytest.raises(torch.OutOfMemoryError):
         write_in_passes(jobs, backend, CpuDevice(), lambda step, most: None, 4)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("wrong", [{"keyscale": "H major"}, {"timesignature": "7/8"}, {"language": "klingon"}])
-def test_a_wish_that_no_model_knows_is_refused_in_words(wrong: dict[str, str]) -> None:
-    with pytest.raises(UsageError, match=next(iter(wrong))):
-        check_wishes(msgspec.structs.replace(WISH, **wrong))
 
 
 def test_a_request_to_think_without_a_language_model_is_refused(parts: Components) -> None:

@@ -1,0 +1,117 @@
+"""A recording's audio codes: those that a cover of it follows, written as generate reads them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+import acestep
+from acestep import console
+from acestep.cli import cli
+from acestep.clip import SAMPLE_RATE, Clip
+from acestep.errors import Exit, NotEnoughMemoryError
+from acestep.models.audio_tokens import AudioTokenizer
+from acestep.models.prompts import audio_codes
+from acestep.request import CODE_FRAMES, LATENT_HOP, Request, Task
+from acestep.service import Service
+from acestep.stages import encode_audio as stage
+
+PLAN = acestep.resolve_plan()
+
+
+def _clip(seconds: float, seed: int = 3) -> Clip:
+    noise = np.random.default_rng(seed).standard_normal((2, round(seconds * SAMPLE_RATE)))
+    return Clip(audio=(0.1 * noise).astype(np.float32))
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    soundfile.write(tmp_path / "song.wav", _clip(2.0).audio.T, SAMPLE_RATE, subtype="FLOAT")
+    return tmp_path / "song.wav"
+
+
+@pytest.fixture(scope="module")
+def service() -> Service:
+    return Service("tiny")
+
+
+@pytest.mark.parametrize("seconds", [1.0, 1.1, 2.0, 7.3])
+def test_the_codes_are_those_that_a_cover_follows(
+    service: Service, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    clip, followed = _clip(seconds), list[torch.Tensor]()
+    tokens = AudioTokenizer.tokens
+
+    def kept(tokenizer: AudioTokenizer, latents: torch.Tensor, silence: torch.Tensor) -> torch.Tensor:
+        made = tokens(tokenizer, latents, silence)
+        codes = torch.tensor([found])
+        assert torch.equal(tokenizer.tokens_of(codes), made)
+        followed.append(made)
+        return made
+
+    found = service.codes(clip, PLAN)
+    monkeypatch.setattr(stage.AudioTokenizer, "tokens", kept)
+    service.generate(Request(caption="x", task=Task.COVER, source_audio=clip, steps=1), PLAN)
+    assert len(followed) == 1
+    assert len(found) == -(-(clip.samples // LATENT_HOP) // CODE_FRAMES)
+
+
+def test_a_cover_of_codes_is_the_cover_of_the_recording(service: Service) -> None:
+    clip = _clip(2.0)
+    found = service.codes(clip, PLAN)
+    covers = (
+        Request(caption="x", task=Task.COVER, source_audio=clip, steps=1, seed=5),
+        Request(caption="x", task=Task.COVER, audio_codes=found, steps=1, seed=5),
+    )
+    of_clip, of_codes = (service.generate(request, PLAN)[0].songs[0].audio for request in covers)
+    assert np.array_equal(of_clip, of_codes)
+
+
+def test_codes_are_written_as_generate_reads_them(
+    recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written = tmp_path / "codes.txt"
+    assert console.run(cli, ["codes", str(recording), "--model", "tiny"]) == Exit.OK
+    printed = capsys.readouterr().out
+    assert console.run(cli, ["codes", str(recording), "--model", "tiny", "--out", str(written)]) == Exit.OK
+    assert written.read_text() == printed
+    capsys.readouterr()
+    assert console.run(cli, ["codes", str(recording), "--model", "tiny", "--json"]) == Exit.OK
+    document = json.loads(capsys.readouterr().out)
+    assert tuple(document["codes"]) == audio_codes(printed)
+    assert document["duration_s"] == 2.0
+    asked = ["--audio-codes", f"@{written}", "--caption", "x", "--steps", "1", "--out", str(tmp_path), "--json"]
+    assert console.run(cli, ["generate", "--model", "tiny", *asked]) == Exit.OK
+    assert json.loads(capsys.readouterr().out)["songs"][0]["duration_s"] == 2.0
+
+
+def test_understanding_a_recording_is_understanding_its_codes(
+    recording: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    console.run(cli, ["codes", str(recording), "--model", "tiny"])
+    codes = capsys.readouterr().out.strip()
+    said = []
+    for source in (["--src-audio", str(recording)], ["--audio-codes", codes]):
+        assert console.run(cli, ["understand", "--model", "tiny", "--seed", "3", "--json", *source]) == Exit.OK
+        said.append(json.loads(capsys.readouterr().out) | {"warnings": []})
+    assert said[0] == said[1]
+
+
+def test_what_cannot_be_heard_has_its_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    soundfile.write(tmp_path / "short.wav", np.zeros((100, 2)), SAMPLE_RATE)
+    assert console.run(cli, ["codes", str(tmp_path / "short.wav"), "--model", "tiny"]) == Exit.INVALID
+    assert console.run(cli, ["codes", str(tmp_path / "none.wav"), "--model", "tiny"]) == Exit.INVALID
+    both = ["--src-audio", "a.wav", "--audio-codes", "<|audio_code_1|>"]
+    assert console.run(cli, ["understand", "--model", "tiny", *both]) == Exit.USAGE
+
+
+def test_memory_that_runs_out_ends_with_a_sentence(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("no memory")
+
+    monkeypatch.setattr("acestep.pipeline.codes_of_clip", full)
+    with pytest.raises(NotEnoughMemoryError, match="shorter recording"):
+        service.codes(_clip(1.0), PLAN)
