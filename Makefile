@@ -69,3 +69,5 @@ bench: install
 
 clean:
 	rm -rf $(VENV) $(VLLM_VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
+
+include virtual_card/targets.mk
