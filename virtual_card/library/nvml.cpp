@@ -260,6 +260,10 @@ EXPORT int nvmlDeviceGetNvLinkRemoteDeviceType(Device, unsigned, int *) {
 EXPORT int nvmlDeviceGetNvLinkRemotePciInfo_v2(Device, unsigned, NvmlPci *) {
     return NOT_SUPPORTED;
 }
-EXPORT int nvmlDeviceGetGpuFabricInfoV(Device, void *) {
-    return NOT_SUPPORTED;
+// All zero is "no fabric". A version holds the size of its structure in the lower three bytes.
+EXPORT int nvmlDeviceGetGpuFabricInfoV(Device device, unsigned *out) {
+    const unsigned version = *out;
+    std::memset(out, 0, version & 0xffffff);
+    *out = version;
+    return answerable(device);
 }
