@@ -1,5 +1,6 @@
 """A machine with virtual cards: the folder that all its processes share, and the environment they run in."""
 
+import ctypes
 import os
 import shutil
 import tempfile
@@ -11,7 +12,7 @@ from typing import Final, Self
 
 import msgspec
 
-from virtual_card.build import LIBRARY, ROOM, build_folder
+from virtual_card.build import LIBRARY, NVML, ROOM, build_folder
 from virtual_card.card import DRIVER, MIB, Nvml, System, VirtualCard, card_lines
 from virtual_card.controls import MOST_CARDS, Control, Controls
 from virtual_card.imports import output
@@ -40,6 +41,11 @@ class VirtualMachine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             raise ValueError(f"a machine has at most {MOST_CARDS} virtual cards, got {len(self.cards)}")
 
 
+def is_built(sanitizer: str = "") -> bool:
+    """Whether there is a library for the PyTorch of this interpreter."""
+    return (build_folder(version("torch"), sanitizer) / LIBRARY).exists()
+
+
 class RunningMachine:
     """A machine that processes can be started on. Its folder goes with it."""
 
@@ -48,7 +54,7 @@ class RunningMachine:
         self.machine = machine
         self._library = build_folder(version("torch"), sanitizer)
         self._sanitizer = sanitizer
-        if not (self._library / LIBRARY).exists():
+        if not is_built(sanitizer):
             raise FileNotFoundError(f"{self._library / LIBRARY} is missing; build it with `make virtual-card`")
         self.folder = Path(tempfile.mkdtemp(prefix="virtual-card-"))
         lines = [
@@ -75,6 +81,13 @@ class RunningMachine:
         """Remove the folder; processes that still run keep what they opened."""
         self.controls.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def load(self) -> ctypes.CDLL:
+        """Put this very process on the machine, before it imports PyTorch, and all that it starts."""
+        os.environ.update(self.environ())
+        if self.machine.nvml is not Nvml.MISSING:
+            ctypes.CDLL(str(self._library / "nvml" / NVML), ctypes.RTLD_GLOBAL)
+        return ctypes.CDLL(str(self._library / LIBRARY), ctypes.RTLD_GLOBAL)
 
     def environ(self, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
         """The environment of a process on this machine; what it starts inherits it."""

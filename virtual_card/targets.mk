@@ -35,7 +35,7 @@ test-virtual:
 virtual-sanitizers: virtual-env
 	@for sanitizer in $(SANITIZERS); do \
 		$(VIRTUAL_PYTHON) -m virtual_card.build --if-changed --sanitizer $$sanitizer && \
-		VIRTUAL_CARD_SANITIZER=$$sanitizer $(VIRTUAL_PYTHON) -m pytest tests/virtual -m sanitized || exit 1; \
+		VIRTUAL_CARD_SANITIZER=$$sanitizer $(VIRTUAL_PYTHON) -m pytest tests/virtual/library || exit 1; \
 	done
 
 virtual-format: virtual-env
