@@ -26,6 +26,9 @@ NVML = "libnvidia-ml.so.1"
 CHECKS = ("layouts_check.cpp",)
 FLAGS = ("-std=c++17", "-fPIC", "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden", "-pthread")
 
+EXPORTS = "{ global: cu*; __cuda*; nv*; nccl*; virtualCard*; local: *; };\n"
+"""The library is loaded before all others, so nothing of the C++ library's may come out of it."""
+
 SANITIZERS = {
     "": ("-O1",),
     "address": ("-O1", "-g", "-fsanitize=address", "-fno-omit-frame-pointer"),
@@ -88,8 +91,19 @@ def _digest(imports: Imports) -> str:
 
 def _link(folder: Path, imports: Imports, objects: list[Path], flags: tuple[str, ...]) -> None:
     """The library and the names need each other, so the library is linked once without them and once with them."""
+    exports = folder / "exports.map"
+    exports.write_text(EXPORTS, encoding="utf-8")
     link = ("g++", "-shared", "-Wl,--no-as-needed", "-Wl,-rpath,$ORIGIN", *flags)
-    whole = (*link, f"-Wl,-soname,{LIBRARY}", *map(str, objects), "-o", str(folder / LIBRARY), "-ldl", "-pthread")
+    whole = (
+        *link,
+        f"-Wl,--version-script={exports}",
+        f"-Wl,-soname,{LIBRARY}",
+        *map(str, objects),
+        "-o",
+        str(folder / LIBRARY),
+        "-ldl",
+        "-pthread",
+    )
     output(*whole)
     for name in imports.libraries:
         # PyTorch looks for "libcudart.so" among the files that are loaded, and where it finds one it opens NVIDIA's

@@ -1,4 +1,4 @@
-"""Everything in this folder runs on virtual cards; without their library each test is skipped, with the reason, and counted.
+"""Everything in this folder runs on virtual cards; without their library each test is skipped, and the reason told.
 
 This process itself is on a machine with one card of each of `CAPABILITIES`, so that PyTorch is imported once. Tests of
 the library alone start short processes without PyTorch.
@@ -29,10 +29,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def machine() -> Iterator[RunningMachine]:
+def machine() -> RunningMachine:
     """The machine that this process is on."""
     assert SHARED.machine is not None
-    yield SHARED.machine
+    return SHARED.machine
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -9,8 +9,27 @@ import time
 from ctypes import byref, c_char, c_float, c_int, c_size_t, c_uint, c_void_p
 
 __all__ = [
-    "GRAIN", "MIB", "allocate", "byref", "c_char", "c_float", "c_int", "c_size_t", "c_uint", "c_void_p", "cuda",
-    "ctypes", "free", "info", "json", "launch", "os", "stream", "sys", "threading", "time",
+    "GRAIN",
+    "MIB",
+    "allocate",
+    "byref",
+    "c_char",
+    "c_float",
+    "c_int",
+    "c_size_t",
+    "c_uint",
+    "c_void_p",
+    "ctypes",
+    "cuda",
+    "free",
+    "info",
+    "json",
+    "launch",
+    "os",
+    "stream",
+    "sys",
+    "threading",
+    "time",
 ]  # fmt: skip
 
 MIB = 1 << 20

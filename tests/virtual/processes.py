@@ -43,7 +43,7 @@ def started(machine: RunningMachine, code: str, **environ: str) -> "subprocess.P
     return subprocess.Popen(
         command,
         cwd=ROOT,
-        env={**machine.environ(_bare_environ()), **options, **environ},
+        env={**machine.environ(bare_environ()), **options, **environ},
         text=True,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -71,7 +71,7 @@ def running(**fields: object) -> RunningMachine:
     return RunningMachine(VirtualMachine(**fields), SANITIZER)  # type: ignore[arg-type]
 
 
-def _bare_environ() -> dict[str, str]:
+def bare_environ() -> dict[str, str]:
     """The environment without the machine of this process."""
     own = ("VIRTUAL_CARD_", "LD_PRELOAD", "LD_LIBRARY_PATH", "TRITON_LIBCUDA_PATH", "CUDA_")
     return {name: value for name, value in os.environ.items() if not name.startswith(own)}

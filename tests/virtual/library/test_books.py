@@ -1,6 +1,5 @@
 """The books of a card: what is allocated is booked and refused at its size, for all processes together."""
 
-import random
 import signal
 import time
 from collections.abc import Iterator
@@ -28,7 +27,7 @@ def wait_for_line(process: object, word: str) -> None:
 
 
 def test_a_context_and_rounded_blocks_are_all_that_a_process_takes(card: RunningMachine) -> None:
-    sizes = [random.Random(7).randrange(1 * MIB, 40 * MIB) for _ in range(30)]
+    sizes = [MIB + 123_457 * n for n in range(0, 300, 10)]
     out = printed(
         card,
         f"""
@@ -115,14 +114,13 @@ def test_a_process_that_ends_by_itself_leaves_nothing(card: RunningMachine) -> N
 
 def test_the_books_stand_after_processes_were_killed_at_any_moment(card: RunningMachine) -> None:
     """Some of them die with the lock of the books in their hands."""
-    chosen = random.Random(1)
-    for _ in range(3):
+    for pause in (0.03, 0.11, 0.17):
         busy = [
             started(card, "print('on', flush=True)\nwhile True:\n    free(allocate(3 << 20)[1])\n") for _ in range(3)
         ]
         for process in busy:
             wait_for_line(process, "on")
-        time.sleep(chosen.random() / 5)
+        time.sleep(pause)
         for process in busy:
             process.kill()
             process.communicate()

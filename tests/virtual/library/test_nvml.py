@@ -14,7 +14,8 @@ def test_every_name_says_that_the_card_is_virtual() -> None:
     with running(cards=(VirtualCard(capability=(8, 9), board_bytes=12 * GIB),)) as machine:
         out = printed(
             machine,
-            ASK + "print(nvml.nvmlDeviceGetName(h), nvml.nvmlDeviceGetUUID(h), nvml.nvmlSystemGetDriverVersion(), sep=';')",
+            ASK
+            + "print(nvml.nvmlDeviceGetName(h), nvml.nvmlDeviceGetUUID(h), nvml.nvmlSystemGetDriverVersion(), sep=';')",
         )
     name, uuid, driver = out.split(";")
     assert name.startswith("Virtual 12 GiB")
