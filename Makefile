@@ -101,3 +101,6 @@ bench: install
 
 clean:
 	rm -rf $(VENV) $(VLLM_VENV) $(LOCK_VENV) $(LATEST_VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) $(VLLM_VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
+
+include virtual_card/targets.mk
