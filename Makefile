@@ -100,7 +100,6 @@ bench: install
 	$(PYTHON) -m tests.benchmarks.results $(BENCH_RUN) benchmarks/RESULTS.md
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) $(LOCK_VENV) $(LATEST_VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
-	rm -rf $(VENV) $(VLLM_VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) $(VLLM_VENV) $(LOCK_VENV) $(LATEST_VENV) $(VIRTUAL_VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 include virtual_card/targets.mk

@@ -1,7 +1,6 @@
 """The `acestep` command. Nothing here imports torch until a command loads a model."""
 
 import re
-import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from acestep.hardware import simulated_card
 from acestep.knobs import Variant
 from acestep.logs import show_logs
 from acestep.machine import plan_here
-from acestep.models.catalog import SIZES, checkpoints_dir
+from acestep.models.catalog import SIZES, checkpoints_dir, find
 from acestep.models.locate import require, variant_at
 from acestep.names import AUDIO_FORMATS
 from acestep.options import (
@@ -29,10 +28,9 @@ from acestep.options import (
     variant_option,
 )
 from acestep.plan import Overrides
-from acestep.request import AUTOMATIC
 from acestep.task_options import take_task, task_options, text_of
 from acestep.think_options import take_thinking, think_options
-from acestep.thinking import Think
+from acestep.thinking import AUTOMATIC, Think
 from acestep.tiers import load_tiers
 from acestep.ui.command import PageByDefault, ui
 from acestep.version import version_option
@@ -195,14 +193,14 @@ def generate(
     # Thinking decides the length where nobody does, so whether there is thinking is part of the request from birth.
     request = _request(
         lyrics=text_of(lyrics),
-        seed=secrets.randbelow(2**31) if seed in (None, AUTOMATIC) else seed,
+        seed=AUTOMATIC if seed is None else seed,
         think=thinks is not Think.NO,
         **rest,
     )
-    # What is not here is told before the seconds that it takes to import torch.
-    require(model, checkpoints_dir())
     if variant is not None:
         overrides = _of_variant(variant, model, overrides)
+    # What is not here is told before the seconds that it takes to import torch.
+    require(model, checkpoints_dir())
 
     from acestep.api import run_generate
 
@@ -228,7 +226,11 @@ for command in (ui, codes, understand, sample, format_words):
 
 def _of_variant(variant: Variant, model: str, overrides: Overrides) -> Overrides:
     """Overrides for a variant; `UsageError` where the weights of `model` are of another."""
-    if model not in SIZES and (found := variant_at(model, checkpoints_dir())) is not variant:
+    if model in SIZES:
+        return msgspec.structs.replace(overrides, variant=variant)
+    checkpoint = find(model)
+    known = None if checkpoint is None else checkpoint.variant
+    if (found := known or variant_at(model, checkpoints_dir())) is not variant:
         raise UsageError(f"--model {model} is {found}, not {variant}; leave --variant out, or name another model")
     return msgspec.structs.replace(overrides, variant=variant)
 

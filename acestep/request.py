@@ -1,6 +1,7 @@
 """What is asked of the pipeline and what comes back: value objects, checked at birth."""
 
 import math
+import secrets
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from acestep.planner.fields import (
     timesignature_of,
     track_of,
 )
-from acestep.thinking import Thinking
+from acestep.thinking import AUTOMATIC, RANDOM_SEEDS, Thinking
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,9 +41,6 @@ MAX_ASKED_S = 3_600.0
 """The longest song a request may name: what is above a plan's limit is cut with a warning, not refused."""
 
 DEFAULT_DURATION_S = 60.0
-
-AUTOMATIC = -1
-"""What people write elsewhere for a number that they leave to the model; here 0 means the same."""
 
 _AUTOMATIC_FIELDS = ("duration_s", "bpm", "repaint_end_s")
 MAX_BATCH = 64
@@ -101,8 +99,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     `guidance_interval` says between which points on the way from noise (0) to song (1) the guided variants are guided,
     as in diffusers; the original counts the other way, so its (a, b) is (1 - b, 1 - a) here.
 
-    A `duration_s`, `bpm` or `repaint_end_s` of -1 is 0: automatic. `acestep.planner.fields` brings `keyscale`,
-    `timesignature`, `language` and tracks into the form of training: "Am" becomes "A minor".
+    A `duration_s`, `bpm` or `repaint_end_s` of -1 is 0: automatic; a `seed` of -1 is drawn. `acestep.planner.fields`
+    brings `keyscale`, `timesignature`, `language` and tracks into the form of training: "Am" becomes "A minor".
 
     Raises `ValueError` naming the field when a value is out of range, missing, or not for the task.
     """
@@ -159,12 +157,14 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     def _bring_into_form(self) -> None:
         """Numbers that people leave to the model, and names, in the form that everything else reads."""
+        if self.seed == AUTOMATIC:
+            msgspec.structs.force_setattr(self, "seed", secrets.randbelow(RANDOM_SEEDS))
         for field in _AUTOMATIC_FIELDS:
             if getattr(self, field) == AUTOMATIC:
                 msgspec.structs.force_setattr(self, field, type(getattr(self, field))(0))
         named = {
             "keyscale": keyscale_of(self.keyscale),
-            "timesignature": timesignature_of(self.timesignature),
+            "timesignature": timesignature_of(str(self.timesignature)),
             "language": language_of(self.language) or UNKNOWN_LANGUAGE,
             "track": track_of(self.track),
             "tracks": tuple(map(track_of, self.tracks)),

@@ -17,15 +17,16 @@ from acestep.options import device_option, knob_options, knobs_of, knobs_with, r
 from acestep.plan import Plan
 from acestep.request import MAX_SEED
 from acestep.task_options import AUDIO_FILE, clip_of, codes_of, text_of
+from acestep.thinking import AUTOMATIC, RANDOM_SEEDS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _SHARED = (
     click.option(
         "--seed",
-        type=click.IntRange(0, MAX_SEED),
+        type=click.IntRange(AUTOMATIC, MAX_SEED),
         metavar="N",
-        help="What the words are drawn with, random if not given.",
+        help="Random seed of the words; drawn if not given or -1.",
     ),
     click.option(
         "--model",
@@ -154,7 +155,7 @@ def _songwriting() -> Any:
 def _say(rest: dict[str, Any], describe: Callable[..., Any]) -> None:
     as_json, seed, model = (rest.pop(name) for name in ("as_json", "seed", "model"))
     knobs = knobs_of(rest)
-    drawn = secrets.randbelow(2**31) if seed is None else seed
+    drawn = secrets.randbelow(RANDOM_SEEDS) if seed in (None, AUTOMATIC) else seed
     if model not in SIZES and (lm := plan_here(knobs).lm) is not None:
         # What is not here, or not whole, is told before the seconds that it takes to import torch.
         require_lm(lm, checkpoints_dir())

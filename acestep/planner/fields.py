@@ -5,7 +5,7 @@ text, and raises `ValueError` with the allowed values, and the closest of them, 
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
 from enum import StrEnum
 
 
@@ -51,14 +51,58 @@ TRACKS = (
 )
 """The tracks of a song that a model was trained to extract and to add (`TRACK_NAMES` of the original code)."""
 
-_KEYSCALE = re.compile(r"([A-G])\s*(#|b|♯|♭)?\s*-?\s*(m|M|maj|min|major|minor)?", re.IGNORECASE)
+_KEYSCALE = re.compile(r"([A-G])[\s-]*(#|b|♯|♭|sharp|flat)?[\s_-]*(m|maj|min|major|minor)?", re.IGNORECASE)
+_ACCIDENTALS = {"sharp": "#", "flat": "b"}
+_OPEN = frozenset({"", "n/a", "none", "auto", UNKNOWN_LANGUAGE})
+"""What people write for a field that they leave open."""
+
 _BARS = {"2/4": "2", "3/4": "3", "4/4": "4", "6/8": "6"}
+
+
+_USUAL_NAMES = {
+    "english": "en",
+    "german": "de",
+    "deutsch": "de",
+    "french": "fr",
+    "spanish": "es",
+    "italian": "it",
+    "portuguese": "pt",
+    "russian": "ru",
+    "japanese": "ja",
+    "jp": "ja",
+    "korean": "ko",
+    "kr": "ko",
+    "chinese": "zh",
+    "mandarin": "zh",
+    "cn": "zh",
+    "cantonese": "yue",
+    "dutch": "nl",
+    "polish": "pl",
+    "piano": "keyboard",
+    "organ": "keyboard",
+    "violin": "strings",
+    "cello": "strings",
+    "flute": "woodwinds",
+    "saxophone": "woodwinds",
+    "trumpet": "brass",
+    "trombone": "brass",
+    "voice": "vocals",
+    "lead_vocals": "vocals",
+    "singer": "vocals",
+    "choir": "backing_vocals",
+    "effects": "fx",
+    "synthesizer": "synth",
+    "beat": "drums",
+}
+"""Common words for languages and instruments, and what they are called here."""
 
 
 def keyscale_of(text: str) -> str:
     """A key in the form of training: "Am" becomes "A minor", "c MAJOR" becomes "C major"."""
     written = text.strip()
-    if not written or written in KEYSCALES:
+    if written.lower() in _OPEN:
+        return ""
+    if written in KEYSCALES:
         return written
     match = _KEYSCALE.fullmatch(written)
     if match is None:
@@ -67,6 +111,7 @@ def keyscale_of(text: str) -> str:
             f" such as 'F# minor', got {written!r}"
         )
     note, accidental, mode = (match[1].upper(), (match[2] or "").lower(), match[3] or "")
+    accidental = _ACCIDENTALS.get(accidental, accidental)
     minor = mode == "m" or mode.lower().startswith("min")
     return f"{note}{accidental} {'minor' if minor else 'major'}"
 
@@ -74,7 +119,7 @@ def keyscale_of(text: str) -> str:
 def timesignature_of(text: str) -> str:
     """A time signature as the beats of a bar: "4/4" becomes "4"."""
     written = re.sub(r"\s", "", text)
-    shortened = _BARS.get(written, written)
+    shortened = "" if written.lower() in _OPEN else _BARS.get(written, written)
     if shortened and shortened not in TIMESIGNATURES:
         raise ValueError(f"timesignature must be {', '.join([*TIMESIGNATURES, *_BARS])}, got {written!r}")
     return shortened
@@ -83,7 +128,7 @@ def timesignature_of(text: str) -> str:
 def language_of(text: str) -> str:
     """A language of lyrics as its code: "pt-BR" becomes "pt"."""
     written = text.strip()
-    shortened = re.split("[-_]", written.lower())[0]
+    shortened = UNKNOWN_LANGUAGE if written.lower() == "auto" else re.split("[-_]", written.lower())[0]
     if written and shortened not in LANGUAGES:
         raise ValueError(_told("language", LANGUAGES, shortened, written))
     return shortened
@@ -98,9 +143,9 @@ def track_of(text: str) -> str:
     return name
 
 
-def _told(field: str, names: Iterable[str], meant: str, written: str) -> str:
+def _told(field: str, names: Collection[str], meant: str, written: str) -> str:
     from difflib import get_close_matches
 
-    close = get_close_matches(meant, list(names), n=1)
-    suggestion = f"; did you mean {close[0]!r}?" if close else ""
+    close = _USUAL_NAMES.get(meant) or next(iter(get_close_matches(meant, list(names), n=1)), "")
+    suggestion = f"; did you mean {close!r}?" if close in names else ""
     return f"{field} must be one of {' '.join(names)}, got {written!r}{suggestion}"

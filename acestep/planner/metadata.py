@@ -15,6 +15,7 @@ from acestep.planner.fields import (
     timesignature_of,
 )
 from acestep.request import Request
+from acestep.thinking import AUTOMATIC
 
 _NUMERIC = frozenset({Field.BPM.value, Field.DURATION.value, Field.TIMESIGNATURE.value})
 
@@ -34,6 +35,9 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     timesignature: str = ""
 
     def __post_init__(self) -> None:
+        for field in ("bpm", "duration_s"):
+            if getattr(self, field) == AUTOMATIC:
+                msgspec.structs.force_setattr(self, field, 0)
         if self.bpm and self.bpm not in BPMS:
             raise ValueError(f"bpm must be {BPMS[0]} to {BPMS[-1]}, or 0 for any, got {self.bpm}")
         if self.duration_s and self.duration_s not in DURATIONS_S:

@@ -1,7 +1,6 @@
 """What a person filled in, as a browser sends it, and the request it stands for. Pure but for the files it names."""
 
 import math
-import secrets
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +10,8 @@ from acestep.clip import Clip
 from acestep.errors import UsageError
 from acestep.names import AUDIO_FORMATS
 from acestep.planner.prompts import INSTRUMENTAL
-from acestep.request import AUTOMATIC, Request, Task
+from acestep.request import Request, Task
+from acestep.thinking import AUTOMATIC
 
 _READ_BY = {
     Task.REPAINT: ("repaint_start", "repaint_end"),
@@ -95,7 +95,7 @@ def request_of(form: Form, read: Callable[[str], Clip]) -> Request:
         "think": form.think,
         "batch": form.batch,
         "duration_s": form.duration,
-        "seed": secrets.randbelow(2**31) if form.random_seed or form.seed == AUTOMATIC else form.seed,
+        "seed": AUTOMATIC if form.random_seed else form.seed,
         "steps": form.steps,
         "guidance_scale": form.guidance,
         "shift": form.shift,

@@ -16,7 +16,9 @@ from acestep.planner.fields import (
     timesignature_of,
     track_of,
 )
-from acestep.request import AUTOMATIC, Request, Task
+from acestep.planner.metadata import Metadata
+from acestep.request import Request, Task
+from acestep.thinking import AUTOMATIC, Thinking
 
 SOURCE = Clip(audio=np.zeros((2, SAMPLE_RATE), dtype=np.float32))
 RULES = (
@@ -57,6 +59,12 @@ def test_any_text_is_a_name_of_training_or_refused(rule, names, text: str) -> No
         (keyscale_of, "c MAJOR", "C major"),
         (keyscale_of, "F♯ minor", "F♯ minor"),
         (keyscale_of, "bbm", "Bb minor"),
+        (keyscale_of, "F sharp minor", "F# minor"),
+        (keyscale_of, "B flat", "Bb major"),
+        (keyscale_of, "c_minor", "C minor"),
+        (keyscale_of, "N/A", ""),
+        (timesignature_of, "unknown", ""),
+        (language_of, "auto", "unknown"),
     ],
 )
 def test_what_people_write_becomes_the_name_of_training(rule, written: str, meant: str) -> None:
@@ -65,7 +73,13 @@ def test_what_people_write_becomes_the_name_of_training(rule, written: str, mean
 
 @pytest.mark.parametrize(
     ("rule", "written", "close"),
-    [(track_of, "drum", "drums"), (track_of, "vocal", "vocals"), (language_of, "eng", "en")],
+    [
+        (track_of, "drum", "drums"),
+        (track_of, "vocal", "vocals"),
+        (language_of, "english", "en"),
+        (language_of, "jp", "ja"),
+        (track_of, "Piano", "keyboard"),
+    ],
 )
 def test_a_name_that_is_nearly_right_comes_with_a_suggestion(rule, written: str, close: str) -> None:
     with pytest.raises(ValueError, match=f"did you mean '{close}'"):
@@ -94,6 +108,16 @@ def test_minus_one_is_automatic_and_other_negative_numbers_are_not(field: str) -
     assert Request(caption="x", **{field: AUTOMATIC}) == Request(caption="x")
     with pytest.raises(ValueError, match=field):
         Request(caption="x", **{field: -2})
+
+
+def test_a_seed_of_minus_one_is_drawn() -> None:
+    assert len({Request(caption="x", seed=AUTOMATIC).seed for _ in range(4)}) > 1
+    assert len({Thinking(seed=AUTOMATIC).seed for _ in range(4)}) > 1
+    assert all(Request(caption="x", seed=AUTOMATIC).seed >= 0 for _ in range(4))
+
+
+def test_minus_one_is_automatic_in_known_metadata_too() -> None:
+    assert Metadata(bpm=AUTOMATIC, duration_s=AUTOMATIC) == Metadata()
 
 
 def test_minus_one_ends_a_repainted_window_at_the_end() -> None:

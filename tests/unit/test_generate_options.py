@@ -123,7 +123,7 @@ def test_every_field_that_sets_how_a_plan_is_drawn_has_a_flag() -> None:
         (["--repaint-start", "-1"], "--repaint-start is for lego and repaint; the task is text2music"),
         (["--lm-cfg-scale", "99"], "--lm-cfg-scale must be 1 to 30, got 99"),
         (["--guidance-scale", "99"], "--guidance-scale must be 0 to 30, got 99"),
-        (["--plan-seed", "-1"], "--plan-seed must be 0 to"),
+        (["--plan-seed", "-2"], "--plan-seed must be 0 to"),
         (["--lm-top-k", "-1"], "--lm-top-k must be 0 to"),
     ],
 )
@@ -161,12 +161,13 @@ def test_each_way_to_fail_has_its_exit_code_and_its_sentence(
     assert (done.code, done.out, done.err.strip()) == (code, "", said)
 
 
+@pytest.mark.parametrize("model", ["turbo", "./a-folder"])
 @pytest.mark.parametrize(("variant", "code"), [("turbo", Exit.OK), ("base", Exit.USAGE)])
 def test_a_variant_is_what_named_weights_must_be(
-    command: Command, api: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, variant: str, code: Exit
+    command: Command, api: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, model: str, variant: str, code: Exit
 ) -> None:
     monkeypatch.setattr("acestep.cli.variant_at", lambda model, checkpoints: Variant.TURBO)
-    done = command("generate", "--caption", "x", "--variant", variant)
+    done = command("generate", "--caption", "x", "--model", model, "--variant", variant)
     assert done.code == code
     assert ("is turbo, not base" in done.err) == (code is Exit.USAGE)
     assert len(api.calls) == (code is Exit.OK)

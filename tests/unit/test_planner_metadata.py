@@ -59,7 +59,7 @@ def test_languages_are_codes(written, meant):
     [
         ("bpm", 29, "30 to 300"),
         ("bpm", 301, "30 to 300"),
-        ("bpm", -1, "30 to 300"),
+        ("bpm", -2, "30 to 300"),
         ("duration_s", 601, "1 to 600"),
         ("keyscale", "H minor", "A to G"),
         ("keyscale", "A dorian", "major or minor"),
