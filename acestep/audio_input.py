@@ -45,7 +45,7 @@ def read_clip(path: Path) -> Clip:
     """
     # Nothing else is opened: opening a pipe waits for the program at its other end.
     if not path.is_file():
-        raise InvalidInputError(path, "is no file" if path.exists() else "does not exist")
+        raise InvalidInputError(path, _no_file(path))
     try:
         if path.stat().st_size == 0:
             raise InvalidInputError(path, "is empty: it has 0 bytes")
@@ -191,6 +191,12 @@ def _refuse_long(path: Path) -> None:
             if length == f"{most} minutes":
                 length, most = f"{ceil(said / file.samplerate)} seconds", f"{MAX_DURATION_S:.0f}"
             raise InvalidInputError(path, f"is {length} long; at most {most} can be used, so cut it")
+
+
+def _no_file(path: Path) -> str:
+    if not path.exists():
+        return "does not exist"
+    return "is no file but a folder" if path.is_dir() else "is no file but a pipe or device; save the sound in a file"
 
 
 def _too_long(path: Path, length: str) -> InvalidInputError:
