@@ -28,6 +28,7 @@ from acestep.options import (
     variant_option,
 )
 from acestep.plan import Overrides
+from acestep.request import MIN_DURATION_S
 from acestep.task_options import take_task, task_options, text_of
 from acestep.think_options import take_thinking, think_options
 from acestep.thinking import AUTOMATIC, Think
@@ -183,6 +184,8 @@ def generate(
 ) -> None:
     """Make songs and write them to disk."""
     refuse_empty(model=model, out=out)
+    if rest["duration_s"] == 0:
+        raise UsageError(f"--duration must be at least {MIN_DURATION_S:.0f} second, or -1 to leave it open, got 0")
     overrides = knobs_with(model, rest)
     rest |= take_task(rest)
     try:

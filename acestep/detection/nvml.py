@@ -9,9 +9,9 @@ import msgspec
 from acestep.card_sizes import catalogued
 from acestep.detection.answers import Answer, Problem, Source
 from acestep.detection.families import capability_of
-from acestep.detection.host import host_bytes
 from acestep.detection.visible import CUDA_VARIABLE, cuda_visible, mig_visible
 from acestep.hardware import Card, CardKind
+from acestep.host import host_memory
 from acestep.units import GIB
 
 ASKED = "NVIDIA's driver library"
@@ -48,7 +48,7 @@ def ask_nvml(environ: Mapping[str, str], nvml: Any = None, memory_bytes: int | N
     except Exception as error:
         return _silent(_refusal(error))
     try:
-        return _Inquiry(nvml, host_bytes() if memory_bytes is None else memory_bytes).answer(environ)
+        return _Inquiry(nvml, host_memory().total_bytes if memory_bytes is None else memory_bytes).answer(environ)
     except Exception as error:
         return _silent(_refusal(error))
     finally:

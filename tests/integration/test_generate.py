@@ -133,7 +133,7 @@ def test_codes_become_a_song_of_their_length(acestep: Acestep) -> None:
     [
         (("--duration", "0"), 2, "duration"),
         (("--duration", "nan"), 2, "duration"),
-        (("--seed", "-1"), 2, "seed"),
+        (("--seed", "-2"), 2, "seed"),
         (("--model", "tiny", "--format", "ogg"), 2, "ogg"),
         (("--model", "no-such-model"), 2, "no-such-model"),
         (("--lyrics", "@missing.txt"), 3, "missing.txt"),

@@ -46,7 +46,6 @@ CASES: dict[str, tuple[Variant, dict[str, Any]]] = {
         {"task": Task.COVER, "audio_codes": tuple(range(17, 63_000, 4_000)), "cover_strength": 0.3},
     ),
     "extract": (Variant.BASE, {"task": Task.EXTRACT, "source_audio": _clip(2.0, 5), "track": "vocals"}),
-    "extract anything": (Variant.BASE, {"task": Task.EXTRACT, "source_audio": _clip(1.5, 6)}),
     "lego": (
         Variant.BASE,
         {"task": Task.LEGO, "source_audio": _clip(2.0, 7), "track": "drums", "repaint_start_s": 1, "repaint_end_s": 9},

@@ -123,7 +123,7 @@ HOSTILE: tuple[dict[str, Any], ...] = (
     {"duration": -5},
     {"batch": 10**30},
     {"batch": "many"},
-    {"seed": -1, "random_seed": False},
+    {"seed": -2, "random_seed": False},
     {"caption": None, "lyrics": ["a"]},
     {"caption": {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}},
     {"reference_audio": {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}},
