@@ -4,7 +4,8 @@ import gc
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import msgspec
@@ -114,14 +115,9 @@ class Service:
         progress(LOADING, 2, LOADED_PARTS)
         for sentence in (*cuts, *_remarks(request, plan, components)):
             warn(sentence)
-        pipeline = self._pipeline(plan, components, thinker, thinks=request.thinks)
-        progress(LOADING, LOADED_PARTS, LOADED_PARTS)
-        try:
+        with self._running(plan, components, thinker, thinks=request.thinks) as pipeline:
+            progress(LOADING, LOADED_PARTS, LOADED_PARTS)
             result = pipeline.generate(clamped, progress=progress)
-        finally:
-            if pipeline.knobs != plan.knobs:
-                # It gave up memory for this request; the next one is asked for under its own plan again.
-                self._drop_pipelines()
         for sentence in result.warnings:
             warn(sentence)
         return msgspec.structs.replace(result, warnings=tuple(warnings)), plan
@@ -133,14 +129,17 @@ class Service:
         """
         self._listener = notify
         plan = carried_out(plan, self.card)
+        for sentence in (*plan.warnings, *clip.remarks):
+            notify(sentence)
         self._require_room(plan)
         progress(LOADING, 0, LOADED_PARTS)
         components = self._parts(plan)
-        progress(LOADING, LOADED_PARTS, LOADED_PARTS)
-        noise = [f"The {components.is_noise} model has random weights: the codes mean nothing."]
-        pipeline = self._pipeline(plan, components, UNABLE_TO_THINK, thinks=False)
-        found, warnings = pipeline.codes(clip, progress)
-        for sentence in (*plan.warnings, *clip.remarks, *(noise if components.is_noise else ()), *warnings):
+        if components.is_noise:
+            notify(f"The {components.is_noise} model has random weights: the codes mean nothing.")
+        with self._running(plan, components, UNABLE_TO_THINK, thinks=False) as pipeline:
+            progress(LOADING, LOADED_PARTS, LOADED_PARTS)
+            found, warnings = pipeline.codes(clip, progress)
+        for sentence in warnings:
             notify(sentence)
         return found
 
@@ -219,6 +218,17 @@ class Service:
             _LOG.info("loaded in %.1f s", time.perf_counter() - started)
             self._components[key] = components
         return self._components[key]
+
+    @contextmanager
+    def _running(self, plan: Plan, components: Components, thinker: Thinker, *, thinks: bool) -> Iterator[Pipeline]:
+        """The pipeline of a plan for one run."""
+        pipeline = self._pipeline(plan, components, thinker, thinks=thinks)
+        try:
+            yield pipeline
+        finally:
+            if pipeline.knobs != plan.knobs:
+                # It gave up memory for this run; the next one is asked for under its own plan again.
+                self._drop_pipelines()
 
     def _pipeline(self, plan: Plan, components: Components, thinker: Thinker, *, thinks: bool) -> Pipeline:
         # Without thinking no language model rests on the device: the limits without one were certified that way.

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import soundfile
@@ -13,8 +14,11 @@ from acestep import console
 from acestep.cli import cli
 from acestep.clip import SAMPLE_RATE, Clip
 from acestep.errors import Exit, NotEnoughMemoryError
+from acestep.knobs import Knobs, Offload
 from acestep.models.audio_tokens import AudioTokenizer
 from acestep.models.prompts import audio_codes
+from acestep.pipeline import Pipeline
+from acestep.progress import Progress
 from acestep.request import CODE_FRAMES, LATENT_HOP, Request, Task
 from acestep.service import Service
 from acestep.stages import encode_audio as stage
@@ -115,3 +119,36 @@ def test_memory_that_runs_out_ends_with_a_sentence(service: Service, monkeypatch
     monkeypatch.setattr("acestep.pipeline.codes_of_clip", full)
     with pytest.raises(NotEnoughMemoryError, match="shorter recording"):
         service.codes(_clip(1.0), PLAN)
+
+
+def test_a_run_that_gave_up_memory_leaves_the_next_its_own_plan(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = service.codes(_clip(1.0), PLAN)
+    heard = Pipeline.codes
+
+    def frugal(pipeline: Pipeline, clip: Clip, progress: Progress) -> tuple[tuple[int, ...], tuple[str, ...]]:
+        knobs = msgspec.structs.replace(pipeline.knobs, offload=Offload.STREAM)
+        pipeline._place = msgspec.structs.replace(pipeline._place, knobs=knobs)
+        return heard(pipeline, clip, progress)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Pipeline, "codes", frugal)
+        assert service.codes(_clip(1.0), PLAN) == expected
+    used: list[Knobs] = []
+    monkeypatch.setattr(Pipeline, "codes", lambda pipeline, *_: (used.append(pipeline.knobs), ((), ()))[1])
+    service.codes(_clip(1.0), PLAN)
+    assert [knobs.offload for knobs in used] == [PLAN.offload]
+
+
+def test_what_to_know_about_the_recording_is_told_before_the_work(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("no memory")
+
+    monkeypatch.setattr("acestep.pipeline.codes_of_clip", full)
+    told: list[str] = []
+    with pytest.raises(NotEnoughMemoryError):
+        service.codes(msgspec.structs.replace(_clip(1.0), remarks=("a remark",)), PLAN, notify=told.append)
+    assert "a remark" in told
