@@ -11,7 +11,6 @@ from acestep.detection.answers import Answer, Problem, Source
 from acestep.detection.families import capability_of
 from acestep.detection.visible import CUDA_VARIABLE, cuda_visible, mig_visible
 from acestep.hardware import Card, CardKind
-from acestep.host import host_memory
 from acestep.units import GIB
 
 ASKED = "NVIDIA's driver library"
@@ -38,7 +37,10 @@ class _Board(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def ask_nvml(environ: Mapping[str, str], nvml: Any = None, memory_bytes: int | None = None) -> Answer:
-    """The NVIDIA cards that CUDA would show, and the others; boards that share the main memory have `memory_bytes`."""
+    """The NVIDIA cards that CUDA would show, and the others; boards that share the main memory have `memory_bytes`.
+
+    None is what this machine has.
+    """
     try:
         nvml = nvml or import_module("pynvml")
     except ImportError:
@@ -48,7 +50,7 @@ def ask_nvml(environ: Mapping[str, str], nvml: Any = None, memory_bytes: int | N
     except Exception as error:
         return _silent(_refusal(error))
     try:
-        return _Inquiry(nvml, host_memory().total_bytes if memory_bytes is None else memory_bytes).answer(environ)
+        return _Inquiry(nvml, memory_bytes).answer(environ)
     except Exception as error:
         return _silent(_refusal(error))
     finally:
@@ -58,7 +60,7 @@ def ask_nvml(environ: Mapping[str, str], nvml: Any = None, memory_bytes: int | N
 class _Inquiry:
     """One conversation with the library; `problems` collects what it refused."""
 
-    def __init__(self, nvml: Any, memory_bytes: int) -> None:
+    def __init__(self, nvml: Any, memory_bytes: int | None) -> None:
         self._nvml = nvml
         self._memory_bytes = memory_bytes
         self.problems: list[Problem] = []
@@ -192,9 +194,17 @@ class _Inquiry:
             return sizes[0] * GIB, False
         if shares:
             self._without_size(name, reason, "its memory is taken to be the machine's own, which it shares")
-            return self._memory_bytes, True
+            return self._shared_bytes(), True
         self._without_size(name, reason, "torch is asked when a model is loaded")
         return 0, False
+
+    def _shared_bytes(self) -> int:
+        if self._memory_bytes is not None:
+            return self._memory_bytes
+        # Here, because few boards share the main memory and every command asks for cards.
+        from acestep.host import host_memory
+
+        return host_memory().total_bytes
 
     def _without_size(self, name: str, reason: str, instead: str) -> None:
         self.problems.append(
