@@ -2,6 +2,7 @@
 
 import json
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -103,3 +104,26 @@ def _spelled(trail: Trail) -> str:
         trail, step = trail
         steps.append(step)
     return "$" + "".join(reversed(steps))
+
+
+_HOLDERS = (str, dict, list)
+"""What a string of a document is, or is in."""
+
+
+def strings_in(document: Any) -> Iterator[tuple[str, str]]:
+    """Every string in a document with its place, keys included; without recursion, for it may be nested deeply."""
+    rest: list[tuple[str, Any]] = [("$", document)]
+    while rest:
+        where, node = rest.pop()
+        if isinstance(node, str):
+            yield where, node
+        elif isinstance(node, dict):
+            yield from ((where, key) for key in node)
+            # Most values are numbers, whose places need not be spelled out.
+            rest += [(f"{where}.{key}", value) for key, value in reversed(node.items()) if isinstance(value, _HOLDERS)]
+        elif isinstance(node, list):
+            rest += [
+                (f"{where}[{number}]", value)
+                for number, value in reversed([*enumerate(node)])
+                if isinstance(value, _HOLDERS)
+            ]

@@ -1,16 +1,15 @@
 """The measurement file, version 1: what was probed, on what, and which probes prove which boundary."""
 
 import re
-from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Protocol, Self
+from typing import Annotated, Protocol, Self
 
 import msgspec
 
 from acestep.knobs import Knobs, Variant
 from acestep.request import DecodePath
-from acestep.strict_json import read_json
+from acestep.strict_json import read_json, strings_in
 from acestep.tiers import EvidenceKind
 from calibrate.files import digest
 from calibrate.fingerprint import code_version, library_versions
@@ -313,7 +312,7 @@ def load_measurement(path: Path) -> Measurement:
     """A measurement file; `InvalidInputError` names it and what is wrong with it, a `FlawedError` also which flaw."""
     document = read_json(path)
     safe = re.compile(SAFE_TEXT)
-    for where, text in _strings(document):
+    for where, text in strings_in(document):
         if not safe.fullmatch(text):
             said = "text outside A-Z a-z 0-9 and space ._+:/()@- or over 80 characters"
             raise FlawedError(path, Flaw.TEXT, where, said, place=where)
@@ -329,26 +328,3 @@ def load_measurement(path: Path) -> Measurement:
         said = "digest is not that of its content; was it edited?"
         raise FlawedError(path, Flaw.DIGEST, "$.digest", said, place="$.digest")
     return measurement
-
-
-_HOLDERS = (str, dict, list)
-"""What a string of a document is, or is in."""
-
-
-def _strings(document: Any) -> Iterator[tuple[str, str]]:
-    """Every string in a document with its place, keys included; without recursion, for it may be nested deeply."""
-    rest: list[tuple[str, Any]] = [("$", document)]
-    while rest:
-        where, node = rest.pop()
-        if isinstance(node, str):
-            yield where, node
-        elif isinstance(node, dict):
-            yield from ((where, key) for key in node)
-            # Most values are numbers, whose places need not be spelled out.
-            rest += [(f"{where}.{key}", value) for key, value in reversed(node.items()) if isinstance(value, _HOLDERS)]
-        elif isinstance(node, list):
-            rest += [
-                (f"{where}[{number}]", value)
-                for number, value in reversed([*enumerate(node)])
-                if isinstance(value, _HOLDERS)
-            ]
