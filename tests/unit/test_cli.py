@@ -2,7 +2,6 @@
 
 import json
 import re
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +19,7 @@ from acestep.knobs import Offload
 from acestep.request import Request
 from tests import acestep_command
 from tests.acestep_command import FIXTURE, Command
+from tests.counted import counted
 
 ROOT = Path(__file__).parents[2]
 PLAN_KEYS = {
@@ -64,16 +64,7 @@ def process(*arguments: str, **environ: str) -> tuple[subprocess.CompletedProces
         "from acestep.console import run; from acestep.cli import cli;"
         "code = run(cli); print(' '.join(sys.modules), file=sys.stderr); sys.exit(code)"
     )
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(
-        [sys.executable, "-c", script, *arguments],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={"PATH": "", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **environ},
-    )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return done, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return counted(script, arguments, {"PATH": "", "CUDA_VISIBLE_DEVICES": "", **environ})
 
 
 @pytest.mark.parametrize("arguments", ["plan --vram 8 --json", "plan", "tiers", "doctor"])

@@ -2,11 +2,8 @@
 
 import json
 import os
-import resource
 import shlex
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +22,7 @@ from calibrate.explain.repeat import repeat_command
 from calibrate.policy import budget_bytes, load_policy
 from calibrate.record import content_digest, load_measurement
 from calibrate.workload import Workload
+from tests.counted import counted
 
 ROOT = Path(__file__).parents[2]
 TIERS = ROOT / "tiers"
@@ -231,18 +229,9 @@ def seconds_of(*arguments: str) -> tuple[float, set[str]]:
         "import sys; from acestep.console import run; from calibrate.cli import cli; code = run(cli);"
         "print(' '.join(sys.modules), file=sys.stderr); sys.exit(code)"
     )
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(
-        [sys.executable, "-c", script, *arguments],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={"PATH": os.defpath, "OMP_NUM_THREADS": "1"},
-    )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done, seconds = counted(script, arguments, {"PATH": os.defpath})
     assert done.returncode == 0, done.stderr
-    modules = set(done.stderr.splitlines()[-1].split())
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, modules
+    return seconds, set(done.stderr.splitlines()[-1].split())
 
 
 def test_it_imports_no_torch_and_takes_less_than_a_third_of_a_second() -> None:
