@@ -9,6 +9,7 @@ import msgspec
 from msgspec import to_builtins
 
 from acestep import console, show
+from acestep.automatic import AUTOMATIC
 from acestep.errors import UsageError
 from acestep.hardware import simulated_card
 from acestep.knobs import Variant
@@ -31,7 +32,7 @@ from acestep.plan import Overrides
 from acestep.request import MIN_DURATION_S
 from acestep.task_options import take_task, task_options, text_of
 from acestep.think_options import take_thinking, think_options
-from acestep.thinking import AUTOMATIC, Think
+from acestep.thinking import Think
 from acestep.tiers import load_tiers
 from acestep.ui.command import PageByDefault, ui
 from acestep.version import version_option

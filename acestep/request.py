@@ -1,12 +1,12 @@
 """What is asked of the pipeline and what comes back: value objects, checked at birth."""
 
 import math
-import secrets
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from acestep.automatic import drawn_seed, leave_open
 from acestep.clip import LATENT_HOP as LATENT_HOP
 from acestep.clip import SAMPLE_RATE as SAMPLE_RATE
 from acestep.clip import Clip
@@ -18,7 +18,7 @@ from acestep.planner.fields import (
     timesignature_of,
     track_of,
 )
-from acestep.thinking import AUTOMATIC, RANDOM_SEEDS, Thinking
+from acestep.thinking import Thinking
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,7 +42,6 @@ MAX_ASKED_S = 3_600.0
 
 DEFAULT_DURATION_S = 60.0
 
-_AUTOMATIC_FIELDS = ("duration_s", "bpm", "repaint_end_s")
 MAX_BATCH = 64
 MAX_SEED = 2**32 - 1
 
@@ -157,19 +156,16 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     def _bring_into_form(self) -> None:
         """Numbers that people leave to the model, and names, in the form that everything else reads."""
-        if self.seed == AUTOMATIC:
-            msgspec.structs.force_setattr(self, "seed", secrets.randbelow(RANDOM_SEEDS))
-        for field in _AUTOMATIC_FIELDS:
-            if getattr(self, field) == AUTOMATIC:
-                msgspec.structs.force_setattr(self, field, type(getattr(self, field))(0))
-        named = {
+        leave_open(self, "duration_s", "bpm", "repaint_end_s")
+        given = {
+            "seed": drawn_seed(self.seed),
             "keyscale": keyscale_of(self.keyscale),
             "timesignature": timesignature_of(str(self.timesignature)),
             "language": language_of(self.language) or UNKNOWN_LANGUAGE,
             "track": track_of(self.track),
             "tracks": tuple(map(track_of, self.tracks)),
         }
-        for field, value in named.items():
+        for field, value in given.items():
             msgspec.structs.force_setattr(self, field, value)
 
     @property

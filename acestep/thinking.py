@@ -1,22 +1,15 @@
 """How a language model is to plan a song: what it may decide, and how it draws."""
 
-import secrets
 from enum import Enum
 
 import msgspec
 
+from acestep.automatic import drawn_seed
 from acestep.planner.fields import LONGEST_PLAN_S, SHORTEST_PLAN_S
 from acestep.planner.job import Sampling
 
 NO_NEGATIVE = "NO USER INPUT"
 """What stands for "nothing" in a slot of the language model's prompts, as in training."""
-
-
-AUTOMATIC = -1
-"""What people write elsewhere for a number that they leave open. Of a seed it means a random one, of others 0."""
-
-RANDOM_SEEDS = 2**31
-"""Random seeds are below: few enough digits to write down."""
 
 
 class Think(Enum):
@@ -51,8 +44,7 @@ class Thinking(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     open_turn: bool = False
 
     def __post_init__(self) -> None:
-        if self.seed == AUTOMATIC:
-            msgspec.structs.force_setattr(self, "seed", secrets.randbelow(RANDOM_SEEDS))
+        msgspec.structs.force_setattr(self, "seed", drawn_seed(self.seed))
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"thinking seed must be 0 to {2**32 - 1}, got {self.seed}")
         if not SHORTEST_PLAN_S <= self.longest_s <= LONGEST_PLAN_S:

@@ -1,6 +1,5 @@
 """The commands beside songs: codes of a recording, and words by the language model (understand, sample, format)."""
 
-import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,6 +8,7 @@ import click
 from msgspec import to_builtins
 
 from acestep import console, show
+from acestep.automatic import AUTOMATIC, drawn_seed
 from acestep.errors import RunFailedError, UsageError
 from acestep.machine import plan_here
 from acestep.models.catalog import SIZES, checkpoints_dir
@@ -17,7 +17,6 @@ from acestep.options import device_option, knob_options, knobs_of, knobs_with, r
 from acestep.plan import Plan
 from acestep.request import MAX_SEED
 from acestep.task_options import AUDIO_FILE, clip_of, codes_of, text_of
-from acestep.thinking import AUTOMATIC, RANDOM_SEEDS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -155,7 +154,7 @@ def _songwriting() -> Any:
 def _say(rest: dict[str, Any], describe: Callable[..., Any]) -> None:
     as_json, seed, model = (rest.pop(name) for name in ("as_json", "seed", "model"))
     knobs = knobs_of(rest)
-    drawn = secrets.randbelow(RANDOM_SEEDS) if seed in (None, AUTOMATIC) else seed
+    drawn = drawn_seed(AUTOMATIC if seed is None else seed)
     if model not in SIZES and (lm := plan_here(knobs).lm) is not None:
         # What is not here, or not whole, is told before the seconds that it takes to import torch.
         require_lm(lm, checkpoints_dir())

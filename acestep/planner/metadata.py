@@ -3,6 +3,7 @@
 import msgspec
 import yaml
 
+from acestep.automatic import leave_open
 from acestep.models.tokenizer import encodable
 from acestep.planner.fields import (
     BPMS,
@@ -15,7 +16,6 @@ from acestep.planner.fields import (
     timesignature_of,
 )
 from acestep.request import Request
-from acestep.thinking import AUTOMATIC
 
 _NUMERIC = frozenset({Field.BPM.value, Field.DURATION.value, Field.TIMESIGNATURE.value})
 
@@ -35,9 +35,7 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     timesignature: str = ""
 
     def __post_init__(self) -> None:
-        for field in ("bpm", "duration_s"):
-            if getattr(self, field) == AUTOMATIC:
-                msgspec.structs.force_setattr(self, field, 0)
+        leave_open(self, "bpm", "duration_s")
         if self.bpm and self.bpm not in BPMS:
             raise ValueError(f"bpm must be {BPMS[0]} to {BPMS[-1]}, or 0 for any, got {self.bpm}")
         if self.duration_s and self.duration_s not in DURATIONS_S:

@@ -6,12 +6,12 @@ from typing import Any
 
 import msgspec
 
+from acestep.automatic import AUTOMATIC
 from acestep.clip import Clip
 from acestep.errors import UsageError
 from acestep.names import AUDIO_FORMATS
 from acestep.planner.prompts import INSTRUMENTAL
 from acestep.request import Request, Task
-from acestep.thinking import AUTOMATIC
 
 _READ_BY = {
     Task.REPAINT: ("repaint_start", "repaint_end"),

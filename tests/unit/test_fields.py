@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from acestep.automatic import AUTOMATIC
 from acestep.clip import SAMPLE_RATE, Clip
 from acestep.planner.fields import (
     KEYSCALES,
@@ -18,7 +19,7 @@ from acestep.planner.fields import (
 )
 from acestep.planner.metadata import Metadata
 from acestep.request import Request, Task
-from acestep.thinking import AUTOMATIC, Thinking
+from acestep.thinking import Thinking
 
 SOURCE = Clip(audio=np.zeros((2, SAMPLE_RATE), dtype=np.float32))
 RULES = (
