@@ -22,7 +22,7 @@ WANTED = [
     *PROJECT["build-system"]["requires"],
 ]
 LEANED_ON = {"torch", "torchao", "transformers", "diffusers", "gradio", "msgspec", "huggingface-hub", "vllm", "mlx-lm"}
-"""Libraries whose inner parts are used, so that a release nobody has tried can break us."""
+"""Libraries whose inner parts are used, so that a release that was not tried can break us."""
 
 
 def test_every_line_is_an_exact_public_version() -> None:

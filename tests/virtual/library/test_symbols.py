@@ -13,7 +13,7 @@ from virtual_card.imports import NVIDIA, output, read_imports
 from virtual_card.stubs import stub_source
 
 PRIVATE = re.compile(r"ExportTable|integrity|cudart[A-Z]\w*Hidden|^__?cuda\w*(Internal|Private)", re.IGNORECASE)
-"""cuGetExportTable hands out driver tables that nobody documents, and integrity answers come with them."""
+"""cuGetExportTable hands out undocumented driver tables, and integrity answers come with them."""
 
 LAUNCHED = {
     "__cudaGetKernel", "__cudaInitModule", "__cudaLaunchKernel", "__cudaPopCallConfiguration",

@@ -16,7 +16,7 @@ CARD = "cuda:0"
 
 
 def taken() -> int:
-    """What the driver says that this process and nobody else takes."""
+    """Bytes that the driver counts for this process alone."""
     free, total = torch.cuda.mem_get_info(CARD)
     return int(total - free)
 
