@@ -146,9 +146,18 @@ def test_a_card_below_its_tiers_certified_size_keeps_the_name_and_gets_the_limit
 
 @given(st.floats(0.1, 3.7))
 def test_a_card_below_the_first_certified_size_streams(size: float) -> None:
+    # 3.63 and 3.68 are what cards with 4 GB on their box report.
+    assume(simulated_card(size).nameplate_gib < TIERS[0].certified_gib)
     plan = resolve(simulated_card(size), TABLE)
     assert (plan.tier, plan.limits_of, plan.offload) == ("tier1", "tier1", Offload.STREAM)
     assert len(plan.warnings) == 1
+
+
+@pytest.mark.parametrize("size", [3.63, 3.68])
+def test_a_card_that_reports_what_4_gb_cards_do_has_the_first_tiers_own_offload(size: float) -> None:
+    plan = resolve(simulated_card(size), TABLE)
+    assert (plan.tier, plan.limits_of, plan.offload) == ("tier1", "tier1", TIERS[0].offload)
+    assert plan.warnings == ()
 
 
 def test_the_cpu_has_the_first_tiers_limits_and_nothing_to_offload_or_compile() -> None:
