@@ -88,7 +88,7 @@ def test_hostile_words_end_in_one_document_too(words: str, capsys: pytest.Captur
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (("understand", "--seed", "-1"), Exit.USAGE, "--seed"),
+        (("understand", "--seed", "-2"), Exit.USAGE, "--seed"),
         (("understand", "--seed", str(2**70)), Exit.USAGE, "--seed"),
         (("understand", "--model", "tinny"), Exit.USAGE, "tinny"),
         (("understand", "--lm", "none"), Exit.USAGE, "chosen"),
