@@ -137,7 +137,9 @@ def _of_both(known: Card, card: Card, sizes: list[str]) -> Card:
     """A card that torch opens, by its name and UUID for life, with the smaller size."""
     found = _smaller(known, card, sizes, Source.TORCH)
     capability = card.capability if any(card.capability) else known.capability
-    return msgspec.structs.replace(found, capability=capability)
+    # NVML does not say that a card shares the main memory: where it gives no size, that is a guess. CUDA knows.
+    unified = card.unified if card.kind is CardKind.CUDA and card.total_bytes else found.unified
+    return msgspec.structs.replace(found, capability=capability, unified=unified)
 
 
 def _usable(known: Sequence[Card], build: TorchBuild | None) -> list[Card]:

@@ -156,6 +156,18 @@ def test_shared_memory_is_as_large_as_torch_gives_and_at_most_what_the_machine_h
     assert found.remarks == ()
 
 
+def test_a_card_whose_driver_refuses_its_size_is_no_shared_one_where_torch_says_so(machine: Machine) -> None:
+    silent = Board(name="NVIDIA X", uuid="GPU-eeee-5", gib=0, fails={"nvmlDeviceGetMemoryInfo": NOT_SUPPORTED})
+    small = Board(name="NVIDIA Y", uuid="GPU-ffff-6", gib=4)
+    machine.nvml = FakeNvml([small, silent])
+    told = [
+        properties("NVIDIA Y", "ffff-6", 3.81, is_integrated=0),
+        properties("NVIDIA X", "eeee-5", 7.68, is_integrated=0),
+    ]
+    found = machine.look(torch=fake_torch(told))
+    assert (found.card.uuid, found.card.total_bytes, found.card.unified) == ("GPU-eeee-5", int(7.68 * GIB), False)
+
+
 def test_where_sources_disagree_the_smaller_size_counts_and_both_are_told(machine: Machine) -> None:
     machine.build = TorchBuild(version="2.13.0+rocm7", hip="7.1")
     amd_card(machine.drm, "card0", 0.5, 115, device="0x1586", product_name="Strix Halo")
