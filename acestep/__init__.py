@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from acestep.api import audio_codes, understand
-    from acestep.hardware import Card
-    from acestep.plan import Plan
+    from acestep.hardware.card import Card
+    from acestep.limits.plan import Plan
+    from acestep.lm.songwriting import create_sample, format_sample, plan_song
     from acestep.request import Request, Result
-    from acestep.songwriting import create_sample, format_sample, plan_song
     from acestep.tiers import load_tiers
 
 __all__ = [
@@ -26,11 +26,11 @@ __all__ = [
 _ELSEWHERE = {
     "load_tiers": "acestep.tiers",
     "Request": "acestep.request",
-    "plan_song": "acestep.songwriting",
+    "plan_song": "acestep.lm.songwriting",
     "audio_codes": "acestep.api",
     "understand": "acestep.api",
-    "create_sample": "acestep.songwriting",
-    "format_sample": "acestep.songwriting",
+    "create_sample": "acestep.lm.songwriting",
+    "format_sample": "acestep.lm.songwriting",
 }
 """Names that are imported from their modules when they are first used, because some of these import torch."""
 
@@ -38,11 +38,11 @@ _ELSEWHERE = {
 def resolve_plan(card: "Card | None" = None, **overrides: Any) -> "Plan":
     """The plan of this machine's card, or of `card`.
 
-    `overrides` are fields of `acestep.plan.Overrides` as values or as text, None for none: ``offload="cpu"``,
+    `overrides` are fields of `acestep.limits.plan.Overrides` as values or as text, None for none: ``offload="cpu"``,
     ``lm=None``. Raises `UsageError` for a field or value that does not exist.
     """
-    from acestep.machine import plan_here
-    from acestep.plan import overrides_from
+    from acestep.limits.machine import plan_here
+    from acestep.limits.plan import overrides_from
 
     return plan_here(overrides_from(overrides), card)
 

@@ -1,5 +1,5 @@
 """`python -m acestep` is `acestep`."""
 
-from acestep.cli import main
+from acestep.cli.main import main
 
 main()

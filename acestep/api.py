@@ -6,18 +6,19 @@ from typing import Any
 
 import msgspec
 
-from acestep import audio, songwriting
+from acestep.audio import write as audio
+from acestep.checkpoints.catalog import SIZES, checkpoints_dir
+from acestep.checkpoints.locate import variant_at
+from acestep.checkpoints.tokenizer import encodable
 from acestep.clip import Clip
 from acestep.devices.open import plan_to_run
-from acestep.models.catalog import SIZES, checkpoints_dir
-from acestep.models.locate import variant_at
-from acestep.models.tokenizer import encodable
-from acestep.plan import Overrides, Plan
-from acestep.planner.planner import Description
-from acestep.progress import Progress, silent
+from acestep.engine.service import Notify, Service, ignore
+from acestep.limits.plan import Overrides, Plan
+from acestep.lm import songwriting
+from acestep.lm.jobs import Description
 from acestep.request import Request, Result, Song
-from acestep.service import Notify, Service, ignore
 from acestep.thinking import Think
+from acestep.units import Progress, silent
 
 METADATA = ("caption", "duration_s", "bpm", "keyscale", "timesignature", "language")
 """Fields of a request that a language model may fill in."""
@@ -53,12 +54,12 @@ def understand(
 ) -> Description:
     """The song that audio codes stand for, or that a clip is, in words; without codes one is made up.
 
-    Raises as `audio_codes` and `acestep.songwriting.understand` do.
+    Raises as `audio_codes` and `acestep.lm.songwriting.understand` do.
     """
     plan, told = plan or plan_to_run(), list[str]()
     if isinstance(heard, Clip):
         heard = audio_codes(heard, plan, model=model, notify=told.append, progress=progress)
-    found = songwriting.understand(heard, plan, model=model, seed=seed, progress=progress)
+    found = songwriting.understand_song(heard, plan, model=model, seed=seed, progress=progress)
     return msgspec.structs.replace(found, warnings=tuple(dict.fromkeys((*told, *found.warnings))))
 
 
@@ -82,7 +83,7 @@ def run_generate(
         result, plan = service.generate(
             request, plan, notify=notify, progress=progress, unasked=think is Think.AS_PLANNED
         )
-    return written(result, plan, request.caption, out, audio_format)
+    return write_songs(result, plan, request.caption, out, audio_format)
 
 
 def of_model(model: str, overrides: Overrides) -> Overrides:
@@ -92,7 +93,7 @@ def of_model(model: str, overrides: Overrides) -> Overrides:
     return msgspec.structs.replace(overrides, variant=variant_at(model, checkpoints_dir()))
 
 
-def written(result: Result, plan: Plan, caption: str, out: Path, audio_format: str) -> dict[str, Any]:
+def write_songs(result: Result, plan: Plan, caption: str, out: Path, audio_format: str) -> dict[str, Any]:
     """Songs on disk in `out`, named after what was asked for, and the document about them."""
     return {
         "songs": [_write(song, caption, out, audio_format) for song in result.songs],
@@ -107,7 +108,7 @@ def written(result: Result, plan: Plan, caption: str, out: Path, audio_format: s
 
 def _write(song: Song, caption: str, out: Path, audio_format: str) -> dict[str, Any]:
     samples = audio.normalise(song.audio)
-    path = audio.write(out, audio.stem(caption, song.seed), audio_format, samples, song.sample_rate)
+    path = audio.write_song(out, audio.stem(caption, song.seed), audio_format, samples, song.sample_rate)
     return {
         "path": str(path),
         "seed": song.seed,

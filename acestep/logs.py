@@ -6,7 +6,7 @@ Modules write to the logger of their own name. Without `-v` nothing is shown: wh
 import logging
 import sys
 
-ROOT = "acestep"
+ROOT_LOGGER = "acestep"
 """The logger above those of all modules."""
 
 LINE = "%(asctime)s %(name)s: %(message)s"
@@ -19,7 +19,7 @@ class _ToStderr(logging.StreamHandler):  # type: ignore[type-arg]
 
 def show_logs(verbosity: int) -> None:
     """Show nothing for 0, steps for 1, and their details too for 2 and more; replaces what an earlier call set."""
-    logger = logging.getLogger(ROOT)
+    logger = logging.getLogger(ROOT_LOGGER)
     for handler in [one for one in logger.handlers if isinstance(one, _ToStderr)]:
         logger.removeHandler(handler)
     logger.setLevel({0: logging.NOTSET, 1: logging.INFO}.get(verbosity, logging.DEBUG))

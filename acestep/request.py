@@ -1,6 +1,7 @@
 """What is asked of the pipeline and what comes back: value objects, checked at birth."""
 
 import math
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -10,14 +11,7 @@ from acestep.automatic import drawn_seed, leave_open
 from acestep.clip import LATENT_HOP as LATENT_HOP
 from acestep.clip import SAMPLE_RATE as SAMPLE_RATE
 from acestep.clip import Clip
-from acestep.planner.fields import (
-    TRACKS,
-    UNKNOWN_LANGUAGE,
-    keyscale_of,
-    language_of,
-    timesignature_of,
-    track_of,
-)
+from acestep.fields import TRACKS, UNKNOWN_LANGUAGE, keyscale_of, language_of, timesignature_of, track_of
 from acestep.thinking import Thinking
 
 if TYPE_CHECKING:
@@ -98,7 +92,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     `guidance_interval` says between which points on the way from noise (0) to song (1) the guided variants are guided,
     as in diffusers; the original counts the other way, so its (a, b) is (1 - b, 1 - a) here.
 
-    A `duration_s`, `bpm` or `repaint_end_s` of -1 is 0: automatic; a `seed` of -1 is drawn. `acestep.planner.fields`
+    A `duration_s`, `bpm` or `repaint_end_s` of -1 is 0: automatic; a `seed` of -1 is drawn. `acestep.fields`
     brings `keyscale`, `timesignature`, `language` and tracks into the form of training: "Am" becomes "A minor".
 
     Raises `ValueError` naming the field when a value is out of range, missing, or not for the task.
@@ -265,6 +259,10 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 def _frame(seconds: float) -> int:
     """The latent frame that sounds at a time."""
     return int(seconds * (SAMPLE_RATE / LATENT_HOP))
+
+
+SongCodes = Sequence[tuple[int, ...]]
+"""Audio codes, 5 a second: of every song, or one sequence that all songs share."""
 
 
 class DecodePath(StrEnum):

@@ -5,8 +5,7 @@ from enum import Enum
 import msgspec
 
 from acestep.automatic import drawn_seed
-from acestep.planner.fields import LONGEST_PLAN_S, SHORTEST_PLAN_S
-from acestep.planner.job import Sampling
+from acestep.fields import LONGEST_PLAN_S, SHORTEST_PLAN_S
 
 NO_NEGATIVE = "NO USER INPUT"
 """What stands for "nothing" in a slot of the language model's prompts, as in training."""
@@ -18,6 +17,32 @@ class Think(Enum):
     AS_PLANNED = "as planned"
     YES = "yes"
     NO = "no"
+
+
+def _within(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ValueError(f"{name} must be {low:g} to {high:g}, got {value}")
+
+
+class Sampling(msgspec.Struct, frozen=True, kw_only=True):
+    """How the next token is drawn; the order of the steps is that of `acestep.lm.sampling`.
+
+    A `temperature` of 0 takes the likeliest token, a `top_k` of 0 and a `top_p` of 1 leave the tail in, a
+    `repetition_penalty` of 1 is none, and a `guidance` of 1 is none. Raises `ValueError` naming the field.
+    """
+
+    temperature: float = 0.85
+    top_k: int = 0
+    top_p: float = 0.9
+    repetition_penalty: float = 1.0
+    guidance: float = 2.0
+
+    def __post_init__(self) -> None:
+        _within("temperature", self.temperature, 0, 2)
+        _within("top_k", self.top_k, 0, 1_000_000)
+        _within("top_p", self.top_p, 1e-6, 1)
+        _within("repetition_penalty", self.repetition_penalty, 1, 2)
+        _within("guidance", self.guidance, 1, 30)
 
 
 class Thinking(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -14,7 +14,7 @@ from acestep.knobs import Backend, Offload, Quantization, Variant
 from acestep.request import MAX_DURATION_S
 from acestep.strict_json import load_strict
 
-SCHEMA_VERSION = 1
+TABLE_SCHEMA_VERSION = 1
 """Version of `tiers/generated_tiers.json` that this code reads."""
 
 BATCHES = (1, 2, 4, 8)
@@ -28,7 +28,7 @@ DIGEST_START = len("sha256:") + 12
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
-Seconds = Annotated[int, msgspec.Meta(ge=0, le=int(MAX_DURATION_S))]
+SongSeconds = Annotated[int, msgspec.Meta(ge=0, le=int(MAX_DURATION_S))]
 """A song's length; 0 = does not fit."""
 
 
@@ -69,8 +69,8 @@ class LmStates(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class Frontier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The longest certified song in seconds per batch ("1", "2", "4", "8"); 0 = does not fit."""
 
-    with_lm: dict[str, Seconds]
-    without_lm: dict[str, Seconds]
+    with_lm: dict[str, SongSeconds]
+    without_lm: dict[str, SongSeconds]
 
     def __post_init__(self) -> None:
         for name, entries in (("with_lm", self.with_lm), ("without_lm", self.without_lm)):
@@ -168,7 +168,7 @@ class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
                 raise ValueError(f"{self.id}: max_batch.{state} must be the largest batch that reaches max_duration_s")
 
 
-class Boundary(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class SizeBoundary(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Smallest swept size that fits and largest below it that does not, in GiB; 0 as in the design's contract."""
 
     fits_gib: Count
@@ -179,12 +179,12 @@ class Boundary(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class Boundaries(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """From which size on INT8 and offload can be switched off, and each language model fits."""
 
-    without_int8: Boundary
-    without_offload: Boundary
-    lm: dict[str, Boundary]
+    without_int8: SizeBoundary
+    without_offload: SizeBoundary
+    lm: dict[str, SizeBoundary]
 
     @property
-    def named(self) -> dict[str, Boundary]:
+    def named(self) -> dict[str, SizeBoundary]:
         """Every boundary by its place here, such as `lm.4B`."""
         return {
             "without_int8": self.without_int8,
@@ -273,9 +273,9 @@ def data_file(name: str) -> Path:
 
 def load_tiers(path: Path | None = None) -> TierTable:
     """The tier table in force, or the one in `path`; `InvalidInputError` names the file and the field at fault."""
-    return _table_in_force() if path is None else load_strict(path, TierTable, SCHEMA_VERSION)
+    return _table_in_force() if path is None else load_strict(path, TierTable, TABLE_SCHEMA_VERSION)
 
 
 @cache
 def _table_in_force() -> TierTable:
-    return load_strict(data_file("generated_tiers.json"), TierTable, SCHEMA_VERSION)
+    return load_strict(data_file("generated_tiers.json"), TierTable, TABLE_SCHEMA_VERSION)

@@ -1,5 +1,7 @@
 """Bytes inside, units only where a person reads."""
 
+from collections.abc import Callable
+
 KIB = 1024
 MIB = 1024 * KIB
 GIB = 1024 * MIB
@@ -18,3 +20,26 @@ def mib(n_bytes: int) -> str:
 def gib_to_bytes(size: float) -> int:
     """The bytes of a size a person typed in GiB, rounded down to a whole byte."""
     return int(size * GIB)
+
+
+def minutes(seconds: float) -> str:
+    """A song's length as a musician says it, e.g. ``"4 min 30 s"``; never parsed back."""
+    whole, rest = divmod(round(seconds, 1), 60)
+    parts = [f"{whole:g} min" if whole else "", f"{rest:g} s" if rest or not whole else ""]
+    return " ".join(part for part in parts if part)
+
+
+Progress = Callable[[str, int, int], None]
+"""Called with a stage's name and how many of how many parts of it are done, first with 0; may raise to stop the run."""
+
+
+Check = Callable[[], None]
+"""Called between short pieces of one part, such as the tiles of a song; may raise to stop the run."""
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """No progress wanted."""
+
+
+def unchecked() -> None:
+    """Nothing can stop the run here."""

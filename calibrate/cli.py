@@ -2,16 +2,16 @@
 
 import click
 
-from acestep import console
+from acestep.cli import console
 from acestep.version import version_option
-from calibrate.commands.compare import compare
-from calibrate.commands.estimate import estimate
-from calibrate.commands.explain import explain
+from calibrate.commands.compare import compare_command
+from calibrate.commands.estimate import estimate_command
+from calibrate.commands.explain import explain_command
 from calibrate.commands.merge import merge
 from calibrate.commands.reality import reality
-from calibrate.commands.run import run
-from calibrate.commands.validate import validate
-from calibrate.report.cli import render, report
+from calibrate.commands.run import run_command
+from calibrate.commands.validate import validate_command
+from calibrate.report.cli import render_command, report_command
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -20,7 +20,17 @@ def cli() -> None:
     """Find out what fits on which card, and write it down."""
 
 
-for command in (run, estimate, validate, merge, explain, render, compare, report, reality):
+for command in (
+    run_command,
+    estimate_command,
+    validate_command,
+    merge,
+    explain_command,
+    render_command,
+    compare_command,
+    report_command,
+    reality,
+):
     cli.add_command(command)
 
 

@@ -12,11 +12,9 @@ import msgspec
 LIBRARIES = ("torch", "diffusers", "transformers", "torchao")
 """Packages whose allocations are counted, besides Python itself."""
 
-SOURCES = (
+SOURCE_PATTERNS = (
     "acestep/**/*.py",
     "calibrate/probes/**/*.py",
-    "calibrate/memory_model.py",
-    "calibrate/oom.py",
     "calibrate/workload.py",
 )
 """The code that decides how much memory a run takes and how that is found out."""
@@ -81,7 +79,7 @@ def code_version() -> str:
     except metadata.PackageNotFoundError:  # a checkout that was never installed
         version = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     tree = hashlib.sha256()
-    for source in sorted({path for pattern in SOURCES for path in root.glob(pattern)}):
+    for source in sorted({path for pattern in SOURCE_PATTERNS for path in root.glob(pattern)}):
         path = source.relative_to(root).as_posix()
         if not path.startswith(SHOWING):
             tree.update(f"{path}\0".encode())

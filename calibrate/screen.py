@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import click
 
-from acestep.console import notify
+from acestep.cli.console import notify
 
 ANY_WIDTH = 1_000
 """Columns of a terminal on which every table fits."""
@@ -47,7 +47,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 
 
 @contextmanager
-def progress(total: int) -> Iterator[Callable[[str], None]]:
+def probe_progress(total: int) -> Iterator[Callable[[str], None]]:
     """Gives a function to call after each of `total` probes: a live bar on a terminal, else a line per probe."""
     if not sys.stderr.isatty():
         done = 0

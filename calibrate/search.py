@@ -31,7 +31,7 @@ _UNMEASURED_SURPRISE = 0.1
 """The same where nothing was measured: as far off as a simulation may be."""
 
 
-class Line(msgspec.Struct, frozen=True, kw_only=True):
+class SearchPoints(msgspec.Struct, frozen=True, kw_only=True):
     """Points from the easiest to the hardest: the cap at each, and the bytes that it is predicted to need."""
 
     caps: Sequence[int]
@@ -42,7 +42,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"a line needs a prediction per cap, got {len(self.predicted)} for {len(self.caps)}")
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class PointResult(msgspec.Struct, frozen=True, kw_only=True):
     """How a point answered once; `peak_bytes` is what a fit was seen to need."""
 
     fits: bool
@@ -75,7 +75,9 @@ def most_points(length: int) -> int:
     return 2 * (length - 1).bit_length() + 4
 
 
-def find_boundary(line: Line, ask: Callable[[int], Answer], spurious_rate: float = WORST_SPURIOUS_RATE) -> Found:
+def find_boundary(
+    line: SearchPoints, ask: Callable[[int], PointResult], spurious_rate: float = WORST_SPURIOUS_RATE
+) -> Found:
     """Where a line stops fitting; `ask` probes the point at a position. A card that never errs has a rate of 0.
 
     Every point before the boundary is taken to fit, as the last one does. Where a failure surprises, a point behind it
@@ -91,9 +93,9 @@ def find_boundary(line: Line, ask: Callable[[int], Answer], spurious_rate: float
 class _Search:
     """What is known so far: everything up to `fits` is taken to fit, everything from `fails` on to fail."""
 
-    def __init__(self, line: Line, ask: Callable[[int], Answer], failures: int) -> None:
+    def __init__(self, line: SearchPoints, ask: Callable[[int], PointResult], failures: int) -> None:
         self.fits, self.fails = -1, len(line.caps)
-        self.answers: dict[int, Answer] = {}
+        self.answers: dict[int, PointResult] = {}
         self._line = line
         self._ask = ask
         self._failures = failures
@@ -127,7 +129,7 @@ class _Search:
         unasked = [p for p in behind if self.fails < p < len(self._line.caps) and p not in self.answers]
         return any(self._settle(point).fits for point in unasked)
 
-    def _settle(self, point: int) -> Answer:
+    def _settle(self, point: int) -> PointResult:
         for _ in range(self._failures):
             answer = self._ask(point)
             self.answers[point] = answer

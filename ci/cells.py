@@ -7,13 +7,13 @@ import msgspec
 
 from acestep.knobs import Backend, Knobs, Variant
 from acestep.tiers import EvidenceKind, Tier, TierTable
-from calibrate.policy import Policy, budget_bytes
-from calibrate.record import CardKind, Measurement, RecordedProbe
+from calibrate.record.measurement import Measurement, RecordedCardKind, RecordedProbe
+from calibrate.table.policy import Policy, budget_bytes
 from calibrate.workload import Workload
 from ci.findings import Finding, Level
 
 
-class Cell(msgspec.Struct, frozen=True, kw_only=True):
+class GateCell(msgspec.Struct, frozen=True, kw_only=True):
     """The limits of a tier in one `state` (`without_lm`, `with_lm.pt`, `with_lm.vllm`) and the probe that fits there.
 
     `proven_cap_bytes` is the smallest cap at which the records saw the same run fit.
@@ -31,10 +31,10 @@ Probes = dict[tuple[Knobs, Workload], list[RecordedProbe]]
 
 def certified_cells(
     table: TierTable, policy: Policy, records: Sequence[Measurement]
-) -> tuple[list[Cell], list[Finding]]:
+) -> tuple[list[GateCell], list[Finding]]:
     """Every cell at a tier's limits that a simulated record proves, and a finding for every one that none does."""
     probes = _fitting(records)
-    cells: list[Cell] = []
+    cells: list[GateCell] = []
     missing: list[Finding] = []
     for variant, entry in table.variants.items():
         for tier in entry.tiers:
@@ -46,7 +46,9 @@ def certified_cells(
                     missing.append(_missing(variant, tier, state))
                     continue
                 smallest = min(probe.cap_bytes for probe in same)
-                cells.append(Cell(variant=variant, tier=tier.id, state=state, probe=at_cap, proven_cap_bytes=smallest))
+                cells.append(
+                    GateCell(variant=variant, tier=tier.id, state=state, probe=at_cap, proven_cap_bytes=smallest)
+                )
     return cells, missing
 
 
@@ -54,7 +56,7 @@ def _fitting(records: Sequence[Measurement]) -> Probes:
     """The simulated probes that keep their promise, by what they asked."""
     found: Probes = {}
     for record in records:
-        for probe in record.probes if record.card.kind is CardKind.SIMULATED else ():
+        for probe in record.probes if record.card.kind is RecordedCardKind.SIMULATED else ():
             if probe.counts:
                 found.setdefault((probe.knobs, probe.workload), []).append(probe)
     return found

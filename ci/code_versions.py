@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 
-from calibrate.fingerprint import SHOWING, SOURCES
+from calibrate.fingerprint import SHOWING, SOURCE_PATTERNS
 from calibrate.git import GitError, git
 
 MOST_COMMITS = 200
 """How far back a record's code is looked for."""
 
-_PATTERNS = tuple(pattern.replace("**/", "") for pattern in SOURCES)
+_PATTERNS = tuple(pattern.replace("**/", "") for pattern in SOURCE_PATTERNS)
 """What a code version is the digest of today; a star crosses folders here."""
 
 

@@ -7,10 +7,10 @@ import msgspec
 
 from acestep.errors import Exit
 
-Scalar = int | float | str | bool | None
+FindingValue = int | float | str | bool | None
 
 
-class Verdict(StrEnum):
+class GateVerdict(StrEnum):
     """The answer about a change; only `ok` lets it pass."""
 
     OK = "ok"
@@ -25,10 +25,10 @@ class Verdict(StrEnum):
 
 
 _EXITS = {
-    Verdict.OK: Exit.OK,
-    Verdict.REGRESSED: Exit.REGRESSED,
-    Verdict.INVALID: Exit.INVALID,
-    Verdict.INCONCLUSIVE: Exit.NOT_MEASURED,
+    GateVerdict.OK: Exit.OK,
+    GateVerdict.REGRESSED: Exit.REGRESSED,
+    GateVerdict.INVALID: Exit.INVALID,
+    GateVerdict.INCONCLUSIVE: Exit.NOT_MEASURED,
 }
 
 
@@ -40,11 +40,11 @@ class Level(StrEnum):
     NOTICE = "notice"
 
 
-class Rule(msgspec.Struct, frozen=True, kw_only=True):
+class GateRule(msgspec.Struct, frozen=True, kw_only=True):
     """One promise that a change has to keep, and the verdict on one that does not."""
 
     id: str
-    verdict: Verdict
+    verdict: GateVerdict
     promise: str
 
 
@@ -60,16 +60,16 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     variant: str = ""
     tier: str = ""
     field: str = ""
-    before: Scalar = None
-    after: Scalar = None
+    before: FindingValue = None
+    after: FindingValue = None
     stage: str = ""
     component: str = ""
 
 
-RULES: dict[str, Rule] = {
-    rule_id: Rule(id=rule_id, verdict=verdict, promise=promise)
+GATE_RULES: dict[str, GateRule] = {
+    rule_id: GateRule(id=rule_id, verdict=verdict, promise=promise)
     for verdict, rules in {
-        Verdict.INVALID: {
+        GateVerdict.INVALID: {
             "G101": "every file of the change can be read and follows its schema",
             "G102": "the table is the one that the records and the policy make",
             "G103": "every digest in the table is that of a record or a policy that is there",
@@ -77,7 +77,7 @@ RULES: dict[str, Rule] = {
             "G105": "every record was measured by a version of the code that this repository knows",
             "G106": "every certificate holds the longest song that fits and the next that does not",
         },
-        Verdict.REGRESSED: {
+        GateVerdict.REGRESSED: {
             "G301": "what was certified at the base still fits under its cap",
             "G302": "no stage holds more than the record at the base, within the tolerance",
             "G303": "songs are made in no smaller passes than at the base",
@@ -99,12 +99,12 @@ RULES: dict[str, Rule] = {
             "G601": "no waiver is past its day",
             "G602": "every waiver covers something",
         },
-        Verdict.INCONCLUSIVE: {
+        GateVerdict.INCONCLUSIVE: {
             "G201": "the base is there and can be read",
             "G202": "something was compared",
             "G203": "every certified cell could be probed again",
         },
-        Verdict.OK: {
+        GateVerdict.OK: {
             "G701": "a person reads what changes in the gate itself",
             "G702": "a cell that only a card has measured is judged by a card",
         },
@@ -114,20 +114,20 @@ RULES: dict[str, Rule] = {
 """Every rule by its id, the worst first."""
 
 
-def verdict_of(findings: Iterable[Finding]) -> Verdict:
+def verdict_of(findings: Iterable[Finding]) -> GateVerdict:
     """The worst verdict of the findings that stop a change."""
-    stopping = {RULES[finding.id].verdict for finding in findings if finding.level is Level.ERROR}
-    worst_first = (Verdict.INVALID, Verdict.REGRESSED, Verdict.INCONCLUSIVE)
-    return next((verdict for verdict in worst_first if verdict in stopping), Verdict.OK)
+    stopping = {GATE_RULES[finding.id].verdict for finding in findings if finding.level is Level.ERROR}
+    worst_first = (GateVerdict.INVALID, GateVerdict.REGRESSED, GateVerdict.INCONCLUSIVE)
+    return next((verdict for verdict in worst_first if verdict in stopping), GateVerdict.OK)
 
 
 def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """What stops a change first, then by rule, then by how much was lost."""
-    levels, rules = list(Level), list(RULES)
+    levels, rules = list(Level), list(GATE_RULES)
     return tuple(sorted(findings, key=lambda f: (levels.index(f.level), rules.index(f.id), -_loss(f))))
 
 
-def text(value: Scalar) -> str:
+def text(value: FindingValue) -> str:
     """A value as waivers and people write it."""
     return "none" if value is None else str(value)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from acestep import console
+from acestep.cli import console
 from acestep.errors import UsageError
 
 if TYPE_CHECKING:
@@ -57,9 +57,9 @@ def gate(base: str, head: Path | None, table_only: bool, junit: Path | None, as_
 
 def _refuse_what_is_read(junit: Path, base: str, head: Path | None) -> None:
     """`UsageError` where the report would take the place of a file that is judged, or judged by."""
-    from ci.promises import TABLE, is_read
+    from ci.promises import TABLE_FILE, is_read
 
-    judged = CHECKOUT / "tiers" / TABLE
+    judged = CHECKOUT / "tiers" / TABLE_FILE
     tables = [judged, head or judged, *([Path(base)] if Path(base).is_file() else [])]
     if any(is_read(junit, table, table.parent) for table in tables):
         raise UsageError(f"--junit {junit} is a file that the gate reads; choose another path for the report")

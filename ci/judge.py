@@ -11,26 +11,26 @@ from calibrate.probes.base import Prober
 from ci import judge_records
 from ci.cells import certified_cells
 from ci.code_versions import is_known
-from ci.findings import Finding, Level, Verdict, verdict_of, worst_first
-from ci.judge_code import Progress, code_findings
+from ci.findings import Finding, GateVerdict, Level, verdict_of, worst_first
+from ci.judge_code import TellCells, code_findings
 from ci.judge_policy import policy_findings, tolerance_findings
 from ci.judge_table import compared_tiers, table_findings
 from ci.judge_waivers import stale_findings, with_leave
-from ci.promises import POLICY, TABLE, Promises, base_promises, head_promises, record_files
+from ci.promises import POLICY, TABLE_FILE, Promises, base_promises, head_promises, record_files
 
 JUDGING = (
     "ci",
     ".github",
-    "calibrate/contributed.py",
+    "calibrate/record/contributed.py",
     "calibrate/executors/process.py",
     "calibrate/executors/worker.py",
-    "calibrate/flaws.py",
+    "calibrate/record/flaws.py",
     "calibrate/git.py",
-    "calibrate/record.py",
-    "calibrate/rules.py",
-    "calibrate/table.py",
-    "calibrate/targets.py",
-    "calibrate/waivers.py",
+    "calibrate/record/measurement.py",
+    "calibrate/record/rules.py",
+    "calibrate/table/merge.py",
+    "calibrate/table/targets.py",
+    "calibrate/table/waivers.py",
 )
 """The code that decides which changes are refused: what a record must be, what fits, what a table is made of, leave."""
 
@@ -46,7 +46,7 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     """The answer of `python -m ci.gate`; the findings are sorted, the worst first."""
 
-    verdict: Verdict
+    verdict: GateVerdict
     base: str
     head: str
     compared: Compared
@@ -60,14 +60,14 @@ def judge(
     today: datetime.date,
     *,
     table_only: bool,
-    progress: Progress,
+    progress: TellCells,
     prober: Prober | None = None,
 ) -> Judgement:
     """The verdict on a tree against its base; what cannot be read is a finding, not an error.
 
     Without a `prober`, the code is asked of the simulated card.
     """
-    table = head or checkout / "tiers" / TABLE
+    table = head or checkout / "tiers" / TABLE_FILE
     folder = table.parent if (table.parent / POLICY).is_file() else checkout / "tiers"
     nothing = Compared(tiers=0, cells=0, records=0)
 
@@ -123,7 +123,7 @@ def _records(checkout: Path, base: str, folder: Path, before: Promises, after: P
     return [*judge_records.file_findings(record_files(folder)), *findings]
 
 
-def _code(before: Promises, after: Promises, progress: Progress, prober: Prober | None) -> tuple[int, list[Finding]]:
+def _code(before: Promises, after: Promises, progress: TellCells, prober: Prober | None) -> tuple[int, list[Finding]]:
     """How many cells were probed again, and what came out; always by the stricter tolerance."""
     if before.policy is None:
         return 0, []

@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterator, Sequence
 from acestep.errors import AceStepError
 from acestep.units import gib
 from calibrate.probes.base import ProbedStage, Prober, ProbeResult
-from calibrate.record import RecordedStage, keeps_promise
-from calibrate.rules import CHOOSING
-from ci.cells import Cell
-from ci.findings import Finding, Level, Scalar
+from calibrate.record.measurement import RecordedStage, keeps_promise
+from calibrate.record.rules import CHOOSING
+from ci.cells import GateCell
+from ci.findings import Finding, FindingValue, Level
 
-Progress = Callable[[str], None]
+TellCells = Callable[[str], None]
 """Called with a sentence about every cell."""
 
 _PLENTY = 2**50
@@ -20,7 +20,7 @@ _SAME_SIZE = 0.05
 """Share within which a component is as large as what grew."""
 
 
-def code_findings(cells: Sequence[Cell], prober: Prober, share: float, progress: Progress) -> Iterator[Finding]:
+def code_findings(cells: Sequence[GateCell], prober: Prober, share: float, progress: TellCells) -> Iterator[Finding]:
     """Every cell that fits no more, or takes more than `share` above its record."""
     for cell in cells:
         progress(f"Probing {_place(cell)}.")
@@ -38,7 +38,7 @@ def code_findings(cells: Sequence[Cell], prober: Prober, share: float, progress:
             yield _finding("G203", cell, "probe", f"cannot be probed: {type(error).__name__}: {error}"[:300])
 
 
-def _judged(cell: Cell, prober: Prober, share: float) -> Iterator[Finding]:
+def _judged(cell: GateCell, prober: Prober, share: float) -> Iterator[Finding]:
     knobs, workload = cell.probe.knobs, cell.probe.workload
     found = prober.probe(knobs, workload, cell.proven_cap_bytes)
     if not keeps_promise(found, workload.batch):
@@ -51,7 +51,7 @@ def _judged(cell: Cell, prober: Prober, share: float) -> Iterator[Finding]:
             yield from _stage_findings(cell, before[stage.name], stage, share)
 
 
-def _no_longer_fits(cell: Cell, prober: Prober, found: ProbeResult) -> Finding:
+def _no_longer_fits(cell: GateCell, prober: Prober, found: ProbeResult) -> Finding:
     knobs, workload = cell.probe.knobs, cell.probe.workload
     caps = prober.smallest_caps(knobs, workload)
     needed = caps.pop("total")
@@ -73,7 +73,7 @@ def _no_longer_fits(cell: Cell, prober: Prober, found: ProbeResult) -> Finding:
     )
 
 
-def _stage_findings(cell: Cell, before: RecordedStage, after: ProbedStage, share: float) -> Iterator[Finding]:
+def _stage_findings(cell: GateCell, before: RecordedStage, after: ProbedStage, share: float) -> Iterator[Finding]:
     if after.songs_per_pass < before.songs_per_pass:
         told = f"{after.name} takes {after.songs_per_pass} songs at once, it took {before.songs_per_pass}"
         songs = before.songs_per_pass, after.songs_per_pass
@@ -126,12 +126,12 @@ def _taken(stage: RecordedStage | ProbedStage) -> int:
 
 def _finding(
     rule: str,
-    cell: Cell,
+    cell: GateCell,
     what: str,
     problem: str,
     *,
-    before: Scalar = None,
-    after: Scalar = None,
+    before: FindingValue = None,
+    after: FindingValue = None,
     stage: str = "",
     component: str = "",
 ) -> Finding:
@@ -149,6 +149,6 @@ def _finding(
     )
 
 
-def _place(cell: Cell) -> str:
+def _place(cell: GateCell) -> str:
     workload = cell.probe.workload
     return f"{cell.variant} {cell.tier}, {workload.batch} x {workload.duration_s:g} s {cell.state}"

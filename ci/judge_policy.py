@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from acestep.knobs import Variant
 from acestep.tiers import lm_rank
-from calibrate.policy import Policy, TierPolicy, budget_bytes
-from ci.findings import Finding, Level, Scalar
+from calibrate.table.policy import Policy, TierPolicy, budget_bytes
+from ci.findings import Finding, FindingValue, Level
 from ci.tolerance import Tolerance
 
 STANDS_FOR_ALL = Variant.TURBO
@@ -53,7 +53,7 @@ def _asks_less(before: TierPolicy, after: TierPolicy) -> Iterator[Finding]:
         yield _finding("G404", before.id, "policy.lm_quantizations", formats, formats_now)
 
 
-def _finding(rule: str, tier: str, field: str, before: Scalar, after: Scalar) -> Finding:
+def _finding(rule: str, tier: str, field: str, before: FindingValue, after: FindingValue) -> Finding:
     return Finding(
         id=rule,
         level=Level.ERROR,

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from acestep.errors import AceStepError
 from acestep.tiers import short_digest
-from calibrate.contributed import validate
 from calibrate.fingerprint import code_version
-from calibrate.policy import Policy
-from calibrate.record import Certificate, Measurement
-from calibrate.rules import Level as RuleLevel
-from calibrate.table import build_table
+from calibrate.record.contributed import validate
+from calibrate.record.measurement import Certificate, Measurement
+from calibrate.record.rules import RuleLevel as RuleLevel
+from calibrate.table.merge import build_table
+from calibrate.table.policy import Policy
 from ci.findings import Finding, Level
 from ci.promises import Promises
 

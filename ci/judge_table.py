@@ -3,15 +3,15 @@
 from collections.abc import Iterator
 
 from acestep.knobs import Backend, Offload, Quantization, Variant
-from acestep.tiers import BATCHES, Boundary, EvidenceKind, Tier, TierTable, VariantTable, lm_rank
-from ci.findings import Finding, Level, Scalar
+from acestep.tiers import BATCHES, EvidenceKind, SizeBoundary, Tier, TierTable, VariantTable, lm_rank
+from ci.findings import Finding, FindingValue, Level
 
 STATES = {"without_lm": False, "with_lm": True}
 
 _QUANTIZED = {None: 0, Quantization.FP8: 1, Quantization.INT8: 1, Quantization.W8A8: 2}
 """How much of a model is rounded: nothing, its weights, or its activations as well."""
 
-Loss = tuple[str, str, Scalar, Scalar]
+Loss = tuple[str, str, FindingValue, FindingValue]
 """The id of a rule, a field, and its values before and after."""
 
 
@@ -135,7 +135,7 @@ def _variant_findings(variant: Variant, before: VariantTable, after: VariantTabl
         yield _finding(variant, "", ("G511", "memory_model", len(before.memory_model), 0))
 
 
-def _smallest(boundary: Boundary) -> float:
+def _smallest(boundary: SizeBoundary) -> float:
     """The smallest size that fits; none is worse than any."""
     return boundary.fits_gib or float("inf")
 
@@ -148,5 +148,5 @@ def _bound(tier: Tier) -> str:
     return f"{'from' if tier.vram_gib.lower_inclusive else 'above'} {tier.vram_gib.lower:g} GiB"
 
 
-def _told(value: Scalar) -> str:
+def _told(value: FindingValue) -> str:
     return "none" if value is None else str(value)

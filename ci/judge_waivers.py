@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import msgspec
 
 from acestep.tiers import TierTable
-from calibrate.targets import BOUND
-from calibrate.waivers import Waiver
-from ci.findings import RULES, Finding, Level, Verdict, text
+from calibrate.table.targets import BOUND
+from calibrate.table.waivers import Waiver
+from ci.findings import GATE_RULES, Finding, GateVerdict, Level, text
 
 OF_CODE = "_bytes."
 """Part of every field that only running the code can judge: a number of bytes with or without a language model."""
@@ -47,7 +47,7 @@ def stale_findings(
 
 
 def _excused(finding: Finding, standing: Sequence[Waiver]) -> Finding:
-    if finding.level is not Level.ERROR or RULES[finding.id].verdict is not Verdict.REGRESSED:
+    if finding.level is not Level.ERROR or GATE_RULES[finding.id].verdict is not GateVerdict.REGRESSED:
         return finding
     waiver = next((waiver for waiver in standing if _covers(waiver, finding)), None)
     if waiver is None:

@@ -8,15 +8,15 @@ from pathlib import Path
 import click
 import msgspec
 
-from acestep import console
+from acestep.cli import console
 from calibrate.screen import print_table
-from ci.findings import RULES, Finding, Level, text
+from ci.findings import GATE_RULES, Finding, Level, text
 from ci.judge import Judgement
 
 MOST_ANNOTATIONS = 10
 """Of a kind that GitHub shows for one step; the last one says how many more there are."""
 
-MOST_CHARACTERS = 200_000
+MOST_SUMMARY_CHARACTERS = 200_000
 """Of a step summary; GitHub drops one above 1 MiB, and a character takes up to four bytes."""
 
 MOST_OF_A_MESSAGE = 1_000
@@ -63,7 +63,7 @@ def summary(judgement: Judgement) -> str:
     for number, finding in enumerate(judgement.findings):
         row = _row([_markdown(cell) for cell in _cells(finding)])
         length += len(row) + 1
-        if length > MOST_CHARACTERS:
+        if length > MOST_SUMMARY_CHARACTERS:
             lines += ["", f"And {len(judgement.findings) - number} more."]
             break
         lines.append(row)
@@ -94,8 +94,8 @@ def junit_xml(judgement: Judgement) -> str:
     """JUnit XML with a test case per rule, which fails with the findings that stop a change."""
     stopping = [finding for finding in judgement.findings if finding.level is Level.ERROR]
     failed = {finding.id for finding in stopping}
-    suite = ET.Element("testsuite", name="gate", tests=str(len(RULES)), failures=str(len(failed)), errors="0")
-    for rule in RULES.values():
+    suite = ET.Element("testsuite", name="gate", tests=str(len(GATE_RULES)), failures=str(len(failed)), errors="0")
+    for rule in GATE_RULES.values():
         case = ET.SubElement(suite, "testcase", classname="gate", name=f"{rule.id} {rule.promise}")
         if rule.id in failed:
             told = [_one_line(finding.message) for finding in stopping if finding.id == rule.id]

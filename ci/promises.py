@@ -7,13 +7,13 @@ import msgspec
 from acestep.errors import InvalidInputError, NotMeasuredError
 from acestep.tiers import TierTable, load_tiers
 from calibrate.git import GitError, folder_at
-from calibrate.policy import Policy, load_policy
-from calibrate.record import Measurement, load_measurement
-from calibrate.waivers import Waiver, load_waivers
+from calibrate.record.measurement import Measurement, load_measurement
+from calibrate.table.policy import Policy, load_policy
+from calibrate.table.waivers import Waiver, load_waivers
 from ci.tolerance import FILE as TOLERANCE
 from ci.tolerance import Tolerance, load_tolerance
 
-TABLE = "generated_tiers.json"
+TABLE_FILE = "generated_tiers.json"
 POLICY = "policy.json"
 WAIVERS = "waivers.json"
 RECORDS = "measurements"
@@ -45,7 +45,7 @@ def base_promises(checkout: Path, base: str) -> Promises:
         if Path(base).is_file():
             return _stored(Path(base))
         with folder_at(checkout, base, "tiers") as place:
-            return _stored(place / "tiers" / TABLE)
+            return _stored(place / "tiers" / TABLE_FILE)
     except GitError as error:
         raise NotMeasuredError(f"{base!r} is no file, and {error}") from None
     except InvalidInputError as error:
@@ -71,7 +71,7 @@ def _promises(table: Path, folder: Path, records: tuple[Measurement, ...]) -> Pr
 def is_read(path: Path, table: Path, folder: Path) -> bool:
     """Whether a path is the table, or one of the files of its folder that are read where they exist."""
     place, folder = path.resolve(), folder.resolve()
-    named = {table.resolve(), *((folder / name).resolve() for name in (TABLE, POLICY, WAIVERS, TOLERANCE))}
+    named = {table.resolve(), *((folder / name).resolve() for name in (TABLE_FILE, POLICY, WAIVERS, TOLERANCE))}
     records = {folder / RECORDS, (folder / RECORDS).resolve()}
     return place in named or (place.parent in records and place.suffix == ".json")
 

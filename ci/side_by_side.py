@@ -8,31 +8,31 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
 from multiprocessing.connection import wait
 
-from acestep import console
+from acestep.cli import console
 from acestep.errors import NotMeasuredError
+from calibrate.campaign.probers import prober_for
 from calibrate.executors.process import Process
 from calibrate.executors.worker import answer_all
-from calibrate.probers import prober_for
-from ci.cells import Cell
+from ci.cells import GateCell
 from ci.findings import Finding, Level
-from ci.judge_code import Progress, code_findings
+from ci.judge_code import TellCells, code_findings
 
-WORKER = (sys.executable, "-m", "ci.side_by_side")
+GATE_WORKER = (sys.executable, "-m", "ci.side_by_side")
 
 WORKERS = 2
 """Processes at once: the cores that the machines of a gate have."""
 
-Group = tuple[list[Cell], float]
+Group = tuple[list[GateCell], float]
 """Cells that share a trace, and the tolerance that they are judged by."""
 
 _Hand = Process[Group, list[Finding]]
 
 
 def simulated_findings(
-    cells: Sequence[Cell], share: float, progress: Progress, command: Sequence[str] = WORKER
+    cells: Sequence[GateCell], share: float, progress: TellCells, command: Sequence[str] = GATE_WORKER
 ) -> Iterator[Finding]:
     """What the cells show, in an order that does not depend on which process is done first."""
-    groups: dict[object, list[Cell]] = {}
+    groups: dict[object, list[GateCell]] = {}
     for cell in cells:
         knobs = cell.probe.knobs
         groups.setdefault((knobs.variant, knobs.offload, knobs.quantization), []).append(cell)

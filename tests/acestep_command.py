@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from acestep import tiers
-from acestep.cli import cli
-from acestep.console import run
+from acestep.cli.console import run_click
+from acestep.cli.main import cli
 
 FIXTURE = Path(__file__).parent / "fixtures" / "tiers.json"
 
@@ -22,7 +22,7 @@ def stand_in_for_models(monkeypatch: pytest.MonkeyPatch, run_generate: Callable[
     module = ModuleType("acestep.api")
     module.run_generate = run_generate  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "acestep.api", module)
-    monkeypatch.setattr("acestep.cli.require", lambda model, checkpoints: None)
+    monkeypatch.setattr("acestep.cli.main.require", lambda model, checkpoints: None)
     return module
 
 
@@ -37,7 +37,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         monkeypatch.setattr(tiers, "data_file", lambda name: table)
         tiers._table_in_force.cache_clear()
         try:
-            code = run(cli, arguments)
+            code = run_click(cli, arguments)
         finally:
             tiers._table_in_force.cache_clear()
         out, err = capsys.readouterr()

@@ -11,8 +11,8 @@ from tokenizers import decoders, models, pre_tokenizers
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from acestep.models.components import Components
-from acestep.models.convert import PREFIXES, original_config, original_key
+from acestep.checkpoints.components import Components
+from acestep.checkpoints.convert import PREFIXES, original_config, original_key
 
 PARTS = (*PREFIXES, "vae", "text_encoder")
 

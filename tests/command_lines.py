@@ -9,7 +9,7 @@ import click
 
 from calibrate.cli import cli as calibrate
 from ci.gate import gate
-from tools.latest_report import report as latest_report
+from tools.latest_report import latest_report as latest_report
 from tools.refresh_page import refresh
 from tools.release_check import check as release_check
 

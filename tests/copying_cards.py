@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from acestep.devices.base import Mark
+from acestep.devices.base import DeviceEvent
 from acestep.devices.cpu import CpuDevice
 
 
@@ -32,7 +32,7 @@ class EagerCard(CpuDevice):
         self.pinned_bytes -= n_bytes
         return torch.full((n_bytes,), 255, dtype=torch.uint8)
 
-    def fetch(self, pairs: Sequence[tuple[Tensor, Tensor]], after: Mark) -> Mark:
+    def fetch(self, pairs: Sequence[tuple[Tensor, Tensor]], after: DeviceEvent) -> DeviceEvent:
         self.copies += 1
         return super().fetch(pairs, after)
 
@@ -40,7 +40,7 @@ class EagerCard(CpuDevice):
 class LateCard(EagerCard):
     """A card whose copies arrive only when they are waited for."""
 
-    def fetch(self, pairs: Sequence[tuple[Tensor, Tensor]], after: Mark) -> Mark:
+    def fetch(self, pairs: Sequence[tuple[Tensor, Tensor]], after: DeviceEvent) -> DeviceEvent:
         self.copies += 1
         todo = list(pairs)
 
@@ -51,5 +51,5 @@ class LateCard(EagerCard):
 
         return arrive
 
-    def wait(self, mark: Mark) -> None:
+    def wait(self, mark: DeviceEvent) -> None:
         mark()

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from calibrate.files import pretty_json
-from calibrate.record import Measurement, content_digest
+from calibrate.record.measurement import Measurement, content_digest
 from tests.fakes import measured
 
 GOOD = pretty_json(measured(sizes=(4, 8)))

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from acestep.checkpoints.components import Components
+from acestep.dit.place import StageContext
+from acestep.engine.denoise import denoise
+from acestep.engine.encode import Conditions
 from acestep.knobs import Knobs
 from acestep.memory.placement import Placement
-from acestep.models.components import Components
-from acestep.progress import silent
 from acestep.request import Request
-from acestep.stages.denoise import denoise
-from acestep.stages.encode import Conditions
-from acestep.stages.place import Place
+from acestep.units import silent
 from calibrate.probes.simulated.book import TraceBook
 from calibrate.probes.simulated.device import SimulatedDevice
 from calibrate.probes.simulated.kernels import CudaKernels
@@ -40,7 +40,7 @@ def denoise_cap(
     ledger = Ledger(tape, kernels)
     device = SimulatedDevice(ledger, TraceBook(trace), dtype=torch.bfloat16, grouped_attention=kernels.has_flash)
     placement = Placement(components.modules(), components.blocks(), knobs.offload, device)
-    place = Place(components=components, knobs=knobs, device=device, placement=placement)
+    place = StageContext(components=components, knobs=knobs, device=device, placement=placement)
     width = components.condition_encoder.null_condition_emb.shape[-1]
     channels = components.vae.decoder.conv1.in_channels
     with kernels, ledger, Memo(ledger, tape, Regions()).patched(regions), torch.no_grad():

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from acestep.tiers import BATCHES, LM_MODELS, Tier, VariantTable
-from calibrate.explain.document import Cell, ExplainedProbe
-from calibrate.policy import Policy, budget_bytes
-from calibrate.record import Measurement, keeps_promise
+from calibrate.explain.document import ExplainedCell, ExplainedProbe
+from calibrate.record.measurement import Measurement, keeps_promise
+from calibrate.table.policy import Policy, budget_bytes
 
 DECIDED = ("id", "label", "vram_gib", "certified_gib", "backend", "backends_allowed", "compile", "init_lm")
 
@@ -28,7 +28,7 @@ class Judge:
         self._records = records
         self._lengths = policy.durations_s.values
 
-    def judge(self, tier: Tier, cell: Cell) -> None:
+    def judge(self, tier: Tier, cell: ExplainedCell) -> None:
         """Hold a cell of a row, or a boundary, against what it promises."""
         field, _, rest = cell.field.partition(".")
         assert cell.promise
@@ -55,7 +55,7 @@ class Judge:
         assert [budget.cap_bytes for budget in cell.budgets] == [cap]
         _JUDGES[field](self, tier, cell, rest)
 
-    def limit(self, tier: Tier, cell: Cell, rest: str) -> None:
+    def limit(self, tier: Tier, cell: ExplainedCell, rest: str) -> None:
         """A longest song: at least that fits, and each longer one has in it the run that fails."""
         state, _, batch = rest.partition(".")
         songs, seconds = int(batch or 1), cell.value
@@ -70,7 +70,7 @@ class Judge:
             assert cell.fails.workload.batch <= songs
             assert cell.fails.workload.duration_s <= longer[0] or not tier.lm_models
 
-    def batch(self, tier: Tier, cell: Cell, state: str) -> None:
+    def batch(self, tier: Tier, cell: ExplainedCell, state: str) -> None:
         """A largest batch: it fits, and the next larger one does not at the same length."""
         seconds = tier.max_duration_s.of(lm=state == "with_lm")
         assert bool(cell.fits) == bool(cell.value)
@@ -85,7 +85,7 @@ class Judge:
             assert cell.fails.workload.duration_s <= seconds
             assert cell.fails.knobs == cell.fits.knobs
 
-    def models(self, tier: Tier, cell: Cell, _: str) -> None:
+    def models(self, tier: Tier, cell: ExplainedCell, _: str) -> None:
         """The largest model fits, and the next larger does not."""
         if tier.recommended_lm is None:
             assert cell.fits is None
@@ -98,7 +98,7 @@ class Judge:
         assert [cell.fails.knobs.lm] == list(larger[:1]) if cell.fails else not larger
         self._no_longer(cell)
 
-    def knob(self, tier: Tier, cell: Cell, _: str) -> None:
+    def knob(self, tier: Tier, cell: ExplainedCell, _: str) -> None:
         """What comes before this value in the policy does not carry the run that fits."""
         if cell.fits is None:
             assert not tier.max_duration_s.without_lm or not tier.lm_models
@@ -120,7 +120,7 @@ class Judge:
             assert getattr(cell.fails.knobs, cell.field) != getattr(tier, cell.field)
             self._no_longer(cell)
 
-    def planned(self, tier: Tier, cell: Cell, model: str) -> None:
+    def planned(self, tier: Tier, cell: ExplainedCell, model: str) -> None:
         """The run at the tier's limits planned so many songs at once."""
         if not model:
             self.models(tier, cell, "")
@@ -129,7 +129,7 @@ class Judge:
         assert (cell.fits.knobs.lm, cell.fits.workload.batch) == (model, tier.max_batch.with_lm)
         assert [s.songs_per_pass for s in cell.fits.stages if s.name == "think"] == [cell.value]
 
-    def _boundary(self, cell: Cell, name: str) -> None:
+    def _boundary(self, cell: ExplainedCell, name: str) -> None:
         found = self._table.boundaries.named[name]
         for probe, size in ((cell.fits, found.fits_gib), (cell.fails, found.fails_gib)):
             assert bool(probe) == bool(size)
@@ -141,7 +141,7 @@ class Judge:
             assert cell.fits.knobs.quantization is None
             assert name == "without_int8" or cell.fits.knobs.offload == "none"
 
-    def _no_longer(self, cell: Cell) -> None:
+    def _no_longer(self, cell: ExplainedCell) -> None:
         """The run that fails is one that the run which fits contains."""
         if cell.fits is not None and cell.fails is not None:
             assert cell.fails.workload.batch == cell.fits.workload.batch
@@ -156,7 +156,7 @@ class Judge:
         return keeps_promise(probe, probe.workload.batch)
 
 
-_JUDGES: dict[str, Callable[[Judge, Tier, Cell, str], None]] = {
+_JUDGES: dict[str, Callable[[Judge, Tier, ExplainedCell, str], None]] = {
     "max_duration_s": Judge.limit,
     "frontier": Judge.limit,
     "max_batch": Judge.batch,

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from acestep.planner.backends.vllm_memory import Pool
-from acestep.planner.backends.vllm_rows import Desk, PairedRows
+from acestep.lm.backends.vllm_memory import Pool
+from acestep.lm.backends.vllm_rows import Desk, PairedRows
 from tests.tiny_planner import VOCABULARY
 
 

@@ -5,11 +5,11 @@ from collections.abc import Iterable, Iterator
 from acestep.knobs import Knobs, Offload, Quantization, Variant
 from acestep.request import MAX_BATCH, MAX_DURATION_S, DecodePath
 from acestep.units import MIB
-from calibrate.campaign import Scope, run_campaign
+from calibrate.campaign.run import CampaignScope, run_campaign
 from calibrate.executors.alone import Alone
-from calibrate.policy import Policy, load_policy
 from calibrate.probes.base import ProbedStage, Prober, ProbeResult
-from calibrate.record import CardKind, Measurement, RecordedCard, measurement_of
+from calibrate.record.measurement import Measurement, RecordedCard, RecordedCardKind, measurement_of
+from calibrate.table.policy import Policy, load_policy
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
 
@@ -154,8 +154,8 @@ def measured(prober: Prober | None = None, sizes: Iterable[float] = (), policy: 
     findings = run_campaign(
         Alone(prober or AnalyticProber()),
         policy,
-        Scope(variant=Variant.TURBO, sizes_gib=tuple(sizes) or policy.certified_sizes_gib),
+        CampaignScope(variant=Variant.TURBO, sizes_gib=tuple(sizes) or policy.certified_sizes_gib),
         progress=lambda _: None,
     )
-    card = RecordedCard(kind=CardKind.SIMULATED, name="a formula", compute_capability="8.6", total_bytes=0)
+    card = RecordedCard(kind=RecordedCardKind.SIMULATED, name="a formula", compute_capability="8.6", total_bytes=0)
     return measurement_of(card, findings.probes, findings.certificates)

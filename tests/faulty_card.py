@@ -9,11 +9,11 @@ from pathlib import Path
 from acestep.errors import NotMeasuredError
 from acestep.knobs import Knobs
 from acestep.units import GIB
+from calibrate.probes.base import CapMethod
 from calibrate.probes.child import Patience
 from calibrate.probes.cuda import ChildProber
 from calibrate.probes.nvml import Usage
-from calibrate.probes.session import Bench
-from calibrate.record import CapMethod
+from calibrate.probes.session import ProbeSetup
 
 SCRIPT = Path(__file__).with_name("faulty_worker.py")
 TRACE = "FAULTY_FAMILY"
@@ -89,7 +89,7 @@ class FaultyProber(ChildProber):
         self.token = uuid.uuid4().hex
         self.gauge = FakeCard(self.token)
         super().__init__(
-            Bench(
+            ProbeSetup(
                 gauge=self.gauge,
                 worker=(sys.executable, str(SCRIPT), "worker"),
                 ballast=(sys.executable, str(SCRIPT), "ballast"),

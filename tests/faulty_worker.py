@@ -18,7 +18,7 @@ from acestep.errors import NotMeasuredError
 from acestep.request import DecodePath
 from acestep.units import GIB, MIB
 from calibrate.probes import ballast, worker
-from calibrate.probes.messages import Answer, Filled, Order, Setup, StagePeaks, line_of
+from calibrate.probes.messages import Filled, Order, RunOutcome, Setup, StagePeaks, line_of
 from calibrate.verdict import Verdict
 
 NEED_PER_SECOND = 10 * MIB
@@ -41,8 +41,8 @@ def stage(name: str, n_bytes: int, outside: int = 0) -> StagePeaks:
     )
 
 
-def answer(number: int, peaks: StagePeaks) -> Answer:
-    return Answer(
+def answer(number: int, peaks: StagePeaks) -> RunOutcome:
+    return RunOutcome(
         number=number,
         verdict=Verdict.FITS,
         stages=(peaks,),
@@ -260,9 +260,9 @@ class Shelf:
 def main() -> None:
     channel = socket.socket(fileno=int(sys.argv[-1]))
     if sys.argv[1] == "ballast":
-        ballast.serve(channel, Shelf())
+        ballast.serve_ballast(channel, Shelf())
     else:
-        worker.serve(channel, FaultyEngine(channel))
+        worker.serve_probes(channel, FaultyEngine(channel))
 
 
 if __name__ == "__main__":

@@ -8,18 +8,17 @@ import click
 import pytest
 
 from acestep import tiers as tiers_module
-from acestep.console import run
+from acestep.cli.console import run_click
 from acestep.errors import NotMeasuredError
-from acestep.hardware import CPU
+from acestep.hardware.card import CPU
 from acestep.tiers import load_tiers
-from calibrate import probers
+from calibrate.campaign import probers
 from calibrate.executors.alone import Alone
 from calibrate.executors.base import Executor
 from calibrate.files import pretty_json
-from calibrate.policy import load_policy
-from calibrate.probes.base import Prober
-from calibrate.record import CapMethod
-from calibrate.table import build_table
+from calibrate.probes.base import CapMethod, Prober
+from calibrate.table.merge import build_table
+from calibrate.table.policy import load_policy
 from tests.fakes import AnalyticProber, measured
 
 POLICY = load_policy()
@@ -55,7 +54,7 @@ Run = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def command(capsys: pytest.CaptureFixture[str]) -> Run:
     def call(which: click.Command, *arguments: object) -> tuple[int, str, str]:
-        code = run(which, [str(argument) for argument in arguments])
+        code = run_click(which, [str(argument) for argument in arguments])
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ci.findings import RULES, Verdict
+from ci.findings import GATE_RULES, GateVerdict
 from tests.gate_house import STATES, Change, Document, House, set_reach
 
 
@@ -17,8 +17,8 @@ class Fault(NamedTuple):
     change: Change
 
     @property
-    def verdict(self) -> Verdict:
-        return RULES[self.rule].verdict
+    def verdict(self) -> GateVerdict:
+        return GATE_RULES[self.rule].verdict
 
 
 def tier_with_lm(house: House) -> Document:

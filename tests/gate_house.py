@@ -13,10 +13,10 @@ import msgspec
 
 from acestep.tiers import BATCHES
 from calibrate.files import pretty_json
-from calibrate.policy import Policy, load_policy
 from calibrate.probes.base import Prober
-from calibrate.record import Measurement, content_digest
-from calibrate.table import build_table
+from calibrate.record.measurement import Measurement, content_digest
+from calibrate.table.merge import build_table
+from calibrate.table.policy import Policy, load_policy
 from ci.judge import Judgement, judge
 from ci.tolerance import Tolerance
 from tests.fakes import AnalyticProber, measured

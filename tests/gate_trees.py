@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from acestep.knobs import Knobs, Quantization, Variant
-from calibrate.policy import Policy, load_policy
 from calibrate.probes.base import ProbeResult
 from calibrate.probes.simulated.prober import SimulatedProber
+from calibrate.table.policy import Policy, load_policy
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
 from tests.fakes import measured, result
@@ -39,7 +39,7 @@ class CodeFault(NamedTuple):
 CODE_FAULTS = (
     CodeFault(
         "the decode tile is doubled",
-        "acestep/memory/vae_decode.py",
+        "acestep/dit/vae_decode.py",
         "    return chosen\n",
         "    return 2 * chosen\n",
         "decode",
@@ -63,7 +63,7 @@ CODE_FAULTS = (
     ),
     CodeFault(
         "INT8 is silently skipped",
-        "acestep/memory/quantize.py",
+        "acestep/checkpoints/quantize.py",
         "    linears = [module for module in transformer.modules() if isinstance(module, nn.Linear)]\n",
         "    return sum(isinstance(module, nn.Linear) for module in transformer.modules())\n    linears = []\n",
         "denoise",
@@ -80,7 +80,7 @@ CODE_FAULTS = (
     ),
     CodeFault(
         "the language model makes logits of every token of a prompt",
-        "acestep/planner/forward.py",
+        "acestep/lm/forward.py",
         "        normed: Tensor = self._body.norm(hidden[-1:])\n        return normed\n",
         "        normed: Tensor = self._body.norm(hidden)\n"
         "        every = F.linear(normed, self._head).float()\n"

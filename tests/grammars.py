@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from acestep.planner.job import Allowed, Job, Sampling
+from acestep.lm.job import Allowed, Job
+from acestep.thinking import Sampling
 
 
 class Counted:

@@ -6,11 +6,12 @@ import msgspec
 
 from acestep.knobs import Backend, Quantization, Variant
 from acestep.memory.guard import COEFFICIENTS
-from acestep.tiers import BATCHES, Boundary, Evidence, EvidenceKind, Frontier, LmStates, Shortfall, Tier, TierTable
-from calibrate.policy import load_policy
-from calibrate.record import CapMethod, CardKind, Coefficient, Measurement
+from acestep.tiers import BATCHES, Evidence, EvidenceKind, Frontier, LmStates, Shortfall, SizeBoundary, Tier, TierTable
+from calibrate.probes.base import CapMethod
+from calibrate.record.measurement import Coefficient, Measurement, RecordedCardKind
 from calibrate.report.render import Sources
-from calibrate.table import build_table
+from calibrate.table.merge import build_table
+from calibrate.table.policy import load_policy
 from tests.fakes import AnalyticProber, measured
 
 POLICY = load_policy()
@@ -43,7 +44,7 @@ class Slightly(AnalyticProber):
 def on_a_card(name: str = "NVIDIA GeForce RTX 3060") -> Measurement:
     """A record of a real card."""
     record = measured(Slightly())
-    card = msgspec.structs.replace(record.card, kind=CardKind.CUDA, name=name, total_bytes=12 * 2**30)
+    card = msgspec.structs.replace(record.card, kind=RecordedCardKind.CUDA, name=name, total_bytes=12 * 2**30)
     return msgspec.structs.replace(record, card=card, cap_method=CapMethod.FRACTION).sealed()
 
 
@@ -127,8 +128,11 @@ def thinking(base: Sources) -> Sources:
     entry = table.variants[Variant.TURBO]
     boundaries = msgspec.structs.replace(
         entry.boundaries,
-        without_int8=Boundary(fits_gib=4, fails_gib=0, tier="tier1"),
-        lm={"0.6B": Boundary(fits_gib=5, fails_gib=4, tier="tier2"), "4B": Boundary(fits_gib=0, fails_gib=24, tier="")},
+        without_int8=SizeBoundary(fits_gib=4, fails_gib=0, tier="tier1"),
+        lm={
+            "0.6B": SizeBoundary(fits_gib=5, fails_gib=4, tier="tier2"),
+            "4B": SizeBoundary(fits_gib=0, fails_gib=24, tier=""),
+        },
     )
     entry = msgspec.structs.replace(entry, boundaries=boundaries)
     short = Shortfall(tier="tier4", field="max_duration_s.with_lm", published="600", generated="480")

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from acestep.console import run
-from calibrate import fingerprint, journal, probers, record
+from acestep.cli.console import run_click
+from calibrate import fingerprint
+from calibrate.campaign import journal, probers
+from calibrate.campaign.journal import journal_path
 from calibrate.cli import cli
 from calibrate.executors.alone import Alone
 from calibrate.executors.base import Executor
-from calibrate.journal import journal_path
-from calibrate.probes.base import Prober
-from calibrate.record import CapMethod
+from calibrate.probes.base import CapMethod, Prober
+from calibrate.record import measurement as record
 from tests.fakes import AnalyticProber
 
 CODE = "0.1.0+tree.0123456789abcdef"
@@ -33,7 +34,7 @@ def run_on(prober: Prober, output: Path, *arguments: object, code: str = CODE) -
         patch.setattr(probers, "executor_for", executor_for)
         for module in (fingerprint, record):
             patch.setattr(module, "code_version", lambda: code)
-        return run(cli, ["run", "-o", str(output), *map(str, arguments)])
+        return run_click(cli, ["run", "-o", str(output), *map(str, arguments)])
 
 
 def kill_at(write: int, share: float, output: Path, *arguments: object) -> bool:

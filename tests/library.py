@@ -9,10 +9,10 @@ from diffusers import AceStepPipeline, FlowMatchEulerDiscreteScheduler
 from diffusers.models.autoencoders.autoencoder_oobleck import OobleckDiagonalGaussianDistribution
 from torch import Tensor, nn
 
+from acestep.checkpoints.build import TINY_LATENT
+from acestep.checkpoints.components import Components
 from acestep.clip import Clip
-from acestep.models.build import TINY_LATENT
-from acestep.models.components import Components
-from acestep.models.sampler import guidance_for, noise, steps_for
+from acestep.dit.sampler import guidance_for, noise, steps_for
 from acestep.request import Request
 
 

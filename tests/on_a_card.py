@@ -11,12 +11,12 @@ from contextlib import suppress
 import numpy as np
 import torch
 
+from acestep.checkpoints.build import build
+from acestep.checkpoints.components import Components
 from acestep.devices.base import Device
+from acestep.dit.attention import Kernels
+from acestep.engine.pipeline import Pipeline, prepare
 from acestep.knobs import Knobs, Offload, Quantization, Variant
-from acestep.models.attention import Kernels
-from acestep.models.build import build
-from acestep.models.components import Components
-from acestep.pipeline import Pipeline, prepare
 from acestep.request import Request, Result
 
 REQUEST = Request(caption="slow piano", lyrics="la la", duration_s=2, seed=3, steps=2)

@@ -8,10 +8,10 @@ import msgspec
 from acestep.units import GIB, MIB
 from calibrate.search import (
     WORST_SPURIOUS_RATE,
-    Answer,
     Certainty,
     Found,
-    Line,
+    PointResult,
+    SearchPoints,
     find_boundary,
     most_points,
 )
@@ -20,20 +20,20 @@ GRIDS = (4, 10, 60, 592)
 """Batches, whole minutes, ten-second steps, and single seconds."""
 
 
-def growing(predicted: Sequence[int], cap_bytes: int) -> Line:
+def growing(predicted: Sequence[int], cap_bytes: int) -> SearchPoints:
     """Ever longer songs, or ever larger batches, under one cap."""
-    return Line(caps=[cap_bytes] * len(predicted), predicted=predicted)
+    return SearchPoints(caps=[cap_bytes] * len(predicted), predicted=predicted)
 
 
-def shrinking(caps: Sequence[int], predicted_bytes: int) -> Line:
+def shrinking(caps: Sequence[int], predicted_bytes: int) -> SearchPoints:
     """One run under ever smaller caps."""
-    return Line(caps=caps, predicted=[predicted_bytes] * len(caps))
+    return SearchPoints(caps=caps, predicted=[predicted_bytes] * len(caps))
 
 
 class Oracle(msgspec.Struct, frozen=True, kw_only=True):
     """What every point needs, what a simulation had predicted, and how often a fit ends out of memory by mistake."""
 
-    line: Line
+    line: SearchPoints
     needs: Sequence[int]
     spurious_rate: float
     seed: int
@@ -47,13 +47,13 @@ class Oracle(msgspec.Struct, frozen=True, kw_only=True):
         """Whether a point fits."""
         return self.needs[point] <= self.line.caps[point]
 
-    def asker(self) -> Callable[[int], Answer]:
+    def asker(self) -> Callable[[int], PointResult]:
         """A function that answers as this card does, the same way every time one is made."""
         chance = random.Random(self.seed)  # noqa: S311 a test's dice
 
-        def ask(point: int) -> Answer:
+        def ask(point: int) -> PointResult:
             fits = self.fits(point) and chance.random() >= self.spurious_rate
-            return Answer(fits=fits, peak_bytes=self.needs[point] if fits else 0)
+            return PointResult(fits=fits, peak_bytes=self.needs[point] if fits else 0)
 
         return ask
 
@@ -93,7 +93,9 @@ def _plateau(length: int, fixed: float, growth: float) -> list[float]:
     return [fixed + growth * max(0.0, p / length - 0.4) for p in range(length)]
 
 
-def _dented(line: Line, needs: list[int], spurious_rate: float, seed: int, dice: random.Random, pocket: bool) -> Oracle:
+def _dented(
+    line: SearchPoints, needs: list[int], spurious_rate: float, seed: int, dice: random.Random, pocket: bool
+) -> Oracle:
     plain = Oracle(line=line, needs=needs, spurious_rate=spurious_rate, seed=seed)
     if pocket and plain.fitting > 2:
         start = dice.randrange(1, plain.fitting - 1)
@@ -140,7 +142,7 @@ def _searched(drawn: Oracle) -> tuple[Oracle, Found, list[int]]:
     asked: list[int] = []
     answer = drawn.asker()
 
-    def ask(point: int) -> Answer:
+    def ask(point: int) -> PointResult:
         asked.append(point)
         return answer(point)
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import click
 
-from acestep.cli import cli as acestep
+from acestep.cli.main import cli as acestep
 from calibrate.cli import cli as calibrate
 from calibrate.profiling.cli import cli as profiler
-from tools.refresh_page import Step
+from tools.refresh_page import PageCommand
 
 PROGRAMS: Mapping[tuple[str, ...], click.Command] = {
     ("python", "profile_inference.py"): profiler,
@@ -18,7 +18,7 @@ PROGRAMS: Mapping[tuple[str, ...], click.Command] = {
 }
 
 
-def program(step: Step) -> tuple[click.Command, list[str]] | None:
+def program(step: PageCommand) -> tuple[click.Command, list[str]] | None:
     """A command of ours and its arguments, to be run without a new process; None for what only a shell can run."""
     if set(step.command) & set("|&;<>$"):
         return None
@@ -29,7 +29,7 @@ def program(step: Step) -> tuple[click.Command, list[str]] | None:
     return None
 
 
-def comparable(text: str, step: Step) -> str:
+def comparable(text: str, step: PageCommand) -> str:
     """What of an output is the same each time: all of it, its shape where it has times in it, or nothing."""
     if "sample" in step.marks:
         return ""

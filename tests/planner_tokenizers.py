@@ -10,11 +10,11 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from acestep.planner.fields import KEYSCALES, LANGUAGES
-from acestep.planner.grammar import SequenceGrammar
-from acestep.planner.job import Allowed
-from acestep.planner.tokenizer import BytePlannerTokenizer, HubPlannerTokenizer, PlannerTokenizer
-from acestep.planner.vocabulary import CODE_TOKENS, IM_END, IM_START, PAD, THINK, THOUGHT, code_name
+from acestep.fields import KEYSCALES, LYRIC_LANGUAGES
+from acestep.lm.grammar import SequenceGrammar
+from acestep.lm.job import Allowed
+from acestep.lm.tokenizer import BytePlannerTokenizer, HubPlannerTokenizer, PlannerTokenizer
+from acestep.lm.vocabulary import CODE_TOKENS, IM_END, IM_START, PAD, THINK, THOUGHT, code_name
 
 CHECKPOINT = os.environ.get("ACESTEP_LM_FOLDER", "")
 """A folder with the tokenizer of a real checkpoint, to test with that as well."""
@@ -53,7 +53,9 @@ def trained_backend(codes: int = CODE_TOKENS, marks: tuple[str, ...] = MARKS) ->
     trainer = trainers.BpeTrainer(
         vocab_size=900, show_progress=False, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
     )
-    lines = [f"keyscale: {key}\nlanguage: {LANGUAGES[i % 51]}\nbpm: {i + 30}\n" for i, key in enumerate(KEYSCALES)]
+    lines = [
+        f"keyscale: {key}\nlanguage: {LYRIC_LANGUAGES[i % 51]}\nbpm: {i + 30}\n" for i, key in enumerate(KEYSCALES)
+    ]
     words = "caption: a slow piece,\n  with strings.\n\n  It `ends` <softly>\nduration: 120\ntimesignature: 4\n"
     backend.train_from_iterator([*lines, *[words] * 20], trainer)
     parts = json.loads(backend.to_str())

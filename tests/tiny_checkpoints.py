@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from acestep.checkpoints.build import build
+from acestep.checkpoints.components import Components
 from acestep.knobs import Variant
-from acestep.models.build import build
-from acestep.models.components import Components
 from tests.checkpoints import write_original
 
 NAMES = {

@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import save_file
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from acestep.planner.job import Allowed, Job, Sampling
+from acestep.lm.job import Allowed, Job
+from acestep.thinking import Sampling
 
 VOCABULARY = 600
 CODES = range(200, 560)

@@ -124,9 +124,10 @@ def main() -> int:
             except ModuleNotFoundError as error:
                 if error.name not in NOT_FOR_WINDOWS:
                     raise
-    from acestep.console import run
+    from acestep.cli.console import run_click
 
-    return run(importlib.import_module(f"{arguments[0]}.cli").cli, arguments[1:])
+    module = {"acestep": "acestep.cli.main", "calibrate": "calibrate.cli"}[arguments[0]]
+    return run_click(importlib.import_module(module).cli, arguments[1:])
 
 
 if __name__ == "__main__":

@@ -16,19 +16,19 @@ from typing import Final
 
 from acestep.errors import AceStepError, Exit, NotMeasuredError
 from acestep.knobs import Knobs, Variant
-from acestep.memory.segments import SEGMENT_GRAIN
-from calibrate.campaign import describe_probe
+from acestep.memory.workspace import SEGMENT_GRAIN
+from calibrate.campaign.journal import open_journal
+from calibrate.campaign.probers import card_of, conditions_of, identity_of, prober_for, recorded_card, simulation_of
+from calibrate.campaign.reality import UNDER, WHOLE, WITHIN
+from calibrate.campaign.run import describe_probe
 from calibrate.executors.alone import Alone
+from calibrate.executors.questions import Probed, Question
 from calibrate.files import digest, output_file, pretty_json
 from calibrate.fingerprint import fingerprint
-from calibrate.journal import open_journal
-from calibrate.knobs import ladder
-from calibrate.policy import Policy, load_policy
-from calibrate.probers import card_of, conditions_of, identity_of, prober_for, recorded_card, simulation_of
-from calibrate.probes.base import Prober
-from calibrate.questions import Probed, Question
-from calibrate.reality import UNDER, WHOLE, WITHIN
-from calibrate.record import CapMethod, RecordedProbe, measurement_of
+from calibrate.probes.base import CapMethod, Prober
+from calibrate.record.measurement import RecordedProbe, measurement_of
+from calibrate.table.knobs import ladder
+from calibrate.table.policy import Policy, load_policy
 from calibrate.workload import Workload
 
 NARROW: Final = 0.01

@@ -18,21 +18,21 @@ import msgspec
 from acestep.errors import AceStepError, Exit
 from acestep.knobs import Knobs, Offload
 from acestep.units import GIB, MIB
+from calibrate.campaign.probers import prober_for
 from calibrate.executors.alone import Alone
 from calibrate.files import output_file, pretty_json
-from calibrate.probers import prober_for
 from calibrate.probes.base import Prober, ProbeResult
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
 
 KNOBS: Final = Knobs(offload=Offload.CPU_DIT)
-SONG: Final = Workload(batch=1, duration_s=30.0)
+SMOKE_SONG: Final = Workload(batch=1, duration_s=30.0)
 
 EXPECTED: Final = {4 * GIB: Verdict.FITS, GIB: Verdict.OOM}
 """What comes of the song under these caps, on every card: its transformer alone has 3 GiB of weights."""
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class SmokeResult(msgspec.Struct, frozen=True, kw_only=True):
     """One probe, beside what was expected of it."""
 
     cap_bytes: int
@@ -41,14 +41,14 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     result: ProbeResult
 
 
-def answers(prober: Prober) -> list[Answer]:
+def answers(prober: Prober) -> list[SmokeResult]:
     """Both probes; the second meets the weights that the first has loaded."""
     found = []
     for cap_bytes, expected in EXPECTED.items():
         started = time.monotonic()
-        result = prober.probe(KNOBS, SONG, cap_bytes)
+        result = prober.probe(KNOBS, SMOKE_SONG, cap_bytes)
         seconds = round(time.monotonic() - started, 3)
-        found.append(Answer(cap_bytes=cap_bytes, expected=expected, seconds=seconds, result=result))
+        found.append(SmokeResult(cap_bytes=cap_bytes, expected=expected, seconds=seconds, result=result))
     return found
 
 

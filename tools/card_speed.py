@@ -29,19 +29,19 @@ import msgspec
 import torch
 from torch import nn
 
+from acestep.checkpoints.build import build
+from acestep.checkpoints.catalog import SIZES
+from acestep.checkpoints.components import Components
+from acestep.devices.accelerator import CudaDevice
 from acestep.devices.base import Device
 from acestep.devices.cpu import CpuDevice
-from acestep.devices.cuda import CudaDevice
+from acestep.dit.sampler import steps_for
+from acestep.engine.pipeline import Pipeline, prepare
 from acestep.errors import Exit
 from acestep.knobs import Knobs, Offload, Variant
-from acestep.models.build import build
-from acestep.models.catalog import SIZES
-from acestep.models.components import Components
-from acestep.models.sampler import steps_for
-from acestep.pipeline import Pipeline, prepare
 from acestep.request import Request
 from calibrate.files import output_file, pretty_json
-from calibrate.policy import budget_bytes, load_policy
+from calibrate.table.policy import budget_bytes, load_policy
 from tests.library import library_arguments, library_pipeline
 from tools.work_of_a_song import song_flops, weightless
 
@@ -57,14 +57,14 @@ SMALL_CARD_GIB = 4.0
 LYRICS = "\n".join(f"[verse {n}]\nslow water under the bridge, la la la la" for n in range(12))
 
 
-class Side(StrEnum):
+class SpeedSide(StrEnum):
     """Whose pipeline."""
 
     OURS = "ours"
     LIBRARY = "library"
 
 
-class Place(StrEnum):
+class WeightsPlace(StrEnum):
     """Where the weights are between their uses; `small` is under the cap of the smallest card."""
 
     RESIDENT = "resident"
@@ -79,14 +79,14 @@ class Ceilings(msgspec.Struct, frozen=True, kw_only=True):
     bytes_per_s: float
 
 
-class Point(msgspec.Struct, frozen=True, kw_only=True):
+class SpeedPoint(msgspec.Struct, frozen=True, kw_only=True):
     """One side at one batch and length. `floor_share` is the floor's time as a share of the time taken.
 
     A point with a `problem` ran out of memory or could not be run by the libraries here, and its numbers are 0.
     """
 
-    side: Side
-    place: Place
+    side: SpeedSide
+    place: WeightsPlace
     batch: int
     duration_s: float
     seconds: float = 0.0
@@ -107,10 +107,10 @@ class Speeds(msgspec.Struct, frozen=True, kw_only=True):
     diffusers: str
     model: str
     ceilings: Ceilings
-    points: tuple[Point, ...] = ()
+    points: tuple[SpeedPoint, ...] = ()
 
 
-class Bench:
+class SpeedBench:
     """One device with the same weights twice: ours prepared as they run, the library's as it loads them."""
 
     def __init__(self, model: str, *, rounds: int) -> None:
@@ -131,9 +131,9 @@ class Bench:
         copy_s = self._best(lambda: target.copy_(source), rounds=10)
         return Ceilings(flops_per_s=2 * MATRIX[kind] ** 3 / product_s, bytes_per_s=2 * COPIED_BYTES[kind] / copy_s)
 
-    def point(self, side: Side, place: Place, request: Request, ceilings: Ceilings) -> Point:
+    def point(self, side: SpeedSide, place: WeightsPlace, request: Request, ceilings: Ceilings) -> SpeedPoint:
         """Warmed up, timed, and compared with the floor."""
-        where = Point(side=side, place=place, batch=request.batch, duration_s=request.duration_s)
+        where = SpeedPoint(side=side, place=place, batch=request.batch, duration_s=request.duration_s)
         problem = ""
         try:
             seconds, peak = self._timed(side, place, request)
@@ -161,8 +161,8 @@ class Bench:
             floor_share=floor / seconds,
         )
 
-    def _timed(self, side: Side, place: Place, request: Request) -> tuple[float, int]:
-        with (self._ours if side is Side.OURS else self._library)(place) as run:
+    def _timed(self, side: SpeedSide, place: WeightsPlace, request: Request) -> tuple[float, int]:
+        with (self._ours if side is SpeedSide.OURS else self._library)(place) as run:
             run(msgspec.structs.replace(request, steps=1))
             self._clean()
             if self.on_card:
@@ -190,9 +190,9 @@ class Bench:
         return components, pipe
 
     @contextmanager
-    def _ours(self, place: Place) -> Iterator[Callable[[Request], object]]:
+    def _ours(self, place: WeightsPlace) -> Iterator[Callable[[Request], object]]:
         knobs = Knobs(offload=_OFFLOAD[place], compile=self.on_card)
-        capped = self.on_card and place is Place.SMALL
+        capped = self.on_card and place is WeightsPlace.SMALL
         device = CudaDevice(budget_bytes(SMALL_CARD_GIB, load_policy())) if capped else self.device
         pipeline = Pipeline(self._prepared, knobs, device)
         try:
@@ -203,9 +203,9 @@ class Bench:
                 torch.cuda.set_per_process_memory_fraction(1.0)
 
     @contextmanager
-    def _library(self, place: Place) -> Iterator[Callable[[Request], object]]:
+    def _library(self, place: WeightsPlace) -> Iterator[Callable[[Request], object]]:
         components, pipe = self._library_s
-        if self.on_card and place is Place.RESIDENT:
+        if self.on_card and place is WeightsPlace.RESIDENT:
             pipe.to("cuda")
         elif self.on_card:
             pipe.enable_model_cpu_offload()
@@ -248,25 +248,29 @@ class Bench:
         self.device.empty_cache()
 
 
-_OFFLOAD = {Place.RESIDENT: Offload.NONE, Place.OFFLOADED: Offload.CPU_DIT, Place.SMALL: Offload.CPU_DIT}
+_OFFLOAD = {
+    WeightsPlace.RESIDENT: Offload.NONE,
+    WeightsPlace.OFFLOADED: Offload.CPU_DIT,
+    WeightsPlace.SMALL: Offload.CPU_DIT,
+}
 
 
 def _bytes_of(module: nn.Module) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in module.parameters())
 
 
-def wanted(durations: Sequence[float], batches: Sequence[int], *, on_card: bool) -> Iterator[Point]:
+def wanted_cases(durations: Sequence[float], batches: Sequence[int], *, on_card: bool) -> Iterator[SpeedPoint]:
     """Every point in the order in which it is measured: both sides of a comparison one after the other."""
     for duration in durations:
         for batch in batches:
-            for place in (Place.RESIDENT, Place.OFFLOADED) if on_card else (Place.RESIDENT,):
-                for side in Side:
-                    yield Point(side=side, place=place, batch=batch, duration_s=duration)
+            for place in (WeightsPlace.RESIDENT, WeightsPlace.OFFLOADED) if on_card else (WeightsPlace.RESIDENT,):
+                for side in SpeedSide:
+                    yield SpeedPoint(side=side, place=place, batch=batch, duration_s=duration)
     if on_card:
-        yield Point(side=Side.OURS, place=Place.SMALL, batch=1, duration_s=max(durations))
+        yield SpeedPoint(side=SpeedSide.OURS, place=WeightsPlace.SMALL, batch=1, duration_s=max(durations))
 
 
-def measure(bench: Bench, asked: Sequence[Point], speeds: Speeds, keep: Callable[[Speeds], None]) -> Speeds:
+def measure(bench: SpeedBench, asked: Sequence[SpeedPoint], speeds: Speeds, keep: Callable[[Speeds], None]) -> Speeds:
     """Adds every point that is not there yet, and keeps what there is after each."""
     for point in asked:
         if _name(point) in {_name(known) for known in speeds.points}:
@@ -283,10 +287,10 @@ def compared(speeds: Speeds) -> list[str]:
     """A line for each comparison: how many times as fast we are, and at what share of the memory."""
     by_name = {_name(point): point for point in speeds.points}
     lines = []
-    for ours in (point for point in speeds.points if point.side is Side.OURS and not point.problem):
+    for ours in (point for point in speeds.points if point.side is SpeedSide.OURS and not point.problem):
         what = f"{ours.batch} x {ours.duration_s:g} s, {ours.place}"
         alone = f"{what}: {ours.realtime_factor:.1f} times real time, {ours.floor_share:.0%} of the floor's rate"
-        theirs = by_name.get(_name(msgspec.structs.replace(ours, side=Side.LIBRARY)))
+        theirs = by_name.get(_name(msgspec.structs.replace(ours, side=SpeedSide.LIBRARY)))
         if theirs is None or theirs.problem:
             lines.append(f"{alone}; the library: {theirs.problem if theirs else 'not asked'}")
             continue
@@ -296,7 +300,7 @@ def compared(speeds: Speeds) -> list[str]:
     return lines
 
 
-def _name(point: Point) -> str:
+def _name(point: SpeedPoint) -> str:
     return f"{point.side} {point.place} {point.batch} x {point.duration_s:g} s"
 
 
@@ -306,7 +310,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.model == "dummy" and not torch.cuda.is_available():
         sys.stderr.write("no CUDA card was found; without one, only --model tiny is compared\n")
         return Exit.NOT_MEASURED
-    bench = Bench(options.model, rounds=options.rounds)
+    bench = SpeedBench(options.model, rounds=options.rounds)
     speeds = Speeds(
         command="python -m tools.card_speed " + " ".join(sys.argv[1:] if arguments is None else arguments),
         card=torch.cuda.get_device_name() if bench.on_card else "cpu",
@@ -325,7 +329,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with output_file(options.output) as write:
             write(pretty_json(so_far))
 
-    asked = list(wanted(options.durations, options.batches, on_card=bench.on_card))
+    asked = list(wanted_cases(options.durations, options.batches, on_card=bench.on_card))
     for line in compared(measure(bench, asked, speeds, keep)):
         sys.stdout.write(line + "\n")
     return Exit.OK

@@ -20,18 +20,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from acestep.capabilities import matrix_workspace
-from acestep.devices.cuda import CudaDevice
+from acestep.checkpoints.build import build
+from acestep.checkpoints.catalog import SIZES
+from acestep.devices.accelerator import CudaDevice
+from acestep.dit.vae_decode import TileDecoder, fold_weight_norm
 from acestep.errors import Exit
 from acestep.knobs import Variant
-from acestep.memory.vae_decode import TileDecoder, fold_weight_norm
+from acestep.limits.capabilities import matrix_workspace
 from acestep.memory.workspace import BLOCK_ROWS
-from acestep.models.build import build
-from acestep.models.catalog import SIZES
 from calibrate.files import output_file, pretty_json
 from calibrate.probes.simulated.kernels import CudaKernels
 
-CONVOLUTIONS = (nn.Conv1d, nn.ConvTranspose1d)
+CONVOLUTION_LAYERS = (nn.Conv1d, nn.ConvTranspose1d)
 ROWS = (750, 7_500, 15_000)
 """Queries of attention: a song has 25 latent frames a second, and the transformer sees two as one."""
 
@@ -50,7 +50,7 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True):
     allowed_bytes: int
 
 
-class Workspaces(msgspec.Struct, frozen=True, kw_only=True):
+class WorkspaceReport(msgspec.Struct, frozen=True, kw_only=True):
     """The file: what was run, on what, and every call."""
 
     command: str
@@ -120,7 +120,7 @@ def convolutions(decoder: TileDecoder, latents: Tensor, capability: tuple[int, i
         return note
 
     for name, module in decoder.named_modules():
-        if isinstance(module, CONVOLUTIONS):
+        if isinstance(module, CONVOLUTION_LAYERS):
             hooks += [module.register_forward_pre_hook(before), module.register_forward_hook(after(name))]
     try:
         with torch.no_grad():
@@ -150,7 +150,7 @@ def attentions(device: torch.device, dtype: torch.dtype, rows: Sequence[int], me
     )
 
 
-def first_product(device: torch.device, dtype: torch.dtype, capability: tuple[int, int], meter: Meter) -> Taken:
+def measure_first_product(device: torch.device, dtype: torch.dtype, capability: tuple[int, int], meter: Meter) -> Taken:
     """What the first matrix product takes and keeps, beside what is allowed on a card of that compute capability."""
     matrix = torch.randn(512, 512, device=device, dtype=dtype)
     return _taken("first product", (matrix, matrix), torch.matmul, matrix_workspace(capability), meter)
@@ -181,7 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     device, meter = CudaDevice(), CardMeter()
     place, dtype = device.torch_device, device.dtype
     capability = torch.cuda.get_device_capability()
-    calls = [first_product(place, dtype, capability, meter), *attentions(place, dtype, ROWS, meter)]
+    calls = [measure_first_product(place, dtype, capability, meter), *attentions(place, dtype, ROWS, meter)]
     vae = build(SIZES[options.model], Variant.TURBO, dtype=dtype).vae
     fold_weight_norm(vae)
     decoder = TileDecoder(vae.decoder.to(place))
@@ -191,7 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         del latents
         gc.collect()
         torch.cuda.empty_cache()
-    found = Workspaces(
+    found = WorkspaceReport(
         command="python -m tools.card_workspaces " + " ".join(sys.argv[1:] if arguments is None else arguments),
         card=torch.cuda.get_device_name(),
         torch=str(torch.__version__),

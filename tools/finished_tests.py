@@ -15,7 +15,7 @@ import pytest
 
 DIED = "died"
 FAILURES = frozenset({"failed", DIED})
-ENDED = frozenset({pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED})
+ENDED_OUTCOMES = frozenset({pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED})
 
 
 class Finished(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,7 +27,7 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True):
     said: str = ""
 
 
-class Journal:
+class FinishedTests:
     """The tests that have finished, in a file that grows; beside it, the name of the one that is running."""
 
     def __init__(self, path: Path, *, resume: bool) -> None:
@@ -68,7 +68,7 @@ class Journal:
 class Plugin:
     """What pytest tells, written down."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: FinishedTests) -> None:
         self._journal = journal
         self._reports: list[pytest.TestReport] = []
 
@@ -103,7 +103,7 @@ class Plugin:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """One exit code for this run and those before it."""
-        if exitstatus in ENDED and self._journal.finished:
+        if exitstatus in ENDED_OUTCOMES and self._journal.finished:
             failed = any(one.outcome in FAILURES for one in self._journal.finished.values())
             session.exitstatus = pytest.ExitCode.TESTS_FAILED if failed else pytest.ExitCode.OK
 
@@ -119,7 +119,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Nothing without a file."""
     path = config.getoption("finished_in")
     if path is not None:
-        config.pluginmanager.register(Plugin(Journal(path, resume=config.getoption("resume"))))
+        config.pluginmanager.register(Plugin(FinishedTests(path, resume=config.getoption("resume"))))
 
 
 def _line(one: Finished) -> bytes:

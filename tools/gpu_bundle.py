@@ -30,7 +30,7 @@ from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-ROOT = Path(__file__).parent.parent
+_ROOT = Path(__file__).parent.parent
 
 LEFT_OUT = frozenset({"gradio", "playwright", "ruff", "mypy", "pytest-xdist", "hatchling", "pip", "uv"})
 """What a campaign has no use for: the web UI with its tests, what looks at sources, and what packs and installs."""
@@ -42,17 +42,17 @@ PLATFORMS = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_24", "manylinux_2_
 
 MACHINE = "x86_64"
 
-MIB = 1 << 20
+_MIB = 1 << 20
 TOLD_PACKAGES = 5
 
-SOURCES = ("acestep", "calibrate", "ci", "tests", "tiers", "tools", "examples")
-FILES = ("pyproject.toml", "profile_inference.py", "README.md", "LICENSE")
+BUNDLED_FOLDERS = ("acestep", "calibrate", "ci", "tests", "tiers", "tools", "examples")
+BUNDLED_FILES = ("pyproject.toml", "profile_inference.py", "README.md", "LICENSE")
 
 Needs = Callable[[str], Sequence[str]]
 """The requirements of an installed package as its metadata states them; `LookupError` for one that is not here."""
 
 
-class Step(msgspec.Struct, frozen=True, kw_only=True):
+class BundleStep(msgspec.Struct, frozen=True, kw_only=True):
     """One command of a plan, `{out}` and `{python}` to be filled in.
 
     It goes on with `--resume` where the file `journal` is in `out`. `ends` are the exit codes after which it is done.
@@ -69,10 +69,10 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     feeds: str = ""
 
 
-def campaign(name: str, *arguments: str, least_s: int = 60, feeds: str = "") -> Step:
+def campaign(name: str, *arguments: str, least_s: int = 60, feeds: str = "") -> BundleStep:
     """A run of `calibrate`, which goes on from its journal; `feeds` names a later one that begins with its answers."""
     command = ("{python}", "-m", "calibrate", "run", *arguments, "-o", f"{{out}}/{name}.json")
-    return Step(
+    return BundleStep(
         name=name, command=command, journal=_journal(name), least_s=least_s, feeds=_journal(feeds) if feeds else ""
     )
 
@@ -81,7 +81,7 @@ def _journal(name: str) -> str:
     return f"{name}.json.journal.jsonl"
 
 
-def tests_of(path: Path) -> Step:
+def tests_of(path: Path) -> BundleStep:
     """One file of tests, which goes on after those that have finished; those that failed are results too.
 
     What the libraries there warn of is shown and fails nothing: our own tests make errors of warnings, and no other
@@ -90,11 +90,11 @@ def tests_of(path: Path) -> Step:
     journal = f"{path.stem}.jsonl"
     # In one word: pytest would take a path by itself, once it is there, for one of those that say where its root is.
     told = ("-p", "no:cacheprovider", "-p", "tools.finished_tests", f"--finished-in={{out}}/{journal}")
-    command = ("{python}", "-m", "pytest", "-W", "default", path.relative_to(ROOT).as_posix(), *told)
-    return Step(name=path.stem, command=command, journal=journal, ends=(0, 1), least_s=240)
+    command = ("{python}", "-m", "pytest", "-W", "default", path.relative_to(_ROOT).as_posix(), *told)
+    return BundleStep(name=path.stem, command=command, journal=journal, ends=(0, 1), least_s=240)
 
 
-def measured_plan() -> tuple[Step, ...]:
+def measured_plan() -> tuple[BundleStep, ...]:
     """What a card is asked, the most telling first: what it is, what kernels take, and which songs fit on which size.
 
     Songs without a language model come long before those with one, in a campaign of their own, whose answers the whole
@@ -103,28 +103,32 @@ def measured_plan() -> tuple[Step, ...]:
     python = ("{python}", "-m")
     turbo = ("--device", "cuda", "--variant", "turbo")
     return (
-        Step(name="doctor", command=(*python, "acestep", "doctor", "--json")),
-        Step(name="smoke", command=(*python, "tools.card_smoke", "-o", "{out}/smoke.json"), least_s=120, required=True),
-        Step(name="workspaces", command=(*python, "tools.card_workspaces", "-o", "{out}/workspaces.json")),
-        Step(name="history", command=(*python, "tools.record_history", "-o", "{out}/history.json.gz"), least_s=180),
+        BundleStep(name="doctor", command=(*python, "acestep", "doctor", "--json")),
+        BundleStep(
+            name="smoke", command=(*python, "tools.card_smoke", "-o", "{out}/smoke.json"), least_s=120, required=True
+        ),
+        BundleStep(name="workspaces", command=(*python, "tools.card_workspaces", "-o", "{out}/workspaces.json")),
+        BundleStep(
+            name="history", command=(*python, "tools.record_history", "-o", "{out}/history.json.gz"), least_s=180
+        ),
         campaign("turbo-without-lm", *turbo, "--lm", "none", feeds="turbo"),
-        Step(
+        BundleStep(
             name="caps",
             command=(*python, "tools.card_caps", "-o", "{out}/caps.json"),
             journal="caps.json.journal.jsonl",
         ),
-        *map(tests_of, sorted((ROOT / "tests" / "gpu").glob("test_*.py"))),
+        *map(tests_of, sorted((_ROOT / "tests" / "gpu").glob("test_*.py"))),
         campaign("turbo", *turbo),
-        Step(name="speed", command=(*python, "tools.card_speed", "-o", "{out}/speed.json"), journal="speed.json"),
+        BundleStep(name="speed", command=(*python, "tools.card_speed", "-o", "{out}/speed.json"), journal="speed.json"),
         campaign("xl-turbo", "--device", "cuda", "--variant", "xl-turbo"),
     )
 
 
-def simulated_plan() -> tuple[Step, ...]:
+def simulated_plan() -> tuple[BundleStep, ...]:
     """A trial of the bundle where there is no card."""
     smoke = ("{python}", "-m", "tools.card_smoke", "--device", "simulated", "-o", "{out}/smoke.json")
     return (
-        Step(name="smoke", command=smoke, least_s=1, required=True),
+        BundleStep(name="smoke", command=smoke, least_s=1, required=True),
         campaign("trial", "--device", "simulated", "--tiers", "4", "--lm", "none", least_s=1),
     )
 
@@ -189,7 +193,7 @@ def wanted_by(project: Mapping[str, Any]) -> list[str]:
     return [*project["project"]["dependencies"], *extra, *project["dependency-groups"]["dev"]]
 
 
-def download(asked: Sequence[str], python: str, folder: Path) -> None:
+def fetch_wheels(asked: Sequence[str], python: str, folder: Path) -> None:
     """Fetch the wheels of these releases for a Python version of a Linux machine, wherever pip is set up to look."""
     folder.mkdir(parents=True, exist_ok=True)
     if asked:
@@ -220,13 +224,13 @@ def _pip_download(python: str, folder: Path, *asked: str) -> None:
 def sources() -> list[Path]:
     """The files of this checkout that a campaign takes, also those not committed yet."""
     listed = subprocess.run(  # noqa: S603 our own paths
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *SOURCES, *FILES],  # noqa: S607
-        cwd=ROOT,
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *BUNDLED_FOLDERS, *BUNDLED_FILES],  # noqa: S607
+        cwd=_ROOT,
         check=True,
         capture_output=True,
         text=True,
     ).stdout
-    return [Path(name) for name in sorted({*listed.split("\0")} - {""}) if (ROOT / name).is_file()]
+    return [Path(name) for name in sorted({*listed.split("\0")} - {""}) if (_ROOT / name).is_file()]
 
 
 def package_sizes(wheels: Path) -> dict[str, int]:
@@ -239,20 +243,20 @@ def package_sizes(wheels: Path) -> dict[str, int]:
 
 def told_sizes(total: int, packages: Mapping[str, int], most_mib: float | None) -> str:
     """A sentence about the largest packages, and one that warns where the bundle has become too large."""
-    largest = ", ".join(f"{name} {size / MIB:.1f} MiB" for name, size in list(packages.items())[:TOLD_PACKAGES])
-    told = f"{total / MIB:.1f} MiB" + (f"; the largest packages: {largest}" if largest else "") + "\n"
-    if most_mib is not None and total > most_mib * MIB:
+    largest = ", ".join(f"{name} {size / _MIB:.1f} MiB" for name, size in list(packages.items())[:TOLD_PACKAGES])
+    told = f"{total / _MIB:.1f} MiB" + (f"; the largest packages: {largest}" if largest else "") + "\n"
+    if most_mib is not None and total > most_mib * _MIB:
         told += f"warning: that is more than {most_mib:g} MiB; name with --present what the other machine has already\n"
     return told
 
 
-def write_bundle(target: Path, folder: Path, plan: Sequence[Step]) -> None:
+def write_bundle(target: Path, folder: Path, plan: Sequence[BundleStep]) -> None:
     """One archive of a folder with wheels and requirements, the sources, the plan and what carries it out."""
     (folder / "plan.json").write_bytes(msgspec.json.format(msgspec.json.encode(plan), indent=2))
     with tarfile.open(target, "w") as archive:
-        archive.add(ROOT / "tools" / "gpu_run.py", "run.py", filter=_nobody_s)
+        archive.add(_ROOT / "tools" / "gpu_run.py", "run.py", filter=_nobody_s)
         for path in sources():
-            archive.add(ROOT / path, f"source/{path.as_posix()}", filter=_nobody_s)
+            archive.add(_ROOT / path, f"source/{path.as_posix()}", filter=_nobody_s)
         for path in sorted(folder.rglob("*")):
             if path.is_file():
                 archive.add(path, path.relative_to(folder).as_posix(), filter=_nobody_s)
@@ -269,13 +273,13 @@ def _nobody_s(entry: tarfile.TarInfo) -> tarfile.TarInfo:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Build the bundle that the command line asks for."""
     options = _options(arguments)
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    project = tomllib.loads((_ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     present = present_in(options.present.read_text(encoding="utf-8")) if options.present else {}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "bundle"
         for python in options.python:
             carried = pins(wanted_by(project), python, present)
-            download(carried, python, folder / "wheels")
+            fetch_wheels(carried, python, folder / "wheels")
             if options.with_torch:
                 carried = download_torch(carried, python, folder / "wheels")
             (folder / f"requirements-{python}.txt").write_text("".join(f"{pin}\n" for pin in carried), encoding="utf-8")

@@ -20,7 +20,7 @@ _LOCAL = re.compile(r"\s*Processing \S*/([^/\s]+)\.(?:whl|tar\.gz|zip)")
 _INSTALLING = re.compile(r"Installing collected packages: (.+)")
 
 
-def progress(lines: Iterable[str]) -> Iterator[str]:
+def pip_progress(lines: Iterable[str]) -> Iterator[str]:
     """What of pip's output a person follows: packages with their sizes, then how many are installed."""
     shown: set[str] = set()
     for line in lines:
@@ -44,7 +44,7 @@ def install(venv: Path, arguments: list[str]) -> int:
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8", errors="replace"
         ) as pip,
     ):
-        for line in progress(_kept(pip.stdout or (), kept)):
+        for line in pip_progress(_kept(pip.stdout or (), kept)):
             sys.stdout.write(line + "\n")
             sys.stdout.flush()
         code = pip.wait()

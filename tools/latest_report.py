@@ -21,14 +21,14 @@ from packaging.markers import Marker
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from acestep import console
+from acestep.cli import console
 
-ROOT = Path(__file__).parent.parent
+_ROOT = Path(__file__).parent.parent
 MOST_FAILURES = 50
 MOST_CHARACTERS = 300
 
 
-class Failure(msgspec.Struct, frozen=True, kw_only=True):
+class FailedTest(msgspec.Struct, frozen=True, kw_only=True):
     """A test that failed, and the first line of why."""
 
     test: str
@@ -40,10 +40,10 @@ class Suite(msgspec.Struct, frozen=True, kw_only=True):
 
     tests: int
     skipped: int
-    failures: tuple[Failure, ...]
+    failures: tuple[FailedTest, ...]
 
 
-class Change(msgspec.Struct, frozen=True, kw_only=True):
+class VersionChange(msgspec.Struct, frozen=True, kw_only=True):
     """A library in another version than the lock has; `newest` is what the index has, "" where it is the same."""
 
     library: str
@@ -60,7 +60,7 @@ def read_suite(text: str) -> Suite:
         tests=len(cases),
         skipped=sum(case.find("skipped") is not None for case in cases),
         failures=tuple(
-            Failure(
+            FailedTest(
                 test=f"{case.get('classname', '')}::{case.get('name', '')}",
                 why=(found.get("message") or "no message").strip().splitlines()[0][:MOST_CHARACTERS],
             )
@@ -76,16 +76,16 @@ def locked_versions(lines: Iterable[str]) -> dict[str, str]:
     return {canonicalize_name(pin.name): next(iter(pin.specifier)).version for pin in here}
 
 
-def changes(locked: Mapping[str, str], here: Mapping[str, str], newest: Mapping[str, str]) -> list[Change]:
+def changes(locked: Mapping[str, str], here: Mapping[str, str], newest: Mapping[str, str]) -> list[VersionChange]:
     """Libraries that differ from the lock, or have a newer release than is installed."""
     return [
-        Change(library=name, locked=locked.get(name, "none"), here=version, newest=newest.get(name, ""))
+        VersionChange(library=name, locked=locked.get(name, "none"), here=version, newest=newest.get(name, ""))
         for name, version in sorted(here.items())
         if locked.get(name) != version or name in newest
     ]
 
 
-def page(suite: Suite | None, found: Sequence[Change]) -> str:
+def report_page(suite: Suite | None, found: Sequence[VersionChange]) -> str:
     """The report as Markdown; `suite` is None where it did not run."""
     if suite is None:
         parts = ["# The newest libraries: the suite did not run", "The log of the job says why."]
@@ -106,9 +106,9 @@ def page(suite: Suite | None, found: Sequence[Change]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def wanted() -> set[str]:
+def required_libraries() -> set[str]:
     """The libraries that pyproject.toml names itself."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    project = tomllib.loads((_ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     asked = [*project["project"]["dependencies"], *project["project"]["optional-dependencies"]["calibrate"]]
     return {canonicalize_name(Requirement(text).name) for text in asked}
 
@@ -122,23 +122,23 @@ def newer_releases() -> dict[str, str]:
         check=False,
     )
     outdated = json.loads(done.stdout) if done.returncode == 0 else []
-    names = wanted()
+    names = required_libraries()
     return {name: row["latest_version"] for row in outdated if (name := canonicalize_name(row["name"])) in names}
 
 
 @click.command()
 @click.argument("suite", type=click.Path(path_type=Path, dir_okay=False))
-def report(suite: Path) -> None:
+def latest_report(suite: Path) -> None:
     """Print the report of a run of the suite that wrote SUITE."""
-    locked = locked_versions((ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines())
+    locked = locked_versions((_ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines())
     here: dict[str, str] = {
         name: one.version.partition("+")[0]
         for one in metadata.distributions()
         if (name := canonicalize_name(one.metadata["Name"])) in locked
     }
     ran = read_suite(suite.read_text(encoding="utf-8")) if suite.exists() else None
-    click.echo(page(ran, changes(locked, here, newer_releases())), nl=False)
+    click.echo(report_page(ran, changes(locked, here, newer_releases())), nl=False)
 
 
 if __name__ == "__main__":
-    console.run_and_exit(report)
+    console.run_and_exit(latest_report)

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import torch
 
-from acestep.devices.cuda import CudaDevice
+from acestep.checkpoints.build import build
+from acestep.checkpoints.catalog import SIZES
+from acestep.devices.accelerator import CudaDevice
+from acestep.engine.pipeline import Pipeline, prepare
 from acestep.errors import Exit
 from acestep.knobs import Knobs, Offload
-from acestep.models.build import build
-from acestep.models.catalog import SIZES
-from acestep.pipeline import Pipeline, prepare
 from acestep.request import Request
 from calibrate.probes.simulated.history import History, history_of, replay_history, store_history
 

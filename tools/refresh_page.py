@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from acestep import console
+from acestep.cli import console
 from acestep.errors import RunFailedError
 from calibrate.files import output_file
 
@@ -25,7 +25,7 @@ SURROUNDINGS = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
 _BLOCK = re.compile(r"^```console(?P<marks>[^\n]*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-class Step(msgspec.Struct, frozen=True, kw_only=True):
+class PageCommand(msgspec.Struct, frozen=True, kw_only=True):
     """A command of a page, what the page says it prints, and the marks of its block."""
 
     command: str
@@ -33,7 +33,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     marks: frozenset[str]
 
 
-def steps(page: str) -> Iterator[Step]:
+def steps(page: str) -> Iterator[PageCommand]:
     """Every command of a page, in order."""
     for block in _BLOCK.finditer(page):
         yield from _steps(block)
@@ -49,7 +49,7 @@ def refreshed(page: str, run: Callable[[str], str]) -> str:
     return _BLOCK.sub(block, page)
 
 
-def run(command: str, folder: Path) -> str:
+def run_page_command(command: str, folder: Path) -> str:
     """What a command prints, without the blanks that end lines; `RunFailedError` where it does not exit with 0."""
     here = Path(sys.executable).parent
     environment = os.environ | SURROUNDINGS | {"PATH": f"{here}{os.pathsep}{os.environ['PATH']}"}
@@ -65,11 +65,11 @@ def trimmed(text: str) -> str:
     return "".join(f"{line.rstrip()}\n" for line in text.rstrip().splitlines())
 
 
-def _steps(block: re.Match[str]) -> Iterator[Step]:
+def _steps(block: re.Match[str]) -> Iterator[PageCommand]:
     marks = frozenset(block["marks"].split())
     for part in re.split(r"^\$ ", block["body"], flags=re.MULTILINE)[1:]:
         command, _, output = part.partition("\n")
-        yield Step(command=command, output=output, marks=marks)
+        yield PageCommand(command=command, output=output, marks=marks)
 
 
 @click.command()
@@ -83,7 +83,9 @@ def refresh(page: Path, only: str) -> None:
         write(
             refreshed(
                 text,
-                lambda command: run(command, page.parent) if not only or re.search(only, command) else known[command],
+                lambda command: (
+                    run_page_command(command, page.parent) if not only or re.search(only, command) else known[command]
+                ),
             )
         )
 

@@ -18,10 +18,10 @@ from typing import Final
 
 import click
 
-from acestep import console
+from acestep.cli import console
 from acestep.errors import RunFailedError
 
-ROOT: Final = Path(__file__).parent.parent
+_ROOT: Final = Path(__file__).parent.parent
 
 COMMANDS: Final = (
     "acestep --version",
@@ -36,7 +36,7 @@ COMMANDS: Final = (
 """What must end with exit code 0 after `pip install`, without an extra."""
 
 
-def missing_from(names: set[str], root: Path = ROOT) -> list[str]:
+def missing_from(names: set[str], root: Path = _ROOT) -> list[str]:
     """What a wheel with these files lacks of the two packages: modules and every file beside them."""
     ours = [path for package in ("acestep", "calibrate") for path in (root / package).rglob("*") if path.is_file()]
     wanted = {path.relative_to(root).as_posix() for path in ours if path.suffix != ".pyc"}
@@ -55,12 +55,12 @@ def newest_entry(changelog: str) -> str:
 @click.option("--tag", default="", metavar="vX.Y.Z", help="The tag that is released; must name the version.")
 def check(constraint: Path | None, tag: str) -> None:
     """Build, install and try the package as a new user would."""
-    release = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    release = tomllib.loads((_ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     if tag:
-        require_one_version(release, newest_entry((ROOT / "CHANGELOG.md").read_text(encoding="utf-8")), tag)
+        require_one_version(release, newest_entry((_ROOT / "CHANGELOG.md").read_text(encoding="utf-8")), tag)
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        _run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder / "dist")], ROOT)
+        _run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder / "dist")], _ROOT)
         (wheel,) = (folder / "dist").glob("*.whl")
         if lost := missing_from(set(zipfile.ZipFile(wheel).namelist())):
             raise RunFailedError(f"{wheel.name} lacks {', '.join(lost)}")

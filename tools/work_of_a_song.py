@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from acestep.hardware import SIMULATED_CAPABILITY
+from acestep.checkpoints.build import build
+from acestep.checkpoints.catalog import SIZES
+from acestep.checkpoints.components import Components
+from acestep.dit.sampler import steps_for
+from acestep.engine.pipeline import Pipeline, prepare
+from acestep.hardware.card import SIMULATED_CAPABILITY
 from acestep.knobs import Knobs, Variant
-from acestep.models.build import build
-from acestep.models.catalog import SIZES
-from acestep.models.components import Components
-from acestep.models.sampler import steps_for
-from acestep.pipeline import Pipeline, prepare
 from acestep.request import Request
 from calibrate.probes.simulated.device import SimulatedDevice
 from calibrate.probes.simulated.host import rest_on_host

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from calibrate.files import pretty_json
-from calibrate.record_schema import measurement_schema
+from calibrate.record.schema import measurement_schema
 
-FOLDER = Path(__file__).parent.parent / "tiers" / "schema"
+SCHEMAS_FOLDER = Path(__file__).parent.parent / "tiers" / "schema"
 
 if __name__ == "__main__":
-    (FOLDER / "measurement-1.json").write_text(pretty_json(measurement_schema()), encoding="utf-8")
+    (SCHEMAS_FOLDER / "measurement-1.json").write_text(pretty_json(measurement_schema()), encoding="utf-8")

@@ -1,5 +1,7 @@
 """What CUDA, ROCm and XPU devices share: torch gives each backend a module with the same functions."""
 
+import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
@@ -9,8 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from acestep.devices.base import Mark
-from acestep.host import host_memory
+from acestep.devices.base import DeviceEvent
+from acestep.devices.cap import fraction_for
+from acestep.hardware.card import Card, CardKind
+from acestep.hardware.host import host_memory
+from acestep.limits.capabilities import MATRIX_WORKSPACE, computes_in_float32, groups_attention, matrix_workspace_of
 from acestep.units import GIB
 
 HOST_RESERVE_BYTES = 4 * GIB
@@ -61,11 +66,11 @@ class Accelerator:
                 self._pinning = False
         return None
 
-    def mark(self) -> Mark:
+    def mark(self) -> DeviceEvent:
         """An event on the computing stream."""
         return self._backend.current_stream().record_event()
 
-    def fetch(self, pairs: Sequence[tuple[Tensor, Tensor]], after: Mark) -> Mark:
+    def fetch(self, pairs: Sequence[tuple[Tensor, Tensor]], after: DeviceEvent) -> DeviceEvent:
         """Copy on a stream of its own; copies from memory that is not page-locked keep the caller waiting."""
         if self._copying is None:
             self._copying = self._backend.Stream(self.torch_device)
@@ -75,7 +80,7 @@ class Accelerator:
                 target.copy_(source, non_blocking=source.is_pinned())
         return self._copying.record_event()
 
-    def wait(self, mark: Mark) -> None:
+    def wait(self, mark: DeviceEvent) -> None:
         """The computing stream waits, the caller does not."""
         self._backend.current_stream().wait_event(mark)
 
@@ -117,3 +122,47 @@ def _naming(owner: str) -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         error.add_note(f"while taking memory for the {owner}")
         raise
+
+
+class XpuDevice(Accelerator):
+    """The Intel card of an index of torch's, in bf16; its attention kernels want keys and values expanded."""
+
+    def __init__(self, index: int = 0) -> None:
+        if index:
+            torch.xpu.set_device(index)
+        super().__init__(
+            torch.xpu, torch.device("xpu", index), torch.bfloat16, grouped=False, workspace=MATRIX_WORKSPACE
+        )
+
+
+# CUDA counts the fastest card first, NVML and so every plan by slot. It listens until anybody first asks it for cards.
+os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+
+# Why a card cannot be used is told in a sentence of ours, with what to do.
+warnings.filterwarnings("ignore", message="CUDA initialization")
+
+
+class CudaDevice(Accelerator):
+    """The card of an index of torch's; `cap_bytes` bounds what this process may reserve on it."""
+
+    def __init__(self, cap_bytes: int | None = None, index: int = 0) -> None:
+        device = torch.device("cuda", index)
+        if index:
+            # What names no card of its own, such as page-locked memory and Triton, takes the current one.
+            torch.cuda.set_device(device)
+        kind = CardKind.CUDA if torch.version.hip is None else CardKind.ROCM
+        card = Card(kind=kind, name="", capability=torch.cuda.get_device_capability(device))
+        dtype = torch.float32 if computes_in_float32(card) else torch.bfloat16
+        # Where it comes first, on data-centre cards, it plans anew for every length of keys, and takes workspaces.
+        torch.backends.cuda.enable_cudnn_sdp(False)
+        grouped = groups_attention(card) and torch.backends.cuda.is_flash_attention_available()
+        super().__init__(torch.cuda, device, dtype, grouped=grouped, workspace=matrix_workspace_of(card))
+        self._cap = cap_bytes
+        if cap_bytes is not None:
+            total = torch.cuda.get_device_properties(device).total_memory
+            torch.cuda.set_per_process_memory_fraction(fraction_for(cap_bytes, total), device)
+
+    def free_bytes(self) -> int:
+        """What the driver calls free plus what this process caches unused, within the cap."""
+        usable = super().free_bytes()
+        return usable if self._cap is None else min(usable, self._cap - self.allocated_bytes())

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-Mark = Any
+DeviceEvent = Any
 """A point in the order of a device's work: an event of its backend, or None where everything is done in order."""
 
 
@@ -66,18 +66,18 @@ class Device(Protocol):
         """
         ...
 
-    def mark(self) -> Mark:
+    def mark(self) -> DeviceEvent:
         """The point that the device's computation has been asked to reach so far."""
         ...
 
-    def fetch(self, pairs: Sequence[tuple[Tensor, Tensor]], after: Mark) -> Mark:
+    def fetch(self, pairs: Sequence[tuple[Tensor, Tensor]], after: DeviceEvent) -> DeviceEvent:
         """Start copying (device tensor, host tensor) pairs beside computation, not before it has passed `after`.
 
         The mark says when they have arrived.
         """
         ...
 
-    def wait(self, mark: Mark) -> None:
+    def wait(self, mark: DeviceEvent) -> None:
         """Computation asked for from now on starts after `mark`."""
         ...
 

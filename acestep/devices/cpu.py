@@ -1,12 +1,37 @@
 """The CPU as a device: host and device memory are one, so moves are free and nothing needs to leave."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from acestep.devices.in_order import InOrder
-from acestep.host import host_memory
-from acestep.memory.workspace import MATRIX_WORKSPACE
+from acestep.devices.base import DeviceEvent
+from acestep.hardware.host import host_memory
+from acestep.limits.capabilities import MATRIX_WORKSPACE
+
+
+class InOrder:
+    """The part of the `Device` protocol that concerns order, and what only a caching allocator has a use for."""
+
+    def pinned(self, n_bytes: int) -> Tensor | None:  # noqa: ARG002 the protocol's argument
+        """None: copies do not run beside computation here."""
+        return None
+
+    def make_room(self, n_bytes: int) -> None:
+        """Nothing: segments of 20 MiB are a habit of PyTorch's allocator for CUDA and its kin."""
+
+    def mark(self) -> DeviceEvent:
+        """Nothing to remember."""
+        return None
+
+    def fetch(self, pairs: Sequence[tuple[Tensor, Tensor]], after: DeviceEvent) -> DeviceEvent:  # noqa: ARG002
+        """Copy now."""
+        for target, source in pairs:
+            target.copy_(source)
+
+    def wait(self, mark: DeviceEvent) -> None:
+        """Everything asked for is done already."""
 
 
 class CpuDevice(InOrder):
@@ -45,4 +70,45 @@ class CpuDevice(InOrder):
 
     def end_stage(self) -> tuple[int, int]:
         """No count is kept on the CPU."""
+        return 0, 0
+
+
+class MpsDevice(InOrder):
+    """Computes in float32: bf16-trained weights overflow in fp16 there."""
+
+    torch_device = torch.device("mps")
+    dtype = torch.float32
+    grouped_attention = False
+    matrix_workspace = MATRIX_WORKSPACE
+    shares_host_memory = False
+
+    def upload(self, host: Tensor, owner: str) -> Tensor:  # noqa: ARG002 the protocol's argument
+        """Copy into a Metal buffer."""
+        return host.to(self.torch_device)
+
+    def download(self, host: np.ndarray, source: Tensor) -> None:
+        """Copy into host memory."""
+        torch.from_numpy(host).copy_(source)
+
+    def reserve(self, n_bytes: int, owner: str) -> Tensor:  # noqa: ARG002
+        """A Metal buffer."""
+        return torch.empty(n_bytes, dtype=torch.uint8, device=self.torch_device)
+
+    def free_bytes(self) -> int:
+        """What Metal recommends as a working set, less what its driver holds."""
+        return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
+
+    def empty_cache(self) -> None:
+        """Return unused buffers."""
+        torch.mps.empty_cache()
+
+    def synchronize(self) -> None:
+        """Wait for the GPU."""
+        torch.mps.synchronize()
+
+    def begin_stage(self, name: str) -> None:
+        """Metal keeps no peaks."""
+
+    def end_stage(self) -> tuple[int, int]:
+        """Metal keeps no peaks."""
         return 0, 0

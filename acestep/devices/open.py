@@ -5,18 +5,16 @@ import os
 import msgspec
 import torch
 
-from acestep.detection import DEVICE_VARIABLE, Detection, look
-from acestep.detection.choose import others
-from acestep.detection.torch_cards import torch_index
-from acestep.detection.visible import CUDA_VARIABLE
+from acestep.devices.accelerator import CudaDevice, XpuDevice
 from acestep.devices.base import Device
-from acestep.devices.cpu import CpuDevice
-from acestep.devices.cuda import CudaDevice
-from acestep.devices.mps import MpsDevice
-from acestep.devices.xpu import XpuDevice
-from acestep.hardware import CPU, Card, CardKind, cap_bytes
-from acestep.machine import plan_of
-from acestep.plan import AS_THE_TIER_SAYS, Overrides, Plan
+from acestep.devices.cpu import CpuDevice, MpsDevice
+from acestep.hardware.card import CPU, Card, CardKind, cap_bytes
+from acestep.hardware.detection import DEVICE_VARIABLE, Detection, look
+from acestep.hardware.detection.choose import others
+from acestep.hardware.detection.torch_cards import torch_index
+from acestep.hardware.detection.visible import CUDA_VARIABLE
+from acestep.limits.machine import plan_of
+from acestep.limits.plan import AS_THE_TIER_SAYS, Overrides, Plan
 
 
 def look_with_torch() -> Detection:

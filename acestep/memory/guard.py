@@ -1,8 +1,9 @@
 """The VRAM guard: how much memory a request will need, and so how many of its songs to make at once. Pure.
 
-The coefficients come from the tier table, found in simulated runs (`calibrate/memory_model.py`). All are in bytes;
-their names start with the weights' format and the offload mode: ``int8.cpu+dit.denoise.fixed`` is what denoising needs
-beside what `acestep.memory.workspace` computes, ``int8.cpu+dit.rest`` is what stays on the device between stages.
+The coefficients come from the tier table, found in simulated runs (`calibrate/probes/simulated/memory_model.py`). All
+are in bytes; their names start with the weights' format and the offload mode: ``int8.cpu+dit.denoise.fixed`` is what
+denoising needs beside what `acestep.memory.workspace` computes, ``int8.cpu+dit.rest`` is what stays on the device
+between stages.
 """
 
 from bisect import bisect_right
@@ -11,11 +12,12 @@ from typing import Final
 
 import msgspec
 
+from acestep.checkpoints.catalog import architecture_of
 from acestep.knobs import WEIGHT_ONLY, Knobs
-from acestep.memory.workspace import MATRIX_WORKSPACE, Steps
-from acestep.models.catalog import architecture_of
+from acestep.limits.capabilities import MATRIX_WORKSPACE
+from acestep.memory.workspace import Steps
 
-STAGES: Final = ("encode_audio", "encode", "denoise", "decode")
+GUARDED_STAGES: Final = ("encode_audio", "encode", "denoise", "decode")
 
 COEFFICIENTS: Final = ("rest", "encode", "encode.lyrics", "denoise.fixed", "decode")
 """What is known of each way to run."""
@@ -106,7 +108,7 @@ def predict(model: Mapping[str, float], knobs: Knobs, demand: Demand) -> dict[st
     kept = demand.matrix_workspace - MATRIX_WORKSPACE
     found = {stage: kept + int(demand.width * needed) for stage, needed in around.items()}
     found["denoise"] = _denoise(model, knobs, demand)
-    return {stage: found[stage] for stage in STAGES if stage in found} | {"total": max(found.values())}
+    return {stage: found[stage] for stage in GUARDED_STAGES if stage in found} | {"total": max(found.values())}
 
 
 def songs_at_once(model: Mapping[str, float], knobs: Knobs, demand: Demand, free_bytes: int) -> int:

@@ -7,8 +7,7 @@ from torch import nn
 
 from acestep.devices.base import Device
 from acestep.knobs import Offload
-from acestep.memory.part import Part
-from acestep.memory.ring import Ring
+from acestep.memory.ring import Part, Ring
 
 TRANSFORMER = "transformer"
 

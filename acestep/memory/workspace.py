@@ -5,13 +5,50 @@ larger ones up; at the worst moment of a step 15 to 60 MiB of that are left over
 step, they lie side by side. The stage takes `Steps.room_bytes`, and so the VRAM guard knows what it will take.
 """
 
+from bisect import bisect_left, insort
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
 
-from acestep.memory.segments import OWN_SEGMENT, SMALL_LIMIT, segment_bytes, up_to_grain
-from acestep.models.architecture import Architecture
-from acestep.units import KIB
+from acestep.checkpoints.architecture import Architecture
+from acestep.limits.capabilities import MATRIX_WORKSPACE
+from acestep.units import MIB
+
+SMALL_LIMIT: Final = 1 * MIB
+"""`kSmallSize`: up to here a tensor comes from small segments; also what a larger block keeps rather than split off."""
+
+LARGE_SEGMENT: Final = 20 * MIB
+"""`kLargeBuffer`: what is taken for a tensor below `OWN_SEGMENT`."""
+
+OWN_SEGMENT: Final = 10 * MIB
+"""`kMinLargeAlloc`: from here on a tensor gets a segment of its own size, rounded up to `SEGMENT_GRAIN`."""
+
+SEGMENT_GRAIN: Final = 2 * MIB
+"""`kRoundLarge`: every segment is a multiple of it (`c10/cuda/CUDACachingAllocator.cpp`, its default settings)."""
+
+
+def up_to_grain(n_bytes: int) -> int:
+    """The multiple of `SEGMENT_GRAIN` that holds `n_bytes`."""
+    return -(-n_bytes // SEGMENT_GRAIN) * SEGMENT_GRAIN
+
+
+def segment_bytes(sizes: Iterable[int]) -> int:
+    """Bytes of segments for tensors of `sizes` bytes, none of them freed; those of small segments are left out."""
+    taken, gaps = 0, list[int]()
+    for size in sizes:
+        if size <= SMALL_LIMIT:
+            continue
+        fitting = bisect_left(gaps, size)
+        if fitting < len(gaps):
+            block = gaps.pop(fitting)
+        else:
+            block = LARGE_SEGMENT if size < OWN_SEGMENT else up_to_grain(size)
+            taken += block
+        if block - size > SMALL_LIMIT:
+            insort(gaps, block - size)
+    return taken
+
 
 CHUNK_ROWS: Final = 2_048
 """Rows (over all songs of a pass) that go through projections and MLPs at once; below the attention peak at 600 s."""
@@ -25,9 +62,6 @@ TIME_PROJECTIONS: Final = 6
 TIME_FREQUENCIES: Final = 256
 """Sines and cosines of a timestep that its embedding starts from (the library's transformer)."""
 
-MATRIX_WORKSPACE: Final = 2 * 4096 * KIB + 8 * 16 * KIB
-"""Bytes that cuBLAS keeps from its first product on: PyTorch's default ":4096:2:16:8" for cards before Hopper."""
-
 BLOCK_ROWS: Final = 192
 """Query rows of one block of banded attention: small enough to waste little of the band, large enough for kernels.
 
@@ -36,7 +70,7 @@ Measured on a CPU (7,500 rows, window 128): 64 81 ms, 128 77, 192 65, 256 80, 38
 
 
 def rows_at_once(songs: int, tokens: int) -> int:
-    """Rows of the largest piece that `acestep.models.blocks.pieces` cuts `songs` of that many tokens into."""
+    """Rows of the largest piece that `acestep.dit.blocks.pieces` cuts `songs` of that many tokens into."""
     if tokens <= CHUNK_ROWS:
         return min(songs, CHUNK_ROWS // tokens) * tokens
     return -(-tokens // -(-tokens // CHUNK_ROWS))

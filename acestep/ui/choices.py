@@ -7,32 +7,28 @@ import gradio as gr
 import msgspec
 
 from acestep.errors import UsageError
-from acestep.plan import Plan
+from acestep.limits.plan import Plan
 from acestep.request import Task
-from acestep.ui.card_view import card_html
-from acestep.ui.form import Form, form_from, request_of, task_fields
-from acestep.ui.guard_view import guard_html, outlook, panel_html
-from acestep.ui.inputs import OF_TASKS, limited_from, song_from, wish_from
-from acestep.ui.limits import limits_of
+from acestep.ui.form import OF_TASKS, Form, form_from, form_request, limited_from, song_from, task_fields, wish_from
+from acestep.ui.frame import seconds_of, uploaded_clip
 from acestep.ui.listener import Changes
 from acestep.ui.page import Parts, setting_update
-from acestep.ui.sessions import Session
-from acestep.ui.settings import Controls, controls_from, settings_of
+from acestep.ui.sessions import Visit
+from acestep.ui.settings import Controls, controls_from, limits_of, settings_of
 from acestep.ui.studio import Studio
-from acestep.ui.uploads import clip_of, seconds_of
-from acestep.ui.views import warnings_html
-from acestep.ui.words import Words
+from acestep.ui.views import card_html, guard_html, outlook, panel_html, warnings_html
+from acestep.ui.words import PageText
 
 
 class Choices:
     """Handlers of everything that is chosen before a run."""
 
-    def __init__(self, studio: Studio, words: Words, parts: Parts) -> None:
+    def __init__(self, studio: Studio, words: PageText, parts: Parts) -> None:
         self._studio = studio
         self._words = words
         self._parts = parts
 
-    def tier(self, _: Session, tier: Any, batch: Any, duration: Any) -> Changes:
+    def tier(self, _: Visit, tier: Any, batch: Any, duration: Any) -> Changes:
         """Another class of card, with its own settings."""
         controls, plan = self._studio.start(controls_from({"tier": tier}).tier)
         return self._settled(controls, plan, limited_from(batch, duration, controls.init_lm)) | {
@@ -40,26 +36,26 @@ class Choices:
             self._parts["card_panel"]: card_html(plan, self._studio.device, self._words),
         }
 
-    def settings(self, _: Session, *values: Any) -> Changes:
+    def settings(self, _: Visit, *values: Any) -> Changes:
         """Settings were changed: what they come down to."""
         return self._granted(*wish_from(values))
 
-    def init_lm(self, _: Session, *values: Any) -> Changes:
+    def init_lm(self, _: Visit, *values: Any) -> Changes:
         """The language model was switched on or off, and thinking with it."""
         wish, form = wish_from(values)
         return self._granted(wish, msgspec.structs.replace(form, think=wish.init_lm))
 
-    def limits(self, _: Session, *values: Any) -> Changes:
+    def limits(self, _: Visit, *values: Any) -> Changes:
         """Where the sliders end now."""
         wish, form = wish_from(values)
         return self._limited(self._studio.settle(wish)[1], form)
 
-    def task(self, _: Session, task: Any) -> Changes:
+    def task(self, _: Visit, task: Any) -> Changes:
         """The fields that a task reads."""
         read = task_fields(form_from({"task": task}).task)
         return {self._parts[name]: gr.update(visible=name in read) for name in OF_TASKS}
 
-    def guard(self, _: Session, *values: Any) -> Changes:
+    def guard(self, _: Visit, *values: Any) -> Changes:
         """What the VRAM guard would do with the request as it stands; what is amiss with it belongs into the panel."""
         try:
             panel = self._outlook(*song_from(values))
@@ -81,7 +77,7 @@ class Choices:
         seen = outlook(
             plan,
             self._studio.memory_model,
-            request_of(words_only, clip_of),
+            form_request(words_only, uploaded_clip),
             brings_audio=bool(form.source_audio or form.reference_audio),
             weak_cover=form.task is Task.COVER and form.cover_strength < 1,
             free_bytes=self._studio.free_bytes(wish.tier),

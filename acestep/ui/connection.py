@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 from typing import Final
 
-from acestep.ui.failures import Failure, FailureKind
+from acestep.ui.failures import FailedRun, FailureKind
 from acestep.ui.views import failure_html
-from acestep.ui.words import Words
+from acestep.ui.words import PageText
 
 SCRIPT: Final = Path(__file__).parent / "connection.js"
 
@@ -17,11 +17,11 @@ RESTORED: Final = ("caption", "lyrics", "failure")
 """What the script sets when the page is there."""
 
 
-def connection_js(words: Words) -> str:
+def connection_js(words: PageText) -> str:
     """The script of a page, as gradio takes it for an event without a handler."""
     said = {
         "lost": words("connection_lost"),
-        "failure": failure_html(Failure(kind=FailureKind.DISCONNECTED), words),
+        "failure": failure_html(FailedRun(kind=FailureKind.DISCONNECTED), words),
     }
     _, begin, function = SCRIPT.read_text(encoding="utf-8").partition("() => {")
     return (begin + function.rstrip()).replace("WORDS", json.dumps(said), 1)

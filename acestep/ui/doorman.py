@@ -6,9 +6,9 @@ from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
-Scope = MutableMapping[str, Any]
+AsgiScope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-App = Callable[[Scope, Callable[[], Awaitable[Any]], Send], Awaitable[None]]
+App = Callable[[AsgiScope, Callable[[], Awaitable[Any]], Send], Awaitable[None]]
 
 REFUSAL = "This page is for this machine alone. Open it by the address it was started with."
 
@@ -22,7 +22,7 @@ class Doorman:
     def __init__(self, app: App) -> None:
         self._app = app
 
-    async def __call__(self, scope: Scope, receive: Callable[[], Awaitable[Any]], send: Send) -> None:
+    async def __call__(self, scope: AsgiScope, receive: Callable[[], Awaitable[Any]], send: Send) -> None:
         """Answer for the page, or let it answer."""
         headers = {name.lower(): value for name, value in scope.get("headers", ())}
         host, origin = (headers.get(name, b"").decode("latin-1") for name in (b"host", b"origin"))

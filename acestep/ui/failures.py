@@ -21,7 +21,7 @@ class FailureKind(StrEnum):
     DISCONNECTED = "disconnected"
 
 
-class Failure(msgspec.Struct, frozen=True, kw_only=True):
+class FailedRun(msgspec.Struct, frozen=True, kw_only=True):
     """Why a run failed. `detail` is the English sentence of the error and `command` what helps; each may be empty."""
 
     kind: FailureKind
@@ -33,27 +33,27 @@ class MissingSourceError(UsageError):
     """A task that works on a song, without the song."""
 
 
-def failure_of(error: BaseException) -> Failure:
+def failure_of(error: BaseException) -> FailedRun:
     """The failure that an error of a run stands for."""
     detail = str(error)
     match error:
         case MissingWeightsError():
-            return Failure(kind=FailureKind.WEIGHTS, detail=detail, command=error.command)
+            return FailedRun(kind=FailureKind.WEIGHTS, detail=detail, command=error.command)
         case MissingSourceError():
             # The translated sentence says all of it.
-            return Failure(kind=FailureKind.SOURCE)
+            return FailedRun(kind=FailureKind.SOURCE)
         case NotEnoughMemoryError():
-            return Failure(kind=FailureKind.MEMORY, detail=detail)
+            return FailedRun(kind=FailureKind.MEMORY, detail=detail)
         case UsageError():
-            return Failure(kind=FailureKind.INPUT, detail=detail)
+            return FailedRun(kind=FailureKind.INPUT, detail=detail)
         case InvalidInputError():
-            return Failure(kind=FailureKind.FILE, detail=detail)
+            return FailedRun(kind=FailureKind.FILE, detail=detail)
         case AceStepError():
-            return Failure(kind=FailureKind.RUN, detail=detail)
+            return FailedRun(kind=FailureKind.RUN, detail=detail)
     if isinstance(error, MemoryError) or _ran_out(error):
-        return Failure(kind=FailureKind.MEMORY, detail=detail.partition("\n")[0])
+        return FailedRun(kind=FailureKind.MEMORY, detail=detail.partition("\n")[0])
     # What it says is for those who know the code: it is in the terminal, with its traceback.
-    return Failure(kind=FailureKind.UNEXPECTED)
+    return FailedRun(kind=FailureKind.UNEXPECTED)
 
 
 def _ran_out(error: BaseException) -> bool:

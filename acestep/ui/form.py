@@ -1,17 +1,18 @@
 """What a person filled in, as a browser sends it, and the request it stands for. Pure but for the files it names."""
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 import msgspec
 
 from acestep.automatic import AUTOMATIC
 from acestep.clip import Clip
 from acestep.errors import UsageError
-from acestep.names import AUDIO_FORMATS
-from acestep.planner.prompts import INSTRUMENTAL
+from acestep.limits.names import AUDIO_FORMATS
+from acestep.lm.prompts import INSTRUMENTAL
 from acestep.request import Request, Task
+from acestep.ui.settings import Controls, controls_from
 
 _READ_BY = {
     Task.REPAINT: ("repaint_start", "repaint_end"),
@@ -82,7 +83,7 @@ def form_from(values: dict[str, Any]) -> Form:
         raise UsageError(f"the form cannot be used: {error}") from None
 
 
-def request_of(form: Form, read: Callable[[str], Clip]) -> Request:
+def form_request(form: Form, read: Callable[[str], Clip]) -> Request:
     """The request of a form, whose audio files `read` reads; `UsageError` says what there can be no song of."""
     own = task_fields(form.task)
     fields: dict[str, Any] = {
@@ -127,3 +128,45 @@ def request_of(form: Form, read: Callable[[str], Clip]) -> Request:
 def _whole(value: Any) -> Any:
     """A number without a fraction as an integer, which is what a browser means by 2.0."""
     return int(value) if isinstance(value, float) and math.isfinite(value) and value.is_integer() else value
+
+
+SETTINGS: Final = Controls.__struct_fields__
+
+SONG_INPUTS: Final = (*Form.__struct_fields__, *SETTINGS)
+"""Everything that a run depends on."""
+
+LIMITED: Final = ("batch", "duration", "think")
+"""What the settings limit."""
+
+WISH: Final = (*SETTINGS, *LIMITED)
+
+GUARDED: Final = (
+    *("batch", "duration", "think", "task", "cover_strength", "source_audio", "reference_audio"),
+    *("tier", "offload_cpu", "offload_dit", "offload_stream", "quantization"),
+)
+"""What changes the memory that a run needs, beside its words."""
+
+OF_TASKS: Final = tuple(dict.fromkeys(name for task in Task for name in task_fields(task)))
+"""What only some tasks read."""
+
+FILE_INPUTS: Final = ("reference_audio", "source_audio")
+
+
+def song_from(values: Sequence[Any]) -> tuple[Form, Controls]:
+    """The form and the settings in the values of `SONG`; `UsageError` names one that cannot be."""
+    given = dict(zip(SONG_INPUTS, values, strict=True))
+    for name in FILE_INPUTS:
+        given[name] = given[name] and given[name]["path"]
+    form = form_from({name: given[name] for name in Form.__struct_fields__})
+    return form, controls_from({name: given[name] for name in SETTINGS})
+
+
+def wish_from(values: Sequence[Any]) -> tuple[Controls, Form]:
+    """The settings, and as much of a form as they limit, in the values of `WISH`."""
+    given = dict(zip(WISH, values, strict=True))
+    return controls_from({name: given[name] for name in SETTINGS}), limited_from(*(given[name] for name in LIMITED))
+
+
+def limited_from(batch: Any, duration: Any, think: Any) -> Form:
+    """As much of a form as the settings limit."""
+    return form_from({"batch": batch, "duration": duration, "think": think})

@@ -1,14 +1,71 @@
 """gradio's page with our guard before it: nobody's input reaches gradio's own handling unseen."""
 
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.themes.utils.fonts import Font
 from gradio.utils import get_upload_folder
 
-from acestep.ui.uploads import file_of, problem_of
-from acestep.ui.words import Words
+from acestep.audio.read import read_clip
+from acestep.clip import Clip
+from acestep.errors import InvalidInputError
+from acestep.request import MAX_DURATION_S, MIN_DURATION_S
+from acestep.ui.words import PageText
+
+
+def problem_of(values: Sequence[Any], files: Sequence[bool], folder: Path) -> int:
+    """The index of the first value that cannot be taken, -1 where all can. `files` says which may be a file.
+
+    gradio reads, and for an address even fetches, whatever looks like a file anywhere in its input.
+    """
+    for index, (value, may_be_file) in enumerate(zip(values, files, strict=False)):
+        if may_be_file:
+            if value is not None and not _uploaded(value, folder):
+                return index
+        elif isinstance(value, dict | list):
+            return index
+    return -1
+
+
+def _uploaded(value: Any, folder: Path) -> bool:
+    path = value.get("path") if isinstance(value, dict) else None
+    if not isinstance(path, str) or not path or "\0" in path:
+        return False
+    try:
+        real = Path(path).resolve()
+        return real.is_relative_to(folder.resolve()) and real.is_file()
+    except (OSError, RuntimeError, ValueError):
+        return False
+
+
+def file_of(value: dict[str, Any]) -> dict[str, Any]:
+    """What gradio needs to know of an uploaded file, and nothing that the browser said besides."""
+    return {"path": value["path"], "meta": {"_type": "gradio.FileData"}}
+
+
+def uploaded_clip(path: str) -> Clip:
+    """The clip in an uploaded file; `InvalidInputError` names it as its owner does."""
+    try:
+        return read_clip(Path(path))
+    except InvalidInputError as error:
+        # The folder of uploads is nobody's business.
+        problem = error.problem.replace(path, Path(path).name)
+    raise InvalidInputError(Path(path).name, problem)
+
+
+def seconds_of(path: str) -> float:
+    """The length of an uploaded file as its header says, 0 where it says nothing that can be used."""
+    import soundfile
+
+    try:
+        about = soundfile.info(path) if path else None
+    except (OSError, RuntimeError):
+        return 0.0
+    return 0.0 if about is None else min(max(about.duration, MIN_DURATION_S), MAX_DURATION_S)
+
 
 HOUR_S, DAY_S = 3_600, 86_400
 """How often copies of songs and uploads are looked through, and how old they become; the songs themselves stay."""
@@ -17,7 +74,7 @@ HOUR_S, DAY_S = 3_600, 86_400
 class Frame(gr.Blocks):  # type: ignore[misc] # gradio is untyped here
     """A page that takes as many values as it has inputs, and only files that were uploaded to it."""
 
-    def __init__(self, words: Words) -> None:
+    def __init__(self, words: PageText) -> None:
         self._words = words
         super().__init__(title=words("title"), analytics_enabled=False, delete_cache=(HOUR_S, DAY_S))
 
@@ -49,3 +106,35 @@ def refusal(sentence: str, title: str, *, seconds: float | None = MESSAGE_S, sho
         escape(sentence, quote=False), title=title, duration=seconds, visible=shown, print_exception=False
     )
     return error
+
+
+STYLE = Path(__file__).parent / "style.css"
+
+
+def theme() -> Any:
+    """Calm, in light and dark."""
+    return gr.themes.Soft(
+        primary_hue="teal",
+        secondary_hue="teal",
+        neutral_hue="slate",
+        font=tuple(map(Font, ("system-ui", "-apple-system", "Segoe UI", "Noto Sans", "sans-serif"))),
+        font_mono=tuple(map(Font, ("ui-monospace", "Consolas", "monospace"))),
+    ).set(
+        **_both("block_label_background_fill", "transparent"),
+        **_both("block_label_text_color", "*body_text_color"),
+        **_both("block_title_background_fill", "transparent"),
+        **_both("block_title_text_color", "*body_text_color"),
+        block_title_text_weight="600",
+        block_title_padding="0",
+        input_border_width="1px",
+        input_border_color="*neutral_300",
+        input_border_color_dark="*neutral_600",
+        checkbox_border_width="1px",
+        checkbox_border_color="*neutral_400",
+        checkbox_border_color_dark="*neutral_500",
+    )
+
+
+def _both(name: str, value: str) -> dict[str, str]:
+    """A value for light and dark alike."""
+    return {name: value, f"{name}_dark": value}

@@ -7,13 +7,13 @@ from typing import Any
 
 import gradio as gr
 
+from acestep.checkpoints.tokenizer import encodable
 from acestep.errors import AceStepError
-from acestep.models.tokenizer import encodable
 from acestep.ui.failures import failure_of
 from acestep.ui.frame import refusal
 from acestep.ui.page import Parts
 from acestep.ui.sessions import Sessions
-from acestep.ui.words import Words
+from acestep.ui.words import PageText
 
 Changes = dict[Any, Any]
 """Components and what becomes of them; those that are not named stay as they are."""
@@ -25,7 +25,7 @@ Handler = Callable[..., Changes | None]
 class Listener:
     """Makes the arguments of gradio's event listeners."""
 
-    def __init__(self, sessions: Sessions, words: Words, parts: Parts) -> None:
+    def __init__(self, sessions: Sessions, words: PageText, parts: Parts) -> None:
         self._sessions = sessions
         self._words = words
         self._parts = parts

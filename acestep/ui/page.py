@@ -4,19 +4,17 @@ from typing import Any
 
 import gradio as gr
 
-from acestep.names import AUDIO_FORMATS
-from acestep.planner.fields import KEYSCALES, LANGUAGES, TIMESIGNATURES, UNKNOWN_LANGUAGE
+from acestep.fields import KEYSCALES, LYRIC_LANGUAGES, TIMESIGNATURES, UNKNOWN_LANGUAGE
+from acestep.limits.names import AUDIO_FORMATS
 from acestep.request import Task
 from acestep.tiers import BATCHES
-from acestep.ui.card_view import card_html
 from acestep.ui.form import Form
-from acestep.ui.limits import Limits, limits_of
-from acestep.ui.settings import Setting, settings_of
+from acestep.ui.settings import Limits, Setting, limits_of, settings_of
 from acestep.ui.studio import Studio
-from acestep.ui.views import history_html, warnings_html
-from acestep.ui.words import Words
+from acestep.ui.views import card_html, history_html, warnings_html
+from acestep.ui.words import PageText
 
-SONGS = max(BATCHES)
+MOST_SONGS = max(BATCHES)
 """Songs that one run can have."""
 
 KEYS = tuple(key for key in KEYSCALES if key.isascii())
@@ -25,7 +23,7 @@ Parts = dict[str, Any]
 """The page's components by name; a form's and the settings' have the names of their fields."""
 
 
-def lay_out(words: Words, studio: Studio) -> Parts:
+def lay_out(words: PageText, studio: Studio) -> Parts:
     """Put everything on the page that is being made, set to the plan of the card that is here."""
     controls, plan = studio.start()
     settings = settings_of(controls, plan, studio.tiers)
@@ -56,7 +54,7 @@ def _html(value: str = "", *, elem_id: str) -> Any:
     return gr.HTML(value, elem_id=elem_id, apply_default_css=False)
 
 
-def _named(words: Words, name: str, *, interactive: bool = True, **values: object) -> dict[str, Any]:
+def _named(words: PageText, name: str, *, interactive: bool = True, **values: object) -> dict[str, Any]:
     """What every control of a name has: its label, its explanation where there is one, and its id."""
     named: dict[str, Any] = {"label": words(name), "elem_id": name.replace("_", "-"), "interactive": interactive}
     if words.has(f"{name}_info"):
@@ -64,18 +62,18 @@ def _named(words: Words, name: str, *, interactive: bool = True, **values: objec
     return named
 
 
-def options(words: Words, choices: tuple[str, ...]) -> list[tuple[str, str]]:
+def options(words: PageText, choices: tuple[str, ...]) -> list[tuple[str, str]]:
     """Choices as people read them, and as they are."""
     return [(choice_label(words, choice), str(choice)) for choice in choices]
 
 
-def choice_label(words: Words, choice: str) -> str:
+def choice_label(words: PageText, choice: str) -> str:
     """A choice as people read it."""
     name = "choice_" + choice.replace(" ", "_").replace("+", "_")
     return words(name) if words.has(name) else str(choice)
 
 
-def _song(parts: Parts, words: Words, form: Form) -> None:
+def _song(parts: Parts, words: PageText, form: Form) -> None:
     parts["caption"] = gr.Textbox(
         **_named(words, "caption"), value=form.caption, lines=2, placeholder=words("caption_hint")
     )
@@ -84,7 +82,7 @@ def _song(parts: Parts, words: Words, form: Form) -> None:
     )
 
 
-def _limited(parts: Parts, words: Words, form: Form, limits: Limits) -> None:
+def _limited(parts: Parts, words: PageText, form: Form, limits: Limits) -> None:
     """What the frontier limits; the language model is part of that."""
     with gr.Row():
         parts["instrumental"] = gr.Checkbox(form.instrumental, **_named(words, "instrumental"), min_width=140)
@@ -102,7 +100,7 @@ def _limited(parts: Parts, words: Words, form: Form, limits: Limits) -> None:
         )
 
 
-def _folded(parts: Parts, words: Words, form: Form) -> None:
+def _folded(parts: Parts, words: PageText, form: Form) -> None:
     """What most songs do without."""
     with gr.Accordion(words("section_music"), open=False):
         _music(parts, words, form)
@@ -112,10 +110,10 @@ def _folded(parts: Parts, words: Words, form: Form) -> None:
         _sampling(parts, words, form)
 
 
-def _music(parts: Parts, words: Words, form: Form) -> None:
+def _music(parts: Parts, words: PageText, form: Form) -> None:
     languages = (
         (words("choice_"), UNKNOWN_LANGUAGE),
-        *((code, code) for code in LANGUAGES if code != UNKNOWN_LANGUAGE),
+        *((code, code) for code in LYRIC_LANGUAGES if code != UNKNOWN_LANGUAGE),
     )
     with gr.Row():
         parts["language"] = gr.Dropdown(languages, **_named(words, "language"), value=form.language, min_width=140)
@@ -132,7 +130,7 @@ def _music(parts: Parts, words: Words, form: Form) -> None:
         )
 
 
-def _audio(parts: Parts, words: Words, form: Form) -> None:
+def _audio(parts: Parts, words: PageText, form: Form) -> None:
     parts["task"] = gr.Dropdown(options(words, tuple(Task)), **_named(words, "task"), value=form.task.value)
     for name in ("source_audio", "reference_audio"):
         parts[name] = gr.Audio(
@@ -150,7 +148,7 @@ def _audio(parts: Parts, words: Words, form: Form) -> None:
         parts[name] = gr.Textbox(getattr(form, name), **_named(words, name), visible=False)
 
 
-def _sampling(parts: Parts, words: Words, form: Form) -> None:
+def _sampling(parts: Parts, words: PageText, form: Form) -> None:
     with gr.Row():
         parts["seed"] = gr.Number(form.seed, **_named(words, "seed"), precision=0, minimum=-1, min_width=140)
         parts["random_seed"] = gr.Checkbox(form.random_seed, **_named(words, "random_seed"), min_width=140)
@@ -164,7 +162,7 @@ def _sampling(parts: Parts, words: Words, form: Form) -> None:
         )
 
 
-def _results(parts: Parts, words: Words, warnings: str) -> None:
+def _results(parts: Parts, words: PageText, warnings: str) -> None:
     with gr.Row():
         parts["generate"] = gr.Button(words("generate"), variant="primary", elem_id="generate", scale=3, min_width=160)
         parts["cancel"] = gr.Button(
@@ -173,7 +171,7 @@ def _results(parts: Parts, words: Words, warnings: str) -> None:
     parts["progress"] = _html(elem_id="progress")
     parts["failure"] = _html(elem_id="failure")
     parts["warnings"] = _html(warnings, elem_id="warnings")
-    for number in range(SONGS):
+    for number in range(MOST_SONGS):
         parts[f"song_{number}"] = gr.Audio(
             label=words("song", number=number + 1),
             elem_id=f"song-{number}",
@@ -188,7 +186,7 @@ def _results(parts: Parts, words: Words, warnings: str) -> None:
     parts["history"] = _html(history_html((), words), elem_id="history")
 
 
-def _settings(parts: Parts, words: Words, settings: dict[str, Setting]) -> None:
+def _settings(parts: Parts, words: PageText, settings: dict[str, Setting]) -> None:
     def add(*names: str) -> None:
         for name in names:
             setting = settings[name]
@@ -211,7 +209,7 @@ def _settings(parts: Parts, words: Words, settings: dict[str, Setting]) -> None:
         add("attention", "compile")
 
 
-def setting_update(words: Words, setting: Setting) -> dict[str, Any]:
+def setting_update(words: PageText, setting: Setting) -> dict[str, Any]:
     """What brings a control to a setting."""
     if isinstance(setting.value, bool):
         changed: dict[str, Any] = gr.update(value=setting.value, interactive=setting.interactive)

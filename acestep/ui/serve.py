@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any
 
 from acestep.errors import RunFailedError, UsageError
-from acestep.plan import Overrides
+from acestep.limits.plan import Overrides
 from acestep.proxies import LOOPBACK, reach_directly, require_usable, without_proxies
 
 LARGEST_UPLOAD = "256mb"
@@ -24,7 +24,7 @@ MOST_WAITING = 64
 """Runs that may wait in the queue."""
 
 
-def serve(
+def serve_page(
     *,
     model: str,
     overrides: Overrides,
@@ -65,13 +65,13 @@ def serve(
             end.enter_context(without_proxies())
 
         from acestep.ui.studio import Studio
-        from acestep.ui.words import Words
+        from acestep.ui.words import PageText
 
         studio = Studio(model, overrides, out.absolute())
         end.callback(studio.close)
         if init_service:
             studio.preload(notify)
-        page = _page(studio, Words(language))
+        page = _page(studio, PageText(language))
         end.callback(page.close, verbose=False)
         address = _launch(page, server_name, port, auth, share=share, alone=alone)
         announce(address)
@@ -97,7 +97,7 @@ def _launch(
     from starlette.middleware import Middleware
 
     from acestep.ui.doorman import Doorman
-    from acestep.ui.theme import STYLE, theme
+    from acestep.ui.frame import STYLE, theme
 
     try:
         _, local, public = page.launch(

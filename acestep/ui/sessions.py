@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from acestep.errors import AceStepError
-from acestep.ui.failures import Failure, FailureKind, failure_of
+from acestep.ui.failures import FailedRun, FailureKind, failure_of
 
 MOST_SESSIONS: Final = 1_000
 """Visits that are remembered; the one that was away longest is forgotten first."""
@@ -26,7 +26,7 @@ class StoppedError(AceStepError):
     """A run that its own person stopped."""
 
 
-class Progress(msgspec.Struct, frozen=True, kw_only=True):
+class RunProgress(msgspec.Struct, frozen=True, kw_only=True):
     """How far a run is: `stage` is one of the pipeline, or one of those below; "" for no run.
 
     Of its own: `waiting`, `loading`, `stopping`, and at the end `finished`, `stopped` or `failed`, with the `seconds`
@@ -44,7 +44,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
         return min(1.0, self.done / self.total) if self.total else 0.0
 
 
-class Made(msgspec.Struct, frozen=True, kw_only=True):
+class VisitSong(msgspec.Struct, frozen=True, kw_only=True):
     """One song of a visit: its file, the copy of it that is served, and what was asked for."""
 
     path: Path
@@ -54,14 +54,14 @@ class Made(msgspec.Struct, frozen=True, kw_only=True):
     duration_s: float
 
 
-class Session:
+class Visit:
     """One visit. Songs go to a folder of its own below `out`, whose name nobody guesses."""
 
     def __init__(self, out: Path) -> None:
         self.folder = out / secrets.token_hex(16)
-        self.made: list[Made] = []
-        self.progress = Progress()
-        self.failure: Failure | None = None
+        self.made: list[VisitSong] = []
+        self.progress = RunProgress()
+        self.failure: FailedRun | None = None
         self._clicks = 0
         # Whether each run that was announced and has not begun was stopped, the next one first.
         self._waiting: deque[bool] = deque()
@@ -81,7 +81,7 @@ class Session:
             self._waiting.append(False)
             self.failure = None
             if not self._running:
-                self.progress = Progress(stage=WAITING)
+                self.progress = RunProgress(stage=WAITING)
 
     def settle(self) -> None:
         """What a click began has come to an end; where it never had its turn, it failed."""
@@ -90,8 +90,8 @@ class Session:
             while len(self._waiting) > self._clicks:
                 self._waiting.popleft()
             if self.progress.stage == WAITING and not self.busy:
-                self.progress = Progress(stage="failed")
-                self.failure = Failure(kind=FailureKind.NOT_STARTED)
+                self.progress = RunProgress(stage="failed")
+                self.failure = FailedRun(kind=FailureKind.NOT_STARTED)
 
     @contextmanager
     def run(self) -> Iterator[None]:
@@ -104,7 +104,7 @@ class Session:
                     raise StoppedError("stopped")
                 self._running = True
                 self.failure = None
-                self.progress = Progress(stage="loading")
+                self.progress = RunProgress(stage="loading")
             yield
             how = "finished"
         except StoppedError:
@@ -116,15 +116,15 @@ class Session:
         finally:
             with self._lock:
                 self._running = False
-                over = Progress(stage=how, seconds=time.monotonic() - began)
-                self.progress = Progress(stage=WAITING) if self.busy else over
+                over = RunProgress(stage=how, seconds=time.monotonic() - began)
+                self.progress = RunProgress(stage=WAITING) if self.busy else over
 
     def report(self, stage: str, done: int, total: int) -> None:
         """What the pipeline calls before and after each part; raises `StoppedError` once the person asked to stop."""
         with self._lock:
             if self._stop.is_set():
                 raise StoppedError("stopped")
-            self.progress = Progress(stage=stage, done=done, total=total)
+            self.progress = RunProgress(stage=stage, done=done, total=total)
 
     def stop(self) -> None:
         """Stop the run at its next step, and those of this visit that still wait before they begin."""
@@ -134,7 +134,7 @@ class Session:
             if self._running:
                 self.progress = msgspec.structs.replace(self.progress, stage=STOPPING)
             elif self.progress.stage == WAITING:
-                self.progress = Progress(stage="stopped")
+                self.progress = RunProgress(stage="stopped")
 
 
 class Sessions:
@@ -142,14 +142,14 @@ class Sessions:
 
     def __init__(self, out: Path) -> None:
         self._out = out
-        self._known: OrderedDict[str, Session] = OrderedDict()
+        self._known: OrderedDict[str, Visit] = OrderedDict()
         self._lock = threading.Lock()
 
-    def of(self, name: str) -> Session:
+    def of(self, name: str) -> Visit:
         """The visit of that name, new where it is not known; without a name one of its own."""
         name = name or secrets.token_hex()
         with self._lock:
-            session = self._known.setdefault(name, Session(self._out))
+            session = self._known.setdefault(name, Visit(self._out))
             self._known.move_to_end(name)
             idle = (name for name, known in self._known.items() if not known.busy and known is not session)
             if len(self._known) > MOST_SESSIONS and (longest := next(idle, "")):

@@ -5,11 +5,12 @@ from typing import Any
 import msgspec
 
 from acestep.errors import UsageError
-from acestep.fallbacks import moves_weights
-from acestep.hardware import Card, simulated_card
+from acestep.hardware.card import Card, simulated_card
 from acestep.knobs import Attention, Offload, Quantization, Variant
-from acestep.plan import Overrides, Plan, overrides_from
-from acestep.tiers import TierTable
+from acestep.limits.fallbacks import moves_weights
+from acestep.limits.plan import Overrides, Plan, overrides_from
+from acestep.request import MAX_DURATION_S
+from acestep.tiers import BATCHES, TierTable
 
 THIS_CARD = "this card"
 """The choice of the tier selector that is no tier."""
@@ -127,3 +128,36 @@ def _offload(controls: Controls) -> str:
     if not controls.offload_cpu:
         return Offload.NONE
     return Offload.CPU_DIT if controls.offload_dit else Offload.CPU
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """The largest batch, the longest song in seconds, and what is left of a wish within both; 0 s stays open.
+
+    `can_think` says whether there is a language model at all.
+    """
+
+    max_batch: int
+    max_duration_s: int
+    batch: int
+    duration_s: float
+    can_think: bool
+
+
+def limits_of(plan: Plan, *, think: bool, batch: int, duration_s: float) -> Limits:
+    """The ends of both sliders. A larger batch shortens the songs.
+
+    `acestep.limits.plan.clamp` does the opposite: a longer song makes the batch smaller.
+
+    Where not even one song is certified, one of any length may be tried.
+    """
+    lm = think and plan.lm is not None
+    most = max((size for size in BATCHES if plan.frontier.longest(size, lm=lm)), default=1)
+    batch = min(max(batch, 1), most)
+    longest = plan.frontier.longest(batch, lm=lm) or int(MAX_DURATION_S)
+    return Limits(
+        max_batch=most,
+        max_duration_s=longest,
+        batch=batch,
+        duration_s=min(duration_s, longest),
+        can_think=plan.lm is not None,
+    )

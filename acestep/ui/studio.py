@@ -7,24 +7,25 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from acestep import api, audio
+from acestep import api
+from acestep.audio import write as audio
 from acestep.devices.open import look_with_torch
+from acestep.engine.service import Service
 from acestep.errors import UsageError
-from acestep.hardware import Card, planning_card
-from acestep.machine import plan_of_card, told
-from acestep.plan import Overrides, Plan
+from acestep.hardware.card import Card, planning_card
+from acestep.limits.machine import plan_of_card, with_remarks
+from acestep.limits.plan import Overrides, Plan
 from acestep.request import Request
-from acestep.service import Service
 from acestep.tiers import load_tiers
-from acestep.ui.sessions import Made, Session, Sessions, StoppedError
+from acestep.ui.sessions import Sessions, StoppedError, Visit, VisitSong
 from acestep.ui.settings import THIS_CARD, Controls, cards, controls_of, overrides_of
 
 MOST_REMEMBERED = 50
 """Songs of a visit that are listed beside the newest."""
 
-Answer = TypeVar("Answer")
+_Answer = TypeVar("_Answer")
 
-Keep = Callable[[Path], Path]
+CopySong = Callable[[Path], Path]
 """Makes the copy of a song that is served, and says where it is."""
 
 
@@ -72,7 +73,7 @@ class Studio:
 
     def _plan(self, overrides: Overrides, tier: str) -> Plan:
         """The plan of a choice of the tier selector; that of this card says what to know about the cards here."""
-        return told(plan_of_card(overrides, self.card(tier)), self._remarks if tier == THIS_CARD else ())
+        return with_remarks(plan_of_card(overrides, self.card(tier)), self._remarks if tier == THIS_CARD else ())
 
     def preload(self, notify: Callable[[str], None]) -> None:
         """Load what the first request will need."""
@@ -81,7 +82,7 @@ class Studio:
             self._service.preload(plan, think=controls.init_lm, notify=notify)
 
     def generate(
-        self, request: Request, wish: Controls, audio_format: str, session: Session, keep: Keep
+        self, request: Request, wish: Controls, audio_format: str, session: Visit, keep: CopySong
     ) -> dict[str, Any]:
         """Songs of a visit whose turn it is on disk, remembered by it, and the document about them.
 
@@ -95,7 +96,7 @@ class Studio:
         return document
 
     def _run(
-        self, request: Request, plan: Plan, controls: Controls, audio_format: str, session: Session
+        self, request: Request, plan: Plan, controls: Controls, audio_format: str, session: Visit
     ) -> dict[str, Any]:
         def progress(stage: str, done: int, total: int) -> None:
             if self._closing.is_set():
@@ -111,7 +112,7 @@ class Studio:
             # is not.
             unasked=controls.init_lm,
         )
-        return api.written(result, used, request.caption, session.folder, audio_format)
+        return api.write_songs(result, used, request.caption, session.folder, audio_format)
 
     def rest(self) -> None:
         """Give back what a run that ended early left behind."""
@@ -147,8 +148,8 @@ class Studio:
         self.stop()
         self._in_turn(self._service.close)
 
-    def _in_turn(self, work: Callable[[], Answer]) -> Answer:
-        def locked() -> Answer:
+    def _in_turn(self, work: Callable[[], _Answer]) -> _Answer:
+        def locked() -> _Answer:
             # Who only looks at the card does so from elsewhere, and must not while it is in use.
             with self._lock:
                 return work()
@@ -156,9 +157,9 @@ class Studio:
         return self._worker.submit(locked).result()
 
 
-def _made(document: dict[str, Any], request: Request, keep: Keep) -> list[Made]:
+def _made(document: dict[str, Any], request: Request, keep: CopySong) -> list[VisitSong]:
     return [
-        Made(
+        VisitSong(
             path=Path(song["path"]),
             served=keep(Path(song["path"])),
             caption=request.caption,

@@ -1,32 +1,44 @@
 """What the page shows as text of its own: progress, warnings and the songs of a visit, as HTML. Pure."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from acestep.ui.failures import Failure
-from acestep.ui.sessions import Made, Progress
-from acestep.ui.words import Words
+import msgspec
+
+from acestep.dit.prompts import lyric_prompt, text_prompt
+from acestep.hardware.card import CONTEXT_BYTES, Card, card_line
+from acestep.limits.capabilities import groups_attention, itemsize_of, matrix_workspace_of
+from acestep.limits.fallbacks import moves_weights
+from acestep.limits.plan import Plan, clamp
+from acestep.memory.guard import Demand, knobs_key, predict, songs_at_once
+from acestep.request import MAX_LYRIC_TOKENS, MAX_TEXT_TOKENS, Request
+from acestep.tiers import BATCHES, Evidence, short_digest
+from acestep.ui.failures import FailedRun
+from acestep.ui.sessions import RunProgress, VisitSong
+from acestep.ui.settings import NONE
+from acestep.ui.words import PageText
+from acestep.units import gib
 
 SERVED = "gradio_api/file="
 """Where gradio serves a file of its cache from, below the page's own address."""
 
-OVER = frozenset({"finished", "stopped", "failed"})
+ENDED_STAGES = frozenset({"finished", "stopped", "failed"})
 
 
-def progress_html(progress: Progress, words: Words) -> str:
+def progress_html(progress: RunProgress, words: PageText) -> str:
     """How far a run is; nothing before the first."""
     if not progress.stage:
         return ""
     said = words(f"stage_{progress.stage}", seconds=f"{progress.seconds:.1f}")
     percent = 100 if progress.stage == "finished" else round(100 * progress.share)
-    share = "" if progress.stage in OVER or not progress.total else f"<span>{percent} %</span>"
+    share = "" if progress.stage in ENDED_STAGES or not progress.total else f"<span>{percent} %</span>"
     bar = f'<div class="bar"><div style="width:{percent}%"></div></div>'
     return f'<div class="progress {progress.stage}" role="status"><p>{escape(said)}{share}</p>{bar}</div>'
 
 
-def failure_html(failure: Failure | None, words: Words) -> str:
+def failure_html(failure: FailedRun | None, words: PageText) -> str:
     """Why a run failed, read out by screen readers as it appears; nothing where none did."""
     if failure is None:
         return ""
@@ -39,7 +51,7 @@ def failure_html(failure: Failure | None, words: Words) -> str:
     return f'<div class="failure" role="alert"><h3>{escape(words("error"))}</h3>{said}</div>'
 
 
-def warnings_html(sentences: Sequence[str], words: Words) -> str:
+def warnings_html(sentences: Sequence[str], words: PageText) -> str:
     """Sentences for a musician, each once; nothing where there are none."""
     if not sentences:
         return ""
@@ -47,7 +59,7 @@ def warnings_html(sentences: Sequence[str], words: Words) -> str:
     return f'<div class="sentences"><h3>{escape(words("warnings"))}</h3><ul>{items}</ul></div>'
 
 
-def history_html(made: Sequence[Made], words: Words) -> str:
+def history_html(made: Sequence[VisitSong], words: PageText) -> str:
     """The songs of a visit, the newest first, to hear and to take along."""
     if not made:
         return f'<p class="quiet">{escape(words("history_empty"))}</p>'
@@ -69,17 +81,156 @@ def served_at(path: Path) -> str:
     return SERVED + quote(str(path))
 
 
-def length(seconds: float, words: Words) -> str:
+def length(seconds: float, words: PageText) -> str:
     """A song's length as a musician says it."""
     whole, rest = divmod(round(seconds, 1), 60)
     parts = [words("minutes", count=f"{whole:g}")] if whole else []
     return " ".join(parts + ([words("seconds", count=f"{rest:g}")] if rest or not whole else []))
 
 
-def _song(song: Made, words: Words) -> str:
+def _song(song: VisitSong, words: PageText) -> str:
     address, name = escape(served_at(song.served)), escape(song.path.name)
     about = escape(f"{length(song.duration_s, words)} · {song.seed}")
     return (
         f'<li><p>{escape(song.caption) or name}<span>{about}</span></p><div><audio controls preload="metadata"'
         f' src="{address}"></audio><a href="{address}" download="{name}" title="{name}">⤓</a></div></li>'
     )
+
+
+def card_html(plan: Plan, device: Card, words: PageText) -> str:
+    """The panel for a tier's own plan, which is carried out on `device`."""
+    rows = [(words("card"), card_line(plan.card), "")]
+    if device != plan.card:
+        rows.append((words("runs_on"), card_line(device), ""))
+    rows.append((words("tier"), f"{plan.tier} ({plan.label})", words("certified", size=plan.certified_gib)))
+    if plan.limits_of != plan.tier:
+        rows.append((words("limits_of"), plan.limits_of, ""))
+    rows += [(words(name), value, evidence(plan, field, words)) for name, value, field in _defaults(plan, words)]
+    rows += [
+        (words("longest", batch=batch), _lengths(plan, batch, words), evidence(plan, "frontier", words))
+        for batch in BATCHES
+    ]
+    return f'<div class="panel"><h3>{escape(words("section_card"))}</h3>{table_html(rows)}</div>'
+
+
+def evidence(plan: Plan, field: str, words: PageText) -> str:
+    """Where a field's value comes from, without a language model and with one where that rests on something else."""
+    found = dict.fromkeys(
+        _source(plan.evidence[name], words) for name in (field, f"{field}.with_lm") if name in plan.evidence
+    )
+    return ", ".join(found)
+
+
+def _defaults(plan: Plan, words: PageText) -> tuple[tuple[str, str, str], ...]:
+    on_off = {True: words("on"), False: words("off")}
+    none = words(f"choice_{NONE}")
+    return (
+        ("lm", plan.lm or none, "recommended_lm"),
+        ("lm_models", ", ".join(plan.lm_models) or none, "lm_models"),
+        ("init_lm", on_off[plan.init_lm], "init_lm"),
+        ("backend", plan.backend, "backend"),
+        ("offload", plan.offload, "offload"),
+        ("quantization", plan.quantization or none, "quantization"),
+        ("lm_quantization", plan.lm_quantization or none, "lm_quantization"),
+        ("compile", on_off[plan.compile], "compile"),
+    )
+
+
+def _lengths(plan: Plan, batch: int, words: PageText) -> str:
+    longest = [plan.frontier.longest(batch, lm=lm) for lm in (False, True)]
+    said = [length(seconds, words) if seconds else words(f"choice_{NONE}") for seconds in longest]
+    return said[0] if said[0] == said[1] else words("without_and_with", without=said[0], with_lm=said[1])
+
+
+def _source(source: Evidence, words: PageText) -> str:
+    digest = short_digest(source.record).removeprefix("sha256:")
+    return " ".join(part for part in (words(f"evidence_{source.kind}"), digest) if part)
+
+
+class Outlook(msgspec.Struct, frozen=True, kw_only=True):
+    """What the guard knows: songs asked for and made at once, bytes that each stage needs and bytes there are for them.
+
+    `free_bytes` of 0 says that nothing was looked at, and the whole card was counted on. `needs` are empty where the
+    table predicts nothing for the knobs. `cuts` say what is beyond the plan's limits and left out.
+    """
+
+    songs: int
+    at_once: int
+    needs: dict[str, int]
+    room_bytes: int
+    free_bytes: int = 0
+    cuts: tuple[str, ...] = ()
+
+
+def outlook(
+    plan: Plan,
+    model: Mapping[str, float],
+    request: Request,
+    *,
+    brings_audio: bool = False,
+    weak_cover: bool = False,
+    free_bytes: int = 0,
+) -> Outlook:
+    """The guard's view of a request for words alone, once `clamp` has cut it to the plan.
+
+    `brings_audio` says that there are files besides, `weak_cover` that they are followed only partly.
+    """
+    thinks = request.thinks and plan.lm is not None
+    clamped, cuts = clamp(request, plan, lm=thinks)
+    if not clamped.duration_s:
+        # The language model chooses: the guard is asked afterwards, so the longest it may choose is what to expect.
+        clamped = msgspec.structs.replace(clamped, duration_s=float(clamped.thinking.longest_s))
+    own_codes = thinks and clamped.thinking.codes
+    demand = Demand(
+        songs=clamped.batch,
+        frames=clamped.latent_frames,
+        # No tokenizer of bytes makes more tokens than there are bytes.
+        lyric_tokens=min(MAX_LYRIC_TOKENS, len(lyric_prompt(clamped).encode())),
+        text_tokens=min(MAX_TEXT_TOKENS, len(text_prompt(clamped).encode())),
+        with_audio=brings_audio or own_codes,
+        weak_cover=weak_cover,
+        contexts=clamped.batch if own_codes else 1,
+        grouped_attention=groups_attention(plan.card),
+        matrix_workspace=matrix_workspace_of(plan.card),
+        itemsize=itemsize_of(plan.card),
+    )
+    needs = predict(model, plan.knobs, demand)
+    resting = demand.width * int(model[f"{knobs_key(plan.knobs)}.rest"]) if needs else 0
+    free = free_bytes or max(0, plan.card.total_bytes - CONTEXT_BYTES - resting)
+    return Outlook(
+        songs=demand.songs,
+        at_once=songs_at_once(model, plan.knobs, demand, free),
+        needs=needs,
+        room_bytes=free + resting,
+        free_bytes=free_bytes,
+        cuts=cuts,
+    )
+
+
+def guard_html(plan: Plan, seen: Outlook, words: PageText) -> str:
+    """The panel: one sentence, and what each stage needs."""
+    if not moves_weights(plan.card):
+        return panel_html(words, words("guard_host"))
+    if not seen.needs:
+        return panel_html(words, words("guard_unknown"))
+    counted = words("guard_free", free=gib(seen.free_bytes)) if seen.free_bytes else words("guard_whole")
+    rows = [(words(f"stage_{stage}"), gib(needed)) for stage, needed in seen.needs.items() if stage != "total"]
+    table = table_html((*rows, (words("guard_room"), gib(seen.room_bytes))))
+    return panel_html(words, " ".join((*seen.cuts, _verdict(seen, words), counted)), table)
+
+
+def _verdict(seen: Outlook, words: PageText) -> str:
+    total, room = seen.needs["total"], seen.room_bytes
+    if seen.at_once < seen.songs:
+        passes = -(-seen.songs // seen.at_once)
+        return words(
+            "guard_passes", songs=seen.songs, need=gib(total), room=gib(room), at_once=seen.at_once, passes=passes
+        )
+    if total > room:
+        return words("guard_over", need=gib(total), room=gib(room))
+    return words("guard_one" if seen.songs == 1 else "guard_all", songs=seen.songs, need=gib(total), room=gib(room))
+
+
+def panel_html(words: PageText, sentence: str, table: str = "") -> str:
+    """The guard's panel with a sentence, and a table where there is one."""
+    return f'<div class="panel"><h3>{escape(words("section_guard"))}</h3><p>{escape(sentence)}</p>{table}</div>'

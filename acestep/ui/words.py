@@ -7,11 +7,11 @@ from typing import Final
 
 LOCALES: Final = Path(__file__).parent / "locales"
 
-LANGUAGES: Final = ("en", "ko", "ja", "zh")
+PAGE_LANGUAGES: Final = ("en", "ko", "ja", "zh")
 """The languages the page can speak."""
 
 
-class Words:
+class PageText:
     """The page's sentences by name. Raises `KeyError` for a name that has none: a mistake here, not of a person."""
 
     def __init__(self, language: str) -> None:

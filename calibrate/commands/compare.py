@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from acestep import console
+from acestep.cli import console
 from acestep.errors import UsageError
 from calibrate.extras import require_extra
 
 if TYPE_CHECKING:
-    from calibrate.compare import Comparison
+    from calibrate.record.compare import Comparison
 
 
 @click.command()
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 @click.argument("after", metavar="B", type=click.Path(path_type=Path))
 @click.option("--csv", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write the changes here.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def compare(before: Path, after: Path, csv: Path | None, as_json: bool) -> None:
+def compare_command(before: Path, after: Path, csv: Path | None, as_json: bool) -> None:
     """Say what changed from A to B, two records or two tables, the worst first. Exit code 0 whatever it finds."""
-    from calibrate.compare import compare as compared
     from calibrate.files import output_file
+    from calibrate.record.compare import compare as compared
 
     if csv is not None and csv.resolve() in (before.resolve(), after.resolve()):
         raise UsageError(f"--csv {csv} is one of the files compared; choose another path")
@@ -68,10 +68,10 @@ def _as_csv(found: "Comparison") -> str:
     import msgspec
     import pandas as pd
 
-    from calibrate.compare import Change
+    from calibrate.record.compare import TableChange
 
     rows = [msgspec.to_builtins(change) for change in found.changes]
     for row in rows:
         row.update({k: f"'{v}" for k, v in row.items() if isinstance(v, str) and v.startswith(("=", "+", "-", "@"))})
-    frame = pd.DataFrame(rows, columns=list(Change.__struct_fields__), dtype=object)
+    frame = pd.DataFrame(rows, columns=list(TableChange.__struct_fields__), dtype=object)
     return str(frame.to_csv(index=False, lineterminator="\n"))

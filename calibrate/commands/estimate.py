@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 import click
 from msgspec import UNSET
 
-from acestep import console
+from acestep.cli import console
+from acestep.cli.options import SIZE_GIB, knob_options, knobs_of, variant_option
 from acestep.errors import UsageError
-from acestep.hardware import nameplate_gib
-from acestep.options import SIZE_GIB, knob_options, knobs_of, variant_option
+from acestep.hardware.card import nameplate_gib
 from acestep.request import Task
 from acestep.units import gib_to_bytes
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.option("--task", type=click.Choice([task.value for task in Task]), help="A task on a song of the same length.")
 @click.option("--reference-seconds", type=float, metavar="SECONDS", help="Length of a timbre reference.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def estimate(
+def estimate_command(
     vram: float | None,
     cap: float | None,
     smallest_cap: bool,
@@ -44,10 +44,10 @@ def estimate(
     if (vram is not None) + (cap is not None) + smallest_cap != 1:
         raise UsageError("give exactly one of --vram, --cap and --smallest-cap")
     from acestep.tiers import load_tiers
-    from calibrate import estimate as answer
-    from calibrate.knobs import without_lm
-    from calibrate.policy import budget_bytes, load_policy
-    from calibrate.probers import prober_for
+    from calibrate.campaign.probers import prober_for
+    from calibrate.report import estimate as answer
+    from calibrate.table.knobs import without_lm
+    from calibrate.table.policy import budget_bytes, load_policy
 
     overrides = knobs_of(knobs)
     settled, remarks = answer.knobs_for(load_tiers(), overrides, vram)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from acestep import console
+from acestep.cli import console
 from acestep.tiers import data_file
 
 
@@ -14,7 +14,7 @@ from acestep.tiers import data_file
 @click.argument("field", metavar="FIELD")
 @click.option("--folder", type=click.Path(path_type=Path, file_okay=False), help="Another tiers folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def explain(variant: str, tier: str, field: str, folder: Path | None, as_json: bool) -> None:
+def explain_command(variant: str, tier: str, field: str, folder: Path | None, as_json: bool) -> None:
     """Say where FIELD of TIER comes from: its record, cap and the probes that prove it.
 
     For example `explain turbo tier4 max_batch.with_lm`. Any field of generated_tiers.json has an answer, such as
@@ -25,7 +25,7 @@ def explain(variant: str, tier: str, field: str, folder: Path | None, as_json: b
     from calibrate.explain.origin import explain as explained
     from calibrate.explain.sources import records_in
     from calibrate.explain.text import print_explanation
-    from calibrate.policy import load_policy
+    from calibrate.table.policy import load_policy
 
     table = load_tiers(None if folder is None else folder / "generated_tiers.json")
     policy = load_policy(None if folder is None else folder / "policy.json")

@@ -5,27 +5,29 @@ from pathlib import Path
 
 import click
 
-from acestep import console
+from acestep.cli import console
 from acestep.errors import Exit, UsageError
 
-FOLDER = Path(__file__).parents[2] / "tiers"
+TIERS_FOLDER = Path(__file__).parents[2] / "tiers"
 """Where records are kept and the table is written: the `tiers` folder of a checkout."""
 
 
 @click.command()
-@click.option("--folder", type=click.Path(path_type=Path, file_okay=False), default=FOLDER, help="The tiers folder.")
+@click.option(
+    "--folder", type=click.Path(path_type=Path, file_okay=False), default=TIERS_FOLDER, help="The tiers folder."
+)
 def merge(folder: Path) -> int:
     """Rebuild generated_tiers.json from policy.json and every record in measurements/.
 
     Exit code 1 where it promises less than the published table and waivers.json does not say why.
     """
     from calibrate.files import output_file, pretty_json
-    from calibrate.policy import load_policy
-    from calibrate.record import load_measurement
-    from calibrate.rules import require_sound
-    from calibrate.table import build_table, disagreements
-    from calibrate.targets import unwaived
-    from calibrate.waivers import load_waivers
+    from calibrate.record.measurement import load_measurement
+    from calibrate.record.rules import require_sound
+    from calibrate.table.merge import build_table, disagreements
+    from calibrate.table.policy import load_policy
+    from calibrate.table.targets import unwaived
+    from calibrate.table.waivers import load_waivers
 
     if not (folder / "policy.json").is_file():
         # An installed package brings its table along, but neither the records nor a place to write a new one.

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from acestep import console
+from acestep.cli import console
 from acestep.errors import Exit, UsageError
 from calibrate.extras import require_extra
 
 if TYPE_CHECKING:
-    from calibrate.reality import Reality
-    from calibrate.record import Measurement
+    from calibrate.campaign.reality import Reality
+    from calibrate.record.measurement import Measurement
 
 SHOWN = 10
 """Under-estimates that are told one by one; the CSV has everything."""
@@ -27,11 +27,11 @@ def reality(record: Path, csv: Path | None, as_json: bool) -> int:
     Exit code 1 where fewer than 95 % of the smallest caps are within 5 % and at most 2 % under, 3 for a record that
     breaks a rule of measurement files.
     """
+    from calibrate.campaign.probers import simulation_of
+    from calibrate.campaign.reality import face
     from calibrate.files import output_file
-    from calibrate.probers import simulation_of
-    from calibrate.reality import face
-    from calibrate.record import load_measurement
-    from calibrate.rules import require_sound
+    from calibrate.record.measurement import load_measurement
+    from calibrate.record.rules import require_sound
 
     if csv is not None and csv.resolve() == record.resolve():
         raise UsageError(f"--csv {csv} is the record itself; choose another path")
@@ -52,7 +52,7 @@ def reality(record: Path, csv: Path | None, as_json: bool) -> int:
 
 def _print(found: "Reality", record: "Measurement") -> None:
     from acestep.units import mib
-    from calibrate.reality import place_of
+    from calibrate.campaign.reality import place_of
     from calibrate.screen import print_table
 
     columns = ("stage", "quantity", "compared", "mean", "worst", "under", "mean under", "worst under")
@@ -100,7 +100,7 @@ def _as_csv(found: "Reality", record: "Measurement") -> str:
     import msgspec
     import pandas as pd
 
-    from calibrate.reality import place_of
+    from calibrate.campaign.reality import place_of
 
     rows = [{"place": place_of(pair, record), **msgspec.to_builtins(pair), "error": pair.error} for pair in found.pairs]
     return str(pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))

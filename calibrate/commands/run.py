@@ -6,20 +6,22 @@ from typing import TYPE_CHECKING
 
 import click
 
-from acestep import console, names
+from acestep.cli import console
+from acestep.cli.options import SIZE_GIB, parsed, variant_option
 from acestep.errors import UsageError
-from acestep.hardware import nameplate_gib
+from acestep.hardware.card import nameplate_gib
 from acestep.knobs import Variant
-from acestep.options import SIZE_GIB, parsed, variant_option
+from acestep.limits import names
 from acestep.tiers import LM_MODELS
 from acestep.units import gib, gib_to_bytes
 from calibrate.options import Several, SpreadingCommand
 
 if TYPE_CHECKING:
-    from calibrate.campaign import Findings, Scope
+    from calibrate.campaign.run import CampaignResult, CampaignScope
     from calibrate.executors.base import Executor
-    from calibrate.policy import Policy
-    from calibrate.record import CapMethod, Measurement
+    from calibrate.probes.base import CapMethod
+    from calibrate.record.measurement import Measurement
+    from calibrate.table.policy import Policy
 
 
 @click.command(cls=SpreadingCommand)
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 @click.option(
     "--lm",
     cls=Several,
-    type=parsed(names.language_model),
+    type=parsed(names.parse_language_model),
     metavar="NAME...",
     help="Certify only these language models, or none; all of them if not given.",
 )
@@ -47,7 +49,7 @@ if TYPE_CHECKING:
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="The measurement file."
 )
-def run(
+def run_command(
     device: str,
     tiers: tuple[float, ...],
     lm: tuple[str | None, ...],
@@ -63,15 +65,15 @@ def run(
     """
     if output is None and not dry_run:
         raise UsageError("say where the measurements go, for example -o tiers/measurements/NAME.json")
-    from calibrate.campaign import Scope
-    from calibrate.policy import load_policy
-    from calibrate.probers import backends_of, executor_for
-    from calibrate.record import CapMethod
+    from calibrate.campaign.probers import backends_of, executor_for
+    from calibrate.campaign.run import CampaignScope
+    from calibrate.probes.base import CapMethod
+    from calibrate.table.policy import load_policy
 
     policy = load_policy()
     sizes = tuple(sorted({nameplate_gib(gib_to_bytes(size)) for size in tiers})) or policy.certified_sizes_gib
     models = _models(lm)
-    scope = Scope(
+    scope = CampaignScope(
         variant=variant,
         sizes_gib=sizes,
         models=models,
@@ -87,13 +89,19 @@ def run(
 
 
 def _measure(
-    executor: "Executor", cap_method: "CapMethod", policy: "Policy", scope: "Scope", output: Path, *, resume: bool
+    executor: "Executor",
+    cap_method: "CapMethod",
+    policy: "Policy",
+    scope: "CampaignScope",
+    output: Path,
+    *,
+    resume: bool,
 ) -> None:
-    from calibrate.campaign import run_campaign
+    from calibrate.campaign.journal import open_journal
+    from calibrate.campaign.probers import card_of, identity_of, introduction, method_for
+    from calibrate.campaign.run import run_campaign
     from calibrate.files import digest, output_file, pretty_json
     from calibrate.fingerprint import fingerprint
-    from calibrate.journal import open_journal
-    from calibrate.probers import card_of, identity_of, introduction, method_for
 
     started = time.monotonic()
     console.notify(introduction(executor, scope.variant))
@@ -115,9 +123,11 @@ def _measure(
     console.notify(f"{len(findings.probes)} probes written to {output} after {time.monotonic() - started:.0f} s.")
 
 
-def _measurement(executor: "Executor", cap_method: "CapMethod", scope: "Scope", findings: "Findings") -> "Measurement":
-    from calibrate.probers import conditions_of, recorded_card
-    from calibrate.record import Coefficient, measurement_of
+def _measurement(
+    executor: "Executor", cap_method: "CapMethod", scope: "CampaignScope", findings: "CampaignResult"
+) -> "Measurement":
+    from calibrate.campaign.probers import conditions_of, recorded_card
+    from calibrate.record.measurement import Coefficient, measurement_of
 
     return measurement_of(
         recorded_card(executor),
@@ -140,10 +150,10 @@ def _models(asked: tuple[str | None, ...]) -> tuple[str, ...]:
     return tuple(model for model in LM_MODELS if model in asked)
 
 
-def _tell_plan(policy: "Policy", scope: "Scope", device: str) -> None:
-    from calibrate.campaign import least_probes, most_probes
-    from calibrate.policy import budget_bytes
-    from calibrate.probers import spurious_rate_of
+def _tell_plan(policy: "Policy", scope: "CampaignScope", device: str) -> None:
+    from calibrate.campaign.probers import spurious_rate_of
+    from calibrate.campaign.run import least_probes, most_probes
+    from calibrate.table.policy import budget_bytes
 
     budgets = ", ".join(f"{size:g} GiB (budget {gib(budget_bytes(size, policy))})" for size in scope.sizes_gib)
     rungs = ", ".join(f"{rung.offload} {rung.quantization or 'unquantized'}" for rung in policy.preference)

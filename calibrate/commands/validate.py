@@ -5,23 +5,23 @@ from pathlib import Path
 import click
 import msgspec
 
-from acestep import console
+from acestep.cli import console
 from acestep.errors import Exit
 
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def validate(files: tuple[Path, ...], as_json: bool) -> int:
+def validate_command(files: tuple[Path, ...], as_json: bool) -> int:
     """Check measurement files that somebody sends in: every rule that one breaks, by its id. Reads nothing else.
 
     Exit code 0 when all of them may be merged, 3 when one may not.
     """
-    from calibrate.contributed import validate as findings_of
-    from calibrate.rules import Level
+    from calibrate.record.contributed import validate as findings_of
+    from calibrate.record.rules import RuleLevel
 
     findings = [finding for path in files for finding in findings_of(path)]
-    refused = any(finding.level is Level.ERROR for finding in findings)
+    refused = any(finding.level is RuleLevel.ERROR for finding in findings)
     if as_json:
         verdict = "invalid" if refused else "ok"
         console.print_json({"verdict": verdict, "findings": [msgspec.to_builtins(finding) for finding in findings]})

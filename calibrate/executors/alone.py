@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from acestep.knobs import Knobs
 from calibrate.executors.base import CardProber, Likely, answered
+from calibrate.executors.questions import JournalEntry, ProbeTask, Question
 from calibrate.probes.base import Prober
-from calibrate.questions import Entry, Question, Task
 
 
 class Alone:
@@ -21,7 +21,7 @@ class Alone:
         """The prober's."""
         return self.prober.device
 
-    def one_of(self, wanted: Sequence[Task], likely: Likely) -> Entry:  # noqa: ARG002 one alone is never idle
+    def one_of(self, wanted: Sequence[ProbeTask], likely: Likely) -> JournalEntry:  # noqa: ARG002 one alone is never idle
         """The answer to a task about the loaded model, else about the model that most of them are about."""
         asked = Counter(task.knobs for task in wanted if isinstance(task, Question))
         task = max(wanted, key=lambda task: self._worth(task, asked))
@@ -34,6 +34,6 @@ class Alone:
         if isinstance(self.prober, CardProber):
             self.prober.close()
 
-    def _worth(self, task: Task, asked: Counter[Knobs]) -> tuple[bool, int]:
+    def _worth(self, task: ProbeTask, asked: Counter[Knobs]) -> tuple[bool, int]:
         # What is fitted needs no card, so it comes last: a card that fails is noticed before.
         return (task.knobs in self._loaded, asked[task.knobs]) if isinstance(task, Question) else (False, 0)

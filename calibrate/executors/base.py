@@ -7,12 +7,12 @@ import msgspec
 
 from acestep.errors import NotMeasuredError
 from acestep.knobs import Knobs
+from calibrate.executors.questions import Fit, Fitted, JournalEntry, Probed, ProbeTask
 from calibrate.probes.base import Prober, ProbeResult
-from calibrate.questions import Entry, Fit, Fitted, Probed, Task
-from calibrate.record import CardKind, RecordedProbe
+from calibrate.record.measurement import RecordedCardKind, RecordedProbe
 from calibrate.workload import Workload
 
-Likely = Callable[[], Sequence[Task]]
+Likely = Callable[[], Sequence[ProbeTask]]
 """Tells what will probably be wanted later, for whoever has nothing to do."""
 
 
@@ -24,7 +24,7 @@ class Executor(Protocol):
         """`"cuda"` or `"simulated"`, as written into records."""
         ...
 
-    def one_of(self, wanted: Sequence[Task], likely: Likely) -> Entry:
+    def one_of(self, wanted: Sequence[ProbeTask], likely: Likely) -> JournalEntry:
         """The answer to one of several tasks, none of which it has answered before; or to one that is likely to come.
 
         Raises `NotMeasuredError` when nothing can be said.
@@ -49,7 +49,7 @@ class CardProber(Prober, Protocol):
         ...
 
 
-def answered(prober: Prober, task: Task) -> Entry:
+def answered(prober: Prober, task: ProbeTask) -> JournalEntry:
     """What a prober answers."""
     if isinstance(task, Fit):
         return Fitted(task=task, coefficients=prober.memory_model(task.variant))
@@ -57,12 +57,12 @@ def answered(prober: Prober, task: Task) -> Entry:
     if not task.full:
         result = prober.probe(task.knobs, workload, task.cap_bytes)
     elif isinstance(prober, CardProber):
-        from acestep.models.sampler import steps_for  # it brings torch along, as whoever certifies has already
+        from acestep.dit.sampler import steps_for  # it brings torch along, as whoever certifies has already
 
         result = prober.certify(task.knobs, workload, task.cap_bytes)
         workload = msgspec.structs.replace(workload, steps=steps_for(task.knobs.variant, 0))
     else:
         raise NotMeasuredError(f"a {prober.device} card runs probes only, no whole request")
-    timed = prober.device != CardKind.SIMULATED
+    timed = prober.device != RecordedCardKind.SIMULATED
     probe = RecordedProbe.of(task.knobs, workload, result, timed=timed, asked=task.attempt + 1)
     return Probed(task=task, probe=probe)

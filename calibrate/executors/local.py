@@ -10,10 +10,10 @@ import msgspec
 
 from calibrate.executors.base import Likely
 from calibrate.executors.process import Process
-from calibrate.questions import Entry, Fit, Question, Task
-from calibrate.record import CardKind
+from calibrate.executors.questions import Fit, JournalEntry, ProbeTask, Question
+from calibrate.record.measurement import RecordedCardKind
 
-WORKER = (sys.executable, "-m", "calibrate.executors.worker")
+EXECUTOR_WORKER = (sys.executable, "-m", "calibrate.executors.worker")
 
 MOST_PROCESSES: Final = 4
 """More would wait for each other's decisions, at most of a gigabyte each."""
@@ -22,7 +22,7 @@ MOST_PROCESSES: Final = 4
 class Local:
     """Hands tasks to processes; runs that share a trace go to one of them, so that none is traced twice."""
 
-    def __init__(self, processes: int, command: Sequence[str] = WORKER) -> None:
+    def __init__(self, processes: int, command: Sequence[str] = EXECUTOR_WORKER) -> None:
         self._processes = processes
         self._command = command
         self._hands: list[_Hand] = []
@@ -30,9 +30,9 @@ class Local:
     @property
     def device(self) -> str:
         """All of them simulate."""
-        return CardKind.SIMULATED
+        return RecordedCardKind.SIMULATED
 
-    def one_of(self, wanted: Sequence[Task], likely: Likely) -> Entry:
+    def one_of(self, wanted: Sequence[ProbeTask], likely: Likely) -> JournalEntry:
         """Keep every process at work on what is wanted, and return the first answer that comes."""
         while len(self._hands) < self._processes:
             self._hands.append(_Hand(self._command))
@@ -64,17 +64,17 @@ class _Hand:
     """A process, the task that it is working on, and what it has traced."""
 
     def __init__(self, command: Sequence[str]) -> None:
-        self._process: Process[Task, Entry] = Process(command)
+        self._process: Process[ProbeTask, JournalEntry] = Process(command)
         self.channel = self._process.channel
-        self.task: list[Task] = []
-        self.traced: set[Task] = set()
+        self.task: list[ProbeTask] = []
+        self.traced: set[ProbeTask] = set()
 
-    def give(self, task: Task) -> None:
+    def give(self, task: ProbeTask) -> None:
         self.traced.add(trace_of(task))
         self.task.append(task)
         self._process.ask(task)
 
-    def take(self) -> Entry:
+    def take(self) -> JournalEntry:
         self.task.clear()
         return self._process.answer()
 
@@ -82,7 +82,7 @@ class _Hand:
         self._process.close()
 
 
-def trace_of(task: Task) -> Task:
+def trace_of(task: ProbeTask) -> ProbeTask:
     """What has to be traced for a task, as a task: caps are replays, and models differ in thinking only."""
     if isinstance(task, Fit):
         return task

@@ -9,11 +9,11 @@ from typing import Generic, TypeVar, cast
 
 from acestep.errors import NotMeasuredError
 
-Asked = TypeVar("Asked")
-Answer = TypeVar("Answer")
+Sent = TypeVar("Sent")
+Received = TypeVar("Received")
 
 
-class Process(Generic[Asked, Answer]):
+class Process(Generic[Sent, Received]):
     """Runs a command with the file descriptor of a channel added, to which `worker.answer_all` listens there."""
 
     def __init__(self, command: Sequence[str]) -> None:
@@ -29,12 +29,12 @@ class Process(Generic[Asked, Answer]):
         )
         theirs.close()
 
-    def ask(self, asked: Asked) -> None:
+    def ask(self, asked: Sent) -> None:
         """Say what is wanted; that the process has ended already is told with the answer."""
         with suppress(ConnectionError):
             self.channel.send(asked)
 
-    def answer(self) -> Answer:
+    def answer(self) -> Received:
         """Wait for what it says; `NotMeasuredError` where it says so, or ended."""
         try:
             said = self.channel.recv()
@@ -43,7 +43,7 @@ class Process(Generic[Asked, Answer]):
             raise NotMeasuredError(f"a process that simulates ended with code {code}; run it again") from None
         if isinstance(said, NotMeasuredError):
             raise said
-        return cast(Answer, said)  # the channel's types are lost on mypy
+        return cast(Received, said)  # the channel's types are lost on mypy
 
     def close(self) -> None:
         """End it, whatever it is doing."""

@@ -15,32 +15,32 @@ from typing import NoReturn
 
 from acestep.errors import NotMeasuredError
 from calibrate.executors.base import answered
-from calibrate.executors.process import Answer, Asked
+from calibrate.executors.process import Received, Sent
 from calibrate.probes.base import Prober
 
 
-def serve(descriptor: int, open_prober: Callable[[], Prober]) -> None:
+def serve_tasks(descriptor: int, open_prober: Callable[[], Prober]) -> None:
     """Let a prober answer tasks until the other end of the channel is closed."""
     answer_all(descriptor, lambda: partial(answered, open_prober()))
 
 
-def answer_all(descriptor: int, open_answering: Callable[[], Callable[[Asked], Answer]]) -> NoReturn:
-    """Answer one thing after another, and end the process at once when the other end of the channel is closed."""
-    channel: Connection[Answer | NotMeasuredError, Asked] = Connection(descriptor)
-    asked: SimpleQueue[Asked] = SimpleQueue()
+def answer_all(descriptor: int, open_answering: Callable[[], Callable[[Sent], Received]]) -> NoReturn:
+    """Answer one message after another; the process ends at once when the other end of the channel is closed."""
+    channel: Connection[Received | NotMeasuredError, Sent] = Connection(descriptor)
+    asked: SimpleQueue[Sent] = SimpleQueue()
     threading.Thread(target=_listen, args=(channel, asked), daemon=True).start()
     answering = open_answering()
     # What was imported stays, so that no collection of the traces' garbage has to walk it.
     gc.freeze()
     while True:
         try:
-            said: Answer | NotMeasuredError = answering(asked.get())
+            said: Received | NotMeasuredError = answering(asked.get())
         except NotMeasuredError as error:
             said = error
         channel.send(said)
 
 
-def _listen(channel: "Connection[Answer | NotMeasuredError, Asked]", asked: "SimpleQueue[Asked]") -> None:
+def _listen(channel: "Connection[Received | NotMeasuredError, Sent]", asked: "SimpleQueue[Sent]") -> None:
     """Take in what is asked, also while at work: only so is it noticed at once that the parent is gone."""
     while True:
         try:
@@ -56,4 +56,4 @@ def _simulated() -> Prober:
 
 
 if __name__ == "__main__":
-    serve(int(sys.argv[1]), _simulated)
+    serve_tasks(int(sys.argv[1]), _simulated)

@@ -7,7 +7,7 @@ import msgspec
 from acestep.knobs import Knobs
 from acestep.request import DecodePath
 from acestep.tiers import Evidence
-from calibrate.record import RecordedCard, RecordedStage
+from calibrate.record.measurement import RecordedCard, RecordedStage
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
 
@@ -37,7 +37,7 @@ class PolicyEntry(msgspec.Struct, frozen=True, kw_only=True):
     why: str
 
 
-class Source(msgspec.Struct, frozen=True, kw_only=True):
+class ExplainedSource(msgspec.Struct, frozen=True, kw_only=True):
     """The record that a field rests on: its file, digest and card, and the code that made it."""
 
     file: str
@@ -61,7 +61,7 @@ class ExplainedProbe(msgspec.Struct, frozen=True, kw_only=True):
     repeat: str
 
 
-class Cell(msgspec.Struct, frozen=True, kw_only=True):
+class ExplainedCell(msgspec.Struct, frozen=True, kw_only=True):
     """One value of the table and its origin.
 
     `fits` is the largest run that fits and `fails` the smallest that does not. Where there is none, `no_fits` or
@@ -73,7 +73,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     promise: str
     evidence: Evidence
     rule: str
-    sources: tuple[Source, ...] = ()
+    sources: tuple[ExplainedSource, ...] = ()
     budgets: tuple[Budget, ...] = ()
     policy: tuple[PolicyEntry, ...] = ()
     fits: ExplainedProbe | None = None
@@ -90,4 +90,4 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     label: str
     field: str
     value: Any
-    cells: tuple[Cell, ...]
+    cells: tuple[ExplainedCell, ...]

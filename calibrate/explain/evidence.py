@@ -1,13 +1,13 @@
 """What a cell rests on, and by which rule its evidence is of that kind."""
 
 from acestep.tiers import Evidence, EvidenceKind, Tier
-from calibrate.table import LmEstimate, ProvenTier
+from calibrate.table.merge import LmEstimate, ProvenTier
 
 VLLM_BESIDE = "A probe below has its language model on vLLM, whose memory is computed from its rules, not run."
 """What is said of a field that is no limit with a language model, and was decided by one."""
 
 
-def evidence_of(cell: str, tier: Tier) -> Evidence | None:
+def probe_evidence(cell: str, tier: Tier) -> Evidence | None:
     """The entry of a row's `evidence` for a cell: that of the longest path which leads to it; None without one."""
     field, _, rest = cell.partition(".")
     if field == "evidence":

@@ -5,13 +5,13 @@ from typing import Any
 
 import msgspec
 
-from acestep.tiers import Boundary, Evidence, Tier, VariantTable, VramRange
+from acestep.tiers import Evidence, SizeBoundary, Tier, VariantTable, VramRange
 
-_ONE_CELL = (VramRange, Evidence, Boundary)
+_ONE_CELL = (VramRange, Evidence, SizeBoundary)
 """Objects that are one statement, and so one cell."""
 
 
-class Field(msgspec.Struct, frozen=True, kw_only=True):
+class ExplainedField(msgspec.Struct, frozen=True, kw_only=True):
     """A path, its value as JSON has it, and the cells that explain it.
 
     The cells of an object such as `frontier` are below it. A `part` is inside its cell, as `vram_gib.lower` is.
@@ -23,19 +23,19 @@ class Field(msgspec.Struct, frozen=True, kw_only=True):
     part: bool = False
 
 
-def fields_of(tier: Tier, table: VariantTable) -> dict[str, Field]:
+def fields_of(tier: Tier, table: VariantTable) -> dict[str, ExplainedField]:
     """Every field of a row in the order of the table, then the boundaries of its variant."""
     row = {name: getattr(tier, name) for name in Tier.__struct_fields__} | {"boundaries": table.boundaries}
     return {field.path: field for name, value in row.items() for field in _walk(name, value)}
 
 
-def shown_fields(fields: Mapping[str, Field], text: str) -> list[str]:
+def shown_fields(fields: Mapping[str, ExplainedField], text: str) -> list[str]:
     """The fields to name to a person who typed `text`: no parts of cells, and entries of `evidence` if asked for."""
     whole = [path for path, field in fields.items() if not field.part]
     return [path for path in whole if not path.startswith("evidence.") or text.startswith("evidence")]
 
 
-def _walk(path: str, value: Any) -> Iterator[Field]:
+def _walk(path: str, value: Any) -> Iterator[ExplainedField]:
     """A field, then what is inside it."""
     parts = _parts(value)
     if isinstance(value, _ONE_CELL) or not parts:
@@ -53,5 +53,5 @@ def _parts(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _field(path: str, value: Any, cells: tuple[str, ...], *, part: bool = False) -> Field:
-    return Field(path=path, value=msgspec.json.decode(msgspec.json.encode(value)), cells=cells, part=part)
+def _field(path: str, value: Any, cells: tuple[str, ...], *, part: bool = False) -> ExplainedField:
+    return ExplainedField(path=path, value=msgspec.json.decode(msgspec.json.encode(value)), cells=cells, part=part)

@@ -4,11 +4,11 @@ from collections.abc import Iterable
 
 import msgspec
 
-from acestep import names
 from acestep.errors import InvalidInputError, NotMeasuredError, UsageError
 from acestep.knobs import Backend, Variant
+from acestep.limits import names
 from acestep.tiers import Evidence, EvidenceKind, Tier, TierTable, VariantTable, short_digest
-from calibrate.explain.document import Cell, ExplainedProbe, Explanation, Source
+from calibrate.explain.document import ExplainedCell, ExplainedProbe, ExplainedSource, Explanation
 from calibrate.explain.entries import (
     budget_of,
     decided_by_policy,
@@ -16,14 +16,14 @@ from calibrate.explain.entries import (
     entries_of_found,
     entries_of_sizes,
 )
-from calibrate.explain.evidence import VLLM_BESIDE, evidence_of, rule_of, weakest
+from calibrate.explain.evidence import VLLM_BESIDE, probe_evidence, rule_of, weakest
 from calibrate.explain.fields import fields_of, shown_fields
 from calibrate.explain.promises import promise_of
 from calibrate.explain.repeat import repeat_command
 from calibrate.explain.sources import Find
-from calibrate.explain.witnesses import Side, TierWitnesses, Witnesses, boundary_witnesses
-from calibrate.policy import Policy, TierPolicy
-from calibrate.table import ProvenTier, boundaries_of, prove, tier_of
+from calibrate.explain.witnesses import CertificateSide, TierWitnesses, Witnesses, boundary_witnesses
+from calibrate.table.merge import ProvenTier, boundaries_of, prove, tier_of
+from calibrate.table.policy import Policy, TierPolicy
 
 MERGE = "run `python -m calibrate merge` to make the table again"
 
@@ -63,10 +63,10 @@ class _Origin:
         self._variant = variant
         self._proven: dict[str, ProvenTier] = {}
 
-    def cell(self, tier: Tier, cell: str, value: object) -> Cell:
+    def cell(self, tier: Tier, cell: str, value: object) -> ExplainedCell:
         """One cell of a row, or a boundary of the variant."""
         field, _, rest = cell.partition(".")
-        bare = Cell(
+        bare = ExplainedCell(
             field=cell,
             value=value,
             promise=promise_of(cell, tier, self._table, value),
@@ -108,7 +108,7 @@ class _Origin:
             return own.lm_weights()
         return own.planned(rest) if rest else own.language_models()
 
-    def _boundary(self, bare: Cell, name: str) -> Cell:
+    def _boundary(self, bare: ExplainedCell, name: str) -> ExplainedCell:
         rows = [self._row(tier) for tier in self._table.tiers]
         if boundaries_of(rows) != self._table.boundaries:
             raise _inconsistent(f"has boundaries of {self._variant} that do not follow from its records")
@@ -126,7 +126,7 @@ class _Origin:
             policy=entries_of_sizes(tuple(sides), self._policy),
         )
 
-    def _with_probes(self, cell: Cell, found: Witnesses) -> Cell:
+    def _with_probes(self, cell: ExplainedCell, found: Witnesses) -> ExplainedCell:
         return msgspec.structs.replace(
             cell,
             rule=" ".join(filter(None, [cell.rule, _computed(cell.evidence.kind, found)])),
@@ -168,12 +168,12 @@ class _Origin:
             raise _inconsistent(f"has another {field} for {tier.id} than policy.json")
 
     def _evidence(self, cell: str, tier: Tier) -> Evidence:
-        found = evidence_of(cell, tier)
+        found = probe_evidence(cell, tier)
         if found is None:
             raise _inconsistent(f"names no record for {cell} of {tier.id}")
         return found
 
-    def _source(self, row: ProvenTier) -> Source:
+    def _source(self, row: ProvenTier) -> ExplainedSource:
         return self._find(row.record.digest)[0]
 
 
@@ -187,7 +187,7 @@ def _computed(kind: EvidenceKind, found: Witnesses) -> str:
     return VLLM_BESIDE if computed and kind is not EvidenceKind.ESTIMATED else ""
 
 
-def _shown(side: Side | None) -> ExplainedProbe | None:
+def _shown(side: CertificateSide | None) -> ExplainedProbe | None:
     if side is None:
         return None
     probe, record = side.probe, side.row.record

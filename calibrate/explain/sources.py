@@ -8,10 +8,10 @@ import msgspec
 
 from acestep.errors import InvalidInputError
 from acestep.tiers import short_digest
-from calibrate.explain.document import Source
-from calibrate.record import Measurement, load_measurement
+from calibrate.explain.document import ExplainedSource
+from calibrate.record.measurement import Measurement, load_measurement
 
-Recorded = tuple[Source, Measurement]
+Recorded = tuple[ExplainedSource, Measurement]
 
 Find = Callable[[str], Recorded]
 """A record by its digest; `InvalidInputError` where there is none, or one that cannot be believed."""
@@ -50,7 +50,7 @@ def _stamp(path: Path) -> str:
         return ""
 
 
-def _source(path: Path, record: Measurement) -> Source:
+def _source(path: Path, record: Measurement) -> ExplainedSource:
     here = Path.cwd()
     file = path.relative_to(here) if path.is_relative_to(here) else path
-    return Source(file=str(file), digest=record.digest, card=record.card, code_version=record.code_version)
+    return ExplainedSource(file=str(file), digest=record.digest, card=record.card, code_version=record.code_version)

@@ -9,9 +9,9 @@ import msgspec
 from acestep.request import DecodePath
 from acestep.tiers import short_digest
 from acestep.units import gib, mib
-from calibrate.explain.document import Budget, Cell, ExplainedProbe, Explanation, PolicyEntry, Source
-from calibrate.knobs import described
+from calibrate.explain.document import Budget, ExplainedCell, ExplainedProbe, ExplainedSource, Explanation, PolicyEntry
 from calibrate.screen import aligned
+from calibrate.table.knobs import describe_knobs
 from calibrate.verdict import Verdict
 
 _LABEL_WIDTH = len("Evidence  ")
@@ -26,11 +26,11 @@ def print_explanation(found: Explanation) -> None:
     click.echo("\n\n".join(blocks))
 
 
-def _block(cell: Cell) -> str:
+def _block(cell: ExplainedCell) -> str:
     return "\n".join([f"{cell.field}: {_json(cell.value)}", *_lines(cell)])
 
 
-def _lines(cell: Cell) -> Iterator[str]:
+def _lines(cell: ExplainedCell) -> Iterator[str]:
     yield _labelled("Promise", cell.promise)
     yield _labelled("Evidence", f"{cell.evidence.kind}. {cell.rule}")
     for source in cell.sources:
@@ -54,7 +54,7 @@ def _labelled(label: str, text: str) -> str:
     )
 
 
-def _source(source: Source) -> str:
+def _source(source: ExplainedSource) -> str:
     card = source.card.name or f"{source.card.kind} card"
     return f"{source.file} ({short_digest(source.digest)}), {card}, code {source.code_version}"
 
@@ -74,7 +74,7 @@ def _probe(label: str, probe: ExplainedProbe | None, missing: str) -> Iterator[s
             yield _labelled(label, f"No probe. {missing}")
         return
     songs = f"{probe.workload.batch} x {probe.workload.duration_s:g} s"
-    asked = f"{songs} under {gib(probe.cap_bytes)}, {described(probe.knobs)}"
+    asked = f"{songs} under {gib(probe.cap_bytes)}, {describe_knobs(probe.knobs)}"
     yield _labelled(label, f"Probe {probe.index}: {asked}: {_ending(probe)}")
     indent = " " * _LABEL_WIDTH
     columns = ("stage", "songs a pass", "allocated", "allowance", "reserved")

@@ -1,6 +1,6 @@
 """The two probes behind a cell: the largest run that fits and the smallest that does not. Pure.
 
-They are looked up in the record by what the derivation of the table asked it (`calibrate.choice`, `calibrate.table`).
+They are looked up in the record by the questions that `calibrate.table.choice` and `calibrate.table.merge` ask it.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,18 +10,18 @@ import msgspec
 
 from acestep.knobs import Knobs, Quantization
 from acestep.tiers import BATCHES, LM_MODELS, lm_rank
-from calibrate.choice import thinking
-from calibrate.knobs import ladder
-from calibrate.policy import Policy
-from calibrate.record import Certificate, RecordedProbe
-from calibrate.table import BOUNDARY_CONFIGS, ProvenTier
+from calibrate.record.measurement import Certificate, RecordedProbe
+from calibrate.table.choice import thinking
+from calibrate.table.knobs import ladder
+from calibrate.table.merge import BOUNDARY_CONFIGS, ProvenTier
+from calibrate.table.policy import Policy
 from calibrate.workload import Workload
 
 NO_MODEL = "No language model fits this tier."
 NO_SONG = "Not even the shortest song fits."
 
 
-class Side(msgspec.Struct, frozen=True, kw_only=True):
+class CertificateSide(msgspec.Struct, frozen=True, kw_only=True):
     """A probe of a record, with the tier that it was looked up for."""
 
     row: ProvenTier
@@ -31,9 +31,9 @@ class Side(msgspec.Struct, frozen=True, kw_only=True):
 class Witnesses(msgspec.Struct, frozen=True, kw_only=True):
     """Both sides of a limit; a side without a probe says why there is none."""
 
-    fits: Side | None = None
+    fits: CertificateSide | None = None
     no_fits: str = ""
-    fails: Side | None = None
+    fails: CertificateSide | None = None
     no_fails: str = ""
 
 
@@ -136,7 +136,7 @@ class TierWitnesses:
             said = "All songs of the largest batch are planned at once."
         else:
             said = "The run itself tries more songs at once and takes what fits; what did not is no probe of its own."
-        return Witnesses(fits=Side(row=self._row, probe=probe), no_fails=said)
+        return Witnesses(fits=CertificateSide(row=self._row, probe=probe), no_fails=said)
 
     def _least_model(self, rung: Knobs) -> Witnesses:
         """Of a rung on which songs are long enough, but not with a language model that the tier has to offer."""
@@ -154,7 +154,7 @@ class TierWitnesses:
             fitting.sort(key=lambda c: (c.knobs.backend != failing.knobs.backend, c.knobs.lm != failing.knobs.lm))
         return self._witnesses(self._at(fitting[0], longest) if fitting else None, failing)
 
-    def _thinks(self, model: str) -> Side | None:
+    def _thinks(self, model: str) -> CertificateSide | None:
         """The run of an offered model at the longest song, on the backend that reaches less far."""
         own = self._thinking(self._row.choice.knobs, [self._lm.quantization], [model])
         found = [certificate for knobs in own if (certificate := self._row.certificate(knobs, 1)) is not None]
@@ -181,7 +181,9 @@ class TierWitnesses:
         chosen = self._row.choice.knobs
         return [self._lm.knobs(chosen, self._lm.models[-1], b) for b in self._lm.backends] if lm else [chosen]
 
-    def _witnesses(self, fits: Side | None, failing: Certificate | None, no_fits: str = NO_SONG) -> Witnesses:
+    def _witnesses(
+        self, fits: CertificateSide | None, failing: Certificate | None, no_fits: str = NO_SONG
+    ) -> Witnesses:
         fails = None if failing is None or failing.fails is None else self._side(failing.fails)
         return Witnesses(
             fits=fits,
@@ -190,17 +192,17 @@ class TierWitnesses:
             no_fails="" if fails else "The record holds no run beyond this limit.",
         )
 
-    def _at(self, certificate: Certificate, seconds: int) -> Side | None:
+    def _at(self, certificate: Certificate, seconds: int) -> CertificateSide | None:
         """The run of a certificate's batch at a length, or a longer one where the record has only that."""
         limits = Workload(batch=certificate.batch, duration_s=float(seconds), with_lm=certificate.knobs.lm is not None)
         asked = (certificate.knobs, limits, certificate.cap_bytes)
         exact = [probe for probe in self._row.record.probes if probe.question == asked and probe.counts]
         if exact:
-            return Side(row=self._row, probe=exact[0])
+            return CertificateSide(row=self._row, probe=exact[0])
         return None if certificate.fits is None else self._side(certificate.fits)
 
-    def _side(self, index: int) -> Side:
-        return Side(row=self._row, probe=self._row.record.probes[index])
+    def _side(self, index: int) -> CertificateSide:
+        return CertificateSide(row=self._row, probe=self._row.record.probes[index])
 
     def _seconds(self, certificate: Certificate) -> int:
         return self._row.record.longest(certificate)
@@ -229,5 +231,5 @@ def _of_boundary(row: ProvenTier, policy: Policy, name: str) -> Witnesses:
     probe = row.at_limits(BOUNDARY_CONFIGS[name])
     if probe is None:
         return own.frontier(1, lm=False)
-    side = Side(row=row, probe=probe)
+    side = CertificateSide(row=row, probe=probe)
     return Witnesses(fits=side) if probe.counts else Witnesses(fails=side)

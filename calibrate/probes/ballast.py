@@ -40,7 +40,7 @@ class Store(Protocol):
         ...
 
 
-def pieces(n_bytes: int) -> list[int]:
+def ballast_sizes(n_bytes: int) -> list[int]:
     """Sizes that add up to `n_bytes` rounded up to a grain; none where that is too little to be taken by itself."""
     grains = -(-n_bytes // GRAIN_BYTES) * GRAIN_BYTES
     if grains < SMALLEST_BYTES:
@@ -61,12 +61,12 @@ class Ballast:
         while self._held and self._store.free_bytes() < n_bytes + SMALLEST_BYTES:
             self._held.pop()
             self._store.flush()
-        for size in pieces(self._store.free_bytes() - n_bytes):
+        for size in ballast_sizes(self._store.free_bytes() - n_bytes):
             self._held.append((size, self._store.take(size)))
         return Filled(held_bytes=sum(size for size, _ in self._held), free_bytes=self._store.free_bytes())
 
 
-def serve(channel: socket.socket, store: Store) -> None:
+def serve_ballast(channel: socket.socket, store: Store) -> None:
     """Fill and empty as told, until the prober hangs up."""
     die_with(channel)
     ballast = Ballast(store)
@@ -99,7 +99,7 @@ class CudaStore:
 
 def main() -> None:
     """Serve through the descriptor named on the command line."""
-    serve(socket.socket(fileno=int(sys.argv[1])), CudaStore())
+    serve_ballast(socket.socket(fileno=int(sys.argv[1])), CudaStore())
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The seam every measurement goes through: a prober runs knobs and a workload under a cap."""
 
+from enum import StrEnum
 from typing import Protocol
 
 import msgspec
@@ -8,6 +9,14 @@ from acestep.knobs import Knobs, Variant
 from acestep.request import DecodePath
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
+
+
+class CapMethod(StrEnum):
+    """How the allocator was held below a card's budget."""
+
+    MODEL = "model"
+    FRACTION = "fraction"
+    BALLAST = "ballast"
 
 
 class ProbedStage(msgspec.Struct, frozen=True, kw_only=True):

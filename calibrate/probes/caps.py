@@ -46,7 +46,7 @@ class Cap(msgspec.Struct, frozen=True, kw_only=True):
         return max(0, self.context_bytes + max(0, grown_bytes) - self.assumed_bytes)
 
 
-def require_room(cap_bytes: int, assumed_bytes: int, before: Usage) -> None:
+def require_cap_room(cap_bytes: int, assumed_bytes: int, before: Usage) -> None:
     """Raise `NotMeasuredError` for a card too full, or too small, to give a probe what its cap promises."""
     needed = cap_bytes + assumed_bytes
     if needed > before.free_bytes:

@@ -14,9 +14,9 @@ from typing import Any
 
 import msgspec
 
-from calibrate.oom import classify_text
-from calibrate.probes.family import MARK, kill_all
+from calibrate.probes.family import FAMILY_MARK, kill_all
 from calibrate.probes.messages import LONGEST_LINE
+from calibrate.probes.oom import classify_text
 from calibrate.verdict import Verdict
 
 TICK_S = 0.05
@@ -61,7 +61,7 @@ class Child:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             pass_fds=(theirs.fileno(),),
-            env={**environ, MARK: self.mark},
+            env={**environ, FAMILY_MARK: self.mark},
             start_new_session=True,
         )
         theirs.close()

@@ -7,32 +7,31 @@ from collections.abc import Mapping
 
 import msgspec
 
-from acestep.capabilities import computes_in_float32
-from acestep.detection import look
+from acestep.checkpoints import catalog
+from acestep.checkpoints.locate import locate
 from acestep.errors import InvalidInputError, NotMeasuredError
-from acestep.hardware import CardKind
+from acestep.hardware.card import CardKind
+from acestep.hardware.detection import look
 from acestep.knobs import Knobs, Variant
-from acestep.models import catalog
-from acestep.models.locate import locate
+from acestep.limits.capabilities import computes_in_float32
 from acestep.request import DecodePath
-from calibrate.probes.base import ProbedStage, ProbeResult
-from calibrate.probes.caps import SLACK_BYTES, require_room
+from calibrate.probes.base import CapMethod, ProbedStage, ProbeResult
+from calibrate.probes.caps import SLACK_BYTES, require_cap_room
 from calibrate.probes.child import Patience, ProbeEndedError
-from calibrate.probes.messages import Answer, Setup, setup_for
+from calibrate.probes.messages import RunOutcome, Setup, setup_for
 from calibrate.probes.nvml import gauge_for
-from calibrate.probes.session import Bench, Session
+from calibrate.probes.session import ProbeSession, ProbeSetup
 from calibrate.probes.watch import Return, require_flat, wait_until_flat
-from calibrate.record import CapMethod
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
 
-LOADING = Patience(wall_s=900, silence_s=900)
+LOADING_PROBE = Patience(wall_s=900, silence_s=900)
 """A child says nothing while it reads weights, and disks are slow."""
 
 PROBING = Patience(wall_s=1800, silence_s=900)
 """A two-step probe takes a few minutes on the slowest cards; a song that only the processor could decode takes many."""
 
-WORKER = (sys.executable, "-m", "calibrate.probes.worker")
+PROBE_WORKER = (sys.executable, "-m", "calibrate.probes.worker")
 BALLAST = (sys.executable, "-m", "calibrate.probes.ballast")
 
 NO_CACHING = "PYTORCH_NO_CUDA_MEMORY_CACHING"
@@ -43,7 +42,7 @@ UNWATCHED = (
 )
 
 
-class Conditions(msgspec.Struct, frozen=True, kw_only=True):
+class ProbeConditions(msgspec.Struct, frozen=True, kw_only=True):
     """What a probe ran beside: bytes that others held before, and that its own context took.
 
     `returned_s` is how long the card last took to be as it was after a child had ended, 0 before one has.
@@ -62,17 +61,17 @@ class ChildProber:
 
     device = "cuda"
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: ProbeSetup) -> None:
         self.bench = bench
         self._before = bench.gauge.read()
         self._returned = Return(seconds=0.0, left_bytes=0)
-        self._sessions: list[Session] = []
+        self._sessions: list[ProbeSession] = []
 
     @property
-    def conditions(self) -> Conditions:
+    def conditions(self) -> ProbeConditions:
         """Of the session that is open; without one, no context was measured."""
         session = self._sessions[0] if self._sessions else None
-        return Conditions(
+        return ProbeConditions(
             method=self.bench.method,
             watched=self.bench.gauge.watches,
             foreign_bytes=self._before.used_bytes,
@@ -121,12 +120,12 @@ class ChildProber:
         started = time.perf_counter()
         watched = self.bench.gauge.watches
         if watched:
-            require_room(cap_bytes, self.bench.context_bytes, self._before)
+            require_cap_room(cap_bytes, self.bench.context_bytes, self._before)
         answer, withheld = self._ask(knobs, workload, cap_bytes, full=full)
         remarks = () if watched else (UNWATCHED,)
         return _result(answer, cap_bytes, withheld, time.perf_counter() - started, remarks)
 
-    def _ask(self, knobs: Knobs, workload: Workload, cap_bytes: int, *, full: bool) -> tuple[Answer, int]:
+    def _ask(self, knobs: Knobs, workload: Workload, cap_bytes: int, *, full: bool) -> tuple[RunOutcome, int]:
         """What a session answers, and withheld; one that did not end by itself, or crashed, is not used again."""
         withheld = 0
         try:
@@ -144,13 +143,13 @@ class ChildProber:
             self._sessions.clear()
         return answer, withheld
 
-    def _session_for(self, setup: Setup) -> Session:
+    def _session_for(self, setup: Setup) -> ProbeSession:
         """The open session, unless it has another model or its child kept something; else a new one."""
         if self._sessions and (self._sessions[0].setup != setup or self._sessions[0].resting_bytes > SLACK_BYTES):
             self.close()
         if not self._sessions:
             require_flat(wait_until_flat(self.bench.gauge, self._before, self.bench.return_s))
-            self._sessions.append(Session(setup, self.bench))
+            self._sessions.append(ProbeSession(setup, self.bench))
         return self._sessions[0]
 
 
@@ -175,12 +174,12 @@ class CudaProber(ChildProber):
             )
         self.card = card
         super().__init__(
-            Bench(
+            ProbeSetup(
                 gauge=gauge_for(card.uuid),
-                worker=WORKER,
+                worker=PROBE_WORKER,
                 ballast=BALLAST,
                 environ=child_environ(os.environ, card.uuid),
-                loading=LOADING,
+                loading=LOADING_PROBE,
                 probing=PROBING,
                 method=method,
             )
@@ -201,8 +200,8 @@ def child_environ(environ: Mapping[str, str], uuid: str) -> dict[str, str]:
     }
 
 
-def _ended(end: ProbeEndedError, workload: Workload) -> Answer:
-    return Answer(
+def _ended(end: ProbeEndedError, workload: Workload) -> RunOutcome:
+    return RunOutcome(
         number=0,
         verdict=end.verdict,
         stages=(),
@@ -216,7 +215,7 @@ def _ended(end: ProbeEndedError, workload: Workload) -> Answer:
 
 
 def _result(
-    answer: Answer, cap_bytes: int, withheld_bytes: int, seconds: float, remarks: tuple[str, ...]
+    answer: RunOutcome, cap_bytes: int, withheld_bytes: int, seconds: float, remarks: tuple[str, ...]
 ) -> ProbeResult:
     return ProbeResult(
         verdict=answer.verdict,

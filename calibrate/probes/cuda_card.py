@@ -5,10 +5,10 @@ import os
 
 import torch
 
-from acestep.detection.torch_cards import identity
-from acestep.detection.visible import CUDA_VARIABLE
-from acestep.devices.cuda import CudaDevice
+from acestep.devices.accelerator import CudaDevice
 from acestep.errors import NotMeasuredError
+from acestep.hardware.detection.torch_cards import identity
+from acestep.hardware.detection.visible import CUDA_VARIABLE
 from calibrate.fingerprint import ALLOCATOR_SETTINGS
 
 

@@ -13,16 +13,16 @@ from acestep.errors import InvalidInputError, NotMeasuredError
 from acestep.knobs import Backend, Knobs
 from acestep.request import MAX_DURATION_S
 from calibrate.probes.messages import Order, Setup, StagePeaks
-from calibrate.probes.prompt import request_of
+from calibrate.probes.prompt import probe_request
 from calibrate.probes.worker import Done
 
 if TYPE_CHECKING:
-    from acestep.models.components import Components
-    from acestep.pipeline import Pipeline
-    from acestep.planner.language import Language
+    from acestep.checkpoints.components import Components
+    from acestep.engine.pipeline import Pipeline
+    from acestep.lm.language import Language
 
 
-class Card(Protocol):
+class ProcessCard(Protocol):
     """A card in the hands of one process."""
 
     def open(self) -> torch.dtype:
@@ -48,8 +48,8 @@ class Card(Protocol):
 
 def open_components(setup: Setup, dtype: torch.dtype) -> "Components":
     """The weights of a probe on the host, in the form in which they run."""
-    from acestep.models.load import load
-    from acestep.pipeline import prepare
+    from acestep.checkpoints.load import load
+    from acestep.engine.pipeline import prepare
 
     knobs = setup.knobs
     components = load(setup.model, knobs.variant, dtype=dtype, quantization=knobs.quantization)
@@ -57,14 +57,14 @@ def open_components(setup: Setup, dtype: torch.dtype) -> "Components":
     return components
 
 
-def open_language(model: str, knobs: Knobs, device: Device) -> "Language":
+def open_probe_lm(model: str, knobs: Knobs, device: Device) -> "Language":
     """The language model of a probe: its own weights where they are on disk, else dummy ones, which take the same.
 
     With the tiny `model` it is the tiny one. Raises `NotMeasuredError` for a backend that needs a checkpoint and finds
     none.
     """
-    from acestep.models.catalog import DUMMY_PREFIX, TINY
-    from acestep.planner.language import Language
+    from acestep.checkpoints.catalog import DUMMY_PREFIX, TINY
+    from acestep.lm.language import Language
 
     def refuse(sentence: str) -> None:
         raise NotMeasuredError(sentence)
@@ -86,8 +86,8 @@ def open_pipeline(
 
     A `language` model rehearses its longest prompts, and in a `full` run writes all that follows them.
     """
-    from acestep.pipeline import Pipeline
-    from acestep.planner.thinker import LmThinker
+    from acestep.engine.pipeline import Pipeline
+    from acestep.lm.thinker import LmThinker
     from calibrate.probes.rehearsal import Rehearsal
 
     if language is None:
@@ -103,7 +103,7 @@ def open_pipeline(
 class PipelineEngine:
     """The weights stay loaded on the host, and every run starts with an empty card."""
 
-    def __init__(self, card: Card) -> None:
+    def __init__(self, card: ProcessCard) -> None:
         self._card = card
         self._stages: dict[str, StagePeaks] = {}
 
@@ -123,14 +123,14 @@ class PipelineEngine:
         """One request, after which nothing of the model is on the card."""
         self._stages.clear()
         device = cast(Device, _NotingDevice(self._card.capped(order.cap_bytes), self._note))
-        request = request_of(order.workload, self._components.tokenizer)
+        request = probe_request(order.workload, self._components.tokenizer)
         if order.full:
             request = msgspec.structs.replace(request, steps=0)
         language = None
         if order.knobs.lm is not None:
             request = msgspec.structs.replace(request, think=True)
             if not self._language:
-                self._language.append(open_language(self._model, order.knobs, device))
+                self._language.append(open_probe_lm(self._model, order.knobs, device))
             language = self._language[0]
         pipeline = open_pipeline(self._components, order.knobs, device, language, full=order.full)
         try:

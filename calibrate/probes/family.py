@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import psutil
 
-MARK = "ACESTEP_PROBE"
+FAMILY_MARK = "ACESTEP_PROBE"
 """The environment variable whose value all members of a family share: it survives new sessions and lost parents."""
 
 _GRACE_S = 5.0
@@ -38,5 +38,5 @@ def kill_all(mark: str, spared: int = 0) -> set[int]:
 def _carrying(mark: str) -> Iterator[psutil.Process]:
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):  # it has ended, or belongs to another user
-            if process.environ().get(MARK) == mark and process.status() not in _ENDED:
+            if process.environ().get(FAMILY_MARK) == mark and process.status() not in _ENDED:
                 yield process

@@ -16,9 +16,9 @@ from calibrate.workload import Workload
 LONGEST_LINE = 1 << 20
 """Bytes; a line that grows beyond this is no message."""
 
-Bytes = Annotated[int, msgspec.Meta(ge=0)]
-Seconds = Annotated[float, msgspec.Meta(ge=0)]
-Kind = TypeVar("Kind")
+_Bytes = Annotated[int, msgspec.Meta(ge=0)]
+_Seconds = Annotated[float, msgspec.Meta(ge=0)]
+_Kind = TypeVar("_Kind")
 
 
 class _Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=True):
@@ -26,7 +26,7 @@ class _Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Setup(_Message, frozen=True):
-    """What a child is to load: `model` is what `acestep.models.load` takes, of `knobs` only what loading looks at."""
+    """What a child is to load: `model` is what `acestep.checkpoints.load` takes."""
 
     knobs: Knobs
     model: str
@@ -76,14 +76,14 @@ class StagePeaks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """What the allocator counted in one stage, and what was taken on the card outside it when the stage ended."""
 
     name: str
-    seconds: Seconds
+    seconds: _Seconds
     songs_per_pass: Annotated[int, msgspec.Meta(gt=0)]
-    allocated_bytes: Bytes
-    reserved_bytes: Bytes
-    outside_bytes: Bytes
+    allocated_bytes: _Bytes
+    reserved_bytes: _Bytes
+    outside_bytes: _Bytes
 
 
-class Answer(_Message, frozen=True):
+class RunOutcome(_Message, frozen=True):
     """How the run of an order ended; after an out-of-memory error the last stage is the one it happened in.
 
     `outside_bytes` were taken outside the allocator, by anyone, before the run. When everything it held has been given
@@ -95,28 +95,28 @@ class Answer(_Message, frozen=True):
     stages: tuple[StagePeaks, ...]
     songs_per_pass: Annotated[int, msgspec.Meta(gt=0)]
     decode_path: DecodePath
-    outside_bytes: Bytes
-    resting_bytes: Bytes
-    grown_bytes: Bytes
+    outside_bytes: _Bytes
+    resting_bytes: _Bytes
+    grown_bytes: _Bytes
     problem: str
     warnings: tuple[str, ...] = ()
 
 
-Said = Ready | Refused | Alive | Answer
+Said = Ready | Refused | Alive | RunOutcome
 """What a child of the pipeline may say."""
 
 
 class LeaveFree(_Message, frozen=True):
     """To the ballast: fill the card until this many bytes are free."""
 
-    free_bytes: Bytes
+    free_bytes: _Bytes
 
 
 class Filled(_Message, frozen=True):
     """From the ballast: what it holds and what is free now."""
 
-    held_bytes: Bytes
-    free_bytes: Bytes
+    held_bytes: _Bytes
+    free_bytes: _Bytes
 
 
 def line_of(message: object) -> bytes:

@@ -2,14 +2,14 @@
 
 import msgspec
 
+from acestep.checkpoints.tokenizer import Tokenizer
 from acestep.clip import SAMPLE_RATE, Clip
-from acestep.models.prompts import lyric_prompt, text_prompt
-from acestep.models.tokenizer import Tokenizer
+from acestep.dit.prompts import lyric_prompt, text_prompt
 from acestep.request import MAX_LYRIC_TOKENS, MAX_TEXT_TOKENS, Request, Task
 from calibrate.workload import Workload
 
 
-def request_of(workload: Workload, tokenizer: Tokenizer) -> Request:
+def probe_request(workload: Workload, tokenizer: Tokenizer) -> Request:
     """The request that gives `workload`; at the trained maximum the pipeline itself cuts to it, in any tokenizer.
 
     Raises `ValueError` for lengths below that which the byte tokenizer cannot give exactly.

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from acestep.planner.backends.base import Backend, Written
-from acestep.planner.job import Job
-from acestep.planner.prompts import LONGEST_PROMPT_TOKENS, MAX_THOUGHT_TOKENS
+from acestep.lm.backends.base import LmBackend, StepsWritten
+from acestep.lm.job import Job
+from acestep.lm.prompts import LONGEST_PROMPT_TOKENS, MAX_THOUGHT_TOKENS
 
 LONGEST_UNGUIDED_TOKENS = LONGEST_PROMPT_TOKENS - MAX_THOUGHT_TOKENS
 """The longest prompt without its thinking."""
@@ -18,11 +18,11 @@ class Rehearsal:
     `whole` writes them for real as well, for a certificate on a card.
     """
 
-    def __init__(self, backend: Backend, *, whole: bool = False) -> None:
+    def __init__(self, backend: LmBackend, *, whole: bool = False) -> None:
         self._backend = backend
         self._whole = whole
 
-    def write(self, jobs: Sequence[Job], written: Written) -> list[tuple[int, ...]]:
+    def write(self, jobs: Sequence[Job], written: StepsWritten) -> list[tuple[int, ...]]:
         """Tokens that the jobs' grammars allow; nobody has drawn them."""
         longest = [stretched(job) for job in jobs]
         if self._whole:

@@ -6,35 +6,35 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from acestep.errors import NotMeasuredError
-from acestep.hardware import CONTEXT_BYTES
+from acestep.hardware.card import CONTEXT_BYTES
 from acestep.knobs import Knobs
 from acestep.request import DecodePath
 from acestep.units import gib, mib
 from calibrate.probes.ballast import GRAIN_BYTES
+from calibrate.probes.base import CapMethod
 from calibrate.probes.caps import Cap
 from calibrate.probes.child import Child, Patience, ProbeEndedError
 from calibrate.probes.messages import (
     Alive,
-    Answer,
     Filled,
-    Kind,
     LeaveFree,
     Order,
     Ready,
     Refused,
+    RunOutcome,
     Said,
     Setup,
     StagePeaks,
+    _Kind,
     line_of,
 )
 from calibrate.probes.nvml import Gauge
-from calibrate.probes.watch import Watch
-from calibrate.record import CapMethod
+from calibrate.probes.watch import CardWatch
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
 
 
-class Bench(msgspec.Struct, frozen=True, kw_only=True):
+class ProbeSetup(msgspec.Struct, frozen=True, kw_only=True):
     """What probes are made with: the commands of the children and their environment, and who watches the card.
 
     `context_bytes` are what a cap leaves beside it for a context. `return_s` is how long a card may take to be as it
@@ -52,10 +52,10 @@ class Bench(msgspec.Struct, frozen=True, kw_only=True):
     method: CapMethod = CapMethod.FRACTION
 
 
-class Session:
+class ProbeSession:
     """A loaded model, ready for any number of probes; of no use after any `ProbeEndedError`."""
 
-    def __init__(self, setup: Setup, bench: Bench) -> None:
+    def __init__(self, setup: Setup, bench: ProbeSetup) -> None:
         """Raises `ProbeEndedError` for a child that does not come up, `NotMeasuredError` for one that refuses."""
         self.setup = setup
         self.resting_bytes = self.withheld_bytes = 0
@@ -70,7 +70,7 @@ class Session:
             if bench.method is CapMethod.BALLAST:
                 self._fillers.append(Child(bench.ballast, bench.environ))
                 _hear(self._fillers[0], Filled, LeaveFree(free_bytes=opened.total_bytes), bench.loading)
-            self._watch = Watch(bench.gauge, before, [child.mark for child in (self._child, *self._fillers)])
+            self._watch = CardWatch(bench.gauge, before, [child.mark for child in (self._child, *self._fillers)])
         except BaseException:
             self.close()
             raise
@@ -81,7 +81,7 @@ class Session:
         for child in (self._child, *self._fillers):
             child.kill()
 
-    def probe(self, knobs: Knobs, workload: Workload, cap_bytes: int, *, full: bool) -> Answer:
+    def probe(self, knobs: Knobs, workload: Workload, cap_bytes: int, *, full: bool) -> RunOutcome:
         """One run under a cap; raises `ProbeEndedError` when it has no end of its own."""
         bench = self._bench
         cap = Cap(cap_bytes=cap_bytes, assumed_bytes=bench.context_bytes, context_bytes=self.context_bytes)
@@ -93,7 +93,7 @@ class Session:
             self._fill(filler, cap)
         self._watch.settle()
         order = Order(number=self._asked, knobs=knobs, workload=workload, cap_bytes=cap.allocator_bytes, full=full)
-        answer = _hear(self._child, Answer, order, bench.probing, self._watch)
+        answer = _hear(self._child, RunOutcome, order, bench.probing, self._watch)
         _require_possible(order, answer)
         self._watch.rest(answer.resting_bytes - self.resting_bytes)
         self.resting_bytes = answer.resting_bytes
@@ -116,8 +116,8 @@ def _idle() -> None:
 
 
 def _hear(
-    child: Child, kind: type[Kind], message: object, patience: Patience, tick: Callable[[], None] = _idle
-) -> Kind:
+    child: Child, kind: type[_Kind], message: object, patience: Patience, tick: Callable[[], None] = _idle
+) -> _Kind:
     """What a child says to a message, at last."""
     child.send(line_of(message))
     deadline = time.monotonic() + patience.wall_s
@@ -135,7 +135,7 @@ def _hear(
             raise ProbeEndedError(Verdict.CRASHED, f"the probe's child said {type(said).__name__} out of turn")
 
 
-def _require_possible(order: Order, answer: Answer) -> None:
+def _require_possible(order: Order, answer: RunOutcome) -> None:
     """Raise `ProbeEndedError` for an answer to another question, or one that no allocator could give."""
     if answer.number != order.number:
         problem = f"the probe's child answered question {answer.number} instead of {order.number}"
@@ -149,7 +149,7 @@ def _require_possible(order: Order, answer: Answer) -> None:
             )
 
 
-def _charged(answer: Answer, cap: Cap) -> tuple[Answer, int]:
+def _charged(answer: RunOutcome, cap: Cap) -> tuple[RunOutcome, int]:
     """The answer, or an out-of-memory verdict where a small card would not have held what lay outside the allocator.
 
     With it what of the cap is withheld from the allocator: of a verdict given here, as much as in the stage it names.
@@ -175,8 +175,8 @@ def _charged(answer: Answer, cap: Cap) -> tuple[Answer, int]:
     return refused, cap.withheld_bytes(grown(worst))
 
 
-def _filled_by_context(number: int, workload: Workload, cap: Cap) -> Answer:
-    return Answer(
+def _filled_by_context(number: int, workload: Workload, cap: Cap) -> RunOutcome:
+    return RunOutcome(
         number=number,
         verdict=Verdict.OOM,
         stages=(),

@@ -41,7 +41,7 @@ def hidden_bytes(before: Usage, now: Usage, ours: AbstractSet[int]) -> int:
     return max(0, now.used_bytes - before.used_bytes - listed)
 
 
-class Watch:
+class CardWatch:
     """Looks at the card whenever it is called, and raises `ProbeEndedError` when the card is no longer ours alone.
 
     `before` is the card without us. `marks` are those of our families, one process of each on the card by now. In a

@@ -17,9 +17,9 @@ import msgspec
 
 from acestep.errors import AceStepError, HostMemoryError
 from acestep.request import DecodePath
-from calibrate.oom import classify
-from calibrate.probes.family import MARK, kill_all
-from calibrate.probes.messages import Alive, Answer, Order, Ready, Refused, Setup, StagePeaks, line_of
+from calibrate.probes.family import FAMILY_MARK, kill_all
+from calibrate.probes.messages import Alive, Order, Ready, Refused, RunOutcome, Setup, StagePeaks, line_of
+from calibrate.probes.oom import classify
 from calibrate.verdict import Verdict
 
 
@@ -59,7 +59,7 @@ class Engine(Protocol):
         ...
 
 
-def serve(channel: socket.socket, engine: Engine) -> None:
+def serve_probes(channel: socket.socket, engine: Engine) -> None:
     """Answer a prober until it hangs up, or until a run has crashed: what it left behind is anybody's guess."""
     die_with(channel)
     with channel, channel.makefile("rb") as lines:
@@ -88,14 +88,14 @@ def die_with(channel: socket.socket) -> None:
         poll = select.poll()
         poll.register(channel.fileno(), 0)
         poll.poll()
-        if MARK in os.environ:
-            kill_all(os.environ[MARK], spared=os.getpid())
+        if FAMILY_MARK in os.environ:
+            kill_all(os.environ[FAMILY_MARK], spared=os.getpid())
         os._exit(1)
 
     Thread(target=wait, daemon=True).start()
 
 
-def _answer(engine: Engine, order: Order, channel: socket.socket) -> Answer:
+def _answer(engine: Engine, order: Order, channel: socket.socket) -> RunOutcome:
     outside = engine.outside_bytes()
     done = Done(songs_per_pass=order.workload.batch, decode_path=DecodePath.GPU)
     verdict, problem = Verdict.FITS, ""
@@ -110,7 +110,7 @@ def _answer(engine: Engine, order: Order, channel: socket.socket) -> Answer:
         verdict = Verdict.DEGRADED
     crashed = verdict is Verdict.CRASHED
     resting = 0 if crashed else engine.rest()
-    return Answer(
+    return RunOutcome(
         number=order.number,
         verdict=verdict,
         stages=engine.stages,
@@ -134,7 +134,7 @@ def main() -> None:
     from calibrate.probes.cuda_card import CudaCard
     from calibrate.probes.engine import PipelineEngine
 
-    serve(socket.socket(fileno=int(sys.argv[1])), PipelineEngine(CudaCard()))
+    serve_probes(socket.socket(fileno=int(sys.argv[1])), PipelineEngine(CudaCard()))
 
 
 if __name__ == "__main__":

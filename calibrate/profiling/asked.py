@@ -7,14 +7,13 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from acestep.audio_input import read_clip
+from acestep.audio.read import read_clip
+from acestep.cli.task_options import codes_of, text_of
 from acestep.errors import UsageError
 from acestep.knobs import Offload
-from acestep.plan import overrides_from
-from acestep.planner.job import Sampling
+from acestep.limits.plan import overrides_from
 from acestep.request import Request, Task
-from acestep.task_options import codes_of, text_of
-from acestep.thinking import Think, Thinking
+from acestep.thinking import Sampling, Think, Thinking
 from calibrate.profiling.example import load_example
 from calibrate.profiling.session import Wish
 
@@ -44,7 +43,7 @@ def think_of(flags: Mapping[str, Any]) -> Think:
     return {None: Think.AS_PLANNED, True: Think.YES, False: Think.NO}[flags["thinking"]]
 
 
-def request_of(flags: Mapping[str, Any]) -> Request:
+def profile_request(flags: Mapping[str, Any]) -> Request:
     """The request of `--mode profile`: that of the example, with what the flags say instead."""
     audio = _audio(flags)
     follows = bool(audio.keys() & {"source_audio", "audio_codes"})

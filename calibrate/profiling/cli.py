@@ -5,10 +5,10 @@ from typing import Any
 
 import click
 
-from acestep import console
+from acestep.cli import console
 from acestep.errors import UsageError
 from calibrate.options import SpreadingCommand
-from calibrate.profiling.flags import SONGS, Mode, check_flags, mode_flags
+from calibrate.profiling.flags import SONG_FLAGS, Mode, check_flags, mode_flags
 
 
 @click.command(cls=SpreadingCommand, context_settings={"help_option_names": ["-h", "--help"]})
@@ -34,7 +34,7 @@ def cli(mode: str, **flags: Any) -> int:
 
     from calibrate.profiling import run_command
 
-    if chosen in SONGS:
+    if chosen in SONG_FLAGS:
         return run_command.run_profile(flags) if chosen is Mode.PROFILE else run_command.run_benchmark(flags)
     return run_command.run_words(chosen, flags)
 

@@ -4,22 +4,22 @@ import msgspec
 
 from acestep.knobs import Attention, Backend, Offload, Quantization, Variant
 from acestep.request import DecodePath
-from calibrate.knobs import Config
-from calibrate.record import RecordedStage, keeps_promise
+from calibrate.record.measurement import RecordedStage, keeps_promise
+from calibrate.table.knobs import Config
 from calibrate.verdict import Verdict
 
-SCHEMA_VERSION = 1
+TIER_TEST_SCHEMA_VERSION = 1
 """Version of the document."""
 
-Size = int | float
+NameplateGib = int | float
 """A nameplate in GiB; whole ones are written without a point."""
 
 
-class Row(msgspec.Struct, frozen=True, kw_only=True):
+class TierTestRow(msgspec.Struct, frozen=True, kw_only=True):
     """One probe of a tier; `configs` names every config that runs with these knobs, `config` the first of them."""
 
     tier: str
-    vram_gib: Size
+    vram_gib: NameplateGib
     variant: Variant
     config: Config
     configs: tuple[Config, ...]
@@ -49,8 +49,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 class SweptBoundary(msgspec.Struct, frozen=True, kw_only=True):
     """Smallest size from which on every swept size fits (0: none), and the one below it (0: the smallest fits)."""
 
-    fits_gib: Size
-    fails_gib: Size
+    fits_gib: NameplateGib
+    fails_gib: NameplateGib
     tier: str
 
 
@@ -66,7 +66,7 @@ class BatchBoundary(msgspec.Struct, frozen=True, kw_only=True):
     """The largest batch that fits at a tier's longest song; 0 = none, None = not asked for."""
 
     tier: str
-    vram_gib: Size
+    vram_gib: NameplateGib
     with_lm: int | None
     without_lm: int | None
 
@@ -76,7 +76,7 @@ class TierTest(msgspec.Struct, frozen=True, kw_only=True):
 
     schema_version: int
     device: str
-    results: tuple[Row, ...]
+    results: tuple[TierTestRow, ...]
     boundaries: SweptBoundaries | None
     batch_boundaries: tuple[BatchBoundary, ...]
     failed: tuple[str, ...]

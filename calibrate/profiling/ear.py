@@ -2,13 +2,13 @@
 
 from acestep.devices.base import Device
 from acestep.errors import UsageError
-from acestep.plan import Plan
-from acestep.planner.backends.base import Backend
-from acestep.planner.language import Language, Warn
-from acestep.planner.planner import Planner
-from acestep.songwriting import open_language, warn_of_noise, without_language
+from acestep.limits.plan import Plan
+from acestep.lm.backends.base import LmBackend
+from acestep.lm.jobs import Planner
+from acestep.lm.language import Language, Warn
+from acestep.lm.songwriting import open_lm, warn_of_noise, without_language
 from calibrate.profiling.overheard import Overheard, Pass
-from calibrate.profiling.writing import Exchange, Written, exchanges, written
+from calibrate.profiling.writing import Exchange, WritingPass, exchanges, writing_passes
 
 
 class Ear:
@@ -25,22 +25,22 @@ class Ear:
 
     def open(self, plan: Plan, model: str, device: Device, _: Warn) -> Language:
         """As `open_language`; what it says goes to the document of the whole run, whichever song it came up at."""
-        language = open_language(plan, model, device, self._tell, hear=self._overhear)
+        language = open_lm(plan, model, device, self._tell, hear=self._overhear)
         warn_of_noise(language, self._tell)
         if not self._constrained:
             language.planner = language.planner.unconstrained()
         self._planners = [language.planner]
         return language
 
-    def written(self) -> tuple[Written, ...]:
+    def written(self) -> tuple[WritingPass, ...]:
         """The numbers of each pass."""
-        return tuple(row for planner in self._planners for row in written(self.heard, planner))
+        return tuple(row for planner in self._planners for row in writing_passes(self.heard, planner))
 
     def exchanges(self) -> tuple[Exchange, ...]:
         """What was asked and written."""
         return tuple(row for planner in self._planners for row in exchanges(self.heard, planner))
 
-    def _overhear(self, backend: Backend) -> Backend:
+    def _overhear(self, backend: LmBackend) -> LmBackend:
         return Overheard(backend, self.heard)
 
 

@@ -9,11 +9,11 @@ import click
 from click.core import ParameterSource
 from msgspec import UNSET
 
-from acestep import names
+from acestep.cli.options import SIZE_GIB, parsed
+from acestep.cli.task_options import AUDIO_FILE
 from acestep.errors import UsageError
-from acestep.options import SIZE_GIB, parsed
+from acestep.limits import names
 from acestep.request import MAX_SEED, Task
-from acestep.task_options import AUDIO_FILE
 from calibrate.options import Several
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -33,9 +33,9 @@ class Mode(StrEnum):
 
 
 ALL = tuple(Mode)
-SONGS = (Mode.PROFILE, Mode.BENCHMARK)
+SONG_FLAGS = (Mode.PROFILE, Mode.BENCHMARK)
 WORDS = (Mode.UNDERSTAND, Mode.CREATE_SAMPLE, Mode.FORMAT_SAMPLE)
-RUNS = (*SONGS, *WORDS)
+RUNS = (*SONG_FLAGS, *WORDS)
 PROFILE, TIER_TEST = (Mode.PROFILE,), (Mode.TIER_TEST,)
 
 _OUTPUT = click.Path(path_type=Path, dir_okay=False)
@@ -48,7 +48,12 @@ _FLAGS: tuple[tuple[tuple[Mode, ...], tuple[str, ...], dict[str, Any]], ...] = (
     (
         RUNS,
         ("--lm-model",),
-        {"type": parsed(names.language_model), "default": UNSET, "metavar": "NAME", "help": "Language model, or none."},
+        {
+            "type": parsed(names.parse_language_model),
+            "default": UNSET,
+            "metavar": "NAME",
+            "help": "Language model, or none.",
+        },
     ),
     (
         RUNS,
@@ -56,17 +61,17 @@ _FLAGS: tuple[tuple[tuple[Mode, ...], tuple[str, ...], dict[str, Any]], ...] = (
         {"type": parsed(names.backend), "default": UNSET, "metavar": "NAME", "help": "What runs it: pt, vllm or mlx."},
     ),
     (
-        SONGS,
+        SONG_FLAGS,
         ("--offload-to-cpu/--no-offload-to-cpu",),
         {"default": None, "help": "Keep on the card only the transformer and what works (offload cpu), or everything."},
     ),
     (
-        SONGS,
+        SONG_FLAGS,
         ("--offload-dit-to-cpu/--no-offload-dit-to-cpu",),
         {"default": None, "help": "The transformer leaves too (offload cpu+dit)."},
     ),
     (
-        SONGS,
+        SONG_FLAGS,
         ("--quantization",),
         {
             "type": parsed(names.quantization),
@@ -75,31 +80,43 @@ _FLAGS: tuple[tuple[tuple[Mode, ...], tuple[str, ...], dict[str, Any]], ...] = (
             "help": "Weights of the transformer: int8, fp8, w8a8 or none.",
         },
     ),
-    (SONGS, ("--duration",), {"cls": Several, "type": float, "metavar": "SECONDS...", "help": "Length of each song."}),
-    (SONGS, ("--batch-size",), {"cls": Several, "type": int, "metavar": "N...", "help": "Songs at once."}),
-    (SONGS, ("--inference-steps",), {"cls": Several, "type": int, "metavar": "N...", "help": "Denoising steps."}),
+    (
+        SONG_FLAGS,
+        ("--duration",),
+        {"cls": Several, "type": float, "metavar": "SECONDS...", "help": "Length of each song."},
+    ),
+    (SONG_FLAGS, ("--batch-size",), {"cls": Several, "type": int, "metavar": "N...", "help": "Songs at once."}),
+    (SONG_FLAGS, ("--inference-steps",), {"cls": Several, "type": int, "metavar": "N...", "help": "Denoising steps."}),
     (
         RUNS,
         ("--seed",),
         {"type": click.IntRange(0, MAX_SEED), "metavar": "N", "help": "Seed; that of the example, or 0."},
     ),
-    (SONGS, ("--guidance-scale",), {"type": float, "metavar": "X", "help": "Guidance; the model's own by itself."}),
-    (SONGS, ("--thinking/--no-thinking",), {"default": None, "help": "Plan the song with a language model."}),
-    (SONGS, ("--use-cot-metas/--no-use-cot-metas",), {"default": True, "help": "Let it choose tempo, key, length."}),
-    (SONGS, ("--use-cot-caption/--no-use-cot-caption",), {"default": True, "help": "Let it reword the caption."}),
-    (SONGS, ("--use-cot-language/--no-use-cot-language",), {"default": True, "help": "Let it name the language."}),
+    (
+        SONG_FLAGS,
+        ("--guidance-scale",),
+        {"type": float, "metavar": "X", "help": "Guidance; the model's own by itself."},
+    ),
+    (SONG_FLAGS, ("--thinking/--no-thinking",), {"default": None, "help": "Plan the song with a language model."}),
+    (
+        SONG_FLAGS,
+        ("--use-cot-metas/--no-use-cot-metas",),
+        {"default": True, "help": "Let it choose tempo, key, length."},
+    ),
+    (SONG_FLAGS, ("--use-cot-caption/--no-use-cot-caption",), {"default": True, "help": "Let it reword the caption."}),
+    (SONG_FLAGS, ("--use-cot-language/--no-use-cot-language",), {"default": True, "help": "Let it name the language."}),
     (
         RUNS,
         ("--use-constrained-decoding/--no-constrained-decoding", "constrained"),
         {"default": True, "help": "Let it write words only in the form that was trained."},
     ),
     (RUNS, ("--lm-temperature",), {"type": float, "metavar": "X", "help": "Its temperature; 0 is the likeliest."}),
-    (SONGS, ("--lm-cfg-scale",), {"type": float, "metavar": "X", "help": "Its guidance; 1 is none."}),
-    (SONGS, ("--no-warmup", "warm_up"), {"flag_value": False, "default": True, "help": "Measure the first run."}),
+    (SONG_FLAGS, ("--lm-cfg-scale",), {"type": float, "metavar": "X", "help": "Its guidance; 1 is none."}),
+    (SONG_FLAGS, ("--no-warmup", "warm_up"), {"flag_value": False, "default": True, "help": "Measure the first run."}),
     (PROFILE, ("--detailed",), {"is_flag": True, "help": "Also which functions the time went to."}),
     ((*PROFILE, *WORDS), ("--llm-debug",), {"is_flag": True, "help": "Print what it was asked and what it wrote."}),
     (
-        (*SONGS, *TIER_TEST, Mode.FORMAT_SAMPLE),
+        (*SONG_FLAGS, *TIER_TEST, Mode.FORMAT_SAMPLE),
         ("--example",),
         {"metavar": "NAME", "help": "Take the request of examples/text2music/NAME.json."},
     ),

@@ -10,13 +10,13 @@ import msgspec
 import torch
 
 from acestep.errors import AceStepError
-from acestep.plan import Plan, clamp
+from acestep.limits.plan import Plan, clamp
 from acestep.request import DecodePath, Request, Result
-from calibrate.profiling.session import Session
+from calibrate.profiling.session import ProfilingSession
 from calibrate.profiling.song_profile import warm_up
-from calibrate.rules import STAGES
+from calibrate.record.rules import ALL_STAGES
 
-SCHEMA_VERSION = 1
+MATRIX_SCHEMA_VERSION = 1
 
 DECIMALS = 6
 """Of numbers in a CSV file: a clock that is read around a song knows no more."""
@@ -31,14 +31,14 @@ class Axes(msgspec.Struct, frozen=True, kw_only=True):
     steps: tuple[int, ...] = (8, 16)
 
 
-class Cell(msgspec.Struct, frozen=True, kw_only=True):
+class MatrixCell(msgspec.Struct, frozen=True, kw_only=True):
     """A request within the plan's limits; `cuts` say what of the axes' values it stands for was more."""
 
     request: Request
     cuts: tuple[str, ...]
 
 
-class Row(msgspec.Struct, frozen=True, kw_only=True):
+class MatrixRow(msgspec.Struct, frozen=True, kw_only=True):
     """What one cell took. A cell that failed has an `error` and zeros; a stage that it has not takes 0 seconds."""
 
     duration_s: float
@@ -67,36 +67,38 @@ class Benchmark(msgspec.Struct, frozen=True, kw_only=True):
     plan: Plan
     load_seconds: float
     complete: bool
-    results: tuple[Row, ...]
+    results: tuple[MatrixRow, ...]
     warnings: tuple[str, ...]
 
 
-def cells(song: Request, axes: Axes, plan: Plan, *, thinks: bool) -> tuple[Cell, ...]:
+def cells(song: Request, axes: Axes, plan: Plan, *, thinks: bool) -> tuple[MatrixCell, ...]:
     """Every request of the axes as the plan cuts it, once; thinking only where something `thinks`."""
-    found: dict[tuple[float, int, bool, int], Cell] = {}
+    found: dict[tuple[float, int, bool, int], MatrixCell] = {}
     thinking = [think for think in axes.thinking if thinks or not think]
     for think, duration_s, batch, steps in itertools.product(thinking, axes.durations_s, axes.batches, axes.steps):
         request = msgspec.structs.replace(song, duration_s=duration_s, batch=batch, steps=steps, think=think)
         request, cuts = clamp(request, plan, lm=think)
         key = (request.duration_s, request.batch, request.think, request.steps)
         before = found[key].cuts if key in found else ()
-        found[key] = Cell(request=request, cuts=(*before, *cuts))
+        found[key] = MatrixCell(request=request, cuts=(*before, *cuts))
     return tuple(found.values())
 
 
-def benchmark(session: Session, tried: Sequence[Cell], *, warm: bool, advance: Callable[[str], None]) -> Benchmark:
+def benchmark(
+    session: ProfilingSession, tried: Sequence[MatrixCell], *, warm: bool, advance: Callable[[str], None]
+) -> Benchmark:
     """Run every cell; one that fails is a row like any other, and an interrupt keeps the rows so far."""
-    rows: list[Row] = []
+    rows: list[MatrixRow] = []
     runs = _runs(session, tried, warm=warm)
     interrupted = False
     try:
         for row in runs:
             rows.append(row)
-            advance(f"{described(row)}: {row.error or f'{row.seconds:.2f} s'}")
+            advance(f"{describe_row(row)}: {row.error or f'{row.seconds:.2f} s'}")
     except KeyboardInterrupt:
         interrupted = True
     return Benchmark(
-        schema_version=SCHEMA_VERSION,
+        schema_version=MATRIX_SCHEMA_VERSION,
         mode="benchmark",
         device=session.machine.card.name,
         model=session.machine.model,
@@ -108,7 +110,7 @@ def benchmark(session: Session, tried: Sequence[Cell], *, warm: bool, advance: C
     )
 
 
-def described(row: Row) -> str:
+def describe_row(row: MatrixRow) -> str:
     """The cell of a row, for one line."""
     return f"{row.batch} x {row.duration_s:g} s, {row.steps} steps{', thinking' if row.thinking else ''}"
 
@@ -116,16 +118,16 @@ def described(row: Row) -> str:
 def as_csv(found: Benchmark) -> str:
     """A line for each row; the seconds of stages in columns of their own."""
     text = io.StringIO()
-    plain = [name for name in Row.__struct_fields__ if name not in ("stage_seconds", "warnings")]
+    plain = [name for name in MatrixRow.__struct_fields__ if name not in ("stage_seconds", "warnings")]
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*plain, *(f"{stage}_seconds" for stage in STAGES)])
+    writer.writerow([*plain, *(f"{stage}_seconds" for stage in ALL_STAGES)])
     for row in found.results:
-        values = [getattr(row, name) for name in plain] + [row.stage_seconds.get(stage, 0.0) for stage in STAGES]
+        values = [getattr(row, name) for name in plain] + [row.stage_seconds.get(stage, 0.0) for stage in ALL_STAGES]
         writer.writerow([round(value, DECIMALS) if isinstance(value, float) else value for value in values])
     return text.getvalue()
 
 
-def _runs(session: Session, tried: Sequence[Cell], *, warm: bool) -> Iterator[Row]:
+def _runs(session: ProfilingSession, tried: Sequence[MatrixCell], *, warm: bool) -> Iterator[MatrixRow]:
     """Each cell in turn, warmed up once for every length and batch, and once with thinking."""
     warmed: set[tuple[float, int] | bool] = set()
     for cell in tried:
@@ -144,7 +146,7 @@ def _runs(session: Session, tried: Sequence[Cell], *, warm: bool) -> Iterator[Ro
         if problem:
             # Outside the except block, where the traceback no longer keeps what was half made.
             session.rest()
-            yield Row(
+            yield MatrixRow(
                 duration_s=request.duration_s,
                 batch=request.batch,
                 thinking=request.think,
@@ -153,13 +155,13 @@ def _runs(session: Session, tried: Sequence[Cell], *, warm: bool) -> Iterator[Ro
             )
 
 
-def _measured(session: Session, request: Request) -> Row:
+def _measured(session: ProfilingSession, request: Request) -> MatrixRow:
     started = time.perf_counter()
     result: Result = session.generate(request)
     seconds = time.perf_counter() - started
     writing = sum(one.seconds for one in session.ear.heard)
     tokens = sum(len(song) for one in session.ear.heard for song in one.tokens)
-    return Row(
+    return MatrixRow(
         duration_s=request.duration_s,
         batch=request.batch,
         thinking=request.think,

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from acestep.planner.backends.base import Backend, Written
-from acestep.planner.job import Job
+from acestep.lm.backends.base import LmBackend, StepsWritten
+from acestep.lm.job import Job
 
 
 class Pass(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -20,11 +20,11 @@ class Pass(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 class Overheard:
     """A backend that appends to `heard` every pass that another one completes."""
 
-    def __init__(self, backend: Backend, heard: list[Pass]) -> None:
+    def __init__(self, backend: LmBackend, heard: list[Pass]) -> None:
         self._backend = backend
         self._heard = heard
 
-    def write(self, jobs: Sequence[Job], written: Written) -> list[tuple[int, ...]]:
+    def write(self, jobs: Sequence[Job], written: StepsWritten) -> list[tuple[int, ...]]:
         """The tokens written for each job; they are on the host, so the clock needs no synchronising."""
         started = time.perf_counter()
         tokens = self._backend.write(jobs, written)

@@ -1,9 +1,9 @@
 """Does a tier say so when more is asked of it than it can give? Asked of the same plan that people get."""
 
-from acestep import plan as planning
-from acestep.hardware import Card
+from acestep.hardware.card import Card
 from acestep.knobs import Backend
-from acestep.plan import Overrides, Plan
+from acestep.limits import plan as planning
+from acestep.limits.plan import Overrides, Plan
 from acestep.request import Request
 from acestep.tiers import TierTable
 

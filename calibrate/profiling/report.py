@@ -5,16 +5,16 @@ from collections.abc import Sequence
 
 import click
 
+from acestep.checkpoints.catalog import SIZES
+from acestep.cli.show import description_text
 from acestep.knobs import Offload
-from acestep.models.catalog import SIZES
-from acestep.plan import Plan, minutes
-from acestep.show import description_text
-from acestep.units import MIB
-from calibrate.profiling.matrix import Benchmark, Row
+from acestep.limits.plan import Plan
+from acestep.units import MIB, minutes
+from calibrate.profiling.matrix import Benchmark, MatrixRow
 from calibrate.profiling.song_profile import FunctionTime, SongProfile
 from calibrate.profiling.words import WordProfile
-from calibrate.profiling.writing import CODES, Exchange, Written
-from calibrate.rules import STAGES
+from calibrate.profiling.writing import CODE_TEXT, Exchange, WritingPass
+from calibrate.record.rules import ALL_STAGES
 from calibrate.screen import print_table
 
 STEPS_A_LINE = 10
@@ -22,7 +22,7 @@ STEPS_A_LINE = 10
 CODES_SHOWN = 8
 """Audio codes of a song that a person sees of what was written; the document has them all."""
 
-NOTHING = "-"
+EMPTY_CELL = "-"
 
 
 def print_profile(found: SongProfile) -> None:
@@ -45,7 +45,7 @@ def print_profile(found: SongProfile) -> None:
 def print_benchmark(found: Benchmark) -> None:
     """A row per cell, then what failed."""
     click.echo(f"{_settings(found.plan, found.model, found.device)}; loaded in {_s(found.load_seconds)}\n")
-    stages = [stage for stage in STAGES if any(stage in row.stage_seconds for row in found.results)]
+    stages = [stage for stage in ALL_STAGES if any(stage in row.stage_seconds for row in found.results)]
     columns = ("songs", "steps", "thinking", *stages, "total", "music a second", "LM tokens/s", "reserved", "remarks")
     print_table(
         "Seconds of each stage", columns, [_benchmark_cells(row, stages) for row in found.results], folding=("remarks",)
@@ -117,7 +117,7 @@ def _print_steps(seconds: Sequence[float]) -> None:
         print_table("Seconds of each denoising step; the first with what comes before and after them", columns, rows)
 
 
-def _print_writing(rows: Sequence[Written]) -> None:
+def _print_writing(rows: Sequence[WritingPass]) -> None:
     if not rows:
         return
     print_table(
@@ -165,31 +165,31 @@ def _few_codes(text: str) -> str:
             return found[0]
         return f"{'><'.join(codes[:CODES_SHOWN])}> and {len(codes) - CODES_SHOWN:,} more"
 
-    return CODES.sub(shortened, text)
+    return CODE_TEXT.sub(shortened, text)
 
 
-def _benchmark_cells(row: Row, stages: Sequence[str]) -> tuple[str, ...]:
+def _benchmark_cells(row: MatrixRow, stages: Sequence[str]) -> tuple[str, ...]:
     cell = (f"{row.batch} x {row.duration_s:g} s", str(row.steps), "yes" if row.thinking else "no")
     if row.error:
-        return (*cell, *(NOTHING for _ in stages), *[NOTHING] * 4, f"failed: {row.error}")
+        return (*cell, *(EMPTY_CELL for _ in stages), *[EMPTY_CELL] * 4, f"failed: {row.error}")
     return (
         *cell,
-        *(f"{row.stage_seconds[stage]:.3f}" if stage in row.stage_seconds else NOTHING for stage in stages),
+        *(f"{row.stage_seconds[stage]:.3f}" if stage in row.stage_seconds else EMPTY_CELL for stage in stages),
         f"{row.seconds:.3f}",
         f"{row.music_per_second:.2f}",
-        f"{row.lm_tokens_per_second:.0f}" if row.lm_tokens_per_second else NOTHING,
+        f"{row.lm_tokens_per_second:.0f}" if row.lm_tokens_per_second else EMPTY_CELL,
         _mib(row.peak_reserved_bytes),
         " ".join(row.warnings),
     )
 
 
 def _share(part: float, whole: float) -> str:
-    return f"{100 * part / whole:.0f} %" if whole else NOTHING
+    return f"{100 * part / whole:.0f} %" if whole else EMPTY_CELL
 
 
 def _mib(n_bytes: int) -> str:
     """Bytes for a person; devices that count none say 0."""
-    return f"{n_bytes / MIB:,.0f} MiB" if n_bytes else NOTHING
+    return f"{n_bytes / MIB:,.0f} MiB" if n_bytes else EMPTY_CELL
 
 
 def _s(seconds: float) -> str:

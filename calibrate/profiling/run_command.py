@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from acestep import console
+from acestep.cli import console
+from acestep.cli.task_options import codes_of, text_of
 from acestep.errors import Exit, RunFailedError, UsageError
-from acestep.planner.parse import ParseError
+from acestep.lm.parse import ParseError
 from acestep.request import Request, Task
-from acestep.task_options import codes_of, text_of
 from acestep.thinking import Think
 from calibrate.files import output_file, pretty_json
 from calibrate.profiling import asked
@@ -17,16 +17,16 @@ from calibrate.profiling.example import load_example
 from calibrate.profiling.flags import Mode
 from calibrate.profiling.matrix import Axes, as_csv, benchmark, cells
 from calibrate.profiling.report import exchanges_text, print_benchmark, print_profile, print_words
-from calibrate.profiling.session import Notes, Session, machine
-from calibrate.profiling.song_profile import Watch, profile
-from calibrate.profiling.words import Ask, creating, formatting, understanding, write_words
-from calibrate.screen import progress
+from calibrate.profiling.session import Notes, ProfilingSession, machine
+from calibrate.profiling.song_profile import ProfileExtras, profile
+from calibrate.profiling.words import MakeJob, creating, formatting, understanding, write_words
+from calibrate.screen import probe_progress
 
 
 def run_profile(flags: Mapping[str, Any]) -> int:
     """Profile one request."""
-    request = asked.request_of(flags)
-    watch = Watch(warm_up=flags["warm_up"], detailed=flags["detailed"], texts=flags["llm_debug"])
+    request = asked.profile_request(flags)
+    watch = ProfileExtras(warm_up=flags["warm_up"], detailed=flags["detailed"], texts=flags["llm_debug"])
     with output_file(flags["benchmark_output"]) as write:
         session = _session(flags, request.task, as_planned=True)
         try:
@@ -54,7 +54,7 @@ def run_benchmark(flags: Mapping[str, Any]) -> int:
             tried = cells(song, axes, session.machine.plan, thinks=session.thinks)
             for sentence in dict.fromkeys(sentence for cell in tried for sentence in cell.cuts):
                 session.notes(sentence)
-            with progress(len(tried)) as advance:
+            with probe_progress(len(tried)) as advance:
                 found = benchmark(session, tried, warm=flags["warm_up"], advance=advance)
         finally:
             session.close()
@@ -93,7 +93,7 @@ def run_words(mode: Mode, flags: Mapping[str, Any]) -> int:
     return Exit.OK
 
 
-def _session(flags: Mapping[str, Any], task: Task, *, as_planned: bool) -> Session:
+def _session(flags: Mapping[str, Any], task: Task, *, as_planned: bool) -> ProfilingSession:
     """The model, with a language model where thinking is asked for; unasked, where the plan says so or is not asked."""
     notes = Notes(console.notify)
     at = machine(asked.wish_of(flags), notes)
@@ -111,10 +111,10 @@ def _session(flags: Mapping[str, Any], task: Task, *, as_planned: bool) -> Sessi
                 raise
             notes(f"Songs are made without planning: {error}.")
             thinks = False
-    return Session(at, notes, think=thinks, unasked=think is not Think.YES, constrained=flags["constrained"])
+    return ProfilingSession(at, notes, think=thinks, unasked=think is not Think.YES, constrained=flags["constrained"])
 
 
-def _ask(mode: Mode, flags: Mapping[str, Any], seed: int) -> Ask:
+def _ask(mode: Mode, flags: Mapping[str, Any], seed: int) -> MakeJob:
     if mode is Mode.UNDERSTAND:
         codes = flags["audio_codes"]
         return understanding(codes_of(text_of(codes)) if codes else (), seed)

@@ -9,13 +9,13 @@ import msgspec
 from acestep.api import of_model
 from acestep.devices.base import Device
 from acestep.devices.open import look_with_torch, open_here
+from acestep.engine.service import Service
 from acestep.errors import NotMeasuredError
-from acestep.hardware import CPU, Card, planning_card
-from acestep.machine import carried_out, plan_of_card, told
-from acestep.plan import AS_THE_TIER_SAYS, Overrides, Plan
-from acestep.progress import Progress, silent
+from acestep.hardware.card import CPU, Card, planning_card
+from acestep.limits.machine import carried_out, plan_of_card, with_remarks
+from acestep.limits.plan import AS_THE_TIER_SAYS, Overrides, Plan
 from acestep.request import Request, Result
-from acestep.service import Service
+from acestep.units import Progress, silent
 from calibrate.profiling.ear import Ear
 
 
@@ -45,7 +45,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     overrides: Overrides = AS_THE_TIER_SAYS
 
 
-class Machine(msgspec.Struct, frozen=True, kw_only=True):
+class ProfiledMachine(msgspec.Struct, frozen=True, kw_only=True):
     """The device of this run, the card it is, and the plan as it can carry it out."""
 
     device: Device
@@ -54,7 +54,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     model: str
 
 
-def machine(wish: Wish, notes: Notes) -> Machine:
+def machine(wish: Wish, notes: Notes) -> ProfiledMachine:
     """Settle everything that needs no weights; `NotMeasuredError` where there is no such device."""
     found = None if wish.device == CPU.kind else look_with_torch()
     detected, remarks = (CPU, ()) if found is None else (found.card, found.remarks)
@@ -62,24 +62,24 @@ def machine(wish: Wish, notes: Notes) -> Machine:
     device, card = open_here(detected)
     if wish.device not in ("auto", card.kind):
         raise NotMeasuredError(f"--device {wish.device} was asked for, and what could be used here is {card.name}")
-    plan = carried_out(told(planned, remarks), card)
+    plan = carried_out(with_remarks(planned, remarks), card)
     for sentence in plan.warnings:
         notes(sentence)
-    return Machine(device=device, card=card, plan=plan, model=wish.model)
+    return ProfiledMachine(device=device, card=card, plan=plan, model=wish.model)
 
 
-class Session:
+class ProfilingSession:
     """Songs from the `Service` that people get theirs from, again and again, and what is measured beside them.
 
     The language model is loaded where songs are to `think`; what nobody asked for may be left out.
     """
 
-    def __init__(self, at: Machine, notes: Notes, *, think: bool, unasked: bool, constrained: bool) -> None:
+    def __init__(self, at: ProfiledMachine, notes: Notes, *, think: bool, unasked: bool, constrained: bool) -> None:
         started = time.perf_counter()
         self.machine = at
         self.notes = notes
         self.ear = Ear(notes, constrained=constrained)
-        self._service = Service(at.model, here=(at.device, at.card), open_language=self.ear.open)
+        self._service = Service(at.model, here=(at.device, at.card), open_lm=self.ear.open)
         self.thinks = self._service.preload(at.plan, think=think, notify=notes, unasked=unasked)
         self.load_seconds = time.perf_counter() - started
 

@@ -7,19 +7,19 @@ from typing import Any
 
 import msgspec
 
-from acestep.plan import Plan, clamp
+from acestep.limits.plan import Plan, clamp
 from acestep.request import DecodePath, Request, Result, StageReport
 from calibrate.profiling.clock import StepClock
-from calibrate.profiling.session import Session
-from calibrate.profiling.writing import Exchange, Written
+from calibrate.profiling.session import ProfilingSession
+from calibrate.profiling.writing import Exchange, WritingPass
 
-SCHEMA_VERSION = 1
+PROFILE_SCHEMA_VERSION = 1
 
 MOST_FUNCTIONS = 25
 """Rows of the table of functions."""
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
+class ProfiledRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What was made, after the plan's limits; `steps` as they were taken."""
 
     task: str
@@ -47,7 +47,7 @@ class SongProfile(msgspec.Struct, frozen=True, kw_only=True):
     device: str
     model: str
     plan: Plan
-    request: Asked
+    request: ProfiledRequest
     load_seconds: float
     warm_up_seconds: float
     seconds: float
@@ -56,13 +56,13 @@ class SongProfile(msgspec.Struct, frozen=True, kw_only=True):
     decode_path: DecodePath
     stages: tuple[StageReport, ...]
     step_seconds: tuple[float, ...]
-    language_model: tuple[Written, ...]
+    language_model: tuple[WritingPass, ...]
     exchanges: tuple[Exchange, ...]
     functions: tuple[FunctionTime, ...]
     warnings: tuple[str, ...]
 
 
-class Watch(msgspec.Struct, frozen=True, kw_only=True):
+class ProfileExtras(msgspec.Struct, frozen=True, kw_only=True):
     """What else to do than to measure: a run to warm up, a table of functions, the language model's texts."""
 
     warm_up: bool = True
@@ -70,7 +70,7 @@ class Watch(msgspec.Struct, frozen=True, kw_only=True):
     texts: bool = False
 
 
-def profile(session: Session, request: Request, watch: Watch) -> SongProfile:
+def profile(session: ProfilingSession, request: Request, watch: ProfileExtras) -> SongProfile:
     """Make the songs of a request as far as the plan goes, and say where the time went."""
     plan = session.machine.plan
     request = msgspec.structs.replace(request, think=request.think and session.thinks)
@@ -89,7 +89,7 @@ def profile(session: Session, request: Request, watch: Watch) -> SongProfile:
         session.notes(sentence)
     steps = clock.step_seconds(result.stages)
     return SongProfile(
-        schema_version=SCHEMA_VERSION,
+        schema_version=PROFILE_SCHEMA_VERSION,
         mode="profile",
         device=session.machine.card.name,
         model=session.machine.model,
@@ -110,17 +110,17 @@ def profile(session: Session, request: Request, watch: Watch) -> SongProfile:
     )
 
 
-def warm_up(session: Session, request: Request) -> float:
+def warm_up(session: ProfilingSession, request: Request) -> float:
     """Run a request with a single step, so that what happens once is over; the seconds it took."""
     started = time.perf_counter()
     session.generate(msgspec.structs.replace(request, steps=1))
     return time.perf_counter() - started
 
 
-def _asked(clamped: Request, result: Result, steps_taken: int) -> Asked:
+def _asked(clamped: Request, result: Result, steps_taken: int) -> ProfiledRequest:
     made = result.request
     passes = -(-made.batch // result.songs_per_pass)
-    return Asked(
+    return ProfiledRequest(
         task=clamped.task,
         duration_s=made.duration_s,
         batch=made.batch,
@@ -130,7 +130,7 @@ def _asked(clamped: Request, result: Result, steps_taken: int) -> Asked:
     )
 
 
-def _functions(session: Session, request: Request) -> tuple[FunctionTime, ...]:
+def _functions(session: ProfilingSession, request: Request) -> tuple[FunctionTime, ...]:
     """Where another run of the same request spends its time in Python, largest share first."""
     profiler = cProfile.Profile()
     profiler.enable()

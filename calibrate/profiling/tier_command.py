@@ -3,17 +3,17 @@
 from collections.abc import Mapping
 from typing import Any
 
-from acestep import console
+from acestep.cli import console
 from acestep.errors import Exit, UsageError
 from acestep.knobs import Variant
 from acestep.tiers import load_tiers
-from calibrate import probers
+from calibrate.campaign import probers
 from calibrate.files import output_file, pretty_json
-from calibrate.policy import load_policy
-from calibrate.profiling.example import LONGEST_PROMPT, Prompt, load_example, prompt_of
+from calibrate.profiling.example import LONGEST_PROMPT, PromptLength, load_example, prompt_of
 from calibrate.profiling.tier_report import print_tier_test
-from calibrate.profiling.tier_test import Options, most_probes, tier_test, trials
-from calibrate.screen import progress
+from calibrate.profiling.tier_test import Options, most_trials, tier_test, trials
+from calibrate.screen import probe_progress
+from calibrate.table.policy import load_policy
 
 
 def run_tier_test(flags: Mapping[str, Any]) -> int:
@@ -31,7 +31,7 @@ def run_tier_test(flags: Mapping[str, Any]) -> int:
     if device == "simulated" and flags["device"] == "auto":
         console.notify("No CUDA card was found here.")
     console.notify(probers.introduction(prober, Variant.TURBO))
-    with output_file(flags["benchmark_output"]) as write, progress(most_probes(tried, options)) as advance:
+    with output_file(flags["benchmark_output"]) as write, probe_progress(most_trials(tried, options)) as advance:
         found = tier_test(tried, prober, options, advance)
         write(pretty_json(found))
     if flags["as_json"]:
@@ -50,7 +50,7 @@ def _device(name: str) -> str:
     return name
 
 
-def _prompt(name: str) -> Prompt:
+def _prompt(name: str) -> PromptLength:
     prompt = prompt_of(load_example(name))
     console.notify(
         f"Probing with the prompt of {name}: at most {prompt.text_tokens} text and {prompt.lyric_tokens} lyric tokens"

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from acestep.console import notify
+from acestep.cli.console import notify
 from acestep.units import MIB
-from calibrate.profiling.document import Row, SweptBoundary, TierTest
+from calibrate.profiling.document import SweptBoundary, TierTest, TierTestRow
 from calibrate.profiling.tier_test import Options, Trial
-from calibrate.rules import STAGES
+from calibrate.record.rules import ALL_STAGES
 from calibrate.screen import print_table
 
 NOT_ASKED = "not asked for"
@@ -16,7 +16,7 @@ def print_tier_test(found: TierTest, tried: Sequence[Trial], options: Options) -
     """The whole report on stdout, failures on stderr."""
     without = {trial.vram_gib for trial in tried if not trial.thinking} if options.with_lm else set()
     seen = {stage.name for row in found.results for stage in row.stages}
-    stages = [stage for stage in STAGES if stage in seen]
+    stages = [stage for stage in ALL_STAGES if stage in seen]
     print_table(
         f"Tiers at their own limits, {found.device} card (MiB: allocated in each stage, reserved in all)",
         ("VRAM", "tier", "config", "knobs", "LM", "songs", "verdict", *stages, "reserved"),
@@ -59,7 +59,7 @@ def print_tier_test(found: TierTest, tried: Sequence[Trial], options: Options) -
         notify(f"FAILED {sentence}")
 
 
-def _cells(row: Row, stages: Sequence[str], no_lm: str) -> tuple[str, ...]:
+def _cells(row: TierTestRow, stages: Sequence[str], no_lm: str) -> tuple[str, ...]:
     peaks = {stage.name: _in_mib(stage.peak_allocated_bytes) for stage in row.stages}
     knobs = (row.offload, row.quantization or "bf16", "compiled" if row.compiled else "eager")
     return (

@@ -7,30 +7,30 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 
 import msgspec
 
-from acestep.hardware import nameplate_gib, simulated_card
+from acestep.hardware.card import nameplate_gib, simulated_card
 from acestep.knobs import Knobs
-from acestep.plan import Plan, resolve
+from acestep.limits.plan import Plan, resolve
 from acestep.tiers import BATCHES, LM_MODELS, TierTable
 from acestep.units import gib_to_bytes
-from calibrate.campaign import describe_probe
-from calibrate.knobs import Config, configs_of, eager, first_from_which_all_fit, without_lm
-from calibrate.policy import Policy, budget_bytes
+from calibrate.campaign.run import describe_probe
 from calibrate.probes.base import Prober, ProbeResult
 from calibrate.profiling.document import (
-    SCHEMA_VERSION,
+    TIER_TEST_SCHEMA_VERSION,
     BatchBoundary,
-    Row,
-    Size,
+    NameplateGib,
     SweptBoundaries,
     SweptBoundary,
     TierTest,
+    TierTestRow,
 )
-from calibrate.profiling.example import LONGEST_PROMPT, Prompt
+from calibrate.profiling.example import LONGEST_PROMPT, PromptLength
 from calibrate.profiling.overlimit import missing_warnings
-from calibrate.record import CardKind, keeps_promise, recorded_stages
+from calibrate.record.measurement import RecordedCardKind, keeps_promise, recorded_stages
+from calibrate.table.knobs import Config, configs_of, eager, first_from_which_all_fit, without_lm
+from calibrate.table.policy import Policy, budget_bytes
 from calibrate.workload import Workload
 
-Ask = Callable[[Knobs, Workload, int], ProbeResult]
+RunProbe = Callable[[Knobs, Workload, int], ProbeResult]
 """Answers what a prober answers."""
 
 
@@ -41,7 +41,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     boundary: bool = False
     batch_boundary: bool = False
     skip_compile: bool = False
-    prompt: Prompt = LONGEST_PROMPT
+    prompt: PromptLength = LONGEST_PROMPT
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,7 +63,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     models that a boundary is looked for of.
     """
 
-    vram_gib: Size
+    vram_gib: NameplateGib
     cap_bytes: int
     plan: Plan
     missing: tuple[str, ...]
@@ -85,7 +85,7 @@ def trials(table: TierTable, policy: Policy, sizes_gib: Sequence[float], device:
     ]
 
 
-def most_probes(tried: Sequence[Trial], options: Options) -> int:
+def most_trials(tried: Sequence[Trial], options: Options) -> int:
     """The most probes `tier_test` can take, each counted once."""
     batches = BATCHES if options.batch_boundary else ()
     asked = set()
@@ -100,10 +100,10 @@ def most_probes(tried: Sequence[Trial], options: Options) -> int:
 def tier_test(tried: Sequence[Trial], prober: Prober, options: Options, progress: Callable[[str], None]) -> TierTest:
     """Probe every trial; `NotMeasuredError` when the prober cannot answer."""
     ask = _asker(prober, progress)
-    timed = prober.device != CardKind.SIMULATED
+    timed = prober.device != RecordedCardKind.SIMULATED
     rows = tuple(row for trial in tried for row in _rows(trial, ask, timed=timed))
     return TierTest(
-        schema_version=SCHEMA_VERSION,
+        schema_version=TIER_TEST_SCHEMA_VERSION,
         device=prober.device,
         results=rows,
         boundaries=_boundaries(tried, rows, ask, options) if options.boundary else None,
@@ -118,7 +118,7 @@ def _trial(table: TierTable, policy: Policy, nameplate: float, device: str, opti
     card = simulated_card(nameplate)
     plan = resolve(card, table)
     knobs = plan.knobs
-    if device == CardKind.SIMULATED or (options.skip_compile and plan.quantization is None):
+    if device == RecordedCardKind.SIMULATED or (options.skip_compile and plan.quantization is None):
         knobs = eager(knobs)
     thinking = _cases(plan, knobs, options) if options.with_lm and plan.lm is not None else ()
     return Trial(
@@ -158,7 +158,7 @@ def _with_model(knobs: Knobs, model: str) -> Knobs:
     return msgspec.structs.replace(knobs, lm=model)
 
 
-def _asker(prober: Prober, progress: Callable[[str], None]) -> Ask:
+def _asker(prober: Prober, progress: Callable[[str], None]) -> RunProbe:
     """A way to ask the prober that asks nothing twice."""
     answers: dict[tuple[Knobs, Workload, int], ProbeResult] = {}
 
@@ -172,11 +172,11 @@ def _asker(prober: Prober, progress: Callable[[str], None]) -> Ask:
     return ask
 
 
-def _rows(trial: Trial, ask: Ask, *, timed: bool) -> Iterator[Row]:
+def _rows(trial: Trial, ask: RunProbe, *, timed: bool) -> Iterator[TierTestRow]:
     for promised, knobs in ((case, knobs) for case in trial.cases for knobs in case.configs):
         result = ask(knobs, promised.workload, trial.cap_bytes)
         stages = recorded_stages(result, timed=timed)
-        yield Row(
+        yield TierTestRow(
             tier=trial.plan.tier,
             vram_gib=trial.vram_gib,
             variant=knobs.variant,
@@ -201,7 +201,7 @@ def _rows(trial: Trial, ask: Ask, *, timed: bool) -> Iterator[Row]:
         )
 
 
-def _failures(trial: Trial, rows: Sequence[Row]) -> Iterator[str]:
+def _failures(trial: Trial, rows: Sequence[TierTestRow]) -> Iterator[str]:
     """What is wrong with a tier: a limit passed in silence, a promise that does not hold, or none made."""
     name = f"{trial.plan.tier} at {trial.vram_gib:g} GiB"
     for sentence in trial.missing:
@@ -214,8 +214,10 @@ def _failures(trial: Trial, rows: Sequence[Row]) -> Iterator[str]:
             yield f"{name}: {songs} is promised and does not hold (verdict {row.verdict})."
 
 
-def _boundaries(tried: Sequence[Trial], rows: Sequence[Row], ask: Ask, options: Options) -> SweptBoundaries:
-    def held(config: Config) -> set[Size]:
+def _boundaries(
+    tried: Sequence[Trial], rows: Sequence[TierTestRow], ask: RunProbe, options: Options
+) -> SweptBoundaries:
+    def held(config: Config) -> set[NameplateGib]:
         return {row.vram_gib for row in rows if row.lm is None and config in row.configs and row.holds}
 
     def thinks(trial: Trial, model: str) -> bool:
@@ -232,7 +234,7 @@ def _boundaries(tried: Sequence[Trial], rows: Sequence[Row], ask: Ask, options: 
     )
 
 
-def _boundary(tried: Sequence[Trial], held: Set[Size]) -> SweptBoundary:
+def _boundary(tried: Sequence[Trial], held: Set[NameplateGib]) -> SweptBoundary:
     first = first_from_which_all_fit([trial.vram_gib in held for trial in tried])
     return SweptBoundary(
         fits_gib=tried[first].vram_gib if first < len(tried) else 0,
@@ -245,7 +247,7 @@ def _with_batch(workload: Workload, batch: int) -> Workload:
     return msgspec.structs.replace(workload, batch=batch)
 
 
-def _batch_boundary(trial: Trial, ask: Ask, options: Options) -> BatchBoundary:
+def _batch_boundary(trial: Trial, ask: RunProbe, options: Options) -> BatchBoundary:
     return BatchBoundary(
         tier=trial.plan.tier,
         vram_gib=trial.vram_gib,
@@ -254,7 +256,7 @@ def _batch_boundary(trial: Trial, ask: Ask, options: Options) -> BatchBoundary:
     )
 
 
-def _largest_batch(trial: Trial, cases: Sequence[Case], ask: Ask) -> int:
+def _largest_batch(trial: Trial, cases: Sequence[Case], ask: RunProbe) -> int:
     """Batches one after another at the tier's longest song, up to the first that does not fit; 0 without a case."""
     largest = 0
     for case in cases:
@@ -267,5 +269,5 @@ def _largest_batch(trial: Trial, cases: Sequence[Case], ask: Ask) -> int:
     return largest
 
 
-def _holds(ask: Ask, case: Case, cap_bytes: int) -> bool:
+def _holds(ask: RunProbe, case: Case, cap_bytes: int) -> bool:
     return keeps_promise(ask(case.knobs, case.workload, cap_bytes), case.workload.batch)

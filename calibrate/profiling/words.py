@@ -5,24 +5,24 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from acestep.checkpoints.tokenizer import encodable
 from acestep.errors import UsageError
-from acestep.models.tokenizer import encodable
-from acestep.plan import Plan
-from acestep.planner.job import Job
-from acestep.planner.metadata import NOTHING_KNOWN, Metadata, wishes
-from acestep.planner.parse import ParseError
-from acestep.planner.planner import Description, Planner
-from acestep.planner.prompts import Words
-from acestep.progress import Progress
+from acestep.limits.plan import Plan
+from acestep.lm.job import Job
+from acestep.lm.jobs import Description, Planner
+from acestep.lm.metadata import NO_METADATA, Metadata, wishes
+from acestep.lm.parse import ParseError
+from acestep.lm.prompts import SongText
+from acestep.lm.songwriting import alone
 from acestep.request import Request
-from acestep.songwriting import alone
+from acestep.units import Progress
 from calibrate.profiling.ear import Ear, check_language
 from calibrate.profiling.session import Notes, Wish, machine
-from calibrate.profiling.writing import Exchange, Written
+from calibrate.profiling.writing import Exchange, WritingPass
 
-SCHEMA_VERSION = 1
+WORDS_SCHEMA_VERSION = 1
 
-Ask = Callable[[Planner], tuple[Job, tuple[str, ...]]]
+MakeJob = Callable[[Planner], tuple[Job, tuple[str, ...]]]
 """The job of a mode, and a sentence for each text that was cut."""
 
 
@@ -47,12 +47,12 @@ class WordProfile(msgspec.Struct, frozen=True, kw_only=True):
     language: str
     timesignature: str
     problem: str
-    language_model: tuple[Written, ...]
+    language_model: tuple[WritingPass, ...]
     exchanges: tuple[Exchange, ...]
     warnings: tuple[str, ...]
 
 
-def understanding(codes: tuple[int, ...], seed: int) -> Ask:
+def understanding(codes: tuple[int, ...], seed: int) -> MakeJob:
     """The song that audio codes stand for; without codes one is made up."""
 
     def ask(planner: Planner) -> tuple[Job, tuple[str, ...]]:
@@ -64,23 +64,23 @@ def understanding(codes: tuple[int, ...], seed: int) -> Ask:
     return ask
 
 
-def creating(query: str, seed: int, *, instrumental: bool) -> Ask:
+def creating(query: str, seed: int, *, instrumental: bool) -> MakeJob:
     """A song invented from a wish."""
     return lambda planner: planner.create_job(query, instrumental=instrumental, language="unknown", seed=seed)
 
 
-def formatting(song: Request, seed: int) -> Ask:
+def formatting(song: Request, seed: int) -> MakeJob:
     """A caption and lyrics brought into form; the example's tempo, key and length stay as they are."""
     try:
         known: Metadata = wishes(song)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    return lambda planner: planner.format_job(Words(caption=song.caption, lyrics=song.lyrics), known, seed)
+    return lambda planner: planner.format_job(SongText(caption=song.caption, lyrics=song.lyrics), known, seed)
 
 
 def write_words(
     mode: str,
-    ask: Ask,
+    ask: MakeJob,
     wish: Wish,
     *,
     seed: int,
@@ -104,7 +104,7 @@ def write_words(
     said, problem = _read(tokens, speaker.planner)
     known = said.metadata
     return WordProfile(
-        schema_version=SCHEMA_VERSION,
+        schema_version=WORDS_SCHEMA_VERSION,
         mode=mode,
         device=at.card.name,
         model=at.model,
@@ -130,7 +130,7 @@ def _read(tokens: Sequence[int], planner: Planner) -> tuple[Description, str]:
     try:
         return planner.description(tokens), ""
     except ParseError as error:
-        return Description(metadata=NOTHING_KNOWN, lyrics=""), str(error)
+        return Description(metadata=NO_METADATA, lyrics=""), str(error)
 
 
 def _at_temperature(job: Job, temperature: float | None) -> Job:

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 
 import msgspec
 
-from acestep.planner.planner import Planner
+from acestep.lm.jobs import Planner
 from calibrate.profiling.overheard import Pass
 
-CODES = re.compile(r"(?:<\|audio_code_[0-9]+\|>)+")
+CODE_TEXT = re.compile(r"(?:<\|audio_code_[0-9]+\|>)+")
 """Audio codes as they are written, one after another."""
 
 
-class Written(msgspec.Struct, frozen=True, kw_only=True):
+class WritingPass(msgspec.Struct, frozen=True, kw_only=True):
     """One pass: `what` is `words` or `codes`; tokens are of all songs together, forced ones included."""
 
     what: str
@@ -30,7 +30,7 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
     written: str
 
 
-def written(heard: Sequence[Pass], planner: Planner) -> tuple[Written, ...]:
+def writing_passes(heard: Sequence[Pass], planner: Planner) -> tuple[WritingPass, ...]:
     """The numbers of each pass."""
     return tuple(_written(one, planner) for one in heard)
 
@@ -44,11 +44,11 @@ def exchanges(heard: Sequence[Pass], planner: Planner) -> tuple[Exchange, ...]:
     )
 
 
-def _written(one: Pass, planner: Planner) -> Written:
+def _written(one: Pass, planner: Planner) -> WritingPass:
     tokens = sum(map(len, one.tokens))
     # The last token ends the turn. Words that were written without rules may begin with a code, and go on otherwise.
-    codes = any(CODES.fullmatch(planner.spelled(song[:-1])) for song in one.tokens)
-    return Written(
+    codes = any(CODE_TEXT.fullmatch(planner.spelled(song[:-1])) for song in one.tokens)
+    return WritingPass(
         what="codes" if codes else "words",
         songs=len(one.jobs),
         prompt_tokens=sum(len(job.prompt) for job in one.jobs),

@@ -4,25 +4,25 @@ from pathlib import Path
 
 import click
 
-from acestep import console
+from acestep.cli import console
 from acestep.errors import Exit, UsageError
 from acestep.tiers import data_file
 from calibrate.extras import require_extra
 
-CHECKOUT = Path(__file__).parent.parent.parent
+_CHECKOUT = Path(__file__).parent.parent.parent
 """The folder that `tiers/` and `docs/` are in."""
 
 
 @click.command()
 @click.option("--check", is_flag=True, help="Write nothing; exit code 1 where a page is not what it should be.")
-def render(check: bool) -> int:
+def render_command(check: bool) -> int:
     """Rebuild the guide in every language, and its plots, from the table and the records."""
     require_extra("jinja2", "matplotlib")
-    from calibrate.report.render import read_sources, stale, write
+    from calibrate.report.render import read_sources, stale, write_files
     from calibrate.report.render import render as rendered
 
-    files = rendered(read_sources(CHECKOUT))
-    wrong = stale(CHECKOUT, files)
+    files = rendered(read_sources(_CHECKOUT))
+    wrong = stale(_CHECKOUT, files)
     if check:
         for path in wrong:
             console.notify(f"stale: {path}")
@@ -32,7 +32,7 @@ def render(check: bool) -> int:
             else f"{len(files)} files are what the table says."
         )
         return Exit.REGRESSED if wrong else Exit.OK
-    write(CHECKOUT, files)
+    write_files(_CHECKOUT, files)
     console.notify(f"{len(files)} files rendered, {len(wrong)} of them changed.")
     return Exit.OK
 
@@ -44,7 +44,7 @@ def render(check: bool) -> int:
     "--html", type=click.Path(path_type=Path, dir_okay=False), metavar="RECORD", help="Make a page of one record."
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="PAGE", help="Where to.")
-def report(pr: bool, base: str | None, html: Path | None, output: Path | None) -> None:
+def report_command(pr: bool, base: str | None, html: Path | None, output: Path | None) -> None:
     """Say what a pull request changes (--pr --base REF), or show one record as a page (--html RECORD -o PAGE)."""
     if pr == (html is not None):
         raise UsageError("give either --pr --base REF or --html RECORD -o PAGE")
@@ -59,7 +59,7 @@ def report(pr: bool, base: str | None, html: Path | None, output: Path | None) -
         require_extra("jinja2", "matplotlib")
         from calibrate.report.pull_request import pull_request_text
 
-        click.echo(pull_request_text(CHECKOUT, base), nl=False)
+        click.echo(pull_request_text(_CHECKOUT, base), nl=False)
 
 
 def _refuse_source(record: Path, output: Path) -> None:
@@ -67,7 +67,7 @@ def _refuse_source(record: Path, output: Path) -> None:
     place = output.resolve()
     if place == record.resolve() or (output.exists() and record.exists() and output.samefile(record)):
         raise UsageError(f"-o {output} is the record itself; choose another path")
-    for folder in (CHECKOUT / "tiers", data_file("policy.json").parent):
+    for folder in (_CHECKOUT / "tiers", data_file("policy.json").parent):
         if place.is_relative_to(folder.resolve()):
             raise UsageError(f"-o {output} is in {folder}, which holds tables and records; choose a path outside it")
 
@@ -75,7 +75,7 @@ def _refuse_source(record: Path, output: Path) -> None:
 def _write_page(record: Path, output: Path) -> None:
     require_extra("jinja2")
     from calibrate.files import output_file
-    from calibrate.record import load_measurement
+    from calibrate.record.measurement import load_measurement
     from calibrate.report.page import record_page
 
     measurement = load_measurement(record)

@@ -7,16 +7,16 @@ import msgspec
 
 from acestep.knobs import Backend, Offload, Variant
 from acestep.request import MAX_LYRIC_TOKENS
-from acestep.tiers import BATCHES, Boundary, EvidenceKind, LmStates, Tier, TierTable, VariantTable
+from acestep.tiers import BATCHES, EvidenceKind, LmStates, SizeBoundary, Tier, TierTable, VariantTable
 from acestep.units import gib
-from calibrate.knobs import Config
-from calibrate.policy import Policy, budget_bytes
-from calibrate.record import Measurement
+from calibrate.record.measurement import Measurement
 from calibrate.report.marks import GAP, MARKS, cited, mark_of, marked, short
-from calibrate.report.words import Words
+from calibrate.report.words import GuideText
+from calibrate.table.knobs import Config
+from calibrate.table.policy import Policy, budget_bytes
 
 DECODE_TILES = (64, 128, 256, 512, 1024, 1536)
-"""Latent frames of a decode tile (`acestep.memory.vae_decode.TILES`, which needs torch; a test)."""
+"""Latent frames of a decode tile (`acestep.dit.vae_decode.TILES`, which needs torch; a test)."""
 
 _SHOWN = ("max_duration_s", "max_batch", "offload", "quantization")
 
@@ -33,7 +33,7 @@ Rows = Sequence[Sequence[str]]
 class Guide(msgspec.Struct, frozen=True, kw_only=True):
     """A table, its policy and its records, to be told in the language of `words`."""
 
-    words: Words
+    words: GuideText
     table: TierTable
     policy: Policy
     records: tuple[Measurement, ...]
@@ -123,7 +123,7 @@ class Guide(msgspec.Struct, frozen=True, kw_only=True):
         columns = ("col_question", "col_fits", "col_tier", "col_fails", "col_evidence")
         return [[self.words(column) for column in columns], *(self._boundary_row(table, *row) for row in named)]
 
-    def _boundary_row(self, table: VariantTable, name: str, found: Boundary, field: str) -> tuple[str, ...]:
+    def _boundary_row(self, table: VariantTable, name: str, found: SizeBoundary, field: str) -> tuple[str, ...]:
         # A boundary has no evidence of its own: it rests on the probes of the tier it names, at both sides.
         tier = next((tier for tier in table.tiers if tier.id == found.tier), table.tiers[-1])
         return (

@@ -6,12 +6,11 @@ from typing import Any
 import msgspec
 
 from acestep.knobs import Knobs
-from acestep.plan import minutes
-from acestep.units import gib, mib
-from calibrate.record import (
+from acestep.units import gib, mib, minutes
+from calibrate.record.measurement import (
     UNCONDITIONED,
+    CardConditions,
     Certificate,
-    Conditions,
     Measurement,
     RecordedProbe,
     RecordedStage,
@@ -54,7 +53,7 @@ def record_page(record: Measurement) -> str:
     )
 
 
-def _beside(conditions: Conditions) -> str:
+def _beside(conditions: CardConditions) -> str:
     """What else was on a real card in a phrase; empty for a simulated one."""
     if conditions == UNCONDITIONED:
         return ""

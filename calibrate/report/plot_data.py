@@ -8,10 +8,10 @@ from acestep.knobs import Knobs, Offload, Quantization, Variant
 from acestep.memory.guard import Demand, predict
 from acestep.request import LATENT_HOP, MAX_LYRIC_TOKENS, MAX_TEXT_TOKENS, SAMPLE_RATE
 from acestep.tiers import BATCHES, Tier
-from calibrate.policy import Policy, budget_bytes
-from calibrate.record import CardKind, Certificate, Measurement, RecordedProbe
+from calibrate.record.measurement import Certificate, Measurement, RecordedCardKind, RecordedProbe
+from calibrate.table.policy import Policy, budget_bytes
 
-Point = tuple[int, int]
+PlotPoint = tuple[int, int]
 """Seconds of a song, and bytes."""
 
 
@@ -23,10 +23,10 @@ class Curve(_Data, frozen=True):
     """The smallest cap of a batch by the length of its songs."""
 
     batch: int
-    points: tuple[Point, ...]
+    points: tuple[PlotPoint, ...]
 
 
-class Line(_Data, frozen=True):
+class BudgetLine(_Data, frozen=True):
     """The budget of a tier."""
 
     label: str
@@ -39,9 +39,9 @@ class Panel(_Data, frozen=True):
     offload: Offload
     quantization: Quantization | None
     curves: tuple[Curve, ...]
-    fits: tuple[tuple[int, Point], ...]
-    fails: tuple[tuple[int, Point], ...]
-    budgets: tuple[Line, ...]
+    fits: tuple[tuple[int, PlotPoint], ...]
+    fails: tuple[tuple[int, PlotPoint], ...]
+    budgets: tuple[BudgetLine, ...]
 
 
 class StageBar(_Data, frozen=True):
@@ -55,7 +55,7 @@ class StageBar(_Data, frozen=True):
     budget: int
 
 
-class Pair(_Data, frozen=True):
+class StagePair(_Data, frozen=True):
     """One stage of a probe made on a real card and on the simulated one."""
 
     stage: str
@@ -67,7 +67,7 @@ def panels(
     variant: Variant, tiers: Sequence[Tier], policy: Policy, records: Mapping[str, Measurement]
 ) -> tuple[Panel, ...]:
     """A panel for each way the tiers keep the weights, in the order of the tiers."""
-    budgets = tuple(Line(label=tier.label, n_bytes=budget_bytes(tier.certified_gib, policy)) for tier in tiers)
+    budgets = tuple(BudgetLine(label=tier.label, n_bytes=budget_bytes(tier.certified_gib, policy)) for tier in tiers)
     found: dict[tuple[Offload, Quantization | None], Panel] = {}
     for tier in tiers:
         way = (tier.offload, tier.quantization)
@@ -110,7 +110,7 @@ def _demand(batch: int, seconds: int) -> Demand:
     return Demand(songs=batch, frames=frames, lyric_tokens=MAX_LYRIC_TOKENS, text_tokens=MAX_TEXT_TOKENS)
 
 
-def _point(probe: RecordedProbe) -> Point:
+def _point(probe: RecordedProbe) -> PlotPoint:
     return int(probe.workload.duration_s), probe.cap_bytes
 
 
@@ -152,18 +152,18 @@ def _headline(record: Measurement, variant: Variant, tier: Tier, cap_bytes: int)
     return None
 
 
-def pairs(variant: Variant, records: Sequence[Measurement]) -> tuple[Pair, ...]:
+def pairs(variant: Variant, records: Sequence[Measurement]) -> tuple[StagePair, ...]:
     """The allocated peaks of every probe that both a real and the simulated card ran to its end."""
     simulated = {
         probe.question: probe
         for record in records
-        if record.card.kind is CardKind.SIMULATED
+        if record.card.kind is RecordedCardKind.SIMULATED
         for probe in record.probes
         if probe.counts
     }
-    measured = [p for record in records if record.card.kind is not CardKind.SIMULATED for p in record.probes]
+    measured = [p for record in records if record.card.kind is not RecordedCardKind.SIMULATED for p in record.probes]
     return tuple(
-        Pair(stage=real.name, measured=real.peak_allocated_bytes, simulated=imagined.peak_allocated_bytes)
+        StagePair(stage=real.name, measured=real.peak_allocated_bytes, simulated=imagined.peak_allocated_bytes)
         for probe in measured
         if probe.counts and probe.knobs.variant is variant and probe.question in simulated
         for real in probe.stages

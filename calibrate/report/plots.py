@@ -14,9 +14,9 @@ from acestep.request import MAX_DURATION_S
 from acestep.tiers import BATCHES, TierTable
 from acestep.units import GIB
 from calibrate.files import digest
-from calibrate.policy import Policy
-from calibrate.record import Measurement
-from calibrate.report.plot_data import Pair, Panel, StageBar, pairs, panels, stage_bars
+from calibrate.record.measurement import Measurement
+from calibrate.report.plot_data import Panel, StageBar, StagePair, pairs, panels, stage_bars
+from calibrate.table.policy import Policy
 
 INK = "#7b7f86"
 """Text and lines: a grey that stands out from white and from black alike (a test computes the contrast)."""
@@ -181,7 +181,7 @@ def _in_order(stages: Set[str]) -> list[str]:
     return [*(name for name in STAGE_COLOURS if name in stages), *sorted(stages - set(STAGE_COLOURS))]
 
 
-def _draw_agreement(drawn: Sequence[Pair]) -> Figure:
+def _draw_agreement(drawn: Sequence[StagePair]) -> Figure:
     figure, (axis,) = _figure(1, share_y=False, height=4.6)
     for stage in _in_order({pair.stage for pair in drawn}):
         colour = STAGE_COLOURS.get(stage, INK)

@@ -7,19 +7,19 @@ from pathlib import Path
 
 from acestep.errors import InvalidInputError
 from acestep.knobs import Variant
-from acestep.plan import minutes
 from acestep.tiers import LM_MODELS, Tier, load_tiers
-from calibrate.compare import Change, Sheet, Way, differences, table_sheet
+from acestep.units import minutes
 from calibrate.git import commit_of, folder_at
-from calibrate.record import Measurement
+from calibrate.record.compare import Sheet, TableChange, Way, differences, table_sheet
+from calibrate.record.measurement import Measurement
 from calibrate.report.guide import markdown_table
 from calibrate.report.marks import MARKS, closest, short
 from calibrate.report.render import PLOTS, Sources, read_sources, stale
 from calibrate.report.render import render as rendered
 
-TABLE = "tiers/generated_tiers.json"
+TABLE_PATH = "tiers/generated_tiers.json"
 
-MOST_CHARACTERS = 60_000
+MOST_COMMENT_CHARACTERS = 60_000
 """Of a comment; the place it goes to takes 65,536."""
 
 
@@ -35,22 +35,22 @@ def pull_request_text(checkout: Path, base: str) -> str:
         _plots_text(checkout, sources),
         _commands_text(sources, base),
     ]
-    return _within("\n\n".join(part for part in parts if part) + "\n", MOST_CHARACTERS)
+    return _within("\n\n".join(part for part in parts if part) + "\n", MOST_COMMENT_CHARACTERS)
 
 
 def sheet_at(checkout: Path, reference: str) -> Sheet:
     """What the table said at a git reference, nothing where there was none; `GitError` for no such reference."""
-    with folder_at(checkout, reference, TABLE) as folder:
-        table = folder / TABLE
+    with folder_at(checkout, reference, TABLE_PATH) as folder:
+        table = folder / TABLE_PATH
         if not table.is_file() or not table.read_bytes():
             return {}
         try:
             return table_sheet(load_tiers(table))
         except InvalidInputError as error:
-            raise InvalidInputError(f"{reference}:{TABLE}", error.problem) from None
+            raise InvalidInputError(f"{reference}:{TABLE_PATH}", error.problem) from None
 
 
-def _headline(changes: Sequence[Change], base: str, before: Sheet) -> str:
+def _headline(changes: Sequence[TableChange], base: str, before: Sheet) -> str:
     told = [change for change in changes if _is_promise(change)]
     counts = {way: sum(change.way is way for change in told) for way in Way}
     said = ", ".join(f"**{count} {way}**" for way, count in counts.items() if count)
@@ -63,19 +63,19 @@ def _headline(changes: Sequence[Change], base: str, before: Sheet) -> str:
     return f"## The tier table, against {code(base)}\n\n{' '.join(line for line in lines if line)}"
 
 
-def _is_promise(change: Change) -> bool:
+def _is_promise(change: TableChange) -> bool:
     """Whether a change is one of what owners of cards are promised, and not of where a table comes from."""
     return change.place != "table" and not change.place.endswith("memory model")
 
 
-def _changes_text(changes: Sequence[Change], sources: Sources) -> str:
+def _changes_text(changes: Sequence[TableChange], sources: Sources) -> str:
     tiers = {f"{variant} {tier.id}": tier for variant, entry in sources.table.variants.items() for tier in entry.tiers}
     rows = [_change_row(change, tiers) for change in changes if _is_promise(change)]
     heading = ("Where", "Value", "Before", "Now", "For the owner", "Found by")
     return markdown_table([heading, *rows]) if rows else ""
 
 
-def _change_row(change: Change, tiers: Mapping[str, Tier]) -> tuple[str, ...]:
+def _change_row(change: TableChange, tiers: Mapping[str, Tier]) -> tuple[str, ...]:
     field = change.field.removeprefix("evidence.")
     evidence = closest(tiers[change.place], field) if change.place in tiers else ()
     found = [f"{MARKS.get(e.kind, '')} {e.kind} {code(short(e.record))}".strip() for e in evidence]

@@ -9,12 +9,12 @@ from acestep.errors import InvalidInputError, UsageError
 from acestep.knobs import Backend, Offload
 from acestep.tiers import TierTable, load_tiers
 from calibrate.files import output_file
-from calibrate.policy import Policy, load_policy
-from calibrate.record import Measurement, load_measurement
+from calibrate.record.measurement import Measurement, load_measurement
 from calibrate.report.guide import Guide, markdown_table
 from calibrate.report.plots import plots, same_drawing
 from calibrate.report.template import template
-from calibrate.report.words import LANGUAGES, Words, words_of
+from calibrate.report.words import GUIDE_LANGUAGES, GuideText, words_of
+from calibrate.table.policy import Policy, load_policy
 
 PAGE = "GPU_COMPATIBILITY.md"
 PLOTS = "docs/plots"
@@ -56,11 +56,11 @@ def render(sources: Sources) -> Files:
     """Every rendered file. The same sources give the same texts."""
     drawn = {f"{PLOTS}/{name}": text for name, text in plots(sources.table, sources.policy, sources.records).items()}
     names = frozenset(PurePosixPath(path).name for path in drawn)
-    pages = {f"docs/{language}/{PAGE}": guide_page(sources, words_of(language), names) for language in LANGUAGES}
+    pages = {f"docs/{language}/{PAGE}": guide_page(sources, words_of(language), names) for language in GUIDE_LANGUAGES}
     return pages | drawn
 
 
-def guide_page(sources: Sources, words: Words, drawn: frozenset[str]) -> str:
+def guide_page(sources: Sources, words: GuideText, drawn: frozenset[str]) -> str:
     """The guide in one language, with those of its plots that were `drawn`."""
     guide = Guide(words=words, table=sources.table, policy=sources.policy, records=sources.records)
     tiers = guide.default.tiers
@@ -88,8 +88,8 @@ def guide_page(sources: Sources, words: Words, drawn: frozenset[str]) -> str:
     )
 
 
-def _language_links(words: Words) -> str:
-    names = {language: words_of(language)("language") for language in LANGUAGES}
+def _language_links(words: GuideText) -> str:
+    names = {language: words_of(language)("language") for language in GUIDE_LANGUAGES}
     return " · ".join(
         f"**{name}**" if language == words.language else f"[{name}](../{language}/{PAGE})"
         for language, name in names.items()
@@ -118,7 +118,7 @@ def stale(checkout: Path, files: Files) -> list[str]:
     return sorted([*wrong, *_leftovers(checkout, files)])
 
 
-def write(checkout: Path, files: Files) -> None:
+def write_files(checkout: Path, files: Files) -> None:
     """Put the rendered files in a checkout, and take away plots that are no longer drawn."""
     for path, text in files.items():
         target = checkout / path

@@ -9,13 +9,13 @@ import msgspec
 from acestep.strict_json import read_json
 from acestep.tiers import Tier
 
-LANGUAGES = ("en", "ko", "ja", "zh")
+GUIDE_LANGUAGES = ("en", "ko", "ja", "zh")
 """The languages of the guide, by the names of their locale files."""
 
-FOLDER = Path(__file__).parent / "locales"
+LOCALES_FOLDER = Path(__file__).parent / "locales"
 
 
-class Words(msgspec.Struct, frozen=True, kw_only=True):
+class GuideText(msgspec.Struct, frozen=True, kw_only=True):
     """The texts of a language by their keys; calling it gives one text with its placeholders filled."""
 
     language: str
@@ -44,6 +44,6 @@ class Words(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @cache
-def words_of(language: str) -> Words:
+def words_of(language: str) -> GuideText:
     """The words of one of `LANGUAGES`."""
-    return Words(language=language, texts=read_json(FOLDER / f"{language}.json"))
+    return GuideText(language=language, texts=read_json(LOCALES_FOLDER / f"{language}.json"))

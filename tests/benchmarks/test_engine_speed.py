@@ -9,16 +9,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from acestep.checkpoints.architecture import VaeArchitecture, arguments
+from acestep.checkpoints.libraries import AceStepTransformer1DModel, AceStepTransformerBlock, AutoencoderOobleck
+from acestep.checkpoints.weights import bare, empty, fill, randomise
 from acestep.devices.cpu import CpuDevice
-from acestep.hardware import simulated_card
-from acestep.memory.vae_decode import TileDecoder, decode_song, fold_weight_norm
-from acestep.models.architecture import VaeArchitecture, arguments
-from acestep.models.attention import Kernels, rotary_table
-from acestep.models.blocks import pieces, project_heads, project_out, self_attend
-from acestep.models.denoiser import Denoiser
-from acestep.models.libraries import AceStepTransformer1DModel, AceStepTransformerBlock, AutoencoderOobleck
-from acestep.models.weights import bare, empty, fill, randomise
-from acestep.plan import resolve
+from acestep.dit.attention import Kernels, rotary_table
+from acestep.dit.blocks import project_heads, project_out, row_pieces, self_attend
+from acestep.dit.denoiser import Denoiser
+from acestep.dit.vae_decode import TileDecoder, decode_song, fold_weight_norm
+from acestep.hardware.card import simulated_card
+from acestep.limits.plan import resolve
 from acestep.request import LATENT_HOP
 from acestep.tiers import load_tiers
 from tests.benchmarks.versus import versus
@@ -121,7 +121,7 @@ def _irreducible(layer: AceStepTransformerBlock, tokens: int) -> Callable[[], No
     query, key, value = (torch.randn(1, count, tokens, attention.head_dim).transpose(1, 2) for count in heads)
 
     def compute() -> None:
-        for _, rows in pieces(1, tokens):
+        for _, rows in row_pieces(1, tokens):
             for linear in linears:
                 linear(inputs[linear.in_features][rows])
         if not attention.sliding_window:

@@ -7,12 +7,12 @@ from typing import Any, Final
 
 import pytest
 
-from acestep.hardware import SIMULATED_CAPABILITY
+from acestep.hardware.card import SIMULATED_CAPABILITY
 from acestep.knobs import Knobs, Offload, Quantization, Variant
 from acestep.memory.guard import COEFFICIENTS, Demand, predict, songs_at_once
-from calibrate.memory_model import FORMATS
 from calibrate.probes.simulated.kernels import CudaKernels
 from calibrate.probes.simulated.memo import Regions
+from calibrate.probes.simulated.memory_model import FORMATS
 from calibrate.probes.simulated.prober import REGIONS, SimulatedProber, full_size
 from calibrate.probes.simulated.sweep import Weights, cap_with, trace_denoise, weights_of
 

@@ -5,13 +5,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from acestep.checkpoints.architecture import QwenArchitecture, arguments
+from acestep.checkpoints.libraries import Qwen3Config, Qwen3ForCausalLM
+from acestep.checkpoints.lm import LanguageModel
 from acestep.devices.cpu import CpuDevice
-from acestep.models.architecture import QwenArchitecture, arguments
-from acestep.models.libraries import Qwen3Config, Qwen3ForCausalLM
-from acestep.models.lm import LanguageModel
-from acestep.planner.backends.pt import PtBackend
-from acestep.planner.sampling import Draft, choose
-from acestep.planner.tokenizer import COMPACT
+from acestep.lm.backends.pt import PtBackend
+from acestep.lm.sampling import Draft, next_token
+from acestep.lm.tokenizer import COMPACT
 from tests.benchmarks.versus import versus
 from tests.grammars import Counted, job_of
 
@@ -58,6 +58,6 @@ def test_eight_guided_songs_together_and_one_at_a_time(benchmark: Any) -> None:
 def test_drawing_a_code_is_quick(benchmark: Any) -> None:
     row = np.random.default_rng(0).normal(0, 3, len(COMPACT.codes)).astype(np.float32)
     draft = Draft(job_of(Counted(1, COMPACT.codes)))
-    benchmark(choose, row, (COMPACT.codes,), draft)
+    benchmark(next_token, row, (COMPACT.codes,), draft)
     benchmark.extra_info.update(what="drawing one of 64,000 codes", ours_seconds=benchmark.stats.stats.median)
     assert benchmark.stats.stats.median < 10e-3

@@ -179,7 +179,7 @@ def _nursery() -> Any:
         home = Path(tempfile.mkdtemp(prefix="nursery-"))
         for name, value in environment(home, GRADIO_ANALYTICS_ENABLED="False").items():
             patch.setenv(name, value)
-        context.set_forkserver_preload(["tests.browser.witness", "acestep.service", "gradio"])
+        context.set_forkserver_preload(["tests.browser.witness", "acestep.engine.service", "gradio"])
         forkserver.ensure_running()
     return context
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 
-from acestep import pipeline, tiers
-from acestep.cli import main
+from acestep import tiers
+from acestep.cli.main import main
+from acestep.engine import pipeline
 from acestep.request import Request
 
 OUT_OF_MEMORY = "(out of memory)"

@@ -7,7 +7,7 @@ import sys
 
 import torch
 
-from acestep.devices.cuda import CudaDevice
+from acestep.devices.accelerator import CudaDevice
 
 
 def main(method: str, piece: int, cap_bytes: int) -> None:

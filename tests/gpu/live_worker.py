@@ -55,4 +55,4 @@ class LiveEngine(FaultyEngine):
 
 if __name__ == "__main__":
     connection = socket.socket(fileno=int(sys.argv[1]))
-    worker.serve(connection, LiveEngine(connection))
+    worker.serve_probes(connection, LiveEngine(connection))

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from acestep.devices.cuda import CudaDevice
+from acestep.checkpoints.components import Components
+from acestep.devices.accelerator import CudaDevice
 from acestep.knobs import Knobs, Offload
-from acestep.models.components import Components
 from acestep.request import DecodePath, Result
 from acestep.units import MIB
 from tests.gpu.wall import CAP, RUNGS, decoded_beside_a_wall

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from acestep.devices.cuda import CudaDevice
+from acestep.devices.accelerator import CudaDevice
 from acestep.units import GIB, MIB
 from calibrate.probes.ballast import GRAIN_BYTES, Ballast, CudaStore
 from calibrate.probes.simulated.history import load_history, replay_history

@@ -14,10 +14,10 @@ import torch
 
 from acestep.knobs import Knobs
 from acestep.units import GIB
+from calibrate.probes.base import CapMethod
 from calibrate.probes.caps import SLACK_BYTES
 from calibrate.probes.child import Patience
 from calibrate.probes.cuda import CudaProber
-from calibrate.record import CapMethod
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
 

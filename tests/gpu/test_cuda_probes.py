@@ -8,18 +8,17 @@ import msgspec
 import pytest
 import torch
 
-from acestep.devices.cuda import CudaDevice
+from acestep.devices.accelerator import CudaDevice
 from acestep.errors import NotMeasuredError
 from acestep.knobs import Knobs, Offload
 from acestep.units import GIB
 from calibrate.probes.ballast import GRAIN_BYTES
-from calibrate.probes.base import ProbedStage
+from calibrate.probes.base import CapMethod, ProbedStage
 from calibrate.probes.child import Child, Patience
 from calibrate.probes.cuda import BALLAST, CudaProber
 from calibrate.probes.cuda_card import require_held
 from calibrate.probes.messages import Filled, LeaveFree, line_of
 from calibrate.probes.simulated.prober import SimulatedProber
-from calibrate.record import CapMethod
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
 

@@ -8,15 +8,14 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from acestep.capabilities import AMPERE
-from acestep.devices.cuda import CudaDevice
+from acestep.devices.accelerator import CudaDevice
+from acestep.dit.attention import Kernels, flash_attention
+from acestep.dit.kernel_choice import Kernel, LayerKind, choose_kernels
+from acestep.dit.place import StageContext
+from acestep.engine.pipeline import Pipeline
 from acestep.knobs import Attention, Knobs, Offload, Quantization
+from acestep.limits.capabilities import AMPERE
 from acestep.memory.placement import Placement
-from acestep.models.attention import Kernels
-from acestep.models.flash import flash_attention
-from acestep.models.kernel_choice import Kernel, LayerKind, choose
-from acestep.pipeline import Pipeline
-from acestep.stages.place import Place
 from acestep.units import GIB, MIB
 from tests.gpu.wall import filled
 from tests.on_a_card import (
@@ -38,12 +37,12 @@ HALF_PRECISION = 0.02
 def kernels_here(knobs: Knobs | None = None) -> Kernels:
     device = CudaDevice()
     placement = Placement({}, (), Offload.NONE, device)
-    return Place(components=None, knobs=knobs or Knobs(), device=device, placement=placement).kernels()
+    return StageContext(components=None, knobs=knobs or Knobs(), device=device, placement=placement).kernels()
 
 
 def test_the_kernel_chosen_is_the_one_this_card_and_these_packages_have() -> None:
     ampere = torch.cuda.get_device_capability() >= AMPERE
-    chosen = choose("cuda", Attention.AUTO, grouped=ampere, flash_attn=flash_attention() is not None)
+    chosen = choose_kernels("cuda", Attention.AUTO, grouped=ampere, flash_attn=flash_attention() is not None)
     expected = Kernel.FLASH_ATTN if ampere and flash_attention() else Kernel.FLASH if ampere else Kernel.EFFICIENT
     assert chosen[LayerKind.FULL].kernel is expected
     assert (kernels_here().flash is not None) == (expected is Kernel.FLASH_ATTN)

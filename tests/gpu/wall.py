@@ -8,10 +8,10 @@ from contextlib import suppress
 
 import torch
 
+from acestep.checkpoints.components import Components
 from acestep.devices.base import Device
+from acestep.engine.pipeline import Pipeline
 from acestep.knobs import Knobs, Offload
-from acestep.models.components import Components
-from acestep.pipeline import Pipeline
 from acestep.request import DecodePath, Request, Result
 from acestep.units import GIB, MIB
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from acestep.devices.base import Mark
+from acestep.devices.base import DeviceEvent
 from acestep.devices.cpu import CpuDevice
+from acestep.dit.attention import Kernels
 from acestep.knobs import Offload, Quantization
-from acestep.models.attention import Kernels
 from tests.copying_cards import EagerCard, LateCard
 from tests.on_a_card import require_nothing_left, require_order, require_right_attention, songs_of_every_placement
 from tests.small_card import SmallCard
@@ -34,13 +34,13 @@ class Overtaking(EagerCard):
         self._slot = torch.zeros(n_bytes, dtype=torch.uint8)
         return self._slot
 
-    def mark(self) -> Mark:
+    def mark(self) -> DeviceEvent:
         return None
 
-    def fetch(self, pairs: Sequence[tuple[Tensor, Tensor]], after: Mark) -> Mark:
+    def fetch(self, pairs: Sequence[tuple[Tensor, Tensor]], after: DeviceEvent) -> DeviceEvent:
         return lambda: None
 
-    def wait(self, mark: Mark) -> None:
+    def wait(self, mark: DeviceEvent) -> None:
         """Too early."""
 
 

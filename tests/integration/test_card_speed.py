@@ -12,7 +12,18 @@ import torch
 from acestep.errors import Exit
 from acestep.request import Request
 from tools import card_speed
-from tools.card_speed import Bench, Ceilings, Place, Point, Side, Speeds, compared, main, measure, wanted
+from tools.card_speed import (
+    Ceilings,
+    SpeedBench,
+    SpeedPoint,
+    Speeds,
+    SpeedSide,
+    WeightsPlace,
+    compared,
+    main,
+    measure,
+    wanted_cases,
+)
 
 CEILINGS = Ceilings(flops_per_s=1e12, bytes_per_s=1e12)
 NOTHING = Speeds(command="", card="cpu", torch="", diffusers="", model="tiny", ceilings=CEILINGS)
@@ -35,7 +46,7 @@ def test_both_sides_are_measured_once_and_written_with_the_command(
         assert 0 < point["floor_share"] < 1
         assert point["peak_reserved_bytes"] == 0, "the processor keeps no such count"
     assert "times as fast as the library" in capsys.readouterr().out
-    monkeypatch.setattr(Bench, "point", lambda *_: pytest.fail("measured a second time"))
+    monkeypatch.setattr(SpeedBench, "point", lambda *_: pytest.fail("measured a second time"))
     main([*asked, "--rounds", "1", "--resume"])
     assert json.loads((tmp_path / "speed.json").read_text(encoding="utf-8")) == first
     (tmp_path / "speed.json").write_text(json.dumps(first | {"card": "another"}), encoding="utf-8")
@@ -50,25 +61,27 @@ def test_without_a_card_nothing_of_full_size_is_compared(tmp_path: Path) -> None
 
 
 def test_every_comparison_is_asked_of_both_sides_and_the_small_card_of_ours() -> None:
-    points = list(wanted([30.0, 600.0], [1, 4], on_card=True))
+    points = list(wanted_cases([30.0, 600.0], [1, 4], on_card=True))
     assert len(points) == 2 * 2 * 2 * 2 + 1
-    pairs = {(p.place, p.batch, p.duration_s) for p in points if p.side is Side.LIBRARY}
-    assert pairs == {(p.place, p.batch, p.duration_s) for p in points if p.side is Side.OURS and p.place != Place.SMALL}
-    assert points[-1] == Point(side=Side.OURS, place=Place.SMALL, batch=1, duration_s=600.0)
+    pairs = {(p.place, p.batch, p.duration_s) for p in points if p.side is SpeedSide.LIBRARY}
+    assert pairs == {
+        (p.place, p.batch, p.duration_s) for p in points if p.side is SpeedSide.OURS and p.place != WeightsPlace.SMALL
+    }
+    assert points[-1] == SpeedPoint(side=SpeedSide.OURS, place=WeightsPlace.SMALL, batch=1, duration_s=600.0)
 
 
 def test_out_of_memory_is_a_point_and_the_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    bench = Bench("tiny", rounds=1)
+    bench = SpeedBench("tiny", rounds=1)
 
-    def timed(side: Side, place: Place, request: Request) -> tuple[float, int]:
-        if side is Side.LIBRARY:
+    def timed(side: SpeedSide, place: WeightsPlace, request: Request) -> tuple[float, int]:
+        if side is SpeedSide.LIBRARY:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 7.20 GiB.\nmore")
         return 2.0, 1 << 30
 
     monkeypatch.setattr(bench, "_timed", timed)
     monkeypatch.setattr(bench, "_work", lambda request: (10**12, 10**9))
     kept: list[int] = []
-    asked = list(wanted([60.0], [1, 4], on_card=False))
+    asked = list(wanted_cases([60.0], [1, 4], on_card=False))
     found = measure(bench, asked, NOTHING, lambda speeds: kept.append(len(speeds.points)))
     assert kept == [1, 2, 3, 4]
     assert [bool(point.problem) for point in found.points] == [False, True, False, True]
@@ -83,12 +96,12 @@ def test_the_library_has_the_attention_that_our_device_switches_off(
 ) -> None:
     seen: list[bool] = []
     pipe = SimpleNamespace(remove_all_hooks=lambda: None, to=lambda device: None)
-    monkeypatch.setattr(Bench, "_library_s", (None, pipe))
-    bench = Bench("tiny", rounds=1)
+    monkeypatch.setattr(SpeedBench, "_library_s", (None, pipe))
+    bench = SpeedBench("tiny", rounds=1)
     before = torch.backends.cuda.cudnn_sdp_enabled()
     torch.backends.cuda.enable_cudnn_sdp(ours)
     try:
-        with suppress(torch.OutOfMemoryError), bench._library(Place.RESIDENT):
+        with suppress(torch.OutOfMemoryError), bench._library(WeightsPlace.RESIDENT):
             seen.append(torch.backends.cuda.cudnn_sdp_enabled())
             raise torch.OutOfMemoryError
         seen.append(torch.backends.cuda.cudnn_sdp_enabled())
@@ -98,9 +111,9 @@ def test_the_library_has_the_attention_that_our_device_switches_off(
 
 
 def test_a_comparison_says_how_much_faster_at_how_much_of_the_memory() -> None:
-    ours = Point(
-        side=Side.OURS,
-        place=Place.RESIDENT,
+    ours = SpeedPoint(
+        side=SpeedSide.OURS,
+        place=WeightsPlace.RESIDENT,
         batch=1,
         duration_s=600.0,
         seconds=10.0,
@@ -108,14 +121,14 @@ def test_a_comparison_says_how_much_faster_at_how_much_of_the_memory() -> None:
         realtime_factor=60.0,
         floor_share=0.4,
     )
-    theirs = msgspec.structs.replace(ours, side=Side.LIBRARY, seconds=25.0, peak_reserved_bytes=12 << 30)
+    theirs = msgspec.structs.replace(ours, side=SpeedSide.LIBRARY, seconds=25.0, peak_reserved_bytes=12 << 30)
     [line] = compared(msgspec.structs.replace(NOTHING, points=(ours, theirs)))
     assert "60.0 times real time, 40% of the floor's rate; 2.50 times as fast" in line
     assert line.endswith("at 25% of its memory")
 
 
 def test_the_ceilings_are_those_of_this_device() -> None:
-    found = Bench("tiny", rounds=1).ceilings()
+    found = SpeedBench("tiny", rounds=1).ceilings()
     assert 1e8 < found.flops_per_s < 1e16
     assert 1e7 < found.bytes_per_s < 1e14
     assert card_speed.LYRICS.count("[verse") == 12

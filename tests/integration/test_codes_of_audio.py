@@ -10,18 +10,18 @@ import soundfile
 import torch
 
 import acestep
-from acestep import console
-from acestep.cli import cli
+from acestep.cli import console
+from acestep.cli.main import cli
 from acestep.clip import SAMPLE_RATE, Clip
+from acestep.dit.audio_tokens import AudioTokenizer
+from acestep.dit.prompts import codes_in
+from acestep.engine import encode_audio as stage
+from acestep.engine.pipeline import Pipeline
+from acestep.engine.service import Service
 from acestep.errors import Exit, NotEnoughMemoryError
 from acestep.knobs import Knobs, Offload
-from acestep.models.audio_tokens import AudioTokenizer
-from acestep.models.prompts import audio_codes
-from acestep.pipeline import Pipeline
-from acestep.progress import Progress
 from acestep.request import CODE_FRAMES, LATENT_HOP, Request, Task
-from acestep.service import Service
-from acestep.stages import encode_audio as stage
+from acestep.units import Progress
 
 PLAN = acestep.resolve_plan()
 
@@ -78,45 +78,45 @@ def test_codes_are_written_as_generate_reads_them(
     recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     written = tmp_path / "codes.txt"
-    assert console.run(cli, ["codes", str(recording), "--model", "tiny"]) == Exit.OK
+    assert console.run_click(cli, ["codes", str(recording), "--model", "tiny"]) == Exit.OK
     printed = capsys.readouterr().out
-    assert console.run(cli, ["codes", str(recording), "--model", "tiny", "--out", str(written)]) == Exit.OK
+    assert console.run_click(cli, ["codes", str(recording), "--model", "tiny", "--out", str(written)]) == Exit.OK
     assert written.read_text() == printed
     capsys.readouterr()
-    assert console.run(cli, ["codes", str(recording), "--model", "tiny", "--json"]) == Exit.OK
+    assert console.run_click(cli, ["codes", str(recording), "--model", "tiny", "--json"]) == Exit.OK
     document = json.loads(capsys.readouterr().out)
-    assert tuple(document["codes"]) == audio_codes(printed)
+    assert tuple(document["codes"]) == codes_in(printed)
     assert document["duration_s"] == 2.0
     asked = ["--audio-codes", f"@{written}", "--caption", "x", "--steps", "1", "--out", str(tmp_path), "--json"]
-    assert console.run(cli, ["generate", "--model", "tiny", *asked]) == Exit.OK
+    assert console.run_click(cli, ["generate", "--model", "tiny", *asked]) == Exit.OK
     assert json.loads(capsys.readouterr().out)["songs"][0]["duration_s"] == 2.0
 
 
 def test_understanding_a_recording_is_understanding_its_codes(
     recording: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    console.run(cli, ["codes", str(recording), "--model", "tiny"])
+    console.run_click(cli, ["codes", str(recording), "--model", "tiny"])
     codes = capsys.readouterr().out.strip()
     said = []
     for source in (["--src-audio", str(recording)], ["--audio-codes", codes]):
-        assert console.run(cli, ["understand", "--model", "tiny", "--seed", "3", "--json", *source]) == Exit.OK
+        assert console.run_click(cli, ["understand", "--model", "tiny", "--seed", "3", "--json", *source]) == Exit.OK
         said.append(json.loads(capsys.readouterr().out) | {"warnings": []})
     assert said[0] == said[1]
 
 
 def test_what_cannot_be_heard_has_its_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     soundfile.write(tmp_path / "short.wav", np.zeros((100, 2)), SAMPLE_RATE)
-    assert console.run(cli, ["codes", str(tmp_path / "short.wav"), "--model", "tiny"]) == Exit.INVALID
-    assert console.run(cli, ["codes", str(tmp_path / "none.wav"), "--model", "tiny"]) == Exit.INVALID
+    assert console.run_click(cli, ["codes", str(tmp_path / "short.wav"), "--model", "tiny"]) == Exit.INVALID
+    assert console.run_click(cli, ["codes", str(tmp_path / "none.wav"), "--model", "tiny"]) == Exit.INVALID
     both = ["--src-audio", "a.wav", "--audio-codes", "<|audio_code_1|>"]
-    assert console.run(cli, ["understand", "--model", "tiny", *both]) == Exit.USAGE
+    assert console.run_click(cli, ["understand", "--model", "tiny", *both]) == Exit.USAGE
 
 
 def test_memory_that_runs_out_ends_with_a_sentence(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("no memory")
 
-    monkeypatch.setattr("acestep.pipeline.codes_of_clip", full)
+    monkeypatch.setattr("acestep.engine.pipeline.codes_of_clip", full)
     with pytest.raises(NotEnoughMemoryError, match="shorter recording"):
         service.codes(_clip(1.0), PLAN)
 
@@ -147,7 +147,7 @@ def test_what_to_know_about_the_recording_is_told_before_the_work(
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("no memory")
 
-    monkeypatch.setattr("acestep.pipeline.codes_of_clip", full)
+    monkeypatch.setattr("acestep.engine.pipeline.codes_of_clip", full)
     told: list[str] = []
     with pytest.raises(NotEnoughMemoryError):
         service.codes(msgspec.structs.replace(_clip(1.0), remarks=("a remark",)), PLAN, notify=told.append)

@@ -8,20 +8,20 @@ import torch
 from torch._dynamo import register_backend
 from torch._dynamo.utils import counters
 
+from acestep.checkpoints.build import build
+from acestep.checkpoints.libraries import AceStepTransformer1DModel
+from acestep.checkpoints.quantize import quantize
 from acestep.devices.cpu import CpuDevice
+from acestep.dit.attention import Kernels
+from acestep.dit.blocks import EAGER
+from acestep.dit.compiled import compiled, uncompiled
+from acestep.dit.denoiser import Denoiser
+from acestep.dit.place import StageContext
+from acestep.engine.pipeline import Pipeline
 from acestep.errors import RunFailedError
 from acestep.knobs import Knobs, Offload, Quantization, Variant
 from acestep.memory.placement import TRANSFORMER, Placement
-from acestep.memory.quantize import quantize
-from acestep.models.attention import Kernels
-from acestep.models.blocks import EAGER
-from acestep.models.build import build
-from acestep.models.compiled import compiled, uncompiled
-from acestep.models.denoiser import Denoiser
-from acestep.models.libraries import AceStepTransformer1DModel
-from acestep.pipeline import Pipeline
 from acestep.request import Request
-from acestep.stages.place import Place
 from tests.copying_cards import EagerCard
 
 # The compiler's own imports use what PyTorch has deprecated.
@@ -91,8 +91,8 @@ def test_a_card_that_is_full_while_it_compiles_is_out_of_memory_and_compiles_lat
 def test_a_song_that_was_not_compiled_says_so_and_a_probe_is_none(
     strict: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("acestep.stages.place.compiled", lambda: EAGER)
-    monkeypatch.setattr("acestep.pipeline.uncompiled", lambda: "no C compiler was found")
+    monkeypatch.setattr("acestep.dit.place.compiled", lambda: EAGER)
+    monkeypatch.setattr("acestep.engine.pipeline.uncompiled", lambda: "no C compiler was found")
     components = build("tiny", Variant.TURBO, dtype=torch.float32)
     pipeline = Pipeline(components, Knobs(compile=True), CpuDevice())
     request = Request(caption="x", duration_s=1, steps=1)
@@ -145,7 +145,7 @@ def test_compiling_is_what_the_knob_says_and_never_simulated() -> None:
         torch_device = torch.device("meta")
 
     def functions(knobs: Knobs, device: CpuDevice) -> object:
-        return Place(components=None, knobs=knobs, device=device, placement=None).row_functions()
+        return StageContext(components=None, knobs=knobs, device=device, placement=None).row_functions()
 
     assert functions(Knobs(compile=True), CpuDevice()) is compiled()
     assert functions(Knobs(), CpuDevice()) is EAGER

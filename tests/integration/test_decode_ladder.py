@@ -7,18 +7,17 @@ from contextlib import contextmanager, suppress
 import pytest
 import torch
 
+from acestep.checkpoints.build import build
+from acestep.checkpoints.components import Components
+from acestep.dit.vae_decode import TILES, choose_tile, frame_bytes
+from acestep.engine import decode as decode_stage
+from acestep.engine.pipeline import Pipeline, prepare
 from acestep.errors import RunFailedError
-from acestep.hardware import SIMULATED_CAPABILITY
+from acestep.hardware.card import SIMULATED_CAPABILITY
 from acestep.knobs import Knobs, Offload
-from acestep.memory.vae_decode import TILES, choose_tile, frame_bytes
-from acestep.models.build import build
-from acestep.models.components import Components
-from acestep.pipeline import Pipeline, prepare
-from acestep.progress import silent
 from acestep.request import DecodePath, Request
-from acestep.stages import decode as decode_stage
-from acestep.units import GIB, MIB
-from calibrate.probes.prompt import request_of
+from acestep.units import GIB, MIB, silent
+from calibrate.probes.prompt import probe_request
 from calibrate.probes.simulated.allocator import NO_CAP
 from calibrate.probes.simulated.decoding import play_decode
 from calibrate.probes.simulated.device import SimulatedDevice
@@ -93,7 +92,7 @@ def test_repeating_a_song_is_decoding_it_again() -> None:
     one, two, four = (
         play_decode(
             components,
-            request_of(Workload(batch=batch, duration_s=8), components.tokenizer),
+            probe_request(Workload(batch=batch, duration_s=8), components.tokenizer),
             64,
             kernels,
             Regions(),
@@ -121,7 +120,7 @@ def _caps(prober: SimulatedProber, knobs: Knobs) -> list[int]:
 def test_a_replayed_verdict_is_that_of_a_live_run(prober: SimulatedProber, offload: Offload) -> None:
     knobs = Knobs(offload=offload)
     components = full_size(knobs.variant, None)
-    request = request_of(SONG, components.tokenizer)
+    request = probe_request(SONG, components.tokenizer)
     for cap in _caps(prober, knobs):
         fast = prober.probe(knobs, SONG, cap)
         card = LiveCard(cap)
@@ -164,7 +163,9 @@ def test_a_card_that_shrinks_before_decoding_only_costs_time(
 
     with card.on():
         pipeline = Pipeline(components, knobs, card.device)
-        result = pipeline.generate(request_of(Workload(batch=1, duration_s=24), components.tokenizer), progress=shrink)
+        result = pipeline.generate(
+            probe_request(Workload(batch=1, duration_s=24), components.tokenizer), progress=shrink
+        )
         pipeline.close()
     assert result.decode_path is path
     assert bool(on_host) == (path is DecodePath.CPU)

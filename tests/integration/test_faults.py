@@ -17,10 +17,10 @@ from acestep.errors import NotMeasuredError
 from acestep.knobs import Knobs, Offload, Quantization
 from acestep.units import GIB, MIB
 from calibrate.probes import cuda
-from calibrate.probes.base import ProbeResult
+from calibrate.probes.base import CapMethod, ProbeResult
 from calibrate.probes.child import Patience
 from calibrate.probes.nvml import Unwatched
-from calibrate.record import CapMethod, RecordedProbe
+from calibrate.record.measurement import RecordedProbe
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
 from tests.faulty_card import SCRIPT, FakeCard, FaultyProber, living
@@ -163,7 +163,7 @@ def test_a_child_that_refuses_is_no_answer(probers: list[FaultyProber]) -> None:
 def test_without_cuda_the_real_child_refuses(probers: list[FaultyProber]) -> None:
     prober = FaultyProber("tiny")
     probers.append(prober)
-    prober.bench = msgspec.structs.replace(prober.bench, worker=cuda.WORKER, loading=cuda.LOADING)
+    prober.bench = msgspec.structs.replace(prober.bench, worker=cuda.PROBE_WORKER, loading=cuda.LOADING_PROBE)
     with pytest.raises(NotMeasuredError, match="no CUDA card it can use"):
         prober.probe(KNOBS, SONG, 4 * GIB)
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from acestep.hardware import SIMULATED_CAPABILITY
+from acestep.checkpoints.build import build
+from acestep.hardware.card import SIMULATED_CAPABILITY
 from acestep.knobs import Knobs, Offload
-from acestep.models.build import build
 from acestep.request import Task
 from acestep.units import GIB, MIB
 from calibrate.probes.base import ProbedStage

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from acestep.hardware import nameplate_gib, simulated_card
+from acestep.hardware.card import nameplate_gib, simulated_card
 from acestep.knobs import Knobs, Offload, Quantization, Variant
-from acestep.plan import resolve
+from acestep.limits.plan import resolve
 from acestep.tiers import load_tiers
 from acestep.units import MIB, gib_to_bytes
-from calibrate.policy import budget_bytes, load_policy
 from calibrate.probes.simulated.prober import SimulatedProber
-from calibrate.record import load_measurement
+from calibrate.record.measurement import load_measurement
+from calibrate.table.policy import budget_bytes, load_policy
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
 

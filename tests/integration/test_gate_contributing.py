@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from calibrate.record import load_measurement
-from calibrate.waivers import Waiver
+from calibrate.record.measurement import load_measurement
+from calibrate.table.waivers import Waiver
 from tests.command_lines import ROOT, commands, problems
 from tests.gate_house import committed
 from tests.gate_trees import CodeFault, copy_of_tree, one_tier_house, put_in

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from acestep import console
-from acestep.cli import cli
+from acestep.cli import console
+from acestep.cli.main import cli
 
 TIMEOUT_S = 120
 RATE = 44_100
@@ -38,7 +38,7 @@ class Acestep:
     def __call__(self, *arguments: str) -> Said:
         """Run a command in this process: a new one takes longer to import everything than to make a tiny song."""
         self._capsys.readouterr()
-        return Said(console.run(cli, arguments), *self._capsys.readouterr())
+        return Said(console.run_click(cli, arguments), *self._capsys.readouterr())
 
     def songs(self, *arguments: str) -> dict[str, Any]:
         """The document about songs that were made."""

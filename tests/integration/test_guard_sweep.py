@@ -2,7 +2,7 @@
 
 import pytest
 
-from acestep.hardware import SIMULATED_CAPABILITY
+from acestep.hardware.card import SIMULATED_CAPABILITY
 from acestep.knobs import Knobs, Offload, Quantization
 from acestep.memory.guard import Demand
 from calibrate.probes.simulated.kernels import CudaKernels

@@ -12,21 +12,21 @@ import msgspec
 import pytest
 import torch
 
+from acestep.checkpoints import catalog
+from acestep.checkpoints.build import build
+from acestep.checkpoints.footprint import footprint, lm_footprint
+from acestep.checkpoints.host_memory import BESIDE_BYTES, require_room
+from acestep.checkpoints.lm import build_lm
+from acestep.checkpoints.load import load
 from acestep.errors import Exit, HostMemoryError, RunFailedError
-from acestep.host import HostMemory, host_memory
+from acestep.hardware.host import HostMemory, host_memory
 from acestep.knobs import Knobs, Quantization, Variant
-from acestep.models import catalog
-from acestep.models.build import build
-from acestep.models.footprint import footprint, lm_footprint
-from acestep.models.lm import build_lm
-from acestep.models.load import load
-from acestep.models.room import BESIDE_BYTES, require_room
-from acestep.plan import Overrides
+from acestep.limits.plan import Overrides
 from acestep.ui.studio import Studio
 from acestep.units import GIB
-from calibrate.probes.engine import PipelineEngine, open_language
+from calibrate.probes.engine import PipelineEngine, open_probe_lm
 from calibrate.probes.messages import Order, Ready, Refused, Said, setup_for
-from calibrate.probes.worker import serve
+from calibrate.probes.worker import serve_probes
 from calibrate.workload import Workload
 from tests.acestep_command import Command, command
 from tests.checkpoints import PARTS, write_diffusers, write_original
@@ -69,8 +69,8 @@ def limited(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[float]
         own.mkdir(parents=True)
         (own / "cgroup").write_text("5:memory:/docker\n")
         look = partial(host_memory, root=tmp_path / "root", machine=machine, system="linux")
-        monkeypatch.setattr("acestep.models.room.host_memory", look)
-        for name in ("acestep.models.build.empty", "acestep.models.lm.empty"):
+        monkeypatch.setattr("acestep.checkpoints.host_memory.host_memory", look)
+        for name in ("acestep.checkpoints.build.empty", "acestep.checkpoints.lm.empty"):
             monkeypatch.setattr(name, refuse)
 
     return limit
@@ -170,7 +170,7 @@ def test_thinking_that_was_not_asked_for_is_left_out(
     limited(13)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setenv("MAX_CUDA_VRAM", "24")
-    monkeypatch.setattr("acestep.models.load.build", lambda *_, **__: tiny)
+    monkeypatch.setattr("acestep.checkpoints.load.build", lambda *_, **__: tiny)
     said: list[str] = []
     studio = Studio("dummy", Overrides(), tmp_path)
     try:
@@ -220,7 +220,7 @@ def _said(engine: Any, *messages: object) -> list[object]:
     ours, theirs = socket.socketpair()
     with ours:
         ours.sendall(b"".join(msgspec.json.encode(message) + b"\n" for message in messages))
-        serve(theirs, engine)
+        serve_probes(theirs, engine)
         lines = ours.makefile("rb").readlines()
     return [msgspec.json.decode(line, type=Said) for line in lines]
 
@@ -243,7 +243,7 @@ def test_a_child_of_calibrate_refuses_what_is_no_answer_about_the_card(
                 return ""
 
             def run(self, order: Order, alive: Any) -> Any:
-                open_language("dummy", order.knobs, SimpleNamespace(dtype=torch.bfloat16))
+                open_probe_lm("dummy", order.knobs, SimpleNamespace(dtype=torch.bfloat16))
 
         order = Order(number=1, knobs=knobs, workload=Workload(batch=1, duration_s=10, with_lm=True), cap_bytes=GIB)
         ready, *said = _said(Loaded(Card()), setup_for(knobs, "dummy"), order)

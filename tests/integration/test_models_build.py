@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from acestep.checkpoints.build import build
+from acestep.checkpoints.catalog import CHECKPOINTS, PARAMS_2B, PARAMS_XL, CheckpointKind
+from acestep.checkpoints.components import Components
+from acestep.checkpoints.convert import PREFIXES
+from acestep.checkpoints.libraries import Qwen3RotaryEmbedding
 from acestep.knobs import Variant
-from acestep.models.build import build
-from acestep.models.catalog import CHECKPOINTS, PARAMS_2B, PARAMS_XL, Kind
-from acestep.models.components import Components
-from acestep.models.convert import PREFIXES
-from acestep.models.libraries import Qwen3RotaryEmbedding
 from tests.checkpoints import PARTS, tensors_of
 
 DTYPES = (torch.float32, torch.bfloat16)
@@ -35,8 +35,8 @@ def test_a_dummy_has_the_published_number_of_parameters(variant, transformer, in
         "condition_encoder": 608_369_664,
         "audio_tokenizer": 105_032_198,
         "audio_token_detokenizer": 105_011_776,
-        "vae": next(c.params for c in CHECKPOINTS if c.kind is Kind.VAE),
-        "text_encoder": next(c.params for c in CHECKPOINTS if c.kind is Kind.TEXT_ENCODER),
+        "vae": next(c.params for c in CHECKPOINTS if c.kind is CheckpointKind.VAE),
+        "text_encoder": next(c.params for c in CHECKPOINTS if c.kind is CheckpointKind.TEXT_ENCODER),
     }
     assert {part: params(dummy, part) for part in PARTS} == expected
     assert sum(params(dummy, part) for part in PREFIXES) == in_file
@@ -150,7 +150,7 @@ def test_a_tiny_vae_has_the_real_time_scale():
 
 def test_building_prints_nothing_but_unknown_library_messages_still_pass():
     code = (
-        "import torch, logging; from acestep.models.build import build; build('tiny', dtype=torch.float32);"
+        "import torch, logging; from acestep.checkpoints.build import build; build('tiny', dtype=torch.float32);"
         "logging.getLogger('torchao').warning('a real problem')"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from acestep.checkpoints.components import Components
+from acestep.checkpoints.load import load
+from acestep.checkpoints.locate import variant_at
 from acestep.knobs import Variant
-from acestep.models.components import Components
-from acestep.models.load import load
-from acestep.models.locate import variant_at
 from tests import tiny_checkpoints
 from tests.checkpoints import tensors_of, write_diffusers, write_original, write_weights
 from tests.tiny_checkpoints import NAMES
@@ -166,7 +166,7 @@ def test_a_text_encoder_saved_as_a_language_model_loads_too(written, head, tmp_p
 @pytest.mark.parametrize("kind", ["tiny", "dummy"])
 def test_models_made_in_code_say_that_they_are_noise(kind, monkeypatch):
     asked = []
-    monkeypatch.setattr("acestep.models.load.build", lambda *args, **kwargs: asked.append((args, kwargs)))
+    monkeypatch.setattr("acestep.checkpoints.load.build", lambda *args, **kwargs: asked.append((args, kwargs)))
 
     load(kind, Variant.XL_SFT, dtype=torch.float32)
 

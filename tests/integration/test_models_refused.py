@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from acestep.checkpoints.build import TINY_LATENT
+from acestep.checkpoints.load import load
 from acestep.errors import Exit, InvalidInputError, UsageError
 from acestep.knobs import Variant
-from acestep.models.build import TINY_LATENT
-from acestep.models.load import load
 from tests import tiny_checkpoints
 from tests.checkpoints import original_tensors, write_diffusers, write_weights
 

@@ -7,18 +7,18 @@ import pytest
 import torch
 from torch import Tensor
 
-import acestep.pipeline as pipeline_module
+import acestep.engine.pipeline as pipeline_module
+from acestep.checkpoints.build import build
+from acestep.checkpoints.components import Components
 from acestep.devices.cpu import CpuDevice
+from acestep.dit.prompts import lyric_prompt, text_prompt
+from acestep.dit.vae_decode import frame_bytes
+from acestep.engine import decode as decode_stage
+from acestep.engine.pipeline import Pipeline, prepare
 from acestep.errors import RunFailedError
 from acestep.knobs import Knobs, Offload
 from acestep.memory.guard import COEFFICIENTS, Demand, growth
-from acestep.memory.vae_decode import frame_bytes
-from acestep.models.build import build
-from acestep.models.components import Components
-from acestep.models.prompts import lyric_prompt, text_prompt
-from acestep.pipeline import Pipeline, prepare
 from acestep.request import DecodePath, Request, Result
-from acestep.stages import decode as decode_stage
 from tests.small_card import SmallCard
 
 SONGS = Request(caption="rain", duration_s=5.2, batch=5, seed=3, steps=1)

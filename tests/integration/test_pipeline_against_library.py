@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from acestep.checkpoints.build import TINY_LATENT, build
 from acestep.devices.cpu import CpuDevice
+from acestep.dit.attention import Kernels
+from acestep.dit.denoiser import Denoiser
+from acestep.engine.pipeline import Pipeline, prepare
 from acestep.knobs import Knobs, Variant
-from acestep.models.attention import Kernels
-from acestep.models.build import TINY_LATENT, build
-from acestep.models.denoiser import Denoiser
-from acestep.pipeline import Pipeline, prepare
 from acestep.request import Request
 from tests.library import library_audio
 

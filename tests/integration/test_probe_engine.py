@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from acestep.devices.base import Device
+from acestep.dit.sampler import steps_for
 from acestep.errors import NotMeasuredError
 from acestep.knobs import Backend, Knobs, Offload, Quantization, Variant
-from acestep.models.sampler import steps_for
 from acestep.request import DecodePath
 from calibrate.probes.engine import PipelineEngine
 from calibrate.probes.messages import Order, setup_for

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from acestep import console
+from acestep.cli import console
 from acestep.errors import Exit
 from calibrate.profiling.cli import cli
 
@@ -24,12 +24,12 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
     """The profiler on the CPU with a model that writes little."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.delenv("MAX_CUDA_VRAM", raising=False)
-    monkeypatch.setattr("acestep.planner.grammar.MAX_CAPTION_TOKENS", 12)
-    monkeypatch.setattr("acestep.planner.grammar.MAX_LYRIC_TOKENS", 12)
+    monkeypatch.setattr("acestep.lm.grammar.MAX_CAPTION_TOKENS", 12)
+    monkeypatch.setattr("acestep.lm.grammar.MAX_LYRIC_TOKENS", 12)
     monkeypatch.chdir(tmp_path)
 
     def call(mode: str, *arguments: str) -> tuple[int, str, str]:
-        code = console.run(cli, ["--mode", mode, "--config-path", "tiny", *arguments])
+        code = console.run_click(cli, ["--mode", mode, "--config-path", "tiny", *arguments])
         said = capsys.readouterr()
         return code, said.out, said.err
 
@@ -97,7 +97,7 @@ def test_a_benchmark_prints_and_writes_a_row_for_each_cell(run: Run, tmp_path: P
 
 
 def test_a_cell_without_memory_is_a_row_and_exit_code_five(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("acestep.pipeline.denoise", out_of_memory)
+    monkeypatch.setattr("acestep.engine.pipeline.denoise", out_of_memory)
     code, out, _ = run(
         "benchmark", "--duration", "1", "2", "--batch-size", "1", "--inference-steps", "1", "--no-thinking"
     )
@@ -154,7 +154,7 @@ def test_words_without_rules_that_mean_nothing_are_exit_code_five_after_their_sp
 def test_a_language_model_that_does_not_fit_is_exit_code_five_and_names_the_flag_for_another(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("acestep.planner.backends.pt.PtBackend.write", out_of_memory)
+    monkeypatch.setattr("acestep.lm.backends.pt.PtBackend.write", out_of_memory)
     code, _, err = run("understand")
     assert code == Exit.RUN_FAILED
     assert "Tried to allocate 1.00 GiB" in err
@@ -166,7 +166,7 @@ def test_weights_that_are_missing_are_refused_where_planning_was_asked_for(
 ) -> None:
     monkeypatch.setenv("ACESTEP_CHECKPOINTS_DIR", str(tmp_path))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr("acestep.songwriting.TINY", "0.6B")
+    monkeypatch.setattr("acestep.lm.songwriting.TINY", "0.6B")
     code, out, err = run("profile", *BRIEF, "--no-warmup", "--thinking")
     assert (code, out) == (Exit.INVALID, "")
     assert "acestep download" in err

@@ -10,16 +10,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from acestep.checkpoints.lm import LanguageModel, build_lm, quantize_lm
 from acestep.devices.cpu import CpuDevice
 from acestep.knobs import Offload, Quantization
+from acestep.lm import forward as caches
+from acestep.lm.backends.pt import PtBackend
+from acestep.lm.forward import PREFILL_TOKENS, Cache, Decoder
+from acestep.lm.job import Job
+from acestep.lm.sampling import Draft, Sampler, Spans, guide, next_token
 from acestep.memory.placement import Placement
-from acestep.models.lm import LanguageModel, build_lm, quantize_lm
-from acestep.planner import cache as caches
-from acestep.planner.backends.pt import PtBackend
-from acestep.planner.cache import Cache
-from acestep.planner.forward import CHUNK_ROWS, Decoder
-from acestep.planner.job import Job, Sampling
-from acestep.planner.sampling import Draft, Sampler, Spans, choose, guide
+from acestep.thinking import Sampling
 from tests.copying_cards import EagerCard
 from tests.grammars import Alternating, Counted, job_of
 
@@ -41,7 +41,7 @@ def _prompt(draw: random.Random, length: int) -> tuple[int, ...]:
     return tuple(draw.randrange(VOCABULARY) for _ in range(length))
 
 
-@pytest.mark.parametrize("length", [1, 17, CHUNK_ROWS, CHUNK_ROWS + 1, 2 * CHUNK_ROWS + 100])
+@pytest.mark.parametrize("length", [1, 17, PREFILL_TOKENS, PREFILL_TOKENS + 1, 2 * PREFILL_TOKENS + 100])
 @torch.no_grad()
 def test_logits_are_the_librarys(model: LanguageModel, length: int) -> None:
     draw = random.Random(length)  # noqa: S311 a test case, not a secret
@@ -78,7 +78,7 @@ def _by_the_library(model: LanguageModel, job: Job) -> tuple[int, ...]:
         row = logits(job.prompt)
         if job.guided:
             row = guide(row, logits(job.unguided), job.sampling.guidance)
-        draft.append(choose(row.numpy(), WHOLE, draft))
+        draft.append(next_token(row.numpy(), WHOLE, draft))
     return tuple(draft.tokens)
 
 

@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 import pytest
 import torch
 
+from acestep.checkpoints.lm import LanguageModel, build_lm, quantize_lm
 from acestep.knobs import Quantization
-from acestep.models.lm import LanguageModel, build_lm, quantize_lm
-from acestep.planner.backends.pt import PtBackend
-from acestep.planner.job import Job
-from acestep.planner.tokenizer import FULL_SIZE
+from acestep.lm.backends.pt import PtBackend
+from acestep.lm.job import Job
+from acestep.lm.tokenizer import FULL_SIZE
 from acestep.units import GIB, gib
 from calibrate.probes.simulated.book import TraceBook
 from calibrate.probes.simulated.device import SimulatedDevice

@@ -14,15 +14,15 @@ import pytest
 from acestep.errors import Exit
 from acestep.knobs import Knobs, Variant
 from acestep.units import GIB
-from calibrate import probers
-from calibrate.boundary import Method
-from calibrate.campaign import Scope, run_campaign
+from calibrate.campaign import probers
+from calibrate.campaign.boundary import Method
+from calibrate.campaign.journal import Journal, journal_path
+from calibrate.campaign.run import CampaignScope, run_campaign
 from calibrate.executors.alone import Alone
 from calibrate.executors.local import Local
-from calibrate.journal import Journal, journal_path
-from calibrate.policy import load_policy
-from calibrate.probes.base import ProbeResult
-from calibrate.record import CapMethod, load_measurement
+from calibrate.probes.base import CapMethod, ProbeResult
+from calibrate.record.measurement import load_measurement
+from calibrate.table.policy import load_policy
 from calibrate.workload import Workload
 from tests.fakes import AnalyticProber
 from tests.faulty_card import FaultyProber, living
@@ -145,13 +145,13 @@ def test_a_full_disk_ends_in_exit_code_5_and_the_rest_can_be_done_later(whole: b
 WORKER = (
     sys.executable,
     "-c",
-    "import sys, time; from calibrate.executors.worker import serve; from tests.fakes import AnalyticProber;"
-    " serve(int(sys.argv[-1]), AnalyticProber)",
+    "import sys, time; from calibrate.executors.worker import serve_tasks; from tests.fakes import AnalyticProber;"
+    " serve_tasks(int(sys.argv[-1]), AnalyticProber)",
 )
 
 
 def campaign(executor: Any) -> bytes:
-    scope = Scope(variant=Variant.TURBO, sizes_gib=(4, 5, 8))
+    scope = CampaignScope(variant=Variant.TURBO, sizes_gib=(4, 5, 8))
     try:
         return msgspec.json.encode(run_campaign(executor, POLICY, scope, lambda _: None))
     finally:
@@ -164,7 +164,7 @@ def test_several_processes_find_what_one_finds() -> None:
 
 def test_workers_do_not_outlive_the_one_they_work_for() -> None:
     program = (
-        "import sys, time; from calibrate.executors.local import Local; from calibrate.questions import Fit;"
+        "import sys, time; from calibrate.executors.local import Local; from calibrate.executors.questions import Fit;"
         "from acestep.knobs import Variant; local = Local(1, sys.argv[1:]);"
         "local.one_of([Fit(variant=Variant.TURBO)], list);"
         "print(local._hands[0]._process._process.pid, flush=True); time.sleep(60)"

@@ -4,10 +4,10 @@ import random
 
 import pytest
 
-from acestep.hardware import SIMULATED_CAPABILITY
+from acestep.hardware.card import SIMULATED_CAPABILITY
 from acestep.knobs import Quantization, Variant
 from acestep.memory.guard import Demand
-from acestep.memory.segments import SMALL_LIMIT
+from acestep.memory.workspace import SMALL_LIMIT
 from acestep.units import MIB
 from calibrate.probes.simulated import sweep
 from calibrate.probes.simulated.allocator import CachingAllocator

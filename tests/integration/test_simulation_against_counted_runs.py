@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from acestep.checkpoints.build import build
+from acestep.checkpoints.components import Components
 from acestep.clip import SAMPLE_RATE, Clip
-from acestep.devices.in_order import InOrder
+from acestep.devices.cpu import InOrder
+from acestep.engine.pipeline import Pipeline, prepare
 from acestep.knobs import Knobs, Quantization, Variant
-from acestep.models.build import build
-from acestep.models.components import Components
-from acestep.pipeline import Pipeline, prepare
 from acestep.request import Request, Task
 from calibrate.probes.simulated.book import TraceBook
 from calibrate.probes.simulated.device import SimulatedDevice

@@ -10,21 +10,23 @@ import pytest
 import torch
 
 import acestep
-from acestep import api, console, machine, songwriting
-from acestep.cli import cli
+from acestep import api
+from acestep.checkpoints.lm import build_lm
+from acestep.cli import console
+from acestep.cli.main import cli
 from acestep.devices.cpu import CpuDevice
+from acestep.engine.pipeline import UNABLE_TO_THINK
+from acestep.engine.service import settle_thinking
 from acestep.errors import Exit, InvalidInputError, RunFailedError, UsageError
-from acestep.hardware import simulated_card
+from acestep.hardware.card import simulated_card
 from acestep.knobs import Attention, Knobs
-from acestep.models.lm import build_lm
-from acestep.pipeline import UNABLE_TO_THINK
-from acestep.plan import clamp, exact
-from acestep.planner import language
-from acestep.planner.metadata import Metadata
+from acestep.limits import machine
+from acestep.limits.plan import clamp, exact
+from acestep.lm import language, songwriting
+from acestep.lm.metadata import Metadata
+from acestep.lm.songwriting import open_lm
+from acestep.lm.stage import Thinker
 from acestep.request import Request, Task
-from acestep.service import settle_thinking
-from acestep.songwriting import open_language
-from acestep.stages.think import Thinker
 from acestep.thinking import Thinking
 from tests.planner_tokenizers import HOSTILE
 
@@ -35,8 +37,8 @@ PLAN = exact(simulated_card(8), Knobs(lm="0.6B"))
 @pytest.fixture(autouse=True)
 def in_few_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A tiny model writes as much as it may, which takes a while; and no checkpoint of this machine is found."""
-    monkeypatch.setattr("acestep.planner.grammar.MAX_CAPTION_TOKENS", 12)
-    monkeypatch.setattr("acestep.planner.grammar.MAX_LYRIC_TOKENS", 12)
+    monkeypatch.setattr("acestep.lm.grammar.MAX_CAPTION_TOKENS", 12)
+    monkeypatch.setattr("acestep.lm.grammar.MAX_LYRIC_TOKENS", 12)
     monkeypatch.setenv("ACESTEP_CHECKPOINTS_DIR", str(tmp_path / "checkpoints"))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.delenv("MAX_CUDA_VRAM", raising=False)
@@ -44,7 +46,7 @@ def in_few_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    code = console.run(cli, arguments)
+    code = console.run_click(cli, arguments)
     captured = capsys.readouterr()
     return code, captured.out, captured.err
 
@@ -160,7 +162,7 @@ def test_without_a_language_model_an_asked_plan_is_left_out_for_the_reason_there
 
 
 def _thinker(model: str) -> Thinker:
-    return open_language(PLAN, model, CpuDevice(), lambda _: None).thinker()
+    return open_lm(PLAN, model, CpuDevice(), lambda _: None).thinker()
 
 
 @pytest.mark.parametrize("asked", [True, False])
@@ -229,7 +231,7 @@ def test_too_little_memory_is_a_run_that_failed_and_says_what_to_do(
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("no room")
 
-    monkeypatch.setattr("acestep.planner.backends.pt.PtBackend.write", full)
+    monkeypatch.setattr("acestep.lm.backends.pt.PtBackend.write", full)
     with pytest.raises(RunFailedError, match="--lm"):
         acestep.create_sample("x", PLAN, model="tiny")
     code, out, err = run(capsys, "sample", "x", "--model", "tiny")
@@ -241,7 +243,7 @@ def test_weights_with_fewer_tokens_than_their_tokenizer_are_refused(monkeypatch:
     small = build_lm("tiny", dtype=torch.float32, vocab_size=300)
     monkeypatch.setattr(language, "build_lm", lambda *_, **__: small)
     with pytest.raises(InvalidInputError, match="300 tokens"):
-        open_language(PLAN, "tiny", CpuDevice(), pytest.fail)
+        open_lm(PLAN, "tiny", CpuDevice(), pytest.fail)
 
 
 @pytest.mark.parametrize("where", ["inside", "beside"])
@@ -252,5 +254,5 @@ def test_the_language_model_in_or_beside_a_models_folder_is_the_one_that_is_used
     (lm / "config.json").write_text("{}")
     # Found, and then refused for what it is: a folder without a tokenizer.
     with pytest.raises(InvalidInputError, match="holds no tokenizer") as refused:
-        open_language(PLAN, str(model), CpuDevice(), pytest.fail)
+        open_lm(PLAN, str(model), CpuDevice(), pytest.fail)
     assert refused.value.source == lm

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from acestep.checkpoints.build import build
 from acestep.clip import SAMPLE_RATE, Clip
 from acestep.devices.cpu import CpuDevice
+from acestep.engine.pipeline import Pipeline, prepare
 from acestep.knobs import Knobs, Offload, Quantization
 from acestep.memory.placement import Placement
-from acestep.models.build import build
-from acestep.pipeline import Pipeline, prepare
 from acestep.request import Request, Task
 from tests.copying_cards import EagerCard, LateCard
 

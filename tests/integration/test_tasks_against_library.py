@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from acestep.checkpoints.build import build
+from acestep.checkpoints.components import Components
 from acestep.clip import Clip
 from acestep.devices.cpu import CpuDevice
+from acestep.engine.pipeline import Pipeline, prepare
 from acestep.knobs import Knobs, Variant
-from acestep.models.build import build
-from acestep.models.components import Components
-from acestep.pipeline import Pipeline, prepare
 from acestep.request import Request, Task
 from tests.library import library_audio
 

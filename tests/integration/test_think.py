@@ -9,19 +9,18 @@ import numpy as np
 import pytest
 import torch
 
+from acestep.checkpoints.build import build
+from acestep.checkpoints.components import Components
 from acestep.devices.base import Device
 from acestep.devices.cpu import CpuDevice
+from acestep.engine.pipeline import Pipeline, prepare
 from acestep.errors import RunFailedError, UsageError
 from acestep.knobs import Knobs, Offload, Variant
-from acestep.models.build import build
-from acestep.models.components import Components
-from acestep.pipeline import Pipeline, prepare
-from acestep.planner.backends.base import Backend, Written
-from acestep.planner.job import Job
-from acestep.planner.language import Language
-from acestep.planner.metadata import Metadata
-from acestep.planner.thinker import LmThinker
-from acestep.planner.writing import even_passes, write_in_passes
+from acestep.lm.backends.base import LmBackend, StepsWritten
+from acestep.lm.job import Job
+from acestep.lm.language import Language
+from acestep.lm.metadata import Metadata
+from acestep.lm.thinker import LmThinker, even_passes, write_in_passes
 from acestep.request import Request, Result, Task
 from acestep.thinking import Thinking
 from tests.planner_tokenizers import HOSTILE
@@ -108,13 +107,13 @@ class Forgetful:
     def __init__(self, language: Language, refusals: int) -> None:
         self._language = language
         self.refusals = refusals
-        self._backend: Backend
+        self._backend: LmBackend
 
-    def open(self, device: Device, use: Callable[[], AbstractContextManager[None]]) -> Backend:
+    def open(self, device: Device, use: Callable[[], AbstractContextManager[None]]) -> LmBackend:
         self._backend = self._language.open(device, use)
         return self
 
-    def write(self, jobs: Sequence[Job], written: Written) -> list[tuple[int, ...]]:
+    def write(self, jobs: Sequence[Job], written: StepsWritten) -> list[tuple[int, ...]]:
         if self.refusals:
             self.refusals -= 1
             raise torch.OutOfMemoryError("no room for a plan")

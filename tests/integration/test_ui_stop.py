@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from acestep import service
 from acestep.clip import SAMPLE_RATE, Clip
-from acestep.memory.vae_decode import TileDecoder
-from acestep.memory.vae_encode import TileEncoder
-from acestep.models.denoiser import Denoiser
-from acestep.plan import Overrides
-from acestep.planner.backends.pt import Decoder
+from acestep.dit.denoiser import Denoiser
+from acestep.dit.vae_decode import TileDecoder
+from acestep.dit.vae_encode import TileEncoder
+from acestep.engine import service
+from acestep.limits.plan import Overrides
+from acestep.lm.backends.pt import Decoder
 from acestep.request import Request
-from acestep.ui.sessions import Session, StoppedError
+from acestep.ui.sessions import StoppedError, Visit
 from acestep.ui.studio import Studio
 
 STEPS: dict[str, tuple[Any, str]] = {
@@ -33,7 +33,7 @@ STEPS: dict[str, tuple[Any, str]] = {
 class Watch:
     """Notes each step as it begins, and stops the visit's run in the middle of the first one called `stopped_in`."""
 
-    def __init__(self, visit: Session) -> None:
+    def __init__(self, visit: Visit) -> None:
         self.visit = visit
         self.stopped_in = ""
         self.begun: list[str] = []
@@ -53,7 +53,7 @@ def test_no_step_begins_after_the_one_in_which_a_run_is_stopped(
 ) -> None:
     monkeypatch.setenv("MAX_CUDA_VRAM", "8")
     monkeypatch.setenv("ACESTEP_VAE_CHUNK", "64")
-    monkeypatch.setattr("acestep.planner.grammar.MAX_CAPTION_TOKENS", 12)
+    monkeypatch.setattr("acestep.lm.grammar.MAX_CAPTION_TOKENS", 12)
     studio = Studio("tiny", Overrides(compile=False), tmp_path)
     watch = Watch(studio.sessions.of("ann"))
     for name, (owner, method) in STEPS.items():

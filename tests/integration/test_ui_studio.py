@@ -12,13 +12,13 @@ import soundfile
 import torch
 import torch.nn.functional as F
 
-from acestep import service
+from acestep.engine import service
 from acestep.errors import RunFailedError, UsageError
-from acestep.hardware import simulated_card
+from acestep.hardware.card import simulated_card
 from acestep.knobs import Offload, Variant
-from acestep.plan import Overrides
+from acestep.limits.plan import Overrides
 from acestep.request import Request
-from acestep.ui.sessions import Session, StoppedError
+from acestep.ui.sessions import StoppedError, Visit
 from acestep.ui.settings import THIS_CARD, Controls
 from acestep.ui.studio import Studio
 from tests.small_card import SmallCard
@@ -80,7 +80,7 @@ def opened(out: Path, **overrides: Any) -> Studio:
     return Studio("tiny", Overrides(compile=False, **overrides), out)
 
 
-def make(studio: Studio, visit: Session, request: Request = SHORT, **settings: Any) -> dict[str, Any]:
+def make(studio: Studio, visit: Visit, request: Request = SHORT, **settings: Any) -> dict[str, Any]:
     controls, _ = studio.start()
     wish = Controls(**{name: getattr(controls, name) for name in Controls.__struct_fields__} | settings)
     with visit.run():
@@ -120,7 +120,7 @@ def test_songs_go_to_the_folder_of_their_visit_and_to_nobody_elses_list(studio: 
 def test_a_run_that_is_stopped_leaves_nothing_behind_and_the_next_one_sounds_the_same(
     offload: Offload, stages: tuple[str, ...], card: CountingCard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("acestep.planner.grammar.MAX_CAPTION_TOKENS", 12)
+    monkeypatch.setattr("acestep.lm.grammar.MAX_CAPTION_TOKENS", 12)
     monkeypatch.setenv("MAX_CUDA_VRAM", "24" if offload is Offload.NONE else "8")
     studio = opened(tmp_path, offload=offload)
     visit = studio.sessions.of("ann")
@@ -151,7 +151,7 @@ def test_a_run_without_thinking_has_no_language_model_on_the_card(
     card: CountingCard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MAX_CUDA_VRAM", "24")
-    monkeypatch.setattr("acestep.planner.grammar.MAX_CAPTION_TOKENS", 12)
+    monkeypatch.setattr("acestep.lm.grammar.MAX_CAPTION_TOKENS", 12)
     studio = opened(tmp_path, offload=Offload.NONE)
     visit = studio.sessions.of("ann")
     make(studio, visit)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from acestep.errors import Exit, NotMeasuredError
-from calibrate import probers
+from calibrate.campaign import probers
 from calibrate.executors.alone import Alone
-from calibrate.record import CapMethod
+from calibrate.probes.base import CapMethod
 
 ROOT = Path(__file__).parents[2]
 

@@ -6,11 +6,12 @@ import pytest
 import torch
 from msgspec.structs import replace
 
+from acestep.checkpoints.lm import load_lm
 from acestep.devices.cpu import CpuDevice
-from acestep.models.lm import load_lm
-from acestep.planner.backends.mlx import CHUNK_TOKENS, MlxBackend
-from acestep.planner.backends.pt import PtBackend
-from acestep.planner.job import Job, Sampling
+from acestep.lm.backends.mlx import _PREFILL_TOKENS, MlxBackend
+from acestep.lm.backends.pt import PtBackend
+from acestep.lm.job import Job
+from acestep.thinking import Sampling
 from tests.tiny_planner import GREEDY, song, write_planner
 
 GUIDED = replace(GREEDY, guidance=2.0)
@@ -22,7 +23,7 @@ def unheard(step: int, most: int) -> None:
 
 def songs() -> list[Job]:
     return [
-        song(length=CHUNK_TOKENS + 40, codes=6),
+        song(length=_PREFILL_TOKENS + 40, codes=6),
         song(length=64, codes=9, sampling=GUIDED),
         song(length=32, codes=8, sampling=Sampling(), seed=5, unguided=99),
         song(length=31, codes=40, sampling=Sampling(guidance=1), max_tokens=7),

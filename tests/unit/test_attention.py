@@ -8,15 +8,14 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from acestep.checkpoints.build import build
+from acestep.checkpoints.libraries import AceStepTransformer1DModel
 from acestep.devices.cpu import CpuDevice
+from acestep.dit.attention import BLOCK_ROWS, SCORE_ROWS, Kernels, flash_attention, rotary_table, rotate
+from acestep.dit.denoiser import Denoiser
+from acestep.dit.kernel_choice import Kernel, LayerKind, choose_kernels
+from acestep.dit.place import StageContext
 from acestep.knobs import Attention, Knobs, Variant
-from acestep.models.attention import BLOCK_ROWS, SCORE_ROWS, Kernels, rotary_table, rotate
-from acestep.models.build import build
-from acestep.models.denoiser import Denoiser
-from acestep.models.flash import flash_attention
-from acestep.models.kernel_choice import Kernel, LayerKind, choose
-from acestep.models.libraries import AceStepTransformer1DModel
-from acestep.stages.place import Place
 
 
 def _dense(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int) -> torch.Tensor:
@@ -134,7 +133,7 @@ BACKENDS = st.sampled_from(["cuda", "xpu", "mps", "cpu", "meta"])
 def test_every_kind_of_layer_has_a_kernel_that_holds_no_song_s_scores(
     backend: str, wish: Attention, grouped: bool, flash_attn: bool
 ) -> None:
-    chosen = choose(backend, wish, grouped=grouped, flash_attn=flash_attn)
+    chosen = choose_kernels(backend, wish, grouped=grouped, flash_attn=flash_attn)
     assert set(chosen) == set(LayerKind)
     assert all(choice.why for choice in chosen.values())
     flash = {choice.kernel is Kernel.FLASH_ATTN for choice in chosen.values()}
@@ -151,10 +150,10 @@ def test_a_stage_on_a_card_calls_flash_attn_unless_told_not_to(
     class Ampere(CpuDevice):
         torch_device = torch.device("cuda", 0)
 
-    monkeypatch.setattr("acestep.stages.place.flash_attention", lambda: _dense_flash)
+    monkeypatch.setattr("acestep.dit.place.flash_attention", lambda: _dense_flash)
 
     def kernels(device: CpuDevice) -> Kernels:
-        return Place(components=None, knobs=Knobs(attention=wish), device=device, placement=None).kernels()
+        return StageContext(components=None, knobs=Knobs(attention=wish), device=device, placement=None).kernels()
 
     assert (kernels(Ampere()).flash is _dense_flash) == used
     assert kernels(CpuDevice()).flash is None

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from acestep import audio
+from acestep.audio import write as audio
 from acestep.errors import RunFailedError, UsageError
 
 RATE = 48_000
@@ -41,7 +41,7 @@ def test_overflow_is_an_error_with_advice_not_a_file(bad: float) -> None:
 
 @pytest.mark.parametrize("suffix", ["flac", "wav", "mp3"])
 def test_a_written_song_reads_back(tmp_path: Path, suffix: str) -> None:
-    path = audio.write(tmp_path, "song", suffix, audio.normalise(_tone(1.0)), RATE)
+    path = audio.write_song(tmp_path, "song", suffix, audio.normalise(_tone(1.0)), RATE)
     samples, rate = soundfile.read(path)
     assert rate == RATE
     assert samples.shape[1] == 2
@@ -58,13 +58,13 @@ def test_a_write_that_fails_leaves_no_file(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(soundfile, "write", full)
     with pytest.raises(RunFailedError, match="disk full"):
-        audio.write(tmp_path, "song", "flac", _tone(1.0), RATE)
+        audio.write_song(tmp_path, "song", "flac", _tone(1.0), RATE)
     assert not list(tmp_path.iterdir())
 
 
 def test_no_song_is_overwritten(tmp_path: Path) -> None:
     def write(_: int) -> str:
-        return audio.write(tmp_path, "slow-piano-7", "flac", _tone(0.5)[:, :100], RATE).name
+        return audio.write_song(tmp_path, "slow-piano-7", "flac", _tone(0.5)[:, :100], RATE).name
 
     with ThreadPoolExecutor(4) as writers:
         names = sorted(writers.map(write, range(8)), key=lambda name: (len(name), name))

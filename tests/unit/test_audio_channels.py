@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from acestep.audio_input import read_clip
+from acestep.audio.mixdown import MINUS_3_DB, Speaker, mixdown, speakers_of
+from acestep.audio.read import read_clip
 from acestep.clip import SAMPLE_RATE
-from acestep.mixdown import MINUS_3_DB, Speaker, mixdown, speakers_of
 
 QUIET = 0.05
 LEFT, RIGHT, MIDDLE = (1.0, 0.0), (0.0, 1.0), (MINUS_3_DB, MINUS_3_DB)

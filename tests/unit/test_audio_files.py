@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from acestep.audio_formats import readable_formats
-from acestep.audio_input import read_clip
+from acestep.audio.formats import readable_formats
+from acestep.audio.read import read_clip
 from acestep.clip import SAMPLE_RATE
 from acestep.errors import InvalidInputError
 
@@ -118,7 +118,7 @@ def test_a_small_file_that_unpacks_to_much_takes_no_more_memory_than_ten_minutes
         "import resource, sys\n"
         "from pathlib import Path\n"
         "import soundfile\n"
-        "from acestep.audio_input import read_clip\n"
+        "from acestep.audio.read import read_clip\n"
         "from acestep.errors import InvalidInputError\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "try:\n"

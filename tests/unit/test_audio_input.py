@@ -8,7 +8,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from acestep.audio_input import MAX_RATE, MIN_RATE, read_clip, resample
+from acestep.audio.read import MAX_RATE, MIN_RATE, read_clip, resample
 from acestep.clip import SAMPLE_RATE
 from acestep.errors import InvalidInputError
 

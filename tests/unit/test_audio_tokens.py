@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from acestep.models import audio_tokens
-from acestep.models.attention import Kernels
-from acestep.models.audio_tokens import AudioDetokenizer, AudioTokenizer
-from acestep.models.build import TINY_LATENT, build
-from acestep.models.components import Components
+from acestep.checkpoints.build import TINY_LATENT, build
+from acestep.checkpoints.components import Components
+from acestep.dit import audio_tokens
+from acestep.dit.attention import Kernels
+from acestep.dit.audio_tokens import AudioDetokenizer, AudioTokenizer
 from acestep.request import MAX_AUDIO_CODE
 
 KERNELS = Kernels(grouped=True)

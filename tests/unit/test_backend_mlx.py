@@ -6,11 +6,12 @@ import pytest
 import torch
 from msgspec.structs import replace
 
+from acestep.checkpoints.lm import load_lm
 from acestep.devices.cpu import CpuDevice
-from acestep.models.lm import load_lm
-from acestep.planner.backends.mlx import CHUNK_TOKENS, GROWTH_TOKENS, MlxBackend
-from acestep.planner.backends.pt import PtBackend
-from acestep.planner.job import Job, Sampling
+from acestep.lm.backends.mlx import _PREFILL_TOKENS, GROWTH_TOKENS, MlxBackend
+from acestep.lm.backends.pt import PtBackend
+from acestep.lm.job import Job
+from acestep.thinking import Sampling
 from tests import fake_mlx
 from tests.tiny_planner import GREEDY, song, write_planner
 
@@ -44,8 +45,8 @@ def test_songs_of_every_kind_are_those_of_pytorch(folder: Path, backend: MlxBack
 
 
 def test_long_prompts_are_read_in_chunks_and_their_last_token_apart(backend: MlxBackend) -> None:
-    backend.write([song(length=2 * CHUNK_TOKENS + 6, codes=1)], unheard)
-    assert backend._model.read[:4] == [CHUNK_TOKENS, CHUNK_TOKENS, 5, 1]
+    backend.write([song(length=2 * _PREFILL_TOKENS + 6, codes=1)], unheard)
+    assert backend._model.read[:4] == [_PREFILL_TOKENS, _PREFILL_TOKENS, 5, 1]
 
 
 def test_rehearsing_ends_with_two_steps_behind_the_longest_sequences(backend: MlxBackend) -> None:

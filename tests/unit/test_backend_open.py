@@ -8,9 +8,9 @@ import pytest
 
 from acestep.devices.cpu import CpuDevice
 from acestep.knobs import Backend as Library
-from acestep.planner.backends import open as opening
-from acestep.planner.backends.open import Opener
-from acestep.planner.backends.vllm_memory import pool_of
+from acestep.lm.backends import open as opening
+from acestep.lm.backends.open import Opener
+from acestep.lm.backends.vllm_memory import pool_of
 
 POOL = pool_of(rows=2, longest=100)
 

@@ -10,12 +10,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from acestep.devices.cpu import CpuDevice
-from acestep.planner.backends import vllm
-from acestep.planner.backends.vllm import VllmBackend
-from acestep.planner.backends.vllm_memory import pool_for, pool_of
-from acestep.planner.job import Job, Sampling
-from acestep.planner.sampling import Draft, Sampler, guide
-from acestep.planner.writing import write_in_passes
+from acestep.lm.backends import vllm
+from acestep.lm.backends.vllm import VllmBackend
+from acestep.lm.backends.vllm_memory import pool_for, pool_of
+from acestep.lm.job import Job
+from acestep.lm.sampling import Draft, Sampler, guide
+from acestep.lm.thinker import write_in_passes
+from acestep.thinking import Sampling
 from tests import fake_vllm
 from tests.tiny_planner import GREEDY, VOCABULARY, song, write_planner
 

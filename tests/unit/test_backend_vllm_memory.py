@@ -4,18 +4,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acestep.models.architecture import QwenArchitecture
-from acestep.planner.backends.vllm_memory import (
+from acestep.checkpoints.architecture import QwenArchitecture
+from acestep.lm.backends.vllm_memory import (
     BLOCK_TOKENS,
     WORKSPACE_BYTES,
     Pool,
     block_bytes,
     blocks_of,
-    footprint,
     pool_for,
     pool_of,
+    vllm_footprint,
 )
-from acestep.planner.job import Sampling
+from acestep.thinking import Sampling
 from acestep.units import GIB, MIB
 from tests.tiny_planner import song
 
@@ -73,7 +73,7 @@ def test_a_token_takes_the_published_bytes() -> None:
 @given(rows=rows, longest=lengths, weights=st.integers(0, 10 * GIB))
 def test_a_footprint_grows_with_all_that_it_is_made_of(rows: int, longest: int, weights: int) -> None:
     def peak(rows: int, longest: int, weights: int, architecture: QwenArchitecture = SMALL) -> int:
-        return footprint(architecture, pool_of(rows, longest), weight_bytes=weights, itemsize=2).peak_bytes
+        return vllm_footprint(architecture, pool_of(rows, longest), weight_bytes=weights, itemsize=2).peak_bytes
 
     here = peak(rows, longest, weights)
     assert here <= peak(rows + 1, longest, weights)
@@ -84,11 +84,11 @@ def test_a_footprint_grows_with_all_that_it_is_made_of(rows: int, longest: int, 
 
 
 def activations(rows: int, longest: int) -> int:
-    return footprint(SMALL, pool_of(rows, longest), weight_bytes=0, itemsize=2).activation_bytes
+    return vllm_footprint(SMALL, pool_of(rows, longest), weight_bytes=0, itemsize=2).activation_bytes
 
 
 def test_activations_stay_small_beside_a_song_of_ten_minutes() -> None:
     pool = pool_of(rows=2, longest=3_200 + 3_000)
-    taken = footprint(LARGE, pool, weight_bytes=0, itemsize=2)
+    taken = vllm_footprint(LARGE, pool, weight_bytes=0, itemsize=2)
     assert taken.cache_bytes > 1.7 * GIB
     assert WORKSPACE_BYTES < taken.activation_bytes < 256 * MIB

@@ -10,9 +10,9 @@ from msgspec.structs import replace
 from torch import Tensor
 
 from acestep.devices.cpu import CpuDevice
-from acestep.planner.backends.vllm_rows import Desk, PairedRows, Row, rows_of
-from acestep.planner.job import Sampling
-from acestep.planner.sampling import Draft, Sampler, guide
+from acestep.lm.backends.vllm_rows import BatchRow, Desk, PairedRows, rows_of
+from acestep.lm.sampling import Draft, Sampler, guide
+from acestep.thinking import Sampling
 from tests.tiny_planner import CODES, END, GREEDY, VOCABULARY, song
 
 GUIDED = replace(GREEDY, guidance=2.0)
@@ -52,14 +52,14 @@ def chosen(logits: Tensor) -> list[int]:
 
 def test_both_rows_of_a_pair_write_the_token_of_their_blended_logits() -> None:
     rows, logits = processor(draft(GUIDED)), noise(3)
-    rows.update_state(update(added=[(2, Row(0, wishes=True)), (0, Row(0, wishes=False))]))
+    rows.update_state(update(added=[(2, BatchRow(0, wishes=True)), (0, BatchRow(0, wishes=False))]))
     expected = CODES.start + int(guide(logits[2], logits[0], 2.0)[CODES.start : CODES.stop].argmax())
     assert chosen(rows.apply(logits.clone())) == [expected, -1, expected]
 
 
 def test_a_row_without_its_partner_is_left_alone() -> None:
     rows, logits = processor(draft(GUIDED), draft()), noise(2)
-    rows.update_state(update(added=[(0, Row(0, wishes=True)), (1, Row(1, wishes=True))]))
+    rows.update_state(update(added=[(0, BatchRow(0, wishes=True)), (1, BatchRow(1, wishes=True))]))
     first, second = chosen(rows.apply(logits.clone()))
     assert first == -1
     assert second in CODES
@@ -67,27 +67,27 @@ def test_a_row_without_its_partner_is_left_alone() -> None:
 
 def test_rows_that_belong_to_no_draft_are_left_alone() -> None:
     rows, logits = processor(draft()), noise(3)
-    rows.update_state(update(added=[(0, None), (1, Row(7, wishes=True)), (2, Row(0, wishes=True))]))
+    rows.update_state(update(added=[(0, None), (1, BatchRow(7, wishes=True)), (2, BatchRow(0, wishes=True))]))
     assert [token >= 0 for token in chosen(rows.apply(logits.clone()))] == [False, False, True]
 
 
 def test_a_forced_token_needs_no_logits() -> None:
     rows = processor(draft(codes=0))
-    rows.update_state(update(added=[(0, Row(0, wishes=True))]))
+    rows.update_state(update(added=[(0, BatchRow(0, wishes=True))]))
     assert chosen(rows.apply(torch.full((1, VOCABULARY), torch.nan))) == [END]
 
 
 def test_the_same_is_chosen_when_it_is_chosen_again() -> None:
     rows, logits = processor(draft(Sampling()), draft(Sampling(guidance=1))), noise(3)
     rows.update_state(
-        update(added=[(i, row) for i, row in enumerate([*rows_of(0, draft(Sampling()).job), Row(1, True)])])
+        update(added=[(i, row) for i, row in enumerate([*rows_of(0, draft(Sampling()).job), BatchRow(1, True)])])
     )
     assert chosen(rows.apply(logits.clone())) == chosen(rows.apply(logits.clone()))
 
 
 def test_no_update_changes_nothing() -> None:
     rows = processor(draft())
-    rows.update_state(update(added=[(1, Row(0, wishes=True))]))
+    rows.update_state(update(added=[(1, BatchRow(0, wishes=True))]))
     rows.update_state(None)
     assert [token >= 0 for token in chosen(rows.apply(noise(2)))] == [False, True]
 
@@ -95,14 +95,14 @@ def test_no_update_changes_nothing() -> None:
 @given(data=st.data())
 def test_rows_are_followed_through_every_way_a_batch_can_change(data: st.DataObject) -> None:
     """Against a batch kept as a plain list of places, changed as vLLM changes its own."""
-    rows, places, coming = processor(), dict[int, Row | None](), 0
+    rows, places, coming = processor(), dict[int, BatchRow | None](), 0
     for _ in range(data.draw(st.integers(1, 8))):
         removed = data.draw(st.lists(st.sampled_from(sorted(places)), unique=True) if places else st.just([]))
         for index in removed:
             del places[index]
         added = []
         for index in data.draw(st.lists(st.integers(0, 7), unique=True, max_size=3)):
-            row = data.draw(st.sampled_from([Row(coming, wishes=True), None]))
+            row = data.draw(st.sampled_from([BatchRow(coming, wishes=True), None]))
             coming += 1
             places[index] = row
             added.append((index, row))

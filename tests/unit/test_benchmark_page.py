@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acestep import console
+from acestep.cli import console
 from acestep.errors import Exit, RunFailedError
 from tests.pages import comparable, program
-from tools.refresh_page import refreshed, run, steps, trimmed
+from tools.refresh_page import refreshed, run_page_command, steps, trimmed
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "BENCHMARK.md"
@@ -34,9 +34,9 @@ def test_what_the_quick_commands_print_is_what_the_page_says(
     for step in QUICK:
         ours = program(step)
         if ours is None:
-            printed = run(step.command, tmp_path)
+            printed = run_page_command(step.command, tmp_path)
         else:
-            assert console.run(*ours) == Exit.OK, step.command
+            assert console.run_click(*ours) == Exit.OK, step.command
             printed = trimmed(capsys.readouterr().out)
         assert comparable(printed, step) == comparable(step.output, step), step.command
 
@@ -64,8 +64,8 @@ def test_only_what_is_below_a_command_changes_and_the_second_time_nothing_does(
 
 def test_a_command_that_fails_is_no_output(tmp_path: Path) -> None:
     with pytest.raises(RunFailedError, match=r"exit code 3.*no luck"):
-        run("echo no luck >&2; exit 3", tmp_path)
-    assert run("echo 'a  '; echo; echo", tmp_path) == "a\n"
+        run_page_command("echo no luck >&2; exit 3", tmp_path)
+    assert run_page_command("echo 'a  '; echo; echo", tmp_path) == "a\n"
 
 
 def test_numbers_of_timed_outputs_may_change_and_words_may_not() -> None:

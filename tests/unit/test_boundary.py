@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from acestep.knobs import Knobs
 from acestep.units import GIB, MIB
-from calibrate.boundary import SIMULATED, Boundary, Method, find_longest
-from calibrate.questions import Question
-from calibrate.record import RecordedProbe
+from calibrate.campaign.boundary import SIMULATED, Boundary, Method, find_longest
+from calibrate.executors.questions import Question
+from calibrate.record.measurement import RecordedProbe
 from calibrate.search import Certainty
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload

@@ -11,11 +11,11 @@ import pytest
 
 from acestep.errors import Exit, UsageError
 from acestep.tiers import load_tiers
-from calibrate import probers
+from calibrate.campaign import probers
 from calibrate.cli import cli as calibrate
 from calibrate.files import output_file, pretty_json
 from calibrate.profiling.cli import cli as profiler
-from calibrate.record import load_measurement, measurement_of
+from calibrate.record.measurement import load_measurement, measurement_of
 from tests import formula_card
 from tests.fakes import AnalyticProber, measured
 from tests.formula_card import Run

@@ -11,14 +11,14 @@ import pytest
 from acestep import tiers as tiers_module
 from acestep.errors import Exit
 from acestep.knobs import Backend, Knobs, Quantization, Variant
-from acestep.plan import Overrides
+from acestep.limits.plan import Overrides
 from acestep.tiers import load_tiers
 from acestep.units import GIB, gib_to_bytes
 from calibrate.cli import cli as calibrate
-from calibrate.estimate import estimate, knobs_for, print_estimate
 from calibrate.files import pretty_json
-from calibrate.policy import budget_bytes
 from calibrate.profiling.cli import cli as profiler
+from calibrate.report.estimate import estimate, knobs_for, print_estimate
+from calibrate.table.policy import budget_bytes
 from calibrate.workload import Workload
 from tests import formula_card
 from tests.fakes import AnalyticProber

@@ -15,15 +15,15 @@ from acestep.knobs import Backend, Knobs, Variant
 from acestep.request import DecodePath
 from acestep.tiers import LM_MODELS
 from acestep.units import GIB, MIB
-from calibrate.boundary import Method
-from calibrate.campaign import Scope, least_probes, most_probes, run_campaign
-from calibrate.choice import Choice, choose, thinking
+from calibrate.campaign.boundary import Method
+from calibrate.campaign.run import CampaignScope, least_probes, most_probes, run_campaign
 from calibrate.executors.alone import Alone
-from calibrate.knobs import Config, configs_of, configured, first_from_which_all_fit, ladder, preferred
-from calibrate.policy import TierPolicy, budget_bytes, load_policy
 from calibrate.probes.base import ProbeResult
-from calibrate.record import UNSEALED, Certificate
-from calibrate.table import build_table
+from calibrate.record.measurement import UNSEALED, Certificate
+from calibrate.table.choice import TierChoice, choose_tier, thinking
+from calibrate.table.knobs import Config, configs_of, configured, first_from_which_all_fit, ladder, preferred
+from calibrate.table.merge import build_table
+from calibrate.table.policy import TierPolicy, budget_bytes, load_policy
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
 from tests.fakes import AnalyticProber, ScriptedProber, measured, result
@@ -32,8 +32,8 @@ POLICY = load_policy()
 RUNGS = ladder(POLICY, Variant.TURBO)
 
 
-def scope_of(sizes: Sequence[float], **more: Any) -> Scope:
-    return Scope(variant=Variant.TURBO, sizes_gib=tuple(sizes), **more)
+def scope_of(sizes: Sequence[float], **more: Any) -> CampaignScope:
+    return CampaignScope(variant=Variant.TURBO, sizes_gib=tuple(sizes), **more)
 
 
 sizes = st.lists(st.floats(2.5, 30), min_size=1, max_size=3)
@@ -138,13 +138,13 @@ class Sweep:
                     seconds for seconds in POLICY.durations_s.values if self._fits(knobs, batch, seconds, cap_bytes)
                 ]
 
-    def chosen(self, tier: TierPolicy) -> Choice:
+    def chosen(self, tier: TierPolicy) -> TierChoice:
         cap_bytes = budget_bytes(tier.certified_gib, POLICY)
 
         def ask(knobs: Knobs, batch: int, at_most: int) -> int:
             return max((s for s in self.fitting[cap_bytes, knobs, batch] if s <= at_most), default=0)
 
-        return choose(ask, POLICY, tier, Variant.TURBO)
+        return choose_tier(ask, POLICY, tier, Variant.TURBO)
 
     def _knobs(self, tier: TierPolicy) -> Iterator[Knobs]:
         backends = [backend for backend in tier.backends_allowed if backend is not Backend.MLX]
@@ -164,7 +164,7 @@ def test_at_most_a_third_of_the_exhaustive_sweep_finds_the_same() -> None:
     for tier in POLICY.tiers:
         cap_bytes = budget_bytes(tier.certified_gib, POLICY)
         certified = {(c.knobs, c.batch): record.longest(c) for c in record.certificates if c.cap_bytes == cap_bytes}
-        found = choose(lambda knobs, batch, _: certified[knobs, batch], POLICY, tier, Variant.TURBO)  # noqa: B023
+        found = choose_tier(lambda knobs, batch, _: certified[knobs, batch], POLICY, tier, Variant.TURBO)  # noqa: B023
         assert found == sweep.chosen(tier)
     assert len(prober.asked) * 3 <= len(sweep.prober.asked)
 
@@ -192,7 +192,7 @@ def test_no_more_probes_than_halving_with_the_two_ends_first() -> None:
                 reach[knobs, batch] = halved(knobs, batch, at_most)
             return int(reach[knobs, batch])
 
-        choose(once, POLICY, tier, Variant.TURBO)
+        choose_tier(once, POLICY, tier, Variant.TURBO)
     record = measured(prober)
     beside = len(record.probes) - len({i for c in record.certificates for i in (c.fits, c.fails)})
     assert len(prober.asked) <= len(asked) + beside

@@ -8,23 +8,24 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acestep import hardware
 from acestep.errors import Exit, NotMeasuredError
-from acestep.hardware import Card
+from acestep.hardware import card as hardware
+from acestep.hardware.card import Card
 from acestep.knobs import Knobs, Variant
-from acestep.memory.segments import SEGMENT_GRAIN
+from acestep.memory.workspace import SEGMENT_GRAIN
 from acestep.units import GIB
-from calibrate.policy import load_policy
-from calibrate.questions import Question
-from calibrate.reality import face
-from calibrate.record import CapMethod, CardKind, RecordedCard, RecordedProbe, measurement_of
+from calibrate.campaign.reality import face
+from calibrate.executors.questions import Question
+from calibrate.probes.base import CapMethod
+from calibrate.record.measurement import RecordedCard, RecordedCardKind, RecordedProbe, measurement_of
+from calibrate.table.policy import load_policy
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
 from tests.fakes import AnalyticProber, ScriptedProber
 from tools import card_caps, record_history
 from tools.card_caps import ask_all, main, next_cap, probed, questions
 
-CARD = RecordedCard(kind=CardKind.CUDA, name="Made Up 80", compute_capability="9.0", total_bytes=80 * GIB)
+CARD = RecordedCard(kind=RecordedCardKind.CUDA, name="Made Up 80", compute_capability="9.0", total_bytes=80 * GIB)
 grains = st.integers(100, 20_000)
 
 

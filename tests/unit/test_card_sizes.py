@@ -8,8 +8,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from acestep.card_sizes import BOXES_GIB, CATALOGUE, RECORDED, SizeRule, box_of, rounded
-from acestep.hardware import Card, CardKind, nameplate_gib, planning_card, simulated_card
+from acestep.hardware.card import Card, CardKind, nameplate_gib, planning_card, simulated_card
+from acestep.hardware.card_sizes import BOXES_GIB, CATALOGUE, RECORDED, SizeRule, box_of, rounded
 from acestep.knobs import Variant
 from acestep.tiers import load_tiers
 from acestep.units import GIB, MIB, gib_to_bytes

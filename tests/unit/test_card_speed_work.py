@@ -11,14 +11,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import flop_counter
 from torch.utils.flop_counter import FlopCounterMode
 
+from acestep.checkpoints.build import build
+from acestep.checkpoints.components import Components
 from acestep.devices.cpu import CpuDevice
+from acestep.engine.pipeline import Pipeline, prepare
 from acestep.knobs import Knobs, Variant
-from acestep.models.build import build
-from acestep.models.components import Components
-from acestep.pipeline import Pipeline, prepare
 from acestep.request import Request
 from tools import work_of_a_song
-from tools.card_speed import Bench, Ceilings, Place, Side
+from tools.card_speed import Ceilings, SpeedBench, SpeedSide, WeightsPlace
 from tools.work_of_a_song import CountingKernels, attention_flops, song_flops, weightless
 
 SONG = Request(caption="slow piano", lyrics="la la", duration_s=2, batch=2, seed=3, steps=3)
@@ -98,23 +98,23 @@ def test_a_release_whose_formula_refuses_grouped_heads_counts_all_the_same(
 
 
 def test_what_one_side_cannot_do_is_a_point_with_its_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    bench = Bench("tiny", rounds=1)
+    bench = SpeedBench("tiny", rounds=1)
 
     def fails(*_: object) -> tuple[float, int]:
         raise NotImplementedError("no such kernel\nand much more")
 
     monkeypatch.setattr(bench, "_timed", fails)
-    point = bench.point(Side.LIBRARY, Place.RESIDENT, SONG, Ceilings(flops_per_s=1, bytes_per_s=1))
+    point = bench.point(SpeedSide.LIBRARY, WeightsPlace.RESIDENT, SONG, Ceilings(flops_per_s=1, bytes_per_s=1))
     assert point.problem == "NotImplementedError: no such kernel"
     assert point.seconds == 0
 
 
 def test_a_card_that_gets_nothing_right_any_more_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    bench = Bench("tiny", rounds=1)
+    bench = SpeedBench("tiny", rounds=1)
 
     def fails(*_: object) -> tuple[float, int]:
         raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
 
     monkeypatch.setattr(bench, "_timed", fails)
     with pytest.raises(torch.AcceleratorError):
-        bench.point(Side.OURS, Place.RESIDENT, SONG, Ceilings(flops_per_s=1, bytes_per_s=1))
+        bench.point(SpeedSide.OURS, WeightsPlace.RESIDENT, SONG, Ceilings(flops_per_s=1, bytes_per_s=1))

@@ -4,15 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from acestep.capabilities import HOPPER_MATRIX_WORKSPACE
+from acestep.checkpoints.build import build
+from acestep.dit.vae_decode import TileDecoder, fold_weight_norm
 from acestep.errors import Exit
-from acestep.memory.vae_decode import TileDecoder, fold_weight_norm
-from acestep.memory.workspace import MATRIX_WORKSPACE
-from acestep.models.build import build
+from acestep.limits.capabilities import HOPPER_MATRIX_WORKSPACE, MATRIX_WORKSPACE
 from acestep.units import MIB
 from calibrate.probes.simulated.kernels import CudaKernels
 from tools import card_workspaces
-from tools.card_workspaces import attentions, convolutions, first_product
+from tools.card_workspaces import attentions, convolutions, measure_first_product
 
 HOST = torch.device("cpu")
 AMPERE, HOPPER, BLACKWELL = (8, 6), (9, 0), (12, 0)
@@ -65,7 +64,7 @@ def test_attention_is_measured_beside_its_result() -> None:
 def test_the_first_product_is_held_against_the_workspace_that_is_modelled_for_this_card(
     capability: tuple[int, int], modelled: int
 ) -> None:
-    product = first_product(HOST, torch.float32, capability, Stated(9 * MIB, 0))
+    product = measure_first_product(HOST, torch.float32, capability, Stated(9 * MIB, 0))
     assert product.allowed_bytes == modelled == CudaKernels(capability).matmul_bytes
 
 

@@ -13,7 +13,7 @@ import pytest
 
 import acestep
 from acestep import tiers
-from acestep.cli import cli
+from acestep.cli.main import cli
 from acestep.errors import Exit, UsageError
 from acestep.knobs import Offload
 from acestep.request import Request
@@ -61,8 +61,8 @@ def process(*arguments: str, **environ: str) -> tuple[subprocess.CompletedProces
     script = (
         "import sys; from pathlib import Path; from acestep import tiers;"
         f"tiers.data_file = lambda name: Path({str(FIXTURE)!r});"
-        "from acestep.console import run; from acestep.cli import cli;"
-        "code = run(cli); print(' '.join(sys.modules), file=sys.stderr); sys.exit(code)"
+        "from acestep.cli.console import run_click; from acestep.cli.main import cli;"
+        "code = run_click(cli); print(' '.join(sys.modules), file=sys.stderr); sys.exit(code)"
     )
     return counted(script, arguments, {"PATH": "", "CUDA_VISIBLE_DEVICES": "", **environ})
 
@@ -192,7 +192,7 @@ def test_without_a_command_the_page_is_opened(
 ) -> None:
     opened: list[dict[str, Any]] = []
     module = ModuleType("acestep.ui.serve")
-    module.serve = lambda **how: opened.append(how)  # type: ignore[attr-defined]
+    module.serve_page = lambda **how: opened.append(how)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "acestep.ui.serve", module)
     assert command(*arguments.split()).code == Exit.OK
     assert [(how["port"], how["language"]) for how in opened] == [(0, "ko") if arguments else (7860, "en")]
@@ -252,7 +252,7 @@ def test_python_resolves_plans_with_overrides_as_text_or_values(
 
 
 def test_a_plan_document_reads_back_as_the_plan(command: Command) -> None:
-    from acestep.plan import Plan
+    from acestep.limits.plan import Plan
 
     text = command("plan", "--vram", "6.4", "--lm", "4B", "--json").out
     assert json.loads(msgspec.json.encode(msgspec.json.decode(text, type=Plan))) == json.loads(text)

@@ -13,14 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acestep.console import run
+from acestep.cli.console import run_click
 from acestep.errors import Exit
 from acestep.tiers import LM_MODELS, TierTable
 from calibrate.cli import cli
-from calibrate.compare import Sheet, Way, differences, record_sheet, table_sheet
 from calibrate.files import pretty_json
-from calibrate.policy import load_policy
-from calibrate.table import build_table
+from calibrate.record.compare import Sheet, Way, differences, record_sheet, table_sheet
+from calibrate.table.merge import build_table
+from calibrate.table.policy import load_policy
 from tests.fakes import AnalyticProber, measured
 
 ROOT = Path(__file__).parents[2]
@@ -135,7 +135,7 @@ def test_the_command_tells_json_csv_and_a_page_of_the_same_changes(
     before = stored(RECORD, tmp_path / "a.json")
     after = stored(measured(Hungry(), sizes=(4, 8)), tmp_path / "b.json")
     sheet = tmp_path / "changes.csv"
-    assert run(cli, ["compare", str(before), str(after), "--csv", str(sheet), "--json"]) == Exit.OK
+    assert run_click(cli, ["compare", str(before), str(after), "--csv", str(sheet), "--json"]) == Exit.OK
     told = json.loads(capsys.readouterr().out)
     assert (told["kind"], told["before"], told["after"]) == ("record", str(before), str(after))
     with sheet.open(newline="") as file:
@@ -143,7 +143,7 @@ def test_the_command_tells_json_csv_and_a_page_of_the_same_changes(
     assert [(row["place"], row["field"], row["way"]) for row in rows] == [
         (change["place"], change["field"], change["way"]) for change in told["changes"]
     ]
-    assert run(cli, ["compare", str(before), str(after)]) == Exit.OK
+    assert run_click(cli, ["compare", str(before), str(after)]) == Exit.OK
     assert len(capsys.readouterr().out.rstrip().splitlines()) == len(rows) + 2
 
 
@@ -151,7 +151,7 @@ def test_nothing_that_changed_is_told_as_that_and_is_an_empty_sheet(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table, sheet = stored(TABLE, tmp_path / "a.json"), tmp_path / "changes.csv"
-    assert run(cli, ["compare", str(table), str(table), "--csv", str(sheet)]) == Exit.OK
+    assert run_click(cli, ["compare", str(table), str(table), "--csv", str(sheet)]) == Exit.OK
     assert "no change" in capsys.readouterr().out
     assert sheet.read_text() == "place,field,before,after,way,growth\n"
 
@@ -161,7 +161,7 @@ def test_a_cell_that_a_spreadsheet_would_run_is_text(tmp_path: Path) -> None:
     card = msgspec.structs.replace(RECORD.card, name="@SUM(A1)")
     after = stored(msgspec.structs.replace(RECORD, card=card).sealed(), tmp_path / "b.json")
     sheet = tmp_path / "changes.csv"
-    assert run(cli, ["compare", str(before), str(after), "--csv", str(sheet)]) == Exit.OK
+    assert run_click(cli, ["compare", str(before), str(after), "--csv", str(sheet)]) == Exit.OK
     assert "'@SUM(A1)" in sheet.read_text()
 
 
@@ -169,13 +169,13 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path, capsys: pytest.Captu
     record, table = stored(RECORD, tmp_path / "record.json"), stored(TABLE, tmp_path / "table.json")
     cut = tmp_path / "cut.json"
     cut.write_text(record.read_text()[:100])
-    assert run(cli, ["compare", str(record), str(table)]) == Exit.USAGE
-    assert run(cli, ["compare", str(record), str(cut)]) == Exit.INVALID
-    assert run(cli, ["compare", str(record)]) == Exit.USAGE
+    assert run_click(cli, ["compare", str(record), str(table)]) == Exit.USAGE
+    assert run_click(cli, ["compare", str(record), str(cut)]) == Exit.INVALID
+    assert run_click(cli, ["compare", str(record)]) == Exit.USAGE
     for depth in (200, 900, 100_000):
         cut.write_text("[" * depth + "]" * depth)
-        assert run(cli, ["compare", str(record), str(cut)]) == Exit.INVALID
-    assert run(cli, ["compare", str(record), str(record), "--csv", str(record)]) == Exit.USAGE
+        assert run_click(cli, ["compare", str(record), str(cut)]) == Exit.INVALID
+    assert run_click(cli, ["compare", str(record), str(record), "--csv", str(record)]) == Exit.USAGE
     assert "cut.json" in capsys.readouterr().err
     assert record.read_text() == pretty_json(RECORD)
 
@@ -190,5 +190,5 @@ def test_comparing_loads_neither_torch_nor_pandas_until_a_sheet_is_asked_for(tmp
         check=True,
     )
     imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
-    assert "calibrate.compare" in imported
+    assert "calibrate.record.compare" in imported
     assert not imported & {"torch", "numpy", "pandas", "rich"}

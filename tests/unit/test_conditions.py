@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from acestep.checkpoints.build import TINY_LATENT, build
+from acestep.dit.attention import Kernels
+from acestep.dit.conditions import ConditionEncoder
 from acestep.knobs import Variant
-from acestep.models.attention import Kernels
-from acestep.models.build import TINY_LATENT, build
-from acestep.models.conditions import ConditionEncoder
 
 FRAMES = 301
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
-from acestep import console
+from acestep.cli import console
 from acestep.errors import Exit
 
 ROOT = Path(__file__).parents[2]
@@ -85,7 +85,7 @@ def test_what_has_printed_its_document_prints_no_other(capsys: pytest.CaptureFix
         console.print_json({"half": "done"})
         raise click.Abort
 
-    assert console.run(late, ["--json"]) == Exit.INTERRUPTED
+    assert console.run_click(late, ["--json"]) == Exit.INTERRUPTED
     assert json.loads(capsys.readouterr().out) == {"half": "done"}
 
 
@@ -95,4 +95,4 @@ def test_a_failure_that_is_not_of_the_output_keeps_its_traceback() -> None:
         raise OSError("not the output")
 
     with pytest.raises(OSError, match="not the output"):
-        console.run(broken, [])
+        console.run_click(broken, [])

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from acestep.detection import Detection
 from acestep.errors import NotMeasuredError
-from acestep.hardware import Card, CardKind
+from acestep.hardware.card import Card, CardKind
+from acestep.hardware.detection import Detection
 from acestep.units import GIB
 from calibrate.probes import cuda
 from calibrate.probes.cuda import NO_CACHING, CudaProber, child_environ

@@ -11,17 +11,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from acestep.detection import Detection, look
-from acestep.detection.answers import Answer, Problem, Source
-from acestep.detection.apple import ask_apple
-from acestep.detection.drm import ask_drm
-from acestep.detection.nvidia_files import ask_nvidia_files
-from acestep.detection.nvml import ask_nvml
-from acestep.detection.torch_build import TorchBuild
-from acestep.detection.torch_cards import ask_torch, torch_index
-from acestep.detection.torch_child import ask_torch_in_child
 from acestep.errors import UsageError
-from acestep.hardware import CPU, Card, CardKind
+from acestep.hardware.card import CPU, Card, CardKind
+from acestep.hardware.detection import Detection, look
+from acestep.hardware.detection.answers import Answer, Problem, Source
+from acestep.hardware.detection.apple import ask_apple
+from acestep.hardware.detection.drm import ask_drm
+from acestep.hardware.detection.nvidia_files import ask_nvidia_files
+from acestep.hardware.detection.nvml import ask_nvml
+from acestep.hardware.detection.torch_build import TorchBuild
+from acestep.hardware.detection.torch_cards import ask_torch, torch_index
+from acestep.hardware.detection.torch_child import ask_torch_in_child
 from acestep.units import GIB
 from tests.fake_cards import (
     DRIVER_NOT_LOADED,
@@ -406,6 +406,6 @@ def test_an_answer_survives_json() -> None:
 
 
 def test_looking_imports_no_torch() -> None:
-    code = "import sys; from acestep.detection import look; look(); print('torch' in sys.modules)"
+    code = "import sys; from acestep.hardware.detection import look; look(); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

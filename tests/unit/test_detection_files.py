@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from acestep.detection.apple import ask_apple
-from acestep.detection.drm import ask_drm
-from acestep.detection.nvidia_files import ask_nvidia_files
-from acestep.detection.torch_build import installed_build
-from acestep.hardware import Card, CardKind
+from acestep.hardware.card import Card, CardKind
+from acestep.hardware.detection.apple import ask_apple
+from acestep.hardware.detection.drm import ask_drm
+from acestep.hardware.detection.nvidia_files import ask_nvidia_files
+from acestep.hardware.detection.torch_build import installed_build
 from acestep.units import GIB
 from tests.fake_cards import amd_card, driver_file, drm_card, pci_device
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from acestep.detection.nvml import ask_nvml
-from acestep.hardware import Card, CardKind
+from acestep.hardware.card import Card, CardKind
+from acestep.hardware.detection.nvml import ask_nvml
 from acestep.units import GIB
 from tests.fake_cards import (
     DRIVER_NOT_LOADED,

@@ -10,13 +10,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acestep.detection import look
-from acestep.detection.apple import ask_apple
-from acestep.detection.nvml import ask_nvml
-from acestep.detection.torch_build import TorchBuild
-from acestep.detection.visible import cuda_visible
 from acestep.errors import UsageError
-from acestep.hardware import CPU
+from acestep.hardware.card import CPU
+from acestep.hardware.detection import look
+from acestep.hardware.detection.apple import ask_apple
+from acestep.hardware.detection.nvml import ask_nvml
+from acestep.hardware.detection.torch_build import TorchBuild
+from acestep.hardware.detection.visible import cuda_visible
 from tests.fake_cards import Board, FakeNvml, Part, fake_torch, properties
 
 FUNCTIONS = (

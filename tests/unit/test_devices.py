@@ -5,10 +5,10 @@ import os
 import pytest
 import torch
 
-from acestep.capabilities import AMPERE, computes_in_float32, groups_attention, itemsize_of
 from acestep.devices.open import open_device
 from acestep.devices.out_of_memory import one_out_of_memory_error
-from acestep.hardware import CPU, Card, CardKind
+from acestep.hardware.card import CPU, Card, CardKind
+from acestep.limits.capabilities import AMPERE, computes_in_float32, groups_attention, itemsize_of
 
 
 @pytest.mark.parametrize(

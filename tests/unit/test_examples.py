@@ -2,9 +2,9 @@
 
 import pytest
 
-from calibrate.profiling.example import FOLDER, load_example, prompt_of
+from calibrate.profiling.example import EXAMPLES_FOLDER, load_example, prompt_of
 
-NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
+NAMES = sorted(path.stem for path in EXAMPLES_FOLDER.glob("*.json"))
 
 
 def test_there_are_eight_in_several_languages() -> None:

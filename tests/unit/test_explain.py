@@ -10,15 +10,16 @@ import pytest
 from acestep.knobs import Backend, Knobs, Variant
 from acestep.tiers import EvidenceKind, TierTable, load_tiers
 from acestep.units import MIB
-from calibrate.campaign import Scope, run_campaign
+from calibrate.campaign.run import CampaignScope, run_campaign
 from calibrate.executors.alone import Alone
-from calibrate.explain.document import Source
+from calibrate.explain.document import ExplainedSource
 from calibrate.explain.fields import fields_of
 from calibrate.explain.origin import explain
 from calibrate.explain.sources import Find, Recorded, records_in
-from calibrate.policy import load_policy
-from calibrate.record import CapMethod, CardKind, Measurement, load_measurement, measurement_of
-from calibrate.table import build_table
+from calibrate.probes.base import CapMethod
+from calibrate.record.measurement import Measurement, RecordedCardKind, load_measurement, measurement_of
+from calibrate.table.merge import build_table
+from calibrate.table.policy import load_policy
 from calibrate.workload import Workload
 from tests.explained import DECIDED, Judge, paths
 from tests.fakes import AnalyticProber, lm_bytes, measured
@@ -61,9 +62,9 @@ class Growing(AnalyticProber):
 
 def on_pytorch_alone() -> Measurement:
     """A record of a real card that did not run vLLM."""
-    scope = Scope(variant=Variant.TURBO, sizes_gib=POLICY.certified_sizes_gib, backends=(Backend.PT,))
+    scope = CampaignScope(variant=Variant.TURBO, sizes_gib=POLICY.certified_sizes_gib, backends=(Backend.PT,))
     found = run_campaign(Alone(AnalyticProber()), POLICY, scope, progress=lambda _: None)
-    card = msgspec.structs.replace(measured().card, kind=CardKind.CUDA, name="a card")
+    card = msgspec.structs.replace(measured().card, kind=RecordedCardKind.CUDA, name="a card")
     return measurement_of(card, found.probes, found.certificates, cap_method=CapMethod.FRACTION)
 
 
@@ -83,7 +84,7 @@ RECORDS = {
 def finding(records: Mapping[str, Measurement]) -> Find:
     def find(digest: str) -> Recorded:
         record = records[digest]
-        return Source(file="a file", digest=digest, card=record.card, code_version=record.code_version), record
+        return ExplainedSource(file="a file", digest=digest, card=record.card, code_version=record.code_version), record
 
     return find
 

@@ -11,16 +11,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from acestep.console import run
+from acestep.cli.console import run_click
 from acestep.errors import Exit
 from acestep.knobs import Knobs
 from acestep.tiers import load_tiers
-from calibrate import estimate as estimates
-from calibrate import probers
+from calibrate.campaign import probers
 from calibrate.cli import cli as calibrate
 from calibrate.explain.repeat import repeat_command
-from calibrate.policy import budget_bytes, load_policy
-from calibrate.record import content_digest, load_measurement
+from calibrate.record.measurement import content_digest, load_measurement
+from calibrate.report import estimate as estimates
+from calibrate.table.policy import budget_bytes, load_policy
 from calibrate.workload import Workload
 from tests.counted import counted
 
@@ -33,7 +33,7 @@ Explain = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def explain(capsys: pytest.CaptureFixture[str]) -> Explain:
     def call(*arguments: object) -> tuple[int, str, str]:
-        code = run(calibrate, ["explain", *map(str, arguments)])
+        code = run_click(calibrate, ["explain", *map(str, arguments)])
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 
@@ -113,7 +113,7 @@ def test_every_command_to_repeat_asks_what_the_probe_asked(monkeypatch: pytest.M
             command = shlex.split(repeat_command(probe.knobs, probe.workload, size_of[probe.cap_bytes]))
             assert command[:3] == ["python", "-m", "calibrate"]
             with pytest.raises(HeardError):
-                run(calibrate, command[3:])
+                run_click(calibrate, command[3:])
             assert heard.pop() == probe.question
 
 
@@ -226,7 +226,7 @@ def test_a_decided_field_needs_no_record(explain: Explain, folder: Path) -> None
 def seconds_of(*arguments: str) -> tuple[float, set[str]]:
     """The processor time that `calibrate` takes in a process of its own, and the modules it imports."""
     script = (
-        "import sys; from acestep.console import run; from calibrate.cli import cli; code = run(cli);"
+        "import sys; from acestep.cli.console import run_click; from calibrate.cli import cli; code = run_click(cli);"
         "print(' '.join(sys.modules), file=sys.stderr); sys.exit(code)"
     )
     done, seconds = counted(script, arguments, {"PATH": os.defpath})

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from acestep.automatic import AUTOMATIC
 from acestep.clip import SAMPLE_RATE, Clip
-from acestep.planner.fields import (
+from acestep.fields import (
     KEYSCALES,
-    LANGUAGES,
+    LYRIC_LANGUAGES,
     TIMESIGNATURES,
     TRACKS,
     keyscale_of,
@@ -17,14 +17,14 @@ from acestep.planner.fields import (
     timesignature_of,
     track_of,
 )
-from acestep.planner.metadata import Metadata
+from acestep.lm.metadata import Metadata
 from acestep.request import Request, Task
 from acestep.thinking import Thinking
 
 SOURCE = Clip(audio=np.zeros((2, SAMPLE_RATE), dtype=np.float32))
 RULES = (
     (keyscale_of, KEYSCALES),
-    (language_of, LANGUAGES),
+    (language_of, LYRIC_LANGUAGES),
     (timesignature_of, TIMESIGNATURES),
     (track_of, TRACKS),
 )

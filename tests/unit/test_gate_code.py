@@ -13,10 +13,10 @@ import pytest
 from acestep.knobs import Knobs, Offload
 from acestep.units import MIB
 from calibrate.probes.base import ProbedStage, ProbeResult
-from calibrate.record import RecordedStage
+from calibrate.record.measurement import RecordedStage
 from calibrate.workload import Workload
 from ci.cells import certified_cells
-from ci.findings import Finding, Verdict
+from ci.findings import Finding, GateVerdict
 from ci.judge import JUDGING, judge
 from ci.judge_code import component_that_grew
 from ci.promises import base_promises
@@ -57,7 +57,7 @@ def findings_of(prober: AnalyticProber, place: Path, rule: str) -> list[Finding]
 
 
 def test_code_that_needs_as_much_as_before_is_green(tmp_path: Path) -> None:
-    assert judged(good(), tmp_path, prober=Hungry(0)).verdict is Verdict.OK
+    assert judged(good(), tmp_path, prober=Hungry(0)).verdict is GateVerdict.OK
 
 
 def test_a_peak_within_the_tolerance_passes_and_one_above_it_does_not(tmp_path: Path) -> None:
@@ -86,14 +86,14 @@ def test_a_certificate_that_no_longer_holds_says_what_is_needed_now(tmp_path: Pa
 
 def test_code_that_cannot_be_probed_is_no_pass(tmp_path: Path) -> None:
     judgement = judged(good(), tmp_path, prober=Broken())
-    assert judgement.verdict is Verdict.INCONCLUSIVE
+    assert judgement.verdict is GateVerdict.INCONCLUSIVE
     assert stopping(judgement) == {"G203"}
 
 
 def test_peaks_recorded_again_with_the_code_that_raised_them_are_still_red(tmp_path: Path) -> None:
     hungry = Hungry(400 * MIB)
     judgement = judged(House(measured(hungry)), tmp_path, prober=hungry)
-    assert judgement.verdict is Verdict.REGRESSED
+    assert judgement.verdict is GateVerdict.REGRESSED
     assert "G302" in stopping(judgement)
 
 
@@ -129,7 +129,7 @@ def test_a_cell_without_its_probe_is_inconclusive(tmp_path: Path) -> None:
     base.policy["budget"]["headroom"]["share"] = 0.021
     judgement = judged(good(), tmp_path, base=base)
     assert "G203" in stopping(judgement)
-    assert judgement.verdict is not Verdict.OK
+    assert judgement.verdict is not GateVerdict.OK
 
 
 def stage(kind: type, **values: Any) -> Any:
@@ -162,7 +162,7 @@ def test_the_component_that_grew_is_told_from_what_a_record_keeps(
     assert component_that_grew(before, after) == component
 
 
-def run(checkout: Path, base: str, head: Path | None = None, **options: Any) -> Verdict:
+def run(checkout: Path, base: str, head: Path | None = None, **options: Any) -> GateVerdict:
     quiet: dict[str, Any] = {"progress": lambda _: None, "prober": AnalyticProber(), "table_only": False}
     return judge(checkout, base, head, TODAY, **(quiet | options)).verdict
 
@@ -170,25 +170,25 @@ def run(checkout: Path, base: str, head: Path | None = None, **options: Any) -> 
 def test_a_base_can_be_a_git_reference_and_its_records_count_not_those_of_the_tree(tmp_path: Path) -> None:
     table = good().written(tmp_path)
     committed(tmp_path)
-    assert run(tmp_path, "HEAD") is Verdict.OK
+    assert run(tmp_path, "HEAD") is GateVerdict.OK
     hungry = Hungry(400 * MIB)
     worse = House(measured(hungry))
     for name, document in (("generated_tiers.json", worse.table), ("measurements/fake.json", worse.record)):
         (table.parent / name).write_text(json.dumps(document), encoding="utf-8")
-    assert run(tmp_path, "HEAD", prober=hungry) is Verdict.REGRESSED
+    assert run(tmp_path, "HEAD", prober=hungry) is GateVerdict.REGRESSED
 
 
 @pytest.mark.parametrize("base", ["no-such-branch", "-x", "--output=file", "HEAD", ""])
 def test_a_base_that_is_not_there_is_inconclusive(base: str, tmp_path: Path) -> None:
     good().written(tmp_path)
-    assert run(tmp_path, base) is Verdict.INCONCLUSIVE
+    assert run(tmp_path, base) is GateVerdict.INCONCLUSIVE
 
 
 def test_a_commit_without_a_table_is_inconclusive(tmp_path: Path) -> None:
     (tmp_path / "README").write_text("nothing yet", encoding="utf-8")
     committed(tmp_path)
     good().written(tmp_path)
-    assert run(tmp_path, "HEAD") is Verdict.INCONCLUSIVE
+    assert run(tmp_path, "HEAD") is GateVerdict.INCONCLUSIVE
 
 
 @pytest.mark.parametrize("spoil", [lambda h: h.texts.update({"generated_tiers.json": "{}"}), lambda h: h.seal()])
@@ -199,22 +199,24 @@ def test_a_base_that_cannot_be_read_is_inconclusive_and_not_the_fault_of_the_cha
     base.record["probes"][0]["stages"] = []
     base.texts["measurements/fake.json"] = json.dumps(base.record)
     spoil(base)
-    assert judged(good(), tmp_path, base=base).verdict is Verdict.INCONCLUSIVE
+    assert judged(good(), tmp_path, base=base).verdict is GateVerdict.INCONCLUSIVE
 
 
 def test_a_lone_table_can_be_compared_but_says_nothing_about_code(tmp_path: Path) -> None:
     head = good().written(tmp_path / "head")
     lone = tmp_path / "lone.json"
     lone.write_bytes(head.read_bytes())
-    assert run(tmp_path / "head", str(lone), table_only=True) is Verdict.OK
-    assert run(tmp_path / "head", str(lone)) is Verdict.INCONCLUSIVE
-    assert run(tmp_path / "head", str(head), head=lone, table_only=True) is Verdict.OK
+    assert run(tmp_path / "head", str(lone), table_only=True) is GateVerdict.OK
+    assert run(tmp_path / "head", str(lone)) is GateVerdict.INCONCLUSIVE
+    assert run(tmp_path / "head", str(head), head=lone, table_only=True) is GateVerdict.OK
 
 
 WAIVED = {"variant": "turbo", "tier": "tier5", "why": "The new sampler keeps one more tensor.", "until": "2030-06-30"}
 
 
-def waived(house: House, place: Path, prober: AnalyticProber | None = None, **entry: Any) -> tuple[Verdict, set[str]]:
+def waived(
+    house: House, place: Path, prober: AnalyticProber | None = None, **entry: Any
+) -> tuple[GateVerdict, set[str]]:
     house.waivers = [WAIVED | entry]
     judgement = judged(house, place, prober=prober, table_only=prober is None)
     return judgement.verdict, stopping(judgement)
@@ -227,7 +229,7 @@ def offloading() -> House:
 
 
 def test_an_intended_regression_passes_with_a_waiver_and_stays_in_the_report(tmp_path: Path) -> None:
-    assert waived(offloading(), tmp_path, field="offload", value="cpu") == (Verdict.OK, set())
+    assert waived(offloading(), tmp_path, field="offload", value="cpu") == (GateVerdict.OK, set())
 
 
 @pytest.mark.parametrize(
@@ -244,17 +246,17 @@ def test_a_waiver_of_something_else_or_of_yesterday_covers_nothing(
     entry: dict[str, Any], rule: str, tmp_path: Path
 ) -> None:
     said = {"field": "offload", "value": "cpu"} | entry
-    assert waived(offloading(), tmp_path, **said) == (Verdict.REGRESSED, {"G506", rule})
+    assert waived(offloading(), tmp_path, **said) == (GateVerdict.REGRESSED, {"G506", rule})
 
 
 def test_a_waiver_that_nothing_needs_is_stale(tmp_path: Path) -> None:
-    assert waived(good(), tmp_path, field="offload", value="none") == (Verdict.REGRESSED, {"G602"})
+    assert waived(good(), tmp_path, field="offload", value="none") == (GateVerdict.REGRESSED, {"G602"})
 
 
 def test_a_waiver_outlives_the_merge_of_what_it_allowed_and_no_longer(tmp_path: Path) -> None:
     merged = offloading()
     merged.waivers = [WAIVED | {"field": "offload", "value": "cpu"}]
-    assert judged(merged, tmp_path / "next", base=merged, table_only=True).verdict is Verdict.OK
+    assert judged(merged, tmp_path / "next", base=merged, table_only=True).verdict is GateVerdict.OK
     better = good()
     better.waivers = merged.waivers
     assert stopping(judged(better, tmp_path / "better", base=merged, table_only=True)) == {"G602"}
@@ -275,12 +277,12 @@ def test_nothing_that_is_not_valid_can_be_waived(tmp_path: Path) -> None:
     house = good()
     house.table["generated_from"]["policy"] = "sha256:" + "7" * 64
     verdict, rules = waived(house, tmp_path, field="generated_from.policy", value="sha256:" + "7" * 64)
-    assert (verdict, rules) == (Verdict.INVALID, {"G103", "G602"})
+    assert (verdict, rules) == (GateVerdict.INVALID, {"G103", "G602"})
 
 
 def test_a_day_is_the_last_day(tmp_path: Path) -> None:
     assert datetime.date.fromisoformat("2030-06-30") > TODAY
-    assert waived(offloading(), tmp_path, field="offload", value="cpu", until="2030-06-01")[0] is Verdict.OK
+    assert waived(offloading(), tmp_path, field="offload", value="cpu", until="2030-06-01")[0] is GateVerdict.OK
 
 
 def test_the_guard_may_predict_otherwise_but_not_with_nothing(tmp_path: Path) -> None:
@@ -309,12 +311,12 @@ def warned(checkout: Path) -> set[str]:
 def test_a_reader_that_refuses_nothing_hostile_any_more_is_shown_to_a_person(tmp_path: Path) -> None:
     committed_gate(tmp_path)
     assert warned(tmp_path) == set()
-    reader = tmp_path / "calibrate" / "contributed.py"
+    reader = tmp_path / "calibrate" / "record" / "contributed.py"
     head, signature, rest = reader.read_text(encoding="utf-8").partition("def _hostile(document: Any)")
     _, below, end = rest.partition("\n\n\ndef _below")
     assert below
     reader.write_text(f"{head}{signature} -> Iterator[Broken]:\n    yield from (){below}{end}", encoding="utf-8")
-    assert warned(tmp_path) == {"calibrate/contributed.py"}
+    assert warned(tmp_path) == {"calibrate/record/contributed.py"}
 
 
 @pytest.mark.parametrize("path", [path for path in JUDGING if path.endswith(".py")])

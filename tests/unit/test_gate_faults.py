@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from acestep.errors import Exit
-from ci.findings import RULES, Verdict
+from ci.findings import GATE_RULES, GateVerdict
 from tests.fakes import AnalyticProber
 from tests.gate_faults import FIELDS, FILES, POLICIES, RECORDS, Fault
 from tests.gate_house import good, judged, stopping
@@ -20,7 +20,7 @@ def named(faults: list[Fault]) -> pytest.MarkDecorator:
 
 def test_no_change_is_green_and_says_what_it_rests_on(tmp_path: Path) -> None:
     judgement = judged(good(), tmp_path)
-    assert (judgement.verdict, stopping(judgement)) == (Verdict.OK, set())
+    assert (judgement.verdict, stopping(judgement)) == (GateVerdict.OK, set())
     assert judgement.compared.tiers == 8
     assert judgement.compared.cells > 8
     assert judgement.compared.records == 1
@@ -29,7 +29,7 @@ def test_no_change_is_green_and_says_what_it_rests_on(tmp_path: Path) -> None:
 def test_a_table_alone_is_compared_without_a_probe(tmp_path: Path) -> None:
     prober = AnalyticProber()
     judgement = judged(good(), tmp_path, prober=prober, table_only=True)
-    assert judgement.verdict is Verdict.OK
+    assert judgement.verdict is GateVerdict.OK
     assert prober.asked == []
 
 
@@ -41,7 +41,7 @@ def test_a_fault_in_the_table_or_the_policy_is_red_with_its_rule(fault: Fault, t
     assert judgement.verdict is fault.verdict
     found = [finding for finding in judgement.findings if finding.id == fault.rule and finding.level == "error"]
     assert any(fault.field in finding.field for finding in found), judgement.findings
-    if fault.verdict is Verdict.REGRESSED and fault.rule != "G501":
+    if fault.verdict is GateVerdict.REGRESSED and fault.rule != "G501":
         assert all(finding.before != finding.after and finding.tier for finding in found if finding.field)
 
 
@@ -50,7 +50,7 @@ def test_every_fault_is_red_where_everything_is_judged(fault: Fault, tmp_path: P
     house = good()
     fault.change(house)
     judgement = judged(house, tmp_path)
-    assert judgement.verdict is not Verdict.OK
+    assert judgement.verdict is not GateVerdict.OK
     assert fault.rule in stopping(judgement)
 
 
@@ -69,10 +69,10 @@ def test_there_are_faults_enough_and_none_twice() -> None:
 
 def test_ids_and_exit_codes_are_a_promise() -> None:
     """Workflows and waivers build on them: add new ones, and leave these."""
-    assert {verdict.value: int(verdict.exit) for verdict in Verdict} == {
+    assert {verdict.value: int(verdict.exit) for verdict in GateVerdict} == {
         "ok": Exit.OK,
         "regressed": 1,
         "invalid": 3,
         "inconclusive": 4,
     }
-    assert all(rule.id == name for name, rule in RULES.items())
+    assert all(rule.id == name for name, rule in GATE_RULES.items())

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acestep.console import run
+from acestep.cli.console import run_click
 from ci import gate as door
-from ci.findings import RULES, Finding, Level, Verdict, verdict_of, worst_first
+from ci.findings import GATE_RULES, Finding, GateVerdict, Level, verdict_of, worst_first
 from ci.judge import Compared, Judgement
 from ci.output import MOST_ANNOTATIONS, annotations, junit_xml, summary
 from tests.gate_faults import FIELDS
@@ -27,7 +27,7 @@ texts = st.text(max_size=40)
 values = st.none() | st.integers() | st.booleans() | texts
 findings = st.builds(
     Finding,
-    id=st.sampled_from(sorted(RULES)),
+    id=st.sampled_from(sorted(GATE_RULES)),
     level=st.sampled_from(Level),
     message=texts,
     variant=texts,
@@ -70,7 +70,7 @@ def gate(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
     base = good().written(tmp_path / "base")
 
     def call(head: Path, *options: str) -> tuple[int, str, str]:
-        code = run(door.gate, ["--base", str(base), "--head", str(head), "--table-only", *options])
+        code = run_click(door.gate, ["--base", str(base), "--head", str(head), "--table-only", *options])
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 
@@ -160,7 +160,7 @@ def test_a_report_may_lie_beside_what_is_read(gate: Callable[..., tuple], tmp_pa
 def test_an_empty_name_of_a_file_is_a_usage_error_that_names_its_option(
     option: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(door.gate, ["--base", "HEAD", "--table-only", option, ""]) == 2
+    assert run_click(door.gate, ["--base", "HEAD", "--table-only", option, ""]) == 2
     assert option in capsys.readouterr().err
 
 
@@ -168,7 +168,7 @@ def test_junit_fails_exactly_the_rules_that_were_broken(gate: Callable[..., tupl
     report = tmp_path / "gate.xml"
     gate(WORSE(tmp_path), "--junit", str(report))
     suite = ET.parse(report).getroot()  # noqa: S314 our own
-    assert int(suite.get("tests", "0")) == len(suite.findall("testcase")) == len(RULES)
+    assert int(suite.get("tests", "0")) == len(suite.findall("testcase")) == len(GATE_RULES)
     failed = [case.get("name", "") for case in suite.findall("testcase") if case.find("failure") is not None]
     assert [name.split()[0] for name in failed] == ["G506"]
 
@@ -206,8 +206,8 @@ def test_a_long_summary_is_cut_and_says_so() -> None:
 def test_what_stops_a_change_comes_first_and_decides(found: list[Finding]) -> None:
     levels = [list(Level).index(finding.level) for finding in worst_first(found)]
     assert levels == sorted(levels)
-    stopping = {RULES[finding.id].verdict for finding in found if finding.level is Level.ERROR} - {Verdict.OK}
-    assert (verdict_of(found) is Verdict.OK) == (not stopping)
+    stopping = {GATE_RULES[finding.id].verdict for finding in found if finding.level is Level.ERROR} - {GateVerdict.OK}
+    assert (verdict_of(found) is GateVerdict.OK) == (not stopping)
 
 
 def test_the_door_is_a_module_that_needs_no_torch_to_compare_tables(tmp_path: Path) -> None:
@@ -226,5 +226,5 @@ def test_the_door_is_a_module_that_needs_no_torch_to_compare_tables(tmp_path: Pa
 
 @pytest.mark.parametrize("arguments", [[], ["--base"], ["--base", ""], ["--base", "x", "--tolerance", "1"]])
 def test_what_cannot_mean_anything_is_a_usage_error(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(door.gate, arguments) == 2
+    assert run_click(door.gate, arguments) == 2
     assert capsys.readouterr().out == ""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from acestep.errors import Exit
-from ci.cells import Cell, certified_cells
+from ci.cells import GateCell, certified_cells
 from ci.findings import Finding
 from ci.promises import base_promises
 from ci.side_by_side import WORKERS, simulated_findings
@@ -41,7 +41,7 @@ answer_all(int(sys.argv[-1]), lambda: answer)
 GATE = """
 import click, sys
 from pathlib import Path
-from acestep.console import run_and_exit
+from acestep.cli.console import run_and_exit
 from ci.side_by_side import simulated_findings
 from tests.unit.test_gate_processes import certified
 
@@ -61,7 +61,7 @@ def stand_in(log: Path, does: str) -> tuple[str, ...]:
     return (sys.executable, "-c", STAND_IN.replace("DOES", does), str(log))
 
 
-def certified(place: Path) -> list[Cell]:
+def certified(place: Path) -> list[GateCell]:
     """The cells of a good table; they make more groups than there are processes."""
     promised = base_promises(place, str(good().written(place)))
     assert promised.policy is not None

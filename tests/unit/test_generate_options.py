@@ -10,13 +10,12 @@ from typing import Any
 
 import pytest
 
-from acestep.cli import _REQUEST_FLAGS, _THINKING_FLAGS, _in_flags, cli
+from acestep.cli.main import _REQUEST_FLAGS, _THINKING_FLAGS, _in_flags, cli
 from acestep.errors import Exit, RunFailedError, UsageError
 from acestep.knobs import Offload, Variant
-from acestep.plan import Overrides
-from acestep.planner.job import Sampling
+from acestep.limits.plan import Overrides
 from acestep.request import _READ_BY, Request
-from acestep.thinking import Think
+from acestep.thinking import Sampling, Think
 from tests import acestep_command
 from tests.acestep_command import Command, stand_in_for_models
 
@@ -166,7 +165,7 @@ def test_each_way_to_fail_has_its_exit_code_and_its_sentence(
 def test_a_variant_is_what_named_weights_must_be(
     command: Command, api: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, model: str, variant: str, code: Exit
 ) -> None:
-    monkeypatch.setattr("acestep.cli.variant_at", lambda model, checkpoints: Variant.TURBO)
+    monkeypatch.setattr("acestep.cli.main.variant_at", lambda model, checkpoints: Variant.TURBO)
     done = command("generate", "--caption", "x", "--model", model, "--variant", variant)
     assert done.code == code
     assert ("is turbo, not base" in done.err) == (code is Exit.USAGE)

@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acestep.console import run
+from acestep.cli.console import run_click
 from acestep.errors import Exit
-from acestep.hardware import Card, CardKind
+from acestep.hardware.card import Card, CardKind
 from acestep.units import GIB
+from calibrate.campaign.journal import journal_path
+from calibrate.campaign.probers import identity_of
 from calibrate.cli import cli
-from calibrate.journal import journal_path
-from calibrate.probers import identity_of
 from tools import gpu_bundle
 from tools.gpu_bundle import (
     measured_plan,
@@ -100,7 +100,7 @@ def test_what_pip_says_is_there_is_read() -> None:
 
 
 def test_our_own_requirements_can_all_be_resolved_from_here() -> None:
-    project = gpu_bundle.tomllib.loads((gpu_bundle.ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    project = gpu_bundle.tomllib.loads((gpu_bundle._ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     found = {pin.partition("==")[0] for pin in pins(wanted_by(project), PYTHON, {})}
     assert {"diffusers", "torchao", "importlib-metadata", "msgspec", "pytest"} <= found
     assert not found & {"gradio", "torch", "playwright"}
@@ -164,7 +164,7 @@ def test_every_step_of_the_plan_can_be_given() -> None:
         assert find_spec(step.command[2]), step.command[2]
         if step.command[2] == "calibrate":
             asked = [part.format(python="", out="out") for part in step.command[3:]]
-            assert run(cli, [*asked, "--dry-run"]) == Exit.OK
+            assert run_click(cli, [*asked, "--dry-run"]) == Exit.OK
 
 
 def test_the_campaign_without_language_models_feeds_the_whole_one_and_both_come_in_that_order() -> None:

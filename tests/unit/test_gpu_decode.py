@@ -5,10 +5,10 @@ import gc
 import pytest
 import torch
 
+from acestep.engine import decode as decode_stage
+from acestep.engine.pipeline import Pipeline
 from acestep.knobs import Knobs, Offload, Variant
-from acestep.pipeline import Pipeline
 from acestep.request import DecodePath
-from acestep.stages import decode as decode_stage
 from acestep.units import GIB
 from calibrate.probes.simulated.prober import full_size
 from tests.gpu.wall import CAP, RUNGS, decoded_beside_a_wall, filled

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from tools import gpu_bundle, gpu_run
-from tools.gpu_bundle import ROOT
+from tools.gpu_bundle import _ROOT
 
 SONGS = """
 import os, pathlib, signal, time
@@ -46,10 +46,10 @@ def test_teardown(hall):
 """
 """Two of the songs are interrupted when they are first sung: they end their own process, or the runner of it."""
 
-STEP = gpu_bundle.tests_of(ROOT / "tests" / "gpu" / "test_songs.py")
+STEP = gpu_bundle.tests_of(_ROOT / "tests" / "gpu" / "test_songs.py")
 STRICT = '[tool.pytest.ini_options]\nfilterwarnings = ["error"]\n'
 WARNS = 'import warnings\nwarnings.warn("old news", DeprecationWarning)\n'
-ALONE = {**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+ALONE = {**os.environ, "PYTHONPATH": str(_ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 """Other plugins take five times as long to import as these tests take to run; the runner's piece has them."""
 
 DIES = "import os, signal\ndef test_dies():\n    os.kill(os.getpid(), signal.SIGKILL)\ndef test_after():\n    pass\n"
@@ -131,7 +131,7 @@ def test_a_line_that_was_not_finished_counts_for_nothing(house: Path) -> None:
 def test_the_runner_s_pieces_carry_a_file_of_tests_to_its_end(house: Path) -> None:
     """As the bundle has it, with nothing but the archive kept between pieces."""
     (source := house / "source").mkdir()
-    (source / "tools").symlink_to(ROOT / "tools")
+    (source / "tools").symlink_to(_ROOT / "tools")
     (house / "pyproject.toml").rename(source / "pyproject.toml")
     (source / "test_songs.py").write_text(SONGS.replace("WHO", "getppid"), encoding="utf-8")
     (house / f"requirements-{sys.version_info.major}.{sys.version_info.minor}.txt").touch()

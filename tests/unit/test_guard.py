@@ -7,18 +7,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acestep.capabilities import matrix_workspace
+from acestep.dit.blocks import row_pieces
 from acestep.knobs import Knobs, Offload, Quantization, Variant
+from acestep.limits.capabilities import matrix_workspace
 from acestep.memory.guard import COEFFICIENTS, Demand, growth, predict, songs_at_once
-from acestep.memory.segments import LARGE_SEGMENT, OWN_SEGMENT
-from acestep.memory.workspace import rows_at_once
-from acestep.models.blocks import pieces
-from calibrate.memory_model import SPARE_BYTES, SPARE_SHARE, Swept, fit
+from acestep.memory.workspace import LARGE_SEGMENT, OWN_SEGMENT, rows_at_once
+from calibrate.probes.simulated.memory_model import SPARE_BYTES, SPARE_SHARE, Swept, fit
 from calibrate.workload import Workload
 
 MIB = 2**20
 UNEVEN = 6 * MIB
 """By how much gaps make requests differ that are otherwise alike."""
+
+ROUNDING = 20 * MIB
+"""Tensors below 10 MiB come in segments of 20 MiB, larger ones in a segment of their own: a little more may take less."""
 
 
 def _true(knobs: Knobs, demand: Demand) -> int:
@@ -71,14 +73,14 @@ def test_a_request_is_predicted_from_above_and_closely(
 
 
 @given(demand=demands, variant=st.sampled_from(list(Variant)), quantization=formats)
-def test_more_songs_another_condition_or_keys_for_all_heads_never_take_less(
+def test_more_songs_another_condition_or_keys_for_all_heads_take_less_only_by_rounding(
     demand: Demand, variant: Variant, quantization: Quantization | None
 ) -> None:
     knobs = Knobs(variant=variant, quantization=quantization)
     taken = growth(knobs, demand)
     changes: list[dict[str, Any]] = [{"songs": demand.songs + 1}, {"weak_cover": True}, {"grouped_attention": False}]
     for change in changes:
-        assert growth(knobs, msgspec.structs.replace(demand, **change)) >= taken, change
+        assert growth(knobs, msgspec.structs.replace(demand, **change)) > taken - ROUNDING, change
 
 
 @given(offload=offloads, demand=demands, free=st.integers(0, 12_000))
@@ -138,7 +140,7 @@ def test_numbers_of_twice_the_size_take_about_twice_as_much(
 
 @given(songs=st.integers(1, 64), tokens=st.integers(1, 7_500))
 def test_the_guard_knows_how_rows_are_cut(songs: int, tokens: int) -> None:
-    cut = ((group.stop - group.start) * (rows.stop - rows.start) for group, rows in pieces(songs, tokens))
+    cut = ((group.stop - group.start) * (rows.stop - rows.start) for group, rows in row_pieces(songs, tokens))
     assert rows_at_once(songs, tokens) == max(cut)
 
 

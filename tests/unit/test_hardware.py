@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from acestep.errors import UsageError
-from acestep.hardware import (
+from acestep.hardware.card import (
     CONTEXT_BYTES,
     CPU,
     SIMULATED_CAPABILITY,

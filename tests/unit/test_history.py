@@ -17,8 +17,8 @@ from acestep.units import KIB, MIB
 from calibrate.probes.simulated.allocator import Block, CachingAllocator
 from calibrate.probes.simulated.history import (
     Action,
-    Entry,
     History,
+    HistoryEntry,
     RecordedBlock,
     RecordedSegment,
     history_of,
@@ -172,18 +172,18 @@ class Noting:
 
     def __init__(self) -> None:
         self.model = CachingAllocator()
-        self.entries: list[Entry] = []
+        self.entries: list[HistoryEntry] = []
 
     def alloc(self, n_bytes: int) -> Block:
         before = {view.address for view in self.model.snapshot()}
         found = self.model.malloc(n_bytes)
         new = [view for view in self.model.snapshot() if view.address not in before]
-        self.entries += [Entry(action=Action.SEGMENT_ALLOC, addr=view.address, size=view.size) for view in new]
-        self.entries.append(Entry(action=Action.ALLOC, addr=found.address, size=n_bytes))
+        self.entries += [HistoryEntry(action=Action.SEGMENT_ALLOC, addr=view.address, size=view.size) for view in new]
+        self.entries.append(HistoryEntry(action=Action.ALLOC, addr=found.address, size=n_bytes))
         return found
 
     def free(self, gone: Block) -> None:
-        entry = Entry(action=Action.FREE_COMPLETED, addr=gone.address, size=gone.requested)
+        entry = HistoryEntry(action=Action.FREE_COMPLETED, addr=gone.address, size=gone.requested)
         self.entries += [msgspec.structs.replace(entry, action=Action.FREE_REQUESTED), entry]
         self.model.free(gone)
 
@@ -192,7 +192,7 @@ class Noting:
         self.model.empty_cache()
         for view in self.model.snapshot():
             del held[view.address]
-        self.entries += [Entry(action=Action.SEGMENT_FREE, addr=a, size=size) for a, size in held.items()]
+        self.entries += [HistoryEntry(action=Action.SEGMENT_FREE, addr=a, size=size) for a, size in held.items()]
 
     def history(self) -> History:
         segments = tuple(

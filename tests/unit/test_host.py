@@ -9,10 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acestep.cgroups import memory_limits
 from acestep.devices.accelerator import HOST_RESERVE_BYTES, Accelerator
 from acestep.devices.cpu import CpuDevice
-from acestep.host import HostMemory, host_memory
+from acestep.hardware.cgroups import memory_limits
+from acestep.hardware.host import HostMemory, host_memory
 from acestep.units import GIB
 
 V1_NONE = 9223372036854771712

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.install import install, progress
+from tools.install import install, pip_progress
 
 SAID = """\
 WARNING: Location 'somewhere' is ignored: it is neither a file nor a directory.
@@ -25,7 +25,7 @@ Successfully installed click-8.5.1 numpy-2.4.6 torch-2.13.0+cpu
 
 
 def test_a_line_for_each_package_and_one_for_installing() -> None:
-    assert list(progress(SAID.splitlines(keepends=True))) == [
+    assert list(pip_progress(SAID.splitlines(keepends=True))) == [
         "  torch 2.13.0+cpu",
         "  numpy 2.4.6 (16.9 MB)",
         "  click 8.5.1 (110 kB)",
@@ -34,7 +34,7 @@ def test_a_line_for_each_package_and_one_for_installing() -> None:
 
 
 def test_one_package_is_named() -> None:
-    assert list(progress(["Installing collected packages: pip\n"])) == ["  installing pip"]
+    assert list(pip_progress(["Installing collected packages: pip\n"])) == ["  installing pip"]
 
 
 def venv_with_pip(folder: Path, script: str) -> Path:

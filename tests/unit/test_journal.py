@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from acestep.errors import Exit, InvalidInputError, RunFailedError, UsageError
 from acestep.knobs import Knobs, Variant
+from calibrate.campaign.journal import Journal, journal_path
+from calibrate.campaign.lock import Lock
 from calibrate.executors.base import answered
+from calibrate.executors.questions import Fit, Fitted, JournalEntry, Question
 from calibrate.fingerprint import Fingerprint, code_version, fingerprint
-from calibrate.journal import Journal, journal_path
-from calibrate.lock import Lock
-from calibrate.questions import Entry, Fit, Fitted, Question
 from calibrate.workload import Workload
 from tests.fakes import AnalyticProber
 
@@ -29,13 +29,13 @@ QUESTIONS = [
     for seconds in (60, 600)
     for attempt in (0, 1)
 ]
-ENTRIES: list[Entry] = [
+ENTRIES: list[JournalEntry] = [
     *(answered(PROBER, question) for question in QUESTIONS),
     Fitted(task=Fit(variant=Variant.TURBO), coefficients={"denoise": 1.5}),
 ]
 
 
-def written(path: Path, entries: Sequence[Entry] = tuple(ENTRIES)) -> bytes:
+def written(path: Path, entries: Sequence[JournalEntry] = tuple(ENTRIES)) -> bytes:
     journal = Journal(path, HERE, resume=False)
     for entry in entries:
         journal.keep(entry)
@@ -43,7 +43,7 @@ def written(path: Path, entries: Sequence[Entry] = tuple(ENTRIES)) -> bytes:
     return path.read_bytes()
 
 
-def reopened(path: Path) -> list[Entry]:
+def reopened(path: Path) -> list[JournalEntry]:
     journal = Journal(path, HERE, resume=True)
     journal.close()
     return list(journal.entries.values())
@@ -169,7 +169,8 @@ def test_two_runs_do_not_write_one_journal(tmp_path: Path) -> None:
 
 
 def test_a_lock_is_gone_with_the_process_that_held_it(tmp_path: Path) -> None:
-    holder = f"from pathlib import Path; from calibrate.lock import Lock; lock = Lock(Path({str(tmp_path / 'j')!r}))"
+    imports = "from pathlib import Path; from calibrate.campaign.lock import Lock"
+    holder = f"{imports}; lock = Lock(Path({str(tmp_path / 'j')!r}))"
     process = subprocess.Popen(
         [sys.executable, "-c", f"{holder}; print('held', flush=True); input()"],
         stdin=subprocess.PIPE,

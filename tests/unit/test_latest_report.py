@@ -6,10 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from acestep.console import run
+from acestep.cli.console import run_click
 from acestep.errors import Exit
-from tools import latest_report
-from tools.latest_report import Change, Failure, Suite, changes, locked_versions, page, read_suite, report
+from tools import latest_report as report_tool
+from tools.latest_report import (
+    FailedTest,
+    Suite,
+    VersionChange,
+    changes,
+    locked_versions,
+    read_suite,
+    report_page,
+)
 
 TESTS = """
 def test_passes(): pass
@@ -42,13 +50,13 @@ def test_a_suite_is_read_as_pytest_wrote_it(suite_file: Path) -> None:
 def test_the_command_prints_the_page(
     suite_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(latest_report, "newer_releases", lambda: {"gradio": "99.0"})
-    assert run(report, [str(suite_file)]) == Exit.OK
+    monkeypatch.setattr(report_tool, "newer_releases", lambda: {"gradio": "99.0"})
+    assert run_click(report_tool.latest_report, [str(suite_file)]) == Exit.OK
     text = capsys.readouterr().out
     assert "1 of 3 tests fail" in text
     assert "past_key_values" in text
     assert "| 99.0 |" in text
-    assert run(report, ["nothing.xml"]) == Exit.OK
+    assert run_click(report_tool.latest_report, ["nothing.xml"]) == Exit.OK
     assert "did not run" in capsys.readouterr().out
 
 
@@ -61,21 +69,21 @@ def test_only_what_differs_is_told() -> None:
     locked = {"same": "1", "other": "1", "held": "1"}
     here = {"same": "1", "other": "2", "held": "1", "new": "5"}
     assert changes(locked, here, {"held": "2"}) == [
-        Change(library="held", locked="1", here="1", newest="2"),
-        Change(library="new", locked="none", here="5"),
-        Change(library="other", locked="1", here="2"),
+        VersionChange(library="held", locked="1", here="1", newest="2"),
+        VersionChange(library="new", locked="none", here="5"),
+        VersionChange(library="other", locked="1", here="2"),
     ]
 
 
 def test_a_green_suite_on_the_locked_libraries_says_so() -> None:
-    text = page(Suite(tests=3, skipped=0, failures=()), [])
+    text = report_page(Suite(tests=3, skipped=0, failures=()), [])
     assert "the suite passes" in text
     assert "Every library is the one of the lock." in text
     assert "fails" not in text.replace("passes", "")
 
 
 def test_more_failures_than_a_person_reads_are_counted() -> None:
-    many = tuple(Failure(test=f"t{number}", why="no") for number in range(latest_report.MOST_FAILURES + 7))
-    text = page(Suite(tests=len(many), skipped=0, failures=many), [])
+    many = tuple(FailedTest(test=f"t{number}", why="no") for number in range(report_tool.MOST_FAILURES + 7))
+    text = report_page(Suite(tests=len(many), skipped=0, failures=many), [])
     assert "and 7 more" in text
-    assert text.count("- `t") == latest_report.MOST_FAILURES
+    assert text.count("- `t") == report_tool.MOST_FAILURES

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from acestep.checkpoints.quantize import quantize
 from acestep.knobs import Quantization
-from acestep.memory.quantize import quantize
+from acestep.limits.capabilities import MATRIX_WORKSPACE
 from acestep.memory.tensors import map_storage
-from acestep.memory.workspace import MATRIX_WORKSPACE
 from calibrate.probes.simulated import allocator
 from calibrate.probes.simulated.device import SimulatedDevice
 from calibrate.probes.simulated.kernels import CudaKernels

@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from acestep.checkpoints.catalog import CHECKPOINTS_VARIABLE, LM_ARCHITECTURES, checkpoint_of
+from acestep.checkpoints.lm import LanguageModel, build_lm, load_lm, quantize_lm
+from acestep.checkpoints.locate import locate_lm
+from acestep.checkpoints.qwen import HEAD
 from acestep.devices.cpu import CpuDevice
 from acestep.errors import InvalidInputError, UsageError
 from acestep.knobs import Backend, Knobs, Quantization
-from acestep.models.catalog import CHECKPOINTS_VARIABLE, LM_ARCHITECTURES, checkpoint_of
-from acestep.models.lm import LanguageModel, build_lm, load_lm, quantize_lm
-from acestep.models.locate import locate_lm
-from acestep.models.qwen import HEAD
-from acestep.planner.language import Language
-from acestep.planner.tokenizer import COMPACT
+from acestep.lm.language import Language
+from acestep.lm.tokenizer import COMPACT
 from tests.checkpoints import write_weights
 from tests.planner_tokenizers import trained_backend
 from tests.tiny_planner import VOCABULARY, write_planner

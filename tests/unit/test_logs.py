@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from acestep.cli import cli
-from acestep.console import run
+from acestep.cli.console import run_click
+from acestep.cli.main import cli
 from acestep.errors import Exit
 from acestep.logs import show_logs
 from tests.acestep_command import Command, command
@@ -58,11 +58,15 @@ def test_a_song_tells_its_card_its_plan_its_loading_and_every_stage(
     song = ["generate", "--model", "tiny", "--caption", "rain", "--duration", "1", "--out", str(tmp_path), "--json"]
     counts = []
     for flag in ("-v", "-vv"):
-        assert run(cli, [flag, *song]) == Exit.OK
+        assert run_click(cli, [flag, *song]) == Exit.OK
         out, err = capsys.readouterr()
         stages = [stage["name"] for stage in json.loads(out)["stages"]]
         lines = said(err)
-        told = [text for module, text in lines if module == "acestep.pipeline" and re.search(r": \d+\.\d\d s, ", text)]
+        told = [
+            text
+            for module, text in lines
+            if module == "acestep.engine.pipeline" and re.search(r": \d+\.\d\d s, ", text)
+        ]
         assert [text.partition(":")[0] for text in told] == stages
         text = "\n".join(text for _, text in lines)
         assert "the card is" in text

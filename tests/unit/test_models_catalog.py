@@ -10,17 +10,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from acestep.checkpoints import catalog
+from acestep.checkpoints.catalog import (
+    CHECKPOINTS,
+    CheckpointKind,
+    architecture_of,
+    checkpoint_of,
+    find,
+    no_such_model,
+    variant_of,
+)
 from acestep.errors import Exit, UsageError
 from acestep.knobs import Variant
-from acestep.models import catalog
-from acestep.models.catalog import CHECKPOINTS, Kind, architecture_of, checkpoint_of, find, no_such_model, variant_of
 
 
 def test_every_variant_and_no_other_short_name_resolves_to_a_dit():
     for variant in Variant:
         checkpoint = find(variant.value)
         assert checkpoint is not None
-        assert (checkpoint.kind, checkpoint.variant) == (Kind.DIT, variant)
+        assert (checkpoint.kind, checkpoint.variant) == (CheckpointKind.DIT, variant)
 
 
 @pytest.mark.parametrize("checkpoint", CHECKPOINTS, ids=lambda c: c.id)
@@ -48,7 +56,7 @@ def test_who_asks_for_music_is_offered_only_what_makes_music():
     offered = re.search(r"choose one of (.*?), a folder, .* tiny or dummy$", no_such_model("nonsense"))
     assert offered is not None
     kinds = [checkpoint_of(name).kind for name in offered[1].split(", ")]
-    assert kinds == [Kind.DIT] * sum(checkpoint.kind is Kind.DIT for checkpoint in CHECKPOINTS)
+    assert kinds == [CheckpointKind.DIT] * sum(checkpoint.kind is CheckpointKind.DIT for checkpoint in CHECKPOINTS)
 
 
 @pytest.mark.parametrize("variant", Variant)
@@ -74,7 +82,7 @@ def test_checkpoints_are_kept_where_the_variable_says_else_here(monkeypatch, tmp
 
 def test_naming_finding_and_downloading_a_model_need_no_torch():
     code = (
-        "import sys, acestep.models.catalog, acestep.models.locate, acestep.models.download;"
+        "import sys, acestep.checkpoints.catalog, acestep.checkpoints.locate, acestep.checkpoints.download;"
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -6,11 +6,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from acestep.checkpoints.architecture import Architecture
+from acestep.checkpoints.build import build
+from acestep.checkpoints.catalog import architecture_of
+from acestep.checkpoints.convert import PREFIXES, SILENCE_KEY, original_config, original_key, part_configs
 from acestep.knobs import Variant
-from acestep.models.architecture import Architecture
-from acestep.models.build import build
-from acestep.models.catalog import architecture_of
-from acestep.models.convert import PREFIXES, SILENCE, original_config, original_key, part_configs
 
 
 def as_published(original: str) -> tuple[str, str]:
@@ -41,7 +41,7 @@ def test_every_tensor_but_the_silence_latent_has_one_original_name_that_maps_bac
     keys = [(part, key) for part in PREFIXES for key in getattr(components, part).state_dict()]
     originals = {(part, key): original_key(part, key) for part, key in keys}
 
-    assert [pair for pair, original in originals.items() if original is None] == [SILENCE]
+    assert [pair for pair, original in originals.items() if original is None] == [SILENCE_KEY]
     named = {pair: original for pair, original in originals.items() if original is not None}
     assert len(set(named.values())) == len(named)
     assert {pair: as_published(original) for pair, original in named.items()} == {pair: pair for pair in named}

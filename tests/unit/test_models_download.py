@@ -9,9 +9,9 @@ import pytest
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from safetensors import serialize
 
+from acestep.checkpoints.catalog import CHECKPOINTS, MAIN_REPO, CheckpointKind, Layout
+from acestep.checkpoints.download import download
 from acestep.errors import Exit, RunFailedError, UsageError
-from acestep.models.catalog import CHECKPOINTS, MAIN_REPO, Kind, Layout
-from acestep.models.download import download
 
 hub_http = import_module(HfHubHTTPError.__bases__[0].__module__.partition(".")[0])
 """The HTTP library that huggingface-hub speaks through: httpx before 2.0, httpx2 from then on."""
@@ -67,8 +67,8 @@ def test_the_folder_given_back_holds_the_weights_and_nothing_that_runs(hub, chec
 def test_only_a_model_in_the_original_layout_brings_the_vae_and_the_text_encoder(hub, checkpoint, tmp_path):
     download(checkpoint.id, tmp_path)
 
-    shared = {c.id for c in CHECKPOINTS if c.kind in (Kind.VAE, Kind.TEXT_ENCODER)}
-    needs = shared if checkpoint.kind is Kind.DIT and checkpoint.layout is Layout.ORIGINAL else set()
+    shared = {c.id for c in CHECKPOINTS if c.kind in (CheckpointKind.VAE, CheckpointKind.TEXT_ENCODER)}
+    needs = shared if checkpoint.kind is CheckpointKind.DIT and checkpoint.layout is Layout.ORIGINAL else set()
     assert {path.name for path in tmp_path.iterdir()} == needs | {checkpoint.id}
 
 

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from acestep.checkpoints.build import build
+from acestep.checkpoints.catalog import CHECKPOINTS_VARIABLE
+from acestep.checkpoints.download import download
+from acestep.checkpoints.header import read_header
+from acestep.checkpoints.intact import flaws
 from acestep.errors import Exit, InvalidInputError, RunFailedError
-from acestep.models.build import build
-from acestep.models.catalog import CHECKPOINTS_VARIABLE
-from acestep.models.download import download
-from acestep.models.header import read_header
-from acestep.models.intact import flaws
 from tests.acestep_command import Command, command
 from tests.checkpoints import write_diffusers, write_original, write_weights
 
@@ -42,7 +42,7 @@ def checkpoints(pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     """A turbo checkpoint in two shards with its companions, which a test may damage."""
     shutil.copytree(pristine, tmp_path / "checkpoints")
     monkeypatch.setenv(CHECKPOINTS_VARIABLE, str(tmp_path / "checkpoints"))
-    monkeypatch.setattr("acestep.models.locate.hub_snapshot", lambda repo: None)
+    monkeypatch.setattr("acestep.checkpoints.locate.hub_snapshot", lambda repo: None)
     return tmp_path / "checkpoints"
 
 
@@ -190,7 +190,7 @@ def test_a_damaged_language_model_is_told_before_it_is_loaded(
     write_weights(folder, {"a": torch.zeros(64)})
     spoiled = spoil(folder, "model.safetensors")
     monkeypatch.setenv("MAX_CUDA_VRAM", "24")
-    monkeypatch.setattr("acestep.word_commands._songwriting", lambda: pytest.fail("it must not be loaded"))
+    monkeypatch.setattr("acestep.cli.words._songwriting", lambda: pytest.fail("it must not be loaded"))
     refused = command("understand", "--lm", "0.6B")
     assert refused.code == Exit.INVALID
     assert str(spoiled.parent) in refused.err

@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acestep.models.build import TINY_QWEN
-from acestep.models.tokenizer import SPECIAL_TOKENS, ByteTokenizer
+from acestep.checkpoints.build import TINY_QWEN
+from acestep.checkpoints.tokenizer import SPECIAL_TOKENS, ByteTokenizer
 
 TOKENIZER = ByteTokenizer()
 any_text = st.text(st.characters(exclude_categories=()))  # surrogates too, as a terminal can hand them over

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibrate.oom import Shortage, classify, classify_text
+from calibrate.probes.oom import Shortage, classify, classify_text
 from calibrate.verdict import Verdict
 
 CORPUS: list[dict[str, Any]] = json.loads((Path(__file__).parents[1] / "fixtures" / "oom_corpus.json").read_text())

@@ -9,12 +9,12 @@ import click
 import pytest
 import torch
 
-from acestep.detection import DEVICE_VARIABLE, look
-from acestep.detection.torch_build import TorchBuild
 from acestep.devices import open as opening
 from acestep.devices.open import look_with_torch, open_device, plan_to_run
-from acestep.hardware import CPU, Card, CardKind
-from acestep.machine import plan_here
+from acestep.hardware.card import CPU, Card, CardKind
+from acestep.hardware.detection import DEVICE_VARIABLE, look
+from acestep.hardware.detection.torch_build import TorchBuild
+from acestep.limits.machine import plan_here
 from acestep.units import GIB
 from calibrate.probes.cuda import child_environ
 from tests import acestep_command
@@ -42,7 +42,9 @@ class Driver:
         self._patch.setitem(sys.modules, "pynvml", FakeNvml(boards, **more))  # type: ignore[arg-type]
 
     def build(self, **versions: str) -> None:
-        self._patch.setattr("acestep.detection.installed_build", lambda: TorchBuild(version="2.13.0", **versions))
+        self._patch.setattr(
+            "acestep.hardware.detection.installed_build", lambda: TorchBuild(version="2.13.0", **versions)
+        )
 
     def torch(self, cards: list[Any] | None = None, **more: Any) -> None:
         """A torch that lists these cards; None for those that the variable shows."""
@@ -161,7 +163,7 @@ def test_the_option_holds_for_one_command(driver: Driver, command: Command, monk
 
 @pytest.mark.parametrize("name", ["plan", "generate", "ui", "understand", "sample", "format", "doctor"])
 def test_every_command_that_uses_a_card_takes_the_option(name: str) -> None:
-    from acestep.cli import cli
+    from acestep.cli.main import cli
 
     found = cli.commands[name]
     assert any(isinstance(option, click.Option) and "--device" in option.opts for option in found.params)

@@ -5,7 +5,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibrate.pace import PATIENCE_S, Pace
+from calibrate.campaign.pace import PATIENCE_S, Pace
 
 
 class Clock:

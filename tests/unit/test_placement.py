@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from acestep.checkpoints.quantize import quantize
 from acestep.devices.cpu import CpuDevice
 from acestep.knobs import Offload, Quantization
-from acestep.memory.part import Part
 from acestep.memory.placement import TRANSFORMER, Placement
-from acestep.memory.quantize import quantize
+from acestep.memory.ring import Part
 from acestep.memory.tensors import map_storage
 
 

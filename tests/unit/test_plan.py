@@ -9,14 +9,14 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from msgspec import UNSET
 
-from acestep.capabilities import computes_in_float32
 from acestep.errors import UsageError
-from acestep.hardware import CPU, Card, CardKind, simulated_card
+from acestep.hardware.card import CPU, Card, CardKind, simulated_card
 from acestep.knobs import Attention, Backend, Knobs, Offload, Quantization, Variant
-from acestep.plan import Overrides, Plan, clamp, exact, minutes, on_device, overrides_from, resolve
+from acestep.limits.capabilities import computes_in_float32
+from acestep.limits.plan import Overrides, Plan, clamp, exact, on_device, overrides_from, resolve
 from acestep.request import Request
 from acestep.tiers import LM_MODELS, Tier, load_tiers
-from acestep.units import gib_to_bytes
+from acestep.units import gib_to_bytes, minutes
 
 TABLE = load_tiers(Path(__file__).parents[1] / "fixtures" / "tiers.json")
 TIERS = TABLE.variants[Variant.TURBO].tiers

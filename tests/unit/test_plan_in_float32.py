@@ -5,9 +5,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from acestep.hardware import Card, simulated_card
+from acestep.hardware.card import Card, simulated_card
 from acestep.knobs import Offload
-from acestep.plan import on_device, resolve
+from acestep.limits.plan import on_device, resolve
 from acestep.tiers import load_tiers
 
 TABLE = load_tiers(Path(__file__).parents[1] / "fixtures" / "tiers.json")

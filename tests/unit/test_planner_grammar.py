@@ -6,33 +6,33 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from acestep.planner import parse
-from acestep.planner.fields import (
+from acestep.fields import (
     BPMS,
     KEYSCALES,
-    LANGUAGES,
     LONGEST_PLAN_S,
+    LYRIC_LANGUAGES,
     SHORTEST_PLAN_S,
     TIMESIGNATURES,
-    Field,
+    RequestField,
 )
-from acestep.planner.grammar import MAX_CAPTION_TOKENS, Grammars, SequenceGrammar
-from acestep.planner.metadata import Metadata
-from acestep.planner.segments import Caption
-from acestep.planner.tokenizer import PlannerTokenizer
+from acestep.lm import parse
+from acestep.lm.grammar import MAX_CAPTION_TOKENS, Grammars, SequenceGrammar
+from acestep.lm.metadata import Metadata
+from acestep.lm.segments import Caption
+from acestep.lm.tokenizer import PlannerTokenizer
 from acestep.request import MAX_LYRIC_TOKENS
 from tests.planner_tokenizers import POLICIES, TOKENIZERS, chooser, write
 
 seeds = st.integers(0, 2**32)
 policies = st.sampled_from(POLICIES)
-skips = st.sampled_from([frozenset(c) for n in range(len(Field)) for c in combinations(Field, n)])
+skips = st.sampled_from([frozenset(c) for n in range(len(RequestField)) for c in combinations(RequestField, n)])
 longest = st.integers(SHORTEST_PLAN_S, LONGEST_PLAN_S)
 knowns = st.builds(
     Metadata,
     bpm=st.sampled_from([0, *BPMS]),
     duration_s=st.sampled_from([0, 1, SHORTEST_PLAN_S]),
     keyscale=st.sampled_from(["", *KEYSCALES]),
-    language=st.sampled_from(["", *LANGUAGES]),
+    language=st.sampled_from(["", *LYRIC_LANGUAGES]),
     timesignature=st.sampled_from(["", *TIMESIGNATURES]),
 )
 
@@ -47,11 +47,11 @@ def grammars(tokenizer: PlannerTokenizer) -> Grammars:
     return Grammars(tokenizer)
 
 
-def check(metadata: Metadata, known: Metadata, skipped: frozenset[Field], longest_s: int) -> None:
-    assert metadata.known == frozenset(Field) - skipped
+def check(metadata: Metadata, known: Metadata, skipped: frozenset[RequestField], longest_s: int) -> None:
+    assert metadata.known == frozenset(RequestField) - skipped
     for field in known.known - skipped:
         assert metadata.written(field) == known.written(field)
-    if Field.DURATION in metadata.known - known.known:
+    if RequestField.DURATION in metadata.known - known.known:
         assert SHORTEST_PLAN_S <= metadata.duration_s <= longest_s
     assert not set(metadata.caption) & {"<", "`", "\n", "\r", "\0", "\x7f"}
 
@@ -148,16 +148,16 @@ def test_states_are_values_and_sequences_do_not_disturb_each_other(tokenizer, gr
     assert grammar.done(state)
 
 
-@pytest.mark.parametrize("field", [field for field in Field if field is not Field.CAPTION])
+@pytest.mark.parametrize("field", [field for field in RequestField if field is not RequestField.CAPTION])
 def test_every_value_can_be_chosen_in_the_tokenizers_own_spelling(tokenizer, grammars, field):
     values = {
-        Field.BPM: map(str, BPMS),
-        Field.DURATION: map(str, range(SHORTEST_PLAN_S, LONGEST_PLAN_S + 1)),
-        Field.KEYSCALE: KEYSCALES,
-        Field.LANGUAGE: LANGUAGES,
-        Field.TIMESIGNATURE: TIMESIGNATURES,
+        RequestField.BPM: map(str, BPMS),
+        RequestField.DURATION: map(str, range(SHORTEST_PLAN_S, LONGEST_PLAN_S + 1)),
+        RequestField.KEYSCALE: KEYSCALES,
+        RequestField.LANGUAGE: LYRIC_LANGUAGES,
+        RequestField.TIMESIGNATURE: TIMESIGNATURES,
     }[field]
-    grammar = grammars.plan(skipped=frozenset(Field) - {field})
+    grammar = grammars.plan(skipped=frozenset(RequestField) - {field})
     vocabulary = tokenizer.vocabulary
     for value in values:
         line = tokenizer.plain(f"{field}: {value}\n")
@@ -171,7 +171,7 @@ def test_every_value_can_be_chosen_in_the_tokenizers_own_spelling(tokenizer, gra
 @settings(max_examples=30, deadline=None)
 @given(seed=seeds, policy=policies, known=knowns)
 def test_fields_are_spelled_as_the_tokenizer_spells_them(tokenizer, grammars, seed, policy, known):
-    tokens = write(grammars.plan(known, {Field.CAPTION}), chooser(policy, seed, tokenizer.vocabulary.newline))
+    tokens = write(grammars.plan(known, {RequestField.CAPTION}), chooser(policy, seed, tokenizer.vocabulary.newline))
     assert tokens[1:-1] == tokenizer.plain(tokenizer.text(tokens[1:-1]))
 
 
@@ -191,7 +191,7 @@ def test_only_the_language_is_taken_greedily(tokenizer, grammars, seed):
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_a_caption_ends_at_its_limit(tokenizer, grammars, policy):
-    grammar = grammars.plan(skipped=frozenset(Field) - {Field.CAPTION})
+    grammar = grammars.plan(skipped=frozenset(RequestField) - {RequestField.CAPTION})
     tokens = write(grammar, chooser(policy, 1, tokenizer.vocabulary.newline))
     name = len(tokenizer.plain("caption:"))
     assert len(tokens) <= 2 + name + MAX_CAPTION_TOKENS + 2

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from acestep.planner import tokenizer as tokenizer_module
-from acestep.planner.grammar import Grammars, SequenceGrammar
-from acestep.planner.tokenizer import HubPlannerTokenizer
+from acestep.lm import tokenizer as tokenizer_module
+from acestep.lm.grammar import Grammars, SequenceGrammar
+from acestep.lm.tokenizer import HubPlannerTokenizer
 from tests.planner_tokenizers import chooser, with_marks, write
 
 PLAIN = 151_643

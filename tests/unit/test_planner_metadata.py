@@ -5,9 +5,9 @@ import yaml
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from acestep.models.tokenizer import encodable
-from acestep.planner.fields import BPMS, DURATIONS_S, KEYSCALES, LANGUAGES, TIMESIGNATURES, Field
-from acestep.planner.metadata import NOTHING_KNOWN, Metadata, cot_yaml, wishes
+from acestep.checkpoints.tokenizer import encodable
+from acestep.fields import BPMS, DURATIONS_S, KEYSCALES, LYRIC_LANGUAGES, TIMESIGNATURES, RequestField
+from acestep.lm.metadata import NO_METADATA, Metadata, cot_yaml, wishes
 from acestep.request import Request
 
 metadata = st.builds(
@@ -16,13 +16,13 @@ metadata = st.builds(
     caption=st.text(),
     duration_s=st.sampled_from([0, *DURATIONS_S]),
     keyscale=st.sampled_from(["", *KEYSCALES]),
-    language=st.sampled_from(["", *LANGUAGES]),
+    language=st.sampled_from(["", *LYRIC_LANGUAGES]),
     timesignature=st.sampled_from(["", *TIMESIGNATURES]),
 )
 
 
 def test_there_are_as_many_values_as_in_training():
-    assert (len(set(KEYSCALES)), len(set(LANGUAGES)), len(BPMS)) == (70, 51, 271)
+    assert (len(set(KEYSCALES)), len(set(LYRIC_LANGUAGES)), len(BPMS)) == (70, 51, 271)
 
 
 @pytest.mark.parametrize(
@@ -83,9 +83,9 @@ def test_the_form_of_training_is_kept(given):
 
 
 def test_a_request_that_leaves_all_open_wishes_nothing():
-    assert wishes(Request(caption="x", think=True)) == NOTHING_KNOWN
-    assert not NOTHING_KNOWN.known
-    assert cot_yaml(NOTHING_KNOWN) == ""
+    assert wishes(Request(caption="x", think=True)) == NO_METADATA
+    assert not NO_METADATA.known
+    assert cot_yaml(NO_METADATA) == ""
 
 
 def test_a_requests_wishes_are_those_fields_but_not_its_caption():
@@ -94,7 +94,7 @@ def test_a_requests_wishes_are_those_fields_but_not_its_caption():
     )
     known = wishes(request)
     assert known == Metadata(bpm=90, keyscale="A minor", timesignature="3", language="fr", duration_s=30)
-    assert known.known == frozenset(Field) - {Field.CAPTION}
+    assert known.known == frozenset(RequestField) - {RequestField.CAPTION}
 
 
 def test_the_thought_is_written_as_in_training():

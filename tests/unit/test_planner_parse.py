@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acestep.errors import AceStepError
-from acestep.planner import parse
-from acestep.planner.fields import BPMS, DURATIONS_S, KEYSCALES, LANGUAGES, TIMESIGNATURES
-from acestep.planner.metadata import Metadata, cot_yaml
-from acestep.planner.vocabulary import code_name
+from acestep.fields import BPMS, DURATIONS_S, KEYSCALES, LYRIC_LANGUAGES, TIMESIGNATURES
+from acestep.lm import parse
+from acestep.lm.metadata import Metadata, cot_yaml
+from acestep.lm.vocabulary import code_name
 from tests.planner_tokenizers import HOSTILE, byte_tokenizer
 
 CODE = code_name(1)
@@ -23,7 +23,7 @@ metadata = st.builds(
     caption=captions,
     duration_s=st.sampled_from(DURATIONS_S),
     keyscale=st.sampled_from(["", *KEYSCALES]),
-    language=st.sampled_from(["", *LANGUAGES]),
+    language=st.sampled_from(["", *LYRIC_LANGUAGES]),
     timesignature=st.sampled_from(["", *TIMESIGNATURES]),
 )
 

@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from acestep.models.tokenizer import encodable
-from acestep.planner import prompts
-from acestep.planner.grammar import MAX_CAPTION_TOKENS
-from acestep.planner.metadata import NOTHING_KNOWN, Metadata, cot_yaml
-from acestep.planner.prompts import Mark, Prompt, Words
-from acestep.planner.tokenizer import PlannerTokenizer
+from acestep.checkpoints.tokenizer import encodable
+from acestep.lm import prompts
+from acestep.lm.grammar import MAX_CAPTION_TOKENS
+from acestep.lm.metadata import NO_METADATA, Metadata, cot_yaml
+from acestep.lm.prompts import Prompt, SongText, SpecialToken
+from acestep.lm.tokenizer import PlannerTokenizer
 from acestep.request import MAX_AUDIO_CODE, MAX_LYRIC_TOKENS
 from acestep.thinking import NO_NEGATIVE
 from tests.planner_tokenizers import HOSTILE, TOKENIZERS, byte_tokenizer
@@ -47,12 +47,12 @@ def tokenizer(request: pytest.FixtureRequest) -> PlannerTokenizer:
     return TOKENIZERS[request.param]()
 
 
-WORDS = Words(caption="slow piano", lyrics="[Verse]\nla")
-NEGATED = Words(caption="slow piano", lyrics="[Verse]\nla", negative="drums")
+WORDS = SongText(caption="slow piano", lyrics="[Verse]\nla")
+NEGATED = SongText(caption="slow piano", lyrics="[Verse]\nla", negative="drums")
 SONG = "# Caption\nslow piano\n\n# Lyric\n[Verse]\nla"
 NEGATIVE_SONG = SONG.replace("slow piano", "drums")
 CASES = {
-    "plan": (prompts.plan(WORDS), rendered(GEN, f"{SONG}\n")),
+    "plan": (prompts.plan_prompt(WORDS), rendered(GEN, f"{SONG}\n")),
     "plan unguided": (prompts.plan_unguided(WORDS), rendered(GEN, "# Lyric\n[Verse]\nla\n")),
     "plan negated": (prompts.plan_unguided(NEGATED), rendered(GEN, f"{NEGATIVE_SONG}\n")),
     "compose": (
@@ -62,7 +62,7 @@ CASES = {
     "compose unguided": (prompts.compose_unguided(WORDS), rendered(GEN, f"{SONG}\n", "<think>\n</think>")),
     "compose negated": (prompts.compose_unguided(NEGATED), rendered(GEN, f"{NEGATIVE_SONG}\n", "<think>\n</think>")),
     "understand": (
-        prompts.understand((1, 63_999)),
+        prompts.understand_prompt((1, 63_999)),
         rendered(
             "Understand the given musical conditions and describe the audio semantics accordingly:",
             "<|audio_code_1|><|audio_code_63999|>",
@@ -96,15 +96,15 @@ def test_a_prompts_tokens_spell_its_text(tokenizer, case):
 
 def test_what_was_left_out_is_said_as_in_training():
     assert "\nNO USER INPUT\n\ninstrumental: false<" in prompts.create(" ").text
-    assert "user\nNO USER INPUT<" in prompts.understand(()).text
-    assert "# Caption\nNO USER INPUT\n\n# Lyric\n[Instrumental]<" in prompts.rewrite(Words(caption="\n")).text
+    assert "user\nNO USER INPUT<" in prompts.understand_prompt(()).text
+    assert "# Caption\nNO USER INPUT\n\n# Lyric\n[Instrumental]<" in prompts.rewrite(SongText(caption="\n")).text
 
 
 @pytest.mark.parametrize("negative", ["", " \n", NO_NEGATIVE, f" {NO_NEGATIVE} "])
 def test_no_negative_prompt_is_none(negative):
-    words = Words(caption="x", lyrics="y", negative=negative)
-    assert prompts.plan_unguided(words) == prompts.plan_unguided(Words(caption="z", lyrics="y"))
-    assert prompts.compose_unguided(words) == prompts.compose_unguided(Words(caption="x", lyrics="y"))
+    words = SongText(caption="x", lyrics="y", negative=negative)
+    assert prompts.plan_unguided(words) == prompts.plan_unguided(SongText(caption="z", lyrics="y"))
+    assert prompts.compose_unguided(words) == prompts.compose_unguided(SongText(caption="x", lyrics="y"))
 
 
 def test_an_open_turn_ends_with_the_thinking(tokenizer):
@@ -117,9 +117,9 @@ def test_an_open_turn_ends_with_the_thinking(tokenizer):
     assert "user\n<|im_end|>" in prompts.compose_unguided(WORDS, open_turn=True).text
 
 
-def prompts_of(words: Words) -> list[Prompt]:
+def prompts_of(words: SongText) -> list[Prompt]:
     return [
-        prompts.plan(words),
+        prompts.plan_prompt(words),
         prompts.plan_unguided(words),
         prompts.compose(words, Metadata(bpm=90, caption=words.caption)),
         prompts.compose_unguided(words),
@@ -132,15 +132,15 @@ def prompts_of(words: Words) -> list[Prompt]:
 @settings(max_examples=50, deadline=None)
 @given(caption=hostile, lyrics=hostile, negative=hostile.map(lambda text: f"no {text}"))
 def test_nobodys_words_leave_their_place(tokenizer, caption, lyrics, negative):
-    benign = prompts_of(Words(caption="x", lyrics="y", negative="z"))
-    words, warnings = prompts.fitted(Words(caption=caption, lyrics=lyrics, negative=negative), tokenizer)
+    benign = prompts_of(SongText(caption="x", lyrics="y", negative="z"))
+    words, warnings = prompts.fitted(SongText(caption=caption, lyrics=lyrics, negative=negative), tokenizer)
     for prompt, safe in zip(prompts_of(words), benign, strict=True):
         tokens = prompt.tokens(tokenizer)
         assert marks(tokens, tokenizer) == marks(safe.tokens(tokenizer), tokenizer)
         assert tokenizer.text(tokens) == prompt.text
     if not warnings:
-        assert encodable(caption) in prompts.plan(words).text
-        assert encodable(lyrics) in prompts.plan(words).text
+        assert encodable(caption) in prompts.plan_prompt(words).text
+        assert encodable(lyrics) in prompts.plan_prompt(words).text
         assert encodable(negative) in prompts.plan_unguided(words).text
 
 
@@ -150,14 +150,14 @@ def marks(tokens: tuple[int, ...], tokenizer: PlannerTokenizer) -> list[int]:
 
 def longest_of(tokenizer: PlannerTokenizer) -> int:
     """The most tokens that a prompt may take: its frame, and each slot at its longest."""
-    frame = max(len(prompt.tokens(tokenizer)) for prompt in prompts_of(Words(caption="x", lyrics="y", negative="z")))
+    frame = max(len(prompt.tokens(tokenizer)) for prompt in prompts_of(SongText(caption="x", lyrics="y", negative="z")))
     return frame + MAX_CAPTION_TOKENS + MAX_LYRIC_TOKENS + prompts.MAX_THOUGHT_TOKENS
 
 
 @pytest.mark.parametrize("unit", ["</think>", "\ud800", "word ", "a", "'", "\N{EIGHTH NOTE}", '": \\', "\x85"])
 def test_100_kilobytes_are_cut_and_said(tokenizer, unit):
     long = unit * (100_000 // len(unit))
-    words, warnings = prompts.fitted(Words(caption=long, lyrics=long, negative=long), tokenizer)
+    words, warnings = prompts.fitted(SongText(caption=long, lyrics=long, negative=long), tokenizer)
     assert len(warnings) == 3
     assert all(name in warning for name, warning in zip(["caption", "lyrics", "negative"], warnings, strict=True))
     assert encodable(long).startswith(words.caption)
@@ -173,18 +173,20 @@ def test_100_kilobytes_are_cut_and_said(tokenizer, unit):
 
 @given(caption=st.text(max_size=100), lyrics=st.text(max_size=400))
 def test_what_fits_is_not_touched(caption, lyrics):
-    words = Words(caption=caption, lyrics=lyrics)
+    words = SongText(caption=caption, lyrics=lyrics)
     assert prompts.fitted(words, byte_tokenizer()) == (words, ())
-    assert prompts.fitted_thought(NOTHING_KNOWN, byte_tokenizer()) == NOTHING_KNOWN
+    assert prompts.fitted_thought(NO_METADATA, byte_tokenizer()) == NO_METADATA
 
 
 def test_codes_are_tokens_and_no_more_than_a_song_has(tokenizer):
     codes = tuple(range(0, MAX_AUDIO_CODE, MAX_AUDIO_CODE // 2_999))[:3_000]
-    tokens = prompts.understand(codes).tokens(tokenizer)
+    tokens = prompts.understand_prompt(codes).tokens(tokenizer)
     assert [token for token in tokens if token in tokenizer.vocabulary.codes] == [*map(tokenizer.vocabulary.id, codes)]
     with pytest.raises(ValueError, match="at most 600"):
-        prompts.understand((0,) * 3_001)
+        prompts.understand_prompt((0,) * 3_001)
 
 
 def test_only_the_prompts_own_marks_are_marks(tokenizer):
-    assert marks(Prompt(pieces=("<think>", Mark.THINK)).tokens(tokenizer), tokenizer) == [tokenizer.vocabulary.think]
+    assert marks(Prompt(pieces=("<think>", SpecialToken.THINK)).tokens(tokenizer), tokenizer) == [
+        tokenizer.vocabulary.think
+    ]

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 
+from acestep.checkpoints.tokenizer import encodable
 from acestep.errors import InvalidInputError
-from acestep.models.tokenizer import encodable
-from acestep.planner.tokenizer import COMPACT, FULL_SIZE, BytePlannerTokenizer, HubPlannerTokenizer, PlannerTokenizer
-from acestep.planner.vocabulary import CODES, Vocabulary, code_name, read_vocabulary
+from acestep.lm.tokenizer import COMPACT, FULL_SIZE, BytePlannerTokenizer, HubPlannerTokenizer, PlannerTokenizer
+from acestep.lm.vocabulary import CODES, Vocabulary, code_name, read_vocabulary
 from acestep.request import MAX_AUDIO_CODE
 from tests.planner_tokenizers import (
     CHECKPOINT,

@@ -9,11 +9,11 @@ import pytest
 
 from acestep.knobs import Knobs, Variant
 from acestep.tiers import BATCHES
-from calibrate.policy import budget_bytes
-from calibrate.record import Measurement
+from calibrate.record.measurement import Measurement
 from calibrate.report import plots as plots_module
 from calibrate.report.plot_data import pairs, panels, stage_bars
 from calibrate.report.plots import BATCH_COLOURS, INK, PART_COLOURS, STAGE_COLOURS, plots, same_drawing
+from calibrate.table.policy import budget_bytes
 from tests.guides import POLICY, on_a_card, simulated, sources, thinking, with_lm
 
 PLAIN = sources(simulated())

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from acestep.errors import Exit, InvalidInputError, UsageError
 from acestep.knobs import Backend, Offload, Quantization, Variant
 from acestep.units import GIB
-from calibrate.knobs import ladder
-from calibrate.policy import Policy, budget_bytes, load_policy
+from calibrate.table.knobs import ladder
+from calibrate.table.policy import Policy, budget_bytes, load_policy
 
 POLICY = load_policy()
 PUBLISHED_BUDGETS = {4: 3.22, 5: 4.15, 6: 5.08, 7: 6.01, 8: 6.94, 12: 10.76, 16: 14.68, 20: 18.60, 24: 22.52}

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from acestep.errors import NotMeasuredError
 from acestep.units import GIB, MIB
-from calibrate.probes.ballast import GRAIN_BYTES, PIECE_BYTES, SMALLEST_BYTES, Ballast, pieces
-from calibrate.probes.caps import Cap, require_room
+from calibrate.probes.ballast import GRAIN_BYTES, PIECE_BYTES, SMALLEST_BYTES, Ballast, ballast_sizes
+from calibrate.probes.caps import Cap, require_cap_room
 from calibrate.probes.nvml import Usage
 from tests.faulty_worker import Shelf
 
@@ -63,15 +63,15 @@ def test_an_overrun_is_told_of_an_allocator_that_has_less_than_was_held(cap: Cap
 def test_a_card_is_asked_only_for_what_it_has_free(cap_bytes: int, context: int, free: int) -> None:
     before = Usage(total_bytes=30 * GIB, used_bytes=(30 * GIB - free) // 2, free_bytes=free, processes={})
     if cap_bytes + context <= free:
-        require_room(cap_bytes, context, before)
+        require_cap_room(cap_bytes, context, before)
     else:
         with pytest.raises(NotMeasuredError, match=r"free, and a probe .* close other programs"):
-            require_room(cap_bytes, context, before)
+            require_cap_room(cap_bytes, context, before)
 
 
 @given(sizes)
 def test_pieces_add_up_to_within_a_grain_and_each_is_a_segment_of_its_own(n_bytes: int) -> None:
-    parts = pieces(n_bytes)
+    parts = ballast_sizes(n_bytes)
     if n_bytes >= SMALLEST_BYTES:
         assert 0 <= sum(parts) - n_bytes < GRAIN_BYTES
     assert all(part >= SMALLEST_BYTES and part % GRAIN_BYTES == 0 for part in parts)
@@ -79,7 +79,7 @@ def test_pieces_add_up_to_within_a_grain_and_each_is_a_segment_of_its_own(n_byte
 
 
 def test_less_than_nothing_takes_no_piece() -> None:
-    assert pieces(-GIB) == []
+    assert ballast_sizes(-GIB) == []
 
 
 @given(st.lists(st.integers(0, 24 * GIB - SMALLEST_BYTES), min_size=1, max_size=6))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from acestep.knobs import Knobs
 from calibrate.probes.child import Child, Patience, ProbeEndedError
 from calibrate.probes.family import kill_all, members
-from calibrate.probes.messages import Alive, Answer, Filled, LeaveFree, Order, Ready, Refused, Said, Setup, line_of
+from calibrate.probes.messages import Alive, Filled, LeaveFree, Order, Ready, Refused, RunOutcome, Said, Setup, line_of
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
 
@@ -149,7 +149,7 @@ def test_patience_is_a_positive_time(seconds: float) -> None:
         Patience(wall_s=1, silence_s=seconds)
 
 
-ANSWER = Answer(
+ANSWER = RunOutcome(
     number=1,
     verdict=Verdict.FITS,
     stages=(),
@@ -198,7 +198,7 @@ def test_half_a_message_is_none(length: int) -> None:
         (b'"songs_per_pass":1', b'"songs_per_pass":0'),
         (b'"fits"', b'"fine"'),
         (b'"number":1', b'"number":1,"more":1'),
-        (b'"Answer"', b'"Setup"'),
+        (b'"RunOutcome"', b'"Setup"'),
     ],
 )
 def test_a_message_with_anything_wrong_in_it_is_none(right: bytes, wrong: bytes) -> None:

@@ -13,7 +13,15 @@ from acestep.units import GIB, MIB
 from calibrate.probes.caps import SLACK_BYTES
 from calibrate.probes.child import ProbeEndedError
 from calibrate.probes.nvml import NvmlGauge, Unwatched, Usage, gauge_for
-from calibrate.probes.watch import HIDDEN_READS, Return, Watch, hidden_bytes, require_flat, stranger, wait_until_flat
+from calibrate.probes.watch import (
+    HIDDEN_READS,
+    CardWatch,
+    Return,
+    hidden_bytes,
+    require_flat,
+    stranger,
+    wait_until_flat,
+)
 from calibrate.verdict import Verdict
 
 processes = st.dictionaries(st.integers(1, 9), st.integers(0, 8 * GIB), max_size=5)
@@ -83,7 +91,7 @@ def test_where_our_own_share_is_not_listed_nothing_is_called_hidden(ours: set[in
 
 def test_memory_of_nobody_counts_only_when_it_stays() -> None:
     calm, torn = usage(OURS), usage(OURS, GIB)
-    watch = Watch(Readings(calm, *[torn, torn, calm] * 3, *[torn] * HIDDEN_READS), usage({}), ["nobody's mark"])
+    watch = CardWatch(Readings(calm, *[torn, torn, calm] * 3, *[torn] * HIDDEN_READS), usage({}), ["nobody's mark"])
     for _ in range(9 + HIDDEN_READS - 1):
         watch()
     with pytest.raises(ProbeEndedError, match="taken by nobody") as ended:
@@ -94,7 +102,7 @@ def test_memory_of_nobody_counts_only_when_it_stays() -> None:
 @pytest.mark.parametrize(("taken", "tainted"), [(256 * MIB, False), (GIB, True)])
 def test_where_nobody_is_listed_the_whole_card_tells_after_the_run(taken: int, tainted: bool) -> None:
     empty, rested = usage({}, 2 * GIB), usage({}, 2 * GIB + 3 * MIB + taken)
-    watch = Watch(Readings(empty, empty, rested, rested), usage({}), ["nobody's mark"])
+    watch = CardWatch(Readings(empty, empty, rested, rested), usage({}), ["nobody's mark"])
     watch.settle()
     if not tainted:
         watch.rest(3 * MIB)
@@ -105,14 +113,14 @@ def test_where_nobody_is_listed_the_whole_card_tells_after_the_run(taken: int, t
 
 def test_two_newcomers_for_one_family_of_ours_are_both_strangers() -> None:
     newcomers = usage({100: GIB, 200: GIB})
-    watch = Watch(Readings(newcomers, newcomers, newcomers), usage({}), ["nobody's mark"])
+    watch = CardWatch(Readings(newcomers, newcomers, newcomers), usage({}), ["nobody's mark"])
     with pytest.raises(ProbeEndedError, match="process 100 came"):
         watch()
 
 
 def test_a_newcomer_that_is_gone_at_the_second_look_is_nobody() -> None:
     """One of ours that ends between two looks cannot be told from a stranger, and holds nothing any more."""
-    watch = Watch(Readings(usage(OURS), usage(OURS | {300: GIB}), usage(OURS)), usage({}), ["nobody's mark"])
+    watch = CardWatch(Readings(usage(OURS), usage(OURS | {300: GIB}), usage(OURS)), usage({}), ["nobody's mark"])
     watch()
 
 
@@ -124,12 +132,12 @@ def test_a_lost_card_ends_the_probe() -> None:
             raise NotMeasuredError("GPU is lost")
 
     with pytest.raises(ProbeEndedError, match="GPU is lost") as ended:
-        Watch(Lost(), usage({}), [])
+        CardWatch(Lost(), usage({}), [])
     assert ended.value.verdict is Verdict.CRASHED
 
 
 def test_a_card_that_nobody_can_watch_is_never_tainted() -> None:
-    watch = Watch(Unwatched(), Unwatched().read(), ["nobody's mark"])
+    watch = CardWatch(Unwatched(), Unwatched().read(), ["nobody's mark"])
     watch.settle()
     watch()
     watch.rest(0)

@@ -13,10 +13,10 @@ from acestep import tiers as tiers_module
 from acestep.errors import Exit
 from acestep.knobs import Knobs
 from acestep.units import GIB
-from calibrate import probers
+from calibrate.campaign import probers
 from calibrate.options import Several, SpreadingCommand, spread
 from calibrate.profiling.cli import cli as profiler
-from calibrate.table import build_table
+from calibrate.table.merge import build_table
 from calibrate.workload import Workload
 from tests import formula_card
 from tests.fakes import AnalyticProber, measured

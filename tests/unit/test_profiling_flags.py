@@ -10,7 +10,7 @@ import pytest
 import soundfile
 from msgspec import UNSET
 
-from acestep import console
+from acestep.cli import console
 from acestep.errors import Exit, UsageError
 from acestep.knobs import Offload
 from acestep.request import Task
@@ -70,7 +70,7 @@ def test_a_flag_that_means_nothing_in_a_mode_is_a_usage_error_that_names_its_mod
     flags = list(meaningless(Mode(mode)))
     assert flags
     for flag, modes in flags:
-        assert console.run(cli, ["--mode", mode, *flag]) == Exit.USAGE
+        assert console.run_click(cli, ["--mode", mode, *flag]) == Exit.USAGE
         said = capsys.readouterr()
         assert said.out == ""
         assert "means nothing" in said.err, flag
@@ -110,15 +110,15 @@ def test_a_request_is_the_example_s_with_what_the_flags_say_instead(tmp_path: Pa
     soundfile.write(recording, np.zeros((48_000, 2), dtype=np.float32), 48_000)
     flags = cli.make_context("profiler", ["--mode", "profile"], resilient_parsing=True).params
     example = load_example(asked.DEFAULT_EXAMPLE)
-    plain = asked.request_of(flags)
+    plain = asked.profile_request(flags)
     assert (plain.caption, plain.duration_s, plain.seed) == (example.caption, example.duration_s, example.seed)
-    changed = asked.request_of(
+    changed = asked.profile_request(
         {**flags, "reference_audio": recording, "duration": (9.0,), "seed": 3, "lm_temperature": 0.5, "thinking": False}
     )
     assert changed.reference_audio is not None
     assert (changed.task, changed.duration_s, changed.seed, changed.think) == (Task.TEXT2MUSIC, 9.0, 3, False)
     assert changed.thinking.sampling.temperature == 0.5
-    following = asked.request_of({**flags, "src_audio": recording, "task_type": "repaint"})
+    following = asked.profile_request({**flags, "src_audio": recording, "task_type": "repaint"})
     assert following.duration_s == 1.0
 
 
@@ -144,7 +144,7 @@ def test_what_cannot_mean_anything_is_a_usage_error_before_a_model_is_loaded(
     arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert console.run(cli, arguments) == Exit.USAGE
+    assert console.run_click(cli, arguments) == Exit.USAGE
     said = capsys.readouterr()
     assert said.out == ""
     assert "Traceback" not in said.err
@@ -155,7 +155,9 @@ def test_a_device_that_is_not_here_could_not_be_measured(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert console.run(cli, ["--mode", "profile", "--config-path", "tiny", "--device", "mps"]) == Exit.NOT_MEASURED
+    assert (
+        console.run_click(cli, ["--mode", "profile", "--config-path", "tiny", "--device", "mps"]) == Exit.NOT_MEASURED
+    )
     assert "--device mps" in capsys.readouterr().err
 
 

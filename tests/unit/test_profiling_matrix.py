@@ -14,15 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from acestep.errors import RunFailedError
-from acestep.hardware import simulated_card
-from acestep.plan import clamp, resolve
+from acestep.hardware.card import simulated_card
+from acestep.limits.plan import clamp, resolve
 from acestep.request import DecodePath, Request, Result, StageReport
 from acestep.tiers import load_tiers
 from calibrate.files import pretty_json
 from calibrate.profiling.ear import Ear
-from calibrate.profiling.matrix import Axes, Benchmark, Cell, Row, as_csv, benchmark, cells
+from calibrate.profiling.matrix import Axes, Benchmark, MatrixCell, MatrixRow, as_csv, benchmark, cells
 from calibrate.profiling.session import Notes
-from calibrate.rules import STAGES
+from calibrate.record.rules import ALL_STAGES
 
 SONG = Request(caption="piano")
 PLAN = resolve(simulated_card(4), load_tiers())
@@ -80,7 +80,9 @@ class FakeSession:
         self.rests += 1
 
 
-def tried(durations_s: Sequence[float] = (1.0, 2.0), batches: Sequence[int] = (1,), **more: Any) -> tuple[Cell, ...]:
+def tried(
+    durations_s: Sequence[float] = (1.0, 2.0), batches: Sequence[int] = (1,), **more: Any
+) -> tuple[MatrixCell, ...]:
     return cells(
         SONG,
         Axes(durations_s=tuple(durations_s), batches=tuple(batches), **{"thinking": (False,), "steps": (3, 4), **more}),
@@ -89,7 +91,7 @@ def tried(durations_s: Sequence[float] = (1.0, 2.0), batches: Sequence[int] = (1
     )
 
 
-def run(session: FakeSession, asked: tuple[Cell, ...], *, warm: bool = False) -> tuple[Benchmark, list[str]]:
+def run(session: FakeSession, asked: tuple[MatrixCell, ...], *, warm: bool = False) -> tuple[Benchmark, list[str]]:
     lines: list[str] = []
     return benchmark(session, asked, warm=warm, advance=lines.append), lines
 
@@ -133,9 +135,9 @@ def test_the_csv_has_a_line_for_each_row_and_a_column_for_each_stage() -> None:
     assert [(float(line["duration_s"]), line["error"]) for line in lines] == [
         (row.duration_s, row.error) for row in found.results
     ]
-    assert all(f"{stage}_seconds" in lines[0] for stage in STAGES)
+    assert all(f"{stage}_seconds" in lines[0] for stage in ALL_STAGES)
     assert float(lines[0]["denoise_seconds"]) == 0.5
-    assert set(lines[0]) >= set(Row.__struct_fields__) - {"stage_seconds", "warnings"}
+    assert set(lines[0]) >= set(MatrixRow.__struct_fields__) - {"stage_seconds", "warnings"}
 
 
 def test_the_document_can_be_read_back() -> None:

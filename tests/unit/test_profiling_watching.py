@@ -10,20 +10,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from acestep import service
+from acestep.engine import service
 from acestep.errors import RunFailedError
 from acestep.knobs import Knobs, Offload
-from acestep.plan import Plan
-from acestep.planner.grammar import MAX_CAPTION_TOKENS, FreeGrammars
-from acestep.planner.job import Job, Sampling
-from acestep.planner.parse import ParseError, read_tokens
-from acestep.planner.planner import Planner
+from acestep.limits.plan import Plan
+from acestep.lm.grammar import MAX_CAPTION_TOKENS, FreeGrammars
+from acestep.lm.job import Job
+from acestep.lm.jobs import Planner
+from acestep.lm.parse import ParseError, read_tokens
 from acestep.request import MAX_LYRIC_TOKENS, DecodePath, Request, Result, StageReport
+from acestep.thinking import Sampling
 from calibrate.profiling.clock import StepClock
 from calibrate.profiling.overheard import Overheard
 from calibrate.profiling.report import CODES_SHOWN, exchanges_text, printable
-from calibrate.profiling.session import Notes, Session, Wish, machine
-from calibrate.profiling.writing import Exchange, exchanges, written
+from calibrate.profiling.session import Notes, ProfilingSession, Wish, machine
+from calibrate.profiling.writing import Exchange, exchanges, writing_passes
 from tests.planner_tokenizers import TOKENIZERS, byte_tokenizer
 
 TOKENIZER = byte_tokenizer()
@@ -96,7 +97,7 @@ def test_what_is_overheard_is_what_was_written_and_nothing_is_changed() -> None:
     assert between.cache_bytes([job()]) == 17
     between.close()
     assert backend.closed
-    of_codes, of_words = written(heard, PLANNER)
+    of_codes, of_words = writing_passes(heard, PLANNER)
     assert (of_codes.what, of_codes.songs, of_codes.tokens) == ("codes", 2, 2 * len(codes))
     assert (of_words.what, of_words.tokens) == ("words", len(words))
     assert of_codes.prompt_tokens == 2 * len(job().prompt)
@@ -199,9 +200,9 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[FakePipeline]:
     return pipelines
 
 
-def opened(notes: Notes) -> Session:
+def opened(notes: Notes) -> ProfilingSession:
     at = machine(Wish(model="tiny", device="cpu"), notes)
-    return Session(at, notes, think=False, unasked=True, constrained=True)
+    return ProfilingSession(at, notes, think=False, unasked=True, constrained=True)
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -233,5 +234,5 @@ def test_the_device_that_was_settled_on_is_the_one_that_songs_are_timed_on(monke
     notes = Notes(lambda _: None)
     at = machine(Wish(model="tiny", device="cpu"), notes)
     monkeypatch.setattr(service, "open_here", pytest.fail)
-    session = Session(at, notes, think=False, unasked=True, constrained=True)
+    session = ProfilingSession(at, notes, think=False, unasked=True, constrained=True)
     assert session._service._device is at.device

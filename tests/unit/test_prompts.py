@@ -2,8 +2,8 @@
 
 import pytest
 
-from acestep.models.prompts import cut_warnings
-from acestep.models.tokenizer import ByteTokenizer
+from acestep.checkpoints.tokenizer import ByteTokenizer
+from acestep.dit.prompts import cut_warnings
 from acestep.request import MAX_LYRIC_TOKENS, Request
 
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from acestep import proxies
+from acestep.checkpoints.download import download
 from acestep.errors import Exit, RunFailedError, UsageError
-from acestep.models.download import download
 from acestep.proxies import LOOPBACK, in_use, reach_directly, require_usable, shown, variable_of, without_proxies
 from tests.acestep_command import Command, command
 

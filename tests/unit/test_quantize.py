@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from acestep.checkpoints.build import build
+from acestep.checkpoints.quantize import quantize
 from acestep.errors import RunFailedError
 from acestep.knobs import Quantization, Variant
-from acestep.memory.quantize import quantize
-from acestep.models.build import build
 
 
 @pytest.mark.parametrize(("variant", "linears"), [(Variant.TURBO, 271), (Variant.XL_TURBO, 359)])

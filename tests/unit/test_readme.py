@@ -6,8 +6,8 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+from acestep.cli.show import tiers_markdown
 from acestep.knobs import Variant
-from acestep.show import tiers_markdown
 from acestep.tiers import load_tiers
 
 ROOT = Path(__file__).parents[2]

@@ -12,20 +12,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acestep.console import run
+from acestep.cli.console import run_click
 from acestep.errors import Exit, NotMeasuredError
 from acestep.knobs import Knobs, Offload
 from acestep.units import GIB
-from calibrate import probers
+from calibrate.campaign import probers
+from calibrate.campaign.reality import UNDER, WITHIN, ComparedNumber, Nearness, Quantity, face, measured_cap
 from calibrate.cli import cli
 from calibrate.files import pretty_json
-from calibrate.probes.base import ProbeResult
-from calibrate.reality import UNDER, WITHIN, Nearness, Pair, Quantity, face, measured_cap
-from calibrate.record import CapMethod, CardKind, Measurement, RecordedCard, RecordedProbe, measurement_of
+from calibrate.probes.base import CapMethod, ProbeResult
+from calibrate.record.measurement import Measurement, RecordedCard, RecordedCardKind, RecordedProbe, measurement_of
 from calibrate.workload import Workload
 from tests.fakes import AnalyticProber, measured
 
-CARD = RecordedCard(kind=CardKind.CUDA, name="Made Up 24", compute_capability="8.6", total_bytes=24 * GIB)
+CARD = RecordedCard(kind=RecordedCardKind.CUDA, name="Made Up 24", compute_capability="8.6", total_bytes=24 * GIB)
 
 
 class Scaled(AnalyticProber):
@@ -97,7 +97,7 @@ sizes = st.integers(1, 1 << 40)
 @given(sizes, sizes, sizes)
 def test_an_error_is_the_least_that_the_card_allows(simulated: int, one: int, other: int) -> None:
     low, high = sorted((one, other))
-    pair = Pair(
+    pair = ComparedNumber(
         probe=0,
         stage="total",
         quantity=Quantity.SMALLEST_CAP,
@@ -212,17 +212,17 @@ def test_the_command_answers_in_json_and_csv_and_refuses_a_simulated_record(
     monkeypatch.setattr(probers, "simulation_of", lambda card: AnalyticProber())
     path, sheet = tmp_path / "card.json", tmp_path / "pairs.csv"
     path.write_text(pretty_json(recorded(1.01)), encoding="utf-8")
-    assert run(cli, ["reality", str(path), "--csv", str(sheet), "--json"]) == Exit.OK
+    assert run_click(cli, ["reality", str(path), "--csv", str(sheet), "--json"]) == Exit.OK
     document = json.loads(capsys.readouterr().out)
     assert document["caps"] == {"near": 4, "far": 0, "open": 0}
     with sheet.open(encoding="utf-8") as lines:
         assert len(list(csv.DictReader(lines))) == len(document["pairs"])
     path.write_text(pretty_json(recorded(1.5)), encoding="utf-8")
-    assert run(cli, ["reality", str(path)]) == Exit.REGRESSED
+    assert run_click(cli, ["reality", str(path)]) == Exit.REGRESSED
     assert "worst under-estimates" in capsys.readouterr().out
     path.write_text(pretty_json(measured(sizes=(4,))), encoding="utf-8")
-    assert run(cli, ["reality", str(path)]) == Exit.NOT_MEASURED
-    assert run(cli, ["reality", str(path), "--csv", str(path)]) == Exit.USAGE
+    assert run_click(cli, ["reality", str(path)]) == Exit.NOT_MEASURED
+    assert run_click(cli, ["reality", str(path), "--csv", str(path)]) == Exit.USAGE
 
 
 def test_an_end_that_may_be_nothing_leaves_the_error_open_above() -> None:
@@ -231,7 +231,9 @@ def test_an_end_that_may_be_nothing_leaves_the_error_open_above() -> None:
     decode = msgspec.structs.replace(probe, stages=probe.stages[-1:])
     assert measured_cap([decode]) == (0, probe.stages[-1].peak_reserved_bytes)
     assert measured_cap([msgspec.structs.replace(probe, stages=())]) == (0, 0)
-    pair = Pair(probe=0, stage="total", quantity=Quantity.SMALLEST_CAP, simulated=3, measured=4, measured_from=0)
+    pair = ComparedNumber(
+        probe=0, stage="total", quantity=Quantity.SMALLEST_CAP, simulated=3, measured=4, measured_from=0
+    )
     assert (pair.error, pair.near, pair.far) == (0.0, False, False)
     over = msgspec.structs.replace(pair, simulated=5)
     assert (over.error, over.near, over.far) == (0.25, False, True)
@@ -248,7 +250,7 @@ def test_a_record_that_breaks_a_rule_is_refused_before_it_is_faced(
     )
     path, sheet = tmp_path / "card.json", tmp_path / "pairs.csv"
     path.write_text(pretty_json(measurement_of(CARD, cut, (), cap_method=CapMethod.FRACTION)), encoding="utf-8")
-    assert run(cli, ["reality", str(path), "--csv", str(sheet)]) == Exit.INVALID
+    assert run_click(cli, ["reality", str(path), "--csv", str(sheet)]) == Exit.INVALID
     said = capsys.readouterr().err
     assert "V108" in said
     assert "probes[" in said

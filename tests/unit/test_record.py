@@ -13,13 +13,8 @@ from hypothesis import strategies as st
 
 from acestep.errors import Exit, InvalidInputError
 from calibrate.files import pretty_json
-from calibrate.record import (
-    SAFE_TEXT,
-    Measurement,
-    content_digest,
-    load_measurement,
-)
-from calibrate.record_schema import measurement_schema
+from calibrate.record.measurement import SAFE_TEXT, Measurement, content_digest, load_measurement
+from calibrate.record.schema import measurement_schema
 from tests.fakes import measured
 
 RECORD = measured(sizes=(4, 8))

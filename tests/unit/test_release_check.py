@@ -52,7 +52,7 @@ def everything() -> set[str]:
         "acestep/py.typed",
         "calibrate/report/templates/record.html.j2",
         "calibrate/report/locales/ja.json",
-        "acestep/models/load.py",
+        "acestep/checkpoints/load.py",
     ],
 )
 def test_a_file_that_the_wheel_lacks_is_named(lost: str) -> None:

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from acestep.console import run
+from acestep.cli.console import run_click
 from acestep.errors import Exit, InvalidInputError, UsageError
 from calibrate.cli import cli as calibrate
 from calibrate.files import pretty_json
 from calibrate.report import cli as report_cli
-from calibrate.report.render import PAGE, Files, read_sources, render, stale, write
-from calibrate.report.words import LANGUAGES
+from calibrate.report.render import PAGE, Files, read_sources, render, stale, write_files
+from calibrate.report.words import GUIDE_LANGUAGES
 from tests.guide_pages import PLAIN
 from tests.guides import simulated
 
@@ -43,7 +43,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copy(ROOT / "tiers" / "policy.json", tmp_path / "tiers")
     (tmp_path / "tiers" / "measurements" / "formula.json").write_text(pretty_json(simulated()), encoding="utf-8")
     (tmp_path / "tiers" / "generated_tiers.json").write_text(pretty_json(PLAIN.table), encoding="utf-8")
-    monkeypatch.setattr(report_cli, "CHECKOUT", tmp_path)
+    monkeypatch.setattr(report_cli, "_CHECKOUT", tmp_path)
     return tmp_path
 
 
@@ -70,12 +70,12 @@ def test_rendering_is_the_same_bytes_in_another_process_and_needs_no_torch(store
 
 def test_what_was_rendered_passes_the_check_and_the_check_writes_nothing(checkout: Path, files: Files) -> None:
     assert stale(checkout, files) == sorted(files)
-    assert run(calibrate, ["render"]) == Exit.OK
+    assert run_click(calibrate, ["render"]) == Exit.OK
     found = {path.relative_to(checkout).as_posix() for path in checkout.glob("docs/**/*.*")}
     assert found == set(files)
     assert {path: (checkout / path).read_bytes().decode() for path in found} == files
     before = {path: (checkout / path).stat().st_mtime_ns for path in found}
-    assert run(calibrate, ["render", "--check"]) == Exit.OK
+    assert run_click(calibrate, ["render", "--check"]) == Exit.OK
     assert {path: (checkout / path).stat().st_mtime_ns for path in found} == before
 
 
@@ -94,31 +94,31 @@ def _garble(path: Path) -> None:
 @pytest.mark.parametrize("spoil", [_edit, _delete, _garble])
 def test_any_spoiled_file_is_stale_by_name(tmp_path: Path, files: Files, spoil: Any) -> None:
     for path in files:
-        write(tmp_path, files)
+        write_files(tmp_path, files)
         spoil(tmp_path / path)
         assert stale(tmp_path, files) == [path]
 
 
 def test_a_plot_that_is_no_longer_drawn_is_stale_and_goes(tmp_path: Path, files: Files) -> None:
-    write(tmp_path, files)
+    write_files(tmp_path, files)
     left = tmp_path / "docs" / "plots" / "vram-old.svg"
     left.write_text("<svg/>")
     assert stale(tmp_path, files) == ["docs/plots/vram-old.svg"]
-    write(tmp_path, files)
+    write_files(tmp_path, files)
     assert not left.exists()
 
 
 def test_a_table_that_changes_makes_every_page_stale(
     checkout: Path, files: Files, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write(checkout, files)
+    write_files(checkout, files)
     table = json.loads((checkout / "tiers" / "generated_tiers.json").read_text())
     tier = table["variants"]["turbo"]["tiers"][0]
     tier["label"] = "≤5GB"
     (checkout / "tiers" / "generated_tiers.json").write_text(json.dumps(table))
-    assert run(calibrate, ["render", "--check"]) == Exit.REGRESSED
+    assert run_click(calibrate, ["render", "--check"]) == Exit.REGRESSED
     err = capsys.readouterr().err
-    assert all(f"stale: docs/{language}/{PAGE}" in err for language in LANGUAGES)
+    assert all(f"stale: docs/{language}/{PAGE}" in err for language in GUIDE_LANGUAGES)
 
 
 def test_without_a_checkout_rendering_asks_for_one(tmp_path: Path) -> None:

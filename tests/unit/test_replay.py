@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from acestep.memory.segments import SEGMENT_GRAIN
+from acestep.memory.workspace import SEGMENT_GRAIN
 from acestep.units import MIB
 from calibrate.probes.simulated.replay import StageReplay, replay, smallest_cap
 from calibrate.probes.simulated.trace import Trace, peak_bytes, stage_trace, stages

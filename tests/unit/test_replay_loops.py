@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from acestep.memory.segments import SEGMENT_GRAIN
+from acestep.memory.workspace import SEGMENT_GRAIN
 from acestep.units import KIB, MIB
 from calibrate.probes.simulated.loops import MIN_PERIOD, MIN_TURNS, Loop, find_loops
 from calibrate.probes.simulated.replay import ReplayResult, _Player, replay, smallest_cap

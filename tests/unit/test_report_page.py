@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from acestep.console import run
+from acestep.cli.console import run_click
 from acestep.errors import Exit
 from acestep.units import MIB, mib
 from calibrate.cli import cli as calibrate
 from calibrate.files import pretty_json
-from calibrate.record import Conditions, Measurement, content_digest
+from calibrate.record.measurement import CardConditions, Measurement, content_digest
 from calibrate.report.page import knobs_text, record_page
 from tests.guides import on_a_card, simulated
 
@@ -130,7 +130,7 @@ def test_everything_that_was_found_is_on_the_page(record: Measurement) -> None:
 
 @pytest.mark.parametrize("watched", [True, False])
 def test_a_page_says_what_else_was_on_a_real_card(watched: bool) -> None:
-    conditions = Conditions(
+    conditions = CardConditions(
         watched=watched,
         foreign_bytes=300 * MIB,
         context_bytes=500 * MIB,
@@ -157,7 +157,7 @@ def test_the_same_record_is_the_same_page() -> None:
 def test_the_command_makes_the_page_of_a_file(tmp_path: Path) -> None:
     record, page = tmp_path / "record.json", tmp_path / "page.html"
     record.write_text(pretty_json(simulated()), encoding="utf-8")
-    assert run(calibrate, ["report", "--html", str(record), "-o", str(page)]) == Exit.OK
+    assert run_click(calibrate, ["report", "--html", str(record), "-o", str(page)]) == Exit.OK
     assert page.read_text(encoding="utf-8") == record_page(simulated())
 
 
@@ -166,7 +166,7 @@ def test_a_page_never_replaces_its_record(tmp_path: Path) -> None:
     record.write_text(pretty_json(simulated()), encoding="utf-8")
     (tmp_path / "link.html").symlink_to(record)
     for page in (record, tmp_path / "link.html", tmp_path / "folder" / ".." / "record.json"):
-        assert run(calibrate, ["report", "--html", str(record), "-o", str(page)]) == Exit.USAGE
+        assert run_click(calibrate, ["report", "--html", str(record), "-o", str(page)]) == Exit.USAGE
     assert record.read_text(encoding="utf-8") == pretty_json(simulated())
 
 
@@ -179,9 +179,9 @@ def test_a_page_never_replaces_a_table_or_a_record_of_ours(
     (tiers / "policy.json").write_text("{}", encoding="utf-8")
     (tmp_path / "twin.json").hardlink_to(record)
     (tmp_path / "link.html").symlink_to(tiers / "policy.json")
-    monkeypatch.setattr("calibrate.report.cli.CHECKOUT", tmp_path)
+    monkeypatch.setattr("calibrate.report.cli._CHECKOUT", tmp_path)
     for page in ("twin.json", "link.html", "tiers/policy.json", "tiers/measurements/new.json"):
-        assert run(calibrate, ["report", "--html", str(record), "-o", str(tmp_path / page)]) == Exit.USAGE
+        assert run_click(calibrate, ["report", "--html", str(record), "-o", str(tmp_path / page)]) == Exit.USAGE
         assert page in capsys.readouterr().err
     assert (tiers / "policy.json").read_text(encoding="utf-8") == "{}"
     assert not (tiers / "measurements" / "new.json").exists()
@@ -192,7 +192,7 @@ def test_a_record_that_was_edited_is_no_page(tmp_path: Path, capsys: pytest.Capt
     edited = msgspec.structs.replace(simulated(), code_version="another")
     assert content_digest(edited) != edited.digest
     record.write_text(pretty_json(edited), encoding="utf-8")
-    assert run(calibrate, ["report", "--html", str(record), "-o", str(page)]) == Exit.INVALID
+    assert run_click(calibrate, ["report", "--html", str(record), "-o", str(page)]) == Exit.INVALID
     assert "digest" in capsys.readouterr().err
     assert not page.exists()
 
@@ -212,7 +212,7 @@ def test_a_record_that_was_edited_is_no_page(tmp_path: Path, capsys: pytest.Capt
 def test_a_report_that_cannot_mean_anything_is_a_usage_error(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(calibrate, ["report", *arguments]) == Exit.USAGE
+    assert run_click(calibrate, ["report", *arguments]) == Exit.USAGE
     out, err = capsys.readouterr()
     assert out == ""
     assert "Traceback" not in err

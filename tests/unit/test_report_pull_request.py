@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from acestep.console import run
+from acestep.cli.console import run_click
 from acestep.errors import Exit, InvalidInputError, UsageError
 from acestep.tiers import TierTable
 from calibrate.cli import cli as calibrate
 from calibrate.files import pretty_json
 from calibrate.report import cli as report_cli
 from calibrate.report.marks import short
-from calibrate.report.pull_request import MOST_CHARACTERS, TABLE, _within, code, pull_request_text
+from calibrate.report.pull_request import MOST_COMMENT_CHARACTERS, TABLE_PATH, _within, code, pull_request_text
 from tests.guides import on_a_card, simulated, sources, thinking
 
 ROOT = Path(__file__).parents[2]
@@ -42,14 +42,14 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     git(tmp_path, "init", "-q", "-b", BASE)
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "-q", "-m", "base")
-    monkeypatch.setattr(report_cli, "CHECKOUT", tmp_path)
+    monkeypatch.setattr(report_cli, "_CHECKOUT", tmp_path)
     # Drawing is tested elsewhere, and would take most of the time here.
     monkeypatch.setattr("calibrate.report.pull_request.rendered", lambda _: {"docs/plots/vram-turbo.svg": "<svg/>"})
     return tmp_path
 
 
 def store(checkout: Path, table: TierTable | dict[str, Any]) -> None:
-    (checkout / TABLE).write_text(pretty_json(table), encoding="utf-8")
+    (checkout / TABLE_PATH).write_text(pretty_json(table), encoding="utf-8")
 
 
 def changed(change: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
@@ -201,7 +201,7 @@ def test_a_plot_that_was_not_rendered_yet_is_named(checkout: Path) -> None:
 def test_the_command_prints_the_text_and_nothing_else_on_stdout(
     checkout: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(calibrate, ["report", "--pr", "--base", BASE]) == Exit.OK
+    assert run_click(calibrate, ["report", "--pr", "--base", BASE]) == Exit.OK
     assert capsys.readouterr().out == pull_request_text(checkout, BASE)
 
 
@@ -220,7 +220,7 @@ def test_a_folder_that_is_no_repository_knows_no_commit(checkout: Path) -> None:
 
 
 def test_a_first_table_is_all_new(checkout: Path) -> None:
-    git(checkout, "rm", "-q", "--cached", TABLE)
+    git(checkout, "rm", "-q", "--cached", TABLE_PATH)
     git(checkout, "commit", "-qm", "no table")
     text = pull_request_text(checkout, BASE)
     assert "There was no table" in text
@@ -230,11 +230,11 @@ def test_a_first_table_is_all_new(checkout: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "[]", '{"variants": []}', "{", '{"variants": {"turbo": NaN}}'])
 def test_a_base_that_is_no_table_is_invalid_or_new_but_never_unchanged(checkout: Path, text: str) -> None:
-    (checkout / TABLE).write_text(text)
+    (checkout / TABLE_PATH).write_text(text)
     git(checkout, "commit", "-qam", "spoiled")
     store(checkout, PLAIN.table)
     if text:
-        with pytest.raises(InvalidInputError, match=f"{BASE}:{TABLE}"):
+        with pytest.raises(InvalidInputError, match=f"{BASE}:{TABLE_PATH}"):
             pull_request_text(checkout, BASE)
     else:
         assert "There was no table" in pull_request_text(checkout, BASE)
@@ -262,8 +262,8 @@ def test_a_text_of_the_base_stays_in_its_cell(checkout: Path, text: str) -> None
 
 def test_a_text_that_is_too_long_is_cut_between_lines_and_says_so() -> None:
     line = "x" * 99 + "\n"
-    cut = _within(line * 1000, MOST_CHARACTERS)
-    assert len(cut) <= MOST_CHARACTERS
+    cut = _within(line * 1000, MOST_COMMENT_CHARACTERS)
+    assert len(cut) <= MOST_COMMENT_CHARACTERS
     assert set(cut.split("\n\n")[0].split("\n")) == {"x" * 99}
     assert "Cut here" in cut
-    assert _within(line, MOST_CHARACTERS) == line
+    assert _within(line, MOST_COMMENT_CHARACTERS) == line

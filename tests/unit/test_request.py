@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from acestep.clip import LATENT_HOP, SAMPLE_RATE, Clip
-from acestep.models.prompts import audio_codes, text_prompt
+from acestep.dit.prompts import codes_in, text_prompt
+from acestep.engine.encode_audio import excerpts
 from acestep.request import MAX_AUDIO_CODE, Request, Task
-from acestep.stages.encode_audio import excerpts
 
 
 def _clip(samples: int) -> Clip:
@@ -138,5 +138,5 @@ def test_the_prompt_names_the_tracks_in_capitals() -> None:
 @given(codes=st.lists(st.integers(0, 2 * MAX_AUDIO_CODE)), between=st.sampled_from(["", " ", "\n", "la", "<|x|>"]))
 def test_codes_are_found_in_any_text_and_held_within_the_codebook(codes: list[int], between: str) -> None:
     text = between.join(f"<|audio_code_{code}|>" for code in codes)
-    assert audio_codes(text) == tuple(min(code, MAX_AUDIO_CODE) for code in codes)
-    assert audio_codes("<|audio_code_" + "9" * 5_000 + "|>") == (MAX_AUDIO_CODE,)
+    assert codes_in(text) == tuple(min(code, MAX_AUDIO_CODE) for code in codes)
+    assert codes_in("<|audio_code_" + "9" * 5_000 + "|>") == (MAX_AUDIO_CODE,)

@@ -13,14 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from acestep.console import run
+from acestep.cli.console import run_click
 from acestep.errors import Exit
-from calibrate import contributed, rules
 from calibrate.cli import cli
-from calibrate.contributed import validate
-from calibrate.flaws import BracketError, Flaw
-from calibrate.record import load_measurement
-from calibrate.rules import RULES, Level, declared
+from calibrate.record import contributed, rules
+from calibrate.record.contributed import validate
+from calibrate.record.flaws import BracketError, Flaw
+from calibrate.record.measurement import load_measurement
+from calibrate.record.rules import RECORD_RULES, RuleLevel, declared
 from calibrate.verdict import Verdict
 from tests.damage import DAMAGES, GOOD, OOM, Damage, put, sealed
 
@@ -54,15 +54,17 @@ def test_a_damaged_file_is_refused_with_rule_file_and_field(damage: Damage, tmp_
     path = stored(damage.spoil(), tmp_path)
     found = [f for f in validate(path) if f.id == damage.rule]
     assert found, f"expected {damage.rule}, got {validate(path)}"
-    assert all((f.level, f.file) == (Level.ERROR, str(path)) for f in found)
+    assert all((f.level, f.file) == (RuleLevel.ERROR, str(path)) for f in found)
     assert any(damage.field in f.field for f in found), found
     assert all(f.message.isprintable() and f.field.isprintable() for f in found)
 
 
 def test_sixty_damages_break_every_rule_that_refuses() -> None:
     assert len({damage.name for damage in DAMAGES}) == len(DAMAGES) >= 60
-    assert {damage.rule for damage in DAMAGES} == {i for i, rule in RULES.items() if rule.level is Level.ERROR}
-    assert {i for i, rule in RULES.items() if rule.level is Level.WARNING} == WARNINGS
+    assert {damage.rule for damage in DAMAGES} == {
+        i for i, rule in RECORD_RULES.items() if rule.level is RuleLevel.ERROR
+    }
+    assert {i for i, rule in RECORD_RULES.items() if rule.level is RuleLevel.WARNING} == WARNINGS
 
 
 def test_a_good_file_breaks_no_rule(tmp_path: Path) -> None:
@@ -71,7 +73,7 @@ def test_a_good_file_breaks_no_rule(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "tiers" / "measurements").glob("*.json")), ids=lambda p: p.name)
 def test_every_stored_file_is_accepted(path: Path) -> None:
-    assert {finding.level for finding in validate(path)} <= {Level.WARNING}
+    assert {finding.level for finding in validate(path)} <= {RuleLevel.WARNING}
 
 
 def test_what_only_asks_for_a_look_refuses_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -81,7 +83,7 @@ def test_what_only_asks_for_a_look_refuses_nothing(tmp_path: Path, capsys: pytes
     document["probes"].append({**fit, "verdict": "oom", "cap_bytes": fit["cap_bytes"] + 1, "stages": []})
     path = stored(sealed(document), tmp_path)
     assert {finding.id for finding in validate(path)} == WARNINGS
-    assert run(cli, ["validate", str(path)]) == Exit.OK
+    assert run_click(cli, ["validate", str(path)]) == Exit.OK
     assert "warning V103" in capsys.readouterr().out
 
 
@@ -90,16 +92,16 @@ def test_the_command_prints_one_document_and_refuses_with_its_exit_code(
 ) -> None:
     bad, good = tmp_path / "bad.json", stored(GOOD.encode(), tmp_path)
     bad.write_text("{")
-    assert run(cli, ["validate", str(good), str(bad), str(tmp_path / "absent.json"), "--json"]) == Exit.INVALID
+    assert run_click(cli, ["validate", str(good), str(bad), str(tmp_path / "absent.json"), "--json"]) == Exit.INVALID
     told = json.loads(capsys.readouterr().out)
     assert told["verdict"] == "invalid"
     assert [(f["id"], f["file"]) for f in told["findings"]] == [
         ("V002", str(bad)),
         ("V001", str(tmp_path / "absent.json")),
     ]
-    assert run(cli, ["validate", str(good), "--json"]) == Exit.OK
+    assert run_click(cli, ["validate", str(good), "--json"]) == Exit.OK
     assert json.loads(capsys.readouterr().out) == {"verdict": "ok", "findings": []}
-    assert run(cli, ["validate"]) == Exit.USAGE
+    assert run_click(cli, ["validate"]) == Exit.USAGE
 
 
 def test_a_pipe_and_a_folder_are_no_files(tmp_path: Path) -> None:
@@ -113,7 +115,7 @@ def test_a_file_full_of_faults_is_told_in_a_few_lines(tmp_path: Path) -> None:
     for probe in document["probes"]:
         probe["songs_per_pass"] = 64
     document["certificates"] = document["certificates"][:1]
-    assert 0 < len(validate(stored(sealed(document), tmp_path))) <= 5 * len(RULES)
+    assert 0 < len(validate(stored(sealed(document), tmp_path))) <= 5 * len(RECORD_RULES)
 
 
 @settings(max_examples=30, deadline=None)
@@ -130,7 +132,7 @@ def test_no_edit_of_one_value_makes_a_sealed_file_crash_the_check(
         node = node[key]
     node[key] = data.draw(st.sampled_from([None, -1, 0, 1, 2**40, 0.5, "", "x", [], {}, True, "fits"]))
     path = stored(sealed(document) if isinstance(document, dict) else b"{}", tmp_path_factory.mktemp("edited"))
-    refused = any(finding.level is Level.ERROR for finding in validate(path))
+    refused = any(finding.level is RuleLevel.ERROR for finding in validate(path))
     if not refused:
         assert load_measurement(path).digest == json.loads(path.read_text())["digest"]
 
@@ -154,7 +156,7 @@ def test_what_is_made_to_exhaust_the_check_is_refused_in_time(content: str, rule
 
 
 def test_an_id_is_given_once_and_every_rule_has_a_promise() -> None:
-    assert all(rule.id == rule_id and len(rule.promise) > 10 for rule_id, rule in RULES.items())
+    assert all(rule.id == rule_id and len(rule.promise) > 10 for rule_id, rule in RECORD_RULES.items())
     with pytest.raises(ValueError, match="V001"):
         declared("V001", "again")
 
@@ -175,5 +177,5 @@ def test_checking_loads_no_torch_and_no_network(tmp_path: Path) -> None:
         check=True,
     )
     imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
-    assert "calibrate.rules" in imported
+    assert "calibrate.record.rules" in imported
     assert not imported & {"torch", "numpy", "pandas", "rich", "ssl"}

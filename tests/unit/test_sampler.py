@@ -7,9 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from acestep.dit.prompts import lyric_prompt, text_prompt
+from acestep.dit.sampler import guidance_for, noise, schedule, steps_for
 from acestep.knobs import Variant
-from acestep.models.prompts import lyric_prompt, text_prompt
-from acestep.models.sampler import guidance_for, noise, schedule, steps_for
 from acestep.request import Request
 
 

@@ -9,21 +9,21 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from acestep.devices.cpu import CpuDevice
-from acestep.planner.job import Sampling
-from acestep.planner.noise import gumbel
-from acestep.planner.sampling import (
+from acestep.lm.sampling import (
     Draft,
     Sampler,
     _nucleus,
-    choose,
     guide,
+    gumbel,
     id_at,
     ids_at,
     likeliest,
+    next_token,
     penalise,
     pick,
     position,
 )
+from acestep.thinking import Sampling
 from tests.grammars import Counted, job_of
 
 VOCABULARY = 40
@@ -131,7 +131,7 @@ def test_whatever_the_logits_are_the_token_is_an_allowed_one(
     values: list[float], spans: tuple[range, ...], sampling: Sampling, seed: int
 ) -> None:
     draft = Draft(job_of(Counted(3, *spans), seed=seed, sampling=sampling))
-    token = choose(np.array(values, dtype=np.float32), (range(VOCABULARY),), draft)
+    token = next_token(np.array(values, dtype=np.float32), (range(VOCABULARY),), draft)
     assert token in draft.allowed
 
 
@@ -147,7 +147,7 @@ def test_ids_that_are_not_allowed_have_no_influence(
     for ids in spans:
         changed[ids.start : ids.stop] = row[ids.start : ids.stop]
     whole = (range(VOCABULARY),)
-    assert choose(row, whole, draft) == choose(alone, spans, draft) == choose(changed, whole, draft)
+    assert next_token(row, whole, draft) == next_token(alone, spans, draft) == next_token(changed, whole, draft)
 
 
 @settings(deadline=None)
@@ -159,8 +159,8 @@ def test_without_temperature_the_likeliest_allowed_token_is_taken(
     likeliest = max(allowed, key=lambda token: (row[token], -token))
     cold = job_of(Counted(3, *spans), seed=seed, sampling=Sampling(temperature=0, guidance=1))
     greedy = job_of(Counted(3, *spans, greedy=True), seed=seed)
-    assert choose(row, (range(VOCABULARY),), Draft(cold)) == likeliest
-    assert choose(row, (range(VOCABULARY),), Draft(greedy)) == likeliest
+    assert next_token(row, (range(VOCABULARY),), Draft(cold)) == likeliest
+    assert next_token(row, (range(VOCABULARY),), Draft(greedy)) == likeliest
 
 
 @settings(deadline=None)
@@ -181,9 +181,9 @@ def test_a_penalty_counts_the_prompt_and_what_was_written() -> None:
     draft = Draft(
         job_of(Counted(9, range(5, 8)), (1, 5), sampling=Sampling(temperature=0, repetition_penalty=2, guidance=1))
     )
-    assert choose(row, (range(VOCABULARY),), draft) == 6
+    assert next_token(row, (range(VOCABULARY),), draft) == 6
     draft.append(6)
-    assert choose(row, (range(VOCABULARY),), draft) == 7
+    assert next_token(row, (range(VOCABULARY),), draft) == 7
 
 
 @settings(deadline=None)
@@ -248,4 +248,4 @@ def test_the_sampler_reads_each_row_for_its_own_draft() -> None:
     logits = torch.randn(5, VOCABULARY, generator=torch.Generator().manual_seed(0))
     whole = (range(VOCABULARY),)
     together = Sampler(CpuDevice()).choose(logits, whole, drafts)
-    assert together == [choose(row, whole, draft) for row, draft in zip(logits.numpy(), drafts, strict=True)]
+    assert together == [next_token(row, whole, draft) for row, draft in zip(logits.numpy(), drafts, strict=True)]

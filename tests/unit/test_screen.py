@@ -52,7 +52,7 @@ class _Terminal:
 
 
 def test_progress_in_a_pipe_is_a_line_per_probe(capsys: pytest.CaptureFixture[str]) -> None:
-    with screen.progress(2) as advance:
+    with screen.probe_progress(2) as advance:
         advance("first")
         advance("second")
     captured = capsys.readouterr()

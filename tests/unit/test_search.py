@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from acestep.units import GIB
 from calibrate.search import (
     CHANCE_OF_ERROR,
-    Answer,
     Certainty,
-    Line,
+    PointResult,
+    SearchPoints,
     failures_needed,
     find_boundary,
     most_points,
@@ -51,9 +51,9 @@ def test_no_prediction_is_bad_enough_for_a_wrong_answer(
     line = growing(predicted[: len(needs)], cap)
     seen: dict[int, bool] = {}
 
-    def ask(point: int) -> Answer:
+    def ask(point: int) -> PointResult:
         seen[point] = needs[point] <= cap
-        return Answer(fits=seen[point], peak_bytes=needs[point] if measured and seen[point] else 0)
+        return PointResult(fits=seen[point], peak_bytes=needs[point] if measured and seen[point] else 0)
 
     found = find_boundary(line, ask, spurious_rate=0)
     assert found.fitting == sum(need <= cap for need in needs)
@@ -75,9 +75,9 @@ def test_a_failing_point_is_asked_until_chance_is_ruled_out_and_a_fit_once() -> 
         assert rate**needed < CHANCE_OF_ERROR <= rate ** (needed - 1)
     asked: list[int] = []
 
-    def ask(point: int) -> Answer:
+    def ask(point: int) -> PointResult:
         asked.append(point)
-        return Answer(fits=point < 1, peak_bytes=GIB)
+        return PointResult(fits=point < 1, peak_bytes=GIB)
 
     found = find_boundary(growing([GIB, 5 * GIB], 2 * GIB), ask)
     assert (found.fitting, found.certainty) == (1, Certainty.CERTIFIED)
@@ -89,9 +89,9 @@ def test_a_failing_point_is_asked_until_chance_is_ruled_out_and_a_fit_once() -> 
 def test_a_card_that_never_errs_is_asked_once_a_point() -> None:
     asked: list[int] = []
 
-    def ask(point: int) -> Answer:
+    def ask(point: int) -> PointResult:
         asked.append(point)
-        return Answer(fits=point < 1, peak_bytes=0)
+        return PointResult(fits=point < 1, peak_bytes=0)
 
     assert find_boundary(growing([GIB, 5 * GIB], 2 * GIB), ask, 0).fitting == 1
     assert sorted(asked) == [0, 1]
@@ -99,7 +99,7 @@ def test_a_card_that_never_errs_is_asked_once_a_point() -> None:
 
 def test_a_fit_after_failures_is_a_fit_and_nothing_more_is_asked() -> None:
     answers = iter([False, False, True])
-    found = find_boundary(growing([GIB], 2 * GIB), lambda _: Answer(fits=next(answers), peak_bytes=0))
+    found = find_boundary(growing([GIB], 2 * GIB), lambda _: PointResult(fits=next(answers), peak_bytes=0))
     assert (found.fitting, next(answers, None)) == (1, None)
 
 
@@ -116,9 +116,9 @@ def test_caps_are_searched_downwards_to_the_smallest_that_carries_a_run() -> Non
     line = shrinking(caps, 9 * GIB)
     asked: list[int] = []
 
-    def ask(point: int) -> Answer:
+    def ask(point: int) -> PointResult:
         asked.append(point)
-        return Answer(fits=caps[point] >= 8 * GIB, peak_bytes=7 * GIB)
+        return PointResult(fits=caps[point] >= 8 * GIB, peak_bytes=7 * GIB)
 
     assert caps[find_boundary(line, ask, 0).fitting - 1] == 8 * GIB
     assert len(asked) <= 3
@@ -127,6 +127,6 @@ def test_caps_are_searched_downwards_to_the_smallest_that_carries_a_run() -> Non
 def test_a_line_needs_a_prediction_for_every_cap() -> None:
     for caps, predicted in (([], []), ([1], [1, 2])):
         with pytest.raises(ValueError, match="prediction per cap"):
-            Line(caps=caps, predicted=predicted)
+            SearchPoints(caps=caps, predicted=predicted)
     with pytest.raises(ValueError, match="below 1"):
         failures_needed(1.0)

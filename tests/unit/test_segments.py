@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acestep.memory.segments import SMALL_LIMIT, segment_bytes
+from acestep.memory.workspace import SMALL_LIMIT, segment_bytes
 from calibrate.probes.simulated.allocator import CachingAllocator
 
 MIB = 2**20

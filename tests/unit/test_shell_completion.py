@@ -3,7 +3,7 @@
 import pytest
 from click.shell_completion import ShellComplete
 
-from acestep.cli import cli
+from acestep.cli.main import cli
 
 
 def offered(line: str) -> set[str]:

@@ -8,14 +8,13 @@ import pytest
 import torch
 from torch import nn
 
+from acestep.checkpoints.build import build
+from acestep.checkpoints.components import Components
+from acestep.checkpoints.quantize import quantize
+from acestep.engine.pipeline import prepare
 from acestep.knobs import Knobs, Offload, Quantization, Variant
-from acestep.memory.pinned import CHUNK_BYTES, pin
 from acestep.memory.placement import TRANSFORMER, Placement
-from acestep.memory.quantize import quantize
-from acestep.memory.tensors import slots
-from acestep.models.build import build
-from acestep.models.components import Components
-from acestep.pipeline import prepare
+from acestep.memory.tensors import CHUNK_BYTES, pin, slots
 from calibrate.probes.simulated.allocator import NO_CAP
 from calibrate.probes.simulated.device import SimulatedDevice
 from calibrate.probes.simulated.host import rest_on_host

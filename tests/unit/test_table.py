@@ -9,14 +9,15 @@ import pytest
 
 from acestep.errors import NotMeasuredError
 from acestep.knobs import Backend, Knobs, Offload, Quantization, Variant
-from acestep.tiers import BATCHES, LM_MODELS, Boundary, TierTable, load_tiers
+from acestep.tiers import BATCHES, LM_MODELS, SizeBoundary, TierTable, load_tiers
 from acestep.units import MIB
-from calibrate.choice import thinking
 from calibrate.files import pretty_json
-from calibrate.knobs import Config, configured
-from calibrate.policy import budget_bytes, load_policy
-from calibrate.record import CapMethod, CardKind, Measurement, load_measurement
-from calibrate.table import build_table, disagreements
+from calibrate.probes.base import CapMethod
+from calibrate.record.measurement import Measurement, RecordedCardKind, load_measurement
+from calibrate.table.choice import thinking
+from calibrate.table.knobs import Config, configured
+from calibrate.table.merge import build_table, disagreements
+from calibrate.table.policy import budget_bytes, load_policy
 from calibrate.workload import Workload
 from tests.fakes import AnalyticProber, measured
 
@@ -35,7 +36,7 @@ class Hungry(AnalyticProber):
 
 
 def on_a_card(record: Measurement, name: str) -> Measurement:
-    card = msgspec.structs.replace(record.card, kind=CardKind.CUDA, name=name)
+    card = msgspec.structs.replace(record.card, kind=RecordedCardKind.CUDA, name=name)
     return msgspec.structs.replace(record, card=card, cap_method=CapMethod.FRACTION).sealed()
 
 
@@ -137,7 +138,7 @@ def test_boundaries_are_swept_at_each_tiers_own_limits() -> None:
                 fitting.append(tier)
         assert TIERS[-len(fitting) :] == tuple(fitting), "the formula is monotone, so the tiers that fit are the last"
         below = TIERS[len(TIERS) - len(fitting) - 1]
-        assert boundary == Boundary(
+        assert boundary == SizeBoundary(
             fits_gib=fitting[0].certified_gib, fails_gib=below.certified_gib, tier=fitting[0].id
         )
 

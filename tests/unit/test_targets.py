@@ -11,10 +11,10 @@ import pytest
 from acestep.errors import InvalidInputError
 from acestep.knobs import Backend, Offload, Quantization, Variant
 from acestep.tiers import Frontier, LmStates, Shortfall, Tier
-from calibrate.policy import load_policy
-from calibrate.table import build_table
-from calibrate.targets import published, shortfalls, unwaived
-from calibrate.waivers import Waiver, load_waivers
+from calibrate.table.merge import build_table
+from calibrate.table.policy import load_policy
+from calibrate.table.targets import published, shortfalls, unwaived
+from calibrate.table.waivers import Waiver, load_waivers
 from tests.fakes import measured
 
 POLICY = load_policy()

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from acestep.cli import cli
-from acestep.console import run
+from acestep.cli.console import run_click
+from acestep.cli.main import cli
 from acestep.errors import Exit
 from acestep.request import MAX_AUDIO_CODE, Request, Task
 from tests.acestep_command import stand_in_for_models
@@ -38,7 +38,7 @@ def song(tmp_path: Path) -> str:
 
 
 def _generate(*arguments: str) -> int:
-    return run(cli, ["generate", "--caption", "x", *arguments])
+    return run_click(cli, ["generate", "--caption", "x", *arguments])
 
 
 @pytest.mark.parametrize("flag", ["--src-audio", "--reference-audio"])

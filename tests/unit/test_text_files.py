@@ -7,8 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from acestep.cli.task_options import text_of
 from acestep.errors import InvalidInputError
-from acestep.task_options import text_of
 
 MARKS = {
     "utf-8": (b"", codecs.BOM_UTF8),

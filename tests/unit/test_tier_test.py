@@ -8,24 +8,24 @@ from typing import Any
 import msgspec
 import pytest
 
-from acestep import plan as planning
 from acestep.errors import InvalidInputError, UsageError
-from acestep.hardware import simulated_card
+from acestep.hardware.card import simulated_card
 from acestep.knobs import Backend, Variant
-from acestep.plan import Plan, resolve
+from acestep.limits import plan as planning
+from acestep.limits.plan import Plan, resolve
 from acestep.request import MAX_LYRIC_TOKENS, DecodePath, Request
-from acestep.tiers import BATCHES, Boundary, Frontier, LmStates, TierTable, load_tiers
+from acestep.tiers import BATCHES, Frontier, LmStates, SizeBoundary, TierTable, load_tiers
 from calibrate.files import pretty_json
-from calibrate.knobs import Config
-from calibrate.policy import budget_bytes, load_policy
 from calibrate.probes.base import Prober
 from calibrate.profiling.document import TierTest
 from calibrate.profiling.example import LONGEST_PROMPT, load_example, prompt_of
 from calibrate.profiling.overlimit import missing_warnings
 from calibrate.profiling.tier_report import print_tier_test
-from calibrate.profiling.tier_test import Options, most_probes, tier_test, trials
-from calibrate.rules import STAGES
-from calibrate.table import build_table
+from calibrate.profiling.tier_test import Options, most_trials, tier_test, trials
+from calibrate.record.rules import ALL_STAGES
+from calibrate.table.knobs import Config
+from calibrate.table.merge import build_table
+from calibrate.table.policy import budget_bytes, load_policy
 from calibrate.verdict import Verdict
 from tests.fakes import AnalyticProber, ScriptedProber, measured, result
 
@@ -75,7 +75,7 @@ def test_what_the_table_was_made_from_is_found_again() -> None:
 
 def test_nothing_of_a_result_is_read_back_from_the_table() -> None:
     turbo = TABLE.variants[Variant.TURBO]
-    lie = Boundary(fits_gib=4, fails_gib=0, tier="tier1")
+    lie = SizeBoundary(fits_gib=4, fails_gib=0, tier="tier1")
     boundaries = msgspec.structs.replace(turbo.boundaries, without_int8=lie, without_offload=lie)
     altered = msgspec.structs.replace(turbo, boundaries=boundaries, memory_model={"denoise": 1.0})
     lying = changed(msgspec.structs.replace(TABLE, variants={Variant.TURBO: altered}), evidence={})
@@ -215,9 +215,9 @@ def test_probes_are_announced_exactly() -> None:
         tried = trials(TABLE, POLICY, SIZES, "simulated", options)
         tier_test(tried, prober, options, lines.append)
         assert len(prober.asked) == len(lines) == len(set(prober.asked))
-        assert len(lines) <= most_probes(tried, options)
+        assert len(lines) <= most_trials(tried, options)
         if not options.batch_boundary:
-            assert len(lines) == most_probes(tried, options)
+            assert len(lines) == most_trials(tried, options)
 
 
 def test_batches_are_tried_up_to_the_first_that_does_not_fit() -> None:
@@ -247,7 +247,7 @@ def test_stages_are_columns_in_the_order_in_which_they_run(capsys: pytest.Captur
     tried = trials(TABLE, POLICY, (24,), "simulated", options)
     print_tier_test(tier_test(tried, AnalyticProber(), options, lambda _: None), tried, options)
     heading = capsys.readouterr().out.splitlines()[1].split()
-    assert [column for column in heading if column in STAGES] == [stage for stage in STAGES if stage in heading]
+    assert [column for column in heading if column in ALL_STAGES] == [stage for stage in ALL_STAGES if stage in heading]
     assert "think" in heading
 
 

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from acestep.checkpoints.catalog import CHECKPOINTS, CheckpointKind
 from acestep.errors import InvalidInputError
 from acestep.knobs import Variant
-from acestep.models.catalog import CHECKPOINTS, Kind
 from acestep.tiers import BATCHES, LM_MODELS, EvidenceKind, Frontier, lm_rank, load_tiers, short_digest
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "tiers.json"
@@ -43,7 +43,7 @@ def test_no_batch_above_the_largest_entry_fits() -> None:
 
 
 def test_the_language_models_are_those_of_the_catalog() -> None:
-    assert tuple(model.short for model in CHECKPOINTS if model.kind is Kind.LM) == LM_MODELS
+    assert tuple(model.short for model in CHECKPOINTS if model.kind is CheckpointKind.LM) == LM_MODELS
 
 
 def test_a_larger_language_model_ranks_higher_and_none_lowest() -> None:

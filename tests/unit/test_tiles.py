@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acestep.memory.tiles import tiles
+from acestep.dit.vae_decode import tiles
 
 
 @given(frames=st.integers(1, 3_000), overlap=st.integers(0, 12), more=st.integers(1, 1_600))

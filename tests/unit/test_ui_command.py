@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from acestep.cli import cli
-from acestep.console import run
+from acestep.cli.console import run_click
+from acestep.cli.main import cli
 from acestep.errors import Exit
 from acestep.knobs import Offload, Variant
 from acestep.logs import show_logs
@@ -21,7 +21,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What the page was opened with."""
     calls: list[dict[str, Any]] = []
     module = ModuleType("acestep.ui.serve")
-    module.serve = lambda **how: calls.append(how)  # type: ignore[attr-defined]
+    module.serve_page = lambda **how: calls.append(how)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "acestep.ui.serve", module)
     return calls
 
@@ -40,17 +40,17 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 def test_a_page_that_others_reach_needs_a_guard_or_the_word_that_it_needs_none(
     reach: str, opened: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(cli, ["ui", *reach.split()]) == Exit.USAGE
+    assert run_click(cli, ["ui", *reach.split()]) == Exit.USAGE
     assert "--auth" in capsys.readouterr().err
     assert opened == []
-    assert run(cli, ["ui", *reach.split(), "--auth", "ann:a:b"]) == Exit.OK
-    assert run(cli, ["ui", *reach.split(), "--no-auth"]) == Exit.OK
+    assert run_click(cli, ["ui", *reach.split(), "--auth", "ann:a:b"]) == Exit.OK
+    assert run_click(cli, ["ui", *reach.split(), "--no-auth"]) == Exit.OK
     assert [how["auth"] for how in opened] == [(("ann", "a:b"),), ()]
 
 
 @pytest.mark.parametrize("name", ["127.0.0.1", "127.8.9.1", "localhost", "::1", "[::1]"])
 def test_this_machine_alone_needs_none(name: str, opened: list[dict[str, Any]]) -> None:
-    assert run(cli, ["--server-name", name]) == Exit.OK
+    assert run_click(cli, ["--server-name", name]) == Exit.OK
     assert opened[0]["server_name"] == name
 
 
@@ -71,14 +71,14 @@ def test_this_machine_alone_needs_none(name: str, opened: list[dict[str, Any]]) 
 def test_what_cannot_be_is_a_usage_error(
     arguments: str, said: str, opened: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(cli, ["ui", *arguments.split()]) == Exit.USAGE
+    assert run_click(cli, ["ui", *arguments.split()]) == Exit.USAGE
     assert said in capsys.readouterr().err
     assert opened == []
 
 
 def test_the_page_gets_what_was_asked_for(opened: list[dict[str, Any]]) -> None:
     asked = "--port 0 --language ko --init-service --model xl-turbo --offload cpu+dit --out songs"
-    assert run(cli, asked.split()) == Exit.OK
+    assert run_click(cli, asked.split()) == Exit.OK
     how = opened[0]
     assert (how["port"], how["language"], how["init_service"], how["model"]) == (0, "ko", True, "xl-turbo")
     assert (how["overrides"].offload, how["overrides"].variant) == (Offload.CPU_DIT, Variant.XL_TURBO)
@@ -101,7 +101,7 @@ def test_options_of_the_program_come_before_those_of_the_page(
     arguments: str, port: int, opened: list[dict[str, Any]]
 ) -> None:
     try:
-        assert run(cli, arguments.split()) == Exit.OK
+        assert run_click(cli, arguments.split()) == Exit.OK
     finally:
         show_logs(0)
     assert [how["port"] for how in opened] == [port]
@@ -111,7 +111,7 @@ def test_options_of_the_program_come_before_those_of_the_page(
 def test_what_only_asks_opens_no_page(
     arguments: str, opened: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(cli, arguments.split()) == Exit.OK
+    assert run_click(cli, arguments.split()) == Exit.OK
     assert opened == []
     out, err = capsys.readouterr()
     assert version() in out if "--version" in arguments else "Commands:" in out
@@ -121,9 +121,9 @@ def test_what_only_asks_opens_no_page(
 def test_a_port_that_is_taken_is_said_before_anything_is_loaded(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        assert run(cli, ["ui", "--port", port, "--model", "tiny"]) == Exit.USAGE
+        assert run_click(cli, ["ui", "--port", port, "--model", "tiny"]) == Exit.USAGE
     assert port in capsys.readouterr().err
-    assert run(cli, ["ui", "--port", "0", "--server-name", "192.0.2.1", "--no-auth"]) == Exit.USAGE
+    assert run_click(cli, ["ui", "--port", "0", "--server-name", "192.0.2.1", "--no-auth"]) == Exit.USAGE
     assert "--server-name" in capsys.readouterr().err
 
 
@@ -150,5 +150,5 @@ def test_a_page_for_this_machine_answers_to_its_own_name_and_its_own_page(host: 
 
 def test_the_page_is_kept_to_this_machine_unless_somebody_is_let_in(opened: list[dict[str, Any]]) -> None:
     for arguments in ([], ["--auth", "ann:secret"], ["--no-auth"]):
-        assert run(cli, ["ui", *arguments]) == Exit.OK
+        assert run_click(cli, ["ui", *arguments]) == Exit.OK
     assert [how["alone"] for how in opened] == [True, False, False]

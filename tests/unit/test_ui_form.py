@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from acestep.clip import Clip
 from acestep.errors import UsageError
 from acestep.request import Request, Task
-from acestep.ui.form import AUDIO_FORMATS, INSTRUMENTAL, LONGEST_TEXT, Form, form_from, request_of, task_fields
-from acestep.ui.uploads import file_of, problem_of
+from acestep.ui.form import AUDIO_FORMATS, INSTRUMENTAL, LONGEST_TEXT, Form, form_from, form_request, task_fields
+from acestep.ui.frame import file_of, problem_of
 
 CLIP = Clip(audio=np.zeros((2, 480_000), dtype=np.float32))
 
@@ -37,11 +37,11 @@ def a_clip(path: str) -> Clip:
 @given(values=st.dictionaries(st.sampled_from(Form.__struct_fields__), anything, max_size=6))
 def test_any_form_is_a_request_or_a_sentence(values: dict[str, Any]) -> None:
     with suppress(UsageError):
-        assert isinstance(request_of(form_from(values), a_clip), Request)
+        assert isinstance(form_request(form_from(values), a_clip), Request)
 
 
 def test_a_form_that_nobody_touched_is_a_request_for_one_new_song() -> None:
-    made = request_of(form_from(dict.fromkeys(Form.__struct_fields__)), a_clip)
+    made = form_request(form_from(dict.fromkeys(Form.__struct_fields__)), a_clip)
     assert (made.task, made.batch, made.duration_s, made.steps) == (Task.TEXT2MUSIC, 1, 60.0, 0)
 
 
@@ -65,7 +65,7 @@ def test_every_field_reaches_the_request() -> None:
             "reference_audio": "some.wav",
         }
     )
-    assert request_of(form, a_clip) == Request(
+    assert form_request(form, a_clip) == Request(
         caption="drums",
         lyrics="la",
         language="de",
@@ -87,7 +87,7 @@ def test_every_field_reaches_the_request() -> None:
 def test_every_task_gets_the_fields_that_it_reads_and_no_others(task: Task) -> None:
     source = "" if task is Task.TEXT2MUSIC else "a.wav"
     wish = {"task": task.value, "source_audio": source, "repaint_start": 1, "repaint_end": 2, "cover_strength": 0.5}
-    made = request_of(form_from({**wish, "track": "vocals", "tracks": "bass, drums"}), a_clip)
+    made = form_request(form_from({**wish, "track": "vocals", "tracks": "bass, drums"}), a_clip)
     assert made.task is task
     assert (made.source_audio is CLIP) == (task is not Task.TEXT2MUSIC)
     assert (made.repaint_end_s == 2) == ("repaint_end" in task_fields(task))
@@ -97,15 +97,15 @@ def test_every_task_gets_the_fields_that_it_reads_and_no_others(task: Task) -> N
 
 
 def test_a_song_without_words_is_told_so_in_the_words_of_training() -> None:
-    assert request_of(form_from({"lyrics": "la", "instrumental": True}), a_clip).lyrics == INSTRUMENTAL
+    assert form_request(form_from({"lyrics": "la", "instrumental": True}), a_clip).lyrics == INSTRUMENTAL
 
 
 def test_songs_without_a_seed_differ_and_a_seed_stays() -> None:
-    seeds = {request_of(form_from({"seed": 5, "random_seed": True}), a_clip).seed for _ in range(4)}
+    seeds = {form_request(form_from({"seed": 5, "random_seed": True}), a_clip).seed for _ in range(4)}
     assert len(seeds) > 1
-    seeds = {request_of(form_from({"seed": -1, "random_seed": False}), a_clip).seed for _ in range(4)}
+    seeds = {form_request(form_from({"seed": -1, "random_seed": False}), a_clip).seed for _ in range(4)}
     assert len(seeds) > 1
-    assert request_of(form_from({"seed": 5, "random_seed": False}), a_clip).seed == 5
+    assert form_request(form_from({"seed": 5, "random_seed": False}), a_clip).seed == 5
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_songs_without_a_seed_differ_and_a_seed_stays() -> None:
 )
 def test_what_cannot_be_is_named(values: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        request_of(form_from(values), a_clip)
+        form_request(form_from(values), a_clip)
 
 
 def test_only_files_in_the_folder_of_uploads_are_taken(tmp_path: Path) -> None:

@@ -8,12 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acestep.errors import UsageError
-from acestep.hardware import CPU, Card, CardKind, simulated_card
+from acestep.hardware.card import CPU, Card, CardKind, simulated_card
 from acestep.knobs import Attention, Backend, Knobs, Offload, Quantization, Variant
-from acestep.plan import Overrides, Plan, clamp, resolve
+from acestep.limits.plan import Overrides, Plan, clamp, resolve
 from acestep.request import Request
 from acestep.tiers import BATCHES, LM_MODELS, TierTable, load_tiers
-from acestep.ui.limits import limits_of
 from acestep.ui.settings import (
     NONE,
     THIS_CARD,
@@ -21,6 +20,7 @@ from acestep.ui.settings import (
     cards,
     controls_from,
     controls_of,
+    limits_of,
     overrides_of,
     settings_of,
 )

@@ -11,23 +11,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from acestep.errors import InvalidInputError, MissingWeightsError, NotEnoughMemoryError, RunFailedError, UsageError
-from acestep.hardware import CPU, simulated_card
+from acestep.hardware.card import CPU, simulated_card
 from acestep.knobs import Knobs, Offload
+from acestep.limits.plan import Plan, exact, resolve
 from acestep.memory.guard import COEFFICIENTS, OF_AUDIO, knobs_key
-from acestep.plan import Plan, exact, resolve
 from acestep.request import Request
 from acestep.thinking import Thinking
 from acestep.tiers import load_tiers
 from acestep.ui import sessions
-from acestep.ui.card_view import card_html
-from acestep.ui.failures import Failure, FailureKind, MissingSourceError, failure_of
-from acestep.ui.guard_view import guard_html, outlook
-from acestep.ui.sessions import Made, Progress, Session, Sessions, StoppedError
-from acestep.ui.views import failure_html, history_html, length, progress_html, warnings_html
-from acestep.ui.words import LANGUAGES, Words
+from acestep.ui.failures import FailedRun, FailureKind, MissingSourceError, failure_of
+from acestep.ui.sessions import RunProgress, Sessions, StoppedError, Visit, VisitSong
+from acestep.ui.views import (
+    card_html,
+    failure_html,
+    guard_html,
+    history_html,
+    length,
+    outlook,
+    progress_html,
+    warnings_html,
+)
+from acestep.ui.words import PAGE_LANGUAGES, PageText
 from acestep.units import GIB
 
-WORDS = Words("en")
+WORDS = PageText("en")
 EXACT = exact(simulated_card(8), Knobs(lm="0.6B"))
 KEY = knobs_key(EXACT.knobs)
 HOSTILE = '<img src=x onerror="alert(1)">'
@@ -53,11 +60,11 @@ def test_only_so_many_visits_are_remembered(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.fixture
-def visit(tmp_path: Path) -> Session:
+def visit(tmp_path: Path) -> Visit:
     return Sessions(tmp_path).of("ann")
 
 
-def test_a_stopped_run_ends_at_its_next_step_and_the_next_one_runs(visit: Session) -> None:
+def test_a_stopped_run_ends_at_its_next_step_and_the_next_one_runs(visit: Visit) -> None:
     visit.announce()
     assert (visit.progress.stage, visit.busy) == ("waiting", True)
     with suppress(StoppedError), visit.run():
@@ -78,7 +85,7 @@ def test_a_stopped_run_ends_at_its_next_step_and_the_next_one_runs(visit: Sessio
     assert (visit.progress.stage, visit.busy) == ("finished", False)
 
 
-def test_a_run_that_waits_is_stopped_at_once_and_the_next_one_runs_however_they_overlap(visit: Session) -> None:
+def test_a_run_that_waits_is_stopped_at_once_and_the_next_one_runs_however_they_overlap(visit: Visit) -> None:
     visit.announce()
     visit.stop()
     assert (visit.progress.stage, visit.busy) == ("stopped", False)
@@ -93,7 +100,7 @@ def test_a_run_that_waits_is_stopped_at_once_and_the_next_one_runs_however_they_
     assert (visit.progress.stage, visit.busy) == ("finished", False)
 
 
-def test_a_run_that_was_stopped_and_never_had_its_turn_takes_no_other_with_it(visit: Session) -> None:
+def test_a_run_that_was_stopped_and_never_had_its_turn_takes_no_other_with_it(visit: Visit) -> None:
     visit.announce()
     visit.stop()
     visit.settle()
@@ -102,21 +109,21 @@ def test_a_run_that_was_stopped_and_never_had_its_turn_takes_no_other_with_it(vi
         visit.report("denoise", 1, 4)
 
 
-def test_stopping_when_nothing_runs_stops_nothing(visit: Session) -> None:
+def test_stopping_when_nothing_runs_stops_nothing(visit: Visit) -> None:
     visit.stop()
     with visit.run():
         visit.report("denoise", 1, 4)
 
 
-def test_what_was_announced_and_never_had_its_turn_has_failed(visit: Session) -> None:
+def test_what_was_announced_and_never_had_its_turn_has_failed(visit: Visit) -> None:
     visit.announce()
     visit.settle()
     assert (visit.progress.stage, visit.busy) == ("failed", False)
-    assert visit.failure == Failure(kind=FailureKind.NOT_STARTED)
+    assert visit.failure == FailedRun(kind=FailureKind.NOT_STARTED)
     with pytest.raises(UsageError), visit.run():
         raise UsageError("no such song")
     assert visit.progress.stage == "failed"
-    assert visit.failure == Failure(kind=FailureKind.INPUT, detail="no such song")
+    assert visit.failure == FailedRun(kind=FailureKind.INPUT, detail="no such song")
     visit.announce()
     assert visit.failure is None
 
@@ -135,10 +142,10 @@ ERRORS = {
 }
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("language", PAGE_LANGUAGES)
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_every_failure_has_a_sentence_in_the_language_of_the_page(error: Exception, language: str) -> None:
-    words, failure = Words(language), failure_of(error)
+    words, failure = PageText(language), failure_of(error)
     assert failure.kind is ERRORS[error]
     page = failure_html(failure, words)
     assert 'role="alert"' in page
@@ -151,7 +158,7 @@ def test_every_failure_has_a_sentence_in_the_language_of_the_page(error: Excepti
 
 @given(doings=st.lists(st.sampled_from(("announce", "stop", "settle", "run")), max_size=12))
 def test_a_visit_whose_clicks_are_all_over_is_never_busy_and_its_next_run_is_its_own(doings: list[str]) -> None:
-    visit = Session(Path("out"))
+    visit = Visit(Path("out"))
     for doing in doings:
         if doing == "run":
             with suppress(StoppedError), visit.run():
@@ -167,24 +174,24 @@ def test_a_visit_whose_clicks_are_all_over_is_never_busy_and_its_next_run_is_its
     assert visit.progress.stage == "finished"
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("language", PAGE_LANGUAGES)
 @pytest.mark.parametrize("stage", ["waiting", "loading", "think", "encode_audio", "encode", "denoise", "decode"])
 def test_progress_names_its_stage_and_its_share(stage: str, language: str) -> None:
-    words = Words(language)
-    page = progress_html(Progress(stage=stage, done=1, total=4), words)
+    words = PageText(language)
+    page = progress_html(RunProgress(stage=stage, done=1, total=4), words)
     assert words(f"stage_{stage}") in page
     assert "25 %" in page
-    assert progress_html(Progress(), words) == ""
+    assert progress_html(RunProgress(), words) == ""
 
 
-def made(caption: str, path: str = "song.flac") -> Made:
-    return Made(path=Path(path), served=Path("/cache") / path, caption=caption, seed=7, duration_s=90.0)
+def made(caption: str, path: str = "song.flac") -> VisitSong:
+    return VisitSong(path=Path(path), served=Path("/cache") / path, caption=caption, seed=7, duration_s=90.0)
 
 
 @given(text=st.text(max_size=40))
 def test_no_text_becomes_markup(text: str) -> None:
     bad = text + HOSTILE
-    failed = Failure(kind=FailureKind.WEIGHTS, detail=bad, command=bad)
+    failed = FailedRun(kind=FailureKind.WEIGHTS, detail=bad, command=bad)
     for page in (
         warnings_html([bad], WORDS),
         history_html([made(bad)], WORDS),

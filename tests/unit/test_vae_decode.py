@@ -6,17 +6,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from acestep.checkpoints.build import TINY_LATENT, build
 from acestep.devices.cpu import CpuDevice
+from acestep.dit.vae_decode import CHUNK_VARIABLE, TILES, TileDecoder, chunk_from, decode_song, fold_weight_norm
 from acestep.errors import UsageError
-from acestep.memory.vae_decode import (
-    CHUNK_VARIABLE,
-    TILES,
-    TileDecoder,
-    chunk_from,
-    decode_song,
-    fold_weight_norm,
-)
-from acestep.models.build import TINY_LATENT, build
 from acestep.request import LATENT_HOP
 
 
@@ -59,6 +52,6 @@ def test_an_overlap_within_the_receptive_field_would_show(
     decoder = TileDecoder(vae.decoder)
     latents = torch.randn(100, TINY_LATENT, generator=torch.Generator().manual_seed(2))
     whole = decode_song(decoder, latents, 100 * LATENT_HOP, CpuDevice(), 100)
-    monkeypatch.setattr("acestep.memory.vae_decode.OVERLAP_FRAMES", 2)
+    monkeypatch.setattr("acestep.dit.vae_decode.DECODE_OVERLAP_FRAMES", 2)
     cut = decode_song(decoder, latents, 100 * LATENT_HOP, CpuDevice(), 30)
     assert np.abs(cut - whole).max() > 1e-4 * np.abs(whole).max()

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from acestep.checkpoints.build import build
 from acestep.clip import LATENT_HOP
 from acestep.devices.cpu import CpuDevice
-from acestep.memory import vae_encode
-from acestep.memory.vae_decode import fold_weight_norm
-from acestep.memory.vae_encode import OVERLAP_FRAMES, TileEncoder, encode_clip
-from acestep.models.build import build
+from acestep.dit import vae_encode
+from acestep.dit.vae_decode import fold_weight_norm
+from acestep.dit.vae_encode import ENCODE_OVERLAP_FRAMES, TileEncoder, encode_clip
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +57,6 @@ def test_the_receptive_field_ends_within_the_overlap(vae: torch.nn.Module) -> No
         click = quiet.clone()
         click[..., at] = 1.0
         heard = (encoder(click) - encoder(quiet.clone())).abs().amax(dim=(0, 1)).nonzero().flatten()
-        assert 20 - OVERLAP_FRAMES <= heard.min() < heard.max() <= 20 + OVERLAP_FRAMES
-        assert heard.max() - heard.min() >= OVERLAP_FRAMES
+        assert 20 - ENCODE_OVERLAP_FRAMES <= heard.min() < heard.max() <= 20 + ENCODE_OVERLAP_FRAMES
+        assert heard.max() - heard.min() >= ENCODE_OVERLAP_FRAMES
     vae.float()

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acestep.detection.visible import cuda_visible, mig_visible, rocm_visible, xpu_visible
+from acestep.hardware.detection.visible import cuda_visible, mig_visible, rocm_visible, xpu_visible
 
 UUIDS = ("GPU-aaaa-1", "GPU-bbbb-2", "GPU-aabb-3")
 

@@ -8,13 +8,14 @@ import psutil
 import pytest
 import torch
 
+from acestep.checkpoints.lm import load_lm
 from acestep.devices.cpu import CpuDevice
-from acestep.models.lm import load_lm
-from acestep.planner.backends import vllm, vllm_engine
-from acestep.planner.backends.pt import PtBackend
-from acestep.planner.backends.vllm import VllmBackend
-from acestep.planner.backends.vllm_memory import Pool, pool_of
-from acestep.planner.job import Job, Sampling
+from acestep.lm.backends import vllm, vllm_engine
+from acestep.lm.backends.pt import PtBackend
+from acestep.lm.backends.vllm import VllmBackend
+from acestep.lm.backends.vllm_memory import Pool, pool_of
+from acestep.lm.job import Job
+from acestep.thinking import Sampling
 from acestep.units import MIB
 from tests.tiny_planner import song, write_planner
 
@@ -100,7 +101,7 @@ def test_a_write_that_fails_keeps_nothing_and_the_next_one_works(folder: Path) -
 
 
 def test_an_engine_that_fails_half_way_leaves_room_for_the_next(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from acestep.planner.backends.vllm_model import PlannerLanguageModel
+    from acestep.lm.backends.vllm_model import PlannerLanguageModel
 
     made: list[weakref.ref[Any]] = []
 

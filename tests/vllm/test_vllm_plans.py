@@ -5,16 +5,15 @@ import pytest
 import torch
 from msgspec.structs import replace
 
+from acestep.checkpoints.lm import load_lm
 from acestep.devices.cpu import CpuDevice
-from acestep.models.lm import load_lm
-from acestep.planner.backends.pt import PtBackend
-from acestep.planner.backends.vllm import VllmBackend
-from acestep.planner.backends.vllm_memory import pool_of
-from acestep.planner.job import Sampling
-from acestep.planner.planner import Planner
-from acestep.planner.tokenizer import COMPACT, BytePlannerTokenizer
+from acestep.lm.backends.pt import PtBackend
+from acestep.lm.backends.vllm import VllmBackend
+from acestep.lm.backends.vllm_memory import pool_of
+from acestep.lm.jobs import Planner
+from acestep.lm.tokenizer import COMPACT, BytePlannerTokenizer
 from acestep.request import Request
-from acestep.thinking import Thinking
+from acestep.thinking import Sampling, Thinking
 from tests.tiny_planner import GREEDY, write_planner
 
 GUIDED = replace(GREEDY, guidance=2.0)

@@ -5,12 +5,13 @@ import pytest
 import torch
 from msgspec.structs import replace
 
+from acestep.checkpoints.lm import load_lm
 from acestep.devices.cpu import CpuDevice
-from acestep.models.lm import load_lm
-from acestep.planner.backends.pt import PtBackend
-from acestep.planner.backends.vllm import VllmBackend
-from acestep.planner.backends.vllm_memory import CHUNK_TOKENS, pool_of
-from acestep.planner.job import Job, Sampling
+from acestep.lm.backends.pt import PtBackend
+from acestep.lm.backends.vllm import VllmBackend
+from acestep.lm.backends.vllm_memory import LEAST_BATCHED_TOKENS, pool_of
+from acestep.lm.job import Job
+from acestep.thinking import Sampling
 from tests.tiny_planner import GREEDY, Fields, prompt, song, write_planner
 
 GUIDED = replace(GREEDY, guidance=2.0)
@@ -92,7 +93,7 @@ def test_a_song_is_the_same_alone_and_in_a_batch(backend: VllmBackend) -> None:
 
 
 def test_a_pair_of_very_unequal_prompts_writes_together(backend: VllmBackend, pt: PtBackend) -> None:
-    jobs = [song(length=CHUNK_TOKENS + 300, codes=10, sampling=DRAWN, unguided=12), *songs(2, GUIDED)]
+    jobs = [song(length=LEAST_BATCHED_TOKENS + 300, codes=10, sampling=DRAWN, unguided=12), *songs(2, GUIDED)]
     assert backend.write(jobs, unheard) == pt.write(jobs, unheard)
 
 
@@ -104,7 +105,7 @@ def test_rows_that_come_apart_start_again_from_what_both_wrote(
     begin = backend._begin
     monkeypatch.setattr(backend, "_begin", lambda number, draft: (begun.append(number), begin(number, draft)))
     # Without having been read before, the short prompt takes one step and the long one behind it two.
-    jobs = [song(length=40, codes=10, sampling=DRAWN, unguided=CHUNK_TOKENS + 400), *songs(2, GUIDED)]
+    jobs = [song(length=40, codes=10, sampling=DRAWN, unguided=LEAST_BATCHED_TOKENS + 400), *songs(2, GUIDED)]
     assert backend.write(jobs, unheard) == pt.write(jobs, unheard)
     assert len(begun) > len(jobs)
 

@@ -10,14 +10,14 @@ from typing import Final, Self
 import msgspec
 import torch
 
+from acestep.checkpoints.components import Components
+from acestep.dit.place import StageContext
+from acestep.dit.vae_decode import TileDecoder, choose_tile, frame_bytes, ladder_from
+from acestep.engine.decode import DECODER, decode
 from acestep.knobs import Knobs, Offload
 from acestep.memory.placement import Placement
-from acestep.memory.segments import SEGMENT_GRAIN
-from acestep.memory.vae_decode import TileDecoder, choose_tile, frame_bytes, ladder_from
-from acestep.models.components import Components
+from acestep.memory.workspace import SEGMENT_GRAIN
 from acestep.request import DecodePath, Request
-from acestep.stages.decode import DECODER, decode
-from acestep.stages.place import Place
 from calibrate.probes.simulated.allocator import NO_CAP
 from calibrate.probes.simulated.book import TraceBook
 from calibrate.probes.simulated.device import SimulatedDevice
@@ -29,7 +29,7 @@ from calibrate.probes.simulated.replay import ReplayResult, replay
 from calibrate.probes.simulated.splice import evicted, held, joined, only, repeated
 from calibrate.probes.simulated.trace import Trace
 
-STAGE: Final = "decode"
+_STAGE: Final = "decode"
 
 KEEPS_PARTS: Final = (Offload.NONE, Offload.CPU)
 """Offload modes under which there is something to move off the card for decoding's sake."""
@@ -72,7 +72,7 @@ def play_decode(
         ledger, TraceBook(trace, free_bytes), dtype=torch.bfloat16, grouped_attention=kernels.has_flash
     )
     knobs = Knobs(variant=components.variant, offload=Offload.NONE if resident else Offload.CPU_DIT)
-    place = Place(
+    place = StageContext(
         components=components,
         knobs=knobs,
         device=device,
@@ -89,11 +89,11 @@ def play_decode(
 
     with kernels, ledger, Memo(ledger, tape, known).patched((TileDecoder,)), torch.no_grad():
         place.placement.settle()
-        device.begin_stage(STAGE)
+        device.begin_stage(_STAGE)
         decode(two, latents, place, note_end)
         device.end_stage()
         place.placement.release()
-    alone = only(repeated(trace, ends[1], ends[two.batch], request.batch - 1), STAGE)
+    alone = only(repeated(trace, ends[1], ends[two.batch], request.batch - 1), _STAGE)
     return Played(trace=alone, loops=find_loops(alone))
 
 
@@ -200,4 +200,4 @@ class DecodeLadder:
 
 
 def _failed_in_decoding(outcome: ReplayResult) -> bool:
-    return outcome.refusal is not None and outcome.refusal.stage == STAGE
+    return outcome.refusal is not None and outcome.refusal.stage == _STAGE

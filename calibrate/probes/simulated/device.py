@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from acestep.devices.base import Mark
-from acestep.devices.in_order import InOrder
+from acestep.devices.base import DeviceEvent
+from acestep.devices.cpu import InOrder
 from calibrate.probes.simulated.ledger import Ledger
 from calibrate.probes.simulated.trace import ACTIVATIONS
 
@@ -67,7 +67,7 @@ class SimulatedDevice(InOrder):
         """Asked for and freed at once, as on a card."""
         self.reserve(n_bytes, ACTIVATIONS)
 
-    def fetch(self, pairs: Sequence[tuple[Tensor, Tensor]], after: Mark) -> Mark:  # noqa: ARG002
+    def fetch(self, pairs: Sequence[tuple[Tensor, Tensor]], after: DeviceEvent) -> DeviceEvent:  # noqa: ARG002
         """Nothing arrives; only the layouts are compared."""
         for target, source in pairs:
             if (target.shape, target.dtype) != (source.shape, source.dtype):

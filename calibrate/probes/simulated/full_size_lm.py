@@ -6,9 +6,9 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from acestep.checkpoints.lm import LanguageModel, build_lm, quantize_lm
 from acestep.knobs import Quantization
-from acestep.models.lm import LanguageModel, build_lm, quantize_lm
-from acestep.planner.sampling import Draft, Spans
+from acestep.lm.sampling import Draft, Spans
 from calibrate.probes.simulated.host import rest_on_host
 
 

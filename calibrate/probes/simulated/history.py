@@ -34,7 +34,7 @@ class Action(StrEnum):
 _EXPANDABLE: Final = (Action.SEGMENT_MAP, Action.SEGMENT_UNMAP)
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One entry of a history, as far as it is used; PyTorch gives more."""
 
     action: Action
@@ -65,7 +65,7 @@ class RecordedSegment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
 class History(msgspec.Struct, frozen=True, kw_only=True):
     """The entries of one card, and the segments when the last of them had been made."""
 
-    entries: tuple[Entry, ...]
+    entries: tuple[HistoryEntry, ...]
     segments: tuple[RecordedSegment, ...]
 
 
@@ -91,7 +91,7 @@ class _DivergedError(Exception):
 def history_of(snapshot: Mapping[str, Any], device: int = 0) -> History:
     """What `torch.cuda.memory._snapshot` returned, for one card. Raises `InvalidInputError` for anything else."""
     try:
-        entries = msgspec.convert(snapshot["device_traces"][device], tuple[Entry, ...])
+        entries = msgspec.convert(snapshot["device_traces"][device], tuple[HistoryEntry, ...])
         segments = [s for s in snapshot["segments"] if s.get("device", device) == device]
         return History(entries=entries, segments=msgspec.convert(segments, tuple[RecordedSegment, ...]))
     except (msgspec.ValidationError, LookupError, TypeError, AttributeError) as error:
@@ -140,11 +140,11 @@ class _Player:
         self.allocations = self.taken = self.peak_reserved = 0
         self._streams: dict[int, CachingAllocator] = {}
         self._live: dict[int, tuple[int, Block]] = {}
-        self._promised: dict[int, Entry] = {}
+        self._promised: dict[int, HistoryEntry] = {}
         self._given_back: dict[int, int] = {}
         self._number = 0
 
-    def play(self, number: int, entry: Entry) -> None:
+    def play(self, number: int, entry: HistoryEntry) -> None:
         self._number = number
         if entry.action in _EXPANDABLE:
             raise InvalidInputError(
@@ -172,9 +172,9 @@ class _Player:
         for address, segment in sorted(recorded.items()):
             self._same(f"segment {address:#x}", _recorded_blocks(segment), _modelled_blocks(modelled[address]))
 
-    def _alloc(self, entry: Entry) -> None:
+    def _alloc(self, entry: HistoryEntry) -> None:
         allocator = self._streams.setdefault(entry.stream, CachingAllocator())
-        promised = self._promised.pop(entry.stream, Entry(action=Action.SEGMENT_ALLOC))
+        promised = self._promised.pop(entry.stream, HistoryEntry(action=Action.SEGMENT_ALLOC))
         if promised.addr:
             allocator._next_address = promised.addr
         held = allocator.reserved
@@ -185,7 +185,7 @@ class _Player:
         self.allocations += 1
         self.peak_reserved = max(self.peak_reserved, sum(each.reserved for each in self._streams.values()))
 
-    def _free(self, entry: Entry) -> None:
+    def _free(self, entry: HistoryEntry) -> None:
         if entry.addr not in self._live:
             raise InvalidInputError(
                 "history",

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from acestep.capabilities import AMPERE, matrix_workspace
+from acestep.limits.capabilities import AMPERE, matrix_workspace
 
 MASK_ALIGNMENT = 16
 """The memory-efficient kernel copies a mask whose last dimension is no multiple of this (aten sdp preprocess_mask)."""

@@ -9,34 +9,34 @@ from typing import Any, Final
 import msgspec
 import torch
 
-from acestep.hardware import SIMULATED_CAPABILITY
+from acestep.checkpoints.build import build
+from acestep.checkpoints.components import Components
+from acestep.dit.blocks import DenoiserBlock, EncoderBlock
+from acestep.dit.vae_decode import TileDecoder, frame_bytes
+from acestep.dit.vae_encode import TileEncoder
+from acestep.engine.pipeline import UNABLE_TO_THINK, Pipeline, prepare
+from acestep.hardware.card import SIMULATED_CAPABILITY
 from acestep.knobs import Backend, Knobs, Offload, Quantization, Variant
+from acestep.lm.forward import DecoderBlock
+from acestep.lm.stage import Thinker
 from acestep.memory.guard import Demand
-from acestep.memory.vae_decode import TileDecoder, frame_bytes
-from acestep.memory.vae_encode import TileEncoder
-from acestep.models.blocks import DenoiserBlock, EncoderBlock
-from acestep.models.build import build
-from acestep.models.components import Components
-from acestep.pipeline import UNABLE_TO_THINK, Pipeline, prepare
-from acestep.planner.forward import DecoderBlock
 from acestep.request import DecodePath, Request, Result
-from acestep.stages.think import Thinker
 from acestep.tiers import LM_MODELS
-from calibrate.memory_model import FORMATS, Swept, fit
 from calibrate.probes.base import ProbedStage, ProbeResult
-from calibrate.probes.prompt import request_of
+from calibrate.probes.prompt import probe_request
 from calibrate.probes.simulated.book import TraceBook
-from calibrate.probes.simulated.decoding import STAGE, Attempt, DecodeLadder, Played, play_decode
+from calibrate.probes.simulated.decoding import _STAGE, Attempt, DecodeLadder, Played, play_decode
 from calibrate.probes.simulated.device import SimulatedDevice
 from calibrate.probes.simulated.host import rest_on_host
 from calibrate.probes.simulated.kernels import CudaKernels
 from calibrate.probes.simulated.ledger import ALLOWANCE, WORKSPACE, Ledger
 from calibrate.probes.simulated.loops import find_loops
 from calibrate.probes.simulated.memo import Memo, Regions, Tape
+from calibrate.probes.simulated.memory_model import FORMATS, Swept, fit
 from calibrate.probes.simulated.replay import ReplayResult, smallest_cap
 from calibrate.probes.simulated.splice import before
 from calibrate.probes.simulated.sweep import cap_with, pieces_of, trace_denoise, weights_of
-from calibrate.probes.simulated.think import STAGE as THINK
+from calibrate.probes.simulated.think import _STAGE as THINK
 from calibrate.probes.simulated.think import (
     ThinkLadder,
     ThoughtThroughError,
@@ -123,7 +123,7 @@ class SimulatedProber:
         refusal = attempt.outcome.refusal
         if refusal is None:
             verdict, path = Verdict.FITS, attempt.path
-        elif refusal.stage == STAGE:
+        elif refusal.stage == _STAGE:
             verdict, path = Verdict.DEGRADED, DecodePath.CPU
         else:
             verdict, path = Verdict.OOM, DecodePath.GPU
@@ -150,7 +150,7 @@ class SimulatedProber:
         """
         run = self._traced(knobs, workload)
         caps = {name: smallest_cap(stage_trace(run.before, name)) for name in run.before.stage_names}
-        caps |= {STAGE: run.ladder.alone().smallest_cap(), "total": run.ladder.smallest_cap()}
+        caps |= {_STAGE: run.ladder.alone().smallest_cap(), "total": run.ladder.smallest_cap()}
         if knobs.lm is None:
             return caps
         alone, so_far = self._thinking(knobs, workload).smallest_caps()
@@ -189,7 +189,7 @@ class SimulatedProber:
 
     def _trace(self, knobs: Knobs, workload: Workload) -> TracedRun:
         components = full_size(knobs.variant, knobs.quantization)
-        request = request_of(workload, components.tokenizer)
+        request = probe_request(workload, components.tokenizer)
 
         def decode(tile: int, resident: bool) -> Played:
             asked = (knobs.variant, request.batch, request.samples, tile, resident)
@@ -207,7 +207,7 @@ class SimulatedProber:
     ) -> TracedRun:
         with tracing(components, knobs, by, self._kernels, self._known) as (trace, pipeline):
             result = pipeline.generate(request, strict=True)
-        until_decoding = before(trace, STAGE)
+        until_decoding = before(trace, _STAGE)
         ladder = DecodeLadder(
             until_decoding,
             decode,
@@ -223,7 +223,7 @@ class SimulatedProber:
 
         def request_for(songs: int) -> Request:
             alike = msgspec.structs.replace(workload, batch=songs)
-            return thinking_request(request_of(alike, components.tokenizer))
+            return thinking_request(probe_request(alike, components.tokenizer))
 
         def played(songs: int) -> Played:
             key = (knobs, msgspec.structs.replace(workload, batch=songs))

@@ -12,15 +12,15 @@ import msgspec
 import torch
 from torch import nn
 
+from acestep.checkpoints.components import Components
+from acestep.dit.place import StageContext
+from acestep.engine.denoise import denoise
+from acestep.engine.encode import Conditions
 from acestep.knobs import Knobs, Offload, Quantization
 from acestep.memory.guard import Demand
 from acestep.memory.placement import TRANSFORMER, Placement
-from acestep.models.components import Components
-from acestep.progress import silent
 from acestep.request import CODE_FRAMES, LATENT_HOP, SAMPLE_RATE, Request, Task
-from acestep.stages.denoise import denoise
-from acestep.stages.encode import Conditions
-from acestep.stages.place import Place
+from acestep.units import silent
 from calibrate.probes.simulated.book import TraceBook
 from calibrate.probes.simulated.device import SimulatedDevice
 from calibrate.probes.simulated.kernels import CudaKernels
@@ -33,7 +33,7 @@ from calibrate.workload import PROBE_STEPS
 LAYERS: Final = 2
 """Layers that are traced: one with a window, one without."""
 
-STAGE: Final = "denoise"
+_STAGE: Final = "denoise"
 
 
 class Weights(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,7 +97,7 @@ def trace_denoise(
     with _few_layers(components.transformer):
         placement = Placement({TRANSFORMER: components.transformer}, (), Offload.CPU_DIT, device)
         knobs = Knobs(variant=components.variant, offload=Offload.CPU_DIT, quantization=quantization)
-        place = Place(components=components, knobs=knobs, device=device, placement=placement)
+        place = StageContext(components=components, knobs=knobs, device=device, placement=placement)
         with kernels, ledger, Memo(ledger, tape, known).patched((*regions, *pieces_of(components))), torch.no_grad():
 
             def empty(*shape: int) -> torch.Tensor:
@@ -111,7 +111,7 @@ def trace_denoise(
                 uncovered=empty(1, tokens, width) if request.cover_strength < 1 else None,
             )
             device.empty_cache()
-            device.begin_stage(STAGE)
+            device.begin_stage(_STAGE)
             latents = denoise(request, conditions.of(0, demand.songs), place, silent)
             device.end_stage()
             del latents, conditions
@@ -123,7 +123,7 @@ def cap_with(trace: Trace, weights: Weights) -> int:
     """The smallest cap of a traced stage, in bytes, with `weights` in the place of those that were traced."""
     owner = trace.owner_names.index(TRANSFORMER)
     whole = Trace()
-    whole.stage_names, whole.owner_names = [STAGE], ["weights", "activations"]
+    whole.stage_names, whole.owner_names = [_STAGE], ["weights", "activations"]
     whole.n_slots = trace.n_slots + len(weights.resting) + len(weights.entering)
     _allocate(whole, weights.resting, trace.n_slots)
     traced: set[int] = set()

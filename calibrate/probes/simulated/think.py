@@ -12,33 +12,32 @@ from typing import Final
 import msgspec
 from torch import nn
 
+from acestep.checkpoints.architecture import QwenArchitecture
+from acestep.checkpoints.catalog import LM_ARCHITECTURES
+from acestep.checkpoints.lm import LanguageModel
 from acestep.devices.base import Device
+from acestep.dit.place import StageContext
 from acestep.errors import NotMeasuredError
 from acestep.knobs import Backend as Library
 from acestep.knobs import Knobs
-from acestep.models.architecture import QwenArchitecture
-from acestep.models.catalog import LM_ARCHITECTURES
-from acestep.models.lm import LanguageModel
-from acestep.planner.backends.base import Backend, Written
-from acestep.planner.backends.pt import PtBackend
-from acestep.planner.backends.vllm_memory import block_bytes, footprint, pool_for
-from acestep.planner.job import Job
-from acestep.planner.metadata import Metadata
-from acestep.planner.planner import Planner
-from acestep.planner.thinker import LANGUAGE_MODEL, LmThinker
-from acestep.planner.tokenizer import FULL_SIZE, BytePlannerTokenizer
-from acestep.planner.writing import even_passes
-from acestep.progress import Progress
+from acestep.lm.backends.base import LmBackend, StepsWritten
+from acestep.lm.backends.pt import PtBackend
+from acestep.lm.backends.vllm_memory import block_bytes, pool_for, vllm_footprint
+from acestep.lm.job import Job
+from acestep.lm.jobs import Planner
+from acestep.lm.metadata import Metadata
+from acestep.lm.stage import Thought
+from acestep.lm.thinker import LANGUAGE_MODEL, LmThinker, even_passes
+from acestep.lm.tokenizer import FULL_SIZE, BytePlannerTokenizer
 from acestep.request import Request
-from acestep.stages.place import Place
-from acestep.stages.think import Thought
+from acestep.units import Progress
 from calibrate.probes.rehearsal import Rehearsal, first_allowed, stretched
 from calibrate.probes.simulated.decoding import Played
 from calibrate.probes.simulated.full_size_lm import FirstAllowed, full_size_lm
 from calibrate.probes.simulated.replay import ReplayResult, smallest_cap
 from calibrate.probes.simulated.trace import ACTIVATIONS, StageUsage, stage_trace, stage_usage
 
-STAGE: Final = "think"
+_STAGE: Final = "think"
 
 BYTES_PER_VALUE: Final = 2
 """Of bfloat16, which weights and keys have on the simulated card."""
@@ -51,7 +50,7 @@ class ThoughtThroughError(Exception):
 
 
 class ThinkLadder:
-    """Under a cap, as many songs at once as fit, as `acestep.planner.writing` tries them.
+    """Under a cap, as many songs at once as fit, as `acestep.lm.thinker` tries them.
 
     `played(n)` is a run up to the end of a pass of n songs, `least_bytes(n)` what such a pass certainly takes.
     """
@@ -73,12 +72,12 @@ class ThinkLadder:
 
     def usage(self, songs: int) -> StageUsage:
         """What the stage holds with so many songs at once, whatever the cap."""
-        return next(usage for usage in stage_usage(self._played(songs).trace) if usage.name == STAGE)
+        return next(usage for usage in stage_usage(self._played(songs).trace) if usage.name == _STAGE)
 
     def smallest_caps(self) -> tuple[int, int]:
         """The smallest cap from which on every cap fits, of the stage alone and of the run up to its end."""
         trace = self._played(1).trace
-        return smallest_cap(stage_trace(trace, STAGE)), smallest_cap(trace)
+        return smallest_cap(stage_trace(trace, _STAGE)), smallest_cap(trace)
 
 
 class Reckoned:
@@ -89,7 +88,7 @@ class Reckoned:
         self._weight_bytes = weight_bytes
         self._device = device
 
-    def write(self, jobs: Sequence[Job], written: Written) -> list[tuple[int, ...]]:
+    def write(self, jobs: Sequence[Job], written: StepsWritten) -> list[tuple[int, ...]]:
         """Tokens that the jobs' grammars allow."""
         self.rehearse(jobs)
         written(1, 1)
@@ -101,7 +100,9 @@ class Reckoned:
 
     def rehearse(self, jobs: Sequence[Job]) -> None:
         """Hold the weights, the pool and the activations of a forward at once."""
-        taken = footprint(self._architecture, pool_for(jobs), weight_bytes=self._weight_bytes, itemsize=BYTES_PER_VALUE)
+        taken = vllm_footprint(
+            self._architecture, pool_for(jobs), weight_bytes=self._weight_bytes, itemsize=BYTES_PER_VALUE
+        )
         held = [self._device.reserve(taken.weight_bytes, LANGUAGE_MODEL)]
         held += [self._device.reserve(size, ACTIVATIONS) for size in (taken.cache_bytes, taken.activation_bytes)]
         del held
@@ -116,7 +117,7 @@ class Passing:
     def __init__(self, use: Use) -> None:
         self._use = use
 
-    def write(self, jobs: Sequence[Job], written: Written) -> list[tuple[int, ...]]:
+    def write(self, jobs: Sequence[Job], written: StepsWritten) -> list[tuple[int, ...]]:
         """Tokens that the jobs' grammars allow."""
         with self._use():
             written(1, 1)
@@ -136,7 +137,7 @@ class Passing:
 class OnlyThinker(LmThinker):
     """Raises `ThoughtThroughError` when it has thought."""
 
-    def think(self, request: Request, place: Place, progress: Progress) -> Thought:
+    def think(self, request: Request, place: StageContext, progress: Progress) -> Thought:
         """Think, and end the run."""
         super().think(request, place, progress)
         raise ThoughtThroughError
@@ -146,7 +147,7 @@ def only_thinking(knobs: Knobs, at_once: int) -> LmThinker:
     """A thinker that takes what thinking of so many songs at once takes, and then ends the run."""
     model = _model(knobs)
 
-    def rehearsed(device: Device, use: Use) -> Backend:
+    def rehearsed(device: Device, use: Use) -> LmBackend:
         if knobs.backend is Library.PT:
             return Rehearsal(PtBackend(model, device, use=use, chooser=FirstAllowed()))
         return Rehearsal(Reckoned(LM_ARCHITECTURES[_id(knobs)], _weight_bytes(model), device))

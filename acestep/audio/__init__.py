@@ -1,0 +1,1 @@
+"""Audio files: read into two channels at one rate, and written."""

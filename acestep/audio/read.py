@@ -1,0 +1,209 @@
+"""A person's audio files as clips: any format libsndfile reads, any rate, any number of channels.
+
+A file is read in blocks that are mixed down and resampled one by one, so that the memory it takes is that of the clip
+it becomes, whatever its header says and however much it unpacks to.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from acestep.audio.flac_header import EndlessFlac, is_flac
+from acestep.audio.formats import HEADERLESS, unreadable
+from acestep.audio.mixdown import mixdown, speakers_of, told_mixdown
+from acestep.clip import LATENT_HOP, SAMPLE_RATE, Clip
+from acestep.errors import InvalidInputError
+from acestep.request import MAX_DURATION_S
+from acestep.units import minutes
+
+MIN_RATE, MAX_RATE = 4_000, 192_000
+"""Sample rates that music is kept at; a header that says something else is broken."""
+
+BLOCK = 1 << 18
+"""Values that are read at once, of all channels together: 1 MiB."""
+
+QUALITY = "VHQ"
+"""The resampler's best: images and aliases are below the noise of 24 bits, and the pass band is flat to 20 kHz."""
+
+ENDLESS = 1 << 48
+"""Frames that no file has: a header that says more does not know, as that of a stream that was recorded."""
+
+MISSING_S, MISSING_SHARE = 1.0, 0.05
+"""A file that ends earlier than its header says, by more than both, is told as incomplete."""
+
+
+def read_clip(path: Path) -> Clip:
+    """The clip in a file: resampled to 48 kHz, mono on both sides, more channels mixed down, peaks within full scale.
+
+    What a person should know about that is in the clip's `remarks`. Raises `InvalidInputError` for a file that is no
+    audio, holds none, or more than ten minutes.
+    """
+    # Nothing else is opened: opening a pipe waits for the program at its other end.
+    if not path.is_file():
+        raise InvalidInputError(path, _no_file(path))
+    try:
+        if path.stat().st_size == 0:
+            raise InvalidInputError(path, "is empty: it has 0 bytes")
+        _refuse_long(path)
+        return _read(path)
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
+        raise InvalidInputError(path, unreadable(path, str(error))) from None
+
+
+def resample(audio: np.ndarray, rate: int) -> np.ndarray:
+    """`audio` [channels, samples] float32 of a sample rate at 48 kHz, in time with it from the first sample."""
+    resampled = _Resampled(rate, len(audio))
+    return resampled.of(np.ascontiguousarray(audio.T), last=True).T
+
+
+def _read(path: Path) -> Clip:
+    with _opened(path) as (file, said):
+        rate, channels = file.samplerate, file.channels
+        speakers = speakers_of(path, file.format, channels)
+        matrix, resampled, limit = mixdown(speakers, channels), _Resampled(rate, 2), int(MAX_DURATION_S * rate)
+        kept, frames = _Kept(ceil(min(said, limit) / rate * SAMPLE_RATE) + LATENT_HOP), 0
+        for block in _blocks(path, file):
+            frames += len(block)
+            if frames > limit:
+                raise _too_long(path, f"longer than {MAX_DURATION_S:.0f} seconds")
+            stereo = block @ matrix
+            if speakers is None:
+                np.clip(stereo, -1.0, 1.0, out=stereo)
+            kept.add(resampled.of(stereo))
+    if not frames:
+        raise InvalidInputError(path, "holds no sound that can be read; it may be incomplete, so export it again")
+    kept.add(resampled.of(np.zeros((0, 2), dtype=np.float32), last=True))
+    audio = kept.audio
+    if audio.shape[1] < LATENT_HOP:
+        raise InvalidInputError(path, f"is shorter than {1000 * LATENT_HOP // SAMPLE_RATE} ms")
+    peak = 1.0 if speakers is None else max(float(audio.max()), -float(audio.min()))
+    if peak > 1.0:
+        # Several channels at full scale come to more than it; their balance is kept.
+        audio /= peak
+    told = (*told_mixdown(path.name, speakers, channels), *_told_missing(path.name, frames / rate, said / rate))
+    return Clip(audio=audio, remarks=told)
+
+
+class _Kept:
+    """Blocks of two sides, [samples, 2], as one array [2, samples], which is as large as expected or grows."""
+
+    def __init__(self, expected: int) -> None:
+        self._audio = np.empty((2, expected), dtype=np.float32)
+        self._samples = 0
+
+    def add(self, block: np.ndarray) -> None:
+        after = self._samples + len(block)
+        if after > self._audio.shape[1]:
+            wider = np.empty((2, max(after, 2 * self._samples)), dtype=np.float32)
+            wider[:, : self._samples] = self._audio[:, : self._samples]
+            self._audio = wider
+        self._audio[:, self._samples : after] = block.T
+        self._samples = after
+
+    @property
+    def audio(self) -> np.ndarray:
+        """What was added; memory that nothing was written to is not in use."""
+        return self._audio[:, : self._samples]
+
+
+class _Resampled:
+    """A stream of blocks [samples, channels] at 48 kHz."""
+
+    def __init__(self, rate: int, channels: int) -> None:
+        self._stream: Any = None
+        if rate != SAMPLE_RATE:
+            import soxr
+
+            self._stream = soxr.ResampleStream(rate, SAMPLE_RATE, channels, dtype="float32", quality=QUALITY)
+
+    def of(self, block: np.ndarray, *, last: bool = False) -> np.ndarray:
+        """What comes out once a block has gone in; after the `last` one all of it has."""
+        made: np.ndarray = block if self._stream is None else self._stream.resample_chunk(block, last=last)
+        return made
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, int]]:
+    """A file open for reading, as `soundfile.SoundFile`, and the frames its header says it has, 0 for unknown.
+
+    Its rate is one that music is kept at.
+    """
+    import soundfile
+
+    class Forward(soundfile.SoundFile):  # type: ignore[misc]
+        """Reads from begin to end: soundfile otherwise seeks after each block, which not every format can."""
+
+        def seekable(self) -> bool:
+            return False
+
+    with path.open("rb") as plain, ExitStack() as open_files:
+        flac = EndlessFlac(plain) if is_flac(path) else None
+        # libsndfile looks into a file for its format, except where its name says that there is none.
+        source = path if path.suffix.lower() not in HEADERLESS else os.dup(plain.fileno())
+        file = open_files.enter_context(Forward(source if flac is None else flac))
+        if not MIN_RATE <= file.samplerate <= MAX_RATE:
+            raise InvalidInputError(
+                path, f"says it has {file.samplerate} samples a second; {MIN_RATE} to {MAX_RATE} can be read"
+            )
+        yield file, flac.said_samples if flac else file.frames if file.frames < ENDLESS else 0
+
+
+def _blocks(path: Path, file: Any) -> Iterator[np.ndarray]:
+    """The frames of a file, [frames, channels] float32, block by block; a block is only good until the next one."""
+    buffer = np.empty((max(1, BLOCK // file.channels), file.channels), dtype=np.float32)
+    done = 0
+    while len(block := _next(path, file, buffer, done)):
+        # The extremes carry every infinity and NaN along, and need no second array.
+        if not (np.isfinite(block.min()) and np.isfinite(block.max())):
+            raise InvalidInputError(path, "has samples that are infinite or not numbers; export it again")
+        done += len(block)
+        yield block
+
+
+def _next(path: Path, file: Any, buffer: np.ndarray, done: int) -> np.ndarray:
+    try:
+        block: np.ndarray = file.read(out=buffer)
+    except RuntimeError as error:
+        where = f"beyond {minutes(done / file.samplerate)}" if done else "at all"
+        raise InvalidInputError(
+            path, f"is damaged or incomplete and cannot be read {where} ({error}); export or download it again"
+        ) from None
+    return block
+
+
+def _refuse_long(path: Path) -> None:
+    """Refuse a file whose header says that it is too long where that is so: a sample beyond the limit is there."""
+    with _opened(path) as (file, said):
+        limit = int(MAX_DURATION_S * file.samplerate)
+        if said <= limit:
+            return
+        beyond = 0
+        with suppress(OSError, RuntimeError):
+            file.seek(limit)
+            beyond = len(file.read(1))
+        if beyond:
+            length, most = f"{said / file.samplerate / 60:.0f} minutes", f"{MAX_DURATION_S / 60:.0f}"
+            if length == f"{most} minutes":
+                length, most = f"{ceil(said / file.samplerate)} seconds", f"{MAX_DURATION_S:.0f}"
+            raise InvalidInputError(path, f"is {length} long; at most {most} can be used, so cut it")
+
+
+def _no_file(path: Path) -> str:
+    if not path.exists():
+        return "does not exist"
+    return "is no file but a folder" if path.is_dir() else "is no file but a pipe or device; save the sound in a file"
+
+
+def _too_long(path: Path, length: str) -> InvalidInputError:
+    return InvalidInputError(path, f"is {length}; at most {MAX_DURATION_S:.0f} can be used, so cut it")
+
+
+def _told_missing(name: str, there_s: float, said_s: float) -> tuple[str, ...]:
+    if said_s - there_s < max(MISSING_S, MISSING_SHARE * said_s):
+        return ()
+    return (f"{name} says that it is {minutes(said_s)} long, but it ends after {minutes(there_s)}: it is incomplete.",)

@@ -1,0 +1,92 @@
+"""Songs to files: peak-normalised, and never half written."""
+
+import math
+import re
+from pathlib import Path
+from tempfile import NamedTemporaryFile, TemporaryDirectory
+
+import numpy as np
+
+from acestep.errors import RunFailedError, UsageError
+
+PEAK_DBFS = -1.0
+"""Peak of every written song, in decibels below full scale: the level ACE-Step 1.5 delivers at."""
+
+SILENT_PEAK = 1e-6
+"""A song whose peak is below this is left silent instead of being blown up to noise."""
+
+SUBTYPES = {"flac": "PCM_24", "wav": "PCM_24", "mp3": "MPEG_LAYER_III"}
+
+
+def normalise(audio: np.ndarray) -> np.ndarray:
+    """`audio` [2, samples] float32 scaled to a peak of -1 dBFS.
+
+    Raises `RunFailedError` when a sample is not a number: the weights or their format do not work on this card.
+    """
+    peak = float(np.abs(audio).max(initial=0.0))
+    if not math.isfinite(peak):
+        raise RunFailedError(
+            "The model's output overflowed, so there is no song to write. Try `--quantization none`; where that does"
+            " not help, the weights may be damaged: fetch them again."
+        )
+    return audio if peak < SILENT_PEAK else audio * np.float32(10 ** (PEAK_DBFS / 20) / peak)
+
+
+def peak_dbfs(audio: np.ndarray) -> float:
+    """The peak of `audio` in decibels below full scale, -120 for silence."""
+    return 20 * math.log10(max(float(np.abs(audio).max(initial=0.0)), SILENT_PEAK))
+
+
+def stem(caption: str, seed: int) -> str:
+    """A file name for a song: the caption's first words, and the seed."""
+    words = re.sub(r"[^\w]+", "-", caption, flags=re.UNICODE).strip("-").lower()[:40].strip("-")
+    return f"{words or 'song'}-{seed}"
+
+
+def open_folder(folder: Path) -> None:
+    """Make sure songs can be written to `folder` before minutes are spent on them; `RunFailedError` says why not.
+
+    Raises `UsageError` for a name that is not UTF-8, which no JSON document of the songs could hold.
+    """
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"the folder's name {str(folder)!r} is not UTF-8; choose another with --out") from None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise RunFailedError(
+            f"Songs cannot be written to {folder} ({error}); choose another folder with --out"
+        ) from None
+
+
+def write_song(folder: Path, name: str, suffix: str, audio: np.ndarray, sample_rate: int) -> Path:
+    """Write `audio` [2, samples] to a file of that name, or the next that is free; a file that exists is complete.
+
+    Nobody's song is overwritten, not even by another process that writes one of the same name now. Raises
+    `RunFailedError` when the disk refuses.
+    """
+    import soundfile
+
+    try:
+        with TemporaryDirectory(prefix=".", suffix=".part", dir=folder) as aside:
+            whole = Path(aside) / f"{name}.{suffix}"
+            soundfile.write(whole, audio.T, sample_rate, format=suffix.upper(), subtype=SUBTYPES[suffix])
+            return _put(whole, folder)
+    except (OSError, soundfile.LibsndfileError) as error:
+        raise RunFailedError(f"{name}.{suffix} could not be written to {folder} ({error}); is the disk full?") from None
+
+
+def _put(whole: Path, folder: Path) -> Path:
+    """Move a file to the first name of its kind that is free."""
+    for number in range(1, 10_000):
+        path = folder / f"{whole.stem}{f'-{number}' if number > 1 else ''}{whole.suffix}"
+        try:
+            # Taking the name and looking whether it is free have to be one step.
+            path.touch(exist_ok=False)
+        except FileExistsError:
+            continue
+        return whole.replace(path)
+    raise RunFailedError(f"{folder} has thousands of songs named {whole.stem}; choose another folder with --out")

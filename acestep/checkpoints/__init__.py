@@ -1,0 +1,1 @@
+"""Weights on disk: which exist, where they are, and how they become modules."""

@@ -1,0 +1,125 @@
+"""How much main memory weights take while they are loaded and after, told from headers before anything is loaded.
+
+A tensor that is stored in the format in which it is used stays a view of its file: the system can drop such pages and
+read them again, so they count for nothing. What is converted, quantized, folded or made in code is memory of the
+process, and counts in full.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import msgspec
+import torch
+
+from acestep.checkpoints import catalog
+from acestep.checkpoints.catalog import DUMMY_PREFIX, TINY
+from acestep.checkpoints.configs import has_parts, parts_in
+from acestep.checkpoints.convert import PREFIXES
+from acestep.checkpoints.header import StoredTensor, read_header
+from acestep.checkpoints.intact import with_remedy
+from acestep.checkpoints.locate import locate, locate_companion, locate_lm
+from acestep.checkpoints.qwen import HEAD
+from acestep.checkpoints.weight_files import weight_files
+from acestep.errors import InvalidInputError
+from acestep.knobs import Quantization, Variant
+
+_NAMES: Mapping[torch.dtype, str] = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
+"""What headers call the formats in which weights are used."""
+
+
+class _Piece(msgspec.Struct, frozen=True, kw_only=True):
+    """Some weights. `owned` ones are memory of the process once they are loaded."""
+
+    values: int
+    owned: bool = True
+    quantized: bool = False
+
+
+def footprint(
+    model: str, variant: Variant | None, checkpoints: Path, dtype: torch.dtype, quantization: Quantization | None
+) -> int:
+    """The most bytes that loading and quantizing `model` takes; what it names is what `load` takes.
+
+    0 for `tiny`. Raises as `locate` does, and `InvalidInputError` for a file that is damaged.
+    """
+    if model in catalog.SIZES:
+        return made_footprint(catalog.SIZES[model], variant or Variant.TURBO, dtype)
+    folder = locate(model, checkpoints)
+    if has_parts(folder):
+        places = {part: folder / part for part in (*parts_in(folder), "vae", "text_encoder")}
+    else:
+        companions = {"vae": "vae", "text_encoder": "text-encoder"}
+        places = {part: locate_companion(name, folder, checkpoints) for part, name in companions.items()}
+        places["original"] = folder
+
+    def quantized(part: str, name: str) -> bool:
+        transformer = part == "transformer" or (part == "original" and name.startswith(PREFIXES["transformer"]))
+        return transformer and quantization is not None
+
+    return _most(
+        (
+            # The VAE's weight norm is folded into new tensors.
+            _piece(tensor, dtype, owned=part == "vae", quantized=quantized(part, name))
+            for part, place in places.items()
+            for name, tensor in _tensors(place).items()
+        ),
+        dtype,
+    )
+
+
+def lm_footprint(name: str, checkpoints: Path, dtype: torch.dtype, quantization: Quantization | None) -> int:
+    """The same for the language model `name`, which is what `load_lm` takes."""
+    if name == TINY or name.startswith(DUMMY_PREFIX):
+        return made_lm_footprint(name, dtype)
+    tensors = _tensors(locate_lm(name, checkpoints)).items()
+    return _most(
+        (
+            _piece(tensor, dtype, quantized=quantization is not None and not key.endswith("embed_tokens.weight"))
+            for key, tensor in tensors
+        ),
+        dtype,
+    )
+
+
+def made_footprint(size: catalog.Size, variant: Variant, dtype: torch.dtype) -> int:
+    """What a model made in code takes; 0 for a toy."""
+    if size == "tiny":
+        return 0
+    params = catalog.PARAMS_XL if variant.is_xl else catalog.PARAMS_2B
+    return (params + sum(catalog.checkpoint_of(name).params for name in ("vae", "text-encoder"))) * dtype.itemsize
+
+
+def made_lm_footprint(name: str, dtype: torch.dtype) -> int:
+    """What a language model made in code takes, `tiny` or `dummy:SIZE`; 0 for a toy."""
+    if name == TINY:
+        return 0
+    return catalog.lm_checkpoint(name.removeprefix(DUMMY_PREFIX)).params * dtype.itemsize
+
+
+def _piece(tensor: StoredTensor, dtype: torch.dtype, *, owned: bool = False, quantized: bool = False) -> _Piece:
+    return _Piece(
+        values=tensor.values,
+        owned=owned or tensor.dtype != _NAMES.get(dtype),
+        # Linear layers alone, whose weights are the matrices.
+        quantized=quantized and len(tensor.shape) == 2,
+    )
+
+
+def _most(pieces: Iterable[_Piece], dtype: torch.dtype) -> int:
+    """Everything is loaded first; then one layer after another is put into one byte a number."""
+    loaded = in_the_end = 0
+    for piece in pieces:
+        held = piece.values * dtype.itemsize * piece.owned
+        loaded += held
+        in_the_end += piece.values if piece.quantized else held
+    return max(loaded, in_the_end)
+
+
+def _tensors(folder: Path) -> dict[str, StoredTensor]:
+    """Everything in a folder's files but a language model's head, which is left where it is."""
+    files = weight_files(folder)
+    try:
+        headers = [read_header(file) for file in (files if len(files) == 1 else files[1:])]
+    except InvalidInputError as flaw:
+        raise with_remedy(flaw, folder) from None
+    return {name: tensor for header in headers for name, tensor in header.items() if name != HEAD}

@@ -1,0 +1,119 @@
+"""Whether the files of a checkpoint are whole, told in milliseconds: no weights are read and torch is not imported."""
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+from acestep.checkpoints.catalog import find
+from acestep.checkpoints.configs import has_parts, parts_in, read_config
+from acestep.checkpoints.header import read_header
+from acestep.checkpoints.weight_files import weight_files
+from acestep.errors import InvalidInputError
+
+SILENCE_FILE = "silence_latent.pt"
+"""The encoded silence, which an original checkpoint of a DiT keeps beside its weights."""
+
+_ONLY_IN_DIT = "timbre_hidden_dim"
+"""A field of the configuration that tells a DiT from the VAE, the text encoder and the language models."""
+
+
+def flaws(folder: Path) -> tuple[InvalidInputError, ...]:
+    """What is missing, empty or cut short in a checkpoint's folder, of any kind and layout; one error for each file.
+
+    The VAE and text encoder that a DiT in the original layout shares with others are not looked at.
+    """
+    found = {str(flaw.source): flaw for flaw in _flaws(folder)}
+    return tuple(found.values())
+
+
+def require_intact(folder: Path) -> None:
+    """Raise `InvalidInputError` for the first flaw of a checkpoint's folder, with what to do."""
+    for flaw in flaws(folder):
+        raise with_remedy(flaw, folder)
+
+
+def with_remedy(flaw: InvalidInputError, folder: Path) -> InvalidInputError:
+    """A flaw of a checkpoint's folder, with what to do."""
+    return InvalidInputError(flaw.source, f"{flaw.problem}; {remedy(folder)}")
+
+
+def remedy(folder: Path) -> str:
+    """What to type to get the checkpoint in a folder whole."""
+    checkpoint = find(folder.name)
+    if checkpoint is None:
+        return "fetch it again from where you have it"
+    return f"fetch it again with: acestep download {checkpoint.short or checkpoint.id}"
+
+
+def _flaws(folder: Path) -> Iterator[InvalidInputError]:
+    if not has_parts(folder):
+        yield from _flaws_of_part(folder)
+        yield from _flaws_of_silence(folder)
+        return
+    unreadable = _raised(lambda: parts_in(folder))
+    yield from unreadable
+    if not unreadable:
+        for part in (*parts_in(folder), "vae", "text_encoder"):
+            yield from _flaws_of_part(folder / part)
+
+
+def _flaws_of_part(folder: Path) -> Iterator[InvalidInputError]:
+    yield from _raised(lambda: read_config(folder / "config.json"))
+    missing = _raised(lambda: weight_files(folder))
+    yield from missing
+    files = () if missing else weight_files(folder)
+    if not missing and not files:
+        yield InvalidInputError(folder, _why_without_weights(folder))
+    if len(files) == 1:
+        yield from _raised(lambda: read_header(files[0]))
+    elif files:
+        places = read_config(files[0])["weight_map"]
+        for shard in files[1:]:
+            named = [name for name, file in places.items() if file == shard.name]
+            yield from _raised(partial(_require_tensors, shard, named))
+
+
+def _require_tensors(file: Path, named: list[str]) -> None:
+    held = read_header(file)
+    if lacking := [name for name in named if name not in held]:
+        raise InvalidInputError(file, f"lacks {lacking[0]}, which its index says is there")
+
+
+def _why_without_weights(folder: Path) -> str:
+    """The hub's library keeps what has arrived of a download in a folder of its own, here or one level up."""
+    caches = (folder / ".cache", folder.parent / ".cache" / "huggingface" / "download" / folder.name)
+    arrived = [file for place in (folder, *caches) for file in place.rglob("*.incomplete")]
+    return "has no weights; its download was interrupted" if arrived else "has no weights (*.safetensors)"
+
+
+def _flaws_of_silence(folder: Path) -> Iterator[InvalidInputError]:
+    with suppress(InvalidInputError):  # told already
+        if _ONLY_IN_DIT in read_config(folder / "config.json"):
+            yield from _raised(lambda: _require_silence(folder / SILENCE_FILE))
+
+
+def _require_silence(file: Path) -> None:
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as opened:
+            is_archive = opened.read(2) == b"PK"
+    except OSError as error:
+        problem = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
+        raise InvalidInputError(file, f"{problem}, and songs without it drone") from None
+    if size == 0:
+        raise InvalidInputError(file, "is empty (0 bytes)")
+    if is_archive:
+        # Its import takes as long as a tenth of a command.
+        from zipfile import is_zipfile
+
+        if not is_zipfile(file):
+            raise InvalidInputError(file, "is cut short")
+
+
+def _raised(check: Callable[[], object]) -> list[InvalidInputError]:
+    try:
+        check()
+    except InvalidInputError as flaw:
+        return [flaw]
+    return []

@@ -1,0 +1,130 @@
+"""The planner's language models: from disk, or made here as noise of toy or full size."""
+
+from pathlib import Path
+
+import msgspec
+import torch
+
+from acestep.checkpoints import catalog
+from acestep.checkpoints.architecture import QwenArchitecture, arguments
+from acestep.checkpoints.build import TINY_QWEN, Materialise
+from acestep.checkpoints.catalog import DUMMY_PREFIX, LM_ARCHITECTURES, TINY, Size
+from acestep.checkpoints.footprint import lm_footprint, made_lm_footprint
+from acestep.checkpoints.host_memory import CHOOSE_SMALLER_LM, require_room
+from acestep.checkpoints.libraries import Qwen3Config, Qwen3ForCausalLM
+from acestep.checkpoints.locate import locate_lm
+from acestep.checkpoints.quantize import quantize
+from acestep.checkpoints.qwen import HEAD, fill_qwen, qwen_config
+from acestep.checkpoints.tensor_folder import TensorFolder
+from acestep.checkpoints.weights import bare, empty, fill, randomise
+from acestep.errors import InvalidInputError
+from acestep.knobs import Quantization
+
+TINY_VOCABULARY = 65_796
+"""As many tokens as the planner's tokenizer without files has: bytes, marks and audio codes."""
+
+
+class LanguageModel(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """A `Qwen3ForCausalLM` in eval mode without gradients, whose head and embedding are one tensor.
+
+    `is_noise` is "" for real weights, else "tiny" or "dummy": the plans are noise.
+    """
+
+    id: str
+    module: Qwen3ForCausalLM
+    is_noise: str = ""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of activations and of whatever is not quantised."""
+        dtype: torch.dtype = self.module.lm_head.weight.dtype
+        return dtype
+
+    @property
+    def vocabulary(self) -> int:
+        """How many token ids there are."""
+        size: int = self.module.config.vocab_size
+        return size
+
+
+def load_lm(
+    name: str, *, dtype: torch.dtype, checkpoints_dir: Path | None = None, quantization: Quantization | None = None
+) -> LanguageModel:
+    """The language model `name`: `tiny`, `dummy:SIZE`, a name in the catalog, or a folder.
+
+    `quantization` is what `quantize_lm` will be asked for. Raises `InvalidInputError` for weights that are missing or
+    wrong, `UsageError` for a name that means nothing, `HostMemoryError` for weights that do not fit into main memory.
+    """
+    if name == TINY:
+        return build_lm("tiny", dtype=dtype)
+    if name.startswith(DUMMY_PREFIX):
+        return build_lm("dummy", catalog.lm_checkpoint(name.removeprefix(DUMMY_PREFIX)).id, dtype=dtype)
+    checkpoints = checkpoints_dir or catalog.checkpoints_dir()
+    folder, checkpoint = locate_lm(name, checkpoints), catalog.find(name)
+    _require_room(lm_footprint(name, checkpoints, dtype, quantization), name)
+    return LanguageModel(id=checkpoint.id if checkpoint else folder.name, module=_read(folder, dtype))
+
+
+def build_lm(
+    size: Size,
+    lm_id: str = TINY,
+    *,
+    dtype: torch.dtype,
+    device: torch.device | str = "cpu",
+    materialise: Materialise = "random",
+    vocab_size: int = TINY_VOCABULARY,
+) -> LanguageModel:
+    """A language model made in code, the same on every call; `materialise` as in `build`.
+
+    `lm_id` says which one a `dummy` is the size of; `vocab_size` is for `tiny` alone.
+    """
+    architecture = tiny_lm_architecture(vocab_size) if size == "tiny" else LM_ARCHITECTURES[lm_id]
+    module = _bare(Qwen3Config(**arguments(architecture), tie_word_embeddings=True))
+    place = torch.device("meta" if materialise == "meta" else device)
+    name = TINY if size == "tiny" else DUMMY_PREFIX + lm_id
+    if materialise == "random" and place.type == "cpu":
+        _require_room(made_lm_footprint(name, dtype), name)
+    tensors = empty(module.model, dtype, place)
+    if materialise == "random":
+        randomise(module.model, tensors)
+    fill(module.model, tensors)
+    _tie(module)
+    return LanguageModel(id=name, module=module, is_noise=size)
+
+
+def tiny_lm_architecture(vocab_size: int) -> QwenArchitecture:
+    """A toy of the same make as the real ones, with grouped heads."""
+    return msgspec.structs.replace(TINY_QWEN, vocab_size=vocab_size, num_hidden_layers=3)
+
+
+def quantize_lm(model: LanguageModel, quantization: Quantization) -> None:
+    """Replace the weights of the linear layers in place.
+
+    The head is the embedding, which is looked up and not multiplied, so both stay as they are.
+    """
+    quantize(model.module.model, quantization)
+
+
+def _require_room(needed: int, name: str) -> None:
+    require_room(needed, f"The weights of the language model {name}", CHOOSE_SMALLER_LM)
+
+
+def _read(folder: Path, dtype: torch.dtype) -> Qwen3ForCausalLM:
+    """The model in `folder`, from files saved with its head or without, with the prefix of its body or without."""
+    weights, config, source = TensorFolder(folder), qwen_config(folder), folder / "config.json"
+    if kinds := set(config.layer_types) - {"full_attention"}:
+        raise InvalidInputError(source, f"has layers of {', '.join(sorted(kinds))}; expected full_attention alone")
+    if HEAD in weights.shapes and not config.tie_word_embeddings:
+        raise InvalidInputError(source, "has a head of its own; expected one tied to the embedding")
+    module = _bare(config)
+    fill_qwen(module.model, weights, dtype)
+    _tie(module)
+    return module
+
+
+def _bare(config: Qwen3Config) -> Qwen3ForCausalLM:
+    return bare(Qwen3ForCausalLM, config)
+
+
+def _tie(module: Qwen3ForCausalLM) -> None:
+    module.lm_head.weight = module.model.embed_tokens.weight

@@ -1,0 +1,1 @@
+"""The `acestep` command."""

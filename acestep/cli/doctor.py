@@ -1,0 +1,176 @@
+"""What is on this machine, and what it means for making music; nothing is imported to find out."""
+
+import os
+import platform
+import sys
+from pathlib import Path
+
+import msgspec
+
+from acestep.checkpoints.catalog import CHECKPOINTS, checkpoints_dir
+from acestep.checkpoints.intact import flaws, remedy
+from acestep.cli.show import columns
+from acestep.dit.kernel_choice import KernelChoice, choose_kernels
+from acestep.hardware.card import Card, CardKind, cap_bytes, card_line, planning_card
+from acestep.hardware.detection import look
+from acestep.hardware.detection.advice import about_cards
+from acestep.hardware.detection.answers import Answer, named
+from acestep.hardware.detection.torch_build import TorchBuild, installed_build
+from acestep.limits.capabilities import groups_attention
+from acestep.limits.machine import installed, plan_of_card
+from acestep.limits.plan import AS_THE_TIER_SAYS, Plan
+from acestep.tiers import TierTable, data_file, load_tiers
+from acestep.units import gib
+
+PACKAGES = ("torch", "diffusers", "transformers", "torchao", "vllm", "flash-attn", "mlx-lm", "nvidia-ml-py")
+"""The packages a run depends on or profits from."""
+
+
+class DoctorReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What `acestep doctor --json` prints. Absent packages are null; `cap_bytes` is null where nothing is capped.
+
+    `asked` holds every source's answer about cards, `cards` those that could be used in the order of `--device`,
+    `size_by` the rule that found the size on the box, and `sizes` where sources disagree about a card's memory.
+    """
+
+    card: Card
+    nameplate_gib: float
+    size_by: str
+    cards: tuple[Card, ...]
+    asked: tuple[Answer, ...]
+    sizes: tuple[str, ...]
+    torch_build: TorchBuild | None
+    planned_card: Card
+    cap_bytes: int | None
+    tier: str
+    python: str
+    packages: dict[str, str | None]
+    attention: str
+    compile: str
+    table_file: str
+    table_version: int
+    variants: tuple[str, ...]
+    checkpoints_dir: str
+    checkpoints: tuple[str, ...]
+    damaged: tuple[str, ...]
+    advice: tuple[str, ...]
+
+
+def examine(*, ask_torch: bool = False) -> DoctorReport:
+    """Look at this machine; raises as loading the tier table and reading the environment do.
+
+    With `ask_torch` a process of its own imports torch and says which cards it lists.
+    """
+    found_here = look(os.environ, ask_child=ask_torch)
+    build = installed_build()
+    card = found_here.card
+    planned = planning_card(os.environ, card)
+    plan = plan_of_card(AS_THE_TIER_SAYS, planned)
+    table = load_tiers()
+    packages = _versions()
+    folder = checkpoints_dir()
+    found = tuple(checkpoint.id for checkpoint in CHECKPOINTS if (folder / checkpoint.id).is_dir())
+    return DoctorReport(
+        card=card,
+        nameplate_gib=card.nameplate_gib,
+        size_by=card.box.rule,
+        cards=found_here.cards,
+        asked=found_here.answers,
+        sizes=found_here.sizes,
+        torch_build=build,
+        planned_card=planned,
+        cap_bytes=cap_bytes(os.environ, card),
+        tier=plan.tier,
+        python=platform.python_version(),
+        packages=packages,
+        attention=_attention(card, plan),
+        compile=_compile(plan),
+        table_file=str(data_file("generated_tiers.json")),
+        table_version=table.table_version,
+        variants=_variants(table),
+        checkpoints_dir=str(folder.absolute()),
+        checkpoints=found,
+        damaged=_damaged(folder, found),
+        advice=tuple(dict.fromkeys((*about_cards(found_here, build), *_advice(packages, found), *plan.warnings))),
+    )
+
+
+def doctor_page(findings: DoctorReport) -> str:
+    """The findings for a person."""
+    versions = ", ".join(f"{name} {number}" for name, number in findings.packages.items() if number)
+    missing = ", ".join(name for name, number in findings.packages.items() if not number)
+    rows = [(f"asked {answer.source}", answer.heard) for answer in findings.asked]
+    if findings.torch_build is not None:
+        rows.append(
+            ("torch's files", f"torch {findings.torch_build.version}, built for {findings.torch_build.built_for}")
+        )
+    rows += [("", sentence) for sentence in findings.sizes]
+    rows += [(f"card {index}", named(card)) for index, card in enumerate(findings.cards) if len(findings.cards) > 1]
+    rows += [("card", card_line(findings.card)), ("driver", findings.card.driver or "none")]
+    if findings.card.kind is not CardKind.CPU:
+        rows.append(("size by", findings.size_by))
+    if findings.planned_card != findings.card:
+        cap = "nothing is capped" if findings.cap_bytes is None else f"capped at {gib(findings.cap_bytes)}"
+        rows.append(("planned for", f"{card_line(findings.planned_card)}; {cap}"))
+    rows += [
+        ("tier", findings.tier),
+        ("attention", findings.attention),
+        ("compile", findings.compile),
+        ("python", findings.python),
+        ("installed", versions),
+        ("not installed", missing or "nothing is missing"),
+        (
+            "tier table",
+            f"{findings.table_file}, version {findings.table_version}, models {', '.join(findings.variants)}",
+        ),
+        ("checkpoints", f"{', '.join(findings.checkpoints) or 'none'} in {findings.checkpoints_dir}"),
+    ]
+    damaged = (f"damaged: {sentence}" for sentence in findings.damaged)
+    return "\n".join((columns(rows), *damaged, *(f"advice: {sentence}" for sentence in findings.advice)))
+
+
+def _damaged(folder: Path, checkpoints: tuple[str, ...]) -> tuple[str, ...]:
+    """A sentence for every file of weights that is missing, empty or cut short, with what to type."""
+    places = [folder / name for name in checkpoints]
+    return tuple(f"{flaw}; {remedy(place)}" for place in places for flaw in flaws(place))
+
+
+def _versions() -> dict[str, str | None]:
+    """The installed version of each package, from its folder name: reading the metadata takes 70 ms."""
+    found: dict[str, str] = {}
+    for folder in sys.path:
+        for entry in Path(folder).glob("*.dist-info"):
+            name, _, number = entry.stem.partition("-")
+            found.setdefault(name.replace("_", "-").lower(), number)
+    return {name: found.get(name) for name in PACKAGES}
+
+
+def _attention(card: Card, plan: Plan) -> str:
+    """Which kernel each kind of attention layer takes, and why."""
+    chosen = choose_kernels(
+        "cuda" if card.kind is CardKind.ROCM else card.kind.value,
+        plan.attention,
+        grouped=groups_attention(card),
+        flash_attn=installed("flash_attn"),
+    )
+    layers: dict[KernelChoice, list[str]] = {}
+    for kind, choice in chosen.items():
+        layers.setdefault(choice, []).append(kind)
+    return "; ".join(f"{' and '.join(kinds)} layers: {c.kernel} ({c.why})" for c, kinds in layers.items())
+
+
+def _compile(plan: Plan) -> str:
+    return f"{'on' if plan.compile else 'off'} by default on this card; simulated numbers are without it"
+
+
+def _variants(table: TierTable) -> tuple[str, ...]:
+    return tuple(variant.value for variant in table.variants)
+
+
+def _advice(packages: dict[str, str | None], checkpoints: tuple[str, ...]) -> list[str]:
+    advice = []
+    if packages["torch"] is None:
+        advice.append("torch is not installed: pip install torch.")
+    if not checkpoints:
+        advice.append("No weights were found: acestep download turbo fetches them, --model tiny plays without.")
+    return advice

@@ -1,0 +1,260 @@
+"""The `acestep` command. Nothing here imports torch until a command loads a model."""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+from msgspec import to_builtins
+
+from acestep.automatic import AUTOMATIC
+from acestep.checkpoints.catalog import SIZES, checkpoints_dir, find
+from acestep.checkpoints.locate import require, variant_at
+from acestep.cli import console, show
+from acestep.cli.options import (
+    SIZE_GIB,
+    VARIANT,
+    device_option,
+    knob_options,
+    knobs_of,
+    knobs_with,
+    refuse_empty,
+    variant_option,
+)
+from acestep.cli.task_options import take_task, task_options, text_of
+from acestep.cli.think_options import take_thinking, think_options
+from acestep.cli.ui import PageByDefault, ui
+from acestep.cli.words import codes, format_words, sample, understand_command
+from acestep.errors import UsageError
+from acestep.hardware.card import simulated_card
+from acestep.knobs import Variant
+from acestep.limits.machine import plan_here
+from acestep.limits.names import AUDIO_FORMATS
+from acestep.limits.plan import Overrides
+from acestep.logs import show_logs
+from acestep.request import MIN_DURATION_S
+from acestep.thinking import Think
+from acestep.tiers import load_tiers
+from acestep.version import version_option
+
+if TYPE_CHECKING:
+    from acestep.request import Request
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+
+_REQUEST_FLAGS = {
+    "duration_s": "--duration",
+    "batch": "--batch",
+    "seed": "--seed",
+    "steps": "--steps",
+    "guidance_scale": "--guidance-scale",
+    "shift": "--shift",
+    "bpm": "--bpm",
+    "source_audio": "--src-audio",
+    "audio_codes": "--audio-codes",
+    "repaint_start_s": "--repaint-start",
+    "repaint_end_s": "--repaint-end",
+    "cover_strength": "--cover-strength",
+    "track": "--track",
+    "tracks": "--tracks",
+    "guidance_interval": "--guidance-interval",
+}
+"""What a person types for each field that a request may refuse."""
+
+_THINKING_FLAGS = {
+    "thinking seed": "--plan-seed",
+    "temperature": "--lm-temperature",
+    "top_k": "--lm-top-k",
+    "top_p": "--lm-top-p",
+    "guidance": "--lm-cfg-scale",
+}
+"""The same for the fields of `Thinking` and its `Sampling`."""
+
+
+@click.group(cls=PageByDefault, context_settings={"help_option_names": ["-h", "--help"]})
+@version_option
+@click.option("-v", "--verbose", count=True, help="Say on stderr what is done; -vv says more.")
+def cli(verbose: int) -> None:
+    """Music with ACE-Step 1.5, within the limits that were found for your card.
+
+    Without a command it opens the web page, with the options of `acestep ui`.
+    """
+    show_logs(verbose)
+
+
+@cli.command()
+@click.option("--vram", type=SIZE_GIB, metavar="GIB", help="Plan for a card that reports this size instead.")
+@device_option
+@variant_option
+@knob_options
+@json_option
+def plan_command(vram: float | None, as_json: bool, **knobs: Any) -> None:
+    """Show the limits and settings of this card, without loading a model."""
+    resolved = plan_here(knobs_of(knobs), None if vram is None else simulated_card(vram))
+    if as_json:
+        console.print_json(resolved)
+    else:
+        click.echo(show.plan_text(resolved))
+
+
+@cli.command()
+@variant_option
+@click.option("--markdown", is_flag=True, help="Print a Markdown table.")
+@json_option
+def tiers_command(variant: Variant, markdown: bool, as_json: bool) -> None:
+    """Show the tier table in force."""
+    if markdown and as_json:
+        raise UsageError("choose one of --markdown and --json")
+    table = load_tiers()
+    if variant not in table.variants:
+        raise UsageError(f"the table has no tiers for {variant} yet; it has {', '.join(table.variants)}")
+    if as_json:
+        console.print_json(
+            {"table_version": table.table_version, "variant": variant, **to_builtins(table.variants[variant])}
+        )
+        return
+    render = show.tiers_markdown if markdown else show.tiers_text
+    click.echo(render(table.variants[variant].tiers))
+
+
+@cli.command()
+@device_option
+@click.option("--ask-torch", is_flag=True, help="Ask torch about the cards too, which takes some seconds.")
+@json_option
+def doctor_command(ask_torch: bool, as_json: bool) -> None:
+    """Show what was found on this machine and what it lacks."""
+    from acestep.cli.doctor import doctor_page, examine
+
+    findings = examine(ask_torch=ask_torch)
+    if as_json:
+        console.print_json(findings)
+    else:
+        click.echo(doctor_page(findings))
+
+
+@cli.command()
+@click.argument("model")
+def download_command(model: str) -> None:
+    """Fetch the weights of MODEL, by short name or ID; an interrupted download goes on where it stopped."""
+    from acestep.checkpoints.download import download as fetch
+
+    click.echo(fetch(model))
+
+
+@cli.command()
+@click.option("--caption", required=True, metavar="TEXT", help="What the music is like.")
+@click.option("--lyrics", default="", metavar="TEXT|@FILE", help="The words; @FILE reads them from a file.")
+@click.option(
+    "--duration",
+    "duration_s",
+    type=float,
+    metavar="SECONDS",
+    help="Length of each song; if not given or -1 that of the source, what thinking plans, or 60.",
+)
+@click.option("--batch", default=1, show_default=True, metavar="N", help="How many songs.")
+@click.option("--seed", type=int, metavar="N", help="Seed of the first song, random if not given or -1.")
+@click.option("--steps", default=0, metavar="N", help="Denoising steps; the model's own number if not given.")
+@click.option("--guidance-scale", default=0.0, metavar="X", help="Guidance; the model's own if not given.")
+@click.option("--shift", default=3.0, show_default=True, metavar="X", help="Timestep shift.")
+@click.option("--bpm", default=0, metavar="N", help="Beats per minute; 0 leaves it open.")
+@click.option("--keyscale", default="", metavar="TEXT", help='Key, such as "C major".')
+@click.option("--timesignature", default="", metavar="TEXT", help="Time signature, such as 4.")
+@click.option("--language", default="unknown", metavar="CODE", help="Language of the lyrics, such as en or ko.")
+@task_options
+@click.option("--model", default="turbo", show_default=True, metavar="ID|DIR|tiny|dummy", help="Which weights.")
+@click.option(
+    "--variant", type=VARIANT, metavar="NAME", help="What tiny and dummy weights imitate; what others must be."
+)
+@think_options
+@device_option
+@knob_options
+@click.option("--out", type=click.Path(file_okay=False), default="out", show_default=True)
+@click.option("--format", "audio_format", type=click.Choice(AUDIO_FORMATS), default="flac", show_default=True)
+@json_option
+def generate_command(
+    lyrics: str,
+    seed: int | None,
+    model: str,
+    variant: Variant | None,
+    think: bool | None,
+    out: str,
+    audio_format: str,
+    as_json: bool,
+    **rest: Any,
+) -> None:
+    """Make songs and write them to disk."""
+    refuse_empty(model=model, out=out)
+    if rest["duration_s"] == 0:
+        raise UsageError(f"--duration must be at least {MIN_DURATION_S:.0f} second, or -1 to leave it open, got 0")
+    overrides = knobs_with(model, rest)
+    rest |= take_task(rest)
+    try:
+        rest["thinking"] = take_thinking(rest)
+    except UsageError as error:
+        raise UsageError(_in_flags(str(error), _THINKING_FLAGS)) from None
+    thinks = {None: Think.AS_PLANNED, True: Think.YES, False: Think.NO}[think]
+    # Thinking decides the length where nobody does, so whether there is thinking is part of the request from birth.
+    request = _request(
+        lyrics=text_of(lyrics),
+        seed=AUTOMATIC if seed is None else seed,
+        think=thinks is not Think.NO,
+        **rest,
+    )
+    if variant is not None:
+        overrides = _of_variant(variant, model, overrides)
+    # What is not here is told before the seconds that it takes to import torch.
+    require(model, checkpoints_dir())
+
+    from acestep.api import run_generate
+
+    document = run_generate(
+        request,
+        model=model,
+        overrides=overrides,
+        out=Path(out),
+        audio_format=audio_format,
+        notify=console.notify,
+        progress=console.show_progress,
+        think=thinks,
+    )
+    if as_json:
+        console.print_json(document)
+    else:
+        click.echo(show.songs_text(document))
+
+
+for command in (ui, codes, understand_command, sample, format_words):
+    cli.add_command(command)
+
+
+def _of_variant(variant: Variant, model: str, overrides: Overrides) -> Overrides:
+    """Overrides for a variant; `UsageError` where the weights of `model` are of another."""
+    if model in SIZES:
+        return msgspec.structs.replace(overrides, variant=variant)
+    checkpoint = find(model)
+    known = None if checkpoint is None else checkpoint.variant
+    if (found := known or variant_at(model, checkpoints_dir())) is not variant:
+        raise UsageError(f"--model {model} is {found}, not {variant}; leave --variant out, or name another model")
+    return msgspec.structs.replace(overrides, variant=variant)
+
+
+def _request(**fields: Any) -> "Request":
+    from acestep.request import Request
+
+    given = {name: value for name, value in fields.items() if value is not None}
+    try:
+        return msgspec.convert(given, Request)
+    except msgspec.ValidationError as error:
+        raise UsageError(_in_flags(str(error), _REQUEST_FLAGS)) from None
+
+
+def _in_flags(sentence: str, flags: dict[str, str]) -> str:
+    """An error's sentence with flags for field names; what it quotes stays as the person wrote it."""
+    names = "|".join(map(re.escape, flags))
+    return re.sub(rf"'[^']*'|\b({names})\b", lambda found: flags.get(found[0], found[0]), sentence)
+
+
+def main() -> None:
+    """The entry point of the `acestep` script."""
+    console.run_and_exit(cli)

@@ -1,0 +1,133 @@
+"""Plans and tables as a person reads them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from acestep.hardware.card import card_line
+from acestep.limits.plan import Plan
+from acestep.tiers import BATCHES, Evidence, LmStates, Tier
+from acestep.units import minutes
+
+
+def columns(rows: Sequence[tuple[str, str]]) -> str:
+    """Names and what is to be said of them, in two columns."""
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)
+
+
+def plan_text(plan: Plan) -> str:
+    """A plan as a page: what the card is promised, how it is kept, and every warning."""
+    lm = "none" if plan.lm is None else f"{plan.lm} by {plan.backend}, {_loaded(plan)}"
+    offered = ", ".join(plan.lm_models) or "none"
+    certified = f", limits of {plan.limits_of}" if plan.limits_of != plan.tier else ""
+    page = columns(
+        (
+            ("card", card_line(plan.card)),
+            ("tier", f"{plan.tier} ({plan.label}){certified}, certified at {plan.certified_gib} GiB"),
+            ("model", plan.variant),
+            ("songs", f"{_limits(plan, lm=False)} without a language model"),
+            ("", f"{_limits(plan, lm=True)} with one"),
+            ("language model", f"{lm} (offered: {offered})"),
+            ("LM weights", plan.lm_quantization or "unquantized"),
+            ("backends", ", ".join(plan.backends_allowed)),
+            ("offload", plan.offload),
+            ("weights", plan.quantization or "unquantized"),
+            ("attention", plan.attention),
+            ("compile", "on" if plan.compile else "off"),
+            ("evidence", _kinds(plan.evidence)),
+        )
+    )
+    return "\n".join((page, *(f"warning: {sentence}" for sentence in plan.warnings)))
+
+
+def _loaded(plan: Plan) -> str:
+    return "loaded unasked" if plan.init_lm else "only when asked for"
+
+
+def _limits(plan: Plan, *, lm: bool) -> str:
+    reach = {batch: plan.frontier.longest(batch, lm=lm) for batch in BATCHES}
+    steps = [
+        f"{batch} {'song' if batch == 1 else 'songs'} of up to {minutes(reach[batch])}"
+        for batch, larger in zip(BATCHES, (*BATCHES[1:], None), strict=True)
+        if reach[batch] and (larger is None or reach[larger] != reach[batch])
+    ]
+    return ", ".join(steps) or "not certified"
+
+
+def songs_text(document: Mapping[str, Any]) -> str:
+    """The songs of a `generate` document, one a line."""
+    return "\n".join(
+        f"{song['path']}  {minutes(song['duration_s'])}, seed {song['seed']}" for song in document["songs"]
+    )
+
+
+def description_text(document: Mapping[str, Any]) -> str:
+    """A song in words, as `understand`, `sample` and `format` print it: what is known, then the lyrics."""
+    known = {
+        "Caption": document["caption"],
+        "Tempo": f"{document['bpm']} bpm" if document["bpm"] else "",
+        "Key": document["keyscale"],
+        "Time signature": document["timesignature"],
+        "Length": minutes(document["duration_s"]) if document["duration_s"] else "",
+        "Language": document["language"],
+    }
+    lines = [f"{name}: {value}" for name, value in known.items() if value]
+    return "\n".join([*lines, "", document["lyrics"]]).rstrip()
+
+
+_HEADINGS = (
+    "VRAM",
+    "Tier",
+    "LM models",
+    "Recommended LM",
+    "Backend",
+    "Longest song (with LM / without)",
+    "Largest batch (with LM / without)",
+    "Offload",
+    "Quantization",
+    "Evidence",
+)
+
+
+def _cells(tier: Tier) -> tuple[str, ...]:
+    def both(limits: LmStates, kind: str) -> str:
+        return " / ".join(_amount(limits.of(lm=lm), kind) for lm in (True, False))
+
+    return (
+        tier.label,
+        tier.id,
+        ", ".join(tier.lm_models) or "none",
+        tier.recommended_lm or "—",
+        tier.backend,
+        both(tier.max_duration_s, "duration"),
+        both(tier.max_batch, "batch"),
+        tier.offload,
+        tier.quantization or "none",
+        _kinds(tier.evidence),
+    )
+
+
+def _kinds(evidence: Mapping[str, Evidence]) -> str:
+    """How the numbers were found; what policy decided is no number."""
+    return ", ".join(sorted({found.kind for found in evidence.values()} - {"policy"})) or "none"
+
+
+def _amount(value: int, kind: str) -> str:
+    if value == 0:
+        return "—"
+    return minutes(value) if kind == "duration" else str(value)
+
+
+def tiers_text(tiers: Sequence[Tier]) -> str:
+    """The tiers as a table for a terminal."""
+    rows = [_HEADINGS, *(_cells(tier) for tier in tiers)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def tiers_markdown(tiers: Sequence[Tier]) -> str:
+    """The tiers as a Markdown table."""
+    rows = (_HEADINGS, tuple("---" for _ in _HEADINGS), *(_cells(tier) for tier in tiers))
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)

@@ -1,0 +1,127 @@
+"""The options of `acestep generate` that say what to do with audio, and the files they name."""
+
+import codecs
+from pathlib import Path
+from typing import Any
+
+import click
+
+from acestep.cli.options import Command, parsed
+from acestep.clip import Clip
+from acestep.errors import InvalidInputError, UsageError
+from acestep.request import Task
+
+
+def _named(text: str) -> Path:
+    # A shell variable that is not set leaves this behind; a path would take it for the folder we are in.
+    if not text.strip():
+        raise UsageError("a file's name is empty; give one, or leave the option out")
+    return Path(text)
+
+
+AUDIO_FILE = parsed(_named)
+"""A recording to read."""
+
+_OPTIONS = (
+    click.option("--task", type=click.Choice([task.value for task in Task]), help="What to do; text2music by itself."),
+    click.option("--src-audio", type=AUDIO_FILE, metavar="FILE", help="The song that a task works on."),
+    click.option("--reference-audio", type=AUDIO_FILE, metavar="FILE", help="A recording whose timbre is wanted."),
+    click.option("--audio-codes", default="", metavar="TEXT|@FILE", help="Audio codes to cover instead of a song."),
+    click.option(
+        "--repaint-start", "repaint_start_s", default=0.0, metavar="SECONDS", help="Where repaint or lego begins."
+    ),
+    click.option(
+        "--repaint-end", "repaint_end_s", default=0.0, metavar="SECONDS", help="Where it ends; at the end of the song."
+    ),
+    click.option(
+        "--cover-strength", default=1.0, show_default=True, metavar="X", help="How closely a cover follows, 0 to 1."
+    ),
+    click.option("--track", default="", metavar="NAME", help="The track to extract or to add, such as vocals."),
+    click.option("--tracks", default="", metavar="A,B", help="The tracks to complete a song with, such as bass,drums."),
+    click.option(
+        "--guidance-interval",
+        nargs=2,
+        type=float,
+        default=(0.0, 1.0),
+        metavar="A B",
+        help="Guide only between these points from noise (0) to song (1).",
+    ),
+)
+
+
+def task_options(command: Command) -> Command:
+    """Add the options."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def take_task(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Take what needs reading out of a command's parameters, and read it: fields of a request."""
+    codes, tracks, task = (parameters.pop(name) for name in ("audio_codes", "tracks", "task"))
+    source, reference = (parameters.pop(name) for name in ("src_audio", "reference_audio"))
+    if source is not None and task is None and not codes:
+        tasks = ", ".join(sorted(set(Task) - {Task.TEXT2MUSIC}))
+        raise UsageError(f"--src-audio is for a task that works on it: add --task and one of {tasks}")
+    fields: dict[str, Any] = {
+        # As in diffusers: whoever brings codes wants a cover.
+        "task": task or (Task.COVER if codes else Task.TEXT2MUSIC),
+        "tracks": tuple(track.strip() for track in tracks.split(",")) if tracks else (),
+    }
+    if codes:
+        fields["audio_codes"] = codes_of(text_of(codes))
+    if source is not None or reference is not None:
+        fields["source_audio"] = source and clip_from_options(source)
+        fields["reference_audio"] = reference and clip_from_options(reference)
+    return fields
+
+
+def clip_from_options(path: Path) -> Clip:
+    """The clip in a file; `InvalidInputError` says why there is none."""
+    from acestep.audio.read import read_clip
+
+    return read_clip(path)
+
+
+def text_of(value: str) -> str:
+    """An option's text, or that of the file it names with a leading @."""
+    if not value.startswith("@"):
+        return value
+    if value == "@":
+        raise UsageError("@ must be followed by the name of a file, as in @words.txt")
+    path = Path(value[1:])
+    try:
+        return _decoded(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise InvalidInputError(path, f"cannot be read as text ({error}); save it as UTF-8") from None
+
+
+_BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    # Before UTF-16: its mark begins with that of UTF-16.
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+
+
+def _decoded(content: bytes) -> str:
+    """The text in a file, with lines that end in a line feed; UTF-8, or what a byte order mark at its start names."""
+    mark, encoding = next(
+        ((mark, name) for mark, name in _BYTE_ORDER_MARKS if content.startswith(mark)), (b"", "utf-8")
+    )
+    text = content[len(mark) :].decode(encoding)
+    if "\0" in text:
+        raise ValueError("it holds NUL characters, as UTF-16 without a byte order mark and files that are no text do")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def codes_of(text: str) -> tuple[int, ...]:
+    """The audio codes that a text spells; raises `UsageError` where it has none."""
+    from acestep.dit.prompts import codes_in
+
+    codes = codes_in(text)
+    if not codes:
+        raise UsageError("--audio-codes has no codes; they look like <|audio_code_123|>")
+    return codes

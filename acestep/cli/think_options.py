@@ -1,0 +1,66 @@
+"""The options of `acestep generate` that say what a language model may decide and how it draws."""
+
+from typing import Any
+
+import click
+
+from acestep.cli.options import Command
+from acestep.errors import UsageError
+from acestep.thinking import NO_NEGATIVE, Sampling, Thinking
+
+_SAMPLING = {"lm_temperature": "temperature", "lm_cfg_scale": "guidance", "lm_top_p": "top_p", "lm_top_k": "top_k"}
+_DECIDES = {
+    "cot_metas": "metas",
+    "cot_caption": "caption",
+    "cot_language": "language",
+    "lm_codes": "codes",
+    "lm_open_turn": "open_turn",
+}
+_DEFAULTS = Sampling()
+
+_OPTIONS = (
+    click.option("--think/--no-think", default=None, help="Let a language model plan the song; the tier decides."),
+    click.option(
+        "--plan-seed", default=0, show_default=True, metavar="N", help="What the plan of the song is drawn with."
+    ),
+    click.option("--cot-metas/--no-cot-metas", default=True, help="Let it choose tempo, key, time and length."),
+    click.option("--cot-caption/--no-cot-caption", default=True, help="Let it reword the caption."),
+    click.option("--cot-language/--no-cot-language", default=True, help="Let it name the language of the lyrics."),
+    click.option("--lm-codes/--no-lm-codes", default=True, help="Let it write the audio codes that the song follows."),
+    click.option("--lm-negative-prompt", default=NO_NEGATIVE, metavar="TEXT", help="What the plan is to be unlike."),
+    click.option(
+        "--lm-open-turn",
+        is_flag=True,
+        help="Let the codes follow an open turn, as some read the training.",
+    ),
+    click.option(
+        "--lm-temperature",
+        default=_DEFAULTS.temperature,
+        show_default=True,
+        metavar="X",
+        help="0 is the likeliest plan.",
+    ),
+    click.option(
+        "--lm-cfg-scale", default=_DEFAULTS.guidance, show_default=True, metavar="X", help="Guidance; 1 is none."
+    ),
+    click.option("--lm-top-p", default=_DEFAULTS.top_p, show_default=True, metavar="X", help="1 leaves the tail in."),
+    click.option("--lm-top-k", default=_DEFAULTS.top_k, show_default=True, metavar="N", help="0 leaves the tail in."),
+)
+
+
+def think_options(command: Command) -> Command:
+    """Add the options."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def take_thinking(parameters: dict[str, Any]) -> Thinking:
+    """Take all but `--think` out of a command's parameters."""
+    sampling = {field: parameters.pop(name) for name, field in _SAMPLING.items()}
+    decides = {field: parameters.pop(name) for name, field in _DECIDES.items()}
+    negative, seed = parameters.pop("lm_negative_prompt"), parameters.pop("plan_seed")
+    try:
+        return Thinking(**decides, negative=negative, seed=seed, sampling=Sampling(**sampling))
+    except ValueError as error:
+        raise UsageError(str(error)) from None

@@ -1,0 +1,118 @@
+"""The command `acestep ui`: its options, and what it refuses before anything heavy is imported."""
+
+import re
+from collections.abc import Sequence
+from itertools import takewhile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from acestep.cli import console
+from acestep.cli.options import VARIANT, device_option, knob_options, knobs_with, refuse_empty
+from acestep.errors import UsageError
+from acestep.ui.doorman import is_loopback
+from acestep.ui.words import PAGE_LANGUAGES
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+MOST_PORTS = 65_535
+
+_SEVERAL_V = re.compile("-vv+")
+"""`-v` given several times in one word."""
+
+
+class PageByDefault(click.Group):
+    """A group of commands that opens the page where none is named, with options or without.
+
+    Options of the group itself, such as ``-v``, come before the command or before the options of the page.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """The arguments, with the command that is meant."""
+        own = {flag for parameter in self.get_params(ctx) for flag in parameter.opts}
+        first = sum(1 for _ in takewhile(lambda word: word in own or _SEVERAL_V.fullmatch(word), args))
+        asks_for_help = any(word in ctx.help_option_names for word in args[:first])
+        # A shell that completes a line gives what is there so far: the command may be still to come.
+        none_named = first == len(args) and not ctx.resilient_parsing
+        if not asks_for_help and (none_named or (first < len(args) and args[first].startswith("-"))):
+            args = [*args[:first], "ui", *args[first:]]
+        return super().parse_args(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":
+        """Commands, and as options those of the program and of the page."""
+        found = super().shell_complete(ctx, incomplete)
+        if not incomplete.startswith("-"):
+            return found
+        known = {item.value for item in found}
+        with click.Context(ui, info_name=ui.name, parent=ctx, resilient_parsing=True) as page:
+            return found + [item for item in ui.shell_complete(page, incomplete) if item.value not in known]
+
+
+@click.command()
+@click.option("--port", type=click.IntRange(0, MOST_PORTS), default=7860, show_default=True, help="0 picks a free one.")
+@click.option("--server-name", default="127.0.0.1", show_default=True, metavar="ADDR", help="Where to listen.")
+@click.option("--share", is_flag=True, help="Have a public address made by gradio's servers.")
+@click.option("--auth", multiple=True, metavar="USER:PASSWORD", help="Who may come in; can be given several times.")
+@click.option("--no-auth", is_flag=True, help="Let everybody in who reaches the page, from anywhere.")
+@click.option(
+    "--language", type=click.Choice(PAGE_LANGUAGES), default="en", show_default=True, help="What the page speaks."
+)
+@click.option("--init-service", is_flag=True, help="Load the model before the page opens.")
+@click.option("--model", default="turbo", show_default=True, metavar="ID|DIR|tiny|dummy", help="Which weights.")
+@click.option("--variant", type=VARIANT, default="turbo", metavar="NAME", help="What tiny and dummy weights imitate.")
+@device_option
+@knob_options
+@click.option("--out", type=click.Path(file_okay=False), default="out", show_default=True, help="Where songs are kept.")
+def ui(
+    port: int,
+    server_name: str,
+    share: bool,
+    auth: tuple[str, ...],
+    no_auth: bool,
+    language: str,
+    init_service: bool,
+    model: str,
+    out: str,
+    **knobs: Any,
+) -> None:
+    """Open the page in which songs are made; without a command, acestep does this."""
+    refuse_empty(model=model, out=out, server_name=server_name)
+    users = people(auth)
+    check_reach(server_name, share=share, users=users, open_to_all=no_auth)
+
+    from acestep.ui.serve import serve_page
+
+    serve_page(
+        model=model,
+        overrides=knobs_with(model, knobs),
+        out=Path(out),
+        language=language,
+        server_name=server_name,
+        port=port,
+        auth=users,
+        share=share,
+        alone=not (users or no_auth),
+        init_service=init_service,
+        announce=click.echo,
+        notify=console.notify,
+    )
+
+
+def people(given: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Names and passwords from ``USER:PASSWORD``; neither may be empty."""
+    users = tuple(one.partition(":")[::2] for one in given)
+    if any(not name or not password for name, password in users):
+        raise UsageError("--auth must be USER:PASSWORD, with something before and after the colon")
+    return users
+
+
+def check_reach(server_name: str, *, share: bool, users: Sequence[object], open_to_all: bool) -> None:
+    """Refuse with `UsageError` a page that others can reach and nobody guards, unless that is what is wanted."""
+    if users and open_to_all:
+        raise UsageError("choose one of --auth and --no-auth")
+    if users or open_to_all or not (share or not is_loopback(server_name)):
+        return
+    where = "--share makes the page public" if share else f"others can reach {server_name}"
+    raise UsageError(f"{where}; say who may come in with --auth USER:PASSWORD, or --no-auth to let everybody in")

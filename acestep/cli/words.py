@@ -1,0 +1,167 @@
+"""The commands beside songs: codes of a recording, and words by the language model (understand, sample, format)."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from msgspec import to_builtins
+
+from acestep.automatic import AUTOMATIC, drawn_seed
+from acestep.checkpoints.catalog import SIZES, checkpoints_dir
+from acestep.checkpoints.locate import require, require_lm
+from acestep.cli import console, show
+from acestep.cli.options import Command, device_option, knob_options, knobs_of, knobs_with, refuse_empty
+from acestep.cli.task_options import AUDIO_FILE, clip_from_options, codes_of, text_of
+from acestep.errors import RunFailedError, UsageError
+from acestep.limits.machine import plan_here
+from acestep.limits.plan import Plan
+from acestep.request import MAX_SEED
+
+_SHARED = (
+    click.option(
+        "--seed",
+        type=click.IntRange(AUTOMATIC, MAX_SEED),
+        metavar="N",
+        help="Random seed of the words; drawn if not given or -1.",
+    ),
+    click.option(
+        "--model",
+        type=click.Choice(["turbo", "tiny", "dummy"]),
+        default="turbo",
+        show_default=True,
+        help="Real weights or noise.",
+    ),
+    device_option,
+    knob_options,
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON document."),
+)
+
+
+def _shared(command: Command) -> Command:
+    for option in reversed(_SHARED):
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.option("--audio-codes", default="", metavar="TEXT|@FILE", help="Audio codes; without them a song is made up.")
+@click.option("--src-audio", type=AUDIO_FILE, metavar="FILE", help="A recording to describe instead of codes.")
+@_shared
+def understand_command(audio_codes: str, src_audio: Path | None, **rest: Any) -> None:
+    """Describe a recording or audio codes in words: caption, lyrics, tempo, key and length."""
+    if audio_codes and src_audio is not None:
+        raise UsageError("choose one of --audio-codes and --src-audio")
+    heard: Any = codes_of(text_of(audio_codes)) if audio_codes else ()
+    if src_audio is not None:
+        heard = clip_from_options(src_audio)
+        require(rest["model"], checkpoints_dir())
+    _say(rest, lambda plan, **more: _api().understand(heard, plan, **more))
+
+
+@click.command()
+@click.argument("file", type=AUDIO_FILE)
+@click.option("--model", default="turbo", show_default=True, metavar="ID|DIR|tiny|dummy", help="Which weights.")
+@click.option("--out", type=AUDIO_FILE, metavar="FILE", help="Where to write them; to stdout if not given.")
+@device_option
+@knob_options
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def codes(file: Path, model: str, out: Path | None, as_json: bool, **rest: Any) -> None:
+    """Write the audio codes of a recording, five a second, as --audio-codes @FILE reads them."""
+    refuse_empty(model=model)
+    overrides, clip = knobs_with(model, rest), clip_from_options(file)
+    require(model, checkpoints_dir())
+    api, warnings = _api(), list[str]()
+
+    def warn(sentence: str) -> None:
+        warnings.append(sentence)
+        console.notify(sentence)
+
+    plan = api.plan_to_run(api.of_model(model, overrides))
+    found = api.audio_codes(clip, plan, model=model, notify=warn, progress=console.show_progress)
+    text = "".join(f"<|audio_code_{code}|>" for code in found)
+    if out is not None:
+        _write(out, f"{text}\n")
+    if as_json:
+        path = None if out is None else str(out)
+        seconds = clip.duration_s
+        console.print_json({"codes": found, "duration_s": seconds, "path": path, "warnings": warnings})
+    elif out is None:
+        click.echo(text)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise RunFailedError(f"{path} cannot be written ({error}); choose another file with --out") from None
+
+
+@click.command()
+@click.argument("query")
+@click.option("--instrumental", is_flag=True, help="Without words.")
+@click.option("--language", default="unknown", metavar="CODE", help="Language of the lyrics, such as en or ko.")
+@_shared
+def sample(query: str, instrumental: bool, language: str, **rest: Any) -> None:
+    """Invent a song from a wish, such as "a sad song about rain"."""
+    _say(
+        rest,
+        lambda plan, **more: _songwriting().create_sample(
+            query, plan, instrumental=instrumental, language=language, **more
+        ),
+    )
+
+
+@click.command(name="format")
+@click.option("--caption", required=True, metavar="TEXT", help="What the music is like.")
+@click.option("--lyrics", default="", metavar="TEXT|@FILE", help="The words; @FILE reads them from a file.")
+@click.option("--bpm", default=0, metavar="N", help="Beats per minute; 0 leaves it open.")
+@click.option("--keyscale", default="", metavar="TEXT", help='Key, such as "C major".')
+@click.option("--timesignature", default="", metavar="TEXT", help="Time signature, such as 4.")
+@click.option("--language", default="", metavar="CODE", help="Language of the lyrics, such as en or ko.")
+@click.option("--duration", "duration_s", default=0, metavar="SECONDS", help="Length of the song; 0 leaves it open.")
+@_shared
+def format_words(
+    caption: str, lyrics: str, bpm: int, keyscale: str, timesignature: str, language: str, duration_s: int, **rest: Any
+) -> None:
+    """Bring a caption and lyrics into the form the models were trained with."""
+    from acestep.lm.metadata import Metadata
+
+    try:
+        known = Metadata(
+            bpm=bpm, keyscale=keyscale, timesignature=timesignature, language=language, duration_s=duration_s
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    words = text_of(lyrics)
+    _say(rest, lambda plan, **more: _songwriting().format_sample(caption, words, plan, metadata=known, **more))
+
+
+def _api() -> Any:
+    from acestep import api
+
+    return api
+
+
+def _songwriting() -> Any:
+    from acestep.lm import songwriting
+
+    return songwriting
+
+
+def _say(rest: dict[str, Any], describe: Callable[..., Any]) -> None:
+    as_json, seed, model = (rest.pop(name) for name in ("as_json", "seed", "model"))
+    knobs = knobs_of(rest)
+    drawn = drawn_seed(AUTOMATIC if seed is None else seed)
+    if model not in SIZES and (lm := plan_here(knobs).lm) is not None:
+        # What is not here, or not whole, is told before the seconds that it takes to import torch.
+        require_lm(lm, checkpoints_dir())
+    plan: Plan = _songwriting().plan_to_run(knobs)
+    found = describe(plan, model=model, seed=drawn, progress=console.show_progress)
+    for sentence in found.warnings:
+        console.notify(sentence)
+    document = {**to_builtins(found.metadata), "lyrics": found.lyrics, "seed": drawn, "warnings": list(found.warnings)}
+    if as_json:
+        console.print_json(document)
+    else:
+        click.echo(show.description_text(document))

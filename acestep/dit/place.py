@@ -1,0 +1,38 @@
+"""Where a stage runs: the device, the parts, and how to bring them there."""
+
+import msgspec
+
+from acestep.checkpoints.components import Components
+from acestep.devices.base import Device
+from acestep.dit.attention import Kernels, flash_attention
+from acestep.dit.blocks import EAGER, RowFunctions
+from acestep.dit.compiled import compiled
+from acestep.dit.kernel_choice import Kernel, LayerKind, choose_kernels
+from acestep.knobs import Knobs
+from acestep.memory.placement import Placement
+
+
+class StageContext(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """What every stage is given; `vae_chunk` is the decode tile asked for in latent frames, 0 for a free choice."""
+
+    components: Components
+    knobs: Knobs
+    device: Device
+    placement: Placement
+    vae_chunk: int = 0
+
+    def kernels(self) -> Kernels:
+        """Attention for one stage; its band masks go when the stage does."""
+        backend, grouped = self.device.torch_device.type, self.device.grouped_attention
+        flash = flash_attention() if backend == "cuda" else None
+        chosen = choose_kernels(backend, self.knobs.attention, grouped=grouped, flash_attn=flash is not None)
+        kernel = chosen[LayerKind.FULL].kernel
+        return Kernels(
+            grouped=grouped,
+            in_blocks=kernel is Kernel.BLOCKS,
+            flash=flash if kernel is Kernel.FLASH_ATTN else None,
+        )
+
+    def row_functions(self) -> RowFunctions:
+        """What a DiT block does between its attention kernels: compiled where the knobs say so, never in simulation."""
+        return compiled() if self.knobs.compile and self.device.torch_device.type != "meta" else EAGER

@@ -1,0 +1,66 @@
+"""The DiT's text prompt: a trained interface, kept to the letter.
+
+Source: the prompt template and metadata block of ACE-Step 1.5's text conditioning, as in diffusers 0.42.1.
+"""
+
+import re
+
+from acestep.checkpoints.tokenizer import Tokenizer
+from acestep.request import MAX_AUDIO_CODE, MAX_LYRIC_TOKENS, MAX_TEXT_TOKENS, Request, Task
+
+TEXT_INSTRUCTION = "Fill the audio semantic mask based on the given conditions:"
+
+
+def instruction(request: Request) -> str:
+    """What the task is, in the words of training."""
+    track, tracks = request.track.upper(), " | ".join(request.tracks).upper()
+    return {
+        Task.TEXT2MUSIC: TEXT_INSTRUCTION,
+        Task.REPAINT: "Repaint the mask area based on the given conditions:",
+        Task.COVER: "Generate audio semantic tokens based on the given conditions:",
+        Task.EXTRACT: f"Extract the {f'{track} ' if track else ''}track from the audio:",
+        Task.LEGO: f"Generate the {f'{track} ' if track else ''}track based on the audio context:",
+        Task.COMPLETE: f"Complete the input track with {tracks}:" if tracks else "Complete the input track:",
+    }[request.task]
+
+
+def text_prompt(request: Request, told: str = "") -> str:
+    """Instruction, caption and metadata as the text encoder saw them in training; `told` replaces the task's own."""
+    metas = (
+        f"- bpm: {request.bpm or 'N/A'}\n"
+        f"- timesignature: {harmless(request.timesignature).strip() or 'N/A'}\n"
+        f"- keyscale: {harmless(request.keyscale).strip() or 'N/A'}\n"
+        f"- duration: {int(request.duration_s)} seconds\n"
+    )
+    told = told or instruction(request)
+    return f"# Instruction\n{told}\n\n# Caption\n{harmless(request.caption)}\n\n# Metas\n{metas}<|endoftext|>\n"
+
+
+def lyric_prompt(request: Request) -> str:
+    """Language header and lyrics as the lyric encoder saw them in training."""
+    language, lyrics = harmless(request.language), harmless(request.lyrics)
+    return f"# Languages\n{language}\n\n# Lyric\n{lyrics}<|endoftext|>"
+
+
+def harmless(text: str) -> str:
+    """A person's words, in which no special token is spelled: a space keeps its brackets apart."""
+    return text.replace("<|", "< |")
+
+
+def cut_warnings(request: Request, tokenizer: Tokenizer) -> tuple[str, ...]:
+    """A sentence for each prompt that is longer than what the model reads."""
+    texts = (
+        ("caption, with its metadata,", text_prompt(request), MAX_TEXT_TOKENS),
+        ("lyrics", lyric_prompt(request), MAX_LYRIC_TOKENS),
+    )
+    lengths = [(name, len(tokenizer.encode(text)), longest) for name, text, longest in texts]
+    return tuple(
+        f"The {name} came to {tokens:,} tokens and the model reads {longest:,}: the end was left out."
+        for name, tokens, longest in lengths
+        if tokens > longest
+    )
+
+
+def codes_in(text: str) -> tuple[int, ...]:
+    """The codes in a text of ``<|audio_code_N|>`` tokens; a number above the codebook's last means the last."""
+    return tuple(min(int(digits[:9]), MAX_AUDIO_CODE) for digits in re.findall(r"<\|audio_code_([0-9]+)\|>", text))

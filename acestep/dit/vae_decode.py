@@ -1,0 +1,155 @@
+"""Latents to audio, tile by tile: exact, and with three tensors of the widest layer at most.
+
+The decoder's receptive field reaches 8.29 latent frames to each side (measured in float64), so tiles that overlap by
+10 frames and drop the overlap give the same audio as one piece.
+"""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from acestep.checkpoints.libraries import AutoencoderOobleck, OobleckDecoder, OobleckResidualUnit, Snake1d
+from acestep.devices.base import Device
+from acestep.errors import UsageError
+from acestep.request import LATENT_HOP
+from acestep.units import Check, unchecked
+
+
+def tiles(frames: int, tile: int, overlap: int) -> Iterator[tuple[int, int, int, int]]:
+    """Cuts `frames` into (first, last, keep_first, keep_last): compute first..last, keep keep_first..keep_last.
+
+    A tile is at most `tile` frames long, `overlap` of them at each inner end only heard; ``tile > 2 * overlap``.
+    """
+    if frames <= tile:
+        yield 0, frames, 0, frames
+        return
+    stride = tile - 2 * overlap
+    for start in range(0, frames, stride):
+        end = min(frames, start + stride)
+        yield max(0, start - overlap), min(frames, end + overlap), start, end
+
+
+def snake_(hidden: Tensor, snake: Snake1d) -> Tensor:
+    """``hidden + sin(alpha hidden)^2 / beta`` in the place of `hidden`."""
+    return hidden.add_(_bump(hidden, snake))
+
+
+def residual(hidden: Tensor, unit: OobleckResidualUnit) -> Tensor:
+    """A residual unit over `hidden` [1, channels, samples], of which three copies exist at the peak."""
+    inner = _bump(hidden, unit.snake1).add_(hidden)
+    inner = unit.conv1(inner)
+    inner = unit.conv2(snake_(inner, unit.snake2))
+    summed: Tensor = inner.add_(hidden)
+    return summed
+
+
+def _bump(hidden: Tensor, snake: Snake1d) -> Tensor:
+    """``sin(alpha hidden)^2 / beta``, in one new tensor."""
+    bump = (torch.exp(snake.alpha) if snake.logscale else snake.alpha) * hidden
+    bump.sin_().pow_(2)
+    return bump.mul_(((torch.exp(snake.beta) if snake.logscale else snake.beta) + 1e-9).reciprocal())
+
+
+DECODE_OVERLAP_FRAMES = 10
+
+TILES = (64, 128, 256, 512, 1024, 1536)
+"""Latent frames of a tile, overlap included; larger ones waste less on overlap (31 % at 64, 1 % at 1536)."""
+
+LIVE_TENSORS = 3
+"""Tensors of the widest layer's size that `TileDecoder.forward` holds at its peak, inside a residual unit."""
+
+WORKSPACE_TENSORS = 2
+"""What a convolution may take besides, unseen: cuDNN's copies of its input and output in another layout."""
+
+FRAGMENTATION = 1.45
+"""Room over live bytes. The simulated allocator gets by with 1.40 at every tile: a convolution's copies find no block
+that two freed tensors would fill together (`tests/integration/test_decode_ladder.py`)."""
+
+CHUNK_VARIABLE = "ACESTEP_VAE_CHUNK"
+
+MOST_DIGITS = 9
+"""Of a tile somebody asks for; far beyond any song, and far below the digits that Python refuses to read."""
+
+
+def fold_weight_norm(vae: AutoencoderOobleck) -> None:
+    """Replace every weight-norm pair by its product, so that no derived copy appears on the device and stays there."""
+    for module in vae.modules():
+        if hasattr(module, "weight_g"):
+            nn.utils.remove_weight_norm(module)
+
+
+class TileDecoder(nn.Module):
+    """Forward over an `OobleckDecoder` with in-place Snake activations and references dropped early; same values."""
+
+    def __init__(self, decoder: OobleckDecoder) -> None:
+        super().__init__()
+        self.decoder: OobleckDecoder = decoder
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Audio [1, 2, frames * 1920] of latents [1, 64, frames]."""
+        decoder = self.decoder
+        hidden = decoder.conv1(latents)
+        for block in decoder.block:
+            hidden = block.conv_t1(snake_(hidden, block.snake1))
+            for unit in (block.res_unit1, block.res_unit2, block.res_unit3):
+                hidden = residual(hidden, unit)
+        return decoder.conv2(snake_(hidden, decoder.snake1))  # type: ignore[no-any-return]
+
+
+def frame_bytes(decoder: OobleckDecoder) -> int:
+    """Device bytes that decoding takes for each latent frame of a tile, workspaces and fragmentation included.
+
+    The last block is the widest in bytes: its channels times the `LATENT_HOP` samples that a frame becomes.
+    """
+    weight = decoder.conv2.weight
+    widest = weight.shape[1] * LATENT_HOP * weight.element_size()
+    return int(widest * (LIVE_TENSORS + WORKSPACE_TENSORS) * FRAGMENTATION)
+
+
+def choose_tile(free_bytes: int, frames: int, bytes_per_frame: int) -> int:
+    """The largest tile that a song of `frames` can use in `free_bytes`, the smallest where none fits."""
+    chosen = TILES[0]
+    for tile in TILES[1:]:
+        if chosen >= frames or min(tile, frames) * bytes_per_frame > free_bytes:
+            break
+        chosen = tile
+    return chosen
+
+
+def ladder_from(tile: int) -> tuple[int, ...]:
+    """The tile and every smaller one, in the order in which they are tried."""
+    return (tile, *(smaller for smaller in reversed(TILES) if smaller < tile))
+
+
+def chunk_from(environ: Mapping[str, str]) -> int:
+    """The tile that the environment asks for, 0 where it leaves the choice to the free memory."""
+    text = environ.get(CHUNK_VARIABLE, "").strip()
+    if not text:
+        return 0
+    number = text.isascii() and text.isdecimal() and len(text) <= MOST_DIGITS
+    if not number or int(text) < TILES[0]:
+        raise UsageError(
+            f"{CHUNK_VARIABLE} must be a whole number of latent frames from {TILES[0]} on, got {text[:40]!r}"
+        )
+    return int(text)
+
+
+def decode_song(
+    decoder: TileDecoder, latents: Tensor, samples: int, device: Device, tile: int, check: Check = unchecked
+) -> np.ndarray:
+    """Audio [2, samples] float32 of one song's host latents [frames, 64]; both cross tile by tile.
+
+    `check` is called before each tile.
+    """
+    audio = np.empty((2, samples), dtype=np.float32)
+    dtype = decoder.decoder.conv1.weight.dtype
+    for first, last, keep_first, keep_last in tiles(latents.shape[0], tile, DECODE_OVERLAP_FRAMES):
+        check()
+        piece = decoder(device.upload(latents[first:last], "latents").to(dtype).T[None])
+        begin, end = keep_first * LATENT_HOP, min(samples, keep_last * LATENT_HOP)
+        skip = (keep_first - first) * LATENT_HOP
+        device.download(audio[:, begin:end], piece[0, :, skip : skip + end - begin].float())
+        del piece
+    return audio

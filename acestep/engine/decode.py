@@ -1,0 +1,142 @@
+"""Latents to audio, song by song, down a ladder: on the card, on the card alone, on the processor."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, suppress
+
+import msgspec
+import torch
+from torch import Tensor
+
+from acestep.checkpoints.libraries import OobleckDecoder
+from acestep.devices.base import Device
+from acestep.devices.cpu import CpuDevice
+from acestep.devices.out_of_memory import one_out_of_memory_error
+from acestep.dit.place import StageContext
+from acestep.dit.vae_decode import TileDecoder, choose_tile, decode_song, frame_bytes, ladder_from
+from acestep.errors import NotEnoughMemoryError
+from acestep.knobs import Offload
+from acestep.memory.placement import Placement
+from acestep.request import LATENT_HOP, SAMPLE_RATE, DecodePath, Request, Song
+from acestep.units import Progress
+
+DECODER = "vae_decoder"
+
+HOST_TILE = 256
+"""Latent frames of a tile on the processor: 1 GiB of RAM in float32, and larger tiles are no faster there."""
+
+
+class Decoded(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """The songs, where they were decoded, and a sentence for every step down the ladder."""
+
+    songs: tuple[Song, ...]
+    path: DecodePath
+    warnings: tuple[str, ...]
+
+
+def decode(request: Request, latents: Tensor, place: StageContext, progress: Progress) -> Decoded:
+    """The songs of host latents [batch, frames, 64].
+
+    An out-of-memory error costs the song it fell in: that one starts again one rung down, finished ones are kept.
+    Raises `NotEnoughMemoryError` when not even the host has room.
+    """
+    run = _Decoding(request, latents, place, progress)
+    return Decoded(path=run.down_the_ladder(), songs=tuple(run.songs), warnings=tuple(run.warnings))
+
+
+class _Decoding:
+    """One request on its way down; `songs` are finished, whatever happens to the next."""
+
+    def __init__(self, request: Request, latents: Tensor, place: StageContext, progress: Progress) -> None:
+        self.songs: list[Song] = []
+        self.warnings: list[str] = []
+        self._request = request
+        self._latents = latents
+        self._place = place
+        self._progress = progress
+        self._decoder: OobleckDecoder = place.components.vae.decoder
+
+    def down_the_ladder(self) -> DecodePath:
+        """Decodes every song; returns the last rung that was needed."""
+        place = self._place
+        if place.device.shares_host_memory:
+            self._on_host()
+            return DecodePath.CPU
+        if self._on_device(place.placement.use(DECODER)):
+            return DecodePath.GPU
+        if place.knobs.offload in (Offload.NONE, Offload.CPU):
+            self.warnings.append(
+                "The card ran out of memory while decoding, so everything but the decoder was moved off it; the songs"
+                " are the same, and the next one starts a little later."
+            )
+            place.placement.release()
+            alone = Placement({DECODER: self._decoder}, (), Offload.CPU_DIT, place.device)
+            if self._on_device(alone.use(DECODER)):
+                return DecodePath.GPU_OFFLOAD
+        self.warnings.append(
+            "The card has too little free memory to decode, so the processor does it, which takes many times as long;"
+            " closing other programs that use the card helps."
+        )
+        place.placement.release()
+        self._on_host()
+        return DecodePath.CPU
+
+    def _on_device(self, entering: AbstractContextManager[None]) -> bool:
+        """Whether all songs could be decoded on the card, in ever smaller tiles, once the decoder has come in."""
+        try:
+            with one_out_of_memory_error(), entering:
+                return any(self._in_tiles(tile, self._place.device, self._decoder) for tile in self._tiles())
+        except torch.OutOfMemoryError:
+            return False
+
+    def _tiles(self) -> Iterator[int]:
+        """The tiles to try, the cache flushed before each so that one attempt leaves nothing to the next."""
+        device = self._place.device
+        device.empty_cache()
+        tile = self._place.vae_chunk or choose_tile(
+            device.free_bytes(), self._request.latent_frames, frame_bytes(self._decoder)
+        )
+        for smaller in ladder_from(tile):
+            if smaller != tile:
+                device.empty_cache()
+                self.warnings.append(
+                    f"Decoding pieces of {_seconds(tile)} ran out of memory on the card; pieces of"
+                    f" {_seconds(smaller)} are tried, which sounds the same."
+                )
+            yield smaller
+            tile = smaller
+
+    def _in_tiles(self, tile: int, device: Device, decoder: OobleckDecoder) -> bool:
+        """Whether the songs that are still missing could be decoded in tiles of this size."""
+        tile_decoder = TileDecoder(decoder)
+        try:
+            for index in range(len(self.songs), self._request.batch):
+                with one_out_of_memory_error():
+                    audio = decode_song(
+                        tile_decoder, self._latents[index], self._request.samples, device, tile, self._check
+                    )
+                self.songs.append(Song(seed=self._request.seed + index, audio=audio))
+                self._progress("decode", index + 1, self._request.batch)
+        except torch.OutOfMemoryError:
+            # The next attempt starts after this block: inside it the traceback keeps every temporary alive.
+            return False
+        return True
+
+    def _check(self) -> None:
+        self._progress("decode", len(self.songs), self._request.batch)
+
+    def _on_host(self) -> None:
+        decoder = self._decoder
+        with suppress(MemoryError, torch.OutOfMemoryError), one_out_of_memory_error():
+            if decoder.conv1.weight.dtype is not CpuDevice.dtype:
+                decoder = copy.deepcopy(decoder).to(CpuDevice.dtype)
+            self._in_tiles(self._place.vae_chunk or HOST_TILE, CpuDevice(), decoder)
+        if len(self.songs) < self._request.batch:
+            raise NotEnoughMemoryError(
+                f"Neither the card nor the computer has the memory to decode the songs ({len(self.songs)} of"
+                f" {self._request.batch} were finished). Close other programs or ask for shorter songs with --duration."
+            )
+
+
+def _seconds(frames: int) -> str:
+    return f"{frames * LATENT_HOP / SAMPLE_RATE:.1f} s"

@@ -1,0 +1,74 @@
+"""Noise to latents: Euler steps along the velocities that the DiT predicts."""
+
+import msgspec
+import torch
+from torch import Tensor
+
+from acestep.checkpoints.architecture import Architecture
+from acestep.dit.denoiser import Denoiser
+from acestep.dit.place import StageContext
+from acestep.dit.sampler import Guidance, guidance_for, noise, schedule, steps_for
+from acestep.engine.encode import Conditions
+from acestep.knobs import WEIGHT_ONLY
+from acestep.memory.placement import TRANSFORMER
+from acestep.memory.workspace import Steps
+from acestep.request import Request
+from acestep.units import Progress
+
+
+def denoise(request: Request, conditions: Conditions, place: StageContext, progress: Progress) -> Tensor:
+    """Clean latents [batch, frames, 64] in float32."""
+    device = place.device
+    channels = conditions.context.shape[-1] // 2
+    latents = torch.empty(request.batch, request.latent_frames, channels, device=device.torch_device)
+    for song in range(request.batch):
+        latents[song].copy_(device.upload(noise(request.seed + song, request.latent_frames, channels), "noise"))
+    with place.placement.use(TRANSFORMER):
+        _steps(latents, request, conditions, place, progress)
+    return latents
+
+
+def _steps(latents: Tensor, request: Request, conditions: Conditions, place: StageContext, progress: Progress) -> None:
+    """Turns `latents` from noise into songs; nothing else that it makes is left when it returns."""
+    variant, transformer, kernels = place.components.variant, place.components.transformer, place.kernels()
+    times = schedule(steps_for(variant, request.steps), request.shift)
+    scale = guidance_for(variant, request.guidance_scale)
+    guided = scale > 1.0
+    guidance, (first, last) = Guidance(scale), request.guidance_interval
+    place.device.make_room(_room(latents, conditions, place, guided=guided))
+    denoiser = Denoiser(transformer, kernels, place.placement.use_block, place.row_functions())
+    condition = denoiser.embed(conditions.condition)
+    unguided = denoiser.embed(conditions.unguided) if guided else None
+    uncovered = None if conditions.uncovered is None else denoiser.embed(conditions.uncovered)
+    for step, now in enumerate(times):
+        velocity = denoiser.velocity(latents, conditions.context, condition, now)
+        plain = None if uncovered is None else denoiser.velocity(latents, conditions.context, uncovered, now)
+        if unguided is not None and first <= 1.0 - now <= last:
+            free = denoiser.velocity(latents, conditions.context, unguided, now)
+            velocity = guidance.combine(velocity, free)
+            del free
+        if plain is not None:
+            velocity.mul_(request.cover_strength).add_(plain, alpha=1.0 - request.cover_strength)
+            del plain
+        after = times[step + 1] if step + 1 < len(times) else 0.0
+        latents.add_(velocity, alpha=after - now)
+        del velocity
+        progress("denoise", step + 1, len(times))
+
+
+def _room(latents: Tensor, conditions: Conditions, place: StageContext, *, guided: bool) -> int:
+    """Bytes that the steps will ask for beside weights."""
+    songs, frames, _ = latents.shape
+    _, condition_tokens, condition_width = conditions.condition.shape
+    return Steps(
+        architecture=msgspec.convert(dict(place.components.transformer.config), Architecture),
+        songs=songs,
+        frames=frames,
+        condition_tokens=condition_tokens,
+        condition_width=condition_width,
+        itemsize=place.device.dtype.itemsize,
+        grouped=place.device.grouped_attention,
+        unpacks=place.knobs.quantization in WEIGHT_ONLY,
+        weak_cover=conditions.uncovered is not None,
+        guided=guided,
+    ).room_bytes

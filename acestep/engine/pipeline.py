@@ -1,0 +1,337 @@
+"""The stages of a song in order: encode the words, denoise the latents, decode the audio.
+
+Nothing here reads a value back from the device: lengths, schedules and masks come from Python numbers, so the same
+code runs on a card, on the CPU, and on meta tensors when the simulator counts what it would take.
+"""
+
+import gc
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import MappingProxyType
+from typing import Final, TypeVar
+
+import msgspec
+import torch
+from torch import Tensor
+
+from acestep.checkpoints.components import Components
+from acestep.checkpoints.quantize import quantize
+from acestep.clip import Clip
+from acestep.devices.base import Device
+from acestep.devices.out_of_memory import one_out_of_memory_error
+from acestep.dit.compiled import uncompiled
+from acestep.dit.place import StageContext
+from acestep.dit.prompts import cut_warnings, lyric_prompt, text_prompt
+from acestep.dit.vae_decode import fold_weight_norm
+from acestep.engine.decode import decode
+from acestep.engine.denoise import denoise
+from acestep.engine.encode import NO_AUDIO, encode
+from acestep.engine.encode_audio import codes_of_clip, encode_audio
+from acestep.errors import NotEnoughMemoryError, RunFailedError
+from acestep.knobs import Knobs, Offload
+from acestep.lm.stage import Thinker, UnableToThink
+from acestep.memory.guard import Demand, songs_at_once
+from acestep.memory.placement import Placement
+from acestep.request import MAX_LYRIC_TOKENS, MAX_TEXT_TOKENS, Request, Result, SongCodes, StageReport, Task
+from acestep.units import Progress, mib, silent
+
+_LOG = logging.getLogger(__name__)
+
+RETRIES: Final = 3
+"""How often a generation that ran out of memory is tried again, each time with less at once."""
+
+SHORTER_SONGS: Final = (
+    "Ask for shorter songs with --duration, use --quantization int8, or close other programs that use it."
+)
+SHORTER_CLIP: Final = "Bring a shorter recording, or close other programs that use it."
+"""What helps where not even the least that can be asked for fits."""
+
+Made = TypeVar("Made")
+
+NO_MEMORY_MODEL: Final[Mapping[str, float]] = MappingProxyType({})
+"""The memory model of a table that has none."""
+
+UNABLE_TO_THINK: Final = UnableToThink()
+
+
+def prepare(components: Components, knobs: Knobs) -> None:
+    """Bring freshly loaded weights into the form they run in: weight norm folded, linear layers quantised."""
+    fold_weight_norm(components.vae)
+    if knobs.quantization is not None:
+        quantize(components.transformer, knobs.quantization)
+
+
+class _Run:
+    """One call of `generate` across its retries: `done` songs have their latents on the host.
+
+    It is `guarded` as long as the VRAM guard is still to be asked, which for a `strict` one, a probe, it never is.
+    """
+
+    def __init__(self, request: Request, *, strict: bool) -> None:
+        self.request = request
+        self.strict = strict
+        self.guarded = not strict
+        self.songs_per_pass = request.batch
+        self.latents: Tensor | None = None
+        self.codes: SongCodes = ()
+        self.done = 0
+        self.stage = ""
+        self.stages: dict[str, StageReport] = {}
+        self.warnings: list[str] = []
+
+    def report(self, report: StageReport) -> None:
+        """A stage that ran several times is one: its times add up, its peaks are the highest."""
+        before = self.stages.get(report.name, report)
+        if before is not report:
+            report = StageReport(
+                name=report.name,
+                seconds=before.seconds + report.seconds,
+                songs_per_pass=max(before.songs_per_pass, report.songs_per_pass),
+                peak_allocated_bytes=max(before.peak_allocated_bytes, report.peak_allocated_bytes),
+                peak_reserved_bytes=max(before.peak_reserved_bytes, report.peak_reserved_bytes),
+            )
+        self.stages[report.name] = report
+
+
+class Pipeline:
+    """Songs from requests, with prepared weights, placed on a device as the knobs say.
+
+    `thinker` plans the songs of requests that ask for it, `memory_model` is what the VRAM guard predicts with,
+    `vae_chunk` a decode tile in latent frames (0: chosen by the free memory).
+    """
+
+    def __init__(
+        self,
+        components: Components,
+        knobs: Knobs,
+        device: Device,
+        *,
+        thinker: Thinker = UNABLE_TO_THINK,
+        memory_model: Mapping[str, float] = NO_MEMORY_MODEL,
+        vae_chunk: int = 0,
+    ) -> None:
+        self._thinker = thinker
+        self._memory_model = memory_model
+        placement = self._placement(components, knobs.offload, device)
+        self._place = StageContext(
+            components=components, knobs=knobs, device=device, placement=placement, vae_chunk=vae_chunk
+        )
+
+    @property
+    def knobs(self) -> Knobs:
+        """What it runs with now: a generation that ran out of memory leaves more offload behind."""
+        return self._place.knobs
+
+    def close(self) -> None:
+        """Take everything off the device; the pipeline is of no use afterwards."""
+        self._thinker.close()
+        self._place.placement.release()
+
+    @torch.no_grad()
+    def generate(self, request: Request, *, strict: bool = False, progress: Progress = silent) -> Result:
+        """Make the songs of a request; song k is the same whatever the songs per pass.
+
+        Out of memory, it is tried again with fewer songs at once and then with more offload, which later calls keep.
+        `strict` is for probes: one pass, no retry, and the out-of-memory error comes out as it is.
+        Raises `NotEnoughMemoryError` when nothing helps.
+        """
+        run = _Run(request, strict=strict)
+        if strict:
+            return self._run(run, progress)
+        run.warnings.extend(cut_warnings(request, self._place.components.tokenizer))
+        return self._with_less(run, lambda: self._run(run, progress), SHORTER_SONGS)
+
+    @torch.no_grad()
+    def codes(self, clip: Clip, progress: Progress = silent) -> tuple[tuple[int, ...], tuple[str, ...]]:
+        """The audio codes of a clip, five a second, as a cover of it follows them; and what to tell about the run.
+
+        Out of memory, it is tried again with more offload. Raises `NotEnoughMemoryError` when nothing helps, and
+        `InvalidInputError` for a checkpoint without audio tokenizer.
+        """
+        run = _Run(Request(caption="", task=Task.COVER, source_audio=clip), strict=False)
+        return self._with_less(run, lambda: self._codes(clip, run, progress), SHORTER_CLIP), tuple(run.warnings)
+
+    def _with_less(self, run: _Run, attempt: Callable[[], Made], remedy: str) -> Made:
+        """What an attempt gives; out of memory it is tried again, each time with less on the card at once."""
+        problem = ""
+        for retry in range(RETRIES + 1):
+            if retry and not self._asks_for_less(run):
+                break
+            try:
+                return attempt()
+            except torch.OutOfMemoryError as error:
+                problem = str(error).splitlines()[0]
+            # Outside the except block: inside it the traceback would keep every temporary of the failed run alive.
+            gc.collect()
+            self._place.device.empty_cache()
+        raise NotEnoughMemoryError(
+            f"{_ran_out(self._place.device)} ({problem}), with {_songs(run.songs_per_pass)} at once and offload"
+            f" {self._place.knobs.offload} too. {remedy}"
+        )
+
+    @one_out_of_memory_error()
+    def _codes(self, clip: Clip, run: _Run, progress: Progress) -> tuple[int, ...]:
+        run.stage = ""
+        self._place.placement.settle()
+        with self._stage("encode_audio", 1, run, progress):
+            found = codes_of_clip(clip, self._place, lambda: progress("encode_audio", 0, 1))
+            progress("encode_audio", 1, 1)
+        return found
+
+    @one_out_of_memory_error()
+    def _run(self, run: _Run, progress: Progress) -> Result:
+        request, place = run.request, self._place
+        run.stage = ""
+        place.placement.settle()
+        if request.thinks:
+            self._think(run, progress)
+            request = run.request
+        if run.guarded:
+            self._guard(run)
+        brought = NO_AUDIO
+        if request.has_audio:
+            with self._stage("encode_audio", 1, run, progress):
+                brought = encode_audio(request, place, run.codes, lambda: progress("encode_audio", 0, 1))
+                progress("encode_audio", 1, 1)
+        with self._stage("encode", 1, run, progress):
+            conditions = encode(request, place, brought)
+            progress("encode", 1, 1)
+        del brought
+        if run.latents is None:
+            run.latents = torch.empty(request.batch, request.latent_frames, conditions.context.shape[-1] // 2)
+        while run.done < request.batch:
+            after = min(request.batch, run.done + run.songs_per_pass)
+            songs = msgspec.structs.replace(request, batch=after - run.done, seed=request.seed + run.done)
+            with self._stage("denoise", songs.batch, run, progress):
+                latents = denoise(songs, conditions.of(run.done, after), place, progress)
+                place.device.download(run.latents[run.done : after].numpy(), latents)
+                del latents
+            run.done = after
+        del conditions
+        if place.knobs.compile and (problem := uncompiled()):
+            _tell_uncompiled(run, problem)
+        with self._stage("decode", 1, run, progress):
+            decoded = decode(request, run.latents, place, progress)
+        return Result(
+            request=request,
+            songs=decoded.songs,
+            stages=tuple(run.stages.values()),
+            songs_per_pass=run.stages["denoise"].songs_per_pass,
+            decode_path=decoded.path,
+            warnings=(*run.warnings, *decoded.warnings),
+        )
+
+    def _think(self, run: _Run, progress: Progress) -> None:
+        """Have the songs planned, once: what is tried again after that keeps the plan."""
+        with self._stage("think", run.request.batch, run, progress):
+            thought = self._thinker.think(run.request, self._place, progress)
+        run.request, run.codes = thought.request, thought.codes
+        if run.guarded:
+            run.warnings.extend(thought.warnings)
+        run.stages["think"] = msgspec.structs.replace(run.stages["think"], songs_per_pass=thought.songs_per_pass)
+
+    def _guard(self, run: _Run) -> None:
+        """Make as many songs at once as are predicted to fit in what is free now, and say so where that is not all."""
+        request, place = run.request, self._place
+        run.guarded = False
+        if request.batch == 1 or place.device.shares_host_memory or not self._memory_model:
+            return
+        place.placement.settle()
+        place.device.empty_cache()
+        encode_text = place.components.tokenizer.encode
+        demand = Demand(
+            songs=request.batch,
+            frames=request.latent_frames,
+            lyric_tokens=len(encode_text(lyric_prompt(request), MAX_LYRIC_TOKENS)),
+            text_tokens=len(encode_text(text_prompt(request), MAX_TEXT_TOKENS)),
+            with_audio=request.has_audio or bool(run.codes),
+            weak_cover=request.cover_strength < 1,
+            contexts=max(1, len(run.codes)),
+            grouped_attention=place.device.grouped_attention,
+            matrix_workspace=place.device.matrix_workspace,
+            itemsize=place.device.dtype.itemsize,
+        )
+        fitting = songs_at_once(self._memory_model, place.knobs, demand, place.device.free_bytes())
+        if fitting < request.batch:
+            run.songs_per_pass = fitting
+            run.warnings.append(
+                f"{_songs(request.batch)} at once need more memory than is free on the card, so {_songs(fitting)} at a"
+                " time are made. The songs stay the same."
+            )
+
+    def _asks_for_less(self, run: _Run) -> bool:
+        """One step down the ladder, said in `run.warnings`; False where there is none."""
+        if run.stage == "denoise" and run.songs_per_pass > 1:
+            fewer = -(-run.songs_per_pass // 3)
+            run.warnings.append(
+                f"{_ran_out(self._place.device)} with {_songs(run.songs_per_pass)} at once; {_songs(fewer)} at a time"
+                " are tried. The songs stay the same."
+            )
+            run.songs_per_pass = fewer
+            return True
+        place = self._place
+        frugal = list(Offload)[list(Offload).index(place.knobs.offload) + 1 :]
+        if place.device.shares_host_memory or not frugal:
+            return False
+        run.warnings.append(
+            f"The card ran out of memory with offload {place.knobs.offload}; {frugal[0]} is used from now on, which"
+            " keeps less on the card and takes longer."
+        )
+        place.placement.release()
+        self._place = msgspec.structs.replace(
+            place,
+            knobs=msgspec.structs.replace(place.knobs, offload=frugal[0]),
+            placement=self._placement(place.components, frugal[0], place.device),
+        )
+        return True
+
+    def _placement(self, components: Components, offload: Offload, device: Device) -> Placement:
+        parts = {**components.modules(), **self._thinker.modules()}
+        return Placement(parts, components.blocks(), offload, device)
+
+    @contextmanager
+    def _stage(self, name: str, songs_per_pass: int, run: _Run, progress: Progress) -> Iterator[None]:
+        run.stage = name
+        progress(name, 0, 1)
+        _LOG.debug("%s begins", name)
+        device = self._place.device
+        device.synchronize()
+        device.empty_cache()
+        device.begin_stage(name)
+        started = time.perf_counter()
+        try:
+            yield
+            device.synchronize()
+        finally:
+            seconds = time.perf_counter() - started
+            allocated, reserved = device.end_stage()
+            _LOG.info("%s: %.2f s, %s at once, peak %s", name, seconds, _songs(songs_per_pass), mib(allocated))
+        run.report(
+            StageReport(
+                name=name,
+                seconds=seconds,
+                songs_per_pass=songs_per_pass,
+                peak_allocated_bytes=allocated,
+                peak_reserved_bytes=reserved,
+            )
+        )
+
+
+def _ran_out(device: Device) -> str:
+    return f"The {'computer' if device.shares_host_memory else 'card'} ran out of memory"
+
+
+def _songs(count: int) -> str:
+    return "1 song" if count == 1 else f"{count} songs"
+
+
+def _tell_uncompiled(run: _Run, problem: str) -> None:
+    if run.strict:
+        # What a probe says of compiled code must not come from what ran as it is.
+        raise RunFailedError(f"The transformer could not be compiled: {problem}")
+    run.warnings.append(
+        f"The transformer cannot be compiled here ({problem}); it runs uncompiled, which is slower and sounds the same."
+        " --no-compile does without this message."
+    )

@@ -1,0 +1,295 @@
+"""A model that stays loaded from one request to the next; whoever asks for songs asks it."""
+
+import gc
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import msgspec
+
+from acestep.checkpoints.catalog import checkpoints_dir
+from acestep.checkpoints.components import Components
+from acestep.checkpoints.footprint import footprint, lm_footprint
+from acestep.checkpoints.host_memory import CHOOSE_SMALLER, CHOOSE_SMALLER_LM, require_room
+from acestep.checkpoints.load import load
+from acestep.clip import Clip
+from acestep.devices.base import Device
+from acestep.devices.open import open_here
+from acestep.dit.vae_decode import chunk_from
+from acestep.engine.pipeline import UNABLE_TO_THINK, Pipeline, prepare
+from acestep.errors import HostMemoryError, InvalidInputError, UsageError
+from acestep.hardware.card import Card
+from acestep.knobs import Backend, Knobs, Quantization, Variant
+from acestep.limits.machine import carried_out
+from acestep.limits.plan import Plan, clamp
+from acestep.lm.language import Language
+from acestep.lm.songwriting import language_name, open_lm, without_language
+from acestep.lm.stage import Thinker
+from acestep.request import BASE_TASKS, Request, Result
+from acestep.tiers import load_tiers
+from acestep.units import Progress, silent
+
+_LOG = logging.getLogger(__name__)
+
+Notify = Callable[[str], None]
+
+LOADING_STAGE: Final = "loading"
+"""What a request's progress is called until its first stage."""
+
+LOADED_PARTS: Final = 3
+"""The language model, the other models, and all of them in their places."""
+
+OpenLanguage = Callable[[Plan, str, Device, Notify], Language]
+"""Opens the language model of a plan, as `open_language` does."""
+
+
+def ignore(sentence: str) -> None:
+    """Nobody listens: warnings also travel in the result."""
+
+
+class _Speech(msgspec.Struct, frozen=True, kw_only=True):
+    """What a loaded language model depends on: its knobs, and the longest song it may have to write, in seconds."""
+
+    knobs: Knobs
+    longest_s: int
+
+
+class Service:
+    """Songs by `model`, one request at a time. The weights stay loaded as long as the knobs of the plans stay the same.
+
+    Of everything it keeps at most one, and gives the old one back before it loads the new one. `here` is the device to
+    run on where it is open already, with the card that it is. Raises `UsageError` for an environment variable that
+    means nothing.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        here: tuple[Device, Card] | None = None,
+        open_lm: OpenLanguage = open_lm,
+    ) -> None:
+        self._model = model
+        self._open_language = open_lm
+        self._vae_chunk = chunk_from(os.environ)
+        self._device, self.card = open_here() if here is None else here
+        _LOG.info("songs are made on %s (%s) in %s", self.card.name, self._device.torch_device, self._device.dtype)
+        self._languages: dict[_Speech, Language] = {}
+        self._components: dict[tuple[Variant, Quantization | None], Components] = {}
+        self._pipelines: dict[tuple[Knobs, bool], Pipeline] = {}
+        self._listener: Notify = ignore
+
+    def generate(
+        self,
+        request: Request,
+        plan: Plan,
+        *,
+        notify: Notify = ignore,
+        progress: Progress = silent,
+        unasked: bool = False,
+    ) -> tuple[Result, Plan]:
+        """The songs, and the plan as the device carried it out; `unasked` thinking is left out where it can't be done.
+
+        Every warning is also given to `notify` as it comes up.
+        """
+        warnings: list[str] = []
+
+        def warn(sentence: str) -> None:
+            warnings.append(sentence)
+            notify(sentence)
+
+        self._listener = warn
+        plan = carried_out(plan, self.card)
+        for sentence in plan.warnings:
+            warn(sentence)
+        self._require_room(plan)
+        # Between the parts, which take long to load, a run can be stopped.
+        progress(LOADING_STAGE, 0, LOADED_PARTS)
+        request, thinker = settle_thinking(request, plan, lambda: self._thinker(plan), warn, unasked=unasked)
+        clamped, cuts = clamp(request, plan, lm=request.thinks)
+        progress(LOADING_STAGE, 1, LOADED_PARTS)
+        components = self._parts(plan)
+        progress(LOADING_STAGE, 2, LOADED_PARTS)
+        for sentence in (*cuts, *_remarks(request, plan, components)):
+            warn(sentence)
+        with self._running(plan, components, thinker, thinks=request.thinks) as pipeline:
+            progress(LOADING_STAGE, LOADED_PARTS, LOADED_PARTS)
+            result = pipeline.generate(clamped, progress=progress)
+        for sentence in result.warnings:
+            warn(sentence)
+        return msgspec.structs.replace(result, warnings=tuple(warnings)), plan
+
+    def codes(self, clip: Clip, plan: Plan, *, notify: Notify = ignore, progress: Progress = silent) -> tuple[int, ...]:
+        """The audio codes of a clip, five a second: those that a cover of it follows.
+
+        Every warning is given to `notify`. Raises as `generate` does.
+        """
+        self._listener = notify
+        plan = carried_out(plan, self.card)
+        for sentence in (*plan.warnings, *clip.remarks):
+            notify(sentence)
+        self._require_room(plan)
+        progress(LOADING_STAGE, 0, LOADED_PARTS)
+        components = self._parts(plan)
+        if components.is_noise:
+            notify(f"The {components.is_noise} model has random weights: the codes mean nothing.")
+        with self._running(plan, components, UNABLE_TO_THINK, thinks=False) as pipeline:
+            progress(LOADING_STAGE, LOADED_PARTS, LOADED_PARTS)
+            found, warnings = pipeline.codes(clip, progress)
+        for sentence in warnings:
+            notify(sentence)
+        return found
+
+    def preload(self, plan: Plan, *, think: bool, notify: Notify, unasked: bool = True) -> bool:
+        """Load what the requests under a plan will need, say what it is, and return whether songs can be planned.
+
+        An `unasked` language model that cannot be had is left out.
+        """
+        self._listener = notify
+        plan = carried_out(plan, self.card)
+        wish = Request(caption="", think=think)
+        self._require_room(plan)
+        wish, thinker = settle_thinking(wish, plan, lambda: self._thinker(plan), notify, unasked=unasked)
+        components = self._parts(plan)
+        for sentence in _remarks(wish, plan, components):
+            notify(sentence)
+        self._pipeline(plan, components, thinker, thinks=wish.thinks)
+        return wish.thinks
+
+    def free_bytes(self) -> int:
+        """Bytes that are free on the device now; 0 where a model has none of its own or nothing is loaded."""
+        return self._device.free_bytes() if self._pipelines and not self._device.shares_host_memory else 0
+
+    def rest(self) -> None:
+        """Give back what a request that ended early left on the device; not to be called where its error is handled."""
+        gc.collect()
+        self._device.empty_cache()
+
+    def close(self) -> None:
+        """Give everything back."""
+        self._drop_languages()
+        self._components.clear()
+        self.rest()
+
+    def _thinker(self, plan: Plan) -> Thinker:
+        speech = _Speech(
+            knobs=Knobs(lm=plan.lm, lm_quantization=plan.lm_quantization, backend=plan.backend),
+            longest_s=plan.longest_planned_s,
+        )
+        if speech not in self._languages:
+            self._drop_languages()
+            _LOG.info("opening the language model %s by %s", plan.lm, plan.backend)
+            self._require_room(plan, language_name(plan, self._model))
+            # A backend may give up at any later request, so the warning goes to whoever asks then.
+            self._languages[speech] = self._open_language(
+                plan, self._model, self._device, lambda said: self._listener(said)
+            )
+        return self._languages[speech].thinker()
+
+    def _require_room(self, plan: Plan, language: str = "") -> None:
+        """Raise `HostMemoryError` unless what is not loaded yet fits into main memory, with a `language` model or not.
+
+        A language model that leaves no room for the music is of no use.
+        """
+        if (plan.variant, plan.quantization) in self._components:
+            return
+        checkpoints, dtype = checkpoints_dir(), self._device.dtype
+        needed = footprint(self._model, plan.variant, checkpoints, dtype, plan.quantization)
+        what, instead = f"The weights of {self._model}", CHOOSE_SMALLER
+        # Other backends load it by themselves, onto the card.
+        if language and (plan.backend is Backend.PT or plan.lm_quantization is not None):
+            needed += lm_footprint(language, checkpoints, dtype, plan.lm_quantization)
+            what += f" and of the language model {language}"
+            instead = f"{CHOOSE_SMALLER_LM}, or do without with --no-think"
+        require_room(needed, what, instead)
+
+    def _parts(self, plan: Plan) -> Components:
+        key = plan.variant, plan.quantization
+        if key not in self._components:
+            self._drop_pipelines()
+            self._components.clear()
+            _LOG.info("loading %s as %s", self._model, plan.variant)
+            started = time.perf_counter()
+            components = load(self._model, plan.variant, dtype=self._device.dtype, quantization=plan.quantization)
+            prepare(components, plan.knobs)
+            _LOG.info("loaded in %.1f s", time.perf_counter() - started)
+            self._components[key] = components
+        return self._components[key]
+
+    @contextmanager
+    def _running(self, plan: Plan, components: Components, thinker: Thinker, *, thinks: bool) -> Iterator[Pipeline]:
+        """The pipeline of a plan for one run."""
+        pipeline = self._pipeline(plan, components, thinker, thinks=thinks)
+        try:
+            yield pipeline
+        finally:
+            if pipeline.knobs != plan.knobs:
+                # It gave up memory for this run; the next one is asked for under its own plan again.
+                self._drop_pipelines()
+
+    def _pipeline(self, plan: Plan, components: Components, thinker: Thinker, *, thinks: bool) -> Pipeline:
+        # Without thinking no language model rests on the device: the limits without one were certified that way.
+        key = plan.knobs, thinks
+        if key not in self._pipelines:
+            self._drop_pipelines()
+            self._pipelines[key] = guarded_pipeline(components, plan, self._device, thinker, self._vae_chunk)
+        return self._pipelines[key]
+
+    def _drop_languages(self) -> None:
+        self._drop_pipelines()
+        while self._languages:
+            self._languages.popitem()[1].close()
+
+    def _drop_pipelines(self) -> None:
+        while self._pipelines:
+            self._pipelines.popitem()[1].close()
+
+
+def guarded_pipeline(components: Components, plan: Plan, device: Device, thinker: Thinker, vae_chunk: int) -> Pipeline:
+    """A pipeline whose VRAM guard predicts from the table in force; of tiny weights no table knows."""
+    table = None if components.is_noise == "tiny" else load_tiers().variants.get(plan.variant)
+    return Pipeline(
+        components,
+        plan.knobs,
+        device,
+        thinker=thinker,
+        memory_model={} if table is None else table.memory_model,
+        vae_chunk=vae_chunk,
+    )
+
+
+def settle_thinking(
+    request: Request, plan: Plan, speak: Callable[[], Thinker], warn: Notify, *, unasked: bool
+) -> tuple[Request, Thinker]:
+    """What plans the songs of a request, opened by `speak`, and the request without thinking where nothing can."""
+    without = msgspec.structs.replace(request, think=False)
+    if request.think and not request.thinks and not unasked:
+        warn(f"A song is planned before it is made; to {request.task} is to work on one that exists, without planning.")
+    if not request.thinks:
+        return without, UNABLE_TO_THINK
+    if plan.lm is None:
+        if not unasked:
+            warn(f"The song is made without planning: {without_language(plan)}.")
+        return without, UNABLE_TO_THINK
+    try:
+        return request, speak()
+    except (InvalidInputError, UsageError, HostMemoryError) as error:
+        if not unasked:
+            raise
+        problem = str(error)
+    warn(f"The song is made without planning: {problem}.")
+    return without, UNABLE_TO_THINK
+
+
+def _remarks(request: Request, plan: Plan, components: Components) -> list[str]:
+    """What a person should know about the model that was loaded and the audio that was given."""
+    clips = [clip for clip in (request.source_audio, request.reference_audio) if clip is not None]
+    remarks = [remark for clip in clips for remark in clip.remarks]
+    if request.task in BASE_TASKS and plan.variant not in (Variant.BASE, Variant.XL_BASE):
+        remarks.append(f"Only the base models were trained to {request.task}; {plan.variant} may ignore the task.")
+    if components.is_noise:
+        remarks.append(f"The {components.is_noise} model has random weights: the songs are noise, not music.")
+    return remarks

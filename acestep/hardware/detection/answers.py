@@ -1,0 +1,61 @@
+"""What a source said about the cards of this machine. A source never fails: what went wrong is part of its answer."""
+
+from enum import StrEnum
+
+import msgspec
+
+from acestep.hardware.card import Card
+from acestep.units import gib
+
+
+class Source(StrEnum):
+    """Who is asked about cards."""
+
+    NVML = "NVML"
+    NVIDIA_FILES = "NVIDIA system files"
+    DRM = "Linux system files"
+    APPLE = "macOS"
+    TORCH = "torch"
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that kept a source from its answer. A `serious` one is told before every run, any other by doctor."""
+
+    sentence: str
+    advice: str = ""
+    serious: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.sentence} {self.advice}".strip()
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """One source's answer: the visible cards in the order of their indices, the hidden ones, and every problem.
+
+    `asked` says what was looked at. A card of which the source has no size has 0 bytes. `driver_cuda` is the newest
+    CUDA version that the driver runs, such as (12, 4); (0, 0) where the source does not know it.
+    """
+
+    source: Source
+    asked: str
+    cards: tuple[Card, ...] = ()
+    hidden: tuple[Card, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    driver_cuda: tuple[int, int] = (0, 0)
+
+    @property
+    def heard(self) -> str:
+        """The answer in one line."""
+        parts = [f"{len(self.cards)} visible: {', '.join(map(named, self.cards))}"] if self.cards else []
+        if self.hidden:
+            parts.append(f"{len(self.hidden)} hidden: {', '.join(map(named, self.hidden))}")
+        parts += [problem.sentence for problem in self.problems]
+        return "; ".join(parts) or "no card"
+
+
+def named(card: Card) -> str:
+    """A card's name, size and identity, as people tell cards apart."""
+    size = gib(card.total_bytes) if card.total_bytes else "size unknown"
+    shared = " shared with the machine" if card.unified else ""
+    identity = f", {card.uuid}" if card.uuid else ""
+    return f"{card.name} ({size}{shared}{identity})"

@@ -1,0 +1,55 @@
+"""Which of several cards is used: the one that is asked for, else the one with most memory. Pure."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from acestep.errors import UsageError
+from acestep.hardware.card import CPU, Card
+from acestep.hardware.detection.answers import named
+
+DEVICE_VARIABLE: Final = "ACESTEP_DEVICE"
+"""What `--device` is called in the environment."""
+
+_KINDS: Final = ("cuda", "xpu", "mps")
+
+
+def choose(cards: Sequence[Card], wish: str = "") -> Card:
+    """The card that a wish names: its number in the list, its UUID or the beginning of it, or a part of its name.
+
+    ``cpu`` is the CPU. Without a wish it is the card with most memory, the first of several as large; one that shares
+    the machine's memory is part of a processor, and slow, so one with memory of its own goes before it. The CPU where
+    there is no card. Raises `UsageError` for a wish that fits no card, or several.
+    """
+    wish = wish.strip()
+    if not wish:
+        return max(cards, key=lambda card: (not card.unified, card.total_bytes), default=CPU)
+    if wish.lower() == CPU.kind:
+        return CPU
+    fitting = _fitting(cards, wish)
+    if len(fitting) == 1:
+        return fitting[0]
+    listed = "; ".join(f"{index}: {named(card)}" for index, card in enumerate(cards)) or "none"
+    how = "no card" if not fitting else "several cards"
+    raise UsageError(f"--device {wish} names {how}; give a number, a UUID or a name of one of these: {listed}")
+
+
+def _fitting(cards: Sequence[Card], wish: str) -> list[Card]:
+    """The cards that a wish may mean; a number, as in torch's cuda:1 too, is a place where the list is as long."""
+    kind, _, number = wish.rpartition(":")
+    if number.isdecimal() and len(number) < 5 and int(number) < len(cards) and kind in ("", *_KINDS):
+        return [cards[int(number)]]
+    lowered = wish.lower()
+    exact = [card for card in cards if lowered in (card.uuid.lower(), card.name.lower())]
+    by_uuid = [card for card in cards if card.uuid.lower().startswith(lowered)]
+    return exact or by_uuid or [card for card in cards if lowered in card.name.lower()]
+
+
+def others(card: Card, cards: Sequence[Card]) -> list[str]:
+    """A sentence about the cards that are not used, and how to choose one; none about a CPU that was asked for."""
+    unused = [f"{named(other)} as --device {index}" for index, other in enumerate(cards) if other != card]
+    if not unused or card is CPU:
+        return []
+    return [
+        f"Of several cards {named(card)} is chosen; the others here: {'; '.join(unused)} (or {DEVICE_VARIABLE} in the"
+        " environment)."
+    ]

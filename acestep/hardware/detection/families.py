@@ -1,0 +1,28 @@
+"""The compute capability of an NVIDIA card that only its name is known of. Pure."""
+
+import re
+from typing import Final
+
+from acestep.hardware.card import SIMULATED_CAPABILITY
+
+_FAMILIES: Final = (
+    (r"gtx (9\d\d|titan x)\b|tesla m\d|quadro m\d", (5, 2)),
+    (r"p100\b", (6, 0)),
+    (r"gtx 10\d\d\b|titan xp?\b|tesla p\d|\bp40?\b|quadro p\d|mx1\d\d|mx[23]\d\d", (6, 1)),
+    (r"v100\b|titan v\b|gv100", (7, 0)),
+    (r"gtx 16\d\d\b|rtx 20\d\d\b|titan rtx|quadro rtx|tesla t4|\bt4g?\b|\bt\d{3,4}\b|mx450", (7, 5)),
+    (r"a100\b|a30\b|a800\b", (8, 0)),
+    (r"rtx 30\d\d\b|rtx a\d|\ba(2|10g?|16|40)\b", (8, 6)),
+    (r"rtx 40\d\d\b|\bada\b|\bl(4|20|40s?)\b", (8, 9)),
+    (r"h100\b|h200\b|h20\b|h800\b|gh200\b", (9, 0)),
+    (r"\bb[123]00\b|gb[23]00\b", (10, 0)),
+    (r"rtx 50\d\d\b|blackwell", (12, 0)),
+    (r"\bgb10\b", (12, 1)),
+)
+"""What stands in names, in lower case, and the capability of those cards (developer.nvidia.com/cuda/gpus)."""
+
+
+def capability_of(name: str) -> tuple[int, int]:
+    """The capability of the family that a name belongs to; that of simulated cards for a name of none."""
+    lowered = name.lower()
+    return next((found for pattern, found in _FAMILIES if re.search(pattern, lowered)), SIMULATED_CAPABILITY)

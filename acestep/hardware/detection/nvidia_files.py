@@ -1,0 +1,107 @@
+"""NVIDIA cards in the system files of their kernel driver, for machines on which NVML does not answer."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from acestep.hardware.card import Card, CardKind
+from acestep.hardware.card_sizes import catalogued
+from acestep.hardware.detection.answers import Answer, Problem, Source
+from acestep.hardware.detection.drm import NVIDIA, read
+from acestep.hardware.detection.families import capability_of
+from acestep.hardware.detection.visible import CUDA_VARIABLE, cuda_visible
+from acestep.units import GIB
+
+DRIVER_FILES = Path("/proc/driver/nvidia/gpus")
+PCI_FILES = Path("/sys/bus/pci/devices")
+DEVICE_FILES = Path("/dev")
+
+_DISPLAY = "0x03"
+"""How the PCI class of display controllers begins."""
+
+_SIGNS = ("nvidia[0-9]*", "nvhost-gpu", "dxg")
+"""Files through which programs reach a card: of the driver, of boards with a Tegra, and of Windows below WSL."""
+
+
+def ask_nvidia_files(
+    environ: Mapping[str, str], root: Path = DRIVER_FILES, pci: Path = PCI_FILES, devices: Path = DEVICE_FILES
+) -> Answer:
+    """The cards that the kernel driver lists, as large as their names say; 0 bytes where a name says nothing.
+
+    A card on the bus that their driver does not list is a problem and not a card, unless the environment hides all.
+    """
+    found = [card for entry in _entries(root) if (card := _card(entry)) is not None]
+    text = environ.get(CUDA_VARIABLE)
+    is_slice = (text or "").strip().startswith("MIG-")
+    shown = () if is_slice else cuda_visible(text, [card.uuid for card in found])
+    return Answer(
+        source=Source.NVIDIA_FILES,
+        asked=f"{root}, {pci}, {devices}",
+        cards=tuple(found[index] for index in shown),
+        hidden=tuple(card for index, card in enumerate(found) if index not in shown),
+        problems=() if found or _hides_all(text) else (*_not_reached(pci), *_undescribed(devices)),
+    )
+
+
+def _entries(root: Path) -> list[Path]:
+    try:
+        return sorted(root.iterdir())
+    except OSError:
+        return []
+
+
+def _card(entry: Path) -> Card | None:
+    lines = (line.partition(":") for line in read(entry / "information").splitlines())
+    told = {key.strip(): value.strip() for key, _, value in lines}
+    if "Model" not in told:
+        return None
+    uuid = told.get("GPU UUID", "")
+    sizes = catalogued(told["Model"])
+    return Card(
+        kind=CardKind.CUDA,
+        name=told["Model"],
+        uuid="" if "?" in uuid else uuid,
+        total_bytes=sizes[0] * GIB if sizes else 0,
+        capability=capability_of(told["Model"]),
+    )
+
+
+def _hides_all(text: str | None) -> bool:
+    return text is not None and text.strip() in ("", "-1")
+
+
+def _undescribed(devices: Path) -> list[Problem]:
+    """A problem where a card could be reached that no system file describes, as in many containers."""
+    signs = [str(sign) for pattern in _SIGNS for sign in sorted(devices.glob(pattern))]
+    if not signs:
+        return []
+    return [
+        Problem(
+            sentence=f"{signs[0]} is here, so there may be a card that only torch can describe.",
+            advice="A run asks torch; acestep doctor --ask-torch does, too.",
+        )
+    ]
+
+
+def _not_reached(pci: Path) -> list[Problem]:
+    """A problem for each NVIDIA card on the bus: NVIDIA's driver does not hold it, or is not open to this process."""
+    problems = []
+    for device in _entries(pci):
+        if read(device / "vendor") != NVIDIA or not read(device / "class").startswith(_DISPLAY):
+            continue
+        lines = read(device / "uevent").splitlines()
+        driver = next((line.removeprefix("DRIVER=") for line in lines if line.startswith("DRIVER=")), "")
+        card = f"An NVIDIA card is at {device.name}, and"
+        if driver == "nvidia":
+            problem = Problem(
+                sentence=f"{card} nothing here gives access to its driver.",
+                advice="In a container, pass the card in (docker run --gpus all).",
+            )
+        elif driver:
+            problem = Problem(
+                sentence=f"{card} the driver {driver} holds it, with which torch cannot use it.",
+                advice="Give it NVIDIA's own driver and restart.",
+            )
+        else:
+            problem = Problem(sentence=f"{card} no driver holds it.", advice="Install NVIDIA's driver and restart.")
+        problems.append(problem)
+    return problems

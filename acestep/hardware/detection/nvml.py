@@ -1,0 +1,274 @@
+"""NVIDIA cards as the driver's management library (NVML) describes them; torch is not needed to ask it."""
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+import msgspec
+
+from acestep.hardware.card import Card, CardKind
+from acestep.hardware.card_sizes import catalogued
+from acestep.hardware.detection.answers import Answer, Problem, Source
+from acestep.hardware.detection.families import capability_of
+from acestep.hardware.detection.visible import CUDA_VARIABLE, cuda_visible, mig_visible
+from acestep.units import GIB
+
+ASKED = "NVIDIA's driver library"
+
+_NOT_SUPPORTED, _DRIVER_NOT_LOADED, _LIBRARY_NOT_FOUND, _MISMATCH = 3, 9, 12, 18
+_LOST = (15, 16, 999)
+"""Numbers of NVML's errors (nvml.h): lost, in need of a reset, unknown."""
+
+
+class _Slice(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of a board that MIG cut; `names` are those by which `CUDA_VISIBLE_DEVICES` may name it."""
+
+    handle: Any
+    names: tuple[str, ...]
+
+
+class _Board(msgspec.Struct, frozen=True, kw_only=True):
+    """A board that answered. One that is cut shows its slices and not itself."""
+
+    handle: Any
+    uuid: str
+    is_cut: bool
+    slices: tuple[_Slice, ...]
+
+
+def ask_nvml(environ: Mapping[str, str], nvml: Any = None, memory_bytes: int | None = None) -> Answer:
+    """The NVIDIA cards that CUDA would show, and the others; boards that share the main memory have `memory_bytes`.
+
+    None is what this machine has.
+    """
+    try:
+        nvml = nvml or import_module("pynvml")
+    except ImportError:
+        return _silent(Problem(sentence="the package nvidia-ml-py is not installed", serious=False))
+    try:
+        nvml.nvmlInit()
+    except Exception as error:
+        return _silent(_refusal(error))
+    try:
+        return _Inquiry(nvml, memory_bytes).answer(environ)
+    except Exception as error:
+        return _silent(_refusal(error))
+    finally:
+        _quietly(nvml, "nvmlShutdown")
+
+
+class _Inquiry:
+    """One conversation with the library; `problems` collects what it refused."""
+
+    def __init__(self, nvml: Any, memory_bytes: int | None) -> None:
+        self._nvml = nvml
+        self._memory_bytes = memory_bytes
+        self.problems: list[Problem] = []
+
+    def answer(self, environ: Mapping[str, str]) -> Answer:
+        nvml = self._nvml
+        boards = [self._board(index) for index in range(nvml.nvmlDeviceGetCount())]
+        driver = _text(_quietly(nvml, "nvmlSystemGetDriverVersion") or "")
+        self._warn_of_order(environ, boards)
+        shown = self._shown(environ.get(CUDA_VARIABLE), boards)
+        every = [unit for board in boards if board is not None for unit in units(board)]
+        keys = {_key(unit) for unit in shown}
+        hidden = [unit for unit in every if _key(unit) not in keys]
+        version = _quietly(nvml, "nvmlSystemGetCudaDriverVersion")
+        number = version if isinstance(version, int) else 0
+        return Answer(
+            source=Source.NVML,
+            asked=ASKED,
+            cards=self._cards(shown, driver),
+            hidden=self._cards(hidden, driver, with_problems=False),
+            problems=tuple(self.problems),
+            driver_cuda=(number // 1000, number % 1000 // 10),
+        )
+
+    def _board(self, index: int) -> _Board | None:
+        nvml = self._nvml
+        try:
+            handle = nvml.nvmlDeviceGetHandleByIndex(index)
+            uuid = _text(nvml.nvmlDeviceGetUUID(handle))
+        except Exception as error:
+            self.problems.append(
+                Problem(
+                    sentence=f"NVIDIA board {index} does not answer ({error_sentence(error)}) and is left out.",
+                    advice="If it stays so after a restart, look at its power and its seat, and at the system's log.",
+                )
+            )
+            return None
+        mode = _quietly(nvml, "nvmlDeviceGetMigMode", handle)
+        is_cut = bool(mode and mode[0])
+        return _Board(handle=handle, uuid=uuid, is_cut=is_cut, slices=self._slices(handle, uuid) if is_cut else ())
+
+    def _slices(self, board: Any, uuid: str) -> tuple[_Slice, ...]:
+        nvml = self._nvml
+        found = []
+        for index in range(_quietly(nvml, "nvmlDeviceGetMaxMigDeviceCount", board) or 1):
+            try:
+                handle = nvml.nvmlDeviceGetMigDeviceHandleByIndex(board, index)
+                name = _text(nvml.nvmlDeviceGetUUID(handle))
+            except Exception:  # noqa: S112 a place without a slice
+                continue
+            instance = _quietly(nvml, "nvmlDeviceGetGpuInstanceId", handle)
+            compute = _quietly(nvml, "nvmlDeviceGetComputeInstanceId", handle)
+            older = () if None in (instance, compute) else (f"MIG-{uuid}/{instance}/{compute}",)
+            found.append(_Slice(handle=handle, names=(name, *older)))
+        return tuple(found)
+
+    def _shown(self, text: str | None, boards: list[_Board | None]) -> list[tuple[_Board, _Slice | None]]:
+        """What CUDA would show, in its order; of several slices only the first."""
+        if text is not None and text.strip().startswith("MIG-"):
+            cut = [(board, part) for board in boards if board is not None for part in board.slices]
+            index = mig_visible(text, [part.names for _, part in cut])
+            return [] if index is None else [cut[index]]
+        listed = [boards[index] for index in cuda_visible(text, [board.uuid if board else "" for board in boards])]
+        shown: list[tuple[_Board, _Slice | None]] = []
+        for board in listed:
+            if board is None or (board.is_cut and (shown or not board.slices)):
+                continue
+            if board.is_cut:
+                return [(board, board.slices[0])]
+            shown.append((board, None))
+        return shown
+
+    def _warn_of_order(self, environ: Mapping[str, str], boards: list[_Board | None]) -> None:
+        order, text = environ.get("CUDA_DEVICE_ORDER", "PCI_BUS_ID"), environ.get(CUDA_VARIABLE, "")
+        if order != "PCI_BUS_ID" and len(boards) > 1 and text.strip()[:1].isdigit():
+            self.problems.append(
+                Problem(
+                    sentence=f"CUDA_DEVICE_ORDER is {order}, so the numbers in {CUDA_VARIABLE} ({text}) are CUDA's own"
+                    " order, which only CUDA knows; they were read in the order of the slots.",
+                    advice=f"Name the cards by UUID in {CUDA_VARIABLE}, or set CUDA_DEVICE_ORDER=PCI_BUS_ID.",
+                )
+            )
+
+    def _cards(
+        self, shown: list[tuple[_Board, _Slice | None]], driver: str, *, with_problems: bool = True
+    ) -> tuple[Card, ...]:
+        kept = len(self.problems)
+        cards = [self._card(board, part, driver) for board, part in shown]
+        if not with_problems:
+            del self.problems[kept:]
+        return tuple(card for card in cards if card is not None)
+
+    def _card(self, board: _Board, part: _Slice | None, driver: str) -> Card | None:
+        nvml, handle = self._nvml, board.handle if part is None else part.handle
+        uuid = board.uuid if part is None else part.names[0]
+        name = _text(_quietly(nvml, "nvmlDeviceGetName", handle) or "NVIDIA card")
+        try:
+            total, unified = self._memory(handle, name)
+        except Exception as error:
+            self.problems.append(
+                Problem(
+                    sentence=f"{name} ({uuid}) does not answer ({error_sentence(error)}) and is left out.",
+                    advice="If it stays so after a restart, look at its power and its seat, and at the system's log.",
+                )
+            )
+            return None
+        capability = _quietly(nvml, "nvmlDeviceGetCudaComputeCapability", board.handle) or capability_of(name)
+        return Card(
+            kind=CardKind.CUDA,
+            name=name,
+            uuid=uuid,
+            total_bytes=total,
+            capability=(int(capability[0]), int(capability[1])),
+            driver=driver,
+            unified=unified,
+        )
+
+    def _memory(self, handle: Any, name: str) -> tuple[int, bool]:
+        """A card's bytes, and whether they are the machine's own; raises where the card is lost."""
+        try:
+            total = int(self._nvml.nvmlDeviceGetMemoryInfo(handle).total)
+        except Exception as error:
+            if _number(error) in _LOST:
+                raise
+            total, reason = 0, error_sentence(error)
+            shares = _number(error) == _NOT_SUPPORTED
+        else:
+            reason, shares = "it says 0 bytes", True
+        if total > 0:
+            return total, False
+        if sizes := catalogued(name):
+            self._without_size(name, reason, "its name says how large it is at least")
+            return sizes[0] * GIB, False
+        if shares:
+            self._without_size(name, reason, "its memory is taken to be the machine's own, which it shares")
+            return self._shared_bytes(), True
+        self._without_size(name, reason, "torch is asked when a model is loaded")
+        return 0, False
+
+    def _shared_bytes(self) -> int:
+        if self._memory_bytes is not None:
+            return self._memory_bytes
+        # Here, because few boards share the main memory and every command asks for cards.
+        from acestep.hardware.host import host_memory
+
+        return host_memory().total_bytes
+
+    def _without_size(self, name: str, reason: str, instead: str) -> None:
+        self.problems.append(
+            Problem(
+                sentence=f"The driver does not say how much memory {name} has ({reason}); {instead}.", serious=False
+            )
+        )
+
+
+def units(board: _Board) -> list[tuple[_Board, _Slice | None]]:
+    """What of a board could be a card: its slices where it is cut, else itself."""
+    return [(board, part) for part in board.slices] if board.is_cut else [(board, None)]
+
+
+def error_sentence(error: Exception) -> str:
+    """An error of the library in its own words, without their end."""
+    try:
+        return str(error).strip().rstrip(".") or type(error).__name__
+    except Exception:
+        return type(error).__name__
+
+
+def _text(told: Any) -> str:
+    """Text of the library, which older versions hand over as bytes."""
+    return told.decode(errors="replace") if isinstance(told, bytes) else str(told)
+
+
+def _key(unit: tuple[_Board, _Slice | None]) -> str:
+    board, part = unit
+    return board.uuid if part is None else part.names[0]
+
+
+def _quietly(nvml: Any, function: str, *arguments: Any) -> Any:
+    """What a function answers, or None where this driver, card or library does not have it."""
+    try:
+        return getattr(nvml, function)(*arguments)
+    except Exception:
+        return None
+
+
+def _number(error: Exception) -> int:
+    """The number of an error of the library; 0 for any other."""
+    value = getattr(error, "value", 0)
+    return value if isinstance(value, int) else 0
+
+
+def _refusal(error: Exception) -> Problem:
+    """Why the library told nothing at all."""
+    number = _number(error)
+    if number in (_LIBRARY_NOT_FOUND, _DRIVER_NOT_LOADED):
+        why = "is not installed" if number == _LIBRARY_NOT_FOUND else "finds no NVIDIA driver that is loaded"
+        return Problem(sentence=f"NVIDIA's driver library {why}.", serious=False)
+    if number == _MISMATCH:
+        return Problem(
+            sentence="NVIDIA's driver library is of another version than the driver that is loaded.",
+            advice="Restart the machine; in a container, use the library of the host's driver.",
+        )
+    return Problem(
+        sentence=f"NVIDIA's driver library gives no answer ({error_sentence(error)}).",
+        advice="Restart the machine, or install the driver again; nvidia-smi should list the card.",
+    )
+
+
+def _silent(problem: Problem) -> Answer:
+    return Answer(source=Source.NVML, asked=ASKED, problems=(problem,))

@@ -1,0 +1,150 @@
+"""One card out of many answers: all that are visible, as large as the smallest source says, and the one used. Pure."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from acestep.errors import UsageError
+from acestep.hardware.card import Card, CardKind
+from acestep.hardware.detection.answers import Answer, Problem, Source
+from acestep.hardware.detection.choose import choose, others
+from acestep.hardware.detection.torch_build import TorchBuild
+from acestep.hardware.detection.torch_cards import is_same
+from acestep.hardware.detection.why import why_not
+from acestep.units import gib
+
+_ORDER = (CardKind.CUDA, CardKind.ROCM, CardKind.XPU, CardKind.MPS)
+"""Which kind goes first on a machine with several, where torch does not decide it."""
+
+
+class Detection(msgspec.Struct, frozen=True, kw_only=True):
+    """What all sources together said.
+
+    `card` is the one that is used, `cards` are all that could be, in the order of their indices. `remarks` are
+    sentences that a person should read before a run; `sizes` tell where sources disagree about a card's memory.
+    `obstacle` is why torch uses none of the cards, the first of the remarks; empty where it uses one.
+    """
+
+    card: Card
+    cards: tuple[Card, ...]
+    answers: tuple[Answer, ...]
+    remarks: tuple[str, ...] = ()
+    sizes: tuple[str, ...] = ()
+    obstacle: str = ""
+
+
+def reconcile(answers: Sequence[Answer], build: TorchBuild | None, wish: str = "") -> Detection:
+    """The card for this process. `wish` names one by index, UUID or name; `UsageError` where no visible card fits it.
+
+    Where torch was asked, only what it lists can be used. Elsewhere it is what the installed `build` of torch could
+    use; a build that can use none of the cards here is told, and the plan is for the card all the same.
+    """
+    said = [answer for answer in answers if answer.source is not Source.TORCH]
+    known, sizes = _merged(said)
+    torch = next((answer for answer in answers if answer.source is Source.TORCH), None)
+    if torch is None:
+        usable = _usable(known, build)
+        reason = why_not(None, said, known, build)
+    else:
+        # Torch may list what others take for hidden: only CUDA knows the order that a person set for it.
+        usable, disagreeing = _as_torch_lists(torch.cards, known, [card for answer in said for card in answer.hidden])
+        sizes += disagreeing
+        reason = "" if usable else why_not(torch, said, known, build)
+    remarks = [reason] if reason else []
+    try:
+        card = choose(usable, wish)
+    except UsageError as error:
+        raise UsageError(f"{error}. {reason}") if reason else error from None
+    serious = [problem for answer in said for problem in answer.problems if problem.serious]
+    remarks += [str(problem) for problem in serious if not _is_moot(problem, answers)]
+    if card.kind is not CardKind.CPU and not card.total_bytes:
+        remarks.append(f"Nothing says how much memory {card.name} has, so the plan is that of the smallest cards.")
+    remarks += others(card, usable)
+    return Detection(
+        card=card,
+        cards=tuple(usable),
+        answers=tuple(answers),
+        remarks=tuple(dict.fromkeys(remarks)),
+        sizes=tuple(sizes),
+        obstacle=reason,
+    )
+
+
+def _is_moot(problem: Problem, answers: Sequence[Answer]) -> bool:
+    """Whether another source made up for one that described no card at all: torch, and NVML for NVIDIA's files."""
+    asked = {answer.source: answer for answer in answers}
+    told_by = next(answer for answer in answers if problem in answer.problems)
+    if told_by.cards or told_by.hidden:
+        return False
+    torch, nvml = asked.get(Source.TORCH), asked.get(Source.NVML)
+    if told_by.source is Source.NVIDIA_FILES and nvml is not None and (nvml.cards or nvml.hidden):
+        return True
+    return torch is not None and bool(torch.cards)
+
+
+def _merged(answers: Sequence[Answer]) -> tuple[list[Card], list[str]]:
+    """Every visible card once, as its first source describes it, with the smaller size; and where sizes disagree."""
+    merged: list[Card] = []
+    sizes: list[str] = []
+    for answer in answers:
+        for card in answer.cards:
+            place = next((index for index, other in enumerate(merged) if is_same(other, card)), None)
+            if place is not None:
+                merged[place] = _smaller(merged[place], card, sizes, answer.source)
+            elif not (answer.source is Source.NVIDIA_FILES and _is_known(card, answers)):
+                merged.append(card)
+    return merged, sizes
+
+
+def _is_known(card: Card, answers: Sequence[Answer]) -> bool:
+    """Whether NVML gave an answer about NVIDIA's cards: then a card that only the kernel's files list is not used."""
+    nvml = (answer for answer in answers if answer.source is Source.NVML)
+    return card.kind is CardKind.CUDA and any(answer.cards or answer.hidden for answer in nvml)
+
+
+def _smaller(one: Card, other: Card, sizes: list[str], source: Source) -> Card:
+    """The first description with the smaller known size; a difference is told in `sizes`."""
+    both = [size for size in (one.total_bytes, other.total_bytes) if size]
+    if len(both) == 2 and both[0] != both[1] and source is not Source.NVIDIA_FILES:
+        sizes.append(f"{one.name}: {gib(both[0])} by the driver, {gib(both[1])} by {source}; the smaller counts.")
+    if source is Source.NVIDIA_FILES and one.total_bytes:
+        return one
+    return msgspec.structs.replace(one, total_bytes=min(both, default=0), unified=one.unified or other.unified)
+
+
+def _as_torch_lists(
+    listed: Sequence[Card], known: Sequence[Card], hidden: Sequence[Card]
+) -> tuple[list[Card], list[str]]:
+    """Torch's cards in its order, described by the other sources where those know them."""
+    sizes: list[str] = []
+    cards = []
+    for card in listed:
+        of_kind = [other for other in known if other.kind is card.kind]
+        same = [other for other in (*of_kind, *hidden) if is_same(other, card)]
+        alone = of_kind if len(of_kind) == len(listed) == 1 and not _differ(of_kind[0], card) else []
+        match = next(iter(same or alone), None)
+        cards.append(card if match is None else _of_both(match, card, sizes))
+    return cards, sizes
+
+
+def _differ(one: Card, other: Card) -> bool:
+    """Whether two cards are surely not one: both sources gave the UUID of a whole board, and the UUIDs differ."""
+    boards = one.uuid.startswith("GPU-") and other.uuid.startswith("GPU-")
+    return boards and not is_same(one, other)
+
+
+def _of_both(known: Card, card: Card, sizes: list[str]) -> Card:
+    """A card that torch opens, by its name and UUID for life, with the smaller size."""
+    found = _smaller(known, card, sizes, Source.TORCH)
+    capability = card.capability if any(card.capability) else known.capability
+    # NVML does not say that a card shares the main memory: where it gives no size, that is a guess. CUDA knows.
+    unified = card.unified if card.kind is CardKind.CUDA and card.total_bytes else found.unified
+    return msgspec.structs.replace(found, capability=capability, unified=unified)
+
+
+def _usable(known: Sequence[Card], build: TorchBuild | None) -> list[Card]:
+    """The cards of one kind that the installed torch would open; of the first kind here where it would open none."""
+    here = [kind for kind in _ORDER if any(card.kind is kind for card in known)]
+    fitting = [kind for kind in here if build is not None and kind in build.kinds]
+    kind = next(iter(fitting or here), None)
+    return [card for card in known if card.kind is kind]

@@ -1,0 +1,132 @@
+"""The cards that a loaded torch would open, in the order of its indices, and its reason where it would open none."""
+
+import re
+import warnings
+from typing import Any
+
+from acestep.hardware.card import Card, CardKind
+from acestep.hardware.detection.answers import Answer, Problem, Source
+
+_CPU_ONLY = "is built for the CPU, or finds no card"
+_UNIQUE_ID = re.compile("[0-9a-f]{16}")
+
+
+def ask_torch(torch: Any) -> Answer:
+    """The cards of whichever backend this torch has. Asking makes it take hold of the driver."""
+    asked = f"torch {torch.__version__}"
+    try:
+        with warnings.catch_warnings():
+            # It warns about a driver that does not answer; the reason is part of the answer here.
+            warnings.simplefilter("ignore")
+            cards, problems = _cards(torch)
+    except Exception as error:
+        return Answer(source=Source.TORCH, asked=asked, problems=(_refusal(error),))
+    return Answer(source=Source.TORCH, asked=asked, cards=tuple(cards), problems=tuple(problems))
+
+
+def torch_index(torch: Any, card: Card) -> int:
+    """The index that torch gives a card; 0 where torch does not list it under its own name."""
+    try:
+        listed, _ = _cards(torch)
+    except Exception:
+        return 0
+    by_name = (
+        index
+        for index, other in enumerate(listed)
+        if not other.uuid and other.name == card.name and other.total_bytes >= card.total_bytes
+    )
+    by_uuid = (index for index, other in enumerate(listed) if is_same(other, card))
+    return next(by_uuid, next(by_name, 0))
+
+
+def is_same(one: Card, other: Card) -> bool:
+    """Whether two sources mean one card: by the identity it has for life, however it is written."""
+    return one.kind is other.kind and bool(one.uuid) and identity(one.uuid) == identity(other.uuid)
+
+
+def identity(uuid: str) -> str:
+    """A UUID without its prefix and dashes, in lower case."""
+    bare = uuid.lower()
+    for prefix in ("gpu-", "mig-"):
+        bare = bare.removeprefix(prefix)
+    return bare.replace("-", "")
+
+
+def _cards(torch: Any) -> tuple[list[Card], list[Problem]]:
+    if torch.version.cuda is not None or torch.version.hip is not None:
+        return _of_cuda(torch)
+    if torch.backends.mps.is_available():
+        size = int(torch.mps.recommended_max_memory())
+        return [Card(kind=CardKind.MPS, name="Apple GPU", total_bytes=size, unified=True)], []
+    if torch.xpu.is_available():
+        return [_of_xpu(torch.xpu.get_device_properties(index)) for index in range(torch.xpu.device_count())], []
+    return [], [Problem(sentence=f"torch {torch.__version__} {_CPU_ONLY}.", serious=False)]
+
+
+def _of_cuda(torch: Any) -> tuple[list[Card], list[Problem]]:
+    if not torch.cuda.is_available():
+        try:
+            torch.cuda.init()
+        except Exception as error:
+            return [], [_refusal(error)]
+        return [], [Problem(sentence="torch finds no card.", serious=False)]
+    kind = CardKind.CUDA if torch.version.hip is None else CardKind.ROCM
+    cards, problems = [], []
+    for index in range(torch.cuda.device_count()):
+        try:
+            cards.append(_of_properties(torch.cuda.get_device_properties(index), kind))
+        except Exception as error:
+            problems.append(Problem(sentence=f"torch cannot ask card {index} ({_first_line(error)})."))
+            cards.append(Card(kind=kind, name=f"card {index}"))
+    return cards, problems
+
+
+def _of_properties(told: Any, kind: CardKind) -> Card:
+    is_nvidia = kind is CardKind.CUDA
+    return Card(
+        kind=kind,
+        name=told.name,
+        uuid=_nvidia_uuid(told) if is_nvidia else _amd_identity(told),
+        total_bytes=int(told.total_memory),
+        capability=(told.major, told.minor) if is_nvidia else (0, 0),
+        unified=bool(getattr(told, "is_integrated", False)),
+    )
+
+
+def _of_xpu(told: Any) -> Card:
+    return Card(
+        kind=CardKind.XPU,
+        name=told.name,
+        uuid=str(getattr(told, "uuid", "")),
+        total_bytes=int(told.total_memory),
+        unified=bool(getattr(told, "is_integrated_gpu", False)),
+    )
+
+
+def _nvidia_uuid(told: Any) -> str:
+    uuid = str(getattr(told, "uuid", ""))
+    return uuid if not uuid or uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"
+
+
+def _amd_identity(told: Any) -> str:
+    """The kernel's `unique_id`, which ROCm keeps as text in the bytes of the UUID; else the card's slot."""
+    try:
+        text = bytes.fromhex(identity(str(getattr(told, "uuid", "")))).decode("ascii").strip("\0")
+    except (ValueError, UnicodeDecodeError):
+        text = ""
+    if _UNIQUE_ID.fullmatch(text):
+        return text
+    if hasattr(told, "pci_bus_id"):
+        domain, bus, device = (getattr(told, f"pci_{part}_id", 0) for part in ("domain", "bus", "device"))
+        return f"{domain:04x}:{bus:02x}:{device:02x}.0"
+    return ""
+
+
+def _refusal(error: Exception) -> Problem:
+    return Problem(sentence=f"torch can open no card: {_first_line(error)}.")
+
+
+def _first_line(error: Exception) -> str:
+    """The first sentence of an error, without its end."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return line.split(". ")[0].rstrip(". ")

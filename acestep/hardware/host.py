@@ -1,0 +1,68 @@
+"""How much main memory this process may use, on every system: the machine's, or less where its group is limited."""
+
+import sys
+import warnings
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+import psutil
+
+from acestep.hardware.cgroups import memory_limits
+
+
+class HostMemory(msgspec.Struct, frozen=True, kw_only=True):
+    """Main memory in bytes: all there is for this process, what is free now, and what can be swapped out besides.
+
+    `limited_by` is the control group that allows less than the machine has; "" where none does.
+    """
+
+    total_bytes: int
+    available_bytes: int
+    swap_bytes: int = 0
+    limited_by: str = ""
+
+    @property
+    def room_bytes(self) -> int:
+        """The most that this process can take before the system ends a process."""
+        return self.available_bytes + self.swap_bytes
+
+
+class HostMachine(Protocol):
+    """What knows a machine's memory, as `psutil` does."""
+
+    def virtual_memory(self) -> Any:
+        """`total` and `available` in bytes."""
+        ...
+
+    def swap_memory(self) -> Any:
+        """`free` in bytes."""
+        ...
+
+
+def host_memory(*, root: Path = Path("/"), machine: HostMachine = psutil, system: str = sys.platform) -> HostMemory:
+    """The smaller of what the machine has and what the control groups of this process allow.
+
+    `root` is the top of the file system that shows the groups, on Linux.
+    """
+    found = machine.virtual_memory()
+    total, available = int(found.total), min(int(found.available), int(found.total))
+    # macOS makes swap files when it needs them, so that all of its memory can be had.
+    swap = total - available if system == "darwin" else _free_swap(machine)
+    limited_by = ""
+    for limit in memory_limits(root) if system.startswith("linux") else ():
+        if limit.limit_bytes < total:
+            total, limited_by = limit.limit_bytes, limit.folder
+        available = min(available, limit.free_bytes)
+        swap = swap if limit.swap_bytes is None else min(swap, limit.swap_bytes)
+    return HostMemory(total_bytes=total, available_bytes=available, swap_bytes=swap, limited_by=limited_by)
+
+
+def _free_swap(machine: HostMachine) -> int:
+    """Bytes of swap that are free; 0 where the system does not say, as in some containers."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about rates of swapping, which are not used
+            return max(0, int(machine.swap_memory().free))
+    except (OSError, RuntimeError, ValueError):
+        return 0

@@ -1,0 +1,1 @@
+"""What a card may do: the card, its capabilities, and the plan made for it."""

@@ -1,0 +1,180 @@
+"""What a card cannot do, and what is chosen instead: one rule per knob, a sentence for every wish not granted."""
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from acestep.hardware.card import Card, CardKind
+from acestep.knobs import Attention, Backend, Offload, Quantization
+from acestep.limits.capabilities import AMPERE
+from acestep.tiers import LM_MODELS
+
+FP8_CAPABILITY = (8, 9)
+"""The first cards with FP8 arithmetic (Ada); torchao refuses older ones."""
+
+TRITON_CAPABILITY = (7, 0)
+"""vLLM and torch.compile both need Triton, which starts at Volta."""
+
+_KIND_NAMES = {
+    CardKind.CUDA: "this NVIDIA card",
+    CardKind.ROCM: "AMD cards",
+    CardKind.XPU: "Intel cards",
+    CardKind.MPS: "Apple GPUs",
+    CardKind.CPU: "the CPU",
+}
+
+
+class Fallbacks(msgspec.Struct, frozen=True, kw_only=True):
+    """Settles the knobs for one card. A wish is a value or `UNSET`; `notes` collects a sentence per wish refused."""
+
+    card: Card
+    torchao_available: bool
+    flash_attn_available: bool
+    notes: list[str]
+
+    def offload(self, wish: Offload | UnsetType, needed: Offload) -> Offload:
+        """The wished offload where it moves at least as much as `needed` and there is a device to move it from."""
+        if wish is UNSET or wish is needed:
+            return needed
+        if not moves_weights(self.card):
+            self.notes.append(f"Offload {wish} does nothing on {self._kind}, where nothing is offloaded; it is off.")
+            return needed
+        if _rank(wish) < _rank(needed):
+            self.notes.append(f"Offload {wish} needs more memory than this card is certified for; {needed} is used.")
+            return needed
+        return wish
+
+    def quantization(
+        self, part: str, wish: Quantization | UnsetType | None, needed: Quantization | None
+    ) -> Quantization | None:
+        """The wished weight format of a `part` where the card can hold it and run it."""
+        if needed is not None and (reason := self._no_quantization(needed)):
+            self.notes.append(
+                f"The limits of this card count on {needed} weights for the {part}, but {reason}; it runs unquantized "
+                "and may run out of memory."
+            )
+            needed = None
+        if wish is UNSET or wish is needed:
+            return needed
+        instead = "no quantization" if needed is None else needed
+        if wish is None:
+            self.notes.append(f"Unquantized, the {part} is not certified to fit this card; {needed} is kept.")
+            return needed
+        if reason := self._no_quantization(wish):
+            self.notes.append(f"Quantization {wish} of the {part} is not possible: {reason}; {instead} is used.")
+            return needed
+        return wish
+
+    def backend(self, wish: Backend | UnsetType, default: Backend, allowed: tuple[Backend, ...]) -> Backend:
+        """The wished backend of the language model where `allowed` has it."""
+        if wish is UNSET or wish is default:
+            return default
+        if wish not in allowed:
+            where = "a card of this size" if _runs(wish, self.card) else self._kind
+            self.notes.append(f"Backend {wish} is not for {where} (choose from {_listed(allowed)}); {default} is used.")
+            return default
+        return wish
+
+    def backend_for(self, backend: Backend, lm_quantization: Quantization | None) -> Backend:
+        """The backend where it can run a language model of that weight format, else PyTorch."""
+        if lm_quantization is None or backend is Backend.PT:
+            return backend
+        self.notes.append(
+            f"Backend {backend} runs unquantized language models only; pt runs the {lm_quantization} one."
+        )
+        return Backend.PT
+
+    def lm(
+        self, wish: str | UnsetType | None, offered: tuple[str, ...], recommended: str | None, *, any_certified: bool
+    ) -> str | None:
+        """The wished language model where it is offered, else the largest that is; `any_certified` on any card."""
+        if wish is UNSET or wish is None:
+            return recommended if wish is UNSET else None
+        if wish in offered:
+            return wish
+        if wish in LM_MODELS and not any_certified:
+            self.notes.append(f"No language model is certified in this table yet; {wish} is not used.")
+            return None
+        instead = offered[-1] if offered else None
+        if wish not in LM_MODELS:
+            why = f"There is no language model {wish!r}"
+        else:
+            # Not "too large": in a smaller weight format than the table measured it might fit.
+            why = f"Language model {wish} is not certified on this card"
+        self.notes.append(f"{why} (offered: {_listed(offered) or 'none'}); {instead or 'none'} is used.")
+        return instead
+
+    def attention(self, wish: Attention | UnsetType) -> Attention:
+        """The wished attention kernels where the card and the installed packages have them."""
+        if wish is not Attention.FLASH:
+            return Attention.AUTO if wish is UNSET else wish
+        if self.card.kind is not CardKind.CUDA or self.card.capability < AMPERE:
+            reason = self._too_old(AMPERE)
+        elif not self.flash_attn_available:
+            reason = "the package flash-attn is not installed"
+        else:
+            return wish
+        self.notes.append(f"Attention flash is not possible: {reason}; the best kernel PyTorch has is used (auto).")
+        return Attention.AUTO
+
+    def compile(self, wish: bool | UnsetType, *, default: bool) -> bool:
+        """Whether to compile: as wished where a compiler exists for the card."""
+        wanted = default if wish is UNSET else wish
+        if wanted and not _compiles(self.card):
+            reason = self._too_old(TRITON_CAPABILITY)
+            self.notes.append(f"Compiling is not possible: {reason}; the model runs uncompiled.")
+            return False
+        return wanted
+
+    def _no_quantization(self, wish: Quantization) -> str:
+        """Why a weight format cannot be used here; empty when it can."""
+        if self.card.kind in (CardKind.MPS, CardKind.CPU):
+            return f"{self._kind} {'run' if self.card.kind is CardKind.MPS else 'runs'} unquantized weights only"
+        if not self.torchao_available:
+            return "torchao is not installed (pip install torchao)"
+        if wish is Quantization.FP8 and self.card.capability < FP8_CAPABILITY:
+            return self._too_old(FP8_CAPABILITY)
+        return ""
+
+    @property
+    def _kind(self) -> str:
+        return _KIND_NAMES[self.card.kind]
+
+    def _too_old(self, needed: tuple[int, int]) -> str:
+        has = _version(self.card.capability) if self.card.kind is CardKind.CUDA else "none"
+        return f"it needs compute capability {_version(needed)} or newer, and {self.card.name} has {has}"
+
+
+def moves_weights(card: Card) -> bool:
+    """Whether the card has memory of its own, so that moving weights off it frees something."""
+    return card.kind not in (CardKind.MPS, CardKind.CPU)
+
+
+def _compiles(card: Card) -> bool:
+    """Whether torch.compile has a dependable compiler for the card."""
+    return card.kind is not CardKind.MPS and (card.kind is not CardKind.CUDA or card.capability >= TRITON_CAPABILITY)
+
+
+def backends_on(card: Card, allowed: tuple[Backend, ...]) -> tuple[Backend, ...]:
+    """The backends among a tier's `allowed` ones that run on a card, the fastest there first; `pt` runs anywhere."""
+    runnable = tuple(backend for backend in allowed if _runs(backend, card))
+    if card.kind is CardKind.MPS:
+        runnable = tuple(sorted(runnable, key=lambda backend: backend is not Backend.MLX))
+    return runnable if Backend.PT in runnable else (*runnable, Backend.PT)
+
+
+def _runs(backend: Backend, card: Card) -> bool:
+    if backend is Backend.VLLM:
+        return card.kind is CardKind.CUDA and card.capability >= TRITON_CAPABILITY
+    return backend is Backend.PT or card.kind is CardKind.MPS
+
+
+def _rank(offload: Offload) -> int:
+    return list(Offload).index(offload)
+
+
+def _version(capability: tuple[int, int]) -> str:
+    return ".".join(map(str, capability))
+
+
+def _listed(values: tuple[str, ...]) -> str:
+    return ", ".join(values)

@@ -1,0 +1,68 @@
+"""What this machine brings to a plan: its card, the table in force and the packages installed."""
+
+import logging
+import os
+from collections.abc import Sequence
+from importlib.util import find_spec
+
+import msgspec
+
+from acestep.hardware.card import Card, planning_card
+from acestep.hardware.detection import Detection, look
+from acestep.limits.plan import AS_THE_TIER_SAYS, Overrides, Plan, on_device, resolve
+from acestep.tiers import load_tiers
+from acestep.units import gib
+
+_LOG = logging.getLogger(__name__)
+
+
+def installed(package: str) -> bool:
+    """Whether a package could be imported, without importing it."""
+    return find_spec(package) is not None
+
+
+def plan_here(overrides: Overrides = AS_THE_TIER_SAYS, card: Card | None = None) -> Plan:
+    """The plan of this machine's card, or of another, under the table in force.
+
+    This machine's plan begins its warnings with what a person should know about the cards here.
+    """
+    return plan_of_card(overrides, card) if card is not None else plan_of(look(os.environ), overrides)
+
+
+def plan_of(found: Detection, overrides: Overrides = AS_THE_TIER_SAYS) -> Plan:
+    """The plan of what was found here, or of the size the environment asks for."""
+    return with_remarks(plan_of_card(overrides, planning_card(os.environ, found.card)), found.remarks)
+
+
+def with_remarks(plan: Plan, remarks: Sequence[str]) -> Plan:
+    """The plan with sentences before its own warnings."""
+    return msgspec.structs.replace(plan, warnings=(*remarks, *plan.warnings)) if remarks else plan
+
+
+def plan_of_card(overrides: Overrides, card: Card) -> Plan:
+    """The plan of a card under the table in force and the packages here."""
+    _LOG.info("the card is %s (%s, %s)", card.name, card.kind, gib(card.total_bytes))
+    plan = resolve(
+        card,
+        load_tiers(),
+        overrides,
+        torchao_available=installed("torchao"),
+        flash_attn_available=installed("flash_attn"),
+    )
+    _log_plan("the plan", plan)
+    return plan
+
+
+def carried_out(plan: Plan, card: Card) -> Plan:
+    """The plan as a card can carry it out with what is installed here."""
+    carried = on_device(
+        plan, card, torchao_available=installed("torchao"), flash_attn_available=installed("flash_attn")
+    )
+    _log_plan(f"the plan on {card.name}", carried)
+    return carried
+
+
+def _log_plan(what: str, plan: Plan) -> None:
+    told = msgspec.to_builtins(plan.knobs) if _LOG.isEnabledFor(logging.INFO) else {}
+    settings = ", ".join(f"{name} {'none' if value is None else value}" for name, value in told.items())
+    _LOG.info("%s: %s, %s", what, plan.tier, settings)

@@ -1,0 +1,305 @@
+"""Card + tier table + wishes -> Plan: every knob settled, every limit known, every refusal explained. Pure."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from acestep.errors import UsageError
+from acestep.fields import SHORTEST_PLAN_S
+from acestep.hardware.card import Card, CardKind
+from acestep.knobs import Attention, Backend, Knobs, Offload, Quantization, Variant
+from acestep.limits import names
+from acestep.limits.capabilities import computes_in_float32
+from acestep.limits.fallbacks import Fallbacks, backends_on, moves_weights
+from acestep.request import DEFAULT_DURATION_S, MAX_BATCH, MAX_DURATION_S, Request
+from acestep.tiers import BATCHES, Evidence, Frontier, LmStates, Tier, TierTable, short_digest
+from acestep.units import minutes
+
+EXACT = "exact"
+"""Stands for the tier in a plan that no tier decided."""
+
+
+class Overrides(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a person asked for. `UNSET` leaves a knob to the tier; None asks for none."""
+
+    variant: Variant = Variant.TURBO
+    lm: str | UnsetType | None = UNSET
+    lm_quantization: Quantization | UnsetType | None = UNSET
+    backend: Backend | UnsetType = UNSET
+    offload: Offload | UnsetType = UNSET
+    quantization: Quantization | UnsetType | None = UNSET
+    attention: Attention | UnsetType = UNSET
+    compile: bool | UnsetType = UNSET
+
+
+def overrides_from(values: Mapping[str, Any]) -> Overrides:
+    """Overrides from fields given as text or as values; `UsageError` for a field or value that does not exist."""
+    parsed = {
+        name: names.PARSERS[name](value) if isinstance(value, str) and name in names.PARSERS else value
+        for name, value in values.items()
+        if value is not UNSET
+    }
+    try:
+        return msgspec.convert(parsed, Overrides)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"no such override: {error}") from None
+
+
+AS_THE_TIER_SAYS = Overrides()
+"""No wishes."""
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How to run on a card, and how much may be asked of it.
+
+    `tier` names the card's tier; the limits were proven at `certified_gib`, a nameplate in GiB, and come from the tier
+    `limits_of`. `lm` is the language model used if thinking is asked for; `init_lm` says whether it is loaded unasked.
+    """
+
+    card: Card
+    variant: Variant
+    tier: str
+    label: str
+    limits_of: str
+    certified_gib: int
+    attention: Attention
+    lm: str | None
+    init_lm: bool
+    lm_quantization: Quantization | None
+    lm_models: tuple[str, ...]
+    lm_songs_per_pass: dict[str, int]
+    backend: Backend
+    backends_allowed: tuple[Backend, ...]
+    offload: Offload
+    quantization: Quantization | None
+    compile: bool
+    max_duration_s: LmStates
+    max_batch: LmStates
+    frontier: Frontier
+    evidence: dict[str, Evidence]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def knobs(self) -> Knobs:
+        """The knobs the pipeline is built with."""
+        return Knobs(**{name: getattr(self, name) for name in Knobs.__struct_fields__})
+
+    @property
+    def longest_planned_s(self) -> int:
+        """The longest song a language model may have to plan, in seconds; where none is certified, one without it."""
+        return self.frontier.longest(1, lm=True) or self.frontier.longest(1, lm=False)
+
+
+def resolve(
+    card: Card,
+    table: TierTable,
+    overrides: Overrides = AS_THE_TIER_SAYS,
+    *,
+    torchao_available: bool = True,
+    flash_attn_available: bool = True,
+) -> Plan:
+    """The plan of a card under a table; each override is honoured or named in `warnings` with what replaced it."""
+    notes: list[str] = []
+    settle = Fallbacks(
+        card=card, torchao_available=torchao_available, flash_attn_available=flash_attn_available, notes=notes
+    )
+    tiers = _tiers_of(table, overrides.variant, notes)
+    tier, limits = _tier_of(card, tiers, notes)
+    needed = _adapted(limits, card, notes)
+    lm = settle.lm(
+        overrides.lm,
+        limits.lm_models,
+        limits.recommended_lm,
+        any_certified=any(tier.lm_models for tier in tiers),
+    )
+    lm_quantization = settle.quantization("language model", overrides.lm_quantization, needed.lm_quantization)
+    backend = settle.backend(overrides.backend, needed.backend, needed.backends_allowed)
+    return Plan(
+        card=card,
+        variant=overrides.variant,
+        tier=tier.id,
+        label=tier.label,
+        limits_of=limits.id,
+        certified_gib=limits.certified_gib,
+        attention=settle.attention(overrides.attention),
+        lm=lm,
+        init_lm=limits.init_lm and lm is not None,
+        lm_quantization=lm_quantization,
+        lm_models=limits.lm_models,
+        lm_songs_per_pass=limits.lm_songs_per_pass,
+        backend=settle.backend_for(backend, lm_quantization),
+        backends_allowed=needed.backends_allowed,
+        offload=settle.offload(overrides.offload, needed.offload),
+        quantization=settle.quantization("transformer", overrides.quantization, needed.quantization),
+        compile=settle.compile(overrides.compile, default=needed.compile),
+        max_duration_s=limits.max_duration_s,
+        max_batch=limits.max_batch,
+        frontier=limits.frontier,
+        evidence=limits.evidence,
+        warnings=tuple(notes),
+    )
+
+
+def on_device(plan: Plan, device: Card, *, torchao_available: bool = True, flash_attn_available: bool = True) -> Plan:
+    """The plan as the `device` of this run can carry it out, where it was made for another card."""
+    notes: list[str] = []
+    settle = Fallbacks(
+        card=device, torchao_available=torchao_available, flash_attn_available=flash_attn_available, notes=notes
+    )
+    allowed = backends_on(device, plan.backends_allowed)
+    can_compile = device.kind in (CardKind.CUDA, plan.card.kind)
+    wider = (
+        f"{device.name} has no bfloat16, so the model runs in float32 there and takes twice what this plan counts on:"
+        " fewer songs are made at once, or more is offloaded."
+    )
+    if computes_in_float32(device) and not computes_in_float32(plan.card) and wider not in plan.warnings:
+        notes.append(wider)
+    if plan.compile and not can_compile:
+        notes.append(f"Compiling is left off on {device.name}.")
+    return msgspec.structs.replace(
+        plan,
+        attention=settle.attention(plan.attention),
+        lm_quantization=settle.quantization("language model", plan.lm_quantization, None),
+        backend=settle.backend(plan.backend, allowed[0], allowed),
+        backends_allowed=allowed,
+        offload=settle.offload(plan.offload, Offload.NONE),
+        quantization=settle.quantization("transformer", plan.quantization, None),
+        compile=settle.compile(plan.compile and can_compile, default=False),
+        warnings=(*plan.warnings, *notes),
+    )
+
+
+def exact(card: Card, knobs: Knobs) -> Plan:
+    """A plan with exactly these knobs and the limits of the request itself: what a probe runs, unclamped."""
+    longest = int(MAX_DURATION_S)
+    entries = {str(batch): longest for batch in BATCHES}
+    return Plan(
+        card=card,
+        tier=EXACT,
+        label=EXACT,
+        limits_of=EXACT,
+        certified_gib=0,
+        init_lm=knobs.lm is not None,
+        lm_models=() if knobs.lm is None else (knobs.lm,),
+        lm_songs_per_pass={},
+        backends_allowed=(knobs.backend,),
+        max_duration_s=LmStates(with_lm=longest, without_lm=longest),
+        max_batch=LmStates(with_lm=MAX_BATCH, without_lm=MAX_BATCH),
+        frontier=Frontier(with_lm=entries, without_lm=entries),
+        evidence={},
+        **{name: getattr(knobs, name) for name in Knobs.__struct_fields__},
+    )
+
+
+def clamp(request: Request, plan: Plan, *, lm: bool) -> tuple[Request, tuple[str, ...]]:
+    """The request cut to the plan's frontier, and a sentence per cut; `lm` says whether a language model thinks.
+
+    The duration is kept up to what a batch of one reaches, then the batch is cut to the largest that reaches it. Where
+    the language model is to choose the duration, it may choose what the batch reaches, as far as that leaves a choice.
+    """
+    lm = lm and plan.lm is not None
+    asked_s = request.duration_s or DEFAULT_DURATION_S
+    longest = plan.frontier.longest(1, lm=lm)
+    thinking = "with a language model" if lm else "without a language model"
+    source = f"{plan.limits_of}, {_evidence(plan)}"
+    if longest == 0:
+        tried_s = min(asked_s, MAX_DURATION_S)
+        return msgspec.structs.replace(request, batch=1, duration_s=tried_s), (
+            f"No song length is certified on this card {thinking} ({source}): one song of {minutes(tried_s)} is tried, "
+            "and it may run out of memory.",
+        )
+    warnings: list[str] = []
+    duration = min(asked_s, float(longest))
+    if duration < request.duration_s:
+        warnings.append(
+            f"Songs of up to {minutes(longest)} are certified on this card {thinking} ({source}): "
+            f"{minutes(request.duration_s)} was cut to {minutes(duration)}."
+        )
+    batch = next(size for size in range(request.batch, 0, -1) if plan.frontier.longest(size, lm=lm) >= duration)
+    if batch < request.batch:
+        warnings.append(
+            f"Up to {batch} {'song' if batch == 1 else 'songs'} of {minutes(duration)} at once are certified on this "
+            f"card {thinking} ({source}): the batch of {request.batch} was cut to {batch}."
+        )
+    if not request.duration_s:
+        longest_s = min(request.thinking.longest_s, plan.frontier.longest(batch, lm=lm))
+        if longest_s < SHORTEST_PLAN_S:
+            return msgspec.structs.replace(request, batch=batch, duration_s=duration), tuple(warnings)
+        within = msgspec.structs.replace(request.thinking, longest_s=longest_s)
+        return msgspec.structs.replace(request, batch=batch, thinking=within), tuple(warnings)
+    return msgspec.structs.replace(request, duration_s=duration, batch=batch), tuple(warnings)
+
+
+def _evidence(plan: Plan) -> str:
+    evidence = plan.evidence.get("frontier")
+    if evidence is None:
+        return "no evidence recorded"
+    return f"{evidence.kind} {short_digest(evidence.record)}".strip()
+
+
+def _tiers_of(table: TierTable, variant: Variant, notes: list[str]) -> Sequence[Tier]:
+    if variant in table.variants:
+        return table.variants[variant].tiers
+    notes.append(
+        f"Nothing is certified for {variant} yet; the limits are those of {Variant.TURBO} and may be too high for it."
+    )
+    return table.variants[Variant.TURBO].tiers
+
+
+def _tier_of(card: Card, tiers: Sequence[Tier], notes: list[str]) -> tuple[Tier, Tier]:
+    """The tier that names the card, and the one whose promises it can keep."""
+    if card.kind is CardKind.CPU:
+        return tiers[0], tiers[0]
+    tier = tiers[_place(tiers, card.nameplate_gib)]
+    size = _holds_as(card)
+    place = _place(tiers, size)
+    named, below = tiers[place], tiers[max(place - 1, 0)]
+    has = f"this card has {size:.3g} GiB"
+    if computes_in_float32(card):
+        notes.append(
+            "This card has no bfloat16, so the model runs in float32, slower and twice as large: the card's "
+            f"{card.nameplate_gib:.3g} GiB hold what {size:.3g} GiB do elsewhere."
+        )
+        has = f"this one counts as {size:.3g} GiB"
+    if size >= named.certified_gib:
+        return tier, named
+    streamed = "the weights are streamed where the card can, and long songs may not fit all the same"
+    how = f"the limits of {below.id} apply" if place else streamed
+    notes.append(f"{named.id} is certified from {named.certified_gib} GiB on and {has}: {how}.")
+    return tier, below
+
+
+def _place(tiers: Sequence[Tier], size_gib: float) -> int:
+    return next(index for index, tier in enumerate(tiers) if size_gib in tier.vram_gib)
+
+
+def _holds_as(card: Card) -> float:
+    """The size, in GiB, of a card that holds in bfloat16 what this one does."""
+    return card.nameplate_gib / 2 if computes_in_float32(card) else card.nameplate_gib
+
+
+def _adapted(tier: Tier, card: Card, notes: list[str]) -> Tier:
+    """A tier's knobs as this kind of card has them before anybody wishes for anything."""
+    allowed = backends_on(card, tier.backends_allowed)
+    apple = card.kind is CardKind.MPS
+    offload = tier.offload
+    if _holds_as(card) < tier.certified_gib:
+        # Only a card below the first tier's certified size gets here: others were given a lower tier's limits.
+        offload = max(offload, Offload.STREAM, key=list(Offload).index)
+    if apple and (offload is not Offload.NONE or tier.quantization is not None):
+        notes.append(
+            f"The limits of {tier.id} were found with offload {offload} and quantization "
+            f"{tier.quantization or 'none'}, which Apple GPUs have not: long songs may not fit."
+        )
+    held = moves_weights(card)
+    return msgspec.structs.replace(
+        tier,
+        backend=allowed[0] if apple or tier.backend not in allowed else tier.backend,
+        backends_allowed=allowed,
+        compile=tier.compile and card.kind is CardKind.CUDA,
+        offload=offload if held else Offload.NONE,
+        quantization=tier.quantization if held else None,
+        lm_quantization=tier.lm_quantization if held else None,
+    )

@@ -1,0 +1,1 @@
+"""The language model that plans a song: prompts, grammar, sampling and its backends."""

@@ -1,0 +1,132 @@
+"""The language model through PyTorch: whole batches at once, guidance pairs among their rows."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from acestep.checkpoints.lm import LanguageModel
+from acestep.devices.base import Device
+from acestep.lm.backends.base import StepsWritten
+from acestep.lm.forward import Cache, Decoder, SequenceRow, cache_bytes
+from acestep.lm.job import Job
+from acestep.lm.sampling import Chooser, Draft, Sampler, Spans, guide
+
+BRIDGED_IDS: Final = 4_096
+"""Ids between two ranges for which logits are computed unasked: cheaper than one more matrix product."""
+
+
+class PtBackend:
+    """Writes sequences with a model whose weights are on the device inside `use()`.
+
+    `chooser` decides the tokens; left out, they are drawn from the logits.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        device: Device,
+        *,
+        use: Callable[[], AbstractContextManager[None]] = nullcontext,
+        chooser: Chooser | None = None,
+    ) -> None:
+        self._model = model
+        self._device = device
+        self._use = use
+        self._chooser: Chooser = Sampler(device) if chooser is None else chooser
+
+    @torch.no_grad()
+    def write(self, jobs: Sequence[Job], written: StepsWritten) -> list[tuple[int, ...]]:
+        """The tokens written for each job."""
+        drafts = [Draft(job) for job in jobs]
+        unfinished = [draft for draft in drafts if not draft.done]
+        if unfinished:
+            with self._use():
+                self._write(unfinished, written)
+        return [tuple(draft.tokens) for draft in drafts]
+
+    def cache_bytes(self, jobs: Sequence[Job]) -> int:
+        """Bytes of keys and values for these jobs, all of them allocated at once."""
+        return cache_bytes(jobs, self._model.module.config, self._model.dtype)
+
+    @torch.no_grad()
+    def rehearse(self, jobs: Sequence[Job]) -> None:
+        """Read the prompts and take two steps at the far end of the cache, each where most tokens are allowed."""
+        drafts = [_widest(job) for job in jobs]
+        with self._use():
+            cache = Cache(jobs, self._model.module.config, self._model.dtype, self._device.torch_device)
+            decoder = Decoder(self._model.module, self._device, cache.longest)
+            states = decoder.read(cache)
+            for lane in cache.lanes:
+                lane.length = max(lane.length, lane.store.shape[4] - 2)
+            for _ in range(min(2, *(job.max_tokens for job in jobs))):
+                tokens = self._next(decoder, cache.rows, states, drafts)
+                states = decoder.step(cache, [tokens[row.job] for row in cache.rows])
+            self._next(decoder, cache.rows, states, drafts)
+
+    def close(self) -> None:
+        """Nothing is kept between calls, and the weights belong to who places them."""
+
+    def _write(self, drafts: Sequence[Draft], written: StepsWritten) -> None:
+        jobs, module = [draft.job for draft in drafts], self._model.module
+        most = max(job.max_tokens for job in jobs)
+        cache = Cache(jobs, module.config, self._model.dtype, self._device.torch_device)
+        decoder = Decoder(module, self._device, cache.longest)
+        states = decoder.read(cache)
+        for step in range(1, most + 1):
+            for i, token in self._next(decoder, cache.rows, states, drafts).items():
+                drafts[i].append(token)
+            written(step, most)
+            cache.drop({i for i, draft in enumerate(drafts) if draft.done})
+            if not cache.lanes:
+                return
+            states = decoder.step(cache, [drafts[row.job].tokens[-1] for row in cache.rows])
+
+    def _next(
+        self, decoder: Decoder, rows: Sequence[SequenceRow], states: Tensor, drafts: Sequence[Draft]
+    ) -> dict[int, int]:
+        """The next token of every draft that `rows` are about; logits are made only where there is a choice."""
+        place = {row: at for at, row in enumerate(rows)}
+        mine = [row.job for row in rows if row.wishes]
+        tokens = {i: drafts[i].allowed.spans[0].start for i in mine if drafts[i].allowed.forced}
+        open_jobs = sorted(set(mine) - tokens.keys(), key=lambda i: (not drafts[i].job.guided, i))
+        if not open_jobs:
+            return tokens
+        choosing = [drafts[i] for i in open_jobs]
+        scales = [[draft.job.sampling.guidance] for draft in choosing if draft.job.guided]
+        at = [place[SequenceRow(i, wishes=True)] for i in open_jobs]
+        at += [place[SequenceRow(i, wishes=False)] for i in open_jobs[: len(scales)]]
+        spans = _covering(choosing)
+        logits = decoder.logits(states[self._device.upload(torch.tensor(at), "prompt")], spans)
+        if scales:
+            guided, unguided = logits[: len(scales)], logits[len(choosing) :]
+            guided.copy_(guide(guided, unguided, self._device.upload(torch.tensor(scales), "prompt")))
+        return tokens | dict(
+            zip(open_jobs, self._chooser.choose(logits[: len(choosing)], spans, choosing), strict=True)
+        )
+
+
+def _widest(job: Job) -> Draft:
+    """A job written up to where most tokens are allowed; of the allowed ones it takes the first each time."""
+    draft, choices = Draft(job), []
+    while not draft.done:
+        choices.append(sum(map(len, draft.allowed.spans)))
+        draft.append(draft.allowed.spans[0].start)
+    draft = Draft(job)
+    for _ in range(choices.index(max(choices))):
+        draft.append(draft.allowed.spans[0].start)
+    return draft
+
+
+def _covering(drafts: Sequence[Draft]) -> Spans:
+    """Few ranges that hold every token the drafts may go on with."""
+    wanted = sorted({(ids.start, ids.stop) for draft in drafts for ids in draft.allowed.spans})
+    spans: list[range] = []
+    for start, stop in wanted:
+        if spans and start - spans[-1].stop <= BRIDGED_IDS:
+            spans[-1] = range(spans[-1].start, max(stop, spans[-1].stop))
+        else:
+            spans.append(range(start, stop))
+    return tuple(spans)

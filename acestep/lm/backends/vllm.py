@@ -1,0 +1,191 @@
+"""The language model through vLLM, in this process: whole batches, with the rows of a guidance pair in lock-step.
+
+INT8 weights of torchao are not run here; a plan that asks for them takes PyTorch.
+"""
+
+import gc
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from acestep.devices.base import Device
+from acestep.lm.backends.base import StepsWritten
+from acestep.lm.backends.vllm_engine import qwen_architecture_in, start, stop
+from acestep.lm.backends.vllm_memory import Pool, block_bytes, pool_for
+from acestep.lm.backends.vllm_rows import BatchRow, Desk, rows_of
+from acestep.lm.job import Job
+from acestep.lm.sampling import Chooser, Draft, Sampler
+
+
+class VllmBackend:
+    """Writes sequences with an engine for the checkpoint in `folder`, started at birth with room for `pool`.
+
+    Jobs that need more room start a larger engine. A pool holds every sequence at its longest, so none is ever put off
+    for another. Before anything is written all prompts are read, in chunks, into vLLM's prefix cache; what is left of
+    each is at most a block, so all rows take their first step together and every step after it. Should the two rows of
+    a pair come apart all the same, their tokens since are dropped and both start again from what is written: tokens
+    depend on nothing but the job and its logits, so they come out the same.
+    """
+
+    def __init__(self, folder: Path, device: Device, pool: Pool, *, chooser: Chooser | None = None) -> None:
+        self._folder = folder
+        self._device = device
+        self._pool = self._least = pool
+        self._desk = Desk(Sampler(device) if chooser is None else chooser)
+        self._block_bytes = block_bytes(qwen_architecture_in(folder), device.dtype.itemsize)
+        self._engine: Any = start(folder, device, pool, self._desk)
+        self._asleep = False
+        self._requests: dict[str, BatchRow] = {}
+        self._ids = count()
+
+    def write(self, jobs: Sequence[Job], written: StepsWritten) -> list[tuple[int, ...]]:
+        """The tokens written for each job."""
+        drafts = [Draft(job) for job in jobs]
+        live = {i: draft for i, draft in enumerate(drafts) if not draft.done}
+        if live:
+            self._make_ready(pool_for(jobs))
+            self._desk.drafts = live
+            finished = False
+            try:
+                self._write(drafts, live, written)
+                finished = True
+            finally:
+                self._desk.drafts = {}
+                # What a broken step leaves in an engine nobody knows.
+                if not finished:
+                    self._stop()
+        return [tuple(draft.tokens) for draft in drafts]
+
+    def cache_bytes(self, jobs: Sequence[Job]) -> int:
+        """Bytes of keys and values for these jobs, in whole blocks, less those that the engine already has."""
+        held = self._pool.blocks if self._engine is not None and not self._asleep else 0
+        return max(0, pool_for(jobs).blocks - held) * self._block_bytes
+
+    def rehearse(self, jobs: Sequence[Job]) -> None:
+        """Read sequences as long as the longest these jobs can become, and take two steps behind them."""
+        self._make_ready(pool_for(jobs))
+        for job in jobs:
+            for prompt in job.prompts:
+                self._ask((*prompt, *[prompt[-1]] * (job.max_tokens - 2)), tokens=min(2, job.max_tokens))
+        while self._engine.has_unfinished_requests():
+            self._engine.step()
+
+    def rest(self) -> None:
+        """Leave the device to others until the next `write`: weights wait in host memory where vLLM can move them."""
+        if self._device.torch_device.type != "cuda":
+            self._stop()
+        elif self._engine is not None and not self._asleep:
+            self._engine.sleep(level=1)
+            self._asleep = True
+            self._device.empty_cache()
+
+    def close(self) -> None:
+        """Tear the engine down."""
+        self._stop()
+
+    def _make_ready(self, pool: Pool) -> None:
+        room = self._pool.with_room_for(pool)
+        if room != self._pool:
+            self._stop()
+        if self._engine is None:
+            self._engine = start(self._folder, self._device, room, self._desk)
+            # Only now: a pool that found no room must not be asked for again by a smaller pass.
+            self._pool = room
+        elif self._asleep and (problem := self._kept_asleep()):
+            self._stop()
+            self._pool = self._least
+            # Others have taken its room since; a smaller pass may find some for a new engine.
+            raise torch.OutOfMemoryError(f"vLLM could not wake up: {problem}")
+        self._asleep = False
+
+    def _kept_asleep(self) -> str:
+        """Wake the engine up; what it says where it cannot, else nothing."""
+        try:
+            self._engine.wake_up()
+        except RuntimeError as error:
+            return str(error) or type(error).__name__
+        return ""
+
+    def _stop(self) -> None:
+        engine, self._engine = self._engine, None
+        self._requests.clear()
+        if engine is None:
+            return
+        if self._asleep:
+            # What sleeps cannot be freed. Where there is no room to wake up, there is nothing on the device either.
+            with suppress(RuntimeError):
+                engine.wake_up()
+            self._asleep = False
+        stop(engine)
+        del engine
+        gc.collect()
+        self._device.empty_cache()
+
+    def _write(self, drafts: Sequence[Draft], live: dict[int, Draft], written: StepsWritten) -> None:
+        most = max(draft.job.max_tokens for draft in drafts)
+        self._read([draft.job for draft in live.values()])
+        for i, draft in live.items():
+            self._begin(i, draft)
+        while live:
+            tokens = self._step()
+            for i, draft in list(live.items()):
+                mine = [tokens.get(row) for row in rows_of(i, draft.job)]
+                token = mine[0]
+                if token is not None and mine.count(token) == len(mine):
+                    draft.append(token)
+                elif any(other is not None for other in mine):
+                    self._drop(i)
+                    self._begin(i, draft)
+                if draft.done:
+                    self._drop(i)
+                    del live[i]
+            written(max(len(draft.tokens) for draft in drafts), most)
+
+    def _read(self, jobs: Sequence[Job]) -> None:
+        """Read every prompt into the prefix cache; the one token that vLLM writes behind each means nothing."""
+        for prompt in dict.fromkeys(prompt for job in jobs for prompt in job.prompts):
+            self._ask(prompt, tokens=1)
+        while self._engine.has_unfinished_requests():
+            self._engine.step()
+
+    def _begin(self, number: int, draft: Draft) -> None:
+        """Let the rows of a draft go on from what is written of it."""
+        job = draft.job
+        for row in rows_of(number, job):
+            prompt = job.prompt if row.wishes else job.unguided
+            name = self._ask((*prompt, *draft.tokens), tokens=job.max_tokens - len(draft.tokens), row=row)
+            self._requests[name] = row
+
+    def _drop(self, number: int) -> None:
+        names = [name for name, row in self._requests.items() if row.draft == number]
+        self._engine.abort_request(names)
+        for name in names:
+            del self._requests[name]
+
+    def _step(self) -> dict[BatchRow, int]:
+        """The token that each row has written in one step of the engine, where it has written one."""
+        return {
+            self._requests[output.request_id]: output.outputs[0].token_ids[-1]
+            for output in self._engine.step()
+            if output.request_id in self._requests and output.outputs[0].token_ids
+        }
+
+    def _ask(self, prompt: tuple[int, ...], *, tokens: int, row: BatchRow | None = None) -> str:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        name = str(next(self._ids))
+        params = SamplingParams(
+            temperature=0,
+            max_tokens=tokens,
+            ignore_eos=True,
+            detokenize=False,
+            output_kind=RequestOutputKind.DELTA,
+            extra_args={} if row is None else {"row": list(row)},
+        )
+        self._engine.add_request(name, {"prompt_token_ids": list(prompt)}, params)
+        return name

@@ -1,0 +1,126 @@
+"""vLLM's engine in this process: started for one pool of rows, and torn down for good."""
+
+import gc
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import torch
+
+from acestep.checkpoints.architecture import QwenArchitecture
+from acestep.checkpoints.configs import read_config
+from acestep.devices.base import Device
+from acestep.errors import InvalidInputError
+from acestep.lm.backends.vllm_memory import BLOCK_TOKENS, Pool, block_bytes
+from acestep.lm.backends.vllm_rows import Desk, PairedRows
+from acestep.units import GIB
+
+ARCHITECTURE: Final = "AceStepPlannerLanguageModel"
+
+GRAPHS_FROM_BYTES: Final = 16 * GIB
+"""Free memory from which compiled code and CUDA graphs may take their share; below, every byte is for songs."""
+
+_SETTINGS: Final = {
+    # In this process, so that the memory cap holds and nothing outlives the engine.
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    # The second runner takes logits processors of another kind, which do not see a whole batch.
+    "VLLM_USE_V2_MODEL_RUNNER": "0",
+    "VLLM_NO_USAGE_STATS": "1",
+    "HF_HUB_OFFLINE": "1",
+}
+
+
+def start(folder: Path, device: Device, pool: Pool, desk: Desk) -> Any:
+    """An `LLMEngine` for the checkpoint in `folder` whose tokens are decided at `desk`; it takes prompts as token ids.
+
+    Raises whatever vLLM fails with, `ImportError` where it is not installed, `torch.OutOfMemoryError` where it does
+    not fit.
+    """
+    with _settings():
+        from vllm import EngineArgs, LLMEngine, ModelRegistry
+        from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
+        from vllm.platforms import current_platform
+        from vllm.v1.sample.logits_processor import LogitsProcessor
+
+        from acestep.lm.backends.vllm_model import PlannerLanguageModel
+
+        if current_platform.device_type != device.torch_device.type:
+            raise RuntimeError(
+                f"this vLLM is built for {current_platform.device_type}, and the language model is to run on "
+                f"{device.torch_device.type}"
+            )
+        if torch.distributed.is_initialized():
+            raise RuntimeError("another vLLM engine, or another user of torch.distributed, runs in this process")
+        if device.torch_device.index:
+            raise RuntimeError(f"vLLM is only started on the first card, not on {device.torch_device}")
+        ModelRegistry.register_model(ARCHITECTURE, PlannerLanguageModel)
+        LogitsProcessor.register(PairedRows)
+        rows = type("RowsOfThisEngine", (PairedRows,), {"desk": desk})
+        try:
+            return LLMEngine.from_engine_args(EngineArgs(**_options(folder, device, pool), logits_processors=[rows]))
+        except BaseException:
+            # A half-started engine leaves its process group behind, and the next one would trip over it.
+            cleanup_dist_env_and_memory()
+            raise
+
+
+def stop(engine: Any) -> None:
+    """Tear `engine` down: workers, caches, process group. Its memory is free once the caller lets go of it, too."""
+    engine.engine_core.shutdown()
+    # vLLM exempts what it made at its start from collection, and its parts hold each other.
+    gc.unfreeze()
+
+
+def qwen_architecture_in(folder: Path) -> QwenArchitecture:
+    """The sizes of the language model in `folder`; raises `InvalidInputError` for a configuration without them."""
+    source = folder / "config.json"
+    try:
+        return msgspec.convert(read_config(source), QwenArchitecture)
+    except msgspec.ValidationError as error:
+        raise InvalidInputError(source, f"is no Qwen3 configuration ({error})") from error
+
+
+def _options(folder: Path, device: Device, pool: Pool) -> dict[str, Any]:
+    on_card = device.torch_device.type == "cuda"
+    return {
+        "model": str(folder),
+        "runner": "generate",
+        "hf_overrides": {"architectures": [ARCHITECTURE], "tie_word_embeddings": True},
+        "generation_config": "vllm",
+        "skip_tokenizer_init": True,
+        "dtype": str(device.dtype).removeprefix("torch."),
+        "max_model_len": pool.longest,
+        "max_num_seqs": pool.rows,
+        "max_num_batched_tokens": pool.batched_tokens,
+        "block_size": BLOCK_TOKENS,
+        "kv_cache_memory_bytes": pool.blocks * block_bytes(qwen_architecture_in(folder), device.dtype.itemsize),
+        # A share of the card that must be free at the start, whatever the pool is told: the plan has seen to that.
+        "gpu_memory_utilization": 0.01,
+        "enable_prefix_caching": True,
+        "enable_chunked_prefill": True,
+        # With it, rows would be chosen for before the token before them is known.
+        "async_scheduling": False,
+        "enforce_eager": not on_card or device.free_bytes() < GRAPHS_FROM_BYTES,
+        "enable_sleep_mode": on_card,
+        "disable_log_stats": True,
+        "use_tqdm_on_load": False,
+    }
+
+
+@contextmanager
+def _settings() -> Iterator[None]:
+    """The settings of vLLM, in the environment only while it reads them."""
+    settings = {"VLLM_LOGGING_LEVEL": "ERROR"} | dict(os.environ) | _SETTINGS
+    before = {name: os.environ.get(name) for name in ("VLLM_LOGGING_LEVEL", *_SETTINGS)}
+    os.environ.update({name: settings[name] for name in before})
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

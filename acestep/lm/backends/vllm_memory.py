@@ -1,0 +1,116 @@
+"""What vLLM takes on a device: weights, a pool of key and value blocks of a size that we decide, and one forward.
+
+The numbers are `estimated`: counted from vLLM's own rules (v1/core/kv_cache_utils.py, v1/worker/gpu_model_runner.py),
+not measured on a card.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from acestep.checkpoints.architecture import QwenArchitecture
+from acestep.lm.job import Job
+from acestep.units import MIB
+
+BLOCK_TOKENS: Final = 32
+"""Tokens a block of keys and values holds: what vLLM's attention on CUDA and on a CPU both take."""
+
+LEAST_BATCHED_TOKENS: Final = 1_024
+"""Tokens of prompts read at once, at least; vLLM's default of 8,192 and more takes that many times the activations."""
+
+WORKSPACE_BYTES: Final = 96 * MIB
+"""What cuBLAS and the attention kernels keep for themselves: 32 MiB on Hopper for each handle, and split-KV scratch."""
+
+SAMPLED_BYTES: Final = 4 + 4 + 8 + 4
+"""A logit in vLLM's sampler, warmed up with top-k and top-p: its float32 value, the sorted ones, where each stood, and
+their cumulated probability."""
+
+
+class Pool(msgspec.Struct, frozen=True, kw_only=True):
+    """Room for `rows` sequences at once, guidance pairs counted twice, none longer than `longest` tokens.
+
+    `blocks` includes the one that vLLM keeps to itself.
+    """
+
+    rows: int
+    longest: int
+    blocks: int
+
+    def __post_init__(self) -> None:
+        if self.rows < 1 or self.blocks < 1 + blocks_of(self.longest):
+            raise ValueError(f"a pool holds its longest sequence at least, got {self}")
+
+    @property
+    def batched_tokens(self) -> int:
+        """Most tokens of one forward: a chunk of prompts, or the last block of every prompt.
+
+        The latter lets all rows start to write together.
+        """
+        return max(LEAST_BATCHED_TOKENS, self.rows * BLOCK_TOKENS)
+
+    def with_room_for(self, other: "Pool") -> "Pool":
+        """A pool that does for both."""
+        return Pool(
+            rows=max(self.rows, other.rows),
+            longest=max(self.longest, other.longest),
+            blocks=max(self.blocks, other.blocks),
+        )
+
+
+class Footprint(msgspec.Struct, frozen=True, kw_only=True):
+    """Bytes on the device; `activation_bytes` only while a forward runs."""
+
+    weight_bytes: int
+    cache_bytes: int
+    activation_bytes: int
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most there is at once."""
+        return self.weight_bytes + self.cache_bytes + self.activation_bytes
+
+
+def blocks_of(tokens: int) -> int:
+    """Blocks that hold so many tokens of one sequence."""
+    return -(-tokens // BLOCK_TOKENS)
+
+
+def pool_for(jobs: Sequence[Job]) -> Pool:
+    """The smallest pool in which nothing is ever evicted: every row of the jobs at its longest."""
+    if not jobs:
+        raise ValueError("a pool is for at least one job, got none")
+    lengths = [len(prompt) + job.max_tokens for job in jobs for prompt in job.prompts]
+    return Pool(rows=len(lengths), longest=max(lengths), blocks=1 + sum(map(blocks_of, lengths)))
+
+
+def pool_of(rows: int, longest: int) -> Pool:
+    """The pool for so many sequences, each up to `longest` tokens."""
+    return Pool(rows=rows, longest=longest, blocks=1 + rows * blocks_of(longest))
+
+
+def block_bytes(architecture: QwenArchitecture, itemsize: int) -> int:
+    """Bytes of one block: keys and values of every layer, `itemsize` bytes a value."""
+    a = architecture
+    return 2 * a.num_hidden_layers * a.num_key_value_heads * a.head_dim * BLOCK_TOKENS * itemsize
+
+
+def vllm_footprint(architecture: QwenArchitecture, pool: Pool, *, weight_bytes: int, itemsize: int) -> Footprint:
+    """What vLLM takes to write with `pool`, eager; `itemsize` is that of weights and activations.
+
+    The activations are those of the forward that vLLM profiles at its start, the largest there will be: a prefill of
+    `batched_tokens`, then logits of every row through its sampler, one after the other.
+    """
+    a = architecture
+    heads = a.num_attention_heads + 2 * a.num_key_value_heads
+    # A layer at its widest: the residual and its normed copy beside the queries, keys and values with their rotated
+    # copies, or beside the gate and up projections with their product.
+    attention = 2 * heads * a.head_dim
+    feed_forward = 3 * a.intermediate_size
+    reading = pool.batched_tokens * (2 * a.hidden_size + max(attention, feed_forward)) * itemsize
+    choosing = pool.rows * a.vocab_size * (itemsize + SAMPLED_BYTES)
+    return Footprint(
+        weight_bytes=weight_bytes,
+        cache_bytes=pool.blocks * block_bytes(a, itemsize),
+        activation_bytes=WORKSPACE_BYTES + max(reading, choosing),
+    )

@@ -1,0 +1,246 @@
+"""A Qwen3 decoder's forward over the library's weights, with activations of a few rows and no scores kept.
+
+Every row sees the library's arithmetic. Grouped queries are read as further rows of their key's head, so that no
+kernel needs keys expanded to all heads.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from typing import Any, Final, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from acestep.checkpoints.libraries import Qwen3Config
+from acestep.devices.base import Device
+from acestep.dit.attention import rotate
+from acestep.lm.job import Job
+from acestep.lm.sampling import Spans
+
+
+class SequenceRow(NamedTuple):
+    """One sequence that the model reads: a job's own, or the one without its wishes."""
+
+    job: int
+    wishes: bool
+
+
+class Lane:
+    """Rows whose prompts are equally long. They stay so, hence nothing is padded and nothing masked while writing.
+
+    `store` [layers, 2, rows, kv_heads, tokens, head_dim] holds keys, then values; the first `len(rows)` are in use,
+    up to `length` tokens.
+    """
+
+    def __init__(self, rows: Sequence[SequenceRow], prompts: Sequence[tuple[int, ...]], store: Tensor) -> None:
+        self.rows = list(rows)
+        self.prompts = prompts
+        self.length = len(prompts[0])
+        self.store = store
+
+    def distinct(self) -> Iterator[tuple[tuple[int, ...], slice]]:
+        """Every prompt once, and the rows that begin with it."""
+        first = 0
+        for prompt, alike in groupby(self.prompts):
+            after = first + len(list(alike))
+            yield prompt, slice(first, after)
+            first = after
+
+    def extend(self, store: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Put the token [rows, kv_heads, head_dim] into one layer's `store`, behind `length` others.
+
+        Gives all keys and values [rows, kv_heads, length + 1, head_dim].
+        """
+        keys, values = store[:, : len(self.rows)]
+        keys[:, :, self.length], values[:, :, self.length] = key, value
+        return keys[:, :, : self.length + 1], values[:, :, : self.length + 1]
+
+    def drop(self, jobs: set[int]) -> None:
+        """Forget the rows of finished jobs; rows from the end take their places."""
+        for slot in reversed(range(len(self.rows))):
+            if self.rows[slot].job in jobs:
+                last = self.rows.pop()
+                if slot < len(self.rows):
+                    self.store[:, :, slot, :, : self.length] = self.store[:, :, len(self.rows), :, : self.length]
+                    self.rows[slot] = last
+
+
+class Cache:
+    """The lanes of some jobs; its rows are those of the lanes, one lane after another."""
+
+    def __init__(self, jobs: Sequence[Job], config: Qwen3Config, dtype: torch.dtype, device: torch.device) -> None:
+        self.lanes = [
+            Lane(rows, prompts, torch.empty(_shape(jobs, rows, len(prompts[0]), config), dtype=dtype, device=device))
+            for rows, prompts in _lanes(jobs)
+        ]
+
+    @property
+    def rows(self) -> list[SequenceRow]:
+        """The sequences still read."""
+        return [row for lane in self.lanes for row in lane.rows]
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sequence when all is written."""
+        return max(lane.store.shape[4] for lane in self.lanes)
+
+    def drop(self, jobs: set[int]) -> None:
+        """Forget finished jobs, and lanes that are done with."""
+        for lane in self.lanes:
+            lane.drop(jobs)
+        self.lanes = [lane for lane in self.lanes if lane.rows]
+
+
+def cache_bytes(jobs: Sequence[Job], config: Qwen3Config, dtype: torch.dtype) -> int:
+    """Bytes of a `Cache`."""
+    shapes = (_shape(jobs, rows, len(prompts[0]), config) for rows, prompts in _lanes(jobs))
+    return sum(torch.Size(shape).numel() * dtype.itemsize for shape in shapes)
+
+
+def _lanes(jobs: Sequence[Job]) -> list[tuple[list[SequenceRow], list[tuple[int, ...]]]]:
+    """Rows and their prompts by length of the prompt, rows with the same prompt side by side."""
+    prompts = {SequenceRow(i, wishes=True): job.prompt for i, job in enumerate(jobs)}
+    prompts |= {SequenceRow(i, wishes=False): job.unguided for i, job in enumerate(jobs) if job.guided}
+    ordered = sorted(prompts, key=lambda row: (len(prompts[row]), prompts[row], row))
+    lanes = (list(alike) for _, alike in groupby(ordered, key=lambda row: len(prompts[row])))
+    return [(rows, [prompts[row] for row in rows]) for rows in lanes]
+
+
+def _shape(
+    jobs: Sequence[Job], rows: Sequence[SequenceRow], prompt_tokens: int, config: Qwen3Config
+) -> tuple[int, ...]:
+    tokens = prompt_tokens + max(jobs[row.job].max_tokens for row in rows)
+    return config.num_hidden_layers, 2, len(rows), config.num_key_value_heads, tokens, config.head_dim
+
+
+PREFILL_TOKENS: Final = 512
+"""Tokens of a prompt read at once: enough to keep a card busy, few enough that only the cache grows with the prompt."""
+
+Attend = Callable[[Sequence[Tensor], Tensor, Tensor, Tensor], Tensor]
+"""Attention of one layer: what is stored of it, then rows of queries, keys and values [rows, heads, head_dim]; gives
+[rows, heads * head_dim]."""
+
+
+class DecoderBlock(nn.Module):
+    """One layer over the library's weights; adds to `hidden` in place and returns it."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer: Any = layer
+
+    def forward(self, hidden: Tensor, cos: Tensor, sin: Tensor, stored: Sequence[Tensor], attend: Attend) -> Tensor:
+        """`hidden` [rows, width], `cos` and `sin` [rows, head_dim]; `stored` is the layer's part of the cache."""
+        layer, attention = self.layer, self.layer.self_attn
+        heads = (-1, attention.head_dim)
+        normed = layer.input_layernorm(hidden)
+        query = rotate(attention.q_norm(attention.q_proj(normed).unflatten(-1, heads)), cos, sin)
+        key = rotate(attention.k_norm(attention.k_proj(normed).unflatten(-1, heads)), cos, sin)
+        value = attention.v_proj(normed).unflatten(-1, heads)
+        del normed
+        attended = attend(stored, query, key, value)
+        del query, key, value
+        hidden.add_(attention.o_proj(attended))
+        del attended
+        return hidden.add_(layer.mlp(layer.post_attention_layernorm(hidden)))
+
+
+class Decoder:
+    """Reads prompts into a cache and one token a row after that. `model` is a `Qwen3ForCausalLM` on the device.
+
+    `longest` is the number of tokens that a sequence can have.
+    """
+
+    def __init__(self, model: Any, device: Device, longest: int) -> None:
+        self._body = model.model
+        self._blocks = [DecoderBlock(layer) for layer in self._body.layers]
+        self._head: Tensor = model.lm_head.weight
+        self._device = device
+        at = torch.arange(longest, device=device.torch_device)[None]
+        self._cos, self._sin = (table[0] for table in self._body.rotary_emb(self._body.norm.weight, at))
+
+    def read(self, cache: Cache) -> Tensor:
+        """Fill the cache with the prompts; what the model makes of each last token [rows, width].
+
+        Prompts are read one by one, those of equal songs once.
+        """
+        made = []
+        for lane in cache.lanes:
+            for prompt, rows in lane.distinct():
+                made.append(self._prompt(lane, prompt, rows.start).expand(rows.stop - rows.start, -1))
+                first, others = rows.start, slice(rows.start + 1, rows.stop)
+                lane.store[:, :, others, :, : lane.length] = lane.store[:, :, first, None, :, : lane.length]
+        return torch.cat(made)
+
+    def step(self, cache: Cache, tokens: Sequence[int]) -> Tensor:
+        """What the model makes of one more token for every row of the cache [rows, width]."""
+        lanes = cache.lanes
+        at = [(lane.length, len(lane.rows)) for lane in lanes]
+        cos, sin = (
+            torch.cat([table[length].expand(rows, -1) for length, rows in at]) for table in (self._cos, self._sin)
+        )
+
+        def attend(stored: Sequence[Tensor], query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            result = torch.empty_like(query)
+            first = 0
+            for lane, store in zip(lanes, stored, strict=True):
+                rows = slice(first, first + len(lane.rows))
+                keys, values = lane.extend(store, key[rows], value[rows])
+                shape = (len(lane.rows), keys.shape[1], -1, keys.shape[3])
+                attended = F.scaled_dot_product_attention(query[rows].view(shape), keys, values)
+                result[rows].view(shape).copy_(attended)
+                first = rows.stop
+            return result.flatten(1)
+
+        hidden = self._embed(tokens)
+        for number, block in enumerate(self._blocks):
+            block(hidden, cos, sin, [lane.store[number] for lane in lanes], attend)
+        for lane in lanes:
+            lane.length += 1
+        normed: Tensor = self._body.norm(hidden)
+        return normed
+
+    def logits(self, states: Tensor, spans: Spans) -> Tensor:
+        """Float32 logits [rows, ids] of the ids in `spans` alone."""
+        parts = [F.linear(states, self._head[ids.start : ids.stop]).float() for ids in spans]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+
+    def _prompt(self, lane: Lane, prompt: Sequence[int], row: int) -> Tensor:
+        """Read a prompt into a row of the cache; what the model makes of its last token [1, width]."""
+        for start in range(0, len(prompt), PREFILL_TOKENS):
+            part = slice(start, min(len(prompt), start + PREFILL_TOKENS))
+            hidden, attend = self._embed(prompt[part]), self._attend_to_all_before(part)
+            for number, block in enumerate(self._blocks):
+                block(hidden, self._cos[part], self._sin[part], [lane.store[number, :, row]], attend)
+        normed: Tensor = self._body.norm(hidden[-1:])
+        return normed
+
+    def _attend_to_all_before(self, part: slice) -> Attend:
+        """Attention of a part of a prompt, which it also stores."""
+        mask = self._causal(part)
+
+        def attend(stored: Sequence[Tensor], query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            keys, values = stored[0]
+            keys[:, part], values[:, part] = key.transpose(0, 1), value.transpose(0, 1)
+            return _attend_prompt(query, keys[:, : part.stop], values[:, : part.stop], mask)
+
+        return attend
+
+    def _embed(self, tokens: Sequence[int]) -> Tensor:
+        return F.embedding(self._device.upload(torch.tensor(tokens), "prompt"), self._body.embed_tokens.weight)
+
+    def _causal(self, part: slice) -> Tensor:
+        """Additive mask [rows, tokens so far] of a part of a prompt."""
+        i = torch.arange(part.start, part.stop, device=self._device.torch_device)[:, None]
+        j = torch.arange(part.stop, device=self._device.torch_device)[None]
+        mask = torch.zeros(len(i), part.stop, dtype=self._cos.dtype, device=self._device.torch_device)
+        return mask.masked_fill_(j > i, torch.finfo(mask.dtype).min)
+
+
+def _attend_prompt(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+    """Masked attention of `query` [rows, heads, dim] over [kv_heads, tokens, dim], as [rows, heads * dim]."""
+    rows, heads, dim = query.shape
+    groups = heads // keys.shape[0]
+    grouped = query.view(rows, -1, groups, dim).permute(1, 2, 0, 3).reshape(1, -1, groups * rows, dim)
+    attended = F.scaled_dot_product_attention(grouped, keys[None], values[None], attn_mask=mask.repeat(groups, 1))
+    return attended.view(-1, groups, rows, dim).permute(2, 0, 1, 3).reshape(rows, -1)

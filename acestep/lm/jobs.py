@@ -1,0 +1,159 @@
+"""The jobs that planning a song takes, and what their results say. Pure: who writes them is decided elsewhere."""
+
+import math
+from collections.abc import Sequence
+
+import msgspec
+
+from acestep.errors import UsageError
+from acestep.fields import UNKNOWN_LANGUAGE, RequestField
+from acestep.lm import prompts
+from acestep.lm.grammar import FreeGrammars, Grammars, SequenceGrammar
+from acestep.lm.job import Job
+from acestep.lm.metadata import Metadata, wishes
+from acestep.lm.parse import codes_in_tokens, read_tokens
+from acestep.lm.prompts import Prompt, SongText
+from acestep.lm.tokenizer import PlannerTokenizer
+from acestep.lm.vocabulary import CODES_PER_SECOND
+from acestep.request import DEFAULT_DURATION_S, Request
+from acestep.thinking import Sampling
+
+METAS = frozenset({RequestField.BPM, RequestField.DURATION, RequestField.KEYSCALE, RequestField.TIMESIGNATURE})
+"""The fields that `Thinking.metas` leaves to the language model."""
+
+UNGUIDED = Sampling(guidance=1.0)
+"""How texts are drawn that no guidance was trained for: descriptions, samples and formatted captions."""
+
+
+class Description(msgspec.Struct, frozen=True, kw_only=True):
+    """A song in words, as the language model has them; `warnings` say what of the question was left out."""
+
+    metadata: Metadata
+    lyrics: str
+    warnings: tuple[str, ...] = ()
+
+
+class Planner:
+    """Speaks the language model's protocol for one tokenizer.
+
+    Words that are not `constrained` are written freely, so they may say anything and need not parse.
+    """
+
+    def __init__(self, tokenizer: PlannerTokenizer, *, constrained: bool = True) -> None:
+        self._tokenizer = tokenizer
+        self._grammars = Grammars(tokenizer) if constrained else FreeGrammars(tokenizer)
+
+    def unconstrained(self) -> "Planner":
+        """The same planner without rules for words."""
+        return Planner(self._tokenizer, constrained=False)
+
+    def spelled(self, tokens: Sequence[int]) -> str:
+        """Tokens as a person reads them, special ones by name."""
+        return self._tokenizer.text(tokens)
+
+    def cut_warnings(self, request: Request) -> tuple[str, ...]:
+        """A sentence for each text of a request that is longer than the language model reads."""
+        return self._words(request)[1]
+
+    def plan_jobs(self, request: Request) -> tuple[Job, ...]:
+        """The thinking before a request's songs: one job, or none where there is nothing to decide."""
+        known, skipped = wishes(request), _skipped(request)
+        if not set(RequestField) - known.known - skipped:
+            return ()
+        words, _ = self._words(request)
+        grammar = self._grammars.plan(known, skipped, max(request.thinking.longest_s, known.duration_s))
+        guided = (prompts.plan_prompt(words), prompts.plan_unguided(words))
+        return (self._job(guided, grammar, request.thinking.sampling, request.thinking.seed),)
+
+    def thought(self, request: Request, written: Sequence[Sequence[int]]) -> Metadata:
+        """What is known of a request's songs after the jobs of `plan_jobs` were written."""
+        known = wishes(request)
+        return read_tokens(written[0], self._tokenizer).metadata if written else known
+
+    def completed(self, request: Request, thought: Metadata) -> Request:
+        """The request with what was thought filled in: what a person gave stays as it is."""
+        longest_s = min(DEFAULT_DURATION_S, float(request.thinking.longest_s))
+        return msgspec.structs.replace(
+            request,
+            think=False,
+            caption=thought.caption or request.caption,
+            duration_s=request.duration_s or float(thought.duration_s or longest_s),
+            bpm=request.bpm or thought.bpm,
+            keyscale=request.keyscale or thought.keyscale,
+            timesignature=request.timesignature or thought.timesignature,
+            language=request.language if wishes(request).language else thought.language or UNKNOWN_LANGUAGE,
+        )
+
+    def compose_jobs(self, request: Request, thought: Metadata, duration_s: float) -> tuple[Job, ...]:
+        """The audio codes of every song of a request of that length, five a second."""
+        words, _ = self._words(request)
+        thought = prompts.fitted_thought(thought, self._tokenizer)
+        open_turn = request.thinking.open_turn
+        guided = (
+            prompts.compose(words, thought, open_turn=open_turn),
+            prompts.compose_unguided(words, open_turn=open_turn),
+        )
+        grammar = self._grammars.codes(math.ceil(duration_s * CODES_PER_SECOND))
+        return tuple(
+            self._job(guided, grammar, request.thinking.sampling, request.seed + song) for song in range(request.batch)
+        )
+
+    def codes(self, written: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
+        """The audio codes that the jobs of `compose_jobs` wrote."""
+        return tuple(codes_in_tokens(tokens, self._tokenizer) for tokens in written)
+
+    def understand_job(self, codes: tuple[int, ...], seed: int) -> Job:
+        """The description of audio codes."""
+        return self._text_job(prompts.understand_prompt(codes), Metadata(), frozenset(), seed)
+
+    def create_job(self, query: str, *, instrumental: bool, language: str, seed: int) -> tuple[Job, tuple[str, ...]]:
+        """A sample made from a wish, and a sentence where the wish was cut."""
+        query, warnings = prompts.fitted_query(query, self._tokenizer)
+        known = _language(language)
+        return self._text_job(prompts.create(query, instrumental=instrumental), known, frozenset(), seed), warnings
+
+    def format_job(self, words: SongText, known: Metadata, seed: int) -> tuple[Job, tuple[str, ...]]:
+        """A caption and lyrics brought into form, and a sentence for each that was cut."""
+        words, warnings = prompts.fitted(words, self._tokenizer)
+        return self._text_job(prompts.rewrite(words), known, frozenset(), seed), warnings
+
+    def description(self, written: Sequence[int], warnings: tuple[str, ...] = ()) -> Description:
+        """The song that one of the jobs above wrote in words."""
+        writing = read_tokens(written, self._tokenizer)
+        return Description(metadata=writing.metadata, lyrics=writing.lyrics, warnings=warnings)
+
+    def _words(self, request: Request) -> tuple[SongText, tuple[str, ...]]:
+        words = SongText(caption=request.caption, lyrics=request.lyrics, negative=request.thinking.negative)
+        return prompts.fitted(words, self._tokenizer)
+
+    def _text_job(self, prompt: Prompt, known: Metadata, skipped: frozenset[RequestField], seed: int) -> Job:
+        return self._job((prompt, prompt), self._grammars.write(known, skipped), UNGUIDED, seed)
+
+    def _job(self, guided: tuple[Prompt, Prompt], grammar: SequenceGrammar, sampling: Sampling, seed: int) -> Job:
+        prompt, unguided = guided
+        return Job(
+            prompt=prompt.tokens(self._tokenizer),
+            unguided=unguided.tokens(self._tokenizer) if sampling.guidance > 1 else (),
+            grammar=grammar,
+            sampling=sampling,
+            seed=seed,
+            max_tokens=grammar.most_tokens,
+        )
+
+
+def _language(language: str) -> Metadata:
+    try:
+        return Metadata(language="" if language == UNKNOWN_LANGUAGE else language)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def _skipped(request: Request) -> frozenset[RequestField]:
+    """The fields that are neither thought of nor written down."""
+    thinking, known = request.thinking, wishes(request).known
+    unwanted = set() if thinking.metas else set(METAS)
+    if not thinking.caption:
+        unwanted.add(RequestField.CAPTION)
+    if not thinking.language:
+        unwanted.add(RequestField.LANGUAGE)
+    return frozenset(unwanted - known)

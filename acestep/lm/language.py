@@ -1,0 +1,134 @@
+"""A language model ready for use: its tokenizer, its weights where they are ours to place, and what runs them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch import nn
+
+from acestep.checkpoints import catalog
+from acestep.checkpoints.catalog import DUMMY_PREFIX, TINY
+from acestep.checkpoints.lm import LanguageModel, build_lm, load_lm, quantize_lm
+from acestep.checkpoints.locate import locate_lm
+from acestep.devices.base import Device
+from acestep.errors import InvalidInputError
+from acestep.knobs import Backend as Library
+from acestep.knobs import Knobs, Offload
+from acestep.lm.backends.base import LmBackend
+from acestep.lm.backends.open import Opener
+from acestep.lm.backends.pt import PtBackend
+from acestep.lm.backends.vllm_memory import pool_of
+from acestep.lm.job import Job
+from acestep.lm.jobs import Planner
+from acestep.lm.prompts import LONGEST_PROMPT_TOKENS
+from acestep.lm.thinker import LANGUAGE_MODEL, LmThinker, write_in_passes
+from acestep.lm.tokenizer import COMPACT, FULL_SIZE, BytePlannerTokenizer, HubPlannerTokenizer, PlannerTokenizer
+from acestep.lm.vocabulary import CODES_PER_SECOND
+from acestep.memory.placement import Placement
+from acestep.units import Progress
+
+GUIDANCE_PAIR: Final = 2
+"""Sequences of one guided song: with its wishes, and without."""
+
+Warn = Callable[[str], None]
+
+Hear = Callable[[LmBackend], LmBackend]
+"""Is given every backend that is opened, and answers with the one to use: itself, or one that listens in between."""
+
+
+def unheard(backend: LmBackend) -> LmBackend:
+    """Nobody listens."""
+    return backend
+
+
+class Language:
+    """The language model `name`, run as `knobs` say on `device`; songs are planned up to `longest_s` seconds.
+
+    `name` is what `acestep.checkpoints.lm.load_lm` takes. `warn` gets a sentence when another backend
+    than the one asked for is used. Raises `InvalidInputError` when the weights are missing.
+    """
+
+    def __init__(
+        self, name: str, knobs: Knobs, device: Device, *, longest_s: int, warn: Warn, hear: Hear = unheard
+    ) -> None:
+        self._name = name
+        self._knobs = knobs
+        self._device = device
+        self._hear = hear
+        made_here = name == TINY or name.startswith(DUMMY_PREFIX)
+        self.is_noise = name.split(":")[0] if made_here else ""
+        self._folder = Path() if made_here else locate_lm(name, catalog.checkpoints_dir())
+        tokenizer = _tokenizer(name, self._folder)
+        self._least_vocabulary = tokenizer.vocabulary.codes.stop
+        self.planner = Planner(tokenizer)
+        library = Library.PT if made_here or knobs.lm_quantization is not None else knobs.backend
+        longest = LONGEST_PROMPT_TOKENS + longest_s * CODES_PER_SECOND + 1
+        self._opener = Opener(library, self._folder, pool_of(GUIDANCE_PAIR, longest), warn)
+        self._loaded: list[LanguageModel] = []
+        if library is Library.PT:
+            self._model()
+
+    def modules(self) -> Mapping[str, nn.Module]:
+        """The weights to be placed, by name; none where the backend keeps its own."""
+        return {LANGUAGE_MODEL: self._model().module} if self._loaded else {}
+
+    def thinker(self) -> LmThinker:
+        """It as the pipeline's thinking stage."""
+        return LmThinker(self.planner, self.open, self.modules(), end=self.close)
+
+    def open(self, device: Device, use: Callable[[], AbstractContextManager[None]]) -> LmBackend:
+        """What runs it for one use."""
+        placed = bool(self._loaded)
+        backend = self._opener.open(
+            device, lambda: PtBackend(self._model(), device, use=use if placed else self._alone)
+        )
+        return self._hear(backend)
+
+    def write(self, jobs: Sequence[Job], progress: Progress) -> list[tuple[int, ...]]:
+        """The tokens of some jobs, on a device that holds nothing else."""
+
+        def written(step: int, most: int) -> None:
+            progress("think", step, most)
+
+        backend = self.open(self._device, self._alone)
+        try:
+            with torch.no_grad():
+                return write_in_passes(jobs, backend, self._device, written)[0]
+        finally:
+            backend.close()
+
+    def close(self) -> None:
+        """Give back what a backend of its own keeps."""
+        self._opener.close()
+
+    def _alone(self) -> AbstractContextManager[None]:
+        placement = Placement({LANGUAGE_MODEL: self._model().module}, (), Offload.CPU_DIT, self._device)
+        return placement.use(LANGUAGE_MODEL)
+
+    def _model(self) -> LanguageModel:
+        """The weights, loaded once: at birth, or when PyTorch has to stand in."""
+        if not self._loaded:
+            dtype = self._device.dtype
+            tiny = self._name == TINY
+            model = (
+                build_lm("tiny", dtype=dtype, vocab_size=COMPACT.size)
+                if tiny
+                else load_lm(self._name, dtype=dtype, quantization=self._knobs.lm_quantization)
+            )
+            if model.vocabulary < self._least_vocabulary:
+                raise InvalidInputError(
+                    self._folder,
+                    f"has weights for {model.vocabulary:,} tokens, and its audio codes need {self._least_vocabulary:,}",
+                )
+            if self._knobs.lm_quantization is not None:
+                quantize_lm(model, self._knobs.lm_quantization)
+            self._loaded.append(model)
+        return self._loaded[0]
+
+
+def _tokenizer(name: str, folder: Path) -> PlannerTokenizer:
+    if name == TINY:
+        return BytePlannerTokenizer(COMPACT)
+    return BytePlannerTokenizer(FULL_SIZE) if name.startswith(DUMMY_PREFIX) else HubPlannerTokenizer(folder)

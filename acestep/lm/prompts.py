@@ -1,0 +1,201 @@
+"""The language model's prompts: a trained interface, kept to the letter, in which a person's words stay plain text.
+
+Source: the prompts and the chat template of ACE-Step 1.5's 5 Hz language models.
+"""
+
+from collections.abc import Callable
+from enum import StrEnum
+
+import msgspec
+
+from acestep.checkpoints.tokenizer import encodable
+from acestep.lm.grammar import MAX_CAPTION_TOKENS
+from acestep.lm.metadata import Metadata, cot_yaml
+from acestep.lm.tokenizer import PlannerTokenizer
+from acestep.lm.vocabulary import CODES_PER_SECOND, IM_END, IM_START, THINK, THOUGHT, code_name
+from acestep.request import MAX_DURATION_S, MAX_LYRIC_TOKENS
+from acestep.thinking import NO_NEGATIVE
+
+COMPOSE = "Generate audio semantic tokens based on the given conditions:"
+UNDERSTAND = "Understand the given musical conditions and describe the audio semantics accordingly:"
+CREATE = "Expand the user's input into a more detailed and specific musical description:"
+FORMAT = "Format the user's input into a more detailed and specific musical description:"
+
+MAX_THOUGHT_TOKENS = 580
+LONGEST_PROMPT_TOKENS = 3_200
+"""The longest thought a prompt repeats, and what the longest prompt then takes of a checkpoint's tokens."""
+
+INSTRUMENTAL = "[Instrumental]"
+"""The lyrics of a song without words, as in training."""
+
+_MOST_CODES = int(MAX_DURATION_S) * CODES_PER_SECOND
+
+
+class SpecialToken(StrEnum):
+    """A special token that a prompt may hold."""
+
+    START = IM_START
+    END = IM_END
+    THINK = THINK
+    THOUGHT = THOUGHT
+
+
+class Prompt(msgspec.Struct, frozen=True, kw_only=True):
+    """A prompt in pieces: special tokens, text that is plain whatever it spells, and audio codes."""
+
+    pieces: tuple[SpecialToken | str | tuple[int, ...], ...]
+
+    @property
+    def text(self) -> str:
+        """The prompt as training wrote it."""
+        return "".join(
+            encodable(piece) if isinstance(piece, str) else "".join(map(code_name, piece)) for piece in self.pieces
+        )
+
+    def tokens(self, tokenizer: PlannerTokenizer) -> tuple[int, ...]:
+        """The prompt's token ids."""
+        vocabulary = tokenizer.vocabulary
+        marks = {
+            SpecialToken.START: vocabulary.im_start,
+            SpecialToken.END: vocabulary.eos,
+            SpecialToken.THINK: vocabulary.think,
+            SpecialToken.THOUGHT: vocabulary.thought,
+        }
+        tokens: list[int] = []
+        for piece in self.pieces:
+            if isinstance(piece, SpecialToken):
+                tokens.append(marks[piece])
+            else:
+                tokens += tokenizer.plain(piece) if isinstance(piece, str) else map(vocabulary.id, piece)
+        return tuple(tokens)
+
+
+class SongText(msgspec.Struct, frozen=True, kw_only=True):
+    """What a person wrote for a song. `negative` is what guidance leads away from, or `NO_NEGATIVE`."""
+
+    caption: str
+    lyrics: str = ""
+    negative: str = NO_NEGATIVE
+
+    @property
+    def negated(self) -> bool:
+        """Whether there is anything to lead away from."""
+        return self.negative.strip() not in ("", NO_NEGATIVE)
+
+
+def fitted(words: SongText, tokenizer: PlannerTokenizer) -> tuple[SongText, tuple[str, ...]]:
+    """The words cut to what a prompt holds, and a sentence for each that was longer."""
+    caption, cut_caption = _fitted("caption", words.caption, MAX_CAPTION_TOKENS, tokenizer)
+    lyrics, cut_lyrics = _fitted("lyrics", words.lyrics, MAX_LYRIC_TOKENS, tokenizer)
+    negative, cut_negative = _fitted("negative prompt", words.negative, MAX_CAPTION_TOKENS, tokenizer)
+    warnings = (*cut_caption, *cut_lyrics, *cut_negative)
+    return SongText(caption=caption, lyrics=lyrics, negative=negative), warnings
+
+
+def fitted_query(query: str, tokenizer: PlannerTokenizer) -> tuple[str, tuple[str, ...]]:
+    """A wish for a song cut to what a prompt holds, and a sentence where it was longer."""
+    return _fitted("wish", query, MAX_CAPTION_TOKENS, tokenizer)
+
+
+def fitted_thought(metadata: Metadata, tokenizer: PlannerTokenizer) -> Metadata:
+    """The metadata with its caption cut to what a prompt repeats of the thinking."""
+
+    def excess(caption: str) -> int:
+        shortened = msgspec.structs.replace(metadata, caption=caption)
+        return len(tokenizer.plain(cot_yaml(shortened))) - MAX_THOUGHT_TOKENS
+
+    return msgspec.structs.replace(metadata, caption=_shortened(metadata.caption, excess, tokenizer))
+
+
+def plan_prompt(words: SongText) -> Prompt:
+    """What the thinking before a song follows."""
+    return _asked(COMPOSE, f"{_song(words)}\n")
+
+
+def plan_unguided(words: SongText) -> Prompt:
+    """`plan` without the wishes: the negative prompt for a caption, or none at all."""
+    if words.negated:
+        return plan_prompt(_negative(words))
+    return _asked(COMPOSE, f"# Lyric\n{words.lyrics}\n")
+
+
+def compose(words: SongText, thought: Metadata, *, open_turn: bool = False) -> Prompt:
+    """What the audio codes follow: the words, and the thinking as training repeats it.
+
+    The original lets the codes follow a closed turn, and so do we; `open_turn` leaves it open, as others read the
+    training.
+    """
+    return _thinking(plan_prompt(words), cot_yaml(thought), open_turn=open_turn)
+
+
+def compose_unguided(words: SongText, *, open_turn: bool = False) -> Prompt:
+    """`compose` without the wishes: nothing was thought, and a negative prompt replaces the caption.
+
+    With an open turn there is only the negative prompt, or nothing.
+    """
+    if open_turn:
+        return _asked(COMPOSE, words.negative if words.negated else "")
+    return _thinking(plan_prompt(_negative(words) if words.negated else words), "", open_turn=False)
+
+
+def understand_prompt(codes: tuple[int, ...]) -> Prompt:
+    """What the description of audio codes follows; raises `ValueError` for more than a song has."""
+    if len(codes) > _MOST_CODES:
+        raise ValueError(
+            f"{len(codes):,} audio codes are {len(codes) / CODES_PER_SECOND:,.1f} seconds of music,"
+            f" and a song has at most {MAX_DURATION_S:.0f}"
+        )
+    return _asked(UNDERSTAND, codes or NO_NEGATIVE)
+
+
+def create(query: str, *, instrumental: bool = False) -> Prompt:
+    """What a sample made from a wish follows."""
+    query = query if query.strip() else NO_NEGATIVE
+    return _asked(CREATE, f"{query}\n\ninstrumental: {str(instrumental).lower()}")
+
+
+def rewrite(words: SongText) -> Prompt:
+    """What a caption and lyrics brought into form follow."""
+    caption = words.caption if words.caption.strip() else NO_NEGATIVE
+    lyrics = words.lyrics if words.lyrics.strip() else INSTRUMENTAL
+    return _asked(FORMAT, _song(SongText(caption=caption, lyrics=lyrics)))
+
+
+def _song(words: SongText) -> str:
+    return f"# Caption\n{words.caption}\n\n# Lyric\n{words.lyrics}"
+
+
+def _negative(words: SongText) -> SongText:
+    return msgspec.structs.replace(words, caption=words.negative)
+
+
+def _asked(instruction: str, asked: str | tuple[int, ...]) -> Prompt:
+    system = (SpecialToken.START, f"system\n# Instruction\n{instruction}\n\n", SpecialToken.END, "\n")
+    user = (f"user\n{asked}",) if isinstance(asked, str) else ("user\n", asked)
+    return Prompt(
+        pieces=(*system, SpecialToken.START, *user, SpecialToken.END, "\n", SpecialToken.START, "assistant\n")
+    )
+
+
+def _thinking(prompt: Prompt, thought: str, *, open_turn: bool) -> Prompt:
+    closed = () if open_turn else (SpecialToken.END, "\n")
+    return Prompt(pieces=(*prompt.pieces, SpecialToken.THINK, f"\n{thought}\n", SpecialToken.THOUGHT, "\n\n", *closed))
+
+
+def _fitted(name: str, text: str, longest: int, tokenizer: PlannerTokenizer) -> tuple[str, tuple[str, ...]]:
+    text = encodable(text)
+    tokens = len(tokenizer.plain(text))
+    if tokens <= longest:
+        return text, ()
+    warning = f"The {name} came to {tokens:,} tokens and the language model reads {longest:,}: the end was left out."
+    return _shortened(text, lambda beginning: len(tokenizer.plain(beginning)) - longest, tokenizer), (warning,)
+
+
+def _shortened(text: str, excess: Callable[[str], int], tokenizer: PlannerTokenizer) -> str:
+    """The beginning of a text of which no tokens are in excess."""
+    # What is cut may be spelled anew in more tokens than it had, so it is looked at again.
+    while (over := excess(text)) > 0:
+        tokens = tokenizer.plain(text)
+        # A character cut in two is left out whole.
+        text = tokenizer.text(tokens[: max(0, len(tokens) - over)]).rstrip("\N{REPLACEMENT CHARACTER}")
+    return text

@@ -1,0 +1,191 @@
+"""Which token comes next: the same steps in the same order, whatever ran the model.
+
+Guidance, the grammar's mask, repetition penalty over prompt and written tokens, top-k, top-p, temperature, and a draw
+by noise that belongs to the seed, the step and the token id (`acestep.lm.sampling`). What ties with the last token
+that top-k or top-p keeps stays in too, so that no sorting order decides.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from acestep.devices.base import Device
+from acestep.lm.job import Allowed, Job
+from acestep.thinking import Sampling
+
+_STEP: Final = np.uint64(0x9E3779B97F4A7C15)
+_MIX_1: Final = np.uint64(0xBF58476D1CE4E5B9)
+_MIX_2: Final = np.uint64(0x94D049BB133111EB)
+"""The constants of SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014)."""
+
+
+def gumbel(seed: int, step: int, ids: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Standard Gumbel noise for token ids at a step of a sequence."""
+    stream = _mixed(_mixed(np.array([seed], dtype=np.uint64)) + np.uint64(step))
+    bits = _mixed(stream + ids.astype(np.uint64)) >> np.uint64(11)
+    # 53 bits, moved off both ends of the interval so that neither logarithm sees a zero.
+    uniform = (bits.astype(np.float64) + 0.5) * 2.0**-53
+    return np.asarray(-np.log(-np.log(uniform)))
+
+
+def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """SplitMix64's output for each value as a counter; sums wrap around, as they should."""
+    with np.errstate(over="ignore"):
+        values = values * _STEP + _STEP
+        values = (values ^ (values >> np.uint64(30))) * _MIX_1
+        values = (values ^ (values >> np.uint64(27))) * _MIX_2
+    return values ^ (values >> np.uint64(31))
+
+
+Logits = NDArray[np.float32]
+"""Logits of one sequence, on the host: NumPy sorts them twenty times as fast as PyTorch does on a CPU."""
+
+Spans = tuple[range, ...]
+"""Token ids as disjoint ascending ranges; a row of logits over them has one value for each, in that order."""
+
+NUCLEUS_GUESS: Final = 1_024
+"""How many of the likeliest tokens are looked at for top-p before all are sorted: nearly always enough."""
+
+UNLIKELY: Final = 1e30
+"""How far from zero a logit may be: far beyond any real one, and no sum of two overflows."""
+
+
+class Draft:
+    """A sequence as far as it is written. Token i is drawn with the seed's noise of step i, so only the job decides."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.tokens: list[int] = []
+        self._state = job.grammar.start
+        self._look()
+
+    def append(self, token: int) -> None:
+        """Write a token; raises `ValueError` for one that the grammar does not allow."""
+        self._state = self.job.grammar.after(self._state, token)
+        self.tokens.append(token)
+        self._look()
+
+    def _look(self) -> None:
+        self.done = self.job.grammar.done(self._state) or len(self.tokens) >= self.job.max_tokens
+        if not self.done:
+            self.allowed: Allowed = self.job.grammar.allowed(self._state)
+
+
+class Chooser(Protocol):
+    """Decides next tokens; in simulation logits have no values, so the protocol does not promise that they are read."""
+
+    def choose(self, logits: Tensor, spans: Spans, drafts: Sequence[Draft]) -> list[int]:
+        """A token for each draft, by its row of the guided float32 `logits` [drafts, ids] over `spans`."""
+        ...
+
+
+class Sampler:
+    """Reads the logits back from the device, once a step, and draws from them."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+
+    def choose(self, logits: Tensor, spans: Spans, drafts: Sequence[Draft]) -> list[int]:
+        """A token for each draft."""
+        host = np.empty(tuple(logits.shape), dtype=np.float32)
+        self._device.download(host, logits)
+        return [next_token(row, spans, draft) for row, draft in zip(host, drafts, strict=True)]
+
+
+def guide(guided: Tensor, unguided: Tensor, scale: Tensor | float) -> Tensor:
+    """Logits led away from those without the wishes, in float32; a tensor of scales has one for each row."""
+    without = unguided.float()
+    return (guided.float() - without).mul_(scale).add_(without)
+
+
+def next_token(row: Logits, spans: Spans, draft: Draft) -> int:
+    """The next token of `draft` by its guided logits [ids] over `spans`, which hold all that is allowed."""
+    sampling, wanted = draft.job.sampling, draft.allowed.spans
+    values = restrict(row, spans, wanted)
+    # Broken weights must not break a plan: what is no number is as unlikely as it gets.
+    values = np.clip(np.nan_to_num(values, nan=-UNLIKELY), -UNLIKELY, UNLIKELY)
+    if sampling.repetition_penalty != 1:
+        values = penalise(values, wanted, (*draft.job.prompt, *draft.tokens), sampling.repetition_penalty)
+    if draft.allowed.greedy:
+        return id_at(wanted, int(values.argmax()))
+    kept = likeliest(values, sampling)
+    noise = gumbel(draft.job.seed, len(draft.tokens), ids_at(wanted, kept))
+    return id_at(wanted, pick(values, kept, sampling.temperature, noise))
+
+
+def restrict(row: Logits, spans: Spans, wanted: Spans) -> Logits:
+    """The part of a row over `spans` that is about the ids of `wanted`."""
+    if spans == wanted:
+        return row
+    starts = [(position(spans, ids.start), len(ids)) for ids in wanted]
+    return np.concatenate([row[start : start + count] for start, count in starts])
+
+
+def penalise(values: Logits, spans: Spans, seen: Iterable[int], penalty: float) -> Logits:
+    """`values` over `spans` with those of tokens already seen made less likely."""
+    places = (position(spans, token) for token in set(seen))
+    at = [place for place in places if place >= 0]
+    values = values.copy()
+    values[at] = np.where(values[at] > 0, values[at] / penalty, values[at] * penalty)
+    return values
+
+
+def likeliest(values: Logits, sampling: Sampling) -> NDArray[np.intp]:
+    """Positions, ascending, of the finite logits that top-k and then top-p keep."""
+    kept = np.arange(len(values))
+    if 0 < sampling.top_k < len(values):
+        kept = np.flatnonzero(values >= np.partition(values, -sampling.top_k)[-sampling.top_k])
+    if sampling.top_p < 1:
+        kept = kept[_nucleus(values[kept], sampling.top_p)]
+    return kept
+
+
+def pick(values: Logits, kept: NDArray[np.intp], temperature: float, noise: NDArray[np.float64]) -> int:
+    """The position among `kept` that Gumbel `noise` [kept] draws; at temperature 0 the first of the highest."""
+    likely = values[kept].astype(np.float64)
+    if temperature > 0:
+        likely = (likely - likely.max()) / temperature + noise
+    return int(kept[likely.argmax()])
+
+
+def position(spans: Spans, token: int) -> int:
+    """Where `token` stands among the ids of `spans`; -1 where it is not among them."""
+    before = 0
+    for ids in spans:
+        if token in ids:
+            return before + token - ids.start
+        before += len(ids)
+    return -1
+
+
+def id_at(spans: Spans, index: int) -> int:
+    """The token at a position among the ids of `spans`."""
+    for ids in spans:
+        if index < len(ids):
+            return ids[index]
+        index -= len(ids)
+    raise IndexError(f"position {index} lies behind the last of {sum(map(len, spans))} ids")
+
+
+def ids_at(spans: Spans, positions: NDArray[np.intp]) -> NDArray[np.int64]:
+    """The tokens at ascending positions among the ids of `spans`."""
+    if len(spans) == 1:
+        return positions.astype(np.int64) + spans[0].start
+    counts = np.cumsum([0, *map(len, spans)])
+    span = np.searchsorted(counts, positions, side="right") - 1
+    return np.asarray(positions - counts[span] + np.array([ids.start for ids in spans])[span], dtype=np.int64)
+
+
+def _nucleus(values: Logits, top_p: float) -> NDArray[np.intp]:
+    """Positions, ascending, of the fewest likeliest values that together have at least `top_p` of the mass."""
+    shares = np.exp(values - values.max())
+    wanted = top_p * shares.sum(dtype=np.float64)
+    for count in (min(NUCLEUS_GUESS, len(shares)), len(shares)):
+        descending = np.sort(np.partition(shares, -count)[-count:])[::-1]
+        last = int(descending.cumsum(dtype=np.float64).searchsorted(wanted))
+        if last < count:
+            return np.flatnonzero(shares >= descending[last])
+    return np.arange(len(shares))

@@ -1,0 +1,201 @@
+"""The parts a grammar is made of. Each reads one stretch of tokens and says when it is over."""
+
+from typing import Protocol
+
+import msgspec
+
+from acestep.lm.job import Allowed
+from acestep.lm.lexicon import BLANK, BREAK, CONTROL, WORDS, Lexicon, Trie
+
+Cursor = tuple[int, int]
+"""Where a segment is; what the two numbers mean is its own affair."""
+
+BEGINNING: Cursor = (0, 0)
+ENDED: Cursor = (-1, 0)
+
+
+class Segment(Protocol):
+    """A stretch of tokens with its rules. It begins at `BEGINNING` and is never empty."""
+
+    @property
+    def most_tokens(self) -> int:
+        """The most tokens it can hold."""
+        ...
+
+    def allowed(self, place: Cursor) -> Allowed:
+        """What may come next."""
+        ...
+
+    def after(self, place: Cursor, token: int) -> Cursor:
+        """The place after a token, `OVER` after the last; raises `ValueError` for one that is not allowed."""
+        ...
+
+
+class Literal(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """Exactly these tokens. A place is (how many there were, 0)."""
+
+    tokens: tuple[int, ...]
+    lexicon: Lexicon
+
+    @property
+    def most_tokens(self) -> int:
+        """All of them."""
+        return len(self.tokens)
+
+    def allowed(self, place: Cursor) -> Allowed:
+        """The next one."""
+        return self.lexicon.only(self.tokens[place[0]])
+
+    def after(self, place: Cursor, token: int) -> Cursor:
+        """One further."""
+        if token != self.tokens[place[0]]:
+            raise _refused(token)
+        return (place[0] + 1, 0) if place[0] + 1 < len(self.tokens) else ENDED
+
+
+class TrieSegment(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """One of a trie's sequences and its end. A place is (node, 0)."""
+
+    trie: Trie
+
+    @property
+    def most_tokens(self) -> int:
+        """The longest sequence."""
+        return self.trie.depth
+
+    def allowed(self, place: Cursor) -> Allowed:
+        """What the node leads to."""
+        return self.trie.nodes[place[0]].allowed
+
+    def after(self, place: Cursor, token: int) -> Cursor:
+        """The node that the token leads to."""
+        node = self.trie.nodes[place[0]]
+        if token in node.following:
+            return (node.following[token], 0)
+        if token not in node.allowed:
+            raise _refused(token)
+        return ENDED
+
+
+_EMPTY, _INDENTED, _LINE, _NEW_LINE = range(4)
+
+
+class Caption(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """Free text of one or more lines, all but the first indented, and `closing`: the first token of what follows.
+
+    It has words in its first line, and from `limit` tokens (2 or more) on nothing but the end of the line may come. A
+    place is (stage, tokens so far): nothing yet, only spaces yet, within a line, or at the beginning of a further line.
+    """
+
+    lexicon: Lexicon
+    closing: int
+    limit: int
+
+    @property
+    def most_tokens(self) -> int:
+        """The limit, the last line's end, and the closing token."""
+        return self.limit + 2
+
+    def allowed(self, place: Cursor) -> Allowed:
+        """Text, an end of line, or how the next line may begin."""
+        stage, count = place
+        if stage == _NEW_LINE:
+            lexicon = self.lexicon
+            return lexicon.only(self.closing) if count >= self.limit else lexicon.indented_or(self.closing)
+        if stage == _LINE:
+            return self.lexicon.caption if count < self.limit else self.lexicon.only(self.lexicon.vocabulary.newline)
+        return self.lexicon.caption_opening if stage == _EMPTY else self.lexicon.caption_words
+
+    def after(self, place: Cursor, token: int) -> Cursor:
+        """The stage that the token leads to."""
+        stage, count = place
+        lexicon = self.lexicon
+        if stage == _NEW_LINE and token == self.closing:
+            return ENDED
+        kind = lexicon.kinds[token] if 0 <= token < len(lexicon.kinds) else -1
+        full = count >= self.limit
+        fits = {
+            _EMPTY: kind in (WORDS, BLANK),
+            _INDENTED: kind == WORDS,
+            _LINE: token == lexicon.vocabulary.newline if full else kind in (WORDS, BLANK, BREAK),
+            _NEW_LINE: kind == BLANK and not full,
+        }
+        if not fits[stage]:
+            raise _refused(token)
+        if kind == BREAK:
+            return (_NEW_LINE, count + 1)
+        return (_INDENTED if stage == _EMPTY and kind == BLANK else _LINE, count + 1)
+
+
+class Lyrics(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """Any plain text up to `limit` tokens, and the end of the turn. A place is (tokens so far, 0)."""
+
+    lexicon: Lexicon
+    limit: int
+
+    @property
+    def most_tokens(self) -> int:
+        """The limit and the end."""
+        return self.limit + 1
+
+    def allowed(self, place: Cursor) -> Allowed:
+        """Text or the end; at the limit only the end."""
+        return self.lexicon.lyrics if place[0] < self.limit else self.lexicon.only(self.lexicon.vocabulary.eos)
+
+    def after(self, place: Cursor, token: int) -> Cursor:
+        """One further, or over after the end."""
+        kinds = self.lexicon.kinds
+        if token == self.lexicon.vocabulary.eos:
+            return ENDED
+        if place[0] >= self.limit or not 0 <= token < len(kinds) or kinds[token] == CONTROL:
+            raise _refused(token)
+        return (place[0] + 1, 0)
+
+
+class Anything(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """Any tokens whatsoever up to `limit`, or up to one of `ends`. A place is (tokens so far, 0)."""
+
+    lexicon: Lexicon
+    limit: int
+    ends: frozenset[int]
+
+    @property
+    def most_tokens(self) -> int:
+        """The limit."""
+        return self.limit
+
+    def allowed(self, place: Cursor) -> Allowed:  # noqa: ARG002 as in the protocol
+        """Everything that has a meaning."""
+        return self.lexicon.everything
+
+    def after(self, place: Cursor, token: int) -> Cursor:
+        """One further, or over at the limit or an end."""
+        if token not in self.lexicon.everything:
+            raise _refused(token)
+        return ENDED if token in self.ends or place[0] + 1 >= self.limit else (place[0] + 1, 0)
+
+
+class CodeSegment(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """Exactly `count` audio codes. A place is (how many there were, 0)."""
+
+    lexicon: Lexicon
+    count: int
+
+    @property
+    def most_tokens(self) -> int:
+        """All of them."""
+        return self.count
+
+    def allowed(self, place: Cursor) -> Allowed:  # noqa: ARG002 as in the protocol
+        """Any legal code."""
+        return self.lexicon.codes
+
+    def after(self, place: Cursor, token: int) -> Cursor:
+        """One further."""
+        if token not in self.lexicon.vocabulary.codes:
+            raise _refused(token)
+        return (place[0] + 1, 0) if place[0] + 1 < self.count else ENDED
+
+
+def _refused(token: int) -> ValueError:
+    return ValueError(f"token {token} is not allowed here")

@@ -1,0 +1,179 @@
+"""The language model by itself: a song planned, described, invented or brought into form, in words and codes."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import torch
+
+from acestep.checkpoints import catalog
+from acestep.checkpoints.catalog import DUMMY_PREFIX, TINY
+from acestep.checkpoints.locate import is_checkpoint
+from acestep.checkpoints.tokenizer import encodable
+from acestep.devices.base import Device
+from acestep.devices.open import open_here, plan_to_run
+from acestep.errors import NotEnoughMemoryError, UsageError
+from acestep.limits.machine import carried_out
+from acestep.limits.plan import Plan, clamp
+from acestep.lm.jobs import Description
+from acestep.lm.language import Hear, Language, Warn, unheard
+from acestep.lm.metadata import NO_METADATA, Metadata
+from acestep.lm.prompts import SongText
+from acestep.request import Request
+from acestep.units import Progress, silent
+
+RELEASED = "turbo"
+"""The model whose language models are the released ones."""
+
+
+class SongPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """A request with everything filled in, and the audio codes of each of its songs, five a second."""
+
+    request: Request
+    codes: tuple[tuple[int, ...], ...]
+    warnings: tuple[str, ...] = ()
+
+
+def open_lm(plan: Plan, model: str, device: Device, warn: Warn, *, hear: Hear = unheard) -> Language:
+    """The language model of a plan: for the `tiny` and `dummy` model one of their kind, for a folder the one beside it.
+
+    `warn` and `hear` are those of `Language`. Raises `UsageError` where the plan has none and `InvalidInputError` where
+    its weights are missing.
+    """
+    name = language_name(plan, model)
+    return Language(name, plan.knobs, device, longest_s=plan.longest_planned_s, warn=warn, hear=hear)
+
+
+def language_name(plan: Plan, model: str) -> str:
+    """What `load_lm` takes for the language model of a plan; `UsageError` where the plan has none."""
+    if plan.lm is None:
+        raise UsageError(f"{without_language(plan)}; name one with --lm, or do without")
+    return {"tiny": TINY, "dummy": DUMMY_PREFIX + plan.lm}.get(model) or _beside(model, plan.lm)
+
+
+def without_language(plan: Plan) -> str:
+    """Why a plan has no language model."""
+    return "no language model was chosen" if plan.lm_models else "no language model is certified for this card"
+
+
+def plan_song(
+    request: Request, plan: Plan | None = None, *, model: str = RELEASED, progress: Progress = silent
+) -> SongPlan:
+    """The songs of a request planned and not made: metadata, and the audio codes of each song.
+
+    Runs under `plan` or this machine's own; the length is left open only by a request that thinks. Raises
+    `InvalidInputError` when the weights are missing, `UsageError` for a key, tempo or language that there is not and
+    for a task on a song that exists, `NotEnoughMemoryError` when there is not enough memory.
+    """
+    request = msgspec.structs.replace(request, think=True)
+    if not request.thinks:
+        raise UsageError(f"only new songs are planned, and to {request.task} is to work on one that exists")
+    warnings: list[str] = []
+    with _language(plan, model, warnings) as (language, used):
+        clamped, cuts = clamp(request, used, lm=True)
+        planner = language.planner
+        written = language.write(planner.plan_jobs(clamped), progress)
+        thought = planner.thought(clamped, written)
+        completed = planner.completed(clamped, thought)
+        jobs = planner.compose_jobs(clamped, thought, completed.duration_s) if clamped.thinking.codes else ()
+        codes = planner.codes(language.write(jobs, progress))
+        warnings += [*cuts, *planner.cut_warnings(clamped)]
+    return SongPlan(request=completed, codes=codes, warnings=tuple(warnings))
+
+
+def understand_song(
+    codes: tuple[int, ...],
+    plan: Plan | None = None,
+    *,
+    model: str = RELEASED,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Description:
+    """The song that audio codes stand for, in words; without codes one is made up."""
+    warnings: list[str] = []
+    with _language(plan, model, warnings) as (language, _):
+        try:
+            job = language.planner.understand_job(codes, seed)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+        return language.planner.description(language.write([job], progress)[0], tuple(warnings))
+
+
+def create_sample(
+    query: str,
+    plan: Plan | None = None,
+    *,
+    instrumental: bool = False,
+    language: str = "unknown",
+    model: str = RELEASED,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Description:
+    """A song in words made from a wish such as "a sad song about rain"."""
+    warnings: list[str] = []
+    with _language(plan, model, warnings) as (speaker, _):
+        job, cuts = speaker.planner.create_job(query, instrumental=instrumental, language=language, seed=seed)
+        return speaker.planner.description(speaker.write([job], progress)[0], (*warnings, *cuts))
+
+
+def format_sample(
+    caption: str,
+    lyrics: str = "",
+    plan: Plan | None = None,
+    *,
+    metadata: Metadata = NO_METADATA,
+    model: str = RELEASED,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Description:
+    """A caption and lyrics brought into the form the models were trained with; known `metadata` stay as they are."""
+    warnings: list[str] = []
+    with _language(plan, model, warnings) as (speaker, _):
+        job, cuts = speaker.planner.format_job(SongText(caption=caption, lyrics=lyrics), metadata, seed)
+        found = speaker.planner.description(speaker.write([job], progress)[0], (*warnings, *cuts))
+    return found if found.lyrics else msgspec.structs.replace(found, lyrics=encodable(lyrics))
+
+
+@contextmanager
+def alone(language: Language, flag: str = "--lm") -> Iterator[Language]:
+    """A language model that is used by itself, and closed at the end; `flag` chooses another on the command line."""
+    try:
+        yield language
+    except torch.OutOfMemoryError as error:
+        raise NotEnoughMemoryError(
+            f"The language model does not fit into the memory that is free ({str(error).splitlines()[0]}). Choose a"
+            f" smaller one with {flag}, or close other programs."
+        ) from None
+    finally:
+        language.close()
+
+
+def warn_of_noise(language: Language, warn: Warn) -> None:
+    """Say so where a language model has random weights."""
+    if language.is_noise:
+        warn(f"The {language.is_noise} language model has random weights: what it writes means nothing.")
+
+
+@contextmanager
+def _language(plan: Plan | None, model: str, warnings: list[str]) -> Iterator[tuple[Language, Plan]]:
+    """The language model on this machine's device, alone there, and the plan as the device can carry it out."""
+    plan = plan or plan_to_run()
+    device, card = open_here()
+    used = carried_out(plan, card)
+    warnings += used.warnings
+    with alone(open_lm(used, model, device, warnings.append)) as language:
+        warn_of_noise(language, warnings.append)
+        yield language, used
+
+
+def _beside(model: str, lm: str) -> str:
+    """The folder of the language model `lm` in or next to that of the model, as its VAE is looked for; else `lm`."""
+    known = catalog.find(lm)
+    if known is not None and catalog.find(model) is None:
+        # Absolute, or a folder here could bear the name of a language model of the catalog.
+        folder = Path(model).expanduser().absolute()
+        for beside in (folder / known.id, folder.parent / known.id):
+            if is_checkpoint(beside):
+                return str(beside)
+    return lm

@@ -1,0 +1,124 @@
+"""A language model as the pipeline's thinking stage."""
+
+import gc
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import msgspec
+import torch
+from torch import nn
+
+from acestep.devices.base import Device
+from acestep.devices.out_of_memory import one_out_of_memory_error
+from acestep.dit.place import StageContext
+from acestep.lm.backends.base import LmBackend, StepsWritten
+from acestep.lm.job import Job
+from acestep.lm.jobs import Planner
+from acestep.lm.stage import Thought
+from acestep.request import Request, Task
+from acestep.units import Progress
+
+
+def write_in_passes(
+    jobs: Sequence[Job], backend: LmBackend, device: Device, written: StepsWritten, at_once: int = 0
+) -> tuple[list[tuple[int, ...]], int]:
+    """What was written for each job, and how many jobs at once it took.
+
+    All at once is tried first, then two passes of even size, three, and so on; `at_once` above 0 is the only size
+    tried. Raises `torch.OutOfMemoryError` when not even one job fits.
+    """
+    tokens: list[tuple[int, ...]] = []
+    if not jobs:
+        return tokens, 0
+    sizes = [at_once] if at_once else list(even_passes(len(jobs)))
+    for size in sizes:
+        # Keys and values come first and are most of it, so a pass that cannot fit costs next to nothing.
+        if size > 1 and not at_once and backend.cache_bytes(jobs[:size]) > device.free_bytes():
+            continue
+        try:
+            with one_out_of_memory_error():
+                while len(tokens) < len(jobs):
+                    tokens += backend.write(jobs[len(tokens) : len(tokens) + size], written)
+            return tokens, size
+        except torch.OutOfMemoryError:
+            if size == sizes[-1]:
+                raise
+        # Outside the except block, where the traceback no longer keeps what was half made.
+        gc.collect()
+        device.empty_cache()
+    raise AssertionError("the last size returns or raises")
+
+
+def even_passes(jobs: int) -> Iterator[int]:
+    """Jobs at once for one pass, two passes, and so on down to one job, each size once."""
+    last = 0
+    for passes in range(1, jobs + 1):
+        size = -(-jobs // passes)
+        if size != last:
+            yield size
+        last = size
+
+
+LANGUAGE_MODEL = "lm"
+"""The name of the language model among the parts that are placed."""
+
+
+OpenBackend = Callable[[Device, Callable[[], AbstractContextManager[None]]], LmBackend]
+"""Opens what runs a model on a device; inside the context that it is given the placed weights are there."""
+
+
+class LmThinker:
+    """Plans songs with a language model.
+
+    What `open_backend` opens is closed after every use. `modules` are the weights that are placed with the pipeline's
+    own, none where the backend keeps its own. `at_once` above 0 fixes the songs of a pass; `end` is called at the end.
+    """
+
+    def __init__(
+        self,
+        planner: Planner,
+        open_backend: OpenBackend,
+        modules: Mapping[str, nn.Module],
+        *,
+        at_once: int = 0,
+        end: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._planner = planner
+        self._open_backend = open_backend
+        self._modules = modules
+        self._at_once = at_once
+        self._end = end
+
+    def modules(self) -> Mapping[str, nn.Module]:
+        """The weights that are placed with the pipeline's own."""
+        return self._modules
+
+    def think(self, request: Request, place: StageContext, progress: Progress) -> Thought:
+        """The request completed, and the audio codes of its songs where they are wanted."""
+        planner = self._planner
+
+        def written(step: int, most: int) -> None:
+            progress("think", step, most)
+
+        backend = self._open_backend(place.device, lambda: self._use(place))
+        try:
+            plan, _ = write_in_passes(planner.plan_jobs(request), backend, place.device, written)
+            thought = planner.thought(request, plan)
+            completed = planner.completed(request, thought)
+            warnings = planner.cut_warnings(request)
+            if not request.thinking.codes:
+                return Thought(request=completed, songs_per_pass=request.batch, warnings=warnings)
+            jobs = planner.compose_jobs(request, thought, completed.duration_s)
+            songs, at_once = write_in_passes(jobs, backend, place.device, written, self._at_once)
+        finally:
+            backend.close()
+        codes = planner.codes(songs)
+        covering = msgspec.structs.replace(completed, task=Task.COVER, audio_codes=codes[0])
+        return Thought(request=covering, codes=codes, songs_per_pass=at_once, warnings=warnings)
+
+    def _use(self, place: StageContext) -> AbstractContextManager[None]:
+        return place.placement.use(LANGUAGE_MODEL) if self._modules else nullcontext()
+
+    def close(self) -> None:
+        """Give back what the backend keeps between calls."""
+        self._end()

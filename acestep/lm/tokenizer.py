@@ -1,0 +1,169 @@
+"""Text to a language model's tokens and back: whatever a person writes becomes plain text and nothing else."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from acestep.checkpoints.tokenizer import encodable
+from acestep.errors import InvalidInputError
+from acestep.lm.vocabulary import CODE_TOKENS, Vocabulary, code_name, read_vocabulary
+
+COMPACT = Vocabulary(
+    plain=256,
+    pad=256,
+    im_start=257,
+    eos=258,
+    think=259,
+    thought=260,
+    newline=10,
+    first_code=261,
+    size=261 + CODE_TOKENS,
+)
+"""The byte values, the marks and the audio codes without a gap, for tiny models."""
+
+FULL_SIZE = Vocabulary(
+    plain=256,
+    pad=151_643,
+    im_start=151_644,
+    eos=151_645,
+    think=151_667,
+    thought=151_668,
+    newline=10,
+    first_code=151_669,
+    size=217_204,
+)
+"""The byte values first, marks and audio codes where the checkpoints have them, for full-size models without files."""
+
+
+class PlannerTokenizer(Protocol):
+    """What the planner asks of a tokenizer."""
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """Which ids mean what."""
+        ...
+
+    @property
+    def pieces(self) -> Sequence[bytes]:
+        """The bytes that each id of plain text stands for."""
+        ...
+
+    def plain(self, text: str) -> list[int]:
+        """The ids of any text, none of them special: a mark's name is spelled out like any other word."""
+        ...
+
+    def text(self, tokens: Iterable[int]) -> str:
+        """The text of ids, special ones by name; bytes that are no text become U+FFFD."""
+        ...
+
+
+class BytePlannerTokenizer:
+    """One token a UTF-8 byte: needs no files."""
+
+    def __init__(self, vocabulary: Vocabulary = COMPACT) -> None:
+        self.vocabulary = vocabulary
+        self.pieces: Sequence[bytes] = tuple(bytes([value]) for value in range(256))
+
+    def plain(self, text: str) -> list[int]:
+        """The UTF-8 bytes of `text`."""
+        return list(encodable(text).encode("utf-8"))
+
+    def text(self, tokens: Iterable[int]) -> str:
+        """The text of ids, special ones by name."""
+        return _spelled(tokens, self.pieces, self.vocabulary, {})
+
+
+class HubPlannerTokenizer:
+    """A checkpoint's own tokenizer, read from local files only; it never runs code from the folder.
+
+    Raises `InvalidInputError` when the files hold no byte-level tokenizer with the marks and the audio codes.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        from tokenizers import Tokenizer
+
+        backend = _load(folder)
+        # The checkpoints' thinking marks and audio codes are added tokens that count as ordinary ones: a copy that
+        # never heard of them is the only encoder that cannot be talked into writing one.
+        self._encoder: Any = Tokenizer(backend.model)
+        self._encoder.normalizer = backend.normalizer
+        self._encoder.pre_tokenizer = backend.pre_tokenizer
+        self._names = {token: str(added.content) for token, added in backend.get_added_tokens_decoder().items()}
+        try:
+            self.pieces: Sequence[bytes] = _pieces(self._encoder, self._names)
+            newline = self.plain("\n")
+            if len(newline) != 1:
+                raise ValueError("a line feed is not one token of it")
+            self.vocabulary = read_vocabulary(
+                backend.token_to_id, len(self.pieces), newline[0], backend.get_vocab_size(with_added_tokens=True)
+            )
+        except ValueError as error:
+            raise InvalidInputError(folder, f"holds no tokenizer of a 5 Hz language model: {error}") from error
+        if any(token >= len(self.pieces) for name in self.vocabulary.marks.values() for token in self.plain(name)):
+            raise InvalidInputError(folder, "holds a tokenizer that makes special tokens of plain text")
+
+    def plain(self, text: str) -> list[int]:
+        """The ids of `text`, none of them special."""
+        return list(self._encoder.encode(encodable(text), add_special_tokens=False).ids)
+
+    def text(self, tokens: Iterable[int]) -> str:
+        """The text of ids, special ones by name."""
+        return _spelled(tokens, self.pieces, self.vocabulary, self._names)
+
+
+def _load(folder: Path) -> Any:
+    from tokenizers import Tokenizer
+
+    # The whole file says all there is to say, and is read many times faster than vocabulary and merges apart.
+    whole = folder / "tokenizer.json"
+    if whole.is_file():
+        try:
+            return Tokenizer.from_file(str(whole))
+        except Exception as error:  # The library raises nothing narrower.
+            raise InvalidInputError(whole, f"is no tokenizer ({error})") from error
+    if not (folder / "vocab.json").is_file():
+        raise InvalidInputError(folder, "holds no tokenizer: neither tokenizer.json nor vocab.json with merges.txt")
+    from transformers import AutoTokenizer
+
+    try:
+        loaded = AutoTokenizer.from_pretrained(folder, use_fast=True, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise InvalidInputError(folder, f"holds no tokenizer that transformers can read ({error})") from error
+    return loaded.backend_tokenizer
+
+
+def _pieces(encoder: Any, added: Mapping[int, str]) -> tuple[bytes, ...]:
+    """The bytes of each id below the added tokens, from the names that byte-level tokenizers give them."""
+    ids = encoder.get_vocab_size()
+    plain = min(ids, *added) if added else ids
+    names = [encoder.id_to_token(token) for token in range(plain)]
+    if None in names or any(token not in added for token in range(plain, ids)):
+        raise ValueError("the ids of its plain text have gaps")
+    alphabet = _byte_alphabet()
+    try:
+        return tuple(name.translate(alphabet).encode("latin-1") for name in names)
+    except UnicodeEncodeError as error:
+        raise ValueError(f"its tokens are not made of bytes: {error.object!r}") from error
+
+
+def _byte_alphabet() -> dict[int, int]:
+    """The letter that stands for each byte in a byte-level tokenizer's names: printable ones stand for themselves."""
+    printable = {*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = [value for value in range(256) if value not in printable]
+    return {value: value for value in printable} | {256 + place: value for place, value in enumerate(others)}
+
+
+def _spelled(tokens: Iterable[int], pieces: Sequence[bytes], vocabulary: Vocabulary, names: Mapping[int, str]) -> str:
+    marks = vocabulary.marks
+    codes = range(vocabulary.first_code, vocabulary.first_code + CODE_TOKENS)
+    spelled = bytearray()
+    for token in tokens:
+        if token in marks:
+            spelled += marks[token].encode()
+        elif token in codes:
+            spelled += code_name(token - codes.start).encode()
+        elif token < len(pieces):
+            spelled += pieces[token]
+        else:
+            spelled += names.get(token, "\N{REPLACEMENT CHARACTER}").encode()
+    return spelled.decode("utf-8", errors="replace")

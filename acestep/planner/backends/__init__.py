@@ -1,1 +1,0 @@
-"""Libraries that run the language model, behind one call."""

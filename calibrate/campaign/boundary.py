@@ -1,0 +1,207 @@
+"""The longest song of a batch that fits, in few runs: what a boundary search needs to know of songs and stages."""
+
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import msgspec
+
+from acestep.knobs import Knobs, Offload
+from calibrate.executors.questions import Question
+from calibrate.record.measurement import RecordedProbe
+from calibrate.search import WORST_SPURIOUS_RATE, Certainty, Found, PointResult, SearchPoints, find_boundary
+from calibrate.table.knobs import without_lm
+from calibrate.workload import Workload
+
+Look = Callable[[Question], RecordedProbe]
+"""The answer to a question, from whoever has it."""
+
+Forecast = Callable[[Knobs, Workload], int]
+"""The bytes that a run is predicted to need before any was made; 0 where nobody can say."""
+
+GROWING: Final = "denoise"
+"""The stage that grows with batch and length alike."""
+
+
+def no_forecast(knobs: Knobs, workload: Workload) -> int:  # noqa: ARG001 a Forecast's arguments
+    """Of somebody who cannot say."""
+    return 0
+
+
+class Method(msgspec.Struct, frozen=True, kw_only=True):
+    """How often a card that could hold a run says that it is out of memory, and what is known of runs beforehand."""
+
+    spurious_rate: float = WORST_SPURIOUS_RATE
+    forecast: Forecast = no_forecast
+
+
+SIMULATED: Final = Method(spurious_rate=0.0)
+"""A simulated card never errs."""
+
+
+class Boundary(msgspec.Struct, frozen=True, kw_only=True):
+    """The longest song of a batch: every question asked, and the last of those on either side, where there is one.
+
+    `seconds` is 0 where nothing fits, and where the answers contradict each other: then they prove nothing.
+    """
+
+    seconds: int
+    certainty: Certainty
+    asked: tuple[Question, ...]
+    fits: tuple[Question, ...]
+    fails: tuple[Question, ...]
+
+
+class Growth(msgspec.Struct, frozen=True, kw_only=True):
+    """What a stage was seen, or is predicted, to take beside its `resting` weights, by songs x seconds; in bytes."""
+
+    stage: str
+    resting: int
+    seen: tuple[tuple[int, int], ...]
+
+    def at(self, work: int) -> int:
+        """On a line through the two nearest."""
+        above = min(max(bisect_left(self.seen, (work,)), 1), len(self.seen) - 1)
+        (less, low), (more, high) = self.seen[above - 1], self.seen[above]
+        return max(low + max(high - low, 0) * (work - less) // (more - less), 1)
+
+
+def find_longest(
+    look: Look, question: Question, grid: Sequence[int], known: Sequence[RecordedProbe], method: Method
+) -> Boundary:
+    """How far down a grid, shortest song first, the knobs, batch and cap of a question reach.
+
+    `known` are answers that were given before under the same cap, in the order in which they were.
+    """
+    asking = _Asking(look, question, grid)
+    alike = [probe for probe in known if _denoises_alike(probe.knobs, question.knobs)]
+    forecast = _forecast(question, grid, method.forecast)
+    growth = forecast or _growth(GROWING, alike)
+    last = len(grid) - 1
+
+    def search(positions: range, growth: Sequence[Growth]) -> Found:
+        return find_boundary(asking.line(positions, growth), asking.at(positions, growth), method.spurious_rate)
+
+    if growth and growth[0].at(asking.work(last)) > question.cap_bytes - growth[0].resting:
+        found = search(range(last + 1), growth)
+    else:
+        # Usually the longest song fits, and where the weights do not, no song does.
+        found = search(range(last, last + 1), growth)
+        fitting = last + found.fitting
+        if not found.fitting and last:
+            found = search(range(1), growth)
+            fitting = found.fitting
+            inside = forecast or asking.growth(alike, at=last)
+            if found.fitting and last > 1 and inside:
+                found = search(range(1, last), inside)
+                fitting = 1 + found.fitting
+            elif found.fitting:
+                fitting = _halved(lambda place: bool(search(range(place, place + 1), ()).fitting), last)
+        found = msgspec.structs.replace(found, fitting=fitting)
+    certain = found.certainty is Certainty.CERTIFIED
+    return Boundary(
+        seconds=grid[found.fitting - 1] if certain and found.fitting else 0,
+        certainty=found.certainty,
+        asked=tuple(asking.asked),
+        fits=asking.last_of(found.fitting - 1) if certain else (),
+        fails=asking.last_of(found.fitting),
+    )
+
+
+def _halved(fits: Callable[[int], bool], fails: int) -> int:
+    """How many points fit, of which the first does and `fails` does not, where nothing is known of those between."""
+    low = 0
+    while fails - low > 1:
+        middle = (low + fails) // 2
+        low, fails = (middle, fails) if fits(middle) else (low, middle)
+    return fails
+
+
+class _Asking:
+    """The questions of one boundary, and how often each point of its grid was asked."""
+
+    def __init__(self, look: Look, question: Question, grid: Sequence[int]) -> None:
+        self.asked: list[Question] = []
+        self._look = look
+        self._question = question
+        self._grid = grid
+        self._last: dict[int, Question] = {}
+        self._probes: dict[int, RecordedProbe] = {}
+
+    def work(self, position: int) -> int:
+        """Songs x seconds."""
+        return self._question.workload.batch * self._grid[position]
+
+    def line(self, positions: range, growth: Sequence[Growth]) -> SearchPoints:
+        """What a search is told of some positions; nothing is as good as that all of them fit."""
+        cap = self._question.cap_bytes
+        for one in growth:
+            predicted = [one.at(self.work(position)) for position in positions]
+            return SearchPoints(caps=[max(cap - one.resting, 1)] * len(positions), predicted=predicted)
+        return SearchPoints(caps=[cap] * len(positions), predicted=[cap] * len(positions))
+
+    def at(self, positions: range, growth: Sequence[Growth]) -> Callable[[int], PointResult]:
+        """Asks a point by its place among some positions."""
+        stage, resting = (growth[0].stage, growth[0].resting) if growth else (GROWING, 0)
+
+        def ask(place: int) -> PointResult:
+            position = positions[place]
+            attempt = self._last[position].attempt + 1 if position in self._last else 0
+            workload = msgspec.structs.replace(self._question.workload, duration_s=float(self._grid[position]))
+            question = msgspec.structs.replace(self._question, workload=workload, attempt=attempt)
+            probe = self._look(question)
+            self.asked.append(question)
+            self._last[position], self._probes[position] = question, probe
+            return PointResult(fits=probe.counts, peak_bytes=max(_needed(probe, stage) - resting, 0))
+
+        return ask
+
+    def growth(self, known: Sequence[RecordedProbe], *, at: int) -> tuple[Growth, ...]:
+        """That of the stage that took most where a position failed, over all answers; empty where it cannot be told."""
+        failed = self._probes[at]
+        most = max((stage.name for stage in failed.stages), key=lambda name: _needed(failed, name), default=GROWING)
+        same = [probe for probe in known if most == GROWING or probe.knobs == self._question.knobs]
+        return _growth(most, [*same, *self._probes.values()])
+
+    def last_of(self, position: int) -> tuple[Question, ...]:
+        """The question that settled a position; empty for one that was never asked."""
+        return (self._last[position],) if position in self._last else ()
+
+
+def _denoises_alike(one: Knobs, other: Knobs) -> bool:
+    """Whether two runs denoise alike: where offload takes the language model away, it leaves nothing behind."""
+    if one.offload is Offload.NONE:
+        return one == other
+    return without_lm(one) == without_lm(other)
+
+
+def _forecast(question: Question, grid: Sequence[int], forecast: Forecast) -> tuple[Growth, ...]:
+    """Predicted at both ends of a grid."""
+    ends = sorted({grid[0], grid[-1]})
+    predicted = [
+        forecast(question.knobs, msgspec.structs.replace(question.workload, duration_s=float(seconds)))
+        for seconds in ends
+    ]
+    seen = tuple((question.workload.batch * s, need) for s, need in zip(ends, predicted, strict=True))
+    return (Growth(stage=GROWING, resting=0, seen=seen),) if all(predicted) and len(ends) > 1 else ()
+
+
+def _growth(stage: str, probes: Sequence[RecordedProbe]) -> tuple[Growth, ...]:
+    """What a stage was seen to take; empty where fewer than two runs came through it."""
+    seen: dict[int, int] = {}
+    resting = []
+    for probe in probes:
+        # Of a stage that ran out of memory a real card tells how far it came, and that is no need.
+        need = _needed(probe, stage)
+        if need and (probe.counts or need > probe.cap_bytes):
+            work = int(probe.workload.batch * probe.workload.duration_s)
+            seen[work] = max(seen.get(work, 0), need)
+            resting += [part.resident_bytes for part in probe.stages if part.name == stage]
+    if len(seen) < 2:
+        return ()
+    beside = tuple(sorted((work, need - min(resting)) for work, need in seen.items()))
+    return (Growth(stage=stage, resting=min(resting), seen=beside),)
+
+
+def _needed(probe: RecordedProbe, stage: str) -> int:
+    return max((p.peak_allocated_bytes + p.allowance_bytes for p in probe.stages if p.name == stage), default=0)

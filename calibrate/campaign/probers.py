@@ -1,0 +1,170 @@
+"""Who answers a probe: the card in this machine, or the simulated one."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+
+from acestep.checkpoints import catalog
+from acestep.checkpoints.locate import locate_companion
+from acestep.errors import InvalidInputError, NotMeasuredError
+from acestep.hardware import card as hardware
+from acestep.hardware.card import SIMULATED_CAPABILITY, Card
+from acestep.hardware.detection import detect
+from acestep.knobs import Backend, Knobs, Variant
+from acestep.limits.machine import installed
+from calibrate.campaign.boundary import SIMULATED, Method
+from calibrate.executors.alone import Alone
+from calibrate.executors.base import Executor
+from calibrate.executors.local import Local, usable_processes
+from calibrate.probes.base import CapMethod, Prober
+from calibrate.record.measurement import UNCONDITIONED, CardConditions, RecordedCard, RecordedCardKind
+from calibrate.search import WORST_SPURIOUS_RATE
+from calibrate.table.choice import PROBED
+from calibrate.table.knobs import eager
+from calibrate.workload import Workload
+
+IMAGINED = Card(kind=hardware.CardKind.CUDA, name="simulated card", capability=SIMULATED_CAPABILITY)
+"""What the simulated prober stands for; it has no size of its own."""
+
+
+def prober_for(device: str, vae_chunk: int = 0, method: CapMethod = CapMethod.FRACTION) -> Prober:
+    """The prober of a device, `cuda` or `simulated`; `NotMeasuredError` where there is no card to ask.
+
+    The simulated one decodes in tiles of `vae_chunk` latent frames, or as the pipeline chooses where that is 0. A real
+    one is capped by `method`.
+    """
+    if device == RecordedCardKind.SIMULATED:
+        from calibrate.probes.simulated.prober import SimulatedProber
+
+        return SimulatedProber(vae_chunk)
+    if not hands_descriptors_on():
+        raise NotMeasuredError(
+            "a real card is measured from Linux or from WSL, because Windows lacks what the measuring processes need;"
+            " use `--device simulated` here"
+        )
+    from calibrate.probes.cuda import CudaProber
+
+    return CudaProber(method)
+
+
+def simulation_of(card: RecordedCard) -> Prober:
+    """The simulated prober, with the kernels of a card that was measured."""
+    from calibrate.probes.simulated.prober import SimulatedProber
+
+    if not any(card.capability):
+        raise InvalidInputError("card.compute_capability", f"must be such as 8.6, got {card.compute_capability!r}")
+    return SimulatedProber(capability=card.capability)
+
+
+def hands_descriptors_on() -> bool:
+    """Whether a child process can be given an open socket by its number, as the processes of probes are."""
+    return os.name == "posix"
+
+
+@contextmanager
+def executor_for(device: str, method: CapMethod) -> Iterator[Executor]:
+    """Who carries out a campaign; what it starts has ended when it is left."""
+    several = device == RecordedCardKind.SIMULATED and hands_descriptors_on()
+    executor: Executor = Local(usable_processes()) if several else Alone(prober_for(device, method=method))
+    try:
+        yield executor
+    finally:
+        executor.close()
+
+
+def backends_of(device: str, models: Sequence[str]) -> tuple[Backend, ...]:
+    """Those on which a device can be asked about language models; a real card runs vLLM on real weights only."""
+    if device == RecordedCardKind.SIMULATED or (installed("vllm") and all(map(_is_here, models))):
+        return PROBED
+    return (Backend.PT,)
+
+
+def has_cuda_card() -> bool:
+    """Whether a probe could run on a real card here; asked without importing torch."""
+    return hands_descriptors_on() and detect(os.environ).kind is hardware.CardKind.CUDA
+
+
+def introduction(answering: Prober | Executor, variant: Variant) -> str:
+    """Who is about to answer, and with which weights, in a sentence."""
+    from calibrate.probes.cuda import CudaProber
+
+    prober = answering.prober if isinstance(answering, Alone) else answering
+    if not isinstance(prober, CudaProber):
+        return f"Probes run on a {prober.device} card of compute capability {_capability(IMAGINED)}; nothing is timed."
+    weights = "dummy weights of full size" if prober.model_for(Knobs(variant=variant)) == "dummy" else "weights on disk"
+    return f"Probes run on {prober.card.name} with the {weights} of {variant}."
+
+
+def card_of(executor: Executor) -> Card:
+    """The card that answers."""
+    from calibrate.probes.cuda import CudaProber
+
+    if isinstance(executor, Alone) and isinstance(executor.prober, CudaProber):
+        return executor.prober.card
+    return IMAGINED
+
+
+def identity_of(card: Card) -> str:
+    """What tells a card from those that could answer otherwise: another one of its make may go on with its journal."""
+    return " ".join([card.name, f"{card.total_bytes} bytes", f"driver {card.driver or 'none'}"])
+
+
+def recorded_card(executor: Executor) -> RecordedCard:
+    """The card that answers, as a record names it."""
+    kind, card = RecordedCardKind(executor.device), card_of(executor)
+    return RecordedCard(
+        kind=kind, name=card.name[:80], compute_capability=_capability(card), total_bytes=card.total_bytes
+    )
+
+
+def conditions_of(executor: Executor) -> CardConditions:
+    """What the probes so far ran beside."""
+    from calibrate.probes.cuda import ChildProber
+
+    if not (isinstance(executor, Alone) and isinstance(executor.prober, ChildProber)):
+        return UNCONDITIONED
+    now = executor.prober.conditions
+    return CardConditions(
+        watched=now.watched,
+        foreign_bytes=now.foreign_bytes,
+        context_bytes=now.context_bytes,
+        allocator=now.allocator[:80],
+        returned_s=round(now.returned_s, 3),
+    )
+
+
+def spurious_rate_of(device: str) -> float:
+    """How often a run that would fit ends out of memory, at most."""
+    return SIMULATED.spurious_rate if device == RecordedCardKind.SIMULATED else WORST_SPURIOUS_RATE
+
+
+def method_for(device: str) -> Method:
+    """How a campaign asks a device: a real card may err, and a simulation says beforehand where to look."""
+    if device == RecordedCardKind.SIMULATED:
+        return SIMULATED
+    from calibrate.probes.simulated.prober import SimulatedProber
+
+    simulated = SimulatedProber()
+
+    @cache
+    def forecast(knobs: Knobs, workload: Workload) -> int:
+        try:
+            return simulated.smallest_caps(eager(knobs), workload)["total"]
+        except NotMeasuredError:
+            return 0
+
+    return Method(spurious_rate=spurious_rate_of(device), forecast=forecast)
+
+
+def _is_here(model: str) -> bool:
+    folder = catalog.checkpoints_dir()
+    try:
+        locate_companion(f"acestep-5Hz-lm-{model}", folder, folder)
+    except InvalidInputError:
+        return False
+    return True
+
+
+def _capability(card: Card) -> str:
+    return ".".join(str(part) for part in card.capability)

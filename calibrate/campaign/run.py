@@ -1,0 +1,306 @@
+"""Which probes a table needs: for each certified size, the least aggressive knobs and the longest song per batch.
+
+What a size needs next follows from the answers so far and from nothing else. So the decisions are simply made again
+whenever an answer has come, up to the first one that is missing: several sizes wait side by side for whoever answers,
+answers may come in any order or from a journal, and what is found is the same.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from typing import Self
+
+import msgspec
+
+from acestep.errors import NotMeasuredError
+from acestep.knobs import Backend, Knobs, Variant
+from acestep.request import DecodePath
+from acestep.tiers import LM_MODELS
+from acestep.units import gib
+from calibrate.campaign.boundary import SIMULATED, Boundary, Look, Method, find_longest, no_forecast
+from calibrate.campaign.pace import Pace
+from calibrate.executors.base import Executor
+from calibrate.executors.questions import Fit, Fitted, JournalEntry, Probed, ProbeTask, Question
+from calibrate.record.measurement import Certificate, RecordedProbe
+from calibrate.search import Certainty, failures_needed, most_points
+from calibrate.table.choice import PROBED, choose_tier
+from calibrate.table.knobs import Config, configs_of, describe_knobs
+from calibrate.table.policy import Policy, budget_bytes
+from calibrate.verdict import Verdict
+from calibrate.workload import Workload
+
+TellProgress = Callable[[str], None]
+"""Called with a sentence about every answer."""
+
+KeepEntry = Callable[[JournalEntry], None]
+"""Called with every answer before anything is made of it."""
+
+
+class CampaignResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What a campaign found: every probe once, the certificates that point into them, and the guard's coefficients.
+
+    `uncertain` has a sentence for each boundary whose answers contradict each other.
+    """
+
+    probes: tuple[RecordedProbe, ...]
+    certificates: tuple[Certificate, ...]
+    memory_model: Mapping[str, float]
+    uncertain: tuple[str, ...]
+
+
+class CampaignScope(msgspec.Struct, frozen=True, kw_only=True):
+    """What a campaign is to certify: a variant, nameplates in GiB, and which language models on which backends.
+
+    With `in_full`, a tier's headlines are also run to their end, with all the steps of the variant.
+    """
+
+    variant: Variant
+    sizes_gib: tuple[float, ...]
+    models: tuple[str, ...] = LM_MODELS
+    backends: tuple[Backend, ...] = PROBED
+    in_full: bool = False
+
+
+class _UnansweredError(Exception):
+    """A decision waits for an answer."""
+
+    def __init__(self, question: Question) -> None:
+        super().__init__(question)
+        self.question = question
+
+
+def run_campaign(
+    executor: Executor,
+    policy: Policy,
+    scope: CampaignScope,
+    progress: TellProgress,
+    *,
+    method: Method = SIMULATED,
+    known: Mapping[ProbeTask, JournalEntry] = {},
+    keep: KeepEntry = lambda _: None,
+) -> CampaignResult:
+    """Every probe that the rows of these sizes rest on; `NotMeasuredError` when one ends without an answer."""
+    campaign = _Campaign(policy, scope, method, dict(known))
+    pace = Pace(campaign.least_left)
+    while wanted := campaign.wanted():
+        entry = executor.one_of(wanted, campaign.likely)
+        _require_answer(entry)
+        keep(entry)
+        campaign.take(entry)
+        progress(f"{pace.step()} {_told(entry)}")
+    for sentence in (findings := campaign.findings()).uncertain:
+        progress(sentence)
+    return findings
+
+
+def most_probes(policy: Policy, scope: CampaignScope, spurious_rate: float = 0.0) -> int:
+    """The most probes a campaign can take on a card that errs so often."""
+    each = 2 + most_points(len(policy.durations_s.values))
+    points = 0
+    for tier in map(policy.tier_of, scope.sizes_gib):
+        thinking = len(scope.models) * sum(backend in scope.backends for backend in tier.backends_allowed)
+        rungs = len(policy.preference) * (1 + thinking * len(tier.lm_quantizations))
+        batches = (1 + thinking) * (len(policy.batches.values) - 1)
+        points += (rungs + batches) * each + len(Config) + (2 if scope.in_full else 0)
+    return points * failures_needed(spurious_rate)
+
+
+def least_probes(policy: Policy, scope: CampaignScope) -> int:
+    """How many it takes where everything fits."""
+    return _Campaign(policy, scope, SIMULATED, {}).least_left() - 1
+
+
+class _Size:
+    """Everything that is decided about one size, as far as the answers go."""
+
+    def __init__(self, policy: Policy, scope: CampaignScope, method: Method, size_gib: float) -> None:
+        self.boundaries: dict[tuple[Knobs, int], Boundary] = {}
+        self.besides: dict[Question, None] = {}
+        self.cap_bytes = budget_bytes(size_gib, policy)
+        self._policy = policy
+        self._decided = policy.tier_of(size_gib)
+        self._scope = scope
+        self.method = method
+        self.known: list[RecordedProbe] = []
+
+    def decide(self, look: Look) -> None:
+        """Choose what the size's tier gets, and try the configs at the limits found; raises what `look` raises."""
+
+        def ask(knobs: Knobs, batch: int, at_most: int) -> int:
+            grid = [seconds for seconds in self._policy.durations_s.values if seconds <= at_most]
+            if not grid or not (knobs.lm is None or knobs.lm in self._scope.models):
+                return 0
+            if (knobs, batch) not in self.boundaries:
+                found = self._find(look, knobs, batch, grid)
+                self.known += [look(question) for question in found.asked]
+                self.boundaries[knobs, batch] = found
+            return self.boundaries[knobs, batch].seconds
+
+        choice = choose_tier(ask, self._policy, self._decided, self._scope.variant, self._scope.backends)
+        batch, longest = choice.frontier.headline_batch(lm=False), choice.frontier.longest(1, lm=False)
+        if batch:
+            for knobs in configs_of(choice.knobs):
+                self._beside(look, knobs, batch, longest)
+            if self._scope.in_full:
+                self._in_full(look, choice.knobs, batch, longest)
+        if choice.lm.models and self._scope.in_full:
+            thinking = choice.lm.knobs(choice.knobs, choice.lm.models[-1], choice.lm.backends[0])
+            frontier = choice.frontier
+            self._in_full(look, thinking, frontier.headline_batch(lm=True), frontier.longest(1, lm=True))
+
+    def questions(self) -> list[Question]:
+        """All that was asked, in the order in which the decisions asked it."""
+        return [question for found in self.boundaries.values() for question in found.asked] + list(self.besides)
+
+    def apart(self) -> Self:
+        """A copy that may be decided further without a trace here, and in no time: nobody forecasts for it."""
+        other = copy(self)
+        other.method = msgspec.structs.replace(self.method, forecast=no_forecast)
+        other.boundaries, other.besides, other.known = dict(self.boundaries), dict(self.besides), list(self.known)
+        return other
+
+    def _find(self, look: Look, knobs: Knobs, batch: int, grid: Sequence[int], *, full: bool = False) -> Boundary:
+        workload = Workload(batch=batch, duration_s=float(grid[-1]), with_lm=knobs.lm is not None)
+        question = Question(knobs=knobs, workload=workload, cap_bytes=self.cap_bytes, full=full)
+        return find_longest(look, question, grid, self.known, self.method)
+
+    def _beside(self, look: Look, knobs: Knobs, batch: int, seconds: int, *, full: bool = False) -> Boundary:
+        found = self._find(look, knobs, batch, [seconds], full=full)
+        self.besides |= dict.fromkeys(found.asked)
+        return found
+
+    def _in_full(self, look: Look, knobs: Knobs, batch: int, seconds: int) -> None:
+        if not self._beside(look, knobs, batch, seconds, full=True).seconds:
+            raise NotMeasuredError(
+                f"{batch} x {seconds} s under {gib(self.cap_bytes)} fits in two steps and not in full"
+                f" ({describe_knobs(knobs)}), so short probes prove nothing on this card; please report this"
+            )
+
+
+class _Campaign:
+    """All sizes, and the answers so far."""
+
+    def __init__(
+        self, policy: Policy, scope: CampaignScope, method: Method, answers: dict[ProbeTask, JournalEntry]
+    ) -> None:
+        self._sizes = [_Size(policy, scope, method, size) for size in scope.sizes_gib]
+        self._answers = answers
+        self._fit = Fit(variant=scope.variant)
+        self._waiting: dict[int, Question] = {}
+        self._undecided = list(range(len(self._sizes)))
+
+    def wanted(self) -> list[ProbeTask]:
+        """What the sizes wait for, each thing once; empty when all is decided."""
+        for number in [n for n in self._undecided if self._waiting.get(n) in (None, *self._answers)]:
+            self._waiting.pop(number, None)
+            try:
+                self._sizes[number].decide(self._look)
+            except _UnansweredError as missing:
+                self._waiting[number] = missing.question
+            else:
+                self._undecided.remove(number)
+        fit = [] if self._fit in self._answers else [self._fit]
+        return [*dict.fromkeys(self._waiting.values()), *fit]
+
+    def take(self, entry: JournalEntry) -> None:
+        """An answer has come."""
+        self._answers[entry.task] = entry
+
+    def least_left(self) -> int:
+        """How many answers are missing if from now on everything fits."""
+        return len(self._missing(Verdict.FITS)) + (self._fit not in self._answers)
+
+    def likely(self) -> list[ProbeTask]:
+        """What is missing if from now on everything fits, and also if nothing does."""
+        otherwise = self._missing(Verdict.OOM)
+        return [question for question in self._missing(Verdict.FITS) if question in otherwise]
+
+    def _missing(self, verdict: Verdict) -> dict[Question, None]:
+        """What would be asked if every further answer had this verdict."""
+        missing: dict[Question, None] = {}
+
+        def look(question: Question) -> RecordedProbe:
+            if question in self._answers:
+                return self._look(question)
+            missing[question] = None
+            return _ended(question, verdict)
+
+        for number in self._undecided:
+            self._sizes[number].apart().decide(look)
+        return missing
+
+    def findings(self) -> CampaignResult:
+        """What was found; every size has to be decided."""
+        probes: dict[object, RecordedProbe] = {}
+        for question in (question for size in self._sizes for question in size.questions()):
+            probe = self._look(question)
+            probes[probe.question] = max(probes.get(probe.question, probe), probe, key=lambda probe: probe.asked)
+        places = {point: place for place, point in enumerate(probes)}
+
+        def place(side: tuple[Question, ...]) -> int | None:
+            return places[self._look(side[0]).question] if side else None
+
+        certificates, uncertain = {}, []
+        for size in self._sizes:
+            for (knobs, batch), found in size.boundaries.items():
+                certificates[knobs, batch, size.cap_bytes] = Certificate(
+                    knobs=knobs,
+                    cap_bytes=size.cap_bytes,
+                    batch=batch,
+                    fits=place(found.fits),
+                    fails=place(found.fails),
+                )
+                if found.certainty is Certainty.UNCERTAIN:
+                    uncertain.append(
+                        f"uncertain: {batch} songs under {gib(size.cap_bytes)}, {describe_knobs(knobs)}: some length"
+                        " fails and a longer one fits, so none counts as fitting."
+                    )
+        fitted = self._answers[self._fit]
+        return CampaignResult(
+            probes=tuple(probes.values()),
+            certificates=tuple(certificates.values()),
+            memory_model=fitted.coefficients if isinstance(fitted, Fitted) else {},
+            uncertain=tuple(uncertain),
+        )
+
+    def _look(self, question: Question) -> RecordedProbe:
+        entry = self._answers.get(question)
+        if not isinstance(entry, Probed):
+            raise _UnansweredError(question)
+        return entry.probe
+
+
+def _ended(question: Question, verdict: Verdict) -> RecordedProbe:
+    return RecordedProbe(
+        knobs=question.knobs,
+        workload=question.workload,
+        cap_bytes=question.cap_bytes,
+        verdict=verdict,
+        songs_per_pass=question.workload.batch,
+        decode_path=DecodePath.GPU,
+        stages=(),
+    )
+
+
+def _require_answer(entry: JournalEntry) -> None:
+    """Raise `NotMeasuredError` for a probe that ended without one."""
+    if isinstance(entry, Probed) and not entry.probe.verdict.answers:
+        asked = entry.task
+        raise NotMeasuredError(
+            f"a probe ended {entry.probe.verdict}, which says nothing about the fit ({describe_knobs(asked.knobs)},"
+            f" batch {asked.workload.batch}, {asked.workload.duration_s:g} s); run it again on an idle card"
+        )
+
+
+def _told(entry: JournalEntry) -> str:
+    if isinstance(entry, Fitted):
+        return f"{len(entry.coefficients)} coefficients for the VRAM guard of {entry.task.variant}"
+    asked = entry.task
+    again = f", asked {entry.probe.asked} times" if asked.attempt else ""
+    whole = "in full, " if asked.full else ""
+    return f"{whole}{describe_probe(asked.knobs, asked.workload, asked.cap_bytes)}: {entry.probe.verdict}{again}"
+
+
+def describe_probe(knobs: Knobs, workload: Workload, cap_bytes: int) -> str:
+    """What a probe asks, for one line of progress."""
+    songs = f"{workload.batch} x {workload.duration_s:g} s"
+    return f"{songs} under {gib(cap_bytes)}, {describe_knobs(knobs)}"

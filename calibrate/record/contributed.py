@@ -1,0 +1,173 @@
+"""Measurement files from strangers: read with limits, refused with the rule that they break, never evaluated."""
+
+import json
+import re
+import stat
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from acestep.errors import InvalidInputError
+from acestep.strict_json import MOST_BYTES
+from calibrate.record.flaws import Flaw, FlawedError
+from calibrate.record.measurement import RECORD_SCHEMA_VERSION, SAFE_TEXT, load_measurement
+from calibrate.record.rules import MOST_PROBES, RECORD_RULES, Broken, RecordRule, RuleLevel, broken_rules, declared
+
+MOST_LEVELS = 12
+"""How deep a document may be nested; a measurement needs half of it."""
+
+_MOST_FINDINGS = 20
+"""Dangerous places of one file that are told."""
+
+_LONGEST_TEXT = 80
+"""Characters of a place or a text that are told, and that a safe one has at most."""
+
+_LARGEST_NUMBER = 2**53
+"""Above it JSON readers disagree on which number is meant."""
+
+_FILE = declared("V001", f"a file that can be read, of at most {MOST_BYTES // 2**20} MiB")
+_JSON = declared("V002", "one JSON document in UTF-8, whole")
+_DEPTH = declared("V003", f"nested at most {MOST_LEVELS} deep")
+_NUMBERS = declared("V004", "every number finite and within 2^53")
+_KEYS = declared("V005", "no key twice in an object")
+_TEXT = declared("V006", "text of at most 80 characters of A-Z a-z 0-9 and space ._+:/()@-")
+_VERSION = declared("V007", f"a measurement of a schema_version up to {RECORD_SCHEMA_VERSION}")
+_UNKNOWN = declared("V008", "no field that the schema does not know")
+_SHAPE = declared("V009", "every field there, of its kind and within its range")
+_BRACKET = declared("V010", "certificates that point at probes of their own and bracket a boundary")
+_DIGEST = declared("V011", "a digest that is that of the content")
+
+_RULE_OF = {
+    Flaw.TEXT: _TEXT,
+    Flaw.VERSION: _VERSION,
+    Flaw.UNKNOWN: _UNKNOWN,
+    Flaw.SHAPE: _SHAPE,
+    Flaw.BRACKET: _BRACKET,
+    Flaw.DIGEST: _DIGEST,
+}
+"""The rule that a record breaks which cannot be read."""
+
+
+class BrokenRule(msgspec.Struct, frozen=True, kw_only=True):
+    """A rule that a file breaks, as a person or a script reads it."""
+
+    id: str
+    level: RuleLevel
+    file: str
+    field: str
+    message: str
+
+
+class _Repeated(dict[str, Any]):
+    """An object in which a key was there twice."""
+
+    key = ""
+
+
+def validate(path: Path) -> list[BrokenRule]:
+    """Everything that is wrong with a contributed file; empty where nothing is."""
+    return [
+        BrokenRule(
+            id=broken.rule.id,
+            level=broken.rule.level,
+            file=_shown(str(path)),
+            field=_shown(broken.field),
+            message=_shown(f"{broken.problem}; the rule: {broken.rule.promise}"),
+        )
+        for broken in _broken(path)
+    ]
+
+
+def _broken(path: Path) -> Sequence[Broken]:
+    try:
+        document = _parsed(path)
+    except _RefusedError as refused:
+        return [refused.broken]
+    if hostile := list(islice(_hostile(document), _MOST_FINDINGS)):
+        return hostile
+    try:
+        record = load_measurement(path)
+    except FlawedError as error:
+        return [Broken(rule=_RULE_OF[error.flaw], field=error.field, problem=error.said)]
+    except InvalidInputError as error:
+        return [Broken(rule=_SHAPE, field="$", problem=error.problem)]
+    return broken_rules(record)
+
+
+class _RefusedError(Exception):
+    def __init__(self, rule: RecordRule, problem: str) -> None:
+        super().__init__(problem)
+        self.broken = Broken(rule=rule, field="$", problem=problem)
+
+
+def _parsed(path: Path) -> Any:
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise _RefusedError(_FILE, "is no file")
+        if found.st_size > MOST_BYTES:
+            raise _RefusedError(_FILE, f"has {found.st_size} bytes")
+        text = path.read_bytes().decode()
+    except OSError as error:
+        raise _RefusedError(_FILE, f"cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise _RefusedError(_JSON, f"byte {error.start} is no UTF-8") from None
+    try:
+        return json.loads(text, object_pairs_hook=_object)
+    except RecursionError:
+        raise _RefusedError(_DEPTH, "is nested far deeper") from None
+    except ValueError as error:
+        raise _RefusedError(_JSON, f"{error}; was it cut short?") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in document:
+            repeated = _Repeated(pairs)
+            repeated.key = key
+            return repeated
+        document[key] = value
+    return document
+
+
+def _hostile(document: Any) -> Iterator[Broken]:
+    """What no measurement has anywhere, found without recursion."""
+    rest: list[tuple[str, Any, int]] = [("$", document, 1)]
+    while rest:
+        field, node, level = rest.pop()
+        if level > MOST_LEVELS:
+            yield Broken(rule=_DEPTH, field=field, problem="is nested deeper")
+        elif isinstance(node, dict):
+            if isinstance(node, _Repeated):
+                yield Broken(rule=_KEYS, field=_below(field, node.key), problem="is there twice")
+            yield from (problem for key in node for problem in _unsafe(_below(field, key), key))
+            rest += [(_below(field, key), value, level + 1) for key, value in reversed(node.items())]
+        elif isinstance(node, list) and len(node) > MOST_PROBES:
+            yield Broken(rule=RECORD_RULES["V101"], field=field, problem=f"are {len(node)}")
+        elif isinstance(node, list):
+            rest += [(f"{field}[{number}]", value, level + 1) for number, value in reversed([*enumerate(node)])]
+        else:
+            yield from _unsafe(field, node)
+
+
+def _below(field: str, key: str) -> str:
+    """The place of a key, of which no more is kept than a safe one may have: each value below repeats it."""
+    return f"{field}.{key[:_LONGEST_TEXT]}"
+
+
+def _unsafe(field: str, value: Any) -> Iterator[Broken]:
+    if isinstance(value, str) and not re.fullmatch(SAFE_TEXT, value):
+        yield Broken(rule=_TEXT, field=field, problem=f"is {value[:_LONGEST_TEXT]!r}")
+    elif isinstance(value, int | float) and not abs(value) <= _LARGEST_NUMBER:
+        yield Broken(
+            rule=_NUMBERS, field=field, problem=f"is {value:g}" if isinstance(value, float) else "is too large"
+        )
+
+
+def _shown(text: str) -> str:
+    """Text from a file made fit for a terminal."""
+    return "".join(character if character.isprintable() else "?" for character in text)[:300]

@@ -1,0 +1,322 @@
+"""The measurement file, version 1: what was probed, on what, and which probes prove which boundary."""
+
+import re
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Protocol, Self
+
+import msgspec
+
+from acestep.knobs import Knobs, Variant
+from acestep.request import DecodePath
+from acestep.strict_json import read_json, strings_in
+from acestep.tiers import EvidenceKind
+from calibrate.files import digest
+from calibrate.fingerprint import code_version, library_versions
+from calibrate.probes.base import CapMethod, ProbeResult
+from calibrate.record.flaws import BracketError, Flaw, FlawedError, flawed
+from calibrate.verdict import Verdict
+from calibrate.workload import Workload
+
+RECORD_SCHEMA_VERSION = 1
+"""Version of `tiers/measurements/*.json` that this code writes and reads."""
+
+SAFE_TEXT = r"^[A-Za-z0-9 ._+:/()@-]{0,80}$"
+"""Every string of a record: records are contributed by strangers and end up in pages, terminals and file names."""
+
+Text = Annotated[str, msgspec.Meta(pattern=SAFE_TEXT)]
+Bytes = Annotated[int, msgspec.Meta(ge=0)]
+Index = Annotated[int, msgspec.Meta(ge=0)]
+
+
+UNSEALED = "sha256:" + "0" * 64
+"""The digest of a measurement before its content is complete."""
+
+
+class RecordedCardKind(StrEnum):
+    """What kind of card answered."""
+
+    SIMULATED = "simulated"
+    CUDA = "cuda"
+
+
+class _Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of every value in a record."""
+
+
+class RecordedCard(_Data, frozen=True):
+    """The card that answered; a simulated one has no size of its own (`total_bytes` 0)."""
+
+    kind: RecordedCardKind
+    name: Text
+    compute_capability: Text
+    total_bytes: Bytes
+
+    @property
+    def capability(self) -> tuple[int, int]:
+        """The compute capability in numbers; (0, 0), which no card has, where the text is not such as 8.6."""
+        major, _, minor = self.compute_capability.partition(".")
+        return (int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else (0, 0)
+
+
+class Environment(_Data, frozen=True):
+    """Versions of the libraries whose allocations were counted."""
+
+    python: Text
+    torch: Text
+    diffusers: Text
+    transformers: Text
+    torchao: Text
+
+
+class RecordedStage(_Data, frozen=True):
+    """One stage of a recorded probe; `seconds` is 0 on a simulated card, which has no clock."""
+
+    name: Text
+    seconds: float
+    songs_per_pass: int
+    peak_allocated_bytes: Bytes
+    peak_reserved_bytes: Bytes
+    resident_bytes: Bytes
+    allowance_bytes: Bytes
+
+
+class RecordedProbe(_Data, frozen=True, omit_defaults=True):
+    """One probe: what was asked under which cap, and how it ended.
+
+    `asked` counts how often: a real card's out-of-memory is repeated before it counts, and this is how the last ended.
+    `withheld_bytes` of the cap the driver's context took beyond its share.
+    """
+
+    knobs: Knobs
+    workload: Workload
+    cap_bytes: Annotated[int, msgspec.Meta(gt=0)]
+    verdict: Verdict
+    songs_per_pass: int
+    decode_path: DecodePath
+    stages: tuple[RecordedStage, ...]
+    asked: Annotated[int, msgspec.Meta(ge=1)] = 1
+    withheld_bytes: Bytes = 0
+
+    def __post_init__(self) -> None:
+        if self.withheld_bytes > self.cap_bytes:
+            raise ValueError(f"withheld_bytes must be at most cap_bytes ({self.cap_bytes}), got {self.withheld_bytes}")
+
+    @property
+    def allocator_bytes(self) -> int:
+        """What of the cap a small card would have left to the allocator; 0 where the context alone filled it."""
+        return self.cap_bytes - self.withheld_bytes
+
+    @property
+    def question(self) -> tuple[Knobs, Workload, int]:
+        """What was asked, for a look-up: knobs, workload and cap."""
+        return self.knobs, self.workload, self.cap_bytes
+
+    @property
+    def counts(self) -> bool:
+        """Whether a promise may rest on this probe."""
+        return keeps_promise(self, self.workload.batch)
+
+    @classmethod
+    def of(cls, knobs: Knobs, workload: Workload, result: ProbeResult, *, timed: bool, asked: int = 1) -> Self:
+        """What is kept of a result; times only where a real clock took them."""
+        return cls(
+            knobs=knobs,
+            workload=workload,
+            cap_bytes=result.cap_bytes,
+            verdict=result.verdict,
+            songs_per_pass=result.songs_per_pass,
+            decode_path=result.decode_path,
+            stages=recorded_stages(result, timed=timed),
+            asked=asked,
+            withheld_bytes=result.withheld_bytes,
+        )
+
+
+def recorded_stages(result: ProbeResult, *, timed: bool) -> tuple[RecordedStage, ...]:
+    """The stages of a result as they are written down."""
+    return tuple(
+        RecordedStage(
+            name=stage.name,
+            seconds=round(stage.seconds, 3) if timed else 0.0,
+            songs_per_pass=stage.songs_per_pass,
+            peak_allocated_bytes=stage.peak_allocated_bytes,
+            peak_reserved_bytes=stage.peak_reserved_bytes,
+            resident_bytes=stage.resident_bytes,
+            allowance_bytes=stage.allowance_bytes,
+        )
+        for stage in result.stages
+    )
+
+
+class Ended(Protocol):
+    """What every form of a probe's result says about how it ended."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """How it ended."""
+        ...
+
+    @property
+    def songs_per_pass(self) -> int:
+        """Songs that denoise ran at once."""
+        ...
+
+    @property
+    def decode_path(self) -> DecodePath:
+        """Where the audio was decoded."""
+        ...
+
+
+def keeps_promise(result: Ended, batch: int) -> bool:
+    """Whether a probe of `batch` songs fits, in one denoise pass, decoded on the card."""
+    in_one_pass = result.songs_per_pass == batch and result.decode_path is not DecodePath.CPU
+    return result.verdict is Verdict.FITS and in_one_pass
+
+
+class Certificate(_Data, frozen=True):
+    """The longest song of a batch that fits under a cap: indices of the probe that fits and of the next that does not.
+
+    `fits` is null when not even the shortest song fits, `fails` when the longest does.
+    """
+
+    knobs: Knobs
+    cap_bytes: Annotated[int, msgspec.Meta(gt=0)]
+    batch: Annotated[int, msgspec.Meta(gt=0)]
+    fits: Index | None
+    fails: Index | None
+
+
+class Coefficient(_Data, frozen=True):
+    """One number that the VRAM guard predicts a variant's memory with, in bytes (`acestep.memory.guard`)."""
+
+    variant: Variant
+    name: Text
+    value: float
+
+
+class CardConditions(_Data, frozen=True):
+    """What a real card's probes ran beside: bytes that others held before, and that the probe's own context took.
+
+    `watched` says whether NVML could be read all along, `returned_s` how long the card took to be as it was before.
+    """
+
+    watched: bool
+    foreign_bytes: Bytes
+    context_bytes: Bytes
+    allocator: Text
+    returned_s: Annotated[float, msgspec.Meta(ge=0)]
+
+
+UNCONDITIONED = CardConditions(watched=False, foreign_bytes=0, context_bytes=0, allocator="", returned_s=0.0)
+"""A simulated card, beside which there is nothing."""
+
+
+class Measurement(_Data, frozen=True, omit_defaults=True):
+    """A measurement file as a value; `digest` is that of everything else in it.
+
+    `memory_model` and `conditions` are left out of a file that has none, as older ones have.
+    """
+
+    schema_version: Annotated[int, msgspec.Meta(ge=1)]
+    card: RecordedCard
+    environment: Environment
+    cap_method: CapMethod
+    code_version: Text
+    probes: tuple[RecordedProbe, ...]
+    certificates: tuple[Certificate, ...]
+    digest: Annotated[str, msgspec.Meta(pattern="^sha256:[0-9a-f]{64}$")]
+    memory_model: tuple[Coefficient, ...] = ()
+    conditions: CardConditions = UNCONDITIONED
+
+    def __post_init__(self) -> None:
+        for number, certificate in enumerate(self.certificates):
+            self._check(number, certificate)
+
+    def sealed(self) -> Self:
+        """The same measurement as a reader will see it, checked, with the digest of its content."""
+        as_read = msgspec.convert(msgspec.to_builtins(self), type(self))
+        return msgspec.structs.replace(as_read, digest=content_digest(as_read))
+
+    @property
+    def evidence(self) -> EvidenceKind:
+        """What a number that rests on this record is."""
+        return EvidenceKind.SIMULATED if self.card.kind is RecordedCardKind.SIMULATED else EvidenceKind.MEASURED
+
+    def longest(self, certificate: Certificate) -> int:
+        """Seconds of the longest song a certificate proves, 0 when it proves none."""
+        return 0 if certificate.fits is None else int(self.probes[certificate.fits].workload.duration_s)
+
+    def _check(self, number: int, certificate: Certificate) -> None:
+        """A certificate points at two probes of its own knobs, cap and batch, and they bracket the boundary."""
+        own = f"certificates[{number}]"
+        sides = {"fits": certificate.fits, "fails": certificate.fails}
+        for side, index in sides.items():
+            if index is None:
+                continue
+            if index >= len(self.probes):
+                raise BracketError(f"{own}.{side}", f"is probe {index}, there are {len(self.probes)}")
+            probe = self.probes[index]
+            asked = (probe.knobs, probe.cap_bytes, probe.workload.batch)
+            if asked != (certificate.knobs, certificate.cap_bytes, certificate.batch):
+                raise BracketError(f"{own}.{side}", f"is probe {index}, which asked something else")
+            if probe.counts != (side == "fits"):
+                raise BracketError(f"{own}.{side}", f"is probe {index}, which ended {probe.verdict}")
+        if certificate.fits is None and certificate.fails is None:
+            raise BracketError(own, "names no probe")
+        if certificate.fits is not None and certificate.fails is not None:
+            fits, fails = self.probes[certificate.fits], self.probes[certificate.fails]
+            if fits.workload.duration_s >= fails.workload.duration_s:
+                raise BracketError(own, "does not bracket: the song that fits is not the shorter one")
+
+
+def measurement_of(
+    card: RecordedCard,
+    probes: tuple[RecordedProbe, ...],
+    certificates: tuple[Certificate, ...],
+    memory_model: tuple[Coefficient, ...] = (),
+    cap_method: CapMethod = CapMethod.MODEL,
+    conditions: CardConditions = UNCONDITIONED,
+) -> Measurement:
+    """The measurement file of a campaign that was run here on `card`."""
+    return Measurement(
+        schema_version=RECORD_SCHEMA_VERSION,
+        card=card,
+        environment=Environment(**library_versions()),
+        cap_method=cap_method,
+        code_version=code_version(),
+        probes=probes,
+        certificates=certificates,
+        digest=UNSEALED,
+        memory_model=memory_model,
+        conditions=conditions,
+    ).sealed()
+
+
+def content_digest(measurement: Measurement) -> str:
+    """The digest a measurement must carry."""
+    content = msgspec.to_builtins(measurement)
+    del content["digest"]
+    return digest(content)
+
+
+def load_measurement(path: Path) -> Measurement:
+    """A measurement file; `InvalidInputError` names it and what is wrong with it, a `FlawedError` also which flaw."""
+    document = read_json(path)
+    safe = re.compile(SAFE_TEXT)
+    for where, text in strings_in(document):
+        if not safe.fullmatch(text):
+            said = "text outside A-Z a-z 0-9 and space ._+:/()@- or over 80 characters"
+            raise FlawedError(path, Flaw.TEXT, where, said, place=where)
+    version = document.get("schema_version") if isinstance(document, dict) else None
+    if isinstance(version, int) and version > RECORD_SCHEMA_VERSION:
+        said = f"schema_version is {version}, this program reads up to {RECORD_SCHEMA_VERSION}; update it"
+        raise FlawedError(path, Flaw.VERSION, "$.schema_version", said)
+    try:
+        measurement = msgspec.convert(document, Measurement)
+    except msgspec.ValidationError as error:
+        raise flawed(path, error) from None
+    if measurement.digest != content_digest(measurement):
+        said = "digest is not that of its content; was it edited?"
+        raise FlawedError(path, Flaw.DIGEST, "$.digest", said, place="$.digest")
+    return measurement

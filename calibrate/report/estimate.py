@@ -1,0 +1,137 @@
+"""One simulated probe stage by stage: what it needs, what it leaves, and what was alive at the worst moment."""
+
+import msgspec
+
+from acestep.cli.console import notify
+from acestep.hardware.card import simulated_card
+from acestep.knobs import Backend, Knobs, Variant
+from acestep.limits.plan import Overrides, resolve
+from acestep.request import DecodePath
+from acestep.tiers import TierTable
+from acestep.units import gib, mib
+from calibrate.probes.base import Prober
+from calibrate.screen import print_table
+from calibrate.table.knobs import describe_knobs, eager
+from calibrate.verdict import Verdict
+from calibrate.workload import Workload
+
+
+class EstimatedStage(msgspec.Struct, frozen=True, kw_only=True):
+    """One stage; `min_cap_bytes` is the smallest cap from which on every cap carries it, 0 where it was not found."""
+
+    name: str
+    seconds: float
+    songs_per_pass: int
+    peak_allocated_bytes: int
+    peak_reserved_bytes: int
+    min_cap_bytes: int
+    resident_bytes: int
+    allowance_bytes: int
+    live_at_peak: dict[str, int]
+
+
+class Estimate(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer of `python -m calibrate estimate`."""
+
+    verdict: Verdict
+    knobs: Knobs
+    workload: Workload
+    cap_bytes: int
+    min_cap_bytes: int
+    stages: tuple[EstimatedStage, ...]
+    peak_reserved_bytes: int
+    decode_path: DecodePath
+    songs_per_pass: int
+    warnings: tuple[str, ...]
+
+
+def knobs_for(table: TierTable, overrides: Overrides, vram_gib: float | None) -> tuple[Knobs, tuple[str, ...]]:
+    """What to probe, and the plan's remarks: the tier's knobs with the wishes on top, none of them refused.
+
+    The tier is that of a card of a size, or the table's last where `vram_gib` is None.
+    """
+    size = table.variants[Variant.TURBO].tiers[-1].certified_gib if vram_gib is None else vram_gib
+    plan = resolve(simulated_card(size), table, Overrides(variant=overrides.variant))
+    wishes = {name: wish for name, wish in msgspec.structs.asdict(overrides).items() if wish is not msgspec.UNSET}
+    knobs = msgspec.structs.replace(plan.knobs, **wishes)
+    if knobs.lm_quantization is not None and "backend" not in wishes:
+        # As a plan would have it: the tier's own backend may run unquantized language models only.
+        knobs = msgspec.structs.replace(knobs, backend=Backend.PT)
+    return eager(knobs), plan.warnings
+
+
+def estimate(prober: Prober, knobs: Knobs, workload: Workload, cap_bytes: int | None) -> Estimate:
+    """Probe under a cap, or under the smallest that fits where `cap_bytes` is None."""
+    caps = prober.smallest_caps(knobs, workload)
+    result = prober.probe(knobs, workload, caps["total"] if cap_bytes is None else cap_bytes)
+    return Estimate(
+        verdict=result.verdict,
+        knobs=knobs,
+        workload=workload,
+        cap_bytes=result.cap_bytes,
+        min_cap_bytes=caps["total"],
+        stages=tuple(
+            EstimatedStage(
+                name=stage.name,
+                seconds=stage.seconds,
+                songs_per_pass=stage.songs_per_pass,
+                peak_allocated_bytes=stage.peak_allocated_bytes,
+                peak_reserved_bytes=stage.peak_reserved_bytes,
+                min_cap_bytes=caps.get(stage.name, 0),
+                resident_bytes=stage.resident_bytes,
+                allowance_bytes=stage.allowance_bytes,
+                live_at_peak=stage.live_at_peak,
+            )
+            for stage in result.stages
+        ),
+        peak_reserved_bytes=result.peak_reserved_bytes,
+        decode_path=result.decode_path,
+        songs_per_pass=result.songs_per_pass,
+        warnings=result.warnings,
+    )
+
+
+def _largest(live: dict[str, int]) -> str:
+    """The three largest parts by name and the rest in one sum."""
+    parts = sorted(live.items(), key=lambda part: (-part[1], part[0]))
+    named = [f"{name} {mib(size)}" for name, size in parts[:3]]
+    rest = sum(size for _, size in parts[3:])
+    return ", ".join([*named, f"other {mib(rest)}"] if rest else named)
+
+
+def _where_it_ended(stages: tuple[EstimatedStage, ...]) -> str:
+    """Of a stage that ran out, more is allocated than reserved, which looks like a mistake without a word."""
+    if not stages:
+        return "Memory ran out while the weights came in, before the first stage."
+    last = stages[-1]
+    if last.peak_allocated_bytes > last.peak_reserved_bytes:
+        return f"Memory ran out in {last.name}: it would hold what is allocated, and got what is reserved."
+    return f"Memory ran out in {last.name}: what was free was in pieces too small for what it asked for."
+
+
+def print_estimate(found: Estimate) -> None:
+    """The estimate as a table on stdout, the parts that filled each stage's peak in the last column."""
+    songs = f"{found.workload.batch} x {found.workload.duration_s:g} s"
+    print_table(
+        f"{found.verdict}: {songs} under {gib(found.cap_bytes)} ({describe_knobs(found.knobs)});"
+        f" the smallest cap that fits is {gib(found.min_cap_bytes)}",
+        ("stage", "songs a pass", "allocated", "reserved", "smallest cap", "weights", "allowance", "alive at the peak"),
+        [
+            (
+                stage.name,
+                str(stage.songs_per_pass),
+                mib(stage.peak_allocated_bytes),
+                mib(stage.peak_reserved_bytes),
+                mib(stage.min_cap_bytes),
+                mib(stage.resident_bytes),
+                mib(stage.allowance_bytes),
+                _largest(stage.live_at_peak),
+            )
+            for stage in found.stages
+        ],
+        folding=("alive at the peak",),
+    )
+    if found.verdict is Verdict.OOM:
+        notify(_where_it_ended(found.stages))
+    for warning in found.warnings:
+        notify(warning)

@@ -1,0 +1,122 @@
+"""What a tier gets: the decisions of the policy, asked of whoever knows how long a song fits. Pure.
+
+A campaign asks by probing and the table asks the records, so both decide alike.
+"""
+
+from collections.abc import Callable, Collection
+from itertools import product
+
+import msgspec
+
+from acestep.knobs import Backend, Knobs, Quantization, Variant
+from acestep.tiers import BATCHES, LM_MODELS, Frontier, lm_rank
+from calibrate.table.knobs import ladder, preferred
+from calibrate.table.policy import Policy, TierPolicy
+
+FindLongest = Callable[[Knobs, int, int], int]
+"""The longest song in seconds that fits for knobs, a batch and an upper limit in seconds; 0 for none."""
+
+
+class LmChoice(msgspec.Struct, frozen=True, kw_only=True):
+    """The language models a tier offers, smallest first; the last is recommended. None: ``models`` is empty."""
+
+    models: tuple[str, ...] = ()
+    quantization: Quantization | None = None
+    backends: tuple[Backend, ...] = ()
+
+    def knobs(self, rung: Knobs, model: str, backend: Backend) -> Knobs:
+        """A rung with one of the models."""
+        return thinking(rung, model, self.quantization, backend)
+
+
+class TierChoice(msgspec.Struct, frozen=True, kw_only=True):
+    """One tier of a table: its knobs, the rung of the ladder they are, the frontier and the language models."""
+
+    knobs: Knobs
+    rung: int
+    frontier: Frontier
+    lm: LmChoice
+
+
+def thinking(rung: Knobs, model: str, quantization: Quantization | None, backend: Backend) -> Knobs:
+    """A rung with a language model."""
+    return msgspec.structs.replace(rung, lm=model, lm_quantization=quantization, backend=backend)
+
+
+PROBED = (Backend.PT, Backend.VLLM)
+"""The backends that a probe can run or reckon; MLX runs on Apple machines only, which no probe is."""
+
+
+def choose_tier(
+    ask: FindLongest, policy: Policy, decided: TierPolicy, variant: Variant, probed: Collection[Backend] = PROBED
+) -> TierChoice:
+    """The first rung on which the longest song fits, alone and with the least language model the tier is to offer.
+
+    Where there is none, the rung on which songs are longest. Then the frontier of that rung, the language models that
+    reach furthest on it, and the frontier of the largest of them. A language model has to fit on every backend that is
+    allowed and can be `probed`.
+    """
+    longest = policy.durations_s.values[-1]
+    backends = tuple(backend for backend in decided.backends_allowed if backend in probed)
+    reach: dict[Knobs, int] = {}
+    chosen = None
+    for rung in ladder(policy, variant):
+        reach[rung] = ask(rung, 1, longest)
+        if reach[rung] == longest and _least(ask, decided, rung, backends, longest):
+            chosen = rung
+            break
+    chosen = chosen or preferred(reach)
+    without_lm = _frontier(lambda batch, limit: ask(chosen, batch, limit), reach[chosen])
+    lm, reached = _language_models(ask, decided, chosen, backends, reach[chosen])
+    with_lm = dict.fromkeys(map(str, BATCHES), 0)
+    if lm.models:
+        with_lm = _frontier(lambda batch, limit: _all(ask, lm, chosen, batch, limit), reached)
+    frontier = Frontier(with_lm=with_lm, without_lm=without_lm)
+    for model, backend in product(lm.models, lm.backends):
+        # The smaller models share the limits of the recommended one, so they are tried at them too.
+        ask(lm.knobs(chosen, model, backend), frontier.headline_batch(lm=True), reached)
+    return TierChoice(knobs=chosen, rung=list(reach).index(chosen), frontier=frontier, lm=lm)
+
+
+def _least(ask: FindLongest, decided: TierPolicy, rung: Knobs, backends: tuple[Backend, ...], longest: int) -> bool:
+    """Whether some language model, no smaller than the least to offer, reaches the longest song on a rung."""
+    worthy = LM_MODELS[lm_rank(decided.least_lm) :]
+    return any(
+        all(ask(thinking(rung, model, quantization, backend), 1, longest) == longest for backend in backends)
+        for quantization, model in product(decided.lm_quantizations, worthy)
+    )
+
+
+def _language_models(
+    ask: FindLongest, decided: TierPolicy, rung: Knobs, backends: tuple[Backend, ...], limit: int
+) -> tuple[LmChoice, int]:
+    """The offer with the largest model among those that reach furthest, least quantized; and how far they reach."""
+    offers: list[tuple[int, LmChoice]] = []
+    for quantization in decided.lm_quantizations if limit else ():
+        found = {
+            model: min(ask(thinking(rung, model, quantization, backend), 1, limit) for backend in backends)
+            for model in LM_MODELS
+        }
+        furthest = max(found.values())
+        models = tuple(model for model in LM_MODELS if found[model] == furthest > 0)
+        offers.append((furthest, LmChoice(models=models, quantization=quantization, backends=backends)))
+    best = max(offers, key=_worth, default=(0, LmChoice()))
+    return (best[1], best[0]) if best[1].models else (LmChoice(), 0)
+
+
+def _worth(offer: tuple[int, LmChoice]) -> tuple[int, int]:
+    reached, lm = offer
+    return reached, lm_rank(lm.models[-1] if lm.models else None)
+
+
+def _all(ask: FindLongest, lm: LmChoice, rung: Knobs, batch: int, limit: int) -> int:
+    """How far the recommended model reaches on every backend a person may choose."""
+    return min(ask(lm.knobs(rung, lm.models[-1], backend), batch, limit) for backend in lm.backends)
+
+
+def _frontier(longest: Callable[[int, int], int], single: int) -> dict[str, int]:
+    """The longest song per batch, each no longer than that of the batch before."""
+    entries = {str(BATCHES[0]): single}
+    for batch in BATCHES[1:]:
+        entries[str(batch)] = longest(batch, min(entries.values())) if min(entries.values()) else 0
+    return entries

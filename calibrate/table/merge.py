@@ -1,0 +1,266 @@
+"""Records + policy -> the tier table. Pure: the same records and policy give the same bytes."""
+
+from collections.abc import Sequence
+from enum import Enum
+from itertools import product
+
+import msgspec
+
+from acestep.errors import NotMeasuredError
+from acestep.knobs import Backend, Knobs, Variant
+from acestep.tiers import (
+    BATCHES,
+    LM_MODELS,
+    TABLE_SCHEMA_VERSION,
+    Boundaries,
+    Evidence,
+    EvidenceKind,
+    GeneratedFrom,
+    LmStates,
+    SizeBoundary,
+    Tier,
+    TierTable,
+    VariantTable,
+)
+from calibrate.record.measurement import Certificate, Measurement, RecordedCard, RecordedCardKind, RecordedProbe
+from calibrate.table.choice import TierChoice, choose_tier
+from calibrate.table.knobs import Config, configured, first_from_which_all_fit
+from calibrate.table.policy import Policy, TierPolicy, budget_bytes
+from calibrate.table.targets import BOUND, published, shortfalls
+from calibrate.workload import Workload
+
+TABLE_VERSION = 1
+"""Counts changes of what the table's fields mean."""
+
+BOUNDARY_CONFIGS = {"without_int8": Config.NO_QUANT, "without_offload": Config.NO_OFFLOAD}
+"""The config that each boundary between sizes is asked with; those of language models are apart."""
+
+_DECIDED = ("vram_gib", "certified_gib", "backend", "backends_allowed", "compile", "init_lm")
+_FOUND = ("max_duration_s", "max_batch", "offload", "quantization", "frontier")
+_THOUGHT = (
+    "lm_models",
+    "recommended_lm",
+    "lm_quantization",
+    "lm_songs_per_pass",
+    "max_duration_s.with_lm",
+    "max_batch.with_lm",
+    "frontier.with_lm",
+)
+
+
+def build_table(records: Sequence[Measurement], policy: Policy) -> TierTable:
+    """The table of every variant that the records cover; `NotMeasuredError` names a tier that none of them covers.
+
+    A measured record beats a simulated one; among equals the card that needs the most frugal knobs decides, then the
+    one that promises least.
+    """
+    covered = _covered(records)
+    if Variant.TURBO not in covered:
+        raise NotMeasuredError(
+            f"no record certifies {Variant.TURBO}; run `python -m calibrate run -o tiers/measurements/NAME.json` first"
+        )
+    variants = {variant: _variant_table(records, policy, variant) for variant in covered}
+    return TierTable(
+        schema_version=TABLE_SCHEMA_VERSION,
+        table_version=TABLE_VERSION,
+        generated_from=GeneratedFrom(
+            records=tuple(sorted(record.digest for record in records)),
+            policy=policy.digest,
+            code_version=" ".join(sorted({record.code_version for record in records})),
+        ),
+        variants=variants,
+        shortfalls=shortfalls(variants[BOUND].tiers, published()),
+    )
+
+
+def disagreements(records: Sequence[Measurement], policy: Policy) -> tuple[str, ...]:
+    """A sentence for each tier of which records of one card do not prove the same; the more careful one decides."""
+    told: list[str] = []
+    for variant, decided in product(_covered(records), policy.tiers):
+        by_card: dict[RecordedCard, list[ProvenTier]] = {}
+        for row in _proven(records, decided, policy, variant):
+            by_card.setdefault(row.record.card, []).append(row)
+        told += [
+            f"Records of {card.name} disagree about {decided.id} of {variant}:"
+            f" {' and '.join(row.record.digest for row in sorted(rows, key=lambda row: row.rank))}; the first decides."
+            for card, rows in by_card.items()
+            if any(row.choice != rows[0].choice for row in rows)
+        ]
+    return tuple(told)
+
+
+def _covered(records: Sequence[Measurement]) -> list[Variant]:
+    return [v for v in Variant if any(c.knobs.variant is v for r in records for c in r.certificates)]
+
+
+class LmEstimate(Enum):
+    """Why the limits with a language model are estimated although the rest was measured or simulated."""
+
+    BACKEND_NOT_PROBED = "backend not probed"
+    VLLM_COMPUTED = "vllm computed"
+
+
+class ProvenTier(msgspec.Struct, frozen=True, kw_only=True):
+    """One tier as one record proves it."""
+
+    record: Measurement
+    decided: TierPolicy
+    cap_bytes: int
+    choice: TierChoice
+
+    @property
+    def rank(self) -> tuple[bool, int, tuple[int, ...], str]:
+        """Sorts the row that decides first: measured, then the most frugal knobs, then the smallest promise."""
+        frontier = self.choice.frontier
+        promise = tuple(frontier.of(lm=lm)[str(batch)] for lm in (False, True) for batch in BATCHES)
+        return self.record.card.kind is RecordedCardKind.SIMULATED, -self.choice.rung, promise, self.record.digest
+
+    @property
+    def lm_estimate(self) -> LmEstimate | None:
+        """Why the limits with a language model are estimated; None where they rest on runs alone."""
+        if self.decided.backend not in self.choice.lm.backends:
+            return LmEstimate.BACKEND_NOT_PROBED
+        # What vLLM takes is computed, not run, until a card has run it.
+        computed = self.record.evidence is EvidenceKind.SIMULATED and Backend.VLLM in self.choice.lm.backends
+        return LmEstimate.VLLM_COMPUTED if computed else None
+
+    def at_limits(self, config: Config) -> RecordedProbe | None:
+        """The probe of a config at the tier's own limits; None where no song fits the tier at all."""
+        frontier = self.choice.frontier
+        batch = frontier.headline_batch(lm=False)
+        if batch == 0:
+            return None
+        limits = Workload(batch=batch, duration_s=float(frontier.longest(1, lm=False)))
+        return self._probe(configured(self.choice.knobs, config), limits)
+
+    def fits(self, config: Config) -> bool:
+        """Whether a config carries the tier's own limits."""
+        probe = self.at_limits(config)
+        return probe is not None and probe.counts
+
+    def fewest_planned(self, model: str) -> tuple[int, RecordedProbe]:
+        """Songs that a language model plans at once at the tier's limits, on the backend where they are fewer.
+
+        And the probe that shows it.
+        """
+        frontier, lm = self.choice.frontier, self.choice.lm
+        limits = Workload(
+            batch=frontier.headline_batch(lm=True), duration_s=float(frontier.longest(1, lm=True)), with_lm=True
+        )
+        probes = [self._probe(lm.knobs(self.choice.knobs, model, backend), limits) for backend in lm.backends]
+        planned = [(s.songs_per_pass, probe) for probe in probes for s in probe.stages if s.name == "think"]
+        return min(planned, key=lambda found: found[0])
+
+    def certificate(self, knobs: Knobs, batch: int) -> Certificate | None:
+        """What the record certifies for a batch under the tier's cap; None where the search had no need to ask."""
+        own = (knobs, self.cap_bytes, batch)
+        found = [c for c in self.record.certificates if (c.knobs, c.cap_bytes, c.batch) == own]
+        return found[-1] if found else None
+
+    def _probe(self, knobs: Knobs, workload: Workload) -> RecordedProbe:
+        asked = (knobs, workload)
+        under = (probe for probe in self.record.probes if probe.cap_bytes == self.cap_bytes)
+        found = next((probe for probe in under if (probe.knobs, probe.workload) == asked), None)
+        if found is None:
+            raise _uncovered(self.decided, knobs.variant)
+        return found
+
+
+def prove(record: Measurement, decided: TierPolicy, policy: Policy, variant: Variant) -> ProvenTier | None:
+    """The tier as a record proves it, or None where it lacks a certificate that the choice needs."""
+    cap_bytes = budget_bytes(decided.certified_gib, policy)
+    certified = {(c.knobs, c.batch): record.longest(c) for c in record.certificates if c.cap_bytes == cap_bytes}
+    probed = {certificate.knobs.backend for certificate in record.certificates if certificate.knobs.lm is not None}
+    if not probed:
+        return None
+    try:
+        choice = choose_tier(lambda knobs, batch, _: certified[knobs, batch], policy, decided, variant, probed)
+    except KeyError:
+        return None
+    return ProvenTier(record=record, decided=decided, cap_bytes=cap_bytes, choice=choice)
+
+
+def _proven(records: Sequence[Measurement], decided: TierPolicy, policy: Policy, variant: Variant) -> list[ProvenTier]:
+    return [row for record in records if (row := prove(record, decided, policy, variant)) is not None]
+
+
+def _variant_table(records: Sequence[Measurement], policy: Policy, variant: Variant) -> VariantTable:
+    rows = []
+    for decided in policy.tiers:
+        proven = _proven(records, decided, policy, variant)
+        if not proven:
+            raise _uncovered(decided, variant)
+        rows.append(min(proven, key=lambda row: row.rank))
+
+    return VariantTable(
+        tiers=tuple(tier_of(row, policy) for row in rows),
+        boundaries=boundaries_of(rows),
+        memory_model=_memory_model(records, variant),
+    )
+
+
+def boundaries_of(rows: Sequence[ProvenTier]) -> Boundaries:
+    """From which size on INT8 and offload can be switched off, and each language model fits; the tiers in order."""
+
+    def from_which(answers: list[bool]) -> SizeBoundary:
+        first = first_from_which_all_fit(answers)
+        fits, fails = rows[first : first + 1], rows[:first][-1:]
+        return SizeBoundary(
+            fits_gib=fits[0].decided.certified_gib if fits else 0,
+            fails_gib=fails[0].decided.certified_gib if fails else 0,
+            tier=fits[0].decided.id if fits else "",
+        )
+
+    return Boundaries(
+        **{name: from_which([row.fits(config) for row in rows]) for name, config in BOUNDARY_CONFIGS.items()},
+        lm={model: from_which([model in row.choice.lm.models for row in rows]) for model in LM_MODELS},
+    )
+
+
+def _memory_model(records: Sequence[Measurement], variant: Variant) -> dict[str, float]:
+    """The coefficients of the first record, by digest, that has some for a variant."""
+    for record in sorted(records, key=lambda record: record.digest):
+        model = {number.name: number.value for number in record.memory_model if number.variant is variant}
+        if model:
+            return model
+    return {}
+
+
+def tier_of(row: ProvenTier, policy: Policy) -> Tier:
+    """The row of the table."""
+    decided, record, choice = row.decided, row.record, row.choice
+    found = Evidence(kind=record.evidence, record=record.digest)
+    chosen = Evidence(kind=EvidenceKind.POLICY, record=policy.digest)
+    thought = Evidence(kind=EvidenceKind.ESTIMATED, record=record.digest) if row.lm_estimate else found
+    models = choice.lm.models
+    return Tier(
+        id=decided.id,
+        label=decided.label,
+        vram_gib=decided.vram_gib,
+        certified_gib=decided.certified_gib,
+        lm_models=models,
+        recommended_lm=models[-1] if models else None,
+        backend=decided.backend,
+        backends_allowed=decided.backends_allowed,
+        max_duration_s=_headline(choice.frontier.longest(1, lm=True), choice.frontier.longest(1, lm=False)),
+        max_batch=_headline(choice.frontier.headline_batch(lm=True), choice.frontier.headline_batch(lm=False)),
+        offload=choice.knobs.offload,
+        quantization=choice.knobs.quantization,
+        lm_quantization=choice.lm.quantization,
+        compile=policy.compile.default,
+        init_lm=decided.init_lm and bool(models),
+        lm_songs_per_pass={model: row.fewest_planned(model)[0] for model in models},
+        frontier=choice.frontier,
+        evidence=dict.fromkeys(_FOUND, found) | dict.fromkeys(_THOUGHT, thought) | dict.fromkeys(_DECIDED, chosen),
+    )
+
+
+def _headline(with_lm: int, without_lm: int) -> LmStates:
+    return LmStates(with_lm=with_lm, without_lm=without_lm)
+
+
+def _uncovered(decided: TierPolicy, variant: Variant) -> NotMeasuredError:
+    return NotMeasuredError(
+        f"no record covers {decided.id} for {variant} at the budget of {decided.certified_gib} GiB under this policy;"
+        f" run `python -m calibrate run --variant {variant} --tiers {decided.certified_gib} -o FILE`"
+    )
