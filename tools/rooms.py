@@ -1,0 +1,234 @@
+"""The rooms of the code and what each may import: the law that a test compares with the imports there are."""
+
+import msgspec
+
+
+class Room(msgspec.Struct, frozen=True, kw_only=True):
+    """A package, or modules at the root of one: `parts` are dotted names, `imports` the rooms that it may import."""
+
+    name: str
+    holds: str
+    parts: tuple[str, ...]
+    imports: tuple[str, ...] = ()
+
+
+def _at_root(package: str, modules: str) -> tuple[str, ...]:
+    return tuple(f"{package}.{module}" for module in modules.split())
+
+
+ROOMS = (
+    Room(
+        name="values",
+        holds="what every room works with: requests, knobs, tiers, errors and units",
+        parts=_at_root(
+            "acestep",
+            "errors units knobs automatic fields thinking clip request strict_json tiers proxies logs version",
+        ),
+    ),
+    Room(
+        name="hardware",
+        holds="the cards and the main memory of this machine, and how they are found",
+        parts=("acestep.hardware",),
+        imports=("values",),
+    ),
+    Room(
+        name="checkpoints",
+        holds="weights on disk, and how they become modules",
+        parts=("acestep.checkpoints",),
+        imports=("values", "hardware"),
+    ),
+    Room(
+        name="limits",
+        holds="what a card may do: its capabilities and its plan",
+        parts=("acestep.limits",),
+        imports=("values", "hardware", "checkpoints"),
+    ),
+    Room(
+        name="devices",
+        holds="what computes: one class for each kind of device",
+        parts=("acestep.devices",),
+        imports=("values", "hardware", "limits"),
+    ),
+    Room(
+        name="memory",
+        holds="what is on the device when: placement, offload, the block for denoising, the VRAM guard",
+        parts=("acestep.memory",),
+        imports=("values", "checkpoints", "limits", "devices"),
+    ),
+    Room(
+        name="dit",
+        holds="the diffusion transformer and the VAE",
+        parts=("acestep.dit",),
+        imports=("values", "checkpoints", "devices", "memory"),
+    ),
+    Room(
+        name="lm",
+        holds="the language model that plans a song",
+        parts=("acestep.lm",),
+        imports=("values", "checkpoints", "limits", "devices", "memory", "dit"),
+    ),
+    Room(
+        name="audio",
+        holds="audio files, read and written",
+        parts=("acestep.audio",),
+        imports=("values",),
+    ),
+    Room(
+        name="engine",
+        holds="the stages in order, and the service that keeps a model loaded",
+        parts=("acestep.engine",),
+        imports=("values", "hardware", "checkpoints", "limits", "devices", "memory", "dit", "lm"),
+    ),
+    Room(
+        name="api",
+        holds="the calls for Python programs",
+        parts=("acestep.__init__", "acestep.api"),
+        imports=("values", "hardware", "checkpoints", "limits", "devices", "lm", "audio", "engine"),
+    ),
+    Room(
+        name="ui",
+        holds="the web page",
+        parts=("acestep.ui",),
+        imports=(
+            "values",
+            "hardware",
+            "checkpoints",
+            "limits",
+            "devices",
+            "memory",
+            "dit",
+            "lm",
+            "audio",
+            "engine",
+            "api",
+        ),
+    ),
+    Room(
+        name="cli",
+        holds="the `acestep` command",
+        parts=("acestep.cli", "acestep.__main__"),
+        imports=("values", "hardware", "checkpoints", "limits", "dit", "lm", "audio", "api", "ui"),
+    ),
+    Room(
+        name="harness",
+        holds="what every part of the harness works with: workloads, verdicts, files, the search",
+        parts=_at_root(
+            "calibrate",
+            "__init__ verdict workload files fingerprint git options screen extras search",
+        ),
+        imports=("values", "cli"),
+    ),
+    Room(
+        name="probes",
+        holds="one run under a cap, on a card or on the simulated card",
+        parts=("calibrate.probes",),
+        imports=("values", "hardware", "checkpoints", "limits", "devices", "memory", "dit", "lm", "engine", "harness"),
+    ),
+    Room(
+        name="record",
+        holds="the measurement file",
+        parts=("calibrate.record",),
+        imports=("values", "limits", "harness", "probes"),
+    ),
+    Room(
+        name="table",
+        holds="from records to the tier table",
+        parts=("calibrate.table",),
+        imports=("values", "harness", "record"),
+    ),
+    Room(
+        name="executors",
+        holds="the processes that run probes",
+        parts=("calibrate.executors",),
+        imports=("values", "dit", "harness", "probes", "record"),
+    ),
+    Room(
+        name="campaign",
+        holds="all probes of one record",
+        parts=("calibrate.campaign",),
+        imports=("values", "hardware", "checkpoints", "limits", "harness", "probes", "record", "table", "executors"),
+    ),
+    Room(
+        name="explain",
+        holds="from a cell of the table to the probes that prove it",
+        parts=("calibrate.explain",),
+        imports=("values", "limits", "harness", "record", "table"),
+    ),
+    Room(
+        name="profiling",
+        holds="`profile_inference.py`: where time and memory of one song go",
+        parts=("calibrate.profiling",),
+        imports=(
+            "values",
+            "hardware",
+            "checkpoints",
+            "limits",
+            "devices",
+            "dit",
+            "lm",
+            "audio",
+            "engine",
+            "api",
+            "cli",
+            "harness",
+            "probes",
+            "record",
+            "table",
+            "campaign",
+        ),
+    ),
+    Room(
+        name="report",
+        holds="the guide, its plots, and pages about records and changes",
+        parts=("calibrate.report",),
+        imports=("values", "hardware", "limits", "memory", "cli", "harness", "probes", "record", "table"),
+    ),
+    Room(
+        name="commands",
+        holds="the commands of `python -m calibrate`",
+        parts=("calibrate.commands", "calibrate.cli", "calibrate.__main__"),
+        imports=(
+            "values",
+            "hardware",
+            "limits",
+            "cli",
+            "harness",
+            "probes",
+            "record",
+            "table",
+            "executors",
+            "campaign",
+            "explain",
+            "report",
+        ),
+    ),
+    Room(
+        name="gate",
+        holds="the judge of a pull request",
+        parts=("ci",),
+        imports=("values", "cli", "harness", "probes", "record", "table", "executors", "campaign"),
+    ),
+    Room(
+        name="tools",
+        holds="what maintainers run: installation, releases, measurements on a card",
+        parts=("tools",),
+        imports=(
+            "values",
+            "hardware",
+            "checkpoints",
+            "limits",
+            "devices",
+            "memory",
+            "dit",
+            "engine",
+            "cli",
+            "harness",
+            "probes",
+            "record",
+            "table",
+            "executors",
+            "campaign",
+        ),
+    ),
+)
+"""Every room, from the ground up: a room imports only rooms that stand before it here."""
