@@ -20,7 +20,7 @@ UNEVEN = 6 * MIB
 """By how much gaps make requests differ that are otherwise alike."""
 
 ROUNDING = 20 * MIB
-"""Tensors below 10 MiB come in segments of 20 MiB, larger ones in a segment of their own: a little more may take less."""
+"""Tensors below 10 MiB share segments of 20 MiB, larger ones have their own, so that a little more may take less."""
 
 
 def _true(knobs: Knobs, demand: Demand) -> int:
