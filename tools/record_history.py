@@ -20,7 +20,8 @@ from acestep.engine.pipeline import Pipeline, prepare
 from acestep.errors import Exit
 from acestep.knobs import Knobs, Offload
 from acestep.request import Request
-from calibrate.probes.simulated.history import History, history_of, replay_history, store_history
+from calibrate.probes.simulated.history import replay_history
+from calibrate.probes.simulated.recorded import History, history_of, store_history
 
 
 def record(model: str, offload: Offload, duration_s: float) -> History:

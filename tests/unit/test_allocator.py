@@ -257,3 +257,34 @@ def test_layouts_are_the_same_wherever_the_segments_lie() -> None:
         addresses.append([block.address for block in blocks])
     assert layouts[0] == layouts[1]
     assert addresses[0] != addresses[1]
+
+
+def test_a_block_that_a_stream_still_uses_is_not_allocated_and_not_free() -> None:
+    allocator = CachingAllocator()
+    block = allocator.malloc(4 * MIB)
+    allocator.free_later(block)
+    assert (allocator.allocated, allocator.requested, allocator.reserved) == (0, 4 * MIB, 20 * MIB)
+    assert allocator.malloc(4 * MIB).address == block.address + 4 * MIB
+    allocator.complete(block)
+    assert allocator.malloc(4 * MIB).address == block.address
+    assert allocator.allocated == 8 * MIB
+
+
+def test_a_request_that_does_not_fit_waits_for_the_streams() -> None:
+    allocator = CachingAllocator(20 * MIB)
+    allocator.free_later(allocator.malloc(20 * MIB))
+    assert allocator.malloc(18 * MIB).size == 18 * MIB
+    assert (allocator.num_retries, allocator.reserved) == (1, 18 * MIB)
+
+
+def test_a_wait_ends_once_and_for_a_block_that_waits() -> None:
+    allocator = CachingAllocator()
+    block = allocator.malloc(MIB)
+    with pytest.raises(ValueError, match="does not wait"):
+        allocator.complete(block)
+    allocator.free_later(block)
+    with pytest.raises(ValueError, match="freed before"):
+        allocator.free_later(block)
+    allocator.complete(block)
+    with pytest.raises(ValueError, match="not live"):
+        allocator.free(block)

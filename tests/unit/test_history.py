@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from acestep.errors import InvalidInputError
 from acestep.units import KIB, MIB
 from calibrate.probes.simulated.allocator import Block, CachingAllocator
-from calibrate.probes.simulated.history import (
+from calibrate.probes.simulated.history import replay_history
+from calibrate.probes.simulated.recorded import (
     Action,
     History,
     HistoryEntry,
@@ -23,7 +24,6 @@ from calibrate.probes.simulated.history import (
     RecordedSegment,
     history_of,
     load_history,
-    replay_history,
     store_history,
 )
 
@@ -124,10 +124,9 @@ def test_a_history_by_hand_is_done_again_to_the_byte() -> None:
     ("number", "changes", "words"),
     [
         (0, {"size": 20 * MIB}, "entry 1: segment for 1000 bytes"),
-        (2, {"addr": SMALL + 2048}, "entry 2: address of 300 bytes"),
         (8, {"addr": LARGE + 8 * MIB}, "entry 8: address of 1572864 bytes"),
         (8, {"size": 4 * MIB}, "entry 8: address of 4194304 bytes"),
-        (9, {"action": "snapshot"}, "entry 10: segment for 13631488 bytes: 0 on the card, 14680064 in the model"),
+        (9, {"action": "snapshot"}, "entry 4: segment for 3145728 bytes: 20971520 on the card, 0 in the model"),
         (13, {"addr": LARGE}, "segments given back"),
         (13, {"action": "snapshot"}, "segments held at the end"),
         (7, {"action": "snapshot"}, "entry 8: address"),
@@ -147,11 +146,44 @@ def test_a_last_state_that_differs_is_noticed() -> None:
         assert f"segment {LARGE:#x}" in replay_history(history_of(snapshot)).difference
 
 
-def test_a_history_that_began_too_late_is_refused() -> None:
+@pytest.mark.parametrize(("address", "size"), [(0x1000, 512), (LARGE, 30 * MIB)])
+def test_entries_that_cannot_have_led_to_the_end_are_refused(address: int, size: int) -> None:
     snapshot = by_hand()
-    snapshot["device_traces"][0].insert(0, entry("free_completed", 0x1000, 512))
-    with pytest.raises(InvalidInputError, match="begin to record before"):
+    snapshot["device_traces"][0] = [entry("free_completed", address, size)]
+    with pytest.raises(InvalidInputError, match=r"in no segment|overlaps"):
         replay_history(history_of(snapshot))
+
+
+def test_a_history_that_begins_with_memory_in_use_is_done_again() -> None:
+    snapshot = by_hand()
+    for _ in range(len(snapshot["device_traces"][0])):
+        del snapshot["device_traces"][0][0]
+        assert replay_history(history_of(snapshot)).difference == ""
+
+
+def test_a_block_that_is_freed_but_still_used_by_a_stream_is_not_handed_out() -> None:
+    """The second request of 4 MiB needs a segment of its own; the third gets the first one's block, freed by then."""
+    first, second = entry("alloc", LARGE, 4 * MIB), entry("alloc", OTHER, 19 * MIB)
+    trace = [
+        entry("segment_alloc", LARGE, 20 * MIB),
+        first,
+        entry("alloc", LARGE + 4 * MIB, 16 * MIB),
+        entry("free_requested", LARGE, 4 * MIB),
+        entry("segment_alloc", OTHER, 20 * MIB),
+        second | {"size": 4 * MIB},
+        entry("free_completed", LARGE, 4 * MIB),
+        entry("alloc", LARGE, 4 * MIB),
+    ]
+    full = [
+        block(LARGE, 4 * MIB, "active_allocated", 4 * MIB),
+        block(LARGE + 4 * MIB, 16 * MIB, "active_allocated", 16 * MIB),
+    ]
+    rest = [block(OTHER, 4 * MIB, "active_allocated", 4 * MIB), block(OTHER + 4 * MIB, 16 * MIB)]
+    held = [segment(LARGE, 20 * MIB, "large", *full), segment(OTHER, 20 * MIB, "large", *rest)]
+    found = replay_history(history_of({"segments": held, "device_traces": [trace]}))
+    assert found.difference == ""
+    too_early = [*trace[:4], trace[6], *trace[4:6], trace[7]]
+    assert "entry 6" in replay_history(history_of({"segments": held, "device_traces": [too_early]})).difference
 
 
 def test_expandable_segments_are_refused() -> None:
@@ -218,8 +250,8 @@ class Noting:
 steps = st.lists(st.integers(-3, 60 * MIB) | st.sampled_from([-3, -2, 512, 600 * KIB, 3 * MIB, 12 * MIB]), max_size=60)
 
 
-@given(steps)
-def test_whatever_was_done_is_done_again(steps: list[int]) -> None:
+@given(steps, st.floats(0, 1))
+def test_whatever_was_done_is_done_again_from_any_entry_on(steps: list[int], after: float) -> None:
     noting = Noting()
     live: list[Block] = []
     for step in steps:
@@ -229,7 +261,12 @@ def test_whatever_was_done_is_done_again(steps: list[int]) -> None:
             noting.empty()
         elif live:
             noting.free(live.pop(len(live) * -step // 4))
-    assert replay_history(noting.history()).difference == ""
+    history = noting.history()
+    assert replay_history(history).difference == ""
+    # The trace of a free has two entries, and that of a new segment goes with the request for it.
+    starts = [number for number, each in enumerate(history.entries) if each.action is Action.FREE_REQUESTED]
+    first = starts[int(after * (len(starts) - 1))] if starts else 0
+    assert replay_history(msgspec.structs.replace(history, entries=history.entries[first:])).difference == ""
 
 
 def test_a_stored_history_is_the_same_when_read(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ grow here; CUDA chooses its own, which can decide between two free blocks of equ
 """
 
 from bisect import bisect_left, insort
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, TypeAlias
 
 import msgspec
@@ -77,7 +77,8 @@ FreeList: TypeAlias = list[tuple[int, int, Block]]
 class CachingAllocator:
     """Hands out blocks under a hard cap on reserved bytes.
 
-    `allocated` counts whole blocks, as torch's `allocated_bytes` does; `requested` the bytes asked for.
+    `allocated` counts whole blocks, as torch's `allocated_bytes` does; `requested` the bytes asked for. `pending`
+    are the blocks whose free waits for another stream, in the order of the calls.
     """
 
     __slots__ = (
@@ -91,6 +92,7 @@ class CachingAllocator:
         "num_retries",
         "peak_allocated",
         "peak_reserved",
+        "pending",
         "requested",
         "reserved",
     )
@@ -102,11 +104,37 @@ class CachingAllocator:
         self.allocated = self.requested = self.reserved = 0
         self.peak_allocated = self.peak_reserved = 0
         self.num_oom = self.num_retries = 0
+        self.pending: dict[Block, None] = {}
         self._small: FreeList = []
         self._large: FreeList = []
         # First block of each segment by address. New addresses are the highest yet, so the order is that of address.
         self._heads: dict[int, Block] = {}
         self._next_address = SEGMENT_GRAIN
+
+    def hold(self, segments: Iterable[SegmentView]) -> dict[int, Block]:
+        """Begin with these segments, as after a snapshot of another allocator; the live blocks by their address."""
+        live: dict[int, Block] = {}
+        for view in segments:
+            pool = self._small if view.small else self._large
+            last: Block | None = None
+            for seen in view.blocks:
+                block = Block(pool, seen.address, seen.size)
+                block.prev = last
+                if last is None:
+                    self._heads[view.address] = block
+                else:
+                    last.next = block
+                last = block
+                if seen.live:
+                    block.live, block.requested = True, seen.requested
+                    self.allocated += seen.size
+                    self.requested += seen.requested
+                    live[seen.address] = block
+                else:
+                    insort(pool, (seen.size, seen.address, block))
+            self.reserved += view.size
+        self.reset_peaks()
+        return live
 
     def malloc(self, n_bytes: int) -> Block:
         """A block of at least `n_bytes`; none at all (size 0) for zero bytes.
@@ -174,8 +202,29 @@ class CachingAllocator:
         if block.size:
             insort(pool, (block.size, block.address, block))
 
+    def free_later(self, block: Block) -> None:
+        """Takes a block back that another stream still uses (`Tensor.record_stream`): no request gets it as yet.
+
+        It no longer counts as allocated. `complete` ends the wait; so does every return of cached segments, for which
+        PyTorch waits until no stream uses them. Raises `ValueError` for a block that is not live.
+        """
+        if not block.live or block in self.pending:
+            raise ValueError("free_later() of a block that is not live: it was freed before")
+        self.pending[block] = None
+        self.allocated -= block.size
+
+    def complete(self, block: Block) -> None:
+        """No stream uses the block any longer. Raises `ValueError` for a block that does not wait."""
+        if block not in self.pending:
+            raise ValueError("complete() of a block that does not wait")
+        del self.pending[block]
+        self.allocated += block.size
+        self.free(block)
+
     def empty_cache(self) -> None:
         """Gives every segment without a live block back to the driver; a partly used one stays whole."""
+        for block in tuple(self.pending):
+            self.complete(block)
         for pool in (self._small, self._large):
             kept = []
             for entry in pool:

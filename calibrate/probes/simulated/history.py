@@ -1,72 +1,17 @@
 """What PyTorch's allocator did on a real card, done again by the model of it, and compared to the byte.
 
-`torch.cuda.memory._snapshot` gives a history when `_record_memory_history` was on: every request, every segment taken
-from the driver and given back, and at the end all segments with their blocks. New segments of the model are put where
-the driver put them, so even the choice between two free blocks of one size, which goes by address, is compared.
+A history may begin with memory in use (`history_start`). New segments of the model are put where the driver put them,
+so even the choice between two free blocks of one size, which goes by address, is compared.
 """
 
-import gzip
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
-from pathlib import Path
-from typing import Any, Final
 
 import msgspec
 
 from acestep.errors import InvalidInputError
 from calibrate.probes.simulated.allocator import Block, CachingAllocator, SegmentView
-
-
-class Action(StrEnum):
-    """What an entry says was done; sizes of `alloc` and of frees are those asked for, not those of the block."""
-
-    ALLOC = "alloc"
-    FREE_REQUESTED = "free_requested"
-    FREE_COMPLETED = "free_completed"
-    SEGMENT_ALLOC = "segment_alloc"
-    SEGMENT_FREE = "segment_free"
-    SEGMENT_MAP = "segment_map"
-    SEGMENT_UNMAP = "segment_unmap"
-    SNAPSHOT = "snapshot"
-    OOM = "oom"
-
-
-_EXPANDABLE: Final = (Action.SEGMENT_MAP, Action.SEGMENT_UNMAP)
-
-
-class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One entry of a history, as far as it is used; PyTorch gives more."""
-
-    action: Action
-    addr: int = 0
-    size: int = 0
-    stream: int = 0
-
-
-class RecordedBlock(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A block of a segment; `inactive` ones are free, all others are not."""
-
-    address: int
-    size: int
-    state: str
-    requested_size: int = 0
-
-
-class RecordedSegment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Memory from one call of the driver, with its blocks in order of address."""
-
-    address: int
-    total_size: int
-    segment_type: str
-    blocks: tuple[RecordedBlock, ...]
-    stream: int = 0
-
-
-class History(msgspec.Struct, frozen=True, kw_only=True):
-    """The entries of one card, and the segments when the last of them had been made."""
-
-    entries: tuple[HistoryEntry, ...]
-    segments: tuple[RecordedSegment, ...]
+from calibrate.probes.simulated.history_start import state_before
+from calibrate.probes.simulated.recorded import EXPANDABLE, Action, History, HistoryEntry, RecordedSegment
 
 
 class Replayed(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,35 +33,13 @@ class _DivergedError(Exception):
     """The model did something else than the card."""
 
 
-def history_of(snapshot: Mapping[str, Any], device: int = 0) -> History:
-    """What `torch.cuda.memory._snapshot` returned, for one card. Raises `InvalidInputError` for anything else."""
-    try:
-        entries = msgspec.convert(snapshot["device_traces"][device], tuple[HistoryEntry, ...])
-        segments = [s for s in snapshot["segments"] if s.get("device", device) == device]
-        return History(entries=entries, segments=msgspec.convert(segments, tuple[RecordedSegment, ...]))
-    except (msgspec.ValidationError, LookupError, TypeError, AttributeError) as error:
-        raise InvalidInputError("snapshot", f"is none of PyTorch's ({error})") from None
-
-
-def load_history(path: Path) -> History:
-    """A history that `store_history` wrote."""
-    try:
-        return msgspec.json.decode(gzip.decompress(path.read_bytes()), type=History)
-    except (OSError, EOFError, msgspec.DecodeError) as error:
-        raise InvalidInputError(path, f"is no allocation history ({error})") from None
-
-
-def store_history(history: History, path: Path) -> None:
-    """Write a history as packed JSON; the same bytes for the same history."""
-    path.write_bytes(gzip.compress(msgspec.json.encode(history), mtime=0))
-
-
 def replay_history(history: History) -> Replayed:
     """Have the model do it all again, up to the first difference.
 
-    Raises `InvalidInputError` for a history that began with memory in use, or of an allocator with expandable segments.
+    Raises `InvalidInputError` for entries that do not belong to the segments at the end, and for an allocator with
+    expandable segments.
     """
-    player = _Player()
+    player = _Player(state_before(history))
     difference = ""
     try:
         for number, entry in enumerate(history.entries):
@@ -136,17 +59,22 @@ def replay_history(history: History) -> Replayed:
 class _Player:
     """The model's state: an allocator for each stream, for memory of one is never given to another."""
 
-    def __init__(self) -> None:
-        self.allocations = self.taken = self.peak_reserved = 0
-        self._streams: dict[int, CachingAllocator] = {}
-        self._live: dict[int, tuple[int, Block]] = {}
+    def __init__(self, start: Mapping[int, Sequence[SegmentView]]) -> None:
+        self.allocations = self.taken = 0
+        self._streams = {stream: CachingAllocator() for stream in start}
+        self._live = {
+            address: (stream, block)
+            for stream, segments in start.items()
+            for address, block in self._streams[stream].hold(segments).items()
+        }
+        self.peak_reserved = self._reserved()
         self._promised: dict[int, HistoryEntry] = {}
         self._given_back: dict[int, int] = {}
         self._number = 0
 
     def play(self, number: int, entry: HistoryEntry) -> None:
         self._number = number
-        if entry.action in _EXPANDABLE:
+        if entry.action in EXPANDABLE:
             raise InvalidInputError(
                 "history", "is of expandable segments, which probes do not use and are not modelled"
             )
@@ -159,6 +87,8 @@ class _Player:
             self.taken += 1
         elif entry.action is Action.ALLOC:
             self._alloc(entry)
+        elif entry.action is Action.FREE_REQUESTED:
+            self._allocator_of(entry).free_later(self._block(entry))
         elif entry.action is Action.FREE_COMPLETED:
             self._free(entry)
 
@@ -183,17 +113,29 @@ class _Player:
         self._same(f"address of {entry.size} bytes", entry.addr, block.address)
         self._live[entry.addr] = entry.stream, block
         self.allocations += 1
-        self.peak_reserved = max(self.peak_reserved, sum(each.reserved for each in self._streams.values()))
+        self.peak_reserved = max(self.peak_reserved, self._reserved())
 
     def _free(self, entry: HistoryEntry) -> None:
-        if entry.addr not in self._live:
-            raise InvalidInputError(
-                "history",
-                f"frees {entry.addr:#x} at entry {self._number}, which it never saw allocated; begin to record before"
-                " anything is on the card, and with room for every entry",
-            )
-        stream, block = self._live.pop(entry.addr)
-        self._streams[stream].free(block)
+        allocator, block = self._allocator_of(entry), self._block(entry)
+        if block in allocator.pending:
+            allocator.complete(block)
+        else:
+            allocator.free(block)
+        del self._live[entry.addr]
+
+    def _allocator_of(self, entry: HistoryEntry) -> CachingAllocator:
+        return self._streams[self._known(entry)[0]]
+
+    def _block(self, entry: HistoryEntry) -> Block:
+        return self._known(entry)[1]
+
+    def _known(self, entry: HistoryEntry) -> tuple[int, Block]:
+        if (known := self._live.get(entry.addr)) is None:
+            raise InvalidInputError("history", f"entry {self._number} frees {entry.addr:#x}, which is not allocated")
+        return known
+
+    def _reserved(self) -> int:
+        return sum(each.reserved for each in self._streams.values())
 
     def _flush(self) -> None:
         """Every segment without a live block goes back at once, whoever asked for it."""
