@@ -1,7 +1,6 @@
-"""`download` goes through the environment's proxies and the page of this machine past them: real ones, on loopback."""
+"""`download` goes through the proxies that the environment names: real ones, on loopback."""
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from acestep.errors import Exit
-from tests.integration.test_ui_server import Page
 from tests.proxy import FILES, HUB, dead_port, http_proxy, socks_proxy
 
 Proxy = Callable[[], AbstractContextManager[tuple[str, list[str]]]]
@@ -62,14 +60,3 @@ def test_a_proxy_that_refuses_is_a_sentence(tmp_path: Path) -> None:
     assert ended.returncode == Exit.RUN_FAILED
     assert any(line.startswith("CONNECT hub.invalid:443") for line in asked)
     assert "Traceback" not in ended.stderr
-
-
-def test_the_page_of_this_machine_opens_past_proxies_that_work_and_that_cannot(tmp_path: Path) -> None:
-    """One page with all of them: it takes long to start."""
-    with http_proxy() as (address, asked):
-        page = Page(tmp_path, http_proxy=address, HTTPS_PROXY=":foo", ALL_PROXY="socks://127.0.0.1:1", NO_PROXY="corp")
-        try:
-            assert page.get("/").status_code == 200
-        finally:
-            page.end(signal.SIGTERM)
-    assert asked == [], "loopback never goes through a proxy"

@@ -17,6 +17,7 @@ import pytest
 import soundfile
 
 from acestep.errors import Exit
+from tests.proxy import http_proxy
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 100
@@ -95,11 +96,14 @@ class Page:
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    """A page that plans for a card of 8 GiB."""
-    opened = Page(tmp_path_factory.mktemp("page"))
-    yield opened
-    assert opened.end(signal.SIGTERM) == Exit.INTERRUPTED
-    assert opened.caches() == []
+    """A page that plans for a card of 8 GiB, opened and used past proxies that work and that cannot."""
+    with http_proxy() as (address, asked):
+        proxies = {"http_proxy": address, "HTTPS_PROXY": ":foo", "ALL_PROXY": "socks://127.0.0.1:1", "NO_PROXY": "corp"}
+        opened = Page(tmp_path_factory.mktemp("page"), **proxies)
+        yield opened
+        assert opened.end(signal.SIGTERM) == Exit.INTERRUPTED
+        assert opened.caches() == []
+    assert asked == [], "loopback never goes through a proxy"
 
 
 def brief(page: Page, **given: Any) -> list[Any]:

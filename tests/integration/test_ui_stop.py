@@ -59,7 +59,7 @@ def test_no_step_begins_after_the_one_in_which_a_run_is_stopped(
     for name, (owner, method) in STEPS.items():
         monkeypatch.setattr(owner, method, watch(getattr(owner, method), name))
     controls, _ = studio.start()
-    noise = np.random.default_rng(1).standard_normal((2, 30 * SAMPLE_RATE)).astype(np.float32) / 10
+    noise = np.random.default_rng(1).standard_normal((2, 8 * SAMPLE_RATE)).astype(np.float32) / 10
     request = Request(caption="drums", think=True, duration_s=5, steps=3, seed=3, reference_audio=Clip(audio=noise))
 
     def run() -> None:

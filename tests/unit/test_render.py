@@ -51,7 +51,7 @@ def test_the_stored_pages_and_plots_are_what_the_table_says(stored: Files) -> No
     assert stale(ROOT, stored) == [], "run `python -m calibrate render` and commit docs/"
 
 
-def test_rendering_is_the_same_bytes_in_another_process_and_needs_no_torch(stored: Files) -> None:
+def test_rendering_is_the_same_bytes_in_another_process_and_needs_no_torch(checkout: Path, files: Files) -> None:
     code = (
         "import sys, pathlib, hashlib; from calibrate.report.render import *;"
         "files = render(read_sources(pathlib.Path('.'))); assert 'torch' not in sys.modules;"
@@ -59,13 +59,13 @@ def test_rendering_is_the_same_bytes_in_another_process_and_needs_no_torch(store
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONHASHSEED": "7", "LC_ALL": "C"},
+        cwd=checkout,
+        env=os.environ | {"PYTHONHASHSEED": "7", "LC_ALL": "C", "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=True,
     )
-    assert done.stdout.strip() == hashlib.sha256(repr(sorted(stored.items())).encode()).hexdigest()
+    assert done.stdout.strip() == hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()
 
 
 def test_what_was_rendered_passes_the_check_and_the_check_writes_nothing(checkout: Path, files: Files) -> None:
