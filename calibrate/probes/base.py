@@ -1,12 +1,13 @@
 """The seam every measurement goes through: a prober runs knobs and a workload under a cap."""
 
 from enum import StrEnum
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import msgspec
 
 from acestep.knobs import Knobs, Variant
 from acestep.request import DecodePath
+from acestep.stage import StageReport
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
 
@@ -19,37 +20,51 @@ class CapMethod(StrEnum):
     BALLAST = "ballast"
 
 
-class ProbedStage(msgspec.Struct, frozen=True, kw_only=True):
-    """One stage of a probe, in bytes.
+SAFE_TEXT = r"^[A-Za-z0-9 ._+:/()@-]{0,80}$"
+"""Every string of a record: records are contributed by strangers and end up in pages, terminals and file names."""
+
+Text = Annotated[str, msgspec.Meta(pattern=SAFE_TEXT)]
+Bytes = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class MeasuredStage(StageReport, frozen=True, kw_only=True):
+    """One stage of a probe; `seconds` is 0 on a simulated card, which has no clock.
 
     `resident_bytes` are the weights on the device during the stage; `allowance_bytes` are workspaces that the tensor
-    count does not show (cuDNN), part of every verdict; `live_at_peak` splits the allocated peak by component.
+    count does not show (cuDNN), part of every verdict.
     """
 
-    name: str
-    seconds: float
-    songs_per_pass: int
-    peak_allocated_bytes: int
-    peak_reserved_bytes: int
-    resident_bytes: int
-    allowance_bytes: int
-    live_at_peak: dict[str, int]
+    name: Text
+    resident_bytes: Bytes
+    allowance_bytes: Bytes
+
+    @property
+    def activation_bytes(self) -> int:
+        """What of the allocated peak is no weights."""
+        return max(0, self.peak_allocated_bytes - self.resident_bytes)
+
+    @property
+    def needed_bytes(self) -> int:
+        """What the stage takes in all: its tensors, and workspaces beside them."""
+        return self.peak_allocated_bytes + self.allowance_bytes
 
 
 class ProbeResult(msgspec.Struct, frozen=True, kw_only=True):
     """What one probe found. After an `oom` the last stage is the one that did not fit, as far as it came.
 
+    `live_at_peak` splits the allocated peak of each stage by component, where that is known.
     `withheld_bytes` of the cap the allocator did not get: the driver's context took them, beyond the share it is given.
     """
 
     verdict: Verdict
     cap_bytes: int
-    stages: tuple[ProbedStage, ...]
+    stages: tuple[MeasuredStage, ...]
     songs_per_pass: int
     decode_path: DecodePath
     seconds: float
     warnings: tuple[str, ...] = ()
     withheld_bytes: int = 0
+    live_at_peak: dict[str, dict[str, int]] = {}
 
     @property
     def peak_allocated_bytes(self) -> int:

@@ -15,7 +15,7 @@ from acestep.hardware.detection import look
 from acestep.knobs import Knobs, Variant
 from acestep.limits.capabilities import computes_in_float32
 from acestep.request import DecodePath
-from calibrate.probes.base import CapMethod, ProbedStage, ProbeResult
+from calibrate.probes.base import CapMethod, MeasuredStage, ProbeResult
 from calibrate.probes.caps import SLACK_BYTES, require_cap_room
 from calibrate.probes.child import Patience, ProbeEndedError
 from calibrate.probes.messages import RunOutcome, Setup, setup_for
@@ -221,15 +221,14 @@ def _result(
         verdict=answer.verdict,
         cap_bytes=cap_bytes,
         stages=tuple(
-            ProbedStage(
+            MeasuredStage(
                 name=stage.name,
                 seconds=stage.seconds,
                 songs_per_pass=stage.songs_per_pass,
-                peak_allocated_bytes=stage.allocated_bytes,
-                peak_reserved_bytes=stage.reserved_bytes,
+                peak_allocated_bytes=stage.peak_allocated_bytes,
+                peak_reserved_bytes=stage.peak_reserved_bytes,
                 resident_bytes=0,
                 allowance_bytes=0,
-                live_at_peak={},
             )
             for stage in answer.stages
         ),
