@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from acestep.errors import AceStepError
 from acestep.units import gib
-from calibrate.probes.base import MeasuredStage, Prober, ProbeResult
+from calibrate.probes.base import MeasuredStage, ProbeResult, Simulation
 from calibrate.record.measurement import keeps_promise
 from calibrate.record.rules import CHOOSING
 from ci.cells import GateCell
@@ -20,7 +20,9 @@ _SAME_SIZE = 0.05
 """Share within which a component is as large as what grew."""
 
 
-def code_findings(cells: Sequence[GateCell], prober: Prober, share: float, progress: TellCells) -> Iterator[Finding]:
+def code_findings(
+    cells: Sequence[GateCell], prober: Simulation, share: float, progress: TellCells
+) -> Iterator[Finding]:
     """Every cell that fits no more, or takes more than `share` above its record."""
     for cell in cells:
         progress(f"Probing {_place(cell)}.")
@@ -38,7 +40,7 @@ def code_findings(cells: Sequence[GateCell], prober: Prober, share: float, progr
             yield _finding("G203", cell, "probe", f"cannot be probed: {type(error).__name__}: {error}"[:300])
 
 
-def _judged(cell: GateCell, prober: Prober, share: float) -> Iterator[Finding]:
+def _judged(cell: GateCell, prober: Simulation, share: float) -> Iterator[Finding]:
     knobs, workload = cell.probe.knobs, cell.probe.workload
     found = prober.probe(knobs, workload, cell.proven_cap_bytes)
     if not keeps_promise(found, workload.batch):
@@ -51,7 +53,7 @@ def _judged(cell: GateCell, prober: Prober, share: float) -> Iterator[Finding]:
             yield from _stage_findings(cell, before[stage.name], stage, found.live_at_peak.get(stage.name, {}), share)
 
 
-def _no_longer_fits(cell: GateCell, prober: Prober, found: ProbeResult) -> Finding:
+def _no_longer_fits(cell: GateCell, prober: Simulation, found: ProbeResult) -> Finding:
     knobs, workload = cell.probe.knobs, cell.probe.workload
     caps = prober.smallest_caps(knobs, workload)
     needed = caps.pop("total")

@@ -10,7 +10,7 @@ from multiprocessing.connection import wait
 
 from acestep.cli import console
 from acestep.errors import NotMeasuredError
-from calibrate.campaign.probers import prober_for
+from calibrate.campaign.probers import simulation
 from calibrate.executors.process import Process
 from calibrate.executors.worker import answer_all
 from ci.cells import GateCell
@@ -37,7 +37,7 @@ def simulated_findings(
         knobs = cell.probe.knobs
         groups.setdefault((knobs.variant, knobs.offload, knobs.quantization), []).append(cell)
     if len(groups) == 1:
-        yield from code_findings(cells, prober_for("simulated"), share, progress)
+        yield from code_findings(cells, simulation(), share, progress)
         return
     largest_first = sorted(groups.values(), key=len, reverse=True)
     found: dict[int, list[Finding]] = {}
@@ -72,7 +72,7 @@ def _as_they_come(groups: Sequence[Group], command: Sequence[str]) -> Generator[
 
 def _simulated() -> Callable[[Group], list[Finding]]:
     """One prober a process: what it learnt of one group of cells it need not trace again for the next."""
-    prober = prober_for("simulated")
+    prober = simulation()
     return lambda group: list(code_findings(group[0], prober, group[1], console.notify))
 
 

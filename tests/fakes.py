@@ -106,12 +106,6 @@ class ScriptedProber:
         assert answer is not None, f"the script has ended, asked for {workload} under {cap_bytes}"
         return answer if isinstance(answer, ProbeResult) else result(answer, workload, cap_bytes, peak=MIB)
 
-    def memory_model(self, variant: Variant) -> dict[str, float]:
-        return {}
-
-    def smallest_caps(self, knobs: Knobs, workload: Workload) -> dict[str, int]:
-        raise AssertionError("the script knows nothing of smallest caps")
-
 
 def result(
     verdict: Verdict,

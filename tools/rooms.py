@@ -140,7 +140,7 @@ ROOMS = (
         name="executors",
         holds="the processes that run probes",
         parts=("calibrate.executors",),
-        imports=("values", "dit", "harness", "probes", "record"),
+        imports=("values", "hardware", "dit", "harness", "probes", "record"),
     ),
     Room(
         name="campaign",
@@ -174,6 +174,7 @@ ROOMS = (
             "probes",
             "record",
             "table",
+            "executors",
             "campaign",
         ),
     ),

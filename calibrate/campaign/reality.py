@@ -14,7 +14,7 @@ import msgspec
 from acestep.errors import NotMeasuredError
 from acestep.knobs import Knobs
 from calibrate.campaign.run import describe_probe
-from calibrate.probes.base import MeasuredStage, Prober
+from calibrate.probes.base import MeasuredStage, Simulation
 from calibrate.record.measurement import Measurement, RecordedCardKind, RecordedProbe
 from calibrate.record.rules import CHOOSING
 from calibrate.table.knobs import eager
@@ -135,7 +135,7 @@ class Reality(msgspec.Struct, frozen=True, kw_only=True):
     pairs: tuple[ComparedNumber, ...]
 
 
-def face(record: Measurement, simulation: Prober) -> Reality:
+def face(record: Measurement, simulation: Simulation) -> Reality:
     """Ask a simulation everything that a real card was asked, and compare.
 
     Raises `NotMeasuredError` for a record of a simulated card, which says nothing about a real one.
@@ -223,7 +223,7 @@ def _allocated(simulated: MeasuredStage, measured: MeasuredStage) -> int:
     return min(max(measured.peak_allocated_bytes, least), least + simulated.allowance_bytes)
 
 
-def _cap_pairs(probes: Sequence[RecordedProbe], simulation: Prober) -> Iterator[ComparedNumber]:
+def _cap_pairs(probes: Sequence[RecordedProbe], simulation: Simulation) -> Iterator[ComparedNumber]:
     """One a question, however many caps it was asked under."""
     asked: dict[tuple[Knobs, Workload], list[int]] = {}
     for number, probe in enumerate(probes):

@@ -11,6 +11,7 @@ import msgspec
 from calibrate.executors.base import Likely
 from calibrate.executors.process import Process
 from calibrate.executors.questions import Fit, JournalEntry, ProbeTask, Question
+from calibrate.probes.base import SIMULATED_CARD, UNCONDITIONED
 from calibrate.record.measurement import RecordedCardKind
 
 EXECUTOR_WORKER = (sys.executable, "-m", "calibrate.executors.worker")
@@ -21,6 +22,9 @@ MOST_PROCESSES: Final = 4
 
 class Local:
     """Hands tasks to processes; runs that share a trace go to one of them, so that none is traced twice."""
+
+    card = SIMULATED_CARD
+    conditions = UNCONDITIONED
 
     def __init__(self, processes: int, command: Sequence[str] = EXECUTOR_WORKER) -> None:
         self._processes = processes

@@ -1,10 +1,11 @@
 """The seam every measurement goes through: a prober runs knobs and a workload under a cap."""
 
 from enum import StrEnum
-from typing import Annotated, Protocol
+from typing import Annotated, Protocol, runtime_checkable
 
 import msgspec
 
+from acestep.hardware.card import SIMULATED_CAPABILITY, Card, CardKind
 from acestep.knobs import Knobs, Variant
 from acestep.request import DecodePath
 from acestep.stage import StageReport
@@ -77,6 +78,26 @@ class ProbeResult(msgspec.Struct, frozen=True, kw_only=True):
         return max((s.peak_reserved_bytes for s in self.stages), default=0)
 
 
+class CardConditions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a real card's probes ran beside: bytes that others held before, and that the probe's own context took.
+
+    `watched` says whether NVML could be read all along, `returned_s` how long the card took to be as it was before.
+    """
+
+    watched: bool
+    foreign_bytes: Bytes
+    context_bytes: Bytes
+    allocator: Text
+    returned_s: Annotated[float, msgspec.Meta(ge=0)]
+
+
+UNCONDITIONED = CardConditions(watched=False, foreign_bytes=0, context_bytes=0, allocator="", returned_s=0.0)
+"""A simulated card, beside which there is nothing."""
+
+SIMULATED_CARD = Card(kind=CardKind.CUDA, name="simulated card", capability=SIMULATED_CAPABILITY)
+"""What a simulation stands for; it has no size of its own."""
+
+
 class Prober(Protocol):
     """Something that can run a probe: a real card, the simulated one, or a test's script."""
 
@@ -92,10 +113,38 @@ class Prober(Protocol):
         """
         ...
 
+
+@runtime_checkable
+class CardProber(Prober, Protocol):
+    """A prober on a real card. It keeps a model loaded, and can also run a request to its end."""
+
+    @property
+    def card(self) -> Card:
+        """The card that answers."""
+        ...
+
+    @property
+    def conditions(self) -> CardConditions:
+        """What the probes so far ran beside."""
+        ...
+
+    def certify(self, knobs: Knobs, workload: Workload, cap_bytes: int) -> ProbeResult:
+        """As `probe`, with all the steps of the variant."""
+        ...
+
+    def close(self) -> None:
+        """Unload the model."""
+        ...
+
+
+@runtime_checkable
+class Simulation(Prober, Protocol):
+    """A prober that knows all caps at once, which a real card would take hours to answer."""
+
     def smallest_caps(self, knobs: Knobs, workload: Workload) -> dict[str, int]:
         """Per stage, and under ``"total"`` for the whole run, the smallest cap from which on every cap fits."""
         ...
 
     def memory_model(self, variant: Variant) -> dict[str, float]:
-        """What the VRAM guard predicts a variant's memory with; empty from a prober that fits none."""
+        """What the VRAM guard predicts a variant's memory with."""
         ...

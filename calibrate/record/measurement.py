@@ -13,7 +13,16 @@ from acestep.strict_json import read_json, strings_in
 from acestep.tiers import EvidenceKind
 from calibrate.files import digest
 from calibrate.fingerprint import code_version, library_versions
-from calibrate.probes.base import SAFE_TEXT, Bytes, CapMethod, MeasuredStage, ProbeResult, Text
+from calibrate.probes.base import (
+    SAFE_TEXT,
+    UNCONDITIONED,
+    Bytes,
+    CapMethod,
+    CardConditions,
+    MeasuredStage,
+    ProbeResult,
+    Text,
+)
 from calibrate.record.flaws import BracketError, Flaw, FlawedError, flawed
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
@@ -167,23 +176,6 @@ class Coefficient(_Data, frozen=True):
     variant: Variant
     name: Text
     value: float
-
-
-class CardConditions(_Data, frozen=True):
-    """What a real card's probes ran beside: bytes that others held before, and that the probe's own context took.
-
-    `watched` says whether NVML could be read all along, `returned_s` how long the card took to be as it was before.
-    """
-
-    watched: bool
-    foreign_bytes: Bytes
-    context_bytes: Bytes
-    allocator: Text
-    returned_s: Annotated[float, msgspec.Meta(ge=0)]
-
-
-UNCONDITIONED = CardConditions(watched=False, foreign_bytes=0, context_bytes=0, allocator="", returned_s=0.0)
-"""A simulated card, beside which there is nothing."""
 
 
 class Measurement(_Data, frozen=True, omit_defaults=True):

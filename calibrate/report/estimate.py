@@ -9,7 +9,7 @@ from acestep.limits.plan import Overrides, resolve
 from acestep.request import DecodePath
 from acestep.tiers import TierTable
 from acestep.units import gib, mib
-from calibrate.probes.base import MeasuredStage, Prober
+from calibrate.probes.base import MeasuredStage, Simulation
 from calibrate.screen import print_table
 from calibrate.table.knobs import describe_knobs, eager
 from calibrate.verdict import Verdict
@@ -56,7 +56,7 @@ def knobs_for(table: TierTable, overrides: Overrides, vram_gib: float | None) ->
     return eager(knobs), plan.warnings
 
 
-def estimate(prober: Prober, knobs: Knobs, workload: Workload, cap_bytes: int | None) -> Estimate:
+def estimate(prober: Simulation, knobs: Knobs, workload: Workload, cap_bytes: int | None) -> Estimate:
     """Probe under a cap, or under the smallest that fits where `cap_bytes` is None."""
     caps = prober.smallest_caps(knobs, workload)
     result = prober.probe(knobs, workload, caps["total"] if cap_bytes is None else cap_bytes)

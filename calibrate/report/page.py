@@ -8,10 +8,8 @@ import msgspec
 from acestep.knobs import Knobs
 from acestep.stage import Stage
 from acestep.units import gib, mib, minutes
-from calibrate.probes.base import MeasuredStage
+from calibrate.probes.base import UNCONDITIONED, CardConditions, MeasuredStage
 from calibrate.record.measurement import (
-    UNCONDITIONED,
-    CardConditions,
     Certificate,
     Measurement,
     RecordedProbe,
