@@ -22,7 +22,7 @@ JUDGING = (
     "ci",
     ".github",
     "calibrate/record/contributed.py",
-    "calibrate/executors/process.py",
+    "calibrate/executors/pool.py",
     "calibrate/executors/worker.py",
     "calibrate/record/flaws.py",
     "calibrate/git.py",
