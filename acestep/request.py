@@ -12,6 +12,7 @@ from acestep.clip import LATENT_HOP as LATENT_HOP
 from acestep.clip import SAMPLE_RATE as SAMPLE_RATE
 from acestep.clip import Clip
 from acestep.fields import TRACKS, UNKNOWN_LANGUAGE, keyscale_of, language_of, timesignature_of, track_of
+from acestep.stage import StageReport
 from acestep.thinking import Thinking
 
 if TYPE_CHECKING:
@@ -279,16 +280,6 @@ class Song(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     seed: int
     audio: "np.ndarray"
     sample_rate: int = SAMPLE_RATE
-
-
-class StageReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What one stage took: seconds, and the most bytes that were allocated and reserved during it (0: not counted)."""
-
-    name: str
-    seconds: float
-    songs_per_pass: int
-    peak_allocated_bytes: int
-    peak_reserved_bytes: int
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True, eq=False):

@@ -7,7 +7,7 @@ import msgspec
 
 from acestep.errors import InvalidInputError, NotMeasuredError
 from calibrate.git import GitError, git
-from calibrate.probes.base import Prober
+from calibrate.probes.base import Simulation
 from ci import judge_records
 from ci.cells import certified_cells
 from ci.code_versions import is_known
@@ -22,7 +22,7 @@ JUDGING = (
     "ci",
     ".github",
     "calibrate/record/contributed.py",
-    "calibrate/executors/process.py",
+    "calibrate/executors/pool.py",
     "calibrate/executors/worker.py",
     "calibrate/record/flaws.py",
     "calibrate/git.py",
@@ -61,7 +61,7 @@ def judge(
     *,
     table_only: bool,
     progress: TellCells,
-    prober: Prober | None = None,
+    prober: Simulation | None = None,
 ) -> Judgement:
     """The verdict on a tree against its base; what cannot be read is a finding, not an error.
 
@@ -123,7 +123,9 @@ def _records(checkout: Path, base: str, folder: Path, before: Promises, after: P
     return [*judge_records.file_findings(record_files(folder)), *findings]
 
 
-def _code(before: Promises, after: Promises, progress: TellCells, prober: Prober | None) -> tuple[int, list[Finding]]:
+def _code(
+    before: Promises, after: Promises, progress: TellCells, prober: Simulation | None
+) -> tuple[int, list[Finding]]:
     """How many cells were probed again, and what came out; always by the stricter tolerance."""
     if before.policy is None:
         return 0, []

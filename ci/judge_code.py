@@ -1,11 +1,11 @@
 """Whether the code of a change still fits where the records at the base say it fits, stage by stage."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from acestep.errors import AceStepError
 from acestep.units import gib
-from calibrate.probes.base import ProbedStage, Prober, ProbeResult
-from calibrate.record.measurement import RecordedStage, keeps_promise
+from calibrate.probes.base import MeasuredStage, ProbeResult, Simulation
+from calibrate.record.measurement import keeps_promise
 from calibrate.record.rules import CHOOSING
 from ci.cells import GateCell
 from ci.findings import Finding, FindingValue, Level
@@ -20,7 +20,9 @@ _SAME_SIZE = 0.05
 """Share within which a component is as large as what grew."""
 
 
-def code_findings(cells: Sequence[GateCell], prober: Prober, share: float, progress: TellCells) -> Iterator[Finding]:
+def code_findings(
+    cells: Sequence[GateCell], prober: Simulation, share: float, progress: TellCells
+) -> Iterator[Finding]:
     """Every cell that fits no more, or takes more than `share` above its record."""
     for cell in cells:
         progress(f"Probing {_place(cell)}.")
@@ -38,7 +40,7 @@ def code_findings(cells: Sequence[GateCell], prober: Prober, share: float, progr
             yield _finding("G203", cell, "probe", f"cannot be probed: {type(error).__name__}: {error}"[:300])
 
 
-def _judged(cell: GateCell, prober: Prober, share: float) -> Iterator[Finding]:
+def _judged(cell: GateCell, prober: Simulation, share: float) -> Iterator[Finding]:
     knobs, workload = cell.probe.knobs, cell.probe.workload
     found = prober.probe(knobs, workload, cell.proven_cap_bytes)
     if not keeps_promise(found, workload.batch):
@@ -48,17 +50,20 @@ def _judged(cell: GateCell, prober: Prober, share: float) -> Iterator[Finding]:
     before = {stage.name: stage for stage in cell.probe.stages}
     for stage in found.stages if keeps_promise(found, workload.batch) else ():
         if stage.name in before:
-            yield from _stage_findings(cell, before[stage.name], stage, share)
+            yield from _stage_findings(cell, before[stage.name], stage, found.live_at_peak.get(stage.name, {}), share)
 
 
-def _no_longer_fits(cell: GateCell, prober: Prober, found: ProbeResult) -> Finding:
+def _no_longer_fits(cell: GateCell, prober: Simulation, found: ProbeResult) -> Finding:
     knobs, workload = cell.probe.knobs, cell.probe.workload
     caps = prober.smallest_caps(knobs, workload)
     needed = caps.pop("total")
     stage = max(caps, key=lambda name: caps[name])
-    roomy = {probed.name: probed for probed in prober.probe(knobs, workload, _PLENTY).stages}
+    with_room = prober.probe(knobs, workload, _PLENTY)
+    roomy = {probed.name: probed for probed in with_room.stages}
     recorded = {probed.name: probed for probed in cell.probe.stages}
-    both = stage in roomy and stage in recorded
+    component = ""
+    if stage in roomy and stage in recorded:
+        component = component_that_grew(recorded[stage], roomy[stage], with_room.live_at_peak.get(stage, {}))
     # One pass may do less than it did and still find room, or decode elsewhere.
     told = f"needs {gib(needed)}, and was certified at {gib(cell.proven_cap_bytes)}; it now ends {found.verdict}"
     return _finding(
@@ -69,20 +74,22 @@ def _no_longer_fits(cell: GateCell, prober: Prober, found: ProbeResult) -> Findi
         before=cell.proven_cap_bytes,
         after=needed,
         stage=stage,
-        component=component_that_grew(recorded[stage], roomy[stage]) if both else "",
+        component=component,
     )
 
 
-def _stage_findings(cell: GateCell, before: RecordedStage, after: ProbedStage, share: float) -> Iterator[Finding]:
+def _stage_findings(
+    cell: GateCell, before: MeasuredStage, after: MeasuredStage, live: Mapping[str, int], share: float
+) -> Iterator[Finding]:
     if after.songs_per_pass < before.songs_per_pass:
         told = f"{after.name} takes {after.songs_per_pass} songs at once, it took {before.songs_per_pass}"
         songs = before.songs_per_pass, after.songs_per_pass
         yield _finding("G303", cell, "songs_per_pass", told, before=songs[0], after=songs[1], stage=after.name)
     # A stage that uses what room there is may take more where the weights beside it take less.
     more_room = after.resident_bytes < before.resident_bytes or after.songs_per_pass > before.songs_per_pass
-    taken, takes = _taken(before), _taken(after)
+    taken, takes = before.needed_bytes, after.needed_bytes
     if takes > taken * (1 + share) and not (after.name in CHOOSING and more_room):
-        component = component_that_grew(before, after)
+        component = component_that_grew(before, after, live)
         told = (
             f"{after.name} takes {gib(takes)}, {takes / max(taken, 1) - 1:+.1%}; what grew is most likely {component}"
         )
@@ -98,10 +105,11 @@ def _stage_findings(cell: GateCell, before: RecordedStage, after: ProbedStage, s
         )
 
 
-def component_that_grew(before: RecordedStage, after: ProbedStage) -> str:
+def component_that_grew(before: MeasuredStage, after: MeasuredStage, live: Mapping[str, int]) -> str:
     """The owner of the memory that a stage takes more, judged by what a record keeps: weights, workspaces and the rest.
 
-    Among weights it is the component of just that size, else the largest; empty where nothing grew.
+    `live` is what was alive at the peak of `after`. Among weights it is the component of just that size, else the
+    largest; empty where nothing grew.
     """
     # Needs torch, which judging a table alone does without.
     from calibrate.probes.simulated.prober import NO_PARTS
@@ -113,15 +121,11 @@ def component_that_grew(before: RecordedStage, after: ProbedStage) -> str:
         return ""
     if workspaces >= max(weights, rest):
         return "workspace"
-    owners = {name: n for name, n in after.live_at_peak.items() if (name not in NO_PARTS) == (weights >= rest)}
+    owners = {name: n for name, n in live.items() if (name not in NO_PARTS) == (weights >= rest)}
     if weights < rest:
         return max(owners, key=lambda name: owners[name], default="activations")
     alike = [name for name, n in owners.items() if abs(n - weights) <= _SAME_SIZE * weights]
     return alike[0] if alike else max(owners, key=lambda name: owners[name], default="weights")
-
-
-def _taken(stage: RecordedStage | ProbedStage) -> int:
-    return stage.peak_allocated_bytes + stage.allowance_bytes
 
 
 def _finding(

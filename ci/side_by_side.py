@@ -4,14 +4,13 @@ python -m ci.side_by_side FD
 """
 
 import sys
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import ExitStack, closing
-from multiprocessing.connection import wait
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 
 from acestep.cli import console
 from acestep.errors import NotMeasuredError
-from calibrate.campaign.probers import prober_for
-from calibrate.executors.process import Process
+from calibrate.campaign.probers import simulation
+from calibrate.executors.pool import ProcessPool
 from calibrate.executors.worker import answer_all
 from ci.cells import GateCell
 from ci.findings import Finding, Level
@@ -25,8 +24,6 @@ WORKERS = 2
 Group = tuple[list[GateCell], float]
 """Cells that share a trace, and the tolerance that they are judged by."""
 
-_Hand = Process[Group, list[Finding]]
-
 
 def simulated_findings(
     cells: Sequence[GateCell], share: float, progress: TellCells, command: Sequence[str] = GATE_WORKER
@@ -37,14 +34,14 @@ def simulated_findings(
         knobs = cell.probe.knobs
         groups.setdefault((knobs.variant, knobs.offload, knobs.quantization), []).append(cell)
     if len(groups) == 1:
-        yield from code_findings(cells, prober_for("simulated"), share, progress)
+        yield from code_findings(cells, simulation(), share, progress)
         return
     largest_first = sorted(groups.values(), key=len, reverse=True)
     found: dict[int, list[Finding]] = {}
-    with closing(_as_they_come([(group, share) for group in largest_first], command)) as answers:
+    pool: ProcessPool[Group, list[Finding]] = ProcessPool(min(WORKERS, len(groups)), command)
+    with closing(pool):
         try:
-            for number, findings in answers:
-                found[number] = findings
+            found.update(pool.answers([(group, share) for group in largest_first]))
         except NotMeasuredError as error:
             message = f"not every certified cell could be probed: {error}. Was memory short?"
             found[len(groups)] = [Finding(id="G203", level=Level.ERROR, message=message)]
@@ -52,27 +49,9 @@ def simulated_findings(
         yield from findings
 
 
-def _as_they_come(groups: Sequence[Group], command: Sequence[str]) -> Generator[tuple[int, list[Finding]], None, None]:
-    """The number of each group and its findings; however this is left, what was at work ends and no more begins."""
-    waiting = list(enumerate(groups))[::-1]
-    with ExitStack() as started:
-        idle: list[_Hand] = [started.enter_context(closing(Process(command))) for _ in range(min(WORKERS, len(groups)))]
-        at_work: dict[object, tuple[int, _Hand]] = {}
-        while waiting or at_work:
-            while waiting and idle:
-                hand = idle.pop()
-                number, group = waiting.pop()
-                hand.ask(group)
-                at_work[hand.channel] = number, hand
-            for channel in wait([hand.channel for _, hand in at_work.values()]):
-                number, hand = at_work.pop(channel)
-                yield number, hand.answer()
-                idle.append(hand)
-
-
 def _simulated() -> Callable[[Group], list[Finding]]:
     """One prober a process: what it learnt of one group of cells it need not trace again for the next."""
-    prober = prober_for("simulated")
+    prober = simulation()
     return lambda group: list(code_findings(group[0], prober, group[1], console.notify))
 
 

@@ -7,7 +7,7 @@ from acestep.request import MAX_BATCH, MAX_DURATION_S, DecodePath
 from acestep.units import MIB
 from calibrate.campaign.run import CampaignScope, run_campaign
 from calibrate.executors.alone import Alone
-from calibrate.probes.base import ProbedStage, Prober, ProbeResult
+from calibrate.probes.base import MeasuredStage, Prober, ProbeResult
 from calibrate.record.measurement import Measurement, RecordedCard, RecordedCardKind, measurement_of
 from calibrate.table.policy import Policy, load_policy
 from calibrate.verdict import Verdict
@@ -106,12 +106,6 @@ class ScriptedProber:
         assert answer is not None, f"the script has ended, asked for {workload} under {cap_bytes}"
         return answer if isinstance(answer, ProbeResult) else result(answer, workload, cap_bytes, peak=MIB)
 
-    def memory_model(self, variant: Variant) -> dict[str, float]:
-        return {}
-
-    def smallest_caps(self, knobs: Knobs, workload: Workload) -> dict[str, int]:
-        raise AssertionError("the script knows nothing of smallest caps")
-
 
 def result(
     verdict: Verdict,
@@ -126,7 +120,7 @@ def result(
     """A result whose denoise stage is at `peak`; one denoise pass unless told otherwise."""
     sizes = (("think", peak // 2),) if workload.with_lm else ()
     stages = tuple(
-        ProbedStage(
+        MeasuredStage(
             name=name,
             seconds=1.5,
             songs_per_pass=thought_at_once if name == "think" else 1,
@@ -134,7 +128,6 @@ def result(
             peak_reserved_bytes=size,
             resident_bytes=size // 2,
             allowance_bytes=0,
-            live_at_peak={"transformer": size // 2, "activations": size // 3},
         )
         for name, size in (*sizes, ("encode", peak // 2), ("denoise", peak), ("decode", peak // 2))
     )
@@ -145,7 +138,12 @@ def result(
         songs_per_pass=songs_per_pass or workload.batch,
         decode_path=decode_path,
         seconds=4.5,
+        live_at_peak={s.name: _live(s.peak_allocated_bytes) for s in stages},
     )
+
+
+def _live(size: int) -> dict[str, int]:
+    return {"transformer": size // 2, "activations": size // 3}
 
 
 def measured(prober: Prober | None = None, sizes: Iterable[float] = (), policy: Policy | None = None) -> Measurement:

@@ -18,7 +18,7 @@ from acestep.errors import NotMeasuredError
 from acestep.request import DecodePath
 from acestep.units import GIB, MIB
 from calibrate.probes import ballast, worker
-from calibrate.probes.messages import Filled, Order, RunOutcome, Setup, StagePeaks, line_of
+from calibrate.probes.messages import Filled, Order, RunOutcome, Setup, StageOnCard, line_of
 from calibrate.verdict import Verdict
 
 NEED_PER_SECOND = 10 * MIB
@@ -30,18 +30,18 @@ class OutOfMemoryError(RuntimeError):
     """What torch raises, without torch."""
 
 
-def stage(name: str, n_bytes: int, outside: int = 0) -> StagePeaks:
-    return StagePeaks(
+def stage(name: str, n_bytes: int, outside: int = 0) -> StageOnCard:
+    return StageOnCard(
         name=name,
         seconds=1.5,
         songs_per_pass=1,
-        allocated_bytes=n_bytes,
-        reserved_bytes=n_bytes,
+        peak_allocated_bytes=n_bytes,
+        peak_reserved_bytes=n_bytes,
         outside_bytes=outside,
     )
 
 
-def answer(number: int, peaks: StagePeaks) -> RunOutcome:
+def answer(number: int, peaks: StageOnCard) -> RunOutcome:
     return RunOutcome(
         number=number,
         verdict=Verdict.FITS,
@@ -59,7 +59,7 @@ class FaultyEngine:
     """A model that needs 10 MiB for each second of song, and behaves until it is asked to run."""
 
     def __init__(self, channel: socket.socket) -> None:
-        self.stages: tuple[StagePeaks, ...] = ()
+        self.stages: tuple[StageOnCard, ...] = ()
         self._channel = channel
         self._resting = 0
         self._outside = GIB

@@ -29,7 +29,7 @@ TABLE = build_table([measured()], POLICY)
 def no_card(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No real card, a formula for the simulated one, and the table made from it in force."""
 
-    def prober_for(device: str, vae_chunk: int = 0) -> Prober:
+    def prober_for(device: str) -> Prober:
         if device == "simulated":
             return AnalyticProber()
         raise NotMeasuredError("no NVIDIA card was found")
@@ -40,6 +40,7 @@ def no_card(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
     monkeypatch.setattr(probers, "prober_for", prober_for)
     monkeypatch.setattr(probers, "executor_for", executor_for)
+    monkeypatch.setattr(probers, "simulation", lambda vae_chunk=0: AnalyticProber())
     monkeypatch.setattr(probers, "detect", lambda _: CPU)
     path = tmp_path / "table" / "generated_tiers.json"
     path.parent.mkdir()

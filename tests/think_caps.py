@@ -8,6 +8,7 @@ from acestep.lm.backends.pt import PtBackend
 from acestep.lm.forward import DecoderBlock
 from acestep.lm.job import Job
 from acestep.memory.placement import Placement
+from acestep.stage import Stage
 from calibrate.probes.simulated.book import TraceBook
 from calibrate.probes.simulated.device import SimulatedDevice
 from calibrate.probes.simulated.full_size_lm import FirstAllowed
@@ -15,7 +16,6 @@ from calibrate.probes.simulated.kernels import CudaKernels
 from calibrate.probes.simulated.ledger import Ledger
 from calibrate.probes.simulated.memo import Memo, Regions, Tape
 from calibrate.probes.simulated.replay import smallest_cap
-from calibrate.probes.simulated.think import _STAGE
 from calibrate.probes.simulated.trace import Trace, stage_trace
 
 PART = "language_model"
@@ -30,7 +30,7 @@ def trace_thinking(model: LanguageModel, jobs: Sequence[Job], kernels: CudaKerne
     placement = Placement({PART: model.module}, (), Offload.CPU_DIT, device)
     backend = PtBackend(model, device, use=lambda: placement.use(PART), chooser=FirstAllowed())
     with kernels, ledger, Memo(ledger, tape, Regions()).patched((DecoderBlock,)):
-        device.begin_stage(_STAGE)
+        device.begin_stage(Stage.THINK)
         backend.write(jobs, lambda done, most: None)
         device.end_stage()
     return trace
@@ -38,4 +38,4 @@ def trace_thinking(model: LanguageModel, jobs: Sequence[Job], kernels: CudaKerne
 
 def think_cap(model: LanguageModel, jobs: Sequence[Job], kernels: CudaKernels) -> int:
     """The smallest cap from which on every cap fits the jobs on a card on which nothing else rests."""
-    return smallest_cap(stage_trace(trace_thinking(model, jobs, kernels), _STAGE))
+    return smallest_cap(stage_trace(trace_thinking(model, jobs, kernels), Stage.THINK))

@@ -18,7 +18,7 @@ from acestep.errors import AceStepError, Exit, NotMeasuredError
 from acestep.knobs import Knobs, Variant
 from acestep.memory.workspace import SEGMENT_GRAIN
 from calibrate.campaign.journal import open_journal
-from calibrate.campaign.probers import card_of, conditions_of, identity_of, prober_for, recorded_card, simulation_of
+from calibrate.campaign.probers import identity_of, prober_for, recorded_card, simulation_of
 from calibrate.campaign.reality import UNDER, WHOLE, WITHIN
 from calibrate.campaign.run import describe_probe
 from calibrate.executors.alone import Alone
@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _measure(output: Path, variant: Variant, *, resume: bool) -> None:
     policy = load_policy()
     executor = Alone(prober_for("cuda"))
-    card, simulation = card_of(executor), simulation_of(recorded_card(executor))
+    card, simulation = executor.card, simulation_of(recorded_card(executor))
     holds_for = fingerprint(card=identity_of(card), cap_method=CapMethod.FRACTION, budget=digest(policy.budget))
     try:
         with output_file(output) as write, open_journal(output, holds_for, resume=resume) as journal:
@@ -121,7 +121,7 @@ def _measure(output: Path, variant: Variant, *, resume: bool) -> None:
             room = card.total_bytes * 9 // 10
             probes = tuple(ask_all(asked, lambda *one: simulation.smallest_caps(*one)[WHOLE], ask, room))
             found = measurement_of(
-                recorded_card(executor), probes, (), cap_method=CapMethod.FRACTION, conditions=conditions_of(executor)
+                recorded_card(executor), probes, (), cap_method=CapMethod.FRACTION, conditions=executor.conditions
             )
             write(pretty_json(found))
             journal.remove()

@@ -22,7 +22,7 @@ ROOMS = (
         holds="what every room works with: requests, knobs, tiers, errors and units",
         parts=_at_root(
             "acestep",
-            "errors units knobs automatic fields thinking clip request strict_json tiers proxies logs version",
+            "errors units knobs automatic fields thinking clip stage request strict_json tiers proxies logs version",
         ),
     ),
     Room(
@@ -140,7 +140,7 @@ ROOMS = (
         name="executors",
         holds="the processes that run probes",
         parts=("calibrate.executors",),
-        imports=("values", "dit", "harness", "probes", "record"),
+        imports=("values", "hardware", "dit", "harness", "probes", "record"),
     ),
     Room(
         name="campaign",
@@ -152,7 +152,7 @@ ROOMS = (
         name="explain",
         holds="from a cell of the table to the probes that prove it",
         parts=("calibrate.explain",),
-        imports=("values", "limits", "harness", "record", "table"),
+        imports=("values", "limits", "harness", "probes", "record", "table"),
     ),
     Room(
         name="profiling",
@@ -174,6 +174,7 @@ ROOMS = (
             "probes",
             "record",
             "table",
+            "executors",
             "campaign",
         ),
     ),

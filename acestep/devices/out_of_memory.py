@@ -1,29 +1,22 @@
 """One error for memory that ran out, whatever the backend raises."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
-PLAIN_REFUSALS = (
-    *("MPS backend out of memory", "DefaultCPUAllocator"),
-    *("CUDA error: out of memory", "CUDA driver error: out of memory", "HIP error: out of memory"),
-    *("CUBLAS_STATUS_ALLOC_FAILED", "HIPBLAS_STATUS_ALLOC_FAILED"),
-    *("CUDNN_STATUS_ALLOC_FAILED", "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
-    *("unable to find an engine to execute this", "Unable to find a valid cuDNN algorithm to run convolution"),
-    *("Triton Error [CUDA]: out of memory", "Triton Error [HIP]: out of memory"),
-)
-"""How the allocators of Metal and of the processor, drivers and libraries refuse, as plain `RuntimeError`s.
+from acestep.devices.refusals import REFUSALS
 
-On a card that is filled to the brim, a driver cannot load a kernel and a library cannot make its handle. cuDNN tries
-one engine after another, and where the workspace of none fits it only says that it found none
-(aten/src/ATen/native/cudnn/Conv_v8.cpp).
+_SIGNS = re.compile("|".join([*(text for _, text in REFUSALS), "unable to find an engine to execute this"]))
+"""cuDNN tries one engine after another, and where the workspace of none fits it only says that it found none
+(aten/src/ATen/native/cudnn/Conv_v8.cpp). It says the same of a type that it does not know, so no probe relies on it.
 """
 
 
 def ran_out(error: BaseException) -> bool:
     """Whether an error says that memory ran out, in whatever words."""
-    refused = isinstance(error, RuntimeError) and any(sign in str(error) for sign in PLAIN_REFUSALS)
+    refused = isinstance(error, RuntimeError) and bool(_SIGNS.search(str(error)))
     return refused or isinstance(error, torch.OutOfMemoryError)
 
 

@@ -18,6 +18,7 @@ from acestep.errors import NotEnoughMemoryError
 from acestep.knobs import Offload
 from acestep.memory.placement import Placement
 from acestep.request import LATENT_HOP, SAMPLE_RATE, DecodePath, Request, Song
+from acestep.stage import Stage
 from acestep.units import Progress
 
 DECODER = "vae_decoder"
@@ -116,14 +117,14 @@ class _Decoding:
                         tile_decoder, self._latents[index], self._request.samples, device, tile, self._check
                     )
                 self.songs.append(Song(seed=self._request.seed + index, audio=audio))
-                self._progress("decode", index + 1, self._request.batch)
+                self._progress(Stage.DECODE, index + 1, self._request.batch)
         except torch.OutOfMemoryError:
             # The next attempt starts after this block: inside it the traceback keeps every temporary alive.
             return False
         return True
 
     def _check(self) -> None:
-        self._progress("decode", len(self.songs), self._request.batch)
+        self._progress(Stage.DECODE, len(self.songs), self._request.batch)
 
     def _on_host(self) -> None:
         decoder = self._decoder

@@ -13,6 +13,7 @@ from acestep.knobs import WEIGHT_ONLY
 from acestep.memory.placement import TRANSFORMER
 from acestep.memory.workspace import Steps
 from acestep.request import Request
+from acestep.stage import Stage
 from acestep.units import Progress
 
 
@@ -53,7 +54,7 @@ def _steps(latents: Tensor, request: Request, conditions: Conditions, place: Sta
         after = times[step + 1] if step + 1 < len(times) else 0.0
         latents.add_(velocity, alpha=after - now)
         del velocity
-        progress("denoise", step + 1, len(times))
+        progress(Stage.DENOISE, step + 1, len(times))
 
 
 def _room(latents: Tensor, conditions: Conditions, place: StageContext, *, guided: bool) -> int:

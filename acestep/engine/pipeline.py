@@ -34,7 +34,8 @@ from acestep.knobs import Knobs, Offload
 from acestep.lm.stage import Thinker, UnableToThink
 from acestep.memory.guard import Demand, songs_at_once
 from acestep.memory.placement import Placement
-from acestep.request import MAX_LYRIC_TOKENS, MAX_TEXT_TOKENS, Request, Result, SongCodes, StageReport, Task
+from acestep.request import MAX_LYRIC_TOKENS, MAX_TEXT_TOKENS, Request, Result, SongCodes, Task
+from acestep.stage import Stage, StageReport
 from acestep.units import Progress, mib, silent
 
 _LOG = logging.getLogger(__name__)
@@ -77,22 +78,14 @@ class _Run:
         self.latents: Tensor | None = None
         self.codes: SongCodes = ()
         self.done = 0
-        self.stage = ""
+        self.stage: Stage | None = None
         self.stages: dict[str, StageReport] = {}
         self.warnings: list[str] = []
 
     def report(self, report: StageReport) -> None:
-        """A stage that ran several times is one: its times add up, its peaks are the highest."""
-        before = self.stages.get(report.name, report)
-        if before is not report:
-            report = StageReport(
-                name=report.name,
-                seconds=before.seconds + report.seconds,
-                songs_per_pass=max(before.songs_per_pass, report.songs_per_pass),
-                peak_allocated_bytes=max(before.peak_allocated_bytes, report.peak_allocated_bytes),
-                peak_reserved_bytes=max(before.peak_reserved_bytes, report.peak_reserved_bytes),
-            )
-        self.stages[report.name] = report
+        """Note what a stage took, on top of what it took before."""
+        before = self.stages.get(report.name)
+        self.stages[report.name] = before.with_repeat(report) if before else report
 
 
 class Pipeline:
@@ -173,17 +166,17 @@ class Pipeline:
 
     @one_out_of_memory_error()
     def _codes(self, clip: Clip, run: _Run, progress: Progress) -> tuple[int, ...]:
-        run.stage = ""
+        run.stage = None
         self._place.placement.settle()
-        with self._stage("encode_audio", 1, run, progress):
-            found = codes_of_clip(clip, self._place, lambda: progress("encode_audio", 0, 1))
-            progress("encode_audio", 1, 1)
+        with self._stage(Stage.ENCODE_AUDIO, 1, run, progress):
+            found = codes_of_clip(clip, self._place, lambda: progress(Stage.ENCODE_AUDIO, 0, 1))
+            progress(Stage.ENCODE_AUDIO, 1, 1)
         return found
 
     @one_out_of_memory_error()
     def _run(self, run: _Run, progress: Progress) -> Result:
         request, place = run.request, self._place
-        run.stage = ""
+        run.stage = None
         place.placement.settle()
         if request.thinks:
             self._think(run, progress)
@@ -192,19 +185,19 @@ class Pipeline:
             self._guard(run)
         brought = NO_AUDIO
         if request.has_audio:
-            with self._stage("encode_audio", 1, run, progress):
-                brought = encode_audio(request, place, run.codes, lambda: progress("encode_audio", 0, 1))
-                progress("encode_audio", 1, 1)
-        with self._stage("encode", 1, run, progress):
+            with self._stage(Stage.ENCODE_AUDIO, 1, run, progress):
+                brought = encode_audio(request, place, run.codes, lambda: progress(Stage.ENCODE_AUDIO, 0, 1))
+                progress(Stage.ENCODE_AUDIO, 1, 1)
+        with self._stage(Stage.ENCODE, 1, run, progress):
             conditions = encode(request, place, brought)
-            progress("encode", 1, 1)
+            progress(Stage.ENCODE, 1, 1)
         del brought
         if run.latents is None:
             run.latents = torch.empty(request.batch, request.latent_frames, conditions.context.shape[-1] // 2)
         while run.done < request.batch:
             after = min(request.batch, run.done + run.songs_per_pass)
             songs = msgspec.structs.replace(request, batch=after - run.done, seed=request.seed + run.done)
-            with self._stage("denoise", songs.batch, run, progress):
+            with self._stage(Stage.DENOISE, songs.batch, run, progress):
                 latents = denoise(songs, conditions.of(run.done, after), place, progress)
                 place.device.download(run.latents[run.done : after].numpy(), latents)
                 del latents
@@ -212,25 +205,27 @@ class Pipeline:
         del conditions
         if place.knobs.compile and (problem := uncompiled()):
             _tell_uncompiled(run, problem)
-        with self._stage("decode", 1, run, progress):
+        with self._stage(Stage.DECODE, 1, run, progress):
             decoded = decode(request, run.latents, place, progress)
         return Result(
             request=request,
             songs=decoded.songs,
             stages=tuple(run.stages.values()),
-            songs_per_pass=run.stages["denoise"].songs_per_pass,
+            songs_per_pass=run.stages[Stage.DENOISE].songs_per_pass,
             decode_path=decoded.path,
             warnings=(*run.warnings, *decoded.warnings),
         )
 
     def _think(self, run: _Run, progress: Progress) -> None:
         """Have the songs planned, once: what is tried again after that keeps the plan."""
-        with self._stage("think", run.request.batch, run, progress):
+        with self._stage(Stage.THINK, run.request.batch, run, progress):
             thought = self._thinker.think(run.request, self._place, progress)
         run.request, run.codes = thought.request, thought.codes
         if run.guarded:
             run.warnings.extend(thought.warnings)
-        run.stages["think"] = msgspec.structs.replace(run.stages["think"], songs_per_pass=thought.songs_per_pass)
+        run.stages[Stage.THINK] = msgspec.structs.replace(
+            run.stages[Stage.THINK], songs_per_pass=thought.songs_per_pass
+        )
 
     def _guard(self, run: _Run) -> None:
         """Make as many songs at once as are predicted to fit in what is free now, and say so where that is not all."""
@@ -263,7 +258,7 @@ class Pipeline:
 
     def _asks_for_less(self, run: _Run) -> bool:
         """One step down the ladder, said in `run.warnings`; False where there is none."""
-        if run.stage == "denoise" and run.songs_per_pass > 1:
+        if run.stage is Stage.DENOISE and run.songs_per_pass > 1:
             fewer = -(-run.songs_per_pass // 3)
             run.warnings.append(
                 f"{_ran_out(self._place.device)} with {_songs(run.songs_per_pass)} at once; {_songs(fewer)} at a time"
@@ -292,7 +287,7 @@ class Pipeline:
         return Placement(parts, components.blocks(), offload, device)
 
     @contextmanager
-    def _stage(self, name: str, songs_per_pass: int, run: _Run, progress: Progress) -> Iterator[None]:
+    def _stage(self, name: Stage, songs_per_pass: int, run: _Run, progress: Progress) -> Iterator[None]:
         run.stage = name
         progress(name, 0, 1)
         _LOG.debug("%s begins", name)

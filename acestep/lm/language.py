@@ -27,6 +27,7 @@ from acestep.lm.thinker import LANGUAGE_MODEL, LmThinker, write_in_passes
 from acestep.lm.tokenizer import COMPACT, FULL_SIZE, BytePlannerTokenizer, HubPlannerTokenizer, PlannerTokenizer
 from acestep.lm.vocabulary import CODES_PER_SECOND
 from acestep.memory.placement import Placement
+from acestep.stage import Stage
 from acestep.units import Progress
 
 GUIDANCE_PAIR: Final = 2
@@ -90,7 +91,7 @@ class Language:
         """The tokens of some jobs, on a device that holds nothing else."""
 
         def written(step: int, most: int) -> None:
-            progress("think", step, most)
+            progress(Stage.THINK, step, most)
 
         backend = self.open(self._device, self._alone)
         try:

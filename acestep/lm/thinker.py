@@ -16,6 +16,7 @@ from acestep.lm.job import Job
 from acestep.lm.jobs import Planner
 from acestep.lm.stage import Thought
 from acestep.request import Request, Task
+from acestep.stage import Stage
 from acestep.units import Progress
 
 
@@ -98,7 +99,7 @@ class LmThinker:
         planner = self._planner
 
         def written(step: int, most: int) -> None:
-            progress("think", step, most)
+            progress(Stage.THINK, step, most)
 
         backend = self._open_backend(place.device, lambda: self._use(place))
         try:

@@ -16,13 +16,14 @@ from acestep.checkpoints.catalog import architecture_of
 from acestep.knobs import WEIGHT_ONLY, Knobs
 from acestep.limits.capabilities import MATRIX_WORKSPACE
 from acestep.memory.workspace import Steps
+from acestep.stage import Stage
 
-GUARDED_STAGES: Final = ("encode_audio", "encode", "denoise", "decode")
+GUARDED_STAGES: Final = (Stage.ENCODE_AUDIO, Stage.ENCODE, Stage.DENOISE, Stage.DECODE)
 
-COEFFICIENTS: Final = ("rest", "encode", "encode.lyrics", "denoise.fixed", "decode")
+COEFFICIENTS: Final = ("rest", Stage.ENCODE, f"{Stage.ENCODE}.lyrics", f"{Stage.DENOISE}.fixed", Stage.DECODE)
 """What is known of each way to run."""
 
-OF_AUDIO: Final = ("encode_audio", "encode_audio.frames")
+OF_AUDIO: Final = (Stage.ENCODE_AUDIO, f"{Stage.ENCODE_AUDIO}.frames")
 """What is known besides, and needed for requests that bring audio."""
 
 FEWEST_LYRICS: Final = 300
@@ -98,16 +99,16 @@ def predict(model: Mapping[str, float], knobs: Knobs, demand: Demand) -> dict[st
         # A second condition, of which a token takes less than one of lyrics does on its way through their encoder.
         lyrics += demand.tokens
     around = {
-        "encode": model[f"{key}.encode"] + lyrics * model[f"{key}.encode.lyrics"],
-        "decode": model[f"{key}.decode"],
+        Stage.ENCODE: model[f"{key}.encode"] + lyrics * model[f"{key}.encode.lyrics"],
+        Stage.DECODE: model[f"{key}.decode"],
     }
     if demand.with_audio:
         longer = demand.frames * demand.contexts * model[f"{key}.encode_audio.frames"]
-        around["encode_audio"] = model[f"{key}.encode_audio"] + longer
+        around[Stage.ENCODE_AUDIO] = model[f"{key}.encode_audio"] + longer
     # The model was found on a card whose matrix library keeps the least.
     kept = demand.matrix_workspace - MATRIX_WORKSPACE
     found = {stage: kept + int(demand.width * needed) for stage, needed in around.items()}
-    found["denoise"] = _denoise(model, knobs, demand)
+    found[Stage.DENOISE] = _denoise(model, knobs, demand)
     return {stage: found[stage] for stage in GUARDED_STAGES if stage in found} | {"total": max(found.values())}
 
 

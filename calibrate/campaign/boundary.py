@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 
 from acestep.knobs import Knobs, Offload
+from acestep.stage import Stage
 from calibrate.executors.questions import Question
 from calibrate.record.measurement import RecordedProbe
 from calibrate.search import WORST_SPURIOUS_RATE, Certainty, Found, PointResult, SearchPoints, find_boundary
@@ -19,7 +20,7 @@ Look = Callable[[Question], RecordedProbe]
 Forecast = Callable[[Knobs, Workload], int]
 """The bytes that a run is predicted to need before any was made; 0 where nobody can say."""
 
-GROWING: Final = "denoise"
+GROWING: Final = Stage.DENOISE
 """The stage that grows with batch and length alike."""
 
 
@@ -204,4 +205,4 @@ def _growth(stage: str, probes: Sequence[RecordedProbe]) -> tuple[Growth, ...]:
 
 
 def _needed(probe: RecordedProbe, stage: str) -> int:
-    return max((p.peak_allocated_bytes + p.allowance_bytes for p in probe.stages if p.name == stage), default=0)
+    return max((p.needed_bytes for p in probe.stages if p.name == stage), default=0)

@@ -9,7 +9,7 @@ from acestep.checkpoints import catalog
 from acestep.checkpoints.locate import locate_companion
 from acestep.errors import InvalidInputError, NotMeasuredError
 from acestep.hardware import card as hardware
-from acestep.hardware.card import SIMULATED_CAPABILITY, Card
+from acestep.hardware.card import Card
 from acestep.hardware.detection import detect
 from acestep.knobs import Backend, Knobs, Variant
 from acestep.limits.machine import installed
@@ -17,27 +17,21 @@ from calibrate.campaign.boundary import SIMULATED, Method
 from calibrate.executors.alone import Alone
 from calibrate.executors.base import Executor
 from calibrate.executors.local import Local, usable_processes
-from calibrate.probes.base import CapMethod, Prober
-from calibrate.record.measurement import UNCONDITIONED, CardConditions, RecordedCard, RecordedCardKind
+from calibrate.probes.base import CapMethod, Prober, Simulation
+from calibrate.record.measurement import RecordedCard, RecordedCardKind
 from calibrate.search import WORST_SPURIOUS_RATE
 from calibrate.table.choice import PROBED
 from calibrate.table.knobs import eager
 from calibrate.workload import Workload
 
-IMAGINED = Card(kind=hardware.CardKind.CUDA, name="simulated card", capability=SIMULATED_CAPABILITY)
-"""What the simulated prober stands for; it has no size of its own."""
 
-
-def prober_for(device: str, vae_chunk: int = 0, method: CapMethod = CapMethod.FRACTION) -> Prober:
+def prober_for(device: str, method: CapMethod = CapMethod.FRACTION) -> Prober:
     """The prober of a device, `cuda` or `simulated`; `NotMeasuredError` where there is no card to ask.
 
-    The simulated one decodes in tiles of `vae_chunk` latent frames, or as the pipeline chooses where that is 0. A real
-    one is capped by `method`.
+    A real one is capped by `method`.
     """
     if device == RecordedCardKind.SIMULATED:
-        from calibrate.probes.simulated.prober import SimulatedProber
-
-        return SimulatedProber(vae_chunk)
+        return simulation()
     if not hands_descriptors_on():
         raise NotMeasuredError(
             "a real card is measured from Linux or from WSL, because Windows lacks what the measuring processes need;"
@@ -48,7 +42,14 @@ def prober_for(device: str, vae_chunk: int = 0, method: CapMethod = CapMethod.FR
     return CudaProber(method)
 
 
-def simulation_of(card: RecordedCard) -> Prober:
+def simulation(vae_chunk: int = 0) -> Simulation:
+    """The simulated prober. It decodes in tiles of `vae_chunk` latent frames; 0 leaves them to the pipeline."""
+    from calibrate.probes.simulated.prober import SimulatedProber
+
+    return SimulatedProber(vae_chunk)
+
+
+def simulation_of(card: RecordedCard) -> Simulation:
     """The simulated prober, with the kernels of a card that was measured."""
     from calibrate.probes.simulated.prober import SimulatedProber
 
@@ -85,24 +86,15 @@ def has_cuda_card() -> bool:
     return hands_descriptors_on() and detect(os.environ).kind is hardware.CardKind.CUDA
 
 
-def introduction(answering: Prober | Executor, variant: Variant) -> str:
+def introduction(executor: Executor, variant: Variant) -> str:
     """Who is about to answer, and with which weights, in a sentence."""
-    from calibrate.probes.cuda import CudaProber
+    from calibrate.probes.cuda import model_of
 
-    prober = answering.prober if isinstance(answering, Alone) else answering
-    if not isinstance(prober, CudaProber):
-        return f"Probes run on a {prober.device} card of compute capability {_capability(IMAGINED)}; nothing is timed."
-    weights = "dummy weights of full size" if prober.model_for(Knobs(variant=variant)) == "dummy" else "weights on disk"
-    return f"Probes run on {prober.card.name} with the {weights} of {variant}."
-
-
-def card_of(executor: Executor) -> Card:
-    """The card that answers."""
-    from calibrate.probes.cuda import CudaProber
-
-    if isinstance(executor, Alone) and isinstance(executor.prober, CudaProber):
-        return executor.prober.card
-    return IMAGINED
+    card = executor.card
+    if executor.device == RecordedCardKind.SIMULATED:
+        return f"Probes run on a simulated card of compute capability {_capability(card)}; nothing is timed."
+    weights = "dummy weights of full size" if model_of(variant) == "dummy" else "weights on disk"
+    return f"Probes run on {card.name} with the {weights} of {variant}."
 
 
 def identity_of(card: Card) -> str:
@@ -112,25 +104,9 @@ def identity_of(card: Card) -> str:
 
 def recorded_card(executor: Executor) -> RecordedCard:
     """The card that answers, as a record names it."""
-    kind, card = RecordedCardKind(executor.device), card_of(executor)
+    kind, card = RecordedCardKind(executor.device), executor.card
     return RecordedCard(
         kind=kind, name=card.name[:80], compute_capability=_capability(card), total_bytes=card.total_bytes
-    )
-
-
-def conditions_of(executor: Executor) -> CardConditions:
-    """What the probes so far ran beside."""
-    from calibrate.probes.cuda import ChildProber
-
-    if not (isinstance(executor, Alone) and isinstance(executor.prober, ChildProber)):
-        return UNCONDITIONED
-    now = executor.prober.conditions
-    return CardConditions(
-        watched=now.watched,
-        foreign_bytes=now.foreign_bytes,
-        context_bytes=now.context_bytes,
-        allocator=now.allocator[:80],
-        returned_s=round(now.returned_s, 3),
     )
 
 
@@ -143,9 +119,7 @@ def method_for(device: str) -> Method:
     """How a campaign asks a device: a real card may err, and a simulation says beforehand where to look."""
     if device == RecordedCardKind.SIMULATED:
         return SIMULATED
-    from calibrate.probes.simulated.prober import SimulatedProber
-
-    simulated = SimulatedProber()
+    simulated = simulation()
 
     @cache
     def forecast(knobs: Knobs, workload: Workload) -> int:

@@ -14,8 +14,8 @@ import msgspec
 from acestep.errors import NotMeasuredError
 from acestep.knobs import Knobs
 from calibrate.campaign.run import describe_probe
-from calibrate.probes.base import ProbedStage, Prober
-from calibrate.record.measurement import Measurement, RecordedCardKind, RecordedProbe, RecordedStage
+from calibrate.probes.base import MeasuredStage, Simulation
+from calibrate.record.measurement import Measurement, RecordedCardKind, RecordedProbe
 from calibrate.record.rules import CHOOSING
 from calibrate.table.knobs import eager
 from calibrate.verdict import Verdict
@@ -135,7 +135,7 @@ class Reality(msgspec.Struct, frozen=True, kw_only=True):
     pairs: tuple[ComparedNumber, ...]
 
 
-def face(record: Measurement, simulation: Prober) -> Reality:
+def face(record: Measurement, simulation: Simulation) -> Reality:
     """Ask a simulation everything that a real card was asked, and compare.
 
     Raises `NotMeasuredError` for a record of a simulated card, which says nothing about a real one.
@@ -192,7 +192,7 @@ def measured_cap(probes: Sequence[RecordedProbe]) -> tuple[int, int]:
 
 
 def _stage_pairs(
-    number: int, measured: Sequence[RecordedStage], simulated: Sequence[ProbedStage]
+    number: int, measured: Sequence[MeasuredStage], simulated: Sequence[MeasuredStage]
 ) -> Iterator[ComparedNumber]:
     by_name = {stage.name: stage for stage in simulated}
     for stage in measured:
@@ -214,7 +214,7 @@ def _stage_pairs(
                 )
 
 
-def _allocated(simulated: ProbedStage, measured: RecordedStage) -> int:
+def _allocated(simulated: MeasuredStage, measured: MeasuredStage) -> int:
     """The simulated peak that is nearest to a card's: libraries' workspaces come from PyTorch's allocator as well.
 
     Which of them coincide with the peak of the tensors a simulation does not know, so it allows for all or none.
@@ -223,7 +223,7 @@ def _allocated(simulated: ProbedStage, measured: RecordedStage) -> int:
     return min(max(measured.peak_allocated_bytes, least), least + simulated.allowance_bytes)
 
 
-def _cap_pairs(probes: Sequence[RecordedProbe], simulation: Prober) -> Iterator[ComparedNumber]:
+def _cap_pairs(probes: Sequence[RecordedProbe], simulation: Simulation) -> Iterator[ComparedNumber]:
     """One a question, however many caps it was asked under."""
     asked: dict[tuple[Knobs, Workload], list[int]] = {}
     for number, probe in enumerate(probes):

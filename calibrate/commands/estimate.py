@@ -44,7 +44,7 @@ def estimate_command(
     if (vram is not None) + (cap is not None) + smallest_cap != 1:
         raise UsageError("give exactly one of --vram, --cap and --smallest-cap")
     from acestep.tiers import load_tiers
-    from calibrate.campaign.probers import prober_for
+    from calibrate.campaign.probers import simulation
     from calibrate.report import estimate as answer
     from calibrate.table.knobs import without_lm
     from calibrate.table.policy import budget_bytes, load_policy
@@ -67,7 +67,7 @@ def estimate_command(
         cap_bytes = None if cap is None else gib_to_bytes(cap)
     for remark in remarks:
         console.notify(remark)
-    found = answer.estimate(prober_for("simulated", vae_chunk or 0), settled, workload, cap_bytes)
+    found = answer.estimate(simulation(vae_chunk or 0), settled, workload, cap_bytes)
     if as_json:
         console.print_json(found)
     else:

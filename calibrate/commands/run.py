@@ -98,14 +98,14 @@ def _measure(
     resume: bool,
 ) -> None:
     from calibrate.campaign.journal import open_journal
-    from calibrate.campaign.probers import card_of, identity_of, introduction, method_for
+    from calibrate.campaign.probers import identity_of, introduction, method_for
     from calibrate.campaign.run import run_campaign
     from calibrate.files import digest, output_file, pretty_json
     from calibrate.fingerprint import fingerprint
 
     started = time.monotonic()
     console.notify(introduction(executor, scope.variant))
-    holds_for = fingerprint(card=identity_of(card_of(executor)), cap_method=cap_method, budget=digest(policy.budget))
+    holds_for = fingerprint(card=identity_of(executor.card), cap_method=cap_method, budget=digest(policy.budget))
     with output_file(output) as write, open_journal(output, holds_for, resume=resume) as journal:
         if resume:
             console.notify(f"{len(journal.entries)} answers were there already.")
@@ -126,7 +126,7 @@ def _measure(
 def _measurement(
     executor: "Executor", cap_method: "CapMethod", scope: "CampaignScope", findings: "CampaignResult"
 ) -> "Measurement":
-    from calibrate.campaign.probers import conditions_of, recorded_card
+    from calibrate.campaign.probers import recorded_card
     from calibrate.record.measurement import Coefficient, measurement_of
 
     return measurement_of(
@@ -137,7 +137,7 @@ def _measurement(
             Coefficient(variant=scope.variant, name=name, value=value) for name, value in findings.memory_model.items()
         ),
         cap_method,
-        conditions_of(executor),
+        executor.conditions,
     )
 
 

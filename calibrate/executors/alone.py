@@ -3,10 +3,11 @@
 from collections import Counter
 from collections.abc import Sequence
 
+from acestep.hardware.card import Card
 from acestep.knobs import Knobs
-from calibrate.executors.base import CardProber, Likely, answered
+from calibrate.executors.base import Likely, answered
 from calibrate.executors.questions import JournalEntry, ProbeTask, Question
-from calibrate.probes.base import Prober
+from calibrate.probes.base import SIMULATED_CARD, UNCONDITIONED, CardConditions, CardProber, Prober
 
 
 class Alone:
@@ -20,6 +21,16 @@ class Alone:
     def device(self) -> str:
         """The prober's."""
         return self.prober.device
+
+    @property
+    def card(self) -> Card:
+        """The prober's."""
+        return self.prober.card if isinstance(self.prober, CardProber) else SIMULATED_CARD
+
+    @property
+    def conditions(self) -> CardConditions:
+        """The prober's."""
+        return self.prober.conditions if isinstance(self.prober, CardProber) else UNCONDITIONED
 
     def one_of(self, wanted: Sequence[ProbeTask], likely: Likely) -> JournalEntry:  # noqa: ARG002 one alone is never idle
         """The answer to a task about the loaded model, else about the model that most of them are about."""

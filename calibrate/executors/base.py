@@ -1,16 +1,15 @@
 """The seam between a campaign and whoever runs its probes."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import msgspec
 
 from acestep.errors import NotMeasuredError
-from acestep.knobs import Knobs
+from acestep.hardware.card import Card
 from calibrate.executors.questions import Fit, Fitted, JournalEntry, Probed, ProbeTask
-from calibrate.probes.base import Prober, ProbeResult
+from calibrate.probes.base import CardConditions, CardProber, Prober, Simulation
 from calibrate.record.measurement import RecordedCardKind, RecordedProbe
-from calibrate.workload import Workload
 
 Likely = Callable[[], Sequence[ProbeTask]]
 """Tells what will probably be wanted later, for whoever has nothing to do."""
@@ -22,6 +21,16 @@ class Executor(Protocol):
     @property
     def device(self) -> str:
         """`"cuda"` or `"simulated"`, as written into records."""
+        ...
+
+    @property
+    def card(self) -> Card:
+        """The card that answers."""
+        ...
+
+    @property
+    def conditions(self) -> CardConditions:
+        """What the probes so far ran beside."""
         ...
 
     def one_of(self, wanted: Sequence[ProbeTask], likely: Likely) -> JournalEntry:
@@ -36,23 +45,12 @@ class Executor(Protocol):
         ...
 
 
-@runtime_checkable
-class CardProber(Prober, Protocol):
-    """A prober that keeps a model loaded, and can also run a request to its end."""
-
-    def certify(self, knobs: Knobs, workload: Workload, cap_bytes: int) -> ProbeResult:
-        """As `probe`, with all the steps of the variant."""
-        ...
-
-    def close(self) -> None:
-        """Unload the model."""
-        ...
-
-
 def answered(prober: Prober, task: ProbeTask) -> JournalEntry:
     """What a prober answers."""
     if isinstance(task, Fit):
-        return Fitted(task=task, coefficients=prober.memory_model(task.variant))
+        # A sweep takes minutes in simulation and hours on a card.
+        coefficients = prober.memory_model(task.variant) if isinstance(prober, Simulation) else {}
+        return Fitted(task=task, coefficients=coefficients)
     workload = task.workload
     if not task.full:
         result = prober.probe(task.knobs, workload, task.cap_bytes)

@@ -2,15 +2,16 @@
 
 import os
 import sys
+from collections import defaultdict
 from collections.abc import Sequence
-from multiprocessing.connection import wait
 from typing import Final
 
 import msgspec
 
 from calibrate.executors.base import Likely
-from calibrate.executors.process import Process
+from calibrate.executors.pool import Process, ProcessPool
 from calibrate.executors.questions import Fit, JournalEntry, ProbeTask, Question
+from calibrate.probes.base import SIMULATED_CARD, UNCONDITIONED
 from calibrate.record.measurement import RecordedCardKind
 
 EXECUTOR_WORKER = (sys.executable, "-m", "calibrate.executors.worker")
@@ -22,10 +23,12 @@ MOST_PROCESSES: Final = 4
 class Local:
     """Hands tasks to processes; runs that share a trace go to one of them, so that none is traced twice."""
 
+    card = SIMULATED_CARD
+    conditions = UNCONDITIONED
+
     def __init__(self, processes: int, command: Sequence[str] = EXECUTOR_WORKER) -> None:
-        self._processes = processes
-        self._command = command
-        self._hands: list[_Hand] = []
+        self.pool: ProcessPool[ProbeTask, JournalEntry] = ProcessPool(processes, command)
+        self._traced: defaultdict[Process[ProbeTask, JournalEntry], set[ProbeTask]] = defaultdict(set)
 
     @property
     def device(self) -> str:
@@ -34,52 +37,27 @@ class Local:
 
     def one_of(self, wanted: Sequence[ProbeTask], likely: Likely) -> JournalEntry:
         """Keep every process at work on what is wanted, and return the first answer that comes."""
-        while len(self._hands) < self._processes:
-            self._hands.append(_Hand(self._command))
         for ahead in (lambda: wanted, likely):
-            for hand in self._hands:
-                self._give(hand, ahead)
-        by_channel = {hand.channel: hand for hand in self._hands if hand.task}
-        return next(hand for channel, hand in by_channel.items() if channel in wait(list(by_channel))).take()
+            for process in self.pool.processes:
+                if process.task is None:
+                    self._give(process, ahead)
+        return self.pool.first_answer()
 
     def close(self) -> None:
         """End the processes, whatever they are doing."""
-        for hand in self._hands:
-            hand.close()
+        self.pool.close()
 
-    def _give(self, hand: "_Hand", tasks: Likely) -> None:
+    def _give(self, process: Process[ProbeTask, JournalEntry], tasks: Likely) -> None:
         """Something to do for a process that has nothing, if there is something that no other has traced."""
-        if hand.task:
-            return
-        others = [other for other in self._hands if other is not hand]
-        under_way = {task for other in others for task in other.task}
-        traced = {trace for other in others for trace in other.traced}
+        others = [other for other in self.pool.processes if other is not process]
+        under_way = {other.task for other in others}
+        traced = {trace for other in others for trace in self._traced[other]}
         free = [task for task in tasks() if task not in under_way and trace_of(task) not in traced]
         # What takes longest begins first, and then what has been traced already.
-        for task in sorted(free, key=lambda task: (not isinstance(task, Fit), trace_of(task) not in hand.traced))[:1]:
-            hand.give(task)
-
-
-class _Hand:
-    """A process, the task that it is working on, and what it has traced."""
-
-    def __init__(self, command: Sequence[str]) -> None:
-        self._process: Process[ProbeTask, JournalEntry] = Process(command)
-        self.channel = self._process.channel
-        self.task: list[ProbeTask] = []
-        self.traced: set[ProbeTask] = set()
-
-    def give(self, task: ProbeTask) -> None:
-        self.traced.add(trace_of(task))
-        self.task.append(task)
-        self._process.ask(task)
-
-    def take(self) -> JournalEntry:
-        self.task.clear()
-        return self._process.answer()
-
-    def close(self) -> None:
-        self._process.close()
+        own = self._traced[process]
+        for task in sorted(free, key=lambda task: (not isinstance(task, Fit), trace_of(task) not in own))[:1]:
+            own.add(trace_of(task))
+            process.ask(task)
 
 
 def trace_of(task: ProbeTask) -> ProbeTask:

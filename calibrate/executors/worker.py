@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from acestep.errors import NotMeasuredError
 from calibrate.executors.base import answered
-from calibrate.executors.process import Received, Sent
+from calibrate.executors.pool import Received, Sent
 from calibrate.probes.base import Prober
 
 

@@ -7,7 +7,8 @@ import msgspec
 from acestep.knobs import Knobs
 from acestep.request import DecodePath
 from acestep.tiers import Evidence
-from calibrate.record.measurement import RecordedCard, RecordedStage
+from calibrate.probes.base import MeasuredStage
+from calibrate.record.measurement import RecordedCard
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
 
@@ -57,7 +58,7 @@ class ExplainedProbe(msgspec.Struct, frozen=True, kw_only=True):
     verdict: Verdict
     songs_per_pass: int
     decode_path: DecodePath
-    stages: tuple[RecordedStage, ...]
+    stages: tuple[MeasuredStage, ...]
     repeat: str
 
 

@@ -1,12 +1,14 @@
 """The seam every measurement goes through: a prober runs knobs and a workload under a cap."""
 
 from enum import StrEnum
-from typing import Protocol
+from typing import Annotated, Protocol, runtime_checkable
 
 import msgspec
 
+from acestep.hardware.card import SIMULATED_CAPABILITY, Card, CardKind
 from acestep.knobs import Knobs, Variant
 from acestep.request import DecodePath
+from acestep.stage import StageReport
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
 
@@ -19,37 +21,51 @@ class CapMethod(StrEnum):
     BALLAST = "ballast"
 
 
-class ProbedStage(msgspec.Struct, frozen=True, kw_only=True):
-    """One stage of a probe, in bytes.
+SAFE_TEXT = r"^[A-Za-z0-9 ._+:/()@-]{0,80}$"
+"""Every string of a record: records are contributed by strangers and end up in pages, terminals and file names."""
+
+Text = Annotated[str, msgspec.Meta(pattern=SAFE_TEXT)]
+Bytes = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class MeasuredStage(StageReport, frozen=True, kw_only=True):
+    """One stage of a probe; `seconds` is 0 on a simulated card, which has no clock.
 
     `resident_bytes` are the weights on the device during the stage; `allowance_bytes` are workspaces that the tensor
-    count does not show (cuDNN), part of every verdict; `live_at_peak` splits the allocated peak by component.
+    count does not show (cuDNN), part of every verdict.
     """
 
-    name: str
-    seconds: float
-    songs_per_pass: int
-    peak_allocated_bytes: int
-    peak_reserved_bytes: int
-    resident_bytes: int
-    allowance_bytes: int
-    live_at_peak: dict[str, int]
+    name: Text
+    resident_bytes: Bytes
+    allowance_bytes: Bytes
+
+    @property
+    def activation_bytes(self) -> int:
+        """What of the allocated peak is no weights."""
+        return max(0, self.peak_allocated_bytes - self.resident_bytes)
+
+    @property
+    def needed_bytes(self) -> int:
+        """What the stage takes in all: its tensors, and workspaces beside them."""
+        return self.peak_allocated_bytes + self.allowance_bytes
 
 
 class ProbeResult(msgspec.Struct, frozen=True, kw_only=True):
     """What one probe found. After an `oom` the last stage is the one that did not fit, as far as it came.
 
+    `live_at_peak` splits the allocated peak of each stage by component, where that is known.
     `withheld_bytes` of the cap the allocator did not get: the driver's context took them, beyond the share it is given.
     """
 
     verdict: Verdict
     cap_bytes: int
-    stages: tuple[ProbedStage, ...]
+    stages: tuple[MeasuredStage, ...]
     songs_per_pass: int
     decode_path: DecodePath
     seconds: float
     warnings: tuple[str, ...] = ()
     withheld_bytes: int = 0
+    live_at_peak: dict[str, dict[str, int]] = {}
 
     @property
     def peak_allocated_bytes(self) -> int:
@@ -60,6 +76,26 @@ class ProbeResult(msgspec.Struct, frozen=True, kw_only=True):
     def peak_reserved_bytes(self) -> int:
         """The largest reserved peak of any stage."""
         return max((s.peak_reserved_bytes for s in self.stages), default=0)
+
+
+class CardConditions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a real card's probes ran beside: bytes that others held before, and that the probe's own context took.
+
+    `watched` says whether NVML could be read all along, `returned_s` how long the card took to be as it was before.
+    """
+
+    watched: bool
+    foreign_bytes: Bytes
+    context_bytes: Bytes
+    allocator: Text
+    returned_s: Annotated[float, msgspec.Meta(ge=0)]
+
+
+UNCONDITIONED = CardConditions(watched=False, foreign_bytes=0, context_bytes=0, allocator="", returned_s=0.0)
+"""A simulated card, beside which there is nothing."""
+
+SIMULATED_CARD = Card(kind=CardKind.CUDA, name="simulated card", capability=SIMULATED_CAPABILITY)
+"""What a simulation stands for; it has no size of its own."""
 
 
 class Prober(Protocol):
@@ -77,10 +113,38 @@ class Prober(Protocol):
         """
         ...
 
+
+@runtime_checkable
+class CardProber(Prober, Protocol):
+    """A prober on a real card. It keeps a model loaded, and can also run a request to its end."""
+
+    @property
+    def card(self) -> Card:
+        """The card that answers."""
+        ...
+
+    @property
+    def conditions(self) -> CardConditions:
+        """What the probes so far ran beside."""
+        ...
+
+    def certify(self, knobs: Knobs, workload: Workload, cap_bytes: int) -> ProbeResult:
+        """As `probe`, with all the steps of the variant."""
+        ...
+
+    def close(self) -> None:
+        """Unload the model."""
+        ...
+
+
+@runtime_checkable
+class Simulation(Prober, Protocol):
+    """A prober that knows all caps at once, which a real card would take hours to answer."""
+
     def smallest_caps(self, knobs: Knobs, workload: Workload) -> dict[str, int]:
         """Per stage, and under ``"total"`` for the whole run, the smallest cap from which on every cap fits."""
         ...
 
     def memory_model(self, variant: Variant) -> dict[str, float]:
-        """What the VRAM guard predicts a variant's memory with; empty from a prober that fits none."""
+        """What the VRAM guard predicts a variant's memory with."""
         ...

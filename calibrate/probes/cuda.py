@@ -5,17 +5,15 @@ import sys
 import time
 from collections.abc import Mapping
 
-import msgspec
-
 from acestep.checkpoints import catalog
 from acestep.checkpoints.locate import locate
 from acestep.errors import InvalidInputError, NotMeasuredError
-from acestep.hardware.card import CardKind
+from acestep.hardware.card import Card, CardKind
 from acestep.hardware.detection import look
 from acestep.knobs import Knobs, Variant
 from acestep.limits.capabilities import computes_in_float32
 from acestep.request import DecodePath
-from calibrate.probes.base import CapMethod, ProbedStage, ProbeResult
+from calibrate.probes.base import SIMULATED_CARD, CapMethod, CardConditions, MeasuredStage, ProbeResult
 from calibrate.probes.caps import SLACK_BYTES, require_cap_room
 from calibrate.probes.child import Patience, ProbeEndedError
 from calibrate.probes.messages import RunOutcome, Setup, setup_for
@@ -42,18 +40,13 @@ UNWATCHED = (
 )
 
 
-class ProbeConditions(msgspec.Struct, frozen=True, kw_only=True):
-    """What a probe ran beside: bytes that others held before, and that its own context took.
-
-    `returned_s` is how long the card last took to be as it was after a child had ended, 0 before one has.
-    """
-
-    method: CapMethod
-    watched: bool
-    foreign_bytes: int
-    context_bytes: int
-    allocator: str
-    returned_s: float
+def model_of(variant: Variant) -> str:
+    """The variant's own weights where they are on disk, else `dummy`; both take the same."""
+    try:
+        locate(variant.value, catalog.checkpoints_dir())
+    except InvalidInputError:
+        return "dummy"
+    return variant.value
 
 
 class ChildProber:
@@ -61,32 +54,28 @@ class ChildProber:
 
     device = "cuda"
 
-    def __init__(self, bench: ProbeSetup) -> None:
+    def __init__(self, bench: ProbeSetup, card: Card = SIMULATED_CARD) -> None:
         self.bench = bench
+        self.card = card
         self._before = bench.gauge.read()
         self._returned = Return(seconds=0.0, left_bytes=0)
         self._sessions: list[ProbeSession] = []
 
     @property
-    def conditions(self) -> ProbeConditions:
+    def conditions(self) -> CardConditions:
         """Of the session that is open; without one, no context was measured."""
         session = self._sessions[0] if self._sessions else None
-        return ProbeConditions(
-            method=self.bench.method,
+        return CardConditions(
             watched=self.bench.gauge.watches,
             foreign_bytes=self._before.used_bytes,
             context_bytes=session.context_bytes if session else 0,
-            allocator=session.allocator if session else "",
-            returned_s=self._returned.seconds,
+            allocator=session.allocator[:80] if session else "",
+            returned_s=round(self._returned.seconds, 3),
         )
 
     def model_for(self, knobs: Knobs) -> str:
-        """The weights a probe runs on: the variant's own where they are on disk, else `dummy`; both take the same."""
-        try:
-            locate(knobs.variant.value, catalog.checkpoints_dir())
-        except InvalidInputError:
-            return "dummy"
-        return knobs.variant.value
+        """The weights a probe runs on."""
+        return model_of(knobs.variant)
 
     def probe(self, knobs: Knobs, workload: Workload, cap_bytes: int) -> ProbeResult:
         """Run once under a cap; a child that dies or hangs is a verdict, not an error.
@@ -104,17 +93,6 @@ class ChildProber:
         if self._sessions:
             self._sessions.pop().close()
             self._returned = wait_until_flat(self.bench.gauge, self._before, self.bench.return_s)
-
-    def memory_model(self, variant: Variant) -> dict[str, float]:  # noqa: ARG002 the protocol's argument
-        """None: a sweep takes minutes in simulation and hours here."""
-        return {}
-
-    def smallest_caps(self, knobs: Knobs, workload: Workload) -> dict[str, int]:
-        """Raises `NotMeasuredError`: a card answers for one cap at a time, in minutes; simulation has them all."""
-        raise NotMeasuredError(
-            f"smallest caps of {workload.batch} x {workload.duration_s} s on {knobs.variant} are found by simulation;"
-            " use `--device simulated`"
-        )
 
     def _probe(self, knobs: Knobs, workload: Workload, cap_bytes: int, *, full: bool) -> ProbeResult:
         started = time.perf_counter()
@@ -172,7 +150,6 @@ class CudaProber(ChildProber):
                 f"{card.name} has no bfloat16 and computes in float32, where everything takes twice as much; its plan"
                 " is that of a card of half its size, so there is nothing to measure; use `--device simulated`"
             )
-        self.card = card
         super().__init__(
             ProbeSetup(
                 gauge=gauge_for(card.uuid),
@@ -182,7 +159,8 @@ class CudaProber(ChildProber):
                 loading=LOADING_PROBE,
                 probing=PROBING,
                 method=method,
-            )
+            ),
+            card,
         )
 
 
@@ -221,15 +199,14 @@ def _result(
         verdict=answer.verdict,
         cap_bytes=cap_bytes,
         stages=tuple(
-            ProbedStage(
+            MeasuredStage(
                 name=stage.name,
                 seconds=stage.seconds,
                 songs_per_pass=stage.songs_per_pass,
-                peak_allocated_bytes=stage.allocated_bytes,
-                peak_reserved_bytes=stage.reserved_bytes,
+                peak_allocated_bytes=stage.peak_allocated_bytes,
+                peak_reserved_bytes=stage.peak_reserved_bytes,
                 resident_bytes=0,
                 allowance_bytes=0,
-                live_at_peak={},
             )
             for stage in answer.stages
         ),

@@ -12,7 +12,7 @@ from acestep.devices.base import Device
 from acestep.errors import InvalidInputError, NotMeasuredError
 from acestep.knobs import Backend, Knobs
 from acestep.request import MAX_DURATION_S
-from calibrate.probes.messages import Order, Setup, StagePeaks
+from calibrate.probes.messages import Order, Setup, StageOnCard
 from calibrate.probes.prompt import probe_request
 from calibrate.probes.worker import Done
 
@@ -105,10 +105,10 @@ class PipelineEngine:
 
     def __init__(self, card: ProcessCard) -> None:
         self._card = card
-        self._stages: dict[str, StagePeaks] = {}
+        self._stages: dict[str, StageOnCard] = {}
 
     @property
-    def stages(self) -> tuple[StagePeaks, ...]:
+    def stages(self) -> tuple[StageOnCard, ...]:
         """The stages of the last run, also of one that failed."""
         return tuple(self._stages.values())
 
@@ -151,19 +151,16 @@ class PipelineEngine:
         return self._card.flush()
 
     def _note(self, name: str, seconds: float, allocated: int, reserved: int) -> None:
-        """A stage that ran several times is one: its times add up, its peaks are the highest."""
-        outside = self._card.outside_bytes()
-        before = self._stages.get(
-            name,
-            StagePeaks(name=name, seconds=0, songs_per_pass=1, allocated_bytes=0, reserved_bytes=0, outside_bytes=0),
+        noted = StageOnCard(
+            name=name,
+            seconds=seconds,
+            songs_per_pass=1,
+            peak_allocated_bytes=allocated,
+            peak_reserved_bytes=reserved,
+            outside_bytes=self._card.outside_bytes(),
         )
-        self._stages[name] = msgspec.structs.replace(
-            before,
-            seconds=before.seconds + seconds,
-            allocated_bytes=max(before.allocated_bytes, allocated),
-            reserved_bytes=max(before.reserved_bytes, reserved),
-            outside_bytes=max(before.outside_bytes, outside),
-        )
+        before = self._stages.get(name)
+        self._stages[name] = before.with_repeat(noted) if before else noted
 
 
 class _NotingDevice:

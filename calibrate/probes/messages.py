@@ -10,14 +10,14 @@ import msgspec
 
 from acestep.knobs import Knobs
 from acestep.request import DecodePath
+from acestep.stage import StageReport
+from calibrate.probes.base import Bytes
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
 
 LONGEST_LINE = 1 << 20
 """Bytes; a line that grows beyond this is no message."""
 
-_Bytes = Annotated[int, msgspec.Meta(ge=0)]
-_Seconds = Annotated[float, msgspec.Meta(ge=0)]
 _Kind = TypeVar("_Kind")
 
 
@@ -72,15 +72,12 @@ class Alive(_Message, frozen=True):
     stage: str
 
 
-class StagePeaks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class StageOnCard(StageReport, frozen=True, kw_only=True):
     """What the allocator counted in one stage, and what was taken on the card outside it when the stage ended."""
 
-    name: str
-    seconds: _Seconds
+    seconds: Annotated[float, msgspec.Meta(ge=0)]
     songs_per_pass: Annotated[int, msgspec.Meta(gt=0)]
-    allocated_bytes: _Bytes
-    reserved_bytes: _Bytes
-    outside_bytes: _Bytes
+    outside_bytes: Bytes
 
 
 class RunOutcome(_Message, frozen=True):
@@ -92,12 +89,12 @@ class RunOutcome(_Message, frozen=True):
 
     number: int
     verdict: Verdict
-    stages: tuple[StagePeaks, ...]
+    stages: tuple[StageOnCard, ...]
     songs_per_pass: Annotated[int, msgspec.Meta(gt=0)]
     decode_path: DecodePath
-    outside_bytes: _Bytes
-    resting_bytes: _Bytes
-    grown_bytes: _Bytes
+    outside_bytes: Bytes
+    resting_bytes: Bytes
+    grown_bytes: Bytes
     problem: str
     warnings: tuple[str, ...] = ()
 
@@ -109,14 +106,14 @@ Said = Ready | Refused | Alive | RunOutcome
 class LeaveFree(_Message, frozen=True):
     """To the ballast: fill the card until this many bytes are free."""
 
-    free_bytes: _Bytes
+    free_bytes: Bytes
 
 
 class Filled(_Message, frozen=True):
     """From the ballast: what it holds and what is free now."""
 
-    held_bytes: _Bytes
-    free_bytes: _Bytes
+    held_bytes: Bytes
+    free_bytes: Bytes
 
 
 def line_of(message: object) -> bytes:

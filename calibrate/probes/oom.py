@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
 
+from acestep.devices.refusals import REFUSALS
 from calibrate.verdict import Verdict
 
 
@@ -51,19 +52,13 @@ _TEXTS: tuple[tuple[Shortage, frozenset[str], str], ...] = (
     (Shortage.ALLOCATOR, _CARD, r"Worker failed with error '(?:CUDA|HIP|XPU) out of memory\. Tried to allocate"),
     (Shortage.ALLOCATOR, _CARD, r"Allocation on device \d* ?would exceed allowed memory"),
     (Shortage.ALLOCATOR, _CARD, r"\[metal::malloc\] Attempting to allocate \d+ bytes"),
-    (Shortage.DRIVER, _CARD, r"(?:CUDA|HIP)(?: driver)? [Ee]rror(?: \d+)?: (?:out of memory|CUDA_ERROR_OUT_OF_MEMORY)"),
-    (Shortage.DRIVER, _CARD, r"(?:\w+ failed(?: with)?:? )?(?:CUDA_ERROR_OUT_OF_MEMORY|cudaErrorMemoryAllocation)\b"),
-    (Shortage.CUBLAS, _CARD, r"(?:CUDA error: )?CUBLAS_STATUS_ALLOC_FAILED\b"),
-    (Shortage.CUDNN, _CARD, r"(?:cuDNN error: )?CUDNN_STATUS_(?:ALLOC|INTERNAL_ERROR_DEVICE_ALLOCATION)_FAILED\b"),
-    (Shortage.CUDNN, _CARD, r"Unable to find a valid cuDNN algorithm to run convolution"),
+    *((Shortage(who), _SYSTEM if who == Shortage.HOST else _CARD, text) for who, text in REFUSALS),
     (Shortage.HOST, _CARD, r"(?:cuDNN error: )?CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED\b"),
-    (Shortage.TRITON, _CARD, r"Triton Error \[(?:CUDA|HIP)\]: out of memory"),
     (Shortage.AOTINDUCTOR, _CARD, r"run_func_\(.*API call failed at .*model_container_runner\.cpp"),
     (Shortage.KV_BUDGET, _ENGINE, r"No available memory for the cache blocks"),
     (Shortage.KV_BUDGET, _ENGINE, r"To serve at least one request with .*KV cache is needed"),
     (Shortage.KV_BUDGET, _ENGINE, r"The model's max seq len \(\d+\) is larger than .*stored in KV cache"),
     (Shortage.KV_BUDGET, _ENGINE, r"Free memory on device .*is less than desired GPU memory utilization"),
-    (Shortage.HOST, _SYSTEM, r"(?:\[enforce fail at .*\] .*)?DefaultCPUAllocator: (?:not enough|can't allocate) mem"),
     (Shortage.HOST, _SYSTEM, r"std::bad_alloc"),
     (Shortage.HOST, _SYSTEM, r"unable to mmap \d+ bytes .*Cannot allocate memory"),
     (Shortage.HOST, _SYSTEM, r"\[Errno 12\] "),

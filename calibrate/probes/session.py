@@ -24,7 +24,7 @@ from calibrate.probes.messages import (
     RunOutcome,
     Said,
     Setup,
-    StagePeaks,
+    StageOnCard,
     _Kind,
     line_of,
 )
@@ -141,11 +141,11 @@ def _require_possible(order: Order, answer: RunOutcome) -> None:
         problem = f"the probe's child answered question {answer.number} instead of {order.number}"
         raise ProbeEndedError(Verdict.CRASHED, problem)
     for stage in answer.stages:
-        if not stage.allocated_bytes <= stage.reserved_bytes <= order.cap_bytes:
+        if not stage.peak_allocated_bytes <= stage.peak_reserved_bytes <= order.cap_bytes:
             raise ProbeEndedError(
                 Verdict.CRASHED,
-                f"the probe's child counted {stage.allocated_bytes} bytes allocated of {stage.reserved_bytes} reserved"
-                f" in {stage.name}, under a cap of {order.cap_bytes}",
+                f"the probe's child counted {stage.peak_allocated_bytes} bytes allocated of {stage.peak_reserved_bytes}"
+                f" reserved in {stage.name}, under a cap of {order.cap_bytes}",
             )
 
 
@@ -158,11 +158,11 @@ def _charged(answer: RunOutcome, cap: Cap) -> tuple[RunOutcome, int]:
     if answer.verdict not in (Verdict.FITS, Verdict.DEGRADED):
         return answer, cap.withheld_bytes()
 
-    def grown(stage: StagePeaks) -> int:
+    def grown(stage: StageOnCard) -> int:
         return stage.outside_bytes - answer.outside_bytes
 
-    def overrun(stage: StagePeaks) -> int:
-        return cap.overrun_bytes(stage.reserved_bytes, grown(stage))
+    def overrun(stage: StageOnCard) -> int:
+        return cap.overrun_bytes(stage.peak_reserved_bytes, grown(stage))
 
     worst = max(answer.stages, key=overrun, default=None)
     if worst is None or not overrun(worst):

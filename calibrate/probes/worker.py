@@ -18,7 +18,7 @@ import msgspec
 from acestep.errors import AceStepError, HostMemoryError
 from acestep.request import DecodePath
 from calibrate.probes.family import FAMILY_MARK, kill_all
-from calibrate.probes.messages import Alive, Order, Ready, Refused, RunOutcome, Setup, StagePeaks, line_of
+from calibrate.probes.messages import Alive, Order, Ready, Refused, RunOutcome, Setup, StageOnCard, line_of
 from calibrate.probes.oom import classify
 from calibrate.verdict import Verdict
 
@@ -35,7 +35,7 @@ class Engine(Protocol):
     """What runs in the child: a model on a card, or a test's script."""
 
     @property
-    def stages(self) -> tuple[StagePeaks, ...]:
+    def stages(self) -> tuple[StageOnCard, ...]:
         """The stages of the last run, also of one that failed."""
         ...
 

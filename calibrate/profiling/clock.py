@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from acestep.devices.base import Device
-from acestep.request import StageReport
+from acestep.stage import Stage, StageReport
 
 
 class StepClock:
@@ -21,7 +21,7 @@ class StepClock:
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """A stage begins, or one part more of it is done."""
-        if stage != "denoise":
+        if stage != Stage.DENOISE:
             return
         self._device.synchronize()
         if not done:
@@ -32,5 +32,5 @@ class StepClock:
 
     def step_seconds(self, stages: Sequence[StageReport]) -> tuple[float, ...]:
         """The time of each step; the first has all that is not another's: noise, and weights moved in and out."""
-        whole = sum(stage.seconds for stage in stages if stage.name == "denoise")
+        whole = sum(stage.seconds for stage in stages if stage.name == Stage.DENOISE)
         return (whole - sum(self._steps[1:]), *self._steps[1:]) if self._steps else ()

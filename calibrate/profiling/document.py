@@ -4,7 +4,8 @@ import msgspec
 
 from acestep.knobs import Attention, Backend, Offload, Quantization, Variant
 from acestep.request import DecodePath
-from calibrate.record.measurement import RecordedStage, keeps_promise
+from calibrate.probes.base import MeasuredStage
+from calibrate.record.measurement import keeps_promise
 from calibrate.table.knobs import Config
 from calibrate.verdict import Verdict
 
@@ -38,7 +39,7 @@ class TierTestRow(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     decode_path: DecodePath
     warnings: tuple[str, ...]
-    stages: tuple[RecordedStage, ...]
+    stages: tuple[MeasuredStage, ...]
 
     @property
     def holds(self) -> bool:

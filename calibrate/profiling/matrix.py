@@ -12,9 +12,9 @@ import torch
 from acestep.errors import AceStepError
 from acestep.limits.plan import Plan, clamp
 from acestep.request import DecodePath, Request, Result
+from acestep.stage import Stage
 from calibrate.profiling.session import ProfilingSession
 from calibrate.profiling.song_profile import warm_up
-from calibrate.record.rules import ALL_STAGES
 
 MATRIX_SCHEMA_VERSION = 1
 
@@ -120,9 +120,9 @@ def as_csv(found: Benchmark) -> str:
     text = io.StringIO()
     plain = [name for name in MatrixRow.__struct_fields__ if name not in ("stage_seconds", "warnings")]
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*plain, *(f"{stage}_seconds" for stage in ALL_STAGES)])
+    writer.writerow([*plain, *(f"{stage}_seconds" for stage in Stage)])
     for row in found.results:
-        values = [getattr(row, name) for name in plain] + [row.stage_seconds.get(stage, 0.0) for stage in ALL_STAGES]
+        values = [getattr(row, name) for name in plain] + [row.stage_seconds.get(stage, 0.0) for stage in Stage]
         writer.writerow([round(value, DECIMALS) if isinstance(value, float) else value for value in values])
     return text.getvalue()
 

@@ -9,12 +9,12 @@ from acestep.checkpoints.catalog import SIZES
 from acestep.cli.show import description_text
 from acestep.knobs import Offload
 from acestep.limits.plan import Plan
+from acestep.stage import Stage
 from acestep.units import MIB, minutes
 from calibrate.profiling.matrix import Benchmark, MatrixRow
 from calibrate.profiling.song_profile import FunctionTime, SongProfile
 from calibrate.profiling.words import WordProfile
 from calibrate.profiling.writing import CODE_TEXT, Exchange, WritingPass
-from calibrate.record.rules import ALL_STAGES
 from calibrate.screen import print_table
 
 STEPS_A_LINE = 10
@@ -45,7 +45,7 @@ def print_profile(found: SongProfile) -> None:
 def print_benchmark(found: Benchmark) -> None:
     """A row per cell, then what failed."""
     click.echo(f"{_settings(found.plan, found.model, found.device)}; loaded in {_s(found.load_seconds)}\n")
-    stages = [stage for stage in ALL_STAGES if any(stage in row.stage_seconds for row in found.results)]
+    stages = [stage for stage in Stage if any(stage in row.stage_seconds for row in found.results)]
     columns = ("songs", "steps", "thinking", *stages, "total", "music a second", "LM tokens/s", "reserved", "remarks")
     print_table(
         "Seconds of each stage", columns, [_benchmark_cells(row, stages) for row in found.results], folding=("remarks",)

@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 
 from acestep.limits.plan import Plan, clamp
-from acestep.request import DecodePath, Request, Result, StageReport
+from acestep.request import DecodePath, Request, Result
+from acestep.stage import StageReport
 from calibrate.profiling.clock import StepClock
 from calibrate.profiling.session import ProfilingSession
 from calibrate.profiling.writing import Exchange, WritingPass

@@ -8,6 +8,7 @@ from acestep.errors import Exit, UsageError
 from acestep.knobs import Variant
 from acestep.tiers import load_tiers
 from calibrate.campaign import probers
+from calibrate.executors.alone import Alone
 from calibrate.files import output_file, pretty_json
 from calibrate.profiling.example import LONGEST_PROMPT, PromptLength, load_example, prompt_of
 from calibrate.profiling.tier_report import print_tier_test
@@ -30,7 +31,7 @@ def run_tier_test(flags: Mapping[str, Any]) -> int:
     prober = probers.prober_for(device)
     if device == "simulated" and flags["device"] == "auto":
         console.notify("No CUDA card was found here.")
-    console.notify(probers.introduction(prober, Variant.TURBO))
+    console.notify(probers.introduction(Alone(prober), Variant.TURBO))
     with output_file(flags["benchmark_output"]) as write, probe_progress(most_trials(tried, options)) as advance:
         found = tier_test(tried, prober, options, advance)
         write(pretty_json(found))

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from acestep.cli.console import notify
+from acestep.stage import Stage
 from acestep.units import MIB
 from calibrate.profiling.document import SweptBoundary, TierTest, TierTestRow
 from calibrate.profiling.tier_test import Options, Trial
-from calibrate.record.rules import ALL_STAGES
 from calibrate.screen import print_table
 
 NOT_ASKED = "not asked for"
@@ -16,7 +16,7 @@ def print_tier_test(found: TierTest, tried: Sequence[Trial], options: Options) -
     """The whole report on stdout, failures on stderr."""
     without = {trial.vram_gib for trial in tried if not trial.thinking} if options.with_lm else set()
     seen = {stage.name for row in found.results for stage in row.stages}
-    stages = [stage for stage in ALL_STAGES if stage in seen]
+    stages = [stage for stage in Stage if stage in seen]
     print_table(
         f"Tiers at their own limits, {found.device} card (MiB: allocated in each stage, reserved in all)",
         ("VRAM", "tier", "config", "knobs", "LM", "songs", "verdict", *stages, "reserved"),

@@ -12,8 +12,9 @@ import msgspec
 
 from acestep.errors import InvalidInputError
 from acestep.strict_json import MOST_BYTES
+from calibrate.probes.base import SAFE_TEXT
 from calibrate.record.flaws import Flaw, FlawedError
-from calibrate.record.measurement import RECORD_SCHEMA_VERSION, SAFE_TEXT, load_measurement
+from calibrate.record.measurement import RECORD_SCHEMA_VERSION, load_measurement
 from calibrate.record.rules import MOST_PROBES, RECORD_RULES, Broken, RecordRule, RuleLevel, broken_rules, declared
 
 MOST_LEVELS = 12

@@ -13,7 +13,16 @@ from acestep.strict_json import read_json, strings_in
 from acestep.tiers import EvidenceKind
 from calibrate.files import digest
 from calibrate.fingerprint import code_version, library_versions
-from calibrate.probes.base import CapMethod, ProbeResult
+from calibrate.probes.base import (
+    SAFE_TEXT,
+    UNCONDITIONED,
+    Bytes,
+    CapMethod,
+    CardConditions,
+    MeasuredStage,
+    ProbeResult,
+    Text,
+)
 from calibrate.record.flaws import BracketError, Flaw, FlawedError, flawed
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
@@ -21,11 +30,6 @@ from calibrate.workload import Workload
 RECORD_SCHEMA_VERSION = 1
 """Version of `tiers/measurements/*.json` that this code writes and reads."""
 
-SAFE_TEXT = r"^[A-Za-z0-9 ._+:/()@-]{0,80}$"
-"""Every string of a record: records are contributed by strangers and end up in pages, terminals and file names."""
-
-Text = Annotated[str, msgspec.Meta(pattern=SAFE_TEXT)]
-Bytes = Annotated[int, msgspec.Meta(ge=0)]
 Index = Annotated[int, msgspec.Meta(ge=0)]
 
 
@@ -69,18 +73,6 @@ class Environment(_Data, frozen=True):
     torchao: Text
 
 
-class RecordedStage(_Data, frozen=True):
-    """One stage of a recorded probe; `seconds` is 0 on a simulated card, which has no clock."""
-
-    name: Text
-    seconds: float
-    songs_per_pass: int
-    peak_allocated_bytes: Bytes
-    peak_reserved_bytes: Bytes
-    resident_bytes: Bytes
-    allowance_bytes: Bytes
-
-
 class RecordedProbe(_Data, frozen=True, omit_defaults=True):
     """One probe: what was asked under which cap, and how it ended.
 
@@ -94,7 +86,7 @@ class RecordedProbe(_Data, frozen=True, omit_defaults=True):
     verdict: Verdict
     songs_per_pass: int
     decode_path: DecodePath
-    stages: tuple[RecordedStage, ...]
+    stages: tuple[MeasuredStage, ...]
     asked: Annotated[int, msgspec.Meta(ge=1)] = 1
     withheld_bytes: Bytes = 0
 
@@ -133,19 +125,10 @@ class RecordedProbe(_Data, frozen=True, omit_defaults=True):
         )
 
 
-def recorded_stages(result: ProbeResult, *, timed: bool) -> tuple[RecordedStage, ...]:
+def recorded_stages(result: ProbeResult, *, timed: bool) -> tuple[MeasuredStage, ...]:
     """The stages of a result as they are written down."""
     return tuple(
-        RecordedStage(
-            name=stage.name,
-            seconds=round(stage.seconds, 3) if timed else 0.0,
-            songs_per_pass=stage.songs_per_pass,
-            peak_allocated_bytes=stage.peak_allocated_bytes,
-            peak_reserved_bytes=stage.peak_reserved_bytes,
-            resident_bytes=stage.resident_bytes,
-            allowance_bytes=stage.allowance_bytes,
-        )
-        for stage in result.stages
+        msgspec.structs.replace(stage, seconds=round(stage.seconds, 3) if timed else 0.0) for stage in result.stages
     )
 
 
@@ -193,23 +176,6 @@ class Coefficient(_Data, frozen=True):
     variant: Variant
     name: Text
     value: float
-
-
-class CardConditions(_Data, frozen=True):
-    """What a real card's probes ran beside: bytes that others held before, and that the probe's own context took.
-
-    `watched` says whether NVML could be read all along, `returned_s` how long the card took to be as it was before.
-    """
-
-    watched: bool
-    foreign_bytes: Bytes
-    context_bytes: Bytes
-    allocator: Text
-    returned_s: Annotated[float, msgspec.Meta(ge=0)]
-
-
-UNCONDITIONED = CardConditions(watched=False, foreign_bytes=0, context_bytes=0, allocator="", returned_s=0.0)
-"""A simulated card, beside which there is nothing."""
 
 
 class Measurement(_Data, frozen=True, omit_defaults=True):

@@ -15,6 +15,7 @@ from acestep.errors import InvalidInputError
 from acestep.knobs import Knobs
 from acestep.limits.capabilities import AMPERE
 from acestep.request import MAX_BATCH, MAX_DURATION_S, MAX_LYRIC_TOKENS, MAX_TEXT_TOKENS, DecodePath
+from acestep.stage import Stage
 from acestep.tiers import LM_MODELS
 from acestep.units import gib
 from calibrate.fingerprint import code_version
@@ -22,15 +23,12 @@ from calibrate.probes.base import CapMethod
 from calibrate.record.measurement import Measurement, RecordedCardKind, RecordedProbe
 from calibrate.verdict import Verdict
 
-ALL_STAGES = ("think", "encode_audio", "encode", "denoise", "decode")
-"""Every stage a probe can have, in the order they run."""
+_ALWAYS = (Stage.ENCODE, Stage.DENOISE, Stage.DECODE)
 
-_ALWAYS = ("encode", "denoise", "decode")
-
-CHOOSING: Final = frozenset({"think", "decode"})
+CHOOSING: Final = frozenset({Stage.THINK, Stage.DECODE})
 """Stages that take less at once where less is free: what they held beside one thing says nothing about another."""
 
-_GROWING = ("think", "encode", "denoise")
+_GROWING = (Stage.THINK, Stage.ENCODE, Stage.DENOISE)
 """Stages whose tensors only grow with the work; decode chooses its tiles by the room that is left."""
 
 _JITTER = 0.02
@@ -192,9 +190,9 @@ def _passes(record: Measurement) -> Iterator[RecordProblem]:
 def _stages(record: Measurement) -> Iterator[RecordProblem]:
     for place, probe in _probes(record):
         names = [stage.name for stage in probe.stages]
-        if names != [name for name in ALL_STAGES if name in names]:
-            yield f"{place}.stages", f"are {names}, expected some of {list(ALL_STAGES)} in this order"
-        missing = [name for name in _ALWAYS if name not in names]
+        if names != [name for name in Stage if name in names]:
+            yield f"{place}.stages", f"are {names}, expected some of {[name.value for name in Stage]} in this order"
+        missing = [name.value for name in _ALWAYS if name not in names]
         if probe.verdict in (Verdict.FITS, Verdict.DEGRADED) and missing:
             yield f"{place}.stages", f"of a run that ended {probe.verdict} lack {missing}"
 

@@ -4,7 +4,8 @@ from typing import Any
 
 import msgspec
 
-from calibrate.record.measurement import SAFE_TEXT, Measurement
+from calibrate.probes.base import SAFE_TEXT
+from calibrate.record.measurement import Measurement
 
 
 def measurement_schema() -> dict[str, Any]:

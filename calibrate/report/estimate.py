@@ -9,24 +9,20 @@ from acestep.limits.plan import Overrides, resolve
 from acestep.request import DecodePath
 from acestep.tiers import TierTable
 from acestep.units import gib, mib
-from calibrate.probes.base import Prober
+from calibrate.probes.base import MeasuredStage, Simulation
 from calibrate.screen import print_table
 from calibrate.table.knobs import describe_knobs, eager
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
 
 
-class EstimatedStage(msgspec.Struct, frozen=True, kw_only=True):
-    """One stage; `min_cap_bytes` is the smallest cap from which on every cap carries it, 0 where it was not found."""
+class EstimatedStage(MeasuredStage, frozen=True, kw_only=True):
+    """One stage; `min_cap_bytes` is the smallest cap from which on every cap carries it, 0 where it was not found.
 
-    name: str
-    seconds: float
-    songs_per_pass: int
-    peak_allocated_bytes: int
-    peak_reserved_bytes: int
+    `live_at_peak` splits the allocated peak by component.
+    """
+
     min_cap_bytes: int
-    resident_bytes: int
-    allowance_bytes: int
     live_at_peak: dict[str, int]
 
 
@@ -60,7 +56,7 @@ def knobs_for(table: TierTable, overrides: Overrides, vram_gib: float | None) ->
     return eager(knobs), plan.warnings
 
 
-def estimate(prober: Prober, knobs: Knobs, workload: Workload, cap_bytes: int | None) -> Estimate:
+def estimate(prober: Simulation, knobs: Knobs, workload: Workload, cap_bytes: int | None) -> Estimate:
     """Probe under a cap, or under the smallest that fits where `cap_bytes` is None."""
     caps = prober.smallest_caps(knobs, workload)
     result = prober.probe(knobs, workload, caps["total"] if cap_bytes is None else cap_bytes)
@@ -72,15 +68,9 @@ def estimate(prober: Prober, knobs: Knobs, workload: Workload, cap_bytes: int | 
         min_cap_bytes=caps["total"],
         stages=tuple(
             EstimatedStage(
-                name=stage.name,
-                seconds=stage.seconds,
-                songs_per_pass=stage.songs_per_pass,
-                peak_allocated_bytes=stage.peak_allocated_bytes,
-                peak_reserved_bytes=stage.peak_reserved_bytes,
+                **msgspec.structs.asdict(stage),
                 min_cap_bytes=caps.get(stage.name, 0),
-                resident_bytes=stage.resident_bytes,
-                allowance_bytes=stage.allowance_bytes,
-                live_at_peak=stage.live_at_peak,
+                live_at_peak=result.live_at_peak.get(stage.name, {}),
             )
             for stage in result.stages
         ),

@@ -6,14 +6,13 @@ from typing import Any
 import msgspec
 
 from acestep.knobs import Knobs
+from acestep.stage import Stage
 from acestep.units import gib, mib, minutes
+from calibrate.probes.base import UNCONDITIONED, CardConditions, MeasuredStage
 from calibrate.record.measurement import (
-    UNCONDITIONED,
-    CardConditions,
     Certificate,
     Measurement,
     RecordedProbe,
-    RecordedStage,
 )
 from calibrate.report.template import template
 
@@ -78,15 +77,15 @@ def _limit(record: Measurement, certificate: Certificate) -> _Limit:
     )
 
 
-def _bar(stage: RecordedStage, cap_bytes: int) -> _Bar:
+def _bar(stage: MeasuredStage, cap_bytes: int) -> _Bar:
     def share(n_bytes: int) -> float:
-        return round(100 * max(0, n_bytes) / cap_bytes, 2)
+        return round(100 * n_bytes / cap_bytes, 2)
 
     return _Bar(
         name=stage.name,
         peak=mib(stage.peak_allocated_bytes),
         weights=share(stage.resident_bytes),
-        activations=share(stage.peak_allocated_bytes - stage.resident_bytes),
+        activations=share(stage.activation_bytes),
         allowance=share(stage.allowance_bytes),
     )
 
@@ -98,7 +97,7 @@ def _row(number: int, probe: RecordedProbe) -> dict[str, Any]:
         "cap": gib(probe.cap_bytes),
         "asked": f"{probe.workload.batch} x {_length(probe)}",
         "verdict": probe.verdict.value,
-        "decode": probe.decode_path.value if any(stage.name == "decode" for stage in probe.stages) else "—",
+        "decode": probe.decode_path.value if any(stage.name == Stage.DECODE for stage in probe.stages) else "—",
         "stages": [(stage.name, mib(stage.peak_allocated_bytes), _seconds(stage)) for stage in probe.stages],
     }
 
@@ -107,7 +106,7 @@ def _length(probe: RecordedProbe) -> str:
     return minutes(probe.workload.duration_s)
 
 
-def _seconds(stage: RecordedStage) -> str:
+def _seconds(stage: MeasuredStage) -> str:
     return f"{stage.seconds:g} s" if stage.seconds else ""
 
 

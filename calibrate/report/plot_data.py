@@ -8,6 +8,7 @@ from acestep.knobs import Knobs, Offload, Quantization, Variant
 from acestep.memory.guard import Demand, predict
 from acestep.request import LATENT_HOP, MAX_LYRIC_TOKENS, MAX_TEXT_TOKENS, SAMPLE_RATE
 from acestep.tiers import BATCHES, Tier
+from calibrate.probes.base import MeasuredStage
 from calibrate.record.measurement import Certificate, Measurement, RecordedCardKind, RecordedProbe
 from calibrate.table.policy import Policy, budget_bytes
 
@@ -47,12 +48,19 @@ class Panel(_Data, frozen=True):
 class StageBar(_Data, frozen=True):
     """What was on the card at the peak of a stage, in a tier's own largest run."""
 
-    stage: str
+    stage: MeasuredStage
     tier: str
-    weights: int
-    activations: int
-    allowance: int
     budget: int
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """Bytes of what was on the card, from below."""
+        stage = self.stage
+        return {
+            "weights": stage.resident_bytes,
+            "activations": stage.activation_bytes,
+            "allowance": stage.allowance_bytes,
+        }
 
 
 class StagePair(_Data, frozen=True):
@@ -123,14 +131,7 @@ def stage_bars(
         record, cap_bytes = _record_of(tier, records), budget_bytes(tier.certified_gib, policy)
         probe = None if record is None else _headline(record, variant, tier, cap_bytes)
         bars += [
-            StageBar(
-                stage=stage.name,
-                tier=tier.label,
-                weights=stage.resident_bytes,
-                activations=max(0, stage.peak_allocated_bytes - stage.resident_bytes),
-                allowance=stage.allowance_bytes,
-                budget=cap_bytes,
-            )
+            StageBar(stage=stage, tier=tier.label, budget=cap_bytes)
             for stage in (() if probe is None else probe.stages)
         ]
     return tuple(bars)

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from acestep.request import MAX_DURATION_S
+from acestep.stage import Stage
 from acestep.tiers import BATCHES, TierTable
 from acestep.units import GIB
 from calibrate.files import digest
@@ -23,12 +24,12 @@ INK = "#7b7f86"
 
 BATCH_COLOURS = dict(zip(BATCHES, ("#2f86d6", "#1f9a6d", "#c9741a", "#b85fd0"), strict=True))
 PART_COLOURS = {"weights": "#2f86d6", "activations": "#c9741a", "allowance": "#8a8d93"}
-STAGE_COLOURS = {
-    "think": "#b85fd0",
-    "encode_audio": "#d9534f",
-    "encode": "#2f86d6",
-    "denoise": "#1f9a6d",
-    "decode": "#c9741a",
+STAGE_COLOURS: dict[str, str] = {
+    Stage.THINK: "#b85fd0",
+    Stage.ENCODE_AUDIO: "#d9534f",
+    Stage.ENCODE: "#2f86d6",
+    Stage.DENOISE: "#1f9a6d",
+    Stage.DECODE: "#c9741a",
 }
 """The stages in the order they run."""
 
@@ -154,21 +155,20 @@ def _batch_legend() -> list[Line2D]:
 
 
 def _draw_stages(drawn: Sequence[StageBar]) -> Figure:
-    stages = _in_order({bar.stage for bar in drawn})
+    stages = _in_order({bar.stage.name for bar in drawn})
     tiers = list(dict.fromkeys(bar.tier for bar in drawn))
     figure, axes = _figure(len(stages), share_y=True)
     for axis, stage in zip(axes, stages, strict=True):
-        for bar in (bar for bar in drawn if bar.stage == stage):
+        for bar in (bar for bar in drawn if bar.stage.name == stage):
             place, bottom = tiers.index(bar.tier), 0.0
-            for part, colour in PART_COLOURS.items():
-                height = getattr(bar, part) / GIB
-                axis.bar(place, height, bottom=bottom, color=colour, width=0.7)
-                bottom += height
+            for part, n_bytes in bar.parts.items():
+                axis.bar(place, n_bytes / GIB, bottom=bottom, color=PART_COLOURS[part], width=0.7)
+                bottom += n_bytes / GIB
             axis.plot([place - 0.45, place + 0.45], [bar.budget / GIB] * 2, color=INK, linewidth=2)
         axis.set_xticks(range(len(tiers)), tiers, rotation=60, ha="right", rotation_mode="anchor")
         axis.set_title(stage)
         # The largest cards would press the smallest ones flat: what a run takes decides the height.
-        axis.set_ylim(0, 1.15 * max(b.weights + b.activations + b.allowance for b in drawn) / GIB)
+        axis.set_ylim(0, 1.15 * max(sum(bar.parts.values()) for bar in drawn) / GIB)
     axes[0].set_ylabel("on the card at the peak, GiB")
     handles = [Line2D([], [], color=colour, linewidth=6, label=part) for part, colour in PART_COLOURS.items()]
     handles.append(Line2D([], [], color=INK, linewidth=2, label="the tier's budget"))

@@ -15,7 +15,7 @@ def template(name: str) -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        # No string of a record has markup in it (`record.SAFE_TEXT`), so Markdown needs no escaping.
+        # No string of a record has markup in it (`probes.base.SAFE_TEXT`), so Markdown needs no escaping.
         autoescape=select_autoescape(["html.j2"], default=False),
     )
     return environment.get_template(name)

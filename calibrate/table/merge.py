@@ -8,6 +8,7 @@ import msgspec
 
 from acestep.errors import NotMeasuredError
 from acestep.knobs import Backend, Knobs, Variant
+from acestep.stage import Stage
 from acestep.tiers import (
     BATCHES,
     LM_MODELS,
@@ -148,7 +149,7 @@ class ProvenTier(msgspec.Struct, frozen=True, kw_only=True):
             batch=frontier.headline_batch(lm=True), duration_s=float(frontier.longest(1, lm=True)), with_lm=True
         )
         probes = [self._probe(lm.knobs(self.choice.knobs, model, backend), limits) for backend in lm.backends]
-        planned = [(s.songs_per_pass, probe) for probe in probes for s in probe.stages if s.name == "think"]
+        planned = [(s.songs_per_pass, probe) for probe in probes for s in probe.stages if s.name == Stage.THINK]
         return min(planned, key=lambda found: found[0])
 
     def certificate(self, knobs: Knobs, batch: int) -> Certificate | None:

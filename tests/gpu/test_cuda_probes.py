@@ -13,7 +13,7 @@ from acestep.errors import NotMeasuredError
 from acestep.knobs import Knobs, Offload
 from acestep.units import GIB
 from calibrate.probes.ballast import GRAIN_BYTES
-from calibrate.probes.base import CapMethod, ProbedStage
+from calibrate.probes.base import CapMethod, MeasuredStage
 from calibrate.probes.child import Child, Patience
 from calibrate.probes.cuda import BALLAST, CudaProber
 from calibrate.probes.cuda_card import require_held
@@ -123,7 +123,7 @@ def test_a_cap_that_was_put_on_reads_back_to_the_byte(cap_bytes: int) -> None:
         torch.cuda.set_per_process_memory_fraction(1.0)
 
 
-def _peaks(stage: ProbedStage) -> tuple[str, int, int]:
+def _peaks(stage: MeasuredStage) -> tuple[str, int, int]:
     return stage.name, stage.peak_allocated_bytes, stage.peak_reserved_bytes
 
 

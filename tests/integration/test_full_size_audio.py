@@ -8,7 +8,7 @@ from acestep.hardware.card import SIMULATED_CAPABILITY
 from acestep.knobs import Knobs, Offload
 from acestep.request import Task
 from acestep.units import GIB, MIB
-from calibrate.probes.base import ProbedStage
+from calibrate.probes.base import MeasuredStage
 from calibrate.probes.simulated.allocator import NO_CAP
 from calibrate.probes.simulated.kernels import CudaKernels
 from calibrate.probes.simulated.ledger import Ledger
@@ -27,12 +27,12 @@ def prober() -> SimulatedProber:
     return SimulatedProber()
 
 
-def _stage(prober: SimulatedProber, workload: Workload) -> ProbedStage:
+def _stage(prober: SimulatedProber, workload: Workload) -> MeasuredStage:
     stages = prober.probe(KNOBS, workload, NO_CAP).stages
     return next(stage for stage in stages if stage.name == "encode_audio")
 
 
-def _above_weights(stage: ProbedStage) -> int:
+def _above_weights(stage: MeasuredStage) -> int:
     return stage.peak_allocated_bytes - stage.resident_bytes
 
 

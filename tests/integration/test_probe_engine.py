@@ -100,7 +100,7 @@ def test_every_stage_is_noted_with_what_lay_outside() -> None:
         ("denoise", 2),
         ("decode", 1),
     ]
-    assert all(stage.allocated_bytes > 0 and stage.outside_bytes == 7 for stage in engine.stages)
+    assert all(stage.peak_allocated_bytes > 0 and stage.outside_bytes == 7 for stage in engine.stages)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_every_stage_is_noted_with_what_lay_outside() -> None:
 def test_runs_of_one_loaded_model_are_alike_also_after_one_that_ran_out(knobs: Knobs) -> None:
     def peaks() -> list[tuple[str, int]]:
         engine.run(order(knobs), lambda stage: None)
-        return [(stage.name, stage.allocated_bytes) for stage in engine.stages]
+        return [(stage.name, stage.peak_allocated_bytes) for stage in engine.stages]
 
     engine = loaded(knobs)
     first = peaks()
@@ -125,10 +125,10 @@ def test_runs_of_one_loaded_model_are_alike_also_after_one_that_ran_out(knobs: K
 def test_a_run_that_ran_out_shows_how_far_it_came() -> None:
     engine = loaded()
     engine.run(order(), lambda stage: None)
-    needed = engine.stages[0].allocated_bytes
+    needed = engine.stages[0].peak_allocated_bytes
     with pytest.raises(torch.OutOfMemoryError):
         engine.run(order(cap_bytes=needed - 1), lambda stage: None)
-    assert [(stage.name, stage.allocated_bytes >= needed) for stage in engine.stages] == [("encode", True)]
+    assert [(stage.name, stage.peak_allocated_bytes >= needed) for stage in engine.stages] == [("encode", True)]
 
 
 def test_every_run_is_capped_anew() -> None:

@@ -167,7 +167,7 @@ def test_workers_do_not_outlive_the_one_they_work_for() -> None:
         "import sys, time; from calibrate.executors.local import Local; from calibrate.executors.questions import Fit;"
         "from acestep.knobs import Variant; local = Local(1, sys.argv[1:]);"
         "local.one_of([Fit(variant=Variant.TURBO)], list);"
-        "print(local._hands[0]._process._process.pid, flush=True); time.sleep(60)"
+        "print(local.pool.processes[0].pid, flush=True); time.sleep(60)"
     )
     parent = subprocess.Popen([sys.executable, "-c", program, *WORKER], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None

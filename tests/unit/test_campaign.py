@@ -18,7 +18,7 @@ from acestep.units import GIB, MIB
 from calibrate.campaign.boundary import Method
 from calibrate.campaign.run import CampaignScope, least_probes, most_probes, run_campaign
 from calibrate.executors.alone import Alone
-from calibrate.probes.base import ProbeResult
+from calibrate.probes.base import SIMULATED_CARD, UNCONDITIONED, ProbeResult
 from calibrate.record.measurement import UNSEALED, Certificate
 from calibrate.table.choice import TierChoice, choose_tier, thinking
 from calibrate.table.knobs import Config, configs_of, configured, first_from_which_all_fit, ladder, preferred
@@ -234,6 +234,8 @@ class RealCard(AnalyticProber):
     """A card that can run requests to their end, and at times says out of memory though there was some."""
 
     device = "cuda"
+    card = SIMULATED_CARD
+    conditions = UNCONDITIONED
 
     def __init__(self, *, spurious_rate: float = 0.0, in_full: int = 0) -> None:
         super().__init__()

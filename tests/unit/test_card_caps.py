@@ -91,7 +91,7 @@ def test_another_driver_begins_again(
         left = iter(verdicts)
         prober = ScriptedProber(left)
         monkeypatch.setattr(card_caps, "prober_for", lambda device: prober)
-        monkeypatch.setattr(card_caps, "card_of", lambda executor: msgspec.structs.replace(card, driver=driver))
+        monkeypatch.setattr(card_caps.Alone, "card", msgspec.structs.replace(card, driver=driver))
         monkeypatch.setattr(card_caps, "simulation_of", lambda card: AnalyticProber())
         code = main(["-o", str(output), *options])
         assert next(left, None) is None

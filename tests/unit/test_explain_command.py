@@ -103,7 +103,7 @@ def test_every_command_to_repeat_asks_what_the_probe_asked(monkeypatch: pytest.M
         heard.append((knobs, workload, cap_bytes))
         raise HeardError
 
-    monkeypatch.setattr(probers, "prober_for", lambda *_: None)
+    monkeypatch.setattr(probers, "simulation", lambda *_: None)
     monkeypatch.setattr(estimates, "estimate", hear)
     size_of = {budget_bytes(size, POLICY): size for size in POLICY.certified_sizes_gib}
     for path in sorted((TIERS / "measurements").glob("*.json")):

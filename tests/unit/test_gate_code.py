@@ -11,9 +11,9 @@ import msgspec
 import pytest
 
 from acestep.knobs import Knobs, Offload
+from acestep.stage import Stage
 from acestep.units import MIB
-from calibrate.probes.base import ProbedStage, ProbeResult
-from calibrate.record.measurement import RecordedStage
+from calibrate.probes.base import MeasuredStage, ProbeResult
 from calibrate.workload import Workload
 from ci.cells import certified_cells
 from ci.findings import Finding, GateVerdict
@@ -132,9 +132,9 @@ def test_a_cell_without_its_probe_is_inconclusive(tmp_path: Path) -> None:
     assert judgement.verdict is not GateVerdict.OK
 
 
-def stage(kind: type, **values: Any) -> Any:
-    usual = {"name": "denoise", "seconds": 0.0, "songs_per_pass": 1, "peak_reserved_bytes": 0, "allowance_bytes": 0}
-    return kind(**(usual | values))
+def stage(**values: int) -> MeasuredStage:
+    usual: dict[str, Any] = {"songs_per_pass": 1, "peak_reserved_bytes": 0, "allowance_bytes": 0}
+    return MeasuredStage(name=Stage.DENOISE, seconds=0.0, **(usual | values))
 
 
 @pytest.mark.parametrize(
@@ -151,15 +151,9 @@ def stage(kind: type, **values: Any) -> Any:
 def test_the_component_that_grew_is_told_from_what_a_record_keeps(
     owners: dict[str, int], resident: int, peak: int, allowance: int, component: str
 ) -> None:
-    before = stage(RecordedStage, peak_allocated_bytes=1000, resident_bytes=900)
-    after = stage(
-        ProbedStage,
-        peak_allocated_bytes=peak,
-        resident_bytes=resident,
-        live_at_peak=owners,
-        allowance_bytes=allowance,
-    )
-    assert component_that_grew(before, after) == component
+    before = stage(peak_allocated_bytes=1000, resident_bytes=900)
+    after = stage(peak_allocated_bytes=peak, resident_bytes=resident, allowance_bytes=allowance)
+    assert component_that_grew(before, after, owners) == component
 
 
 def run(checkout: Path, base: str, head: Path | None = None, **options: Any) -> GateVerdict:

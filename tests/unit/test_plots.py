@@ -125,9 +125,9 @@ def test_curves_rise_with_batch_and_length_and_need_a_memory_model() -> None:
 def test_bars_are_the_stages_of_each_tier_s_own_largest_run() -> None:
     bars = stage_bars(Variant.TURBO, TIERS, POLICY, RECORDS)
     assert [bar.tier for bar in bars] == [tier.label for tier in TIERS for _ in range(3)]
-    peaks = {s.peak_allocated_bytes + s.allowance_bytes for p in simulated().probes if p.counts for s in p.stages}
-    assert {bar.weights + bar.activations + bar.allowance for bar in bars} <= peaks
-    assert all(bar.weights + bar.activations <= bar.budget for bar in bars)
+    peaks = {s.needed_bytes for p in simulated().probes if p.counts for s in p.stages}
+    assert {sum(bar.parts.values()) for bar in bars} <= peaks
+    assert all(bar.parts["weights"] + bar.parts["activations"] <= bar.budget for bar in bars)
 
 
 def test_a_tier_with_a_language_model_that_no_probe_ran_shows_the_run_without() -> None:

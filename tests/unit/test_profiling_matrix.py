@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from acestep.errors import RunFailedError
 from acestep.hardware.card import simulated_card
 from acestep.limits.plan import clamp, resolve
-from acestep.request import DecodePath, Request, Result, StageReport
+from acestep.request import DecodePath, Request, Result
+from acestep.stage import Stage, StageReport
 from acestep.tiers import load_tiers
 from calibrate.files import pretty_json
 from calibrate.profiling.ear import Ear
 from calibrate.profiling.matrix import Axes, Benchmark, MatrixCell, MatrixRow, as_csv, benchmark, cells
 from calibrate.profiling.session import Notes
-from calibrate.record.rules import ALL_STAGES
 
 SONG = Request(caption="piano")
 PLAN = resolve(simulated_card(4), load_tiers())
@@ -135,7 +135,7 @@ def test_the_csv_has_a_line_for_each_row_and_a_column_for_each_stage() -> None:
     assert [(float(line["duration_s"]), line["error"]) for line in lines] == [
         (row.duration_s, row.error) for row in found.results
     ]
-    assert all(f"{stage}_seconds" in lines[0] for stage in ALL_STAGES)
+    assert all(f"{stage}_seconds" in lines[0] for stage in Stage)
     assert float(lines[0]["denoise_seconds"]) == 0.5
     assert set(lines[0]) >= set(MatrixRow.__struct_fields__) - {"stage_seconds", "warnings"}
 

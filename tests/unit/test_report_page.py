@@ -13,7 +13,8 @@ from acestep.errors import Exit
 from acestep.units import MIB, mib
 from calibrate.cli import cli as calibrate
 from calibrate.files import pretty_json
-from calibrate.record.measurement import CardConditions, Measurement, content_digest
+from calibrate.probes.base import CardConditions
+from calibrate.record.measurement import Measurement, content_digest
 from calibrate.report.page import knobs_text, record_page
 from tests.guides import on_a_card, simulated
 

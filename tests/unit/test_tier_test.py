@@ -14,6 +14,7 @@ from acestep.knobs import Backend, Variant
 from acestep.limits import plan as planning
 from acestep.limits.plan import Plan, resolve
 from acestep.request import MAX_LYRIC_TOKENS, DecodePath, Request
+from acestep.stage import Stage
 from acestep.tiers import BATCHES, Frontier, LmStates, SizeBoundary, TierTable, load_tiers
 from calibrate.files import pretty_json
 from calibrate.probes.base import Prober
@@ -22,7 +23,6 @@ from calibrate.profiling.example import LONGEST_PROMPT, load_example, prompt_of
 from calibrate.profiling.overlimit import missing_warnings
 from calibrate.profiling.tier_report import print_tier_test
 from calibrate.profiling.tier_test import Options, most_trials, tier_test, trials
-from calibrate.record.rules import ALL_STAGES
 from calibrate.table.knobs import Config
 from calibrate.table.merge import build_table
 from calibrate.table.policy import budget_bytes, load_policy
@@ -247,7 +247,7 @@ def test_stages_are_columns_in_the_order_in_which_they_run(capsys: pytest.Captur
     tried = trials(TABLE, POLICY, (24,), "simulated", options)
     print_tier_test(tier_test(tried, AnalyticProber(), options, lambda _: None), tried, options)
     heading = capsys.readouterr().out.splitlines()[1].split()
-    assert [column for column in heading if column in ALL_STAGES] == [stage for stage in ALL_STAGES if stage in heading]
+    assert [column for column in heading if column in list(Stage)] == [stage for stage in Stage if stage in heading]
     assert "think" in heading
 
 

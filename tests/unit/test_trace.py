@@ -9,7 +9,7 @@ from calibrate.probes.simulated.trace import (
     ACTIVATIONS,
     EMPTY,
     FREE,
-    Stage,
+    StageSpan,
     Trace,
     peak_bytes,
     stage_trace,
@@ -80,14 +80,14 @@ def test_misuse_is_refused_with_what_was_wrong() -> None:
 
 def test_stages_are_found_where_they_began_and_ended() -> None:
     trace = two_stages()
-    assert stages(trace) == (Stage(name="first", start=3, stop=9), Stage(name="second", start=11, stop=16))
+    assert stages(trace) == (StageSpan(name="first", start=3, stop=9), StageSpan(name="second", start=11, stop=16))
 
 
 def test_a_stage_cut_short_ends_with_the_trace() -> None:
     trace = Trace()
     trace.begin_stage("denoise")
     trace.alloc(MIB)
-    assert stages(trace) == (Stage(name="denoise", start=0, stop=2),)
+    assert stages(trace) == (StageSpan(name="denoise", start=0, stop=2),)
     assert stage_usage(trace)[0].peak_bytes == MIB
 
 
@@ -121,7 +121,7 @@ def test_a_stage_alone_starts_with_what_was_live_in_its_old_order_and_keeps_its_
     trace = two_stages()
     alone = stage_trace(trace, "second")
     assert list(alone.sizes[:2]) == [40 * MIB, 3 * MIB]
-    assert stages(alone) == (Stage(name="second", start=2, stop=7),)
+    assert stages(alone) == (StageSpan(name="second", start=2, stop=7),)
     assert stage_usage(alone) == stage_usage(trace)[1:]
 
 

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from acestep.stage import Stage
 from acestep.ui.failures import FailureKind
 from acestep.ui.words import LOCALES, PAGE_LANGUAGES, PageText, sentences
 
 HOUSE = Path(__file__).parents[2] / "acestep" / "ui"
-STAGES = ("think", "encode_audio", "encode", "denoise", "decode")
+STAGES = tuple(Stage)
 
 
 def gaps(sentence: str) -> set[str]:

@@ -18,6 +18,7 @@ from acestep.knobs import Knobs, Offload
 from acestep.memory.placement import Placement
 from acestep.memory.workspace import SEGMENT_GRAIN
 from acestep.request import DecodePath, Request
+from acestep.stage import Stage
 from calibrate.probes.simulated.allocator import NO_CAP
 from calibrate.probes.simulated.book import TraceBook
 from calibrate.probes.simulated.device import SimulatedDevice
@@ -28,8 +29,6 @@ from calibrate.probes.simulated.memo import Memo, Regions, Tape
 from calibrate.probes.simulated.replay import ReplayResult, replay
 from calibrate.probes.simulated.splice import evicted, held, joined, only, repeated
 from calibrate.probes.simulated.trace import Trace
-
-_STAGE: Final = "decode"
 
 KEEPS_PARTS: Final = (Offload.NONE, Offload.CPU)
 """Offload modes under which there is something to move off the card for decoding's sake."""
@@ -89,11 +88,11 @@ def play_decode(
 
     with kernels, ledger, Memo(ledger, tape, known).patched((TileDecoder,)), torch.no_grad():
         place.placement.settle()
-        device.begin_stage(_STAGE)
+        device.begin_stage(Stage.DECODE)
         decode(two, latents, place, note_end)
         device.end_stage()
         place.placement.release()
-    alone = only(repeated(trace, ends[1], ends[two.batch], request.batch - 1), _STAGE)
+    alone = only(repeated(trace, ends[1], ends[two.batch], request.batch - 1), Stage.DECODE)
     return Played(trace=alone, loops=find_loops(alone))
 
 
@@ -200,4 +199,4 @@ class DecodeLadder:
 
 
 def _failed_in_decoding(outcome: ReplayResult) -> bool:
-    return outcome.refusal is not None and outcome.refusal.stage == _STAGE
+    return outcome.refusal is not None and outcome.refusal.stage == Stage.DECODE

@@ -14,6 +14,7 @@ from acestep.knobs import Knobs, Offload, Quantization, Variant
 from acestep.memory.guard import FEWEST_LYRICS, Demand, growth, knobs_key
 from acestep.memory.workspace import SEGMENT_GRAIN
 from acestep.request import MAX_LYRIC_TOKENS, Task
+from acestep.stage import Stage
 from acestep.units import MIB
 from calibrate.workload import Workload
 
@@ -116,7 +117,7 @@ def fit(variant: Variant, denoise: Denoise, smallest_caps: SmallestCaps) -> dict
     return {name: float(round(value, 3)) for name, value in model.items()}
 
 
-_FIXED: Final = ("encode_audio", "encode", "decode")
+_FIXED: Final = (Stage.ENCODE_AUDIO, Stage.ENCODE, Stage.DECODE)
 
 _SECONDS: Final = (10, 240)
 """Lengths of a cover's source between which its encoding is compared."""
@@ -132,10 +133,10 @@ def _around(variant: Variant, smallest_caps: SmallestCaps) -> dict[Offload, dict
         if offload in (Offload.CPU_DIT, Offload.STREAM_ENCODERS):
             most = smallest_caps(knobs, _cover(_SECONDS[1], MAX_LYRIC_TOKENS))
             longer = FRAMES_A_SECOND * (_SECONDS[1] - _SECONDS[0])
-            heard = max(0, most["encode_audio"] - little["encode_audio"]) + 2 * MIB
+            heard = max(0, most[Stage.ENCODE_AUDIO] - little[Stage.ENCODE_AUDIO]) + 2 * MIB
             growth = {
                 "encode_audio.frames": heard / longer,
-                "encode.lyrics": (most["encode"] - little["encode"]) / (MAX_LYRIC_TOKENS - FEWEST_LYRICS),
+                "encode.lyrics": (most[Stage.ENCODE] - little[Stage.ENCODE]) / (MAX_LYRIC_TOKENS - FEWEST_LYRICS),
             }
         # What rests on the card differs between these modes, and what grows does not.
         growing = {name: growth[name] for name in ("encode_audio.frames", "encode.lyrics")}

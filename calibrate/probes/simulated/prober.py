@@ -21,11 +21,12 @@ from acestep.lm.forward import DecoderBlock
 from acestep.lm.stage import Thinker
 from acestep.memory.guard import Demand
 from acestep.request import DecodePath, Request, Result
+from acestep.stage import Stage
 from acestep.tiers import LM_MODELS
-from calibrate.probes.base import ProbedStage, ProbeResult
+from calibrate.probes.base import MeasuredStage, ProbeResult
 from calibrate.probes.prompt import probe_request
 from calibrate.probes.simulated.book import TraceBook
-from calibrate.probes.simulated.decoding import _STAGE, Attempt, DecodeLadder, Played, play_decode
+from calibrate.probes.simulated.decoding import Attempt, DecodeLadder, Played, play_decode
 from calibrate.probes.simulated.device import SimulatedDevice
 from calibrate.probes.simulated.host import rest_on_host
 from calibrate.probes.simulated.kernels import CudaKernels
@@ -36,7 +37,6 @@ from calibrate.probes.simulated.memory_model import FORMATS, Swept, fit
 from calibrate.probes.simulated.replay import ReplayResult, smallest_cap
 from calibrate.probes.simulated.splice import before
 from calibrate.probes.simulated.sweep import cap_with, pieces_of, trace_denoise, weights_of
-from calibrate.probes.simulated.think import _STAGE as THINK
 from calibrate.probes.simulated.think import (
     ThinkLadder,
     ThoughtThroughError,
@@ -101,13 +101,15 @@ class SimulatedProber:
         Where only the processor could have decoded, the verdict is `degraded` and the last stage the attempt before.
         """
         started = time.perf_counter()
-        thought: tuple[ProbedStage, ...] = ()
+        thought: tuple[MeasuredStage, ...] = ()
+        live: dict[str, dict[str, int]] = {}
         if knobs.lm is not None:
             ladder = self._thinking(knobs, workload)
             at_once, outcome = ladder.under(cap_bytes)
             # Where what rests on the card does not fit, thinking never began.
             if outcome.stages:
-                thought = (_probed(ladder.usage(at_once), at_once, outcome),)
+                usage = ladder.usage(at_once)
+                thought, live = (_probed(usage, at_once, outcome),), {usage.name: usage.live_at_peak}
             if not outcome.fits:
                 return ProbeResult(
                     verdict=Verdict.OOM,
@@ -116,6 +118,7 @@ class SimulatedProber:
                     songs_per_pass=workload.batch,
                     decode_path=DecodePath.GPU,
                     seconds=time.perf_counter() - started,
+                    live_at_peak=live,
                 )
         run = self._traced(knobs, workload)
         for attempt in run.ladder.attempts(cap_bytes):  # noqa: B007 the last one is what counts
@@ -123,15 +126,15 @@ class SimulatedProber:
         refusal = attempt.outcome.refusal
         if refusal is None:
             verdict, path = Verdict.FITS, attempt.path
-        elif refusal.stage == _STAGE:
+        elif refusal.stage == Stage.DECODE:
             verdict, path = Verdict.DEGRADED, DecodePath.CPU
         else:
             verdict, path = Verdict.OOM, DecodePath.GPU
-        reached = {stage.name for stage in attempt.outcome.stages} - {THINK}
+        reached = attempt.outcome.stages.keys() - {Stage.THINK}
+        usages = [usage for usage in run.usage_of(attempt) if usage.name in reached]
         stages = tuple(
-            _probed(usage, run.songs_per_pass if usage.name == "denoise" else 1, attempt.outcome)
-            for usage in run.usage_of(attempt)
-            if usage.name in reached
+            _probed(usage, run.songs_per_pass if usage.name == Stage.DENOISE else 1, attempt.outcome)
+            for usage in usages
         )
         return ProbeResult(
             verdict=verdict,
@@ -141,6 +144,7 @@ class SimulatedProber:
             decode_path=path,
             seconds=time.perf_counter() - started,
             warnings=run.warnings,
+            live_at_peak=live | {usage.name: usage.live_at_peak for usage in usages},
         )
 
     def smallest_caps(self, knobs: Knobs, workload: Workload) -> dict[str, int]:
@@ -150,11 +154,11 @@ class SimulatedProber:
         """
         run = self._traced(knobs, workload)
         caps = {name: smallest_cap(stage_trace(run.before, name)) for name in run.before.stage_names}
-        caps |= {_STAGE: run.ladder.alone().smallest_cap(), "total": run.ladder.smallest_cap()}
+        caps |= {Stage.DECODE: run.ladder.alone().smallest_cap(), "total": run.ladder.smallest_cap()}
         if knobs.lm is None:
             return caps
         alone, so_far = self._thinking(knobs, workload).smallest_caps()
-        return caps | {THINK: alone, "total": max(caps["total"], so_far)}
+        return caps | {Stage.THINK: alone, "total": max(caps["total"], so_far)}
 
     def memory_model(self, variant: Variant) -> dict[str, float]:
         """Fitted over a sweep of its own."""
@@ -207,7 +211,7 @@ class SimulatedProber:
     ) -> TracedRun:
         with tracing(components, knobs, by, self._kernels, self._known) as (trace, pipeline):
             result = pipeline.generate(request, strict=True)
-        until_decoding = before(trace, _STAGE)
+        until_decoding = before(trace, Stage.DECODE)
         ladder = DecodeLadder(
             until_decoding,
             decode,
@@ -259,17 +263,16 @@ def tracing(
             pipeline.close()
 
 
-def _probed(usage: StageUsage, songs_per_pass: int, outcome: ReplayResult) -> ProbedStage:
-    reserved = {stage.name: stage.peak_reserved for stage in outcome.stages}
-    return ProbedStage(
+def _probed(usage: StageUsage, songs_per_pass: int, outcome: ReplayResult) -> MeasuredStage:
+    _, reserved = outcome.stages[usage.name]
+    return MeasuredStage(
         name=usage.name,
         seconds=0.0,
         songs_per_pass=songs_per_pass,
         peak_allocated_bytes=usage.peak_bytes,
-        peak_reserved_bytes=reserved[usage.name],
+        peak_reserved_bytes=reserved,
         resident_bytes=sum(n for owner, n in usage.live_at_peak.items() if owner not in NO_PARTS),
         allowance_bytes=usage.highest.get(ALLOWANCE, 0),
-        live_at_peak=usage.live_at_peak,
     )
 
 

@@ -1,6 +1,6 @@
 """A trace played to the allocator under a cap: whether it fits, and the smallest cap from which on it always does."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -19,14 +19,6 @@ PATIENCE: Final = 8
 """Turns of a loop whose first states are kept to see one come back; if none does by then, the loop is simply played."""
 
 
-class StageReplay(msgspec.Struct, frozen=True, kw_only=True):
-    """A stage's peaks as torch would report them after a reset at its start: whole blocks, and held segments."""
-
-    name: str
-    peak_allocated: int
-    peak_reserved: int
-
-
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     """The allocation that did not fit: its event and owner, and the stage it fell in (None: between stages)."""
 
@@ -39,12 +31,14 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
 class ReplayResult(msgspec.Struct, frozen=True, kw_only=True):
     """What a replay found, in bytes. After a refusal the last stage is the one it happened in, as far as it came.
 
+    `stages` have the allocated and the reserved peak of each, as torch would report them after a reset at its start:
+    whole blocks, and held segments.
     `asked` has what was allocated each time that the run asked for the free bytes.
     """
 
     cap_bytes: int
     refusal: Refusal | None
-    stages: tuple[StageReplay, ...]
+    stages: Mapping[str, tuple[int, int]]
     peak_allocated: int
     peak_reserved: int
     final_allocated: int
@@ -94,7 +88,7 @@ class _Player:
         self._trace = trace
         self._allocator = CachingAllocator(cap_bytes)
         self._blocks: dict[int, Block] = {}
-        self._stages: list[StageReplay] = []
+        self._stages: dict[str, tuple[int, int]] = {}
         self._asked: list[int] = []
         self._open_stage: str | None = None
         self._peak_allocated = 0
@@ -106,7 +100,7 @@ class _Player:
         return ReplayResult(
             cap_bytes=self._allocator.cap,
             refusal=refusal,
-            stages=tuple(self._stages),
+            stages=self._stages,
             peak_allocated=self._peak_allocated,
             peak_reserved=self._peak_reserved,
             final_allocated=self._allocator.allocated,
@@ -172,13 +166,7 @@ class _Player:
         self._peak_allocated = max(self._peak_allocated, allocator.peak_allocated)
         self._peak_reserved = max(self._peak_reserved, allocator.peak_reserved)
         if self._open_stage is not None:
-            self._stages.append(
-                StageReplay(
-                    name=self._open_stage,
-                    peak_allocated=allocator.peak_allocated,
-                    peak_reserved=allocator.peak_reserved,
-                )
-            )
+            self._stages[self._open_stage] = allocator.peak_allocated, allocator.peak_reserved
         allocator.reset_peaks()
 
     def _refused(self, event: int, requested: int) -> Refusal:

@@ -20,6 +20,7 @@ from acestep.knobs import Knobs, Offload, Quantization
 from acestep.memory.guard import Demand
 from acestep.memory.placement import TRANSFORMER, Placement
 from acestep.request import CODE_FRAMES, LATENT_HOP, SAMPLE_RATE, Request, Task
+from acestep.stage import Stage
 from acestep.units import silent
 from calibrate.probes.simulated.book import TraceBook
 from calibrate.probes.simulated.device import SimulatedDevice
@@ -32,8 +33,6 @@ from calibrate.workload import PROBE_STEPS
 
 LAYERS: Final = 2
 """Layers that are traced: one with a window, one without."""
-
-_STAGE: Final = "denoise"
 
 
 class Weights(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,7 +110,7 @@ def trace_denoise(
                 uncovered=empty(1, tokens, width) if request.cover_strength < 1 else None,
             )
             device.empty_cache()
-            device.begin_stage(_STAGE)
+            device.begin_stage(Stage.DENOISE)
             latents = denoise(request, conditions.of(0, demand.songs), place, silent)
             device.end_stage()
             del latents, conditions
@@ -123,7 +122,7 @@ def cap_with(trace: Trace, weights: Weights) -> int:
     """The smallest cap of a traced stage, in bytes, with `weights` in the place of those that were traced."""
     owner = trace.owner_names.index(TRANSFORMER)
     whole = Trace()
-    whole.stage_names, whole.owner_names = [_STAGE], ["weights", "activations"]
+    whole.stage_names, whole.owner_names = [Stage.DENOISE], ["weights", "activations"]
     whole.n_slots = trace.n_slots + len(weights.resting) + len(weights.entering)
     _allocate(whole, weights.resting, trace.n_slots)
     traced: set[int] = set()

@@ -30,14 +30,13 @@ from acestep.lm.stage import Thought
 from acestep.lm.thinker import LANGUAGE_MODEL, LmThinker, even_passes
 from acestep.lm.tokenizer import FULL_SIZE, BytePlannerTokenizer
 from acestep.request import Request
+from acestep.stage import Stage
 from acestep.units import Progress
 from calibrate.probes.rehearsal import Rehearsal, first_allowed, stretched
 from calibrate.probes.simulated.decoding import Played
 from calibrate.probes.simulated.full_size_lm import FirstAllowed, full_size_lm
 from calibrate.probes.simulated.replay import ReplayResult, smallest_cap
 from calibrate.probes.simulated.trace import ACTIVATIONS, StageUsage, stage_trace, stage_usage
-
-_STAGE: Final = "think"
 
 BYTES_PER_VALUE: Final = 2
 """Of bfloat16, which weights and keys have on the simulated card."""
@@ -72,12 +71,12 @@ class ThinkLadder:
 
     def usage(self, songs: int) -> StageUsage:
         """What the stage holds with so many songs at once, whatever the cap."""
-        return next(usage for usage in stage_usage(self._played(songs).trace) if usage.name == _STAGE)
+        return next(usage for usage in stage_usage(self._played(songs).trace) if usage.name == Stage.THINK)
 
     def smallest_caps(self) -> tuple[int, int]:
         """The smallest cap from which on every cap fits, of the stage alone and of the run up to its end."""
         trace = self._played(1).trace
-        return smallest_cap(stage_trace(trace, _STAGE)), smallest_cap(trace)
+        return smallest_cap(stage_trace(trace, Stage.THINK)), smallest_cap(trace)
 
 
 class Reckoned:

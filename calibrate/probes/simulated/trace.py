@@ -106,7 +106,7 @@ class Trace:
         self.owners.append(owner)
 
 
-class Stage(msgspec.Struct, frozen=True, kw_only=True):
+class StageSpan(msgspec.Struct, frozen=True, kw_only=True):
     """Where a stage lies: from its `BEGIN` event up to but not including its `END`, or the end of the trace."""
 
     name: str
@@ -134,13 +134,13 @@ class _Flow(NamedTuple):
     owner: NDArray[np.int64]
 
 
-def stages(trace: Trace) -> tuple[Stage, ...]:
+def stages(trace: Trace) -> tuple[StageSpan, ...]:
     """The stages in the order they ran; one cut short by an error ends with the trace."""
     sizes = np.array(trace.sizes, dtype=np.int64)
     starts = np.flatnonzero(sizes == BEGIN).tolist()
     stops = [*np.flatnonzero(sizes == END).tolist(), len(sizes)]
     return tuple(
-        Stage(name=name, start=start, stop=stop)
+        StageSpan(name=name, start=start, stop=stop)
         for name, start, stop in zip(trace.stage_names, starts, stops, strict=False)
     )
 

@@ -1,0 +1,18 @@
+"""How drivers and libraries say that memory ran out, as plain `RuntimeError`s. Torch is not needed to read them."""
+
+from typing import Final
+
+REFUSALS: Final = (
+    ("allocator", r"MPS backend out of memory"),
+    ("driver", r"(?:CUDA|HIP)(?: driver)? [Ee]rror(?: \d+)?: (?:out of memory|CUDA_ERROR_OUT_OF_MEMORY)"),
+    ("driver", r"(?:\w+ failed(?: with)?:? )?(?:CUDA_ERROR_OUT_OF_MEMORY|cudaErrorMemoryAllocation)\b"),
+    ("cublas", r"(?:CUDA error: )?(?:CU|HIP)BLAS_STATUS_ALLOC_FAILED\b"),
+    ("cudnn", r"(?:cuDNN error: )?CUDNN_STATUS_(?:ALLOC|INTERNAL_ERROR_DEVICE_ALLOCATION)_FAILED\b"),
+    ("cudnn", r"Unable to find a valid cuDNN algorithm to run convolution"),
+    ("triton", r"Triton Error \[(?:CUDA|HIP)\]: out of memory"),
+    ("host", r"(?:\[enforce fail at .*\] .*)?DefaultCPUAllocator: (?:not enough|can't allocate) mem"),
+)
+"""Who refuses, and a pattern of the words, from their beginning.
+
+On a card that is filled to the brim, a driver cannot load a kernel and a library cannot make its handle.
+"""
