@@ -4,12 +4,8 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from acestep.hardware.card import Card, CardKind
-from acestep.knobs import Attention, Backend, Offload, Quantization
+from acestep.knobs import KNOBS, LM_MODELS, WEIGHT_FORMATS, Attention, Backend, Offload, Quantization
 from acestep.limits.capabilities import AMPERE
-from acestep.tiers import LM_MODELS
-
-FP8_CAPABILITY = (8, 9)
-"""The first cards with FP8 arithmetic (Ada); torchao refuses older ones."""
 
 TRITON_CAPABILITY = (7, 0)
 """vLLM and torch.compile both need Triton, which starts at Volta."""
@@ -38,7 +34,7 @@ class Fallbacks(msgspec.Struct, frozen=True, kw_only=True):
         if not moves_weights(self.card):
             self.notes.append(f"Offload {wish} does nothing on {self._kind}, where nothing is offloaded; it is off.")
             return needed
-        if _rank(wish) < _rank(needed):
+        if KNOBS["offload"].rank(wish) < KNOBS["offload"].rank(needed):
             self.notes.append(f"Offload {wish} needs more memory than this card is certified for; {needed} is used.")
             return needed
         return wish
@@ -131,8 +127,8 @@ class Fallbacks(msgspec.Struct, frozen=True, kw_only=True):
             return f"{self._kind} {'run' if self.card.kind is CardKind.MPS else 'runs'} unquantized weights only"
         if not self.torchao_available:
             return "torchao is not installed (pip install torchao)"
-        if wish is Quantization.FP8 and self.card.capability < FP8_CAPABILITY:
-            return self._too_old(FP8_CAPABILITY)
+        if self.card.capability < (least := WEIGHT_FORMATS[wish].capability):
+            return self._too_old(least)
         return ""
 
     @property
@@ -166,10 +162,6 @@ def _runs(backend: Backend, card: Card) -> bool:
     if backend is Backend.VLLM:
         return card.kind is CardKind.CUDA and card.capability >= TRITON_CAPABILITY
     return backend is Backend.PT or card.kind is CardKind.MPS
-
-
-def _rank(offload: Offload) -> int:
-    return list(Offload).index(offload)
 
 
 def _version(capability: tuple[int, int]) -> str:

@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 
 from acestep.errors import UsageError
-from acestep.knobs import Knobs, Offload
+from acestep.knobs import LM_MODELS, Knobs, Offload
 from acestep.request import DecodePath
 from acestep.strict_json import read_json
-from acestep.tiers import LM_MODELS, TierTable, load_tiers
+from acestep.tiers import TierTable, load_tiers
 from calibrate.record.measurement import Measurement, RecordedProbe, load_measurement
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
