@@ -165,6 +165,12 @@ class Knob(msgspec.Struct, frozen=True, kw_only=True):
         """The name of the knob's option."""
         return self.name.replace("_", "-")
 
+    def arguments(self, value: Any) -> tuple[str, ...]:
+        """The words of a command line that set the knob."""
+        if self.is_switch:
+            return (f"--{self.flag}" if value else f"--no-{self.flag}",)
+        return f"--{self.flag}", NONE_NAMES[0] if value is None else str(value)
+
     def rank(self, value: Any) -> int:
         """The place of a value in the order of the knob; formats of weights that round alike have the same."""
         if self.kind is Quantization:
@@ -215,10 +221,9 @@ class KnobValues(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     lm_quantization: Annotated[
         Quantization | None,
         Knob(
-            noun="LM quantization",
+            noun="LM weights",
             about="Weights of the language model",
             phrase="in {}",
-            absent="unquantized",
             saves=True,
             of_lm=True,
             loads=True,

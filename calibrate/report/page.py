@@ -5,7 +5,6 @@ from typing import Any
 
 import msgspec
 
-from acestep.knobs import Knobs
 from acestep.units import gib, mib, minutes
 from calibrate.record.measurement import (
     UNCONDITIONED,
@@ -16,6 +15,7 @@ from calibrate.record.measurement import (
     RecordedStage,
 )
 from calibrate.report.template import template
+from calibrate.table.knobs import describe_knobs
 
 
 class _Bar(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,7 +69,7 @@ def _limit(record: Measurement, certificate: Certificate) -> _Limit:
 
     fitting = None if certificate.fits is None else record.probes[certificate.fits]
     return _Limit(
-        knobs=knobs_text(certificate.knobs),
+        knobs=describe_knobs(certificate.knobs),
         cap=gib(certificate.cap_bytes),
         batch=certificate.batch,
         fits=asked(certificate.fits, "none"),
@@ -94,7 +94,7 @@ def _bar(stage: RecordedStage, cap_bytes: int) -> _Bar:
 def _row(number: int, probe: RecordedProbe) -> dict[str, Any]:
     return {
         "number": number,
-        "knobs": knobs_text(probe.knobs),
+        "knobs": describe_knobs(probe.knobs),
         "cap": gib(probe.cap_bytes),
         "asked": f"{probe.workload.batch} x {_length(probe)}",
         "verdict": probe.verdict.value,
@@ -109,11 +109,3 @@ def _length(probe: RecordedProbe) -> str:
 
 def _seconds(stage: RecordedStage) -> str:
     return f"{stage.seconds:g} s" if stage.seconds else ""
-
-
-def knobs_text(knobs: Knobs) -> str:
-    """The knobs of a probe in one phrase; a language model only where there is one."""
-    parts = [knobs.variant, f"offload {knobs.offload}", knobs.quantization or "exact weights"]
-    if knobs.lm is not None:
-        parts.append(f"LM {knobs.lm} {knobs.lm_quantization or 'exact'} by {knobs.backend}")
-    return ", ".join([*parts, "compiled"] if knobs.compile else parts)
