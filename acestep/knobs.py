@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from types import NoneType
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any, get_args
 
 import msgspec
 
@@ -239,9 +239,8 @@ class Knobs(KnobValues, frozen=True):
 
 def declared_knobs(values: type[msgspec.Struct]) -> Iterator[Knob]:
     """The knob of each field, with the name, the type and the default of the field."""
-    hints = get_type_hints(values, include_extras=True)
     for field in msgspec.structs.fields(values):
-        kind, *about = get_args(hints[field.name])
+        kind, *about = get_args(field.type)
         (knob,) = (said for said in about if isinstance(said, Knob))
         options = get_args(kind) or (kind,)
         yield msgspec.structs.replace(
