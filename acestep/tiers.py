@@ -10,7 +10,7 @@ from typing import Annotated
 
 import msgspec
 
-from acestep.knobs import Backend, Offload, Quantization, Variant
+from acestep.knobs import LM_MODELS, Backend, Offload, Quantization, Variant
 from acestep.request import MAX_DURATION_S
 from acestep.strict_json import load_strict
 
@@ -19,9 +19,6 @@ TABLE_SCHEMA_VERSION = 1
 
 BATCHES = (1, 2, 4, 8)
 """The batch sizes a frontier has entries for; a batch between two takes the larger one's entry."""
-
-LM_MODELS = ("0.6B", "1.7B", "4B")
-"""The 5 Hz language models by their short names, smallest first."""
 
 DIGEST_START = len("sha256:") + 12
 """Characters of a digest, its algorithm among them, that tell records apart where a person reads them."""

@@ -2,14 +2,11 @@
 
 from collections.abc import Iterator
 
-from acestep.knobs import Backend, Offload, Quantization, Variant
+from acestep.knobs import KNOBS, Backend, Variant
 from acestep.tiers import BATCHES, EvidenceKind, SizeBoundary, Tier, TierTable, VariantTable, lm_rank
 from ci.findings import Finding, FindingValue, Level
 
 STATES = {"without_lm": False, "with_lm": True}
-
-_QUANTIZED = {None: 0, Quantization.FP8: 1, Quantization.INT8: 1, Quantization.W8A8: 2}
-"""How much of a model is rounded: nothing, its weights, or its activations as well."""
 
 Loss = tuple[str, str, FindingValue, FindingValue]
 """The id of a rule, a field, and its values before and after."""
@@ -60,12 +57,11 @@ def _lost(before: Tier, after: Tier) -> Iterator[Loss]:
     yield from _lost_models(before, after)
     # Where no song was certified, how it would have been made promised nothing.
     promised = before.max_duration_s.of(lm=False) > 0
-    if promised and list(Offload).index(after.offload) > list(Offload).index(before.offload):
-        yield "G506", "offload", before.offload.value, after.offload.value
-    if promised and _QUANTIZED[after.quantization] > _QUANTIZED[before.quantization]:
-        yield "G507", "quantization", before.quantization, after.quantization
-    if before.lm_models and _QUANTIZED[after.lm_quantization] > _QUANTIZED[before.lm_quantization]:
-        yield "G507", "lm_quantization", before.lm_quantization, after.lm_quantization
+    for name, knob in KNOBS.items():
+        if knob.saves and name in Tier.__struct_fields__ and (bool(before.lm_models) if knob.of_lm else promised):
+            old, new = getattr(before, name), getattr(after, name)
+            if knob.rank(new) > knob.rank(old):
+                yield "G506" if name == "offload" else "G507", name, old, new
     yield from _range_moved(before, after)
     yield from _weaker_evidence(before, after)
     yield from _lost_defaults(before, after)

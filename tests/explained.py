@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from acestep.tiers import BATCHES, LM_MODELS, Tier, VariantTable
+from acestep.knobs import LM_MODELS
+from acestep.tiers import BATCHES, Tier, VariantTable
 from calibrate.explain.document import ExplainedCell, ExplainedProbe
 from calibrate.record.measurement import Measurement, keeps_promise
 from calibrate.table.policy import Policy, budget_bytes

@@ -25,7 +25,7 @@ from calibrate.probes.base import Prober, ProbeResult
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
 
-KNOBS: Final = Knobs(offload=Offload.CPU_DIT)
+SMOKE_KNOBS: Final = Knobs(offload=Offload.CPU_DIT)
 SMOKE_SONG: Final = Workload(batch=1, duration_s=30.0)
 
 EXPECTED: Final = {4 * GIB: Verdict.FITS, GIB: Verdict.OOM}
@@ -46,7 +46,7 @@ def answers(prober: Prober) -> list[SmokeResult]:
     found = []
     for cap_bytes, expected in EXPECTED.items():
         started = time.monotonic()
-        result = prober.probe(KNOBS, SMOKE_SONG, cap_bytes)
+        result = prober.probe(SMOKE_KNOBS, SMOKE_SONG, cap_bytes)
         seconds = round(time.monotonic() - started, 3)
         found.append(SmokeResult(cap_bytes=cap_bytes, expected=expected, seconds=seconds, result=result))
     return found

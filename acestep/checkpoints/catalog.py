@@ -48,7 +48,7 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     """One downloadable checkpoint.
 
     `id` is also its folder below the checkpoints directory; `subfolder` its place in `repo`, "" for the top.
-    `params` counts every parameter in the files, 0 where it is not known.
+    `params` counts every parameter in the files, 0 where it is not known; `shape` is that of a language model.
     """
 
     id: str
@@ -59,6 +59,7 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     params: int = 0
     variant: Variant | None = None
     short: str = ""
+    shape: QwenArchitecture | None = None
 
 
 PARAMS_2B = 2_393_872_518
@@ -80,7 +81,7 @@ def _dit(
     )
 
 
-def _lm(size: str, params: int, *, repo: str = "") -> Checkpoint:
+def _lm(size: str, params: int, shape: QwenArchitecture, *, repo: str = "") -> Checkpoint:
     name = f"acestep-5Hz-lm-{size}"
     return Checkpoint(
         id=name,
@@ -89,7 +90,12 @@ def _lm(size: str, params: int, *, repo: str = "") -> Checkpoint:
         subfolder=name if repo else "",
         params=params,
         short=size,
+        shape=shape,
     )
+
+
+def _planner(**sizes: int) -> QwenArchitecture:
+    return QwenArchitecture(vocab_size=217_204, max_position_embeddings=40_960, **sizes)
 
 
 CHECKPOINTS = (
@@ -103,9 +109,13 @@ CHECKPOINTS = (
     _dit("acestep-v15-turbo-shift3", Variant.TURBO),
     _dit("acestep-v15-turbo-continuous", Variant.TURBO),
     _dit("acestep-v15-xl-turbo-diffusers", Variant.XL_TURBO, layout=Layout.DIFFUSERS),
-    _lm("0.6B", 662_884_352),
-    _lm("1.7B", 1_854_243_840, repo=MAIN_REPO),
-    _lm("4B", 4_189_554_176),
+    _lm("0.6B", 662_884_352, _planner()),
+    _lm("1.7B", 1_854_243_840, _planner(hidden_size=2048, intermediate_size=6144), repo=MAIN_REPO),
+    _lm(
+        "4B",
+        4_189_554_176,
+        _planner(hidden_size=2560, intermediate_size=9728, num_hidden_layers=36, num_attention_heads=32),
+    ),
     Checkpoint(
         id="vae", kind=CheckpointKind.VAE, repo=MAIN_REPO, subfolder="vae", layout=Layout.DIFFUSERS, params=168_695_426
     ),
@@ -120,20 +130,7 @@ CHECKPOINTS = (
     ),
 )
 
-LM_ARCHITECTURES = {
-    "acestep-5Hz-lm-0.6B": QwenArchitecture(vocab_size=217_204, max_position_embeddings=40_960),
-    "acestep-5Hz-lm-1.7B": QwenArchitecture(
-        vocab_size=217_204, hidden_size=2048, intermediate_size=6144, max_position_embeddings=40_960
-    ),
-    "acestep-5Hz-lm-4B": QwenArchitecture(
-        vocab_size=217_204,
-        hidden_size=2560,
-        intermediate_size=9728,
-        num_hidden_layers=36,
-        num_attention_heads=32,
-        max_position_embeddings=40_960,
-    ),
-}
+LM_ARCHITECTURES = {found.id: found.shape for found in CHECKPOINTS if found.shape is not None}
 """Shapes of the planner language models, for probes without files; a real one's `config.json` decides for it."""
 
 

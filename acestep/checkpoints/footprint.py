@@ -21,18 +21,18 @@ from acestep.checkpoints.locate import locate, locate_companion, locate_lm
 from acestep.checkpoints.qwen import HEAD
 from acestep.checkpoints.weight_files import weight_files
 from acestep.errors import InvalidInputError
-from acestep.knobs import Quantization, Variant
+from acestep.knobs import WEIGHT_FORMATS, Quantization, Variant
 
 _NAMES: Mapping[torch.dtype, str] = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 """What headers call the formats in which weights are used."""
 
 
 class _Piece(msgspec.Struct, frozen=True, kw_only=True):
-    """Some weights. `owned` ones are memory of the process once they are loaded."""
+    """Some weights. `owned` ones are memory of the process once they are loaded, until their `quantization`."""
 
     values: int
     owned: bool = True
-    quantized: bool = False
+    quantization: Quantization | None = None
 
 
 def footprint(
@@ -52,14 +52,14 @@ def footprint(
         places = {part: locate_companion(name, folder, checkpoints) for part, name in companions.items()}
         places["original"] = folder
 
-    def quantized(part: str, name: str) -> bool:
+    def applied(part: str, name: str) -> Quantization | None:
         transformer = part == "transformer" or (part == "original" and name.startswith(PREFIXES["transformer"]))
-        return transformer and quantization is not None
+        return quantization if transformer else None
 
     return _most(
         (
             # The VAE's weight norm is folded into new tensors.
-            _piece(tensor, dtype, owned=part == "vae", quantized=quantized(part, name))
+            _piece(tensor, dtype, owned=part == "vae", quantization=applied(part, name))
             for part, place in places.items()
             for name, tensor in _tensors(place).items()
         ),
@@ -74,7 +74,7 @@ def lm_footprint(name: str, checkpoints: Path, dtype: torch.dtype, quantization:
     tensors = _tensors(locate_lm(name, checkpoints)).items()
     return _most(
         (
-            _piece(tensor, dtype, quantized=quantization is not None and not key.endswith("embed_tokens.weight"))
+            _piece(tensor, dtype, quantization=None if key.endswith("embed_tokens.weight") else quantization)
             for key, tensor in tensors
         ),
         dtype,
@@ -96,22 +96,25 @@ def made_lm_footprint(name: str, dtype: torch.dtype) -> int:
     return catalog.lm_checkpoint(name.removeprefix(DUMMY_PREFIX)).params * dtype.itemsize
 
 
-def _piece(tensor: StoredTensor, dtype: torch.dtype, *, owned: bool = False, quantized: bool = False) -> _Piece:
+def _piece(
+    tensor: StoredTensor, dtype: torch.dtype, *, owned: bool = False, quantization: Quantization | None
+) -> _Piece:
     return _Piece(
         values=tensor.values,
         owned=owned or tensor.dtype != _NAMES.get(dtype),
         # Linear layers alone, whose weights are the matrices.
-        quantized=quantized and len(tensor.shape) == 2,
+        quantization=quantization if len(tensor.shape) == 2 else None,
     )
 
 
 def _most(pieces: Iterable[_Piece], dtype: torch.dtype) -> int:
-    """Everything is loaded first; then one layer after another is put into one byte a number."""
+    """Everything is loaded first; then one layer after another is quantized."""
     loaded = in_the_end = 0
     for piece in pieces:
         held = piece.values * dtype.itemsize * piece.owned
         loaded += held
-        in_the_end += piece.values if piece.quantized else held
+        bits = None if piece.quantization is None else WEIGHT_FORMATS[piece.quantization].bits
+        in_the_end += held if bits is None else piece.values * bits // 8
     return max(loaded, in_the_end)
 
 

@@ -3,7 +3,7 @@
 from torch import nn
 
 from acestep.errors import RunFailedError
-from acestep.knobs import Quantization
+from acestep.knobs import WEIGHT_FORMATS, Quantization
 
 
 def quantize(transformer: nn.Module, quantization: Quantization) -> None:
@@ -11,22 +11,13 @@ def quantize(transformer: nn.Module, quantization: Quantization) -> None:
 
     Raises `RunFailedError` when a layer was left as it was: a silent no-op costs the memory it promised to save.
     """
-    from torchao.quantization import (
-        Float8WeightOnlyConfig,
-        Int8DynamicActivationInt8WeightConfig,
-        Int8WeightOnlyConfig,
-        quantize_,
-    )
+    from torchao import quantization as torchao
 
-    configs = {
-        Quantization.INT8: Int8WeightOnlyConfig,
-        Quantization.FP8: Float8WeightOnlyConfig,
-        Quantization.W8A8: Int8DynamicActivationInt8WeightConfig,
-    }
+    config = getattr(torchao, WEIGHT_FORMATS[quantization].torchao)
     linears = [module for module in transformer.modules() if isinstance(module, nn.Linear)]
     before = [type(linear.weight.data) for linear in linears]
     # Otherwise torchao has Inductor tune every graph of the process, which the first song would wait for.
-    quantize_(transformer, configs[quantization](set_inductor_config=False))
+    torchao.quantize_(transformer, config(set_inductor_config=False))
     replaced = sum(type(linear.weight.data) is not kind for linear, kind in zip(linears, before, strict=True))
     if not linears or replaced != len(linears):
         raise RunFailedError(

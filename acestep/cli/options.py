@@ -12,7 +12,8 @@ from acestep.checkpoints.catalog import find
 from acestep.errors import UsageError
 from acestep.hardware.card import parse_size_gib
 from acestep.hardware.detection.choose import DEVICE_VARIABLE
-from acestep.limits import names
+from acestep.knobs import KNOBS
+from acestep.limits.names import parser_of
 from acestep.limits.plan import Overrides, overrides_from
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -33,19 +34,10 @@ def parsed(parse: Callable[[str], Any]) -> Callable[[Any], Any]:
 SIZE_GIB = parsed(lambda text: parse_size_gib(text, "the size"))
 """A card's size as the card reports it, in GiB."""
 
-VARIANT = parsed(names.variant)
+VARIANT = parsed(parser_of("variant"))
 
 variant_option = click.option(
     "--variant", type=VARIANT, default="turbo", show_default=True, metavar="NAME", help="Which DiT model."
-)
-
-_KNOBS = (
-    ("--lm", "Language model: 0.6B, 1.7B, 4B or none."),
-    ("--lm-quantization", "Weights of the language model: int8, fp8, w8a8 or none."),
-    ("--backend", "What runs the language model: pt, vllm or mlx."),
-    ("--offload", "What leaves the card while unused: none, cpu, cpu+dit, stream or stream+encoders."),
-    ("--quantization", "Weights of the transformer: int8, fp8, w8a8 or none."),
-    ("--attention", "Attention kernels: auto, flash or sdpa."),
 )
 
 
@@ -87,22 +79,24 @@ device_option = click.option(
 
 def knob_options(command: Command) -> Command:
     """Add the knobs; what is not given comes from the card's tier."""
-    command = click.option(
-        "--compile/--no-compile", "compile", default=None, help="Compile the transformer; the tier decides otherwise."
-    )(command)
-    for flag, text in reversed(_KNOBS):
-        field = flag.removeprefix("--").replace("-", "_")
-        kind = parsed(names.PARSERS[field])
-        command = click.option(flag, field, type=kind, default=UNSET, metavar="NAME", help=text)(command)
+    for knob in reversed(KNOBS.values()):
+        if knob.is_switch:
+            command = click.option(f"--{knob.flag}/--no-{knob.flag}", knob.name, default=None, help=knob.help)(command)
+        elif knob.name != "variant":
+            command = click.option(f"--{knob.flag}", knob.name, **knob_attributes(knob.name))(command)
     return command
+
+
+def knob_attributes(name: str) -> dict[str, Any]:
+    """What click is told about the option of a knob: `UNSET` stands for an option that is not given."""
+    return {"type": parsed(parser_of(name)), "default": UNSET, "metavar": "NAME", "help": KNOBS[name].help}
 
 
 def knobs_of(parameters: dict[str, Any]) -> Overrides:
     """Take what `knob_options` and `--variant` added out of a command's parameters, as overrides."""
     values = {name: parameters.pop(name) for name in Overrides.__struct_fields__ if name in parameters}
-    if values.get("compile") is None:
-        values["compile"] = UNSET
-    return overrides_from(values)
+    unset = {name: UNSET for name, value in values.items() if KNOBS[name].is_switch and value is None}
+    return overrides_from(values | unset)
 
 
 def knobs_with(model: str, parameters: dict[str, Any]) -> Overrides:

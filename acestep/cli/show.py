@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from acestep.hardware.card import card_line
+from acestep.knobs import KNOBS
 from acestep.limits.plan import Plan
 from acestep.tiers import BATCHES, Evidence, LmStates, Tier
 from acestep.units import minutes
@@ -28,12 +29,12 @@ def plan_text(plan: Plan) -> str:
             ("songs", f"{_limits(plan, lm=False)} without a language model"),
             ("", f"{_limits(plan, lm=True)} with one"),
             ("language model", f"{lm} (offered: {offered})"),
-            ("LM weights", plan.lm_quantization or "unquantized"),
             ("backends", ", ".join(plan.backends_allowed)),
-            ("offload", plan.offload),
-            ("weights", plan.quantization or "unquantized"),
-            ("attention", plan.attention),
-            ("compile", "on" if plan.compile else "off"),
+            *(
+                (knob.noun, knob.as_text(getattr(plan, name)))
+                for name, knob in KNOBS.items()
+                if name not in ("variant", "lm", "backend")
+            ),
             ("evidence", _kinds(plan.evidence)),
         )
     )

@@ -9,7 +9,7 @@ from acestep.dit.denoiser import Denoiser
 from acestep.dit.place import StageContext
 from acestep.dit.sampler import Guidance, guidance_for, noise, schedule, steps_for
 from acestep.engine.encode import Conditions
-from acestep.knobs import WEIGHT_ONLY
+from acestep.knobs import unpacks
 from acestep.memory.placement import TRANSFORMER
 from acestep.memory.workspace import Steps
 from acestep.request import Request
@@ -69,7 +69,7 @@ def _room(latents: Tensor, conditions: Conditions, place: StageContext, *, guide
         condition_width=condition_width,
         itemsize=place.device.dtype.itemsize,
         grouped=place.device.grouped_attention,
-        unpacks=place.knobs.quantization in WEIGHT_ONLY,
+        unpacks=unpacks(place.knobs.quantization),
         weak_cover=conditions.uncovered is not None,
         guided=guided,
     ).room_bytes

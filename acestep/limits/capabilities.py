@@ -3,7 +3,10 @@
 import sys
 from typing import Final
 
+import msgspec
+
 from acestep.hardware.card import Card, CardKind
+from acestep.knobs import Backend
 from acestep.units import KIB, MIB
 
 AMPERE: Final = (8, 0)
@@ -21,6 +24,41 @@ ROCM_MATRIX_WORKSPACE: Final = (32 + 76) * MIB
 """rocBLAS and hipBLASLt keep one each (the same file)."""
 
 
+class KindTraits(msgspec.Struct, frozen=True, kw_only=True):
+    """What holds for every card of a kind. `named` and `run` are the subject and the verb of a sentence about it.
+
+    A kind with its `own_memory` frees some where weights leave it. `quantizes` and `compiles` say whether torchao and
+    torch.compile are dependable there. `backends` run the language model, the fastest first. `itemsize` is in bytes;
+    `matrix_workspace` too, None where the compute capability decides.
+    """
+
+    named: str
+    run: str = "run"
+    own_memory: bool = True
+    quantizes: bool = True
+    compiles: bool = True
+    backends: tuple[Backend, ...] = (Backend.PT,)
+    itemsize: int = 2
+    matrix_workspace: int | None = None
+
+
+KINDS = {
+    CardKind.CUDA: KindTraits(named="this NVIDIA card", backends=(Backend.VLLM, Backend.PT)),
+    CardKind.ROCM: KindTraits(named="AMD cards", matrix_workspace=ROCM_MATRIX_WORKSPACE),
+    CardKind.XPU: KindTraits(named="Intel cards"),
+    CardKind.MPS: KindTraits(
+        named="Apple GPUs",
+        own_memory=False,
+        quantizes=False,
+        compiles=False,
+        backends=(Backend.MLX, Backend.PT),
+        itemsize=4,
+    ),
+    CardKind.CPU: KindTraits(named="the CPU", run="runs", own_memory=False, quantizes=False, itemsize=4),
+}
+"""Every kind of card."""
+
+
 def computes_in_float32(card: Card) -> bool:
     """Whether the card computes in float32: of an NVIDIA card before Ampere, which has no bfloat16.
 
@@ -32,7 +70,7 @@ def computes_in_float32(card: Card) -> bool:
 
 def itemsize_of(card: Card) -> int:
     """Bytes of the numbers in which the card computes."""
-    return 4 if card.kind in (CardKind.MPS, CardKind.CPU) or computes_in_float32(card) else 2
+    return 4 if computes_in_float32(card) else KINDS[card.kind].itemsize
 
 
 def groups_attention(card: Card, *, windows: bool = sys.platform == "win32") -> bool:
@@ -51,4 +89,5 @@ def matrix_workspace(capability: tuple[int, int]) -> int:
 
 def matrix_workspace_of(card: Card) -> int:
     """Bytes that the matrix library keeps on the card from its first product on."""
-    return ROCM_MATRIX_WORKSPACE if card.kind is CardKind.ROCM else matrix_workspace(card.capability)
+    fixed = KINDS[card.kind].matrix_workspace
+    return matrix_workspace(card.capability) if fixed is None else fixed

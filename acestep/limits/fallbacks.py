@@ -4,23 +4,11 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from acestep.hardware.card import Card, CardKind
-from acestep.knobs import Attention, Backend, Offload, Quantization
-from acestep.limits.capabilities import AMPERE
-from acestep.tiers import LM_MODELS
-
-FP8_CAPABILITY = (8, 9)
-"""The first cards with FP8 arithmetic (Ada); torchao refuses older ones."""
+from acestep.knobs import KNOBS, LM_MODELS, WEIGHT_FORMATS, Attention, Backend, Offload, Quantization
+from acestep.limits.capabilities import AMPERE, KINDS
 
 TRITON_CAPABILITY = (7, 0)
 """vLLM and torch.compile both need Triton, which starts at Volta."""
-
-_KIND_NAMES = {
-    CardKind.CUDA: "this NVIDIA card",
-    CardKind.ROCM: "AMD cards",
-    CardKind.XPU: "Intel cards",
-    CardKind.MPS: "Apple GPUs",
-    CardKind.CPU: "the CPU",
-}
 
 
 class Fallbacks(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,7 +26,7 @@ class Fallbacks(msgspec.Struct, frozen=True, kw_only=True):
         if not moves_weights(self.card):
             self.notes.append(f"Offload {wish} does nothing on {self._kind}, where nothing is offloaded; it is off.")
             return needed
-        if _rank(wish) < _rank(needed):
+        if KNOBS["offload"].rank(wish) < KNOBS["offload"].rank(needed):
             self.notes.append(f"Offload {wish} needs more memory than this card is certified for; {needed} is used.")
             return needed
         return wish
@@ -127,17 +115,18 @@ class Fallbacks(msgspec.Struct, frozen=True, kw_only=True):
 
     def _no_quantization(self, wish: Quantization) -> str:
         """Why a weight format cannot be used here; empty when it can."""
-        if self.card.kind in (CardKind.MPS, CardKind.CPU):
-            return f"{self._kind} {'run' if self.card.kind is CardKind.MPS else 'runs'} unquantized weights only"
+        kind = KINDS[self.card.kind]
+        if not kind.quantizes:
+            return f"{kind.named} {kind.run} unquantized weights only"
         if not self.torchao_available:
             return "torchao is not installed (pip install torchao)"
-        if wish is Quantization.FP8 and self.card.capability < FP8_CAPABILITY:
-            return self._too_old(FP8_CAPABILITY)
+        if self.card.capability < (least := WEIGHT_FORMATS[wish].capability):
+            return self._too_old(least)
         return ""
 
     @property
     def _kind(self) -> str:
-        return _KIND_NAMES[self.card.kind]
+        return KINDS[self.card.kind].named
 
     def _too_old(self, needed: tuple[int, int]) -> str:
         has = _version(self.card.capability) if self.card.kind is CardKind.CUDA else "none"
@@ -146,30 +135,27 @@ class Fallbacks(msgspec.Struct, frozen=True, kw_only=True):
 
 def moves_weights(card: Card) -> bool:
     """Whether the card has memory of its own, so that moving weights off it frees something."""
-    return card.kind not in (CardKind.MPS, CardKind.CPU)
+    return KINDS[card.kind].own_memory
 
 
 def _compiles(card: Card) -> bool:
     """Whether torch.compile has a dependable compiler for the card."""
-    return card.kind is not CardKind.MPS and (card.kind is not CardKind.CUDA or card.capability >= TRITON_CAPABILITY)
+    return KINDS[card.kind].compiles and _has_triton(card)
 
 
 def backends_on(card: Card, allowed: tuple[Backend, ...]) -> tuple[Backend, ...]:
     """The backends among a tier's `allowed` ones that run on a card, the fastest there first; `pt` runs anywhere."""
-    runnable = tuple(backend for backend in allowed if _runs(backend, card))
-    if card.kind is CardKind.MPS:
-        runnable = tuple(sorted(runnable, key=lambda backend: backend is not Backend.MLX))
+    runnable = tuple(backend for backend in KINDS[card.kind].backends if backend in allowed and _runs(backend, card))
     return runnable if Backend.PT in runnable else (*runnable, Backend.PT)
 
 
 def _runs(backend: Backend, card: Card) -> bool:
-    if backend is Backend.VLLM:
-        return card.kind is CardKind.CUDA and card.capability >= TRITON_CAPABILITY
-    return backend is Backend.PT or card.kind is CardKind.MPS
+    return backend in KINDS[card.kind].backends and (backend is not Backend.VLLM or _has_triton(card))
 
 
-def _rank(offload: Offload) -> int:
-    return list(Offload).index(offload)
+def _has_triton(card: Card) -> bool:
+    """Whether Triton, where it is needed, is there: an NVIDIA card can be too old for it."""
+    return card.kind is not CardKind.CUDA or card.capability >= TRITON_CAPABILITY
 
 
 def _version(capability: tuple[int, int]) -> str:

@@ -9,10 +9,10 @@ from msgspec import UNSET, UnsetType
 from acestep.errors import UsageError
 from acestep.fields import SHORTEST_PLAN_S
 from acestep.hardware.card import Card, CardKind
-from acestep.knobs import Attention, Backend, Knobs, Offload, Quantization, Variant
-from acestep.limits import names
+from acestep.knobs import KNOBS, Backend, Knobs, KnobValues, Offload, Variant
 from acestep.limits.capabilities import computes_in_float32
 from acestep.limits.fallbacks import Fallbacks, backends_on, moves_weights
+from acestep.limits.names import parse_knob
 from acestep.request import DEFAULT_DURATION_S, MAX_BATCH, MAX_DURATION_S, Request
 from acestep.tiers import BATCHES, Evidence, Frontier, LmStates, Tier, TierTable, short_digest
 from acestep.units import minutes
@@ -21,23 +21,26 @@ EXACT = "exact"
 """Stands for the tier in a plan that no tier decided."""
 
 
-class Overrides(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a person asked for. `UNSET` leaves a knob to the tier; None asks for none."""
+_Wishes = msgspec.defstruct(
+    "_Wishes",
+    [
+        (field.name, field.type | UnsetType, field.default if field.name == "variant" else UNSET)
+        for field in msgspec.structs.fields(Knobs)
+    ],
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+)
 
-    variant: Variant = Variant.TURBO
-    lm: str | UnsetType | None = UNSET
-    lm_quantization: Quantization | UnsetType | None = UNSET
-    backend: Backend | UnsetType = UNSET
-    offload: Offload | UnsetType = UNSET
-    quantization: Quantization | UnsetType | None = UNSET
-    attention: Attention | UnsetType = UNSET
-    compile: bool | UnsetType = UNSET
+
+class Overrides(_Wishes):  # type: ignore[misc, valid-type]  # one field for each knob
+    """What a person asked for, by knob. `UNSET` leaves a knob to the tier; None asks for none."""
 
 
 def overrides_from(values: Mapping[str, Any]) -> Overrides:
     """Overrides from fields given as text or as values; `UsageError` for a field or value that does not exist."""
     parsed = {
-        name: names.PARSERS[name](value) if isinstance(value, str) and name in names.PARSERS else value
+        name: parse_knob(name, value) if isinstance(value, str) and name in KNOBS else value
         for name, value in values.items()
         if value is not UNSET
     }
@@ -51,30 +54,22 @@ AS_THE_TIER_SAYS = Overrides()
 """No wishes."""
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How to run on a card, and how much may be asked of it.
+class Plan(KnobValues, frozen=True):
+    """How to run on a card, with a value for every knob, and how much may be asked of it.
 
     `tier` names the card's tier; the limits were proven at `certified_gib`, a nameplate in GiB, and come from the tier
     `limits_of`. `lm` is the language model used if thinking is asked for; `init_lm` says whether it is loaded unasked.
     """
 
     card: Card
-    variant: Variant
     tier: str
     label: str
     limits_of: str
     certified_gib: int
-    attention: Attention
-    lm: str | None
     init_lm: bool
-    lm_quantization: Quantization | None
     lm_models: tuple[str, ...]
     lm_songs_per_pass: dict[str, int]
-    backend: Backend
     backends_allowed: tuple[Backend, ...]
-    offload: Offload
-    quantization: Quantization | None
-    compile: bool
     max_duration_s: LmStates
     max_batch: LmStates
     frontier: Frontier
@@ -84,7 +79,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     @property
     def knobs(self) -> Knobs:
         """The knobs the pipeline is built with."""
-        return Knobs(**{name: getattr(self, name) for name in Knobs.__struct_fields__})
+        return Knobs(**{name: getattr(self, name) for name in KNOBS})
 
     @property
     def longest_planned_s(self) -> int:
@@ -116,24 +111,29 @@ def resolve(
     )
     lm_quantization = settle.quantization("language model", overrides.lm_quantization, needed.lm_quantization)
     backend = settle.backend(overrides.backend, needed.backend, needed.backends_allowed)
+    knobs = {name: getattr(needed, name, knob.default) for name, knob in KNOBS.items()}
+    knobs |= {name: wish for name, wish in msgspec.structs.asdict(overrides).items() if wish is not UNSET}
+    # These depend on the card; every other wish is granted as it is.
+    knobs |= {
+        "lm": lm,
+        "lm_quantization": lm_quantization,
+        "backend": settle.backend_for(backend, lm_quantization),
+        "offload": settle.offload(overrides.offload, needed.offload),
+        "quantization": settle.quantization("transformer", overrides.quantization, needed.quantization),
+        "attention": settle.attention(overrides.attention),
+        "compile": settle.compile(overrides.compile, default=needed.compile),
+    }
     return Plan(
+        **knobs,
         card=card,
-        variant=overrides.variant,
         tier=tier.id,
         label=tier.label,
         limits_of=limits.id,
         certified_gib=limits.certified_gib,
-        attention=settle.attention(overrides.attention),
-        lm=lm,
         init_lm=limits.init_lm and lm is not None,
-        lm_quantization=lm_quantization,
         lm_models=limits.lm_models,
         lm_songs_per_pass=limits.lm_songs_per_pass,
-        backend=settle.backend_for(backend, lm_quantization),
         backends_allowed=needed.backends_allowed,
-        offload=settle.offload(overrides.offload, needed.offload),
-        quantization=settle.quantization("transformer", overrides.quantization, needed.quantization),
-        compile=settle.compile(overrides.compile, default=needed.compile),
         max_duration_s=limits.max_duration_s,
         max_batch=limits.max_batch,
         frontier=limits.frontier,
@@ -189,7 +189,7 @@ def exact(card: Card, knobs: Knobs) -> Plan:
         max_batch=LmStates(with_lm=MAX_BATCH, without_lm=MAX_BATCH),
         frontier=Frontier(with_lm=entries, without_lm=entries),
         evidence={},
-        **{name: getattr(knobs, name) for name in Knobs.__struct_fields__},
+        **msgspec.structs.asdict(knobs),
     )
 
 
@@ -287,7 +287,7 @@ def _adapted(tier: Tier, card: Card, notes: list[str]) -> Tier:
     offload = tier.offload
     if _holds_as(card) < tier.certified_gib:
         # Only a card below the first tier's certified size gets here: others were given a lower tier's limits.
-        offload = max(offload, Offload.STREAM, key=list(Offload).index)
+        offload = max(offload, Offload.STREAM, key=KNOBS["offload"].rank)
     if apple and (offload is not Offload.NONE or tier.quantization is not None):
         notes.append(
             f"The limits of {tier.id} were found with offload {offload} and quantization "

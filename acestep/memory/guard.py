@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from acestep.checkpoints.catalog import architecture_of
-from acestep.knobs import WEIGHT_ONLY, Knobs
+from acestep.knobs import Knobs, unpacks
 from acestep.limits.capabilities import MATRIX_WORKSPACE
 from acestep.memory.workspace import Steps
 from acestep.stage import Stage
@@ -75,7 +75,7 @@ def growth(knobs: Knobs, demand: Demand) -> int:
         condition_width=architecture.encoder_width,
         itemsize=demand.itemsize,
         grouped=demand.grouped_attention,
-        unpacks=knobs.quantization in WEIGHT_ONLY,
+        unpacks=unpacks(knobs.quantization),
         weak_cover=demand.weak_cover,
         guided=not knobs.variant.is_turbo,
         contexts=demand.contexts,

@@ -12,7 +12,7 @@ from acestep.errors import UsageError
 from acestep.limits.names import AUDIO_FORMATS
 from acestep.lm.prompts import INSTRUMENTAL
 from acestep.request import Request, Task
-from acestep.ui.settings import Controls, controls_from
+from acestep.ui.settings import SAVING, Controls, controls_from
 
 _READ_BY = {
     Task.REPAINT: ("repaint_start", "repaint_end"),
@@ -142,7 +142,7 @@ WISH: Final = (*SETTINGS, *LIMITED)
 
 GUARDED: Final = (
     *("batch", "duration", "think", "task", "cover_strength", "source_audio", "reference_audio"),
-    *("tier", "offload_cpu", "offload_dit", "offload_stream", "quantization"),
+    *("tier", *SAVING),
 )
 """What changes the memory that a run needs, beside its words."""
 

@@ -9,7 +9,7 @@ from acestep.limits.names import AUDIO_FORMATS
 from acestep.request import Task
 from acestep.tiers import BATCHES
 from acestep.ui.form import Form
-from acestep.ui.settings import Limits, Setting, limits_of, settings_of
+from acestep.ui.settings import CONTROL_ROWS, Limits, Setting, limits_of, settings_of
 from acestep.ui.studio import Studio
 from acestep.ui.views import card_html, history_html, warnings_html
 from acestep.ui.words import PageText
@@ -198,15 +198,9 @@ def _settings(parts: Parts, words: PageText, settings: dict[str, Setting]) -> No
                 parts[name] = gr.Dropdown(options(words, setting.choices), **named, value=value, min_width=160)
 
     add("tier", "init_lm")
-    with gr.Row():
-        add("lm", "backend")
-    with gr.Row():
-        add("offload_cpu", "offload_dit")
-    add("offload_stream")
-    with gr.Row():
-        add("quantization", "lm_quantization")
-    with gr.Row():
-        add("attention", "compile")
+    for row in CONTROL_ROWS:
+        with gr.Row():
+            add(*row)
 
 
 def setting_update(words: PageText, setting: Setting) -> dict[str, Any]:

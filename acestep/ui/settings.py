@@ -6,7 +6,7 @@ import msgspec
 
 from acestep.errors import UsageError
 from acestep.hardware.card import Card, simulated_card
-from acestep.knobs import Attention, Offload, Quantization, Variant
+from acestep.knobs import KNOBS, NONE_NAMES, Knob, Offload, Variant
 from acestep.limits.fallbacks import moves_weights
 from acestep.limits.plan import Overrides, Plan, overrides_from
 from acestep.request import MAX_DURATION_S
@@ -15,30 +15,61 @@ from acestep.tiers import BATCHES, TierTable
 THIS_CARD = "this card"
 """The choice of the tier selector that is no tier."""
 
-NONE = "none"
+NONE = NONE_NAMES[0]
 """How null is written in a selector."""
 
-_STREAMS = (NONE, Offload.STREAM.value, Offload.STREAM_ENCODERS.value)
-_WEIGHTS = (NONE, *(member.value for member in Quantization))
+_BOXES: dict[str, str | bool] = {"offload_cpu": False, "offload_dit": False, "offload_stream": NONE}
+"""The controls of offload, off: parts beside the transformer, the transformer too, and a selector of what streams."""
+
+_STREAMS = (NONE, *(mode.value for mode in Offload if mode not in (Offload.NONE, Offload.CPU, Offload.CPU_DIT)))
 
 
-class Controls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the settings are set to. `lm` is "" where there is no language model.
+def _written(knob: Knob, value: Any) -> str | bool:
+    """A knob's value as its control has it; no language model is ""."""
+    if value is None:
+        return "" if knob.name == "lm" else NONE
+    return bool(value) if knob.is_switch else str(value)
 
-    Offload is two boxes, parts beside the transformer and the transformer too, and a selector of what is streamed.
-    """
 
-    tier: str = THIS_CARD
-    init_lm: bool = False
-    lm: str = ""
-    backend: str = "pt"
-    offload_cpu: bool = False
-    offload_dit: bool = False
-    offload_stream: str = NONE
-    quantization: str = NONE
-    lm_quantization: str = NONE
-    attention: str = Attention.AUTO.value
-    compile: bool = False
+_SINGLE = {name: knob for name, knob in KNOBS.items() if name not in ("variant", "offload")}
+"""The knobs with one control, which has the knob's name: a box for a switch, else a selector of its values."""
+
+
+def _rows() -> tuple[tuple[str, ...], ...]:
+    rows: list[tuple[str, ...]] = []
+    for name in KNOBS:
+        if name == "offload":
+            rows += [("offload_cpu", "offload_dit"), ("offload_stream",)]
+        elif name in _SINGLE and rows and len(rows[-1]) == 1 and rows[-1][0] in _SINGLE:
+            rows[-1] += (name,)
+        elif name in _SINGLE:
+            rows.append((name,))
+    return tuple(rows)
+
+
+CONTROL_ROWS = _rows()
+"""The controls of the knobs as they stand on the page, two in a row."""
+
+SAVING = (*_BOXES, *(name for name, knob in _SINGLE.items() if knob.saves and not knob.of_lm))
+"""The controls that change how much memory making a song takes, whatever plans it."""
+
+_USUAL = _BOXES | {name: _written(knob, knob.default) for name, knob in _SINGLE.items()}
+
+_Settings = msgspec.defstruct(
+    "_Settings",
+    [
+        ("tier", str, THIS_CARD),
+        ("init_lm", bool, False),
+        *((name, type(_USUAL[name]), _USUAL[name]) for row in CONTROL_ROWS for name in row),
+    ],
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+)
+
+
+class Controls(_Settings):  # type: ignore[misc, valid-type]  # the controls of every knob
+    """What the settings are set to. `lm` is "" where there is no language model."""
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,19 +88,13 @@ def cards(table: TierTable, variant: Variant, here: Card) -> dict[str, Card]:
 
 def controls_of(plan: Plan, *, tier: str, init_lm: bool) -> Controls:
     """The settings that a plan comes down to; thinking unasked needs a language model."""
-    offload = list(Offload).index(plan.offload)
     return Controls(
         tier=tier,
         init_lm=init_lm and plan.lm is not None,
-        lm=plan.lm or "",
-        backend=plan.backend,
-        offload_cpu=offload >= list(Offload).index(Offload.CPU),
-        offload_dit=offload >= list(Offload).index(Offload.CPU_DIT),
+        offload_cpu=plan.offload is not Offload.NONE,
+        offload_dit=plan.offload not in (Offload.NONE, Offload.CPU),
         offload_stream=plan.offload if plan.offload in _STREAMS else NONE,
-        quantization=plan.quantization or NONE,
-        lm_quantization=plan.lm_quantization or NONE,
-        attention=plan.attention,
-        compile=plan.compile,
+        **{name: _written(knob, getattr(plan, name)) for name, knob in _SINGLE.items()},
     )
 
 
@@ -77,14 +102,10 @@ def overrides_of(controls: Controls, variant: Variant) -> Overrides:
     """The wishes that settings stand for; `UsageError` for a value that no setting has."""
     return overrides_from(
         {
+            **{name: getattr(controls, name) for name in _SINGLE},
             "variant": variant,
             "lm": controls.lm or NONE,
-            "backend": controls.backend,
             "offload": _offload(controls),
-            "quantization": controls.quantization,
-            "lm_quantization": controls.lm_quantization,
-            "attention": controls.attention,
-            "compile": controls.compile,
         }
     )
 
@@ -94,8 +115,22 @@ def settings_of(controls: Controls, plan: Plan, tiers: tuple[str, ...]) -> dict[
     moves = moves_weights(plan.card)
     streamed = controls.offload_stream != NONE
     has_lm = bool(plan.lm_models)
-    weights = _WEIGHTS if moves else (NONE,)
+    single = {
+        name: Setting(
+            value=getattr(controls, name),
+            choices=() if knob.is_switch else tuple(str(_written(knob, value)) for value in knob.values),
+            interactive=has_lm or not knob.of_lm,
+        )
+        for name, knob in _SINGLE.items()
+    }
+    if not moves:
+        single |= {
+            name: Setting(value=getattr(controls, name), choices=(NONE,), interactive=False)
+            for name, knob in _SINGLE.items()
+            if knob.saves
+        }
     return {
+        **single,
         "tier": Setting(value=controls.tier, choices=tiers),
         "init_lm": Setting(value=controls.init_lm, interactive=has_lm),
         "lm": Setting(value=controls.lm, choices=plan.lm_models, interactive=has_lm),
@@ -105,10 +140,6 @@ def settings_of(controls: Controls, plan: Plan, tiers: tuple[str, ...]) -> dict[
         "offload_cpu": Setting(value=controls.offload_cpu, interactive=moves and not streamed),
         "offload_dit": Setting(value=controls.offload_dit, interactive=moves and controls.offload_cpu and not streamed),
         "offload_stream": Setting(value=controls.offload_stream, choices=_STREAMS, interactive=moves),
-        "quantization": Setting(value=controls.quantization, choices=weights, interactive=moves),
-        "lm_quantization": Setting(value=controls.lm_quantization, choices=weights, interactive=moves and has_lm),
-        "attention": Setting(value=controls.attention, choices=tuple(Attention)),
-        "compile": Setting(value=controls.compile),
     }
 
 
@@ -124,7 +155,7 @@ def controls_from(values: dict[str, Any]) -> Controls:
 def _offload(controls: Controls) -> str:
     """Unchecking the first box unchecks the second, which can only be checked after it."""
     if controls.offload_stream != NONE:
-        return controls.offload_stream
+        return str(controls.offload_stream)
     if not controls.offload_cpu:
         return Offload.NONE
     return Offload.CPU_DIT if controls.offload_dit else Offload.CPU

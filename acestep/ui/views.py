@@ -9,12 +9,13 @@ import msgspec
 
 from acestep.dit.prompts import lyric_prompt, text_prompt
 from acestep.hardware.card import CONTEXT_BYTES, Card, card_line
+from acestep.knobs import KNOBS
 from acestep.limits.capabilities import groups_attention, itemsize_of, matrix_workspace_of
 from acestep.limits.fallbacks import moves_weights
 from acestep.limits.plan import Plan, clamp
 from acestep.memory.guard import Demand, knobs_key, predict, songs_at_once
 from acestep.request import MAX_LYRIC_TOKENS, MAX_TEXT_TOKENS, Request
-from acestep.tiers import BATCHES, Evidence, short_digest
+from acestep.tiers import BATCHES, Evidence, Tier, short_digest
 from acestep.ui.failures import FailedRun
 from acestep.ui.sessions import RunProgress, VisitSong
 from acestep.ui.settings import NONE
@@ -124,15 +125,12 @@ def evidence(plan: Plan, field: str, words: PageText) -> str:
 def _defaults(plan: Plan, words: PageText) -> tuple[tuple[str, str, str], ...]:
     on_off = {True: words("on"), False: words("off")}
     none = words(f"choice_{NONE}")
+    decided = {name: getattr(plan, name) for name in KNOBS if name in Tier.__struct_fields__}
     return (
         ("lm", plan.lm or none, "recommended_lm"),
         ("lm_models", ", ".join(plan.lm_models) or none, "lm_models"),
         ("init_lm", on_off[plan.init_lm], "init_lm"),
-        ("backend", plan.backend, "backend"),
-        ("offload", plan.offload, "offload"),
-        ("quantization", plan.quantization or none, "quantization"),
-        ("lm_quantization", plan.lm_quantization or none, "lm_quantization"),
-        ("compile", on_off[plan.compile], "compile"),
+        *((name, on_off[value] if isinstance(value, bool) else value or none, name) for name, value in decided.items()),
     )
 
 

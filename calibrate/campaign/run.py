@@ -12,9 +12,8 @@ from typing import Self
 import msgspec
 
 from acestep.errors import NotMeasuredError
-from acestep.knobs import Backend, Knobs, Variant
+from acestep.knobs import LM_MODELS, Backend, Knobs, Variant
 from acestep.request import DecodePath
-from acestep.tiers import LM_MODELS
 from acestep.units import gib
 from calibrate.campaign.boundary import SIMULATED, Boundary, Look, Method, find_longest, no_forecast
 from calibrate.campaign.pace import Pace

@@ -10,9 +10,8 @@ from acestep.cli import console
 from acestep.cli.options import SIZE_GIB, parsed, variant_option
 from acestep.errors import UsageError
 from acestep.hardware.card import nameplate_gib
-from acestep.knobs import Variant
-from acestep.limits import names
-from acestep.tiers import LM_MODELS
+from acestep.knobs import LM_MODELS, Variant
+from acestep.limits.names import parser_of
 from acestep.units import gib, gib_to_bytes
 from calibrate.options import Several, SpreadingCommand
 
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 @click.option(
     "--lm",
     cls=Several,
-    type=parsed(names.parse_language_model),
+    type=parsed(parser_of("lm")),
     metavar="NAME...",
     help="Certify only these language models, or none; all of them if not given.",
 )

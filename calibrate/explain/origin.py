@@ -6,7 +6,7 @@ import msgspec
 
 from acestep.errors import InvalidInputError, NotMeasuredError, UsageError
 from acestep.knobs import Backend, Variant
-from acestep.limits import names
+from acestep.limits.names import parse_knob
 from acestep.tiers import Evidence, EvidenceKind, Tier, TierTable, VariantTable, short_digest
 from calibrate.explain.document import ExplainedCell, ExplainedProbe, ExplainedSource, Explanation
 from calibrate.explain.entries import (
@@ -208,11 +208,11 @@ def _shown(side: CertificateSide | None) -> ExplainedProbe | None:
 def _variant_of(text: str, table: TierTable) -> Variant:
     """A variant of the table by its short or published name."""
     try:
-        variant = names.variant(text)
+        variant = parse_knob("variant", text)
     except UsageError:
         variant = None
     if variant in table.variants:
-        return variant
+        return Variant(variant)
     return Variant(_known("variant", text, table.variants))
 
 

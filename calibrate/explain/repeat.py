@@ -2,7 +2,7 @@
 
 import shlex
 
-from acestep.knobs import Knobs
+from acestep.knobs import KNOBS, Knobs
 from calibrate.workload import Workload
 
 
@@ -10,13 +10,8 @@ def repeat_arguments(knobs: Knobs, workload: Workload, nameplate_gib: int) -> tu
     """The arguments of `python -m calibrate estimate`; every knob is named, so that no tier's default applies."""
     return (
         *("--vram", str(nameplate_gib)),
-        *("--variant", knobs.variant),
-        *("--offload", knobs.offload),
-        *("--quantization", knobs.quantization or "none"),
-        *("--lm", knobs.lm or "none"),
-        *("--lm-quantization", knobs.lm_quantization or "none"),
-        *("--backend", knobs.backend),
-        *("--attention", knobs.attention),
+        # A simulated card compiles nothing.
+        *(word for name, knob in KNOBS.items() if name != "compile" for word in knob.arguments(getattr(knobs, name))),
         *("--batch", str(workload.batch)),
         *("--duration", f"{workload.duration_s:g}"),
     )

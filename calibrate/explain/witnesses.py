@@ -8,8 +8,8 @@ from itertools import product
 
 import msgspec
 
-from acestep.knobs import Knobs, Quantization
-from acestep.tiers import BATCHES, LM_MODELS, lm_rank
+from acestep.knobs import LM_MODELS, Knobs, Quantization
+from acestep.tiers import BATCHES, lm_rank
 from calibrate.record.measurement import Certificate, RecordedProbe
 from calibrate.table.choice import thinking
 from calibrate.table.knobs import ladder

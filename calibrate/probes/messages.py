@@ -8,7 +8,7 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
-from acestep.knobs import Knobs
+from acestep.knobs import KNOBS, Knobs
 from acestep.request import DecodePath
 from acestep.stage import StageReport
 from calibrate.probes.base import Bytes
@@ -34,14 +34,8 @@ class Setup(_Message, frozen=True):
 
 def setup_for(knobs: Knobs, model: str) -> Setup:
     """What the probes of these knobs need loaded; equal for knobs that place or run the same weights otherwise."""
-    loading = Knobs(
-        variant=knobs.variant,
-        quantization=knobs.quantization,
-        lm=knobs.lm,
-        lm_quantization=knobs.lm_quantization,
-        backend=knobs.backend,
-    )
-    return Setup(knobs=loading, model=model)
+    loading = {name: getattr(knobs, name) for name, knob in KNOBS.items() if knob.loads}
+    return Setup(knobs=Knobs(**loading), model=model)
 
 
 class Order(_Message, frozen=True):

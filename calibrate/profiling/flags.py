@@ -7,12 +7,11 @@ from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
-from msgspec import UNSET
 
-from acestep.cli.options import SIZE_GIB, parsed
+from acestep.cli.options import SIZE_GIB, knob_attributes
 from acestep.cli.task_options import AUDIO_FILE
 from acestep.errors import UsageError
-from acestep.limits import names
+from acestep.knobs import KNOBS
 from acestep.request import MAX_SEED, Task
 from calibrate.options import Several
 
@@ -48,17 +47,12 @@ _FLAGS: tuple[tuple[tuple[Mode, ...], tuple[str, ...], dict[str, Any]], ...] = (
     (
         RUNS,
         ("--lm-model",),
-        {
-            "type": parsed(names.parse_language_model),
-            "default": UNSET,
-            "metavar": "NAME",
-            "help": "Language model, or none.",
-        },
+        {**knob_attributes("lm"), "help": "Language model, or none."},
     ),
     (
         RUNS,
         ("--lm-backend",),
-        {"type": parsed(names.backend), "default": UNSET, "metavar": "NAME", "help": "What runs it: pt, vllm or mlx."},
+        {**knob_attributes("backend"), "help": f"What runs it: {KNOBS['backend'].listed}."},
     ),
     (
         SONG_FLAGS,
@@ -70,16 +64,7 @@ _FLAGS: tuple[tuple[tuple[Mode, ...], tuple[str, ...], dict[str, Any]], ...] = (
         ("--offload-dit-to-cpu/--no-offload-dit-to-cpu",),
         {"default": None, "help": "The transformer leaves too (offload cpu+dit)."},
     ),
-    (
-        SONG_FLAGS,
-        ("--quantization",),
-        {
-            "type": parsed(names.quantization),
-            "default": UNSET,
-            "metavar": "NAME",
-            "help": "Weights of the transformer: int8, fp8, w8a8 or none.",
-        },
-    ),
+    (SONG_FLAGS, ("--quantization",), knob_attributes("quantization")),
     (
         SONG_FLAGS,
         ("--duration",),

@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 
 from acestep.errors import UsageError
-from acestep.knobs import Knobs, Offload
+from acestep.knobs import KNOBS, LM_MODELS, Knobs
 from acestep.request import DecodePath
 from acestep.strict_json import read_json
-from acestep.tiers import LM_MODELS, TierTable, load_tiers
+from acestep.tiers import TierTable, load_tiers
 from calibrate.record.measurement import Measurement, RecordedProbe, load_measurement
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
@@ -30,10 +30,9 @@ _MORE = (
 )
 _LESS = (
     *("fits_gib", "fails_gib", "peak_allocated_bytes", "peak_reserved_bytes", "seconds"),
-    *("offload", "verdict", "decode_path"),
+    *("verdict", "decode_path"),
 )
 _ORDERED: Mapping[str, Sequence[TableValue]] = {
-    "offload": [offload.value for offload in Offload],
     "verdict": [verdict.value for verdict in Verdict],
     "decode_path": [path.value for path in DecodePath],
     "recommended_lm": [None, *LM_MODELS],
@@ -186,8 +185,8 @@ def _way(field: str, before: TableValue, after: TableValue) -> Way:
         return Way.CHANGED
     if name == "seconds" and not _clocks(before, after):
         return Way.CHANGED
-    if name in ("quantization", "lm_quantization"):
-        return _better(before is not None, after is not None)
+    if (knob := KNOBS.get(name)) and knob.saves and {before, after} <= set(knob.values):
+        return _better(knob.rank(before), knob.rank(after))
     old, new = _rank(name, before), _rank(name, after)
     if {name, *above} & set(_MORE):
         return _better(new, old)

@@ -12,11 +12,10 @@ from typing import Final
 import msgspec
 
 from acestep.errors import InvalidInputError
-from acestep.knobs import Knobs
+from acestep.knobs import LM_MODELS, Knobs
 from acestep.limits.capabilities import AMPERE
 from acestep.request import MAX_BATCH, MAX_DURATION_S, MAX_LYRIC_TOKENS, MAX_TEXT_TOKENS, DecodePath
 from acestep.stage import Stage
-from acestep.tiers import LM_MODELS
 from acestep.units import gib
 from calibrate.fingerprint import code_version
 from calibrate.probes.base import CapMethod

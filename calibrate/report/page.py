@@ -5,7 +5,6 @@ from typing import Any
 
 import msgspec
 
-from acestep.knobs import Knobs
 from acestep.stage import Stage
 from acestep.units import gib, mib, minutes
 from calibrate.probes.base import UNCONDITIONED, CardConditions, MeasuredStage
@@ -15,6 +14,7 @@ from calibrate.record.measurement import (
     RecordedProbe,
 )
 from calibrate.report.template import template
+from calibrate.table.knobs import describe_knobs
 
 
 class _Bar(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,7 +68,7 @@ def _limit(record: Measurement, certificate: Certificate) -> _Limit:
 
     fitting = None if certificate.fits is None else record.probes[certificate.fits]
     return _Limit(
-        knobs=knobs_text(certificate.knobs),
+        knobs=describe_knobs(certificate.knobs),
         cap=gib(certificate.cap_bytes),
         batch=certificate.batch,
         fits=asked(certificate.fits, "none"),
@@ -93,7 +93,7 @@ def _bar(stage: MeasuredStage, cap_bytes: int) -> _Bar:
 def _row(number: int, probe: RecordedProbe) -> dict[str, Any]:
     return {
         "number": number,
-        "knobs": knobs_text(probe.knobs),
+        "knobs": describe_knobs(probe.knobs),
         "cap": gib(probe.cap_bytes),
         "asked": f"{probe.workload.batch} x {_length(probe)}",
         "verdict": probe.verdict.value,
@@ -108,11 +108,3 @@ def _length(probe: RecordedProbe) -> str:
 
 def _seconds(stage: MeasuredStage) -> str:
     return f"{stage.seconds:g} s" if stage.seconds else ""
-
-
-def knobs_text(knobs: Knobs) -> str:
-    """The knobs of a probe in one phrase; a language model only where there is one."""
-    parts = [knobs.variant, f"offload {knobs.offload}", knobs.quantization or "exact weights"]
-    if knobs.lm is not None:
-        parts.append(f"LM {knobs.lm} {knobs.lm_quantization or 'exact'} by {knobs.backend}")
-    return ", ".join([*parts, "compiled"] if knobs.compile else parts)

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from acestep.errors import InvalidInputError
-from acestep.knobs import Variant
-from acestep.tiers import LM_MODELS, Tier, load_tiers
+from acestep.knobs import LM_MODELS, Variant
+from acestep.tiers import Tier, load_tiers
 from acestep.units import minutes
 from calibrate.git import commit_of, folder_at
 from calibrate.record.compare import Sheet, TableChange, Way, differences, table_sheet

@@ -34,9 +34,10 @@ class GuideText(msgspec.Struct, frozen=True, kw_only=True):
         return " ".join(part for part in parts if part).replace(" ", "\N{NO-BREAK SPACE}")
 
     def tier(self, tier: Tier) -> str:
-        """What a tier is called: its number, or a word for the one without an end."""
-        number = tier.id.removeprefix("tier")
-        return self("tier_unlimited") if number == tier.id else self("tier_numbered", number=number)
+        """What a tier is called: its number, a word for the unlimited one, and the id of any other."""
+        if tier.id.startswith("tier"):
+            return self("tier_numbered", number=tier.id.removeprefix("tier"))
+        return self("tier_unlimited") if tier.id == "unlimited" else tier.id
 
     def listed(self, items: Iterable[str]) -> str:
         """Several things in one phrase."""

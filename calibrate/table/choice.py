@@ -8,8 +8,8 @@ from itertools import product
 
 import msgspec
 
-from acestep.knobs import Backend, Knobs, Quantization, Variant
-from acestep.tiers import BATCHES, LM_MODELS, Frontier, lm_rank
+from acestep.knobs import LM_MODELS, Backend, Knobs, Quantization, Variant
+from acestep.tiers import BATCHES, Frontier, lm_rank
 from calibrate.table.knobs import ladder, preferred
 from calibrate.table.policy import Policy, TierPolicy
 

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 import msgspec
 
-from acestep.knobs import Backend, Knobs, Offload, Variant
+from acestep.knobs import KNOBS, Knobs, Offload, Variant
 from calibrate.table.policy import Policy
 
 
@@ -19,7 +19,8 @@ class Config(StrEnum):
 
 def ladder(policy: Policy, variant: Variant) -> tuple[Knobs, ...]:
     """The knobs to try for a variant, least aggressive first."""
-    return tuple(Knobs(variant=variant, offload=r.offload, quantization=r.quantization) for r in policy.preference)
+    saving = [name for name, knob in KNOBS.items() if knob.saves and not knob.of_lm]
+    return tuple(Knobs(variant=variant, **{name: getattr(rung, name) for name in saving}) for rung in policy.preference)
 
 
 def eager(knobs: Knobs) -> Knobs:
@@ -29,7 +30,7 @@ def eager(knobs: Knobs) -> Knobs:
 
 def without_lm(knobs: Knobs) -> Knobs:
     """The same knobs for a run that does not think; what only a language model looks at has one value."""
-    return msgspec.structs.replace(knobs, lm=None, lm_quantization=None, backend=Backend.PT)
+    return msgspec.structs.replace(knobs, **{name: knob.default for name, knob in KNOBS.items() if knob.of_lm})
 
 
 def configured(default: Knobs, config: Config) -> Knobs:
@@ -63,9 +64,8 @@ def first_from_which_all_fit(answers: Sequence[bool]) -> int:
 
 
 def describe_knobs(knobs: Knobs) -> str:
-    """The knobs that decide memory, for one line of progress."""
-    music = f"{knobs.variant}, offload {knobs.offload}, {knobs.quantization or 'unquantized'}"
-    if knobs.lm is None:
-        return music
-    weights = "" if knobs.lm_quantization is None else f" in {knobs.lm_quantization}"
-    return f"{music}, {knobs.lm}{weights} on {knobs.backend}"
+    """The knobs in one phrase, those of the language model only where there is one."""
+    said = {name: knob.describe(getattr(knobs, name)) for name, knob in KNOBS.items()}
+    music = [said[name] for name, knob in KNOBS.items() if not knob.of_lm]
+    planning = [said[name] for name, knob in KNOBS.items() if knob.of_lm] if knobs.lm is not None else []
+    return ", ".join(filter(None, (*music, " ".join(filter(None, planning)))))

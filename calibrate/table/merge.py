@@ -7,11 +7,10 @@ from itertools import product
 import msgspec
 
 from acestep.errors import NotMeasuredError
-from acestep.knobs import Backend, Knobs, Variant
+from acestep.knobs import LM_MODELS, Backend, Knobs, Variant
 from acestep.stage import Stage
 from acestep.tiers import (
     BATCHES,
-    LM_MODELS,
     TABLE_SCHEMA_VERSION,
     Boundaries,
     Evidence,

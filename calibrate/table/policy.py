@@ -3,12 +3,12 @@
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 
 from acestep.errors import UsageError
-from acestep.knobs import Backend, Offload, Quantization
+from acestep.knobs import LM_MODELS, Backend, Offload, Quantization
 from acestep.request import MAX_DURATION_S
 from acestep.strict_json import load_strict
 from acestep.tiers import BATCHES, VramRange, data_file, require_tiling
@@ -91,7 +91,7 @@ class TierPolicy(_Data, frozen=True):
     certified_gib: Annotated[int, msgspec.Meta(gt=0)]
     backend: Backend
     backends_allowed: tuple[Backend, ...]
-    least_lm: Literal["0.6B", "1.7B", "4B"]
+    least_lm: str
     lm_quantizations: Annotated[tuple[Quantization | None, ...], msgspec.Meta(min_length=1)]
     init_lm: bool
     why: Why
@@ -101,6 +101,8 @@ class TierPolicy(_Data, frozen=True):
             raise ValueError(f"certified_gib of {self.id} is {self.certified_gib}, which is outside its own vram_gib")
         if self.backend not in self.backends_allowed:
             raise ValueError(f"backend of {self.id} is {self.backend}, which is not in its backends_allowed")
+        if self.least_lm not in LM_MODELS:
+            raise ValueError(f"least_lm of {self.id} is {self.least_lm}, expected one of {', '.join(LM_MODELS)}")
 
 
 class Rung(_Data, frozen=True):

@@ -6,7 +6,7 @@ from functools import cache
 
 import msgspec
 
-from acestep.knobs import Backend, Offload, Quantization, Variant
+from acestep.knobs import KNOBS, Backend, Offload, Quantization, Variant
 from acestep.strict_json import read_json
 from acestep.tiers import LmStates, Shortfall, Tier, TierTable, data_file, lm_rank
 from calibrate.table.waivers import Waiver
@@ -66,8 +66,9 @@ def _short_of(target: Target, tier: Tier | None) -> list[Shortfall]:
         target.recommended_lm,
         tier.recommended_lm,
     )
+    offload = KNOBS["offload"].rank
     require(tier.backend in (target.backend, Backend.VLLM), "backend", target.backend, tier.backend)
-    require(_rank(tier.offload) <= _rank(target.offload), "offload", target.offload, tier.offload)
+    require(offload(tier.offload) <= offload(target.offload), "offload", target.offload, tier.offload)
     require(tier.quantization in (None, target.quantization), "quantization", target.quantization, tier.quantization)
     require(tier.lm_quantization is None or not target.lm_models, "lm_quantization", None, tier.lm_quantization)
     for lm, state in ((True, "with_lm"), (False, "without_lm")):
@@ -84,7 +85,3 @@ def _text(value: object) -> str:
     if isinstance(value, tuple):
         return ", ".join(value) or "none"
     return "none" if value is None else str(value)
-
-
-def _rank(offload: Offload) -> int:
-    return list(Offload).index(offload)

@@ -11,9 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acestep.errors import NotMeasuredError
-from acestep.knobs import Backend, Knobs, Variant
+from acestep.knobs import LM_MODELS, Backend, Knobs, Variant
 from acestep.request import DecodePath
-from acestep.tiers import LM_MODELS
 from acestep.units import GIB, MIB
 from calibrate.campaign.boundary import Method
 from calibrate.campaign.run import CampaignScope, least_probes, most_probes, run_campaign

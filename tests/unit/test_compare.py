@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from acestep.cli.console import run_click
 from acestep.errors import Exit
-from acestep.tiers import LM_MODELS, TierTable
+from acestep.knobs import LM_MODELS
+from acestep.tiers import TierTable
 from calibrate.cli import cli
 from calibrate.files import pretty_json
 from calibrate.record.compare import Sheet, Way, differences, record_sheet, table_sheet

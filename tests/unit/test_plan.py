@@ -11,11 +11,11 @@ from msgspec import UNSET
 
 from acestep.errors import UsageError
 from acestep.hardware.card import CPU, Card, CardKind, simulated_card
-from acestep.knobs import Attention, Backend, Knobs, Offload, Quantization, Variant
+from acestep.knobs import LM_MODELS, Attention, Backend, Knobs, Offload, Quantization, Variant
 from acestep.limits.capabilities import computes_in_float32
 from acestep.limits.plan import Overrides, Plan, clamp, exact, on_device, overrides_from, resolve
 from acestep.request import Request
-from acestep.tiers import LM_MODELS, Tier, load_tiers
+from acestep.tiers import Tier, load_tiers
 from acestep.units import gib_to_bytes, minutes
 
 TABLE = load_tiers(Path(__file__).parents[1] / "fixtures" / "tiers.json")

@@ -15,7 +15,8 @@ from calibrate.cli import cli as calibrate
 from calibrate.files import pretty_json
 from calibrate.probes.base import CardConditions
 from calibrate.record.measurement import Measurement, content_digest
-from calibrate.report.page import knobs_text, record_page
+from calibrate.report.page import record_page
+from calibrate.table.knobs import describe_knobs
 from tests.guides import on_a_card, simulated
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -120,7 +121,7 @@ def test_everything_that_was_found_is_on_the_page(record: Measurement) -> None:
     assert record.code_version in text
     assert text.count("oom") >= sum(probe.verdict == "oom" for probe in record.probes)
     for certificate in record.certificates:
-        assert knobs_text(certificate.knobs) in text
+        assert describe_knobs(certificate.knobs) in text
         for index in (certificate.fits, certificate.fails):
             assert index is None or f"(probe {index})" in text
     for number in record.memory_model:

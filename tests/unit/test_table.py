@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from acestep.errors import NotMeasuredError
-from acestep.knobs import Backend, Knobs, Offload, Quantization, Variant
-from acestep.tiers import BATCHES, LM_MODELS, SizeBoundary, TierTable, load_tiers
+from acestep.knobs import LM_MODELS, Backend, Knobs, Offload, Quantization, Variant
+from acestep.tiers import BATCHES, SizeBoundary, TierTable, load_tiers
 from acestep.units import MIB
 from calibrate.files import pretty_json
 from calibrate.probes.base import CapMethod

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from acestep.checkpoints.catalog import CHECKPOINTS, CheckpointKind
 from acestep.errors import InvalidInputError
-from acestep.knobs import Variant
-from acestep.tiers import BATCHES, LM_MODELS, EvidenceKind, Frontier, lm_rank, load_tiers, short_digest
+from acestep.knobs import LM_MODELS, Variant
+from acestep.tiers import BATCHES, EvidenceKind, Frontier, lm_rank, load_tiers, short_digest
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "tiers.json"
 TEXT = FIXTURE.read_text(encoding="utf-8")

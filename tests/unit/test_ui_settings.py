@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from acestep.errors import UsageError
 from acestep.hardware.card import CPU, Card, CardKind, simulated_card
-from acestep.knobs import Attention, Backend, Knobs, Offload, Quantization, Variant
+from acestep.knobs import LM_MODELS, Attention, Backend, Knobs, Offload, Quantization, Variant
 from acestep.limits.plan import Overrides, Plan, clamp, resolve
 from acestep.request import Request
-from acestep.tiers import BATCHES, LM_MODELS, TierTable, load_tiers
+from acestep.tiers import BATCHES, TierTable, load_tiers
 from acestep.ui.settings import (
     NONE,
     THIS_CARD,
