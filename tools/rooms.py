@@ -23,7 +23,7 @@ ROOMS = (
         parts=_at_root(
             "acestep",
             "errors units knobs automatic fields thinking clip request strict_json tiers proxies logs version"
-            " output_file",
+            " output_file typed",
         ),
     ),
     Room(
