@@ -1,6 +1,7 @@
 """Songs end to end, as the command line and Python callers ask for them."""
 
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,18 @@ from acestep.checkpoints.locate import variant_at
 from acestep.checkpoints.tokenizer import encodable
 from acestep.clip import Clip
 from acestep.devices.open import plan_to_run
+from acestep.devices.out_of_memory import ran_out
 from acestep.engine.service import Notify, Service, ignore
+from acestep.errors import NotEnoughMemoryError
 from acestep.limits.plan import Overrides, Plan
 from acestep.lm import songwriting
 from acestep.lm.jobs import Description
 from acestep.request import Request, Result, Song
 from acestep.thinking import Think
 from acestep.units import Progress, silent
+
+ASK_FOR_LESS = "Close other programs, choose a smaller model with --model, or ask for something shorter."
+"""What helps where memory runs out before or between the stages."""
 
 METADATA = ("caption", "duration_s", "bpm", "keyscale", "timesignature", "language")
 """Fields of a request that a language model may fill in."""
@@ -27,7 +33,7 @@ METADATA = ("caption", "duration_s", "bpm", "keyscale", "timesignature", "langua
 def generate(request: Request, plan: Plan | None = None) -> Result:
     """The songs of a request under `plan`, or under this machine's own; audio is not yet normalised."""
     plan = plan or plan_to_run()
-    with closing(Service(plan.variant.value)) as service:
+    with _serving(plan.variant.value) as service:
         return service.generate(request, plan)[0]
 
 
@@ -40,7 +46,7 @@ def audio_codes(
     its weights are missing and `RunFailedError` when memory runs out for good.
     """
     plan = plan or plan_to_run()
-    with closing(Service(model or plan.variant.value)) as service:
+    with _serving(model or plan.variant.value) as service:
         return service.codes(clip, plan, notify=notify, progress=progress)
 
 
@@ -79,11 +85,24 @@ def run_generate(
     plan = plan_to_run(of_model(model, overrides))
     thinks = plan.init_lm if think is Think.AS_PLANNED else think is Think.YES
     request = msgspec.structs.replace(request, think=thinks)
-    with closing(Service(model)) as service:
+    with _serving(model) as service:
         result, plan = service.generate(
             request, plan, notify=notify, progress=progress, unasked=think is Think.AS_PLANNED
         )
     return write_songs(result, plan, request.caption, out, audio_format)
+
+
+@contextmanager
+def _serving(model: str) -> Iterator[Service]:
+    """A service for one run. Memory that runs out where no stage is tried again raises `NotEnoughMemoryError`."""
+    with closing(Service(model)) as service:
+        try:
+            yield service
+        except (MemoryError, RuntimeError) as error:
+            if not (isinstance(error, MemoryError) or ran_out(error)):
+                raise
+            problem = str(error).partition("\n")[0] or "no memory is left"
+            raise NotEnoughMemoryError(f"Memory ran out ({problem}). {ASK_FOR_LESS}") from None
 
 
 def of_model(model: str, overrides: Overrides) -> Overrides:

@@ -14,6 +14,7 @@ from acestep.clip import Clip
 from acestep.fields import TRACKS, UNKNOWN_LANGUAGE, keyscale_of, language_of, timesignature_of, track_of
 from acestep.stage import StageReport
 from acestep.thinking import Thinking
+from acestep.typed import take_types
 
 if TYPE_CHECKING:
     import numpy as np
@@ -151,11 +152,16 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     def _bring_into_form(self) -> None:
         """Numbers that people leave to the model, and names, in the form that everything else reads."""
+        # A time signature may be a number, and a task its name.
+        msgspec.structs.force_setattr(self, "timesignature", str(self.timesignature))
+        if self.task not in tuple(Task):
+            raise ValueError(f"task must be one of {' '.join(Task)}, got {self.task!r}")
+        take_types(self)
         leave_open(self, "duration_s", "bpm", "repaint_end_s")
         given = {
             "seed": drawn_seed(self.seed),
             "keyscale": keyscale_of(self.keyscale),
-            "timesignature": timesignature_of(str(self.timesignature)),
+            "timesignature": timesignature_of(self.timesignature),
             "language": language_of(self.language) or UNKNOWN_LANGUAGE,
             "track": track_of(self.track),
             "tracks": tuple(map(track_of, self.tracks)),

@@ -38,7 +38,7 @@ def gate(base: str, head: Path | None, table_only: bool, junit: Path | None, as_
 
     Exit code 0 ok, 1 something regressed, 3 a file of the change is not valid, 4 nothing could be compared.
     """
-    from calibrate.files import output_file
+    from acestep.output_file import output_file
     from ci.judge import judge
     from ci.output import junit_xml
 

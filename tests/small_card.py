@@ -10,7 +10,7 @@ from acestep.units import GIB
 class SmallCard(CpuDevice):
     """Refuses the first `latent_refusals` tiles to decode, and passes of more than `songs_at_once`.
 
-    The first `denoise_refusals` passes are refused whatever their size.
+    The first `denoise_refusals` passes and `audio_refusals` tiles of audio are refused whatever their size.
     """
 
     shares_host_memory = False
@@ -22,10 +22,12 @@ class SmallCard(CpuDevice):
         latent_refusals: int = 0,
         songs_at_once: int = 64,
         denoise_refusals: int = 0,
+        audio_refusals: int = 0,
     ) -> None:
         self.free = free_bytes
         self.latent_refusals = latent_refusals
         self.denoise_refusals = denoise_refusals
+        self.audio_refusals = audio_refusals
         self.songs_at_once = songs_at_once
         self.uploaded: list[str] = []
         self._songs = 0
@@ -42,6 +44,9 @@ class SmallCard(CpuDevice):
             if self._songs > self.songs_at_once or self.denoise_refusals:
                 self.denoise_refusals = max(0, self.denoise_refusals - 1)
                 raise torch.OutOfMemoryError("no room for a song")
+        if owner == "audio" and self.audio_refusals:
+            self.audio_refusals -= 1
+            raise torch.OutOfMemoryError("no room for a tile of audio")
         self.uploaded.append(owner)
         return host.clone()
 

@@ -11,7 +11,7 @@ import click
 
 from acestep.cli import console
 from acestep.errors import InvalidInputError
-from calibrate.files import output_file
+from acestep.output_file import output_file
 from tools.rooms import ROOMS, Room
 
 BEGIN, END = "<!-- rooms -->", "<!-- /rooms -->"

@@ -17,13 +17,14 @@ from typing import Final
 from acestep.errors import AceStepError, Exit, NotMeasuredError
 from acestep.knobs import Knobs, Variant
 from acestep.memory.workspace import SEGMENT_GRAIN
+from acestep.output_file import output_file
 from calibrate.campaign.journal import open_journal
 from calibrate.campaign.probers import identity_of, prober_for, recorded_card, simulation_of
 from calibrate.campaign.reality import UNDER, WHOLE, WITHIN
 from calibrate.campaign.run import describe_probe
 from calibrate.executors.alone import Alone
 from calibrate.executors.questions import Probed, Question
-from calibrate.files import digest, output_file, pretty_json
+from calibrate.files import digest, pretty_json
 from calibrate.fingerprint import fingerprint
 from calibrate.probes.base import CapMethod, Prober
 from calibrate.record.measurement import RecordedProbe, measurement_of

@@ -17,10 +17,11 @@ import msgspec
 
 from acestep.errors import AceStepError, Exit
 from acestep.knobs import Knobs, Offload
+from acestep.output_file import output_file
 from acestep.units import GIB, MIB
 from calibrate.campaign.probers import prober_for
 from calibrate.executors.alone import Alone
-from calibrate.files import output_file, pretty_json
+from calibrate.files import pretty_json
 from calibrate.probes.base import Prober, ProbeResult
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload

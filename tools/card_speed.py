@@ -39,8 +39,9 @@ from acestep.dit.sampler import steps_for
 from acestep.engine.pipeline import Pipeline, prepare
 from acestep.errors import Exit
 from acestep.knobs import Knobs, Offload, Variant
+from acestep.output_file import output_file
 from acestep.request import Request
-from calibrate.files import output_file, pretty_json
+from calibrate.files import pretty_json
 from calibrate.table.policy import budget_bytes, load_policy
 from tests.library import library_arguments, library_pipeline
 from tools.work_of_a_song import song_flops, weightless

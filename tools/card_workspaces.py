@@ -28,7 +28,8 @@ from acestep.errors import Exit
 from acestep.knobs import Variant
 from acestep.limits.capabilities import matrix_workspace
 from acestep.memory.workspace import BLOCK_ROWS
-from calibrate.files import output_file, pretty_json
+from acestep.output_file import output_file
+from calibrate.files import pretty_json
 from calibrate.probes.simulated.kernels import CudaKernels
 
 CONVOLUTION_LAYERS = (nn.Conv1d, nn.ConvTranspose1d)

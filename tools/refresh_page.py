@@ -17,7 +17,7 @@ import msgspec
 
 from acestep.cli import console
 from acestep.errors import RunFailedError
-from calibrate.files import output_file
+from acestep.output_file import output_file
 
 SURROUNDINGS = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
 """What makes a page the same wherever it is made: no card, and no second thread for tiny models to wait for."""

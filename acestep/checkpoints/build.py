@@ -6,11 +6,9 @@ import msgspec
 import torch
 
 from acestep.checkpoints.architecture import Architecture, QwenArchitecture, VaeArchitecture, arguments
-from acestep.checkpoints.catalog import Size, architecture_of
+from acestep.checkpoints.catalog import Size, architecture_of, checkpoints_dir
 from acestep.checkpoints.components import Components
 from acestep.checkpoints.convert import part_configs
-from acestep.checkpoints.footprint import made_footprint
-from acestep.checkpoints.host_memory import CHOOSE_SMALLER, require_room
 from acestep.checkpoints.libraries import (
     AceStepAudioTokenDetokenizer,
     AceStepAudioTokenizer,
@@ -20,6 +18,7 @@ from acestep.checkpoints.libraries import (
     Qwen3Config,
     Qwen3Model,
 )
+from acestep.checkpoints.room import Weights, require_room_for
 from acestep.checkpoints.tokenizer import ByteTokenizer
 from acestep.checkpoints.weights import bare, empty, fill, randomise
 from acestep.knobs import Variant
@@ -100,7 +99,7 @@ def build(
     modules = bare_modules(architecture, vae, Qwen3Config(**arguments(qwen)))
     place = torch.device("meta" if materialise == "meta" else device)
     if materialise == "random" and place.type == "cpu":
-        require_room(made_footprint(size, variant, dtype), f"The weights of {size}", CHOOSE_SMALLER)
+        require_room_for(checkpoints_dir(), dtype, music=Weights(model=size, variant=variant))
     for name, module in modules.items():
         tensors = empty(module, dtype, place)
         if materialise == "random":

@@ -43,7 +43,7 @@ def footprint(
     0 for `tiny`. Raises as `locate` does, and `InvalidInputError` for a file that is damaged.
     """
     if model in catalog.SIZES:
-        return made_footprint(catalog.SIZES[model], variant or Variant.TURBO, dtype)
+        return _made_footprint(catalog.SIZES[model], variant or Variant.TURBO, dtype)
     folder = locate(model, checkpoints)
     if has_parts(folder):
         places = {part: folder / part for part in (*parts_in(folder), "vae", "text_encoder")}
@@ -70,7 +70,7 @@ def footprint(
 def lm_footprint(name: str, checkpoints: Path, dtype: torch.dtype, quantization: Quantization | None) -> int:
     """The same for the language model `name`, which is what `load_lm` takes."""
     if name == TINY or name.startswith(DUMMY_PREFIX):
-        return made_lm_footprint(name, dtype)
+        return _made_lm_footprint(name, dtype)
     tensors = _tensors(locate_lm(name, checkpoints)).items()
     return _most(
         (
@@ -81,7 +81,7 @@ def lm_footprint(name: str, checkpoints: Path, dtype: torch.dtype, quantization:
     )
 
 
-def made_footprint(size: catalog.Size, variant: Variant, dtype: torch.dtype) -> int:
+def _made_footprint(size: catalog.Size, variant: Variant, dtype: torch.dtype) -> int:
     """What a model made in code takes; 0 for a toy."""
     if size == "tiny":
         return 0
@@ -89,7 +89,7 @@ def made_footprint(size: catalog.Size, variant: Variant, dtype: torch.dtype) -> 
     return (params + sum(catalog.checkpoint_of(name).params for name in ("vae", "text-encoder"))) * dtype.itemsize
 
 
-def made_lm_footprint(name: str, dtype: torch.dtype) -> int:
+def _made_lm_footprint(name: str, dtype: torch.dtype) -> int:
     """What a language model made in code takes, `tiny` or `dummy:SIZE`; 0 for a toy."""
     if name == TINY:
         return 0

@@ -9,12 +9,11 @@ from acestep.checkpoints import catalog
 from acestep.checkpoints.architecture import QwenArchitecture, arguments
 from acestep.checkpoints.build import TINY_QWEN, Materialise
 from acestep.checkpoints.catalog import DUMMY_PREFIX, LM_ARCHITECTURES, TINY, Size
-from acestep.checkpoints.footprint import lm_footprint, made_lm_footprint
-from acestep.checkpoints.host_memory import CHOOSE_SMALLER_LM, require_room
 from acestep.checkpoints.libraries import Qwen3Config, Qwen3ForCausalLM
 from acestep.checkpoints.locate import locate_lm
 from acestep.checkpoints.quantize import quantize
 from acestep.checkpoints.qwen import HEAD, fill_qwen, qwen_config
+from acestep.checkpoints.room import LanguageWeights, require_room_for
 from acestep.checkpoints.tensor_folder import TensorFolder
 from acestep.checkpoints.weights import bare, empty, fill, randomise
 from acestep.errors import InvalidInputError
@@ -61,7 +60,7 @@ def load_lm(
         return build_lm("dummy", catalog.lm_checkpoint(name.removeprefix(DUMMY_PREFIX)).id, dtype=dtype)
     checkpoints = checkpoints_dir or catalog.checkpoints_dir()
     folder, checkpoint = locate_lm(name, checkpoints), catalog.find(name)
-    _require_room(lm_footprint(name, checkpoints, dtype, quantization), name)
+    require_room_for(checkpoints, dtype, language=LanguageWeights(name=name, quantization=quantization))
     return LanguageModel(id=checkpoint.id if checkpoint else folder.name, module=_read(folder, dtype))
 
 
@@ -83,7 +82,7 @@ def build_lm(
     place = torch.device("meta" if materialise == "meta" else device)
     name = TINY if size == "tiny" else DUMMY_PREFIX + lm_id
     if materialise == "random" and place.type == "cpu":
-        _require_room(made_lm_footprint(name, dtype), name)
+        require_room_for(catalog.checkpoints_dir(), dtype, language=LanguageWeights(name=name))
     tensors = empty(module.model, dtype, place)
     if materialise == "random":
         randomise(module.model, tensors)
@@ -103,10 +102,6 @@ def quantize_lm(model: LanguageModel, quantization: Quantization) -> None:
     The head is the embedding, which is looked up and not multiplied, so both stay as they are.
     """
     quantize(model.module.model, quantization)
-
-
-def _require_room(needed: int, name: str) -> None:
-    require_room(needed, f"The weights of the language model {name}", CHOOSE_SMALLER_LM)
 
 
 def _read(folder: Path, dtype: torch.dtype) -> Qwen3ForCausalLM:

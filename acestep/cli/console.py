@@ -54,6 +54,10 @@ def run_click(command: click.Command, arguments: Sequence[str] | None = None) ->
     except AceStepError as error:
         notify(f"error: {error}")
         return _failed(given, error.exit, str(error))
+    except MemoryError:
+        sentence = "the computer ran out of memory; close other programs, or ask for something shorter"
+        notify(f"error: {sentence}")
+        return _failed(given, Exit.RUN_FAILED, sentence)
     except (OSError, UnicodeEncodeError) as error:
         if not _was_showing(error):
             raise

@@ -13,10 +13,12 @@ from acestep.checkpoints.locate import require, require_lm
 from acestep.cli import console, show
 from acestep.cli.options import Command, device_option, knob_options, knobs_of, knobs_with, refuse_empty
 from acestep.cli.task_options import AUDIO_FILE, clip_from_options, codes_of, text_of
-from acestep.errors import RunFailedError, UsageError
+from acestep.clip import FRAMES_A_SECOND
+from acestep.errors import UsageError
 from acestep.limits.machine import plan_here
 from acestep.limits.plan import Plan
-from acestep.request import MAX_SEED
+from acestep.output_file import output_file
+from acestep.request import CODE_FRAMES, MAX_SEED
 
 _SHARED = (
     click.option(
@@ -69,32 +71,36 @@ def understand_command(audio_codes: str, src_audio: Path | None, **rest: Any) ->
 def codes(file: Path, model: str, out: Path | None, as_json: bool, **rest: Any) -> None:
     """Write the audio codes of a recording, five a second, as --audio-codes @FILE reads them."""
     refuse_empty(model=model)
-    overrides, clip = knobs_with(model, rest), clip_from_options(file)
-    require(model, checkpoints_dir())
-    api, warnings = _api(), list[str]()
+    if out is not None and out.exists() and file.exists() and out.samefile(file):
+        raise UsageError(f"--out {out} is the recording itself; choose another file")
+    warnings = list[str]()
 
     def warn(sentence: str) -> None:
         warnings.append(sentence)
         console.notify(sentence)
 
-    plan = api.plan_to_run(api.of_model(model, overrides))
-    found = api.audio_codes(clip, plan, model=model, notify=warn, progress=console.show_progress)
-    text = "".join(f"<|audio_code_{code}|>" for code in found)
-    if out is not None:
-        _write(out, f"{text}\n")
+    with output_file(out) as write:
+        overrides, clip = knobs_with(model, rest), clip_from_options(file)
+        require(model, checkpoints_dir())
+        api = _api()
+        plan = api.plan_to_run(api.of_model(model, overrides))
+        found = api.audio_codes(clip, plan, model=model, notify=warn, progress=console.show_progress)
+        text = "".join(f"<|audio_code_{code}|>" for code in found)
+        write(f"{text}\n")
+    document = {
+        "codes": found,
+        "count": len(found),
+        "codes_per_second": FRAMES_A_SECOND // CODE_FRAMES,
+        "duration_s": clip.duration_s,
+        "path": None if out is None else str(out),
+        "warnings": warnings,
+    }
     if as_json:
-        path = None if out is None else str(out)
-        seconds = clip.duration_s
-        console.print_json({"codes": found, "duration_s": seconds, "path": path, "warnings": warnings})
+        console.print_json(document)
     elif out is None:
         click.echo(text)
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise RunFailedError(f"{path} cannot be written ({error}); choose another file with --out") from None
+    else:
+        console.notify(f"{len(found)} codes for {clip.duration_s:.1f} s of sound are in {out}.")
 
 
 @click.command()

@@ -134,7 +134,7 @@ class Pipeline:
         if strict:
             return self._run(run, progress)
         run.warnings.extend(cut_warnings(request, self._place.components.tokenizer))
-        return self._with_less(run, lambda: self._run(run, progress), SHORTER_SONGS)
+        return self._with_less(run, lambda: self._run(run, progress), SHORTER_SONGS, counts_songs=True)
 
     @torch.no_grad()
     def codes(self, clip: Clip, progress: Progress = silent) -> tuple[tuple[int, ...], tuple[str, ...]]:
@@ -146,7 +146,7 @@ class Pipeline:
         run = _Run(Request(caption="", task=Task.COVER, source_audio=clip), strict=False)
         return self._with_less(run, lambda: self._codes(clip, run, progress), SHORTER_CLIP), tuple(run.warnings)
 
-    def _with_less(self, run: _Run, attempt: Callable[[], Made], remedy: str) -> Made:
+    def _with_less(self, run: _Run, attempt: Callable[[], Made], remedy: str, *, counts_songs: bool = False) -> Made:
         """What an attempt gives; out of memory it is tried again, each time with less on the card at once."""
         problem = ""
         for retry in range(RETRIES + 1):
@@ -159,10 +159,11 @@ class Pipeline:
             # Outside the except block: inside it the traceback would keep every temporary of the failed run alive.
             gc.collect()
             self._place.device.empty_cache()
-        raise NotEnoughMemoryError(
-            f"{_ran_out(self._place.device)} ({problem}), with {_songs(run.songs_per_pass)} at once and offload"
-            f" {self._place.knobs.offload} too. {remedy}"
-        )
+        tried = [f"{_songs(run.songs_per_pass)} at once"] if counts_songs else []
+        if not self._place.device.shares_host_memory:
+            tried.append(f"offload {self._place.knobs.offload}")
+        least = f", with {' and '.join(tried)} too" if tried else ""
+        raise NotEnoughMemoryError(f"{_ran_out(self._place.device)} ({problem}){least}. {remedy}")
 
     @one_out_of_memory_error()
     def _codes(self, clip: Clip, run: _Run, progress: Progress) -> tuple[int, ...]:

@@ -12,9 +12,8 @@ import msgspec
 
 from acestep.checkpoints.catalog import checkpoints_dir
 from acestep.checkpoints.components import Components
-from acestep.checkpoints.footprint import footprint, lm_footprint
-from acestep.checkpoints.host_memory import CHOOSE_SMALLER, CHOOSE_SMALLER_LM, require_room
 from acestep.checkpoints.load import load
+from acestep.checkpoints.room import LanguageWeights, Weights, require_room_for
 from acestep.clip import Clip
 from acestep.devices.base import Device
 from acestep.devices.open import open_here
@@ -196,15 +195,14 @@ class Service:
         """
         if (plan.variant, plan.quantization) in self._components:
             return
-        checkpoints, dtype = checkpoints_dir(), self._device.dtype
-        needed = footprint(self._model, plan.variant, checkpoints, dtype, plan.quantization)
-        what, instead = f"The weights of {self._model}", CHOOSE_SMALLER
         # Other backends load it by themselves, onto the card.
-        if language and (plan.backend is Backend.PT or plan.lm_quantization is not None):
-            needed += lm_footprint(language, checkpoints, dtype, plan.lm_quantization)
-            what += f" and of the language model {language}"
-            instead = f"{CHOOSE_SMALLER_LM}, or do without with --no-think"
-        require_room(needed, what, instead)
+        beside = language and (plan.backend is Backend.PT or plan.lm_quantization is not None)
+        require_room_for(
+            checkpoints_dir(),
+            self._device.dtype,
+            music=Weights(model=self._model, variant=plan.variant, quantization=plan.quantization),
+            language=LanguageWeights(name=language, quantization=plan.lm_quantization) if beside else None,
+        )
 
     def _parts(self, plan: Plan) -> Components:
         key = plan.variant, plan.quantization

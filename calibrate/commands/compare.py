@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def compare_command(before: Path, after: Path, csv: Path | None, as_json: bool) -> None:
     """Say what changed from A to B, two records or two tables, the worst first. Exit code 0 whatever it finds."""
-    from calibrate.files import output_file
+    from acestep.output_file import output_file
     from calibrate.record.compare import compare as compared
 
     if csv is not None and csv.resolve() in (before.resolve(), after.resolve()):
         raise UsageError(f"--csv {csv} is one of the files compared; choose another path")
     if csv is not None:
         require_extra("pandas")
-    found = compared(before, after)
     with output_file(csv) as write:
+        found = compared(before, after)
         if csv is not None:
             write(_as_csv(found))
     if as_json:

@@ -21,7 +21,8 @@ def merge(folder: Path) -> int:
 
     Exit code 1 where it promises less than the published table and waivers.json does not say why.
     """
-    from calibrate.files import output_file, pretty_json
+    from acestep.output_file import output_file
+    from calibrate.files import pretty_json
     from calibrate.record.measurement import load_measurement
     from calibrate.record.rules import require_sound
     from calibrate.table.merge import build_table, disagreements
@@ -34,15 +35,15 @@ def merge(folder: Path) -> int:
         raise UsageError(
             f"{folder} has no policy.json: merging needs a checkout, so run it in one or name its tiers with --folder"
         )
-    records = []
-    for path in sorted((folder / "measurements").glob("*.json")):
-        records.append(record := load_measurement(path))
-        # Nobody promises a musician what a file says that could not have been measured.
-        require_sound(path, record)
-    policy = load_policy(folder / "policy.json")
-    table = build_table(records, policy)
-    waivers = load_waivers(folder / "waivers.json")
     with output_file(folder / "generated_tiers.json") as write:
+        records = []
+        for path in sorted((folder / "measurements").glob("*.json")):
+            records.append(record := load_measurement(path))
+            # A file that says what could not have been measured must not promise anything to a musician.
+            require_sound(path, record)
+        policy = load_policy(folder / "policy.json")
+        table = build_table(records, policy)
+        waivers = load_waivers(folder / "waivers.json")
         write(pretty_json(table))
     console.notify(f"{folder / 'generated_tiers.json'} rebuilt from {len(records)} records.")
     for sentence in disagreements(records, policy):

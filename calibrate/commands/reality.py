@@ -27,9 +27,9 @@ def reality(record: Path, csv: Path | None, as_json: bool) -> int:
     Exit code 1 where fewer than 95 % of the smallest caps are within 5 % and at most 2 % under, 3 for a record that
     breaks a rule of measurement files.
     """
+    from acestep.output_file import output_file
     from calibrate.campaign.probers import simulation_of
     from calibrate.campaign.reality import face
-    from calibrate.files import output_file
     from calibrate.record.measurement import load_measurement
     from calibrate.record.rules import require_sound
 
@@ -37,9 +37,9 @@ def reality(record: Path, csv: Path | None, as_json: bool) -> int:
         raise UsageError(f"--csv {csv} is the record itself; choose another path")
     if csv is not None:
         require_extra("pandas")
-    measured = load_measurement(record)
-    require_sound(record, measured, certifies=False)
     with output_file(csv) as write:
+        measured = load_measurement(record)
+        require_sound(record, measured, certifies=False)
         found = face(measured, simulation_of(measured.card))
         if csv is not None:
             write(_as_csv(found, measured))

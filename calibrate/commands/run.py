@@ -1,6 +1,7 @@
 """`python -m calibrate run`: find the limits of every tier and write a measurement file."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,6 +65,7 @@ def run_command(
     """
     if output is None and not dry_run:
         raise UsageError("say where the measurements go, for example -o tiers/measurements/NAME.json")
+    from acestep.output_file import output_file
     from calibrate.campaign.probers import backends_of, executor_for
     from calibrate.campaign.run import CampaignScope
     from calibrate.probes.base import CapMethod
@@ -83,8 +85,8 @@ def run_command(
     if output is None or dry_run:
         return
     method = CapMethod.MODEL if device == "simulated" else CapMethod(cap_method)
-    with executor_for(device, method) as executor:
-        _measure(executor, method, policy, scope, output, resume=resume)
+    with output_file(output) as write, executor_for(device, method) as executor:
+        _measure(executor, method, policy, scope, output, write, resume=resume)
 
 
 def _measure(
@@ -93,19 +95,20 @@ def _measure(
     policy: "Policy",
     scope: "CampaignScope",
     output: Path,
+    write: Callable[[str], None],
     *,
     resume: bool,
 ) -> None:
     from calibrate.campaign.journal import open_journal
     from calibrate.campaign.probers import identity_of, introduction, method_for
     from calibrate.campaign.run import run_campaign
-    from calibrate.files import digest, output_file, pretty_json
+    from calibrate.files import digest, pretty_json
     from calibrate.fingerprint import fingerprint
 
     started = time.monotonic()
     console.notify(introduction(executor, scope.variant))
     holds_for = fingerprint(card=identity_of(executor.card), cap_method=cap_method, budget=digest(policy.budget))
-    with output_file(output) as write, open_journal(output, holds_for, resume=resume) as journal:
+    with open_journal(output, holds_for, resume=resume) as journal:
         if resume:
             console.notify(f"{len(journal.entries)} answers were there already.")
         findings = run_campaign(

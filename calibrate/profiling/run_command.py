@@ -8,9 +8,10 @@ from acestep.cli import console
 from acestep.cli.task_options import codes_of, text_of
 from acestep.errors import Exit, RunFailedError, UsageError
 from acestep.lm.parse import ParseError
+from acestep.output_file import output_file
 from acestep.request import Request, Task
 from acestep.thinking import Think
-from calibrate.files import output_file, pretty_json
+from calibrate.files import pretty_json
 from calibrate.profiling import asked
 from calibrate.profiling.ear import check_language
 from calibrate.profiling.example import load_example

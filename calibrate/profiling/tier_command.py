@@ -1,15 +1,16 @@
 """`--mode tier-test` from flags to exit code."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from acestep.cli import console
 from acestep.errors import Exit, UsageError
 from acestep.knobs import Variant
+from acestep.output_file import output_file
 from acestep.tiers import load_tiers
 from calibrate.campaign import probers
 from calibrate.executors.alone import Alone
-from calibrate.files import output_file, pretty_json
+from calibrate.files import pretty_json
 from calibrate.profiling.example import LONGEST_PROMPT, PromptLength, load_example, prompt_of
 from calibrate.profiling.tier_report import print_tier_test
 from calibrate.profiling.tier_test import Options, most_trials, tier_test, trials
@@ -19,6 +20,11 @@ from calibrate.table.policy import load_policy
 
 def run_tier_test(flags: Mapping[str, Any]) -> int:
     """Probe the tiers, print or write what was found, and return 1 where one broke its promise."""
+    with output_file(flags["benchmark_output"]) as write:
+        return _probe(flags, write)
+
+
+def _probe(flags: Mapping[str, Any], write: Callable[[str], None]) -> int:
     device, table, policy = _device(flags["device"]), load_tiers(), load_policy()
     options = Options(
         with_lm=flags["tier_with_lm"],
@@ -32,9 +38,9 @@ def run_tier_test(flags: Mapping[str, Any]) -> int:
     if device == "simulated" and flags["device"] == "auto":
         console.notify("No CUDA card was found here.")
     console.notify(probers.introduction(Alone(prober), Variant.TURBO))
-    with output_file(flags["benchmark_output"]) as write, probe_progress(most_trials(tried, options)) as advance:
+    with probe_progress(most_trials(tried, options)) as advance:
         found = tier_test(tried, prober, options, advance)
-        write(pretty_json(found))
+    write(pretty_json(found))
     if flags["as_json"]:
         console.print_json(found)
     else:

@@ -74,11 +74,10 @@ def _refuse_source(record: Path, output: Path) -> None:
 
 def _write_page(record: Path, output: Path) -> None:
     require_extra("jinja2")
-    from calibrate.files import output_file
+    from acestep.output_file import output_file
     from calibrate.record.measurement import load_measurement
     from calibrate.report.page import record_page
 
-    measurement = load_measurement(record)
     with output_file(output) as write:
-        write(record_page(measurement))
+        write(record_page(load_measurement(record)))
     console.notify(f"{output} shows {record}.")

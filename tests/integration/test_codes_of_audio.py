@@ -10,18 +10,23 @@ import soundfile
 import torch
 
 import acestep
+from acestep.checkpoints.build import build
+from acestep.checkpoints.components import Components
 from acestep.cli import console
 from acestep.cli.main import cli
-from acestep.clip import SAMPLE_RATE, Clip
+from acestep.clip import FRAMES_A_SECOND, SAMPLE_RATE, Clip
+from acestep.devices.cpu import CpuDevice
 from acestep.dit.audio_tokens import AudioTokenizer
 from acestep.dit.prompts import codes_in
+from acestep.dit.vae_encode import TILE_FRAMES
 from acestep.engine import encode_audio as stage
-from acestep.engine.pipeline import Pipeline
+from acestep.engine.pipeline import RETRIES, Pipeline, prepare
 from acestep.engine.service import Service
 from acestep.errors import Exit, NotEnoughMemoryError
 from acestep.knobs import Knobs, Offload
-from acestep.request import CODE_FRAMES, LATENT_HOP, Request, Task
+from acestep.request import CODE_FRAMES, LATENT_HOP, MAX_DURATION_S, Request, Task
 from acestep.units import Progress
+from tests.small_card import SmallCard
 
 PLAN = acestep.resolve_plan()
 
@@ -86,6 +91,7 @@ def test_codes_are_written_as_generate_reads_them(
     assert console.run_click(cli, ["codes", str(recording), "--model", "tiny", "--json"]) == Exit.OK
     document = json.loads(capsys.readouterr().out)
     assert tuple(document["codes"]) == codes_in(printed)
+    assert document["count"] == len(document["codes"]) == document["codes_per_second"] * document["duration_s"]
     assert document["duration_s"] == 2.0
     asked = ["--audio-codes", f"@{written}", "--caption", "x", "--steps", "1", "--out", str(tmp_path), "--json"]
     assert console.run_click(cli, ["generate", "--model", "tiny", *asked]) == Exit.OK
@@ -152,3 +158,95 @@ def test_what_to_know_about_the_recording_is_told_before_the_work(
     with pytest.raises(NotEnoughMemoryError):
         service.codes(msgspec.structs.replace(_clip(1.0), remarks=("a remark",)), PLAN, notify=told.append)
     assert "a remark" in told
+
+
+LONG_CLIP = _clip(2.2 * TILE_FRAMES / FRAMES_A_SECOND)
+"""Three tiles, the last of them short."""
+
+
+@pytest.fixture(scope="module")
+def components() -> Components:
+    made = build("tiny", dtype=torch.float32)
+    prepare(made, Knobs())
+    return made
+
+
+@pytest.fixture(scope="module")
+def undisturbed(components: Components) -> tuple[int, ...]:
+    """The codes that come out where memory is no question."""
+    return Pipeline(components, Knobs(), CpuDevice()).codes(LONG_CLIP)[0]
+
+
+@pytest.mark.parametrize("offload", Offload)
+@pytest.mark.parametrize("refusals", [0, 1, 2])
+def test_the_codes_are_the_same_however_little_memory_there_is(
+    components: Components, undisturbed: tuple[int, ...], offload: Offload, refusals: int
+) -> None:
+    rungs = len(Offload) - 1 - list(Offload).index(offload)
+    pipeline = Pipeline(components, Knobs(offload=offload), SmallCard(audio_refusals=min(refusals, rungs)))
+    found, warnings = pipeline.codes(LONG_CLIP)
+    reached = pipeline.knobs.offload
+    pipeline.close()
+    assert found == undisturbed
+    assert len(warnings) == min(refusals, rungs), "one sentence for each step"
+    assert list(Offload).index(reached) == list(Offload).index(offload) + len(warnings)
+
+
+def test_a_card_that_never_has_room_for_the_recording_ends_in_a_sentence_about_recordings(
+    components: Components,
+) -> None:
+    card = SmallCard(audio_refusals=1 << 30)
+    pipeline = Pipeline(components, Knobs(), card)
+    with pytest.raises(NotEnoughMemoryError, match="shorter recording") as failure:
+        pipeline.codes(LONG_CLIP)
+    pipeline.close()
+    assert (1 << 30) - card.audio_refusals == 1 + RETRIES
+    assert "song" not in str(failure.value)
+    assert f"offload {list(Offload)[RETRIES]}" in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    ("place", "refusal"),
+    [
+        ("acestep.engine.pipeline.codes_of_clip", torch.OutOfMemoryError("no memory")),
+        ("acestep.engine.pipeline.codes_of_clip", RuntimeError("DefaultCPUAllocator: can't allocate memory")),
+        ("acestep.engine.pipeline.codes_of_clip", MemoryError()),
+        ("acestep.engine.service.prepare", torch.OutOfMemoryError("no memory")),
+        ("acestep.engine.service.prepare", MemoryError()),
+        ("acestep.cli.words.clip_from_options", MemoryError()),
+    ],
+)
+def test_memory_that_runs_out_anywhere_has_its_exit_code_and_a_sentence(
+    recording: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    refusal: Exception,
+) -> None:
+    def full(*_: object) -> None:
+        raise refusal
+
+    monkeypatch.setattr(place, full)
+    written = tmp_path / "codes.txt"
+    written.write_text("before")
+    asked = ["codes", str(recording), "--model", "tiny", "--json", "--out", str(written)]
+    assert console.run_click(cli, asked) == Exit.RUN_FAILED
+    out, err = capsys.readouterr()
+    assert json.loads(out)["error"]["exit_code"] == Exit.RUN_FAILED
+    assert "ran out" in err
+    assert "shorter" in err
+    assert "Traceback" not in err
+    assert written.read_text() == "before"
+
+
+@pytest.mark.parametrize("command", ["codes", "understand"])
+def test_a_recording_that_is_too_long_is_refused_before_a_model_is_loaded(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("acestep.engine.service.load", None)
+    long = tmp_path / "long.wav"
+    soundfile.write(long, np.zeros(round((MAX_DURATION_S + 1) * 4_000), dtype=np.int16), 4_000)
+    file = [str(long)] if command == "codes" else ["--src-audio", str(long)]
+    assert console.run_click(cli, [command, *file, "--model", "tiny"]) == Exit.INVALID
+    assert "601 seconds long; at most 600 can be used, so cut it" in capsys.readouterr().err

@@ -10,10 +10,11 @@ import msgspec
 import pytest
 
 from acestep.errors import Exit, UsageError
+from acestep.output_file import output_file
 from acestep.tiers import load_tiers
 from calibrate.campaign import probers
 from calibrate.cli import cli as calibrate
-from calibrate.files import output_file, pretty_json
+from calibrate.files import pretty_json
 from calibrate.profiling.cli import cli as profiler
 from calibrate.record.measurement import load_measurement, measurement_of
 from tests import formula_card

@@ -97,6 +97,37 @@ def test_what_a_task_cannot_use_or_lacks_is_refused_by_name(fields: dict[str, An
         _request(**fields)
 
 
+@pytest.mark.parametrize("task", Task)
+def test_a_task_by_its_name_is_the_task(task: Task) -> None:
+    needs: dict[str, Any] = {} if task is Task.TEXT2MUSIC else {"source_audio": SOURCE}
+    needs |= {"track": "drums"} if task in (Task.EXTRACT, Task.LEGO) else {}
+    request = _request(task=task.value, think=True, **needs)
+    assert request == _request(task=task, think=True, **needs)
+    assert request.task is task
+    assert request.thinks == (task is Task.TEXT2MUSIC)
+
+
+@pytest.mark.parametrize("task", ["dance", "", None, 3, ["cover"]])
+def test_a_task_that_there_is_not_is_refused_with_the_list(task: Any) -> None:
+    with pytest.raises(ValueError, match="text2music repaint cover extract lego complete"):
+        _request(task=task)
+
+
+@pytest.mark.parametrize("field", [name for name in Request.__struct_fields__ if name not in ("task", "timesignature")])
+def test_a_value_of_another_type_is_refused_by_name(field: str) -> None:
+    given = {"caption": "piano"} | {field: object()}
+    with pytest.raises(ValueError, match=f"^{field} cannot be "):
+        Request(**given)
+
+
+def test_numbers_and_lists_of_other_libraries_are_taken() -> None:
+    request = _request(
+        task="cover", audio_codes=[1] * 10, batch=np.int64(2), seed=np.uint32(4), cover_strength=np.float32(0.5)
+    )
+    assert (request.audio_codes, request.batch, request.seed, request.cover_strength) == ((1,) * 10, 2, 4, 0.5)
+    assert type(request.batch) is int
+
+
 @pytest.mark.parametrize(
     "audio",
     [
