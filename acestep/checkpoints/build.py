@@ -21,7 +21,7 @@ from acestep.checkpoints.libraries import (
     Qwen3Model,
 )
 from acestep.checkpoints.tokenizer import ByteTokenizer
-from acestep.checkpoints.weights import bare, empty, fill, randomise
+from acestep.checkpoints.weights import bare, empty, fill, random_tensors
 from acestep.knobs import Variant
 
 Materialise = Literal["random", "lazy", "meta"]
@@ -102,11 +102,9 @@ def build(
     if materialise == "random" and place.type == "cpu":
         require_room(made_footprint(size, variant, dtype), f"The weights of {size}", CHOOSE_SMALLER)
     for name, module in modules.items():
-        tensors = empty(module, dtype, place)
-        if materialise == "random":
-            randomise(module, tensors)
-            if name == "vae":
-                tensors["decoder.conv2.weight_g"].fill_(AUDIO_GAIN)
+        tensors = random_tensors(module, dtype, place) if materialise == "random" else empty(module, dtype, place)
+        if materialise == "random" and name == "vae":
+            tensors["decoder.conv2.weight_g"].fill_(AUDIO_GAIN)
         fill(module, tensors)
     return Components(variant=variant, tokenizer=ByteTokenizer(), is_noise=size, **modules)
 
