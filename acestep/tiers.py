@@ -101,6 +101,7 @@ class EvidenceKind(StrEnum):
     """How a number was found, the strongest first."""
 
     MEASURED = "measured"
+    VIRTUAL = "virtual"
     SIMULATED = "simulated"
     ESTIMATED = "estimated"
     POLICY = "policy"
