@@ -98,6 +98,7 @@ class EvidenceKind(StrEnum):
     """How a number was found, the strongest first."""
 
     MEASURED = "measured"
+    VIRTUAL = "virtual"
     SIMULATED = "simulated"
     ESTIMATED = "estimated"
     POLICY = "policy"

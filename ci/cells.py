@@ -78,8 +78,9 @@ def _workload(tier: Tier, *, lm: bool) -> Workload:
 
 
 def _missing(variant: Variant, tier: Tier, state: str) -> Finding:
-    """A cell that only a card has measured is for a card to judge; any other must have its probe."""
-    on_a_card = tier.evidence.get("max_batch") is not None and tier.evidence["max_batch"].kind is EvidenceKind.MEASURED
+    """A cell that only a real or virtual card has run is for a card to judge; any other must have its probe."""
+    found = tier.evidence.get("max_batch")
+    on_a_card = found is not None and found.kind in (EvidenceKind.MEASURED, EvidenceKind.VIRTUAL)
     return Finding(
         id="G702" if on_a_card else "G203",
         level=Level.WARNING if on_a_card else Level.ERROR,

@@ -58,6 +58,32 @@ def _turing(document: Document) -> None:
     document["cap_method"] = "fraction"
 
 
+VIRTUAL = {"name", "uuid", "driver"}
+_MARKS = {
+    "name": "Virtual 8 GiB card 8.6",
+    "uuid": "GPU-76697274-7561-6c00-0000-000000000860",
+    "driver": "virtual-580.65",
+}
+
+
+def _virtual_but(kind: str, *left: str) -> Change:
+    """A record of a virtual card of which only the marks in `left` are left, called `kind`."""
+
+    def change(document: Document) -> None:
+        document["card"] |= {"kind": kind, "name": "NVIDIA GeForce RTX 3070", "driver": "580.65"}
+        document["card"] |= {field: _MARKS[field] for field in left}
+        if kind != "simulated":
+            document["card"]["total_bytes"] = 8 * 2**30
+            document["cap_method"] = "fraction"
+
+    return change
+
+
+def _virtual_clock(document: Document) -> None:
+    _virtual_but("virtual", *VIRTUAL)(document)
+    put(f"{_STAGE}.seconds", 3.5)(document)
+
+
 def put(path: str, value: Any) -> Change:
     """Set the value at a dotted path."""
     *keys, last = (int(key) if key.isdigit() else key for key in path.split("."))
@@ -246,6 +272,16 @@ DAMAGES: tuple[Damage, ...] = (
     edit("code from the future", "V102", "code_version", put("code_version", "99.0.0+tree.0123456789abcdef")),
     edit("a simulated card of a size", "V104", "card.total_bytes", put("card.total_bytes", 8 * 2**30)),
     edit("a simulated card with a clock", "V104", f"{_AT_STAGE}.seconds", put(f"{_STAGE}.seconds", 3.5)),
+    *(
+        edit(f"a virtual card called {kind}, with its {field}", "V119", f"card.{field}", _virtual_but(kind, field))
+        for kind in ("cuda", "simulated")
+        for field in sorted(VIRTUAL)
+    ),
+    *(
+        edit(f"a virtual card without {field}", "V119", f"card.{field}", _virtual_but("virtual", *VIRTUAL - {field}))
+        for field in sorted(VIRTUAL)
+    ),
+    edit("a virtual card with a clock", "V104", f"{_AT_STAGE}.seconds", _virtual_clock),
     edit("a real card capped by a model", "V104", "cap_method", put("card.kind", "cuda")),
     edit("a cap above the card", "V105", "cap_bytes", put("card.total_bytes", 2**30)),
     edit("a batch of 65", "V106", "workload.batch", put(f"probes.{OOM}.workload.batch", 10**4)),

@@ -20,7 +20,7 @@ from acestep.checkpoints.libraries import (
 )
 from acestep.checkpoints.room import Weights, require_room_for
 from acestep.checkpoints.tokenizer import ByteTokenizer
-from acestep.checkpoints.weights import bare, empty, fill, randomise
+from acestep.checkpoints.weights import bare, empty, fill, random_tensors
 from acestep.knobs import Variant
 
 Materialise = Literal["random", "lazy", "meta"]
@@ -101,11 +101,9 @@ def build(
     if materialise == "random" and place.type == "cpu":
         require_room_for(checkpoints_dir(), dtype, music=Weights(model=size, variant=variant))
     for name, module in modules.items():
-        tensors = empty(module, dtype, place)
-        if materialise == "random":
-            randomise(module, tensors)
-            if name == "vae":
-                tensors["decoder.conv2.weight_g"].fill_(AUDIO_GAIN)
+        tensors = random_tensors(module, dtype, place) if materialise == "random" else empty(module, dtype, place)
+        if materialise == "random" and name == "vae":
+            tensors["decoder.conv2.weight_g"].fill_(AUDIO_GAIN)
         fill(module, tensors)
     return Components(variant=variant, tokenizer=ByteTokenizer(), is_noise=size, **modules)
 

@@ -15,7 +15,7 @@ from acestep.checkpoints.quantize import quantize
 from acestep.checkpoints.qwen import HEAD, fill_qwen, qwen_config
 from acestep.checkpoints.room import LanguageWeights, require_room_for
 from acestep.checkpoints.tensor_folder import TensorFolder
-from acestep.checkpoints.weights import bare, empty, fill, randomise
+from acestep.checkpoints.weights import bare, empty, fill, random_tensors
 from acestep.errors import InvalidInputError
 from acestep.knobs import Quantization
 
@@ -83,10 +83,8 @@ def build_lm(
     name = TINY if size == "tiny" else DUMMY_PREFIX + lm_id
     if materialise == "random" and place.type == "cpu":
         require_room_for(catalog.checkpoints_dir(), dtype, language=LanguageWeights(name=name))
-    tensors = empty(module.model, dtype, place)
-    if materialise == "random":
-        randomise(module.model, tensors)
-    fill(module.model, tensors)
+    made = random_tensors if materialise == "random" else empty
+    fill(module.model, made(module.model, dtype, place))
     _tie(module)
     return LanguageModel(id=name, module=module, is_noise=size)
 

@@ -12,6 +12,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 from torch.overrides import TorchFunctionMode
 
 from acestep.checkpoints.libraries import Qwen3RotaryEmbedding, ResidualFSQ
+from acestep.checkpoints.noise import LEAST_MAPPED_BYTES, mapped_noise, maps_noise
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -70,7 +71,31 @@ def randomise(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     parts = dict(module.named_modules())
     for key, tensor in tensors.items():
         owner, _, name = key.rpartition(".")
-        _write(tensor, f"{type(module).__name__}.{key}", *_distribution(parts[owner], name, tensor))
+        _write(tensor, _full_name(module, key), *_distribution(parts[owner], name, tensor))
+
+
+def random_tensors(module: nn.Module, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
+    """Noise as of `randomise` for every key of `module`; what is large takes no memory on a CPU until it is written."""
+    if device.type != "cpu" or not maps_noise():
+        tensors = empty(module, dtype, device)
+        randomise(module, tensors)
+        return tensors
+    parts, tensors, written = dict(module.named_modules()), {}, {}
+    for key, bare_tensor in module.state_dict().items():
+        owner, _, name = key.rpartition(".")
+        kind = dtype if bare_tensor.is_floating_point() else bare_tensor.dtype
+        deviation = _distribution(parts[owner], name, bare_tensor)[1]
+        if deviation and bare_tensor.numel() * kind.itemsize >= LEAST_MAPPED_BYTES:
+            start = zlib.crc32(_full_name(module, key).encode())
+            tensors[key] = mapped_noise(bare_tensor.shape, kind, deviation, start)
+        else:
+            tensors[key] = written[key] = torch.empty(bare_tensor.shape, dtype=kind, device=device)
+    randomise(module, written)
+    return tensors
+
+
+def _full_name(module: nn.Module, key: str) -> str:
+    return f"{type(module).__name__}.{key}"
 
 
 def _distribution(owner: nn.Module, name: str, tensor: Tensor) -> tuple[float, float]:

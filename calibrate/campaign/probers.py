@@ -106,13 +106,18 @@ def recorded_card(executor: Executor) -> RecordedCard:
     """The card that answers, as a record names it."""
     kind, card = RecordedCardKind(executor.device), executor.card
     return RecordedCard(
-        kind=kind, name=card.name[:80], compute_capability=_capability(card), total_bytes=card.total_bytes
+        kind=kind,
+        name=card.name[:80],
+        compute_capability=_capability(card),
+        total_bytes=card.total_bytes,
+        driver=card.driver[:80],
+        uuid=card.uuid[:80] if kind is RecordedCardKind.VIRTUAL else "",
     )
 
 
 def spurious_rate_of(device: str) -> float:
-    """How often a run that would fit ends out of memory, at most."""
-    return SIMULATED.spurious_rate if device == RecordedCardKind.SIMULATED else WORST_SPURIOUS_RATE
+    """How often a run that would fit ends out of memory, at most; only a real card errs."""
+    return WORST_SPURIOUS_RATE if device == RecordedCardKind.CUDA else SIMULATED.spurious_rate
 
 
 def method_for(device: str) -> Method:

@@ -20,7 +20,7 @@ class Executor(Protocol):
 
     @property
     def device(self) -> str:
-        """`"cuda"` or `"simulated"`, as written into records."""
+        """`"cuda"`, `"virtual"` or `"simulated"`, as written into records."""
         ...
 
     @property
@@ -61,6 +61,6 @@ def answered(prober: Prober, task: ProbeTask) -> JournalEntry:
         workload = msgspec.structs.replace(workload, steps=steps_for(task.knobs.variant, 0))
     else:
         raise NotMeasuredError(f"a {prober.device} card runs probes only, no whole request")
-    timed = prober.device != RecordedCardKind.SIMULATED
+    timed = prober.device == RecordedCardKind.CUDA
     probe = RecordedProbe.of(task.knobs, workload, result, timed=timed, asked=task.attempt + 1)
     return Probed(task=task, probe=probe)

@@ -44,5 +44,7 @@ def rule_of(kind: EvidenceKind, row: ProvenTier | None) -> str:
 
 _RAN = {
     EvidenceKind.SIMULATED: "ran at full size on a simulated card; no real card has confirmed it yet.",
+    EvidenceKind.VIRTUAL: "ran at full size with PyTorch's CUDA build on a virtual card, which has memory and computes"
+    " nothing; no real card has confirmed it yet.",
     EvidenceKind.MEASURED: "ran on a real card under the cap.",
 }

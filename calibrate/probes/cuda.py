@@ -19,6 +19,7 @@ from calibrate.probes.child import Patience, ProbeEndedError
 from calibrate.probes.messages import RunOutcome, Setup, setup_for
 from calibrate.probes.nvml import gauge_for
 from calibrate.probes.session import ProbeSession, ProbeSetup
+from calibrate.probes.virtual_marks import virtual_marks
 from calibrate.probes.watch import Return, require_flat, wait_until_flat
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
@@ -150,6 +151,8 @@ class CudaProber(ChildProber):
                 f"{card.name} has no bfloat16 and computes in float32, where everything takes twice as much; its plan"
                 " is that of a card of half its size, so there is nothing to measure; use `--device simulated`"
             )
+        if virtual_marks(name=card.name, uuid=card.uuid, driver=card.driver):
+            self.device = "virtual"
         super().__init__(
             ProbeSetup(
                 gauge=gauge_for(card.uuid),

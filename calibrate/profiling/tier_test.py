@@ -100,7 +100,7 @@ def most_trials(tried: Sequence[Trial], options: Options) -> int:
 def tier_test(tried: Sequence[Trial], prober: Prober, options: Options, progress: Callable[[str], None]) -> TierTest:
     """Probe every trial; `NotMeasuredError` when the prober cannot answer."""
     ask = _asker(prober, progress)
-    timed = prober.device != RecordedCardKind.SIMULATED
+    timed = prober.device == RecordedCardKind.CUDA
     rows = tuple(row for trial in tried for row in _rows(trial, ask, timed=timed))
     return TierTest(
         schema_version=TIER_TEST_SCHEMA_VERSION,

@@ -23,6 +23,7 @@ from calibrate.probes.base import (
     ProbeResult,
     Text,
 )
+from calibrate.probes.virtual_marks import virtual_marks
 from calibrate.record.flaws import BracketError, Flaw, FlawedError, flawed
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
@@ -41,20 +42,36 @@ class RecordedCardKind(StrEnum):
     """What kind of card answered."""
 
     SIMULATED = "simulated"
+    VIRTUAL = "virtual"
     CUDA = "cuda"
+
+    @property
+    def evidence(self) -> EvidenceKind:
+        """What a number is that a card of this kind answered."""
+        return EvidenceKind.MEASURED if self is RecordedCardKind.CUDA else EvidenceKind(self.value)
 
 
 class _Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of every value in a record."""
 
 
-class RecordedCard(_Data, frozen=True):
-    """The card that answered; a simulated one has no size of its own (`total_bytes` 0)."""
+class RecordedCard(_Data, frozen=True, omit_defaults=True):
+    """The card that answered; a simulated one has no size of its own (`total_bytes` 0).
+
+    `uuid` is kept of a virtual card only, because that of a real one tells whose it is. Older files have no `driver`.
+    """
 
     kind: RecordedCardKind
     name: Text
     compute_capability: Text
     total_bytes: Bytes
+    driver: Text = ""
+    uuid: Text = ""
+
+    @property
+    def virtual_marks(self) -> dict[str, str]:
+        """Which fields say that the card is virtual, and what they hold."""
+        return virtual_marks(name=self.name, uuid=self.uuid, driver=self.driver)
 
     @property
     def capability(self) -> tuple[int, int]:
@@ -207,7 +224,7 @@ class Measurement(_Data, frozen=True, omit_defaults=True):
     @property
     def evidence(self) -> EvidenceKind:
         """What a number that rests on this record is."""
-        return EvidenceKind.SIMULATED if self.card.kind is RecordedCardKind.SIMULATED else EvidenceKind.MEASURED
+        return self.card.kind.evidence
 
     def longest(self, certificate: Certificate) -> int:
         """Seconds of the longest song a certificate proves, 0 when it proves none."""

@@ -140,7 +140,7 @@ def _same_code(record: Measurement) -> Iterator[RecordProblem]:
         yield "code_version", f"is {record.code_version}, here is {_code_here()}; measure again before merging"
 
 
-@_rule("V104", "a simulated card has no size and no clock and is capped by the model; a real one has them")
+@_rule("V104", "a simulated card has no size and is capped by the model, others have one; only a real one has a clock")
 def _card(record: Measurement) -> Iterator[RecordProblem]:
     simulated = record.card.kind is RecordedCardKind.SIMULATED
     if simulated != (record.card.total_bytes == 0):
@@ -148,7 +148,7 @@ def _card(record: Measurement) -> Iterator[RecordProblem]:
     if simulated != (record.cap_method is CapMethod.MODEL):
         yield "cap_method", f"is {record.cap_method} on a {record.card.kind} card"
     for place, stage in ((f"{at}.stages[{n}]", s) for at, p in _probes(record) for n, s in enumerate(p.stages)):
-        if stage.seconds < 0 or (simulated and stage.seconds > 0):
+        if stage.seconds < 0 or (stage.seconds > 0 and record.card.kind is not RecordedCardKind.CUDA):
             yield f"{place}.seconds", f"is {stage.seconds:g} on a {record.card.kind} card"
 
 
@@ -297,7 +297,7 @@ def _coefficients(record: Measurement) -> Iterator[RecordProblem]:
 
 @_rule("V118", "a card that was measured computes in bfloat16, as NVIDIA cards do from compute capability 8.0 on")
 def _number_format(record: Measurement) -> Iterator[RecordProblem]:
-    if record.card.kind is RecordedCardKind.CUDA and record.card.capability < AMPERE:
+    if record.card.kind is not RecordedCardKind.SIMULATED and record.card.capability < AMPERE:
         yield (
             "card.compute_capability",
             f"is {record.card.compute_capability}: in float32 everything takes twice as much, and such a card already"
@@ -333,3 +333,15 @@ def _code_here() -> str:
 
 def _release(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version.partition("+")[0]))
+
+
+@_rule("V119", "a virtual card says so in its kind, its name, its uuid and its driver, and no other card does")
+def _virtual(record: Measurement) -> Iterator[RecordProblem]:
+    card, marks = record.card, record.card.virtual_marks
+    if card.kind is not RecordedCardKind.VIRTUAL:
+        for field, text in marks.items():
+            yield f"card.{field}", f"is {text}, the mark of a virtual card; on a {card.kind} card no number rests on it"
+        return
+    for field in ("name", "uuid", "driver"):
+        if field not in marks:
+            yield f"card.{field}", f"is {getattr(card, field) or 'missing'}, which is not that of a virtual card"

@@ -5,7 +5,12 @@ from collections.abc import Iterable
 from acestep.errors import NotMeasuredError
 from acestep.tiers import Evidence, EvidenceKind, Tier, short_digest
 
-MARKS = {EvidenceKind.MEASURED: "●", EvidenceKind.SIMULATED: "◐", EvidenceKind.ESTIMATED: "○"}
+MARKS = {
+    EvidenceKind.MEASURED: "●",
+    EvidenceKind.VIRTUAL: "◕",
+    EvidenceKind.SIMULATED: "◐",
+    EvidenceKind.ESTIMATED: "○",
+}
 """A mark for each kind of evidence, the strongest first. What policy decided has none."""
 
 GAP = "\N{NO-BREAK SPACE}"

@@ -162,7 +162,7 @@ def pairs(variant: Variant, records: Sequence[Measurement]) -> tuple[StagePair, 
         for probe in record.probes
         if probe.counts
     }
-    measured = [p for record in records if record.card.kind is not RecordedCardKind.SIMULATED for p in record.probes]
+    measured = [p for record in records if record.card.kind is RecordedCardKind.CUDA for p in record.probes]
     return tuple(
         StagePair(stage=real.name, measured=real.peak_allocated_bytes, simulated=imagined.peak_allocated_bytes)
         for probe in measured

@@ -22,7 +22,7 @@ from acestep.tiers import (
     TierTable,
     VariantTable,
 )
-from calibrate.record.measurement import Certificate, Measurement, RecordedCard, RecordedCardKind, RecordedProbe
+from calibrate.record.measurement import Certificate, Measurement, RecordedCard, RecordedProbe
 from calibrate.table.choice import TierChoice, choose_tier
 from calibrate.table.knobs import Config, configured, first_from_which_all_fit
 from calibrate.table.policy import Policy, TierPolicy, budget_bytes
@@ -109,11 +109,12 @@ class ProvenTier(msgspec.Struct, frozen=True, kw_only=True):
     choice: TierChoice
 
     @property
-    def rank(self) -> tuple[bool, int, tuple[int, ...], str]:
-        """Sorts the row that decides first: measured, then the most frugal knobs, then the smallest promise."""
+    def rank(self) -> tuple[int, int, tuple[int, ...], str]:
+        """Sorts the row that decides first: strongest evidence, then most frugal knobs, then smallest promise."""
         frontier = self.choice.frontier
         promise = tuple(frontier.of(lm=lm)[str(batch)] for lm in (False, True) for batch in BATCHES)
-        return self.record.card.kind is RecordedCardKind.SIMULATED, -self.choice.rung, promise, self.record.digest
+        weakness = list(EvidenceKind).index(self.record.evidence)
+        return weakness, -self.choice.rung, promise, self.record.digest
 
     @property
     def lm_estimate(self) -> LmEstimate | None:

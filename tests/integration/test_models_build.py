@@ -13,6 +13,7 @@ from acestep.checkpoints.catalog import CHECKPOINTS, PARAMS_2B, PARAMS_XL, Check
 from acestep.checkpoints.components import Components
 from acestep.checkpoints.convert import PREFIXES
 from acestep.checkpoints.libraries import Qwen3RotaryEmbedding
+from acestep.checkpoints.noise import POOL_PAGES, mapped_noise, maps_noise
 from acestep.knobs import Variant
 from tests.checkpoints import PARTS, tensors_of
 
@@ -156,3 +157,29 @@ def test_building_prints_nothing_but_unknown_library_messages_still_pass():
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout == ""
     assert done.stderr.strip() == "a real problem"
+
+
+@pytest.mark.skipif(not maps_noise(), reason="this system cannot show one page at many addresses")
+def test_a_random_dummy_takes_no_memory_until_it_is_written():
+    build("tiny", dtype=torch.bfloat16)
+    before = resident_bytes()
+    dummy = build("dummy", dtype=torch.bfloat16)
+    assert resident_bytes() - before < 256 * 2**20
+
+    weight = max(dummy.transformer.parameters(), key=torch.Tensor.numel)
+    values = weight[:64].float()
+    assert values.isfinite().all()
+    assert values.std() * weight.shape[1] ** 0.5 == pytest.approx(1, rel=0.05)
+    assert not torch.equal(values[0], values[1])
+
+
+@pytest.mark.skipif(not maps_noise(), reason="this system cannot show one page at many addresses")
+def test_mapped_noise_is_the_same_every_time_and_what_one_tensor_gets_no_other_sees():
+    shape = torch.Size((3, POOL_PAGES * 4096))
+    first, second = (mapped_noise(shape, torch.bfloat16, 0.5, start=7) for _ in range(2))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, mapped_noise(shape, torch.bfloat16, 0.5, start=8))
+    assert first.float().std() == pytest.approx(0.5, rel=0.01)
+    first.zero_()
+    assert float(second.abs().max()) > 0
+    assert torch.equal(second, mapped_noise(shape, torch.bfloat16, 0.5, start=7))
