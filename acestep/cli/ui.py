@@ -11,7 +11,7 @@ import click
 from acestep.cli import console
 from acestep.cli.options import VARIANT, device_option, knob_options, knobs_with, refuse_empty
 from acestep.errors import UsageError
-from acestep.ui.doorman import is_loopback
+from acestep.ui.loopback_only import is_loopback
 from acestep.ui.words import PAGE_LANGUAGES
 
 if TYPE_CHECKING:

@@ -50,7 +50,7 @@ def ignore(sentence: str) -> None:
     """Nobody listens: warnings also travel in the result."""
 
 
-class _Speech(msgspec.Struct, frozen=True, kw_only=True):
+class LmKey(msgspec.Struct, frozen=True, kw_only=True):
     """What a loaded language model depends on: its knobs, and the longest song it may have to write, in seconds."""
 
     knobs: Knobs
@@ -77,7 +77,7 @@ class Service:
         self._vae_chunk = chunk_from(os.environ)
         self._device, self.card = open_here() if here is None else here
         _LOG.info("songs are made on %s (%s) in %s", self.card.name, self._device.torch_device, self._device.dtype)
-        self._languages: dict[_Speech, Language] = {}
+        self._languages: dict[LmKey, Language] = {}
         self._components: dict[tuple[Variant, Quantization | None], Components] = {}
         self._pipelines: dict[tuple[Knobs, bool], Pipeline] = {}
         self._listener: Notify = ignore
@@ -175,19 +175,19 @@ class Service:
         self.rest()
 
     def _thinker(self, plan: Plan) -> Thinker:
-        speech = _Speech(
+        key = LmKey(
             knobs=Knobs(lm=plan.lm, lm_quantization=plan.lm_quantization, backend=plan.backend),
             longest_s=plan.longest_planned_s,
         )
-        if speech not in self._languages:
+        if key not in self._languages:
             self._drop_languages()
             _LOG.info("opening the language model %s by %s", plan.lm, plan.backend)
             self._require_room(plan, language_name(plan, self._model))
             # A backend may give up at any later request, so the warning goes to whoever asks then.
-            self._languages[speech] = self._open_language(
+            self._languages[key] = self._open_language(
                 plan, self._model, self._device, lambda said: self._listener(said)
             )
-        return self._languages[speech].thinker()
+        return self._languages[key].thinker()
 
     def _require_room(self, plan: Plan, language: str = "") -> None:
         """Raise `HostMemoryError` unless what is not loaded yet fits into main memory, with a `language` model or not.

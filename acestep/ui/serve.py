@@ -96,8 +96,8 @@ def _launch(
 ) -> str:
     from starlette.middleware import Middleware
 
-    from acestep.ui.doorman import Doorman
     from acestep.ui.frame import STYLE, theme
+    from acestep.ui.loopback_only import LoopbackOnly
 
     try:
         _, local, public = page.launch(
@@ -120,7 +120,7 @@ def _launch(
             max_file_size=LARGEST_UPLOAD,
             app_kwargs={
                 "exception_handlers": {Exception: _sorry},
-                "middleware": [Middleware(Doorman)] if alone else [],
+                "middleware": [Middleware(LoopbackOnly)] if alone else [],
             },
         )
     except OSError as error:

@@ -134,11 +134,11 @@ def _runs(session: ProfilingSession, tried: Sequence[MatrixCell], *, warm: bool)
         request = cell.request
         needs = {(request.duration_s, request.batch), *({True} if request.think else ())} - warmed
         problem = ""
-        session.ear.heard.clear()
+        session.recorder.passes.clear()
         try:
             if warm and needs:
                 warm_up(session, request if True in needs else msgspec.structs.replace(request, think=False))
-                session.ear.heard.clear()
+                session.recorder.passes.clear()
                 warmed |= needs
             yield _measured(session, request)
         except (AceStepError, torch.OutOfMemoryError, RuntimeError, ValueError) as error:
@@ -159,8 +159,8 @@ def _measured(session: ProfilingSession, request: Request) -> MatrixRow:
     started = time.perf_counter()
     result: Result = session.generate(request)
     seconds = time.perf_counter() - started
-    writing = sum(one.seconds for one in session.ear.heard)
-    tokens = sum(len(song) for one in session.ear.heard for song in one.tokens)
+    writing = sum(one.seconds for one in session.recorder.passes)
+    tokens = sum(len(song) for one in session.recorder.passes for song in one.tokens)
     return MatrixRow(
         duration_s=request.duration_s,
         batch=request.batch,

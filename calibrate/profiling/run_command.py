@@ -12,9 +12,9 @@ from acestep.request import Request, Task
 from acestep.thinking import Think
 from calibrate.files import output_file, pretty_json
 from calibrate.profiling import asked
-from calibrate.profiling.ear import check_language
 from calibrate.profiling.example import load_example
 from calibrate.profiling.flags import Mode
+from calibrate.profiling.lm_recorder import check_language
 from calibrate.profiling.matrix import Axes, as_csv, benchmark, cells
 from calibrate.profiling.report import exchanges_text, print_benchmark, print_profile, print_words
 from calibrate.profiling.session import Notes, ProfilingSession, machine
@@ -33,7 +33,7 @@ def run_profile(flags: Mapping[str, Any]) -> int:
             found = profile(session, request, watch)
         except ParseError:
             if watch.texts:
-                console.notify(exchanges_text(session.ear.exchanges()))
+                console.notify(exchanges_text(session.recorder.exchanges()))
             raise
         finally:
             session.close()

@@ -16,7 +16,7 @@ from acestep.limits.machine import carried_out, plan_of_card, with_remarks
 from acestep.limits.plan import AS_THE_TIER_SAYS, Overrides, Plan
 from acestep.request import Request, Result
 from acestep.units import Progress, silent
-from calibrate.profiling.ear import Ear
+from calibrate.profiling.lm_recorder import LmRecorder
 
 
 class Notes:
@@ -78,8 +78,8 @@ class ProfilingSession:
         started = time.perf_counter()
         self.machine = at
         self.notes = notes
-        self.ear = Ear(notes, constrained=constrained)
-        self._service = Service(at.model, here=(at.device, at.card), open_lm=self.ear.open)
+        self.recorder = LmRecorder(notes, constrained=constrained)
+        self._service = Service(at.model, here=(at.device, at.card), open_lm=self.recorder.open)
         self.thinks = self._service.preload(at.plan, think=think, notify=notes, unasked=unasked)
         self.load_seconds = time.perf_counter() - started
 

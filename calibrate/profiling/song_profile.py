@@ -78,13 +78,13 @@ def profile(session: ProfilingSession, request: Request, watch: ProfileExtras) -
     for sentence in cuts:
         session.notes(sentence)
     warm_up_seconds = warm_up(session, clamped) if watch.warm_up else 0.0
-    session.ear.heard.clear()
+    session.recorder.passes.clear()
     clock = StepClock(session.machine.device)
     started = time.perf_counter()
     result = session.generate(clamped, clock)
     seconds = time.perf_counter() - started
     # Before the same songs are made once more for the table of functions.
-    written, texts = session.ear.written(), session.ear.exchanges() if watch.texts else ()
+    written, texts = session.recorder.written(), session.recorder.exchanges() if watch.texts else ()
     for sentence in result.warnings:
         session.notes(sentence)
     steps = clock.step_seconds(result.stages)

@@ -16,7 +16,7 @@ from acestep.lm.prompts import SongText
 from acestep.lm.songwriting import alone
 from acestep.request import Request
 from acestep.units import Progress
-from calibrate.profiling.ear import Ear, check_language
+from calibrate.profiling.lm_recorder import LmRecorder, check_language
 from calibrate.profiling.session import Notes, Wish, machine
 from calibrate.profiling.writing import Exchange, WritingPass
 
@@ -94,8 +94,8 @@ def write_words(
     started = time.perf_counter()
     at = machine(wish, notes)
     check_language(at.plan)
-    ear = Ear(notes, constrained=constrained)
-    with alone(ear.open(at.plan, at.model, at.device, notes), "--lm-model") as speaker:
+    recorder = LmRecorder(notes, constrained=constrained)
+    with alone(recorder.open(at.plan, at.model, at.device, notes), "--lm-model") as speaker:
         load_seconds = time.perf_counter() - started
         job, cuts = ask(speaker.planner)
         for sentence in cuts:
@@ -119,8 +119,8 @@ def write_words(
         language=known.language,
         timesignature=known.timesignature,
         problem=problem,
-        language_model=ear.written(),
-        exchanges=ear.exchanges() if texts else (),
+        language_model=recorder.written(),
+        exchanges=recorder.exchanges() if texts else (),
         warnings=notes.sentences,
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import msgspec
 
 from acestep.lm.jobs import Planner
-from calibrate.profiling.overheard import Pass
+from calibrate.profiling.recording_backend import Pass
 
 CODE_TEXT = re.compile(r"(?:<\|audio_code_[0-9]+\|>)+")
 """Audio codes as they are written, one after another."""

@@ -80,7 +80,7 @@ class ThinkLadder:
         return smallest_cap(stage_trace(trace, _STAGE)), smallest_cap(trace)
 
 
-class Reckoned:
+class VllmFootprint:
     """vLLM's footprint, taken and given back; the tokens are made up."""
 
     def __init__(self, architecture: QwenArchitecture, weight_bytes: int, device: Device) -> None:
@@ -150,7 +150,7 @@ def only_thinking(knobs: Knobs, at_once: int) -> LmThinker:
     def rehearsed(device: Device, use: Use) -> LmBackend:
         if knobs.backend is Library.PT:
             return Rehearsal(PtBackend(model, device, use=use, chooser=FirstAllowed()))
-        return Rehearsal(Reckoned(LM_ARCHITECTURES[_id(knobs)], _weight_bytes(model), device))
+        return Rehearsal(VllmFootprint(LM_ARCHITECTURES[_id(knobs)], _weight_bytes(model), device))
 
     return OnlyThinker(_planner(), rehearsed, _placed(knobs, model), at_once=at_once)
 

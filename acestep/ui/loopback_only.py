@@ -13,7 +13,7 @@ App = Callable[[AsgiScope, Callable[[], Awaitable[Any]], Send], Awaitable[None]]
 REFUSAL = "This page is for this machine alone. Open it by the address it was started with."
 
 
-class Doorman:
+class LoopbackOnly:
     """Turns away requests under another name than this machine's own, and those that another site's page sends.
 
     A name of somebody's own can be made to lead here; what then talks to the page is a stranger's script.

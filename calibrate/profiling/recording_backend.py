@@ -17,18 +17,18 @@ class Pass(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     seconds: float
 
 
-class Overheard:
-    """A backend that appends to `heard` every pass that another one completes."""
+class RecordingBackend:
+    """A backend that appends to `passes` every pass that another one completes."""
 
-    def __init__(self, backend: LmBackend, heard: list[Pass]) -> None:
+    def __init__(self, backend: LmBackend, passes: list[Pass]) -> None:
         self._backend = backend
-        self._heard = heard
+        self._passes = passes
 
     def write(self, jobs: Sequence[Job], written: StepsWritten) -> list[tuple[int, ...]]:
         """The tokens written for each job; they are on the host, so the clock needs no synchronising."""
         started = time.perf_counter()
         tokens = self._backend.write(jobs, written)
-        self._heard.append(Pass(jobs=tuple(jobs), tokens=tuple(tokens), seconds=time.perf_counter() - started))
+        self._passes.append(Pass(jobs=tuple(jobs), tokens=tuple(tokens), seconds=time.perf_counter() - started))
         return tokens
 
     def cache_bytes(self, jobs: Sequence[Job]) -> int:
