@@ -183,7 +183,7 @@ def ids_at(spans: Spans, positions: NDArray[np.intp]) -> NDArray[np.int64]:
 
 
 def _nucleus(values: Logits, top_p: float) -> NDArray[np.intp]:
-    """Return the positions, ascending, of the fewest most likely values with a total probability of at least `top_p`."""
+    """Return the positions, ascending, of the fewest most likely values with a total probability of `top_p` or more."""
     shares = np.exp(values - values.max())
     wanted = top_p * shares.sum(dtype=np.float64)
     for count in (min(NUCLEUS_GUESS, len(shares)), len(shares)):
