@@ -1,4 +1,4 @@
-"""One error for memory that ran out, whatever the backend raises."""
+"""One exception class for running out of memory, for every backend."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,23 +13,24 @@ PLAIN_REFUSALS = (
     *("unable to find an engine to execute this", "Unable to find a valid cuDNN algorithm to run convolution"),
     *("Triton Error [CUDA]: out of memory", "Triton Error [HIP]: out of memory"),
 )
-"""How the allocators of Metal and of the processor, drivers and libraries refuse, as plain `RuntimeError`s.
+"""Texts of out-of-memory errors that Metal's and the CPU's allocators, drivers and libraries raise as plain
+`RuntimeError`s.
 
-On a card that is filled to the brim, a driver cannot load a kernel and a library cannot make its handle. cuDNN tries
-one engine after another, and where the workspace of none fits it only says that it found none
+On a full card, a driver cannot load a kernel and a library cannot create its handle. cuDNN tries one engine after
+another. If the workspace of none fits, it only reports that it found no engine
 (aten/src/ATen/native/cudnn/Conv_v8.cpp).
 """
 
 
 def ran_out(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, in whatever words."""
+    """Return whether an error means that memory ran out, for all known error texts."""
     refused = isinstance(error, RuntimeError) and any(sign in str(error) for sign in PLAIN_REFUSALS)
     return refused or isinstance(error, torch.OutOfMemoryError)
 
 
 @contextmanager
 def one_out_of_memory_error() -> Iterator[None]:
-    """Inside, every backend runs out of memory with `torch.OutOfMemoryError`."""
+    """Raise every backend's out-of-memory error inside the block as `torch.OutOfMemoryError`."""
     try:
         yield
     except RuntimeError as error:
