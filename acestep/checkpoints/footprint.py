@@ -1,8 +1,8 @@
-"""How much main memory weights take while they are loaded and after, told from headers before anything is loaded.
+"""Main memory that weights take during and after loading, computed from headers before anything is loaded.
 
-A tensor that is stored in the format in which it is used stays a view of its file: the system can drop such pages and
-read them again, so they count for nothing. What is converted, quantized, folded or made in code is memory of the
-process, and counts in full.
+A tensor that is stored in the format in which it is used stays a memory map of its file: the system can drop such pages
+and read them again, so they do not count. Weights that are converted, quantized, folded or made in code are memory of
+the process, and count in full.
 """
 
 from collections.abc import Iterable, Mapping
@@ -24,11 +24,11 @@ from acestep.errors import InvalidInputError
 from acestep.knobs import Quantization, Variant
 
 _NAMES: Mapping[torch.dtype, str] = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
-"""What headers call the formats in which weights are used."""
+"""The names that headers use for the dtypes in which weights are used."""
 
 
 class _Piece(msgspec.Struct, frozen=True, kw_only=True):
-    """Some weights. `owned` ones are memory of the process once they are loaded."""
+    """Some weights. `owned` ones are private memory of the process after loading."""
 
     values: int
     owned: bool = True
@@ -38,9 +38,9 @@ class _Piece(msgspec.Struct, frozen=True, kw_only=True):
 def footprint(
     model: str, variant: Variant | None, checkpoints: Path, dtype: torch.dtype, quantization: Quantization | None
 ) -> int:
-    """The most bytes that loading and quantizing `model` takes; what it names is what `load` takes.
+    """Return the largest number of bytes during loading and quantizing of `model`; the arguments are those of `load`.
 
-    0 for `tiny`. Raises as `locate` does, and `InvalidInputError` for a file that is damaged.
+    0 for `tiny`. Raises as `locate` does, and `InvalidInputError` for a damaged file.
     """
     if model in catalog.SIZES:
         return made_footprint(catalog.SIZES[model], variant or Variant.TURBO, dtype)
@@ -68,7 +68,7 @@ def footprint(
 
 
 def lm_footprint(name: str, checkpoints: Path, dtype: torch.dtype, quantization: Quantization | None) -> int:
-    """The same for the language model `name`, which is what `load_lm` takes."""
+    """Return the same for the language model `name`, which is what `load_lm` takes."""
     if name == TINY or name.startswith(DUMMY_PREFIX):
         return made_lm_footprint(name, dtype)
     tensors = _tensors(locate_lm(name, checkpoints)).items()
@@ -82,7 +82,7 @@ def lm_footprint(name: str, checkpoints: Path, dtype: torch.dtype, quantization:
 
 
 def made_footprint(size: catalog.Size, variant: Variant, dtype: torch.dtype) -> int:
-    """What a model made in code takes; 0 for a toy."""
+    """Return the bytes of a model made in code; 0 for a toy."""
     if size == "tiny":
         return 0
     params = catalog.PARAMS_XL if variant.is_xl else catalog.PARAMS_2B
@@ -90,7 +90,7 @@ def made_footprint(size: catalog.Size, variant: Variant, dtype: torch.dtype) -> 
 
 
 def made_lm_footprint(name: str, dtype: torch.dtype) -> int:
-    """What a language model made in code takes, `tiny` or `dummy:SIZE`; 0 for a toy."""
+    """Return the bytes of a language model made in code, `tiny` or `dummy:SIZE`; 0 for a toy."""
     if name == TINY:
         return 0
     return catalog.lm_checkpoint(name.removeprefix(DUMMY_PREFIX)).params * dtype.itemsize
@@ -100,13 +100,13 @@ def _piece(tensor: StoredTensor, dtype: torch.dtype, *, owned: bool = False, qua
     return _Piece(
         values=tensor.values,
         owned=owned or tensor.dtype != _NAMES.get(dtype),
-        # Linear layers alone, whose weights are the matrices.
+        # Only linear layers, whose weights are the matrices.
         quantized=quantized and len(tensor.shape) == 2,
     )
 
 
 def _most(pieces: Iterable[_Piece], dtype: torch.dtype) -> int:
-    """Everything is loaded first; then one layer after another is put into one byte a number."""
+    """Everything is loaded first; then one layer after another is converted to one byte for each number."""
     loaded = in_the_end = 0
     for piece in pieces:
         held = piece.values * dtype.itemsize * piece.owned
@@ -116,7 +116,7 @@ def _most(pieces: Iterable[_Piece], dtype: torch.dtype) -> int:
 
 
 def _tensors(folder: Path) -> dict[str, StoredTensor]:
-    """Everything in a folder's files but a language model's head, which is left where it is."""
+    """All tensors in a folder's files except a language model's head, which is not read."""
     files = weight_files(folder)
     try:
         headers = [read_header(file) for file in (files if len(files) == 1 else files[1:])]

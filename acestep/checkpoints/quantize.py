@@ -25,7 +25,7 @@ def quantize(transformer: nn.Module, quantization: Quantization) -> None:
     }
     linears = [module for module in transformer.modules() if isinstance(module, nn.Linear)]
     before = [type(linear.weight.data) for linear in linears]
-    # Otherwise torchao has Inductor tune every graph of the process, which the first song would wait for.
+    # Otherwise torchao makes Inductor tune every graph of the process, which delays the first song.
     quantize_(transformer, configs[quantization](set_inductor_config=False))
     replaced = sum(type(linear.weight.data) is not kind for linear, kind in zip(linears, before, strict=True))
     if not linears or replaced != len(linears):
