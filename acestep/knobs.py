@@ -45,7 +45,7 @@ class Quantization(StrEnum):
 
 
 WEIGHT_ONLY = (Quantization.INT8, Quantization.FP8)
-"""Formats whose weights are unpacked where they are used; W8A8 computes with them as they are."""
+"""Formats whose weights are unpacked for use; W8A8 computes with them directly."""
 
 
 class Backend(StrEnum):

@@ -1,4 +1,4 @@
-"""The command-line options that name a model or a knob, shared by every command that has them."""
+"""The command-line options for a model or a knob, shared by all commands that have them."""
 
 import os
 from collections.abc import Callable
@@ -19,7 +19,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def parsed(parse: Callable[[str], Any]) -> Callable[[Any], Any]:
-    """A click type from one of our parsers; what is no text, such as `UNSET`, stays what it is."""
+    """Return a click type that calls one of our parsers; a value that is not text, such as `UNSET`, is kept."""
 
     def convert(value: Any) -> Any:
         try:
@@ -50,9 +50,9 @@ _KNOBS = (
 
 
 def refuse_empty(**values: str) -> None:
-    """`UsageError` naming the option whose value is blank: a shell variable that is not set leaves that behind.
+    """Raise `UsageError` naming an option with a blank value, as an unset shell variable produces.
 
-    A path would take it for the folder we are in.
+    As a path it would mean the current folder.
     """
     for name, value in values.items():
         if not value.strip():
@@ -60,7 +60,7 @@ def refuse_empty(**values: str) -> None:
 
 
 def _take_device(context: click.Context, _: click.Parameter, value: str | None) -> None:
-    """Say it to everything that looks for a card in this process, and in those that it starts, for this command."""
+    """Set the device for this command, for all code of this process that looks for a card and for child processes."""
     if value is None:
         return
     refuse_empty(device=value)
@@ -86,7 +86,7 @@ device_option = click.option(
 
 
 def knob_options(command: Command) -> Command:
-    """Add the knobs; what is not given comes from the card's tier."""
+    """Add the knobs; the card's tier decides those that are not given."""
     command = click.option(
         "--compile/--no-compile", "compile", default=None, help="Compile the transformer; the tier decides otherwise."
     )(command)
@@ -98,7 +98,7 @@ def knob_options(command: Command) -> Command:
 
 
 def knobs_of(parameters: dict[str, Any]) -> Overrides:
-    """Take what `knob_options` and `--variant` added out of a command's parameters, as overrides."""
+    """Remove the options of `knob_options` and `--variant` from a command's parameters and return them as overrides."""
     values = {name: parameters.pop(name) for name in Overrides.__struct_fields__ if name in parameters}
     if values.get("compile") is None:
         values["compile"] = UNSET
@@ -106,7 +106,7 @@ def knobs_of(parameters: dict[str, Any]) -> Overrides:
 
 
 def knobs_with(model: str, parameters: dict[str, Any]) -> Overrides:
-    """The same, for the variant that `model` is where its name alone says so."""
+    """Do the same, for the variant of `model` if its name alone determines it."""
     overrides, checkpoint = knobs_of(parameters), find(model)
     if checkpoint is None or checkpoint.variant is None:
         return overrides

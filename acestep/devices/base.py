@@ -82,7 +82,7 @@ class Device(Protocol):
         ...
 
     def free_bytes(self) -> int:
-        """Bytes that a new allocation can use now: free on the card, plus unused cache of this process, within the cap."""
+        """Bytes that a new allocation can use now: free on the card, plus unused cache, within the cap."""
         ...
 
     def empty_cache(self) -> None:

@@ -13,7 +13,7 @@ ASK_TORCH = "torch was not asked, which takes seconds: acestep doctor --ask-torc
 
 
 def about_cards(found: Detection, build: TorchBuild | None) -> list[str]:
-    """Return what a run would warn of, then what each source lacks, then the advice to ask torch, if that could help."""
+    """Return what a run would warn of, then what each source lacks, then the advice to ask torch, if it helps."""
     advice = list(found.remarks)
     if not found.cards and not advice:
         advice.append(NO_CARD)
