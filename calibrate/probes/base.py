@@ -1,4 +1,4 @@
-"""The seam every measurement goes through: a prober runs knobs and a workload under a cap."""
+"""The protocol of every measurement: a prober runs knobs and a workload under a cap."""
 
 from enum import StrEnum
 from typing import Protocol
@@ -12,7 +12,7 @@ from calibrate.workload import Workload
 
 
 class CapMethod(StrEnum):
-    """How the allocator was held below a card's budget."""
+    """The way in which the allocator was limited to a card's budget."""
 
     MODEL = "model"
     FRACTION = "fraction"
@@ -23,7 +23,8 @@ class ProbedStage(msgspec.Struct, frozen=True, kw_only=True):
     """One stage of a probe, in bytes.
 
     `resident_bytes` are the weights on the device during the stage; `allowance_bytes` are workspaces that the tensor
-    count does not show (cuDNN), part of every verdict; `live_at_peak` splits the allocated peak by component.
+    count does not include (cuDNN) and that count in every verdict; `live_at_peak` splits the allocated peak by
+    component.
     """
 
     name: str
@@ -37,9 +38,10 @@ class ProbedStage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProbeResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What one probe found. After an `oom` the last stage is the one that did not fit, as far as it came.
+    """The result of one probe. After an `oom` the last stage is the one that did not fit, up to its failure.
 
-    `withheld_bytes` of the cap the allocator did not get: the driver's context took them, beyond the share it is given.
+    `withheld_bytes` are the part of the cap that the allocator did not get, because the driver's context took more than
+    its share.
     """
 
     verdict: Verdict
@@ -63,7 +65,7 @@ class ProbeResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Prober(Protocol):
-    """Something that can run a probe: a real card, the simulated one, or a test's script."""
+    """Runs probes: on a real card, on the simulated one, or from a test's script."""
 
     @property
     def device(self) -> str:
@@ -71,16 +73,16 @@ class Prober(Protocol):
         ...
 
     def probe(self, knobs: Knobs, workload: Workload, cap_bytes: int) -> ProbeResult:
-        """Run once under a cap on the bytes the allocator may hold.
+        """Run once under a cap on the bytes that the allocator may hold.
 
-        Raises `acestep.errors.NotMeasuredError` when nothing can be said about the fit.
+        Raises `acestep.errors.NotMeasuredError` if the fit cannot be determined.
         """
         ...
 
     def smallest_caps(self, knobs: Knobs, workload: Workload) -> dict[str, int]:
-        """Per stage, and under ``"total"`` for the whole run, the smallest cap from which on every cap fits."""
+        """Return for each stage, and under ``"total"`` for the whole run, the smallest cap from which on all fit."""
         ...
 
     def memory_model(self, variant: Variant) -> dict[str, float]:
-        """What the VRAM guard predicts a variant's memory with; empty from a prober that fits none."""
+        """Return the VRAM guard's memory model of a variant; empty if this prober fits none."""
         ...

@@ -1,8 +1,9 @@
-"""What PyTorch's allocator did on a real card, done again by the model of it, and compared to the byte.
+"""Replays the allocations that PyTorch's allocator made on a real card in our model of it, and compares every byte.
 
 `torch.cuda.memory._snapshot` gives a history when `_record_memory_history` was on: every request, every segment taken
-from the driver and given back, and at the end all segments with their blocks. New segments of the model are put where
-the driver put them, so even the choice between two free blocks of one size, which goes by address, is compared.
+from the driver and returned, and at the end all segments with their blocks. The model's new segments get the addresses
+that the driver chose, so that the choice between two free blocks of one size, which depends on addresses, is compared
+too.
 """
 
 import gzip
@@ -18,7 +19,7 @@ from calibrate.probes.simulated.allocator import Block, CachingAllocator, Segmen
 
 
 class Action(StrEnum):
-    """What an entry says was done; sizes of `alloc` and of frees are those asked for, not those of the block."""
+    """The action of an entry; sizes of `alloc` and of frees are the requested ones, not those of the block."""
 
     ALLOC = "alloc"
     FREE_REQUESTED = "free_requested"
@@ -35,7 +36,7 @@ _EXPANDABLE: Final = (Action.SEGMENT_MAP, Action.SEGMENT_UNMAP)
 
 
 class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One entry of a history, as far as it is used; PyTorch gives more."""
+    """One entry of a history, with the fields that are used; PyTorch gives more."""
 
     action: Action
     addr: int = 0
@@ -63,14 +64,14 @@ class RecordedSegment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
 
 
 class History(msgspec.Struct, frozen=True, kw_only=True):
-    """The entries of one card, and the segments when the last of them had been made."""
+    """The entries of one card, and the segments after the last entry."""
 
     entries: tuple[HistoryEntry, ...]
     segments: tuple[RecordedSegment, ...]
 
 
 class Replayed(msgspec.Struct, frozen=True, kw_only=True):
-    """How far the model took the same course: `difference` says where it did not, and is empty where it always did."""
+    """The result of a comparison: `difference` is the first difference, or ""."""
 
     entries: int
     allocations: int
@@ -85,11 +86,11 @@ class Replayed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _DivergedError(Exception):
-    """The model did something else than the card."""
+    """The model did something different from the card."""
 
 
 def history_of(snapshot: Mapping[str, Any], device: int = 0) -> History:
-    """What `torch.cuda.memory._snapshot` returned, for one card. Raises `InvalidInputError` for anything else."""
+    """Return the result of `torch.cuda.memory._snapshot` for one card. Raises `InvalidInputError` for anything else."""
     try:
         entries = msgspec.convert(snapshot["device_traces"][device], tuple[HistoryEntry, ...])
         segments = [s for s in snapshot["segments"] if s.get("device", device) == device]
@@ -99,7 +100,7 @@ def history_of(snapshot: Mapping[str, Any], device: int = 0) -> History:
 
 
 def load_history(path: Path) -> History:
-    """A history that `store_history` wrote."""
+    """Read a history that `store_history` wrote."""
     try:
         return msgspec.json.decode(gzip.decompress(path.read_bytes()), type=History)
     except (OSError, EOFError, msgspec.DecodeError) as error:
@@ -112,7 +113,7 @@ def store_history(history: History, path: Path) -> None:
 
 
 def replay_history(history: History) -> Replayed:
-    """Have the model do it all again, up to the first difference.
+    """Replay a history in the model, up to the first difference.
 
     Raises `InvalidInputError` for a history that began with memory in use, or of an allocator with expandable segments.
     """
@@ -134,7 +135,7 @@ def replay_history(history: History) -> Replayed:
 
 
 class _Player:
-    """The model's state: an allocator for each stream, for memory of one is never given to another."""
+    """The model's state: one allocator for each stream, because memory of one stream is never given to another."""
 
     def __init__(self) -> None:
         self.allocations = self.taken = self.peak_reserved = 0
@@ -163,7 +164,7 @@ class _Player:
             self._free(entry)
 
     def finish(self, segments: Sequence[RecordedSegment]) -> None:
-        """What is held at the end, segment by segment."""
+        """Compare what is held at the end, segment by segment."""
         self._number += 1
         self._flush()
         modelled = {view.address: view for allocator in self._streams.values() for view in allocator.snapshot()}
@@ -196,7 +197,7 @@ class _Player:
         self._streams[stream].free(block)
 
     def _flush(self) -> None:
-        """Every segment without a live block goes back at once, whoever asked for it."""
+        """Free every segment without a live block, for all streams."""
         if not self._given_back:
             return
         before = self._held()
