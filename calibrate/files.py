@@ -1,4 +1,4 @@
-"""Results on disk: digests, committed JSON, and files written beside their target and renamed."""
+"""Results on disk: digests, committed JSON, and files that are replaced atomically."""
 
 import errno
 import hashlib
@@ -15,22 +15,22 @@ from acestep.errors import RunFailedError, UsageError
 
 
 def digest(value: Any) -> str:
-    """SHA-256 of a value's JSON with sorted keys and no spaces: equal values have equal digests."""
+    """Return the SHA-256 of a value's JSON with sorted keys and no spaces: equal values have equal digests."""
     return "sha256:" + hashlib.sha256(msgspec.json.encode(value, order="sorted")).hexdigest()
 
 
 def pretty_json(value: Any) -> str:
-    """A value as the JSON that is committed: two spaces, fields in declared order, a newline at the end."""
+    """Return a value as the JSON that is committed: two spaces, fields in declared order, a newline at the end."""
     return msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n"
 
 
 @contextmanager
 def output_file(target: Path | None) -> Iterator[Callable[[str], None]]:
-    """Gives a function that puts a text in `target`, whole or not at all; with no target it does nothing.
+    """A context with a function that writes a text to `target` atomically; without a target it does nothing.
 
-    A file beside the target is opened first, so that a path that cannot be written is a `UsageError` before any work;
-    so is a device or a pipe, which renaming would replace. A symbolic link stays, and what it points to is written.
-    Writing raises `RunFailedError` when the disk refuses; without a write the target stays as it was.
+    A file next to the target is opened first, so that a path that cannot be written is a `UsageError` before any work;
+    so is a device or a pipe, which renaming would replace. A symbolic link stays, and its destination is written.
+    Writing raises `RunFailedError` if the disk refuses; without a write the target stays unchanged.
     """
     if target is None:
         yield lambda _: None
@@ -59,7 +59,10 @@ def output_file(target: Path | None) -> Iterator[Callable[[str], None]]:
 
 
 def _place_of(target: Path) -> Path:
-    """The file that `target` is or leads to, which need not exist yet; `OSError` for what is there and is no file."""
+    """Return the file that `target` is or links to, which may be missing.
+
+    Raises `OSError` if it is not a regular file.
+    """
     with suppress(FileNotFoundError):
         mode = target.stat().st_mode
         if stat.S_ISDIR(mode):

@@ -1,4 +1,4 @@
-"""Whether the code of a change still fits where the records at the base say it fits, stage by stage."""
+"""Checks that the code of a change still fits where the base's records say so, stage by stage."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -14,14 +14,14 @@ TellCells = Callable[[str], None]
 """Called with a sentence about every cell."""
 
 _PLENTY = 2**50
-"""A cap that nothing reaches, under which a run that no longer fits is looked at."""
+"""A cap that is never reached; a run that no longer fits is examined under it."""
 
 _SAME_SIZE = 0.05
-"""Share within which a component is as large as what grew."""
+"""Share within which a component has the same size as the growth."""
 
 
 def code_findings(cells: Sequence[GateCell], prober: Prober, share: float, progress: TellCells) -> Iterator[Finding]:
-    """Every cell that fits no more, or takes more than `share` above its record."""
+    """Yield a finding for every cell that no longer fits, or takes more than `share` above its record."""
     for cell in cells:
         progress(f"Probing {_place(cell)}.")
         try:
@@ -59,7 +59,7 @@ def _no_longer_fits(cell: GateCell, prober: Prober, found: ProbeResult) -> Findi
     roomy = {probed.name: probed for probed in prober.probe(knobs, workload, _PLENTY).stages}
     recorded = {probed.name: probed for probed in cell.probe.stages}
     both = stage in roomy and stage in recorded
-    # One pass may do less than it did and still find room, or decode elsewhere.
+    # One pass may make fewer songs than before and still fit, or decode elsewhere.
     told = f"needs {gib(needed)}, and was certified at {gib(cell.proven_cap_bytes)}; it now ends {found.verdict}"
     return _finding(
         "G301",
@@ -78,7 +78,7 @@ def _stage_findings(cell: GateCell, before: RecordedStage, after: ProbedStage, s
         told = f"{after.name} takes {after.songs_per_pass} songs at once, it took {before.songs_per_pass}"
         songs = before.songs_per_pass, after.songs_per_pass
         yield _finding("G303", cell, "songs_per_pass", told, before=songs[0], after=songs[1], stage=after.name)
-    # A stage that uses what room there is may take more where the weights beside it take less.
+    # A stage that adapts to free memory may take more if the weights next to it take less.
     more_room = after.resident_bytes < before.resident_bytes or after.songs_per_pass > before.songs_per_pass
     taken, takes = _taken(before), _taken(after)
     if takes > taken * (1 + share) and not (after.name in CHOOSING and more_room):
@@ -99,11 +99,11 @@ def _stage_findings(cell: GateCell, before: RecordedStage, after: ProbedStage, s
 
 
 def component_that_grew(before: RecordedStage, after: ProbedStage) -> str:
-    """The owner of the memory that a stage takes more, judged by what a record keeps: weights, workspaces and the rest.
+    """Return the owner of the memory growth of a stage, from what a record keeps: weights, workspaces and the rest.
 
-    Among weights it is the component of just that size, else the largest; empty where nothing grew.
+    Among weights it is the component of exactly that size, else the largest; "" if nothing grew.
     """
-    # Needs torch, which judging a table alone does without.
+    # Needs torch, which judging only a table does not.
     from calibrate.probes.simulated.prober import NO_PARTS
 
     weights = after.resident_bytes - before.resident_bytes

@@ -1,4 +1,4 @@
-"""What a table promises less than the one at the base. Pure."""
+"""Finds the limits of a table that are below those at the base. Pure."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from ci.findings import Finding, FindingValue, Level
 STATES = {"without_lm": False, "with_lm": True}
 
 _QUANTIZED = {None: 0, Quantization.FP8: 1, Quantization.INT8: 1, Quantization.W8A8: 2}
-"""How much of a model is rounded: nothing, its weights, or its activations as well."""
+"""How much of a model is quantized: nothing, its weights, or its activations as well."""
 
 Loss = tuple[str, str, FindingValue, FindingValue]
 """The id of a rule, a field, and its values before and after."""
@@ -25,7 +25,7 @@ def compared_tiers(base: TierTable, head: TierTable) -> int:
 
 
 def table_findings(base: TierTable, head: TierTable) -> Iterator[Finding]:
-    """Every cell of the base of which the head promises less."""
+    """Yield every cell of the base for which the head promises less."""
     for variant, before in base.variants.items():
         if variant not in head.variants:
             yield _finding(variant, "", ("G501", "variants", variant.value, None))
@@ -58,7 +58,7 @@ def _lost(before: Tier, after: Tier) -> Iterator[Loss]:
     for state, lm in STATES.items():
         yield from _shorter(before, after, state, lm=lm)
     yield from _lost_models(before, after)
-    # Where no song was certified, how it would have been made promised nothing.
+    # If no song was certified, the settings promised nothing.
     promised = before.max_duration_s.of(lm=False) > 0
     if promised and list(Offload).index(after.offload) > list(Offload).index(before.offload):
         yield "G506", "offload", before.offload.value, after.offload.value
@@ -74,7 +74,7 @@ def _lost(before: Tier, after: Tier) -> Iterator[Loss]:
 def _shorter(before: Tier, after: Tier, state: str, *, lm: bool) -> Iterator[Loss]:
     longest, longest_now = before.max_duration_s.of(lm=lm), after.max_duration_s.of(lm=lm)
     songs, songs_now = before.max_batch.of(lm=lm), after.max_batch.of(lm=lm)
-    # A tier whose songs became longer may reach them with fewer at once and still promise all it did.
+    # A tier with longer songs may reach them with a smaller batch and still keep all its promises.
     reach = max((size for size in BATCHES if after.frontier.longest(size, lm=lm) >= longest > 0), default=0)
     if songs_now < songs and reach < songs:
         yield "G502", f"max_batch.{state}", songs, songs_now
@@ -136,7 +136,7 @@ def _variant_findings(variant: Variant, before: VariantTable, after: VariantTabl
 
 
 def _smallest(boundary: SizeBoundary) -> float:
-    """The smallest size that fits; none is worse than any."""
+    """Return the smallest size that fits; none counts as infinite."""
     return boundary.fits_gib or float("inf")
 
 

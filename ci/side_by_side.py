@@ -1,4 +1,4 @@
-"""Certified cells probed on the simulated card by two processes, those that share a trace by the same one.
+"""Probes certified cells on the simulated card in two processes; cells that share a trace go to the same one.
 
 python -m ci.side_by_side FD
 """
@@ -20,10 +20,10 @@ from ci.judge_code import TellCells, code_findings
 GATE_WORKER = (sys.executable, "-m", "ci.side_by_side")
 
 WORKERS = 2
-"""Processes at once: the cores that the machines of a gate have."""
+"""Number of processes: the cores of the gate's machines."""
 
 Group = tuple[list[GateCell], float]
-"""Cells that share a trace, and the tolerance that they are judged by."""
+"""Cells that share a trace, and the tolerance for them."""
 
 _Hand = Process[Group, list[Finding]]
 
@@ -31,7 +31,7 @@ _Hand = Process[Group, list[Finding]]
 def simulated_findings(
     cells: Sequence[GateCell], share: float, progress: TellCells, command: Sequence[str] = GATE_WORKER
 ) -> Iterator[Finding]:
-    """What the cells show, in an order that does not depend on which process is done first."""
+    """Yield the cells' findings, in an order that does not depend on which process finishes first."""
     groups: dict[object, list[GateCell]] = {}
     for cell in cells:
         knobs = cell.probe.knobs
@@ -53,7 +53,10 @@ def simulated_findings(
 
 
 def _as_they_come(groups: Sequence[Group], command: Sequence[str]) -> Generator[tuple[int, list[Finding]], None, None]:
-    """The number of each group and its findings; however this is left, what was at work ends and no more begins."""
+    """Yield the number of each group and its findings.
+
+    When the generator is closed, running processes end and no more start.
+    """
     waiting = list(enumerate(groups))[::-1]
     with ExitStack() as started:
         idle: list[_Hand] = [started.enter_context(closing(Process(command))) for _ in range(min(WORKERS, len(groups)))]
@@ -71,7 +74,7 @@ def _as_they_come(groups: Sequence[Group], command: Sequence[str]) -> Generator[
 
 
 def _simulated() -> Callable[[Group], list[Finding]]:
-    """One prober a process: what it learnt of one group of cells it need not trace again for the next."""
+    """One prober for each process: it keeps its traces from one group of cells to the next."""
     prober = prober_for("simulated")
     return lambda group: list(code_findings(group[0], prober, group[1], console.notify))
 

@@ -1,4 +1,4 @@
-"""Who answers a probe: the card in this machine, or the simulated one."""
+"""Chooses the prober: the card in this machine, or the simulated one."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -25,14 +25,14 @@ from calibrate.table.knobs import eager
 from calibrate.workload import Workload
 
 IMAGINED = Card(kind=hardware.CardKind.CUDA, name="simulated card", capability=SIMULATED_CAPABILITY)
-"""What the simulated prober stands for; it has no size of its own."""
+"""The card that the simulated prober stands for; it has no size of its own."""
 
 
 def prober_for(device: str, vae_chunk: int = 0, method: CapMethod = CapMethod.FRACTION) -> Prober:
-    """The prober of a device, `cuda` or `simulated`; `NotMeasuredError` where there is no card to ask.
+    """Return the prober of a device, `cuda` or `simulated`; raise `NotMeasuredError` if there is no card.
 
-    The simulated one decodes in tiles of `vae_chunk` latent frames, or as the pipeline chooses where that is 0. A real
-    one is capped by `method`.
+    The simulated one decodes in tiles of `vae_chunk` latent frames, or as the pipeline chooses if that is 0. A real one
+    is capped by `method`.
     """
     if device == RecordedCardKind.SIMULATED:
         from calibrate.probes.simulated.prober import SimulatedProber
@@ -49,7 +49,7 @@ def prober_for(device: str, vae_chunk: int = 0, method: CapMethod = CapMethod.FR
 
 
 def simulation_of(card: RecordedCard) -> Prober:
-    """The simulated prober, with the kernels of a card that was measured."""
+    """Return the simulated prober with the kernels of a measured card."""
     from calibrate.probes.simulated.prober import SimulatedProber
 
     if not any(card.capability):
@@ -58,13 +58,13 @@ def simulation_of(card: RecordedCard) -> Prober:
 
 
 def hands_descriptors_on() -> bool:
-    """Whether a child process can be given an open socket by its number, as the processes of probes are."""
+    """Return whether a child process can inherit an open socket by its number, which the processes of probes need."""
     return os.name == "posix"
 
 
 @contextmanager
 def executor_for(device: str, method: CapMethod) -> Iterator[Executor]:
-    """Who carries out a campaign; what it starts has ended when it is left."""
+    """The executor of a campaign; all its processes have ended when the context is left."""
     several = device == RecordedCardKind.SIMULATED and hands_descriptors_on()
     executor: Executor = Local(usable_processes()) if several else Alone(prober_for(device, method=method))
     try:
@@ -74,19 +74,19 @@ def executor_for(device: str, method: CapMethod) -> Iterator[Executor]:
 
 
 def backends_of(device: str, models: Sequence[str]) -> tuple[Backend, ...]:
-    """Those on which a device can be asked about language models; a real card runs vLLM on real weights only."""
+    """Return the backends on which a device can probe language models; a real card runs vLLM on real weights only."""
     if device == RecordedCardKind.SIMULATED or (installed("vllm") and all(map(_is_here, models))):
         return PROBED
     return (Backend.PT,)
 
 
 def has_cuda_card() -> bool:
-    """Whether a probe could run on a real card here; asked without importing torch."""
+    """Return whether probes can run on a real card here, without importing torch."""
     return hands_descriptors_on() and detect(os.environ).kind is hardware.CardKind.CUDA
 
 
 def introduction(answering: Prober | Executor, variant: Variant) -> str:
-    """Who is about to answer, and with which weights, in a sentence."""
+    """Return a sentence about the prober and the weights."""
     from calibrate.probes.cuda import CudaProber
 
     prober = answering.prober if isinstance(answering, Alone) else answering
@@ -97,7 +97,7 @@ def introduction(answering: Prober | Executor, variant: Variant) -> str:
 
 
 def card_of(executor: Executor) -> Card:
-    """The card that answers."""
+    """Return the card of an executor."""
     from calibrate.probes.cuda import CudaProber
 
     if isinstance(executor, Alone) and isinstance(executor.prober, CudaProber):
@@ -106,12 +106,12 @@ def card_of(executor: Executor) -> Card:
 
 
 def identity_of(card: Card) -> str:
-    """What tells a card from those that could answer otherwise: another one of its make may go on with its journal."""
+    """Return an identity that two cards share only if their answers are interchangeable in a journal."""
     return " ".join([card.name, f"{card.total_bytes} bytes", f"driver {card.driver or 'none'}"])
 
 
 def recorded_card(executor: Executor) -> RecordedCard:
-    """The card that answers, as a record names it."""
+    """Return the card of an executor in the form of a record."""
     kind, card = RecordedCardKind(executor.device), card_of(executor)
     return RecordedCard(
         kind=kind, name=card.name[:80], compute_capability=_capability(card), total_bytes=card.total_bytes
@@ -119,7 +119,7 @@ def recorded_card(executor: Executor) -> RecordedCard:
 
 
 def conditions_of(executor: Executor) -> CardConditions:
-    """What the probes so far ran beside."""
+    """Return the conditions of the probes so far."""
     from calibrate.probes.cuda import ChildProber
 
     if not (isinstance(executor, Alone) and isinstance(executor.prober, ChildProber)):
@@ -135,12 +135,12 @@ def conditions_of(executor: Executor) -> CardConditions:
 
 
 def spurious_rate_of(device: str) -> float:
-    """How often a run that would fit ends out of memory, at most."""
+    """Return the largest share of runs that would fit but end out of memory."""
     return SIMULATED.spurious_rate if device == RecordedCardKind.SIMULATED else WORST_SPURIOUS_RATE
 
 
 def method_for(device: str) -> Method:
-    """How a campaign asks a device: a real card may err, and a simulation says beforehand where to look."""
+    """Return how a campaign asks a device: a real card may be wrong, and a simulation forecasts where to look."""
     if device == RecordedCardKind.SIMULATED:
         return SIMULATED
     from calibrate.probes.simulated.prober import SimulatedProber

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.option("--csv", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write the changes here.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def compare_command(before: Path, after: Path, csv: Path | None, as_json: bool) -> None:
-    """Say what changed from A to B, two records or two tables, the worst first. Exit code 0 whatever it finds."""
+    """Show what changed from A to B, two records or two tables, the worst first. Exit code 0 whatever it finds."""
     from calibrate.files import output_file
     from calibrate.record.compare import compare as compared
 
@@ -64,7 +64,7 @@ def _told(value: object) -> str:
 
 
 def _as_csv(found: "Comparison") -> str:
-    """The changes as CSV; a text that a spreadsheet would run as a formula begins with an apostrophe."""
+    """Return the changes as CSV; a text that a spreadsheet would run as a formula gets a leading apostrophe."""
     import msgspec
     import pandas as pd
 

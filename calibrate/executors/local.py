@@ -1,4 +1,4 @@
-"""Several simulated cards on this machine, one a core, each in a process of its own."""
+"""Several simulated cards on this machine, one for each core, each in its own process."""
 
 import os
 import sys
@@ -16,11 +16,11 @@ from calibrate.record.measurement import RecordedCardKind
 EXECUTOR_WORKER = (sys.executable, "-m", "calibrate.executors.worker")
 
 MOST_PROCESSES: Final = 4
-"""More would wait for each other's decisions, at most of a gigabyte each."""
+"""More processes would wait for each other's decisions, and each takes up to a gigabyte."""
 
 
 class Local:
-    """Hands tasks to processes; runs that share a trace go to one of them, so that none is traced twice."""
+    """Distributes tasks to processes; tasks that share a trace go to one process, so that none is traced twice."""
 
     def __init__(self, processes: int, command: Sequence[str] = EXECUTOR_WORKER) -> None:
         self._processes = processes
@@ -29,11 +29,11 @@ class Local:
 
     @property
     def device(self) -> str:
-        """All of them simulate."""
+        """Always `"simulated"`."""
         return RecordedCardKind.SIMULATED
 
     def one_of(self, wanted: Sequence[ProbeTask], likely: Likely) -> JournalEntry:
-        """Keep every process at work on what is wanted, and return the first answer that comes."""
+        """Keep every process busy with the wanted tasks, and return the first answer."""
         while len(self._hands) < self._processes:
             self._hands.append(_Hand(self._command))
         for ahead in (lambda: wanted, likely):
@@ -43,25 +43,25 @@ class Local:
         return next(hand for channel, hand in by_channel.items() if channel in wait(list(by_channel))).take()
 
     def close(self) -> None:
-        """End the processes, whatever they are doing."""
+        """Stop the processes at once."""
         for hand in self._hands:
             hand.close()
 
     def _give(self, hand: "_Hand", tasks: Likely) -> None:
-        """Something to do for a process that has nothing, if there is something that no other has traced."""
+        """Give an idle process a task, if there is one that no other process has traced."""
         if hand.task:
             return
         others = [other for other in self._hands if other is not hand]
         under_way = {task for other in others for task in other.task}
         traced = {trace for other in others for trace in other.traced}
         free = [task for task in tasks() if task not in under_way and trace_of(task) not in traced]
-        # What takes longest begins first, and then what has been traced already.
+        # The longest tasks first, then those with an existing trace.
         for task in sorted(free, key=lambda task: (not isinstance(task, Fit), trace_of(task) not in hand.traced))[:1]:
             hand.give(task)
 
 
 class _Hand:
-    """A process, the task that it is working on, and what it has traced."""
+    """A process, its current task, and its traces."""
 
     def __init__(self, command: Sequence[str]) -> None:
         self._process: Process[ProbeTask, JournalEntry] = Process(command)
@@ -83,7 +83,7 @@ class _Hand:
 
 
 def trace_of(task: ProbeTask) -> ProbeTask:
-    """What has to be traced for a task, as a task: caps are replays, and models differ in thinking only."""
+    """Return the task that stands for a task's trace: caps are replays, and models differ in thinking only."""
     if isinstance(task, Fit):
         return task
     knobs = task.knobs if task.knobs.lm is None else msgspec.structs.replace(task.knobs, lm="any", lm_quantization=None)
@@ -91,6 +91,6 @@ def trace_of(task: ProbeTask) -> ProbeTask:
 
 
 def usable_processes() -> int:
-    """One for each core that this process may use, within reason."""
+    """Return the number of processes: one for each usable core, up to a limit."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, MOST_PROCESSES)

@@ -1,4 +1,4 @@
-"""A process that answers what it is asked; it ends with the one that started it."""
+"""A process that answers tasks; it ends with its parent."""
 
 import subprocess
 from collections.abc import Sequence
@@ -14,12 +14,12 @@ Received = TypeVar("Received")
 
 
 class Process(Generic[Sent, Received]):
-    """Runs a command with the file descriptor of a channel added, to which `worker.answer_all` listens there."""
+    """Runs a command with the file descriptor of a channel added, on which `worker.answer_all` listens."""
 
     def __init__(self, command: Sequence[str]) -> None:
         self.channel: Connection
         self.channel, theirs = Pipe()
-        # A session of its own: Ctrl-C is the parent's, which then closes the channel.
+        # A separate session: Ctrl-C goes to the parent only, which then closes the channel.
         self._process = subprocess.Popen(  # noqa: S603 our own interpreter and modules
             [*command, str(theirs.fileno())],
             stdin=subprocess.DEVNULL,
@@ -30,12 +30,12 @@ class Process(Generic[Sent, Received]):
         theirs.close()
 
     def ask(self, asked: Sent) -> None:
-        """Say what is wanted; that the process has ended already is told with the answer."""
+        """Send a task; a dead process is reported by `answer()`."""
         with suppress(ConnectionError):
             self.channel.send(asked)
 
     def answer(self) -> Received:
-        """Wait for what it says; `NotMeasuredError` where it says so, or ended."""
+        """Wait for an answer; raise `NotMeasuredError` if the process sends one, or has ended."""
         try:
             said = self.channel.recv()
         except (EOFError, OSError):
@@ -43,10 +43,10 @@ class Process(Generic[Sent, Received]):
             raise NotMeasuredError(f"a process that simulates ended with code {code}; run it again") from None
         if isinstance(said, NotMeasuredError):
             raise said
-        return cast(Received, said)  # the channel's types are lost on mypy
+        return cast(Received, said)  # mypy does not know the channel's types
 
     def close(self) -> None:
-        """End it, whatever it is doing."""
+        """Stop it at once."""
         self.channel.close()
         self._process.kill()
         self._process.wait()

@@ -1,4 +1,4 @@
-"""When each part of a stage was done: a progress callback with a clock."""
+"""The time at which each part of a stage is done: a progress callback with a clock."""
 
 import time
 from collections.abc import Sequence
@@ -9,9 +9,9 @@ from acestep.request import StageReport
 
 
 class StepClock:
-    """Notes when each denoising step is done, which it waits for: without that, a card is only asked to begin it.
+    """Records when each denoising step is done. It waits for the device, because a card only queues the work.
 
-    A pass that ran out of memory and was tried again counts for nothing, as it does in the stage's own time.
+    A pass that ran out of memory and was tried again is not counted, as in the stage's own time.
     """
 
     def __init__(self, device: Device) -> None:
@@ -20,7 +20,7 @@ class StepClock:
         self._steps: list[float] = []
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        """A stage begins, or one part more of it is done."""
+        """Note the start of a stage, or a finished part of it."""
         if stage != "denoise":
             return
         self._device.synchronize()
@@ -31,6 +31,6 @@ class StepClock:
             self._steps += [after - before for before, after in pairwise(self._under_way)]
 
     def step_seconds(self, stages: Sequence[StageReport]) -> tuple[float, ...]:
-        """The time of each step; the first has all that is not another's: noise, and weights moved in and out."""
+        """Return the time of each step; the first includes the rest: noise, and weights moved in and out."""
         whole = sum(stage.seconds for stage in stages if stage.name == "denoise")
         return (whole - sum(self._steps[1:]), *self._steps[1:]) if self._steps else ()

@@ -1,4 +1,4 @@
-"""Language models as everybody opens them, and all that they are asked and write."""
+"""Opens language models with a recorder for everything that they read and write."""
 
 from acestep.devices.base import Device
 from acestep.errors import UsageError
@@ -12,9 +12,9 @@ from calibrate.profiling.writing import Exchange, WritingPass, exchanges, writin
 
 
 class LmRecorder:
-    """Opens language models and keeps every pass of theirs in `passes`, until that is cleared.
+    """Opens language models and records every pass of theirs in `passes`, until that list is cleared.
 
-    `tell` is told what there is to know about them. Where they are not `constrained`, they write words freely.
+    `tell` is called with warnings about them. Without `constrained`, they write words freely.
     """
 
     def __init__(self, tell: Warn, *, constrained: bool) -> None:
@@ -24,7 +24,7 @@ class LmRecorder:
         self._planners: list[Planner] = []
 
     def open(self, plan: Plan, model: str, device: Device, _: Warn) -> Language:
-        """As `open_language`; what it says goes to the document of the whole run, whichever song it came up at."""
+        """Open a language model as `open_language` does. Its warnings go to the document of the whole run."""
         language = open_lm(plan, model, device, self._tell, hear=self._record)
         warn_of_noise(language, self._tell)
         if not self._constrained:
@@ -33,11 +33,11 @@ class LmRecorder:
         return language
 
     def written(self) -> tuple[WritingPass, ...]:
-        """The numbers of each pass."""
+        """Return the numbers of each pass."""
         return tuple(row for planner in self._planners for row in writing_passes(self.passes, planner))
 
     def exchanges(self) -> tuple[Exchange, ...]:
-        """What was asked and written."""
+        """Return the prompts and the written texts."""
         return tuple(row for planner in self._planners for row in exchanges(self.passes, planner))
 
     def _record(self, backend: LmBackend) -> LmBackend:
@@ -45,6 +45,6 @@ class LmRecorder:
 
 
 def check_language(plan: Plan) -> None:
-    """Raise `UsageError` where a plan has no language model."""
+    """Raise `UsageError` if a plan has no language model."""
     if plan.lm is None:
         raise UsageError(f"{without_language(plan)}; name one with --lm-model")

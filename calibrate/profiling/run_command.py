@@ -46,7 +46,7 @@ def run_profile(flags: Mapping[str, Any]) -> int:
 
 
 def run_benchmark(flags: Mapping[str, Any]) -> int:
-    """Run the matrix; 5 where a cell failed, 130 where a person had enough."""
+    """Run the matrix; return 5 if a cell failed, 130 if it was interrupted."""
     axes, song = _axes(flags), asked.song_of(flags)
     with output_file(flags["benchmark_output"]) as write:
         session = _session(flags, Task.TEXT2MUSIC, as_planned=False)
@@ -69,7 +69,7 @@ def run_benchmark(flags: Mapping[str, Any]) -> int:
 
 
 def run_words(mode: Mode, flags: Mapping[str, Any]) -> int:
-    """Have the language model write."""
+    """Let the language model write."""
     seed = flags["seed"] or 0
     with output_file(flags["benchmark_output"]) as write:
         found = write_words(
@@ -94,7 +94,7 @@ def run_words(mode: Mode, flags: Mapping[str, Any]) -> int:
 
 
 def _session(flags: Mapping[str, Any], task: Task, *, as_planned: bool) -> ProfilingSession:
-    """The model, with a language model where thinking is asked for; unasked, where the plan says so or is not asked."""
+    """Open the model, with a language model if thinking is requested, or if the plan says so and the flags do not."""
     notes = Notes(console.notify)
     at = machine(asked.wish_of(flags), notes)
     think = asked.think_of(flags)

@@ -17,7 +17,7 @@ from calibrate.table.policy import load_policy
 
 
 def run_tier_test(flags: Mapping[str, Any]) -> int:
-    """Probe the tiers, print or write what was found, and return 1 where one broke its promise."""
+    """Probe the tiers, print or write the results, and return 1 if a tier broke its promise."""
     device, table, policy = _device(flags["device"]), load_tiers(), load_policy()
     options = Options(
         with_lm=flags["tier_with_lm"],
@@ -42,7 +42,7 @@ def run_tier_test(flags: Mapping[str, Any]) -> int:
 
 
 def _device(name: str) -> str:
-    """Who answers: a CUDA card, or the simulated one."""
+    """Return the prober's device: a CUDA card, or the simulated one."""
     if name not in ("auto", "cuda", "simulated"):
         raise UsageError(f"--device is auto, cuda or simulated in mode tier-test, got {name}")
     if name == "auto":

@@ -1,4 +1,4 @@
-"""The measurement file, version 1: what was probed, on what, and which probes prove which boundary."""
+"""The measurement file, version 1: the probes, their card, and which probes prove which boundary."""
 
 import re
 from enum import StrEnum
@@ -22,7 +22,9 @@ RECORD_SCHEMA_VERSION = 1
 """Version of `tiers/measurements/*.json` that this code writes and reads."""
 
 SAFE_TEXT = r"^[A-Za-z0-9 ._+:/()@-]{0,80}$"
-"""Every string of a record: records are contributed by strangers and end up in pages, terminals and file names."""
+"""Every string of a record: contributed records are untrusted, and their strings appear in pages, terminals and file
+names.
+"""
 
 Text = Annotated[str, msgspec.Meta(pattern=SAFE_TEXT)]
 Bytes = Annotated[int, msgspec.Meta(ge=0)]
@@ -54,7 +56,7 @@ class RecordedCard(_Data, frozen=True):
 
     @property
     def capability(self) -> tuple[int, int]:
-        """The compute capability in numbers; (0, 0), which no card has, where the text is not such as 8.6."""
+        """The compute capability as numbers; (0, 0), which no card has, if the text is not such as 8.6."""
         major, _, minor = self.compute_capability.partition(".")
         return (int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else (0, 0)
 
@@ -82,10 +84,10 @@ class RecordedStage(_Data, frozen=True):
 
 
 class RecordedProbe(_Data, frozen=True, omit_defaults=True):
-    """One probe: what was asked under which cap, and how it ended.
+    """One probe: its question, its cap and its result.
 
-    `asked` counts how often: a real card's out-of-memory is repeated before it counts, and this is how the last ended.
-    `withheld_bytes` of the cap the driver's context took beyond its share.
+    `asked` is the number of runs: a real card's out-of-memory is repeated before it counts, and the result is that of
+    the last run. `withheld_bytes` are the part of the cap that the driver's context took beyond its share.
     """
 
     knobs: Knobs
@@ -104,22 +106,22 @@ class RecordedProbe(_Data, frozen=True, omit_defaults=True):
 
     @property
     def allocator_bytes(self) -> int:
-        """What of the cap a small card would have left to the allocator; 0 where the context alone filled it."""
+        """The part of the cap that a small card would leave to the allocator; 0 if the context alone filled it."""
         return self.cap_bytes - self.withheld_bytes
 
     @property
     def question(self) -> tuple[Knobs, Workload, int]:
-        """What was asked, for a look-up: knobs, workload and cap."""
+        """Knobs, workload and cap, as the key of a look-up."""
         return self.knobs, self.workload, self.cap_bytes
 
     @property
     def counts(self) -> bool:
-        """Whether a promise may rest on this probe."""
+        """Whether this probe can support a promise."""
         return keeps_promise(self, self.workload.batch)
 
     @classmethod
     def of(cls, knobs: Knobs, workload: Workload, result: ProbeResult, *, timed: bool, asked: int = 1) -> Self:
-        """What is kept of a result; times only where a real clock took them."""
+        """Return the recorded form of a result; times only if a real clock measured them."""
         return cls(
             knobs=knobs,
             workload=workload,
@@ -134,7 +136,7 @@ class RecordedProbe(_Data, frozen=True, omit_defaults=True):
 
 
 def recorded_stages(result: ProbeResult, *, timed: bool) -> tuple[RecordedStage, ...]:
-    """The stages of a result as they are written down."""
+    """Return the stages of a result in recorded form."""
     return tuple(
         RecordedStage(
             name=stage.name,
@@ -150,7 +152,7 @@ def recorded_stages(result: ProbeResult, *, timed: bool) -> tuple[RecordedStage,
 
 
 class Ended(Protocol):
-    """What every form of a probe's result says about how it ended."""
+    """The fields that every form of a probe's result shares."""
 
     @property
     def verdict(self) -> Verdict:
@@ -188,7 +190,7 @@ class Certificate(_Data, frozen=True):
 
 
 class Coefficient(_Data, frozen=True):
-    """One number that the VRAM guard predicts a variant's memory with, in bytes (`acestep.memory.guard`)."""
+    """One coefficient of the VRAM guard's memory model of a variant, in bytes (`acestep.memory.guard`)."""
 
     variant: Variant
     name: Text
@@ -196,9 +198,9 @@ class Coefficient(_Data, frozen=True):
 
 
 class CardConditions(_Data, frozen=True):
-    """What a real card's probes ran beside: bytes that others held before, and that the probe's own context took.
+    """The conditions of a real card's probes: bytes of other processes before, and the size of the probe's context.
 
-    `watched` says whether NVML could be read all along, `returned_s` how long the card took to be as it was before.
+    `watched` says whether NVML could be read all the time, `returned_s` how long the card took to become as before.
     """
 
     watched: bool
@@ -209,7 +211,7 @@ class CardConditions(_Data, frozen=True):
 
 
 UNCONDITIONED = CardConditions(watched=False, foreign_bytes=0, context_bytes=0, allocator="", returned_s=0.0)
-"""A simulated card, beside which there is nothing."""
+"""For a simulated card, which no other process uses."""
 
 
 class Measurement(_Data, frozen=True, omit_defaults=True):
@@ -234,21 +236,21 @@ class Measurement(_Data, frozen=True, omit_defaults=True):
             self._check(number, certificate)
 
     def sealed(self) -> Self:
-        """The same measurement as a reader will see it, checked, with the digest of its content."""
+        """Return the same measurement as a reader will see it, checked, with the digest of its content."""
         as_read = msgspec.convert(msgspec.to_builtins(self), type(self))
         return msgspec.structs.replace(as_read, digest=content_digest(as_read))
 
     @property
     def evidence(self) -> EvidenceKind:
-        """What a number that rests on this record is."""
+        """The evidence kind of a number from this record."""
         return EvidenceKind.SIMULATED if self.card.kind is RecordedCardKind.SIMULATED else EvidenceKind.MEASURED
 
     def longest(self, certificate: Certificate) -> int:
-        """Seconds of the longest song a certificate proves, 0 when it proves none."""
+        """Return the seconds of the longest song a certificate proves, 0 when it proves none."""
         return 0 if certificate.fits is None else int(self.probes[certificate.fits].workload.duration_s)
 
     def _check(self, number: int, certificate: Certificate) -> None:
-        """A certificate points at two probes of its own knobs, cap and batch, and they bracket the boundary."""
+        """Check that a certificate refers to two probes of its own knobs, cap and batch that bracket the boundary."""
         own = f"certificates[{number}]"
         sides = {"fits": certificate.fits, "fails": certificate.fails}
         for side, index in sides.items():
@@ -278,7 +280,7 @@ def measurement_of(
     cap_method: CapMethod = CapMethod.MODEL,
     conditions: CardConditions = UNCONDITIONED,
 ) -> Measurement:
-    """The measurement file of a campaign that was run here on `card`."""
+    """Return the measurement file of a campaign that ran here on `card`."""
     return Measurement(
         schema_version=RECORD_SCHEMA_VERSION,
         card=card,
@@ -301,7 +303,7 @@ def content_digest(measurement: Measurement) -> str:
 
 
 def load_measurement(path: Path) -> Measurement:
-    """A measurement file; `InvalidInputError` names it and what is wrong with it, a `FlawedError` also which flaw."""
+    """Return a measurement file; `InvalidInputError` names it and what is wrong, a `FlawedError` also the flaw."""
     document = read_json(path)
     safe = re.compile(SAFE_TEXT)
     for where, text in strings_in(document):

@@ -1,4 +1,4 @@
-"""The plots of the guide as SVG, readable on light and on dark pages, and the same bytes for the same data."""
+"""The plots of the guide as SVG, readable on light and on dark pages; the same data gives the same bytes."""
 
 import io
 import re
@@ -19,7 +19,7 @@ from calibrate.report.plot_data import Panel, StageBar, StagePair, pairs, panels
 from calibrate.table.policy import Policy
 
 INK = "#7b7f86"
-"""Text and lines: a grey that stands out from white and from black alike (a test computes the contrast)."""
+"""Text and lines: a grey with enough contrast to both white and black (a test computes it)."""
 
 BATCH_COLOURS = dict(zip(BATCHES, ("#2f86d6", "#1f9a6d", "#c9741a", "#b85fd0"), strict=True))
 PART_COLOURS = {"weights": "#2f86d6", "activations": "#c9741a", "allowance": "#8a8d93"}
@@ -35,7 +35,7 @@ STAGE_COLOURS = {
 _STYLE = {
     # Names of drawn parts are derived from this, not from a random number.
     "svg.hashsalt": "acestep",
-    # Text stays text: small files, searchable, and no fonts of the machine that rendered them.
+    # Text stays text: small files, searchable, and independent of the fonts of the rendering machine.
     "svg.fonttype": "none",
     "font.size": 10,
     "axes.edgecolor": INK,
@@ -55,7 +55,7 @@ _STYLE = {
 
 
 def plots(table: TierTable, policy: Policy, records: Sequence[Measurement]) -> Mapping[str, str]:
-    """Every plot by its file name; one that has no data is not there."""
+    """Return every plot by its file name; one without data is left out."""
     by_digest = {record.digest: record for record in records}
     found: dict[str, str] = {}
     for variant, tiers in ((variant, entry.tiers) for variant, entry in table.variants.items()):
@@ -66,7 +66,7 @@ def plots(table: TierTable, policy: Policy, records: Sequence[Measurement]) -> M
 
 
 def same_drawing(one: str, other: str) -> bool:
-    """Whether two SVGs show the same data by different releases of matplotlib, which lay out text differently."""
+    """Return whether two SVGs show the same data by different releases of matplotlib, which place text differently."""
     by, shown = (_METADATA[name].findall for name in ("creator", "data"))
     return bool(shown(one)) and shown(one) == shown(other) and by(one) != by(other)
 
@@ -132,9 +132,9 @@ def _scaled(points: Sequence[tuple[int, int]]) -> tuple[list[float], list[float]
 
 
 def _window(panel: Panel) -> tuple[float, float]:
-    """The range in GiB that holds the curves, the boundaries and the nearest budget on each side of them."""
+    """Return the range in GiB that contains the curves, the boundaries and the nearest budget on each side."""
     curves = [n_bytes for curve in panel.curves for _, n_bytes in curve.points]
-    # A song that fits far below a budget says nothing about need; it would only press the curves flat.
+    # A song that fits far below a budget says nothing about need; it would only flatten the curves.
     probes = [n_bytes for _, (_, n_bytes) in panel.fails]
     budgets = [line.n_bytes for line in panel.budgets]
     low, high = min(curves + probes, default=min(budgets)), max(curves + probes, default=max(budgets))
@@ -167,7 +167,7 @@ def _draw_stages(drawn: Sequence[StageBar]) -> Figure:
             axis.plot([place - 0.45, place + 0.45], [bar.budget / GIB] * 2, color=INK, linewidth=2)
         axis.set_xticks(range(len(tiers)), tiers, rotation=60, ha="right", rotation_mode="anchor")
         axis.set_title(stage)
-        # The largest cards would press the smallest ones flat: what a run takes decides the height.
+        # The largest cards would flatten the smallest ones, so the height depends on the runs, not on the cards.
         axis.set_ylim(0, 1.15 * max(b.weights + b.activations + b.allowance for b in drawn) / GIB)
     axes[0].set_ylabel("on the card at the peak, GiB")
     handles = [Line2D([], [], color=colour, linewidth=6, label=part) for part, colour in PART_COLOURS.items()]
