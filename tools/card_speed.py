@@ -225,7 +225,7 @@ class SpeedBench:
             pipe.to("cpu")
 
     def _work(self, request: Request) -> tuple[int, int]:
-        """Return the operations of a request, counted without the card, and the bytes of weights read, each part once a use."""
+        """Return the operations of a request, counted without the card, and the bytes of weights read."""
         key = (request.batch, request.duration_s)
         if key not in self._flops:
             self._flops[key] = song_flops(self._weightless, request)

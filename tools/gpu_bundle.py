@@ -98,7 +98,7 @@ def tests_of(path: Path) -> BundleStep:
 
 
 def measured_plan() -> tuple[BundleStep, ...]:
-    """Return the steps on a card, the most informative first: its properties, kernels' memory, songs that fit on each size.
+    """Return the steps on a card, the most informative first: its properties, kernels' memory, and which songs fit.
 
     Songs without a language model come first, in a separate campaign. The whole campaign starts with its answers, so
     the record of the whole campaign has all of them.
