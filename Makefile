@@ -8,7 +8,7 @@ VLLM_VENV := .venv-vllm
 VLLM_PYTHON := $(VLLM_VENV)/bin/python
 VLLM_LOCK := tools/vllm-requirements.txt
 
-# Exact versions for everything that `install` brings, the same on every machine; `make lock` makes it.
+# Exact versions of everything that `install` installs, the same on every machine; `make lock` writes it.
 LOCK := constraints.txt
 # This release's CPU build has the same version, and a range would take the newest CUDA build of several GB.
 LOCKED_TORCH := torch==2.13.0
@@ -26,7 +26,7 @@ install: $(VENV)/.installed
 
 # The editable install reads pyproject.toml; installing again is only needed when it or the versions change.
 $(VENV)/.installed: pyproject.toml $(LOCK)
-	@echo "installing into $(VENV) what $(LOCK) names; all that pip says is in $(VENV)/install.log"
+	@echo "installing the versions of $(LOCK) into $(VENV); pip's output is in $(VENV)/install.log"
 	@python3 -m venv $(VENV)
 	@rm -f $(VENV)/install.log
 	@python3 tools/install.py $(VENV) --upgrade pip --constraint $(LOCK)
@@ -62,7 +62,7 @@ vllm-env:
 		$(VLLM_PYTHON) -c "import vllm"; } > $(VLLM_VENV)/install.log 2>&1 && \
 		cp $(VLLM_LOCK) $(VLLM_VENV)/installed.txt; }
 
-# Where vLLM cannot be installed, that is one test skipped, and the end of the log says why.
+# If vLLM cannot be installed, this counts as one skipped test, and the end of the log says why.
 test-vllm:
 	@if $(MAKE) --no-print-directory vllm-env; then \
 		$(VLLM_PYTHON) -m pytest tests/vllm tests/mlx; \
@@ -71,9 +71,9 @@ test-vllm:
 		echo "0 passed, 0 failed, 1 skipped"; \
 	fi
 
-# The suite on what a new user gets today: no lock, an environment of its own, made anew every time.
+# The suite with the libraries that a new user gets today: no lock, a new environment every time.
 test-latest:
-	@echo "installing the newest libraries that pyproject.toml allows; all that pip says is in $(LATEST_VENV)/install.log"
+	@echo "installing the newest libraries that pyproject.toml allows; pip's output is in $(LATEST_VENV)/install.log"
 	@python3 -m venv --clear $(LATEST_VENV)
 	@python3 tools/install.py $(LATEST_VENV) --upgrade pip
 	@python3 tools/install.py $(LATEST_VENV) --editable ".[calibrate]" --group dev
@@ -83,7 +83,7 @@ test-latest:
 test-extras: install
 	$(PYTHON) -m pytest tests/soak/test_extras_resolve.py -m soak
 
-# The wheel in an empty environment; TAG=vX.Y.Z also holds the tag against the version and the changelog.
+# The wheel in an empty environment; TAG=vX.Y.Z also compares the tag with the version and the changelog.
 release-check: install
 	$(PYTHON) -m tools.release_check --constraint $(LOCK) --tag "$(TAG)"
 

@@ -32,14 +32,14 @@ _ELSEWHERE = {
     "create_sample": "acestep.lm.songwriting",
     "format_sample": "acestep.lm.songwriting",
 }
-"""Names that are imported from their modules when they are first used, because some of these import torch."""
+"""Names that are imported from their modules at first use, because some of these modules import torch."""
 
 
 def resolve_plan(card: "Card | None" = None, **overrides: Any) -> "Plan":
-    """The plan of this machine's card, or of `card`.
+    """Return the plan of this machine's card, or of `card`.
 
     `overrides` are fields of `acestep.limits.plan.Overrides` as values or as text, None for none: ``offload="cpu"``,
-    ``lm=None``. Raises `UsageError` for a field or value that does not exist.
+    ``lm=None``. Raises `UsageError` for an unknown field or value.
     """
     from acestep.limits.machine import plan_here
     from acestep.limits.plan import overrides_from
@@ -48,9 +48,9 @@ def resolve_plan(card: "Card | None" = None, **overrides: Any) -> "Plan":
 
 
 def generate(request: "Request", plan: "Plan | None" = None) -> "Result":
-    """Make the songs of a request, under `plan` or under this machine's own.
+    """Make the songs of a request, under `plan` or this machine's own plan.
 
-    Raises `InvalidInputError` when the weights are missing and `RunFailedError` when memory runs out for good.
+    Raises `InvalidInputError` when the weights are missing and `RunFailedError` when every retry runs out of memory.
     """
     from acestep.api import generate as make
 

@@ -1,4 +1,4 @@
-"""Songs end to end, as the command line and Python callers ask for them."""
+"""Songs end to end, for the command line and for Python callers."""
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -31,7 +31,7 @@ METADATA = ("caption", "duration_s", "bpm", "keyscale", "timesignature", "langua
 
 
 def generate(request: Request, plan: Plan | None = None) -> Result:
-    """The songs of a request under `plan`, or under this machine's own; audio is not yet normalised."""
+    """Return the songs of a request under `plan`, or under this machine's own plan; audio is not yet normalised."""
     plan = plan or plan_to_run()
     with _serving(plan.variant.value) as service:
         return service.generate(request, plan)[0]
@@ -40,10 +40,11 @@ def generate(request: Request, plan: Plan | None = None) -> Result:
 def audio_codes(
     clip: Clip, plan: Plan | None = None, *, model: str = "", notify: Notify = ignore, progress: Progress = silent
 ) -> tuple[int, ...]:
-    """The audio codes of a clip, five a second, under `plan` or this machine's own: what a cover of it follows.
+    """Return the audio codes of a clip, five for each second, which a cover of it follows.
 
-    `model` is whose audio tokenizer listens; that of the plan's variant if not given. Raises `InvalidInputError` when
-    its weights are missing and `RunFailedError` when memory runs out for good.
+    Runs under `plan` or this machine's own plan. `model` is the model with the audio tokenizer; by default that of the
+    plan's variant. Raises `InvalidInputError` when its weights are missing and `RunFailedError` when every retry runs
+    out of memory.
     """
     plan = plan or plan_to_run()
     with _serving(model or plan.variant.value) as service:
@@ -58,9 +59,9 @@ def understand(
     seed: int = 0,
     progress: Progress = silent,
 ) -> Description:
-    """The song that audio codes stand for, or that a clip is, in words; without codes one is made up.
+    """Describe in words the song of audio codes or of a clip; without codes, invent one.
 
-    Raises as `audio_codes` and `acestep.lm.songwriting.understand` do.
+    Raises as `audio_codes` and `acestep.lm.songwriting.understand_song` do.
     """
     plan, told = plan or plan_to_run(), list[str]()
     if isinstance(heard, Clip):
@@ -106,14 +107,14 @@ def _serving(model: str) -> Iterator[Service]:
 
 
 def of_model(model: str, overrides: Overrides) -> Overrides:
-    """Overrides for the variant that a model is, unless it is one that imitates any."""
+    """Return overrides for the variant of a model, unless it is a model that imitates any variant."""
     if model in SIZES:
         return overrides
     return msgspec.structs.replace(overrides, variant=variant_at(model, checkpoints_dir()))
 
 
 def write_songs(result: Result, plan: Plan, caption: str, out: Path, audio_format: str) -> dict[str, Any]:
-    """Songs on disk in `out`, named after what was asked for, and the document about them."""
+    """Write songs to `out`, named after their caption, and return the document about them."""
     return {
         "songs": [_write(song, caption, out, audio_format) for song in result.songs],
         "metadata": {name: _plain(getattr(result.request, name)) for name in METADATA},
@@ -138,5 +139,5 @@ def _write(song: Song, caption: str, out: Path, audio_format: str) -> dict[str, 
 
 
 def _plain(value: str | float) -> str | float:
-    """What JSON can hold: a terminal hands over bytes that are no text as lone surrogates."""
+    """Return a value that JSON can hold: a terminal passes bytes that are not valid text as lone surrogates."""
     return encodable(value) if isinstance(value, str) else value

@@ -1,23 +1,23 @@
-"""-1 for a number that a person leaves open, as other programs have it."""
+"""The value -1 for a number that the user leaves open, as in other programs."""
 
 import secrets
 
 import msgspec
 
 AUTOMATIC = -1
-"""Of a seed it means a random one; of other numbers it is 0, which leaves them open."""
+"""For a seed it means a random one; other numbers become 0, which means automatic."""
 
 RANDOM_SEEDS = 2**31
-"""Random seeds are below: few enough digits to write down."""
+"""Upper bound of random seeds: short enough to write down."""
 
 
 def drawn_seed(seed: int) -> int:
-    """A seed as it is, or a random one for `AUTOMATIC`."""
+    """Return a seed unchanged, or a random one for `AUTOMATIC`."""
     return secrets.randbelow(RANDOM_SEEDS) if seed == AUTOMATIC else seed
 
 
 def leave_open(value: msgspec.Struct, *fields: str) -> None:
-    """Set those of the number `fields` of a value that is being created to 0 that are `AUTOMATIC`."""
+    """Set the number `fields` that are `AUTOMATIC` to 0, in a value that is being created."""
     for field in fields:
         number = getattr(value, field)
         if number == AUTOMATIC:

@@ -1,4 +1,4 @@
-"""Audio that a person brings along: a song to work on, or one whose sound is to be had."""
+"""Audio that a user gives: a song to work on, or a reference for the timbre."""
 
 import math
 from typing import TYPE_CHECKING, Any
@@ -10,26 +10,26 @@ if TYPE_CHECKING:
 
     Samples = np.ndarray
 else:
-    # msgspec looks annotations up when it converts, and nobody without audio should wait for numpy.
+    # msgspec evaluates annotations when it converts, and requests without audio should not have to import numpy.
     Samples = Any
 
 SAMPLE_RATE = 48_000
-"""Samples a second of every song and clip; ACE-Step 1.5's VAE was trained at 48 kHz stereo."""
+"""Samples per second of every song and clip; ACE-Step 1.5's VAE was trained at 48 kHz stereo."""
 
 LATENT_HOP = 1_920
-"""Samples one latent frame stands for: the product of the VAE's strides 2*4*4*6*10."""
+"""Audio samples per latent frame: the product of the VAE's strides 2*4*4*6*10."""
 
 FRAMES_A_SECOND = SAMPLE_RATE // LATENT_HOP
-"""Latent frames of a second of sound."""
+"""Latent frames per second."""
 
 
 class Clip(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """`audio` is float32 of shape [2, samples] at 48 kHz, full scale at 1; a mono recording has it twice.
+    """`audio` is float32 of shape [2, samples] at 48 kHz, full scale at 1; mono is stored twice.
 
-    `remarks` are sentences about how a file became this, for the person who brought it.
+    `remarks` are sentences for the user about how a file was converted.
 
-    Raises `ValueError` for another shape or dtype, for less than one latent frame (40 ms) and for samples that are
-    not numbers. Clips are equal when they are the same.
+    Raises `ValueError` for another shape or dtype, for less than one latent frame (40 ms) and for samples that are not
+    numbers. Clips are equal only if they are the same object.
     """
 
     audio: Samples
@@ -41,7 +41,7 @@ class Clip(msgspec.Struct, frozen=True, kw_only=True, eq=False):
             raise ValueError(f"audio must be a float32 array of shape [2, samples], got {dtype} of shape {shape}")
         if shape[1] < LATENT_HOP:
             raise ValueError(f"audio must have at least {LATENT_HOP} samples at {SAMPLE_RATE} Hz, got {shape[1]}")
-        # The extremes carry every infinity and NaN along, and need no second array.
+        # The minimum and maximum show every infinity and NaN, without a second array.
         if not (math.isfinite(self.audio.min()) and math.isfinite(self.audio.max())):
             raise ValueError("audio has samples that are infinite or not numbers")
 

@@ -1,6 +1,6 @@
-"""What a command can end with: the exit codes, and one error class for each way to fail.
+"""The ways in which a command can end: the exit codes, and one error class for each way to fail.
 
-An error's text is read by a musician: it says what was got, what was expected and what to do next.
+An error's text is for a musician: it says what was got, what was expected and what to do next.
 """
 
 from enum import IntEnum
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 class Exit(IntEnum):
-    """Exit codes of every command; scripts and CI build on them."""
+    """Exit codes of every command; scripts and CI rely on them."""
 
     OK = 0
     REGRESSED = 1
@@ -27,7 +27,7 @@ class AceStepError(Exception):
 
 
 class UsageError(AceStepError):
-    """An option, argument or environment variable that cannot mean anything."""
+    """An option, argument or environment variable with an invalid value."""
 
     exit = Exit.USAGE
 
@@ -44,7 +44,7 @@ class InvalidInputError(AceStepError):
 
 
 class MissingWeightsError(InvalidInputError):
-    """Weights that are not on this machine; `command` gets them, empty where no command can."""
+    """Weights that are not on this machine; `command` downloads them, "" if no command can."""
 
     def __init__(self, source: Path | str, problem: str, *, command: str = "") -> None:
         super().__init__(source, f"{problem}; get it with: {command}" if command else problem)
@@ -58,7 +58,7 @@ class NotMeasuredError(AceStepError):
 
 
 class RunFailedError(AceStepError):
-    """A run that started and could not finish: memory, disk or network."""
+    """A run that started but could not finish: memory, disk or network."""
 
     exit = Exit.RUN_FAILED
 

@@ -1,7 +1,7 @@
-"""The fields of a song's metadata and the values each may take, in the order of training.
+"""The fields of a song's metadata and their allowed values, in the order used in training.
 
-Every entry point brings what people write into the form of training by the functions here. Each returns "" for a blank
-text, and raises `ValueError` with the allowed values, and the closest of them, for a text that means none.
+Every entry point converts a user's text to the form used in training with these functions. Each returns "" for a blank
+text, and raises `ValueError` with the allowed values, and the closest of them, for an unknown text.
 """
 
 import re
@@ -10,7 +10,7 @@ from enum import StrEnum
 
 
 class RequestField(StrEnum):
-    """One line of the thinking, in the order the lines come."""
+    """The lines of the thinking, in their order."""
 
     BPM = "bpm"
     CAPTION = "caption"
@@ -24,10 +24,10 @@ BPMS = range(30, 301)
 
 SHORTEST_PLAN_S = 10
 LONGEST_PLAN_S = 600
-"""The lengths a model was trained to plan, in seconds."""
+"""The lengths in seconds that the model was trained to plan."""
 
 DURATIONS_S = range(1, LONGEST_PLAN_S + 1)
-"""The lengths a person may name, in seconds."""
+"""The lengths in seconds that a user may give."""
 
 KEYSCALES = tuple(
     f"{note}{accidental} {mode}"
@@ -54,7 +54,7 @@ TRACKS = (
 _KEYSCALE = re.compile(r"([A-G])[\s-]*(#|b|♯|♭|sharp|flat)?[\s_-]*(m|maj|min|major|minor)?", re.IGNORECASE)
 _ACCIDENTALS = {"sharp": "#", "flat": "b"}
 _OPEN = frozenset({"", "n/a", "none", "auto", UNKNOWN_LANGUAGE})
-"""What people write for a field that they leave open."""
+"""What users write for a field that they leave open."""
 
 _BARS = {"2/4": "2", "3/4": "3", "4/4": "4", "6/8": "6"}
 
@@ -94,11 +94,11 @@ _USUAL_NAMES = {
     "synthesizer": "synth",
     "beat": "drums",
 }
-"""Common words for languages and instruments, and what they are called here."""
+"""Common names of languages and instruments, and their names here."""
 
 
 def keyscale_of(text: str) -> str:
-    """A key in the form of training: "Am" becomes "A minor", "c MAJOR" becomes "C major"."""
+    """Return a key in the form used in training: "Am" becomes "A minor", "c MAJOR" becomes "C major"."""
     written = text.strip()
     if written.lower() in _OPEN:
         return ""
@@ -117,7 +117,7 @@ def keyscale_of(text: str) -> str:
 
 
 def timesignature_of(text: str) -> str:
-    """A time signature as the beats of a bar: "4/4" becomes "4"."""
+    """Return a time signature as the beats of a bar: "4/4" becomes "4"."""
     written = re.sub(r"\s", "", text)
     shortened = "" if written.lower() in _OPEN else _BARS.get(written, written)
     if shortened and shortened not in TIMESIGNATURES:
@@ -126,7 +126,7 @@ def timesignature_of(text: str) -> str:
 
 
 def language_of(text: str) -> str:
-    """A language of lyrics as its code: "pt-BR" becomes "pt"."""
+    """Return the code of a lyrics language: "pt-BR" becomes "pt"."""
     written = text.strip()
     shortened = UNKNOWN_LANGUAGE if written.lower() == "auto" else re.split("[-_]", written.lower())[0]
     if written and shortened not in LYRIC_LANGUAGES:
@@ -135,7 +135,7 @@ def language_of(text: str) -> str:
 
 
 def track_of(text: str) -> str:
-    """A track's name: "Backing Vocals" becomes "backing_vocals"."""
+    """Return a track's name: "Backing Vocals" becomes "backing_vocals"."""
     written = text.strip()
     name = re.sub(r"[\s_-]+", "_", written.lower())
     if name and name not in TRACKS:

@@ -1,24 +1,24 @@
-"""What `-v` shows on stderr: one line for each step at the edges of the program, with the module that took it.
+"""Log lines that `-v` shows on stderr: one for each step of the program's input and output, with the module's name.
 
-Modules write to the logger of their own name. Without `-v` nothing is shown: what a musician has to know is a warning.
+Modules log to a logger of their own name. Without `-v` nothing is shown: what a musician must know is a warning.
 """
 
 import logging
 import sys
 
 ROOT_LOGGER = "acestep"
-"""The logger above those of all modules."""
+"""The parent logger of all modules."""
 
 LINE = "%(asctime)s %(name)s: %(message)s"
 TIME = "%H:%M:%S"
 
 
 class _ToStderr(logging.StreamHandler):  # type: ignore[type-arg]
-    """Writes to what stderr is when the command starts."""
+    """Writes to the stderr that is set when the command starts."""
 
 
 def show_logs(verbosity: int) -> None:
-    """Show nothing for 0, steps for 1, and their details too for 2 and more; replaces what an earlier call set."""
+    """Show no log lines for 0, steps for 1, and details too for 2 and more; replaces an earlier setting."""
     logger = logging.getLogger(ROOT_LOGGER)
     for handler in [one for one in logger.handlers if isinstance(one, _ToStderr)]:
         logger.removeHandler(handler)

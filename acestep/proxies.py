@@ -1,6 +1,6 @@
-"""The proxies that the environment names: whether they can be used, and that this machine is reached without them.
+"""The proxies in the environment: checks that they can be used, and lets this machine reach itself without them.
 
-The names and their order are those of `urllib.request.getproxies_environment`, which the HTTP libraries go by.
+The names and their order are those of `urllib.request.getproxies_environment`, which the HTTP libraries use.
 """
 
 import os
@@ -12,18 +12,18 @@ from urllib.parse import urlsplit
 from acestep.errors import UsageError
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-"""How this machine calls itself."""
+"""The host names of this machine for itself."""
 
 _KINDS = ("http", "https", "all")
 _SOCKS = ("socks5", "socks5h")
 _SCHEMES = ("http", "https", *_SOCKS)
-"""What the HTTP libraries can talk to (`httpx.Proxy`)."""
+"""The proxy schemes that the HTTP libraries support (`httpx.Proxy`)."""
 
 
 def variable_of(kind: str, environ: Mapping[str, str]) -> str:
-    """The name of the variable that counts for ``http``, ``https``, ``all`` or ``no``; "" where none is set.
+    """Return the name of the variable in force for ``http``, ``https``, ``all`` or ``no``; "" if none is set.
 
-    The name in lower case counts more than all others, also where it is empty.
+    The name in lower case has priority over all others, even if it is empty.
     """
     wanted = f"{kind}_proxy"
     if wanted in environ:
@@ -32,7 +32,7 @@ def variable_of(kind: str, environ: Mapping[str, str]) -> str:
 
 
 def in_use(environ: Mapping[str, str]) -> dict[str, str]:
-    """The variables that name a proxy, with their values; empty where ``NO_PROXY=*`` switches all of them off."""
+    """Return the variables that name a proxy, with their values; empty if ``NO_PROXY=*`` disables all of them."""
     if "*" in _exceptions(environ):
         return {}
     names = (variable_of(kind, environ) for kind in _KINDS)
@@ -40,14 +40,14 @@ def in_use(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def require_usable(environ: Mapping[str, str]) -> None:
-    """Raise `UsageError` for a proxy that cannot be used, with what to install or to write."""
+    """Raise `UsageError` for a proxy that cannot be used, with what to install or to set."""
     for name, value in in_use(environ).items():
         if problem := _problem(value):
             raise UsageError(f"{name} is {shown(value)!r}, and {problem}")
 
 
 def shown(value: str) -> str:
-    """A proxy's address without the name and password in it."""
+    """Return a proxy's address without user name and password."""
     before, at, host = value.rpartition("@")
     scheme, separator, _ = before.partition("://")
     return f"{scheme}{separator}***@{host}" if at and separator else f"***@{host}" if at else value
@@ -84,7 +84,10 @@ def reach_directly(hosts: tuple[str, ...], environ: MutableMapping[str, str]) ->
 
 @contextmanager
 def without_proxies() -> Iterator[None]:
-    """Inside, no proxy is used, not even one that the system's settings name; the environment is put back after."""
+    """Use no proxy inside the block, not even one from the system's settings.
+
+    The environment is restored afterwards.
+    """
     before = {name: value for name, value in os.environ.items() if name.lower().endswith("_proxy")}
     for name in before:
         del os.environ[name]

@@ -1,4 +1,4 @@
-"""What is asked of the pipeline and what comes back: value objects, checked at birth."""
+"""The request to the pipeline and its result: data classes that are validated when created."""
 
 import math
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 CODE_FRAMES = 5
-"""Latent frames one audio code stands for: codes run at 5 Hz."""
+"""Latent frames per audio code: codes run at 5 Hz."""
 
 MAX_AUDIO_CODE = 63_999
 """The largest audio code: the tokenizer's levels 8*8*8*5*5*5 make 64,000."""
@@ -34,7 +34,7 @@ MAX_DURATION_S = 600.0
 """The longest song the weights were trained for; no plan promises more."""
 
 MAX_ASKED_S = 3_600.0
-"""The longest song a request may name: what is above a plan's limit is cut with a warning, not refused."""
+"""The longest song a request may ask for: a length above a plan's limit is reduced with a warning, not refused."""
 
 DEFAULT_DURATION_S = 60.0
 
@@ -43,7 +43,7 @@ MAX_SEED = 2**32 - 1
 
 
 class Task(StrEnum):
-    """What the DiT is asked to do."""
+    """The task of the DiT."""
 
     TEXT2MUSIC = "text2music"
     REPAINT = "repaint"
@@ -70,32 +70,33 @@ _READ_BY: dict[str, tuple[object, frozenset[Task]]] = {
     "track": ("", _OF_ONE_TRACK),
     "tracks": ((), frozenset({Task.COMPLETE})),
 }
-"""Fields that only some tasks read: what they are when left out, and which tasks. Elsewhere they are a mistake."""
+"""Fields that only some tasks read: their default, and the tasks. For other tasks they are an error."""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One call of the pipeline: `batch` songs of the same caption, song k with seed ``seed + k``.
 
-    `duration_s` is in seconds; 0 becomes the length of the source audio or codes, else 60, and stays 0 where a
-    language model is to choose. A shorter song than its source ends where the source is cut. `steps` and
+    `duration_s` is in seconds; 0 becomes the length of the source audio or codes, else 60, and stays 0 if a language
+    model is to choose. A song shorter than its source uses only the beginning of the source. `steps` and
     `guidance_scale` of 0 mean the variant's default.
 
-    `think` lets a language model plan the songs as `thinking` says, where the pipeline has one and the task is
+    With `think` a language model plans the songs as `thinking` says, if the pipeline has one and the task is
     text2music: it fills in what the request leaves open, and writes each song's audio codes.
 
-    `source_audio` is what every task but text2music works on; a cover can be given `audio_codes` (5 a second) instead.
-    `reference_audio` lends its timbre to any task. Repaint makes the window from `repaint_start_s` to `repaint_end_s`
-    anew (0: to the end), lego adds its track there. Extract and lego name a `track`, complete the `tracks` to add.
+    `source_audio` is the song that every task but text2music works on; a cover can be given `audio_codes` (5 per
+    second) instead. `reference_audio` gives its timbre to any task. Repaint generates the window from `repaint_start_s`
+    to `repaint_end_s` again (0: to the end), lego adds its track there. Extract and lego name a `track`, complete the
+    `tracks` to add.
 
-    `cover_strength` below 1 blends each step's velocity with that of a prompt which asks for no cover, both beside the
-    source, as diffusers does at the price of one more pass a step; the original instead drops the source after that
+    `cover_strength` below 1 blends each step's velocity with that of a prompt that asks for no cover. Both use the
+    source, as in diffusers, which costs one more pass for each step; the original instead drops the source after that
     share of the steps.
 
-    `guidance_interval` says between which points on the way from noise (0) to song (1) the guided variants are guided,
-    as in diffusers; the original counts the other way, so its (a, b) is (1 - b, 1 - a) here.
+    `guidance_interval` is the part of the way from noise (0) to song (1) in which the guided variants are guided, as in
+    diffusers; the original counts in the other direction, so its (a, b) is (1 - b, 1 - a) here.
 
-    A `duration_s`, `bpm` or `repaint_end_s` of -1 is 0: automatic; a `seed` of -1 is drawn. `acestep.fields`
-    brings `keyscale`, `timesignature`, `language` and tracks into the form of training: "Am" becomes "A minor".
+    A `duration_s`, `bpm` or `repaint_end_s` of -1 is 0: automatic; a `seed` of -1 is random. `acestep.fields` converts
+    `keyscale`, `timesignature`, `language` and tracks to the form used in training: "Am" becomes "A minor".
 
     Raises `ValueError` naming the field when a value is out of range, missing, or not for the task.
     """
@@ -171,17 +172,17 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     @property
     def thinks(self) -> bool:
-        """Whether a language model is to plan the songs: what works on a song that exists is planned already."""
+        """Whether a language model is to plan the songs: only a new song is planned."""
         return self.think and self.task is Task.TEXT2MUSIC
 
     @property
     def has_audio(self) -> bool:
-        """Whether the request brings audio or codes along."""
+        """Whether the request brings audio or codes."""
         return self.source_audio is not None or self.reference_audio is not None or bool(self.audio_codes)
 
     @property
     def latent_frames(self) -> int:
-        """Latent frames of one song: 25 a second, rounded up; from source audio, only those that it fills."""
+        """Latent frames of one song: 25 per second, rounded up; from source audio, only complete frames."""
         samples = round(self.duration_s * SAMPLE_RATE)
         return samples // LATENT_HOP if self.source_audio is not None else -(-samples // LATENT_HOP)
 
@@ -192,7 +193,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     @property
     def window(self) -> range:
-        """The latent frames that are to be made; the others stay as the source has them."""
+        """The latent frames to generate; the others stay as in the source."""
         frames = self.latent_frames
         if self.task not in _WINDOWED:
             return range(frames)
@@ -202,7 +203,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     @property
     def _source_s(self) -> float:
-        """Length of what the song follows in seconds, 0 where it follows nothing."""
+        """Length of the source audio or codes in seconds, 0 without a source."""
         if self.source_audio is not None:
             return self.source_audio.duration_s
         return len(self.audio_codes) * CODE_FRAMES * LATENT_HOP / SAMPLE_RATE
@@ -243,7 +244,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
                 f"{source} must last at most {MAX_ASKED_S:.0f} seconds, got {source_s:g};"
                 " give a shorter duration_s to follow only its beginning"
             )
-        # Half a sample of grace: durations travel as seconds.
+        # A tolerance of half a sample: durations are passed as seconds.
         if self.duration_s > source_s + 0.5 / SAMPLE_RATE:
             raise ValueError(
                 f"duration_s is {self.duration_s:g}, longer than the {source_s:g} seconds of the source;"
@@ -264,16 +265,16 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 def _frame(seconds: float) -> int:
-    """The latent frame that sounds at a time."""
+    """The latent frame at a time."""
     return int(seconds * (SAMPLE_RATE / LATENT_HOP))
 
 
 SongCodes = Sequence[tuple[int, ...]]
-"""Audio codes, 5 a second: of every song, or one sequence that all songs share."""
+"""Audio codes, 5 per second: one sequence for each song, or one that all songs share."""
 
 
 class DecodePath(StrEnum):
-    """Where the audio was decoded, from the fastest to the last resort."""
+    """Where the audio was decoded, from the fastest to the last fallback."""
 
     GPU = "gpu"
     GPU_OFFLOAD = "gpu-offload"
@@ -289,9 +290,9 @@ class Song(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """What `Pipeline.generate` gives back: the songs in seed order and how they were made.
+    """The result of `Pipeline.generate`: the songs in seed order and how they were made.
 
-    `request` is what was carried out: what was left open is filled in, by a language model where one thought.
+    `request` is what was carried out: open fields are filled in, by the language model if it thought.
     """
 
     request: Request

@@ -1,4 +1,4 @@
-"""JSON files read as if a stranger wrote them: no NaN, no repeated key, no half character, nothing unknown."""
+"""Strict reader for untrusted JSON files: no NaN, no repeated key, no lone surrogate, no unknown field."""
 
 import json
 import stat
@@ -13,14 +13,14 @@ from acestep.errors import InvalidInputError
 T = TypeVar("T")
 
 MOST_BYTES = 4 * 2**20
-"""Size of the largest file that is read, as for contributed records; the largest that is shipped takes a tenth."""
+"""Size limit of the files that are read, as for contributed records; the largest file shipped is a tenth of it."""
 
 Trail = tuple["Trail", str] | None
-"""Where a value is in its document: that of what holds it, and one step; None for the document itself."""
+"""The place of a value in its document: the trail of its container and one step; None for the document itself."""
 
 
 def read_json(path: Path) -> Any:
-    """The document in a JSON file; `InvalidInputError` naming the file when there is none, or it is too large."""
+    """Return the document in a JSON file; raise `InvalidInputError` naming the file if it is missing or too large."""
     try:
         text = _text_of(path)
         document = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_refuse_repeats)
@@ -32,14 +32,14 @@ def read_json(path: Path) -> Any:
         raise InvalidInputError(path, "is nested too deeply to be one of ours") from None
     except ValueError as error:
         raise InvalidInputError(path, f"is not JSON ({error}); was it cut short?") from None
-    # The file is UTF-8, which has no half characters: only an escape can bring one, and records have none.
+    # The file is UTF-8, which has no lone surrogates: only an escape can produce one, and records have none.
     if r"\ud" in text.lower() and (half := _half_character(document)):
         raise InvalidInputError(path, f"{half} has half a character in it (a lone surrogate), which no text can hold")
     return document
 
 
 def load_strict(path: Path, kind: type[T], newest: int) -> T:
-    """The `kind` a versioned JSON file holds, up to `schema_version` `newest`; else `InvalidInputError`."""
+    """Return the `kind` in a versioned JSON file, up to `schema_version` `newest`; else raise `InvalidInputError`."""
     document = read_json(path)
     version = document.get("schema_version") if isinstance(document, dict) else None
     if isinstance(version, int) and version > newest:
@@ -77,9 +77,9 @@ def _refuse_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _half_character(document: Any) -> str:
-    """Where a name or text cannot be written as UTF-8, as `$.tiers[0].label`; empty where none is.
+    """Return the place of a name or text that UTF-8 cannot encode, as `$.tiers[0].label`; "" if there is none.
 
-    JSON may escape one half of a character that UTF-16 writes as two; Python reads it, and fails where it is shown.
+    JSON may escape one half of a UTF-16 surrogate pair; Python reads it, and fails when it is printed.
     """
     rest: list[tuple[Trail, Any]] = [(None, document)]
     while rest:
@@ -98,7 +98,7 @@ def _half_character(document: Any) -> str:
 
 
 def _spelled(trail: Trail) -> str:
-    # Only the place that is told is spelled out: in a deep document each is as long as the document.
+    # Only the reported place is turned into text: in a deep document each is as long as the document.
     steps = []
     while trail is not None:
         trail, step = trail
@@ -107,11 +107,14 @@ def _spelled(trail: Trail) -> str:
 
 
 _HOLDERS = (str, dict, list)
-"""What a string of a document is, or is in."""
+"""What a string belongs to in a document."""
 
 
 def strings_in(document: Any) -> Iterator[tuple[str, str]]:
-    """Every string in a document with its place, keys included; without recursion, for it may be nested deeply."""
+    """Yield every string in a document with its place, keys included.
+
+    Without recursion, because it may be nested deeply.
+    """
     rest: list[tuple[str, Any]] = [("$", document)]
     while rest:
         where, node = rest.pop()
@@ -119,7 +122,7 @@ def strings_in(document: Any) -> Iterator[tuple[str, str]]:
             yield where, node
         elif isinstance(node, dict):
             yield from ((where, key) for key in node)
-            # Most values are numbers, whose places need not be spelled out.
+            # Most values are numbers, whose places are not needed.
             rest += [(f"{where}.{key}", value) for key, value in reversed(node.items()) if isinstance(value, _HOLDERS)]
         elif isinstance(node, list):
             rest += [

@@ -1,4 +1,4 @@
-"""How a language model is to plan a song: what it may decide, and how it draws."""
+"""How a language model plans a song: what it may decide, and how tokens are sampled."""
 
 from enum import Enum
 
@@ -8,11 +8,11 @@ from acestep.automatic import drawn_seed
 from acestep.fields import LONGEST_PLAN_S, SHORTEST_PLAN_S
 
 NO_NEGATIVE = "NO USER INPUT"
-"""What stands for "nothing" in a slot of the language model's prompts, as in training."""
+"""The text for "nothing" in a slot of the language model's prompts, as in training."""
 
 
 class Think(Enum):
-    """Whether a language model is to plan the songs: as the card's plan says, or as a person does."""
+    """Whether a language model plans the songs: as the card's plan says, or as the user says."""
 
     AS_PLANNED = "as planned"
     YES = "yes"
@@ -27,8 +27,8 @@ def _within(name: str, value: float, low: float, high: float) -> None:
 class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     """How the next token is drawn; the order of the steps is that of `acestep.lm.sampling`.
 
-    A `temperature` of 0 takes the likeliest token, a `top_k` of 0 and a `top_p` of 1 leave the tail in, a
-    `repetition_penalty` of 1 is none, and a `guidance` of 1 is none. Raises `ValueError` naming the field.
+    A `temperature` of 0 takes the most likely token. A `top_k` of 0 disables top-k, a `top_p` of 1 disables top-p, a
+    `repetition_penalty` of 1 and a `guidance` of 1 disable these. Raises `ValueError` naming the field.
     """
 
     temperature: float = 0.85
@@ -46,16 +46,16 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Thinking(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the language model decides of a song.
+    """What the language model decides about a song.
 
-    `metas` lets it choose tempo, key, time signature and length where the request leaves them open, `caption` lets it
-    reword the caption and `language` name the language of the lyrics. `codes` lets it write the audio codes that the
-    DiT follows; without, it only fills in the metadata.
+    `metas` lets it choose tempo, key, time signature and length if the request leaves them open, `caption` lets it
+    reword the caption and `language` set the language of the lyrics. `codes` lets it write the audio codes that the DiT
+    follows; otherwise it only fills in the metadata.
 
     All songs of a request share one plan, drawn with `seed`, so that a song is the same alone and in a batch; its codes
-    are drawn with the song's own seed. `negative` is what guidance leads away from. A plan is never longer than
-    `longest_s` seconds. `open_turn` lets the codes follow a turn that is still open, where the original closes it.
-    Raises `ValueError` naming the field.
+    are drawn with the song's own seed. `negative` is the negative prompt for guidance. A plan is never longer than
+    `longest_s` seconds. With `open_turn` the codes follow a turn that is still open; the original closes it. Raises
+    `ValueError` naming the field.
     """
 
     metas: bool = True

@@ -1,4 +1,4 @@
-"""The tier table: what every class of card is promised, and the strict reader of its file."""
+"""The tier table: the limits of every class of card, and the strict reader of its file."""
 
 import math
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ BATCHES = (1, 2, 4, 8)
 """The batch sizes a frontier has entries for; a batch between two takes the larger one's entry."""
 
 DIGEST_START = len("sha256:") + 12
-"""Characters of a digest, its algorithm among them, that tell records apart where a person reads them."""
+"""Characters of a shortened digest, with the name of its algorithm, for display."""
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -59,7 +59,7 @@ class LmStates(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     without_lm: Count
 
     def of(self, *, lm: bool) -> int:
-        """The limit that applies when a language model does, or does not, think first."""
+        """Return the limit with or without a language model."""
         return self.with_lm if lm else self.without_lm
 
 
@@ -80,22 +80,22 @@ class Frontier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                     raise ValueError(f"frontier.{name}: a batch of {more} cannot reach longer than one of {fewer}")
 
     def of(self, *, lm: bool) -> dict[str, int]:
-        """The frontier with, or without, a language model."""
+        """Return the frontier with or without a language model."""
         return self.with_lm if lm else self.without_lm
 
     def longest(self, batch: int, *, lm: bool) -> int:
-        """The longest song in seconds at any `batch`: the entry of the next size up, 0 above the largest."""
+        """Return the longest song in seconds at any `batch`: the entry of the next larger size, 0 above the largest."""
         entry = next((size for size in BATCHES if size >= batch), None)
         return 0 if entry is None else self.of(lm=lm)[str(entry)]
 
     def headline_batch(self, *, lm: bool) -> int:
-        """The largest batch that still reaches the longest song of a batch of one; 0 where none fits."""
+        """Return the largest batch that allows the longest song of a batch of one; 0 if none fits."""
         entries = self.of(lm=lm)
         return max((size for size in BATCHES if entries[str(size)] == entries["1"] > 0), default=0)
 
 
 class EvidenceKind(StrEnum):
-    """How a number was found, the strongest first."""
+    """How a number was found, the strongest evidence first."""
 
     MEASURED = "measured"
     VIRTUAL = "virtual"
@@ -105,16 +105,16 @@ class EvidenceKind(StrEnum):
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where a number comes from: its kind, and the digest of the record that holds the probes."""
+    """The source of a number: its kind, and the digest of the record that holds the probes."""
 
     kind: EvidenceKind
     record: str
 
 
 class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What every card in a range of nameplates is promised; `certified_gib` is the nameplate it was proven at.
+    """The limits of every card in a range of nameplates; `certified_gib` is the nameplate they were proven at.
 
-    `evidence` is keyed by field, or by ``field.with_lm`` where a limit with a language model rests on something else.
+    `evidence` is keyed by field, or by ``field.with_lm`` if a limit with a language model has other evidence.
     """
 
     id: Annotated[str, msgspec.Meta(min_length=1)]
@@ -158,7 +158,7 @@ class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise ValueError(f"{self.id}: lm_songs_per_pass is given for {strangers}, which are not in lm_models")
 
     def _check_headline(self) -> None:
-        """The headline limits say nothing that the frontier does not."""
+        """Require that the headline limits agree with the frontier."""
         for lm, state in ((True, "with_lm"), (False, "without_lm")):
             if self.max_duration_s.of(lm=lm) != self.frontier.longest(1, lm=lm):
                 raise ValueError(f"{self.id}: max_duration_s.{state} must be the frontier's entry of batch 1")
@@ -167,7 +167,7 @@ class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class SizeBoundary(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Smallest swept size that fits and largest below it that does not, in GiB; 0 as in the design's contract."""
+    """Smallest swept size that fits and largest smaller one that does not, in GiB; 0 if there is none."""
 
     fits_gib: Count
     fails_gib: Count
@@ -175,7 +175,7 @@ class SizeBoundary(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class Boundaries(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """From which size on INT8 and offload can be switched off, and each language model fits."""
+    """The sizes from which INT8 and offload can be switched off, and from which each language model fits."""
 
     without_int8: SizeBoundary
     without_offload: SizeBoundary
@@ -183,7 +183,7 @@ class Boundaries(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     @property
     def named(self) -> dict[str, SizeBoundary]:
-        """Every boundary by its place here, such as `lm.4B`."""
+        """Return every boundary by its path here, such as `lm.4B`."""
         return {
             "without_int8": self.without_int8,
             "without_offload": self.without_offload,
@@ -192,7 +192,7 @@ class Boundaries(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class VariantTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The tiers of one DiT variant, smallest first. `memory_model` feeds the VRAM guard."""
+    """The tiers of one DiT variant, smallest first. The VRAM guard uses `memory_model`."""
 
     tiers: Annotated[tuple[Tier, ...], msgspec.Meta(min_length=1)]
     boundaries: Boundaries
@@ -210,7 +210,7 @@ class VariantTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class GeneratedFrom(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a table was made from: digests of records and policy, and the code version that merged them."""
+    """The sources of a table: digests of records and policy, and the code version that merged them."""
 
     records: tuple[str, ...]
     policy: str
@@ -218,7 +218,7 @@ class GeneratedFrom(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class Shortfall(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One cell of turbo's tiers that promises less than the published table, in the words of both."""
+    """A cell of turbo's tiers with a lower limit than the published table, with the texts of both."""
 
     tier: str
     field: str
@@ -227,7 +227,7 @@ class Shortfall(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class TierTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`tiers/generated_tiers.json` as a value; `shortfalls` are where other people promise more."""
+    """`tiers/generated_tiers.json` as a value; `shortfalls` are the cells where the published table promises more."""
 
     schema_version: Annotated[int, msgspec.Meta(ge=1)]
     table_version: int
@@ -254,23 +254,23 @@ def require_tiling(tiers: Sequence[tuple[str, VramRange]]) -> None:
 
 
 def lm_rank(model: str | None) -> int:
-    """The place of a language model among all of them, smallest first; that of none is below every one's."""
+    """Return the index of a language model among all of them, smallest first; -1 for none."""
     return -1 if model is None else LM_MODELS.index(model)
 
 
 def short_digest(digest: str) -> str:
-    """The start of a digest and the name of its algorithm, for a person to tell records apart by."""
+    """Return the start of a digest with the name of its algorithm, for display."""
     return digest[:DIGEST_START]
 
 
 def data_file(name: str) -> Path:
-    """A data file of `tiers/`, from the checkout when there is one, else from inside the installed wheel."""
+    """Return the path of a data file of `tiers/`: in the checkout if there is one, else inside the installed wheel."""
     checkout = Path(__file__).parent.parent / "tiers" / name
     return checkout if checkout.is_file() else Path(__file__).parent / "data" / name
 
 
 def load_tiers(path: Path | None = None) -> TierTable:
-    """The tier table in force, or the one in `path`; `InvalidInputError` names the file and the field at fault."""
+    """Return the tier table in force, or the one in `path`; `InvalidInputError` names the file and the field."""
     return _table_in_force() if path is None else load_strict(path, TierTable, TABLE_SCHEMA_VERSION)
 
 

@@ -1,4 +1,4 @@
-"""Bytes inside, units only where a person reads."""
+"""Byte counts are ints; units appear only in text for a person."""
 
 from collections.abc import Callable
 
@@ -8,29 +8,30 @@ GIB = 1024 * MIB
 
 
 def gib(n_bytes: int) -> str:
-    """`n_bytes` as a person reads it, e.g. ``"3.22 GiB"``; never parsed back."""
+    """Return `n_bytes` as text, e.g. ``"3.22 GiB"``; never parsed back."""
     return f"{n_bytes / GIB:.2f} GiB"
 
 
 def mib(n_bytes: int) -> str:
-    """`n_bytes` in mebibytes, e.g. ``"188 MiB"``; never parsed back."""
+    """Return `n_bytes` in mebibytes as text, e.g. ``"188 MiB"``; never parsed back."""
     return f"{n_bytes / MIB:.0f} MiB"
 
 
 def gib_to_bytes(size: float) -> int:
-    """The bytes of a size a person typed in GiB, rounded down to a whole byte."""
+    """Return the bytes of a size given in GiB, rounded down to a whole byte."""
     return int(size * GIB)
 
 
 def minutes(seconds: float) -> str:
-    """A song's length as a musician says it, e.g. ``"4 min 30 s"``; never parsed back."""
+    """Return a song's length as text, e.g. ``"4 min 30 s"``; never parsed back."""
     whole, rest = divmod(round(seconds, 1), 60)
     parts = [f"{whole:g} min" if whole else "", f"{rest:g} s" if rest or not whole else ""]
     return " ".join(part for part in parts if part)
 
 
 Progress = Callable[[str, int, int], None]
-"""Called with a stage's name and how many of how many parts of it are done, first with 0; may raise to stop the run."""
+"""Called with a stage's name, its finished parts and its total parts, first with 0 finished; may raise to stop the run.
+"""
 
 
 Check = Callable[[], None]
@@ -38,8 +39,8 @@ Check = Callable[[], None]
 
 
 def silent(stage: str, done: int, total: int) -> None:
-    """No progress wanted."""
+    """Ignore progress."""
 
 
 def unchecked() -> None:
-    """Nothing can stop the run here."""
+    """Do nothing: the run cannot be stopped here."""

@@ -1,4 +1,4 @@
-"""Which release this is."""
+"""The version of this release."""
 
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,8 @@ PACKAGE = "acestep-calibrated"
 
 
 def version() -> str:
-    """The release that is installed, or that of the checkout where none is."""
-    # Slow to import, and few commands ask.
+    """Return the installed release, or that of the checkout if none is installed."""
+    # Slow to import, and few commands need it.
     import tomllib
     from importlib import metadata
 

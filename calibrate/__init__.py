@@ -1,1 +1,1 @@
-"""Measures acestep through its public calls and derives the tier table."""
+"""Measures `acestep` through its public calls and derives the tier table."""

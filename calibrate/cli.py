@@ -17,7 +17,7 @@ from calibrate.report.cli import render_command, report_command
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @version_option
 def cli() -> None:
-    """Find out what fits on which card, and write it down."""
+    """Find out what fits on which card, and write the results to files."""
 
 
 for command in (

@@ -1,11 +1,11 @@
-"""Libraries that an extra of the package brings: what is said, and typed, where one is missing."""
+"""Libraries from the package's extras: the error text and the install command if one is missing."""
 
 from importlib import import_module
 
 from acestep.errors import RunFailedError
 
 OF_EXTRAS = {"jinja2": "calibrate", "matplotlib": "calibrate", "pandas": "calibrate"}
-"""Library -> the extra in pyproject.toml that brings it: pages, plots and sheets of measurements."""
+"""Library -> its extra in pyproject.toml: pages, plots and sheets of measurements."""
 
 
 class MissingExtraError(RunFailedError):
@@ -19,12 +19,12 @@ class MissingExtraError(RunFailedError):
 
 
 def require_extra(*libraries: str) -> None:
-    """Import libraries of `OF_EXTRAS`; `MissingExtraError` for the first that is not installed."""
+    """Import libraries of `OF_EXTRAS`; raise `MissingExtraError` for the first that is not installed."""
     for library in libraries:
         try:
             import_module(library)
         except ImportError as error:
-            # One that is there and lacks something itself is another fault.
+            # A library that is installed but lacks a dependency is a different error.
             if error.name not in (None, library):
                 raise
             raise MissingExtraError(library, OF_EXTRAS[library]) from error

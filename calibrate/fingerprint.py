@@ -1,4 +1,4 @@
-"""What could change an answer besides the question: the code that ran, the libraries under it, and the card."""
+"""Everything besides the question that can change an answer: the code, the libraries, and the card."""
 
 import hashlib
 import os
@@ -17,17 +17,17 @@ SOURCE_PATTERNS = (
     "calibrate/probes/**/*.py",
     "calibrate/workload.py",
 )
-"""The code that decides how much memory a run takes and how that is found out."""
+"""The code that decides how much memory a run takes and how it is measured."""
 
 SHOWING = "acestep/ui/"
-"""A folder among it that only shows things: a new colour makes no record old."""
+"""A subfolder that only displays: a new colour makes no record outdated."""
 
 ALLOCATOR_SETTINGS = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
-"""Environment variables that PyTorch's allocator listens to, the newest name first."""
+"""Environment variables of PyTorch's allocator, the newest name first."""
 
 
 class Fingerprint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Two answers to one question agree if these do. `budget` is the digest of the policy's terms."""
+    """Two answers to one question agree if their fingerprints do. `budget` is the digest of the policy's terms."""
 
     code: str
     libraries: dict[str, str]
@@ -37,7 +37,7 @@ class Fingerprint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     allocator: str
 
     def differences(self, other: "Fingerprint") -> Iterator[str]:
-        """What is not the same, in words: here, and in the other."""
+        """Yield the differences as text."""
         for name in self.__struct_fields__:
             here, there = getattr(self, name), getattr(other, name)
             if here != there:
@@ -45,7 +45,7 @@ class Fingerprint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 def fingerprint(card: str, cap_method: str, budget: str) -> Fingerprint:
-    """That of answers given here and now."""
+    """Return the fingerprint of answers given by this process."""
     settings = [f"{name}={os.environ[name]}" for name in ALLOCATOR_SETTINGS if name in os.environ]
     return Fingerprint(
         code=code_version(),
@@ -66,9 +66,9 @@ def library_versions() -> dict[str, str]:
 
 @cache
 def code_version() -> str:
-    """Which code answers: the package's version and a digest of the sources that decide how much memory runs take.
+    """Return the version of the measuring code: the package's version and a digest of the sources that decide memory.
 
-    As they were when this process first asked: what is edited later is not what answers.
+    The sources are read at the first call; later edits do not count.
     """
     import tomllib
     from importlib import metadata

@@ -1,4 +1,7 @@
-"""What git knows of a checkout: its commits, and files as they were at one. No text from elsewhere is an option."""
+"""Reads a checkout through git: its commits, and files as they were at one.
+
+Foreign text is never passed as an option.
+"""
 
 import io
 import re
@@ -13,11 +16,11 @@ from acestep.errors import UsageError
 
 
 class GitError(UsageError):
-    """Git is not here, or does not know what it was asked about."""
+    """Git is not installed, or does not know the requested object."""
 
 
 def git(checkout: Path, *arguments: str) -> bytes:
-    """What git prints; `GitError` with its own words where it fails or is not there."""
+    """Return git's output; raise `GitError` with git's error text if it fails or is not installed."""
     done = _asked(checkout, *arguments)
     if done.returncode != 0:
         said = done.stderr.decode(errors="replace").strip().splitlines()[:1]
@@ -26,8 +29,8 @@ def git(checkout: Path, *arguments: str) -> bytes:
 
 
 def commit_of(checkout: Path, reference: str) -> str:
-    """The id of the commit that a reference names; `GitError` where it names none."""
-    # A reference that begins with a dash would be an option; one that excludes a commit is answered with no plain id.
+    """Return the id of the commit that a reference names; raise `GitError` if it names none."""
+    # A reference that begins with a dash would be an option; one that excludes a commit gives no plain id.
     named = (
         b""
         if reference.startswith("-")
@@ -40,7 +43,7 @@ def commit_of(checkout: Path, reference: str) -> str:
 
 @contextmanager
 def folder_at(checkout: Path, reference: str, path: str) -> Iterator[Path]:
-    """A folder with one path of a checkout as it was at a commit, empty where it was not there; gone afterwards."""
+    """A temporary folder with one path of a checkout at a commit, empty if the path did not exist there."""
     commit = commit_of(checkout, reference)
     with tempfile.TemporaryDirectory() as place:
         if git(checkout, "ls-tree", "--name-only", commit, "--", path):

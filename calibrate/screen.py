@@ -1,4 +1,4 @@
-"""What a person sees while probes run and when they are done; stdout for results, stderr for progress."""
+"""Output during and after probes: results on stdout, progress on stderr."""
 
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -9,19 +9,19 @@ import click
 from acestep.cli.console import notify
 
 ANY_WIDTH = 1_000
-"""Columns of a terminal on which every table fits."""
+"""Terminal width at which every table fits."""
 
 
 def print_table(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, folding: Collection[str] = ()
 ) -> None:
-    """A table on stdout: on a terminal the `folding` columns give way between words, elsewhere a row is one line."""
+    """Print a table on stdout: on a terminal the `folding` columns wrap between words, elsewhere a row is one line."""
     if not (sys.stdout.isatty() and _print_folded(title, columns, rows, folding)):
         click.echo("\n".join([title, *aligned([columns, *rows])]) + "\n")
 
 
 def _print_folded(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], folding: Collection[str]) -> bool:
-    """Print within the terminal's width and return True, or print nothing where even folded cells are too wide."""
+    """Print within the terminal's width and return True, or print nothing and return False if that is too narrow."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -40,7 +40,7 @@ def _print_folded(title: str, columns: Sequence[str], rows: Sequence[Sequence[st
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Rows as lines, every column as wide as its widest cell."""
+    """Yield rows as lines, every column as wide as its widest cell."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     for row in rows:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -48,7 +48,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 
 @contextmanager
 def probe_progress(total: int) -> Iterator[Callable[[str], None]]:
-    """Gives a function to call after each of `total` probes: a live bar on a terminal, else a line per probe."""
+    """A function to call after each of `total` probes: it shows a bar on a terminal, else a line for each probe."""
     if not sys.stderr.isatty():
         done = 0
 

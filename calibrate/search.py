@@ -1,8 +1,8 @@
-"""The boundary search: how far along a line of points everything still fits, in as few probes as the proof allows.
+"""The boundary search: finds the last point of a line that fits, in as few probes as a proof allows.
 
-It knows nothing of cards. A fit is proof; an out-of-memory may be spurious (fragmentation, another program), so one
-counts only after as many in a row as a card at its worst gives by chance less than once in ten million times. That
-takes the answers of one point to be independent: each must come from a run of its own, after caches were emptied.
+It knows nothing about cards. A fit is proof. An out-of-memory error may be spurious (fragmentation, another program),
+so a failure counts only after several in a row: so many that the worst card gives them by chance less than once in ten
+million times. This needs independent answers: each must come from a run of its own, after caches were emptied.
 """
 
 import math
@@ -13,26 +13,27 @@ from enum import StrEnum
 import msgspec
 
 WORST_SPURIOUS_RATE = 0.05
-"""The largest share of probes that fit and yet end out of memory, that results stay right under."""
+"""The largest share of spurious out-of-memory errors for which the results are still right."""
 
 CHANCE_OF_ERROR = 1e-7
-"""What the chance that all answers behind one failing point were spurious stays below."""
+"""Upper bound of the chance that all answers of one failing point were spurious."""
 
 _FREE_AIMS = 3
-"""Probes that go where the model points before every other one halves what is left."""
+"""Probes that follow the model before every other one halves the rest."""
 
 _CAUTION = (0.05, 0.12, 0.3, 0.75)
-"""How much more than predicted a first probe allows for: a fit teaches, a failure does not. Grows with each failure."""
+"""Margin of the first probe above the prediction: a fit gives information, a failure does not. Grows with each failure.
+"""
 
 _SURPRISE = 0.02
-"""How far below its cap a point is expected, by what was measured beside it, where its failure surprises."""
+"""How far below its cap the expected need of a point is when its failure is surprising, if there were measurements."""
 
 _UNMEASURED_SURPRISE = 0.1
-"""The same where nothing was measured: as far off as a simulation may be."""
+"""The same without measurements: the largest error of a simulation."""
 
 
 class SearchPoints(msgspec.Struct, frozen=True, kw_only=True):
-    """Points from the easiest to the hardest: the cap at each, and the bytes that it is predicted to need."""
+    """Points from the easiest to the hardest: the cap at each, and its predicted need in bytes."""
 
     caps: Sequence[int]
     predicted: Sequence[int]
@@ -43,7 +44,7 @@ class SearchPoints(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PointResult(msgspec.Struct, frozen=True, kw_only=True):
-    """How a point answered once; `peak_bytes` is what a fit was seen to need."""
+    """One answer of a point; `peak_bytes` is the measured need of a fit."""
 
     fits: bool
     peak_bytes: int
@@ -57,31 +58,32 @@ class Certainty(StrEnum):
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
-    """The first `fitting` points fit: the last of them and the one after it were probed, where there are such."""
+    """The first `fitting` points fit: the last of them and the one after it were probed, if they exist."""
 
     fitting: int
     certainty: Certainty
 
 
 def failures_needed(spurious_rate: float) -> int:
-    """How many failures in a row prove that a point does not fit."""
+    """Return how many failures in a row prove that a point does not fit."""
     if not 0 <= spurious_rate < 1:
         raise ValueError(f"a spurious rate is 0 or more and below 1, got {spurious_rate}")
     return 1 if spurious_rate == 0 else math.floor(math.log(CHANCE_OF_ERROR) / math.log(spurious_rate)) + 1
 
 
 def most_points(length: int) -> int:
-    """The most points of a line that a search asks."""
+    """Return the largest number of points that a search of a line asks."""
     return 2 * (length - 1).bit_length() + 4
 
 
 def find_boundary(
     line: SearchPoints, ask: Callable[[int], PointResult], spurious_rate: float = WORST_SPURIOUS_RATE
 ) -> Found:
-    """Where a line stops fitting; `ask` probes the point at a position. A card that never errs has a rate of 0.
+    """Find where a line stops fitting; `ask` probes the point at a position.
 
-    Every point before the boundary is taken to fit, as the last one does. Where a failure surprises, a point behind it
-    is asked too; if that fits, the boundary is the first of several and is called uncertain.
+    A card that is never wrong has a rate of 0. Every point before the boundary is assumed to fit, as the last one does.
+    If a failure is surprising, a later point is asked too; if that fits, the boundary is the first of several and is
+    called uncertain.
     """
     search = _Search(line, ask, failures_needed(spurious_rate))
     while search.fails - search.fits > 1:
@@ -91,7 +93,7 @@ def find_boundary(
 
 
 class _Search:
-    """What is known so far: everything up to `fits` is taken to fit, everything from `fails` on to fail."""
+    """The state of a search: everything up to `fits` is assumed to fit, everything from `fails` on to fail."""
 
     def __init__(self, line: SearchPoints, ask: Callable[[int], PointResult], failures: int) -> None:
         self.fits, self.fails = -1, len(line.caps)
@@ -110,7 +112,7 @@ class _Search:
             self._lapses += 1
 
     def next_point(self) -> int:
-        """Where the model sees the boundary, or every other time the middle: that bounds the number of points."""
+        """Return the model's boundary, or every other time the middle, which limits the number of points."""
         turn = len(self.answers) - _FREE_AIMS
         if turn >= 0 and turn % 2 == 0:
             return (self.fits + self.fails) // 2
@@ -118,7 +120,7 @@ class _Search:
         return max(self._expected_to_fail(self._caution()) - 1, self.fits + 1)
 
     def fits_behind_boundary(self) -> bool:
-        """Whether the failure at the boundary surprises and a point behind it fits after all."""
+        """Return whether the failure at the boundary is surprising and a later point fits."""
         if self.fails == len(self._line.caps):
             return False
         measured = bool(self._measured())
@@ -138,7 +140,7 @@ class _Search:
         return self.answers[point]
 
     def _measured(self) -> list[int]:
-        """The points whose needs are known, from the easiest to the hardest."""
+        """Return the points with measured needs, from the easiest to the hardest."""
         return sorted(p for p, answer in self.answers.items() if answer.fits and answer.peak_bytes > 0)
 
     def _caution(self) -> float:
@@ -147,7 +149,7 @@ class _Search:
         return _CAUTION[min(self._lapses, len(_CAUTION) - 1)]
 
     def _expected_to_fail(self, caution: float) -> int:
-        """The first point between the bounds that is expected to fail, or the upper bound."""
+        """Return the first point between the bounds that is expected to fail, or the upper bound."""
         inside = range(self.fits + 1, self.fails)
         return inside.start + bisect_left(inside, True, key=lambda p: self._expected(p, caution) > self._line.caps[p])
 
@@ -156,7 +158,7 @@ class _Search:
         return self.fails + bisect_left(behind, True, key=lambda p: self._expected(p, 0.0) > self._line.caps[p])
 
     def _expected(self, point: int, caution: float) -> float:
-        """The bytes a point is expected to need: what was measured last, grown as the prediction grows from there."""
+        """Return a point's expected bytes: the last measured need, scaled by the growth of the prediction."""
         predicted = self._line.predicted
         measured = self._measured()
         if not measured:

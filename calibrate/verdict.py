@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class Verdict(StrEnum):
-    """Six ways a probe ends; only `fits` counts as a fit."""
+    """The six ways a probe can end; only `fits` counts as a fit."""
 
     FITS = "fits"
     DEGRADED = "degraded"
@@ -15,5 +15,5 @@ class Verdict(StrEnum):
 
     @property
     def answers(self) -> bool:
-        """Whether it says anything about the fit; a run that was cut short or disturbed does not."""
+        """Whether it says anything about the fit; an interrupted or disturbed run does not."""
         return self not in (Verdict.TIMEOUT, Verdict.CRASHED, Verdict.TAINTED)

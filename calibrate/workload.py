@@ -1,4 +1,4 @@
-"""What a probe asks the pipeline for."""
+"""The workload of a probe."""
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -10,10 +10,10 @@ PROBE_STEPS = 2
 
 
 class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`batch` songs of `duration_s` seconds with the longest prompt unless told otherwise (lengths in tokens).
+    """`batch` songs of `duration_s` seconds, by default with the longest prompt (lengths in tokens).
 
-    A `task` that works on a song gets one of the same length; `reference_seconds` are of timbre reference. Left out,
-    they are no part of a record: text2music, and no reference.
+    A `task` that works on a song gets one of the same length; `reference_seconds` are of timbre reference. Without them
+    a record leaves them out: text2music, and no reference.
     """
 
     batch: int

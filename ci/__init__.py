@@ -1,1 +1,1 @@
-"""What a pull request is judged by; `python -m ci.gate` is the door."""
+"""The gate that judges pull requests; run it with `python -m ci.gate`."""

@@ -32,7 +32,7 @@ Probes = dict[tuple[Knobs, Workload], list[RecordedProbe]]
 def certified_cells(
     table: TierTable, policy: Policy, records: Sequence[Measurement]
 ) -> tuple[list[GateCell], list[Finding]]:
-    """Every cell at a tier's limits that a simulated record proves, and a finding for every one that none does."""
+    """Return every cell at a tier's limits that a simulated record proves, and a finding for each without proof."""
     probes = _fitting(records)
     cells: list[GateCell] = []
     missing: list[Finding] = []
@@ -53,7 +53,7 @@ def certified_cells(
 
 
 def _fitting(records: Sequence[Measurement]) -> Probes:
-    """The simulated probes that keep their promise, by what they asked."""
+    """Return the simulated probes that keep their promise, by their question."""
     found: Probes = {}
     for record in records:
         for probe in record.probes if record.card.kind is RecordedCardKind.SIMULATED else ():
@@ -63,7 +63,7 @@ def _fitting(records: Sequence[Measurement]) -> Probes:
 
 
 def _limits(variant: Variant, tier: Tier) -> Iterator[tuple[str, Knobs, Workload]]:
-    """What a tier's headline promises, as the runs that prove it."""
+    """Yield a tier's headline limits as the runs that prove them."""
     knobs = Knobs(variant=variant, offload=tier.offload, quantization=tier.quantization)
     if tier.max_batch.without_lm:
         yield "without_lm", knobs, _workload(tier, lm=False)

@@ -1,4 +1,4 @@
-"""The code versions that a repository knows: those that `calibrate run` wrote down at any of its commits."""
+"""The code versions of a repository's commits, as `calibrate run` records them."""
 
 import hashlib
 import re
@@ -11,14 +11,14 @@ from calibrate.fingerprint import SHOWING, SOURCE_PATTERNS
 from calibrate.git import GitError, git
 
 MOST_COMMITS = 200
-"""How far back a record's code is looked for."""
+"""The number of commits that are searched for a record's code."""
 
 _PATTERNS = tuple(pattern.replace("**/", "") for pattern in SOURCE_PATTERNS)
-"""What a code version is the digest of today; a star crosses folders here."""
+"""The files in the digest of a code version today; a star also matches across folders here."""
 
 
 def versions_of_commits(checkout: Path, reference: str) -> Iterator[str]:
-    """The code version of each commit, newest first, as `calibrate.fingerprint.code_version` says it there."""
+    """Yield the code version of each commit, newest first, as `calibrate.fingerprint.code_version` gives it there."""
     commits = git(checkout, "rev-list", f"--max-count={MOST_COMMITS}", reference).decode().split()
     contents: dict[str, bytes] = {}
     for commit in commits:
@@ -40,7 +40,7 @@ def versions_of_commits(checkout: Path, reference: str) -> Iterator[str]:
 
 
 def is_known(checkout: Path, reference: str, version: str) -> bool:
-    """Whether a commit up to `reference` has this code version; False where git cannot tell."""
+    """Return whether a commit up to `reference` has this code version; False if git cannot tell."""
     if not re.fullmatch(r"\d+\.\d+\.\d+\+tree\.[0-9a-f]{16}", version):
         return False
     try:

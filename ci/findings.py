@@ -1,4 +1,4 @@
-"""What the gate can find: one id, one verdict and one promise per rule, the worst first."""
+"""The findings of the gate: one id, one verdict and one promise for each rule, the worst first."""
 
 from collections.abc import Iterable
 from enum import StrEnum
@@ -11,7 +11,7 @@ FindingValue = int | float | str | bool | None
 
 
 class GateVerdict(StrEnum):
-    """The answer about a change; only `ok` lets it pass."""
+    """The result for a change; only `ok` lets it pass."""
 
     OK = "ok"
     REGRESSED = "regressed"
@@ -20,7 +20,7 @@ class GateVerdict(StrEnum):
 
     @property
     def exit(self) -> Exit:
-        """The exit code that says the same."""
+        """The exit code of this verdict."""
         return _EXITS[self]
 
 
@@ -33,7 +33,7 @@ _EXITS = {
 
 
 class Level(StrEnum):
-    """Whether a finding stops a change; a regression with leave is a notice."""
+    """Whether a finding stops a change; an allowed regression is a notice."""
 
     ERROR = "error"
     WARNING = "warning"
@@ -41,7 +41,7 @@ class Level(StrEnum):
 
 
 class GateRule(msgspec.Struct, frozen=True, kw_only=True):
-    """One promise that a change has to keep, and the verdict on one that does not."""
+    """One promise that a change must keep, and the verdict on a broken one."""
 
     id: str
     verdict: GateVerdict
@@ -49,9 +49,9 @@ class GateRule(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a change breaks a promise; what does not apply is empty. A `field` and its `after` are what waivers name.
+    """Where a change breaks a promise; fields that do not apply are empty. Waivers name a `field` and its `after`.
 
-    `component` is the owner of the memory that grew, as far as the record at the base tells.
+    `component` is the owner of the memory that grew, as far as the record at the base shows.
     """
 
     id: str
@@ -122,13 +122,13 @@ def verdict_of(findings: Iterable[Finding]) -> GateVerdict:
 
 
 def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """What stops a change first, then by rule, then by how much was lost."""
+    """Return the findings that stop a change first, then by rule, then by the size of the loss."""
     levels, rules = list(Level), list(GATE_RULES)
     return tuple(sorted(findings, key=lambda f: (levels.index(f.level), rules.index(f.id), -_loss(f))))
 
 
 def text(value: FindingValue) -> str:
-    """A value as waivers and people write it."""
+    """Return a value as text, as in waivers."""
     return "none" if value is None else str(value)
 
 

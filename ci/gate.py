@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from ci.judge import Judgement
 
 CHECKOUT = Path(__file__).parent.parent
-"""The tree that is judged: its code, its records and, unless another is named, its table."""
+"""The judged tree: its code, its records and, by default, its table."""
 
 
 class _File(click.Path):
-    """A file that is named: an empty text, as an unset variable of a script gives, would mean this folder."""
+    """A file name: an empty text, as an unset variable of a script gives, would mean the current folder."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value == "":
@@ -32,11 +32,11 @@ class _File(click.Path):
 @click.option("--junit", type=_File(path_type=Path, dir_okay=False), metavar="FILE", help="Write JUnit XML here.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def gate(base: str, head: Path | None, table_only: bool, junit: Path | None, as_json: bool) -> int:
-    """Say whether a change gives any card less, or needs more memory anywhere.
+    """Check whether a change lowers a limit of any card, or needs more memory anywhere.
 
     The table is compared cell by cell, and the code of this tree is simulated at the limits certified at the base.
 
-    Exit code 0 ok, 1 something regressed, 3 a file of the change is not valid, 4 nothing could be compared.
+    Exit code 0 ok, 1 regressed, 3 a file of the change is not valid, 4 nothing could be compared.
     """
     from acestep.output_file import output_file
     from ci.judge import judge
@@ -56,7 +56,7 @@ def gate(base: str, head: Path | None, table_only: bool, junit: Path | None, as_
 
 
 def _refuse_what_is_read(junit: Path, base: str, head: Path | None) -> None:
-    """`UsageError` where the report would take the place of a file that is judged, or judged by."""
+    """Raise `UsageError` if the report would replace an input of the gate."""
     from ci.promises import TABLE_FILE, is_read
 
     judged = CHECKOUT / "tiers" / TABLE_FILE
@@ -66,7 +66,7 @@ def _refuse_what_is_read(junit: Path, base: str, head: Path | None) -> None:
 
 
 def tell(judgement: "Judgement", *, as_json: bool) -> None:
-    """The verdict for a person or a script, and for GitHub where it runs there."""
+    """Print the verdict for a person or a script, and write GitHub's outputs if it runs there."""
     import os
 
     from ci import output

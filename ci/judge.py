@@ -1,4 +1,4 @@
-"""A change judged in every way there is: its files, its table, its policy, its records and its code."""
+"""Judges a change as a whole: its files, its table, its policy, its records and its code."""
 
 import datetime
 from pathlib import Path
@@ -32,11 +32,11 @@ JUDGING = (
     "calibrate/table/targets.py",
     "calibrate/table/waivers.py",
 )
-"""The code that decides which changes are refused: what a record must be, what fits, what a table is made of, leave."""
+"""The code that decides which changes are refused: the rules of records, fits, tables and waivers."""
 
 
 class Compared(msgspec.Struct, frozen=True, kw_only=True):
-    """How much a judgement rests on."""
+    """What a judgement compared."""
 
     tiers: int
     cells: int
@@ -44,7 +44,7 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer of `python -m ci.gate`; the findings are sorted, the worst first."""
+    """The result of `python -m ci.gate`; the findings are sorted, the worst first."""
 
     verdict: GateVerdict
     base: str
@@ -63,9 +63,9 @@ def judge(
     progress: TellCells,
     prober: Simulation | None = None,
 ) -> Judgement:
-    """The verdict on a tree against its base; what cannot be read is a finding, not an error.
+    """Judge a tree against its base; a file that cannot be read is a finding, not an error.
 
-    Without a `prober`, the code is asked of the simulated card.
+    Without a `prober`, the code is run on the simulated card.
     """
     table = head or checkout / "tiers" / TABLE_FILE
     folder = table.parent if (table.parent / POLICY).is_file() else checkout / "tiers"
@@ -141,7 +141,7 @@ def _code(
 
 
 def _gate_changed(checkout: Path, base: str) -> list[Finding]:
-    """A change of the gate judges itself, so a person has to look."""
+    """A change of the gate judges itself, so a person must review it."""
     if Path(base).is_file():
         return []
     try:

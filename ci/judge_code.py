@@ -1,4 +1,4 @@
-"""Whether the code of a change still fits where the records at the base say it fits, stage by stage."""
+"""Checks that the code of a change still fits where the base's records say so, stage by stage."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -14,10 +14,10 @@ TellCells = Callable[[str], None]
 """Called with a sentence about every cell."""
 
 _PLENTY = 2**50
-"""A cap that nothing reaches, under which a run that no longer fits is looked at."""
+"""A cap that is never reached; a run that no longer fits is examined under it."""
 
 _SAME_SIZE = 0.05
-"""Share within which a component is as large as what grew."""
+"""Share within which a component has the same size as the growth."""
 
 
 def code_findings(
@@ -85,7 +85,7 @@ def _stage_findings(
         told = f"{after.name} takes {after.songs_per_pass} songs at once, it took {before.songs_per_pass}"
         songs = before.songs_per_pass, after.songs_per_pass
         yield _finding("G303", cell, "songs_per_pass", told, before=songs[0], after=songs[1], stage=after.name)
-    # A stage that uses what room there is may take more where the weights beside it take less.
+    # A stage that adapts to free memory may take more if the weights next to it take less.
     more_room = after.resident_bytes < before.resident_bytes or after.songs_per_pass > before.songs_per_pass
     taken, takes = before.needed_bytes, after.needed_bytes
     if takes > taken * (1 + share) and not (after.name in CHOOSING and more_room):
@@ -111,7 +111,7 @@ def component_that_grew(before: MeasuredStage, after: MeasuredStage, live: Mappi
     `live` is what was alive at the peak of `after`. Among weights it is the component of just that size, else the
     largest; empty where nothing grew.
     """
-    # Needs torch, which judging a table alone does without.
+    # Needs torch, which judging only a table does not.
     from calibrate.probes.simulated.prober import NO_PARTS
 
     weights = after.resident_bytes - before.resident_bytes

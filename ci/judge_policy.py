@@ -1,4 +1,4 @@
-"""Where a policy or a tolerance lets through more than the one at the base. Pure."""
+"""Finds where a policy or a tolerance is less strict than the one at the base. Pure."""
 
 from collections.abc import Iterator
 
@@ -9,11 +9,11 @@ from ci.findings import Finding, FindingValue, Level
 from ci.tolerance import Tolerance
 
 STANDS_FOR_ALL = Variant.TURBO
-"""The variant that a finding about the policy names, which is the same for all of them."""
+"""The variant in a finding about the policy, which is the same for all of them."""
 
 
 def policy_findings(base: Policy, head: Policy) -> Iterator[Finding]:
-    """Everything that the head's policy asks less of a tier, or gives a card more of."""
+    """Yield everything that the head's policy requires less of a tier, or gives more to a card."""
     tiers = {tier.id: tier for tier in head.tiers}
     for tier in base.tiers:
         if tier.id not in tiers:
@@ -25,7 +25,7 @@ def policy_findings(base: Policy, head: Policy) -> Iterator[Finding]:
     if longest_now < longest:
         yield _finding("G404", "policy", "durations_s", longest, longest_now)
     rungs, rungs_now = ([f"{r.offload} {r.quantization}" for r in p.preference] for p in (base, head))
-    # A rung put in at the end only adds a way to fit; any other change of order gives up something earlier.
+    # A rung added at the end only adds a way to fit; any other change of order gives up something earlier.
     if rungs_now[: len(rungs)] != rungs:
         yield _finding("G404", "policy", "preference", ", ".join(rungs), ", ".join(rungs_now))
 

@@ -1,4 +1,4 @@
-"""Whether the measurement files of a change may be believed, and the table rests on them."""
+"""Checks that the measurement files of a change are valid, and that the table follows from them."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,14 +17,14 @@ from ci.promises import Promises
 _SAME_CODE = "V103"
 
 KnowsVersion = Callable[[str], bool]
-"""Whether a code version is one that this repository had."""
+"""Returns whether a code version is one of this repository."""
 
 
 def file_findings(paths: Sequence[Path]) -> Iterator[Finding]:
-    """What `calibrate validate` says about each file."""
+    """Yield what `calibrate validate` reports about each file."""
     for path in paths:
         for broken in validate(path):
-            # That a record is of other code says nothing here: the code of this tree is probed.
+            # A record of other code is no problem here: the code of this tree is probed.
             if broken.id == _SAME_CODE:
                 continue
             level = Level.ERROR if broken.level is RuleLevel.ERROR else Level.WARNING
@@ -33,7 +33,7 @@ def file_findings(paths: Sequence[Path]) -> Iterator[Finding]:
 
 
 def record_findings(base: Promises, head: Promises, known: KnowsVersion) -> Iterator[Finding]:
-    """What is wrong with records that are new, or were changed, since the base."""
+    """Yield the problems of records that are new or changed since the base."""
     there = {record.digest for record in base.records}
     versions = {record.code_version for record in base.records} | {code_version()}
     for record in head.records:
@@ -51,7 +51,7 @@ def record_findings(base: Promises, head: Promises, known: KnowsVersion) -> Iter
 
 
 def table_sources_findings(base: Promises, head: Promises) -> Iterator[Finding]:
-    """Digests in the table of the head that belong to nothing."""
+    """Yield digests in the head's table that belong to no record or policy."""
     made_from = base.table.generated_from
     records = {record.digest for record in head.records} | set(made_from.records)
     policies = {made_from.policy} | ({head.policy.digest} if head.policy else set())
@@ -70,7 +70,7 @@ def table_sources_findings(base: Promises, head: Promises) -> Iterator[Finding]:
 
 
 def derivation_findings(head: Promises) -> Iterator[Finding]:
-    """A table that merging the records of the head would not make."""
+    """Yield a finding if merging the head's records would give another table."""
     if head.policy is None:
         return
     try:
@@ -83,7 +83,7 @@ def derivation_findings(head: Promises) -> Iterator[Finding]:
 
 
 def _unbracketed(record: Measurement, policy: Policy) -> Iterator[Finding]:
-    """Certificates whose two sides are not neighbours among the lengths that are tried."""
+    """Yield certificates whose two sides are not neighbours among the lengths that are tried."""
     grid = policy.durations_s.values
     reached = {(c.cap_bytes, record.longest(c)) for c in record.certificates if c.fails is not None}
     for number, certificate in enumerate(record.certificates):
@@ -99,7 +99,7 @@ def _unbracketed(record: Measurement, policy: Policy) -> Iterator[Finding]:
 
 
 def _shortest_failure(record: Measurement, certificate: Certificate) -> int:
-    """Seconds of the song that a certificate shows not to fit, 0 where it shows none."""
+    """Return the seconds of the song that a certificate shows not to fit, 0 if there is none."""
     return 0 if certificate.fails is None else int(record.probes[certificate.fails].workload.duration_s)
 
 

@@ -1,4 +1,4 @@
-"""What a table promises less than the one at the base. Pure."""
+"""Finds the limits of a table that are below those at the base. Pure."""
 
 from collections.abc import Iterator
 
@@ -22,7 +22,7 @@ def compared_tiers(base: TierTable, head: TierTable) -> int:
 
 
 def table_findings(base: TierTable, head: TierTable) -> Iterator[Finding]:
-    """Every cell of the base of which the head promises less."""
+    """Yield every cell of the base for which the head promises less."""
     for variant, before in base.variants.items():
         if variant not in head.variants:
             yield _finding(variant, "", ("G501", "variants", variant.value, None))
@@ -55,7 +55,7 @@ def _lost(before: Tier, after: Tier) -> Iterator[Loss]:
     for state, lm in STATES.items():
         yield from _shorter(before, after, state, lm=lm)
     yield from _lost_models(before, after)
-    # Where no song was certified, how it would have been made promised nothing.
+    # If no song was certified, the settings promised nothing.
     promised = before.max_duration_s.of(lm=False) > 0
     for name, knob in KNOBS.items():
         if knob.saves and name in Tier.__struct_fields__ and (bool(before.lm_models) if knob.of_lm else promised):
@@ -70,7 +70,7 @@ def _lost(before: Tier, after: Tier) -> Iterator[Loss]:
 def _shorter(before: Tier, after: Tier, state: str, *, lm: bool) -> Iterator[Loss]:
     longest, longest_now = before.max_duration_s.of(lm=lm), after.max_duration_s.of(lm=lm)
     songs, songs_now = before.max_batch.of(lm=lm), after.max_batch.of(lm=lm)
-    # A tier whose songs became longer may reach them with fewer at once and still promise all it did.
+    # A tier with longer songs may reach them with a smaller batch and still keep all its promises.
     reach = max((size for size in BATCHES if after.frontier.longest(size, lm=lm) >= longest > 0), default=0)
     if songs_now < songs and reach < songs:
         yield "G502", f"max_batch.{state}", songs, songs_now
@@ -132,7 +132,7 @@ def _variant_findings(variant: Variant, before: VariantTable, after: VariantTabl
 
 
 def _smallest(boundary: SizeBoundary) -> float:
-    """The smallest size that fits; none is worse than any."""
+    """Return the smallest size that fits; none counts as infinite."""
     return boundary.fits_gib or float("inf")
 
 

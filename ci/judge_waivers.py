@@ -1,4 +1,4 @@
-"""Leave for what a change takes away on purpose, and waivers that have outlived their reason. Pure."""
+"""Waivers: allowed regressions, and expired or unused waivers. Pure."""
 
 import datetime
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ OF_CODE = "_bytes."
 
 
 def with_leave(findings: Sequence[Finding], waivers: Sequence[Waiver], today: datetime.date) -> tuple[Finding, ...]:
-    """The findings, those that a waiver in force covers as notices."""
+    """Return the findings, with those that a valid waiver covers turned into notices."""
     standing = [waiver for waiver in waivers if not waiver.expired(today)]
     return tuple(_excused(finding, standing) for finding in findings)
 
@@ -29,9 +29,9 @@ def stale_findings(
     *,
     code_judged: bool,
 ) -> list[Finding]:
-    """Waivers past their day, and those that cover nothing.
+    """Return expired waivers, and those that cover nothing.
 
-    A waiver that was `granted` at the base covers what it allowed for as long as the cell still has that value.
+    A waiver that was `granted` at the base counts as used as long as its cell still has the allowed value.
     """
     stale = []
     for waiver in waivers:
@@ -60,7 +60,7 @@ def _covers(waiver: Waiver, finding: Finding) -> bool:
     if (waiver.variant, waiver.tier, waiver.field) != (finding.variant, finding.tier, finding.field):
         return False
     counted = OF_CODE in f"{finding.field}." and isinstance(waiver.value, int) and isinstance(finding.after, int)
-    # Bytes are allowed up to the value, everything else is the value itself.
+    # Bytes are allowed up to the value; all other values must be equal.
     return finding.after <= waiver.value if counted else text(finding.after) == text(waiver.value)  # type: ignore[operator]
 
 
@@ -69,7 +69,7 @@ def _covers_shortfall(waiver: Waiver, table: TierTable) -> bool:
 
 
 def _value(table: TierTable, waiver: Waiver) -> str:
-    """What a table says where a waiver points, as text; empty where it says nothing."""
+    """Return the table's value for a waiver's cell, as text; "" if there is none."""
     entry = table.variants.get(waiver.variant)
     tier = next((tier for tier in entry.tiers if tier.id == waiver.tier), None) if entry else None
     node: object = msgspec.to_builtins(tier)

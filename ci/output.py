@@ -1,4 +1,4 @@
-"""A judgement as people, GitHub and test reports read it."""
+"""A judgement as text for people, GitHub and test reports."""
 
 import re
 import xml.etree.ElementTree as ET
@@ -14,10 +14,10 @@ from ci.findings import GATE_RULES, Finding, Level, text
 from ci.judge import Judgement
 
 MOST_ANNOTATIONS = 10
-"""Of a kind that GitHub shows for one step; the last one says how many more there are."""
+"""GitHub shows this many annotations of one kind for a step; the last one gives the number of the others."""
 
 MOST_SUMMARY_CHARACTERS = 200_000
-"""Of a step summary; GitHub drops one above 1 MiB, and a character takes up to four bytes."""
+"""Characters of a step summary; GitHub drops one above 1 MiB, and a character takes up to four bytes."""
 
 MOST_OF_A_MESSAGE = 1_000
 
@@ -25,7 +25,7 @@ _COLUMNS = ("level", "id", "variant", "tier", "field", "before", "after", "stage
 
 
 def print_findings(judgement: Judgement) -> None:
-    """The verdict on stdout: a table of what was found, and a sentence about each finding."""
+    """Print the verdict on stdout: a table of the findings, and a sentence about each."""
     if judgement.findings:
         rows = [_cells(finding) for finding in judgement.findings]
         print_table(f"Against {judgement.base}", _COLUMNS, rows, folding=("field", "before", "after", "component"))
@@ -35,7 +35,7 @@ def print_findings(judgement: Judgement) -> None:
 
 
 def headline(judgement: Judgement) -> str:
-    """The verdict in a sentence, with what it rests on."""
+    """Return the verdict in a sentence, with the numbers of what was compared."""
     compared = judgement.compared
     counts = [f"{n} {level}s" for level in Level if (n := sum(f.level is level for f in judgement.findings))]
     rests = f"{compared.tiers} tiers compared, {compared.cells} cells probed again, {compared.records} records read"
@@ -43,7 +43,7 @@ def headline(judgement: Judgement) -> str:
 
 
 def annotations(findings: Sequence[Finding]) -> Iterator[str]:
-    """Workflow commands, the worst first, as many of each kind as GitHub shows."""
+    """Yield workflow commands, the worst first, as many of each kind as GitHub shows."""
     for level in Level:
         alike = [finding for finding in findings if finding.level is level]
         shown = alike if len(alike) <= MOST_ANNOTATIONS else alike[: MOST_ANNOTATIONS - 1]
@@ -55,7 +55,7 @@ def annotations(findings: Sequence[Finding]) -> Iterator[str]:
 
 
 def summary(judgement: Judgement) -> str:
-    """Markdown of the verdict and every finding, cut between rows where it would be too long."""
+    """Return the verdict and every finding as Markdown, cut between rows if it would be too long."""
     lines = [f"## Gate: {judgement.verdict}", "", _markdown(headline(judgement)), ""]
     if judgement.findings:
         lines += [_row(_COLUMNS), _row(["---"] * len(_COLUMNS))]
@@ -71,15 +71,15 @@ def summary(judgement: Judgement) -> str:
 
 
 def outputs(judgement: Judgement) -> str:
-    """What later steps of a workflow can ask for."""
+    """Return the outputs for later steps of a workflow."""
     errors = sum(finding.level is Level.ERROR for finding in judgement.findings)
     return f"verdict={judgement.verdict}\nerrors={errors}\nfindings={len(judgement.findings)}\n"
 
 
 def append(path: str, addition: str) -> None:
-    """Add to a file that GitHub reads after the step; nothing where it named none.
+    """Append to a file that GitHub reads after the step; do nothing if GitHub named none.
 
-    A file that cannot be written is only told: the verdict is as good without it.
+    If the file cannot be written, a message says so: the verdict does not depend on it.
     """
     if not path:
         return
@@ -91,7 +91,7 @@ def append(path: str, addition: str) -> None:
 
 
 def junit_xml(judgement: Judgement) -> str:
-    """JUnit XML with a test case per rule, which fails with the findings that stop a change."""
+    """Return JUnit XML with a test case for each rule, which fails with the findings that stop a change."""
     stopping = [finding for finding in judgement.findings if finding.level is Level.ERROR]
     failed = {finding.id for finding in stopping}
     suite = ET.Element("testsuite", name="gate", tests=str(len(GATE_RULES)), failures=str(len(failed)), errors="0")
@@ -113,7 +113,7 @@ def _cells(finding: Finding) -> list[str]:
 
 
 def _one_line(said: str) -> str:
-    """Text that a stranger may have chosen, fit for a terminal and for XML."""
+    """Return untrusted text in a form that is safe for a terminal and for XML."""
     return "".join(character if character.isprintable() else "?" for character in said)
 
 
@@ -122,7 +122,7 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _markdown(said: str) -> str:
-    """Text in which no character means anything to Markdown or HTML."""
+    """Return text without characters that have a meaning in Markdown or HTML."""
     return re.sub(r"([\\`*_{}\[\]()#+!|<>~@&])", lambda found: f"&#{ord(found[0])};", _one_line(said))
 
 

@@ -1,4 +1,4 @@
-"""What a tiers folder promises: read from a checkout for the head, from git or from beside a file for the base."""
+"""The promises of a tiers folder: read from a checkout for the head, from git or from a file's folder for the base."""
 
 from pathlib import Path
 
@@ -20,9 +20,9 @@ RECORDS = "measurements"
 
 
 class Promises(msgspec.Struct, frozen=True, kw_only=True):
-    """A table, and what it is made and judged by; `policy` is None for a table that stands alone in its folder.
+    """A table with its sources; `policy` is None for a table without a policy in its folder.
 
-    The records of a head are those that can be read: the others are findings, not an end.
+    The records of a head are those that can be read: the others are findings and do not stop the gate.
     """
 
     table: TierTable
@@ -33,14 +33,20 @@ class Promises(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def head_promises(table: Path, folder: Path) -> Promises:
-    """What a change says, its table apart from the rest; `InvalidInputError` for what cannot be read."""
+    """Return the promises of a change, with its table given separately.
+
+    Raises `InvalidInputError` for an unreadable file.
+    """
     if not (folder / POLICY).is_file():
         raise InvalidInputError(folder / POLICY, "no such file; a table needs the policy it was made under")
     return _promises(table, folder, tuple(_readable(folder)))
 
 
 def base_promises(checkout: Path, base: str) -> Promises:
-    """What was promised at a git reference, or in a file and its folder; `NotMeasuredError` where nothing was."""
+    """Return the promises at a git reference, or in a file and its folder.
+
+    Raises `NotMeasuredError` if there are none.
+    """
     try:
         if Path(base).is_file():
             return _stored(Path(base))
@@ -69,7 +75,7 @@ def _promises(table: Path, folder: Path, records: tuple[Measurement, ...]) -> Pr
 
 
 def is_read(path: Path, table: Path, folder: Path) -> bool:
-    """Whether a path is the table, or one of the files of its folder that are read where they exist."""
+    """Return whether a path is the table, or one of its folder's files that are read if they exist."""
     place, folder = path.resolve(), folder.resolve()
     named = {table.resolve(), *((folder / name).resolve() for name in (TABLE_FILE, POLICY, WAIVERS, TOLERANCE))}
     records = {folder / RECORDS, (folder / RECORDS).resolve()}

@@ -1,4 +1,4 @@
-"""Certified cells probed on the simulated card by two processes, those that share a trace by the same one.
+"""Probes certified cells on the simulated card in two processes; cells that share a trace go to the same one.
 
 python -m ci.side_by_side FD
 """
@@ -19,16 +19,16 @@ from ci.judge_code import TellCells, code_findings
 GATE_WORKER = (sys.executable, "-m", "ci.side_by_side")
 
 WORKERS = 2
-"""Processes at once: the cores that the machines of a gate have."""
+"""Number of processes: the cores of the gate's machines."""
 
 Group = tuple[list[GateCell], float]
-"""Cells that share a trace, and the tolerance that they are judged by."""
+"""Cells that share a trace, and the tolerance for them."""
 
 
 def simulated_findings(
     cells: Sequence[GateCell], share: float, progress: TellCells, command: Sequence[str] = GATE_WORKER
 ) -> Iterator[Finding]:
-    """What the cells show, in an order that does not depend on which process is done first."""
+    """Yield the cells' findings, in an order that does not depend on which process finishes first."""
     groups: dict[object, list[GateCell]] = {}
     for cell in cells:
         knobs = cell.probe.knobs

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from acestep.lm.backends.vllm_memory import Pool
-from acestep.lm.backends.vllm_rows import Desk, PairedRows
+from acestep.lm.backends.vllm_rows import ActiveDrafts, PairedRows
 from tests.tiny_planner import VOCABULARY
 
 
@@ -26,14 +26,14 @@ def logits_after(tokens: Sequence[int]) -> Tensor:
 class Engine:
     """Steps the rows that `order` names, of all that have asked; `calls` are those about sleep."""
 
-    def __init__(self, desk: Desk, pool: Pool, order: Random) -> None:
+    def __init__(self, active: ActiveDrafts, pool: Pool, order: Random) -> None:
         self.pool = pool
         self.calls: list[str] = []
         self._order = order
         self._requests: dict[str, tuple[list[int], Any, list[int]]] = {}
         self._unread: dict[str, int] = {}
         self._batch: list[str] = []
-        made: type[PairedRows] = type("Made", (PairedRows,), {"desk": desk})
+        made: type[PairedRows] = type("Made", (PairedRows,), {"active": active})
         self._rows = made(None, torch.device("cpu"), False)
 
     def add_request(self, name: str, prompt: dict[str, list[int]], params: Any) -> None:
@@ -92,11 +92,11 @@ class Started:
         self.most_rows = 1_000
         self._order = order
 
-    def start(self, folder: Path, device: Any, pool: Pool, desk: Desk) -> Engine:
+    def start(self, folder: Path, device: Any, pool: Pool, active: ActiveDrafts) -> Engine:
         self.asked.append(pool.rows)
         if pool.rows > self.most_rows:
             raise torch.OutOfMemoryError(f"no room for {pool.rows} rows; there is for {self.most_rows}")
-        self.engines.append(Engine(desk, pool, self._order))
+        self.engines.append(Engine(active, pool, self._order))
         return self.engines[-1]
 
     def stop(self, engine: Engine) -> None:

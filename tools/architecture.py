@@ -15,13 +15,13 @@ from acestep.output_file import output_file
 from tools.rooms import ROOMS, Room
 
 BEGIN, END = "<!-- rooms -->", "<!-- /rooms -->"
-"""The lines of a page between which the picture and the table stand."""
+"""The lines of a page between which the picture and the table are written."""
 
 _INIT = "__init__"
 
 
 def room_of(module: str, rooms: Sequence[Room] = ROOMS) -> str:
-    """The name of the room that a module is in; `InvalidInputError` for a module that no room names."""
+    """Return the name of a module's room; raise `InvalidInputError` for a module without a room."""
     owners = {part: room.name for room in rooms for part in room.parts}
     parts = module.split(".")
     for length in range(len(parts), 0, -1):
@@ -43,7 +43,7 @@ def imports_in(checkout: Path, packages: Sequence[str]) -> Iterator[tuple[str, s
 
 
 def rooms_imported(checkout: Path, rooms: Sequence[Room] = ROOMS) -> dict[str, set[str]]:
-    """The rooms that each room imports, as the code stands."""
+    """Return the rooms that each room imports in the code."""
     packages = sorted({part.split(".")[0] for room in rooms for part in room.parts})
     found: dict[str, set[str]] = {room.name: set() for room in rooms}
     for module, imported in imports_in(checkout, packages):
@@ -54,7 +54,7 @@ def rooms_imported(checkout: Path, rooms: Sequence[Room] = ROOMS) -> dict[str, s
 
 
 def picture(rooms: Sequence[Room] = ROOMS) -> str:
-    """The rooms as a Mermaid chart. An import is drawn only where no longer way of imports leads to the same room."""
+    """Return the rooms as a Mermaid chart. An import is left out if a longer path of imports leads to the same room."""
     reached = _reached({room.name: room.imports for room in rooms})
     lines = ["```mermaid", "flowchart BT"]
     lines += [f'  {room.name}["{room.name}"]' for room in rooms]
@@ -72,7 +72,7 @@ def table(rooms: Sequence[Room] = ROOMS) -> str:
 
 
 def redrawn(page: str) -> str:
-    """The page with picture and table; `InvalidInputError` where it has no place for them."""
+    """Return the page with picture and table; raise `InvalidInputError` if it lacks the markers."""
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
@@ -81,7 +81,7 @@ def redrawn(page: str) -> str:
 
 
 def _reached(imports: Mapping[str, Sequence[str]]) -> dict[str, set[str]]:
-    """The rooms that lead on from each room; `imports` names rooms after those that they import."""
+    """Return the rooms that are reachable from each room; `imports` names rooms after those that they import."""
     reached: dict[str, set[str]] = {}
     for name, direct in imports.items():
         reached[name] = set(direct).union(*(reached[other] for other in direct))
@@ -89,7 +89,7 @@ def _reached(imports: Mapping[str, Sequence[str]]) -> dict[str, set[str]]:
 
 
 def _dotted(path: Path) -> str:
-    """The name of a module; that of a whole package's own file keeps `__init__`, since a package is many rooms."""
+    """Return the name of a module; a package's own file keeps `__init__`, because a package may contain many rooms."""
     parts = path.with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == _INIT and len(parts) > 2 else parts)
 

@@ -1,10 +1,11 @@
-"""How near simulated smallest caps are to this card's: each question is asked just above and just below.
+"""Compares simulated smallest caps with this card's: each question is asked just above and just below.
 
-    python -m tools.card_caps -o FILE [--variant turbo] [--resume]
+python -m tools.card_caps -o FILE [--variant turbo] [--resume]
 
 A smallest cap S of the simulation is near enough if the card fits at S / (1 - 2 %) and does not at S / (1 + 5 %): two
-probes. Where one of them says otherwise, more follow, until the card's own smallest cap is known to 1 %. FILE is a
-measurement without certificates: `python -m calibrate reality FILE` tells the errors. It goes on from its journal.
+probes. If one of them shows otherwise, more follow, until the card's own smallest cap is known to 1 %. FILE is a
+measurement without certificates: `python -m calibrate reality FILE` prints the errors. An interrupted run continues
+from its journal.
 """
 
 import argparse
@@ -33,10 +34,10 @@ from calibrate.table.policy import Policy, load_policy
 from calibrate.workload import Workload
 
 NARROW: Final = 0.01
-"""Share of the smallest cap within which it is found where the simulation is off."""
+"""Share of the smallest cap to which it is determined if the simulation is wrong."""
 
 STEP: Final = 1.1
-"""Factor by which the card's cap is looked for beyond all that was asked."""
+"""Factor by which the search goes beyond the caps asked so far."""
 
 WORKLOADS: Final = tuple(
     Workload(batch=batch, duration_s=seconds) for batch, seconds in ((1, 60.0), (1, 600.0), (4, 120.0), (8, 240.0))
@@ -44,9 +45,9 @@ WORKLOADS: Final = tuple(
 
 
 def next_cap(simulated: int, known: Mapping[int, bool]) -> int:
-    """The cap to ask a card under next, given whether it fitted under those before; 0 where no more is needed.
+    """Return the next cap to ask a card, given whether earlier ones fitted; 0 if no more is needed.
 
-    Caps are whole segments' grains, the only sizes at which an allocator can behave in another way.
+    Caps are multiples of the segment grain, the only sizes at which an allocator can behave differently.
     """
     above = math.floor(simulated / (1 - UNDER)) // SEGMENT_GRAIN * SEGMENT_GRAIN
     below = -(-(math.ceil(simulated / (1 + WITHIN)) - 1) // SEGMENT_GRAIN) * SEGMENT_GRAIN
@@ -66,7 +67,7 @@ def next_cap(simulated: int, known: Mapping[int, bool]) -> int:
 
 
 def questions(policy: Policy, variant: Variant) -> Iterator[tuple[Knobs, Workload]]:
-    """Every way to keep the weights, with short and long songs, one and many; models load once."""
+    """Yield every placement of the weights, with short and long songs, one and many; models load once."""
     for knobs in ladder(policy, variant):
         for workload in WORKLOADS:
             yield knobs, workload
@@ -78,7 +79,7 @@ def ask_all(
     ask: Callable[[Question], RecordedProbe],
     largest: int,
 ) -> Iterator[RecordedProbe]:
-    """Every probe that it takes, none above the `largest` cap that the card has room for."""
+    """Yield every probe that is needed, none above the `largest` cap that the card has memory for."""
     for knobs, workload in asked:
         smallest = simulated(knobs, workload)
         known: dict[int, bool] = {}
@@ -89,7 +90,7 @@ def ask_all(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure on this machine's card; errors become a sentence."""
+    """Measure on this machine's card; an error is printed as a sentence."""
     options = _options(arguments)
     try:
         _measure(options.output, Variant(options.variant), resume=options.resume)
@@ -131,7 +132,7 @@ def _measure(output: Path, variant: Variant, *, resume: bool) -> None:
 
 
 def probed(prober: Prober, question: Question) -> RecordedProbe:
-    """What a card answers; `NotMeasuredError` where that says nothing about the fit."""
+    """Return a card's answer; raise `NotMeasuredError` if it says nothing about the fit."""
     result = prober.probe(question.knobs, question.workload, question.cap_bytes)
     if not result.verdict.answers:
         raise NotMeasuredError(f"a probe ended {result.verdict} ({'; '.join(result.warnings)}); give the command again")

@@ -1,9 +1,9 @@
-"""Whether probes work on this machine at all: one under a cap that is enough, and one under a cap that is not.
+"""Checks that probes work on this machine: one under a cap that is large enough, and one under a cap that is not.
 
-    python -m tools.card_smoke -o FILE [--device cuda]
+python -m tools.card_smoke -o FILE [--device cuda]
 
-A minute that tells what hours of measuring would otherwise find out last. FILE has both answers; the exit code is 0
-where the first fits and the second runs out of memory, else 4.
+One minute shows problems that would otherwise appear after hours. FILE has both answers; the exit code is 0 if the
+first fits and the second runs out of memory, else 4.
 """
 
 import argparse
@@ -30,11 +30,11 @@ SMOKE_KNOBS: Final = Knobs(offload=Offload.CPU_DIT)
 SMOKE_SONG: Final = Workload(batch=1, duration_s=30.0)
 
 EXPECTED: Final = {4 * GIB: Verdict.FITS, GIB: Verdict.OOM}
-"""What comes of the song under these caps, on every card: its transformer alone has 3 GiB of weights."""
+"""The expected results of the song under these caps, on every card: its transformer alone has 3 GiB of weights."""
 
 
 class SmokeResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One probe, beside what was expected of it."""
+    """One probe with its expected result."""
 
     cap_bytes: int
     expected: Verdict
@@ -43,7 +43,7 @@ class SmokeResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def answers(prober: Prober) -> list[SmokeResult]:
-    """Both probes; the second meets the weights that the first has loaded."""
+    """Run both probes; the second finds the weights loaded by the first."""
     found = []
     for cap_bytes, expected in EXPECTED.items():
         started = time.monotonic()
@@ -54,7 +54,7 @@ def answers(prober: Prober) -> list[SmokeResult]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Ask, write down, and say what is wrong."""
+    """Run the probes, write the file, and print what is wrong."""
     options = _options(arguments)
     try:
         executor = Alone(prober_for(options.device))

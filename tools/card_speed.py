@@ -1,15 +1,15 @@
-"""Our pipeline against the library's on one card, the same random weights of full size, in one run.
+"""Compares our pipeline with the library's on one card, with the same random weights of full size, in one run.
 
-    python -m tools.card_speed -o FILE [--resume] [--model dummy] [--durations 30 120 240 600] [--batches 1 4]
+python -m tools.card_speed -o FILE [--resume] [--model dummy] [--durations 30 120 240 600] [--batches 1 4]
 
 Each side has its own best settings: ours compiled, with its own offload; the library's with its transformer compiled,
 its tiled decoding, and its own offload of whole models. Every point is warmed up, then timed from the request to the
 audio on the host, and the best of several runs counts; memory is the allocator's peak over those. The file is written
 after every point, and `--resume` measures what is missing in it.
 
-The floor of a point is what the work would take at the ceilings measured on this device: its multiplications at the
-rate of a large matrix product, or each weight read once a use at the rate of a large copy, whichever takes longer.
-Without a card both run on the processor with toy weights, resident and uncompiled, and no memory is counted.
+The floor of a point is the time of its work at the rates measured on this device: its multiplications at the rate of a
+large matrix product, or each weight read once per use at the rate of a large copy, whichever takes longer. Without a
+card both run on the CPU with toy weights, resident and uncompiled, and no memory is counted.
 """
 
 import argparse
@@ -47,26 +47,26 @@ from tests.library import library_arguments, library_pipeline
 from tools.work_of_a_song import song_flops, weightless
 
 MATRIX = {"cuda": 8192, "cpu": 512}
-"""Rows and columns of the product that measures the rate of multiplications."""
+"""Rows and columns of the matrix product that measures the rate of multiplications."""
 
 COPIED_BYTES = {"cuda": 4 << 30, "cpu": 16 << 20}
-"""What is copied to measure the rate of memory; beyond any cache on a card."""
+"""Bytes copied to measure the memory bandwidth; larger than any cache on a card."""
 
 SMALL_CARD_GIB = 4.0
-"""Ten minutes of audio have to fit under the budget of a card of this size."""
+"""Ten minutes of audio must fit under the budget of a card of this size."""
 
 LYRICS = "\n".join(f"[verse {n}]\nslow water under the bridge, la la la la" for n in range(12))
 
 
 class SpeedSide(StrEnum):
-    """Whose pipeline."""
+    """The pipeline: ours or the library's."""
 
     OURS = "ours"
     LIBRARY = "library"
 
 
 class WeightsPlace(StrEnum):
-    """Where the weights are between their uses; `small` is under the cap of the smallest card."""
+    """Where unused weights are; `small` is under the cap of the smallest card."""
 
     RESIDENT = "resident"
     OFFLOADED = "offloaded"
@@ -74,7 +74,7 @@ class WeightsPlace(StrEnum):
 
 
 class Ceilings(msgspec.Struct, frozen=True, kw_only=True):
-    """What this device reached: operations a second in a product, bytes read and written a second in a copy."""
+    """The rates of this device: operations per second in a product, bytes read and written per second in a copy."""
 
     flops_per_s: float
     bytes_per_s: float
@@ -112,7 +112,7 @@ class Speeds(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SpeedBench:
-    """One device with the same weights twice: ours prepared as they run, the library's as it loads them."""
+    """One device with the same weights twice: ours as prepared for running, the library's as it loads them."""
 
     def __init__(self, model: str, *, rounds: int) -> None:
         self.on_card = torch.cuda.is_available()
@@ -123,7 +123,7 @@ class SpeedBench:
         self._flops: dict[tuple[int, float], int] = {}
 
     def ceilings(self) -> Ceilings:
-        """Measured here and now."""
+        """Measure the rates now."""
         kind = self.device.torch_device.type
         matrix = torch.randn(MATRIX[kind], MATRIX[kind], device=self.device.torch_device, dtype=self._dtype)
         source = torch.randint(255, (COPIED_BYTES[kind],), dtype=torch.uint8, device=self.device.torch_device)
@@ -133,7 +133,7 @@ class SpeedBench:
         return Ceilings(flops_per_s=2 * MATRIX[kind] ** 3 / product_s, bytes_per_s=2 * COPIED_BYTES[kind] / copy_s)
 
     def point(self, side: SpeedSide, place: WeightsPlace, request: Request, ceilings: Ceilings) -> SpeedPoint:
-        """Warmed up, timed, and compared with the floor."""
+        """Return one point, warmed up, timed, and compared with the floor."""
         where = SpeedPoint(side=side, place=place, batch=request.batch, duration_s=request.duration_s)
         problem = ""
         try:
@@ -141,12 +141,12 @@ class SpeedBench:
         except torch.OutOfMemoryError as error:
             problem = str(error).splitlines()[0]
         except torch.AcceleratorError:
-            # From here on this process gets nothing right from the card, and no later point may be believed.
+            # After this error the card gives this process no valid results, so all later points are refused.
             raise
         except Exception as error:
-            # What one side cannot do here must not cost the points of the other.
+            # An error of one side must not stop the points of the other.
             problem = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-        # Outside the except block: inside it the traceback would keep every temporary of the failed run alive.
+        # Outside the except block, because inside it the traceback keeps every temporary of the failed run alive.
         self._clean()
         if problem:
             return msgspec.structs.replace(where, problem=problem)
@@ -215,7 +215,7 @@ class SpeedBench:
             generator = torch.Generator().manual_seed(request.seed)
             return pipe(generator=generator, **library_arguments(components, request)).audios.float().cpu()
 
-        # Our device switches cuDNN's attention off for the whole process, and the library is fast with it.
+        # Our device disables cuDNN's attention for the whole process, and the library is faster with it.
         ours = torch.backends.cuda.cudnn_sdp_enabled()  # type: ignore[no-untyped-call]
         torch.backends.cuda.enable_cudnn_sdp(True)
         try:
@@ -226,7 +226,7 @@ class SpeedBench:
             pipe.to("cpu")
 
     def _work(self, request: Request) -> tuple[int, int]:
-        """Operations of a request, counted without the card, and bytes of weights read, each part once a use."""
+        """Return the operations of a request, counted without the card, and the bytes of weights read."""
         key = (request.batch, request.duration_s)
         if key not in self._flops:
             self._flops[key] = song_flops(self._weightless, request)
@@ -272,7 +272,7 @@ def wanted_cases(durations: Sequence[float], batches: Sequence[int], *, on_card:
 
 
 def measure(bench: SpeedBench, asked: Sequence[SpeedPoint], speeds: Speeds, keep: Callable[[Speeds], None]) -> Speeds:
-    """Adds every point that is not there yet, and keeps what there is after each."""
+    """Add every missing point, and save the file after each."""
     for point in asked:
         if _name(point) in {_name(known) for known in speeds.points}:
             continue
@@ -285,7 +285,7 @@ def measure(bench: SpeedBench, asked: Sequence[SpeedPoint], speeds: Speeds, keep
 
 
 def compared(speeds: Speeds) -> list[str]:
-    """A line for each comparison: how many times as fast we are, and at what share of the memory."""
+    """Return a line for each comparison: the speed-up over the library, and our share of its memory."""
     by_name = {_name(point): point for point in speeds.points}
     lines = []
     for ours in (point for point in speeds.points if point.side is SpeedSide.OURS and not point.problem):

@@ -1,10 +1,10 @@
-"""What kernels take on this card besides the tensors that a program sees, beside what the simulation allows for it.
+"""Measures the memory that kernels take on this card besides a program's tensors, next to the simulation's allowance.
 
-    python -m tools.card_workspaces -o FILE [--tiles 64 256 512 1536] [--model dummy]
+python -m tools.card_workspaces -o FILE [--tiles 64 256 512 1536] [--model dummy]
 
 Every convolution of the decoder, a first matrix product, and attention at the lengths of short and long songs.
-`seen_bytes` passed through PyTorch's allocator beyond input and output, `unseen_bytes` were taken from the driver
-beside it and stay. FILE is what the constants in `calibrate/probes/simulated/kernels.py` are replaced from.
+`seen_bytes` are those from PyTorch's allocator beyond input and output, `unseen_bytes` were taken from the driver
+outside it and stay. The constants in `calibrate/probes/simulated/kernels.py` are updated from FILE.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from calibrate.probes.simulated.kernels import CudaKernels
 
 CONVOLUTION_LAYERS = (nn.Conv1d, nn.ConvTranspose1d)
 ROWS = (750, 7_500, 15_000)
-"""Queries of attention: a song has 25 latent frames a second, and the transformer sees two as one."""
+"""Queries of attention: a song has 25 latent frames a second, and the transformer combines two into one."""
 
 HEADS, GROUPS, WIDTH, WINDOW = 16, 8, 128, 128
 """The 2B transformer's."""
@@ -62,31 +62,31 @@ class WorkspaceReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Meter(Protocol):
-    """Who counts a card's memory."""
+    """Counts a card's memory."""
 
     def start(self) -> None:
-        """Peaks count from what is held now."""
+        """Start counting peaks from the current use."""
         ...
 
     def risen(self) -> tuple[int, int]:
-        """Bytes since the start: the highest in the allocator, and those taken beside it."""
+        """Return the bytes since the start: the peak in the allocator, and those taken outside it."""
         ...
 
 
 class CardMeter:
-    """PyTorch's books, and the driver's."""
+    """Counts with PyTorch's and the driver's figures."""
 
     def __init__(self) -> None:
         self._held = self._outside = 0
 
     def start(self) -> None:
-        """Waits for everything asked for before."""
+        """Wait for all earlier work, then start."""
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         self._held, self._outside = torch.cuda.memory_allocated(), self._beside()
 
     def risen(self) -> tuple[int, int]:
-        """Waits for everything asked for since."""
+        """Wait for all work since the start, then return the bytes."""
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated() - self._held, max(0, self._beside() - self._outside)
 
@@ -96,7 +96,7 @@ class CardMeter:
 
 
 def convolutions(decoder: TileDecoder, latents: Tensor, capability: tuple[int, int], meter: Meter) -> Iterator[Taken]:
-    """Every convolution of one tile, beside what is allowed on a card of that compute capability."""
+    """Yield every convolution of one tile, next to the allowance for a card of that compute capability."""
     found: list[Taken] = []
     hooks = []
     kernels = CudaKernels(capability)
@@ -133,7 +133,7 @@ def convolutions(decoder: TileDecoder, latents: Tensor, capability: tuple[int, i
 
 
 def attentions(device: torch.device, dtype: torch.dtype, rows: Sequence[int], meter: Meter) -> Iterator[Taken]:
-    """The fused kernels of full layers, by the rows of a song, and of one block of a sliding layer with its mask."""
+    """Yield the fused kernels of full layers, for each number of rows, and of one block of a sliding layer."""
 
     def some(count: int, heads: int) -> Tensor:
         return torch.randn(1, heads, count, WIDTH, device=device, dtype=dtype)
@@ -152,7 +152,7 @@ def attentions(device: torch.device, dtype: torch.dtype, rows: Sequence[int], me
 
 
 def measure_first_product(device: torch.device, dtype: torch.dtype, capability: tuple[int, int], meter: Meter) -> Taken:
-    """What the first matrix product takes and keeps, beside what is allowed on a card of that compute capability."""
+    """Return what the first matrix product takes and keeps, next to the allowance for that capability."""
     matrix = torch.randn(512, 512, device=device, dtype=dtype)
     return _taken("first product", (matrix, matrix), torch.matmul, matrix_workspace(capability), meter)
 

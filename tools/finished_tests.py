@@ -1,10 +1,10 @@
-"""A plugin of pytest that writes down every test that has finished, and goes on after those.
+"""A pytest plugin that records every finished test, so that an interrupted run can continue after them.
 
-    python -m pytest -p tools.finished_tests --finished-in=FILE [--resume] ...
+python -m pytest -p tools.finished_tests --finished-in=FILE [--resume] ...
 
-FILE has a line of JSON for each test. A run that was interrupted goes on with `--resume`; a test that took the whole
-process with it counts as `died` and is not tried again, so that those after it get their turn. The exit code is that
-of all runs together: 1 where any test failed.
+FILE has a line of JSON for each test. An interrupted run continues with `--resume`; a test during which the whole
+process ended counts as `died` and is not tried again, so that the later tests run. The exit code is that of all runs
+together: 1 if any test failed.
 """
 
 import os
@@ -19,7 +19,7 @@ ENDED_OUTCOMES = frozenset({pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, py
 
 
 class Finished(msgspec.Struct, frozen=True, kw_only=True):
-    """One test, with what it said where it did not pass."""
+    """One test, with its output if it did not pass."""
 
     test: str
     outcome: str
@@ -28,7 +28,7 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FinishedTests:
-    """The tests that have finished, in a file that grows; beside it, the name of the one that is running."""
+    """The finished tests, in a file that grows; next to it, the name of the running test."""
 
     def __init__(self, path: Path, *, resume: bool) -> None:
         self._path = path
@@ -39,7 +39,7 @@ class FinishedTests:
         path.touch()
         whole = path.read_bytes()
         whole = whole[: whole.rfind(b"\n") + 1]
-        # A line that was not finished counts for nothing, and what comes next begins where it began.
+        # An incomplete line is ignored and overwritten.
         os.truncate(path, len(whole))
         read = (msgspec.json.decode(line, type=Finished) for line in whole.splitlines())
         self.finished = {one.test: one for one in read}
@@ -48,11 +48,11 @@ class FinishedTests:
             self.keep(Finished(test=test, outcome=DIED, said="the process ended while this test was running"))
 
     def begin(self, test: str) -> None:
-        """A test begins: should the process end now, it was this one."""
+        """Note that a test begins: if the process ends now, it was this one."""
         self._running.write_text(test, encoding="utf-8")
 
     def keep(self, one: Finished) -> None:
-        """A test has finished, for good."""
+        """Write a finished test to disk."""
         self.finished[one.test] = one
         with self._path.open("ab") as file:
             file.write(_line(one))
@@ -61,12 +61,12 @@ class FinishedTests:
         self.stop()
 
     def stop(self) -> None:
-        """No test is running."""
+        """Note that no test is running."""
         self._running.unlink(missing_ok=True)
 
 
 class Plugin:
-    """What pytest tells, written down."""
+    """Records pytest's events."""
 
     def __init__(self, journal: FinishedTests) -> None:
         self._journal = journal
@@ -74,22 +74,22 @@ class Plugin:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        """What has finished is not run again."""
+        """Skip finished tests."""
         known = [item for item in items if item.nodeid in self._journal.finished]
         items[:] = [item for item in items if item.nodeid not in self._journal.finished]
         config.hook.pytest_deselected(items=known)
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
-        """A test begins."""
+        """Record that a test begins."""
         self._reports = []
         self._journal.begin(nodeid)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Its setup, its body or its teardown."""
+        """Record its setup, its body or its teardown."""
         self._reports.append(report)
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
-        """All of it was run."""
+        """Record that all of it was run."""
         outcomes = {report.outcome for report in self._reports}
         worst = next(outcome for outcome in ("failed", "skipped", "passed") if outcome in outcomes)
         seconds = sum(report.duration for report in self._reports)
@@ -97,26 +97,26 @@ class Plugin:
         self._journal.keep(Finished(test=nodeid, outcome=worst, seconds=round(seconds, 3), said=said))
 
     def pytest_keyboard_interrupt(self) -> None:
-        """The test that was running has another turn."""
+        """Let the interrupted test run again next time."""
         self._journal.stop()
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        """One exit code for this run and those before it."""
+        """Set one exit code for this run and those before it."""
         if exitstatus in ENDED_OUTCOMES and self._journal.finished:
             failed = any(one.outcome in FAILURES for one in self._journal.finished.values())
             session.exitstatus = pytest.ExitCode.TESTS_FAILED if failed else pytest.ExitCode.OK
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The file, and whether to go on with it."""
+    """Add the options for the file and for resuming."""
     group = parser.getgroup("finished tests")
     group.addoption("--finished-in", type=Path, metavar="FILE", help="write down every test that has finished")
     group.addoption("--resume", action="store_true", help="go on after those that are in the file")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Nothing without a file."""
+    """Do nothing without a file."""
     path = config.getoption("finished_in")
     if path is not None:
         config.pluginmanager.register(Plugin(FinishedTests(path, resume=config.getoption("resume"))))

@@ -1,15 +1,15 @@
-"""Everything that a campaign on a card takes, in one file, for a machine without internet.
+"""Packs everything for a campaign on a card into one file, for a machine without internet.
 
-    python -m tools.gpu_bundle -o bundle.tar [--python 3.12 ...] [--present FILE] [--with-torch] [--device simulated]
-        [--most-mib N]
+python -m tools.gpu_bundle -o bundle.tar [--python 3.12 ...] [--present FILE] [--with-torch] [--device simulated]
+[--most-mib N]
 
-On that machine: `tar xf bundle.tar && python3 run.py`, and the same command again after every piece (`tools/gpu_run.py`
-says how). The bundle holds this checkout's sources, the wheels of every Python version asked for, in the releases that
-are installed here, and the plan. The web UI's libraries stay here. PyTorch is taken to be there, in a build for its
-card; `--with-torch` carries it along. `--present` names what else is there (`python3 -m pip freeze > FILE` says it):
-what is there in a release that will do is not carried, nor anything on its behalf, so name the file wherever the way
-there takes no more than so many megabytes: transformers, pandas and matplotlib with what they need are most of a
-bundle. What the largest packages take is told, and with `--most-mib` whether all of it is too much.
+On that machine: `tar xf bundle.tar && python3 run.py`, and the same command again until it is done (`tools/gpu_run.py`
+says how). The bundle contains this checkout's sources, the wheels of every requested Python version, in the releases
+that are installed here, and the plan. The web UI's libraries are left out. PyTorch is assumed to be installed there, in
+a build for its card; `--with-torch` includes it. `--present` names what else is installed there (`python3 -m pip freeze
+> FILE` lists it): a package that is present in a suitable release is left out, with its own requirements. Give the file
+if the transfer is limited to a few megabytes: transformers, pandas and matplotlib with their requirements are most of a
+bundle. The sizes of the largest packages are printed, and with `--most-mib` a warning if the bundle is too large.
 """
 
 import argparse
@@ -33,12 +33,12 @@ from packaging.utils import canonicalize_name
 _ROOT = Path(__file__).parent.parent
 
 LEFT_OUT = frozenset({"gradio", "playwright", "ruff", "mypy", "pytest-xdist", "hatchling", "pip", "uv"})
-"""What a campaign has no use for: the web UI with its tests, what looks at sources, and what packs and installs."""
+"""Files that a campaign does not need: the web UI with its tests, tests of sources, and packing and installing."""
 
 TORCH = "torch"
 
 PLATFORMS = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_24", "manylinux_2_17", "manylinux2014", "manylinux1")
-"""What a wheel may be built for; pip does not infer the older ones from the newest."""
+"""Platforms that a wheel may be built for; pip does not infer the older ones from the newest."""
 
 MACHINE = "x86_64"
 
@@ -49,15 +49,14 @@ BUNDLED_FOLDERS = ("acestep", "calibrate", "ci", "tests", "tiers", "tools", "exa
 BUNDLED_FILES = ("pyproject.toml", "profile_inference.py", "README.md", "LICENSE")
 
 Needs = Callable[[str], Sequence[str]]
-"""The requirements of an installed package as its metadata states them; `LookupError` for one that is not here."""
+"""Returns the requirements of an installed package from its metadata; raises `LookupError` if it is not installed."""
 
 
 class BundleStep(msgspec.Struct, frozen=True, kw_only=True):
-    """One command of a plan, `{out}` and `{python}` to be filled in.
+    """One command of a plan, with the placeholders `{out}` and `{python}`.
 
-    It goes on with `--resume` where the file `journal` is in `out`. `ends` are the exit codes after which it is done.
-    Where a `required` one fails nothing after it is begun. `feeds` is the journal of a later step that begins with the
-    answers of this one.
+    It is run with `--resume` if the file `journal` is in `out`. After the exit codes `ends` it is done. If a `required`
+    one fails, no later step starts. `feeds` is the journal of a later step that starts with the answers of this one.
     """
 
     name: str
@@ -70,7 +69,10 @@ class BundleStep(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def campaign(name: str, *arguments: str, least_s: int = 60, feeds: str = "") -> BundleStep:
-    """A run of `calibrate`, which goes on from its journal; `feeds` names a later one that begins with its answers."""
+    """Return a run of `calibrate`, which resumes from its journal.
+
+    `feeds` names a later one that starts with its answers.
+    """
     command = ("{python}", "-m", "calibrate", "run", *arguments, "-o", f"{{out}}/{name}.json")
     return BundleStep(
         name=name, command=command, journal=_journal(name), least_s=least_s, feeds=_journal(feeds) if feeds else ""
@@ -82,23 +84,24 @@ def _journal(name: str) -> str:
 
 
 def tests_of(path: Path) -> BundleStep:
-    """One file of tests, which goes on after those that have finished; those that failed are results too.
+    """Return the step for one file of tests, which skips finished ones; failed tests are results too.
 
-    What the libraries there warn of is shown and fails nothing: our own tests make errors of warnings, and no other
-    machine has the releases with which there are none.
+    Warnings of the libraries there are shown but fail nothing: our own tests turn warnings into errors, and only this
+    machine has the releases without warnings.
     """
     journal = f"{path.stem}.jsonl"
-    # In one word: pytest would take a path by itself, once it is there, for one of those that say where its root is.
+    # As one word, because pytest takes an existing path given as a separate word for one that determines its root
+    # folder.
     told = ("-p", "no:cacheprovider", "-p", "tools.finished_tests", f"--finished-in={{out}}/{journal}")
     command = ("{python}", "-m", "pytest", "-W", "default", path.relative_to(_ROOT).as_posix(), *told)
     return BundleStep(name=path.stem, command=command, journal=journal, ends=(0, 1), least_s=240)
 
 
 def measured_plan() -> tuple[BundleStep, ...]:
-    """What a card is asked, the most telling first: what it is, what kernels take, and which songs fit on which size.
+    """Return the steps on a card, the most informative first: its properties, kernels' memory, and which songs fit.
 
-    Songs without a language model come long before those with one, in a campaign of their own, whose answers the whole
-    campaign begins with: its record has them all.
+    Songs without a language model come first, in a separate campaign. The whole campaign starts with its answers, so
+    the record of the whole campaign has all of them.
     """
     python = ("{python}", "-m")
     turbo = ("--device", "cuda", "--variant", "turbo")
@@ -125,7 +128,7 @@ def measured_plan() -> tuple[BundleStep, ...]:
 
 
 def simulated_plan() -> tuple[BundleStep, ...]:
-    """A trial of the bundle where there is no card."""
+    """Return the steps of a trial of the bundle without a card."""
     smoke = ("{python}", "-m", "tools.card_smoke", "--device", "simulated", "-o", "{out}/smoke.json")
     return (
         BundleStep(name="smoke", command=smoke, least_s=1, required=True),
@@ -134,7 +137,7 @@ def simulated_plan() -> tuple[BundleStep, ...]:
 
 
 def needed_here(name: str) -> list[str]:
-    """What an installed package requires, as its metadata states it."""
+    """Return the requirements of an installed package from its metadata."""
     try:
         return metadata.requires(name) or []
     except metadata.PackageNotFoundError:
@@ -148,10 +151,11 @@ def pins(
     needs: Needs = needed_here,
     version_of: Callable[[str], str] = metadata.version,
 ) -> tuple[str, ...]:
-    """What to carry for a Python version so that all of `wanted` can be imported there, as `name==version`.
+    """Return what to include for a Python version so that all of `wanted` can be imported there, as `name==version`.
 
-    `present` are releases that are there already, by canonical name: one that will do is not carried, nor anything on
-    its behalf. What is needed there and not installed here has no release to pin, and is carried as it was asked for.
+    `present` are releases that are installed there, by canonical name: a suitable one is left out, with its own
+    requirements. A package that is needed there and not installed here has no release to pin, and is included with its
+    requested range.
     """
     environment = {name: str(value) for name, value in default_environment().items()}
     environment |= {"python_version": python, "python_full_version": f"{python}.0", "platform_machine": MACHINE}
@@ -182,26 +186,32 @@ def pins(
 
 
 def present_in(frozen: str) -> dict[str, str]:
-    """The releases that `pip freeze` names; what came from elsewhere than an index has none and is carried."""
+    """Return the releases in the output of `pip freeze`.
+
+    Packages from other sources than an index have none and are included.
+    """
     lines = (line.split("==") for line in frozen.splitlines() if "==" in line and not line.startswith("#"))
     return {canonicalize_name(name.strip()): version.strip().partition(";")[0] for name, version in lines}
 
 
 def wanted_by(project: Mapping[str, Any]) -> list[str]:
-    """What the project requires, its test tools and what `calibrate` makes pages with included."""
+    """Return the project's requirements, including test tools and the libraries for `calibrate`'s pages."""
     extra = project["project"]["optional-dependencies"]["calibrate"]
     return [*project["project"]["dependencies"], *extra, *project["dependency-groups"]["dev"]]
 
 
 def fetch_wheels(asked: Sequence[str], python: str, folder: Path) -> None:
-    """Fetch the wheels of these releases for a Python version of a Linux machine, wherever pip is set up to look."""
+    """Download the wheels of these releases for a Python version on Linux, from pip's configured index."""
     folder.mkdir(parents=True, exist_ok=True)
     if asked:
         _pip_download(python, folder, "--no-deps", *asked)
 
 
 def download_torch(carried: Sequence[str], python: str, folder: Path) -> tuple[str, ...]:
-    """Fetch PyTorch and what it needs, which depends on the build that pip finds; returns all that is carried now."""
+    """Download PyTorch and its requirements, which depend on the build that pip finds.
+
+    Return everything included now.
+    """
     apart, constraints = folder.parent.with_name(TORCH), folder.parent.with_name("constraints.txt")
     constraints.write_text("".join(f"{pin}\n" for pin in carried), encoding="utf-8")
     release = f"{TORCH}=={metadata.version(TORCH).partition('+')[0]}"
@@ -222,7 +232,7 @@ def _pip_download(python: str, folder: Path, *asked: str) -> None:
 
 
 def sources() -> list[Path]:
-    """The files of this checkout that a campaign takes, also those not committed yet."""
+    """Return the files of this checkout that a campaign needs, including uncommitted ones."""
     listed = subprocess.run(  # noqa: S603 our own paths
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *BUNDLED_FOLDERS, *BUNDLED_FILES],  # noqa: S607
         cwd=_ROOT,
@@ -242,7 +252,7 @@ def package_sizes(wheels: Path) -> dict[str, int]:
 
 
 def told_sizes(total: int, packages: Mapping[str, int], most_mib: float | None) -> str:
-    """A sentence about the largest packages, and one that warns where the bundle has become too large."""
+    """Return a sentence about the largest packages, and a warning if the bundle is too large."""
     largest = ", ".join(f"{name} {size / _MIB:.1f} MiB" for name, size in list(packages.items())[:TOLD_PACKAGES])
     told = f"{total / _MIB:.1f} MiB" + (f"; the largest packages: {largest}" if largest else "") + "\n"
     if most_mib is not None and total > most_mib * _MIB:
@@ -251,19 +261,19 @@ def told_sizes(total: int, packages: Mapping[str, int], most_mib: float | None) 
 
 
 def write_bundle(target: Path, folder: Path, plan: Sequence[BundleStep]) -> None:
-    """One archive of a folder with wheels and requirements, the sources, the plan and what carries it out."""
+    """Write one archive of a folder with wheels and requirements, the sources, the plan and its runner."""
     (folder / "plan.json").write_bytes(msgspec.json.format(msgspec.json.encode(plan), indent=2))
     with tarfile.open(target, "w") as archive:
-        archive.add(_ROOT / "tools" / "gpu_run.py", "run.py", filter=_nobody_s)
+        archive.add(_ROOT / "tools" / "gpu_run.py", "run.py", filter=_anonymous)
         for path in sources():
-            archive.add(_ROOT / path, f"source/{path.as_posix()}", filter=_nobody_s)
+            archive.add(_ROOT / path, f"source/{path.as_posix()}", filter=_anonymous)
         for path in sorted(folder.rglob("*")):
             if path.is_file():
-                archive.add(path, path.relative_to(folder).as_posix(), filter=_nobody_s)
+                archive.add(path, path.relative_to(folder).as_posix(), filter=_anonymous)
 
 
-def _nobody_s(entry: tarfile.TarInfo) -> tarfile.TarInfo:
-    """Without the names and times of this machine: the same content is the same archive."""
+def _anonymous(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Remove the user names and times of this machine: the same content gives the same archive."""
     entry.uid = entry.gid = 0
     entry.uname = entry.gname = ""
     entry.mtime = 0

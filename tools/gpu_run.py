@@ -1,13 +1,13 @@
-"""Carry out a bundle's plan on a machine with a card and without internet, in pieces of limited time.
+"""Runs a bundle's plan on a machine with a card and without internet, in parts of limited time.
 
-    python3 run.py [--minutes 9] [--out out]
+python3 run.py [--minutes 9] [--out out]
 
-Every step that has not ended is started, or goes on from its journal. When the time is up the running one is
-interrupted, which leaves its journal whole, and the exit code is 130: give the same command again. All results are in
-one file, `out.tar.gz` beside the folder `out`, after every step and however a piece ends: where the next piece runs
-somewhere else, that file beside `run.py` is all it needs. Exit code 0 means that all steps have ended; else the code
-of the last one that failed, and a step that all others depend on ends the run where it fails. Needs nothing but Python
-and the bundle.
+Every unfinished step is started, or continues from its journal. When the time is up the running step is interrupted,
+its journal stays valid, and the exit code is 130: give the same command again. All results are in one file,
+`out.tar.gz` next to the folder `out`, updated after every step and at the end: if the next part runs on another
+machine, it only needs that file next to `run.py`. Exit code 0 means that all steps are done; otherwise it is the code
+of the last failed step, and a failed step that all others depend on ends the run. Needs nothing but Python and the
+bundle.
 """
 
 import argparse
@@ -26,13 +26,14 @@ from typing import Any
 INTERRUPTED = 130
 
 GRACE_S = 20.0
-"""How long an interrupted step may take to end: a probe's child has to be killed, and the card to be as it was."""
+"""Seconds that an interrupted step may take to end: a probe's child must be killed, and the card must become as before.
+"""
 
 HERE = Path(__file__).resolve().parent
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Install what is missing, then one step after another until the time is up; the results end in one file."""
+    """Install what is missing, then run one step after another until the time is up; pack the results into one file."""
     options = _options(arguments)
     started = time.monotonic()
     out = options.out.resolve()
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _steps(out: Path, environ: Mapping[str, str], until: float) -> int:
-    """Those that have not ended yet, while there is time; the exit code."""
+    """Run the unfinished steps while there is time; return the exit code."""
     failed = 0
     for step in json.loads((HERE / "plan.json").read_text(encoding="utf-8")):
         if done_mark(out, step).exists():
@@ -73,12 +74,12 @@ def _steps(out: Path, environ: Mapping[str, str], until: float) -> int:
 
 
 def archive_of(out: Path) -> Path:
-    """The one file that holds all results, beside their folder."""
+    """The one file with all results, next to their folder."""
     return out.with_name(f"{out.name}.tar.gz")
 
 
 def pack(out: Path) -> None:
-    """All results into the archive; a reader finds the one before or this one, never a part of it."""
+    """Write all results to the archive, which is replaced atomically."""
     unfinished = archive_of(out).with_suffix(".unfinished")
     with tarfile.open(unfinished, "w:gz", compresslevel=6) as archive:
         archive.add(out, out.name)
@@ -86,7 +87,7 @@ def pack(out: Path) -> None:
 
 
 def unpack(out: Path) -> None:
-    """The results of earlier pieces where only the archive came along; their folder is whole or it is not there."""
+    """Unpack the results of earlier parts if only the archive is here; their folder appears only when complete."""
     archive = archive_of(out)
     if out.exists() or not archive.exists():
         return
@@ -101,7 +102,7 @@ def unpack(out: Path) -> None:
 
 
 def carry_out(step: Mapping[str, Any], out: Path, environ: Mapping[str, str], seconds: float) -> int:
-    """The exit code of a step; one that takes longer is interrupted, and killed where that does not end it."""
+    """Run a step and return its exit code; at the time limit it is interrupted, and killed if that does not end it."""
     command = [part.format(python=sys.executable, out=out) for part in step["command"]]
     _share_journal(step, out)
     if step["journal"] and (out / step["journal"]).exists():
@@ -114,7 +115,7 @@ def carry_out(step: Mapping[str, Any], out: Path, environ: Mapping[str, str], se
         try:
             return child.wait(seconds)
         except (subprocess.TimeoutExpired, KeyboardInterrupt):
-            # Only the step itself: it ends what it started, which group signals would take from under it.
+            # Only the step itself: it ends its own processes, which a signal to the group would kill first.
             child.send_signal(signal.SIGINT)
         try:
             child.wait(GRACE_S)
@@ -125,15 +126,15 @@ def carry_out(step: Mapping[str, Any], out: Path, environ: Mapping[str, str], se
 
 
 def done_mark(out: Path, step: Mapping[str, Any]) -> Path:
-    """The file that says that a step has ended, with its exit code."""
+    """The file that marks a step as done, with its exit code."""
     return out / f"{step['name']}.done"
 
 
 def _share_journal(step: Mapping[str, Any], out: Path) -> None:
-    """Give the answers of this step to a later one as well: its journal is the same file under a second name.
+    """Share this step's answers with a later one: both journals are the same file under two names.
 
-    A step removes its journal when it ends; the other name keeps what was written. Where a file can have only one
-    name, the later step asks once more.
+    A step removes its journal when it ends; the other name remains. If a file cannot have two names, the later step
+    asks again.
     """
     if not step["feeds"]:
         return
@@ -149,13 +150,13 @@ def _share_journal(step: Mapping[str, Any], out: Path) -> None:
 
 
 def _known(out: Path, step: Mapping[str, Any]) -> int:
-    """The bytes that a step's journal has, 0 where it keeps none."""
+    """The bytes of a step's journal, 0 if it keeps none."""
     journal = out / step["journal"]
     return journal.stat().st_size if step["journal"] and journal.exists() else 0
 
 
 def _installed(bundle: Path) -> dict[str, str]:
-    """The environment of the steps, with the wheels in it that this Python lacks; installed once, in a folder here."""
+    """Return the environment of the steps, with the wheels that this Python lacks installed once into a folder here."""
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     wanted = bundle / f"requirements-{version}.txt"
     if not wanted.exists():
@@ -168,7 +169,7 @@ def _installed(bundle: Path) -> dict[str, str]:
             [*pip, "--no-deps", "--upgrade", "--target", str(site), "--requirement", str(wanted)], check=True
         )
     mark.touch()
-    # The sources as well: a step may start scripts by their path, which look for them nowhere else.
+    # The sources as well: a step may run scripts by their path, which import from nowhere else.
     path = os.pathsep.join([str(bundle / "source"), str(site), *filter(None, [os.environ.get("PYTHONPATH", "")])])
     return {**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
 
@@ -186,6 +187,6 @@ def _say(sentence: str) -> None:
 
 
 if __name__ == "__main__":
-    # Whoever ends this ends the step too, and its journal stays whole.
+    # Ending this process ends the step too, and its journal stays valid.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

@@ -1,9 +1,9 @@
-"""Installs what pip is asked for and shows what it does: a line for each package, all of pip's output in a log.
+"""Runs pip install and shows its progress: a line for each package; the log has all of pip's output.
 
-    python3 tools/install.py VENV PIP_ARGUMENTS...
+python3 tools/install.py VENV PIP_ARGUMENTS...
 
-pip alone is either silent for minutes or prints hundreds of lines. Needs nothing but Python: it runs before anything is
-installed. The log is VENV/install.log; where pip fails its last lines are shown, and its exit code is the result.
+pip by itself is silent for minutes or prints hundreds of lines. Needs nothing but Python: it runs before anything is
+installed. The log is VENV/install.log; if pip fails, its last lines are shown. The exit code is pip's.
 """
 
 import re
@@ -21,7 +21,7 @@ _INSTALLING = re.compile(r"Installing collected packages: (.+)")
 
 
 def pip_progress(lines: Iterable[str]) -> Iterator[str]:
-    """What of pip's output a person follows: packages with their sizes, then how many are installed."""
+    """Yield the useful lines of pip's output: packages with their sizes, then how many are installed."""
     shown: set[str] = set()
     for line in lines:
         if found := _FETCHED.match(line) or _LOCAL.match(line):
@@ -35,7 +35,7 @@ def pip_progress(lines: Iterable[str]) -> Iterator[str]:
 
 
 def install(venv: Path, arguments: list[str]) -> int:
-    """Run pip in `venv`; its exit code."""
+    """Run pip in `venv`; return its exit code."""
     command = [str(venv / "bin" / "python"), "-m", "pip", "install", "--progress-bar", "off", *arguments]
     log = venv / "install.log"
     with (

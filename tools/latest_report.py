@@ -1,6 +1,6 @@
-"""What the newest libraries do to the suite, as a page: run by the environment that `make test-latest` makes.
+"""Reports the suite's results with the newest libraries, as a page: run by the environment of `make test-latest`.
 
-    .venv-latest/bin/python -m tools.latest_report .venv-latest/suite.xml
+.venv-latest/bin/python -m tools.latest_report .venv-latest/suite.xml
 
 It says which tests fail and why, which libraries are not those of the lock, and which have a release that
 pyproject.toml does not allow yet.
@@ -29,14 +29,14 @@ MOST_CHARACTERS = 300
 
 
 class FailedTest(msgspec.Struct, frozen=True, kw_only=True):
-    """A test that failed, and the first line of why."""
+    """A failed test, and the first line of the reason."""
 
     test: str
     why: str
 
 
 class Suite(msgspec.Struct, frozen=True, kw_only=True):
-    """How a run of the suite ended."""
+    """The result of a run of the suite."""
 
     tests: int
     skipped: int
@@ -44,7 +44,7 @@ class Suite(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VersionChange(msgspec.Struct, frozen=True, kw_only=True):
-    """A library in another version than the lock has; `newest` is what the index has, "" where it is the same."""
+    """A library in another version than in the lock; `newest` is the newest on the index, "" if it is the same."""
 
     library: str
     locked: str
@@ -53,7 +53,7 @@ class VersionChange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_suite(text: str) -> Suite:
-    """A JUnit report as pytest writes it."""
+    """Parse pytest's JUnit report."""
     cases = list(ET.fromstring(text).iter("testcase"))  # noqa: S314 our own pytest wrote it
     failed = [(case, found) for case in cases for found in case if found.tag in ("failure", "error")]
     return Suite(
@@ -70,7 +70,7 @@ def read_suite(text: str) -> Suite:
 
 
 def locked_versions(lines: Iterable[str]) -> dict[str, str]:
-    """The versions of a constraints file that are for this platform."""
+    """Return the versions of a constraints file for this platform."""
     pins = [Requirement(line) for line in lines if line.strip() and not line.startswith("#")]
     here = [pin for pin in pins if pin.marker is None or Marker(str(pin.marker)).evaluate()]
     return {canonicalize_name(pin.name): next(iter(pin.specifier)).version for pin in here}
@@ -107,14 +107,14 @@ def report_page(suite: Suite | None, found: Sequence[VersionChange]) -> str:
 
 
 def required_libraries() -> set[str]:
-    """The libraries that pyproject.toml names itself."""
+    """Return the libraries that pyproject.toml names itself."""
     project = tomllib.loads((_ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     asked = [*project["project"]["dependencies"], *project["project"]["optional-dependencies"]["calibrate"]]
     return {canonicalize_name(Requirement(text).name) for text in asked}
 
 
 def newer_releases() -> dict[str, str]:
-    """What the package index has that is newer than what is installed, of the libraries named by pyproject.toml."""
+    """Return the releases on the package index newer than the installed ones, for libraries named in pyproject.toml."""
     done = subprocess.run(
         [sys.executable, "-m", "pip", "list", "--outdated", "--format=json"],
         capture_output=True,

@@ -1,9 +1,8 @@
-"""What PyTorch's allocator does in one short generation on this card, kept, and done again by the model of it.
+"""Records what PyTorch's allocator does in one short generation on this card, and replays it in our model.
 
-    python -m tools.record_history -o FILE [--model dummy] [--offload cpu+dit] [--duration 30]
+python -m tools.record_history -o FILE [--model dummy] [--offload cpu+dit] [--duration 30]
 
-FILE is packed JSON for `calibrate.probes.simulated.history`. Exit code 1 where the model took another course, 4
-without a card.
+FILE is packed JSON for `calibrate.probes.simulated.history`. Exit code 1 if the model differs, 4 without a card.
 """
 
 import argparse
@@ -25,7 +24,7 @@ from calibrate.probes.simulated.recorded import History, history_of, store_histo
 
 
 def record(model: str, offload: Offload, duration_s: float) -> History:
-    """The history of two steps on a card on which this process has nothing yet."""
+    """Return the history of two steps on a card on which this process has no memory yet."""
     torch.cuda.memory._record_memory_history(context=None)  # noqa: SLF001 there is no public way
     device = CudaDevice()
     knobs = Knobs(offload=offload)
@@ -40,7 +39,7 @@ def record(model: str, offload: Offload, duration_s: float) -> History:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Record, keep, replay, and say how that went."""
+    """Record, save, replay, and print the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--model", choices=sorted(SIZES), default="dummy")

@@ -1,8 +1,8 @@
-"""Run the commands of a page again and put what they print below them: `python -m tools.refresh_page BENCHMARK.md`.
+"""Runs the commands of a page again and writes their output below them: `python -m tools.refresh_page BENCHMARK.md`.
 
-Every line of a ``console`` block that begins with ``$`` is a command, run in the page's folder; below it stands what it
-wrote to stdout. Words after ``console`` say what a test may expect of the output: ``timed`` prints times, ``sample``
-is never the same twice, ``slow`` takes longer than a test should. They change nothing about how it is run.
+Every line of a ``console`` block that begins with ``$`` is a command, run in the page's folder; below it is its stdout.
+Words after ``console`` say what a test may expect of the output: ``timed`` prints times, ``sample`` is never the same
+twice, ``slow`` takes longer than a test should. They do not change how it is run.
 """
 
 import os
@@ -20,13 +20,13 @@ from acestep.errors import RunFailedError
 from acestep.output_file import output_file
 
 SURROUNDINGS = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-"""What makes a page the same wherever it is made: no card, and no second thread for tiny models to wait for."""
+"""The environment that makes a page the same everywhere: no card, and only one thread for tiny models."""
 
 _BLOCK = re.compile(r"^```console(?P<marks>[^\n]*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 class PageCommand(msgspec.Struct, frozen=True, kw_only=True):
-    """A command of a page, what the page says it prints, and the marks of its block."""
+    """A command of a page, its output on the page, and the marks of its block."""
 
     command: str
     output: str
@@ -40,7 +40,7 @@ def steps(page: str) -> Iterator[PageCommand]:
 
 
 def refreshed(page: str, run: Callable[[str], str]) -> str:
-    """The page with what `run` gives for each command below it."""
+    """Return the page with the output of `run` below each command."""
 
     def block(found: re.Match[str]) -> str:
         body = "".join(f"$ {step.command}\n{run(step.command)}" for step in _steps(found))
@@ -50,7 +50,10 @@ def refreshed(page: str, run: Callable[[str], str]) -> str:
 
 
 def run_page_command(command: str, folder: Path) -> str:
-    """What a command prints, without the blanks that end lines; `RunFailedError` where it does not exit with 0."""
+    """Return a command's output, without blanks at the ends of lines.
+
+    Raises `RunFailedError` unless its exit code is 0.
+    """
     here = Path(sys.executable).parent
     environment = os.environ | SURROUNDINGS | {"PATH": f"{here}{os.pathsep}{os.environ['PATH']}"}
     console.notify(f"$ {command}")
@@ -61,7 +64,7 @@ def run_page_command(command: str, folder: Path) -> str:
 
 
 def trimmed(text: str) -> str:
-    """Text as a page holds it: no blanks at the ends of lines, no empty lines at the end."""
+    """Return text as stored in a page: no blanks at the ends of lines, no empty lines at the end."""
     return "".join(f"{line.rstrip()}\n" for line in text.rstrip().splitlines())
 
 
@@ -76,7 +79,7 @@ def _steps(block: re.Match[str]) -> Iterator[PageCommand]:
 @click.argument("page", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--only", default="", metavar="PATTERN", help="Run only the commands in which it is found.")
 def refresh(page: Path, only: str) -> None:
-    """Run the commands of PAGE again and rewrite what is below them; a command that fails leaves the page as it is."""
+    """Run the commands of PAGE again and rewrite their output; if a command fails, the page stays unchanged."""
     text = page.read_text(encoding="utf-8")
     known = {step.command: step.output for step in steps(text)}
     with output_file(page) as write:

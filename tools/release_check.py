@@ -1,8 +1,8 @@
-"""Builds the wheel, installs it in an empty environment and runs what a new user runs; no checkout is in reach there.
+"""Builds the wheel, installs it in an empty environment without a checkout, and runs what a new user runs.
 
-    python -m tools.release_check [--constraint FILE] [--tag vX.Y.Z]
+python -m tools.release_check [--constraint FILE] [--tag vX.Y.Z]
 
-With `--tag`, package, tag and the newest entry of CHANGELOG.md must name one version. Exit code 0 where all works.
+With `--tag`, package, tag and the newest entry of CHANGELOG.md must have one version. Exit code 0 if everything works.
 """
 
 import json
@@ -33,11 +33,11 @@ COMMANDS: Final = (
     "acestep generate --model tiny --caption piano --duration 2 --seed 7 --out songs --json",
     "acestep-calibrate --help",
 )
-"""What must end with exit code 0 after `pip install`, without an extra."""
+"""The commands that must end with exit code 0 after `pip install`, without an extra."""
 
 
 def missing_from(names: set[str], root: Path = _ROOT) -> list[str]:
-    """What a wheel with these files lacks of the two packages: modules and every file beside them."""
+    """Return what is missing from a wheel with these files: modules of the two packages and the files next to them."""
     ours = [path for package in ("acestep", "calibrate") for path in (root / package).rglob("*") if path.is_file()]
     wanted = {path.relative_to(root).as_posix() for path in ours if path.suffix != ".pyc"}
     wanted |= {f"acestep/data/{name}.json" for name in ("generated_tiers", "policy", "published_tiers")}
@@ -45,7 +45,7 @@ def missing_from(names: set[str], root: Path = _ROOT) -> list[str]:
 
 
 def newest_entry(changelog: str) -> str:
-    """The version of the first entry of a changelog that has one; "" where there is none."""
+    """Return the version of the first entry of a changelog; "" if there is none."""
     found = re.search(r"^## \[(\d+\.\d+\.\d+)\]", changelog, re.MULTILINE)
     return found[1] if found else ""
 
@@ -81,7 +81,7 @@ def check(constraint: Path | None, tag: str) -> None:
 
 
 def require_one_version(release: str, entry: str, tag: str) -> None:
-    """`RunFailedError` unless package, changelog and tag name the same version."""
+    """Raise `RunFailedError` unless package, changelog and tag have the same version."""
     if entry != release:
         raise RunFailedError(f"CHANGELOG.md begins with {entry or 'no version'}, pyproject.toml has {release}")
     if tag != f"v{release}":
@@ -89,7 +89,7 @@ def require_one_version(release: str, entry: str, tag: str) -> None:
 
 
 def _run(command: list[str], folder: Path) -> str:
-    """What a command says on stdout; `RunFailedError` with all it said where it fails."""
+    """Return a command's stdout; raise `RunFailedError` with all its output if it fails."""
     apart = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
     done = subprocess.run(  # noqa: S603 commands of this file
         command, cwd=folder, env=apart, capture_output=True, text=True, check=False

@@ -1,4 +1,4 @@
-"""The rooms of the code and what each may import: the law that a test compares with the imports there are."""
+"""The rooms of the code and what each may import; a test compares this table with the real imports."""
 
 import msgspec
 
@@ -233,4 +233,4 @@ ROOMS = (
         ),
     ),
 )
-"""Every room, from the ground up: a room imports only rooms that stand before it here."""
+"""Every room, from the ground up: a room imports only rooms that are listed before it."""

@@ -1,4 +1,4 @@
-"""How many operations a song takes, counted on tensors without values: once, wherever that is, and without a card."""
+"""Counts the operations of a song on tensors without values: this needs no card and is the same everywhere."""
 
 from typing import Any
 
@@ -23,13 +23,16 @@ from calibrate.probes.simulated.live import LiveBook
 
 
 def attention_flops(query: Tensor, key: Tensor, value: Tensor) -> int:
-    """Operations of attention on [batch, heads, rows, width]; every query head has scores, whoever shares its keys."""
+    """Return the operations of attention on [batch, heads, rows, width].
+
+    Every query head has scores, also with shared keys.
+    """
     batch, heads, rows, width = query.shape
     return 2 * batch * heads * rows * key.shape[-2] * (width + value.shape[-1])
 
 
 class CountingKernels(CudaKernels):
-    """Attention of a card that has it fused, its operations added to `flops`.
+    """Attention of a card with fused kernels; its operations are added to `flops`.
 
     PyTorch's own formulas differ by release: that of 2.11 refuses keys with fewer heads than queries.
     """
@@ -39,14 +42,14 @@ class CountingKernels(CudaKernels):
         self.flops = 0
 
     def attention(self, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ARG002
-        """The result, empty, as the fused kernels lay it out."""
+        """Return the empty result in the layout of the fused kernels."""
         self.flops += attention_flops(query, key, value)
         batch, heads, rows, _ = query.shape
         return query.new_empty(batch, rows, heads, value.shape[-1]).transpose(1, 2)
 
 
 def weightless(model: str, variant: Variant) -> Components:
-    """Parts of the right sizes that take no memory."""
+    """Return parts of the right sizes that take no memory."""
     components = build(SIZES[model], variant, dtype=torch.bfloat16, materialise="meta")
     prepare(components, Knobs(variant=variant))
     rest_on_host(components.modules().values())
@@ -54,9 +57,9 @@ def weightless(model: str, variant: Variant) -> Components:
 
 
 def song_flops(components: Components, request: Request) -> int:
-    """Operations of all matrix products, convolutions and attentions of a request, its parts resident.
+    """Return the operations of all matrix products, convolutions and attentions of a request, its parts resident.
 
-    Every step is the same work, so two runs tell what any number of them takes.
+    Every step is the same work, so two runs give the number for any number of steps.
     """
     one, two = (_counted(components, msgspec.structs.replace(request, steps=steps)) for steps in (1, 2))
     return one + (steps_for(components.variant, request.steps) - 1) * (two - one)
@@ -66,7 +69,7 @@ def _counted(components: Components, request: Request) -> int:
     kernels, book = CountingKernels(), LiveBook()
     ledger = Ledger(book, kernels)
     device = SimulatedDevice(ledger, book, dtype=torch.bfloat16, grouped_attention=kernels.has_flash)
-    # The counter lies below the ledger, which has to see first what a card would do otherwise than meta tensors.
+    # The counter is below the ledger, which must first intercept the calls that a card would run differently.
     with kernels, FlopCounterMode(display=False) as counter, ledger:
         pipeline = Pipeline(components, Knobs(variant=components.variant), device)
         pipeline.generate(request, strict=True)

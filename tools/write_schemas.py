@@ -1,4 +1,4 @@
-"""Write the JSON Schemas of `tiers/schema/` from the values they describe."""
+"""Write the JSON Schemas of `tiers/schema/` from the data classes they describe."""
 
 from pathlib import Path
 

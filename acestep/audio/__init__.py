@@ -1,1 +1,1 @@
-"""Audio files: read into two channels at one rate, and written."""
+"""Audio files: read as two channels at one rate, and written."""

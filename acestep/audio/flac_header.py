@@ -1,7 +1,7 @@
-"""FLAC files whose header does not know how long they are, or is wrong about it.
+"""FLAC files whose header does not give their length, or gives a wrong one.
 
-libsndfile stops where the header says that the sound ends, and the header is written before the sound is: programs that
-stream leave the number at 0, others at a guess. Read with the number 0, a file ends where it ends.
+libsndfile stops at the length in the header, which is written before the audio: streaming programs leave it 0, others
+guess. With the number 0 in the header, a file is read to its real end.
 """
 
 from pathlib import Path
@@ -22,7 +22,7 @@ def is_flac(path: Path) -> bool:
 
 
 class EndlessFlac:
-    """A FLAC file as a file object, whose header says that the number of samples is not known."""
+    """A FLAC file as a file object; its header is changed to say that the number of samples is unknown."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -31,7 +31,7 @@ class EndlessFlac:
         total = int.from_bytes(header[_TOTAL], "big")
         self._unknown = (total & ~_TOTAL_BITS).to_bytes(_TOTAL.stop - _TOTAL.start, "big")
         self.said_samples = total & _TOTAL_BITS
-        """What the header really says, 0 where it does not know."""
+        """The number of samples in the original header, 0 for unknown."""
 
     def read(self, size: int = -1) -> bytes:
         """The next bytes."""

@@ -4,7 +4,7 @@ import shlex
 from pathlib import Path
 
 HEADERLESS = (".raw", ".pcm")
-"""Names of files that hold samples and nothing about them."""
+"""Suffixes of files with raw samples and no header."""
 
 _FOREIGN: tuple[tuple[int, bytes, str], ...] = (
     (4, b"ftyp", "MP4 or M4A (AAC or ALAC)"),
@@ -24,11 +24,11 @@ _FOREIGN: tuple[tuple[int, bytes, str], ...] = (
     (8, b"AVI ", "AVI video"),
     (0, b"MThd", "MIDI, which has notes and no sound"),
 )
-"""Where the files of formats that libsndfile does not read have which bytes."""
+"""Signatures of formats that libsndfile does not read: offset, bytes and name."""
 
 
 def readable_formats() -> str:
-    """The common formats that this machine's libsndfile reads, as a person reads them."""
+    """The common formats that this machine's libsndfile reads, as text for a user."""
     import soundfile
 
     formats, ogg = soundfile.available_formats(), soundfile.available_subtypes("OGG")
@@ -38,7 +38,7 @@ def readable_formats() -> str:
 
 
 def unreadable(path: Path, reason: str) -> str:
-    """Why a file that libsndfile refused for a `reason` cannot be read, and what to do about it."""
+    """Why a file that libsndfile refused with `reason` cannot be read, and what to do about it."""
     if path.suffix.lower() in HEADERLESS:
         return (
             "has no header that says its sample rate, channels and bits; say them in converting it, such as with:"
@@ -54,7 +54,7 @@ def unreadable(path: Path, reason: str) -> str:
 
 
 def _foreign(path: Path) -> str:
-    """The name of the format of a file that libsndfile does not read, "" where it is not known."""
+    """The name of a format that libsndfile does not read, "" if it is unknown."""
     with path.open("rb") as file:
         begin = file.read(16)
     for start, sign, name in _FOREIGN:
@@ -66,6 +66,6 @@ def _foreign(path: Path) -> str:
 
 
 def _conversion(path: Path, input_options: str = "") -> str:
-    """The command that makes a FLAC file of another."""
+    """The command that converts a file to FLAC."""
     made = f"{path.stem}.flac"
     return " ".join(filter(None, ("ffmpeg", input_options, "-i", shlex.quote(path.name), shlex.quote(made))))

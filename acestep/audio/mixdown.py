@@ -1,4 +1,4 @@
-"""Many channels as two: which speaker each channel of a recording belongs to, and how loud both sides hear it."""
+"""Mixing many channels to two: the speaker of each channel, and its gain on both sides."""
 
 import struct
 from enum import IntEnum
@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 MINUS_3_DB = 2**-0.5
-"""What centre and surround channels are weighted with (ITU-R BS.775, annex 4)."""
+"""The gain of centre and surround channels (ITU-R BS.775, annex 4)."""
 
 
 class Speaker(IntEnum):
-    """Speakers in the order of the bits of WAVE_FORMAT_EXTENSIBLE's channel mask, which is the channels' order too."""
+    """Speakers in the order of the bits of WAVE_FORMAT_EXTENSIBLE's channel mask, the order of the channels too."""
 
     FRONT_LEFT = 0
     FRONT_RIGHT = 1
@@ -34,7 +34,7 @@ class Speaker(IntEnum):
 
     @property
     def gains(self) -> tuple[float, float]:
-        """How loud the left and the right side hear it; the LFE channel is left out."""
+        """The gains on the left and the right side; the LFE channel is left out."""
         side, middle, name = MINUS_3_DB, MINUS_3_DB**2, self.name
         if self is Speaker.LFE:
             return 0.0, 0.0
@@ -73,7 +73,7 @@ _VORBIS_ORDERS = {
 
 
 def speakers_of(path: Path, container: str, channels: int) -> tuple[Speaker, ...] | None:
-    """The speakers of a recording's channels; None where there are one or two, or where they are unknown.
+    """Return the speakers of a recording's channels; None for one or two channels, or if they are unknown.
 
     `container` is libsndfile's name of the format. A channel beyond the named speakers is left out.
     """
@@ -86,9 +86,9 @@ def speakers_of(path: Path, container: str, channels: int) -> tuple[Speaker, ...
 
 
 def mixdown(speakers: tuple[Speaker, ...] | None, channels: int) -> np.ndarray:
-    """What `frames` [samples, channels] are multiplied with for two sides: float32 of shape [channels, 2].
+    """Return the matrix that mixes `frames` [samples, channels] to two sides: float32 of shape [channels, 2].
 
-    Mono is heard on both sides; of channels without known speakers the first two are heard.
+    Mono goes to both sides; without known speakers the first two channels are used.
     """
     matrix = np.zeros((channels, 2), dtype=np.float32)
     if speakers is None:
@@ -99,7 +99,7 @@ def mixdown(speakers: tuple[Speaker, ...] | None, channels: int) -> np.ndarray:
 
 
 def told_mixdown(name: str, speakers: tuple[Speaker, ...] | None, channels: int) -> tuple[str, ...]:
-    """What a person should know about how the channels of a file became two."""
+    """Warnings about how the channels of a file were mixed to two."""
     if channels < 3:
         return ()
     if speakers is None:

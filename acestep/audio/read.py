@@ -1,7 +1,7 @@
-"""A person's audio files as clips: any format libsndfile reads, any rate, any number of channels.
+"""A user's audio files as clips: any format libsndfile reads, any rate, any number of channels.
 
-A file is read in blocks that are mixed down and resampled one by one, so that the memory it takes is that of the clip
-it becomes, whatever its header says and however much it unpacks to.
+A file is read in blocks that are mixed down and resampled one by one, so that it takes no more memory than the
+resulting clip, whatever its header says and however large its uncompressed size is.
 """
 
 import os
@@ -22,28 +22,29 @@ from acestep.request import MAX_DURATION_S
 from acestep.units import minutes
 
 MIN_RATE, MAX_RATE = 4_000, 192_000
-"""Sample rates that music is kept at; a header that says something else is broken."""
+"""Usual sample rates of music; a header with another rate is broken."""
 
 BLOCK = 1 << 18
-"""Values that are read at once, of all channels together: 1 MiB."""
+"""Values read in one block, of all channels together: 1 MiB."""
 
 QUALITY = "VHQ"
-"""The resampler's best: images and aliases are below the noise of 24 bits, and the pass band is flat to 20 kHz."""
+"""The resampler's best quality: images and aliases are below the noise of 24 bits, and the pass band is flat to 20 kHz.
+"""
 
 ENDLESS = 1 << 48
-"""Frames that no file has: a header that says more does not know, as that of a stream that was recorded."""
+"""More frames than any file has: with such a number the header does not know the length, as in a recorded stream."""
 
 MISSING_S, MISSING_SHARE = 1.0, 0.05
-"""A file that ends earlier than its header says, by more than both, is told as incomplete."""
+"""If a file is shorter than its header says by more than both values, a warning calls it incomplete."""
 
 
 def read_clip(path: Path) -> Clip:
-    """The clip in a file: resampled to 48 kHz, mono on both sides, more channels mixed down, peaks within full scale.
+    """Read a file as a clip: resampled to 48 kHz, mono on both sides, more channels mixed down, no clipping.
 
-    What a person should know about that is in the clip's `remarks`. Raises `InvalidInputError` for a file that is no
-    audio, holds none, or more than ten minutes.
+    Warnings for the user are in the clip's `remarks`. Raises `InvalidInputError` for a file that is not audio, has no
+    samples, or is longer than ten minutes.
     """
-    # Nothing else is opened: opening a pipe waits for the program at its other end.
+    # Only regular files are opened: opening a pipe waits for the program at its other end.
     if not path.is_file():
         raise InvalidInputError(path, _no_file(path))
     try:
@@ -56,7 +57,7 @@ def read_clip(path: Path) -> Clip:
 
 
 def resample(audio: np.ndarray, rate: int) -> np.ndarray:
-    """`audio` [channels, samples] float32 of a sample rate at 48 kHz, in time with it from the first sample."""
+    """Resample `audio` [channels, samples] float32 to 48 kHz; the first sample keeps its time."""
     resampled = _Resampled(rate, len(audio))
     return resampled.of(np.ascontiguousarray(audio.T), last=True).T
 
@@ -83,14 +84,17 @@ def _read(path: Path) -> Clip:
         raise InvalidInputError(path, f"is shorter than {1000 * LATENT_HOP // SAMPLE_RATE} ms")
     peak = 1.0 if speakers is None else max(float(audio.max()), -float(audio.min()))
     if peak > 1.0:
-        # Several channels at full scale come to more than it; their balance is kept.
+        # Several channels at full scale add up to more than full scale; all are scaled down by the same factor.
         audio /= peak
     told = (*told_mixdown(path.name, speakers, channels), *_told_missing(path.name, frames / rate, said / rate))
     return Clip(audio=audio, remarks=told)
 
 
 class _Kept:
-    """Blocks of two sides, [samples, 2], as one array [2, samples], which is as large as expected or grows."""
+    """Collects blocks of two sides, [samples, 2], in one array [2, samples] of the expected size.
+
+    It grows if needed.
+    """
 
     def __init__(self, expected: int) -> None:
         self._audio = np.empty((2, expected), dtype=np.float32)
@@ -107,12 +111,12 @@ class _Kept:
 
     @property
     def audio(self) -> np.ndarray:
-        """What was added; memory that nothing was written to is not in use."""
+        """The blocks added so far; unwritten memory is not committed."""
         return self._audio[:, : self._samples]
 
 
 class _Resampled:
-    """A stream of blocks [samples, channels] at 48 kHz."""
+    """Resamples a stream of blocks [samples, channels] to 48 kHz."""
 
     def __init__(self, rate: int, channels: int) -> None:
         self._stream: Any = None
@@ -122,28 +126,28 @@ class _Resampled:
             self._stream = soxr.ResampleStream(rate, SAMPLE_RATE, channels, dtype="float32", quality=QUALITY)
 
     def of(self, block: np.ndarray, *, last: bool = False) -> np.ndarray:
-        """What comes out once a block has gone in; after the `last` one all of it has."""
+        """Add a block and return the samples that are ready; after the `last` block, all remaining ones."""
         made: np.ndarray = block if self._stream is None else self._stream.resample_chunk(block, last=last)
         return made
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[Any, int]]:
-    """A file open for reading, as `soundfile.SoundFile`, and the frames its header says it has, 0 for unknown.
+    """Open a file for reading, as `soundfile.SoundFile`; also return the frames its header gives, 0 for unknown.
 
-    Its rate is one that music is kept at.
+    Raises `InvalidInputError` for an unusual sample rate.
     """
     import soundfile
 
     class Forward(soundfile.SoundFile):  # type: ignore[misc]
-        """Reads from begin to end: soundfile otherwise seeks after each block, which not every format can."""
+        """Reads from begin to end: soundfile by default seeks after each block, which not every format supports."""
 
         def seekable(self) -> bool:
             return False
 
     with path.open("rb") as plain, ExitStack() as open_files:
         flac = EndlessFlac(plain) if is_flac(path) else None
-        # libsndfile looks into a file for its format, except where its name says that there is none.
+        # libsndfile detects the format from the content, except for the suffixes of raw samples.
         source = path if path.suffix.lower() not in HEADERLESS else os.dup(plain.fileno())
         file = open_files.enter_context(Forward(source if flac is None else flac))
         if not MIN_RATE <= file.samplerate <= MAX_RATE:
@@ -154,11 +158,14 @@ def _opened(path: Path) -> Iterator[tuple[Any, int]]:
 
 
 def _blocks(path: Path, file: Any) -> Iterator[np.ndarray]:
-    """The frames of a file, [frames, channels] float32, block by block; a block is only good until the next one."""
+    """The frames of a file, [frames, channels] float32, block by block.
+
+    Each block is valid until the next one is read.
+    """
     buffer = np.empty((max(1, BLOCK // file.channels), file.channels), dtype=np.float32)
     done = 0
     while len(block := _next(path, file, buffer, done)):
-        # The extremes carry every infinity and NaN along, and need no second array.
+        # The minimum and maximum show every infinity and NaN, without a second array.
         if not (np.isfinite(block.min()) and np.isfinite(block.max())):
             raise InvalidInputError(path, "has samples that are infinite or not numbers; export it again")
         done += len(block)
@@ -177,7 +184,7 @@ def _next(path: Path, file: Any, buffer: np.ndarray, done: int) -> np.ndarray:
 
 
 def _refuse_long(path: Path) -> None:
-    """Refuse a file whose header says that it is too long where that is so: a sample beyond the limit is there."""
+    """Refuse a file whose header says that it is too long, if there really is a sample beyond the limit."""
     with _opened(path) as (file, said):
         limit = int(MAX_DURATION_S * file.samplerate)
         if said <= limit:

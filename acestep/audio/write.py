@@ -1,4 +1,4 @@
-"""Songs to files: peak-normalised, and never half written."""
+"""Writes songs to files: peak-normalised, and a file is complete or absent."""
 
 import math
 import re
@@ -13,13 +13,13 @@ PEAK_DBFS = -1.0
 """Peak of every written song, in decibels below full scale: the level ACE-Step 1.5 delivers at."""
 
 SILENT_PEAK = 1e-6
-"""A song whose peak is below this is left silent instead of being blown up to noise."""
+"""A song whose peak is below this is not amplified, because it would become noise."""
 
 SUBTYPES = {"flac": "PCM_24", "wav": "PCM_24", "mp3": "MPEG_LAYER_III"}
 
 
 def normalise(audio: np.ndarray) -> np.ndarray:
-    """`audio` [2, samples] float32 scaled to a peak of -1 dBFS.
+    """Scale `audio` [2, samples] float32 to a peak of -1 dBFS.
 
     Raises `RunFailedError` when a sample is not a number: the weights or their format do not work on this card.
     """
@@ -44,9 +44,9 @@ def stem(caption: str, seed: int) -> str:
 
 
 def open_folder(folder: Path) -> None:
-    """Make sure songs can be written to `folder` before minutes are spent on them; `RunFailedError` says why not.
+    """Check that songs can be written to `folder` before the long computation; `RunFailedError` says why not.
 
-    Raises `UsageError` for a name that is not UTF-8, which no JSON document of the songs could hold.
+    Raises `UsageError` for a name that is not UTF-8, because a JSON document of the songs could not contain it.
     """
     try:
         str(folder).encode()
@@ -63,9 +63,9 @@ def open_folder(folder: Path) -> None:
 
 
 def write_song(folder: Path, name: str, suffix: str, audio: np.ndarray, sample_rate: int) -> Path:
-    """Write `audio` [2, samples] to a file of that name, or the next that is free; a file that exists is complete.
+    """Write `audio` [2, samples] to a file of that name, or of the next free name; the file appears only when complete.
 
-    Nobody's song is overwritten, not even by another process that writes one of the same name now. Raises
+    No existing song is overwritten, even if another process writes one of the same name at the same time. Raises
     `RunFailedError` when the disk refuses.
     """
     import soundfile
@@ -80,11 +80,11 @@ def write_song(folder: Path, name: str, suffix: str, audio: np.ndarray, sample_r
 
 
 def _put(whole: Path, folder: Path) -> Path:
-    """Move a file to the first name of its kind that is free."""
+    """Move a file to the first free name."""
     for number in range(1, 10_000):
         path = folder / f"{whole.stem}{f'-{number}' if number > 1 else ''}{whole.suffix}"
         try:
-            # Taking the name and looking whether it is free have to be one step.
+            # Checking that a name is free and taking it must be one atomic step.
             path.touch(exist_ok=False)
         except FileExistsError:
             continue

@@ -6,7 +6,7 @@ import msgspec
 
 _Size = Annotated[int, msgspec.Meta(ge=1, le=2**20)]
 Layers = Annotated[int, msgspec.Meta(ge=1, le=1024)]
-"""Bounds far above any real model, so that a broken configuration is refused before anything is built from it."""
+"""Limits far above any real model, so that a broken configuration is refused before anything is built from it."""
 
 AttentionKind = Literal["sliding_attention", "full_attention"]
 

@@ -19,13 +19,13 @@ CHECKPOINTS_VARIABLE = "ACESTEP_CHECKPOINTS_DIR"
 
 Size = Literal["tiny", "dummy"]
 SIZES: dict[str, Size] = {"tiny": "tiny", "dummy": "dummy"}
-"""The names that stand for a model made in code instead of one on disk."""
+"""The names of models that are made in code instead of read from disk."""
 
 TINY = "tiny"
-"""The language model made in code that is a toy."""
+"""The language model of toy size that is made in code."""
 
 DUMMY_PREFIX = "dummy:"
-"""Before the name of a language model: one of its size that writes noise."""
+"""Prefix of a language model's name: a model of that size with random weights."""
 
 
 class CheckpointKind(StrEnum):
@@ -198,7 +198,7 @@ def lm_checkpoint(name: str) -> Checkpoint:
 
 
 def no_such_model(name: str) -> str:
-    """What to tell a person who asked to make music with a model that is in no catalog."""
+    """The error text for a model name that is in no catalog."""
     known = ", ".join(
         checkpoint.short or checkpoint.id for checkpoint in CHECKPOINTS if checkpoint.kind is CheckpointKind.DIT
     )

@@ -1,4 +1,4 @@
-"""The loaded parts of one model, before anything decides where they live."""
+"""The loaded parts of one model, before they are placed on a device."""
 
 import msgspec
 from torch import nn
@@ -16,10 +16,10 @@ from acestep.knobs import Variant
 
 
 class Components(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """Every module of one DiT checkpoint in eval mode without gradients; which modules they are never changes.
+    """Every module of one DiT checkpoint in eval mode without gradients; the set of modules never changes.
 
-    The audio tokenizer and detokenizer are None where a checkpoint leaves them out: covers are then impossible.
-    `is_noise` is "" for real weights, else "tiny" or "dummy": the songs are noise.
+    The audio tokenizer and detokenizer are None if a checkpoint leaves them out: covers are then impossible. `is_noise`
+    is "" for real weights, else "tiny" or "dummy": the songs are noise.
     """
 
     variant: Variant

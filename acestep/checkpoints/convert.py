@@ -1,7 +1,7 @@
-"""The original checkpoint layout and the diffusers one, each from the other: configurations and key names, pure.
+"""Converts between the original checkpoint layout and the diffusers one: configurations and key names. Pure.
 
 An original DiT file holds four diffusers models under key prefixes. No weight changes shape; only the silence latent,
-which has a file of its own, is transposed.
+which has its own file, is transposed.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ PREFIXES = {
     "audio_tokenizer": "tokenizer.",
     "audio_token_detokenizer": "detokenizer.",
 }
-"""Diffusers model -> what its keys start with in an original file."""
+"""Diffusers model -> the prefix of its keys in an original file."""
 
 OPTIONAL_PARTS = ("audio_tokenizer", "audio_token_detokenizer")
 """What a diffusers checkpoint may leave out."""

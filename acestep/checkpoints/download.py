@@ -19,10 +19,10 @@ PATTERNS = ("*.safetensors", "*.json", "*.txt", "silence_latent.pt")
 
 
 def download(name: str, into: Path | None = None) -> Path:
-    """Fetch the checkpoint called `name`, and the VAE and text encoder it needs; gives back its folder.
+    """Download the checkpoint called `name`, and the VAE and text encoder it needs; return its folder.
 
-    A download cut short is resumed by the next call; files that are damaged are fetched anew. Raises `UsageError` for
-    a name that is in no catalog or a proxy that cannot be used, `RunFailedError` when network, hub or disk fail.
+    An interrupted download is resumed by the next call; damaged files are downloaded again. Raises `UsageError` for an
+    unknown name or a proxy that cannot be used, `RunFailedError` if the network, the hub or the disk fails.
     """
     checkpoint = checkpoint_of(name)
     require_usable(os.environ)
@@ -38,7 +38,7 @@ def download(name: str, into: Path | None = None) -> Path:
 
 
 def _remove_damaged(folder: Path) -> None:
-    """The hub's library would take a file that it has fetched once for whole, whatever has become of it since."""
+    """The hub's library would consider a file that it has downloaded once as complete, even if it was damaged later."""
     for flaw in flaws(folder):
         file = Path(flaw.source)
         try:
@@ -56,14 +56,14 @@ def _require_whole(checkpoint: Checkpoint, folder: Path) -> None:
 
 
 def _companions(checkpoint: Checkpoint) -> list[Checkpoint]:
-    """What an original-layout DiT needs besides its own folder."""
+    """The other checkpoints that an original-layout DiT needs."""
     if checkpoint.kind is not CheckpointKind.DIT or checkpoint.layout is Layout.DIFFUSERS:
         return []
     return [checkpoint_of("vae"), checkpoint_of("text-encoder")]
 
 
 def _fetch(repo: str, checkpoints: list[Checkpoint], root: Path) -> None:
-    """Fetch all of `checkpoints` from the one repository that holds them."""
+    """Download all of `checkpoints` from the one repository that contains them."""
     from huggingface_hub import snapshot_download
 
     if repo == MAIN_REPO:
@@ -83,9 +83,9 @@ def _fetch(repo: str, checkpoints: list[Checkpoint], root: Path) -> None:
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    """What the hub's library raises where the network, the hub or the disk fails.
+    """The exceptions of the hub's library if the network, the hub or the disk fails.
 
-    Older releases of it use httpx and newer ones httpx2; what transfers large files (hf-xet) raises `RuntimeError`.
+    Older releases of it use httpx and newer ones httpx2; hf-xet, which transfers large files, raises `RuntimeError`.
     """
     libraries = [import_module(name) for name in ("httpx", "httpx2") if find_spec(name) is not None]
     return (OSError, RuntimeError, *(error for http in libraries for error in (http.HTTPError, http.InvalidURL)))

@@ -1,8 +1,8 @@
-"""How much main memory weights take while they are loaded and after, told from headers before anything is loaded.
+"""Main memory that weights take during and after loading, computed from headers before anything is loaded.
 
-A tensor that is stored in the format in which it is used stays a view of its file: the system can drop such pages and
-read them again, so they count for nothing. What is converted, quantized, folded or made in code is memory of the
-process, and counts in full.
+A tensor that is stored in the format in which it is used stays a memory map of its file: the system can drop such pages
+and read them again, so they do not count. Weights that are converted, quantized, folded or made in code are memory of
+the process, and count in full.
 """
 
 from collections.abc import Iterable, Mapping
@@ -24,7 +24,7 @@ from acestep.errors import InvalidInputError
 from acestep.knobs import WEIGHT_FORMATS, Quantization, Variant
 
 _NAMES: Mapping[torch.dtype, str] = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
-"""What headers call the formats in which weights are used."""
+"""The names that headers use for the dtypes in which weights are used."""
 
 
 class _Piece(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,9 +38,9 @@ class _Piece(msgspec.Struct, frozen=True, kw_only=True):
 def footprint(
     model: str, variant: Variant | None, checkpoints: Path, dtype: torch.dtype, quantization: Quantization | None
 ) -> int:
-    """The most bytes that loading and quantizing `model` takes; what it names is what `load` takes.
+    """Return the largest number of bytes during loading and quantizing of `model`; the arguments are those of `load`.
 
-    0 for `tiny`. Raises as `locate` does, and `InvalidInputError` for a file that is damaged.
+    0 for `tiny`. Raises as `locate` does, and `InvalidInputError` for a damaged file.
     """
     if model in catalog.SIZES:
         return _made_footprint(catalog.SIZES[model], variant or Variant.TURBO, dtype)
@@ -68,7 +68,7 @@ def footprint(
 
 
 def lm_footprint(name: str, checkpoints: Path, dtype: torch.dtype, quantization: Quantization | None) -> int:
-    """The same for the language model `name`, which is what `load_lm` takes."""
+    """Return the same for the language model `name`, which is what `load_lm` takes."""
     if name == TINY or name.startswith(DUMMY_PREFIX):
         return _made_lm_footprint(name, dtype)
     tensors = _tensors(locate_lm(name, checkpoints)).items()
@@ -119,7 +119,7 @@ def _most(pieces: Iterable[_Piece], dtype: torch.dtype) -> int:
 
 
 def _tensors(folder: Path) -> dict[str, StoredTensor]:
-    """Everything in a folder's files but a language model's head, which is left where it is."""
+    """All tensors in a folder's files except a language model's head, which is not read."""
     files = weight_files(folder)
     try:
         headers = [read_header(file) for file in (files if len(files) == 1 else files[1:])]

@@ -37,9 +37,9 @@ class StoredTensor(msgspec.Struct, frozen=True):
 
 
 def read_header(file: Path) -> dict[str, StoredTensor]:
-    """The tensors of a safetensors file by name, without their values.
+    """Return the tensors of a safetensors file by name, without their values.
 
-    Raises `InvalidInputError` for a file that is empty, cut short, longer than its header says, or no such file.
+    Raises `InvalidInputError` for a file that is missing, empty, cut short, or longer than its header says.
     """
     try:
         size = file.stat().st_size

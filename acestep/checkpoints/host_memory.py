@@ -8,23 +8,23 @@ from acestep.hardware.host import HostMemory, host_memory
 from acestep.units import GIB, gib
 
 BESIDE_BYTES = GIB
-"""What a run takes besides its weights: 1.05 GiB for 10 s of music on the processor, most of it to decode the audio."""
+"""Memory of a run besides its weights: 1.05 GiB for 10 s of music on the CPU, most of it to decode the audio."""
 
 
 CHOOSE_SMALLER = "choose a smaller model with --model"
 CHOOSE_SMALLER_LM = "choose a smaller language model with --lm"
-"""What a person can do whose memory the weights do not fit into."""
+"""The advice for a user whose main memory is too small for the weights."""
 
 
 def require_room(needed: int, what: str, instead: str, look: Callable[[], HostMemory] | None = None) -> None:
-    """Raise `HostMemoryError` unless `needed` bytes of weights fit into the main memory that is free.
+    """Raise `HostMemoryError` unless `needed` bytes of weights fit into the free main memory.
 
-    `what` they are begins the sentence, and `instead` ends it: what a person can choose. 0 bytes always fit.
+    The sentence begins with `what` and ends with `instead`, the user's alternative. 0 bytes always fit.
     """
     look = look or host_memory
     if needed == 0 or _fits(needed, look()):
         return
-    # The last model may still be waiting for Python's collector.
+    # Python may not have collected the last model yet.
     gc.collect()
     memory = look()
     if not _fits(needed, memory):
@@ -39,7 +39,7 @@ def _sentence(needed: int, what: str, instead: str, memory: HostMemory) -> str:
     limit = f", the limit of {memory.limited_by}" if memory.limited_by else ""
     swap = f" and {gib(memory.swap_bytes)} of swap" if memory.swap_bytes else ""
     where = "this container or session" if memory.limited_by else "this machine"
-    # What is more than there is in all is not to be had by closing programs.
+    # Closing programs does not help if more is needed than the machine has.
     too_small = needed + BESIDE_BYTES > memory.total_bytes + memory.swap_bytes
     first = f"give {where} more memory" if too_small else "close other programs"
     return (

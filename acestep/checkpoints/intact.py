@@ -1,4 +1,4 @@
-"""Whether the files of a checkpoint are whole, told in milliseconds: no weights are read and torch is not imported."""
+"""Checks in milliseconds whether a checkpoint's files are complete: no weights are read and torch is not imported."""
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -15,13 +15,14 @@ SILENCE_FILE = "silence_latent.pt"
 """The encoded silence, which an original checkpoint of a DiT keeps beside its weights."""
 
 _ONLY_IN_DIT = "timbre_hidden_dim"
-"""A field of the configuration that tells a DiT from the VAE, the text encoder and the language models."""
+"""A field of the configuration that only a DiT has, and not the VAE, the text encoder and the language models."""
 
 
 def flaws(folder: Path) -> tuple[InvalidInputError, ...]:
-    """What is missing, empty or cut short in a checkpoint's folder, of any kind and layout; one error for each file.
+    """Return what is missing, empty or cut short in a checkpoint's folder, of any kind and layout.
 
-    The VAE and text encoder that a DiT in the original layout shares with others are not looked at.
+    One error for each file. The VAE and text encoder that a DiT in the original layout shares with others are not
+    checked.
     """
     found = {str(flaw.source): flaw for flaw in _flaws(folder)}
     return tuple(found.values())
@@ -34,12 +35,12 @@ def require_intact(folder: Path) -> None:
 
 
 def with_remedy(flaw: InvalidInputError, folder: Path) -> InvalidInputError:
-    """A flaw of a checkpoint's folder, with what to do."""
+    """Return a flaw of a checkpoint's folder, with what to do."""
     return InvalidInputError(flaw.source, f"{flaw.problem}; {remedy(folder)}")
 
 
 def remedy(folder: Path) -> str:
-    """What to type to get the checkpoint in a folder whole."""
+    """Return the command or advice that repairs the checkpoint in a folder."""
     checkpoint = find(folder.name)
     if checkpoint is None:
         return "fetch it again from where you have it"
@@ -81,14 +82,14 @@ def _require_tensors(file: Path, named: list[str]) -> None:
 
 
 def _why_without_weights(folder: Path) -> str:
-    """The hub's library keeps what has arrived of a download in a folder of its own, here or one level up."""
+    """The hub's library keeps the finished parts of a download in its own folder, here or one level up."""
     caches = (folder / ".cache", folder.parent / ".cache" / "huggingface" / "download" / folder.name)
     arrived = [file for place in (folder, *caches) for file in place.rglob("*.incomplete")]
     return "has no weights; its download was interrupted" if arrived else "has no weights (*.safetensors)"
 
 
 def _flaws_of_silence(folder: Path) -> Iterator[InvalidInputError]:
-    with suppress(InvalidInputError):  # told already
+    with suppress(InvalidInputError):  # already reported
         if _ONLY_IN_DIT in read_config(folder / "config.json"):
             yield from _raised(lambda: _require_silence(folder / SILENCE_FILE))
 
@@ -104,7 +105,7 @@ def _require_silence(file: Path) -> None:
     if size == 0:
         raise InvalidInputError(file, "is empty (0 bytes)")
     if is_archive:
-        # Its import takes as long as a tenth of a command.
+        # Its import takes a tenth of a command's time.
         from zipfile import is_zipfile
 
         if not is_zipfile(file):

@@ -1,8 +1,8 @@
-"""The modules that diffusers and transformers provide, imported in one place and without their chatter.
+"""The modules of diffusers and transformers, imported in one place and without harmless log lines.
 
-Importing diffusers imports torchao, and the pair logs harmless lines: CUDA extensions that a CPU build cannot load,
-enum registrations meant for torchao's authors, tensor classes of a torchao release that no longer exists. Only those
-records are dropped, by logger and opening words, and only while importing; every other record passes.
+Importing diffusers imports torchao, and both log harmless lines: CUDA extensions that a CPU build cannot load, enum
+registrations meant for torchao's authors, tensor classes of a torchao release that no longer exists. Only those records
+are dropped, by logger and opening words, and only while importing; every other record passes.
 """
 
 import logging

@@ -20,7 +20,7 @@ from acestep.errors import InvalidInputError
 from acestep.knobs import Quantization
 
 TINY_VOCABULARY = 65_796
-"""As many tokens as the planner's tokenizer without files has: bytes, marks and audio codes."""
+"""The vocabulary size of the planner's tokenizer without files: bytes, special tokens and audio codes."""
 
 
 class LanguageModel(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -35,13 +35,13 @@ class LanguageModel(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype of activations and of whatever is not quantised."""
+        """The dtype of activations and of unquantised weights."""
         dtype: torch.dtype = self.module.lm_head.weight.dtype
         return dtype
 
     @property
     def vocabulary(self) -> int:
-        """How many token ids there are."""
+        """The number of token ids."""
         size: int = self.module.config.vocab_size
         return size
 
@@ -49,10 +49,10 @@ class LanguageModel(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 def load_lm(
     name: str, *, dtype: torch.dtype, checkpoints_dir: Path | None = None, quantization: Quantization | None = None
 ) -> LanguageModel:
-    """The language model `name`: `tiny`, `dummy:SIZE`, a name in the catalog, or a folder.
+    """Load the language model `name`: `tiny`, `dummy:SIZE`, a name in the catalog, or a folder.
 
-    `quantization` is what `quantize_lm` will be asked for. Raises `InvalidInputError` for weights that are missing or
-    wrong, `UsageError` for a name that means nothing, `HostMemoryError` for weights that do not fit into main memory.
+    `quantization` is the format that `quantize_lm` will be called with. Raises `InvalidInputError` for missing or wrong
+    weights, `UsageError` for an unknown name, `HostMemoryError` for weights that do not fit into main memory.
     """
     if name == TINY:
         return build_lm("tiny", dtype=dtype)
@@ -73,9 +73,9 @@ def build_lm(
     materialise: Materialise = "random",
     vocab_size: int = TINY_VOCABULARY,
 ) -> LanguageModel:
-    """A language model made in code, the same on every call; `materialise` as in `build`.
+    """Build a language model in code, the same on every call; `materialise` as in `build`.
 
-    `lm_id` says which one a `dummy` is the size of; `vocab_size` is for `tiny` alone.
+    `lm_id` is the language model whose size a `dummy` has; `vocab_size` is for `tiny` only.
     """
     architecture = tiny_lm_architecture(vocab_size) if size == "tiny" else LM_ARCHITECTURES[lm_id]
     module = _bare(Qwen3Config(**arguments(architecture), tie_word_embeddings=True))
@@ -97,13 +97,13 @@ def tiny_lm_architecture(vocab_size: int) -> QwenArchitecture:
 def quantize_lm(model: LanguageModel, quantization: Quantization) -> None:
     """Replace the weights of the linear layers in place.
 
-    The head is the embedding, which is looked up and not multiplied, so both stay as they are.
+    The head is the embedding, which is indexed and not multiplied, so both stay unchanged.
     """
     quantize(model.module.model, quantization)
 
 
 def _read(folder: Path, dtype: torch.dtype) -> Qwen3ForCausalLM:
-    """The model in `folder`, from files saved with its head or without, with the prefix of its body or without."""
+    """Read the model in `folder`, from files with or without its head and with or without the prefix of its body."""
     weights, config, source = TensorFolder(folder), qwen_config(folder), folder / "config.json"
     if kinds := set(config.layer_types) - {"full_attention"}:
         raise InvalidInputError(source, f"has layers of {', '.join(sorted(kinds))}; expected full_attention alone")

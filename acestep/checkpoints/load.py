@@ -36,11 +36,11 @@ def load(
     checkpoints_dir: Path | None = None,
     quantization: Quantization | None = None,
 ) -> Components:
-    """The parts of `model`: `tiny`, `dummy`, a name in the catalog, a folder, or a repository in the hub's cache.
+    """Load the parts of `model`: `tiny`, `dummy`, a name in the catalog, a folder, or a repository in the hub's cache.
 
-    `variant` chooses what `tiny` and `dummy` imitate; for weights on disk it must be what they are. `quantization` is
-    what the transformer will be put into. Raises `InvalidInputError` for weights that are missing or wrong,
-    `UsageError` for a name that means nothing, `HostMemoryError` for weights that do not fit into main memory.
+    `variant` chooses what `tiny` and `dummy` imitate; for weights on disk it must match them. `quantization` is the
+    later format of the transformer. Raises `InvalidInputError` for missing or wrong weights, `UsageError` for an
+    unknown name, `HostMemoryError` for weights that do not fit into main memory.
     """
     if model in catalog.SIZES:
         return build(catalog.SIZES[model], variant or Variant.TURBO, dtype=dtype)
@@ -115,9 +115,9 @@ def _silence_latent(path: Path, shape: tuple[int, ...]) -> Tensor:
         raise InvalidInputError(path, "is missing; songs without it drone, so download the checkpoint again")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about formats that are refused right below
+            warnings.simplefilter("ignore")  # about formats that the next lines refuse
             latent = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a hostile or torn file makes the reader raise
+    except Exception as error:  # a hostile or damaged file can make the reader raise anything
         raise InvalidInputError(path, "is no plain tensor file; anything else in it could run code") from error
     expected = [shape[0], shape[2], shape[1]]
     if not isinstance(latent, Tensor) or not latent.is_floating_point() or list(latent.shape) != expected:

@@ -12,14 +12,14 @@ from acestep.checkpoints.weights import fill
 from acestep.errors import InvalidInputError
 
 HEAD = "lm_head.weight"
-"""A language model's output layer: where a file holds it, it is the embedding once more, or nothing has use for it."""
+"""A language model's output layer: in a file it is a copy of the embedding, or it is not used."""
 
 _PREFIX = "model."
-"""Before the keys of a body that was saved as part of a language model."""
+"""The key prefix of a body that was saved as part of a language model."""
 
 
 def qwen_config(folder: Path) -> Qwen3Config:
-    """The configuration in `folder`; raises `InvalidInputError` where it is another model's, or none."""
+    """Return the configuration in `folder`; raise `InvalidInputError` if it is missing or of another model."""
     source = folder / "config.json"
     fields = read_config(source)
     if fields.get("model_type") != "qwen3":
@@ -31,7 +31,7 @@ def qwen_config(folder: Path) -> Qwen3Config:
 
 
 def fill_qwen(body: Qwen3Model, weights: TensorFolder, dtype: torch.dtype) -> None:
-    """Give `body` its weights; a head beside them is left where it is."""
+    """Load the weights of `body`; a head in the files is ignored."""
     shapes = {key: tuple(tensor.shape) for key, tensor in body.state_dict().items()}
     prefix = _PREFIX if any(key.startswith(_PREFIX) for key in weights.shapes) else ""
     weights.check({prefix + key: shape for key, shape in shapes.items()}, ignored=(HEAD,))

@@ -1,4 +1,4 @@
-"""Modules without weights, and the ways to give them some."""
+"""Modules without weights, and the ways to fill them."""
 
 import warnings
 import zlib
@@ -144,7 +144,7 @@ def _compute_constants(module: nn.Module, device: torch.device) -> None:
     if isinstance(module, Qwen3RotaryEmbedding):
         twin = Qwen3RotaryEmbedding(module.config)
     elif isinstance(module, ResidualFSQ):
-        with torch.random.fork_rng(devices=[]):  # the twin also draws weights, which nobody reads
+        with torch.random.fork_rng(devices=[]):  # the twin also draws weights, which are not used
             twin = ResidualFSQ(dim=1, levels=module.levels, num_quantizers=module.num_quantizers)
     else:
         return

@@ -1,4 +1,4 @@
-"""How a command ends: one JSON document or text on stdout, sentences on stderr, and the exit code of its error."""
+"""Output and exit codes of a command: one JSON document or text on stdout, warnings and errors on stderr."""
 
 import os
 import sys
@@ -15,7 +15,7 @@ import msgspec
 from acestep.errors import AceStepError, Exit
 
 _printed: ContextVar[bool] = ContextVar("printed", default=False)
-"""Whether the command that runs has written its JSON document."""
+"""Whether the current command has written its JSON document."""
 
 
 def print_json(document: Any) -> None:
@@ -25,21 +25,21 @@ def print_json(document: Any) -> None:
 
 
 def notify(sentence: str) -> None:
-    """Tell the person at the terminal something without touching stdout."""
+    """Write a sentence to stderr."""
     click.echo(sentence, err=True)
 
 
 def show_progress(stage: str, done: int, total: int) -> None:
-    """Rewrite one line of stderr with how far a stage is; silent where nobody watches."""
+    """Update a progress line on stderr; nothing is written if stderr is not a terminal."""
     if sys.stderr.isatty():
         click.echo(f"\r{stage} {done}/{total}\x1b[K", err=True, nl=done == total)
 
 
 def run_click(command: click.Command, arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code; errors of ours become a sentence, never a traceback.
+    """Run a command and return its exit code; our own errors become a sentence, never a traceback.
 
-    So does text that stdout does not take. Where what reads it has closed it, click ends the process without a word.
-    With `--json`, one that fails before it has written its document writes ``{"error": {"exit_code", "message"}}``.
+    So do errors in writing to stdout. If the reader of stdout has closed it, click ends the process silently. With
+    `--json`, a command that fails before its document is written writes ``{"error": {"exit_code", "message"}}``.
     """
     given = sys.argv[1:] if arguments is None else arguments
     _printed.set(False)
@@ -61,7 +61,7 @@ def run_click(command: click.Command, arguments: Sequence[str] | None = None) ->
     except (OSError, UnicodeEncodeError) as error:
         if not _was_showing(error):
             raise
-        # Where stderr goes to the same full disk, only the exit code is left to say it.
+        # If stderr is on the same full disk, only the exit code can report the failure.
         with suppress(OSError):
             notify(f"error: {_not_shown(error)}")
         return Exit.RUN_FAILED
@@ -69,7 +69,7 @@ def run_click(command: click.Command, arguments: Sequence[str] | None = None) ->
 
 
 def _failed(given: Sequence[str], code: int, message: str) -> int:
-    # A script that asked for a document parses stdout first and looks at the exit code afterwards.
+    # A script that asked for a document parses stdout first and checks the exit code afterwards.
     if "--json" in given and not _printed.get():
         with suppress(OSError, UnicodeEncodeError):
             print_json({"error": {"exit_code": int(code), "message": message}})
@@ -77,10 +77,10 @@ def _failed(given: Sequence[str], code: int, message: str) -> int:
 
 
 def run_and_exit(command: click.Command) -> None:
-    """Run a command on the process's own arguments and end the process.
+    """Run a command with the process's own arguments and end the process.
 
-    Where threads of a library still run, the interpreter is not taken apart under them: one that is inside PyTorch then
-    would abort the process, whatever the exit code.
+    If threads of a library are still running, the interpreter is not finalised: a thread inside PyTorch would abort the
+    process, whatever the exit code.
     """
     code = run_click(command)
     _flush()
@@ -95,12 +95,13 @@ def _flush() -> None:
             if (stream := getattr(sys, name)) is not None:
                 stream.flush()
         except OSError:
-            # What is left in it is lost; Python would try again as it ends, and end with a code of its own.
+            # The rest of the buffer is lost; Python would try to flush it again at exit, and end with its own exit
+            # code.
             setattr(sys, name, None)
 
 
 def _was_showing(error: Exception) -> bool:
-    """Whether an error came up while text was written to stdout or stderr."""
+    """Return whether an error occurred while text was written to stdout or stderr."""
     return any(frame.f_code is click.echo.__code__ for frame, _ in traceback.walk_tb(error.__traceback__))
 
 

@@ -1,4 +1,4 @@
-"""What is on this machine, and what it means for making music; nothing is imported to find out."""
+"""The state of this machine, and what it means for making music; no package is imported to find out."""
 
 import os
 import platform
@@ -23,11 +23,11 @@ from acestep.tiers import TierTable, data_file, load_tiers
 from acestep.units import gib
 
 PACKAGES = ("torch", "diffusers", "transformers", "torchao", "vllm", "flash-attn", "mlx-lm", "nvidia-ml-py")
-"""The packages a run depends on or profits from."""
+"""The packages that a run needs or can use."""
 
 
 class DoctorReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What `acestep doctor --json` prints. Absent packages are null; `cap_bytes` is null where nothing is capped.
+    """The document of `acestep doctor --json`. Missing packages are null; `cap_bytes` is null without a cap.
 
     `asked` holds every source's answer about cards, `cards` those that could be used in the order of `--device`,
     `size_by` the rule that found the size on the box, and `sizes` where sources disagree about a card's memory.
@@ -57,9 +57,9 @@ class DoctorReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def examine(*, ask_torch: bool = False) -> DoctorReport:
-    """Look at this machine; raises as loading the tier table and reading the environment do.
+    """Examine this machine; raises as loading the tier table and reading the environment do.
 
-    With `ask_torch` a process of its own imports torch and says which cards it lists.
+    With `ask_torch` a child process imports torch and returns the cards that it lists.
     """
     found_here = look(os.environ, ask_child=ask_torch)
     build = installed_build()
@@ -96,7 +96,7 @@ def examine(*, ask_torch: bool = False) -> DoctorReport:
 
 
 def doctor_page(findings: DoctorReport) -> str:
-    """The findings for a person."""
+    """Return the findings as text."""
     versions = ", ".join(f"{name} {number}" for name, number in findings.packages.items() if number)
     missing = ", ".join(name for name, number in findings.packages.items() if not number)
     rows = [(f"asked {answer.source}", answer.heard) for answer in findings.asked]
@@ -130,13 +130,13 @@ def doctor_page(findings: DoctorReport) -> str:
 
 
 def _damaged(folder: Path, checkpoints: tuple[str, ...]) -> tuple[str, ...]:
-    """A sentence for every file of weights that is missing, empty or cut short, with what to type."""
+    """Return a sentence for every file of weights that is missing, empty or cut short, with the command to run."""
     places = [folder / name for name in checkpoints]
     return tuple(f"{flaw}; {remedy(place)}" for place in places for flaw in flaws(place))
 
 
 def _versions() -> dict[str, str | None]:
-    """The installed version of each package, from its folder name: reading the metadata takes 70 ms."""
+    """Return the installed version of each package, from its folder name: reading the metadata takes 70 ms."""
     found: dict[str, str] = {}
     for folder in sys.path:
         for entry in Path(folder).glob("*.dist-info"):
@@ -146,7 +146,7 @@ def _versions() -> dict[str, str | None]:
 
 
 def _attention(card: Card, plan: Plan) -> str:
-    """Which kernel each kind of attention layer takes, and why."""
+    """Return the kernel of each kind of attention layer, and the reason."""
     chosen = choose_kernels(
         "cuda" if card.kind is CardKind.ROCM else card.kind.value,
         plan.attention,

@@ -60,7 +60,7 @@ _REQUEST_FLAGS = {
     "tracks": "--tracks",
     "guidance_interval": "--guidance-interval",
 }
-"""What a person types for each field that a request may refuse."""
+"""The option for each field that a request may refuse."""
 
 _THINKING_FLAGS = {
     "thinking seed": "--plan-seed",
@@ -74,7 +74,7 @@ _THINKING_FLAGS = {
 
 @click.group(cls=PageByDefault, context_settings={"help_option_names": ["-h", "--help"]})
 @version_option
-@click.option("-v", "--verbose", count=True, help="Say on stderr what is done; -vv says more.")
+@click.option("-v", "--verbose", count=True, help="Show log lines on stderr; -vv shows more.")
 def cli(verbose: int) -> None:
     """Music with ACE-Step 1.5, within the limits that were found for your card.
 
@@ -143,19 +143,19 @@ def download_command(model: str) -> None:
 
 
 @cli.command()
-@click.option("--caption", required=True, metavar="TEXT", help="What the music is like.")
+@click.option("--caption", required=True, metavar="TEXT", help="Description of the music.")
 @click.option("--lyrics", default="", metavar="TEXT|@FILE", help="The words; @FILE reads them from a file.")
 @click.option(
     "--duration",
     "duration_s",
     type=float,
     metavar="SECONDS",
-    help="Length of each song; if not given or -1 that of the source, what thinking plans, or 60.",
+    help="Length of each song; if not given or -1: that of the source, the planned length, or 60 s.",
 )
 @click.option("--batch", default=1, show_default=True, metavar="N", help="How many songs.")
 @click.option("--seed", type=int, metavar="N", help="Seed of the first song, random if not given or -1.")
-@click.option("--steps", default=0, metavar="N", help="Denoising steps; the model's own number if not given.")
-@click.option("--guidance-scale", default=0.0, metavar="X", help="Guidance; the model's own if not given.")
+@click.option("--steps", default=0, metavar="N", help="Denoising steps; the model's default if not given.")
+@click.option("--guidance-scale", default=0.0, metavar="X", help="Guidance; the model's default if not given.")
 @click.option("--shift", default=3.0, show_default=True, metavar="X", help="Timestep shift.")
 @click.option("--bpm", default=0, metavar="N", help="Beats per minute; 0 leaves it open.")
 @click.option("--keyscale", default="", metavar="TEXT", help='Key, such as "C major".')
@@ -194,7 +194,7 @@ def generate_command(
     except UsageError as error:
         raise UsageError(_in_flags(str(error), _THINKING_FLAGS)) from None
     thinks = {None: Think.AS_PLANNED, True: Think.YES, False: Think.NO}[think]
-    # Thinking decides the length where nobody does, so whether there is thinking is part of the request from birth.
+    # If the user gives no duration, thinking decides it, so the request must know from the start whether it thinks.
     request = _request(
         lyrics=text_of(lyrics),
         seed=AUTOMATIC if seed is None else seed,
@@ -203,7 +203,7 @@ def generate_command(
     )
     if variant is not None:
         overrides = _of_variant(variant, model, overrides)
-    # What is not here is told before the seconds that it takes to import torch.
+    # Missing weights are reported before torch is imported, which takes seconds.
     require(model, checkpoints_dir())
 
     from acestep.api import run_generate
@@ -229,7 +229,7 @@ for command in (ui, codes, understand_command, sample, format_words):
 
 
 def _of_variant(variant: Variant, model: str, overrides: Overrides) -> Overrides:
-    """Overrides for a variant; `UsageError` where the weights of `model` are of another."""
+    """Return overrides for a variant; raise `UsageError` if the weights of `model` are of another."""
     if model in SIZES:
         return msgspec.structs.replace(overrides, variant=variant)
     checkpoint = find(model)
@@ -250,7 +250,7 @@ def _request(**fields: Any) -> "Request":
 
 
 def _in_flags(sentence: str, flags: dict[str, str]) -> str:
-    """An error's sentence with flags for field names; what it quotes stays as the person wrote it."""
+    """Return an error's sentence with options instead of field names; quoted text is unchanged."""
     names = "|".join(map(re.escape, flags))
     return re.sub(rf"'[^']*'|\b({names})\b", lambda found: flags.get(found[0], found[0]), sentence)
 

@@ -1,4 +1,4 @@
-"""The command-line options that name a model or a knob, shared by every command that has them."""
+"""The command-line options for a model or a knob, shared by all commands that have them."""
 
 import os
 from collections.abc import Callable
@@ -20,7 +20,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def parsed(parse: Callable[[str], Any]) -> Callable[[Any], Any]:
-    """A click type from one of our parsers; what is no text, such as `UNSET`, stays what it is."""
+    """Return a click type that calls one of our parsers; a value that is not text, such as `UNSET`, is kept."""
 
     def convert(value: Any) -> Any:
         try:
@@ -42,9 +42,9 @@ variant_option = click.option(
 
 
 def refuse_empty(**values: str) -> None:
-    """`UsageError` naming the option whose value is blank: a shell variable that is not set leaves that behind.
+    """Raise `UsageError` naming an option with a blank value, as an unset shell variable produces.
 
-    A path would take it for the folder we are in.
+    As a path it would mean the current folder.
     """
     for name, value in values.items():
         if not value.strip():
@@ -52,7 +52,7 @@ def refuse_empty(**values: str) -> None:
 
 
 def _take_device(context: click.Context, _: click.Parameter, value: str | None) -> None:
-    """Say it to everything that looks for a card in this process, and in those that it starts, for this command."""
+    """Set the device for this command, for all code of this process that looks for a card and for child processes."""
     if value is None:
         return
     refuse_empty(device=value)
@@ -93,14 +93,14 @@ def knob_attributes(name: str) -> dict[str, Any]:
 
 
 def knobs_of(parameters: dict[str, Any]) -> Overrides:
-    """Take what `knob_options` and `--variant` added out of a command's parameters, as overrides."""
+    """Remove the options of `knob_options` and `--variant` from a command's parameters and return them as overrides."""
     values = {name: parameters.pop(name) for name in Overrides.__struct_fields__ if name in parameters}
     unset = {name: UNSET for name, value in values.items() if KNOBS[name].is_switch and value is None}
     return overrides_from(values | unset)
 
 
 def knobs_with(model: str, parameters: dict[str, Any]) -> Overrides:
-    """The same, for the variant that `model` is where its name alone says so."""
+    """Do the same, for the variant of `model` if its name alone determines it."""
     overrides, checkpoint = knobs_of(parameters), find(model)
     if checkpoint is None or checkpoint.variant is None:
         return overrides

@@ -1,4 +1,4 @@
-"""Plans and tables as a person reads them."""
+"""Plans and tables as text."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,13 +11,13 @@ from acestep.units import minutes
 
 
 def columns(rows: Sequence[tuple[str, str]]) -> str:
-    """Names and what is to be said of them, in two columns."""
+    """Names and their descriptions in two columns."""
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)
 
 
 def plan_text(plan: Plan) -> str:
-    """A plan as a page: what the card is promised, how it is kept, and every warning."""
+    """Return a plan as text: the card's limits, the settings, and every warning."""
     lm = "none" if plan.lm is None else f"{plan.lm} by {plan.backend}, {_loaded(plan)}"
     offered = ", ".join(plan.lm_models) or "none"
     certified = f", limits of {plan.limits_of}" if plan.limits_of != plan.tier else ""
@@ -56,14 +56,14 @@ def _limits(plan: Plan, *, lm: bool) -> str:
 
 
 def songs_text(document: Mapping[str, Any]) -> str:
-    """The songs of a `generate` document, one a line."""
+    """Return the songs of a `generate` document, one in each line."""
     return "\n".join(
         f"{song['path']}  {minutes(song['duration_s'])}, seed {song['seed']}" for song in document["songs"]
     )
 
 
 def description_text(document: Mapping[str, Any]) -> str:
-    """A song in words, as `understand`, `sample` and `format` print it: what is known, then the lyrics."""
+    """Return a song in words, for `understand`, `sample` and `format`: the known metadata, then the lyrics."""
     known = {
         "Caption": document["caption"],
         "Tempo": f"{document['bpm']} bpm" if document["bpm"] else "",
@@ -109,7 +109,7 @@ def _cells(tier: Tier) -> tuple[str, ...]:
 
 
 def _kinds(evidence: Mapping[str, Evidence]) -> str:
-    """How the numbers were found; what policy decided is no number."""
+    """Return how the numbers were found; policy decisions are not numbers."""
     return ", ".join(sorted({found.kind for found in evidence.values()} - {"policy"})) or "none"
 
 
@@ -120,7 +120,7 @@ def _amount(value: int, kind: str) -> str:
 
 
 def tiers_text(tiers: Sequence[Tier]) -> str:
-    """The tiers as a table for a terminal."""
+    """Return the tiers as a table for a terminal."""
     rows = [_HEADINGS, *(_cells(tier) for tier in tiers)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
     return "\n".join(
@@ -129,6 +129,6 @@ def tiers_text(tiers: Sequence[Tier]) -> str:
 
 
 def tiers_markdown(tiers: Sequence[Tier]) -> str:
-    """The tiers as a Markdown table."""
+    """Return the tiers as a Markdown table."""
     rows = (_HEADINGS, tuple("---" for _ in _HEADINGS), *(_cells(tier) for tier in tiers))
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)

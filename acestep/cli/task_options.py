@@ -1,4 +1,4 @@
-"""The options of `acestep generate` that say what to do with audio, and the files they name."""
+"""The options of `acestep generate` for work on audio, and the files they name."""
 
 import codecs
 from pathlib import Path
@@ -13,28 +13,38 @@ from acestep.request import Task
 
 
 def _named(text: str) -> Path:
-    # A shell variable that is not set leaves this behind; a path would take it for the folder we are in.
+    # An unset shell variable produces an empty name, which as a path would mean the current folder.
     if not text.strip():
         raise UsageError("a file's name is empty; give one, or leave the option out")
     return Path(text)
 
 
 AUDIO_FILE = parsed(_named)
-"""A recording to read."""
+"""An audio file to read."""
 
 _OPTIONS = (
-    click.option("--task", type=click.Choice([task.value for task in Task]), help="What to do; text2music by itself."),
+    click.option(
+        "--task", type=click.Choice([task.value for task in Task]), help="What to do; text2music if not given."
+    ),
     click.option("--src-audio", type=AUDIO_FILE, metavar="FILE", help="The song that a task works on."),
-    click.option("--reference-audio", type=AUDIO_FILE, metavar="FILE", help="A recording whose timbre is wanted."),
+    click.option("--reference-audio", type=AUDIO_FILE, metavar="FILE", help="A recording whose timbre the song takes."),
     click.option("--audio-codes", default="", metavar="TEXT|@FILE", help="Audio codes to cover instead of a song."),
     click.option(
         "--repaint-start", "repaint_start_s", default=0.0, metavar="SECONDS", help="Where repaint or lego begins."
     ),
     click.option(
-        "--repaint-end", "repaint_end_s", default=0.0, metavar="SECONDS", help="Where it ends; at the end of the song."
+        "--repaint-end",
+        "repaint_end_s",
+        default=0.0,
+        metavar="SECONDS",
+        help="Where it ends; 0 is the end of the song.",
     ),
     click.option(
-        "--cover-strength", default=1.0, show_default=True, metavar="X", help="How closely a cover follows, 0 to 1."
+        "--cover-strength",
+        default=1.0,
+        show_default=True,
+        metavar="X",
+        help="How closely a cover follows the source, 0 to 1.",
     ),
     click.option("--track", default="", metavar="NAME", help="The track to extract or to add, such as vocals."),
     click.option("--tracks", default="", metavar="A,B", help="The tracks to complete a song with, such as bass,drums."),
@@ -57,14 +67,14 @@ def task_options(command: Command) -> Command:
 
 
 def take_task(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Take what needs reading out of a command's parameters, and read it: fields of a request."""
+    """Remove the options that need processing from a command's parameters; return them as fields of a request."""
     codes, tracks, task = (parameters.pop(name) for name in ("audio_codes", "tracks", "task"))
     source, reference = (parameters.pop(name) for name in ("src_audio", "reference_audio"))
     if source is not None and task is None and not codes:
         tasks = ", ".join(sorted(set(Task) - {Task.TEXT2MUSIC}))
         raise UsageError(f"--src-audio is for a task that works on it: add --task and one of {tasks}")
     fields: dict[str, Any] = {
-        # As in diffusers: whoever brings codes wants a cover.
+        # As in diffusers: codes without a task mean a cover.
         "task": task or (Task.COVER if codes else Task.TEXT2MUSIC),
         "tracks": tuple(track.strip() for track in tracks.split(",")) if tracks else (),
     }
@@ -77,14 +87,14 @@ def take_task(parameters: dict[str, Any]) -> dict[str, Any]:
 
 
 def clip_from_options(path: Path) -> Clip:
-    """The clip in a file; `InvalidInputError` says why there is none."""
+    """Return the clip in a file; `InvalidInputError` says why it cannot be read."""
     from acestep.audio.read import read_clip
 
     return read_clip(path)
 
 
 def text_of(value: str) -> str:
-    """An option's text, or that of the file it names with a leading @."""
+    """Return an option's text, or the text of the file that it names with a leading @."""
     if not value.startswith("@"):
         return value
     if value == "@":
@@ -98,7 +108,7 @@ def text_of(value: str) -> str:
 
 _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
-    # Before UTF-16: its mark begins with that of UTF-16.
+    # Before UTF-16: the mark of UTF-32 begins with that of UTF-16.
     (codecs.BOM_UTF32_LE, "utf-32-le"),
     (codecs.BOM_UTF32_BE, "utf-32-be"),
     (codecs.BOM_UTF16_LE, "utf-16-le"),
@@ -107,7 +117,10 @@ _BYTE_ORDER_MARKS = (
 
 
 def _decoded(content: bytes) -> str:
-    """The text in a file, with lines that end in a line feed; UTF-8, or what a byte order mark at its start names."""
+    """Return the text in a file, with line feeds as line ends.
+
+    UTF-8, or the encoding of a byte order mark at its start.
+    """
     mark, encoding = next(
         ((mark, name) for mark, name in _BYTE_ORDER_MARKS if content.startswith(mark)), (b"", "utf-8")
     )
@@ -118,7 +131,7 @@ def _decoded(content: bytes) -> str:
 
 
 def codes_of(text: str) -> tuple[int, ...]:
-    """The audio codes that a text spells; raises `UsageError` where it has none."""
+    """Return the audio codes in a text; raise `UsageError` if it has none."""
     from acestep.dit.prompts import codes_in
 
     codes = codes_in(text)

@@ -1,4 +1,4 @@
-"""The options of `acestep generate` that say what a language model may decide and how it draws."""
+"""The options of `acestep generate` for what a language model may decide and how it samples."""
 
 from typing import Any
 
@@ -19,32 +19,32 @@ _DECIDES = {
 _DEFAULTS = Sampling()
 
 _OPTIONS = (
-    click.option("--think/--no-think", default=None, help="Let a language model plan the song; the tier decides."),
     click.option(
-        "--plan-seed", default=0, show_default=True, metavar="N", help="What the plan of the song is drawn with."
+        "--think/--no-think", default=None, help="Let a language model plan the song; the tier decides if not given."
     ),
+    click.option("--plan-seed", default=0, show_default=True, metavar="N", help="Random seed for song metadata."),
     click.option("--cot-metas/--no-cot-metas", default=True, help="Let it choose tempo, key, time and length."),
     click.option("--cot-caption/--no-cot-caption", default=True, help="Let it reword the caption."),
-    click.option("--cot-language/--no-cot-language", default=True, help="Let it name the language of the lyrics."),
+    click.option("--cot-language/--no-cot-language", default=True, help="Let it set the language of the lyrics."),
     click.option("--lm-codes/--no-lm-codes", default=True, help="Let it write the audio codes that the song follows."),
-    click.option("--lm-negative-prompt", default=NO_NEGATIVE, metavar="TEXT", help="What the plan is to be unlike."),
+    click.option("--lm-negative-prompt", default=NO_NEGATIVE, metavar="TEXT", help="Negative prompt."),
     click.option(
         "--lm-open-turn",
         is_flag=True,
-        help="Let the codes follow an open turn, as some read the training.",
+        help="Do not close the turn before the audio codes.",
     ),
     click.option(
         "--lm-temperature",
         default=_DEFAULTS.temperature,
         show_default=True,
         metavar="X",
-        help="0 is the likeliest plan.",
+        help="0 always takes the most likely token.",
     ),
     click.option(
-        "--lm-cfg-scale", default=_DEFAULTS.guidance, show_default=True, metavar="X", help="Guidance; 1 is none."
+        "--lm-cfg-scale", default=_DEFAULTS.guidance, show_default=True, metavar="X", help="Guidance; 1 disables it."
     ),
-    click.option("--lm-top-p", default=_DEFAULTS.top_p, show_default=True, metavar="X", help="1 leaves the tail in."),
-    click.option("--lm-top-k", default=_DEFAULTS.top_k, show_default=True, metavar="N", help="0 leaves the tail in."),
+    click.option("--lm-top-p", default=_DEFAULTS.top_p, show_default=True, metavar="X", help="1 disables top-p."),
+    click.option("--lm-top-k", default=_DEFAULTS.top_k, show_default=True, metavar="N", help="0 disables top-k."),
 )
 
 
@@ -56,7 +56,7 @@ def think_options(command: Command) -> Command:
 
 
 def take_thinking(parameters: dict[str, Any]) -> Thinking:
-    """Take all but `--think` out of a command's parameters."""
+    """Remove all these options but `--think` from a command's parameters and return them."""
     sampling = {field: parameters.pop(name) for name, field in _SAMPLING.items()}
     decides = {field: parameters.pop(name) for name, field in _DECIDES.items()}
     negative, seed = parameters.pop("lm_negative_prompt"), parameters.pop("plan_seed")

@@ -1,4 +1,4 @@
-"""The command `acestep ui`: its options, and what it refuses before anything heavy is imported."""
+"""The command `acestep ui`: its options, and the checks before any heavy import."""
 
 import re
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import click
 from acestep.cli import console
 from acestep.cli.options import VARIANT, device_option, knob_options, knobs_with, refuse_empty
 from acestep.errors import UsageError
-from acestep.ui.doorman import is_loopback
+from acestep.ui.loopback_only import is_loopback
 from acestep.ui.words import PAGE_LANGUAGES
 
 if TYPE_CHECKING:
@@ -24,24 +24,24 @@ _SEVERAL_V = re.compile("-vv+")
 
 
 class PageByDefault(click.Group):
-    """A group of commands that opens the page where none is named, with options or without.
+    """A group of commands that opens the page if no command is named, with or without options.
 
     Options of the group itself, such as ``-v``, come before the command or before the options of the page.
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """The arguments, with the command that is meant."""
+        """Return the arguments with the implied command added."""
         own = {flag for parameter in self.get_params(ctx) for flag in parameter.opts}
         first = sum(1 for _ in takewhile(lambda word: word in own or _SEVERAL_V.fullmatch(word), args))
         asks_for_help = any(word in ctx.help_option_names for word in args[:first])
-        # A shell that completes a line gives what is there so far: the command may be still to come.
+        # Shell completion passes an unfinished line: the command may follow later.
         none_named = first == len(args) and not ctx.resilient_parsing
         if not asks_for_help and (none_named or (first < len(args) and args[first].startswith("-"))):
             args = [*args[:first], "ui", *args[first:]]
         return super().parse_args(ctx, args)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":
-        """Commands, and as options those of the program and of the page."""
+        """Return commands, and the options of both the program and the page."""
         found = super().shell_complete(ctx, incomplete)
         if not incomplete.startswith("-"):
             return found
@@ -52,19 +52,24 @@ class PageByDefault(click.Group):
 
 @click.command()
 @click.option("--port", type=click.IntRange(0, MOST_PORTS), default=7860, show_default=True, help="0 picks a free one.")
-@click.option("--server-name", default="127.0.0.1", show_default=True, metavar="ADDR", help="Where to listen.")
-@click.option("--share", is_flag=True, help="Have a public address made by gradio's servers.")
-@click.option("--auth", multiple=True, metavar="USER:PASSWORD", help="Who may come in; can be given several times.")
-@click.option("--no-auth", is_flag=True, help="Let everybody in who reaches the page, from anywhere.")
+@click.option("--server-name", default="127.0.0.1", show_default=True, metavar="ADDR", help="Address to listen on.")
+@click.option("--share", is_flag=True, help="Create a public address through gradio's servers.")
 @click.option(
-    "--language", type=click.Choice(PAGE_LANGUAGES), default="en", show_default=True, help="What the page speaks."
+    "--auth",
+    multiple=True,
+    metavar="USER:PASSWORD",
+    help="Require a user name and password; can be given several times.",
+)
+@click.option("--no-auth", is_flag=True, help="Do not require a password, even if others can reach the page.")
+@click.option(
+    "--language", type=click.Choice(PAGE_LANGUAGES), default="en", show_default=True, help="Language of the page."
 )
 @click.option("--init-service", is_flag=True, help="Load the model before the page opens.")
 @click.option("--model", default="turbo", show_default=True, metavar="ID|DIR|tiny|dummy", help="Which weights.")
 @click.option("--variant", type=VARIANT, default="turbo", metavar="NAME", help="What tiny and dummy weights imitate.")
 @device_option
 @knob_options
-@click.option("--out", type=click.Path(file_okay=False), default="out", show_default=True, help="Where songs are kept.")
+@click.option("--out", type=click.Path(file_okay=False), default="out", show_default=True, help="Folder for the songs.")
 def ui(
     port: int,
     server_name: str,
@@ -101,7 +106,7 @@ def ui(
 
 
 def people(given: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """Names and passwords from ``USER:PASSWORD``; neither may be empty."""
+    """Return names and passwords from ``USER:PASSWORD``; neither may be empty."""
     users = tuple(one.partition(":")[::2] for one in given)
     if any(not name or not password for name, password in users):
         raise UsageError("--auth must be USER:PASSWORD, with something before and after the colon")
@@ -109,7 +114,7 @@ def people(given: Sequence[str]) -> tuple[tuple[str, str], ...]:
 
 
 def check_reach(server_name: str, *, share: bool, users: Sequence[object], open_to_all: bool) -> None:
-    """Refuse with `UsageError` a page that others can reach and nobody guards, unless that is what is wanted."""
+    """Raise `UsageError` for a page that others can reach without a password, unless that is explicitly allowed."""
     if users and open_to_all:
         raise UsageError("choose one of --auth and --no-auth")
     if users or open_to_all or not (share or not is_loopback(server_name)):

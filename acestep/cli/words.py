@@ -1,4 +1,4 @@
-"""The commands beside songs: codes of a recording, and words by the language model (understand, sample, format)."""
+"""The commands besides songs: codes of a recording, and words by the language model (understand, sample, format)."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -64,7 +64,7 @@ def understand_command(audio_codes: str, src_audio: Path | None, **rest: Any) ->
 @click.command()
 @click.argument("file", type=AUDIO_FILE)
 @click.option("--model", default="turbo", show_default=True, metavar="ID|DIR|tiny|dummy", help="Which weights.")
-@click.option("--out", type=AUDIO_FILE, metavar="FILE", help="Where to write them; to stdout if not given.")
+@click.option("--out", type=AUDIO_FILE, metavar="FILE", help="Output file; stdout if not given.")
 @device_option
 @knob_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -119,7 +119,7 @@ def sample(query: str, instrumental: bool, language: str, **rest: Any) -> None:
 
 
 @click.command(name="format")
-@click.option("--caption", required=True, metavar="TEXT", help="What the music is like.")
+@click.option("--caption", required=True, metavar="TEXT", help="Description of the music.")
 @click.option("--lyrics", default="", metavar="TEXT|@FILE", help="The words; @FILE reads them from a file.")
 @click.option("--bpm", default=0, metavar="N", help="Beats per minute; 0 leaves it open.")
 @click.option("--keyscale", default="", metavar="TEXT", help='Key, such as "C major".')
@@ -160,7 +160,7 @@ def _say(rest: dict[str, Any], describe: Callable[..., Any]) -> None:
     knobs = knobs_of(rest)
     drawn = drawn_seed(AUTOMATIC if seed is None else seed)
     if model not in SIZES and (lm := plan_here(knobs).lm) is not None:
-        # What is not here, or not whole, is told before the seconds that it takes to import torch.
+        # Missing or damaged weights are reported before torch is imported, which takes seconds.
         require_lm(lm, checkpoints_dir())
     plan: Plan = _songwriting().plan_to_run(knobs)
     found = describe(plan, model=model, seed=drawn, progress=console.show_progress)

@@ -1,4 +1,4 @@
-"""What CUDA, ROCm and XPU devices share: torch gives each backend a module with the same functions."""
+"""The parts that CUDA, ROCm and XPU devices share: torch gives each backend a module with the same functions."""
 
 import os
 import warnings
@@ -19,7 +19,7 @@ from acestep.limits.capabilities import MATRIX_WORKSPACE, computes_in_float32, g
 from acestep.units import GIB
 
 HOST_RESERVE_BYTES = 4 * GIB
-"""What page-locked memory leaves to everything else on the host; locked pages cannot be swapped out."""
+"""Bytes of host memory that are never page-locked, because locked pages cannot be swapped out."""
 
 
 class Accelerator:
@@ -41,7 +41,7 @@ class Accelerator:
     def upload(self, host: Tensor, owner: str) -> Tensor:
         """Copy to the card; an out-of-memory error says which part did not fit."""
         with _naming(owner):
-            # From page-locked memory the copy runs by itself, and later work on the card waits for it.
+            # From page-locked memory the copy is asynchronous, and later work on the card waits for it.
             return host.to(self.torch_device, non_blocking=host.is_pinned())
 
     def download(self, host: np.ndarray, source: Tensor) -> None:
@@ -49,20 +49,20 @@ class Accelerator:
         torch.from_numpy(host).copy_(source)
 
     def reserve(self, n_bytes: int, owner: str) -> Tensor:
-        """Memory from the pool of the computing stream, so that computation can have it afterwards."""
+        """Take memory from the pool of the computing stream, so that computation can reuse it afterwards."""
         with _naming(owner):
             return torch.empty(n_bytes, dtype=torch.uint8, device=self.torch_device)
 
     def make_room(self, n_bytes: int) -> None:
-        """One segment, at once given back to the allocator, which keeps it until the cache is emptied."""
+        """Take one segment and free it at once; the allocator keeps it until the cache is emptied."""
         self.reserve(n_bytes, "activations")
 
     def pinned(self, n_bytes: int) -> Tensor | None:
-        """Page-locked memory while the host keeps `HOST_RESERVE_BYTES` besides."""
+        """Page-locked memory, as long as `HOST_RESERVE_BYTES` of host memory stay free."""
         if self._pinning and host_memory().available_bytes >= n_bytes + HOST_RESERVE_BYTES:
             try:
                 return torch.empty(n_bytes, dtype=torch.uint8, pin_memory=True)
-            except RuntimeError:  # the system limits locked pages, and then refuses every further request
+            except RuntimeError:  # the system limits locked pages; after one failure every further request fails
                 self._pinning = False
         return None
 
@@ -71,7 +71,7 @@ class Accelerator:
         return self._backend.current_stream().record_event()
 
     def fetch(self, pairs: Sequence[tuple[Tensor, Tensor]], after: DeviceEvent) -> DeviceEvent:
-        """Copy on a stream of its own; copies from memory that is not page-locked keep the caller waiting."""
+        """Copy on a separate stream; a copy from memory that is not page-locked blocks the caller."""
         if self._copying is None:
             self._copying = self._backend.Stream(self.torch_device)
         self._copying.wait_event(after)
@@ -81,11 +81,11 @@ class Accelerator:
         return self._copying.record_event()
 
     def wait(self, mark: DeviceEvent) -> None:
-        """The computing stream waits, the caller does not."""
+        """Make the computing stream wait; the caller does not wait."""
         self._backend.current_stream().wait_event(mark)
 
     def free_bytes(self) -> int:
-        """What the driver calls free plus what this process caches unused."""
+        """The driver's free bytes plus the bytes that this process caches without using them."""
         free, _ = self._backend.mem_get_info(self.torch_device)
         cached = self._backend.memory_reserved(self.torch_device) - self.allocated_bytes()
         return int(free + cached)
@@ -116,7 +116,7 @@ class Accelerator:
 
 @contextmanager
 def _naming(owner: str) -> Iterator[None]:
-    """An out-of-memory error that leaves the block says which part did not fit."""
+    """Add the part's name to an out-of-memory error raised inside the block."""
     try:
         yield
     except torch.OutOfMemoryError as error:
@@ -125,7 +125,10 @@ def _naming(owner: str) -> Iterator[None]:
 
 
 class XpuDevice(Accelerator):
-    """The Intel card of an index of torch's, in bf16; its attention kernels want keys and values expanded."""
+    """The Intel card with this torch index, in bf16.
+
+    Its attention kernels need keys and values expanded to all heads.
+    """
 
     def __init__(self, index: int = 0) -> None:
         if index:
@@ -135,25 +138,27 @@ class XpuDevice(Accelerator):
         )
 
 
-# CUDA counts the fastest card first, NVML and so every plan by slot. It listens until anybody first asks it for cards.
+# By default CUDA orders cards by speed, while NVML and every plan order them by slot. CUDA reads the variable when it
+# is first asked for cards.
 os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
 
-# Why a card cannot be used is told in a sentence of ours, with what to do.
+# Where a card cannot be used, our own sentence says why and what to do.
 warnings.filterwarnings("ignore", message="CUDA initialization")
 
 
 class CudaDevice(Accelerator):
-    """The card of an index of torch's; `cap_bytes` bounds what this process may reserve on it."""
+    """The card with this torch index; `cap_bytes` limits what this process may reserve on it."""
 
     def __init__(self, cap_bytes: int | None = None, index: int = 0) -> None:
         device = torch.device("cuda", index)
         if index:
-            # What names no card of its own, such as page-locked memory and Triton, takes the current one.
+            # Code that names no card, such as page-locked memory and Triton, uses the current one.
             torch.cuda.set_device(device)
         kind = CardKind.CUDA if torch.version.hip is None else CardKind.ROCM
         card = Card(kind=kind, name="", capability=torch.cuda.get_device_capability(device))
         dtype = torch.float32 if computes_in_float32(card) else torch.bfloat16
-        # Where it comes first, on data-centre cards, it plans anew for every length of keys, and takes workspaces.
+        # On data-centre cards PyTorch prefers cuDNN attention, which plans anew for every length of keys and takes
+        # workspaces.
         torch.backends.cuda.enable_cudnn_sdp(False)
         grouped = groups_attention(card) and torch.backends.cuda.is_flash_attention_available()
         super().__init__(torch.cuda, device, dtype, grouped=grouped, workspace=matrix_workspace_of(card))
@@ -163,6 +168,6 @@ class CudaDevice(Accelerator):
             torch.cuda.set_per_process_memory_fraction(fraction_for(cap_bytes, total), device)
 
     def free_bytes(self) -> int:
-        """What the driver calls free plus what this process caches unused, within the cap."""
+        """The driver's free bytes plus the bytes that this process caches without using them, within the cap."""
         usable = super().free_bytes()
         return usable if self._cap is None else min(usable, self._cap - self.allocated_bytes())

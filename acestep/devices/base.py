@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 DeviceEvent = Any
-"""A point in the order of a device's work: an event of its backend, or None where everything is done in order."""
+"""A point in the order of a device's work: an event of its backend, or None if the device works in order."""
 
 
 class Device(Protocol):
-    """A place to compute. Real ones wrap a torch backend; the simulated one keeps books instead of bytes."""
+    """A place to compute. Real devices wrap a torch backend; the simulated one counts bytes without storing them."""
 
     @property
     def torch_device(self) -> torch.device:
@@ -21,26 +21,26 @@ class Device(Protocol):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype weights and activations have here."""
+        """The dtype of weights and activations on this device."""
         ...
 
     @property
     def grouped_attention(self) -> bool:
-        """Whether the fused attention kernel takes grouped queries without expanding keys and values."""
+        """Whether the fused attention kernel takes grouped queries without expanded keys and values."""
         ...
 
     @property
     def matrix_workspace(self) -> int:
-        """Bytes that the matrix library keeps from its first product on."""
+        """Bytes that the matrix library keeps after its first product."""
         ...
 
     @property
     def shares_host_memory(self) -> bool:
-        """Whether a move to the device is no move at all, so that offloading frees nothing."""
+        """Whether device and host memory are the same, so that offloading frees nothing."""
         ...
 
     def upload(self, host: Tensor, owner: str) -> Tensor:
-        """A copy of a host tensor on the device; `owner` is the part it belongs to, for messages and books."""
+        """Copy a host tensor to the device; `owner` is the part it belongs to, for messages and memory accounts."""
         ...
 
     def download(self, host: np.ndarray, source: Tensor) -> None:
@@ -52,45 +52,45 @@ class Device(Protocol):
         ...
 
     def make_room(self, n_bytes: int) -> None:
-        """Have the allocator hold `n_bytes` in one piece, from which the next tensors are served.
+        """Make the allocator hold `n_bytes` in one segment, from which the next tensors are served.
 
-        Raises `torch.OutOfMemoryError` like any request. Its few MiB of gaps may be what does not fit; the retry then
-        asks for less, where tensors one by one could have taken a few MiB more without being foreseen.
+        Raises `torch.OutOfMemoryError` if it does not fit. The gaps in the segment, a few MiB, can be what does not
+        fit. The retry then uses less memory, although separate tensors might have fitted.
         """
         ...
 
     def pinned(self, n_bytes: int) -> Tensor | None:
-        """Page-locked host memory [n_bytes] uint8, from which copies run beside computation.
+        """Page-locked host memory [n_bytes] uint8, from which copies run in parallel with computation.
 
-        None where there is none: the device has no use for it, memory is short, or the system refuses.
+        None if there is none: the device has no use for it, memory is short, or the system refuses.
         """
         ...
 
     def mark(self) -> DeviceEvent:
-        """The point that the device's computation has been asked to reach so far."""
+        """Return the current end of the device's work queue."""
         ...
 
     def fetch(self, pairs: Sequence[tuple[Tensor, Tensor]], after: DeviceEvent) -> DeviceEvent:
-        """Start copying (device tensor, host tensor) pairs beside computation, not before it has passed `after`.
+        """Start copying (device tensor, host tensor) pairs in parallel with computation, after the event `after`.
 
-        The mark says when they have arrived.
+        Returns the event at which all copies are complete.
         """
         ...
 
     def wait(self, mark: DeviceEvent) -> None:
-        """Computation asked for from now on starts after `mark`."""
+        """Make all later computation wait for `mark`."""
         ...
 
     def free_bytes(self) -> int:
-        """Bytes a new allocation may count on now: free on the card, plus cached and unused here, within the cap."""
+        """Bytes that a new allocation can use now: free on the card, plus unused cache, within the cap."""
         ...
 
     def empty_cache(self) -> None:
-        """Give cached blocks that hold nothing back to the card."""
+        """Return cached blocks without data to the card."""
         ...
 
     def synchronize(self) -> None:
-        """Wait until everything asked for is done, so that clocks mean something."""
+        """Wait until all work is done, so that time measurements are right."""
         ...
 
     def begin_stage(self, name: str) -> None:
@@ -98,5 +98,8 @@ class Device(Protocol):
         ...
 
     def end_stage(self) -> tuple[int, int]:
-        """Stop counting; the most bytes (allocated, reserved) since the stage began, 0 where no count is kept."""
+        """Stop counting.
+
+        Return the most bytes (allocated, reserved) since the stage began, 0 if the device does not count.
+        """
         ...

@@ -1,4 +1,4 @@
-"""The CPU as a device: host and device memory are one, so moves are free and nothing needs to leave."""
+"""The CPU and Apple's GPU as devices: both share the machine's memory, so offloading frees nothing."""
 
 from collections.abc import Sequence
 
@@ -12,17 +12,17 @@ from acestep.limits.capabilities import MATRIX_WORKSPACE
 
 
 class InOrder:
-    """The part of the `Device` protocol that concerns order, and what only a caching allocator has a use for."""
+    """The methods of the `Device` protocol about ordering and segments, for devices that work in order."""
 
     def pinned(self, n_bytes: int) -> Tensor | None:  # noqa: ARG002 the protocol's argument
-        """None: copies do not run beside computation here."""
+        """Return None: copies do not run in parallel with computation here."""
         return None
 
     def make_room(self, n_bytes: int) -> None:
-        """Nothing: segments of 20 MiB are a habit of PyTorch's allocator for CUDA and its kin."""
+        """Do nothing: only PyTorch's CUDA-like allocators use segments of 20 MiB."""
 
     def mark(self) -> DeviceEvent:
-        """Nothing to remember."""
+        """Return None: work is done in order."""
         return None
 
     def fetch(self, pairs: Sequence[tuple[Tensor, Tensor]], after: DeviceEvent) -> DeviceEvent:  # noqa: ARG002
@@ -31,11 +31,11 @@ class InOrder:
             target.copy_(source)
 
     def wait(self, mark: DeviceEvent) -> None:
-        """Everything asked for is done already."""
+        """Do nothing: all earlier work is done already."""
 
 
 class CpuDevice(InOrder):
-    """Computes in float32 where the host is; bf16 is slower than float32 on most CPUs and less exact."""
+    """Computes in float32 in host memory; bf16 is slower than float32 on most CPUs and less exact."""
 
     torch_device = torch.device("cpu")
     dtype = torch.float32
@@ -56,7 +56,7 @@ class CpuDevice(InOrder):
         return torch.empty(n_bytes, dtype=torch.uint8)
 
     def free_bytes(self) -> int:
-        """Bytes of main memory that this process may still take."""
+        """Bytes of main memory that this process can still take."""
         return host_memory().available_bytes
 
     def empty_cache(self) -> None:
@@ -66,10 +66,10 @@ class CpuDevice(InOrder):
         """Work on the CPU is done when the call returns."""
 
     def begin_stage(self, name: str) -> None:
-        """No count is kept on the CPU."""
+        """Do nothing: peaks are not counted on the CPU."""
 
     def end_stage(self) -> tuple[int, int]:
-        """No count is kept on the CPU."""
+        """Return zeros: peaks are not counted on the CPU."""
         return 0, 0
 
 
@@ -95,7 +95,7 @@ class MpsDevice(InOrder):
         return torch.empty(n_bytes, dtype=torch.uint8, device=self.torch_device)
 
     def free_bytes(self) -> int:
-        """What Metal recommends as a working set, less what its driver holds."""
+        """The working set that Metal recommends, minus what its driver holds."""
         return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
 
     def empty_cache(self) -> None:
@@ -107,8 +107,8 @@ class MpsDevice(InOrder):
         torch.mps.synchronize()
 
     def begin_stage(self, name: str) -> None:
-        """Metal keeps no peaks."""
+        """Do nothing: Metal counts no peaks."""
 
     def end_stage(self) -> tuple[int, int]:
-        """Metal keeps no peaks."""
+        """Return zeros: Metal counts no peaks."""
         return 0, 0

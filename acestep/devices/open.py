@@ -1,4 +1,4 @@
-"""The device of this run: of the cards that torch lists, the one that was chosen."""
+"""Opens the device of this run: the chosen one of the cards that torch lists."""
 
 import os
 
@@ -18,10 +18,10 @@ from acestep.limits.plan import AS_THE_TIER_SAYS, Overrides, Plan
 
 
 def look_with_torch() -> Detection:
-    """What is here, with what torch lists: the card that a run in this process opens.
+    """Detect the cards, including those that torch lists: this finds the card that a run in this process opens.
 
-    Of several NVIDIA cards only the chosen one is shown to CUDA from here on, by UUID, as long as CUDA was not asked
-    yet: libraries that always take the first card then take that one. Raises `UsageError` as `look` does.
+    Of several NVIDIA cards only the chosen one stays visible to CUDA from here on, by UUID, unless CUDA was initialised
+    before. Libraries that always take the first card then take the chosen one. Raises `UsageError` as `look` does.
     """
     before = look(os.environ)
     chosen = before.card
@@ -30,7 +30,7 @@ def look_with_torch() -> Detection:
         return look(os.environ, torch=torch)
     os.environ[CUDA_VARIABLE] = chosen.uuid
     if DEVICE_VARIABLE in os.environ:
-        # A number would count the cards that are shown now.
+        # A number would be an index into the cards that are visible now.
         os.environ[DEVICE_VARIABLE] = chosen.uuid
     after = look(os.environ, torch=torch)
     remarks = after.remarks if after.obstacle else (*after.remarks, *others(chosen, before.cards))
@@ -38,22 +38,22 @@ def look_with_torch() -> Detection:
 
 
 def plan_to_run(overrides: Overrides = AS_THE_TIER_SAYS) -> Plan:
-    """The plan of the card that a run in this process opens; its warnings begin with what to know about the cards."""
+    """Return the plan of the card that a run in this process opens; its warnings begin with remarks about the cards."""
     return plan_of(look_with_torch(), overrides)
 
 
 def open_here(found: Card | None = None) -> tuple[Device, Card]:
-    """The device of this process, under the cap that the environment sets, and the card it is.
+    """Open the device of this process, under the cap set in the environment; return it and its card.
 
-    It is the one that is detected, or the one that was `found` before. Raises `UsageError` for an environment variable
-    that means nothing.
+    The card is detected, or it is `found`, an earlier detection. Raises `UsageError` for an invalid environment
+    variable.
     """
     card = look_with_torch().card if found is None else found
     return open_device(card, cap_bytes(os.environ, card))
 
 
 def open_device(card: Card, cap: int | None = None) -> tuple[Device, Card]:
-    """The device to run on and the card it is; the CPU when this torch cannot use the card that was detected."""
+    """Open the device of a card; return it and its card. It is the CPU if this torch cannot use the detected card."""
     if card.kind in (CardKind.CUDA, CardKind.ROCM) and torch.cuda.is_available():
         return CudaDevice(cap, torch_index(torch, card)), card
     if card.kind is CardKind.XPU and torch.xpu.is_available():

@@ -1,4 +1,4 @@
-"""One error for memory that ran out, whatever the backend raises."""
+"""One exception class for running out of memory, for every backend."""
 
 import re
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ def ran_out(error: BaseException) -> bool:
 
 @contextmanager
 def one_out_of_memory_error() -> Iterator[None]:
-    """Inside, every backend runs out of memory with `torch.OutOfMemoryError`."""
+    """Raise every backend's out-of-memory error inside the block as `torch.OutOfMemoryError`."""
     try:
         yield
     except RuntimeError as error:

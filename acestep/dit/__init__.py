@@ -1,1 +1,1 @@
-"""The diffusion transformer and the VAE: the modules that turn words and noise into sound."""
+"""The diffusion transformer and the VAE: the modules that turn words and noise into audio."""

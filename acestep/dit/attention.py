@@ -1,6 +1,6 @@
-"""Attention without score matrices: sliding windows as blocks over their band, full layers through fused kernels.
+"""Attention without score matrices: sliding windows in blocks along the band, full layers with fused kernels.
 
-Tensors are [batch, length, heads, head_dim] throughout; keys and values may have fewer heads (grouped queries).
+Tensors are [batch, length, heads, head_dim]; keys and values may have fewer heads (grouped queries).
 """
 
 import warnings
@@ -16,7 +16,7 @@ from acestep.memory.workspace import BLOCK_ROWS
 
 
 class FlashAttention(Protocol):
-    """`flash_attn.flash_attn_func`, as far as it is used here."""
+    """`flash_attn.flash_attn_func`, with the arguments that are used here."""
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, *, window_size: tuple[int, int]) -> Tensor:
         """Attention of [batch, rows, heads, dim]; query i sees keys from ``i - left`` to ``i + right``, -1 for all."""
@@ -25,7 +25,7 @@ class FlashAttention(Protocol):
 
 @cache
 def flash_attention() -> FlashAttention | None:
-    """The package's function; None where it is missing or was built for another PyTorch."""
+    """Return the package's function; None if it is not installed or was built for another PyTorch."""
     if find_spec("flash_attn") is None:
         return None
     try:
@@ -42,16 +42,16 @@ def flash_attention() -> FlashAttention | None:
 
 
 SCORE_ROWS = 256
-"""Query rows (over all songs) at once where scores may be materialised: 123 MiB of them in fp32 at 600 s."""
+"""Query rows (over all songs) in one block if scores may be materialised: 123 MiB of scores in fp32 at 600 s."""
 
 
 class Kernels:
-    """How this device wants attention called, and the band masks of the current forward.
+    """The way in which this device computes attention, and the band masks of the current forward.
 
-    `grouped` says whether the fused kernel takes grouped queries as they are; where it does not, PyTorch would fall
-    back to materialised scores, so keys and values are expanded to all heads. `in_blocks` asks a few queries at a
-    time, for devices where even then no fused kernel is certain. `flash` is flash-attn's function: it has grouped
-    queries and windows of its own, so nothing else is done where it is given.
+    `grouped` says whether the fused kernel takes grouped queries directly. If not, PyTorch would fall back to
+    materialised scores, so keys and values are expanded to all heads. With `in_blocks` a few queries are computed at a
+    time, for devices where a fused kernel is not certain even then. `flash` is flash-attn's function: it supports
+    grouped queries and windows itself, so the other options have no effect with it.
     """
 
     def __init__(self, *, grouped: bool, in_blocks: bool = False, flash: FlashAttention | None = None) -> None:
@@ -78,9 +78,10 @@ class Kernels:
         return result
 
     def banded_(self, query: Tensor, key: Tensor, value: Tensor, window: int) -> Tensor:
-        """Attention of query i over keys with ``|i - j| <= window``; the result may take the place of `query`.
+        """Attention of query i over keys with ``|i - j| <= window``; the result may be stored in `query`.
 
-        Equal to a dense [length, length] mask, of which at most ``BLOCK_ROWS x (BLOCK_ROWS + 2 * window)`` exists.
+        Equal to a dense [length, length] mask, of which at most ``BLOCK_ROWS x (BLOCK_ROWS + 2 * window)`` exist at a
+        time.
         """
         if self.flash is not None:
             return self.flash(query, key, value, window_size=(window, window))
@@ -97,7 +98,10 @@ class Kernels:
         return query
 
     def _band(self, like: Tensor, offset: int, rows: int, columns: int, window: int) -> Tensor:
-        """Additive mask [rows, columns] of a block whose first query is column `offset`; interior blocks share one."""
+        """Additive mask [rows, columns] of a block whose first query is column `offset`.
+
+        Interior blocks share one mask.
+        """
         key = (offset, rows, columns)
         if key not in self._masks:
             i = torch.arange(offset, offset + rows, device=like.device)[:, None]

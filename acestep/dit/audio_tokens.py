@@ -1,4 +1,4 @@
-"""Latents to 5 Hz audio tokens and back: what a cover keeps of its source."""
+"""Latents to 5 Hz audio tokens and back; a cover follows these tokens of its source."""
 
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -13,7 +13,7 @@ from acestep.memory.workspace import CHUNK_ROWS
 
 
 class AudioTokenizer:
-    """Lean forward over an `AceStepAudioTokenizer`: windows of five frames know nothing of each other."""
+    """Memory-saving forward of an `AceStepAudioTokenizer`: each window of five frames is independent."""
 
     def __init__(
         self, tokenizer: AceStepAudioTokenizer, kernels: Kernels, use_block: UseBlock = lambda _: nullcontext()
@@ -25,7 +25,7 @@ class AudioTokenizer:
     def tokens(self, latents: Tensor, silence: Tensor) -> Tensor:
         """Quantised tokens [1, ceil(frames / 5), width] of `latents` [1, frames, 64].
 
-        The last window is filled up from the start of `silence` [1, frames, 64].
+        The last window is padded with the start of `silence` [1, frames, 64].
         """
         quantizer, count = self.tokenizer.quantizer, -(-latents.shape[1] // self.tokenizer.pool_window_size)
         tokens = latents.new_empty(1, count, quantizer.project_out.out_features)
@@ -34,13 +34,13 @@ class AudioTokenizer:
         return tokens
 
     def codes(self, latents: Tensor, silence: Tensor) -> Tensor:
-        """The codes [ceil(frames / 5)] of the same tokens."""
+        """The codes [ceil(frames / 5)] of these tokens."""
         found = [self.tokenizer.quantizer(pooled)[1] for _, pooled in self._pooled(latents, silence)]
-        # Of several quantisers only the first is told, as in the library.
+        # Of several quantisers only the first one's codes are returned, as in the library.
         return torch.cat([indices[0, :, 0] for indices in found])
 
     def _pooled(self, latents: Tensor, silence: Tensor) -> Iterator[tuple[slice, Tensor]]:
-        """What is quantised of some windows, [1, windows, width], and which windows these are."""
+        """Yield the values to quantise of some windows, [1, windows, width], and the slice of these windows."""
         tokenizer, pooler = self.tokenizer, self.tokenizer.attention_pooler
         window = tokenizer.pool_window_size
         missing = -latents.shape[1] % window
@@ -55,14 +55,14 @@ class AudioTokenizer:
     def tokens_of(self, codes: Tensor) -> Tensor:
         """The tokens [songs, codes, width] that `codes` [songs, codes] stand for."""
         quantizer = self.tokenizer.quantizer
-        # Of several quantisers only the first is told, as in the library.
+        # Of several quantisers only the first one is used, as in the library.
         indices = nn.functional.pad(codes[:, :, None], (0, quantizer.num_quantizers - 1))
         tokens: Tensor = quantizer.get_output_from_indices(indices)
         return tokens
 
 
 class AudioDetokenizer:
-    """Lean forward over an `AceStepAudioTokenDetokenizer`: every token becomes five frames on its own."""
+    """Memory-saving forward of an `AceStepAudioTokenDetokenizer`: each token becomes five frames independently."""
 
     def __init__(
         self, detokenizer: AceStepAudioTokenDetokenizer, kernels: Kernels, use_block: UseBlock = lambda _: nullcontext()

@@ -1,7 +1,7 @@
-"""Forwards of the library's layers that touch a few rows at a time, so that activations stay small.
+"""Forwards of the library's layers that process a few rows at a time, so that activations stay small.
 
-Only the order of work differs from diffusers: every row sees the same arithmetic. The modules and their weights are
-the library's own (`AceStepAttention`, `AceStepMLP`, `RMSNorm`).
+Only the order of work differs from diffusers: every row gets the same arithmetic. The modules and their weights are the
+library's own (`AceStepAttention`, `AceStepMLP`, `RMSNorm`).
 """
 
 from collections.abc import Callable, Iterator
@@ -27,14 +27,17 @@ from acestep.memory.workspace import CHUNK_ROWS
 Heads = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 
 UseBlock = Callable[[nn.Module], AbstractContextManager[None]]
-"""Has a layer on the device inside its context."""
+"""A context in which a layer is on the device."""
 
 Stack: TypeAlias = AceStepAttentionPooler | AceStepAudioTokenDetokenizer | AceStepLyricEncoder | AceStepTimbreEncoder
-"""Encoder layers with a norm behind them."""
+"""Encoder layers followed by a norm."""
 
 
 def row_pieces(batch: int, length: int) -> Iterator[tuple[slice, slice]]:
-    """(songs, rows) of even size, each one stretch of memory of at most `CHUNK_ROWS` rows or a part of one song."""
+    """Yield (songs, rows) pieces of even size.
+
+    Each is contiguous: whole songs of at most `CHUNK_ROWS` rows in total, or a part of one song.
+    """
     if length <= CHUNK_ROWS:
         songs = CHUNK_ROWS // length
         for first in range(0, batch, songs):
@@ -55,7 +58,7 @@ def _flat(tensor: Tensor, songs: slice, rows: slice) -> Tensor:
 def project_heads(
     attention: AceStepAttention, normed: Tensor, cos: Tensor, sin: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values [rows, heads, head_dim] of normalised rows, the first two rotated."""
+    """Queries, keys and values [rows, heads, head_dim] of normalised rows, with rotary embedding on the first two."""
     heads = (-1, attention.head_dim)
     query = rotate(attention.norm_q(attention.to_q(normed).unflatten(-1, heads)), cos, sin)
     key = rotate(attention.norm_k(attention.to_k(normed).unflatten(-1, heads)), cos, sin)
@@ -65,9 +68,9 @@ def project_heads(
 def self_attend(
     attention: AceStepAttention, hidden: Tensor, heads: Heads, rotary: tuple[Tensor, Tensor], kernels: Kernels
 ) -> Tensor:
-    """Self-attention over `hidden` [batch, length, width] up to the output projection: [batch, length, heads, dim].
+    """Self-attention over `hidden` [batch, length, width] without the output projection: [batch, length, heads, dim].
 
-    `heads` makes queries, keys and values of some rows, given the rows of the rotary table that go with them.
+    `heads` computes queries, keys and values of some rows from the matching rows of the rotary table.
     """
     batch, length, width = hidden.shape
     if batch * length <= CHUNK_ROWS:
@@ -77,7 +80,7 @@ def self_attend(
         )
     else:
         counts = (attention.heads, attention.kv_heads, attention.kv_heads)
-        # Each head's rows lie together: the kernels read them a sixth faster than rows that are interleaved.
+        # The rows of each head are contiguous: the kernels read them a sixth faster than interleaved rows.
         query, key, value = (
             hidden.new_empty(batch, count, length, attention.head_dim).transpose(1, 2) for count in counts
         )
@@ -86,7 +89,8 @@ def self_attend(
             made = heads(_flat(hidden, songs, rows), cos, sin)
             for whole, part in zip((query, key, value), made, strict=True):
                 whole[songs, rows] = part.view(-1, rows.stop - rows.start, *part.shape[1:])
-            # All of them: one left alive sits in a segment that attention needs whole, up to 90 MiB of it.
+            # All temporaries are freed: one left alive would occupy a segment, of up to 90 MiB, that attention needs
+            # whole.
             del made, part, whole, cos, sin
     if attention.sliding_window and length > attention.sliding_window + 1:
         return kernels.banded_(query, key, value, attention.sliding_window)
@@ -106,14 +110,14 @@ def project_out(attention: AceStepAttention, attended: Tensor) -> Tensor:
 
 
 def feed(mlp: AceStepMLP, rows: Tensor) -> Tensor:
-    """The MLP of rows [rows, width], in place where the library's forward makes new tensors."""
+    """The MLP of rows [rows, width], in place where the library's forward allocates new tensors."""
     gate = F.silu(mlp.gate_proj(rows), inplace=True)
     fed: Tensor = mlp.down_proj(gate.mul_(mlp.up_proj(rows)))
     return fed
 
 
 class RowFunctions(NamedTuple):
-    """What a DiT block does to some rows between its attention kernels; `compiled.py` has the same ones compiled."""
+    """The row-wise functions of a DiT block between its attention kernels; `compiled.py` has compiled versions."""
 
     heads: Callable[..., tuple[Tensor, Tensor, Tensor]]
     mix_: Callable[..., Tensor]
@@ -210,7 +214,7 @@ class EncoderBlock(nn.Module):
 
 
 def run_stack(stack: Stack, hidden: Tensor, kernels: Kernels, use_block: UseBlock) -> Tensor:
-    """The layers and the norm of a stack over `hidden` [batch, length, width], which the layers overwrite."""
+    """Run the layers and the norm of a stack over `hidden` [batch, length, width], which the layers overwrite."""
     rotary = rotary_table(hidden.shape[1], stack.head_dim, stack.rope_theta, hidden)
     for layer in stack.layers:
         with use_block(layer):

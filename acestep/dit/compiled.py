@@ -1,9 +1,9 @@
-"""The DiT's row functions compiled: everything between two attention kernels becomes a few fused ones.
+"""The DiT's row functions, compiled: the operations between two attention kernels become a few fused kernels.
 
-Attention itself is called as it is: its kernels are fused already, and tracing a loop over a band would give another
-graph for every song length. What is left takes some rows of any number and the layer as an argument, so all blocks
-share one graph a function, whatever the song length. `torch.compile` on the module, as elsewhere, would compile a
-`forward` that nothing calls.
+Attention is not compiled: its kernels are fused already, and tracing a loop over a band would give another graph for
+every song length. The other functions take any number of rows and the layer as an argument, so all blocks share one
+graph for each function, whatever the song length. `torch.compile` on the module, the usual way, would compile a
+`forward` that is never called.
 """
 
 from collections.abc import Callable
@@ -23,12 +23,13 @@ R = TypeVar("R")
 
 @cache
 def compiled(backend: str = "inductor") -> RowFunctions:
-    """The compiled functions; compiling happens at their first calls, once a process.
+    """Return the compiled functions; they are compiled at their first calls, once in a process.
 
-    Where no compiler is found then, as on Windows without Triton or on Linux without a C compiler, they run as they are
-    and `uncompiled` says why.
+    If no compiler is found then, as on Windows without Triton or on Linux without a C compiler, the functions run
+    uncompiled and `uncompiled` returns the reason.
 
-    Mixing in self-attention's result stays as it is: a product and a sum, from layouts that differ between kernels.
+    The function that adds self-attention's result is not compiled: it is one product and one sum, over layouts that
+    differ between kernels.
     """
     compiler = _compiler(backend)
     return RowFunctions(
@@ -40,12 +41,12 @@ def compiled(backend: str = "inductor") -> RowFunctions:
 
 
 def uncompiled(backend: str = "inductor") -> str:
-    """Why the functions run as they are, in the compiler's words; empty while they do not."""
+    """Return why the functions run uncompiled, in the compiler's words; "" if they do not."""
     return _compiler(backend).problem
 
 
 class _Compiler:
-    """Compiles functions for a layer and tensors, until it finds that it cannot; then all run as they are."""
+    """Compiles functions of a layer and tensors; after the first failure all functions run uncompiled."""
 
     def __init__(self, backend: str) -> None:
         self.problem = ""
@@ -57,15 +58,16 @@ class _Compiler:
         def call(layer: AceStepTransformerBlock, *tensors: Tensor) -> R:
             if not self.problem:
                 try:
-                    # Detached tensors do not know what they are slices of, so how a song is cut makes no new graph.
+                    # A detached tensor has no reference to the tensor it is a slice of, so other ways to cut a song
+                    # need no new graph.
                     return graph(layer, *(tensor.detach() for tensor in tensors))
                 except TorchDynamoException as error:
                     full, problem = _read(getattr(error, "inner_exception", error))
-                # A card that is full says nothing about its compiler; the retry with less may compile.
+                # An out-of-memory error does not mean that the compiler fails; the retry with less memory may compile.
                 if full:
                     raise torch.OutOfMemoryError(problem)
                 self.problem = problem
-            # Compiling fails before anything is computed, so nothing was changed in place yet.
+            # Compiling fails before anything is computed, so no tensor was changed yet.
             return function(layer, *tensors)
 
         return call
@@ -75,5 +77,5 @@ _compiler = cache(_Compiler)
 
 
 def _read(error: BaseException) -> tuple[bool, str]:
-    """Whether memory ran out, and the first line of what was said."""
+    """Return whether memory ran out, and the first line of the error."""
     return ran_out(error), str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__

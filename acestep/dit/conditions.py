@@ -10,15 +10,15 @@ from acestep.dit.attention import Kernels
 from acestep.dit.blocks import UseBlock, run_stack
 
 TIMBRE_FRAMES = 750
-"""Latent frames of timbre reference (30 s); silence stands in where there is none, as in training."""
+"""Latent frames of timbre reference (30 s); without a reference it is silence, as in training."""
 
 
 class ConditionEncoder:
-    """Lean forward over the weights of an `AceStepConditionEncoder`.
+    """Memory-saving forward over the weights of an `AceStepConditionEncoder`.
 
-    All songs of a request share one caption, so it runs at batch 1: nothing is padded, no mask is needed, and
-    packing is concatenation. `prepend_timbre_token` restores the learned token of the XL variants, which the
-    library drops: it goes in front of the reference frames and is the position that is pooled.
+    All songs of a request share one caption, so it runs at batch 1, without padding and masks, and packing is
+    concatenation. `prepend_timbre_token` restores the learned token of the XL variants, which the library drops: it
+    precedes the reference frames and is the position that is pooled.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class ConditionEncoder:
         self.prepend_timbre_token = prepend_timbre_token
 
     def shared(self, lyrics: Tensor, timbre: Tensor) -> Tensor:
-        """What every prompt of a song has in front: [1, lyric tokens + 1, width].
+        """The part of the condition before the text, the same for every prompt of a song: [1, lyric tokens + 1, width].
 
         `lyrics` [1, tokens, text width] come from the text encoder's embedding table, `timbre` [1, frames, 64] are
         reference latents.
@@ -53,6 +53,6 @@ class ConditionEncoder:
         return torch.cat([shared, self.encoder.text_projector(text)], dim=1)
 
     def unguided(self) -> Tensor:
-        """The learned empty condition [1, 1, width]; attending to copies of one token is attending to it."""
+        """The learned empty condition [1, 1, width]; attention to one token equals attention to copies of it."""
         token: Tensor = self.encoder.null_condition_emb
         return token

@@ -1,4 +1,4 @@
-"""The DiT's forward: one velocity for a batch of latents at one timestep, computed few rows at a time."""
+"""The DiT's forward: one velocity for a batch of latents at one timestep, computed a few rows at a time."""
 
 import torch
 from torch import Tensor, nn
@@ -28,17 +28,17 @@ class Denoiser:
         self.blocks = [DenoiserBlock(layer, functions) for layer in transformer.layers]
 
     def embed(self, condition: Tensor) -> Tensor:
-        """What `velocity` attends to, [1 or batch, tokens, width], of a condition of that shape: once for all steps."""
+        """Embed a condition once for all steps: the input of `velocity`, [1 or batch, tokens, width]."""
         embedder = self.transformer.condition_embedder
-        # It stays through every step, so it takes its place first: behind what computing it takes it would leave a gap.
+        # This tensor lives through every step, so it is allocated first: after the temporaries it would leave a gap.
         embedded = condition.new_empty(*condition.shape[:-1], embedder.out_features)
         return embedded.copy_(embedder(condition))
 
     def velocity(self, latents: Tensor, context: Tensor, condition: Tensor, timestep: float) -> Tensor:
         """Velocity [batch, frames, 64] of noisy `latents` [batch, frames, 64], in the dtype of the weights.
 
-        `context` is [1 or batch, frames, 128] (source latents and mask), `condition` what `embed` made, `timestep` runs
-        from 1 (noise) to 0 (song).
+        `context` is [1 or batch, frames, 128] (source latents and mask), `condition` is the result of `embed`,
+        `timestep` runs from 1 (noise) to 0 (song).
         """
         model = self.transformer
         batch, frames, channels = latents.shape
@@ -65,7 +65,10 @@ class Denoiser:
         return embedded + embedded_r, modulation + modulation_r
 
     def _patchify(self, latents: Tensor, context: Tensor, like: Tensor) -> Tensor:
-        """Tokens [batch, ceil(frames / patch), width]; song by song, so that a song's values never depend on others."""
+        """Tokens [batch, ceil(frames / patch), width].
+
+        Computed song by song, so that a song's values do not depend on others.
+        """
         model, patch = self.transformer, self.transformer.patch_size
         batch, frames, _ = latents.shape
         hidden = like.new_empty(batch, -(-frames // patch), model.proj_in_conv.out_channels)
@@ -82,7 +85,7 @@ class Denoiser:
         return hidden
 
     def _patches(self, tokens: int, frames: int) -> list[tuple[slice, slice]]:
-        """Token slices and the frame slices they cover; patches do not overlap, so any cut between them is exact."""
+        """Token slices and the frame slices they cover; patches do not overlap, so cutting between any two is exact."""
         patch = self.transformer.patch_size
         cuts = range(0, tokens, CHUNK_ROWS)
         return [

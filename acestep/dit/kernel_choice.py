@@ -1,4 +1,4 @@
-"""Which attention kernel each kind of layer takes on a device, and why; nothing is imported to find out."""
+"""Which attention kernel each kind of layer uses on a device, and why; decided without importing anything."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -9,7 +9,7 @@ from acestep.knobs import Attention
 
 
 class LayerKind(StrEnum):
-    """The attention layers of the model by what they look at."""
+    """The attention layers of the model, by what they attend to."""
 
     SLIDING = "sliding"
     FULL = "full"
@@ -17,7 +17,7 @@ class LayerKind(StrEnum):
 
 
 class Kernel(StrEnum):
-    """Attention kernels; none of them holds the scores of a whole song."""
+    """Attention kernels; none of them stores the scores of a whole song."""
 
     FLASH_ATTN = "flash-attn"
     FLASH = "PyTorch's flash kernel"
@@ -36,11 +36,11 @@ class KernelChoice(msgspec.Struct, frozen=True, kw_only=True):
 def choose_kernels(
     backend: str, wish: Attention, *, grouped: bool, flash_attn: bool
 ) -> Mapping[LayerKind, KernelChoice]:
-    """The kernel of every kind of layer.
+    """Return the kernel for every kind of layer.
 
-    `backend` is a torch device type (`meta` stands for a CUDA card without flash-attn), `grouped` whether its fused
-    kernel takes grouped queries (`acestep.limits.capabilities.groups_attention`), `flash_attn` whether the
-    package is there.
+    `backend` is a torch device type (`meta` stands for a CUDA card without flash-attn). `grouped` says whether its
+    fused kernel takes grouped queries (`acestep.limits.capabilities.groups_attention`), `flash_attn` whether the
+    package is installed.
     """
     if backend == "cuda" and grouped and flash_attn and wish is not Attention.SDPA:
         return {

@@ -1,4 +1,4 @@
-"""Where a stage runs: the device, the parts, and how to bring them there."""
+"""The context of a stage: the device, the parts, and their placement."""
 
 import msgspec
 
@@ -13,7 +13,7 @@ from acestep.memory.placement import Placement
 
 
 class StageContext(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """What every stage is given; `vae_chunk` is the decode tile asked for in latent frames, 0 for a free choice."""
+    """The inputs of every stage; `vae_chunk` is the requested decode tile in latent frames, 0 for automatic."""
 
     components: Components
     knobs: Knobs
@@ -22,7 +22,7 @@ class StageContext(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     vae_chunk: int = 0
 
     def kernels(self) -> Kernels:
-        """Attention for one stage; its band masks go when the stage does."""
+        """Return the attention for one stage; its band masks are freed with the stage."""
         backend, grouped = self.device.torch_device.type, self.device.grouped_attention
         flash = flash_attention() if backend == "cuda" else None
         chosen = choose_kernels(backend, self.knobs.attention, grouped=grouped, flash_attn=flash is not None)
@@ -34,5 +34,5 @@ class StageContext(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         )
 
     def row_functions(self) -> RowFunctions:
-        """What a DiT block does between its attention kernels: compiled where the knobs say so, never in simulation."""
+        """Return a DiT block's row functions: compiled if the knobs say so, never in simulation."""
         return compiled() if self.knobs.compile and self.device.torch_device.type != "meta" else EAGER

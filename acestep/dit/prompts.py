@@ -1,4 +1,4 @@
-"""The DiT's text prompt: a trained interface, kept to the letter.
+"""The DiT's text prompt, exactly as in its training.
 
 Source: the prompt template and metadata block of ACE-Step 1.5's text conditioning, as in diffusers 0.42.1.
 """
@@ -12,7 +12,7 @@ TEXT_INSTRUCTION = "Fill the audio semantic mask based on the given conditions:"
 
 
 def instruction(request: Request) -> str:
-    """What the task is, in the words of training."""
+    """Return the instruction of a task, in the words used in training."""
     track, tracks = request.track.upper(), " | ".join(request.tracks).upper()
     return {
         Task.TEXT2MUSIC: TEXT_INSTRUCTION,
@@ -25,7 +25,7 @@ def instruction(request: Request) -> str:
 
 
 def text_prompt(request: Request, told: str = "") -> str:
-    """Instruction, caption and metadata as the text encoder saw them in training; `told` replaces the task's own."""
+    """Return instruction, caption and metadata in the form used in training; `told` replaces the task's instruction."""
     metas = (
         f"- bpm: {request.bpm or 'N/A'}\n"
         f"- timesignature: {harmless(request.timesignature).strip() or 'N/A'}\n"
@@ -37,18 +37,18 @@ def text_prompt(request: Request, told: str = "") -> str:
 
 
 def lyric_prompt(request: Request) -> str:
-    """Language header and lyrics as the lyric encoder saw them in training."""
+    """Return language header and lyrics in the form used in training."""
     language, lyrics = harmless(request.language), harmless(request.lyrics)
     return f"# Languages\n{language}\n\n# Lyric\n{lyrics}<|endoftext|>"
 
 
 def harmless(text: str) -> str:
-    """A person's words, in which no special token is spelled: a space keeps its brackets apart."""
+    """Return the text with a space inside every special token's name, so that it is encoded as plain text."""
     return text.replace("<|", "< |")
 
 
 def cut_warnings(request: Request, tokenizer: Tokenizer) -> tuple[str, ...]:
-    """A sentence for each prompt that is longer than what the model reads."""
+    """Return a warning for each prompt that is longer than the model's limit."""
     texts = (
         ("caption, with its metadata,", text_prompt(request), MAX_TEXT_TOKENS),
         ("lyrics", lyric_prompt(request), MAX_LYRIC_TOKENS),
@@ -62,5 +62,8 @@ def cut_warnings(request: Request, tokenizer: Tokenizer) -> tuple[str, ...]:
 
 
 def codes_in(text: str) -> tuple[int, ...]:
-    """The codes in a text of ``<|audio_code_N|>`` tokens; a number above the codebook's last means the last."""
+    """Return the codes in a text of ``<|audio_code_N|>`` tokens.
+
+    A number above the codebook's last counts as the last.
+    """
     return tuple(min(int(digits[:9]), MAX_AUDIO_CODE) for digits in re.findall(r"<\|audio_code_([0-9]+)\|>", text))

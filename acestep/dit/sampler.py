@@ -7,14 +7,16 @@ from acestep.knobs import Variant
 
 DEFAULT_STEPS = {Variant.TURBO: 8, Variant.XL_TURBO: 8}
 GUIDED_STEPS = 50
-"""Steps without a wish from the user: 8 for the distilled variants, 50 for base and sft (the published model zoo)."""
+"""Default steps: 8 for the distilled variants, 50 for base and sft (the published model zoo)."""
 
 DEFAULT_GUIDANCE = 7.0
-"""Guidance of base and sft without a wish from the user; turbo has guidance in its weights and runs at 1."""
+"""Default guidance of base and sft; turbo has guidance in its weights and runs at 1."""
 
 APG_MOMENTUM = -0.75
 APG_NORM_THRESHOLD = 2.5
-"""Adaptive projected guidance as base and sft were tuned: momentum, and the cap on the update's norm over time."""
+"""Adaptive projected guidance with the tuning of base and sft: the momentum, and the cap on the update's norm over
+time.
+"""
 
 
 def steps_for(variant: Variant, wish: int) -> int:
@@ -34,7 +36,7 @@ def schedule(steps: int, shift: float) -> list[float]:
 
 
 class Guidance:
-    """Adaptive projected guidance of one run; it remembers its momentum from step to step."""
+    """Adaptive projected guidance of one run; it keeps its momentum from step to step."""
 
     def __init__(self, scale: float) -> None:
         from diffusers.guiders.adaptive_projected_guidance import MomentumBuffer
@@ -60,6 +62,6 @@ class Guidance:
 
 
 def noise(seed: int, frames: int, channels: int) -> Tensor:
-    """Starting noise [frames, channels] of one song, float32 on the host: the same on every card, dtype and batch."""
+    """Starting noise [frames, channels] of one song, float32 on the host: the same for every card, dtype and batch."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(frames, channels, generator=generator, dtype=torch.float32)

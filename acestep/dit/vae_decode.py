@@ -1,7 +1,7 @@
-"""Latents to audio, tile by tile: exact, and with three tensors of the widest layer at most.
+"""Latents to audio, tile by tile: exact, with at most three tensors of the widest layer in memory.
 
-The decoder's receptive field reaches 8.29 latent frames to each side (measured in float64), so tiles that overlap by
-10 frames and drop the overlap give the same audio as one piece.
+The decoder's receptive field reaches 8.29 latent frames to each side (measured in float64), so tiles that overlap by 10
+frames and drop the overlap give the same audio as one piece.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,9 +18,10 @@ from acestep.units import Check, unchecked
 
 
 def tiles(frames: int, tile: int, overlap: int) -> Iterator[tuple[int, int, int, int]]:
-    """Cuts `frames` into (first, last, keep_first, keep_last): compute first..last, keep keep_first..keep_last.
+    """Cut `frames` into (first, last, keep_first, keep_last): compute first..last, keep keep_first..keep_last.
 
-    A tile is at most `tile` frames long, `overlap` of them at each inner end only heard; ``tile > 2 * overlap``.
+    A tile is at most `tile` frames long. At each inner end `overlap` frames of it are computed and dropped; ``tile > 2
+    * overlap``.
     """
     if frames <= tile:
         yield 0, frames, 0, frames
@@ -32,12 +33,12 @@ def tiles(frames: int, tile: int, overlap: int) -> Iterator[tuple[int, int, int,
 
 
 def snake_(hidden: Tensor, snake: Snake1d) -> Tensor:
-    """``hidden + sin(alpha hidden)^2 / beta`` in the place of `hidden`."""
+    """``hidden + sin(alpha hidden)^2 / beta``, stored in `hidden`."""
     return hidden.add_(_bump(hidden, snake))
 
 
 def residual(hidden: Tensor, unit: OobleckResidualUnit) -> Tensor:
-    """A residual unit over `hidden` [1, channels, samples], of which three copies exist at the peak."""
+    """Apply a residual unit to `hidden` [1, channels, samples]; at the peak three tensors of that size exist."""
     inner = _bump(hidden, unit.snake1).add_(hidden)
     inner = unit.conv1(inner)
     inner = unit.conv2(snake_(inner, unit.snake2))
@@ -58,30 +59,34 @@ TILES = (64, 128, 256, 512, 1024, 1536)
 """Latent frames of a tile, overlap included; larger ones waste less on overlap (31 % at 64, 1 % at 1536)."""
 
 LIVE_TENSORS = 3
-"""Tensors of the widest layer's size that `TileDecoder.forward` holds at its peak, inside a residual unit."""
+"""Tensors of the widest layer's size that `TileDecoder.forward` holds at its peak, in a residual unit."""
 
 WORKSPACE_TENSORS = 2
-"""What a convolution may take besides, unseen: cuDNN's copies of its input and output in another layout."""
+"""Extra memory of a convolution that PyTorch does not show: cuDNN's copies of its input and output in another layout.
+"""
 
 FRAGMENTATION = 1.45
-"""Room over live bytes. The simulated allocator gets by with 1.40 at every tile: a convolution's copies find no block
-that two freed tensors would fill together (`tests/integration/test_decode_ladder.py`)."""
+"""Factor for fragmentation over live bytes.
+
+The simulated allocator needs 1.40 at every tile: two freed tensors are large enough together for a convolution's
+copies, but are not contiguous (`tests/integration/test_decode_ladder.py`).
+"""
 
 CHUNK_VARIABLE = "ACESTEP_VAE_CHUNK"
 
 MOST_DIGITS = 9
-"""Of a tile somebody asks for; far beyond any song, and far below the digits that Python refuses to read."""
+"""Longest accepted value of ACESTEP_VAE_CHUNK, in digits: longer than any song needs, short enough for `int()`."""
 
 
 def fold_weight_norm(vae: AutoencoderOobleck) -> None:
-    """Replace every weight-norm pair by its product, so that no derived copy appears on the device and stays there."""
+    """Replace every weight-norm pair by its product, so that no derived copy is made and kept on the device."""
     for module in vae.modules():
         if hasattr(module, "weight_g"):
             nn.utils.remove_weight_norm(module)
 
 
 class TileDecoder(nn.Module):
-    """Forward over an `OobleckDecoder` with in-place Snake activations and references dropped early; same values."""
+    """Forward of an `OobleckDecoder` with in-place Snake activations and references dropped early; same values."""
 
     def __init__(self, decoder: OobleckDecoder) -> None:
         super().__init__()
@@ -101,7 +106,7 @@ class TileDecoder(nn.Module):
 def frame_bytes(decoder: OobleckDecoder) -> int:
     """Device bytes that decoding takes for each latent frame of a tile, workspaces and fragmentation included.
 
-    The last block is the widest in bytes: its channels times the `LATENT_HOP` samples that a frame becomes.
+    The last block is the widest in bytes: its channels times the `LATENT_HOP` samples of a frame.
     """
     weight = decoder.conv2.weight
     widest = weight.shape[1] * LATENT_HOP * weight.element_size()
@@ -109,7 +114,7 @@ def frame_bytes(decoder: OobleckDecoder) -> int:
 
 
 def choose_tile(free_bytes: int, frames: int, bytes_per_frame: int) -> int:
-    """The largest tile that a song of `frames` can use in `free_bytes`, the smallest where none fits."""
+    """Return the largest tile for a song of `frames` that fits in `free_bytes`, or the smallest tile if none fits."""
     chosen = TILES[0]
     for tile in TILES[1:]:
         if chosen >= frames or min(tile, frames) * bytes_per_frame > free_bytes:
@@ -119,12 +124,12 @@ def choose_tile(free_bytes: int, frames: int, bytes_per_frame: int) -> int:
 
 
 def ladder_from(tile: int) -> tuple[int, ...]:
-    """The tile and every smaller one, in the order in which they are tried."""
+    """Return the tile and every smaller one, in the order in which they are tried."""
     return (tile, *(smaller for smaller in reversed(TILES) if smaller < tile))
 
 
 def chunk_from(environ: Mapping[str, str]) -> int:
-    """The tile that the environment asks for, 0 where it leaves the choice to the free memory."""
+    """Return the tile that the environment sets, 0 if it is not set and free memory decides."""
     text = environ.get(CHUNK_VARIABLE, "").strip()
     if not text:
         return 0
@@ -139,7 +144,7 @@ def chunk_from(environ: Mapping[str, str]) -> int:
 def decode_song(
     decoder: TileDecoder, latents: Tensor, samples: int, device: Device, tile: int, check: Check = unchecked
 ) -> np.ndarray:
-    """Audio [2, samples] float32 of one song's host latents [frames, 64]; both cross tile by tile.
+    """Decode one song's host latents [frames, 64] to audio [2, samples] float32; both are copied tile by tile.
 
     `check` is called before each tile.
     """

@@ -1,4 +1,4 @@
-"""Audio to latents, tile by tile: exact, and with three tensors of the widest layer at most.
+"""Audio to latents, tile by tile: exact, with at most three tensors of the widest layer in memory.
 
 The encoder's receptive field reaches 7 latent frames to each side (measured in float64), so tiles that overlap by 8
 frames and drop the overlap give the same latents as one piece.
@@ -20,7 +20,7 @@ TILE_FRAMES = 128
 
 
 class TileEncoder(nn.Module):
-    """Forward over an `OobleckEncoder` with in-place Snake activations and references dropped early; same values."""
+    """Forward of an `OobleckEncoder` with in-place Snake activations and references dropped early; same values."""
 
     def __init__(self, encoder: OobleckEncoder) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class TileEncoder(nn.Module):
     def forward(self, audio: Tensor) -> Tensor:
         """Means [1, 64, samples / 1920 rounded down] of the posteriors of `audio` [1, 2, samples].
 
-        The library draws from the posterior; its mean is the same for every seed, batch and card.
+        The library samples from the posterior; its mean is the same for every seed, batch and card.
         """
         encoder = self.encoder
         hidden = encoder.conv1(audio)
@@ -42,18 +42,18 @@ class TileEncoder(nn.Module):
 
 
 def encode_clip(encoder: TileEncoder, audio: np.ndarray, device: Device, check: Check = unchecked) -> Tensor:
-    """Latents [1, frames, 64] on the device, in the dtype of the weights, from `audio` [2, samples] on the host.
+    """Encode `audio` [2, samples] on the host to latents [1, frames, 64] on the device, in the dtype of the weights.
 
-    A rest of less than one frame makes no frame of its own. `check` is called before each tile.
+    A remainder shorter than one frame gives no frame. `check` is called before each tile.
     """
     frames, convolution = audio.shape[1] // LATENT_HOP, encoder.encoder.conv2
     dtype = convolution.weight.dtype
     latents = torch.empty(1, frames, convolution.out_channels // 2, dtype=dtype, device=device.torch_device)
     for first, last, keep_first, keep_last in tiles(frames, TILE_FRAMES, ENCODE_OVERLAP_FRAMES):
         check()
-        # The last tile hears the rest beyond the last frame, as an encoding in one piece does.
+        # The last tile includes the samples after the last whole frame, as an encoding in one piece does.
         heard = audio[:, first * LATENT_HOP : last * LATENT_HOP if last < frames else None]
-        # A copy of our own: PyTorch takes neither reversed arrays nor, without complaint, those it may not write to.
+        # Copied, because PyTorch takes no reversed arrays and warns about read-only ones.
         owned = torch.empty(heard.shape)
         owned.numpy()[:] = heard
         piece = encoder(device.upload(owned.to(dtype)[None], "audio"))

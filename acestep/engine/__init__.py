@@ -1,1 +1,1 @@
-"""From a request to songs: the stages in order, and what keeps a model loaded between requests."""
+"""From a request to songs: the stages in order, and the service that keeps a model loaded between requests."""

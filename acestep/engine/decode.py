@@ -1,4 +1,4 @@
-"""Latents to audio, song by song, down a ladder: on the card, on the card alone, on the processor."""
+"""Latents to audio, song by song, with fallbacks: on the card, on the card with all else moved off, on the CPU."""
 
 import copy
 from collections.abc import Iterator
@@ -24,11 +24,11 @@ from acestep.units import Progress
 DECODER = "vae_decoder"
 
 HOST_TILE = 256
-"""Latent frames of a tile on the processor: 1 GiB of RAM in float32, and larger tiles are no faster there."""
+"""Latent frames of a tile on the CPU: 1 GiB of RAM in float32, and larger tiles are no faster there."""
 
 
 class Decoded(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """The songs, where they were decoded, and a sentence for every step down the ladder."""
+    """The songs, the device that decoded them, and a warning for every fallback."""
 
     songs: tuple[Song, ...]
     path: DecodePath
@@ -36,17 +36,17 @@ class Decoded(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
 
 def decode(request: Request, latents: Tensor, place: StageContext, progress: Progress) -> Decoded:
-    """The songs of host latents [batch, frames, 64].
+    """Decode host latents [batch, frames, 64] to songs.
 
-    An out-of-memory error costs the song it fell in: that one starts again one rung down, finished ones are kept.
-    Raises `NotEnoughMemoryError` when not even the host has room.
+    After an out-of-memory error the current song starts again with the next fallback; finished songs are kept. Raises
+    `NotEnoughMemoryError` if even the host has too little memory.
     """
     run = _Decoding(request, latents, place, progress)
     return Decoded(path=run.down_the_ladder(), songs=tuple(run.songs), warnings=tuple(run.warnings))
 
 
 class _Decoding:
-    """One request on its way down; `songs` are finished, whatever happens to the next."""
+    """The decoding of one request with its fallbacks; `songs` are finished and stay."""
 
     def __init__(self, request: Request, latents: Tensor, place: StageContext, progress: Progress) -> None:
         self.songs: list[Song] = []
@@ -58,7 +58,7 @@ class _Decoding:
         self._decoder: OobleckDecoder = place.components.vae.decoder
 
     def down_the_ladder(self) -> DecodePath:
-        """Decodes every song; returns the last rung that was needed."""
+        """Decode every song; return the last fallback that was needed."""
         place = self._place
         if place.device.shares_host_memory:
             self._on_host()
@@ -83,7 +83,7 @@ class _Decoding:
         return DecodePath.CPU
 
     def _on_device(self, entering: AbstractContextManager[None]) -> bool:
-        """Whether all songs could be decoded on the card, in ever smaller tiles, once the decoder has come in."""
+        """Try to decode all songs on the card, in ever smaller tiles; return whether that worked."""
         try:
             with one_out_of_memory_error(), entering:
                 return any(self._in_tiles(tile, self._place.device, self._decoder) for tile in self._tiles())
@@ -91,7 +91,7 @@ class _Decoding:
             return False
 
     def _tiles(self) -> Iterator[int]:
-        """The tiles to try, the cache flushed before each so that one attempt leaves nothing to the next."""
+        """Yield the tiles to try; before each the cache is emptied, so that no memory of the last attempt remains."""
         device = self._place.device
         device.empty_cache()
         tile = self._place.vae_chunk or choose_tile(
@@ -108,7 +108,7 @@ class _Decoding:
             tile = smaller
 
     def _in_tiles(self, tile: int, device: Device, decoder: OobleckDecoder) -> bool:
-        """Whether the songs that are still missing could be decoded in tiles of this size."""
+        """Try to decode the remaining songs in tiles of this size; return whether that worked."""
         tile_decoder = TileDecoder(decoder)
         try:
             for index in range(len(self.songs), self._request.batch):
@@ -119,7 +119,7 @@ class _Decoding:
                 self.songs.append(Song(seed=self._request.seed + index, audio=audio))
                 self._progress(Stage.DECODE, index + 1, self._request.batch)
         except torch.OutOfMemoryError:
-            # The next attempt starts after this block: inside it the traceback keeps every temporary alive.
+            # The next attempt starts after this block, because inside it the traceback keeps every temporary alive.
             return False
         return True
 

@@ -30,7 +30,7 @@ def denoise(request: Request, conditions: Conditions, place: StageContext, progr
 
 
 def _steps(latents: Tensor, request: Request, conditions: Conditions, place: StageContext, progress: Progress) -> None:
-    """Turns `latents` from noise into songs; nothing else that it makes is left when it returns."""
+    """Change `latents` in place from noise to songs; all other tensors are freed on return."""
     variant, transformer, kernels = place.components.variant, place.components.transformer, place.kernels()
     times = schedule(steps_for(variant, request.steps), request.shift)
     scale = guidance_for(variant, request.guidance_scale)
@@ -58,7 +58,7 @@ def _steps(latents: Tensor, request: Request, conditions: Conditions, place: Sta
 
 
 def _room(latents: Tensor, conditions: Conditions, place: StageContext, *, guided: bool) -> int:
-    """Bytes that the steps will ask for beside weights."""
+    """Bytes that the steps need besides the weights."""
     songs, frames, _ = latents.shape
     _, condition_tokens, condition_width = conditions.condition.shape
     return Steps(

@@ -1,4 +1,4 @@
-"""Words to conditions: what the DiT attends to, and the latents it starts beside."""
+"""Words to conditions: what the DiT attends to, and the latents that it takes as context."""
 
 import msgspec
 import torch
@@ -12,10 +12,10 @@ from acestep.request import MAX_LYRIC_TOKENS, MAX_TEXT_TOKENS, Request, Task
 
 
 class Conditions(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """What denoising needs of a request, on the device.
+    """The inputs of denoising for a request, on the device.
 
     `condition` [1, tokens, width] and its unguided counterpart `unguided` [1, 1, width]; `context` [1 or songs, frames,
-    128]: 64 channels of source latents, then 64 of mask (1 where the song is to be made). `uncovered` is the condition
+    128]: 64 channels of source latents, then 64 of mask (1 where the song is generated). `uncovered` is the condition
     that a weaker cover is blended with.
     """
 
@@ -25,7 +25,7 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     uncovered: Tensor | None = None
 
     def of(self, first: int, after: int) -> "Conditions":
-        """The conditions of the songs from `first` up to but not including `after`."""
+        """Return the conditions of the songs from `first` up to but not including `after`."""
         if len(self.context) == 1:
             return self
         return msgspec.structs.replace(self, context=self.context[first:after])
@@ -35,7 +35,7 @@ NO_AUDIO = Brought()
 
 
 def encode(request: Request, place: StageContext, brought: Brought = NO_AUDIO) -> Conditions:
-    """The conditions of a request and of the latents it brought; all of its songs share them."""
+    """Compute the conditions of a request and of its audio latents `brought`; all its songs share them."""
     parts, device = place.components, place.device
     instructions = ("", TEXT_INSTRUCTION) if request.cover_strength < 1 else ("",)
     prompts = [parts.tokenizer.encode(text_prompt(request, told), MAX_TEXT_TOKENS) for told in instructions]
@@ -68,7 +68,7 @@ def _text_states(ids: list[int], place: StageContext) -> Tensor:
     states: Tensor = place.components.text_encoder(
         input_ids=device.upload(torch.tensor([ids]), "prompt"),
         position_ids=torch.arange(len(ids), device=device.torch_device)[None],
-        # An explicit mask: building one would read a value back from the device.
+        # An explicit mask, because the library would read a value back from the device to build one.
         attention_mask={"full_attention": None},
         use_cache=False,
     ).last_hidden_state
@@ -76,7 +76,7 @@ def _text_states(ids: list[int], place: StageContext) -> Tensor:
 
 
 def _context(request: Request, source: Tensor | None, silence: Tensor) -> Tensor:
-    """What the songs are made beside, and where they are made: [1 or songs, frames, 128]."""
+    """The source latents of the songs, and the mask of what is generated: [1 or songs, frames, 128]."""
     made, channels = slice(request.window.start, request.window.stop), silence.shape[-1]
     silent = _silence(silence, request.latent_frames)
     beside = silent if source is None else source.to(silence.dtype)
@@ -88,5 +88,5 @@ def _context(request: Request, source: Tensor | None, silence: Tensor) -> Tensor
 
 
 def _silence(silence: Tensor, frames: int) -> Tensor:
-    """Silent latents [1, frames, 64], repeated where the recorded silence ends."""
+    """Silent latents [1, frames, 64], repeated after the end of the recorded silence."""
     return silence.repeat(1, -(-frames // silence.shape[1]), 1)[:, :frames]

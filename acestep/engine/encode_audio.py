@@ -1,4 +1,4 @@
-"""Audio that a request brings along to latents: what the songs start beside, and whose timbre they take."""
+"""The audio of a request to latents: the source that songs start from, and the reference for the timbre."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,14 +21,14 @@ REFERENCE_S = 30
 
 
 class Brought(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """Latents on the device: `source` [1 or songs, frames, 64], `reference` [1, 750, 64]; None where there is none."""
+    """Latents on the device: `source` [1 or songs, frames, 64], `reference` [1, 750, 64]; None if not given."""
 
     source: Tensor | None = None
     reference: Tensor | None = None
 
 
 def encode_audio(request: Request, place: StageContext, codes: SongCodes = (), check: Check = unchecked) -> Brought:
-    """The latents of a request's audio, or of `codes`; a cover's source has been through audio tokens and back.
+    """Return the latents of a request's audio, or of `codes`; a cover's source goes through audio tokens and back.
 
     `check` is called before each tile of audio.
     """
@@ -46,7 +46,7 @@ def encode_audio(request: Request, place: StageContext, codes: SongCodes = (), c
 
 
 def codes_of_clip(clip: Clip, place: StageContext, check: Check = unchecked) -> tuple[int, ...]:
-    """The audio codes of a clip, five a second: those that a cover of it follows.
+    """Return the audio codes of a clip, five for each second: those that a cover of it follows.
 
     `check` is called before each tile of audio. Raises `InvalidInputError` for a checkpoint without audio tokenizer.
     """
@@ -58,7 +58,7 @@ def codes_of_clip(clip: Clip, place: StageContext, check: Check = unchecked) -> 
 
 
 def excerpts(clip: Clip) -> np.ndarray:
-    """Ten seconds each from the start, the middle and the end of a clip, which is repeated where it is too short."""
+    """Ten seconds each from the start, the middle and the end of a clip; a shorter clip is repeated."""
     audio, third = clip.audio, REFERENCE_S // 3 * SAMPLE_RATE
     if clip.samples < 3 * third:
         audio = np.tile(audio, (1, -(-3 * third // clip.samples)))
@@ -73,7 +73,7 @@ def _source(clip: Clip, seconds: float, encoder: TileEncoder, place: StageContex
 
 @contextmanager
 def _tokenizing(place: StageContext) -> Iterator[AudioTokenizer]:
-    """The audio tokenizer, in its place; `InvalidInputError` for a checkpoint that has none."""
+    """The audio tokenizer, on the device; raises `InvalidInputError` for a checkpoint that has none."""
     parts = place.components
     if parts.audio_tokenizer is None or parts.audio_token_detokenizer is None:
         raise InvalidInputError(
@@ -84,7 +84,7 @@ def _tokenizing(place: StageContext) -> Iterator[AudioTokenizer]:
 
 
 def _through_tokens(request: Request, source: Tensor | None, songs: SongCodes, place: StageContext) -> Tensor:
-    """Latents [1 or songs, frames, 64] of the tokens of a source, or of the codes of songs where there is none."""
+    """Latents [1 or songs, frames, 64] from the tokens of a source, or from the songs' codes if there is no source."""
     parts, device, frames = place.components, place.device, request.latent_frames
     with _tokenizing(place) as tokenizer:
         if source is None:
@@ -99,7 +99,7 @@ def _through_tokens(request: Request, source: Tensor | None, songs: SongCodes, p
 
 
 def _silence(place: StageContext, like: Tensor) -> Tensor:
-    """The first silent latents [1, 4, 64], wherever the part that keeps them is; no window lacks more."""
+    """First 4 frames of silence [1, 4, 64] on `like`'s device; enough to pad any 5-frame window."""
     silence: Tensor = place.components.condition_encoder.silence_latent[:, : CODE_FRAMES - 1]
     if silence.device != like.device:
         silence = place.device.upload(silence, "audio")

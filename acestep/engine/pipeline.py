@@ -1,7 +1,7 @@
 """The stages of a song in order: encode the words, denoise the latents, decode the audio.
 
-Nothing here reads a value back from the device: lengths, schedules and masks come from Python numbers, so the same
-code runs on a card, on the CPU, and on meta tensors when the simulator counts what it would take.
+No value is read back from the device: lengths, schedules and masks come from Python numbers, so the same code runs on a
+card, on the CPU, and on meta tensors in the simulator.
 """
 
 import gc
@@ -41,24 +41,24 @@ from acestep.units import Progress, mib, silent
 _LOG = logging.getLogger(__name__)
 
 RETRIES: Final = 3
-"""How often a generation that ran out of memory is tried again, each time with less at once."""
+"""How often a generation that ran out of memory is tried again, each time with less memory."""
 
 SHORTER_SONGS: Final = (
     "Ask for shorter songs with --duration, use --quantization int8, or close other programs that use it."
 )
 SHORTER_CLIP: Final = "Bring a shorter recording, or close other programs that use it."
-"""What helps where not even the least that can be asked for fits."""
+"""The advice if even the smallest request does not fit."""
 
 Made = TypeVar("Made")
 
 NO_MEMORY_MODEL: Final[Mapping[str, float]] = MappingProxyType({})
-"""The memory model of a table that has none."""
+"""The memory model of a table without one."""
 
 UNABLE_TO_THINK: Final = UnableToThink()
 
 
 def prepare(components: Components, knobs: Knobs) -> None:
-    """Bring freshly loaded weights into the form they run in: weight norm folded, linear layers quantised."""
+    """Bring freshly loaded weights into the form in which they run: weight norm folded, linear layers quantised."""
     fold_weight_norm(components.vae)
     if knobs.quantization is not None:
         quantize(components.transformer, knobs.quantization)
@@ -67,7 +67,7 @@ def prepare(components: Components, knobs: Knobs) -> None:
 class _Run:
     """One call of `generate` across its retries: `done` songs have their latents on the host.
 
-    It is `guarded` as long as the VRAM guard is still to be asked, which for a `strict` one, a probe, it never is.
+    `guarded` is true until the VRAM guard has been asked; in a `strict` run, a probe, it is never asked.
     """
 
     def __init__(self, request: Request, *, strict: bool) -> None:
@@ -91,8 +91,8 @@ class _Run:
 class Pipeline:
     """Songs from requests, with prepared weights, placed on a device as the knobs say.
 
-    `thinker` plans the songs of requests that ask for it, `memory_model` is what the VRAM guard predicts with,
-    `vae_chunk` a decode tile in latent frames (0: chosen by the free memory).
+    `thinker` plans the songs of requests that ask for it, `memory_model` is the VRAM guard's model, `vae_chunk` a
+    decode tile in latent frames (0: chosen from the free memory).
     """
 
     def __init__(
@@ -114,21 +114,21 @@ class Pipeline:
 
     @property
     def knobs(self) -> Knobs:
-        """What it runs with now: a generation that ran out of memory leaves more offload behind."""
+        """The knobs in force now: after running out of memory, more offload stays on."""
         return self._place.knobs
 
     def close(self) -> None:
-        """Take everything off the device; the pipeline is of no use afterwards."""
+        """Free everything on the device; the pipeline cannot be used afterwards."""
         self._thinker.close()
         self._place.placement.release()
 
     @torch.no_grad()
     def generate(self, request: Request, *, strict: bool = False, progress: Progress = silent) -> Result:
-        """Make the songs of a request; song k is the same whatever the songs per pass.
+        """Make the songs of a request; song k is the same for any number of songs per pass.
 
-        Out of memory, it is tried again with fewer songs at once and then with more offload, which later calls keep.
-        `strict` is for probes: one pass, no retry, and the out-of-memory error comes out as it is.
-        Raises `NotEnoughMemoryError` when nothing helps.
+        After running out of memory, it tries again with fewer songs per pass and then with more offload, which later
+        calls keep. `strict` is for probes: one pass, no retry, and the out-of-memory error is raised unchanged. Raises
+        `NotEnoughMemoryError` if no retry helps.
         """
         run = _Run(request, strict=strict)
         if strict:
@@ -138,10 +138,10 @@ class Pipeline:
 
     @torch.no_grad()
     def codes(self, clip: Clip, progress: Progress = silent) -> tuple[tuple[int, ...], tuple[str, ...]]:
-        """The audio codes of a clip, five a second, as a cover of it follows them; and what to tell about the run.
+        """Return the audio codes of a clip, five for each second, as a cover of it follows them.
 
-        Out of memory, it is tried again with more offload. Raises `NotEnoughMemoryError` when nothing helps, and
-        `InvalidInputError` for a checkpoint without audio tokenizer.
+        And the warnings of the run. After running out of memory, it tries again with more offload. Raises
+        `NotEnoughMemoryError` if no retry helps, and `InvalidInputError` for a checkpoint without audio tokenizer.
         """
         run = _Run(Request(caption="", task=Task.COVER, source_audio=clip), strict=False)
         return self._with_less(run, lambda: self._codes(clip, run, progress), SHORTER_CLIP), tuple(run.warnings)
@@ -156,7 +156,7 @@ class Pipeline:
                 return attempt()
             except torch.OutOfMemoryError as error:
                 problem = str(error).splitlines()[0]
-            # Outside the except block: inside it the traceback would keep every temporary of the failed run alive.
+            # Outside the except block, because inside it the traceback keeps every temporary of the failed run alive.
             gc.collect()
             self._place.device.empty_cache()
         tried = [f"{_songs(run.songs_per_pass)} at once"] if counts_songs else []
@@ -229,7 +229,10 @@ class Pipeline:
         )
 
     def _guard(self, run: _Run) -> None:
-        """Make as many songs at once as are predicted to fit in what is free now, and say so where that is not all."""
+        """Set the number of songs per pass that the guard predicts to fit in free memory.
+
+        Warn if it is not all of them.
+        """
         request, place = run.request, self._place
         run.guarded = False
         if request.batch == 1 or place.device.shares_host_memory or not self._memory_model:
@@ -325,7 +328,7 @@ def _songs(count: int) -> str:
 
 def _tell_uncompiled(run: _Run, problem: str) -> None:
     if run.strict:
-        # What a probe says of compiled code must not come from what ran as it is.
+        # A probe must not report an uncompiled run as the result of compiled code.
         raise RunFailedError(f"The transformer could not be compiled: {problem}")
     run.warnings.append(
         f"The transformer cannot be compiled here ({problem}); it runs uncompiled, which is slower and sounds the same."

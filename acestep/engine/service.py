@@ -1,4 +1,4 @@
-"""A model that stays loaded from one request to the next; whoever asks for songs asks it."""
+"""A service that keeps a model loaded from one request to the next."""
 
 import gc
 import logging
@@ -36,20 +36,20 @@ _LOG = logging.getLogger(__name__)
 Notify = Callable[[str], None]
 
 LOADING_STAGE: Final = "loading"
-"""What a request's progress is called until its first stage."""
+"""The name of a request's progress before its first stage."""
 
 LOADED_PARTS: Final = 3
-"""The language model, the other models, and all of them in their places."""
+"""What is loaded: the language model, the other models, and their placement."""
 
 OpenLanguage = Callable[[Plan, str, Device, Notify], Language]
 """Opens the language model of a plan, as `open_language` does."""
 
 
 def ignore(sentence: str) -> None:
-    """Nobody listens: warnings also travel in the result."""
+    """Ignore a warning: it is also in the result."""
 
 
-class _Speech(msgspec.Struct, frozen=True, kw_only=True):
+class LmKey(msgspec.Struct, frozen=True, kw_only=True):
     """What a loaded language model depends on: its knobs, and the longest song it may have to write, in seconds."""
 
     knobs: Knobs
@@ -57,11 +57,11 @@ class _Speech(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Service:
-    """Songs by `model`, one request at a time. The weights stay loaded as long as the knobs of the plans stay the same.
+    """Makes songs with `model`, one request at a time.
 
-    Of everything it keeps at most one, and gives the old one back before it loads the new one. `here` is the device to
-    run on where it is open already, with the card that it is. Raises `UsageError` for an environment variable that
-    means nothing.
+    The weights stay loaded as long as the knobs of the plans stay the same. At most one model and one language model
+    are kept; the old one is freed before a new one is loaded. `here` is the device to run on, with its card, if it is
+    open already. Raises `UsageError` for an invalid environment variable.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Service:
         self._vae_chunk = chunk_from(os.environ)
         self._device, self.card = open_here() if here is None else here
         _LOG.info("songs are made on %s (%s) in %s", self.card.name, self._device.torch_device, self._device.dtype)
-        self._languages: dict[_Speech, Language] = {}
+        self._languages: dict[LmKey, Language] = {}
         self._components: dict[tuple[Variant, Quantization | None], Components] = {}
         self._pipelines: dict[tuple[Knobs, bool], Pipeline] = {}
         self._listener: Notify = ignore
@@ -90,9 +90,10 @@ class Service:
         progress: Progress = silent,
         unasked: bool = False,
     ) -> tuple[Result, Plan]:
-        """The songs, and the plan as the device carried it out; `unasked` thinking is left out where it can't be done.
+        """Return the songs, and the plan as the device carried it out.
 
-        Every warning is also given to `notify` as it comes up.
+        `unasked` thinking, which the user did not ask for, is left out if it is impossible. Every warning is also
+        passed to `notify` when it occurs.
         """
         warnings: list[str] = []
 
@@ -105,7 +106,7 @@ class Service:
         for sentence in plan.warnings:
             warn(sentence)
         self._require_room(plan)
-        # Between the parts, which take long to load, a run can be stopped.
+        # A run can be stopped between the parts, which take long to load.
         progress(LOADING_STAGE, 0, LOADED_PARTS)
         request, thinker = settle_thinking(request, plan, lambda: self._thinker(plan), warn, unasked=unasked)
         clamped, cuts = clamp(request, plan, lm=request.thinks)
@@ -122,9 +123,9 @@ class Service:
         return msgspec.structs.replace(result, warnings=tuple(warnings)), plan
 
     def codes(self, clip: Clip, plan: Plan, *, notify: Notify = ignore, progress: Progress = silent) -> tuple[int, ...]:
-        """The audio codes of a clip, five a second: those that a cover of it follows.
+        """Return the audio codes of a clip, five for each second: those that a cover of it follows.
 
-        Every warning is given to `notify`. Raises as `generate` does.
+        Every warning is passed to `notify`. Raises as `generate` does.
         """
         self._listener = notify
         plan = carried_out(plan, self.card)
@@ -143,9 +144,9 @@ class Service:
         return found
 
     def preload(self, plan: Plan, *, think: bool, notify: Notify, unasked: bool = True) -> bool:
-        """Load what the requests under a plan will need, say what it is, and return whether songs can be planned.
+        """Load what requests under a plan will need, report it, and return whether songs can be planned.
 
-        An `unasked` language model that cannot be had is left out.
+        An `unasked` language model is left out if it cannot be loaded.
         """
         self._listener = notify
         plan = carried_out(plan, self.card)
@@ -159,39 +160,42 @@ class Service:
         return wish.thinks
 
     def free_bytes(self) -> int:
-        """Bytes that are free on the device now; 0 where a model has none of its own or nothing is loaded."""
+        """Return the bytes that are free on the device now; 0 if it has no memory of its own or nothing is loaded."""
         return self._device.free_bytes() if self._pipelines and not self._device.shares_host_memory else 0
 
     def rest(self) -> None:
-        """Give back what a request that ended early left on the device; not to be called where its error is handled."""
+        """Free what an interrupted request left on the device.
+
+        Must not be called inside the except block of its error.
+        """
         gc.collect()
         self._device.empty_cache()
 
     def close(self) -> None:
-        """Give everything back."""
+        """Free everything."""
         self._drop_languages()
         self._components.clear()
         self.rest()
 
     def _thinker(self, plan: Plan) -> Thinker:
-        speech = _Speech(
+        key = LmKey(
             knobs=Knobs(lm=plan.lm, lm_quantization=plan.lm_quantization, backend=plan.backend),
             longest_s=plan.longest_planned_s,
         )
-        if speech not in self._languages:
+        if key not in self._languages:
             self._drop_languages()
             _LOG.info("opening the language model %s by %s", plan.lm, plan.backend)
             self._require_room(plan, language_name(plan, self._model))
-            # A backend may give up at any later request, so the warning goes to whoever asks then.
-            self._languages[speech] = self._open_language(
+            # A backend can fail at any later request, so the warning goes to the caller of that request.
+            self._languages[key] = self._open_language(
                 plan, self._model, self._device, lambda said: self._listener(said)
             )
-        return self._languages[speech].thinker()
+        return self._languages[key].thinker()
 
     def _require_room(self, plan: Plan, language: str = "") -> None:
         """Raise `HostMemoryError` unless what is not loaded yet fits into main memory, with a `language` model or not.
 
-        A language model that leaves no room for the music is of no use.
+        A language model that leaves no memory for the other models is of no use.
         """
         if (plan.variant, plan.quantization) in self._components:
             return
@@ -219,17 +223,17 @@ class Service:
 
     @contextmanager
     def _running(self, plan: Plan, components: Components, thinker: Thinker, *, thinks: bool) -> Iterator[Pipeline]:
-        """The pipeline of a plan for one run."""
+        """Open the pipeline of a plan for one run."""
         pipeline = self._pipeline(plan, components, thinker, thinks=thinks)
         try:
             yield pipeline
         finally:
             if pipeline.knobs != plan.knobs:
-                # It gave up memory for this run; the next one is asked for under its own plan again.
+                # The pipeline gave up memory for this run; the next request starts from its own plan again.
                 self._drop_pipelines()
 
     def _pipeline(self, plan: Plan, components: Components, thinker: Thinker, *, thinks: bool) -> Pipeline:
-        # Without thinking no language model rests on the device: the limits without one were certified that way.
+        # Without thinking no language model stays on the device: the limits without one were certified that way.
         key = plan.knobs, thinks
         if key not in self._pipelines:
             self._drop_pipelines()
@@ -247,7 +251,7 @@ class Service:
 
 
 def guarded_pipeline(components: Components, plan: Plan, device: Device, thinker: Thinker, vae_chunk: int) -> Pipeline:
-    """A pipeline whose VRAM guard predicts from the table in force; of tiny weights no table knows."""
+    """A pipeline whose VRAM guard predicts from the table in force; for tiny weights there is no memory model."""
     table = None if components.is_noise == "tiny" else load_tiers().variants.get(plan.variant)
     return Pipeline(
         components,
@@ -262,7 +266,7 @@ def guarded_pipeline(components: Components, plan: Plan, device: Device, thinker
 def settle_thinking(
     request: Request, plan: Plan, speak: Callable[[], Thinker], warn: Notify, *, unasked: bool
 ) -> tuple[Request, Thinker]:
-    """What plans the songs of a request, opened by `speak`, and the request without thinking where nothing can."""
+    """Open the thinker of a request with `speak`; return the request without thinking if it cannot be planned."""
     without = msgspec.structs.replace(request, think=False)
     if request.think and not request.thinks and not unasked:
         warn(f"A song is planned before it is made; to {request.task} is to work on one that exists, without planning.")
@@ -283,7 +287,7 @@ def settle_thinking(
 
 
 def _remarks(request: Request, plan: Plan, components: Components) -> list[str]:
-    """What a person should know about the model that was loaded and the audio that was given."""
+    """Warnings for the user about the loaded model and the given audio."""
     clips = [clip for clip in (request.source_audio, request.reference_audio) if clip is not None]
     remarks = [remark for clip in clips for remark in clip.remarks]
     if request.task in BASE_TASKS and plan.variant not in (Variant.BASE, Variant.XL_BASE):

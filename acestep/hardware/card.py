@@ -14,17 +14,17 @@ SIMULATED_CAPABILITY = (8, 6)
 """Compute capability of a card that is only imagined: consumer Ampere, the commonest in reports."""
 
 CONTEXT_BYTES = GIB // 2
-"""What a CUDA context takes outside the allocator, until a record measures it (`context` in `tiers/policy.json`)."""
+"""Bytes of a CUDA context outside the allocator, unless a record measured it (`context` in `tiers/policy.json`)."""
 
 SMALLEST_CARD_BYTES = GIB
-"""A card with less video memory is of no use here."""
+"""A card with less video memory cannot run the model."""
 
 SIZE_LIMIT_GIB = 2**20
-"""No card is as large: from here on a byte count leaves the integers that JSON readers agree on."""
+"""Larger than any card: larger byte counts are not exact integers in every JSON reader."""
 
 
 class CardKind(StrEnum):
-    """What drives a card; `cpu` when there is none."""
+    """The platform that drives a card; `cpu` if there is none."""
 
     CUDA = "cuda"
     ROCM = "rocm"
@@ -34,9 +34,9 @@ class CardKind(StrEnum):
 
 
 class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An accelerator as found, or imagined. `capability` is (0, 0) where CUDA's numbering means nothing.
+    """An accelerator, found or imagined. `capability` is (0, 0) where CUDA's numbering does not apply.
 
-    A `unified` one has no memory of its own and shares the machine's. Of an `imagined` one a person named the size.
+    A `unified` one has no memory of its own and shares the machine's. For an `imagined` one a user named the size.
     """
 
     kind: CardKind
@@ -61,7 +61,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     def box(self) -> BoxSize:
         """The size on the card's box, and the rule that found it."""
         if self.imagined:
-            # A limit on a real card, which has a UUID, is a size of nothing that is sold.
+            # A real card, which has a UUID, under a limit: the size is not one that is sold.
             return rounded(self.total_bytes, recorded=not self.uuid)
         if self.unified or self.kind in (CardKind.MPS, CardKind.CPU):
             return rounded(self.total_bytes, recorded=False)
@@ -78,7 +78,7 @@ def nameplate_gib(total_bytes: int) -> float:
 
 
 def parse_size_gib(text: str, source: str) -> float:
-    """A size a person gave in GiB; `UsageError` naming its `source` unless it is a number that a card can have."""
+    """Parse a size in GiB given by a user; raise `UsageError` naming its `source` for a size that no card can have."""
     with suppress(ValueError):
         size = float(text)
         if 0 < size < SIZE_LIMIT_GIB:
@@ -89,7 +89,7 @@ def parse_size_gib(text: str, source: str) -> float:
 
 
 def simulated_card(size_gib: float, kind: CardKind = CardKind.CUDA) -> Card:
-    """A card that reports `size_gib` and exists only in a plan."""
+    """A card of `size_gib` that exists only in a plan."""
     return Card(
         kind=kind,
         name=f"simulated {size_gib:g} GiB card",
@@ -100,7 +100,7 @@ def simulated_card(size_gib: float, kind: CardKind = CardKind.CUDA) -> Card:
 
 
 def planning_card(environ: Mapping[str, str], detected: Card) -> Card:
-    """The card to plan for: the detected one, or one of the size `MAX_CUDA_VRAM` or `MAX_MPS_VRAM` asks for."""
+    """Return the card to plan for: the detected one, or one of the size in `MAX_CUDA_VRAM` or `MAX_MPS_VRAM`."""
     for variable, kind in (("MAX_CUDA_VRAM", CardKind.CUDA), ("MAX_MPS_VRAM", CardKind.MPS)):
         if variable not in environ:
             continue
@@ -113,9 +113,9 @@ def planning_card(environ: Mapping[str, str], detected: Card) -> Card:
 
 
 def cap_bytes(environ: Mapping[str, str], detected: Card) -> int | None:
-    """What the allocator may hold under `MAX_CUDA_VRAM`; None when nothing is to be capped.
+    """Return the bytes that the allocator may hold under `MAX_CUDA_VRAM`; None without a cap.
 
-    Raises `UsageError` for a size that a CUDA context alone fills.
+    Raises `UsageError` for a size that is not larger than a CUDA context.
     """
     if "MAX_CUDA_VRAM" not in environ:
         return None
@@ -132,7 +132,7 @@ def cap_bytes(environ: Mapping[str, str], detected: Card) -> int | None:
 
 
 def card_line(card: Card) -> str:
-    """A card's name, and how large it says it is."""
+    """A card's name and reported size."""
     if card.kind is CardKind.CPU:
         return "none found; the CPU computes"
     size, nameplate = gib(card.total_bytes), f"{card.nameplate_gib:.2f} GiB"

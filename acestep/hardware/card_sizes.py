@@ -1,7 +1,7 @@
 """The size on a card's box, from what the card reports: a catalogue of names first, then two rules. Pure.
 
-A card reports less than its box says, and how much less depends on who is asked: NVML counts what the driver keeps
-for itself, CUDA does not. Cards with error correction in their memory (T4, A10G, L4) report up to a ninth less.
+A card reports less than its box says, and how much less depends on the source: NVML includes the driver's own memory,
+CUDA does not. Cards with error correction in their memory (T4, A10G, L4) report up to a ninth less.
 """
 
 import re
@@ -23,7 +23,7 @@ LEAST_SHARE: Final = 0.88
 """No card that is known reports less than this share of its box."""
 
 REAL_SHORTFALL_GIB: Final = 0.66
-"""What a real card's driver keeps at most: 0.64 of the 32 GiB of an RTX 5090 (31.36 to CUDA)."""
+"""The most that a real card's driver keeps: 0.64 of the 32 GiB of an RTX 5090 (31.36 to CUDA)."""
 
 REAL_SHARE: Final = 0.10
 """Or this share of the box where that is less: cards of 4 GB report 3.63 to CUDA under newer drivers."""
@@ -160,7 +160,9 @@ RECORDED: Final[dict[int, int]] = {
     3136: 32,
     3137: 32,
 }
-"""Sizes in 0.01 GiB that only cards of one box report, from public logs: those with error correction, and two more."""
+"""Sizes in 0.01 GiB that only cards of one box size report, from public logs: cards with error correction, and two
+more.
+"""
 
 _NOISE: Final = (
     r"\b(nvidia|geforce|tesla|intel|graphics|laptop gpu|gpu|generation|workstation edition|server edition"
@@ -188,7 +190,7 @@ class BoxSize(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def rounded(total_bytes: int, *, recorded: bool = True) -> BoxSize:
-    """The box of any size that is reported, also one that a person typed; `recorded` asks the logs of real cards too.
+    """Return the box of any reported size, also one that a user typed; `recorded` uses the logs of real cards too.
 
     Within 0.55 GiB below a whole number, or 6.5 % of it where that is less, and after rounding to 0.01 GiB, a size is
     that number; a size that logs of real cards show is the box of those cards; any other size is itself.
@@ -205,9 +207,9 @@ def rounded(total_bytes: int, *, recorded: bool = True) -> BoxSize:
 
 @lru_cache(maxsize=256)
 def box_of(name: str, total_bytes: int) -> BoxSize:
-    """The box of a real card of this name with memory of its own, which reports `total_bytes` in either ruler.
+    """Return the box of a real card of this name with its own memory, which reports `total_bytes` to NVML or CUDA.
 
-    Its own name decides where that holds a size or the catalogue has it; then what drivers keep; then rounding.
+    First its own name, if it contains a size or the catalogue has it; then what drivers keep; then rounding.
     """
     size = total_bytes / GIB
     for rule, boxes in ((SizeRule.NAME, _sizes_in(name)), (SizeRule.CATALOGUE, catalogued(name))):

@@ -14,9 +14,9 @@ _UNLIMITED = 1 << 60
 
 
 class Limit(msgspec.Struct, frozen=True, kw_only=True):
-    """What one group allows, in bytes. `used_bytes` is without file cache, which the kernel gives back.
+    """The limit of one group, in bytes. `used_bytes` excludes file cache, which the kernel can free.
 
-    `swap_bytes` is what the group may still swap out, None where it sets no limit of its own.
+    `swap_bytes` is what the group may still swap out, None if it sets no limit of its own.
     """
 
     folder: str
@@ -26,7 +26,7 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def free_bytes(self) -> int:
-        """What a process in this group may still take."""
+        """The bytes that a process in this group can still take."""
         return max(0, self.limit_bytes - self.used_bytes)
 
 
@@ -60,14 +60,14 @@ _USUAL_MOUNTS = (
     _Mount(point=PurePosixPath("/sys/fs/cgroup/unified"), version=_V2),
     _Mount(point=PurePosixPath("/sys/fs/cgroup/memory"), version=_V1),
 )
-"""Where they are shown on all usual systems, for one that does not list its mounts."""
+"""The mounts of all usual systems, for one that does not list its mounts."""
 
 
 def memory_limits(root: Path = Path("/")) -> tuple[Limit, ...]:
-    """The limits that hold for this process: those of its group and of every group around it, outermost first.
+    """Return the limits that apply to this process: those of its group and of every enclosing group, outermost first.
 
-    `root` is the top of the file system. What is missing or cannot be understood sets no limit. Empty on systems
-    without control groups.
+    `root` is the top of the file system. Missing or invalid files set no limit. Empty on systems without control
+    groups.
     """
     groups = _groups(_text(root / "proc/self/cgroup"))
     mounts = _mounts(_text(root / "proc/self/mountinfo")) or _USUAL_MOUNTS
@@ -115,9 +115,9 @@ def _unescaped(field: str) -> str:
 
 
 def _way_to(group: PurePosixPath, mount: _Mount) -> Iterator[PurePosixPath]:
-    """The folders of the groups from the mount down to `group`; the mount alone where it shows another part.
+    """Yield the folders of the groups from the mount down to `group`; only the mount if it shows another part.
 
-    A container often shows its own group as the top, while its path is still told as the host sees it.
+    A container often shows its own group as the top, while the path is still the one on the host.
     """
     yield mount.point
     with suppress(ValueError):
@@ -132,7 +132,7 @@ def _way_to(group: PurePosixPath, mount: _Mount) -> Iterator[PurePosixPath]:
 def _limit(root: Path, folder: PurePosixPath, version: _Version) -> Limit | None:
     place = root / folder.relative_to("/")
     statistics = _statistics(place / "memory.stat")
-    # Version 1 also tells here the smallest limit of all groups around it, which a container may not show.
+    # Version 1 also gives the smallest limit of all enclosing groups here; a container may not show those.
     limits = (_bytes(place / version.limit), statistics.get("hierarchical_memory_limit"))
     limit = min((limit for limit in limits if limit is not None), default=_UNLIMITED)
     if limit >= _UNLIMITED:

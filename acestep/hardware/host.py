@@ -1,4 +1,4 @@
-"""How much main memory this process may use, on every system: the machine's, or less where its group is limited."""
+"""The main memory that this process may use, on every system: the machine's, or less if its group is limited."""
 
 import sys
 import warnings
@@ -12,9 +12,9 @@ from acestep.hardware.cgroups import memory_limits
 
 
 class HostMemory(msgspec.Struct, frozen=True, kw_only=True):
-    """Main memory in bytes: all there is for this process, what is free now, and what can be swapped out besides.
+    """Main memory in bytes: the total for this process, what is free now, and the free swap.
 
-    `limited_by` is the control group that allows less than the machine has; "" where none does.
+    `limited_by` is the control group that allows less than the machine has; "" if none does.
     """
 
     total_bytes: int
@@ -29,7 +29,7 @@ class HostMemory(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HostMachine(Protocol):
-    """What knows a machine's memory, as `psutil` does."""
+    """The source of a machine's memory figures, with the interface of `psutil`."""
 
     def virtual_memory(self) -> Any:
         """`total` and `available` in bytes."""
@@ -41,13 +41,13 @@ class HostMachine(Protocol):
 
 
 def host_memory(*, root: Path = Path("/"), machine: HostMachine = psutil, system: str = sys.platform) -> HostMemory:
-    """The smaller of what the machine has and what the control groups of this process allow.
+    """Return the smaller of the machine's memory and the limits of this process's control groups.
 
     `root` is the top of the file system that shows the groups, on Linux.
     """
     found = machine.virtual_memory()
     total, available = int(found.total), min(int(found.available), int(found.total))
-    # macOS makes swap files when it needs them, so that all of its memory can be had.
+    # macOS creates swap files when it needs them, so all of its memory can be used.
     swap = total - available if system == "darwin" else _free_swap(machine)
     limited_by = ""
     for limit in memory_limits(root) if system.startswith("linux") else ():
@@ -59,10 +59,10 @@ def host_memory(*, root: Path = Path("/"), machine: HostMachine = psutil, system
 
 
 def _free_swap(machine: HostMachine) -> int:
-    """Bytes of swap that are free; 0 where the system does not say, as in some containers."""
+    """Return the free bytes of swap; 0 if the system does not say, as in some containers."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about rates of swapping, which are not used
+            warnings.simplefilter("ignore")  # about swap rates, which are not used
             return max(0, int(machine.swap_memory().free))
     except (OSError, RuntimeError, ValueError):
         return 0

@@ -1,1 +1,1 @@
-"""What a card may do: the card, its capabilities, and the plan made for it."""
+"""What a card may do: its capabilities, and the plan made for it."""

@@ -10,18 +10,18 @@ from acestep.knobs import Backend
 from acestep.units import KIB, MIB
 
 AMPERE: Final = (8, 0)
-"""From here on there is bfloat16, PyTorch's flash kernel, which takes grouped queries, and flash-attn."""
+"""The first capability with bfloat16, PyTorch's flash kernel (which takes grouped queries) and flash-attn."""
 
 HOPPER: Final = (9, 0)
 
 MATRIX_WORKSPACE: Final = 2 * 4096 * KIB + 8 * 16 * KIB
-"""Bytes that cuBLAS keeps from its first product on: PyTorch's default ":4096:2:16:8" for cards before Hopper."""
+"""Bytes that cuBLAS keeps after its first product: PyTorch's default ":4096:2:16:8" for cards before Hopper."""
 
 HOPPER_MATRIX_WORKSPACE: Final = 32 * MIB
-"""Bytes that cuBLAS keeps from Hopper on, on Blackwell for people too (aten/src/ATen/cuda/CublasHandlePool.cpp)."""
+"""Bytes that cuBLAS keeps from Hopper on, also on consumer Blackwell (aten/src/ATen/cuda/CublasHandlePool.cpp)."""
 
 ROCM_MATRIX_WORKSPACE: Final = (32 + 76) * MIB
-"""rocBLAS and hipBLASLt keep one each (the same file)."""
+"""rocBLAS and hipBLASLt keep one workspace each (the same file)."""
 
 
 class KindTraits(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,9 +60,9 @@ KINDS = {
 
 
 def computes_in_float32(card: Card) -> bool:
-    """Whether the card computes in float32: of an NVIDIA card before Ampere, which has no bfloat16.
+    """Return whether the card computes in float32: an NVIDIA card before Ampere, which has no bfloat16.
 
-    In float16 the transformer overflows there: every song was NaN on Turing and on Pascal, and none in float32
+    In float16 the transformer overflows there: float16 produced only NaN on Turing and on Pascal, float32 none
     (ACE-Step-1.5, issue 1274 and pull request 1312).
     """
     return card.kind is CardKind.CUDA and card.capability < AMPERE
@@ -74,16 +74,16 @@ def itemsize_of(card: Card) -> int:
 
 
 def groups_attention(card: Card, *, windows: bool = sys.platform == "win32") -> bool:
-    """Whether the fused attention of PyTorch takes keys and values of fewer heads as they are there.
+    """Return whether PyTorch's fused attention takes grouped queries there without expanding keys and values.
 
-    On CUDA that is its flash kernel, which is built for no `windows` (CMakeLists.txt of PyTorch: not with MSVC).
+    On CUDA that is its flash kernel, which is not built for `windows` (CMakeLists.txt of PyTorch: not with MSVC).
     """
     fused = card.kind is CardKind.CUDA and card.capability >= AMPERE and not windows
     return card.kind is CardKind.CPU or fused
 
 
 def matrix_workspace(capability: tuple[int, int]) -> int:
-    """Bytes that the matrix library of an NVIDIA card of this compute capability keeps."""
+    """Return the bytes that the matrix library of an NVIDIA card of this compute capability keeps."""
     return HOPPER_MATRIX_WORKSPACE if capability >= HOPPER else MATRIX_WORKSPACE
 
 

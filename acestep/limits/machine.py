@@ -1,4 +1,4 @@
-"""What this machine brings to a plan: its card, the table in force and the packages installed."""
+"""The machine's part of a plan: its card, the table in force and the installed packages."""
 
 import logging
 import os
@@ -17,25 +17,25 @@ _LOG = logging.getLogger(__name__)
 
 
 def installed(package: str) -> bool:
-    """Whether a package could be imported, without importing it."""
+    """Return whether a package can be imported, without importing it."""
     return find_spec(package) is not None
 
 
 def plan_here(overrides: Overrides = AS_THE_TIER_SAYS, card: Card | None = None) -> Plan:
-    """The plan of this machine's card, or of another, under the table in force.
+    """Return the plan of this machine's card, or of `card`, under the table in force.
 
-    This machine's plan begins its warnings with what a person should know about the cards here.
+    This machine's plan begins its warnings with remarks about the cards here.
     """
     return plan_of_card(overrides, card) if card is not None else plan_of(look(os.environ), overrides)
 
 
 def plan_of(found: Detection, overrides: Overrides = AS_THE_TIER_SAYS) -> Plan:
-    """The plan of what was found here, or of the size the environment asks for."""
+    """Return the plan of the detected card, or of the size that the environment sets."""
     return with_remarks(plan_of_card(overrides, planning_card(os.environ, found.card)), found.remarks)
 
 
 def with_remarks(plan: Plan, remarks: Sequence[str]) -> Plan:
-    """The plan with sentences before its own warnings."""
+    """Return the plan with sentences before its own warnings."""
     return msgspec.structs.replace(plan, warnings=(*remarks, *plan.warnings)) if remarks else plan
 
 
@@ -54,7 +54,7 @@ def plan_of_card(overrides: Overrides, card: Card) -> Plan:
 
 
 def carried_out(plan: Plan, card: Card) -> Plan:
-    """The plan as a card can carry it out with what is installed here."""
+    """Return the plan as a card can carry it out with the installed packages."""
     carried = on_device(
         plan, card, torchao_available=installed("torchao"), flash_attn_available=installed("flash_attn")
     )

@@ -1,4 +1,7 @@
-"""Card + tier table + wishes -> Plan: every knob settled, every limit known, every refusal explained. Pure."""
+"""Card + tier table + wishes -> Plan: every knob has a value, every limit is known, every refusal is explained.
+
+Pure.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,7 +21,7 @@ from acestep.tiers import BATCHES, Evidence, Frontier, LmStates, Tier, TierTable
 from acestep.units import minutes
 
 EXACT = "exact"
-"""Stands for the tier in a plan that no tier decided."""
+"""The tier's name in a plan without a tier."""
 
 
 _Wishes = msgspec.defstruct(
@@ -38,7 +41,7 @@ class Overrides(_Wishes):  # type: ignore[misc, valid-type]  # one field for eac
 
 
 def overrides_from(values: Mapping[str, Any]) -> Overrides:
-    """Overrides from fields given as text or as values; `UsageError` for a field or value that does not exist."""
+    """Build overrides from fields given as text or as values; raise `UsageError` for an unknown field or value."""
     parsed = {
         name: parse_knob(name, value) if isinstance(value, str) and name in KNOBS else value
         for name, value in values.items()
@@ -58,7 +61,8 @@ class Plan(KnobValues, frozen=True):
     """How to run on a card, with a value for every knob, and how much may be asked of it.
 
     `tier` names the card's tier; the limits were proven at `certified_gib`, a nameplate in GiB, and come from the tier
-    `limits_of`. `lm` is the language model used if thinking is asked for; `init_lm` says whether it is loaded unasked.
+    `limits_of`. `lm` is the language model used if thinking is asked for; `init_lm` says whether it is loaded by
+    default.
     """
 
     card: Card
@@ -83,7 +87,10 @@ class Plan(KnobValues, frozen=True):
 
     @property
     def longest_planned_s(self) -> int:
-        """The longest song a language model may have to plan, in seconds; where none is certified, one without it."""
+        """The longest song a language model may have to plan, in seconds.
+
+        If none is certified, the longest without it.
+        """
         return self.frontier.longest(1, lm=True) or self.frontier.longest(1, lm=False)
 
 
@@ -95,7 +102,10 @@ def resolve(
     torchao_available: bool = True,
     flash_attn_available: bool = True,
 ) -> Plan:
-    """The plan of a card under a table; each override is honoured or named in `warnings` with what replaced it."""
+    """Return the plan of a card under a table.
+
+    Each override is honoured, or named in `warnings` with its replacement.
+    """
     notes: list[str] = []
     settle = Fallbacks(
         card=card, torchao_available=torchao_available, flash_attn_available=flash_attn_available, notes=notes
@@ -143,7 +153,7 @@ def resolve(
 
 
 def on_device(plan: Plan, device: Card, *, torchao_available: bool = True, flash_attn_available: bool = True) -> Plan:
-    """The plan as the `device` of this run can carry it out, where it was made for another card."""
+    """Return the plan as the `device` of this run can carry it out, if it was made for another card."""
     notes: list[str] = []
     settle = Fallbacks(
         card=device, torchao_available=torchao_available, flash_attn_available=flash_attn_available, notes=notes
@@ -172,7 +182,7 @@ def on_device(plan: Plan, device: Card, *, torchao_available: bool = True, flash
 
 
 def exact(card: Card, knobs: Knobs) -> Plan:
-    """A plan with exactly these knobs and the limits of the request itself: what a probe runs, unclamped."""
+    """Return a plan with exactly these knobs and only a request's own limits: what a probe runs."""
     longest = int(MAX_DURATION_S)
     entries = {str(batch): longest for batch in BATCHES}
     return Plan(
@@ -194,10 +204,10 @@ def exact(card: Card, knobs: Knobs) -> Plan:
 
 
 def clamp(request: Request, plan: Plan, *, lm: bool) -> tuple[Request, tuple[str, ...]]:
-    """The request cut to the plan's frontier, and a sentence per cut; `lm` says whether a language model thinks.
+    """Return the request reduced to the plan's frontier, and a sentence for each reduction; `lm` says if it thinks.
 
-    The duration is kept up to what a batch of one reaches, then the batch is cut to the largest that reaches it. Where
-    the language model is to choose the duration, it may choose what the batch reaches, as far as that leaves a choice.
+    The duration is kept up to the limit of a batch of one, then the batch is reduced to the largest that allows it. If
+    the language model is to choose the duration, it may choose up to what the batch allows, if any choice is left.
     """
     lm = lm and plan.lm is not None
     asked_s = request.duration_s or DEFAULT_DURATION_S
@@ -249,7 +259,7 @@ def _tiers_of(table: TierTable, variant: Variant, notes: list[str]) -> Sequence[
 
 
 def _tier_of(card: Card, tiers: Sequence[Tier], notes: list[str]) -> tuple[Tier, Tier]:
-    """The tier that names the card, and the one whose promises it can keep."""
+    """Return the tier that the card belongs to, and the tier whose limits it can keep."""
     if card.kind is CardKind.CPU:
         return tiers[0], tiers[0]
     tier = tiers[_place(tiers, card.nameplate_gib)]
@@ -276,12 +286,12 @@ def _place(tiers: Sequence[Tier], size_gib: float) -> int:
 
 
 def _holds_as(card: Card) -> float:
-    """The size, in GiB, of a card that holds in bfloat16 what this one does."""
+    """Return the size in GiB of a bfloat16 card that holds as much as this one."""
     return card.nameplate_gib / 2 if computes_in_float32(card) else card.nameplate_gib
 
 
 def _adapted(tier: Tier, card: Card, notes: list[str]) -> Tier:
-    """A tier's knobs as this kind of card has them before anybody wishes for anything."""
+    """Return a tier's knobs as this kind of card supports them, before any wishes."""
     allowed = backends_on(card, tier.backends_allowed)
     apple = card.kind is CardKind.MPS
     offload = tier.offload

@@ -1,7 +1,7 @@
-"""A Qwen3 decoder's forward over the library's weights, with activations of a few rows and no scores kept.
+"""The forward of a Qwen3 decoder over the library's weights, with activations for a few rows and no score matrices.
 
-Every row sees the library's arithmetic. Grouped queries are read as further rows of their key's head, so that no
-kernel needs keys expanded to all heads.
+Every row gets the library's arithmetic. Grouped queries are treated as further rows of their key's head, so that no
+kernel needs the keys expanded to all heads.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,17 +20,17 @@ from acestep.lm.sampling import Spans
 
 
 class SequenceRow(NamedTuple):
-    """One sequence that the model reads: a job's own, or the one without its wishes."""
+    """One sequence that the model processes: the job's conditional one or its unconditional one."""
 
     job: int
     wishes: bool
 
 
 class Lane:
-    """Rows whose prompts are equally long. They stay so, hence nothing is padded and nothing masked while writing.
+    """Rows whose prompts have the same length. They keep the same length, so writing needs no padding and no mask.
 
-    `store` [layers, 2, rows, kv_heads, tokens, head_dim] holds keys, then values; the first `len(rows)` are in use,
-    up to `length` tokens.
+    `store` [layers, 2, rows, kv_heads, tokens, head_dim] holds keys, then values; the first `len(rows)` rows are in
+    use, up to `length` tokens.
     """
 
     def __init__(self, rows: Sequence[SequenceRow], prompts: Sequence[tuple[int, ...]], store: Tensor) -> None:
@@ -40,7 +40,7 @@ class Lane:
         self.store = store
 
     def distinct(self) -> Iterator[tuple[tuple[int, ...], slice]]:
-        """Every prompt once, and the rows that begin with it."""
+        """Yield each different prompt once, with the rows that begin with it."""
         first = 0
         for prompt, alike in groupby(self.prompts):
             after = first + len(list(alike))
@@ -48,16 +48,16 @@ class Lane:
             first = after
 
     def extend(self, store: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Put the token [rows, kv_heads, head_dim] into one layer's `store`, behind `length` others.
+        """Write the token [rows, kv_heads, head_dim] into one layer's `store`, after the first `length` tokens.
 
-        Gives all keys and values [rows, kv_heads, length + 1, head_dim].
+        Returns all keys and values [rows, kv_heads, length + 1, head_dim].
         """
         keys, values = store[:, : len(self.rows)]
         keys[:, :, self.length], values[:, :, self.length] = key, value
         return keys[:, :, : self.length + 1], values[:, :, : self.length + 1]
 
     def drop(self, jobs: set[int]) -> None:
-        """Forget the rows of finished jobs; rows from the end take their places."""
+        """Remove the rows of finished jobs; the last rows move into their places."""
         for slot in reversed(range(len(self.rows))):
             if self.rows[slot].job in jobs:
                 last = self.rows.pop()
@@ -67,7 +67,7 @@ class Lane:
 
 
 class Cache:
-    """The lanes of some jobs; its rows are those of the lanes, one lane after another."""
+    """The lanes of some jobs. Its rows are the rows of the lanes, one lane after another."""
 
     def __init__(self, jobs: Sequence[Job], config: Qwen3Config, dtype: torch.dtype, device: torch.device) -> None:
         self.lanes = [
@@ -77,29 +77,29 @@ class Cache:
 
     @property
     def rows(self) -> list[SequenceRow]:
-        """The sequences still read."""
+        """The sequences that are not finished."""
         return [row for lane in self.lanes for row in lane.rows]
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest sequence when all is written."""
+        """Tokens of the longest sequence at its full length."""
         return max(lane.store.shape[4] for lane in self.lanes)
 
     def drop(self, jobs: set[int]) -> None:
-        """Forget finished jobs, and lanes that are done with."""
+        """Remove finished jobs, and lanes without rows."""
         for lane in self.lanes:
             lane.drop(jobs)
         self.lanes = [lane for lane in self.lanes if lane.rows]
 
 
 def cache_bytes(jobs: Sequence[Job], config: Qwen3Config, dtype: torch.dtype) -> int:
-    """Bytes of a `Cache`."""
+    """Return the bytes of a `Cache` for these jobs."""
     shapes = (_shape(jobs, rows, len(prompts[0]), config) for rows, prompts in _lanes(jobs))
     return sum(torch.Size(shape).numel() * dtype.itemsize for shape in shapes)
 
 
 def _lanes(jobs: Sequence[Job]) -> list[tuple[list[SequenceRow], list[tuple[int, ...]]]]:
-    """Rows and their prompts by length of the prompt, rows with the same prompt side by side."""
+    """Group rows and their prompts by prompt length, with rows of the same prompt next to each other."""
     prompts = {SequenceRow(i, wishes=True): job.prompt for i, job in enumerate(jobs)}
     prompts |= {SequenceRow(i, wishes=False): job.unguided for i, job in enumerate(jobs) if job.guided}
     ordered = sorted(prompts, key=lambda row: (len(prompts[row]), prompts[row], row))
@@ -115,11 +115,12 @@ def _shape(
 
 
 PREFILL_TOKENS: Final = 512
-"""Tokens of a prompt read at once: enough to keep a card busy, few enough that only the cache grows with the prompt."""
+"""Prompt tokens in one forward: enough to keep a card busy, few enough that only the cache grows with the prompt."""
 
 Attend = Callable[[Sequence[Tensor], Tensor, Tensor, Tensor], Tensor]
-"""Attention of one layer: what is stored of it, then rows of queries, keys and values [rows, heads, head_dim]; gives
-[rows, heads * head_dim]."""
+"""The attention of one layer: takes the layer's part of the cache, then queries, keys and values [rows, heads,
+head_dim]; returns [rows, heads * head_dim].
+"""
 
 
 class DecoderBlock(nn.Module):
@@ -130,7 +131,10 @@ class DecoderBlock(nn.Module):
         self.layer: Any = layer
 
     def forward(self, hidden: Tensor, cos: Tensor, sin: Tensor, stored: Sequence[Tensor], attend: Attend) -> Tensor:
-        """`hidden` [rows, width], `cos` and `sin` [rows, head_dim]; `stored` is the layer's part of the cache."""
+        """Compute the layer for `hidden` [rows, width]; `cos` and `sin` are [rows, head_dim].
+
+        `stored` is the layer's part of the cache.
+        """
         layer, attention = self.layer, self.layer.self_attn
         heads = (-1, attention.head_dim)
         normed = layer.input_layernorm(hidden)
@@ -146,9 +150,9 @@ class DecoderBlock(nn.Module):
 
 
 class Decoder:
-    """Reads prompts into a cache and one token a row after that. `model` is a `Qwen3ForCausalLM` on the device.
+    """Processes prompts into a cache, and after that one token for each row.
 
-    `longest` is the number of tokens that a sequence can have.
+    `model` is a `Qwen3ForCausalLM` on the device; `longest` is the largest number of tokens of a sequence.
     """
 
     def __init__(self, model: Any, device: Device, longest: int) -> None:
@@ -160,9 +164,9 @@ class Decoder:
         self._cos, self._sin = (table[0] for table in self._body.rotary_emb(self._body.norm.weight, at))
 
     def read(self, cache: Cache) -> Tensor:
-        """Fill the cache with the prompts; what the model makes of each last token [rows, width].
+        """Fill the cache with the prompts; return the hidden state of each last token [rows, width].
 
-        Prompts are read one by one, those of equal songs once.
+        Prompts are processed one by one; equal prompts only once.
         """
         made = []
         for lane in cache.lanes:
@@ -173,7 +177,7 @@ class Decoder:
         return torch.cat(made)
 
     def step(self, cache: Cache, tokens: Sequence[int]) -> Tensor:
-        """What the model makes of one more token for every row of the cache [rows, width]."""
+        """Process one more token for every row of the cache; return the hidden states [rows, width]."""
         lanes = cache.lanes
         at = [(lane.length, len(lane.rows)) for lane in lanes]
         cos, sin = (
@@ -201,12 +205,12 @@ class Decoder:
         return normed
 
     def logits(self, states: Tensor, spans: Spans) -> Tensor:
-        """Float32 logits [rows, ids] of the ids in `spans` alone."""
+        """Return float32 logits [rows, ids] for the ids in `spans` only."""
         parts = [F.linear(states, self._head[ids.start : ids.stop]).float() for ids in spans]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
     def _prompt(self, lane: Lane, prompt: Sequence[int], row: int) -> Tensor:
-        """Read a prompt into a row of the cache; what the model makes of its last token [1, width]."""
+        """Process a prompt into a row of the cache; return the hidden state of its last token [1, width]."""
         for start in range(0, len(prompt), PREFILL_TOKENS):
             part = slice(start, min(len(prompt), start + PREFILL_TOKENS))
             hidden, attend = self._embed(prompt[part]), self._attend_to_all_before(part)
@@ -216,7 +220,7 @@ class Decoder:
         return normed
 
     def _attend_to_all_before(self, part: slice) -> Attend:
-        """Attention of a part of a prompt, which it also stores."""
+        """Return the attention for a part of a prompt; it also stores that part's keys and values."""
         mask = self._causal(part)
 
         def attend(stored: Sequence[Tensor], query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -230,7 +234,7 @@ class Decoder:
         return F.embedding(self._device.upload(torch.tensor(tokens), "prompt"), self._body.embed_tokens.weight)
 
     def _causal(self, part: slice) -> Tensor:
-        """Additive mask [rows, tokens so far] of a part of a prompt."""
+        """Return the additive mask [rows, tokens so far] of a part of a prompt."""
         i = torch.arange(part.start, part.stop, device=self._device.torch_device)[:, None]
         j = torch.arange(part.stop, device=self._device.torch_device)[None]
         mask = torch.zeros(len(i), part.stop, dtype=self._cos.dtype, device=self._device.torch_device)
@@ -238,7 +242,7 @@ class Decoder:
 
 
 def _attend_prompt(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
-    """Masked attention of `query` [rows, heads, dim] over [kv_heads, tokens, dim], as [rows, heads * dim]."""
+    """Return masked attention of `query` [rows, heads, dim] over [kv_heads, tokens, dim], as [rows, heads * dim]."""
     rows, heads, dim = query.shape
     groups = heads // keys.shape[0]
     grouped = query.view(rows, -1, groups, dim).permute(1, 2, 0, 3).reshape(1, -1, groups * rows, dim)

@@ -1,4 +1,4 @@
-"""Which token may follow which in what the language model writes: for any logits whatsoever the result parses."""
+"""The grammar of what the language model writes: the allowed next tokens. Its output can be parsed for any logits."""
 
 from collections.abc import Collection, Sequence
 
@@ -14,7 +14,7 @@ MAX_CAPTION_TOKENS = 512
 
 
 class SequenceGrammar:
-    """Segments one after the other. A state is (segment, its place)."""
+    """A grammar of segments in sequence. A state is (index of the segment, cursor in it)."""
 
     def __init__(self, segments: Sequence[Segment]) -> None:
         self._segments = tuple(segments)
@@ -26,16 +26,16 @@ class SequenceGrammar:
 
     @property
     def most_tokens(self) -> int:
-        """The most tokens that can be written."""
+        """The largest number of tokens that can be written."""
         return sum(segment.most_tokens for segment in self._segments)
 
     def allowed(self, state: State) -> Allowed:
-        """What may come next; not asked once the sequence is `done`."""
+        """Return the tokens that may come next. It is never called for a `done` sequence."""
         segment: Segment = self._segments[state[0]]
         return segment.allowed((state[1], state[2]))
 
     def after(self, state: State, token: int) -> State:
-        """The state after an allowed token; raises `ValueError` for one that is not allowed."""
+        """Return the state after an allowed token; raise `ValueError` for a token that is not allowed."""
         index, first, second = state
         if index == len(self._segments):
             raise ValueError("the sequence is complete: nothing may follow")
@@ -43,12 +43,12 @@ class SequenceGrammar:
         return (index + 1, *BEGINNING) if place == ENDED else (index, *place)
 
     def done(self, state: State) -> bool:
-        """Whether the sequence is complete; its last token is part of it."""
+        """Return whether the sequence is complete; its last token is part of it."""
         return bool(state[0] == len(self._segments))
 
 
 class Grammars:
-    """Makes the grammars of one tokenizer; what they share of it is read once, here."""
+    """Makes the grammars for one tokenizer. The shared tables are computed once, by the constructor."""
 
     def __init__(self, tokenizer: PlannerTokenizer) -> None:
         self._lexicon = Lexicon(tokenizer)
@@ -56,23 +56,26 @@ class Grammars:
     def plan(
         self, known: Metadata = NO_METADATA, skipped: Collection[RequestField] = (), longest_s: int = LONGEST_PLAN_S
     ) -> SequenceGrammar:
-        """The thinking before a song: metadata, then the end of the turn.
+        """Return the grammar of the thinking before a song: metadata, then the end of the turn.
 
-        Fields that are `known` are written as they are, those `skipped` are left out, known or not, and the model
-        chooses the others, a duration of at most `longest_s` seconds. Raises `ValueError` for a known caption, which
-        is for the prompt to give, and for a duration that is out of reach.
+        `known` fields are written with their values. `skipped` fields are left out, even if they are known. The model
+        chooses the others, with a duration of at most `longest_s` seconds. Raises `ValueError` for a known caption,
+        which belongs in the prompt, and for a duration above `longest_s`.
         """
         return SequenceGrammar(self._thinking(known, skipped, longest_s, self._lexicon.vocabulary.eos))
 
     def write(
         self, known: Metadata = NO_METADATA, skipped: Collection[RequestField] = (), longest_s: int = LONGEST_PLAN_S
     ) -> SequenceGrammar:
-        """A whole song in words, for understanding, creating and formatting: as in `plan`, and then the lyrics."""
+        """Return the grammar of a whole song in words (understand, create, format): as in `plan`, then the lyrics."""
         thinking = self._thinking(known, skipped, longest_s, self._lexicon.vocabulary.thought)
         return SequenceGrammar([*thinking, Lyrics(lexicon=self._lexicon, limit=MAX_LYRIC_TOKENS)])
 
     def codes(self, count: int) -> SequenceGrammar:
-        """Exactly `count` audio codes and the end of the turn; raises `ValueError` for none."""
+        """Return the grammar of exactly `count` audio codes and the end of the turn.
+
+        Raises `ValueError` if `count` is below 1.
+        """
         if count < 1:
             raise ValueError(f"a song takes at least 1 audio code, got {count}")
         end = Literal(tokens=(self._lexicon.vocabulary.eos,), lexicon=self._lexicon)
@@ -83,7 +86,7 @@ class Grammars:
         lexicon = self._lexicon
         newline = lexicon.vocabulary.newline
         segments: list[Segment] = []
-        # From the end to the beginning, because a caption must know the token that follows its last line.
+        # From the last field to the first, because a caption must know the token that follows its last line.
         forced: tuple[int, ...] = (end,)
         for field in reversed([field for field in RequestField if field not in skipped]):
             if value := known.written(field):
@@ -101,9 +104,9 @@ class Grammars:
 
 
 class FreeGrammars(Grammars):
-    """Grammars without rules for words, as long as those of `Grammars` can get; codes are codes here too.
+    """Grammars without rules for words, with the same length limits as `Grammars`; the rules for codes are the same.
 
-    They show what the rules are worth and what they cost: what is written need not parse, and nothing is known to it.
+    They show what the rules bring and cost: their output need not parse, and known fields are ignored.
     """
 
     def plan(
@@ -112,7 +115,7 @@ class FreeGrammars(Grammars):
         skipped: Collection[RequestField] = (),  # noqa: ARG002
         longest_s: int = LONGEST_PLAN_S,  # noqa: ARG002
     ) -> SequenceGrammar:
-        """Anything up to the end of the thinking or of the turn."""
+        """Return a grammar that allows any token up to the end of the thinking or of the turn."""
         return SequenceGrammar([self._anything(MAX_CAPTION_TOKENS, end_with_thinking=True)])
 
     def write(
@@ -121,7 +124,7 @@ class FreeGrammars(Grammars):
         skipped: Collection[RequestField] = (),  # noqa: ARG002
         longest_s: int = LONGEST_PLAN_S,  # noqa: ARG002
     ) -> SequenceGrammar:
-        """Anything up to the end of the turn."""
+        """Return a grammar that allows any token up to the end of the turn."""
         return SequenceGrammar([self._anything(MAX_CAPTION_TOKENS + MAX_LYRIC_TOKENS, end_with_thinking=False)])
 
     def _anything(self, limit: int, *, end_with_thinking: bool) -> Anything:

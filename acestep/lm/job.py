@@ -1,4 +1,4 @@
-"""One sequence for a language model to write, and the rules it is written under."""
+"""One sequence for a language model to write, and the grammar that it must follow."""
 
 from typing import Any, Protocol
 
@@ -7,14 +7,14 @@ import msgspec
 from acestep.thinking import Sampling
 
 State = Any
-"""Where a grammar is in its text: an immutable value that only the grammar reads."""
+"""The position of a grammar in its text: an immutable value that only the grammar interprets."""
 
 
 class Allowed(msgspec.Struct, frozen=True, kw_only=True):
-    """The token ids that may come next: disjoint ranges in ascending order, none empty.
+    """The token ids that may come next: disjoint, non-empty ranges in ascending order.
 
-    `greedy` takes the likeliest of them instead of drawing. A grammar gives the same object for the same set wherever
-    it can, so that masks may be kept by identity.
+    With `greedy` the most likely of them is taken instead of a random draw. A grammar returns the same object for the
+    same set where it can, so that masks can be cached by identity.
     """
 
     spans: tuple[range, ...]
@@ -27,7 +27,7 @@ class Allowed(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def forced(self) -> bool:
-        """Whether there is nothing to choose."""
+        """Whether only one token is allowed."""
         return len(self.spans) == 1 and len(self.spans[0]) == 1
 
     def __contains__(self, token: int) -> bool:
@@ -35,7 +35,7 @@ class Allowed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Grammar(Protocol):
-    """Which token may follow which, for one sequence. Pure: a state is never changed, only followed by another."""
+    """The allowed next tokens of one sequence. Pure: a state is never changed; `after` returns a new one."""
 
     @property
     def start(self) -> State:
@@ -43,23 +43,24 @@ class Grammar(Protocol):
         ...
 
     def allowed(self, state: State) -> Allowed:
-        """What may come next; not asked once the sequence is `done`."""
+        """Return the tokens that may come next. It is never called for a `done` sequence."""
         ...
 
     def after(self, state: State, token: int) -> State:
-        """The state after an allowed token; raises `ValueError` for one that is not allowed."""
+        """Return the state after an allowed token; raise `ValueError` for a token that is not allowed."""
         ...
 
     def done(self, state: State) -> bool:
-        """Whether the sequence is complete; its last token is part of it."""
+        """Return whether the sequence is complete; its last token is part of it."""
         ...
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """One sequence to write: `prompt` is what it follows, and at most `max_tokens` are written.
+    """One sequence to write: at most `max_tokens` tokens after `prompt`.
 
-    `unguided` is the prompt without the wishes, for guidance; () where there is no guidance. `seed` decides the draws:
-    the same seed writes the same sequence, alone or beside others. Raises `ValueError` naming the field.
+    `unguided` is the prompt without the user's wishes (unconditional), for guidance; () without guidance. `seed`
+    decides the random draws: the same seed writes the same sequence, alone or in a batch. Raises `ValueError` naming
+    the field.
     """
 
     prompt: tuple[int, ...]
@@ -84,15 +85,15 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     @property
     def guided(self) -> bool:
-        """Whether two passes a step, with the wishes and without, are blended."""
+        """Whether each step blends the logits of two passes: the conditional and the unconditional one."""
         return self.sampling.guidance > 1
 
     @property
     def prompts(self) -> tuple[tuple[int, ...], ...]:
-        """What each of its sequences follows: the one with the wishes, then the one without where it is guided."""
+        """The prompts of its sequences: the conditional one, then the unconditional one if the job is guided."""
         return (self.prompt, self.unguided) if self.guided else (self.prompt,)
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest of its sequences when all is written."""
+        """Tokens of its longest sequence at full length, prompt included."""
         return max(map(len, self.prompts)) + self.max_tokens

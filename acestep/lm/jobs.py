@@ -1,4 +1,4 @@
-"""The jobs that planning a song takes, and what their results say. Pure: who writes them is decided elsewhere."""
+"""The jobs that planning a song needs, and what their results mean. Pure: other modules run the jobs."""
 
 import math
 from collections.abc import Sequence
@@ -19,14 +19,14 @@ from acestep.request import DEFAULT_DURATION_S, Request
 from acestep.thinking import Sampling
 
 METAS = frozenset({RequestField.BPM, RequestField.DURATION, RequestField.KEYSCALE, RequestField.TIMESIGNATURE})
-"""The fields that `Thinking.metas` leaves to the language model."""
+"""The fields that the language model fills in if `Thinking.metas` is on."""
 
 UNGUIDED = Sampling(guidance=1.0)
-"""How texts are drawn that no guidance was trained for: descriptions, samples and formatted captions."""
+"""Sampling of texts for which the model was not trained with guidance: descriptions, samples and formatted captions."""
 
 
 class Description(msgspec.Struct, frozen=True, kw_only=True):
-    """A song in words, as the language model has them; `warnings` say what of the question was left out."""
+    """A song in words, as the language model wrote it; `warnings` name the parts of the question that were left out."""
 
     metadata: Metadata
     lyrics: str
@@ -34,9 +34,9 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Planner:
-    """Speaks the language model's protocol for one tokenizer.
+    """Builds jobs and reads their results, for one tokenizer.
 
-    Words that are not `constrained` are written freely, so they may say anything and need not parse.
+    Without `constrained`, words are written freely: they can be anything and need not parse.
     """
 
     def __init__(self, tokenizer: PlannerTokenizer, *, constrained: bool = True) -> None:
@@ -44,19 +44,19 @@ class Planner:
         self._grammars = Grammars(tokenizer) if constrained else FreeGrammars(tokenizer)
 
     def unconstrained(self) -> "Planner":
-        """The same planner without rules for words."""
+        """Return the same planner without grammar rules for words."""
         return Planner(self._tokenizer, constrained=False)
 
     def spelled(self, tokens: Sequence[int]) -> str:
-        """Tokens as a person reads them, special ones by name."""
+        """Return tokens as readable text, special tokens by name."""
         return self._tokenizer.text(tokens)
 
     def cut_warnings(self, request: Request) -> tuple[str, ...]:
-        """A sentence for each text of a request that is longer than the language model reads."""
+        """Return a warning for each text of a request that is longer than the language model's limit."""
         return self._words(request)[1]
 
     def plan_jobs(self, request: Request) -> tuple[Job, ...]:
-        """The thinking before a request's songs: one job, or none where there is nothing to decide."""
+        """Return the thinking job of a request's songs, or no job if there is nothing to decide."""
         known, skipped = wishes(request), _skipped(request)
         if not set(RequestField) - known.known - skipped:
             return ()
@@ -66,12 +66,12 @@ class Planner:
         return (self._job(guided, grammar, request.thinking.sampling, request.thinking.seed),)
 
     def thought(self, request: Request, written: Sequence[Sequence[int]]) -> Metadata:
-        """What is known of a request's songs after the jobs of `plan_jobs` were written."""
+        """Return the metadata known after the jobs of `plan_jobs` were written."""
         known = wishes(request)
         return read_tokens(written[0], self._tokenizer).metadata if written else known
 
     def completed(self, request: Request, thought: Metadata) -> Request:
-        """The request with what was thought filled in: what a person gave stays as it is."""
+        """Return the request with the thought metadata filled in; values that the user gave stay."""
         longest_s = min(DEFAULT_DURATION_S, float(request.thinking.longest_s))
         return msgspec.structs.replace(
             request,
@@ -85,7 +85,7 @@ class Planner:
         )
 
     def compose_jobs(self, request: Request, thought: Metadata, duration_s: float) -> tuple[Job, ...]:
-        """The audio codes of every song of a request of that length, five a second."""
+        """Return the jobs that write the audio codes of every song, five codes for each second of `duration_s`."""
         words, _ = self._words(request)
         thought = prompts.fitted_thought(thought, self._tokenizer)
         open_turn = request.thinking.open_turn
@@ -99,26 +99,26 @@ class Planner:
         )
 
     def codes(self, written: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
-        """The audio codes that the jobs of `compose_jobs` wrote."""
+        """Return the audio codes that the jobs of `compose_jobs` wrote."""
         return tuple(codes_in_tokens(tokens, self._tokenizer) for tokens in written)
 
     def understand_job(self, codes: tuple[int, ...], seed: int) -> Job:
-        """The description of audio codes."""
+        """Return the job that describes audio codes in words."""
         return self._text_job(prompts.understand_prompt(codes), Metadata(), frozenset(), seed)
 
     def create_job(self, query: str, *, instrumental: bool, language: str, seed: int) -> tuple[Job, tuple[str, ...]]:
-        """A sample made from a wish, and a sentence where the wish was cut."""
+        """Return the job that makes a song in words from a wish, and a warning if the wish was shortened."""
         query, warnings = prompts.fitted_query(query, self._tokenizer)
         known = _language(language)
         return self._text_job(prompts.create(query, instrumental=instrumental), known, frozenset(), seed), warnings
 
     def format_job(self, words: SongText, known: Metadata, seed: int) -> tuple[Job, tuple[str, ...]]:
-        """A caption and lyrics brought into form, and a sentence for each that was cut."""
+        """Return the job that rewrites a caption and lyrics, and a warning for each text that was shortened."""
         words, warnings = prompts.fitted(words, self._tokenizer)
         return self._text_job(prompts.rewrite(words), known, frozenset(), seed), warnings
 
     def description(self, written: Sequence[int], warnings: tuple[str, ...] = ()) -> Description:
-        """The song that one of the jobs above wrote in words."""
+        """Return the song that one of the jobs above wrote in words."""
         writing = read_tokens(written, self._tokenizer)
         return Description(metadata=writing.metadata, lyrics=writing.lyrics, warnings=warnings)
 
@@ -149,7 +149,7 @@ def _language(language: str) -> Metadata:
 
 
 def _skipped(request: Request) -> frozenset[RequestField]:
-    """The fields that are neither thought of nor written down."""
+    """Return the fields that are neither thought of nor written."""
     thinking, known = request.thinking, wishes(request).known
     unwanted = set() if thinking.metas else set(METAS)
     if not thinking.caption:

@@ -1,4 +1,4 @@
-"""A language model ready for use: its tokenizer, its weights where they are ours to place, and what runs them."""
+"""A language model ready for use: its tokenizer, its weights if we place them, and its backend."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -31,24 +31,26 @@ from acestep.stage import Stage
 from acestep.units import Progress
 
 GUIDANCE_PAIR: Final = 2
-"""Sequences of one guided song: with its wishes, and without."""
+"""Sequences of one guided song: conditional and unconditional."""
 
 Warn = Callable[[str], None]
 
 Hear = Callable[[LmBackend], LmBackend]
-"""Is given every backend that is opened, and answers with the one to use: itself, or one that listens in between."""
+"""Called with every backend that is opened; returns the backend to use: the same one, or a wrapper that records its
+calls.
+"""
 
 
 def unheard(backend: LmBackend) -> LmBackend:
-    """Nobody listens."""
+    """Return the backend unchanged: no recording."""
     return backend
 
 
 class Language:
     """The language model `name`, run as `knobs` say on `device`; songs are planned up to `longest_s` seconds.
 
-    `name` is what `acestep.checkpoints.lm.load_lm` takes. `warn` gets a sentence when another backend
-    than the one asked for is used. Raises `InvalidInputError` when the weights are missing.
+    `name` is what `acestep.checkpoints.lm.load_lm` takes. `warn` is called with a sentence if another backend than the
+    requested one is used. Raises `InvalidInputError` when the weights are missing.
     """
 
     def __init__(
@@ -72,15 +74,15 @@ class Language:
             self._model()
 
     def modules(self) -> Mapping[str, nn.Module]:
-        """The weights to be placed, by name; none where the backend keeps its own."""
+        """The weights to place, by name; empty if the backend keeps its own."""
         return {LANGUAGE_MODEL: self._model().module} if self._loaded else {}
 
     def thinker(self) -> LmThinker:
-        """It as the pipeline's thinking stage."""
+        """Return the thinking stage of the pipeline with this model."""
         return LmThinker(self.planner, self.open, self.modules(), end=self.close)
 
     def open(self, device: Device, use: Callable[[], AbstractContextManager[None]]) -> LmBackend:
-        """What runs it for one use."""
+        """Return the backend for one use."""
         placed = bool(self._loaded)
         backend = self._opener.open(
             device, lambda: PtBackend(self._model(), device, use=use if placed else self._alone)
@@ -88,7 +90,7 @@ class Language:
         return self._hear(backend)
 
     def write(self, jobs: Sequence[Job], progress: Progress) -> list[tuple[int, ...]]:
-        """The tokens of some jobs, on a device that holds nothing else."""
+        """Return the tokens written for some jobs, on a device that holds nothing else."""
 
         def written(step: int, most: int) -> None:
             progress(Stage.THINK, step, most)
@@ -101,7 +103,7 @@ class Language:
             backend.close()
 
     def close(self) -> None:
-        """Give back what a backend of its own keeps."""
+        """Free what the backend keeps between uses."""
         self._opener.close()
 
     def _alone(self) -> AbstractContextManager[None]:
@@ -109,7 +111,7 @@ class Language:
         return placement.use(LANGUAGE_MODEL)
 
     def _model(self) -> LanguageModel:
-        """The weights, loaded once: at birth, or when PyTorch has to stand in."""
+        """The weights, loaded once: by the constructor, or when PyTorch replaces another backend."""
         if not self._loaded:
             dtype = self._device.dtype
             tiny = self._name == TINY

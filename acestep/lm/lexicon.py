@@ -1,4 +1,4 @@
-"""What a grammar has to know of a tokenizer: which tokens are what kind of text, and how fields are spelled."""
+"""What a grammar needs to know about a tokenizer: the kind of each token, and how fields are spelled in tokens."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -19,17 +19,17 @@ from acestep.lm.tokenizer import PlannerTokenizer
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True):
-    """A place in a trie: what may come next, and which node each token leads to."""
+    """A node of a trie: the allowed next tokens, and the node that each token leads to."""
 
     allowed: Allowed
     following: dict[int, int]
 
 
 class Trie(msgspec.Struct, frozen=True, kw_only=True):
-    """Sequences that share their beginnings, each closed by the same end. Node 0 is the beginning.
+    """Token sequences as a tree; sequences share their beginnings, and each is followed by the same end.
 
-    `depth` is the tokens of the longest sequence, its end included. The end is allowed where a sequence is complete,
-    and leads to no node.
+    Node 0 is the root. `depth` is the number of tokens of the longest sequence, including the end. The end is allowed
+    after a complete sequence and leads to no node.
     """
 
     nodes: tuple[Node, ...]
@@ -37,7 +37,10 @@ class Trie(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def trie(sequences: Iterable[Sequence[int]], end: int, *, greedy: bool = False) -> Trie:
-    """The trie of sequences, each followed by `end`; raises `ValueError` when one is empty or holds it, or for none."""
+    """Return the trie of sequences, each followed by `end`.
+
+    Raises `ValueError` for no sequences, for an empty one, and for one that contains `end`.
+    """
     branches: list[dict[int, int]] = [{}]
     complete: set[int] = set()
     depth = 0
@@ -65,7 +68,7 @@ def trie(sequences: Iterable[Sequence[int]], end: int, *, greedy: bool = False) 
 
 
 def spans(tokens: Iterable[int]) -> tuple[range, ...]:
-    """The fewest ascending ranges that hold exactly these ids."""
+    """Return the fewest ascending ranges that contain exactly these ids."""
     found: list[range] = []
     for token in sorted(set(tokens)):
         if found and found[-1].stop == token:
@@ -76,14 +79,16 @@ def spans(tokens: Iterable[int]) -> tuple[range, ...]:
 
 
 CONTROL, MARKUP, WORDS, BLANK, BREAK = range(5)
-"""Kinds of plain tokens: control characters, which nothing may hold; what only lyrics may hold; words; nothing but
-spaces and tabs; the end of a line, with or without words before it."""
+"""The kinds of plain tokens: control characters, never allowed; allowed only in lyrics; words; only spaces and tabs;
+the end of a line, with or without words before it.
+"""
 
-# Most tokens are words: one look tells.
+# Most tokens are words: this one check is enough for them.
 _ODD = re.compile(rb"[\x00-\x1f\x7f<`]|\A[ \t]*\Z")
 
-# A caption holds no "<" and no "`": spelled-out marks would end the thinking for a reader of the text, and training's
-# own decoder kept backticks out. A token that goes on after a line's end would hide whether the next one is indented.
+# A caption contains no "<" and no "`": a spelled-out special token would end the thinking for a reader of the text, and
+# the decoder used in training kept backticks out. A token that continues after a line's end would hide whether the next
+# line is indented.
 _KINDS = (
     (re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]"), CONTROL),
     (re.compile(rb"[<`]|\n[^\n]|\A\Z"), MARKUP),
@@ -93,7 +98,7 @@ _KINDS = (
 
 
 class Lexicon:
-    """Read once from a tokenizer and shared by all its grammars; the sets of tokens keep their identity."""
+    """Computed once from a tokenizer and shared by all its grammars; equal sets of tokens are the same object."""
 
     def __init__(self, tokenizer: PlannerTokenizer) -> None:
         self._tokenizer = tokenizer
@@ -112,28 +117,31 @@ class Lexicon:
         self._tries: dict[tuple[RequestField, int], Trie] = {}
 
     def only(self, token: int) -> Allowed:
-        """Nothing but this token."""
+        """Return the set of this token only."""
         if token not in self._only:
             self._only[token] = Allowed(spans=(range(token, token + 1),))
         return self._only[token]
 
     def indented_or(self, token: int) -> Allowed:
-        """What may begin a line of a caption: an indentation, or the token with which the next line begins."""
+        """Return what may begin a line of a caption: an indentation, or `token`, which begins the next field's line."""
         if token not in self._indented:
             either = (*self._of({BLANK}), range(token, token + 1))
             self._indented[token] = Allowed(spans=tuple(sorted(either, key=lambda span: span.start)))
         return self._indented[token]
 
     def name(self, field: RequestField) -> tuple[int, ...]:
-        """The tokens of a field's name and its colon."""
+        """Return the tokens of a field's name and its colon."""
         return self._names[field]
 
     def value(self, value: str) -> tuple[int, ...]:
-        """The tokens of a value and the space before it: byte-level tokenizers merge nothing across its beginning."""
+        """Return the tokens of a value and the space before it.
+
+        Byte-level tokenizers merge nothing across its beginning.
+        """
         return tuple(self._tokenizer.plain(f" {value}"))
 
     def choices(self, field: RequestField, longest_s: int = LONGEST_PLAN_S) -> Trie:
-        """The values of a field to choose among; of a duration, those up to `longest_s` seconds."""
+        """Return the possible values of a field; for a duration, those up to `longest_s` seconds."""
         if (field, longest_s) not in self._tries:
             self._tries[field, longest_s] = trie(
                 [self.value(value) for value in _values(field, longest_s)],
@@ -143,7 +151,7 @@ class Lexicon:
         return self._tries[field, longest_s]
 
     def _of(self, kinds: set[int]) -> tuple[range, ...]:
-        """The ids of these kinds."""
+        """Return the ids of the tokens of these kinds."""
         runs = re.finditer(b"[" + bytes(sorted(kinds)) + b"]+", self.kinds)
         return tuple(range(run.start(), run.end()) for run in runs)
 

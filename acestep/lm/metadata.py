@@ -1,4 +1,4 @@
-"""What is known of a song besides its words: tempo, key, length, language, and a caption."""
+"""The metadata of a song: tempo, key, length, language, and a caption."""
 
 import msgspec
 import yaml
@@ -21,10 +21,10 @@ _NUMERIC = frozenset({RequestField.BPM.value, RequestField.DURATION.value, Reque
 
 
 class Metadata(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Metadata of a song as the language model knows it; a field that is 0 or empty is not known.
+    """Metadata of a song as the language model writes it; a field that is 0 or empty is not known.
 
-    Keys, time signatures and languages are brought into the form of training: "Am" becomes "A minor", "4/4" becomes
-    "4", "pt-BR" becomes "pt". Raises `ValueError` naming the field and what it may be.
+    Keys, time signatures and languages are converted to the form used in training: "Am" becomes "A minor", "4/4"
+    becomes "4", "pt-BR" becomes "pt". Raises `ValueError` naming the field and its allowed values.
     """
 
     bpm: int = 0
@@ -48,7 +48,7 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         msgspec.structs.force_setattr(self, "timesignature", timesignature_of(self.timesignature))
 
     def written(self, field: RequestField) -> str:
-        """A field's value as the model writes it; "" where it is not known."""
+        """Return a field's value as the model writes it; "" if it is not known."""
         value = self.duration_s if field is RequestField.DURATION else getattr(self, field)
         return str(value) if value else ""
 
@@ -59,10 +59,10 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 def wishes(request: Request) -> Metadata:
-    """What a request fixes of the metadata.
+    """Return the metadata that a request fixes.
 
-    The caption is no part of it: it is the text that a model may reword. What is longer than any plan, and yet to be
-    cut, is planned as the longest.
+    The caption is not included, because the model may reword it. A song that is longer than the longest plan, and will
+    be shortened, is planned at the longest length.
     """
     return Metadata(
         bpm=request.bpm,
@@ -74,7 +74,7 @@ def wishes(request: Request) -> Metadata:
 
 
 def cot_yaml(metadata: Metadata) -> str:
-    """The known metadata as the thinking of training held it: PyYAML's habits of folding and quoting included."""
+    """Return the known metadata as the YAML text used in training, folded and quoted as PyYAML does."""
     if not metadata.known:
         return ""
     values: dict[str, int | str] = {

@@ -1,4 +1,4 @@
-"""Metadata, lyrics and audio codes out of what a language model wrote."""
+"""Reads metadata, lyrics and audio codes from the text that a language model wrote."""
 
 import re
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ _HEADER = re.compile(r"\s*(?:#\s*Languages?[ \t]*\n.*?\n\s*)?(?:#\s*Lyrics?[ \t]
 
 
 class ParseError(AceStepError):
-    """What a language model wrote is not what it was asked for; `text` is all of it."""
+    """The text of a language model does not have the requested form; `text` is all of it."""
 
     def __init__(self, problem: str, text: str) -> None:
         super().__init__(f"{problem}; it begins with {text[:200]!r}. Try another seed or a larger language model.")
@@ -24,7 +24,10 @@ class ParseError(AceStepError):
 
 
 class Writing(msgspec.Struct, frozen=True, kw_only=True):
-    """What a model wrote, taken apart: the thinking and what `follows` it. `closed` says that the thinking ended."""
+    """The parts of a model's output: the thinking, and the text that `follows` it.
+
+    `closed` says that the thinking ended.
+    """
 
     text: str
     thought: str
@@ -33,7 +36,7 @@ class Writing(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def metadata(self) -> Metadata:
-        """The fields of the thinking; raises `ParseError` when there is none, or one that means nothing."""
+        """Return the fields of the thinking; raise `ParseError` if there is none, or if a field is invalid."""
         fields = _fields(self.thought)
         values = {name: "" if text == "N/A" and name != RequestField.CAPTION else text for name, text in fields.items()}
         if not any(values.values()):
@@ -52,7 +55,7 @@ class Writing(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def lyrics(self) -> str:
-        """The words after the thinking, "" where there are none; raises `ParseError` when it never ended."""
+        """Return the words after the thinking, "" if there are none; raise `ParseError` if the thinking never ended."""
         if not self.closed:
             raise ParseError("The language model's thinking has no end", self.text)
         header = _HEADER.match(self.follows)
@@ -60,7 +63,7 @@ class Writing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_tokens(tokens: Sequence[int], tokenizer: PlannerTokenizer) -> Writing:
-    """A model's tokens taken apart: only the first thinking counts, and a mark that is spelled out is plain text."""
+    """Split a model's tokens into parts: only the first thinking counts, spelled-out special tokens are plain text."""
     vocabulary = tokenizer.vocabulary
     text = tokenizer.text(tokens)
     written = list(tokens)
@@ -78,7 +81,7 @@ def read_tokens(tokens: Sequence[int], tokenizer: PlannerTokenizer) -> Writing:
 
 
 def codes_in_tokens(tokens: Sequence[int], tokenizer: PlannerTokenizer) -> tuple[int, ...]:
-    """The audio codes that tokens stand for; raises `ParseError` when there is none or anything else among them."""
+    """Return the audio codes that tokens stand for; raise `ParseError` if there are none or other tokens among them."""
     vocabulary = tokenizer.vocabulary
     ends = (vocabulary.eos, vocabulary.pad)
     codes = [token for token in tokens if token not in ends]
@@ -88,7 +91,7 @@ def codes_in_tokens(tokens: Sequence[int], tokenizer: PlannerTokenizer) -> tuple
 
 
 def _fields(thought: str) -> dict[str, str]:
-    """The known fields of the thinking: a line without indentation begins one, indented lines continue it."""
+    """Return the known fields of the thinking: an unindented line begins a field, indented lines continue it."""
     lines: dict[str, list[str]] = {}
     current: list[str] = []
     for line in thought.split("\n"):
@@ -101,7 +104,7 @@ def _fields(thought: str) -> dict[str, str]:
 
 
 def _unquoted(lines: list[str]) -> str:
-    """Lines as one, without the quotes that YAML put around them."""
+    """Join lines into one, without YAML's quotes."""
     joined = " ".join(lines)
     if joined[:1] not in ("'", '"'):
         return joined

@@ -1,4 +1,4 @@
-"""The language model's prompts: a trained interface, kept to the letter, in which a person's words stay plain text.
+"""The language model's prompts, exactly as in its training; a user's words always stay plain text.
 
 Source: the prompts and the chat template of ACE-Step 1.5's 5 Hz language models.
 """
@@ -23,16 +23,16 @@ FORMAT = "Format the user's input into a more detailed and specific musical desc
 
 MAX_THOUGHT_TOKENS = 580
 LONGEST_PROMPT_TOKENS = 3_200
-"""The longest thought a prompt repeats, and what the longest prompt then takes of a checkpoint's tokens."""
+"""The longest thinking that a prompt repeats, and the length of the longest prompt, both in the checkpoints' tokens."""
 
 INSTRUMENTAL = "[Instrumental]"
-"""The lyrics of a song without words, as in training."""
+"""The lyrics of an instrumental song, as in training."""
 
 _MOST_CODES = int(MAX_DURATION_S) * CODES_PER_SECOND
 
 
 class SpecialToken(StrEnum):
-    """A special token that a prompt may hold."""
+    """A special token that a prompt may contain."""
 
     START = IM_START
     END = IM_END
@@ -41,19 +41,19 @@ class SpecialToken(StrEnum):
 
 
 class Prompt(msgspec.Struct, frozen=True, kw_only=True):
-    """A prompt in pieces: special tokens, text that is plain whatever it spells, and audio codes."""
+    """A prompt in pieces: special tokens, text that is always plain, and audio codes."""
 
     pieces: tuple[SpecialToken | str | tuple[int, ...], ...]
 
     @property
     def text(self) -> str:
-        """The prompt as training wrote it."""
+        """Return the prompt as text, in the form used in training."""
         return "".join(
             encodable(piece) if isinstance(piece, str) else "".join(map(code_name, piece)) for piece in self.pieces
         )
 
     def tokens(self, tokenizer: PlannerTokenizer) -> tuple[int, ...]:
-        """The prompt's token ids."""
+        """Return the prompt's token ids."""
         vocabulary = tokenizer.vocabulary
         marks = {
             SpecialToken.START: vocabulary.im_start,
@@ -71,7 +71,7 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SongText(msgspec.Struct, frozen=True, kw_only=True):
-    """What a person wrote for a song. `negative` is what guidance leads away from, or `NO_NEGATIVE`."""
+    """The words that a user wrote for a song. `negative` is the negative prompt for guidance, or `NO_NEGATIVE`."""
 
     caption: str
     lyrics: str = ""
@@ -79,12 +79,12 @@ class SongText(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def negated(self) -> bool:
-        """Whether there is anything to lead away from."""
+        """Whether there is a negative prompt."""
         return self.negative.strip() not in ("", NO_NEGATIVE)
 
 
 def fitted(words: SongText, tokenizer: PlannerTokenizer) -> tuple[SongText, tuple[str, ...]]:
-    """The words cut to what a prompt holds, and a sentence for each that was longer."""
+    """Return the words shortened to what a prompt holds, and a warning for each text that was too long."""
     caption, cut_caption = _fitted("caption", words.caption, MAX_CAPTION_TOKENS, tokenizer)
     lyrics, cut_lyrics = _fitted("lyrics", words.lyrics, MAX_LYRIC_TOKENS, tokenizer)
     negative, cut_negative = _fitted("negative prompt", words.negative, MAX_CAPTION_TOKENS, tokenizer)
@@ -93,12 +93,12 @@ def fitted(words: SongText, tokenizer: PlannerTokenizer) -> tuple[SongText, tupl
 
 
 def fitted_query(query: str, tokenizer: PlannerTokenizer) -> tuple[str, tuple[str, ...]]:
-    """A wish for a song cut to what a prompt holds, and a sentence where it was longer."""
+    """Return a wish for a song shortened to what a prompt holds, and a warning if it was too long."""
     return _fitted("wish", query, MAX_CAPTION_TOKENS, tokenizer)
 
 
 def fitted_thought(metadata: Metadata, tokenizer: PlannerTokenizer) -> Metadata:
-    """The metadata with its caption cut to what a prompt repeats of the thinking."""
+    """Return the metadata with its caption shortened to the part of the thinking that a prompt repeats."""
 
     def excess(caption: str) -> int:
         shortened = msgspec.structs.replace(metadata, caption=caption)
@@ -108,28 +108,28 @@ def fitted_thought(metadata: Metadata, tokenizer: PlannerTokenizer) -> Metadata:
 
 
 def plan_prompt(words: SongText) -> Prompt:
-    """What the thinking before a song follows."""
+    """Return the prompt for the thinking before a song."""
     return _asked(COMPOSE, f"{_song(words)}\n")
 
 
 def plan_unguided(words: SongText) -> Prompt:
-    """`plan` without the wishes: the negative prompt for a caption, or none at all."""
+    """Return the unconditional form of `plan_prompt`: the negative prompt as the caption, or no caption."""
     if words.negated:
         return plan_prompt(_negative(words))
     return _asked(COMPOSE, f"# Lyric\n{words.lyrics}\n")
 
 
 def compose(words: SongText, thought: Metadata, *, open_turn: bool = False) -> Prompt:
-    """What the audio codes follow: the words, and the thinking as training repeats it.
+    """Return the prompt for the audio codes: the words, and the thinking in the form used in training.
 
-    The original lets the codes follow a closed turn, and so do we; `open_turn` leaves it open, as others read the
-    training.
+    The original model code closes the turn before the codes, and this is the default. `open_turn` leaves it open, which
+    is another reading of the training.
     """
     return _thinking(plan_prompt(words), cot_yaml(thought), open_turn=open_turn)
 
 
 def compose_unguided(words: SongText, *, open_turn: bool = False) -> Prompt:
-    """`compose` without the wishes: nothing was thought, and a negative prompt replaces the caption.
+    """Return the unconditional form of `compose`: no thinking, and the negative prompt instead of the caption.
 
     With an open turn there is only the negative prompt, or nothing.
     """
@@ -139,7 +139,7 @@ def compose_unguided(words: SongText, *, open_turn: bool = False) -> Prompt:
 
 
 def understand_prompt(codes: tuple[int, ...]) -> Prompt:
-    """What the description of audio codes follows; raises `ValueError` for more than a song has."""
+    """Return the prompt for the description of audio codes; raise `ValueError` for more codes than a song can have."""
     if len(codes) > _MOST_CODES:
         raise ValueError(
             f"{len(codes):,} audio codes are {len(codes) / CODES_PER_SECOND:,.1f} seconds of music,"
@@ -149,13 +149,13 @@ def understand_prompt(codes: tuple[int, ...]) -> Prompt:
 
 
 def create(query: str, *, instrumental: bool = False) -> Prompt:
-    """What a sample made from a wish follows."""
+    """Return the prompt for a song in words made from a wish."""
     query = query if query.strip() else NO_NEGATIVE
     return _asked(CREATE, f"{query}\n\ninstrumental: {str(instrumental).lower()}")
 
 
 def rewrite(words: SongText) -> Prompt:
-    """What a caption and lyrics brought into form follow."""
+    """Return the prompt for rewriting a caption and lyrics."""
     caption = words.caption if words.caption.strip() else NO_NEGATIVE
     lyrics = words.lyrics if words.lyrics.strip() else INSTRUMENTAL
     return _asked(FORMAT, _song(SongText(caption=caption, lyrics=lyrics)))
@@ -192,10 +192,10 @@ def _fitted(name: str, text: str, longest: int, tokenizer: PlannerTokenizer) -> 
 
 
 def _shortened(text: str, excess: Callable[[str], int], tokenizer: PlannerTokenizer) -> str:
-    """The beginning of a text of which no tokens are in excess."""
-    # What is cut may be spelled anew in more tokens than it had, so it is looked at again.
+    """Return the beginning of a text, shortened until `excess` returns 0 for it."""
+    # A shortened text can take more tokens than before the cut, so it is checked again.
     while (over := excess(text)) > 0:
         tokens = tokenizer.plain(text)
-        # A character cut in two is left out whole.
+        # A character cut in the middle is left out.
         text = tokenizer.text(tokens[: max(0, len(tokens) - over)]).rstrip("\N{REPLACEMENT CHARACTER}")
     return text

@@ -1,8 +1,8 @@
-"""Which token comes next: the same steps in the same order, whatever ran the model.
+"""Chooses the next token: the same steps in the same order for every backend.
 
-Guidance, the grammar's mask, repetition penalty over prompt and written tokens, top-k, top-p, temperature, and a draw
-by noise that belongs to the seed, the step and the token id (`acestep.lm.sampling`). What ties with the last token
-that top-k or top-p keeps stays in too, so that no sorting order decides.
+The steps are guidance, the grammar's mask, repetition penalty over prompt and written tokens, top-k, top-p,
+temperature, and a draw with noise that depends on the seed, the step and the token id (`acestep.lm.sampling`). Tokens
+with the same logit as the last one that top-k or top-p keeps are kept too, so that the sorting order never decides.
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,16 +23,16 @@ _MIX_2: Final = np.uint64(0x94D049BB133111EB)
 
 
 def gumbel(seed: int, step: int, ids: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Standard Gumbel noise for token ids at a step of a sequence."""
+    """Return standard Gumbel noise for token ids at one step of a sequence."""
     stream = _mixed(_mixed(np.array([seed], dtype=np.uint64)) + np.uint64(step))
     bits = _mixed(stream + ids.astype(np.uint64)) >> np.uint64(11)
-    # 53 bits, moved off both ends of the interval so that neither logarithm sees a zero.
+    # 53 bits, moved away from both ends of the interval so that neither logarithm gets a zero.
     uniform = (bits.astype(np.float64) + 0.5) * 2.0**-53
     return np.asarray(-np.log(-np.log(uniform)))
 
 
 def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """SplitMix64's output for each value as a counter; sums wrap around, as they should."""
+    """Return SplitMix64's output for each value as a counter; the sums overflow on purpose."""
     with np.errstate(over="ignore"):
         values = values * _STEP + _STEP
         values = (values ^ (values >> np.uint64(30))) * _MIX_1
@@ -41,20 +41,20 @@ def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 Logits = NDArray[np.float32]
-"""Logits of one sequence, on the host: NumPy sorts them twenty times as fast as PyTorch does on a CPU."""
+"""Logits of one sequence, on the host: there NumPy sorts them twenty times as fast as PyTorch on a CPU."""
 
 Spans = tuple[range, ...]
-"""Token ids as disjoint ascending ranges; a row of logits over them has one value for each, in that order."""
+"""Token ids as disjoint ascending ranges; a row of logits over them has one value for each id, in that order."""
 
 NUCLEUS_GUESS: Final = 1_024
-"""How many of the likeliest tokens are looked at for top-p before all are sorted: nearly always enough."""
+"""How many of the most likely tokens are tried for top-p before all are sorted; nearly always enough."""
 
 UNLIKELY: Final = 1e30
-"""How far from zero a logit may be: far beyond any real one, and no sum of two overflows."""
+"""The largest absolute value of a logit: far above real ones, and the sum of two does not overflow."""
 
 
 class Draft:
-    """A sequence as far as it is written. Token i is drawn with the seed's noise of step i, so only the job decides."""
+    """A sequence as written so far. Token i is drawn with the noise of the seed at step i, so only the job decides."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -63,7 +63,7 @@ class Draft:
         self._look()
 
     def append(self, token: int) -> None:
-        """Write a token; raises `ValueError` for one that the grammar does not allow."""
+        """Append a token; raise `ValueError` for one that the grammar does not allow."""
         self._state = self.job.grammar.after(self._state, token)
         self.tokens.append(token)
         self._look()
@@ -75,37 +75,40 @@ class Draft:
 
 
 class Chooser(Protocol):
-    """Decides next tokens; in simulation logits have no values, so the protocol does not promise that they are read."""
+    """Chooses next tokens. In a simulation logits have no values, so an implementation need not read them."""
 
     def choose(self, logits: Tensor, spans: Spans, drafts: Sequence[Draft]) -> list[int]:
-        """A token for each draft, by its row of the guided float32 `logits` [drafts, ids] over `spans`."""
+        """Return a token for each draft, from its row of the guided float32 `logits` [drafts, ids] over `spans`."""
         ...
 
 
 class Sampler:
-    """Reads the logits back from the device, once a step, and draws from them."""
+    """Copies the logits to the host once for each step, and samples from them."""
 
     def __init__(self, device: Device) -> None:
         self._device = device
 
     def choose(self, logits: Tensor, spans: Spans, drafts: Sequence[Draft]) -> list[int]:
-        """A token for each draft."""
+        """Return a token for each draft."""
         host = np.empty(tuple(logits.shape), dtype=np.float32)
         self._device.download(host, logits)
         return [next_token(row, spans, draft) for row, draft in zip(host, drafts, strict=True)]
 
 
 def guide(guided: Tensor, unguided: Tensor, scale: Tensor | float) -> Tensor:
-    """Logits led away from those without the wishes, in float32; a tensor of scales has one for each row."""
+    """Return the guided logits in float32: the conditional ones moved away from the unconditional ones by `scale`.
+
+    A tensor of scales has one value for each row.
+    """
     without = unguided.float()
     return (guided.float() - without).mul_(scale).add_(without)
 
 
 def next_token(row: Logits, spans: Spans, draft: Draft) -> int:
-    """The next token of `draft` by its guided logits [ids] over `spans`, which hold all that is allowed."""
+    """Return the next token of `draft` from its guided logits [ids] over `spans`, which contain all allowed tokens."""
     sampling, wanted = draft.job.sampling, draft.allowed.spans
     values = restrict(row, spans, wanted)
-    # Broken weights must not break a plan: what is no number is as unlikely as it gets.
+    # Broken weights must not make the plan fail: a NaN counts as the least likely value.
     values = np.clip(np.nan_to_num(values, nan=-UNLIKELY), -UNLIKELY, UNLIKELY)
     if sampling.repetition_penalty != 1:
         values = penalise(values, wanted, (*draft.job.prompt, *draft.tokens), sampling.repetition_penalty)
@@ -117,7 +120,7 @@ def next_token(row: Logits, spans: Spans, draft: Draft) -> int:
 
 
 def restrict(row: Logits, spans: Spans, wanted: Spans) -> Logits:
-    """The part of a row over `spans` that is about the ids of `wanted`."""
+    """Return the part of a row over `spans` that belongs to the ids of `wanted`."""
     if spans == wanted:
         return row
     starts = [(position(spans, ids.start), len(ids)) for ids in wanted]
@@ -125,7 +128,7 @@ def restrict(row: Logits, spans: Spans, wanted: Spans) -> Logits:
 
 
 def penalise(values: Logits, spans: Spans, seen: Iterable[int], penalty: float) -> Logits:
-    """`values` over `spans` with those of tokens already seen made less likely."""
+    """Return `values` over `spans`, with tokens that already occurred made less likely."""
     places = (position(spans, token) for token in set(seen))
     at = [place for place in places if place >= 0]
     values = values.copy()
@@ -134,7 +137,7 @@ def penalise(values: Logits, spans: Spans, seen: Iterable[int], penalty: float) 
 
 
 def likeliest(values: Logits, sampling: Sampling) -> NDArray[np.intp]:
-    """Positions, ascending, of the finite logits that top-k and then top-p keep."""
+    """Return the positions, ascending, of the finite logits that top-k and then top-p keep."""
     kept = np.arange(len(values))
     if 0 < sampling.top_k < len(values):
         kept = np.flatnonzero(values >= np.partition(values, -sampling.top_k)[-sampling.top_k])
@@ -144,7 +147,7 @@ def likeliest(values: Logits, sampling: Sampling) -> NDArray[np.intp]:
 
 
 def pick(values: Logits, kept: NDArray[np.intp], temperature: float, noise: NDArray[np.float64]) -> int:
-    """The position among `kept` that Gumbel `noise` [kept] draws; at temperature 0 the first of the highest."""
+    """Return the position among `kept` drawn with Gumbel `noise` [kept]; at temperature 0, the first of the highest."""
     likely = values[kept].astype(np.float64)
     if temperature > 0:
         likely = (likely - likely.max()) / temperature + noise
@@ -152,7 +155,7 @@ def pick(values: Logits, kept: NDArray[np.intp], temperature: float, noise: NDAr
 
 
 def position(spans: Spans, token: int) -> int:
-    """Where `token` stands among the ids of `spans`; -1 where it is not among them."""
+    """Return the index of `token` among the ids of `spans`, or -1 if it is not among them."""
     before = 0
     for ids in spans:
         if token in ids:
@@ -162,7 +165,7 @@ def position(spans: Spans, token: int) -> int:
 
 
 def id_at(spans: Spans, index: int) -> int:
-    """The token at a position among the ids of `spans`."""
+    """Return the token at an index among the ids of `spans`."""
     for ids in spans:
         if index < len(ids):
             return ids[index]
@@ -171,7 +174,7 @@ def id_at(spans: Spans, index: int) -> int:
 
 
 def ids_at(spans: Spans, positions: NDArray[np.intp]) -> NDArray[np.int64]:
-    """The tokens at ascending positions among the ids of `spans`."""
+    """Return the tokens at ascending indexes among the ids of `spans`."""
     if len(spans) == 1:
         return positions.astype(np.int64) + spans[0].start
     counts = np.cumsum([0, *map(len, spans)])
@@ -180,7 +183,7 @@ def ids_at(spans: Spans, positions: NDArray[np.intp]) -> NDArray[np.int64]:
 
 
 def _nucleus(values: Logits, top_p: float) -> NDArray[np.intp]:
-    """Positions, ascending, of the fewest likeliest values that together have at least `top_p` of the mass."""
+    """Return the positions, ascending, of the fewest most likely values with a total probability of `top_p` or more."""
     shares = np.exp(values - values.max())
     wanted = top_p * shares.sum(dtype=np.float64)
     for count in (min(NUCLEUS_GUESS, len(shares)), len(shares)):

@@ -1,4 +1,4 @@
-"""The parts a grammar is made of. Each reads one stretch of tokens and says when it is over."""
+"""The segments of a grammar. Each covers one part of the token sequence and knows where that part ends."""
 
 from typing import Protocol
 
@@ -8,31 +8,34 @@ from acestep.lm.job import Allowed
 from acestep.lm.lexicon import BLANK, BREAK, CONTROL, WORDS, Lexicon, Trie
 
 Cursor = tuple[int, int]
-"""Where a segment is; what the two numbers mean is its own affair."""
+"""Opaque cursor of a segment; each `Segment` documents its two ints."""
 
 BEGINNING: Cursor = (0, 0)
 ENDED: Cursor = (-1, 0)
 
 
 class Segment(Protocol):
-    """A stretch of tokens with its rules. It begins at `BEGINNING` and is never empty."""
+    """A part of the sequence with its rules. It starts at the cursor `BEGINNING` and is never empty."""
 
     @property
     def most_tokens(self) -> int:
-        """The most tokens it can hold."""
+        """The largest number of tokens it can hold."""
         ...
 
     def allowed(self, place: Cursor) -> Allowed:
-        """What may come next."""
+        """Return the tokens that may come next."""
         ...
 
     def after(self, place: Cursor, token: int) -> Cursor:
-        """The place after a token, `OVER` after the last; raises `ValueError` for one that is not allowed."""
+        """Return the cursor after a token, `OVER` after the last one.
+
+        Raises `ValueError` for a token that is not allowed.
+        """
         ...
 
 
 class Literal(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """Exactly these tokens. A place is (how many there were, 0)."""
+    """Exactly these tokens. The cursor is (number of tokens so far, 0)."""
 
     tokens: tuple[int, ...]
     lexicon: Lexicon
@@ -54,7 +57,7 @@ class Literal(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
 
 class TrieSegment(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """One of a trie's sequences and its end. A place is (node, 0)."""
+    """One of a trie's sequences and its end. The cursor is (node, 0)."""
 
     trie: Trie
 
@@ -81,10 +84,11 @@ _EMPTY, _INDENTED, _LINE, _NEW_LINE = range(4)
 
 
 class Caption(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """Free text of one or more lines, all but the first indented, and `closing`: the first token of what follows.
+    """Free text of one or more lines, all but the first indented, then `closing`: the first token of what follows.
 
-    It has words in its first line, and from `limit` tokens (2 or more) on nothing but the end of the line may come. A
-    place is (stage, tokens so far): nothing yet, only spaces yet, within a line, or at the beginning of a further line.
+    The first line contains words, and after `limit` tokens (2 or more) only the end of the line may come. The cursor is
+    (stage, tokens so far); the stages are: nothing yet, only spaces yet, within a line, or at the beginning of a
+    further line.
     """
 
     lexicon: Lexicon
@@ -128,7 +132,7 @@ class Caption(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
 
 class Lyrics(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """Any plain text up to `limit` tokens, and the end of the turn. A place is (tokens so far, 0)."""
+    """Any plain text of up to `limit` tokens, then the end of the turn. The cursor is (tokens so far, 0)."""
 
     lexicon: Lexicon
     limit: int
@@ -143,7 +147,7 @@ class Lyrics(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return self.lexicon.lyrics if place[0] < self.limit else self.lexicon.only(self.lexicon.vocabulary.eos)
 
     def after(self, place: Cursor, token: int) -> Cursor:
-        """One further, or over after the end."""
+        """Return the next cursor, or `OVER` after the end."""
         kinds = self.lexicon.kinds
         if token == self.lexicon.vocabulary.eos:
             return ENDED
@@ -153,7 +157,7 @@ class Lyrics(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
 
 class Anything(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """Any tokens whatsoever up to `limit`, or up to one of `ends`. A place is (tokens so far, 0)."""
+    """Any tokens up to `limit`, or up to one of `ends`. The cursor is (tokens so far, 0)."""
 
     lexicon: Lexicon
     limit: int
@@ -165,18 +169,18 @@ class Anything(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return self.limit
 
     def allowed(self, place: Cursor) -> Allowed:  # noqa: ARG002 as in the protocol
-        """Everything that has a meaning."""
+        """Return every token that has a meaning."""
         return self.lexicon.everything
 
     def after(self, place: Cursor, token: int) -> Cursor:
-        """One further, or over at the limit or an end."""
+        """Return the next cursor, or `OVER` at the limit or an end."""
         if token not in self.lexicon.everything:
             raise _refused(token)
         return ENDED if token in self.ends or place[0] + 1 >= self.limit else (place[0] + 1, 0)
 
 
 class CodeSegment(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """Exactly `count` audio codes. A place is (how many there were, 0)."""
+    """Exactly `count` audio codes. The cursor is (number of codes so far, 0)."""
 
     lexicon: Lexicon
     count: int

@@ -1,4 +1,4 @@
-"""The language model by itself: a song planned, described, invented or brought into form, in words and codes."""
+"""The language model used by itself: plans, describes, invents or rewrites a song, in words and codes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,11 +24,11 @@ from acestep.request import Request
 from acestep.units import Progress, silent
 
 RELEASED = "turbo"
-"""The model whose language models are the released ones."""
+"""The name of the model whose language models are the released ones."""
 
 
 class SongPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """A request with everything filled in, and the audio codes of each of its songs, five a second."""
+    """A request with all fields filled in, and the audio codes of each of its songs, five for each second."""
 
     request: Request
     codes: tuple[tuple[int, ...], ...]
@@ -36,35 +36,36 @@ class SongPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def open_lm(plan: Plan, model: str, device: Device, warn: Warn, *, hear: Hear = unheard) -> Language:
-    """The language model of a plan: for the `tiny` and `dummy` model one of their kind, for a folder the one beside it.
+    """Open the language model of a plan.
 
-    `warn` and `hear` are those of `Language`. Raises `UsageError` where the plan has none and `InvalidInputError` where
-    its weights are missing.
+    For the models `tiny` and `dummy` it is a language model of the same kind, for a folder the one next to it. `warn`
+    and `hear` are those of `Language`. Raises `UsageError` if the plan has none and `InvalidInputError` if its weights
+    are missing.
     """
     name = language_name(plan, model)
     return Language(name, plan.knobs, device, longest_s=plan.longest_planned_s, warn=warn, hear=hear)
 
 
 def language_name(plan: Plan, model: str) -> str:
-    """What `load_lm` takes for the language model of a plan; `UsageError` where the plan has none."""
+    """Return the name that `load_lm` takes for the plan's language model; raise `UsageError` if the plan has none."""
     if plan.lm is None:
         raise UsageError(f"{without_language(plan)}; name one with --lm, or do without")
     return {"tiny": TINY, "dummy": DUMMY_PREFIX + plan.lm}.get(model) or _beside(model, plan.lm)
 
 
 def without_language(plan: Plan) -> str:
-    """Why a plan has no language model."""
+    """Return the reason why a plan has no language model."""
     return "no language model was chosen" if plan.lm_models else "no language model is certified for this card"
 
 
 def plan_song(
     request: Request, plan: Plan | None = None, *, model: str = RELEASED, progress: Progress = silent
 ) -> SongPlan:
-    """The songs of a request planned and not made: metadata, and the audio codes of each song.
+    """Plan the songs of a request without making them: return metadata, and the audio codes of each song.
 
-    Runs under `plan` or this machine's own; the length is left open only by a request that thinks. Raises
-    `InvalidInputError` when the weights are missing, `UsageError` for a key, tempo or language that there is not and
-    for a task on a song that exists, `NotEnoughMemoryError` when there is not enough memory.
+    Runs under `plan`, or this machine's own plan by default. Only a request that thinks may leave the length open.
+    Raises `InvalidInputError` if the weights are missing, `UsageError` for an unknown key, tempo or language and for a
+    task on an existing song, and `NotEnoughMemoryError` if there is not enough memory.
     """
     request = msgspec.structs.replace(request, think=True)
     if not request.thinks:
@@ -90,7 +91,7 @@ def understand_song(
     seed: int = 0,
     progress: Progress = silent,
 ) -> Description:
-    """The song that audio codes stand for, in words; without codes one is made up."""
+    """Describe in words the song that audio codes stand for; without codes, invent one."""
     warnings: list[str] = []
     with _language(plan, model, warnings) as (language, _):
         try:
@@ -110,7 +111,7 @@ def create_sample(
     seed: int = 0,
     progress: Progress = silent,
 ) -> Description:
-    """A song in words made from a wish such as "a sad song about rain"."""
+    """Invent a song in words from a wish such as "a sad song about rain"."""
     warnings: list[str] = []
     with _language(plan, model, warnings) as (speaker, _):
         job, cuts = speaker.planner.create_job(query, instrumental=instrumental, language=language, seed=seed)
@@ -127,7 +128,7 @@ def format_sample(
     seed: int = 0,
     progress: Progress = silent,
 ) -> Description:
-    """A caption and lyrics brought into the form the models were trained with; known `metadata` stay as they are."""
+    """Rewrite a caption and lyrics in the form the models were trained with; known `metadata` are kept."""
     warnings: list[str] = []
     with _language(plan, model, warnings) as (speaker, _):
         job, cuts = speaker.planner.format_job(SongText(caption=caption, lyrics=lyrics), metadata, seed)
@@ -137,7 +138,10 @@ def format_sample(
 
 @contextmanager
 def alone(language: Language, flag: str = "--lm") -> Iterator[Language]:
-    """A language model that is used by itself, and closed at the end; `flag` chooses another on the command line."""
+    """Use a language model by itself and close it at the end.
+
+    If it does not fit, the error names `flag` as the option that chooses another model.
+    """
     try:
         yield language
     except torch.OutOfMemoryError as error:
@@ -150,14 +154,14 @@ def alone(language: Language, flag: str = "--lm") -> Iterator[Language]:
 
 
 def warn_of_noise(language: Language, warn: Warn) -> None:
-    """Say so where a language model has random weights."""
+    """Call `warn` if a language model has random weights."""
     if language.is_noise:
         warn(f"The {language.is_noise} language model has random weights: what it writes means nothing.")
 
 
 @contextmanager
 def _language(plan: Plan | None, model: str, warnings: list[str]) -> Iterator[tuple[Language, Plan]]:
-    """The language model on this machine's device, alone there, and the plan as the device can carry it out."""
+    """Open the language model on this machine's device; also return the plan as the device can carry it out."""
     plan = plan or plan_to_run()
     device, card = open_here()
     used = carried_out(plan, card)
@@ -168,10 +172,10 @@ def _language(plan: Plan | None, model: str, warnings: list[str]) -> Iterator[tu
 
 
 def _beside(model: str, lm: str) -> str:
-    """The folder of the language model `lm` in or next to that of the model, as its VAE is looked for; else `lm`."""
+    """Return the folder of the language model `lm` inside or next to the model's folder; otherwise `lm`."""
     known = catalog.find(lm)
     if known is not None and catalog.find(model) is None:
-        # Absolute, or a folder here could bear the name of a language model of the catalog.
+        # Absolute, because a relative folder could have the same name as a language model of the catalog.
         folder = Path(model).expanduser().absolute()
         for beside in (folder / known.id, folder.parent / known.id):
             if is_checkpoint(beside):

@@ -1,4 +1,4 @@
-"""Words to a plan: the language model fills in what a request leaves open and writes the songs' audio codes."""
+"""The thinking stage: the language model fills in what a request leaves open and writes the songs' audio codes."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -13,9 +13,9 @@ from acestep.units import Progress
 
 
 class Thought(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """What thinking made of a request: the `request` completed, and audio `codes` for each of its songs, or none.
+    """The result of thinking: the completed `request`, and audio `codes` for each of its songs, or none.
 
-    `songs_per_pass` songs were written at once.
+    `songs_per_pass` songs were written in one pass.
     """
 
     request: Request
@@ -25,26 +25,27 @@ class Thought(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
 
 class Thinker(Protocol):
-    """Plans songs; `acestep.lm.jobs` does it with a language model."""
+    """Plans songs; `acestep.lm.thinker` implements it with a language model."""
 
     def modules(self) -> Mapping[str, nn.Module]:
-        """Its parts that are placed with those of the pipeline, by name."""
+        """The parts that are placed together with those of the pipeline, by name."""
         ...
 
     def think(self, request: Request, place: StageContext, progress: Progress) -> Thought:
-        """The plan of a request whose `thinks` is true; nothing of it stays on the device that does not rest there.
+        """Return the completed request and codes for a request whose `thinks` is true.
 
-        Raises `torch.OutOfMemoryError` when not even one song fits.
+        After the call, only parts that stay resident remain on the device. Raises `torch.OutOfMemoryError` when not
+        even one song fits.
         """
         ...
 
     def close(self) -> None:
-        """Give back what is on the device and not among `modules`."""
+        """Free what is on the device and not among `modules`."""
         ...
 
 
 class UnableToThink:
-    """Stands where there is no language model."""
+    """The thinker used when no language model is loaded."""
 
     def modules(self) -> Mapping[str, nn.Module]:
         """None."""

@@ -1,4 +1,4 @@
-"""A language model as the pipeline's thinking stage."""
+"""The pipeline's thinking stage with a language model."""
 
 import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,9 +23,9 @@ from acestep.units import Progress
 def write_in_passes(
     jobs: Sequence[Job], backend: LmBackend, device: Device, written: StepsWritten, at_once: int = 0
 ) -> tuple[list[tuple[int, ...]], int]:
-    """What was written for each job, and how many jobs at once it took.
+    """Write the jobs in as few passes as fit; return the tokens of each job and the number of jobs in a pass.
 
-    All at once is tried first, then two passes of even size, three, and so on; `at_once` above 0 is the only size
+    First all jobs in one pass, then two passes of even size, three, and so on; `at_once` above 0 is the only size
     tried. Raises `torch.OutOfMemoryError` when not even one job fits.
     """
     tokens: list[tuple[int, ...]] = []
@@ -33,7 +33,7 @@ def write_in_passes(
         return tokens, 0
     sizes = [at_once] if at_once else list(even_passes(len(jobs)))
     for size in sizes:
-        # Keys and values come first and are most of it, so a pass that cannot fit costs next to nothing.
+        # Keys and values are allocated first and are the largest part, so a pass that cannot fit fails quickly.
         if size > 1 and not at_once and backend.cache_bytes(jobs[:size]) > device.free_bytes():
             continue
         try:
@@ -44,14 +44,14 @@ def write_in_passes(
         except torch.OutOfMemoryError:
             if size == sizes[-1]:
                 raise
-        # Outside the except block, where the traceback no longer keeps what was half made.
+        # Outside the except block, because the traceback keeps half-made tensors alive.
         gc.collect()
         device.empty_cache()
     raise AssertionError("the last size returns or raises")
 
 
 def even_passes(jobs: int) -> Iterator[int]:
-    """Jobs at once for one pass, two passes, and so on down to one job, each size once."""
+    """Yield the number of jobs in a pass for one pass, two passes, and so on down to one job; each size once."""
     last = 0
     for passes in range(1, jobs + 1):
         size = -(-jobs // passes)
@@ -61,18 +61,19 @@ def even_passes(jobs: int) -> Iterator[int]:
 
 
 LANGUAGE_MODEL = "lm"
-"""The name of the language model among the parts that are placed."""
+"""The language model's name among the parts that are placed."""
 
 
 OpenBackend = Callable[[Device, Callable[[], AbstractContextManager[None]]], LmBackend]
-"""Opens what runs a model on a device; inside the context that it is given the placed weights are there."""
+"""Opens the backend that runs a model on a device; the placed weights are there inside the given context."""
 
 
 class LmThinker:
     """Plans songs with a language model.
 
-    What `open_backend` opens is closed after every use. `modules` are the weights that are placed with the pipeline's
-    own, none where the backend keeps its own. `at_once` above 0 fixes the songs of a pass; `end` is called at the end.
+    The backend that `open_backend` opens is closed after every use. `modules` are the weights that are placed together
+    with the pipeline's own; empty if the backend keeps its own. `at_once` above 0 fixes the number of songs in a pass;
+    `close` calls `end`.
     """
 
     def __init__(
@@ -91,11 +92,11 @@ class LmThinker:
         self._end = end
 
     def modules(self) -> Mapping[str, nn.Module]:
-        """The weights that are placed with the pipeline's own."""
+        """The weights that are placed together with the pipeline's own."""
         return self._modules
 
     def think(self, request: Request, place: StageContext, progress: Progress) -> Thought:
-        """The request completed, and the audio codes of its songs where they are wanted."""
+        """Return the completed request, and the audio codes of its songs if they are wanted."""
         planner = self._planner
 
         def written(step: int, most: int) -> None:
@@ -121,5 +122,5 @@ class LmThinker:
         return place.placement.use(LANGUAGE_MODEL) if self._modules else nullcontext()
 
     def close(self) -> None:
-        """Give back what the backend keeps between calls."""
+        """Free what the backend keeps between calls."""
         self._end()

@@ -1,4 +1,4 @@
-"""Text to a language model's tokens and back: whatever a person writes becomes plain text and nothing else."""
+"""Text to a language model's tokens and back; text that a user writes never becomes a special token."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ COMPACT = Vocabulary(
     first_code=261,
     size=261 + CODE_TOKENS,
 )
-"""The byte values, the marks and the audio codes without a gap, for tiny models."""
+"""Token ids for tiny models: byte values, special tokens and audio codes without gaps."""
 
 FULL_SIZE = Vocabulary(
     plain=256,
@@ -32,59 +32,61 @@ FULL_SIZE = Vocabulary(
     first_code=151_669,
     size=217_204,
 )
-"""The byte values first, marks and audio codes where the checkpoints have them, for full-size models without files."""
+"""Token ids for full-size models without files: byte values first, special tokens and audio codes where the checkpoints
+have them.
+"""
 
 
 class PlannerTokenizer(Protocol):
-    """What the planner asks of a tokenizer."""
+    """What the planner needs from a tokenizer."""
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """Which ids mean what."""
+        """The meaning of each id."""
         ...
 
     @property
     def pieces(self) -> Sequence[bytes]:
-        """The bytes that each id of plain text stands for."""
+        """The bytes that each plain-text id stands for."""
         ...
 
     def plain(self, text: str) -> list[int]:
-        """The ids of any text, none of them special: a mark's name is spelled out like any other word."""
+        """Return the ids of any text, none of them special: the name of a special token is spelled out like a word."""
         ...
 
     def text(self, tokens: Iterable[int]) -> str:
-        """The text of ids, special ones by name; bytes that are no text become U+FFFD."""
+        """Return the text of ids, special ones by name; bytes that are not valid text become U+FFFD."""
         ...
 
 
 class BytePlannerTokenizer:
-    """One token a UTF-8 byte: needs no files."""
+    """One token for each UTF-8 byte: needs no files."""
 
     def __init__(self, vocabulary: Vocabulary = COMPACT) -> None:
         self.vocabulary = vocabulary
         self.pieces: Sequence[bytes] = tuple(bytes([value]) for value in range(256))
 
     def plain(self, text: str) -> list[int]:
-        """The UTF-8 bytes of `text`."""
+        """Return the UTF-8 bytes of `text`."""
         return list(encodable(text).encode("utf-8"))
 
     def text(self, tokens: Iterable[int]) -> str:
-        """The text of ids, special ones by name."""
+        """Return the text of ids, special ones by name."""
         return _spelled(tokens, self.pieces, self.vocabulary, {})
 
 
 class HubPlannerTokenizer:
     """A checkpoint's own tokenizer, read from local files only; it never runs code from the folder.
 
-    Raises `InvalidInputError` when the files hold no byte-level tokenizer with the marks and the audio codes.
+    Raises `InvalidInputError` if the files contain no byte-level tokenizer with the special tokens and the audio codes.
     """
 
     def __init__(self, folder: Path) -> None:
         from tokenizers import Tokenizer
 
         backend = _load(folder)
-        # The checkpoints' thinking marks and audio codes are added tokens that count as ordinary ones: a copy that
-        # never heard of them is the only encoder that cannot be talked into writing one.
+        # The checkpoints' thinking marks and audio codes are added tokens of the ordinary kind. Only a copy of the
+        # tokenizer without them can encode text without ever producing one.
         self._encoder: Any = Tokenizer(backend.model)
         self._encoder.normalizer = backend.normalizer
         self._encoder.pre_tokenizer = backend.pre_tokenizer
@@ -103,23 +105,23 @@ class HubPlannerTokenizer:
             raise InvalidInputError(folder, "holds a tokenizer that makes special tokens of plain text")
 
     def plain(self, text: str) -> list[int]:
-        """The ids of `text`, none of them special."""
+        """Return the ids of `text`, none of them special."""
         return list(self._encoder.encode(encodable(text), add_special_tokens=False).ids)
 
     def text(self, tokens: Iterable[int]) -> str:
-        """The text of ids, special ones by name."""
+        """Return the text of ids, special ones by name."""
         return _spelled(tokens, self.pieces, self.vocabulary, self._names)
 
 
 def _load(folder: Path) -> Any:
     from tokenizers import Tokenizer
 
-    # The whole file says all there is to say, and is read many times faster than vocabulary and merges apart.
+    # The complete file contains everything, and loads many times faster than separate vocabulary and merges files.
     whole = folder / "tokenizer.json"
     if whole.is_file():
         try:
             return Tokenizer.from_file(str(whole))
-        except Exception as error:  # The library raises nothing narrower.
+        except Exception as error:  # The library raises no narrower exception.
             raise InvalidInputError(whole, f"is no tokenizer ({error})") from error
     if not (folder / "vocab.json").is_file():
         raise InvalidInputError(folder, "holds no tokenizer: neither tokenizer.json nor vocab.json with merges.txt")
@@ -133,7 +135,7 @@ def _load(folder: Path) -> Any:
 
 
 def _pieces(encoder: Any, added: Mapping[int, str]) -> tuple[bytes, ...]:
-    """The bytes of each id below the added tokens, from the names that byte-level tokenizers give them."""
+    """Return the bytes of each id below the added tokens, from the names in the byte-level tokenizer."""
     ids = encoder.get_vocab_size()
     plain = min(ids, *added) if added else ids
     names = [encoder.id_to_token(token) for token in range(plain)]
@@ -147,7 +149,10 @@ def _pieces(encoder: Any, added: Mapping[int, str]) -> tuple[bytes, ...]:
 
 
 def _byte_alphabet() -> dict[int, int]:
-    """The letter that stands for each byte in a byte-level tokenizer's names: printable ones stand for themselves."""
+    """Return the letter that stands for each byte in a byte-level tokenizer's names.
+
+    Printable ones stand for themselves.
+    """
     printable = {*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = [value for value in range(256) if value not in printable]
     return {value: value for value in printable} | {256 + place: value for place, value in enumerate(others)}

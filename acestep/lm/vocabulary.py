@@ -1,4 +1,4 @@
-"""The ids of a language model's tokens: plain text, the marks of a conversation, and audio codes."""
+"""The ids of a language model's tokens: plain text, special tokens, and audio codes."""
 
 from collections.abc import Callable
 
@@ -8,19 +8,20 @@ from acestep.request import MAX_AUDIO_CODE
 
 CODES = MAX_AUDIO_CODE + 1
 CODE_TOKENS = 65_535
-"""Audio codes there are, and tokens the checkpoints have for them: the last 1,535 tokens stand for nothing."""
+"""The number of audio codes, and of tokens that the checkpoints have for them; the last 1,535 tokens have no meaning.
+"""
 
 CODES_PER_SECOND = 5
-"""Audio codes that one second of music takes."""
+"""Audio codes for one second of music."""
 
 PAD, IM_START, IM_END, THINK, THOUGHT = "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"
 
 
 class Vocabulary(msgspec.Struct, frozen=True, kw_only=True):
-    """Which ids mean what. Ids below `plain` are text and nothing else; ids from `size` on are only padding.
+    """The meaning of each id. Ids below `plain` are only text; ids from `size` on are only padding.
 
     `eos` ends a turn, `think` and `thought` open and close the thinking, `first_code` is audio code 0. Raises
-    `ValueError` when two kinds of token share ids.
+    `ValueError` if two kinds of token share ids.
     """
 
     plain: int
@@ -41,7 +42,7 @@ class Vocabulary(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def marks(self) -> dict[int, str]:
-        """The name of each special token, by id."""
+        """Return the name of each special token, by id."""
         return {self.pad: PAD, self.im_start: IM_START, self.eos: IM_END, self.think: THINK, self.thought: THOUGHT}
 
     @property
@@ -50,27 +51,28 @@ class Vocabulary(msgspec.Struct, frozen=True, kw_only=True):
         return range(self.first_code, self.first_code + CODES)
 
     def code(self, token: int) -> int:
-        """The audio code that a token stands for; raises `ValueError` for any other token."""
+        """Return the audio code that a token stands for; raise `ValueError` for any other token."""
         if token not in self.codes:
             raise ValueError(f"token {token} is no audio code: those are {self.codes.start} to {self.codes.stop - 1}")
         return token - self.first_code
 
     def id(self, code: int) -> int:
-        """The token of an audio code; raises `ValueError` for a number that is none."""
+        """Return the token of an audio code; raise `ValueError` for a number that is not a code."""
         if not 0 <= code <= MAX_AUDIO_CODE:
             raise ValueError(f"audio codes are 0 to {MAX_AUDIO_CODE}, got {code}")
         return self.first_code + code
 
 
 def code_name(code: int) -> str:
-    """How an audio code is written in text."""
+    """Return an audio code as it is written in text."""
     return f"<|audio_code_{code}|>"
 
 
 def read_vocabulary(lookup: Callable[[str], int | None], plain: int, newline: int, size: int) -> Vocabulary:
-    """The vocabulary of a tokenizer that gives the id of a token's name; raises `ValueError` naming what is missing.
+    """Build the vocabulary with `lookup`, which returns the id of a token's name.
 
-    Only the first and the last code are looked up, and some in between: their ids follow each other.
+    Raises `ValueError` naming what is missing. Only the first and the last code are looked up, and some in between:
+    their ids are consecutive.
     """
 
     def found(name: str) -> int:

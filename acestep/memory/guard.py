@@ -1,8 +1,8 @@
-"""The VRAM guard: how much memory a request will need, and so how many of its songs to make at once. Pure.
+"""The VRAM guard: predicts the memory of a request, and so how many of its songs to make in one pass. Pure.
 
 The coefficients come from the tier table, found in simulated runs (`calibrate/probes/simulated/memory_model.py`). All
 are in bytes; their names start with the weights' format and the offload mode: ``int8.cpu+dit.denoise.fixed`` is what
-denoising needs beside what `acestep.memory.workspace` computes, ``int8.cpu+dit.rest`` is what stays on the device
+denoising needs besides what `acestep.memory.workspace` computes, ``int8.cpu+dit.rest`` is what stays on the device
 between stages.
 """
 
@@ -27,19 +27,19 @@ OF_AUDIO: Final = (Stage.ENCODE_AUDIO, f"{Stage.ENCODE_AUDIO}.frames")
 """What is known besides, and needed for requests that bring audio."""
 
 FEWEST_LYRICS: Final = 300
-"""Lyric tokens up to which the text encoder decides what encoding needs, and not the lyrics."""
+"""Up to this number of lyric tokens the text encoder, and not the lyrics, decides the peak of encoding."""
 
 ITEMSIZE: Final = 2
-"""Bytes of a number in bfloat16 and float16, in which the coefficients were found."""
+"""Bytes of a number in bfloat16 and float16; the coefficients were measured in these types."""
 
 
 class Demand(msgspec.Struct, frozen=True, kw_only=True):
-    """What decides the memory of a pass: songs at once, latent frames of each, tokens of lyrics and of the prompt.
+    """What decides the memory of a pass: songs in the pass, latent frames of each, tokens of lyrics and of the prompt.
 
-    `with_audio`: the request brings audio or codes along. `weak_cover`: each step takes a second pass, for a condition
-    that asks for no cover. `contexts` are held for the whole request: one, or one for each song with codes of its own.
-    `grouped_attention`: attention on the card takes keys and values of fewer heads as they are. `matrix_workspace`:
-    bytes that its matrix library keeps. `itemsize`: bytes of the numbers in which it computes.
+    `with_audio`: the request brings audio or codes. `weak_cover`: each step takes a second pass, for a condition that
+    asks for no cover. `contexts` are held for the whole request: one, or one for each song with its own codes.
+    `grouped_attention`: attention on the card takes grouped queries without expanding keys and values.
+    `matrix_workspace`: bytes that its matrix library keeps. `itemsize`: bytes of the numbers in which it computes.
     """
 
     songs: int
@@ -55,17 +55,17 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def tokens(self) -> int:
-        """Tokens of the condition: lyrics, one of timbre, and the prompt."""
+        """Tokens of the condition: the lyrics, one timbre token, and the prompt."""
         return self.lyric_tokens + self.text_tokens + 1
 
     @property
     def width(self) -> int:
-        """How many times as large weights and activations are as where the coefficients were found."""
+        """Size of weights and activations relative to the run in which the coefficients were found."""
         return self.itemsize // ITEMSIZE
 
 
 def growth(knobs: Knobs, demand: Demand) -> int:
-    """Bytes of denoising that depend on the request: what the steps ask for, and what stays through them."""
+    """Bytes of denoising that depend on the request: what the steps allocate, and what stays allocated through them."""
     architecture = architecture_of(knobs.variant)
     steps = Steps(
         architecture=architecture,
@@ -85,18 +85,21 @@ def growth(knobs: Knobs, demand: Demand) -> int:
 
 
 def knobs_key(knobs: Knobs) -> str:
-    """What the coefficients of a way to run are named after."""
+    """The prefix of the coefficients' names for these knobs."""
     return f"{knobs.quantization or 'none'}.{knobs.offload}"
 
 
 def predict(model: Mapping[str, float], knobs: Knobs, demand: Demand) -> dict[str, int]:
-    """Bytes of the smallest cap of each stage and of the whole run (``"total"``); empty where `model` is silent."""
+    """Predict the smallest cap in bytes of each stage and of the whole run (``"total"``).
+
+    Empty if `model` lacks the knobs.
+    """
     if not _covers(model, knobs, demand):
         return {}
     key = knobs_key(knobs)
     lyrics = max(0, demand.lyric_tokens - FEWEST_LYRICS)
     if demand.weak_cover:
-        # A second condition, of which a token takes less than one of lyrics does on its way through their encoder.
+        # A second condition; one of its tokens takes less than a lyrics token does in the lyrics' encoder.
         lyrics += demand.tokens
     around = {
         Stage.ENCODE: model[f"{key}.encode"] + lyrics * model[f"{key}.encode.lyrics"],
@@ -113,9 +116,10 @@ def predict(model: Mapping[str, float], knobs: Knobs, demand: Demand) -> dict[st
 
 
 def songs_at_once(model: Mapping[str, float], knobs: Knobs, demand: Demand, free_bytes: int) -> int:
-    """Songs of a request to make in one pass, at least one, with `free_bytes` free while the pipeline rests.
+    """Return the number of songs to make in one pass, at least one, with `free_bytes` free in the idle pipeline.
 
-    The passes are of even size: three and three rather than five and one. All of them where `model` is silent.
+    The passes are of even size: three and three rather than five and one. Without a memory model, all songs in one
+    pass.
     """
     if not _covers(model, knobs, demand):
         return demand.songs
@@ -136,6 +140,9 @@ def _denoise(model: Mapping[str, float], knobs: Knobs, demand: Demand) -> int:
 
 
 def _covers(model: Mapping[str, float], knobs: Knobs, demand: Demand) -> bool:
-    """Whether every coefficient of a way to run is known; a table of another release may name them otherwise."""
+    """Return whether all coefficients of these knobs are known.
+
+    A table of another release may name them differently.
+    """
     key, needed = knobs_key(knobs), COEFFICIENTS + OF_AUDIO if demand.with_audio else COEFFICIENTS
     return all(f"{key}.{name}" in model for name in needed)

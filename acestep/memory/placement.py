@@ -1,4 +1,4 @@
-"""Where the parts of the model are: resting on the host, or on the device while a stage needs them."""
+"""Where the parts of the model are: on the host, or on the device while a stage needs them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ TRANSFORMER = "transformer"
 
 
 class Placement:
-    """Moves parts in and out as an offload mode says.
+    """Moves parts to the device and back as an offload mode says.
 
     `parts` maps names to modules. `blocks` are modules inside them that may be streamed, in the order in which they
     run: those of the transformer under `stream`, all of them under `stream+encoders`.
@@ -44,10 +44,11 @@ class Placement:
             self._resident = frozenset({TRANSFORMER} if offload is Offload.CPU else ())
 
     def settle(self) -> None:
-        """Bring in what stays; safe to call again after a failure."""
+        """Move the parts that stay resident to the device; safe to call again after a failure."""
         if self._device.shares_host_memory:
             return
-        # In the order of the parts: a set of names has another order in every process, and so would the allocator.
+        # In the order of the parts: the order of a set of names differs between processes, and so would the
+        # allocations.
         for name, part in self._parts.items():
             if name in self._resident and not part.inside:
                 part.enter(self._device)
@@ -61,7 +62,7 @@ class Placement:
 
     @contextmanager
     def use(self, name: str) -> Iterator[None]:
-        """The part is on the device inside the block, and back where it rests after it."""
+        """Have the part on the device inside the block, and back in its resting place afterwards."""
         part = self._parts[name]
         if name in self._resident or part.inside:
             yield
@@ -80,7 +81,7 @@ class Placement:
 
     @contextmanager
     def use_block(self, block: nn.Module) -> Iterator[None]:
-        """Inside the block this module of a part in use is on the device; a no-op unless it is streamed."""
+        """Have this module, of a part in use, on the device inside the block; does nothing unless it is streamed."""
         if id(block) in self._turns:
             ring, turn = self._turns[id(block)]
             with ring.use(turn):

@@ -1,4 +1,4 @@
-"""Blocks of a part that pass through the device one after another: two slots, one computing, one being filled."""
+"""The ring: blocks of a part are streamed through two device buffers; one is in use while the next one is filled."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from acestep.memory.tensors import Arena, map_storage, pin, plain, slots
 
 
 class Part:
-    """The weights of some modules. Host tensors are kept, so leaving copies nothing; tied ones count as one."""
+    """The weights of some modules. Host tensors are kept, so moving back copies nothing; tied tensors count once."""
 
     def __init__(self, name: str, modules: Sequence[nn.Module]) -> None:
         self.name = name
@@ -29,7 +29,7 @@ class Part:
         return sum(map(Arena.bytes_for, self.hosts))
 
     def pin(self, device: Device) -> None:
-        """Let the host tensors rest in page-locked memory from now on, as far as there is some; asks once."""
+        """Move the host tensors to page-locked memory, as far as there is some; only the first call does anything."""
         if not self._pinned:
             self._pinned = True
             self.hosts = pin(self.hosts, device)
@@ -40,7 +40,7 @@ class Part:
         self.put([map_storage(host, lambda tensor: device.upload(tensor, self.name)) for host in self.hosts])
 
     def put(self, tensors: Sequence[Tensor]) -> None:
-        """Let the modules compute with these, one for each of `hosts`."""
+        """Set the tensors that the modules compute with, one for each of `hosts`."""
         for table, key, position in self._places:
             table[key] = tensors[position]
         self.inside = True
@@ -57,7 +57,7 @@ TensorLayout = tuple[Any, ...]
 
 
 class Slot:
-    """Device memory for one block at a time. `passed`: nothing computes with what it holds any more."""
+    """A device buffer for one block at a time. `passed` is the event after which no computation uses its contents."""
 
     def __init__(self, buffer: Tensor, passed: DeviceEvent) -> None:
         self.holds: int | None = None
@@ -76,10 +76,10 @@ class Slot:
 
 
 class Ring:
-    """The blocks of a part, streamed in the order given and from the start again.
+    """The blocks of a part, streamed in the given order, repeatedly.
 
-    The slots are taken once for a stage, on the stream that computes: memory pools are per stream, so blocks that
-    come and go on a copying stream could never be had by computation.
+    The slots are allocated once for a stage, on the computing stream: memory pools belong to streams, so computation
+    could never reuse blocks that are allocated on the copying stream.
     """
 
     def __init__(self, name: str, modules: Sequence[nn.Module], device: Device) -> None:
@@ -92,7 +92,7 @@ class Ring:
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        """Blocks can be used inside the block. Modules that their library calls come in by themselves."""
+        """Allow the use of blocks inside the context. Modules called by their library move in by themselves."""
         for block in self._blocks:
             block.pin(self._device)
         n_bytes = max(block.n_bytes for block in self._blocks)
@@ -112,7 +112,7 @@ class Ring:
 
     @contextmanager
     def use(self, index: int) -> Iterator[None]:
-        """The block is on the device inside the block, and the one after it on its way."""
+        """Have the block on the device inside the context, while the next one is being copied."""
         self._enter(index)
         try:
             yield
@@ -135,12 +135,12 @@ class Ring:
     def _drop(self) -> None:
         for slot in self._slots:
             if slot.holds is not None:
-                # Computation gets this memory next; a copy that nobody waited for must not land in it then.
+                # Computation reuses this memory next, so an unfinished copy must not write to it then.
                 self._device.wait(slot.arrived)
         self._slots.clear()
 
     def _fetch(self, index: int) -> Slot:
-        """The slot that holds a block or is about to."""
+        """Return the slot that holds a block, or will hold it after the copy."""
         for slot in self._slots:
             if slot.holds == index:
                 return slot

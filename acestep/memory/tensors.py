@@ -1,4 +1,4 @@
-"""Tensors made of tensors: quantised weights are wrappers whose inner tensors hold the bytes."""
+"""Tensors made of inner tensors: quantised weights are wrappers whose inner tensors hold the bytes."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -23,7 +23,7 @@ def map_storage(tensor: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
 
 
 def slots(module: nn.Module) -> Iterator[tuple[dict[str, Any], str, Tensor]]:
-    """Every place of one module, not of its children, that holds a tensor: a table, the key in it, and the tensor."""
+    """Yield every place in a module, not in its children, that holds a tensor: a dictionary, its key, the tensor."""
     tables: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)  # noqa: SLF001 no public view can be set
     for table in tables:
         for key, tensor in list(table.items()):
@@ -42,10 +42,12 @@ def plain(tensor: Tensor) -> Iterator[Tensor]:
 
 
 class Arena:
-    """Lays tensors out one after another in a buffer of bytes."""
+    """Lays out tensors one after another in a byte buffer."""
 
     ALIGNMENT = 256
-    """Bytes; what CUDA gives any allocation, so kernels find weights aligned as they would be on their own."""
+    """Alignment in bytes: that of every CUDA allocation, so that kernels find weights aligned as in their own
+    allocation.
+    """
 
     def __init__(self, buffer: Tensor) -> None:
         self._buffer = buffer
@@ -71,13 +73,15 @@ def _extent(tensor: Tensor) -> int:
 
 
 CHUNK_BYTES = 128 * MIB
-"""At most this much is locked at once. PyTorch rounds a request up to a power of two; few, full chunks waste little."""
+"""Largest chunk of page-locked memory. PyTorch rounds a request up to a power of two; a few full chunks waste little.
+"""
 
 
 def pin(tensors: Sequence[Tensor], device: Device) -> list[Tensor]:
-    """The tensors with their bytes in page-locked memory; as they are where there is none, or larger than a chunk.
+    """Return the tensors with their bytes in page-locked memory.
 
-    Those that rest there already stay: PyTorch keeps locked memory that was given back, so a copy would double it.
+    A tensor is unchanged if there is none, or if it is larger than a chunk. Tensors that are page-locked already stay
+    as they are: PyTorch keeps freed locked memory, so a copy would double it.
     """
     locked = {id(tensor): copy for tensor, copy in _locked([t for t in tensors if not _rests_locked(t)], device)}
     return [locked.get(id(tensor), tensor) for tensor in tensors]

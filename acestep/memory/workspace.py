@@ -1,8 +1,8 @@
-"""What denoising takes from the card beside the weights of the transformer's blocks. Pure.
+"""The memory of denoising besides the weights of the transformer's blocks. Pure.
 
-An allocator that is asked for many tensors of a few MiB takes a segment of 20 MiB for every few of them, and rounds
-larger ones up; at the worst moment of a step 15 to 60 MiB of that are left over. In one segment, taken before the first
-step, they lie side by side. The stage takes `Steps.room_bytes`, and so the VRAM guard knows what it will take.
+For many tensors of a few MiB, an allocator takes segments of 20 MiB, and it rounds larger segments up; at the peak of a
+step 15 to 60 MiB of that are unused. If one segment is taken before the first step, the tensors are contiguous in it.
+The stage takes `Steps.room_bytes`, and so the VRAM guard can predict it.
 """
 
 from bisect import bisect_left, insort
@@ -16,13 +16,15 @@ from acestep.limits.capabilities import MATRIX_WORKSPACE
 from acestep.units import MIB
 
 SMALL_LIMIT: Final = 1 * MIB
-"""`kSmallSize`: up to here a tensor comes from small segments; also what a larger block keeps rather than split off."""
+"""`kSmallSize`: tensors up to this size come from small segments; a larger block is not split if the rest would be
+smaller.
+"""
 
 LARGE_SEGMENT: Final = 20 * MIB
-"""`kLargeBuffer`: what is taken for a tensor below `OWN_SEGMENT`."""
+"""`kLargeBuffer`: the segment size for a tensor below `OWN_SEGMENT`."""
 
 OWN_SEGMENT: Final = 10 * MIB
-"""`kMinLargeAlloc`: from here on a tensor gets a segment of its own size, rounded up to `SEGMENT_GRAIN`."""
+"""`kMinLargeAlloc`: from this size on a tensor gets a segment of its own size, rounded up to `SEGMENT_GRAIN`."""
 
 SEGMENT_GRAIN: Final = 2 * MIB
 """`kRoundLarge`: every segment is a multiple of it (`c10/cuda/CUDACachingAllocator.cpp`, its default settings)."""
@@ -34,7 +36,10 @@ def up_to_grain(n_bytes: int) -> int:
 
 
 def segment_bytes(sizes: Iterable[int]) -> int:
-    """Bytes of segments for tensors of `sizes` bytes, none of them freed; those of small segments are left out."""
+    """Bytes of the segments for tensors of `sizes` bytes, none of them freed.
+
+    Tensors of small segments are not counted.
+    """
     taken, gaps = 0, list[int]()
     for size in sizes:
         if size <= SMALL_LIMIT:
@@ -51,42 +56,45 @@ def segment_bytes(sizes: Iterable[int]) -> int:
 
 
 CHUNK_ROWS: Final = 2_048
-"""Rows (over all songs of a pass) that go through projections and MLPs at once; below the attention peak at 600 s."""
+"""Rows (over all songs of a pass) in one call of projections and MLPs; their memory stays below the attention peak at
+600 s.
+"""
 
 FLOAT32: Final = 4
 """Bytes of a number."""
 
 TIME_PROJECTIONS: Final = 6
-"""Shifts, scales and gates that one linear layer makes of a timestep's embedding (the library's transformer)."""
+"""Shifts, scales and gates that one linear layer computes from a timestep's embedding (the library's transformer)."""
 
 TIME_FREQUENCIES: Final = 256
-"""Sines and cosines of a timestep that its embedding starts from (the library's transformer)."""
+"""Sines and cosines of a timestep, the input of its embedding (the library's transformer)."""
 
 BLOCK_ROWS: Final = 192
-"""Query rows of one block of banded attention: small enough to waste little of the band, large enough for kernels.
+"""Query rows of one block of banded attention: small enough to compute little outside the band, large enough for
+kernels.
 
 Measured on a CPU (7,500 rows, window 128): 64 81 ms, 128 77, 192 65, 256 80, 384 98, 512 117.
 """
 
 
 def rows_at_once(songs: int, tokens: int) -> int:
-    """Rows of the largest piece that `acestep.dit.blocks.pieces` cuts `songs` of that many tokens into."""
+    """Rows of the largest piece that `acestep.dit.blocks.row_pieces` makes of `songs` songs of that many tokens."""
     if tokens <= CHUNK_ROWS:
         return min(songs, CHUNK_ROWS // tokens) * tokens
     return -(-tokens // -(-tokens // CHUNK_ROWS))
 
 
 GUIDED_VELOCITIES: Final = 5
-"""Velocities that guidance has at a time, its own temporaries among them: of small ones, small segments are made."""
+"""Velocity tensors that guidance holds at a time, including its temporaries; small ones come from small segments."""
 
 
 class Steps(msgspec.Struct, frozen=True, kw_only=True):
     """The steps of one pass: `songs` of `frames` latent frames that attend to `condition_tokens` of `condition_width`.
 
-    `itemsize` is that of the dtype, in bytes. `grouped`: attention takes keys and values of fewer heads as they are.
-    `unpacks`: weights are smaller than the dtype, and unpacked when they are used. `weak_cover`: each step takes a
-    second pass for another condition; `guided`: for none. `contexts` stay on the card, one or one for each song, and so
-    do the `matrix_workspace` bytes of the matrix library.
+    `itemsize` is that of the dtype, in bytes. `grouped`: attention takes grouped queries without expanding keys and
+    values. `unpacks`: weights are smaller than the dtype and are unpacked for use. `weak_cover`: each step takes a
+    second pass for another condition; `guided`: one without condition. `contexts` stay on the card, one or one for each
+    song, and so do the `matrix_workspace` bytes of the matrix library.
     """
 
     architecture: Architecture
@@ -104,45 +112,45 @@ class Steps(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def room_bytes(self) -> int:
-        """What the steps ask for at their worst moment with the gaps between: a segment of its own."""
+        """Peak bytes of the steps including gaps, for one segment."""
         a, size, tokens = self.architecture, self.itemsize, self._tokens
         all_rows, rows = self.songs * tokens, rows_at_once(self.songs, tokens)
         hidden, inner = a.hidden_size * size, a.intermediate_size * size
         query, key = a.num_attention_heads * a.head_dim * size, a.num_key_value_heads * a.head_dim * size
-        # Keys and values once more for all heads: where full attention wants them so, and always within a window.
+        # Keys and values expanded to all heads: where full attention needs that, and always within a window.
         fewer = key != query
         repeated = 2 * query if fewer and not self.grouped else 0
 
         # Full attention over the song: queries, keys, values, the result, and a sum for each row and head.
         attending = all_rows * (2 * query + 2 * key + repeated + FLOAT32 * a.num_attention_heads)
-        # Attention within the window, whose result takes the queries' place: a block at a time.
+        # Attention within the window, computed block by block; the result is stored in the queries.
         block = min(tokens, BLOCK_ROWS) + (2 * min(tokens, BLOCK_ROWS + 2 * a.sliding_window) if fewer else 0)
         attending_near = all_rows * (query + 2 * key) + self.songs * block * query
-        # A piece on its way to queries, normalised, projected and turned in float32, beside those made so far.
+        # A piece on its way to queries: normalised, projected and rotated in float32, next to those computed so far.
         making = rows * (3 * query + 2 * query // size * FLOAT32 + 4 * a.head_dim * size)
         making += all_rows * (query + 2 * key) if all_rows > CHUNK_ROWS else 0
-        # A piece that attends to the condition, and then goes through the MLP: its norm, gate and values.
+        # A piece in cross-attention, and then in the MLP: its norm, gate and values.
         unpacked = a.hidden_size * inner if self.unpacks else 0
         crossing = self.condition_tokens * -(-rows // tokens) * repeated + rows * (hidden + 3 * query)
         feeding = max(crossing, rows * (query + hidden + 2 * inner) + unpacked) + self.condition_tokens * 2 * key
         rotary = 2 * tokens * a.head_dim * size
         blocks = all_rows * hidden + rotary + max(attending, attending_near, making, feeding)
 
-        # The timestep's embedding comes before the rows do.
+        # The timestep's embedding is computed before the rows.
         timestep = TIME_PROJECTIONS * a.hidden_size * hidden if self.unpacks else 0
         embedded = (2 if self.weak_cover else 1) * self.condition_tokens * hidden
-        # Velocities of other passes, and guidance's memory of them.
+        # Velocities of other passes, and guidance's momentum.
         held = (2 * self.guided + self.weak_cover) * self._velocity_bytes
-        # A piece of queries, keys and values repeated for it, a projection that was unpacked: held by a test.
+        # A piece of queries, its repeated keys and values, and an unpacked projection; a test checks this term.
         gaps = rows * (query + repeated) + (a.hidden_size * query if self.unpacks else 0)
         return max(OWN_SEGMENT, up_to_grain(embedded + held + max(blocks, timestep) + gaps))
 
     @property
     def beside_bytes(self) -> int:
-        """Segments of what stays through the steps beside that, in the order in which it comes.
+        """Bytes of the segments that live through the steps, in the order of allocation.
 
-        The matrix library's workspace, conditions, contexts, latents, and the transformer's weights outside its blocks:
-        how these happen to share segments of 20 MiB decides 20 MiB. And velocities, where they are small.
+        These are the matrix library's workspace, conditions, contexts, latents, and the transformer's weights outside
+        its blocks. Which of them share a segment of 20 MiB can change the sum by 20 MiB. Small velocities are included.
         """
         a = self.architecture
         channels, width = a.audio_acoustic_hidden_dim, a.hidden_size

@@ -1,1 +1,1 @@
-"""The web page. Its pure part knows nothing of gradio; `page`, `events` and `serve` are the rest."""
+"""The web page. Its pure part does not depend on gradio; `page`, `events` and `serve` do."""

@@ -1,6 +1,6 @@
-"""What the page does when the program behind it goes away: it says so, and loads again once the program answers.
+"""What the page does when the program stops: it says so, and reloads once the program answers again.
 
-The words that were typed stay, in the browser.
+The text that the user typed is kept in the browser.
 """
 
 import json
@@ -14,11 +14,11 @@ from acestep.ui.words import PageText
 SCRIPT: Final = Path(__file__).parent / "connection.js"
 
 RESTORED: Final = ("caption", "lyrics", "failure")
-"""What the script sets when the page is there."""
+"""A variable that the script sets when the page is loaded."""
 
 
 def connection_js(words: PageText) -> str:
-    """The script of a page, as gradio takes it for an event without a handler."""
+    """Return the script of a page, in the form gradio takes for an event without a handler."""
     said = {
         "lost": words("connection_lost"),
         "failure": failure_html(FailedRun(kind=FailureKind.DISCONNECTED), words),

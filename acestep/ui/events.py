@@ -1,4 +1,4 @@
-"""What happens when somebody uses the page: which event is answered by whom."""
+"""The events of the page and their handlers."""
 
 import json
 from pathlib import Path
@@ -25,10 +25,10 @@ RUNNING = ("generate", "cancel", "progress", "failure", "timer")
 """What changes when a run begins and ends."""
 
 STOPPED_AT_ONCE = ("progress", "cancel")
-"""What the browser changes by itself when the stop button is clicked."""
+"""What the browser itself changes when the stop button is clicked."""
 
 MADE = ("warnings", *(f"song_{number}" for number in range(MOST_SONGS)), "download", "history")
-"""What a run fills."""
+"""The components that a run fills."""
 
 
 class Runs:
@@ -45,7 +45,7 @@ class Runs:
         return self._running(session)
 
     def generate(self, session: Visit, *values: Any) -> Changes:
-        """Songs."""
+        """Make the songs."""
         stopped = False
         document: dict[str, Any] = {}
         try:
@@ -61,7 +61,7 @@ class Runs:
         except StoppedError:
             stopped = True
         if stopped:
-            # Here, where no traceback holds what the run had on the device.
+            # Outside the except block, whose traceback keeps tensors of the run alive.
             self._studio.rest()
             return {self._parts["warnings"]: ""}
         songs = session.made[: len(document["songs"])]
@@ -82,12 +82,12 @@ class Runs:
         }
 
     def finish(self, session: Visit) -> Changes:
-        """A run is over, however it ended."""
+        """Show that a run is over, for whatever reason."""
         session.settle()
         return self._running(session)
 
     def poll(self, session: Visit) -> Changes:
-        """How far it is."""
+        """Return the progress."""
         return {self._parts["progress"]: progress_html(session.progress, self._words)}
 
     def stop(self, session: Visit) -> Changes:
@@ -96,17 +96,17 @@ class Runs:
         return self._running(session) | {self._parts["cancel"]: gr.update(interactive=False)}
 
     def stopping_js(self) -> str:
-        """The browser's own answer to a click on the stop button: a function for `STOPPED_AT_ONCE`."""
+        """Return a JavaScript function for `STOPPED_AT_ONCE`: the browser's immediate reaction to the stop button."""
         said, off = (
             json.dumps(progress_html(RunProgress(stage=STOPPING), self._words)),
             json.dumps(gr.update(interactive=False)),
         )
-        # The bar stays as long as it is.
+        # The progress bar keeps its width.
         width = 'document.querySelector("#progress .bar div")?.style.width || "0%"'
         return f'() => [{said}.replace("width:0%", "width:" + ({width})), {off}]'
 
     def leave(self, session: Visit) -> None:
-        """Nobody is there any more who could hear what is still to come, and others wait."""
+        """Stop the runs of a visitor who has left, because others wait."""
         session.stop()
 
     def _running(self, session: Visit) -> Changes:
@@ -120,15 +120,15 @@ class Runs:
 
 
 def _keep(path: Path) -> Path:
-    """A copy in gradio's cache, below the hash of its content: the only place that files are served from."""
+    """Copy a file to gradio's cache, in a folder named by the hash of its content: only this place is served."""
     return Path(save_file_to_cache(path, cache_dir=get_upload_folder()))
 
 
 AT_ONCE: dict[str, Any] = {"queue": False, "api_visibility": "private"}
-"""Events that are answered while a run goes on, and are nobody's business but the page's."""
+"""Events that are answered during a run, and only called by the page itself."""
 
 BESIDE: dict[str, Any] = {"concurrency_limit": None}
-"""Events that may have warnings, which only go through the queue, and wait for nothing there."""
+"""Events that may produce warnings, which only work through the queue; these events never wait there."""
 
 SETTLED = (*WISH, "warnings")
 
@@ -144,7 +144,7 @@ def wire(page: Any, studio: Studio, words: PageText, parts: Parts) -> None:
 
 
 def _wire_runs(runs: Runs, listener: Listener, parts: Parts, studio: Studio) -> None:
-    # Somebody who stopped a run that waits may start another: neither may drop the other's end.
+    # A user who stopped a waiting run may start another: the end of neither may be dropped.
     every: dict[str, Any] = {"trigger_mode": "multiple"}
     announced = parts["generate"].click(**listener(runs.announce, (), RUNNING, **AT_ONCE))
     over = announced.success(
@@ -159,21 +159,21 @@ def _wire_runs(runs: Runs, listener: Listener, parts: Parts, studio: Studio) -> 
             **every,
         )
     )
-    # One of the two always runs, and never both. `then` is left out by gradio's page after a failure.
+    # Exactly one of the two runs. gradio's page skips `then` after a failure.
     for ended in (over.success, over.failure):
         ended(**listener(runs.finish, (), RUNNING, **every, **AT_ONCE))
     parts["timer"].tick(**listener(runs.poll, (), ("progress",), **AT_ONCE))
-    # The browser answers the click itself, before it asks the server, which may be computing.
+    # The browser reacts to the click itself, before it asks the server, which may be computing.
     parts["cancel"].click(fn=None, js=runs.stopping_js(), outputs=[parts[name] for name in STOPPED_AT_ONCE], **AT_ONCE)
     parts["cancel"].click(**listener(runs.stop, (), RUNNING, **AT_ONCE))
 
 
 def _wire_choices(choices: Choices, listener: Listener, parts: Parts, page: Any) -> None:
     of_tier = ("tier", "batch", "duration")
-    # Of a list, opening it and leaving it is an input too: only what was selected counts.
+    # For a list, opening and leaving it count as input too, so only a selection is used.
     parts["tier"].select(**listener(choices.tier, of_tier, (*SETTLED, "card_panel"), api_name="tier", **BESIDE))
     parts["init_lm"].input(**listener(choices.init_lm, WISH, SETTLED, api_visibility="private", **BESIDE))
-    # One event for each: an event that still runs drops its next trigger, whichever control that comes from.
+    # One event for each control: a running event drops its next trigger, whichever control it comes from.
     named: dict[str, Any] = {"api_name": "settings"}
     for name in SETTINGS:
         if name not in ("tier", "init_lm"):

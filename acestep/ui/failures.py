@@ -1,4 +1,4 @@
-"""Why a run failed: what the page says about it in its own language, beside the error's own English sentence."""
+"""Why a run failed: the page's sentence in its own language, next to the error's English sentence."""
 
 from enum import StrEnum
 
@@ -8,7 +8,7 @@ from acestep.errors import AceStepError, InvalidInputError, MissingWeightsError,
 
 
 class FailureKind(StrEnum):
-    """The reasons that have a sentence in every language, ``failed_`` and the kind."""
+    """The reasons with a sentence in every language, named ``failed_`` and the kind."""
 
     WEIGHTS = "weights"
     SOURCE = "source"
@@ -22,7 +22,7 @@ class FailureKind(StrEnum):
 
 
 class FailedRun(msgspec.Struct, frozen=True, kw_only=True):
-    """Why a run failed. `detail` is the English sentence of the error and `command` what helps; each may be empty."""
+    """Why a run failed. `detail` is the English sentence of the error and `command` the remedy; each may be empty."""
 
     kind: FailureKind
     detail: str = ""
@@ -30,17 +30,17 @@ class FailedRun(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MissingSourceError(UsageError):
-    """A task that works on a song, without the song."""
+    """A task that works on a song was requested without the song."""
 
 
 def failure_of(error: BaseException) -> FailedRun:
-    """The failure that an error of a run stands for."""
+    """Return the failure that corresponds to an error of a run."""
     detail = str(error)
     match error:
         case MissingWeightsError():
             return FailedRun(kind=FailureKind.WEIGHTS, detail=detail, command=error.command)
         case MissingSourceError():
-            # The translated sentence says all of it.
+            # The translated sentence contains everything.
             return FailedRun(kind=FailureKind.SOURCE)
         case NotEnoughMemoryError():
             return FailedRun(kind=FailureKind.MEMORY, detail=detail)
@@ -52,7 +52,7 @@ def failure_of(error: BaseException) -> FailedRun:
             return FailedRun(kind=FailureKind.RUN, detail=detail)
     if isinstance(error, MemoryError) or _ran_out(error):
         return FailedRun(kind=FailureKind.MEMORY, detail=detail.partition("\n")[0])
-    # What it says is for those who know the code: it is in the terminal, with its traceback.
+    # The error's text is for developers: it is in the terminal, with its traceback.
     return FailedRun(kind=FailureKind.UNEXPECTED)
 
 

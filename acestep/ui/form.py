@@ -1,4 +1,4 @@
-"""What a person filled in, as a browser sends it, and the request it stands for. Pure but for the files it names."""
+"""The form as a browser sends it, and the request it describes. Pure except for the files it names."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ _READ_BY = {
 }
 
 LONGEST_TEXT = 100_000
-"""Characters of any text: far more than a model reads, far less than would slow the page down."""
+"""Longest text in characters: far longer than a model reads, short enough to keep the page fast."""
 
 
 UNUSED_SOURCE = (

@@ -1,4 +1,4 @@
-"""gradio's page with our guard before it: nobody's input reaches gradio's own handling unseen."""
+"""gradio's page with our own check of all input before gradio processes it."""
 
 from collections.abc import Sequence
 from html import escape
@@ -17,9 +17,9 @@ from acestep.ui.words import PageText
 
 
 def problem_of(values: Sequence[Any], files: Sequence[bool], folder: Path) -> int:
-    """The index of the first value that cannot be taken, -1 where all can. `files` says which may be a file.
+    """Return the index of the first value that is refused, -1 if there is none; `files` says which may be a file.
 
-    gradio reads, and for an address even fetches, whatever looks like a file anywhere in its input.
+    gradio reads anything in its input that looks like a file, and even fetches it from an address.
     """
     for index, (value, may_be_file) in enumerate(zip(values, files, strict=False)):
         if may_be_file:
@@ -42,22 +42,22 @@ def _uploaded(value: Any, folder: Path) -> bool:
 
 
 def file_of(value: dict[str, Any]) -> dict[str, Any]:
-    """What gradio needs to know of an uploaded file, and nothing that the browser said besides."""
+    """Return only what gradio needs about an uploaded file, without anything else that the browser sent."""
     return {"path": value["path"], "meta": {"_type": "gradio.FileData"}}
 
 
 def uploaded_clip(path: str) -> Clip:
-    """The clip in an uploaded file; `InvalidInputError` names it as its owner does."""
+    """Return the clip in an uploaded file; `InvalidInputError` gives the name that its owner uses."""
     try:
         return read_clip(Path(path))
     except InvalidInputError as error:
-        # The folder of uploads is nobody's business.
+        # The upload folder's path must not be shown.
         problem = error.problem.replace(path, Path(path).name)
     raise InvalidInputError(Path(path).name, problem)
 
 
 def seconds_of(path: str) -> float:
-    """The length of an uploaded file as its header says, 0 where it says nothing that can be used."""
+    """Return the length of an uploaded file according to its header, 0 if the header has no usable length."""
     import soundfile
 
     try:
@@ -68,18 +68,18 @@ def seconds_of(path: str) -> float:
 
 
 HOUR_S, DAY_S = 3_600, 86_400
-"""How often copies of songs and uploads are looked through, and how old they become; the songs themselves stay."""
+"""Seconds between clean-ups of copies of songs and uploads, and the age at which they are deleted; songs stay."""
 
 
 class Frame(gr.Blocks):  # type: ignore[misc] # gradio is untyped here
-    """A page that takes as many values as it has inputs, and only files that were uploaded to it."""
+    """A page that takes exactly as many values as it has inputs, and only files that were uploaded to it."""
 
     def __init__(self, words: PageText) -> None:
         self._words = words
         super().__init__(title=words("title"), analytics_enabled=False, delete_cache=(HOUR_S, DAY_S))
 
     async def preprocess_data(self, block_fn: Any, inputs: list[Any], state: Any, explicit_call: bool = False) -> Any:
-        """The inputs of an event as its handler gets them; a sentence for those that cannot be."""
+        """Return the inputs of an event for its handler; raise an error with a sentence for input that is refused."""
         wanted = block_fn.inputs
         if len(inputs) != len(wanted):
             raise self._refusal(self._words("missing_inputs", got=len(inputs), wanted=len(wanted)))
@@ -92,7 +92,7 @@ class Frame(gr.Blocks):  # type: ignore[misc] # gradio is untyped here
         return await super().preprocess_data(block_fn, taken, state, explicit_call)
 
     def _refusal(self, sentence: str) -> Exception:
-        # No handler runs that could say it on the page, so the message stays until it is closed.
+        # No handler runs that could show it on the page, so the message stays until it is closed.
         return refusal(sentence, self._words("error"), seconds=None)
 
 
@@ -101,7 +101,7 @@ MESSAGE_S = 10.0
 
 
 def refusal(sentence: str, title: str, *, seconds: float | None = MESSAGE_S, shown: bool = True) -> Exception:
-    """An error that the API answers with, and that the page shows as a message for some seconds (None: for good)."""
+    """Return an error that is the API's answer, and that the page shows for some seconds (None: until closed)."""
     error: Exception = gr.Error(
         escape(sentence, quote=False), title=title, duration=seconds, visible=shown, print_exception=False
     )
@@ -112,7 +112,7 @@ STYLE = Path(__file__).parent / "style.css"
 
 
 def theme() -> Any:
-    """Calm, in light and dark."""
+    """Return the theme, for light and dark mode."""
     return gr.themes.Soft(
         primary_hue="teal",
         secondary_hue="teal",
@@ -136,5 +136,5 @@ def theme() -> Any:
 
 
 def _both(name: str, value: str) -> dict[str, str]:
-    """A value for light and dark alike."""
+    """Return a value for both light and dark mode."""
     return {name: value, f"{name}_dark": value}

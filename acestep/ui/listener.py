@@ -1,4 +1,4 @@
-"""Handlers as gradio calls them: with their visit, with plain values, and with a sentence for every failure."""
+"""Handlers in the form gradio calls: with their visit, with plain values, and with a sentence for every failure."""
 
 import traceback
 from collections.abc import Callable, Sequence
@@ -16,10 +16,10 @@ from acestep.ui.sessions import Sessions
 from acestep.ui.words import PageText
 
 Changes = dict[Any, Any]
-"""Components and what becomes of them; those that are not named stay as they are."""
+"""Components and their changes; components that are not named stay unchanged."""
 
 Handler = Callable[..., Changes | None]
-"""Is given its visit, then the values of its inputs as the browser sent them."""
+"""Called with its visit, then the values of its inputs as the browser sent them."""
 
 
 class Listener:
@@ -40,20 +40,22 @@ class Listener:
         shown: bool = True,
         **more: Any,
     ) -> dict[str, Any]:
-        """A listener that answers with a handler or a sentence; `after` runs when nothing of a failure is left.
+        """Return a listener that answers with a handler's result or a sentence.
 
-        A sentence that is not `shown` as a passing message is for the API only: the page says it in another place.
+        `after` runs when no traceback of a failure is left. A sentence that is not `shown` as a passing message is for
+        the API only: the page shows it in another place.
         """
 
         def answer(request: gr.Request, *values: Any) -> Any:
             try:
-                # Half a character, which JSON can spell and UTF-8 cannot, would break the answer.
+                # A lone surrogate, which JSON can escape and UTF-8 cannot encode, would break the answer.
                 plain = [encodable(value) if isinstance(value, str) else value for value in values]
                 return handler(self._sessions.of(request.session_hash or ""), *plain)
             except AceStepError as error:
                 problem = str(error)
             except Exception as error:
-                # A page that is open to many must go on; whoever runs it finds the traceback in the terminal.
+                # One user's failure must not stop the page for others; its operator finds the traceback in the
+                # terminal.
                 traceback.print_exc()
                 problem = self._words(f"failed_{failure_of(error).kind}")
             after()

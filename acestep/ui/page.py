@@ -1,4 +1,4 @@
-"""The page: what is on it and where."""
+"""The layout of the page."""
 
 from typing import Any
 
@@ -15,12 +15,12 @@ from acestep.ui.views import card_html, history_html, warnings_html
 from acestep.ui.words import PageText
 
 MOST_SONGS = max(BATCHES)
-"""Songs that one run can have."""
+"""The largest number of songs in one run."""
 
 KEYS = tuple(key for key in KEYSCALES if key.isascii())
 
 Parts = dict[str, Any]
-"""The page's components by name; a form's and the settings' have the names of their fields."""
+"""The page's components by name; those of a form and of the settings have the names of their fields."""
 
 
 def lay_out(words: PageText, studio: Studio) -> Parts:

@@ -1,4 +1,4 @@
-"""The page on a port of this machine, until it is interrupted."""
+"""Serves the page on a port of this machine, until it is interrupted."""
 
 import os
 import signal
@@ -16,12 +16,12 @@ from acestep.limits.plan import Overrides
 from acestep.proxies import LOOPBACK, reach_directly, require_usable, without_proxies
 
 LARGEST_UPLOAD = "256mb"
-"""Ten minutes of stereo at 48 kHz in 32 bits take 220 MB."""
+"""Upload limit: ten minutes of stereo at 48 kHz in 32 bits take 220 MB."""
 
 DAY_S = 86_400
 
 MOST_WAITING = 64
-"""Runs that may wait in the queue."""
+"""The largest number of waiting runs in the queue."""
 
 
 def serve_page(
@@ -39,9 +39,9 @@ def serve_page(
     announce: Callable[[str], None],
     notify: Callable[[str], None],
 ) -> None:
-    """Serve the page until SIGINT or SIGTERM, which end it with `KeyboardInterrupt`; `announce` gets its address.
+    """Serve the page until SIGINT or SIGTERM, which raise `KeyboardInterrupt`; `announce` is called with its address.
 
-    `alone` keeps it to this machine, also where a browser here would let others in.
+    `alone` restricts it to this machine, even against other sites' pages in a browser here.
     """
     port = free_port(server_name, port)
     signal.signal(signal.SIGTERM, _interrupt)
@@ -56,8 +56,8 @@ def serve_page(
         for name in ("GRADIO_SERVER_NAME", "GRADIO_SERVER_PORT", "GRADIO_ALLOWED_PATHS", "GRADIO_SHARE"):
             os.environ.pop(name, None)
 
-        # gradio asks the page whether it is there, which no proxy can answer. A page of this machine needs no network,
-        # so that a proxy that cannot be used does not matter to it.
+        # gradio asks the page whether it is up, and no proxy can answer that. A page of this machine needs no network,
+        # so an unusable proxy does not matter to it.
         if share:
             require_usable(os.environ)
             reach_directly((*LOOPBACK, server_name.strip("[]")), os.environ)
@@ -96,8 +96,8 @@ def _launch(
 ) -> str:
     from starlette.middleware import Middleware
 
-    from acestep.ui.doorman import Doorman
     from acestep.ui.frame import STYLE, theme
+    from acestep.ui.loopback_only import LoopbackOnly
 
     try:
         _, local, public = page.launch(
@@ -120,7 +120,7 @@ def _launch(
             max_file_size=LARGEST_UPLOAD,
             app_kwargs={
                 "exception_handlers": {Exception: _sorry},
-                "middleware": [Middleware(Doorman)] if alone else [],
+                "middleware": [Middleware(LoopbackOnly)] if alone else [],
             },
         )
     except OSError as error:
@@ -131,14 +131,14 @@ def _launch(
 
 
 async def _sorry(_: Any, __: Exception) -> Any:
-    """The answer to a request that broke gradio itself."""
+    """The answer to a request that caused an error inside gradio."""
     from starlette.responses import JSONResponse
 
     return JSONResponse({"error": "This request could not be understood; reload the page and try again."}, 500)
 
 
 def free_port(server_name: str, port: int) -> int:
-    """The port, or for 0 any that is free; `UsageError` where it cannot be had."""
+    """Return the port, or a free one for 0; raise `UsageError` if it is not available."""
     host = server_name.strip("[]")
     try:
         with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:

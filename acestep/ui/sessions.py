@@ -1,4 +1,4 @@
-"""Who is at the page: each visit has its songs, its progress and a flag that stops its run."""
+"""The visitors of the page: each visit has its songs, its progress and a flag that stops its run."""
 
 import secrets
 import threading
@@ -15,7 +15,7 @@ from acestep.errors import AceStepError
 from acestep.ui.failures import FailedRun, FailureKind, failure_of
 
 MOST_SESSIONS: Final = 1_000
-"""Visits that are remembered; the one that was away longest is forgotten first."""
+"""Visits that are kept; the one that was inactive longest is dropped first."""
 
 WAITING: Final = "waiting"
 
@@ -23,14 +23,14 @@ STOPPING: Final = "stopping"
 
 
 class StoppedError(AceStepError):
-    """A run that its own person stopped."""
+    """A run that its own user stopped."""
 
 
 class RunProgress(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a run is: `stage` is one of the pipeline, or one of those below; "" for no run.
+    """The progress of a run: `stage` is one of the pipeline, or one of those below; "" for no run.
 
-    Of its own: `waiting`, `loading`, `stopping`, and at the end `finished`, `stopped` or `failed`, with the `seconds`
-    that it took.
+    The others are `waiting`, `loading`, `stopping`, and at the end `finished`, `stopped` or `failed`, with the
+    `seconds` that it took.
     """
 
     stage: str = ""
@@ -45,7 +45,7 @@ class RunProgress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VisitSong(msgspec.Struct, frozen=True, kw_only=True):
-    """One song of a visit: its file, the copy of it that is served, and what was asked for."""
+    """One song of a visit: its file, the copy of it that is served, and its request."""
 
     path: Path
     served: Path
@@ -55,7 +55,7 @@ class VisitSong(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Visit:
-    """One visit. Songs go to a folder of its own below `out`, whose name nobody guesses."""
+    """One visit. Its songs go to its own folder below `out`, whose name cannot be guessed."""
 
     def __init__(self, out: Path) -> None:
         self.folder = out / secrets.token_hex(16)
@@ -63,7 +63,7 @@ class Visit:
         self.progress = RunProgress()
         self.failure: FailedRun | None = None
         self._clicks = 0
-        # Whether each run that was announced and has not begun was stopped, the next one first.
+        # For each announced run that has not begun: whether it was stopped; the next one first.
         self._waiting: deque[bool] = deque()
         self._running = False
         self._stop = threading.Event()
@@ -71,11 +71,11 @@ class Visit:
 
     @property
     def busy(self) -> bool:
-        """Whether a run goes on, or is still to come."""
+        """Whether a run is active or waiting."""
         return self._running or not all(self._waiting)
 
     def announce(self) -> None:
-        """Somebody clicked: a run is about to join the queue."""
+        """Note that a run was requested and is about to join the queue."""
         with self._lock:
             self._clicks += 1
             self._waiting.append(False)
@@ -84,7 +84,7 @@ class Visit:
                 self.progress = RunProgress(stage=WAITING)
 
     def settle(self) -> None:
-        """What a click began has come to an end; where it never had its turn, it failed."""
+        """Note the end of a requested run; if it never started, it failed."""
         with self._lock:
             self._clicks = max(0, self._clicks - 1)
             while len(self._waiting) > self._clicks:
@@ -95,7 +95,7 @@ class Visit:
 
     @contextmanager
     def run(self) -> Iterator[None]:
-        """A run, from its turn to its end; raises `StoppedError` where it was stopped while it waited."""
+        """The context of a run, from its start to its end; raises `StoppedError` if it was stopped while it waited."""
         how, began = "failed", time.monotonic()
         try:
             with self._lock:
@@ -120,14 +120,14 @@ class Visit:
                 self.progress = RunProgress(stage=WAITING) if self.busy else over
 
     def report(self, stage: str, done: int, total: int) -> None:
-        """What the pipeline calls before and after each part; raises `StoppedError` once the person asked to stop."""
+        """Called by the pipeline before and after each part; raises `StoppedError` after the user asked to stop."""
         with self._lock:
             if self._stop.is_set():
                 raise StoppedError("stopped")
             self.progress = RunProgress(stage=stage, done=done, total=total)
 
     def stop(self) -> None:
-        """Stop the run at its next step, and those of this visit that still wait before they begin."""
+        """Stop the run at its next step, and the waiting runs of this visit before they begin."""
         with self._lock:
             self._stop.set()
             self._waiting = deque(True for _ in self._waiting)
@@ -138,7 +138,7 @@ class Visit:
 
 
 class Sessions:
-    """The visits, by the name gradio gives them."""
+    """The visits, by gradio's name for them."""
 
     def __init__(self, out: Path) -> None:
         self._out = out
@@ -146,7 +146,7 @@ class Sessions:
         self._lock = threading.Lock()
 
     def of(self, name: str) -> Visit:
-        """The visit of that name, new where it is not known; without a name one of its own."""
+        """Return the visit of that name, a new one if it is unknown; without a name always a new one."""
         name = name or secrets.token_hex()
         with self._lock:
             session = self._known.setdefault(name, Visit(self._out))

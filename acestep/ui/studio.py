@@ -1,4 +1,4 @@
-"""What is behind the page: the model, the plan of the settings, and songs for the visits, one run at a time."""
+"""The model behind the page, the plan of the settings, and songs for the visits, one run at a time."""
 
 import os
 import threading
@@ -21,19 +21,19 @@ from acestep.ui.sessions import Sessions, StoppedError, Visit, VisitSong
 from acestep.ui.settings import THIS_CARD, Controls, cards, controls_of, overrides_of
 
 MOST_REMEMBERED = 50
-"""Songs of a visit that are listed beside the newest."""
+"""Songs of a visit that are listed besides the newest."""
 
 _Answer = TypeVar("_Answer")
 
 CopySong = Callable[[Path], Path]
-"""Makes the copy of a song that is served, and says where it is."""
+"""Makes the served copy of a song, and returns its path."""
 
 
 class Studio:
-    """One model, for everybody at the page. `overrides` are the wishes of the command line, songs go below `out`.
+    """One model for all visitors. `overrides` are the wishes of the command line, songs go below `out`.
 
-    Songs are made in one thread: PyTorch gives every thread that computes a cuBLAS handle of its own, with a workspace
-    of up to 32 MiB that stays on the card.
+    Songs are made in one thread: PyTorch gives every computing thread its own cuBLAS handle, with a workspace of up to
+    32 MiB that stays on the card.
     """
 
     def __init__(self, model: str, overrides: Overrides, out: Path) -> None:
@@ -54,25 +54,28 @@ class Studio:
         return tuple(self._cards)
 
     def card(self, tier: str) -> Card:
-        """The card that a choice of the tier selector stands for; `UsageError` where it is none."""
+        """Return the card for a choice of the tier selector; raise `UsageError` for an unknown choice."""
         if tier not in self._cards:
             raise UsageError(f"tier must be one of {', '.join(self._cards)}, got {tier!r}")
         return self._cards[tier]
 
     def start(self, tier: str = THIS_CARD) -> tuple[Controls, Plan]:
-        """The settings and the plan that a tier begins with."""
+        """Return the settings and the plan that a tier begins with."""
         plan = self._plan(self.overrides, tier)
         return controls_of(plan, tier=tier, init_lm=plan.init_lm), plan
 
     def settle(self, wish: Controls) -> tuple[Controls, Plan, tuple[str, ...]]:
-        """What a wish for settings comes down to, its plan, and a sentence for each part that was not granted."""
+        """Return the settings granted for a wish, their plan, and a sentence for each part that was not granted."""
         plan = self._plan(overrides_of(wish, self.overrides.variant), wish.tier)
         _, usual = self.start(wish.tier)
         refused = tuple(sentence for sentence in plan.warnings if sentence not in usual.warnings)
         return controls_of(plan, tier=wish.tier, init_lm=wish.init_lm), plan, refused
 
     def _plan(self, overrides: Overrides, tier: str) -> Plan:
-        """The plan of a choice of the tier selector; that of this card says what to know about the cards here."""
+        """Return the plan for a choice of the tier selector.
+
+        That of this card includes remarks about the cards here.
+        """
         return with_remarks(plan_of_card(overrides, self.card(tier)), self._remarks if tier == THIS_CARD else ())
 
     def preload(self, notify: Callable[[str], None]) -> None:
@@ -84,13 +87,13 @@ class Studio:
     def generate(
         self, request: Request, wish: Controls, audio_format: str, session: Visit, keep: CopySong
     ) -> dict[str, Any]:
-        """Songs of a visit whose turn it is on disk, remembered by it, and the document about them.
+        """Make the songs of a visit, write them to disk, add them to the visit, and return the document about them.
 
-        Raises `StoppedError` where the visit stopped the run, and as the pipeline does.
+        Raises `StoppedError` if the visit stopped the run, and as the pipeline does.
         """
         controls, plan, _ = self.settle(wish)
         document = self._in_turn(lambda: self._run(request, plan, controls, audio_format, session))
-        # Copies are thrown away after a day: what nobody could hear any more is forgotten too.
+        # gradio deletes copies after a day: songs that can no longer be played are dropped too.
         before = [made for made in session.made if made.served.exists()][:MOST_REMEMBERED]
         session.made = [*_made(document, request, keep), *before]
         return document
@@ -108,29 +111,29 @@ class Studio:
             request,
             plan,
             progress=progress,
-            # Thinking that the tier switched on is left out where it cannot be had; thinking that a person asked for
-            # is not.
+            # Thinking that the tier switched on is left out if it is impossible; thinking that the user asked for is
+            # not.
             unasked=controls.init_lm,
         )
         return api.write_songs(result, used, request.caption, session.folder, audio_format)
 
     def rest(self) -> None:
-        """Give back what a run that ended early left behind."""
+        """Free what an interrupted run left behind."""
         self._in_turn(self._service.rest)
 
     @property
     def device(self) -> Card:
-        """What songs are computed on."""
+        """The device that songs are computed on."""
         return self._service.card
 
     @property
     def memory_model(self) -> Mapping[str, float]:
-        """What the VRAM guard predicts with."""
+        """The memory model of the VRAM guard."""
         table = load_tiers().variants.get(self.overrides.variant)
         return {} if table is None else table.memory_model
 
     def free_bytes(self, tier: str) -> int:
-        """Bytes free on the card of a tier; 0 where nobody can look: another's card, or one in use or without model."""
+        """Bytes free on the card of a tier; 0 if unknown: for another card, or for one in use or without a model."""
         seen = tier == THIS_CARD and self.card(tier).kind is self.device.kind
         if not seen or not self._lock.acquire(blocking=False):
             return 0
@@ -140,17 +143,17 @@ class Studio:
             self._lock.release()
 
     def stop(self) -> None:
-        """Stop what runs at its next step, for good."""
+        """Stop the current run at its next step; no other run can start."""
         self._closing.set()
 
     def close(self) -> None:
-        """Stop what runs, and give everything back."""
+        """Stop the current run and free everything."""
         self.stop()
         self._in_turn(self._service.close)
 
     def _in_turn(self, work: Callable[[], _Answer]) -> _Answer:
         def locked() -> _Answer:
-            # Who only looks at the card does so from elsewhere, and must not while it is in use.
+            # Other threads read the free memory, and must not while the card is in use.
             with self._lock:
                 return work()
 

@@ -1,4 +1,4 @@
-"""What the page shows as text of its own: progress, warnings and the songs of a visit, as HTML. Pure."""
+"""HTML texts of the page: progress, warnings and the songs of a visit. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -23,13 +23,13 @@ from acestep.ui.words import PageText
 from acestep.units import gib
 
 SERVED = "gradio_api/file="
-"""Where gradio serves a file of its cache from, below the page's own address."""
+"""The path, relative to the page, from which gradio serves its cache."""
 
 ENDED_STAGES = frozenset({"finished", "stopped", "failed"})
 
 
 def progress_html(progress: RunProgress, words: PageText) -> str:
-    """How far a run is; nothing before the first."""
+    """The progress of a run; "" before the first."""
     if not progress.stage:
         return ""
     said = words(f"stage_{progress.stage}", seconds=f"{progress.seconds:.1f}")
@@ -40,7 +40,7 @@ def progress_html(progress: RunProgress, words: PageText) -> str:
 
 
 def failure_html(failure: FailedRun | None, words: PageText) -> str:
-    """Why a run failed, read out by screen readers as it appears; nothing where none did."""
+    """Why a run failed; screen readers announce it. "" without a failure."""
     if failure is None:
         return ""
     said = f"<p>{escape(words(f'failed_{failure.kind}'))}</p>"
@@ -53,7 +53,7 @@ def failure_html(failure: FailedRun | None, words: PageText) -> str:
 
 
 def warnings_html(sentences: Sequence[str], words: PageText) -> str:
-    """Sentences for a musician, each once; nothing where there are none."""
+    """Warnings for a musician, each once; "" if there are none."""
     if not sentences:
         return ""
     items = "".join(f"<li>{escape(sentence)}</li>" for sentence in dict.fromkeys(sentences))
@@ -61,7 +61,7 @@ def warnings_html(sentences: Sequence[str], words: PageText) -> str:
 
 
 def history_html(made: Sequence[VisitSong], words: PageText) -> str:
-    """The songs of a visit, the newest first, to hear and to take along."""
+    """The songs of a visit, the newest first, to play and to download."""
     if not made:
         return f'<p class="quiet">{escape(words("history_empty"))}</p>'
     items = "".join(_song(song, words) for song in made)
@@ -69,7 +69,7 @@ def history_html(made: Sequence[VisitSong], words: PageText) -> str:
 
 
 def table_html(rows: Iterable[tuple[str, ...]]) -> str:
-    """Rows of cells, the first of each a heading."""
+    """A table; the first cell of each row is a heading."""
     body = "".join(
         f'<tr><th scope="row">{escape(name)}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in cells)}</tr>'
         for name, *cells in rows
@@ -83,7 +83,7 @@ def served_at(path: Path) -> str:
 
 
 def length(seconds: float, words: PageText) -> str:
-    """A song's length as a musician says it."""
+    """A song's length as text."""
     whole, rest = divmod(round(seconds, 1), 60)
     parts = [words("minutes", count=f"{whole:g}")] if whole else []
     return " ".join(parts + ([words("seconds", count=f"{rest:g}")] if rest or not whole else []))
@@ -115,7 +115,7 @@ def card_html(plan: Plan, device: Card, words: PageText) -> str:
 
 
 def evidence(plan: Plan, field: str, words: PageText) -> str:
-    """Where a field's value comes from, without a language model and with one where that rests on something else."""
+    """The source of a field's value, without a language model, and with one if that source differs."""
     found = dict.fromkeys(
         _source(plan.evidence[name], words) for name in (field, f"{field}.with_lm") if name in plan.evidence
     )
@@ -146,10 +146,10 @@ def _source(source: Evidence, words: PageText) -> str:
 
 
 class Outlook(msgspec.Struct, frozen=True, kw_only=True):
-    """What the guard knows: songs asked for and made at once, bytes that each stage needs and bytes there are for them.
+    """The guard's prediction: songs requested and songs in a pass, bytes needed by each stage and bytes available.
 
-    `free_bytes` of 0 says that nothing was looked at, and the whole card was counted on. `needs` are empty where the
-    table predicts nothing for the knobs. `cuts` say what is beyond the plan's limits and left out.
+    `free_bytes` of 0 says that free memory was not read and the whole card was assumed. `needs` are empty if the table
+    has no prediction for the knobs. `cuts` say what is above the plan's limits and left out.
     """
 
     songs: int
@@ -169,20 +169,20 @@ def outlook(
     weak_cover: bool = False,
     free_bytes: int = 0,
 ) -> Outlook:
-    """The guard's view of a request for words alone, once `clamp` has cut it to the plan.
+    """Return the guard's prediction for a request of words only, after `clamp` has reduced it to the plan.
 
-    `brings_audio` says that there are files besides, `weak_cover` that they are followed only partly.
+    `brings_audio` says that there are audio files too, `weak_cover` that they are followed only partly.
     """
     thinks = request.thinks and plan.lm is not None
     clamped, cuts = clamp(request, plan, lm=thinks)
     if not clamped.duration_s:
-        # The language model chooses: the guard is asked afterwards, so the longest it may choose is what to expect.
+        # The language model chooses the length before the guard is asked, so the longest one it may choose is assumed.
         clamped = msgspec.structs.replace(clamped, duration_s=float(clamped.thinking.longest_s))
     own_codes = thinks and clamped.thinking.codes
     demand = Demand(
         songs=clamped.batch,
         frames=clamped.latent_frames,
-        # No tokenizer of bytes makes more tokens than there are bytes.
+        # A byte-level tokenizer never makes more tokens than there are bytes.
         lyric_tokens=min(MAX_LYRIC_TOKENS, len(lyric_prompt(clamped).encode())),
         text_tokens=min(MAX_TEXT_TOKENS, len(text_prompt(clamped).encode())),
         with_audio=brings_audio or own_codes,
@@ -206,7 +206,7 @@ def outlook(
 
 
 def guard_html(plan: Plan, seen: Outlook, words: PageText) -> str:
-    """The panel: one sentence, and what each stage needs."""
+    """The panel: one sentence, and the need of each stage."""
     if not moves_weights(plan.card):
         return panel_html(words, words("guard_host"))
     if not seen.needs:
@@ -230,5 +230,5 @@ def _verdict(seen: Outlook, words: PageText) -> str:
 
 
 def panel_html(words: PageText, sentence: str, table: str = "") -> str:
-    """The guard's panel with a sentence, and a table where there is one."""
+    """The guard's panel with a sentence, and a table if there is one."""
     return f'<div class="panel"><h3>{escape(words("section_guard"))}</h3><p>{escape(sentence)}</p>{table}</div>'

@@ -1,4 +1,4 @@
-"""What the page says, in the language it was started in."""
+"""The texts of the page, in the language it was started in."""
 
 import json
 from functools import cache
@@ -8,27 +8,27 @@ from typing import Final
 LOCALES: Final = Path(__file__).parent / "locales"
 
 PAGE_LANGUAGES: Final = ("en", "ko", "ja", "zh")
-"""The languages the page can speak."""
+"""The languages of the page."""
 
 
 class PageText:
-    """The page's sentences by name. Raises `KeyError` for a name that has none: a mistake here, not of a person."""
+    """The page's sentences by name. Raises `KeyError` for an unknown name: a programming error, not the user's."""
 
     def __init__(self, language: str) -> None:
         self.language = language
         self._sentences = sentences(language)
 
     def __call__(self, name: str, /, **values: object) -> str:
-        """The sentence `name` with its gaps filled."""
+        """Return the sentence `name` with its placeholders filled."""
         return self._sentences[name].format(**values) if values else self._sentences[name]
 
     def has(self, name: str) -> bool:
-        """Whether there is a sentence `name`; not everything needs one."""
+        """Return whether there is a sentence `name`; not everything needs one."""
         return name in self._sentences
 
 
 @cache
 def sentences(language: str) -> dict[str, str]:
-    """Every sentence of a language, by name."""
+    """Return every sentence of a language, by name."""
     found: dict[str, str] = json.loads((LOCALES / f"{language}.json").read_text(encoding="utf-8"))
     return found

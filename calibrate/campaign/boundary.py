@@ -1,4 +1,4 @@
-"""The longest song of a batch that fits, in few runs: what a boundary search needs to know of songs and stages."""
+"""Finds the longest song of a batch that fits, in few runs: combines a boundary search with forecasts of memory."""
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
@@ -15,35 +15,35 @@ from calibrate.table.knobs import without_lm
 from calibrate.workload import Workload
 
 Look = Callable[[Question], RecordedProbe]
-"""The answer to a question, from whoever has it."""
+"""Returns the recorded probe that answers a question."""
 
 Forecast = Callable[[Knobs, Workload], int]
-"""The bytes that a run is predicted to need before any was made; 0 where nobody can say."""
+"""Predicts the bytes that a run needs before it is made; 0 if unknown."""
 
 GROWING: Final = Stage.DENOISE
 """The stage that grows with batch and length alike."""
 
 
 def no_forecast(knobs: Knobs, workload: Workload) -> int:  # noqa: ARG001 a Forecast's arguments
-    """Of somebody who cannot say."""
+    """Forecast that knows nothing: returns 0."""
     return 0
 
 
 class Method(msgspec.Struct, frozen=True, kw_only=True):
-    """How often a card that could hold a run says that it is out of memory, and what is known of runs beforehand."""
+    """How often a card reports out of memory although the run fits, and the forecast of runs."""
 
     spurious_rate: float = WORST_SPURIOUS_RATE
     forecast: Forecast = no_forecast
 
 
 SIMULATED: Final = Method(spurious_rate=0.0)
-"""A simulated card never errs."""
+"""A simulated card is never wrong."""
 
 
 class Boundary(msgspec.Struct, frozen=True, kw_only=True):
-    """The longest song of a batch: every question asked, and the last of those on either side, where there is one.
+    """The longest song of a batch: every question asked, and the last question on each side, if there is one.
 
-    `seconds` is 0 where nothing fits, and where the answers contradict each other: then they prove nothing.
+    `seconds` is 0 if nothing fits, and if the answers contradict each other, because then they prove nothing.
     """
 
     seconds: int
@@ -54,14 +54,14 @@ class Boundary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Growth(msgspec.Struct, frozen=True, kw_only=True):
-    """What a stage was seen, or is predicted, to take beside its `resting` weights, by songs x seconds; in bytes."""
+    """The measured or predicted bytes of a stage besides its `resting` weights, by songs x seconds."""
 
     stage: str
     resting: int
     seen: tuple[tuple[int, int], ...]
 
     def at(self, work: int) -> int:
-        """On a line through the two nearest."""
+        """Interpolate linearly between the two nearest values."""
         above = min(max(bisect_left(self.seen, (work,)), 1), len(self.seen) - 1)
         (less, low), (more, high) = self.seen[above - 1], self.seen[above]
         return max(low + max(high - low, 0) * (work - less) // (more - less), 1)
@@ -70,9 +70,9 @@ class Growth(msgspec.Struct, frozen=True, kw_only=True):
 def find_longest(
     look: Look, question: Question, grid: Sequence[int], known: Sequence[RecordedProbe], method: Method
 ) -> Boundary:
-    """How far down a grid, shortest song first, the knobs, batch and cap of a question reach.
+    """Return how far along a grid, shortest song first, the knobs, batch and cap of a question fit.
 
-    `known` are answers that were given before under the same cap, in the order in which they were.
+    `known` are earlier answers under the same cap, in the order in which they were given.
     """
     asking = _Asking(look, question, grid)
     alike = [probe for probe in known if _denoises_alike(probe.knobs, question.knobs)]
@@ -86,7 +86,7 @@ def find_longest(
     if growth and growth[0].at(asking.work(last)) > question.cap_bytes - growth[0].resting:
         found = search(range(last + 1), growth)
     else:
-        # Usually the longest song fits, and where the weights do not, no song does.
+        # Usually the longest song fits, or no song fits because the weights do not.
         found = search(range(last, last + 1), growth)
         fitting = last + found.fitting
         if not found.fitting and last:
@@ -110,7 +110,7 @@ def find_longest(
 
 
 def _halved(fits: Callable[[int], bool], fails: int) -> int:
-    """How many points fit, of which the first does and `fails` does not, where nothing is known of those between."""
+    """Return how many points fit; the first one does and `fails` does not, and those between are unknown."""
     low = 0
     while fails - low > 1:
         middle = (low + fails) // 2
@@ -134,7 +134,7 @@ class _Asking:
         return self._question.workload.batch * self._grid[position]
 
     def line(self, positions: range, growth: Sequence[Growth]) -> SearchPoints:
-        """What a search is told of some positions; nothing is as good as that all of them fit."""
+        """Return the input of a search over some positions; without a prediction all of them are assumed to fit."""
         cap = self._question.cap_bytes
         for one in growth:
             predicted = [one.at(self.work(position)) for position in positions]
@@ -142,7 +142,7 @@ class _Asking:
         return SearchPoints(caps=[cap] * len(positions), predicted=[cap] * len(positions))
 
     def at(self, positions: range, growth: Sequence[Growth]) -> Callable[[int], PointResult]:
-        """Asks a point by its place among some positions."""
+        """Return a function that asks a point by its index among some positions."""
         stage, resting = (growth[0].stage, growth[0].resting) if growth else (GROWING, 0)
 
         def ask(place: int) -> PointResult:
@@ -158,26 +158,26 @@ class _Asking:
         return ask
 
     def growth(self, known: Sequence[RecordedProbe], *, at: int) -> tuple[Growth, ...]:
-        """That of the stage that took most where a position failed, over all answers; empty where it cannot be told."""
+        """Return the growth of the largest stage at a failed position, over all answers; empty if unknown."""
         failed = self._probes[at]
         most = max((stage.name for stage in failed.stages), key=lambda name: _needed(failed, name), default=GROWING)
         same = [probe for probe in known if most == GROWING or probe.knobs == self._question.knobs]
         return _growth(most, [*same, *self._probes.values()])
 
     def last_of(self, position: int) -> tuple[Question, ...]:
-        """The question that settled a position; empty for one that was never asked."""
+        """Return the questions that decided a position; empty if it was never asked."""
         return (self._last[position],) if position in self._last else ()
 
 
 def _denoises_alike(one: Knobs, other: Knobs) -> bool:
-    """Whether two runs denoise alike: where offload takes the language model away, it leaves nothing behind."""
+    """Return whether two runs denoise alike: if offload removes the language model, no trace of it remains."""
     if one.offload is Offload.NONE:
         return one == other
     return without_lm(one) == without_lm(other)
 
 
 def _forecast(question: Question, grid: Sequence[int], forecast: Forecast) -> tuple[Growth, ...]:
-    """Predicted at both ends of a grid."""
+    """Return the forecast at both ends of a grid."""
     ends = sorted({grid[0], grid[-1]})
     predicted = [
         forecast(question.knobs, msgspec.structs.replace(question.workload, duration_s=float(seconds)))
@@ -188,11 +188,11 @@ def _forecast(question: Question, grid: Sequence[int], forecast: Forecast) -> tu
 
 
 def _growth(stage: str, probes: Sequence[RecordedProbe]) -> tuple[Growth, ...]:
-    """What a stage was seen to take; empty where fewer than two runs came through it."""
+    """Return the measured growth of a stage; empty if fewer than two runs completed it."""
     seen: dict[int, int] = {}
     resting = []
     for probe in probes:
-        # Of a stage that ran out of memory a real card tells how far it came, and that is no need.
+        # For a stage that ran out of memory a real card reports the usage so far, which is not its full need.
         need = _needed(probe, stage)
         if need and (probe.counts or need > probe.cap_bytes):
             work = int(probe.workload.batch * probe.workload.duration_s)

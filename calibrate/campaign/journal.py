@@ -1,7 +1,7 @@
-"""Every answer of a campaign, written down as it comes: what is left of one that was killed, to go on with.
+"""Stores every answer of a campaign when it arrives, so that an interrupted campaign can be resumed.
 
-The first line says what the answers hold for; every other is a question with its answer, under the digest of all that.
-A line that was not finished counts for nothing.
+The first line says what the answers are valid for; every other line is a question with its answer and a digest. An
+incomplete line is ignored.
 """
 
 import os
@@ -18,11 +18,11 @@ from calibrate.files import digest
 from calibrate.fingerprint import Fingerprint
 
 JOURNAL_SUFFIX = ".journal.jsonl"
-"""What a journal's name has more than that of the file it will become."""
+"""The suffix of a journal's name after the name of the measurement file."""
 
 
 _AS_IT_IS: int = getattr(os, "O_BINARY", 0)
-"""Windows would otherwise write two characters for every end of a line."""
+"""Without this flag Windows would write two characters for every line end."""
 
 
 class _Head(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -35,17 +35,17 @@ class _Line(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 def journal_path(output: Path) -> Path:
-    """Where the journal of a measurement file lies: beside it."""
+    """The path of a measurement file's journal: next to it."""
     return output.with_name(output.name + JOURNAL_SUFFIX)
 
 
 class Journal:
-    """Answers on disk; `entries` are those that were there."""
+    """Answers on disk; `entries` are those that were already there."""
 
     def __init__(self, path: Path, fingerprint: Fingerprint, *, resume: bool) -> None:
-        """Raises `UsageError` for one that is there and was not asked for, or of other code, or cannot be written.
+        """Raises `UsageError` for a journal that exists without `resume`, belongs to other code, or cannot be written.
 
-        Raises `InvalidInputError` for a file that is no journal.
+        Raises `InvalidInputError` for a file that is not a journal.
         """
         self.path = path
         self._fingerprint = fingerprint
@@ -61,7 +61,7 @@ class Journal:
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | _AS_IT_IS, 0o644)
             self._open.callback(os.close, self._file)
-            # Two runs that write to one journal would each spoil the answers of the other.
+            # Two runs that write to one journal would destroy each other's answers.
             self._open.callback(Lock(path).release)
             os.ftruncate(self._file, len(whole))
         except OSError as error:
@@ -73,17 +73,17 @@ class Journal:
             self._write(msgspec.json.encode(_Head(fingerprint=fingerprint)) + b"\n")
 
     def keep(self, entry: JournalEntry) -> None:
-        """Write an answer down for good; `RunFailedError` when the disk refuses, with all before it intact."""
+        """Write an answer to disk; raise `RunFailedError` if that fails, with all earlier answers intact."""
         line = _Line(key=_key(self._fingerprint, entry), entry=entry)
         self._write(msgspec.json.encode(line) + b"\n")
 
     def close(self) -> None:
-        """Leave it to the next run; safe to call again."""
+        """Close the file so that the next run can use it; safe to call again."""
         self._open.close()
 
     def remove(self) -> None:
-        """It has become a measurement file."""
-        # Windows removes no file that is open.
+        """Delete the journal after the measurement file was written."""
+        # Windows cannot delete an open file.
         self.close()
         self.path.unlink()
 
@@ -124,7 +124,7 @@ class Journal:
 
 @contextmanager
 def open_journal(output: Path, fingerprint: Fingerprint, *, resume: bool) -> Iterator[Journal]:
-    """The journal of a measurement file that is being made; it stays unless it is removed."""
+    """The journal of a measurement file in progress; the file stays unless `remove` is called."""
     journal = Journal(journal_path(output), fingerprint, resume=resume)
     try:
         yield journal

@@ -1,4 +1,4 @@
-"""One process at a time: a lock beside a file, on every system; it is gone with the process that holds it."""
+"""A lock file for one process at a time, on every system; it is released when its process ends."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -6,13 +6,13 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 LOCK_SUFFIX = ".lock"
-"""What the lock's name has more than that of its file."""
+"""The suffix of the lock file's name."""
 
 
 class Lock:
-    """The lock of `path`, taken at once.
+    """The lock of `path`, acquired at once.
 
-    Raises `BlockingIOError` where another holds it, `OSError` where its file cannot be made.
+    Raises `BlockingIOError` if another process holds it, `OSError` if its file cannot be created.
     """
 
     def __init__(self, path: Path) -> None:
@@ -24,8 +24,8 @@ class Lock:
             raise BlockingIOError(f"{self._path} is held by another process") from None
 
     def release(self) -> None:
-        """Let another have it, and remove its file."""
-        # Before it is let go, or the file of the next holder would be removed. Windows removes it afterwards.
+        """Release the lock, and remove its file."""
+        # Removed before the release, otherwise the next holder's file would be removed. Windows removes it afterwards.
         with suppress(OSError):
             self._path.unlink()
         self._lock.release()

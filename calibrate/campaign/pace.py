@@ -1,15 +1,15 @@
-"""How much of a campaign is left, and how long that takes: estimates for people, and nothing else rests on them."""
+"""Estimates of the remaining probes and time of a campaign, only for display."""
 
 import time
 from collections.abc import Callable
 from typing import Final
 
 PATIENCE_S: Final = 1.0
-"""Seconds for which an estimate is good enough; a new one goes through all that is still to be decided."""
+"""Seconds for which an estimate is reused, because a new one evaluates all open decisions."""
 
 
 class Pace:
-    """Counts answers; `remaining` says how many more there will be at least."""
+    """Counts answers; `remaining` returns a lower bound of the missing ones."""
 
     def __init__(self, remaining: Callable[[], int], clock: Callable[[], float] = time.monotonic) -> None:
         self._remaining = remaining
@@ -19,7 +19,7 @@ class Pace:
         self._left = -1
 
     def step(self) -> str:
-        """Call after each answer; how far the campaign is, for the head of a line."""
+        """Call after each answer; return the campaign's progress as the beginning of a line."""
         self._done += 1
         now = self._clock()
         if self._left <= 0 or now - self._told >= PATIENCE_S:

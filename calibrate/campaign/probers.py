@@ -1,4 +1,4 @@
-"""Who answers a probe: the card in this machine, or the simulated one."""
+"""Chooses the prober: the card in this machine, or the simulated one."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -59,13 +59,13 @@ def simulation_of(card: RecordedCard) -> Simulation:
 
 
 def hands_descriptors_on() -> bool:
-    """Whether a child process can be given an open socket by its number, as the processes of probes are."""
+    """Return whether a child process can inherit an open socket by its number, which the processes of probes need."""
     return os.name == "posix"
 
 
 @contextmanager
 def executor_for(device: str, method: CapMethod) -> Iterator[Executor]:
-    """Who carries out a campaign; what it starts has ended when it is left."""
+    """The executor of a campaign; all its processes have ended when the context is left."""
     several = device == RecordedCardKind.SIMULATED and hands_descriptors_on()
     executor: Executor = Local(usable_processes()) if several else Alone(prober_for(device, method=method))
     try:
@@ -75,14 +75,14 @@ def executor_for(device: str, method: CapMethod) -> Iterator[Executor]:
 
 
 def backends_of(device: str, models: Sequence[str]) -> tuple[Backend, ...]:
-    """Those on which a device can be asked about language models; a real card runs vLLM on real weights only."""
+    """Return the backends on which a device can probe language models; a real card runs vLLM on real weights only."""
     if device == RecordedCardKind.SIMULATED or (installed("vllm") and all(map(_is_here, models))):
         return PROBED
     return (Backend.PT,)
 
 
 def has_cuda_card() -> bool:
-    """Whether a probe could run on a real card here; asked without importing torch."""
+    """Return whether probes can run on a real card here, without importing torch."""
     return hands_descriptors_on() and detect(os.environ).kind is hardware.CardKind.CUDA
 
 
@@ -98,7 +98,7 @@ def introduction(executor: Executor, variant: Variant) -> str:
 
 
 def identity_of(card: Card) -> str:
-    """What tells a card from those that could answer otherwise: another one of its make may go on with its journal."""
+    """Return an identity that two cards share only if their answers are interchangeable in a journal."""
     return " ".join([card.name, f"{card.total_bytes} bytes", f"driver {card.driver or 'none'}"])
 
 
@@ -121,7 +121,7 @@ def spurious_rate_of(device: str) -> float:
 
 
 def method_for(device: str) -> Method:
-    """How a campaign asks a device: a real card may err, and a simulation says beforehand where to look."""
+    """Return how a campaign asks a device: a real card may be wrong, and a simulation forecasts where to look."""
     if device == RecordedCardKind.SIMULATED:
         return SIMULATED
     simulated = simulation()

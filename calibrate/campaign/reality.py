@@ -1,7 +1,7 @@
-"""Simulation against reality: how far off the simulated card was, stage by stage, and on which side. Pure.
+"""Compares simulation and card: the errors of the simulated card, stage by stage, with their sign. Pure.
 
-An error is (simulated - measured) / measured. Below zero the simulation promised memory that the card did not have,
-so under-estimates are told apart.
+An error is (simulated - measured) / measured. Below zero the simulation promised memory that the card did not have, so
+under-estimates are listed separately.
 """
 
 import math
@@ -22,18 +22,18 @@ from calibrate.verdict import Verdict
 from calibrate.workload import Workload
 
 WHOLE: Final = "total"
-"""The stage name of what concerns a whole run."""
+"""The stage name for values of a whole run."""
 
 WITHIN: Final = 0.05
 UNDER: Final = 0.02
-"""How far a simulated smallest cap may be off, and how far below the card's."""
+"""The allowed error of a simulated smallest cap, and the allowed error below the card's."""
 
 SHARE: Final = 0.95
-"""Of the probes, how many have to be that near."""
+"""The share of probes that must be within these errors."""
 
 
 class Quantity(StrEnum):
-    """What is compared."""
+    """The compared quantities."""
 
     ALLOCATED = "allocated"
     RESERVED = "reserved"
@@ -41,9 +41,10 @@ class Quantity(StrEnum):
 
 
 class ComparedNumber(msgspec.Struct, frozen=True, kw_only=True):
-    """One number of a probe, in bytes. Of a smallest cap the card says that it lies from `measured_from` to `measured`.
+    """One number of a probe, in bytes.
 
-    `probe` is an index into the record.
+    For a smallest cap the card only says that it lies from `measured_from` to `measured`. `probe` is an index into the
+    record.
     """
 
     probe: int
@@ -55,38 +56,38 @@ class ComparedNumber(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def lowest_error(self) -> float:
-        """Against the most that the card can have needed."""
+        """The error relative to the largest possible need of the card."""
         return (self.simulated - self.measured) / self.measured
 
     @property
     def highest_error(self) -> float:
-        """Against the least that the card can have needed; without end where that may be nothing."""
+        """The error relative to the smallest possible need of the card; infinite if that may be 0."""
         if not self.measured_from:
             return math.inf
         return (self.simulated - self.measured_from) / self.measured_from
 
     @property
     def error(self) -> float:
-        """The least that it can be: 0 where the card leaves both signs open."""
+        """The smallest possible error: 0 if the card leaves both signs open."""
         if self.lowest_error <= 0 <= self.highest_error:
             return 0.0
         return min(self.lowest_error, self.highest_error, key=abs)
 
     @property
     def near(self) -> bool:
-        """Whether it is near enough wherever between its two ends the card's number lies."""
+        """Whether the error is allowed for every possible value of the card."""
         return self.lowest_error >= -UNDER and self.highest_error <= WITHIN
 
     @property
     def far(self) -> bool:
-        """Whether it is too far off wherever that lies."""
+        """Whether the error is too large for every possible value of the card."""
         return self.highest_error < -UNDER or self.lowest_error > WITHIN
 
 
 class Errors(msgspec.Struct, frozen=True, kw_only=True):
-    """All pairs of a stage and a quantity: the mean of the absolute errors, and the one farthest off.
+    """All pairs of a stage and a quantity: the mean of the absolute errors, and the largest one.
 
-    `under` counts those that the simulation put too low, `worst_under` is the lowest of them, 0 where there is none.
+    `under` counts those that the simulation put too low, `worst_under` is the lowest of them, 0 if there is none.
     """
 
     stage: str
@@ -100,7 +101,7 @@ class Errors(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Verdicts(msgspec.Struct, frozen=True, kw_only=True):
-    """How often both cards ended alike, and who was the one that fitted where they did not."""
+    """How often both cards gave the same verdict, and which one fitted if they did not."""
 
     alike: int
     only_simulated_fits: int
@@ -108,7 +109,10 @@ class Verdicts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Nearness(msgspec.Struct, frozen=True, kw_only=True):
-    """Smallest caps: how many are near enough and how many are not; of the `open` ones the card's probes do not say."""
+    """Smallest caps: how many are near enough and how many are not.
+
+    For the `open` ones the card's probes do not decide.
+    """
 
     near: int
     far: int
@@ -116,14 +120,14 @@ class Nearness(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def reached(self) -> bool:
-        """Whether enough of those that can be judged are near; where none can, no."""
+        """Whether enough of the decidable ones are near; False if none is decidable."""
         return self.near > 0 and self.near >= SHARE * (self.near + self.far)
 
 
 class Reality(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer of `python -m calibrate reality`. `pairs` are all comparisons, the worst under-estimates first.
+    """The result of `python -m calibrate reality`. `pairs` are all comparisons, the worst under-estimates first.
 
-    `unanswered` are the probes that a simulated card cannot be asked about.
+    `unanswered` are the probes that a simulated card cannot run.
     """
 
     record: str
@@ -153,7 +157,7 @@ def face(record: Measurement, simulation: Simulation) -> Reality:
             continue
         fits = answer.verdict is Verdict.FITS
         ends["alike" if fits == probe.counts else "only_simulated_fits" if fits else "only_measured_fits"] += 1
-        # What a run held that did not end depends on where it broke off.
+        # The bytes of an unfinished run depend on where it stopped.
         if fits and probe.counts:
             pairs += _stage_pairs(number, probe.stages, answer.stages)
     pairs += _cap_pairs(record.probes, simulation)
@@ -171,18 +175,18 @@ def face(record: Measurement, simulation: Simulation) -> Reality:
 
 
 def place_of(pair: ComparedNumber, record: Measurement) -> str:
-    """Which probe a comparison is about, for a line on the screen."""
+    """Return which probe a comparison is about, as text for the screen."""
     probe = record.probes[pair.probe]
     return describe_probe(probe.knobs, probe.workload, probe.cap_bytes)
 
 
 def measured_cap(probes: Sequence[RecordedProbe]) -> tuple[int, int]:
-    """Between which bytes a card's smallest cap lies, from all its runs of one question; (0, 0) where none fitted.
+    """Return the bounds of a card's smallest cap, from all its runs of one question; (0, 0) if none fitted.
 
-    What a run that fitted had reserved is enough: under a cap of so much the allocator takes the same course
-    (`calibrate.probes.simulated.replay.smallest_cap` has the proof), and stages that look at free memory take less.
-    Tensors that do not depend on the cap are needed, and more than any cap that was not enough. Where noise lets the
-    two cross, what ran is believed.
+    The upper bound is what a fitting run had reserved: under a cap of that size the allocator does the same
+    (`calibrate.probes.simulated.replay.smallest_cap` has the proof), and stages that adapt to free memory take less.
+    The lower bound is the tensors that do not depend on the cap, and every cap that was not enough. If noise makes the
+    bounds cross, the run that fitted decides.
     """
     fitted = [probe for probe in probes if probe.counts and probe.stages]
     enough = min((max(stage.peak_reserved_bytes for stage in probe.stages) for probe in fitted), default=0)
@@ -217,7 +221,7 @@ def _stage_pairs(
 def _allocated(simulated: MeasuredStage, measured: MeasuredStage) -> int:
     """The simulated peak that is nearest to a card's: libraries' workspaces come from PyTorch's allocator as well.
 
-    Which of them coincide with the peak of the tensors a simulation does not know, so it allows for all or none.
+    A simulation does not know which of them exist at the time of the tensors' peak, so it includes all or none.
     """
     least = simulated.peak_allocated_bytes
     return min(max(measured.peak_allocated_bytes, least), least + simulated.allowance_bytes)
@@ -247,7 +251,7 @@ def _cap_pairs(probes: Sequence[RecordedProbe], simulation: Simulation) -> Itera
 
 
 def _summed_up(pairs: Sequence[ComparedNumber]) -> Iterator[Errors]:
-    """In the order in which stages and quantities first came."""
+    """In the order of first appearance of stages and quantities."""
     groups: dict[tuple[str, Quantity], list[float]] = {}
     for pair in pairs:
         groups.setdefault((pair.stage, pair.quantity), []).append(pair.error)

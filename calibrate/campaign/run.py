@@ -1,8 +1,8 @@
-"""Which probes a table needs: for each certified size, the least aggressive knobs and the longest song per batch.
+"""Decides which probes a table needs: for each size, the least aggressive knobs and the longest song per batch.
 
-What a size needs next follows from the answers so far and from nothing else. So the decisions are simply made again
-whenever an answer has come, up to the first one that is missing: several sizes wait side by side for whoever answers,
-answers may come in any order or from a journal, and what is found is the same.
+The next question of a size depends only on the answers so far. So after each answer all decisions are made again, up to
+the first missing answer. Several sizes can wait at the same time, and answers may arrive in any order or from a
+journal; the result is the same.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -31,11 +31,11 @@ TellProgress = Callable[[str], None]
 """Called with a sentence about every answer."""
 
 KeepEntry = Callable[[JournalEntry], None]
-"""Called with every answer before anything is made of it."""
+"""Called with every answer before it is used."""
 
 
 class CampaignResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What a campaign found: every probe once, the certificates that point into them, and the guard's coefficients.
+    """The result of a campaign: every probe once, the certificates that refer to them, and the guard's coefficients.
 
     `uncertain` has a sentence for each boundary whose answers contradict each other.
     """
@@ -47,7 +47,7 @@ class CampaignResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CampaignScope(msgspec.Struct, frozen=True, kw_only=True):
-    """What a campaign is to certify: a variant, nameplates in GiB, and which language models on which backends.
+    """What a campaign certifies: a variant, nameplates in GiB, and which language models on which backends.
 
     With `in_full`, a tier's headlines are also run to their end, with all the steps of the variant.
     """
@@ -60,7 +60,7 @@ class CampaignScope(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _UnansweredError(Exception):
-    """A decision waits for an answer."""
+    """Raised when a decision needs an answer that is missing."""
 
     def __init__(self, question: Question) -> None:
         super().__init__(question)
@@ -77,7 +77,7 @@ def run_campaign(
     known: Mapping[ProbeTask, JournalEntry] = {},
     keep: KeepEntry = lambda _: None,
 ) -> CampaignResult:
-    """Every probe that the rows of these sizes rest on; `NotMeasuredError` when one ends without an answer."""
+    """Run every probe that the rows of these sizes need; raise `NotMeasuredError` if one ends without an answer."""
     campaign = _Campaign(policy, scope, method, dict(known))
     pace = Pace(campaign.least_left)
     while wanted := campaign.wanted():
@@ -92,7 +92,7 @@ def run_campaign(
 
 
 def most_probes(policy: Policy, scope: CampaignScope, spurious_rate: float = 0.0) -> int:
-    """The most probes a campaign can take on a card that errs so often."""
+    """Return the largest number of probes of a campaign on a card with this spurious rate."""
     each = 2 + most_points(len(policy.durations_s.values))
     points = 0
     for tier in map(policy.tier_of, scope.sizes_gib):
@@ -104,12 +104,12 @@ def most_probes(policy: Policy, scope: CampaignScope, spurious_rate: float = 0.0
 
 
 def least_probes(policy: Policy, scope: CampaignScope) -> int:
-    """How many it takes where everything fits."""
+    """Return the number of probes if everything fits."""
     return _Campaign(policy, scope, SIMULATED, {}).least_left() - 1
 
 
 class _Size:
-    """Everything that is decided about one size, as far as the answers go."""
+    """All decisions about one size, as far as the answers allow."""
 
     def __init__(self, policy: Policy, scope: CampaignScope, method: Method, size_gib: float) -> None:
         self.boundaries: dict[tuple[Knobs, int], Boundary] = {}
@@ -122,7 +122,10 @@ class _Size:
         self.known: list[RecordedProbe] = []
 
     def decide(self, look: Look) -> None:
-        """Choose what the size's tier gets, and try the configs at the limits found; raises what `look` raises."""
+        """Choose the knobs and limits of the size's tier, and probe its configs at these limits.
+
+        Raises as `look` does.
+        """
 
         def ask(knobs: Knobs, batch: int, at_most: int) -> int:
             grid = [seconds for seconds in self._policy.durations_s.values if seconds <= at_most]
@@ -147,11 +150,11 @@ class _Size:
             self._in_full(look, thinking, frontier.headline_batch(lm=True), frontier.longest(1, lm=True))
 
     def questions(self) -> list[Question]:
-        """All that was asked, in the order in which the decisions asked it."""
+        """Return all questions, in the order in which the decisions asked them."""
         return [question for found in self.boundaries.values() for question in found.asked] + list(self.besides)
 
     def apart(self) -> Self:
-        """A copy that may be decided further without a trace here, and in no time: nobody forecasts for it."""
+        """Scratch copy for what-if decisions; forecasting off, `self` unchanged."""
         other = copy(self)
         other.method = msgspec.structs.replace(self.method, forecast=no_forecast)
         other.boundaries, other.besides, other.known = dict(self.boundaries), dict(self.besides), list(self.known)
@@ -188,7 +191,7 @@ class _Campaign:
         self._undecided = list(range(len(self._sizes)))
 
     def wanted(self) -> list[ProbeTask]:
-        """What the sizes wait for, each thing once; empty when all is decided."""
+        """Return the questions that the sizes wait for, each once; empty when everything is decided."""
         for number in [n for n in self._undecided if self._waiting.get(n) in (None, *self._answers)]:
             self._waiting.pop(number, None)
             try:
@@ -201,20 +204,20 @@ class _Campaign:
         return [*dict.fromkeys(self._waiting.values()), *fit]
 
     def take(self, entry: JournalEntry) -> None:
-        """An answer has come."""
+        """Store an answer."""
         self._answers[entry.task] = entry
 
     def least_left(self) -> int:
-        """How many answers are missing if from now on everything fits."""
+        """Return the number of missing answers if everything fits from now on."""
         return len(self._missing(Verdict.FITS)) + (self._fit not in self._answers)
 
     def likely(self) -> list[ProbeTask]:
-        """What is missing if from now on everything fits, and also if nothing does."""
+        """Return the questions that are missing if everything fits from now on, and those if nothing does."""
         otherwise = self._missing(Verdict.OOM)
         return [question for question in self._missing(Verdict.FITS) if question in otherwise]
 
     def _missing(self, verdict: Verdict) -> dict[Question, None]:
-        """What would be asked if every further answer had this verdict."""
+        """Return the questions that would follow if every further answer had this verdict."""
         missing: dict[Question, None] = {}
 
         def look(question: Question) -> RecordedProbe:
@@ -228,7 +231,7 @@ class _Campaign:
         return missing
 
     def findings(self) -> CampaignResult:
-        """What was found; every size has to be decided."""
+        """Return the results; every size must be decided."""
         probes: dict[object, RecordedProbe] = {}
         for question in (question for size in self._sizes for question in size.questions()):
             probe = self._look(question)
@@ -281,7 +284,7 @@ def _ended(question: Question, verdict: Verdict) -> RecordedProbe:
 
 
 def _require_answer(entry: JournalEntry) -> None:
-    """Raise `NotMeasuredError` for a probe that ended without one."""
+    """Raise `NotMeasuredError` for a probe without an answer."""
     if isinstance(entry, Probed) and not entry.probe.verdict.answers:
         asked = entry.task
         raise NotMeasuredError(
@@ -300,6 +303,6 @@ def _told(entry: JournalEntry) -> str:
 
 
 def describe_probe(knobs: Knobs, workload: Workload, cap_bytes: int) -> str:
-    """What a probe asks, for one line of progress."""
+    """Return a probe's question as text for one progress line."""
     songs = f"{workload.batch} x {workload.duration_s:g} s"
     return f"{songs} under {gib(cap_bytes)}, {describe_knobs(knobs)}"

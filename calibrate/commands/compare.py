@@ -64,7 +64,7 @@ def _told(value: object) -> str:
 
 
 def _as_csv(found: "Comparison") -> str:
-    """The changes as CSV; a text that a spreadsheet would run as a formula begins with an apostrophe."""
+    """Return the changes as CSV; a text that a spreadsheet would run as a formula gets a leading apostrophe."""
     import msgspec
     import pandas as pd
 

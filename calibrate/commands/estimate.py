@@ -1,4 +1,4 @@
-"""`python -m calibrate estimate`: one run on a card that is not here."""
+"""`python -m calibrate estimate`: one run on a simulated card."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +77,7 @@ def estimate_command(
 def _workload(
     batch: int, duration_s: float, task: str | None, reference_seconds: float | None, *, with_lm: bool
 ) -> "Workload":
-    """The longest prompt at this batch and length, which must be ones that a request may have."""
+    """Return the workload with the longest prompt at this batch and length, which a request must allow."""
     from acestep.request import MAX_DURATION_S, MIN_DURATION_S, Request
     from calibrate.workload import Workload
 

@@ -15,10 +15,10 @@ from acestep.tiers import data_file
 @click.option("--folder", type=click.Path(path_type=Path, file_okay=False), help="Another tiers folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def explain_command(variant: str, tier: str, field: str, folder: Path | None, as_json: bool) -> None:
-    """Say where FIELD of TIER comes from: its record, cap and the probes that prove it.
+    """Show where FIELD of TIER comes from: its record, cap and the probes that prove it.
 
     For example `explain turbo tier4 max_batch.with_lm`. Any field of generated_tiers.json has an answer, such as
-    frontier.with_lm.4, lm_models, offload or boundaries.lm.4B. Exit code 3 where the table does not follow from the
+    frontier.with_lm.4, lm_models, offload or boundaries.lm.4B. Exit code 3 if the table does not follow from the
     records.
     """
     from acestep.tiers import load_tiers

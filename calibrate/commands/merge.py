@@ -9,7 +9,7 @@ from acestep.cli import console
 from acestep.errors import Exit, UsageError
 
 TIERS_FOLDER = Path(__file__).parents[2] / "tiers"
-"""Where records are kept and the table is written: the `tiers` folder of a checkout."""
+"""The folder of records and the table: the `tiers` folder of a checkout."""
 
 
 @click.command()
@@ -19,7 +19,7 @@ TIERS_FOLDER = Path(__file__).parents[2] / "tiers"
 def merge(folder: Path) -> int:
     """Rebuild generated_tiers.json from policy.json and every record in measurements/.
 
-    Exit code 1 where it promises less than the published table and waivers.json does not say why.
+    Exit code 1 if it promises less than the published table and waivers.json does not allow that.
     """
     from acestep.output_file import output_file
     from calibrate.files import pretty_json
@@ -31,7 +31,7 @@ def merge(folder: Path) -> int:
     from calibrate.table.waivers import load_waivers
 
     if not (folder / "policy.json").is_file():
-        # An installed package brings its table along, but neither the records nor a place to write a new one.
+        # An installed package contains the table, but neither the records nor a place to write a new one.
         raise UsageError(
             f"{folder} has no policy.json: merging needs a checkout, so run it in one or name its tiers with --folder"
         )

@@ -1,4 +1,4 @@
-"""`python -m calibrate reality`: how far the simulated card is from a measured one."""
+"""`python -m calibrate reality`: the errors of the simulated card against a measured one."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from calibrate.record.measurement import Measurement
 
 SHOWN = 10
-"""Under-estimates that are told one by one; the CSV has everything."""
+"""Under-estimates that are printed; the CSV has all pairs."""
 
 
 @click.command()
@@ -22,10 +22,10 @@ SHOWN = 10
 @click.option("--csv", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write every pair here.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def reality(record: Path, csv: Path | None, as_json: bool) -> int:
-    """Simulate every probe of a measured RECORD and say how far off the simulation is, under-estimates apart.
+    """Simulate every probe of a measured RECORD and show the errors of the simulation, under-estimates separately.
 
-    Exit code 1 where fewer than 95 % of the smallest caps are within 5 % and at most 2 % under, 3 for a record that
-    breaks a rule of measurement files.
+    Exit code 1 if fewer than 95 % of the smallest caps are within 5 % and at most 2 % under, 3 for a record that breaks
+    a rule of measurement files.
     """
     from acestep.output_file import output_file
     from calibrate.campaign.probers import simulation_of

@@ -61,7 +61,7 @@ def run_command(
 ) -> None:
     """Find the limits of every tier and write a measurement file.
 
-    Every answer is written down at once, beside the file: a run that was ended goes on with --resume.
+    Each result is saved as soon as it is known, next to the file: an interrupted run continues with --resume.
     """
     if output is None and not dry_run:
         raise UsageError("say where the measurements go, for example -o tiers/measurements/NAME.json")

@@ -1,4 +1,4 @@
-"""`python -m calibrate validate`: whether measurement files may be merged."""
+"""`python -m calibrate validate`: checks whether measurement files may be merged."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from acestep.errors import Exit
 @click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def validate_command(files: tuple[Path, ...], as_json: bool) -> int:
-    """Check measurement files that somebody sends in: every rule that one breaks, by its id. Reads nothing else.
+    """Check contributed measurement files: prints every rule that a file breaks, by its id. Reads nothing else.
 
     Exit code 0 when all of them may be merged, 3 when one may not.
     """

@@ -1,1 +1,1 @@
-"""Who carries out what a campaign asks: this process, or several on this machine."""
+"""Runs the probes of a campaign: in this process, or in several on this machine."""

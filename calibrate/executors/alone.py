@@ -1,4 +1,4 @@
-"""One prober in this process, asked in the order in which it has to load least."""
+"""One prober in this process; tasks are ordered so that models are loaded rarely."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from calibrate.probes.base import SIMULATED_CARD, UNCONDITIONED, CardConditions,
 
 
 class Alone:
-    """Asks about the model that is loaded as long as there is something to ask about it."""
+    """Runs tasks of the loaded model as long as there are any."""
 
     def __init__(self, prober: Prober) -> None:
         self.prober = prober
@@ -33,7 +33,7 @@ class Alone:
         return self.prober.conditions if isinstance(self.prober, CardProber) else UNCONDITIONED
 
     def one_of(self, wanted: Sequence[ProbeTask], likely: Likely) -> JournalEntry:  # noqa: ARG002 one alone is never idle
-        """The answer to a task about the loaded model, else about the model that most of them are about."""
+        """Return the answer to a task of the loaded model, otherwise of the model with most tasks."""
         asked = Counter(task.knobs for task in wanted if isinstance(task, Question))
         task = max(wanted, key=lambda task: self._worth(task, asked))
         if isinstance(task, Question):
@@ -46,5 +46,5 @@ class Alone:
             self.prober.close()
 
     def _worth(self, task: ProbeTask, asked: Counter[Knobs]) -> tuple[bool, int]:
-        # What is fitted needs no card, so it comes last: a card that fails is noticed before.
+        # A fit needs no card, so it comes last: a failing card is detected earlier.
         return (task.knobs in self._loaded, asked[task.knobs]) if isinstance(task, Question) else (False, 0)

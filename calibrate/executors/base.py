@@ -1,4 +1,4 @@
-"""The seam between a campaign and whoever runs its probes."""
+"""The interface between a campaign and the executors that run its probes."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -12,11 +12,11 @@ from calibrate.probes.base import CardConditions, CardProber, Prober, Simulation
 from calibrate.record.measurement import RecordedCardKind, RecordedProbe
 
 Likely = Callable[[], Sequence[ProbeTask]]
-"""Tells what will probably be wanted later, for whoever has nothing to do."""
+"""Returns tasks that will probably be wanted later, for an idle process."""
 
 
 class Executor(Protocol):
-    """Answers one task after another, in the order that suits it."""
+    """Answers one task after another, in the order that it chooses."""
 
     @property
     def device(self) -> str:
@@ -34,19 +34,19 @@ class Executor(Protocol):
         ...
 
     def one_of(self, wanted: Sequence[ProbeTask], likely: Likely) -> JournalEntry:
-        """The answer to one of several tasks, none of which it has answered before; or to one that is likely to come.
+        """Return the answer to one of several tasks, none of which it has answered before; or to a likely later one.
 
-        Raises `NotMeasuredError` when nothing can be said.
+        Raises `NotMeasuredError` if a task cannot be answered.
         """
         ...
 
     def close(self) -> None:
-        """End what was started."""
+        """End all processes that were started."""
         ...
 
 
 def answered(prober: Prober, task: ProbeTask) -> JournalEntry:
-    """What a prober answers."""
+    """Return a prober's answer to a task."""
     if isinstance(task, Fit):
         # A sweep takes minutes in simulation and hours on a card.
         coefficients = prober.memory_model(task.variant) if isinstance(prober, Simulation) else {}
@@ -55,7 +55,7 @@ def answered(prober: Prober, task: ProbeTask) -> JournalEntry:
     if not task.full:
         result = prober.probe(task.knobs, workload, task.cap_bytes)
     elif isinstance(prober, CardProber):
-        from acestep.dit.sampler import steps_for  # it brings torch along, as whoever certifies has already
+        from acestep.dit.sampler import steps_for  # imports torch, which certifying needs anyway
 
         result = prober.certify(task.knobs, workload, task.cap_bytes)
         workload = msgspec.structs.replace(workload, steps=steps_for(task.knobs.variant, 0))

@@ -1,4 +1,4 @@
-"""Several simulated cards on this machine, one a core, each in a process of its own."""
+"""Several simulated cards on this machine, one for each core, each in its own process."""
 
 import os
 import sys
@@ -17,11 +17,11 @@ from calibrate.record.measurement import RecordedCardKind
 EXECUTOR_WORKER = (sys.executable, "-m", "calibrate.executors.worker")
 
 MOST_PROCESSES: Final = 4
-"""More would wait for each other's decisions, at most of a gigabyte each."""
+"""More processes would wait for each other's decisions, and each takes up to a gigabyte."""
 
 
 class Local:
-    """Hands tasks to processes; runs that share a trace go to one of them, so that none is traced twice."""
+    """Distributes tasks to processes; tasks that share a trace go to one process, so that none is traced twice."""
 
     card = SIMULATED_CARD
     conditions = UNCONDITIONED
@@ -32,7 +32,7 @@ class Local:
 
     @property
     def device(self) -> str:
-        """All of them simulate."""
+        """Always `"simulated"`."""
         return RecordedCardKind.SIMULATED
 
     def one_of(self, wanted: Sequence[ProbeTask], likely: Likely) -> JournalEntry:
@@ -61,7 +61,7 @@ class Local:
 
 
 def trace_of(task: ProbeTask) -> ProbeTask:
-    """What has to be traced for a task, as a task: caps are replays, and models differ in thinking only."""
+    """Return the task that stands for a task's trace: caps are replays, and models differ in thinking only."""
     if isinstance(task, Fit):
         return task
     knobs = task.knobs if task.knobs.lm is None else msgspec.structs.replace(task.knobs, lm="any", lm_quantization=None)
@@ -69,6 +69,6 @@ def trace_of(task: ProbeTask) -> ProbeTask:
 
 
 def usable_processes() -> int:
-    """One for each core that this process may use, within reason."""
+    """Return the number of processes: one for each usable core, up to a limit."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, MOST_PROCESSES)

@@ -1,4 +1,4 @@
-"""What a campaign asks, and what it keeps of an answer. Both are values: they are sent, written down and looked up."""
+"""The tasks and answers of a campaign, as values: they are sent, stored and looked up."""
 
 import msgspec
 
@@ -8,11 +8,11 @@ from calibrate.workload import Workload
 
 
 class _Value(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=True):
-    """Base of what is asked and of what is answered; each says what it is."""
+    """Base of tasks and answers; the JSON contains the class name."""
 
 
 class Question(_Value, frozen=True):
-    """One run under a cap, the `attempt`-th at this point from 0 on. A `full` one takes all the steps there are."""
+    """One run under a cap, the `attempt`-th at this point, counted from 0. A `full` one takes all steps."""
 
     knobs: Knobs
     workload: Workload
@@ -22,20 +22,20 @@ class Question(_Value, frozen=True):
 
 
 class Fit(_Value, frozen=True):
-    """What the VRAM guard is to predict a variant's memory with."""
+    """Fit the VRAM guard's memory model of a variant."""
 
     variant: Variant
 
 
 class Probed(_Value, frozen=True):
-    """How a run ended."""
+    """The result of a run."""
 
     task: Question
     probe: RecordedProbe
 
 
 class Fitted(_Value, frozen=True):
-    """The coefficients of a variant; none from a prober that fits none."""
+    """The coefficients of a variant; empty from a prober that fits none."""
 
     task: Fit
     coefficients: dict[str, float]

@@ -1,4 +1,4 @@
-"""A process that simulates; it ends when nobody is there to hear its answers.
+"""A process that simulates; it ends when its parent closes the channel.
 
 python -m calibrate.executors.worker FD
 """
@@ -20,7 +20,7 @@ from calibrate.probes.base import Prober
 
 
 def serve_tasks(descriptor: int, open_prober: Callable[[], Prober]) -> None:
-    """Let a prober answer tasks until the other end of the channel is closed."""
+    """Answer tasks with a prober until the other end of the channel is closed."""
     answer_all(descriptor, lambda: partial(answered, open_prober()))
 
 
@@ -30,7 +30,7 @@ def answer_all(descriptor: int, open_answering: Callable[[], Callable[[Sent], Re
     asked: SimpleQueue[Sent] = SimpleQueue()
     threading.Thread(target=_listen, args=(channel, asked), daemon=True).start()
     answering = open_answering()
-    # What was imported stays, so that no collection of the traces' garbage has to walk it.
+    # Imported objects are frozen, so that garbage collection of the traces does not scan them.
     gc.freeze()
     while True:
         try:
@@ -41,7 +41,7 @@ def answer_all(descriptor: int, open_answering: Callable[[], Callable[[Sent], Re
 
 
 def _listen(channel: "Connection[Received | NotMeasuredError, Sent]", asked: "SimpleQueue[Sent]") -> None:
-    """Take in what is asked, also while at work: only so is it noticed at once that the parent is gone."""
+    """Receive messages during work too, so that the end of the parent is noticed at once."""
     while True:
         try:
             asked.put(channel.recv())

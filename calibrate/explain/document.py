@@ -1,4 +1,4 @@
-"""What `python -m calibrate explain` answers with, as values; bytes are ints."""
+"""The result of `python -m calibrate explain`, as values; bytes are ints."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from calibrate.workload import Workload
 
 
 class BudgetTerm(msgspec.Struct, frozen=True, kw_only=True):
-    """What one entry of policy.json takes off a nameplate, how it is computed, and the entry's reason."""
+    """What one entry of policy.json subtracts from a nameplate, its rule, and the entry's reason."""
 
     name: str
     gib: float
@@ -23,7 +23,7 @@ class BudgetTerm(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True):
-    """The cap of a certified size: its nameplate less the terms."""
+    """The cap of a certified size: its nameplate minus the terms."""
 
     nameplate_gib: int
     terms: tuple[BudgetTerm, ...]
@@ -48,7 +48,7 @@ class ExplainedSource(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ExplainedProbe(msgspec.Struct, frozen=True, kw_only=True):
-    """A probe by its place in `probes` of its record; `repeat` is the command that asks the simulated card the same."""
+    """A probe by its index in `probes` of its record; `repeat` is the command that asks the simulated card the same."""
 
     record: str
     index: int
@@ -65,7 +65,7 @@ class ExplainedProbe(msgspec.Struct, frozen=True, kw_only=True):
 class ExplainedCell(msgspec.Struct, frozen=True, kw_only=True):
     """One value of the table and its origin.
 
-    `fits` is the largest run that fits and `fails` the smallest that does not. Where there is none, `no_fits` or
+    `fits` is the largest run that fits and `fails` the smallest that does not. If there is none, `no_fits` or
     `no_fails` says why; a field of the policy has neither probes nor sources.
     """
 

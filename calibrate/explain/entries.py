@@ -1,4 +1,4 @@
-"""Which entries of policy.json a cell rests on: those that decide it, or that its search followed."""
+"""The entries of policy.json behind a cell: those that decide it, or that its search followed."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,10 +17,10 @@ _FOLLOWED = {
     "max_batch": ("batches", "durations_s"),
     "frontier": ("batches", "durations_s"),
 }
-"""Lists of the policy that the search for a limit went along."""
+"""Lists of the policy that the search for a limit went through."""
 
 _WEIGHED = ("lm_models", "recommended_lm", "lm_quantization")
-"""Fields that are chosen among the language models' weights that the policy allows a tier."""
+"""Fields that depend on the language models' weights that the policy allows for a tier."""
 
 
 def decided_by_policy(field: str) -> bool:
@@ -29,24 +29,24 @@ def decided_by_policy(field: str) -> bool:
 
 
 def entries_of_decided(field: str, decided: TierPolicy, policy: Policy) -> tuple[PolicyEntry, ...]:
-    """The entry that is the field."""
+    """Return the entry that is the field itself."""
     if field == "compile":
         return (PolicyEntry(place="compile.default", value=policy.compile.default, why=policy.compile.why),)
     return (_of_tier(field, decided, policy),)
 
 
 def entries_of_found(field: str, row: ProvenTier, policy: Policy) -> tuple[PolicyEntry, ...]:
-    """The entries that the search for a field followed."""
+    """Return the entries that the search for a field followed."""
     return tuple(_followed(field, row, policy))
 
 
 def entries_of_sizes(rows: tuple[ProvenTier, ...], policy: Policy) -> tuple[PolicyEntry, ...]:
-    """The sizes on both sides of a boundary."""
+    """Return the sizes on both sides of a boundary."""
     return tuple(_of_tier("certified_gib", row.decided, policy) for row in rows)
 
 
 def budget_of(row: ProvenTier, policy: Policy) -> Budget:
-    """The cap under which a tier was probed, term by term."""
+    """Return the cap under which a tier was probed, term by term."""
     nameplate, terms = row.decided.certified_gib, policy.budget
     rules = {
         "shortfall": f"the smaller of {terms.shortfall.at_most_gib:g} GiB and {terms.shortfall.share:.0%}",

@@ -1,14 +1,14 @@
-"""What a cell rests on, and by which rule its evidence is of that kind."""
+"""The evidence of a cell, and the rule that gives it its kind."""
 
 from acestep.tiers import Evidence, EvidenceKind, Tier
 from calibrate.table.merge import LmEstimate, ProvenTier
 
 VLLM_BESIDE = "A probe below has its language model on vLLM, whose memory is computed from its rules, not run."
-"""What is said of a field that is no limit with a language model, and was decided by one."""
+"""The sentence for a field that is not a limit with a language model, but was decided by one."""
 
 
 def probe_evidence(cell: str, tier: Tier) -> Evidence | None:
-    """The entry of a row's `evidence` for a cell: that of the longest path which leads to it; None without one."""
+    """Return the entry of a row's `evidence` for a cell: that of the longest matching path; None without one."""
     field, _, rest = cell.partition(".")
     if field == "evidence":
         return tier.evidence[rest]

@@ -8,7 +8,7 @@ import msgspec
 from acestep.tiers import Evidence, SizeBoundary, Tier, VariantTable, VramRange
 
 _ONE_CELL = (VramRange, Evidence, SizeBoundary)
-"""Objects that are one statement, and so one cell."""
+"""Objects that make one statement, and so form one cell."""
 
 
 class ExplainedField(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,7 +30,7 @@ def fields_of(tier: Tier, table: VariantTable) -> dict[str, ExplainedField]:
 
 
 def shown_fields(fields: Mapping[str, ExplainedField], text: str) -> list[str]:
-    """The fields to name to a person who typed `text`: no parts of cells, and entries of `evidence` if asked for."""
+    """Return the fields to suggest to a user who typed `text`: no parts of cells, `evidence` only if asked."""
     whole = [path for path, field in fields.items() if not field.part]
     return [path for path in whole if not path.startswith("evidence.") or text.startswith("evidence")]
 

@@ -1,4 +1,4 @@
-"""From a field of the table to its origin. Pure, but for the records, which are read as they are needed."""
+"""From a field of the table to its origin. Pure, except that records are read when they are needed."""
 
 from collections.abc import Iterable
 
@@ -29,10 +29,10 @@ MERGE = "run `python -m calibrate merge` to make the table again"
 
 
 def explain(table: TierTable, policy: Policy, find: Find, variant: str, tier: str, field: str) -> Explanation:
-    """Where the value of a field comes from.
+    """Return where the value of a field comes from.
 
-    `UsageError` for a variant, tier or field that the table does not have, `InvalidInputError` where the table was not
-    made from the policy and the records that are here.
+    Raises `UsageError` for a variant, tier or field that the table does not have, and `InvalidInputError` if the table
+    was not made from the policy and the records here.
     """
     if table.generated_from.policy != policy.digest:
         raise _inconsistent(
@@ -94,7 +94,7 @@ class _Origin:
         )
 
     def _witnesses(self, row: ProvenTier, field: str, rest: str) -> Witnesses:
-        """The two probes behind a field that was found."""
+        """Return the two probes behind a measured field."""
         own = TierWitnesses(row, self._policy)
         state, _, batch = rest.partition(".")
         lm = state == "with_lm"
@@ -137,7 +137,7 @@ class _Origin:
         )
 
     def _row(self, tier: Tier) -> ProvenTier:
-        """A tier as its record proves it, which is what the table says; else `InvalidInputError`."""
+        """Return a tier as its record proves it, which must agree with the table; else raise `InvalidInputError`."""
         if tier.id not in self._proven:
             decided, (_, record) = self._decided(tier), self._find(self._evidence("frontier", tier).record)
             row = prove(record, decided, self._policy, self._variant)
@@ -178,7 +178,7 @@ class _Origin:
 
 
 def _computed(kind: EvidenceKind, found: Witnesses) -> str:
-    """What a reader must know of a probe with vLLM on a simulated card; empty where the rule of `kind` says it."""
+    """Return a remark about a probe with vLLM on a simulated card; "" if the rule of `kind` says it."""
     sides = [side for side in (found.fits, found.fails) if side is not None]
     computed = any(
         side.row.record.evidence is EvidenceKind.SIMULATED and side.probe.knobs.backend is Backend.VLLM
@@ -217,7 +217,7 @@ def _variant_of(text: str, table: TierTable) -> Variant:
 
 
 def _known(what: str, text: str, known: Iterable[str]) -> str:
-    """One of the names that are known; `UsageError` with all of them, the most similar first."""
+    """Return a known name; raise `UsageError` with all names, the most similar first."""
     listed = [str(name) for name in known]
     if text in listed:
         return text

@@ -6,7 +6,7 @@ from typing import Any
 from acestep.tiers import Tier, VariantTable
 
 _Say = Callable[[Tier, str, Any], str]
-"""Given a row, the rest of the path and the value."""
+"""Called with a row, the rest of the path and the value."""
 
 
 def promise_of(cell: str, tier: Tier, table: VariantTable, value: Any) -> str:

@@ -1,4 +1,4 @@
-"""The command that asks the simulated card what a recorded probe asked."""
+"""The command that repeats a recorded probe on the simulated card."""
 
 import shlex
 
@@ -7,7 +7,10 @@ from calibrate.workload import Workload
 
 
 def repeat_arguments(knobs: Knobs, workload: Workload, nameplate_gib: int) -> tuple[str, ...]:
-    """The arguments of `python -m calibrate estimate`; every knob is named, so that no tier's default applies."""
+    """Return the arguments of `python -m calibrate estimate`.
+
+    Every knob is named, so that no tier's default applies.
+    """
     return (
         *("--vram", str(nameplate_gib)),
         # A simulated card compiles nothing.
@@ -18,5 +21,5 @@ def repeat_arguments(knobs: Knobs, workload: Workload, nameplate_gib: int) -> tu
 
 
 def repeat_command(knobs: Knobs, workload: Workload, nameplate_gib: int) -> str:
-    """The whole command, as a shell reads it."""
+    """Return the whole command, quoted for a shell."""
     return shlex.join(["python", "-m", "calibrate", "estimate", *repeat_arguments(knobs, workload, nameplate_gib)])

@@ -14,11 +14,11 @@ from calibrate.record.measurement import Measurement, load_measurement
 Recorded = tuple[ExplainedSource, Measurement]
 
 Find = Callable[[str], Recorded]
-"""A record by its digest; `InvalidInputError` where there is none, or one that cannot be believed."""
+"""Returns a record by its digest; raises `InvalidInputError` if it is missing or invalid."""
 
 
 class _Stamp(msgspec.Struct):
-    """What of a record is read to know it: reading all of it takes a tenth of a second a file."""
+    """The part of a record that identifies it: reading all of it takes a tenth of a second for each file."""
 
     digest: str
 
@@ -43,7 +43,7 @@ def records_in(folder: Path) -> Find:
 
 
 def _stamp(path: Path) -> str:
-    """The digest that a file says it has; empty where it says none, for then it is not the one."""
+    """Return the digest that a file declares; "" if it declares none, because then it is not the wanted one."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=_Stamp).digest
     except (OSError, msgspec.MsgspecError):

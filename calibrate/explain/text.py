@@ -1,4 +1,4 @@
-"""An explanation as a person reads it in a terminal."""
+"""An explanation as text for a terminal."""
 
 import textwrap
 from collections.abc import Iterator

@@ -1,6 +1,6 @@
 """The two probes behind a cell: the largest run that fits and the smallest that does not. Pure.
 
-They are looked up in the record by the questions that `calibrate.table.choice` and `calibrate.table.merge` ask it.
+They are looked up in the record with the questions that `calibrate.table.choice` and `calibrate.table.merge` ask.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,7 +22,7 @@ NO_SONG = "Not even the shortest song fits."
 
 
 class CertificateSide(msgspec.Struct, frozen=True, kw_only=True):
-    """A probe of a record, with the tier that it was looked up for."""
+    """A probe of a record, with its tier."""
 
     row: ProvenTier
     probe: RecordedProbe
@@ -47,7 +47,7 @@ class TierWitnesses:
         self._reached = row.choice.frontier.longest(1, lm=True)
 
     def frontier(self, batch: int, *, lm: bool) -> Witnesses:
-        """Of the longest song of a batch."""
+        """Return the witnesses of the longest song of a batch."""
         if lm and not self._lm.models:
             return self.language_models()
         seconds = self._row.choice.frontier.longest(batch, lm=lm)
@@ -58,7 +58,7 @@ class TierWitnesses:
             return self._witnesses(fits, deciding)
         if seconds == self._policy.durations_s.values[-1]:
             return Witnesses(fits=fits, no_fails=f"{seconds} s is the longest song that policy.json lets us try.")
-        # The search went no further than what a smaller batch, or the run without a language model, had reached.
+        # The search stopped at the length that a smaller batch, or the run without a language model, had reached.
         smaller = max((size for size in BATCHES if size < batch), default=0)
         if not smaller and not lm:
             return self._witnesses(fits, None)
@@ -66,7 +66,7 @@ class TierWitnesses:
         return msgspec.structs.replace(limit, fits=fits, no_fits="" if fits else limit.no_fits)
 
     def largest_batch(self, *, lm: bool) -> Witnesses:
-        """Of the largest batch that reaches the longest song."""
+        """Return the witnesses of the largest batch with the longest song."""
         batch = self._row.choice.frontier.headline_batch(lm=lm)
         more = min((size for size in BATCHES if size > batch > 0), default=0)
         if not batch or not more:
@@ -80,7 +80,7 @@ class TierWitnesses:
         return Witnesses(fits=fits, fails=fails)
 
     def language_models(self) -> Witnesses:
-        """Of the models offered: the largest, and the next larger one in its most frugal weights."""
+        """Return the witnesses of the offered models: the largest, and the next larger one in its smallest weights."""
         if not self._row.choice.frontier.longest(1, lm=False):
             return self.frontier(1, lm=False)
         if not self._lm.models:
@@ -93,7 +93,7 @@ class TierWitnesses:
         return Witnesses(fits=fits, fails=self.model(LM_MODELS[lm_rank(largest) + 1]).fails)
 
     def model(self, model: str) -> Witnesses:
-        """Of one language model at the longest song: it fits in the tier's weights, or in none of the policy's."""
+        """Return the witnesses of one language model at the longest song: it fits in the tier's weights, or in none."""
         if model in self._lm.models:
             return Witnesses(fits=self._thinks(model), no_fails=f"{model} fits.")
         failing = self._too_short(self._row.choice.knobs, reversed(self._row.decided.lm_quantizations), [model])
@@ -102,7 +102,7 @@ class TierWitnesses:
         return self._witnesses(None, failing, NO_MODEL)
 
     def lm_weights(self) -> Witnesses:
-        """Of the language models' weights: the recommended one in them, and in those that policy.json lists before."""
+        """Return the witnesses of the language models' weights: the recommended model in them, and in earlier ones."""
         if not self._lm.models:
             return self.language_models()
         model, listed = self._lm.models[-1], self._row.decided.lm_quantizations
@@ -114,7 +114,7 @@ class TierWitnesses:
         return self._witnesses(fits, failing)
 
     def rung(self, field: str) -> Witnesses:
-        """Of `offload` or `quantization`: the rung chosen, and the last before it that has another one."""
+        """Return the witnesses of `offload` or `quantization`: the chosen rung and the last different one."""
         chosen = self._row.choice.knobs
         alone = self.frontier(1, lm=False)
         if alone.fits is None:
@@ -130,7 +130,7 @@ class TierWitnesses:
         return self._least_model(other[-1])
 
     def planned(self, model: str) -> Witnesses:
-        """Of the songs that a language model plans at once."""
+        """Return the witnesses of the songs that a language model plans in one pass."""
         songs, probe = self._row.fewest_planned(model)
         if songs == probe.workload.batch:
             said = "All songs of the largest batch are planned at once."
@@ -139,7 +139,7 @@ class TierWitnesses:
         return Witnesses(fits=CertificateSide(row=self._row, probe=probe), no_fails=said)
 
     def _least_model(self, rung: Knobs) -> Witnesses:
-        """Of a rung on which songs are long enough, but not with a language model that the tier has to offer."""
+        """Return the witnesses of a rung on which songs are long enough only without a language model."""
         worthy = LM_MODELS[lm_rank(self._row.decided.least_lm) :]
         weights = self._row.decided.lm_quantizations
         failing = self._too_short(rung, reversed(weights), worthy)
@@ -150,12 +150,12 @@ class TierWitnesses:
             if (certificate := self._row.certificate(knobs, 1)) and self._seconds(certificate) == longest
         ]
         if failing is not None:
-            # The same backend on both sides, and the same model where it fits.
+            # The same backend on both sides, and the same model if it fits.
             fitting.sort(key=lambda c: (c.knobs.backend != failing.knobs.backend, c.knobs.lm != failing.knobs.lm))
         return self._witnesses(self._at(fitting[0], longest) if fitting else None, failing)
 
     def _thinks(self, model: str) -> CertificateSide | None:
-        """The run of an offered model at the longest song, on the backend that reaches less far."""
+        """Return the run of an offered model at the longest song, on the backend with the lower limit."""
         own = self._thinking(self._row.choice.knobs, [self._lm.quantization], [model])
         found = [certificate for knobs in own if (certificate := self._row.certificate(knobs, 1)) is not None]
         return self._at(min(found, key=self._seconds), self._reached) if found else None
@@ -163,7 +163,7 @@ class TierWitnesses:
     def _too_short(
         self, rung: Knobs, weights: Iterable[Quantization | None], models: Iterable[str]
     ) -> Certificate | None:
-        """The first of a rung's certificates with a language model that does not reach what it had to."""
+        """Return the first certificate of a rung with a language model that does not reach the required length."""
         reached = self._reached if rung == self._row.choice.knobs else self._policy.durations_s.values[-1]
         for knobs in self._thinking(rung, weights, models):
             found = self._row.certificate(knobs, 1)
@@ -172,12 +172,12 @@ class TierWitnesses:
         return None
 
     def _thinking(self, rung: Knobs, weights: Iterable[Quantization | None], models: Iterable[str]) -> Iterator[Knobs]:
-        """A rung with each language model, the weights that come first before all others."""
+        """Yield a rung with each language model, for each of the weights in order."""
         for quantization, model, backend in product(weights, models, self._row.decided.backends_allowed):
             yield thinking(rung, model, quantization, backend)
 
     def _knobs(self, *, lm: bool) -> list[Knobs]:
-        """What a limit of the tier is asked with: one way without a language model, one for each backend with it."""
+        """Return the knobs of a tier's limits: one value without a language model, one for each backend with it."""
         chosen = self._row.choice.knobs
         return [self._lm.knobs(chosen, self._lm.models[-1], b) for b in self._lm.backends] if lm else [chosen]
 
@@ -193,7 +193,7 @@ class TierWitnesses:
         )
 
     def _at(self, certificate: Certificate, seconds: int) -> CertificateSide | None:
-        """The run of a certificate's batch at a length, or a longer one where the record has only that."""
+        """Return the run of a certificate's batch at a length, or a longer one if the record has only that."""
         limits = Workload(batch=certificate.batch, duration_s=float(seconds), with_lm=certificate.knobs.lm is not None)
         asked = (certificate.knobs, limits, certificate.cap_bytes)
         exact = [probe for probe in self._row.record.probes if probe.question == asked and probe.counts]
@@ -209,9 +209,9 @@ class TierWitnesses:
 
 
 def boundary_witnesses(rows: Sequence[ProvenTier], policy: Policy, name: str, tier: str) -> Witnesses:
-    """Of a boundary between sizes: the run at the smallest tier from which on it fits, and at the tier below.
+    """Return the witnesses of a boundary between sizes: the run at the smallest tier that fits, and at the tier below.
 
-    `tier` is the id of the former, empty where the largest tier does not carry it.
+    `tier` is the id of the former, "" if even the largest tier does not fit.
     """
     first = next((place for place, row in enumerate(rows) if row.decided.id == tier), len(rows))
     fits = _of_boundary(rows[first], policy, name).fits if tier else None

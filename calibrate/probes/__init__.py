@@ -1,1 +1,1 @@
-"""Ways to ask whether a run fits."""
+"""Probers: they find out whether a run fits."""

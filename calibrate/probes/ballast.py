@@ -1,8 +1,9 @@
-"""The ballast: a process that holds the rest of a card, so that free memory reads as on a smaller one.
+"""The ballast: a process that occupies the rest of a card, so that its free memory is that of a smaller one.
 
-    python -m calibrate.probes.ballast FD
+python -m calibrate.probes.ballast FD
 
-Libraries that look at free memory choose other algorithms on a full card, and children of the child are bound too.
+Libraries that read the free memory then choose the algorithms for a full card, and the child's own children are limited
+too.
 """
 
 import socket
@@ -15,33 +16,33 @@ from calibrate.probes.messages import Filled, LeaveFree, line_of
 from calibrate.probes.worker import die_with
 
 GRAIN_BYTES = 2 << 20
-"""The driver gives memory in pieces of this size."""
+"""The driver allocates memory in multiples of this size."""
 
 PIECE_BYTES = 256 << 20
-"""What is taken at a time, so that memory in several places can be filled."""
+"""Largest size of one allocation, so that separate free regions can be filled."""
 
 SMALLEST_BYTES = 20 << 20
-"""From this size on PyTorch takes a piece from the driver for itself, rounded up to a grain."""
+"""From this size on PyTorch takes a separate segment from the driver, rounded up to a grain."""
 
 
 class Store(Protocol):
-    """A card that memory can be taken from."""
+    """A card on which memory can be allocated."""
 
     def free_bytes(self) -> int:
-        """What the driver calls free."""
+        """The free bytes according to the driver."""
         ...
 
     def take(self, n_bytes: int) -> Any:
-        """Memory, given back when nothing refers to it any more and `flush` is called."""
+        """Allocate memory. It is freed when no reference remains and `flush` is called."""
         ...
 
     def flush(self) -> None:
-        """Give back to the driver what nothing refers to."""
+        """Return unreferenced memory to the driver."""
         ...
 
 
 def ballast_sizes(n_bytes: int) -> list[int]:
-    """Sizes that add up to `n_bytes` rounded up to a grain; none where that is too little to be taken by itself."""
+    """Sizes that add up to `n_bytes` rounded up to a grain; none if that is too small for a separate allocation."""
     grains = -(-n_bytes // GRAIN_BYTES) * GRAIN_BYTES
     if grains < SMALLEST_BYTES:
         return []
@@ -50,14 +51,14 @@ def ballast_sizes(n_bytes: int) -> list[int]:
 
 
 class Ballast:
-    """What is held on a store."""
+    """The memory occupied on a store."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._held: list[tuple[int, Any]] = []
 
     def leave_free(self, n_bytes: int) -> Filled:
-        """Take or give back until `n_bytes` are free, to within a grain as long as anything is held."""
+        """Allocate or free until `n_bytes` are free, to within a grain as long as the ballast holds anything."""
         while self._held and self._store.free_bytes() < n_bytes + SMALLEST_BYTES:
             self._held.pop()
             self._store.flush()
@@ -67,7 +68,7 @@ class Ballast:
 
 
 def serve_ballast(channel: socket.socket, store: Store) -> None:
-    """Fill and empty as told, until the prober hangs up."""
+    """Change the occupied memory as requested, until the prober closes the channel."""
     die_with(channel)
     ballast = Ballast(store)
     with channel, channel.makefile("rb") as lines:
@@ -85,11 +86,11 @@ class CudaStore:
         torch.cuda.synchronize()
 
     def free_bytes(self) -> int:
-        """What the driver calls free."""
+        """The free bytes according to the driver."""
         return int(self._torch.cuda.mem_get_info()[0])
 
     def take(self, n_bytes: int) -> Any:
-        """Memory that nobody writes."""
+        """Memory that is never written."""
         return self._torch.empty(n_bytes, dtype=self._torch.uint8, device="cuda")
 
     def flush(self) -> None:

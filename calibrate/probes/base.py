@@ -1,4 +1,4 @@
-"""The seam every measurement goes through: a prober runs knobs and a workload under a cap."""
+"""The protocol of every measurement: a prober runs knobs and a workload under a cap."""
 
 from enum import StrEnum
 from typing import Annotated, Protocol, runtime_checkable
@@ -14,7 +14,7 @@ from calibrate.workload import Workload
 
 
 class CapMethod(StrEnum):
-    """How the allocator was held below a card's budget."""
+    """The way in which the allocator was limited to a card's budget."""
 
     MODEL = "model"
     FRACTION = "fraction"
@@ -51,7 +51,7 @@ class MeasuredStage(StageReport, frozen=True, kw_only=True):
 
 
 class ProbeResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What one probe found. After an `oom` the last stage is the one that did not fit, as far as it came.
+    """The result of one probe. After an `oom` the last stage is the one that did not fit, up to its failure.
 
     `live_at_peak` splits the allocated peak of each stage by component, where that is known.
     `withheld_bytes` of the cap the allocator did not get: the driver's context took them, beyond the share it is given.
@@ -99,7 +99,7 @@ SIMULATED_CARD = Card(kind=CardKind.CUDA, name="simulated card", capability=SIMU
 
 
 class Prober(Protocol):
-    """Something that can run a probe: a real card, the simulated one, or a test's script."""
+    """Runs probes: on a real card, on the simulated one, or from a test's script."""
 
     @property
     def device(self) -> str:
@@ -107,9 +107,9 @@ class Prober(Protocol):
         ...
 
     def probe(self, knobs: Knobs, workload: Workload, cap_bytes: int) -> ProbeResult:
-        """Run once under a cap on the bytes the allocator may hold.
+        """Run once under a cap on the bytes that the allocator may hold.
 
-        Raises `acestep.errors.NotMeasuredError` when nothing can be said about the fit.
+        Raises `acestep.errors.NotMeasuredError` if the fit cannot be determined.
         """
         ...
 
@@ -142,7 +142,7 @@ class Simulation(Prober, Protocol):
     """A prober that knows all caps at once, which a real card would take hours to answer."""
 
     def smallest_caps(self, knobs: Knobs, workload: Workload) -> dict[str, int]:
-        """Per stage, and under ``"total"`` for the whole run, the smallest cap from which on every cap fits."""
+        """Return for each stage, and under ``"total"`` for the whole run, the smallest cap from which on all fit."""
         ...
 
     def memory_model(self, variant: Variant) -> dict[str, float]:

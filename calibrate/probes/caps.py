@@ -1,4 +1,4 @@
-"""How much of a card a probe may have: a bound on the allocator, and what everything beside it is charged."""
+"""The share of a card that a probe may have: a cap on the allocator, and the charge for all memory outside it."""
 
 import msgspec
 
@@ -7,13 +7,14 @@ from acestep.units import gib
 from calibrate.probes.nvml import Usage
 
 SLACK_BYTES = 64 << 20
-"""Differences in the driver's books that mean nothing: page tables, a display that draws."""
+"""Differences in the driver's figures that mean nothing: page tables, screen updates."""
 
 
 class Cap(msgspec.Struct, frozen=True, kw_only=True):
-    """A cap on a small card: `cap_bytes` for the allocator beside a context that is assumed to take `assumed_bytes`.
+    """A cap for a small card: `cap_bytes` for the allocator, besides a context that is assumed to take `assumed_bytes`.
 
-    `context_bytes` are what this card's context was found to take. What it takes beyond that is the allocator's loss.
+    `context_bytes` are the measured size of this card's context. What it takes beyond the assumption is subtracted from
+    the allocator's share.
     """
 
     cap_bytes: int
@@ -22,23 +23,26 @@ class Cap(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def free_bytes(self) -> int:
-        """What the small card would have free beside this context; 0 where the context alone fills it."""
+        """Bytes that the small card would have free with this context; 0 if the context alone fills it."""
         return max(0, self.cap_bytes + self.assumed_bytes - self.context_bytes)
 
     @property
     def allocator_bytes(self) -> int:
-        """What the allocator may hold."""
+        """Bytes that the allocator may hold."""
         return self.cap_bytes - self.withheld_bytes()
 
     def withheld_bytes(self, grown_bytes: int = 0) -> int:
-        """What of the cap is the context's, beyond its share, once it has grown by `grown_bytes`; at most all of it."""
+        """The part of the cap that the context takes beyond its share, after it grew by `grown_bytes`.
+
+        At most the whole cap.
+        """
         return min(self.cap_bytes, self._beyond(grown_bytes))
 
     def overrun_bytes(self, reserved_bytes: int, grown_bytes: int) -> int:
-        """By how much a run was above the cap that held `reserved_bytes` while the context grew by `grown_bytes`.
+        """Bytes by which a run exceeded the cap, with `reserved_bytes` held and a context that grew by `grown_bytes`.
 
-        Kernels that load on first use and the workspaces of libraries are taken outside the allocator, where no
-        fraction binds them.
+        Kernels that load at first use and the workspaces of libraries are allocated outside the allocator, where its
+        memory fraction does not limit them.
         """
         return max(0, reserved_bytes + self._beyond(grown_bytes) - self.cap_bytes)
 
@@ -47,7 +51,7 @@ class Cap(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def require_cap_room(cap_bytes: int, assumed_bytes: int, before: Usage) -> None:
-    """Raise `NotMeasuredError` for a card too full, or too small, to give a probe what its cap promises."""
+    """Raise `NotMeasuredError` if the card is too full, or too small, for the cap of a probe."""
     needed = cap_bytes + assumed_bytes
     if needed > before.free_bytes:
         raise NotMeasuredError(

@@ -1,4 +1,7 @@
-"""A child that is never trusted: it may crash, hang, flood, lie or leave processes behind, and each has a name."""
+"""A child process that is not trusted: it may crash, hang, flood, send wrong answers or leave processes behind.
+
+Each of these is a known verdict.
+"""
 
 import os
 import selectors
@@ -20,14 +23,14 @@ from calibrate.probes.oom import classify_text
 from calibrate.verdict import Verdict
 
 TICK_S = 0.05
-"""How often a waiting parent looks up: at the clock, at the card, and whether the child is still there."""
+"""Seconds between two checks of a waiting parent: the clock, the card, and whether the child is alive."""
 
 TAIL_BYTES = 16_384
-"""What is kept of the last words of a child, for each of its two outputs."""
+"""Bytes kept from the end of each of a child's two outputs."""
 
 
 class Patience(msgspec.Struct, frozen=True, kw_only=True):
-    """Seconds that an answer may take, and that may pass without a sign of life."""
+    """Time limits in seconds: for an answer, and for the silence between two signs of life."""
 
     wall_s: float
     silence_s: float
@@ -39,7 +42,7 @@ class Patience(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProbeEndedError(Exception):
-    """A probe ended without an answer of its own; `verdict` is what that amounts to."""
+    """A probe ended without an answer of its own; `verdict` is the resulting verdict."""
 
     def __init__(self, verdict: Verdict, problem: str) -> None:
         super().__init__(problem)
@@ -47,7 +50,7 @@ class ProbeEndedError(Exception):
 
 
 class Child:
-    """A process with a socket to talk through. Its outputs are read and forgotten but for the last words.
+    """A process with a socket for messages. Its outputs are read and dropped except for their ends.
 
     The socket's descriptor is the last argument of its command.
     """
@@ -84,15 +87,15 @@ class Child:
         self._finish()
 
     def send(self, line: bytes) -> None:
-        """Tell the child something; one that cannot hear it is found out when its answer is waited for."""
+        """Send a line to the child; a dead child is detected when its answer is awaited."""
         self._heard = time.monotonic()
         with suppress(OSError):
             self._socket.sendall(line)
 
     def line(self, deadline: float, patience: Patience, tick: Callable[[], None]) -> bytes:
-        """The next line it says, by `deadline` on the monotonic clock; `tick` is called while waiting and may raise.
+        """Return the next line from the child, by `deadline` on the monotonic clock.
 
-        Raises `ProbeEndedError` when none comes.
+        `tick` is called while waiting and may raise. Raises `ProbeEndedError` if no line comes.
         """
         looked_up = -TICK_S
         while b"\n" not in self._inbox:
@@ -123,7 +126,7 @@ class Child:
                 chunk = os.read(key.fd, LONGEST_LINE)
             except BlockingIOError:
                 continue
-            except OSError:  # the child died with a message of ours unread
+            except OSError:  # the child died before it read our message
                 chunk = b""
             if not chunk:
                 self._selector.unregister(key.fileobj)
@@ -137,7 +140,7 @@ class Child:
                 del words[:-TAIL_BYTES]
 
     def _obituary(self) -> ProbeEndedError:
-        """How it ended, and what it said last."""
+        """Return an error that says how the child ended, and its last output."""
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(1.0)
         self._hear(0.0)
@@ -154,7 +157,7 @@ class Child:
 
 
 def _signal_name(number: int) -> str:
-    """Real-time signals have none, but for the first and the last."""
+    """Real-time signals have no names, except the first and the last."""
     try:
         return signal.Signals(number).name
     except ValueError:
@@ -164,7 +167,7 @@ def _signal_name(number: int) -> str:
 def _end(process: subprocess.Popen[bytes], mark: str, *ours: Any) -> None:
     kill_all(mark)
     process.kill()
-    with suppress(subprocess.TimeoutExpired):  # stuck in the driver: nothing can end it now
+    with suppress(subprocess.TimeoutExpired):  # stuck in the driver: no signal can end it now
         process.wait(5.0)
     for source in (*ours, process.stdout, process.stderr):
         source.close()

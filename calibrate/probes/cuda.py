@@ -34,10 +34,10 @@ PROBE_WORKER = (sys.executable, "-m", "calibrate.probes.worker")
 BALLAST = (sys.executable, "-m", "calibrate.probes.ballast")
 
 NO_CACHING = "PYTORCH_NO_CUDA_MEMORY_CACHING"
-"""Makes PyTorch's allocator take no notice of a cap, so children do not inherit it."""
+"""This setting makes PyTorch's allocator ignore a cap, so children do not inherit it."""
 
 UNWATCHED = (
-    "NVML could not be read, so nobody watched the card: memory that other programs took during the probe went unseen."
+    "NVML could not be read, so the card was not watched: memory taken by other programs during the probe is unnoticed."
 )
 
 
@@ -90,7 +90,7 @@ class ChildProber:
         return self._probe(knobs, workload, cap_bytes, full=True)
 
     def close(self) -> None:
-        """End the child, and wait until the card is as it was."""
+        """End the child, and wait until the card is as before."""
         if self._sessions:
             self._sessions.pop().close()
             self._returned = wait_until_flat(self.bench.gauge, self._before, self.bench.return_s)
@@ -105,7 +105,10 @@ class ChildProber:
         return _result(answer, cap_bytes, withheld, time.perf_counter() - started, remarks)
 
     def _ask(self, knobs: Knobs, workload: Workload, cap_bytes: int, *, full: bool) -> tuple[RunOutcome, int]:
-        """What a session answers, and withheld; one that did not end by itself, or crashed, is not used again."""
+        """Return the session's answer and the withheld bytes.
+
+        A session that crashed or did not end by itself is not used again.
+        """
         withheld = 0
         try:
             session = self._session_for(setup_for(knobs, self.model_for(knobs)))
@@ -118,12 +121,14 @@ class ChildProber:
                 return answer, withheld
         try:
             self.close()
-        except NotMeasuredError:  # the card cannot be asked whether all came back, and the verdict stands without it
+        except (
+            NotMeasuredError
+        ):  # the card cannot be read to check that all memory came back; the verdict stands without that
             self._sessions.clear()
         return answer, withheld
 
     def _session_for(self, setup: Setup) -> ProbeSession:
-        """The open session, unless it has another model or its child kept something; else a new one."""
+        """Return the open session, or a new one if it has another model or its child kept memory."""
         if self._sessions and (self._sessions[0].setup != setup or self._sessions[0].resting_bytes > SLACK_BYTES):
             self.close()
         if not self._sessions:
@@ -136,7 +141,7 @@ class CudaProber(ChildProber):
     """Probes this machine's NVIDIA card with the weights on disk, or with dummy ones of the same sizes."""
 
     def __init__(self, method: CapMethod = CapMethod.FRACTION) -> None:
-        """Raises `NotMeasuredError` where there is no such card, or one without the number format of the table."""
+        """Raises `NotMeasuredError` if there is no such card, or one without the table's number format."""
         found = look(os.environ)
         card = found.card
         if card.kind is not CardKind.CUDA:
@@ -168,9 +173,9 @@ class CudaProber(ChildProber):
 
 
 def child_environ(environ: Mapping[str, str], uuid: str) -> dict[str, str]:
-    """What a child is told: one card by its name for life, numbered as NVML does, no network, no process of vLLM's.
+    """The environment of a child: one card by its permanent id, NVML's numbering, no network, no child process of vLLM.
 
-    A card without a UUID is the only one, and shown as it is.
+    A card without a UUID is the only one, and is shown as it is.
     """
     kept = {name: value for name, value in environ.items() if name != NO_CACHING}
     return kept | {

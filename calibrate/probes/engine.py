@@ -23,26 +23,26 @@ if TYPE_CHECKING:
 
 
 class ProcessCard(Protocol):
-    """A card in the hands of one process."""
+    """A card used by one process."""
 
     def open(self) -> torch.dtype:
-        """Make the card ready; returns what weights are to be on it. `NotMeasuredError` where there is none."""
+        """Prepare the card; return the dtype of its weights. Raises `NotMeasuredError` if there is no card."""
         ...
 
     def capped(self, cap_bytes: int) -> Device:
-        """The card, on which nothing is allocated, with a cap that has been read back from it."""
+        """Return the card, empty, under a cap that was read back from it."""
         ...
 
     def settings(self) -> str:
-        """What the environment told the card's allocator."""
+        """The settings of the card's allocator from the environment."""
         ...
 
     def outside_bytes(self) -> int:
-        """Bytes taken on the card outside this process's allocator."""
+        """Bytes used on the card outside this process's allocator."""
         ...
 
     def flush(self) -> int:
-        """Give back what nothing refers to; returns the bytes that stay reserved."""
+        """Free what is not referenced; return the bytes that stay reserved."""
         ...
 
 
@@ -58,10 +58,9 @@ def open_components(setup: Setup, dtype: torch.dtype) -> "Components":
 
 
 def open_probe_lm(model: str, knobs: Knobs, device: Device) -> "Language":
-    """The language model of a probe: its own weights where they are on disk, else dummy ones, which take the same.
+    """Open the language model of a probe: its own weights if they are on disk, else dummy ones of the same size.
 
-    With the tiny `model` it is the tiny one. Raises `NotMeasuredError` for a backend that needs a checkpoint and finds
-    none.
+    With the tiny `model` it is the tiny one. Raises `NotMeasuredError` if a backend needs a checkpoint and finds none.
     """
     from acestep.checkpoints.catalog import DUMMY_PREFIX, TINY
     from acestep.lm.language import Language
@@ -82,9 +81,9 @@ def open_probe_lm(model: str, knobs: Knobs, device: Device) -> "Language":
 def open_pipeline(
     components: "Components", knobs: Knobs, device: Device, language: "Language | None" = None, *, full: bool = False
 ) -> "Pipeline":
-    """The pipeline of a probe: no guard, and the decode tile that free memory suggests.
+    """Build the pipeline of a probe: no guard, and the decode tile that fits in free memory.
 
-    A `language` model rehearses its longest prompts, and in a `full` run writes all that follows them.
+    A `language` model rehearses its longest prompts, and in a `full` run writes everything that follows them.
     """
     from acestep.engine.pipeline import Pipeline
     from acestep.lm.thinker import LmThinker
@@ -120,7 +119,7 @@ class PipelineEngine:
         return self._card.settings()
 
     def run(self, order: Order, alive: Callable[[str], None]) -> Done:
-        """One request, after which nothing of the model is on the card."""
+        """Run one request, after which no part of the model is on the card."""
         self._stages.clear()
         device = cast(Device, _NotingDevice(self._card.capped(order.cap_bytes), self._note))
         request = probe_request(order.workload, self._components.tokenizer)
@@ -147,7 +146,7 @@ class PipelineEngine:
         return self._card.outside_bytes()
 
     def rest(self) -> int:
-        """Give back what a run left behind; returns the bytes that stay reserved."""
+        """Free what a run left behind; return the bytes that stay reserved."""
         return self._card.flush()
 
     def _note(self, name: str, seconds: float, allocated: int, reserved: int) -> None:
@@ -164,7 +163,7 @@ class PipelineEngine:
 
 
 class _NotingDevice:
-    """A device with a note of every stage's peaks, also of the one that fails."""
+    """A device that records the peaks of every stage, also of a failing one."""
 
     def __init__(self, device: Device, note: Callable[[str, float, int, int], None]) -> None:
         self._device = device

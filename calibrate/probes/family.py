@@ -1,4 +1,4 @@
-"""A process and all that descend from it, found again wherever they went: they carry a mark in their environment."""
+"""A process and all its descendants, found by a mark in their environment, even in other sessions."""
 
 import time
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from contextlib import suppress
 import psutil
 
 FAMILY_MARK = "ACESTEP_PROBE"
-"""The environment variable whose value all members of a family share: it survives new sessions and lost parents."""
+"""The environment variable whose value all members of a family share; it survives new sessions and dead parents."""
 
 _GRACE_S = 5.0
 
@@ -15,14 +15,15 @@ _ENDED = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
 
 
 def members(mark: str) -> set[int]:
-    """The ids of the living processes that carry a mark; zombies are dead."""
+    """Return the ids of the living processes that carry a mark; zombies count as dead."""
     return {process.pid for process in _carrying(mark)}
 
 
 def kill_all(mark: str, spared: int = 0) -> set[int]:
-    """Kill a family, but for the process `spared`, and wait until it is gone; returns who could not be killed in time.
+    """Kill a family except the process `spared`, and wait until it is gone.
 
-    One that forks while it is being killed is met again in the next round.
+    Return the ids that could not be killed in time. A process that forks while it is being killed is found in the next
+    round.
     """
     deadline = time.monotonic() + _GRACE_S
     while alive := [process for process in _carrying(mark) if process.pid != spared]:

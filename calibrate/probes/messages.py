@@ -1,6 +1,6 @@
-"""What a prober and its child say to each other: one JSON value a line, on a socket of their own.
+"""The messages between a prober and its child: one JSON value per line, on a separate socket.
 
-The child says `Ready` or `Refused` once for its `Setup`, and one `Answer` for every `Order`. `Alive` in between means
+The child sends `Ready` or `Refused` once for its `Setup`, and one `Answer` for every `Order`. `Alive` in between means
 that it is still at work.
 """
 
@@ -16,17 +16,17 @@ from calibrate.verdict import Verdict
 from calibrate.workload import Workload
 
 LONGEST_LINE = 1 << 20
-"""Bytes; a line that grows beyond this is no message."""
+"""Longest line in bytes; a longer one is not a message."""
 
 _Kind = TypeVar("_Kind")
 
 
 class _Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=True):
-    """Base of everything that is said; its JSON names its class."""
+    """Base of all messages; the JSON contains the class name."""
 
 
 class Setup(_Message, frozen=True):
-    """What a child is to load: `model` is what `acestep.checkpoints.load` takes."""
+    """What a child must load: `model` is what `acestep.checkpoints.load` takes."""
 
     knobs: Knobs
     model: str
@@ -39,7 +39,7 @@ def setup_for(knobs: Knobs, model: str) -> Setup:
 
 
 class Order(_Message, frozen=True):
-    """One probe. `full` is a certificate: it takes all the steps of the variant instead of the workload's."""
+    """One probe. `full` means a certificate: it takes all the steps of the variant instead of the workload's."""
 
     number: int
     knobs: Knobs
@@ -49,13 +49,13 @@ class Order(_Message, frozen=True):
 
 
 class Ready(_Message, frozen=True):
-    """The weights are loaded and the card is open. `allocator` are the settings it was given by the environment."""
+    """The weights are loaded and the card is open. `allocator` are the allocator's settings from the environment."""
 
     allocator: str
 
 
 class Refused(_Message, frozen=True):
-    """Nothing can be measured with this child, whatever is asked of it."""
+    """The child cannot measure anything, whatever the order."""
 
     problem: str
 
@@ -77,8 +77,8 @@ class StageOnCard(StageReport, frozen=True, kw_only=True):
 class RunOutcome(_Message, frozen=True):
     """How the run of an order ended; after an out-of-memory error the last stage is the one it happened in.
 
-    `outside_bytes` were taken outside the allocator, by anyone, before the run. When everything it held has been given
-    back, `resting_bytes` are still reserved, and `grown_bytes` more are taken outside.
+    `outside_bytes` were used outside the allocator, by any process, before the run. After the run has freed everything,
+    `resting_bytes` are still reserved, and `grown_bytes` more are used outside.
     """
 
     number: int
@@ -94,7 +94,7 @@ class RunOutcome(_Message, frozen=True):
 
 
 Said = Ready | Refused | Alive | RunOutcome
-"""What a child of the pipeline may say."""
+"""The messages that a child of the pipeline may send."""
 
 
 class LeaveFree(_Message, frozen=True):
@@ -111,5 +111,5 @@ class Filled(_Message, frozen=True):
 
 
 def line_of(message: object) -> bytes:
-    """A message as it travels."""
+    """Encode a message as a line."""
     return msgspec.json.encode(message) + b"\n"

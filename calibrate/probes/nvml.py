@@ -1,4 +1,4 @@
-"""How full the card is and who is on it, whoever that may be: the driver's own books, read beside a probe."""
+"""The card's memory use and the processes on it, from the driver, read next to a probe."""
 
 from importlib import import_module
 from typing import Any, Protocol
@@ -9,9 +9,9 @@ from acestep.errors import NotMeasuredError
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """A card at one moment. `processes` holds bytes by process id, 0 where the driver does not say how many.
+    """A card at one moment. `processes` holds bytes by process id, 0 if the driver does not give the bytes.
 
-    What the driver keeps to itself may be neither used nor free.
+    The driver's own reserve may be counted neither as used nor as free.
     """
 
     total_bytes: int
@@ -21,25 +21,25 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Gauge(Protocol):
-    """Something that can look at one card."""
+    """Reads the state of one card."""
 
     @property
     def watches(self) -> bool:
-        """Whether readings mean anything."""
+        """Whether readings are real."""
         ...
 
     def read(self) -> Usage:
-        """The card now; `NotMeasuredError` when it can no longer be asked."""
+        """Return the state of the card now; raise `NotMeasuredError` if it can no longer be read."""
         ...
 
 
 class Unwatched:
-    """Stands in where the driver's books cannot be read, and says so."""
+    """The gauge if the driver's figures cannot be read."""
 
     watches = False
 
     def read(self) -> Usage:
-        """An empty card of no size."""
+        """Return an empty card of size 0."""
         return Usage(total_bytes=0, used_bytes=0, free_bytes=0, processes={})
 
 
@@ -55,7 +55,7 @@ class NvmlGauge:
         self._handle = nvml.nvmlDeviceGetHandleByUUID(uuid)
 
     def read(self) -> Usage:
-        """The memory first: a process that grows in between is then counted with too much, not too little."""
+        """Read the memory first: a process that grows in between is then counted with too many bytes, not too few."""
         try:
             memory = self._memory()
             processes = self._processes()
@@ -69,14 +69,14 @@ class NvmlGauge:
         )
 
     def _memory(self) -> Any:
-        """Version 2 where the driver has it: version 1 counts the driver's own reserve as used."""
+        """Use version 2 if the driver has it: version 1 counts the driver's own reserve as used."""
         try:
             return self._nvml.nvmlDeviceGetMemoryInfo(self._handle, version=self._nvml.nvmlMemory_v2)
         except self._nvml.NVMLError:
             return self._nvml.nvmlDeviceGetMemoryInfo(self._handle)
 
     def _processes(self) -> dict[int, int]:
-        """By id, so that one in both lists counts once; empty where a driver or a slice keeps no list."""
+        """By id, so that a process in both lists counts once; empty if a driver or a MIG slice keeps no list."""
         found: dict[int, int] = {}
         for ask in (self._nvml.nvmlDeviceGetComputeRunningProcesses, self._nvml.nvmlDeviceGetGraphicsRunningProcesses):
             try:
@@ -89,7 +89,7 @@ class NvmlGauge:
 
 
 def gauge_for(uuid: str) -> Gauge:
-    """A gauge for the card, or one that says it cannot watch."""
+    """Return a gauge for the card, or one whose `watches` is False."""
     try:
         nvml = import_module("pynvml")
     except ImportError:

@@ -1,7 +1,7 @@
-"""What ran out, read from an error or from the last words of a child.
+"""Classifies which memory ran out, from an error or from the last output of a child.
 
-Libraries report one shortage in a dozen texts, and a caption or a lyric that an error quotes may hold any of them. So a
-text counts only at the beginning of what a speaker that can know says: an exception class, or a library's log.
+Libraries report one shortage in a dozen texts, and an error may quote a caption or lyrics that contain any of them. So
+a text counts only at the beginning of a message of a known source: an exception class, or a library's log.
 """
 
 import re
@@ -13,7 +13,7 @@ from calibrate.verdict import Verdict
 
 
 class Shortage(StrEnum):
-    """What ran out and who noticed; `NONE` where an error is about something else, or does not say."""
+    """Which memory ran out and which part detected it; `NONE` if an error is about something else, or does not say."""
 
     NONE = "none"
     ALLOCATOR = "allocator"
@@ -28,7 +28,7 @@ class Shortage(StrEnum):
 
     @property
     def verdict(self) -> Verdict:
-        """How a probe ended that failed so: a machine without host memory says nothing about its card."""
+        """The verdict of a probe that failed in this way: a machine without host memory says nothing about its card."""
         return Verdict.CRASHED if self in (Shortage.NONE, Shortage.HOST) else Verdict.OOM
 
 
@@ -38,7 +38,7 @@ _CARD = frozenset(
         *("TorchRuntimeError", "XlaRuntimeError", "Error", "what()", "Exception in aoti_torch"),
     }
 )
-"""Who may say that a card's memory ran out. A `ValueError` may not: those quote what people typed."""
+"""The exception classes that may report a full card. `ValueError` is not one: it can quote what users typed."""
 
 _ENGINE = _CARD | {"ValueError"}
 """vLLM refuses a budget as a wrong value."""
@@ -65,17 +65,17 @@ _TEXTS: tuple[tuple[Shortage, frozenset[str], str], ...] = (
     (Shortage.HOST, _SYSTEM, r"(?:\[WinError 1455\]|The paging file is too small\b)"),
     (Shortage.HOST, _SYSTEM, r"DataLoader worker \(pid.*\) is killed by signal: Killed"),
 )
-"""What is told apart, who may say it, and how it begins."""
+"""The kinds of shortage, their sources, and the beginnings of their messages."""
 
 _BARE: tuple[tuple[Shortage, str], ...] = (
     (Shortage.ALLOCATOR, rf"(?:CUDA|HIP|XPU) out of memory\. Tried to allocate {_AMOUNT}"),
     (Shortage.ALLOCATOR, r"MPS backend out of memory \(MPS allocated: [\d.]+ "),
     (Shortage.HOST, r"(?:\[[\d. ]+\] )?Out of memory: Killed process \d+"),
 )
-"""Texts with numbers of their own, which nobody sings: they count without a speaker too."""
+"""Messages with byte counts; specific enough to trust without an exception name."""
 
 _LONGEST_LINE = 2000
-"""Characters of a line that are looked at: a shortage stands at its beginning, whatever is quoted after it."""
+"""Characters of a line that are examined: a shortage stands at the beginning, whatever is quoted after it."""
 
 _LOG_HEAD = re.compile(r"(?:\([^()]*pid=\d+\) )?(?:(?:ERROR|CRITICAL) [\d-]+ [\d:,.]+ \[[^\]]*\] )?")
 _SPEAKER = re.compile(r" *([\w.:]*?)(\w*(?:Error|Exception|Failed)|what\(\)|Exception in aoti_torch): +(.*)")
@@ -85,18 +85,18 @@ _LINKS = ("During handling of the above exception", "The above exception was the
 
 
 def classify(error: BaseException, said: str = "") -> Shortage:
-    """What ran out according to an error, its causes and contexts, and what its process `said` on standard error."""
+    """Return which memory ran out according to an error, its causes and contexts, and the `said` text on stderr."""
     found: list[Shortage] = [_of_error(link) for link in _chain(error)]
     return _settled([shortage for shortage in found if shortage is not Shortage.NONE], said)
 
 
 def classify_text(said: str) -> Shortage:
-    """What ran out according to the last words of a process: the last traceback in them, or what stands after it."""
+    """Return which memory ran out according to a process's last output: its last traceback, or the text after it."""
     return _settled(_of_lines(_last_report(_lines(said))), said)
 
 
 def _settled(found: Sequence[Shortage], said: str) -> Shortage:
-    """The first shortage found. AOTInductor's wrapper hides its cause, which counts only where it was said aloud."""
+    """Return the first shortage found. AOTInductor's wrapper hides its cause, which counts only if it was logged."""
     if Shortage.AOTINDUCTOR in found:
         aloud = [*found, *_of_lines(_lines(said))]
         hidden = any(shortage.verdict is Verdict.OOM and shortage is not Shortage.AOTINDUCTOR for shortage in aloud)
@@ -105,7 +105,7 @@ def _settled(found: Sequence[Shortage], said: str) -> Shortage:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An error, what it was raised from, what was being handled, and the members of a group; each once."""
+    """Yield an error, its cause, the error being handled, and the members of a group; each once."""
     rest: list[BaseException | None] = [error]
     seen: set[int] = set()
     while rest:
@@ -130,7 +130,7 @@ def _of_error(error: BaseException) -> Shortage:
 
 
 def _of_lines(lines: Sequence[str]) -> list[Shortage]:
-    """The shortages that the lines of a log or a traceback report, in order."""
+    """Return the shortages in the lines of a log or a traceback, in order."""
     found: list[Shortage] = [_of_line(line) for line in _spoken(lines)]
     if lines and lines[-1].strip() == "Killed":
         found.append(Shortage.HOST)
@@ -138,7 +138,7 @@ def _of_lines(lines: Sequence[str]) -> list[Shortage]:
 
 
 def _spoken(lines: Sequence[str]) -> Iterator[str]:
-    """The lines of a log without the sources in its tracebacks and without all but the first line of their errors."""
+    """Yield the lines of a log, without the source lines of tracebacks and with only the first line of each error."""
     inside = quoting = False
     for full in lines:
         line = _LOG_HEAD.sub("", full, count=1)
@@ -160,7 +160,7 @@ def _of_line(line: str) -> Shortage:
 
 
 def _of_message(names: frozenset[str], module: str, message: str) -> Shortage:
-    """What an exception of these class names means; wrappers put the name of another one before its words."""
+    """Return what an exception of these class names means; wrappers put another exception's name before its message."""
     if "OutOfMemoryError" in names and module.startswith("ray."):
         return Shortage.HOST
     if names & _CARD and (shortage := _bare(message)) is not Shortage.NONE:
@@ -185,7 +185,7 @@ def _bare(text: str) -> Shortage:
 
 
 def _spilled(text: str) -> bool:
-    """Whether PyTorch says it holds more than the card has: the Windows driver had moved the rest to host memory."""
+    """Return whether PyTorch says it holds more than the card has: the Windows driver moved the rest to the host."""
     capacity = re.search(rf"total capaci?ty of {_AMOUNT}|{_AMOUNT} total capacity", text)
     held = re.search(rf"{_AMOUNT} (?:is allocated by PyTorch|already allocated)", text)
     if capacity is None or held is None:
@@ -198,7 +198,7 @@ def _bytes(amount: str, unit: str) -> float:
 
 
 def _last_report(lines: Sequence[str]) -> Sequence[str]:
-    """The last traceback with those it was chained to, and all that follows; everything where there is none."""
+    """Return the last traceback with those chained to it, and everything after it; all lines if there is none."""
     first, before = 0, ""
     for number, line in enumerate(lines):
         if _TRACEBACK in line and not any(link in before for link in _LINKS):

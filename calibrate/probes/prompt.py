@@ -1,4 +1,4 @@
-"""Prompts and audio of an exact length: what a probe asks for must not depend on anybody's wording."""
+"""Prompts and audio of an exact length, so that a probe does not depend on any particular wording."""
 
 import msgspec
 
@@ -10,9 +10,9 @@ from calibrate.workload import Workload
 
 
 def probe_request(workload: Workload, tokenizer: Tokenizer) -> Request:
-    """The request that gives `workload`; at the trained maximum the pipeline itself cuts to it, in any tokenizer.
+    """Return the request for `workload`; at the trained maximum the pipeline itself cuts to it, with any tokenizer.
 
-    Raises `ValueError` for lengths below that which the byte tokenizer cannot give exactly.
+    Raises `ValueError` for lengths below the maximum that the byte tokenizer cannot give exactly.
     """
     task = workload.task or Task.TEXT2MUSIC
     blank = Request(
@@ -44,7 +44,7 @@ def probe_request(workload: Workload, tokenizer: Tokenizer) -> Request:
 
 
 def _filler(tokens: int, template: int, longest: int) -> str:
-    """Words that certainly fill up to the maximum, or as many letters as are missing."""
+    """Words that certainly reach the maximum, or the exact number of missing letters."""
     return "la " * longest if tokens == longest else "x" * (tokens - template)
 
 

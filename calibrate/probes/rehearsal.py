@@ -1,4 +1,4 @@
-"""What a language model takes at its worst, in a few steps: a backend that probes put in front of the real one."""
+"""The peak memory of a language model in a few steps: a backend that wraps the real one in probes."""
 
 from collections.abc import Sequence
 
@@ -13,9 +13,9 @@ LONGEST_UNGUIDED_TOKENS = LONGEST_PROMPT_TOKENS - MAX_THOUGHT_TOKENS
 
 
 class Rehearsal:
-    """Rehearses what it is asked to write, with the longest prompts there are, and makes the tokens up.
+    """Rehearses the jobs with the longest possible prompts, and makes up the tokens.
 
-    `whole` writes them for real as well, for a certificate on a card.
+    With `whole` it also writes them for real, for a certificate on a card.
     """
 
     def __init__(self, backend: LmBackend, *, whole: bool = False) -> None:
@@ -23,7 +23,7 @@ class Rehearsal:
         self._whole = whole
 
     def write(self, jobs: Sequence[Job], written: StepsWritten) -> list[tuple[int, ...]]:
-        """Tokens that the jobs' grammars allow; nobody has drawn them."""
+        """Return tokens that the jobs' grammars allow; no model chose them."""
         longest = [stretched(job) for job in jobs]
         if self._whole:
             return self._backend.write(longest, written)
@@ -35,16 +35,16 @@ class Rehearsal:
         return self._backend.cache_bytes([stretched(job) for job in jobs])
 
     def rehearse(self, jobs: Sequence[Job]) -> None:
-        """Already one."""
+        """Do nothing: `write` rehearses already."""
         self._backend.rehearse([stretched(job) for job in jobs])
 
     def close(self) -> None:
-        """Close the real one."""
+        """Close the real backend."""
         self._backend.close()
 
 
 def stretched(job: Job) -> Job:
-    """The job after the longest prompt, whatever its own says."""
+    """Return the job with the longest prompt instead of its own."""
     return msgspec.structs.replace(
         job,
         prompt=_as_long_as(job.prompt, LONGEST_PROMPT_TOKENS),
@@ -53,7 +53,7 @@ def stretched(job: Job) -> Job:
 
 
 def first_allowed(job: Job) -> tuple[int, ...]:
-    """A text that a job's grammar allows: the first token of those allowed, each time."""
+    """Return tokens that a job's grammar allows: always the first allowed one."""
     grammar, state, tokens = job.grammar, job.grammar.start, []
     while not grammar.done(state):
         tokens.append(grammar.allowed(state).spans[0].start)

@@ -1,4 +1,4 @@
-"""One child with one loaded model, from its birth to the moment the card is as it was before."""
+"""One child with one loaded model, from its start until the card is as before."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -35,10 +35,10 @@ from calibrate.workload import Workload
 
 
 class ProbeSetup(msgspec.Struct, frozen=True, kw_only=True):
-    """What probes are made with: the commands of the children and their environment, and who watches the card.
+    """What probes are made with: the children's commands and environment, and the gauge of the card.
 
-    `context_bytes` are what a cap leaves beside it for a context. `return_s` is how long a card may take to be as it
-    was when a child has ended.
+    `context_bytes` are what a cap leaves for a context. `return_s` is the longest time in which a card may become as
+    before after a child has ended.
     """
 
     gauge: Gauge
@@ -53,10 +53,10 @@ class ProbeSetup(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProbeSession:
-    """A loaded model, ready for any number of probes; of no use after any `ProbeEndedError`."""
+    """A loaded model, ready for any number of probes; it cannot be used after a `ProbeEndedError`."""
 
     def __init__(self, setup: Setup, bench: ProbeSetup) -> None:
-        """Raises `ProbeEndedError` for a child that does not come up, `NotMeasuredError` for one that refuses."""
+        """Raises `ProbeEndedError` for a child that does not start, `NotMeasuredError` for one that refuses."""
         self.setup = setup
         self.resting_bytes = self.withheld_bytes = 0
         self._bench = bench
@@ -82,7 +82,7 @@ class ProbeSession:
             child.kill()
 
     def probe(self, knobs: Knobs, workload: Workload, cap_bytes: int, *, full: bool) -> RunOutcome:
-        """One run under a cap; raises `ProbeEndedError` when it has no end of its own."""
+        """Run once under a cap; raise `ProbeEndedError` if the child gives no answer."""
         bench = self._bench
         cap = Cap(cap_bytes=cap_bytes, assumed_bytes=bench.context_bytes, context_bytes=self.context_bytes)
         self._asked += 1
@@ -97,7 +97,7 @@ class ProbeSession:
         _require_possible(order, answer)
         self._watch.rest(answer.resting_bytes - self.resting_bytes)
         self.resting_bytes = answer.resting_bytes
-        # Kernels stay loaded: what the context has grown by is charged to the probes that follow as well.
+        # Kernels stay loaded, so the growth of the context is charged to later probes too.
         self.context_bytes += answer.grown_bytes
         charged, self.withheld_bytes = _charged(answer, cap)
         return charged
@@ -106,19 +106,19 @@ class ProbeSession:
         filled = _hear(filler, Filled, LeaveFree(free_bytes=cap.free_bytes), self._bench.loading, self._watch)
         if filled.free_bytes < cap.free_bytes - GRAIN_BYTES:
             raise NotMeasuredError(
-                f"the ballast itself leaves {gib(filled.free_bytes)} of the card free, and the probe needs"
+                f"the ballast leaves only {gib(filled.free_bytes)} of the card free, and the probe needs"
                 f" {gib(cap.free_bytes)}; measure smaller sizes, or use the cap method `fraction`"
             )
 
 
 def _idle() -> None:
-    """Nobody is judged while our own processes are still coming up."""
+    """No-op tick: the card is not watched while children start."""
 
 
 def _hear(
     child: Child, kind: type[_Kind], message: object, patience: Patience, tick: Callable[[], None] = _idle
 ) -> _Kind:
-    """What a child says to a message, at last."""
+    """Send `message` and block until a reply of type `kind`."""
     child.send(line_of(message))
     deadline = time.monotonic() + patience.wall_s
     while True:
@@ -136,7 +136,7 @@ def _hear(
 
 
 def _require_possible(order: Order, answer: RunOutcome) -> None:
-    """Raise `ProbeEndedError` for an answer to another question, or one that no allocator could give."""
+    """Raise `ProbeEndedError` for an answer to another order, or one that no allocator could give."""
     if answer.number != order.number:
         problem = f"the probe's child answered question {answer.number} instead of {order.number}"
         raise ProbeEndedError(Verdict.CRASHED, problem)
@@ -150,10 +150,10 @@ def _require_possible(order: Order, answer: RunOutcome) -> None:
 
 
 def _charged(answer: RunOutcome, cap: Cap) -> tuple[RunOutcome, int]:
-    """The answer, or an out-of-memory verdict where a small card would not have held what lay outside the allocator.
+    """Return the answer, or an out-of-memory verdict if a small card could not hold what is outside the allocator.
 
-    With it what of the cap is withheld from the allocator: of a verdict given here, as much as in the stage it names.
-    The allocator had more, and fitted.
+    Also return the withheld bytes of the cap; for a verdict given here, those of the stage it names. In that case the
+    run itself fitted, because the allocator had more than the small card would give it.
     """
     if answer.verdict not in (Verdict.FITS, Verdict.DEGRADED):
         return answer, cap.withheld_bytes()

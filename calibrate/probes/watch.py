@@ -1,4 +1,4 @@
-"""Who else is on the card: a probe beside which somebody took memory says nothing about the fit."""
+"""Watches for other processes on the card: if one takes memory, a probe says nothing about the fit."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -15,14 +15,15 @@ from calibrate.probes.nvml import Gauge, Usage
 from calibrate.verdict import Verdict
 
 HIDDEN_READS = 3
-"""Reads in a row that must miss memory which no process is listed for: the two books are not read at one moment."""
+"""Consecutive readings that must show memory of no listed process, because both figures are not read at the same time.
+"""
 
 CONTEXT_GROWTH_BYTES = 512 << 20
-"""What a context may grow by as kernels load, where the driver lists nobody's share."""
+"""Allowed growth of a context as kernels load, if the driver lists no process's memory."""
 
 
 def stranger(before: Usage, now: Usage, ours: AbstractSet[int]) -> str:
-    """A sentence about a process that is none of `ours` and has taken memory since `before`; empty without one."""
+    """Return a sentence about a process outside `ours` that has taken memory since `before`; "" if there is none."""
     for process in sorted(now.processes.keys() - ours):
         held = now.processes[process]
         if process not in before.processes and not 0 < held <= SLACK_BYTES:
@@ -34,7 +35,10 @@ def stranger(before: Usage, now: Usage, ours: AbstractSet[int]) -> str:
 
 
 def hidden_bytes(before: Usage, now: Usage, ours: AbstractSet[int]) -> int:
-    """Bytes taken since `before` that no listed process holds; 0 where not every share of `ours` is listed."""
+    """Return the bytes taken since `before` that no listed process holds.
+
+    0 if the list lacks the memory of one of `ours`.
+    """
     if not ours or not all(now.processes.get(process) for process in ours):
         return 0
     listed = sum(now.processes.values()) - sum(before.processes.values())
@@ -42,10 +46,11 @@ def hidden_bytes(before: Usage, now: Usage, ours: AbstractSet[int]) -> int:
 
 
 class CardWatch:
-    """Looks at the card whenever it is called, and raises `ProbeEndedError` when the card is no longer ours alone.
+    """Each call reads the card, and raises `ProbeEndedError` if other processes use it.
 
-    `before` is the card without us. `marks` are those of our families, one process of each on the card by now. In a
-    container the driver's process ids are not ours; then as many newcomers as families are taken for them.
+    `before` is the card without our processes. `marks` are those of our process families; by now one process of each is
+    on the card. In a container the driver's process ids are not ours; then as many new processes as there are families
+    count as ours.
     """
 
     def __init__(self, gauge: Gauge, before: Usage, marks: Sequence[str]) -> None:
@@ -59,26 +64,28 @@ class CardWatch:
         self._ours = family or (newcomers if len(newcomers) == len(marks) else set())
 
     def settle(self) -> None:
-        """Take the card as it is for the level that it comes back to after a run."""
+        """Take the current state as the level to which the card returns after a run."""
         self._resting_bytes = self._read().used_bytes
 
     def __call__(self) -> None:
-        """One look."""
+        """Check the card once."""
         if not self._gauge.watches:
             return
         now = self._known()
         if stranger(self._before, now, self._ours):
-            # One of ours that ended between the card's list and that of our family passes for a stranger once.
+            # One of our processes that ends between the card's list and our list looks foreign once.
             now = self._known()
         if problem := stranger(self._before, now, self._ours):
             raise ProbeEndedError(Verdict.TAINTED, f"{problem} during the probe")
         missing = hidden_bytes(self._before, now, self._ours)
         self._missed = self._missed + 1 if missing > SLACK_BYTES else 0
         if self._missed >= HIDDEN_READS:
-            raise ProbeEndedError(Verdict.TAINTED, f"{mib(missing)} of the card were taken by nobody the driver lists")
+            raise ProbeEndedError(
+                Verdict.TAINTED, f"{mib(missing)} of the card were taken by a process that the driver does not list"
+            )
 
     def rest(self, reserved_bytes: int) -> None:
-        """One look after a run, while our child holds `reserved_bytes` more than it did when all was settled."""
+        """Check the card once after a run, while our child holds `reserved_bytes` more than at `settle`."""
         self()
         now = self._read()
         grown = now.used_bytes - self._resting_bytes - reserved_bytes
@@ -86,7 +93,7 @@ class CardWatch:
             raise ProbeEndedError(Verdict.TAINTED, f"{mib(grown)} of the card were taken during the probe by others")
 
     def _known(self) -> Usage:
-        """What is on the card now, with newcomers of our family counted as ours."""
+        """Return the state of the card now, with new processes of our families counted as ours."""
         now = self._read()
         if now.processes.keys() - self._before.processes.keys() - self._ours:
             self._ours |= self._family() & now.processes.keys()
@@ -106,7 +113,7 @@ class CardWatch:
 
 
 class Return(msgspec.Struct, frozen=True, kw_only=True):
-    """How long the card took to be as it was, and what had not come back when nobody waited any longer."""
+    """How long the card took to become as before, and the bytes that had not come back at the time limit."""
 
     seconds: float
     left_bytes: int
@@ -130,7 +137,7 @@ def wait_until_flat(
 
 
 def require_flat(returned: Return) -> None:
-    """Raise `ProbeEndedError` for a card that is not as it was found."""
+    """Raise `ProbeEndedError` if the card is not as before."""
     if returned.left_bytes:
         raise ProbeEndedError(
             Verdict.TAINTED,

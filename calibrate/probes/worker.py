@@ -1,8 +1,8 @@
-"""The child of a prober: one loaded model, any number of capped runs, an answer to each on a socket of its own.
+"""The child of a prober: one loaded model, any number of capped runs, an answer to each on a separate socket.
 
-    python -m calibrate.probes.worker FD
+python -m calibrate.probes.worker FD
 
-Standard output belongs to libraries; everything that is said goes through the socket at file descriptor FD.
+Libraries may write to standard output; all messages go through the socket at file descriptor FD.
 """
 
 import os
@@ -24,7 +24,7 @@ from calibrate.verdict import Verdict
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True):
-    """How a run came to its end."""
+    """How a run ended."""
 
     songs_per_pass: int
     decode_path: DecodePath
@@ -32,7 +32,7 @@ class Done(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Engine(Protocol):
-    """What runs in the child: a model on a card, or a test's script."""
+    """Runs in the child: a model on a card, or a test's script."""
 
     @property
     def stages(self) -> tuple[StageOnCard, ...]:
@@ -47,7 +47,7 @@ class Engine(Protocol):
         ...
 
     def run(self, order: Order, alive: Callable[[str], None]) -> Done:
-        """Carry out an order; whatever error ends it comes out as it is."""
+        """Carry out an order; an error that ends it is raised unchanged."""
         ...
 
     def outside_bytes(self) -> int:
@@ -55,12 +55,12 @@ class Engine(Protocol):
         ...
 
     def rest(self) -> int:
-        """Give everything back that a run left behind; returns the bytes that stay reserved."""
+        """Free everything that a run left behind; return the bytes that stay reserved."""
         ...
 
 
 def serve_probes(channel: socket.socket, engine: Engine) -> None:
-    """Answer a prober until it hangs up, or until a run has crashed: what it left behind is anybody's guess."""
+    """Answer a prober until it closes the channel, or until a run has crashed, because the state is then unknown."""
     die_with(channel)
     with channel, channel.makefile("rb") as lines:
         setup = msgspec.json.decode(lines.readline(), type=Setup)
@@ -82,7 +82,7 @@ def serve_probes(channel: socket.socket, engine: Engine) -> None:
 
 
 def die_with(channel: socket.socket) -> None:
-    """End this process and its family, whatever they are doing, when the other end of the socket goes away."""
+    """End this process and its family when the other end of the socket is closed."""
 
     def wait() -> None:
         poll = select.poll()
@@ -105,7 +105,7 @@ def _answer(engine: Engine, order: Order, channel: socket.socket) -> RunOutcome:
         raise
     except Exception as error:
         verdict, problem = classify(error).verdict, _sentence(error)
-    # Outside the except block: inside it the traceback would keep every temporary of the failed run alive.
+    # Outside the except block, because inside it the traceback keeps every temporary of the failed run alive.
     if done.decode_path is DecodePath.CPU:
         verdict = Verdict.DEGRADED
     crashed = verdict is Verdict.CRASHED

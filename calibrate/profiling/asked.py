@@ -1,4 +1,4 @@
-"""What the profiler's flags ask for: a model, and a request."""
+"""The profiler's flags as a model and a request."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,11 +18,11 @@ from calibrate.profiling.example import load_example
 from calibrate.profiling.session import Wish
 
 DEFAULT_EXAMPLE = "night_shift"
-"""What is made where no example is named: a song of common length, with lyrics and every field filled in."""
+"""The request if no example is named: a song of common length, with lyrics and every field filled in."""
 
 
 def wish_of(flags: Mapping[str, Any]) -> Wish:
-    """What to load."""
+    """Return what to load."""
     knobs = {
         "lm": flags["lm_model"],
         "backend": flags["lm_backend"],
@@ -39,16 +39,16 @@ def wish_of(flags: Mapping[str, Any]) -> Wish:
 
 
 def think_of(flags: Mapping[str, Any]) -> Think:
-    """Whether songs are to be planned."""
+    """Return whether songs are to be planned."""
     return {None: Think.AS_PLANNED, True: Think.YES, False: Think.NO}[flags["thinking"]]
 
 
 def profile_request(flags: Mapping[str, Any]) -> Request:
-    """The request of `--mode profile`: that of the example, with what the flags say instead."""
+    """Return the request of `--mode profile`: that of the example, changed by the flags."""
     audio = _audio(flags)
     follows = bool(audio.keys() & {"source_audio", "audio_codes"})
     asked = {
-        # As with `acestep generate`: whoever brings codes wants a cover.
+        # As with `acestep generate`: codes without a task mean a cover.
         "task": flags["task_type"] or (Task.COVER if "audio_codes" in audio else Task.TEXT2MUSIC),
         "duration_s": one(flags, "duration", "--duration", 0.0 if follows else None),
         "batch": one(flags, "batch_size", "--batch-size"),
@@ -71,7 +71,7 @@ def song_of(flags: Mapping[str, Any]) -> Request:
 
 
 def one(flags: Mapping[str, Any], name: str, flag: str, absent: float | None = None) -> Any:
-    """The only value of a flag that may have several in mode benchmark; `absent` where it was not given."""
+    """Return the only value of a flag that may have several in mode benchmark; `absent` if it was not given."""
     values = flags[name]
     if len(values) > 1:
         raise UsageError(f"{flag} takes one value in mode profile, got {len(values)}; mode benchmark takes several")
@@ -93,7 +93,7 @@ def _audio(flags: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _offload(everything: bool | None, transformer: bool | None) -> Offload | UnsetType:
-    """The offload mode that the two published flags stand for; without either, the tier's."""
+    """Return the offload mode of the two published flags; without either, the tier's."""
     if transformer and not everything:
         raise UsageError("--offload-dit-to-cpu goes with --offload-to-cpu: the transformer never leaves alone")
     if everything is None:
@@ -118,6 +118,9 @@ def _thinking(flags: Mapping[str, Any]) -> Thinking:
 
 
 def sampling_of(flags: Mapping[str, Any], usual: Sampling) -> Sampling:
-    """How the language model draws: as usual, but for the flags; `ValueError` for what is out of range."""
+    """Return the sampling of the language model: the default, changed by the flags.
+
+    Raises `ValueError` for a value out of range.
+    """
     asked = {"temperature": flags["lm_temperature"], "guidance": flags["lm_cfg_scale"]}
     return msgspec.structs.replace(usual, **{name: value for name, value in asked.items() if value is not None})

@@ -15,7 +15,7 @@ from calibrate.profiling.flags import SONG_FLAGS, Mode, check_flags, mode_flags
 @click.option("--mode", type=click.Choice([mode.value for mode in Mode]), required=True, help="What to do.")
 @mode_flags
 def cli(mode: str, **flags: Any) -> int:
-    """Profile ACE-Step 1.5 on the card in this machine, or probe its tiers, on a simulated card where there is none.
+    """Profile ACE-Step 1.5 on the card in this machine, or probe its tiers, on a simulated card if there is none.
 
     profile: where the time of one request goes. benchmark: many lengths, batches and steps. tier-test: does every tier
     keep its promise. understand, create_sample, format_sample: the language model by itself.
@@ -40,7 +40,7 @@ def cli(mode: str, **flags: Any) -> int:
 
 
 def _check_output(mode: Mode, target: Path | None) -> None:
-    """Only a benchmark is a table of one kind of rows; the other documents are trees, which no CSV holds."""
+    """Only a benchmark has rows of one kind; the other documents are trees, which CSV cannot hold."""
     if target is None:
         return
     ending = target.suffix.lower()

@@ -1,4 +1,4 @@
-"""When each part of a stage was done: a progress callback with a clock."""
+"""The time at which each part of a stage is done: a progress callback with a clock."""
 
 import time
 from collections.abc import Sequence
@@ -9,9 +9,9 @@ from acestep.stage import Stage, StageReport
 
 
 class StepClock:
-    """Notes when each denoising step is done, which it waits for: without that, a card is only asked to begin it.
+    """Records when each denoising step is done. It waits for the device, because a card only queues the work.
 
-    A pass that ran out of memory and was tried again counts for nothing, as it does in the stage's own time.
+    A pass that ran out of memory and was tried again is not counted, as in the stage's own time.
     """
 
     def __init__(self, device: Device) -> None:

@@ -1,4 +1,4 @@
-"""What `tier-test` finds, as the JSON document that `--benchmark-output` writes."""
+"""The result of `tier-test`, as the JSON document that `--benchmark-output` writes."""
 
 import msgspec
 
@@ -43,12 +43,12 @@ class TierTestRow(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def holds(self) -> bool:
-        """Whether a promise may rest on this row."""
+        """Whether the row proves a promise."""
         return keeps_promise(self, self.batch)
 
 
 class SweptBoundary(msgspec.Struct, frozen=True, kw_only=True):
-    """Smallest size from which on every swept size fits (0: none), and the one below it (0: the smallest fits)."""
+    """The smallest size from which on every swept size fits (0: none), and the one below it (0: the smallest fits)."""
 
     fits_gib: NameplateGib
     fails_gib: NameplateGib
@@ -56,7 +56,10 @@ class SweptBoundary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SweptBoundaries(msgspec.Struct, frozen=True, kw_only=True):
-    """From which swept size on INT8 and offload can be off, and each language model fits; `lm` is empty unasked."""
+    """The swept sizes from which INT8 and offload can be off, and from which each language model fits.
+
+    `lm` is empty if not requested.
+    """
 
     without_int8: SweptBoundary
     without_offload: SweptBoundary
@@ -73,7 +76,7 @@ class BatchBoundary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TierTest(msgspec.Struct, frozen=True, kw_only=True):
-    """The document. `boundaries` is None where they were not asked for; `failed` has a sentence per broken promise."""
+    """The document. `boundaries` is None if they were not requested; `failed` has a sentence per broken promise."""
 
     schema_version: int
     device: str

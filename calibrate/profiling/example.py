@@ -1,4 +1,4 @@
-"""The requests in `examples/`, and how long a prompt each of them can be at most."""
+"""The requests in `examples/`, and an upper bound of the length of their prompts."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from acestep.request import MAX_DURATION_S, MAX_LYRIC_TOKENS, MAX_TEXT_TOKENS, R
 from acestep.strict_json import read_json
 
 EXAMPLES_FOLDER = Path(__file__).parents[2] / "examples" / "text2music"
-"""Where a checkout keeps its requests."""
+"""The requests' folder in a checkout."""
 
 
 class PromptLength(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,11 +21,14 @@ class PromptLength(msgspec.Struct, frozen=True, kw_only=True):
 
 
 LONGEST_PROMPT = PromptLength()
-"""What a tier's promises are proven with."""
+"""The prompt length with which a tier's limits are proven."""
 
 
 def load_example(name: str, folder: Path = EXAMPLES_FOLDER) -> Request:
-    """The request an example holds; `UsageError` for an unknown name, `InvalidInputError` for an unusable file."""
+    """Return the request of an example.
+
+    Raises `UsageError` for an unknown name, `InvalidInputError` for an unusable file.
+    """
     known = sorted(path.stem for path in folder.glob("*.json"))
     if name not in known:
         raise UsageError(f"there is no example {name!r}; there are {', '.join(known) or 'none'}")
@@ -37,8 +40,8 @@ def load_example(name: str, folder: Path = EXAMPLES_FOLDER) -> Request:
 
 
 def prompt_of(request: Request) -> PromptLength:
-    """At most how long a request's prompt is, without a tokenizer: no token is shorter than a byte."""
-    # Probes write their own language and duration into the prompt; the bound must cover the longest they may write.
+    """Return an upper bound of a request's prompt length, without a tokenizer: no token is shorter than a byte."""
+    # Probes set their own language and duration in the prompt; the bound must cover the longest possible values.
     widest = msgspec.structs.replace(request, language=max(request.language, "unknown", key=len))
     widest = msgspec.structs.replace(widest, duration_s=MAX_DURATION_S)
     return PromptLength(

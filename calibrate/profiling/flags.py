@@ -1,4 +1,4 @@
-"""The profiler's flags, and in which modes each of them means anything."""
+"""The profiler's flags, and the modes in which each of them is valid."""
 
 from collections.abc import Callable
 from enum import StrEnum
@@ -21,7 +21,7 @@ DEVICES = ("auto", "cuda", "rocm", "xpu", "mps", "cpu", "simulated")
 
 
 class Mode(StrEnum):
-    """What the profiler can do."""
+    """The modes of the profiler."""
 
     PROFILE = "profile"
     BENCHMARK = "benchmark"
@@ -128,7 +128,7 @@ _FLAGS: tuple[tuple[tuple[Mode, ...], tuple[str, ...], dict[str, Any]], ...] = (
 
 
 def mode_flags(command: F) -> F:
-    """Add the flags; the help of each ends with the modes that it is for, where those are not all."""
+    """Add the flags; each help text ends with the flag's modes, unless it is valid in all."""
     for modes, declared, attributes in reversed(_FLAGS):
         only = {ALL: "", RUNS: f" [not {Mode.TIER_TEST}]"}.get(modes, f" [{', '.join(modes)}]")
         command = click.option(*declared, **{**attributes, "help": attributes["help"] + only})(command)
@@ -136,7 +136,7 @@ def mode_flags(command: F) -> F:
 
 
 def check_flags(context: click.Context, mode: Mode) -> None:
-    """Raise `UsageError` for a flag that was given and means nothing in `mode`."""
+    """Raise `UsageError` for a flag that is not valid in `mode`."""
     meaning = {_parameter(declared): modes for modes, declared, _ in _FLAGS}
     for parameter in context.command.params:
         name = parameter.name or ""
@@ -146,5 +146,5 @@ def check_flags(context: click.Context, mode: Mode) -> None:
 
 
 def _parameter(declared: tuple[str, ...]) -> str:
-    """The name that click gives a flag's value."""
+    """Return click's name for a flag's value."""
     return declared[-1].split("/")[0].removeprefix("--").replace("-", "_")

@@ -19,11 +19,11 @@ from calibrate.profiling.song_profile import warm_up
 MATRIX_SCHEMA_VERSION = 1
 
 DECIMALS = 6
-"""Of numbers in a CSV file: a clock that is read around a song knows no more."""
+"""Decimals of numbers in a CSV file: the clock around a song is not more precise."""
 
 
 class Axes(msgspec.Struct, frozen=True, kw_only=True):
-    """What is tried, every value with every other."""
+    """The values to try, in all combinations."""
 
     durations_s: tuple[float, ...] = (30.0, 60.0, 120.0, 240.0)
     batches: tuple[int, ...] = (1, 2, 4)
@@ -32,14 +32,14 @@ class Axes(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MatrixCell(msgspec.Struct, frozen=True, kw_only=True):
-    """A request within the plan's limits; `cuts` say what of the axes' values it stands for was more."""
+    """A request within the plan's limits; `cuts` name the larger values of the axes that it stands for."""
 
     request: Request
     cuts: tuple[str, ...]
 
 
 class MatrixRow(msgspec.Struct, frozen=True, kw_only=True):
-    """What one cell took. A cell that failed has an `error` and zeros; a stage that it has not takes 0 seconds."""
+    """The result of one cell. A failed cell has an `error` and zeros; a missing stage takes 0 seconds."""
 
     duration_s: float
     batch: int
@@ -58,7 +58,7 @@ class MatrixRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Benchmark(msgspec.Struct, frozen=True, kw_only=True):
-    """The document. `complete` is false where it was interrupted."""
+    """The document. `complete` is false if it was interrupted."""
 
     schema_version: int
     mode: str
@@ -72,7 +72,7 @@ class Benchmark(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def cells(song: Request, axes: Axes, plan: Plan, *, thinks: bool) -> tuple[MatrixCell, ...]:
-    """Every request of the axes as the plan cuts it, once; thinking only where something `thinks`."""
+    """Return every request of the axes as the plan reduces it, once; with thinking only if `thinks`."""
     found: dict[tuple[float, int, bool, int], MatrixCell] = {}
     thinking = [think for think in axes.thinking if thinks or not think]
     for think, duration_s, batch, steps in itertools.product(thinking, axes.durations_s, axes.batches, axes.steps):
@@ -87,7 +87,7 @@ def cells(song: Request, axes: Axes, plan: Plan, *, thinks: bool) -> tuple[Matri
 def benchmark(
     session: ProfilingSession, tried: Sequence[MatrixCell], *, warm: bool, advance: Callable[[str], None]
 ) -> Benchmark:
-    """Run every cell; one that fails is a row like any other, and an interrupt keeps the rows so far."""
+    """Run every cell; a failed one is a row like any other, and an interrupt keeps the rows so far."""
     rows: list[MatrixRow] = []
     runs = _runs(session, tried, warm=warm)
     interrupted = False
@@ -111,12 +111,12 @@ def benchmark(
 
 
 def describe_row(row: MatrixRow) -> str:
-    """The cell of a row, for one line."""
+    """Return a row's cell as text for one line."""
     return f"{row.batch} x {row.duration_s:g} s, {row.steps} steps{', thinking' if row.thinking else ''}"
 
 
 def as_csv(found: Benchmark) -> str:
-    """A line for each row; the seconds of stages in columns of their own."""
+    """Return a line for each row, with a column for the seconds of each stage."""
     text = io.StringIO()
     plain = [name for name in MatrixRow.__struct_fields__ if name not in ("stage_seconds", "warnings")]
     writer = csv.writer(text, lineterminator="\n")
@@ -128,23 +128,23 @@ def as_csv(found: Benchmark) -> str:
 
 
 def _runs(session: ProfilingSession, tried: Sequence[MatrixCell], *, warm: bool) -> Iterator[MatrixRow]:
-    """Each cell in turn, warmed up once for every length and batch, and once with thinking."""
+    """Run each cell, warmed up once for every length and batch, and once with thinking."""
     warmed: set[tuple[float, int] | bool] = set()
     for cell in tried:
         request = cell.request
         needs = {(request.duration_s, request.batch), *({True} if request.think else ())} - warmed
         problem = ""
-        session.ear.heard.clear()
+        session.recorder.passes.clear()
         try:
             if warm and needs:
                 warm_up(session, request if True in needs else msgspec.structs.replace(request, think=False))
-                session.ear.heard.clear()
+                session.recorder.passes.clear()
                 warmed |= needs
             yield _measured(session, request)
         except (AceStepError, torch.OutOfMemoryError, RuntimeError, ValueError) as error:
             problem = str(error).splitlines()[0] if str(error) else type(error).__name__
         if problem:
-            # Outside the except block, where the traceback no longer keeps what was half made.
+            # Outside the except block, because the traceback keeps half-made tensors alive.
             session.rest()
             yield MatrixRow(
                 duration_s=request.duration_s,
@@ -159,8 +159,8 @@ def _measured(session: ProfilingSession, request: Request) -> MatrixRow:
     started = time.perf_counter()
     result: Result = session.generate(request)
     seconds = time.perf_counter() - started
-    writing = sum(one.seconds for one in session.ear.heard)
-    tokens = sum(len(song) for one in session.ear.heard for song in one.tokens)
+    writing = sum(one.seconds for one in session.recorder.passes)
+    tokens = sum(len(song) for one in session.recorder.passes for song in one.tokens)
     return MatrixRow(
         duration_s=request.duration_s,
         batch=request.batch,

@@ -1,4 +1,4 @@
-"""Does a tier say so when more is asked of it than it can give? Asked of the same plan that people get."""
+"""Checks that a tier warns about requests above its limits, using the same plan that users get."""
 
 from acestep.hardware.card import Card
 from acestep.knobs import Backend
@@ -9,9 +9,9 @@ from acestep.tiers import TierTable
 
 
 def missing_warnings(card: Card, table: TierTable, plan: Plan) -> tuple[str, ...]:
-    """A sentence for each request above the plan's limits that was let through without a word.
+    """Return a sentence for each request above the plan's limits that gave no warning.
 
-    A plan without any limit has none to pass; that it promises nothing is said elsewhere.
+    A plan without any limit cannot be exceeded; that it promises nothing is reported elsewhere.
     """
     missing = []
     for lm in (False, True) if plan.lm is not None else (False,):
@@ -31,7 +31,7 @@ def missing_warnings(card: Card, table: TierTable, plan: Plan) -> tuple[str, ...
 
 
 def _passes_unnoticed(plan: Plan, *, lm: bool, duration_s: float, batch: int) -> bool:
-    """Whether a request comes out of the plan uncut, or cut without a sentence about it."""
+    """Return whether the plan leaves a request unchanged, or reduces it without a warning."""
     request = Request(caption="", duration_s=duration_s, batch=batch)
     clamped, warnings = planning.clamp(request, plan, lm=lm)
     return clamped == request or not warnings

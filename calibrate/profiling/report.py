@@ -1,4 +1,4 @@
-"""What the profiler found, for a person: tables on stdout, a sentence above each."""
+"""The profiler's results as text: tables on stdout, a sentence above each."""
 
 import re
 from collections.abc import Sequence
@@ -20,13 +20,13 @@ from calibrate.screen import print_table
 STEPS_A_LINE = 10
 
 CODES_SHOWN = 8
-"""Audio codes of a song that a person sees of what was written; the document has them all."""
+"""Audio codes of a song that are printed; the document has them all."""
 
 EMPTY_CELL = "-"
 
 
 def print_profile(found: SongProfile) -> None:
-    """The songs, the stages, the steps, the language model, and on request functions and texts."""
+    """Print the songs, the stages, the steps, the language model, and on request functions and texts."""
     asked = found.request
     songs = f"{asked.batch} {'song' if asked.batch == 1 else 'songs'} of {minutes(asked.duration_s)}"
     click.echo(f"{asked.task}: {songs} in {asked.steps} steps{_planned_by(found)}")
@@ -43,7 +43,7 @@ def print_profile(found: SongProfile) -> None:
 
 
 def print_benchmark(found: Benchmark) -> None:
-    """A row per cell, then what failed."""
+    """Print a row per cell, then the failures."""
     click.echo(f"{_settings(found.plan, found.model, found.device)}; loaded in {_s(found.load_seconds)}\n")
     stages = [stage for stage in Stage if any(stage in row.stage_seconds for row in found.results)]
     columns = ("songs", "steps", "thinking", *stages, "total", "music a second", "LM tokens/s", "reserved", "remarks")
@@ -63,7 +63,7 @@ def print_words(found: WordProfile) -> None:
 
 
 def printable(text: str) -> str:
-    """Text without what would make a terminal do things."""
+    """Return text without control characters for a terminal."""
     return "".join(
         letter if letter.isprintable() or letter in "\n\t" else letter.encode("unicode_escape").decode()
         for letter in text
@@ -71,7 +71,7 @@ def printable(text: str) -> str:
 
 
 def _settings(plan: Plan, model: str, device: str) -> str:
-    """What ran on what."""
+    """Return the settings of the run as text."""
     weights = plan.quantization or "unquantized"
     run = "compiled" if plan.compile else "eager"
     kept = "" if plan.offload is Offload.NONE else f", offload {plan.offload}"
@@ -81,7 +81,7 @@ def _settings(plan: Plan, model: str, device: str) -> str:
 def _planned_by(found: SongProfile) -> str:
     if not found.request.thinks:
         return ""
-    # A model without files brings a language model of its own kind, which PyTorch runs.
+    # A model without files uses a language model of the same kind, run by PyTorch.
     kind = f"a {found.model} language model" if found.model in SIZES else f"{found.plan.lm} on {found.plan.backend}"
     return f", planned by {kind}"
 
@@ -148,7 +148,7 @@ def _print_functions(rows: Sequence[FunctionTime]) -> None:
 
 
 def exchanges_text(rows: Sequence[Exchange]) -> str:
-    """What the language model was asked and wrote, one sequence after the other."""
+    """Return the language model's prompts and written texts, one sequence after the other."""
     return "\n".join(
         f"--- {number} of {len(rows)}: {what} ---\n{printable(_few_codes(text))}\n"
         for number, row in enumerate(rows, 1)
@@ -157,7 +157,7 @@ def exchanges_text(rows: Sequence[Exchange]) -> str:
 
 
 def _few_codes(text: str) -> str:
-    """A text in which only the first audio codes of a song are spelled out."""
+    """Return a text with only the first audio codes of a song."""
 
     def shortened(found: re.Match[str]) -> str:
         codes = found[0].split("><")
@@ -188,7 +188,7 @@ def _share(part: float, whole: float) -> str:
 
 
 def _mib(n_bytes: int) -> str:
-    """Bytes for a person; devices that count none say 0."""
+    """Return bytes as text; devices that do not count give 0."""
     return f"{n_bytes / MIB:,.0f} MiB" if n_bytes else EMPTY_CELL
 
 

@@ -13,9 +13,9 @@ from acestep.request import Request, Task
 from acestep.thinking import Think
 from calibrate.files import pretty_json
 from calibrate.profiling import asked
-from calibrate.profiling.ear import check_language
 from calibrate.profiling.example import load_example
 from calibrate.profiling.flags import Mode
+from calibrate.profiling.lm_recorder import check_language
 from calibrate.profiling.matrix import Axes, as_csv, benchmark, cells
 from calibrate.profiling.report import exchanges_text, print_benchmark, print_profile, print_words
 from calibrate.profiling.session import Notes, ProfilingSession, machine
@@ -34,7 +34,7 @@ def run_profile(flags: Mapping[str, Any]) -> int:
             found = profile(session, request, watch)
         except ParseError:
             if watch.texts:
-                console.notify(exchanges_text(session.ear.exchanges()))
+                console.notify(exchanges_text(session.recorder.exchanges()))
             raise
         finally:
             session.close()
@@ -47,7 +47,7 @@ def run_profile(flags: Mapping[str, Any]) -> int:
 
 
 def run_benchmark(flags: Mapping[str, Any]) -> int:
-    """Run the matrix; 5 where a cell failed, 130 where a person had enough."""
+    """Run the matrix; return 5 if a cell failed, 130 if it was interrupted."""
     axes, song = _axes(flags), asked.song_of(flags)
     with output_file(flags["benchmark_output"]) as write:
         session = _session(flags, Task.TEXT2MUSIC, as_planned=False)
@@ -70,7 +70,7 @@ def run_benchmark(flags: Mapping[str, Any]) -> int:
 
 
 def run_words(mode: Mode, flags: Mapping[str, Any]) -> int:
-    """Have the language model write."""
+    """Let the language model write."""
     seed = flags["seed"] or 0
     with output_file(flags["benchmark_output"]) as write:
         found = write_words(
@@ -95,7 +95,7 @@ def run_words(mode: Mode, flags: Mapping[str, Any]) -> int:
 
 
 def _session(flags: Mapping[str, Any], task: Task, *, as_planned: bool) -> ProfilingSession:
-    """The model, with a language model where thinking is asked for; unasked, where the plan says so or is not asked."""
+    """Open the model, with a language model if thinking is requested, or if the plan says so and the flags do not."""
     notes = Notes(console.notify)
     at = machine(asked.wish_of(flags), notes)
     think = asked.think_of(flags)

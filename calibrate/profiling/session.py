@@ -1,4 +1,4 @@
-"""The model that is profiled, loaded once for as many runs as are asked for."""
+"""The profiled model, loaded once for all runs."""
 
 import os
 import time
@@ -16,24 +16,24 @@ from acestep.limits.machine import carried_out, plan_of_card, with_remarks
 from acestep.limits.plan import AS_THE_TIER_SAYS, Overrides, Plan
 from acestep.request import Request, Result
 from acestep.units import Progress, silent
-from calibrate.profiling.ear import Ear
+from calibrate.profiling.lm_recorder import LmRecorder
 
 
 class Notes:
-    """Tells a person each sentence, and keeps it in `sentences`, once, for the document."""
+    """Passes each sentence to `tell`, and keeps it once in `sentences` for the document."""
 
     def __init__(self, tell: Callable[[str], None]) -> None:
         self._tell = tell
         self._sentences: dict[str, None] = {}
 
     def __call__(self, sentence: str) -> None:
-        """Tell and keep."""
+        """Pass a sentence on and keep it."""
         self._sentences[sentence] = None
         self._tell(sentence)
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """All that was told, in the order of the first times."""
+        """All sentences, in the order of their first appearance."""
         return tuple(self._sentences)
 
 
@@ -46,7 +46,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProfiledMachine(msgspec.Struct, frozen=True, kw_only=True):
-    """The device of this run, the card it is, and the plan as it can carry it out."""
+    """The device of this run, its card, and the plan as the device can carry it out."""
 
     device: Device
     card: Card
@@ -55,7 +55,7 @@ class ProfiledMachine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def machine(wish: Wish, notes: Notes) -> ProfiledMachine:
-    """Settle everything that needs no weights; `NotMeasuredError` where there is no such device."""
+    """Resolve everything that needs no weights; raise `NotMeasuredError` if there is no such device."""
     found = None if wish.device == CPU.kind else look_with_torch()
     detected, remarks = (CPU, ()) if found is None else (found.card, found.remarks)
     planned = plan_of_card(of_model(wish.model, wish.overrides), planning_card(os.environ, detected))
@@ -69,31 +69,31 @@ def machine(wish: Wish, notes: Notes) -> ProfiledMachine:
 
 
 class ProfilingSession:
-    """Songs from the `Service` that people get theirs from, again and again, and what is measured beside them.
+    """Makes songs repeatedly with the same `Service` that users get, and holds the recorder of its language model.
 
-    The language model is loaded where songs are to `think`; what nobody asked for may be left out.
+    The language model is loaded if songs are to `think`; an `unasked` one may be left out.
     """
 
     def __init__(self, at: ProfiledMachine, notes: Notes, *, think: bool, unasked: bool, constrained: bool) -> None:
         started = time.perf_counter()
         self.machine = at
         self.notes = notes
-        self.ear = Ear(notes, constrained=constrained)
-        self._service = Service(at.model, here=(at.device, at.card), open_lm=self.ear.open)
+        self.recorder = LmRecorder(notes, constrained=constrained)
+        self._service = Service(at.model, here=(at.device, at.card), open_lm=self.recorder.open)
         self.thinks = self._service.preload(at.plan, think=think, notify=notes, unasked=unasked)
         self.load_seconds = time.perf_counter() - started
 
     def generate(self, request: Request, progress: Progress = silent) -> Result:
-        """The songs of a request as people get them; of its warnings, those that are not among the notes yet."""
+        """Return the songs of a request as users get them, with only the warnings that are new."""
         result, _ = self._service.generate(request, self.machine.plan, progress=progress)
         known = self.notes.sentences
         news = tuple(sentence for sentence in result.warnings if sentence not in known)
         return msgspec.structs.replace(result, warnings=news)
 
     def rest(self) -> None:
-        """Give back what a song that failed left on the device; not to be called where its error is handled."""
+        """Free what a failed song left on the device; must not be called inside the except block of its error."""
         self._service.rest()
 
     def close(self) -> None:
-        """Give everything back."""
+        """Free everything."""
         self._service.close()

@@ -1,4 +1,4 @@
-"""`profile`: one request, and where its time went."""
+"""`profile`: one request, and the time of each of its parts."""
 
 import cProfile
 import time
@@ -21,7 +21,7 @@ MOST_FUNCTIONS = 25
 
 
 class ProfiledRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What was made, after the plan's limits; `steps` as they were taken."""
+    """The request after the plan's limits; `steps` are those really taken."""
 
     task: str
     duration_s: float
@@ -32,7 +32,7 @@ class ProfiledRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FunctionTime(msgspec.Struct, frozen=True, kw_only=True):
-    """A Python function under cProfile: seconds in it alone, and with all that it called."""
+    """A Python function under cProfile: its own seconds, and those including the functions it called."""
 
     name: str
     calls: int
@@ -64,7 +64,7 @@ class SongProfile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProfileExtras(msgspec.Struct, frozen=True, kw_only=True):
-    """What else to do than to measure: a run to warm up, a table of functions, the language model's texts."""
+    """Additional work: a warm-up run, a table of functions, the language model's texts."""
 
     warm_up: bool = True
     detailed: bool = False
@@ -72,20 +72,20 @@ class ProfileExtras(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def profile(session: ProfilingSession, request: Request, watch: ProfileExtras) -> SongProfile:
-    """Make the songs of a request as far as the plan goes, and say where the time went."""
+    """Make the songs of a request within the plan's limits, and return where the time went."""
     plan = session.machine.plan
     request = msgspec.structs.replace(request, think=request.think and session.thinks)
     clamped, cuts = clamp(request, plan, lm=request.thinks)
     for sentence in cuts:
         session.notes(sentence)
     warm_up_seconds = warm_up(session, clamped) if watch.warm_up else 0.0
-    session.ear.heard.clear()
+    session.recorder.passes.clear()
     clock = StepClock(session.machine.device)
     started = time.perf_counter()
     result = session.generate(clamped, clock)
     seconds = time.perf_counter() - started
     # Before the same songs are made once more for the table of functions.
-    written, texts = session.ear.written(), session.ear.exchanges() if watch.texts else ()
+    written, texts = session.recorder.written(), session.recorder.exchanges() if watch.texts else ()
     for sentence in result.warnings:
         session.notes(sentence)
     steps = clock.step_seconds(result.stages)
@@ -112,7 +112,7 @@ def profile(session: ProfilingSession, request: Request, watch: ProfileExtras) -
 
 
 def warm_up(session: ProfilingSession, request: Request) -> float:
-    """Run a request with a single step, so that what happens once is over; the seconds it took."""
+    """Run a request with a single step, so that one-time work is done; return the seconds it took."""
     started = time.perf_counter()
     session.generate(msgspec.structs.replace(request, steps=1))
     return time.perf_counter() - started
@@ -132,7 +132,7 @@ def _asked(clamped: Request, result: Result, steps_taken: int) -> ProfiledReques
 
 
 def _functions(session: ProfilingSession, request: Request) -> tuple[FunctionTime, ...]:
-    """Where another run of the same request spends its time in Python, largest share first."""
+    """Return where another run of the same request spends its time in Python, largest share first."""
     profiler = cProfile.Profile()
     profiler.enable()
     try:
@@ -151,5 +151,5 @@ def _function(entry: Any) -> FunctionTime:
 
 
 def _shortened(file: str) -> str:
-    """The last parts of a path: the package and the module."""
+    """Return the last parts of a path: the package and the module."""
     return "/".join(Path(file).parts[-3:])

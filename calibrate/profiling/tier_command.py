@@ -49,7 +49,7 @@ def _probe(flags: Mapping[str, Any], write: Callable[[str], None]) -> int:
 
 
 def _device(name: str) -> str:
-    """Who answers: a CUDA card, or the simulated one."""
+    """Return the prober's device: a CUDA card, or the simulated one."""
     if name not in ("auto", "cuda", "simulated"):
         raise UsageError(f"--device is auto, cuda or simulated in mode tier-test, got {name}")
     if name == "auto":

@@ -1,4 +1,4 @@
-"""What `tier-test` found, for a person: a row per probe, the boundaries, and what failed."""
+"""The results of `tier-test` as text: a row per probe, the boundaries, and the failures."""
 
 from collections.abc import Sequence
 
@@ -76,7 +76,7 @@ def _cells(row: TierTestRow, stages: Sequence[str], no_lm: str) -> tuple[str, ..
 
 
 def _batch_cell(probed: int | None, promised: int) -> str:
-    """What was probed, and how it stands to what is promised."""
+    """Return the probed batch, compared with the promised one."""
     if probed is None:
         return NOT_ASKED
     if probed == promised:

@@ -1,6 +1,6 @@
-"""`tier-test`: probe every tier at its own limits, with and without INT8 and offload, and find where each can go.
+"""`tier-test`: probes every tier at its own limits, with and without INT8 and offload, and finds where each can go.
 
-Limits and knobs come from the plan that a card of each size gets; whether they hold is probed, never looked up.
+Limits and knobs come from the plan that a card of each size gets; each is probed, never looked up.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
@@ -31,11 +31,11 @@ from calibrate.table.policy import Policy, budget_bytes
 from calibrate.workload import Workload
 
 RunProbe = Callable[[Knobs, Workload, int], ProbeResult]
-"""Answers what a prober answers."""
+"""Returns the prober's answer."""
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """What `tier-test` is to find out, and with how long a prompt."""
+    """What `tier-test` is to find out, and the length of its prompt."""
 
     with_lm: bool = False
     boundary: bool = False
@@ -45,22 +45,22 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):
-    """What a tier promises, with or without a language model, and the knobs of every config to try it in."""
+    """A tier's promise, with or without a language model, and the knobs of every config to try it in."""
 
     configs: Mapping[Knobs, tuple[Config, ...]]
     workload: Workload
 
     @property
     def knobs(self) -> Knobs:
-        """What the tier itself runs with."""
+        """The tier's own knobs."""
         return next(iter(self.configs))
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
     """A size, the plan of a card of that size, and what to probe.
 
-    `alone` and `thinking` hold one case or, where nothing is promised or nobody asked, none. `models` are all language
-    models that a boundary is looked for of.
+    `alone` and `thinking` hold one case, or none if nothing is promised or requested. `models` are all language models
+    whose boundary is searched.
     """
 
     vram_gib: NameplateGib
@@ -73,12 +73,12 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def cases(self) -> tuple[Case, ...]:
-        """Those that get rows of their own."""
+        """The cases with rows of their own."""
         return self.alone + self.thinking
 
 
 def trials(table: TierTable, policy: Policy, sizes_gib: Sequence[float], device: str, options: Options) -> list[Trial]:
-    """What will be tried, smallest size first; sizes are as cards report them."""
+    """Return what will be tried, smallest size first; sizes are as cards report them."""
     return [
         _trial(table, policy, nameplate, device, options)
         for nameplate in sorted({nameplate_gib(gib_to_bytes(size)) for size in sizes_gib})
@@ -86,7 +86,7 @@ def trials(table: TierTable, policy: Policy, sizes_gib: Sequence[float], device:
 
 
 def most_trials(tried: Sequence[Trial], options: Options) -> int:
-    """The most probes `tier_test` can take, each counted once."""
+    """Return the largest number of probes of `tier_test`, each counted once."""
     batches = BATCHES if options.batch_boundary else ()
     asked = set()
     for trial in tried:
@@ -98,7 +98,7 @@ def most_trials(tried: Sequence[Trial], options: Options) -> int:
 
 
 def tier_test(tried: Sequence[Trial], prober: Prober, options: Options, progress: Callable[[str], None]) -> TierTest:
-    """Probe every trial; `NotMeasuredError` when the prober cannot answer."""
+    """Probe every trial; raise `NotMeasuredError` if the prober cannot answer."""
     ask = _asker(prober, progress)
     timed = prober.device == RecordedCardKind.CUDA
     rows = tuple(row for trial in tried for row in _rows(trial, ask, timed=timed))
@@ -138,7 +138,7 @@ def _trial(table: TierTable, policy: Policy, nameplate: float, device: str, opti
 
 
 def _cases(plan: Plan, knobs: Knobs, options: Options) -> tuple[Case, ...]:
-    """What a plan promises for knobs with or without a language model; empty where it promises nothing."""
+    """Return a plan's promises for knobs with or without a language model; empty if it promises nothing."""
     lm = knobs.lm is not None
     batch, duration_s, prompt = plan.max_batch.of(lm=lm), plan.max_duration_s.of(lm=lm), options.prompt
     if not batch:
@@ -159,7 +159,7 @@ def _with_model(knobs: Knobs, model: str) -> Knobs:
 
 
 def _asker(prober: Prober, progress: Callable[[str], None]) -> RunProbe:
-    """A way to ask the prober that asks nothing twice."""
+    """Return a function that asks the prober, and never the same question twice."""
     answers: dict[tuple[Knobs, Workload, int], ProbeResult] = {}
 
     def ask(knobs: Knobs, workload: Workload, cap_bytes: int) -> ProbeResult:
@@ -202,7 +202,7 @@ def _rows(trial: Trial, ask: RunProbe, *, timed: bool) -> Iterator[TierTestRow]:
 
 
 def _failures(trial: Trial, rows: Sequence[TierTestRow]) -> Iterator[str]:
-    """What is wrong with a tier: a limit passed in silence, a promise that does not hold, or none made."""
+    """Yield what is wrong with a tier: a limit exceeded without a warning, a broken promise, or no promise at all."""
     name = f"{trial.plan.tier} at {trial.vram_gib:g} GiB"
     for sentence in trial.missing:
         yield f"{name}: {sentence}"
@@ -257,7 +257,7 @@ def _batch_boundary(trial: Trial, ask: RunProbe, options: Options) -> BatchBound
 
 
 def _largest_batch(trial: Trial, cases: Sequence[Case], ask: RunProbe) -> int:
-    """Batches one after another at the tier's longest song, up to the first that does not fit; 0 without a case."""
+    """Try one batch after another at the tier's longest song; return the last that fits, 0 without a case."""
     largest = 0
     for case in cases:
         for batch in BATCHES:

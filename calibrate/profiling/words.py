@@ -16,20 +16,20 @@ from acestep.lm.prompts import SongText
 from acestep.lm.songwriting import alone
 from acestep.request import Request
 from acestep.units import Progress
-from calibrate.profiling.ear import Ear, check_language
+from calibrate.profiling.lm_recorder import LmRecorder, check_language
 from calibrate.profiling.session import Notes, Wish, machine
 from calibrate.profiling.writing import Exchange, WritingPass
 
 WORDS_SCHEMA_VERSION = 1
 
 MakeJob = Callable[[Planner], tuple[Job, tuple[str, ...]]]
-"""The job of a mode, and a sentence for each text that was cut."""
+"""Returns the job of a mode, and a warning for each text that was shortened."""
 
 
 class WordProfile(msgspec.Struct, frozen=True, kw_only=True):
-    """The document: the song in words, as the language model has it, and what writing it took.
+    """The document: the song in words, as the language model wrote it, and the time of writing.
 
-    Where it means nothing, `problem` says why and the song's fields are empty.
+    If the text is invalid, `problem` says why and the song's fields are empty.
     """
 
     schema_version: int
@@ -53,7 +53,7 @@ class WordProfile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def understanding(codes: tuple[int, ...], seed: int) -> MakeJob:
-    """The song that audio codes stand for; without codes one is made up."""
+    """Return the job that describes audio codes; without codes it invents a song."""
 
     def ask(planner: Planner) -> tuple[Job, tuple[str, ...]]:
         try:
@@ -65,12 +65,12 @@ def understanding(codes: tuple[int, ...], seed: int) -> MakeJob:
 
 
 def creating(query: str, seed: int, *, instrumental: bool) -> MakeJob:
-    """A song invented from a wish."""
+    """Return the job that invents a song from a wish."""
     return lambda planner: planner.create_job(query, instrumental=instrumental, language="unknown", seed=seed)
 
 
 def formatting(song: Request, seed: int) -> MakeJob:
-    """A caption and lyrics brought into form; the example's tempo, key and length stay as they are."""
+    """Return the job that rewrites a caption and lyrics; the example's tempo, key and length are kept."""
     try:
         known: Metadata = wishes(song)
     except ValueError as error:
@@ -90,12 +90,12 @@ def write_words(
     notes: Notes,
     progress: Progress,
 ) -> WordProfile:
-    """Have the words of a mode written, at the usual temperature or another."""
+    """Let the words of a mode be written, at the default temperature or another."""
     started = time.perf_counter()
     at = machine(wish, notes)
     check_language(at.plan)
-    ear = Ear(notes, constrained=constrained)
-    with alone(ear.open(at.plan, at.model, at.device, notes), "--lm-model") as speaker:
+    recorder = LmRecorder(notes, constrained=constrained)
+    with alone(recorder.open(at.plan, at.model, at.device, notes), "--lm-model") as speaker:
         load_seconds = time.perf_counter() - started
         job, cuts = ask(speaker.planner)
         for sentence in cuts:
@@ -119,14 +119,14 @@ def write_words(
         language=known.language,
         timesignature=known.timesignature,
         problem=problem,
-        language_model=ear.written(),
-        exchanges=ear.exchanges() if texts else (),
+        language_model=recorder.written(),
+        exchanges=recorder.exchanges() if texts else (),
         warnings=notes.sentences,
     )
 
 
 def _read(tokens: Sequence[int], planner: Planner) -> tuple[Description, str]:
-    """What tokens say, or nothing and why."""
+    """Return the description in some tokens, or an empty one and the reason."""
     try:
         return planner.description(tokens), ""
     except ParseError as error:

@@ -1,4 +1,4 @@
-"""How fast a language model wrote, and what: its overheard passes as numbers and text."""
+"""The speed and the texts of a language model, computed from its recorded passes."""
 
 import re
 from collections.abc import Sequence
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import msgspec
 
 from acestep.lm.jobs import Planner
-from calibrate.profiling.overheard import Pass
+from calibrate.profiling.recording_backend import Pass
 
 CODE_TEXT = re.compile(r"(?:<\|audio_code_[0-9]+\|>)+")
-"""Audio codes as they are written, one after another."""
+"""A sequence of audio codes in text."""
 
 
 class WritingPass(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,7 +24,7 @@ class WritingPass(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Exchange(msgspec.Struct, frozen=True, kw_only=True):
-    """What a language model was asked, without what guidance compares it to, and what it wrote."""
+    """One prompt of a language model, without the unconditional one, and the text it wrote."""
 
     prompt: str
     written: str
@@ -46,7 +46,7 @@ def exchanges(heard: Sequence[Pass], planner: Planner) -> tuple[Exchange, ...]:
 
 def _written(one: Pass, planner: Planner) -> WritingPass:
     tokens = sum(map(len, one.tokens))
-    # The last token ends the turn. Words that were written without rules may begin with a code, and go on otherwise.
+    # The last token ends the turn. Words that were written without rules may begin with a code and continue with text.
     codes = any(CODE_TEXT.fullmatch(planner.spelled(song[:-1])) for song in one.tokens)
     return WritingPass(
         what="codes" if codes else "words",

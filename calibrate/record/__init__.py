@@ -1,1 +1,1 @@
-"""The measurement file: what it holds, what it must satisfy, and how two of them differ."""
+"""The measurement file: its fields, its rules, and the comparison of two files."""

@@ -1,4 +1,4 @@
-"""What changed between two records, or between two tables: value by value, and for whom it is good."""
+"""The changes between two records, or between two tables: value by value, and whether each is an improvement."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
@@ -19,10 +19,10 @@ from calibrate.workload import Workload
 TableValue = int | float | str | bool | None
 
 Sheet = Mapping[str, Mapping[str, TableValue]]
-"""Everything a file says, by place and field."""
+"""All values of a file, by place and field."""
 
 _CLOCKS_AGREE = 0.1
-"""Share by which two clocks of the same work differ from run to run without saying anything."""
+"""Share by which two times of the same work differ between runs without any meaning."""
 
 _MORE = (
     *("max_duration_s", "max_batch", "frontier", "lm_models", "recommended_lm", "lm_songs_per_pass"),
@@ -40,7 +40,7 @@ _ORDERED: Mapping[str, Sequence[TableValue]] = {
 
 
 class Way(StrEnum):
-    """For whom a change is good, worst first."""
+    """Whether a change is an improvement, worst first."""
 
     WORSE = "worse"
     REMOVED = "removed"
@@ -50,9 +50,9 @@ class Way(StrEnum):
 
 
 class TableChange(msgspec.Struct, frozen=True, kw_only=True):
-    """One value that differs; a place that only one side has is told once, without a field.
+    """One value that differs; a place that only one side has is listed once, without a field.
 
-    `growth` is the change as a share of the value before, 0 where there is no such share.
+    `growth` is the change as a share of the value before, 0 if there is no such share.
     """
 
     place: str
@@ -64,7 +64,7 @@ class TableChange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer of `python -m calibrate compare`: `kind` is `record` or `table`, the worst comes first."""
+    """The result of `python -m calibrate compare`: `kind` is `record` or `table`, the worst comes first."""
 
     kind: str
     before: str
@@ -134,13 +134,13 @@ def _probe_fields(probe: RecordedProbe) -> Iterator[tuple[str, TableValue]]:
     yield "verdict", probe.verdict.value
     yield "songs_per_pass", probe.songs_per_pass
     yield "decode_path", probe.decode_path.value
-    # What a run held that did not end depends on where it broke off.
+    # The bytes of an unfinished run depend on where it stopped.
     for stage in probe.stages if probe.verdict in (Verdict.FITS, Verdict.DEGRADED) else ():
         yield from _leaves(stage.name, {k: v for k, v in msgspec.to_builtins(stage).items() if k != "name"})
 
 
 def _told(value: Knobs | Workload) -> str:
-    """Every knob or length that is not the default, and the variant, batch and duration always."""
+    """Return every knob or length that is not the default, and always the variant, batch and duration."""
     usual = msgspec.to_builtins(Knobs() if isinstance(value, Knobs) else Workload(batch=1, duration_s=1.0))
     always = ("variant", "batch", "duration_s")
     said = msgspec.to_builtins(value)
@@ -170,7 +170,7 @@ def _values(place: str, before: Mapping[str, TableValue], after: Mapping[str, Ta
 
 
 def _clocks(before: TableValue, after: TableValue) -> list[int | float]:
-    """Both times, none where one is missing or of a card without a clock, which says 0."""
+    """Return both times; none if one is missing or 0, from a card without a clock."""
     both = [number for number in _numbers(before, after) if number > 0]
     return both if len(both) > 1 else []
 
@@ -199,7 +199,7 @@ def _rank(name: str, value: TableValue) -> float:
         return float(order.index(value))
     if isinstance(value, str):
         return float(len(value.split(", ")) if value else 0)
-    # No size from which on something fits is worse than any size.
+    # "No size" is worse than any size from which something fits.
     return float("inf") if name == "fits_gib" and value == 0 else float(value or 0)
 
 

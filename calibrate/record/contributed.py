@@ -1,4 +1,4 @@
-"""Measurement files from strangers: read with limits, refused with the rule that they break, never evaluated."""
+"""Reads untrusted measurement files: with limits, and refusals that name the broken rule; nothing is evaluated."""
 
 import json
 import re
@@ -18,16 +18,16 @@ from calibrate.record.measurement import RECORD_SCHEMA_VERSION, load_measurement
 from calibrate.record.rules import MOST_PROBES, RECORD_RULES, Broken, RecordRule, RuleLevel, broken_rules, declared
 
 MOST_LEVELS = 12
-"""How deep a document may be nested; a measurement needs half of it."""
+"""Largest depth of a document; a measurement needs half of it."""
 
 _MOST_FINDINGS = 20
-"""Dangerous places of one file that are told."""
+"""Largest number of unsafe places reported for one file."""
 
 _LONGEST_TEXT = 80
-"""Characters of a place or a text that are told, and that a safe one has at most."""
+"""Largest number of characters of a place or text, in a message and in a safe document."""
 
 _LARGEST_NUMBER = 2**53
-"""Above it JSON readers disagree on which number is meant."""
+"""Above it JSON readers do not agree on the number."""
 
 _FILE = declared("V001", f"a file that can be read, of at most {MOST_BYTES // 2**20} MiB")
 _JSON = declared("V002", "one JSON document in UTF-8, whole")
@@ -49,11 +49,11 @@ _RULE_OF = {
     Flaw.BRACKET: _BRACKET,
     Flaw.DIGEST: _DIGEST,
 }
-"""The rule that a record breaks which cannot be read."""
+"""The rule for each flaw of an unreadable record."""
 
 
 class BrokenRule(msgspec.Struct, frozen=True, kw_only=True):
-    """A rule that a file breaks, as a person or a script reads it."""
+    """A rule that a file breaks, in the form for a person or a script."""
 
     id: str
     level: RuleLevel
@@ -63,13 +63,13 @@ class BrokenRule(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Repeated(dict[str, Any]):
-    """An object in which a key was there twice."""
+    """An object with a repeated key."""
 
     key = ""
 
 
 def validate(path: Path) -> list[BrokenRule]:
-    """Everything that is wrong with a contributed file; empty where nothing is."""
+    """Return everything that is wrong with a contributed file; empty if nothing is."""
     return [
         BrokenRule(
             id=broken.rule.id,
@@ -136,7 +136,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _hostile(document: Any) -> Iterator[Broken]:
-    """What no measurement has anywhere, found without recursion."""
+    """Yield what no measurement may contain anywhere, found without recursion."""
     rest: list[tuple[str, Any, int]] = [("$", document, 1)]
     while rest:
         field, node, level = rest.pop()
@@ -156,7 +156,7 @@ def _hostile(document: Any) -> Iterator[Broken]:
 
 
 def _below(field: str, key: str) -> str:
-    """The place of a key, of which no more is kept than a safe one may have: each value below repeats it."""
+    """Return the place of a key, shortened to the length of a safe key, because each value below repeats it."""
     return f"{field}.{key[:_LONGEST_TEXT]}"
 
 
@@ -170,5 +170,5 @@ def _unsafe(field: str, value: Any) -> Iterator[Broken]:
 
 
 def _shown(text: str) -> str:
-    """Text from a file made fit for a terminal."""
+    """Return text from a file in a form that is safe for a terminal."""
     return "".join(character if character.isprintable() else "?" for character in text)[:300]

@@ -9,7 +9,7 @@ from acestep.errors import InvalidInputError
 
 
 class Flaw(StrEnum):
-    """Why a measurement cannot be read."""
+    """The reasons why a measurement cannot be read."""
 
     TEXT = "text"
     VERSION = "version"
@@ -20,7 +20,7 @@ class Flaw(StrEnum):
 
 
 class FlawedError(InvalidInputError):
-    """A measurement that cannot be read: which flaw it has, at which field, and what is said of it."""
+    """A measurement that cannot be read: its flaw, the field, and a message."""
 
     def __init__(self, path: Path, flaw: Flaw, field: str, said: str, *, place: str = "") -> None:
         super().__init__(path, f"{said} - at `{place}`" if place else said)
@@ -38,10 +38,10 @@ class BracketError(ValueError):
 
 
 def flawed(path: Path, error: msgspec.ValidationError) -> FlawedError:
-    """What a document that is no measurement is refused with."""
+    """Return the error for a document that is not a measurement."""
     if isinstance(error.__cause__, BracketError):
         return FlawedError(path, Flaw.BRACKET, error.__cause__.field, str(error.__cause__))
-    # Of everything else the library tells no more than a sentence with a place at its end.
+    # For all other errors the library gives only a sentence with a place at its end.
     said, _, place = str(error).partition(" - at `")
     place = place.removesuffix("`")
     return FlawedError(path, Flaw.UNKNOWN if "unknown field" in said else Flaw.SHAPE, place or "$", said, place=place)

@@ -1,4 +1,4 @@
-"""The measurement file, version 1: what was probed, on what, and which probes prove which boundary."""
+"""The measurement file, version 1: the probes, their card, and which probes prove which boundary."""
 
 import re
 from enum import StrEnum
@@ -75,7 +75,7 @@ class RecordedCard(_Data, frozen=True, omit_defaults=True):
 
     @property
     def capability(self) -> tuple[int, int]:
-        """The compute capability in numbers; (0, 0), which no card has, where the text is not such as 8.6."""
+        """The compute capability as numbers; (0, 0), which no card has, if the text is not such as 8.6."""
         major, _, minor = self.compute_capability.partition(".")
         return (int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else (0, 0)
 
@@ -91,10 +91,10 @@ class Environment(_Data, frozen=True):
 
 
 class RecordedProbe(_Data, frozen=True, omit_defaults=True):
-    """One probe: what was asked under which cap, and how it ended.
+    """One probe: its question, its cap and its result.
 
-    `asked` counts how often: a real card's out-of-memory is repeated before it counts, and this is how the last ended.
-    `withheld_bytes` of the cap the driver's context took beyond its share.
+    `asked` is the number of runs: a real card's out-of-memory is repeated before it counts, and the result is that of
+    the last run. `withheld_bytes` are the part of the cap that the driver's context took beyond its share.
     """
 
     knobs: Knobs
@@ -113,22 +113,22 @@ class RecordedProbe(_Data, frozen=True, omit_defaults=True):
 
     @property
     def allocator_bytes(self) -> int:
-        """What of the cap a small card would have left to the allocator; 0 where the context alone filled it."""
+        """The part of the cap that a small card would leave to the allocator; 0 if the context alone filled it."""
         return self.cap_bytes - self.withheld_bytes
 
     @property
     def question(self) -> tuple[Knobs, Workload, int]:
-        """What was asked, for a look-up: knobs, workload and cap."""
+        """Knobs, workload and cap, as the key of a look-up."""
         return self.knobs, self.workload, self.cap_bytes
 
     @property
     def counts(self) -> bool:
-        """Whether a promise may rest on this probe."""
+        """Whether this probe can support a promise."""
         return keeps_promise(self, self.workload.batch)
 
     @classmethod
     def of(cls, knobs: Knobs, workload: Workload, result: ProbeResult, *, timed: bool, asked: int = 1) -> Self:
-        """What is kept of a result; times only where a real clock took them."""
+        """Return the recorded form of a result; times only if a real clock measured them."""
         return cls(
             knobs=knobs,
             workload=workload,
@@ -150,7 +150,7 @@ def recorded_stages(result: ProbeResult, *, timed: bool) -> tuple[MeasuredStage,
 
 
 class Ended(Protocol):
-    """What every form of a probe's result says about how it ended."""
+    """The fields that every form of a probe's result shares."""
 
     @property
     def verdict(self) -> Verdict:
@@ -188,7 +188,7 @@ class Certificate(_Data, frozen=True):
 
 
 class Coefficient(_Data, frozen=True):
-    """One number that the VRAM guard predicts a variant's memory with, in bytes (`acestep.memory.guard`)."""
+    """One coefficient of the VRAM guard's memory model of a variant, in bytes (`acestep.memory.guard`)."""
 
     variant: Variant
     name: Text
@@ -217,7 +217,7 @@ class Measurement(_Data, frozen=True, omit_defaults=True):
             self._check(number, certificate)
 
     def sealed(self) -> Self:
-        """The same measurement as a reader will see it, checked, with the digest of its content."""
+        """Return the same measurement as a reader will see it, checked, with the digest of its content."""
         as_read = msgspec.convert(msgspec.to_builtins(self), type(self))
         return msgspec.structs.replace(as_read, digest=content_digest(as_read))
 
@@ -227,11 +227,11 @@ class Measurement(_Data, frozen=True, omit_defaults=True):
         return self.card.kind.evidence
 
     def longest(self, certificate: Certificate) -> int:
-        """Seconds of the longest song a certificate proves, 0 when it proves none."""
+        """Return the seconds of the longest song a certificate proves, 0 when it proves none."""
         return 0 if certificate.fits is None else int(self.probes[certificate.fits].workload.duration_s)
 
     def _check(self, number: int, certificate: Certificate) -> None:
-        """A certificate points at two probes of its own knobs, cap and batch, and they bracket the boundary."""
+        """Check that a certificate refers to two probes of its own knobs, cap and batch that bracket the boundary."""
         own = f"certificates[{number}]"
         sides = {"fits": certificate.fits, "fails": certificate.fails}
         for side, index in sides.items():
@@ -261,7 +261,7 @@ def measurement_of(
     cap_method: CapMethod = CapMethod.MODEL,
     conditions: CardConditions = UNCONDITIONED,
 ) -> Measurement:
-    """The measurement file of a campaign that was run here on `card`."""
+    """Return the measurement file of a campaign that ran here on `card`."""
     return Measurement(
         schema_version=RECORD_SCHEMA_VERSION,
         card=card,
@@ -284,7 +284,7 @@ def content_digest(measurement: Measurement) -> str:
 
 
 def load_measurement(path: Path) -> Measurement:
-    """A measurement file; `InvalidInputError` names it and what is wrong with it, a `FlawedError` also which flaw."""
+    """Return a measurement file; `InvalidInputError` names it and what is wrong, a `FlawedError` also the flaw."""
     document = read_json(path)
     safe = re.compile(SAFE_TEXT)
     for where, text in strings_in(document):

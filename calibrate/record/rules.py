@@ -1,4 +1,4 @@
-"""What a measurement file must satisfy before anyone believes it: one id, one level and one sentence per rule."""
+"""The rules of a measurement file: one id, one level and one sentence for each."""
 
 import re
 from collections import defaultdict
@@ -31,17 +31,17 @@ _GROWING = (Stage.THINK, Stage.ENCODE, Stage.DENOISE)
 """Stages whose tensors only grow with the work; decode chooses its tiles by the room that is left."""
 
 _JITTER = 0.02
-"""How much less a larger run may be seen to need: kernels differ in their workspaces from shape to shape."""
+"""How much less a larger run may need: kernels' workspaces differ from shape to shape."""
 
 MOST_PROBES = 2000
-"""Several times what a campaign over every size asks; some rules compare each probe with each."""
+"""Several times the probes of a campaign over every size; some rules compare each probe with each."""
 
 _MOST_FINDINGS = 5
-"""Findings of one rule in one file that are told; the rest says the same."""
+"""Findings of one rule in one file that are reported; more would say the same."""
 
 
 class RuleLevel(StrEnum):
-    """Whether a finding refuses a file or only asks for a look."""
+    """Whether a finding refuses a file or only asks for a review."""
 
     ERROR = "error"
     WARNING = "warning"
@@ -71,7 +71,7 @@ _NO_CERTIFICATE: RecordProblem = ("certificates", "are 0")
 RecordCheck = Callable[[Measurement], Iterator[RecordProblem]]
 
 RECORD_RULES: dict[str, RecordRule] = {}
-"""Every rule by its id; those without a check here are kept by the reader of contributed files."""
+"""Every rule by its id; those without a check here are checked by the reader of contributed files."""
 
 _CHECKS: dict[str, RecordCheck] = {}
 
@@ -95,9 +95,9 @@ def _rule(rule_id: str, promise: str, level: RuleLevel = RuleLevel.ERROR) -> Cal
 
 
 def broken_rules(record: Measurement, *, certifies: bool = True) -> list[Broken]:
-    """The rules that a record breaks, in the order of their ids; of a size that no campaign has, only that.
+    """Return the rules that a record breaks, in the order of their ids; for a record that is too large, only that one.
 
-    One that is not to certify anything may have no certificate.
+    With `certifies` false a record may lack certificates.
     """
     broken: list[Broken] = []
     for rule_id, check in _CHECKS.items():
@@ -109,7 +109,7 @@ def broken_rules(record: Measurement, *, certifies: bool = True) -> list[Broken]
 
 
 def require_sound(path: Path, record: Measurement, *, certifies: bool = True) -> None:
-    """Raise `InvalidInputError` for a rule that the record of a file breaks: what it says is then no card's answer."""
+    """Raise `InvalidInputError` if a file's record breaks a rule: its values are then not a card's answers."""
     for broken in broken_rules(record, certifies=certifies):
         if broken.rule.level is RuleLevel.ERROR:
             raise InvalidInputError(
@@ -203,7 +203,7 @@ def _peaks(record: Measurement) -> Iterator[RecordProblem]:
             at = f"{place}.stages[{number}]"
             if stage.peak_reserved_bytes > probe.cap_bytes:
                 yield f"{at}.peak_reserved_bytes", f"is {gib(stage.peak_reserved_bytes)} under {gib(probe.cap_bytes)}"
-            # A run that ended out of memory says what it asked for in the stage that could not have it.
+            # A run that ended out of memory includes the request that failed in the bytes of its last stage.
             if probe.verdict is Verdict.FITS and stage.peak_allocated_bytes > stage.peak_reserved_bytes:
                 yield f"{at}.peak_allocated_bytes", f"is above its peak_reserved_bytes, {stage.peak_reserved_bytes}"
             if stage.resident_bytes > stage.peak_allocated_bytes:
@@ -310,7 +310,7 @@ def _probes(record: Measurement) -> list[tuple[str, RecordedProbe]]:
 
 
 def _nested(record: Measurement) -> Iterator[tuple[tuple[str, RecordedProbe], tuple[str, RecordedProbe]]]:
-    """Pairs under one cap and with the same knobs of which the second asks for at least as much of everything."""
+    """Yield pairs under one cap and with the same knobs of which the second asks for at least as much of everything."""
     groups: dict[object, list[tuple[str, RecordedProbe]]] = defaultdict(list)
     for place, probe in _probes(record):
         same = msgspec.structs.replace(probe.workload, batch=1, duration_s=1.0)
@@ -322,7 +322,7 @@ def _nested(record: Measurement) -> Iterator[tuple[tuple[str, RecordedProbe], tu
 
 
 def _size(probe: RecordedProbe) -> tuple[int, float]:
-    """The batch comes first: of two in order only the song's length is left to compare."""
+    """The batch comes first: of two in order only the song's length remains to compare."""
     return probe.workload.batch, probe.workload.duration_s
 
 

@@ -1,4 +1,4 @@
-"""The JSON Schema of a measurement file, made from the values that it describes."""
+"""The JSON Schema of a measurement file, made from its data classes."""
 
 from typing import Any
 

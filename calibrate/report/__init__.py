@@ -1,1 +1,1 @@
-"""What people read: the guide in four languages, its plots, one record as a page, and the text of a pull request."""
+"""Pages for readers: the guide in four languages, its plots, one record as a page, and the text of a pull request."""

@@ -10,7 +10,7 @@ from acestep.tiers import data_file
 from calibrate.extras import require_extra
 
 _CHECKOUT = Path(__file__).parent.parent.parent
-"""The folder that `tiers/` and `docs/` are in."""
+"""The folder that contains `tiers/` and `docs/`."""
 
 
 @click.command()
@@ -45,7 +45,7 @@ def render_command(check: bool) -> int:
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="PAGE", help="Where to.")
 def report_command(pr: bool, base: str | None, html: Path | None, output: Path | None) -> None:
-    """Say what a pull request changes (--pr --base REF), or show one record as a page (--html RECORD -o PAGE)."""
+    """Show what a pull request changes (--pr --base REF), or write one record as a page (--html RECORD -o PAGE)."""
     if pr == (html is not None):
         raise UsageError("give either --pr --base REF or --html RECORD -o PAGE")
     if html is not None:
@@ -63,7 +63,7 @@ def report_command(pr: bool, base: str | None, html: Path | None, output: Path |
 
 
 def _refuse_source(record: Path, output: Path) -> None:
-    """`UsageError` where a page would replace the record, or what tables and pages are made from."""
+    """Raise `UsageError` if a page would replace the record, or a source of tables and pages."""
     place = output.resolve()
     if place == record.resolve() or (output.exists() and record.exists() and output.samefile(record)):
         raise UsageError(f"-o {output} is the record itself; choose another path")

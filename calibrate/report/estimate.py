@@ -1,4 +1,4 @@
-"""One simulated probe stage by stage: what it needs, what it leaves, and what was alive at the worst moment."""
+"""One simulated probe stage by stage: its need, the rest of the cap, and what was alive at the peak."""
 
 import msgspec
 
@@ -27,7 +27,7 @@ class EstimatedStage(MeasuredStage, frozen=True, kw_only=True):
 
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer of `python -m calibrate estimate`."""
+    """The result of `python -m calibrate estimate`."""
 
     verdict: Verdict
     knobs: Knobs
@@ -42,16 +42,16 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def knobs_for(table: TierTable, overrides: Overrides, vram_gib: float | None) -> tuple[Knobs, tuple[str, ...]]:
-    """What to probe, and the plan's remarks: the tier's knobs with the wishes on top, none of them refused.
+    """Return the knobs to probe, and the plan's remarks: the tier's knobs changed by the wishes, none of them refused.
 
-    The tier is that of a card of a size, or the table's last where `vram_gib` is None.
+    The tier is that of a card of a size, or the table's last if `vram_gib` is None.
     """
     size = table.variants[Variant.TURBO].tiers[-1].certified_gib if vram_gib is None else vram_gib
     plan = resolve(simulated_card(size), table, Overrides(variant=overrides.variant))
     wishes = {name: wish for name, wish in msgspec.structs.asdict(overrides).items() if wish is not msgspec.UNSET}
     knobs = msgspec.structs.replace(plan.knobs, **wishes)
     if knobs.lm_quantization is not None and "backend" not in wishes:
-        # As a plan would have it: the tier's own backend may run unquantized language models only.
+        # As in a plan: the tier's own backend may support unquantized language models only.
         knobs = msgspec.structs.replace(knobs, backend=Backend.PT)
     return eager(knobs), plan.warnings
 
@@ -82,7 +82,7 @@ def estimate(prober: Simulation, knobs: Knobs, workload: Workload, cap_bytes: in
 
 
 def _largest(live: dict[str, int]) -> str:
-    """The three largest parts by name and the rest in one sum."""
+    """Return the three largest parts by name and the rest as one sum."""
     parts = sorted(live.items(), key=lambda part: (-part[1], part[0]))
     named = [f"{name} {mib(size)}" for name, size in parts[:3]]
     rest = sum(size for _, size in parts[3:])
@@ -90,7 +90,7 @@ def _largest(live: dict[str, int]) -> str:
 
 
 def _where_it_ended(stages: tuple[EstimatedStage, ...]) -> str:
-    """Of a stage that ran out, more is allocated than reserved, which looks like a mistake without a word."""
+    """A stage that ran out of memory shows more allocated than reserved bytes; this sentence explains it."""
     if not stages:
         return "Memory ran out while the weights came in, before the first stage."
     last = stages[-1]
@@ -100,7 +100,7 @@ def _where_it_ended(stages: tuple[EstimatedStage, ...]) -> str:
 
 
 def print_estimate(found: Estimate) -> None:
-    """The estimate as a table on stdout, the parts that filled each stage's peak in the last column."""
+    """Print the estimate as a table on stdout; the last column has the parts of each stage's peak."""
     songs = f"{found.workload.batch} x {found.workload.duration_s:g} s"
     print_table(
         f"{found.verdict}: {songs} under {gib(found.cap_bytes)} ({describe_knobs(found.knobs)});"

@@ -1,4 +1,4 @@
-"""What the guide says of a table, in one language: rows of cells and lists of tiers. Pure."""
+"""The guide's texts about a table, in one language: rows of cells and lists of tiers. Pure."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -25,13 +25,13 @@ _SHOWN_WITH_LM = ("lm_models", "max_duration_s.with_lm", "max_batch.with_lm")
 _DASH = "—"
 
 _TIPS = ((0, "tip_smallest"), (6, "tip_small"), (8, "tip_middle"), (16, "tip_large"), (24, "tip_largest"))
-"""From which certified size on, in GiB, which advice is given: the groups people know from the published guide."""
+"""The certified size in GiB from which each advice is given: the groups of the published guide."""
 
 Rows = Sequence[Sequence[str]]
 
 
 class Guide(msgspec.Struct, frozen=True, kw_only=True):
-    """A table, its policy and its records, to be told in the language of `words`."""
+    """A table, its policy and its records, described in the language of `words`."""
 
     words: GuideText
     table: TierTable
@@ -54,7 +54,7 @@ class Guide(msgspec.Struct, frozen=True, kw_only=True):
         return [variant for variant in Variant if variant not in self.table.variants]
 
     def tier_rows(self, tiers: Sequence[Tier]) -> Rows:
-        """The tiers as published guides show them, every limit with its mark."""
+        """Return the tiers as published guides show them, every limit with its mark."""
         columns = ("vram", "tier", "lm", "recommended", "backend", "duration", "batch", "offload", "quantization")
         heading = tuple(self.words(f"col_{column}") for column in (*columns, "evidence"))
         return [heading, *(self._tier_row(tier) for tier in tiers)]
@@ -75,7 +75,7 @@ class Guide(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def frontier_rows(self, tiers: Sequence[Tier]) -> Rows:
-        """The longest song per batch, one row a tier and, where it has a language model, one with it."""
+        """Return the longest song per batch: one row for each tier and, if it has a language model, one with it."""
         heading = [self.words(f"col_{column}") for column in ("tier", "certified", "budget", "thinking")]
         heading += [self.words("col_batch_of", n=batch) for batch in BATCHES] + [self.words("col_evidence")]
         return [heading, *(self._frontier_row(tier, lm=lm) for tier in tiers for lm in self._lm_states(tier))]
@@ -92,7 +92,7 @@ class Guide(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def passes_rows(self, tiers: Sequence[Tier]) -> Rows:
-        """How many songs each language model plans at a time; empty where the table does not say."""
+        """Return how many songs each language model plans in one pass; empty if the table does not say."""
         models = list(dict.fromkeys(model for tier in tiers for model in tier.lm_songs_per_pass))
         if not models:
             return []
@@ -112,7 +112,7 @@ class Guide(msgspec.Struct, frozen=True, kw_only=True):
         return _DASH if songs is None else self._marked(tier, "lm_songs_per_pass", str(songs))
 
     def boundary_rows(self, variant: Variant) -> Rows:
-        """From which certified size on INT8 and offload can be left off, and each language model fits."""
+        """Return the certified sizes from which INT8 and offload can be off, and each language model fits."""
         table = self.table.variants[variant]
         named = [
             (self.words("without_int8"), table.boundaries.without_int8, "quantization"),
@@ -124,7 +124,7 @@ class Guide(msgspec.Struct, frozen=True, kw_only=True):
         return [[self.words(column) for column in columns], *(self._boundary_row(table, *row) for row in named)]
 
     def _boundary_row(self, table: VariantTable, name: str, found: SizeBoundary, field: str) -> tuple[str, ...]:
-        # A boundary has no evidence of its own: it rests on the probes of the tier it names, at both sides.
+        # A boundary has no evidence of its own: it depends on the probes of the tier it names, on both sides.
         tier = next((tier for tier in table.tiers if tier.id == found.tier), table.tiers[-1])
         return (
             name,
@@ -135,14 +135,14 @@ class Guide(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def shortfall_rows(self) -> Rows:
-        """Where the published guide promises more; empty where it nowhere does."""
+        """Return the cells in which the published guide promises more; empty if there are none."""
         short = self.table.shortfalls
         heading = tuple(self.words(f"col_{column}") for column in ("tier", "value", "published", "here"))
         cells = [tuple(f"`{text}`" for text in (s.tier, s.field, s.published, s.generated)) for s in short]
         return [heading, *cells] if cells else []
 
     def record_lines(self) -> list[str]:
-        """Every record the table was made from, in a phrase each."""
+        """Return every record of the table, as a phrase each."""
         return [
             self.words(
                 "record_line",
@@ -169,7 +169,7 @@ class Guide(msgspec.Struct, frozen=True, kw_only=True):
         return sorted(cards)
 
     def named(self, choose: Callable[[Tier], object]) -> str:
-        """The tiers of the default variant that are chosen, as a phrase; empty where none is."""
+        """Return the chosen tiers of the default variant, as a phrase; "" if none is chosen."""
         tiers = self.default.tiers
         chosen = [tier for tier in tiers if choose(tier)]
         return (
@@ -179,7 +179,7 @@ class Guide(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def tips(self) -> list[str]:
-        """Advice for each group of card sizes, smallest first, with what the table gives them."""
+        """Return advice for each group of card sizes, smallest first, with the table's values."""
         bounds = [*(size for size, _ in _TIPS[1:]), float("inf")]
         found = []
         for (lower, key), upper in zip(_TIPS, bounds, strict=True):
@@ -202,7 +202,7 @@ class Guide(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Every number that stands in a sentence, by the name of its placeholder."""
+        """Return every number of the sentences, by the name of its placeholder."""
         budget = self.policy.budget
         last = self.default.tiers[-1]
         return {
@@ -229,7 +229,7 @@ class Guide(msgspec.Struct, frozen=True, kw_only=True):
         return self._marked(tier, "lm_models", self.words.listed(tier.lm_models) + weights)
 
     def _limits(self, tier: Tier, field: str, show: Callable[[int], str]) -> str:
-        """A limit with and without a language model, with one mark where both have the same."""
+        """Return a limit with and without a language model, with one mark if both have the same."""
         limits: LmStates = getattr(tier, field)
         sides = [(f"{field}.with_lm", show(limits.with_lm)), (f"{field}.without_lm", show(limits.without_lm))]
         marks = {mark_of(tier, side) for side, text in sides if text != _DASH}
@@ -258,7 +258,7 @@ def _distinct(items: Iterable[str]) -> list[str]:
 
 
 def markdown_table(rows: Rows) -> str:
-    """Cells as a Markdown table, the first row its heading."""
+    """Return cells as a Markdown table; the first row is the heading."""
     heading, *body = rows
     lines = [heading, ["---"] * len(heading), *body]
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)

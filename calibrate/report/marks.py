@@ -1,4 +1,4 @@
-"""Evidence as a page shows it: one mark a kind, and the start of a record's digest."""
+"""Evidence as a page shows it: one mark for each kind, and the start of a record's digest."""
 
 from collections.abc import Iterable
 
@@ -14,23 +14,23 @@ MARKS = {
 """A mark for each kind of evidence, the strongest first. What policy decided has none."""
 
 GAP = "\N{NO-BREAK SPACE}"
-"""Between a value and its mark, which belong on one line."""
+"""Between a value and its mark, which must stay on one line."""
 
 
 def short(digest: str) -> str:
-    """The start of a digest as a page shows it, alone; the whole digest is in the list at its end."""
+    """Return the start of a digest; the whole digest is in the list at the page's end."""
     return short_digest(digest).removeprefix("sha256:")
 
 
 def closest(tier: Tier, field: str) -> tuple[Evidence, ...]:
-    """The evidence of a field such as ``frontier.with_lm.4``: its own, else that of what it is part of."""
+    """Return the evidence of a field such as ``frontier.with_lm.4``: its own, else that of the object it is part of."""
     parts = field.split(".")
     names = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
     return tuple(tier.evidence[name] for name in names if name in tier.evidence)[:1]
 
 
 def evidence_of(tier: Tier, field: str) -> Evidence:
-    """What a field of a tier rests on; `NotMeasuredError` where the table does not say."""
+    """Return the evidence of a tier's field; raise `NotMeasuredError` if the table has none."""
     for evidence in closest(tier, field):
         return evidence
     raise NotMeasuredError(
@@ -40,7 +40,7 @@ def evidence_of(tier: Tier, field: str) -> Evidence:
 
 
 def mark_of(tier: Tier, field: str) -> str:
-    """The mark of a field of a tier; empty where policy decided it."""
+    """Return the mark of a tier's field; "" if policy decided it."""
     return MARKS.get(evidence_of(tier, field).kind, "")
 
 
@@ -50,7 +50,7 @@ def marked(text: str, mark: str) -> str:
 
 
 def cited(tier: Tier, fields: Iterable[str]) -> str:
-    """The kinds and records that fields of a tier rest on, strongest first, as a cell of a table."""
+    """Return the kinds and records behind fields of a tier, strongest first, as a cell of a table."""
     found = {(evidence.kind, evidence.record) for field in fields if (evidence := evidence_of(tier, field))}
     kinds = list(MARKS)
     ranked = sorted((kinds.index(kind), record) for kind, record in found if kind in MARKS)

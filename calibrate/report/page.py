@@ -1,4 +1,4 @@
-"""One measurement file as a page that needs nothing else: what the card promises, and every probe behind it."""
+"""One measurement file as a self-contained page: the card's limits, and every probe behind them."""
 
 from collections import Counter
 from typing import Any
@@ -28,7 +28,7 @@ class _Bar(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Limit(msgspec.Struct, frozen=True, kw_only=True):
-    """A certificate in words, with the stages of the probe that fits."""
+    """A certificate as text, with the stages of the probe that fits."""
 
     knobs: str
     cap: str
@@ -39,7 +39,7 @@ class _Limit(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def record_page(record: Measurement) -> str:
-    """A measurement as one HTML page: no script, no request to anywhere, every string of the record escaped."""
+    """Return a measurement as one HTML page: no script, no external request, every string of the record escaped."""
     return template("record.html.j2").render(
         record=record,
         kind=record.evidence,
@@ -53,7 +53,7 @@ def record_page(record: Measurement) -> str:
 
 
 def _beside(conditions: CardConditions) -> str:
-    """What else was on a real card in a phrase; empty for a simulated one."""
+    """Return what else was on a real card, as a phrase; "" for a simulated one."""
     if conditions == UNCONDITIONED:
         return ""
     watched = "watched all along" if conditions.watched else "not watched: NVML could not be read"

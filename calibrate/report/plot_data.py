@@ -1,4 +1,4 @@
-"""What the plots show, taken from records: nothing here is computed twice or rounded. Pure."""
+"""The data of the plots, taken from records: nothing here is computed twice or rounded. Pure."""
 
 from collections.abc import Mapping, Sequence
 
@@ -17,7 +17,7 @@ PlotPoint = tuple[int, int]
 
 
 class _Data(msgspec.Struct, frozen=True, kw_only=True):
-    """Base of what is drawn."""
+    """Base of the drawn values."""
 
 
 class Curve(_Data, frozen=True):
@@ -35,7 +35,7 @@ class BudgetLine(_Data, frozen=True):
 
 
 class Panel(_Data, frozen=True):
-    """One way to keep the weights: what each batch needs, what was probed at a budget, and the budgets."""
+    """One placement of the weights: the need of each batch, the probes at a budget, and the budgets."""
 
     offload: Offload
     quantization: Quantization | None
@@ -46,7 +46,7 @@ class Panel(_Data, frozen=True):
 
 
 class StageBar(_Data, frozen=True):
-    """What was on the card at the peak of a stage, in a tier's own largest run."""
+    """The memory at the peak of a stage, in a tier's own largest run."""
 
     stage: MeasuredStage
     tier: str
@@ -74,7 +74,7 @@ class StagePair(_Data, frozen=True):
 def panels(
     variant: Variant, tiers: Sequence[Tier], policy: Policy, records: Mapping[str, Measurement]
 ) -> tuple[Panel, ...]:
-    """A panel for each way the tiers keep the weights, in the order of the tiers."""
+    """Return a panel for each placement of the weights in the tiers, in the order of the tiers."""
     budgets = tuple(BudgetLine(label=tier.label, n_bytes=budget_bytes(tier.certified_gib, policy)) for tier in tiers)
     found: dict[tuple[Offload, Quantization | None], Panel] = {}
     for tier in tiers:
@@ -96,7 +96,7 @@ def panels(
 
 
 def _curves(knobs: Knobs, record: Measurement, policy: Policy) -> tuple[Curve, ...]:
-    """The record's own memory model, evaluated for the longest prompt; nothing where it has none."""
+    """Return the record's own memory model, evaluated for the longest prompt; nothing if it has none."""
     model = {number.name: number.value for number in record.memory_model if number.variant is knobs.variant}
     lengths = policy.durations_s.values
     needs = {batch: [predict(model, knobs, _demand(batch, seconds)) for seconds in lengths] for batch in BATCHES}
@@ -108,7 +108,7 @@ def _curves(knobs: Knobs, record: Measurement, policy: Policy) -> tuple[Curve, .
 
 
 def _telling(certificates: Sequence[Certificate]) -> list[Certificate]:
-    """Those that found a boundary, and under each cap the largest batch whose longest song fitted."""
+    """Return the certificates that found a boundary, and under each cap the largest batch whose longest song fitted."""
     unbounded = {c.cap_bytes: c for c in sorted(certificates, key=lambda c: c.batch) if c.fails is None}
     return [c for c in certificates if c.fits is not None and (c.fails is not None or c is unbounded[c.cap_bytes])]
 
@@ -125,7 +125,7 @@ def _point(probe: RecordedProbe) -> PlotPoint:
 def stage_bars(
     variant: Variant, tiers: Sequence[Tier], policy: Policy, records: Mapping[str, Measurement]
 ) -> tuple[StageBar, ...]:
-    """Every stage of every tier's largest batch of its longest song, with its language model where that was probed."""
+    """Return every stage of every tier's largest batch of its longest song, with a language model if probed."""
     bars = []
     for tier in tiers:
         record, cap_bytes = _record_of(tier, records), budget_bytes(tier.certified_gib, policy)
@@ -154,7 +154,7 @@ def _headline(record: Measurement, variant: Variant, tier: Tier, cap_bytes: int)
 
 
 def pairs(variant: Variant, records: Sequence[Measurement]) -> tuple[StagePair, ...]:
-    """The allocated peaks of every probe that both a real and the simulated card ran to its end."""
+    """Return the allocated peaks of every probe that both a real and the simulated card completed."""
     simulated = {
         probe.question: probe
         for record in records
@@ -174,6 +174,6 @@ def pairs(variant: Variant, records: Sequence[Measurement]) -> tuple[StagePair, 
 
 
 def _record_of(tier: Tier, records: Mapping[str, Measurement]) -> Measurement | None:
-    """The record a tier's frontier rests on; a table names none only where it was not merged from these records."""
+    """Return the record of a tier's frontier; None if the table was not merged from these records."""
     evidence = tier.evidence.get("frontier")
     return None if evidence is None else records.get(evidence.record)

@@ -1,4 +1,4 @@
-"""The plots of the guide as SVG, readable on light and on dark pages, and the same bytes for the same data."""
+"""The plots of the guide as SVG, readable on light and on dark pages; the same data gives the same bytes."""
 
 import io
 import re
@@ -20,7 +20,7 @@ from calibrate.report.plot_data import Panel, StageBar, StagePair, pairs, panels
 from calibrate.table.policy import Policy
 
 INK = "#7b7f86"
-"""Text and lines: a grey that stands out from white and from black alike (a test computes the contrast)."""
+"""Text and lines: a grey with enough contrast to both white and black (a test computes it)."""
 
 BATCH_COLOURS = dict(zip(BATCHES, ("#2f86d6", "#1f9a6d", "#c9741a", "#b85fd0"), strict=True))
 PART_COLOURS = {"weights": "#2f86d6", "activations": "#c9741a", "allowance": "#8a8d93"}
@@ -36,7 +36,7 @@ STAGE_COLOURS: dict[str, str] = {
 _STYLE = {
     # Names of drawn parts are derived from this, not from a random number.
     "svg.hashsalt": "acestep",
-    # Text stays text: small files, searchable, and no fonts of the machine that rendered them.
+    # Text stays text: small files, searchable, and independent of the fonts of the rendering machine.
     "svg.fonttype": "none",
     "font.size": 10,
     "axes.edgecolor": INK,
@@ -56,7 +56,7 @@ _STYLE = {
 
 
 def plots(table: TierTable, policy: Policy, records: Sequence[Measurement]) -> Mapping[str, str]:
-    """Every plot by its file name; one that has no data is not there."""
+    """Return every plot by its file name; one without data is left out."""
     by_digest = {record.digest: record for record in records}
     found: dict[str, str] = {}
     for variant, tiers in ((variant, entry.tiers) for variant, entry in table.variants.items()):
@@ -67,7 +67,7 @@ def plots(table: TierTable, policy: Policy, records: Sequence[Measurement]) -> M
 
 
 def same_drawing(one: str, other: str) -> bool:
-    """Whether two SVGs show the same data by different releases of matplotlib, which lay out text differently."""
+    """Return whether two SVGs show the same data by different releases of matplotlib, which place text differently."""
     by, shown = (_METADATA[name].findall for name in ("creator", "data"))
     return bool(shown(one)) and shown(one) == shown(other) and by(one) != by(other)
 
@@ -133,9 +133,9 @@ def _scaled(points: Sequence[tuple[int, int]]) -> tuple[list[float], list[float]
 
 
 def _window(panel: Panel) -> tuple[float, float]:
-    """The range in GiB that holds the curves, the boundaries and the nearest budget on each side of them."""
+    """Return the range in GiB that contains the curves, the boundaries and the nearest budget on each side."""
     curves = [n_bytes for curve in panel.curves for _, n_bytes in curve.points]
-    # A song that fits far below a budget says nothing about need; it would only press the curves flat.
+    # A song that fits far below a budget says nothing about need; it would only flatten the curves.
     probes = [n_bytes for _, (_, n_bytes) in panel.fails]
     budgets = [line.n_bytes for line in panel.budgets]
     low, high = min(curves + probes, default=min(budgets)), max(curves + probes, default=max(budgets))

@@ -1,4 +1,4 @@
-"""What a pull request changes in the table, tier by tier, as a comment that a maintainer reads."""
+"""The changes of a pull request in the table, tier by tier, as a comment for a maintainer."""
 
 import re
 import shlex
@@ -20,7 +20,7 @@ from calibrate.report.render import render as rendered
 TABLE_PATH = "tiers/generated_tiers.json"
 
 MOST_COMMENT_CHARACTERS = 60_000
-"""Of a comment; the place it goes to takes 65,536."""
+"""Largest length of a comment; the site accepts 65,536 characters."""
 
 
 def pull_request_text(checkout: Path, base: str) -> str:
@@ -39,7 +39,10 @@ def pull_request_text(checkout: Path, base: str) -> str:
 
 
 def sheet_at(checkout: Path, reference: str) -> Sheet:
-    """What the table said at a git reference, nothing where there was none; `GitError` for no such reference."""
+    """Return the table's values at a git reference, empty if there was no table.
+
+    Raises `GitError` for an unknown reference.
+    """
     with folder_at(checkout, reference, TABLE_PATH) as folder:
         table = folder / TABLE_PATH
         if not table.is_file() or not table.read_bytes():
@@ -64,7 +67,7 @@ def _headline(changes: Sequence[TableChange], base: str, before: Sheet) -> str:
 
 
 def _is_promise(change: TableChange) -> bool:
-    """Whether a change is one of what owners of cards are promised, and not of where a table comes from."""
+    """Return whether a change is about a card's limits, and not about a table's sources."""
     return change.place != "table" and not change.place.endswith("memory model")
 
 
@@ -90,7 +93,10 @@ def _change_row(change: TableChange, tiers: Mapping[str, Tier]) -> tuple[str, ..
 
 
 def _shown(field: str, value: object) -> str:
-    """A value as a maintainer reads it; what is no plain text becomes code, for a table may hold anything."""
+    """Return a value as text for a maintainer.
+
+    Anything but plain text becomes code, because a table may contain anything.
+    """
     if value is None or value == "":
         return "none"
     if isinstance(value, bool):
@@ -101,7 +107,7 @@ def _shown(field: str, value: object) -> str:
 
 
 def code(text: str) -> str:
-    """A text that a stranger chose, as code: it names nobody, links nowhere and stays in its cell."""
+    """Return untrusted text as code: it cannot mention a user, make a link or leave its cell."""
     return f"`{re.sub(r'[^ -~≤≥]|[`|]', '?', text)}`"
 
 
@@ -127,7 +133,8 @@ def _record_row(record: Measurement, state: str) -> tuple[str, ...]:
 def _plots_text(checkout: Path, sources: Sources) -> str:
     files = rendered(sources)
     drawn = [path for path in files if path.startswith(PLOTS)]
-    # A comment belongs to no file: its pictures are found from the pull request's own address, at this commit.
+    # A comment has no folder of its own: its pictures are addressed through the pull request's repository, at this
+    # commit.
     commit = commit_of(checkout, "HEAD")
     late = stale(checkout, files)
     said = f"\n\nNot rendered from this table yet: {', '.join(map(code, late))}." if late else ""
@@ -143,13 +150,13 @@ def _commands_text(sources: Sources, base: str) -> str:
         f"python -m calibrate report --pr --base {shlex.quote(base)}",
         f"python -m ci.gate --base {shlex.quote(base)}",
     ]
-    # References and names of files are text that somebody chose: they must not end the block they are shown in.
+    # References and file names are untrusted: they must not end the block they are shown in.
     text = "\n".join(re.sub(r"[^ -~]|`", "?", line) for line in lines)
     return f"### To reproduce\n\n```bash\n{text}\n```"
 
 
 def _run_command(record: Measurement, path: str) -> str:
-    """What measures a record again; its certificates say what was asked."""
+    """Return the command that measures a record again; its certificates contain the scope."""
     asked = [certificate.knobs for certificate in record.certificates]
     variant = next((knobs.variant for knobs in asked), Variant.TURBO)
     models = [name for name in LM_MODELS if any(knobs.lm == name for knobs in asked)]
@@ -158,7 +165,7 @@ def _run_command(record: Measurement, path: str) -> str:
 
 
 def _within(text: str, most: int) -> str:
-    """A text of at most so many characters, cut between lines, that says so."""
+    """Return a text of at most `most` characters; a cut is made between lines, with a note."""
     if len(text) <= most:
         return text
     note = "\n\n(Cut here; `python -m calibrate report --pr` prints all of it.)\n"

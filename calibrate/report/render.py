@@ -24,7 +24,7 @@ Files = Mapping[str, str]
 
 
 class Sources(msgspec.Struct, frozen=True, kw_only=True):
-    """What pages are made from; `files` has the path below the checkout of each record, by its digest."""
+    """The sources of pages; `files` has the path below the checkout of each record, by its digest."""
 
     table: TierTable
     policy: Policy
@@ -33,7 +33,7 @@ class Sources(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_sources(checkout: Path) -> Sources:
-    """The table, policy and records of a checkout; `UsageError` where it is none."""
+    """Return the table, policy and records of a checkout; raise `UsageError` if it is not one."""
     tiers = checkout / "tiers"
     if not (tiers / "policy.json").is_file():
         raise UsageError(f"{checkout} has no tiers/policy.json: rendering needs a checkout, so run it in one")
@@ -61,7 +61,7 @@ def render(sources: Sources) -> Files:
 
 
 def guide_page(sources: Sources, words: GuideText, drawn: frozenset[str]) -> str:
-    """The guide in one language, with those of its plots that were `drawn`."""
+    """Return the guide in one language, with the plots that were `drawn`."""
     guide = Guide(words=words, table=sources.table, policy=sources.policy, records=sources.records)
     tiers = guide.default.tiers
 
@@ -97,7 +97,7 @@ def _language_links(words: GuideText) -> str:
 
 
 def _defaults(guide: Guide) -> list[tuple[str, str]]:
-    """What the web page preselects: a locale key, and the tiers it is said of."""
+    """Return what the web page preselects: a locale key, and its tiers."""
     return [
         ("default_lm_on", guide.named(lambda tier: tier.lm_models and tier.init_lm)),
         ("default_lm_offered", guide.named(lambda tier: tier.lm_models and not tier.init_lm)),
@@ -113,13 +113,13 @@ def _defaults(guide: Guide) -> list[tuple[str, str]]:
 
 
 def stale(checkout: Path, files: Files) -> list[str]:
-    """The paths whose file on disk is missing, not what was rendered, or not rendered any more."""
+    """Return the paths whose file on disk is missing, differs, or is no longer rendered."""
     wrong = [path for path, text in files.items() if not _same(checkout / path, text)]
     return sorted([*wrong, *_leftovers(checkout, files)])
 
 
 def write_files(checkout: Path, files: Files) -> None:
-    """Put the rendered files in a checkout, and take away plots that are no longer drawn."""
+    """Write the rendered files to a checkout, and remove plots that are no longer drawn."""
     for path, text in files.items():
         target = checkout / path
         if _same(target, text):

@@ -1,4 +1,4 @@
-"""Templates, read once: Markdown as it is, HTML with every value escaped."""
+"""Templates, read once: Markdown unescaped, HTML with every value escaped."""
 
 from functools import cache
 from pathlib import Path
@@ -8,7 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template, sel
 
 @cache
 def template(name: str) -> Template:
-    """A template by its file name; one of HTML escapes what is put into it."""
+    """Return a template by its file name; an HTML template escapes all values."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         undefined=StrictUndefined,

@@ -1,4 +1,4 @@
-"""The words of a page in one language: every sentence from a locale file, every number put in by the caller."""
+"""The texts of a page in one language: every sentence from a locale file, every number from the caller."""
 
 from collections.abc import Iterable
 from functools import cache
@@ -16,17 +16,17 @@ LOCALES_FOLDER = Path(__file__).parent / "locales"
 
 
 class GuideText(msgspec.Struct, frozen=True, kw_only=True):
-    """The texts of a language by their keys; calling it gives one text with its placeholders filled."""
+    """The texts of a language by their keys; calling it returns one text with its placeholders filled."""
 
     language: str
     texts: dict[str, str]
 
     def __call__(self, key: str, /, **values: object) -> str:
-        """The text of a key; a `KeyError` for a key or placeholder that is not there."""
+        """Return the text of a key; raise `KeyError` for an unknown key or placeholder."""
         return self.texts[key].format(**values)
 
     def duration(self, seconds: int) -> str:
-        """A song's length, in one line; a dash where none is certified."""
+        """Return a song's length on one line; a dash if none is certified."""
         minutes, rest = divmod(seconds, 60)
         if seconds == 0:
             return "—"
@@ -40,7 +40,7 @@ class GuideText(msgspec.Struct, frozen=True, kw_only=True):
         return self("tier_unlimited") if tier.id == "unlimited" else tier.id
 
     def listed(self, items: Iterable[str]) -> str:
-        """Several things in one phrase."""
+        """Return several items as one phrase."""
         return self("list_comma").join(items)
 
 

@@ -1,6 +1,6 @@
-"""What a tier gets: the decisions of the policy, asked of whoever knows how long a song fits. Pure.
+"""Decides the knobs and limits of a tier by the policy, with a function that finds the longest song that fits. Pure.
 
-A campaign asks by probing and the table asks the records, so both decide alike.
+A campaign answers it by probing and the table from the records, so both decide alike.
 """
 
 from collections.abc import Callable, Collection
@@ -14,11 +14,11 @@ from calibrate.table.knobs import ladder, preferred
 from calibrate.table.policy import Policy, TierPolicy
 
 FindLongest = Callable[[Knobs, int, int], int]
-"""The longest song in seconds that fits for knobs, a batch and an upper limit in seconds; 0 for none."""
+"""Returns the longest song in seconds that fits for knobs, a batch and an upper limit in seconds; 0 for none."""
 
 
 class LmChoice(msgspec.Struct, frozen=True, kw_only=True):
-    """The language models a tier offers, smallest first; the last is recommended. None: ``models`` is empty."""
+    """The language models a tier offers, smallest first; the last is recommended. Without one, ``models`` is empty."""
 
     models: tuple[str, ...] = ()
     quantization: Quantization | None = None
@@ -30,7 +30,7 @@ class LmChoice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TierChoice(msgspec.Struct, frozen=True, kw_only=True):
-    """One tier of a table: its knobs, the rung of the ladder they are, the frontier and the language models."""
+    """One tier of a table: its knobs, their rung of the ladder, the frontier and the language models."""
 
     knobs: Knobs
     rung: int
@@ -44,16 +44,16 @@ def thinking(rung: Knobs, model: str, quantization: Quantization | None, backend
 
 
 PROBED = (Backend.PT, Backend.VLLM)
-"""The backends that a probe can run or reckon; MLX runs on Apple machines only, which no probe is."""
+"""The backends that a probe can run or compute; MLX runs on Apple machines only, which cannot be probed."""
 
 
 def choose_tier(
     ask: FindLongest, policy: Policy, decided: TierPolicy, variant: Variant, probed: Collection[Backend] = PROBED
 ) -> TierChoice:
-    """The first rung on which the longest song fits, alone and with the least language model the tier is to offer.
+    """Choose the first rung on which the longest song fits, alone and with the smallest language model to offer.
 
-    Where there is none, the rung on which songs are longest. Then the frontier of that rung, the language models that
-    reach furthest on it, and the frontier of the largest of them. A language model has to fit on every backend that is
+    If there is none, the rung with the longest songs. Then the frontier of that rung, the language models that reach
+    furthest on it, and the frontier of the largest of them. A language model has to fit on every backend that is
     allowed and can be `probed`.
     """
     longest = policy.durations_s.values[-1]
@@ -73,13 +73,13 @@ def choose_tier(
         with_lm = _frontier(lambda batch, limit: _all(ask, lm, chosen, batch, limit), reached)
     frontier = Frontier(with_lm=with_lm, without_lm=without_lm)
     for model, backend in product(lm.models, lm.backends):
-        # The smaller models share the limits of the recommended one, so they are tried at them too.
+        # The smaller models share the limits of the recommended one, so they are tried at these limits too.
         ask(lm.knobs(chosen, model, backend), frontier.headline_batch(lm=True), reached)
     return TierChoice(knobs=chosen, rung=list(reach).index(chosen), frontier=frontier, lm=lm)
 
 
 def _least(ask: FindLongest, decided: TierPolicy, rung: Knobs, backends: tuple[Backend, ...], longest: int) -> bool:
-    """Whether some language model, no smaller than the least to offer, reaches the longest song on a rung."""
+    """Return whether some language model, no smaller than the smallest to offer, reaches the longest song on a rung."""
     worthy = LM_MODELS[lm_rank(decided.least_lm) :]
     return any(
         all(ask(thinking(rung, model, quantization, backend), 1, longest) == longest for backend in backends)
@@ -90,7 +90,7 @@ def _least(ask: FindLongest, decided: TierPolicy, rung: Knobs, backends: tuple[B
 def _language_models(
     ask: FindLongest, decided: TierPolicy, rung: Knobs, backends: tuple[Backend, ...], limit: int
 ) -> tuple[LmChoice, int]:
-    """The offer with the largest model among those that reach furthest, least quantized; and how far they reach."""
+    """Return the offer with the largest model among those that reach furthest, least quantized; and its length."""
     offers: list[tuple[int, LmChoice]] = []
     for quantization in decided.lm_quantizations if limit else ():
         found = {
@@ -110,12 +110,12 @@ def _worth(offer: tuple[int, LmChoice]) -> tuple[int, int]:
 
 
 def _all(ask: FindLongest, lm: LmChoice, rung: Knobs, batch: int, limit: int) -> int:
-    """How far the recommended model reaches on every backend a person may choose."""
+    """Return how far the recommended model reaches on every backend a user may choose."""
     return min(ask(lm.knobs(rung, lm.models[-1], backend), batch, limit) for backend in lm.backends)
 
 
 def _frontier(longest: Callable[[int, int], int], single: int) -> dict[str, int]:
-    """The longest song per batch, each no longer than that of the batch before."""
+    """Return the longest song per batch, each no longer than that of the batch before."""
     entries = {str(BATCHES[0]): single}
     for batch in BATCHES[1:]:
         entries[str(batch)] = longest(batch, min(entries.values())) if min(entries.values()) else 0

@@ -1,4 +1,4 @@
-"""What a probe can turn: the ladder from comfortable to frugal, and the configs a tier is tested in."""
+"""The knobs that a probe can change: the ladder from comfortable to frugal, and the configs a tier is tested in."""
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
@@ -24,7 +24,7 @@ def ladder(policy: Policy, variant: Variant) -> tuple[Knobs, ...]:
 
 
 def eager(knobs: Knobs) -> Knobs:
-    """The same knobs as a simulated card runs them: it has no compiler."""
+    """Return the same knobs as a simulated card runs them: it has no compiler."""
     return msgspec.structs.replace(knobs, compile=False)
 
 
@@ -34,7 +34,7 @@ def without_lm(knobs: Knobs) -> Knobs:
 
 
 def configured(default: Knobs, config: Config) -> Knobs:
-    """A tier's default knobs with INT8 switched off, or INT8 and offload both."""
+    """Return a tier's default knobs with INT8 switched off, or INT8 and offload both."""
     if config is Config.DEFAULT:
         return default
     exact = msgspec.structs.replace(default, quantization=None, lm_quantization=None)
@@ -42,7 +42,7 @@ def configured(default: Knobs, config: Config) -> Knobs:
 
 
 def configs_of(default: Knobs) -> dict[Knobs, tuple[Config, ...]]:
-    """Every config of a tier by the knobs it runs with: equal ones share one entry and need one probe."""
+    """Return every config of a tier by its knobs: equal ones share one entry and need one probe."""
     found: dict[Knobs, tuple[Config, ...]] = {}
     for config in Config:
         knobs = configured(default, config)
@@ -51,7 +51,7 @@ def configs_of(default: Knobs) -> dict[Knobs, tuple[Config, ...]]:
 
 
 def preferred(reach: Mapping[Knobs, int]) -> Knobs:
-    """The first knobs of a ladder that reach as far as any of them; the last where none reaches anything."""
+    """Return the first knobs of a ladder that reach as far as any of them; the last if none reaches anything."""
     furthest = max(reach.values())
     if furthest == 0:
         return list(reach)[-1]
@@ -59,7 +59,7 @@ def preferred(reach: Mapping[Knobs, int]) -> Knobs:
 
 
 def first_from_which_all_fit(answers: Sequence[bool]) -> int:
-    """Position of the smallest size from which on every size fits; past the end where the largest does not."""
+    """Return the index of the smallest size from which on every size fits; past the end if the largest does not."""
     return max((number for number, fits in enumerate(answers, 1) if not fits), default=0)
 
 

@@ -30,10 +30,10 @@ from calibrate.table.targets import BOUND, published, shortfalls
 from calibrate.workload import Workload
 
 TABLE_VERSION = 1
-"""Counts changes of what the table's fields mean."""
+"""Increased when the meaning of the table's fields changes."""
 
 BOUNDARY_CONFIGS = {"without_int8": Config.NO_QUANT, "without_offload": Config.NO_OFFLOAD}
-"""The config that each boundary between sizes is asked with; those of language models are apart."""
+"""The config with which each boundary between sizes is asked; those of language models are separate."""
 
 _DECIDED = ("vram_gib", "certified_gib", "backend", "backends_allowed", "compile", "init_lm")
 _FOUND = ("max_duration_s", "max_batch", "offload", "quantization", "frontier")
@@ -49,10 +49,10 @@ _THOUGHT = (
 
 
 def build_table(records: Sequence[Measurement], policy: Policy) -> TierTable:
-    """The table of every variant that the records cover; `NotMeasuredError` names a tier that none of them covers.
+    """Return the table of every variant that the records cover.
 
-    A measured record beats a simulated one; among equals the card that needs the most frugal knobs decides, then the
-    one that promises least.
+    Raises `NotMeasuredError` naming a tier that none covers. A measured record has priority over a simulated one; among
+    equals the card that needs the most frugal knobs decides, then the one with the smallest limits.
     """
     covered = _covered(records)
     if Variant.TURBO not in covered:
@@ -74,7 +74,7 @@ def build_table(records: Sequence[Measurement], policy: Policy) -> TierTable:
 
 
 def disagreements(records: Sequence[Measurement], policy: Policy) -> tuple[str, ...]:
-    """A sentence for each tier of which records of one card do not prove the same; the more careful one decides."""
+    """Return a sentence for each tier about which records of one card disagree; the more careful one decides."""
     told: list[str] = []
     for variant, decided in product(_covered(records), policy.tiers):
         by_card: dict[RecordedCard, list[ProvenTier]] = {}
@@ -94,7 +94,7 @@ def _covered(records: Sequence[Measurement]) -> list[Variant]:
 
 
 class LmEstimate(Enum):
-    """Why the limits with a language model are estimated although the rest was measured or simulated."""
+    """Why the limits with a language model are estimated although the others were measured or simulated."""
 
     BACKEND_NOT_PROBED = "backend not probed"
     VLLM_COMPUTED = "vllm computed"
@@ -118,15 +118,15 @@ class ProvenTier(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def lm_estimate(self) -> LmEstimate | None:
-        """Why the limits with a language model are estimated; None where they rest on runs alone."""
+        """Why the limits with a language model are estimated; None if they come from runs only."""
         if self.decided.backend not in self.choice.lm.backends:
             return LmEstimate.BACKEND_NOT_PROBED
-        # What vLLM takes is computed, not run, until a card has run it.
+        # vLLM's memory is computed, not run, until a card has run it.
         computed = self.record.evidence is EvidenceKind.SIMULATED and Backend.VLLM in self.choice.lm.backends
         return LmEstimate.VLLM_COMPUTED if computed else None
 
     def at_limits(self, config: Config) -> RecordedProbe | None:
-        """The probe of a config at the tier's own limits; None where no song fits the tier at all."""
+        """Return the probe of a config at the tier's own limits; None if no song fits the tier at all."""
         frontier = self.choice.frontier
         batch = frontier.headline_batch(lm=False)
         if batch == 0:
@@ -135,14 +135,14 @@ class ProvenTier(msgspec.Struct, frozen=True, kw_only=True):
         return self._probe(configured(self.choice.knobs, config), limits)
 
     def fits(self, config: Config) -> bool:
-        """Whether a config carries the tier's own limits."""
+        """Return whether a config fits at the tier's own limits."""
         probe = self.at_limits(config)
         return probe is not None and probe.counts
 
     def fewest_planned(self, model: str) -> tuple[int, RecordedProbe]:
-        """Songs that a language model plans at once at the tier's limits, on the backend where they are fewer.
+        """Return the fewest songs, over the backends, that a language model plans in one pass at the tier's limits.
 
-        And the probe that shows it.
+        The second value is the probe that shows it.
         """
         frontier, lm = self.choice.frontier, self.choice.lm
         limits = Workload(
@@ -153,7 +153,7 @@ class ProvenTier(msgspec.Struct, frozen=True, kw_only=True):
         return min(planned, key=lambda found: found[0])
 
     def certificate(self, knobs: Knobs, batch: int) -> Certificate | None:
-        """What the record certifies for a batch under the tier's cap; None where the search had no need to ask."""
+        """Return the certificate for a batch under the tier's cap; None if the search did not need to ask."""
         own = (knobs, self.cap_bytes, batch)
         found = [c for c in self.record.certificates if (c.knobs, c.cap_bytes, c.batch) == own]
         return found[-1] if found else None
@@ -168,7 +168,7 @@ class ProvenTier(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def prove(record: Measurement, decided: TierPolicy, policy: Policy, variant: Variant) -> ProvenTier | None:
-    """The tier as a record proves it, or None where it lacks a certificate that the choice needs."""
+    """Return the tier as a record proves it, or None if it lacks a certificate that the choice needs."""
     cap_bytes = budget_bytes(decided.certified_gib, policy)
     certified = {(c.knobs, c.batch): record.longest(c) for c in record.certificates if c.cap_bytes == cap_bytes}
     probed = {certificate.knobs.backend for certificate in record.certificates if certificate.knobs.lm is not None}
@@ -201,7 +201,7 @@ def _variant_table(records: Sequence[Measurement], policy: Policy, variant: Vari
 
 
 def boundaries_of(rows: Sequence[ProvenTier]) -> Boundaries:
-    """From which size on INT8 and offload can be switched off, and each language model fits; the tiers in order."""
+    """Return the sizes from which INT8 and offload can be off, and each language model fits; the tiers in order."""
 
     def from_which(answers: list[bool]) -> SizeBoundary:
         first = first_from_which_all_fit(answers)
@@ -219,7 +219,7 @@ def boundaries_of(rows: Sequence[ProvenTier]) -> Boundaries:
 
 
 def _memory_model(records: Sequence[Measurement], variant: Variant) -> dict[str, float]:
-    """The coefficients of the first record, by digest, that has some for a variant."""
+    """Return the coefficients of the first record, by digest, that has some for a variant."""
     for record in sorted(records, key=lambda record: record.digest):
         model = {number.name: number.value for number in record.memory_model if number.variant is variant}
         if model:
@@ -228,7 +228,7 @@ def _memory_model(records: Sequence[Measurement], variant: Variant) -> dict[str,
 
 
 def tier_of(row: ProvenTier, policy: Policy) -> Tier:
-    """The row of the table."""
+    """Return the row of the table."""
     decided, record, choice = row.decided, row.record, row.choice
     found = Evidence(kind=record.evidence, record=record.digest)
     chosen = Evidence(kind=EvidenceKind.POLICY, record=policy.digest)

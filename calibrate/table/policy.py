@@ -1,4 +1,4 @@
-"""The policy: how measured boundaries become a table. Data with reasons, read strictly from `tiers/policy.json`."""
+"""The policy: how measured boundaries become a table. Values with reasons, read strictly from `tiers/policy.json`."""
 
 from functools import cache
 from itertools import pairwise
@@ -19,12 +19,12 @@ POLICY_SCHEMA_VERSION = 1
 """Version of `tiers/policy.json` that this code reads."""
 
 Why = Annotated[str, msgspec.Meta(min_length=10)]
-"""The reason of a choice: no number enters the policy without one."""
+"""The reason of a choice: every number of the policy has one."""
 
 Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 
 Gib = Annotated[float, msgspec.Meta(ge=0, lt=2**20)]
-"""An amount of memory in GiB, as finite as any size a person may give."""
+"""An amount of memory in GiB, finite and below the size limit of cards."""
 
 _Seconds = Annotated[int, msgspec.Meta(ge=1, le=int(MAX_DURATION_S))]
 
@@ -34,7 +34,7 @@ class _Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class SizeShortfall(_Data, frozen=True):
-    """What a card reports less than its box says: `share` of the nameplate, at most `at_most_gib`."""
+    """How much less a card reports than its box says: `share` of the nameplate, at most `at_most_gib`."""
 
     at_most_gib: Gib
     share: Share
@@ -42,28 +42,28 @@ class SizeShortfall(_Data, frozen=True):
 
 
 class Context(_Data, frozen=True):
-    """What the driver takes for one process before the first tensor, in GiB."""
+    """The driver's memory for one process before the first tensor, in GiB."""
 
     gib: Gib
     why: Why
 
 
 class Headroom(_Data, frozen=True):
-    """The share of the nameplate left alone, for what a desktop or a browser holds."""
+    """The share of the nameplate left free for a desktop or a browser."""
 
     share: Share
     why: Why
 
 
 class BudgetTerms(_Data, frozen=True):
-    """What is taken off a nameplate before the allocator may have the rest."""
+    """The terms subtracted from a nameplate; the allocator may have the rest."""
 
     shortfall: SizeShortfall
     context: Context
     headroom: Headroom
 
     def taken_gib(self, nameplate_gib: float) -> dict[str, float]:
-        """What each term takes off a nameplate, by its name here, in GiB."""
+        """Return what each term subtracts from a nameplate, by its name here, in GiB."""
         return {
             "shortfall": min(self.shortfall.at_most_gib, self.shortfall.share * nameplate_gib),
             "context": self.context.gib,
@@ -71,7 +71,7 @@ class BudgetTerms(_Data, frozen=True):
         }
 
     def left_gib(self, nameplate_gib: float) -> float:
-        """GiB left of a nameplate; negative where the terms exceed it."""
+        """Return the GiB left of a nameplate; negative if the terms exceed it."""
         left = nameplate_gib
         for taken in self.taken_gib(nameplate_gib).values():
             left -= taken
@@ -79,7 +79,7 @@ class BudgetTerms(_Data, frozen=True):
 
 
 class TierPolicy(_Data, frozen=True):
-    """What is decided, not measured, about a tier; `certified_gib` is the nameplate its promises are proven at.
+    """The decided, not measured, values of a tier; `certified_gib` is the nameplate its limits are proven at.
 
     `least_lm` is the smallest language model that the tier has to offer, in the first of `lm_quantizations` that lets
     it offer the largest.
@@ -135,7 +135,7 @@ class BatchList(_Data, frozen=True):
 
 
 class CompileDefault(_Data, frozen=True):
-    """Whether a plan compiles the transformer unless told otherwise."""
+    """Whether a plan compiles the transformer by default."""
 
     default: bool
     why: Why
@@ -166,11 +166,11 @@ class Policy(_Data, frozen=True):
 
     @property
     def digest(self) -> str:
-        """What a table made under this policy is stamped with."""
+        """The digest that a table made under this policy contains."""
         return digest(self)
 
     def tier_of(self, nameplate_gib: float) -> TierPolicy:
-        """The tier whose range holds a nameplate."""
+        """Return the tier whose range contains a nameplate."""
         return next(tier for tier in self.tiers if nameplate_gib in tier.vram_gib)
 
     @property
@@ -180,7 +180,10 @@ class Policy(_Data, frozen=True):
 
 
 def budget_bytes(nameplate_gib: float, policy: Policy) -> int:
-    """The bytes the allocator may hold on a card of this nameplate; `UsageError` when nothing would be left."""
+    """Return the bytes the allocator may hold on a card of this nameplate.
+
+    Raises `UsageError` if nothing would be left.
+    """
     left = policy.budget.left_gib(nameplate_gib)
     if left <= 0:
         raise UsageError(
@@ -190,7 +193,7 @@ def budget_bytes(nameplate_gib: float, policy: Policy) -> int:
 
 
 def load_policy(path: Path | None = None) -> Policy:
-    """The policy in force, or the one in `path`; `InvalidInputError` names the file and the field at fault."""
+    """Return the policy in force, or the one in `path`; `InvalidInputError` names the file and the field."""
     return _policy_in_force() if path is None else load_strict(path, Policy, POLICY_SCHEMA_VERSION)
 
 

@@ -1,4 +1,4 @@
-"""The published table as a target: where a generated one promises less than people are promised elsewhere. Pure."""
+"""The published table as a target: where the generated one promises less. Pure."""
 
 import datetime
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ def shortfalls(tiers: Sequence[Tier], targets: Sequence[Target]) -> tuple[Shortf
 
 
 def unwaived(table: TierTable, waivers: Sequence[Waiver], today: datetime.date) -> tuple[Shortfall, ...]:
-    """The shortfalls of a table that no waiver in force covers."""
+    """Return the shortfalls of a table that no waiver in force covers."""
     standing = [waiver for waiver in waivers if not waiver.expired(today)]
     return tuple(
         short

@@ -1,4 +1,4 @@
-"""Cells of the table that may be lower than they should be, each with a reason: `tiers/waivers.json`."""
+"""Cells of the table that may be below their target, each with a reason: `tiers/waivers.json`."""
 
 import datetime
 from pathlib import Path
@@ -11,11 +11,11 @@ from acestep.knobs import Variant
 from acestep.strict_json import read_json
 
 FLOOR = "floor"
-"""The end of a waiver for what is proven to be the best there is; it never goes stale."""
+"""The end of a waiver for a proven optimum; it never expires."""
 
 
 class Waiver(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Leave for one field of one tier to be `value` and no worse, until a day or, for a proven floor, for good."""
+    """Permission for one field of one tier to be `value` and no worse, until a day or, if proven optimal, forever."""
 
     variant: Variant
     tier: Annotated[str, msgspec.Meta(min_length=1)]
@@ -33,13 +33,13 @@ class Waiver(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return self.until != FLOOR and datetime.date.fromisoformat(self.until) < today
 
     def covers(self, variant: Variant, tier: str, field: str, value: str) -> bool:
-        """Whether it is about this cell with this very value, as text."""
+        """Return whether it is about this cell with exactly this value, as text."""
         mine = "none" if self.value is None else str(self.value)
         return (self.variant, self.tier, self.field, mine) == (variant, tier, field, value)
 
 
 def load_waivers(path: Path) -> tuple[Waiver, ...]:
-    """The waivers in a file, none where there is no file; `InvalidInputError` names the file and the field at fault."""
+    """Return the waivers in a file, none if it does not exist; `InvalidInputError` names the file and the field."""
     if not path.exists():
         return ()
     try:

@@ -197,7 +197,7 @@ def vanish(card: FakeCard) -> None:
     [
         (arrive, Verdict.TAINTED, "process 4242 came on the card and took 1024 MiB"),
         (grow, Verdict.TAINTED, "process 1 took 1024 MiB more"),
-        (hide, Verdict.TAINTED, "1024 MiB of the card were taken by nobody"),
+        (hide, Verdict.TAINTED, "1024 MiB of the card were taken by a process that the driver does not list"),
         (vanish, Verdict.CRASHED, "GPU is lost"),
     ],
 )

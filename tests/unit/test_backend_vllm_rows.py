@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from torch import Tensor
 
 from acestep.devices.cpu import CpuDevice
-from acestep.lm.backends.vllm_rows import BatchRow, Desk, PairedRows, rows_of
+from acestep.lm.backends.vllm_rows import ActiveDrafts, BatchRow, PairedRows, rows_of
 from acestep.lm.sampling import Draft, Sampler, guide
 from acestep.thinking import Sampling
 from tests.tiny_planner import CODES, END, GREEDY, VOCABULARY, song
@@ -24,9 +24,9 @@ class Direction(Enum):
 
 
 def processor(*drafts: Draft) -> PairedRows:
-    desk = Desk(Sampler(CpuDevice()))
-    desk.drafts = dict(enumerate(drafts))
-    made: type[PairedRows] = type("Made", (PairedRows,), {"desk": desk})
+    active = ActiveDrafts(Sampler(CpuDevice()))
+    active.drafts = dict(enumerate(drafts))
+    made: type[PairedRows] = type("Made", (PairedRows,), {"active": active})
     return made(None, torch.device("cpu"), False)
 
 

@@ -94,7 +94,7 @@ def test_memory_of_nobody_counts_only_when_it_stays() -> None:
     watch = CardWatch(Readings(calm, *[torn, torn, calm] * 3, *[torn] * HIDDEN_READS), usage({}), ["nobody's mark"])
     for _ in range(9 + HIDDEN_READS - 1):
         watch()
-    with pytest.raises(ProbeEndedError, match="taken by nobody") as ended:
+    with pytest.raises(ProbeEndedError, match="the driver does not list") as ended:
         watch()
     assert ended.value.verdict is Verdict.TAINTED
 

@@ -20,7 +20,7 @@ from acestep.request import DecodePath, Request, Result
 from acestep.stage import Stage, StageReport
 from acestep.tiers import load_tiers
 from calibrate.files import pretty_json
-from calibrate.profiling.ear import Ear
+from calibrate.profiling.lm_recorder import LmRecorder
 from calibrate.profiling.matrix import Axes, Benchmark, MatrixCell, MatrixRow, as_csv, benchmark, cells
 from calibrate.profiling.session import Notes
 
@@ -62,7 +62,7 @@ class FakeSession:
         self.made: list[Request] = []
         self.rests = 0
         self.notes = Notes(lambda _: None)
-        self.ear = Ear(self.notes, constrained=True)
+        self.recorder = LmRecorder(self.notes, constrained=True)
         self.machine = SimpleNamespace(plan=PLAN, model="tiny", card=simulated_card(4))
 
     def generate(self, request: Request) -> Result:

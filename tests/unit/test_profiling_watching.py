@@ -22,7 +22,7 @@ from acestep.request import MAX_LYRIC_TOKENS, DecodePath, Request, Result
 from acestep.stage import StageReport
 from acestep.thinking import Sampling
 from calibrate.profiling.clock import StepClock
-from calibrate.profiling.overheard import Overheard
+from calibrate.profiling.recording_backend import RecordingBackend
 from calibrate.profiling.report import CODES_SHOWN, exchanges_text, printable
 from calibrate.profiling.session import Notes, ProfilingSession, Wish, machine
 from calibrate.profiling.writing import Exchange, exchanges, writing_passes
@@ -89,7 +89,7 @@ def test_what_is_overheard_is_what_was_written_and_nothing_is_changed() -> None:
     words = [*TOKENIZER.plain("la la"), VOCABULARY.eos]
     backend = ScriptedBackend([codes, codes, words])
     heard: list[Any] = []
-    between = Overheard(backend, heard)
+    between = RecordingBackend(backend, heard)
     steps: list[tuple[int, int]] = []
     assert between.write([job(), job(1)], lambda *done: steps.append(done)) == [tuple(codes), tuple(codes)]
     backend.texts = [words]

@@ -1,7 +1,7 @@
-"""Which cards are here, and which one is used: every source is asked, and none of them can end a command.
+"""Which cards are here, and which one is used: every source is asked, and a failing source never ends a command.
 
-NVML and the system's files answer in milliseconds. Torch is asked where a command loads it anyway: what torch lists is
-what can be used.
+NVML and the system's files answer in milliseconds. Torch is asked where a command loads it anyway: only cards that
+torch lists can be used.
 """
 
 import os
@@ -26,7 +26,7 @@ Ask = Callable[[], Answer]
 
 
 def cheap_sources(environ: Mapping[str, str]) -> tuple[Ask, ...]:
-    """The sources that need no torch, the one that knows most first."""
+    """The sources that need no torch, the most complete one first."""
     return (
         partial(ask_nvml, environ),
         partial(ask_nvidia_files, environ),
@@ -43,9 +43,9 @@ def look(
     sources: Sequence[Ask] | None = None,
     build: Callable[[], TorchBuild | None] | None = None,
 ) -> Detection:
-    """Ask every source, and a loaded `torch` where one is given, or with `ask_child` a torch in a process of its own.
+    """Ask every source; also a loaded `torch` if given, or with `ask_child` a torch in a separate process.
 
-    Raises `UsageError` where `ACESTEP_DEVICE` (on the command line `--device`) names no visible card.
+    Raises `UsageError` if `ACESTEP_DEVICE` (on the command line `--device`) names no visible card.
     """
     answers = [ask() for ask in (cheap_sources(environ) if sources is None else sources)]
     if torch is not None:

@@ -13,7 +13,7 @@ ASK_TORCH = "torch was not asked, which takes seconds: acestep doctor --ask-torc
 
 
 def about_cards(found: Detection, build: TorchBuild | None) -> list[str]:
-    """What a run would say, then what each source lacks, then whom else to ask: torch, where it could know a card."""
+    """Return what a run would warn of, then what each source lacks, then the advice to ask torch, if it helps."""
     advice = list(found.remarks)
     if not found.cards and not advice:
         advice.append(NO_CARD)

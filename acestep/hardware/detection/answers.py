@@ -1,4 +1,4 @@
-"""What a source said about the cards of this machine. A source never fails: what went wrong is part of its answer."""
+"""The answer of a source about the cards of this machine. A source never fails: its problems are part of the answer."""
 
 from enum import StrEnum
 
@@ -9,7 +9,7 @@ from acestep.units import gib
 
 
 class Source(StrEnum):
-    """Who is asked about cards."""
+    """The sources of information about cards."""
 
     NVML = "NVML"
     NVIDIA_FILES = "NVIDIA system files"
@@ -19,7 +19,7 @@ class Source(StrEnum):
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that kept a source from its answer. A `serious` one is told before every run, any other by doctor."""
+    """A problem of a source. A `serious` one is shown before every run, any other only by doctor."""
 
     sentence: str
     advice: str = ""
@@ -32,8 +32,8 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """One source's answer: the visible cards in the order of their indices, the hidden ones, and every problem.
 
-    `asked` says what was looked at. A card of which the source has no size has 0 bytes. `driver_cuda` is the newest
-    CUDA version that the driver runs, such as (12, 4); (0, 0) where the source does not know it.
+    `asked` says what was examined. A card whose size the source does not know has 0 bytes. `driver_cuda` is the newest
+    CUDA version that the driver supports, such as (12, 4); (0, 0) if the source does not know it.
     """
 
     source: Source
@@ -54,7 +54,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def named(card: Card) -> str:
-    """A card's name, size and identity, as people tell cards apart."""
+    """A card's name, size and identity, enough to distinguish cards."""
     size = gib(card.total_bytes) if card.total_bytes else "size unknown"
     shared = " shared with the machine" if card.unified else ""
     identity = f", {card.uuid}" if card.uuid else ""

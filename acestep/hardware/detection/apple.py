@@ -12,7 +12,7 @@ MPS_SHARE: Final = 0.75
 
 
 def _sysctl(name: str) -> str:
-    """What the system says of itself; raises `OSError` where it says nothing."""
+    """Return a value of the system; raise `OSError` if the system has none."""
     import subprocess
 
     done = subprocess.run(["/usr/sbin/sysctl", "-n", name], capture_output=True, text=True, check=False)  # noqa: S603 fixed program, fixed names

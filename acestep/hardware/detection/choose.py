@@ -1,4 +1,4 @@
-"""Which of several cards is used: the one that is asked for, else the one with most memory. Pure."""
+"""Which of several cards is used: the requested one, otherwise the one with most memory. Pure."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -8,17 +8,17 @@ from acestep.hardware.card import CPU, Card
 from acestep.hardware.detection.answers import named
 
 DEVICE_VARIABLE: Final = "ACESTEP_DEVICE"
-"""What `--device` is called in the environment."""
+"""The environment variable for `--device`."""
 
 _KINDS: Final = ("cuda", "xpu", "mps")
 
 
 def choose(cards: Sequence[Card], wish: str = "") -> Card:
-    """The card that a wish names: its number in the list, its UUID or the beginning of it, or a part of its name.
+    """Return the card that a wish names: its number in the list, a beginning of its UUID, or a part of its name.
 
-    ``cpu`` is the CPU. Without a wish it is the card with most memory, the first of several as large; one that shares
-    the machine's memory is part of a processor, and slow, so one with memory of its own goes before it. The CPU where
-    there is no card. Raises `UsageError` for a wish that fits no card, or several.
+    ``cpu`` is the CPU. Without a wish it is the card with most memory, the first of several equal ones; one that shares
+    the machine's memory is part of a processor, and slow, so one with memory of its own is preferred. The CPU if there
+    is no card. Raises `UsageError` for a wish that fits no card, or several.
     """
     wish = wish.strip()
     if not wish:
@@ -34,7 +34,7 @@ def choose(cards: Sequence[Card], wish: str = "") -> Card:
 
 
 def _fitting(cards: Sequence[Card], wish: str) -> list[Card]:
-    """The cards that a wish may mean; a number, as in torch's cuda:1 too, is a place where the list is as long."""
+    """The cards that a wish may mean; a number, as in torch's cuda:1 too, is an index if the list is long enough."""
     kind, _, number = wish.rpartition(":")
     if number.isdecimal() and len(number) < 5 and int(number) < len(cards) and kind in ("", *_KINDS):
         return [cards[int(number)]]
@@ -45,7 +45,7 @@ def _fitting(cards: Sequence[Card], wish: str) -> list[Card]:
 
 
 def others(card: Card, cards: Sequence[Card]) -> list[str]:
-    """A sentence about the cards that are not used, and how to choose one; none about a CPU that was asked for."""
+    """Return a sentence about the unused cards and how to choose one; none if the CPU was requested."""
     unused = [f"{named(other)} as --device {index}" for index, other in enumerate(cards) if other != card]
     if not unused or card is CPU:
         return []

@@ -23,11 +23,11 @@ AMD_SHARING = frozenset(
 """PCI numbers of AMD's processors with graphics, which share the main memory (drivers/gpu/drm/amd/amdgpu)."""
 
 LARGEST_CARVE_OUT = 4 * GIB
-"""More than this is memory of its own where the kernel does not say whose it is: firmware rarely sets aside more."""
+"""Above this size it is memory of its own, if the kernel does not say: firmware rarely reserves more for graphics."""
 
 
 class _Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """A card in the kernel's files, and why it cannot be used, if so."""
+    """A card in the kernel's files, and why it cannot be used, if that is so."""
 
     card: Card
     unusable: str = ""
@@ -53,7 +53,7 @@ def ask_drm(environ: Mapping[str, str], root: Path = DRM_FILES) -> Answer:
 
 
 def read(path: Path) -> str:
-    """A system file's text, or nothing where the driver does not offer the file."""
+    """Return a system file's text, "" if the driver does not offer the file."""
     try:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):
@@ -105,9 +105,9 @@ def _entry(folder: Path) -> _Entry | None:
 
 
 def _amd_memory(device: Path) -> tuple[int, bool]:
-    """A card's bytes, and whether they are the machine's own.
+    """Return a card's bytes, and whether they are the machine's own.
 
-    The driver gives programs the shared part where a processor's graphics have more of it than was set aside for them
+    The driver gives programs the shared part if a processor's graphics have more of it than was reserved for them
     (`apu_prefer_gtt` in amdgpu_ttm.c).
     """
     own, shared = _bytes(device / "mem_info_vram_total"), _bytes(device / "mem_info_gtt_total")
@@ -117,7 +117,10 @@ def _amd_memory(device: Path) -> tuple[int, bool]:
 
 
 def _shares_memory(device: Path, own: int, shared: int) -> bool:
-    """Whether a card is part of a processor. The maker of its memory chips is known of cards that have some."""
+    """Return whether a card is part of a processor.
+
+    The vendor of its memory chips is known only for cards that have some.
+    """
     if read(device / "device") in AMD_SHARING:
         return True
     has_chips = bool(read(device / "mem_info_vram_vendor") or read(device / "unique_id"))

@@ -1,4 +1,4 @@
-"""The compute capability of an NVIDIA card that only its name is known of. Pure."""
+"""The compute capability of an NVIDIA card of which only the name is known. Pure."""
 
 import re
 from typing import Final
@@ -19,10 +19,10 @@ _FAMILIES: Final = (
     (r"rtx 50\d\d\b|blackwell", (12, 0)),
     (r"\bgb10\b", (12, 1)),
 )
-"""What stands in names, in lower case, and the capability of those cards (developer.nvidia.com/cuda/gpus)."""
+"""Patterns in lower-case names, and the capability of those cards (developer.nvidia.com/cuda/gpus)."""
 
 
 def capability_of(name: str) -> tuple[int, int]:
-    """The capability of the family that a name belongs to; that of simulated cards for a name of none."""
+    """Return the capability of the family that a name belongs to; that of simulated cards for an unknown name."""
     lowered = name.lower()
     return next((found for pattern, found in _FAMILIES if re.search(pattern, lowered)), SIMULATED_CAPABILITY)

@@ -16,7 +16,7 @@ PCI_FILES = Path("/sys/bus/pci/devices")
 DEVICE_FILES = Path("/dev")
 
 _DISPLAY = "0x03"
-"""How the PCI class of display controllers begins."""
+"""The beginning of the PCI class of display controllers."""
 
 _SIGNS = ("nvidia[0-9]*", "nvhost-gpu", "dxg")
 """Files through which programs reach a card: of the driver, of boards with a Tegra, and of Windows below WSL."""
@@ -25,9 +25,9 @@ _SIGNS = ("nvidia[0-9]*", "nvhost-gpu", "dxg")
 def ask_nvidia_files(
     environ: Mapping[str, str], root: Path = DRIVER_FILES, pci: Path = PCI_FILES, devices: Path = DEVICE_FILES
 ) -> Answer:
-    """The cards that the kernel driver lists, as large as their names say; 0 bytes where a name says nothing.
+    """Return the cards that the kernel driver lists, with the sizes in their names; 0 bytes if a name has none.
 
-    A card on the bus that their driver does not list is a problem and not a card, unless the environment hides all.
+    A card on the bus that NVIDIA's driver does not list is a problem and not a card, unless the environment hides all.
     """
     found = [card for entry in _entries(root) if (card := _card(entry)) is not None]
     text = environ.get(CUDA_VARIABLE)
@@ -70,7 +70,7 @@ def _hides_all(text: str | None) -> bool:
 
 
 def _undescribed(devices: Path) -> list[Problem]:
-    """A problem where a card could be reached that no system file describes, as in many containers."""
+    """Return a problem if a card may be reachable that no system file describes, as in many containers."""
     signs = [str(sign) for pattern in _SIGNS for sign in sorted(devices.glob(pattern))]
     if not signs:
         return []
@@ -83,7 +83,7 @@ def _undescribed(devices: Path) -> list[Problem]:
 
 
 def _not_reached(pci: Path) -> list[Problem]:
-    """A problem for each NVIDIA card on the bus: NVIDIA's driver does not hold it, or is not open to this process."""
+    """Return a problem for each NVIDIA card on the bus that NVIDIA's driver does not hold or open."""
     problems = []
     for device in _entries(pci):
         if read(device / "vendor") != NVIDIA or not read(device / "class").startswith(_DISPLAY):

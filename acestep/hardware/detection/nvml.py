@@ -1,4 +1,4 @@
-"""NVIDIA cards as the driver's management library (NVML) describes them; torch is not needed to ask it."""
+"""NVIDIA cards from the driver's management library (NVML), without torch."""
 
 from collections.abc import Mapping
 from importlib import import_module
@@ -21,14 +21,14 @@ _LOST = (15, 16, 999)
 
 
 class _Slice(msgspec.Struct, frozen=True, kw_only=True):
-    """A part of a board that MIG cut; `names` are those by which `CUDA_VISIBLE_DEVICES` may name it."""
+    """A MIG slice of a board; `names` are those by which `CUDA_VISIBLE_DEVICES` may name it."""
 
     handle: Any
     names: tuple[str, ...]
 
 
 class _Board(msgspec.Struct, frozen=True, kw_only=True):
-    """A board that answered. One that is cut shows its slices and not itself."""
+    """A board that answered. A board with MIG slices shows its slices and not itself."""
 
     handle: Any
     uuid: str
@@ -37,9 +37,9 @@ class _Board(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def ask_nvml(environ: Mapping[str, str], nvml: Any = None, memory_bytes: int | None = None) -> Answer:
-    """The NVIDIA cards that CUDA would show, and the others; boards that share the main memory have `memory_bytes`.
+    """Return the NVIDIA cards that CUDA would show, and the others.
 
-    None is what this machine has.
+    `memory_bytes` is the memory of boards that share the main memory; None stands for this machine's.
     """
     try:
         nvml = nvml or import_module("pynvml")
@@ -58,7 +58,7 @@ def ask_nvml(environ: Mapping[str, str], nvml: Any = None, memory_bytes: int | N
 
 
 class _Inquiry:
-    """One conversation with the library; `problems` collects what it refused."""
+    """One session with the library; `problems` collects its errors."""
 
     def __init__(self, nvml: Any, memory_bytes: int | None) -> None:
         self._nvml = nvml
@@ -118,7 +118,7 @@ class _Inquiry:
         return tuple(found)
 
     def _shown(self, text: str | None, boards: list[_Board | None]) -> list[tuple[_Board, _Slice | None]]:
-        """What CUDA would show, in its order; of several slices only the first."""
+        """Return what CUDA would show, in its order; of several slices only the first."""
         if text is not None and text.strip().startswith("MIG-"):
             cut = [(board, part) for board in boards if board is not None for part in board.slices]
             index = mig_visible(text, [part.names for _, part in cut])
@@ -179,7 +179,7 @@ class _Inquiry:
         )
 
     def _memory(self, handle: Any, name: str) -> tuple[int, bool]:
-        """A card's bytes, and whether they are the machine's own; raises where the card is lost."""
+        """Return a card's bytes, and whether they are the machine's own; raise if the card is lost."""
         try:
             total = int(self._nvml.nvmlDeviceGetMemoryInfo(handle).total)
         except Exception as error:
@@ -203,7 +203,7 @@ class _Inquiry:
     def _shared_bytes(self) -> int:
         if self._memory_bytes is not None:
             return self._memory_bytes
-        # Here, because few boards share the main memory and every command asks for cards.
+        # Read only here, because few boards share the main memory and every command detects cards.
         from acestep.hardware.host import host_memory
 
         return host_memory().total_bytes
@@ -217,12 +217,12 @@ class _Inquiry:
 
 
 def units(board: _Board) -> list[tuple[_Board, _Slice | None]]:
-    """What of a board could be a card: its slices where it is cut, else itself."""
+    """Return the parts of a board that could be a card: its MIG slices, or the board itself."""
     return [(board, part) for part in board.slices] if board.is_cut else [(board, None)]
 
 
 def error_sentence(error: Exception) -> str:
-    """An error of the library in its own words, without their end."""
+    """Return an error of the library in its own words, without the final full stop."""
     try:
         return str(error).strip().rstrip(".") or type(error).__name__
     except Exception:
@@ -230,7 +230,7 @@ def error_sentence(error: Exception) -> str:
 
 
 def _text(told: Any) -> str:
-    """Text of the library, which older versions hand over as bytes."""
+    """Return text of the library, which older versions return as bytes."""
     return told.decode(errors="replace") if isinstance(told, bytes) else str(told)
 
 
@@ -240,7 +240,7 @@ def _key(unit: tuple[_Board, _Slice | None]) -> str:
 
 
 def _quietly(nvml: Any, function: str, *arguments: Any) -> Any:
-    """What a function answers, or None where this driver, card or library does not have it."""
+    """Return the result of a function, or None if this driver, card or library does not have it."""
     try:
         return getattr(nvml, function)(*arguments)
     except Exception:
@@ -254,7 +254,7 @@ def _number(error: Exception) -> int:
 
 
 def _refusal(error: Exception) -> Problem:
-    """Why the library told nothing at all."""
+    """Return why the library gave no answer at all."""
     number = _number(error)
     if number in (_LIBRARY_NOT_FOUND, _DRIVER_NOT_LOADED):
         why = "is not installed" if number == _LIBRARY_NOT_FOUND else "finds no NVIDIA driver that is loaded"

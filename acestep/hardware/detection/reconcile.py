@@ -1,4 +1,7 @@
-"""One card out of many answers: all that are visible, as large as the smallest source says, and the one used. Pure."""
+"""Combines all answers into one list of visible cards, each with the smallest size any source gives, and chooses one.
+
+Pure.
+"""
 
 from collections.abc import Sequence
 
@@ -14,15 +17,15 @@ from acestep.hardware.detection.why import why_not
 from acestep.units import gib
 
 _ORDER = (CardKind.CUDA, CardKind.ROCM, CardKind.XPU, CardKind.MPS)
-"""Which kind goes first on a machine with several, where torch does not decide it."""
+"""The preferred kind on a machine with several, if torch does not decide it."""
 
 
 class Detection(msgspec.Struct, frozen=True, kw_only=True):
-    """What all sources together said.
+    """The combined answer of all sources.
 
     `card` is the one that is used, `cards` are all that could be, in the order of their indices. `remarks` are
-    sentences that a person should read before a run; `sizes` tell where sources disagree about a card's memory.
-    `obstacle` is why torch uses none of the cards, the first of the remarks; empty where it uses one.
+    sentences to show before a run; `sizes` say where sources disagree about a card's memory. `obstacle` is why torch
+    uses none of the cards, the first of the remarks; empty if it uses one.
     """
 
     card: Card
@@ -34,10 +37,11 @@ class Detection(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def reconcile(answers: Sequence[Answer], build: TorchBuild | None, wish: str = "") -> Detection:
-    """The card for this process. `wish` names one by index, UUID or name; `UsageError` where no visible card fits it.
+    """Return the card for this process.
 
-    Where torch was asked, only what it lists can be used. Elsewhere it is what the installed `build` of torch could
-    use; a build that can use none of the cards here is told, and the plan is for the card all the same.
+    `wish` names one by index, UUID or name; raise `UsageError` if no visible card fits it. If torch was asked, only
+    cards that it lists can be used. Otherwise it is what the installed `build` of torch could use; if that build can
+    use none of the cards here, a remark says so, and the plan is still for the card.
     """
     said = [answer for answer in answers if answer.source is not Source.TORCH]
     known, sizes = _merged(said)
@@ -46,7 +50,7 @@ def reconcile(answers: Sequence[Answer], build: TorchBuild | None, wish: str = "
         usable = _usable(known, build)
         reason = why_not(None, said, known, build)
     else:
-        # Torch may list what others take for hidden: only CUDA knows the order that a person set for it.
+        # Torch may list cards that other sources consider hidden: only CUDA knows the order that a user set for it.
         usable, disagreeing = _as_torch_lists(torch.cards, known, [card for answer in said for card in answer.hidden])
         sizes += disagreeing
         reason = "" if usable else why_not(torch, said, known, build)
@@ -71,7 +75,7 @@ def reconcile(answers: Sequence[Answer], build: TorchBuild | None, wish: str = "
 
 
 def _is_moot(problem: Problem, answers: Sequence[Answer]) -> bool:
-    """Whether another source made up for one that described no card at all: torch, and NVML for NVIDIA's files."""
+    """Return whether another source replaces one that described no card: torch, and NVML for NVIDIA's files."""
     asked = {answer.source: answer for answer in answers}
     told_by = next(answer for answer in answers if problem in answer.problems)
     if told_by.cards or told_by.hidden:
@@ -83,7 +87,10 @@ def _is_moot(problem: Problem, answers: Sequence[Answer]) -> bool:
 
 
 def _merged(answers: Sequence[Answer]) -> tuple[list[Card], list[str]]:
-    """Every visible card once, as its first source describes it, with the smaller size; and where sizes disagree."""
+    """Return every visible card once, as its first source describes it, with the smaller size.
+
+    And remarks about sizes.
+    """
     merged: list[Card] = []
     sizes: list[str] = []
     for answer in answers:
@@ -97,13 +104,13 @@ def _merged(answers: Sequence[Answer]) -> tuple[list[Card], list[str]]:
 
 
 def _is_known(card: Card, answers: Sequence[Answer]) -> bool:
-    """Whether NVML gave an answer about NVIDIA's cards: then a card that only the kernel's files list is not used."""
+    """Return whether NVML answered about NVIDIA's cards: then a card that only the kernel's files list is not used."""
     nvml = (answer for answer in answers if answer.source is Source.NVML)
     return card.kind is CardKind.CUDA and any(answer.cards or answer.hidden for answer in nvml)
 
 
 def _smaller(one: Card, other: Card, sizes: list[str], source: Source) -> Card:
-    """The first description with the smaller known size; a difference is told in `sizes`."""
+    """Return the first description with the smaller known size; a difference is added to `sizes`."""
     both = [size for size in (one.total_bytes, other.total_bytes) if size]
     if len(both) == 2 and both[0] != both[1] and source is not Source.NVIDIA_FILES:
         sizes.append(f"{one.name}: {gib(both[0])} by the driver, {gib(both[1])} by {source}; the smaller counts.")
@@ -115,7 +122,7 @@ def _smaller(one: Card, other: Card, sizes: list[str], source: Source) -> Card:
 def _as_torch_lists(
     listed: Sequence[Card], known: Sequence[Card], hidden: Sequence[Card]
 ) -> tuple[list[Card], list[str]]:
-    """Torch's cards in its order, described by the other sources where those know them."""
+    """Return torch's cards in its order, with the description of other sources if they know the card."""
     sizes: list[str] = []
     cards = []
     for card in listed:
@@ -128,22 +135,25 @@ def _as_torch_lists(
 
 
 def _differ(one: Card, other: Card) -> bool:
-    """Whether two cards are surely not one: both sources gave the UUID of a whole board, and the UUIDs differ."""
+    """Return whether two cards surely differ: both sources gave the UUID of a whole board, and the UUIDs differ."""
     boards = one.uuid.startswith("GPU-") and other.uuid.startswith("GPU-")
     return boards and not is_same(one, other)
 
 
 def _of_both(known: Card, card: Card, sizes: list[str]) -> Card:
-    """A card that torch opens, by its name and UUID for life, with the smaller size."""
+    """Return a card that torch opens, with its permanent name and UUID and the smaller size."""
     found = _smaller(known, card, sizes, Source.TORCH)
     capability = card.capability if any(card.capability) else known.capability
-    # NVML does not say that a card shares the main memory: where it gives no size, that is a guess. CUDA knows.
+    # If NVML gives no size, it only guesses that a card shares the main memory. CUDA knows.
     unified = card.unified if card.kind is CardKind.CUDA and card.total_bytes else found.unified
     return msgspec.structs.replace(found, capability=capability, unified=unified)
 
 
 def _usable(known: Sequence[Card], build: TorchBuild | None) -> list[Card]:
-    """The cards of one kind that the installed torch would open; of the first kind here where it would open none."""
+    """Return the cards of one kind that the installed torch can open.
+
+    If it can open none, those of the first kind here.
+    """
     here = [kind for kind in _ORDER if any(card.kind is kind for card in known)]
     fitting = [kind for kind in here if build is not None and kind in build.kinds]
     kind = next(iter(fitting or here), None)

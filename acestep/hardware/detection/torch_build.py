@@ -1,4 +1,4 @@
-"""What the installed torch was built for, read from its files: importing it takes seconds."""
+"""What the installed torch was built for, read from its files, because importing it takes seconds."""
 
 import re
 from importlib.util import find_spec
@@ -12,7 +12,7 @@ _LINE = re.compile(r"^(__version__|cuda|hip|xpu)\b[^=\n]*=\s*'([^']*)'", re.MULT
 
 
 class TorchBuild(msgspec.Struct, frozen=True, kw_only=True):
-    """A torch: its version, and the versions of what it was built for; "" for what it was not built for."""
+    """A torch build: its version, and the versions of its platforms; "" for a platform it was not built for."""
 
     version: str
     cuda: str = ""
@@ -21,7 +21,7 @@ class TorchBuild(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def kinds(self) -> tuple[CardKind, ...]:
-        """The kinds of card that it can use; every build for macOS knows Apple's."""
+        """The kinds of card that it can use; every build for macOS supports Apple's."""
         built = (
             (CardKind.ROCM, self.hip),
             (CardKind.CUDA, self.cuda if not self.hip else ""),
@@ -31,13 +31,13 @@ class TorchBuild(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def built_for(self) -> str:
-        """What it was built for, in words."""
+        """The platforms it was built for, as text."""
         named = (("CUDA", self.cuda), ("ROCm", self.hip), ("Intel GPUs", self.xpu))
         return next((f"{name} {version}" for name, version in reversed(named) if version), "the CPU")
 
 
 def installed_build(file: Path | None = None) -> TorchBuild | None:
-    """The torch that is installed, from its file `version.py`; None where there is none."""
+    """Return the installed torch, from its file `version.py`; None if there is none."""
     if file is None:
         spec = find_spec("torch")
         if spec is None or not spec.submodule_search_locations:

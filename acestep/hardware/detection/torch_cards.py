@@ -1,4 +1,4 @@
-"""The cards that a loaded torch would open, in the order of its indices, and its reason where it would open none."""
+"""The cards that a loaded torch would open, in the order of its indices, and the reason if it would open none."""
 
 import re
 import warnings
@@ -12,11 +12,11 @@ _UNIQUE_ID = re.compile("[0-9a-f]{16}")
 
 
 def ask_torch(torch: Any) -> Answer:
-    """The cards of whichever backend this torch has. Asking makes it take hold of the driver."""
+    """Return the cards of the backend of this torch. The call initialises the driver."""
     asked = f"torch {torch.__version__}"
     try:
         with warnings.catch_warnings():
-            # It warns about a driver that does not answer; the reason is part of the answer here.
+            # Torch warns about a driver that does not answer; here the reason is part of the answer.
             warnings.simplefilter("ignore")
             cards, problems = _cards(torch)
     except Exception as error:
@@ -25,7 +25,7 @@ def ask_torch(torch: Any) -> Answer:
 
 
 def torch_index(torch: Any, card: Card) -> int:
-    """The index that torch gives a card; 0 where torch does not list it under its own name."""
+    """Return the index that torch gives a card; 0 if torch does not list it under its own name."""
     try:
         listed, _ = _cards(torch)
     except Exception:
@@ -40,7 +40,7 @@ def torch_index(torch: Any, card: Card) -> int:
 
 
 def is_same(one: Card, other: Card) -> bool:
-    """Whether two sources mean one card: by the identity it has for life, however it is written."""
+    """Return whether two sources mean the same card, by its permanent identity in any spelling."""
     return one.kind is other.kind and bool(one.uuid) and identity(one.uuid) == identity(other.uuid)
 
 
@@ -109,7 +109,7 @@ def _nvidia_uuid(told: Any) -> str:
 
 
 def _amd_identity(told: Any) -> str:
-    """The kernel's `unique_id`, which ROCm keeps as text in the bytes of the UUID; else the card's slot."""
+    """The kernel's `unique_id`, which ROCm stores as text in the bytes of the UUID; otherwise the card's slot."""
     try:
         text = bytes.fromhex(identity(str(getattr(told, "uuid", "")))).decode("ascii").strip("\0")
     except (ValueError, UnicodeDecodeError):
@@ -127,6 +127,6 @@ def _refusal(error: Exception) -> Problem:
 
 
 def _first_line(error: Exception) -> str:
-    """The first sentence of an error, without its end."""
+    """Return the first sentence of an error, without its full stop."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return line.split(". ")[0].rstrip(". ")

@@ -1,4 +1,4 @@
-"""Torch's cards, asked in a process of its own: this one stays quick, and keeps its hands off the driver."""
+"""Asks torch for its cards in a separate process, so that this one stays fast and does not initialise the driver."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ import msgspec
 from acestep.hardware.detection.answers import Answer, Problem, Source
 
 LONGEST_S: Final = 90.0
-"""Seconds that torch may take to start; a cold disk makes it slow."""
+"""Seconds that torch may take to start; it is slow on a cold disk."""
 
 CHILD: Final = (sys.executable, "-m", "acestep.hardware.detection.torch_child")
 
@@ -19,7 +19,10 @@ CHILD: Final = (sys.executable, "-m", "acestep.hardware.detection.torch_child")
 def ask_torch_in_child(
     environ: Mapping[str, str] = os.environ, command: Sequence[str] = CHILD, longest_s: float = LONGEST_S
 ) -> Answer:
-    """The answer of a torch that is imported for it; a child that fails or hangs is a problem of the answer."""
+    """Return the answer of a torch imported in a child process.
+
+    A child that fails or hangs is a problem of the answer.
+    """
     try:
         done = subprocess.run(  # noqa: S603 our own interpreter and module
             command, capture_output=True, env={**environ, "PYTHONWARNINGS": "ignore"}, timeout=longest_s, check=False
@@ -48,6 +51,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    # CUDA counts as every plan here does: by slot.
+    # CUDA must count cards by slot, as every plan here does.
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     main()

@@ -17,7 +17,7 @@ _NUMBER = re.compile(r"\s*([+-]?[0-9]+)")
 
 
 class Twice(Enum):
-    """What a runtime does with a list that names a card twice."""
+    """How a runtime treats a list that names a card twice."""
 
     SHOWS_NOTHING = 1
     ENDS_THE_LIST = 2
@@ -25,11 +25,11 @@ class Twice(Enum):
 
 
 def cuda_visible(text: str | None, uuids: Sequence[str]) -> tuple[int, ...]:
-    """The positions that `CUDA_VISIBLE_DEVICES` shows, in its order; None is a variable that is not set.
+    """Return the positions that `CUDA_VISIBLE_DEVICES` shows, in its order; None is a variable that is not set.
 
-    The list ends at the first entry that names no card, and shows nothing where it names one twice, be it one that is
-    not here. A list that begins with a UUID consists of UUIDs, whole or their beginning where only one card has it; any
-    other one of numbers.
+    The list ends at the first entry that names no card. It shows nothing if it names a card twice, even one that is not
+    here. A list that begins with a UUID consists of UUIDs, complete or as a unique prefix; any other list consists of
+    numbers.
     """
     if text is None:
         return tuple(range(len(uuids)))
@@ -42,7 +42,7 @@ def cuda_visible(text: str | None, uuids: Sequence[str]) -> tuple[int, ...]:
 
 
 def mig_visible(text: str, names: Sequence[tuple[str, ...]]) -> int | None:
-    """The position of the slice that a list of MIG names shows: CUDA gives a program one slice, the first of the list.
+    """Return the position of the slice that a list of MIG names shows: CUDA shows a program only the first slice of it.
 
     Each slice has its names: its own UUID, and the older ``MIG-GPU-<board>/<instance>/<compute instance>``.
     """
@@ -53,9 +53,9 @@ def mig_visible(text: str, names: Sequence[tuple[str, ...]]) -> int | None:
 
 
 def rocm_visible(environ: Mapping[str, str], uuids: Sequence[str]) -> tuple[int, ...]:
-    """The positions that ROCm shows: `ROCR_VISIBLE_DEVICES` first, then in what is left `HIP_VISIBLE_DEVICES`.
+    """Return the positions that ROCm shows: `ROCR_VISIBLE_DEVICES` first, then `HIP_VISIBLE_DEVICES` among the rest.
 
-    Where HIP's variable is not set, HIP listens to `CUDA_VISIBLE_DEVICES`. UUIDs are ``GPU-`` and 16 digits.
+    If HIP's variable is not set, HIP uses `CUDA_VISIBLE_DEVICES`. UUIDs are ``GPU-`` and 16 digits.
     """
     shown: tuple[int, ...] = tuple(range(len(uuids)))
     if ROCR_VARIABLE in environ:
@@ -68,10 +68,10 @@ def rocm_visible(environ: Mapping[str, str], uuids: Sequence[str]) -> tuple[int,
 
 
 def xpu_visible(text: str | None, count: int) -> tuple[int, ...]:
-    """The positions that `ZE_AFFINITY_MASK` shows, in their own order.
+    """Return the positions that `ZE_AFFINITY_MASK` shows, in their own order.
 
-    An entry is a card or, as in ``0.1``, a tile of one; an entry that names no card is passed over, and an empty mask
-    hides nothing.
+    An entry is a card or, as in ``0.1``, a tile of one; an entry that names no card is skipped, and an empty mask hides
+    nothing.
     """
     if not (text or "").strip():
         return tuple(range(count))
@@ -90,14 +90,14 @@ def _number_in(entry: str) -> str | None:
 
 
 def _repeats(text: str, name_in: Callable[[str], str | None]) -> bool:
-    """Whether a list has a name twice before the first entry that is no name, of which `name_in` gives None."""
+    """Return whether a list has a name twice before the first invalid entry, for which `name_in` returns None."""
     names = [name_in(entry.strip()) for entry in text.split(",")]
     named = names[: names.index(None)] if None in names else names
     return len(set(named)) < len(named)
 
 
 def _listed(text: str, find: Callable[[str], int | None], twice: Twice) -> tuple[int, ...]:
-    """The positions of a list's entries, up to the first that names nothing."""
+    """Return the positions of a list's entries, up to the first that names nothing."""
     found: list[int] = []
     for entry in text.split(","):
         index = find(entry.strip())
@@ -113,14 +113,14 @@ def _listed(text: str, find: Callable[[str], int | None], twice: Twice) -> tuple
 
 
 def _of_number(entry: str, count: int) -> int | None:
-    """A position from the number that an entry begins with, as C reads one; None outside the range."""
+    """Return the position from the number at the start of an entry, parsed as in C; None outside the range."""
     number = _NUMBER.match(entry)
     index = int(number[1]) if number and len(number[1]) < 10 else -1
     return index if 0 <= index < count else None
 
 
 def _of_uuid(entry: str, uuids: Sequence[str]) -> int | None:
-    """The only card whose UUID begins with an entry."""
+    """Return the only card whose UUID begins with an entry."""
     fitting = [index for index, uuid in enumerate(uuids) if uuid.startswith(entry)]
     return fitting[0] if entry.startswith("GPU-") and len(fitting) == 1 else None
 

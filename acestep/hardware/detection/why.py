@@ -7,7 +7,7 @@ from acestep.hardware.detection.answers import Answer, Source
 from acestep.hardware.detection.torch_build import TorchBuild
 
 _NO_CARD = ("no NVIDIA driver", "No CUDA GPUs", "No HIP GPUs", "finds no card")
-"""What torch says on a machine that simply has no card."""
+"""Torch's texts on a machine that has no card."""
 
 _HIDING = {
     CardKind.CUDA: ("CUDA_VISIBLE_DEVICES",),
@@ -19,10 +19,10 @@ _NEEDED = {CardKind.CUDA: "CUDA", CardKind.ROCM: "ROCm", CardKind.XPU: "Intel GP
 
 
 def why_not(torch: Answer | None, answers: Sequence[Answer], known: Sequence[Card], build: TorchBuild | None) -> str:
-    """The cause and the remedy; empty where a card can be used, or none is here and nothing is wrong.
+    """Return the cause and the remedy; "" if a card can be used, or if there is none and nothing is wrong.
 
-    `known` are the visible cards of the other sources. Where torch was not asked, what its `build` and the driver say
-    is judged.
+    `known` are the visible cards of the other sources. If torch was not asked, its `build` and the driver's answer
+    decide.
     """
     version = "torch" if build is None else f"torch {build.version}"
     cards = ", ".join(dict.fromkeys(card.name for card in known))
@@ -52,13 +52,13 @@ def why_not(torch: Answer | None, answers: Sequence[Answer], known: Sequence[Car
 
 
 def _variables(answers: Sequence[Answer]) -> str:
-    """The variables that could hide what is hidden."""
+    """The environment variables that could hide the hidden cards."""
     kinds = {card.kind for answer in answers for card in answer.hidden}
     return ", ".join(name for kind, names in _HIDING.items() if kind in kinds for name in names)
 
 
 def _too_old(answers: Sequence[Answer], known: Sequence[Card], build: TorchBuild | None) -> str:
-    """CUDA promises that a driver runs every program of its own major version and of older ones."""
+    """CUDA guarantees that a driver runs every program of its own major version and of older ones."""
     if build is None or not build.cuda or not any(card.kind is CardKind.CUDA for card in known):
         return ""
     driver = next((answer.driver_cuda for answer in answers if answer.source is Source.NVML), (0, 0))

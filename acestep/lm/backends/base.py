@@ -1,4 +1,4 @@
-"""What every library that runs a language model has to offer."""
+"""The protocol that every library that runs a language model implements."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -6,33 +6,33 @@ from typing import Protocol
 from acestep.lm.job import Job
 
 StepsWritten = Callable[[int, int], None]
-"""Called with (steps done, most steps there can be) while sequences are written."""
+"""Called after each step with (steps done, largest possible number of steps)."""
 
 
 class LmBackend(Protocol):
-    """Writes the sequences of jobs, all of them at once: how many fit is decided by who asks.
+    """Writes the token sequences of jobs, all in one batch; the caller decides how many fit.
 
-    Raises `torch.OutOfMemoryError` when they do not fit; nothing is kept then.
+    Raises `torch.OutOfMemoryError` when they do not fit. Nothing is kept in that case.
     """
 
     def write(self, jobs: Sequence[Job], written: StepsWritten) -> list[tuple[int, ...]]:
-        """The tokens written for each job, the last one that its grammar asks for included.
+        """Return the tokens written for each job, including the final token that its grammar requires.
 
-        A sequence ends when its grammar says so or at `max_tokens`.
+        A sequence ends when its grammar says so, or after `max_tokens` tokens.
         """
         ...
 
     def cache_bytes(self, jobs: Sequence[Job]) -> int:
-        """Bytes of keys and values for these jobs at their longest."""
+        """Return the bytes of keys and values that these jobs need at their full length."""
         ...
 
     def rehearse(self, jobs: Sequence[Job]) -> None:
-        """What takes most memory in writing these jobs, without a token of it: for probes.
+        """Run the steps that need the most memory for these jobs, without writing tokens: used by probes.
 
-        The prompts are read, then two steps are taken at the far end of a full cache.
+        Reads the prompts, then takes two steps at the end of a full cache.
         """
         ...
 
     def close(self) -> None:
-        """Give back everything that is on the device; the backend is of no use afterwards."""
+        """Free everything on the device. The backend cannot be used afterwards."""
         ...

@@ -1,6 +1,6 @@
-"""How checkpoints of the language model name their tensors."""
+"""The tensor names that language model checkpoints use."""
 
 
 def prefixed(key: str) -> str:
-    """The name of a tensor as in a whole model; files saved without the head lack the `model.` in front."""
+    """Return the tensor name as in the complete model: files saved without the head lack the prefix `model.`."""
     return key if key.startswith(("model.", "lm_head.")) else f"model.{key}"

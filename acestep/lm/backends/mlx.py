@@ -1,6 +1,7 @@
-"""The language model through mlx-lm, for Apple's GPUs. Tested on MLX's CPU build; no Apple hardware has seen it.
+"""The language model through mlx-lm, for Apple's GPUs. Tested only on MLX's CPU build, never on Apple hardware.
 
-Sequences are read one by one: on these machines a step waits for the weights, and a song alone is the usual case.
+Sequences are run one by one: on these machines the speed of a step depends on reading the weights, and most requests
+are for one song.
 """
 
 import gc
@@ -23,19 +24,19 @@ from acestep.lm.job import Job
 from acestep.lm.sampling import Chooser, Draft, Sampler, guide
 
 _PREFILL_TOKENS: Final = 512
-"""Tokens of a prompt read at once."""
+"""Prompt tokens processed in one forward pass."""
 
 GROWTH_TOKENS: Final = 256
-"""mlx-lm's keys and values of a sequence grow by so many tokens (`KVCache.step`)."""
+"""mlx-lm enlarges the keys and values of a sequence in steps of this many tokens (`KVCache.step`)."""
 
 _OUT_OF_MEMORY: Final = ("[metal::malloc]", "[malloc", "Insufficient Memory")
-"""What MLX says when memory is short; its errors have no class of their own."""
+"""The error texts of MLX for too little memory; it has no exception class for that."""
 
 
 class MlxBackend:
-    """Writes sequences with the checkpoint in `folder`, its weights in the dtype they were saved in.
+    """Writes sequences with the checkpoint in `folder`; the weights keep the dtype of the file.
 
-    Raises `ImportError` where mlx-lm is not installed.
+    Raises `ImportError` if mlx-lm is not installed.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -54,7 +55,7 @@ class MlxBackend:
         return [tuple(draft.tokens) for draft in drafts]
 
     def cache_bytes(self, jobs: Sequence[Job]) -> int:
-        """The most bytes that keys and values of these jobs can grow to."""
+        """Return the largest size in bytes of the keys and values of these jobs."""
         self._make_ready()
         args = self._model.args
         tokens = sum(len(prompt) + job.max_tokens + GROWTH_TOKENS - 1 for job in jobs for prompt in job.prompts)
@@ -62,7 +63,7 @@ class MlxBackend:
         return int(tokens * values * self._model.model.embed_tokens.weight.dtype.size)
 
     def rehearse(self, jobs: Sequence[Job]) -> None:
-        """Read sequences as long as the longest these jobs can become, and take two steps behind them."""
+        """Process sequences as long as the longest that these jobs can become, then take two steps more."""
         self._make_ready()
         with _memory_errors():
             rows = [_Row(self._model, prompt) for job in jobs for prompt in _longest(job)]
@@ -71,11 +72,11 @@ class MlxBackend:
                     row.step(row.last)
 
     def rest(self) -> None:
-        """Give the weights' memory to others until the next `write`, which loads them again."""
+        """Free the memory of the weights until the next `write`, which loads them again."""
         self.close()
 
     def close(self) -> None:
-        """Give back the weights and what MLX keeps for reuse."""
+        """Free the weights and the memory that MLX keeps for reuse."""
         if self._model is None:
             return
         self._model = None
@@ -101,7 +102,7 @@ class MlxBackend:
                     row.step(draft.tokens[-1])
 
     def _next(self, draft: Draft, rows: Sequence["_Row"]) -> int:
-        """The next token of a draft by the logits of its rows."""
+        """Return the next token of a draft, chosen from the logits of its rows."""
         if draft.allowed.forced:
             return draft.allowed.spans[0].start
         values = rows[0].values()
@@ -111,14 +112,14 @@ class MlxBackend:
 
 
 class _Row:
-    """One sequence: its keys and values, and `logits` [1, vocabulary] of what comes next."""
+    """One sequence: its keys and values, and `logits` [1, vocabulary] for the next token."""
 
     def __init__(self, model: Any, prompt: tuple[int, ...]) -> None:
         mx: Any = import_module("mlx.core")
         self._mx, self._model = mx, model
         self._cache = import_module("mlx_lm.models.cache").make_prompt_cache(model)
         self.last = prompt[-1]
-        # The last token apart, so that logits are made of it alone.
+        # The last token is processed separately, so that logits are computed only for it.
         for start in range(0, len(prompt) - 1, _PREFILL_TOKENS):
             chunk = prompt[start : min(start + _PREFILL_TOKENS, len(prompt) - 1)]
             model.model(mx.array([chunk]), self._cache)
@@ -126,17 +127,17 @@ class _Row:
         self.step(self.last)
 
     def step(self, token: int) -> None:
-        """Read one more token."""
+        """Process one more token."""
         self.logits = self._model(self._mx.array([[token]]), self._cache)[0]
         self._mx.eval(self.logits)
 
     def values(self) -> Tensor:
-        """The logits [1, vocabulary] as float32 on the host."""
+        """Return the logits [1, vocabulary] as float32 on the host."""
         return torch.from_numpy(np.array(self.logits.astype(self._mx.float32)))
 
 
 def _longest(job: Job) -> Iterator[tuple[int, ...]]:
-    """The prompts, padded so that two more tokens make them as long as they can become."""
+    """Yield each prompt, padded so that two more tokens give the full length of the job."""
     for prompt in job.prompts:
         yield (*prompt, *[prompt[-1]] * (job.max_tokens - 2))
 
@@ -145,7 +146,7 @@ def _load(folder: Path) -> Any:
     mx: Any = import_module("mlx.core")
     qwen3: Any = import_module("mlx_lm.models.qwen3")
     fields = read_config(folder / "config.json") | {"tie_word_embeddings": True}
-    # Configurations of transformers 5 keep it among others.
+    # Configurations of transformers 5 keep this value inside a nested section.
     theta = (fields.get("rope_parameters") or {}).get("rope_theta", 1_000_000.0)
     model = qwen3.Model(qwen3.ModelArgs.from_dict({"rope_theta": theta} | fields))
     weights: dict[str, Any] = {}
@@ -159,7 +160,7 @@ def _load(folder: Path) -> Any:
 
 @contextmanager
 def _memory_errors() -> Iterator[None]:
-    """Let MLX's memory errors be those of PyTorch, which is what callers look for."""
+    """Raise MLX's out-of-memory errors as `torch.OutOfMemoryError`, which callers handle."""
     try:
         yield
     except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""Which library runs the language model: the one asked for where it starts, PyTorch where it does not."""
+"""Chooses the library that runs the language model: the requested one if it starts, otherwise PyTorch."""
 
 import gc
 import logging
@@ -17,24 +17,24 @@ from acestep.lm.job import Job
 _LOG = logging.getLogger(__name__)
 
 REASON_CHARACTERS: Final = 200
-"""As much of another library's complaint as fits a warning."""
+"""Characters of another library's error text that are kept for a warning."""
 
 _NAMES: Final = {Library.VLLM: "vLLM", Library.MLX: "MLX"}
 
 
 class Restful(LmBackend, Protocol):
-    """A backend with weights of its own, which others can have the room of between two uses."""
+    """A backend that keeps its own weights and can free the device between two uses."""
 
     def rest(self) -> None:
-        """Leave the device to others until the next `write`."""
+        """Free the device until the next `write`."""
         ...
 
 
 class Opener:
-    """Opens what runs the language model in `folder` for one use after another.
+    """Opens the backend for the language model in `folder`, once for each use.
 
-    vLLM (with room for `pool`) and MLX start at the first use and rest between uses. When one of them cannot start, for
-    whatever reason, what it had is given back, `warn` is told once, and PyTorch is used from then on.
+    vLLM (with a cache of the size `pool`) and MLX start at the first use and free the device between uses. If one of
+    them cannot start, for any reason, its memory is freed, `warn` is called once, and PyTorch is used from then on.
     """
 
     def __init__(self, library: Library, folder: Path, pool: Pool, warn: Callable[[str], None]) -> None:
@@ -45,11 +45,11 @@ class Opener:
         self._kept: list[Restful] = []
 
     def open(self, device: Device, pt: Callable[[], LmBackend]) -> LmBackend:
-        """A backend on `device`, `close` of which ends one use; `pt` makes the one through PyTorch."""
+        """Return a backend on `device`; its `close` ends one use. `pt` makes the PyTorch backend."""
         if self._library is Library.PT:
             return pt()
         if not self._kept and (problem := self._start(device)):
-            # Here, where no traceback holds what was half made.
+            # After the except block, because a traceback would keep half-made objects alive.
             gc.collect()
             device.empty_cache()
             name, self._library = _NAMES[self._library], Library.PT
@@ -61,12 +61,12 @@ class Opener:
         return _Lent(self._kept[0])
 
     def close(self) -> None:
-        """Give back what was kept."""
+        """Free what was kept."""
         while self._kept:
             self._kept.pop().close()
 
     def _start(self, device: Device) -> str:
-        """Start what was asked for; why that was impossible, "" where it was not."""
+        """Start the requested library; return why that failed, or "" on success."""
         try:
             if self._library is Library.VLLM:
                 self._kept.append(VllmBackend(self._folder, device, self._pool))
@@ -74,7 +74,7 @@ class Opener:
                 self._kept.append(MlxBackend(self._folder))
         except ModuleNotFoundError as error:
             return f"{error.name} is not installed"
-        except Exception as error:  # Their start-up fails in more ways than can be listed.
+        except Exception as error:  # These libraries can fail at start in too many ways to list.
             _LOG.info("%s did not start", self._library, exc_info=True)
             said = str(error).strip().splitlines()
             return (said[0] if said else type(error).__name__)[:REASON_CHARACTERS]
@@ -82,7 +82,7 @@ class Opener:
 
 
 class _Lent:
-    """A kept backend for one use, after which it rests."""
+    """A kept backend during one use; at the end of the use it frees the device."""
 
     def __init__(self, kept: Restful) -> None:
         self._kept = kept
@@ -100,5 +100,5 @@ class _Lent:
         self._kept.rehearse(jobs)
 
     def close(self) -> None:
-        """Let it rest."""
+        """Let the kept backend free the device."""
         self._kept.rest()

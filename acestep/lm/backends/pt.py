@@ -1,4 +1,4 @@
-"""The language model through PyTorch: whole batches at once, guidance pairs among their rows."""
+"""The language model through PyTorch: whole batches in one pass, with the rows of guidance pairs among them."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -15,13 +15,15 @@ from acestep.lm.job import Job
 from acestep.lm.sampling import Chooser, Draft, Sampler, Spans, guide
 
 BRIDGED_IDS: Final = 4_096
-"""Ids between two ranges for which logits are computed unasked: cheaper than one more matrix product."""
+"""If two allowed ranges are at most this many ids apart, logits are also computed for the ids between them: this is
+cheaper than one more matrix product.
+"""
 
 
 class PtBackend:
     """Writes sequences with a model whose weights are on the device inside `use()`.
 
-    `chooser` decides the tokens; left out, they are drawn from the logits.
+    `chooser` chooses the tokens; by default they are sampled from the logits.
     """
 
     def __init__(
@@ -48,12 +50,12 @@ class PtBackend:
         return [tuple(draft.tokens) for draft in drafts]
 
     def cache_bytes(self, jobs: Sequence[Job]) -> int:
-        """Bytes of keys and values for these jobs, all of them allocated at once."""
+        """Return the bytes of keys and values for these jobs, which are allocated in one step."""
         return cache_bytes(jobs, self._model.module.config, self._model.dtype)
 
     @torch.no_grad()
     def rehearse(self, jobs: Sequence[Job]) -> None:
-        """Read the prompts and take two steps at the far end of the cache, each where most tokens are allowed."""
+        """Process the prompts and take two steps at the end of the cache, where most tokens are allowed."""
         drafts = [_widest(job) for job in jobs]
         with self._use():
             cache = Cache(jobs, self._model.module.config, self._model.dtype, self._device.torch_device)
@@ -67,7 +69,7 @@ class PtBackend:
             self._next(decoder, cache.rows, states, drafts)
 
     def close(self) -> None:
-        """Nothing is kept between calls, and the weights belong to who places them."""
+        """Do nothing: no data is kept between calls, and the caller owns the weights."""
 
     def _write(self, drafts: Sequence[Draft], written: StepsWritten) -> None:
         jobs, module = [draft.job for draft in drafts], self._model.module
@@ -87,7 +89,10 @@ class PtBackend:
     def _next(
         self, decoder: Decoder, rows: Sequence[SequenceRow], states: Tensor, drafts: Sequence[Draft]
     ) -> dict[int, int]:
-        """The next token of every draft that `rows` are about; logits are made only where there is a choice."""
+        """Return the next token of every draft in `rows`.
+
+        Logits are computed only where the grammar leaves a choice.
+        """
         place = {row: at for at, row in enumerate(rows)}
         mine = [row.job for row in rows if row.wishes]
         tokens = {i: drafts[i].allowed.spans[0].start for i in mine if drafts[i].allowed.forced}
@@ -109,7 +114,7 @@ class PtBackend:
 
 
 def _widest(job: Job) -> Draft:
-    """A job written up to where most tokens are allowed; of the allowed ones it takes the first each time."""
+    """Advance a job to the state where most tokens are allowed, writing the first allowed token at each step."""
     draft, choices = Draft(job), []
     while not draft.done:
         choices.append(sum(map(len, draft.allowed.spans)))
@@ -121,7 +126,7 @@ def _widest(job: Job) -> Draft:
 
 
 def _covering(drafts: Sequence[Draft]) -> Spans:
-    """Few ranges that hold every token the drafts may go on with."""
+    """Return a few ranges that contain every token that the drafts may write next."""
     wanted = sorted({(ids.start, ids.stop) for draft in drafts for ids in draft.allowed.spans})
     spans: list[range] = []
     for start, stop in wanted:

@@ -1,6 +1,6 @@
-"""The language model through vLLM, in this process: whole batches, with the rows of a guidance pair in lock-step.
+"""The language model through vLLM, in this process: whole batches, with both rows of a guidance pair at the same step.
 
-INT8 weights of torchao are not run here; a plan that asks for them takes PyTorch.
+torchao's INT8 weights do not run here; a plan that asks for them uses PyTorch.
 """
 
 import gc
@@ -16,28 +16,28 @@ from acestep.devices.base import Device
 from acestep.lm.backends.base import StepsWritten
 from acestep.lm.backends.vllm_engine import qwen_architecture_in, start, stop
 from acestep.lm.backends.vllm_memory import Pool, block_bytes, pool_for
-from acestep.lm.backends.vllm_rows import BatchRow, Desk, rows_of
+from acestep.lm.backends.vllm_rows import ActiveDrafts, BatchRow, rows_of
 from acestep.lm.job import Job
 from acestep.lm.sampling import Chooser, Draft, Sampler
 
 
 class VllmBackend:
-    """Writes sequences with an engine for the checkpoint in `folder`, started at birth with room for `pool`.
+    """Writes sequences with an engine for the checkpoint in `folder`; the constructor starts it with the cache `pool`.
 
-    Jobs that need more room start a larger engine. A pool holds every sequence at its longest, so none is ever put off
-    for another. Before anything is written all prompts are read, in chunks, into vLLM's prefix cache; what is left of
-    each is at most a block, so all rows take their first step together and every step after it. Should the two rows of
-    a pair come apart all the same, their tokens since are dropped and both start again from what is written: tokens
-    depend on nothing but the job and its logits, so they come out the same.
+    Jobs that need a larger cache start a larger engine. A pool holds every sequence at its full length, so vLLM never
+    preempts one. Before anything is written, all prompts are processed in chunks into vLLM's prefix cache. At most one
+    block of each prompt then remains, so all rows take their first step together, and every later step too. If the two
+    rows of a pair get out of step all the same, their tokens since then are dropped and both start again from what is
+    written. Tokens depend only on the job and its logits, so the repeated tokens are the same.
     """
 
     def __init__(self, folder: Path, device: Device, pool: Pool, *, chooser: Chooser | None = None) -> None:
         self._folder = folder
         self._device = device
         self._pool = self._least = pool
-        self._desk = Desk(Sampler(device) if chooser is None else chooser)
+        self._drafts = ActiveDrafts(Sampler(device) if chooser is None else chooser)
         self._block_bytes = block_bytes(qwen_architecture_in(folder), device.dtype.itemsize)
-        self._engine: Any = start(folder, device, pool, self._desk)
+        self._engine: Any = start(folder, device, pool, self._drafts)
         self._asleep = False
         self._requests: dict[str, BatchRow] = {}
         self._ids = count()
@@ -48,25 +48,25 @@ class VllmBackend:
         live = {i: draft for i, draft in enumerate(drafts) if not draft.done}
         if live:
             self._make_ready(pool_for(jobs))
-            self._desk.drafts = live
+            self._drafts.drafts = live
             finished = False
             try:
                 self._write(drafts, live, written)
                 finished = True
             finally:
-                self._desk.drafts = {}
-                # What a broken step leaves in an engine nobody knows.
+                self._drafts.drafts = {}
+                # After a failed step the state of the engine is unknown.
                 if not finished:
                     self._stop()
         return [tuple(draft.tokens) for draft in drafts]
 
     def cache_bytes(self, jobs: Sequence[Job]) -> int:
-        """Bytes of keys and values for these jobs, in whole blocks, less those that the engine already has."""
+        """Return the bytes of keys and values for these jobs, in whole blocks, minus those that the engine has."""
         held = self._pool.blocks if self._engine is not None and not self._asleep else 0
         return max(0, pool_for(jobs).blocks - held) * self._block_bytes
 
     def rehearse(self, jobs: Sequence[Job]) -> None:
-        """Read sequences as long as the longest these jobs can become, and take two steps behind them."""
+        """Process sequences as long as the longest that these jobs can become, then take two steps more."""
         self._make_ready(pool_for(jobs))
         for job in jobs:
             for prompt in job.prompts:
@@ -75,7 +75,7 @@ class VllmBackend:
             self._engine.step()
 
     def rest(self) -> None:
-        """Leave the device to others until the next `write`: weights wait in host memory where vLLM can move them."""
+        """Free the device until the next `write`; on CUDA the weights wait in host memory."""
         if self._device.torch_device.type != "cuda":
             self._stop()
         elif self._engine is not None and not self._asleep:
@@ -84,7 +84,7 @@ class VllmBackend:
             self._device.empty_cache()
 
     def close(self) -> None:
-        """Tear the engine down."""
+        """Stop the engine and free its memory."""
         self._stop()
 
     def _make_ready(self, pool: Pool) -> None:
@@ -92,18 +92,18 @@ class VllmBackend:
         if room != self._pool:
             self._stop()
         if self._engine is None:
-            self._engine = start(self._folder, self._device, room, self._desk)
-            # Only now: a pool that found no room must not be asked for again by a smaller pass.
+            self._engine = start(self._folder, self._device, room, self._drafts)
+            # Set only after the start: a pool that did not fit must not be requested again by a smaller pass.
             self._pool = room
         elif self._asleep and (problem := self._kept_asleep()):
             self._stop()
             self._pool = self._least
-            # Others have taken its room since; a smaller pass may find some for a new engine.
+            # Other parts have used the freed memory since; a smaller pass may find enough for a new engine.
             raise torch.OutOfMemoryError(f"vLLM could not wake up: {problem}")
         self._asleep = False
 
     def _kept_asleep(self) -> str:
-        """Wake the engine up; what it says where it cannot, else nothing."""
+        """Wake the engine up; return its error text, or "" on success."""
         try:
             self._engine.wake_up()
         except RuntimeError as error:
@@ -116,7 +116,8 @@ class VllmBackend:
         if engine is None:
             return
         if self._asleep:
-            # What sleeps cannot be freed. Where there is no room to wake up, there is nothing on the device either.
+            # A sleeping engine cannot be freed. If there is no memory to wake it up, it holds nothing on the device
+            # either.
             with suppress(RuntimeError):
                 engine.wake_up()
             self._asleep = False
@@ -146,14 +147,14 @@ class VllmBackend:
             written(max(len(draft.tokens) for draft in drafts), most)
 
     def _read(self, jobs: Sequence[Job]) -> None:
-        """Read every prompt into the prefix cache; the one token that vLLM writes behind each means nothing."""
+        """Process every prompt into the prefix cache; the one token that vLLM writes after each is ignored."""
         for prompt in dict.fromkeys(prompt for job in jobs for prompt in job.prompts):
             self._ask(prompt, tokens=1)
         while self._engine.has_unfinished_requests():
             self._engine.step()
 
     def _begin(self, number: int, draft: Draft) -> None:
-        """Let the rows of a draft go on from what is written of it."""
+        """Start the rows of a draft from the tokens written so far."""
         job = draft.job
         for row in rows_of(number, job):
             prompt = job.prompt if row.wishes else job.unguided
@@ -167,7 +168,7 @@ class VllmBackend:
             del self._requests[name]
 
     def _step(self) -> dict[BatchRow, int]:
-        """The token that each row has written in one step of the engine, where it has written one."""
+        """Take one step of the engine; return the new token of each row that has one."""
         return {
             self._requests[output.request_id]: output.outputs[0].token_ids[-1]
             for output in self._engine.step()

@@ -1,4 +1,4 @@
-"""vLLM's engine in this process: started for one pool of rows, and torn down for good."""
+"""vLLM's engine in this process: started for one pool of rows, and stopped completely."""
 
 import gc
 import os
@@ -15,29 +15,28 @@ from acestep.checkpoints.configs import read_config
 from acestep.devices.base import Device
 from acestep.errors import InvalidInputError
 from acestep.lm.backends.vllm_memory import BLOCK_TOKENS, Pool, block_bytes
-from acestep.lm.backends.vllm_rows import Desk, PairedRows
+from acestep.lm.backends.vllm_rows import ActiveDrafts, PairedRows
 from acestep.units import GIB
 
 ARCHITECTURE: Final = "AceStepPlannerLanguageModel"
 
 GRAPHS_FROM_BYTES: Final = 16 * GIB
-"""Free memory from which compiled code and CUDA graphs may take their share; below, every byte is for songs."""
+"""Bytes of free memory from which compiled code and CUDA graphs are used; below it, all memory is for songs."""
 
 _SETTINGS: Final = {
-    # In this process, so that the memory cap holds and nothing outlives the engine.
+    # In this process, so that the memory cap applies to it and no process remains afterwards.
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-    # The second runner takes logits processors of another kind, which do not see a whole batch.
+    # vLLM's second model runner uses another kind of logits processor, which does not see a whole batch.
     "VLLM_USE_V2_MODEL_RUNNER": "0",
     "VLLM_NO_USAGE_STATS": "1",
     "HF_HUB_OFFLINE": "1",
 }
 
 
-def start(folder: Path, device: Device, pool: Pool, desk: Desk) -> Any:
-    """An `LLMEngine` for the checkpoint in `folder` whose tokens are decided at `desk`; it takes prompts as token ids.
+def start(folder: Path, device: Device, pool: Pool, active: ActiveDrafts) -> Any:
+    """Return an `LLMEngine` for the checkpoint in `folder`. Its prompts are token ids, and `active` chooses its tokens.
 
-    Raises whatever vLLM fails with, `ImportError` where it is not installed, `torch.OutOfMemoryError` where it does
-    not fit.
+    Raises any error of vLLM, `ImportError` if vLLM is not installed, and `torch.OutOfMemoryError` if it does not fit.
     """
     with _settings():
         from vllm import EngineArgs, LLMEngine, ModelRegistry
@@ -58,24 +57,27 @@ def start(folder: Path, device: Device, pool: Pool, desk: Desk) -> Any:
             raise RuntimeError(f"vLLM is only started on the first card, not on {device.torch_device}")
         ModelRegistry.register_model(ARCHITECTURE, PlannerLanguageModel)
         LogitsProcessor.register(PairedRows)
-        rows = type("RowsOfThisEngine", (PairedRows,), {"desk": desk})
+        rows = type("RowsOfThisEngine", (PairedRows,), {"active": active})
         try:
             return LLMEngine.from_engine_args(EngineArgs(**_options(folder, device, pool), logits_processors=[rows]))
         except BaseException:
-            # A half-started engine leaves its process group behind, and the next one would trip over it.
+            # A half-started engine leaves its process group behind, and the next start would fail because of it.
             cleanup_dist_env_and_memory()
             raise
 
 
 def stop(engine: Any) -> None:
-    """Tear `engine` down: workers, caches, process group. Its memory is free once the caller lets go of it, too."""
+    """Stop `engine`: workers, caches, process group. Its memory is free once the caller drops its reference too."""
     engine.engine_core.shutdown()
-    # vLLM exempts what it made at its start from collection, and its parts hold each other.
+    # vLLM excludes its start-up objects from garbage collection, and they refer to each other.
     gc.unfreeze()
 
 
 def qwen_architecture_in(folder: Path) -> QwenArchitecture:
-    """The sizes of the language model in `folder`; raises `InvalidInputError` for a configuration without them."""
+    """Return the sizes of the language model in `folder`.
+
+    Raises `InvalidInputError` for a configuration that lacks them.
+    """
     source = folder / "config.json"
     try:
         return msgspec.convert(read_config(source), QwenArchitecture)
@@ -97,11 +99,12 @@ def _options(folder: Path, device: Device, pool: Pool) -> dict[str, Any]:
         "max_num_batched_tokens": pool.batched_tokens,
         "block_size": BLOCK_TOKENS,
         "kv_cache_memory_bytes": pool.blocks * block_bytes(qwen_architecture_in(folder), device.dtype.itemsize),
-        # A share of the card that must be free at the start, whatever the pool is told: the plan has seen to that.
+        # vLLM requires this share of the card to be free at its start, whatever pool is given. The plan has already
+        # made sure that enough is free.
         "gpu_memory_utilization": 0.01,
         "enable_prefix_caching": True,
         "enable_chunked_prefill": True,
-        # With it, rows would be chosen for before the token before them is known.
+        # With asynchronous scheduling, a row would be processed before its previous token is known.
         "async_scheduling": False,
         "enforce_eager": not on_card or device.free_bytes() < GRAPHS_FROM_BYTES,
         "enable_sleep_mode": on_card,
@@ -112,7 +115,7 @@ def _options(folder: Path, device: Device, pool: Pool) -> dict[str, Any]:
 
 @contextmanager
 def _settings() -> Iterator[None]:
-    """The settings of vLLM, in the environment only while it reads them."""
+    """Set vLLM's environment variables only while vLLM reads them."""
     settings = {"VLLM_LOGGING_LEVEL": "ERROR"} | dict(os.environ) | _SETTINGS
     before = {name: os.environ.get(name) for name in ("VLLM_LOGGING_LEVEL", *_SETTINGS)}
     os.environ.update({name: settings[name] for name in before})

@@ -1,4 +1,4 @@
-"""What vLLM takes on a device: weights, a pool of key and value blocks of a size that we decide, and one forward.
+"""The memory that vLLM takes on a device: weights, a pool of key and value blocks of a size that we set, one forward.
 
 The numbers are `estimated`: counted from vLLM's own rules (v1/core/kv_cache_utils.py, v1/worker/gpu_model_runner.py),
 not measured on a card.
@@ -14,23 +14,27 @@ from acestep.lm.job import Job
 from acestep.units import MIB
 
 BLOCK_TOKENS: Final = 32
-"""Tokens a block of keys and values holds: what vLLM's attention on CUDA and on a CPU both take."""
+"""Tokens in one block of keys and values: the block size of vLLM's attention on both CUDA and CPU."""
 
 LEAST_BATCHED_TOKENS: Final = 1_024
-"""Tokens of prompts read at once, at least; vLLM's default of 8,192 and more takes that many times the activations."""
+"""The smallest limit on prompt tokens in one forward. vLLM's default of 8,192 and more needs proportionally larger
+activations.
+"""
 
 WORKSPACE_BYTES: Final = 96 * MIB
-"""What cuBLAS and the attention kernels keep for themselves: 32 MiB on Hopper for each handle, and split-KV scratch."""
+"""Bytes that cuBLAS and the attention kernels keep: 32 MiB on Hopper for each handle, and scratch memory for split KV.
+"""
 
 SAMPLED_BYTES: Final = 4 + 4 + 8 + 4
-"""A logit in vLLM's sampler, warmed up with top-k and top-p: its float32 value, the sorted ones, where each stood, and
-their cumulated probability."""
+"""Bytes for each logit in vLLM's sampler, warmed up with top-k and top-p: its float32 value, the sorted value, its
+index before sorting, and the cumulative probability.
+"""
 
 
 class Pool(msgspec.Struct, frozen=True, kw_only=True):
-    """Room for `rows` sequences at once, guidance pairs counted twice, none longer than `longest` tokens.
+    """A cache for `rows` sequences in one batch (a guidance pair counts as two), each of at most `longest` tokens.
 
-    `blocks` includes the one that vLLM keeps to itself.
+    `blocks` includes the block that vLLM reserves for itself.
     """
 
     rows: int
@@ -43,14 +47,14 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def batched_tokens(self) -> int:
-        """Most tokens of one forward: a chunk of prompts, or the last block of every prompt.
+        """Return the most tokens of one forward: a chunk of prompts, or the last block of every prompt.
 
-        The latter lets all rows start to write together.
+        The second lets all rows start writing at the same step.
         """
         return max(LEAST_BATCHED_TOKENS, self.rows * BLOCK_TOKENS)
 
     def with_room_for(self, other: "Pool") -> "Pool":
-        """A pool that does for both."""
+        """Return the smallest pool that serves both this one and `other`."""
         return Pool(
             rows=max(self.rows, other.rows),
             longest=max(self.longest, other.longest),
@@ -59,7 +63,7 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Footprint(msgspec.Struct, frozen=True, kw_only=True):
-    """Bytes on the device; `activation_bytes` only while a forward runs."""
+    """Bytes on the device; `activation_bytes` exist only during a forward."""
 
     weight_bytes: int
     cache_bytes: int
@@ -67,17 +71,17 @@ class Footprint(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def peak_bytes(self) -> int:
-        """The most there is at once."""
+        """Return the largest number of bytes in use at one time."""
         return self.weight_bytes + self.cache_bytes + self.activation_bytes
 
 
 def blocks_of(tokens: int) -> int:
-    """Blocks that hold so many tokens of one sequence."""
+    """Return the number of blocks for `tokens` tokens of one sequence."""
     return -(-tokens // BLOCK_TOKENS)
 
 
 def pool_for(jobs: Sequence[Job]) -> Pool:
-    """The smallest pool in which nothing is ever evicted: every row of the jobs at its longest."""
+    """Return the smallest pool that holds every row of the jobs at its full length: vLLM never evicts a block."""
     if not jobs:
         raise ValueError("a pool is for at least one job, got none")
     lengths = [len(prompt) + job.max_tokens for job in jobs for prompt in job.prompts]
@@ -85,26 +89,27 @@ def pool_for(jobs: Sequence[Job]) -> Pool:
 
 
 def pool_of(rows: int, longest: int) -> Pool:
-    """The pool for so many sequences, each up to `longest` tokens."""
+    """Return the pool for `rows` sequences of up to `longest` tokens each."""
     return Pool(rows=rows, longest=longest, blocks=1 + rows * blocks_of(longest))
 
 
 def block_bytes(architecture: QwenArchitecture, itemsize: int) -> int:
-    """Bytes of one block: keys and values of every layer, `itemsize` bytes a value."""
+    """Return the bytes of one block: keys and values of every layer, `itemsize` bytes for each value."""
     a = architecture
     return 2 * a.num_hidden_layers * a.num_key_value_heads * a.head_dim * BLOCK_TOKENS * itemsize
 
 
 def vllm_footprint(architecture: QwenArchitecture, pool: Pool, *, weight_bytes: int, itemsize: int) -> Footprint:
-    """What vLLM takes to write with `pool`, eager; `itemsize` is that of weights and activations.
+    """Return the bytes that vLLM takes to write with `pool` in eager mode.
 
-    The activations are those of the forward that vLLM profiles at its start, the largest there will be: a prefill of
-    `batched_tokens`, then logits of every row through its sampler, one after the other.
+    `itemsize` is that of weights and activations. The activations are those of the forward that vLLM profiles at its
+    start, the largest one: a prefill of `batched_tokens`, then the logits of every row through its sampler, one after
+    the other.
     """
     a = architecture
     heads = a.num_attention_heads + 2 * a.num_key_value_heads
-    # A layer at its widest: the residual and its normed copy beside the queries, keys and values with their rotated
-    # copies, or beside the gate and up projections with their product.
+    # The widest point of a layer: the residual and its normalised copy, together with either the queries, keys and
+    # values and their rotated copies, or the gate and up projections and their product.
     attention = 2 * heads * a.head_dim
     feed_forward = 3 * a.intermediate_size
     reading = pool.batched_tokens * (2 * a.hidden_size + max(attention, feed_forward)) * itemsize

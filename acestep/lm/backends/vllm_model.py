@@ -1,4 +1,4 @@
-"""The planner's language model as vLLM builds it. Importing this needs vLLM."""
+"""The language model in the form that vLLM builds. Importing this module needs vLLM."""
 
 from collections.abc import Iterable
 
@@ -9,9 +9,9 @@ from acestep.lm.backends.keys import prefixed
 
 
 class PlannerLanguageModel(Qwen3ForCausalLM):  # type: ignore[misc]  # vLLM's classes are Any to mypy
-    """Qwen3 from a checkpoint whose keys may lack the `model.` prefix, as those saved without their head do."""
+    """Qwen3 from a checkpoint whose keys may lack the `model.` prefix, as in files saved without the head."""
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
-        """The names of the parameters loaded."""
+        """Return the names of the loaded parameters."""
         loaded: set[str] = super().load_weights((prefixed(name), tensor) for name, tensor in weights)
         return loaded

@@ -1,7 +1,7 @@
-"""The rows of guidance pairs inside vLLM's batch, and the one token that both rows of a pair are made to write.
+"""The rows of guidance pairs inside vLLM's batch, which are made to write the same token.
 
-Needs no vLLM: `PairedRows` has the methods of a `vllm.v1.sample.logits_processor.LogitsProcessor`, which `start` in
-`vllm_engine` declares it to be.
+Needs no vLLM: `PairedRows` has the methods of a `vllm.v1.sample.logits_processor.LogitsProcessor`, and `start` in
+`vllm_engine` registers it as one.
 """
 
 from collections.abc import Sequence
@@ -16,21 +16,21 @@ from acestep.lm.sampling import Chooser, Draft, Spans, guide
 
 
 class BatchRow(NamedTuple):
-    """A sequence of vLLM's batch: that of a draft with its wishes, or the one without them."""
+    """One sequence of vLLM's batch: a draft with the user's wishes (conditional), or without them (unconditional)."""
 
     draft: int
     wishes: bool
 
 
 def rows_of(draft: int, job: Job) -> list[BatchRow]:
-    """The sequences that are read to write one draft."""
+    """Return the batch rows of one draft."""
     return (
         [BatchRow(draft, wishes=True), BatchRow(draft, wishes=False)] if job.guided else [BatchRow(draft, wishes=True)]
     )
 
 
-class Desk:
-    """What an engine writes now: `drafts` by their number, and who decides their tokens."""
+class ActiveDrafts:
+    """The drafts that an engine writes now, by number, and the chooser of their tokens."""
 
     def __init__(self, chooser: Chooser) -> None:
         self.chooser = chooser
@@ -38,28 +38,28 @@ class Desk:
 
 
 class PairedRows:
-    """Chooses the next token of every draft whose rows are all in the batch, and leaves them nothing else to write.
+    """A logits processor that chooses the next token of every draft whose rows are all in the batch.
 
-    Other rows are left alone: theirs is not the time to write, and whoever drives the engine drops their tokens. What
-    is chosen depends on nothing but a draft and its logits, so it may be chosen again. Subclassed with the `desk` of
-    one engine.
+    It leaves those rows no other token to write. Other rows are not changed: they are not to write yet, and the caller
+    of the engine drops their tokens. A choice depends only on a draft and its logits, so it can be repeated. For each
+    engine a subclass sets `active`.
     """
 
-    desk: Desk
+    active: ActiveDrafts
 
     def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:  # noqa: ARG002 as called
         self._rows: dict[int, BatchRow] = {}
 
     @classmethod
     def validate_params(cls, params: Any) -> None:
-        """Any parameters will do."""
+        """Accept any parameters."""
 
     def is_argmax_invariant(self) -> bool:
-        """No: it decides."""
+        """Return False: this processor changes the most likely token."""
         return False
 
     def update_state(self, batch_update: Any) -> None:
-        """Follow the batch: requests leave, come and change places, in this order."""
+        """Apply the batch's changes: removed, added and moved requests, in this order."""
         if batch_update is None:
             return
         for index in batch_update.removed:
@@ -73,9 +73,9 @@ class PairedRows:
                 self._set(source, leaving)
 
     def apply(self, logits: Tensor) -> Tensor:
-        """The logits [rows, vocabulary], float32, changed in place."""
+        """Return the logits [rows, vocabulary], float32, changed in place."""
         place = {row: index for index, row in self._rows.items()}
-        drafts = self.desk.drafts
+        drafts = self.active.drafts
         ready = [i for i, draft in drafts.items() if all(row in place for row in rows_of(i, draft.job))]
         tokens = {i: drafts[i].allowed.spans[0].start for i in ready if drafts[i].allowed.forced}
         undecided = sorted((i for i in ready if i not in tokens), key=self._kind)
@@ -89,21 +89,21 @@ class PairedRows:
         return logits
 
     def _kind(self, draft: int) -> tuple[bool, tuple[tuple[int, int], ...]]:
-        """Drafts of one kind are decided together."""
-        wanted = self.desk.drafts[draft]
+        """Return the key by which drafts are grouped; the drafts of a group are decided in one call."""
+        wanted = self.active.drafts[draft]
         return wanted.job.guided, tuple((ids.start, ids.stop) for ids in wanted.allowed.spans)
 
     def _choose(
         self, logits: Tensor, edges: Sequence[tuple[int, int]], place: dict[BatchRow, int], numbers: list[int]
     ) -> dict[int, int]:
         spans = tuple(range(*edge) for edge in edges)
-        drafts = [self.desk.drafts[i] for i in numbers]
+        drafts = [self.active.drafts[i] for i in numbers]
         values = _over(logits, spans, [place[BatchRow(i, wishes=True)] for i in numbers])
         if drafts[0].job.guided:
             without = _over(logits, spans, [place[BatchRow(i, wishes=False)] for i in numbers])
             scales = torch.tensor([[draft.job.sampling.guidance] for draft in drafts], device=logits.device)
             values = guide(values, without, scales)
-        return dict(zip(numbers, self.desk.chooser.choose(values, spans, drafts), strict=True))
+        return dict(zip(numbers, self.active.chooser.choose(values, spans, drafts), strict=True))
 
     def _set(self, index: int, row: BatchRow | None) -> None:
         if row is None:
@@ -113,6 +113,6 @@ class PairedRows:
 
 
 def _over(logits: Tensor, spans: Spans, rows: Sequence[int]) -> Tensor:
-    """The logits [rows, ids] of the ids in `spans`."""
+    """Return the logits [rows, ids] of the ids in `spans`."""
     at = torch.tensor(rows, device=logits.device)
     return torch.cat([logits[:, ids.start : ids.stop][at] for ids in spans], dim=-1)

@@ -1,1 +1,1 @@
-"""A card that exists only in the books: its allocator, its kernels, and the prober on top."""
+"""A simulated card: a model of its allocator and its kernels, and the prober that uses them."""

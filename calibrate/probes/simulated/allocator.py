@@ -1,8 +1,8 @@
-"""A model of PyTorch's CUDA caching allocator: who gets which bytes, and when a hard cap says no.
+"""A model of PyTorch's CUDA caching allocator: which blocks it gives, and when a hard cap makes it refuse.
 
 The rules are those of `c10/cuda/CUDACachingAllocator.cpp` with its default settings (no expandable segments, no
-`max_split_size`, no rounding to powers of two), for allocations on one stream. Addresses of new segments only ever
-grow here; CUDA chooses its own, which can decide between two free blocks of equal size and nothing else.
+`max_split_size`, no rounding to powers of two), for allocations on one stream. Addresses of new segments only ever grow
+here; CUDA chooses its own, which can decide between two free blocks of equal size and nothing else.
 """
 
 from bisect import bisect_left, insort
@@ -18,13 +18,13 @@ MIN_BLOCK: Final = 512
 """`kMinBlockSize`: every request is rounded up to a multiple of this."""
 
 SMALL_SEGMENT: Final = 2 * MIB
-"""`kSmallBuffer`: what the small pool asks the driver for."""
+"""`kSmallBuffer`: the size of the small pool's segments."""
 
 NO_CAP: Final = 1 << 62
 
 
 class SimulatedOutOfMemoryError(Exception):
-    """A request that did not fit under the cap even after every cached segment was given back. All sizes in bytes."""
+    """A request that did not fit under the cap even after every cached segment was freed. All sizes in bytes."""
 
     def __init__(self, requested: int, reserved: int, allocated: int, cap: int) -> None:
         super().__init__(
@@ -56,7 +56,7 @@ class SegmentView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Block:
-    """A handle on bytes: what `malloc` hands out and `free` takes back. Read `size` and `address`, write nothing."""
+    """A block of memory that `malloc` returns and `free` takes. Its `size` and `address` are read-only."""
 
     __slots__ = ("address", "live", "next", "pool", "prev", "requested", "size")
 
@@ -75,7 +75,7 @@ FreeList: TypeAlias = list[tuple[int, int, Block]]
 
 
 class CachingAllocator:
-    """Hands out blocks under a hard cap on reserved bytes.
+    """Allocates blocks under a hard cap on reserved bytes.
 
     `allocated` counts whole blocks, as torch's `allocated_bytes` does; `requested` the bytes asked for. `pending`
     are the blocks whose free waits for another stream, in the order of the calls.
@@ -107,7 +107,8 @@ class CachingAllocator:
         self.pending: dict[Block, None] = {}
         self._small: FreeList = []
         self._large: FreeList = []
-        # First block of each segment by address. New addresses are the highest yet, so the order is that of address.
+        # First block of each segment, by address. New addresses are always the highest, so insertion order is address
+        # order.
         self._heads: dict[int, Block] = {}
         self._next_address = SEGMENT_GRAIN
 
@@ -137,9 +138,9 @@ class CachingAllocator:
         return live
 
     def malloc(self, n_bytes: int) -> Block:
-        """A block of at least `n_bytes`; none at all (size 0) for zero bytes.
+        """Return a block of at least `n_bytes`, or an empty block (size 0) for zero bytes.
 
-        Raises `SimulatedOutOfMemoryError`; whatever was cached has then been given back, as on a card.
+        Raises `SimulatedOutOfMemoryError`; the cached segments have then been freed, as on a card.
         """
         if n_bytes <= SMALL_LIMIT:
             if n_bytes <= 0:
@@ -176,7 +177,7 @@ class CachingAllocator:
         return block
 
     def free(self, block: Block) -> None:
-        """Takes a block back and merges it with free neighbours. Raises `ValueError` for a block that is not live."""
+        """Take a block back and merge it with free neighbours. Raises `ValueError` for a block that is not live."""
         if not block.live:
             raise ValueError("free() of a block that is not live: it was freed before")
         block.live = False
@@ -237,7 +238,7 @@ class CachingAllocator:
             pool[:] = kept
 
     def reset_peaks(self) -> None:
-        """Lets both peaks start again from what is held now."""
+        """Reset both peaks to the current values."""
         self.peak_allocated = self.allocated
         self.peak_reserved = self.reserved
 
@@ -246,14 +247,14 @@ class CachingAllocator:
         return tuple(self._view(head) for head in self._heads.values())
 
     def layout(self, owners: Mapping[Block, int]) -> tuple[int, ...]:
-        """Every segment and block as numbers, live blocks by their `owners`, addresses reduced to their order.
+        """Return every segment and block as numbers, live blocks by their `owners`, addresses reduced to their order.
 
-        Nothing else steers the allocator, so of two under one cap with equal layouts, given equal requests from here
-        on, each does what the other does.
+        The state of the allocator depends on nothing else: two allocators under one cap with equal layouts do the same
+        for equal later requests.
         """
         numbers = []
         for head in self._heads.values():
-            # No block has size 0, so this can only mean a new segment; its pool shows in what its blocks add up to.
+            # No block has size 0, so 0 marks a new segment; the sum of its blocks shows its pool.
             numbers.append(0)
             block: Block | None = head
             while block is not None:

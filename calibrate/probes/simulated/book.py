@@ -1,30 +1,30 @@
-"""The book of a run without a cap: everything is written down, and nothing is refused."""
+"""Records a run without a cap: it writes the trace and refuses nothing."""
 
 from calibrate.probes.simulated.allocator import NO_CAP
 from calibrate.probes.simulated.trace import Trace
 
 
 class TraceBook:
-    """Writes the stages and flushes of a run into a trace, and answers every question for free bytes alike."""
+    """Writes the stages and cache flushes of a run into a trace, and always reports the same free bytes."""
 
     def __init__(self, trace: Trace, free_bytes: int = NO_CAP) -> None:
         self._trace = trace
         self._free_bytes = free_bytes
 
     def begin_stage(self, name: str) -> None:
-        """Written down."""
+        """Record the beginning of a stage."""
         self._trace.begin_stage(name)
 
     def end_stage(self) -> tuple[int, int]:
-        """Written down; peaks are read from the trace afterwards."""
+        """Record the end of a stage; peaks are computed from the trace afterwards."""
         self._trace.end_stage()
         return 0, 0
 
     def empty_cache(self) -> None:
-        """Written down."""
+        """Record a flush of the cache."""
         self._trace.empty_cache()
 
     def free_bytes(self) -> int:
-        """The answer given; the question is written down, for under another cap it might have another answer."""
+        """Return the fixed free bytes and record the question, because under another cap the answer may differ."""
         self._trace.ask()
         return self._free_bytes

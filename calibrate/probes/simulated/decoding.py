@@ -1,7 +1,8 @@
-"""The decode ladder in simulation: one trace for each tile, and the rungs that the pipeline would try under a cap.
+"""The decode fallbacks in simulation: one trace for each tile, and the attempts of the pipeline under a cap.
 
-The tile depends on the free bytes, so on the cap. What comes before decoding does not, and each attempt starts from
-what was alive then with the cache flushed; so an attempt is the trace before decoding and that tile's after it.
+The tile depends on the free bytes, and so on the cap. The events before decoding do not, and each attempt starts with
+the memory that was alive then and an empty cache; so an attempt is the trace before decoding followed by that tile's
+trace.
 """
 
 from collections.abc import Callable, Iterator
@@ -31,7 +32,7 @@ from calibrate.probes.simulated.splice import evicted, held, joined, only, repea
 from calibrate.probes.simulated.trace import Trace
 
 KEEPS_PARTS: Final = (Offload.NONE, Offload.CPU)
-"""Offload modes under which there is something to move off the card for decoding's sake."""
+"""Offload modes in which parts can be moved off the card before decoding."""
 
 
 class Played(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -41,12 +42,12 @@ class Played(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     loops: tuple[Loop, ...]
 
     def under(self, cap_bytes: int) -> ReplayResult:
-        """Its replay under a cap."""
+        """Replay it under a cap."""
         return replay(self.trace, cap_bytes, self.loops)
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """One rung under one cap: where and in which tiles, and how it went."""
+    """One attempt under one cap: where and in which tiles it decodes, and its result."""
 
     path: DecodePath
     tile: int
@@ -57,9 +58,9 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 def play_decode(
     components: Components, request: Request, tile: int, kernels: CudaKernels, known: Regions, *, resident: bool
 ) -> Played:
-    """The decode stage alone in tiles of one size; whether the decoder is `resident` or comes in for it.
+    """Trace only the decode stage in tiles of one size; with `resident` the decoder is on the card already.
 
-    From the second song on each is decoded as the one before, so two are traced and the second is repeated.
+    From the second song on each is decoded in the same way, so two are traced and the second is repeated.
     """
     frames, decoder = request.latent_frames, components.vae.decoder
     free_bytes = min(tile, frames) * frame_bytes(decoder)
@@ -83,7 +84,7 @@ def play_decode(
     ends: dict[int, int] = {}
 
     def note_end(_stage: str, done: int, _total: int) -> None:
-        # Progress is also told between the tiles of a song: a song ends where its number is told first.
+        # Progress is also reported between the tiles of a song: a song ends at the first report of its number.
         ends.setdefault(done, len(trace))
 
     with kernels, ledger, Memo(ledger, tape, known).patched((TileDecoder,)), torch.no_grad():
@@ -97,9 +98,9 @@ def play_decode(
 
 
 class DecodeLadder:
-    """What the pipeline does from the end of denoising on, for one request under any cap.
+    """The pipeline's decode attempts after denoising, for one request under any cap.
 
-    `before` is the run up to decoding; `decode(tile, resident)` plays the stage in tiles of one size.
+    `before` is the run up to decoding; `decode(tile, resident)` traces the stage in tiles of one size.
     """
 
     def __init__(
@@ -122,12 +123,12 @@ class DecodeLadder:
 
     @property
     def paths(self) -> tuple[DecodePath, ...]:
-        """The rungs on the card."""
+        """The decode paths on the card."""
         keeps = self._offload in KEEPS_PARTS
         return (DecodePath.GPU, DecodePath.GPU_OFFLOAD) if keeps else (DecodePath.GPU,)
 
     def attempts(self, cap_bytes: int) -> Iterator[Attempt]:
-        """What the pipeline tries on the card, in order, up to what fits; only the last when nothing does."""
+        """Yield the pipeline's attempts on the card, in order, up to the one that fits; if none fits, only the last."""
         for path in self.paths:
             for attempt in self._on(path, cap_bytes):
                 yield attempt
@@ -135,7 +136,7 @@ class DecodeLadder:
                     return
 
     def alone(self) -> Self:
-        """The same for a run that begins with what is alive when decoding does, without the gaps in the cache."""
+        """Return the same for a run that begins with the memory alive at decoding, without the gaps in the cache."""
         return type(self)(
             held(self._before.trace),
             self._decode,
@@ -146,11 +147,11 @@ class DecodeLadder:
         )
 
     def smallest_cap(self) -> int:
-        """The smallest cap from which on every cap fits without the processor's help.
+        """Return the smallest cap from which on every cap fits without decoding on the CPU.
 
-        The smallest tile is on the ladder under every cap, so where a replay of it fits and reserves R bytes, all
-        caps from R up to that one fit, as `replay.smallest_cap` argues. A larger tile is on it only where the free
-        bytes call for it, so a fit of one speaks for a single step of the grid.
+        The smallest tile is tried under every cap. So if a replay of it fits and reserves R bytes, all caps from R up
+        to that one fit, as `replay.smallest_cap` argues. A larger tile is tried only if the free bytes allow it, so a
+        fit of one says something only about a single step of the grid.
         """
         smallest = ladder_from(self._vae_chunk or self._tile(0))[-1]
         sure = [self._played(path, smallest) for path in self.paths]
@@ -169,7 +170,7 @@ class DecodeLadder:
                 return cap + SEGMENT_GRAIN
 
     def _on(self, path: DecodePath, cap_bytes: int) -> Iterator[Attempt]:
-        """The tiles of one rung, largest first."""
+        """Yield the attempts of one decode path, largest tile first."""
 
         def attempt(tile: int) -> Attempt:
             played = self._played(path, tile)
@@ -177,7 +178,7 @@ class DecodeLadder:
 
         first = attempt(self._vae_chunk or self._tile(cap_bytes - self._in_use.get(path, 0)))
         if first.outcome.asked and not self._vae_chunk:
-            # What is allocated when the tile is chosen decides, and no tile can change that.
+            # The bytes allocated when the tile is chosen decide, and no tile can change them.
             self._in_use[path] = first.outcome.asked[-1]
             tile = self._tile(cap_bytes - self._in_use[path])
             first = first if tile == first.tile else attempt(tile)
@@ -191,7 +192,7 @@ class DecodeLadder:
         later = self._decode(tile, self._offload is Offload.NONE and path is DecodePath.GPU)
         trace = joined(self._before.trace, later.trace)
         if path is DecodePath.GPU_OFFLOAD:
-            # One event late, so that the stage begins with what it will move off the card.
+            # One event later, so that the stage begins with the parts that it will move off the card.
             trace = evicted(trace, len(self._before.trace) + 1, spared=(WORKSPACE,))
         shift = len(trace) - len(later.trace)
         shifted = [msgspec.structs.replace(loop, start=loop.start + shift) for loop in later.loops]

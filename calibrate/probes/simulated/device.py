@@ -1,4 +1,4 @@
-"""The simulated card as the pipeline sees it: a device whose moves cost nothing but bookkeeping."""
+"""The simulated card as the pipeline sees it: a device whose moves are only counted."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ from calibrate.probes.simulated.trace import ACTIVATIONS
 
 
 class Book(Protocol):
-    """Where the simulated device writes stages and cache flushes, and reads what is free."""
+    """Where the simulated device records stages and cache flushes, and reads the free bytes."""
 
     def begin_stage(self, name: str) -> None:
         """A stage begins."""
@@ -26,16 +26,16 @@ class Book(Protocol):
         ...
 
     def empty_cache(self) -> None:
-        """Wholly free segments go back to the card."""
+        """Wholly free segments are returned to the card."""
         ...
 
     def free_bytes(self) -> int:
-        """Bytes that could still be allocated under the cap."""
+        """Bytes that can still be allocated under the cap."""
         ...
 
 
 class SimulatedDevice(InOrder):
-    """A card whose tensors are `meta`; every byte goes through `ledger` to `book`."""
+    """A card with `meta` tensors; `ledger` reports every allocation to `book`."""
 
     torch_device = torch.device("meta")
     shares_host_memory = False
@@ -49,47 +49,47 @@ class SimulatedDevice(InOrder):
         ledger.owner = ACTIVATIONS
 
     def upload(self, host: Tensor, owner: str) -> Tensor:
-        """A meta tensor with the layout of `host`, on the books of `owner`."""
+        """Return a meta tensor with the layout of `host`, allocated for `owner`."""
         with self._on_the_books_of(owner):
             return torch.empty_strided(host.shape, host.stride(), dtype=host.dtype, device=self.torch_device)
 
     def download(self, host: np.ndarray, source: Tensor) -> None:
-        """Nothing arrives; only the shapes are compared."""
+        """Copy nothing; only the shapes are compared."""
         if host.shape != tuple(source.shape):
             raise ValueError(f"download of {tuple(source.shape)} into an array of {host.shape}")
 
     def reserve(self, n_bytes: int, owner: str) -> Tensor:
-        """A meta tensor on the books of `owner`."""
+        """Return a meta tensor allocated for `owner`."""
         with self._on_the_books_of(owner):
             return torch.empty(n_bytes, dtype=torch.uint8, device=self.torch_device)
 
     def make_room(self, n_bytes: int) -> None:
-        """Asked for and freed at once, as on a card."""
+        """Allocate and free at once, as on a card."""
         self.reserve(n_bytes, ACTIVATIONS)
 
     def fetch(self, pairs: Sequence[tuple[Tensor, Tensor]], after: DeviceEvent) -> DeviceEvent:  # noqa: ARG002
-        """Nothing arrives; only the layouts are compared."""
+        """Copy nothing; only the layouts are compared."""
         for target, source in pairs:
             if (target.shape, target.dtype) != (source.shape, source.dtype):
                 raise ValueError(f"fetch of {source.dtype} {tuple(source.shape)} into {tuple(target.shape)}")
 
     def free_bytes(self) -> int:
-        """What the book says."""
+        """Return the free bytes of the book."""
         return self._book.free_bytes()
 
     def empty_cache(self) -> None:
-        """Written into the book, where it changes what later allocations find."""
+        """Report it to the book, where it changes later allocations."""
         self._book.empty_cache()
 
     def synchronize(self) -> None:
-        """Nothing runs, so nothing is waited for."""
+        """Do nothing: no work runs."""
 
     def begin_stage(self, name: str) -> None:
-        """Written into the book."""
+        """Report it to the book."""
         self._book.begin_stage(name)
 
     def end_stage(self) -> tuple[int, int]:
-        """The book's peaks."""
+        """Return the book's peaks."""
         return self._book.end_stage()
 
     @contextmanager

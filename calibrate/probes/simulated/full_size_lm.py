@@ -1,4 +1,4 @@
-"""Language models of full size for simulations, and a chooser of tokens for meta tensors, which hold no logits."""
+"""Language models of full size for simulations, and a token chooser for meta tensors, which have no logits."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -13,16 +13,16 @@ from calibrate.probes.simulated.host import rest_on_host
 
 
 class FirstAllowed:
-    """A chooser that reads no logits: of the allowed tokens it takes the first."""
+    """A chooser that ignores logits and takes the first allowed token."""
 
     def choose(self, logits: Tensor, spans: Spans, drafts: Sequence[Draft]) -> list[int]:  # noqa: ARG002 the protocol's
-        """The lowest id that each draft may go on with."""
+        """Return the lowest allowed id of each draft."""
         return [draft.allowed.spans[0].start for draft in drafts]
 
 
 @cache
 def full_size_lm(lm_id: str, quantization: Quantization | None) -> LanguageModel:
-    """Prepared weights of full size on the host, one set for the life of the process."""
+    """Prepared weights of full size on the host, one set for the lifetime of the process."""
     model = build_lm("dummy", lm_id, dtype=torch.bfloat16, materialise="meta")
     if quantization is not None:
         quantize_lm(model, quantization)

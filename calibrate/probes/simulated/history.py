@@ -1,4 +1,4 @@
-"""What PyTorch's allocator did on a real card, done again by the model of it, and compared to the byte.
+"""Replays the allocations that PyTorch's allocator made on a real card in our model of it, and compares every byte.
 
 A history may begin with memory in use (`history_start`). New segments of the model are put where the driver put them,
 so even the choice between two free blocks of one size, which goes by address, is compared.
@@ -15,7 +15,7 @@ from calibrate.probes.simulated.recorded import EXPANDABLE, Action, History, His
 
 
 class Replayed(msgspec.Struct, frozen=True, kw_only=True):
-    """How far the model took the same course: `difference` says where it did not, and is empty where it always did."""
+    """The result of a comparison: `difference` is the first difference, or ""."""
 
     entries: int
     allocations: int
@@ -30,11 +30,11 @@ class Replayed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _DivergedError(Exception):
-    """The model did something else than the card."""
+    """The model did something different from the card."""
 
 
 def replay_history(history: History) -> Replayed:
-    """Have the model do it all again, up to the first difference.
+    """Replay a history in the model, up to the first difference.
 
     Raises `InvalidInputError` for entries that do not belong to the segments at the end, and for an allocator with
     expandable segments.
@@ -57,7 +57,7 @@ def replay_history(history: History) -> Replayed:
 
 
 class _Player:
-    """The model's state: an allocator for each stream, for memory of one is never given to another."""
+    """The model's state: one allocator for each stream, because memory of one stream is never given to another."""
 
     def __init__(self, start: Mapping[int, Sequence[SegmentView]]) -> None:
         self.allocations = self.taken = 0
@@ -93,7 +93,7 @@ class _Player:
             self._free(entry)
 
     def finish(self, segments: Sequence[RecordedSegment]) -> None:
-        """What is held at the end, segment by segment."""
+        """Compare what is held at the end, segment by segment."""
         self._number += 1
         self._flush()
         modelled = {view.address: view for allocator in self._streams.values() for view in allocator.snapshot()}
@@ -138,7 +138,7 @@ class _Player:
         return sum(each.reserved for each in self._streams.values())
 
     def _flush(self) -> None:
-        """Every segment without a live block goes back at once, whoever asked for it."""
+        """Free every segment without a live block, for all streams."""
         if not self._given_back:
             return
         before = self._held()

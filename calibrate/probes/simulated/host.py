@@ -1,4 +1,4 @@
-"""Weights that rest on the host without taking any of its memory."""
+"""Weights that count as host tensors without taking any host memory."""
 
 from collections.abc import Iterable
 
@@ -9,12 +9,12 @@ from acestep.memory.tensors import map_storage, slots
 
 
 def rest_on_host(modules: Iterable[nn.Module]) -> None:
-    """Give meta weights host tensors that nothing ever writes; what is one tensor stays one."""
+    """Give meta weights host tensors that are never written; shared tensors stay shared."""
     resting: dict[int, tuple[Tensor, Tensor]] = {}
     for module in modules:
         for part in module.modules():
             for table, key, tensor in slots(part):
-                # The meta tensor is kept beside its stand-in, so that no other can take its id meanwhile.
+                # The meta tensor is kept with its replacement, so that no other object can get its id meanwhile.
                 if id(tensor) not in resting:
                     resting[id(tensor)] = (tensor, map_storage(tensor, _unwritten))
                 table[key] = resting[id(tensor)][1]

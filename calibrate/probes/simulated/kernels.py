@@ -1,7 +1,7 @@
-"""What kernels allocate besides the tensors that the program sees, by device.
+"""The memory that kernels allocate besides the program's tensors, by device.
 
-On meta tensors PyTorch always takes the math kernel for attention; a card does not. So attention is caught before it
-is dispatched and answered with the allocations of the kernel that the modelled device would choose.
+On meta tensors PyTorch always takes the math kernel for attention; a card does not. So the attention call is
+intercepted before dispatch, with the allocations of the kernel that the modelled device would choose.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,8 @@ from torch import Tensor
 from acestep.limits.capabilities import AMPERE, matrix_workspace
 
 MASK_ALIGNMENT = 16
-"""The memory-efficient kernel copies a mask whose last dimension is no multiple of this (aten sdp preprocess_mask)."""
+"""The memory-efficient kernel copies a mask whose last dimension is not a multiple of this (aten sdp preprocess_mask).
+"""
 
 
 class Workspaces(Protocol):
@@ -22,18 +23,18 @@ class Workspaces(Protocol):
 
     @property
     def matmul_bytes(self) -> int:
-        """Taken once, at the first matrix product, and kept."""
+        """Allocated once, at the first matrix product, and kept."""
         ...
 
     def convolution(self, source: Tensor, result: Tensor) -> int:
-        """Taken for the duration of one convolution."""
+        """Allocated during one convolution."""
         ...
 
 
 class AttentionKernels:
-    """As a context manager, what answers `F.scaled_dot_product_attention` where the query is on meta.
+    """As a context manager, it replaces `F.scaled_dot_product_attention` for queries on meta.
 
-    A torch function mode would see that call as well, and every other one: a tenth of the time that a trace takes.
+    A torch function mode would intercept that call as well, but also every other one: a tenth of the tracing time.
     """
 
     def __init__(self) -> None:
@@ -53,12 +54,12 @@ class AttentionKernels:
         F.scaled_dot_product_attention = self._usual.pop()
 
     def attention(self, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """The result [batch, heads, rows, dim] with what the chosen kernel would have allocated on the way."""
+        """Return the result [batch, heads, rows, dim] after the allocations of the chosen kernel."""
         raise NotImplementedError
 
 
 class CudaKernels(AttentionKernels):
-    """Attention and workspaces on a CUDA card of some compute capability, cuDNN attention switched off."""
+    """Attention and workspaces on a CUDA card with some compute capability, cuDNN attention switched off."""
 
     def __init__(self, capability: tuple[int, int]) -> None:
         super().__init__()
@@ -77,7 +78,7 @@ class CudaKernels(AttentionKernels):
         scale: float | None = None,
         enable_gqa: bool = False,
     ) -> Tensor:
-        """The result [batch, heads, rows, dim] with what the chosen kernel would have allocated on the way."""
+        """Return the result [batch, heads, rows, dim] after the allocations of the chosen kernel."""
         batch, heads, rows, _ = query.shape
         grouped = enable_gqa and heads != key.shape[1]
         half = query.dtype in (torch.bfloat16, torch.float16)
@@ -99,21 +100,21 @@ class CudaKernels(AttentionKernels):
         )[0]
 
     def convolution(self, source: Tensor, result: Tensor) -> int:
-        """An allowance of one copy of input and output in the layout cuDNN prefers, until a card measures it."""
+        """An allowance of one copy of input and output in the layout cuDNN prefers, until it is measured on a card."""
         return source.numel() * source.element_size() + result.numel() * result.element_size()
 
 
 class CpuKernels(AttentionKernels):
-    """Attention on the CPU in float32, so that counted CPU runs can be compared with simulated ones."""
+    """Attention on the CPU in float32, so that metered CPU runs can be compared with simulated ones."""
 
     matmul_bytes = 0
 
     def attention(self, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ARG002
-        """The result alone."""
+        """Return only the result."""
         return _rows_first(query)
 
     def convolution(self, source: Tensor, result: Tensor) -> int:  # noqa: ARG002 the protocol's arguments
-        """Nothing: workspaces inside a convolution are not the program's tensors, and the meter leaves them out."""
+        """Return 0: the meter does not count workspaces inside a convolution."""
         return 0
 
 

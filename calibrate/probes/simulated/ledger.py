@@ -1,7 +1,7 @@
-"""The ledger: every storage that a run makes on the simulated card, as a stream of allocations and frees.
+"""The ledger: every storage that a run creates on the simulated card, as a stream of allocations and frees.
 
-Device tensors are `meta` tensors, host tensors ordinary ones. A dispatch mode sees every operation and reports each
-new storage to a sink; a storage's death is reported when its last tensor goes.
+Device tensors are `meta` tensors, host tensors ordinary ones. A dispatch mode sees every operation and reports each new
+storage to a sink; the free of a storage is reported when its last tensor is deleted.
 """
 
 import weakref
@@ -28,28 +28,28 @@ MATRIX_PRODUCTS = (
 
 
 ALLOWANCE = "cudnn"
-"""Owner of workspaces that no tensor count shows; they count towards caps, not towards allocated peaks."""
+"""Owner of workspaces that the tensor count does not include; they count towards caps, not towards allocated peaks."""
 
 WORKSPACE = "cublas"
-"""Owner of the matrix-product workspace; it stays for the life of the process."""
+"""Owner of the matrix-product workspace, which stays until the process ends."""
 
 
 class Sink(Protocol):
-    """What the ledger reports to: a trace, or an allocator that may refuse."""
+    """The receiver of the ledger's reports: a trace, or an allocator that may refuse."""
 
     def alloc(self, n_bytes: int, owner: str) -> int:
-        """A storage of `n_bytes` came to life; the answer names it. May raise `torch.OutOfMemoryError`."""
+        """A storage of `n_bytes` was created; return a number for it. May raise `torch.OutOfMemoryError`."""
         ...
 
     def free(self, block: int) -> None:
-        """The storage named `block` is gone."""
+        """The storage with the number `block` was freed."""
         ...
 
 
 class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leaves its modes untyped
-    """Reports the storages of tensors on `device_type` to `sink`, and unseen workspaces as `workspaces` says.
+    """Reports the storages of tensors on `device_type` to `sink`, and hidden workspaces as `workspaces` says.
 
-    `products` counts what had matrix products in it; with the first of them comes their workspace.
+    `products` counts the operations with matrix products; the first one allocates their workspace.
     """
 
     def __init__(self, sink: Sink, workspaces: Workspaces, device_type: str = "meta") -> None:
@@ -86,7 +86,7 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leaves
 
     @property
     def has_workspace(self) -> bool:
-        """Whether there was a matrix product yet."""
+        """Whether a matrix product has run."""
         return self.products > 0
 
     def adopt(self, out: Any) -> None:
@@ -99,11 +99,11 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leaves
                     self._register(leaf)
 
     def block_of(self, tensor: Tensor) -> int:
-        """The sink's name for a tensor's storage."""
+        """Return the sink's number for a tensor's storage."""
         return self._live[tensor.untyped_storage()._cdata]
 
     def bind(self, tensor: Tensor, block: int) -> None:
-        """Let a storage that the sink already knows as `block` live and die with `tensor`."""
+        """Tie a storage that the sink knows as `block` to the lifetime of `tensor`."""
         storage = tensor.untyped_storage()
         self._live[storage._cdata] = block
         weakref.finalize(storage, self._forget, storage._cdata)
@@ -116,7 +116,7 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leaves
         if tensor.device.type != self._device_type:
             return
         if type(tensor) is not Tensor and hasattr(tensor, "__tensor_flatten__"):
-            # A wrapper's own storage is nominal: only the tensors inside hold bytes.
+            # A wrapper's own storage is empty: only its inner tensors hold bytes.
             for name in tensor.__tensor_flatten__()[0]:
                 self._register(getattr(tensor, name))
             return
@@ -136,10 +136,10 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leaves
         return target is not None and self._is_device(source) and torch.device(target).type != self._device_type
 
     def _refuse_mixing(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Meta kernels take a host tensor without a word where a card would raise; so this raises."""
+        """Meta kernels accept a host tensor silently where a card would raise, so this raises."""
         if func is aten.copy_.default:
             return
-        # Operators take tensors as arguments or in one list; a general walk over nested arguments costs ten times this.
+        # Operators take tensors as arguments or in one list; a general walk over nested arguments is ten times slower.
         nearby = [*args, *kwargs.values(), *(leaf for arg in args if isinstance(arg, list | tuple) for leaf in arg)]
         found = {leaf.device.type for leaf in nearby if isinstance(leaf, Tensor) and leaf.dim() > 0}
         if len(found) > 1:

@@ -1,4 +1,4 @@
-"""A simulated card that says no while the run is going on, so that every fallback of the pipeline runs for real."""
+"""A simulated card that refuses allocations during the run, so that every fallback of the pipeline really runs."""
 
 from collections import deque
 
@@ -9,10 +9,11 @@ from calibrate.probes.simulated.ledger import ALLOWANCE
 
 
 class LiveBook:
-    """Feeds a run's allocations to an allocator model under a cap and raises what a card would raise.
+    """Passes a run's allocations to an allocator model under a cap and raises the errors of a card.
 
-    Allocated peaks leave out the allowance for unseen workspaces; reserved peaks and refusals include it. A storage in
-    a reference cycle dies whenever Python's collector runs, which may be in the middle of a call: that is ended first.
+    Allocated peaks exclude the allowance for hidden workspaces; reserved peaks and refusals include it. A storage in a
+    reference cycle is freed whenever Python's collector runs, possibly in the middle of an allocator call: that call is
+    finished first.
     """
 
     def __init__(self, cap_bytes: int = NO_CAP) -> None:
@@ -30,7 +31,7 @@ class LiveBook:
         return self.allocator.allocated - sum(self._allowances.values())
 
     def alloc(self, n_bytes: int, owner: str) -> int:
-        """A block for a storage; `torch.OutOfMemoryError` when it does not fit under the cap."""
+        """Return a block for a storage; raise `torch.OutOfMemoryError` if it does not fit under the cap."""
         self._busy = True
         try:
             block = self.allocator.malloc(n_bytes)
@@ -48,7 +49,7 @@ class LiveBook:
         raise refusal
 
     def free(self, block: int) -> None:
-        """The storage is gone."""
+        """Free the storage."""
         self._gone.append(block)
         if not self._busy:
             self._take_back()
@@ -62,18 +63,18 @@ class LiveBook:
         self._busy = False
 
     def begin_stage(self, name: str) -> None:  # noqa: ARG002 the protocol's argument
-        """Peaks start again."""
+        """Reset the peaks."""
         self.allocator.reset_peaks()
         self._peak = self.counted_bytes
 
     def end_stage(self) -> tuple[int, int]:
-        """The most bytes (counted, reserved) of the stage."""
+        """Return the peak bytes (counted, reserved) of the stage."""
         return self._peak, self.allocator.peak_reserved
 
     def empty_cache(self) -> None:
-        """Passed on."""
+        """Pass the flush on to the allocator."""
         self.allocator.empty_cache()
 
     def free_bytes(self) -> int:
-        """What the cap leaves above what is allocated."""
+        """Return the cap minus the allocated bytes."""
         return self.allocator.cap - self.allocator.allocated

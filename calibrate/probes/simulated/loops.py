@@ -1,4 +1,4 @@
-"""Where a trace repeats itself: tiles, layers and steps that allocate exactly alike, so that a replay can skip."""
+"""Loops in a trace: tiles, layers and steps with identical allocations, which a replay can skip."""
 
 from typing import Final
 
@@ -9,24 +9,26 @@ from numpy.typing import NDArray
 from calibrate.probes.simulated.trace import Trace
 
 WINDOW: Final = 16
-"""Events that are hashed together to find out where the same ones came before; a power of two."""
+"""Events in one hash window for finding repetitions; a power of two."""
 
 SCATTER: Final = np.uint64(0x9E3779B97F4A7C15)
-"""An odd number that looks random in binary (2^64 over the golden ratio), to spread sizes over all bits of a hash."""
+"""An odd number with random-looking bits (2^64 over the golden ratio), to spread sizes over all bits of a hash."""
 
 CANDIDATES: Final = 8
-"""Distances tried as a period, the most frequent first; real traces have one or two that matter."""
+"""Distances tried as a period, the most frequent first; real traces have one or two."""
 
 MIN_PERIOD: Final = 1024
-"""Events one turn of a loop should have, several repetitions taken together if need be: comparing two states of the
-allocator costs about as much as replaying this many."""
+"""Fewest events in one turn of a loop; short repetitions are combined.
+
+Comparing two states of the allocator costs about as much as replaying this many events.
+"""
 
 MIN_TURNS: Final = 4
-"""Fewer save next to nothing: at least one turn is played before a state can come back, mostly two."""
+"""Fewest turns: fewer save almost nothing, because one turn, mostly two, must be played before a state can repeat."""
 
 
 class Loop(msgspec.Struct, frozen=True, kw_only=True):
-    """`turns` repetitions, each of `period` identical events, from event `start` on."""
+    """`turns` repetitions of `period` identical events, from event `start` on."""
 
     start: int
     period: int
@@ -34,12 +36,12 @@ class Loop(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def stop(self) -> int:
-        """The event behind the last whole turn."""
+        """The event after the last whole turn."""
         return self.start + self.period * self.turns
 
 
 def find_loops(trace: Trace) -> tuple[Loop, ...]:
-    """Loops in order, not overlapping; each one is exact, but not every repetition of a trace is found."""
+    """Return loops in order, not overlapping; each is exact, but not every repetition of a trace is found."""
     sizes = np.array(trace.sizes, dtype=np.int64)
     slots = np.array(trace.slots, dtype=np.int64)
     found = [_loops_of_period(sizes, slots, period) for period in _likely_periods(sizes, slots)]
@@ -52,7 +54,7 @@ def find_loops(trace: Trace) -> tuple[Loop, ...]:
 
 
 def _likely_periods(sizes: NDArray[np.int64], slots: NDArray[np.int64]) -> list[int]:
-    """The most frequent distances between a window of events and the last one with the same hash."""
+    """Return the most frequent distances between a window of events and the last one with the same hash."""
     hashes = sizes.view(np.uint64) * SCATTER ^ slots.view(np.uint64)
     width = 1
     while width < min(WINDOW, len(hashes)):
@@ -65,7 +67,7 @@ def _likely_periods(sizes: NDArray[np.int64], slots: NDArray[np.int64]) -> list[
 
 
 def _loops_of_period(sizes: NDArray[np.int64], slots: NDArray[np.int64], period: int) -> list[Loop]:
-    """Every stretch that repeats itself exactly after `period` events, in turns of at least `MIN_PERIOD`."""
+    """Return every range that repeats itself exactly after `period` events, in turns of at least `MIN_PERIOD`."""
     repeats = (sizes[:-period] == sizes[period:]) & (slots[:-period] == slots[period:])
     edges = np.flatnonzero(np.diff(repeats.astype(np.int8), prepend=0, append=0)).tolist()
     turn = period * -(-MIN_PERIOD // period)

@@ -1,9 +1,9 @@
-"""Identical layers and tiles are traced once: a region's allocations are recorded and played again.
+"""Traces identical layers and tiles only once: the allocations of a region are recorded and repeated.
 
 A region is one call of a module of `REGIONS`. Two calls are identical when the weights have the same shapes, the
-arguments the same layouts, and the ledger's owner is the same. Only closed regions are kept: every storage born in
-them dies in them or is the result, and nothing older dies. (A first call that fills a cache is not closed; the second
-one is.) What is known of a call whose arguments are tensors and plain values holds in other traces too.
+arguments the same layouts, and the ledger's owner is the same. Only closed regions are kept: every storage allocated in
+them is freed in them or is the result, and no older storage is freed. (A first call that fills a cache is not closed;
+the second one is.) A recording of a call with only tensors and plain values as arguments is valid in other traces too.
 """
 
 import weakref
@@ -32,9 +32,9 @@ class Event(NamedTuple):
 
 
 class Region(NamedTuple):
-    """What one call did: its events, and its result as a new tensor (layout and block) or one of its arguments.
+    """The effect of one call: its events, and its result as a new tensor (layout and block) or one of its arguments.
 
-    `multiplies`: it holds a matrix product, the first of which in a run takes a workspace that stays.
+    `multiplies`: it contains a matrix product; the first product of a run allocates a workspace that stays.
     """
 
     events: tuple[Event, ...]
@@ -47,7 +47,7 @@ class Region(NamedTuple):
 
 
 class Tape:
-    """A sink that passes everything on and can write down what passes."""
+    """A sink that passes all events on and can record them."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
@@ -55,21 +55,21 @@ class Tape:
         self._depth = 0
 
     def alloc(self, n_bytes: int, owner: str) -> int:
-        """Pass on an allocation."""
+        """Pass an allocation on."""
         block = self._sink.alloc(n_bytes, owner)
         if self._depth:
             self._written.append(Event(block, n_bytes, owner))
         return block
 
     def free(self, block: int) -> None:
-        """Pass on a free."""
+        """Pass a free on."""
         self._sink.free(block)
         if self._depth:
             self._written.append(Event(block, -1, ""))
 
     @contextmanager
     def record(self, into: list[Event]) -> Iterator[None]:
-        """Everything that passes inside the block is appended to `into`; recordings nest."""
+        """Append all events inside the block to `into`; recordings can be nested."""
         start = len(self._written)
         self._depth += 1
         try:
@@ -81,7 +81,10 @@ class Tape:
                 self._written.clear()
 
     def play(self, events: Sequence[Event]) -> dict[int, int]:
-        """Repeat recorded events; the sink's names of the blocks that are still alive. Undone if the sink refuses."""
+        """Repeat recorded events; return the sink's numbers of the blocks that are still alive.
+
+        Undone if the sink refuses.
+        """
         alive: dict[int, int] = {}
         try:
             for event in events:
@@ -97,7 +100,7 @@ class Tape:
 
 
 class Regions:
-    """What is known of calls in every trace of one simulated card."""
+    """The recorded regions for all traces of one simulated card."""
 
     def __init__(self) -> None:
         self.by_call: dict[object, Region] = {}
@@ -105,7 +108,7 @@ class Regions:
 
 
 class Memo:
-    """Region recordings of one trace, which adds to what `known` has and takes from it."""
+    """The region recordings of one trace, which reads and extends `known`."""
 
     def __init__(self, ledger: Ledger, tape: Tape, known: Regions) -> None:
         self._ledger = ledger
@@ -116,7 +119,7 @@ class Memo:
 
     @contextmanager
     def patched(self, kinds: Sequence[type[nn.Module]]) -> Iterator[None]:
-        """Calls of these module classes are memoised inside the block."""
+        """Memoise the calls of these module classes inside the block."""
         originals = {kind: kind.forward for kind in kinds}
         for kind, original in originals.items():
             kind.forward = self._memoised(original)
@@ -177,7 +180,7 @@ class Memo:
         return Region(tuple(events), multiplies, RESULT, block, shape, stride, result.dtype)
 
     def _signature(self, module: nn.Module) -> tuple[Any, ...]:
-        """What decides a module's allocations: the layouts of its weights, and the window it attends in."""
+        """The inputs that decide a module's allocations: the layouts of its weights, and its attention window."""
         signatures = self._known.signatures
         if module not in signatures:
             signatures[module] = tuple(
@@ -193,17 +196,17 @@ class Memo:
         return signatures[module]
 
     def _layout(self, leaf: Any) -> Any:
-        """Shape and stride of a tensor, the value of a number, the identity of anything else."""
+        """Shape and stride of a tensor, the value of a number, the identity of any other object."""
         if isinstance(leaf, Tensor):
             return tuple(leaf.shape), leaf.stride(), leaf.dtype, leaf.device.type
         if leaf is None or isinstance(leaf, int | float | str | bool):
             return leaf
         if isinstance(leaf, FunctionType):
-            # What a closure holds must be free to go when the run lets go of it.
+            # An object that a closure refers to must be freed when the run drops it.
             return weakref.ref(leaf)
         return self._keep(leaf)
 
     def _keep(self, thing: Any) -> int:
-        """The id of a thing, which nothing else can have as long as the thing is kept."""
+        """Return the id of an object; while it is kept, no other object can have that id."""
         self._kept[id(thing)] = thing
         return id(thing)

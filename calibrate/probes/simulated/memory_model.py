@@ -1,7 +1,7 @@
-"""Fits what the VRAM guard predicts with, over simulated runs of one variant.
+"""Fits the VRAM guard's memory model to simulated runs of one variant.
 
-Most of what denoising takes beside weights `acestep.memory.workspace` computes, because the pipeline has it reserved.
-The rest is the same for every request but for a few MiB of gaps, so the most that any point of a sweep shows is taken.
+`acestep.memory.workspace` computes most of what denoising takes besides weights, because the pipeline reserves it. The
+rest is the same for every request except a few MiB of gaps, so the largest value of a sweep is taken.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,13 +20,13 @@ from calibrate.workload import Workload
 
 SPARE_BYTES: Final = 2 * SEGMENT_GRAIN
 SPARE_SHARE: Final = 0.01
-"""Room above the most that the sweep showed, the larger of both: gaps among many weights differ by more."""
+"""Margin above the largest value of the sweep, the larger of both: gaps among many weights vary more."""
 
 AROUND_MARGIN: Final = 0.029
-"""Room above what encoding and decoding need where they were looked at, as a share."""
+"""Margin for encoding and decoding above the measured values, as a fraction."""
 
 FORMATS: Final = (None, Quantization.INT8)
-"""Weight formats that are swept; for others the guard has no opinion."""
+"""Weight formats that are swept; the guard has no prediction for others."""
 
 
 def _asked(songs: int, seconds: int, tokens: int, *, weak: bool = False, contexts: int = 1) -> Demand:
@@ -42,7 +42,7 @@ def _asked(songs: int, seconds: int, tokens: int, *, weak: bool = False, context
 
 
 def _scattered(number: int) -> Demand:
-    """Member of a sequence that fills songs, seconds and tokens evenly: multiples of powers of 0.8192, modulo 1."""
+    """Member of a sequence that covers songs, seconds and tokens evenly: multiples of powers of 0.8192, modulo 1."""
     songs, seconds, tokens = (number * 0.8191725134**power % 1 for power in (1, 2, 3))
     songs = 1 + int(8 * songs)
     return _asked(songs, 10 + round(seconds * (min(600, 2400 // songs) - 10)), 400 + round(tokens * 1905))
@@ -78,11 +78,11 @@ SWEEP: Final = (
     _asked(6, 150, 1000, contexts=8),
     *map(_scattered, range(1, 15)),
 )
-"""Songs, seconds and tokens on both sides of every chunk size; a weak cover, and songs with contexts of their own."""
+"""Songs, seconds and tokens on both sides of every chunk size; a weak cover, and songs with their own contexts."""
 
 
 class Swept(msgspec.Struct, frozen=True, kw_only=True):
-    """One simulated denoise stage: by offload mode the smallest cap, and what rested on the card before, in bytes."""
+    """One simulated denoise stage: for each offload mode the smallest cap, and the resident bytes before it."""
 
     demand: Demand
     caps: Mapping[Offload, int]
@@ -96,7 +96,7 @@ SmallestCaps = Callable[[Knobs, Workload], dict[str, int]]
 
 
 def fit(variant: Variant, denoise: Denoise, smallest_caps: SmallestCaps) -> dict[str, float]:
-    """The coefficients of a variant for every offload mode, unquantised and INT8."""
+    """Return the coefficients of a variant for every offload mode, unquantised and INT8."""
     model: dict[str, float] = {}
     for quantization in FORMATS:
         points = [denoise(quantization, demand) for demand in SWEEP]
@@ -120,11 +120,11 @@ def fit(variant: Variant, denoise: Denoise, smallest_caps: SmallestCaps) -> dict
 _FIXED: Final = (Stage.ENCODE_AUDIO, Stage.ENCODE, Stage.DECODE)
 
 _SECONDS: Final = (10, 240)
-"""Lengths of a cover's source between which its encoding is compared."""
+"""Two lengths of a cover's source; the difference between them gives the growth of its encoding."""
 
 
 def _around(variant: Variant, smallest_caps: SmallestCaps) -> dict[Offload, dict[str, float]]:
-    """What the stages around denoising need by offload mode, unquantised: fixed parts and growth."""
+    """Return the needs of the stages around denoising by offload mode, unquantised: fixed parts and growth."""
     found: dict[Offload, dict[str, float]] = {}
     for offload in (Offload.CPU_DIT, Offload.STREAM_ENCODERS, Offload.CPU, Offload.NONE):
         knobs = Knobs(variant=variant, offload=offload)
@@ -138,7 +138,7 @@ def _around(variant: Variant, smallest_caps: SmallestCaps) -> dict[Offload, dict
                 "encode_audio.frames": heard / longer,
                 "encode.lyrics": (most[Stage.ENCODE] - little[Stage.ENCODE]) / (MAX_LYRIC_TOKENS - FEWEST_LYRICS),
             }
-        # What rests on the card differs between these modes, and what grows does not.
+        # The resident parts differ between these modes; the growth does not.
         growing = {name: growth[name] for name in ("encode_audio.frames", "encode.lyrics")}
         found[offload] = growing | {name: float(little[name]) for name in _FIXED}
     return found | {Offload.STREAM: found[Offload.CPU_DIT]}

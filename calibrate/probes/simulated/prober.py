@@ -1,4 +1,4 @@
-"""The simulated prober: the shipped pipeline on meta tensors, its allocations replayed under any cap."""
+"""The simulated prober: runs the shipped pipeline on meta tensors and replays its allocations under any cap."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -52,13 +52,13 @@ REGIONS: Final = (DenoiserBlock, EncoderBlock, DecoderBlock, TileDecoder, TileEn
 """Modules whose identical calls are traced once."""
 
 NO_PARTS: Final = frozenset({ALLOWANCE, WORKSPACE, ACTIVATIONS, "prompt", "noise", "latents", "audio"})
-"""Owners of allocations that are no weights."""
+"""Owners of allocations that are not weights."""
 
 
 class TracedRun:
-    """One request: what it allocates up to decoding, the ladder after that, and what it said about itself.
+    """One request: its allocations up to decoding, the decode attempts after that, and its result.
 
-    Of thinking it knows only what is left behind.
+    Of thinking it includes only what remains afterwards.
     """
 
     def __init__(self, before: Trace, ladder: DecodeLadder, result: Result) -> None:
@@ -69,7 +69,7 @@ class TracedRun:
         self._usage: dict[tuple[DecodePath, int], tuple[StageUsage, ...]] = {}
 
     def usage_of(self, attempt: Attempt) -> tuple[StageUsage, ...]:
-        """What the stages held in an attempt, whatever the cap."""
+        """Return what the stages held in an attempt, independent of the cap."""
         key = (attempt.path, attempt.tile)
         if key not in self._usage:
             self._usage[key] = stage_usage(attempt.played.trace, uncounted=(ALLOWANCE,))
@@ -79,9 +79,8 @@ class TracedRun:
 class SimulatedProber:
     """Probes without a card. Each (knobs, workload) is traced once; every cap is a replay of that trace.
 
-    Decoding is traced once for each tile, and the decode ladder is gone down by replays. `vae_chunk` is the tile that
-    every run is given, in latent frames; 0 leaves it to the pipeline. `capability` decides what kernels take
-    besides.
+    Decoding is traced once for each tile, and the decode attempts are replays. `vae_chunk` is the tile of every run, in
+    latent frames; 0 lets the pipeline choose. `capability` decides the kernels' extra memory.
     """
 
     device = "simulated"
@@ -95,9 +94,9 @@ class SimulatedProber:
         self._thoughts: dict[tuple[Knobs, Workload], Played] = {}
 
     def probe(self, knobs: Knobs, workload: Workload, cap_bytes: int) -> ProbeResult:
-        """Whether the run fits under `cap_bytes`, and what each stage held. Stage times are not simulated.
+        """Return whether the run fits under `cap_bytes`, and what each stage held. Stage times are not simulated.
 
-        Where only the processor could have decoded, the verdict is `degraded` and the last stage the attempt before.
+        If only the CPU could have decoded, the verdict is `degraded` and the last stage is the attempt before.
         """
         started = time.perf_counter()
         thought: tuple[MeasuredStage, ...] = ()
@@ -105,7 +104,7 @@ class SimulatedProber:
         if knobs.lm is not None:
             ladder = self._thinking(knobs, workload)
             at_once, outcome = ladder.under(cap_bytes)
-            # Where what rests on the card does not fit, thinking never began.
+            # If the resident parts do not fit, thinking never began.
             if outcome.stages:
                 usage = ladder.usage(at_once)
                 thought, live = (_probed(usage, at_once, outcome),), {usage.name: usage.live_at_peak}
@@ -147,9 +146,9 @@ class SimulatedProber:
         )
 
     def smallest_caps(self, knobs: Knobs, workload: Workload) -> dict[str, int]:
-        """Per stage, and under ``"total"`` for the whole run, the smallest cap from which on every cap fits.
+        """Return for each stage, and under ``"total"`` for the whole run, the smallest cap from which on all fit.
 
-        For decoding that is without the processor, in whatever tiles the pipeline chooses under each cap.
+        Decoding must not use the CPU; the pipeline may choose any tiles under each cap.
         """
         run = self._traced(knobs, workload)
         caps = {name: smallest_cap(stage_trace(run.before, name)) for name in run.before.stage_names}
@@ -160,7 +159,7 @@ class SimulatedProber:
         return caps | {Stage.THINK: alone, "total": max(caps["total"], so_far)}
 
     def memory_model(self, variant: Variant) -> dict[str, float]:
-        """Fitted over a sweep of its own."""
+        """Fit the model to a sweep of its own."""
         weights = {
             (quantization, offload): weights_of(full_size(variant, quantization), offload)
             for quantization in FORMATS
@@ -170,7 +169,7 @@ class SimulatedProber:
         def denoise(quantization: Quantization | None, demand: Demand) -> Swept:
             components = full_size(variant, quantization)
             trace = trace_denoise(components, quantization, demand, self._kernels, REGIONS, self._known)
-            # Where two modes place the transformer alike, so are their caps.
+            # Two modes that place the transformer in the same way have the same caps.
             placed = {offload: weights[quantization, offload] for offload in Offload}
             caps = {held: cap_with(trace, held) for held in set(placed.values())}
             return Swept(
@@ -184,7 +183,7 @@ class SimulatedProber:
     def _traced(self, knobs: Knobs, workload: Workload) -> TracedRun:
         key = (knobs, workload)
         if knobs.lm is not None and (knobs.offload is not Offload.NONE or knobs.backend is not Backend.PT):
-            # No language model stays on the card, so what comes after thinking is the same for all of them.
+            # No language model stays on the card, so the stages after thinking are the same for all of them.
             key = (_with_least_lm(knobs), workload)
         if key not in self._runs:
             self._runs[key] = self._trace(*key)
@@ -247,7 +246,7 @@ class SimulatedProber:
 def tracing(
     components: Components, knobs: Knobs, thinker: Thinker, kernels: CudaKernels, known: Regions
 ) -> Iterator[tuple[Trace, Pipeline]]:
-    """A pipeline on meta tensors without a cap, and the trace that it leaves."""
+    """A pipeline on meta tensors without a cap, and its trace."""
     trace = Trace()
     tape = Tape(trace)
     ledger = Ledger(tape, kernels)
@@ -281,7 +280,7 @@ def _with_least_lm(knobs: Knobs) -> Knobs:
 
 @cache
 def full_size(variant: Variant, quantization: Quantization | None) -> Components:
-    """Prepared weights of full size on the host, one set for the life of the process."""
+    """Prepared weights of full size on the host, one set for the lifetime of the process."""
     components = build("dummy", variant, dtype=torch.bfloat16, materialise="meta")
     prepare(components, Knobs(variant=variant, quantization=quantization))
     rest_on_host(components.modules().values())

@@ -1,4 +1,4 @@
-"""A trace played to the allocator under a cap: whether it fits, and the smallest cap from which on it always does."""
+"""Plays a trace to the allocator under a cap: whether it fits, and the smallest cap from which on every cap fits."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -16,11 +16,12 @@ from calibrate.probes.simulated.loops import Loop, find_loops
 from calibrate.probes.simulated.trace import ASK, BEGIN, EMPTY, FREE, Trace
 
 PATIENCE: Final = 8
-"""Turns of a loop whose first states are kept to see one come back; if none does by then, the loop is simply played."""
+"""Turns of a loop whose first states are kept to detect a repetition; if none is found by then, all turns are played.
+"""
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):
-    """The allocation that did not fit: its event and owner, and the stage it fell in (None: between stages)."""
+    """The allocation that did not fit: its event and owner, and its stage (None: between stages)."""
 
     event: int
     stage: str | None
@@ -29,7 +30,7 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReplayResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What a replay found, in bytes. After a refusal the last stage is the one it happened in, as far as it came.
+    """The result of a replay, in bytes. After a refusal the last stage is the one it happened in, up to the refusal.
 
     `stages` have the allocated and the reserved peak of each, as torch would report them after a reset at its start:
     whole blocks, and held segments.
@@ -52,9 +53,9 @@ class ReplayResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def replay(trace: Trace, cap_bytes: int = NO_CAP, loops: Sequence[Loop] | None = None) -> ReplayResult:
-    """Plays the whole trace, up to the first allocation that does not fit.
+    """Play the whole trace, up to the first allocation that does not fit.
 
-    `loops` are what `find_loops` says of the trace; pass them in to ask about many caps.
+    `loops` is the result of `find_loops` for the trace; pass it when replaying under many caps.
     """
     return _Player(trace, cap_bytes).play(find_loops(trace) if loops is None else loops)
 
@@ -118,7 +119,7 @@ class _Player:
         return self._events(at, len(self._trace))
 
     def _turns(self, loop: Loop) -> Refusal | None:
-        """Plays turns until one begins in a state that an earlier one began in: from there on they repeat."""
+        """Play turns until one begins in the same state as an earlier one: from there on they repeat."""
         begun: dict[tuple[int, ...], int] = {}
         for turn in range(loop.turns):
             if turn < PATIENCE:
@@ -133,7 +134,7 @@ class _Player:
         return None
 
     def _events(self, start: int, stop: int) -> Refusal | None:
-        """Plays the events from `start` up to `stop`; this is where the time of a replay goes."""
+        """Play the events from `start` up to `stop`; most of a replay's time is spent here."""
         malloc, free = self._allocator.malloc, self._allocator.free
         blocks, release = self._blocks, self._blocks.pop
         events = iter(zip(self._trace.sizes[start:stop], self._trace.slots[start:stop], strict=True))
@@ -161,7 +162,7 @@ class _Player:
         self._open_stage = self._trace.stage_names[slot] if code == BEGIN else None
 
     def _fold_peaks(self) -> None:
-        """Takes down the peaks since the last fold, for the whole run and for the open stage, and starts them anew."""
+        """Add the peaks since the last call to the whole run's and the open stage's peaks, and reset them."""
         allocator = self._allocator
         self._peak_allocated = max(self._peak_allocated, allocator.peak_allocated)
         self._peak_reserved = max(self._peak_reserved, allocator.peak_reserved)

@@ -1,4 +1,4 @@
-"""Traces cut and joined, so that what two runs have in common is traced once."""
+"""Cuts and joins traces, so that the common part of two runs is traced once."""
 
 from array import array
 from collections.abc import Collection
@@ -42,7 +42,7 @@ def joined(first: Trace, second: Trace) -> Trace:
 
 
 def repeated(trace: Trace, start: int, stop: int, times: int) -> Trace:
-    """The trace with the events from `start` up to `stop`, which leave nothing alive, happening several times."""
+    """Return the trace with the events from `start` up to `stop`, which leave nothing alive, repeated several times."""
     whole = _part(trace, 0, len(trace), trace.stage_names)
     for column in (whole.sizes, whole.slots, whole.owners):
         column[start:stop] = column[start:stop] * times
@@ -50,7 +50,7 @@ def repeated(trace: Trace, start: int, stop: int, times: int) -> Trace:
 
 
 def held(trace: Trace) -> Trace:
-    """What is alive at the end of a trace, allocated in the same order and nothing else."""
+    """Return a trace that only allocates what is alive at the end of `trace`, in the same order."""
     alone = Trace()
     for _, size, owner in _alive(trace, len(trace)):
         alone.alloc(size, owner)
@@ -58,7 +58,7 @@ def held(trace: Trace) -> Trace:
 
 
 def evicted(trace: Trace, at: int, spared: Collection[str]) -> Trace:
-    """The trace with everything but the `spared` owners' allocations freed, and the cache flushed, before event `at`.
+    """Return the trace with all but the `spared` owners' allocations freed, and the cache flushed, before event `at`.
 
     What is freed here must not be freed again later in the trace.
     """
@@ -71,7 +71,7 @@ def evicted(trace: Trace, at: int, spared: Collection[str]) -> Trace:
 
 
 def _alive(trace: Trace, at: int) -> list[tuple[int, int, str]]:
-    """(slot, bytes, owner) of what is alive before an event, in order of allocation."""
+    """Return (slot, bytes, owner) of what is alive before an event, in order of allocation."""
     alive: dict[int, tuple[int, str]] = {}
     for size, slot, owner in zip(trace.sizes[:at], trace.slots[:at], trace.owners[:at], strict=True):
         if size >= 0:

@@ -1,7 +1,7 @@
 """Denoise stages of many requests: each is traced once, and replayed for every offload mode.
 
-What a mode changes is where weights are allocated and when; the activations between are the same, event for event. And
-a layer leaves nothing alive, so two of each kind show what all of them need. A test holds both to full runs.
+A mode changes only where and when weights are allocated; the activations between are the same, event for event. A layer
+leaves nothing alive, so two layers of each kind show the need of all of them. A test compares both with full runs.
 """
 
 from collections.abc import Iterator, Sequence
@@ -36,14 +36,14 @@ LAYERS: Final = 2
 
 
 class Weights(msgspec.Struct, frozen=True, kw_only=True):
-    """Allocations of weights in bytes: those that rest on the device, and those that come in for denoising."""
+    """Allocations of weights in bytes: resident ones, and those moved in for denoising."""
 
     resting: tuple[int, ...]
     entering: tuple[int, ...]
 
 
 def weights_of(components: Components, offload: Offload) -> Weights:
-    """What an offload mode allocates for weights, in order. `components` rest on the host."""
+    """Return an offload mode's allocations for weights, in order. `components` are on the host."""
     trace = Trace()
     ledger = Ledger(trace, CudaKernels((0, 0)))
     device = SimulatedDevice(ledger, TraceBook(trace), dtype=torch.bfloat16, grouped_attention=True)
@@ -62,7 +62,7 @@ def weights_of(components: Components, offload: Offload) -> Weights:
 
 
 def request_for(demand: Demand) -> Request:
-    """A request whose denoising asks for as much as `demand` says."""
+    """Return a request whose denoising needs what `demand` says."""
     seconds = demand.frames * LATENT_HOP / SAMPLE_RATE
     plain = Request(caption="", batch=demand.songs, duration_s=seconds, steps=PROBE_STEPS)
     if not demand.weak_cover:
@@ -72,7 +72,7 @@ def request_for(demand: Demand) -> Request:
 
 
 def first_product(device: SimulatedDevice) -> None:
-    """Have the matrix library take its workspace, for good: in a run that is while encoding."""
+    """Run one matmul so that cuBLAS allocates its persistent workspace. In a run that happens while encoding."""
     row = torch.empty(1, 1, dtype=device.dtype, device=device.torch_device)
     torch.mm(row, row)
 
@@ -85,7 +85,7 @@ def trace_denoise(
     regions: Sequence[type[nn.Module]],
     known: Regions,
 ) -> Trace:
-    """One denoise stage of a few layers, its weights, which are in that format, coming in for it."""
+    """Trace one denoise stage of a few layers, whose weights, in that format, are moved in for it."""
     request, tokens = request_for(demand), demand.tokens
     trace = Trace()
     tape = Tape(trace)
@@ -119,7 +119,7 @@ def trace_denoise(
 
 
 def cap_with(trace: Trace, weights: Weights) -> int:
-    """The smallest cap of a traced stage, in bytes, with `weights` in the place of those that were traced."""
+    """Return the smallest cap of a traced stage, in bytes, with `weights` instead of the traced ones."""
     owner = trace.owner_names.index(TRANSFORMER)
     whole = Trace()
     whole.stage_names, whole.owner_names = [Stage.DENOISE], ["weights", "activations"]
@@ -135,7 +135,7 @@ def cap_with(trace: Trace, weights: Weights) -> int:
         if size == END:
             break
         if size == FREE and slot in traced:
-            # The stage ends with its weights leaving: nothing is asked for after that.
+            # The stage ends when its weights are freed: no request comes after that.
             continue
         _write(whole, size, slot, 1)
     _write(whole, END, 0, 1)
@@ -143,7 +143,7 @@ def cap_with(trace: Trace, weights: Weights) -> int:
 
 
 def pieces_of(components: Components) -> set[type[nn.Module]]:
-    """Modules that a layer calls once for each piece of its rows: most of these calls are alike."""
+    """Return the modules that a layer calls once for each piece of its rows: most of these calls are identical."""
     layer = components.transformer.layers[0]
     return {type(layer.mlp_norm), nn.Linear}
 

@@ -1,7 +1,7 @@
-"""The thinking stage on the simulated card, for every number of songs at once.
+"""The thinking stage on the simulated card, for every number of songs in a pass.
 
-It is traced apart from the stages after it: when it ends, nothing of it is left on the card but what rests there, and
-the cache is flushed, so that neither part knows of the other.
+It is traced separately from the stages after it: when it ends, only resident parts remain on the card, and the cache is
+flushed, so that neither part affects the other.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,19 +39,19 @@ from calibrate.probes.simulated.replay import ReplayResult, smallest_cap
 from calibrate.probes.simulated.trace import ACTIVATIONS, StageUsage, stage_trace, stage_usage
 
 BYTES_PER_VALUE: Final = 2
-"""Of bfloat16, which weights and keys have on the simulated card."""
+"""Of bfloat16, the type of weights and keys on the simulated card."""
 
 Use = Callable[[], AbstractContextManager[None]]
 
 
 class ThoughtThroughError(Exception):
-    """Thinking is done, and what comes after it is of no interest."""
+    """Raised after thinking, to end a run whose later stages are not needed."""
 
 
 class ThinkLadder:
-    """Under a cap, as many songs at once as fit, as `acestep.lm.thinker` tries them.
+    """Finds the largest number of songs in a pass that fits under a cap, as `acestep.lm.thinker` does.
 
-    `played(n)` is a run up to the end of a pass of n songs, `least_bytes(n)` what such a pass certainly takes.
+    `played(n)` is a run up to the end of a pass of n songs, `least_bytes(n)` a lower bound of its memory.
     """
 
     def __init__(self, batch: int, played: Callable[[int], Played], least_bytes: Callable[[int], int]) -> None:
@@ -60,7 +60,7 @@ class ThinkLadder:
         self._least_bytes = least_bytes
 
     def under(self, cap_bytes: int) -> tuple[int, ReplayResult]:
-        """Songs at once and how that goes; one song where nothing fits."""
+        """Return the songs in a pass and the replay's result; one song if nothing fits."""
         for songs in self._sizes:
             if songs > 1 and self._least_bytes(songs) > cap_bytes:
                 continue
@@ -74,13 +74,13 @@ class ThinkLadder:
         return next(usage for usage in stage_usage(self._played(songs).trace) if usage.name == Stage.THINK)
 
     def smallest_caps(self) -> tuple[int, int]:
-        """The smallest cap from which on every cap fits, of the stage alone and of the run up to its end."""
+        """Return the smallest caps from which on every cap fits: of the stage alone, and of the run up to its end."""
         trace = self._played(1).trace
         return smallest_cap(stage_trace(trace, Stage.THINK)), smallest_cap(trace)
 
 
-class Reckoned:
-    """vLLM's footprint, taken and given back; the tokens are made up."""
+class VllmFootprint:
+    """A backend that allocates and frees vLLM's footprint; its tokens are made up."""
 
     def __init__(self, architecture: QwenArchitecture, weight_bytes: int, device: Device) -> None:
         self._architecture = architecture
@@ -88,17 +88,17 @@ class Reckoned:
         self._device = device
 
     def write(self, jobs: Sequence[Job], written: StepsWritten) -> list[tuple[int, ...]]:
-        """Tokens that the jobs' grammars allow."""
+        """Return tokens that the jobs' grammars allow."""
         self.rehearse(jobs)
         written(1, 1)
         return [first_allowed(job) for job in jobs]
 
     def cache_bytes(self, jobs: Sequence[Job]) -> int:
-        """Bytes of keys and values for these jobs, whole blocks."""
+        """Return the bytes of keys and values for these jobs, in whole blocks."""
         return pool_for(jobs).blocks * block_bytes(self._architecture, BYTES_PER_VALUE)
 
     def rehearse(self, jobs: Sequence[Job]) -> None:
-        """Hold the weights, the pool and the activations of a forward at once."""
+        """Hold the weights, the pool and the activations of a forward at the same time."""
         taken = vllm_footprint(
             self._architecture, pool_for(jobs), weight_bytes=self._weight_bytes, itemsize=BYTES_PER_VALUE
         )
@@ -107,34 +107,34 @@ class Reckoned:
         del held
 
     def close(self) -> None:
-        """Nothing is kept."""
+        """Do nothing: no memory is kept."""
 
 
 class Passing:
-    """Brings the weights in and out and makes the tokens up: thinking for those who look at what comes after it."""
+    """A backend that moves the weights in and out and makes up the tokens, for probes of the later stages."""
 
     def __init__(self, use: Use) -> None:
         self._use = use
 
     def write(self, jobs: Sequence[Job], written: StepsWritten) -> list[tuple[int, ...]]:
-        """Tokens that the jobs' grammars allow."""
+        """Return tokens that the jobs' grammars allow."""
         with self._use():
             written(1, 1)
         return [first_allowed(job) for job in jobs]
 
     def cache_bytes(self, jobs: Sequence[Job]) -> int:  # noqa: ARG002 the protocol's
-        """None."""
+        """Return 0."""
         return 0
 
     def rehearse(self, jobs: Sequence[Job]) -> None:
-        """Nothing to rehearse."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Nothing is kept."""
+        """Do nothing: no memory is kept."""
 
 
 class OnlyThinker(LmThinker):
-    """Raises `ThoughtThroughError` when it has thought."""
+    """Raises `ThoughtThroughError` after thinking."""
 
     def think(self, request: Request, place: StageContext, progress: Progress) -> Thought:
         """Think, and end the run."""
@@ -143,24 +143,24 @@ class OnlyThinker(LmThinker):
 
 
 def only_thinking(knobs: Knobs, at_once: int) -> LmThinker:
-    """A thinker that takes what thinking of so many songs at once takes, and then ends the run."""
+    """Return a thinker that takes the memory of thinking with `at_once` songs in a pass, and then ends the run."""
     model = _model(knobs)
 
     def rehearsed(device: Device, use: Use) -> LmBackend:
         if knobs.backend is Library.PT:
             return Rehearsal(PtBackend(model, device, use=use, chooser=FirstAllowed()))
-        return Rehearsal(Reckoned(LM_ARCHITECTURES[_id(knobs)], _weight_bytes(model), device))
+        return Rehearsal(VllmFootprint(LM_ARCHITECTURES[_id(knobs)], _weight_bytes(model), device))
 
     return OnlyThinker(_planner(), rehearsed, _placed(knobs, model), at_once=at_once)
 
 
 def hardly_thinking(knobs: Knobs) -> LmThinker:
-    """A thinker that takes next to nothing and leaves behind what thinking leaves behind."""
+    """Return a thinker that takes almost no memory and leaves the same behind as thinking."""
     return LmThinker(_planner(), lambda _, use: Passing(use), _placed(knobs, _model(knobs)))
 
 
 def least_bytes(knobs: Knobs, request: Request) -> int:
-    """What thinking of a request's songs at once certainly takes: their keys and values."""
+    """Return a lower bound of the memory for thinking of a request's songs in one pass: their keys and values."""
     songs = _planner().compose_jobs(request, Metadata(), request.duration_s)
     heads = LM_ARCHITECTURES[_id(knobs)]
     values = 2 * heads.num_hidden_layers * heads.num_key_value_heads * heads.head_dim
@@ -170,7 +170,7 @@ def least_bytes(knobs: Knobs, request: Request) -> int:
 
 
 def thinking_request(request: Request) -> Request:
-    """The request with its songs to be planned; their length stays as it is."""
+    """Return the request with thinking switched on and its length unchanged."""
     return msgspec.structs.replace(request, think=True)
 
 

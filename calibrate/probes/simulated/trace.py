@@ -1,8 +1,8 @@
-"""What a run asked of the device's memory, in order: the input of every replay under a cap.
+"""The requests of a run to the device's memory, in order: the input of every replay under a cap.
 
-Sizes are counted rounded up to 512 bytes, as the allocator rounds a request. A block of the allocator can be larger:
-up to 1 MiB that it does not split off a large block comes with it. So the peaks found here bound an allocator's
-`peak_allocated` from below, whatever the cap, and no cap below them can fit.
+Sizes are rounded up to 512 bytes, as the allocator rounds a request. An allocator's block can be larger, by up to 1 MiB
+that is not split off a large block. So the peaks found here are a lower bound of an allocator's `peak_allocated`,
+whatever the cap, and no smaller cap can fit.
 """
 
 from array import array
@@ -21,14 +21,14 @@ BEGIN: Final = -2
 END: Final = -3
 EMPTY: Final = -4
 ASK: Final = -5
-"""What stands in `Trace.sizes` for an event that is no allocation."""
+"""The values in `Trace.sizes` for events that are not allocations."""
 
 ACTIVATIONS: Final = "activations"
 """Owner of everything that is computed rather than moved."""
 
 
 class Trace:
-    """Events in the order they happened: `sizes` says what (bytes of an allocation, or a code), `slots` to whom.
+    """Events in order: `sizes` says what happened (bytes of an allocation, or a code), `slots` to which allocation.
 
     A slot is the id of a live allocation; once freed, it goes to a later allocation, the lowest free slot first. So a
     loop whose iterations allocate alike repeats its events exactly, and a replay can skip most of it. For `BEGIN` and
@@ -51,7 +51,7 @@ class Trace:
         return len(self.sizes)
 
     def alloc(self, n_bytes: int, owner: str = ACTIVATIONS) -> int:
-        """Records an allocation on the books of `owner`; its id is valid until it is freed."""
+        """Record an allocation of `owner`; its id is valid until it is freed."""
         if n_bytes < 0:
             raise ValueError(f"an allocation of {n_bytes} bytes: a size cannot be negative")
         if self._free_slots:
@@ -68,7 +68,7 @@ class Trace:
         return slot
 
     def free(self, slot: int) -> None:
-        """Records that an allocation was freed. Raises `ValueError` for an id that is not live."""
+        """Record that an allocation was freed. Raises `ValueError` for an id that is not live."""
         if slot not in self._live:
             raise ValueError(f"free of allocation {slot}, which is not live: it was freed before or never made")
         self._live.remove(slot)
@@ -76,7 +76,7 @@ class Trace:
         self._record(FREE, slot)
 
     def begin_stage(self, name: str) -> None:
-        """Opens a stage. Stages do not nest, and a trace holds a name once."""
+        """Open a stage. Stages do not nest, and a trace contains a name once."""
         if self._open_stage is not None:
             raise ValueError(f"stage {name!r} begins inside {self.stage_names[self._open_stage]!r}: end that first")
         if name in self.stage_names:
@@ -86,18 +86,18 @@ class Trace:
         self._record(BEGIN, self._open_stage)
 
     def end_stage(self) -> None:
-        """Closes the open stage."""
+        """Close the open stage."""
         if self._open_stage is None:
             raise ValueError("end_stage() with no stage open: call begin_stage() first")
         self._record(END, self._open_stage)
         self._open_stage = None
 
     def empty_cache(self) -> None:
-        """Records that wholly free segments were given back to the card."""
+        """Record that wholly free segments were returned to the card."""
         self._record(EMPTY, 0)
 
     def ask(self) -> None:
-        """Records that the run asked for the free bytes: under another cap it may have gone another way from here."""
+        """Record that the run asked for the free bytes: under another cap it may have continued differently."""
         self._record(ASK, 0)
 
     def _record(self, size: int, slot: int, owner: int = 0) -> None:
@@ -117,7 +117,7 @@ class StageSpan(msgspec.Struct, frozen=True, kw_only=True):
 class StageUsage(msgspec.Struct, frozen=True, kw_only=True):
     """What a stage held, in bytes; the maps go from an owner to its share and leave out zeros.
 
-    `highest` is each owner's own peak, which need not fall together with the stage's.
+    `highest` is each owner's own peak, which need not be at the time of the stage's peak.
     """
 
     name: str
@@ -128,7 +128,7 @@ class StageUsage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Flow(NamedTuple):
-    """Per event the change of live bytes and whose they are (for a free, the owner of its allocation)."""
+    """For each event the change of live bytes and their owner (for a free, the owner of its allocation)."""
 
     change: NDArray[np.int64]
     owner: NDArray[np.int64]
@@ -146,7 +146,7 @@ def stages(trace: Trace) -> tuple[StageSpan, ...]:
 
 
 def stage_usage(trace: Trace, uncounted: Collection[str] = ()) -> tuple[StageUsage, ...]:
-    """Per stage the first peak of live bytes and what it was made of, allocations of `uncounted` owners left out."""
+    """Return for each stage the first peak of live bytes and its parts, without allocations of `uncounted` owners."""
     flow = _flow(trace)
     left_out = [number for number, name in enumerate(trace.owner_names) if name in uncounted]
     live = np.cumsum(np.where(np.isin(flow.owner, left_out), 0, flow.change))
@@ -174,12 +174,12 @@ def stage_usage(trace: Trace, uncounted: Collection[str] = ()) -> tuple[StageUsa
 
 
 def peak_bytes(trace: Trace) -> int:
-    """The most bytes that were live at once, in a stage or not, whoever owned them."""
+    """Return the largest number of bytes alive at the same time, in or between stages, of all owners."""
     return int(np.cumsum(_flow(trace).change).max(initial=0))
 
 
 def stage_trace(trace: Trace, name: str) -> Trace:
-    """One stage as if it ran alone: what was live when it began, allocated in the same order, then its events.
+    """Return one stage as if it ran alone: what was live when it began, allocated in the same order, then its events.
 
     So the stage starts without the gaps that earlier stages left in the cache. Raises `KeyError` for an unknown name.
     """
@@ -196,7 +196,7 @@ def stage_trace(trace: Trace, name: str) -> Trace:
         elif size == FREE:
             del held[slot]
     alone = Trace()
-    # A dict keeps the order of insertion, and a slot leaves it when it is freed: so this is the order of allocation.
+    # A dict keeps the order of insertion, and a freed slot is removed: so this is the order of allocation.
     ids = {slot: alone.alloc(size, owner) for slot, (size, owner) in held.items()}
     alone.begin_stage(name)
     for size, slot, owner in events[stage.start + 1 :]:
@@ -217,7 +217,7 @@ def _flow(trace: Trace) -> _Flow:
     owner = np.array(trace.owners, dtype=np.int64)
     change = np.where(sizes > 0, (sizes + MIN_BLOCK - 1) // MIN_BLOCK * MIN_BLOCK, 0)
     moves = np.flatnonzero(sizes >= FREE)
-    # In one slot allocations and frees take turns, so sorted by slot each free comes right behind its allocation.
+    # In one slot allocations and frees alternate, so sorted by slot each free comes directly after its allocation.
     by_slot = moves[np.argsort(np.array(trace.slots, dtype=np.int64)[moves], kind="stable")]
     frees = np.flatnonzero(sizes[by_slot] == FREE)
     freed, made = by_slot[frees], by_slot[frees - 1]

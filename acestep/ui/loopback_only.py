@@ -1,4 +1,4 @@
-"""Who may talk to a page that is meant for this machine alone: not another site, in whatever browser it runs here."""
+"""Restricts a page to this machine: requests from another site's page are refused, in any browser here."""
 
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -13,17 +13,18 @@ App = Callable[[AsgiScope, Callable[[], Awaitable[Any]], Send], Awaitable[None]]
 REFUSAL = "This page is for this machine alone. Open it by the address it was started with."
 
 
-class Doorman:
-    """Turns away requests under another name than this machine's own, and those that another site's page sends.
+class LoopbackOnly:
+    """Refuses requests under another host name than this machine's own, and those from another site's page.
 
-    A name of somebody's own can be made to lead here; what then talks to the page is a stranger's script.
+    A third party can let its own host name resolve to this machine (DNS rebinding); its page's script could then use
+    this page.
     """
 
     def __init__(self, app: App) -> None:
         self._app = app
 
     async def __call__(self, scope: AsgiScope, receive: Callable[[], Awaitable[Any]], send: Send) -> None:
-        """Answer for the page, or let it answer."""
+        """Pass a request on to the page, or refuse it with status 403."""
         headers = {name.lower(): value for name, value in scope.get("headers", ())}
         host, origin = (headers.get(name, b"").decode("latin-1") for name in (b"host", b"origin"))
         if scope["type"] != "http" or welcome(host, origin):
@@ -35,14 +36,14 @@ class Doorman:
 
 
 def welcome(host: str, origin: str) -> bool:
-    """Whether a request names this machine, and comes from its own page or from no page at all."""
+    """Return whether a request names this machine, and comes from its own page or from no page at all."""
     if not is_loopback(_name(f"//{host}")):
         return False
     return not origin or origin == f"http://{host}"
 
 
 def is_loopback(name: str) -> bool:
-    """Whether a host is reached from this machine only."""
+    """Return whether a host is reached from this machine only."""
     if name == "localhost":
         return True
     try:

@@ -1,4 +1,4 @@
-"""Language models as everybody opens them, and all that they are asked and write."""
+"""Opens language models with a recorder for everything that they read and write."""
 
 from acestep.devices.base import Device
 from acestep.errors import UsageError
@@ -7,25 +7,25 @@ from acestep.lm.backends.base import LmBackend
 from acestep.lm.jobs import Planner
 from acestep.lm.language import Language, Warn
 from acestep.lm.songwriting import open_lm, warn_of_noise, without_language
-from calibrate.profiling.overheard import Overheard, Pass
+from calibrate.profiling.recording_backend import Pass, RecordingBackend
 from calibrate.profiling.writing import Exchange, WritingPass, exchanges, writing_passes
 
 
-class Ear:
-    """Opens language models and keeps every pass of theirs in `heard`, until that is cleared.
+class LmRecorder:
+    """Opens language models and records every pass of theirs in `passes`, until that list is cleared.
 
-    `tell` is told what there is to know about them. Where they are not `constrained`, they write words freely.
+    `tell` is called with warnings about them. Without `constrained`, they write words freely.
     """
 
     def __init__(self, tell: Warn, *, constrained: bool) -> None:
-        self.heard: list[Pass] = []
+        self.passes: list[Pass] = []
         self._tell = tell
         self._constrained = constrained
         self._planners: list[Planner] = []
 
     def open(self, plan: Plan, model: str, device: Device, _: Warn) -> Language:
-        """As `open_language`; what it says goes to the document of the whole run, whichever song it came up at."""
-        language = open_lm(plan, model, device, self._tell, hear=self._overhear)
+        """Open a language model as `open_language` does. Its warnings go to the document of the whole run."""
+        language = open_lm(plan, model, device, self._tell, hear=self._record)
         warn_of_noise(language, self._tell)
         if not self._constrained:
             language.planner = language.planner.unconstrained()
@@ -33,18 +33,18 @@ class Ear:
         return language
 
     def written(self) -> tuple[WritingPass, ...]:
-        """The numbers of each pass."""
-        return tuple(row for planner in self._planners for row in writing_passes(self.heard, planner))
+        """Return the numbers of each pass."""
+        return tuple(row for planner in self._planners for row in writing_passes(self.passes, planner))
 
     def exchanges(self) -> tuple[Exchange, ...]:
-        """What was asked and written."""
-        return tuple(row for planner in self._planners for row in exchanges(self.heard, planner))
+        """Return the prompts and the written texts."""
+        return tuple(row for planner in self._planners for row in exchanges(self.passes, planner))
 
-    def _overhear(self, backend: LmBackend) -> LmBackend:
-        return Overheard(backend, self.heard)
+    def _record(self, backend: LmBackend) -> LmBackend:
+        return RecordingBackend(backend, self.passes)
 
 
 def check_language(plan: Plan) -> None:
-    """Raise `UsageError` where a plan has no language model."""
+    """Raise `UsageError` if a plan has no language model."""
     if plan.lm is None:
         raise UsageError(f"{without_language(plan)}; name one with --lm-model")
