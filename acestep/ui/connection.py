@@ -1,5 +1,6 @@
 """What the page does when the program behind it goes away: it says so, and loads again once the program answers.
 
+It also says gradio's own messages, which are in English, in the page's language.
 The words that were typed stay, in the browser.
 """
 
@@ -21,6 +22,10 @@ def connection_js(words: PageText) -> str:
     """The script of a page, as gradio takes it for an event without a handler."""
     said = {
         "lost": words("connection_lost"),
+        "back": words("connection_back"),
+        "title": words("error"),
+        "busy": words("failed_not_started"),
+        "unexpected": words("failed_unexpected"),
         "failure": failure_html(FailedRun(kind=FailureKind.DISCONNECTED), words),
     }
     _, begin, function = SCRIPT.read_text(encoding="utf-8").partition("() => {")
