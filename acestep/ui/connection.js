@@ -5,7 +5,10 @@
   const FIELDS = ["caption", "lyrics"];
   const KEPT = "acestep-words";
   const LOST = "acestep-lost";
+  const RUN = "run";
+  const IDLE = "idle";
   const LOOK_MS = 2000;
+  const BACK_MS = 10000;
   const same = { __type__: "update" };
   let own = window.gradio_config?.app_id;
   let lost = false;
@@ -16,10 +19,29 @@
   banner.setAttribute("role", "alert");
   document.body.append(banner);
 
+  // The page moves down by the height of the banner, which then covers nothing.
+  new ResizeObserver(() => {
+    document.documentElement.style.setProperty("--banner-height", `${banner.offsetHeight}px`);
+  }).observe(banner);
+
+  const say = (sentence, isLost) => {
+    document.body.classList.toggle("connection-lost", isLost);
+    document.body.classList.toggle("connection-back", sentence !== "" && !isLost);
+    banner.textContent = sentence;
+  };
+
   const show = (isLost) => {
     lost = isLost;
-    document.body.classList.toggle("connection-lost", isLost);
-    banner.textContent = isLost ? words.lost : "";
+    say(isLost ? words.lost : "", isLost);
+  };
+
+  // What was under way when the connection was lost has ended; where nothing was, nothing failed.
+  const runs = () => document.querySelector("#cancel:enabled, #progress .stopping") !== null;
+  // A program that is ended may still settle its run before it goes, so what ran at the last answer counts.
+  let ran = false;
+  addEventListener("click", (event) => { if (event.target.closest?.("#generate")) ran = true; }, true);
+  const noteLost = () => {
+    if (sessionStorage.getItem(LOST) !== RUN) sessionStorage.setItem(LOST, ran || runs() ? RUN : IDLE);
   };
 
   const answer = async () => {
@@ -39,13 +61,14 @@
     const id = await answer();
     looking = false;
     if (id === null) {
-      sessionStorage.setItem(LOST, "yes");
+      noteLost();
       if (!lost) show(true);
     } else if (own !== undefined && id !== own) {
-      sessionStorage.setItem(LOST, "yes");
+      noteLost();
       window.location.reload();
     } else {
       own = id;
+      ran = runs();
       if (lost) {
         show(false);
         // gradio loads the page again by itself where it missed something, within this time.
@@ -60,16 +83,41 @@
     sessionStorage.setItem(KEPT, JSON.stringify(kept));
   };
 
-  const wasLost = sessionStorage.getItem(LOST) !== null;
+  const wasLost = sessionStorage.getItem(LOST);
   const kept = JSON.parse(sessionStorage.getItem(KEPT) ?? "{}");
   sessionStorage.removeItem(LOST);
   addEventListener("pagehide", keep);
   setInterval(look, LOOK_MS);
   document.addEventListener("visibilitychange", look);
-  // gradio says a lost connection in English, in a message: ours comes at the same time and hides it.
+  if (wasLost === IDLE) {
+    say(words.back, false);
+    setTimeout(() => lost || say("", false), BACK_MS);
+  }
+
+  // gradio's own messages are in English: what they mean is said in the page's language.
+  const meant = (text) => {
+    if (/queue is full|busy/i.test(text)) return words.busy;
+    if (/connection|network|fetch/i.test(text)) return words.lost;
+    return `${words.unexpected} (${text})`;
+  };
+  const translate = (toast) => {
+    const title = toast.querySelector(".toast-title-row span")?.firstChild;
+    if (title && title.data.trim() !== words.title) {
+      title.data = words.title;
+      toast.dataset.foreign = "yes";
+    }
+    if (!toast.dataset.foreign) return;
+    // The text may be filled in after the title.
+    for (const text of toast.querySelectorAll("[data-testid=toast-text]")) {
+      const said = text.textContent.trim();
+      if (said && said !== text.dataset.said) text.textContent = text.dataset.said = meant(said);
+    }
+  };
   new MutationObserver((changes) => {
     const added = changes.flatMap((change) => [...change.addedNodes]);
+    document.querySelectorAll("[data-testid=toast-body]").forEach(translate);
+    // It may be about a lost connection: the banner comes at the same time and hides it.
     if (added.some((node) => node.querySelector?.("[data-testid=toast-text]"))) look();
   }).observe(document.body, { childList: true, subtree: true });
-  return [...FIELDS.map((name) => kept[name] || same), wasLost ? words.failure : same];
+  return [...FIELDS.map((name) => kept[name] || same), wasLost === RUN ? words.failure : same];
 }

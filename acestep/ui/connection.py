@@ -1,6 +1,7 @@
 """What the page does when the program stops: it says so, and reloads once the program answers again.
 
-The text that the user typed is kept in the browser.
+It also shows gradio's own messages, which are in English, in the page's language. The text that the user typed is kept
+in the browser.
 """
 
 import json
@@ -21,6 +22,10 @@ def connection_js(words: PageText) -> str:
     """Return the script of a page, in the form gradio takes for an event without a handler."""
     said = {
         "lost": words("connection_lost"),
+        "back": words("connection_back"),
+        "title": words("error"),
+        "busy": words("failed_not_started"),
+        "unexpected": words("failed_unexpected"),
         "failure": failure_html(FailedRun(kind=FailureKind.DISCONNECTED), words),
     }
     _, begin, function = SCRIPT.read_text(encoding="utf-8").partition("() => {")

@@ -124,7 +124,9 @@ def test_a_server_that_is_started_again_is_found_again_with_the_words_kept(
     wait_until(lambda: not any(toast.is_visible() for toast in studio.page.locator("[data-testid=toast-text]").all()))
     with serving(tmp_path / "second", *options, "--port", first.url.rpartition(":")[2]):
         # By itself, with a word about what was lost, and with the words that were typed.
-        studio.page.get_by_role("alert").get_by_text(spoken["failed_disconnected"]).wait_for()
+        said = spoken["failed_disconnected" if busy else "connection_back"]
+        studio.page.get_by_role("alert").get_by_text(said).wait_for()
+        assert studio.page.locator("#failure .failure").count() == int(busy)
         assert studio.control("caption").locator("textarea").input_value() == "wind in a wire fence"
         succeed(studio)
 
@@ -150,3 +152,46 @@ def test_a_page_that_is_loaded_again_in_a_run_and_a_second_one_beside_it_can_mak
     again = Studio(page)
     again.wait_until_ready()
     succeed(again)
+
+
+def test_the_banner_of_a_lost_connection_covers_nothing(tmp_path: Path, visit: Visit) -> None:
+    with serving(tmp_path, "--language", "en") as server:
+        studio = Studio(visit(server.url, viewport={"width": 700, "height": 500}))
+        studio.page.evaluate("() => window.scrollTo(0, 300)")
+        uppermost = studio.page.evaluate_handle("() => document.elementFromPoint(350, 12)").as_element()
+        assert uppermost is not None
+        before = uppermost.bounding_box()
+        assert server.interrupt() == 130
+        banner = studio.control("connection")
+        banner.get_by_text(sentences("en")["connection_lost"]).wait_for()
+        studio.page.wait_for_function("() => getComputedStyle(document.body).paddingTop !== '0px'")
+        box, after = banner.bounding_box(), uppermost.bounding_box()
+    assert box is not None
+    assert before is not None
+    assert after is not None
+    assert after["y"] - before["y"] == pytest.approx(box["height"], abs=1)
+
+
+FOREIGN = {
+    "Queue is full. Max size is 64 and size is 64.": "failed_not_started",
+    "This application is too busy. Keep trying!": "failed_not_started",
+    "an answer that is not known": "failed_unexpected",
+}
+"""What gradio's queue answers where it takes no run, and what the page says instead."""
+
+
+@pytest.mark.parametrize("detail", FOREIGN)
+def test_what_the_queue_says_is_said_in_the_language_of_the_page(spoken: Spoken, visit: Visit, detail: str) -> None:
+    page = visit(spoken.server.url)
+    studio = Studio(page)
+    studio.ask(seconds=1, steps=1)
+    page.route("**/queue/join*", lambda route: route.fulfill(status=503, json={"detail": detail}))
+    studio.generate()
+    page.get_by_role("alert").get_by_text(spoken["failed_not_started"]).first.wait_for()
+    page.locator("[data-testid=toast-text]").first.wait_for()
+    for toast in studio.page.locator("[data-testid=toast-body]").all():
+        assert spoken["error"] in toast.inner_text(), toast.inner_html()
+    assert {spoken[FOREIGN[detail]] in said for said in studio.messages()} == {True}, studio.messages()
+    page.unroute("**/queue/join*")
+    studio.wait_until_ready()
+    succeed(studio)
