@@ -73,7 +73,7 @@ FRACTION, BALLAST = CapMethod.FRACTION, CapMethod.BALLAST
         (BALLAST, "runs-out", Verdict.OOM, "out of memory"),
     ],
 )
-def test_whoever_ends_badly_gives_the_card_back(
+def test_a_child_that_ends_badly_frees_the_card(
     probers: list[LiveProber], method: CapMethod, fault: str, verdict: Verdict, words: str
 ) -> None:
     free = torch.cuda.mem_get_info()[0]

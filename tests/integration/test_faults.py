@@ -210,7 +210,7 @@ def test_what_happens_to_the_card_ends_the_probe(
     assert living(probers[0].token) == {}
 
 
-def test_a_card_that_nobody_can_watch_is_measured_and_the_result_says_so(probers: list[FaultyProber]) -> None:
+def test_an_unwatched_card_is_measured_with_a_remark(probers: list[FaultyProber]) -> None:
     prober = FaultyProber()
     probers.append(prober)
     prober.bench = msgspec.structs.replace(prober.bench, gauge=Unwatched())

@@ -141,9 +141,7 @@ def test_where_no_length_is_certified_none_is_chosen_but_the_usual_one(capsys: p
 
 
 @pytest.mark.parametrize("unknown", ["", "Unknown", "unknown"])
-def test_a_language_that_nobody_named_reaches_the_song_from_the_plan(
-    unknown: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_planned_language_reaches_the_song(unknown: str, capsys: pytest.CaptureFixture[str]) -> None:
     metadata = generated(capsys, "--duration", "1", "--language", unknown)["metadata"]
     assert metadata["language"].lower() not in ("", "unknown")
 

@@ -215,7 +215,7 @@ def test_the_settings_of_a_tier_are_asked_for_by_name(page: Page) -> None:
 
 
 @pytest.mark.soak
-def test_with_names_and_passwords_nobody_else_comes_in_and_it_ends_cleanly_in_the_middle_of_a_song(
+def test_with_passwords_access_is_refused_and_an_interrupt_ends_cleanly(
     tmp_path: Path,
 ) -> None:
     page = Page(tmp_path, "--auth", "ann:secret", "--init-service", "--language", "ko")

@@ -36,7 +36,7 @@ def api(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     return SimpleNamespace(calls=calls, module=stand_in_for_models(monkeypatch, run_generate))
 
 
-def test_generate_hands_on_what_was_asked(command: Command, api: SimpleNamespace, tmp_path: Path) -> None:
+def test_generate_passes_every_option_on(command: Command, api: SimpleNamespace, tmp_path: Path) -> None:
     words = tmp_path / "words.txt"
     words.write_text("봄날의 노래", encoding="utf-8")
     arguments = "--duration 90 --batch 2 --seed 7 --steps 4 --bpm 92 --model xl-turbo --offload stream --format wav"

@@ -114,7 +114,7 @@ def by_hand() -> dict[str, Any]:
     return {"segments": held, "device_traces": [trace], "allocator_settings": {}}
 
 
-def test_a_history_by_hand_is_done_again_to_the_byte() -> None:
+def test_a_hand_written_history_is_replayed_to_the_byte() -> None:
     found = replay_history(history_of(by_hand()))
     assert found.difference == ""
     assert (found.allocations, found.segments, found.peak_reserved) == (7, 4, 42 * MIB)
@@ -134,7 +134,7 @@ def test_a_history_by_hand_is_done_again_to_the_byte() -> None:
         (16, {"action": "free_completed"}, f"segment {OTHER:#x}"),
     ],
 )
-def test_every_course_that_differs_is_noticed_where_it_does(number: int, changes: dict[str, Any], words: str) -> None:
+def test_every_difference_is_found_where_it_occurs(number: int, changes: dict[str, Any], words: str) -> None:
     snapshot = by_hand()
     snapshot["device_traces"][0][number] |= changes
     assert words in replay_history(history_of(snapshot)).difference
@@ -219,7 +219,7 @@ steps = st.lists(st.integers(-3, 60 * MIB) | st.sampled_from([-3, -2, 512, 600 *
 
 
 @given(steps)
-def test_whatever_was_done_is_done_again(steps: list[int]) -> None:
+def test_any_history_of_the_model_is_replayed(steps: list[int]) -> None:
     noting = Noting()
     live: list[Block] = []
     for step in steps:

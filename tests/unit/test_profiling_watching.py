@@ -83,7 +83,7 @@ def job(seed: int = 0) -> Job:
     return PLANNER.create_job("rain", instrumental=False, language="unknown", seed=seed)[0]
 
 
-def test_what_is_overheard_is_what_was_written_and_nothing_is_changed() -> None:
+def test_recorded_passes_equal_the_written_tokens() -> None:
     codes = [*(VOCABULARY.id(code) for code in range(30)), VOCABULARY.eos]
     words = [*TOKENIZER.plain("la la"), VOCABULARY.eos]
     backend = ScriptedBackend([codes, codes, words])
