@@ -12,7 +12,7 @@ from tests.browser.serving import Server
 from tests.browser.studio import RECORD_PLAYERS, RECORD_PROGRESS, Studio, wait_until
 
 
-def test_a_song_is_watched_heard_and_kept(server: Server, visit: Visit) -> None:
+def test_a_song_shows_progress_can_be_played_and_is_stored(server: Server, visit: Visit) -> None:
     page = visit("about:blank")
     page.add_init_script(RECORD_PLAYERS)
     page.goto(server.url)
@@ -37,7 +37,7 @@ def test_a_song_is_watched_heard_and_kept(server: Server, visit: Visit) -> None:
     assert kept.value.suggested_filename in [path.name for path in server.out.rglob("*") if path.is_file()]
 
 
-def test_a_song_that_is_called_off_leaves_nothing_and_the_next_is_made(server: Server, visit: Visit) -> None:
+def test_a_stopped_song_leaves_nothing_and_the_next_is_made(server: Server, visit: Visit) -> None:
     studio = Studio(visit(server.url))
     begun, ended, kept = (*map(len, map(server.observed, ("begin", "end"))), len(songs(server)))
     studio.ask(seconds=300, steps=100)

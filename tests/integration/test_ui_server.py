@@ -142,7 +142,7 @@ HOSTILE: tuple[dict[str, Any], ...] = (
 
 
 @pytest.mark.parametrize("given", HOSTILE, ids=lambda given: ",".join(given))
-def test_what_cannot_be_is_a_sentence(page: Page, given: dict[str, Any]) -> None:
+def test_invalid_input_gives_a_sentence(page: Page, given: dict[str, Any]) -> None:
     kind, answer = page.call("generate", brief(page, **given))
     assert kind == "error"
     assert len(answer["error"]) > 20
@@ -177,7 +177,7 @@ def test_only_its_own_copies_are_served(page: Page) -> None:
         assert answer.status_code in (403, 404), path
 
 
-def test_gradios_own_trouble_is_a_sentence_too(page: Page) -> None:
+def test_an_error_inside_gradio_gives_a_sentence(page: Page) -> None:
     for answer in (
         page.post("/gradio_api/call/v2/nonsense", {}),
         page.post("/gradio_api/queue/join", {"fn_index": 999, "data": []}),
@@ -186,7 +186,7 @@ def test_gradios_own_trouble_is_a_sentence_too(page: Page) -> None:
         assert answer.status_code < 500 or answer.json()["error"]
 
 
-def test_another_site_is_turned_away(page: Page) -> None:
+def test_requests_from_another_site_are_refused(page: Page) -> None:
     for headers in ({"host": "evil.example"}, {"origin": "http://evil.example"}):
         seen = httpx.get(f"{page.address}/config", headers=headers, timeout=PATIENCE_S)
         sent = httpx.post(
