@@ -1,4 +1,4 @@
-"""A song from the page: asked for, watched, heard, kept, and called off."""
+"""A song from the page: requested, watched, played, stored, and stopped."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""On a real card that fills up before decoding: real out-of-memory errors go down the ladder to the same song."""
+"""On a real card that fills up before decoding: real out-of-memory errors use the fallbacks and give the same song."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""On a real card: the cap holds, a probe's child answers alike every time, and who else is there is noticed."""
+"""On a real card: the cap holds, a probe gives the same answer every time, and other processes are noticed."""
 
 import time
 from collections.abc import Iterator

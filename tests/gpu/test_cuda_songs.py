@@ -1,4 +1,4 @@
-"""On a real card: fused attention, INT8 and compiled functions make the song they should, and nothing stays behind."""
+"""On a real card: fused attention, INT8 and compiled functions make the right song, and no memory stays allocated."""
 
 import gc
 

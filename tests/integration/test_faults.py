@@ -1,6 +1,6 @@
-"""However a probe's child ends, the prober names it, in time, and leaves nothing running and nothing on the card.
+"""For every way a probe's child can end, the prober names it, in time, and leaves no process and no memory on the card.
 
-Real processes through the real protocol; only the card and the model are made up.
+Real processes through the real protocol; only the card and the model are simulated.
 """
 
 import signal

@@ -1,4 +1,4 @@
-"""Out of memory, the same songs still come, a sentence for every step; or one error that says what helps."""
+"""Out of memory, the same songs still come, with a warning for every fallback; or one error that says what helps."""
 
 from typing import Any
 

@@ -34,7 +34,7 @@ def model() -> LanguageModel:
 
 
 def silent(step: int, most: int) -> None:
-    """Nobody watches."""
+    """Do nothing."""
 
 
 def _prompt(draw: random.Random, length: int) -> tuple[int, ...]:
@@ -137,7 +137,7 @@ def test_a_sequence_ends_with_its_grammar_or_at_its_most_tokens(model: LanguageM
 
 
 class Spy(Sampler):
-    """A sampler that writes down how many logits it is given."""
+    """A sampler that records how many logits it gets."""
 
     def __init__(self) -> None:
         super().__init__(CpuDevice())

@@ -1,4 +1,4 @@
-"""A campaign that was ended, however it was, goes on where it was and writes the file that it would have written."""
+"""An interrupted campaign, for any reason, continues where it was and writes the file that it would have written."""
 
 import signal
 import subprocess

@@ -1,4 +1,4 @@
-"""What denoising takes ahead is enough for its steps, is little more, and is given back."""
+"""The memory that denoising reserves is enough for its steps, only slightly larger, and freed afterwards."""
 
 import random
 

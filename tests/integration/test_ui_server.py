@@ -1,4 +1,4 @@
-"""The page as a server: songs for who asks, a sentence for what cannot be, nothing but its own files, a clean end."""
+"""The page as a server: songs, a sentence for invalid requests, only its own files, a clean end."""
 
 import json
 import os

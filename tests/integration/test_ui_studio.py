@@ -1,4 +1,4 @@
-"""Behind the page: one model for all, loaded once, back at rest after a stop, and everybody's songs their own."""
+"""Behind the page: one model for all, loaded once, idle after a stop, and separate songs for each visit."""
 
 import gc
 import threading

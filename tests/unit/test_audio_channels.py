@@ -1,4 +1,4 @@
-"""Recordings of many channels become stereo by the usual coefficients, and a sentence says so."""
+"""Recordings of many channels become stereo by the usual coefficients, with a message."""
 
 import struct
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Audio files as programs leave them: wrong headers, foreign formats, small files that unpack to gigabytes."""
+"""Audio files as other programs write them: wrong headers, foreign formats, small files that unpack to gigabytes."""
 
 import os
 import subprocess

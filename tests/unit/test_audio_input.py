@@ -1,4 +1,4 @@
-"""Whatever file a person has becomes 48 kHz stereo, or a sentence that says why it cannot."""
+"""Any audio file becomes 48 kHz stereo, or a sentence says why it cannot."""
 
 from pathlib import Path
 

@@ -19,7 +19,7 @@ KINDS = [GREEDY, replace(GREEDY, guidance=2.0), Sampling(guidance=1), Sampling()
 
 
 def unheard(step: int, most: int) -> None:
-    """Nobody is told."""
+    """Do nothing."""
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["prefixed", "without prefix"])

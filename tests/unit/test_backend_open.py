@@ -16,7 +16,7 @@ POOL = pool_of(rows=2, longest=100)
 
 
 class Kept:
-    """A backend that notes what is asked of it."""
+    """A backend that records its calls."""
 
     def __init__(self, *given: Any) -> None:
         self.heard: list[str] = []

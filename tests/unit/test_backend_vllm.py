@@ -24,7 +24,7 @@ KINDS = [GREEDY, Sampling(), Sampling(guidance=1), Sampling(top_k=5, repetition_
 
 
 def unheard(step: int, most: int) -> None:
-    """Nobody is told."""
+    """Do nothing."""
 
 
 @pytest.fixture(scope="module")

@@ -46,7 +46,7 @@ def noise(rows: int) -> Tensor:
 
 
 def chosen(logits: Tensor) -> list[int]:
-    """The one token each row is left with, -1 for a row that may still write anything."""
+    """The one token each row may write, -1 for a row that may write any."""
     return [int(row.argmax()) if row.isinf().sum() == VOCABULARY - 1 else -1 for row in logits]
 
 

@@ -1,4 +1,4 @@
-"""The longest song is the one that trying every length finds, in few probes, whatever else is known of the card."""
+"""The longest song is the one that trying every length finds, in few probes, for any known answers."""
 
 import random
 from collections.abc import Sequence

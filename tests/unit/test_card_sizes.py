@@ -1,4 +1,4 @@
-"""A card has the size of its box, whichever source reports how much memory it has."""
+"""A card has the size of its box, for every source of its memory size."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a kernel takes besides its tensors is told apart from them; counted by a stand-in, for no card is here."""
+"""The memory that a kernel takes besides its tensors is reported separately; measured with a fake meter."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""However a command's output ends, a script gets an exit code and a person at most one sentence."""
+"""However a command's output ends, a script gets an exit code and a user at most one sentence."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Of all that the sources say, one card is used, and everything else is told."""
+"""From all sources' answers one card is used, and everything else is reported."""
 
 import os
 import subprocess

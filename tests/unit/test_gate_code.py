@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class Hungry(AnalyticProber):
-    """The card after a change that costs every run memory."""
+    """The card after a change that makes every run need more memory."""
 
     def __init__(self, extra: int) -> None:
         super().__init__()

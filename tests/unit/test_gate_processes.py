@@ -1,4 +1,4 @@
-"""The processes that probe for the gate: what they find keeps its order, and none goes on for nobody."""
+"""The gate's processes: findings keep their order, and all processes end with the gate."""
 
 import os
 import signal

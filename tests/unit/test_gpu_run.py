@@ -1,4 +1,4 @@
-"""The bundle's runner makes one result of any number of pieces, whoever ends them and whatever is brought back."""
+"""The bundle's runner makes one result of any number of parts, however they end and whatever is transferred."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""A card's allocation history is done again by the model, and every byte that differs is noticed.
+"""A card's allocation history is replayed in the model, and every different byte is found.
 
 No card wrote the histories here. The first is written by hand in the format that `torch.cuda.memory._snapshot`
 documents, with the addresses and sizes that PyTorch's published rules give; the others are the model's own.

@@ -1,4 +1,4 @@
-"""A journal gives back what was written whole, for what it was written for, and is never the worse for a bad end."""
+"""A journal returns complete answers, only for the fingerprint they were written for, and survives any interruption."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""What ran out is read from who says it and how it begins, so that a lyric never ends a search."""
+"""A shortage is recognised by its source and the beginning of its message, so that quoted lyrics never end a search."""
 
 import builtins
 import json

@@ -1,4 +1,4 @@
-"""Prompts are those of training to the letter, bounded, and nobody's words leave their place in them."""
+"""Prompts equal those of the training exactly, have a maximum length, and user text never becomes a special token."""
 
 import jinja2
 import pytest

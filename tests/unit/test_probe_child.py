@@ -1,4 +1,4 @@
-"""A child is heard, timed and ended, whatever it does; what it says counts only when it is said exactly right."""
+"""A child is read, timed and ended, whatever it does; its messages count only if they are exactly valid."""
 
 import gc
 import os

@@ -1,4 +1,4 @@
-"""A probe is believed only on a card that was ours alone; who was there before may stay, and nobody may come."""
+"""A probe counts only on a card without other new processes; earlier processes may stay."""
 
 import sys
 from types import SimpleNamespace
@@ -119,7 +119,7 @@ def test_two_new_processes_for_one_family_are_both_foreign() -> None:
 
 
 def test_a_process_gone_at_the_second_reading_is_ignored() -> None:
-    """One of ours that ends between two looks cannot be told from a stranger, and holds nothing any more."""
+    """A process of ours that ends between two readings looks foreign, and holds no memory any more."""
     watch = CardWatch(Readings(usage(OURS), usage(OURS | {300: GIB}), usage(OURS)), usage({}), ["nobody's mark"])
     watch()
 

@@ -1,4 +1,4 @@
-"""Every published flag of the profiler is there, and says so where it means nothing."""
+"""Every published flag of the profiler exists, and is refused in modes where it has no meaning."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What is measured beside a run: its steps, its words, and what a person sees of them."""
+"""What is measured during a run: its steps, its texts, and the output for a user."""
 
 import time
 from collections.abc import Sequence
@@ -73,7 +73,7 @@ class ScriptedBackend:
         return 17 * len(jobs)
 
     def rehearse(self, jobs: Sequence[Job]) -> None:
-        """Nothing to do."""
+        """Do nothing."""
 
     def close(self) -> None:
         self.closed = True

@@ -1,4 +1,4 @@
-"""`acestep ui`: what it refuses, and that refusing costs nothing."""
+"""`acestep ui`: what it refuses, before any heavy import."""
 
 import socket
 import sys
