@@ -145,7 +145,7 @@ class FaultyEngine:
             os.setsid()
             if os.fork() == 0:
                 time.sleep(60)
-            # Gone before it could be found in the family, it would be taken for a stranger.
+            # If it ended before it was found in the family, it would look foreign.
             time.sleep(0.5)
             os._exit(0)
         os.wait()

@@ -142,7 +142,7 @@ class Studio:
         return [str(link.get_attribute("download")) for link in links.all()]
 
     def players(self) -> list[dict[str, Any]]:
-        """The songs that the page can play; needs `RECORD_PLAYERS` at birth."""
+        """The songs that the page can play; needs `RECORD_PLAYERS` from the start."""
         found = self.page.evaluate(
             "() => window.players.map(player => ({src: player.src, seconds: player.duration, at: player.currentTime}))"
         )

@@ -73,7 +73,7 @@ def test_two_visitors_wait_for_each_other_and_see_only_their_own_songs(server: S
     for studio, other in zip(studios, reversed(captions), strict=True):
         studio.control("history").locator("audio").wait_for()
         assert other not in studio.page.locator("body").inner_text()
-    # A song's name follows from its caption and seed, so whoever knows those must not get it by name.
+    # A song's name follows from its caption and seed, so a visitor who knows those must not get it by name.
     for path in songs(server):
         assert studios[0].page.request.get(f"{server.url}/gradio_api/file={path}").status == 403
     for studio, caption in zip(studios, captions, strict=True):

@@ -62,10 +62,10 @@ def test_the_waiver_of_the_page_is_one() -> None:
 
 @pytest.fixture
 def upstream(tmp_path: Path) -> Path:
-    """A repository like this one, with one tier, songs of a minute, and nobody else's table to be held against.
+    """A repository like this one, with one tier, songs of a minute, and no published table to compare with.
 
     The guard's coefficients are not fitted: that takes longer than all the rest. Nothing is quantized, and so few
-    questions have no use for several processes: to quantize and to import takes as long as to answer them.
+    questions need only one process, because quantizing and importing take as long as answering them.
     """
     tree = copy_of_tree(tmp_path / "upstream")
     for change in QUICKLY:

@@ -108,7 +108,7 @@ def test_every_field_that_a_request_may_refuse_has_a_flag() -> None:
 
 
 def test_every_field_that_sets_how_a_plan_is_drawn_has_a_flag() -> None:
-    # The penalty has no option, so that nobody can be refused for it.
+    # The penalty has no option, so no user can get an error about it.
     assert set(_THINKING_FLAGS) == {"thinking seed", *Sampling.__struct_fields__} - {"repetition_penalty"}
     assert set(_THINKING_FLAGS.values()) <= flags_of_generate()
 
