@@ -34,7 +34,9 @@ def read_json(path: Path) -> Any:
         raise InvalidInputError(path, f"is not JSON ({error}); was it cut short?") from None
     # The file is UTF-8, which has no lone surrogates: only an escape can produce one, and records have none.
     if r"\ud" in text.lower() and (half := _half_character(document)):
-        raise InvalidInputError(path, f"{half} has half a character in it (a lone surrogate), which no text can hold")
+        raise InvalidInputError(
+            path, f"{half} has half a character in it (a lone surrogate), which UTF-8 cannot encode"
+        )
     return document
 
 

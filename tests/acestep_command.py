@@ -18,7 +18,7 @@ Command = Callable[..., SimpleNamespace]
 
 
 def stand_in_for_models(monkeypatch: pytest.MonkeyPatch, run_generate: Callable[..., dict[str, Any]]) -> ModuleType:
-    """The part that loads models is `run_generate`, and all models are here."""
+    """All models count as present; `run_generate` is the part that loads models."""
     module = ModuleType("acestep.api")
     module.run_generate = run_generate  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "acestep.api", module)

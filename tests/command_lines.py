@@ -1,4 +1,4 @@
-"""Command lines as pages and workflows write them, held against what there is: make targets, modules, flags."""
+"""Command lines in pages and workflows, compared with the existing make targets, modules and flags."""
 
 import re
 import shlex
@@ -22,7 +22,7 @@ MODULES: dict[str, click.Command] = {
     "tools.release_check": release_check,
 }
 LIBRARIES = {"hatchling", "pytest"}
-"""Modules of others that are run by name."""
+"""Modules of other packages that are run by name."""
 PLAIN_SCRIPTS = {"tools.gpu_bundle": ROOT / "tools" / "gpu_bundle.py"}
 """Modules that do without click, where it may be missing."""
 

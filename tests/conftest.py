@@ -7,6 +7,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_collection_finish() -> None:
-    """What the imports left is never garbage, and the collector need not look through it after every few songs."""
+    """Imported objects never become garbage, so the collector need not scan them after every few songs."""
     gc.collect()
     gc.freeze()

@@ -10,7 +10,7 @@ from acestep.devices.cpu import CpuDevice
 
 
 class EagerCard(CpuDevice):
-    """A card whose copies arrive the moment they are allowed to: whatever a slot held is gone by then."""
+    """A card whose copies arrive as early as allowed: they overwrite a slot's old contents at once."""
 
     shares_host_memory = False
 

@@ -1,4 +1,4 @@
-"""A good measurement file, damaged in sixty ways: each with the rule that must refuse it and the field to be named."""
+"""A valid measurement file, damaged in sixty ways: each with the rule that must refuse it and the field to be named."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""What an explanation must show, whatever the field and the table: held against the table and the records alone."""
+"""What an explanation must show, for any field and table: checked only with the table and the records."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -30,7 +30,7 @@ class Judge:
         self._lengths = policy.durations_s.values
 
     def judge(self, tier: Tier, cell: ExplainedCell) -> None:
-        """Hold a cell of a row, or a boundary, against what it promises."""
+        """Check a cell of a row, or a boundary, against its promise."""
         field, _, rest = cell.field.partition(".")
         assert cell.promise
         assert cell.rule
@@ -100,7 +100,7 @@ class Judge:
         self._no_longer(cell)
 
     def knob(self, tier: Tier, cell: ExplainedCell, _: str) -> None:
-        """What comes before this value in the policy does not carry the run that fits."""
+        """The entries of the policy before this value do not carry the run that fits."""
         if cell.fits is None:
             assert not tier.max_duration_s.without_lm or not tier.lm_models
             return
@@ -143,7 +143,7 @@ class Judge:
             assert name == "without_int8" or cell.fits.knobs.offload == "none"
 
     def _no_longer(self, cell: ExplainedCell) -> None:
-        """The run that fails is one that the run which fits contains."""
+        """The failing run contains the fitting one."""
         if cell.fits is not None and cell.fails is not None:
             assert cell.fails.workload.batch == cell.fits.workload.batch
             assert cell.fails.workload.duration_s <= cell.fits.workload.duration_s

@@ -1,4 +1,4 @@
-"""An engine with the requests and steps of vLLM but no order in them: any rows may step, and reading takes a while."""
+"""An engine with the requests and steps of vLLM but in random order: any rows may step, and reading takes a while."""
 
 import hashlib
 import sys
@@ -18,7 +18,7 @@ from tests.tiny_planner import VOCABULARY
 
 
 def logits_after(tokens: Sequence[int]) -> Tensor:
-    """What this fake's model says after a sequence, the same every time."""
+    """The fake model's answer after a sequence, always the same."""
     seed = int.from_bytes(hashlib.sha256(repr(tuple(tokens)).encode()).digest()[:4])
     return torch.randn(VOCABULARY, generator=torch.Generator().manual_seed(seed)) * 3
 

@@ -1,4 +1,4 @@
-"""Probers without a pipeline: one that computes, one that reads from a script; both refuse what no card could do."""
+"""Probers without a pipeline: one that computes, one that reads from a script; both refuse impossible results."""
 
 from collections.abc import Iterable, Iterator
 

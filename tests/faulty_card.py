@@ -1,4 +1,4 @@
-"""A card that exists only in the driver's books, and a prober whose children run on it."""
+"""A card that exists only in the driver's figures, and a prober whose children run on it."""
 
 import sys
 import time
@@ -39,9 +39,9 @@ def living(token: str) -> dict[int, str]:
 
 
 class FakeCard:
-    """24 GiB, on which every living child of the bench has a context, and whoever else a test puts there.
+    """24 GiB, on which every living child of the bench has a context, and any other process that a test adds.
 
-    `shifted` lists the children by ids of another namespace, as a container does; `discreet` lists nobody's share;
+    `shifted` lists the children by ids of another namespace, as a container does; `discreet` lists no process's memory;
     `mid_run` is called during the first probe.
     """
 

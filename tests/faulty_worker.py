@@ -1,4 +1,4 @@
-"""A probe's child without a card: the real worker around an engine that does what the name of its model says.
+"""A probe's child without a card: the real worker around an engine whose model name selects its fault.
 
 python tests/faulty_worker.py [ballast] FD
 """
@@ -96,7 +96,7 @@ class FaultyEngine:
         self._channel.sendall(line)
 
     def _fits(self) -> None:
-        """Nothing is wrong."""
+        """No fault."""
 
     _refuses = _dies_while_loading = _fits
 
@@ -137,12 +137,15 @@ class FaultyEngine:
         subprocess.run([sys.executable, "-c", "import time; time.sleep(60)"], check=True)
 
     def _leaves_a_daemon(self) -> None:
-        """A grandchild in a session of its own whose parent is gone, with the socket still open, and then the end."""
+        """A grandchild in its own session whose parent has ended, with the socket still open.
+
+        Then the child ends too.
+        """
         if os.fork() == 0:
             os.setsid()
             if os.fork() == 0:
                 time.sleep(60)
-            # Gone before it could be found in the family, it would be taken for a stranger.
+            # If it ended before it was found in the family, it would look foreign.
             time.sleep(0.5)
             os._exit(0)
         os.wait()
@@ -227,7 +230,7 @@ class FaultyEngine:
 
 
 class Piece:
-    """Memory that knows nothing but its size."""
+    """Memory that stores only its size."""
 
 
 class Shelf:

@@ -1,6 +1,6 @@
-"""A tree's own command in a process of its own, forked from one that has imported the libraries and nothing of ours.
+"""A tree's own command in a separate process, forked from one that has imported the libraries but none of our code.
 
-Importing them takes longer than most of what a small command does. Whoever measures a command starts it anew instead.
+Importing them takes longer than most of a small command. Timing tests start a new process instead.
 """
 
 import os

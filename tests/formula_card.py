@@ -1,4 +1,4 @@
-"""Commands on a card that is a formula: fixtures that a test file takes by giving them their names."""
+"""Commands on a card that is a formula: fixtures that a test file imports by name."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Ways to make a change worse without touching code, each with the rule that must catch it."""
+"""Changes that make a table, policy or record worse, each with the rule that must find it."""
 
 import json
 from collections.abc import Callable
@@ -203,7 +203,7 @@ FILES = [
     Fault("the digest of a record edited in the evidence", "G103", "evidence.max_batch", _other_evidence_digest),
     Fault("the digest of the policy edited", "G103", "generated_from.policy", _other_policy_digest),
 ]
-"""Files that must not be believed."""
+"""Files that must be refused."""
 
 POLICIES = [
     Fault("no headroom", "G401", "budget_bytes", _budget("headroom", "share")),
@@ -274,4 +274,4 @@ RECORDS = [
     Fault("a bracket with a hole", "G106", "certificates", _hole_in_a_bracket),
     Fault("a bracket with one side", "G106", "certificates", _no_failure),
 ]
-"""Records that must not be believed, and tables that do not follow from theirs."""
+"""Records that must be refused, and tables that do not follow from theirs."""

@@ -1,4 +1,4 @@
-"""A tiers folder for the gate to judge: documents that a test may spoil, written where the gate reads them."""
+"""A tiers folder for the gate: documents that a test may damage, written where the gate reads them."""
 
 import copy
 import datetime
@@ -91,7 +91,7 @@ def judged(
     prober: Prober | None = None,
     table_only: bool = False,
 ) -> Judgement:
-    """What the gate says about a house against a good one, or another, in files."""
+    """The gate's verdict on a folder against a good one, or another, in files."""
     base_table = (base or good()).written(place / "base")
     head.written(place / "head")
     return judge(

@@ -1,4 +1,4 @@
-"""A meter of CPU memory that knows nothing of the ledger: the allocator's own events, seen by PyTorch's profiler."""
+"""A meter of CPU memory that is independent of the ledger: the allocator's events in PyTorch's profiler."""
 
 from collections.abc import Iterator
 from typing import Any

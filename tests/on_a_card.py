@@ -1,6 +1,6 @@
-"""What every card has to do, asked of whichever device is handed in.
+"""The requirements of every card, checked on the device that is passed.
 
-`tests/gpu` asks real ones; `tests/integration/test_card_promises.py` asks stand-ins, so that what is asked runs
+`tests/gpu` uses real cards; `tests/integration/test_card_promises.py` uses simulated ones, so that the checks run
 everywhere.
 """
 
@@ -48,7 +48,7 @@ def songs_of_every_placement(
 
 
 def require_order(device: Device, delay: Callable[[], None]) -> None:
-    """A copy beside computation neither overtakes what still reads its target, nor is read before it has arrived."""
+    """An asynchronous copy neither overwrites data that is still being read, nor is read before it has arrived."""
     size = 1 << 20
     slot = device.reserve(size, "slot")
     for turn in range(8):

@@ -1,4 +1,4 @@
-"""Proxies on loopback that write down what goes through them, with a hub of one small repository behind them."""
+"""Proxies on loopback that record their requests, with a hub of one small repository behind them."""
 
 import hashlib
 import json

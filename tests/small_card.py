@@ -1,4 +1,4 @@
-"""A CPU that behaves like a small card: moves are copies, and it says no when a test wants it to."""
+"""A CPU that behaves like a small card: moves are copies, and it refuses when a test wants it to."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""A language model of toy size on disk, and small grammars, for what runs language models."""
+"""A language model of toy size on disk, and small grammars, for tests of backends."""
 
 import json
 from pathlib import Path
@@ -97,7 +97,7 @@ class Fields(msgspec.Struct, frozen=True):
 
 
 def prompt(length: int, salt: int = 0) -> tuple[int, ...]:
-    """Tokens of no meaning, different for every salt."""
+    """Random tokens, different for every salt."""
     return tuple((17 * i * i + 31 * i + 101 * salt + 7) % VOCABULARY for i in range(length))
 
 

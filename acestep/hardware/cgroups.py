@@ -162,7 +162,7 @@ def _swap_v1(place: Path, limit: int, usage: int) -> int | None:
 
 
 def _bytes(file: Path) -> int | None:
-    """The number in a file; None for ``max``, for version 1's largest number, and for what is no number."""
+    """Return the number in a file; None for ``max``, for version 1's largest number, and for invalid text."""
     text = _text(file).strip()
     number = int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else _UNLIMITED
     return number if number < _UNLIMITED else None

@@ -111,7 +111,7 @@ def form_request(form: Form, read: Callable[[str], Clip]) -> Request:
     if "tracks" in own:
         fields["tracks"] = tuple(track.strip() for track in form.tracks.split(",")) if form.tracks else ()
     try:
-        # Without its audio first, so that a mistake elsewhere is told before a file is read.
+        # Without its audio first, so that another error is reported before a file is read.
         if form.task is Task.TEXT2MUSIC:
             Request(**fields)
             if form.source_audio:

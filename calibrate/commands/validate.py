@@ -28,6 +28,6 @@ def validate_command(files: tuple[Path, ...], as_json: bool) -> int:
     else:
         for finding in findings:
             click.echo(f"{finding.file}: {finding.level} {finding.id} at {finding.field}: {finding.message}")
-    told = f"{len(findings)} findings" if findings else "nothing to object to"
+    told = f"{len(findings)} findings" if findings else "no problem found"
     console.notify(f"{len(files)} files checked, {told}.")
     return Exit.INVALID if refused else Exit.OK

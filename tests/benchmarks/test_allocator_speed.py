@@ -1,4 +1,4 @@
-"""How many events a second the allocator model plays; run with `pytest --benchmark-only -s tests/benchmarks`."""
+"""Events per second of the allocator model; run with `pytest --benchmark-only -s tests/benchmarks`."""
 
 import random
 from typing import Any
@@ -14,7 +14,7 @@ TURNS = 60
 
 
 def layers() -> Trace:
-    """Weights that stay, then many turns of one layer: most blocks die young, in the order of a stack."""
+    """Weights that stay, then many repetitions of one layer: most blocks are freed soon, last in, first out."""
     draw = random.Random(7)  # noqa: S311 a fixed stream, nothing secret
     trace = Trace()
     for _ in range(300):

@@ -1,4 +1,4 @@
-"""The lean engine against the library's own forwards, and what must be too quick to notice; on the CPU."""
+"""The lean engine against the library's own forwards, and operations that must be very fast; on the CPU."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -133,7 +133,7 @@ def _irreducible(layer: AceStepTransformerBlock, tokens: int) -> Callable[[], No
 @pytest.mark.parametrize(("name", "layers", "shape"), [("width 512, 6", 6, HALF_SIZE), ("width 256, 4", 4, NARROW)])
 @torch.no_grad()
 def test_the_floor_of_a_long_step(benchmark: Any, name: str, layers: int, shape: dict[str, int]) -> None:
-    """What both sides must compute, by the kernels both use: no step can be more times as fast than this."""
+    """The minimum that both sides must compute, with the kernels both use: no step can be faster than this."""
     model, tokens = _transformer(layers, shape), 300 * FRAMES_PER_SECOND
     parts = [_irreducible(layer, tokens) for layer in model.layers]
 

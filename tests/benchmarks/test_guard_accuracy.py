@@ -1,4 +1,4 @@
-"""The guard against the simulator: never under, and how far over; and how long a prediction takes."""
+"""The guard against the simulator: never below it, and how far above; and the time of a prediction."""
 
 import random
 from collections.abc import Callable

@@ -1,11 +1,11 @@
-"""Two ways to compute the same thing, timed in turns in one process, so that a busy machine slows both."""
+"""Two ways to compute the same thing, timed alternately in one process, so that a busy machine slows both."""
 
 from collections.abc import Callable
 from typing import Any
 
 
 def versus(benchmark: Any, what: str, ours: Callable[[], Any], theirs: Callable[[], Any], *, rounds: int) -> float:
-    """How many times as fast `ours` is; the best round of each counts. Written down for the page of results."""
+    """The speed-up of `ours`; the best round of each counts. Recorded for the page of results."""
     ours()
     others: list[float] = []
 

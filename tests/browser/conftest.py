@@ -45,7 +45,7 @@ def chromium() -> Iterator["Browser"]:
 
 @pytest.fixture
 def visit(chromium: "Browser") -> Iterator[Visit]:
-    """Opens a page as a new visitor; at the end it has raised no error and asked nobody else for anything."""
+    """Opens a page as a new visitor; at the end it must have raised no error and requested no other address."""
     contexts = []
     errors: list[str] = []
     asked: list[str] = []
@@ -68,6 +68,6 @@ def visit(chromium: "Browser") -> Iterator[Visit]:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server for a card of 8 GiB that tests share as visitors do."""
+    """A server for a card of 8 GiB that tests share as different visitors."""
     with serving(tmp_path_factory.mktemp("ui"), cold=True) as running:
         yield running

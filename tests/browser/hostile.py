@@ -1,4 +1,4 @@
-"""Requests no page would send, drawn from a seed: wrong types and sizes, paths that lead elsewhere, broken bodies."""
+"""Requests that the page never sends, drawn from a seed: wrong types and sizes, paths outside, broken bodies."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ API = "/gradio_api"
 JSON: Mapping[str, str] = MappingProxyType({"content-type": "application/json"})
 
 SMALL_SONG = {"duration": 1, "steps": 1, "batch": 1, "think": False}
-"""What a hostile request asks for where it is not hostile: a song that costs next to nothing."""
+"""The valid part of a hostile request: a song that costs almost nothing."""
 
 VALUES: tuple[Any, ...] = (
     *(None, True, "", " ", "x", "none", "null", "-1", "1e999", "../../..", "\0", "\ud800", "＜script＞", "🎵" * 5000),
@@ -123,7 +123,7 @@ def _file_inputs(draw: Random, place: Place) -> Attempt:
 
 
 def _file_addresses(draw: Random, place: Place) -> Attempt:
-    """A file asked for by its address, spelled in the ways that have fooled servers."""
+    """A file requested by its address, in spellings that have fooled servers before."""
     path = draw.choice((*elsewhere(place), place.listener, str(place.out), "", "%00", "C:\\Windows\\win.ini"))
     spelled = draw.choice(
         (
@@ -140,7 +140,7 @@ def _file_addresses(draw: Random, place: Place) -> Attempt:
 
 
 def _uploads(draw: Random, place: Place) -> Attempt:
-    """Files nobody should take as they are: names that lead elsewhere, no end, no beginning, no name."""
+    """Files that must not be accepted: names that lead elsewhere, and empty, endless or nameless ones."""
     name = draw.choice(
         (f"../../{place.secret.name}", "/etc/cron.d/x", "..", "", "a" * 5000, "x.html", "nul\x00.wav", "..")
     )
@@ -157,7 +157,7 @@ def _uploads(draw: Random, place: Place) -> Attempt:
 
 
 def _sessions(draw: Random, place: Place) -> Attempt:
-    """The queue in a wrong order: events of nobody, functions that are not there, sessions that are no text."""
+    """Queue requests in a wrong order: unknown events, unknown functions, session names that are not text."""
     session = draw.choice(("", "x", "../..", "\0", 1, None, [], {}, "s" * 100_000, "\ud800", True))
     index = draw.choice((0, -1, 10**6, None, "0", 1.5, [], 2**70))
     route, body = draw.choice(
@@ -179,7 +179,7 @@ def _sessions(draw: Random, place: Place) -> Attempt:
 
 
 def _routes(draw: Random, place: Place) -> Attempt:
-    """Doors that the framework has and the page does not use, and methods they do not take."""
+    """Endpoints that the framework has and the page does not use, with wrong methods."""
     path = draw.choice(
         (
             *("call/nothing", "call/v2/nothing", "call/../info", "call/generate/nothing", "queue/data?session_hash=x"),
@@ -213,7 +213,7 @@ KINDS: tuple[Callable[[Random, Place], Attempt], ...] = (
 
 
 def elsewhere(place: Place) -> tuple[str, ...]:
-    """Paths that are none of the server's business, or lead out of where it has any."""
+    """Paths that the server does not serve, or that lead outside its folders."""
     secret = str(place.secret)
     return (
         *(secret, f"{place.out}/../{place.secret.parent.name}/{place.secret.name}", f"{place.out}/./..{secret}"),

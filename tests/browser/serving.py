@@ -1,4 +1,4 @@
-"""The web UI as a process of its own on loopback, with a home and a temporary folder that nobody else has."""
+"""The web UI as a separate process on loopback, with its own home and temporary folder."""
 
 import json
 import multiprocessing
@@ -141,7 +141,7 @@ def serving(
 
 
 Process = tuple[int, Callable[[], int]]
-"""A process that leads a session: its ID, and what waits for its exit code."""
+"""A process that leads a session: its ID, and a call that waits for its exit code."""
 
 
 def _cold(folder: Path, command: list[str], env: dict[str, str]) -> Process:
@@ -173,7 +173,7 @@ def _warm(folder: Path, command: list[str], env: dict[str, str]) -> Process:
 
 @cache
 def _nursery() -> Any:
-    """What forks processes in which everything heavy is imported already."""
+    """Forks processes in which all heavy libraries are imported already."""
     context = multiprocessing.get_context("forkserver")
     with pytest.MonkeyPatch.context() as patch:
         home = Path(tempfile.mkdtemp(prefix="nursery-"))
@@ -185,7 +185,7 @@ def _nursery() -> Any:
 
 
 def _become(folder: Path, command: list[str], env: dict[str, str]) -> None:
-    """Be the server, in a process that was just forked."""
+    """Run as the server, in a newly forked process."""
     os.setsid()
     os.chdir(folder)
     os.environ.clear()

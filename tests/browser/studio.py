@@ -1,4 +1,4 @@
-"""The page as a person reads and uses it: controls by the names they have in `acestep.ui`."""
+"""The page as a user sees it: controls by their names in `acestep.ui`."""
 
 import math
 import time
@@ -49,7 +49,7 @@ class Studio:
         self.open_everything()
 
     def open_everything(self) -> None:
-        """Unfold what is folded: its controls are not on the page before."""
+        """Unfold a section; its controls are not on the page before."""
         folded = self.page.locator("button.label-wrap:not(.open):visible")
         while left := folded.count():
             folded.first.click()
@@ -142,7 +142,7 @@ class Studio:
         return [str(link.get_attribute("download")) for link in links.all()]
 
     def players(self) -> list[dict[str, Any]]:
-        """The songs that the page can play; needs `RECORD_PLAYERS` at birth."""
+        """The songs that the page can play; needs `RECORD_PLAYERS` from the start."""
         found = self.page.evaluate(
             "() => window.players.map(player => ({src: player.src, seconds: player.duration, at: player.currentTime}))"
         )
@@ -154,7 +154,7 @@ class Studio:
 
 
 def wait_until(holds: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Wait for what the server has yet to say; the last look is an assertion's."""
+    """Wait for pending updates of the server; the final check is an assertion."""
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end, "the page did not get there"

@@ -1,4 +1,4 @@
-"""Whoever can reach the UI can break neither it nor out of it."""
+"""A client that can reach the UI cannot break it or get data out of it."""
 
 import http.client
 import json
@@ -40,7 +40,7 @@ def test_two_hundred_hostile_requests_break_nothing_and_reach_nothing_outside(se
 
 
 def _complaints(server: Server, attempt: Attempt) -> list[str]:
-    """What was wrong with the server's answer to an attempt."""
+    """Return what is wrong with the server's answer to an attempt."""
     try:
         status, body = _send(server.url, attempt.method, attempt.path, attempt.content, attempt.headers)
         said = [*_wrong(status, body, headless=attempt.method == "HEAD")]
@@ -66,7 +66,7 @@ def _wrong(status: int, body: bytes, *, stream: bool = False, headless: bool = F
 
 
 def _message(body: bytes) -> str:
-    """What a failure says to whoever asked."""
+    """The failure text that the page shows."""
     try:
         document = json.loads(body)
     except ValueError:
@@ -109,13 +109,13 @@ def _written(server: Server) -> list[Path]:
 
 
 def _own(server: Server, path: Path) -> bool:
-    """Whether a path is the server's to write: songs, uploads in its temporary folder, what libraries keep, devices."""
+    """Return whether the server may write to a path: songs, uploads, library caches, devices."""
     folders = (server.out, server.folder / "tmp", *_library_homes(server), Path("/dev"))
     return any(path.is_relative_to(folder) for folder in folders)
 
 
 def _library_homes(server: Server) -> tuple[Path, ...]:
-    """Where libraries keep things for themselves from their first import on."""
+    """Folders that libraries write to from their first import on."""
     return server.folder / ".cache", server.folder / ".config"
 
 
@@ -132,7 +132,7 @@ def _outside(server: Server) -> dict[str, tuple[int, int]]:
 
 @contextmanager
 def _listener() -> Iterator[tuple[str, list[str]]]:
-    """An address on loopback, and who came to it."""
+    """An address on loopback that records its clients."""
     visitors: list[str] = []
     with socket.create_server(("127.0.0.1", 0)) as door:
 

@@ -1,4 +1,4 @@
-"""Nobody finds the UI on the network unless somebody meant it, with a password or with open eyes."""
+"""The UI is not reachable from the network unless that is allowed, with a password or with an explicit option."""
 
 import time
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A song from the page: asked for, watched, heard, kept, and called off."""
+"""A song from the page: requested, watched, played, stored, and stopped."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from tests.browser.serving import Server
 from tests.browser.studio import RECORD_PLAYERS, RECORD_PROGRESS, Studio, wait_until
 
 
-def test_a_song_is_watched_heard_and_kept(server: Server, visit: Visit) -> None:
+def test_a_song_shows_progress_can_be_played_and_is_stored(server: Server, visit: Visit) -> None:
     page = visit("about:blank")
     page.add_init_script(RECORD_PLAYERS)
     page.goto(server.url)
@@ -37,7 +37,7 @@ def test_a_song_is_watched_heard_and_kept(server: Server, visit: Visit) -> None:
     assert kept.value.suggested_filename in [path.name for path in server.out.rglob("*") if path.is_file()]
 
 
-def test_a_song_that_is_called_off_leaves_nothing_and_the_next_is_made(server: Server, visit: Visit) -> None:
+def test_a_stopped_song_leaves_nothing_and_the_next_is_made(server: Server, visit: Visit) -> None:
     studio = Studio(visit(server.url))
     begun, ended, kept = (*map(len, map(server.observed, ("begin", "end"))), len(songs(server)))
     studio.ask(seconds=300, steps=100)
@@ -73,7 +73,7 @@ def test_two_visitors_wait_for_each_other_and_see_only_their_own_songs(server: S
     for studio, other in zip(studios, reversed(captions), strict=True):
         studio.control("history").locator("audio").wait_for()
         assert other not in studio.page.locator("body").inner_text()
-    # A song's name follows from its caption and seed, so whoever knows those must not get it by name.
+    # A song's name follows from its caption and seed, so a visitor who knows those must not get it by name.
     for path in songs(server):
         assert studios[0].page.request.get(f"{server.url}/gradio_api/file={path}").status == 403
     for studio, caption in zip(studios, captions, strict=True):

@@ -1,4 +1,4 @@
-"""The `acestep` command with a witness of what its process did: python witness.py JOURNAL TABLE ARGUMENT...
+"""The `acestep` command with a recorder of what its process does: python witness.py JOURNAL TABLE ARGUMENT...
 
 A line of the journal is one JSON object: a song's beginning or end, a path that was read or written, or an address that
 was connected to. TABLE replaces the tier table in force; empty leaves it.
@@ -19,7 +19,7 @@ from acestep.engine import pipeline
 from acestep.request import Request
 
 OUT_OF_MEMORY = "(out of memory)"
-"""In the caption of a song for which there is not enough memory."""
+"""This text in a song's caption makes the song run out of memory."""
 
 CHANGES = ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink", "shutil.rmtree")
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -74,7 +74,7 @@ def fail_on_request() -> None:
 
 
 def _path(given: Any) -> str:
-    """An absolute path; a descriptor, which somebody opened before, is none."""
+    """An absolute path; a descriptor that is open already has none."""
     return "" if isinstance(given, int) or given is None else os.path.abspath(os.fsdecode(given))  # noqa: PTH100 links stay
 
 
@@ -85,7 +85,7 @@ def use_table(path: Path) -> None:
 
 
 def run(journal: str, table: str, *arguments: str) -> None:
-    """Be the `acestep` command, observed."""
+    """Run as the `acestep` command, observed."""
     if table:
         use_table(Path(table))
     observe(Path(journal))

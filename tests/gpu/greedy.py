@@ -1,4 +1,4 @@
-"""A process that takes all it can get of a card in pieces, and says how much that was.
+"""A process that takes as much of a card as possible in pieces, and prints how much that was.
 
 python tests/gpu/greedy.py none|fraction PIECE_BYTES CAP_BYTES
 """

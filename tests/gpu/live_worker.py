@@ -1,4 +1,4 @@
-"""A probe's child that holds memory of a real card while it does what the name of its model says.
+"""A probe's child that holds memory of a real card; its model name selects its fault.
 
 python tests/gpu/live_worker.py FD
 """
@@ -19,7 +19,7 @@ HELD_BYTES = GIB
 
 
 class LiveEngine(FaultyEngine):
-    """The faults of the stand-in, with a gibibyte of the card held while they happen, and those only a card has."""
+    """The faults of the simulated child, with a gibibyte of the card held, and those that only a card has."""
 
     def __init__(self, channel: socket.socket) -> None:
         super().__init__(channel)

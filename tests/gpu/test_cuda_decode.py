@@ -1,4 +1,4 @@
-"""On a real card that fills up before decoding: real out-of-memory errors go down the ladder to the same song."""
+"""On a real card that fills up before decoding: real out-of-memory errors use the fallbacks and give the same song."""
 
 from collections.abc import Iterator
 
@@ -39,7 +39,7 @@ def _decoded(components: Components, offload: Offload, room: int) -> Result:
 
 
 @pytest.mark.parametrize(("offload", "room", "path", "steps"), RUNGS)
-def test_every_rung_is_reached_by_real_errors_and_sounds_the_same(
+def test_every_fallback_is_reached_by_real_errors_and_gives_the_same_audio(
     components: Components, undisturbed: np.ndarray, offload: Offload, room: int, path: DecodePath, steps: int
 ) -> None:
     result = _decoded(components, offload, room)

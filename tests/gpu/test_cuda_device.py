@@ -1,4 +1,4 @@
-"""On a real card: what the device counts is what was taken, its streams keep their order, and a cap holds everyone."""
+"""On a real card: the device counts what was taken, its streams keep their order, and a cap limits every allocation."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""On a real card: a child that ends badly with memory in its hands has its verdict, and the card is as it was."""
+"""On a real card: a child that ends badly while holding memory has its verdict, and the card becomes as before."""
 
 import os
 import signal
@@ -73,7 +73,7 @@ FRACTION, BALLAST = CapMethod.FRACTION, CapMethod.BALLAST
         (BALLAST, "runs-out", Verdict.OOM, "out of memory"),
     ],
 )
-def test_whoever_ends_badly_gives_the_card_back(
+def test_a_child_that_ends_badly_frees_the_card(
     probers: list[LiveProber], method: CapMethod, fault: str, verdict: Verdict, words: str
 ) -> None:
     free = torch.cuda.mem_get_info()[0]
@@ -92,7 +92,7 @@ def test_whoever_ends_badly_gives_the_card_back(
 
 
 def test_a_prober_that_is_killed_leaves_nothing_on_the_card() -> None:
-    """The child hangs with memory in its hands, and ends when nobody is there to hear it."""
+    """The child hangs while holding memory, and ends when its parent closes the socket."""
     torch.cuda.synchronize()
     free = torch.cuda.mem_get_info()[0]
     done = subprocess.run([sys.executable, "-c", KILLED_WHILE_PROBING], cwd=ROOT, check=False, timeout=120)

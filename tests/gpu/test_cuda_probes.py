@@ -1,4 +1,4 @@
-"""On a real card: the cap holds, a probe's child answers alike every time, and who else is there is noticed."""
+"""On a real card: the cap holds, a probe gives the same answer every time, and other processes are noticed."""
 
 import time
 from collections.abc import Iterator
@@ -89,7 +89,7 @@ def test_what_a_probe_ran_beside_is_measured(prober: CudaProber) -> None:
     assert prober.conditions.returned_s < 10, "the card is as it was soon after the child has ended"
 
 
-def test_a_tenant_that_comes_taints_the_next_probe(prober: CudaProber) -> None:
+def test_a_new_process_on_the_card_taints_the_next_probe(prober: CudaProber) -> None:
     assert prober.probe(KNOBS, SONG, 4 * GIB).verdict is Verdict.FITS
     with _ballast(prober, prober.bench.gauge.read().free_bytes - 2 * GIB):
         assert prober.probe(KNOBS, SONG, 4 * GIB).verdict is Verdict.TAINTED

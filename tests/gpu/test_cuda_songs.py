@@ -1,4 +1,4 @@
-"""On a real card: fused attention, INT8 and compiled functions make the song they should, and nothing stays behind."""
+"""On a real card: fused attention, INT8 and compiled functions make the right song, and no memory stays allocated."""
 
 import gc
 
@@ -125,7 +125,7 @@ def test_compiled_it_is_the_same_song_at_no_more_memory(offload: Offload) -> Non
 
 
 @pytest.mark.parametrize("offload", list(Offload))
-def test_twenty_songs_and_failures_leave_not_a_byte(offload: Offload) -> None:
+def test_twenty_songs_and_failures_leave_no_memory_allocated(offload: Offload) -> None:
     cap = 2 * GIB
     device = CudaDevice(cap)
     walls: list[torch.Tensor] = []

@@ -1,6 +1,7 @@
-"""A card that fills up just before decoding, or before a song, whichever device stands for it: how it is done.
+"""Fills a card just before decoding, or before a song, for any device.
 
-`test_cuda_decode.py` and `test_cuda_songs.py` do it to a real card, `tests/unit/test_gpu_decode.py` to a simulated one.
+`test_cuda_decode.py` and `test_cuda_songs.py` use it on a real card, `tests/unit/test_gpu_decode.py` on a simulated
+one.
 """
 
 from collections.abc import Callable
@@ -29,7 +30,7 @@ RUNGS = [
 
 
 def filled(device: Device, cap: int, reserved: Callable[[], int]) -> list[torch.Tensor]:
-    """What leaves a card with nothing of its cap but splinters: not even a tiny song fits beside it."""
+    """Leaves only small fragments of the cap free: not even a tiny song fits."""
     device.empty_cache()
     # Not of what is free: that counts the gaps in the segments that weights keep, where one wall cannot stand.
     walls = [torch.empty(cap - reserved() - 4 * MIB, dtype=torch.uint8, device=device.torch_device)]
@@ -45,7 +46,8 @@ def decoded_beside_a_wall(
 ) -> Result:
     """A song whose decoder finds only `room` bytes of `CAP`, in tiles that were chosen before the card filled up.
 
-    The wall is built as the stage begins: earlier the transformer may still be on the card, and leave room behind it.
+    The memory is taken as the stage begins: earlier the transformer may still be on the card, and free memory when it
+    leaves.
     """
     walls: list[torch.Tensor] = []
     begun: list[str] = []

@@ -1,4 +1,6 @@
-"""What `tests/gpu` asks of a card holds of stand-ins made of ordinary memory, and fails where one breaks its word."""
+"""The promises that `tests/gpu` checks on a card hold for simulated devices in ordinary memory, and the checks find
+broken ones.
+"""
 
 from collections.abc import Sequence
 
@@ -28,7 +30,7 @@ def test_copies_keep_their_order(card: type[CpuDevice]) -> None:
 
 
 class Overtaking(EagerCard):
-    """Copies that land before what was asked for earlier has read."""
+    """Copies that arrive before earlier work has read their target."""
 
     def reserve(self, n_bytes: int, owner: str) -> Tensor:
         self._slot = torch.zeros(n_bytes, dtype=torch.uint8)

@@ -1,4 +1,4 @@
-"""The comparison with the library measures what it says; on the processor, with toy weights and no word of a card."""
+"""The comparison with the library measures what it reports; on the CPU, with toy weights and without a card."""
 
 import json
 from contextlib import suppress

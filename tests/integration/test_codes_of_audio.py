@@ -110,7 +110,7 @@ def test_understanding_a_recording_is_understanding_its_codes(
     assert said[0] == said[1]
 
 
-def test_what_cannot_be_heard_has_its_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unreadable_audio_has_its_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     soundfile.write(tmp_path / "short.wav", np.zeros((100, 2)), SAMPLE_RATE)
     assert console.run_click(cli, ["codes", str(tmp_path / "short.wav"), "--model", "tiny"]) == Exit.INVALID
     assert console.run_click(cli, ["codes", str(tmp_path / "none.wav"), "--model", "tiny"]) == Exit.INVALID

@@ -88,7 +88,7 @@ def test_a_card_that_is_full_while_it_compiles_is_out_of_memory_and_compiles_lat
 
 
 @pytest.mark.parametrize("strict", [False, True])
-def test_a_song_that_was_not_compiled_says_so_and_a_probe_is_none(
+def test_an_uncompiled_song_gives_a_warning_and_an_uncompiled_probe_fails(
     strict: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("acestep.dit.place.compiled", lambda: EAGER)

@@ -69,7 +69,9 @@ def test_a_tile_takes_no_more_above_the_weights_than_promised(tile: int, most_gi
 
 @pytest.mark.parametrize("offload", [Offload.NONE, Offload.CPU, Offload.CPU_DIT])
 def test_the_chosen_tile_fits_at_every_cap_from_which_it_is_chosen(prober: SimulatedProber, offload: Offload) -> None:
-    """No attempt is wasted: just where the choice goes up, and far above, the first attempt on the card succeeds."""
+    """No attempt is wasted: the first attempt on the card succeeds, both just above a change of the choice and far
+    above.
+    """
     workload = Workload(batch=1, duration_s=120)
     run = prober._traced(Knobs(offload=offload), workload)
     alone = run.ladder.alone()
@@ -150,7 +152,7 @@ def test_a_replayed_verdict_is_that_of_a_live_run(prober: SimulatedProber, offlo
 def test_a_card_that_shrinks_before_decoding_only_costs_time(
     monkeypatch: pytest.MonkeyPatch, room: int, path: DecodePath
 ) -> None:
-    """Another program takes the card while denoising ends; the ladder runs for real, down to the processor."""
+    """Another program takes the card while denoising ends; all fallbacks run for real, down to the CPU."""
     on_host: list[int] = []
     monkeypatch.setattr(decode_stage._Decoding, "_on_host", lambda run: on_host.append(len(run.songs)))
     knobs = Knobs(offload=Offload.CPU_DIT)

@@ -1,6 +1,6 @@
-"""All extras together have a solution in the package index, and so has every choice of them: it asks for no more.
+"""All extras together can be resolved in the package index, and so can every combination, which requires less.
 
-`tests/soak/test_extras_resolve.py` resolves each choice by itself.
+`tests/soak/test_extras_resolve.py` resolves each combination separately.
 """
 
 from pathlib import Path

@@ -1,6 +1,6 @@
-"""However a probe's child ends, the prober names it, in time, and leaves nothing running and nothing on the card.
+"""For every way a probe's child can end, the prober names it, in time, and leaves no process and no memory on the card.
 
-Real processes through the real protocol; only the card and the model are made up.
+Real processes through the real protocol; only the card and the model are simulated.
 """
 
 import signal
@@ -100,7 +100,7 @@ def test_every_fault_has_its_verdict_and_says_why(
         ("floods-forever", HURRIED, "no answer within 0.5 s"),
     ],
 )
-def test_who_never_answers_is_ended_in_time(
+def test_a_child_that_never_answers_is_ended_in_time(
     probers: list[FaultyProber], fault: str, patience: Patience, words: str
 ) -> None:
     started = time.monotonic()
@@ -146,7 +146,7 @@ def test_after_a_crash_the_next_probe_has_a_child_of_its_own(probers: list[Fault
     assert prober.probe(KNOBS, SONG, 4 * GIB).verdict is Verdict.FITS
 
 
-def test_an_answer_too_many_is_not_taken_for_the_next_question(probers: list[FaultyProber]) -> None:
+def test_an_extra_answer_is_not_used_for_the_next_question(probers: list[FaultyProber]) -> None:
     prober = FaultyProber("answers-twice")
     probers.append(prober)
     first, second, third = (prober.probe(KNOBS, SONG, 4 * GIB) for _ in range(3))
@@ -201,7 +201,7 @@ def vanish(card: FakeCard) -> None:
         (vanish, Verdict.CRASHED, "GPU is lost"),
     ],
 )
-def test_what_happens_to_the_card_ends_the_probe(
+def test_a_change_of_the_card_ends_the_probe(
     probers: list[FaultyProber], happens: Callable[[FakeCard], None], verdict: Verdict, words: str
 ) -> None:
     result = run_beside(probers, happens)
@@ -210,7 +210,7 @@ def test_what_happens_to_the_card_ends_the_probe(
     assert living(probers[0].token) == {}
 
 
-def test_a_card_that_nobody_can_watch_is_measured_and_the_result_says_so(probers: list[FaultyProber]) -> None:
+def test_an_unwatched_card_is_measured_with_a_remark(probers: list[FaultyProber]) -> None:
     prober = FaultyProber()
     probers.append(prober)
     prober.bench = msgspec.structs.replace(prober.bench, gauge=Unwatched())
@@ -219,7 +219,7 @@ def test_a_card_that_nobody_can_watch_is_measured_and_the_result_says_so(probers
     assert not prober.conditions.watched
 
 
-def test_a_tenant_that_leaves_taints_nothing(probers: list[FaultyProber]) -> None:
+def test_another_process_that_ends_does_not_taint(probers: list[FaultyProber]) -> None:
     assert run_beside(probers, lambda card: card.others.clear(), "floods").verdict is Verdict.FITS
 
 

@@ -66,7 +66,7 @@ def test_int8_never_needs_more_and_each_offload_mode_no_more_than_the_one_before
         assert int8["denoise"] < plain["denoise"]
 
 
-def test_a_verdict_is_the_smallest_cap_s_word(prober: SimulatedProber) -> None:
+def test_a_verdict_agrees_with_the_smallest_cap(prober: SimulatedProber) -> None:
     knobs = Knobs(offload=Offload.CPU_DIT)
     needed = _needs(prober, knobs, LONG)["total"]
     assert prober.probe(knobs, LONG, needed).verdict is Verdict.FITS

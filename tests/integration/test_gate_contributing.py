@@ -1,6 +1,6 @@
-"""CONTRIBUTING.md, followed to the letter: its five commands lead from a clone to a change that the gate lets through.
+"""Follows CONTRIBUTING.md literally: its five commands lead from a clone to a change that the gate accepts.
 
-The card is simulated here, its tiers are one, and its songs last a minute.
+The card is simulated here, with one tier, and its songs last a minute.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""The command that musicians run: files of exactly what was asked for, and a sentence for everything else."""
+"""The command for musicians: files of exactly what was requested, and a sentence for every problem."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Out of memory, the same songs still come, a sentence for every step; or one error that says what helps."""
+"""Out of memory, the same songs still come, with a warning for every fallback; or one error that says what helps."""
 
 from typing import Any
 
@@ -62,7 +62,7 @@ def _same_songs(result: Result, expected: Result) -> None:
         (1, Offload.STREAM_ENCODERS, DecodePath.GPU, 1),
     ],
 )
-def test_decoding_goes_down_the_ladder_one_sentence_a_step(
+def test_decoding_uses_each_fallback_with_one_warning(
     components: Components, undisturbed: Result, refusals: int, offload: Offload, path: DecodePath, steps: int
 ) -> None:
     room = 128 * frame_bytes(components.vae.decoder)
@@ -72,7 +72,9 @@ def test_decoding_goes_down_the_ladder_one_sentence_a_step(
     _same_songs(result, undisturbed)
 
 
-def test_a_ladder_with_no_rung_left_ends_in_a_sentence(components: Components, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_fallback_left_decoding_ends_with_a_sentence(
+    components: Components, monkeypatch: pytest.MonkeyPatch
+) -> None:
     card = SmallCard()
 
     def no_memory(*arguments: object) -> None:
@@ -143,7 +145,7 @@ class PlainlyRefusing(SmallCard):
         "GET was unable to find an engine to execute this computation",
     ],
 )
-def test_a_backend_without_an_error_of_its_own_goes_down_the_same_ladder(
+def test_a_backend_without_its_own_error_class_uses_the_same_fallbacks(
     text: str, components: Components, undisturbed: Result
 ) -> None:
     room = 64 * frame_bytes(components.vae.decoder)

@@ -1,4 +1,4 @@
-"""The profiler's modes on the tiny model, as a person runs them: one document, or tables that say the same."""
+"""The profiler's modes on the tiny model: one document, or tables with the same content."""
 
 import json
 from collections.abc import Callable

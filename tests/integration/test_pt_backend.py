@@ -34,7 +34,7 @@ def model() -> LanguageModel:
 
 
 def silent(step: int, most: int) -> None:
-    """Nobody watches."""
+    """Do nothing."""
 
 
 def _prompt(draw: random.Random, length: int) -> tuple[int, ...]:
@@ -120,7 +120,7 @@ def test_a_song_is_the_same_alone_and_in_any_company(model: LanguageModel, seed:
     assert backend.write([*jobs, *jobs], silent) == [*together, *together]
 
 
-def test_seeds_tell_songs_of_one_prompt_apart(model: LanguageModel) -> None:
+def test_different_seeds_give_different_songs(model: LanguageModel) -> None:
     jobs = [job_of(Counted(12, *IDS), seed=seed) for seed in (1, 2, 1)]
     first, second, again = PtBackend(model, CpuDevice()).write(jobs, silent)
     assert first == again != second
@@ -137,7 +137,7 @@ def test_a_sequence_ends_with_its_grammar_or_at_its_most_tokens(model: LanguageM
 
 
 class Spy(Sampler):
-    """A sampler that writes down how many logits it is given."""
+    """A sampler that records how many logits it gets."""
 
     def __init__(self) -> None:
         super().__init__(CpuDevice())
@@ -186,7 +186,7 @@ def test_a_prompt_shared_by_songs_is_read_once(model: LanguageModel, monkeypatch
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_cache_is_as_large_as_was_said(model: LanguageModel, seed: int) -> None:
+def test_the_cache_has_the_predicted_size(model: LanguageModel, seed: int) -> None:
     jobs = _mixed_jobs(seed)
     cache = Cache(jobs, *_shape(model))
     allocated = sum(lane.store.nbytes for lane in cache.lanes)

@@ -1,4 +1,4 @@
-"""A campaign that was ended, however it was, goes on where it was and writes the file that it would have written."""
+"""An interrupted campaign, for any reason, continues where it was and writes the file that it would have written."""
 
 import signal
 import subprocess
@@ -162,7 +162,7 @@ def test_several_processes_find_what_one_finds() -> None:
     assert campaign(Local(3, WORKER)) == campaign(Alone(AnalyticProber()))
 
 
-def test_workers_do_not_outlive_the_one_they_work_for() -> None:
+def test_workers_end_with_their_parent() -> None:
     program = (
         "import sys, time; from calibrate.executors.local import Local; from calibrate.executors.questions import Fit;"
         "from acestep.knobs import Variant; local = Local(1, sys.argv[1:]);"

@@ -1,4 +1,4 @@
-"""What denoising takes ahead is enough for its steps, is little more, and is given back."""
+"""The memory that denoising reserves is enough for its steps, only slightly larger, and freed afterwards."""
 
 import random
 
@@ -53,7 +53,7 @@ def _traced(variant: Variant, quantization: Quantization | None, capability: tup
 
 
 @pytest.mark.parametrize("way", range(len(WAYS)))
-def test_the_steps_find_their_place_in_the_room_and_fill_it(way: int) -> None:
+def test_the_steps_fit_in_the_reserved_block_and_fill_it(way: int) -> None:
     variant, quantization, capability = WAYS[way]
     for demand in _demands(way):
         trace = _traced(variant, quantization, capability, demand)
@@ -84,7 +84,7 @@ def _room(trace: Trace) -> tuple[int, int]:
     return at, trace.sizes[at]
 
 
-def test_nothing_of_the_room_is_held_once_the_weights_are_gone() -> None:
+def test_the_reserved_block_is_free_after_the_weights() -> None:
     demand = Demand(songs=4, frames=3_000, lyric_tokens=900, text_tokens=99, weak_cover=True, with_audio=True)
     trace = _traced(Variant.TURBO, None, SIMULATED_CAPABILITY, demand)
     allocator, blocks = CachingAllocator(), {}

@@ -133,7 +133,7 @@ def test_audio_that_comes_along_takes_what_was_counted(variant: Variant, fields:
 
 
 def test_a_longer_song_moves_both_counts_by_the_same_bytes() -> None:
-    """The meter is no echo of the simulator, and neither is a constant."""
+    """The meter does not repeat the simulator's numbers, and neither gives constants."""
     short, long = (Request(caption="x", duration_s=seconds, steps=1) for seconds in (2.0, 5.0))
     knobs = Knobs()
     grown = {stage: n - _counted(short, knobs)[stage] for stage, n in _counted(long, knobs).items()}

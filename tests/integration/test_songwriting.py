@@ -103,7 +103,7 @@ def test_hostile_words_end_in_one_document_too(words: str, capsys: pytest.Captur
         (("format", "--caption", "x", "--lyrics", "@missing.txt"), Exit.INVALID, "missing.txt"),
     ],
 )
-def test_what_means_nothing_is_a_sentence_and_an_exit_code(
+def test_invalid_input_gives_a_sentence_and_an_exit_code(
     arguments: tuple[str, ...], code: int, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("empty.txt").touch()
@@ -141,9 +141,7 @@ def test_where_no_length_is_certified_none_is_chosen_but_the_usual_one(capsys: p
 
 
 @pytest.mark.parametrize("unknown", ["", "Unknown", "unknown"])
-def test_a_language_that_nobody_named_reaches_the_song_from_the_plan(
-    unknown: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_planned_language_reaches_the_song(unknown: str, capsys: pytest.CaptureFixture[str]) -> None:
     metadata = generated(capsys, "--duration", "1", "--language", unknown)["metadata"]
     assert metadata["language"].lower() not in ("", "unknown")
 
@@ -184,7 +182,7 @@ def test_only_a_plan_that_was_asked_for_can_fail(asked: bool, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("asked", [True, False])
-def test_that_a_song_which_exists_is_not_planned_is_news_only_to_who_asked_for_it(asked: bool) -> None:
+def test_skipped_planning_is_reported_only_if_thinking_was_requested(asked: bool) -> None:
     said: list[str] = []
     cover = Request(caption="x", task=Task.COVER, audio_codes=(1,) * 10, think=True)
     without, thinker = settle_thinking(cover, PLAN, lambda: _thinker("tiny"), said.append, unasked=not asked)

@@ -98,8 +98,8 @@ def test_the_waveform_is_the_library_s(case: str) -> None:
         (Variant.BASE, {"guidance_interval": (0.0, 0.4)}),
     ],
 )
-def test_what_is_asked_for_is_heard(variant: Variant, fields: dict[str, Any]) -> None:
-    """The equality above is not vacuous: without the wish the song is another one."""
+def test_every_request_field_changes_the_audio(variant: Variant, fields: dict[str, Any]) -> None:
+    """The equality above is not trivial: without the field the song is another one."""
     plain: dict[str, Any] = {"task": Task.COMPLETE} if "task" in fields else {}
     if fields.get("cover_strength"):
         plain = {"task": Task.COVER}

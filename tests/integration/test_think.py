@@ -80,13 +80,13 @@ def test_a_length_that_is_left_open_is_planned_within_what_the_card_reaches(
     assert "encode_audio" not in {stage.name for stage in result.stages}
 
 
-def test_nothing_to_decide_is_no_thinking_about_it(language: Language) -> None:
+def test_without_open_fields_nothing_is_thought(language: Language) -> None:
     nothing = Thinking(metas=False, caption=False, language=False)
     assert language.planner.plan_jobs(msgspec.structs.replace(WISH, thinking=nothing)) == ()
     assert language.planner.plan_jobs(WISH)
 
 
-def test_songs_that_do_not_fit_together_are_thought_of_in_passes_and_come_out_the_same(
+def test_songs_that_do_not_fit_together_are_planned_in_passes_with_equal_results(
     parts: Components, language: Language
 ) -> None:
     three = msgspec.structs.replace(WISH, batch=3)

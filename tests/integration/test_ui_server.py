@@ -1,4 +1,4 @@
-"""The page as a server: songs for who asks, a sentence for what cannot be, nothing but its own files, a clean end."""
+"""The page as a server: songs, a sentence for invalid requests, only its own files, a clean end."""
 
 import json
 import os
@@ -146,7 +146,7 @@ HOSTILE: tuple[dict[str, Any], ...] = (
 
 
 @pytest.mark.parametrize("given", HOSTILE, ids=lambda given: ",".join(given))
-def test_what_cannot_be_is_a_sentence(page: Page, given: dict[str, Any]) -> None:
+def test_invalid_input_gives_a_sentence(page: Page, given: dict[str, Any]) -> None:
     kind, answer = page.call("generate", brief(page, **given))
     assert kind == "error"
     assert len(answer["error"]) > 20
@@ -181,7 +181,7 @@ def test_only_its_own_copies_are_served(page: Page) -> None:
         assert answer.status_code in (403, 404), path
 
 
-def test_gradios_own_trouble_is_a_sentence_too(page: Page) -> None:
+def test_an_error_inside_gradio_gives_a_sentence(page: Page) -> None:
     for answer in (
         page.post("/gradio_api/call/v2/nonsense", {}),
         page.post("/gradio_api/queue/join", {"fn_index": 999, "data": []}),
@@ -190,7 +190,7 @@ def test_gradios_own_trouble_is_a_sentence_too(page: Page) -> None:
         assert answer.status_code < 500 or answer.json()["error"]
 
 
-def test_another_site_is_turned_away(page: Page) -> None:
+def test_requests_from_another_site_are_refused(page: Page) -> None:
     for headers in ({"host": "evil.example"}, {"origin": "http://evil.example"}):
         seen = httpx.get(f"{page.address}/config", headers=headers, timeout=PATIENCE_S)
         sent = httpx.post(
@@ -219,7 +219,7 @@ def test_the_settings_of_a_tier_are_asked_for_by_name(page: Page) -> None:
 
 
 @pytest.mark.soak
-def test_with_names_and_passwords_nobody_else_comes_in_and_it_ends_cleanly_in_the_middle_of_a_song(
+def test_with_passwords_access_is_refused_and_an_interrupt_ends_cleanly(
     tmp_path: Path,
 ) -> None:
     page = Page(tmp_path, "--auth", "ann:secret", "--init-service", "--language", "ko")

@@ -1,4 +1,4 @@
-"""Behind the page: one model for all, loaded once, back at rest after a stop, and everybody's songs their own."""
+"""Behind the page: one model for all, loaded once, idle after a stop, and separate songs for each visit."""
 
 import gc
 import threading
@@ -101,7 +101,7 @@ def test_a_model_is_loaded_once_for_many_songs_and_again_for_other_weights(
     assert songs[0].read_bytes() == songs[1].read_bytes()
 
 
-def test_songs_go_to_the_folder_of_their_visit_and_to_nobody_elses_list(studio: Studio, tmp_path: Path) -> None:
+def test_songs_go_only_to_their_visits_folder_and_list(studio: Studio, tmp_path: Path) -> None:
     ann, bob = studio.sessions.of("ann"), studio.sessions.of("bob")
     document = make(studio, ann, Request(caption="../../x", duration_s=1, steps=1, batch=2))
     paths = [Path(song["path"]) for song in document["songs"]]
@@ -188,7 +188,7 @@ def test_runs_of_two_visits_follow_each_other(studio: Studio) -> None:
     assert [len(visit.made) for visit in visits] == [1, 1]
 
 
-def test_whoever_asks_all_songs_are_computed_in_one_thread(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_songs_are_computed_in_one_thread(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
     computing: set[int] = set()
     product = F.linear
 

@@ -18,7 +18,7 @@ GUIDED = replace(GREEDY, guidance=2.0)
 
 
 def unheard(step: int, most: int) -> None:
-    """Nobody is told."""
+    """Do nothing."""
 
 
 def songs() -> list[Job]:

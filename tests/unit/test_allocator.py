@@ -110,7 +110,7 @@ def test_a_freed_block_does_not_merge_over_a_live_one() -> None:
     assert shape(segment) == [(5 * MIB, False), (6 * MIB, True), (9 * MIB, False)]
 
 
-def test_what_is_left_of_a_block_split_between_live_ones_merges_with_the_one_behind_it() -> None:
+def test_a_remainder_merges_with_the_free_block_after_it() -> None:
     allocator = CachingAllocator()
     first, middle, last, _ = (allocator.malloc(n * MIB) for n in (3, 9, 4, 4))
     allocator.free(middle)
@@ -152,7 +152,7 @@ def test_a_refused_segment_is_tried_again_after_both_pools_gave_back_what_is_who
     assert kept.live
 
 
-def test_the_cap_is_hard_and_may_be_reached_exactly() -> None:
+def test_the_cap_is_never_exceeded_and_can_be_reached_exactly() -> None:
     allocator = CachingAllocator(cap_bytes=24 * MIB)
     allocator.malloc(20 * MIB)
     allocator.malloc(512)
@@ -167,7 +167,7 @@ def test_the_cap_is_hard_and_may_be_reached_exactly() -> None:
     assert allocator.num_oom == 1
 
 
-def test_after_running_out_the_cache_is_gone_and_the_allocator_goes_on() -> None:
+def test_after_out_of_memory_the_cache_is_empty_and_the_allocator_still_works() -> None:
     allocator = CachingAllocator(cap_bytes=40 * MIB)
     allocator.free(allocator.malloc(30 * MIB))
     with pytest.raises(SimulatedOutOfMemoryError):
@@ -229,7 +229,7 @@ def layout(*steps: int, swapped: bool = False) -> tuple[int, ...]:
     return allocator.layout({block: at for at, block in enumerate(reversed(live) if swapped else live)})
 
 
-def test_layouts_tell_apart_whatever_could_make_a_difference() -> None:
+def test_layouts_differ_whenever_later_behaviour_could() -> None:
     states = [
         layout(5, 5),
         layout(5, 5, swapped=True),
@@ -246,7 +246,7 @@ def test_layouts_tell_apart_whatever_could_make_a_difference() -> None:
     assert len(set(states)) == len(states)
 
 
-def test_layouts_are_the_same_wherever_the_segments_lie() -> None:
+def test_layouts_do_not_depend_on_segment_addresses() -> None:
     layouts, addresses = [], []
     for earlier in (0, 100 * MIB):
         allocator = CachingAllocator()

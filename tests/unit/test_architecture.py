@@ -22,7 +22,7 @@ def test_every_room_imports_exactly_what_the_table_says() -> None:
     }
 
 
-def test_no_room_imports_one_that_stands_above_it() -> None:
+def test_no_room_imports_a_room_above_it() -> None:
     names = [room.name for room in ROOMS]
     for number, room in enumerate(ROOMS):
         assert set(room.imports) <= set(names[:number]), room.name

@@ -104,7 +104,7 @@ def test_the_model_is_the_same_through_flash_attn_with_its_own_windows(batch: in
     assert torch.allclose(*both, atol=1e-5)
 
 
-def test_flash_attn_is_found_where_it_loads_and_missed_aloud_where_it_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flash_attn_is_used_if_it_loads_and_warned_about_if_not(monkeypatch: pytest.MonkeyPatch) -> None:
     import importlib.machinery
     import sys
     import types

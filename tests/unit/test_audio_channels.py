@@ -1,4 +1,4 @@
-"""Recordings of many channels become stereo by the usual coefficients, and a sentence says so."""
+"""Recordings of many channels become stereo by the usual coefficients, with a message."""
 
 import struct
 from pathlib import Path
@@ -67,7 +67,7 @@ def test_a_wav_file_that_names_its_speakers_is_believed(
 
 
 @pytest.mark.parametrize("channels", range(3, 9))
-def test_both_sides_hear_as_much(channels: int) -> None:
+def test_both_sides_get_the_same_total_gain(channels: int) -> None:
     for container in ("WAV", "OGG"):
         speakers = speakers_of(Path("/dev/null"), container, channels)
         assert speakers is not None
@@ -76,7 +76,7 @@ def test_both_sides_hear_as_much(channels: int) -> None:
         )
 
 
-def test_every_speaker_but_the_low_one_is_heard() -> None:
+def test_every_channel_but_lfe_is_mixed_in() -> None:
     assert {speaker for speaker in Speaker if speaker.gains == (0.0, 0.0)} == {Speaker.LFE}
 
 
@@ -90,7 +90,7 @@ def test_channels_at_full_scale_keep_their_balance(tmp_path: Path) -> None:
     assert right / left == pytest.approx(2 * MINUS_3_DB / (1 + 2 * MINUS_3_DB), rel=1e-3)
 
 
-def test_mixing_down_is_told_once_with_the_name_of_the_file(tmp_path: Path) -> None:
+def test_one_warning_names_the_file_that_was_mixed_down(tmp_path: Path) -> None:
     path = tmp_path / "film.wav"
     soundfile.write(path, np.zeros((4_800, 6)), SAMPLE_RATE)
     (remark,) = read_clip(path).remarks
@@ -98,7 +98,7 @@ def test_mixing_down_is_told_once_with_the_name_of_the_file(tmp_path: Path) -> N
     assert "LFE" in remark
 
 
-def test_channels_without_known_speakers_are_told_too(tmp_path: Path) -> None:
+def test_channels_without_known_speakers_give_a_warning(tmp_path: Path) -> None:
     path = tmp_path / "many.wav"
     soundfile.write(path, np.zeros((4_800, 12)), SAMPLE_RATE)
     (remark,) = read_clip(path).remarks

@@ -1,4 +1,4 @@
-"""Audio files as programs leave them: wrong headers, foreign formats, small files that unpack to gigabytes."""
+"""Audio files as other programs write them: wrong headers, foreign formats, small files that unpack to gigabytes."""
 
 import os
 import subprocess
@@ -76,7 +76,7 @@ def test_samples_without_a_header_are_refused_with_a_command_that_adds_one(tmp_p
     ],
 )
 @pytest.mark.parametrize("suffix", [".m4a", ".wav", ""])
-def test_a_foreign_format_is_named_whatever_the_file_is_called(
+def test_an_unreadable_format_is_named_whatever_the_suffix(
     tmp_path: Path, content: bytes, name: str, suffix: str
 ) -> None:
     path = tmp_path / f"it's a song{suffix}"
@@ -87,14 +87,14 @@ def test_a_foreign_format_is_named_whatever_the_file_is_called(
     assert "ffmpeg" in refused
 
 
-def test_a_readable_file_is_read_whatever_it_is_called(tmp_path: Path) -> None:
+def test_a_readable_file_is_read_whatever_the_suffix(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.flac", _noise(0.5), SAMPLE_RATE)
     for name in ("a.m4a", "a.raw", "a"):
         (tmp_path / name).write_bytes((tmp_path / "a.flac").read_bytes())
         assert read_clip(tmp_path / name).duration_s == pytest.approx(0.5)
 
 
-def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path: Path) -> None:
+def test_a_pipe_or_device_is_refused_without_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.wav")
     assert "is no file" in _refusal(tmp_path / "pipe.wav")
     assert "is no file" in _refusal(Path("/dev/zero"))

@@ -1,4 +1,4 @@
-"""Whatever file a person has becomes 48 kHz stereo, or a sentence that says why it cannot."""
+"""Any audio file becomes 48 kHz stereo, or a sentence says why it cannot."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def test_a_tone_keeps_its_pitch_its_level_and_its_place(rate: int) -> None:
 
 
 @pytest.mark.parametrize("rate", [96_000, 192_000])
-def test_what_is_too_high_for_48_khz_is_gone_instead_of_folded_down(rate: int) -> None:
+def test_frequencies_above_24_khz_are_removed_without_aliases(rate: int) -> None:
     made = resample(_tone(30_000, rate)[None].astype(np.float32), rate)[0]
     assert np.abs(made)[EDGE:-EDGE].max() < 1e-4
 

@@ -25,7 +25,7 @@ def _latents(frames: int) -> Tensor:
 
 @pytest.mark.parametrize("frames", [1, 5, 7, 2_503])
 @torch.no_grad()
-def test_there_and_back_is_the_library_s_for_any_length(parts: Components, frames: int) -> None:
+def test_encoding_and_decoding_tokens_equals_the_library_for_any_length(parts: Components, frames: int) -> None:
     silence = parts.condition_encoder.silence_latent
     library, _ = parts.audio_tokenizer.tokenize(_latents(frames), silence)
     tokens = AudioTokenizer(parts.audio_tokenizer, KERNELS).tokens(_latents(frames), silence)
@@ -45,7 +45,9 @@ def test_codes_are_the_tokens_they_name(parts: Components) -> None:
 
 
 @torch.no_grad()
-def test_how_many_windows_go_at_once_changes_nothing(parts: Components, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_windows_per_pass_does_not_change_the_result(
+    parts: Components, monkeypatch: pytest.MonkeyPatch
+) -> None:
     silence = parts.condition_encoder.silence_latent
     tokens = AudioTokenizer(parts.audio_tokenizer, KERNELS).tokens(_latents(333), silence)
     monkeypatch.setattr(audio_tokens, "CHUNK_ROWS", 20)

@@ -19,7 +19,7 @@ KINDS = [GREEDY, replace(GREEDY, guidance=2.0), Sampling(guidance=1), Sampling()
 
 
 def unheard(step: int, most: int) -> None:
-    """Nobody is told."""
+    """Do nothing."""
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["prefixed", "without prefix"])
@@ -55,7 +55,7 @@ def test_rehearsing_ends_with_two_steps_behind_the_longest_sequences(backend: Ml
     assert backend._model.read[-2:] == [1, 1]
 
 
-def test_keys_and_values_are_counted_to_their_last_growth(backend: MlxBackend) -> None:
+def test_cache_bytes_include_the_last_enlargement(backend: MlxBackend) -> None:
     job = song(length=30, codes=20, sampling=Sampling(), unguided=10)
     a_token = 2 * 3 * 2 * 32 * 4
     assert backend.cache_bytes([job]) == (51 + 31 + 2 * (GROWTH_TOKENS - 1)) * a_token
@@ -70,7 +70,7 @@ def test_memory_errors_are_pytorchs(backend: MlxBackend, monkeypatch: pytest.Mon
         backend.write(songs(), unheard)
 
 
-def test_other_errors_stay_what_they_are(backend: MlxBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_errors_are_raised_unchanged(backend: MlxBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arrays: Any) -> None:
         raise RuntimeError("shapes do not match")
 
@@ -80,7 +80,7 @@ def test_other_errors_stay_what_they_are(backend: MlxBackend, monkeypatch: pytes
     assert not isinstance(caught.value, torch.OutOfMemoryError)
 
 
-def test_a_closed_backend_lets_go_of_the_weights_and_a_rested_one_writes_again(backend: MlxBackend) -> None:
+def test_close_frees_the_weights_and_after_rest_it_writes_again(backend: MlxBackend) -> None:
     first = backend.write(songs(), unheard)
     model = weakref.ref(backend._model.torch_model)
     backend.rest()

@@ -16,7 +16,7 @@ POOL = pool_of(rows=2, longest=100)
 
 
 class Kept:
-    """A backend that notes what is asked of it."""
+    """A backend that records its calls."""
 
     def __init__(self, *given: Any) -> None:
         self.heard: list[str] = []
@@ -75,7 +75,7 @@ def opener(library: Library, warned: list[str]) -> Opener:
 @pytest.mark.parametrize(
     "failure", [RuntimeError("no such kernel\nand more"), MemoryError("CUDA out of memory"), ValueError()], ids=repr
 )
-def test_any_failure_to_start_falls_back_to_pytorch_with_one_warning_and_the_memory_given_back(
+def test_a_failed_start_frees_memory_warns_once_and_falls_back_to_pytorch(
     library: Library, failure: Exception, warned: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     half_made: list[weakref.ref[HalfMade]] = []
@@ -100,7 +100,7 @@ def test_any_failure_to_start_falls_back_to_pytorch_with_one_warning_and_the_mem
     assert "and more" not in warned[0]
 
 
-def test_what_was_half_made_is_gone_before_pytorch_starts(warned: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_half_made_objects_are_freed_before_pytorch_starts(warned: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     half_made: list[weakref.ref[HalfMade]] = []
 
     class Failing:
@@ -120,7 +120,7 @@ def test_a_library_that_is_not_installed_is_named(warned: list[str]) -> None:
     assert warned[0].startswith("MLX cannot run the language model here (")
 
 
-def test_pytorch_is_opened_without_a_word(warned: list[str]) -> None:
+def test_pytorch_is_opened_without_a_warning(warned: list[str]) -> None:
     pt = Kept()
     assert opener(Library.PT, warned).open(CpuDevice(), lambda: pt) is pt
     assert not warned

@@ -24,7 +24,7 @@ KINDS = [GREEDY, Sampling(), Sampling(guidance=1), Sampling(top_k=5, repetition_
 
 
 def unheard(step: int, most: int) -> None:
-    """Nobody is told."""
+    """Do nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_an_engine_is_kept_for_jobs_that_fit_and_started_anew_for_larger_ones(
     assert len(made.engines) == 2
 
 
-def test_songs_that_find_no_room_together_are_written_in_smaller_passes(
+def test_songs_that_do_not_fit_together_are_written_in_smaller_passes(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = started(monkeypatch)
@@ -100,7 +100,7 @@ def test_songs_that_find_no_room_together_are_written_in_smaller_passes(
     assert (at_once, made.asked) == (4, [2, 8, 4])
 
 
-def test_one_song_is_written_after_more_have_found_no_room(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_song_is_written_after_more_did_not_fit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = started(monkeypatch)
     made.most_rows = 4
     backend = VllmBackend(folder, CpuDevice(), pool_of(rows=2, longest=64))
@@ -112,7 +112,7 @@ def test_one_song_is_written_after_more_have_found_no_room(folder: Path, monkeyp
     assert made.asked == [2, 8, 2, 8, 2]
 
 
-def test_on_a_card_it_sleeps_between_uses_and_elsewhere_it_is_torn_down(
+def test_on_cuda_the_engine_sleeps_between_uses_elsewhere_it_is_stopped(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = started(monkeypatch)
@@ -129,7 +129,7 @@ def test_on_a_card_it_sleeps_between_uses_and_elsewhere_it_is_torn_down(
     assert made.stopped == made.engines
 
 
-def test_one_that_cannot_wake_up_is_torn_down_all_the_same(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_cannot_wake_up_is_stopped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = started(monkeypatch)
     backend = VllmBackend(folder, OnCard(), pool_of(rows=2, longest=64))
     backend.rest()
@@ -142,7 +142,7 @@ def test_one_that_cannot_wake_up_is_torn_down_all_the_same(folder: Path, monkeyp
     assert made.stopped == made.engines
 
 
-def test_one_that_finds_no_room_to_wake_up_in_is_out_of_memory_and_a_smaller_pass_starts_anew(
+def test_an_engine_without_memory_to_wake_up_raises_and_a_smaller_pass_restarts_it(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = started(monkeypatch)
@@ -162,7 +162,7 @@ def test_one_that_finds_no_room_to_wake_up_in_is_out_of_memory_and_a_smaller_pas
     assert made.asked == [2, 4, 2]
 
 
-def test_what_it_lacks_is_counted_beside_what_it_has(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_missing_cache_blocks_are_counted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started(monkeypatch)
     backend = VllmBackend(folder, OnCard(), pool_of(rows=2, longest=64))
     jobs = [song(length=9, codes=2)] * 4

@@ -46,7 +46,7 @@ def noise(rows: int) -> Tensor:
 
 
 def chosen(logits: Tensor) -> list[int]:
-    """The one token each row is left with, -1 for a row that may still write anything."""
+    """The one token each row may write, -1 for a row that may write any."""
     return [int(row.argmax()) if row.isinf().sum() == VOCABULARY - 1 else -1 for row in logits]
 
 
@@ -57,7 +57,7 @@ def test_both_rows_of_a_pair_write_the_token_of_their_blended_logits() -> None:
     assert chosen(rows.apply(logits.clone())) == [expected, -1, expected]
 
 
-def test_a_row_without_its_partner_is_left_alone() -> None:
+def test_a_row_without_its_partner_is_not_changed() -> None:
     rows, logits = processor(draft(GUIDED), draft()), noise(2)
     rows.update_state(update(added=[(0, BatchRow(0, wishes=True)), (1, BatchRow(1, wishes=True))]))
     first, second = chosen(rows.apply(logits.clone()))
@@ -65,7 +65,7 @@ def test_a_row_without_its_partner_is_left_alone() -> None:
     assert second in CODES
 
 
-def test_rows_that_belong_to_no_draft_are_left_alone() -> None:
+def test_rows_of_no_draft_are_not_changed() -> None:
     rows, logits = processor(draft()), noise(3)
     rows.update_state(update(added=[(0, None), (1, BatchRow(7, wishes=True)), (2, BatchRow(0, wishes=True))]))
     assert [token >= 0 for token in chosen(rows.apply(logits.clone()))] == [False, False, True]
@@ -77,7 +77,7 @@ def test_a_forced_token_needs_no_logits() -> None:
     assert chosen(rows.apply(torch.full((1, VOCABULARY), torch.nan))) == [END]
 
 
-def test_the_same_is_chosen_when_it_is_chosen_again() -> None:
+def test_choosing_again_gives_the_same_token() -> None:
     rows, logits = processor(draft(Sampling()), draft(Sampling(guidance=1))), noise(3)
     rows.update_state(
         update(added=[(i, row) for i, row in enumerate([*rows_of(0, draft(Sampling()).job), BatchRow(1, True)])])

@@ -1,4 +1,4 @@
-"""The longest song is the one that trying every length finds, in few probes, whatever else is known of the card."""
+"""The longest song is the one that trying every length finds, in few probes, for any known answers."""
 
 import random
 from collections.abc import Sequence
@@ -63,7 +63,7 @@ batches = st.sampled_from([1, 2, 4, 8])
 
 @settings(deadline=None)
 @given(growths, batches)
-def test_it_is_what_trying_every_length_finds_with_both_sides_asked(per_second: int, batch: int) -> None:
+def test_the_boundary_equals_an_exhaustive_search_and_both_sides_are_probed(per_second: int, batch: int) -> None:
     card = Card(per_second)
     found = found_on(card, batch)
     assert found.seconds == card.longest(batch)
@@ -78,7 +78,7 @@ def test_it_is_what_trying_every_length_finds_with_both_sides_asked(per_second: 
 
 @settings(deadline=None)
 @given(growths, batches)
-def test_where_everything_fits_one_probe_tells_and_where_nothing_does_two(per_second: int, batch: int) -> None:
+def test_one_probe_suffices_if_everything_fits_and_two_if_nothing_does(per_second: int, batch: int) -> None:
     card = Card(per_second)
     found = found_on(card, batch)
     if found.seconds == GRID[-1]:
@@ -99,7 +99,7 @@ def test_a_batch_is_found_in_three_probes_once_smaller_ones_have_shown_how_it_gr
 
 @settings(deadline=None)
 @given(growths, batches, st.floats(0.9, 1.1), st.integers(0, 2**32))
-def test_on_a_card_that_errs_the_answer_is_right_and_no_question_is_the_same_twice(
+def test_with_spurious_failures_the_answer_is_right_and_no_question_repeats(
     per_second: int, batch: int, off: float, seed: int
 ) -> None:
     card = Card(per_second, spurious_rate=0.05, seed=seed)

@@ -43,7 +43,7 @@ def test_run_writes_a_record_that_merge_turns_into_the_table(command: Run, tmp_p
     assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
 
 
-def test_merge_without_records_could_not_measure_and_leaves_the_table(command: Run, tmp_path: Path) -> None:
+def test_merge_without_records_exits_4_and_keeps_the_table(command: Run, tmp_path: Path) -> None:
     shutil.copy(ROOT / "tiers" / "policy.json", tmp_path)
     table = tmp_path / "generated_tiers.json"
     table.write_text("kept")
@@ -69,7 +69,7 @@ def test_merge_names_the_record_it_cannot_use(command: Run, tmp_path: Path) -> N
     assert "Traceback" not in err
 
 
-def test_merge_takes_no_record_that_could_not_have_been_measured(command: Run, tmp_path: Path) -> None:
+def test_merge_refuses_a_record_with_impossible_values(command: Run, tmp_path: Path) -> None:
     shutil.copy(ROOT / "tiers" / "policy.json", tmp_path)
     (tmp_path / "measurements").mkdir()
     honest = measured()
@@ -94,7 +94,7 @@ def test_dry_run_says_what_it_would_do_and_probes_nothing(
     assert not list(tmp_path.glob("*.json"))
 
 
-def test_a_real_card_that_is_not_there_is_could_not_measure(command: Run, tmp_path: Path) -> None:
+def test_a_missing_card_exits_4(command: Run, tmp_path: Path) -> None:
     assert command(calibrate, "run", "--device", "cuda", "-o", tmp_path / "x.json")[0] == Exit.NOT_MEASURED
 
 
@@ -109,7 +109,7 @@ def test_a_path_that_cannot_be_written_is_found_before_the_first_probe(
     assert prober.asked == []
 
 
-def test_a_result_is_whole_or_not_there(tmp_path: Path) -> None:
+def test_a_result_file_is_complete_or_absent(tmp_path: Path) -> None:
     target = tmp_path / "result.json"
     target.write_text("before")
 
@@ -152,7 +152,7 @@ def test_a_symbolic_link_is_written_through(tmp_path: Path, exists: bool) -> Non
     assert [path.name for path in real.parent.iterdir()] == ["real.json"]
 
 
-def test_links_that_lead_in_a_circle_are_refused(tmp_path: Path) -> None:
+def test_circular_links_are_refused(tmp_path: Path) -> None:
     link = tmp_path / "link.json"
     link.symlink_to(link)
     with pytest.raises(UsageError, match=r"link\.json"), output_file(link):

@@ -83,7 +83,7 @@ def test_a_simulated_card_runs_eagerly_whatever_was_asked(command: Run) -> None:
     assert estimated(command, "--vram", 8, "--compile")["knobs"]["compile"] is False
 
 
-def test_the_table_for_people_says_what_was_alive(command: Run) -> None:
+def test_the_text_table_shows_what_was_alive(command: Run) -> None:
     code, out, _ = command(calibrate, "estimate", "--vram", 8)
     assert code == Exit.OK
     assert "transformer" in out
@@ -92,9 +92,7 @@ def test_the_table_for_people_says_what_was_alive(command: Run) -> None:
 
 
 @pytest.mark.parametrize(("begun", "where"), [(2, "in denoise"), (0, "while the weights came in")])
-def test_the_table_for_people_says_where_memory_ran_out(
-    begun: int, where: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_text_table_shows_where_memory_ran_out(begun: int, where: str, capsys: pytest.CaptureFixture[str]) -> None:
     found = estimate(AnalyticProber(), Knobs(), Workload(batch=1, duration_s=60), 1)
     # A simulated run ends with the stage that ran out, and before the first where the weights alone do not fit.
     print_estimate(msgspec.structs.replace(found, stages=found.stages[:begun]))
@@ -119,7 +117,7 @@ def test_the_table_for_people_says_where_memory_ran_out(
         ("--nonsense",),
     ],
 )
-def test_an_estimate_that_cannot_mean_anything_is_a_usage_error(command: Run, arguments: tuple[str, ...]) -> None:
+def test_invalid_estimate_options_are_a_usage_error(command: Run, arguments: tuple[str, ...]) -> None:
     code, out, err = command(calibrate, "estimate", *arguments)
     assert (code, out) == (Exit.USAGE, "")
     assert err

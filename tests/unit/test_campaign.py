@@ -118,7 +118,7 @@ def test_configs_give_up_int8_first_and_offload_second_and_equal_ones_share_a_pr
 
 
 @given(st.lists(st.booleans()))
-def test_a_boundary_is_where_the_last_lapse_is_behind(answers: list[bool]) -> None:
+def test_a_boundary_is_above_the_last_size_that_fails(answers: list[bool]) -> None:
     first = first_from_which_all_fit(answers)
     assert all(answers[first:])
     assert first == 0 or not answers[first - 1]
@@ -263,7 +263,7 @@ def forecast(knobs: Knobs, workload: Workload) -> int:
     return AnalyticProber().need(knobs, workload) * 105 // 100
 
 
-def test_a_card_that_errs_is_found_out_and_its_headlines_are_run_in_full() -> None:
+def test_spurious_failures_are_detected_and_headlines_run_in_full() -> None:
     card, scope = RealCard(spurious_rate=0.05), scope_of([4, 12], in_full=True)
     executor = Alone(card)
     findings = run_campaign(executor, POLICY, scope, lambda _: None, method=Method(forecast=forecast))

@@ -104,7 +104,7 @@ def test_another_driver_begins_again(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card here")
-def test_without_a_card_nothing_is_claimed(tmp_path: object, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_card_nothing_is_measured(tmp_path: object, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["-o", f"{tmp_path}/caps.json"]) == Exit.NOT_MEASURED
     assert record_history.main(["-o", f"{tmp_path}/history"]) == Exit.NOT_MEASURED
     assert "card" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""A card has the size of its box, whichever source reports how much memory it has."""
+"""A card has the size of its box, for every source of its memory size."""
 
 import json
 from pathlib import Path
@@ -62,7 +62,7 @@ def test_the_tier_of_a_size_that_a_person_types_is_that_of_the_card_that_reports
         ("a card of a later year", 13, SizeRule.AS_REPORTED),
     ],
 )
-def test_the_rule_that_won_is_told(name: str, reported: float, rule: SizeRule) -> None:
+def test_the_deciding_rule_is_returned(name: str, reported: float, rule: SizeRule) -> None:
     assert card_of(name, gib_to_bytes(reported)).box.rule is rule
 
 
@@ -75,7 +75,7 @@ def test_a_card_of_the_catalogue_is_one_of_the_sizes_it_is_sold_in(
 
 
 @given(st.text(max_size=30), sizes)
-def test_no_card_is_held_for_much_larger_or_for_smaller_than_it_says(name: str, size: float) -> None:
+def test_a_nameplate_is_never_below_the_reported_size_or_far_above_it(name: str, size: float) -> None:
     box = box_of(name, gib_to_bytes(size)).gib
     assert size * 0.994 - 0.0051 <= box <= size / 0.88 + 0.0051
 
@@ -127,7 +127,7 @@ def test_a_card_that_reports_all_of_its_box_has_that_size(size: int) -> None:
     assert card_of("a card of a later year", size * GIB).nameplate_gib == size
 
 
-def test_a_limit_is_no_card_of_its_own() -> None:
+def test_a_limited_card_has_no_nameplate_of_its_own() -> None:
     for card in CARDS:
         real = card_of(card["name"], card["box"] * GIB)
         limited = planning_card({"MAX_CUDA_VRAM": repr(card["box"] * 0.91)}, real)

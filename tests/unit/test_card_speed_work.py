@@ -109,7 +109,7 @@ def test_what_one_side_cannot_do_is_a_point_with_its_problem(monkeypatch: pytest
     assert point.seconds == 0
 
 
-def test_a_card_that_gets_nothing_right_any_more_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_card_error_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = SpeedBench("tiny", rounds=1)
 
     def fails(*_: object) -> tuple[float, int]:

@@ -1,4 +1,4 @@
-"""What a kernel takes besides its tensors is told apart from them; counted by a stand-in, for no card is here."""
+"""The memory that a kernel takes besides its tensors is reported separately; measured with a fake meter."""
 
 import pytest
 import torch
@@ -69,5 +69,5 @@ def test_the_first_product_is_held_against_the_workspace_that_is_modelled_for_th
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card here")
-def test_without_a_card_nothing_is_claimed(tmp_path: object) -> None:
+def test_without_a_card_nothing_is_measured(tmp_path: object) -> None:
     assert card_workspaces.main(["-o", f"{tmp_path}/workspaces.json"]) == Exit.NOT_MEASURED

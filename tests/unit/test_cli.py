@@ -150,14 +150,14 @@ def test_a_plan_for_a_person_names_tier_limits_and_every_warning(command: Comman
         "generate --caption x --format ogg",
     ],
 )
-def test_what_cannot_mean_anything_is_a_usage_error_on_stderr_only(command: Command, arguments: str) -> None:
+def test_an_invalid_value_is_a_usage_error_on_stderr_only(command: Command, arguments: str) -> None:
     done = command(*arguments.split())
     assert (done.code, done.out) == (Exit.USAGE, "")
     assert done.err
 
 
 @pytest.mark.parametrize("flag", ["--lm", "--quantization", "--lm-quantization"])
-def test_a_knob_that_can_be_none_says_so_when_it_is_not_understood(command: Command, flag: str) -> None:
+def test_the_error_for_a_nullable_knob_lists_none(command: Command, flag: str) -> None:
     assert command("plan", "--vram", "8", flag, "none").code == Exit.OK
     done = command("plan", "--vram", "8", flag, "nope")
     assert done.code == Exit.USAGE

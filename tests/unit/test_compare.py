@@ -1,4 +1,4 @@
-"""`calibrate compare` tells every difference of two records or tables once, the worst first, and nothing else."""
+"""`calibrate compare` lists every difference of two records or tables once, the worst first, and nothing else."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""However a command's output ends, a script gets an exit code and a person at most one sentence."""
+"""However a command's output ends, a script gets an exit code and a user at most one sentence."""
 
 import json
 import subprocess
@@ -33,7 +33,7 @@ def shell(line: str, **environ: str) -> subprocess.CompletedProcess[str]:
 
 @needs_full
 @pytest.mark.parametrize("arguments", ["plan --vram 8 --json", "tiers --json", "--help"])
-def test_a_full_disk_is_one_sentence(arguments: str) -> None:
+def test_a_full_disk_gives_one_sentence(arguments: str) -> None:
     done = shell(f"acestep {arguments} >{FULL}")
     assert done.returncode == Exit.RUN_FAILED
     assert done.stderr == (
@@ -46,14 +46,14 @@ def test_a_full_disk_under_both_streams_leaves_the_exit_code() -> None:
     assert shell(f"acestep plan --vram 8 >{FULL} 2>{FULL}").returncode == Exit.RUN_FAILED
 
 
-def test_a_character_that_the_terminal_lacks_is_one_sentence() -> None:
+def test_an_unencodable_character_gives_one_sentence() -> None:
     done = shell("acestep tiers --markdown", PYTHONIOENCODING="latin1")
     assert (done.returncode, done.stdout) == (Exit.RUN_FAILED, "")
     assert "which iso8859-1 cannot write; set PYTHONIOENCODING=utf-8" in done.stderr
     assert done.stderr.count("\n") == 1
 
 
-def test_a_pipe_that_was_closed_is_no_error_to_speak_of() -> None:
+def test_a_closed_pipe_gives_no_message() -> None:
     done = shell("acestep tiers --json | head -1; exec 2>&1; acestep tiers --json | true")
     assert (done.returncode, done.stdout.strip(), done.stderr) == (Exit.OK, "{", "")
 
@@ -78,7 +78,7 @@ def test_with_json_a_failure_is_one_document_too(line: str, code: Exit) -> None:
     assert document["error"]["message"] in done.stderr
 
 
-def test_what_has_printed_its_document_prints_no_other(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_second_json_document_is_never_printed(capsys: pytest.CaptureFixture[str]) -> None:
     @click.command()
     @click.option("--json", is_flag=True)
     def late(json: bool) -> None:

@@ -53,7 +53,7 @@ def allocator() -> Iterator[Allocator]:
 
 
 @EACH_RULE
-def test_the_share_of_a_cap_is_that_cap_again(rule: Callable[[float], int]) -> None:
+def test_a_fraction_converts_back_to_its_cap(rule: Callable[[float], int]) -> None:
     """20,000 caps on cards of every size, and the ends: one byte, all but one, and the whole card."""
     draw = random.Random(7)  # noqa: S311 no secret
     totals = [draw.randrange(GIB, 300 * GIB) for _ in range(20_000)]
@@ -75,7 +75,7 @@ def test_a_cap_that_the_card_cannot_have_is_refused(cap_bytes: int) -> None:
 
 @EACH_RULE
 @given(cap_bytes=st.integers(1, 80 * GIB), total_bytes=st.integers(80 * GIB, 200 * GIB))
-def test_every_cap_holds_to_the_byte(
+def test_every_cap_is_exact_to_the_byte(
     allocator: Allocator, rule: Callable[[float], int], cap_bytes: int, total_bytes: int
 ) -> None:
     allocator.total_bytes, allocator.rule = total_bytes, rule

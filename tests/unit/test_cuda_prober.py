@@ -14,7 +14,7 @@ from calibrate.probes import cuda
 from calibrate.probes.cuda import NO_CACHING, CudaProber, child_environ
 
 
-def test_without_a_card_nothing_is_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_card_nothing_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(os.environ, "CUDA_VISIBLE_DEVICES", "")
     with pytest.raises(NotMeasuredError, match="no NVIDIA card"):
         CudaProber()

@@ -1,4 +1,4 @@
-"""Of all that the sources say, one card is used, and everything else is told."""
+"""From all sources' answers one card is used, and everything else is reported."""
 
 import os
 import subprocess
@@ -94,13 +94,13 @@ def test_a_card_is_chosen_by_number_uuid_or_name(machine: Machine, wish: str) ->
 
 
 @pytest.mark.parametrize("wish", ["2", "GPU-", "l", "medium", "cuda:7", "-1", "99999999999999999999"])
-def test_a_wish_for_no_card_or_for_several_lists_what_is_there(machine: Machine, wish: str) -> None:
+def test_a_wish_for_no_card_or_for_several_lists_the_cards(machine: Machine, wish: str) -> None:
     machine.nvml = FakeNvml([SMALL, LARGE])
     with pytest.raises(UsageError, match=r"0: small .* 1: large"):
         machine.look(ACESTEP_DEVICE=wish)
 
 
-def test_a_number_that_is_no_place_may_be_part_of_a_name(machine: Machine) -> None:
+def test_a_number_out_of_range_may_be_part_of_a_name(machine: Machine) -> None:
     machine.nvml = FakeNvml([Board(name="RTX 3060", uuid="GPU-1", gib=12), LARGE])
     assert machine.look(ACESTEP_DEVICE="3060").card.name == "RTX 3060"
 
@@ -221,14 +221,14 @@ def test_a_wish_that_torch_cannot_grant_says_why(machine: Machine) -> None:
         machine.look(torch=fake_torch(cuda=None), ACESTEP_DEVICE="large")
 
 
-def test_a_card_of_which_nobody_knows_the_size_is_told(machine: Machine) -> None:
+def test_a_card_of_unknown_size_gives_a_warning(machine: Machine) -> None:
     driver_file(machine.driver, "0000:01:00.0", "NVIDIA Something", "GPU-1")
     found = machine.look()
     assert found.card.total_bytes == 0
     assert any("how much memory" in sentence for sentence in found.remarks)
 
 
-def test_twins_are_told_apart(machine: Machine) -> None:
+def test_equal_cards_are_distinguished_by_uuid(machine: Machine) -> None:
     twins = [Board(name="twin", uuid=f"GPU-{index}", gib=24) for index in range(3)]
     machine.nvml = FakeNvml(twins)
     torch = fake_torch([properties("twin", str(index), 23.5) for index in (2, 1, 0)])
@@ -342,7 +342,7 @@ def test_a_torch_that_breaks_is_an_answer_too() -> None:
     assert torch_index(broken, Card(kind=CardKind.CUDA, name="x")) == 0
 
 
-def test_one_card_that_torch_cannot_ask_hides_no_other(machine: Machine) -> None:
+def test_a_card_that_torch_cannot_read_does_not_hide_others(machine: Machine) -> None:
     torch = fake_torch([None, properties("fine", "1", 8)])
     found = machine.look(torch=torch)
     assert found.card.name == "fine"

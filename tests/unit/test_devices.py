@@ -38,7 +38,7 @@ def test_any_other_error_stays_what_it_is(error: Exception) -> None:
     assert caught.value is error
 
 
-def test_cards_are_counted_as_plans_count_them_before_anybody_asks_for_one() -> None:
+def test_cuda_orders_cards_by_slot_from_the_start() -> None:
     open_device(CPU)
     assert "CUDA_DEVICE_ORDER" in os.environ
 

@@ -97,7 +97,7 @@ def test_every_command_to_repeat_asks_what_the_probe_asked(monkeypatch: pytest.M
     heard: list[tuple[Knobs, Workload, int | None]] = []
 
     class HeardError(Exception):
-        """Enough was heard."""
+        """Stops the prober after enough questions."""
 
     def hear(_: object, knobs: Knobs, workload: Workload, cap_bytes: int | None) -> None:
         heard.append((knobs, workload, cap_bytes))

@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class Hungry(AnalyticProber):
-    """The card after a change that costs every run memory."""
+    """The card after a change that makes every run need more memory."""
 
     def __init__(self, extra: int) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ def test_a_certificate_that_no_longer_holds_says_what_is_needed_now(tmp_path: Pa
         assert finding.after > finding.before
 
 
-def test_code_that_cannot_be_probed_is_no_pass(tmp_path: Path) -> None:
+def test_code_that_cannot_be_probed_does_not_pass(tmp_path: Path) -> None:
     judgement = judged(good(), tmp_path, prober=Broken())
     assert judgement.verdict is GateVerdict.INCONCLUSIVE
     assert stopping(judgement) == {"G203"}
@@ -302,7 +302,7 @@ def warned(checkout: Path) -> set[str]:
     return {finding.field for finding in judgement.findings if finding.id == "G701"}
 
 
-def test_a_reader_that_refuses_nothing_hostile_any_more_is_shown_to_a_person(tmp_path: Path) -> None:
+def test_a_change_of_the_record_reader_needs_a_review(tmp_path: Path) -> None:
     committed_gate(tmp_path)
     assert warned(tmp_path) == set()
     reader = tmp_path / "calibrate" / "record" / "contributed.py"
@@ -314,7 +314,7 @@ def test_a_reader_that_refuses_nothing_hostile_any_more_is_shown_to_a_person(tmp
 
 
 @pytest.mark.parametrize("path", [path for path in JUDGING if path.endswith(".py")])
-def test_whatever_judges_changes_is_shown_to_a_person_when_it_is_changed(path: str, tmp_path: Path) -> None:
+def test_a_change_of_the_gate_needs_a_review(path: str, tmp_path: Path) -> None:
     committed_gate(tmp_path)
     (tmp_path / path).write_text("", encoding="utf-8")
     assert warned(tmp_path) == {path}

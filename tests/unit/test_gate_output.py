@@ -210,7 +210,7 @@ def test_what_stops_a_change_comes_first_and_decides(found: list[Finding]) -> No
     assert (verdict_of(found) is GateVerdict.OK) == (not stopping)
 
 
-def test_the_door_is_a_module_that_needs_no_torch_to_compare_tables(tmp_path: Path) -> None:
+def test_comparing_tables_with_ci_gate_imports_no_torch(tmp_path: Path) -> None:
     head, base = good().written(tmp_path / "head"), good().written(tmp_path / "base")
     program = (
         "import sys, runpy; sys.argv = ['gate', '--base', sys.argv[1], '--head', sys.argv[2], '--table-only'];"
@@ -225,6 +225,6 @@ def test_the_door_is_a_module_that_needs_no_torch_to_compare_tables(tmp_path: Pa
 
 
 @pytest.mark.parametrize("arguments", [[], ["--base"], ["--base", ""], ["--base", "x", "--tolerance", "1"]])
-def test_what_cannot_mean_anything_is_a_usage_error(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_value_is_a_usage_error(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run_click(door.gate, arguments) == 2
     assert capsys.readouterr().out == ""

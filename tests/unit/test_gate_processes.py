@@ -1,4 +1,4 @@
-"""The processes that probe for the gate: what they find keeps its order, and none goes on for nobody."""
+"""The gate's processes: findings keep their order, and all processes end with the gate."""
 
 import os
 import signal
@@ -126,7 +126,7 @@ def test_an_interrupted_gate_ends_at_once_with_all_it_started(
     assert len((tmp_path / "log").read_text(encoding="utf-8").split()) == WORKERS
 
 
-def test_no_process_goes_on_when_the_gate_is_killed(probing: tuple[subprocess.Popen[str], list[Path]]) -> None:
+def test_killing_the_gate_ends_its_processes(probing: tuple[subprocess.Popen[str], list[Path]]) -> None:
     gate, processes = probing
     gate.kill()
     gate.wait()
@@ -136,16 +136,14 @@ def test_no_process_goes_on_when_the_gate_is_killed(probing: tuple[subprocess.Po
         time.sleep(0.02)
 
 
-def test_findings_come_in_an_order_that_does_not_depend_on_who_is_done_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_order_of_findings_does_not_depend_on_timing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     slow_first = found_by(tmp_path / "slow", "time.sleep(0.3 if log.read_text().count('\\n') == 1 else 0)")
     assert slow_first == found_by(tmp_path / "even", "pass")
     assert len(slow_first) == len(certified(tmp_path / "again"))
 
 
-def test_a_process_that_dies_is_no_pass_and_hides_nothing_that_was_found(
+def test_a_dead_process_fails_the_gate_and_keeps_earlier_findings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)

@@ -58,7 +58,7 @@ def test_a_release_begins_with_a_tag_of_a_version() -> None:
 
 
 @EACH
-def test_every_command_names_what_there_is(path: Path) -> None:
+def test_every_command_refers_to_existing_targets(path: Path) -> None:
     found = list(commands(scripts(read(path))))
     assert found
     assert [problem for words in found for problem in problems(words)] == []
@@ -82,7 +82,7 @@ def test_actions_are_pinned_to_a_commit(path: Path) -> None:
 
 
 @EACH
-def test_what_a_stranger_wrote_reaches_the_shell_as_a_variable_only(path: Path) -> None:
+def test_untrusted_text_reaches_the_shell_only_as_a_variable(path: Path) -> None:
     assert "${{" not in scripts(read(path))
 
 
@@ -101,7 +101,7 @@ def test_no_failure_is_hidden(path: Path) -> None:
 
 
 @EACH
-def test_only_a_person_starts_a_machine_of_ours(path: Path) -> None:
+def test_only_a_person_starts_the_card_workflow(path: Path) -> None:
     workflow = read(path)
     ours = any("self-hosted" in job["runs-on"] for job in workflow["jobs"].values())
     assert not ours or events(workflow) == {"workflow_dispatch"}
@@ -126,5 +126,5 @@ def test_every_job_ends_in_time_and_the_gate_sees_the_history_it_compares_with()
         (".venv/bin/python -m nothing", "no module nothing is for people"),
     ],
 )
-def test_a_command_that_is_not_there_is_found(line: str, problem: str) -> None:
+def test_a_missing_command_is_detected(line: str, problem: str) -> None:
     assert [found for words in commands(f"true && {line} > file") for found in problems(words)] == [problem]

@@ -36,7 +36,7 @@ def api(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     return SimpleNamespace(calls=calls, module=stand_in_for_models(monkeypatch, run_generate))
 
 
-def test_generate_hands_on_what_was_asked(command: Command, api: SimpleNamespace, tmp_path: Path) -> None:
+def test_generate_passes_every_option_on(command: Command, api: SimpleNamespace, tmp_path: Path) -> None:
     words = tmp_path / "words.txt"
     words.write_text("봄날의 노래", encoding="utf-8")
     arguments = "--duration 90 --batch 2 --seed 7 --steps 4 --bpm 92 --model xl-turbo --offload stream --format wav"
@@ -108,7 +108,7 @@ def test_every_field_that_a_request_may_refuse_has_a_flag() -> None:
 
 
 def test_every_field_that_sets_how_a_plan_is_drawn_has_a_flag() -> None:
-    # The penalty has no option, so that nobody can be refused for it.
+    # The penalty has no option, so no user can get an error about it.
     assert set(_THINKING_FLAGS) == {"thinking seed", *Sampling.__struct_fields__} - {"repetition_penalty"}
     assert set(_THINKING_FLAGS.values()) <= flags_of_generate()
 

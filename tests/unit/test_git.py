@@ -1,4 +1,4 @@
-"""A commit is read as it was, and a reference that somebody chose is never an option, a path or a traceback."""
+"""A commit is read as it was, and a foreign reference is never an option, a path or a traceback."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The bundle's runner makes one result of any number of pieces, whoever ends them and whatever is brought back."""
+"""The bundle's runner makes one result of any number of parts, however they end and whatever is transferred."""
 
 import json
 import shutil
@@ -115,7 +115,7 @@ def test_an_archive_does_not_take_the_place_of_results_that_are_there(bundle: Pa
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_whoever_ends_the_runner_ends_the_step_and_its_journal_is_whole(bundle: Path, number: signal.Signals) -> None:
+def test_ending_the_runner_ends_the_step_and_keeps_its_journal(bundle: Path, number: signal.Signals) -> None:
     plan(bundle, counting(1000))
     shutil.copy(gpu_run.__file__, bundle / "run.py")
     runner = subprocess.Popen([sys.executable, "run.py"], cwd=bundle, stderr=subprocess.DEVNULL)
@@ -197,7 +197,7 @@ def test_a_piece_in_which_nothing_was_answered_asks_for_a_longer_one(
     assert "with more --minutes" in capsys.readouterr().err
 
 
-def test_who_does_not_hear_is_killed(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_that_ignores_the_interrupt_is_killed(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_run, "GRACE_S", 0.3)
     plan(bundle, {"name": "deaf", "command": ["{python}", "-c", DEAF]})
     started = time.monotonic()

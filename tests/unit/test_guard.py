@@ -105,13 +105,13 @@ def test_every_song_comes_in_even_passes_and_one_pass_where_that_fits(
 
 
 @given(demand=demands)
-def test_without_coefficients_nothing_is_said(demand: Demand) -> None:
+def test_without_coefficients_there_is_no_prediction(demand: Demand) -> None:
     assert predict({}, Knobs(), demand) == {}
     assert songs_at_once({}, Knobs(), demand, 0) == demand.songs
 
 
 @given(missing=st.sampled_from(COEFFICIENTS))
-def test_a_table_that_lacks_a_coefficient_is_as_good_as_none(model: dict[str, float], missing: str) -> None:
+def test_a_table_without_a_coefficient_gives_no_prediction(model: dict[str, float], missing: str) -> None:
     knobs, demand = Knobs(), Demand(songs=8, frames=15_000, lyric_tokens=2_048, text_tokens=256)
     known = {name: value for name, value in model.items() if name != f"none.none.{missing}"}
     assert len(known) == len(model) - 1
@@ -120,7 +120,7 @@ def test_a_table_that_lacks_a_coefficient_is_as_good_as_none(model: dict[str, fl
     assert songs_at_once(model, knobs, demand, 0) == 1
 
 
-def test_a_format_that_was_not_swept_is_left_alone(model: dict[str, float]) -> None:
+def test_a_format_that_was_not_swept_has_no_prediction(model: dict[str, float]) -> None:
     demand = Demand(songs=8, frames=15_000, lyric_tokens=2_048, text_tokens=256)
     assert songs_at_once(model, Knobs(quantization=Quantization.FP8), demand, 0) == 8
 

@@ -1,4 +1,4 @@
-"""A card's allocation history is done again by the model, and every byte that differs is noticed.
+"""A card's allocation history is replayed in the model, and every different byte is found.
 
 No card wrote the histories here. The first is written by hand in the format that `torch.cuda.memory._snapshot`
 documents, with the addresses and sizes that PyTorch's published rules give; the others are the model's own.
@@ -114,7 +114,7 @@ def by_hand() -> dict[str, Any]:
     return {"segments": held, "device_traces": [trace], "allocator_settings": {}}
 
 
-def test_a_history_by_hand_is_done_again_to_the_byte() -> None:
+def test_a_hand_written_history_is_replayed_to_the_byte() -> None:
     found = replay_history(history_of(by_hand()))
     assert found.difference == ""
     assert (found.allocations, found.segments, found.peak_reserved) == (7, 4, 42 * MIB)
@@ -133,7 +133,7 @@ def test_a_history_by_hand_is_done_again_to_the_byte() -> None:
         (16, {"action": "free_completed"}, f"segment {OTHER:#x}"),
     ],
 )
-def test_every_course_that_differs_is_noticed_where_it_does(number: int, changes: dict[str, Any], words: str) -> None:
+def test_every_difference_is_found_where_it_occurs(number: int, changes: dict[str, Any], words: str) -> None:
     snapshot = by_hand()
     snapshot["device_traces"][0][number] |= changes
     assert words in replay_history(history_of(snapshot)).difference

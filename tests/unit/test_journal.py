@@ -1,4 +1,4 @@
-"""A journal gives back what was written whole, for what it was written for, and is never the worse for a bad end."""
+"""A journal returns complete answers, only for the fingerprint they were written for, and survives any interruption."""
 
 import errno
 import os
@@ -79,7 +79,7 @@ def test_wherever_it_was_cut_the_whole_lines_count_and_the_next_answer_follows_t
     assert path.read_bytes() == whole
 
 
-def test_answers_that_nobody_asked_to_go_on_with_are_not_thrown_away(tmp_path: Path) -> None:
+def test_an_existing_journal_is_kept_without_resume(tmp_path: Path) -> None:
     whole = written(tmp_path / "j")
     with pytest.raises(UsageError, match="--resume"):
         Journal(tmp_path / "j", HERE, resume=False)

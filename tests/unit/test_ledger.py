@@ -44,7 +44,7 @@ def _meta(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
     return torch.empty(*shape, dtype=dtype, device="meta")
 
 
-def test_views_are_free_and_death_is_noticed() -> None:
+def test_views_allocate_nothing_and_frees_are_reported() -> None:
     card = Card()
     with card.on():
         x = _meta(4, MIB)

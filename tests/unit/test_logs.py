@@ -1,4 +1,4 @@
-"""`-v` says on stderr what is done, by module, and changes nothing else; without it nothing is said."""
+"""`-v` shows log lines with their modules on stderr, and changes nothing else; without it there are none."""
 
 import json
 import re

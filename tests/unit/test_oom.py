@@ -1,4 +1,4 @@
-"""What ran out is read from who says it and how it begins, so that a lyric never ends a search."""
+"""A shortage is recognised by its source and the beginning of its message, so that quoted lyrics never end a search."""
 
 import builtins
 import json
@@ -67,7 +67,7 @@ def test_a_child_that_dies_of_an_error_says_the_same_as_the_error(case: dict[str
 
 
 @given(st.text(), st.sampled_from([ValueError, KeyError, RuntimeError, TypeError]))
-def test_no_quoted_text_is_evidence(words: str, kind: type[Exception]) -> None:
+def test_quoted_text_never_counts_as_a_shortage(words: str, kind: type[Exception]) -> None:
     for quoted in (f"{words} {OUT_OF_MEMORY}", OUT_OF_MEMORY, f"{words}\n{OUT_OF_MEMORY}"):
         assert classify(kind(f"cannot use the caption {quoted!r}")) is Shortage.NONE
 
@@ -87,7 +87,7 @@ def test_an_error_is_found_however_deep_and_in_circles(depth: int, link: str, ci
 
 
 @given(st.text())
-def test_last_words_of_any_kind_are_classified_without_an_error(words: str) -> None:
+def test_any_last_output_is_classified_without_an_error(words: str) -> None:
     assert classify_text(words) in Shortage
 
 

@@ -33,7 +33,7 @@ def test_at_an_even_pace_the_time_left_is_the_time_it_takes(total: int, each_s: 
             assert abs(int(told[1]) * unit - left) <= unit / 2 + 1e-6
 
 
-def test_what_is_left_is_reckoned_once_in_a_while() -> None:
+def test_the_rest_is_estimated_only_now_and_then() -> None:
     clock, reckoned = Clock(), []
 
     def remaining() -> int:

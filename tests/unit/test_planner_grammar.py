@@ -58,7 +58,7 @@ def check(metadata: Metadata, known: Metadata, skipped: frozenset[RequestField],
 
 @settings(max_examples=60, deadline=None)
 @given(seed=seeds, policy=policies, skipped=skips, known=knowns, longest_s=longest)
-def test_any_plan_parses_and_holds_what_is_known(tokenizer, grammars, seed, policy, skipped, known, longest_s):
+def test_any_plan_parses_and_contains_the_known_fields(tokenizer, grammars, seed, policy, skipped, known, longest_s):
     grammar = grammars.plan(known, skipped, longest_s)
     tokens = write(grammar, chooser(policy, seed, tokenizer.vocabulary.newline))
     assert tokens[-1] == tokenizer.vocabulary.eos

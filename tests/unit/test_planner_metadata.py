@@ -1,4 +1,4 @@
-"""Metadata are in the form of training whoever wrote them, or refused with what they may be."""
+"""Metadata are converted to the form used in training, or refused with their allowed values."""
 
 import pytest
 import yaml

@@ -1,4 +1,4 @@
-"""Prompts are those of training to the letter, bounded, and nobody's words leave their place in them."""
+"""Prompts equal those of the training exactly, have a maximum length, and user text never becomes a special token."""
 
 import jinja2
 import pytest
@@ -131,7 +131,7 @@ def prompts_of(words: SongText) -> list[Prompt]:
 
 @settings(max_examples=50, deadline=None)
 @given(caption=hostile, lyrics=hostile, negative=hostile.map(lambda text: f"no {text}"))
-def test_nobodys_words_leave_their_place(tokenizer, caption, lyrics, negative):
+def test_user_text_never_becomes_a_special_token(tokenizer, caption, lyrics, negative):
     benign = prompts_of(SongText(caption="x", lyrics="y", negative="z"))
     words, warnings = prompts.fitted(SongText(caption=caption, lyrics=lyrics, negative=negative), tokenizer)
     for prompt, safe in zip(prompts_of(words), benign, strict=True):

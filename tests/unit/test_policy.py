@@ -189,7 +189,7 @@ def test_a_spoiled_policy_is_refused_with_file_and_field(spoil: Any, field: str,
     document = raw()
     spoil(document)
     path = tmp_path / "policy.json"
-    # 1e999 is JSON, and infinite to whoever reads it.
+    # 1e999 is JSON, and readers parse it as infinity.
     path.write_text(json.dumps(document).replace("Infinity", "1e999"))
     with pytest.raises(InvalidInputError) as caught:
         load_policy(path)

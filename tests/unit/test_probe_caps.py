@@ -1,4 +1,4 @@
-"""What a probe may hold is never more than its cap, and everything beside the allocator is paid for."""
+"""A probe never holds more than its cap, and all memory outside the allocator is charged."""
 
 from itertools import pairwise
 

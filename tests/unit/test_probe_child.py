@@ -1,4 +1,4 @@
-"""A child is heard, timed and ended, whatever it does; what it says counts only when it is said exactly right."""
+"""A child is read, timed and ended, whatever it does; its messages count only if they are exactly valid."""
 
 import gc
 import os
@@ -89,12 +89,12 @@ def test_a_child_killed_by_a_signal_without_a_name_is_a_crash() -> None:
     assert "killed by signal 40" in str(end)
 
 
-def test_the_clock_runs_while_a_child_talks_to_nobody() -> None:
+def test_the_time_limit_applies_while_a_child_writes_elsewhere() -> None:
     end = end_of("[print(n, flush=True) for n in range(10**12)]", BRIEF)
     assert end.verdict is Verdict.TIMEOUT
 
 
-def test_the_parent_looks_up_while_it_waits() -> None:
+def test_the_parent_calls_tick_while_it_waits() -> None:
     looks = []
     process = child("time.sleep(60)")
     with pytest.raises(ProbeEndedError):
@@ -103,7 +103,7 @@ def test_the_parent_looks_up_while_it_waits() -> None:
     assert looks
 
 
-def test_an_error_while_looking_up_comes_out() -> None:
+def test_an_error_in_tick_is_raised() -> None:
     def look() -> None:
         raise ProbeEndedError(Verdict.TAINTED, "somebody came")
 
@@ -113,7 +113,7 @@ def test_an_error_while_looking_up_comes_out() -> None:
     process.kill()
 
 
-def test_a_child_can_be_killed_again_and_ends_when_nobody_holds_it() -> None:
+def test_a_child_can_be_killed_twice_and_ends_with_its_last_reference() -> None:
     process = child("time.sleep(60)")
     process.kill()
     process.kill()

@@ -1,4 +1,4 @@
-"""A probe is believed only on a card that was ours alone; who was there before may stay, and nobody may come."""
+"""A probe counts only on a card without other new processes; earlier processes may stay."""
 
 import sys
 from types import SimpleNamespace
@@ -47,13 +47,13 @@ class Readings:
 
 
 @given(processes)
-def test_who_was_there_before_is_no_stranger(others: dict[int, int]) -> None:
+def test_an_earlier_process_is_not_foreign(others: dict[int, int]) -> None:
     assert stranger(usage(others), usage(others | OURS), OURS.keys()) == ""
     assert hidden_bytes(usage(others), usage(others | OURS), OURS.keys()) == 0
 
 
 @given(processes, st.data())
-def test_who_leaves_or_shrinks_taints_nothing(others: dict[int, int], data: st.DataObject) -> None:
+def test_a_process_that_ends_or_shrinks_does_not_taint(others: dict[int, int], data: st.DataObject) -> None:
     staying = {
         pid: data.draw(st.integers(min(1, held), held)) for pid, held in others.items() if data.draw(st.booleans())
     }
@@ -62,25 +62,25 @@ def test_who_leaves_or_shrinks_taints_nothing(others: dict[int, int], data: st.D
 
 
 @given(processes, st.integers(SLACK_BYTES + 1, 9 * GIB))
-def test_who_comes_is_a_stranger(others: dict[int, int], held: int) -> None:
+def test_a_new_process_is_foreign(others: dict[int, int], held: int) -> None:
     assert "process 77" in stranger(usage(others), usage(others | OURS | {77: held}), OURS.keys())
     assert "process 77 came" in stranger(usage(others), usage(others | OURS | {77: 0}), OURS.keys())
 
 
 @given(processes, st.integers(SLACK_BYTES + 1, 9 * GIB))
-def test_who_grows_is_a_stranger(others: dict[int, int], grown: int) -> None:
+def test_a_growing_process_is_foreign(others: dict[int, int], grown: int) -> None:
     before, after = others | {5: GIB}, others | {5: GIB + grown}
     assert "process 5 took" in stranger(usage(before), usage(after | OURS), OURS.keys())
 
 
 @given(processes, st.integers(0, SLACK_BYTES))
-def test_the_drivers_own_unrest_is_nobody(others: dict[int, int], noise: int) -> None:
+def test_driver_noise_is_not_a_foreign_process(others: dict[int, int], noise: int) -> None:
     grown = {pid: held + noise for pid, held in others.items()}
     assert stranger(usage(others), usage(grown | OURS), OURS.keys()) == ""
 
 
 @given(processes, st.integers(0, 9 * GIB))
-def test_memory_of_nobody_is_found_to_the_byte(others: dict[int, int], hidden: int) -> None:
+def test_memory_of_no_listed_process_is_found_to_the_byte(others: dict[int, int], hidden: int) -> None:
     assert hidden_bytes(usage(others), usage(others | OURS, hidden), OURS.keys()) == hidden
 
 
@@ -89,7 +89,7 @@ def test_where_our_own_share_is_not_listed_nothing_is_called_hidden(ours: set[in
     assert hidden_bytes(usage({}), usage(OURS | {101: 0}, GIB), ours) == 0
 
 
-def test_memory_of_nobody_counts_only_when_it_stays() -> None:
+def test_memory_of_no_listed_process_counts_only_if_it_stays() -> None:
     calm, torn = usage(OURS), usage(OURS, GIB)
     watch = CardWatch(Readings(calm, *[torn, torn, calm] * 3, *[torn] * HIDDEN_READS), usage({}), ["nobody's mark"])
     for _ in range(9 + HIDDEN_READS - 1):
@@ -100,7 +100,7 @@ def test_memory_of_nobody_counts_only_when_it_stays() -> None:
 
 
 @pytest.mark.parametrize(("taken", "tainted"), [(256 * MIB, False), (GIB, True)])
-def test_where_nobody_is_listed_the_whole_card_tells_after_the_run(taken: int, tainted: bool) -> None:
+def test_without_process_lists_the_whole_card_is_compared_after_the_run(taken: int, tainted: bool) -> None:
     empty, rested = usage({}, 2 * GIB), usage({}, 2 * GIB + 3 * MIB + taken)
     watch = CardWatch(Readings(empty, empty, rested, rested), usage({}), ["nobody's mark"])
     watch.settle()
@@ -111,15 +111,15 @@ def test_where_nobody_is_listed_the_whole_card_tells_after_the_run(taken: int, t
         watch.rest(3 * MIB)
 
 
-def test_two_newcomers_for_one_family_of_ours_are_both_strangers() -> None:
+def test_two_new_processes_for_one_family_are_both_foreign() -> None:
     newcomers = usage({100: GIB, 200: GIB})
     watch = CardWatch(Readings(newcomers, newcomers, newcomers), usage({}), ["nobody's mark"])
     with pytest.raises(ProbeEndedError, match="process 100 came"):
         watch()
 
 
-def test_a_newcomer_that_is_gone_at_the_second_look_is_nobody() -> None:
-    """One of ours that ends between two looks cannot be told from a stranger, and holds nothing any more."""
+def test_a_process_gone_at_the_second_reading_is_ignored() -> None:
+    """A process of ours that ends between two readings looks foreign, and holds no memory any more."""
     watch = CardWatch(Readings(usage(OURS), usage(OURS | {300: GIB}), usage(OURS)), usage({}), ["nobody's mark"])
     watch()
 
@@ -136,7 +136,7 @@ def test_a_lost_card_ends_the_probe() -> None:
     assert ended.value.verdict is Verdict.CRASHED
 
 
-def test_a_card_that_nobody_can_watch_is_never_tainted() -> None:
+def test_a_card_that_cannot_be_watched_is_never_tainted() -> None:
     watch = CardWatch(Unwatched(), Unwatched().read(), ["nobody's mark"])
     watch.settle()
     watch()
@@ -166,7 +166,7 @@ def test_waiting_ends_after_the_longest_time_and_says_what_is_left() -> None:
     assert ended.value.verdict is Verdict.TAINTED
 
 
-def test_a_flat_card_is_flat() -> None:
+def test_a_card_as_before_passes() -> None:
     require_flat(Return(seconds=1.0, left_bytes=0))
 
 
@@ -217,7 +217,7 @@ def test_a_share_that_the_driver_keeps_to_itself_is_zero() -> None:
 
 
 @pytest.mark.parametrize(("modern", "used"), [(True, 78 * GIB), (False, 79 * GIB)])
-def test_the_drivers_own_reserve_is_nobodys_use_where_it_can_be_told_and_never_free(modern: bool, used: int) -> None:
+def test_the_drivers_reserve_is_neither_used_nor_free_if_reported(modern: bool, used: int) -> None:
     read = NvmlGauge("GPU-1", nvml(modern=modern)).read()
     assert (read.total_bytes, read.used_bytes, read.free_bytes) == (80 * GIB, used, GIB)
 

@@ -93,7 +93,7 @@ def test_a_broken_promise_is_exit_code_one(command: Run, monkeypatch: pytest.Mon
         ("--mode", "tier-test", "stray"),
     ],
 )
-def test_a_profile_that_cannot_mean_anything_is_a_usage_error(command: Run, arguments: tuple[str, ...]) -> None:
+def test_invalid_profile_options_are_a_usage_error(command: Run, arguments: tuple[str, ...]) -> None:
     code, out, err = command(profiler, *arguments)
     assert (code, out) == (Exit.USAGE, "")
     assert "Traceback" not in err

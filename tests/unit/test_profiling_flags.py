@@ -1,4 +1,4 @@
-"""Every published flag of the profiler is there, and says so where it means nothing."""
+"""Every published flag of the profiler exists, and is refused in modes where it has no meaning."""
 
 import subprocess
 import sys
@@ -140,7 +140,7 @@ def test_a_request_is_the_example_s_with_what_the_flags_say_instead(tmp_path: Pa
         ("--mode", "tier-test", "--device", "cpu"),
     ],
 )
-def test_what_cannot_mean_anything_is_a_usage_error_before_a_model_is_loaded(
+def test_an_invalid_value_is_a_usage_error_before_a_model_is_loaded(
     arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")

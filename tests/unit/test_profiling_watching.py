@@ -1,4 +1,4 @@
-"""What is measured beside a run: its steps, its words, and what a person sees of them."""
+"""What is measured during a run: its steps, its texts, and the output for a user."""
 
 import time
 from collections.abc import Sequence
@@ -74,7 +74,7 @@ class ScriptedBackend:
         return 17 * len(jobs)
 
     def rehearse(self, jobs: Sequence[Job]) -> None:
-        """Nothing to do."""
+        """Do nothing."""
 
     def close(self) -> None:
         self.closed = True
@@ -84,7 +84,7 @@ def job(seed: int = 0) -> Job:
     return PLANNER.create_job("rain", instrumental=False, language="unknown", seed=seed)[0]
 
 
-def test_what_is_overheard_is_what_was_written_and_nothing_is_changed() -> None:
+def test_recorded_passes_equal_the_written_tokens() -> None:
     codes = [*(VOCABULARY.id(code) for code in range(30)), VOCABULARY.eos]
     words = [*TOKENIZER.plain("la la"), VOCABULARY.eos]
     backend = ScriptedBackend([codes, codes, words])

@@ -1,6 +1,6 @@
-"""What is said of the simulated card's errors is what they are, and never kinder than the card's own answers allow.
+"""The reported errors of the simulated card are right, and never smaller than the card's answers allow.
 
-The measured records here are made up from a formula; no card was there.
+The measured records here are computed from a formula; no card was used.
 """
 
 import csv

@@ -1,4 +1,4 @@
-"""A measurement file says what was probed; what was changed by hand or by a stranger is refused by name."""
+"""A measurement file says what was probed; manual or foreign changes are refused by name."""
 
 import contextlib
 import json

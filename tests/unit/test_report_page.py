@@ -211,9 +211,7 @@ def test_a_record_that_was_edited_is_no_page(tmp_path: Path, capsys: pytest.Capt
         ["--base", "HEAD"],
     ],
 )
-def test_a_report_that_cannot_mean_anything_is_a_usage_error(
-    arguments: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_invalid_report_options_are_a_usage_error(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run_click(calibrate, ["report", *arguments]) == Exit.USAGE
     out, err = capsys.readouterr()
     assert out == ""

@@ -1,4 +1,4 @@
-"""What `acestep generate` is told about tasks and files becomes the request, and nothing is guessed in silence."""
+"""The options of `acestep generate` about tasks and files become the request, and nothing is guessed silently."""
 
 from pathlib import Path
 from typing import Any

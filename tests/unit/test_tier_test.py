@@ -283,7 +283,7 @@ def test_the_shipped_plan_warns_of_every_request_above_its_limits(size: int) -> 
 
 
 @pytest.mark.parametrize("broken", [silent_clamp, idle_clamp])
-def test_a_limit_passed_in_silence_fails_the_tier_and_leaves_its_verdict(
+def test_a_limit_exceeded_without_warning_fails_the_tier_and_keeps_its_verdict(
     broken: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(planning, "clamp", broken)

@@ -1,4 +1,4 @@
-"""`acestep ui`: what it refuses, and that refusing costs nothing."""
+"""`acestep ui`: what it refuses, before any heavy import."""
 
 import socket
 import sys
@@ -148,7 +148,7 @@ def test_a_page_for_this_machine_answers_to_its_own_name_and_its_own_page(host: 
     assert welcome(host, origin) == may
 
 
-def test_the_page_is_kept_to_this_machine_unless_somebody_is_let_in(opened: list[dict[str, Any]]) -> None:
+def test_the_page_listens_on_loopback_unless_access_is_allowed(opened: list[dict[str, Any]]) -> None:
     for arguments in ([], ["--auth", "ann:secret"], ["--no-auth"]):
         assert run_click(cli, ["ui", *arguments]) == Exit.OK
     assert [how["alone"] for how in opened] == [True, False, False]

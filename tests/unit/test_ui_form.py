@@ -40,7 +40,7 @@ def test_any_form_is_a_request_or_a_sentence(values: dict[str, Any]) -> None:
         assert isinstance(form_request(form_from(values), a_clip), Request)
 
 
-def test_a_form_that_nobody_touched_is_a_request_for_one_new_song() -> None:
+def test_an_untouched_form_is_a_request_for_one_new_song() -> None:
     made = form_request(form_from(dict.fromkeys(Form.__struct_fields__)), a_clip)
     assert (made.task, made.batch, made.duration_s, made.steps) == (Task.TEXT2MUSIC, 1, 60.0, 0)
 

@@ -138,7 +138,7 @@ def test_the_second_box_goes_with_the_first() -> None:
 
 
 @pytest.mark.parametrize("card", [CPU, APPLE], ids=["cpu", "apple"])
-def test_where_weights_cannot_move_nobody_is_asked_about_it(card: Card) -> None:
+def test_without_movable_weights_there_is_no_offload_control(card: Card) -> None:
     shown = settings_of(*start(card, TABLES[0]), ())
     for name in ("offload_cpu", "offload_dit", "offload_stream", "quantization", "lm_quantization"):
         assert not shown[name].interactive

@@ -40,7 +40,7 @@ KEY = knobs_key(EXACT.knobs)
 HOSTILE = '<img src=x onerror="alert(1)">'
 
 
-def test_a_visit_is_known_by_its_name_and_has_a_folder_that_nobody_guesses(tmp_path: Path) -> None:
+def test_a_visit_has_a_name_and_an_unguessable_folder(tmp_path: Path) -> None:
     visits = Sessions(tmp_path)
     ann, bob = visits.of("ann"), visits.of("bob")
     assert visits.of("ann") is ann

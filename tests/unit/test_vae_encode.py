@@ -49,7 +49,7 @@ def test_audio_may_lie_in_memory_as_it_likes(vae: torch.nn.Module, way: str) -> 
 
 @torch.no_grad()
 def test_the_receptive_field_ends_within_the_overlap(vae: torch.nn.Module) -> None:
-    """A click is heard by the frames around it and by none that lies farther away than the overlap."""
+    """A click changes the frames around it and none that is farther away than the overlap."""
     fold_weight_norm(vae)
     encoder = TileEncoder(vae.encoder.to(torch.float64))
     quiet = torch.zeros(1, 2, 40 * LATENT_HOP, dtype=torch.float64)

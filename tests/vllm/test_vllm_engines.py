@@ -23,7 +23,7 @@ POOL = pool_of(rows=4, longest=256)
 
 
 def unheard(step: int, most: int) -> None:
-    """Nobody is told."""
+    """Do nothing."""
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ PLANNER = Planner(BytePlannerTokenizer(COMPACT))
 
 
 def unheard(step: int, most: int) -> None:
-    """Nobody is told."""
+    """Do nothing."""
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ DRAWN = Sampling(repetition_penalty=1.1, top_k=40)
 
 
 def unheard(step: int, most: int) -> None:
-    """Nobody is told."""
+    """Do nothing."""
 
 
 @pytest.fixture(scope="module")
