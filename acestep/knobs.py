@@ -112,7 +112,7 @@ class Knob(msgspec.Struct, frozen=True, kw_only=True):
     list, "{}" standing for it, and `absent` stands for None; a knob without a phrase is described where it is not at
     its default. `named` are the values of a knob that is text. Values go from comfortable to frugal where the knob
     `saves` memory. Knobs `of_lm` mean nothing without a language model. `loads` says that other weights are loaded for
-    another value.
+    another value. A knob `added` after the first records is no part of their digest while it is at its default.
     """
 
     noun: str
@@ -123,6 +123,7 @@ class Knob(msgspec.Struct, frozen=True, kw_only=True):
     saves: bool = False
     of_lm: bool = False
     loads: bool = False
+    added: bool = False
     name: str = ""
     kind: type = str
     optional: bool = False

@@ -7,7 +7,7 @@ from typing import Annotated, Protocol, Self
 
 import msgspec
 
-from acestep.knobs import Knobs, Variant
+from acestep.knobs import KNOBS, Knobs, Variant
 from acestep.request import DecodePath
 from acestep.strict_json import read_json, strings_in
 from acestep.tiers import EvidenceKind
@@ -280,6 +280,10 @@ def content_digest(measurement: Measurement) -> str:
     """The digest a measurement must carry."""
     content = msgspec.to_builtins(measurement)
     del content["digest"]
+    for asked in (*content["probes"], *content["certificates"]):
+        for name, knob in KNOBS.items():
+            if knob.added and asked["knobs"][name] == knob.default:
+                del asked["knobs"][name]
     return digest(content)
 
 

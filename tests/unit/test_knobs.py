@@ -80,7 +80,7 @@ def test_a_weight_format_is_added_in_one_file(name: str) -> None:
 @pytest.mark.parametrize("value", ["sdpa"])
 def test_a_knob_is_added_in_one_file(value: str) -> None:
     before = "    compile: Annotated["
-    new = '    pace: Annotated[Attention, Knob(noun="pace", about="How fast")] = Attention.AUTO\n'
+    new = '    pace: Annotated[Attention, Knob(noun="pace", about="How fast", added=True)] = Attention.AUTO\n'
     found = look("pace", {"pace": value}, {}, {before: new + before})
     assert found["help"] == "How fast: auto, flash or sdpa."
     assert (found["parsed"], found["plan"], found["shown"]) == (value, value, value)
@@ -91,6 +91,25 @@ def test_a_knob_is_added_in_one_file(value: str) -> None:
     assert found["repeat"][found["repeat"].index("--pace") + 1] == value
     assert "pace" in found["schema"]["Knobs"]["properties"]
     assert not found["warnings"]
+
+
+def test_a_knob_that_is_added_leaves_every_record_valid() -> None:
+    program = """
+import msgspec
+from acestep.tiers import data_file
+from calibrate.record.measurement import content_digest, load_measurement
+record = load_measurement(data_file("measurements/simulated-turbo.json"))
+probe = record.probes[-1]
+turned = msgspec.structs.replace(probe, knobs=msgspec.structs.replace(probe.knobs, quiet=True))
+digests = {content_digest(msgspec.structs.replace(record, probes=(p,), certificates=())) for p in (probe, turned)}
+answer |= {
+    "quiet": probe.knobs.quiet,
+    "told_apart": len(digests) == 2,
+}
+"""
+    added = '    quiet: Annotated[bool, Knob(noun="quiet", about="Quiet", added=True)] = False\n'
+    before = "    compile: Annotated["
+    assert answer_of(program, {"acestep.knobs": {before: added + before}}) == {"quiet": False, "told_apart": True}
 
 
 def test_a_switch_is_added_in_one_file() -> None:
