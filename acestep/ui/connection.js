@@ -21,7 +21,7 @@
 
   // The page moves down by the height of the banner, which then covers nothing.
   new ResizeObserver(() => {
-    document.documentElement.style.setProperty("--banner-height", `${banner.offsetHeight}px`);
+    document.body.style.paddingTop = `${banner.offsetHeight}px`;
   }).observe(banner);
 
   const say = (sentence, isLost) => {

@@ -175,7 +175,6 @@ def test_the_banner_of_a_lost_connection_covers_nothing(tmp_path: Path, visit: V
 FOREIGN = {
     "Queue is full. Max size is 64 and size is 64.": "failed_not_started",
     "This application is too busy. Keep trying!": "failed_not_started",
-    "an answer that is not known": "failed_unexpected",
 }
 """What gradio's queue answers where it takes no run, and what the page says instead."""
 
