@@ -1,10 +1,12 @@
 """Results on disk: digests, committed JSON, and files written beside their target and renamed."""
 
+import csv
 import errno
 import hashlib
+import io
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,17 @@ def digest(value: Any) -> str:
 def pretty_json(value: Any) -> str:
     """A value as the JSON that is committed: two spaces, fields in declared order, a newline at the end."""
     return msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n"
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
+    """Rows as CSV under a line of `columns`; a text that a spreadsheet would run as a formula gets an apostrophe."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        formulas = {name for name, value in row.items() if isinstance(value, str) and value.startswith(tuple("=+-@"))}
+        writer.writerow({name: f"'{value}" if name in formulas else value for name, value in row.items()})
+    return text.getvalue()
 
 
 @contextmanager

@@ -8,8 +8,8 @@ says how). The bundle holds this checkout's sources, the wheels of every Python 
 are installed here, and the plan. The web UI's libraries stay here. PyTorch is taken to be there, in a build for its
 card; `--with-torch` carries it along. `--present` names what else is there (`python3 -m pip freeze > FILE` says it):
 what is there in a release that will do is not carried, nor anything on its behalf, so name the file wherever the way
-there takes no more than so many megabytes: transformers, pandas and matplotlib with what they need are most of a
-bundle. What the largest packages take is told, and with `--most-mib` whether all of it is too much.
+there takes no more than so many megabytes: transformers and matplotlib with what they need are most of a bundle.
+What the largest packages take is told, and with `--most-mib` whether all of it is too much.
 """
 
 import argparse

@@ -11,8 +11,8 @@ import click
 from acestep.cli import console
 from acestep.cli.options import VARIANT, device_option, knob_options, knobs_with, refuse_empty
 from acestep.errors import UsageError
+from acestep.locale_text import LANGUAGES
 from acestep.ui.doorman import is_loopback
-from acestep.ui.words import PAGE_LANGUAGES
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -56,9 +56,7 @@ class PageByDefault(click.Group):
 @click.option("--share", is_flag=True, help="Have a public address made by gradio's servers.")
 @click.option("--auth", multiple=True, metavar="USER:PASSWORD", help="Who may come in; can be given several times.")
 @click.option("--no-auth", is_flag=True, help="Let everybody in who reaches the page, from anywhere.")
-@click.option(
-    "--language", type=click.Choice(PAGE_LANGUAGES), default="en", show_default=True, help="What the page speaks."
-)
+@click.option("--language", type=click.Choice(LANGUAGES), default="en", show_default=True, help="What the page speaks.")
 @click.option("--init-service", is_flag=True, help="Load the model before the page opens.")
 @click.option("--model", default="turbo", show_default=True, metavar="ID|DIR|tiny|dummy", help="Which weights.")
 @click.option("--variant", type=VARIANT, default="turbo", metavar="NAME", help="What tiny and dummy weights imitate.")

@@ -81,16 +81,9 @@ def served_at(path: Path) -> str:
     return SERVED + quote(str(path))
 
 
-def length(seconds: float, words: PageText) -> str:
-    """A song's length as a musician says it."""
-    whole, rest = divmod(round(seconds, 1), 60)
-    parts = [words("minutes", count=f"{whole:g}")] if whole else []
-    return " ".join(parts + ([words("seconds", count=f"{rest:g}")] if rest or not whole else []))
-
-
 def _song(song: VisitSong, words: PageText) -> str:
     address, name = escape(served_at(song.served)), escape(song.path.name)
-    about = escape(f"{length(song.duration_s, words)} · {song.seed}")
+    about = escape(f"{words.duration(song.duration_s)} · {song.seed}")
     return (
         f'<li><p>{escape(song.caption) or name}<span>{about}</span></p><div><audio controls preload="metadata"'
         f' src="{address}"></audio><a href="{address}" download="{name}" title="{name}">⤓</a></div></li>'
@@ -138,7 +131,7 @@ def _defaults(plan: Plan, words: PageText) -> tuple[tuple[str, str, str], ...]:
 
 def _lengths(plan: Plan, batch: int, words: PageText) -> str:
     longest = [plan.frontier.longest(batch, lm=lm) for lm in (False, True)]
-    said = [length(seconds, words) if seconds else words(f"choice_{NONE}") for seconds in longest]
+    said = [words.duration(seconds) if seconds else words(f"choice_{NONE}") for seconds in longest]
     return said[0] if said[0] == said[1] else words("without_and_with", without=said[0], with_lm=said[1])
 
 

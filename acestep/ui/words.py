@@ -1,34 +1,24 @@
 """What the page says, in the language it was started in."""
 
-import json
-from functools import cache
 from pathlib import Path
 from typing import Final
 
+from acestep.locale_text import LocaleText, read_texts
+
 LOCALES: Final = Path(__file__).parent / "locales"
 
-PAGE_LANGUAGES: Final = ("en", "ko", "ja", "zh")
-"""The languages the page can speak."""
 
-
-class PageText:
-    """The page's sentences by name. Raises `KeyError` for a name that has none: a mistake here, not of a person."""
+class PageText(LocaleText):
+    """The page's sentences by name."""
 
     def __init__(self, language: str) -> None:
-        self.language = language
-        self._sentences = sentences(language)
-
-    def __call__(self, name: str, /, **values: object) -> str:
-        """The sentence `name` with its gaps filled."""
-        return self._sentences[name].format(**values) if values else self._sentences[name]
+        super().__init__(LOCALES, language)
 
     def has(self, name: str) -> bool:
         """Whether there is a sentence `name`; not everything needs one."""
-        return name in self._sentences
+        return name in self.texts
 
 
-@cache
 def sentences(language: str) -> dict[str, str]:
     """Every sentence of a language, by name."""
-    found: dict[str, str] = json.loads((LOCALES / f"{language}.json").read_text(encoding="utf-8"))
-    return found
+    return read_texts(LOCALES / f"{language}.json")

@@ -1,7 +1,5 @@
 """`benchmark`: the same song at many lengths, batches and steps, with thinking and without."""
 
-import csv
-import io
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +11,7 @@ from acestep.errors import AceStepError
 from acestep.limits.plan import Plan, clamp
 from acestep.request import DecodePath, Request, Result
 from acestep.stage import Stage
+from calibrate.files import csv_text
 from calibrate.profiling.session import ProfilingSession
 from calibrate.profiling.song_profile import warm_up
 
@@ -117,14 +116,13 @@ def describe_row(row: MatrixRow) -> str:
 
 def as_csv(found: Benchmark) -> str:
     """A line for each row; the seconds of stages in columns of their own."""
-    text = io.StringIO()
     plain = [name for name in MatrixRow.__struct_fields__ if name not in ("stage_seconds", "warnings")]
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*plain, *(f"{stage}_seconds" for stage in Stage)])
+    rows = []
     for row in found.results:
-        values = [getattr(row, name) for name in plain] + [row.stage_seconds.get(stage, 0.0) for stage in Stage]
-        writer.writerow([round(value, DECIMALS) if isinstance(value, float) else value for value in values])
-    return text.getvalue()
+        values = {name: getattr(row, name) for name in plain}
+        values |= {f"{stage}_seconds": row.stage_seconds.get(stage, 0.0) for stage in Stage}
+        rows.append({k: round(value, DECIMALS) if isinstance(value, float) else value for k, value in values.items()})
+    return csv_text([*plain, *(f"{stage}_seconds" for stage in Stage)], rows)
 
 
 def _runs(session: ProfilingSession, tried: Sequence[MatrixCell], *, warm: bool) -> Iterator[MatrixRow]:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from acestep.locale_text import LANGUAGES
 from acestep.stage import Stage
 from acestep.ui.failures import FailureKind
-from acestep.ui.words import LOCALES, PAGE_LANGUAGES, PageText, sentences
+from acestep.ui.words import LOCALES, PageText, sentences
 
 HOUSE = Path(__file__).parents[2] / "acestep" / "ui"
 STAGES = tuple(Stage)
@@ -19,10 +20,10 @@ def gaps(sentence: str) -> set[str]:
 
 
 def test_every_locale_is_a_language_that_can_be_chosen() -> None:
-    assert {path.stem for path in LOCALES.glob("*.json")} == set(PAGE_LANGUAGES)
+    assert {path.stem for path in LOCALES.glob("*.json")} == set(LANGUAGES)
 
 
-@pytest.mark.parametrize("language", PAGE_LANGUAGES)
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_every_language_says_the_same_things_with_the_same_gaps(language: str) -> None:
     english, other = sentences("en"), sentences(language)
     assert list(other) == list(english)
@@ -30,7 +31,7 @@ def test_every_language_says_the_same_things_with_the_same_gaps(language: str) -
     assert all(text.strip() for text in other.values())
 
 
-@pytest.mark.parametrize("language", PAGE_LANGUAGES[1:])
+@pytest.mark.parametrize("language", LANGUAGES[1:])
 def test_no_sentence_was_left_in_english(language: str) -> None:
     words = {name: text for name, text in sentences(language).items() if len(sentences("en")[name]) > 14}
     same = [name for name, text in words.items() if text == sentences("en")[name]]
@@ -51,6 +52,6 @@ def test_every_sentence_that_the_page_asks_for_is_there() -> None:
 
 
 def test_a_gap_is_filled_in_any_language() -> None:
-    assert {PageText(language)("batch_info", most=7) for language in PAGE_LANGUAGES} == {
-        sentences(language)["batch_info"].replace("{most}", "7") for language in PAGE_LANGUAGES
+    assert {PageText(language)("batch_info", most=7) for language in LANGUAGES} == {
+        sentences(language)["batch_info"].replace("{most}", "7") for language in LANGUAGES
     }
