@@ -240,12 +240,11 @@ def _of_variant(variant: Variant, model: str, overrides: Overrides) -> Overrides
 
 
 def _request(**fields: Any) -> "Request":
-    from acestep.request import Request
+    from acestep.request import asked_request
 
-    given = {name: value for name, value in fields.items() if value is not None}
     try:
-        return msgspec.convert(given, Request)
-    except msgspec.ValidationError as error:
+        return asked_request(fields)
+    except UsageError as error:
         raise UsageError(_in_flags(str(error), _REQUEST_FLAGS)) from None
 
 

@@ -1,6 +1,7 @@
 """The modes that run a model, from flags to exit code."""
 
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ from acestep.cli import console
 from acestep.cli.task_options import codes_of, text_of
 from acestep.errors import Exit, RunFailedError, UsageError
 from acestep.lm.parse import ParseError
-from acestep.request import Request, Task
+from acestep.request import Task, asked_request
 from acestep.thinking import Think
 from calibrate.files import output_file, pretty_json
 from calibrate.profiling import asked
@@ -133,13 +134,8 @@ def _axes(flags: Mapping[str, Any]) -> Axes:
     )
     if 0 in axes.durations_s:
         raise UsageError("a benchmark needs the length of its songs: --duration 0 leaves it open")
-    try:
-        for duration_s in axes.durations_s:
-            for batch in axes.batches:
-                for steps in axes.steps:
-                    Request(caption="", duration_s=duration_s, batch=batch, steps=steps)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
+    for duration_s, batch, steps in product(axes.durations_s, axes.batches, axes.steps):
+        asked_request({"caption": "", "duration_s": duration_s, "batch": batch, "steps": steps})
     return axes
 
 
