@@ -15,6 +15,7 @@ from acestep.errors import UsageError
 from acestep.fields import TRACKS, UNKNOWN_LANGUAGE, keyscale_of, language_of, timesignature_of, track_of
 from acestep.stage import StageReport
 from acestep.thinking import Thinking
+from acestep.units import ceil_div
 
 if TYPE_CHECKING:
     import numpy as np
@@ -178,7 +179,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     def latent_frames(self) -> int:
         """Latent frames of one song: 25 a second, rounded up; from source audio, only those that it fills."""
         samples = round(self.duration_s * SAMPLE_RATE)
-        return samples // LATENT_HOP if self.source_audio is not None else -(-samples // LATENT_HOP)
+        return samples // LATENT_HOP if self.source_audio is not None else ceil_div(samples, LATENT_HOP)
 
     @property
     def samples(self) -> int:

@@ -9,10 +9,11 @@ from typing import Any, TypeVar
 import msgspec
 
 from acestep.errors import InvalidInputError
+from acestep.units import MIB, mib
 
 T = TypeVar("T")
 
-MOST_BYTES = 4 * 2**20
+MOST_BYTES = 4 * MIB
 """Size of the largest file that is read, as for contributed records; the largest that is shipped takes a tenth."""
 
 Trail = tuple["Trail", str] | None
@@ -58,7 +59,7 @@ def _text_of(path: Path) -> str:
         content = file.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:
         raise InvalidInputError(
-            path, f"is larger than {MOST_BYTES // 2**20} MiB, which none of ours is; give a table or record as written"
+            path, f"is larger than {mib(MOST_BYTES)}, which none of ours is; give a table or record as written"
         )
     return content.decode()
 

@@ -34,6 +34,11 @@ def minutes(
     return " ".join(part for part in parts if part)
 
 
+def ceil_div(dividend: int, divisor: int) -> int:
+    """A quotient, rounded up."""
+    return -(-dividend // divisor)
+
+
 Progress = Callable[[str, int, int], None]
 """Called with a stage's name and how many of how many parts of it are done, first with 0; may raise to stop the run."""
 

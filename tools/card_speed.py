@@ -40,6 +40,7 @@ from acestep.engine.pipeline import Pipeline, prepare
 from acestep.errors import Exit
 from acestep.knobs import Knobs, Offload, Variant
 from acestep.request import Request
+from acestep.units import GIB, MIB
 from calibrate.files import output_file, pretty_json
 from calibrate.table.policy import budget_bytes, load_policy
 from tests.library import library_arguments, library_pipeline
@@ -48,7 +49,7 @@ from tools.work_of_a_song import song_flops, weightless
 MATRIX = {"cuda": 8192, "cpu": 512}
 """Rows and columns of the product that measures the rate of multiplications."""
 
-COPIED_BYTES = {"cuda": 4 << 30, "cpu": 16 << 20}
+COPIED_BYTES = {"cuda": 4 * GIB, "cpu": 16 * MIB}
 """What is copied to measure the rate of memory; beyond any cache on a card."""
 
 SMALL_CARD_GIB = 4.0

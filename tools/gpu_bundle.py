@@ -30,6 +30,8 @@ from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from acestep.units import MIB
+
 _ROOT = Path(__file__).parent.parent
 
 LEFT_OUT = frozenset({"gradio", "playwright", "ruff", "mypy", "pytest-xdist", "hatchling", "pip", "uv"})
@@ -42,7 +44,6 @@ PLATFORMS = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_24", "manylinux_2_
 
 MACHINE = "x86_64"
 
-_MIB = 1 << 20
 TOLD_PACKAGES = 5
 
 BUNDLED_FOLDERS = ("acestep", "calibrate", "ci", "tests", "tiers", "tools", "examples")
@@ -243,9 +244,9 @@ def package_sizes(wheels: Path) -> dict[str, int]:
 
 def told_sizes(total: int, packages: Mapping[str, int], most_mib: float | None) -> str:
     """A sentence about the largest packages, and one that warns where the bundle has become too large."""
-    largest = ", ".join(f"{name} {size / _MIB:.1f} MiB" for name, size in list(packages.items())[:TOLD_PACKAGES])
-    told = f"{total / _MIB:.1f} MiB" + (f"; the largest packages: {largest}" if largest else "") + "\n"
-    if most_mib is not None and total > most_mib * _MIB:
+    largest = ", ".join(f"{name} {size / MIB:.1f} MiB" for name, size in list(packages.items())[:TOLD_PACKAGES])
+    told = f"{total / MIB:.1f} MiB" + (f"; the largest packages: {largest}" if largest else "") + "\n"
+    if most_mib is not None and total > most_mib * MIB:
         told += f"warning: that is more than {most_mib:g} MiB; name with --present what the other machine has already\n"
     return told
 

@@ -67,13 +67,13 @@ class Language:
         library = Library.PT if made_here or knobs.lm_quantization is not None else knobs.backend
         longest = LONGEST_PROMPT_TOKENS + longest_s * CODES_PER_SECOND + 1
         self._opener = Opener(library, self._folder, pool_of(GUIDANCE_PAIR, longest), warn)
-        self._loaded: list[LanguageModel] = []
+        self._loaded: LanguageModel | None = None
         if library is Library.PT:
             self._model()
 
     def modules(self) -> Mapping[str, nn.Module]:
         """The weights to be placed, by name; none where the backend keeps its own."""
-        return {LANGUAGE_MODEL: self._model().module} if self._loaded else {}
+        return {LANGUAGE_MODEL: self._model().module} if self._loaded is not None else {}
 
     def thinker(self) -> LmThinker:
         """It as the pipeline's thinking stage."""
@@ -81,7 +81,7 @@ class Language:
 
     def open(self, device: Device, use: Callable[[], AbstractContextManager[None]]) -> LmBackend:
         """What runs it for one use."""
-        placed = bool(self._loaded)
+        placed = self._loaded is not None
         backend = self._opener.open(
             device, lambda: PtBackend(self._model(), device, use=use if placed else self._alone)
         )
@@ -110,7 +110,7 @@ class Language:
 
     def _model(self) -> LanguageModel:
         """The weights, loaded once: at birth, or when PyTorch has to stand in."""
-        if not self._loaded:
+        if self._loaded is None:
             dtype = self._device.dtype
             tiny = self._name == TINY
             model = (
@@ -125,8 +125,8 @@ class Language:
                 )
             if self._knobs.lm_quantization is not None:
                 quantize_lm(model, self._knobs.lm_quantization)
-            self._loaded.append(model)
-        return self._loaded[0]
+            self._loaded = model
+        return self._loaded
 
 
 def _tokenizer(name: str, folder: Path) -> PlannerTokenizer:

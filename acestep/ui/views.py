@@ -19,7 +19,7 @@ from acestep.ui.failures import FailedRun
 from acestep.ui.sessions import RunProgress, VisitSong
 from acestep.ui.settings import NONE
 from acestep.ui.words import PageText
-from acestep.units import gib
+from acestep.units import ceil_div, gib
 
 SERVED = "gradio_api/file="
 """Where gradio serves a file of its cache from, below the page's own address."""
@@ -215,7 +215,7 @@ def guard_html(plan: Plan, seen: Outlook, words: PageText) -> str:
 def _verdict(seen: Outlook, words: PageText) -> str:
     total, room = seen.needs["total"], seen.room_bytes
     if seen.at_once < seen.songs:
-        passes = -(-seen.songs // seen.at_once)
+        passes = ceil_div(seen.songs, seen.at_once)
         return words(
             "guard_passes", songs=seen.songs, need=gib(total), room=gib(room), at_once=seen.at_once, passes=passes
         )

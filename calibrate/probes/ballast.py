@@ -11,16 +11,17 @@ from typing import Any, Protocol
 
 import msgspec
 
+from acestep.units import MIB, ceil_div
 from calibrate.probes.messages import Filled, LeaveFree, line_of
 from calibrate.probes.worker import die_with
 
-GRAIN_BYTES = 2 << 20
+GRAIN_BYTES = 2 * MIB
 """The driver gives memory in pieces of this size."""
 
-PIECE_BYTES = 256 << 20
+PIECE_BYTES = 256 * MIB
 """What is taken at a time, so that memory in several places can be filled."""
 
-SMALLEST_BYTES = 20 << 20
+SMALLEST_BYTES = 20 * MIB
 """From this size on PyTorch takes a piece from the driver for itself, rounded up to a grain."""
 
 
@@ -42,7 +43,7 @@ class Store(Protocol):
 
 def ballast_sizes(n_bytes: int) -> list[int]:
     """Sizes that add up to `n_bytes` rounded up to a grain; none where that is too little to be taken by itself."""
-    grains = -(-n_bytes // GRAIN_BYTES) * GRAIN_BYTES
+    grains = ceil_div(n_bytes, GRAIN_BYTES) * GRAIN_BYTES
     if grains < SMALLEST_BYTES:
         return []
     whole = max(1, grains // PIECE_BYTES)

@@ -59,12 +59,12 @@ class ChildProber:
         self.card = card
         self._before = bench.gauge.read()
         self._returned = Return(seconds=0.0, left_bytes=0)
-        self._sessions: list[ProbeSession] = []
+        self._session: ProbeSession | None = None
 
     @property
     def conditions(self) -> CardConditions:
         """Of the session that is open; without one, no context was measured."""
-        session = self._sessions[0] if self._sessions else None
+        session = self._session
         return CardConditions(
             watched=self.bench.gauge.watches,
             foreign_bytes=self._before.used_bytes,
@@ -90,8 +90,9 @@ class ChildProber:
 
     def close(self) -> None:
         """End the child, and wait until the card is as it was."""
-        if self._sessions:
-            self._sessions.pop().close()
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
             self._returned = wait_until_flat(self.bench.gauge, self._before, self.bench.return_s)
 
     def _probe(self, knobs: Knobs, workload: Workload, cap_bytes: int, *, full: bool) -> ProbeResult:
@@ -118,17 +119,18 @@ class ChildProber:
         try:
             self.close()
         except NotMeasuredError:  # the card cannot be asked whether all came back, and the verdict stands without it
-            self._sessions.clear()
+            self._session = None
         return answer, withheld
 
     def _session_for(self, setup: Setup) -> ProbeSession:
         """The open session, unless it has another model or its child kept something; else a new one."""
-        if self._sessions and (self._sessions[0].setup != setup or self._sessions[0].resting_bytes > SLACK_BYTES):
+        session = self._session
+        if session is not None and (session.setup != setup or session.resting_bytes > SLACK_BYTES):
             self.close()
-        if not self._sessions:
+        if self._session is None:
             require_flat(wait_until_flat(self.bench.gauge, self._before, self.bench.return_s))
-            self._sessions.append(ProbeSession(setup, self.bench))
-        return self._sessions[0]
+            self._session = ProbeSession(setup, self.bench)
+        return self._session
 
 
 class CudaProber(ChildProber):

@@ -11,11 +11,12 @@ import msgspec
 from acestep.knobs import Knobs
 from acestep.request import DecodePath
 from acestep.stage import StageReport
+from acestep.units import MIB
 from calibrate.probes.base import Bytes
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
 
-LONGEST_LINE = 1 << 20
+LONGEST_LINE = MIB
 """Bytes; a line that grows beyond this is no message."""
 
 _Kind = TypeVar("_Kind")

@@ -7,7 +7,7 @@ from collections.abc import Set as AbstractSet
 import msgspec
 
 from acestep.errors import NotMeasuredError
-from acestep.units import gib, mib
+from acestep.units import MIB, gib, mib
 from calibrate.probes.caps import SLACK_BYTES
 from calibrate.probes.child import TICK_S, ProbeEndedError
 from calibrate.probes.family import members
@@ -17,7 +17,7 @@ from calibrate.verdict import Verdict
 HIDDEN_READS = 3
 """Reads in a row that must miss memory which no process is listed for: the two books are not read at one moment."""
 
-CONTEXT_GROWTH_BYTES = 512 << 20
+CONTEXT_GROWTH_BYTES = 512 * MIB
 """What a context may grow by as kernels load, where the driver lists nobody's share."""
 
 

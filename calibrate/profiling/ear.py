@@ -21,7 +21,7 @@ class Ear:
         self.heard: list[Pass] = []
         self._tell = tell
         self._constrained = constrained
-        self._planners: list[Planner] = []
+        self._planner: Planner | None = None
 
     def open(self, plan: Plan, model: str, device: Device, _: Warn) -> Language:
         """As `open_language`; what it says goes to the document of the whole run, whichever song it came up at."""
@@ -29,16 +29,16 @@ class Ear:
         warn_of_noise(language, self._tell)
         if not self._constrained:
             language.planner = language.planner.unconstrained()
-        self._planners = [language.planner]
+        self._planner = language.planner
         return language
 
     def written(self) -> tuple[WritingPass, ...]:
         """The numbers of each pass."""
-        return tuple(row for planner in self._planners for row in writing_passes(self.heard, planner))
+        return () if self._planner is None else tuple(writing_passes(self.heard, self._planner))
 
     def exchanges(self) -> tuple[Exchange, ...]:
         """What was asked and written."""
-        return tuple(row for planner in self._planners for row in exchanges(self.heard, planner))
+        return () if self._planner is None else tuple(exchanges(self.heard, self._planner))
 
     def _overhear(self, backend: LmBackend) -> LmBackend:
         return Overheard(backend, self.heard)

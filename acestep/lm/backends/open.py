@@ -42,13 +42,14 @@ class Opener:
         self._folder = folder
         self._pool = pool
         self._warn = warn
-        self._kept: list[Restful] = []
+        self._kept: Restful | None = None
 
     def open(self, device: Device, pt: Callable[[], LmBackend]) -> LmBackend:
         """A backend on `device`, `close` of which ends one use; `pt` makes the one through PyTorch."""
         if self._library is Library.PT:
             return pt()
-        if not self._kept and (problem := self._start(device)):
+        problem = self._start(device) if self._kept is None else ""
+        if self._kept is None:
             # Here, where no traceback holds what was half made.
             gc.collect()
             device.empty_cache()
@@ -58,20 +59,21 @@ class Opener:
                 "worse, they only take longer to plan."
             )
             return pt()
-        return _Lent(self._kept[0])
+        return _Lent(self._kept)
 
     def close(self) -> None:
         """Give back what was kept."""
-        while self._kept:
-            self._kept.pop().close()
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            kept.close()
 
     def _start(self, device: Device) -> str:
         """Start what was asked for; why that was impossible, "" where it was not."""
         try:
             if self._library is Library.VLLM:
-                self._kept.append(VllmBackend(self._folder, device, self._pool))
+                self._kept = VllmBackend(self._folder, device, self._pool)
             else:
-                self._kept.append(MlxBackend(self._folder))
+                self._kept = MlxBackend(self._folder)
         except ModuleNotFoundError as error:
             return f"{error.name} is not installed"
         except Exception as error:  # Their start-up fails in more ways than can be listed.

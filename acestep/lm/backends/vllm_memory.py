@@ -11,7 +11,7 @@ import msgspec
 
 from acestep.checkpoints.architecture import QwenArchitecture
 from acestep.lm.job import Job
-from acestep.units import MIB
+from acestep.units import MIB, ceil_div
 
 BLOCK_TOKENS: Final = 32
 """Tokens a block of keys and values holds: what vLLM's attention on CUDA and on a CPU both take."""
@@ -73,7 +73,7 @@ class Footprint(msgspec.Struct, frozen=True, kw_only=True):
 
 def blocks_of(tokens: int) -> int:
     """Blocks that hold so many tokens of one sequence."""
-    return -(-tokens // BLOCK_TOKENS)
+    return ceil_div(tokens, BLOCK_TOKENS)
 
 
 def pool_for(jobs: Sequence[Job]) -> Pool:
