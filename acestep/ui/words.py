@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Final
 
-from acestep.locale_text import LocaleText, read_texts
+from acestep.locale_text import LocaleText
 
 LOCALES: Final = Path(__file__).parent / "locales"
 
@@ -17,8 +17,3 @@ class PageText(LocaleText):
     def has(self, name: str) -> bool:
         """Whether there is a sentence `name`; not everything needs one."""
         return name in self.texts
-
-
-def sentences(language: str) -> dict[str, str]:
-    """Every sentence of a language, by name."""
-    return read_texts(LOCALES / f"{language}.json")

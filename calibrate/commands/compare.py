@@ -31,10 +31,7 @@ def compare_command(before: Path, after: Path, csv: Path | None, as_json: bool) 
     with output_file(csv) as write:
         if csv is not None:
             write(csv_text(TableChange.__struct_fields__, map(msgspec.to_builtins, found.changes)))
-    if as_json:
-        console.print_json(found)
-    else:
-        _print(found)
+    console.answer(found, _print, as_json=as_json)
 
 
 def _print(found: "Comparison") -> None:

@@ -68,10 +68,7 @@ def estimate_command(
     for remark in remarks:
         console.notify(remark)
     found = answer.estimate(simulation(vae_chunk or 0), settled, workload, cap_bytes)
-    if as_json:
-        console.print_json(found)
-    else:
-        answer.print_estimate(found)
+    console.answer(found, answer.print_estimate, as_json=as_json)
 
 
 def _workload(

@@ -40,10 +40,7 @@ def reality(record: Path, csv: Path | None, as_json: bool) -> int:
         found = face(measured, simulation_of(measured.card))
         if csv is not None:
             write(_as_csv(found, measured))
-    if as_json:
-        console.print_json(found)
-    else:
-        _print(found, measured)
+    console.answer(found, lambda found: _print(found, measured), as_json=as_json)
     return Exit.OK if found.caps.reached else Exit.REGRESSED
 
 

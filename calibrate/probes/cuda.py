@@ -12,7 +12,7 @@ from acestep.hardware.card import Card, CardKind
 from acestep.hardware.detection import look
 from acestep.knobs import Knobs, Variant
 from acestep.limits.capabilities import computes_in_float32
-from acestep.request import DecodePath
+from acestep.stage import StageReport
 from calibrate.probes.base import SIMULATED_CARD, CapMethod, CardConditions, MeasuredStage, ProbeResult
 from calibrate.probes.caps import SLACK_BYTES, require_cap_room
 from calibrate.probes.child import Patience, ProbeEndedError
@@ -112,7 +112,7 @@ class ChildProber:
             answer = session.probe(knobs, workload, cap_bytes, full=full)
             withheld = session.withheld_bytes
         except ProbeEndedError as end:
-            answer = _ended(end, workload)
+            answer = RunOutcome.of_no_run(0, end.verdict, workload.batch, str(end))
         else:
             if answer.verdict in (Verdict.FITS, Verdict.DEGRADED, Verdict.OOM):
                 return answer, withheld
@@ -180,20 +180,6 @@ def child_environ(environ: Mapping[str, str], uuid: str) -> dict[str, str]:
     }
 
 
-def _ended(end: ProbeEndedError, workload: Workload) -> RunOutcome:
-    return RunOutcome(
-        number=0,
-        verdict=end.verdict,
-        stages=(),
-        songs_per_pass=workload.batch,
-        decode_path=DecodePath.GPU,
-        outside_bytes=0,
-        resting_bytes=0,
-        grown_bytes=0,
-        problem=str(end),
-    )
-
-
 def _result(
     answer: RunOutcome, cap_bytes: int, withheld_bytes: int, seconds: float, remarks: tuple[str, ...]
 ) -> ProbeResult:
@@ -202,11 +188,7 @@ def _result(
         cap_bytes=cap_bytes,
         stages=tuple(
             MeasuredStage(
-                name=stage.name,
-                seconds=stage.seconds,
-                songs_per_pass=stage.songs_per_pass,
-                peak_allocated_bytes=stage.peak_allocated_bytes,
-                peak_reserved_bytes=stage.peak_reserved_bytes,
+                **{name: getattr(stage, name) for name in StageReport.__struct_fields__},
                 resident_bytes=0,
                 allowance_bytes=0,
             )

@@ -4,7 +4,7 @@ The child says `Ready` or `Refused` once for its `Setup`, and one `Answer` for e
 that it is still at work.
 """
 
-from typing import Annotated, TypeVar
+from typing import Annotated, Self, TypeVar
 
 import msgspec
 
@@ -98,6 +98,21 @@ class RunOutcome(_Message, frozen=True):
     grown_bytes: Bytes
     problem: str
     warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def of_no_run(cls, number: int, verdict: Verdict, songs: int, problem: str) -> Self:
+        """The verdict of a probe of which nothing was counted."""
+        return cls(
+            number=number,
+            verdict=verdict,
+            stages=(),
+            songs_per_pass=songs,
+            decode_path=DecodePath.GPU,
+            outside_bytes=0,
+            resting_bytes=0,
+            grown_bytes=0,
+            problem=problem,
+        )
 
 
 Said = Ready | Refused | Alive | RunOutcome

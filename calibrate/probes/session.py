@@ -88,7 +88,8 @@ class ProbeSession:
         self._asked += 1
         self.withheld_bytes = cap.withheld_bytes()
         if cap.allocator_bytes == 0:
-            return _filled_by_context(self._asked, workload, cap)
+            problem = f"the driver's context takes {mib(cap.context_bytes)}, and leaves nothing of {gib(cap_bytes)}"
+            return RunOutcome.of_no_run(self._asked, Verdict.OOM, workload.batch, problem)
         if self._filler is not None:
             self._fill(self._filler, cap)
         self._watch.settle()
@@ -177,17 +178,3 @@ def _charged(answer: RunOutcome, cap: Cap) -> tuple[RunOutcome, int]:
         answer, verdict=Verdict.OOM, stages=stages, decode_path=DecodePath.GPU, problem=problem
     )
     return refused, cap.withheld_bytes(grown(worst))
-
-
-def _filled_by_context(number: int, workload: Workload, cap: Cap) -> RunOutcome:
-    return RunOutcome(
-        number=number,
-        verdict=Verdict.OOM,
-        stages=(),
-        songs_per_pass=workload.batch,
-        decode_path=DecodePath.GPU,
-        outside_bytes=0,
-        resting_bytes=0,
-        grown_bytes=0,
-        problem=f"the driver's context takes {mib(cap.context_bytes)}, and leaves nothing of {gib(cap.cap_bytes)}",
-    )

@@ -3,6 +3,7 @@
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import msgspec
 import torch
@@ -145,12 +146,18 @@ def _runs(session: ProfilingSession, tried: Sequence[MatrixCell], *, warm: bool)
             # Outside the except block, where the traceback no longer keeps what was half made.
             session.rest()
             yield MatrixRow(
-                duration_s=request.duration_s,
-                batch=request.batch,
-                thinking=request.think,
-                steps=request.steps,
+                **_cell_of(request),
                 error=problem,
             )
+
+
+def _cell_of(request: Request) -> dict[str, Any]:
+    return {
+        "duration_s": request.duration_s,
+        "batch": request.batch,
+        "thinking": request.think,
+        "steps": request.steps,
+    }
 
 
 def _measured(session: ProfilingSession, request: Request) -> MatrixRow:
@@ -160,10 +167,7 @@ def _measured(session: ProfilingSession, request: Request) -> MatrixRow:
     writing = sum(one.seconds for one in session.ear.heard)
     tokens = sum(len(song) for one in session.ear.heard for song in one.tokens)
     return MatrixRow(
-        duration_s=request.duration_s,
-        batch=request.batch,
-        thinking=request.think,
-        steps=request.steps,
+        **_cell_of(request),
         seconds=seconds,
         music_per_second=request.batch * request.duration_s / seconds,
         stage_seconds={stage.name: stage.seconds for stage in result.stages},

@@ -9,6 +9,7 @@ from acestep.cli import console
 from acestep.cli.task_options import codes_of, text_of
 from acestep.errors import Exit, RunFailedError, UsageError
 from acestep.lm.parse import ParseError
+from acestep.lm.songwriting import MakeJob, understanding
 from acestep.request import Task, asked_request
 from acestep.thinking import Think
 from calibrate.files import output_file, pretty_json
@@ -20,7 +21,7 @@ from calibrate.profiling.matrix import Axes, as_csv, benchmark, cells
 from calibrate.profiling.report import exchanges_text, print_benchmark, print_profile, print_words
 from calibrate.profiling.session import Notes, ProfilingSession, machine
 from calibrate.profiling.song_profile import ProfileExtras, profile
-from calibrate.profiling.words import MakeJob, creating, formatting, understanding, write_words
+from calibrate.profiling.words import creating, formatting, write_words
 from calibrate.screen import probe_progress
 
 
@@ -39,10 +40,7 @@ def run_profile(flags: Mapping[str, Any]) -> int:
         finally:
             session.close()
         write(pretty_json(found))
-    if flags["as_json"]:
-        console.print_json(found)
-    else:
-        print_profile(found)
+    console.answer(found, print_profile, as_json=flags["as_json"])
     return Exit.OK
 
 
@@ -60,10 +58,7 @@ def run_benchmark(flags: Mapping[str, Any]) -> int:
         finally:
             session.close()
         write(as_csv(found) if _ending(flags["benchmark_output"]) == ".csv" else pretty_json(found))
-    if flags["as_json"]:
-        console.print_json(found)
-    else:
-        print_benchmark(found)
+    console.answer(found, print_benchmark, as_json=flags["as_json"])
     if not found.complete:
         return Exit.INTERRUPTED
     return Exit.RUN_FAILED if any(row.error for row in found.results) else Exit.OK
@@ -85,10 +80,7 @@ def run_words(mode: Mode, flags: Mapping[str, Any]) -> int:
             progress=console.show_progress,
         )
         write(pretty_json(found))
-    if flags["as_json"]:
-        console.print_json(found)
-    else:
-        print_words(found)
+    console.answer(found, print_words, as_json=flags["as_json"])
     if found.problem:
         raise RunFailedError(found.problem)
     return Exit.OK

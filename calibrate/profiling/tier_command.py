@@ -35,10 +35,7 @@ def run_tier_test(flags: Mapping[str, Any]) -> int:
     with output_file(flags["benchmark_output"]) as write, probe_progress(most_trials(tried, options)) as advance:
         found = tier_test(tried, prober, options, advance)
         write(pretty_json(found))
-    if flags["as_json"]:
-        console.print_json(found)
-    else:
-        print_tier_test(found, tried, options)
+    console.answer(found, lambda found: print_tier_test(found, tried, options), as_json=flags["as_json"])
     return Exit.REGRESSED if found.failed else Exit.OK
 
 
