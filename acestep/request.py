@@ -1,9 +1,9 @@
 """The request to the pipeline and its result: data classes that are validated when created."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -11,10 +11,11 @@ from acestep.automatic import drawn_seed, leave_open
 from acestep.clip import LATENT_HOP as LATENT_HOP
 from acestep.clip import SAMPLE_RATE as SAMPLE_RATE
 from acestep.clip import Clip
+from acestep.errors import UsageError
 from acestep.fields import TRACKS, UNKNOWN_LANGUAGE, keyscale_of, language_of, timesignature_of, track_of
 from acestep.stage import StageReport
 from acestep.thinking import Thinking
-from acestep.typed import take_types
+from acestep.units import ceil_div
 
 if TYPE_CHECKING:
     import numpy as np
@@ -184,7 +185,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     def latent_frames(self) -> int:
         """Latent frames of one song: 25 per second, rounded up; from source audio, only complete frames."""
         samples = round(self.duration_s * SAMPLE_RATE)
-        return samples // LATENT_HOP if self.source_audio is not None else -(-samples // LATENT_HOP)
+        return samples // LATENT_HOP if self.source_audio is not None else ceil_div(samples, LATENT_HOP)
 
     @property
     def samples(self) -> int:
@@ -262,6 +263,20 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             )
         if self._source_s and start >= self._source_s:
             raise ValueError(f"repaint_start_s is {start:g}, but the source ends at {self._source_s:g} seconds")
+
+
+def asked_request(fields: Mapping[str, Any], base: Request | None = None) -> Request:
+    """The request of what a person asked for, on top of `base`; a field that is None was left alone.
+
+    Raises `UsageError` naming the field for a value that cannot be.
+    """
+    given = {name: value for name, value in fields.items() if value is not None}
+    if base is not None:
+        given = msgspec.structs.asdict(base) | given
+    try:
+        return msgspec.convert(given, Request)
+    except msgspec.ValidationError as error:
+        raise UsageError(str(error)) from None
 
 
 def _frame(seconds: float) -> int:

@@ -9,11 +9,12 @@ from typing import Any, TypeVar
 import msgspec
 
 from acestep.errors import InvalidInputError
+from acestep.units import MIB, mib
 
 T = TypeVar("T")
 
-MOST_BYTES = 4 * 2**20
-"""Size limit of the files that are read, as for contributed records; the largest file shipped is a tenth of it."""
+MOST_BYTES = 4 * MIB
+"""Size of the largest file that is read, as for contributed records; the largest that is shipped takes a tenth."""
 
 Trail = tuple["Trail", str] | None
 """The place of a value in its document: the trail of its container and one step; None for the document itself."""
@@ -60,7 +61,7 @@ def _text_of(path: Path) -> str:
         content = file.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:
         raise InvalidInputError(
-            path, f"is larger than {MOST_BYTES // 2**20} MiB, which none of ours is; give a table or record as written"
+            path, f"is larger than {mib(MOST_BYTES)}, which none of ours is; give a table or record as written"
         )
     return content.decode()
 

@@ -22,11 +22,21 @@ def gib_to_bytes(size: float) -> int:
     return int(size * GIB)
 
 
-def minutes(seconds: float) -> str:
-    """Return a song's length as text, e.g. ``"4 min 30 s"``; never parsed back."""
+def minutes(
+    seconds: float, minute: Callable[[str], str] = "{} min".format, second: Callable[[str], str] = "{} s".format
+) -> str:
+    """A song's length as a musician says it, e.g. ``"4 min 30 s"``; never parsed back.
+
+    `minute` and `second` put a number into words; other languages than English bring their own.
+    """
     whole, rest = divmod(round(seconds, 1), 60)
-    parts = [f"{whole:g} min" if whole else "", f"{rest:g} s" if rest or not whole else ""]
+    parts = [minute(f"{whole:g}") if whole else "", second(f"{rest:g}") if rest or not whole else ""]
     return " ".join(part for part in parts if part)
+
+
+def ceil_div(dividend: int, divisor: int) -> int:
+    """A quotient, rounded up."""
+    return -(-dividend // divisor)
 
 
 Progress = Callable[[str, int, int], None]

@@ -4,8 +4,8 @@ from importlib import import_module
 
 from acestep.errors import RunFailedError
 
-OF_EXTRAS = {"jinja2": "calibrate", "matplotlib": "calibrate", "pandas": "calibrate"}
-"""Library -> its extra in pyproject.toml: pages, plots and sheets of measurements."""
+OF_EXTRAS = {"jinja2": "calibrate", "matplotlib": "calibrate"}
+"""Library -> the extra in pyproject.toml that brings it: pages and plots of measurements."""
 
 
 class MissingExtraError(RunFailedError):

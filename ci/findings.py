@@ -55,7 +55,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     id: str
-    level: Level
+    level: Level = Level.ERROR
     message: str
     variant: str = ""
     tier: str = ""

@@ -71,10 +71,7 @@ def tell(judgement: "Judgement", *, as_json: bool) -> None:
 
     from ci import output
 
-    if as_json:
-        console.print_json(judgement)
-    else:
-        output.print_findings(judgement)
+    console.answer(judgement, output.print_findings, as_json=as_json)
     if os.environ.get("GITHUB_ACTIONS") == "true":
         for line in output.annotations(judgement.findings):
             console.notify(line)

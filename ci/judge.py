@@ -80,12 +80,12 @@ def judge(
     try:
         after = head_promises(table, folder)
     except InvalidInputError as error:
-        unreadable = Finding(id="G101", level=Level.ERROR, field=str(error.source), message=f"{error}.")
+        unreadable = Finding(id="G101", field=str(error.source), message=f"{error}.")
         return answer([unreadable, *([] if table_only else judge_records.file_findings(record_files(folder)))])
     try:
         before = base_promises(checkout, base)
     except NotMeasuredError as error:
-        return answer([Finding(id="G201", level=Level.ERROR, message=f"{error}.")])
+        return answer([Finding(id="G201", message=f"{error}.")])
 
     findings = [*table_findings(before.table, after.table), *judge_records.table_sources_findings(before, after)]
     findings += _policy_and_tolerance(before, after)
@@ -100,7 +100,7 @@ def judge(
     tiers = compared_tiers(before.table, after.table)
     if not tiers or not (cells or table_only):
         what = "tier" if not tiers else "certified cell"
-        findings.append(Finding(id="G202", level=Level.ERROR, message=f"no {what} of the base could be compared."))
+        findings.append(Finding(id="G202", message=f"no {what} of the base could be compared."))
     stale = stale_findings(findings, after.table, after.waivers, before.waivers, today, code_judged=not table_only)
     allowed = with_leave(findings, after.waivers, today)
     records = 0 if table_only else len(record_files(folder))
@@ -114,7 +114,7 @@ def _policy_and_tolerance(before: Promises, after: Promises) -> list[Finding]:
     if before.table.generated_from.policy == after.table.generated_from.policy:
         return found
     message = f"the two tables were made under different policies, and there is no {POLICY} beside the base."
-    return [*found, Finding(id="G201", level=Level.ERROR, field=POLICY, message=message)]
+    return [*found, Finding(id="G201", field=POLICY, message=message)]
 
 
 def _records(checkout: Path, base: str, folder: Path, before: Promises, after: Promises) -> list[Finding]:

@@ -8,7 +8,7 @@ from calibrate.probes.base import MeasuredStage, ProbeResult, Simulation
 from calibrate.record.measurement import keeps_promise
 from calibrate.record.rules import CHOOSING
 from ci.cells import GateCell
-from ci.findings import Finding, FindingValue, Level
+from ci.findings import Finding, FindingValue
 
 TellCells = Callable[[str], None]
 """Called with a sentence about every cell."""
@@ -141,7 +141,6 @@ def _finding(
 ) -> Finding:
     return Finding(
         id=rule,
-        level=Level.ERROR,
         variant=cell.variant,
         tier=cell.tier,
         field=".".join(part for part in (stage if rule != "G301" else "", what, cell.state) if part),

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from acestep.knobs import Variant
 from acestep.tiers import lm_rank
 from calibrate.table.policy import Policy, TierPolicy, budget_bytes
-from ci.findings import Finding, FindingValue, Level
+from ci.findings import Finding, FindingValue
 from ci.tolerance import Tolerance
 
 STANDS_FOR_ALL = Variant.TURBO
@@ -56,7 +56,6 @@ def _asks_less(before: TierPolicy, after: TierPolicy) -> Iterator[Finding]:
 def _finding(rule: str, tier: str, field: str, before: FindingValue, after: FindingValue) -> Finding:
     return Finding(
         id=rule,
-        level=Level.ERROR,
         variant=STANDS_FOR_ALL,
         tier=tier,
         field=field,

@@ -108,4 +108,4 @@ def _about(rule: str, record: Measurement, field: str, problem: str) -> Finding:
 
 
 def _invalid(rule: str, field: str, problem: str) -> Finding:
-    return Finding(id=rule, level=Level.ERROR, field=field, message=f"{field} {problem}.")
+    return Finding(id=rule, field=field, message=f"{field} {problem}.")

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from acestep.knobs import KNOBS, Backend, Variant
 from acestep.tiers import BATCHES, EvidenceKind, SizeBoundary, Tier, TierTable, VariantTable, lm_rank
-from ci.findings import Finding, FindingValue, Level
+from ci.findings import Finding, FindingValue
 
 STATES = {"without_lm": False, "with_lm": True}
 
@@ -41,7 +41,6 @@ def _finding(variant: Variant, tier: str, loss: Loss) -> Finding:
     gone = "is gone" if after is None and rule == "G501" else f"is {_told(after)}, at the base it is {_told(before)}"
     return Finding(
         id=rule,
-        level=Level.ERROR,
         variant=variant,
         tier=tier,
         field=field,

@@ -84,7 +84,6 @@ def _stale(rule: str, waiver: Waiver, problem: str) -> Finding:
     place = f"{waiver.variant} {waiver.tier}, {waiver.field}"
     return Finding(
         id=rule,
-        level=Level.ERROR,
         variant=waiver.variant,
         tier=waiver.tier,
         field=waiver.field,

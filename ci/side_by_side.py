@@ -13,7 +13,7 @@ from calibrate.campaign.probers import simulation
 from calibrate.executors.pool import ProcessPool
 from calibrate.executors.worker import answer_all
 from ci.cells import GateCell
-from ci.findings import Finding, Level
+from ci.findings import Finding
 from ci.judge_code import TellCells, code_findings
 
 GATE_WORKER = (sys.executable, "-m", "ci.side_by_side")
@@ -44,7 +44,7 @@ def simulated_findings(
             found.update(pool.answers([(group, share) for group in largest_first]))
         except NotMeasuredError as error:
             message = f"not every certified cell could be probed: {error}. Was memory short?"
-            found[len(groups)] = [Finding(id="G203", level=Level.ERROR, message=message)]
+            found[len(groups)] = [Finding(id="G203", message=message)]
     for _, findings in sorted(found.items()):
         yield from findings
 

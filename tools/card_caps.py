@@ -18,7 +18,7 @@ from typing import Final
 from acestep.errors import AceStepError, Exit, NotMeasuredError
 from acestep.knobs import Knobs, Variant
 from acestep.memory.workspace import SEGMENT_GRAIN
-from acestep.output_file import output_file
+from acestep.units import ceil_div
 from calibrate.campaign.journal import open_journal
 from calibrate.campaign.probers import identity_of, prober_for, recorded_card, simulation_of
 from calibrate.campaign.reality import UNDER, WHOLE, WITHIN
@@ -50,7 +50,7 @@ def next_cap(simulated: int, known: Mapping[int, bool]) -> int:
     Caps are multiples of the segment grain, the only sizes at which an allocator can behave differently.
     """
     above = math.floor(simulated / (1 - UNDER)) // SEGMENT_GRAIN * SEGMENT_GRAIN
-    below = -(-(math.ceil(simulated / (1 + WITHIN)) - 1) // SEGMENT_GRAIN) * SEGMENT_GRAIN
+    below = ceil_div(math.ceil(simulated / (1 + WITHIN)) - 1, SEGMENT_GRAIN) * SEGMENT_GRAIN
     if unasked := [cap for cap in (above, below) if cap not in known]:
         return unasked[0]
     if known[above] and not known[below]:

@@ -3,13 +3,13 @@
 python -m tools.gpu_bundle -o bundle.tar [--python 3.12 ...] [--present FILE] [--with-torch] [--device simulated]
 [--most-mib N]
 
-On that machine: `tar xf bundle.tar && python3 run.py`, and the same command again until it is done (`tools/gpu_run.py`
-says how). The bundle contains this checkout's sources, the wheels of every requested Python version, in the releases
-that are installed here, and the plan. The web UI's libraries are left out. PyTorch is assumed to be installed there, in
-a build for its card; `--with-torch` includes it. `--present` names what else is installed there (`python3 -m pip freeze
-> FILE` lists it): a package that is present in a suitable release is left out, with its own requirements. Give the file
-if the transfer is limited to a few megabytes: transformers, pandas and matplotlib with their requirements are most of a
-bundle. The sizes of the largest packages are printed, and with `--most-mib` a warning if the bundle is too large.
+On that machine: `tar xf bundle.tar && python3 run.py`, and the same command again after every piece (`tools/gpu_run.py`
+says how). The bundle holds this checkout's sources, the wheels of every Python version asked for, in the releases that
+are installed here, and the plan. The web UI's libraries stay here. PyTorch is taken to be there, in a build for its
+card; `--with-torch` carries it along. `--present` names what else is there (`python3 -m pip freeze > FILE` says it):
+what is there in a release that will do is not carried, nor anything on its behalf, so name the file wherever the way
+there takes no more than so many megabytes: transformers and matplotlib with what they need are most of a bundle.
+What the largest packages take is told, and with `--most-mib` whether all of it is too much.
 """
 
 import argparse
@@ -30,6 +30,8 @@ from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from acestep.units import MIB
+
 _ROOT = Path(__file__).parent.parent
 
 LEFT_OUT = frozenset({"gradio", "playwright", "ruff", "mypy", "pytest-xdist", "hatchling", "pip", "uv"})
@@ -42,7 +44,6 @@ PLATFORMS = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_24", "manylinux_2_
 
 MACHINE = "x86_64"
 
-_MIB = 1 << 20
 TOLD_PACKAGES = 5
 
 BUNDLED_FOLDERS = ("acestep", "calibrate", "ci", "tests", "tiers", "tools", "examples")
@@ -252,10 +253,10 @@ def package_sizes(wheels: Path) -> dict[str, int]:
 
 
 def told_sizes(total: int, packages: Mapping[str, int], most_mib: float | None) -> str:
-    """Return a sentence about the largest packages, and a warning if the bundle is too large."""
-    largest = ", ".join(f"{name} {size / _MIB:.1f} MiB" for name, size in list(packages.items())[:TOLD_PACKAGES])
-    told = f"{total / _MIB:.1f} MiB" + (f"; the largest packages: {largest}" if largest else "") + "\n"
-    if most_mib is not None and total > most_mib * _MIB:
+    """A sentence about the largest packages, and one that warns where the bundle has become too large."""
+    largest = ", ".join(f"{name} {size / MIB:.1f} MiB" for name, size in list(packages.items())[:TOLD_PACKAGES])
+    told = f"{total / MIB:.1f} MiB" + (f"; the largest packages: {largest}" if largest else "") + "\n"
+    if most_mib is not None and total > most_mib * MIB:
         told += f"warning: that is more than {most_mib:g} MiB; name with --present what the other machine has already\n"
     return told
 

@@ -11,13 +11,14 @@ from acestep.checkpoints.architecture import Architecture, VaeArchitecture
 from acestep.checkpoints.convert import OPTIONAL_PARTS, PREFIXES, original_config, part_configs
 from acestep.errors import InvalidInputError
 from acestep.request import LATENT_HOP, SAMPLE_RATE
+from acestep.units import MIB
 
 A = TypeVar("A", Architecture, VaeArchitecture)
 
 MODEL_INDEX = "model_index.json"
 """The file at the top of every checkpoint in the diffusers layout."""
 
-MAX_JSON_BYTES = 64 * 2**20
+MAX_JSON_BYTES = 64 * MIB
 """Largest configuration or index file that is read; the real ones are far smaller."""
 
 

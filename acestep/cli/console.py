@@ -4,15 +4,17 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import msgspec
 
 from acestep.errors import AceStepError, Exit
+
+_Document = TypeVar("_Document")
 
 _printed: ContextVar[bool] = ContextVar("printed", default=False)
 """Whether the current command has written its JSON document."""
@@ -22,6 +24,14 @@ def print_json(document: Any) -> None:
     """Write one JSON document to stdout."""
     _printed.set(True)
     click.echo(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
+
+
+def answer(document: _Document, show: Callable[[_Document], object], *, as_json: bool) -> None:
+    """Write a document to stdout: as JSON, or as `show` does for people."""
+    if as_json:
+        print_json(document)
+    else:
+        show(document)
 
 
 def notify(sentence: str) -> None:

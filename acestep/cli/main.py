@@ -92,10 +92,7 @@ def cli(verbose: int) -> None:
 def plan_command(vram: float | None, as_json: bool, **knobs: Any) -> None:
     """Show the limits and settings of this card, without loading a model."""
     resolved = plan_here(knobs_of(knobs), None if vram is None else simulated_card(vram))
-    if as_json:
-        console.print_json(resolved)
-    else:
-        click.echo(show.plan_text(resolved))
+    console.answer(resolved, lambda resolved: click.echo(show.plan_text(resolved)), as_json=as_json)
 
 
 @cli.command()
@@ -127,10 +124,7 @@ def doctor_command(ask_torch: bool, as_json: bool) -> None:
     from acestep.cli.doctor import doctor_page, examine
 
     findings = examine(ask_torch=ask_torch)
-    if as_json:
-        console.print_json(findings)
-    else:
-        click.echo(doctor_page(findings))
+    console.answer(findings, lambda findings: click.echo(doctor_page(findings)), as_json=as_json)
 
 
 @cli.command()
@@ -218,10 +212,7 @@ def generate_command(
         progress=console.show_progress,
         think=thinks,
     )
-    if as_json:
-        console.print_json(document)
-    else:
-        click.echo(show.songs_text(document))
+    console.answer(document, lambda document: click.echo(show.songs_text(document)), as_json=as_json)
 
 
 for command in (ui, codes, understand_command, sample, format_words):
@@ -240,12 +231,11 @@ def _of_variant(variant: Variant, model: str, overrides: Overrides) -> Overrides
 
 
 def _request(**fields: Any) -> "Request":
-    from acestep.request import Request
+    from acestep.request import asked_request
 
-    given = {name: value for name, value in fields.items() if value is not None}
     try:
-        return msgspec.convert(given, Request)
-    except msgspec.ValidationError as error:
+        return asked_request(fields)
+    except UsageError as error:
         raise UsageError(_in_flags(str(error), _REQUEST_FLAGS)) from None
 
 

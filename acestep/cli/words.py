@@ -167,7 +167,4 @@ def _say(rest: dict[str, Any], describe: Callable[..., Any]) -> None:
     for sentence in found.warnings:
         console.notify(sentence)
     document = {**to_builtins(found.metadata), "lyrics": found.lyrics, "seed": drawn, "warnings": list(found.warnings)}
-    if as_json:
-        console.print_json(document)
-    else:
-        click.echo(show.description_text(document))
+    console.answer(document, lambda document: click.echo(show.description_text(document)), as_json=as_json)

@@ -34,8 +34,33 @@ class InOrder:
         """Do nothing: all earlier work is done already."""
 
 
-class CpuDevice(InOrder):
-    """Computes in float32 in host memory; bf16 is slower than float32 on most CPUs and less exact."""
+class Uncounted(InOrder):
+    """A device in whose memory PyTorch counts no peaks."""
+
+    torch_device: torch.device
+
+    def upload(self, host: Tensor, owner: str) -> Tensor:  # noqa: ARG002 the protocol's argument
+        """The tensor on the device; one that is there already is taken as it is."""
+        return host.to(self.torch_device)
+
+    def download(self, host: np.ndarray, source: Tensor) -> None:
+        """Copy `source` into `host`."""
+        torch.from_numpy(host).copy_(source)
+
+    def reserve(self, n_bytes: int, owner: str) -> Tensor:  # noqa: ARG002
+        """Memory of the device."""
+        return torch.empty(n_bytes, dtype=torch.uint8, device=self.torch_device)
+
+    def begin_stage(self, name: str) -> None:
+        """No peak is counted."""
+
+    def end_stage(self) -> tuple[int, int]:
+        """No peak is counted."""
+        return 0, 0
+
+
+class CpuDevice(Uncounted):
+    """Computes in float32 where the host is; bf16 is slower than float32 on most CPUs and less exact."""
 
     torch_device = torch.device("cpu")
     dtype = torch.float32
@@ -47,14 +72,6 @@ class CpuDevice(InOrder):
         """The host tensor itself."""
         return host
 
-    def download(self, host: np.ndarray, source: Tensor) -> None:
-        """Copy `source` into `host`."""
-        torch.from_numpy(host).copy_(source)
-
-    def reserve(self, n_bytes: int, owner: str) -> Tensor:  # noqa: ARG002
-        """Ordinary memory."""
-        return torch.empty(n_bytes, dtype=torch.uint8)
-
     def free_bytes(self) -> int:
         """Bytes of main memory that this process can still take."""
         return host_memory().available_bytes
@@ -65,15 +82,8 @@ class CpuDevice(InOrder):
     def synchronize(self) -> None:
         """Work on the CPU is done when the call returns."""
 
-    def begin_stage(self, name: str) -> None:
-        """Do nothing: peaks are not counted on the CPU."""
 
-    def end_stage(self) -> tuple[int, int]:
-        """Return zeros: peaks are not counted on the CPU."""
-        return 0, 0
-
-
-class MpsDevice(InOrder):
+class MpsDevice(Uncounted):
     """Computes in float32: bf16-trained weights overflow in fp16 there."""
 
     torch_device = torch.device("mps")
@@ -81,18 +91,6 @@ class MpsDevice(InOrder):
     grouped_attention = False
     matrix_workspace = MATRIX_WORKSPACE
     shares_host_memory = False
-
-    def upload(self, host: Tensor, owner: str) -> Tensor:  # noqa: ARG002 the protocol's argument
-        """Copy into a Metal buffer."""
-        return host.to(self.torch_device)
-
-    def download(self, host: np.ndarray, source: Tensor) -> None:
-        """Copy into host memory."""
-        torch.from_numpy(host).copy_(source)
-
-    def reserve(self, n_bytes: int, owner: str) -> Tensor:  # noqa: ARG002
-        """A Metal buffer."""
-        return torch.empty(n_bytes, dtype=torch.uint8, device=self.torch_device)
 
     def free_bytes(self) -> int:
         """The working set that Metal recommends, minus what its driver holds."""
@@ -105,10 +103,3 @@ class MpsDevice(InOrder):
     def synchronize(self) -> None:
         """Wait for the GPU."""
         torch.mps.synchronize()
-
-    def begin_stage(self, name: str) -> None:
-        """Do nothing: Metal counts no peaks."""
-
-    def end_stage(self) -> tuple[int, int]:
-        """Return zeros: Metal counts no peaks."""
-        return 0, 0

@@ -10,6 +10,7 @@ from acestep.checkpoints.libraries import AceStepAudioTokenDetokenizer, AceStepA
 from acestep.dit.attention import Kernels
 from acestep.dit.blocks import UseBlock, run_stack
 from acestep.memory.workspace import CHUNK_ROWS
+from acestep.units import ceil_div
 
 
 class AudioTokenizer:
@@ -27,7 +28,7 @@ class AudioTokenizer:
 
         The last window is padded with the start of `silence` [1, frames, 64].
         """
-        quantizer, count = self.tokenizer.quantizer, -(-latents.shape[1] // self.tokenizer.pool_window_size)
+        quantizer, count = self.tokenizer.quantizer, ceil_div(latents.shape[1], self.tokenizer.pool_window_size)
         tokens = latents.new_empty(1, count, quantizer.project_out.out_features)
         for part, pooled in self._pooled(latents, silence):
             tokens[:, part] = quantizer(pooled)[0]

@@ -23,6 +23,7 @@ from acestep.checkpoints.libraries import (
 )
 from acestep.dit.attention import Kernels, rotary_table, rotate
 from acestep.memory.workspace import CHUNK_ROWS
+from acestep.units import ceil_div
 
 Heads = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 
@@ -43,7 +44,7 @@ def row_pieces(batch: int, length: int) -> Iterator[tuple[slice, slice]]:
         for first in range(0, batch, songs):
             yield slice(first, min(batch, first + songs)), slice(0, length)
     else:
-        step = -(-length // -(-length // CHUNK_ROWS))
+        step = ceil_div(length, ceil_div(length, CHUNK_ROWS))
         for song in range(batch):
             for start in range(0, length, step):
                 yield slice(song, song + 1), slice(start, min(length, start + step))

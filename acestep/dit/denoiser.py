@@ -7,6 +7,7 @@ from acestep.checkpoints.libraries import AceStepTransformer1DModel
 from acestep.dit.attention import Kernels, rotary_table
 from acestep.dit.blocks import EAGER, DenoiserBlock, RowFunctions, UseBlock
 from acestep.memory.workspace import CHUNK_ROWS
+from acestep.units import ceil_div
 
 
 class Denoiser:
@@ -71,7 +72,7 @@ class Denoiser:
         """
         model, patch = self.transformer, self.transformer.patch_size
         batch, frames, _ = latents.shape
-        hidden = like.new_empty(batch, -(-frames // patch), model.proj_in_conv.out_channels)
+        hidden = like.new_empty(batch, ceil_div(frames, patch), model.proj_in_conv.out_channels)
         for song in range(batch):
             beside = context[song : song + 1] if context.shape[0] == batch else context
             for tokens, frames_of in self._patches(hidden.shape[1], frames):

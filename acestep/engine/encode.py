@@ -9,6 +9,7 @@ from acestep.dit.place import StageContext
 from acestep.dit.prompts import TEXT_INSTRUCTION, lyric_prompt, text_prompt
 from acestep.engine.encode_audio import Brought
 from acestep.request import MAX_LYRIC_TOKENS, MAX_TEXT_TOKENS, Request, Task
+from acestep.units import ceil_div
 
 
 class Conditions(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -88,5 +89,5 @@ def _context(request: Request, source: Tensor | None, silence: Tensor) -> Tensor
 
 
 def _silence(silence: Tensor, frames: int) -> Tensor:
-    """Silent latents [1, frames, 64], repeated after the end of the recorded silence."""
-    return silence.repeat(1, -(-frames // silence.shape[1]), 1)[:, :frames]
+    """Silent latents [1, frames, 64], repeated where the recorded silence ends."""
+    return silence.repeat(1, ceil_div(frames, silence.shape[1]), 1)[:, :frames]

@@ -14,7 +14,7 @@ from acestep.dit.place import StageContext
 from acestep.dit.vae_encode import TileEncoder, encode_clip
 from acestep.errors import InvalidInputError
 from acestep.request import CODE_FRAMES, Request, SongCodes, Task
-from acestep.units import Check, unchecked
+from acestep.units import Check, ceil_div, unchecked
 
 REFERENCE_S = 30
 """Seconds of reference that the timbre encoder was trained on: ten each from the start, the middle and the end."""
@@ -61,7 +61,7 @@ def excerpts(clip: Clip) -> np.ndarray:
     """Ten seconds each from the start, the middle and the end of a clip; a shorter clip is repeated."""
     audio, third = clip.audio, REFERENCE_S // 3 * SAMPLE_RATE
     if clip.samples < 3 * third:
-        audio = np.tile(audio, (1, -(-3 * third // clip.samples)))
+        audio = np.tile(audio, (1, ceil_div(3 * third, clip.samples)))
     samples = audio.shape[1]
     return np.concatenate([audio[:, start : start + third] for start in (0, samples // 3, samples - third)], axis=1)
 
@@ -88,7 +88,7 @@ def _through_tokens(request: Request, source: Tensor | None, songs: SongCodes, p
     parts, device, frames = place.components, place.device, request.latent_frames
     with _tokenizing(place) as tokenizer:
         if source is None:
-            codes = torch.tensor([song[: -(-frames // CODE_FRAMES)] for song in songs])
+            codes = torch.tensor([song[: ceil_div(frames, CODE_FRAMES)] for song in songs])
             tokens = tokenizer.tokens_of(device.upload(codes, "audio"))
         else:
             tokens = tokenizer.tokens(source, _silence(place, source))

@@ -36,7 +36,7 @@ from acestep.memory.guard import Demand, songs_at_once
 from acestep.memory.placement import Placement
 from acestep.request import MAX_LYRIC_TOKENS, MAX_TEXT_TOKENS, Request, Result, SongCodes, Task
 from acestep.stage import Stage, StageReport
-from acestep.units import Progress, mib, silent
+from acestep.units import Progress, ceil_div, mib, silent
 
 _LOG = logging.getLogger(__name__)
 
@@ -263,7 +263,7 @@ class Pipeline:
     def _asks_for_less(self, run: _Run) -> bool:
         """One step down the ladder, said in `run.warnings`; False where there is none."""
         if run.stage is Stage.DENOISE and run.songs_per_pass > 1:
-            fewer = -(-run.songs_per_pass // 3)
+            fewer = ceil_div(run.songs_per_pass, 3)
             run.warnings.append(
                 f"{_ran_out(self._place.device)} with {_songs(run.songs_per_pass)} at once; {_songs(fewer)} at a time"
                 " are tried. The songs stay the same."

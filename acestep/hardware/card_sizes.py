@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from acestep.units import GIB
+from acestep.units import GIB, ceil_div
 
 SHORTFALL_HUNDREDTHS: Final = 55
 """A size within 0.55 GiB below a whole number is that number: the RTX 6000 with 24 GB reports 23.46 to CUDA."""
@@ -198,7 +198,7 @@ def rounded(total_bytes: int, *, recorded: bool = True) -> BoxSize:
     hundredths = (total_bytes * 200 + GIB) // (2 * GIB)
     if recorded and hundredths in RECORDED:
         return BoxSize(gib=float(RECORDED[hundredths]), rule=SizeRule.CATALOGUE)
-    whole = -(-hundredths // 100)
+    whole = ceil_div(hundredths, 100)
     if whole * 100 - hundredths <= min(SHORTFALL_HUNDREDTHS, SHORTFALL_SHARE * 100 * whole):
         exact = total_bytes == whole * GIB
         return BoxSize(gib=float(whole), rule=SizeRule.AS_REPORTED if exact else SizeRule.ROUNDING)

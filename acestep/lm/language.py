@@ -69,21 +69,21 @@ class Language:
         library = Library.PT if made_here or knobs.lm_quantization is not None else knobs.backend
         longest = LONGEST_PROMPT_TOKENS + longest_s * CODES_PER_SECOND + 1
         self._opener = Opener(library, self._folder, pool_of(GUIDANCE_PAIR, longest), warn)
-        self._loaded: list[LanguageModel] = []
+        self._loaded: LanguageModel | None = None
         if library is Library.PT:
             self._model()
 
     def modules(self) -> Mapping[str, nn.Module]:
-        """The weights to place, by name; empty if the backend keeps its own."""
-        return {LANGUAGE_MODEL: self._model().module} if self._loaded else {}
+        """The weights to be placed, by name; none where the backend keeps its own."""
+        return {LANGUAGE_MODEL: self._model().module} if self._loaded is not None else {}
 
     def thinker(self) -> LmThinker:
         """Return the thinking stage of the pipeline with this model."""
         return LmThinker(self.planner, self.open, self.modules(), end=self.close)
 
     def open(self, device: Device, use: Callable[[], AbstractContextManager[None]]) -> LmBackend:
-        """Return the backend for one use."""
-        placed = bool(self._loaded)
+        """What runs it for one use."""
+        placed = self._loaded is not None
         backend = self._opener.open(
             device, lambda: PtBackend(self._model(), device, use=use if placed else self._alone)
         )
@@ -111,8 +111,8 @@ class Language:
         return placement.use(LANGUAGE_MODEL)
 
     def _model(self) -> LanguageModel:
-        """The weights, loaded once: by the constructor, or when PyTorch replaces another backend."""
-        if not self._loaded:
+        """The weights, loaded once: at birth, or when PyTorch has to stand in."""
+        if self._loaded is None:
             dtype = self._device.dtype
             tiny = self._name == TINY
             model = (
@@ -127,8 +127,8 @@ class Language:
                 )
             if self._knobs.lm_quantization is not None:
                 quantize_lm(model, self._knobs.lm_quantization)
-            self._loaded.append(model)
-        return self._loaded[0]
+            self._loaded = model
+        return self._loaded
 
 
 def _tokenizer(name: str, folder: Path) -> PlannerTokenizer:

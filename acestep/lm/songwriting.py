@@ -1,6 +1,6 @@
 """The language model used by itself: plans, describes, invents or rewrites a song, in words and codes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,12 +16,16 @@ from acestep.devices.open import open_here, plan_to_run
 from acestep.errors import NotEnoughMemoryError, UsageError
 from acestep.limits.machine import carried_out
 from acestep.limits.plan import Plan, clamp
-from acestep.lm.jobs import Description
+from acestep.lm.job import Job
+from acestep.lm.jobs import Description, Planner
 from acestep.lm.language import Hear, Language, Warn, unheard
 from acestep.lm.metadata import NO_METADATA, Metadata
 from acestep.lm.prompts import SongText
 from acestep.request import Request
 from acestep.units import Progress, silent
+
+MakeJob = Callable[[Planner], tuple[Job, tuple[str, ...]]]
+"""Asks a planner for a job; with it comes a sentence for each text that was cut."""
 
 RELEASED = "turbo"
 """The name of the model whose language models are the released ones."""
@@ -91,14 +95,20 @@ def understand_song(
     seed: int = 0,
     progress: Progress = silent,
 ) -> Description:
-    """Describe in words the song that audio codes stand for; without codes, invent one."""
-    warnings: list[str] = []
-    with _language(plan, model, warnings) as (language, _):
+    """The song that audio codes stand for, in words; without codes one is made up."""
+    return _described(understanding(codes, seed), plan, model, progress)
+
+
+def understanding(codes: tuple[int, ...], seed: int) -> MakeJob:
+    """Asks for the song that audio codes stand for; without codes one is made up."""
+
+    def ask(planner: Planner) -> tuple[Job, tuple[str, ...]]:
         try:
-            job = language.planner.understand_job(codes, seed)
+            return planner.understand_job(codes, seed), ()
         except ValueError as error:
             raise UsageError(str(error)) from None
-        return language.planner.description(language.write([job], progress)[0], tuple(warnings))
+
+    return ask
 
 
 def create_sample(
@@ -111,11 +121,11 @@ def create_sample(
     seed: int = 0,
     progress: Progress = silent,
 ) -> Description:
-    """Invent a song in words from a wish such as "a sad song about rain"."""
-    warnings: list[str] = []
-    with _language(plan, model, warnings) as (speaker, _):
-        job, cuts = speaker.planner.create_job(query, instrumental=instrumental, language=language, seed=seed)
-        return speaker.planner.description(speaker.write([job], progress)[0], (*warnings, *cuts))
+    """A song in words made from a wish such as "a sad song about rain"."""
+    return _described(
+        lambda planner: planner.create_job(query, instrumental=instrumental, language=language, seed=seed),
+        *(plan, model, progress),
+    )
 
 
 def format_sample(
@@ -128,12 +138,18 @@ def format_sample(
     seed: int = 0,
     progress: Progress = silent,
 ) -> Description:
-    """Rewrite a caption and lyrics in the form the models were trained with; known `metadata` are kept."""
-    warnings: list[str] = []
-    with _language(plan, model, warnings) as (speaker, _):
-        job, cuts = speaker.planner.format_job(SongText(caption=caption, lyrics=lyrics), metadata, seed)
-        found = speaker.planner.description(speaker.write([job], progress)[0], (*warnings, *cuts))
+    """A caption and lyrics brought into the form the models were trained with; known `metadata` stay as they are."""
+    text = SongText(caption=caption, lyrics=lyrics)
+    found = _described(lambda planner: planner.format_job(text, metadata, seed), plan, model, progress)
     return found if found.lyrics else msgspec.structs.replace(found, lyrics=encodable(lyrics))
+
+
+def _described(asked: MakeJob, plan: Plan | None, model: str, progress: Progress) -> Description:
+    """What the language model of a plan writes for the job that is asked of it, with all there is to tell."""
+    warnings: list[str] = []
+    with _language(plan, model, warnings) as (language, _):
+        job, cuts = asked(language.planner)
+        return language.planner.description(language.write([job], progress)[0], (*warnings, *cuts))
 
 
 @contextmanager

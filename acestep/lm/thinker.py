@@ -17,7 +17,7 @@ from acestep.lm.jobs import Planner
 from acestep.lm.stage import Thought
 from acestep.request import Request, Task
 from acestep.stage import Stage
-from acestep.units import Progress
+from acestep.units import Progress, ceil_div
 
 
 def write_in_passes(
@@ -54,7 +54,7 @@ def even_passes(jobs: int) -> Iterator[int]:
     """Yield the number of jobs in a pass for one pass, two passes, and so on down to one job; each size once."""
     last = 0
     for passes in range(1, jobs + 1):
-        size = -(-jobs // passes)
+        size = ceil_div(jobs, passes)
         if size != last:
             yield size
         last = size

@@ -17,6 +17,7 @@ from acestep.knobs import Knobs, unpacks
 from acestep.limits.capabilities import MATRIX_WORKSPACE
 from acestep.memory.workspace import Steps
 from acestep.stage import Stage
+from acestep.units import ceil_div
 
 GUARDED_STAGES: Final = (Stage.ENCODE_AUDIO, Stage.ENCODE, Stage.DENOISE, Stage.DECODE)
 
@@ -131,8 +132,8 @@ def songs_at_once(model: Mapping[str, float], knobs: Knobs, demand: Demand, free
     if need(demand.songs) <= usable:
         return demand.songs
     most = max(1, bisect_right(range(1, demand.songs + 1), usable, key=need))
-    passes = -(-demand.songs // most)
-    return -(-demand.songs // passes)
+    passes = ceil_div(demand.songs, most)
+    return ceil_div(demand.songs, passes)
 
 
 def _denoise(model: Mapping[str, float], knobs: Knobs, demand: Demand) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from acestep.devices.base import Device
-from acestep.units import MIB
+from acestep.units import MIB, ceil_div
 
 
 def map_storage(tensor: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
@@ -56,7 +56,7 @@ class Arena:
     @classmethod
     def bytes_for(cls, tensor: Tensor) -> int:
         """What `like` takes of a buffer for the plain tensors inside `tensor`."""
-        return sum(-(-_extent(part) * part.itemsize // cls.ALIGNMENT) * cls.ALIGNMENT for part in plain(tensor))
+        return sum(ceil_div(_extent(part) * part.itemsize, cls.ALIGNMENT) * cls.ALIGNMENT for part in plain(tensor))
 
     def like(self, tensor: Tensor) -> Tensor:
         """A tensor with the layout of the plain `tensor` over the next bytes of the buffer, unwritten."""

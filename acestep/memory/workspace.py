@@ -13,7 +13,7 @@ import msgspec
 
 from acestep.checkpoints.architecture import Architecture
 from acestep.limits.capabilities import MATRIX_WORKSPACE
-from acestep.units import MIB
+from acestep.units import MIB, ceil_div
 
 SMALL_LIMIT: Final = 1 * MIB
 """`kSmallSize`: tensors up to this size come from small segments; a larger block is not split if the rest would be
@@ -32,7 +32,7 @@ SEGMENT_GRAIN: Final = 2 * MIB
 
 def up_to_grain(n_bytes: int) -> int:
     """The multiple of `SEGMENT_GRAIN` that holds `n_bytes`."""
-    return -(-n_bytes // SEGMENT_GRAIN) * SEGMENT_GRAIN
+    return ceil_div(n_bytes, SEGMENT_GRAIN) * SEGMENT_GRAIN
 
 
 def segment_bytes(sizes: Iterable[int]) -> int:
@@ -81,7 +81,7 @@ def rows_at_once(songs: int, tokens: int) -> int:
     """Rows of the largest piece that `acestep.dit.blocks.row_pieces` makes of `songs` songs of that many tokens."""
     if tokens <= CHUNK_ROWS:
         return min(songs, CHUNK_ROWS // tokens) * tokens
-    return -(-tokens // -(-tokens // CHUNK_ROWS))
+    return ceil_div(tokens, ceil_div(tokens, CHUNK_ROWS))
 
 
 GUIDED_VELOCITIES: Final = 5
@@ -131,7 +131,7 @@ class Steps(msgspec.Struct, frozen=True, kw_only=True):
         making += all_rows * (query + 2 * key) if all_rows > CHUNK_ROWS else 0
         # A piece in cross-attention, and then in the MLP: its norm, gate and values.
         unpacked = a.hidden_size * inner if self.unpacks else 0
-        crossing = self.condition_tokens * -(-rows // tokens) * repeated + rows * (hidden + 3 * query)
+        crossing = self.condition_tokens * ceil_div(rows, tokens) * repeated + rows * (hidden + 3 * query)
         feeding = max(crossing, rows * (query + hidden + 2 * inner) + unpacked) + self.condition_tokens * 2 * key
         rotary = 2 * tokens * a.head_dim * size
         blocks = all_rows * hidden + rotary + max(attending, attending_near, making, feeding)
@@ -174,7 +174,7 @@ class Steps(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def _tokens(self) -> int:
-        return -(-self.frames // self.architecture.patch_size)
+        return ceil_div(self.frames, self.architecture.patch_size)
 
     @property
     def _velocity_bytes(self) -> int:

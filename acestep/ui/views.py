@@ -20,7 +20,7 @@ from acestep.ui.failures import FailedRun
 from acestep.ui.sessions import RunProgress, VisitSong
 from acestep.ui.settings import NONE
 from acestep.ui.words import PageText
-from acestep.units import gib
+from acestep.units import ceil_div, gib
 
 SERVED = "gradio_api/file="
 """The path, relative to the page, from which gradio serves its cache."""
@@ -82,16 +82,9 @@ def served_at(path: Path) -> str:
     return SERVED + quote(str(path))
 
 
-def length(seconds: float, words: PageText) -> str:
-    """A song's length as text."""
-    whole, rest = divmod(round(seconds, 1), 60)
-    parts = [words("minutes", count=f"{whole:g}")] if whole else []
-    return " ".join(parts + ([words("seconds", count=f"{rest:g}")] if rest or not whole else []))
-
-
 def _song(song: VisitSong, words: PageText) -> str:
     address, name = escape(served_at(song.served)), escape(song.path.name)
-    about = escape(f"{length(song.duration_s, words)} · {song.seed}")
+    about = escape(f"{words.duration(song.duration_s)} · {song.seed}")
     return (
         f'<li><p>{escape(song.caption) or name}<span>{about}</span></p><div><audio controls preload="metadata"'
         f' src="{address}"></audio><a href="{address}" download="{name}" title="{name}">⤓</a></div></li>'
@@ -136,7 +129,7 @@ def _defaults(plan: Plan, words: PageText) -> tuple[tuple[str, str, str], ...]:
 
 def _lengths(plan: Plan, batch: int, words: PageText) -> str:
     longest = [plan.frontier.longest(batch, lm=lm) for lm in (False, True)]
-    said = [length(seconds, words) if seconds else words(f"choice_{NONE}") for seconds in longest]
+    said = [words.duration(seconds) if seconds else words(f"choice_{NONE}") for seconds in longest]
     return said[0] if said[0] == said[1] else words("without_and_with", without=said[0], with_lm=said[1])
 
 
@@ -220,7 +213,7 @@ def guard_html(plan: Plan, seen: Outlook, words: PageText) -> str:
 def _verdict(seen: Outlook, words: PageText) -> str:
     total, room = seen.needs["total"], seen.room_bytes
     if seen.at_once < seen.songs:
-        passes = -(-seen.songs // seen.at_once)
+        passes = ceil_div(seen.songs, seen.at_once)
         return words(
             "guard_passes", songs=seen.songs, need=gib(total), room=gib(room), at_once=seen.at_once, passes=passes
         )

@@ -25,7 +25,7 @@ GROWING: Final = Stage.DENOISE
 
 
 def no_forecast(knobs: Knobs, workload: Workload) -> int:  # noqa: ARG001 a Forecast's arguments
-    """Forecast that knows nothing: returns 0."""
+    """The forecast that knows nothing: 0."""
     return 0
 
 
@@ -49,8 +49,8 @@ class Boundary(msgspec.Struct, frozen=True, kw_only=True):
     seconds: int
     certainty: Certainty
     asked: tuple[Question, ...]
-    fits: tuple[Question, ...]
-    fails: tuple[Question, ...]
+    fits: Question | None
+    fails: Question | None
 
 
 class Growth(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,10 +80,10 @@ def find_longest(
     growth = forecast or _growth(GROWING, alike)
     last = len(grid) - 1
 
-    def search(positions: range, growth: Sequence[Growth]) -> Found:
+    def search(positions: range, growth: Growth | None) -> Found:
         return find_boundary(asking.line(positions, growth), asking.at(positions, growth), method.spurious_rate)
 
-    if growth and growth[0].at(asking.work(last)) > question.cap_bytes - growth[0].resting:
+    if growth and growth.at(asking.work(last)) > question.cap_bytes - growth.resting:
         found = search(range(last + 1), growth)
     else:
         # Usually the longest song fits, or no song fits because the weights do not.
@@ -97,14 +97,14 @@ def find_longest(
                 found = search(range(1, last), inside)
                 fitting = 1 + found.fitting
             elif found.fitting:
-                fitting = _halved(lambda place: bool(search(range(place, place + 1), ()).fitting), last)
+                fitting = _halved(lambda place: bool(search(range(place, place + 1), None).fitting), last)
         found = msgspec.structs.replace(found, fitting=fitting)
     certain = found.certainty is Certainty.CERTIFIED
     return Boundary(
         seconds=grid[found.fitting - 1] if certain and found.fitting else 0,
         certainty=found.certainty,
         asked=tuple(asking.asked),
-        fits=asking.last_of(found.fitting - 1) if certain else (),
+        fits=asking.last_of(found.fitting - 1) if certain else None,
         fails=asking.last_of(found.fitting),
     )
 
@@ -133,17 +133,17 @@ class _Asking:
         """Songs x seconds."""
         return self._question.workload.batch * self._grid[position]
 
-    def line(self, positions: range, growth: Sequence[Growth]) -> SearchPoints:
-        """Return the input of a search over some positions; without a prediction all of them are assumed to fit."""
+    def line(self, positions: range, growth: Growth | None) -> SearchPoints:
+        """What a search is told of some positions; nothing is as good as that all of them fit."""
         cap = self._question.cap_bytes
-        for one in growth:
-            predicted = [one.at(self.work(position)) for position in positions]
-            return SearchPoints(caps=[max(cap - one.resting, 1)] * len(positions), predicted=predicted)
-        return SearchPoints(caps=[cap] * len(positions), predicted=[cap] * len(positions))
+        if growth is None:
+            return SearchPoints(caps=[cap] * len(positions), predicted=[cap] * len(positions))
+        predicted = [growth.at(self.work(position)) for position in positions]
+        return SearchPoints(caps=[max(cap - growth.resting, 1)] * len(positions), predicted=predicted)
 
-    def at(self, positions: range, growth: Sequence[Growth]) -> Callable[[int], PointResult]:
-        """Return a function that asks a point by its index among some positions."""
-        stage, resting = (growth[0].stage, growth[0].resting) if growth else (GROWING, 0)
+    def at(self, positions: range, growth: Growth | None) -> Callable[[int], PointResult]:
+        """Asks a point by its place among some positions."""
+        stage, resting = (growth.stage, growth.resting) if growth else (GROWING, 0)
 
         def ask(place: int) -> PointResult:
             position = positions[place]
@@ -157,16 +157,16 @@ class _Asking:
 
         return ask
 
-    def growth(self, known: Sequence[RecordedProbe], *, at: int) -> tuple[Growth, ...]:
-        """Return the growth of the largest stage at a failed position, over all answers; empty if unknown."""
+    def growth(self, known: Sequence[RecordedProbe], *, at: int) -> Growth | None:
+        """That of the stage that took most where a position failed, over all answers; None where it cannot be told."""
         failed = self._probes[at]
         most = max((stage.name for stage in failed.stages), key=lambda name: _needed(failed, name), default=GROWING)
         same = [probe for probe in known if most == GROWING or probe.knobs == self._question.knobs]
         return _growth(most, [*same, *self._probes.values()])
 
-    def last_of(self, position: int) -> tuple[Question, ...]:
-        """Return the questions that decided a position; empty if it was never asked."""
-        return (self._last[position],) if position in self._last else ()
+    def last_of(self, position: int) -> Question | None:
+        """The question that settled a position; None for one that was never asked."""
+        return self._last.get(position)
 
 
 def _denoises_alike(one: Knobs, other: Knobs) -> bool:
@@ -176,19 +176,19 @@ def _denoises_alike(one: Knobs, other: Knobs) -> bool:
     return without_lm(one) == without_lm(other)
 
 
-def _forecast(question: Question, grid: Sequence[int], forecast: Forecast) -> tuple[Growth, ...]:
-    """Return the forecast at both ends of a grid."""
+def _forecast(question: Question, grid: Sequence[int], forecast: Forecast) -> Growth | None:
+    """Predicted at both ends of a grid; None where nothing is predicted."""
     ends = sorted({grid[0], grid[-1]})
     predicted = [
         forecast(question.knobs, msgspec.structs.replace(question.workload, duration_s=float(seconds)))
         for seconds in ends
     ]
     seen = tuple((question.workload.batch * s, need) for s, need in zip(ends, predicted, strict=True))
-    return (Growth(stage=GROWING, resting=0, seen=seen),) if all(predicted) and len(ends) > 1 else ()
+    return Growth(stage=GROWING, resting=0, seen=seen) if all(predicted) and len(ends) > 1 else None
 
 
-def _growth(stage: str, probes: Sequence[RecordedProbe]) -> tuple[Growth, ...]:
-    """Return the measured growth of a stage; empty if fewer than two runs completed it."""
+def _growth(stage: str, probes: Sequence[RecordedProbe]) -> Growth | None:
+    """What a stage was seen to take; None where fewer than two runs came through it."""
     seen: dict[int, int] = {}
     resting = []
     for probe in probes:
@@ -199,9 +199,9 @@ def _growth(stage: str, probes: Sequence[RecordedProbe]) -> tuple[Growth, ...]:
             seen[work] = max(seen.get(work, 0), need)
             resting += [part.resident_bytes for part in probe.stages if part.name == stage]
     if len(seen) < 2:
-        return ()
+        return None
     beside = tuple(sorted((work, need - min(resting)) for work, need in seen.items()))
-    return (Growth(stage=stage, resting=min(resting), seen=beside),)
+    return Growth(stage=stage, resting=min(resting), seen=beside)
 
 
 def _needed(probe: RecordedProbe, stage: str) -> int:

@@ -238,8 +238,8 @@ class _Campaign:
             probes[probe.question] = max(probes.get(probe.question, probe), probe, key=lambda probe: probe.asked)
         places = {point: place for place, point in enumerate(probes)}
 
-        def place(side: tuple[Question, ...]) -> int | None:
-            return places[self._look(side[0]).question] if side else None
+        def place(side: Question | None) -> int | None:
+            return None if side is None else places[self._look(side).question]
 
         certificates, uncertain = {}, []
         for size in self._sizes:

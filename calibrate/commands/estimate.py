@@ -68,26 +68,20 @@ def estimate_command(
     for remark in remarks:
         console.notify(remark)
     found = answer.estimate(simulation(vae_chunk or 0), settled, workload, cap_bytes)
-    if as_json:
-        console.print_json(found)
-    else:
-        answer.print_estimate(found)
+    console.answer(found, answer.print_estimate, as_json=as_json)
 
 
 def _workload(
     batch: int, duration_s: float, task: str | None, reference_seconds: float | None, *, with_lm: bool
 ) -> "Workload":
-    """Return the workload with the longest prompt at this batch and length, which a request must allow."""
-    from acestep.request import MAX_DURATION_S, MIN_DURATION_S, Request
+    """The longest prompt at this batch and length, which must be ones that a request may have."""
+    from acestep.request import MAX_DURATION_S, MIN_DURATION_S, asked_request
     from calibrate.workload import Workload
 
     for seconds in (duration_s, duration_s if reference_seconds is None else reference_seconds):
         if not MIN_DURATION_S <= seconds <= MAX_DURATION_S:
             raise UsageError(f"songs and references last {MIN_DURATION_S:g} to {MAX_DURATION_S:g} s, got {seconds:g}")
-    try:
-        request = Request(caption="", batch=batch, duration_s=duration_s)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
+    request = asked_request({"caption": "", "batch": batch, "duration_s": duration_s})
     return Workload(
         batch=request.batch,
         duration_s=request.duration_s,

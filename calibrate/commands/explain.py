@@ -31,7 +31,4 @@ def explain_command(variant: str, tier: str, field: str, folder: Path | None, as
     policy = load_policy(None if folder is None else folder / "policy.json")
     records = records_in(data_file("generated_tiers.json").parent if folder is None else folder)
     found = explained(table, policy, records, variant, tier, field)
-    if as_json:
-        console.print_json(found)
-    else:
-        print_explanation(found)
+    console.answer(found, print_explanation, as_json=as_json)

@@ -7,7 +7,6 @@ import click
 
 from acestep.cli import console
 from acestep.errors import Exit, UsageError
-from calibrate.extras import require_extra
 
 if TYPE_CHECKING:
     from calibrate.campaign.reality import Reality
@@ -35,18 +34,15 @@ def reality(record: Path, csv: Path | None, as_json: bool) -> int:
 
     if csv is not None and csv.resolve() == record.resolve():
         raise UsageError(f"--csv {csv} is the record itself; choose another path")
-    if csv is not None:
-        require_extra("pandas")
+    measured = load_measurement(record)
+    require_sound(record, measured, certifies=False)
     with output_file(csv) as write:
         measured = load_measurement(record)
         require_sound(record, measured, certifies=False)
         found = face(measured, simulation_of(measured.card))
         if csv is not None:
             write(_as_csv(found, measured))
-    if as_json:
-        console.print_json(found)
-    else:
-        _print(found, measured)
+    console.answer(found, lambda found: _print(found, measured), as_json=as_json)
     return Exit.OK if found.caps.reached else Exit.REGRESSED
 
 
@@ -98,9 +94,9 @@ def _print(found: "Reality", record: "Measurement") -> None:
 
 def _as_csv(found: "Reality", record: "Measurement") -> str:
     import msgspec
-    import pandas as pd
 
-    from calibrate.campaign.reality import place_of
+    from calibrate.campaign.reality import ComparedNumber, place_of
+    from calibrate.files import csv_text
 
     rows = [{"place": place_of(pair, record), **msgspec.to_builtins(pair), "error": pair.error} for pair in found.pairs]
-    return str(pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
+    return csv_text(("place", *ComparedNumber.__struct_fields__, "error"), rows)

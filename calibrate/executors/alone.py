@@ -15,7 +15,7 @@ class Alone:
 
     def __init__(self, prober: Prober) -> None:
         self.prober = prober
-        self._loaded: list[Knobs] = []
+        self._loaded: Knobs | None = None
 
     @property
     def device(self) -> str:
@@ -37,7 +37,7 @@ class Alone:
         asked = Counter(task.knobs for task in wanted if isinstance(task, Question))
         task = max(wanted, key=lambda task: self._worth(task, asked))
         if isinstance(task, Question):
-            self._loaded = [task.knobs]
+            self._loaded = task.knobs
         return answered(self.prober, task)
 
     def close(self) -> None:
@@ -46,5 +46,5 @@ class Alone:
             self.prober.close()
 
     def _worth(self, task: ProbeTask, asked: Counter[Knobs]) -> tuple[bool, int]:
-        # A fit needs no card, so it comes last: a failing card is detected earlier.
-        return (task.knobs in self._loaded, asked[task.knobs]) if isinstance(task, Question) else (False, 0)
+        # What is fitted needs no card, so it comes last: a card that fails is noticed before.
+        return (task.knobs == self._loaded, asked[task.knobs]) if isinstance(task, Question) else (False, 0)

@@ -3,11 +3,11 @@
 import msgspec
 
 from acestep.errors import NotMeasuredError
-from acestep.units import gib
+from acestep.units import MIB, gib
 from calibrate.probes.nvml import Usage
 
-SLACK_BYTES = 64 << 20
-"""Differences in the driver's figures that mean nothing: page tables, screen updates."""
+SLACK_BYTES = 64 * MIB
+"""Differences in the driver's books that mean nothing: page tables, a display that draws."""
 
 
 class Cap(msgspec.Struct, frozen=True, kw_only=True):

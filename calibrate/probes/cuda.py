@@ -12,7 +12,7 @@ from acestep.hardware.card import Card, CardKind
 from acestep.hardware.detection import look
 from acestep.knobs import Knobs, Variant
 from acestep.limits.capabilities import computes_in_float32
-from acestep.request import DecodePath
+from acestep.stage import StageReport
 from calibrate.probes.base import SIMULATED_CARD, CapMethod, CardConditions, MeasuredStage, ProbeResult
 from calibrate.probes.caps import SLACK_BYTES, require_cap_room
 from calibrate.probes.child import Patience, ProbeEndedError
@@ -60,12 +60,12 @@ class ChildProber:
         self.card = card
         self._before = bench.gauge.read()
         self._returned = Return(seconds=0.0, left_bytes=0)
-        self._sessions: list[ProbeSession] = []
+        self._session: ProbeSession | None = None
 
     @property
     def conditions(self) -> CardConditions:
         """Of the session that is open; without one, no context was measured."""
-        session = self._sessions[0] if self._sessions else None
+        session = self._session
         return CardConditions(
             watched=self.bench.gauge.watches,
             foreign_bytes=self._before.used_bytes,
@@ -90,9 +90,10 @@ class ChildProber:
         return self._probe(knobs, workload, cap_bytes, full=True)
 
     def close(self) -> None:
-        """End the child, and wait until the card is as before."""
-        if self._sessions:
-            self._sessions.pop().close()
+        """End the child, and wait until the card is as it was."""
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
             self._returned = wait_until_flat(self.bench.gauge, self._before, self.bench.return_s)
 
     def _probe(self, knobs: Knobs, workload: Workload, cap_bytes: int, *, full: bool) -> ProbeResult:
@@ -115,26 +116,25 @@ class ChildProber:
             answer = session.probe(knobs, workload, cap_bytes, full=full)
             withheld = session.withheld_bytes
         except ProbeEndedError as end:
-            answer = _ended(end, workload)
+            answer = RunOutcome.of_no_run(0, end.verdict, workload.batch, str(end))
         else:
             if answer.verdict in (Verdict.FITS, Verdict.DEGRADED, Verdict.OOM):
                 return answer, withheld
         try:
             self.close()
-        except (
-            NotMeasuredError
-        ):  # the card cannot be read to check that all memory came back; the verdict stands without that
-            self._sessions.clear()
+        except NotMeasuredError:  # the card cannot be asked whether all came back, and the verdict stands without it
+            self._session = None
         return answer, withheld
 
     def _session_for(self, setup: Setup) -> ProbeSession:
-        """Return the open session, or a new one if it has another model or its child kept memory."""
-        if self._sessions and (self._sessions[0].setup != setup or self._sessions[0].resting_bytes > SLACK_BYTES):
+        """The open session, unless it has another model or its child kept something; else a new one."""
+        session = self._session
+        if session is not None and (session.setup != setup or session.resting_bytes > SLACK_BYTES):
             self.close()
-        if not self._sessions:
+        if self._session is None:
             require_flat(wait_until_flat(self.bench.gauge, self._before, self.bench.return_s))
-            self._sessions.append(ProbeSession(setup, self.bench))
-        return self._sessions[0]
+            self._session = ProbeSession(setup, self.bench)
+        return self._session
 
 
 class CudaProber(ChildProber):
@@ -186,20 +186,6 @@ def child_environ(environ: Mapping[str, str], uuid: str) -> dict[str, str]:
     }
 
 
-def _ended(end: ProbeEndedError, workload: Workload) -> RunOutcome:
-    return RunOutcome(
-        number=0,
-        verdict=end.verdict,
-        stages=(),
-        songs_per_pass=workload.batch,
-        decode_path=DecodePath.GPU,
-        outside_bytes=0,
-        resting_bytes=0,
-        grown_bytes=0,
-        problem=str(end),
-    )
-
-
 def _result(
     answer: RunOutcome, cap_bytes: int, withheld_bytes: int, seconds: float, remarks: tuple[str, ...]
 ) -> ProbeResult:
@@ -208,11 +194,7 @@ def _result(
         cap_bytes=cap_bytes,
         stages=tuple(
             MeasuredStage(
-                name=stage.name,
-                seconds=stage.seconds,
-                songs_per_pass=stage.songs_per_pass,
-                peak_allocated_bytes=stage.peak_allocated_bytes,
-                peak_reserved_bytes=stage.peak_reserved_bytes,
+                **{name: getattr(stage, name) for name in StageReport.__struct_fields__},
                 resident_bytes=0,
                 allowance_bytes=0,
             )

@@ -115,7 +115,7 @@ class PipelineEngine:
         """Open the card and load the weights; returns the allocator's settings."""
         self._model = setup.model
         self._components = open_components(setup, self._card.open())
-        self._language: list[Language] = []
+        self._language: Language | None = None
         return self._card.settings()
 
     def run(self, order: Order, alive: Callable[[str], None]) -> Done:
@@ -128,9 +128,7 @@ class PipelineEngine:
         language = None
         if order.knobs.lm is not None:
             request = msgspec.structs.replace(request, think=True)
-            if not self._language:
-                self._language.append(open_probe_lm(self._model, order.knobs, device))
-            language = self._language[0]
+            language = self._language = self._language or open_probe_lm(self._model, order.knobs, device)
         pipeline = open_pipeline(self._components, order.knobs, device, language, full=order.full)
         try:
             result = pipeline.generate(request, strict=True, progress=lambda stage, *_: alive(stage))

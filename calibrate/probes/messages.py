@@ -4,19 +4,20 @@ The child sends `Ready` or `Refused` once for its `Setup`, and one `Answer` for 
 that it is still at work.
 """
 
-from typing import Annotated, TypeVar
+from typing import Annotated, Self, TypeVar
 
 import msgspec
 
 from acestep.knobs import KNOBS, Knobs
 from acestep.request import DecodePath
 from acestep.stage import StageReport
+from acestep.units import MIB
 from calibrate.probes.base import Bytes
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
 
-LONGEST_LINE = 1 << 20
-"""Longest line in bytes; a longer one is not a message."""
+LONGEST_LINE = MIB
+"""Bytes; a line that grows beyond this is no message."""
 
 _Kind = TypeVar("_Kind")
 
@@ -91,6 +92,21 @@ class RunOutcome(_Message, frozen=True):
     grown_bytes: Bytes
     problem: str
     warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def of_no_run(cls, number: int, verdict: Verdict, songs: int, problem: str) -> Self:
+        """The verdict of a probe of which nothing was counted."""
+        return cls(
+            number=number,
+            verdict=verdict,
+            stages=(),
+            songs_per_pass=songs,
+            decode_path=DecodePath.GPU,
+            outside_bytes=0,
+            resting_bytes=0,
+            grown_bytes=0,
+            problem=problem,
+        )
 
 
 Said = Ready | Refused | Alive | RunOutcome

@@ -7,6 +7,7 @@ import msgspec
 from acestep.lm.backends.base import LmBackend, StepsWritten
 from acestep.lm.job import Job
 from acestep.lm.prompts import LONGEST_PROMPT_TOKENS, MAX_THOUGHT_TOKENS
+from acestep.units import ceil_div
 
 LONGEST_UNGUIDED_TOKENS = LONGEST_PROMPT_TOKENS - MAX_THOUGHT_TOKENS
 """The longest prompt without its thinking."""
@@ -62,5 +63,5 @@ def first_allowed(job: Job) -> tuple[int, ...]:
 
 
 def _as_long_as(prompt: tuple[int, ...], tokens: int) -> tuple[int, ...]:
-    repeats = -(-tokens // len(prompt)) if prompt else 0
+    repeats = ceil_div(tokens, len(prompt)) if prompt else 0
     return (prompt * repeats)[:tokens]

@@ -61,16 +61,16 @@ class ProbeSession:
         self.resting_bytes = self.withheld_bytes = 0
         self._bench = bench
         self._asked = 0
-        self._fillers: list[Child] = []
+        self._filler: Child | None = None
         before = bench.gauge.read()
         self._child = Child(bench.worker, bench.environ)
         try:
             self.allocator: str = _hear(self._child, Ready, setup, bench.loading).allocator
             opened = bench.gauge.read()
             if bench.method is CapMethod.BALLAST:
-                self._fillers.append(Child(bench.ballast, bench.environ))
-                _hear(self._fillers[0], Filled, LeaveFree(free_bytes=opened.total_bytes), bench.loading)
-            self._watch = CardWatch(bench.gauge, before, [child.mark for child in (self._child, *self._fillers)])
+                self._filler = Child(bench.ballast, bench.environ)
+                _hear(self._filler, Filled, LeaveFree(free_bytes=opened.total_bytes), bench.loading)
+            self._watch = CardWatch(bench.gauge, before, [child.mark for child in self._children])
         except BaseException:
             self.close()
             raise
@@ -78,7 +78,7 @@ class ProbeSession:
 
     def close(self) -> None:
         """End the children and everything they started."""
-        for child in (self._child, *self._fillers):
+        for child in self._children:
             child.kill()
 
     def probe(self, knobs: Knobs, workload: Workload, cap_bytes: int, *, full: bool) -> RunOutcome:
@@ -88,9 +88,10 @@ class ProbeSession:
         self._asked += 1
         self.withheld_bytes = cap.withheld_bytes()
         if cap.allocator_bytes == 0:
-            return _filled_by_context(self._asked, workload, cap)
-        for filler in self._fillers:
-            self._fill(filler, cap)
+            problem = f"the driver's context takes {mib(cap.context_bytes)}, and leaves nothing of {gib(cap_bytes)}"
+            return RunOutcome.of_no_run(self._asked, Verdict.OOM, workload.batch, problem)
+        if self._filler is not None:
+            self._fill(self._filler, cap)
         self._watch.settle()
         order = Order(number=self._asked, knobs=knobs, workload=workload, cap_bytes=cap.allocator_bytes, full=full)
         answer = _hear(self._child, RunOutcome, order, bench.probing, self._watch)
@@ -101,6 +102,10 @@ class ProbeSession:
         self.context_bytes += answer.grown_bytes
         charged, self.withheld_bytes = _charged(answer, cap)
         return charged
+
+    @property
+    def _children(self) -> tuple[Child, ...]:
+        return (self._child,) if self._filler is None else (self._child, self._filler)
 
     def _fill(self, filler: Child, cap: Cap) -> None:
         filled = _hear(filler, Filled, LeaveFree(free_bytes=cap.free_bytes), self._bench.loading, self._watch)
@@ -173,17 +178,3 @@ def _charged(answer: RunOutcome, cap: Cap) -> tuple[RunOutcome, int]:
         answer, verdict=Verdict.OOM, stages=stages, decode_path=DecodePath.GPU, problem=problem
     )
     return refused, cap.withheld_bytes(grown(worst))
-
-
-def _filled_by_context(number: int, workload: Workload, cap: Cap) -> RunOutcome:
-    return RunOutcome(
-        number=number,
-        verdict=Verdict.OOM,
-        stages=(),
-        songs_per_pass=workload.batch,
-        decode_path=DecodePath.GPU,
-        outside_bytes=0,
-        resting_bytes=0,
-        grown_bytes=0,
-        problem=f"the driver's context takes {mib(cap.context_bytes)}, and leaves nothing of {gib(cap.cap_bytes)}",
-    )

@@ -7,7 +7,7 @@ from collections.abc import Set as AbstractSet
 import msgspec
 
 from acestep.errors import NotMeasuredError
-from acestep.units import gib, mib
+from acestep.units import MIB, gib, mib
 from calibrate.probes.caps import SLACK_BYTES
 from calibrate.probes.child import TICK_S, ProbeEndedError
 from calibrate.probes.family import members
@@ -18,8 +18,8 @@ HIDDEN_READS = 3
 """Consecutive readings that must show memory of no listed process, because both figures are not read at the same time.
 """
 
-CONTEXT_GROWTH_BYTES = 512 << 20
-"""Allowed growth of a context as kernels load, if the driver lists no process's memory."""
+CONTEXT_GROWTH_BYTES = 512 * MIB
+"""What a context may grow by as kernels load, where the driver lists nobody's share."""
 
 
 def stranger(before: Usage, now: Usage, ours: AbstractSet[int]) -> str:

@@ -12,7 +12,7 @@ from acestep.cli.task_options import codes_of, text_of
 from acestep.errors import UsageError
 from acestep.knobs import Offload
 from acestep.limits.plan import overrides_from
-from acestep.request import Request, Task
+from acestep.request import Request, Task, asked_request
 from acestep.thinking import Sampling, Think, Thinking
 from calibrate.profiling.example import load_example
 from calibrate.profiling.session import Wish
@@ -54,19 +54,19 @@ def profile_request(flags: Mapping[str, Any]) -> Request:
         "batch": one(flags, "batch_size", "--batch-size"),
         "steps": one(flags, "inference_steps", "--inference-steps"),
     }
-    return _changed(song_of(flags), {**audio, **asked, "task": Task(asked["task"])})
+    return asked_request({**audio, **asked, "task": Task(asked["task"])}, song_of(flags))
 
 
 def song_of(flags: Mapping[str, Any]) -> Request:
     """The example's request with the seed, guidance and thinking of the flags."""
-    return _changed(
-        load_example(DEFAULT_EXAMPLE if flags["example"] is None else flags["example"]),
+    return asked_request(
         {
             "seed": flags["seed"],
             "guidance_scale": flags["guidance_scale"],
             "think": think_of(flags) is not Think.NO,
             "thinking": _thinking(flags),
         },
+        load_example(DEFAULT_EXAMPLE if flags["example"] is None else flags["example"]),
     )
 
 
@@ -76,13 +76,6 @@ def one(flags: Mapping[str, Any], name: str, flag: str, absent: float | None = N
     if len(values) > 1:
         raise UsageError(f"{flag} takes one value in mode profile, got {len(values)}; mode benchmark takes several")
     return values[0] if values else absent
-
-
-def _changed(request: Request, fields: Mapping[str, Any]) -> Request:
-    try:
-        return msgspec.structs.replace(request, **{name: value for name, value in fields.items() if value is not None})
-    except ValueError as error:
-        raise UsageError(str(error)) from None
 
 
 def _audio(flags: Mapping[str, Any]) -> dict[str, Any]:

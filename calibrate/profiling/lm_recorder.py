@@ -21,7 +21,7 @@ class LmRecorder:
         self.passes: list[Pass] = []
         self._tell = tell
         self._constrained = constrained
-        self._planners: list[Planner] = []
+        self._planner: Planner | None = None
 
     def open(self, plan: Plan, model: str, device: Device, _: Warn) -> Language:
         """Open a language model as `open_language` does. Its warnings go to the document of the whole run."""
@@ -29,16 +29,16 @@ class LmRecorder:
         warn_of_noise(language, self._tell)
         if not self._constrained:
             language.planner = language.planner.unconstrained()
-        self._planners = [language.planner]
+        self._planner = language.planner
         return language
 
     def written(self) -> tuple[WritingPass, ...]:
-        """Return the numbers of each pass."""
-        return tuple(row for planner in self._planners for row in writing_passes(self.passes, planner))
+        """The numbers of each pass."""
+        return () if self._planner is None else tuple(writing_passes(self.heard, self._planner))
 
     def exchanges(self) -> tuple[Exchange, ...]:
-        """Return the prompts and the written texts."""
-        return tuple(row for planner in self._planners for row in exchanges(self.passes, planner))
+        """What was asked and written."""
+        return () if self._planner is None else tuple(exchanges(self.heard, self._planner))
 
     def _record(self, backend: LmBackend) -> LmBackend:
         return RecordingBackend(backend, self.passes)

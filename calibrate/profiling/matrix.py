@@ -1,10 +1,9 @@
 """`benchmark`: the same song at many lengths, batches and steps, with thinking and without."""
 
-import csv
-import io
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import msgspec
 import torch
@@ -13,6 +12,7 @@ from acestep.errors import AceStepError
 from acestep.limits.plan import Plan, clamp
 from acestep.request import DecodePath, Request, Result
 from acestep.stage import Stage
+from calibrate.files import csv_text
 from calibrate.profiling.session import ProfilingSession
 from calibrate.profiling.song_profile import warm_up
 
@@ -116,15 +116,14 @@ def describe_row(row: MatrixRow) -> str:
 
 
 def as_csv(found: Benchmark) -> str:
-    """Return a line for each row, with a column for the seconds of each stage."""
-    text = io.StringIO()
+    """A line for each row; the seconds of stages in columns of their own."""
     plain = [name for name in MatrixRow.__struct_fields__ if name not in ("stage_seconds", "warnings")]
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*plain, *(f"{stage}_seconds" for stage in Stage)])
+    rows = []
     for row in found.results:
-        values = [getattr(row, name) for name in plain] + [row.stage_seconds.get(stage, 0.0) for stage in Stage]
-        writer.writerow([round(value, DECIMALS) if isinstance(value, float) else value for value in values])
-    return text.getvalue()
+        values = {name: getattr(row, name) for name in plain}
+        values |= {f"{stage}_seconds": row.stage_seconds.get(stage, 0.0) for stage in Stage}
+        rows.append({k: round(value, DECIMALS) if isinstance(value, float) else value for k, value in values.items()})
+    return csv_text([*plain, *(f"{stage}_seconds" for stage in Stage)], rows)
 
 
 def _runs(session: ProfilingSession, tried: Sequence[MatrixCell], *, warm: bool) -> Iterator[MatrixRow]:
@@ -147,12 +146,18 @@ def _runs(session: ProfilingSession, tried: Sequence[MatrixCell], *, warm: bool)
             # Outside the except block, because the traceback keeps half-made tensors alive.
             session.rest()
             yield MatrixRow(
-                duration_s=request.duration_s,
-                batch=request.batch,
-                thinking=request.think,
-                steps=request.steps,
+                **_cell_of(request),
                 error=problem,
             )
+
+
+def _cell_of(request: Request) -> dict[str, Any]:
+    return {
+        "duration_s": request.duration_s,
+        "batch": request.batch,
+        "thinking": request.think,
+        "steps": request.steps,
+    }
 
 
 def _measured(session: ProfilingSession, request: Request) -> MatrixRow:
@@ -162,10 +167,7 @@ def _measured(session: ProfilingSession, request: Request) -> MatrixRow:
     writing = sum(one.seconds for one in session.recorder.passes)
     tokens = sum(len(song) for one in session.recorder.passes for song in one.tokens)
     return MatrixRow(
-        duration_s=request.duration_s,
-        batch=request.batch,
-        thinking=request.think,
-        steps=request.steps,
+        **_cell_of(request),
         seconds=seconds,
         music_per_second=request.batch * request.duration_s / seconds,
         stage_seconds={stage.name: stage.seconds for stage in result.stages},

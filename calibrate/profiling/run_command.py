@@ -1,6 +1,7 @@
 """The modes that run a model, from flags to exit code."""
 
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,8 @@ from acestep.cli import console
 from acestep.cli.task_options import codes_of, text_of
 from acestep.errors import Exit, RunFailedError, UsageError
 from acestep.lm.parse import ParseError
-from acestep.output_file import output_file
-from acestep.request import Request, Task
+from acestep.lm.songwriting import MakeJob, understanding
+from acestep.request import Task, asked_request
 from acestep.thinking import Think
 from calibrate.files import pretty_json
 from calibrate.profiling import asked
@@ -20,7 +21,7 @@ from calibrate.profiling.matrix import Axes, as_csv, benchmark, cells
 from calibrate.profiling.report import exchanges_text, print_benchmark, print_profile, print_words
 from calibrate.profiling.session import Notes, ProfilingSession, machine
 from calibrate.profiling.song_profile import ProfileExtras, profile
-from calibrate.profiling.words import MakeJob, creating, formatting, understanding, write_words
+from calibrate.profiling.words import creating, formatting, write_words
 from calibrate.screen import probe_progress
 
 
@@ -39,10 +40,7 @@ def run_profile(flags: Mapping[str, Any]) -> int:
         finally:
             session.close()
         write(pretty_json(found))
-    if flags["as_json"]:
-        console.print_json(found)
-    else:
-        print_profile(found)
+    console.answer(found, print_profile, as_json=flags["as_json"])
     return Exit.OK
 
 
@@ -60,10 +58,7 @@ def run_benchmark(flags: Mapping[str, Any]) -> int:
         finally:
             session.close()
         write(as_csv(found) if _ending(flags["benchmark_output"]) == ".csv" else pretty_json(found))
-    if flags["as_json"]:
-        console.print_json(found)
-    else:
-        print_benchmark(found)
+    console.answer(found, print_benchmark, as_json=flags["as_json"])
     if not found.complete:
         return Exit.INTERRUPTED
     return Exit.RUN_FAILED if any(row.error for row in found.results) else Exit.OK
@@ -85,10 +80,7 @@ def run_words(mode: Mode, flags: Mapping[str, Any]) -> int:
             progress=console.show_progress,
         )
         write(pretty_json(found))
-    if flags["as_json"]:
-        console.print_json(found)
-    else:
-        print_words(found)
+    console.answer(found, print_words, as_json=flags["as_json"])
     if found.problem:
         raise RunFailedError(found.problem)
     return Exit.OK
@@ -134,13 +126,8 @@ def _axes(flags: Mapping[str, Any]) -> Axes:
     )
     if 0 in axes.durations_s:
         raise UsageError("a benchmark needs the length of its songs: --duration 0 leaves it open")
-    try:
-        for duration_s in axes.durations_s:
-            for batch in axes.batches:
-                for steps in axes.steps:
-                    Request(caption="", duration_s=duration_s, batch=batch, steps=steps)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
+    for duration_s, batch, steps in product(axes.durations_s, axes.batches, axes.steps):
+        asked_request({"caption": "", "duration_s": duration_s, "batch": batch, "steps": steps})
     return axes
 
 

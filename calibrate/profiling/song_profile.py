@@ -10,6 +10,7 @@ import msgspec
 from acestep.limits.plan import Plan, clamp
 from acestep.request import DecodePath, Request, Result
 from acestep.stage import StageReport
+from acestep.units import ceil_div
 from calibrate.profiling.clock import StepClock
 from calibrate.profiling.session import ProfilingSession
 from calibrate.profiling.writing import Exchange, WritingPass
@@ -120,7 +121,7 @@ def warm_up(session: ProfilingSession, request: Request) -> float:
 
 def _asked(clamped: Request, result: Result, steps_taken: int) -> ProfiledRequest:
     made = result.request
-    passes = -(-made.batch // result.songs_per_pass)
+    passes = ceil_div(made.batch, result.songs_per_pass)
     return ProfiledRequest(
         task=clamped.task,
         duration_s=made.duration_s,

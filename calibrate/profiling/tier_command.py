@@ -40,11 +40,8 @@ def _probe(flags: Mapping[str, Any], write: Callable[[str], None]) -> int:
     console.notify(probers.introduction(Alone(prober), Variant.TURBO))
     with probe_progress(most_trials(tried, options)) as advance:
         found = tier_test(tried, prober, options, advance)
-    write(pretty_json(found))
-    if flags["as_json"]:
-        console.print_json(found)
-    else:
-        print_tier_test(found, tried, options)
+        write(pretty_json(found))
+    console.answer(found, lambda found: print_tier_test(found, tried, options), as_json=flags["as_json"])
     return Exit.REGRESSED if found.failed else Exit.OK
 
 

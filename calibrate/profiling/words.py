@@ -1,7 +1,7 @@
 """`understand`, `create_sample` and `format_sample`: the language model by itself, and how fast it writes."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -13,7 +13,7 @@ from acestep.lm.jobs import Description, Planner
 from acestep.lm.metadata import NO_METADATA, Metadata, wishes
 from acestep.lm.parse import ParseError
 from acestep.lm.prompts import SongText
-from acestep.lm.songwriting import alone
+from acestep.lm.songwriting import MakeJob, alone
 from acestep.request import Request
 from acestep.units import Progress
 from calibrate.profiling.lm_recorder import LmRecorder, check_language
@@ -21,9 +21,6 @@ from calibrate.profiling.session import Notes, Wish, machine
 from calibrate.profiling.writing import Exchange, WritingPass
 
 WORDS_SCHEMA_VERSION = 1
-
-MakeJob = Callable[[Planner], tuple[Job, tuple[str, ...]]]
-"""Returns the job of a mode, and a warning for each text that was shortened."""
 
 
 class WordProfile(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,18 +47,6 @@ class WordProfile(msgspec.Struct, frozen=True, kw_only=True):
     language_model: tuple[WritingPass, ...]
     exchanges: tuple[Exchange, ...]
     warnings: tuple[str, ...]
-
-
-def understanding(codes: tuple[int, ...], seed: int) -> MakeJob:
-    """Return the job that describes audio codes; without codes it invents a song."""
-
-    def ask(planner: Planner) -> tuple[Job, tuple[str, ...]]:
-        try:
-            return planner.understand_job(codes, seed), ()
-        except ValueError as error:
-            raise UsageError(str(error)) from None
-
-    return ask
 
 
 def creating(query: str, seed: int, *, instrumental: bool) -> MakeJob:

@@ -12,6 +12,7 @@ import msgspec
 
 from acestep.errors import InvalidInputError
 from acestep.strict_json import MOST_BYTES
+from acestep.units import mib
 from calibrate.probes.base import SAFE_TEXT
 from calibrate.record.flaws import Flaw, FlawedError
 from calibrate.record.measurement import RECORD_SCHEMA_VERSION, load_measurement
@@ -29,7 +30,7 @@ _LONGEST_TEXT = 80
 _LARGEST_NUMBER = 2**53
 """Above it JSON readers do not agree on the number."""
 
-_FILE = declared("V001", f"a file that can be read, of at most {MOST_BYTES // 2**20} MiB")
+_FILE = declared("V001", f"a file that can be read, of at most {mib(MOST_BYTES)}")
 _JSON = declared("V002", "one JSON document in UTF-8, whole")
 _DEPTH = declared("V003", f"nested at most {MOST_LEVELS} deep")
 _NUMBERS = declared("V004", "every number finite and within 2^53")

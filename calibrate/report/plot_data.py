@@ -8,6 +8,7 @@ from acestep.knobs import Knobs, Offload, Quantization, Variant
 from acestep.memory.guard import Demand, predict
 from acestep.request import LATENT_HOP, MAX_LYRIC_TOKENS, MAX_TEXT_TOKENS, SAMPLE_RATE
 from acestep.tiers import BATCHES, Tier
+from acestep.units import ceil_div
 from calibrate.probes.base import MeasuredStage
 from calibrate.record.measurement import Certificate, Measurement, RecordedCardKind, RecordedProbe
 from calibrate.table.policy import Policy, budget_bytes
@@ -114,7 +115,7 @@ def _telling(certificates: Sequence[Certificate]) -> list[Certificate]:
 
 
 def _demand(batch: int, seconds: int) -> Demand:
-    frames = -(-seconds * SAMPLE_RATE // LATENT_HOP)
+    frames = ceil_div(seconds * SAMPLE_RATE, LATENT_HOP)
     return Demand(songs=batch, frames=frames, lyric_tokens=MAX_LYRIC_TOKENS, text_tokens=MAX_TEXT_TOKENS)
 
 

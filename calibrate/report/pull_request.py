@@ -80,15 +80,17 @@ def _changes_text(changes: Sequence[TableChange], sources: Sources) -> str:
 
 def _change_row(change: TableChange, tiers: Mapping[str, Tier]) -> tuple[str, ...]:
     field = change.field.removeprefix("evidence.")
-    evidence = closest(tiers[change.place], field) if change.place in tiers else ()
-    found = [f"{MARKS.get(e.kind, '')} {e.kind} {code(short(e.record))}".strip() for e in evidence]
+    evidence = closest(tiers[change.place], field) if change.place in tiers else None
+    found = "—"
+    if evidence is not None:
+        found = f"{MARKS.get(evidence.kind, '')} {evidence.kind} {code(short(evidence.record))}".strip()
     shown = (_shown(change.field, change.before), _shown(change.field, change.after))
     return (
         code(change.place),
         code(change.field) if change.field else "—",
         *(shown if change.field else ("—", "—")),
         change.way,
-        "".join(found) or "—",
+        found,
     )
 
 

@@ -7,13 +7,13 @@ import msgspec
 
 from acestep.errors import InvalidInputError, UsageError
 from acestep.knobs import Backend, Offload
-from acestep.output_file import output_file
+from acestep.locale_text import LANGUAGES
 from acestep.tiers import TierTable, load_tiers
 from calibrate.record.measurement import Measurement, load_measurement
 from calibrate.report.guide import Guide, markdown_table
 from calibrate.report.plots import plots, same_drawing
 from calibrate.report.template import template
-from calibrate.report.words import GUIDE_LANGUAGES, GuideText, words_of
+from calibrate.report.words import GuideText, words_of
 from calibrate.table.policy import Policy, load_policy
 
 PAGE = "GPU_COMPATIBILITY.md"
@@ -56,7 +56,7 @@ def render(sources: Sources) -> Files:
     """Every rendered file. The same sources give the same texts."""
     drawn = {f"{PLOTS}/{name}": text for name, text in plots(sources.table, sources.policy, sources.records).items()}
     names = frozenset(PurePosixPath(path).name for path in drawn)
-    pages = {f"docs/{language}/{PAGE}": guide_page(sources, words_of(language), names) for language in GUIDE_LANGUAGES}
+    pages = {f"docs/{language}/{PAGE}": guide_page(sources, words_of(language), names) for language in LANGUAGES}
     return pages | drawn
 
 
@@ -89,7 +89,7 @@ def guide_page(sources: Sources, words: GuideText, drawn: frozenset[str]) -> str
 
 
 def _language_links(words: GuideText) -> str:
-    names = {language: words_of(language)("language") for language in GUIDE_LANGUAGES}
+    names = {language: words_of(language)("language") for language in LANGUAGES}
     return " · ".join(
         f"**{name}**" if language == words.language else f"[{name}](../{language}/{PAGE})"
         for language, name in names.items()

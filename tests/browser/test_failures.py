@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from acestep.ui.words import sentences
+from acestep.ui.words import PageText
 from tests.browser.conftest import Visit
 from tests.browser.serving import Server, serving
 from tests.browser.studio import Studio, wait_until
@@ -35,7 +35,7 @@ class Spoken(msgspec.Struct, frozen=True, kw_only=True):
     language: str
 
     def __getitem__(self, name: str) -> str:
-        return sentences(self.language)[name]
+        return PageText(self.language).texts[name]
 
 
 @pytest.fixture(scope="module", params=LANGUAGES)

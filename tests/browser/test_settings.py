@@ -9,7 +9,7 @@ import pytest
 
 from acestep.knobs import Variant
 from acestep.tiers import load_tiers
-from acestep.ui.words import sentences
+from acestep.ui.words import PageText
 from tests.browser.conftest import Visit
 from tests.browser.serving import Server, plan, serving
 from tests.browser.studio import Studio, wait_until
@@ -28,7 +28,7 @@ BOXES = {
 def label(choice: str | None) -> str:
     """A choice as the page words it."""
     choice = choice or "none"
-    return sentences("en").get(f"choice_{choice.replace('+', '_').replace(' ', '_')}", choice)
+    return PageText("en").texts.get(f"choice_{choice.replace('+', '_').replace(' ', '_')}", choice)
 
 
 def settings_of(document: dict[str, Any]) -> dict[str, Any]:

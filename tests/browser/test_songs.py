@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from acestep.ui.words import sentences
+from acestep.ui.words import PageText
 from tests.browser.conftest import Visit
 from tests.browser.serving import Server
 from tests.browser.studio import RECORD_PLAYERS, RECORD_PROGRESS, Studio, wait_until
@@ -27,7 +27,7 @@ def test_a_song_shows_progress_can_be_played_and_is_stored(server: Server, visit
     song.get_by_label("Play", exact=True).click()
     wait_until(lambda: any(player["at"] > 0.2 for player in studio.players()))
     watched = "\n".join(page.evaluate("() => window.progress"))
-    assert all(sentences("en")[f"stage_{stage}"] in watched for stage in ("think", "denoise"))
+    assert all(PageText("en").texts[f"stage_{stage}"] in watched for stage in ("think", "denoise"))
     with page.expect_download() as kept:
         studio.control("download").locator("a[download]").first.click()
     audio, rate = soundfile.read(kept.value.path())
@@ -43,7 +43,7 @@ def test_a_stopped_song_leaves_nothing_and_the_next_is_made(server: Server, visi
     studio.ask(seconds=300, steps=100)
     studio.generate()
     server.wait_for("begin", begun + 1)
-    wait_until(lambda: sentences("en")["stage_denoise"] in studio.text("progress"))
+    wait_until(lambda: PageText("en").texts["stage_denoise"] in studio.text("progress"))
     studio.control("cancel").click()
     server.wait_for("end", ended + 1)
     studio.control("progress").locator(".stopped").wait_for()

@@ -69,7 +69,7 @@ def test_the_boundary_equals_an_exhaustive_search_and_both_sides_are_probed(per_
     assert found.seconds == card.longest(batch)
     assert found.certainty is Certainty.CERTIFIED
     sides = {"fits": found.fits, "fails": found.fails}
-    at = {side: [asked.workload.duration_s for asked in questions] for side, questions in sides.items()}
+    at = {side: [] if asked is None else [asked.workload.duration_s] for side, asked in sides.items()}
     assert at["fits"] == ([found.seconds] if found.seconds else [])
     assert at["fails"] == ([] if found.seconds == GRID[-1] else [found.seconds + 60])
     assert list(found.asked) == card.asked
@@ -107,8 +107,8 @@ def test_with_spurious_failures_the_answer_is_right_and_no_question_repeats(
     found = found_on(card, batch, method=method)
     assert found.seconds == card.longest(batch)
     assert len(card.asked) == len(set(card.asked))
-    for last in found.fails:
-        assert last.attempt == 5, "six failures in a row"
+    if found.fails is not None:
+        assert found.fails.attempt == 5, "six failures in a row"
 
 
 @pytest.mark.parametrize("pocket", [300, 360, 420])
@@ -120,5 +120,5 @@ def test_answers_that_contradict_each_other_are_uncertain_and_count_as_no_fit(po
     method = Method(spurious_rate=0.0, forecast=lambda _, w: GIB + int(w.duration_s * 3 * GIB / (pocket + 30)))
     found = found_on(card, 1, known, method)
     assert found.certainty is Certainty.UNCERTAIN
-    assert (found.seconds, found.fits) == (0, ())
-    assert found.fails
+    assert (found.seconds, found.fits) == (0, None)
+    assert found.fails is not None

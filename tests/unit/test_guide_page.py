@@ -14,6 +14,7 @@ from acestep.cli.main import cli as acestep
 from acestep.dit import vae_decode
 from acestep.errors import NotMeasuredError
 from acestep.knobs import Variant
+from acestep.locale_text import LANGUAGES
 from acestep.request import MAX_LYRIC_TOKENS
 from acestep.tiers import LmStates, Tier
 from acestep.units import gib
@@ -22,7 +23,7 @@ from calibrate.profiling.cli import cli as profiler
 from calibrate.report.guide import DECODE_TILES
 from calibrate.report.marks import MARKS, short
 from calibrate.report.render import PAGE, Sources
-from calibrate.report.words import GUIDE_LANGUAGES, words_of
+from calibrate.report.words import words_of
 from calibrate.table.policy import budget_bytes
 from tests.guide_pages import EVERY, LM, NAMES, PLAIN, REAL, page, tiers_of
 from tests.guides import POLICY, on_a_card, with_table, with_tiers
@@ -34,7 +35,7 @@ NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 
 @pytest.fixture(scope="module")
 def rendered() -> dict[tuple[str, str], str]:
-    return {(name, language): page(source, language) for name, source in EVERY.items() for language in GUIDE_LANGUAGES}
+    return {(name, language): page(source, language) for name, source in EVERY.items() for language in LANGUAGES}
 
 
 def known_numbers(source: Sources) -> set[str]:
@@ -71,7 +72,7 @@ def bare_text(text: str, source: Sources) -> str:
 def test_every_number_on_a_page_comes_from_the_table(name: str, rendered: dict[tuple[str, str], str]) -> None:
     source = EVERY[name]
     known = known_numbers(source)
-    for language in GUIDE_LANGUAGES:
+    for language in LANGUAGES:
         found = set(NUMBER.findall(bare_text(rendered[name, language], source)))
         assert found - known == set(), language
         assert len(found) > 20
@@ -96,7 +97,7 @@ def changed_tables(source: Sources) -> Iterator[tuple[str, Tier]]:
 
 
 def test_a_number_changed_in_the_table_changes_every_page(rendered: dict[tuple[str, str], str]) -> None:
-    for (what, changed), language in zip(changed_tables(LM), cycle(GUIDE_LANGUAGES), strict=False):
+    for (what, changed), language in zip(changed_tables(LM), cycle(LANGUAGES), strict=False):
         tiers = tuple(changed if tier.id == changed.id else tier for tier in tiers_of(LM))
         source = with_table(LM, with_tiers(LM.table, *tiers))
         assert page(source, language) != rendered["thinking", language], what
@@ -104,7 +105,7 @@ def test_a_number_changed_in_the_table_changes_every_page(rendered: dict[tuple[s
 
 def test_every_row_of_a_measured_card_carries_its_record_s_digest(rendered: dict[tuple[str, str], str]) -> None:
     digest = short(on_a_card().digest)
-    for language in GUIDE_LANGUAGES:
+    for language in LANGUAGES:
         rows = [line for line in rendered["measured", language].splitlines() if MARKS["measured"] in line]
         numbers = [line for line in rows if line.startswith("|")]
         assert len(numbers) > len(tiers_of(REAL))
@@ -113,7 +114,7 @@ def test_every_row_of_a_measured_card_carries_its_record_s_digest(rendered: dict
 
 
 def test_a_page_without_a_measured_card_says_so(rendered: dict[tuple[str, str], str]) -> None:
-    for language in GUIDE_LANGUAGES:
+    for language in LANGUAGES:
         nothing = words_of(language)("nothing_measured")
         assert nothing in rendered["plain", language]
         assert nothing not in rendered["measured", language]
@@ -139,7 +140,7 @@ def test_a_value_without_evidence_is_not_shown() -> None:
 
 
 def test_language_models_fill_their_columns_where_the_table_has_them(rendered: dict[tuple[str, str], str]) -> None:
-    for language in GUIDE_LANGUAGES:
+    for language in LANGUAGES:
         words = words_of(language)
         plain, thinking_page = rendered["plain", language], rendered["thinking", language]
         for model in ("0.6B", "1.7B", "4B"):
@@ -153,7 +154,7 @@ def test_language_models_fill_their_columns_where_the_table_has_them(rendered: d
         assert words.duration(270) in thinking_page
 
 
-@pytest.mark.parametrize("language", GUIDE_LANGUAGES)
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_a_page_covers_what_the_published_guide_covers(language: str, rendered: dict[tuple[str, str], str]) -> None:
     text = rendered["thinking", language]
     for covered in (
@@ -183,7 +184,7 @@ def shell_lines(text: str) -> list[str]:
 
 def test_the_commands_of_a_page_exist_and_are_the_same_in_every_language(rendered: dict[tuple[str, str], str]) -> None:
     lines = [re.sub(r" *#.*", "", line) for line in shell_lines(rendered["thinking", "en"])]
-    for language in GUIDE_LANGUAGES[1:]:
+    for language in LANGUAGES[1:]:
         assert [re.sub(r" *#.*", "", line) for line in shell_lines(rendered["thinking", language])] == lines
     for line in lines:
         words = shlex.split(re.sub(r"^MAX_CUDA_VRAM=\d+ ", "", line))
@@ -197,7 +198,7 @@ def test_the_commands_of_a_page_exist_and_are_the_same_in_every_language(rendere
         assert asked <= flags, line
 
 
-@pytest.mark.parametrize("language", GUIDE_LANGUAGES)
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_links_and_pictures_of_a_stored_page_lead_somewhere(language: str) -> None:
     stored = ROOT / "docs" / language / PAGE
     text = stored.read_text(encoding="utf-8")

@@ -78,9 +78,6 @@ def without(hidden: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         ("matplotlib", "report --pr --base HEAD"),
         ("jinja2", "report --pr --base HEAD"),
         ("jinja2", f"report --html {RECORD} -o {{out}}"),
-        ("pandas", f"compare {TABLE} {TABLE} --csv {{out}}"),
-        ("pandas", f"compare {TABLE} {TABLE} --csv {{out}} --json"),
-        ("pandas", f"reality {RECORD} --csv {{out}}"),
     ],
 )
 def test_where_one_is_missing_a_sentence_says_what_to_type(hidden: str, arguments: str, tmp_path: Path) -> None:

@@ -13,11 +13,11 @@ import pytest
 
 from acestep.cli.console import run_click
 from acestep.errors import Exit, InvalidInputError, UsageError
+from acestep.locale_text import LANGUAGES
 from calibrate.cli import cli as calibrate
 from calibrate.files import pretty_json
 from calibrate.report import cli as report_cli
 from calibrate.report.render import PAGE, Files, read_sources, render, stale, write_files
-from calibrate.report.words import GUIDE_LANGUAGES
 from tests.guide_pages import PLAIN
 from tests.guides import simulated
 
@@ -118,7 +118,7 @@ def test_a_table_that_changes_makes_every_page_stale(
     (checkout / "tiers" / "generated_tiers.json").write_text(json.dumps(table))
     assert run_click(calibrate, ["render", "--check"]) == Exit.REGRESSED
     err = capsys.readouterr().err
-    assert all(f"stale: docs/{language}/{PAGE}" in err for language in GUIDE_LANGUAGES)
+    assert all(f"stale: docs/{language}/{PAGE}" in err for language in LANGUAGES)
 
 
 def test_without_a_checkout_rendering_asks_for_one(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from acestep.errors import InvalidInputError, MissingWeightsError, NotEnoughMemo
 from acestep.hardware.card import CPU, simulated_card
 from acestep.knobs import Knobs, Offload
 from acestep.limits.plan import Plan, exact, resolve
+from acestep.locale_text import LANGUAGES
 from acestep.memory.guard import COEFFICIENTS, OF_AUDIO, knobs_key
 from acestep.request import Request
 from acestep.thinking import Thinking
@@ -26,12 +27,11 @@ from acestep.ui.views import (
     failure_html,
     guard_html,
     history_html,
-    length,
     outlook,
     progress_html,
     warnings_html,
 )
-from acestep.ui.words import PAGE_LANGUAGES, PageText
+from acestep.ui.words import PageText
 from acestep.units import GIB
 
 WORDS = PageText("en")
@@ -142,7 +142,7 @@ ERRORS = {
 }
 
 
-@pytest.mark.parametrize("language", PAGE_LANGUAGES)
+@pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_every_failure_has_a_sentence_in_the_language_of_the_page(error: Exception, language: str) -> None:
     words, failure = PageText(language), failure_of(error)
@@ -174,7 +174,7 @@ def test_a_visit_whose_clicks_are_all_over_is_never_busy_and_its_next_run_is_its
     assert visit.progress.stage == "finished"
 
 
-@pytest.mark.parametrize("language", PAGE_LANGUAGES)
+@pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("stage", ["waiting", "loading", "think", "encode_audio", "encode", "denoise", "decode"])
 def test_progress_names_its_stage_and_its_share(stage: str, language: str) -> None:
     words = PageText(language)
@@ -215,7 +215,7 @@ def test_a_sentence_is_said_once() -> None:
 
 @given(seconds=st.floats(0, 10_000))
 def test_a_length_is_never_without_a_number(seconds: float) -> None:
-    assert re.search(r"\d", length(seconds, WORDS))
+    assert re.search(r"\d", WORDS.duration(seconds))
 
 
 def model(*, rest: float = 0.0, fixed: float = 0.0) -> dict[str, float]:

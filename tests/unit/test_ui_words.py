@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from acestep.locale_text import LANGUAGES
 from acestep.stage import Stage
 from acestep.ui.failures import FailureKind
-from acestep.ui.words import LOCALES, PAGE_LANGUAGES, PageText, sentences
+from acestep.ui.words import LOCALES, PageText
 
 HOUSE = Path(__file__).parents[2] / "acestep" / "ui"
 STAGES = tuple(Stage)
@@ -19,21 +20,21 @@ def gaps(sentence: str) -> set[str]:
 
 
 def test_every_locale_is_a_language_that_can_be_chosen() -> None:
-    assert {path.stem for path in LOCALES.glob("*.json")} == set(PAGE_LANGUAGES)
+    assert {path.stem for path in LOCALES.glob("*.json")} == set(LANGUAGES)
 
 
-@pytest.mark.parametrize("language", PAGE_LANGUAGES)
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_every_language_says_the_same_things_with_the_same_gaps(language: str) -> None:
-    english, other = sentences("en"), sentences(language)
+    english, other = PageText("en").texts, PageText(language).texts
     assert list(other) == list(english)
     assert {name: gaps(text) for name, text in other.items()} == {name: gaps(text) for name, text in english.items()}
     assert all(text.strip() for text in other.values())
 
 
-@pytest.mark.parametrize("language", PAGE_LANGUAGES[1:])
+@pytest.mark.parametrize("language", LANGUAGES[1:])
 def test_no_sentence_was_left_in_english(language: str) -> None:
-    words = {name: text for name, text in sentences(language).items() if len(sentences("en")[name]) > 14}
-    same = [name for name, text in words.items() if text == sentences("en")[name]]
+    words = {name: text for name, text in PageText(language).texts.items() if len(PageText("en").texts[name]) > 14}
+    same = [name for name, text in words.items() if text == PageText("en").texts[name]]
     assert same == []
 
 
@@ -47,10 +48,10 @@ def test_every_sentence_that_the_page_asks_for_is_there() -> None:
     asked |= {f"stage_{stage}" for stage in (*STAGES, *own)}
     asked |= {f"failed_{kind}" for kind in FailureKind}
     assert len(asked) > 40
-    assert asked <= set(sentences("en"))
+    assert asked <= set(PageText("en").texts)
 
 
 def test_a_gap_is_filled_in_any_language() -> None:
-    assert {PageText(language)("batch_info", most=7) for language in PAGE_LANGUAGES} == {
-        sentences(language)["batch_info"].replace("{most}", "7") for language in PAGE_LANGUAGES
+    assert {PageText(language)("batch_info", most=7) for language in LANGUAGES} == {
+        PageText(language).texts["batch_info"].replace("{most}", "7") for language in LANGUAGES
     }

@@ -91,16 +91,19 @@ class _Inquiry:
             handle = nvml.nvmlDeviceGetHandleByIndex(index)
             uuid = _text(nvml.nvmlDeviceGetUUID(handle))
         except Exception as error:
-            self.problems.append(
-                Problem(
-                    sentence=f"NVIDIA board {index} does not answer ({error_sentence(error)}) and is left out.",
-                    advice="If it stays so after a restart, look at its power and its seat, and at the system's log.",
-                )
-            )
+            self._leave_out(f"NVIDIA board {index}", error)
             return None
         mode = _quietly(nvml, "nvmlDeviceGetMigMode", handle)
         is_cut = bool(mode and mode[0])
         return _Board(handle=handle, uuid=uuid, is_cut=is_cut, slices=self._slices(handle, uuid) if is_cut else ())
+
+    def _leave_out(self, board: str, error: Exception) -> None:
+        self.problems.append(
+            Problem(
+                sentence=f"{board} does not answer ({error_sentence(error)}) and is left out.",
+                advice="If it stays so after a restart, look at its power and its seat, and at the system's log.",
+            )
+        )
 
     def _slices(self, board: Any, uuid: str) -> tuple[_Slice, ...]:
         nvml = self._nvml
@@ -160,12 +163,7 @@ class _Inquiry:
         try:
             total, unified = self._memory(handle, name)
         except Exception as error:
-            self.problems.append(
-                Problem(
-                    sentence=f"{name} ({uuid}) does not answer ({error_sentence(error)}) and is left out.",
-                    advice="If it stays so after a restart, look at its power and its seat, and at the system's log.",
-                )
-            )
+            self._leave_out(f"{name} ({uuid})", error)
             return None
         capability = _quietly(nvml, "nvmlDeviceGetCudaComputeCapability", board.handle) or capability_of(name)
         return Card(

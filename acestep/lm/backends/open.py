@@ -42,14 +42,15 @@ class Opener:
         self._folder = folder
         self._pool = pool
         self._warn = warn
-        self._kept: list[Restful] = []
+        self._kept: Restful | None = None
 
     def open(self, device: Device, pt: Callable[[], LmBackend]) -> LmBackend:
         """Return a backend on `device`; its `close` ends one use. `pt` makes the PyTorch backend."""
         if self._library is Library.PT:
             return pt()
-        if not self._kept and (problem := self._start(device)):
-            # After the except block, because a traceback would keep half-made objects alive.
+        problem = self._start(device) if self._kept is None else ""
+        if self._kept is None:
+            # Here, where no traceback holds what was half made.
             gc.collect()
             device.empty_cache()
             name, self._library = _NAMES[self._library], Library.PT
@@ -58,20 +59,21 @@ class Opener:
                 "worse, they only take longer to plan."
             )
             return pt()
-        return _Lent(self._kept[0])
+        return _Lent(self._kept)
 
     def close(self) -> None:
-        """Free what was kept."""
-        while self._kept:
-            self._kept.pop().close()
+        """Give back what was kept."""
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            kept.close()
 
     def _start(self, device: Device) -> str:
         """Start the requested library; return why that failed, or "" on success."""
         try:
             if self._library is Library.VLLM:
-                self._kept.append(VllmBackend(self._folder, device, self._pool))
+                self._kept = VllmBackend(self._folder, device, self._pool)
             else:
-                self._kept.append(MlxBackend(self._folder))
+                self._kept = MlxBackend(self._folder)
         except ModuleNotFoundError as error:
             return f"{error.name} is not installed"
         except Exception as error:  # These libraries can fail at start in too many ways to list.

@@ -11,7 +11,7 @@ import msgspec
 
 from acestep.checkpoints.architecture import QwenArchitecture
 from acestep.lm.job import Job
-from acestep.units import MIB
+from acestep.units import MIB, ceil_div
 
 BLOCK_TOKENS: Final = 32
 """Tokens in one block of keys and values: the block size of vLLM's attention on both CUDA and CPU."""
@@ -76,8 +76,8 @@ class Footprint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def blocks_of(tokens: int) -> int:
-    """Return the number of blocks for `tokens` tokens of one sequence."""
-    return -(-tokens // BLOCK_TOKENS)
+    """Blocks that hold so many tokens of one sequence."""
+    return ceil_div(tokens, BLOCK_TOKENS)
 
 
 def pool_for(jobs: Sequence[Job]) -> Pool:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from acestep.limits.capabilities import AMPERE, matrix_workspace
+from acestep.units import ceil_div
 
 MASK_ALIGNMENT = 16
 """The memory-efficient kernel copies a mask whose last dimension is not a multiple of this (aten sdp preprocess_mask).
@@ -91,7 +92,7 @@ class CudaKernels(AttentionKernels):
         if not grouped:
             result = _rows_first(query)
             if attn_mask is not None and attn_mask.shape[-1] % MASK_ALIGNMENT:
-                columns = -(-attn_mask.shape[-1] // MASK_ALIGNMENT) * MASK_ALIGNMENT
+                columns = ceil_div(attn_mask.shape[-1], MASK_ALIGNMENT) * MASK_ALIGNMENT
                 padded = attn_mask.new_empty(*attn_mask.shape[:-1], columns)
                 del padded
             return result

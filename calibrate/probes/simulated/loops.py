@@ -6,6 +6,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from acestep.units import ceil_div
 from calibrate.probes.simulated.trace import Trace
 
 WINDOW: Final = 16
@@ -70,7 +71,7 @@ def _loops_of_period(sizes: NDArray[np.int64], slots: NDArray[np.int64], period:
     """Return every range that repeats itself exactly after `period` events, in turns of at least `MIN_PERIOD`."""
     repeats = (sizes[:-period] == sizes[period:]) & (slots[:-period] == slots[period:])
     edges = np.flatnonzero(np.diff(repeats.astype(np.int8), prepend=0, append=0)).tolist()
-    turn = period * -(-MIN_PERIOD // period)
+    turn = period * ceil_div(MIN_PERIOD, period)
     loops = []
     for start, stop in zip(edges[::2], edges[1::2], strict=True):
         turns = (stop - start + period) // turn

@@ -21,7 +21,7 @@ from acestep.memory.guard import Demand
 from acestep.memory.placement import TRANSFORMER, Placement
 from acestep.request import CODE_FRAMES, LATENT_HOP, SAMPLE_RATE, Request, Task
 from acestep.stage import Stage
-from acestep.units import silent
+from acestep.units import ceil_div, silent
 from calibrate.probes.simulated.book import TraceBook
 from calibrate.probes.simulated.device import SimulatedDevice
 from calibrate.probes.simulated.kernels import CudaKernels
@@ -67,7 +67,7 @@ def request_for(demand: Demand) -> Request:
     plain = Request(caption="", batch=demand.songs, duration_s=seconds, steps=PROBE_STEPS)
     if not demand.weak_cover:
         return plain
-    codes = (0,) * -(-demand.frames // CODE_FRAMES)
+    codes = (0,) * ceil_div(demand.frames, CODE_FRAMES)
     return msgspec.structs.replace(plain, task=Task.COVER, audio_codes=codes, cover_strength=0.5)
 
 
