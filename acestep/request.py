@@ -15,6 +15,7 @@ from acestep.errors import UsageError
 from acestep.fields import TRACKS, UNKNOWN_LANGUAGE, keyscale_of, language_of, timesignature_of, track_of
 from acestep.stage import StageReport
 from acestep.thinking import Thinking
+from acestep.typed import take_types
 from acestep.units import ceil_div
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from acestep.units import MIB, mib
 T = TypeVar("T")
 
 MOST_BYTES = 4 * MIB
-"""Size of the largest file that is read, as for contributed records; the largest that is shipped takes a tenth."""
+"""Size limit of the files that are read, as for contributed records; the largest file shipped is a tenth of it."""
 
 Trail = tuple["Trail", str] | None
 """The place of a value in its document: the trail of its container and one step; None for the document itself."""

@@ -1,14 +1,9 @@
 """Results as text: digests, and the JSON that is committed."""
 
 import csv
-import errno
 import hashlib
 import io
-import os
-import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -33,48 +28,3 @@ def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> st
         formulas = {name for name, value in row.items() if isinstance(value, str) and value.startswith(tuple("=+-@"))}
         writer.writerow({name: f"'{value}" if name in formulas else value for name, value in row.items()})
     return text.getvalue()
-
-
-@contextmanager
-def output_file(target: Path | None) -> Iterator[Callable[[str], None]]:
-    """Gives a function that puts a text in `target`, whole or not at all; with no target it does nothing.
-
-    A file beside the target is opened first, so that a path that cannot be written is a `UsageError` before any work;
-    so is a device or a pipe, which renaming would replace. A symbolic link stays, and what it points to is written.
-    Writing raises `RunFailedError` when the disk refuses; without a write the target stays as it was.
-    """
-    if target is None:
-        yield lambda _: None
-        return
-    try:
-        place = _place_of(target)
-        beside = place.with_name(f".{place.name}.{os.getpid()}.part")
-        beside.touch()
-    except OSError as error:
-        raise UsageError(f"cannot write {target}: {error.strerror}; choose another path") from None
-
-    def write(text: str) -> None:
-        try:
-            with beside.open("w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(place)
-        except OSError as error:
-            raise RunFailedError(f"could not write {target}: {error.strerror}; free some space and retry") from None
-
-    try:
-        yield write
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def _place_of(target: Path) -> Path:
-    """The file that `target` is or leads to, which need not exist yet; `OSError` for what is there and is no file."""
-    with suppress(FileNotFoundError):
-        mode = target.stat().st_mode
-        if stat.S_ISDIR(mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        if not stat.S_ISREG(mode):
-            raise OSError(errno.EINVAL, "it is a device or a pipe, not a file")
-    return target.resolve()

@@ -18,6 +18,7 @@ from typing import Final
 from acestep.errors import AceStepError, Exit, NotMeasuredError
 from acestep.knobs import Knobs, Variant
 from acestep.memory.workspace import SEGMENT_GRAIN
+from acestep.output_file import output_file
 from acestep.units import ceil_div
 from calibrate.campaign.journal import open_journal
 from calibrate.campaign.probers import identity_of, prober_for, recorded_card, simulation_of

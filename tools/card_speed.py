@@ -42,7 +42,7 @@ from acestep.knobs import Knobs, Offload, Variant
 from acestep.output_file import output_file
 from acestep.request import Request
 from acestep.units import GIB, MIB
-from calibrate.files import output_file, pretty_json
+from calibrate.files import pretty_json
 from calibrate.table.policy import budget_bytes, load_policy
 from tests.library import library_arguments, library_pipeline
 from tools.work_of_a_song import song_flops, weightless
@@ -51,7 +51,7 @@ MATRIX = {"cuda": 8192, "cpu": 512}
 """Rows and columns of the matrix product that measures the rate of multiplications."""
 
 COPIED_BYTES = {"cuda": 4 * GIB, "cpu": 16 * MIB}
-"""What is copied to measure the rate of memory; beyond any cache on a card."""
+"""Bytes copied to measure the memory bandwidth; larger than any cache on a card."""
 
 SMALL_CARD_GIB = 4.0
 """Ten minutes of audio must fit under the budget of a card of this size."""

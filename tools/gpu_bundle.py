@@ -253,7 +253,7 @@ def package_sizes(wheels: Path) -> dict[str, int]:
 
 
 def told_sizes(total: int, packages: Mapping[str, int], most_mib: float | None) -> str:
-    """A sentence about the largest packages, and one that warns where the bundle has become too large."""
+    """Return a sentence about the largest packages, and a warning if the bundle is too large."""
     largest = ", ".join(f"{name} {size / MIB:.1f} MiB" for name, size in list(packages.items())[:TOLD_PACKAGES])
     told = f"{total / MIB:.1f} MiB" + (f"; the largest packages: {largest}" if largest else "") + "\n"
     if most_mib is not None and total > most_mib * MIB:

@@ -12,7 +12,7 @@ from acestep.cli import console
 from acestep.cli.options import VARIANT, device_option, knob_options, knobs_with, refuse_empty
 from acestep.errors import UsageError
 from acestep.locale_text import LANGUAGES
-from acestep.ui.doorman import is_loopback
+from acestep.ui.loopback_only import is_loopback
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -52,11 +52,16 @@ class PageByDefault(click.Group):
 
 @click.command()
 @click.option("--port", type=click.IntRange(0, MOST_PORTS), default=7860, show_default=True, help="0 picks a free one.")
-@click.option("--server-name", default="127.0.0.1", show_default=True, metavar="ADDR", help="Where to listen.")
-@click.option("--share", is_flag=True, help="Have a public address made by gradio's servers.")
-@click.option("--auth", multiple=True, metavar="USER:PASSWORD", help="Who may come in; can be given several times.")
-@click.option("--no-auth", is_flag=True, help="Let everybody in who reaches the page, from anywhere.")
-@click.option("--language", type=click.Choice(LANGUAGES), default="en", show_default=True, help="What the page speaks.")
+@click.option("--server-name", default="127.0.0.1", show_default=True, metavar="ADDR", help="Address to listen on.")
+@click.option("--share", is_flag=True, help="Create a public address through gradio's servers.")
+@click.option(
+    "--auth",
+    multiple=True,
+    metavar="USER:PASSWORD",
+    help="Require a user name and password; can be given several times.",
+)
+@click.option("--no-auth", is_flag=True, help="Do not require a password, even if others can reach the page.")
+@click.option("--language", type=click.Choice(LANGUAGES), default="en", show_default=True, help="Language of the page.")
 @click.option("--init-service", is_flag=True, help="Load the model before the page opens.")
 @click.option("--model", default="turbo", show_default=True, metavar="ID|DIR|tiny|dummy", help="Which weights.")
 @click.option("--variant", type=VARIANT, default="turbo", metavar="NAME", help="What tiny and dummy weights imitate.")

@@ -60,7 +60,7 @@ class Uncounted(InOrder):
 
 
 class CpuDevice(Uncounted):
-    """Computes in float32 where the host is; bf16 is slower than float32 on most CPUs and less exact."""
+    """Computes in float32 in host memory; bf16 is slower than float32 on most CPUs and less exact."""
 
     torch_device = torch.device("cpu")
     dtype = torch.float32

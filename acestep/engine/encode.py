@@ -89,5 +89,5 @@ def _context(request: Request, source: Tensor | None, silence: Tensor) -> Tensor
 
 
 def _silence(silence: Tensor, frames: int) -> Tensor:
-    """Silent latents [1, frames, 64], repeated where the recorded silence ends."""
+    """Silent latents [1, frames, 64], repeated after the end of the recorded silence."""
     return silence.repeat(1, ceil_div(frames, silence.shape[1]), 1)[:, :frames]

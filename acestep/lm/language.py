@@ -74,7 +74,7 @@ class Language:
             self._model()
 
     def modules(self) -> Mapping[str, nn.Module]:
-        """The weights to be placed, by name; none where the backend keeps its own."""
+        """The weights to place, by name; empty if the backend keeps its own."""
         return {LANGUAGE_MODEL: self._model().module} if self._loaded is not None else {}
 
     def thinker(self) -> LmThinker:
@@ -82,7 +82,7 @@ class Language:
         return LmThinker(self.planner, self.open, self.modules(), end=self.close)
 
     def open(self, device: Device, use: Callable[[], AbstractContextManager[None]]) -> LmBackend:
-        """What runs it for one use."""
+        """Return the backend for one use."""
         placed = self._loaded is not None
         backend = self._opener.open(
             device, lambda: PtBackend(self._model(), device, use=use if placed else self._alone)
@@ -111,7 +111,7 @@ class Language:
         return placement.use(LANGUAGE_MODEL)
 
     def _model(self) -> LanguageModel:
-        """The weights, loaded once: at birth, or when PyTorch has to stand in."""
+        """The weights, loaded once: by the constructor, or when PyTorch replaces another backend."""
         if self._loaded is None:
             dtype = self._device.dtype
             tiny = self._name == TINY

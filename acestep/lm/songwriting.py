@@ -95,7 +95,7 @@ def understand_song(
     seed: int = 0,
     progress: Progress = silent,
 ) -> Description:
-    """The song that audio codes stand for, in words; without codes one is made up."""
+    """Describe in words the song that audio codes stand for; without codes, invent one."""
     return _described(understanding(codes, seed), plan, model, progress)
 
 
@@ -121,7 +121,7 @@ def create_sample(
     seed: int = 0,
     progress: Progress = silent,
 ) -> Description:
-    """A song in words made from a wish such as "a sad song about rain"."""
+    """Invent a song in words from a wish such as "a sad song about rain"."""
     return _described(
         lambda planner: planner.create_job(query, instrumental=instrumental, language=language, seed=seed),
         *(plan, model, progress),
@@ -138,7 +138,7 @@ def format_sample(
     seed: int = 0,
     progress: Progress = silent,
 ) -> Description:
-    """A caption and lyrics brought into the form the models were trained with; known `metadata` stay as they are."""
+    """Rewrite a caption and lyrics in the form the models were trained with; known `metadata` are kept."""
     text = SongText(caption=caption, lyrics=lyrics)
     found = _described(lambda planner: planner.format_job(text, metadata, seed), plan, model, progress)
     return found if found.lyrics else msgspec.structs.replace(found, lyrics=encodable(lyrics))

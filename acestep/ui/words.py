@@ -15,5 +15,5 @@ class PageText(LocaleText):
         super().__init__(LOCALES, language)
 
     def has(self, name: str) -> bool:
-        """Whether there is a sentence `name`; not everything needs one."""
+        """Return whether there is a sentence `name`; not everything needs one."""
         return name in self.texts

@@ -134,7 +134,7 @@ class _Asking:
         return self._question.workload.batch * self._grid[position]
 
     def line(self, positions: range, growth: Growth | None) -> SearchPoints:
-        """What a search is told of some positions; nothing is as good as that all of them fit."""
+        """Return the input of a search over some positions; without a prediction all of them are assumed to fit."""
         cap = self._question.cap_bytes
         if growth is None:
             return SearchPoints(caps=[cap] * len(positions), predicted=[cap] * len(positions))
@@ -142,7 +142,7 @@ class _Asking:
         return SearchPoints(caps=[max(cap - growth.resting, 1)] * len(positions), predicted=predicted)
 
     def at(self, positions: range, growth: Growth | None) -> Callable[[int], PointResult]:
-        """Asks a point by its place among some positions."""
+        """Return a function that asks a point by its index among some positions."""
         stage, resting = (growth.stage, growth.resting) if growth else (GROWING, 0)
 
         def ask(place: int) -> PointResult:

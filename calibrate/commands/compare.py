@@ -21,7 +21,8 @@ def compare_command(before: Path, after: Path, csv: Path | None, as_json: bool) 
     """Say what changed from A to B, two records or two tables, the worst first. Exit code 0 whatever it finds."""
     import msgspec
 
-    from calibrate.files import csv_text, output_file
+    from acestep.output_file import output_file
+    from calibrate.files import csv_text
     from calibrate.record.compare import TableChange
     from calibrate.record.compare import compare as compared
 

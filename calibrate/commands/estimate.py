@@ -74,7 +74,7 @@ def estimate_command(
 def _workload(
     batch: int, duration_s: float, task: str | None, reference_seconds: float | None, *, with_lm: bool
 ) -> "Workload":
-    """The longest prompt at this batch and length, which must be ones that a request may have."""
+    """Return the workload with the longest prompt at this batch and length, which a request must allow."""
     from acestep.request import MAX_DURATION_S, MIN_DURATION_S, asked_request
     from calibrate.workload import Workload
 

@@ -17,13 +17,13 @@ from calibrate.probes.messages import Filled, LeaveFree, line_of
 from calibrate.probes.worker import die_with
 
 GRAIN_BYTES = 2 * MIB
-"""The driver gives memory in pieces of this size."""
+"""The driver allocates memory in multiples of this size."""
 
 PIECE_BYTES = 256 * MIB
-"""What is taken at a time, so that memory in several places can be filled."""
+"""Largest size of one allocation, so that separate free regions can be filled."""
 
 SMALLEST_BYTES = 20 * MIB
-"""From this size on PyTorch takes a piece from the driver for itself, rounded up to a grain."""
+"""From this size on PyTorch takes a separate segment from the driver, rounded up to a grain."""
 
 
 class Store(Protocol):
@@ -43,7 +43,7 @@ class Store(Protocol):
 
 
 def ballast_sizes(n_bytes: int) -> list[int]:
-    """Sizes that add up to `n_bytes` rounded up to a grain; none where that is too little to be taken by itself."""
+    """Sizes that add up to `n_bytes` rounded up to a grain; none if that is too small for a separate allocation."""
     grains = ceil_div(n_bytes, GRAIN_BYTES) * GRAIN_BYTES
     if grains < SMALLEST_BYTES:
         return []

@@ -7,7 +7,7 @@ from acestep.units import MIB, gib
 from calibrate.probes.nvml import Usage
 
 SLACK_BYTES = 64 * MIB
-"""Differences in the driver's books that mean nothing: page tables, a display that draws."""
+"""Differences in the driver's figures that mean nothing: page tables, screen updates."""
 
 
 class Cap(msgspec.Struct, frozen=True, kw_only=True):

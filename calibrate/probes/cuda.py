@@ -90,7 +90,7 @@ class ChildProber:
         return self._probe(knobs, workload, cap_bytes, full=True)
 
     def close(self) -> None:
-        """End the child, and wait until the card is as it was."""
+        """End the child, and wait until the card is as before."""
         session, self._session = self._session, None
         if session is not None:
             session.close()
@@ -127,7 +127,7 @@ class ChildProber:
         return answer, withheld
 
     def _session_for(self, setup: Setup) -> ProbeSession:
-        """The open session, unless it has another model or its child kept something; else a new one."""
+        """Return the open session, or a new one if it has another model or its child kept memory."""
         session = self._session
         if session is not None and (session.setup != setup or session.resting_bytes > SLACK_BYTES):
             self.close()

@@ -17,7 +17,7 @@ from calibrate.verdict import Verdict
 from calibrate.workload import Workload
 
 LONGEST_LINE = MIB
-"""Bytes; a line that grows beyond this is no message."""
+"""Longest line in bytes; a longer one is not a message."""
 
 _Kind = TypeVar("_Kind")
 

@@ -19,7 +19,7 @@ HIDDEN_READS = 3
 """
 
 CONTEXT_GROWTH_BYTES = 512 * MIB
-"""What a context may grow by as kernels load, where the driver lists nobody's share."""
+"""Allowed growth of a context as kernels load, if the driver lists no process's memory."""
 
 
 def stranger(before: Usage, now: Usage, ours: AbstractSet[int]) -> str:

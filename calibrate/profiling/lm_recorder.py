@@ -34,11 +34,11 @@ class LmRecorder:
 
     def written(self) -> tuple[WritingPass, ...]:
         """The numbers of each pass."""
-        return () if self._planner is None else tuple(writing_passes(self.heard, self._planner))
+        return () if self._planner is None else tuple(writing_passes(self.passes, self._planner))
 
     def exchanges(self) -> tuple[Exchange, ...]:
         """What was asked and written."""
-        return () if self._planner is None else tuple(exchanges(self.heard, self._planner))
+        return () if self._planner is None else tuple(exchanges(self.passes, self._planner))
 
     def _record(self, backend: LmBackend) -> LmBackend:
         return RecordingBackend(backend, self.passes)

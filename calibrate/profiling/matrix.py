@@ -116,7 +116,7 @@ def describe_row(row: MatrixRow) -> str:
 
 
 def as_csv(found: Benchmark) -> str:
-    """A line for each row; the seconds of stages in columns of their own."""
+    """Return a line for each row, with a column for the seconds of each stage."""
     plain = [name for name in MatrixRow.__struct_fields__ if name not in ("stage_seconds", "warnings")]
     rows = []
     for row in found.results:

@@ -10,6 +10,7 @@ from acestep.cli.task_options import codes_of, text_of
 from acestep.errors import Exit, RunFailedError, UsageError
 from acestep.lm.parse import ParseError
 from acestep.lm.songwriting import MakeJob, understanding
+from acestep.output_file import output_file
 from acestep.request import Task, asked_request
 from acestep.thinking import Think
 from calibrate.files import pretty_json

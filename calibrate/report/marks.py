@@ -30,7 +30,7 @@ def closest(tier: Tier, field: str) -> Evidence | None:
 
 
 def evidence_of(tier: Tier, field: str) -> Evidence:
-    """What a field of a tier rests on; `NotMeasuredError` where the table does not say."""
+    """Return the evidence of a tier's field; raise `NotMeasuredError` if the table has none."""
     if (evidence := closest(tier, field)) is not None:
         return evidence
     raise NotMeasuredError(

@@ -8,6 +8,7 @@ import msgspec
 from acestep.errors import InvalidInputError, UsageError
 from acestep.knobs import Backend, Offload
 from acestep.locale_text import LANGUAGES
+from acestep.output_file import output_file
 from acestep.tiers import TierTable, load_tiers
 from calibrate.record.measurement import Measurement, load_measurement
 from calibrate.report.guide import Guide, markdown_table

@@ -17,7 +17,7 @@ class GuideText(LocaleText):
         super().__init__(LOCALES_FOLDER, language)
 
     def duration(self, seconds: float) -> str:
-        """A song's length, in one line; a dash where none is certified."""
+        """Return a song's length on one line; a dash if none is certified."""
         return super().duration(seconds).replace(" ", "\N{NO-BREAK SPACE}") if seconds else "—"
 
     def tier(self, tier: Tier) -> str:

@@ -163,7 +163,7 @@ def test_the_banner_of_a_lost_connection_covers_nothing(tmp_path: Path, visit: V
         before = uppermost.bounding_box()
         assert server.interrupt() == 130
         banner = studio.control("connection")
-        banner.get_by_text(sentences("en")["connection_lost"]).wait_for()
+        banner.get_by_text(PageText("en").texts["connection_lost"]).wait_for()
         studio.page.wait_for_function("() => getComputedStyle(document.body).paddingTop !== '0px'")
         box, after = banner.bounding_box(), uppermost.bounding_box()
     assert box is not None

@@ -62,7 +62,7 @@ class Opener:
         return _Lent(self._kept)
 
     def close(self) -> None:
-        """Give back what was kept."""
+        """Free what was kept."""
         kept, self._kept = self._kept, None
         if kept is not None:
             kept.close()

@@ -76,7 +76,7 @@ class Footprint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def blocks_of(tokens: int) -> int:
-    """Blocks that hold so many tokens of one sequence."""
+    """Return the number of blocks for `tokens` tokens of one sequence."""
     return ceil_div(tokens, BLOCK_TOKENS)
 
 
