@@ -17,6 +17,7 @@ from acestep.checkpoints.host_memory import CHOOSE_SMALLER, CHOOSE_SMALLER_LM, r
 from acestep.checkpoints.load import load
 from acestep.clip import Clip
 from acestep.devices.base import Device
+from acestep.devices.card_faults import one_card_fault_error
 from acestep.devices.open import open_here
 from acestep.dit.vae_decode import chunk_from
 from acestep.engine.pipeline import UNABLE_TO_THINK, Pipeline, prepare
@@ -82,6 +83,7 @@ class Service:
         self._pipelines: dict[tuple[Knobs, bool], Pipeline] = {}
         self._listener: Notify = ignore
 
+    @one_card_fault_error()
     def generate(
         self,
         request: Request,
@@ -122,6 +124,7 @@ class Service:
             warn(sentence)
         return msgspec.structs.replace(result, warnings=tuple(warnings)), plan
 
+    @one_card_fault_error()
     def codes(self, clip: Clip, plan: Plan, *, notify: Notify = ignore, progress: Progress = silent) -> tuple[int, ...]:
         """The audio codes of a clip, five a second: those that a cover of it follows.
 
@@ -143,6 +146,7 @@ class Service:
             notify(sentence)
         return found
 
+    @one_card_fault_error()
     def preload(self, plan: Plan, *, think: bool, notify: Notify, unasked: bool = True) -> bool:
         """Load what the requests under a plan will need, say what it is, and return whether songs can be planned.
 
@@ -163,11 +167,13 @@ class Service:
         """Bytes that are free on the device now; 0 where a model has none of its own or nothing is loaded."""
         return self._device.free_bytes() if self._pipelines and not self._device.shares_host_memory else 0
 
+    @one_card_fault_error()
     def rest(self) -> None:
         """Give back what a request that ended early left on the device; not to be called where its error is handled."""
         gc.collect()
         self._device.empty_cache()
 
+    @one_card_fault_error()
     def close(self) -> None:
         """Give everything back."""
         self._drop_languages()

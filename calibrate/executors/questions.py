@@ -28,10 +28,11 @@ class Fit(_Value, frozen=True):
 
 
 class Probed(_Value, frozen=True):
-    """How a run ended."""
+    """How a run ended, and of one that gave no answer why."""
 
     task: Question
     probe: RecordedProbe
+    problem: str = ""
 
 
 class Fitted(_Value, frozen=True):
