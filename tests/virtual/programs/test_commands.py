@@ -76,7 +76,7 @@ def test_a_probe_that_crashed_ends_the_campaign_with_its_reason(tmp_path: Path) 
         )
     assert done.returncode == Exit.NOT_MEASURED, done.stderr
     assert "ended crashed" in done.stderr
-    assert "an illegal memory access was encountered" in done.stderr
+    assert "AcceleratorError: CUDA error: " in done.stderr
     assert "idle card" not in done.stderr
 
 
