@@ -63,6 +63,10 @@ class RunFailedError(AceStepError):
     exit = Exit.RUN_FAILED
 
 
+class CardFaultError(RunFailedError):
+    """A card or driver that failed in the middle of a run; the process cannot use the card any more."""
+
+
 class HostMemoryError(RunFailedError):
     """Weights that do not fit into main memory; nothing was loaded."""
 

@@ -4,13 +4,26 @@ Modules log to a logger of their own name. Without `-v` nothing is shown: what a
 """
 
 import logging
+import os
 import sys
+from collections.abc import MutableMapping
 
 ROOT_LOGGER = "acestep"
 """The parent logger of all modules."""
 
 LINE = "%(asctime)s %(name)s: %(message)s"
 TIME = "%H:%M:%S"
+
+
+_TORCH_LEVEL = "TORCH_CPP_LOG_LEVEL"
+
+
+def quiet_torch(environ: MutableMapping[str, str] = os.environ) -> None:
+    """Keep what torch's C++ part warns of off stderr, unless the environment says otherwise; before torch is imported.
+
+    From 2.13 on it tells of every allocation that fails, also where the retry succeeds.
+    """
+    environ.setdefault(_TORCH_LEVEL, "ERROR")
 
 
 class _ToStderr(logging.StreamHandler):  # type: ignore[type-arg]

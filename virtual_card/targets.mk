@@ -26,7 +26,8 @@ virtual-card: virtual-env
 test-virtual:
 	@if $(MAKE) --no-print-directory virtual-env; then \
 		$(MAKE) --no-print-directory virtual-card && \
-		$(VIRTUAL_PYTHON) -m pytest tests/virtual $(VIRTUAL_TESTS); \
+		$(VIRTUAL_PYTHON) -m pytest tests/virtual $(VIRTUAL_TESTS) && \
+		$(VIRTUAL_PYTHON) -m virtual_card --gib 16 -- $(VIRTUAL_PYTHON) -m pytest tests/gpu $(VIRTUAL_TESTS); \
 	else \
 		echo "PyTorch's CUDA build could not be installed:"; tail -n 5 $(VIRTUAL_VENV)/install.log; \
 		echo "0 passed, 0 failed, 1 skipped"; \

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
-from acestep.errors import AceStepError, Exit
+from acestep.errors import AceStepError, CardFaultError, Exit
+from acestep.logs import quiet_torch
 
 _Document = TypeVar("_Document")
 
@@ -53,6 +54,7 @@ def run_click(command: click.Command, arguments: Sequence[str] | None = None) ->
     """
     given = sys.argv[1:] if arguments is None else arguments
     _printed.set(False)
+    quiet_torch()
     try:
         outcome = command.main(args=arguments, standalone_mode=False)
     except click.ClickException as error:
@@ -61,6 +63,12 @@ def run_click(command: click.Command, arguments: Sequence[str] | None = None) ->
     except (click.Abort, KeyboardInterrupt):
         notify("interrupted")
         return _failed(given, Exit.INTERRUPTED, "interrupted")
+    except CardFaultError as error:
+        notify(f"error: {error}")
+        code = _failed(given, error.exit, str(error))
+        # Tensors of a card that failed end the process with a signal when Python frees them.
+        end_process(code)
+        return code
     except AceStepError as error:
         notify(f"error: {error}")
         return _failed(given, error.exit, str(error))
@@ -76,6 +84,14 @@ def run_click(command: click.Command, arguments: Sequence[str] | None = None) ->
             notify(f"error: {_not_shown(error)}")
         return Exit.RUN_FAILED
     return outcome if isinstance(outcome, int) else Exit.OK
+
+
+def end_process(code: int) -> None:
+    """End this process at once, without freeing anything; what was printed is printed."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def _failed(given: Sequence[str], code: int, message: str) -> int:

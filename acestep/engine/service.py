@@ -16,6 +16,7 @@ from acestep.checkpoints.load import load
 from acestep.checkpoints.room import LanguageWeights, Weights, require_room_for
 from acestep.clip import Clip
 from acestep.devices.base import Device
+from acestep.devices.card_faults import one_card_fault_error
 from acestep.devices.open import open_here
 from acestep.dit.vae_decode import chunk_from
 from acestep.engine.pipeline import UNABLE_TO_THINK, Pipeline, prepare
@@ -81,6 +82,7 @@ class Service:
         self._pipelines: dict[tuple[Knobs, bool], Pipeline] = {}
         self._listener: Notify = ignore
 
+    @one_card_fault_error()
     def generate(
         self,
         request: Request,
@@ -122,6 +124,7 @@ class Service:
             warn(sentence)
         return msgspec.structs.replace(result, warnings=tuple(warnings)), plan
 
+    @one_card_fault_error()
     def codes(self, clip: Clip, plan: Plan, *, notify: Notify = ignore, progress: Progress = silent) -> tuple[int, ...]:
         """Return the audio codes of a clip, five for each second: those that a cover of it follows.
 
@@ -143,6 +146,7 @@ class Service:
             notify(sentence)
         return found
 
+    @one_card_fault_error()
     def preload(self, plan: Plan, *, think: bool, notify: Notify, unasked: bool = True) -> bool:
         """Load what requests under a plan will need, report it, and return whether songs can be planned.
 
@@ -163,6 +167,7 @@ class Service:
         """Return the bytes that are free on the device now; 0 if it has no memory of its own or nothing is loaded."""
         return self._device.free_bytes() if self._pipelines and not self._device.shares_host_memory else 0
 
+    @one_card_fault_error()
     def rest(self) -> None:
         """Free what an interrupted request left on the device.
 
@@ -171,6 +176,7 @@ class Service:
         gc.collect()
         self._device.empty_cache()
 
+    @one_card_fault_error()
     def close(self) -> None:
         """Free everything."""
         self._drop_languages()

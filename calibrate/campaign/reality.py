@@ -5,7 +5,7 @@ under-estimates are listed separately.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Final
 
@@ -74,6 +74,11 @@ class ComparedNumber(msgspec.Struct, frozen=True, kw_only=True):
         return min(self.lowest_error, self.highest_error, key=abs)
 
     @property
+    def distance(self) -> int:
+        """Bytes between the simulated number and the nearest that the card can have needed."""
+        return max(self.simulated - self.measured, self.measured_from - self.simulated, 0)
+
+    @property
     def near(self) -> bool:
         """Whether the error is allowed for every possible value of the card."""
         return self.lowest_error >= -UNDER and self.highest_error <= WITHIN
@@ -88,6 +93,7 @@ class Errors(msgspec.Struct, frozen=True, kw_only=True):
     """All pairs of a stage and a quantity: the mean of the absolute errors, and the largest one.
 
     `under` counts those that the simulation put too low, `worst_under` is the lowest of them, 0 if there is none.
+    `farthest_bytes` is the largest distance in bytes, 0 if every number lies within what the simulation allows.
     """
 
     stage: str
@@ -96,6 +102,7 @@ class Errors(msgspec.Struct, frozen=True, kw_only=True):
     mean: float
     worst: float
     under: int
+    farthest_bytes: int
     mean_under: float
     worst_under: float
 
@@ -106,6 +113,13 @@ class Verdicts(msgspec.Struct, frozen=True, kw_only=True):
     alike: int
     only_simulated_fits: int
     only_measured_fits: int
+
+
+class CertificateAgreement(msgspec.Struct, frozen=True, kw_only=True):
+    """How many certificates of a record the simulation would have found too: the same song fits, the next one fails."""
+
+    equal: int
+    different: int
 
 
 class Nearness(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,6 +148,7 @@ class Reality(msgspec.Struct, frozen=True, kw_only=True):
     card: str
     errors: tuple[Errors, ...]
     verdicts: Verdicts
+    boundaries: CertificateAgreement
     caps: Nearness
     unanswered: int
     pairs: tuple[ComparedNumber, ...]
@@ -149,6 +164,7 @@ def face(record: Measurement, simulation: Simulation) -> Reality:
     pairs: list[ComparedNumber] = []
     ends = dict.fromkeys(("alike", "only_simulated_fits", "only_measured_fits"), 0)
     unanswered = 0
+    alike: dict[int, bool] = {}
     for number, probe in enumerate(record.probes):
         try:
             answer = simulation.probe(eager(probe.knobs), probe.workload, max(probe.allocator_bytes, 1))
@@ -156,6 +172,7 @@ def face(record: Measurement, simulation: Simulation) -> Reality:
             unanswered += 1
             continue
         fits = answer.verdict is Verdict.FITS
+        alike[number] = fits == probe.counts
         ends["alike" if fits == probe.counts else "only_simulated_fits" if fits else "only_measured_fits"] += 1
         # The bytes of an unfinished run depend on where it stopped.
         if fits and probe.counts:
@@ -168,10 +185,21 @@ def face(record: Measurement, simulation: Simulation) -> Reality:
         card=record.card.name,
         errors=tuple(_summed_up(pairs)),
         verdicts=Verdicts(**ends),
+        boundaries=_boundaries(record, alike),
         caps=Nearness(near=near, far=far, open=len(caps) - near - far),
         unanswered=unanswered,
         pairs=tuple(sorted(pairs, key=lambda pair: pair.error)),
     )
+
+
+def _boundaries(record: Measurement, alike: Mapping[int, bool]) -> CertificateAgreement:
+    """By whether the probes ended `alike`; certificates on what cannot be simulated count on neither side."""
+    ends = [
+        [alike.get(index) for index in (certificate.fits, certificate.fails) if index is not None]
+        for certificate in record.certificates
+    ]
+    equal = sum(all(found) for found in ends)
+    return CertificateAgreement(equal=equal, different=sum(False in found for found in ends))
 
 
 def place_of(pair: ComparedNumber, record: Measurement) -> str:
@@ -253,8 +281,11 @@ def _cap_pairs(probes: Sequence[RecordedProbe], simulation: Simulation) -> Itera
 def _summed_up(pairs: Sequence[ComparedNumber]) -> Iterator[Errors]:
     """In the order of first appearance of stages and quantities."""
     groups: dict[tuple[str, Quantity], list[float]] = {}
+    farthest: dict[tuple[str, Quantity], int] = {}
     for pair in pairs:
-        groups.setdefault((pair.stage, pair.quantity), []).append(pair.error)
+        key = pair.stage, pair.quantity
+        groups.setdefault(key, []).append(pair.error)
+        farthest[key] = max(farthest.get(key, 0), pair.distance)
     for (stage, quantity), errors in groups.items():
         under = [error for error in errors if error < 0]
         yield Errors(
@@ -264,6 +295,7 @@ def _summed_up(pairs: Sequence[ComparedNumber]) -> Iterator[Errors]:
             mean=sum(map(abs, errors)) / len(errors),
             worst=max(errors, key=abs),
             under=len(under),
+            farthest_bytes=farthest[stage, quantity],
             mean_under=sum(under) / len(under) if under else 0.0,
             worst_under=min(under, default=0.0),
         )

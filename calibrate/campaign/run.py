@@ -7,7 +7,7 @@ journal; the result is the same.
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
-from typing import Self
+from typing import Final, Self
 
 import msgspec
 
@@ -286,11 +286,23 @@ def _ended(question: Question, verdict: Verdict) -> RecordedProbe:
 def _require_answer(entry: JournalEntry) -> None:
     """Raise `NotMeasuredError` for a probe without an answer."""
     if isinstance(entry, Probed) and not entry.probe.verdict.answers:
-        asked = entry.task
+        asked, verdict = entry.task, entry.probe.verdict
         raise NotMeasuredError(
-            f"a probe ended {entry.probe.verdict}, which says nothing about the fit ({describe_knobs(asked.knobs)},"
-            f" batch {asked.workload.batch}, {asked.workload.duration_s:g} s); run it again on an idle card"
+            f"a probe ended {verdict}, which says nothing about the fit ({describe_knobs(asked.knobs)},"
+            f" batch {asked.workload.batch}, {asked.workload.duration_s:g} s){_because(entry)}; {_AFTER[verdict]}"
         )
+
+
+_AFTER: Final = {
+    Verdict.TAINTED: "run it again on an idle card with --resume",
+    Verdict.TIMEOUT: "run it again with --resume, with nothing else at work on this machine",
+    Verdict.CRASHED: "go on with --resume; if it ends so again, please report it with this sentence",
+}
+"""What to do after a probe that gave no answer."""
+
+
+def _because(entry: Probed) -> str:
+    return f": {entry.problem.rstrip('.')}" if entry.problem else ""
 
 
 def _told(entry: JournalEntry) -> str:

@@ -51,7 +51,7 @@ def _print(found: "Reality", record: "Measurement") -> None:
     from calibrate.campaign.reality import place_of
     from calibrate.screen import print_table
 
-    columns = ("stage", "quantity", "compared", "mean", "worst", "under", "mean under", "worst under")
+    columns = ("stage", "quantity", "compared", "mean", "worst", "farthest", "under", "mean under", "worst under")
     rows = [
         (
             errors.stage,
@@ -59,6 +59,7 @@ def _print(found: "Reality", record: "Measurement") -> None:
             str(errors.compared),
             f"{errors.mean:.2%}",
             f"{errors.worst:+.2%}",
+            mib(errors.farthest_bytes),
             str(errors.under),
             f"{errors.mean_under:+.2%}",
             f"{errors.worst_under:+.2%}",
@@ -89,6 +90,7 @@ def _print(found: "Reality", record: "Measurement") -> None:
         f"{verdicts.alike} probes ended alike; {verdicts.only_simulated_fits} fitted in simulation only,"
         f" {verdicts.only_measured_fits} on the card only; {found.unanswered} cannot be simulated."
     )
+    click.echo(f"{found.boundaries.equal} boundaries are equal and {found.boundaries.different} are not.")
     click.echo(f"{caps.near} smallest caps are near enough, {caps.far} are not, and the card leaves {caps.open} open.")
 
 

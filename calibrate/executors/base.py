@@ -63,4 +63,5 @@ def answered(prober: Prober, task: ProbeTask) -> JournalEntry:
         raise NotMeasuredError(f"a {prober.device} card runs probes only, no whole request")
     timed = prober.device == RecordedCardKind.CUDA
     probe = RecordedProbe.of(task.knobs, workload, result, timed=timed, asked=task.attempt + 1)
-    return Probed(task=task, probe=probe)
+    problem = "" if probe.verdict.answers else " ".join(result.warnings)
+    return Probed(task=task, probe=probe, problem=problem)

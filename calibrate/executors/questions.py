@@ -28,10 +28,11 @@ class Fit(_Value, frozen=True):
 
 
 class Probed(_Value, frozen=True):
-    """The result of a run."""
+    """The result of a run, and the reason if it gave no answer."""
 
     task: Question
     probe: RecordedProbe
+    problem: str = ""
 
 
 class Fitted(_Value, frozen=True):

@@ -1,6 +1,6 @@
 """A process that takes as much of a card as possible in pieces, and prints how much that was.
 
-python tests/gpu/greedy.py none|fraction PIECE_BYTES CAP_BYTES
+python -m tests.gpu.greedy none|fraction PIECE_BYTES CAP_BYTES
 """
 
 import sys

@@ -40,13 +40,20 @@ def _decoded(components: Components, offload: Offload, room: int) -> Result:
 
 @pytest.mark.parametrize(("offload", "room", "path", "steps"), RUNGS)
 def test_every_fallback_is_reached_by_real_errors_and_gives_the_same_audio(
-    components: Components, undisturbed: np.ndarray, offload: Offload, room: int, path: DecodePath, steps: int
+    components: Components,
+    undisturbed: np.ndarray,
+    offload: Offload,
+    room: int,
+    path: DecodePath,
+    steps: int,
+    computes: bool,
 ) -> None:
     result = _decoded(components, offload, room)
     assert result.decode_path is path
     assert len(result.warnings) >= steps
     # The processor decodes in float32 and the card in half precision; tiles of other sizes sum in another order.
-    assert distance(result.songs[0].audio, undisturbed) < 0.05
+    if computes:
+        assert distance(result.songs[0].audio, undisturbed) < 0.05
 
 
 def test_what_failed_leaves_nothing_behind(components: Components) -> None:

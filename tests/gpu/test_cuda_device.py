@@ -17,7 +17,7 @@ from tests.on_a_card import require_order
 
 pytestmark = pytest.mark.gpu
 
-GREEDY = Path(__file__).with_name("greedy.py")
+ROOT = Path(__file__).parents[2]
 CYCLES = 200_000_000
 """A tenth of a second on most cards: long enough for a copy that does not wait to come first."""
 
@@ -33,8 +33,8 @@ def capped(cap_bytes: int) -> Iterator[CudaDevice]:
 
 def taken_by_a_child(*arguments: object) -> int:
     """The bytes that a process of its own could get hold of before the card said no."""
-    command = [sys.executable, str(GREEDY), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    command = [sys.executable, "-m", "tests.gpu.greedy", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, timeout=120)
     return int(done.stdout)
 
 
@@ -80,6 +80,7 @@ def test_ballast_binds_every_process_and_its_free_memory_reads_as_on_the_small_c
         ballast.leave_free(1 << 62)
 
 
+@pytest.mark.values
 def test_copies_beside_computation_keep_their_order() -> None:
     require_order(CudaDevice(), lambda: torch.cuda._sleep(CYCLES))
 

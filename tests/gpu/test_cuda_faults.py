@@ -66,7 +66,7 @@ FRACTION, BALLAST = CapMethod.FRACTION, CapMethod.BALLAST
         (FRACTION, "hangs", Verdict.TIMEOUT, "no sign of life"),
         (FRACTION, "hangs-deaf", Verdict.TIMEOUT, "no sign of life"),
         (FRACTION, "hangs-in-a-grandchild", Verdict.TIMEOUT, "no sign of life"),
-        (FRACTION, "breaks-the-card-s-trust", Verdict.CRASHED, "CUDA error"),
+        pytest.param(FRACTION, "breaks-the-card-s-trust", Verdict.CRASHED, "CUDA error", marks=pytest.mark.values),
         (FRACTION, "runs-out", Verdict.OOM, "out of memory"),
         (BALLAST, "sigkill", Verdict.CRASHED, "killed by SIGKILL"),
         (BALLAST, "hangs", Verdict.TIMEOUT, "no sign of life"),

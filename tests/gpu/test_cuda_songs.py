@@ -49,6 +49,7 @@ def test_the_kernel_chosen_is_the_one_this_card_and_these_packages_have() -> Non
     assert kernels_here(Knobs(attention=Attention.SDPA)).flash is None
 
 
+@pytest.mark.values
 @pytest.mark.parametrize("attention", list(Attention))
 def test_attention_never_falls_back_to_materialised_scores(attention: Attention) -> None:
     """PyTorch raises where no kernel that is left can do it, and the one that holds all scores is not left."""
@@ -74,6 +75,7 @@ def same_sums(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
 
 
+@pytest.mark.values
 @pytest.mark.usefixtures("same_sums")
 @pytest.mark.parametrize("quantization", [None, Quantization.INT8])
 def test_with_real_streams_every_placement_makes_the_same_song(quantization: Quantization | None) -> None:
@@ -81,6 +83,7 @@ def test_with_real_streams_every_placement_makes_the_same_song(quantization: Qua
     assert all(np.array_equal(song, songs[0]) for song in songs[1:])
 
 
+@pytest.mark.values
 @pytest.mark.usefixtures("same_sums")
 @pytest.mark.parametrize("offload", [Offload.CPU_DIT, Offload.STREAM, Offload.STREAM_ENCODERS])
 def test_full_size_weights_arrive_before_they_are_computed_with(offload: Offload) -> None:
@@ -97,6 +100,7 @@ def test_full_size_weights_arrive_before_they_are_computed_with(offload: Offload
     assert np.array_equal(songs[1][0], songs[1][1]), "the second song finds its host weights page-locked"
 
 
+@pytest.mark.values
 def test_int8_saves_half_of_the_transformer_and_keeps_the_song() -> None:
     peaks, songs = {}, {}
     for quantization in (None, Quantization.INT8):
@@ -110,6 +114,7 @@ def test_int8_saves_half_of_the_transformer_and_keeps_the_song() -> None:
 
 
 # The compiler's own imports use what PyTorch has deprecated.
+@pytest.mark.values
 @pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
 @pytest.mark.parametrize("offload", [Offload.NONE, Offload.STREAM])
 def test_compiled_it_is_the_same_song_at_no_more_memory(offload: Offload) -> None:
@@ -149,6 +154,7 @@ def test_twenty_songs_and_failures_leave_no_memory_allocated(offload: Offload) -
         torch.cuda.set_per_process_memory_fraction(1.0)
 
 
+@pytest.mark.values
 @pytest.mark.usefixtures("same_sums")
 def test_the_same_seed_is_the_same_song_twice() -> None:
     device = CudaDevice()

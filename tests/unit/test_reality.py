@@ -256,3 +256,24 @@ def test_a_record_that_breaks_a_rule_is_refused_before_it_is_faced(
     assert "probes[" in said
     assert f"calibrate validate {path}" in said
     assert not sheet.exists()
+
+
+@pytest.mark.parametrize(("factor", "equal"), [(1.0, True), (1.5, False)])
+def test_boundaries_are_equal_where_both_cards_end_each_pair_of_probes_alike(factor: float, equal: bool) -> None:
+    record = measured(sizes=(4, 8))
+    on_a_card = msgspec.structs.replace(record, card=CARD, cap_method=CapMethod.FRACTION)
+    found = face(on_a_card, Scaled(factor)).boundaries
+    assert found.equal + found.different == len(record.certificates)
+    assert (found.different == 0) is equal
+
+
+def test_the_farthest_number_is_told_in_bytes() -> None:
+    record = recorded(1.0)
+    assert {errors.farthest_bytes for errors in face(record, AnalyticProber()).errors} == {0}
+    stage = next(e for e in face(recorded(1.1), AnalyticProber()).errors if e.quantity is Quantity.ALLOCATED)
+    assert stage.farthest_bytes == pytest.approx(0.1 / 1.1 * max_allocated(recorded(1.1), stage.stage), rel=1e-6, abs=2)
+
+
+def max_allocated(record: Measurement, stage: str) -> int:
+    """The largest peak of a stage among the probes that fit."""
+    return max(s.peak_allocated_bytes for p in record.probes if p.counts for s in p.stages if s.name == stage)
