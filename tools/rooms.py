@@ -22,8 +22,8 @@ ROOMS = (
         holds="what every room works with: requests, knobs, tiers, errors and units",
         parts=_at_root(
             "acestep",
-            "errors units knobs automatic fields thinking clip stage locale_text request strict_json tiers"
-            " proxies logs version",
+            "errors units knobs automatic fields thinking clip stage "
+            "locale_text request strict_json tiers proxies logs version output_file typed",
         ),
     ),
     Room(

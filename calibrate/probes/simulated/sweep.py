@@ -35,14 +35,14 @@ LAYERS: Final = 2
 """Layers that are traced: one with a window, one without."""
 
 
-class Weights(msgspec.Struct, frozen=True, kw_only=True):
+class WeightAllocations(msgspec.Struct, frozen=True, kw_only=True):
     """Allocations of weights in bytes: resident ones, and those moved in for denoising."""
 
     resting: tuple[int, ...]
     entering: tuple[int, ...]
 
 
-def weights_of(components: Components, offload: Offload) -> Weights:
+def weights_of(components: Components, offload: Offload) -> WeightAllocations:
     """Return an offload mode's allocations for weights, in order. `components` are on the host."""
     trace = Trace()
     ledger = Ledger(trace, CudaKernels((0, 0)))
@@ -55,7 +55,7 @@ def weights_of(components: Components, offload: Offload) -> Weights:
             inside = len(trace)
         placement.release()
     sizes = list(trace.sizes)
-    return Weights(
+    return WeightAllocations(
         resting=tuple(size for size in sizes[:settled] if size > 0),
         entering=tuple(size for size in sizes[settled:inside] if size > 0),
     )
@@ -118,7 +118,7 @@ def trace_denoise(
     return trace
 
 
-def cap_with(trace: Trace, weights: Weights) -> int:
+def cap_with(trace: Trace, weights: WeightAllocations) -> int:
     """Return the smallest cap of a traced stage, in bytes, with `weights` instead of the traced ones."""
     owner = trace.owner_names.index(TRANSFORMER)
     whole = Trace()
