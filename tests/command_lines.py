@@ -63,7 +63,11 @@ def problems(words: list[str]) -> list[str]:
 
 def make_targets() -> set[str]:
     files = (ROOT / "Makefile", ROOT / "virtual_card" / "targets.mk")
-    return {name for file in files for name in re.findall(r"^([a-z][a-z-]*):", file.read_text(encoding="utf-8"), re.M)}
+    return {
+        name
+        for file in files
+        for name in re.findall(r"^([a-z][a-z-]*):", file.read_text(encoding="utf-8"), re.MULTILINE)
+    }
 
 
 def _flag_problems(command: click.Command, arguments: list[str]) -> list[str]:
