@@ -62,7 +62,12 @@ def problems(words: list[str]) -> list[str]:
 
 
 def make_targets() -> set[str]:
-    return set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    files = (ROOT / "Makefile", ROOT / "virtual_card" / "targets.mk")
+    return {
+        name
+        for file in files
+        for name in re.findall(r"^([a-z][a-z-]*):", file.read_text(encoding="utf-8"), re.MULTILINE)
+    }
 
 
 def _flag_problems(command: click.Command, arguments: list[str]) -> list[str]:
