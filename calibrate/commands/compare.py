@@ -28,7 +28,6 @@ def compare_command(before: Path, after: Path, csv: Path | None, as_json: bool) 
 
     if csv is not None and csv.resolve() in (before.resolve(), after.resolve()):
         raise UsageError(f"--csv {csv} is one of the files compared; choose another path")
-    found = compared(before, after)
     with output_file(csv) as write:
         found = compared(before, after)
         if csv is not None:

@@ -34,8 +34,6 @@ def reality(record: Path, csv: Path | None, as_json: bool) -> int:
 
     if csv is not None and csv.resolve() == record.resolve():
         raise UsageError(f"--csv {csv} is the record itself; choose another path")
-    measured = load_measurement(record)
-    require_sound(record, measured, certifies=False)
     with output_file(csv) as write:
         measured = load_measurement(record)
         require_sound(record, measured, certifies=False)

@@ -14,7 +14,7 @@ from calibrate.probes.simulated.kernels import CudaKernels
 from calibrate.probes.simulated.memo import Regions
 from calibrate.probes.simulated.memory_model import FORMATS
 from calibrate.probes.simulated.prober import REGIONS, SimulatedProber, full_size
-from calibrate.probes.simulated.sweep import Weights, cap_with, trace_denoise, weights_of
+from calibrate.probes.simulated.sweep import WeightAllocations, cap_with, trace_denoise, weights_of
 
 KNOWN: Final = Regions()
 WHOLE = (Offload.NONE, Offload.CPU, Offload.CPU_DIT)
@@ -32,7 +32,7 @@ AT_ONCE: Final = partial(songs_at_once, free_bytes=10**6)
 
 
 @cache
-def _weights(variant: Variant, quantization: Quantization | None, offload: Offload) -> Weights:
+def _weights(variant: Variant, quantization: Quantization | None, offload: Offload) -> WeightAllocations:
     return weights_of(full_size(variant, quantization), offload)
 
 

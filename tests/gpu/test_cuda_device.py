@@ -12,7 +12,8 @@ import torch
 from acestep.devices.accelerator import CudaDevice
 from acestep.units import GIB, MIB
 from calibrate.probes.ballast import GRAIN_BYTES, Ballast, CudaStore
-from calibrate.probes.simulated.history import load_history, replay_history
+from calibrate.probes.simulated.history import replay_history
+from calibrate.probes.simulated.recorded import load_history
 from tests.on_a_card import require_order
 
 pytestmark = pytest.mark.gpu

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from acestep.checkpoints.build import build
+from acestep.dit.attention import Kernels
 from acestep.dit.compiled import compiled
 from acestep.dit.denoiser import Denoiser
-from acestep.dit.kernel_choice import Kernels
 from acestep.knobs import Knobs, Offload, Quantization, Variant
 from calibrate.probes.simulated.prober import SimulatedProber
 from calibrate.workload import Workload

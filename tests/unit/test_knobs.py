@@ -11,10 +11,11 @@ from acestep.hardware.card import simulated_card
 from acestep.knobs import KNOBS, LM_MODELS, WEIGHT_FORMATS, Knob, Knobs, Quantization, declared_knobs
 from acestep.limits.names import parse_knob
 from acestep.limits.plan import Overrides, Plan, exact, resolve
+from acestep.locale_text import LANGUAGES
 from acestep.tiers import load_tiers
 from acestep.ui.settings import CONTROL_ROWS, Controls
-from acestep.ui.words import PAGE_LANGUAGES, sentences
-from calibrate.report.words import GUIDE_LANGUAGES, words_of
+from acestep.ui.words import PageText
+from calibrate.report.words import words_of
 from calibrate.table.policy import POLICY_SCHEMA_VERSION, Policy, load_policy
 from tests.edited import answer_of
 
@@ -183,7 +184,7 @@ def test_the_two_places_of_a_language_model_agree() -> None:
     assert tuple(LM_ARCHITECTURES) == tuple(lm_checkpoint(name).id for name in LM_MODELS)
 
 
-@pytest.mark.parametrize("language", GUIDE_LANGUAGES)
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_a_tier_of_any_name_is_added_by_the_policy_alone(language: str) -> None:
     policy: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(load_policy()))
     last = policy["tiers"][-1]
@@ -212,8 +213,8 @@ def test_every_knob_has_one_declaration_from_which_everything_follows() -> None:
     shown = [name for row in CONTROL_ROWS for name in row]
     assert set(KNOBS) - {"variant", "offload"} <= set(shown)
     assert Controls.__struct_fields__ == ("tier", "init_lm", *shown)
-    for language in PAGE_LANGUAGES:
-        assert set(shown) <= set(sentences(language))
+    for language in LANGUAGES:
+        assert set(shown) <= set(PageText(language).texts)
     assert set(WEIGHT_FORMATS) == set(Quantization)
     for name, knob in KNOBS.items():
         assert knob.default in knob.values

@@ -51,7 +51,7 @@ def test_a_larger_language_model_ranks_higher_and_none_lowest() -> None:
 
 
 def test_evidence_ranks_as_the_design_says() -> None:
-    assert list(EvidenceKind) == ["measured", "simulated", "estimated", "policy"]
+    assert list(EvidenceKind) == ["measured", "virtual", "simulated", "estimated", "policy"]
 
 
 def test_the_start_of_a_digest_names_its_algorithm_and_nothing_stays_nothing() -> None:
