@@ -139,9 +139,7 @@ answer |= {
 def test_a_language_model_is_added_in_two_places() -> None:
     program = """
 import msgspec
-import torch
-from acestep.checkpoints.catalog import LM_ARCHITECTURES
-from acestep.checkpoints.footprint import made_lm_footprint
+from acestep.checkpoints.catalog import LM_ARCHITECTURES, lm_checkpoint
 from acestep.cli.main import cli
 from acestep.limits.names import parse_knob
 from acestep.tiers import lm_rank
@@ -156,7 +154,7 @@ answer |= {
     "rank": lm_rank("9B"),
     "least": msgspec.convert(msgspec.to_builtins(last), type(last)).least_lm,
     "shape": LM_ARCHITECTURES["acestep-5Hz-lm-9B"].hidden_size,
-    "bytes": made_lm_footprint("dummy:9B", torch.bfloat16),
+    "parameters": lm_checkpoint("9B").params,
     "certified": CampaignScope(variant="turbo", sizes_gib=()).models,
 }
 """
@@ -175,7 +173,7 @@ answer |= {
         "rank": 3,
         "least": "9B",
         "shape": 4096,
-        "bytes": 18_000_000_000,
+        "parameters": 9_000_000_000,
         "certified": ["0.6B", "1.7B", "4B", "9B"],
     }
 
