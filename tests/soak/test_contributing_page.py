@@ -25,7 +25,7 @@ QUICKLY = (
     CodeFault(
         "the guard's coefficients are left out",
         "calibrate/probes/simulated/prober.py",
-        '        """Fitted over a sweep of its own."""\n',
+        '        """Fit the model to a sweep of its own."""\n',
         "        return {}\n",
         "",
         "",
@@ -43,7 +43,7 @@ QUICKLY = (
 
 @pytest.fixture
 def upstream(tmp_path: Path) -> Path:
-    """A repository like this one, with one tier, songs of a minute, and nobody else's table to be held against.
+    """A repository like this one, with one tier, songs of a minute, and no published table to be compared with.
 
     The guard's coefficients are not fitted: that takes longer than all the rest. Nothing is quantized, and so few
     questions have no use for several processes: to quantize and to import takes as long as to answer them.

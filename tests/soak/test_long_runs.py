@@ -49,6 +49,7 @@ def test_a_long_song_needs_no_less_than_a_short_one_and_each_offload_mode_no_mor
     assert all(later <= earlier + SLACK for earlier, later in pairwise(totals)), totals
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
 @torch.no_grad()
 def test_the_real_compiler_agrees_with_eager() -> None:
     model = build("tiny", Variant.TURBO, dtype=torch.float32).transformer

@@ -91,7 +91,7 @@ def test_where_our_own_share_is_not_listed_nothing_is_called_hidden(ours: set[in
 
 def test_memory_of_no_listed_process_counts_only_if_it_stays() -> None:
     calm, torn = usage(OURS), usage(OURS, GIB)
-    watch = CardWatch(Readings(calm, *[torn, torn, calm] * 3, *[torn] * HIDDEN_READS), usage({}), ["nobody's mark"])
+    watch = CardWatch(Readings(calm, *[torn, torn, calm] * 3, *[torn] * HIDDEN_READS), usage({}), ["unused mark"])
     for _ in range(9 + HIDDEN_READS - 1):
         watch()
     with pytest.raises(ProbeEndedError, match="the driver does not list") as ended:
@@ -102,7 +102,7 @@ def test_memory_of_no_listed_process_counts_only_if_it_stays() -> None:
 @pytest.mark.parametrize(("taken", "tainted"), [(256 * MIB, False), (GIB, True)])
 def test_without_process_lists_the_whole_card_is_compared_after_the_run(taken: int, tainted: bool) -> None:
     empty, rested = usage({}, 2 * GIB), usage({}, 2 * GIB + 3 * MIB + taken)
-    watch = CardWatch(Readings(empty, empty, rested, rested), usage({}), ["nobody's mark"])
+    watch = CardWatch(Readings(empty, empty, rested, rested), usage({}), ["unused mark"])
     watch.settle()
     if not tainted:
         watch.rest(3 * MIB)
@@ -113,14 +113,14 @@ def test_without_process_lists_the_whole_card_is_compared_after_the_run(taken: i
 
 def test_two_new_processes_for_one_family_are_both_foreign() -> None:
     newcomers = usage({100: GIB, 200: GIB})
-    watch = CardWatch(Readings(newcomers, newcomers, newcomers), usage({}), ["nobody's mark"])
+    watch = CardWatch(Readings(newcomers, newcomers, newcomers), usage({}), ["unused mark"])
     with pytest.raises(ProbeEndedError, match="process 100 came"):
         watch()
 
 
 def test_a_process_gone_at_the_second_reading_is_ignored() -> None:
     """A process of ours that ends between two readings looks foreign, and holds no memory any more."""
-    watch = CardWatch(Readings(usage(OURS), usage(OURS | {300: GIB}), usage(OURS)), usage({}), ["nobody's mark"])
+    watch = CardWatch(Readings(usage(OURS), usage(OURS | {300: GIB}), usage(OURS)), usage({}), ["unused mark"])
     watch()
 
 
@@ -137,7 +137,7 @@ def test_a_lost_card_ends_the_probe() -> None:
 
 
 def test_a_card_that_cannot_be_watched_is_never_tainted() -> None:
-    watch = CardWatch(Unwatched(), Unwatched().read(), ["nobody's mark"])
+    watch = CardWatch(Unwatched(), Unwatched().read(), ["unused mark"])
     watch.settle()
     watch()
     watch.rest(0)
