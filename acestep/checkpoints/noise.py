@@ -17,10 +17,12 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from acestep.units import MIB, ceil_div
+
 POOL_PAGES: Final = 2_039
 """Length of a pool in pages: a prime, so that the rows of a matrix begin at different places of it."""
 
-LEAST_MAPPED_BYTES: Final = 4 << 20
+LEAST_MAPPED_BYTES: Final = 4 * MIB
 """Smaller weights are written as they are: a mapping has a price too, and a process may have 65,530 of them."""
 
 _PAGE: Final = max(mmap.ALLOCATIONGRANULARITY, 4096)
@@ -39,7 +41,7 @@ def mapped_noise(shape: torch.Size, dtype: torch.dtype, deviation: float, start:
     Raises `OSError` where the system refuses the mapping.
     """
     n_bytes = shape.numel() * dtype.itemsize
-    room = mmap.mmap(-1, -(-n_bytes // _PAGE) * _PAGE, flags=_PRIVATE | mmap.MAP_ANONYMOUS)
+    room = mmap.mmap(-1, ceil_div(n_bytes, _PAGE) * _PAGE, flags=_PRIVATE | mmap.MAP_ANONYMOUS)
     _show(room, _pool_file(dtype, deviation), start % POOL_PAGES)
     return torch.frombuffer(room, dtype=dtype, count=shape.numel()).view(shape)
 

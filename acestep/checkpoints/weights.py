@@ -2,7 +2,7 @@
 
 import warnings
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any, TypeVar
 
@@ -68,30 +68,29 @@ def empty(module: nn.Module, dtype: torch.dtype, device: torch.device) -> dict[s
 
 def randomise(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Write noise that keeps activations near unit scale into `tensors`, the same on every call."""
-    parts = dict(module.named_modules())
-    for key, tensor in tensors.items():
-        owner, _, name = key.rpartition(".")
-        _write(tensor, _full_name(module, key), *_distribution(parts[owner], name, tensor))
+    for key, mean, deviation in _distributions(module, tensors):
+        _write(tensors[key], _full_name(module, key), mean, deviation)
 
 
 def random_tensors(module: nn.Module, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
     """Noise as of `randomise` for every key of `module`; what is large takes no memory on a CPU until it is written."""
-    if device.type != "cpu" or not maps_noise():
-        tensors = empty(module, dtype, device)
-        randomise(module, tensors)
-        return tensors
-    parts, tensors, written = dict(module.named_modules()), {}, {}
-    for key, bare_tensor in module.state_dict().items():
-        owner, _, name = key.rpartition(".")
-        kind = dtype if bare_tensor.is_floating_point() else bare_tensor.dtype
-        deviation = _distribution(parts[owner], name, bare_tensor)[1]
-        if deviation and bare_tensor.numel() * kind.itemsize >= LEAST_MAPPED_BYTES:
-            start = zlib.crc32(_full_name(module, key).encode())
-            tensors[key] = mapped_noise(bare_tensor.shape, kind, deviation, start)
-        else:
-            tensors[key] = written[key] = torch.empty(bare_tensor.shape, dtype=kind, device=device)
+    shapes, mapped = empty(module, dtype, torch.device("meta")), dict[str, Tensor]()
+    if device.type == "cpu" and maps_noise():
+        for key, _, deviation in _distributions(module, shapes):
+            if deviation and shapes[key].nbytes >= LEAST_MAPPED_BYTES:
+                start = zlib.crc32(_full_name(module, key).encode())
+                mapped[key] = mapped_noise(shapes[key].shape, shapes[key].dtype, deviation, start)
+    written = {key: torch.empty_like(t, device=device) for key, t in shapes.items() if key not in mapped}
     randomise(module, written)
-    return tensors
+    return mapped | written
+
+
+def _distributions(module: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, float, float]]:
+    """Each key of `tensors` with the mean and the standard deviation of its values."""
+    parts = dict(module.named_modules())
+    for key, tensor in tensors.items():
+        owner, _, name = key.rpartition(".")
+        yield key, *_distribution(parts[owner], name, tensor)
 
 
 def _full_name(module: nn.Module, key: str) -> str:
