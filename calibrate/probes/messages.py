@@ -4,7 +4,7 @@ The child sends `Ready` or `Refused` once for its `Setup`, and one `Answer` for 
 that it is still at work.
 """
 
-from typing import Annotated, Self, TypeVar
+from typing import Annotated, Self
 
 import msgspec
 
@@ -18,8 +18,6 @@ from calibrate.workload import Workload
 
 LONGEST_LINE = MIB
 """Longest line in bytes; a longer one is not a message."""
-
-_Kind = TypeVar("_Kind")
 
 
 class _Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=True):

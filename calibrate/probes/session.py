@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import msgspec
 
@@ -25,13 +26,14 @@ from calibrate.probes.messages import (
     Said,
     Setup,
     StageOnCard,
-    _Kind,
     line_of,
 )
 from calibrate.probes.nvml import Gauge
 from calibrate.probes.watch import CardWatch
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
+
+Expected = TypeVar("Expected")
 
 
 class ProbeSetup(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,8 +123,8 @@ def _idle() -> None:
 
 
 def _hear(
-    child: Child, kind: type[_Kind], message: object, patience: Patience, tick: Callable[[], None] = _idle
-) -> _Kind:
+    child: Child, kind: type[Expected], message: object, patience: Patience, tick: Callable[[], None] = _idle
+) -> Expected:
     """Send `message` and block until a reply of type `kind`."""
     child.send(line_of(message))
     deadline = time.monotonic() + patience.wall_s

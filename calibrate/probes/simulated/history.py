@@ -39,6 +39,8 @@ def replay_history(history: History) -> Replayed:
     Raises `InvalidInputError` for entries that do not belong to the segments at the end, and for an allocator with
     expandable segments.
     """
+    if any(entry.action in EXPANDABLE for entry in history.entries):
+        raise InvalidInputError("history", "is of expandable segments, which probes do not use and are not modelled")
     player = _Player(state_before(history))
     difference = ""
     try:
@@ -63,7 +65,7 @@ class _Player:
         self.allocations = self.taken = 0
         self._streams = {stream: CachingAllocator() for stream in start}
         self._live = {
-            address: (stream, block)
+            address: (self._streams[stream], block)
             for stream, segments in start.items()
             for address, block in self._streams[stream].hold(segments).items()
         }
@@ -74,10 +76,6 @@ class _Player:
 
     def play(self, number: int, entry: HistoryEntry) -> None:
         self._number = number
-        if entry.action in EXPANDABLE:
-            raise InvalidInputError(
-                "history", "is of expandable segments, which probes do not use and are not modelled"
-            )
         if entry.action is Action.SEGMENT_FREE:
             self._given_back[entry.addr] = entry.size
             return
@@ -88,7 +86,8 @@ class _Player:
         elif entry.action is Action.ALLOC:
             self._alloc(entry)
         elif entry.action is Action.FREE_REQUESTED:
-            self._allocator_of(entry).free_later(self._block(entry))
+            allocator, block = self._known(entry)
+            allocator.free_later(block)
         elif entry.action is Action.FREE_COMPLETED:
             self._free(entry)
 
@@ -111,25 +110,20 @@ class _Player:
         block = allocator.malloc(entry.size)
         self._same(f"segment for {entry.size} bytes", promised.size, allocator.reserved - held)
         self._same(f"address of {entry.size} bytes", entry.addr, block.address)
-        self._live[entry.addr] = entry.stream, block
+        self._live[entry.addr] = allocator, block
         self.allocations += 1
         self.peak_reserved = max(self.peak_reserved, self._reserved())
 
     def _free(self, entry: HistoryEntry) -> None:
-        allocator, block = self._allocator_of(entry), self._block(entry)
+        allocator, block = self._known(entry)
         if block in allocator.pending:
             allocator.complete(block)
         else:
             allocator.free(block)
         del self._live[entry.addr]
 
-    def _allocator_of(self, entry: HistoryEntry) -> CachingAllocator:
-        return self._streams[self._known(entry)[0]]
-
-    def _block(self, entry: HistoryEntry) -> Block:
-        return self._known(entry)[1]
-
-    def _known(self, entry: HistoryEntry) -> tuple[int, Block]:
+    def _known(self, entry: HistoryEntry) -> tuple[CachingAllocator, Block]:
+        """The block that an entry is about, and the allocator that it came from."""
         if (known := self._live.get(entry.addr)) is None:
             raise InvalidInputError("history", f"entry {self._number} frees {entry.addr:#x}, which is not allocated")
         return known

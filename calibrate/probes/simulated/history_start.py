@@ -7,29 +7,27 @@ allocated within the history is unknown: on top of the bytes asked for it may ho
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping
-from typing import Final
 
 import msgspec
 
 from acestep.errors import InvalidInputError
 from acestep.memory.workspace import SMALL_LIMIT
+from acestep.units import ceil_div
 from calibrate.probes.simulated.allocator import MIN_BLOCK, SMALL_SEGMENT, BlockView, SegmentView
 from calibrate.probes.simulated.recorded import Action, History, HistoryEntry, RecordedSegment
 
-_UNKNOWN: Final = 0
-
 
 class _Held(msgspec.Struct, frozen=True, kw_only=True):
-    """A live block: the bytes asked for, and its size, or `_UNKNOWN`."""
+    """A live block: the bytes asked for, and its size, None where it is not known."""
 
     address: int
     requested: int
-    size: int = _UNKNOWN
+    size: int | None = None
 
     @property
     def least_end(self) -> int:
         """The address behind the smallest block that this one can be."""
-        return self.address + (self.size or -(-self.requested // MIN_BLOCK) * MIN_BLOCK)
+        return self.address + (self.size or ceil_div(self.requested, MIN_BLOCK) * MIN_BLOCK)
 
 
 def state_before(history: History) -> dict[int, tuple[SegmentView, ...]]:
@@ -67,7 +65,7 @@ def _segment(entry: HistoryEntry) -> RecordedSegment:
 
 def _ends(entries: Iterable[HistoryEntry], live: Mapping[int, _Held]) -> dict[int, int]:
     """Where blocks of unknown size end, as far as a block that begins close behind one says so while it lives."""
-    open_blocks = sorted(address for address, held in live.items() if held.size == _UNKNOWN)
+    open_blocks = sorted(address for address, held in live.items() if held.size is None)
     ends: dict[int, int] = {}
     for entry in entries:
         if entry.action is Action.ALLOC:
@@ -110,7 +108,7 @@ def _view(segment: RecordedSegment, inside: list[_Held], ends: Mapping[int, int]
         if address < held.address:
             blocks.append(BlockView(address=address, size=held.address - address, requested=0, live=False))
         end = held.least_end
-        if held.size == _UNKNOWN and not small and end <= following:
+        if held.size is None and not small and end <= following:
             # What is free in the large pool is always longer than what is too short to be split off.
             end = following if following - end <= SMALL_LIMIT else ends.get(held.address, end)
         if not held.address < end <= following:
