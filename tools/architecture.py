@@ -22,11 +22,12 @@ _INIT = "__init__"
 
 def room_of(module: str, rooms: Sequence[Room] = ROOMS) -> str:
     """Return the name of a module's room; raise `InvalidInputError` for a module without a room."""
-    owners = {part: room.name for room in rooms for part in room.parts}
-    parts = module.split(".")
-    for length in range(len(parts), 0, -1):
-        if (owner := owners.get(".".join(parts[:length]))) is not None:
-            return owner
+    part = module
+    while part:
+        for room in rooms:
+            if part in room.parts:
+                return room.name
+        part = part.rpartition(".")[0]
     raise InvalidInputError(module, "belongs to no room; add it to ROOMS in tools/rooms.py")
 
 
