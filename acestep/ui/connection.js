@@ -94,23 +94,19 @@
     setTimeout(() => lost || say("", false), BACK_MS);
   }
 
-  // gradio's own messages are in English: what they mean is said in the page's language.
-  const meant = (text) => {
-    if (/queue is full|busy/i.test(text)) return words.busy;
-    if (/connection|network|fetch/i.test(text)) return words.lost;
-    return `${words.unexpected} (${text})`;
-  };
+  // gradio gives a message the English name of its kind as a title, and says these things in English itself.
+  const ITS_OWN = [
+    [/^(Queue is full|This application is (currently|too) busy)/, words.busy],
+    [/^(Connection errored out|Lost connection|Failed to fetch|NetworkError|Load failed)/, words.lost],
+  ];
   const translate = (toast) => {
-    const title = toast.querySelector(".toast-title-row span")?.firstChild;
-    if (title && title.data.trim() !== words.title) {
-      title.data = words.title;
-      toast.dataset.foreign = "yes";
-    }
-    if (!toast.dataset.foreign) return;
+    const title = toast.querySelector(".toast-title")?.firstChild;
+    const own = toast.querySelector(".toast-title.error") ? words.error : words.warning;
+    if (title && title.data.trim() !== own) title.data = own;
     // The text may be filled in after the title.
     for (const text of toast.querySelectorAll("[data-testid=toast-text]")) {
-      const said = text.textContent.trim();
-      if (said && said !== text.dataset.said) text.textContent = text.dataset.said = meant(said);
+      const said = ITS_OWN.find(([pattern]) => pattern.test(text.textContent.trim()));
+      if (said) text.textContent = said[1];
     }
   };
   new MutationObserver((changes) => {

@@ -23,9 +23,9 @@ def connection_js(words: PageText) -> str:
     said = {
         "lost": words("connection_lost"),
         "back": words("connection_back"),
-        "title": words("error"),
+        "error": words("error"),
+        "warning": words("warnings"),
         "busy": words("failed_not_started"),
-        "unexpected": words("failed_unexpected"),
         "failure": failure_html(FailedRun(kind=FailureKind.DISCONNECTED), words),
     }
     _, begin, function = SCRIPT.read_text(encoding="utf-8").partition("() => {")
