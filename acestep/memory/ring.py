@@ -21,6 +21,8 @@ class Part:
         unique = {id(host): host for _, _, host in found}
         positions = {key: position for position, key in enumerate(unique)}
         self.hosts = list(unique.values())
+        # Page-locked copies keep it, and a ring asks for it at every use of a block.
+        self.layout = tuple((type(t), *((p.shape, p.stride(), p.dtype) for p in plain(t))) for t in self.hosts)
         self._places = [(table, key, positions[id(host)]) for table, key, host in found]
 
     @property
@@ -68,11 +70,10 @@ class Slot:
 
     def views(self, block: Part) -> list[Tensor]:
         """Device tensors for the weights of `block`; blocks with equal layouts get the same ones."""
-        layout = tuple((type(t.data), *((p.shape, p.stride(), p.dtype) for p in plain(t))) for t in block.hosts)
-        if layout not in self._views:
+        if block.layout not in self._views:
             arena = Arena(self._buffer)
-            self._views[layout] = [map_storage(host, arena.like) for host in block.hosts]
-        return self._views[layout]
+            self._views[block.layout] = [map_storage(host, arena.like) for host in block.hosts]
+        return self._views[block.layout]
 
 
 class Ring:

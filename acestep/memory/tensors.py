@@ -11,15 +11,14 @@ from acestep.units import MIB, ceil_div
 
 def map_storage(tensor: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
     """`tensor` with `change` applied to every plain tensor inside; parameters stay parameters."""
-    is_parameter = isinstance(tensor, nn.Parameter)
-    plain: Any = tensor.data if is_parameter else tensor
-    if hasattr(plain, "__tensor_flatten__"):
-        names, context = plain.__tensor_flatten__()
-        inner = {name: map_storage(getattr(plain, name), change) for name in names}
-        changed = type(plain).__tensor_unflatten__(inner, context, plain.shape, plain.stride())
+    wrapper: Any = tensor
+    if hasattr(wrapper, "__tensor_flatten__"):
+        names, context = wrapper.__tensor_flatten__()
+        inner = {name: map_storage(getattr(wrapper, name), change) for name in names}
+        changed = type(wrapper).__tensor_unflatten__(inner, context, wrapper.shape, wrapper.stride())
     else:
-        changed = change(plain)
-    return nn.Parameter(changed, requires_grad=False) if is_parameter else changed
+        changed = change(tensor)
+    return nn.Parameter(changed, requires_grad=False) if isinstance(tensor, nn.Parameter) else changed
 
 
 def slots(module: nn.Module) -> Iterator[tuple[dict[str, Any], str, Tensor]]:
@@ -33,12 +32,12 @@ def slots(module: nn.Module) -> Iterator[tuple[dict[str, Any], str, Tensor]]:
 
 def plain(tensor: Tensor) -> Iterator[Tensor]:
     """The plain tensors inside, in the order in which `map_storage` meets them."""
-    data: Any = tensor.data if isinstance(tensor, nn.Parameter) else tensor
-    if hasattr(data, "__tensor_flatten__"):
-        for name in data.__tensor_flatten__()[0]:
-            yield from plain(getattr(data, name))
+    wrapper: Any = tensor
+    if hasattr(wrapper, "__tensor_flatten__"):
+        for name in wrapper.__tensor_flatten__()[0]:
+            yield from plain(getattr(wrapper, name))
     else:
-        yield data
+        yield tensor
 
 
 class Arena:

@@ -8,7 +8,7 @@ import weakref
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, UntypedStorage
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -58,13 +58,20 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leaves
         self._sink = sink
         self.workspaces = workspaces
         self._device_type = device_type
-        self._live: dict[int, int] = {}
+        self._live: dict[int, tuple[int, weakref.ref[UntypedStorage]]] = {}
         self.products = 0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Return False: no model is compiled on meta tensors, and the wrapper that skips it costs as much as a view."""
+        return False
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if func.is_view:
+            return func(*args, **kwargs)
         if func is aten._to_copy.default and self._leaves(args[0], kwargs):
             source = args[0]
             dtype = kwargs.get("dtype") or source.dtype
@@ -100,13 +107,13 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leaves
 
     def block_of(self, tensor: Tensor) -> int:
         """Return the sink's number for a tensor's storage."""
-        return self._live[tensor.untyped_storage()._cdata]
+        return self._live[tensor.untyped_storage()._cdata][0]
 
     def bind(self, tensor: Tensor, block: int) -> None:
         """Tie a storage that the sink knows as `block` to the lifetime of `tensor`."""
         storage = tensor.untyped_storage()
-        self._live[storage._cdata] = block
-        weakref.finalize(storage, self._forget, storage._cdata)
+        key = storage._cdata
+        self._live[key] = block, weakref.ref(storage, lambda _: self._forget(key))
 
     def knows(self, tensor: Tensor) -> bool:
         """Whether the tensor's storage has been reported."""
@@ -126,7 +133,7 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leaves
                 self.bind(tensor, self._sink.alloc(n_bytes, self.owner))
 
     def _forget(self, key: int) -> None:
-        self._sink.free(self._live.pop(key))
+        self._sink.free(self._live.pop(key)[0])
 
     def _is_device(self, tensor: Tensor) -> bool:
         return tensor.device.type == self._device_type

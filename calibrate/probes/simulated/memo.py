@@ -85,16 +85,18 @@ class Tape:
 
         Undone if the sink refuses.
         """
+        # Outside a recording the sink is called directly: most allocations of a trace are repeated ones.
+        alloc, free = (self.alloc, self.free) if self._depth else (self._sink.alloc, self._sink.free)
         alive: dict[int, int] = {}
         try:
-            for event in events:
-                if event.n_bytes >= 0:
-                    alive[event.block] = self.alloc(event.n_bytes, event.owner)
+            for block, n_bytes, owner in events:
+                if n_bytes >= 0:
+                    alive[block] = alloc(n_bytes, owner)
                 else:
-                    self.free(alive.pop(event.block))
+                    free(alive.pop(block))
         except BaseException:
             for block in alive.values():
-                self.free(block)
+                free(block)
             raise
         return alive
 
