@@ -2,7 +2,7 @@
 
 import gc
 from bisect import insort
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -56,6 +56,41 @@ def test_views_allocate_nothing_and_frees_are_reported() -> None:
         del x, z
         assert card.book.counted_bytes == 8 * MIB, "the view keeps its storage"
         del y
+    assert card.book.counted_bytes == 0
+
+
+GROWTHS = {
+    "resize_": lambda x: x.resize_(4 * MIB),
+    "a result written into it": lambda x: torch.add(_meta(4 * MIB), 1, out=x),
+    "its storage, then an operation": lambda x: (x.untyped_storage().resize_(8 * MIB), x.add_(1)),
+    "its storage alone": lambda x: x.untyped_storage().resize_(8 * MIB),
+}
+
+
+@pytest.mark.parametrize("grow", GROWTHS.values(), ids=GROWTHS)
+@pytest.mark.filterwarnings("ignore:An output with one or more elements was resized")
+def test_a_storage_that_grows_counts_with_its_new_size(grow: Callable[[Tensor], object]) -> None:
+    card = Card()
+    with card.on():
+        card.device.begin_stage("denoise")
+        x = _meta(MIB)
+        grow(x)
+        peak, _ = card.device.end_stage()
+        assert card.book.counted_bytes == x.untyped_storage().nbytes() == 8 * MIB
+        assert peak >= 10 * MIB, "the old bytes are freed after the new ones are taken"
+        del x
+    assert card.book.counted_bytes == 0
+
+
+def test_a_storage_that_is_given_back_by_its_size_counts_nothing() -> None:
+    card = Card()
+    with card.on():
+        card.device.begin_stage("denoise")
+        x = _meta(MIB)
+        x.untyped_storage().resize_(0)
+        card.device.end_stage()
+        assert card.book.counted_bytes == 0
+        del x
     assert card.book.counted_bytes == 0
 
 

@@ -75,6 +75,7 @@ class SimulatedDevice(InOrder):
 
     def free_bytes(self) -> int:
         """Return the free bytes of the book."""
+        self._ledger.recount()
         return self._book.free_bytes()
 
     def empty_cache(self) -> None:
@@ -86,10 +87,12 @@ class SimulatedDevice(InOrder):
 
     def begin_stage(self, name: str) -> None:
         """Report it to the book."""
+        self._ledger.recount()
         self._book.begin_stage(name)
 
     def end_stage(self) -> tuple[int, int]:
         """Return the book's peaks."""
+        self._ledger.recount()
         return self._book.end_stage()
 
     @contextmanager

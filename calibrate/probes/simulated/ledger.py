@@ -5,7 +5,7 @@ storage to a sink; the free of a storage is reported when its last tensor is del
 """
 
 import weakref
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, UntypedStorage
@@ -46,6 +46,14 @@ class Sink(Protocol):
         ...
 
 
+class Held(NamedTuple):
+    """A reported storage: the sink's number of its block, its bytes, and the reference whose end frees it."""
+
+    block: int
+    n_bytes: int
+    storage: weakref.ref[UntypedStorage]
+
+
 class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leaves its modes untyped
     """Reports the storages of tensors on `device_type` to `sink`, and hidden workspaces as `workspaces` says.
 
@@ -58,7 +66,7 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leaves
         self._sink = sink
         self.workspaces = workspaces
         self._device_type = device_type
-        self._live: dict[int, tuple[int, weakref.ref[UntypedStorage]]] = {}
+        self._live: dict[int, Held] = {}
         self.products = 0
 
     @classmethod
@@ -96,8 +104,15 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leaves
         """Whether a matrix product has run."""
         return self.products > 0
 
+    def recount(self) -> None:
+        """Report every storage whose size was changed without an operation (`UntypedStorage.resize_`)."""
+        for held in list(self._live.values()):
+            storage = held.storage()
+            if storage is not None and held.n_bytes != storage.nbytes():
+                self._resize(storage, held)
+
     def adopt(self, out: Any) -> None:
-        """Report every storage in `out` that is not yet known."""
+        """Report every storage in `out` that is not yet known, or that has another size than before."""
         if type(out) is Tensor:
             self._register(out)
         elif out is not None:
@@ -107,13 +122,13 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leaves
 
     def block_of(self, tensor: Tensor) -> int:
         """Return the sink's number for a tensor's storage."""
-        return self._live[tensor.untyped_storage()._cdata][0]
+        return self._live[tensor.untyped_storage()._cdata].block
 
     def bind(self, tensor: Tensor, block: int) -> None:
         """Tie a storage that the sink knows as `block` to the lifetime of `tensor`."""
         storage = tensor.untyped_storage()
         key = storage._cdata
-        self._live[key] = block, weakref.ref(storage, lambda _: self._forget(key))
+        self._live[key] = Held(block, storage.nbytes(), weakref.ref(storage, lambda _: self._forget(key)))
 
     def knows(self, tensor: Tensor) -> bool:
         """Whether the tensor's storage has been reported."""
@@ -127,13 +142,23 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leaves
             for name in tensor.__tensor_flatten__()[0]:
                 self._register(getattr(tensor, name))
             return
-        if not self.knows(tensor):
-            n_bytes = tensor.untyped_storage().nbytes()
-            if n_bytes:
+        storage = tensor.untyped_storage()
+        held = self._live.get(storage._cdata)
+        if held is None:
+            if n_bytes := storage.nbytes():
                 self.bind(tensor, self._sink.alloc(n_bytes, self.owner))
+        elif held.n_bytes != storage.nbytes():
+            self._resize(storage, held)
+
+    def _resize(self, storage: UntypedStorage, held: Held) -> None:
+        """Report a storage of another size: as on a card, the new bytes are taken before the old ones are freed."""
+        n_bytes = storage.nbytes()
+        block = self._sink.alloc(n_bytes, self.owner)
+        self._live[storage._cdata] = held._replace(block=block, n_bytes=n_bytes)
+        self._sink.free(held.block)
 
     def _forget(self, key: int) -> None:
-        self._sink.free(self._live.pop(key)[0])
+        self._sink.free(self._live.pop(key).block)
 
     def _is_device(self, tensor: Tensor) -> bool:
         return tensor.device.type == self._device_type
