@@ -1,6 +1,7 @@
 """`python -m ci.gate`: the verdict on a change. Fails closed: what cannot be read or compared never passes."""
 
 import datetime
+import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,11 +31,14 @@ class _File(click.Path):
 @click.option("--head", type=_File(path_type=Path), metavar="FILE", help="The table to judge; that of this tree.")
 @click.option("--table-only", is_flag=True, help="Judge the table and the policy; run no code, read no new record.")
 @click.option("--junit", type=_File(path_type=Path, dir_okay=False), metavar="FILE", help="Write JUnit XML here.")
+@click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Draw the sample of an earlier run again.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def gate(base: str, head: Path | None, table_only: bool, junit: Path | None, as_json: bool) -> int:
+def gate(base: str, head: Path | None, table_only: bool, junit: Path | None, seed: int | None, as_json: bool) -> int:
     """Check whether a change lowers a limit of any card, or needs more memory anywhere.
 
     The table is compared cell by cell, and the code of this tree is simulated at the limits certified at the base.
+
+    A layer that looks like an earlier one is not computed again, except for a random sample of them; --seed repeats it.
 
     Exit code 0 ok, 1 regressed, 3 a file of the change is not valid, 4 nothing could be compared.
     """
@@ -46,9 +50,13 @@ def gate(base: str, head: Path | None, table_only: bool, junit: Path | None, as_
         raise UsageError("--base needs a git reference or a file, for example --base origin/main")
     if junit is not None:
         _refuse_what_is_read(junit, base, head)
+    if seed is None:
+        seed = secrets.randbits(32)
+    if not table_only:
+        console.notify(f"The sample of layers that are computed again is drawn with --seed {seed}.")
     today = datetime.datetime.now(tz=datetime.UTC).date()
     with output_file(junit) as write:
-        judgement = judge(CHECKOUT, base, head, today, table_only=table_only, progress=console.notify)
+        judgement = judge(CHECKOUT, base, head, today, table_only=table_only, progress=console.notify, seed=seed)
         if junit is not None:
             write(junit_xml(judgement))
     tell(judgement, as_json=as_json)

@@ -62,10 +62,11 @@ def judge(
     table_only: bool,
     progress: TellCells,
     prober: Simulation | None = None,
+    seed: int = 0,
 ) -> Judgement:
     """Judge a tree against its base; a file that cannot be read is a finding, not an error.
 
-    Without a `prober`, the code is run on the simulated card.
+    Without a `prober`, the code is run on the simulated card; `seed` draws the repeated calls that are computed there.
     """
     table = head or checkout / "tiers" / TABLE_FILE
     folder = table.parent if (table.parent / POLICY).is_file() else checkout / "tiers"
@@ -94,7 +95,7 @@ def judge(
         findings += _records(checkout, base, folder, before, after)
         if table.parent == folder:
             findings += judge_records.derivation_findings(after)
-        cells, found = _code(before, after, progress, prober)
+        cells, found = _code(before, after, progress, prober, seed)
         findings += found
         findings += _gate_changed(checkout, base)
     tiers = compared_tiers(before.table, after.table)
@@ -124,7 +125,7 @@ def _records(checkout: Path, base: str, folder: Path, before: Promises, after: P
 
 
 def _code(
-    before: Promises, after: Promises, progress: TellCells, prober: Simulation | None
+    before: Promises, after: Promises, progress: TellCells, prober: Simulation | None, seed: int
 ) -> tuple[int, list[Finding]]:
     """How many cells were probed again, and what came out; always by the stricter tolerance."""
     if before.policy is None:
@@ -137,7 +138,7 @@ def _code(
         return len(cells), [*findings, *code_findings(cells, prober, share, progress)]
     from ci.side_by_side import simulated_findings
 
-    return len(cells), [*findings, *simulated_findings(cells, share, progress)]
+    return len(cells), [*findings, *simulated_findings(cells, share, progress, seed)]
 
 
 def _gate_changed(checkout: Path, base: str) -> list[Finding]:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from random import Random
 
 from acestep.checkpoints import catalog
 from acestep.checkpoints.locate import locate_companion
@@ -42,11 +43,14 @@ def prober_for(device: str, method: CapMethod = CapMethod.FRACTION) -> Prober:
     return CudaProber(method)
 
 
-def simulation(vae_chunk: int = 0) -> Simulation:
-    """The simulated prober. It decodes in tiles of `vae_chunk` latent frames; 0 leaves them to the pipeline."""
+def simulation(vae_chunk: int = 0, sample: Random | None = None) -> Simulation:
+    """The simulated prober. It decodes in tiles of `vae_chunk` latent frames; 0 leaves them to the pipeline.
+
+    `sample` chooses the calls that are computed although they look like earlier ones, to see whether they are alike.
+    """
     from calibrate.probes.simulated.prober import SimulatedProber
 
-    return SimulatedProber(vae_chunk)
+    return SimulatedProber(vae_chunk, sample=sample)
 
 
 def simulation_of(card: RecordedCard) -> Simulation:

@@ -47,7 +47,7 @@ from tests.unit.test_gate_processes import certified
 
 @click.command()
 def gate():
-    list(simulated_findings(certified(Path(place)), 0.02, print, command))
+    list(simulated_findings(certified(Path(place)), 0.02, print, command=command))
 
 _, place, *command = sys.argv
 sys.argv[1:] = []
@@ -72,7 +72,7 @@ def certified(place: Path) -> list[GateCell]:
 
 def found_by(place: Path, does: str) -> list[Finding]:
     cells = certified(place)
-    return list(simulated_findings(cells, 0.02, lambda _: None, stand_in(place / "log", does)))
+    return list(simulated_findings(cells, 0.02, lambda _: None, command=stand_in(place / "log", does)))
 
 
 @pytest.fixture

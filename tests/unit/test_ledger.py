@@ -1,6 +1,7 @@
 """The ledger counts what a card would hold: no view, no host tensor, no wrapper, and nothing twice."""
 
 import gc
+import random
 from bisect import insort
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from calibrate.probes.simulated.device import SimulatedDevice
 from calibrate.probes.simulated.kernels import CudaKernels
 from calibrate.probes.simulated.ledger import ALLOWANCE, Ledger
 from calibrate.probes.simulated.live import LiveBook
-from calibrate.probes.simulated.memo import Memo, Regions, Tape
+from calibrate.probes.simulated.memo import Memo, Regions, Tape, UnlikeCallsError
 
 MIB = 2**20
 
@@ -231,9 +232,72 @@ def _events(card: Card, memoise: bool, module: nn.Module, known: Regions | None 
     return seen
 
 
+class Keeper(nn.Module):
+    """Keeps the last argument, or a view of it."""
+
+    def __init__(self, kept: slice | None) -> None:
+        super().__init__()
+        self.kept, self.last = kept, None
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.last = x if self.kept is None else x[self.kept]
+        return x + 1
+
+
+@pytest.mark.parametrize("kept", [None, slice(1, 2)], ids=["the argument", "a view"])
+def test_calls_that_keep_an_argument_are_all_computed(kept: slice | None) -> None:
+    assert _events(Card(), True, Keeper(kept)) == _events(Card(), False, Keeper(kept))
+
+
 @pytest.mark.parametrize("module", [Doubler(), Adder()])
 def test_a_replayed_region_is_the_region(module: nn.Module) -> None:
     assert _events(Card(), True, module) == _events(Card(), False, module)
+
+
+class Always(random.Random):
+    """Chooses every call."""
+
+    def randrange(self, *_: int) -> int:
+        return 0
+
+
+@pytest.mark.parametrize("module", [Doubler(), Adder(), Mixer()])
+def test_calls_that_are_checked_and_alike_change_nothing(module: nn.Module) -> None:
+    assert _events(Card(), True, module, Regions(Always())) == _events(Card(), False, module)
+
+
+class Numbered(nn.Module):
+    """Takes other memory from the third call on, which its weights and arguments do not tell."""
+
+    def __init__(self, later: Callable[[Tensor, list[Tensor]], Tensor]) -> None:
+        super().__init__()
+        self.later, self.calls, self.kept = later, 0, []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return self.later(x, self.kept) if self.calls > 2 else x + 1
+
+
+def _kept(x: Tensor, kept: list[Tensor]) -> Tensor:
+    kept.append(x + 1)
+    return x + 1
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        _kept,
+        lambda x, _: (x + 1) + 1,
+        lambda x, _: torch.cat([x, x])[: len(x)] + 1,
+        lambda x, _: x.add_(1),
+        lambda x, kept: kept.append(x) or x + 1,
+        lambda x, kept: kept.append(x[1:]) or x + 1,
+    ],
+    ids=["keeps a copy", "a temporary", "a larger temporary", "in place", "keeps its input", "keeps a view"],
+)
+def test_a_call_that_only_looks_alike_is_refused_by_name(later: Callable[[Tensor, list[Tensor]], Tensor]) -> None:
+    with pytest.raises(UnlikeCallsError, match="Numbered"):
+        _events(Card(), True, Numbered(later), Regions(Always()))
 
 
 @pytest.mark.parametrize("module", [Doubler(), Adder(), Mixer()])

@@ -2,10 +2,16 @@
 
 A region is one call of a module of `REGIONS`. Two calls are identical when the weights have the same shapes, the
 arguments the same layouts, and the ledger's owner is the same. Only closed regions are kept: every storage allocated in
-them is freed in them or is the result, and no older storage is freed. (A first call that fills a cache is not closed;
-the second one is.) A recording of a call with only tensors and plain values as arguments is valid in other traces too.
+them is freed in them or is the result, no older storage is freed, and no argument is kept. (A first call that fills a
+cache is not closed; the second one is.) A recording of a call with only tensors and plain values as arguments is valid
+in other traces too.
+
+Code can depend on what is not compared, such as the number of a layer. So a run that judges code computes a random
+sample of the calls that it could repeat, and compares them with their recordings.
 """
 
+import random
+import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,9 +28,16 @@ from calibrate.probes.simulated.ledger import Ledger, Sink
 
 RESULT = -1
 
+CHECKED_EVERY = 32
+"""One of this many repeated calls is computed, where calls are checked."""
+
+
+class UnlikeCallsError(RuntimeError):
+    """Two calls that look identical take different memory."""
+
 
 class Event(NamedTuple):
-    """One allocation (`n_bytes` >= 0) or free (`n_bytes` < 0) inside a region; `block` is numbered within it."""
+    """One allocation (`n_bytes` >= 0) or free (`n_bytes` < 0) of a region; a block is numbered by its allocation."""
 
     block: int
     n_bytes: int
@@ -102,11 +115,16 @@ class Tape:
 
 
 class Regions:
-    """The recorded regions for all traces of one simulated card."""
+    """The recorded regions for all traces of one simulated card. `sample` chooses the calls that are checked."""
 
-    def __init__(self) -> None:
+    def __init__(self, sample: random.Random | None = None) -> None:
         self.by_call: dict[object, Region] = {}
         self.signatures: weakref.WeakKeyDictionary[nn.Module, tuple[Any, ...]] = weakref.WeakKeyDictionary()
+        self._sample = sample
+
+    def is_checked(self) -> bool:
+        """Return whether the next call that could be repeated is computed and compared instead."""
+        return self._sample is not None and self._sample.randrange(CHECKED_EVERY) == 0
 
 
 class Memo:
@@ -138,13 +156,21 @@ class Memo:
             regions = self._known.by_call if lasting else self._here
             key = (original, self._ledger.owner, self._signature(module), tuple(map(self._layout, leaves)))
             region = regions.get(key)
-            if region is not None and (self._ledger.has_workspace or not region.multiplies):
-                return self._replay(region, leaves)
+            # The first product of a run also allocates the workspace.
+            known = region if region is not None and (self._ledger.has_workspace or not region.multiplies) else None
+            if known is not None and not self._known.is_checked():
+                return self._replay(known, leaves)
             events: list[Event] = []
             products = self._ledger.products
+            holders = list(map(_holders, leaves))
             with self._tape.record(events):
                 result = original(module, *args, **kwargs)
             region = self._closed(events, result, leaves, multiplies=self._ledger.products > products)
+            if not any(leaf is result for leaf in leaves) and holders != list(map(_holders, leaves)):
+                # The module keeps an argument, so every call has to be computed.
+                region = None
+            if known is not None and region != known:
+                raise UnlikeCallsError(_difference(type(module).__name__, known, region))
             if region is not None:
                 regions[key] = region
             return result
@@ -164,22 +190,24 @@ class Memo:
     def _closed(self, events: list[Event], result: Any, leaves: list[Any], *, multiplies: bool) -> Region | None:
         if not isinstance(result, Tensor) or not self._ledger.knows(result):
             return None
-        alive = set()
-        for event in events:
-            if event.n_bytes >= 0:
-                alive.add(event.block)
-            elif event.block in alive:
-                alive.remove(event.block)
+        alive: dict[int, int] = {}
+        numbered = []
+        for position, (block, n_bytes, owner) in enumerate(events):
+            if n_bytes >= 0:
+                alive[block] = position
+                numbered.append(Event(position, n_bytes, owner))
+            elif block in alive:
+                numbered.append(Event(alive.pop(block), n_bytes, owner))
             else:
                 return None
         for index, leaf in enumerate(leaves):
             if leaf is result:
-                return None if alive else Region(tuple(events), multiplies, index, 0, (), (), result.dtype)
-        if alive != {self._ledger.block_of(result)} or result.storage_offset():
-            return None
+                return None if alive else Region(tuple(numbered), multiplies, index, 0, (), (), result.dtype)
         block = self._ledger.block_of(result)
+        if alive.keys() != {block} or result.storage_offset():
+            return None
         shape, stride = tuple(result.shape), result.stride()
-        return Region(tuple(events), multiplies, RESULT, block, shape, stride, result.dtype)
+        return Region(tuple(numbered), multiplies, RESULT, alive[block], shape, stride, result.dtype)
 
     def _signature(self, module: nn.Module) -> tuple[Any, ...]:
         """The inputs that decide a module's allocations: the layouts of its weights, and its attention window."""
@@ -212,3 +240,22 @@ class Memo:
         """Return the id of an object; while it is kept, no other object can have that id."""
         self._kept[id(thing)] = thing
         return id(thing)
+
+
+def _holders(leaf: Any) -> tuple[int, int]:
+    """Return how many references there are to a tensor and to its storage."""
+    if not isinstance(leaf, Tensor):
+        return 0, 0
+    return sys.getrefcount(leaf), torch._C._storage_Use_Count(leaf.untyped_storage()._cdata)
+
+
+def _difference(module: str, known: Region, found: Region | None) -> str:
+    def allocated(region: Region) -> str:
+        return f"{sum(max(event.n_bytes, 0) for event in region.events):,} bytes in {len(region.events)} events"
+
+    takes = "keeps or frees other memory" if found is None else f"allocates {allocated(found)}"
+    return (
+        f"a call of {module} {takes}; an earlier call with the same weights and arguments allocated"
+        f" {allocated(known)}. Memory that depends on anything else, such as the number of the layer, cannot be"
+        " simulated"
+    )

@@ -1,5 +1,6 @@
 """The simulated prober: runs the shipped pipeline on meta tensors and replays its allocations under any cap."""
 
+import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -80,15 +81,21 @@ class SimulatedProber:
     """Probes without a card. Each (knobs, workload) is traced once; every cap is a replay of that trace.
 
     Decoding is traced once for each tile, and the decode attempts are replays. `vae_chunk` is the tile of every run, in
-    latent frames; 0 lets the pipeline choose. `capability` decides the kernels' extra memory.
+    latent frames; 0 lets the pipeline choose. `capability` decides the kernels' extra memory. `sample` chooses calls
+    that are computed although they look like earlier ones; `UnlikeCallsError` is raised if one takes other memory.
     """
 
     device = "simulated"
 
-    def __init__(self, vae_chunk: int = 0, capability: tuple[int, int] = SIMULATED_CAPABILITY) -> None:
+    def __init__(
+        self,
+        vae_chunk: int = 0,
+        capability: tuple[int, int] = SIMULATED_CAPABILITY,
+        sample: random.Random | None = None,
+    ) -> None:
         self._vae_chunk = vae_chunk
         self._kernels = CudaKernels(capability)
-        self._known = Regions()
+        self._known = Regions(sample)
         self._runs: dict[tuple[Knobs, Workload], TracedRun] = {}
         self._decodes: dict[tuple[Any, ...], Played] = {}
         self._thoughts: dict[tuple[Knobs, Workload], Played] = {}
