@@ -1,6 +1,9 @@
 # Tiny models on two cores: a second OpenMP thread makes them slower, at times hundreds of times.
 export OMP_NUM_THREADS := 1
 
+# Tests start hundreds of processes; without bytecode on disk each of them compiles our modules, and pytest every test.
+export PYTHONDONTWRITEBYTECODE :=
+
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 BENCH_RUN := $(VENV)/bench.json

@@ -1,6 +1,7 @@
 """Chromium, and servers for it to visit. Without a Chromium each test is skipped, with the reason, and counted."""
 
 import shutil
+import socket
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from tests.browser.serving import Server, serving
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Page, Request
 
 HERE = Path(__file__).parent
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -43,27 +44,59 @@ def chromium() -> Iterator["Browser"]:
         browser.close()
 
 
+@pytest.fixture(scope="session")
+def tab(chromium: "Browser") -> Iterator["Page"]:
+    """A tab for one visitor after the other: a new one compiles all scripts of the page again, which takes seconds."""
+    context = chromium.new_context()
+    yield context.new_page()
+    context.close()
+
+
 @pytest.fixture
-def visit(chromium: "Browser") -> Iterator[Visit]:
-    """Opens a page as a new visitor; at the end it must have raised no error and requested no other address."""
-    contexts = []
+def visit(chromium: "Browser", tab: "Page") -> Iterator[Visit]:
+    """Opens a page as a new visitor; at the end it must have raised no error and requested no other address.
+
+    The first visitor gets the shared tab, unless it has options of its own or is to be in a `new_tab`.
+    """
+    opened: list[Page] = []
     errors: list[str] = []
     asked: list[str] = []
 
-    def open_page(url: str, **options: Any) -> "Page":
-        context = chromium.new_context(**options)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("request", lambda request: asked.append(request.url))
+    def failed(error: Exception) -> None:
+        errors.append(str(error))
+
+    def requested(request: "Request") -> None:
+        asked.append(request.url)
+
+    def open_page(url: str, *, new_tab: bool = False, **options: Any) -> "Page":
+        shared = not (opened or options or new_tab)
+        page = tab if shared else chromium.new_context(**options).new_page()
+        opened.append(page)
+        page.on("pageerror", failed)
+        page.on("request", requested)
         page.goto(url)
         return page
 
     yield open_page
-    for context in contexts:
-        context.close()
+    for page in opened:
+        if page is not tab:
+            page.context.close()
+            continue
+        page.remove_listener("pageerror", failed)
+        page.remove_listener("request", requested)
+        page.unroute_all()
+        page.evaluate("() => { localStorage.clear(); sessionStorage.clear(); }")
+        page.goto("about:blank")
+        page.context.clear_cookies()
     assert errors == []
     assert [url for url in asked if not url.startswith(("http://127.0.0.1:", "data:", "blob:", "about:"))] == []
+
+
+@pytest.fixture(scope="session")
+def port() -> str:
+    """A port for one server after the other: what the shared tab has compiled, it knows by its address."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return str(free.getsockname()[1])
 
 
 @pytest.fixture(scope="session")

@@ -102,6 +102,7 @@ def acestep(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@cache
 def plan(vram: float, *options: str) -> dict[str, Any]:
     """What `acestep plan --json` says of a card of this size."""
     done = subprocess.run(

@@ -39,9 +39,9 @@ class Spoken(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @pytest.fixture(scope="module", params=LANGUAGES)
-def spoken(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spoken]:
+def spoken(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, port: str) -> Iterator[Spoken]:
     """A server with the tiny model in each of two languages."""
-    with serving(tmp_path_factory.mktemp("spoken"), "--language", request.param) as server:
+    with serving(tmp_path_factory.mktemp("spoken"), "--port", port, "--language", request.param) as server:
         yield Spoken(server=server, language=request.param)
 
 

@@ -38,8 +38,8 @@ def test_a_login_without_a_name_or_a_password_is_refused(login: str, tmp_path: P
     assert "USER:PASSWORD" in done.stderr
 
 
-def test_with_a_login_nothing_is_shown_or_done_without_it(tmp_path: Path, visit: Visit) -> None:
-    with serving(tmp_path, "--auth", "kim:a:word", "--auth", "lee:other") as server:
+def test_with_a_login_nothing_is_shown_or_done_without_it(tmp_path: Path, visit: Visit, port: str) -> None:
+    with serving(tmp_path, "--port", port, "--auth", "kim:a:word", "--auth", "lee:other") as server:
         for path in ("/config", "/gradio_api/info"):
             assert httpx.get(server.url + path).status_code == 401
         assert httpx.post(f"{server.url}/gradio_api/call/generate", json={"data": []}).status_code == 401
@@ -57,7 +57,7 @@ def test_with_a_login_nothing_is_shown_or_done_without_it(tmp_path: Path, visit:
 
 
 def test_ctrl_c_ends_it_in_the_middle_of_a_song(tmp_path: Path) -> None:
-    with serving(tmp_path, cold=True) as server:
+    with serving(tmp_path) as server:
         with Wire(server.url) as wire:
             wire.join("generate", duration=300, steps=100, think=False)
         server.wait_for("begin")

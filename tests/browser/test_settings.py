@@ -64,8 +64,8 @@ def shown(studio: Studio) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_every_default_and_choice_is_the_plan_of_the_card(size: int, tmp_path: Path, visit: Visit) -> None:
-    with serving(tmp_path, vram=size) as server:
+def test_every_default_and_choice_is_the_plan_of_the_card(size: int, tmp_path: Path, visit: Visit, port: str) -> None:
+    with serving(tmp_path, "--port", port, vram=size) as server:
         studio = Studio(visit(server.url))
         document = plan(size)
         assert shown(studio) == settings_of(document)
@@ -75,13 +75,13 @@ def test_every_default_and_choice_is_the_plan_of_the_card(size: int, tmp_path: P
 
 
 def test_without_any_language_model_in_the_table_its_box_is_off_and_cannot_be_ticked(
-    tmp_path: Path, visit: Visit
+    tmp_path: Path, visit: Visit, port: str
 ) -> None:
     table = load_tiers()
     bare = with_tiers(table, *(without_lm(tier) for tier in table.variants[Variant.TURBO].tiers))
     path = tmp_path / "tiers.json"
     path.write_bytes(msgspec.json.encode(bare))
-    with serving(tmp_path, vram=24, table=path) as server:
+    with serving(tmp_path, "--port", port, vram=24, table=path) as server:
         studio = Studio(visit(server.url))
         for tab, box in enumerate(("think", "init-lm")):
             studio.turn_to(tab)
@@ -90,9 +90,9 @@ def test_without_any_language_model_in_the_table_its_box_is_off_and_cannot_be_ti
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def small(tmp_path_factory: pytest.TempPathFactory, port: str) -> Iterator[Server]:
     """A server for a card of 4 GiB, where most wishes are too much."""
-    with serving(tmp_path_factory.mktemp("small"), vram=4) as running:
+    with serving(tmp_path_factory.mktemp("small"), "--port", port, vram=4) as running:
         yield running
 
 

@@ -13,7 +13,7 @@ from tests.browser.studio import RECORD_PLAYERS, RECORD_PROGRESS, Studio, wait_u
 
 
 def test_a_song_shows_progress_can_be_played_and_is_stored(server: Server, visit: Visit) -> None:
-    page = visit("about:blank")
+    page = visit("about:blank", new_tab=True)
     page.add_init_script(RECORD_PLAYERS)
     page.goto(server.url)
     studio = Studio(page)

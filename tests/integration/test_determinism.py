@@ -1,17 +1,14 @@
 """A trace is a function of the code and the question: not of the process, its hash seed or its history."""
 
 import hashlib
-import os
-import subprocess
 import sys
+from pathlib import Path
 
 from acestep.knobs import Knobs, Offload
 from calibrate.probes.simulated.prober import SimulatedProber
 from calibrate.workload import Workload
 from tests.command_lines import ROOT
-
-SEED = "1"
-"""Of a process that is started; this one's, unless it is told, is drawn from four thousand million others."""
+from tests.forked import run_module
 
 
 def answers(*, warm: bool) -> str:
@@ -28,22 +25,13 @@ def answers(*, warm: bool) -> str:
     return "\n".join(said)
 
 
-def _answers_of_a_fresh_process(hash_seed: str) -> str:
-    program = "from tests.integration.test_determinism import answers; print(answers(warm=False))"
-    return subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONHASHSEED": hash_seed, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=200,
-    ).stdout.strip()
-
-
-def test_the_same_question_has_the_same_answer_in_every_process() -> None:
+def test_the_same_question_has_the_same_answer_in_every_process(tmp_path: Path) -> None:
     """This one has a history, of whatever tests came before, and is warm; another has neither."""
-    other_seed = "2" if os.environ.get("PYTHONHASHSEED") == SEED else SEED
-    first = _answers_of_a_fresh_process(other_seed)
-    assert first
-    assert answers(warm=True) == first
+    code, first, errors = run_module(ROOT, __name__, (), tmp_path)
+    assert code == 0, errors
+    assert first.strip()
+    assert answers(warm=True) == first.strip()
+
+
+if __name__ == "__main__":
+    sys.stdout.write(answers(warm=False))

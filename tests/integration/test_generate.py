@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,8 +12,8 @@ import soundfile
 
 from acestep.cli import console
 from acestep.cli.main import cli
+from tests.forked import run_module
 
-TIMEOUT_S = 120
 RATE = 44_100
 TINY = ("generate", "--model", "tiny", "--json")
 
@@ -45,17 +43,9 @@ class Acestep:
         return _document(self(*TINY, *arguments))
 
     def songs_of_another_process(self, *arguments: str) -> dict[str, Any]:
-        """The same, from a process of its own."""
-        done = subprocess.run(
-            [sys.executable, "-m", "acestep", *TINY, *arguments],
-            cwd=self._folder,
-            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-            check=False,
-        )
-        return _document(Said(done.returncode, done.stdout, done.stderr))
+        """The same, from a process of its own, which is in another folder."""
+        root = Path(__file__).parents[2]
+        return _document(Said(*run_module(root, "acestep", [*TINY, *arguments], self._folder)))
 
 
 def _document(said: Said) -> dict[str, Any]:
@@ -78,13 +68,13 @@ def _digest(path: str) -> str:
 
 
 def test_two_songs_are_two_exact_files_and_a_seed_is_a_song_in_every_process(
-    acestep: Acestep, monkeypatch: pytest.MonkeyPatch
+    acestep: Acestep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A card that is only planned for has room for a batch; the run itself is on whatever is here.
     monkeypatch.setenv("MAX_CUDA_VRAM", "8")
     wish = ("--caption", "slow piano", "--duration", "10", "--steps", "2", "--no-think")
     batch = acestep.songs(*wish, "--batch", "2", "--seed", "7", "--out", "pair")
-    alone = acestep.songs_of_another_process(*wish, "--batch", "1", "--seed", "8", "--out", "alone")
+    alone = acestep.songs_of_another_process(*wish, "--batch", "1", "--seed", "8", "--out", str(tmp_path / "alone"))
     assert [song["seed"] for song in batch["songs"]] == [7, 8]
     for song in batch["songs"]:
         info = soundfile.info(song["path"])

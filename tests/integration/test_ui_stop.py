@@ -54,13 +54,15 @@ def test_no_step_begins_after_the_one_in_which_a_run_is_stopped(
     monkeypatch.setenv("MAX_CUDA_VRAM", "8")
     monkeypatch.setenv("ACESTEP_VAE_CHUNK", "64")
     monkeypatch.setattr("acestep.lm.grammar.MAX_CAPTION_TOKENS", 12)
+    # Two tiles of reference, as the song has two.
+    monkeypatch.setattr("acestep.engine.encode_audio.REFERENCE_S", 6)
     studio = Studio("tiny", Overrides(compile=False), tmp_path)
     watch = Watch(studio.sessions.of("ann"))
     for name, (owner, method) in STEPS.items():
         monkeypatch.setattr(owner, method, watch(getattr(owner, method), name))
     controls, _ = studio.start()
-    noise = np.random.default_rng(1).standard_normal((2, 8 * SAMPLE_RATE)).astype(np.float32) / 10
-    request = Request(caption="drums", think=True, duration_s=5, steps=3, seed=3, reference_audio=Clip(audio=noise))
+    noise = np.random.default_rng(1).standard_normal((2, 6 * SAMPLE_RATE)).astype(np.float32) / 10
+    request = Request(caption="drums", think=True, duration_s=3, steps=2, seed=3, reference_audio=Clip(audio=noise))
 
     def run() -> None:
         watch.begun.clear()

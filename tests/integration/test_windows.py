@@ -11,6 +11,7 @@ from acestep.errors import Exit, NotMeasuredError
 from calibrate.campaign import probers
 from calibrate.executors.alone import Alone
 from calibrate.probes.base import CapMethod
+from tests.forked import run_module
 
 ROOT = Path(__file__).parents[2]
 
@@ -53,11 +54,10 @@ def test_commands_without_a_model_run(arguments: tuple[str, ...]) -> None:
 
 
 def test_every_module_can_be_imported_and_a_song_be_made(tmp_path: Path) -> None:
-    """In one process: most of the time goes into importing torch."""
     song = ("generate", "--model", "tiny", "--caption", "x", "--duration", "10", "--json", "--out", str(tmp_path))
-    ended = on_windows("import", "acestep", *song)
-    assert ended.returncode == Exit.OK, ended.stderr
-    assert Path(json.loads(ended.stdout)["songs"][0]["path"]).is_file()
+    code, said, errors = run_module(ROOT, "tests.windows", ["import", "acestep", *song], tmp_path)
+    assert code == Exit.OK, errors
+    assert Path(json.loads(said)["songs"][0]["path"]).is_file()
 
 
 def test_a_real_card_is_refused_in_a_sentence(tmp_path: Path) -> None:

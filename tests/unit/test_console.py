@@ -10,6 +10,7 @@ import pytest
 
 from acestep.cli import console
 from acestep.errors import Exit
+from tests.forked import run_module
 
 ROOT = Path(__file__).parents[2]
 FULL = Path("/dev/full")
@@ -66,7 +67,6 @@ FAILURES = {
     "acestep generate --caption rain --batch 0 --json": Exit.USAGE,
     "python -m calibrate compare --json no_such_file.json neither_this.json": Exit.INVALID,
     "python -m ci.gate --base '' --json": Exit.USAGE,
-    "python profile_inference.py --mode profile --device mps --json": Exit.NOT_MEASURED,
 }
 
 
@@ -76,6 +76,17 @@ def test_with_json_a_failure_is_one_document_too(line: str, code: Exit) -> None:
     document = json.loads(done.stdout)
     assert (done.returncode, document["error"]["exit_code"]) == (code, code)
     assert document["error"]["message"] in done.stderr
+
+
+def test_so_is_one_of_a_program_that_looks_for_a_card_with_torch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    arguments = ("--mode", "profile", "--device", "mps", "--json")
+    code, said, errors = run_module(ROOT, "profile_inference", arguments, tmp_path)
+    error = json.loads(said)["error"]
+    assert (code, error["exit_code"]) == (Exit.NOT_MEASURED, Exit.NOT_MEASURED)
+    assert error["message"] in errors
 
 
 def test_a_second_json_document_is_never_printed(capsys: pytest.CaptureFixture[str]) -> None:
