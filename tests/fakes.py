@@ -6,8 +6,8 @@ from acestep.knobs import Knobs, Offload, Quantization, Variant
 from acestep.request import MAX_BATCH, MAX_DURATION_S, DecodePath
 from acestep.units import MIB
 from calibrate.campaign.run import CampaignScope, run_campaign
-from calibrate.executors.alone import Alone
-from calibrate.probes.base import MeasuredStage, Prober, ProbeResult
+from calibrate.executors.alone import SimulationAlone
+from calibrate.probes.base import MeasuredStage, ProbeResult, Simulation
 from calibrate.record.measurement import Measurement, RecordedCard, RecordedCardKind, measurement_of
 from calibrate.table.policy import Policy, load_policy
 from calibrate.verdict import Verdict
@@ -106,6 +106,12 @@ class ScriptedProber:
         assert answer is not None, f"the script has ended, asked for {workload} under {cap_bytes}"
         return answer if isinstance(answer, ProbeResult) else result(answer, workload, cap_bytes, peak=MIB)
 
+    def memory_model(self, variant: Variant) -> dict[str, float]:
+        raise AssertionError(f"the script has no memory model of {variant}")
+
+    def smallest_caps(self, knobs: Knobs, workload: Workload) -> dict[str, int]:
+        raise AssertionError(f"the script has no caps for {workload}")
+
 
 def result(
     verdict: Verdict,
@@ -146,11 +152,13 @@ def _live(size: int) -> dict[str, int]:
     return {"transformer": size // 2, "activations": size // 3}
 
 
-def measured(prober: Prober | None = None, sizes: Iterable[float] = (), policy: Policy | None = None) -> Measurement:
+def measured(
+    prober: Simulation | None = None, sizes: Iterable[float] = (), policy: Policy | None = None
+) -> Measurement:
     """The record of a campaign run against a fake, over the policy's sizes unless told otherwise."""
     policy = policy or load_policy()
     findings = run_campaign(
-        Alone(prober or AnalyticProber()),
+        SimulationAlone(prober or AnalyticProber()),
         policy,
         CampaignScope(variant=Variant.TURBO, sizes_gib=tuple(sizes) or policy.certified_sizes_gib),
         progress=lambda _: None,

@@ -175,7 +175,6 @@ ROOMS = (
             "probes",
             "record",
             "table",
-            "executors",
             "campaign",
         ),
     ),

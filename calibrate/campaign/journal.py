@@ -40,7 +40,7 @@ def journal_path(output: Path) -> Path:
 
 
 class Journal:
-    """Answers on disk; `entries` are those that were already there."""
+    """Answers on disk; `entries` are those that were already there, `count` is the number of all so far."""
 
     def __init__(self, path: Path, fingerprint: Fingerprint, *, resume: bool) -> None:
         """Raises `UsageError` for a journal that exists without `resume`, belongs to other code, or cannot be written.
@@ -57,6 +57,7 @@ class Journal:
                 f"{path} has {len(lines) - 1} answers of a run that did not end; go on with --resume, or delete it"
             )
         self.entries: Mapping[ProbeTask, JournalEntry] = dict(self._entries(lines))
+        self.count = len(self.entries)
         self._open = ExitStack()
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | _AS_IT_IS, 0o644)
@@ -76,6 +77,7 @@ class Journal:
         """Write an answer to disk; raise `RunFailedError` if that fails, with all earlier answers intact."""
         line = _Line(key=_key(self._fingerprint, entry), entry=entry)
         self._write(msgspec.json.encode(line) + b"\n")
+        self.count += 1
 
     def close(self) -> None:
         """Close the file so that the next run can use it; safe to call again."""

@@ -14,10 +14,10 @@ from acestep.hardware.detection import detect
 from acestep.knobs import Backend, Knobs, Variant
 from acestep.limits.machine import installed
 from calibrate.campaign.boundary import SIMULATED, Method
-from calibrate.executors.alone import Alone
+from calibrate.executors.alone import CardAlone, SimulationAlone
 from calibrate.executors.base import Executor
 from calibrate.executors.local import Local, usable_processes
-from calibrate.probes.base import CapMethod, Prober, Simulation
+from calibrate.probes.base import CapMethod, Simulation
 from calibrate.record.measurement import RecordedCard, RecordedCardKind
 from calibrate.search import WORST_SPURIOUS_RATE
 from calibrate.table.choice import PROBED
@@ -25,13 +25,13 @@ from calibrate.table.knobs import eager
 from calibrate.workload import Workload
 
 
-def prober_for(device: str, method: CapMethod = CapMethod.FRACTION) -> Prober:
-    """The prober of a device, `cuda` or `simulated`; `NotMeasuredError` where there is no card to ask.
+def alone_on(device: str, method: CapMethod = CapMethod.FRACTION) -> CardAlone | SimulationAlone:
+    """The executor in this process of a device, `cuda` or `simulated`; a real card is capped by `method`.
 
-    A real one is capped by `method`.
+    Raises `NotMeasuredError` if there is no card to ask.
     """
     if device == RecordedCardKind.SIMULATED:
-        return simulation()
+        return SimulationAlone(simulation())
     if not hands_descriptors_on():
         raise NotMeasuredError(
             "a real card is measured from Linux or from WSL, because Windows lacks what the measuring processes need;"
@@ -39,7 +39,7 @@ def prober_for(device: str, method: CapMethod = CapMethod.FRACTION) -> Prober:
         )
     from calibrate.probes.cuda import CudaProber
 
-    return CudaProber(method)
+    return CardAlone(CudaProber(method))
 
 
 def simulation(vae_chunk: int = 0) -> Simulation:
@@ -67,7 +67,7 @@ def hands_descriptors_on() -> bool:
 def executor_for(device: str, method: CapMethod) -> Iterator[Executor]:
     """The executor of a campaign; all its processes have ended when the context is left."""
     several = device == RecordedCardKind.SIMULATED and hands_descriptors_on()
-    executor: Executor = Local(usable_processes()) if several else Alone(prober_for(device, method=method))
+    executor: Executor = Local(usable_processes()) if several else alone_on(device, method=method)
     try:
         yield executor
     finally:

@@ -302,7 +302,7 @@ _AFTER: Final = {
 
 
 def _because(entry: Probed) -> str:
-    return f": {entry.problem.rstrip('.')}" if entry.problem else ""
+    return "" if entry.problem is None else f": {entry.problem.rstrip('.')}"
 
 
 def _told(entry: JournalEntry) -> str:

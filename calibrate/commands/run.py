@@ -111,18 +111,26 @@ def _measure(
     with open_journal(output, holds_for, resume=resume) as journal:
         if resume:
             console.notify(f"{len(journal.entries)} answers were there already.")
-        findings = run_campaign(
-            executor,
-            policy,
-            scope,
-            console.notify,
-            method=method_for(executor.device),
-            known=journal.entries,
-            keep=journal.keep,
-        )
+        try:
+            findings = run_campaign(
+                executor,
+                policy,
+                scope,
+                console.notify,
+                method=method_for(executor.device),
+                known=journal.entries,
+                keep=journal.keep,
+            )
+        except KeyboardInterrupt:
+            raise click.Abort(_interrupted(journal.count)) from None
         write(pretty_json(_measurement(executor, cap_method, scope, findings)))
         journal.remove()
     console.notify(f"{len(findings.probes)} probes written to {output} after {time.monotonic() - started:.0f} s.")
+
+
+def _interrupted(kept: int) -> str:
+    answers = "1 answer is" if kept == 1 else f"{kept} answers are"
+    return f"Interrupted; {answers} kept. Go on with --resume." if kept else "Interrupted before the first answer."
 
 
 def _measurement(

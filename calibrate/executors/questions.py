@@ -32,7 +32,7 @@ class Probed(_Value, frozen=True):
 
     task: Question
     probe: RecordedProbe
-    problem: str = ""
+    problem: str | None = None
 
 
 class Fitted(_Value, frozen=True):

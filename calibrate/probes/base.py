@@ -1,7 +1,7 @@
 """The protocol of every measurement: a prober runs knobs and a workload under a cap."""
 
 from enum import StrEnum
-from typing import Annotated, Protocol, runtime_checkable
+from typing import Annotated, Protocol
 
 import msgspec
 
@@ -114,7 +114,6 @@ class Prober(Protocol):
         ...
 
 
-@runtime_checkable
 class CardProber(Prober, Protocol):
     """A prober on a real card. It keeps a model loaded, and can also run a request to its end."""
 
@@ -137,7 +136,6 @@ class CardProber(Prober, Protocol):
         ...
 
 
-@runtime_checkable
 class Simulation(Prober, Protocol):
     """A prober that knows all caps at once, which a real card would take hours to answer."""
 

@@ -15,6 +15,7 @@ from acestep.knobs import Knobs, Variant
 from acestep.memory.workspace import SEGMENT_GRAIN
 from acestep.units import GIB
 from calibrate.campaign.reality import face
+from calibrate.executors.alone import SimulationAlone
 from calibrate.executors.questions import Question
 from calibrate.probes.base import CapMethod
 from calibrate.record.measurement import RecordedCard, RecordedCardKind, RecordedProbe, measurement_of
@@ -89,9 +90,9 @@ def test_another_driver_begins_again(
 
     def ended(driver: str, *options: str, verdicts: list[Verdict]) -> int:
         left = iter(verdicts)
-        prober = ScriptedProber(left)
-        monkeypatch.setattr(card_caps, "prober_for", lambda device: prober)
-        monkeypatch.setattr(card_caps.Alone, "card", msgspec.structs.replace(card, driver=driver))
+        executor = SimulationAlone(ScriptedProber(left))
+        executor.card = msgspec.structs.replace(card, driver=driver)
+        monkeypatch.setattr(card_caps, "alone_on", lambda device: executor)
         monkeypatch.setattr(card_caps, "simulation_of", lambda card: AnalyticProber())
         code = main(["-o", str(output), *options])
         assert next(left, None) is None

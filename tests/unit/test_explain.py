@@ -11,7 +11,7 @@ from acestep.knobs import Backend, Knobs, Variant
 from acestep.tiers import EvidenceKind, TierTable, load_tiers
 from acestep.units import MIB
 from calibrate.campaign.run import CampaignScope, run_campaign
-from calibrate.executors.alone import Alone
+from calibrate.executors.alone import SimulationAlone
 from calibrate.explain.document import ExplainedSource
 from calibrate.explain.fields import fields_of
 from calibrate.explain.origin import explain
@@ -63,7 +63,7 @@ class Growing(AnalyticProber):
 def on_pytorch_alone() -> Measurement:
     """A record of a real card that did not run vLLM."""
     scope = CampaignScope(variant=Variant.TURBO, sizes_gib=POLICY.certified_sizes_gib, backends=(Backend.PT,))
-    found = run_campaign(Alone(AnalyticProber()), POLICY, scope, progress=lambda _: None)
+    found = run_campaign(SimulationAlone(AnalyticProber()), POLICY, scope, progress=lambda _: None)
     card = msgspec.structs.replace(measured().card, kind=RecordedCardKind.CUDA, name="a card")
     return measurement_of(card, found.probes, found.certificates, cap_method=CapMethod.FRACTION)
 
