@@ -143,6 +143,11 @@ def track_of(text: str) -> str:
     return name
 
 
+def track_names(text: str) -> tuple[str, ...]:
+    """Return the names in a text with commas between them, still as the user wrote them; none for an empty text."""
+    return tuple(name.strip() for name in text.split(",")) if text else ()
+
+
 def _told(field: str, names: Collection[str], meant: str, written: str) -> str:
     from difflib import get_close_matches
 

@@ -9,6 +9,7 @@ import click
 from acestep.cli.options import Command, parsed
 from acestep.clip import Clip
 from acestep.errors import InvalidInputError, UsageError
+from acestep.fields import track_names
 from acestep.request import Task
 
 
@@ -76,7 +77,7 @@ def take_task(parameters: dict[str, Any]) -> dict[str, Any]:
     fields: dict[str, Any] = {
         # As in diffusers: codes without a task mean a cover.
         "task": task or (Task.COVER if codes else Task.TEXT2MUSIC),
-        "tracks": tuple(track.strip() for track in tracks.split(",")) if tracks else (),
+        "tracks": track_names(tracks),
     }
     if codes:
         fields["audio_codes"] = codes_of(text_of(codes))
