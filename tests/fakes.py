@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from acestep.knobs import Knobs, Offload, Quantization, Variant
 from acestep.request import MAX_BATCH, MAX_DURATION_S, DecodePath
-from acestep.units import MIB
+from acestep.units import KIB, MIB
 from calibrate.campaign.run import CampaignScope, run_campaign
 from calibrate.executors.alone import SimulationAlone
 from calibrate.probes.base import MeasuredStage, ProbeResult, Simulation
@@ -67,7 +67,7 @@ class AnalyticProber:
             return 0
         tokens = 3200 + int(5 * workload.duration_s)
         beside = 0 if knobs.offload in (Offload.CPU_DIT, Offload.STREAM) else self.resting_bytes(knobs)
-        return beside + lm_bytes(knobs) + 2 * songs * tokens * LM_CACHE[knobs.lm] * 1024
+        return beside + lm_bytes(knobs) + 2 * songs * tokens * LM_CACHE[knobs.lm] * KIB
 
     def probe(self, knobs: Knobs, workload: Workload, cap_bytes: int) -> ProbeResult:
         require_possible(knobs, workload, cap_bytes)

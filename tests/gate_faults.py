@@ -195,7 +195,7 @@ FILES = [
     Fault("a table without tiers", "G101", "generated_tiers.json", lambda house: house.tiers.clear()),
     Fault("a table of another variant", "G101", "generated_tiers.json", _other_variant_only),
     Fault("a headline unlike its frontier", "G101", "generated_tiers.json", _unlike_its_headline),
-    Fault("a field nobody knows", "G101", "generated_tiers.json", lambda house: house.table.update(more=1)),
+    Fault("an unknown field", "G101", "generated_tiers.json", lambda house: house.table.update(more=1)),
     Fault("a policy that is no JSON", "G101", "policy.json", _raw("policy.json", "no")),
     Fault("waivers that are no list", "G101", "waivers.json", _raw("waivers.json", "{}")),
     Fault("a tolerance that is no number", "G101", "tolerance.json", lambda h: h.tolerance.update(peak_share="all")),

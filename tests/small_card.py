@@ -6,6 +6,9 @@ from torch import Tensor
 from acestep.devices.cpu import CpuDevice
 from acestep.units import GIB
 
+ALWAYS = 10**9
+"""More refusals than a test asks for."""
+
 
 class SmallCard(CpuDevice):
     """Refuses the first `latent_refusals` tiles to decode, and passes of more than `songs_at_once`.

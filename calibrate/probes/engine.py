@@ -12,9 +12,8 @@ from acestep.devices.base import Device
 from acestep.errors import InvalidInputError, NotMeasuredError
 from acestep.knobs import Backend, Knobs
 from acestep.request import MAX_DURATION_S
-from calibrate.probes.messages import Order, Setup, StageOnCard
+from calibrate.probes.messages import Done, Order, Setup, StageOnCard
 from calibrate.probes.prompt import probe_request
-from calibrate.probes.worker import Done
 
 if TYPE_CHECKING:
     from acestep.checkpoints.components import Components

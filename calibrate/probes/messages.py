@@ -1,7 +1,7 @@
 """The messages between a prober and its child: one JSON value per line, on a separate socket.
 
-The child sends `Ready` or `Refused` once for its `Setup`, and one `Answer` for every `Order`. `Alive` in between means
-that it is still at work.
+The child sends `Ready` or `Refused` once for its `Setup`, and one `RunOutcome` for every `Order`. `Alive` in between
+means that it is still at work.
 """
 
 from typing import Annotated, Self
@@ -105,6 +105,14 @@ class RunOutcome(_Message, frozen=True):
             grown_bytes=0,
             problem=problem,
         )
+
+
+class Done(msgspec.Struct, frozen=True, kw_only=True):
+    """How a run in the child ended that raised no error."""
+
+    songs_per_pass: int
+    decode_path: DecodePath
+    warnings: tuple[str, ...] = ()
 
 
 Said = Ready | Refused | Alive | RunOutcome

@@ -19,7 +19,7 @@ from acestep.errors import RunFailedError
 from acestep.knobs import Knobs, Offload
 from acestep.memory.guard import COEFFICIENTS, Demand, growth
 from acestep.request import DecodePath, Request, Result
-from tests.small_card import SmallCard
+from tests.small_card import ALWAYS, SmallCard
 
 SONGS = Request(caption="rain", duration_s=5.2, batch=5, seed=3, steps=1)
 """Each is a little more than the larger of the tiles that a test makes room for."""
@@ -111,7 +111,7 @@ def test_when_fewer_songs_do_not_help_more_offload_does(components: Components, 
 
 
 def test_three_retries_and_then_an_error_that_says_what_helps(components: Components) -> None:
-    card = SmallCard(denoise_refusals=1 << 30)
+    card = SmallCard(denoise_refusals=ALWAYS)
     before = card.denoise_refusals
     pipeline = Pipeline(components, Knobs(offload=Offload.NONE), card)
     with pytest.raises(RunFailedError, match="out of memory") as failure:

@@ -3,7 +3,6 @@
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from calibrate.workload import Workload
 from tests.fakes import AnalyticProber
 from tests.faulty_card import FaultyProber, living
 from tests.killing import journal_is_gone, kill_at, run_on, run_with
+from tests.processes import has_ended, require_end
 
 POLICY = load_policy()
 ONE_SIZE = ("--tiers", 5)
@@ -186,15 +186,12 @@ def test_workers_end_with_their_parent() -> None:
     )
     parent = subprocess.Popen([sys.executable, "-c", program, *WORKER], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
-    worker = Path("/proc") / parent.stdout.readline().strip()
-    assert worker.exists()
+    worker = int(parent.stdout.readline())
+    assert not has_ended(worker)
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     parent.stdout.close()
-    deadline = time.monotonic() + 20
-    while worker.exists() and "Z" not in (worker / "stat").read_text().rsplit(")", 1)[-1].split()[:1]:
-        assert time.monotonic() < deadline, "the worker goes on without its parent"
-        time.sleep(0.02)
+    require_end([worker])
 
 
 def test_the_plan_is_told_before_anything_is_opened(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,6 +23,7 @@ from acestep.lm.metadata import Metadata
 from acestep.lm.thinker import LmThinker, even_passes, write_in_passes
 from acestep.request import Request, Result, Task
 from acestep.thinking import Thinking
+from acestep.units import ceil_div
 from tests.planner_tokenizers import HOSTILE
 from tests.small_card import SmallCard
 
@@ -170,7 +171,7 @@ def test_passes_shrink_evenly_down_to_one_song() -> None:
         assert sizes[0] == songs
         assert sizes[-1] == 1
         assert sizes == sorted(set(sizes), reverse=True)
-        assert all(-(-songs // -(-songs // size)) == size for size in sizes)
+        assert all(ceil_div(songs, ceil_div(songs, size)) == size for size in sizes)
 
 
 def test_running_out_of_memory_while_writing_tries_fewer_songs(language: Language) -> None:

@@ -5,7 +5,7 @@ from contextlib import suppress
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from acestep.units import KIB, MIB
+from acestep.units import KIB, MIB, ceil_div
 from calibrate.probes.simulated.allocator import NO_CAP, Block, CachingAllocator, SimulatedOutOfMemoryError
 
 SIZES = (
@@ -58,7 +58,7 @@ class PlainAllocator:
         """A number for the block, 0 for no bytes, None where they do not fit."""
         if not n_bytes:
             return 0
-        size = -(-n_bytes // 512) * 512
+        size = ceil_div(n_bytes, 512) * 512
         small = size <= MIB
         fitting = [
             (block[0], at, inside)
@@ -69,7 +69,7 @@ class PlainAllocator:
         if fitting:
             _, at, inside = min(fitting)
         else:
-            length = 2 * MIB if small else 20 * MIB if size < 10 * MIB else -(-size // (2 * MIB)) * 2 * MIB
+            length = 2 * MIB if small else 20 * MIB if size < 10 * MIB else ceil_div(size, 2 * MIB) * 2 * MIB
             if self.reserved + length > self.cap:
                 self.empty_cache()
             if self.reserved + length > self.cap:
