@@ -29,7 +29,6 @@ class ByteTokenizer:
     """One token a UTF-8 byte, and the special tokens as one each: needs no files."""
 
     def encode(self, text: str, max_tokens: int | None = None) -> list[int]:
-        """The token ids of `text`, cut to `max_tokens`."""
         ids: list[int] = []
         for piece in _SPECIAL.split(encodable(text)):
             ids.extend([SPECIAL_TOKENS[piece]] if piece in SPECIAL_TOKENS else piece.encode("utf-8"))

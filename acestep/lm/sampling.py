@@ -89,7 +89,6 @@ class Sampler:
         self._device = device
 
     def choose(self, logits: Tensor, spans: Spans, drafts: Sequence[Draft]) -> list[int]:
-        """Return a token for each draft."""
         host = np.empty(tuple(logits.shape), dtype=np.float32)
         self._device.download(host, logits)
         return [next_token(row, spans, draft) for row, draft in zip(host, drafts, strict=True)]

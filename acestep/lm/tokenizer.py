@@ -67,11 +67,9 @@ class BytePlannerTokenizer:
         self.pieces: Sequence[bytes] = tuple(bytes([value]) for value in range(256))
 
     def plain(self, text: str) -> list[int]:
-        """Return the UTF-8 bytes of `text`."""
         return list(encodable(text).encode("utf-8"))
 
     def text(self, tokens: Iterable[int]) -> str:
-        """Return the text of ids, special ones by name."""
         return _spelled(tokens, self.pieces, self.vocabulary, {})
 
 
@@ -105,11 +103,9 @@ class HubPlannerTokenizer:
             raise InvalidInputError(folder, "holds a tokenizer that makes special tokens of plain text")
 
     def plain(self, text: str) -> list[int]:
-        """Return the ids of `text`, none of them special."""
         return list(self._encoder.encode(encodable(text), add_special_tokens=False).ids)
 
     def text(self, tokens: Iterable[int]) -> str:
-        """Return the text of ids, special ones by name."""
         return _spelled(tokens, self.pieces, self.vocabulary, self._names)
 
 

@@ -60,16 +60,13 @@ class CardAlone(Alone):
 
     @property
     def card(self) -> Card:
-        """The prober's."""
         return self.prober.card
 
     @property
     def conditions(self) -> CardConditions:
-        """The prober's."""
         return self.prober.conditions
 
     def close(self) -> None:
-        """Unload the model."""
         self.prober.close()
 
     def _answer(self, task: ProbeTask) -> JournalEntry:

@@ -90,17 +90,13 @@ class _Lent:
         self._kept = kept
 
     def write(self, jobs: Sequence[Job], written: StepsWritten) -> list[tuple[int, ...]]:
-        """The tokens written for each job."""
         return self._kept.write(jobs, written)
 
     def cache_bytes(self, jobs: Sequence[Job]) -> int:
-        """Bytes of keys and values for these jobs at their longest."""
         return self._kept.cache_bytes(jobs)
 
     def rehearse(self, jobs: Sequence[Job]) -> None:
-        """What takes most memory in writing these jobs."""
         self._kept.rehearse(jobs)
 
     def close(self) -> None:
-        """Let the kept backend free the device."""
         self._kept.rest()

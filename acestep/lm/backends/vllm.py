@@ -43,7 +43,6 @@ class VllmBackend:
         self._ids = count()
 
     def write(self, jobs: Sequence[Job], written: StepsWritten) -> list[tuple[int, ...]]:
-        """The tokens written for each job."""
         drafts = [Draft(job) for job in jobs]
         live = {i: draft for i, draft in enumerate(drafts) if not draft.done}
         if live:
@@ -84,7 +83,6 @@ class VllmBackend:
             self._device.empty_cache()
 
     def close(self) -> None:
-        """Stop the engine and free its memory."""
         self._stop()
 
     def _make_ready(self, pool: Pool) -> None:
