@@ -11,11 +11,10 @@ from acestep.automatic import drawn_seed, leave_open
 from acestep.clip import LATENT_HOP as LATENT_HOP
 from acestep.clip import SAMPLE_RATE as SAMPLE_RATE
 from acestep.clip import Clip
-from acestep.errors import UsageError
 from acestep.fields import TRACKS, UNKNOWN_LANGUAGE, keyscale_of, language_of, timesignature_of, track_of
 from acestep.stage import StageReport
 from acestep.thinking import Thinking
-from acestep.typed import take_types
+from acestep.typed import from_user, take_types
 from acestep.units import ceil_div
 
 if TYPE_CHECKING:
@@ -274,10 +273,7 @@ def asked_request(fields: Mapping[str, Any], base: Request | None = None) -> Req
     given = {name: value for name, value in fields.items() if value is not None}
     if base is not None:
         given = msgspec.structs.asdict(base) | given
-    try:
-        return msgspec.convert(given, Request)
-    except msgspec.ValidationError as error:
-        raise UsageError(str(error)) from None
+    return from_user(given, Request)
 
 
 def _frame(seconds: float) -> int:

@@ -47,6 +47,15 @@ def load_strict(path: Path, kind: type[T], newest: int) -> T:
     version = document.get("schema_version") if isinstance(document, dict) else None
     if isinstance(version, int) and version > newest:
         raise InvalidInputError(path, f"schema_version is {version}, this program reads up to {newest}; update it")
+    return _converted(path, document, kind)
+
+
+def read_as(path: Path, kind: type[T]) -> T:
+    """Return the `kind` in a JSON file; raise `InvalidInputError` naming the file and the field."""
+    return _converted(path, read_json(path), kind)
+
+
+def _converted(path: Path, document: Any, kind: type[T]) -> T:
     try:
         return msgspec.convert(document, kind)
     except msgspec.ValidationError as error:

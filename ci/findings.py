@@ -127,11 +127,6 @@ def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     return tuple(sorted(findings, key=lambda f: (levels.index(f.level), rules.index(f.id), -_loss(f))))
 
 
-def text(value: FindingValue) -> str:
-    """Return a value as text, as in waivers."""
-    return "none" if value is None else str(value)
-
-
 def _loss(finding: Finding) -> float:
     numbers = [value for value in (finding.before, finding.after) if isinstance(value, int | float)]
     return abs(numbers[1] - numbers[0]) / abs(numbers[0]) if len(numbers) > 1 and numbers[0] else 1.0

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 import msgspec
 
 from acestep.tiers import TierTable
+from calibrate.files import as_text
 from calibrate.table.targets import BOUND
 from calibrate.table.waivers import Waiver
-from ci.findings import GATE_RULES, Finding, GateVerdict, Level, text
+from ci.findings import GATE_RULES, Finding, GateVerdict, Level
 
 OF_CODE = "_bytes."
 """Part of every field that only running the code can judge: a number of bytes with or without a language model."""
@@ -40,7 +41,7 @@ def stale_findings(
             continue
         of_code = OF_CODE in f"{waiver.field}."
         covers = any(_covers(waiver, finding) for finding in findings) or _covers_shortfall(waiver, table)
-        inherited = waiver in granted and (of_code or _value(table, waiver) == text(waiver.value))
+        inherited = waiver in granted and (of_code or _value(table, waiver) == as_text(waiver.value))
         if not (covers or inherited or (of_code and not code_judged)):
             stale.append(_stale("G602", waiver, "covers nothing that this change takes away"))
     return stale
@@ -61,7 +62,7 @@ def _covers(waiver: Waiver, finding: Finding) -> bool:
         return False
     counted = OF_CODE in f"{finding.field}." and isinstance(waiver.value, int) and isinstance(finding.after, int)
     # Bytes are allowed up to the value; all other values must be equal.
-    return finding.after <= waiver.value if counted else text(finding.after) == text(waiver.value)  # type: ignore[operator]
+    return finding.after <= waiver.value if counted else as_text(finding.after) == as_text(waiver.value)  # type: ignore[operator]
 
 
 def _covers_shortfall(waiver: Waiver, table: TierTable) -> bool:
@@ -77,7 +78,7 @@ def _value(table: TierTable, waiver: Waiver) -> str:
         if not isinstance(node, dict) or name not in node:
             return ""
         node = node[name]
-    return ", ".join(map(str, node)) or "none" if isinstance(node, list) else text(node)  # type: ignore[arg-type]
+    return ", ".join(map(str, node)) or "none" if isinstance(node, list) else as_text(node)
 
 
 def _stale(rule: str, waiver: Waiver, problem: str) -> Finding:

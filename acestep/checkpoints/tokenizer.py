@@ -35,18 +35,24 @@ class ByteTokenizer:
         return ids[:max_tokens]
 
 
+def load_tokenizer(folder: Path) -> Any:
+    """Return the tokenizer in a folder, as transformers reads it; raise `InvalidInputError` if it cannot.
+
+    Only local files are read, and no code from the folder is run.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, use_fast=True, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise InvalidInputError(folder, f"holds no tokenizer that transformers can read ({error})") from error
+
+
 class HubTokenizer:
     """A checkpoint's own tokenizer, read from local files only; it never runs code from the folder."""
 
     def __init__(self, folder: Path) -> None:
-        from transformers import AutoTokenizer
-
-        try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(
-                folder, use_fast=True, local_files_only=True, trust_remote_code=False
-            )
-        except (OSError, ValueError) as error:
-            raise InvalidInputError(folder, f"holds no tokenizer that transformers can read ({error})") from error
+        self._tokenizer = load_tokenizer(folder)
 
     def encode(self, text: str, max_tokens: int | None = None) -> list[int]:
         """The token ids of `text`, the tokenizer's own end tokens included, cut to `max_tokens`."""

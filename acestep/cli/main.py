@@ -16,6 +16,7 @@ from acestep.cli.options import (
     SIZE_GIB,
     VARIANT,
     device_option,
+    json_option,
     knob_options,
     knobs_of,
     knobs_with,
@@ -40,8 +41,6 @@ from acestep.version import version_option
 
 if TYPE_CHECKING:
     from acestep.request import Request
-
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 _REQUEST_FLAGS = {
     "duration_s": "--duration",

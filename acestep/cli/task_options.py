@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from acestep.cli.options import Command, parsed
+from acestep.cli.options import parsed, with_options
 from acestep.clip import Clip
 from acestep.errors import InvalidInputError, UsageError
 from acestep.fields import track_names
@@ -23,7 +23,7 @@ def _named(text: str) -> Path:
 AUDIO_FILE = parsed(_named)
 """An audio file to read."""
 
-_OPTIONS = (
+task_options = with_options(
     click.option(
         "--task", type=click.Choice([task.value for task in Task]), help="What to do; text2music if not given."
     ),
@@ -58,13 +58,6 @@ _OPTIONS = (
         help="Guide only between these points from noise (0) to song (1).",
     ),
 )
-
-
-def task_options(command: Command) -> Command:
-    """Add the options."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
 
 
 def take_task(parameters: dict[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from acestep.lm.language import Hear, Language, Warn, unheard
 from acestep.lm.metadata import NO_METADATA, Metadata
 from acestep.lm.prompts import SongText
 from acestep.request import Request
+from acestep.typed import values_of_user
 from acestep.units import Progress, silent
 
 MakeJob = Callable[[Planner], tuple[Job, tuple[str, ...]]]
@@ -103,10 +104,8 @@ def understanding(codes: tuple[int, ...], seed: int) -> MakeJob:
     """Asks for the song that audio codes stand for; without codes one is made up."""
 
     def ask(planner: Planner) -> tuple[Job, tuple[str, ...]]:
-        try:
+        with values_of_user():
             return planner.understand_job(codes, seed), ()
-        except ValueError as error:
-            raise UsageError(str(error)) from None
 
     return ask
 

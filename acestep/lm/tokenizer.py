@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from acestep.checkpoints.tokenizer import encodable
+from acestep.checkpoints.tokenizer import encodable, load_tokenizer
 from acestep.errors import InvalidInputError
 from acestep.lm.vocabulary import CODE_TOKENS, Vocabulary, code_name, read_vocabulary
 
@@ -121,13 +121,7 @@ def _load(folder: Path) -> Any:
             raise InvalidInputError(whole, f"is no tokenizer ({error})") from error
     if not (folder / "vocab.json").is_file():
         raise InvalidInputError(folder, "holds no tokenizer: neither tokenizer.json nor vocab.json with merges.txt")
-    from transformers import AutoTokenizer
-
-    try:
-        loaded = AutoTokenizer.from_pretrained(folder, use_fast=True, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise InvalidInputError(folder, f"holds no tokenizer that transformers can read ({error})") from error
-    return loaded.backend_tokenizer
+    return load_tokenizer(folder).backend_tokenizer
 
 
 def _pieces(encoder: Any, added: Mapping[int, str]) -> tuple[bytes, ...]:

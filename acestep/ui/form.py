@@ -13,6 +13,7 @@ from acestep.fields import track_names
 from acestep.limits.names import AUDIO_FORMATS
 from acestep.lm.prompts import INSTRUMENTAL
 from acestep.request import Request, Task, asked_request
+from acestep.typed import from_user
 from acestep.ui.settings import SAVING, Controls, controls_from
 
 _READ_BY = {
@@ -95,10 +96,7 @@ OF_TASKS: Final = tuple(dict.fromkeys(name for task in Task for name in task_fie
 def form_from(values: dict[str, Any]) -> Form:
     """A form from what a browser sends, null for what was left alone; `UsageError` names a field that cannot be."""
     given = {name: _whole(value) for name, value in values.items() if value is not None}
-    try:
-        return msgspec.convert(given, Form)
-    except msgspec.ValidationError as error:
-        raise UsageError(f"the form cannot be used: {error}") from None
+    return from_user(given, Form, "the form cannot be used: {}")
 
 
 def form_request(form: Form, read: Callable[[str], Clip]) -> Request:

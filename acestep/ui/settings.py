@@ -4,13 +4,13 @@ from typing import Any
 
 import msgspec
 
-from acestep.errors import UsageError
 from acestep.hardware.card import Card, simulated_card
 from acestep.knobs import KNOBS, NONE_NAMES, Knob, Offload, Variant
 from acestep.limits.fallbacks import moves_weights
 from acestep.limits.plan import Overrides, Plan, overrides_from
 from acestep.request import MAX_DURATION_S
 from acestep.tiers import BATCHES, TierTable
+from acestep.typed import from_user
 
 THIS_CARD = "this card"
 """The choice of the tier selector that is no tier."""
@@ -146,10 +146,7 @@ def settings_of(controls: Controls, plan: Plan, tiers: tuple[str, ...]) -> dict[
 def controls_from(values: dict[str, Any]) -> Controls:
     """Settings as a browser sends them, null for the usual; `UsageError` naming one that is of another kind."""
     given = {name: value for name, value in values.items() if value is not None}
-    try:
-        return msgspec.convert(given, Controls)
-    except msgspec.ValidationError as error:
-        raise UsageError(f"a setting cannot be used: {error}") from None
+    return from_user(given, Controls, "a setting cannot be used: {}")
 
 
 def _offload(controls: Controls) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from acestep.cli import console
+from acestep.cli.options import json_option
 from acestep.errors import Exit, UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ SHOWN = 10
 @click.command()
 @click.argument("record", metavar="RECORD", type=click.Path(path_type=Path))
 @click.option("--csv", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write every pair here.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option
 def reality(record: Path, csv: Path | None, as_json: bool) -> int:
     """Simulate every probe of a measured RECORD and show the errors of the simulation, under-estimates separately.
 

@@ -13,18 +13,8 @@ from acestep.errors import Exit
 from acestep.request import Request
 from acestep.units import GIB
 from tools import card_speed
-from tools.card_speed import (
-    Ceilings,
-    SpeedBench,
-    SpeedPoint,
-    Speeds,
-    SpeedSide,
-    WeightsPlace,
-    compared,
-    main,
-    measure,
-    wanted_cases,
-)
+from tools.card_speed import Speeds, compared, main, measure, wanted_cases
+from tools.speed_bench import Ceilings, SpeedBench, SpeedPoint, SpeedSide, WeightsPlace
 
 CEILINGS = Ceilings(flops_per_s=1e12, bytes_per_s=1e12)
 NOTHING = Speeds(command="", card="cpu", torch="", diffusers="", model="tiny", ceilings=CEILINGS)
