@@ -38,7 +38,12 @@ def generate(request: Request, plan: Plan | None = None) -> Result:
 
 
 def audio_codes(
-    clip: Clip, plan: Plan | None = None, *, model: str = "", notify: Notify = ignore, progress: Progress = silent
+    clip: Clip,
+    plan: Plan | None = None,
+    *,
+    model: str | None = None,
+    notify: Notify = ignore,
+    progress: Progress = silent,
 ) -> tuple[int, ...]:
     """Return the audio codes of a clip, five for each second, which a cover of it follows.
 

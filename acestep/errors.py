@@ -44,9 +44,9 @@ class InvalidInputError(AceStepError):
 
 
 class MissingWeightsError(InvalidInputError):
-    """Weights that are not on this machine; `command` downloads them, "" if no command can."""
+    """Weights that are not on this machine; `command` downloads them, None if no command can."""
 
-    def __init__(self, source: Path | str, problem: str, *, command: str = "") -> None:
+    def __init__(self, source: Path | str, problem: str, *, command: str | None = None) -> None:
         super().__init__(source, f"{problem}; get it with: {command}" if command else problem)
         self.command = command
 

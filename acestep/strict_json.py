@@ -88,8 +88,8 @@ def _refuse_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return document
 
 
-def _half_character(document: Any) -> str:
-    """Return the place of a name or text that UTF-8 cannot encode, as `$.tiers[0].label`; "" if there is none.
+def _half_character(document: Any) -> str | None:
+    """Return the place of a name or text that UTF-8 cannot encode, as `$.tiers[0].label`; None if there is none.
 
     JSON may escape one half of a UTF-16 surrogate pair; Python reads it, and fails when it is printed.
     """
@@ -106,7 +106,7 @@ def _half_character(document: Any) -> str:
                 node.encode()
             except UnicodeEncodeError:
                 return _spelled(trail).encode(errors="backslashreplace").decode()
-    return ""
+    return None
 
 
 def _spelled(trail: Trail) -> str:

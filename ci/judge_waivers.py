@@ -69,14 +69,14 @@ def _covers_shortfall(waiver: Waiver, table: TierTable) -> bool:
     return any(waiver.covers(BOUND, short.tier, short.field, short.generated) for short in table.shortfalls)
 
 
-def _value(table: TierTable, waiver: Waiver) -> str:
-    """Return the table's value for a waiver's cell, as text; "" if there is none."""
+def _value(table: TierTable, waiver: Waiver) -> str | None:
+    """Return the table's value for a waiver's cell, as text; None if there is no such cell."""
     entry = table.variants.get(waiver.variant)
     tier = next((tier for tier in entry.tiers if tier.id == waiver.tier), None) if entry else None
     node: object = msgspec.to_builtins(tier)
     for name in waiver.field.split("."):
         if not isinstance(node, dict) or name not in node:
-            return ""
+            return None
         node = node[name]
     return ", ".join(map(str, node)) or "none" if isinstance(node, list) else as_text(node)
 

@@ -145,7 +145,7 @@ ROOMS = (
         name="explain",
         holds="from a cell of the table to the probes that prove it",
         parts=("calibrate.explain",),
-        imports=_names("values limits harness probes record table"),
+        imports=_names("values limits cli harness probes record table"),
     ),
     Room(
         name="profiling",

@@ -26,12 +26,12 @@ TINY_VOCABULARY = 65_796
 class LanguageModel(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """A `Qwen3ForCausalLM` in eval mode without gradients, whose head and embedding are one tensor.
 
-    `is_noise` is "" for real weights, else "tiny" or "dummy": the plans are noise.
+    `is_noise` is None for real weights, else "tiny" or "dummy": the plans are noise.
     """
 
     id: str
     module: Qwen3ForCausalLM
-    is_noise: str = ""
+    is_noise: str | None = None
 
     @property
     def dtype(self) -> torch.dtype:

@@ -121,5 +121,5 @@ def _first(checkpoint: Checkpoint, folders: list[Path]) -> Path:
     raise MissingWeightsError(
         checkpoint.id,
         f"not found in {searched}, nor in the hub's cache of {checkpoint.repo}",
-        command=f"acestep download {checkpoint.short or checkpoint.id}",
+        command=f"acestep download {checkpoint.called}",
     )

@@ -40,8 +40,8 @@ def compiled(backend: str = "inductor") -> RowFunctions:
     )
 
 
-def uncompiled(backend: str = "inductor") -> str:
-    """Return why the functions run uncompiled, in the compiler's words; "" if they do not."""
+def uncompiled(backend: str = "inductor") -> str | None:
+    """Return why the functions run uncompiled, in the compiler's words; None if they do not."""
     return _compiler(backend).problem
 
 
@@ -49,14 +49,14 @@ class _Compiler:
     """Compiles functions of a layer and tensors; after the first failure all functions run uncompiled."""
 
     def __init__(self, backend: str) -> None:
-        self.problem = ""
+        self.problem: str | None = None
         self._backend = backend
 
     def __call__(self, function: Callable[..., R]) -> Callable[..., R]:
         graph = torch.compile(function, dynamic=True, backend=self._backend)
 
         def call(layer: AceStepTransformerBlock, *tensors: Tensor) -> R:
-            if not self.problem:
+            if self.problem is None:
                 try:
                     # A detached tensor has no reference to the tensor it is a slice of, so other ways to cut a song
                     # need no new graph.

@@ -76,7 +76,7 @@ class _Run:
         self.guarded = not strict
         self.songs_per_pass = request.batch
         self.latents: Tensor | None = None
-        self.codes: SongCodes = ()
+        self.codes: SongCodes | None = None
         self.done = 0
         self.stage: Stage | None = None
         self.stages: dict[str, StageReport] = {}
@@ -245,9 +245,9 @@ class Pipeline:
             frames=request.latent_frames,
             lyric_tokens=len(encode_text(lyric_prompt(request), MAX_LYRIC_TOKENS)),
             text_tokens=len(encode_text(text_prompt(request), MAX_TEXT_TOKENS)),
-            with_audio=request.has_audio or bool(run.codes),
+            with_audio=request.has_audio or run.codes is not None,
             weak_cover=request.cover_strength < 1,
-            contexts=max(1, len(run.codes)),
+            contexts=1 if run.codes is None else len(run.codes),
             grouped_attention=place.device.grouped_attention,
             matrix_workspace=place.device.matrix_workspace,
             itemsize=place.device.dtype.itemsize,

@@ -198,7 +198,7 @@ class Service:
             )
         return self._languages[key].thinker()
 
-    def _require_room(self, plan: Plan, language: str = "") -> None:
+    def _require_room(self, plan: Plan, language: str | None = None) -> None:
         """Raise `HostMemoryError` unless what is not loaded yet fits into main memory, with a `language` model or not.
 
         A language model that leaves no memory for the other models is of no use.
@@ -206,12 +206,14 @@ class Service:
         if (plan.variant, plan.quantization) in self._components:
             return
         # Other backends load it by themselves, onto the card.
-        beside = language and (plan.backend is Backend.PT or plan.lm_quantization is not None)
+        beside = plan.backend is Backend.PT or plan.lm_quantization is not None
         require_room_for(
             checkpoints_dir(),
             self._device.dtype,
             music=Weights(model=self._model, variant=plan.variant, quantization=plan.quantization),
-            language=LanguageWeights(name=language, quantization=plan.lm_quantization) if beside else None,
+            language=LanguageWeights(name=language, quantization=plan.lm_quantization)
+            if language is not None and beside
+            else None,
         )
 
     def _parts(self, plan: Plan) -> Components:

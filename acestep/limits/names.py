@@ -16,7 +16,7 @@ def parse_knob(name: str, text: str) -> Any:
     knob = KNOBS[name]
     if knob.optional and text.strip().casefold() in NONE_NAMES:
         return None
-    wanted = {text.strip().casefold(), _short_name(text).casefold()}
+    wanted = {text.strip().casefold(), (_short_name(text) or text).strip().casefold()}
     for value in knob.values:
         if value is not None and str(value).casefold() in wanted:
             return value
@@ -28,12 +28,12 @@ def parser_of(name: str) -> Callable[[str], Any]:
     return lambda text: parse_knob(name, text)
 
 
-def _short_name(text: str) -> str:
-    """Our name for what has a published one: a weight format, a DiT model or a language model; else ""."""
+def _short_name(text: str) -> str | None:
+    """Our name for what has a published one: a weight format, a DiT model or a language model; else None."""
     for value, weights in WEIGHT_FORMATS.items():
         if text.strip().lower() == weights.published:
             return value
     checkpoint = find(text)
     if checkpoint is None:
-        return ""
-    return checkpoint.variant or (checkpoint.short if checkpoint.kind is CheckpointKind.LM else "")
+        return None
+    return checkpoint.variant or (checkpoint.short if checkpoint.kind is CheckpointKind.LM else None)

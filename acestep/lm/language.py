@@ -61,7 +61,7 @@ class Language:
         self._device = device
         self._hear = hear
         made_here = name == TINY or name.startswith(DUMMY_PREFIX)
-        self.is_noise = name.split(":")[0] if made_here else ""
+        self.is_noise = name.split(":")[0] if made_here else None
         self._folder = Path() if made_here else locate_lm(name, catalog.checkpoints_dir())
         tokenizer = _tokenizer(name, self._folder)
         self._least_vocabulary = tokenizer.vocabulary.codes.stop

@@ -19,7 +19,7 @@ class Thought(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """
 
     request: Request
-    codes: SongCodes = ()
+    codes: SongCodes | None = None
     songs_per_pass: int = 1
     warnings: tuple[str, ...] = ()
 

@@ -71,8 +71,8 @@ class Choices:
             task=Task.TEXT2MUSIC,
             think=form.think and form.task is Task.TEXT2MUSIC,
             duration=seconds,
-            source_audio="",
-            reference_audio="",
+            source_audio=None,
+            reference_audio=None,
         )
         seen = outlook(
             plan,

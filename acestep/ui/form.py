@@ -48,7 +48,7 @@ UNUSED_SOURCE = (
 
 
 class Form(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The song that is asked for. Audio files are named by their paths, "" for none; a duration of 0 leaves it open."""
+    """The song that is asked for. Audio files are named by their paths; a duration of 0 leaves it open."""
 
     caption: str = ""
     lyrics: str = ""
@@ -66,8 +66,8 @@ class Form(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     guidance: float = 0.0
     shift: float = 3.0
     task: Task = Task.TEXT2MUSIC
-    reference_audio: str = ""
-    source_audio: str = ""
+    reference_audio: str | None = None
+    source_audio: str | None = None
     repaint_start: float = 0.0
     repaint_end: float = 0.0
     cover_strength: float = 1.0

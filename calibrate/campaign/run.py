@@ -260,7 +260,7 @@ class _Campaign:
         return CampaignResult(
             probes=tuple(probes.values()),
             certificates=tuple(certificates.values()),
-            memory_model=fitted.coefficients if isinstance(fitted, Fitted) else {},
+            memory_model=(fitted.coefficients if isinstance(fitted, Fitted) else None) or {},
             uncertain=tuple(uncertain),
         )
 
@@ -307,7 +307,7 @@ def _because(entry: Probed) -> str:
 
 def _told(entry: JournalEntry) -> str:
     if isinstance(entry, Fitted):
-        return f"{len(entry.coefficients)} coefficients for the VRAM guard of {entry.task.variant}"
+        return f"{len(entry.coefficients or ())} coefficients for the VRAM guard of {entry.task.variant}"
     asked = entry.task
     again = f", asked {entry.probe.asked} times" if asked.attempt else ""
     whole = "in full, " if asked.full else ""

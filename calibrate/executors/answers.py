@@ -20,7 +20,7 @@ def simulated_answer(prober: Simulation, task: ProbeTask) -> JournalEntry:
 def card_answer(prober: CardProber, task: ProbeTask) -> JournalEntry:
     """Return the answer of a real card; it fits no memory model, because the sweep would take hours."""
     if isinstance(task, Fit):
-        return Fitted(task=task, coefficients={})
+        return Fitted(task=task, coefficients=None)
     run = prober.certify if task.full else prober.probe
     return _probed(prober.device, task, run(task.knobs, task.workload, task.cap_bytes))
 

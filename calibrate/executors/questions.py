@@ -36,10 +36,10 @@ class Probed(_Value, frozen=True):
 
 
 class Fitted(_Value, frozen=True):
-    """The coefficients of a variant; empty from a prober that fits none."""
+    """The coefficients of a variant; None from a prober that fits none."""
 
     task: Fit
-    coefficients: dict[str, float]
+    coefficients: dict[str, float] | None
 
 
 ProbeTask = Question | Fit

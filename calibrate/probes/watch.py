@@ -22,8 +22,8 @@ CONTEXT_GROWTH_BYTES = 512 * MIB
 """Allowed growth of a context as kernels load, if the driver lists no process's memory."""
 
 
-def stranger(before: Usage, now: Usage, ours: AbstractSet[int]) -> str:
-    """Return a sentence about a process outside `ours` that has taken memory since `before`; "" if there is none."""
+def stranger(before: Usage, now: Usage, ours: AbstractSet[int]) -> str | None:
+    """Return a sentence about a process outside `ours` that has taken memory since `before`; None if there is none."""
     for process in sorted(now.processes.keys() - ours):
         held = now.processes[process]
         if process not in before.processes and not 0 < held <= SLACK_BYTES:
@@ -31,7 +31,7 @@ def stranger(before: Usage, now: Usage, ours: AbstractSet[int]) -> str:
         grown = held - before.processes.get(process, 0)
         if grown > SLACK_BYTES:
             return f"process {process} took {mib(grown)} more of the card"
-    return ""
+    return None
 
 
 def hidden_bytes(before: Usage, now: Usage, ours: AbstractSet[int]) -> int:

@@ -34,7 +34,7 @@ def test_an_original_checkpoint_loads_to_the_tensors_it_was_made_from(tiny, vari
     loaded = load(variant.value, variant, dtype=torch.float32, checkpoints_dir=tmp_path)
 
     assert_same(loaded, tiny[variant])
-    assert (loaded.variant, loaded.is_noise) == (variant, "")
+    assert (loaded.variant, loaded.is_noise) == (variant, None)
     parts = (loaded.transformer, loaded.condition_encoder, loaded.vae, loaded.text_encoder, loaded.audio_tokenizer)
     assert not any(part.training or any(p.requires_grad for p in part.parameters()) for part in parts)
 

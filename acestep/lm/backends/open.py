@@ -48,7 +48,7 @@ class Opener:
         """Return a backend on `device`; its `close` ends one use. `pt` makes the PyTorch backend."""
         if self._library is Library.PT:
             return pt()
-        problem = self._start(device) if self._kept is None else ""
+        problem = self._start(device) if self._kept is None else None
         if self._kept is None:
             # Here, where no traceback holds what was half made.
             gc.collect()
@@ -67,8 +67,8 @@ class Opener:
         if kept is not None:
             kept.close()
 
-    def _start(self, device: Device) -> str:
-        """Start the requested library; return why that failed, or "" on success."""
+    def _start(self, device: Device) -> str | None:
+        """Start the requested library; return why that failed, or None on success."""
         try:
             if self._library is Library.VLLM:
                 self._kept = VllmBackend(self._folder, device, self._pool)
@@ -80,7 +80,7 @@ class Opener:
             _LOG.info("%s did not start", self._library, exc_info=True)
             said = str(error).strip().splitlines()
             return (said[0] if said else type(error).__name__)[:REASON_CHARACTERS]
-        return ""
+        return None
 
 
 class _Lent:

@@ -100,13 +100,13 @@ class VllmBackend:
             raise torch.OutOfMemoryError(f"vLLM could not wake up: {problem}")
         self._asleep = False
 
-    def _kept_asleep(self) -> str:
-        """Wake the engine up; return its error text, or "" on success."""
+    def _kept_asleep(self) -> str | None:
+        """Wake the engine up; return its error text, or None on success."""
         try:
             self._engine.wake_up()
         except RuntimeError as error:
             return str(error) or type(error).__name__
-        return ""
+        return None
 
     def _stop(self) -> None:
         engine, self._engine = self._engine, None
