@@ -9,10 +9,10 @@ import msgspec
 
 from acestep.errors import UsageError
 
-T = TypeVar("T")
+Given = TypeVar("Given")
 
 
-def from_user(given: Mapping[str, Any], kind: type[T], sentence: str = "{}") -> T:
+def from_user(given: Mapping[str, Any], kind: type[Given], sentence: str = "{}") -> Given:
     """Return a `kind` with these fields; raise `UsageError` with a `sentence`, "{}" standing for the problem."""
     try:
         return msgspec.convert(given, kind)

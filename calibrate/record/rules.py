@@ -25,7 +25,7 @@ from calibrate.verdict import Verdict
 _ALWAYS = (Stage.ENCODE, Stage.DENOISE, Stage.DECODE)
 
 CHOOSING: Final = frozenset({Stage.THINK, Stage.DECODE})
-"""Stages that take less at once where less is free: what they held beside one thing says nothing about another."""
+"""Stages that adapt to free memory, so their peaks are not comparable across runs."""
 
 _GROWING = (Stage.THINK, Stage.ENCODE, Stage.DENOISE)
 """Stages whose tensors only grow with the work; decode chooses its tiles by the room that is left."""
