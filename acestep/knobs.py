@@ -77,7 +77,7 @@ WEIGHT_FORMATS: Mapping[Quantization, WeightFormat] = {
         torchao="Int8DynamicActivationInt8WeightConfig", published="w8a8_dynamic", bits=8, loss=2, weight_only=False
     ),
 }
-"""What is to be known of each quantization."""
+"""The properties of each quantization."""
 
 
 def unpacks(quantization: Quantization | None) -> bool:
@@ -106,7 +106,7 @@ NONE_NAMES = ("none", "null")
 
 
 class Knob(msgspec.Struct, frozen=True, kw_only=True):
-    """What people read about a knob. Its name, type and default are those of its field, and `KNOBS` fills them in.
+    """A knob as users see it. Its name, type and default are those of its field, and `KNOBS` fills them in.
 
     `noun` is its name in sentences, `about` the help of its option without the values. `phrase` describes a value in a
     list, "{}" standing for it, and `absent` stands for None; a knob without a phrase is described where it is not at

@@ -153,7 +153,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             raise ValueError(f"bpm must be 30 to 300, or 0 for any, got {self.bpm}")
 
     def _bring_into_form(self) -> None:
-        """Numbers that people leave to the model, and names, in the form that everything else reads."""
+        """Normalize names, and numbers that are left to the model."""
         # A time signature may be a number, and a task its name.
         msgspec.structs.force_setattr(self, "timesignature", str(self.timesignature))
         if self.task not in tuple(Task):
@@ -266,9 +266,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 def asked_request(fields: Mapping[str, Any], base: Request | None = None) -> Request:
-    """The request of what a person asked for, on top of `base`; a field that is None was left alone.
+    """Return the request with the `fields` of a user; those that are None are taken from `base`.
 
-    Raises `UsageError` naming the field for a value that cannot be.
+    Raises `UsageError` naming the field of an invalid value.
     """
     given = {name: value for name, value in fields.items() if value is not None}
     if base is not None:

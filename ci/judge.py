@@ -15,7 +15,7 @@ from ci.findings import Finding, GateVerdict, Level, verdict_of, worst_first
 from ci.judge_code import TellCells, code_findings
 from ci.judge_policy import policy_findings, tolerance_findings
 from ci.judge_table import compared_tiers, table_findings
-from ci.judge_waivers import stale_findings, with_leave
+from ci.judge_waivers import stale_findings, with_waivers
 from ci.promises import POLICY, TABLE_FILE, Promises, base_promises, head_promises, record_files
 
 JUDGING = (
@@ -102,7 +102,7 @@ def judge(
         what = "tier" if not tiers else "certified cell"
         findings.append(Finding(id="G202", message=f"no {what} of the base could be compared."))
     stale = stale_findings(findings, after.table, after.waivers, before.waivers, today, code_judged=not table_only)
-    allowed = with_leave(findings, after.waivers, today)
+    allowed = with_waivers(findings, after.waivers, today)
     records = 0 if table_only else len(record_files(folder))
     return answer([*allowed, *stale], Compared(tiers=tiers, cells=cells, records=records))
 

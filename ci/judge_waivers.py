@@ -15,7 +15,7 @@ OF_CODE = "_bytes."
 """Part of every field that only running the code can judge: a number of bytes with or without a language model."""
 
 
-def with_leave(findings: Sequence[Finding], waivers: Sequence[Waiver], today: datetime.date) -> tuple[Finding, ...]:
+def with_waivers(findings: Sequence[Finding], waivers: Sequence[Waiver], today: datetime.date) -> tuple[Finding, ...]:
     """Return the findings, with those that a valid waiver covers turned into notices."""
     standing = [waiver for waiver in waivers if not waiver.expired(today)]
     return tuple(_excused(finding, standing) for finding in findings)

@@ -165,7 +165,7 @@ FIELDS = [
     Fault("the language model is quantized", "G507", "lm_quantization", _put("lm_quantization", "int8")),
     Fault("a backend is lost", "G511", "backends_allowed", _put("backends_allowed", ["vllm"])),
     Fault("compiling is off", "G511", "compile", _put("compile", False)),
-    Fault("the model is not loaded unasked", "G511", "init_lm", _put("init_lm", False)),
+    Fault("the model is not loaded by default", "G511", "init_lm", _put("init_lm", False)),
     Fault("a tier disappears", "G501", "id", _without_tier),
     Fault("cards fall to the tier below", "G402", "vram_gib.lower", _moved_range),
     Fault(

@@ -38,14 +38,14 @@ TINY_LATENT = 8
 """Latent channels of the tiny model; the real ones have 64."""
 
 TINY_VAE = VaeArchitecture(encoder_hidden_size=2 * TINY_LATENT, decoder_channels=8, decoder_input_channels=TINY_LATENT)
-"""The real strides, so 1,920 samples a latent frame at 48 kHz; the encoder gives a mean and a spread a channel."""
+"""The real strides: 1,920 samples per latent frame at 48 kHz. The encoder gives a mean and a deviation per channel."""
 
 AUDIO_GAIN = 0.05
 """Gain of random weights' last step to audio, so that their noise stays within full scale."""
 
 
 def tiny_architecture(variant: Variant) -> Architecture:
-    """A toy of the same make as `variant`: grouped heads, and for XL a transformer wider than its encoders."""
+    """A toy model with the structure of `variant`: grouped heads, and for XL a transformer wider than its encoders."""
     encoder = Architecture(
         hidden_size=64,
         intermediate_size=128,

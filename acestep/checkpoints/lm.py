@@ -90,7 +90,7 @@ def build_lm(
 
 
 def tiny_lm_architecture(vocab_size: int) -> QwenArchitecture:
-    """A toy of the same make as the real ones, with grouped heads."""
+    """A toy model with the structure of the real ones: grouped heads."""
     return msgspec.structs.replace(TINY_QWEN, vocab_size=vocab_size, num_hidden_layers=3)
 
 

@@ -172,5 +172,5 @@ def _advice(packages: dict[str, str | None], checkpoints: tuple[str, ...]) -> li
     if packages["torch"] is None:
         advice.append("torch is not installed: pip install torch.")
     if not checkpoints:
-        advice.append("No weights were found: acestep download turbo fetches them, --model tiny plays without.")
+        advice.append("No weights were found: acestep download turbo fetches them, --model tiny needs none.")
     return advice

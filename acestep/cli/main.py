@@ -157,7 +157,10 @@ def download_command(model: str) -> None:
 @task_options
 @click.option("--model", default="turbo", show_default=True, metavar="ID|DIR|tiny|dummy", help="Which weights.")
 @click.option(
-    "--variant", type=VARIANT, metavar="NAME", help="What tiny and dummy weights imitate; what others must be."
+    "--variant",
+    type=VARIANT,
+    metavar="NAME",
+    help="Variant that tiny and dummy weights imitate and others must be.",
 )
 @think_options
 @device_option

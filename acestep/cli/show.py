@@ -43,7 +43,7 @@ def plan_text(plan: Plan) -> str:
 
 
 def _loaded(plan: Plan) -> str:
-    return "loaded unasked" if plan.init_lm else "only when asked for"
+    return "loaded by default" if plan.init_lm else "only when asked for"
 
 
 def _limits(plan: Plan, *, lm: bool) -> str:

@@ -50,7 +50,7 @@ _shared = with_options(
 
 
 @click.command()
-@click.option("--audio-codes", default="", metavar="TEXT|@FILE", help="Audio codes; without them a song is made up.")
+@click.option("--audio-codes", default="", metavar="TEXT|@FILE", help="Audio codes; without them a song is invented.")
 @click.option("--src-audio", type=AUDIO_FILE, metavar="FILE", help="A recording to describe instead of codes.")
 @_shared
 def understand_command(audio_codes: str, src_audio: Path | None, **rest: Any) -> None:
@@ -108,7 +108,7 @@ def codes(file: Path, model: str, out: Path | None, as_json: bool, **rest: Any) 
 
 @click.command()
 @click.argument("query")
-@click.option("--instrumental", is_flag=True, help="Without words.")
+@click.option("--instrumental", is_flag=True, help="A song without vocals.")
 @click.option("--language", default="unknown", metavar="CODE", help="Language of the lyrics, such as en or ko.")
 @_shared
 def sample(query: str, instrumental: bool, language: str, **rest: Any) -> None:

@@ -83,13 +83,13 @@ class _Run:
         self.warnings: list[str] = []
 
     def report(self, report: StageReport) -> None:
-        """Note what a stage took, on top of what it took before."""
+        """Add the report of a stage, to that of its earlier runs."""
         before = self.stages.get(report.name)
         self.stages[report.name] = before.with_repeat(report) if before else report
 
 
 class Pipeline:
-    """Songs from requests, with prepared weights, placed on a device as the knobs say.
+    """Makes songs from requests, with prepared weights, placed on a device as the knobs say.
 
     `thinker` plans the songs of requests that ask for it, `memory_model` is the VRAM guard's model, `vae_chunk` a
     decode tile in latent frames (0: chosen from the free memory).
@@ -147,10 +147,10 @@ class Pipeline:
         return self._with_less(run, lambda: self._codes(clip, run, progress), SHORTER_CLIP), tuple(run.warnings)
 
     def _with_less(self, run: _Run, attempt: Callable[[], Made], remedy: str, *, counts_songs: bool = False) -> Made:
-        """What an attempt gives; out of memory it is tried again, each time with less on the card at once."""
+        """Return the result of an attempt; when it runs out of memory, try again with less on the card at once."""
         problem = ""
         for retry in range(RETRIES + 1):
-            if retry and not self._asks_for_less(run):
+            if retry and not self._use_less(run):
                 break
             try:
                 return attempt()
@@ -218,7 +218,7 @@ class Pipeline:
         )
 
     def _think(self, run: _Run, progress: Progress) -> None:
-        """Have the songs planned, once: what is tried again after that keeps the plan."""
+        """Plan the songs, once: retries keep the plan."""
         with self._stage(Stage.THINK, run.request.batch, run, progress):
             thought = self._thinker.think(run.request, self._place, progress)
         run.request, run.codes = thought.request, thought.codes
@@ -260,8 +260,8 @@ class Pipeline:
                 " time are made. The songs stay the same."
             )
 
-    def _asks_for_less(self, run: _Run) -> bool:
-        """One step down the ladder, said in `run.warnings`; False where there is none."""
+    def _use_less(self, run: _Run) -> bool:
+        """Switch to the next fallback and warn; return False if there is none left."""
         if run.stage is Stage.DENOISE and run.songs_per_pass > 1:
             fewer = ceil_div(run.songs_per_pass, 3)
             run.warnings.append(

@@ -1,7 +1,7 @@
 """Chooses the next token: the same steps in the same order for every backend.
 
 The steps are guidance, the grammar's mask, repetition penalty over prompt and written tokens, top-k, top-p,
-temperature, and a draw with noise that depends on the seed, the step and the token id (`acestep.lm.sampling`). Tokens
+temperature, and a draw with noise that depends on the seed, the step and the token id (`gumbel`). Tokens
 with the same logit as the last one that top-k or top-p keeps are kept too, so that the sorting order never decides.
 """
 

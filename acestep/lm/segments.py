@@ -27,7 +27,7 @@ class Segment(Protocol):
         ...
 
     def after(self, place: Cursor, token: int) -> Cursor:
-        """Return the cursor after a token, `OVER` after the last one.
+        """Return the cursor after a token, `ENDED` after the last one.
 
         Raises `ValueError` for a token that is not allowed.
         """

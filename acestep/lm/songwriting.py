@@ -1,4 +1,4 @@
-"""The language model used by itself: plans, describes, invents or rewrites a song, in words and codes."""
+"""The language model without the music model: plans, describes, invents or rewrites a song, as text and codes."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,7 +26,7 @@ from acestep.typed import values_of_user
 from acestep.units import Progress, silent
 
 MakeJob = Callable[[Planner], tuple[Job, tuple[str, ...]]]
-"""Asks a planner for a job; with it comes a sentence for each text that was cut."""
+"""Makes a planner's job, and a warning for each text that was cut."""
 
 RELEASED = "turbo"
 """The name of the model whose language models are the released ones."""
@@ -96,12 +96,12 @@ def understand_song(
     seed: int = 0,
     progress: Progress = silent,
 ) -> Description:
-    """Describe in words the song that audio codes stand for; without codes, invent one."""
+    """Describe the song of audio codes; without codes, invent one."""
     return _described(understanding(codes, seed), plan, model, progress)
 
 
 def understanding(codes: tuple[int, ...], seed: int) -> MakeJob:
-    """Asks for the song that audio codes stand for; without codes one is made up."""
+    """Return the maker of a job that describes the song of audio codes; without codes it invents one."""
 
     def ask(planner: Planner) -> tuple[Job, tuple[str, ...]]:
         with values_of_user():

@@ -1,4 +1,4 @@
-"""A plan as the settings that show it, and settings as the wishes that a plan is made from. Pure."""
+"""Converts a plan to the settings that show it, and settings to the overrides of a plan. Pure."""
 
 from typing import Any
 
@@ -87,7 +87,7 @@ def cards(table: TierTable, variant: Variant, here: Card) -> dict[str, Card]:
 
 
 def controls_of(plan: Plan, *, tier: str, init_lm: bool) -> Controls:
-    """The settings that a plan comes down to; thinking unasked needs a language model."""
+    """Return the settings that show a plan; `init_lm` needs a language model."""
     return Controls(
         tier=tier,
         init_lm=init_lm and plan.lm is not None,
@@ -99,7 +99,7 @@ def controls_of(plan: Plan, *, tier: str, init_lm: bool) -> Controls:
 
 
 def overrides_of(controls: Controls, variant: Variant) -> Overrides:
-    """The wishes that settings stand for; `UsageError` for a value that no setting has."""
+    """Return the overrides that settings ask for; raise `UsageError` for a value that no setting has."""
     return overrides_from(
         {
             **{name: getattr(controls, name) for name in _SINGLE},

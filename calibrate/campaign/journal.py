@@ -97,7 +97,9 @@ class Journal:
                     continue
                 read = msgspec.json.decode(line, type=_Line)
             except msgspec.DecodeError as error:
-                raise InvalidInputError(self.path, f"line {number} is none of a journal ({error}); delete it") from None
+                raise InvalidInputError(
+                    self.path, f"line {number} is not an entry of a journal ({error}); delete it"
+                ) from None
             if read.key != _key(self._fingerprint, read.entry):
                 raise InvalidInputError(self.path, f"line {number} was changed after it was written; delete the file")
             yield read.entry.task, read.entry
@@ -105,8 +107,8 @@ class Journal:
     def _require_ours(self, theirs: Fingerprint) -> None:
         if differences := "; ".join(self._fingerprint.differences(theirs)):
             raise UsageError(
-                f"{self.path} cannot be gone on with, its answers hold for something else: {differences}. Delete it to"
-                " begin again"
+                f"{self.path} cannot be continued, because its answers hold for something else: {differences}. Delete"
+                " it to begin again"
             )
 
     def _write(self, line: bytes) -> None:

@@ -32,7 +32,7 @@ def alone_on(device: str, method: CapMethod = CapMethod.FRACTION) -> CardAlone |
     """
     if device == RecordedCardKind.SIMULATED:
         return SimulationAlone(simulation())
-    if not hands_descriptors_on():
+    if not passes_descriptors():
         raise NotMeasuredError(
             "a real card is measured from Linux or from WSL, because Windows lacks what the measuring processes need;"
             " use `--device simulated` here"
@@ -58,7 +58,7 @@ def simulation_of(card: RecordedCard) -> Simulation:
     return SimulatedProber(capability=card.capability)
 
 
-def hands_descriptors_on() -> bool:
+def passes_descriptors() -> bool:
     """Return whether a child process can inherit an open socket by its number, which the processes of probes need."""
     return os.name == "posix"
 
@@ -66,7 +66,7 @@ def hands_descriptors_on() -> bool:
 @contextmanager
 def executor_for(device: str, method: CapMethod) -> Iterator[Executor]:
     """The executor of a campaign; all its processes have ended when the context is left."""
-    several = device == RecordedCardKind.SIMULATED and hands_descriptors_on()
+    several = device == RecordedCardKind.SIMULATED and passes_descriptors()
     executor: Executor = Local(usable_processes()) if several else alone_on(device, method=method)
     try:
         yield executor
@@ -83,7 +83,7 @@ def backends_of(device: str, models: Sequence[str]) -> tuple[Backend, ...]:
 
 def has_cuda_card() -> bool:
     """Return whether probes can run on a real card here, without importing torch."""
-    return hands_descriptors_on() and detect(os.environ).kind is hardware.CardKind.CUDA
+    return passes_descriptors() and detect(os.environ).kind is hardware.CardKind.CUDA
 
 
 def introduction(executor: Executor, variant: Variant) -> str:

@@ -154,8 +154,8 @@ class Reality(msgspec.Struct, frozen=True, kw_only=True):
     pairs: tuple[ComparedNumber, ...]
 
 
-def face(record: Measurement, simulation: Simulation) -> Reality:
-    """Ask a simulation everything that a real card was asked, and compare.
+def reality_of(record: Measurement, simulation: Simulation) -> Reality:
+    """Compare the answers of a real card with those of a simulation to the same questions.
 
     Raises `NotMeasuredError` for a record of a simulated card, which says nothing about a real one.
     """

@@ -29,7 +29,7 @@ def reality(record: Path, csv: Path | None, as_json: bool) -> int:
     """
     from acestep.output_file import output_file
     from calibrate.campaign.probers import simulation_of
-    from calibrate.campaign.reality import face
+    from calibrate.campaign.reality import reality_of
     from calibrate.record.measurement import load_measurement
     from calibrate.record.rules import require_sound
 
@@ -38,7 +38,7 @@ def reality(record: Path, csv: Path | None, as_json: bool) -> int:
     with output_file(csv) as write:
         measured = load_measurement(record)
         require_sound(record, measured, certifies=False)
-        found = face(measured, simulation_of(measured.card))
+        found = reality_of(measured, simulation_of(measured.card))
         if csv is not None:
             write(_as_csv(found, measured))
     console.answer(found, lambda found: _print(found, measured), as_json=as_json)

@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 
 @click.command(cls=SpreadingCommand)
 @click.option(
-    "--device", type=click.Choice(("cuda", "simulated")), default="simulated", show_default=True, help="Who answers."
+    "--device",
+    type=click.Choice(("cuda", "simulated")),
+    default="simulated",
+    show_default=True,
+    help="The card to probe.",
 )
 @click.option("--tiers", cls=Several, type=SIZE_GIB, metavar="GIB...", help="Card sizes; the policy's if not given.")
 @click.option(
@@ -42,10 +46,10 @@ if TYPE_CHECKING:
     type=click.Choice(("fraction", "ballast")),
     default="fraction",
     show_default=True,
-    help="How a real card is made small.",
+    help="How the memory of a real card is limited.",
 )
-@click.option("--dry-run", is_flag=True, help="Say what would be probed and stop.")
-@click.option("--resume", is_flag=True, help="Go on with a run that did not end.")
+@click.option("--dry-run", is_flag=True, help="Print what would be probed, and stop.")
+@click.option("--resume", is_flag=True, help="Continue an interrupted run.")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="The measurement file."
 )

@@ -14,7 +14,7 @@ from acestep.hardware.card import Card
 from acestep.knobs import Knobs, Variant
 from acestep.memory.workspace import SEGMENT_GRAIN
 from acestep.units import GIB
-from calibrate.campaign.reality import face
+from calibrate.campaign.reality import reality_of
 from calibrate.executors.alone import SimulationAlone
 from calibrate.executors.questions import Question
 from calibrate.probes.base import CapMethod
@@ -65,7 +65,7 @@ def test_what_was_asked_is_what_reality_judges_by() -> None:
 
     probes = tuple(ask_all(asked, lambda *one: card.smallest_caps(*one)["total"], ask, 80 * GIB))
     assert len(probes) == 4
-    found = face(measurement_of(CARD, probes, (), cap_method=CapMethod.FRACTION), AnalyticProber())
+    found = reality_of(measurement_of(CARD, probes, (), cap_method=CapMethod.FRACTION), AnalyticProber())
     assert (found.caps.near, found.caps.far, found.caps.open) == (2, 0, 0)
     assert found.caps.reached
 

@@ -108,7 +108,7 @@ def test_answers_that_hold_for_something_else_are_refused_by_name(
 ) -> None:
     elsewhere: Fingerprint = msgspec.structs.replace(HERE, **change)
     Journal(tmp_path / "j", elsewhere, resume=False).close()
-    with pytest.raises(UsageError, match=r"cannot be gone on with.*" + words.replace("+", r"\+")):
+    with pytest.raises(UsageError, match=r"cannot be continued.*" + words.replace("+", r"\+")):
         Journal(tmp_path / "j", HERE, resume=True)
 
 
