@@ -9,6 +9,7 @@ from acestep.checkpoints.architecture import Architecture, QwenArchitecture, Vae
 from acestep.checkpoints.catalog import Size, architecture_of, checkpoints_dir
 from acestep.checkpoints.components import Components
 from acestep.checkpoints.convert import part_configs
+from acestep.checkpoints.host_memory import Weights, require_room_for
 from acestep.checkpoints.libraries import (
     AceStepAudioTokenDetokenizer,
     AceStepAudioTokenizer,
@@ -18,7 +19,6 @@ from acestep.checkpoints.libraries import (
     Qwen3Config,
     Qwen3Model,
 )
-from acestep.checkpoints.room import Weights, require_room_for
 from acestep.checkpoints.tokenizer import ByteTokenizer
 from acestep.checkpoints.weights import bare, empty, fill, random_tensors
 from acestep.knobs import Variant

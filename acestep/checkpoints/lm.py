@@ -9,11 +9,11 @@ from acestep.checkpoints import catalog
 from acestep.checkpoints.architecture import QwenArchitecture, arguments
 from acestep.checkpoints.build import TINY_QWEN, Materialise
 from acestep.checkpoints.catalog import DUMMY_PREFIX, LM_ARCHITECTURES, TINY, Size
+from acestep.checkpoints.host_memory import LanguageWeights, require_room_for
 from acestep.checkpoints.libraries import Qwen3Config, Qwen3ForCausalLM
 from acestep.checkpoints.locate import locate_lm
 from acestep.checkpoints.quantize import quantize
 from acestep.checkpoints.qwen import HEAD, fill_qwen, qwen_config
-from acestep.checkpoints.room import LanguageWeights, require_room_for
 from acestep.checkpoints.tensor_folder import TensorFolder
 from acestep.checkpoints.weights import bare, empty, fill, random_tensors
 from acestep.errors import InvalidInputError

@@ -12,8 +12,8 @@ import msgspec
 
 from acestep.checkpoints.catalog import checkpoints_dir
 from acestep.checkpoints.components import Components
+from acestep.checkpoints.host_memory import LanguageWeights, Weights, require_room_for
 from acestep.checkpoints.load import load
-from acestep.checkpoints.room import LanguageWeights, Weights, require_room_for
 from acestep.clip import Clip
 from acestep.devices.base import Device
 from acestep.devices.card_faults import one_card_fault_error
