@@ -10,7 +10,6 @@ import soundfile
 import torch
 
 import acestep
-from acestep.checkpoints.build import build
 from acestep.checkpoints.components import Components
 from acestep.cli import console
 from acestep.cli.main import cli
@@ -20,13 +19,13 @@ from acestep.dit.audio_tokens import AudioTokenizer
 from acestep.dit.prompts import codes_in
 from acestep.dit.vae_encode import TILE_FRAMES
 from acestep.engine import encode_audio as stage
-from acestep.engine.pipeline import RETRIES, Pipeline, prepare
+from acestep.engine.pipeline import RETRIES, Pipeline
 from acestep.engine.service import Service
 from acestep.errors import Exit, NotEnoughMemoryError
 from acestep.knobs import Knobs, Offload
 from acestep.request import CODE_FRAMES, LATENT_HOP, MAX_DURATION_S, Request, Task
 from acestep.units import Progress, ceil_div
-from tests.small_card import ALWAYS, SmallCard
+from tests.small_card import ALWAYS, SmallCard, tiny_components
 
 PLAN = acestep.resolve_plan()
 
@@ -166,9 +165,7 @@ LONG_CLIP = _clip(2.2 * TILE_FRAMES / FRAMES_A_SECOND)
 
 @pytest.fixture(scope="module")
 def components() -> Components:
-    made = build("tiny", dtype=torch.float32)
-    prepare(made, Knobs())
-    return made
+    return tiny_components()
 
 
 @pytest.fixture(scope="module")

@@ -8,18 +8,17 @@ import torch
 from torch import Tensor
 
 import acestep.engine.pipeline as pipeline_module
-from acestep.checkpoints.build import build
 from acestep.checkpoints.components import Components
 from acestep.devices.cpu import CpuDevice
 from acestep.dit.prompts import lyric_prompt, text_prompt
 from acestep.dit.vae_decode import frame_bytes
 from acestep.engine import decode as decode_stage
-from acestep.engine.pipeline import Pipeline, prepare
+from acestep.engine.pipeline import Pipeline
 from acestep.errors import RunFailedError
 from acestep.knobs import Knobs, Offload
 from acestep.memory.guard import COEFFICIENTS, Demand, growth
 from acestep.request import DecodePath, Request, Result
-from tests.small_card import ALWAYS, SmallCard
+from tests.small_card import ALWAYS, SmallCard, tiny_components
 
 SONGS = Request(caption="rain", duration_s=5.2, batch=5, seed=3, steps=1)
 """Each is a little more than the larger of the tiles that a test makes room for."""
@@ -27,9 +26,7 @@ SONGS = Request(caption="rain", duration_s=5.2, batch=5, seed=3, steps=1)
 
 @pytest.fixture(scope="module")
 def components() -> Components:
-    made = build("tiny", dtype=torch.float32)
-    prepare(made, Knobs())
-    return made
+    return tiny_components()
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,7 @@ from acestep.lm.thinker import LmThinker, even_passes, write_in_passes
 from acestep.request import Request, Result, Task
 from acestep.thinking import Thinking
 from acestep.units import ceil_div
+from calibrate.profiling.recording_backend import RecordingBackend
 from tests.planner_tokenizers import HOSTILE
 from tests.small_card import SmallCard
 
@@ -102,40 +103,30 @@ def test_songs_that_do_not_fit_together_are_planned_in_passes_with_equal_results
         assert np.allclose(song.audio, other.audio, atol=1e-6)
 
 
-class Forgetful:
+class Refusing(RecordingBackend):
     """Opens backends that run out of memory the first few times that they write."""
 
     def __init__(self, language: Language, refusals: int) -> None:
         self._language = language
         self.refusals = refusals
-        self._backend: LmBackend
 
     def open(self, device: Device, use: Callable[[], AbstractContextManager[None]]) -> LmBackend:
-        self._backend = self._language.open(device, use)
+        super().__init__(self._language.open(device, use), [])
         return self
 
     def write(self, jobs: Sequence[Job], written: StepsWritten) -> list[tuple[int, ...]]:
         if self.refusals:
             self.refusals -= 1
             raise torch.OutOfMemoryError("no room for a plan")
-        return self._backend.write(jobs, written)
-
-    def cache_bytes(self, jobs: Sequence[Job]) -> int:
-        return self._backend.cache_bytes(jobs)
-
-    def rehearse(self, jobs: Sequence[Job]) -> None:
-        self._backend.rehearse(jobs)
-
-    def close(self) -> None:
-        self._backend.close()
+        return super().write(jobs, written)
 
 
 def test_thinking_that_does_not_fit_is_tried_with_more_offload_and_plans_the_same(
     parts: Components, language: Language
 ) -> None:
     brief = msgspec.structs.replace(WISH, duration_s=1)
-    forgetful = Forgetful(language, refusals=2)
-    thinker = LmThinker(language.planner, forgetful.open, language.modules())
+    refusing = Refusing(language, refusals=2)
+    thinker = LmThinker(language.planner, refusing.open, language.modules())
     pipeline = Pipeline(parts, Knobs(lm="0.6B"), SmallCard(), thinker=thinker)
     result = pipeline.generate(brief)
     warned = [sentence for sentence in result.warnings if "ran out of memory with offload" in sentence]
@@ -144,7 +135,7 @@ def test_thinking_that_does_not_fit_is_tried_with_more_offload_and_plans_the_sam
     plain = made(brief, parts, language, SmallCard())
     assert result.request == plain.request
     assert np.allclose(result.songs[0].audio, plain.songs[0].audio, atol=1e-6)
-    forgetful.refusals = 100
+    refusing.refusals = 100
     with pytest.raises(RunFailedError, match="no room for a plan"):
         pipeline.generate(brief)
     with pytest.raises(torch.OutOfMemoryError):
