@@ -24,7 +24,7 @@ from acestep.thinking import Think
 from acestep.units import Progress, silent
 
 ASK_FOR_LESS = "Close other programs, choose a smaller model with --model, or ask for something shorter."
-"""What helps where memory runs out before or between the stages."""
+"""The advice if memory runs out before or between the stages."""
 
 METADATA = ("caption", "duration_s", "bpm", "keyscale", "timesignature", "language")
 """Fields of a request that a language model may fill in."""

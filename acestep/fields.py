@@ -54,7 +54,7 @@ TRACKS = (
 _KEYSCALE = re.compile(r"([A-G])[\s-]*(#|b|♯|♭|sharp|flat)?[\s_-]*(m|maj|min|major|minor)?", re.IGNORECASE)
 _ACCIDENTALS = {"sharp": "#", "flat": "b"}
 _OPEN = frozenset({"", "n/a", "none", "auto", UNKNOWN_LANGUAGE})
-"""What users write for a field that they leave open."""
+"""The text for a field that the user leaves to the model."""
 
 _BARS = {"2/4": "2", "3/4": "3", "4/4": "4", "6/8": "6"}
 

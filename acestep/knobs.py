@@ -81,7 +81,7 @@ WEIGHT_FORMATS: Mapping[Quantization, WeightFormat] = {
 
 
 def unpacks(quantization: Quantization | None) -> bool:
-    """Whether weights of this format are unpacked where they are used."""
+    """Whether weights of this format are unpacked when they are used."""
     return quantization is not None and WEIGHT_FORMATS[quantization].weight_only
 
 
@@ -102,7 +102,7 @@ class Attention(StrEnum):
 
 
 NONE_NAMES = ("none", "null")
-"""How null is written where only text can be."""
+"""The text for null where only text is possible."""
 
 
 class Knob(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,7 +144,7 @@ class Knob(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """What a person types for each value, ``none`` last."""
+        """The text that a user types for each value, ``none`` last."""
         members = tuple(str(value) for value in self.values if value is not None)
         return (*members, NONE_NAMES[0]) if self.optional else members
 

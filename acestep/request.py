@@ -173,12 +173,12 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     @property
     def thinks(self) -> bool:
-        """Whether a language model is to plan the songs: only a new song is planned."""
+        """Whether a language model will plan the songs: only a new song is planned."""
         return self.think and self.task is Task.TEXT2MUSIC
 
     @property
     def has_audio(self) -> bool:
-        """Whether the request brings audio or codes."""
+        """Whether the request has audio or codes."""
         return self.source_audio is not None or self.reference_audio is not None or bool(self.audio_codes)
 
     @property

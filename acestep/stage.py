@@ -19,7 +19,7 @@ class Stage(StrEnum):
 
 
 class StageReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What one stage took: seconds, and the most bytes that were allocated and reserved during it (0: not counted).
+    """The cost of one stage: seconds, and the most bytes that were allocated and reserved during it (0: not counted).
 
     `name` is that of a `Stage`; a file written by another release may name another.
     """

@@ -119,7 +119,7 @@ def _spelled(trail: Trail) -> str:
 
 
 _HOLDERS = (str, dict, list)
-"""What a string belongs to in a document."""
+"""The types of JSON values that are or contain strings."""
 
 
 def strings_in(document: Any) -> Iterator[tuple[str, str]]:

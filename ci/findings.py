@@ -49,7 +49,7 @@ class GateRule(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a change breaks a promise; fields that do not apply are empty. Waivers name a `field` and its `after`.
+    """A broken promise and its place; fields that do not apply are empty. Waivers name a `field` and its `after`.
 
     `component` is the owner of the memory that grew, as far as the record at the base shows.
     """

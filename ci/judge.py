@@ -36,7 +36,7 @@ JUDGING = (
 
 
 class Compared(msgspec.Struct, frozen=True, kw_only=True):
-    """What a judgement compared."""
+    """The number of things that a judgement compared."""
 
     tiers: int
     cells: int
@@ -126,7 +126,7 @@ def _records(checkout: Path, base: str, folder: Path, before: Promises, after: P
 def _code(
     before: Promises, after: Promises, progress: TellCells, prober: Simulation | None
 ) -> tuple[int, list[Finding]]:
-    """How many cells were probed again, and what came out; always by the stricter tolerance."""
+    """The number of cells that were probed again, and the results, by the stricter tolerance."""
     if before.policy is None:
         return 0, []
     cells, findings = certified_cells(before.table, before.policy, before.records)

@@ -15,7 +15,7 @@ from acestep.proxies import in_use, require_usable, shown
 _LOG = logging.getLogger(__name__)
 
 PATTERNS = ("*.safetensors", "*.json", "*.txt", "silence_latent.pt")
-"""What is fetched of a folder; `*` also matches folders below."""
+"""Patterns of the files that are downloaded; `*` also matches folders below."""
 
 
 def download(name: str, into: Path | None = None) -> Path:

@@ -14,7 +14,7 @@ _SPECIAL = re.compile("(" + "|".join(map(re.escape, SPECIAL_TOKENS)) + ")")
 
 
 class Tokenizer(Protocol):
-    """What the pipeline asks of a tokenizer."""
+    """The functions of a tokenizer that the pipeline uses."""
 
     def encode(self, text: str, max_tokens: int | None = None) -> list[int]:
         """The token ids of `text`, cut to `max_tokens`."""

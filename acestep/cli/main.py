@@ -129,7 +129,7 @@ def doctor_command(ask_torch: bool, as_json: bool) -> None:
 @cli.command()
 @click.argument("model")
 def download_command(model: str) -> None:
-    """Fetch the weights of MODEL, by short name or ID; an interrupted download goes on where it stopped."""
+    """Fetch the weights of MODEL, by short name or ID; an interrupted download continues where it stopped."""
     from acestep.checkpoints.download import download as fetch
 
     click.echo(fetch(model))

@@ -40,10 +40,10 @@ LOADING_STAGE: Final = "loading"
 """The name of a request's progress before its first stage."""
 
 LOADED_PARTS: Final = 3
-"""What is loaded: the language model, the other models, and their placement."""
+"""The parts that are loaded: the language model, the other models, and their placement."""
 
 OpenLanguage = Callable[[Plan, str, Device, Notify], Language]
-"""Opens the language model of a plan, as `open_language` does."""
+"""Opens the language model of a plan, as `open_lm` does."""
 
 
 def ignore(sentence: str) -> None:
@@ -51,7 +51,7 @@ def ignore(sentence: str) -> None:
 
 
 class LmKey(msgspec.Struct, frozen=True, kw_only=True):
-    """What a loaded language model depends on: its knobs, and the longest song it may have to write, in seconds."""
+    """The properties of a loaded language model: its knobs, and the longest song it may have to write, in seconds."""
 
     knobs: Knobs
     longest_s: int

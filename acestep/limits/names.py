@@ -1,4 +1,4 @@
-"""What people type for a model or a knob -> the value it stands for; published names and short names alike."""
+"""Names that users type for a model or a knob, published and short, with their values."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +8,7 @@ from acestep.errors import UsageError
 from acestep.knobs import KNOBS, NONE_NAMES, WEIGHT_FORMATS
 
 AUDIO_FORMATS = ("flac", "wav", "mp3")
-"""What songs can be written as."""
+"""The file formats of songs."""
 
 
 def parse_knob(name: str, text: str) -> Any:
@@ -24,7 +24,7 @@ def parse_knob(name: str, text: str) -> Any:
 
 
 def parser_of(name: str) -> Callable[[str], Any]:
-    """What parses the values of a knob."""
+    """Return the parser of a knob's values."""
     return lambda text: parse_knob(name, text)
 
 

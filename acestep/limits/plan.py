@@ -37,7 +37,7 @@ _Wishes = msgspec.defstruct(
 
 
 class Overrides(_Wishes):  # type: ignore[misc, valid-type]  # one field for each knob
-    """What a person asked for, by knob. `UNSET` leaves a knob to the tier; None asks for none."""
+    """The user's choice for each knob. `UNSET` leaves a knob to the tier; None asks for none."""
 
 
 def overrides_from(values: Mapping[str, Any]) -> Overrides:

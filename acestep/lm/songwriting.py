@@ -144,7 +144,7 @@ def format_sample(
 
 
 def _described(asked: MakeJob, plan: Plan | None, model: str, progress: Progress) -> Description:
-    """What the language model of a plan writes for the job that is asked of it, with all there is to tell."""
+    """Return the text that a plan's language model writes for a job, with every warning."""
     warnings: list[str] = []
     with _language(plan, model, warnings) as (language, _):
         job, cuts = asked(language.planner)

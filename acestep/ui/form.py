@@ -90,11 +90,11 @@ def task_fields(task: Task) -> tuple[str, ...]:
 
 
 OF_TASKS: Final = tuple(dict.fromkeys(name for task in Task for name in task_fields(task)))
-"""What only some tasks read."""
+"""The fields that only some tasks read."""
 
 
 def form_from(values: dict[str, Any]) -> Form:
-    """A form from what a browser sends, null for what was left alone; `UsageError` names a field that cannot be."""
+    """Return a form from the values of a browser, null for the default; raise `UsageError` naming an invalid field."""
     given = {name: _whole(value) for name, value in values.items() if value is not None}
     return from_user(given, Form, "the form cannot be used: {}")
 
@@ -131,7 +131,7 @@ SONG_INPUTS: Final = (*Form.__struct_fields__, *SETTINGS)
 """Everything that a run depends on."""
 
 LIMITED: Final = ("batch", "duration", "think")
-"""What the settings limit."""
+"""The fields that the settings limit."""
 
 WISH: Final = (*SETTINGS, *LIMITED)
 
@@ -139,11 +139,11 @@ GUARDED: Final = (
     *("batch", "duration", "think", "task", "cover_strength", "source_audio", "reference_audio"),
     *("tier", *SAVING),
 )
-"""What changes the memory that a run needs, beside its words."""
+"""The fields that change the memory of a run, except for its texts."""
 
 
 def song_from(values: Sequence[Any]) -> tuple[Form, Controls]:
-    """The form and the settings in the values of `SONG`; `UsageError` names one that cannot be."""
+    """Return the form and the settings in the values of `SONG_INPUTS`; raise `UsageError` naming an invalid one."""
     given = dict(zip(SONG_INPUTS, values, strict=True))
     for name in FILE_INPUTS:
         given[name] = given[name] and given[name]["path"]
@@ -158,5 +158,5 @@ def wish_from(values: Sequence[Any]) -> tuple[Controls, Form]:
 
 
 def limited_from(batch: Any, duration: Any, think: Any) -> Form:
-    """As much of a form as the settings limit."""
+    """Return a form with the fields that the settings limit."""
     return form_from({"batch": batch, "duration": duration, "think": think})

@@ -97,7 +97,7 @@ class Frame(gr.Blocks):  # type: ignore[misc] # gradio is untyped here
 
 
 MESSAGE_S = 10.0
-"""How long a message on the page stays."""
+"""Seconds that a message stays on the page."""
 
 
 def refusal(sentence: str, title: str, *, seconds: float | None = MESSAGE_S, shown: bool = True) -> Exception:

@@ -24,7 +24,7 @@ Parts = dict[str, Any]
 
 
 def lay_out(words: PageText, studio: Studio) -> Parts:
-    """Put everything on the page that is being made, set to the plan of the card that is here."""
+    """Add every component to the page that is being built, with the settings of this card's plan."""
     controls, plan = studio.start()
     settings = settings_of(controls, plan, studio.tiers)
     form = Form(think=controls.init_lm)

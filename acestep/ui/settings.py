@@ -16,7 +16,7 @@ THIS_CARD = "this card"
 """The choice of the tier selector that is no tier."""
 
 NONE = NONE_NAMES[0]
-"""How null is written in a selector."""
+"""The text for null in a selector."""
 
 _BOXES: dict[str, str | bool] = {"offload_cpu": False, "offload_dit": False, "offload_stream": NONE}
 """The controls of offload, off: parts beside the transformer, the transformer too, and a selector of what streams."""
@@ -69,7 +69,7 @@ _Settings = msgspec.defstruct(
 
 
 class Controls(_Settings):  # type: ignore[misc, valid-type]  # the controls of every knob
-    """What the settings are set to. `lm` is "" where there is no language model."""
+    """The values of all settings. `lm` is "" if there is no language model."""
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):

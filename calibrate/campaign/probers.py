@@ -87,7 +87,7 @@ def has_cuda_card() -> bool:
 
 
 def introduction(executor: Executor, variant: Variant) -> str:
-    """Who is about to answer, and with which weights, in a sentence."""
+    """Return a sentence that names the card and the weights of the probes."""
     from calibrate.probes.cuda import model_of
 
     card = executor.card
@@ -116,7 +116,7 @@ def recorded_card(executor: Executor) -> RecordedCard:
 
 
 def spurious_rate_of(device: str) -> float:
-    """How often a run that would fit ends out of memory, at most; only a real card errs."""
+    """Return the highest rate of runs that fit and end out of memory all the same; 0 except on a real card."""
     return WORST_SPURIOUS_RATE if device == RecordedCardKind.CUDA else SIMULATED.spurious_rate
 
 

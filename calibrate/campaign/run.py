@@ -298,7 +298,7 @@ _AFTER: Final = {
     Verdict.TIMEOUT: "run it again with --resume, with nothing else at work on this machine",
     Verdict.CRASHED: "go on with --resume; if it ends so again, please report it with this sentence",
 }
-"""What to do after a probe that gave no answer."""
+"""The advice after a probe that gave no answer."""
 
 
 def _because(entry: Probed) -> str:

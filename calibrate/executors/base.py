@@ -26,7 +26,7 @@ class Executor(Protocol):
 
     @property
     def conditions(self) -> CardConditions:
-        """What the probes so far ran beside."""
+        """The conditions of the probes so far."""
         ...
 
     def one_of(self, wanted: Sequence[ProbeTask], likely: Likely) -> JournalEntry:

@@ -13,7 +13,7 @@ def promise_of(cell: str, tier: Tier, table: VariantTable, value: Any) -> str:
     """The sentence for a cell of a row, such as `frontier.with_lm.4`."""
     field, _, rest = cell.partition(".")
     if field == "evidence":
-        return f"How the numbers of {rest} were found, and the digest of what they rest on."
+        return f"How the numbers of {rest} were found, and the digest of their record."
     if field == "boundaries":
         return _boundary(rest, table)
     return _SAID[field](tier, rest, value)

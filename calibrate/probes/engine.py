@@ -1,4 +1,4 @@
-"""What a prober's child runs: the shipped pipeline on a card, under a cap."""
+"""The child process of a prober: runs the shipped pipeline on a card, under a cap."""
 
 import time
 from collections.abc import Callable

@@ -25,7 +25,7 @@ class _Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Setup(_Message, frozen=True):
-    """What a child must load: `model` is what `acestep.checkpoints.load` takes."""
+    """The model that a child must load: `model` is what `acestep.checkpoints.load` takes."""
 
     knobs: Knobs
     model: str
@@ -74,7 +74,7 @@ class StageOnCard(StageReport, frozen=True, kw_only=True):
 
 
 class RunOutcome(_Message, frozen=True):
-    """How the run of an order ended; after an out-of-memory error the last stage is the one it happened in.
+    """The outcome of the run of an order; after an out-of-memory error the last stage is the one it happened in.
 
     `outside_bytes` were used outside the allocator, by any process, before the run. After the run has freed everything,
     `resting_bytes` are still reserved, and `grown_bytes` more are used outside.
@@ -108,7 +108,7 @@ class RunOutcome(_Message, frozen=True):
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True):
-    """How a run in the child ended that raised no error."""
+    """Return the verdict of a run in the child that raised no error."""
 
     songs_per_pass: int
     decode_path: DecodePath

@@ -14,7 +14,7 @@ LONGEST_UNGUIDED_TOKENS = LONGEST_PROMPT_TOKENS - MAX_THOUGHT_TOKENS
 
 
 class Rehearsal:
-    """Rehearses the jobs with the longest possible prompts, and makes up the tokens.
+    """Rehearses the jobs with the longest possible prompts, and invents the tokens.
 
     With `whole` it also writes them for real, for a certificate on a card.
     """

@@ -37,7 +37,7 @@ Expected = TypeVar("Expected")
 
 
 class ProbeSetup(msgspec.Struct, frozen=True, kw_only=True):
-    """What probes are made with: the children's commands and environment, and the gauge of the card.
+    """The tools of probes: the children's commands and environment, and the gauge of the card.
 
     `context_bytes` are what a cap leaves for a context. `return_s` is the longest time in which a card may become as
     before after a child has ended.

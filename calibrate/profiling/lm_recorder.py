@@ -37,7 +37,7 @@ class LmRecorder:
         return () if self._planner is None else tuple(writing_passes(self.passes, self._planner))
 
     def exchanges(self) -> tuple[Exchange, ...]:
-        """What was asked and written."""
+        """The prompts and the texts written."""
         return () if self._planner is None else tuple(exchanges(self.passes, self._planner))
 
     def _record(self, backend: LmBackend) -> LmBackend:

@@ -31,7 +31,7 @@ _GROWING = (Stage.THINK, Stage.ENCODE, Stage.DENOISE)
 """Stages whose tensors only grow with the work; decode chooses its tiles by the room that is left."""
 
 _JITTER = 0.02
-"""How much less a larger run may need: kernels' workspaces differ from shape to shape."""
+"""The share by which a larger run may need less: kernels' workspaces depend on the shape."""
 
 MOST_PROBES = 2000
 """Several times the probes of a campaign over every size; some rules compare each probe with each."""

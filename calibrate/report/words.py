@@ -21,7 +21,7 @@ class GuideText(LocaleText):
         return super().duration(seconds).replace(" ", "\N{NO-BREAK SPACE}") if seconds else "—"
 
     def tier(self, tier: Tier) -> str:
-        """What a tier is called: its number, a word for the unlimited one, and the id of any other."""
+        """Return the name of a tier: its number, a word for the unlimited one, and the id of any other."""
         if tier.id.startswith("tier"):
             return self("tier_numbered", number=tier.id.removeprefix("tier"))
         return self("tier_unlimited") if tier.id == "unlimited" else tier.id
