@@ -57,7 +57,7 @@ def audio_codes(
 
 
 def understand(
-    heard: tuple[int, ...] | Clip,
+    song: tuple[int, ...] | Clip,
     plan: Plan | None = None,
     *,
     model: str = songwriting.RELEASED,
@@ -69,9 +69,9 @@ def understand(
     Raises as `audio_codes` and `acestep.lm.songwriting.understand_song` do.
     """
     plan, told = plan or plan_to_run(), list[str]()
-    if isinstance(heard, Clip):
-        heard = audio_codes(heard, plan, model=model, notify=told.append, progress=progress)
-    found = songwriting.understand_song(heard, plan, model=model, seed=seed, progress=progress)
+    if isinstance(song, Clip):
+        song = audio_codes(song, plan, model=model, notify=told.append, progress=progress)
+    found = songwriting.understand_song(song, plan, model=model, seed=seed, progress=progress)
     return msgspec.structs.replace(found, warnings=tuple(dict.fromkeys((*told, *found.warnings))))
 
 

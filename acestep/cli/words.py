@@ -57,11 +57,11 @@ def understand_command(audio_codes: str, src_audio: Path | None, **rest: Any) ->
     """Describe a recording or audio codes in words: caption, lyrics, tempo, key and length."""
     if audio_codes and src_audio is not None:
         raise UsageError("choose one of --audio-codes and --src-audio")
-    heard: Any = codes_of(text_of(audio_codes)) if audio_codes else ()
+    song: Any = codes_of(text_of(audio_codes)) if audio_codes else ()
     if src_audio is not None:
-        heard = clip_from_options(src_audio)
+        song = clip_from_options(src_audio)
         require(rest["model"], checkpoints_dir())
-    _say(rest, lambda plan, **more: _api().understand(heard, plan, **more))
+    _say(rest, lambda plan, **more: _api().understand(song, plan, **more))
 
 
 @click.command()

@@ -18,7 +18,7 @@ from acestep.limits.machine import carried_out
 from acestep.limits.plan import Plan, clamp
 from acestep.lm.job import Job
 from acestep.lm.jobs import Description, Planner
-from acestep.lm.language import Hear, Language, Warn, unheard
+from acestep.lm.language import Language, Warn, WrapBackend, not_wrapped
 from acestep.lm.metadata import NO_METADATA, Metadata
 from acestep.lm.prompts import SongText
 from acestep.request import Request
@@ -40,15 +40,15 @@ class SongPlan(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
 
 
-def open_lm(plan: Plan, model: str, device: Device, warn: Warn, *, hear: Hear = unheard) -> Language:
+def open_lm(plan: Plan, model: str, device: Device, warn: Warn, *, wrap: WrapBackend = not_wrapped) -> Language:
     """Open the language model of a plan.
 
     For the models `tiny` and `dummy` it is a language model of the same kind, for a folder the one next to it. `warn`
-    and `hear` are those of `Language`. Raises `UsageError` if the plan has none and `InvalidInputError` if its weights
+    and `wrap` are those of `Language`. Raises `UsageError` if the plan has none and `InvalidInputError` if its weights
     are missing.
     """
     name = language_name(plan, model)
-    return Language(name, plan.knobs, device, longest_s=plan.longest_planned_s, warn=warn, hear=hear)
+    return Language(name, plan.knobs, device, longest_s=plan.longest_planned_s, warn=warn, wrap=wrap)
 
 
 def language_name(plan: Plan, model: str) -> str:

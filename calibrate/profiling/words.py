@@ -73,18 +73,18 @@ def write_words(
     notes: Notes,
     progress: Progress,
 ) -> WordProfile:
-    """Let the words of a mode be written, at the default temperature or another."""
+    """Run the language model in a mode, at the default temperature or another, and return what it wrote."""
     started = time.perf_counter()
     at = machine(wish, notes)
     check_language(at.plan)
     recorder = LmRecorder(notes, constrained=constrained)
-    with alone(recorder.open(at.plan, at.model, at.device, notes), "--lm-model") as speaker:
+    with alone(recorder.open(at.plan, at.model, at.device, notes), "--lm-model") as language:
         load_seconds = time.perf_counter() - started
-        job, cuts = ask(speaker.planner)
+        job, cuts = ask(language.planner)
         for sentence in cuts:
             notes(sentence)
-        (tokens,) = speaker.write([_at_temperature(job, temperature)], progress)
-    said, problem = _read(tokens, speaker.planner)
+        (tokens,) = language.write([_at_temperature(job, temperature)], progress)
+    said, problem = _read(tokens, language.planner)
     known = said.metadata
     return WordProfile(
         schema_version=WORDS_SCHEMA_VERSION,
