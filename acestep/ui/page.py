@@ -130,7 +130,7 @@ def _audio(parts: Parts, words: PageText, form: Form) -> None:
         parts[name] = gr.Audio(
             **_named(words, name), sources=["upload"], type="filepath", editable=False, elem_classes="drop", buttons=[]
         )
-    _html(f'<p class="quiet">{words("reference_audio_hint")}</p>', elem_id="reference-audio-hint")
+    _html(f'<p class="hint">{words("reference_audio_hint")}</p>', elem_id="reference-audio-hint")
     with gr.Row():
         for name in ("repaint_start", "repaint_end"):
             parts[name] = gr.Number(
