@@ -17,6 +17,7 @@ from torch._dynamo.exc import TorchDynamoException
 from acestep.checkpoints.libraries import AceStepTransformerBlock
 from acestep.devices.out_of_memory import ran_out
 from acestep.dit.blocks import EAGER, RowFunctions
+from acestep.errors import first_line
 
 R = TypeVar("R")
 
@@ -78,4 +79,4 @@ _compiler = cache(_Compiler)
 
 def _read(error: BaseException) -> tuple[bool, str]:
     """Return whether memory ran out, and the first line of the error."""
-    return ran_out(error), str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+    return ran_out(error), first_line(error).rstrip(".")

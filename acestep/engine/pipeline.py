@@ -29,7 +29,7 @@ from acestep.engine.decode import decode
 from acestep.engine.denoise import denoise
 from acestep.engine.encode import NO_AUDIO, encode
 from acestep.engine.encode_audio import codes_of_clip, encode_audio
-from acestep.errors import NotEnoughMemoryError, RunFailedError
+from acestep.errors import NotEnoughMemoryError, RunFailedError, first_line
 from acestep.knobs import Knobs, Offload
 from acestep.lm.stage import Thinker, UnableToThink
 from acestep.memory.guard import Demand, songs_at_once
@@ -155,7 +155,7 @@ class Pipeline:
             try:
                 return attempt()
             except torch.OutOfMemoryError as error:
-                problem = str(error).splitlines()[0]
+                problem = first_line(error)
             # Outside the except block, because inside it the traceback keeps every temporary of the failed run alive.
             gc.collect()
             self._place.device.empty_cache()

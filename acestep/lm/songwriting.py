@@ -13,7 +13,7 @@ from acestep.checkpoints.locate import is_checkpoint
 from acestep.checkpoints.tokenizer import encodable
 from acestep.devices.base import Device
 from acestep.devices.open import open_here, plan_to_run
-from acestep.errors import NotEnoughMemoryError, UsageError
+from acestep.errors import NotEnoughMemoryError, UsageError, first_line
 from acestep.limits.machine import carried_out
 from acestep.limits.plan import Plan, clamp
 from acestep.lm.job import Job
@@ -161,7 +161,7 @@ def alone(language: Language, flag: str = "--lm") -> Iterator[Language]:
         yield language
     except torch.OutOfMemoryError as error:
         raise NotEnoughMemoryError(
-            f"The language model does not fit into the memory that is free ({str(error).splitlines()[0]}). Choose a"
+            f"The language model does not fit into the memory that is free ({first_line(error)}). Choose a"
             f" smaller one with {flag}, or close other programs."
         ) from None
     finally:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from acestep.devices.base import Device
+from acestep.errors import first_line
 from acestep.knobs import Backend as Library
 from acestep.lm.backends.base import LmBackend, StepsWritten
 from acestep.lm.backends.mlx import MlxBackend
@@ -78,8 +79,7 @@ class Opener:
             return f"{error.name} is not installed"
         except Exception as error:  # These libraries can fail at start in too many ways to list.
             _LOG.info("%s did not start", self._library, exc_info=True)
-            said = str(error).strip().splitlines()
-            return (said[0] if said else type(error).__name__)[:REASON_CHARACTERS]
+            return first_line(error)[:REASON_CHARACTERS]
         return None
 
 
