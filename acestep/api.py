@@ -24,7 +24,7 @@ from acestep.thinking import Think
 from acestep.units import Progress, silent
 
 ASK_FOR_LESS = "Close other programs, choose a smaller model with --model, or ask for something shorter."
-"""What helps where memory runs out before or between the stages."""
+"""The advice if memory runs out before or between the stages."""
 
 METADATA = ("caption", "duration_s", "bpm", "keyscale", "timesignature", "language")
 """Fields of a request that a language model may fill in."""
@@ -38,7 +38,12 @@ def generate(request: Request, plan: Plan | None = None) -> Result:
 
 
 def audio_codes(
-    clip: Clip, plan: Plan | None = None, *, model: str = "", notify: Notify = ignore, progress: Progress = silent
+    clip: Clip,
+    plan: Plan | None = None,
+    *,
+    model: str | None = None,
+    notify: Notify = ignore,
+    progress: Progress = silent,
 ) -> tuple[int, ...]:
     """Return the audio codes of a clip, five for each second, which a cover of it follows.
 
@@ -52,7 +57,7 @@ def audio_codes(
 
 
 def understand(
-    heard: tuple[int, ...] | Clip,
+    song: tuple[int, ...] | Clip,
     plan: Plan | None = None,
     *,
     model: str = songwriting.RELEASED,
@@ -64,9 +69,9 @@ def understand(
     Raises as `audio_codes` and `acestep.lm.songwriting.understand_song` do.
     """
     plan, told = plan or plan_to_run(), list[str]()
-    if isinstance(heard, Clip):
-        heard = audio_codes(heard, plan, model=model, notify=told.append, progress=progress)
-    found = songwriting.understand_song(heard, plan, model=model, seed=seed, progress=progress)
+    if isinstance(song, Clip):
+        song = audio_codes(song, plan, model=model, notify=told.append, progress=progress)
+    found = songwriting.understand_song(song, plan, model=model, seed=seed, progress=progress)
     return msgspec.structs.replace(found, warnings=tuple(dict.fromkeys((*told, *found.warnings))))
 
 

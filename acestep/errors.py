@@ -44,9 +44,9 @@ class InvalidInputError(AceStepError):
 
 
 class MissingWeightsError(InvalidInputError):
-    """Weights that are not on this machine; `command` downloads them, "" if no command can."""
+    """Weights that are not on this machine; `command` downloads them, None if no command can."""
 
-    def __init__(self, source: Path | str, problem: str, *, command: str = "") -> None:
+    def __init__(self, source: Path | str, problem: str, *, command: str | None = None) -> None:
         super().__init__(source, f"{problem}; get it with: {command}" if command else problem)
         self.command = command
 
@@ -73,3 +73,8 @@ class HostMemoryError(RunFailedError):
 
 class NotEnoughMemoryError(RunFailedError):
     """A run for which neither the card nor the computer had enough memory."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or the name of its class if there is no message."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -54,7 +54,7 @@ TRACKS = (
 _KEYSCALE = re.compile(r"([A-G])[\s-]*(#|b|♯|♭|sharp|flat)?[\s_-]*(m|maj|min|major|minor)?", re.IGNORECASE)
 _ACCIDENTALS = {"sharp": "#", "flat": "b"}
 _OPEN = frozenset({"", "n/a", "none", "auto", UNKNOWN_LANGUAGE})
-"""What users write for a field that they leave open."""
+"""The text for a field that the user leaves to the model."""
 
 _BARS = {"2/4": "2", "3/4": "3", "4/4": "4", "6/8": "6"}
 
@@ -141,6 +141,11 @@ def track_of(text: str) -> str:
     if name and name not in TRACKS:
         raise ValueError(_told("track", TRACKS, name, written))
     return name
+
+
+def track_names(text: str) -> tuple[str, ...]:
+    """Return the names in a text with commas between them, still as the user wrote them; none for an empty text."""
+    return tuple(name.strip() for name in text.split(",")) if text else ()
 
 
 def _told(field: str, names: Collection[str], meant: str, written: str) -> str:

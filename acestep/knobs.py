@@ -77,11 +77,11 @@ WEIGHT_FORMATS: Mapping[Quantization, WeightFormat] = {
         torchao="Int8DynamicActivationInt8WeightConfig", published="w8a8_dynamic", bits=8, loss=2, weight_only=False
     ),
 }
-"""What is to be known of each quantization."""
+"""The properties of each quantization."""
 
 
 def unpacks(quantization: Quantization | None) -> bool:
-    """Whether weights of this format are unpacked where they are used."""
+    """Whether weights of this format are unpacked when they are used."""
     return quantization is not None and WEIGHT_FORMATS[quantization].weight_only
 
 
@@ -102,11 +102,11 @@ class Attention(StrEnum):
 
 
 NONE_NAMES = ("none", "null")
-"""How null is written where only text can be."""
+"""The text for null where only text is possible."""
 
 
 class Knob(msgspec.Struct, frozen=True, kw_only=True):
-    """What people read about a knob. Its name, type and default are those of its field, and `KNOBS` fills them in.
+    """A knob as users see it. Its name, type and default are those of its field, and `KNOBS` fills them in.
 
     `noun` is its name in sentences, `about` the help of its option without the values. `phrase` describes a value in a
     list, "{}" standing for it, and `absent` stands for None; a knob without a phrase is described where it is not at
@@ -144,7 +144,7 @@ class Knob(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """What a person types for each value, ``none`` last."""
+        """The text that a user types for each value, ``none`` last."""
         members = tuple(str(value) for value in self.values if value is not None)
         return (*members, NONE_NAMES[0]) if self.optional else members
 

@@ -19,9 +19,9 @@ _TORCH_LEVEL = "TORCH_CPP_LOG_LEVEL"
 
 
 def quiet_torch(environ: MutableMapping[str, str] = os.environ) -> None:
-    """Keep what torch's C++ part warns of off stderr, unless the environment says otherwise; before torch is imported.
+    """Hide the warnings of torch's C++ code unless the environment asks for them; call it before torch is imported.
 
-    From 2.13 on it tells of every allocation that fails, also where the retry succeeds.
+    From 2.13 on, torch warns of every allocation that fails, even if its retry succeeds.
     """
     environ.setdefault(_TORCH_LEVEL, "ERROR")
 

@@ -12,11 +12,11 @@ from acestep.errors import RunFailedError, UsageError
 
 @contextmanager
 def output_file(target: Path | None) -> Iterator[Callable[[str], None]]:
-    """Gives a function that puts a text in `target`, whole or not at all; with no target it does nothing.
+    """Yield a function that writes a text to `target`, completely or not at all; without a target it does nothing.
 
     A file beside the target is opened first, so that a path that cannot be written is a `UsageError` before any work;
-    so is a device or a pipe, which renaming would replace. A symbolic link stays, and what it points to is written.
-    Writing raises `RunFailedError` when the disk refuses; without a write the target stays as it was.
+    so is a device or a pipe, which renaming would replace. A symbolic link stays, and its target is written.
+    The function raises `RunFailedError` if the disk refuses; if it is not called, the target stays unchanged.
     """
     if target is None:
         yield lambda _: None
@@ -50,7 +50,7 @@ def output_file(target: Path | None) -> Iterator[Callable[[str], None]]:
 
 
 def _place_of(target: Path) -> Path:
-    """The file that `target` is or leads to, which need not exist yet; `OSError` for what is there and is no file."""
+    """Return the file that `target` is or links to, which need not exist; raise `OSError` for anything but a file."""
     with suppress(FileNotFoundError):
         mode = target.stat().st_mode
         if stat.S_ISDIR(mode):

@@ -20,15 +20,15 @@ _SCHEMES = ("http", "https", *_SOCKS)
 """The proxy schemes that the HTTP libraries support (`httpx.Proxy`)."""
 
 
-def variable_of(kind: str, environ: Mapping[str, str]) -> str:
-    """Return the name of the variable in force for ``http``, ``https``, ``all`` or ``no``; "" if none is set.
+def variable_of(kind: str, environ: Mapping[str, str]) -> str | None:
+    """Return the name of the variable in force for ``http``, ``https``, ``all`` or ``no``; None if none is set.
 
     The name in lower case has priority over all others, even if it is empty.
     """
     wanted = f"{kind}_proxy"
     if wanted in environ:
-        return wanted if environ[wanted] else ""
-    return next((name for name in environ if name.lower() == wanted and environ[name]), "")
+        return wanted if environ[wanted] else None
+    return next((name for name in environ if name.lower() == wanted and environ[name]), None)
 
 
 def in_use(environ: Mapping[str, str]) -> dict[str, str]:
@@ -53,7 +53,7 @@ def shown(value: str) -> str:
     return f"{scheme}{separator}***@{host}" if at and separator else f"***@{host}" if at else value
 
 
-def _problem(value: str) -> str:
+def _problem(value: str) -> str | None:
     address = value if "://" in value else f"http://{value}"
     try:
         parts = urlsplit(address)
@@ -68,7 +68,7 @@ def _problem(value: str) -> str:
         return f"that is no address; write it as {parts.scheme}://HOST:PORT"
     if parts.scheme in _SOCKS and find_spec("socksio") is None:
         return "SOCKS needs a library that is not installed: pip install socksio"
-    return ""
+    return None
 
 
 def reach_directly(hosts: tuple[str, ...], environ: MutableMapping[str, str]) -> None:

@@ -11,11 +11,10 @@ from acestep.automatic import drawn_seed, leave_open
 from acestep.clip import LATENT_HOP as LATENT_HOP
 from acestep.clip import SAMPLE_RATE as SAMPLE_RATE
 from acestep.clip import Clip
-from acestep.errors import UsageError
 from acestep.fields import TRACKS, UNKNOWN_LANGUAGE, keyscale_of, language_of, timesignature_of, track_of
 from acestep.stage import StageReport
 from acestep.thinking import Thinking
-from acestep.typed import take_types
+from acestep.typed import from_user, take_types
 from acestep.units import ceil_div
 
 if TYPE_CHECKING:
@@ -154,7 +153,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             raise ValueError(f"bpm must be 30 to 300, or 0 for any, got {self.bpm}")
 
     def _bring_into_form(self) -> None:
-        """Numbers that people leave to the model, and names, in the form that everything else reads."""
+        """Normalize names, and numbers that are left to the model."""
         # A time signature may be a number, and a task its name.
         msgspec.structs.force_setattr(self, "timesignature", str(self.timesignature))
         if self.task not in tuple(Task):
@@ -174,12 +173,12 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     @property
     def thinks(self) -> bool:
-        """Whether a language model is to plan the songs: only a new song is planned."""
+        """Whether a language model will plan the songs: only a new song is planned."""
         return self.think and self.task is Task.TEXT2MUSIC
 
     @property
     def has_audio(self) -> bool:
-        """Whether the request brings audio or codes."""
+        """Whether the request has audio or codes."""
         return self.source_audio is not None or self.reference_audio is not None or bool(self.audio_codes)
 
     @property
@@ -267,17 +266,14 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 def asked_request(fields: Mapping[str, Any], base: Request | None = None) -> Request:
-    """The request of what a person asked for, on top of `base`; a field that is None was left alone.
+    """Return the request with the `fields` of a user; those that are None are taken from `base`.
 
-    Raises `UsageError` naming the field for a value that cannot be.
+    Raises `UsageError` naming the field of an invalid value.
     """
     given = {name: value for name, value in fields.items() if value is not None}
     if base is not None:
         given = msgspec.structs.asdict(base) | given
-    try:
-        return msgspec.convert(given, Request)
-    except msgspec.ValidationError as error:
-        raise UsageError(str(error)) from None
+    return from_user(given, Request)
 
 
 def _frame(seconds: float) -> int:

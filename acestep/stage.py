@@ -19,7 +19,7 @@ class Stage(StrEnum):
 
 
 class StageReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What one stage took: seconds, and the most bytes that were allocated and reserved during it (0: not counted).
+    """The cost of one stage: seconds, and the most bytes that were allocated and reserved during it (0: not counted).
 
     `name` is that of a `Stage`; a file written by another release may name another.
     """
@@ -31,7 +31,7 @@ class StageReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     peak_reserved_bytes: _Bytes
 
     def with_repeat(self, later: Self) -> Self:
-        """A stage that ran several times is one: its times add up, of everything else it has the highest."""
+        """Return the report of both runs of a stage: the sum of the seconds, and the maximum of everything else."""
         highest = {
             field: max(getattr(self, field), getattr(later, field))
             for field in self.__struct_fields__

@@ -47,6 +47,15 @@ def load_strict(path: Path, kind: type[T], newest: int) -> T:
     version = document.get("schema_version") if isinstance(document, dict) else None
     if isinstance(version, int) and version > newest:
         raise InvalidInputError(path, f"schema_version is {version}, this program reads up to {newest}; update it")
+    return _converted(path, document, kind)
+
+
+def read_as(path: Path, kind: type[T]) -> T:
+    """Return the `kind` in a JSON file; raise `InvalidInputError` naming the file and the field."""
+    return _converted(path, read_json(path), kind)
+
+
+def _converted(path: Path, document: Any, kind: type[T]) -> T:
     try:
         return msgspec.convert(document, kind)
     except msgspec.ValidationError as error:
@@ -79,8 +88,8 @@ def _refuse_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return document
 
 
-def _half_character(document: Any) -> str:
-    """Return the place of a name or text that UTF-8 cannot encode, as `$.tiers[0].label`; "" if there is none.
+def _half_character(document: Any) -> str | None:
+    """Return the place of a name or text that UTF-8 cannot encode, as `$.tiers[0].label`; None if there is none.
 
     JSON may escape one half of a UTF-16 surrogate pair; Python reads it, and fails when it is printed.
     """
@@ -97,7 +106,7 @@ def _half_character(document: Any) -> str:
                 node.encode()
             except UnicodeEncodeError:
                 return _spelled(trail).encode(errors="backslashreplace").decode()
-    return ""
+    return None
 
 
 def _spelled(trail: Trail) -> str:
@@ -110,7 +119,7 @@ def _spelled(trail: Trail) -> str:
 
 
 _HOLDERS = (str, dict, list)
-"""What a string belongs to in a document."""
+"""The types of JSON values that are or contain strings."""
 
 
 def strings_in(document: Any) -> Iterator[tuple[str, str]]:

@@ -136,6 +136,12 @@ class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     frontier: Frontier
     evidence: dict[str, Evidence]
 
+    def evidence_for(self, field: str) -> Evidence | None:
+        """Return the evidence of a field such as ``frontier.with_lm.4``: its own, or that of what it belongs to."""
+        while field not in self.evidence and "." in field:
+            field = field.rpartition(".")[0]
+        return self.evidence.get(field)
+
     def __post_init__(self) -> None:
         if self.certified_gib not in self.vram_gib:
             raise ValueError(f"{self.id}: certified_gib is {self.certified_gib}, which is outside its vram_gib")

@@ -1,20 +1,43 @@
-"""Values that are made in Python hold what their fields say, as those that come from a file or the command line do."""
+"""Type checks for values that users and Python programs give."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
+from acestep.errors import UsageError
+
+Given = TypeVar("Given")
+
+
+def from_user(given: Mapping[str, Any], kind: type[Given], sentence: str = "{}") -> Given:
+    """Return a `kind` with these fields; raise `UsageError` with a `sentence`, "{}" standing for the problem."""
+    try:
+        return msgspec.convert(given, kind)
+    except msgspec.ValidationError as error:
+        raise UsageError(sentence.format(error)) from None
+
+
+@contextmanager
+def values_of_user() -> Iterator[None]:
+    """Raise a `ValueError` inside the block as `UsageError`, because the value came from a user."""
+    try:
+        yield
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
 
 def take_types(value: msgspec.Struct) -> None:
-    """Bring each field of a value that is being created into its type, such as a list into a tuple.
+    """Convert each field of a value that is being created to its type, such as a list to a tuple.
 
-    Raises `ValueError` naming the field for what is of another type: a text is no number, and a number no text.
+    Raises `ValueError` naming a field of another type: a text is not a number, and a number is not a text.
     """
     for name, kind in _kinds(type(value)):
         given = getattr(value, name)
         if getattr(given, "shape", None) == ():
-            # A number of numpy's.
+            # A NumPy scalar.
             given = given.item()
         try:
             msgspec.structs.force_setattr(value, name, msgspec.convert(given, kind))

@@ -19,6 +19,11 @@ def pretty_json(value: Any) -> str:
     return msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n"
 
 
+def as_text(value: object) -> str:
+    """Return a value as text; None is "none"."""
+    return "none" if value is None else str(value)
+
+
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
     """Rows as CSV under a line of `columns`; a text that a spreadsheet would run as a formula gets an apostrophe."""
     text = io.StringIO()

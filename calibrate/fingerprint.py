@@ -9,6 +9,8 @@ from pathlib import Path
 
 import msgspec
 
+from acestep.version import version
+
 LIBRARIES = ("torch", "diffusers", "transformers", "torchao")
 """Packages whose allocations are counted, besides Python itself."""
 
@@ -70,21 +72,14 @@ def code_version() -> str:
 
     The sources are read at the first call; later edits do not count.
     """
-    import tomllib
-    from importlib import metadata
-
     root = Path(__file__).parent.parent
-    try:
-        version = metadata.version("acestep-calibrated")
-    except metadata.PackageNotFoundError:  # a checkout that was never installed
-        version = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     tree = hashlib.sha256()
     for source in sorted({path for pattern in SOURCE_PATTERNS for path in root.glob(pattern)}):
         path = source.relative_to(root).as_posix()
         if not path.startswith(SHOWING):
             tree.update(f"{path}\0".encode())
             tree.update(source.read_bytes())
-    return f"{version}+tree.{tree.hexdigest()[:16]}"
+    return f"{version()}+tree.{tree.hexdigest()[:16]}"
 
 
 def _told(value: object) -> str:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import click
 
 from acestep.cli.console import notify
+from acestep.cli.show import aligned
 
 ANY_WIDTH = 1_000
 """Terminal width at which every table fits."""
@@ -37,13 +38,6 @@ def _print_folded(title: str, columns: Sequence[str], rows: Sequence[Sequence[st
         return False
     console.print(table)
     return True
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Yield rows as lines, every column as wide as its widest cell."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    for row in rows:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
 @contextmanager

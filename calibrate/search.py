@@ -51,7 +51,7 @@ class PointResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Certainty(StrEnum):
-    """Whether the answers agree that everything before the boundary fits and nothing after it."""
+    """The certainty of a boundary: whether everything before it fits, and nothing after it."""
 
     CERTIFIED = "certified"
     UNCERTAIN = "uncertain"

@@ -49,7 +49,7 @@ class GateRule(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a change breaks a promise; fields that do not apply are empty. Waivers name a `field` and its `after`.
+    """A broken promise and its place; fields that do not apply are empty. Waivers name a `field` and its `after`.
 
     `component` is the owner of the memory that grew, as far as the record at the base shows.
     """
@@ -125,11 +125,6 @@ def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """Return the findings that stop a change first, then by rule, then by the size of the loss."""
     levels, rules = list(Level), list(GATE_RULES)
     return tuple(sorted(findings, key=lambda f: (levels.index(f.level), rules.index(f.id), -_loss(f))))
-
-
-def text(value: FindingValue) -> str:
-    """Return a value as text, as in waivers."""
-    return "none" if value is None else str(value)
 
 
 def _loss(finding: Finding) -> float:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from acestep.cli import console
+from acestep.cli.options import json_option
 from acestep.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class _File(click.Path):
 @click.option("--table-only", is_flag=True, help="Judge the table and the policy; run no code, read no new record.")
 @click.option("--junit", type=_File(path_type=Path, dir_okay=False), metavar="FILE", help="Write JUnit XML here.")
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Draw the sample of an earlier run again.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option
 def gate(base: str, head: Path | None, table_only: bool, junit: Path | None, seed: int | None, as_json: bool) -> int:
     """Check whether a change lowers a limit of any card, or needs more memory anywhere.
 

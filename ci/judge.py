@@ -15,7 +15,7 @@ from ci.findings import Finding, GateVerdict, Level, verdict_of, worst_first
 from ci.judge_code import TellCells, code_findings
 from ci.judge_policy import policy_findings, tolerance_findings
 from ci.judge_table import compared_tiers, table_findings
-from ci.judge_waivers import stale_findings, with_leave
+from ci.judge_waivers import stale_findings, with_waivers
 from ci.promises import POLICY, TABLE_FILE, Promises, base_promises, head_promises, record_files
 
 JUDGING = (
@@ -36,7 +36,7 @@ JUDGING = (
 
 
 class Compared(msgspec.Struct, frozen=True, kw_only=True):
-    """What a judgement compared."""
+    """The number of things that a judgement compared."""
 
     tiers: int
     cells: int
@@ -103,7 +103,7 @@ def judge(
         what = "tier" if not tiers else "certified cell"
         findings.append(Finding(id="G202", message=f"no {what} of the base could be compared."))
     stale = stale_findings(findings, after.table, after.waivers, before.waivers, today, code_judged=not table_only)
-    allowed = with_leave(findings, after.waivers, today)
+    allowed = with_waivers(findings, after.waivers, today)
     records = 0 if table_only else len(record_files(folder))
     return answer([*allowed, *stale], Compared(tiers=tiers, cells=cells, records=records))
 
@@ -127,7 +127,7 @@ def _records(checkout: Path, base: str, folder: Path, before: Promises, after: P
 def _code(
     before: Promises, after: Promises, progress: TellCells, prober: Simulation | None, seed: int
 ) -> tuple[int, list[Finding]]:
-    """How many cells were probed again, and what came out; always by the stricter tolerance."""
+    """The number of cells that were probed again, and the results, by the stricter tolerance."""
     if before.policy is None:
         return 0, []
     cells, findings = certified_cells(before.table, before.policy, before.records)

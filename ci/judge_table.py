@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from acestep.knobs import KNOBS, Backend, Variant
 from acestep.tiers import BATCHES, EvidenceKind, SizeBoundary, Tier, TierTable, VariantTable, lm_rank
+from calibrate.files import as_text
 from ci.findings import Finding, FindingValue
 
 STATES = {"without_lm": False, "with_lm": True}
@@ -38,7 +39,9 @@ def table_findings(base: TierTable, head: TierTable) -> Iterator[Finding]:
 def _finding(variant: Variant, tier: str, loss: Loss) -> Finding:
     rule, field, before, after = loss
     place = f"{variant} {tier}".strip()
-    gone = "is gone" if after is None and rule == "G501" else f"is {_told(after)}, at the base it is {_told(before)}"
+    gone = (
+        "is gone" if after is None and rule == "G501" else f"is {as_text(after)}, at the base it is {as_text(before)}"
+    )
     return Finding(
         id=rule,
         variant=variant,
@@ -103,7 +106,7 @@ def _range_moved(before: Tier, after: Tier) -> Iterator[Loss]:
 
 def _weaker_evidence(before: Tier, after: Tier) -> Iterator[Loss]:
     for field, evidence in before.evidence.items():
-        now = after.evidence.get(field) or after.evidence.get(field.split(".")[0])
+        now = after.evidence_for(field)
         if now is None or _weakness(now.kind) > _weakness(evidence.kind):
             yield "G509", f"evidence.{field}", evidence.kind, None if now is None else now.kind
 
@@ -141,7 +144,3 @@ def _weakness(kind: EvidenceKind) -> int:
 
 def _bound(tier: Tier) -> str:
     return f"{'from' if tier.vram_gib.lower_inclusive else 'above'} {tier.vram_gib.lower:g} GiB"
-
-
-def _told(value: FindingValue) -> str:
-    return "none" if value is None else str(value)

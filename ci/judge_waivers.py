@@ -6,15 +6,16 @@ from collections.abc import Sequence
 import msgspec
 
 from acestep.tiers import TierTable
+from calibrate.files import as_text
 from calibrate.table.targets import BOUND
 from calibrate.table.waivers import Waiver
-from ci.findings import GATE_RULES, Finding, GateVerdict, Level, text
+from ci.findings import GATE_RULES, Finding, GateVerdict, Level
 
 OF_CODE = "_bytes."
 """Part of every field that only running the code can judge: a number of bytes with or without a language model."""
 
 
-def with_leave(findings: Sequence[Finding], waivers: Sequence[Waiver], today: datetime.date) -> tuple[Finding, ...]:
+def with_waivers(findings: Sequence[Finding], waivers: Sequence[Waiver], today: datetime.date) -> tuple[Finding, ...]:
     """Return the findings, with those that a valid waiver covers turned into notices."""
     standing = [waiver for waiver in waivers if not waiver.expired(today)]
     return tuple(_excused(finding, standing) for finding in findings)
@@ -40,7 +41,7 @@ def stale_findings(
             continue
         of_code = OF_CODE in f"{waiver.field}."
         covers = any(_covers(waiver, finding) for finding in findings) or _covers_shortfall(waiver, table)
-        inherited = waiver in granted and (of_code or _value(table, waiver) == text(waiver.value))
+        inherited = waiver in granted and (of_code or _value(table, waiver) == as_text(waiver.value))
         if not (covers or inherited or (of_code and not code_judged)):
             stale.append(_stale("G602", waiver, "covers nothing that this change takes away"))
     return stale
@@ -61,23 +62,23 @@ def _covers(waiver: Waiver, finding: Finding) -> bool:
         return False
     counted = OF_CODE in f"{finding.field}." and isinstance(waiver.value, int) and isinstance(finding.after, int)
     # Bytes are allowed up to the value; all other values must be equal.
-    return finding.after <= waiver.value if counted else text(finding.after) == text(waiver.value)  # type: ignore[operator]
+    return finding.after <= waiver.value if counted else as_text(finding.after) == as_text(waiver.value)  # type: ignore[operator]
 
 
 def _covers_shortfall(waiver: Waiver, table: TierTable) -> bool:
     return any(waiver.covers(BOUND, short.tier, short.field, short.generated) for short in table.shortfalls)
 
 
-def _value(table: TierTable, waiver: Waiver) -> str:
-    """Return the table's value for a waiver's cell, as text; "" if there is none."""
+def _value(table: TierTable, waiver: Waiver) -> str | None:
+    """Return the table's value for a waiver's cell, as text; None if there is no such cell."""
     entry = table.variants.get(waiver.variant)
     tier = next((tier for tier in entry.tiers if tier.id == waiver.tier), None) if entry else None
     node: object = msgspec.to_builtins(tier)
     for name in waiver.field.split("."):
         if not isinstance(node, dict) or name not in node:
-            return ""
+            return None
         node = node[name]
-    return ", ".join(map(str, node)) or "none" if isinstance(node, list) else text(node)  # type: ignore[arg-type]
+    return ", ".join(map(str, node)) or "none" if isinstance(node, list) else as_text(node)
 
 
 def _stale(rule: str, waiver: Waiver, problem: str) -> Finding:

@@ -9,8 +9,9 @@ import click
 import msgspec
 
 from acestep.cli import console
+from calibrate.files import as_text
 from calibrate.screen import print_table
-from ci.findings import GATE_RULES, Finding, Level, text
+from ci.findings import GATE_RULES, Finding, Level
 from ci.judge import Judgement
 
 MOST_ANNOTATIONS = 10
@@ -109,7 +110,7 @@ def _cells(finding: Finding) -> list[str]:
     values = msgspec.structs.asdict(finding)
     if finding.before is None and finding.after is None:
         values |= {"before": "", "after": ""}
-    return [_one_line(text(values[name])) for name in _COLUMNS]
+    return [_one_line(as_text(values[name])) for name in _COLUMNS]
 
 
 def _one_line(said: str) -> str:

@@ -5,8 +5,7 @@ from typing import Annotated
 
 import msgspec
 
-from acestep.errors import InvalidInputError
-from acestep.strict_json import read_json
+from acestep.strict_json import read_as
 
 FILE = "tolerance.json"
 
@@ -27,9 +26,4 @@ def load_tolerance(folder: Path) -> Tolerance:
     Raises `InvalidInputError` for a damaged one.
     """
     path = folder / FILE
-    if not path.exists():
-        return Tolerance()
-    try:
-        return msgspec.convert(read_json(path), Tolerance)
-    except msgspec.ValidationError as error:
-        raise InvalidInputError(path, str(error)) from None
+    return read_as(path, Tolerance) if path.exists() else Tolerance()

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from acestep.units import GIB, MIB
 from calibrate.files import pretty_json
 from calibrate.record.measurement import Measurement, content_digest
 from tests.fakes import measured
@@ -54,7 +55,7 @@ def edit(name: str, rule: str, field: str, change: Change, *, seal: bool = True)
 
 
 def _turing(document: Document) -> None:
-    document["card"] |= {"kind": "cuda", "compute_capability": "7.5", "total_bytes": 24 * 2**30}
+    document["card"] |= {"kind": "cuda", "compute_capability": "7.5", "total_bytes": 24 * GIB}
     document["cap_method"] = "fraction"
 
 
@@ -73,7 +74,7 @@ def _virtual_but(kind: str, *left: str) -> Change:
         document["card"] |= {"kind": kind, "name": "NVIDIA GeForce RTX 3070", "driver": "580.65"}
         document["card"] |= {field: _MARKS[field] for field in left}
         if kind != "simulated":
-            document["card"]["total_bytes"] = 8 * 2**30
+            document["card"]["total_bytes"] = 8 * GIB
             document["cap_method"] = "fraction"
 
     return change
@@ -214,7 +215,7 @@ _STAGE = f"probes.{FIT}.stages.1"
 _AT_STAGE = f"probes[{FIT}].stages[1]"
 
 DAMAGES: tuple[Damage, ...] = (
-    text("larger than any record", "V001", "$", lambda good: good + " " * (4 * 2**20)),
+    text("larger than any record", "V001", "$", lambda good: good + " " * (4 * MIB)),
     text("cut in half", "V002", "$", lambda good: good[: len(good) // 2]),
     text("empty", "V002", "$", lambda _: ""),
     text("two documents", "V002", "$", lambda good: good + good),
@@ -270,7 +271,7 @@ DAMAGES: tuple[Damage, ...] = (
     edit("more probes than a campaign asks", "V101", "probes", _too_many_probes),
     edit("code of no release", "V102", "code_version", put("code_version", "main")),
     edit("code from the future", "V102", "code_version", put("code_version", "99.0.0+tree.0123456789abcdef")),
-    edit("a simulated card of a size", "V104", "card.total_bytes", put("card.total_bytes", 8 * 2**30)),
+    edit("a simulated card of a size", "V104", "card.total_bytes", put("card.total_bytes", 8 * GIB)),
     edit("a simulated card with a clock", "V104", f"{_AT_STAGE}.seconds", put(f"{_STAGE}.seconds", 3.5)),
     *(
         edit(f"a virtual card called {kind}, with its {field}", "V119", f"card.{field}", _virtual_but(kind, field))
@@ -283,11 +284,11 @@ DAMAGES: tuple[Damage, ...] = (
     ),
     edit("a virtual card with a clock", "V104", f"{_AT_STAGE}.seconds", _virtual_clock),
     edit("a real card capped by a model", "V104", "cap_method", put("card.kind", "cuda")),
-    edit("a cap above the card", "V105", "cap_bytes", put("card.total_bytes", 2**30)),
+    edit("a cap above the card", "V105", "cap_bytes", put("card.total_bytes", GIB)),
     edit("a batch of 65", "V106", "workload.batch", put(f"probes.{OOM}.workload.batch", 10**4)),
     edit("a song of an hour", "V106", "workload.duration_s", put(f"probes.{OOM}.workload.duration_s", 3600.0)),
     edit("thinking without a model", "V106", "with_lm", put(f"probes.{THINKS}.workload.with_lm", False)),
-    edit("a model nobody has", "V106", "knobs.lm", put(f"probes.{THINKS}.knobs.lm", "9000B")),
+    edit("an unknown model", "V106", "knobs.lm", put(f"probes.{THINKS}.knobs.lm", "9000B")),
     edit("more songs a pass than there are", "V107", "songs_per_pass", put(f"probes.{OOM}.songs_per_pass", 64)),
     edit("an unknown stage", "V108", f"probes[{FIT}].stages", put(f"{_STAGE}.name", "mastering")),
     edit("a fit without stages", "V108", f"probes[{FIT}].stages", put(f"probes.{FIT}.stages", [])),

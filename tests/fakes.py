@@ -5,10 +5,10 @@ from functools import cache
 
 from acestep.knobs import Knobs, Offload, Quantization, Variant
 from acestep.request import MAX_BATCH, MAX_DURATION_S, DecodePath
-from acestep.units import MIB
+from acestep.units import KIB, MIB
 from calibrate.campaign.run import CampaignScope, run_campaign
-from calibrate.executors.alone import Alone
-from calibrate.probes.base import MeasuredStage, Prober, ProbeResult
+from calibrate.executors.alone import SimulationAlone
+from calibrate.probes.base import MeasuredStage, ProbeResult, Simulation
 from calibrate.record.measurement import Measurement, RecordedCard, RecordedCardKind, measurement_of
 from calibrate.table.policy import Policy, load_policy
 from calibrate.verdict import Verdict
@@ -68,7 +68,7 @@ class AnalyticProber:
             return 0
         tokens = 3200 + int(5 * workload.duration_s)
         beside = 0 if knobs.offload in (Offload.CPU_DIT, Offload.STREAM) else self.resting_bytes(knobs)
-        return beside + lm_bytes(knobs) + 2 * songs * tokens * LM_CACHE[knobs.lm] * 1024
+        return beside + lm_bytes(knobs) + 2 * songs * tokens * LM_CACHE[knobs.lm] * KIB
 
     def probe(self, knobs: Knobs, workload: Workload, cap_bytes: int) -> ProbeResult:
         require_possible(knobs, workload, cap_bytes)
@@ -106,6 +106,12 @@ class ScriptedProber:
         answer = next(self._script, None)
         assert answer is not None, f"the script has ended, asked for {workload} under {cap_bytes}"
         return answer if isinstance(answer, ProbeResult) else result(answer, workload, cap_bytes, peak=MIB)
+
+    def memory_model(self, variant: Variant) -> dict[str, float]:
+        raise AssertionError(f"the script has no memory model of {variant}")
+
+    def smallest_caps(self, knobs: Knobs, workload: Workload) -> dict[str, int]:
+        raise AssertionError(f"the script has no caps for {workload}")
 
 
 def result(
@@ -147,7 +153,9 @@ def _live(size: int) -> dict[str, int]:
     return {"transformer": size // 2, "activations": size // 3}
 
 
-def measured(prober: Prober | None = None, sizes: Iterable[float] = (), policy: Policy | None = None) -> Measurement:
+def measured(
+    prober: Simulation | None = None, sizes: Iterable[float] = (), policy: Policy | None = None
+) -> Measurement:
     """The record of a campaign run against a fake, over the policy's sizes unless told otherwise."""
     if prober is None and policy is None:
         return _measured_by_formula(tuple(sizes))
@@ -160,9 +168,9 @@ def _measured_by_formula(sizes: tuple[float, ...]) -> Measurement:
     return _measured(AnalyticProber(), sizes, load_policy())
 
 
-def _measured(prober: Prober, sizes: tuple[float, ...], policy: Policy) -> Measurement:
+def _measured(prober: Simulation, sizes: tuple[float, ...], policy: Policy) -> Measurement:
     findings = run_campaign(
-        Alone(prober),
+        SimulationAlone(prober),
         policy,
         CampaignScope(variant=Variant.TURBO, sizes_gib=sizes or policy.certified_sizes_gib),
         progress=lambda _: None,

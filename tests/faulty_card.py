@@ -4,7 +4,10 @@ import sys
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 from acestep.errors import NotMeasuredError
 from acestep.knobs import Knobs
@@ -14,6 +17,7 @@ from calibrate.probes.child import Patience
 from calibrate.probes.cuda import ChildProber
 from calibrate.probes.nvml import Usage
 from calibrate.probes.session import ProbeSetup
+from tests.processes import has_ended
 
 SCRIPT = Path(__file__).with_name("faulty_worker.py")
 TRACE = "FAULTY_FAMILY"
@@ -27,14 +31,10 @@ CALM = Patience(wall_s=20, silence_s=20)
 def living(token: str) -> dict[int, str]:
     """The command lines of all living processes that descend from a bench, by id."""
     found = {}
-    for entry in Path("/proc").iterdir():
-        try:
-            environ, words = (entry / "environ").read_bytes(), (entry / "cmdline").read_bytes()
-            state = (entry / "stat").read_text().rsplit(")", 1)[1].split()[0]
-        except OSError:
-            continue
-        if f"{TRACE}={token}".encode() in environ and state not in "ZX":
-            found[int(entry.name)] = words.replace(b"\0", b" ").decode()
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if process.environ().get(TRACE) == token and not has_ended(process.pid):
+                found[process.pid] = " ".join(process.cmdline())
     return found
 
 

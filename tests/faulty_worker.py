@@ -18,7 +18,7 @@ from acestep.errors import NotMeasuredError
 from acestep.request import DecodePath
 from acestep.units import GIB, MIB
 from calibrate.probes import ballast, worker
-from calibrate.probes.messages import Filled, Order, RunOutcome, Setup, StageOnCard, line_of
+from calibrate.probes.messages import Done, Filled, Order, RunOutcome, Setup, StageOnCard, line_of
 from calibrate.verdict import Verdict
 
 NEED_PER_SECOND = 10 * MIB
@@ -79,7 +79,7 @@ class FaultyEngine:
     def rest(self) -> int:
         return self._resting
 
-    def run(self, order: Order, alive: Callable[[str], None]) -> worker.Done:
+    def run(self, order: Order, alive: Callable[[str], None]) -> Done:
         self.stages = ()
         alive("encode")
         self._order = order
@@ -90,7 +90,7 @@ class FaultyEngine:
             raise OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB. GPU 0 has 79.10 GiB.")
         self.stages = self.stages or (stage("denoise", need, self._outside),)
         said = (f"child {os.getpid()}", f"cap {order.cap_bytes}")
-        return worker.Done(songs_per_pass=order.workload.batch, decode_path=self._path, warnings=said)
+        return Done(songs_per_pass=order.workload.batch, decode_path=self._path, warnings=said)
 
     def _say(self, line: bytes) -> None:
         self._channel.sendall(line)

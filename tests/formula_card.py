@@ -13,10 +13,10 @@ from acestep.errors import NotMeasuredError
 from acestep.hardware.card import CPU
 from acestep.tiers import load_tiers
 from calibrate.campaign import probers
-from calibrate.executors.alone import Alone
+from calibrate.executors.alone import SimulationAlone
 from calibrate.executors.base import Executor
 from calibrate.files import pretty_json
-from calibrate.probes.base import CapMethod, Prober
+from calibrate.probes.base import CapMethod
 from calibrate.table.merge import build_table
 from calibrate.table.policy import load_policy
 from tests.fakes import AnalyticProber, measured
@@ -29,16 +29,16 @@ TABLE = build_table([measured()], POLICY)
 def no_card(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No real card, a formula for the simulated one, and the table made from it in force."""
 
-    def prober_for(device: str) -> Prober:
+    def alone_on(device: str) -> SimulationAlone:
         if device == "simulated":
-            return AnalyticProber()
+            return SimulationAlone(AnalyticProber())
         raise NotMeasuredError("no NVIDIA card was found")
 
     @contextmanager
     def executor_for(device: str, method: CapMethod) -> Iterator[Executor]:
-        yield Alone(probers.prober_for(device))
+        yield probers.alone_on(device)
 
-    monkeypatch.setattr(probers, "prober_for", prober_for)
+    monkeypatch.setattr(probers, "alone_on", alone_on)
     monkeypatch.setattr(probers, "executor_for", executor_for)
     monkeypatch.setattr(probers, "simulation", lambda vae_chunk=0: AnalyticProber())
     monkeypatch.setattr(probers, "detect", lambda _: CPU)

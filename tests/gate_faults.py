@@ -165,7 +165,7 @@ FIELDS = [
     Fault("the language model is quantized", "G507", "lm_quantization", _put("lm_quantization", "int8")),
     Fault("a backend is lost", "G511", "backends_allowed", _put("backends_allowed", ["vllm"])),
     Fault("compiling is off", "G511", "compile", _put("compile", False)),
-    Fault("the model is not loaded unasked", "G511", "init_lm", _put("init_lm", False)),
+    Fault("the model is not loaded by default", "G511", "init_lm", _put("init_lm", False)),
     Fault("a tier disappears", "G501", "id", _without_tier),
     Fault("cards fall to the tier below", "G402", "vram_gib.lower", _moved_range),
     Fault(
@@ -195,7 +195,7 @@ FILES = [
     Fault("a table without tiers", "G101", "generated_tiers.json", lambda house: house.tiers.clear()),
     Fault("a table of another variant", "G101", "generated_tiers.json", _other_variant_only),
     Fault("a headline unlike its frontier", "G101", "generated_tiers.json", _unlike_its_headline),
-    Fault("a field nobody knows", "G101", "generated_tiers.json", lambda house: house.table.update(more=1)),
+    Fault("an unknown field", "G101", "generated_tiers.json", lambda house: house.table.update(more=1)),
     Fault("a policy that is no JSON", "G101", "policy.json", _raw("policy.json", "no")),
     Fault("waivers that are no list", "G101", "waivers.json", _raw("waivers.json", "{}")),
     Fault("a tolerance that is no number", "G101", "tolerance.json", lambda h: h.tolerance.update(peak_share="all")),

@@ -13,7 +13,7 @@ import msgspec
 
 from acestep.tiers import BATCHES
 from calibrate.files import pretty_json
-from calibrate.probes.base import Prober
+from calibrate.probes.base import Simulation
 from calibrate.record.measurement import Measurement, content_digest
 from calibrate.table.merge import build_table
 from calibrate.table.policy import Policy, load_policy
@@ -88,7 +88,7 @@ def judged(
     place: Path,
     *,
     base: House | None = None,
-    prober: Prober | None = None,
+    prober: Simulation | None = None,
     table_only: bool = False,
 ) -> Judgement:
     """The gate's verdict on a folder against a good one, or another, in files."""

@@ -7,6 +7,7 @@ import msgspec
 from acestep.knobs import Backend, Quantization, Variant
 from acestep.memory.guard import COEFFICIENTS
 from acestep.tiers import BATCHES, Evidence, EvidenceKind, Frontier, LmStates, Shortfall, SizeBoundary, Tier, TierTable
+from acestep.units import GIB, MIB
 from calibrate.probes.base import CapMethod
 from calibrate.record.measurement import Coefficient, Measurement, RecordedCardKind
 from calibrate.report.render import Sources
@@ -37,14 +38,14 @@ class Slightly(AnalyticProber):
     """The same card, needing a little more: a real one."""
 
     def need(self, *asked: object) -> int:
-        return super().need(*asked) + 40 * 2**20  # type: ignore[arg-type]
+        return super().need(*asked) + 40 * MIB  # type: ignore[arg-type]
 
 
 @cache
 def on_a_card(name: str = "NVIDIA GeForce RTX 3060") -> Measurement:
     """A record of a real card."""
     record = measured(Slightly())
-    card = msgspec.structs.replace(record.card, kind=RecordedCardKind.CUDA, name=name, total_bytes=12 * 2**30)
+    card = msgspec.structs.replace(record.card, kind=RecordedCardKind.CUDA, name=name, total_bytes=12 * GIB)
     return msgspec.structs.replace(record, card=card, cap_method=CapMethod.FRACTION).sealed()
 
 

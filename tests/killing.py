@@ -13,9 +13,9 @@ from calibrate import fingerprint
 from calibrate.campaign import journal, probers
 from calibrate.campaign.journal import journal_path
 from calibrate.cli import cli
-from calibrate.executors.alone import Alone
+from calibrate.executors.alone import CardAlone, SimulationAlone
 from calibrate.executors.base import Executor
-from calibrate.probes.base import CapMethod, Prober
+from calibrate.probes.base import CapMethod, Simulation
 from calibrate.record import measurement as record
 from tests.fakes import AnalyticProber
 
@@ -23,12 +23,17 @@ CODE = "0.1.0+tree.0123456789abcdef"
 """Stands for the code that answers: sources may change while a long test runs."""
 
 
-def run_on(prober: Prober, output: Path, *arguments: object, code: str = CODE) -> int:
-    """The exit code of `calibrate run` with a prober of ours."""
+def run_on(prober: Simulation, output: Path, *arguments: object, code: str = CODE) -> int:
+    """The exit code of `calibrate run` with a simulated card of ours."""
+    return run_with(SimulationAlone(prober), output, *arguments, code=code)
+
+
+def run_with(executor: SimulationAlone | CardAlone, output: Path, *arguments: object, code: str = CODE) -> int:
+    """The exit code of `calibrate run` with an executor of ours, which stays open."""
 
     @contextmanager
     def executor_for(device: str, method: CapMethod) -> Iterator[Executor]:
-        yield Alone(prober)
+        yield executor
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(probers, "executor_for", executor_for)

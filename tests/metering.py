@@ -6,6 +6,7 @@ from typing import Any
 from torch.profiler import ProfilerActivity, profile
 
 from acestep.devices.cpu import CpuDevice
+from acestep.units import ceil_div
 
 BLOCK = 512
 KERNELS = ("aten::convolution", "aten::scaled_dot_product_attention")
@@ -58,7 +59,7 @@ def _peak(events: list[tuple[int, int, int, int]]) -> int:
     now = peak = 0
     for index, (_, _, n_bytes, _) in enumerate(events):
         if index not in workspaces:
-            rounded = -(-abs(n_bytes) // BLOCK) * BLOCK
+            rounded = ceil_div(abs(n_bytes), BLOCK) * BLOCK
             now += rounded if n_bytes > 0 else -rounded
             peak = max(peak, now)
     return peak

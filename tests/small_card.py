@@ -3,8 +3,22 @@
 import torch
 from torch import Tensor
 
+from acestep.checkpoints.build import build
+from acestep.checkpoints.components import Components
 from acestep.devices.cpu import CpuDevice
+from acestep.engine.pipeline import prepare
+from acestep.knobs import Knobs
 from acestep.units import GIB
+
+ALWAYS = 10**9
+"""More refusals than a test asks for."""
+
+
+def tiny_components() -> Components:
+    """The tiny model, ready to run unquantized."""
+    made = build("tiny", dtype=torch.float32)
+    prepare(made, Knobs())
+    return made
 
 
 class SmallCard(CpuDevice):

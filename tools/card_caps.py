@@ -21,10 +21,9 @@ from acestep.memory.workspace import SEGMENT_GRAIN
 from acestep.output_file import output_file
 from acestep.units import ceil_div
 from calibrate.campaign.journal import open_journal
-from calibrate.campaign.probers import identity_of, prober_for, recorded_card, simulation_of
+from calibrate.campaign.probers import alone_on, identity_of, recorded_card, simulation_of
 from calibrate.campaign.reality import UNDER, WHOLE, WITHIN
 from calibrate.campaign.run import describe_probe
-from calibrate.executors.alone import Alone
 from calibrate.executors.questions import Probed, Question
 from calibrate.files import digest, pretty_json
 from calibrate.fingerprint import fingerprint
@@ -105,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _measure(output: Path, variant: Variant, *, resume: bool) -> None:
     policy = load_policy()
-    executor = Alone(prober_for("cuda"))
+    executor = alone_on("cuda")
     card, simulation = executor.card, simulation_of(recorded_card(executor))
     holds_for = fingerprint(card=identity_of(card), cap_method=CapMethod.FRACTION, budget=digest(policy.budget))
     try:

@@ -19,8 +19,7 @@ from acestep.errors import AceStepError, Exit
 from acestep.knobs import Knobs, Offload
 from acestep.output_file import output_file
 from acestep.units import GIB, MIB
-from calibrate.campaign.probers import prober_for
-from calibrate.executors.alone import Alone
+from calibrate.campaign.probers import alone_on
 from calibrate.files import pretty_json
 from calibrate.probes.base import Prober, ProbeResult
 from calibrate.verdict import Verdict
@@ -57,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the probes, write the file, and print what is wrong."""
     options = _options(arguments)
     try:
-        executor = Alone(prober_for(options.device))
+        executor = alone_on(options.device)
         try:
             found = answers(executor.prober)
         finally:

@@ -12,8 +12,12 @@ class Room(msgspec.Struct, frozen=True, kw_only=True):
     imports: tuple[str, ...] = ()
 
 
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
 def _at_root(package: str, modules: str) -> tuple[str, ...]:
-    return tuple(f"{package}.{module}" for module in modules.split())
+    return tuple(f"{package}.{module}" for module in _names(modules))
 
 
 ROOMS = (
@@ -30,85 +34,73 @@ ROOMS = (
         name="hardware",
         holds="the cards and the main memory of this machine, and how they are found",
         parts=("acestep.hardware",),
-        imports=("values",),
+        imports=_names("values"),
     ),
     Room(
         name="checkpoints",
         holds="weights on disk, and how they become modules",
         parts=("acestep.checkpoints",),
-        imports=("values", "hardware"),
+        imports=_names("values hardware"),
     ),
     Room(
         name="limits",
         holds="what a card may do: its capabilities and its plan",
         parts=("acestep.limits",),
-        imports=("values", "hardware", "checkpoints"),
+        imports=_names("values hardware checkpoints"),
     ),
     Room(
         name="devices",
         holds="what computes: one class for each kind of device",
         parts=("acestep.devices",),
-        imports=("values", "hardware", "limits"),
+        imports=_names("values hardware limits"),
     ),
     Room(
         name="memory",
         holds="what is on the device when: placement, offload, the block for denoising, the VRAM guard",
         parts=("acestep.memory",),
-        imports=("values", "checkpoints", "limits", "devices"),
+        imports=_names("values checkpoints limits devices"),
     ),
     Room(
         name="dit",
         holds="the diffusion transformer and the VAE",
         parts=("acestep.dit",),
-        imports=("values", "checkpoints", "devices", "memory"),
+        imports=_names("values checkpoints devices memory"),
     ),
     Room(
         name="lm",
         holds="the language model that plans a song",
         parts=("acestep.lm",),
-        imports=("values", "checkpoints", "limits", "devices", "memory", "dit"),
+        imports=_names("values checkpoints limits devices memory dit"),
     ),
     Room(
         name="audio",
         holds="audio files, read and written",
         parts=("acestep.audio",),
-        imports=("values",),
+        imports=_names("values"),
     ),
     Room(
         name="engine",
         holds="the stages in order, and the service that keeps a model loaded",
         parts=("acestep.engine",),
-        imports=("values", "hardware", "checkpoints", "limits", "devices", "memory", "dit", "lm"),
+        imports=_names("values hardware checkpoints limits devices memory dit lm"),
     ),
     Room(
         name="api",
         holds="the calls for Python programs",
         parts=("acestep.__init__", "acestep.api"),
-        imports=("values", "hardware", "checkpoints", "limits", "devices", "lm", "audio", "engine"),
+        imports=_names("values hardware checkpoints limits devices lm audio engine"),
     ),
     Room(
         name="ui",
         holds="the web page",
         parts=("acestep.ui",),
-        imports=(
-            "values",
-            "hardware",
-            "checkpoints",
-            "limits",
-            "devices",
-            "memory",
-            "dit",
-            "lm",
-            "audio",
-            "engine",
-            "api",
-        ),
+        imports=_names("values hardware checkpoints limits devices memory dit lm audio engine api"),
     ),
     Room(
         name="cli",
         holds="the `acestep` command",
         parts=("acestep.cli", "acestep.__main__"),
-        imports=("values", "hardware", "checkpoints", "limits", "dit", "lm", "audio", "api", "ui"),
+        imports=_names("values hardware checkpoints limits dit lm audio api ui"),
     ),
     Room(
         name="harness",
@@ -117,119 +109,78 @@ ROOMS = (
             "calibrate",
             "__init__ verdict workload files fingerprint git options screen extras search",
         ),
-        imports=("values", "cli"),
+        imports=_names("values cli"),
     ),
     Room(
         name="probes",
         holds="one run under a cap, on a card or on the simulated card",
         parts=("calibrate.probes",),
-        imports=("values", "hardware", "checkpoints", "limits", "devices", "memory", "dit", "lm", "engine", "harness"),
+        imports=_names("values hardware checkpoints limits devices memory dit lm engine harness"),
     ),
     Room(
         name="record",
         holds="the measurement file",
         parts=("calibrate.record",),
-        imports=("values", "limits", "harness", "probes"),
+        imports=_names("values limits harness probes"),
     ),
     Room(
         name="table",
         holds="from records to the tier table",
         parts=("calibrate.table",),
-        imports=("values", "harness", "record"),
+        imports=_names("values harness record"),
     ),
     Room(
         name="executors",
         holds="the processes that run probes",
         parts=("calibrate.executors",),
-        imports=("values", "hardware", "dit", "harness", "probes", "record"),
+        imports=_names("values hardware dit harness probes record"),
     ),
     Room(
         name="campaign",
         holds="all probes of one record",
         parts=("calibrate.campaign",),
-        imports=("values", "hardware", "checkpoints", "limits", "harness", "probes", "record", "table", "executors"),
+        imports=_names("values hardware checkpoints limits harness probes record table executors"),
     ),
     Room(
         name="explain",
         holds="from a cell of the table to the probes that prove it",
         parts=("calibrate.explain",),
-        imports=("values", "limits", "harness", "probes", "record", "table"),
+        imports=_names("values limits cli harness probes record table"),
     ),
     Room(
         name="profiling",
         holds="`profile_inference.py`: where time and memory of one song go",
         parts=("calibrate.profiling",),
-        imports=(
-            "values",
-            "hardware",
-            "checkpoints",
-            "limits",
-            "devices",
-            "dit",
-            "lm",
-            "audio",
-            "engine",
-            "api",
-            "cli",
-            "harness",
-            "probes",
-            "record",
-            "table",
-            "executors",
-            "campaign",
+        imports=_names(
+            "values hardware checkpoints limits devices dit lm audio engine api cli harness probes "
+            "record table campaign"
         ),
     ),
     Room(
         name="report",
         holds="the guide, its plots, and pages about records and changes",
         parts=("calibrate.report",),
-        imports=("values", "hardware", "limits", "memory", "cli", "harness", "probes", "record", "table"),
+        imports=_names("values hardware limits memory cli harness probes record table"),
     ),
     Room(
         name="commands",
         holds="the commands of `python -m calibrate`",
         parts=("calibrate.commands", "calibrate.cli", "calibrate.__main__"),
-        imports=(
-            "values",
-            "hardware",
-            "limits",
-            "cli",
-            "harness",
-            "probes",
-            "record",
-            "table",
-            "executors",
-            "campaign",
-            "explain",
-            "report",
-        ),
+        imports=_names("values hardware limits cli harness probes record table executors campaign explain report"),
     ),
     Room(
         name="gate",
         holds="the judge of a pull request",
         parts=("ci",),
-        imports=("values", "cli", "harness", "probes", "record", "table", "executors", "campaign"),
+        imports=_names("values cli harness probes record table executors campaign"),
     ),
     Room(
         name="tools",
         holds="what maintainers run: installation, releases, measurements on a card",
         parts=("tools",),
-        imports=(
-            "values",
-            "hardware",
-            "checkpoints",
-            "limits",
-            "devices",
-            "memory",
-            "dit",
-            "engine",
-            "cli",
-            "harness",
-            "probes",
-            "record",
-            "table",
-            "executors",
-            "campaign",
+        imports=_names(
+            "values hardware checkpoints limits devices memory dit engine cli harness probes record "
+            "table executors campaign"
         ),
     ),
 )

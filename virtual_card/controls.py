@@ -4,7 +4,6 @@ import mmap
 import struct
 from enum import IntEnum
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self
 
 MOST_CARDS: Final = 8
@@ -27,7 +26,21 @@ class Control(IntEnum):
     COPY_BYTES_PER_SECOND = 10
 
 
-class Controls:
+class ClosedOnExit:
+    """An object that is closed at the end of a `with` block."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free what it holds."""
+        raise NotImplementedError
+
+
+class Controls(ClosedOnExit):
     """The controls of all cards of a machine, in a file that its processes share."""
 
     def __init__(self, path: Path) -> None:
@@ -37,14 +50,6 @@ class Controls:
             path.write_bytes(bytes(size))
         with path.open("r+b") as file:
             self._cells = mmap.mmap(file.fileno(), size)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Let go of the file; what is set stays."""

@@ -7,14 +7,13 @@ import tempfile
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 import msgspec
 
 from virtual_card.build import LIBRARY, NVML, ROOM, build_folder
 from virtual_card.card import DRIVER, MIB, Nvml, System, VirtualCard, card_lines
-from virtual_card.controls import MOST_CARDS, Control, Controls
+from virtual_card.controls import MOST_CARDS, ClosedOnExit, Control, Controls
 from virtual_card.imports import output
 
 CUDA_VERSION: Final = 13_000
@@ -46,7 +45,7 @@ def is_built(sanitizer: str = "") -> bool:
     return (build_folder(version("torch"), sanitizer) / LIBRARY).exists()
 
 
-class RunningMachine:
+class RunningMachine(ClosedOnExit):
     """A machine that processes can be started on. Its folder goes with it."""
 
     def __init__(self, machine: VirtualMachine, sanitizer: str = "") -> None:
@@ -68,14 +67,6 @@ class RunningMachine:
             lines += card_lines(card, index, machine.system)
             self.controls.set(Control.OTHERS_BYTES, card.others_bytes, index)
         (self.folder / "machine.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Remove the folder; processes that still run keep what they opened."""

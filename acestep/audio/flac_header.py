@@ -16,7 +16,7 @@ _TOTAL_BITS = (1 << 36) - 1
 
 
 def is_flac(path: Path) -> bool:
-    """Whether a file begins as a FLAC file."""
+    """Return whether a file starts as a FLAC file."""
     with path.open("rb") as file:
         return file.read(len(FLAC_MARK)) == FLAC_MARK
 

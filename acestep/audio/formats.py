@@ -45,7 +45,7 @@ def unreadable(path: Path, reason: str) -> str:
             f" {_conversion(path, '-f s16le -ar 44100 -ac 2')}"
         )
     found = _foreign(path)
-    if found:
+    if found is not None:
         return (
             f"is {found}, which cannot be read; {readable_formats()} can, so convert it, such as with:"
             f" {_conversion(path)}"
@@ -53,8 +53,8 @@ def unreadable(path: Path, reason: str) -> str:
     return f"cannot be read as audio ({reason}); {readable_formats()} files can"
 
 
-def _foreign(path: Path) -> str:
-    """The name of a format that libsndfile does not read, "" if it is unknown."""
+def _foreign(path: Path) -> str | None:
+    """The name of a format that libsndfile does not read; None if it is unknown."""
     with path.open("rb") as file:
         begin = file.read(16)
     for start, sign, name in _FOREIGN:
@@ -62,10 +62,10 @@ def _foreign(path: Path) -> str:
             return name
     # ADTS: twelve bits of synchronisation, and layer 0 where MP3 has 1 to 3.
     is_adts = len(begin) > 1 and begin[0] == 0xFF and begin[1] & 0xF6 == 0xF0
-    return "AAC" if is_adts else ""
+    return "AAC" if is_adts else None
 
 
-def _conversion(path: Path, input_options: str = "") -> str:
+def _conversion(path: Path, input_options: str | None = None) -> str:
     """The command that converts a file to FLAC."""
     made = f"{path.stem}.flac"
     return " ".join(filter(None, ("ffmpeg", input_options, "-i", shlex.quote(path.name), shlex.quote(made))))

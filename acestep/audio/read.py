@@ -56,12 +56,6 @@ def read_clip(path: Path) -> Clip:
         raise InvalidInputError(path, unreadable(path, str(error))) from None
 
 
-def resample(audio: np.ndarray, rate: int) -> np.ndarray:
-    """Resample `audio` [channels, samples] float32 to 48 kHz; the first sample keeps its time."""
-    resampled = _Resampled(rate, len(audio))
-    return resampled.of(np.ascontiguousarray(audio.T), last=True).T
-
-
 def _read(path: Path) -> Clip:
     with _opened(path) as (file, said):
         rate, channels = file.samplerate, file.channels

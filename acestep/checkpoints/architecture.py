@@ -60,7 +60,7 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_xl(self) -> bool:
-        """Whether the transformer is wider than its encoders, which only the XL checkpoints are."""
+        """Whether the transformer is wider than its encoders; only XL checkpoints are."""
         return self.encoder_width != self.hidden_size
 
 

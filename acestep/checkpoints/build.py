@@ -9,6 +9,7 @@ from acestep.checkpoints.architecture import Architecture, QwenArchitecture, Vae
 from acestep.checkpoints.catalog import Size, architecture_of, checkpoints_dir
 from acestep.checkpoints.components import Components
 from acestep.checkpoints.convert import part_configs
+from acestep.checkpoints.host_memory import Weights, require_room_for
 from acestep.checkpoints.libraries import (
     AceStepAudioTokenDetokenizer,
     AceStepAudioTokenizer,
@@ -18,7 +19,6 @@ from acestep.checkpoints.libraries import (
     Qwen3Config,
     Qwen3Model,
 )
-from acestep.checkpoints.room import Weights, require_room_for
 from acestep.checkpoints.tokenizer import ByteTokenizer
 from acestep.checkpoints.weights import bare, empty, fill, random_tensors
 from acestep.knobs import Variant
@@ -38,14 +38,14 @@ TINY_LATENT = 8
 """Latent channels of the tiny model; the real ones have 64."""
 
 TINY_VAE = VaeArchitecture(encoder_hidden_size=2 * TINY_LATENT, decoder_channels=8, decoder_input_channels=TINY_LATENT)
-"""The real strides, so 1,920 samples a latent frame at 48 kHz; the encoder gives a mean and a spread a channel."""
+"""The real strides: 1,920 samples per latent frame at 48 kHz. The encoder gives a mean and a deviation per channel."""
 
 AUDIO_GAIN = 0.05
 """Gain of random weights' last step to audio, so that their noise stays within full scale."""
 
 
 def tiny_architecture(variant: Variant) -> Architecture:
-    """A toy of the same make as `variant`: grouped heads, and for XL a transformer wider than its encoders."""
+    """A toy model with the structure of `variant`: grouped heads, and for XL a transformer wider than its encoders."""
     encoder = Architecture(
         hidden_size=64,
         intermediate_size=128,

@@ -58,8 +58,13 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     layout: Layout = Layout.ORIGINAL
     params: int = 0
     variant: Variant | None = None
-    short: str = ""
+    short: str | None = None
     shape: QwenArchitecture | None = None
+
+    @property
+    def called(self) -> str:
+        """The short name, or the id of a checkpoint without one."""
+        return self.short or self.id
 
 
 PARAMS_2B = 2_393_872_518
@@ -67,7 +72,7 @@ PARAMS_XL = 4_987_310_726
 
 
 def _dit(
-    name: str, variant: Variant, *, short: str = "", repo: str = "", layout: Layout = Layout.ORIGINAL
+    name: str, variant: Variant, *, short: str | None = None, repo: str | None = None, layout: Layout = Layout.ORIGINAL
 ) -> Checkpoint:
     return Checkpoint(
         id=name,
@@ -81,7 +86,7 @@ def _dit(
     )
 
 
-def _lm(size: str, params: int, shape: QwenArchitecture, *, repo: str = "") -> Checkpoint:
+def _lm(size: str, params: int, shape: QwenArchitecture, *, repo: str | None = None) -> Checkpoint:
     name = f"acestep-5Hz-lm-{size}"
     return Checkpoint(
         id=name,
@@ -155,7 +160,7 @@ def architecture_of(variant: Variant) -> Architecture:
     )
 
 
-def variant_of(architecture: Architecture, name: str = "") -> Variant:
+def variant_of(architecture: Architecture, name: str) -> Variant:
     """The variant a checkpoint is, from its configuration; `name` tells base and sft apart where that does not."""
     version = (architecture.model_version or "").lower()
     turbo = architecture.is_turbo or version == "turbo"
@@ -170,7 +175,7 @@ def find(name: str) -> Checkpoint | None:
     """The checkpoint called `name`: its id, short name or the repository it has to itself; None if there is none."""
     wanted = name.strip().lower()
     for checkpoint in CHECKPOINTS:
-        names = {checkpoint.id, checkpoint.short} | (set() if checkpoint.subfolder else {checkpoint.repo})
+        names = {checkpoint.id, checkpoint.called} | (set() if checkpoint.subfolder else {checkpoint.repo})
         if wanted and wanted in {n.lower() for n in names}:
             return checkpoint
     return None
@@ -180,7 +185,7 @@ def checkpoint_of(name: str) -> Checkpoint:
     """The checkpoint called `name`; raises `UsageError` listing the known names."""
     checkpoint = find(name)
     if checkpoint is None:
-        known = ", ".join(checkpoint.short or checkpoint.id for checkpoint in CHECKPOINTS)
+        known = ", ".join(checkpoint.called for checkpoint in CHECKPOINTS)
         raise UsageError(f"there is no checkpoint called {name!r}; choose one of {known}")
     return checkpoint
 
@@ -189,7 +194,7 @@ def lm_checkpoint(name: str) -> Checkpoint:
     """The language model called `name`; raises `UsageError` listing what a language model can be called."""
     checkpoint = find(name)
     if checkpoint is None or checkpoint.kind is not CheckpointKind.LM:
-        known = ", ".join(checkpoint.short for checkpoint in CHECKPOINTS if checkpoint.kind is CheckpointKind.LM)
+        known = ", ".join(checkpoint.called for checkpoint in CHECKPOINTS if checkpoint.kind is CheckpointKind.LM)
         raise UsageError(
             f"there is no language model called {name!r}; choose one of {known}, a folder, or for trying things out"
             " tiny or dummy:0.6B"
@@ -199,9 +204,7 @@ def lm_checkpoint(name: str) -> Checkpoint:
 
 def no_such_model(name: str) -> str:
     """The error text for a model name that is in no catalog."""
-    known = ", ".join(
-        checkpoint.short or checkpoint.id for checkpoint in CHECKPOINTS if checkpoint.kind is CheckpointKind.DIT
-    )
+    known = ", ".join(checkpoint.called for checkpoint in CHECKPOINTS if checkpoint.kind is CheckpointKind.DIT)
     return (
         f"there is no model called {name!r} that makes music; choose one of {known}, a folder, or for trying things out"
         " tiny or dummy"

@@ -19,7 +19,7 @@ class Components(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Every module of one DiT checkpoint in eval mode without gradients; the set of modules never changes.
 
     The audio tokenizer and detokenizer are None if a checkpoint leaves them out: covers are then impossible. `is_noise`
-    is "" for real weights, else "tiny" or "dummy": the songs are noise.
+    is None for real weights, else "tiny" or "dummy": the songs are noise.
     """
 
     variant: Variant
@@ -30,7 +30,7 @@ class Components(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     tokenizer: Tokenizer
     audio_tokenizer: AceStepAudioTokenizer | None = None
     audio_token_detokenizer: AceStepAudioTokenDetokenizer | None = None
-    is_noise: str = ""
+    is_noise: str | None = None
 
     def modules(self) -> dict[str, nn.Module]:
         """The parts that can be moved on their own, by name; the VAE's two halves are never needed together."""

@@ -47,7 +47,7 @@ def parts_in(folder: Path) -> tuple[str, ...]:
 
 
 def architecture_in(folder: Path) -> Architecture:
-    """What the DiT checkpoint in `folder`, of either layout, is made of."""
+    """Return the architecture of the DiT checkpoint in `folder`, of either layout."""
     if not has_parts(folder):
         config = read_config(folder / "config.json")
         rope = config.get("rope_parameters")  # where newer transformers releases write rope_theta
@@ -59,7 +59,7 @@ def architecture_in(folder: Path) -> Architecture:
 
 
 def vae_architecture_in(folder: Path, architecture: Architecture) -> VaeArchitecture:
-    """What the VAE in `folder` is made of; raises `InvalidInputError` unless it decodes what the transformer makes."""
+    """Return the architecture of the VAE in `folder`; raise `InvalidInputError` if it does not fit the transformer."""
     source = folder / "config.json"
     config = read_config(source)
     if missing := [name for name in VaeArchitecture.__struct_fields__ if config.get(name) is None]:

@@ -18,7 +18,7 @@ PREFIXES = {
 """Diffusers model -> the prefix of its keys in an original file."""
 
 OPTIONAL_PARTS = ("audio_tokenizer", "audio_token_detokenizer")
-"""What a diffusers checkpoint may leave out."""
+"""Models that a diffusers checkpoint may leave out."""
 
 SILENCE_KEY = ("condition_encoder", "silence_latent")
 """The one tensor that an original checkpoint keeps outside its safetensors, as [1, channels, frames]."""

@@ -9,13 +9,13 @@ from pathlib import Path
 from acestep.checkpoints.catalog import MAIN_REPO, Checkpoint, CheckpointKind, Layout, checkpoint_of, checkpoints_dir
 from acestep.checkpoints.intact import flaws
 from acestep.checkpoints.locate import is_complete
-from acestep.errors import RunFailedError
+from acestep.errors import RunFailedError, first_line
 from acestep.proxies import in_use, require_usable, shown
 
 _LOG = logging.getLogger(__name__)
 
 PATTERNS = ("*.safetensors", "*.json", "*.txt", "silence_latent.pt")
-"""What is fetched of a folder; `*` also matches folders below."""
+"""Patterns of the files that are downloaded; `*` also matches folders below."""
 
 
 def download(name: str, into: Path | None = None) -> Path:
@@ -76,7 +76,7 @@ def _fetch(repo: str, checkpoints: list[Checkpoint], root: Path) -> None:
     except _failures() as error:
         proxies = "".join(f", {name}={shown(value)}" for name, value in in_use(os.environ).items())
         raise RunFailedError(
-            f"could not download {repo} into {target} ({type(error).__name__}: {_first_line(error)}); check the "
+            f"could not download {repo} into {target} ({type(error).__name__}: {first_line(error)}); check the "
             f"network{proxies}, HF_HUB_OFFLINE and the free disk space. What has arrived is kept: the same command"
             " resumes"
         ) from error
@@ -89,7 +89,3 @@ def _failures() -> tuple[type[Exception], ...]:
     """
     libraries = [import_module(name) for name in ("httpx", "httpx2") if find_spec(name) is not None]
     return (OSError, RuntimeError, *(error for http in libraries for error in (http.HTTPError, http.InvalidURL)))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or ["no reason given"])[0]

@@ -82,7 +82,7 @@ def lm_footprint(name: str, checkpoints: Path, dtype: torch.dtype, quantization:
 
 
 def _made_footprint(size: catalog.Size, variant: Variant, dtype: torch.dtype) -> int:
-    """What a model made in code takes; 0 for a toy."""
+    """Return the bytes of a model made in code; 0 for a tiny one."""
     if size == "tiny":
         return 0
     params = catalog.PARAMS_XL if variant.is_xl else catalog.PARAMS_2B
@@ -90,7 +90,7 @@ def _made_footprint(size: catalog.Size, variant: Variant, dtype: torch.dtype) ->
 
 
 def _made_lm_footprint(name: str, dtype: torch.dtype) -> int:
-    """What a language model made in code takes, `tiny` or `dummy:SIZE`; 0 for a toy."""
+    """Return the bytes of a language model made in code, `tiny` or `dummy:SIZE`; 0 for a tiny one."""
     if name == TINY:
         return 0
     return catalog.lm_checkpoint(name.removeprefix(DUMMY_PREFIX)).params * dtype.itemsize

@@ -32,7 +32,7 @@ class StoredTensor(msgspec.Struct, frozen=True):
 
     @property
     def values(self) -> int:
-        """How many numbers it holds."""
+        """The number of its elements."""
         return math.prod(self.shape)
 
 

@@ -1,19 +1,54 @@
-"""Weights that cannot fit into main memory are refused before the system ends the process that loads them."""
+"""Checks that weights fit into main memory before they are loaded; the system would end the process otherwise."""
 
 import gc
 from collections.abc import Callable
+from pathlib import Path
 
+import msgspec
+import torch
+
+from acestep.checkpoints.footprint import footprint, lm_footprint
 from acestep.errors import HostMemoryError
 from acestep.hardware.host import HostMemory, host_memory
+from acestep.knobs import Quantization, Variant
 from acestep.units import GIB, gib
 
 BESIDE_BYTES = GIB
 """Memory of a run besides its weights: 1.05 GiB for 10 s of music on the CPU, most of it to decode the audio."""
 
-
 CHOOSE_SMALLER = "choose a smaller model with --model"
 CHOOSE_SMALLER_LM = "choose a smaller language model with --lm"
 """The advice for a user whose main memory is too small for the weights."""
+
+
+class Weights(msgspec.Struct, frozen=True, kw_only=True):
+    """A model that is to be loaded, as `load` takes it."""
+
+    model: str
+    variant: Variant | None
+    quantization: Quantization | None = None
+
+
+class LanguageWeights(msgspec.Struct, frozen=True, kw_only=True):
+    """A language model that is to be loaded, as `load_lm` takes it."""
+
+    name: str
+    quantization: Quantization | None = None
+
+
+def require_room_for(
+    checkpoints: Path, dtype: torch.dtype, *, music: Weights | None = None, language: LanguageWeights | None = None
+) -> None:
+    """Raise `HostMemoryError` unless the weights of one or both fit into main memory together."""
+    needed, names, instead = 0, list[str](), CHOOSE_SMALLER
+    if music is not None:
+        needed += footprint(music.model, music.variant, checkpoints, dtype, music.quantization)
+        names.append(f"of {music.model}")
+    if language is not None:
+        needed += lm_footprint(language.name, checkpoints, dtype, language.quantization)
+        names.append(f"of the language model {language.name}")
+        instead = CHOOSE_SMALLER_LM if music is None else f"{CHOOSE_SMALLER_LM}, or do without with --no-think"
+    require_room(needed, f"The weights {' and '.join(names)}", instead)
 
 
 def require_room(needed: int, what: str, instead: str, look: Callable[[], HostMemory] | None = None) -> None:

@@ -44,7 +44,7 @@ def remedy(folder: Path) -> str:
     checkpoint = find(folder.name)
     if checkpoint is None:
         return "fetch it again from where you have it"
-    return f"fetch it again with: acestep download {checkpoint.short or checkpoint.id}"
+    return f"fetch it again with: acestep download {checkpoint.called}"
 
 
 def _flaws(folder: Path) -> Iterator[InvalidInputError]:

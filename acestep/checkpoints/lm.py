@@ -9,11 +9,11 @@ from acestep.checkpoints import catalog
 from acestep.checkpoints.architecture import QwenArchitecture, arguments
 from acestep.checkpoints.build import TINY_QWEN, Materialise
 from acestep.checkpoints.catalog import DUMMY_PREFIX, LM_ARCHITECTURES, TINY, Size
+from acestep.checkpoints.host_memory import LanguageWeights, require_room_for
 from acestep.checkpoints.libraries import Qwen3Config, Qwen3ForCausalLM
 from acestep.checkpoints.locate import locate_lm
 from acestep.checkpoints.quantize import quantize
 from acestep.checkpoints.qwen import HEAD, fill_qwen, qwen_config
-from acestep.checkpoints.room import LanguageWeights, require_room_for
 from acestep.checkpoints.tensor_folder import TensorFolder
 from acestep.checkpoints.weights import bare, empty, fill, random_tensors
 from acestep.errors import InvalidInputError
@@ -26,12 +26,12 @@ TINY_VOCABULARY = 65_796
 class LanguageModel(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """A `Qwen3ForCausalLM` in eval mode without gradients, whose head and embedding are one tensor.
 
-    `is_noise` is "" for real weights, else "tiny" or "dummy": the plans are noise.
+    `is_noise` is None for real weights, else "tiny" or "dummy": the plans are noise.
     """
 
     id: str
     module: Qwen3ForCausalLM
-    is_noise: str = ""
+    is_noise: str | None = None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -90,7 +90,7 @@ def build_lm(
 
 
 def tiny_lm_architecture(vocab_size: int) -> QwenArchitecture:
-    """A toy of the same make as the real ones, with grouped heads."""
+    """A toy model with the structure of the real ones: grouped heads."""
     return msgspec.structs.replace(TINY_QWEN, vocab_size=vocab_size, num_hidden_layers=3)
 
 

@@ -14,11 +14,11 @@ from acestep.checkpoints.build import bare_modules, build
 from acestep.checkpoints.components import Components
 from acestep.checkpoints.configs import architecture_in, has_parts, parts_in, vae_architecture_in
 from acestep.checkpoints.convert import PREFIXES, SILENCE_KEY, original_key
+from acestep.checkpoints.host_memory import Weights, require_room_for
 from acestep.checkpoints.intact import SILENCE_FILE
 from acestep.checkpoints.libraries import Qwen3Config
 from acestep.checkpoints.locate import locate, locate_companion
 from acestep.checkpoints.qwen import fill_qwen, qwen_config
-from acestep.checkpoints.room import Weights, require_room_for
 from acestep.checkpoints.tensor_folder import TensorFolder
 from acestep.checkpoints.tokenizer import HubTokenizer
 from acestep.checkpoints.weights import fill

@@ -1,4 +1,4 @@
-"""Where a checkpoint's files are: the checkpoints directory, the hub's cache, or a folder that was named."""
+"""Finds a checkpoint's files: in the checkpoints directory, the hub's cache, or a given folder."""
 
 from pathlib import Path
 
@@ -19,12 +19,12 @@ from acestep.knobs import Variant
 
 
 def is_checkpoint(folder: Path) -> bool:
-    """Whether `folder` holds a checkpoint: one in the diffusers layout, or a configuration."""
+    """Return whether `folder` holds a checkpoint: one in the diffusers layout, or a configuration."""
     return has_parts(folder) or (folder / "config.json").is_file()
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether a checkpoint's folder, such as the VAE's, holds its configuration and its weights, all of them whole."""
+    """Return whether a checkpoint's folder, such as the VAE's, holds its configuration and complete weights."""
     return is_checkpoint(folder) and not flaws(folder)
 
 
@@ -121,5 +121,5 @@ def _first(checkpoint: Checkpoint, folders: list[Path]) -> Path:
     raise MissingWeightsError(
         checkpoint.id,
         f"not found in {searched}, nor in the hub's cache of {checkpoint.repo}",
-        command=f"acestep download {checkpoint.short or checkpoint.id}",
+        command=f"acestep download {checkpoint.called}",
     )

@@ -1,4 +1,4 @@
-"""Random weights of full size that take next to no memory: all of them show the same few pages of noise.
+"""Random weights of full size that take almost no memory: all of them map the same few pages of noise.
 
 A pool of noise is written once for each number format and spread, into a file without a name. A weight is a private
 mapping of that file, repeated until it is long enough. So reading a weight needs no memory of its own, and writing into
@@ -23,7 +23,7 @@ POOL_PAGES: Final = 2_039
 """Length of a pool in pages: a prime, so that the rows of a matrix begin at different places of it."""
 
 LEAST_MAPPED_BYTES: Final = 4 * MIB
-"""Smaller weights are written as they are: a mapping has a price too, and a process may have 65,530 of them."""
+"""Smaller weights are written as they are: a mapping has a cost, and a process may have 65,530 of them."""
 
 _PAGE: Final = max(mmap.ALLOCATIONGRANULARITY, 4096)
 _PRIVATE, _FIXED = 0x02, 0x10
@@ -31,7 +31,7 @@ _PRIVATE, _FIXED = 0x02, 0x10
 
 
 def maps_noise() -> bool:
-    """Whether this system can show one page at many addresses as `mapped_noise` does it; Windows cannot."""
+    """Return whether this system can map one page at many addresses, as `mapped_noise` does; Windows cannot."""
     return sys.platform in ("linux", "darwin")
 
 
@@ -42,12 +42,12 @@ def mapped_noise(shape: torch.Size, dtype: torch.dtype, deviation: float, start:
     """
     n_bytes = shape.numel() * dtype.itemsize
     room = mmap.mmap(-1, ceil_div(n_bytes, _PAGE) * _PAGE, flags=_PRIVATE | mmap.MAP_ANONYMOUS)
-    _show(room, _pool_file(dtype, deviation), start % POOL_PAGES)
+    _map_pool(room, _pool_file(dtype, deviation), start % POOL_PAGES)
     return torch.frombuffer(room, dtype=dtype, count=shape.numel()).view(shape)
 
 
-def _show(room: mmap.mmap, file: int, page: int) -> None:
-    """Lay the pool over all of `room`, from one of its pages on and then again from its first."""
+def _map_pool(room: mmap.mmap, file: int, page: int) -> None:
+    """Map the pool over all of `room`: from its page `page` to its end, then from its start, as often as needed."""
     address, done = ctypes.addressof(ctypes.c_char.from_buffer(room)), 0
     while done < len(room):
         count = min(len(room) - done, (POOL_PAGES - page) * _PAGE)
@@ -68,7 +68,7 @@ def _mmap() -> "ctypes._NamedFuncPointer":
 
 @cache
 def _pool_file(dtype: torch.dtype, deviation: float) -> int:
-    """A file with one pool of noise; it stays open as long as the process, and nothing of it stays afterwards."""
+    """Return the descriptor of a file with one pool of noise. It has no name and is gone when the process ends."""
     count = POOL_PAGES * _PAGE // dtype.itemsize
     noise = torch.randn(count, generator=torch.Generator().manual_seed(0)).mul_(deviation).to(dtype)
     descriptor, name = tempfile.mkstemp(prefix="acestep-noise-")

@@ -73,7 +73,7 @@ def randomise(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 def random_tensors(module: nn.Module, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
-    """Noise as of `randomise` for every key of `module`; what is large takes no memory on a CPU until it is written."""
+    """Return noise for every key of `module`; on a CPU, large tensors take no memory until they are written."""
     shapes, mapped = empty(module, dtype, torch.device("meta")), dict[str, Tensor]()
     if device.type == "cpu" and maps_noise():
         for key, _, deviation in _distributions(module, shapes):

@@ -60,9 +60,11 @@ def run_click(command: click.Command, arguments: Sequence[str] | None = None) ->
     except click.ClickException as error:
         error.show()
         return _failed(given, error.exit_code, error.format_message())
-    except (click.Abort, KeyboardInterrupt):
-        notify("interrupted")
-        return _failed(given, Exit.INTERRUPTED, "interrupted")
+    except (click.Abort, KeyboardInterrupt) as interruption:
+        # A command that keeps what it has so far says so with `click.Abort`.
+        sentence = str(interruption) or "interrupted"
+        notify(sentence)
+        return _failed(given, Exit.INTERRUPTED, sentence)
     except CardFaultError as error:
         notify(f"error: {error}")
         code = _failed(given, error.exit, str(error))

@@ -9,7 +9,7 @@ import msgspec
 
 from acestep.checkpoints.catalog import CHECKPOINTS, checkpoints_dir
 from acestep.checkpoints.intact import flaws, remedy
-from acestep.cli.show import columns
+from acestep.cli.show import aligned
 from acestep.dit.kernel_choice import KernelChoice, choose_kernels
 from acestep.hardware.card import Card, CardKind, cap_bytes, card_line, planning_card
 from acestep.hardware.detection import look
@@ -126,7 +126,7 @@ def doctor_page(findings: DoctorReport) -> str:
         ("checkpoints", f"{', '.join(findings.checkpoints) or 'none'} in {findings.checkpoints_dir}"),
     ]
     damaged = (f"damaged: {sentence}" for sentence in findings.damaged)
-    return "\n".join((columns(rows), *damaged, *(f"advice: {sentence}" for sentence in findings.advice)))
+    return "\n".join((*aligned(rows), *damaged, *(f"advice: {sentence}" for sentence in findings.advice)))
 
 
 def _damaged(folder: Path, checkpoints: tuple[str, ...]) -> tuple[str, ...]:
@@ -172,5 +172,5 @@ def _advice(packages: dict[str, str | None], checkpoints: tuple[str, ...]) -> li
     if packages["torch"] is None:
         advice.append("torch is not installed: pip install torch.")
     if not checkpoints:
-        advice.append("No weights were found: acestep download turbo fetches them, --model tiny plays without.")
+        advice.append("No weights were found: acestep download turbo fetches them, --model tiny needs none.")
     return advice

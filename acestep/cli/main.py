@@ -16,6 +16,7 @@ from acestep.cli.options import (
     SIZE_GIB,
     VARIANT,
     device_option,
+    json_option,
     knob_options,
     knobs_of,
     knobs_with,
@@ -40,8 +41,6 @@ from acestep.version import version_option
 
 if TYPE_CHECKING:
     from acestep.request import Request
-
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 _REQUEST_FLAGS = {
     "duration_s": "--duration",
@@ -130,7 +129,7 @@ def doctor_command(ask_torch: bool, as_json: bool) -> None:
 @cli.command()
 @click.argument("model")
 def download_command(model: str) -> None:
-    """Fetch the weights of MODEL, by short name or ID; an interrupted download goes on where it stopped."""
+    """Fetch the weights of MODEL, by short name or ID; an interrupted download continues where it stopped."""
     from acestep.checkpoints.download import download as fetch
 
     click.echo(fetch(model))
@@ -158,7 +157,10 @@ def download_command(model: str) -> None:
 @task_options
 @click.option("--model", default="turbo", show_default=True, metavar="ID|DIR|tiny|dummy", help="Which weights.")
 @click.option(
-    "--variant", type=VARIANT, metavar="NAME", help="What tiny and dummy weights imitate; what others must be."
+    "--variant",
+    type=VARIANT,
+    metavar="NAME",
+    help="Variant that tiny and dummy weights imitate and others must be.",
 )
 @think_options
 @device_option

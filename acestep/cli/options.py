@@ -19,6 +19,20 @@ from acestep.limits.plan import Overrides, overrides_from
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+
+
+def with_options(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
+    """Return a decorator that adds several options to a command, in this order."""
+
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
 def parsed(parse: Callable[[str], Any]) -> Callable[[Any], Any]:
     """Return a click type that calls one of our parsers; a value that is not text, such as `UNSET`, is kept."""
 

@@ -1,6 +1,6 @@
 """Plans and tables as text."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from acestep.hardware.card import card_line
@@ -10,10 +10,11 @@ from acestep.tiers import BATCHES, Evidence, LmStates, Tier
 from acestep.units import minutes
 
 
-def columns(rows: Sequence[tuple[str, str]]) -> str:
-    """Names and their descriptions in two columns."""
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)
+def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Yield rows as lines, every column as wide as its widest cell."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
 def plan_text(plan: Plan) -> str:
@@ -21,7 +22,7 @@ def plan_text(plan: Plan) -> str:
     lm = "none" if plan.lm is None else f"{plan.lm} by {plan.backend}, {_loaded(plan)}"
     offered = ", ".join(plan.lm_models) or "none"
     certified = f", limits of {plan.limits_of}" if plan.limits_of != plan.tier else ""
-    page = columns(
+    page = aligned(
         (
             ("card", card_line(plan.card)),
             ("tier", f"{plan.tier} ({plan.label}){certified}, certified at {plan.certified_gib} GiB"),
@@ -38,11 +39,11 @@ def plan_text(plan: Plan) -> str:
             ("evidence", _kinds(plan.evidence)),
         )
     )
-    return "\n".join((page, *(f"warning: {sentence}" for sentence in plan.warnings)))
+    return "\n".join((*page, *(f"warning: {sentence}" for sentence in plan.warnings)))
 
 
 def _loaded(plan: Plan) -> str:
-    return "loaded unasked" if plan.init_lm else "only when asked for"
+    return "loaded by default" if plan.init_lm else "only when asked for"
 
 
 def _limits(plan: Plan, *, lm: bool) -> str:
@@ -121,11 +122,7 @@ def _amount(value: int, kind: str) -> str:
 
 def tiers_text(tiers: Sequence[Tier]) -> str:
     """Return the tiers as a table for a terminal."""
-    rows = [_HEADINGS, *(_cells(tier) for tier in tiers)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    return "\n".join(aligned([_HEADINGS, *(_cells(tier) for tier in tiers)]))
 
 
 def tiers_markdown(tiers: Sequence[Tier]) -> str:

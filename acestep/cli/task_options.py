@@ -6,9 +6,10 @@ from typing import Any
 
 import click
 
-from acestep.cli.options import Command, parsed
+from acestep.cli.options import parsed, with_options
 from acestep.clip import Clip
 from acestep.errors import InvalidInputError, UsageError
+from acestep.fields import track_names
 from acestep.request import Task
 
 
@@ -22,7 +23,7 @@ def _named(text: str) -> Path:
 AUDIO_FILE = parsed(_named)
 """An audio file to read."""
 
-_OPTIONS = (
+task_options = with_options(
     click.option(
         "--task", type=click.Choice([task.value for task in Task]), help="What to do; text2music if not given."
     ),
@@ -59,13 +60,6 @@ _OPTIONS = (
 )
 
 
-def task_options(command: Command) -> Command:
-    """Add the options."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
-
-
 def take_task(parameters: dict[str, Any]) -> dict[str, Any]:
     """Remove the options that need processing from a command's parameters; return them as fields of a request."""
     codes, tracks, task = (parameters.pop(name) for name in ("audio_codes", "tracks", "task"))
@@ -76,7 +70,7 @@ def take_task(parameters: dict[str, Any]) -> dict[str, Any]:
     fields: dict[str, Any] = {
         # As in diffusers: codes without a task mean a cover.
         "task": task or (Task.COVER if codes else Task.TEXT2MUSIC),
-        "tracks": tuple(track.strip() for track in tracks.split(",")) if tracks else (),
+        "tracks": track_names(tracks),
     }
     if codes:
         fields["audio_codes"] = codes_of(text_of(codes))

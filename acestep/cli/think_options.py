@@ -4,9 +4,9 @@ from typing import Any
 
 import click
 
-from acestep.cli.options import Command
-from acestep.errors import UsageError
+from acestep.cli.options import with_options
 from acestep.thinking import NO_NEGATIVE, Sampling, Thinking
+from acestep.typed import values_of_user
 
 _SAMPLING = {"lm_temperature": "temperature", "lm_cfg_scale": "guidance", "lm_top_p": "top_p", "lm_top_k": "top_k"}
 _DECIDES = {
@@ -18,7 +18,7 @@ _DECIDES = {
 }
 _DEFAULTS = Sampling()
 
-_OPTIONS = (
+think_options = with_options(
     click.option(
         "--think/--no-think", default=None, help="Let a language model plan the song; the tier decides if not given."
     ),
@@ -48,19 +48,10 @@ _OPTIONS = (
 )
 
 
-def think_options(command: Command) -> Command:
-    """Add the options."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
-
-
 def take_thinking(parameters: dict[str, Any]) -> Thinking:
     """Remove all these options but `--think` from a command's parameters and return them."""
     sampling = {field: parameters.pop(name) for name, field in _SAMPLING.items()}
     decides = {field: parameters.pop(name) for name, field in _DECIDES.items()}
     negative, seed = parameters.pop("lm_negative_prompt"), parameters.pop("plan_seed")
-    try:
+    with values_of_user():
         return Thinking(**decides, negative=negative, seed=seed, sampling=Sampling(**sampling))
-    except ValueError as error:
-        raise UsageError(str(error)) from None

@@ -118,4 +118,4 @@ def check_reach(server_name: str, *, share: bool, users: Sequence[object], open_
     if users or open_to_all or not (share or not is_loopback(server_name)):
         return
     where = "--share makes the page public" if share else f"others can reach {server_name}"
-    raise UsageError(f"{where}; say who may come in with --auth USER:PASSWORD, or --no-auth to let everybody in")
+    raise UsageError(f"{where}; set a login with --auth USER:PASSWORD, or give --no-auth to serve the page without one")

@@ -11,7 +11,15 @@ from acestep.automatic import AUTOMATIC, drawn_seed
 from acestep.checkpoints.catalog import SIZES, checkpoints_dir
 from acestep.checkpoints.locate import require, require_lm
 from acestep.cli import console, show
-from acestep.cli.options import Command, device_option, knob_options, knobs_of, knobs_with, refuse_empty
+from acestep.cli.options import (
+    device_option,
+    json_option,
+    knob_options,
+    knobs_of,
+    knobs_with,
+    refuse_empty,
+    with_options,
+)
 from acestep.cli.task_options import AUDIO_FILE, clip_from_options, codes_of, text_of
 from acestep.clip import FRAMES_A_SECOND
 from acestep.errors import UsageError
@@ -19,8 +27,9 @@ from acestep.limits.machine import plan_here
 from acestep.limits.plan import Plan
 from acestep.output_file import output_file
 from acestep.request import CODE_FRAMES, MAX_SEED
+from acestep.typed import values_of_user
 
-_SHARED = (
+_shared = with_options(
     click.option(
         "--seed",
         type=click.IntRange(AUTOMATIC, MAX_SEED),
@@ -36,29 +45,23 @@ _SHARED = (
     ),
     device_option,
     knob_options,
-    click.option("--json", "as_json", is_flag=True, help="Print one JSON document."),
+    json_option,
 )
 
 
-def _shared(command: Command) -> Command:
-    for option in reversed(_SHARED):
-        command = option(command)
-    return command
-
-
 @click.command()
-@click.option("--audio-codes", default="", metavar="TEXT|@FILE", help="Audio codes; without them a song is made up.")
+@click.option("--audio-codes", default="", metavar="TEXT|@FILE", help="Audio codes; without them a song is invented.")
 @click.option("--src-audio", type=AUDIO_FILE, metavar="FILE", help="A recording to describe instead of codes.")
 @_shared
 def understand_command(audio_codes: str, src_audio: Path | None, **rest: Any) -> None:
     """Describe a recording or audio codes in words: caption, lyrics, tempo, key and length."""
     if audio_codes and src_audio is not None:
         raise UsageError("choose one of --audio-codes and --src-audio")
-    heard: Any = codes_of(text_of(audio_codes)) if audio_codes else ()
+    song: Any = codes_of(text_of(audio_codes)) if audio_codes else ()
     if src_audio is not None:
-        heard = clip_from_options(src_audio)
+        song = clip_from_options(src_audio)
         require(rest["model"], checkpoints_dir())
-    _say(rest, lambda plan, **more: _api().understand(heard, plan, **more))
+    _say(rest, lambda plan, **more: _api().understand(song, plan, **more))
 
 
 @click.command()
@@ -67,7 +70,7 @@ def understand_command(audio_codes: str, src_audio: Path | None, **rest: Any) ->
 @click.option("--out", type=AUDIO_FILE, metavar="FILE", help="Output file; stdout if not given.")
 @device_option
 @knob_options
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option
 def codes(file: Path, model: str, out: Path | None, as_json: bool, **rest: Any) -> None:
     """Write the audio codes of a recording, five a second, as --audio-codes @FILE reads them."""
     refuse_empty(model=model)
@@ -105,7 +108,7 @@ def codes(file: Path, model: str, out: Path | None, as_json: bool, **rest: Any) 
 
 @click.command()
 @click.argument("query")
-@click.option("--instrumental", is_flag=True, help="Without words.")
+@click.option("--instrumental", is_flag=True, help="A song without vocals.")
 @click.option("--language", default="unknown", metavar="CODE", help="Language of the lyrics, such as en or ko.")
 @_shared
 def sample(query: str, instrumental: bool, language: str, **rest: Any) -> None:
@@ -133,12 +136,10 @@ def format_words(
     """Bring a caption and lyrics into the form the models were trained with."""
     from acestep.lm.metadata import Metadata
 
-    try:
+    with values_of_user():
         known = Metadata(
             bpm=bpm, keyscale=keyscale, timesignature=timesignature, language=language, duration_s=duration_s
         )
-    except ValueError as error:
-        raise UsageError(str(error)) from None
     words = text_of(lyrics)
     _say(rest, lambda plan, **more: _songwriting().format_sample(caption, words, plan, metadata=known, **more))
 

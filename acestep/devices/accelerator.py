@@ -45,7 +45,6 @@ class Accelerator:
             return host.to(self.torch_device, non_blocking=host.is_pinned())
 
     def download(self, host: np.ndarray, source: Tensor) -> None:
-        """Copy into host memory."""
         torch.from_numpy(host).copy_(source)
 
     def reserve(self, n_bytes: int, owner: str) -> Tensor:
@@ -67,7 +66,6 @@ class Accelerator:
         return None
 
     def mark(self) -> DeviceEvent:
-        """An event on the computing stream."""
         return self._backend.current_stream().record_event()
 
     def fetch(self, pairs: Sequence[tuple[Tensor, Tensor]], after: DeviceEvent) -> DeviceEvent:
@@ -81,7 +79,6 @@ class Accelerator:
         return self._copying.record_event()
 
     def wait(self, mark: DeviceEvent) -> None:
-        """Make the computing stream wait; the caller does not wait."""
         self._backend.current_stream().wait_event(mark)
 
     def free_bytes(self) -> int:
@@ -95,19 +92,15 @@ class Accelerator:
         return int(self._backend.memory_allocated(self.torch_device))
 
     def empty_cache(self) -> None:
-        """Return unused segments to the driver."""
         self._backend.empty_cache()
 
     def synchronize(self) -> None:
-        """Wait for the card."""
         self._backend.synchronize(self.torch_device)
 
     def begin_stage(self, name: str) -> None:  # noqa: ARG002 the protocol's argument
-        """Reset the allocator's peaks."""
         self._backend.reset_peak_memory_stats(self.torch_device)
 
     def end_stage(self) -> tuple[int, int]:
-        """The allocator's peaks."""
         return (
             int(self._backend.max_memory_allocated(self.torch_device)),
             int(self._backend.max_memory_reserved(self.torch_device)),

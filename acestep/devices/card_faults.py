@@ -10,11 +10,11 @@ from acestep.devices.out_of_memory import ran_out
 from acestep.errors import CardFaultError
 
 _FAULTS: Final = ("CUDA error:", "CUDA driver error:", "cuDNN error:", "HIP error:", "Triton Error [")
-"""How libraries begin to say that a call to the card failed, where they raise a plain `RuntimeError`."""
+"""The beginnings of messages of failed calls to the card that libraries raise as a plain `RuntimeError`."""
 
 
 def is_card_fault(error: BaseException) -> bool:
-    """Whether an error says that the card or its driver failed, other than for want of memory."""
+    """Return whether an error says that the card or its driver failed, for another reason than too little memory."""
     if not isinstance(error, RuntimeError) or ran_out(error):
         return False
     return isinstance(error, torch.AcceleratorError) or str(error).startswith(_FAULTS)

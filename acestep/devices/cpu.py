@@ -26,7 +26,6 @@ class InOrder:
         return None
 
     def fetch(self, pairs: Sequence[tuple[Tensor, Tensor]], after: DeviceEvent) -> DeviceEvent:  # noqa: ARG002
-        """Copy now."""
         for target, source in pairs:
             target.copy_(source)
 
@@ -44,11 +43,9 @@ class Uncounted(InOrder):
         return host.to(self.torch_device)
 
     def download(self, host: np.ndarray, source: Tensor) -> None:
-        """Copy `source` into `host`."""
         torch.from_numpy(host).copy_(source)
 
     def reserve(self, n_bytes: int, owner: str) -> Tensor:  # noqa: ARG002
-        """Memory of the device."""
         return torch.empty(n_bytes, dtype=torch.uint8, device=self.torch_device)
 
     def begin_stage(self, name: str) -> None:
@@ -73,7 +70,6 @@ class CpuDevice(Uncounted):
         return host
 
     def free_bytes(self) -> int:
-        """Bytes of main memory that this process can still take."""
         return host_memory().available_bytes
 
     def empty_cache(self) -> None:
@@ -97,9 +93,7 @@ class MpsDevice(Uncounted):
         return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
 
     def empty_cache(self) -> None:
-        """Return unused buffers."""
         torch.mps.empty_cache()
 
     def synchronize(self) -> None:
-        """Wait for the GPU."""
         torch.mps.synchronize()

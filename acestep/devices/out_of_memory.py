@@ -15,7 +15,7 @@ _SIGNS = re.compile("|".join([*(text for _, text in REFUSALS), "unable to find a
 
 
 def ran_out(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, in whatever words."""
+    """Return whether an error says that memory ran out, in the words of any library."""
     refused = isinstance(error, RuntimeError) and bool(_SIGNS.search(str(error)))
     return refused or isinstance(error, torch.OutOfMemoryError)
 

@@ -1,4 +1,4 @@
-"""How drivers and libraries say that memory ran out, as plain `RuntimeError`s. Torch is not needed to read them."""
+"""The messages of the plain `RuntimeError`s with which drivers and libraries report too little memory."""
 
 from typing import Final
 
@@ -12,7 +12,7 @@ REFUSALS: Final = (
     ("triton", r"Triton Error \[(?:CUDA|HIP)\]: out of memory"),
     ("host", r"(?:\[enforce fail at .*\] .*)?DefaultCPUAllocator: (?:not enough|can't allocate) mem"),
 )
-"""Who refuses, and a pattern of the words, from their beginning.
+"""The source of each message, and a pattern that matches from its start.
 
-On a card that is filled to the brim, a driver cannot load a kernel and a library cannot make its handle.
+On a full card, a driver cannot load a kernel and a library cannot make its handle.
 """

@@ -17,6 +17,7 @@ from torch._dynamo.exc import TorchDynamoException
 from acestep.checkpoints.libraries import AceStepTransformerBlock
 from acestep.devices.out_of_memory import ran_out
 from acestep.dit.blocks import EAGER, RowFunctions
+from acestep.errors import first_line
 
 R = TypeVar("R")
 
@@ -40,8 +41,8 @@ def compiled(backend: str = "inductor") -> RowFunctions:
     )
 
 
-def uncompiled(backend: str = "inductor") -> str:
-    """Return why the functions run uncompiled, in the compiler's words; "" if they do not."""
+def uncompiled(backend: str = "inductor") -> str | None:
+    """Return why the functions run uncompiled, in the compiler's words; None if they do not."""
     return _compiler(backend).problem
 
 
@@ -49,14 +50,14 @@ class _Compiler:
     """Compiles functions of a layer and tensors; after the first failure all functions run uncompiled."""
 
     def __init__(self, backend: str) -> None:
-        self.problem = ""
+        self.problem: str | None = None
         self._backend = backend
 
     def __call__(self, function: Callable[..., R]) -> Callable[..., R]:
         graph = torch.compile(function, dynamic=True, backend=self._backend)
 
         def call(layer: AceStepTransformerBlock, *tensors: Tensor) -> R:
-            if not self.problem:
+            if self.problem is None:
                 try:
                     # A detached tensor has no reference to the tensor it is a slice of, so other ways to cut a song
                     # need no new graph.
@@ -78,4 +79,4 @@ _compiler = cache(_Compiler)
 
 def _read(error: BaseException) -> tuple[bool, str]:
     """Return whether memory ran out, and the first line of the error."""
-    return ran_out(error), str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+    return ran_out(error), first_line(error).rstrip(".")

@@ -24,7 +24,7 @@ def instruction(request: Request) -> str:
     }[request.task]
 
 
-def text_prompt(request: Request, told: str = "") -> str:
+def text_prompt(request: Request, told: str | None = None) -> str:
     """Return instruction, caption and metadata in the form used in training; `told` replaces the task's instruction."""
     metas = (
         f"- bpm: {request.bpm or 'N/A'}\n"
@@ -32,7 +32,7 @@ def text_prompt(request: Request, told: str = "") -> str:
         f"- keyscale: {harmless(request.keyscale).strip() or 'N/A'}\n"
         f"- duration: {int(request.duration_s)} seconds\n"
     )
-    told = told or instruction(request)
+    told = instruction(request) if told is None else told
     return f"# Instruction\n{told}\n\n# Caption\n{harmless(request.caption)}\n\n# Metas\n{metas}<|endoftext|>\n"
 
 

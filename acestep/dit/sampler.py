@@ -20,7 +20,7 @@ time.
 
 
 def steps_for(variant: Variant, wish: int) -> int:
-    """How many steps a run takes; `wish` of 0 means the variant's default."""
+    """Return the number of steps of a run; a `wish` of 0 means the variant's default."""
     return wish or DEFAULT_STEPS.get(variant, GUIDED_STEPS)
 
 

@@ -52,10 +52,10 @@ def encode_clip(encoder: TileEncoder, audio: np.ndarray, device: Device, check: 
     for first, last, keep_first, keep_last in tiles(frames, TILE_FRAMES, ENCODE_OVERLAP_FRAMES):
         check()
         # The last tile includes the samples after the last whole frame, as an encoding in one piece does.
-        heard = audio[:, first * LATENT_HOP : last * LATENT_HOP if last < frames else None]
+        part = audio[:, first * LATENT_HOP : last * LATENT_HOP if last < frames else None]
         # Copied, because PyTorch takes no reversed arrays and warns about read-only ones.
-        owned = torch.empty(heard.shape)
-        owned.numpy()[:] = heard
+        owned = torch.empty(part.shape)
+        owned.numpy()[:] = part
         piece = encoder(device.upload(owned.to(dtype)[None], "audio"))
         latents[:, keep_first:keep_last] = piece[:, :, keep_first - first : keep_last - first].transpose(1, 2)
         del piece

@@ -42,7 +42,7 @@ def decode(request: Request, latents: Tensor, place: StageContext, progress: Pro
     `NotEnoughMemoryError` if even the host has too little memory.
     """
     run = _Decoding(request, latents, place, progress)
-    return Decoded(path=run.down_the_ladder(), songs=tuple(run.songs), warnings=tuple(run.warnings))
+    return Decoded(path=run.decode_all(), songs=tuple(run.songs), warnings=tuple(run.warnings))
 
 
 class _Decoding:
@@ -57,7 +57,7 @@ class _Decoding:
         self._progress = progress
         self._decoder: OobleckDecoder = place.components.vae.decoder
 
-    def down_the_ladder(self) -> DecodePath:
+    def decode_all(self) -> DecodePath:
         """Decode every song; return the last fallback that was needed."""
         place = self._place
         if place.device.shares_host_memory:

@@ -38,7 +38,7 @@ NO_AUDIO = Brought()
 def encode(request: Request, place: StageContext, brought: Brought = NO_AUDIO) -> Conditions:
     """Compute the conditions of a request and of its audio latents `brought`; all its songs share them."""
     parts, device = place.components, place.device
-    instructions = ("", TEXT_INSTRUCTION) if request.cover_strength < 1 else ("",)
+    instructions = (None, TEXT_INSTRUCTION) if request.cover_strength < 1 else (None,)
     prompts = [parts.tokenizer.encode(text_prompt(request, told), MAX_TEXT_TOKENS) for told in instructions]
     lyric_ids = parts.tokenizer.encode(lyric_prompt(request), MAX_LYRIC_TOKENS)
     with place.placement.use("text_encoder"):

@@ -27,7 +27,9 @@ class Brought(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     reference: Tensor | None = None
 
 
-def encode_audio(request: Request, place: StageContext, codes: SongCodes = (), check: Check = unchecked) -> Brought:
+def encode_audio(
+    request: Request, place: StageContext, codes: SongCodes | None = None, check: Check = unchecked
+) -> Brought:
     """Return the latents of a request's audio, or of `codes`; a cover's source goes through audio tokens and back.
 
     `check` is called before each tile of audio.
@@ -40,7 +42,7 @@ def encode_audio(request: Request, place: StageContext, codes: SongCodes = (), c
                 source = _source(request.source_audio, request.duration_s, encoder, place, check)
             if request.reference_audio is not None:
                 reference = encode_clip(encoder, excerpts(request.reference_audio), place.device, check)
-    if request.task is Task.COVER or codes:
+    if request.task is Task.COVER or codes is not None:
         source = _through_tokens(request, source, codes or (request.audio_codes,), place)
     return Brought(source=source, reference=reference)
 

@@ -29,7 +29,7 @@ from acestep.engine.decode import decode
 from acestep.engine.denoise import denoise
 from acestep.engine.encode import NO_AUDIO, encode
 from acestep.engine.encode_audio import codes_of_clip, encode_audio
-from acestep.errors import NotEnoughMemoryError, RunFailedError
+from acestep.errors import NotEnoughMemoryError, RunFailedError, first_line
 from acestep.knobs import Knobs, Offload
 from acestep.lm.stage import Thinker, UnableToThink
 from acestep.memory.guard import Demand, songs_at_once
@@ -76,20 +76,20 @@ class _Run:
         self.guarded = not strict
         self.songs_per_pass = request.batch
         self.latents: Tensor | None = None
-        self.codes: SongCodes = ()
+        self.codes: SongCodes | None = None
         self.done = 0
         self.stage: Stage | None = None
         self.stages: dict[str, StageReport] = {}
         self.warnings: list[str] = []
 
     def report(self, report: StageReport) -> None:
-        """Note what a stage took, on top of what it took before."""
+        """Add the report of a stage, to that of its earlier runs."""
         before = self.stages.get(report.name)
         self.stages[report.name] = before.with_repeat(report) if before else report
 
 
 class Pipeline:
-    """Songs from requests, with prepared weights, placed on a device as the knobs say.
+    """Makes songs from requests, with prepared weights, placed on a device as the knobs say.
 
     `thinker` plans the songs of requests that ask for it, `memory_model` is the VRAM guard's model, `vae_chunk` a
     decode tile in latent frames (0: chosen from the free memory).
@@ -147,15 +147,15 @@ class Pipeline:
         return self._with_less(run, lambda: self._codes(clip, run, progress), SHORTER_CLIP), tuple(run.warnings)
 
     def _with_less(self, run: _Run, attempt: Callable[[], Made], remedy: str, *, counts_songs: bool = False) -> Made:
-        """What an attempt gives; out of memory it is tried again, each time with less on the card at once."""
+        """Return the result of an attempt; when it runs out of memory, try again with less on the card at once."""
         problem = ""
         for retry in range(RETRIES + 1):
-            if retry and not self._asks_for_less(run):
+            if retry and not self._use_less(run):
                 break
             try:
                 return attempt()
             except torch.OutOfMemoryError as error:
-                problem = str(error).splitlines()[0]
+                problem = first_line(error)
             # Outside the except block, because inside it the traceback keeps every temporary of the failed run alive.
             gc.collect()
             self._place.device.empty_cache()
@@ -218,7 +218,7 @@ class Pipeline:
         )
 
     def _think(self, run: _Run, progress: Progress) -> None:
-        """Have the songs planned, once: what is tried again after that keeps the plan."""
+        """Plan the songs, once: retries keep the plan."""
         with self._stage(Stage.THINK, run.request.batch, run, progress):
             thought = self._thinker.think(run.request, self._place, progress)
         run.request, run.codes = thought.request, thought.codes
@@ -245,9 +245,9 @@ class Pipeline:
             frames=request.latent_frames,
             lyric_tokens=len(encode_text(lyric_prompt(request), MAX_LYRIC_TOKENS)),
             text_tokens=len(encode_text(text_prompt(request), MAX_TEXT_TOKENS)),
-            with_audio=request.has_audio or bool(run.codes),
+            with_audio=request.has_audio or run.codes is not None,
             weak_cover=request.cover_strength < 1,
-            contexts=max(1, len(run.codes)),
+            contexts=1 if run.codes is None else len(run.codes),
             grouped_attention=place.device.grouped_attention,
             matrix_workspace=place.device.matrix_workspace,
             itemsize=place.device.dtype.itemsize,
@@ -260,8 +260,8 @@ class Pipeline:
                 " time are made. The songs stay the same."
             )
 
-    def _asks_for_less(self, run: _Run) -> bool:
-        """One step down the ladder, said in `run.warnings`; False where there is none."""
+    def _use_less(self, run: _Run) -> bool:
+        """Switch to the next fallback and warn; return False if there is none left."""
         if run.stage is Stage.DENOISE and run.songs_per_pass > 1:
             fewer = ceil_div(run.songs_per_pass, 3)
             run.warnings.append(

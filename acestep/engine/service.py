@@ -12,8 +12,8 @@ import msgspec
 
 from acestep.checkpoints.catalog import checkpoints_dir
 from acestep.checkpoints.components import Components
+from acestep.checkpoints.host_memory import LanguageWeights, Weights, require_room_for
 from acestep.checkpoints.load import load
-from acestep.checkpoints.room import LanguageWeights, Weights, require_room_for
 from acestep.clip import Clip
 from acestep.devices.base import Device
 from acestep.devices.card_faults import one_card_fault_error
@@ -40,10 +40,10 @@ LOADING_STAGE: Final = "loading"
 """The name of a request's progress before its first stage."""
 
 LOADED_PARTS: Final = 3
-"""What is loaded: the language model, the other models, and their placement."""
+"""The parts that are loaded: the language model, the other models, and their placement."""
 
 OpenLanguage = Callable[[Plan, str, Device, Notify], Language]
-"""Opens the language model of a plan, as `open_language` does."""
+"""Opens the language model of a plan, as `open_lm` does."""
 
 
 def ignore(sentence: str) -> None:
@@ -51,7 +51,7 @@ def ignore(sentence: str) -> None:
 
 
 class LmKey(msgspec.Struct, frozen=True, kw_only=True):
-    """What a loaded language model depends on: its knobs, and the longest song it may have to write, in seconds."""
+    """The properties of a loaded language model: its knobs, and the longest song it may have to write, in seconds."""
 
     knobs: Knobs
     longest_s: int
@@ -80,7 +80,7 @@ class Service:
         self._languages: dict[LmKey, Language] = {}
         self._components: dict[tuple[Variant, Quantization | None], Components] = {}
         self._pipelines: dict[tuple[Knobs, bool], Pipeline] = {}
-        self._listener: Notify = ignore
+        self._notify: Notify = ignore
 
     @one_card_fault_error()
     def generate(
@@ -103,7 +103,7 @@ class Service:
             warnings.append(sentence)
             notify(sentence)
 
-        self._listener = warn
+        self._notify = warn
         plan = carried_out(plan, self.card)
         for sentence in plan.warnings:
             warn(sentence)
@@ -130,7 +130,7 @@ class Service:
 
         Every warning is passed to `notify`. Raises as `generate` does.
         """
-        self._listener = notify
+        self._notify = notify
         plan = carried_out(plan, self.card)
         for sentence in (*plan.warnings, *clip.remarks):
             notify(sentence)
@@ -152,7 +152,7 @@ class Service:
 
         An `unasked` language model is left out if it cannot be loaded.
         """
-        self._listener = notify
+        self._notify = notify
         plan = carried_out(plan, self.card)
         wish = Request(caption="", think=think)
         self._require_room(plan)
@@ -193,12 +193,10 @@ class Service:
             _LOG.info("opening the language model %s by %s", plan.lm, plan.backend)
             self._require_room(plan, language_name(plan, self._model))
             # A backend can fail at any later request, so the warning goes to the caller of that request.
-            self._languages[key] = self._open_language(
-                plan, self._model, self._device, lambda said: self._listener(said)
-            )
+            self._languages[key] = self._open_language(plan, self._model, self._device, lambda said: self._notify(said))
         return self._languages[key].thinker()
 
-    def _require_room(self, plan: Plan, language: str = "") -> None:
+    def _require_room(self, plan: Plan, language: str | None = None) -> None:
         """Raise `HostMemoryError` unless what is not loaded yet fits into main memory, with a `language` model or not.
 
         A language model that leaves no memory for the other models is of no use.
@@ -206,12 +204,14 @@ class Service:
         if (plan.variant, plan.quantization) in self._components:
             return
         # Other backends load it by themselves, onto the card.
-        beside = language and (plan.backend is Backend.PT or plan.lm_quantization is not None)
+        beside = plan.backend is Backend.PT or plan.lm_quantization is not None
         require_room_for(
             checkpoints_dir(),
             self._device.dtype,
             music=Weights(model=self._model, variant=plan.variant, quantization=plan.quantization),
-            language=LanguageWeights(name=language, quantization=plan.lm_quantization) if beside else None,
+            language=LanguageWeights(name=language, quantization=plan.lm_quantization)
+            if language is not None and beside
+            else None,
         )
 
     def _parts(self, plan: Plan) -> Components:
@@ -270,9 +270,9 @@ def guarded_pipeline(components: Components, plan: Plan, device: Device, thinker
 
 
 def settle_thinking(
-    request: Request, plan: Plan, speak: Callable[[], Thinker], warn: Notify, *, unasked: bool
+    request: Request, plan: Plan, open_thinker: Callable[[], Thinker], warn: Notify, *, unasked: bool
 ) -> tuple[Request, Thinker]:
-    """Open the thinker of a request with `speak`; return the request without thinking if it cannot be planned."""
+    """Open the thinker of a request; return the request without thinking if it cannot be planned."""
     without = msgspec.structs.replace(request, think=False)
     if request.think and not request.thinks and not unasked:
         warn(f"A song is planned before it is made; to {request.task} is to work on one that exists, without planning.")
@@ -283,7 +283,7 @@ def settle_thinking(
             warn(f"The song is made without planning: {without_language(plan)}.")
         return without, UNABLE_TO_THINK
     try:
-        return request, speak()
+        return request, open_thinker()
     except (InvalidInputError, UsageError, HostMemoryError) as error:
         if not unasked:
             raise

@@ -11,7 +11,7 @@ from acestep.hardware.card_sizes import BoxSize, box_of, rounded
 from acestep.units import GIB, gib, gib_to_bytes
 
 SIMULATED_CAPABILITY = (8, 6)
-"""Compute capability of a card that is only imagined: consumer Ampere, the commonest in reports."""
+"""Compute capability of a simulated card: consumer Ampere, the most common in reports."""
 
 CONTEXT_BYTES = GIB // 2
 """Bytes of a CUDA context outside the allocator, unless a record measured it (`context` in `tiers/policy.json`)."""

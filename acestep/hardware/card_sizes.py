@@ -173,7 +173,7 @@ _SLICE: Final = r"\bmig \S*?\d+g\.(\d+)gb"
 
 
 class SizeRule(StrEnum):
-    """What decided a size on a box."""
+    """The source of a size on a box."""
 
     CATALOGUE = "catalogue"
     NAME = "name"

@@ -48,7 +48,7 @@ _V1 = _Version(
 
 
 class _Mount(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the groups below `root` are shown, and by which version."""
+    """Return the folder that lists the groups below `root`, and its version."""
 
     point: PurePosixPath
     version: _Version

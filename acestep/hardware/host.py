@@ -14,13 +14,13 @@ from acestep.hardware.cgroups import memory_limits
 class HostMemory(msgspec.Struct, frozen=True, kw_only=True):
     """Main memory in bytes: the total for this process, what is free now, and the free swap.
 
-    `limited_by` is the control group that allows less than the machine has; "" if none does.
+    `limited_by` is the control group that allows less than the machine has; None if none does.
     """
 
     total_bytes: int
     available_bytes: int
     swap_bytes: int = 0
-    limited_by: str = ""
+    limited_by: str | None = None
 
     @property
     def room_bytes(self) -> int:
@@ -49,7 +49,7 @@ def host_memory(*, root: Path = Path("/"), machine: HostMachine = psutil, system
     total, available = int(found.total), min(int(found.available), int(found.total))
     # macOS creates swap files when it needs them, so all of its memory can be used.
     swap = total - available if system == "darwin" else _free_swap(machine)
-    limited_by = ""
+    limited_by = None
     for limit in memory_limits(root) if system.startswith("linux") else ():
         if limit.limit_bytes < total:
             total, limited_by = limit.limit_bytes, limit.folder

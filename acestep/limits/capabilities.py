@@ -25,7 +25,7 @@ ROCM_MATRIX_WORKSPACE: Final = (32 + 76) * MIB
 
 
 class KindTraits(msgspec.Struct, frozen=True, kw_only=True):
-    """What holds for every card of a kind. `named` and `run` are the subject and the verb of a sentence about it.
+    """The properties of a kind of card. `named` and `run` are the subject and the verb of a sentence about it.
 
     A kind with its `own_memory` frees some where weights leave it. `quantizes` and `compiles` say whether torchao and
     torch.compile are dependable there. `backends` run the language model, the fastest first. `itemsize` is in bytes;

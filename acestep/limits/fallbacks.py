@@ -113,8 +113,8 @@ class Fallbacks(msgspec.Struct, frozen=True, kw_only=True):
             return False
         return wanted
 
-    def _no_quantization(self, wish: Quantization) -> str:
-        """Why a weight format cannot be used here; empty when it can."""
+    def _no_quantization(self, wish: Quantization) -> str | None:
+        """Return why a weight format cannot be used here; None if it can."""
         kind = KINDS[self.card.kind]
         if not kind.quantizes:
             return f"{kind.named} {kind.run} unquantized weights only"
@@ -122,7 +122,7 @@ class Fallbacks(msgspec.Struct, frozen=True, kw_only=True):
             return "torchao is not installed (pip install torchao)"
         if self.card.capability < (least := WEIGHT_FORMATS[wish].capability):
             return self._too_old(least)
-        return ""
+        return None
 
     @property
     def _kind(self) -> str:

@@ -1,4 +1,4 @@
-"""What people type for a model or a knob -> the value it stands for; published names and short names alike."""
+"""Names that users type for a model or a knob, published and short, with their values."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +8,7 @@ from acestep.errors import UsageError
 from acestep.knobs import KNOBS, NONE_NAMES, WEIGHT_FORMATS
 
 AUDIO_FORMATS = ("flac", "wav", "mp3")
-"""What songs can be written as."""
+"""The file formats of songs."""
 
 
 def parse_knob(name: str, text: str) -> Any:
@@ -16,7 +16,7 @@ def parse_knob(name: str, text: str) -> Any:
     knob = KNOBS[name]
     if knob.optional and text.strip().casefold() in NONE_NAMES:
         return None
-    wanted = {text.strip().casefold(), _short_name(text).casefold()}
+    wanted = {text.strip().casefold(), (_short_name(text) or text).strip().casefold()}
     for value in knob.values:
         if value is not None and str(value).casefold() in wanted:
             return value
@@ -24,16 +24,16 @@ def parse_knob(name: str, text: str) -> Any:
 
 
 def parser_of(name: str) -> Callable[[str], Any]:
-    """What parses the values of a knob."""
+    """Return the parser of a knob's values."""
     return lambda text: parse_knob(name, text)
 
 
-def _short_name(text: str) -> str:
-    """Our name for what has a published one: a weight format, a DiT model or a language model; else ""."""
+def _short_name(text: str) -> str | None:
+    """Our name for what has a published one: a weight format, a DiT model or a language model; else None."""
     for value, weights in WEIGHT_FORMATS.items():
         if text.strip().lower() == weights.published:
             return value
     checkpoint = find(text)
     if checkpoint is None:
-        return ""
-    return checkpoint.variant or (checkpoint.short if checkpoint.kind is CheckpointKind.LM else "")
+        return None
+    return checkpoint.variant or (checkpoint.short if checkpoint.kind is CheckpointKind.LM else None)

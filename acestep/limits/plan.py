@@ -9,7 +9,6 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from acestep.errors import UsageError
 from acestep.fields import SHORTEST_PLAN_S
 from acestep.hardware.card import Card, CardKind
 from acestep.knobs import KNOBS, Backend, Knobs, KnobValues, Offload, Variant
@@ -18,6 +17,7 @@ from acestep.limits.fallbacks import Fallbacks, backends_on, moves_weights
 from acestep.limits.names import parse_knob
 from acestep.request import DEFAULT_DURATION_S, MAX_BATCH, MAX_DURATION_S, Request
 from acestep.tiers import BATCHES, Evidence, Frontier, LmStates, Tier, TierTable, short_digest
+from acestep.typed import from_user
 from acestep.units import minutes
 
 EXACT = "exact"
@@ -37,7 +37,7 @@ _Wishes = msgspec.defstruct(
 
 
 class Overrides(_Wishes):  # type: ignore[misc, valid-type]  # one field for each knob
-    """What a person asked for, by knob. `UNSET` leaves a knob to the tier; None asks for none."""
+    """The user's choice for each knob. `UNSET` leaves a knob to the tier; None asks for none."""
 
 
 def overrides_from(values: Mapping[str, Any]) -> Overrides:
@@ -47,10 +47,7 @@ def overrides_from(values: Mapping[str, Any]) -> Overrides:
         for name, value in values.items()
         if value is not UNSET
     }
-    try:
-        return msgspec.convert(parsed, Overrides)
-    except msgspec.ValidationError as error:
-        raise UsageError(f"no such override: {error}") from None
+    return from_user(parsed, Overrides, "no such override: {}")
 
 
 AS_THE_TIER_SAYS = Overrides()

@@ -21,7 +21,6 @@ class SequenceGrammar:
 
     @property
     def start(self) -> State:
-        """The state before the first token."""
         return (0, *BEGINNING)
 
     @property
@@ -30,12 +29,10 @@ class SequenceGrammar:
         return sum(segment.most_tokens for segment in self._segments)
 
     def allowed(self, state: State) -> Allowed:
-        """Return the tokens that may come next. It is never called for a `done` sequence."""
         segment: Segment = self._segments[state[0]]
         return segment.allowed((state[1], state[2]))
 
     def after(self, state: State, token: int) -> State:
-        """Return the state after an allowed token; raise `ValueError` for a token that is not allowed."""
         index, first, second = state
         if index == len(self._segments):
             raise ValueError("the sequence is complete: nothing may follow")
@@ -43,7 +40,6 @@ class SequenceGrammar:
         return (index + 1, *BEGINNING) if place == ENDED else (index, *place)
 
     def done(self, state: State) -> bool:
-        """Return whether the sequence is complete; its last token is part of it."""
         return bool(state[0] == len(self._segments))
 
 

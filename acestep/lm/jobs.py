@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import msgspec
 
-from acestep.errors import UsageError
 from acestep.fields import UNKNOWN_LANGUAGE, RequestField
 from acestep.lm import prompts
 from acestep.lm.grammar import FreeGrammars, Grammars, SequenceGrammar
@@ -17,6 +16,7 @@ from acestep.lm.tokenizer import PlannerTokenizer
 from acestep.lm.vocabulary import CODES_PER_SECOND
 from acestep.request import DEFAULT_DURATION_S, Request
 from acestep.thinking import Sampling
+from acestep.typed import values_of_user
 
 METAS = frozenset({RequestField.BPM, RequestField.DURATION, RequestField.KEYSCALE, RequestField.TIMESIGNATURE})
 """The fields that the language model fills in if `Thinking.metas` is on."""
@@ -142,10 +142,8 @@ class Planner:
 
 
 def _language(language: str) -> Metadata:
-    try:
+    with values_of_user():
         return Metadata(language="" if language == UNKNOWN_LANGUAGE else language)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
 
 
 def _skipped(request: Request) -> frozenset[RequestField]:

@@ -35,14 +35,12 @@ GUIDANCE_PAIR: Final = 2
 
 Warn = Callable[[str], None]
 
-Hear = Callable[[LmBackend], LmBackend]
-"""Called with every backend that is opened; returns the backend to use: the same one, or a wrapper that records its
-calls.
-"""
+WrapBackend = Callable[[LmBackend], LmBackend]
+"""Called with every backend that is opened; returns it, or a wrapper that records its calls."""
 
 
-def unheard(backend: LmBackend) -> LmBackend:
-    """Return the backend unchanged: no recording."""
+def not_wrapped(backend: LmBackend) -> LmBackend:
+    """Return the backend unchanged."""
     return backend
 
 
@@ -54,14 +52,14 @@ class Language:
     """
 
     def __init__(
-        self, name: str, knobs: Knobs, device: Device, *, longest_s: int, warn: Warn, hear: Hear = unheard
+        self, name: str, knobs: Knobs, device: Device, *, longest_s: int, warn: Warn, wrap: WrapBackend = not_wrapped
     ) -> None:
         self._name = name
         self._knobs = knobs
         self._device = device
-        self._hear = hear
+        self._wrap = wrap
         made_here = name == TINY or name.startswith(DUMMY_PREFIX)
-        self.is_noise = name.split(":")[0] if made_here else ""
+        self.is_noise = name.split(":")[0] if made_here else None
         self._folder = Path() if made_here else locate_lm(name, catalog.checkpoints_dir())
         tokenizer = _tokenizer(name, self._folder)
         self._least_vocabulary = tokenizer.vocabulary.codes.stop
@@ -87,7 +85,7 @@ class Language:
         backend = self._opener.open(
             device, lambda: PtBackend(self._model(), device, use=use if placed else self._alone)
         )
-        return self._hear(backend)
+        return self._wrap(backend)
 
     def write(self, jobs: Sequence[Job], progress: Progress) -> list[tuple[int, ...]]:
         """Return the tokens written for some jobs, on a device that holds nothing else."""

@@ -1,4 +1,4 @@
-"""What a grammar needs to know about a tokenizer: the kind of each token, and how fields are spelled in tokens."""
+"""Facts about a tokenizer that a grammar needs: the kind of each token, and the tokens of each field."""
 
 import re
 from collections.abc import Iterable, Sequence

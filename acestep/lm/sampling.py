@@ -1,7 +1,7 @@
 """Chooses the next token: the same steps in the same order for every backend.
 
 The steps are guidance, the grammar's mask, repetition penalty over prompt and written tokens, top-k, top-p,
-temperature, and a draw with noise that depends on the seed, the step and the token id (`acestep.lm.sampling`). Tokens
+temperature, and a draw with noise that depends on the seed, the step and the token id (`gumbel`). Tokens
 with the same logit as the last one that top-k or top-p keeps are kept too, so that the sorting order never decides.
 """
 
@@ -89,7 +89,6 @@ class Sampler:
         self._device = device
 
     def choose(self, logits: Tensor, spans: Spans, drafts: Sequence[Draft]) -> list[int]:
-        """Return a token for each draft."""
         host = np.empty(tuple(logits.shape), dtype=np.float32)
         self._device.download(host, logits)
         return [next_token(row, spans, draft) for row, draft in zip(host, drafts, strict=True)]

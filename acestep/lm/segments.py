@@ -27,7 +27,7 @@ class Segment(Protocol):
         ...
 
     def after(self, place: Cursor, token: int) -> Cursor:
-        """Return the cursor after a token, `OVER` after the last one.
+        """Return the cursor after a token, `ENDED` after the last one.
 
         Raises `ValueError` for a token that is not allowed.
         """
@@ -42,15 +42,12 @@ class Literal(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     @property
     def most_tokens(self) -> int:
-        """All of them."""
         return len(self.tokens)
 
     def allowed(self, place: Cursor) -> Allowed:
-        """The next one."""
         return self.lexicon.only(self.tokens[place[0]])
 
     def after(self, place: Cursor, token: int) -> Cursor:
-        """One further."""
         if token != self.tokens[place[0]]:
             raise _refused(token)
         return (place[0] + 1, 0) if place[0] + 1 < len(self.tokens) else ENDED
@@ -63,15 +60,12 @@ class TrieSegment(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     @property
     def most_tokens(self) -> int:
-        """The longest sequence."""
         return self.trie.depth
 
     def allowed(self, place: Cursor) -> Allowed:
-        """What the node leads to."""
         return self.trie.nodes[place[0]].allowed
 
     def after(self, place: Cursor, token: int) -> Cursor:
-        """The node that the token leads to."""
         node = self.trie.nodes[place[0]]
         if token in node.following:
             return (node.following[token], 0)
@@ -97,11 +91,9 @@ class Caption(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     @property
     def most_tokens(self) -> int:
-        """The limit, the last line's end, and the closing token."""
         return self.limit + 2
 
     def allowed(self, place: Cursor) -> Allowed:
-        """Text, an end of line, or how the next line may begin."""
         stage, count = place
         if stage == _NEW_LINE:
             lexicon = self.lexicon
@@ -111,7 +103,6 @@ class Caption(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return self.lexicon.caption_opening if stage == _EMPTY else self.lexicon.caption_words
 
     def after(self, place: Cursor, token: int) -> Cursor:
-        """The stage that the token leads to."""
         stage, count = place
         lexicon = self.lexicon
         if stage == _NEW_LINE and token == self.closing:
@@ -139,15 +130,12 @@ class Lyrics(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     @property
     def most_tokens(self) -> int:
-        """The limit and the end."""
         return self.limit + 1
 
     def allowed(self, place: Cursor) -> Allowed:
-        """Text or the end; at the limit only the end."""
         return self.lexicon.lyrics if place[0] < self.limit else self.lexicon.only(self.lexicon.vocabulary.eos)
 
     def after(self, place: Cursor, token: int) -> Cursor:
-        """Return the next cursor, or `OVER` after the end."""
         kinds = self.lexicon.kinds
         if token == self.lexicon.vocabulary.eos:
             return ENDED
@@ -165,15 +153,12 @@ class Anything(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     @property
     def most_tokens(self) -> int:
-        """The limit."""
         return self.limit
 
     def allowed(self, place: Cursor) -> Allowed:  # noqa: ARG002 as in the protocol
-        """Return every token that has a meaning."""
         return self.lexicon.everything
 
     def after(self, place: Cursor, token: int) -> Cursor:
-        """Return the next cursor, or `OVER` at the limit or an end."""
         if token not in self.lexicon.everything:
             raise _refused(token)
         return ENDED if token in self.ends or place[0] + 1 >= self.limit else (place[0] + 1, 0)
@@ -187,15 +172,12 @@ class CodeSegment(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     @property
     def most_tokens(self) -> int:
-        """All of them."""
         return self.count
 
     def allowed(self, place: Cursor) -> Allowed:  # noqa: ARG002 as in the protocol
-        """Any legal code."""
         return self.lexicon.codes
 
     def after(self, place: Cursor, token: int) -> Cursor:
-        """One further."""
         if token not in self.lexicon.vocabulary.codes:
             raise _refused(token)
         return (place[0] + 1, 0) if place[0] + 1 < self.count else ENDED

@@ -1,4 +1,4 @@
-"""The language model used by itself: plans, describes, invents or rewrites a song, in words and codes."""
+"""The language model without the music model: plans, describes, invents or rewrites a song, as text and codes."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,19 +13,20 @@ from acestep.checkpoints.locate import is_checkpoint
 from acestep.checkpoints.tokenizer import encodable
 from acestep.devices.base import Device
 from acestep.devices.open import open_here, plan_to_run
-from acestep.errors import NotEnoughMemoryError, UsageError
+from acestep.errors import NotEnoughMemoryError, UsageError, first_line
 from acestep.limits.machine import carried_out
 from acestep.limits.plan import Plan, clamp
 from acestep.lm.job import Job
 from acestep.lm.jobs import Description, Planner
-from acestep.lm.language import Hear, Language, Warn, unheard
+from acestep.lm.language import Language, Warn, WrapBackend, not_wrapped
 from acestep.lm.metadata import NO_METADATA, Metadata
 from acestep.lm.prompts import SongText
 from acestep.request import Request
+from acestep.typed import values_of_user
 from acestep.units import Progress, silent
 
 MakeJob = Callable[[Planner], tuple[Job, tuple[str, ...]]]
-"""Asks a planner for a job; with it comes a sentence for each text that was cut."""
+"""Makes a planner's job, and a warning for each text that was cut."""
 
 RELEASED = "turbo"
 """The name of the model whose language models are the released ones."""
@@ -39,15 +40,15 @@ class SongPlan(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
 
 
-def open_lm(plan: Plan, model: str, device: Device, warn: Warn, *, hear: Hear = unheard) -> Language:
+def open_lm(plan: Plan, model: str, device: Device, warn: Warn, *, wrap: WrapBackend = not_wrapped) -> Language:
     """Open the language model of a plan.
 
     For the models `tiny` and `dummy` it is a language model of the same kind, for a folder the one next to it. `warn`
-    and `hear` are those of `Language`. Raises `UsageError` if the plan has none and `InvalidInputError` if its weights
+    and `wrap` are those of `Language`. Raises `UsageError` if the plan has none and `InvalidInputError` if its weights
     are missing.
     """
     name = language_name(plan, model)
-    return Language(name, plan.knobs, device, longest_s=plan.longest_planned_s, warn=warn, hear=hear)
+    return Language(name, plan.knobs, device, longest_s=plan.longest_planned_s, warn=warn, wrap=wrap)
 
 
 def language_name(plan: Plan, model: str) -> str:
@@ -95,18 +96,16 @@ def understand_song(
     seed: int = 0,
     progress: Progress = silent,
 ) -> Description:
-    """Describe in words the song that audio codes stand for; without codes, invent one."""
+    """Describe the song of audio codes; without codes, invent one."""
     return _described(understanding(codes, seed), plan, model, progress)
 
 
 def understanding(codes: tuple[int, ...], seed: int) -> MakeJob:
-    """Asks for the song that audio codes stand for; without codes one is made up."""
+    """Return the maker of a job that describes the song of audio codes; without codes it invents one."""
 
     def ask(planner: Planner) -> tuple[Job, tuple[str, ...]]:
-        try:
+        with values_of_user():
             return planner.understand_job(codes, seed), ()
-        except ValueError as error:
-            raise UsageError(str(error)) from None
 
     return ask
 
@@ -145,7 +144,7 @@ def format_sample(
 
 
 def _described(asked: MakeJob, plan: Plan | None, model: str, progress: Progress) -> Description:
-    """What the language model of a plan writes for the job that is asked of it, with all there is to tell."""
+    """Return the text that a plan's language model writes for a job, with every warning."""
     warnings: list[str] = []
     with _language(plan, model, warnings) as (language, _):
         job, cuts = asked(language.planner)
@@ -162,7 +161,7 @@ def alone(language: Language, flag: str = "--lm") -> Iterator[Language]:
         yield language
     except torch.OutOfMemoryError as error:
         raise NotEnoughMemoryError(
-            f"The language model does not fit into the memory that is free ({str(error).splitlines()[0]}). Choose a"
+            f"The language model does not fit into the memory that is free ({first_line(error)}). Choose a"
             f" smaller one with {flag}, or close other programs."
         ) from None
     finally:

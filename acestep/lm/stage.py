@@ -19,7 +19,7 @@ class Thought(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """
 
     request: Request
-    codes: SongCodes = ()
+    codes: SongCodes | None = None
     songs_per_pass: int = 1
     warnings: tuple[str, ...] = ()
 
@@ -48,11 +48,9 @@ class UnableToThink:
     """The thinker used when no language model is loaded."""
 
     def modules(self) -> Mapping[str, nn.Module]:
-        """None."""
         return {}
 
     def think(self, request: Request, place: StageContext, progress: Progress) -> Thought:  # noqa: ARG002 as in the protocol
-        """Raise `UsageError`."""
         raise UsageError("a request to think needs a language model and none is loaded; choose one, or leave think off")
 
     def close(self) -> None:

@@ -92,11 +92,9 @@ class LmThinker:
         self._end = end
 
     def modules(self) -> Mapping[str, nn.Module]:
-        """The weights that are placed together with the pipeline's own."""
         return self._modules
 
     def think(self, request: Request, place: StageContext, progress: Progress) -> Thought:
-        """Return the completed request, and the audio codes of its songs if they are wanted."""
         planner = self._planner
 
         def written(step: int, most: int) -> None:
@@ -122,5 +120,4 @@ class LmThinker:
         return place.placement.use(LANGUAGE_MODEL) if self._modules else nullcontext()
 
     def close(self) -> None:
-        """Free what the backend keeps between calls."""
         self._end()

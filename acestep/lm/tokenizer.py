@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from acestep.checkpoints.tokenizer import encodable
+from acestep.checkpoints.tokenizer import encodable, load_tokenizer
 from acestep.errors import InvalidInputError
 from acestep.lm.vocabulary import CODE_TOKENS, Vocabulary, code_name, read_vocabulary
 
@@ -67,11 +67,9 @@ class BytePlannerTokenizer:
         self.pieces: Sequence[bytes] = tuple(bytes([value]) for value in range(256))
 
     def plain(self, text: str) -> list[int]:
-        """Return the UTF-8 bytes of `text`."""
         return list(encodable(text).encode("utf-8"))
 
     def text(self, tokens: Iterable[int]) -> str:
-        """Return the text of ids, special ones by name."""
         return _spelled(tokens, self.pieces, self.vocabulary, {})
 
 
@@ -105,11 +103,9 @@ class HubPlannerTokenizer:
             raise InvalidInputError(folder, "holds a tokenizer that makes special tokens of plain text")
 
     def plain(self, text: str) -> list[int]:
-        """Return the ids of `text`, none of them special."""
         return list(self._encoder.encode(encodable(text), add_special_tokens=False).ids)
 
     def text(self, tokens: Iterable[int]) -> str:
-        """Return the text of ids, special ones by name."""
         return _spelled(tokens, self.pieces, self.vocabulary, self._names)
 
 
@@ -125,13 +121,7 @@ def _load(folder: Path) -> Any:
             raise InvalidInputError(whole, f"is no tokenizer ({error})") from error
     if not (folder / "vocab.json").is_file():
         raise InvalidInputError(folder, "holds no tokenizer: neither tokenizer.json nor vocab.json with merges.txt")
-    from transformers import AutoTokenizer
-
-    try:
-        loaded = AutoTokenizer.from_pretrained(folder, use_fast=True, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise InvalidInputError(folder, f"holds no tokenizer that transformers can read ({error})") from error
-    return loaded.backend_tokenizer
+    return load_tokenizer(folder).backend_tokenizer
 
 
 def _pieces(encoder: Any, added: Mapping[int, str]) -> tuple[bytes, ...]:

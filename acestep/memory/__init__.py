@@ -1,1 +1,1 @@
-"""Where weights rest, how small they are, and how audio leaves the device."""
+"""What is on the device when: placement, offload, the memory for denoising, and the VRAM guard."""

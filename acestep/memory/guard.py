@@ -22,10 +22,10 @@ from acestep.units import ceil_div
 GUARDED_STAGES: Final = (Stage.ENCODE_AUDIO, Stage.ENCODE, Stage.DENOISE, Stage.DECODE)
 
 COEFFICIENTS: Final = ("rest", Stage.ENCODE, f"{Stage.ENCODE}.lyrics", f"{Stage.DENOISE}.fixed", Stage.DECODE)
-"""What is known of each way to run."""
+"""The coefficients of each way to run."""
 
 OF_AUDIO: Final = (Stage.ENCODE_AUDIO, f"{Stage.ENCODE_AUDIO}.frames")
-"""What is known besides, and needed for requests that bring audio."""
+"""Further coefficients, for requests with audio."""
 
 FEWEST_LYRICS: Final = 300
 """Up to this number of lyric tokens the text encoder, and not the lyrics, decides the peak of encoding."""
@@ -35,7 +35,7 @@ ITEMSIZE: Final = 2
 
 
 class Demand(msgspec.Struct, frozen=True, kw_only=True):
-    """What decides the memory of a pass: songs in the pass, latent frames of each, tokens of lyrics and of the prompt.
+    """The inputs of a prediction: songs in the pass, latent frames of each, tokens of lyrics and of the prompt.
 
     `with_audio`: the request brings audio or codes. `weak_cover`: each step takes a second pass, for a condition that
     asks for no cover. `contexts` are held for the whole request: one, or one for each song with its own codes.

@@ -1,4 +1,4 @@
-"""Where the parts of the model are: on the host, or on the device while a stage needs them."""
+"""Placement of the parts of the model: on the host, or on the device while a stage needs them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -62,7 +62,7 @@ class Placement:
 
     @contextmanager
     def use(self, name: str) -> Iterator[None]:
-        """Have the part on the device inside the block, and back in its resting place afterwards."""
+        """Keep the part on the device inside the block; afterwards it is where it was."""
         part = self._parts[name]
         if name in self._resident or part.inside:
             yield
@@ -81,7 +81,7 @@ class Placement:
 
     @contextmanager
     def use_block(self, block: nn.Module) -> Iterator[None]:
-        """Have this module, of a part in use, on the device inside the block; does nothing unless it is streamed."""
+        """Keep a streamed module, of a part in use, on the device inside the block; does nothing for another."""
         if id(block) in self._turns:
             ring, turn = self._turns[id(block)]
             with ring.use(turn):

@@ -48,7 +48,7 @@ class Part:
         self.inside = True
 
     def leave(self) -> None:
-        """Put the host tensors back; the device copies are freed with their last reference."""
+        """Restore the host tensors; the device copies are freed with their last reference."""
         self.put(self.hosts)
         self.inside = False
 
@@ -113,7 +113,7 @@ class Ring:
 
     @contextmanager
     def use(self, index: int) -> Iterator[None]:
-        """Have the block on the device inside the context, while the next one is being copied."""
+        """Keep the block on the device inside the context, while the next one is being copied."""
         self._enter(index)
         try:
             yield

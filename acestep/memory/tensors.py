@@ -54,7 +54,7 @@ class Arena:
 
     @classmethod
     def bytes_for(cls, tensor: Tensor) -> int:
-        """What `like` takes of a buffer for the plain tensors inside `tensor`."""
+        """Return the bytes of a buffer that `like` takes for the plain tensors inside `tensor`."""
         return sum(ceil_div(_extent(part) * part.itemsize, cls.ALIGNMENT) * cls.ALIGNMENT for part in plain(tensor))
 
     def like(self, tensor: Tensor) -> Tensor:

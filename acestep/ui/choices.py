@@ -1,4 +1,4 @@
-"""What follows from a choice on the page: other settings, other limits, another outlook."""
+"""What a choice on the page changes: settings, limits, and the prediction of the guard."""
 
 from html import escape
 from typing import Any
@@ -37,7 +37,7 @@ class Choices:
         }
 
     def settings(self, _: Visit, *values: Any) -> Changes:
-        """Settings were changed: what they come down to."""
+        """Settings were changed: the controls show what the plan makes of them."""
         return self._granted(*wish_from(values))
 
     def init_lm(self, _: Visit, *values: Any) -> Changes:
@@ -46,7 +46,7 @@ class Choices:
         return self._granted(wish, msgspec.structs.replace(form, think=wish.init_lm))
 
     def limits(self, _: Visit, *values: Any) -> Changes:
-        """Where the sliders end now."""
+        """Something that limits the sliders was changed."""
         wish, form = wish_from(values)
         return self._limited(self._studio.settle(wish)[1], form)
 
@@ -56,7 +56,7 @@ class Choices:
         return {self._parts[name]: gr.update(visible=name in read) for name in OF_TASKS}
 
     def guard(self, _: Visit, *values: Any) -> Changes:
-        """What the VRAM guard would do with the request as it stands; what is amiss with it belongs into the panel."""
+        """What the VRAM guard would do with the request, or why the request is not valid."""
         try:
             panel = self._outlook(*song_from(values))
         except UsageError as error:
@@ -71,8 +71,8 @@ class Choices:
             task=Task.TEXT2MUSIC,
             think=form.think and form.task is Task.TEXT2MUSIC,
             duration=seconds,
-            source_audio="",
-            reference_audio="",
+            source_audio=None,
+            reference_audio=None,
         )
         seen = outlook(
             plan,
@@ -94,7 +94,7 @@ class Choices:
 
     def _settled(self, controls: Controls, plan: Plan, form: Form) -> Changes:
         settings = settings_of(controls, plan, self._studio.tiers)
-        changes = {self._parts[name]: setting_update(self._words, setting) for name, setting in settings.items()}
+        changes = {self._parts[name]: setting_update(self._words, name, setting) for name, setting in settings.items()}
         return changes | self._limited(plan, form)
 
     def _limited(self, plan: Plan, form: Form) -> Changes:

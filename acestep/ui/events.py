@@ -22,10 +22,10 @@ from acestep.ui.views import failure_html, history_html, progress_html, warnings
 from acestep.ui.words import PageText
 
 RUNNING = ("generate", "cancel", "progress", "failure", "timer")
-"""What changes when a run begins and ends."""
+"""The components that change when a run begins and ends."""
 
 STOPPED_AT_ONCE = ("progress", "cancel")
-"""What the browser itself changes when the stop button is clicked."""
+"""The components that the browser itself changes when the stop button is clicked."""
 
 MADE = ("warnings", *(f"song_{number}" for number in range(MOST_SONGS)), "download", "history")
 """The components that a run fills."""

@@ -22,11 +22,11 @@ class FailureKind(StrEnum):
 
 
 class FailedRun(msgspec.Struct, frozen=True, kw_only=True):
-    """Why a run failed. `detail` is the English sentence of the error and `command` the remedy; each may be empty."""
+    """Why a run failed. `detail` is the English sentence of the error and `command` the remedy, if there are any."""
 
     kind: FailureKind
-    detail: str = ""
-    command: str = ""
+    detail: str | None = None
+    command: str | None = None
 
 
 class MissingSourceError(UsageError):

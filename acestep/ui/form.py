@@ -9,9 +9,11 @@ import msgspec
 from acestep.automatic import AUTOMATIC
 from acestep.clip import Clip
 from acestep.errors import UsageError
+from acestep.fields import track_names
 from acestep.limits.names import AUDIO_FORMATS
 from acestep.lm.prompts import INSTRUMENTAL
-from acestep.request import Request, Task
+from acestep.request import Request, Task, asked_request
+from acestep.typed import from_user
 from acestep.ui.settings import SAVING, Controls, controls_from
 
 _READ_BY = {
@@ -21,6 +23,19 @@ _READ_BY = {
     Task.LEGO: ("repaint_start", "repaint_end", "track"),
     Task.COMPLETE: ("tracks",),
 }
+
+FILE_INPUTS: Final = ("source_audio", "reference_audio")
+
+_FIELD_OF = {
+    "duration": "duration_s",
+    "guidance": "guidance_scale",
+    "repaint_start": "repaint_start_s",
+    "repaint_end": "repaint_end_s",
+}
+"""The fields of a request that have another name than on the form."""
+
+_TRANSLATED = frozenset({"instrumental", "random_seed", "audio_format", "tracks", *FILE_INPUTS})
+"""The fields of a form that a request does not have in this form."""
 
 LONGEST_TEXT = 100_000
 """Longest text in characters: far longer than a model reads, short enough to keep the page fast."""
@@ -33,7 +48,7 @@ UNUSED_SOURCE = (
 
 
 class Form(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The song that is asked for. Audio files are named by their paths, "" for none; a duration of 0 leaves it open."""
+    """The song that is asked for. Audio files are named by their paths; a duration of 0 leaves it open."""
 
     caption: str = ""
     lyrics: str = ""
@@ -51,8 +66,8 @@ class Form(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     guidance: float = 0.0
     shift: float = 3.0
     task: Task = Task.TEXT2MUSIC
-    reference_audio: str = ""
-    source_audio: str = ""
+    reference_audio: str | None = None
+    source_audio: str | None = None
     repaint_start: float = 0.0
     repaint_end: float = 0.0
     cover_strength: float = 1.0
@@ -74,55 +89,35 @@ def task_fields(task: Task) -> tuple[str, ...]:
     return _READ_BY.get(task, ())
 
 
+OF_TASKS: Final = tuple(dict.fromkeys(name for task in Task for name in task_fields(task)))
+"""The fields that only some tasks read."""
+
+
 def form_from(values: dict[str, Any]) -> Form:
-    """A form from what a browser sends, null for what was left alone; `UsageError` names a field that cannot be."""
+    """Return a form from the values of a browser, null for the default; raise `UsageError` naming an invalid field."""
     given = {name: _whole(value) for name, value in values.items() if value is not None}
-    try:
-        return msgspec.convert(given, Form)
-    except msgspec.ValidationError as error:
-        raise UsageError(f"the form cannot be used: {error}") from None
+    return from_user(given, Form, "the form cannot be used: {}")
 
 
 def form_request(form: Form, read: Callable[[str], Clip]) -> Request:
     """The request of a form, whose audio files `read` reads; `UsageError` says what there can be no song of."""
     own = task_fields(form.task)
-    fields: dict[str, Any] = {
-        "caption": form.caption,
-        "lyrics": INSTRUMENTAL if form.instrumental else form.lyrics,
-        "language": form.language,
-        "bpm": form.bpm,
-        "keyscale": form.keyscale,
-        "timesignature": form.timesignature,
-        "think": form.think,
-        "batch": form.batch,
-        "duration_s": form.duration,
-        "seed": AUTOMATIC if form.random_seed else form.seed,
-        "steps": form.steps,
-        "guidance_scale": form.guidance,
-        "shift": form.shift,
-        "task": form.task,
+    fields = {
+        _FIELD_OF.get(name, name): value
+        for name, value in msgspec.structs.asdict(form).items()
+        if name not in _TRANSLATED and (name not in OF_TASKS or name in own)
     }
-    if "repaint_start" in own:
-        fields |= {"repaint_start_s": form.repaint_start, "repaint_end_s": form.repaint_end}
-    if "cover_strength" in own:
-        fields["cover_strength"] = form.cover_strength
-    if "track" in own:
-        fields["track"] = form.track
+    fields["lyrics"] = INSTRUMENTAL if form.instrumental else form.lyrics
+    fields["seed"] = AUTOMATIC if form.random_seed else form.seed
     if "tracks" in own:
-        fields["tracks"] = tuple(track.strip() for track in form.tracks.split(",")) if form.tracks else ()
-    try:
-        # Without its audio first, so that another error is reported before a file is read.
-        if form.task is Task.TEXT2MUSIC:
-            Request(**fields)
-            if form.source_audio:
-                raise UsageError(UNUSED_SOURCE)
+        fields["tracks"] = track_names(form.tracks)
+    if form.task is Task.TEXT2MUSIC:
+        # Checked before a file is read, so that another error is reported first.
+        asked_request(fields)
         if form.source_audio:
-            fields["source_audio"] = read(form.source_audio)
-        if form.reference_audio:
-            fields["reference_audio"] = read(form.reference_audio)
-        return Request(**fields)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
+            raise UsageError(UNUSED_SOURCE)
+    audio = {name: read(path) for name in FILE_INPUTS if (path := getattr(form, name))}
+    return asked_request(fields | audio)
 
 
 def _whole(value: Any) -> Any:
@@ -136,7 +131,7 @@ SONG_INPUTS: Final = (*Form.__struct_fields__, *SETTINGS)
 """Everything that a run depends on."""
 
 LIMITED: Final = ("batch", "duration", "think")
-"""What the settings limit."""
+"""The fields that the settings limit."""
 
 WISH: Final = (*SETTINGS, *LIMITED)
 
@@ -144,16 +139,11 @@ GUARDED: Final = (
     *("batch", "duration", "think", "task", "cover_strength", "source_audio", "reference_audio"),
     *("tier", *SAVING),
 )
-"""What changes the memory that a run needs, beside its words."""
-
-OF_TASKS: Final = tuple(dict.fromkeys(name for task in Task for name in task_fields(task)))
-"""What only some tasks read."""
-
-FILE_INPUTS: Final = ("reference_audio", "source_audio")
+"""The fields that change the memory of a run, except for its texts."""
 
 
 def song_from(values: Sequence[Any]) -> tuple[Form, Controls]:
-    """The form and the settings in the values of `SONG`; `UsageError` names one that cannot be."""
+    """Return the form and the settings in the values of `SONG_INPUTS`; raise `UsageError` naming an invalid one."""
     given = dict(zip(SONG_INPUTS, values, strict=True))
     for name in FILE_INPUTS:
         given[name] = given[name] and given[name]["path"]
@@ -168,5 +158,5 @@ def wish_from(values: Sequence[Any]) -> tuple[Controls, Form]:
 
 
 def limited_from(batch: Any, duration: Any, think: Any) -> Form:
-    """As much of a form as the settings limit."""
+    """Return a form with the fields that the settings limit."""
     return form_from({"batch": batch, "duration": duration, "think": think})

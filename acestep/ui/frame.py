@@ -16,8 +16,8 @@ from acestep.request import MAX_DURATION_S, MIN_DURATION_S
 from acestep.ui.words import PageText
 
 
-def problem_of(values: Sequence[Any], files: Sequence[bool], folder: Path) -> int:
-    """Return the index of the first value that is refused, -1 if there is none; `files` says which may be a file.
+def problem_of(values: Sequence[Any], files: Sequence[bool], folder: Path) -> int | None:
+    """Return the index of the first value that is refused, None if there is none; `files` says which may be a file.
 
     gradio reads anything in its input that looks like a file, and even fetches it from an address.
     """
@@ -27,7 +27,7 @@ def problem_of(values: Sequence[Any], files: Sequence[bool], folder: Path) -> in
                 return index
         elif isinstance(value, dict | list):
             return index
-    return -1
+    return None
 
 
 def _uploaded(value: Any, folder: Path) -> bool:
@@ -56,7 +56,7 @@ def uploaded_clip(path: str) -> Clip:
     raise InvalidInputError(Path(path).name, problem)
 
 
-def seconds_of(path: str) -> float:
+def seconds_of(path: str | None) -> float:
     """Return the length of an uploaded file according to its header, 0 if the header has no usable length."""
     import soundfile
 
@@ -85,7 +85,7 @@ class Frame(gr.Blocks):  # type: ignore[misc] # gradio is untyped here
             raise self._refusal(self._words("missing_inputs", got=len(inputs), wanted=len(wanted)))
         files = [getattr(component, "data_model", None) is not None for component in wanted]
         index = problem_of(inputs, files, Path(get_upload_folder()))
-        if index >= 0:
+        if index is not None:
             name = wanted[index].elem_id or type(wanted[index]).__name__.lower()
             raise self._refusal(self._words("not_uploaded" if files[index] else "no_value", name=name))
         taken = [file_of(value) if is_file and value else value for value, is_file in zip(inputs, files, strict=True)]
@@ -97,7 +97,7 @@ class Frame(gr.Blocks):  # type: ignore[misc] # gradio is untyped here
 
 
 MESSAGE_S = 10.0
-"""How long a message on the page stays."""
+"""Seconds that a message stays on the page."""
 
 
 def refusal(sentence: str, title: str, *, seconds: float | None = MESSAGE_S, shown: bool = True) -> Exception:

@@ -27,7 +27,7 @@ class LoopbackOnly:
         """Pass a request on to the page, or refuse it with status 403."""
         headers = {name.lower(): value for name, value in scope.get("headers", ())}
         host, origin = (headers.get(name, b"").decode("latin-1") for name in (b"host", b"origin"))
-        if scope["type"] != "http" or welcome(host, origin):
+        if scope["type"] != "http" or is_allowed(host, origin):
             await self._app(scope, receive, send)
             return
         body = json.dumps({"error": REFUSAL}).encode()
@@ -35,7 +35,7 @@ class LoopbackOnly:
         await send({"type": "http.response.body", "body": body})
 
 
-def welcome(host: str, origin: str) -> bool:
+def is_allowed(host: str, origin: str) -> bool:
     """Return whether a request names this machine, and comes from its own page or from no page at all."""
     if not is_loopback(_name(f"//{host}")):
         return False

@@ -24,7 +24,7 @@ Parts = dict[str, Any]
 
 
 def lay_out(words: PageText, studio: Studio) -> Parts:
-    """Put everything on the page that is being made, set to the plan of the card that is here."""
+    """Add every component to the page that is being built, with the settings of this card's plan."""
     controls, plan = studio.start()
     settings = settings_of(controls, plan, studio.tiers)
     form = Form(think=controls.init_lm)
@@ -50,27 +50,21 @@ def lay_out(words: PageText, studio: Studio) -> Parts:
 
 
 def _html(value: str = "", *, elem_id: str) -> Any:
-    """Text in our own clothes."""
+    """A text with the page's own style."""
     return gr.HTML(value, elem_id=elem_id, apply_default_css=False)
 
 
 def _named(words: PageText, name: str, *, interactive: bool = True, **values: object) -> dict[str, Any]:
-    """What every control of a name has: its label, its explanation where there is one, and its id."""
+    """The arguments of the control `name`: its label, its explanation if there is one, and its id."""
     named: dict[str, Any] = {"label": words(name), "elem_id": name.replace("_", "-"), "interactive": interactive}
     if words.has(f"{name}_info"):
         named["info"] = words(f"{name}_info", **values)
     return named
 
 
-def options(words: PageText, choices: tuple[str, ...]) -> list[tuple[str, str]]:
-    """Choices as people read them, and as they are."""
-    return [(choice_label(words, choice), str(choice)) for choice in choices]
-
-
-def choice_label(words: PageText, choice: str) -> str:
-    """A choice as people read it."""
-    name = "choice_" + choice.replace(" ", "_").replace("+", "_")
-    return words(name) if words.has(name) else str(choice)
+def options(words: PageText, choices: tuple[str, ...], *, of: str | None = None) -> list[tuple[str, str]]:
+    """The text and the value of each choice of the control `of`."""
+    return [(words.choice(str(choice), of=of), str(choice)) for choice in choices]
 
 
 def _song(parts: Parts, words: PageText, form: Form) -> None:
@@ -83,7 +77,7 @@ def _song(parts: Parts, words: PageText, form: Form) -> None:
 
 
 def _limited(parts: Parts, words: PageText, form: Form, limits: Limits) -> None:
-    """What the frontier limits; the language model is part of that."""
+    """The controls that the frontier limits; it depends on whether a language model plans the song."""
     with gr.Row():
         parts["instrumental"] = gr.Checkbox(form.instrumental, **_named(words, "instrumental"), min_width=140)
         parts["think"] = gr.Checkbox(form.think, **_named(words, "think", interactive=limits.can_think), min_width=140)
@@ -101,7 +95,7 @@ def _limited(parts: Parts, words: PageText, form: Form, limits: Limits) -> None:
 
 
 def _folded(parts: Parts, words: PageText, form: Form) -> None:
-    """What most songs do without."""
+    """The controls that most songs do not need, in closed sections."""
     with gr.Accordion(words("section_music"), open=False):
         _music(parts, words, form)
     with gr.Accordion(words("section_audio"), open=False):
@@ -136,6 +130,7 @@ def _audio(parts: Parts, words: PageText, form: Form) -> None:
         parts[name] = gr.Audio(
             **_named(words, name), sources=["upload"], type="filepath", editable=False, elem_classes="drop", buttons=[]
         )
+    _html(f'<p class="hint">{words("reference_audio_hint")}</p>', elem_id="reference-audio-hint")
     with gr.Row():
         for name in ("repaint_start", "repaint_end"):
             parts[name] = gr.Number(
@@ -195,7 +190,7 @@ def _settings(parts: Parts, words: PageText, settings: dict[str, Setting]) -> No
                 parts[name] = gr.Checkbox(setting.value, **named, min_width=160)
             else:
                 value = setting.value or None
-                parts[name] = gr.Dropdown(options(words, setting.choices), **named, value=value, min_width=160)
+                parts[name] = gr.Dropdown(options(words, setting.choices, of=name), **named, value=value, min_width=160)
 
     add("tier", "init_lm")
     for row in CONTROL_ROWS:
@@ -203,11 +198,11 @@ def _settings(parts: Parts, words: PageText, settings: dict[str, Setting]) -> No
             add(*row)
 
 
-def setting_update(words: PageText, setting: Setting) -> dict[str, Any]:
-    """What brings a control to a setting."""
+def setting_update(words: PageText, name: str, setting: Setting) -> dict[str, Any]:
+    """Return the update that brings the control `name` to a setting."""
     if isinstance(setting.value, bool):
         changed: dict[str, Any] = gr.update(value=setting.value, interactive=setting.interactive)
     else:
-        choices = options(words, setting.choices)
+        choices = options(words, setting.choices, of=name)
         changed = gr.update(value=setting.value or None, choices=choices, interactive=setting.interactive)
     return changed

@@ -119,7 +119,7 @@ def _launch(
             pwa=False,
             max_file_size=LARGEST_UPLOAD,
             app_kwargs={
-                "exception_handlers": {Exception: _sorry},
+                "exception_handlers": {Exception: _internal_error},
                 "middleware": [Middleware(LoopbackOnly)] if alone else [],
             },
         )
@@ -130,7 +130,7 @@ def _launch(
     return str(public or local).rstrip("/")
 
 
-async def _sorry(_: Any, __: Exception) -> Any:
+async def _internal_error(_: Any, __: Exception) -> Any:
     """The answer to a request that caused an error inside gradio."""
     from starlette.responses import JSONResponse
 

@@ -27,13 +27,13 @@ class StoppedError(AceStepError):
 
 
 class RunProgress(msgspec.Struct, frozen=True, kw_only=True):
-    """The progress of a run: `stage` is one of the pipeline, or one of those below; "" for no run.
+    """The progress of a run: `stage` is one of the pipeline, or one of those below; None for no run.
 
     The others are `waiting`, `loading`, `stopping`, and at the end `finished`, `stopped` or `failed`, with the
     `seconds` that it took.
     """
 
-    stage: str = ""
+    stage: str | None = None
     done: int = 0
     total: int = 0
     seconds: float = 0.0

@@ -1,22 +1,22 @@
-"""A plan as the settings that show it, and settings as the wishes that a plan is made from. Pure."""
+"""Converts a plan to the settings that show it, and settings to the overrides of a plan. Pure."""
 
 from typing import Any
 
 import msgspec
 
-from acestep.errors import UsageError
 from acestep.hardware.card import Card, simulated_card
 from acestep.knobs import KNOBS, NONE_NAMES, Knob, Offload, Variant
 from acestep.limits.fallbacks import moves_weights
 from acestep.limits.plan import Overrides, Plan, overrides_from
 from acestep.request import MAX_DURATION_S
 from acestep.tiers import BATCHES, TierTable
+from acestep.typed import from_user
 
 THIS_CARD = "this card"
 """The choice of the tier selector that is no tier."""
 
 NONE = NONE_NAMES[0]
-"""How null is written in a selector."""
+"""The text for null in a selector."""
 
 _BOXES: dict[str, str | bool] = {"offload_cpu": False, "offload_dit": False, "offload_stream": NONE}
 """The controls of offload, off: parts beside the transformer, the transformer too, and a selector of what streams."""
@@ -69,7 +69,7 @@ _Settings = msgspec.defstruct(
 
 
 class Controls(_Settings):  # type: ignore[misc, valid-type]  # the controls of every knob
-    """What the settings are set to. `lm` is "" where there is no language model."""
+    """The values of all settings. `lm` is "" if there is no language model."""
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,7 +87,7 @@ def cards(table: TierTable, variant: Variant, here: Card) -> dict[str, Card]:
 
 
 def controls_of(plan: Plan, *, tier: str, init_lm: bool) -> Controls:
-    """The settings that a plan comes down to; thinking unasked needs a language model."""
+    """Return the settings that show a plan; `init_lm` needs a language model."""
     return Controls(
         tier=tier,
         init_lm=init_lm and plan.lm is not None,
@@ -99,7 +99,7 @@ def controls_of(plan: Plan, *, tier: str, init_lm: bool) -> Controls:
 
 
 def overrides_of(controls: Controls, variant: Variant) -> Overrides:
-    """The wishes that settings stand for; `UsageError` for a value that no setting has."""
+    """Return the overrides that settings ask for; raise `UsageError` for a value that no setting has."""
     return overrides_from(
         {
             **{name: getattr(controls, name) for name in _SINGLE},
@@ -146,10 +146,7 @@ def settings_of(controls: Controls, plan: Plan, tiers: tuple[str, ...]) -> dict[
 def controls_from(values: dict[str, Any]) -> Controls:
     """Settings as a browser sends them, null for the usual; `UsageError` naming one that is of another kind."""
     given = {name: value for name, value in values.items() if value is not None}
-    try:
-        return msgspec.convert(given, Controls)
-    except msgspec.ValidationError as error:
-        raise UsageError(f"a setting cannot be used: {error}") from None
+    return from_user(given, Controls, "a setting cannot be used: {}")
 
 
 def _offload(controls: Controls) -> str:

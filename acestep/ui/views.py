@@ -123,7 +123,10 @@ def _defaults(plan: Plan, words: PageText) -> tuple[tuple[str, str, str], ...]:
         ("lm", plan.lm or none, "recommended_lm"),
         ("lm_models", ", ".join(plan.lm_models) or none, "lm_models"),
         ("init_lm", on_off[plan.init_lm], "init_lm"),
-        *((name, on_off[value] if isinstance(value, bool) else value or none, name) for name, value in decided.items()),
+        *(
+            (name, on_off[value] if isinstance(value, bool) else value or words.choice(NONE, of=name), name)
+            for name, value in decided.items()
+        ),
     )
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Final
 
+from acestep.knobs import NONE_NAMES
 from acestep.locale_text import LocaleText
 
 LOCALES: Final = Path(__file__).parent / "locales"
@@ -17,3 +18,10 @@ class PageText(LocaleText):
     def has(self, name: str) -> bool:
         """Return whether there is a sentence `name`; not everything needs one."""
         return name in self.texts
+
+    def choice(self, choice: str, *, of: str | None = None) -> str:
+        """The text of a choice, of the control `of`; no quantization is full precision."""
+        if choice == NONE_NAMES[0] and of in ("quantization", "lm_quantization"):
+            choice = "full_precision"
+        name = "choice_" + choice.replace(" ", "_").replace("+", "_")
+        return self(name) if self.has(name) else choice

@@ -158,7 +158,7 @@ class _Asking:
         return ask
 
     def growth(self, known: Sequence[RecordedProbe], *, at: int) -> Growth | None:
-        """That of the stage that took most where a position failed, over all answers; None where it cannot be told."""
+        """Return the growth of the stage that took most at a failed position, from all answers; None if unknown."""
         failed = self._probes[at]
         most = max((stage.name for stage in failed.stages), key=lambda name: _needed(failed, name), default=GROWING)
         same = [probe for probe in known if most == GROWING or probe.knobs == self._question.knobs]
@@ -177,7 +177,7 @@ def _denoises_alike(one: Knobs, other: Knobs) -> bool:
 
 
 def _forecast(question: Question, grid: Sequence[int], forecast: Forecast) -> Growth | None:
-    """Predicted at both ends of a grid; None where nothing is predicted."""
+    """Return the growth predicted from both ends of a grid; None without a prediction."""
     ends = sorted({grid[0], grid[-1]})
     predicted = [
         forecast(question.knobs, msgspec.structs.replace(question.workload, duration_s=float(seconds)))
@@ -188,7 +188,7 @@ def _forecast(question: Question, grid: Sequence[int], forecast: Forecast) -> Gr
 
 
 def _growth(stage: str, probes: Sequence[RecordedProbe]) -> Growth | None:
-    """What a stage was seen to take; None where fewer than two runs came through it."""
+    """Return the measured growth of a stage; None if fewer than two runs finished it."""
     seen: dict[int, int] = {}
     resting = []
     for probe in probes:

@@ -40,7 +40,7 @@ def journal_path(output: Path) -> Path:
 
 
 class Journal:
-    """Answers on disk; `entries` are those that were already there."""
+    """Answers on disk; `entries` are those that were already there, `count` is the number of all so far."""
 
     def __init__(self, path: Path, fingerprint: Fingerprint, *, resume: bool) -> None:
         """Raises `UsageError` for a journal that exists without `resume`, belongs to other code, or cannot be written.
@@ -57,6 +57,7 @@ class Journal:
                 f"{path} has {len(lines) - 1} answers of a run that did not end; go on with --resume, or delete it"
             )
         self.entries: Mapping[ProbeTask, JournalEntry] = dict(self._entries(lines))
+        self.count = len(self.entries)
         self._open = ExitStack()
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | _AS_IT_IS, 0o644)
@@ -76,6 +77,7 @@ class Journal:
         """Write an answer to disk; raise `RunFailedError` if that fails, with all earlier answers intact."""
         line = _Line(key=_key(self._fingerprint, entry), entry=entry)
         self._write(msgspec.json.encode(line) + b"\n")
+        self.count += 1
 
     def close(self) -> None:
         """Close the file so that the next run can use it; safe to call again."""
@@ -95,7 +97,9 @@ class Journal:
                     continue
                 read = msgspec.json.decode(line, type=_Line)
             except msgspec.DecodeError as error:
-                raise InvalidInputError(self.path, f"line {number} is none of a journal ({error}); delete it") from None
+                raise InvalidInputError(
+                    self.path, f"line {number} is not an entry of a journal ({error}); delete it"
+                ) from None
             if read.key != _key(self._fingerprint, read.entry):
                 raise InvalidInputError(self.path, f"line {number} was changed after it was written; delete the file")
             yield read.entry.task, read.entry
@@ -103,8 +107,8 @@ class Journal:
     def _require_ours(self, theirs: Fingerprint) -> None:
         if differences := "; ".join(self._fingerprint.differences(theirs)):
             raise UsageError(
-                f"{self.path} cannot be gone on with, its answers hold for something else: {differences}. Delete it to"
-                " begin again"
+                f"{self.path} cannot be continued, because its answers hold for something else: {differences}. Delete"
+                " it to begin again"
             )
 
     def _write(self, line: bytes) -> None:

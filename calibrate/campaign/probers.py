@@ -15,10 +15,10 @@ from acestep.hardware.detection import detect
 from acestep.knobs import Backend, Knobs, Variant
 from acestep.limits.machine import installed
 from calibrate.campaign.boundary import SIMULATED, Method
-from calibrate.executors.alone import Alone
+from calibrate.executors.alone import CardAlone, SimulationAlone
 from calibrate.executors.base import Executor
 from calibrate.executors.local import Local, usable_processes
-from calibrate.probes.base import CapMethod, Prober, Simulation
+from calibrate.probes.base import CapMethod, Simulation
 from calibrate.record.measurement import RecordedCard, RecordedCardKind
 from calibrate.search import WORST_SPURIOUS_RATE
 from calibrate.table.choice import PROBED
@@ -26,21 +26,21 @@ from calibrate.table.knobs import eager
 from calibrate.workload import Workload
 
 
-def prober_for(device: str, method: CapMethod = CapMethod.FRACTION) -> Prober:
-    """The prober of a device, `cuda` or `simulated`; `NotMeasuredError` where there is no card to ask.
+def alone_on(device: str, method: CapMethod = CapMethod.FRACTION) -> CardAlone | SimulationAlone:
+    """The executor in this process of a device, `cuda` or `simulated`; a real card is capped by `method`.
 
-    A real one is capped by `method`.
+    Raises `NotMeasuredError` if there is no card to ask.
     """
     if device == RecordedCardKind.SIMULATED:
-        return simulation()
-    if not hands_descriptors_on():
+        return SimulationAlone(simulation())
+    if not passes_descriptors():
         raise NotMeasuredError(
             "a real card is measured from Linux or from WSL, because Windows lacks what the measuring processes need;"
             " use `--device simulated` here"
         )
     from calibrate.probes.cuda import CudaProber
 
-    return CudaProber(method)
+    return CardAlone(CudaProber(method))
 
 
 def simulation(vae_chunk: int = 0, sample: Random | None = None) -> Simulation:
@@ -62,7 +62,7 @@ def simulation_of(card: RecordedCard) -> Simulation:
     return SimulatedProber(capability=card.capability)
 
 
-def hands_descriptors_on() -> bool:
+def passes_descriptors() -> bool:
     """Return whether a child process can inherit an open socket by its number, which the processes of probes need."""
     return os.name == "posix"
 
@@ -70,8 +70,8 @@ def hands_descriptors_on() -> bool:
 @contextmanager
 def executor_for(device: str, method: CapMethod) -> Iterator[Executor]:
     """The executor of a campaign; all its processes have ended when the context is left."""
-    several = device == RecordedCardKind.SIMULATED and hands_descriptors_on()
-    executor: Executor = Local(usable_processes()) if several else Alone(prober_for(device, method=method))
+    several = device == RecordedCardKind.SIMULATED and passes_descriptors()
+    executor: Executor = Local(usable_processes()) if several else alone_on(device, method=method)
     try:
         yield executor
     finally:
@@ -87,11 +87,11 @@ def backends_of(device: str, models: Sequence[str]) -> tuple[Backend, ...]:
 
 def has_cuda_card() -> bool:
     """Return whether probes can run on a real card here, without importing torch."""
-    return hands_descriptors_on() and detect(os.environ).kind is hardware.CardKind.CUDA
+    return passes_descriptors() and detect(os.environ).kind is hardware.CardKind.CUDA
 
 
 def introduction(executor: Executor, variant: Variant) -> str:
-    """Who is about to answer, and with which weights, in a sentence."""
+    """Return a sentence that names the card and the weights of the probes."""
     from calibrate.probes.cuda import model_of
 
     card = executor.card
@@ -120,7 +120,7 @@ def recorded_card(executor: Executor) -> RecordedCard:
 
 
 def spurious_rate_of(device: str) -> float:
-    """How often a run that would fit ends out of memory, at most; only a real card errs."""
+    """Return the highest rate of runs that fit and end out of memory all the same; 0 except on a real card."""
     return WORST_SPURIOUS_RATE if device == RecordedCardKind.CUDA else SIMULATED.spurious_rate
 
 

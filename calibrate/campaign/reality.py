@@ -108,7 +108,7 @@ class Errors(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Verdicts(msgspec.Struct, frozen=True, kw_only=True):
-    """How often both cards gave the same verdict, and which one fitted if they did not."""
+    """The number of equal verdicts of both cards, and of those where only one fitted."""
 
     alike: int
     only_simulated_fits: int
@@ -116,7 +116,7 @@ class Verdicts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CertificateAgreement(msgspec.Struct, frozen=True, kw_only=True):
-    """How many certificates of a record the simulation would have found too: the same song fits, the next one fails."""
+    """The number of a record's certificates that the simulation confirms: the same song fits, the next one fails."""
 
     equal: int
     different: int
@@ -154,8 +154,8 @@ class Reality(msgspec.Struct, frozen=True, kw_only=True):
     pairs: tuple[ComparedNumber, ...]
 
 
-def face(record: Measurement, simulation: Simulation) -> Reality:
-    """Ask a simulation everything that a real card was asked, and compare.
+def reality_of(record: Measurement, simulation: Simulation) -> Reality:
+    """Compare the answers of a real card with those of a simulation to the same questions.
 
     Raises `NotMeasuredError` for a record of a simulated card, which says nothing about a real one.
     """

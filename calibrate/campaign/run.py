@@ -260,7 +260,7 @@ class _Campaign:
         return CampaignResult(
             probes=tuple(probes.values()),
             certificates=tuple(certificates.values()),
-            memory_model=fitted.coefficients if isinstance(fitted, Fitted) else {},
+            memory_model=(fitted.coefficients if isinstance(fitted, Fitted) else None) or {},
             uncertain=tuple(uncertain),
         )
 
@@ -298,16 +298,16 @@ _AFTER: Final = {
     Verdict.TIMEOUT: "run it again with --resume, with nothing else at work on this machine",
     Verdict.CRASHED: "go on with --resume; if it ends so again, please report it with this sentence",
 }
-"""What to do after a probe that gave no answer."""
+"""The advice after a probe that gave no answer."""
 
 
 def _because(entry: Probed) -> str:
-    return f": {entry.problem.rstrip('.')}" if entry.problem else ""
+    return "" if entry.problem is None else f": {entry.problem.rstrip('.')}"
 
 
 def _told(entry: JournalEntry) -> str:
     if isinstance(entry, Fitted):
-        return f"{len(entry.coefficients)} coefficients for the VRAM guard of {entry.task.variant}"
+        return f"{len(entry.coefficients or ())} coefficients for the VRAM guard of {entry.task.variant}"
     asked = entry.task
     again = f", asked {entry.probe.asked} times" if asked.attempt else ""
     whole = "in full, " if asked.full else ""

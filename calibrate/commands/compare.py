@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from acestep.cli import console
+from acestep.cli.options import json_option
 from acestep.errors import UsageError
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 @click.argument("before", metavar="A", type=click.Path(path_type=Path))
 @click.argument("after", metavar="B", type=click.Path(path_type=Path))
 @click.option("--csv", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write the changes here.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option
 def compare_command(before: Path, after: Path, csv: Path | None, as_json: bool) -> None:
     """Say what changed from A to B, two records or two tables, the worst first. Exit code 0 whatever it finds."""
     import msgspec
@@ -36,6 +37,7 @@ def compare_command(before: Path, after: Path, csv: Path | None, as_json: bool) 
 
 
 def _print(found: "Comparison") -> None:
+    from calibrate.files import as_text
     from calibrate.screen import print_table
 
     title = f"{found.kind} {found.before} -> {found.after}"
@@ -44,8 +46,8 @@ def _print(found: "Comparison") -> None:
             change.way.value,
             change.place,
             change.field,
-            _told(change.before) if change.field else "",
-            _told(change.after) if change.field else "",
+            as_text(change.before) if change.field else "",
+            as_text(change.after) if change.field else "",
             f"{change.growth:+.1%}" if change.growth else "",
         )
         for change in found.changes
@@ -55,7 +57,3 @@ def _print(found: "Comparison") -> None:
         print_table(title, columns, rows, folding=("where", "what", "before", "after"))
     else:
         click.echo(f"{title}: no change.")
-
-
-def _told(value: object) -> str:
-    return "none" if value is None else str(value)

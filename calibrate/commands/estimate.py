@@ -6,7 +6,7 @@ import click
 from msgspec import UNSET
 
 from acestep.cli import console
-from acestep.cli.options import SIZE_GIB, knob_options, knobs_of, variant_option
+from acestep.cli.options import SIZE_GIB, json_option, knob_options, knobs_of, variant_option
 from acestep.errors import UsageError
 from acestep.hardware.card import nameplate_gib
 from acestep.request import Task
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @click.option("--vae-chunk", type=click.IntRange(64), metavar="FRAMES", help="Decode in tiles of this many frames.")
 @click.option("--task", type=click.Choice([task.value for task in Task]), help="A task on a song of the same length.")
 @click.option("--reference-seconds", type=float, metavar="SECONDS", help="Length of a timbre reference.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option
 def estimate_command(
     vram: float | None,
     cap: float | None,

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from acestep.cli import console
+from acestep.cli.options import json_option
 from acestep.tiers import data_file
 
 
@@ -13,7 +14,7 @@ from acestep.tiers import data_file
 @click.argument("tier", metavar="TIER")
 @click.argument("field", metavar="FIELD")
 @click.option("--folder", type=click.Path(path_type=Path, file_okay=False), help="Another tiers folder.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option
 def explain_command(variant: str, tier: str, field: str, folder: Path | None, as_json: bool) -> None:
     """Show where FIELD of TIER comes from: its record, cap and the probes that prove it.
 

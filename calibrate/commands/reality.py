@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from acestep.cli import console
+from acestep.cli.options import json_option
 from acestep.errors import Exit, UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ SHOWN = 10
 @click.command()
 @click.argument("record", metavar="RECORD", type=click.Path(path_type=Path))
 @click.option("--csv", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write every pair here.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option
 def reality(record: Path, csv: Path | None, as_json: bool) -> int:
     """Simulate every probe of a measured RECORD and show the errors of the simulation, under-estimates separately.
 
@@ -28,7 +29,7 @@ def reality(record: Path, csv: Path | None, as_json: bool) -> int:
     """
     from acestep.output_file import output_file
     from calibrate.campaign.probers import simulation_of
-    from calibrate.campaign.reality import face
+    from calibrate.campaign.reality import reality_of
     from calibrate.record.measurement import load_measurement
     from calibrate.record.rules import require_sound
 
@@ -37,7 +38,7 @@ def reality(record: Path, csv: Path | None, as_json: bool) -> int:
     with output_file(csv) as write:
         measured = load_measurement(record)
         require_sound(record, measured, certifies=False)
-        found = face(measured, simulation_of(measured.card))
+        found = reality_of(measured, simulation_of(measured.card))
         if csv is not None:
             write(_as_csv(found, measured))
     console.answer(found, lambda found: _print(found, measured), as_json=as_json)

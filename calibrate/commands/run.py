@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 
 @click.command(cls=SpreadingCommand)
 @click.option(
-    "--device", type=click.Choice(("cuda", "simulated")), default="simulated", show_default=True, help="Who answers."
+    "--device",
+    type=click.Choice(("cuda", "simulated")),
+    default="simulated",
+    show_default=True,
+    help="The card to probe.",
 )
 @click.option("--tiers", cls=Several, type=SIZE_GIB, metavar="GIB...", help="Card sizes; the policy's if not given.")
 @click.option(
@@ -42,10 +46,10 @@ if TYPE_CHECKING:
     type=click.Choice(("fraction", "ballast")),
     default="fraction",
     show_default=True,
-    help="How a real card is made small.",
+    help="How the memory of a real card is limited.",
 )
-@click.option("--dry-run", is_flag=True, help="Say what would be probed and stop.")
-@click.option("--resume", is_flag=True, help="Go on with a run that did not end.")
+@click.option("--dry-run", is_flag=True, help="Print what would be probed, and stop.")
+@click.option("--resume", is_flag=True, help="Continue an interrupted run.")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="The measurement file."
 )
@@ -111,18 +115,26 @@ def _measure(
     with open_journal(output, holds_for, resume=resume) as journal:
         if resume:
             console.notify(f"{len(journal.entries)} answers were there already.")
-        findings = run_campaign(
-            executor,
-            policy,
-            scope,
-            console.notify,
-            method=method_for(executor.device),
-            known=journal.entries,
-            keep=journal.keep,
-        )
+        try:
+            findings = run_campaign(
+                executor,
+                policy,
+                scope,
+                console.notify,
+                method=method_for(executor.device),
+                known=journal.entries,
+                keep=journal.keep,
+            )
+        except KeyboardInterrupt:
+            raise click.Abort(_interrupted(journal.count)) from None
         write(pretty_json(_measurement(executor, cap_method, scope, findings)))
         journal.remove()
     console.notify(f"{len(findings.probes)} probes written to {output} after {time.monotonic() - started:.0f} s.")
+
+
+def _interrupted(kept: int) -> str:
+    answers = "1 answer is" if kept == 1 else f"{kept} answers are"
+    return f"Interrupted; {answers} kept. Go on with --resume." if kept else "Interrupted before the first answer."
 
 
 def _measurement(

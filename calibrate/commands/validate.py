@@ -6,12 +6,13 @@ import click
 import msgspec
 
 from acestep.cli import console
+from acestep.cli.options import json_option
 from acestep.errors import Exit
 
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option
 def validate_command(files: tuple[Path, ...], as_json: bool) -> int:
     """Check contributed measurement files: prints every rule that a file breaks, by its id. Reads nothing else.
 

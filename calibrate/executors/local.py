@@ -32,7 +32,6 @@ class Local:
 
     @property
     def device(self) -> str:
-        """Always `"simulated"`."""
         return RecordedCardKind.SIMULATED
 
     def one_of(self, wanted: Sequence[ProbeTask], likely: Likely) -> JournalEntry:
@@ -44,7 +43,6 @@ class Local:
         return self.pool.first_answer()
 
     def close(self) -> None:
-        """End the processes, whatever they are doing."""
         self.pool.close()
 
     def _give(self, process: Process[ProbeTask, JournalEntry], tasks: Likely) -> None:

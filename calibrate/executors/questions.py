@@ -32,14 +32,14 @@ class Probed(_Value, frozen=True):
 
     task: Question
     probe: RecordedProbe
-    problem: str = ""
+    problem: str | None = None
 
 
 class Fitted(_Value, frozen=True):
-    """The coefficients of a variant; empty from a prober that fits none."""
+    """The coefficients of a variant; None from a prober that fits none."""
 
     task: Fit
-    coefficients: dict[str, float]
+    coefficients: dict[str, float] | None
 
 
 ProbeTask = Question | Fit

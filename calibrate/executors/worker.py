@@ -14,14 +14,14 @@ from queue import SimpleQueue
 from typing import NoReturn
 
 from acestep.errors import NotMeasuredError
-from calibrate.executors.base import answered
+from calibrate.executors.answers import simulated_answer
 from calibrate.executors.pool import Received, Sent
-from calibrate.probes.base import Prober
+from calibrate.probes.base import Simulation
 
 
-def serve_tasks(descriptor: int, open_prober: Callable[[], Prober]) -> None:
-    """Answer tasks with a prober until the other end of the channel is closed."""
-    answer_all(descriptor, lambda: partial(answered, open_prober()))
+def serve_tasks(descriptor: int, open_prober: Callable[[], Simulation]) -> None:
+    """Answer tasks with a simulated card until the other end of the channel is closed."""
+    answer_all(descriptor, lambda: partial(simulated_answer, open_prober()))
 
 
 def answer_all(descriptor: int, open_answering: Callable[[], Callable[[Sent], Received]]) -> NoReturn:
@@ -49,7 +49,7 @@ def _listen(channel: "Connection[Received | NotMeasuredError, Sent]", asked: "Si
             os._exit(0)
 
 
-def _simulated() -> Prober:
+def _simulated() -> Simulation:
     from calibrate.probes.simulated.prober import SimulatedProber
 
     return SimulatedProber()

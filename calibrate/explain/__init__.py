@@ -1,1 +1,1 @@
-"""Where a number of the table comes from: `python -m calibrate explain`."""
+"""`python -m calibrate explain`: the source of a number of the table."""

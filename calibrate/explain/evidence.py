@@ -14,9 +14,7 @@ def probe_evidence(cell: str, tier: Tier) -> Evidence | None:
         return tier.evidence[rest]
     if field == "boundaries":
         cell = "lm_models" if rest.startswith("lm.") else "offload"
-    while cell not in tier.evidence and "." in cell:
-        cell = cell.rpartition(".")[0]
-    return tier.evidence.get(cell)
+    return tier.evidence_for(cell)
 
 
 def weakest(found: list[Evidence]) -> Evidence:

@@ -13,7 +13,7 @@ def promise_of(cell: str, tier: Tier, table: VariantTable, value: Any) -> str:
     """The sentence for a cell of a row, such as `frontier.with_lm.4`."""
     field, _, rest = cell.partition(".")
     if field == "evidence":
-        return f"How the numbers of {rest} were found, and the digest of what they rest on."
+        return f"How the numbers of {rest} were found, and the digest of their record."
     if field == "boundaries":
         return _boundary(rest, table)
     return _SAID[field](tier, rest, value)
@@ -63,16 +63,16 @@ _SAID: dict[str, _Say] = {
     "vram_gib": lambda *_: "The sizes of the cards that this tier is for, by the size on the box.",
     "certified_gib": lambda *_: "The size of card that the tier's limits are proven at.",
     "lm_models": _models,
-    "recommended_lm": lambda _, __, value: f"The language model used unless told otherwise: {value or 'none'}.",
-    "backend": lambda _, __, value: f"What runs the language model unless told otherwise: {value}.",
+    "recommended_lm": lambda _, __, value: f"The language model used by default: {value or 'none'}.",
+    "backend": lambda _, __, value: f"What runs the language model by default: {value}.",
     "backends_allowed": lambda *_: "What may run the language model on these cards.",
     "max_duration_s": lambda _, state, value: _songs(1, value, state),
     "max_batch": _batch,
     "offload": lambda _, __, value: f"What leaves the card while unused: {value}.",
     "quantization": lambda _, __, value: f"Weights of the transformer: {value or 'not quantized'}.",
     "lm_quantization": lambda _, __, value: f"Weights of the language model: {value or 'not quantized'}.",
-    "compile": lambda _, __, value: f"The transformer is {'' if value else 'not '}compiled unless told otherwise.",
-    "init_lm": lambda _, __, value: f"The language model is {'' if value else 'not '}loaded unasked.",
+    "compile": lambda _, __, value: f"The transformer is {'' if value else 'not '}compiled by default.",
+    "init_lm": lambda _, __, value: f"The language model is {'' if value else 'not '}loaded by default.",
     "lm_songs_per_pass": _per_pass,
     "frontier": _frontier,
 }

@@ -42,12 +42,12 @@ def records_in(folder: Path) -> Find:
     return find
 
 
-def _stamp(path: Path) -> str:
-    """Return the digest that a file declares; "" if it declares none, because then it is not the wanted one."""
+def _stamp(path: Path) -> str | None:
+    """Return the digest that a file declares; None if it declares none."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=_Stamp).digest
     except (OSError, msgspec.MsgspecError):
-        return ""
+        return None
 
 
 def _source(path: Path, record: Measurement) -> ExplainedSource:

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 import click
 import msgspec
 
+from acestep.cli.show import aligned
 from acestep.request import DecodePath
 from acestep.tiers import short_digest
 from acestep.units import gib, mib
 from calibrate.explain.document import Budget, ExplainedCell, ExplainedProbe, ExplainedSource, Explanation, PolicyEntry
-from calibrate.screen import aligned
 from calibrate.table.knobs import describe_knobs
 from calibrate.verdict import Verdict
 

@@ -87,15 +87,12 @@ class CudaStore:
         torch.cuda.synchronize()
 
     def free_bytes(self) -> int:
-        """The free bytes according to the driver."""
         return int(self._torch.cuda.mem_get_info()[0])
 
     def take(self, n_bytes: int) -> Any:
-        """Memory that is never written."""
         return self._torch.empty(n_bytes, dtype=self._torch.uint8, device="cuda")
 
     def flush(self) -> None:
-        """Empty the cache."""
         self._torch.cuda.empty_cache()
 
 

@@ -1,7 +1,7 @@
 """The protocol of every measurement: a prober runs knobs and a workload under a cap."""
 
 from enum import StrEnum
-from typing import Annotated, Protocol, runtime_checkable
+from typing import Annotated, Protocol
 
 import msgspec
 
@@ -41,12 +41,12 @@ class MeasuredStage(StageReport, frozen=True, kw_only=True):
 
     @property
     def activation_bytes(self) -> int:
-        """What of the allocated peak is no weights."""
+        """The allocated peak without the weights."""
         return max(0, self.peak_allocated_bytes - self.resident_bytes)
 
     @property
     def needed_bytes(self) -> int:
-        """What the stage takes in all: its tensors, and workspaces beside them."""
+        """All the memory of the stage: its tensors, and workspaces that are not tensors."""
         return self.peak_allocated_bytes + self.allowance_bytes
 
 
@@ -54,7 +54,7 @@ class ProbeResult(msgspec.Struct, frozen=True, kw_only=True):
     """The result of one probe. After an `oom` the last stage is the one that did not fit, up to its failure.
 
     `live_at_peak` splits the allocated peak of each stage by component, where that is known.
-    `withheld_bytes` of the cap the allocator did not get: the driver's context took them, beyond the share it is given.
+    `withheld_bytes` are bytes of the cap that the allocator did not get, because the context took more than its share.
     """
 
     verdict: Verdict
@@ -79,9 +79,9 @@ class ProbeResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CardConditions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a real card's probes ran beside: bytes that others held before, and that the probe's own context took.
+    """The conditions on a real card: bytes that other processes held before, and bytes of the probe's own context.
 
-    `watched` says whether NVML could be read all along, `returned_s` how long the card took to be as it was before.
+    `watched` says whether NVML could be read all the time, `returned_s` how long the card took to return to its state.
     """
 
     watched: bool
@@ -92,10 +92,10 @@ class CardConditions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 UNCONDITIONED = CardConditions(watched=False, foreign_bytes=0, context_bytes=0, allocator="", returned_s=0.0)
-"""A simulated card, beside which there is nothing."""
+"""The conditions on a simulated card: no other process, and no context."""
 
 SIMULATED_CARD = Card(kind=CardKind.CUDA, name="simulated card", capability=SIMULATED_CAPABILITY)
-"""What a simulation stands for; it has no size of its own."""
+"""The card of a simulation; it has no size."""
 
 
 class Prober(Protocol):
@@ -114,7 +114,6 @@ class Prober(Protocol):
         ...
 
 
-@runtime_checkable
 class CardProber(Prober, Protocol):
     """A prober on a real card. It keeps a model loaded, and can also run a request to its end."""
 
@@ -125,7 +124,7 @@ class CardProber(Prober, Protocol):
 
     @property
     def conditions(self) -> CardConditions:
-        """What the probes so far ran beside."""
+        """The conditions of the probes so far."""
         ...
 
     def certify(self, knobs: Knobs, workload: Workload, cap_bytes: int) -> ProbeResult:
@@ -137,7 +136,6 @@ class CardProber(Prober, Protocol):
         ...
 
 
-@runtime_checkable
 class Simulation(Prober, Protocol):
     """A prober that knows all caps at once, which a real card would take hours to answer."""
 
@@ -146,5 +144,5 @@ class Simulation(Prober, Protocol):
         ...
 
     def memory_model(self, variant: Variant) -> dict[str, float]:
-        """What the VRAM guard predicts a variant's memory with."""
+        """Return the coefficients with which the VRAM guard predicts a variant's memory."""
         ...

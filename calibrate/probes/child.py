@@ -70,12 +70,12 @@ class Child:
         theirs.close()
         self._socket.setblocking(False)
         self._inbox = bytearray()
-        self._words = {pipe: bytearray() for pipe in self._outputs}
+        self._output = {pipe: bytearray() for pipe in self._outputs}
         self._selector = selectors.DefaultSelector()
         for source in (self._socket, *self._outputs):
             os.set_blocking(source.fileno(), False)
             self._selector.register(source, selectors.EVENT_READ)
-        self._heard = time.monotonic()
+        self._last_sign = time.monotonic()
         self._finish = weakref.finalize(self, _end, self._process, self.mark, self._socket, self._selector)
 
     @property
@@ -88,7 +88,7 @@ class Child:
 
     def send(self, line: bytes) -> None:
         """Send a line to the child; a dead child is detected when its answer is awaited."""
-        self._heard = time.monotonic()
+        self._last_sign = time.monotonic()
         with suppress(OSError):
             self._socket.sendall(line)
 
@@ -105,9 +105,9 @@ class Child:
             if now >= looked_up + TICK_S:
                 tick()
                 looked_up = now
-            self._hear(0.0 if ended else TICK_S)
+            self._receive(0.0 if ended else TICK_S)
             if b"\n" not in self._inbox and (ended or self._socket not in self._selector.get_map()):
-                raise self._obituary()
+                raise self._ended()
             if len(self._inbox) > LONGEST_LINE:
                 raise ProbeEndedError(Verdict.CRASHED, "the probe's child said more than any message has")
         line, _, rest = self._inbox.partition(b"\n")
@@ -117,10 +117,10 @@ class Child:
     def _check_clock(self, now: float, deadline: float, patience: Patience) -> None:
         if now >= deadline:
             raise ProbeEndedError(Verdict.TIMEOUT, f"no answer within {patience.wall_s:g} s")
-        if now - self._heard >= patience.silence_s:
+        if now - self._last_sign >= patience.silence_s:
             raise ProbeEndedError(Verdict.TIMEOUT, f"no sign of life for {patience.silence_s:g} s")
 
-    def _hear(self, timeout_s: float) -> None:
+    def _receive(self, timeout_s: float) -> None:
         for key, _ in self._selector.select(timeout_s):
             try:
                 chunk = os.read(key.fd, LONGEST_LINE)
@@ -131,19 +131,19 @@ class Child:
             if not chunk:
                 self._selector.unregister(key.fileobj)
                 continue
-            self._heard = time.monotonic()
+            self._last_sign = time.monotonic()
             if key.fileobj is self._socket:
                 self._inbox += chunk
             else:
-                words = self._words[key.fileobj]
+                words = self._output[key.fileobj]
                 words += chunk
                 del words[:-TAIL_BYTES]
 
-    def _obituary(self) -> ProbeEndedError:
+    def _ended(self) -> ProbeEndedError:
         """Return an error that says how the child ended, and its last output."""
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(1.0)
-        self._hear(0.0)
+        self._receive(0.0)
         code = self._process.returncode
         if code is None:
             how = "the probe's child hung up without an answer"
@@ -151,7 +151,7 @@ class Child:
             how = f"the probe's child was killed by {_signal_name(-code)} before it answered"
         else:
             how = f"the probe's child ended with code {code} and no answer"
-        said = self._words[self._process.stderr].decode(errors="replace")
+        said = self._output[self._process.stderr].decode(errors="replace")
         last = next((line.strip()[:200] for line in reversed(said.split("\n")) if line.strip()), "")
         return ProbeEndedError(classify_text(said).verdict, f"{how}; it said: {last}" if last else how)
 

@@ -86,7 +86,6 @@ class ChildProber:
         return self._probe(knobs, workload, cap_bytes, full=False)
 
     def certify(self, knobs: Knobs, workload: Workload, cap_bytes: int) -> ProbeResult:
-        """As `probe`, with all the steps of the variant."""
         return self._probe(knobs, workload, cap_bytes, full=True)
 
     def close(self) -> None:

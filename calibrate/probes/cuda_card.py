@@ -24,13 +24,11 @@ class CudaCard:
         return CudaDevice().dtype
 
     def capped(self, cap_bytes: int) -> CudaDevice:
-        """Return the card under a cap that was read back from the allocator."""
         device = CudaDevice(cap_bytes)
         require_held(cap_bytes)
         return device
 
     def settings(self) -> str:
-        """The settings of PyTorch's allocator from the environment."""
         return next((os.environ[name] for name in ALLOCATOR_SETTINGS if name in os.environ), "")
 
     def outside_bytes(self) -> int:

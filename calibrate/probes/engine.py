@@ -1,4 +1,4 @@
-"""What a prober's child runs: the shipped pipeline on a card, under a cap."""
+"""The child process of a prober: runs the shipped pipeline on a card, under a cap."""
 
 import time
 from collections.abc import Callable
@@ -12,9 +12,8 @@ from acestep.devices.base import Device
 from acestep.errors import InvalidInputError, NotMeasuredError
 from acestep.knobs import Backend, Knobs
 from acestep.request import MAX_DURATION_S
-from calibrate.probes.messages import Order, Setup, StageOnCard
+from calibrate.probes.messages import Done, Order, Setup, StageOnCard
 from calibrate.probes.prompt import probe_request
-from calibrate.probes.worker import Done
 
 if TYPE_CHECKING:
     from acestep.checkpoints.components import Components
@@ -108,18 +107,15 @@ class PipelineEngine:
 
     @property
     def stages(self) -> tuple[StageOnCard, ...]:
-        """The stages of the last run, also of one that failed."""
         return tuple(self._stages.values())
 
     def load(self, setup: Setup) -> str:
-        """Open the card and load the weights; returns the allocator's settings."""
         self._model = setup.model
         self._components = open_components(setup, self._card.open())
         self._language: Language | None = None
         return self._card.settings()
 
     def run(self, order: Order, alive: Callable[[str], None]) -> Done:
-        """Run one request, after which no part of the model is on the card."""
         self._stages.clear()
         device = cast(Device, _NotingDevice(self._card.capped(order.cap_bytes), self._note))
         request = probe_request(order.workload, self._components.tokenizer)
@@ -140,11 +136,9 @@ class PipelineEngine:
         return Done(songs_per_pass=result.songs_per_pass, decode_path=result.decode_path, warnings=result.warnings)
 
     def outside_bytes(self) -> int:
-        """Bytes taken on the card outside this process's allocator."""
         return self._card.outside_bytes()
 
     def rest(self) -> int:
-        """Free what a run left behind; return the bytes that stay reserved."""
         return self._card.flush()
 
     def _note(self, name: str, seconds: float, allocated: int, reserved: int) -> None:

@@ -1,7 +1,7 @@
 """The messages between a prober and its child: one JSON value per line, on a separate socket.
 
-The child sends `Ready` or `Refused` once for its `Setup`, and one `Answer` for every `Order`. `Alive` in between means
-that it is still at work.
+The child sends `Ready` or `Refused` once for its `Setup`, and one `RunOutcome` for every `Order`. `Alive` in between
+means that it is still at work.
 """
 
 from typing import Annotated, Self
@@ -25,7 +25,7 @@ class _Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Setup(_Message, frozen=True):
-    """What a child must load: `model` is what `acestep.checkpoints.load` takes."""
+    """The model that a child must load: `model` is what `acestep.checkpoints.load` takes."""
 
     knobs: Knobs
     model: str
@@ -74,7 +74,7 @@ class StageOnCard(StageReport, frozen=True, kw_only=True):
 
 
 class RunOutcome(_Message, frozen=True):
-    """How the run of an order ended; after an out-of-memory error the last stage is the one it happened in.
+    """The outcome of the run of an order; after an out-of-memory error the last stage is the one it happened in.
 
     `outside_bytes` were used outside the allocator, by any process, before the run. After the run has freed everything,
     `resting_bytes` are still reserved, and `grown_bytes` more are used outside.
@@ -105,6 +105,14 @@ class RunOutcome(_Message, frozen=True):
             grown_bytes=0,
             problem=problem,
         )
+
+
+class Done(msgspec.Struct, frozen=True, kw_only=True):
+    """Return the verdict of a run in the child that raised no error."""
+
+    songs_per_pass: int
+    decode_path: DecodePath
+    warnings: tuple[str, ...] = ()
 
 
 Said = Ready | Refused | Alive | RunOutcome

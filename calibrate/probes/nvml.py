@@ -34,7 +34,7 @@ class Gauge(Protocol):
 
 
 class Unwatched:
-    """The gauge if the driver's figures cannot be read."""
+    """The gauge for a driver whose figures cannot be read."""
 
     watches = False
 

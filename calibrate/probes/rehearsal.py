@@ -14,7 +14,7 @@ LONGEST_UNGUIDED_TOKENS = LONGEST_PROMPT_TOKENS - MAX_THOUGHT_TOKENS
 
 
 class Rehearsal:
-    """Rehearses the jobs with the longest possible prompts, and makes up the tokens.
+    """Rehearses the jobs with the longest possible prompts, and invents the tokens.
 
     With `whole` it also writes them for real, for a certificate on a card.
     """
@@ -32,15 +32,12 @@ class Rehearsal:
         return [first_allowed(job) for job in jobs]
 
     def cache_bytes(self, jobs: Sequence[Job]) -> int:
-        """Bytes of keys and values for the longest prompts."""
         return self._backend.cache_bytes([stretched(job) for job in jobs])
 
     def rehearse(self, jobs: Sequence[Job]) -> None:
-        """Do nothing: `write` rehearses already."""
         self._backend.rehearse([stretched(job) for job in jobs])
 
     def close(self) -> None:
-        """Close the real backend."""
         self._backend.close()
 
 

@@ -37,7 +37,7 @@ Expected = TypeVar("Expected")
 
 
 class ProbeSetup(msgspec.Struct, frozen=True, kw_only=True):
-    """What probes are made with: the children's commands and environment, and the gauge of the card.
+    """The tools of probes: the children's commands and environment, and the gauge of the card.
 
     `context_bytes` are what a cap leaves for a context. `return_s` is the longest time in which a card may become as
     before after a child has ended.
@@ -67,11 +67,11 @@ class ProbeSession:
         before = bench.gauge.read()
         self._child = Child(bench.worker, bench.environ)
         try:
-            self.allocator: str = _hear(self._child, Ready, setup, bench.loading).allocator
+            self.allocator: str = _reply_of(self._child, Ready, setup, bench.loading).allocator
             opened = bench.gauge.read()
             if bench.method is CapMethod.BALLAST:
                 self._filler = Child(bench.ballast, bench.environ)
-                _hear(self._filler, Filled, LeaveFree(free_bytes=opened.total_bytes), bench.loading)
+                _reply_of(self._filler, Filled, LeaveFree(free_bytes=opened.total_bytes), bench.loading)
             self._watch = CardWatch(bench.gauge, before, [child.mark for child in self._children])
         except BaseException:
             self.close()
@@ -96,7 +96,7 @@ class ProbeSession:
             self._fill(self._filler, cap)
         self._watch.settle()
         order = Order(number=self._asked, knobs=knobs, workload=workload, cap_bytes=cap.allocator_bytes, full=full)
-        answer = _hear(self._child, RunOutcome, order, bench.probing, self._watch)
+        answer = _reply_of(self._child, RunOutcome, order, bench.probing, self._watch)
         _require_possible(order, answer)
         self._watch.rest(answer.resting_bytes - self.resting_bytes)
         self.resting_bytes = answer.resting_bytes
@@ -110,7 +110,7 @@ class ProbeSession:
         return (self._child,) if self._filler is None else (self._child, self._filler)
 
     def _fill(self, filler: Child, cap: Cap) -> None:
-        filled = _hear(filler, Filled, LeaveFree(free_bytes=cap.free_bytes), self._bench.loading, self._watch)
+        filled = _reply_of(filler, Filled, LeaveFree(free_bytes=cap.free_bytes), self._bench.loading, self._watch)
         if filled.free_bytes < cap.free_bytes - GRAIN_BYTES:
             raise NotMeasuredError(
                 f"the ballast leaves only {gib(filled.free_bytes)} of the card free, and the probe needs"
@@ -122,7 +122,7 @@ def _idle() -> None:
     """No-op tick: the card is not watched while children start."""
 
 
-def _hear(
+def _reply_of(
     child: Child, kind: type[Expected], message: object, patience: Patience, tick: Callable[[], None] = _idle
 ) -> Expected:
     """Send `message` and block until a reply of type `kind`."""

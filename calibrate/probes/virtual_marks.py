@@ -1,22 +1,22 @@
 """The marks of a virtual card: a card that has memory and computes nothing (`virtual_card/`), so it measures no speed.
 
-Each mark stands for itself: a card with one of them is virtual, whatever its other names say. Pure.
+One mark is enough: a card with one of them is virtual, whatever the others say. Pure.
 """
 
 from typing import Final
 
 NAME: Final = "virtual"
-"""How the name of a virtual card begins, in lower case."""
+"""The beginning of a virtual card's name, in lower case."""
 
 UUID: Final = "76697274-7561-6c"
-"""How its UUID goes on after GPU- or MIG-: the word "virtual" in ASCII."""
+"""The beginning of its UUID after GPU- or MIG-: the word "virtual" in ASCII."""
 
 DRIVER: Final = "virtual-"
-"""How its driver's version begins."""
+"""The beginning of its driver's version."""
 
 
 def virtual_marks(*, name: str, uuid: str, driver: str) -> dict[str, str]:
-    """Which of the three say that a card is virtual, by the name of the field."""
+    """Return the marks of a virtual card among the three texts, by the name of the field."""
     marks = {
         "name": (name, name.strip().lower().startswith(NAME)),
         "uuid": (uuid, uuid.strip().lower().removeprefix("gpu-").removeprefix("mig-").startswith(UUID)),

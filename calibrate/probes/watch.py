@@ -22,8 +22,8 @@ CONTEXT_GROWTH_BYTES = 512 * MIB
 """Allowed growth of a context as kernels load, if the driver lists no process's memory."""
 
 
-def stranger(before: Usage, now: Usage, ours: AbstractSet[int]) -> str:
-    """Return a sentence about a process outside `ours` that has taken memory since `before`; "" if there is none."""
+def foreign_process(before: Usage, now: Usage, ours: AbstractSet[int]) -> str | None:
+    """Return a sentence about a process outside `ours` that has taken memory since `before`; None if there is none."""
     for process in sorted(now.processes.keys() - ours):
         held = now.processes[process]
         if process not in before.processes and not 0 < held <= SLACK_BYTES:
@@ -31,7 +31,7 @@ def stranger(before: Usage, now: Usage, ours: AbstractSet[int]) -> str:
         grown = held - before.processes.get(process, 0)
         if grown > SLACK_BYTES:
             return f"process {process} took {mib(grown)} more of the card"
-    return ""
+    return None
 
 
 def hidden_bytes(before: Usage, now: Usage, ours: AbstractSet[int]) -> int:
@@ -72,10 +72,10 @@ class CardWatch:
         if not self._gauge.watches:
             return
         now = self._known()
-        if stranger(self._before, now, self._ours):
+        if foreign_process(self._before, now, self._ours):
             # One of our processes that ends between the card's list and our list looks foreign once.
             now = self._known()
-        if problem := stranger(self._before, now, self._ours):
+        if problem := foreign_process(self._before, now, self._ours):
             raise ProbeEndedError(Verdict.TAINTED, f"{problem} during the probe")
         missing = hidden_bytes(self._before, now, self._ours)
         self._missed = self._missed + 1 if missing > SLACK_BYTES else 0

@@ -18,17 +18,9 @@ import msgspec
 from acestep.errors import AceStepError, HostMemoryError
 from acestep.request import DecodePath
 from calibrate.probes.family import FAMILY_MARK, kill_all
-from calibrate.probes.messages import Alive, Order, Ready, Refused, RunOutcome, Setup, StageOnCard, line_of
+from calibrate.probes.messages import Alive, Done, Order, Ready, Refused, RunOutcome, Setup, StageOnCard, line_of
 from calibrate.probes.oom import classify
 from calibrate.verdict import Verdict
-
-
-class Done(msgspec.Struct, frozen=True, kw_only=True):
-    """How a run ended."""
-
-    songs_per_pass: int
-    decode_path: DecodePath
-    warnings: tuple[str, ...] = ()
 
 
 class Engine(Protocol):

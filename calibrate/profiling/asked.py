@@ -14,6 +14,7 @@ from acestep.knobs import Offload
 from acestep.limits.plan import overrides_from
 from acestep.request import Request, Task, asked_request
 from acestep.thinking import Sampling, Think, Thinking
+from acestep.typed import values_of_user
 from calibrate.profiling.example import load_example
 from calibrate.profiling.session import Wish
 
@@ -99,15 +100,13 @@ def _offload(everything: bool | None, transformer: bool | None) -> Offload | Uns
 
 
 def _thinking(flags: Mapping[str, Any]) -> Thinking:
-    try:
+    with values_of_user():
         return Thinking(
             metas=flags["use_cot_metas"],
             caption=flags["use_cot_caption"],
             language=flags["use_cot_language"],
             sampling=sampling_of(flags, Sampling()),
         )
-    except ValueError as error:
-        raise UsageError(str(error)) from None
 
 
 def sampling_of(flags: Mapping[str, Any], usual: Sampling) -> Sampling:

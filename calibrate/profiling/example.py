@@ -5,9 +5,9 @@ from pathlib import Path
 import msgspec
 
 from acestep.dit.prompts import lyric_prompt, text_prompt
-from acestep.errors import InvalidInputError, UsageError
+from acestep.errors import UsageError
 from acestep.request import MAX_DURATION_S, MAX_LYRIC_TOKENS, MAX_TEXT_TOKENS, Request
-from acestep.strict_json import read_json
+from acestep.strict_json import read_as
 
 EXAMPLES_FOLDER = Path(__file__).parents[2] / "examples" / "text2music"
 """The requests' folder in a checkout."""
@@ -32,11 +32,7 @@ def load_example(name: str, folder: Path = EXAMPLES_FOLDER) -> Request:
     known = sorted(path.stem for path in folder.glob("*.json"))
     if name not in known:
         raise UsageError(f"there is no example {name!r}; there are {', '.join(known) or 'none'}")
-    path = folder / f"{name}.json"
-    try:
-        return msgspec.convert(read_json(path), Request)
-    except msgspec.ValidationError as error:
-        raise InvalidInputError(path, str(error)) from None
+    return read_as(folder / f"{name}.json", Request)
 
 
 def prompt_of(request: Request) -> PromptLength:

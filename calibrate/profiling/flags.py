@@ -95,7 +95,11 @@ _FLAGS: tuple[tuple[tuple[Mode, ...], tuple[str, ...], dict[str, Any]], ...] = (
         ("--use-constrained-decoding/--no-constrained-decoding", "constrained"),
         {"default": True, "help": "Let it write words only in the form that was trained."},
     ),
-    (RUNS, ("--lm-temperature",), {"type": float, "metavar": "X", "help": "Its temperature; 0 is the likeliest."}),
+    (
+        RUNS,
+        ("--lm-temperature",),
+        {"type": float, "metavar": "X", "help": "Its temperature; 0 takes the most likely token."},
+    ),
     (SONG_FLAGS, ("--lm-cfg-scale",), {"type": float, "metavar": "X", "help": "Its guidance; 1 is none."}),
     (SONG_FLAGS, ("--no-warmup", "warm_up"), {"flag_value": False, "default": True, "help": "Measure the first run."}),
     (PROFILE, ("--detailed",), {"is_flag": True, "help": "Also which functions the time went to."}),

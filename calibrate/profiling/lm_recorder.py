@@ -25,7 +25,7 @@ class LmRecorder:
 
     def open(self, plan: Plan, model: str, device: Device, _: Warn) -> Language:
         """Open a language model as `open_language` does. Its warnings go to the document of the whole run."""
-        language = open_lm(plan, model, device, self._tell, hear=self._record)
+        language = open_lm(plan, model, device, self._tell, wrap=self._record)
         warn_of_noise(language, self._tell)
         if not self._constrained:
             language.planner = language.planner.unconstrained()
@@ -37,7 +37,7 @@ class LmRecorder:
         return () if self._planner is None else tuple(writing_passes(self.passes, self._planner))
 
     def exchanges(self) -> tuple[Exchange, ...]:
-        """What was asked and written."""
+        """The prompts and the texts written."""
         return () if self._planner is None else tuple(exchanges(self.passes, self._planner))
 
     def _record(self, backend: LmBackend) -> LmBackend:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import torch
 
-from acestep.errors import AceStepError
+from acestep.errors import AceStepError, first_line
 from acestep.limits.plan import Plan, clamp
 from acestep.request import DecodePath, Request, Result
 from acestep.stage import Stage
@@ -141,7 +141,7 @@ def _runs(session: ProfilingSession, tried: Sequence[MatrixCell], *, warm: bool)
                 warmed |= needs
             yield _measured(session, request)
         except (AceStepError, torch.OutOfMemoryError, RuntimeError, ValueError) as error:
-            problem = str(error).splitlines()[0] if str(error) else type(error).__name__
+            problem = first_line(error)
         if problem:
             # Outside the except block, because the traceback keeps half-made tensors alive.
             session.rest()

@@ -32,13 +32,10 @@ class RecordingBackend:
         return tokens
 
     def cache_bytes(self, jobs: Sequence[Job]) -> int:
-        """Return the wrapped backend's answer."""
         return self._backend.cache_bytes(jobs)
 
     def rehearse(self, jobs: Sequence[Job]) -> None:
-        """Call the wrapped backend."""
         self._backend.rehearse(jobs)
 
     def close(self) -> None:
-        """Close the backend."""
         self._backend.close()

@@ -66,7 +66,7 @@ def run_benchmark(flags: Mapping[str, Any]) -> int:
 
 
 def run_words(mode: Mode, flags: Mapping[str, Any]) -> int:
-    """Let the language model write."""
+    """Run the language model alone."""
     seed = flags["seed"] or 0
     with output_file(flags["benchmark_output"]) as write:
         found = write_words(

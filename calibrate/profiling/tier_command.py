@@ -9,7 +9,6 @@ from acestep.knobs import Variant
 from acestep.output_file import output_file
 from acestep.tiers import load_tiers
 from calibrate.campaign import probers
-from calibrate.executors.alone import Alone
 from calibrate.files import pretty_json
 from calibrate.profiling.example import LONGEST_PROMPT, PromptLength, load_example, prompt_of
 from calibrate.profiling.tier_report import print_tier_test
@@ -34,12 +33,12 @@ def _probe(flags: Mapping[str, Any], write: Callable[[str], None]) -> int:
         prompt=LONGEST_PROMPT if flags["example"] is None else _prompt(flags["example"]),
     )
     tried = trials(table, policy, flags["tiers"] or policy.certified_sizes_gib, device, options)
-    prober = probers.prober_for(device)
+    executor = probers.alone_on(device)
     if device == "simulated" and flags["device"] == "auto":
         console.notify("No CUDA card was found here.")
-    console.notify(probers.introduction(Alone(prober), Variant.TURBO))
+    console.notify(probers.introduction(executor, Variant.TURBO))
     with probe_progress(most_trials(tried, options)) as advance:
-        found = tier_test(tried, prober, options, advance)
+        found = tier_test(tried, executor.prober, options, advance)
         write(pretty_json(found))
     console.answer(found, lambda found: print_tier_test(found, tried, options), as_json=flags["as_json"])
     return Exit.REGRESSED if found.failed else Exit.OK

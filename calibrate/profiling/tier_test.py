@@ -59,22 +59,22 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
     """A size, the plan of a card of that size, and what to probe.
 
-    `alone` and `thinking` hold one case, or none if nothing is promised or requested. `models` are all language models
-    whose boundary is searched.
+    `alone` and `thinking` are None if nothing is promised or requested. `models` are all language models whose boundary
+    is searched.
     """
 
     vram_gib: NameplateGib
     cap_bytes: int
     plan: Plan
     missing: tuple[str, ...]
-    alone: tuple[Case, ...]
-    thinking: tuple[Case, ...]
+    alone: Case | None
+    thinking: Case | None
     models: Mapping[str, Case]
 
     @property
     def cases(self) -> tuple[Case, ...]:
         """The cases with rows of their own."""
-        return self.alone + self.thinking
+        return tuple(case for case in (self.alone, self.thinking) if case is not None)
 
 
 def trials(table: TierTable, policy: Policy, sizes_gib: Sequence[float], device: str, options: Options) -> list[Trial]:
@@ -120,29 +120,28 @@ def _trial(table: TierTable, policy: Policy, nameplate: float, device: str, opti
     knobs = plan.knobs
     if device == RecordedCardKind.SIMULATED or (options.skip_compile and plan.quantization is None):
         knobs = eager(knobs)
-    thinking = _cases(plan, knobs, options) if options.with_lm and plan.lm is not None else ()
+    thinking = _case(plan, knobs, options) if options.with_lm and plan.lm is not None else None
     return Trial(
         vram_gib=int(nameplate) if nameplate.is_integer() else nameplate,
         cap_bytes=budget_bytes(nameplate, policy),
         plan=plan,
         missing=missing_warnings(card, table, plan),
-        alone=_cases(plan, without_lm(knobs), options),
+        alone=_case(plan, without_lm(knobs), options),
         thinking=thinking,
         models={
-            model: msgspec.structs.replace(case, configs={_with_model(case.knobs, model): (Config.DEFAULT,)})
-            for case in thinking
+            model: msgspec.structs.replace(thinking, configs={_with_model(thinking.knobs, model): (Config.DEFAULT,)})
             for model in LM_MODELS
-            if options.boundary
+            if thinking is not None and options.boundary
         },
     )
 
 
-def _cases(plan: Plan, knobs: Knobs, options: Options) -> tuple[Case, ...]:
-    """Return a plan's promises for knobs with or without a language model; empty if it promises nothing."""
+def _case(plan: Plan, knobs: Knobs, options: Options) -> Case | None:
+    """Return a plan's promise for knobs with or without a language model; None if it promises nothing."""
     lm = knobs.lm is not None
     batch, duration_s, prompt = plan.max_batch.of(lm=lm), plan.max_duration_s.of(lm=lm), options.prompt
     if not batch:
-        return ()
+        return None
     workload = Workload(
         batch=batch,
         duration_s=float(duration_s),
@@ -151,7 +150,7 @@ def _cases(plan: Plan, knobs: Knobs, options: Options) -> tuple[Case, ...]:
         lyric_tokens=prompt.lyric_tokens,
     )
     configs = configs_of(knobs) if options.boundary else {knobs: (Config.DEFAULT,)}
-    return (Case(configs=configs, workload=workload),)
+    return Case(configs=configs, workload=workload)
 
 
 def _with_model(knobs: Knobs, model: str) -> Knobs:
@@ -206,7 +205,7 @@ def _failures(trial: Trial, rows: Sequence[TierTestRow]) -> Iterator[str]:
     name = f"{trial.plan.tier} at {trial.vram_gib:g} GiB"
     for sentence in trial.missing:
         yield f"{name}: {sentence}"
-    if not trial.alone:
+    if trial.alone is None:
         yield f"{name}: the table promises no song of any length."
     for row in rows:
         if row.vram_gib == trial.vram_gib and Config.DEFAULT in row.configs and not row.holds:
@@ -256,16 +255,15 @@ def _batch_boundary(trial: Trial, ask: RunProbe, options: Options) -> BatchBound
     )
 
 
-def _largest_batch(trial: Trial, cases: Sequence[Case], ask: RunProbe) -> int:
+def _largest_batch(trial: Trial, case: Case | None, ask: RunProbe) -> int:
     """Try one batch after another at the tier's longest song; return the last that fits, 0 without a case."""
     largest = 0
-    for case in cases:
-        for batch in BATCHES:
-            if not _holds(
-                ask, msgspec.structs.replace(case, workload=_with_batch(case.workload, batch)), trial.cap_bytes
-            ):
-                break
-            largest = batch
+    for batch in BATCHES:
+        if case is None or not _holds(
+            ask, msgspec.structs.replace(case, workload=_with_batch(case.workload, batch)), trial.cap_bytes
+        ):
+            break
+        largest = batch
     return largest
 
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import msgspec
 
 from acestep.checkpoints.tokenizer import encodable
-from acestep.errors import UsageError
 from acestep.limits.plan import Plan
 from acestep.lm.job import Job
 from acestep.lm.jobs import Description, Planner
@@ -15,6 +14,7 @@ from acestep.lm.parse import ParseError
 from acestep.lm.prompts import SongText
 from acestep.lm.songwriting import MakeJob, alone
 from acestep.request import Request
+from acestep.typed import values_of_user
 from acestep.units import Progress
 from calibrate.profiling.lm_recorder import LmRecorder, check_language
 from calibrate.profiling.session import Notes, Wish, machine
@@ -56,10 +56,8 @@ def creating(query: str, seed: int, *, instrumental: bool) -> MakeJob:
 
 def formatting(song: Request, seed: int) -> MakeJob:
     """Return the job that rewrites a caption and lyrics; the example's tempo, key and length are kept."""
-    try:
+    with values_of_user():
         known: Metadata = wishes(song)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
     return lambda planner: planner.format_job(SongText(caption=song.caption, lyrics=song.lyrics), known, seed)
 
 
@@ -75,18 +73,18 @@ def write_words(
     notes: Notes,
     progress: Progress,
 ) -> WordProfile:
-    """Let the words of a mode be written, at the default temperature or another."""
+    """Run the language model in a mode, at the default temperature or another, and return what it wrote."""
     started = time.perf_counter()
     at = machine(wish, notes)
     check_language(at.plan)
     recorder = LmRecorder(notes, constrained=constrained)
-    with alone(recorder.open(at.plan, at.model, at.device, notes), "--lm-model") as speaker:
+    with alone(recorder.open(at.plan, at.model, at.device, notes), "--lm-model") as language:
         load_seconds = time.perf_counter() - started
-        job, cuts = ask(speaker.planner)
+        job, cuts = ask(language.planner)
         for sentence in cuts:
             notes(sentence)
-        (tokens,) = speaker.write([_at_temperature(job, temperature)], progress)
-    said, problem = _read(tokens, speaker.planner)
+        (tokens,) = language.write([_at_temperature(job, temperature)], progress)
+    said, problem = _read(tokens, language.planner)
     known = said.metadata
     return WordProfile(
         schema_version=WORDS_SCHEMA_VERSION,
@@ -121,7 +119,5 @@ def _read(tokens: Sequence[int], planner: Planner) -> tuple[Description, str]:
 def _at_temperature(job: Job, temperature: float | None) -> Job:
     if temperature is None:
         return job
-    try:
+    with values_of_user():
         return msgspec.structs.replace(job, sampling=msgspec.structs.replace(job.sampling, temperature=temperature))
-    except ValueError as error:
-        raise UsageError(str(error)) from None

@@ -30,16 +30,16 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
     written: str
 
 
-def writing_passes(heard: Sequence[Pass], planner: Planner) -> tuple[WritingPass, ...]:
+def writing_passes(passes: Sequence[Pass], planner: Planner) -> tuple[WritingPass, ...]:
     """The numbers of each pass."""
-    return tuple(_written(one, planner) for one in heard)
+    return tuple(_written(one, planner) for one in passes)
 
 
-def exchanges(heard: Sequence[Pass], planner: Planner) -> tuple[Exchange, ...]:
+def exchanges(passes: Sequence[Pass], planner: Planner) -> tuple[Exchange, ...]:
     """The texts of each sequence of each pass."""
     return tuple(
         Exchange(prompt=planner.spelled(job.prompt), written=planner.spelled(tokens))
-        for one in heard
+        for one in passes
         for job, tokens in zip(one.jobs, one.tokens, strict=True)
     )
 

@@ -22,7 +22,7 @@ class Flaw(StrEnum):
 class FlawedError(InvalidInputError):
     """A measurement that cannot be read: its flaw, the field, and a message."""
 
-    def __init__(self, path: Path, flaw: Flaw, field: str, said: str, *, place: str = "") -> None:
+    def __init__(self, path: Path, flaw: Flaw, field: str, said: str, *, place: str | None = None) -> None:
         super().__init__(path, f"{said} - at `{place}`" if place else said)
         self.flaw = flaw
         self.field = field
@@ -44,4 +44,5 @@ def flawed(path: Path, error: msgspec.ValidationError) -> FlawedError:
     # For all other errors the library gives only a sentence with a place at its end.
     said, _, place = str(error).partition(" - at `")
     place = place.removesuffix("`")
-    return FlawedError(path, Flaw.UNKNOWN if "unknown field" in said else Flaw.SHAPE, place or "$", said, place=place)
+    flaw = Flaw.UNKNOWN if "unknown field" in said else Flaw.SHAPE
+    return FlawedError(path, flaw, place or "$", said, place=place or None)

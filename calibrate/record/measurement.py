@@ -39,7 +39,7 @@ UNSEALED = "sha256:" + "0" * 64
 
 
 class RecordedCardKind(StrEnum):
-    """What kind of card answered."""
+    """The kind of the card that answered."""
 
     SIMULATED = "simulated"
     VIRTUAL = "virtual"
@@ -47,7 +47,7 @@ class RecordedCardKind(StrEnum):
 
     @property
     def evidence(self) -> EvidenceKind:
-        """What a number is that a card of this kind answered."""
+        """The kind of evidence that a card of this kind gives."""
         return EvidenceKind.MEASURED if self is RecordedCardKind.CUDA else EvidenceKind(self.value)
 
 
@@ -123,7 +123,7 @@ class RecordedProbe(_Data, frozen=True, omit_defaults=True):
 
     @property
     def counts(self) -> bool:
-        """Whether this probe can support a promise."""
+        """Whether this probe can prove a limit."""
         return keeps_promise(self, self.workload.batch)
 
     @classmethod
@@ -223,7 +223,7 @@ class Measurement(_Data, frozen=True, omit_defaults=True):
 
     @property
     def evidence(self) -> EvidenceKind:
-        """What a number that rests on this record is."""
+        """The kind of evidence that this record gives."""
         return self.card.kind.evidence
 
     def longest(self, certificate: Certificate) -> int:

@@ -25,13 +25,13 @@ from calibrate.verdict import Verdict
 _ALWAYS = (Stage.ENCODE, Stage.DENOISE, Stage.DECODE)
 
 CHOOSING: Final = frozenset({Stage.THINK, Stage.DECODE})
-"""Stages that take less at once where less is free: what they held beside one thing says nothing about another."""
+"""Stages that adapt to free memory, so their peaks are not comparable across runs."""
 
 _GROWING = (Stage.THINK, Stage.ENCODE, Stage.DENOISE)
 """Stages whose tensors only grow with the work; decode chooses its tiles by the room that is left."""
 
 _JITTER = 0.02
-"""How much less a larger run may need: kernels' workspaces differ from shape to shape."""
+"""The share by which a larger run may need less: kernels' workspaces depend on the shape."""
 
 MOST_PROBES = 2000
 """Several times the probes of a campaign over every size; some rules compare each probe with each."""

@@ -212,12 +212,17 @@ class Guide(msgspec.Struct, frozen=True, kw_only=True):
             "headroom": self.words("percent", n=f"{budget.headroom.share * 100:g}"),
             "size": last.certified_gib,
             "label": last.label,
+            "ranges": "; ".join(f"{tier.label}: {self.words.range(tier.vram_gib)}" for tier in self._between()),
             "lyrics": f"{MAX_LYRIC_TOKENS:,}",
             "tiles": self.words.listed(map(str, DECODE_TILES)),
             "batches": self.words.listed(map(str, BATCHES)),
             "count": len(Config),
             "variant": Variant.TURBO.value,
         }
+
+    def _between(self) -> list[Tier]:
+        """Return the tiers between the smallest and the largest: their labels leave open which end belongs to them."""
+        return [tier for tier in self.default.tiers if tier.vram_gib.lower and tier.vram_gib.upper is not None]
 
     def _lm_states(self, tier: Tier) -> tuple[bool, ...]:
         return (False, True) if tier.lm_models else (False,)

@@ -22,16 +22,9 @@ def short(digest: str) -> str:
     return short_digest(digest).removeprefix("sha256:")
 
 
-def closest(tier: Tier, field: str) -> Evidence | None:
-    """The evidence of a field such as ``frontier.with_lm.4``: its own, else of what it belongs to; None without."""
-    parts = field.split(".")
-    names = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
-    return next((tier.evidence[name] for name in names if name in tier.evidence), None)
-
-
 def evidence_of(tier: Tier, field: str) -> Evidence:
     """Return the evidence of a tier's field; raise `NotMeasuredError` if the table has none."""
-    if (evidence := closest(tier, field)) is not None:
+    if (evidence := tier.evidence_for(field)) is not None:
         return evidence
     raise NotMeasuredError(
         f"{tier.id}.{field} has no evidence in the table, and a page shows no number without;"

@@ -13,7 +13,7 @@ from calibrate.git import commit_of, folder_at
 from calibrate.record.compare import Sheet, TableChange, Way, differences, table_sheet
 from calibrate.record.measurement import Measurement
 from calibrate.report.guide import markdown_table
-from calibrate.report.marks import MARKS, closest, short
+from calibrate.report.marks import MARKS, short
 from calibrate.report.render import PLOTS, Sources, read_sources, stale
 from calibrate.report.render import render as rendered
 
@@ -80,7 +80,7 @@ def _changes_text(changes: Sequence[TableChange], sources: Sources) -> str:
 
 def _change_row(change: TableChange, tiers: Mapping[str, Tier]) -> tuple[str, ...]:
     field = change.field.removeprefix("evidence.")
-    evidence = closest(tiers[change.place], field) if change.place in tiers else None
+    evidence = tiers[change.place].evidence_for(field) if change.place in tiers else None
     found = "—"
     if evidence is not None:
         found = f"{MARKS.get(evidence.kind, '')} {evidence.kind} {code(short(evidence.record))}".strip()

@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 
 from acestep.locale_text import LocaleText
-from acestep.tiers import Tier
+from acestep.tiers import Tier, VramRange
 
 LOCALES_FOLDER = Path(__file__).parent / "locales"
 
@@ -21,10 +21,16 @@ class GuideText(LocaleText):
         return super().duration(seconds).replace(" ", "\N{NO-BREAK SPACE}") if seconds else "—"
 
     def tier(self, tier: Tier) -> str:
-        """What a tier is called: its number, a word for the unlimited one, and the id of any other."""
+        """Return the name of a tier: its number, a word for the unlimited one, and the id of any other."""
         if tier.id.startswith("tier"):
             return self("tier_numbered", number=tier.id.removeprefix("tier"))
         return self("tier_unlimited") if tier.id == "unlimited" else tier.id
+
+    def range(self, sizes: VramRange) -> str:
+        """Return a range of sizes that has an upper end."""
+        lower = self("range_from" if sizes.lower_inclusive else "range_over", size=f"{sizes.lower:g}")
+        upper = self("range_to" if sizes.upper_inclusive else "range_under", size=f"{sizes.upper:g}")
+        return self("range", lower=lower, upper=upper)
 
     def listed(self, items: Iterable[str]) -> str:
         """Return several items as one phrase."""

@@ -9,6 +9,7 @@ import msgspec
 from acestep.knobs import KNOBS, Backend, Offload, Quantization, Variant
 from acestep.strict_json import read_json
 from acestep.tiers import LmStates, Shortfall, Tier, TierTable, data_file, lm_rank
+from calibrate.files import as_text
 from calibrate.table.waivers import Waiver
 
 BOUND = Variant.TURBO
@@ -84,4 +85,4 @@ def _short_of(target: Target, tier: Tier | None) -> list[Shortfall]:
 def _text(value: object) -> str:
     if isinstance(value, tuple):
         return ", ".join(value) or "none"
-    return "none" if value is None else str(value)
+    return as_text(value)

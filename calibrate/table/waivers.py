@@ -6,9 +6,9 @@ from typing import Annotated
 
 import msgspec
 
-from acestep.errors import InvalidInputError
 from acestep.knobs import Variant
-from acestep.strict_json import read_json
+from acestep.strict_json import read_as
+from calibrate.files import as_text
 
 FLOOR = "floor"
 """The end of a waiver for a proven optimum; it never expires."""
@@ -34,15 +34,9 @@ class Waiver(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def covers(self, variant: Variant, tier: str, field: str, value: str) -> bool:
         """Return whether it is about this cell with exactly this value, as text."""
-        mine = "none" if self.value is None else str(self.value)
-        return (self.variant, self.tier, self.field, mine) == (variant, tier, field, value)
+        return (self.variant, self.tier, self.field, as_text(self.value)) == (variant, tier, field, value)
 
 
 def load_waivers(path: Path) -> tuple[Waiver, ...]:
     """Return the waivers in a file, none if it does not exist; `InvalidInputError` names the file and the field."""
-    if not path.exists():
-        return ()
-    try:
-        return msgspec.convert(read_json(path), tuple[Waiver, ...])
-    except msgspec.ValidationError as error:
-        raise InvalidInputError(path, str(error)) from None
+    return read_as(path, tuple[Waiver, ...]) if path.exists() else ()

@@ -9,16 +9,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import psutil
 import pytest
 
 from tests.browser import witness
+from tests.processes import has_ended
 
 START_S = 120.0
 STOP_S = 30.0
@@ -206,7 +208,7 @@ def _announced(folder: Path, pid: int) -> str:
             assert said.startswith("http://127.0.0.1:")
             assert said.count("\n") == 1
             return said.strip()
-        if said == "" and not Path(f"/proc/{pid}").exists() and Path("/proc").exists():
+        if said == "" and has_ended(pid):
             break
         time.sleep(0.1)
     raise AssertionError(f"the server did not announce itself: {(folder / 'stderr').read_text(encoding='utf-8')}")
@@ -215,11 +217,8 @@ def _announced(folder: Path, pid: int) -> str:
 def _processes(session: int) -> list[str]:
     """The command lines of the processes of a session that still run."""
     running = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            # A line without words is that of a process that has ended and was not asked about yet.
-            if os.getsid(int(folder.name)) == session and (line := (folder / "cmdline").read_text(encoding="utf-8")):
-                running.append(line.replace("\0", " "))
-        except OSError:
-            continue
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if os.getsid(process.pid) == session and not has_ended(process.pid):
+                running.append(" ".join(process.cmdline()))
     return running

@@ -18,7 +18,7 @@ from tests.browser.serving import Server
 from tests.browser.wire import Wire, files
 
 ANSWER_S = 60.0
-WORDS = "nobody may read this"
+WORDS = "this must stay private"
 LEAKS = (WORDS.encode(), b"root:x:0:0", b"Traceback (most recent call last)")
 
 

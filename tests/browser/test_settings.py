@@ -25,10 +25,9 @@ BOXES = {
 }
 
 
-def label(choice: str | None) -> str:
+def label(choice: str | None, of: str | None = None) -> str:
     """A choice as the page words it."""
-    choice = choice or "none"
-    return PageText("en").texts.get(f"choice_{choice.replace('+', '_').replace(' ', '_')}", choice)
+    return PageText("en").choice(choice or "none", of=of)
 
 
 def settings_of(document: dict[str, Any]) -> dict[str, Any]:
@@ -41,8 +40,8 @@ def settings_of(document: dict[str, Any]) -> dict[str, Any]:
         "backend": label(document["backend"]),
         "backend choices": [label(name) for name in document["backends_allowed"]],
         "offload": (*BOXES[document["offload"]], label(document["offload"] if streamed else "none")),
-        "quantization": label(document["quantization"]),
-        "lm-quantization": label(document["lm_quantization"]),
+        "quantization": label(document["quantization"], "quantization"),
+        "lm-quantization": label(document["lm_quantization"], "lm_quantization"),
         "attention": label(document["attention"]),
         "compile": document["compile"],
     }

@@ -12,7 +12,7 @@ import torch
 from acestep.units import GIB
 from calibrate.probes import worker
 from calibrate.probes.cuda_card import CudaCard
-from calibrate.probes.messages import Order, Setup
+from calibrate.probes.messages import Done, Order, Setup
 from tests.faulty_worker import FaultyEngine
 
 HELD_BYTES = GIB
@@ -31,7 +31,7 @@ class LiveEngine(FaultyEngine):
         self._card.open()
         return settings
 
-    def run(self, order: Order, alive: Callable[[str], None]) -> worker.Done:
+    def run(self, order: Order, alive: Callable[[str], None]) -> Done:
         self._device = self._card.capped(order.cap_bytes)
         self._held.append(torch.ones(HELD_BYTES, dtype=torch.uint8, device="cuda"))
         torch.cuda.synchronize()

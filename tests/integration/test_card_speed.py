@@ -11,19 +11,10 @@ import torch
 
 from acestep.errors import Exit
 from acestep.request import Request
+from acestep.units import GIB
 from tools import card_speed
-from tools.card_speed import (
-    Ceilings,
-    SpeedBench,
-    SpeedPoint,
-    Speeds,
-    SpeedSide,
-    WeightsPlace,
-    compared,
-    main,
-    measure,
-    wanted_cases,
-)
+from tools.card_speed import Speeds, compared, main, measure, wanted_cases
+from tools.speed_bench import Ceilings, SpeedBench, SpeedPoint, SpeedSide, WeightsPlace
 
 CEILINGS = Ceilings(flops_per_s=1e12, bytes_per_s=1e12)
 NOTHING = Speeds(command="", card="cpu", torch="", diffusers="", model="tiny", ceilings=CEILINGS)
@@ -76,7 +67,7 @@ def test_out_of_memory_is_a_point_and_the_run_goes_on(monkeypatch: pytest.Monkey
     def timed(side: SpeedSide, place: WeightsPlace, request: Request) -> tuple[float, int]:
         if side is SpeedSide.LIBRARY:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 7.20 GiB.\nmore")
-        return 2.0, 1 << 30
+        return 2.0, GIB
 
     monkeypatch.setattr(bench, "_timed", timed)
     monkeypatch.setattr(bench, "_work", lambda request: (10**12, 10**9))
@@ -117,11 +108,11 @@ def test_a_comparison_says_how_much_faster_at_how_much_of_the_memory() -> None:
         batch=1,
         duration_s=600.0,
         seconds=10.0,
-        peak_reserved_bytes=3 << 30,
+        peak_reserved_bytes=3 * GIB,
         realtime_factor=60.0,
         floor_share=0.4,
     )
-    theirs = msgspec.structs.replace(ours, side=SpeedSide.LIBRARY, seconds=25.0, peak_reserved_bytes=12 << 30)
+    theirs = msgspec.structs.replace(ours, side=SpeedSide.LIBRARY, seconds=25.0, peak_reserved_bytes=12 * GIB)
     [line] = compared(msgspec.structs.replace(NOTHING, points=(ours, theirs)))
     assert "60.0 times real time, 40% of the floor's rate; 2.50 times as fast" in line
     assert line.endswith("at 25% of its memory")

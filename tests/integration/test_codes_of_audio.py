@@ -10,7 +10,6 @@ import soundfile
 import torch
 
 import acestep
-from acestep.checkpoints.build import build
 from acestep.checkpoints.components import Components
 from acestep.cli import console
 from acestep.cli.main import cli
@@ -20,13 +19,13 @@ from acestep.dit.audio_tokens import AudioTokenizer
 from acestep.dit.prompts import codes_in
 from acestep.dit.vae_encode import TILE_FRAMES
 from acestep.engine import encode_audio as stage
-from acestep.engine.pipeline import RETRIES, Pipeline, prepare
+from acestep.engine.pipeline import RETRIES, Pipeline
 from acestep.engine.service import Service
 from acestep.errors import Exit, NotEnoughMemoryError
 from acestep.knobs import Knobs, Offload
 from acestep.request import CODE_FRAMES, LATENT_HOP, MAX_DURATION_S, Request, Task
-from acestep.units import Progress
-from tests.small_card import SmallCard
+from acestep.units import Progress, ceil_div
+from tests.small_card import ALWAYS, SmallCard, tiny_components
 
 PLAN = acestep.resolve_plan()
 
@@ -65,7 +64,7 @@ def test_the_codes_are_those_that_a_cover_follows(
     monkeypatch.setattr(stage.AudioTokenizer, "tokens", kept)
     service.generate(Request(caption="x", task=Task.COVER, source_audio=clip, steps=1), PLAN)
     assert len(followed) == 1
-    assert len(found) == -(-(clip.samples // LATENT_HOP) // CODE_FRAMES)
+    assert len(found) == ceil_div(clip.samples // LATENT_HOP, CODE_FRAMES)
 
 
 def test_a_cover_of_codes_is_the_cover_of_the_recording(service: Service) -> None:
@@ -168,9 +167,7 @@ LONG_CLIP = _clip(2.2 * TILE_FRAMES / FRAMES_A_SECOND)
 
 @pytest.fixture(scope="module")
 def components() -> Components:
-    made = build("tiny", dtype=torch.float32)
-    prepare(made, Knobs())
-    return made
+    return tiny_components()
 
 
 @pytest.fixture(scope="module")
@@ -197,12 +194,12 @@ def test_the_codes_are_the_same_however_little_memory_there_is(
 def test_a_card_that_never_has_room_for_the_recording_ends_in_a_sentence_about_recordings(
     components: Components,
 ) -> None:
-    card = SmallCard(audio_refusals=1 << 30)
+    card = SmallCard(audio_refusals=ALWAYS)
     pipeline = Pipeline(components, Knobs(), card)
     with pytest.raises(NotEnoughMemoryError, match="shorter recording") as failure:
         pipeline.codes(LONG_CLIP)
     pipeline.close()
-    assert (1 << 30) - card.audio_refusals == 1 + RETRIES
+    assert ALWAYS - card.audio_refusals == 1 + RETRIES
     assert "song" not in str(failure.value)
     assert f"offload {list(Offload)[RETRIES]}" in str(failure.value)
 

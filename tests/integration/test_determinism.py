@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from acestep.knobs import Knobs, Offload
+from acestep.units import GIB
 from calibrate.probes.simulated.prober import SimulatedProber
 from calibrate.workload import Workload
 from tests.command_lines import ROOT
@@ -19,7 +20,7 @@ def answers(*, warm: bool) -> str:
         prober.probe(Knobs(offload=Offload.CPU_DIT), Workload(batch=1, duration_s=20), 1 << 40)
     for offload in (Offload.NONE, Offload.STREAM):
         knobs, workload = Knobs(offload=offload), Workload(batch=2, duration_s=30)
-        found = prober.probe(knobs, workload, 7 << 30)
+        found = prober.probe(knobs, workload, 7 * GIB)
         said.append(hashlib.sha256(repr((found.verdict, found.stages)).encode()).hexdigest())
         said.append(str(sorted(prober.smallest_caps(knobs, workload).items())))
     return "\n".join(said)

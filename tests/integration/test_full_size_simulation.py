@@ -10,7 +10,7 @@ from acestep.hardware.card import nameplate_gib, simulated_card
 from acestep.knobs import Knobs, Offload, Quantization, Variant
 from acestep.limits.plan import resolve
 from acestep.tiers import load_tiers
-from acestep.units import MIB, gib_to_bytes
+from acestep.units import GIB, MIB, gib_to_bytes
 from calibrate.probes.simulated.prober import SimulatedProber
 from calibrate.record.measurement import load_measurement
 from calibrate.table.policy import budget_bytes, load_policy
@@ -127,6 +127,6 @@ def test_a_language_model_without_room_is_an_oom_before_or_while_it_thinks(
     cap_gib: int, stages: tuple[str, ...]
 ) -> None:
     knobs = Knobs(offload=Offload.NONE, lm="0.6B")
-    found = SimulatedProber().probe(knobs, Workload(batch=1, duration_s=300, with_lm=True), cap_gib << 30)
+    found = SimulatedProber().probe(knobs, Workload(batch=1, duration_s=300, with_lm=True), cap_gib * GIB)
     assert found.verdict is Verdict.OOM
     assert tuple(stage.name for stage in found.stages) == stages

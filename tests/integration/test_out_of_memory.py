@@ -8,18 +8,17 @@ import torch
 from torch import Tensor
 
 import acestep.engine.pipeline as pipeline_module
-from acestep.checkpoints.build import build
 from acestep.checkpoints.components import Components
 from acestep.devices.cpu import CpuDevice
 from acestep.dit.prompts import lyric_prompt, text_prompt
 from acestep.dit.vae_decode import frame_bytes
 from acestep.engine import decode as decode_stage
-from acestep.engine.pipeline import Pipeline, prepare
+from acestep.engine.pipeline import Pipeline
 from acestep.errors import RunFailedError
 from acestep.knobs import Knobs, Offload
 from acestep.memory.guard import COEFFICIENTS, Demand, growth
 from acestep.request import DecodePath, Request, Result
-from tests.small_card import SmallCard
+from tests.small_card import ALWAYS, SmallCard, tiny_components
 
 SONGS = Request(caption="rain", duration_s=5.2, batch=5, seed=3, steps=1)
 """Each is a little more than the larger of the tiles that a test makes room for."""
@@ -27,9 +26,7 @@ SONGS = Request(caption="rain", duration_s=5.2, batch=5, seed=3, steps=1)
 
 @pytest.fixture(scope="module")
 def components() -> Components:
-    made = build("tiny", dtype=torch.float32)
-    prepare(made, Knobs())
-    return made
+    return tiny_components()
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +108,7 @@ def test_when_fewer_songs_do_not_help_more_offload_does(components: Components, 
 
 
 def test_three_retries_and_then_an_error_that_says_what_helps(components: Components) -> None:
-    card = SmallCard(denoise_refusals=1 << 30)
+    card = SmallCard(denoise_refusals=ALWAYS)
     before = card.denoise_refusals
     pipeline = Pipeline(components, Knobs(offload=Offload.NONE), card)
     with pytest.raises(RunFailedError, match="out of memory") as failure:

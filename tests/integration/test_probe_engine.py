@@ -12,6 +12,7 @@ from acestep.dit.sampler import steps_for
 from acestep.errors import NotMeasuredError
 from acestep.knobs import Backend, Knobs, Offload, Quantization, Variant
 from acestep.request import DecodePath
+from acestep.units import GIB
 from calibrate.probes.engine import PipelineEngine
 from calibrate.probes.messages import Order, setup_for
 from calibrate.workload import PROBE_STEPS, Workload
@@ -79,7 +80,7 @@ def loaded(knobs: Knobs = USUAL) -> PipelineEngine:
     return engine
 
 
-def order(knobs: Knobs = USUAL, *, cap_bytes: int = 1 << 30, workload: Workload = SHORT, full: bool = False) -> Order:
+def order(knobs: Knobs = USUAL, *, cap_bytes: int = GIB, workload: Workload = SHORT, full: bool = False) -> Order:
     return Order(number=1, knobs=knobs, workload=workload, cap_bytes=cap_bytes, full=full)
 
 
@@ -134,9 +135,9 @@ def test_a_run_that_ran_out_shows_how_far_it_came() -> None:
 def test_every_run_is_capped_anew() -> None:
     engine = PipelineEngine(card := MadeUpCard())
     engine.load(setup_for(Knobs(), "tiny"))
-    for cap_bytes in (1 << 30, 1 << 29):
+    for cap_bytes in (GIB, GIB // 2):
         engine.run(order(cap_bytes=cap_bytes), lambda stage: None)
-    assert card.caps == [1 << 30, 1 << 29]
+    assert card.caps == [GIB, GIB // 2]
 
 
 def test_without_a_card_nothing_is_loaded() -> None:

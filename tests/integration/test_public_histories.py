@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from acestep.units import MIB
 from calibrate.probes.simulated.history import replay_history
 from calibrate.probes.simulated.history_start import state_before
 from calibrate.probes.simulated.recorded import (
@@ -70,7 +71,7 @@ def test_a_published_history_of_a_card_is_done_again_to_the_byte(path: Path) -> 
     live = {b.address: b for view in views for b in view.blocks if b.live}
     assert {address: b.requested for address, b in live.items()} == {b[0]: b[2] for b in start["blocks"]}
     # Its collector leaves out a rest that is too short to be split off, where no later entry depends on it.
-    assert all(0 <= live[address].size - size <= 2**20 for address, size, _ in start["blocks"])
+    assert all(0 <= live[address].size - size <= MIB for address, size, _ in start["blocks"])
 
 
 @pytest.mark.parametrize("path", some(PUBLISHED))

@@ -3,7 +3,6 @@
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from calibrate.campaign import probers
 from calibrate.campaign.boundary import Method
 from calibrate.campaign.journal import Journal, journal_path
 from calibrate.campaign.run import CampaignScope, run_campaign
-from calibrate.executors.alone import Alone
+from calibrate.executors.alone import CardAlone, SimulationAlone
 from calibrate.executors.local import Local
 from calibrate.probes.base import CapMethod, ProbeResult
 from calibrate.record.measurement import load_measurement
@@ -26,7 +25,8 @@ from calibrate.table.policy import load_policy
 from calibrate.workload import Workload
 from tests.fakes import AnalyticProber
 from tests.faulty_card import FaultyProber, living
-from tests.killing import journal_is_gone, kill_at, run_on
+from tests.killing import journal_is_gone, kill_at, run_on, run_with
+from tests.processes import has_ended, require_end
 
 POLICY = load_policy()
 ONE_SIZE = ("--tiers", 5)
@@ -70,6 +70,21 @@ def test_after_a_kill_in_a_write_the_file_is_the_same_byte_for_byte(
     assert run_on(AnalyticProber(), output, *ONE_SIZE, "--resume") == Exit.OK
     assert output.read_bytes() == whole
     assert journal_is_gone(output)
+
+
+@pytest.mark.parametrize(
+    ("answers", "sentence"),
+    [
+        (0, "Interrupted before the first answer."),
+        (1, "Interrupted; 1 answer is kept. Go on with --resume."),
+        (4, "Interrupted; 4 answers are kept. Go on with --resume."),
+    ],
+)
+def test_an_interruption_says_what_is_kept(
+    answers: int, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_on(Stopping(answers, interrupt), tmp_path / "card.json", *ONE_SIZE) == Exit.INTERRUPTED
+    assert capsys.readouterr().err.splitlines()[-1] == sentence
 
 
 def test_ctrl_c_is_exit_code_130_and_no_answer_is_asked_for_twice(whole: bytes, tmp_path: Path) -> None:
@@ -159,7 +174,7 @@ def campaign(executor: Any) -> bytes:
 
 
 def test_several_processes_find_what_one_finds() -> None:
-    assert campaign(Local(3, WORKER)) == campaign(Alone(AnalyticProber()))
+    assert campaign(Local(3, WORKER)) == campaign(SimulationAlone(AnalyticProber()))
 
 
 def test_workers_end_with_their_parent() -> None:
@@ -171,15 +186,12 @@ def test_workers_end_with_their_parent() -> None:
     )
     parent = subprocess.Popen([sys.executable, "-c", program, *WORKER], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
-    worker = Path("/proc") / parent.stdout.readline().strip()
-    assert worker.exists()
+    worker = int(parent.stdout.readline())
+    assert not has_ended(worker)
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     parent.stdout.close()
-    deadline = time.monotonic() + 20
-    while worker.exists() and "Z" not in (worker / "stat").read_text().rsplit(")", 1)[-1].split()[:1]:
-        assert time.monotonic() < deadline, "the worker goes on without its parent"
-        time.sleep(0.02)
+    require_end([worker])
 
 
 def test_the_plan_is_told_before_anything_is_opened(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -208,7 +220,7 @@ def run_on_card(prober: FaultyProber, output: Path, *arguments: object) -> int:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(probers, "method_for", lambda _: Method())
         try:
-            return run_on(prober, output, "--device", "cuda", "--tiers", 8, "--lm", "none", *arguments)
+            return run_with(CardAlone(prober), output, "--device", "cuda", "--tiers", 8, "--lm", "none", *arguments)
         finally:
             prober.close()
             assert living(prober.token) == {}

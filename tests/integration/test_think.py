@@ -23,6 +23,8 @@ from acestep.lm.metadata import Metadata
 from acestep.lm.thinker import LmThinker, even_passes, write_in_passes
 from acestep.request import Request, Result, Task
 from acestep.thinking import Thinking
+from acestep.units import ceil_div
+from calibrate.profiling.recording_backend import RecordingBackend
 from tests.planner_tokenizers import HOSTILE
 from tests.small_card import SmallCard
 
@@ -104,40 +106,30 @@ def test_songs_that_do_not_fit_together_are_planned_in_passes_with_equal_results
         assert np.allclose(song.audio, other.audio, atol=1e-6)
 
 
-class Forgetful:
+class Refusing(RecordingBackend):
     """Opens backends that run out of memory the first few times that they write."""
 
     def __init__(self, language: Language, refusals: int) -> None:
         self._language = language
         self.refusals = refusals
-        self._backend: LmBackend
 
     def open(self, device: Device, use: Callable[[], AbstractContextManager[None]]) -> LmBackend:
-        self._backend = self._language.open(device, use)
+        super().__init__(self._language.open(device, use), [])
         return self
 
     def write(self, jobs: Sequence[Job], written: StepsWritten) -> list[tuple[int, ...]]:
         if self.refusals:
             self.refusals -= 1
             raise torch.OutOfMemoryError("no room for a plan")
-        return self._backend.write(jobs, written)
-
-    def cache_bytes(self, jobs: Sequence[Job]) -> int:
-        return self._backend.cache_bytes(jobs)
-
-    def rehearse(self, jobs: Sequence[Job]) -> None:
-        self._backend.rehearse(jobs)
-
-    def close(self) -> None:
-        self._backend.close()
+        return super().write(jobs, written)
 
 
 def test_thinking_that_does_not_fit_is_tried_with_more_offload_and_plans_the_same(
     parts: Components, language: Language
 ) -> None:
     brief = msgspec.structs.replace(WISH, duration_s=1)
-    forgetful = Forgetful(language, refusals=2)
-    thinker = LmThinker(language.planner, forgetful.open, language.modules())
+    refusing = Refusing(language, refusals=2)
+    thinker = LmThinker(language.planner, refusing.open, language.modules())
     pipeline = Pipeline(parts, Knobs(lm="0.6B"), SmallCard(), thinker=thinker)
     result = pipeline.generate(brief)
     warned = [sentence for sentence in result.warnings if "ran out of memory with offload" in sentence]
@@ -146,7 +138,7 @@ def test_thinking_that_does_not_fit_is_tried_with_more_offload_and_plans_the_sam
     plain = made(brief, parts, language, SmallCard())
     assert result.request == plain.request
     assert np.allclose(result.songs[0].audio, plain.songs[0].audio, atol=1e-6)
-    forgetful.refusals = 100
+    refusing.refusals = 100
     with pytest.raises(RunFailedError, match="no room for a plan"):
         pipeline.generate(brief)
     with pytest.raises(torch.OutOfMemoryError):
@@ -173,7 +165,7 @@ def test_passes_shrink_evenly_down_to_one_song() -> None:
         assert sizes[0] == songs
         assert sizes[-1] == 1
         assert sizes == sorted(set(sizes), reverse=True)
-        assert all(-(-songs // -(-songs // size)) == size for size in sizes)
+        assert all(ceil_div(songs, ceil_div(songs, size)) == size for size in sizes)
 
 
 def test_running_out_of_memory_while_writing_tries_fewer_songs(language: Language) -> None:

@@ -21,6 +21,7 @@ from acestep.request import Request
 from acestep.ui.sessions import StoppedError, Visit
 from acestep.ui.settings import THIS_CARD, Controls
 from acestep.ui.studio import Studio
+from acestep.units import GIB
 from tests.small_card import SmallCard
 
 SHORT = Request(caption="drums", duration_s=1, steps=2, seed=3)
@@ -30,7 +31,7 @@ class CountingCard(SmallCard):
     """A small card that knows how many bytes of it are in use."""
 
     def __init__(self) -> None:
-        super().__init__(free_bytes=8 << 30)
+        super().__init__(free_bytes=8 * GIB)
         self.used = 0
 
     def upload(self, host: torch.Tensor, owner: str) -> torch.Tensor:

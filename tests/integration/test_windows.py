@@ -9,7 +9,7 @@ import pytest
 
 from acestep.errors import Exit, NotMeasuredError
 from calibrate.campaign import probers
-from calibrate.executors.alone import Alone
+from calibrate.executors.alone import SimulationAlone
 from calibrate.probes.base import CapMethod
 from tests.forked import run_module
 
@@ -71,9 +71,9 @@ def test_a_real_card_is_refused_in_a_sentence(tmp_path: Path) -> None:
 def test_simulated_probes_run_in_one_process_where_children_inherit_no_descriptors(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(probers, "hands_descriptors_on", lambda: False)
+    monkeypatch.setattr(probers, "passes_descriptors", lambda: False)
     with probers.executor_for("simulated", CapMethod.MODEL) as executor:
-        assert isinstance(executor, Alone)
+        assert isinstance(executor, SimulationAlone)
         assert executor.device == "simulated"
     with pytest.raises(NotMeasuredError), probers.executor_for("cuda", CapMethod.FRACTION):
         pass

@@ -1,11 +1,12 @@
 """What holds for the allocator whatever is asked of it, and its agreement with a slow, plain transcription."""
 
+from collections.abc import Callable
 from contextlib import suppress
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from acestep.units import KIB, MIB
+from acestep.units import KIB, MIB, ceil_div
 from calibrate.probes.simulated.allocator import NO_CAP, Block, CachingAllocator, SimulatedOutOfMemoryError
 
 SIZES = (
@@ -58,7 +59,7 @@ class PlainAllocator:
         """A number for the block, 0 for no bytes, None where they do not fit."""
         if not n_bytes:
             return 0
-        size = -(-n_bytes // 512) * 512
+        size = ceil_div(n_bytes, 512) * 512
         small = size <= MIB
         fitting = [
             (block[0], at, inside)
@@ -69,7 +70,7 @@ class PlainAllocator:
         if fitting:
             _, at, inside = min(fitting)
         else:
-            length = 2 * MIB if small else 20 * MIB if size < 10 * MIB else -(-size // (2 * MIB)) * 2 * MIB
+            length = 2 * MIB if small else 20 * MIB if size < 10 * MIB else ceil_div(size, 2 * MIB) * 2 * MIB
             if self.reserved + length > self.cap:
                 self.empty_cache()
             if self.reserved + length > self.cap:
@@ -124,9 +125,10 @@ def check(allocator: CachingAllocator, held: list[Block]) -> None:
     assert allocator.allocated <= allocator.peak_allocated <= allocator.peak_reserved
 
 
-@given(operations=OPERATIONS, cap=CAPS)
-def test_blocks_never_overlap_and_every_byte_is_accounted_for(operations: list[tuple[str, int]], cap: int) -> None:
-    allocator = CachingAllocator(cap)
+def carry_out(
+    allocator: CachingAllocator, operations: list[tuple[str, int]], after: Callable[[list[Block]], None]
+) -> list[Block]:
+    """Carry out some operations, calling `after` each of them with the blocks held; return those held at the end."""
     held: list[Block] = []
     for operation, argument in operations:
         if operation == "malloc":
@@ -136,18 +138,20 @@ def test_blocks_never_overlap_and_every_byte_is_accounted_for(operations: list[t
             allocator.free(held.pop(argument % len(held)))
         elif operation == "empty_cache":
             allocator.empty_cache()
-        check(allocator, held)
+        after(held)
+    return held
+
+
+@given(operations=OPERATIONS, cap=CAPS)
+def test_blocks_never_overlap_and_every_byte_is_accounted_for(operations: list[tuple[str, int]], cap: int) -> None:
+    allocator = CachingAllocator(cap)
+    carry_out(allocator, operations, lambda held: check(allocator, held))
 
 
 @given(operations=OPERATIONS, cap=CAPS)
 def test_freeing_everything_merges_back_to_whole_segments(operations: list[tuple[str, int]], cap: int) -> None:
     allocator = CachingAllocator(cap)
-    held: list[Block] = []
-    for operation, argument in operations:
-        if operation == "malloc":
-            with suppress(SimulatedOutOfMemoryError):
-                held.append(allocator.malloc(argument))
-    for block in held:
+    for block in carry_out(allocator, operations, lambda _: None):
         allocator.free(block)
     assert all(len(segment.blocks) == 1 and not segment.blocks[0].live for segment in allocator.snapshot())
     allocator.empty_cache()

@@ -13,6 +13,7 @@ from acestep.audio.formats import readable_formats
 from acestep.audio.read import read_clip
 from acestep.clip import SAMPLE_RATE
 from acestep.errors import InvalidInputError
+from acestep.units import MIB
 
 SAID_SAMPLES = slice(21, 26)
 """Bytes of a FLAC file whose last 36 bits say how many samples there are."""
@@ -113,7 +114,7 @@ def test_a_small_file_that_unpacks_to_much_takes_no_more_memory_than_ten_minutes
     kept = int.from_bytes(content[SAID_SAMPLES], "big") >> 36 << 36
     content[SAID_SAMPLES] = (kept | said).to_bytes(5, "big")
     path.write_bytes(content)
-    assert path.stat().st_size < 2**20
+    assert path.stat().st_size < MIB
     program = (
         "import resource, sys\n"
         "from pathlib import Path\n"

@@ -8,7 +8,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from acestep.audio.read import MAX_RATE, MIN_RATE, read_clip, resample
+from acestep.audio.read import MAX_RATE, MIN_RATE, _Resampled, read_clip
 from acestep.clip import SAMPLE_RATE
 from acestep.errors import InvalidInputError
 
@@ -19,6 +19,10 @@ EDGE = 2_000
 
 def _tone(pitch: float, rate: int, seconds: float = 1.0) -> np.ndarray:
     return np.sin(2 * np.pi * pitch * np.arange(round(rate * seconds)) / rate)
+
+
+def resample(audio: np.ndarray, rate: int) -> np.ndarray:
+    return _Resampled(rate, len(audio)).of(np.ascontiguousarray(audio.T), last=True).T
 
 
 def _write(path: Path, audio: np.ndarray, rate: int = SAMPLE_RATE, **options: str) -> Path:

@@ -16,7 +16,7 @@ from acestep.lm.backends.vllm_memory import (
     vllm_footprint,
 )
 from acestep.thinking import Sampling
-from acestep.units import GIB, MIB
+from acestep.units import GIB, KIB, MIB
 from tests.tiny_planner import song
 
 SMALL = QwenArchitecture(vocab_size=217_204)
@@ -66,8 +66,8 @@ def test_a_pool_too_small_for_its_longest_sequence_is_refused() -> None:
 
 
 def test_a_token_takes_the_published_bytes() -> None:
-    assert block_bytes(SMALL, 2) == 112 * 1024 * BLOCK_TOKENS
-    assert block_bytes(LARGE, 2) == 144 * 1024 * BLOCK_TOKENS
+    assert block_bytes(SMALL, 2) == 112 * KIB * BLOCK_TOKENS
+    assert block_bytes(LARGE, 2) == 144 * KIB * BLOCK_TOKENS
 
 
 @given(rows=rows, longest=lengths, weights=st.integers(0, 10 * GIB))

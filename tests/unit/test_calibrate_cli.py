@@ -14,6 +14,7 @@ from acestep.output_file import output_file
 from acestep.tiers import load_tiers
 from calibrate.campaign import probers
 from calibrate.cli import cli as calibrate
+from calibrate.executors.alone import SimulationAlone
 from calibrate.files import pretty_json
 from calibrate.profiling.cli import cli as profiler
 from calibrate.record.measurement import load_measurement, measurement_of
@@ -86,7 +87,7 @@ def test_merge_refuses_a_record_with_impossible_values(command: Run, tmp_path: P
 def test_dry_run_says_what_it_would_do_and_probes_nothing(
     command: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(probers, "prober_for", lambda _: pytest.fail("a dry run asks nobody"))
+    monkeypatch.setattr(probers, "alone_on", lambda _: pytest.fail("a dry run asks no card"))
     code, out, err = command(calibrate, "run", "--tiers", 8, 12, "--dry-run", "-o", tmp_path / "x.json")
     assert (code, out) == (Exit.OK, "")
     assert "8 GiB (budget 6.94 GiB)" in err
@@ -102,7 +103,7 @@ def test_a_path_that_cannot_be_written_is_found_before_the_first_probe(
     command: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     prober = AnalyticProber()
-    monkeypatch.setattr(probers, "prober_for", lambda _: prober)
+    monkeypatch.setattr(probers, "alone_on", lambda _: SimulationAlone(prober))
     for target in (tmp_path / "missing" / "x.json", tmp_path):
         assert command(calibrate, "run", "-o", target)[0] == Exit.USAGE
         assert command(profiler, "--mode", "tier-test", "--benchmark-output", target)[0] == Exit.USAGE

@@ -16,7 +16,7 @@ from acestep.request import DecodePath
 from acestep.units import GIB, MIB
 from calibrate.campaign.boundary import Method
 from calibrate.campaign.run import CampaignScope, least_probes, most_probes, run_campaign
-from calibrate.executors.alone import Alone
+from calibrate.executors.alone import CardAlone, SimulationAlone
 from calibrate.probes.base import SIMULATED_CARD, UNCONDITIONED, ProbeResult
 from calibrate.record.measurement import UNSEALED, Certificate
 from calibrate.table.choice import TierChoice, choose_tier, thinking
@@ -43,7 +43,7 @@ sizes = st.lists(st.floats(2.5, 30), min_size=1, max_size=3)
 def test_no_probe_is_asked_twice_and_their_number_is_announced(swept: list[float]) -> None:
     prober = AnalyticProber()
     scope = scope_of(swept)
-    run_campaign(Alone(prober), POLICY, scope, progress=lambda _: None)
+    run_campaign(SimulationAlone(prober), POLICY, scope, progress=lambda _: None)
     assert least_probes(POLICY, scope) > 0
     assert len(prober.asked) == len(set(prober.asked)) <= most_probes(POLICY, scope)
 
@@ -71,14 +71,14 @@ def test_every_certificate_is_what_trying_every_length_would_find(swept: list[fl
 def test_a_line_of_progress_is_given_for_every_probe() -> None:
     lines: list[str] = []
     prober = AnalyticProber()
-    run_campaign(Alone(prober), POLICY, scope_of([8]), progress=lines.append)
+    run_campaign(SimulationAlone(prober), POLICY, scope_of([8]), progress=lines.append)
     assert len(lines) == len(prober.asked) + 1, "and one for the guard's coefficients"
 
 
 @pytest.mark.parametrize("verdict", [Verdict.CRASHED, Verdict.TIMEOUT, Verdict.TAINTED])
 def test_a_probe_without_an_answer_ends_the_campaign_instead_of_counting_as_no_fit(verdict: Verdict) -> None:
     with pytest.raises(NotMeasuredError, match=verdict):
-        run_campaign(Alone(ScriptedProber([verdict])), POLICY, scope_of([8]), progress=lambda _: None)
+        run_campaign(SimulationAlone(ScriptedProber([verdict])), POLICY, scope_of([8]), progress=lambda _: None)
 
 
 class Halving(AnalyticProber):
@@ -215,7 +215,7 @@ def test_language_models_that_are_left_out_are_not_probed_and_such_a_record_make
 ) -> None:
     prober = AnalyticProber()
     findings = run_campaign(
-        Alone(prober), POLICY, scope_of(POLICY.certified_sizes_gib, models=models), progress=lambda _: None
+        SimulationAlone(prober), POLICY, scope_of(POLICY.certified_sizes_gib, models=models), progress=lambda _: None
     )
     assert {knobs.lm for knobs, _, _ in prober.asked} - {None} == set(models)
     record = msgspec.structs.replace(
@@ -265,7 +265,7 @@ def forecast(knobs: Knobs, workload: Workload) -> int:
 
 def test_spurious_failures_are_detected_and_headlines_run_in_full() -> None:
     card, scope = RealCard(spurious_rate=0.05), scope_of([4, 12], in_full=True)
-    executor = Alone(card)
+    executor = CardAlone(card)
     findings = run_campaign(executor, POLICY, scope, lambda _: None, method=Method(forecast=forecast))
     truth = measured(sizes=(4, 12))
     reached = {(c.knobs, c.cap_bytes, c.batch): c.fits is not None for c in findings.certificates}
@@ -282,7 +282,7 @@ def test_spurious_failures_are_detected_and_headlines_run_in_full() -> None:
 def test_a_headline_that_holds_in_two_steps_and_not_in_full_ends_the_campaign() -> None:
     card = RealCard(in_full=30 * GIB)
     with pytest.raises(NotMeasuredError, match="not in full"):
-        run_campaign(Alone(card), POLICY, scope_of([24], in_full=True), lambda _: None)
+        run_campaign(CardAlone(card), POLICY, scope_of([24], in_full=True), lambda _: None)
 
 
 class Pocket(AnalyticProber):
@@ -298,7 +298,7 @@ class Pocket(AnalyticProber):
 def test_an_uncertain_boundary_is_named_and_counts_as_no_fit() -> None:
     told: list[str] = []
     method = Method(spurious_rate=0.0, forecast=lambda knobs, w: forecast(knobs, w) + w.batch * int(w.duration_s) * MIB)
-    findings = run_campaign(Alone(Pocket()), POLICY, scope_of([4, 5]), told.append, method=method)
+    findings = run_campaign(SimulationAlone(Pocket()), POLICY, scope_of([4, 5]), told.append, method=method)
     assert findings.uncertain
     assert set(findings.uncertain) <= set(told)
     contradicted = [c for c in findings.certificates if c.fits is None and c.batch == 8]

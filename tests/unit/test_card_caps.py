@@ -14,7 +14,8 @@ from acestep.hardware.card import Card
 from acestep.knobs import Knobs, Variant
 from acestep.memory.workspace import SEGMENT_GRAIN
 from acestep.units import GIB
-from calibrate.campaign.reality import face
+from calibrate.campaign.reality import reality_of
+from calibrate.executors.alone import SimulationAlone
 from calibrate.executors.questions import Question
 from calibrate.probes.base import CapMethod
 from calibrate.record.measurement import RecordedCard, RecordedCardKind, RecordedProbe, measurement_of
@@ -64,7 +65,7 @@ def test_what_was_asked_is_what_reality_judges_by() -> None:
 
     probes = tuple(ask_all(asked, lambda *one: card.smallest_caps(*one)["total"], ask, 80 * GIB))
     assert len(probes) == 4
-    found = face(measurement_of(CARD, probes, (), cap_method=CapMethod.FRACTION), AnalyticProber())
+    found = reality_of(measurement_of(CARD, probes, (), cap_method=CapMethod.FRACTION), AnalyticProber())
     assert (found.caps.near, found.caps.far, found.caps.open) == (2, 0, 0)
     assert found.caps.reached
 
@@ -89,9 +90,9 @@ def test_another_driver_begins_again(
 
     def ended(driver: str, *options: str, verdicts: list[Verdict]) -> int:
         left = iter(verdicts)
-        prober = ScriptedProber(left)
-        monkeypatch.setattr(card_caps, "prober_for", lambda device: prober)
-        monkeypatch.setattr(card_caps.Alone, "card", msgspec.structs.replace(card, driver=driver))
+        executor = SimulationAlone(ScriptedProber(left))
+        executor.card = msgspec.structs.replace(card, driver=driver)
+        monkeypatch.setattr(card_caps, "alone_on", lambda device: executor)
         monkeypatch.setattr(card_caps, "simulation_of", lambda card: AnalyticProber())
         code = main(["-o", str(output), *options])
         assert next(left, None) is None

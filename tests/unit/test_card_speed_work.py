@@ -18,7 +18,7 @@ from acestep.engine.pipeline import Pipeline, prepare
 from acestep.knobs import Knobs, Variant
 from acestep.request import Request
 from tools import work_of_a_song
-from tools.card_speed import Ceilings, SpeedBench, SpeedSide, WeightsPlace
+from tools.speed_bench import Ceilings, SpeedBench, SpeedSide, WeightsPlace
 from tools.work_of_a_song import CountingKernels, attention_flops, song_flops, weightless
 
 SONG = Request(caption="slow piano", lyrics="la la", duration_s=2, batch=2, seed=3, steps=3)

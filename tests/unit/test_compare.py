@@ -17,6 +17,7 @@ from acestep.cli.console import run_click
 from acestep.errors import Exit
 from acestep.knobs import LM_MODELS
 from acestep.tiers import TierTable
+from acestep.units import MIB
 from calibrate.cli import cli
 from calibrate.files import pretty_json
 from calibrate.record.compare import Sheet, Way, differences, record_sheet, table_sheet
@@ -33,7 +34,7 @@ class Hungry(AnalyticProber):
     """The same card after a change that costs every run memory."""
 
     def resting_bytes(self, *asked: Any) -> int:
-        return super().resting_bytes(*asked) + 300 * 2**20
+        return super().resting_bytes(*asked) + 300 * MIB
 
 
 def edited(table: TierTable, field: str, value: Any) -> TierTable:

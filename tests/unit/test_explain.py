@@ -9,9 +9,9 @@ import pytest
 
 from acestep.knobs import Backend, Knobs, Variant
 from acestep.tiers import EvidenceKind, TierTable, load_tiers
-from acestep.units import MIB
+from acestep.units import GIB, KIB, MIB
 from calibrate.campaign.run import CampaignScope, run_campaign
-from calibrate.executors.alone import Alone
+from calibrate.executors.alone import SimulationAlone
 from calibrate.explain.document import ExplainedSource
 from calibrate.explain.fields import fields_of
 from calibrate.explain.origin import explain
@@ -63,16 +63,16 @@ class Growing(AnalyticProber):
 def on_pytorch_alone() -> Measurement:
     """A record of a real card that did not run vLLM."""
     scope = CampaignScope(variant=Variant.TURBO, sizes_gib=POLICY.certified_sizes_gib, backends=(Backend.PT,))
-    found = run_campaign(Alone(AnalyticProber()), POLICY, scope, progress=lambda _: None)
+    found = run_campaign(SimulationAlone(AnalyticProber()), POLICY, scope, progress=lambda _: None)
     card = msgspec.structs.replace(measured().card, kind=RecordedCardKind.CUDA, name="a card")
     return measurement_of(card, found.probes, found.certificates, cap_method=CapMethod.FRACTION)
 
 
 RECORDS = {
     "the formula": lambda: [measured()],
-    "1 GiB more": lambda: [measured(Hungry(1024))],
-    "3 GiB more": lambda: [measured(Hungry(3 * 1024))],
-    "16 GiB more": lambda: [measured(Hungry(16 * 1024))],
+    "1 GiB more": lambda: [measured(Hungry(KIB))],
+    "3 GiB more": lambda: [measured(Hungry(3 * KIB))],
+    "16 GiB more": lambda: [measured(Hungry(16 * KIB))],
     "longer songs take more": lambda: [measured(Growing())],
     "thinking takes more": lambda: [measured(Thinking(1.0))],
     "no language model fits": lambda: [measured(Thinking(40.0))],
@@ -147,7 +147,7 @@ def test_a_budget_is_the_nameplate_less_the_terms_shown() -> None:
         (cell,) = explain(table, POLICY, finding({record.digest: record}), "turbo", tier.id, "offload").cells
         (budget,) = cell.budgets
         left = budget.nameplate_gib - sum(term.gib for term in budget.terms)
-        assert left * 1024**3 == pytest.approx(budget.cap_bytes, abs=1)
+        assert left * GIB == pytest.approx(budget.cap_bytes, abs=1)
         assert {term.name for term in budget.terms} == set(msgspec.structs.asdict(POLICY.budget))
 
 

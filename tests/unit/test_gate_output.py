@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from acestep.cli.console import run_click
+from acestep.units import MIB
 from ci import gate as door
 from ci.findings import GATE_RULES, Finding, GateVerdict, Level, verdict_of, worst_first
 from ci.judge import Compared, Judgement
@@ -198,7 +199,7 @@ def test_no_text_breaks_out_of_the_summary_or_the_report(found: list[Finding]) -
 def test_a_long_summary_is_cut_and_says_so() -> None:
     found = [Finding(id="G502", level=Level.ERROR, message="x", field="f" * 500) for _ in range(2000)]
     text = summary(judgement_of(found))
-    assert len(text.encode()) < 2**20
+    assert len(text.encode()) < MIB
     assert text.rstrip().endswith("more.")
 
 

@@ -16,6 +16,7 @@ from ci.findings import Finding
 from ci.promises import base_promises
 from ci.side_by_side import WORKERS, simulated_findings
 from tests.gate_house import good
+from tests.processes import has_ended, require_end
 
 ROOT = Path(__file__).parents[2]
 
@@ -76,13 +77,13 @@ def found_by(place: Path, does: str) -> list[Finding]:
 
 
 @pytest.fixture
-def probing(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], list[Path]]]:
+def probing(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
     """A gate in a process group of its own whose processes are all at work, for a minute each, and these processes."""
     log = tmp_path / "log"
     command = [sys.executable, "-c", GATE, str(tmp_path), *stand_in(log, "time.sleep(60)")]
     gate = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
     try:
-        yield gate, [Path("/proc") / line for line in begun(log, gate)]
+        yield gate, [int(line) for line in begun(log, gate)]
     finally:
         gate.kill()
         gate.communicate()
@@ -98,13 +99,6 @@ def begun(log: Path, gate: subprocess.Popen[str]) -> list[str]:
     return log.read_text(encoding="utf-8").split()
 
 
-def has_ended(process: Path) -> bool:
-    try:
-        return (process / "stat").read_text(encoding="utf-8").rsplit(")", 1)[-1].split()[0] == "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-
-
 def interrupt_the_group(gate: int) -> None:
     os.killpg(gate, signal.SIGINT)
 
@@ -115,7 +109,7 @@ def interrupt_it_alone(gate: int) -> None:
 
 @pytest.mark.parametrize("interrupt", [interrupt_the_group, interrupt_it_alone])
 def test_an_interrupted_gate_ends_at_once_with_all_it_started(
-    probing: tuple[subprocess.Popen[str], list[Path]], interrupt: Callable[[int], None], tmp_path: Path
+    probing: tuple[subprocess.Popen[str], list[int]], interrupt: Callable[[int], None], tmp_path: Path
 ) -> None:
     gate, processes = probing
     interrupt(gate.pid)
@@ -126,14 +120,11 @@ def test_an_interrupted_gate_ends_at_once_with_all_it_started(
     assert len((tmp_path / "log").read_text(encoding="utf-8").split()) == WORKERS
 
 
-def test_killing_the_gate_ends_its_processes(probing: tuple[subprocess.Popen[str], list[Path]]) -> None:
+def test_killing_the_gate_ends_its_processes(probing: tuple[subprocess.Popen[str], list[int]]) -> None:
     gate, processes = probing
     gate.kill()
     gate.wait()
-    deadline = time.monotonic() + 10
-    while not all(has_ended(process) for process in processes):
-        assert time.monotonic() < deadline, "a process probes on for nobody"
-        time.sleep(0.02)
+    require_end(processes)
 
 
 def test_the_order_of_findings_does_not_depend_on_timing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

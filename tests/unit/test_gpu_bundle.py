@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from acestep.cli.console import run_click
 from acestep.errors import Exit
 from acestep.hardware.card import Card, CardKind
-from acestep.units import GIB
+from acestep.units import GIB, MIB
 from calibrate.campaign.journal import journal_path
 from calibrate.campaign.probers import identity_of
 from calibrate.cli import cli
@@ -128,13 +128,13 @@ def test_the_same_content_is_the_same_archive(tmp_path: Path) -> None:
 
 def test_the_largest_packages_are_told_with_the_wheels_of_every_python(tmp_path: Path) -> None:
     for name, mib in (("Big_Song-1-cp311.whl", 3), ("big_song-1-cp312.whl", 4), ("choir-2-py3.whl", 5), ("x-1.whl", 1)):
-        (tmp_path / name).write_bytes(bytes(mib << 20))
+        (tmp_path / name).write_bytes(bytes(mib * MIB))
     sizes = package_sizes(tmp_path)
-    assert list(sizes.items()) == [("big-song", 7 << 20), ("choir", 5 << 20), ("x", 1 << 20)]
-    told = told_sizes(14 << 20, sizes, None)
+    assert list(sizes.items()) == [("big-song", 7 * MIB), ("choir", 5 * MIB), ("x", MIB)]
+    told = told_sizes(14 * MIB, sizes, None)
     assert told == "14.0 MiB; the largest packages: big-song 7.0 MiB, choir 5.0 MiB, x 1.0 MiB\n"
-    assert told_sizes(14 << 20, sizes, 14) == told
-    assert "warning: that is more than 13.5 MiB; name with --present" in told_sizes(14 << 20, sizes, 13.5)
+    assert told_sizes(14 * MIB, sizes, 14) == told
+    assert "warning: that is more than 13.5 MiB; name with --present" in told_sizes(14 * MIB, sizes, 13.5)
 
 
 def test_where_everything_is_there_already_a_bundle_is_sources_and_a_plan(
@@ -155,7 +155,7 @@ def test_where_everything_is_there_already_a_bundle_is_sources_and_a_plan(
 
 
 def test_a_bundle_without_wheels_has_no_largest_package(tmp_path: Path) -> None:
-    assert told_sizes(1 << 20, package_sizes(tmp_path / "wheels"), 64) == "1.0 MiB\n"
+    assert told_sizes(MIB, package_sizes(tmp_path / "wheels"), 64) == "1.0 MiB\n"
 
 
 def test_every_step_of_the_plan_can_be_given() -> None:

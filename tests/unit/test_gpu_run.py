@@ -126,7 +126,7 @@ def test_ending_the_runner_ends_the_step_and_keeps_its_journal(bundle: Path, num
     assert runner.wait(20) == gpu_run.INTERRUPTED
     answers = journal.read_text(encoding="utf-8")
     time.sleep(0.3)
-    assert journal.read_text(encoding="utf-8") == answers, "nobody writes any more"
+    assert journal.read_text(encoding="utf-8") == answers, "no process writes any more"
 
 
 def test_what_has_ended_is_not_done_again_and_what_failed_is(bundle: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from acestep.errors import Exit
 from acestep.knobs import Knobs
 from acestep.units import GIB
+from calibrate.executors.alone import SimulationAlone
 from calibrate.probes.base import ProbeResult
 from calibrate.probes.simulated.prober import SimulatedProber
 from calibrate.verdict import Verdict
@@ -27,10 +28,10 @@ def test_a_cap_that_is_enough_and_one_that_is_not(tmp_path: Path, capsys: pytest
 def test_without_a_card_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from acestep.errors import NotMeasuredError
 
-    def nobody(device: str) -> SimulatedProber:
+    def no_card(device: str) -> SimulationAlone:
         raise NotMeasuredError(f"no card for {device}")
 
-    monkeypatch.setattr(card_smoke, "prober_for", nobody)
+    monkeypatch.setattr(card_smoke, "alone_on", no_card)
     assert main(["-o", str(tmp_path / "smoke.json")]) == Exit.NOT_MEASURED
     assert not (tmp_path / "smoke.json").exists()
 
@@ -50,7 +51,7 @@ def test_another_answer_is_told_with_what_it_said(
                 return result
             return msgspec.structs.replace(result, verdict=verdict, warnings=("no kernel image is available",))
 
-    monkeypatch.setattr(card_smoke, "prober_for", lambda device: Wrong())
+    monkeypatch.setattr(card_smoke, "alone_on", lambda device: SimulationAlone(Wrong()))
     assert main(["-o", str(tmp_path / "smoke.json")]) == Exit.NOT_MEASURED
     assert "no kernel image is available" in capsys.readouterr().err
     assert len(json.loads((tmp_path / "smoke.json").read_text(encoding="utf-8"))) == 2, "both answers are kept"

@@ -12,10 +12,10 @@ from acestep.knobs import Knobs, Offload, Quantization, Variant
 from acestep.limits.capabilities import matrix_workspace
 from acestep.memory.guard import COEFFICIENTS, Demand, growth, predict, songs_at_once
 from acestep.memory.workspace import LARGE_SEGMENT, OWN_SEGMENT, rows_at_once
+from acestep.units import MIB, ceil_div
 from calibrate.probes.simulated.memory_model import SPARE_BYTES, SPARE_SHARE, Swept, fit
 from calibrate.workload import Workload
 
-MIB = 2**20
 UNEVEN = 6 * MIB
 """By how much gaps make requests differ that are otherwise alike."""
 
@@ -90,7 +90,7 @@ def test_every_song_comes_in_even_passes_and_one_pass_where_that_fits(
     knobs = Knobs(offload=offload)
     at_once = songs_at_once(model, knobs, demand, free * MIB)
     assert 1 <= at_once <= demand.songs
-    passes = -(-demand.songs // at_once)
+    passes = ceil_div(demand.songs, at_once)
     assert passes * at_once - demand.songs < passes, "no pass is more than one song short of the others"
     room = free * MIB + model[f"none.{offload}.rest"]
 
@@ -100,7 +100,7 @@ def test_every_song_comes_in_even_passes_and_one_pass_where_that_fits(
 
     assert at_once == 1 or need(at_once) <= room
     if at_once < demand.songs:
-        fewer_passes = -(-demand.songs // (passes - 1))
+        fewer_passes = ceil_div(demand.songs, passes - 1)
         assert need(fewer_passes) > room
 
 

@@ -67,7 +67,7 @@ def seen(root: Path, *, swap_gib: float = 0) -> HostMemory:
 @pytest.mark.parametrize("system", ["linux", "win32", "darwin", "freebsd14"])
 def test_without_groups_the_machine_counts_on_every_system(tmp_path: Path, system: str) -> None:
     memory = host_memory(root=tmp_path, machine=Machine(2), system=system)
-    assert (memory.total_bytes, memory.available_bytes, memory.limited_by) == (16 * GIB, 12 * GIB, "")
+    assert (memory.total_bytes, memory.available_bytes, memory.limited_by) == (16 * GIB, 12 * GIB, None)
     assert memory.swap_bytes == (4 * GIB if system == "darwin" else 2 * GIB)
 
 

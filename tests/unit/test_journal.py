@@ -16,7 +16,7 @@ from acestep.errors import Exit, InvalidInputError, RunFailedError, UsageError
 from acestep.knobs import Knobs, Variant
 from calibrate.campaign.journal import Journal, journal_path
 from calibrate.campaign.lock import Lock
-from calibrate.executors.base import answered
+from calibrate.executors.answers import simulated_answer
 from calibrate.executors.questions import Fit, Fitted, JournalEntry, Question
 from calibrate.fingerprint import Fingerprint, code_version, fingerprint
 from calibrate.workload import Workload
@@ -30,7 +30,7 @@ QUESTIONS = [
     for attempt in (0, 1)
 ]
 ENTRIES: list[JournalEntry] = [
-    *(answered(PROBER, question) for question in QUESTIONS),
+    *(simulated_answer(PROBER, question) for question in QUESTIONS),
     Fitted(task=Fit(variant=Variant.TURBO), coefficients={"denoise": 1.5}),
 ]
 
@@ -108,7 +108,7 @@ def test_answers_that_hold_for_something_else_are_refused_by_name(
 ) -> None:
     elsewhere: Fingerprint = msgspec.structs.replace(HERE, **change)
     Journal(tmp_path / "j", elsewhere, resume=False).close()
-    with pytest.raises(UsageError, match=r"cannot be gone on with.*" + words.replace("+", r"\+")):
+    with pytest.raises(UsageError, match=r"cannot be continued.*" + words.replace("+", r"\+")):
         Journal(tmp_path / "j", HERE, resume=True)
 
 

@@ -15,14 +15,13 @@ from acestep.checkpoints.quantize import quantize
 from acestep.knobs import Quantization
 from acestep.limits.capabilities import MATRIX_WORKSPACE
 from acestep.memory.tensors import map_storage
+from acestep.units import MIB
 from calibrate.probes.simulated import allocator
 from calibrate.probes.simulated.device import SimulatedDevice
 from calibrate.probes.simulated.kernels import CudaKernels
 from calibrate.probes.simulated.ledger import ALLOWANCE, Ledger
 from calibrate.probes.simulated.live import LiveBook
 from calibrate.probes.simulated.memo import Memo, Regions, Tape, UnlikeCallsError
-
-MIB = 2**20
 
 
 class Card:

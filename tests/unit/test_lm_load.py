@@ -106,7 +106,7 @@ def test_a_folder_is_loaded_whatever_its_keys_are_called(
     for key, tensor in tiny.module.state_dict().items():
         assert torch.equal(loaded.module.state_dict()[key], tensor), key
     assert _is_tied(loaded)
-    assert (loaded.id, loaded.is_noise) == ("some-lm", "")
+    assert (loaded.id, loaded.is_noise) == ("some-lm", None)
     assert not any(weight.requires_grad for weight in loaded.module.parameters())
     assert not loaded.module.training
 

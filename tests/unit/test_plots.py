@@ -9,6 +9,7 @@ import pytest
 
 from acestep.knobs import Knobs, Variant
 from acestep.tiers import BATCHES
+from acestep.units import MIB
 from calibrate.record.measurement import Measurement
 from calibrate.report import plots as plots_module
 from calibrate.report.plot_data import pairs, panels, stage_bars
@@ -145,7 +146,7 @@ def test_agreement_is_shown_only_where_a_real_card_answered_the_same_question(dr
     both: list[Measurement] = [simulated(), on_a_card()]
     found = pairs(Variant.TURBO, both)
     assert found
-    assert all(0 < pair.measured - pair.simulated <= 40 * 2**20 for pair in found)
+    assert all(0 < pair.measured - pair.simulated <= 40 * MIB for pair in found)
     assert pairs(Variant.BASE, both) == ()
 
 

@@ -105,10 +105,10 @@ def test_the_parent_calls_tick_while_it_waits() -> None:
 
 def test_an_error_in_tick_is_raised() -> None:
     def look() -> None:
-        raise ProbeEndedError(Verdict.TAINTED, "somebody came")
+        raise ProbeEndedError(Verdict.TAINTED, "another process came")
 
     process = child("time.sleep(60)")
-    with pytest.raises(ProbeEndedError, match="somebody came"):
+    with pytest.raises(ProbeEndedError, match="another process came"):
         process.line(time.monotonic() + 20, CALM, look)
     process.kill()
 
@@ -137,8 +137,8 @@ def test_a_grandchild_is_of_the_family_wherever_it_went(tmp_path: Path) -> None:
 
 
 def test_strangers_are_not_of_the_family() -> None:
-    assert members("a mark that nobody carries") == set()
-    assert kill_all("a mark that nobody carries") == set()
+    assert members("a mark that no process carries") == set()
+    assert kill_all("a mark that no process carries") == set()
 
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, float("inf"), float("nan")])

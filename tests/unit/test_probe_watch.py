@@ -17,9 +17,9 @@ from calibrate.probes.watch import (
     HIDDEN_READS,
     CardWatch,
     Return,
+    foreign_process,
     hidden_bytes,
     require_flat,
-    stranger,
     wait_until_flat,
 )
 from calibrate.verdict import Verdict
@@ -48,7 +48,7 @@ class Readings:
 
 @given(processes)
 def test_an_earlier_process_is_not_foreign(others: dict[int, int]) -> None:
-    assert stranger(usage(others), usage(others | OURS), OURS.keys()) == ""
+    assert foreign_process(usage(others), usage(others | OURS), OURS.keys()) is None
     assert hidden_bytes(usage(others), usage(others | OURS), OURS.keys()) == 0
 
 
@@ -57,26 +57,26 @@ def test_a_process_that_ends_or_shrinks_does_not_taint(others: dict[int, int], d
     staying = {
         pid: data.draw(st.integers(min(1, held), held)) for pid, held in others.items() if data.draw(st.booleans())
     }
-    assert stranger(usage(others), usage(staying | OURS), OURS.keys()) == ""
+    assert foreign_process(usage(others), usage(staying | OURS), OURS.keys()) is None
     assert hidden_bytes(usage(others), usage(staying | OURS), OURS.keys()) == 0
 
 
 @given(processes, st.integers(SLACK_BYTES + 1, 9 * GIB))
 def test_a_new_process_is_foreign(others: dict[int, int], held: int) -> None:
-    assert "process 77" in stranger(usage(others), usage(others | OURS | {77: held}), OURS.keys())
-    assert "process 77 came" in stranger(usage(others), usage(others | OURS | {77: 0}), OURS.keys())
+    assert "process 77" in str(foreign_process(usage(others), usage(others | OURS | {77: held}), OURS.keys()))
+    assert "process 77 came" in str(foreign_process(usage(others), usage(others | OURS | {77: 0}), OURS.keys()))
 
 
 @given(processes, st.integers(SLACK_BYTES + 1, 9 * GIB))
 def test_a_growing_process_is_foreign(others: dict[int, int], grown: int) -> None:
     before, after = others | {5: GIB}, others | {5: GIB + grown}
-    assert "process 5 took" in stranger(usage(before), usage(after | OURS), OURS.keys())
+    assert "process 5 took" in str(foreign_process(usage(before), usage(after | OURS), OURS.keys()))
 
 
 @given(processes, st.integers(0, SLACK_BYTES))
 def test_driver_noise_is_not_a_foreign_process(others: dict[int, int], noise: int) -> None:
     grown = {pid: held + noise for pid, held in others.items()}
-    assert stranger(usage(others), usage(grown | OURS), OURS.keys()) == ""
+    assert foreign_process(usage(others), usage(grown | OURS), OURS.keys()) is None
 
 
 @given(processes, st.integers(0, 9 * GIB))

@@ -14,6 +14,7 @@ from acestep.errors import Exit
 from acestep.knobs import Knobs
 from acestep.units import GIB
 from calibrate.campaign import probers
+from calibrate.executors.alone import SimulationAlone
 from calibrate.options import Several, SpreadingCommand, spread
 from calibrate.profiling.cli import cli as profiler
 from calibrate.table.merge import build_table
@@ -74,7 +75,7 @@ def test_a_broken_promise_is_exit_code_one(command: Run, monkeypatch: pytest.Mon
         def need(self, *asked: Any) -> int:
             return super().need(*asked) + 30 * GIB
 
-    monkeypatch.setattr(probers, "prober_for", lambda _: Full())
+    monkeypatch.setattr(probers, "alone_on", lambda _: SimulationAlone(Full()))
     code, _, err = command(profiler, "--mode", "tier-test", "--tiers", 24)
     assert code == Exit.REGRESSED
     assert "FAILED unlimited at 24 GiB" in err

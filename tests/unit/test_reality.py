@@ -17,7 +17,7 @@ from acestep.errors import Exit, NotMeasuredError
 from acestep.knobs import Knobs, Offload
 from acestep.units import GIB
 from calibrate.campaign import probers
-from calibrate.campaign.reality import UNDER, WITHIN, ComparedNumber, Nearness, Quantity, face, measured_cap
+from calibrate.campaign.reality import UNDER, WITHIN, ComparedNumber, Nearness, Quantity, measured_cap, reality_of
 from calibrate.cli import cli
 from calibrate.files import pretty_json
 from calibrate.probes.base import CapMethod, ProbeResult
@@ -62,7 +62,7 @@ def recorded(factor: float, caps: list[int] | None = None) -> Measurement:
 
 @given(st.floats(0.5, 2.0))
 def test_every_stage_is_as_far_off_as_the_card_is(factor: float) -> None:
-    found = face(recorded(factor), AnalyticProber())
+    found = reality_of(recorded(factor), AnalyticProber())
     assert {(e.stage, e.quantity) for e in found.errors} == {
         *((stage, q) for stage in ("encode", "denoise", "decode") for q in (Quantity.ALLOCATED, Quantity.RESERVED)),
         ("total", Quantity.SMALLEST_CAP),
@@ -80,7 +80,7 @@ def test_every_stage_is_as_far_off_as_the_card_is(factor: float) -> None:
     ("factor", "near"), [(1.0, True), (1.019, True), (1.03, False), (0.96, True), (0.94, False), (0.5, False)]
 )
 def test_a_smallest_cap_is_near_within_five_percent_and_at_most_two_under(factor: float, near: bool) -> None:
-    caps = face(recorded(factor), AnalyticProber()).caps
+    caps = reality_of(recorded(factor), AnalyticProber()).caps
     assert (caps.near > 0, caps.far > 0, caps.open) == (near, not near, 0)
     assert caps.reached == near
 
@@ -145,7 +145,7 @@ def test_a_card_whose_context_took_part_of_the_cap_is_faced_under_what_was_left(
     answer = msgspec.structs.replace(AnalyticProber().probe(knobs, workload, need - 1), cap_bytes=need + GIB)
     probe = RecordedProbe.of(knobs, workload, msgspec.structs.replace(answer, withheld_bytes=GIB + 1), timed=True)
     assert probe.allocator_bytes == need - 1
-    found = face(measurement_of(CARD, (probe,), (), cap_method=CapMethod.FRACTION), AnalyticProber())
+    found = reality_of(measurement_of(CARD, (probe,), (), cap_method=CapMethod.FRACTION), AnalyticProber())
     assert (found.verdicts.alike, found.verdicts.only_simulated_fits) == (1, 0)
 
 
@@ -168,7 +168,7 @@ def test_workspaces_that_a_card_counted_as_allocated_are_no_error_within_the_all
             for stage in answer.stages
         )
         probe = RecordedProbe.of(knobs, workload, msgspec.structs.replace(answer, stages=stages), timed=True)
-        found = face(measurement_of(CARD, (probe,), (), cap_method=CapMethod.FRACTION), Allowing())
+        found = reality_of(measurement_of(CARD, (probe,), (), cap_method=CapMethod.FRACTION), Allowing())
         return max((e.worst for e in found.errors if e.quantity is Quantity.ALLOCATED), key=abs)
 
     assert worst(int(inside * allowance)) == 0
@@ -181,7 +181,7 @@ def test_workspaces_that_a_card_counted_as_allocated_are_no_error_within_the_all
 )
 def test_verdicts_that_differ_are_counted_by_who_fitted(factor: float, share: float, ends: tuple[int, ...]) -> None:
     cap = int(AnalyticProber().need(Knobs(), Workload(batch=1, duration_s=600.0)) * share)
-    verdicts = face(recorded(factor, [cap]), AnalyticProber()).verdicts
+    verdicts = reality_of(recorded(factor, [cap]), AnalyticProber()).verdicts
     assert (verdicts.alike, verdicts.only_simulated_fits, verdicts.only_measured_fits) == ends
 
 
@@ -192,7 +192,7 @@ def test_what_cannot_be_simulated_is_counted_and_left_out() -> None:
                 raise NotMeasuredError("not in simulation")
             return super().probe(knobs, workload, cap_bytes)
 
-    found = face(recorded(1.0), Reluctant())
+    found = reality_of(recorded(1.0), Reluctant())
     assert found.unanswered == 4
     assert all(recorded(1.0).probes[p.probe].knobs.offload is not Offload.NONE for p in found.pairs[:1])
 
@@ -202,8 +202,8 @@ def test_compiled_probes_are_asked_as_a_simulated_card_runs_them() -> None:
     compiled = tuple(
         msgspec.structs.replace(p, knobs=msgspec.structs.replace(p.knobs, compile=True)) for p in record.probes
     )
-    found = face(measurement_of(CARD, compiled, (), cap_method=CapMethod.FRACTION), AnalyticProber())
-    assert found.pairs == face(record, AnalyticProber()).pairs
+    found = reality_of(measurement_of(CARD, compiled, (), cap_method=CapMethod.FRACTION), AnalyticProber())
+    assert found.pairs == reality_of(record, AnalyticProber()).pairs
 
 
 def test_the_command_answers_in_json_and_csv_and_refuses_a_simulated_record(
@@ -262,15 +262,15 @@ def test_a_record_that_breaks_a_rule_is_refused_before_it_is_faced(
 def test_boundaries_are_equal_where_both_cards_end_each_pair_of_probes_alike(factor: float, equal: bool) -> None:
     record = measured(sizes=(4, 8))
     on_a_card = msgspec.structs.replace(record, card=CARD, cap_method=CapMethod.FRACTION)
-    found = face(on_a_card, Scaled(factor)).boundaries
+    found = reality_of(on_a_card, Scaled(factor)).boundaries
     assert found.equal + found.different == len(record.certificates)
     assert (found.different == 0) is equal
 
 
 def test_the_farthest_number_is_told_in_bytes() -> None:
     record = recorded(1.0)
-    assert {errors.farthest_bytes for errors in face(record, AnalyticProber()).errors} == {0}
-    stage = next(e for e in face(recorded(1.1), AnalyticProber()).errors if e.quantity is Quantity.ALLOCATED)
+    assert {errors.farthest_bytes for errors in reality_of(record, AnalyticProber()).errors} == {0}
+    stage = next(e for e in reality_of(recorded(1.1), AnalyticProber()).errors if e.quantity is Quantity.ALLOCATED)
     assert stage.farthest_bytes == pytest.approx(0.1 / 1.1 * max_allocated(recorded(1.1), stage.stage), rel=1e-6, abs=2)
 
 

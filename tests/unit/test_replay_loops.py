@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acestep.memory.workspace import SEGMENT_GRAIN
-from acestep.units import KIB, MIB
+from acestep.units import KIB, MIB, ceil_div
 from calibrate.probes.simulated.loops import MIN_PERIOD, MIN_TURNS, Loop, find_loops
 from calibrate.probes.simulated.replay import ReplayResult, _Player, replay, smallest_cap
 from calibrate.probes.simulated.trace import Trace
@@ -50,7 +50,7 @@ def looped(before: list[int], body: list[int], turns: int) -> Trace:
 def turns_of_loops(body: list[int], more: int) -> int:
     """How many turns of a body certainly hold loops, twice over: one event may spoil the half that it is in."""
     events = len(looped([], body, 2)) - len(looped([], body, 1))
-    return -(-2 * (MIN_TURNS + 1) * MIN_PERIOD // events) + more
+    return ceil_div(2 * (MIN_TURNS + 1) * MIN_PERIOD, events) + more
 
 
 def interesting_caps(trace: Trace) -> list[int]:

@@ -12,6 +12,7 @@ from acestep.clip import LATENT_HOP, SAMPLE_RATE, Clip
 from acestep.dit.prompts import codes_in, text_prompt
 from acestep.engine.encode_audio import excerpts
 from acestep.request import MAX_AUDIO_CODE, Request, Task
+from acestep.units import ceil_div
 
 
 def _clip(samples: int) -> Clip:
@@ -152,7 +153,7 @@ def test_a_reference_is_heard_for_ten_seconds_at_its_start_middle_and_end(sample
     heard = excerpts(Clip(audio=ramp))
     third = 10 * SAMPLE_RATE
     assert heard.shape == (2, 3 * third)
-    length = samples if samples >= 3 * third else samples * -(-3 * third // samples)
+    length = samples if samples >= 3 * third else samples * ceil_div(3 * third, samples)
     for piece, start in enumerate((0, length // 3, length - third)):
         expected = (start + np.arange(third, dtype=np.int64)) % samples
         assert np.array_equal(heard[0, piece * third : (piece + 1) * third], expected.astype(np.float32))

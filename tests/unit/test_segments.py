@@ -4,9 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from acestep.memory.workspace import SMALL_LIMIT, segment_bytes
+from acestep.units import MIB
 from calibrate.probes.simulated.allocator import CachingAllocator
 
-MIB = 2**20
 large = st.integers(SMALL_LIMIT // 512 + 1, 64 * MIB // 512).map(lambda blocks: 512 * blocks)
 """Sizes as the allocator rounds them."""
 

@@ -15,6 +15,7 @@ from acestep.engine.pipeline import prepare
 from acestep.knobs import Knobs, Offload, Quantization, Variant
 from acestep.memory.placement import TRANSFORMER, Placement
 from acestep.memory.tensors import CHUNK_BYTES, pin, slots
+from acestep.units import MIB
 from calibrate.probes.simulated.allocator import NO_CAP
 from calibrate.probes.simulated.device import SimulatedDevice
 from calibrate.probes.simulated.host import rest_on_host
@@ -96,7 +97,7 @@ def test_what_cannot_be_pinned_stays_as_it_is(room: int) -> None:
 def test_what_is_pinned_already_is_not_copied_again(monkeypatch: pytest.MonkeyPatch) -> None:
     locked: set[int] = set()
     monkeypatch.setattr(torch.Tensor, "is_pinned", lambda tensor: tensor.untyped_storage().data_ptr() in locked)
-    card, fresh = EagerCard(pinned_bytes=1 << 20), torch.ones(2_048)
+    card, fresh = EagerCard(pinned_bytes=MIB), torch.ones(2_048)
     resting = pin([torch.zeros(1_024), torch.ones(3, 5)], card)
     locked |= {tensor.untyped_storage().data_ptr() for tensor in resting}
     left = card.pinned_bytes

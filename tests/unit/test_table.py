@@ -10,7 +10,7 @@ import pytest
 from acestep.errors import NotMeasuredError
 from acestep.knobs import LM_MODELS, Backend, Knobs, Offload, Quantization, Variant
 from acestep.tiers import BATCHES, SizeBoundary, TierTable, load_tiers
-from acestep.units import MIB
+from acestep.units import GIB, MIB
 from calibrate.files import pretty_json
 from calibrate.probes.base import CapMethod
 from calibrate.record.measurement import Measurement, RecordedCardKind, load_measurement
@@ -203,7 +203,7 @@ def test_a_record_made_under_another_budget_covers_nothing(tmp_path: Path) -> No
 def test_a_tier_where_nothing_fits_promises_nothing_and_lies_below_every_boundary() -> None:
     class Enormous(AnalyticProber):
         def need(self, *asked: object) -> int:
-            return super().need(*asked) + 16 * 1024 * MIB  # type: ignore[arg-type]
+            return super().need(*asked) + 16 * GIB  # type: ignore[arg-type]
 
     table = build_table([measured(Enormous())], POLICY).variants[Variant.TURBO]
     first = table.tiers[0]

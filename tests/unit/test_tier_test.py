@@ -191,7 +191,7 @@ def test_a_default_that_does_not_fit_fails_its_tier_and_no_other() -> None:
 def test_a_promise_kept_only_in_passes_or_on_the_cpu_is_broken(songs_per_pass: int, decode_path: DecodePath) -> None:
     tried = trials(TABLE, POLICY, (24,), "simulated", Options())
     answer = result(
-        Verdict.FITS, tried[0].alone[0].workload, 1, peak=1, songs_per_pass=songs_per_pass, decode_path=decode_path
+        Verdict.FITS, tried[0].alone.workload, 1, peak=1, songs_per_pass=songs_per_pass, decode_path=decode_path
     )
     assert tier_test(tried, ScriptedProber([answer]), Options(), lambda _: None).failed
 
@@ -222,7 +222,7 @@ def test_probes_are_announced_exactly() -> None:
 
 def test_batches_are_tried_up_to_the_first_that_does_not_fit() -> None:
     tried = trials(TABLE, POLICY, (4,), "simulated", Options(batch_boundary=True))
-    assert tried[0].alone[0].workload.batch == 4
+    assert tried[0].alone.workload.batch == 4
     script = [Verdict.FITS, Verdict.FITS, Verdict.FITS, Verdict.OOM]  # 4 (the tier's own row, not asked again), 1, 2, 8
     found = tier_test(tried, ScriptedProber(script), Options(batch_boundary=True), lambda _: None)
     assert found.batch_boundaries[0].without_lm == 4
@@ -256,8 +256,8 @@ def test_a_real_card_compiles_where_the_tier_says_so_unless_told_to_skip_it() ->
     assert quantized
     for skip in (False, True):
         for trial in trials(TABLE, POLICY, SIZES, "cuda", Options(skip_compile=skip)):
-            assert trial.alone[0].knobs.compile is (not skip or trial.plan.tier in quantized)
-    assert not any(trial.alone[0].knobs.compile for trial in trials(TABLE, POLICY, SIZES, "simulated", Options()))
+            assert trial.alone.knobs.compile is (not skip or trial.plan.tier in quantized)
+    assert not any(trial.alone.knobs.compile for trial in trials(TABLE, POLICY, SIZES, "simulated", Options()))
 
 
 def silent_clamp(request: Request, plan: Plan, *, lm: bool) -> tuple[Request, tuple[str, ...]]:

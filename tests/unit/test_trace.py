@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acestep.units import KIB, MIB
+from acestep.units import KIB, MIB, ceil_div
 from calibrate.probes.simulated.trace import (
     ACTIVATIONS,
     EMPTY,
@@ -140,7 +140,7 @@ def test_usage_agrees_with_a_count_made_event_by_event(operations: list[tuple[in
             peaks.append(sum(n for n, _ in sizes.values()))
             alone = [n for n, _ in sizes.values()]
         if size >= 0:
-            sizes[trace.alloc(size, owner)] = (-(-size // 512) * 512, owner)
+            sizes[trace.alloc(size, owner)] = (ceil_div(size, 512) * 512, owner)
         elif size == EMPTY:
             trace.empty_cache()
         elif sizes:

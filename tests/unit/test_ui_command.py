@@ -12,7 +12,7 @@ from acestep.cli.main import cli
 from acestep.errors import Exit
 from acestep.knobs import Offload, Variant
 from acestep.logs import show_logs
-from acestep.ui.loopback_only import welcome
+from acestep.ui.loopback_only import is_allowed
 from acestep.version import version
 
 
@@ -145,7 +145,7 @@ def test_a_port_that_is_taken_is_said_before_anything_is_loaded(capsys: pytest.C
     ],
 )
 def test_a_page_for_this_machine_answers_to_its_own_name_and_its_own_page(host: str, origin: str, may: bool) -> None:
-    assert welcome(host, origin) == may
+    assert is_allowed(host, origin) == may
 
 
 def test_the_page_listens_on_loopback_unless_access_is_allowed(opened: list[dict[str, Any]]) -> None:

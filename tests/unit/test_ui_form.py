@@ -142,7 +142,7 @@ def test_only_files_in_the_folder_of_uploads_are_taken(tmp_path: Path) -> None:
     link.symlink_to(elsewhere)
     file = file_of({"path": str(song), "orig_name": "../x", "url": "http://elsewhere"})
     assert file == {"path": str(song), "meta": {"_type": "gradio.FileData"}}
-    assert problem_of([None, file, "text", 3], [True, True, False, False], folder) == -1
+    assert problem_of([None, file, "text", 3], [True, True, False, False], folder) is None
     hostile = (
         {"path": str(elsewhere)},
         {"path": str(link)},
@@ -170,5 +170,5 @@ def test_only_files_in_the_folder_of_uploads_are_taken(tmp_path: Path) -> None:
 )
 def test_what_is_no_file_is_a_plain_value(value: Any) -> None:
     folder = Path("/nowhere")
-    assert problem_of([value], [False], folder) == (0 if isinstance(value, list) else -1)
+    assert problem_of([value], [False], folder) == (0 if isinstance(value, list) else None)
     assert problem_of([{"path": json.dumps(value)}], [False], folder) == 0

@@ -54,7 +54,7 @@ def look(
         from acestep.hardware.detection.torch_child import ask_torch_in_child
 
         answers.append(ask_torch_in_child(environ))
-    return reconcile(answers, (build or installed_build)(), environ.get(DEVICE_VARIABLE, ""))
+    return reconcile(answers, (build or installed_build)(), environ.get(DEVICE_VARIABLE))
 
 
 def detect(environ: Mapping[str, str]) -> Card:

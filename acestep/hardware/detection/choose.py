@@ -13,14 +13,14 @@ DEVICE_VARIABLE: Final = "ACESTEP_DEVICE"
 _KINDS: Final = ("cuda", "xpu", "mps")
 
 
-def choose(cards: Sequence[Card], wish: str = "") -> Card:
+def choose(cards: Sequence[Card], wish: str | None = None) -> Card:
     """Return the card that a wish names: its number in the list, a beginning of its UUID, or a part of its name.
 
     ``cpu`` is the CPU. Without a wish it is the card with most memory, the first of several equal ones; one that shares
     the machine's memory is part of a processor, and slow, so one with memory of its own is preferred. The CPU if there
     is no card. Raises `UsageError` for a wish that fits no card, or several.
     """
-    wish = wish.strip()
+    wish = (wish or "").strip()
     if not wish:
         return max(cards, key=lambda card: (not card.unified, card.total_bytes), default=CPU)
     if wish.lower() == CPU.kind:

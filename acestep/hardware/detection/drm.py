@@ -30,7 +30,7 @@ class _Entry(msgspec.Struct, frozen=True, kw_only=True):
     """A card in the kernel's files, and why it cannot be used, if that is so."""
 
     card: Card
-    unusable: str = ""
+    unusable: str | None = None
 
 
 def ask_drm(environ: Mapping[str, str], root: Path = DRM_FILES) -> Answer:

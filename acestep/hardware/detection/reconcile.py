@@ -25,7 +25,7 @@ class Detection(msgspec.Struct, frozen=True, kw_only=True):
 
     `card` is the one that is used, `cards` are all that could be, in the order of their indices. `remarks` are
     sentences to show before a run; `sizes` say where sources disagree about a card's memory. `obstacle` is why torch
-    uses none of the cards, the first of the remarks; empty if it uses one.
+    uses none of the cards, the first of the remarks; None if it uses one.
     """
 
     card: Card
@@ -33,10 +33,10 @@ class Detection(msgspec.Struct, frozen=True, kw_only=True):
     answers: tuple[Answer, ...]
     remarks: tuple[str, ...] = ()
     sizes: tuple[str, ...] = ()
-    obstacle: str = ""
+    obstacle: str | None = None
 
 
-def reconcile(answers: Sequence[Answer], build: TorchBuild | None, wish: str = "") -> Detection:
+def reconcile(answers: Sequence[Answer], build: TorchBuild | None, wish: str | None = None) -> Detection:
     """Return the card for this process.
 
     `wish` names one by index, UUID or name; raise `UsageError` if no visible card fits it. If torch was asked, only
@@ -53,7 +53,7 @@ def reconcile(answers: Sequence[Answer], build: TorchBuild | None, wish: str = "
         # Torch may list cards that other sources consider hidden: only CUDA knows the order that a user set for it.
         usable, disagreeing = _as_torch_lists(torch.cards, known, [card for answer in said for card in answer.hidden])
         sizes += disagreeing
-        reason = "" if usable else why_not(torch, said, known, build)
+        reason = None if usable else why_not(torch, said, known, build)
     remarks = [reason] if reason else []
     try:
         card = choose(usable, wish)

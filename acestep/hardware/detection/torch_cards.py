@@ -4,6 +4,7 @@ import re
 import warnings
 from typing import Any
 
+from acestep.errors import first_line
 from acestep.hardware.card import Card, CardKind
 from acestep.hardware.detection.answers import Answer, Problem, Source
 
@@ -76,7 +77,7 @@ def _of_cuda(torch: Any) -> tuple[list[Card], list[Problem]]:
         try:
             cards.append(_of_properties(torch.cuda.get_device_properties(index), kind))
         except Exception as error:
-            problems.append(Problem(sentence=f"torch cannot ask card {index} ({_first_line(error)})."))
+            problems.append(Problem(sentence=f"torch cannot ask card {index} ({_first_sentence(error)})."))
             cards.append(Card(kind=kind, name=f"card {index}"))
     return cards, problems
 
@@ -123,10 +124,9 @@ def _amd_identity(told: Any) -> str:
 
 
 def _refusal(error: Exception) -> Problem:
-    return Problem(sentence=f"torch can open no card: {_first_line(error)}.")
+    return Problem(sentence=f"torch can open no card: {_first_sentence(error)}.")
 
 
-def _first_line(error: Exception) -> str:
+def _first_sentence(error: Exception) -> str:
     """Return the first sentence of an error, without its full stop."""
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return line.split(". ")[0].rstrip(". ")
+    return first_line(error).split(". ")[0].rstrip(". ")

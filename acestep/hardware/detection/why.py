@@ -18,8 +18,10 @@ _HIDING = {
 _NEEDED = {CardKind.CUDA: "CUDA", CardKind.ROCM: "ROCm", CardKind.XPU: "Intel GPUs (XPU)", CardKind.MPS: "macOS"}
 
 
-def why_not(torch: Answer | None, answers: Sequence[Answer], known: Sequence[Card], build: TorchBuild | None) -> str:
-    """Return the cause and the remedy; "" if a card can be used, or if there is none and nothing is wrong.
+def why_not(
+    torch: Answer | None, answers: Sequence[Answer], known: Sequence[Card], build: TorchBuild | None
+) -> str | None:
+    """Return the cause and the remedy; None if a card can be used, or if there is none and nothing is wrong.
 
     `known` are the visible cards of the other sources. If torch was not asked, its `build` and the driver's answer
     decide.
@@ -42,13 +44,13 @@ def why_not(torch: Answer | None, answers: Sequence[Answer], known: Sequence[Car
             f"{cards} is here and torch does not use it: songs are computed on the CPU. {said} Restart the machine, and"
             " look at what `acestep doctor` says."
         )
-        return "" if torch is None else unused
+        return None if torch is None else unused
     if hidden := [card.name for answer in answers for card in answer.hidden]:
         names = ", ".join(dict.fromkeys(hidden))
         return f"{names}: hidden by the environment ({_variables(answers)}), so songs are computed on the CPU."
     if said and not any(phrase in said for phrase in _NO_CARD):
         return f"{said} Songs are computed on the CPU."
-    return ""
+    return None
 
 
 def _variables(answers: Sequence[Answer]) -> str:
@@ -57,14 +59,14 @@ def _variables(answers: Sequence[Answer]) -> str:
     return ", ".join(name for kind, names in _HIDING.items() if kind in kinds for name in names)
 
 
-def _too_old(answers: Sequence[Answer], known: Sequence[Card], build: TorchBuild | None) -> str:
+def _too_old(answers: Sequence[Answer], known: Sequence[Card], build: TorchBuild | None) -> str | None:
     """CUDA guarantees that a driver runs every program of its own major version and of older ones."""
     if build is None or not build.cuda or not any(card.kind is CardKind.CUDA for card in known):
-        return ""
+        return None
     driver = next((answer.driver_cuda for answer in answers if answer.source is Source.NVML), (0, 0))
     major = build.cuda.partition(".")[0]
     if not driver[0] or not major.isdecimal() or driver[0] >= int(major):
-        return ""
+        return None
     named = next((card.driver for card in known if card.driver), "")
     return (
         f"The NVIDIA driver {named} is too old for torch {build.version}: it runs CUDA up to {driver[0]}.{driver[1]},"

@@ -45,7 +45,6 @@ class MlxBackend:
         self._model: Any = _load(folder)
 
     def write(self, jobs: Sequence[Job], written: StepsWritten) -> list[tuple[int, ...]]:
-        """The tokens written for each job."""
         drafts = [Draft(job) for job in jobs]
         live = [draft for draft in drafts if not draft.done]
         if live:

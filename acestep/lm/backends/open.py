@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from acestep.devices.base import Device
+from acestep.errors import first_line
 from acestep.knobs import Backend as Library
 from acestep.lm.backends.base import LmBackend, StepsWritten
 from acestep.lm.backends.mlx import MlxBackend
@@ -48,7 +49,7 @@ class Opener:
         """Return a backend on `device`; its `close` ends one use. `pt` makes the PyTorch backend."""
         if self._library is Library.PT:
             return pt()
-        problem = self._start(device) if self._kept is None else ""
+        problem = self._start(device) if self._kept is None else None
         if self._kept is None:
             # Here, where no traceback holds what was half made.
             gc.collect()
@@ -67,8 +68,8 @@ class Opener:
         if kept is not None:
             kept.close()
 
-    def _start(self, device: Device) -> str:
-        """Start the requested library; return why that failed, or "" on success."""
+    def _start(self, device: Device) -> str | None:
+        """Start the requested library; return why that failed, or None on success."""
         try:
             if self._library is Library.VLLM:
                 self._kept = VllmBackend(self._folder, device, self._pool)
@@ -78,9 +79,8 @@ class Opener:
             return f"{error.name} is not installed"
         except Exception as error:  # These libraries can fail at start in too many ways to list.
             _LOG.info("%s did not start", self._library, exc_info=True)
-            said = str(error).strip().splitlines()
-            return (said[0] if said else type(error).__name__)[:REASON_CHARACTERS]
-        return ""
+            return first_line(error)[:REASON_CHARACTERS]
+        return None
 
 
 class _Lent:
@@ -90,17 +90,13 @@ class _Lent:
         self._kept = kept
 
     def write(self, jobs: Sequence[Job], written: StepsWritten) -> list[tuple[int, ...]]:
-        """The tokens written for each job."""
         return self._kept.write(jobs, written)
 
     def cache_bytes(self, jobs: Sequence[Job]) -> int:
-        """Bytes of keys and values for these jobs at their longest."""
         return self._kept.cache_bytes(jobs)
 
     def rehearse(self, jobs: Sequence[Job]) -> None:
-        """What takes most memory in writing these jobs."""
         self._kept.rehearse(jobs)
 
     def close(self) -> None:
-        """Let the kept backend free the device."""
         self._kept.rest()

@@ -41,7 +41,6 @@ class PtBackend:
 
     @torch.no_grad()
     def write(self, jobs: Sequence[Job], written: StepsWritten) -> list[tuple[int, ...]]:
-        """The tokens written for each job."""
         drafts = [Draft(job) for job in jobs]
         unfinished = [draft for draft in drafts if not draft.done]
         if unfinished:

@@ -43,7 +43,6 @@ class VllmBackend:
         self._ids = count()
 
     def write(self, jobs: Sequence[Job], written: StepsWritten) -> list[tuple[int, ...]]:
-        """The tokens written for each job."""
         drafts = [Draft(job) for job in jobs]
         live = {i: draft for i, draft in enumerate(drafts) if not draft.done}
         if live:
@@ -84,7 +83,6 @@ class VllmBackend:
             self._device.empty_cache()
 
     def close(self) -> None:
-        """Stop the engine and free its memory."""
         self._stop()
 
     def _make_ready(self, pool: Pool) -> None:
@@ -102,13 +100,13 @@ class VllmBackend:
             raise torch.OutOfMemoryError(f"vLLM could not wake up: {problem}")
         self._asleep = False
 
-    def _kept_asleep(self) -> str:
-        """Wake the engine up; return its error text, or "" on success."""
+    def _kept_asleep(self) -> str | None:
+        """Wake the engine up; return its error text, or None on success."""
         try:
             self._engine.wake_up()
         except RuntimeError as error:
             return str(error) or type(error).__name__
-        return ""
+        return None
 
     def _stop(self) -> None:
         engine, self._engine = self._engine, None

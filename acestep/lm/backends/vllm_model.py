@@ -12,6 +12,5 @@ class PlannerLanguageModel(Qwen3ForCausalLM):  # type: ignore[misc]  # vLLM's cl
     """Qwen3 from a checkpoint whose keys may lack the `model.` prefix, as in files saved without the head."""
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
-        """Return the names of the loaded parameters."""
         loaded: set[str] = super().load_weights((prefixed(name), tensor) for name, tensor in weights)
         return loaded

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from acestep.units import ceil_div
 from tests.virtual.processes import printed, running, started
 from virtual_card.card import GIB, MIB, VirtualCard
 from virtual_card.controls import Control
@@ -39,7 +40,7 @@ assert all(free(at) == 0 for _, at in blocks)
 print(total, total - first, first - after, info()[0] - first)
 """,
     )
-    rounded = sum(-(-n // GRAIN) * GRAIN for n in sizes)
+    rounded = sum(ceil_div(n, GRAIN) * GRAIN for n in sizes)
     assert list(map(int, out.split())) == [TOTAL, CONTEXT, rounded, 0]
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from acestep.units import MIB
 from tests.virtual.processes import printed, running, told
 from virtual_card.controls import Control, Controls
 from virtual_card.machine import RunningMachine
@@ -80,7 +81,7 @@ assert cuda.cudaMemcpy(c_void_p(at), host, c_size_t(1 << 20), 1) == 0
 print(time.monotonic() - started)
 """
     with running() as machine:
-        machine.controls.set(Control.COPY_BYTES_PER_SECOND, 4 << 20)
+        machine.controls.set(Control.COPY_BYTES_PER_SECOND, 4 * MIB)
         assert float(printed(machine, code)) >= 0.25
 
 
