@@ -85,8 +85,9 @@ def _named(name: str, draw: Any, data: Sequence[Any]) -> dict[str, str]:
         figure: Figure = draw(data)
         FigureCanvasSVG(figure)
         # As saving does it, but saving draws the whole figure once more to have the layout.
-        figure.get_layout_engine().execute(figure)
-        figure.set_layout_engine(None)
+        if (layout := figure.get_layout_engine()) is not None:
+            layout.execute(figure)
+            figure.set_layout_engine(None)
         text = io.StringIO()
         about = {"Creator": f"matplotlib {mpl.__version__}", "Description": digest((name, data)), "Date": None}
         figure.savefig(text, format="svg", metadata=about)
