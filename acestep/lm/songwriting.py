@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import torch
@@ -14,6 +15,7 @@ from acestep.checkpoints.tokenizer import encodable
 from acestep.devices.base import Device
 from acestep.devices.open import open_here, plan_to_run
 from acestep.errors import NotEnoughMemoryError, UsageError
+from acestep.fields import language_of
 from acestep.limits.machine import carried_out
 from acestep.limits.plan import Plan, clamp
 from acestep.lm.job import Job
@@ -21,8 +23,11 @@ from acestep.lm.jobs import Description, Planner
 from acestep.lm.language import Hear, Language, Warn, unheard
 from acestep.lm.metadata import NO_METADATA, Metadata
 from acestep.lm.prompts import SongText
+from acestep.plain_text import plain_text
 from acestep.request import Request
 from acestep.units import Progress, silent
+
+_Checked = TypeVar("_Checked")
 
 MakeJob = Callable[[Planner], tuple[Job, tuple[str, ...]]]
 """Asks a planner for a job; with it comes a sentence for each text that was cut."""
@@ -122,8 +127,10 @@ def create_sample(
     progress: Progress = silent,
 ) -> Description:
     """Invent a song in words from a wish such as "a sad song about rain"."""
+    # Checked before a model is loaded.
+    wish, sung = _checked(lambda: (plain_text("wish", query), language_of(language)))
     return _described(
-        lambda planner: planner.create_job(query, instrumental=instrumental, language=language, seed=seed),
+        lambda planner: planner.create_job(wish, instrumental=instrumental, language=sung, seed=seed),
         *(plan, model, progress),
     )
 
@@ -139,9 +146,16 @@ def format_sample(
     progress: Progress = silent,
 ) -> Description:
     """Rewrite a caption and lyrics in the form the models were trained with; known `metadata` are kept."""
-    text = SongText(caption=caption, lyrics=lyrics)
+    text = _checked(lambda: SongText(caption=plain_text("caption", caption), lyrics=plain_text("lyrics", lyrics)))
     found = _described(lambda planner: planner.format_job(text, metadata, seed), plan, model, progress)
-    return found if found.lyrics else msgspec.structs.replace(found, lyrics=encodable(lyrics))
+    return found if found.lyrics else msgspec.structs.replace(found, lyrics=encodable(text.lyrics))
+
+
+def _checked(check: Callable[[], _Checked]) -> _Checked:
+    try:
+        return check()
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 def _described(asked: MakeJob, plan: Plan | None, model: str, progress: Progress) -> Description:

@@ -11,6 +11,7 @@ from acestep.clip import Clip
 from acestep.errors import UsageError
 from acestep.limits.names import AUDIO_FORMATS
 from acestep.lm.prompts import INSTRUMENTAL
+from acestep.plain_text import LONGEST_TEXT
 from acestep.request import Request, Task
 from acestep.ui.settings import SAVING, Controls, controls_from
 
@@ -21,10 +22,6 @@ _READ_BY = {
     Task.LEGO: ("repaint_start", "repaint_end", "track"),
     Task.COMPLETE: ("tracks",),
 }
-
-LONGEST_TEXT = 100_000
-"""Longest text in characters: far longer than a model reads, short enough to keep the page fast."""
-
 
 UNUSED_SOURCE = (
     "A new song does not use the source audio: choose a task that works on it, such as cover or repaint, or remove the"

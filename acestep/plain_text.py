@@ -1,0 +1,19 @@
+"""Texts that a user gives, such as a caption or lyrics, in one form wherever they come from."""
+
+LONGEST_TEXT = 1_000_000
+"""Longest text in characters: far longer than a model reads, short enough to be read at once."""
+
+_BYTE_ORDER_MARK = "\ufeff"
+
+
+def plain_text(name: str, text: str) -> str:
+    """Return a text without byte order marks, and with line feeds as line ends.
+
+    A mark stays in a text that a program or a clipboard took from a file, and between files that were joined. Raises
+    `ValueError` with the `name` of the text if it is longer than `LONGEST_TEXT`, or has a NUL character.
+    """
+    if len(text) > LONGEST_TEXT:
+        raise ValueError(f"{name} has {len(text):,} characters; at most {LONGEST_TEXT:,} can be used, so shorten it")
+    if "\0" in text:
+        raise ValueError(f"{name} has NUL characters, as UTF-16 and files that are no text do; save the text as UTF-8")
+    return text.replace(_BYTE_ORDER_MARK, "").replace("\r\n", "\n").replace("\r", "\n")
