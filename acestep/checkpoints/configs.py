@@ -36,7 +36,15 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def has_parts(folder: Path) -> bool:
     """Whether the checkpoint in `folder` has a folder for each part (diffusers layout) rather than one file."""
-    return (folder / MODEL_INDEX).is_file()
+    return is_file(folder / MODEL_INDEX)
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file that this user may look at; False for a name that no file can have, too."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def parts_in(folder: Path) -> tuple[str, ...]:
