@@ -84,7 +84,7 @@ def test_the_page_gets_what_was_asked_for(opened: list[dict[str, Any]]) -> None:
     assert (how["port"], how["language"], how["init_service"], how["model"]) == (0, "ko", True, "xl-turbo")
     assert (how["overrides"].offload, how["overrides"].variant) == (Offload.CPU_DIT, Variant.XL_TURBO)
     assert str(how["out"]) == "songs"
-    assert run_click(cli, "ui --model tiny --variant base".split()) == Exit.OK
+    assert run_click(cli, ["ui", "--model", "tiny", "--variant", "base"]) == Exit.OK
     assert opened[1]["overrides"].variant == Variant.BASE
     assert (how["share"], how["auth"], how["server_name"]) == (False, (), "127.0.0.1")
 
