@@ -123,6 +123,8 @@ def doctor_command(ask_torch: bool, as_json: bool) -> None:
 
     findings = examine(ask_torch=ask_torch)
     console.answer(findings, lambda findings: click.echo(doctor_page(findings)), as_json=as_json)
+    if findings.no_such_device:
+        raise UsageError(findings.no_such_device)
 
 
 @cli.command()
