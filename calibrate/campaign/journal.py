@@ -94,7 +94,7 @@ class Journal:
                     self._require_ours(msgspec.json.decode(line, type=_Head).fingerprint)
                     continue
                 read = msgspec.json.decode(line, type=_Line)
-            except msgspec.DecodeError as error:
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise InvalidInputError(self.path, f"line {number} is none of a journal ({error}); delete it") from None
             if read.key != _key(self._fingerprint, read.entry):
                 raise InvalidInputError(self.path, f"line {number} was changed after it was written; delete the file")
