@@ -38,7 +38,7 @@ class Form(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     language: str = "unknown"
     bpm: int = 0
     keyscale: str = ""
-    timesignature: str = ""
+    timesignature: str | int = ""
     think: bool = False
     batch: int = 1
     duration: float = 0.0
