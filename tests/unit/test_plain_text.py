@@ -13,7 +13,9 @@ from acestep.ui.form import Form, form_request
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r\ufeff"), max_size=30)
 
 
-@given(text=TEXTS, ends=st.sampled_from(["\n", "\r\n", "\r"]), mark=st.sampled_from(["", "\ufeff", "\ufeff\ufeff"]))
+@given(
+    text=TEXTS, ends=st.sampled_from(["\n", "\r\n", "\r"]), mark=st.sampled_from(["", "\ufeff", "\ufeff\ufeff", "\0"])
+)
 def test_marks_and_line_ends_of_files_make_no_difference(text: str, ends: str, mark: str) -> None:
     written = mark + text.replace("\n", f"{mark}{ends}")
     assert plain_text("lyrics", written) == text
@@ -31,10 +33,10 @@ def test_the_page_python_and_json_read_a_text_alike(field: str) -> None:
     assert {getattr(request, field) for request in requests} == {"la\nla"}
 
 
-@pytest.mark.parametrize(("text", "said"), [("la\0la", "NUL"), ("x" * (LONGEST_TEXT + 1), "shorten")])
-def test_what_is_no_text_or_too_long_is_refused_by_its_name(text: str, said: str) -> None:
+def test_a_text_that_is_too_long_is_refused_by_its_name() -> None:
+    text = "x" * (LONGEST_TEXT + 1)
     for field in ("caption", "lyrics"):
-        with pytest.raises(ValueError, match=rf"{field} has .*{said}"):
+        with pytest.raises(ValueError, match=rf"{field} has .* shorten it"):
             Request(**{"caption": "x"} | {field: text})
-    with pytest.raises(ValueError, match=rf"negative prompt has .*{said}"):
+    with pytest.raises(ValueError, match=r"negative prompt has .* shorten it"):
         Thinking(negative=text)
