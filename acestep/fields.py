@@ -8,6 +8,8 @@ import re
 from collections.abc import Collection
 from enum import StrEnum
 
+from acestep.automatic import AUTOMATIC
+
 
 class RequestField(StrEnum):
     """The lines of the thinking, in their order."""
@@ -51,10 +53,10 @@ TRACKS = (
 )
 """The tracks of a song that a model was trained to extract and to add (`TRACK_NAMES` of the original code)."""
 
-_KEYSCALE = re.compile(r"([A-G])[\s-]*(#|b|♯|♭|sharp|flat)?[\s_-]*(m|maj|min|major|minor)?", re.IGNORECASE)
+_KEYSCALE = re.compile(r"([A-G])(?:[\s-]*(#|b|♯|♭|sharp|flat))?(?:[\s_:-]*(m|maj|min|major|minor))?", re.IGNORECASE)
 _ACCIDENTALS = {"sharp": "#", "flat": "b"}
-_OPEN = frozenset({"", "n/a", "none", "auto", UNKNOWN_LANGUAGE})
-"""The text for a field that the user leaves to the model."""
+_OPEN = frozenset({"", "n/a", "none", "auto", "automatic", str(AUTOMATIC), UNKNOWN_LANGUAGE})
+"""The text for a field that the user leaves to the model, in any case."""
 
 _BARS = {"2/4": "2", "3/4": "3", "4/4": "4", "6/8": "6"}
 
@@ -90,6 +92,9 @@ _USUAL_NAMES = {
     "lead_vocals": "vocals",
     "singer": "vocals",
     "choir": "backing_vocals",
+    "keys": "keyboard",
+    "bass_guitar": "bass",
+    "lead_vocal": "vocals",
     "effects": "fx",
     "synthesizer": "synth",
     "beat": "drums",
@@ -128,8 +133,10 @@ def timesignature_of(text: str) -> str:
 def language_of(text: str) -> str:
     """Return the code of a lyrics language: "pt-BR" becomes "pt"."""
     written = text.strip()
-    shortened = UNKNOWN_LANGUAGE if written.lower() == "auto" else re.split("[-_]", written.lower())[0]
-    if written and shortened not in LYRIC_LANGUAGES:
+    if written.lower() in _OPEN:
+        return UNKNOWN_LANGUAGE if written else ""
+    shortened = re.split("[-_]", written.lower())[0]
+    if shortened not in LYRIC_LANGUAGES:
         raise ValueError(_told("language", LYRIC_LANGUAGES, shortened, written))
     return shortened
 

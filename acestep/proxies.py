@@ -58,12 +58,16 @@ def _problem(value: str) -> str | None:
     try:
         parts = urlsplit(address)
         is_whole = bool(parts.hostname) and parts.port != 0 and address.isprintable() and " " not in address
+        # What looks a name up refuses a part that is empty or longer than 63 characters.
+        (parts.hostname or "").encode("idna")
     except ValueError:
         return "that is no address; write it as http://HOST:PORT"
     if parts.scheme.startswith("socks") and parts.scheme not in _SOCKS:
         return f"{parts.scheme} is not supported; write socks5://HOST:PORT if the proxy speaks SOCKS 5"
     if parts.scheme not in _SCHEMES:
-        return f"{parts.scheme} is no kind of proxy; choose one of {', '.join(_SCHEMES)}, as in http://HOST:PORT"
+        return (
+            f"{parts.scheme or 'it'} is no kind of proxy; choose one of {', '.join(_SCHEMES)}, as in http://HOST:PORT"
+        )
     if not is_whole:
         return f"that is no address; write it as {parts.scheme}://HOST:PORT"
     if parts.scheme in _SOCKS and find_spec("socksio") is None:

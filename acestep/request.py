@@ -12,6 +12,7 @@ from acestep.clip import LATENT_HOP as LATENT_HOP
 from acestep.clip import SAMPLE_RATE as SAMPLE_RATE
 from acestep.clip import Clip
 from acestep.fields import TRACKS, UNKNOWN_LANGUAGE, keyscale_of, language_of, timesignature_of, track_of
+from acestep.plain_text import plain_text
 from acestep.stage import StageReport
 from acestep.thinking import Thinking
 from acestep.typed import from_user, take_types
@@ -97,7 +98,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     diffusers; the original counts in the other direction, so its (a, b) is (1 - b, 1 - a) here.
 
     A `duration_s`, `bpm` or `repaint_end_s` of -1 is 0: automatic; a `seed` of -1 is random. `acestep.fields` converts
-    `keyscale`, `timesignature`, `language` and tracks to the form used in training: "Am" becomes "A minor".
+    `keyscale`, `timesignature` (text or a number), `language` and tracks to the form used in training: "Am" becomes
+    "A minor". A track that is named twice counts once. `acestep.plain_text` cleans caption and lyrics.
 
     Raises `ValueError` naming the field when a value is out of range, missing, or not for the task.
     """
@@ -112,7 +114,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     shift: float = 3.0
     bpm: int = 0
     keyscale: str = ""
-    timesignature: str = ""
+    timesignature: str | int = ""
     language: str = "unknown"
     task: Task = Task.TEXT2MUSIC
     source_audio: Clip | None = None
@@ -154,19 +156,20 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     def _bring_into_form(self) -> None:
         """Normalize names, and numbers that are left to the model."""
-        # A time signature may be a number, and a task its name.
-        msgspec.structs.force_setattr(self, "timesignature", str(self.timesignature))
+        # A task may be its name.
         if self.task not in tuple(Task):
             raise ValueError(f"task must be one of {' '.join(Task)}, got {self.task!r}")
         take_types(self)
         leave_open(self, "duration_s", "bpm", "repaint_end_s")
         given = {
+            "caption": plain_text("caption", self.caption),
+            "lyrics": plain_text("lyrics", self.lyrics),
             "seed": drawn_seed(self.seed),
             "keyscale": keyscale_of(self.keyscale),
-            "timesignature": timesignature_of(self.timesignature),
+            "timesignature": timesignature_of(str(self.timesignature)),
             "language": language_of(self.language) or UNKNOWN_LANGUAGE,
             "track": track_of(self.track),
-            "tracks": tuple(map(track_of, self.tracks)),
+            "tracks": tuple(dict.fromkeys(map(track_of, self.tracks))),
         }
         for field, value in given.items():
             msgspec.structs.force_setattr(self, field, value)

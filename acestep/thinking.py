@@ -6,6 +6,8 @@ import msgspec
 
 from acestep.automatic import drawn_seed
 from acestep.fields import LONGEST_PLAN_S, SHORTEST_PLAN_S
+from acestep.plain_text import plain_text
+from acestep.typed import take_types
 
 NO_NEGATIVE = "NO USER INPUT"
 """The text for "nothing" in a slot of the language model's prompts, as in training."""
@@ -38,6 +40,7 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     guidance: float = 2.0
 
     def __post_init__(self) -> None:
+        take_types(self)
         _within("temperature", self.temperature, 0, 2)
         _within("top_k", self.top_k, 0, 1_000_000)
         _within("top_p", self.top_p, 1e-6, 1)
@@ -69,7 +72,9 @@ class Thinking(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     open_turn: bool = False
 
     def __post_init__(self) -> None:
+        take_types(self)
         msgspec.structs.force_setattr(self, "seed", drawn_seed(self.seed))
+        msgspec.structs.force_setattr(self, "negative", plain_text("negative prompt", self.negative))
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"thinking seed must be 0 to {2**32 - 1}, got {self.seed}")
         if not SHORTEST_PLAN_S <= self.longest_s <= LONGEST_PLAN_S:

@@ -26,7 +26,7 @@ ROOMS = (
         holds="what every room works with: requests, knobs, tiers, errors and units",
         parts=_at_root(
             "acestep",
-            "errors units knobs automatic fields thinking clip stage "
+            "errors units knobs automatic plain_text fields thinking clip stage "
             "locale_text request strict_json tiers proxies logs version output_file typed",
         ),
     ),

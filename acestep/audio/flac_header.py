@@ -4,8 +4,9 @@ libsndfile stops at the length in the header, which is written before the audio:
 guess. With the number 0 in the header, a file is read to its real end.
 """
 
-from pathlib import Path
 from typing import BinaryIO
+
+from acestep.audio.patched import Patched
 
 FLAC_MARK = b"fLaC"
 
@@ -15,36 +16,15 @@ _TOTAL = slice(21, 26)
 _TOTAL_BITS = (1 << 36) - 1
 
 
-def is_flac(path: Path) -> bool:
-    """Return whether a file starts as a FLAC file."""
-    with path.open("rb") as file:
-        return file.read(len(FLAC_MARK)) == FLAC_MARK
+def endless_flac(file: BinaryIO) -> tuple[Patched, int] | None:
+    """Return a FLAC file that says that its number of samples is unknown, and the number that it said, 0 for unknown.
 
-
-class EndlessFlac:
-    """A FLAC file as a file object; its header is changed to say that the number of samples is unknown."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        header = file.read(_TOTAL.stop)
-        file.seek(0)
-        total = int.from_bytes(header[_TOTAL], "big")
-        self._unknown = (total & ~_TOTAL_BITS).to_bytes(_TOTAL.stop - _TOTAL.start, "big")
-        self.said_samples = total & _TOTAL_BITS
-        """The number of samples in the original header, 0 for unknown."""
-
-    def read(self, size: int = -1) -> bytes:
-        """The next bytes."""
-        start = self._file.tell()
-        found = bytearray(self._file.read(size))
-        for index in range(max(start, _TOTAL.start), min(start + len(found), _TOTAL.stop)):
-            found[index - start] = self._unknown[index - _TOTAL.start]
-        return bytes(found)
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        """Go to a byte."""
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        """The byte that is next."""
-        return self._file.tell()
+    None for a file that does not begin as a FLAC file.
+    """
+    header = file.read(_TOTAL.stop)
+    file.seek(0)
+    if not header.startswith(FLAC_MARK):
+        return None
+    total = int.from_bytes(header[_TOTAL], "big")
+    unknown = (total & ~_TOTAL_BITS).to_bytes(_TOTAL.stop - _TOTAL.start, "big")
+    return Patched(file, _TOTAL.start, unknown), total & _TOTAL_BITS

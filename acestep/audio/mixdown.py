@@ -1,10 +1,11 @@
 """Mixing many channels to two: the speaker of each channel, and its gain on both sides."""
 
-import struct
 from enum import IntEnum
 from pathlib import Path
 
 import numpy as np
+
+from acestep.audio.wave_header import channel_mask
 
 MINUS_3_DB = 2**-0.5
 """The gain of centre and surround channels (ITU-R BS.775, annex 4)."""
@@ -79,7 +80,8 @@ def speakers_of(path: Path, container: str, channels: int) -> tuple[Speaker, ...
     """
     if channels < 3:
         return None
-    mask = _wave_mask(path)
+    with path.open("rb") as file:
+        mask = channel_mask(file)
     named = tuple(speaker for speaker in Speaker if mask >> speaker & 1)[:channels]
     orders = _VORBIS_ORDERS if container == "OGG" else _WAVE_ORDERS
     return named or orders.get(channels)
@@ -112,19 +114,3 @@ def told_mixdown(name: str, speakers: tuple[Speaker, ...] | None, channels: int)
         f"{name} has {channels} channels ({len(speakers) - low}.{low}): they were mixed down to stereo, with centre and"
         f" surround channels at -3 dB{without}.",
     )
-
-
-def _wave_mask(path: Path) -> int:
-    """The channel mask in the header of a WAV file, 0 where it has none."""
-    with path.open("rb") as file:
-        header = file.read(12)
-        if header[:4] not in (b"RIFF", b"RF64") or header[8:] != b"WAVE":
-            return 0
-        while len(chunk := file.read(8)) == 8:
-            name, size = struct.unpack("<4sI", chunk)
-            if name == b"fmt ":
-                body = file.read(min(size, 24))
-                extensible = len(body) == 24 and body[:2] == b"\xfe\xff"
-                return int(struct.unpack_from("<I", body, 20)[0]) if extensible else 0
-            file.seek(size + size % 2, 1)
-    return 0

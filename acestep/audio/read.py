@@ -13,16 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from acestep.audio.flac_header import EndlessFlac, is_flac
-from acestep.audio.formats import HEADERLESS, unreadable
+from acestep.audio.flac_header import endless_flac
+from acestep.audio.formats import GUESSED, conversion, reason, unreadable
 from acestep.audio.mixdown import mixdown, speakers_of, told_mixdown
+from acestep.audio.wave_header import open_ended_wave, present_share
 from acestep.clip import LATENT_HOP, SAMPLE_RATE, Clip
 from acestep.errors import InvalidInputError
 from acestep.request import MAX_DURATION_S
 from acestep.units import minutes
 
-MIN_RATE, MAX_RATE = 4_000, 192_000
-"""Usual sample rates of music; a header with another rate is broken."""
+MIN_RATE, MAX_RATE = 4_000, 768_000
+"""Usual sample rates of music, up to sixteen times 48 kHz; a header with another rate is broken."""
 
 BLOCK = 1 << 18
 """Values read in one block, of all channels together: 1 MiB."""
@@ -44,16 +45,18 @@ def read_clip(path: Path) -> Clip:
     Warnings for the user are in the clip's `remarks`. Raises `InvalidInputError` for a file that is not audio, has no
     samples, or is longer than ten minutes.
     """
-    # Only regular files are opened: opening a pipe waits for the program at its other end.
-    if not path.is_file():
-        raise InvalidInputError(path, _no_file(path))
     try:
+        # Only regular files are opened: opening a pipe waits for the program at its other end.
+        if not path.is_file():
+            raise InvalidInputError(path, _no_file(path))
         if path.stat().st_size == 0:
             raise InvalidInputError(path, "is empty: it has 0 bytes")
         _refuse_long(path)
         return _read(path)
-    except (OSError, RuntimeError, TypeError, ValueError) as error:
-        raise InvalidInputError(path, unreadable(path, str(error))) from None
+    except OSError as error:
+        raise InvalidInputError(path, f"cannot be read ({reason(error)})") from None
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise InvalidInputError(path, unreadable(path, reason(error))) from None
 
 
 def _read(path: Path) -> Clip:
@@ -140,15 +143,19 @@ def _opened(path: Path) -> Iterator[tuple[Any, int]]:
             return False
 
     with path.open("rb") as plain, ExitStack() as open_files:
-        flac = EndlessFlac(plain) if is_flac(path) else None
-        # libsndfile detects the format from the content, except for the suffixes of raw samples.
-        source = path if path.suffix.lower() not in HEADERLESS else os.dup(plain.fileno())
-        file = open_files.enter_context(Forward(source if flac is None else flac))
+        flac, share = endless_flac(plain), present_share(plain)
+        source = open_ended_wave(plain) if flac is None else flac[0]
+        plain.seek(0)
+        # libsndfile detects the format from the content, except for some suffixes.
+        named = path if path.suffix.lower() not in GUESSED else os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        file = open_files.enter_context(Forward(source or named))
         if not MIN_RATE <= file.samplerate <= MAX_RATE:
             raise InvalidInputError(
-                path, f"says it has {file.samplerate} samples a second; {MIN_RATE} to {MAX_RATE} can be read"
+                path,
+                f"says it has {file.samplerate} samples a second; {MIN_RATE} to {MAX_RATE} can be read, so convert it,"
+                f" such as with: {conversion(path, output_options=f'-ar {SAMPLE_RATE}')}",
             )
-        yield file, flac.said_samples if flac else file.frames if file.frames < ENDLESS else 0
+        yield file, flac[1] if flac else round(file.frames / share) if file.frames < ENDLESS else 0
 
 
 def _blocks(path: Path, file: Any) -> Iterator[np.ndarray]:
@@ -172,7 +179,7 @@ def _next(path: Path, file: Any, buffer: np.ndarray, done: int) -> np.ndarray:
     except RuntimeError as error:
         where = f"beyond {minutes(done / file.samplerate)}" if done else "at all"
         raise InvalidInputError(
-            path, f"is damaged or incomplete and cannot be read {where} ({error}); export or download it again"
+            path, f"is damaged or incomplete and cannot be read {where} ({reason(error)}); export or download it again"
         ) from None
     return block
 

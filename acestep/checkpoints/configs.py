@@ -1,6 +1,7 @@
 """The configurations in a checkpoint's folder, decoded strictly; no weights are read."""
 
 import math
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,18 +26,30 @@ MAX_JSON_BYTES = 64 * MIB
 def read_config(path: Path) -> dict[str, Any]:
     """The JSON object in `path`; raises `InvalidInputError` where there is none."""
     try:
-        if path.stat().st_size > MAX_JSON_BYTES:
+        found = path.stat()
+        # Opening a pipe waits for the program at its other end.
+        if not stat.S_ISREG(found.st_mode):
+            raise InvalidInputError(path, "is no file but a folder, a pipe or a device")
+        if found.st_size > MAX_JSON_BYTES:
             raise InvalidInputError(path, f"is larger than {MAX_JSON_BYTES} bytes and no configuration")
         return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
     except OSError as error:
         raise InvalidInputError(path, f"cannot be read ({error.strerror or error})") from error
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidInputError(path, f"is not a JSON object ({error})") from error
 
 
 def has_parts(folder: Path) -> bool:
     """Whether the checkpoint in `folder` has a folder for each part (diffusers layout) rather than one file."""
-    return (folder / MODEL_INDEX).is_file()
+    return is_file(folder / MODEL_INDEX)
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file that this user may look at; False for a name that no file can have, too."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def parts_in(folder: Path) -> tuple[str, ...]:

@@ -74,7 +74,8 @@ def _fetch(repo: str, checkpoints: list[Checkpoint], root: Path) -> None:
     try:
         snapshot_download(repo, local_dir=target, allow_patterns=patterns)
     except _failures() as error:
-        proxies = "".join(f", {name}={shown(value)}" for name, value in in_use(os.environ).items())
+        hub = {name: os.environ[name] for name in ("HF_ENDPOINT",) if name in os.environ}
+        proxies = "".join(f", {name}={shown(value)}" for name, value in (in_use(os.environ) | hub).items())
         raise RunFailedError(
             f"could not download {repo} into {target} ({type(error).__name__}: {first_line(error)}); check the "
             f"network{proxies}, HF_HUB_OFFLINE and the free disk space. What has arrived is kept: the same command"
@@ -85,7 +86,9 @@ def _fetch(repo: str, checkpoints: list[Checkpoint], root: Path) -> None:
 def _failures() -> tuple[type[Exception], ...]:
     """The exceptions of the hub's library if the network, the hub or the disk fails.
 
-    Older releases of it use httpx and newer ones httpx2; hf-xet, which transfers large files, raises `RuntimeError`.
+    Older releases of it use httpx and newer ones httpx2; hf-xet, which transfers large files, raises `RuntimeError`;
+    Python raises `UnicodeError` for a name that no host can have.
     """
     libraries = [import_module(name) for name in ("httpx", "httpx2") if find_spec(name) is not None]
-    return (OSError, RuntimeError, *(error for http in libraries for error in (http.HTTPError, http.InvalidURL)))
+    of_http = (error for http in libraries for error in (http.HTTPError, http.InvalidURL))
+    return (OSError, RuntimeError, UnicodeError, *of_http)

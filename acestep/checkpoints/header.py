@@ -56,7 +56,7 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
         fields = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
         fields.pop("__metadata__", None)
         tensors = {name: msgspec.json.decode(raw, type=StoredTensor) for name, raw in fields.items()}
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise InvalidInputError(file, "is no safetensors file, or is damaged: its header cannot be read") from None
     _require_whole(file, tensors, size - 8 - length)
     return tensors

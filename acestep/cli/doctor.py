@@ -11,8 +11,9 @@ from acestep.checkpoints.catalog import CHECKPOINTS, checkpoints_dir
 from acestep.checkpoints.intact import flaws, remedy
 from acestep.cli.show import aligned
 from acestep.dit.kernel_choice import KernelChoice, choose_kernels
+from acestep.errors import UsageError
 from acestep.hardware.card import Card, CardKind, cap_bytes, card_line, planning_card
-from acestep.hardware.detection import look
+from acestep.hardware.detection import DEVICE_VARIABLE, Detection, look
 from acestep.hardware.detection.advice import about_cards
 from acestep.hardware.detection.answers import Answer, named
 from acestep.hardware.detection.torch_build import TorchBuild, installed_build
@@ -31,11 +32,13 @@ class DoctorReport(msgspec.Struct, frozen=True, kw_only=True):
 
     `asked` holds every source's answer about cards, `cards` those that could be used in the order of `--device`,
     `size_by` the rule that found the size on the box, and `sizes` where sources disagree about a card's memory.
+    `no_such_device` is why the card that was asked for cannot be used, "" if it can; `card` is then the usual.
     """
 
     card: Card
     nameplate_gib: float
     size_by: str
+    no_such_device: str
     cards: tuple[Card, ...]
     asked: tuple[Answer, ...]
     sizes: tuple[str, ...]
@@ -61,7 +64,7 @@ def examine(*, ask_torch: bool = False) -> DoctorReport:
 
     With `ask_torch` a child process imports torch and returns the cards that it lists.
     """
-    found_here = look(os.environ, ask_child=ask_torch)
+    found_here, no_such_device = _look(ask_torch=ask_torch)
     build = installed_build()
     card = found_here.card
     planned = planning_card(os.environ, card)
@@ -74,6 +77,7 @@ def examine(*, ask_torch: bool = False) -> DoctorReport:
         card=card,
         nameplate_gib=card.nameplate_gib,
         size_by=card.box.rule,
+        no_such_device=no_such_device,
         cards=found_here.cards,
         asked=found_here.answers,
         sizes=found_here.sizes,
@@ -93,6 +97,15 @@ def examine(*, ask_torch: bool = False) -> DoctorReport:
         damaged=_damaged(folder, found),
         advice=tuple(dict.fromkeys((*about_cards(found_here, build), *_advice(packages, found), *plan.warnings))),
     )
+
+
+def _look(*, ask_torch: bool) -> tuple[Detection, str]:
+    """Return the cards here, and why the one that was asked for is none of them, "" if it is one."""
+    try:
+        return look(os.environ, ask_child=ask_torch), ""
+    except UsageError as error:
+        without = {name: value for name, value in os.environ.items() if name != DEVICE_VARIABLE}
+        return look(without, ask_child=ask_torch), str(error)
 
 
 def doctor_page(findings: DoctorReport) -> str:

@@ -5,21 +5,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import msgspec
 from msgspec import to_builtins
 
 from acestep.automatic import AUTOMATIC
-from acestep.checkpoints.catalog import SIZES, checkpoints_dir, find
-from acestep.checkpoints.locate import require, variant_at
+from acestep.checkpoints.catalog import checkpoints_dir
+from acestep.checkpoints.locate import require
 from acestep.cli import console, show
 from acestep.cli.options import (
     SIZE_GIB,
-    VARIANT,
     device_option,
     json_option,
     knob_options,
     knobs_of,
     knobs_with,
+    model_variant_option,
     refuse_empty,
     variant_option,
 )
@@ -32,7 +31,6 @@ from acestep.hardware.card import simulated_card
 from acestep.knobs import Variant
 from acestep.limits.machine import plan_here
 from acestep.limits.names import AUDIO_FORMATS
-from acestep.limits.plan import Overrides
 from acestep.logs import show_logs
 from acestep.request import MIN_DURATION_S
 from acestep.thinking import Think
@@ -124,6 +122,8 @@ def doctor_command(ask_torch: bool, as_json: bool) -> None:
 
     findings = examine(ask_torch=ask_torch)
     console.answer(findings, lambda findings: click.echo(doctor_page(findings)), as_json=as_json)
+    if findings.no_such_device:
+        raise UsageError(findings.no_such_device)
 
 
 @cli.command()
@@ -156,12 +156,7 @@ def download_command(model: str) -> None:
 @click.option("--language", default="unknown", metavar="CODE", help="Language of the lyrics, such as en or ko.")
 @task_options
 @click.option("--model", default="turbo", show_default=True, metavar="ID|DIR|tiny|dummy", help="Which weights.")
-@click.option(
-    "--variant",
-    type=VARIANT,
-    metavar="NAME",
-    help="Variant that tiny and dummy weights imitate and others must be.",
-)
+@model_variant_option
 @think_options
 @device_option
 @knob_options
@@ -172,7 +167,6 @@ def generate_command(
     lyrics: str,
     seed: int | None,
     model: str,
-    variant: Variant | None,
     think: bool | None,
     out: str,
     audio_format: str,
@@ -197,8 +191,6 @@ def generate_command(
         think=thinks is not Think.NO,
         **rest,
     )
-    if variant is not None:
-        overrides = _of_variant(variant, model, overrides)
     # Missing weights are reported before torch is imported, which takes seconds.
     require(model, checkpoints_dir())
 
@@ -219,17 +211,6 @@ def generate_command(
 
 for command in (ui, codes, understand_command, sample, format_words):
     cli.add_command(command)
-
-
-def _of_variant(variant: Variant, model: str, overrides: Overrides) -> Overrides:
-    """Return overrides for a variant; raise `UsageError` if the weights of `model` are of another."""
-    if model in SIZES:
-        return msgspec.structs.replace(overrides, variant=variant)
-    checkpoint = find(model)
-    known = None if checkpoint is None else checkpoint.variant
-    if (found := known or variant_at(model, checkpoints_dir())) is not variant:
-        raise UsageError(f"--model {model} is {found}, not {variant}; leave --variant out, or name another model")
-    return msgspec.structs.replace(overrides, variant=variant)
 
 
 def _request(**fields: Any) -> "Request":

@@ -8,11 +8,12 @@ import click
 import msgspec
 from msgspec import UNSET
 
-from acestep.checkpoints.catalog import find
+from acestep.checkpoints.catalog import SIZES, checkpoints_dir, find
+from acestep.checkpoints.locate import variant_at
 from acestep.errors import UsageError
 from acestep.hardware.card import parse_size_gib
 from acestep.hardware.detection.choose import DEVICE_VARIABLE
-from acestep.knobs import KNOBS
+from acestep.knobs import KNOBS, Variant
 from acestep.limits.names import parser_of
 from acestep.limits.plan import Overrides, overrides_from
 
@@ -53,6 +54,11 @@ VARIANT = parsed(parser_of("variant"))
 variant_option = click.option(
     "--variant", type=VARIANT, default="turbo", show_default=True, metavar="NAME", help="Which DiT model."
 )
+
+model_variant_option = click.option(
+    "--variant", type=VARIANT, metavar="NAME", help="What tiny and dummy weights imitate; what others must be."
+)
+"""For commands that have `--model` too: `knobs_with` compares the two."""
 
 
 def refuse_empty(**values: str) -> None:
@@ -114,8 +120,14 @@ def knobs_of(parameters: dict[str, Any]) -> Overrides:
 
 
 def knobs_with(model: str, parameters: dict[str, Any]) -> Overrides:
-    """Do the same, for the variant of `model` if its name alone determines it."""
+    """Do the same, for the variant of `model` if its name alone determines it.
+
+    Raises `UsageError` if the weights of `model` are of another variant than `--variant` says.
+    """
+    asked: Variant | None = parameters.pop("variant", None)
     overrides, checkpoint = knobs_of(parameters), find(model)
-    if checkpoint is None or checkpoint.variant is None:
-        return overrides
-    return msgspec.structs.replace(overrides, variant=checkpoint.variant)
+    known = None if checkpoint is None else checkpoint.variant
+    if asked is not None and model not in SIZES and (found := known or variant_at(model, checkpoints_dir())) != asked:
+        raise UsageError(f"--model {model} is {found}, not {asked}; leave --variant out, or name another model")
+    variant = asked or known
+    return overrides if variant is None else msgspec.structs.replace(overrides, variant=variant)

@@ -1,14 +1,14 @@
 """The options of `acestep generate` for work on audio, and the files they name."""
 
-import codecs
 from pathlib import Path
 from typing import Any
 
 import click
 
 from acestep.cli.options import parsed, with_options
+from acestep.cli.text_files import read_text
 from acestep.clip import Clip
-from acestep.errors import InvalidInputError, UsageError
+from acestep.errors import UsageError
 from acestep.fields import track_names
 from acestep.request import Task
 
@@ -93,35 +93,7 @@ def text_of(value: str) -> str:
         return value
     if value == "@":
         raise UsageError("@ must be followed by the name of a file, as in @words.txt")
-    path = Path(value[1:])
-    try:
-        return _decoded(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise InvalidInputError(path, f"cannot be read as text ({error}); save it as UTF-8") from None
-
-
-_BYTE_ORDER_MARKS = (
-    (codecs.BOM_UTF8, "utf-8"),
-    # Before UTF-16: the mark of UTF-32 begins with that of UTF-16.
-    (codecs.BOM_UTF32_LE, "utf-32-le"),
-    (codecs.BOM_UTF32_BE, "utf-32-be"),
-    (codecs.BOM_UTF16_LE, "utf-16-le"),
-    (codecs.BOM_UTF16_BE, "utf-16-be"),
-)
-
-
-def _decoded(content: bytes) -> str:
-    """Return the text in a file, with line feeds as line ends.
-
-    UTF-8, or the encoding of a byte order mark at its start.
-    """
-    mark, encoding = next(
-        ((mark, name) for mark, name in _BYTE_ORDER_MARKS if content.startswith(mark)), (b"", "utf-8")
-    )
-    text = content[len(mark) :].decode(encoding)
-    if "\0" in text:
-        raise ValueError("it holds NUL characters, as UTF-16 without a byte order mark and files that are no text do")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    return read_text(Path(value[1:]))
 
 
 def codes_of(text: str) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from acestep.cli import console
-from acestep.cli.options import VARIANT, device_option, knob_options, knobs_with, refuse_empty
+from acestep.cli.options import device_option, knob_options, knobs_with, model_variant_option, refuse_empty
 from acestep.errors import UsageError
 from acestep.locale_text import LANGUAGES
 from acestep.ui.loopback_only import is_loopback
@@ -64,7 +64,7 @@ class PageByDefault(click.Group):
 @click.option("--language", type=click.Choice(LANGUAGES), default="en", show_default=True, help="Language of the page.")
 @click.option("--init-service", is_flag=True, help="Load the model before the page opens.")
 @click.option("--model", default="turbo", show_default=True, metavar="ID|DIR|tiny|dummy", help="Which weights.")
-@click.option("--variant", type=VARIANT, default="turbo", metavar="NAME", help="What tiny and dummy weights imitate.")
+@model_variant_option
 @device_option
 @knob_options
 @click.option("--out", type=click.Path(file_okay=False), default="out", show_default=True, help="Folder for the songs.")

@@ -1,6 +1,7 @@
 """The commands besides songs: codes of a recording, and words by the language model (understand, sample, format)."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +75,9 @@ def understand_command(audio_codes: str, src_audio: Path | None, **rest: Any) ->
 def codes(file: Path, model: str, out: Path | None, as_json: bool, **rest: Any) -> None:
     """Write the audio codes of a recording, five a second, as --audio-codes @FILE reads them."""
     refuse_empty(model=model)
-    if out is not None and out.exists() and file.exists() and out.samefile(file):
-        raise UsageError(f"--out {out} is the recording itself; choose another file")
+    with suppress(OSError):  # one of them does not exist
+        if out is not None and out.samefile(file):
+            raise UsageError(f"--out {out} is the recording itself; choose another file")
     warnings = list[str]()
 
     def warn(sentence: str) -> None:

@@ -28,7 +28,7 @@ def text_prompt(request: Request, told: str | None = None) -> str:
     """Return instruction, caption and metadata in the form used in training; `told` replaces the task's instruction."""
     metas = (
         f"- bpm: {request.bpm or 'N/A'}\n"
-        f"- timesignature: {harmless(request.timesignature).strip() or 'N/A'}\n"
+        f"- timesignature: {harmless(str(request.timesignature)).strip() or 'N/A'}\n"
         f"- keyscale: {harmless(request.keyscale).strip() or 'N/A'}\n"
         f"- duration: {int(request.duration_s)} seconds\n"
     )

@@ -115,7 +115,7 @@ class Planner:
     def format_job(self, words: SongText, known: Metadata, seed: int) -> tuple[Job, tuple[str, ...]]:
         """Return the job that rewrites a caption and lyrics, and a warning for each text that was shortened."""
         words, warnings = prompts.fitted(words, self._tokenizer)
-        return self._text_job(prompts.rewrite(words), known, frozenset(), seed), warnings
+        return self._text_job(prompts.rewrite(words), _asked(known), frozenset(), seed), warnings
 
     def description(self, written: Sequence[int], warnings: tuple[str, ...] = ()) -> Description:
         """Return the song that one of the jobs above wrote in words."""
@@ -143,7 +143,12 @@ class Planner:
 
 def _language(language: str) -> Metadata:
     with values_of_user():
-        return Metadata(language="" if language == UNKNOWN_LANGUAGE else language)
+        return _asked(Metadata(language=language))
+
+
+def _asked(known: Metadata) -> Metadata:
+    """Return the metadata that a user gives: an unknown language is left to the model."""
+    return msgspec.structs.replace(known, language="") if known.language == UNKNOWN_LANGUAGE else known
 
 
 def _skipped(request: Request) -> frozenset[RequestField]:

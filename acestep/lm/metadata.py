@@ -16,6 +16,7 @@ from acestep.fields import (
     timesignature_of,
 )
 from acestep.request import Request
+from acestep.typed import take_types
 
 _NUMERIC = frozenset({RequestField.BPM.value, RequestField.DURATION.value, RequestField.TIMESIGNATURE.value})
 
@@ -32,9 +33,10 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     duration_s: int = 0
     keyscale: str = ""
     language: str = ""
-    timesignature: str = ""
+    timesignature: str | int = ""
 
     def __post_init__(self) -> None:
+        take_types(self)
         leave_open(self, "bpm", "duration_s")
         if self.bpm and self.bpm not in BPMS:
             raise ValueError(f"bpm must be {BPMS[0]} to {BPMS[-1]}, or 0 for any, got {self.bpm}")
@@ -45,7 +47,7 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             )
         msgspec.structs.force_setattr(self, "keyscale", keyscale_of(self.keyscale))
         msgspec.structs.force_setattr(self, "language", language_of(self.language))
-        msgspec.structs.force_setattr(self, "timesignature", timesignature_of(self.timesignature))
+        msgspec.structs.force_setattr(self, "timesignature", timesignature_of(str(self.timesignature)))
 
     def written(self, field: RequestField) -> str:
         """Return a field's value as the model writes it; "" if it is not known."""

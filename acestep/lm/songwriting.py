@@ -14,6 +14,7 @@ from acestep.checkpoints.tokenizer import encodable
 from acestep.devices.base import Device
 from acestep.devices.open import open_here, plan_to_run
 from acestep.errors import NotEnoughMemoryError, UsageError, first_line
+from acestep.fields import language_of
 from acestep.limits.machine import carried_out
 from acestep.limits.plan import Plan, clamp
 from acestep.lm.job import Job
@@ -21,6 +22,7 @@ from acestep.lm.jobs import Description, Planner
 from acestep.lm.language import Language, Warn, WrapBackend, not_wrapped
 from acestep.lm.metadata import NO_METADATA, Metadata
 from acestep.lm.prompts import SongText
+from acestep.plain_text import plain_text
 from acestep.request import Request
 from acestep.typed import values_of_user
 from acestep.units import Progress, silent
@@ -121,8 +123,11 @@ def create_sample(
     progress: Progress = silent,
 ) -> Description:
     """Invent a song in words from a wish such as "a sad song about rain"."""
+    # Checked before a model is loaded.
+    with values_of_user():
+        wish, sung = plain_text("wish", query), language_of(language)
     return _described(
-        lambda planner: planner.create_job(query, instrumental=instrumental, language=language, seed=seed),
+        lambda planner: planner.create_job(wish, instrumental=instrumental, language=sung, seed=seed),
         *(plan, model, progress),
     )
 
@@ -138,9 +143,10 @@ def format_sample(
     progress: Progress = silent,
 ) -> Description:
     """Rewrite a caption and lyrics in the form the models were trained with; known `metadata` are kept."""
-    text = SongText(caption=caption, lyrics=lyrics)
+    with values_of_user():
+        text = SongText(caption=plain_text("caption", caption), lyrics=plain_text("lyrics", lyrics))
     found = _described(lambda planner: planner.format_job(text, metadata, seed), plan, model, progress)
-    return found if found.lyrics else msgspec.structs.replace(found, lyrics=encodable(lyrics))
+    return found if found.lyrics else msgspec.structs.replace(found, lyrics=encodable(text.lyrics))
 
 
 def _described(asked: MakeJob, plan: Plan | None, model: str, progress: Progress) -> Description:

@@ -12,6 +12,7 @@ from acestep.errors import UsageError
 from acestep.fields import track_names
 from acestep.limits.names import AUDIO_FORMATS
 from acestep.lm.prompts import INSTRUMENTAL
+from acestep.plain_text import LONGEST_TEXT
 from acestep.request import Request, Task, asked_request
 from acestep.typed import from_user
 from acestep.ui.settings import SAVING, Controls, controls_from
@@ -37,10 +38,6 @@ _FIELD_OF = {
 _TRANSLATED = frozenset({"instrumental", "random_seed", "audio_format", "tracks", *FILE_INPUTS})
 """The fields of a form that a request does not have in this form."""
 
-LONGEST_TEXT = 100_000
-"""Longest text in characters: far longer than a model reads, short enough to keep the page fast."""
-
-
 UNUSED_SOURCE = (
     "A new song does not use the source audio: choose a task that works on it, such as cover or repaint, or remove the"
     " file. For its sound alone, give it as the reference audio."
@@ -56,7 +53,7 @@ class Form(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     language: str = "unknown"
     bpm: int = 0
     keyscale: str = ""
-    timesignature: str = ""
+    timesignature: str | int = ""
     think: bool = False
     batch: int = 1
     duration: float = 0.0

@@ -96,7 +96,7 @@ class Journal:
                     self._require_ours(msgspec.json.decode(line, type=_Head).fingerprint)
                     continue
                 read = msgspec.json.decode(line, type=_Line)
-            except msgspec.DecodeError as error:
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise InvalidInputError(
                     self.path, f"line {number} is not an entry of a journal ({error}); delete it"
                 ) from None

@@ -54,6 +54,7 @@ def profile_request(flags: Mapping[str, Any]) -> Request:
         "duration_s": one(flags, "duration", "--duration", 0.0 if follows else None),
         "batch": one(flags, "batch_size", "--batch-size"),
         "steps": one(flags, "inference_steps", "--inference-steps"),
+        "track": flags["track"] or None,
     }
     return asked_request({**audio, **asked, "task": Task(asked["task"])}, song_of(flags))
 

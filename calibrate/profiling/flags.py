@@ -115,6 +115,7 @@ _FLAGS: tuple[tuple[tuple[Mode, ...], tuple[str, ...], dict[str, Any]], ...] = (
         ("--reference-audio",),
         {"type": AUDIO_FILE, "metavar": "FILE", "help": "A recording whose timbre to take."},
     ),
+    (PROFILE, ("--track",), {"default": "", "metavar": "NAME", "help": "The track to extract or to add."}),
     (PROFILE, ("--src-audio",), {"type": AUDIO_FILE, "metavar": "FILE", "help": "The song that a task works on."}),
     (
         (*PROFILE, Mode.UNDERSTAND),

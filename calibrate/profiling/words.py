@@ -100,7 +100,7 @@ def write_words(
         duration_s=known.duration_s,
         keyscale=known.keyscale,
         language=known.language,
-        timesignature=known.timesignature,
+        timesignature=str(known.timesignature),
         problem=problem,
         language_model=recorder.written(),
         exchanges=recorder.exchanges() if texts else (),

@@ -111,6 +111,18 @@ def test_understanding_a_recording_is_understanding_its_codes(
     assert said[0] == said[1]
 
 
+@pytest.mark.parametrize("command", [["codes"], ["understand", "--src-audio"]])
+def test_a_recording_shorter_than_any_song_is_refused_before_a_model_is_loaded(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    soundfile.write(tmp_path / "half.wav", np.zeros((SAMPLE_RATE // 2, 2)), SAMPLE_RATE)
+    assert console.run_click(cli, [*command, str(tmp_path / "half.wav"), "--model", "tiny"]) == Exit.USAGE
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "must last 1 to 3600 seconds, got 0.5" in told.err
+    assert "random weights" not in told.err
+
+
 def test_unreadable_audio_has_its_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     soundfile.write(tmp_path / "short.wav", np.zeros((100, 2)), SAMPLE_RATE)
     assert console.run_click(cli, ["codes", str(tmp_path / "short.wav"), "--model", "tiny"]) == Exit.INVALID

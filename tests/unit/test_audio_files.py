@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from acestep.audio.formats import readable_formats
+from acestep.audio.formats import GUESSED, readable_formats
 from acestep.audio.read import read_clip
 from acestep.clip import SAMPLE_RATE
 from acestep.errors import InvalidInputError
@@ -60,6 +60,110 @@ def test_a_wav_file_of_any_sample_format_sounds_the_same(tmp_path: Path, subtype
     assert np.abs(read_clip(tmp_path / "a.wav").audio - audio.T).max() <= 2**-15
 
 
+@pytest.mark.parametrize("size", [0, 2**32 - 1, 2**31 - 2**12])
+def test_a_wav_file_without_the_size_of_its_sound_is_read_to_its_end(tmp_path: Path, size: int) -> None:
+    # A program that streams writes the largest size or 0, and so does one that was ended.
+    soundfile.write(tmp_path / "a.wav", _noise(0.5), SAMPLE_RATE)
+    content = bytearray((tmp_path / "a.wav").read_bytes())
+    content[40:44] = size.to_bytes(4, "little")
+    for whole in (size, len(content) - 8):
+        content[4:8] = whole.to_bytes(4, "little")
+        (tmp_path / "b.wav").write_bytes(content)
+        clip = read_clip(tmp_path / "b.wav")
+        assert np.array_equal(clip.audio, read_clip(tmp_path / "a.wav").audio)
+        assert clip.remarks == ()
+
+
+def test_a_wav_file_without_sound_is_not_read_as_its_own_notes(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros((0, 2)), SAMPLE_RATE)
+    content = (tmp_path / "a.wav").read_bytes()[:44]
+    (tmp_path / "a.wav").write_bytes(content + b"LIST" + (8_000).to_bytes(4, "little") + bytes(8_000))
+    assert "no sound" in _refusal(tmp_path / "a.wav")
+
+
+@pytest.mark.parametrize(
+    ("kind", "subtype"), [("WAV", "PCM_16"), ("WAV", "MS_ADPCM"), ("AIFF", "PCM_24"), ("AIFF", "FLOAT")]
+)
+def test_a_file_that_was_cut_short_is_called_incomplete_in_every_format(
+    tmp_path: Path, kind: str, subtype: str
+) -> None:
+    soundfile.write(tmp_path / "whole", _noise(4.0), SAMPLE_RATE, format=kind, subtype=subtype)
+    content = (tmp_path / "whole").read_bytes()
+    (tmp_path / "cut").write_bytes(content[: len(content) // 2])
+    assert read_clip(tmp_path / "whole").remarks == ()
+    (told,) = read_clip(tmp_path / "cut").remarks
+    assert "says that it is 4 s long, but it ends after 2 s: it is incomplete" in told
+
+
+@pytest.mark.parametrize("rate", [352_800, 384_000, 768_000])
+def test_the_rates_of_studios_are_read(tmp_path: Path, rate: int) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros((rate, 1)), rate)
+    assert read_clip(tmp_path / "a.wav").duration_s == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("rate", [1, 3_999, 768_001, 2**31 - 1])
+def test_a_rate_that_no_music_has_is_refused_with_a_command(tmp_path: Path, rate: int) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros((100, 1)), rate)
+    assert f"{rate} samples a second" in _refusal(tmp_path / "a.wav")
+    assert "ffmpeg -i a.wav -ar 48000 a.flac" in _refusal(tmp_path / "a.wav")
+
+
+@pytest.mark.parametrize("suffix", GUESSED)
+def test_no_suffix_makes_sound_of_bytes_without_a_header(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / f"noise{suffix}").write_bytes(np.random.default_rng(1).bytes(48_000))
+    assert "ffmpeg" in _refusal(tmp_path / f"noise{suffix}")
+    # The suffix does no harm to a file that has one.
+    soundfile.write(tmp_path / "a.au", _noise(0.5), SAMPLE_RATE, format="AU")
+    (tmp_path / f"sound{suffix}").write_bytes((tmp_path / "a.au").read_bytes())
+    assert read_clip(tmp_path / f"sound{suffix}").duration_s == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"<!DOCTYPE html><html></html>", "web page"),
+        (b"\n <HTML>", "web page"),
+        (b"PK\x03\x04" + bytes(60), "archive"),
+        (b"\xff\xd8\xff\xe0" + bytes(60), "picture"),
+        (b"RIFF\x40\0\0\0WEBPVP8 " + bytes(60), "picture"),
+        (b"MThd" + bytes(60), "MIDI"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".wav", ".mp3", ".flac", ""])
+def test_a_file_that_is_no_recording_is_called_what_it_is(
+    tmp_path: Path, content: bytes, told: str, suffix: str
+) -> None:
+    (tmp_path / f"song{suffix}").write_bytes(content)
+    refused = _refusal(tmp_path / f"song{suffix}")
+    assert told in refused
+    assert "ffmpeg" not in refused
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".mp3", ".flac", ".ogg", ".raw"])
+@pytest.mark.parametrize("content", [b"la la la", b"fLaC" + bytes(9), b"ID3\4\0\0\0\0\0\0", b"OggS" + bytes(60)])
+def test_a_refusal_says_what_is_read_and_never_how_it_was_tried(tmp_path: Path, suffix: str, content: bytes) -> None:
+    (tmp_path / f"song{suffix}").write_bytes(content)
+    refused = _refusal(tmp_path / f"song{suffix}")
+    assert "ffmpeg" in refused
+    assert "object at" not in refused
+    assert refused.count(str(tmp_path)) == 1
+
+
+def test_a_file_that_the_system_refuses_is_refused_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "too long" in _refusal(tmp_path / ("x" * 300))
+    soundfile.write(tmp_path / "a.wav", _noise(0.5), SAMPLE_RATE)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", str(tmp_path / "a.wav"))
+
+    for function in ("open", "stat"):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, function, refuse)
+            assert _refusal(tmp_path / "a.wav").endswith("a.wav: cannot be read (Permission denied)")
+
+
 @pytest.mark.parametrize("suffix", [".raw", ".pcm", ".RAW"])
 def test_samples_without_a_header_are_refused_with_a_command_that_adds_one(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"song{suffix}"
@@ -73,7 +177,8 @@ def test_samples_without_a_header_are_refused_with_a_command_that_adds_one(tmp_p
         (b"\x00\x00\x00\x20ftypM4A \x00\x00\x00\x00", "M4A"),
         (b"\x1a\x45\xdf\xa3" + bytes(60), "WebM"),
         (b"\xff\xf1\x50\x80" + bytes(60), "AAC"),
-        (b"MThd" + bytes(60), "MIDI"),
+        (b"\x00\x00\x00\x08wide" + bytes(60), "QuickTime"),
+        (b"\x0b\x77" + bytes(60), "AC-3"),
     ],
 )
 @pytest.mark.parametrize("suffix", [".m4a", ".wav", ""])

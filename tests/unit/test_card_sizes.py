@@ -56,6 +56,9 @@ def test_the_tier_of_a_size_that_a_person_types_is_that_of_the_card_that_reports
     ("name", "reported", "rule"),
     [
         ("Tesla T4", 14.56, SizeRule.CATALOGUE),
+        ("Tesla K80", 11.17, SizeRule.CATALOGUE),
+        ("NVIDIA L20", 44.99, SizeRule.CATALOGUE),
+        ("NVIDIA B200", 179.06, SizeRule.CATALOGUE),
         ("NVIDIA A100-SXM4-40GB MIG 3g.20gb", 19.5, SizeRule.NAME),
         ("a card of a later year", 7.45, SizeRule.DRIVER),
         ("a card of a later year", 13.2, SizeRule.AS_REPORTED),

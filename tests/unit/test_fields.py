@@ -1,5 +1,6 @@
 """Names of keys, languages and tracks mean the same in every entry point, with thinking and without."""
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -19,7 +20,7 @@ from acestep.fields import (
 )
 from acestep.lm.metadata import Metadata
 from acestep.request import Request, Task
-from acestep.thinking import Thinking
+from acestep.thinking import Sampling, Thinking
 
 SOURCE = Clip(audio=np.zeros((2, SAMPLE_RATE), dtype=np.float32))
 RULES = (
@@ -65,7 +66,10 @@ def test_any_text_is_a_name_of_training_or_refused(rule, names, text: str) -> No
         (keyscale_of, "c_minor", "C minor"),
         (keyscale_of, "N/A", ""),
         (timesignature_of, "unknown", ""),
+        (keyscale_of, "C:min", "C minor"),
         (language_of, "auto", "unknown"),
+        *((language_of, word, "unknown") for word in ("None", "n/a", "-1", "automatic")),
+        *((rule, word, "") for rule in (keyscale_of, timesignature_of) for word in ("-1", "AUTO", "automatic")),
     ],
 )
 def test_what_people_write_becomes_the_name_of_training(rule, written: str, meant: str) -> None:
@@ -80,6 +84,7 @@ def test_what_people_write_becomes_the_name_of_training(rule, written: str, mean
         (language_of, "english", "en"),
         (language_of, "jp", "ja"),
         (track_of, "Piano", "keyboard"),
+        (track_of, "bass guitar", "bass"),
     ],
 )
 def test_a_name_that_is_nearly_right_comes_with_a_suggestion(rule, written: str, close: str) -> None:
@@ -95,6 +100,29 @@ def test_a_request_has_the_names_of_training_whether_it_thinks_or_not(think: boo
     for field, value in (("keyscale", "H"), ("timesignature", "5/4"), ("language", "klingon")):
         with pytest.raises(ValueError, match=field):
             Request(caption="x", think=think, **{field: value})
+
+
+@pytest.mark.parametrize("kind", [Request, Metadata])
+@pytest.mark.parametrize("written", [4, "4", "4/4"])
+def test_a_time_signature_may_be_a_number_in_python_and_in_json(kind, written: int | str) -> None:
+    values = {"caption": "x", "timesignature": written}
+    assert kind(**values).timesignature == "4"
+    assert msgspec.json.decode(msgspec.json.encode(values), type=kind).timesignature == "4"
+
+
+@pytest.mark.parametrize(
+    ("kind", "field"),
+    [(kind, field) for kind in (Request, Metadata, Thinking, Sampling) for field in kind.__struct_fields__],
+)
+def test_a_value_of_another_type_is_refused_by_its_name(kind, field: str) -> None:
+    needed = {"caption": "x"} if kind is Request else {}
+    with pytest.raises(ValueError, match=field):
+        kind(**needed | {field: object()})
+
+
+def test_a_track_that_is_named_twice_counts_once() -> None:
+    song = {"caption": "x", "task": Task.COMPLETE, "source_audio": SOURCE}
+    assert Request(**song, tracks=("Drums", "bass", "drums")).tracks == ("drums", "bass")
 
 
 @pytest.mark.parametrize("task", [Task.EXTRACT, Task.LEGO])

@@ -165,7 +165,7 @@ def test_each_way_to_fail_has_its_exit_code_and_its_sentence(
 def test_a_variant_is_what_named_weights_must_be(
     command: Command, api: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, model: str, variant: str, code: Exit
 ) -> None:
-    monkeypatch.setattr("acestep.cli.main.variant_at", lambda model, checkpoints: Variant.TURBO)
+    monkeypatch.setattr("acestep.cli.options.variant_at", lambda model, checkpoints: Variant.TURBO)
     done = command("generate", "--caption", "x", "--model", model, "--variant", variant)
     assert done.code == code
     assert ("is turbo, not base" in done.err) == (code is Exit.USAGE)

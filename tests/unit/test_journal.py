@@ -120,6 +120,7 @@ def test_answers_that_hold_for_something_else_are_refused_by_name(
         lambda whole: whole.replace(b"\n", b"\n\n", 1),
         lambda whole: b"RIFF\n" + whole,
         lambda whole: b"\xff\xfe\n" + whole,
+        lambda whole: whole.replace(b"oom", b"\xff\xffm", 1),
     ],
 )
 def test_what_was_changed_or_is_no_journal_is_refused_and_left_alone(tmp_path: Path, damage: object) -> None:

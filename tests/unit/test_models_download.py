@@ -99,6 +99,7 @@ def test_an_unknown_name_is_a_usage_error_and_asks_nothing(hub, tmp_path):
         httpx.ReadTimeout("the read timed out"),
         hub_http.ReadTimeout("the read timed out"),
         OSError(28, "No space left on device"),
+        UnicodeError("label empty or too long"),
     ],
     ids=lambda e: f"{type(e).__module__}.{type(e).__name__}",
 )

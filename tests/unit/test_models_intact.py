@@ -1,6 +1,7 @@
 """Damaged weights are seen by their headers and sizes: by `doctor`, `download` and every command that would load."""
 
 import json
+import os
 import shutil
 import sys
 from contextlib import suppress
@@ -14,6 +15,7 @@ from safetensors.torch import save_file
 
 from acestep.checkpoints.build import build
 from acestep.checkpoints.catalog import CHECKPOINTS_VARIABLE
+from acestep.checkpoints.configs import read_config
 from acestep.checkpoints.download import download
 from acestep.checkpoints.header import read_header
 from acestep.checkpoints.intact import flaws
@@ -85,6 +87,32 @@ def test_junk_never_raises_anything_else(tmp_path_factory, junk: bytes, length: 
         file.write_bytes(start.to_bytes(8, "little") + junk)
         with suppress(InvalidInputError):
             assert isinstance(read_header(file), dict)
+
+
+@given(data=st.data())
+def test_a_header_with_a_byte_of_another_value_never_raises_anything_else(
+    whole_file: bytes, tmp_path_factory, data
+) -> None:
+    file, content = tmp_path_factory.mktemp("garbled") / "x.safetensors", bytearray(whole_file)
+    end = 8 + int.from_bytes(whole_file[:8], "little")
+    content[data.draw(st.integers(0, end - 1))] = data.draw(st.integers(0, 255))
+    file.write_bytes(content)
+    with suppress(InvalidInputError):
+        read_header(file)
+    content[end // 2] = 0xFF  # never part of UTF-8
+    file.write_bytes(content)
+    with pytest.raises(InvalidInputError, match="damaged"):
+        read_header(file)
+
+
+@pytest.mark.parametrize("junk", [b"", b"\xff\xfe{", b'{"a\xff": 1}', b"[]", b'{"a":', b"<html>"])
+def test_a_configuration_that_is_none_is_told(tmp_path: Path, junk: bytes) -> None:
+    (tmp_path / "config.json").write_bytes(junk)
+    with pytest.raises(InvalidInputError, match=r"config\.json: is not a JSON object"):
+        read_config(tmp_path / "config.json")
+    os.mkfifo(tmp_path / "pipe.json")
+    with pytest.raises(InvalidInputError, match="is no file"):
+        read_config(tmp_path / "pipe.json")
 
 
 @pytest.mark.parametrize(

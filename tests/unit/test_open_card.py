@@ -11,6 +11,7 @@ import torch
 
 from acestep.devices import open as opening
 from acestep.devices.open import look_with_torch, open_device, plan_to_run
+from acestep.errors import Exit
 from acestep.hardware.card import CPU, Card, CardKind
 from acestep.hardware.detection import DEVICE_VARIABLE, look
 from acestep.hardware.detection.torch_build import TorchBuild
@@ -186,6 +187,24 @@ def test_the_doctor_says_what_it_asked_what_it_heard_and_what_to_do(
     page = command("doctor").out
     for part in ("asked NVML", SMALL.uuid, LARGE.uuid, "size by", "catalogue", "advice", "--ask-torch"):
         assert part in page
+
+
+@pytest.mark.parametrize("wish", ["GPU-of-a-card-that-was-sold", "7"])
+def test_the_doctor_says_what_it_heard_although_the_wished_card_is_not_here(
+    driver: Driver, command: Command, monkeypatch: pytest.MonkeyPatch, wish: str
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-aaaa-1,GPU-bbbb-2")
+    monkeypatch.setenv(DEVICE_VARIABLE, wish)
+    done = command("doctor", "--json")
+    found = json.loads(done.out)
+    assert (done.code, found["card"]["uuid"]) == (Exit.USAGE, LARGE.uuid)
+    assert found["no_such_device"] in done.err
+    for part in (wish, DEVICE_VARIABLE, SMALL.uuid):
+        assert part in found["no_such_device"]
+    page = command("doctor")
+    assert page.code == Exit.USAGE
+    assert "asked NVML" in page.out
+    assert wish in page.err
 
 
 @pytest.mark.parametrize("start", [9, 12, 18, 999])

@@ -120,6 +120,9 @@ def test_a_request_is_the_example_s_with_what_the_flags_say_instead(tmp_path: Pa
     assert changed.thinking.sampling.temperature == 0.5
     following = asked.profile_request({**flags, "src_audio": recording, "task_type": "repaint"})
     assert following.duration_s == 1.0
+    for task in ("extract", "lego"):
+        named = asked.profile_request({**flags, "src_audio": recording, "task_type": task, "track": "Drums"})
+        assert (named.task, named.track) == (task, "drums")
 
 
 @pytest.mark.parametrize(

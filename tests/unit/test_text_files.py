@@ -1,6 +1,7 @@
 """Texts that an option reads from a file: every encoding that names itself, and a sentence for others."""
 
 import codecs
+import os
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,12 @@ def test_a_text_is_read_as_it_was_written_with_lines_that_end_alike(
         b"la\0la",
         codecs.BOM_UTF16_LE + b"a",
         b"\xff\xd8\xff\xe0",
+        *(
+            "歌詞\n二行目".encode(name)
+            for name in ("shift-jis", "euc-jp", "iso2022-jp", "gb18030", "utf-16-le", "utf-16-be")
+        ),
+        codecs.BOM_UTF16_LE + b"\0\xd8",
+        rb"{\rtf1\ansi la la}",
     ],
 )
 def test_what_is_no_text_is_refused_with_what_to_do(tmp_path: Path, content: bytes) -> None:
@@ -46,3 +53,28 @@ def test_what_is_no_text_is_refused_with_what_to_do(tmp_path: Path, content: byt
     file.write_bytes(content)
     with pytest.raises(InvalidInputError, match="save it as UTF-8"):
         text_of(f"@{file}")
+
+
+def test_a_file_that_cannot_be_read_is_refused_without_waiting_and_without_filling_memory(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "endless").symlink_to("/dev/zero")
+    for name, said in (
+        (tmp_path / "pipe", "pipe or device"),
+        (tmp_path / "endless", "pipe or device"),
+        (Path("/dev/zero"), "larger than"),
+        (tmp_path, "is a folder"),
+        (tmp_path / "missing", "does not exist"),
+        (tmp_path / ("x" * 300), "too long"),
+    ):
+        with pytest.raises(InvalidInputError, match=said):
+            text_of(f"@{name}")
+
+
+def test_what_a_shell_passes_is_read() -> None:
+    reader, writer = os.pipe()
+    os.write(writer, b"la la")
+    os.close(writer)
+    try:
+        assert text_of(f"@/dev/fd/{reader}") == "la la"
+    finally:
+        os.close(reader)

@@ -66,6 +66,7 @@ def test_this_machine_alone_needs_none(name: str, opened: list[dict[str, Any]]) 
         ("--language tlh", "language"),
         ("--offload sideways", "offload"),
         ("--model= --out x", "--model is empty"),
+        ("--model turbo --variant base", "is turbo, not base"),
     ],
 )
 def test_what_cannot_be_is_a_usage_error(
@@ -83,6 +84,8 @@ def test_the_page_gets_what_was_asked_for(opened: list[dict[str, Any]]) -> None:
     assert (how["port"], how["language"], how["init_service"], how["model"]) == (0, "ko", True, "xl-turbo")
     assert (how["overrides"].offload, how["overrides"].variant) == (Offload.CPU_DIT, Variant.XL_TURBO)
     assert str(how["out"]) == "songs"
+    assert run_click(cli, ["ui", "--model", "tiny", "--variant", "base"]) == Exit.OK
+    assert opened[1]["overrides"].variant == Variant.BASE
     assert (how["share"], how["auth"], how["server_name"]) == (False, (), "127.0.0.1")
 
 

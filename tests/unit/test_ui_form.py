@@ -45,6 +45,10 @@ def test_an_untouched_form_is_a_request_for_one_new_song() -> None:
     assert (made.task, made.batch, made.duration_s, made.steps) == (Task.TEXT2MUSIC, 1, 60.0, 0)
 
 
+def test_a_time_signature_may_be_a_number() -> None:
+    assert {form_request(form_from({"timesignature": n}), a_clip).timesignature for n in (4, 4.0, "4", "4/4")} == {"4"}
+
+
 def test_every_field_reaches_the_request() -> None:
     form = form_from(
         {

@@ -30,7 +30,10 @@ def choose(cards: Sequence[Card], wish: str | None = None) -> Card:
         return fitting[0]
     listed = "; ".join(f"{index}: {named(card)}" for index, card in enumerate(cards)) or "none"
     how = "no card" if not fitting else "several cards"
-    raise UsageError(f"--device {wish} names {how}; give a number, a UUID or a name of one of these: {listed}")
+    raise UsageError(
+        f"--device {wish} (or {DEVICE_VARIABLE} in the environment) names {how}; give a number, a UUID or a"
+        f" name of one of these: {listed}"
+    )
 
 
 def _fitting(cards: Sequence[Card], wish: str) -> list[Card]:

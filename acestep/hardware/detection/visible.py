@@ -54,16 +54,17 @@ def mig_visible(text: str, names: Sequence[tuple[str, ...]]) -> int | None:
 def rocm_visible(environ: Mapping[str, str], uuids: Sequence[str]) -> tuple[int, ...]:
     """Return the positions that ROCm shows: `ROCR_VISIBLE_DEVICES` first, then `HIP_VISIBLE_DEVICES` among the rest.
 
-    If HIP's variable is not set, HIP uses `CUDA_VISIBLE_DEVICES`. UUIDs are ``GPU-`` and 16 digits.
+    If HIP's variable is not set, HIP uses `CUDA_VISIBLE_DEVICES`. UUIDs are ``GPU-`` and 16 digits. ROCr ignores spaces
+    around an entry; for HIP, a number with spaces ends the list.
     """
     shown: tuple[int, ...] = tuple(range(len(uuids)))
     if ROCR_VARIABLE in environ:
-        shown = _listed(environ[ROCR_VARIABLE], lambda entry: _of_either(entry, uuids), Twice.ENDS_THE_LIST)
+        shown = _listed(environ[ROCR_VARIABLE], lambda entry: _of_rocr(entry, uuids), Twice.ENDS_THE_LIST)
     text = environ.get(HIP_VARIABLE, environ.get(CUDA_VARIABLE))
     if text is None:
         return shown
     left = [uuids[index] for index in shown]
-    return tuple(shown[index] for index in _listed(text, lambda entry: _of_either(entry, left), Twice.COUNTS_ONCE))
+    return tuple(shown[index] for index in _listed(text, lambda entry: _of_hip(entry, left), Twice.COUNTS_ONCE))
 
 
 def xpu_visible(text: str | None, count: int) -> tuple[int, ...]:
@@ -99,7 +100,7 @@ def _listed(text: str, find: Callable[[str], int | None], twice: Twice) -> tuple
     """Return the positions of a list's entries, up to the first that names nothing."""
     found: list[int] = []
     for entry in text.split(","):
-        index = find(entry.strip())
+        index = find(entry)
         if index is None:
             break
         if index not in found:
@@ -120,13 +121,21 @@ def _of_number(entry: str, count: int) -> int | None:
 
 def _of_uuid(entry: str, uuids: Sequence[str]) -> int | None:
     """Return the only card whose UUID begins with an entry."""
-    fitting = [index for index, uuid in enumerate(uuids) if uuid.startswith(entry)]
-    return fitting[0] if entry.startswith("GPU-") and len(fitting) == 1 else None
+    beginning = entry.strip()
+    fitting = [index for index, uuid in enumerate(uuids) if uuid.startswith(beginning)]
+    return fitting[0] if beginning.startswith("GPU-") and len(fitting) == 1 else None
 
 
-def _of_either(entry: str, uuids: Sequence[str]) -> int | None:
-    if entry.startswith("GPU-"):
-        return _of_uuid(
-            entry.lower().replace("gpu-", "GPU-", 1), [uuid.lower().replace("gpu-", "GPU-", 1) for uuid in uuids]
-        )
-    return _of_number(entry, len(uuids))
+def _of_rocr(entry: str, uuids: Sequence[str]) -> int | None:
+    """Return the position that an entry means to ROCr, which ignores spaces and case."""
+    beginning = entry.strip().lower()
+    if not beginning.startswith("gpu-"):
+        return _of_number(entry, len(uuids))
+    return _of_uuid(beginning.replace("gpu-", "GPU-", 1), [uuid.lower().replace("gpu-", "GPU-", 1) for uuid in uuids])
+
+
+def _of_hip(entry: str, uuids: Sequence[str]) -> int | None:
+    """Return the position that an entry means to HIP, which takes a UUID or a number as it would write it itself."""
+    if entry.strip().startswith("GPU-"):
+        return _of_rocr(entry, uuids)
+    return _of_number(entry, len(uuids)) if entry.isdecimal() and entry == str(int(entry)) else None

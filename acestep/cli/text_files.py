@@ -1,0 +1,73 @@
+"""Text files that an option names with a leading @: UTF-8, or an encoding that the file itself names."""
+
+import codecs
+import re
+import stat
+from pathlib import Path
+
+from acestep.errors import InvalidInputError
+from acestep.units import MIB, mib
+
+MOST_TEXT_BYTES = 4 * MIB
+"""Size limit of a text: ten times the audio codes of the longest song."""
+
+_BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    # Before UTF-16: the mark of UTF-32 begins with that of UTF-16.
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+
+_NAMES = {"utf-8": "UTF-8", "utf-16-le": "UTF-16", "utf-16-be": "UTF-16", "utf-32-le": "UTF-32", "utf-32-be": "UTF-32"}
+
+_SWITCHES = re.compile(r"\x1b[$(]")
+"""How ISO-2022-JP and its relatives begin another set of characters; no UTF-8 text has it."""
+
+_AS_UTF_8 = "save it as UTF-8"
+
+
+def read_text(path: Path) -> str:
+    """Return the text in a file, with line feeds as line ends; raise `InvalidInputError` with what to do."""
+    content = _content(path)
+    mark, encoding = next(
+        ((mark, name) for mark, name in _BYTE_ORDER_MARKS if content.startswith(mark)), (b"", "utf-8")
+    )
+    try:
+        text = content[len(mark) :].decode(encoding)
+    except UnicodeDecodeError as error:
+        place = len(mark) + error.start
+        raise InvalidInputError(path, f"is not {_NAMES[encoding]} text (see its byte {place:,}); {_AS_UTF_8}") from None
+    if "\0" in text:
+        raise InvalidInputError(
+            path, f"holds NUL characters, as UTF-16 without a mark and files that are no text do; {_AS_UTF_8}"
+        )
+    if _SWITCHES.search(text):
+        raise InvalidInputError(path, f"is text in ISO-2022, as old mail programs write it; {_AS_UTF_8}")
+    if text.startswith("{\\rtf"):
+        raise InvalidInputError(path, f"is RTF, which holds fonts and layout; {_AS_UTF_8} plain text")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _content(path: Path) -> bytes:
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise InvalidInputError(path, "is a folder; give the name of a text file")
+        # Opening a pipe waits for a writer. What a shell passes, such as /dev/stdin, has one.
+        if not stat.S_ISREG(mode) and path.parts[:2] != ("/", "dev"):
+            raise InvalidInputError(path, "is no file but a pipe or device; save the text in a file and give that")
+        with path.open("rb") as file:
+            content = file.read(MOST_TEXT_BYTES + 1)
+    except FileNotFoundError:
+        raise InvalidInputError(path, "does not exist; give the name of a text file") from None
+    except OSError as error:
+        raise InvalidInputError(path, f"cannot be read ({error.strerror})") from None
+    except ValueError:
+        raise InvalidInputError(repr(str(path)), "is no file name") from None
+    if len(content) > MOST_TEXT_BYTES:
+        raise InvalidInputError(
+            path, f"is larger than {mib(MOST_TEXT_BYTES)}, which no lyrics or codes are; shorten it"
+        )
+    return content

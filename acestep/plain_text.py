@@ -1,0 +1,18 @@
+"""Texts that a user gives, such as a caption or lyrics, in one form wherever they come from."""
+
+LONGEST_TEXT = 1_000_000
+"""Longest text in characters: far longer than a model reads, short enough to be read at once."""
+
+_NO_CHARACTERS = str.maketrans("", "", "\ufeff\0")
+"""Byte order marks and NUL, which mean nothing in a text."""
+
+
+def plain_text(name: str, text: str) -> str:
+    """Return a text without byte order marks and NUL characters, and with line feeds as line ends.
+
+    A mark stays in a text that a program or a clipboard took from a file, and between files that were joined. Raises
+    `ValueError` with the `name` of the text if it is longer than `LONGEST_TEXT`.
+    """
+    if len(text) > LONGEST_TEXT:
+        raise ValueError(f"{name} has {len(text):,} characters; at most {LONGEST_TEXT:,} can be used, so shorten it")
+    return text.translate(_NO_CHARACTERS).replace("\r\n", "\n").replace("\r", "\n")
