@@ -1,7 +1,5 @@
 """The value -1 for a number that the user leaves open, as in other programs."""
 
-import secrets
-
 import msgspec
 
 AUTOMATIC = -1
@@ -13,7 +11,12 @@ RANDOM_SEEDS = 2**31
 
 def drawn_seed(seed: int) -> int:
     """Return a seed unchanged, or a random one for `AUTOMATIC`."""
-    return secrets.randbelow(RANDOM_SEEDS) if seed == AUTOMATIC else seed
+    if seed != AUTOMATIC:
+        return seed
+    # Every command imports this module, and few of them draw a number.
+    import secrets
+
+    return secrets.randbelow(RANDOM_SEEDS)
 
 
 def leave_open(value: msgspec.Struct, *fields: str) -> None:
