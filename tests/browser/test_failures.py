@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from acestep.plain_text import LONGEST_TEXT
 from acestep.ui.words import PageText
 from tests.browser.conftest import Visit
 from tests.browser.serving import Server, serving
@@ -74,8 +75,8 @@ def test_failures_of_different_kinds_in_a_row_are_each_explained_and_the_next_so
     studio.choose("task", spoken["choice_text2music"])
     studio.write("caption", OUT_OF_MEMORY)
     assert "9.00 GiB" in fail(studio, spoken, "failed_memory")
-    studio.write("caption", "x" * 100_001)
-    assert "100,001" in fail(studio, spoken, "failed_input")
+    studio.write("caption", "x" * (LONGEST_TEXT + 1))
+    assert f"{LONGEST_TEXT + 1:,}" in fail(studio, spoken, "failed_input")
     succeed(studio)
 
 
