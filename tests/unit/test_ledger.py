@@ -1,10 +1,8 @@
 """The ledger counts what a card would hold: no view, no host tensor, no wrapper, and nothing twice."""
 
 import gc
-import random
 from bisect import insort
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -17,37 +15,15 @@ from acestep.limits.capabilities import MATRIX_WORKSPACE
 from acestep.memory.tensors import map_storage
 from acestep.units import MIB
 from calibrate.probes.simulated import allocator
-from calibrate.probes.simulated.device import SimulatedDevice
-from calibrate.probes.simulated.kernels import CudaKernels
-from calibrate.probes.simulated.ledger import ALLOWANCE, Ledger
+from calibrate.probes.simulated.ledger import ALLOWANCE
 from calibrate.probes.simulated.live import LiveBook
-from calibrate.probes.simulated.memo import Memo, Regions, Tape, UnlikeCallsError
-
-
-class Card:
-    """A simulated card under a cap, its modes active inside `on`."""
-
-    def __init__(self, cap_bytes: int = 1 << 40) -> None:
-        self.book = LiveBook(cap_bytes)
-        self.tape = Tape(self.book)
-        self.kernels = CudaKernels((8, 6))
-        self.ledger = Ledger(self.tape, self.kernels)
-        self.device = SimulatedDevice(self.ledger, self.book, dtype=torch.bfloat16, grouped_attention=True)
-
-    @contextmanager
-    def on(self) -> Iterator[None]:
-        with self.kernels, self.ledger, torch.no_grad():
-            yield
-
-
-def _meta(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
-    return torch.empty(*shape, dtype=dtype, device="meta")
+from tests.simulated_card import Card, meta
 
 
 def test_views_allocate_nothing_and_frees_are_reported() -> None:
     card = Card()
     with card.on():
-        x = _meta(4, MIB)
+        x = meta(4, MIB)
         assert card.book.counted_bytes == 8 * MIB
         y = x[1:3].reshape(2, -1).transpose(0, 1)
         assert card.book.counted_bytes == 8 * MIB
@@ -61,7 +37,7 @@ def test_views_allocate_nothing_and_frees_are_reported() -> None:
 
 GROWTHS = {
     "resize_": lambda x: x.resize_(4 * MIB),
-    "a result written into it": lambda x: torch.add(_meta(4 * MIB), 1, out=x),
+    "a result written into it": lambda x: torch.add(meta(4 * MIB), 1, out=x),
     "its storage, then an operation": lambda x: (x.untyped_storage().resize_(8 * MIB), x.add_(1)),
     "its storage alone": lambda x: x.untyped_storage().resize_(8 * MIB),
 }
@@ -73,7 +49,7 @@ def test_a_storage_that_grows_counts_with_its_new_size(grow: Callable[[Tensor], 
     card = Card()
     with card.on():
         card.device.begin_stage("denoise")
-        x = _meta(MIB)
+        x = meta(MIB)
         grow(x)
         peak, _ = card.device.end_stage()
         assert card.book.counted_bytes == x.untyped_storage().nbytes() == 8 * MIB
@@ -86,7 +62,7 @@ def test_a_storage_that_is_given_back_by_its_size_counts_nothing() -> None:
     card = Card()
     with card.on():
         card.device.begin_stage("denoise")
-        x = _meta(MIB)
+        x = meta(MIB)
         x.untyped_storage().resize_(0)
         card.device.end_stage()
         assert card.book.counted_bytes == 0
@@ -109,8 +85,8 @@ def test_mixing_host_and_device_is_refused_like_on_a_card() -> None:
     card = Card()
     with card.on():
         with pytest.raises(RuntimeError, match="mixes tensors on"):
-            F.linear(_meta(3, 8, dtype=torch.float32), torch.zeros(4, 8))
-        assert torch.is_tensor(_meta(3, 8) * torch.tensor(2.0)), "numbers without dimensions mix as on a card"
+            F.linear(meta(3, 8, dtype=torch.float32), torch.zeros(4, 8))
+        assert torch.is_tensor(meta(3, 8) * torch.tensor(2.0)), "numbers without dimensions mix as on a card"
 
 
 def test_quantised_weights_count_their_inner_tensors_only() -> None:
@@ -128,7 +104,7 @@ def test_the_matrix_product_workspace_is_taken_once_and_stays() -> None:
     card = Card()
     with card.on():
         for _ in range(3):
-            F.linear(_meta(8, 16), _meta(32, 16))
+            F.linear(meta(8, 16), meta(32, 16))
     gc.collect()
     assert card.book.counted_bytes == MATRIX_WORKSPACE
 
@@ -137,7 +113,7 @@ def test_convolution_workspaces_count_towards_caps_only() -> None:
     card = Card()
     conv = nn.Conv1d(64, 64, 7, padding=3, dtype=torch.bfloat16, device="meta")
     with card.on():
-        x = _meta(1, 64, 65_536)
+        x = meta(1, 64, 65_536)
         card.book.begin_stage("decode")
         y = conv(x)
         counted, reserved = card.book.end_stage()
@@ -162,9 +138,9 @@ def test_attention_takes_what_the_chosen_kernel_takes(
     card = Card()
     rows, heads = 1024, 8
     with card.on():
-        query = _meta(1, heads, rows, 64, dtype=dtype)
-        key = value = _meta(1, 2 if grouped else heads, rows, 64, dtype=dtype)
-        bias = _meta(rows, rows, dtype=dtype) if mask else None
+        query = meta(1, heads, rows, 64, dtype=dtype)
+        key = value = meta(1, 2 if grouped else heads, rows, 64, dtype=dtype)
+        bias = meta(rows, rows, dtype=dtype) if mask else None
         card.book.begin_stage("denoise")
         before = card.book.counted_bytes
         F.scaled_dot_product_attention(query, key, value, attn_mask=bias, enable_gqa=grouped)
@@ -176,10 +152,10 @@ def test_attention_takes_what_the_chosen_kernel_takes(
 def test_an_out_of_memory_error_leaves_nothing_behind() -> None:
     card = Card(cap_bytes=64 * MIB)
     with card.on():
-        kept = _meta(8 * MIB)
+        kept = meta(8 * MIB)
 
         def grow() -> None:
-            parts = [_meta(8 * MIB) for _ in range(9)]
+            parts = [meta(8 * MIB) for _ in range(9)]
             raise AssertionError(f"{len(parts)} parts do not fit")
 
         refused = False
@@ -189,141 +165,6 @@ def test_an_out_of_memory_error_leaves_nothing_behind() -> None:
             refused = "simulated" in str(error)
         assert refused
         assert card.book.counted_bytes == kept.nbytes
-
-
-class Doubler(nn.Module):
-    """A region with temporaries inside and a new tensor as its result."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (x + 1) * (x + 2)
-
-
-class Adder(nn.Module):
-    """A region that works in place."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.add_(x * 2)
-
-
-class Mixer(nn.Module):
-    """A region with a matrix product, whose workspace comes with the first one of a run."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        square = x.view(1024, -1)
-        return (square @ square.T).flatten().repeat(x.numel() // 1024**2)
-
-
-def _events(card: Card, memoise: bool, module: nn.Module, known: Regions | None = None) -> list[tuple[int, int]]:
-    seen: list[tuple[int, int]] = []
-    book_alloc = card.book.alloc
-
-    def alloc(n_bytes: int, owner: str) -> int:
-        block = book_alloc(n_bytes, owner)
-        seen.append((n_bytes, card.book.counted_bytes))
-        return block
-
-    card.book.alloc = alloc  # type: ignore[method-assign]
-    kinds = (type(module),) if memoise else ()
-    with card.on(), Memo(card.ledger, card.tape, known or Regions()).patched(kinds):
-        x = _meta(MIB)
-        for _ in range(4):
-            x = module(x)
-    return seen
-
-
-class Keeper(nn.Module):
-    """Keeps the last argument, or a view of it."""
-
-    def __init__(self, kept: slice | None) -> None:
-        super().__init__()
-        self.kept, self.last = kept, None
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.last = x if self.kept is None else x[self.kept]
-        return x + 1
-
-
-@pytest.mark.parametrize("kept", [None, slice(1, 2)], ids=["the argument", "a view"])
-def test_calls_that_keep_an_argument_are_all_computed(kept: slice | None) -> None:
-    assert _events(Card(), True, Keeper(kept)) == _events(Card(), False, Keeper(kept))
-
-
-@pytest.mark.parametrize("module", [Doubler(), Adder()])
-def test_a_replayed_region_is_the_region(module: nn.Module) -> None:
-    assert _events(Card(), True, module) == _events(Card(), False, module)
-
-
-class Always(random.Random):
-    """Chooses every call."""
-
-    def randrange(self, *_: int) -> int:
-        return 0
-
-
-@pytest.mark.parametrize("module", [Doubler(), Adder(), Mixer()])
-def test_calls_that_are_checked_and_alike_change_nothing(module: nn.Module) -> None:
-    assert _events(Card(), True, module, Regions(Always())) == _events(Card(), False, module)
-
-
-class Numbered(nn.Module):
-    """Takes other memory from the third call on, which its weights and arguments do not tell."""
-
-    def __init__(self, later: Callable[[Tensor, list[Tensor]], Tensor]) -> None:
-        super().__init__()
-        self.later, self.calls, self.kept = later, 0, []
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.calls += 1
-        return self.later(x, self.kept) if self.calls > 2 else x + 1
-
-
-def _kept(x: Tensor, kept: list[Tensor]) -> Tensor:
-    kept.append(x + 1)
-    return x + 1
-
-
-@pytest.mark.parametrize(
-    "later",
-    [
-        _kept,
-        lambda x, _: (x + 1) + 1,
-        lambda x, _: torch.cat([x, x])[: len(x)] + 1,
-        lambda x, _: x.add_(1),
-        lambda x, kept: kept.append(x) or x + 1,
-        lambda x, kept: kept.append(x[1:]) or x + 1,
-    ],
-    ids=["keeps a copy", "a temporary", "a larger temporary", "in place", "keeps its input", "keeps a view"],
-)
-def test_a_call_that_only_looks_alike_is_refused_by_name(later: Callable[[Tensor, list[Tensor]], Tensor]) -> None:
-    with pytest.raises(UnlikeCallsError, match="Numbered"):
-        _events(Card(), True, Numbered(later), Regions(Always()))
-
-
-@pytest.mark.parametrize("module", [Doubler(), Adder(), Mixer()])
-def test_what_is_known_of_calls_holds_in_the_next_run(module: nn.Module) -> None:
-    known = Regions()
-    first, second = (_events(Card(), True, module, known) for _ in range(2))
-    assert known.by_call
-    assert first == second == _events(Card(), False, module)
-
-
-def test_a_replay_that_is_refused_unwinds() -> None:
-    card = Card(cap_bytes=26 * MIB)
-    module = Doubler()
-    with card.on(), Memo(card.ledger, card.tape, Regions()).patched((Doubler,)):
-        x = _meta(2 * MIB)
-        module(x)
-        full = [_meta(8 * MIB)]
-        before = card.book.counted_bytes
-        refused = False
-        try:
-            module(x)
-        except torch.OutOfMemoryError:
-            refused = True
-        assert refused
-        assert card.book.counted_bytes == before
-        full.clear()
-        module(x)
 
 
 def test_allowance_is_an_owner_of_its_own() -> None:

@@ -108,7 +108,7 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leaves
         """Report every storage whose size was changed without an operation (`UntypedStorage.resize_`)."""
         for held in list(self._live.values()):
             storage = held.storage()
-            if storage is not None and held.n_bytes != storage.nbytes():
+            if storage is not None:
                 self._resize(storage, held)
 
     def adopt(self, out: Any) -> None:
@@ -147,12 +147,14 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leaves
         if held is None:
             if n_bytes := storage.nbytes():
                 self.bind(tensor, self._sink.alloc(n_bytes, self.owner))
-        elif held.n_bytes != storage.nbytes():
+        else:
             self._resize(storage, held)
 
     def _resize(self, storage: UntypedStorage, held: Held) -> None:
-        """Report a storage of another size: as on a card, the new bytes are taken before the old ones are freed."""
+        """Report a storage that has another size: as on a card, new bytes are taken before the old ones are freed."""
         n_bytes = storage.nbytes()
+        if n_bytes == held.n_bytes:
+            return
         block = self._sink.alloc(n_bytes, self.owner)
         self._live[storage._cdata] = held._replace(block=block, n_bytes=n_bytes)
         self._sink.free(held.block)
