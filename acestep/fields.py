@@ -121,9 +121,9 @@ def keyscale_of(text: str) -> str:
     return f"{note}{accidental} {'minor' if minor else 'major'}"
 
 
-def timesignature_of(text: str) -> str:
-    """Return a time signature as the beats of a bar: "4/4" becomes "4"."""
-    written = re.sub(r"\s", "", text)
+def timesignature_of(given: str | int) -> str:
+    """Return a time signature, text or a number, as the beats of a bar: "4/4" and 4 become "4"."""
+    written = re.sub(r"\s", "", str(given))
     shortened = "" if written.lower() in _OPEN else _BARS.get(written, written)
     if shortened and shortened not in TIMESIGNATURES:
         raise ValueError(f"timesignature must be {', '.join([*TIMESIGNATURES, *_BARS])}, got {written!r}")

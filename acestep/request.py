@@ -166,7 +166,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             "lyrics": plain_text("lyrics", self.lyrics),
             "seed": drawn_seed(self.seed),
             "keyscale": keyscale_of(self.keyscale),
-            "timesignature": timesignature_of(str(self.timesignature)),
+            "timesignature": timesignature_of(self.timesignature),
             "language": language_of(self.language) or UNKNOWN_LANGUAGE,
             "track": track_of(self.track),
             "tracks": tuple(dict.fromkeys(map(track_of, self.tracks))),

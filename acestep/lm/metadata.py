@@ -47,7 +47,7 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             )
         msgspec.structs.force_setattr(self, "keyscale", keyscale_of(self.keyscale))
         msgspec.structs.force_setattr(self, "language", language_of(self.language))
-        msgspec.structs.force_setattr(self, "timesignature", timesignature_of(str(self.timesignature)))
+        msgspec.structs.force_setattr(self, "timesignature", timesignature_of(self.timesignature))
 
     def written(self, field: RequestField) -> str:
         """Return a field's value as the model writes it; "" if it is not known."""
