@@ -34,10 +34,15 @@ TINY_QWEN = QwenArchitecture(
     num_key_value_heads=2,
     head_dim=16,
 )
-TINY_LATENT = 8
+TINY_LATENT = 4
 """Latent channels of the tiny model; the real ones have 64."""
 
-TINY_VAE = VaeArchitecture(encoder_hidden_size=2 * TINY_LATENT, decoder_channels=8, decoder_input_channels=TINY_LATENT)
+TINY_VAE = VaeArchitecture(
+    encoder_hidden_size=2 * TINY_LATENT,
+    channel_multiples=(1, 1, 2, 2, 4),
+    decoder_channels=4,
+    decoder_input_channels=TINY_LATENT,
+)
 """The real strides: 1,920 samples per latent frame at 48 kHz. The encoder gives a mean and a deviation per channel."""
 
 AUDIO_GAIN = 0.05
