@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from acestep.checkpoints.build import build
 from acestep.checkpoints.quantize import quantize
 from acestep.errors import RunFailedError
-from acestep.knobs import Quantization, Variant
+from acestep.knobs import WEIGHT_FORMATS, Quantization, Variant
+from acestep.memory.tensors import plain
 
 
 @pytest.mark.parametrize(("variant", "linears"), [(Variant.TURBO, 271), (Variant.XL_TURBO, 359)])
@@ -17,6 +18,23 @@ def test_every_linear_of_the_full_size_transformer_is_replaced(variant: Variant,
     weights = [module.weight.data for module in transformer.modules() if isinstance(module, nn.Linear)]
     assert len(weights) == linears
     assert not any(type(weight) is Tensor for weight in weights)
+
+
+@pytest.mark.parametrize("quantization", Quantization)
+def test_a_weight_without_values_becomes_what_torchao_makes_of_it(quantization: Quantization) -> None:
+    from torchao import quantization as torchao
+
+    ours, theirs = (build("tiny", dtype=torch.bfloat16, materialise="meta").transformer for _ in range(2))
+    quantize(ours, quantization)
+    torchao.quantize_(theirs, getattr(torchao, WEIGHT_FORMATS[quantization].torchao)(set_inductor_config=False))
+    storages = set()
+    for mine, expected in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert type(mine.data) is type(expected.data)
+        for part, other in zip(plain(mine), plain(expected), strict=True):
+            assert (part.shape, part.stride(), part.dtype) == (other.shape, other.stride(), other.dtype)
+            assert part.untyped_storage().nbytes() == other.untyped_storage().nbytes()
+            storages.add(part.untyped_storage()._cdata)
+    assert len(storages) == sum(1 for weight in ours.parameters() for _ in plain(weight)), "two layers share memory"
 
 
 def test_a_module_without_linear_layers_is_refused() -> None:
