@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import signal
 import socket
 import ssl
@@ -41,8 +42,10 @@ class Page:
             text=True,
         )
         assert self.process.stdout is not None
+        assert self.process.stderr is not None
         self.address = self.process.stdout.readline().strip()
-
+        started, _, _ = select.select([self.process.stderr], [], [], 0)
+        self.errors_of_the_start = os.read(self.process.stderr.fileno(), 1 << 16).decode() if started else ""
         self.cookies = httpx.Cookies()
 
     def get(self, path: str) -> httpx.Response:
@@ -108,6 +111,10 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 
 def brief(page: Page, **given: Any) -> list[Any]:
     return page.values("generate", **{"caption": "drums", "duration": 1, "steps": 1, "think": False} | given)
+
+
+def test_the_libraries_print_nothing_when_they_are_imported(page: Page) -> None:
+    assert page.errors_of_the_start == ""
 
 
 def test_a_song_is_made_served_and_kept(page: Page) -> None:
