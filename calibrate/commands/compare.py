@@ -1,5 +1,6 @@
 """`python -m calibrate compare`: what changed between two records or two tables."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,8 +47,8 @@ def _print(found: "Comparison") -> None:
             change.way.value,
             change.place,
             change.field,
-            as_text(change.before) if change.field else "",
-            as_text(change.after) if change.field else "",
+            _short(as_text(change.before)) if change.field else "",
+            _short(as_text(change.after)) if change.field else "",
             f"{change.growth:+.1%}" if change.growth else "",
         )
         for change in found.changes
@@ -57,3 +58,10 @@ def _print(found: "Comparison") -> None:
         print_table(title, columns, rows, folding=("where", "what", "before", "after"))
     else:
         click.echo(f"{title}: no change.")
+    if found.kind == "table" and rows and all(change.place == "table" for change in found.changes):
+        click.echo("Every cell is the same.")
+
+
+def _short(text: str) -> str:
+    """The first 12 characters of each digest: enough to tell two files apart."""
+    return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1...", text)

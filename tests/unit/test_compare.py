@@ -158,6 +158,22 @@ def test_nothing_that_changed_is_told_as_that_and_is_an_empty_sheet(
     assert sheet.read_text() == "place,field,before,after,way,growth\n"
 
 
+@pytest.mark.parametrize("same", [True, False])
+def test_a_table_with_the_same_cells_says_so_and_digests_are_short(
+    same: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = msgspec.structs.replace(TABLE.generated_from, code_version="another", policy=f"sha256:{'a1' * 32}")
+    after = msgspec.structs.replace(TABLE, generated_from=made)
+    if not same:
+        after = edited(after, "offload", "none")
+    paths = stored(TABLE, tmp_path / "a.json"), stored(after, tmp_path / "b.json")
+    assert run_click(cli, ["compare", *map(str, paths)]) == Exit.OK
+    said = capsys.readouterr().out
+    assert ("Every cell is the same." in said) is same
+    assert "sha256:a1a1a1a1a1a1..." in said
+    assert max(map(len, said.splitlines())) < 200
+
+
 def test_a_cell_that_a_spreadsheet_would_run_is_text(tmp_path: Path) -> None:
     before = stored(RECORD, tmp_path / "a.json")
     card = msgspec.structs.replace(RECORD.card, name="@SUM(A1)")
