@@ -4,6 +4,7 @@ No card wrote the histories here. The first is written by hand in the format tha
 documents, with the addresses and sizes that PyTorch's published rules give; the others are the model's own.
 """
 
+import gzip
 from pathlib import Path
 from typing import Any
 
@@ -275,6 +276,16 @@ def test_a_stored_history_is_the_same_when_read(tmp_path: Path) -> None:
         store_history(history, tmp_path / name)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
     assert load_history(tmp_path / "one") == history
-    (tmp_path / "one").write_bytes(b"{}")
+
+
+PACKED = gzip.compress(b'{"entries": [], "segments": []}')
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{}", PACKED[:-9], PACKED[:12] + b"\xff" * 8 + PACKED[20:], gzip.compress(b'"\xff"'), gzip.compress(b"[]")],
+)
+def test_a_file_that_is_no_history_is_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "one").write_bytes(content)
     with pytest.raises(InvalidInputError, match="no allocation history"):
         load_history(tmp_path / "one")

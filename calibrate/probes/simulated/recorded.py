@@ -5,6 +5,7 @@ and given back, and all segments with their blocks at the end.
 """
 
 import gzip
+import zlib
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -78,10 +79,10 @@ def history_of(snapshot: Mapping[str, Any], device: int = 0) -> History:
 
 
 def load_history(path: Path) -> History:
-    """A history that `store_history` wrote."""
+    """A history that `store_history` wrote. Raises `InvalidInputError` for a file that is none."""
     try:
         return msgspec.json.decode(gzip.decompress(path.read_bytes()), type=History)
-    except (OSError, EOFError, msgspec.DecodeError) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:  # a ValueError: no JSON, other fields, or not UTF-8
         raise InvalidInputError(path, f"is no allocation history ({error})") from None
 
 
