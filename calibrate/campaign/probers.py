@@ -62,6 +62,16 @@ def simulation_of(card: RecordedCard) -> Simulation:
     return SimulatedProber(capability=card.capability)
 
 
+def simulation_beside(card: Card) -> tuple[Simulation, bool]:
+    """The simulated prober with the kernels of a card in this machine, and whether PyTorch here has flash attention."""
+    import torch
+
+    from calibrate.probes.simulated.prober import SimulatedProber
+
+    flash = torch.backends.cuda.is_flash_attention_available()
+    return SimulatedProber(capability=card.capability, flash=flash), flash
+
+
 def passes_descriptors() -> bool:
     """Return whether a child process can inherit an open socket by its number, which the processes of probes need."""
     return os.name == "posix"

@@ -60,13 +60,16 @@ class AttentionKernels:
 
 
 class CudaKernels(AttentionKernels):
-    """Attention and workspaces on a CUDA card with some compute capability, cuDNN attention switched off."""
+    """Attention and workspaces on a CUDA card with some compute capability, cuDNN attention switched off.
 
-    def __init__(self, capability: tuple[int, int]) -> None:
+    `flash` says whether PyTorch was built with its flash kernel, which it is not for Windows.
+    """
+
+    def __init__(self, capability: tuple[int, int], *, flash: bool = True) -> None:
         super().__init__()
         self.matmul_bytes = matrix_workspace(capability)
         # The flash kernel (aten sdp_utils.cpp, check_flash_attention_hardware_support).
-        self.has_flash = capability >= AMPERE
+        self.has_flash = flash and capability >= AMPERE
 
     def attention(
         self,

@@ -81,8 +81,9 @@ class SimulatedProber:
     """Probes without a card. Each (knobs, workload) is traced once; every cap is a replay of that trace.
 
     Decoding is traced once for each tile, and the decode attempts are replays. `vae_chunk` is the tile of every run, in
-    latent frames; 0 lets the pipeline choose. `capability` decides the kernels' extra memory. `sample` chooses calls
-    that are computed although they look like earlier ones; `UnlikeCallsError` is raised if one takes other memory.
+    latent frames; 0 lets the pipeline choose. `capability` decides the kernels' extra memory, and `flash` whether
+    PyTorch was built with its flash kernel. `sample` chooses calls that are computed although they look like earlier
+    ones; `UnlikeCallsError` is raised if one takes other memory.
     """
 
     device = "simulated"
@@ -92,9 +93,11 @@ class SimulatedProber:
         vae_chunk: int = 0,
         capability: tuple[int, int] = SIMULATED_CAPABILITY,
         sample: random.Random | None = None,
+        *,
+        flash: bool = True,
     ) -> None:
         self._vae_chunk = vae_chunk
-        self._kernels = CudaKernels(capability)
+        self._kernels = CudaKernels(capability, flash=flash)
         self._known = Regions(sample)
         self._runs: dict[tuple[Knobs, Workload], TracedRun] = {}
         self._decodes: dict[tuple[Any, ...], Played] = {}
@@ -108,6 +111,7 @@ class SimulatedProber:
         started = time.perf_counter()
         thought: tuple[MeasuredStage, ...] = ()
         live: dict[str, dict[str, int]] = {}
+        blocks: dict[str, int] = {}
         if knobs.lm is not None:
             ladder = self._thinking(knobs, workload)
             at_once, outcome = ladder.under(cap_bytes)
@@ -115,6 +119,7 @@ class SimulatedProber:
             if outcome.stages:
                 usage = ladder.usage(at_once)
                 thought, live = (_probed(usage, at_once, outcome),), {usage.name: usage.live_at_peak}
+                blocks = {usage.name: outcome.stages[usage.name][0]}
             if not outcome.fits:
                 return ProbeResult(
                     verdict=Verdict.OOM,
@@ -124,6 +129,7 @@ class SimulatedProber:
                     decode_path=DecodePath.GPU,
                     seconds=time.perf_counter() - started,
                     live_at_peak=live,
+                    blocks_at_peak=blocks,
                 )
         run = self._traced(knobs, workload)
         for attempt in run.ladder.attempts(cap_bytes):  # noqa: B007 the last one is what counts
@@ -150,6 +156,7 @@ class SimulatedProber:
             seconds=time.perf_counter() - started,
             warnings=run.warnings,
             live_at_peak=live | {usage.name: usage.live_at_peak for usage in usages},
+            blocks_at_peak=blocks | {usage.name: attempt.outcome.stages[usage.name][0] for usage in usages},
         )
 
     def smallest_caps(self, knobs: Knobs, workload: Workload) -> dict[str, int]:
