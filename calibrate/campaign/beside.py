@@ -93,6 +93,21 @@ def questions_beside(record: Measurement, caps: Iterable[int], models: Iterable[
     return sorted(found, key=lambda asked: repr((setup_for(asked.knobs, ""), asked.knobs)))
 
 
+def recorded_answers(record: Measurement) -> dict[Question, ProbeResult]:
+    """Return what a simulated record says, as the simulation said it."""
+    return {
+        Question(knobs=probe.knobs, workload=probe.workload, cap_bytes=probe.cap_bytes): ProbeResult(
+            verdict=probe.verdict,
+            cap_bytes=probe.cap_bytes,
+            stages=probe.stages,
+            songs_per_pass=probe.songs_per_pass,
+            decode_path=probe.decode_path,
+            seconds=0.0,
+        )
+        for probe in record.probes
+    }
+
+
 def card_run(card: AskedCard, size_gib: float, answer: Probed, simulated: ProbeResult) -> CardRun:
     """Compare the answers of a card and of the simulation to one question."""
     probe, workload = answer.probe, answer.task.workload

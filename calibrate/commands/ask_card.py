@@ -26,12 +26,16 @@ def ask_card(
     lm: tuple[str | None, ...],
     cap_method: str,
     *,
+    anew: bool,
     resume: bool,
     as_json: bool,
 ) -> int:
-    """Ask the card, and write its answers beside those of the simulation; a journal keeps them until then."""
+    """Ask the card, and write its answers beside those of the simulation; a journal keeps them until then.
+
+    The simulation's answers are the record's, unless it is asked `anew`, or the card has other kernels.
+    """
     from acestep.output_file import output_file
-    from calibrate.campaign.beside import AskedCard, card_run, questions_beside, runs_text
+    from calibrate.campaign.beside import AskedCard, card_run, questions_beside, recorded_answers, runs_text
     from calibrate.campaign.journal import open_journal
     from calibrate.campaign.probers import executor_for, identity_of, simulation_beside
     from calibrate.files import digest
@@ -55,12 +59,16 @@ def ask_card(
         simulation, flash = simulation_beside(executor.card)
         capability = ".".join(map(str, executor.card.capability))
         card = AskedCard(name=executor.card.name, capability=capability, flash=flash, cap_method=method)
+        same_kernels = flash and executor.card.capability == simulated.card.capability
+        known = recorded_answers(simulated) if same_kernels and not anew else {}
         holds_for = fingerprint(card=identity_of(executor.card), cap_method=method, budget=digest(policy.budget))
         with open_journal(output, holds_for, resume=resume) as journal:
             for number, question in enumerate(questions, 1):
                 answer = _answer(executor, journal, question)
-                cap = max(answer.probe.allocator_bytes, 1)
-                expected = simulation.probe(eager(question.knobs), question.workload, cap)
+                expected = known.get(question)
+                if expected is None or answer.probe.withheld_bytes:
+                    cap = max(answer.probe.allocator_bytes, 1)
+                    expected = simulation.probe(eager(question.knobs), question.workload, cap)
                 runs.append(card_run(card, sizes[question.cap_bytes], answer, expected))
                 console.notify(f"{number}/{len(questions)} {_told(runs[-1])}")
             write(runs_text(runs))

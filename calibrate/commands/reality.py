@@ -28,6 +28,7 @@ SHOWN = 10
     metavar="FILE",
     help="Ask the card in this machine about a simulated RECORD, and write its answers here.",
 )
+@click.option("--anew", is_flag=True, help="Simulate with --ask, also where the record has the answers.")
 @tiers_option
 @lm_option
 @cap_method_option
@@ -37,6 +38,7 @@ def reality(
     record: Path,
     csv: Path | None,
     ask: Path | None,
+    anew: bool,
     tiers: tuple[float, ...],
     lm: tuple[str | None, ...],
     cap_method: str,
@@ -50,8 +52,9 @@ def reality(
     that breaks a rule of measurement files.
 
     A simulated record, with --ask: a campaign would ask this machine's card everything anew, and take long. Instead
-    only the two runs beside each boundary of the record are made on the card and simulated with its kernels. The
-    options --tiers, --lm, --cap-method and --resume go with it. Exit code 1 if any boundary differs.
+    only the two runs beside each boundary of the record are made on the card, and simulated if it has other kernels
+    than the record's. The options --tiers, --lm, --cap-method, --anew and --resume go with it. Exit code 1 if any
+    boundary differs.
 
     A folder of files that --ask wrote: sums them up. Exit code 1 if any boundary differs.
     """
@@ -60,7 +63,7 @@ def reality(
 
         if ask.resolve() == record.resolve():
             raise UsageError(f"--ask {ask} is the record itself; choose another path")
-        return ask_card(record, ask, tiers, lm, cap_method, resume=resume, as_json=as_json)
+        return ask_card(record, ask, tiers, lm, cap_method, anew=anew, resume=resume, as_json=as_json)
     if record.is_dir():
         from calibrate.campaign.beside import read_runs
         from calibrate.commands.ask_card import tell_totals
