@@ -66,10 +66,11 @@ def simulation_beside(card: Card) -> tuple[Simulation, bool]:
     """The simulated prober with the kernels of a card in this machine, and whether PyTorch here has flash attention."""
     import torch
 
+    from calibrate.probes.simulated.kernels import CudnnKernels
     from calibrate.probes.simulated.prober import SimulatedProber
 
     flash = torch.backends.cuda.is_flash_attention_available()
-    return SimulatedProber(capability=card.capability, flash=flash), flash
+    return SimulatedProber(kernels=CudnnKernels(card.capability, flash=flash)), flash
 
 
 def passes_descriptors() -> bool:

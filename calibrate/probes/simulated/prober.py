@@ -81,9 +81,9 @@ class SimulatedProber:
     """Probes without a card. Each (knobs, workload) is traced once; every cap is a replay of that trace.
 
     Decoding is traced once for each tile, and the decode attempts are replays. `vae_chunk` is the tile of every run, in
-    latent frames; 0 lets the pipeline choose. `capability` decides the kernels' extra memory, and `flash` whether
-    PyTorch was built with its flash kernel. `sample` chooses calls that are computed although they look like earlier
-    ones; `UnlikeCallsError` is raised if one takes other memory.
+    latent frames; 0 lets the pipeline choose. `capability` decides the kernels' extra memory, unless `kernels` are
+    given. `sample` chooses calls that are computed although they look like earlier ones; `UnlikeCallsError` is raised
+    if one takes other memory.
     """
 
     device = "simulated"
@@ -94,10 +94,10 @@ class SimulatedProber:
         capability: tuple[int, int] = SIMULATED_CAPABILITY,
         sample: random.Random | None = None,
         *,
-        flash: bool = True,
+        kernels: CudaKernels | None = None,
     ) -> None:
         self._vae_chunk = vae_chunk
-        self._kernels = CudaKernels(capability, flash=flash)
+        self._kernels = kernels or CudaKernels(capability)
         self._known = Regions(sample)
         self._runs: dict[tuple[Knobs, Workload], TracedRun] = {}
         self._decodes: dict[tuple[Any, ...], Played] = {}
