@@ -1,6 +1,7 @@
 """`python -m calibrate reality --ask`: the card in this machine beside the boundaries of a simulated record."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -37,7 +38,7 @@ def ask_card(
     from acestep.output_file import output_file
     from calibrate.campaign.beside import AskedCard, card_run, questions_beside, recorded_answers, runs_text
     from calibrate.campaign.journal import open_journal
-    from calibrate.campaign.probers import executor_for, identity_of, simulation_beside
+    from calibrate.campaign.probers import alone_on, identity_of, simulation_beside
     from calibrate.files import digest
     from calibrate.fingerprint import fingerprint
     from calibrate.probes.base import CapMethod
@@ -55,7 +56,7 @@ def ask_card(
     if not questions:
         raise UsageError(f"{record} has no boundary for these --tiers and --lm")
     runs = []
-    with output_file(output) as write, executor_for("cuda", method) as executor:
+    with output_file(output) as write, closing(alone_on("cuda", method, in_float32=True)) as executor:
         simulation, flash = simulation_beside(executor.card)
         capability = ".".join(map(str, executor.card.capability))
         card = AskedCard(name=executor.card.name, capability=capability, flash=flash, cap_method=method)

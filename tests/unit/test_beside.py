@@ -5,8 +5,6 @@ The cards here are formulas; `tests/virtual` asks a virtual one.
 
 import itertools
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -140,12 +138,11 @@ def card(monkeypatch: pytest.MonkeyPatch) -> AnalyticProber:
     """The card of this machine; it needs what the simulation says."""
     prober = AnalyticProber()
 
-    @contextmanager
-    def executor_for(device: str, method: CapMethod) -> Iterator[Executor]:
-        assert device == "cuda"
-        yield AskedTwice(prober)
+    def alone_on(device: str, method: CapMethod, *, in_float32: bool) -> Executor:
+        assert (device, in_float32) == ("cuda", True)
+        return AskedTwice(prober)
 
-    monkeypatch.setattr(probers, "executor_for", executor_for)
+    monkeypatch.setattr(probers, "alone_on", alone_on)
     monkeypatch.setattr(probers, "simulation_beside", lambda card: (AnalyticProber(), True))
     monkeypatch.setattr(AskedTwice, "left", 1 << 30)
     return prober

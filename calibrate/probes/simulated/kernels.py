@@ -71,6 +71,8 @@ class CudaKernels(AttentionKernels):
     def __init__(self, capability: tuple[int, int], *, flash: bool = True) -> None:
         super().__init__()
         self.capability = capability
+        # What acestep computes in there (`acestep.limits.capabilities.computes_in_float32`).
+        self.dtype = torch.bfloat16 if capability >= AMPERE else torch.float32
         self.matmul_bytes = matrix_workspace(capability)
         # The flash kernel (aten sdp_utils.cpp, check_flash_attention_hardware_support).
         self.has_flash = flash and capability >= AMPERE
@@ -120,7 +122,7 @@ class CudaKernels(AttentionKernels):
 
 
 class CudnnKernels(CudaKernels):
-    """As `CudaKernels`, with the workspaces that cuDNN 9.20 chose in half precision, seen with its real heuristics.
+    """As `CudaKernels`, with the workspaces that cuDNN 9.20 chose, seen with its real heuristics.
 
     Records are made with the allowance; this is for comparing with a card to the byte.
     """
@@ -133,8 +135,11 @@ class CudnnKernels(CudaKernels):
     """What some convolutions take besides copies: by capability, whether it is transposed, and the filter's shape."""
 
     def convolution(self, source: Tensor, filters: Tensor, result: Tensor, *, transposed: bool) -> int:
-        """Copies of input, output and filter with the channels last, filled up to eights; none for a single tap."""
-        if filters.shape[-1] == 1:
+        """Copies of input, output and filter with the channels last, filled up to eights; none for a single tap.
+
+        In float32 there are none before Ampere.
+        """
+        if filters.shape[-1] == 1 or self.dtype is torch.float32:
             return 0
         more = self.MORE.get((self.capability, transposed, tuple(filters.shape)), 0)
         rows = ceil_div(filters.shape[0], CUDNN_CHANNELS) * CUDNN_CHANNELS

@@ -204,7 +204,7 @@ class SimulatedProber:
         return self._runs[key]
 
     def _trace(self, knobs: Knobs, workload: Workload) -> TracedRun:
-        components = full_size(knobs.variant, knobs.quantization)
+        components = full_size(knobs.variant, knobs.quantization, self._kernels.dtype)
         request = probe_request(workload, components.tokenizer)
 
         def decode(tile: int, resident: bool) -> Played:
@@ -235,7 +235,7 @@ class SimulatedProber:
         return TracedRun(until_decoding, ladder, result)
 
     def _thinking(self, knobs: Knobs, workload: Workload) -> ThinkLadder:
-        components = full_size(knobs.variant, knobs.quantization)
+        components = full_size(knobs.variant, knobs.quantization, self._kernels.dtype)
 
         def request_for(songs: int) -> Request:
             alike = msgspec.structs.replace(workload, batch=songs)
@@ -264,7 +264,7 @@ def tracing(
     trace = Trace()
     tape = Tape(trace)
     ledger = Ledger(tape, kernels)
-    device = SimulatedDevice(ledger, TraceBook(trace), dtype=torch.bfloat16, grouped_attention=kernels.has_flash)
+    device = SimulatedDevice(ledger, TraceBook(trace), dtype=kernels.dtype, grouped_attention=kernels.has_flash)
     layer = components.text_encoder.layers[0]
     of_qwen = type(layer), type(layer.mlp), type(layer.input_layernorm)
     with kernels, ledger, Memo(ledger, tape, known).patched((*REGIONS, *of_qwen, *pieces_of(components))):
@@ -293,9 +293,9 @@ def _with_least_lm(knobs: Knobs) -> Knobs:
 
 
 @cache
-def full_size(variant: Variant, quantization: Quantization | None) -> Components:
+def full_size(variant: Variant, quantization: Quantization | None, dtype: torch.dtype = torch.bfloat16) -> Components:
     """Prepared weights of full size on the host, one set for the lifetime of the process."""
-    components = build("dummy", variant, dtype=torch.bfloat16, materialise="meta")
+    components = build("dummy", variant, dtype=dtype, materialise="meta")
     prepare(components, Knobs(variant=variant, quantization=quantization))
     rest_on_host(components.modules().values())
     return components
