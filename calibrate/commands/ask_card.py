@@ -93,8 +93,7 @@ def _answer(executor: "Executor", journal: "Journal", question: "Question") -> "
     entry = journal.entries.get(question)
     if entry is None:
         entry = executor.one_of([question], lambda: ())
-        if isinstance(entry, Probed) and entry.probe.verdict.answers:
-            journal.keep(entry)
+        journal.keep(entry)
     assert isinstance(entry, Probed)  # noqa: S101 a question is answered by a probe
     return entry
 
