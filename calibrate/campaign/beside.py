@@ -23,12 +23,13 @@ Peaks = tuple[int, int]
 
 
 class AskedCard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, order=True):
-    """The card of a run, how it was capped, and whether its PyTorch has flash attention."""
+    """The card of a run, how it was capped, and whether its PyTorch has flash attention and compiled the functions."""
 
     name: str
     capability: str
     flash: bool
     cap_method: CapMethod
+    compiled: bool = False
 
 
 class CardRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -5,6 +5,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from acestep.cli import console
 from acestep.errors import Exit, UsageError
 from acestep.hardware.card import nameplate_gib
@@ -28,12 +30,14 @@ def ask_card(
     cap_method: str,
     *,
     anew: bool,
+    compiled: bool,
     resume: bool,
     as_json: bool,
 ) -> int:
     """Ask the card, and write its answers beside those of the simulation; a journal keeps them until then.
 
-    The simulation's answers are the record's, unless it is asked `anew`, or the card has other kernels.
+    The simulation's answers are the record's, unless it is asked `anew`, or the card has other kernels. It has no
+    compiler: `compiled` runs are compared with what it says of the same runs without one.
     """
     from acestep.output_file import output_file
     from calibrate.campaign.beside import AskedCard, card_run, questions_beside, recorded_answers, runs_text
@@ -59,17 +63,20 @@ def ask_card(
     with output_file(output) as write, closing(alone_on("cuda", method, in_float32=True)) as executor:
         simulation, flash = simulation_beside(executor.card)
         capability = ".".join(map(str, executor.card.capability))
-        card = AskedCard(name=executor.card.name, capability=capability, flash=flash, cap_method=method)
+        card = AskedCard(
+            name=executor.card.name, capability=capability, flash=flash, cap_method=method, compiled=compiled
+        )
         same_kernels = flash and executor.card.capability == simulated.card.capability
         known = recorded_answers(simulated) if same_kernels and not anew else {}
         holds_for = fingerprint(card=identity_of(executor.card), cap_method=method, budget=digest(policy.budget))
         with open_journal(output, holds_for, resume=resume) as journal:
             for number, question in enumerate(questions, 1):
-                answer = _answer(executor, journal, question)
+                knobs = msgspec.structs.replace(question.knobs, compile=compiled)
+                answer = _answer(executor, journal, msgspec.structs.replace(question, knobs=knobs))
                 expected = known.get(question)
                 if expected is None or answer.probe.withheld_bytes:
                     cap = max(answer.probe.allocator_bytes, 1)
-                    expected = simulation.probe(eager(question.knobs), question.workload, cap)
+                    expected = simulation.probe(eager(knobs), question.workload, cap)
                 runs.append(card_run(card, sizes[question.cap_bytes], answer, expected))
                 console.notify(f"{number}/{len(questions)} {_told(runs[-1])}")
             write(runs_text(runs))
@@ -120,6 +127,7 @@ def _print(found: "Sequence[CardTotal]", runs: "Sequence[CardRun]") -> None:
                 "yes" if total.card.flash else "no",
                 total.card.cap_method.value,
                 "yes" if total.lm else "no",
+                "yes" if total.card.compiled else "no",
                 " ".join(f"{size:g}" for size in total.sizes_gib),
                 str(total.runs),
                 f"{total.equal} of {total.boundaries}",
@@ -127,7 +135,18 @@ def _print(found: "Sequence[CardTotal]", runs: "Sequence[CardRun]") -> None:
             )
             for total in found
         ]
-        columns = ("variant", "capability", "flash", "cap", "LM", "cards, GiB", "runs", "equal boundaries", *stages)
+        columns = (
+            "variant",
+            "capability",
+            "flash",
+            "cap",
+            "LM",
+            "compiled",
+            "cards, GiB",
+            "runs",
+            "equal boundaries",
+            *stages,
+        )
         print_table(f"card against simulation: equal boundaries, and the farthest peak {title}, MiB", columns, rows)
     for run in runs:
         if not run.alike:

@@ -29,6 +29,7 @@ SHOWN = 10
     help="Ask the card in this machine about a simulated RECORD, and write its answers here.",
 )
 @click.option("--anew", is_flag=True, help="Simulate with --ask, also where the record has the answers.")
+@click.option("--compile", "compiled", is_flag=True, help="Ask with --ask for runs of compiled functions.")
 @tiers_option
 @lm_option
 @cap_method_option
@@ -39,6 +40,7 @@ def reality(
     csv: Path | None,
     ask: Path | None,
     anew: bool,
+    compiled: bool,
     tiers: tuple[float, ...],
     lm: tuple[str | None, ...],
     cap_method: str,
@@ -53,8 +55,7 @@ def reality(
 
     A simulated record, with --ask: a campaign would ask this machine's card everything anew, and take long. Instead
     only the two runs beside each boundary of the record are made on the card, and simulated if it has other kernels
-    than the record's. The options --tiers, --lm, --cap-method, --anew and --resume go with it. Exit code 1 if any
-    boundary differs.
+    than the record's. All options but --csv go with it. Exit code 1 if any boundary differs.
 
     A folder of files that --ask wrote: sums them up. Exit code 1 if any boundary differs.
     """
@@ -63,7 +64,9 @@ def reality(
 
         if ask.resolve() == record.resolve():
             raise UsageError(f"--ask {ask} is the record itself; choose another path")
-        return ask_card(record, ask, tiers, lm, cap_method, anew=anew, resume=resume, as_json=as_json)
+        return ask_card(
+            record, ask, tiers, lm, cap_method, anew=anew, compiled=compiled, resume=resume, as_json=as_json
+        )
     if record.is_dir():
         from calibrate.campaign.beside import read_runs
         from calibrate.commands.ask_card import tell_totals
