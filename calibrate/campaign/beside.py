@@ -23,13 +23,17 @@ Peaks = tuple[int, int]
 
 
 class AskedCard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, order=True):
-    """The card of a run, how it was capped, and whether its PyTorch has flash attention and compiled the functions."""
+    """The card of a run, how it was capped, and whether its PyTorch has flash attention and compiled the functions.
+
+    `exact`: the simulation took cuDNN's own workspaces; a record has an allowance for them.
+    """
 
     name: str
     capability: str
     flash: bool
     cap_method: CapMethod
     compiled: bool = False
+    exact: bool = False
 
 
 class CardRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -63,11 +63,16 @@ def ask_card(
     with output_file(output) as write, closing(alone_on("cuda", method, in_float32=True)) as executor:
         simulation, flash = simulation_beside(executor.card)
         capability = ".".join(map(str, executor.card.capability))
-        card = AskedCard(
-            name=executor.card.name, capability=capability, flash=flash, cap_method=method, compiled=compiled
-        )
         same_kernels = flash and executor.card.capability == simulated.card.capability
         known = recorded_answers(simulated) if same_kernels and not anew else {}
+        card = AskedCard(
+            name=executor.card.name,
+            capability=capability,
+            flash=flash,
+            cap_method=method,
+            compiled=compiled,
+            exact=not known,
+        )
         holds_for = fingerprint(card=identity_of(executor.card), cap_method=method, budget=digest(policy.budget))
         with open_journal(output, holds_for, resume=resume) as journal:
             for number, question in enumerate(questions, 1):
@@ -128,6 +133,7 @@ def _print(found: "Sequence[CardTotal]", runs: "Sequence[CardRun]") -> None:
                 total.card.cap_method.value,
                 "yes" if total.lm else "no",
                 "yes" if total.card.compiled else "no",
+                "exact" if total.card.exact else "allowance",
                 " ".join(f"{size:g}" for size in total.sizes_gib),
                 str(total.runs),
                 f"{total.equal} of {total.boundaries}",
