@@ -148,6 +148,7 @@ def _print(found: "Sequence[CardTotal]", runs: "Sequence[CardRun]") -> None:
             "cap",
             "LM",
             "compiled",
+            "workspaces",
             "cards, GiB",
             "runs",
             "equal boundaries",
