@@ -22,7 +22,7 @@ def ran(machine: RunningMachine, *arguments: object) -> "subprocess.CompletedPro
     """A program of ours on the machine."""
     command = [sys.executable, "-m", *map(str, arguments)]
     environ = {**machine.environ(bare_environ()), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False, timeout=220)
+    return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False, timeout=500)
 
 
 def song(machine: RunningMachine, folder: Path) -> "subprocess.CompletedProcess[str]":
