@@ -127,7 +127,7 @@ class CudnnKernels(CudaKernels):
     Records are made with the allowance; this is for comparing with a card to the byte.
     """
 
-    MORE: Final = {
+    MORE: Final[dict[tuple[tuple[int, int], bool, tuple[int, ...]], int]] = {
         ((8, 6), True, (2048, 1024, 20)): 200 * MIB,
         ((8, 6), True, (128, 128, 4)): 8 * MIB,
         ((8, 9), False, (1024, 1024, 7)): 120 * MIB,
