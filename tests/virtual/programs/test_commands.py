@@ -50,6 +50,21 @@ def test_an_allocation_that_failed_and_was_tried_again_is_not_told_by_torch(tmp_
     assert "CUDACachingAllocator" not in done.stderr
 
 
+def test_a_compiled_song_launches_kernels_that_triton_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = ("--caption", "rain", "--model", "tiny", "--duration", 5, "--no-think", "--compile")
+    launches = tmp_path / "launches.txt"
+    with running(cards=CARDS) as machine:
+        started = machine.environ
+
+        def environ(given: dict[str, str]) -> dict[str, str]:
+            return {**started(given), "VIRTUAL_CARD_LAUNCHES": str(launches)}
+
+        monkeypatch.setattr(machine, "environ", environ)
+        done = ran(machine, "acestep", "generate", *asked, "--json", "--out", tmp_path)
+    assert done.returncode == Exit.OK, done.stderr
+    assert any(line.startswith("triton_") for line in launches.read_text().splitlines())
+
+
 @pytest.mark.parametrize("command", ["doctor", "plan"])
 def test_a_driver_too_old_for_torch_is_told_with_what_to_do(command: str) -> None:
     with running(cards=CARDS, cuda_version=12020) as machine:
