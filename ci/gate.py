@@ -31,13 +31,25 @@ class _File(click.Path):
 @click.option("--base", required=True, metavar="REF|FILE", help="What was promised before: a git commit, or a table.")
 @click.option("--head", type=_File(path_type=Path), metavar="FILE", help="The table to judge; that of this tree.")
 @click.option("--table-only", is_flag=True, help="Judge the table and the policy; run no code, read no new record.")
+@click.option("--virtual", is_flag=True, help="Run the cells that the change touches on a virtual card too.")
 @click.option("--junit", type=_File(path_type=Path, dir_okay=False), metavar="FILE", help="Write JUnit XML here.")
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Draw the sample of an earlier run again.")
 @json_option
-def gate(base: str, head: Path | None, table_only: bool, junit: Path | None, seed: int | None, as_json: bool) -> int:
+def gate(
+    base: str,
+    head: Path | None,
+    table_only: bool,
+    virtual: bool,
+    junit: Path | None,
+    seed: int | None,
+    as_json: bool,
+) -> int:
     """Check whether a change lowers a limit of any card, or needs more memory anywhere.
 
     The table is compared cell by cell, and the code of this tree is simulated at the limits certified at the base.
+
+    With --virtual, the cells that changed files touch also run with PyTorch's CUDA build on a virtual card, which sees
+    code that takes memory only on CUDA; `make virtual-card` installs it.
 
     A layer that looks like an earlier one is not computed again, except for a random sample of them; --seed repeats it.
 
@@ -45,6 +57,7 @@ def gate(base: str, head: Path | None, table_only: bool, junit: Path | None, see
     """
     from acestep.output_file import output_file
     from ci.judge import judge
+    from ci.on_virtual_card import nothing_besides, on_a_virtual_card
     from ci.output import junit_xml
 
     if not base:
@@ -56,8 +69,11 @@ def gate(base: str, head: Path | None, table_only: bool, junit: Path | None, see
     if not table_only:
         console.notify(f"The sample of layers that are computed again is drawn with --seed {seed}.")
     today = datetime.datetime.now(tz=datetime.UTC).date()
+    besides = on_a_virtual_card(CHECKOUT, base, console.notify) if virtual else nothing_besides
     with output_file(junit) as write:
-        judgement = judge(CHECKOUT, base, head, today, table_only=table_only, progress=console.notify, seed=seed)
+        judgement = judge(
+            CHECKOUT, base, head, today, table_only=table_only, progress=console.notify, seed=seed, besides=besides
+        )
         if junit is not None:
             write(junit_xml(judgement))
     tell(judgement, as_json=as_json)

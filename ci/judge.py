@@ -16,6 +16,7 @@ from ci.judge_code import TellCells, code_findings
 from ci.judge_policy import policy_findings, tolerance_findings
 from ci.judge_table import compared_tiers, table_findings
 from ci.judge_waivers import stale_findings, with_waivers
+from ci.on_virtual_card import JudgeCells, nothing_besides
 from ci.promises import POLICY, TABLE_FILE, Promises, base_promises, head_promises, record_files
 
 JUDGING = (
@@ -63,10 +64,12 @@ def judge(
     progress: TellCells,
     prober: Simulation | None = None,
     seed: int = 0,
+    besides: JudgeCells = nothing_besides,
 ) -> Judgement:
     """Judge a tree against its base; a file that cannot be read is a finding, not an error.
 
     Without a `prober`, the code is run on the simulated card; `seed` draws the repeated calls that are computed there.
+    `besides` says more about the certified cells.
     """
     table = head or checkout / "tiers" / TABLE_FILE
     folder = table.parent if (table.parent / POLICY).is_file() else checkout / "tiers"
@@ -95,7 +98,7 @@ def judge(
         findings += _records(checkout, base, folder, before, after)
         if table.parent == folder:
             findings += judge_records.derivation_findings(after)
-        cells, found = _code(before, after, progress, prober, seed)
+        cells, found = _code(before, after, progress, prober, seed, besides)
         findings += found
         findings += _gate_changed(checkout, base)
     tiers = compared_tiers(before.table, after.table)
@@ -125,7 +128,12 @@ def _records(checkout: Path, base: str, folder: Path, before: Promises, after: P
 
 
 def _code(
-    before: Promises, after: Promises, progress: TellCells, prober: Simulation | None, seed: int
+    before: Promises,
+    after: Promises,
+    progress: TellCells,
+    prober: Simulation | None,
+    seed: int,
+    besides: JudgeCells,
 ) -> tuple[int, list[Finding]]:
     """The number of cells that were probed again, and the results, by the stricter tolerance."""
     if before.policy is None:
@@ -133,6 +141,7 @@ def _code(
     cells, findings = certified_cells(before.table, before.policy, before.records)
     if not cells:
         return 0, findings
+    findings += besides(cells)
     share = min(before.tolerance.peak_share, after.tolerance.peak_share)
     if prober is not None:
         return len(cells), [*findings, *code_findings(cells, prober, share, progress)]

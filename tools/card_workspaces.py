@@ -105,8 +105,9 @@ def convolutions(decoder: TileDecoder, latents: Tensor, capability: tuple[int, i
         meter.start()
 
     def after(name: str) -> Callable[..., None]:
-        def note(_: nn.Module, given: tuple[Tensor], result: Tensor) -> None:
+        def note(layer: nn.Conv1d | nn.ConvTranspose1d, given: tuple[Tensor], result: Tensor) -> None:
             seen, unseen = meter.risen()
+            transposed = isinstance(layer, nn.ConvTranspose1d)
             found.append(
                 Taken(
                     kernel=f"{name} of {latents.shape[-1]} frames",
@@ -114,7 +115,7 @@ def convolutions(decoder: TileDecoder, latents: Tensor, capability: tuple[int, i
                     output_bytes=_bytes_of(result),
                     seen_bytes=max(0, seen - _bytes_of(result)),
                     unseen_bytes=unseen,
-                    allowed_bytes=kernels.convolution(given[0], result),
+                    allowed_bytes=kernels.convolution(given[0], layer.weight, result, transposed=transposed),
                 )
             )
 

@@ -1,7 +1,7 @@
 """Stores every answer of a campaign when it arrives, so that an interrupted campaign can be resumed.
 
 The first line says what the answers are valid for; every other line is a question with its answer and a digest. An
-incomplete line is ignored.
+incomplete line is ignored. A run that ended without an answer is stored with the reason, and asked for again.
 """
 
 import os
@@ -13,7 +13,7 @@ import msgspec
 
 from acestep.errors import InvalidInputError, RunFailedError, UsageError
 from calibrate.campaign.lock import Lock
-from calibrate.executors.questions import JournalEntry, ProbeTask
+from calibrate.executors.questions import JournalEntry, Probed, ProbeTask
 from calibrate.files import digest
 from calibrate.fingerprint import Fingerprint
 
@@ -77,7 +77,7 @@ class Journal:
         """Write an answer to disk; raise `RunFailedError` if that fails, with all earlier answers intact."""
         line = _Line(key=_key(self._fingerprint, entry), entry=entry)
         self._write(msgspec.json.encode(line) + b"\n")
-        self.count += 1
+        self.count += not isinstance(entry, Probed) or entry.probe.verdict.answers
 
     def close(self) -> None:
         """Close the file so that the next run can use it; safe to call again."""
@@ -102,7 +102,8 @@ class Journal:
                 ) from None
             if read.key != _key(self._fingerprint, read.entry):
                 raise InvalidInputError(self.path, f"line {number} was changed after it was written; delete the file")
-            yield read.entry.task, read.entry
+            if not isinstance(read.entry, Probed) or read.entry.probe.verdict.answers:
+                yield read.entry.task, read.entry
 
     def _require_ours(self, theirs: Fingerprint) -> None:
         if differences := "; ".join(self._fingerprint.differences(theirs)):

@@ -26,9 +26,12 @@ from calibrate.table.knobs import eager
 from calibrate.workload import Workload
 
 
-def alone_on(device: str, method: CapMethod = CapMethod.FRACTION) -> CardAlone | SimulationAlone:
+def alone_on(
+    device: str, method: CapMethod = CapMethod.FRACTION, *, in_float32: bool = False
+) -> CardAlone | SimulationAlone:
     """The executor in this process of a device, `cuda` or `simulated`; a real card is capped by `method`.
 
+    `in_float32` accepts a card that computes in float32, of which no table is made.
     Raises `NotMeasuredError` if there is no card to ask.
     """
     if device == RecordedCardKind.SIMULATED:
@@ -40,7 +43,7 @@ def alone_on(device: str, method: CapMethod = CapMethod.FRACTION) -> CardAlone |
         )
     from calibrate.probes.cuda import CudaProber
 
-    return CardAlone(CudaProber(method))
+    return CardAlone(CudaProber(method, in_float32=in_float32))
 
 
 def simulation(vae_chunk: int = 0, sample: Random | None = None) -> Simulation:
@@ -60,6 +63,17 @@ def simulation_of(card: RecordedCard) -> Simulation:
     if not any(card.capability):
         raise InvalidInputError("card.compute_capability", f"must be such as 8.6, got {card.compute_capability!r}")
     return SimulatedProber(capability=card.capability)
+
+
+def simulation_beside(card: Card) -> tuple[Simulation, bool]:
+    """The simulated prober with the kernels of a card in this machine, and whether flash attention is among them."""
+    import torch
+
+    from calibrate.probes.simulated.kernels import CudnnKernels
+    from calibrate.probes.simulated.prober import SimulatedProber
+
+    kernels = CudnnKernels(card.capability, flash=torch.backends.cuda.is_flash_attention_available())
+    return SimulatedProber(kernels=kernels), kernels.has_flash
 
 
 def passes_descriptors() -> bool:

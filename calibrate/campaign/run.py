@@ -82,8 +82,8 @@ def run_campaign(
     pace = Pace(campaign.least_left)
     while wanted := campaign.wanted():
         entry = executor.one_of(wanted, campaign.likely)
-        _require_answer(entry)
         keep(entry)
+        _require_answer(entry)
         campaign.take(entry)
         progress(f"{pace.step()} {_told(entry)}")
     for sentence in (findings := campaign.findings()).uncertain:

@@ -1,4 +1,4 @@
-"""`python -m calibrate reality`: the errors of the simulated card against a measured one."""
+"""`python -m calibrate reality`: the simulated card against a real or virtual one."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,6 +8,8 @@ import click
 from acestep.cli import console
 from acestep.cli.options import json_option
 from acestep.errors import Exit, UsageError
+from calibrate.commands.campaign_options import cap_method_option, lm_option, resume_option, tiers_option
+from calibrate.options import SpreadingCommand
 
 if TYPE_CHECKING:
     from calibrate.campaign.reality import Reality
@@ -17,16 +19,64 @@ SHOWN = 10
 """Under-estimates that are printed; the CSV has all pairs."""
 
 
-@click.command()
+@click.command(cls=SpreadingCommand)
 @click.argument("record", metavar="RECORD", type=click.Path(path_type=Path))
 @click.option("--csv", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write every pair here.")
+@click.option(
+    "--ask",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Ask the card in this machine about a simulated RECORD, and write its answers here.",
+)
+@click.option("--anew", is_flag=True, help="Simulate with --ask, also where the record has the answers.")
+@click.option("--compile", "compiled", is_flag=True, help="Ask with --ask for runs of compiled functions.")
+@tiers_option
+@lm_option
+@cap_method_option
+@resume_option
 @json_option
-def reality(record: Path, csv: Path | None, as_json: bool) -> int:
-    """Simulate every probe of a measured RECORD and show the errors of the simulation, under-estimates separately.
+def reality(
+    record: Path,
+    csv: Path | None,
+    ask: Path | None,
+    anew: bool,
+    compiled: bool,
+    tiers: tuple[float, ...],
+    lm: tuple[str | None, ...],
+    cap_method: str,
+    resume: bool,
+    as_json: bool,
+) -> int:
+    """Compare the simulated card with a card, real or virtual. RECORD is one of three things.
 
-    Exit code 1 if fewer than 95 % of the smallest caps are within 5 % and at most 2 % under, 3 for a record that breaks
-    a rule of measurement files.
+    A measured record: every probe of it is simulated, and the errors of the simulation are shown, under-estimates
+    separately. Exit code 1 if fewer than 95 % of the smallest caps are within 5 % and at most 2 % under, 3 for a record
+    that breaks a rule of measurement files.
+
+    A simulated record, with --ask: a campaign would ask this machine's card everything anew, and take long. Instead
+    only the two runs beside each boundary of the record are made on the card, and simulated if it has other kernels
+    than the record's. All options but --csv go with it. Exit code 1 if any boundary differs.
+
+    A folder of files that --ask wrote: sums them up. Exit code 1 if any boundary differs.
     """
+    if ask is not None:
+        from calibrate.commands.ask_card import ask_card
+
+        if ask.resolve() == record.resolve():
+            raise UsageError(f"--ask {ask} is the record itself; choose another path")
+        return ask_card(
+            record, ask, tiers, lm, cap_method, anew=anew, compiled=compiled, resume=resume, as_json=as_json
+        )
+    if record.is_dir():
+        from calibrate.campaign.beside import read_runs
+        from calibrate.commands.ask_card import tell_totals
+
+        return tell_totals(read_runs(record), as_json=as_json)
+    return _errors_of(record, csv, as_json=as_json)
+
+
+def _errors_of(record: Path, csv: Path | None, *, as_json: bool) -> int:
+    """The comparison of a measured record with its simulation."""
     from acestep.output_file import output_file
     from calibrate.campaign.probers import simulation_of
     from calibrate.campaign.reality import reality_of

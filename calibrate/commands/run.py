@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import click
 
 from acestep.cli import console
-from acestep.cli.options import SIZE_GIB, parsed, variant_option
+from acestep.cli.options import variant_option
 from acestep.errors import UsageError
 from acestep.hardware.card import nameplate_gib
 from acestep.knobs import LM_MODELS, Variant
-from acestep.limits.names import parser_of
 from acestep.units import gib, gib_to_bytes
-from calibrate.options import Several, SpreadingCommand
+from calibrate.commands.campaign_options import cap_method_option, lm_option, models_asked, resume_option, tiers_option
+from calibrate.options import SpreadingCommand
 
 if TYPE_CHECKING:
     from calibrate.campaign.run import CampaignResult, CampaignScope
@@ -32,24 +32,12 @@ if TYPE_CHECKING:
     show_default=True,
     help="The card to probe.",
 )
-@click.option("--tiers", cls=Several, type=SIZE_GIB, metavar="GIB...", help="Card sizes; the policy's if not given.")
-@click.option(
-    "--lm",
-    cls=Several,
-    type=parsed(parser_of("lm")),
-    metavar="NAME...",
-    help="Certify only these language models, or none; all of them if not given.",
-)
+@tiers_option
+@lm_option
 @variant_option
-@click.option(
-    "--cap-method",
-    type=click.Choice(("fraction", "ballast")),
-    default="fraction",
-    show_default=True,
-    help="How the memory of a real card is limited.",
-)
+@cap_method_option
 @click.option("--dry-run", is_flag=True, help="Print what would be probed, and stop.")
-@click.option("--resume", is_flag=True, help="Continue an interrupted run.")
+@resume_option
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="The measurement file."
 )
@@ -77,7 +65,7 @@ def run_command(
 
     policy = load_policy()
     sizes = tuple(sorted({nameplate_gib(gib_to_bytes(size)) for size in tiers})) or policy.certified_sizes_gib
-    models = _models(lm)
+    models = models_asked(lm)
     scope = CampaignScope(
         variant=variant,
         sizes_gib=sizes,
@@ -153,15 +141,6 @@ def _measurement(
         cap_method,
         executor.conditions,
     )
-
-
-def _models(asked: tuple[str | None, ...]) -> tuple[str, ...]:
-    """The language models to certify, smallest first."""
-    if not asked:
-        return LM_MODELS
-    if None in asked and len(set(asked)) > 1:
-        raise UsageError("--lm none goes with no other name")
-    return tuple(model for model in LM_MODELS if model in asked)
 
 
 def _tell_plan(policy: "Policy", scope: "CampaignScope", device: str) -> None:

@@ -54,6 +54,7 @@ class ProbeResult(msgspec.Struct, frozen=True, kw_only=True):
     """The result of one probe. After an `oom` the last stage is the one that did not fit, up to its failure.
 
     `live_at_peak` splits the allocated peak of each stage by component, where that is known.
+    `blocks_at_peak` is the allocated peak of each stage as an allocator counts it: whole blocks, with all workspaces.
     `withheld_bytes` are bytes of the cap that the allocator did not get, because the context took more than its share.
     """
 
@@ -66,6 +67,7 @@ class ProbeResult(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
     withheld_bytes: int = 0
     live_at_peak: dict[str, dict[str, int]] = {}
+    blocks_at_peak: dict[str, int] = {}
 
     @property
     def peak_allocated_bytes(self) -> int:

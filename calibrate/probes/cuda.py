@@ -139,8 +139,8 @@ class ChildProber:
 class CudaProber(ChildProber):
     """Probes this machine's NVIDIA card with the weights on disk, or with dummy ones of the same sizes."""
 
-    def __init__(self, method: CapMethod = CapMethod.FRACTION) -> None:
-        """Raises `NotMeasuredError` if there is no such card, or one without the table's number format."""
+    def __init__(self, method: CapMethod = CapMethod.FRACTION, *, in_float32: bool = False) -> None:
+        """Raises `NotMeasuredError` if there is no such card, or, unless `in_float32`, one that computes in float32."""
         found = look(os.environ)
         card = found.card
         if card.kind is not CardKind.CUDA:
@@ -150,7 +150,7 @@ class CudaProber(ChildProber):
             )
         if found.obstacle:
             raise NotMeasuredError(f"{found.obstacle} So nothing can be measured; use `--device simulated`")
-        if computes_in_float32(card):
+        if computes_in_float32(card) and not in_float32:
             raise NotMeasuredError(
                 f"{card.name} has no bfloat16 and computes in float32, where everything takes twice as much; its plan"
                 " is that of a card of half its size, so there is nothing to measure; use `--device simulated`"

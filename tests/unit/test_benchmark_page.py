@@ -29,7 +29,8 @@ def test_what_the_quick_commands_print_is_what_the_page_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert len(QUICK) >= 5
-    (tmp_path / "profile_inference.py").symlink_to(ROOT / "profile_inference.py")
+    for name in ("profile_inference.py", "benchmarks"):
+        (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
     for step in QUICK:
         ours = program(step)

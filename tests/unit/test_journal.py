@@ -17,8 +17,9 @@ from acestep.knobs import Knobs, Variant
 from calibrate.campaign.journal import Journal, journal_path
 from calibrate.campaign.lock import Lock
 from calibrate.executors.answers import simulated_answer
-from calibrate.executors.questions import Fit, Fitted, JournalEntry, Question
+from calibrate.executors.questions import Fit, Fitted, JournalEntry, Probed, Question
 from calibrate.fingerprint import Fingerprint, code_version, fingerprint
+from calibrate.verdict import Verdict
 from calibrate.workload import Workload
 from tests.fakes import AnalyticProber
 
@@ -54,6 +55,21 @@ def test_it_lies_beside_the_file_it_becomes_under_a_name_no_record_has(tmp_path:
     assert path == tmp_path / "card.json.journal.jsonl"
     path.touch()
     assert list(tmp_path.glob("*.json")) == []
+
+
+@pytest.mark.parametrize("verdict", [Verdict.TAINTED, Verdict.CRASHED, Verdict.TIMEOUT])
+def test_a_run_without_an_answer_is_there_with_its_reason_and_is_asked_again(tmp_path: Path, verdict: Verdict) -> None:
+    answered = ENTRIES[0]
+    assert isinstance(answered, Probed)
+    probe = msgspec.structs.replace(answered.probe, verdict=verdict)
+    without = Probed(task=answered.task, probe=probe, problem="another program came on the card")
+    path = tmp_path / "j"
+    assert b"another program came on the card" in written(path, [ENTRIES[1], without])
+    assert reopened(path) == [ENTRIES[1]]
+    journal = Journal(path, HERE, resume=True)
+    journal.keep(answered)
+    journal.close()
+    assert reopened(path) == [ENTRIES[1], answered]
 
 
 def test_answers_come_back_as_they_were_given(tmp_path: Path) -> None:

@@ -163,6 +163,19 @@ def test_a_measured_record_beats_a_simulated_one_and_the_more_careful_card_decid
     assert frontiers(both) == frontiers(alone)
 
 
+def test_a_record_of_a_virtual_card_beats_a_simulated_one_and_gives_way_to_a_measured_one() -> None:
+    real = on_a_card(RECORD, "a card")
+    card = msgspec.structs.replace(real.card, kind=RecordedCardKind.VIRTUAL)
+    virtual = msgspec.structs.replace(real, card=card).sealed()
+
+    def kinds(*records: Measurement) -> set[str]:
+        tiers = build_table(records, POLICY).variants[Variant.TURBO].tiers
+        return {tier.evidence["frontier"].kind for tier in tiers}
+
+    assert kinds(RECORD, virtual) == kinds(virtual, RECORD) == {"virtual"}
+    assert kinds(RECORD, virtual, real) == kinds(real, virtual) == {"measured"}
+
+
 def test_records_of_one_card_that_disagree_are_told_and_those_of_two_cards_may_differ() -> None:
     real, careful = on_a_card(RECORD, "a card"), on_a_card(measured(Hungry()), "a card")
     told = disagreements([real, careful], POLICY)

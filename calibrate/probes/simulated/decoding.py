@@ -69,7 +69,7 @@ def play_decode(
     tape = Tape(trace)
     ledger = Ledger(tape, kernels)
     device = SimulatedDevice(
-        ledger, TraceBook(trace, free_bytes), dtype=torch.bfloat16, grouped_attention=kernels.has_flash
+        ledger, TraceBook(trace, free_bytes), dtype=kernels.dtype, grouped_attention=kernels.has_flash
     )
     knobs = Knobs(variant=components.variant, offload=Offload.NONE if resident else Offload.CPU_DIT)
     place = StageContext(

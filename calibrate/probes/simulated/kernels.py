@@ -5,18 +5,21 @@ intercepted before dispatch, with the allocations of the kernel that the modelle
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol, Self
+from typing import Any, Final, Protocol, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from acestep.limits.capabilities import AMPERE, matrix_workspace
-from acestep.units import ceil_div
+from acestep.units import MIB, ceil_div
 
 MASK_ALIGNMENT = 16
 """The memory-efficient kernel copies a mask whose last dimension is not a multiple of this (aten sdp preprocess_mask).
 """
+
+CUDNN_CHANNELS = 8
+CUDNN_HEADER_BYTES = 512
 
 
 class Workspaces(Protocol):
@@ -27,7 +30,7 @@ class Workspaces(Protocol):
         """Allocated once, at the first matrix product, and kept."""
         ...
 
-    def convolution(self, source: Tensor, result: Tensor) -> int:
+    def convolution(self, source: Tensor, filters: Tensor, result: Tensor, *, transposed: bool) -> int:
         """Allocated during one convolution."""
         ...
 
@@ -60,13 +63,19 @@ class AttentionKernels:
 
 
 class CudaKernels(AttentionKernels):
-    """Attention and workspaces on a CUDA card with some compute capability, cuDNN attention switched off."""
+    """Attention and workspaces on a CUDA card with some compute capability, cuDNN attention switched off.
 
-    def __init__(self, capability: tuple[int, int]) -> None:
+    `flash` says whether PyTorch was built with its flash kernel, which it is not for Windows.
+    """
+
+    def __init__(self, capability: tuple[int, int], *, flash: bool = True) -> None:
         super().__init__()
+        self.capability = capability
+        # What acestep computes in there (`acestep.limits.capabilities.computes_in_float32`).
+        self.dtype = torch.bfloat16 if capability >= AMPERE else torch.float32
         self.matmul_bytes = matrix_workspace(capability)
         # The flash kernel (aten sdp_utils.cpp, check_flash_attention_hardware_support).
-        self.has_flash = capability >= AMPERE
+        self.has_flash = flash and capability >= AMPERE
 
     def attention(
         self,
@@ -100,9 +109,42 @@ class CudaKernels(AttentionKernels):
             query, key, value, attn_mask, dropout_p, is_causal, None, scale=scale, enable_gqa=enable_gqa
         )[0]
 
-    def convolution(self, source: Tensor, result: Tensor) -> int:
+    def convolution(
+        self,
+        source: Tensor,
+        filters: Tensor,  # noqa: ARG002 the protocol's arguments
+        result: Tensor,
+        *,
+        transposed: bool,  # noqa: ARG002
+    ) -> int:
         """An allowance of one copy of input and output in the layout cuDNN prefers, until it is measured on a card."""
         return source.numel() * source.element_size() + result.numel() * result.element_size()
+
+
+class CudnnKernels(CudaKernels):
+    """As `CudaKernels`, with the workspaces that cuDNN 9.20 chose, seen with its real heuristics.
+
+    Records are made with the allowance; this is for comparing with a card to the byte.
+    """
+
+    MORE: Final[dict[tuple[tuple[int, int], bool, tuple[int, ...]], int]] = {
+        ((8, 6), True, (2048, 1024, 20)): 200 * MIB,
+        ((8, 6), True, (128, 128, 4)): 8 * MIB,
+        ((8, 9), False, (1024, 1024, 7)): 120 * MIB,
+    }
+    """What some convolutions take besides copies: by capability, whether it is transposed, and the filter's shape."""
+
+    def convolution(self, source: Tensor, filters: Tensor, result: Tensor, *, transposed: bool) -> int:
+        """Copies of input, output and filter with the channels last, filled up to eights; none for a single tap.
+
+        In float32 there are none before Ampere.
+        """
+        if filters.shape[-1] == 1 or self.dtype is torch.float32:
+            return 0
+        more = self.MORE.get((self.capability, transposed, tuple(filters.shape)), 0)
+        rows = ceil_div(filters.shape[0], CUDNN_CHANNELS) * CUDNN_CHANNELS
+        copies = _channels_last(source) + _channels_last(result) + rows * _channels_last(filters[:1])
+        return copies + CUDNN_HEADER_BYTES + more
 
 
 class CpuKernels(AttentionKernels):
@@ -114,7 +156,7 @@ class CpuKernels(AttentionKernels):
         """Return only the result."""
         return _rows_first(query)
 
-    def convolution(self, source: Tensor, result: Tensor) -> int:  # noqa: ARG002 the protocol's arguments
+    def convolution(self, source: Tensor, filters: Tensor, result: Tensor, *, transposed: bool) -> int:  # noqa: ARG002 the protocol's arguments
         """Return 0: the meter does not count workspaces inside a convolution."""
         return 0
 
@@ -123,3 +165,9 @@ def _rows_first(query: Tensor) -> Tensor:
     """An empty attention result, laid out [batch, rows, heads, dim] as the fused kernels write it."""
     batch, heads, rows, width = query.shape
     return query.new_empty(batch, rows, heads, width).transpose(1, 2)
+
+
+def _channels_last(tensor: Tensor) -> int:
+    """The bytes of a copy whose channels are filled up to eights."""
+    channels = ceil_div(tensor.shape[1], CUDNN_CHANNELS) * CUDNN_CHANNELS
+    return tensor.numel() // tensor.shape[1] * channels * tensor.element_size()

@@ -94,7 +94,7 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leaves
         out = func(*args, **kwargs)
         self.adopt(out)
         if func in CONVOLUTIONS and self._is_device(args[0]):
-            n_bytes = self.workspaces.convolution(args[0], out)
+            n_bytes = self.workspaces.convolution(args[0], args[1], out, transposed=args[6])
             if n_bytes:
                 self._sink.free(self._sink.alloc(n_bytes, ALLOWANCE))
         return out

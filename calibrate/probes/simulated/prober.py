@@ -81,8 +81,9 @@ class SimulatedProber:
     """Probes without a card. Each (knobs, workload) is traced once; every cap is a replay of that trace.
 
     Decoding is traced once for each tile, and the decode attempts are replays. `vae_chunk` is the tile of every run, in
-    latent frames; 0 lets the pipeline choose. `capability` decides the kernels' extra memory. `sample` chooses calls
-    that are computed although they look like earlier ones; `UnlikeCallsError` is raised if one takes other memory.
+    latent frames; 0 lets the pipeline choose. `capability` decides the kernels' extra memory, unless `kernels` are
+    given. `sample` chooses calls that are computed although they look like earlier ones; `UnlikeCallsError` is raised
+    if one takes other memory.
     """
 
     device = "simulated"
@@ -92,9 +93,11 @@ class SimulatedProber:
         vae_chunk: int = 0,
         capability: tuple[int, int] = SIMULATED_CAPABILITY,
         sample: random.Random | None = None,
+        *,
+        kernels: CudaKernels | None = None,
     ) -> None:
         self._vae_chunk = vae_chunk
-        self._kernels = CudaKernels(capability)
+        self._kernels = kernels or CudaKernels(capability)
         self._known = Regions(sample)
         self._runs: dict[tuple[Knobs, Workload], TracedRun] = {}
         self._decodes: dict[tuple[Any, ...], Played] = {}
@@ -108,6 +111,7 @@ class SimulatedProber:
         started = time.perf_counter()
         thought: tuple[MeasuredStage, ...] = ()
         live: dict[str, dict[str, int]] = {}
+        blocks: dict[str, int] = {}
         if knobs.lm is not None:
             ladder = self._thinking(knobs, workload)
             at_once, outcome = ladder.under(cap_bytes)
@@ -115,6 +119,7 @@ class SimulatedProber:
             if outcome.stages:
                 usage = ladder.usage(at_once)
                 thought, live = (_probed(usage, at_once, outcome),), {usage.name: usage.live_at_peak}
+                blocks = {usage.name: outcome.stages[usage.name][0]}
             if not outcome.fits:
                 return ProbeResult(
                     verdict=Verdict.OOM,
@@ -124,6 +129,7 @@ class SimulatedProber:
                     decode_path=DecodePath.GPU,
                     seconds=time.perf_counter() - started,
                     live_at_peak=live,
+                    blocks_at_peak=blocks,
                 )
         run = self._traced(knobs, workload)
         for attempt in run.ladder.attempts(cap_bytes):  # noqa: B007 the last one is what counts
@@ -150,6 +156,7 @@ class SimulatedProber:
             seconds=time.perf_counter() - started,
             warnings=run.warnings,
             live_at_peak=live | {usage.name: usage.live_at_peak for usage in usages},
+            blocks_at_peak=blocks | {usage.name: attempt.outcome.stages[usage.name][0] for usage in usages},
         )
 
     def smallest_caps(self, knobs: Knobs, workload: Workload) -> dict[str, int]:
@@ -197,7 +204,7 @@ class SimulatedProber:
         return self._runs[key]
 
     def _trace(self, knobs: Knobs, workload: Workload) -> TracedRun:
-        components = full_size(knobs.variant, knobs.quantization)
+        components = full_size(knobs.variant, knobs.quantization, self._kernels.dtype)
         request = probe_request(workload, components.tokenizer)
 
         def decode(tile: int, resident: bool) -> Played:
@@ -228,7 +235,7 @@ class SimulatedProber:
         return TracedRun(until_decoding, ladder, result)
 
     def _thinking(self, knobs: Knobs, workload: Workload) -> ThinkLadder:
-        components = full_size(knobs.variant, knobs.quantization)
+        components = full_size(knobs.variant, knobs.quantization, self._kernels.dtype)
 
         def request_for(songs: int) -> Request:
             alike = msgspec.structs.replace(workload, batch=songs)
@@ -257,7 +264,7 @@ def tracing(
     trace = Trace()
     tape = Tape(trace)
     ledger = Ledger(tape, kernels)
-    device = SimulatedDevice(ledger, TraceBook(trace), dtype=torch.bfloat16, grouped_attention=kernels.has_flash)
+    device = SimulatedDevice(ledger, TraceBook(trace), dtype=kernels.dtype, grouped_attention=kernels.has_flash)
     layer = components.text_encoder.layers[0]
     of_qwen = type(layer), type(layer.mlp), type(layer.input_layernorm)
     with kernels, ledger, Memo(ledger, tape, known).patched((*REGIONS, *of_qwen, *pieces_of(components))):
@@ -286,9 +293,9 @@ def _with_least_lm(knobs: Knobs) -> Knobs:
 
 
 @cache
-def full_size(variant: Variant, quantization: Quantization | None) -> Components:
+def full_size(variant: Variant, quantization: Quantization | None, dtype: torch.dtype = torch.bfloat16) -> Components:
     """Prepared weights of full size on the host, one set for the lifetime of the process."""
-    components = build("dummy", variant, dtype=torch.bfloat16, materialise="meta")
+    components = build("dummy", variant, dtype=dtype, materialise="meta")
     prepare(components, Knobs(variant=variant, quantization=quantization))
     rest_on_host(components.modules().values())
     return components

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from acestep.errors import Exit
+from calibrate.campaign.journal import journal_path
 from calibrate.probes.virtual_marks import virtual_marks
 from tests.virtual.processes import ROOT, bare_environ, running
 from virtual_card.card import DRIVER, GIB, UUID_HEAD, VirtualCard
@@ -21,7 +22,7 @@ def ran(machine: RunningMachine, *arguments: object) -> "subprocess.CompletedPro
     """A program of ours on the machine."""
     command = [sys.executable, "-m", *map(str, arguments)]
     environ = {**machine.environ(bare_environ()), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False, timeout=220)
+    return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False, timeout=500)
 
 
 def song(machine: RunningMachine, folder: Path) -> "subprocess.CompletedProcess[str]":
@@ -49,6 +50,21 @@ def test_an_allocation_that_failed_and_was_tried_again_is_not_told_by_torch(tmp_
     assert "CUDACachingAllocator" not in done.stderr
 
 
+def test_a_compiled_song_launches_kernels_that_triton_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = ("--caption", "rain", "--model", "tiny", "--duration", 5, "--no-think", "--compile")
+    launches = tmp_path / "launches.txt"
+    with running(cards=CARDS) as machine:
+        started = machine.environ
+
+        def environ(given: dict[str, str]) -> dict[str, str]:
+            return {**started(given), "VIRTUAL_CARD_LAUNCHES": str(launches)}
+
+        monkeypatch.setattr(machine, "environ", environ)
+        done = ran(machine, "acestep", "generate", *asked, "--json", "--out", tmp_path)
+    assert done.returncode == Exit.OK, done.stderr
+    assert any(line.startswith("triton_") for line in launches.read_text().splitlines())
+
+
 @pytest.mark.parametrize("command", ["doctor", "plan"])
 def test_a_driver_too_old_for_torch_is_told_with_what_to_do(command: str) -> None:
     with running(cards=CARDS, cuda_version=12020) as machine:
@@ -58,26 +74,32 @@ def test_a_driver_too_old_for_torch_is_told_with_what_to_do(command: str) -> Non
     assert "Update the driver" in done.stdout + done.stderr
 
 
-def test_a_probe_that_crashed_ends_the_campaign_with_its_reason(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("faults", "verdict", "reason"),
+    [
+        ({Control.FAIL_LAUNCH: 500}, "crashed", "AcceleratorError: CUDA error: "),
+        (
+            {Control.VISITOR_BYTES: GIB, Control.VISITOR_FROM: 20, Control.VISITOR_UNTIL: 1 << 40},
+            "tainted",
+            "were taken by a process that the driver does not list",
+        ),
+    ],
+)
+def test_a_probe_without_an_answer_ends_the_campaign_and_its_reason_is_kept(
+    tmp_path: Path, faults: dict[Control, int], verdict: str, reason: str
+) -> None:
+    record = tmp_path / "record.json"
     with running(cards=CARDS) as machine:
-        machine.controls.set(Control.FAIL_LAUNCH, 500)
-        done = ran(
-            machine,
-            "calibrate",
-            "run",
-            "--device",
-            "cuda",
-            "--tiers",
-            4,
-            "--lm",
-            "none",
-            "-o",
-            tmp_path / "record.json",
-        )
+        for control, value in faults.items():
+            machine.controls.set(control, value)
+        done = ran(machine, "calibrate", "run", "--device", "cuda", "--tiers", 4, "--lm", "none", "-o", record)
     assert done.returncode == Exit.NOT_MEASURED, done.stderr
-    assert "ended crashed" in done.stderr
-    assert "AcceleratorError: CUDA error: " in done.stderr
-    assert "idle card" not in done.stderr
+    assert f"ended {verdict}" in done.stderr
+    assert reason in done.stderr
+    assert ("idle card" in done.stderr) == (verdict == "tainted")
+    assert not record.exists()
+    [last] = journal_path(record).read_text(encoding="utf-8").splitlines()[-1:]
+    assert reason in last
 
 
 def test_the_marks_that_records_are_searched_for_are_those_of_the_card() -> None:

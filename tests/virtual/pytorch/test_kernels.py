@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from calibrate.probes.simulated.kernels import CudnnKernels
 from tests.virtual.processes import CAPABILITIES
 from virtual_card.card import MIB
 
@@ -52,6 +53,24 @@ def test_a_convolution_takes_copies_of_input_output_and_filter(
 ) -> None:
     extra, copies = convolution_bytes(channels, out, taps, 3000, card((12, 0)), transposed=transposed)
     assert copies <= extra <= copies + 2048
+
+
+@pytest.mark.parametrize("capability", [(8, 6), (12, 0)])
+@pytest.mark.parametrize(
+    ("channels", "out", "taps", "transposed"),
+    [(64, 128, 7, False), (128, 2, 7, False), (128, 128, 4, True), (2048, 1024, 20, True), (64, 64, 1, False)],
+)
+def test_the_simulation_s_exact_workspace_is_what_a_convolution_takes(
+    channels: int, out: int, taps: int, transposed: bool, capability: tuple[int, int]
+) -> None:
+    extra, _ = convolution_bytes(channels, out, taps, 60, card(capability), transposed=transposed)
+    kind = torch.nn.ConvTranspose1d if transposed else torch.nn.Conv1d
+    layer = kind(channels, out, taps, stride=max(taps // 2, 1) if transposed else 1, device="meta", dtype=HALF)
+    source = torch.empty(1, channels, 60, device="meta", dtype=HALF)
+    kernels = CudnnKernels(capability)
+    expected = kernels.convolution(source, layer.weight, layer(source), transposed=transposed)
+    # The allocator counts in 512 bytes, and does not split what is nearly of a segment's size.
+    assert expected <= extra <= expected + MIB
 
 
 def test_a_convolution_with_one_tap_is_a_product_and_takes_nothing() -> None:

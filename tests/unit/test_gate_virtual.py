@@ -1,0 +1,128 @@
+"""Which cells the gate runs on a virtual card, and what it says of the card's answers. No card is used here."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from acestep.units import MIB
+from calibrate.probes.base import ProbeResult
+from calibrate.verdict import Verdict
+from ci import on_virtual_card
+from ci.cells import GateCell, certified_cells
+from ci.findings import Finding, Level
+from ci.on_virtual_card import Answered, on_a_virtual_card, touched
+from ci.promises import base_promises
+from tests.fakes import AnalyticProber
+from tests.gate_house import good
+
+Change = Callable[[ProbeResult], ProbeResult]
+
+
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory: pytest.TempPathFactory) -> list[GateCell]:
+    """The cells of a good table that PyTorch runs."""
+    folder = tmp_path_factory.mktemp("tiers")
+    base = base_promises(folder, str(good().written(folder)))
+    assert base.policy is not None
+    return touched(certified_cells(base.table, base.policy, base.records)[0], None)
+
+
+@pytest.mark.parametrize(
+    ("changed", "with_lm", "without"),
+    [
+        (["acestep/engine/denoise.py"], True, True),
+        (["acestep/lm/forward.py"], True, False),
+        (["acestep/lm/forward.py", "acestep/dit/blocks.py"], True, True),
+        (["calibrate/probes/engine.py"], True, True),
+        (["acestep/ui/page.py", "acestep/cli/main.py", "acestep/audio/write.py"], False, False),
+        (["README.md", "ci/gate.py", "calibrate/report/guide.py", ""], False, False),
+    ],
+)
+def test_the_cells_that_run_changed_files_are_chosen(
+    changed: list[str], with_lm: bool, without: bool, cells: list[GateCell]
+) -> None:
+    found = touched(cells, changed)
+    expected = [cell for cell in cells if (with_lm if cell.probe.workload.with_lm else without)]
+    assert found == expected
+
+
+def findings(
+    cells: list[GateCell], monkeypatch: pytest.MonkeyPatch, change: Change, simulated: Change | None = None
+) -> list[Finding]:
+    """What is said where the card answers as the formula does, changed."""
+
+    def answers(tree: Path, interpreter: Path, wanted: list[GateCell]) -> list[Answered]:
+        found = []
+        for cell in wanted:
+            for asked in on_virtual_card._asked(cell):
+                plain = AnalyticProber().probe(cell.probe.knobs, cell.probe.workload, asked.cap_bytes)
+                found.append(Answered(card=change(plain), simulated=simulated(plain) if simulated else None))
+        return found
+
+    monkeypatch.setattr(on_virtual_card, "_answers", answers)
+    monkeypatch.setattr(on_virtual_card, "_interpreter", lambda tree: Path(sys.executable))
+    monkeypatch.setattr(on_virtual_card, "_changed", lambda tree, base: None)
+    return on_a_virtual_card(Path(), "base", lambda _: None)(cells)
+
+
+def more(n_bytes: int) -> Change:
+    def change(result: ProbeResult) -> ProbeResult:
+        stages = tuple(
+            msgspec.structs.replace(stage, peak_allocated_bytes=stage.peak_allocated_bytes + n_bytes)
+            for stage in result.stages
+        )
+        return msgspec.structs.replace(result, stages=stages)
+
+    return change
+
+
+def test_what_the_record_or_the_simulation_says_is_green_and_more_of_it_is_not(
+    cells: list[GateCell], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert findings(cells, monkeypatch, more(0)) == []
+    assert findings(cells, monkeypatch, more(MIB)) == []
+    assert findings(cells, monkeypatch, more(64 * MIB), more(64 * MIB)) == []
+    found = findings(cells, monkeypatch, more(2 * MIB))
+    assert {finding.id for finding in found} == {"G302"}
+    assert {(f.tier, f.field) for f in found} >= {(c.tier, f"denoise.card_allocated_bytes.{c.state}") for c in cells}
+    assert all(isinstance(f.before, int) and isinstance(f.after, int) and f.after > f.before for f in found)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "rule"), [(Verdict.OOM, "G301"), (Verdict.DEGRADED, "G301"), (Verdict.CRASHED, "G203")]
+)
+def test_a_cell_that_does_not_fit_on_the_card_is_red(
+    verdict: Verdict, rule: str, cells: list[GateCell], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ended(result: ProbeResult) -> ProbeResult:
+        return msgspec.structs.replace(result, verdict=verdict, warnings=("the card said so",))
+
+    found = findings(cells[:1], monkeypatch, ended)
+    assert {(finding.id, finding.level) for finding in found} == {(rule, Level.ERROR)}
+
+
+def test_a_run_in_several_passes_is_red(cells: list[GateCell], monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = next(cell for cell in cells if cell.probe.workload.batch > 1)
+    found = findings([batch], monkeypatch, lambda result: msgspec.structs.replace(result, songs_per_pass=1))
+    assert {finding.id for finding in found} == {"G301"}
+
+
+@pytest.mark.parametrize("answers", ["it ended with code 3", []])
+def test_without_answers_the_gate_is_not_green(
+    answers: Any, cells: list[GateCell], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(on_virtual_card, "_interpreter", lambda tree: Path(sys.executable))
+    monkeypatch.setattr(on_virtual_card, "_changed", lambda tree, base: None)
+    monkeypatch.setattr(on_virtual_card, "_answers", lambda *_: answers)
+    [found] = on_a_virtual_card(Path(), "base", lambda _: None)(cells)
+    assert (found.id, found.level) == ("G203", Level.ERROR)
+
+
+def test_without_the_environment_a_warning_says_how_to_make_it(tmp_path: Path, cells: list[GateCell]) -> None:
+    [found] = on_a_virtual_card(tmp_path, "base", lambda _: None)(cells)
+    assert found.level is Level.WARNING
+    assert "make virtual-card" in found.message

@@ -1,0 +1,87 @@
+"""The gate with `--virtual`: code that takes memory only on CUDA is red, and the same code without it is green."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from acestep.errors import Exit
+from tests.gate_house import committed
+from tests.gate_trees import copy_of_tree, one_tier_house
+from tests.virtual.processes import ROOT, bare_environ, running
+
+DENOISE = "acestep/engine/denoise.py"
+BEFORE_THE_STEPS = "    place.device.make_room("
+KEPT_ON_CUDA = """\
+    if latents.is_cuda:
+        transformer.kept = torch.empty(24 << 20, dtype=torch.uint8, device="cuda")
+"""
+
+# Each gate loads a full-size model, twice where it runs on the card.
+pytestmark = pytest.mark.timeout(1000)
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A commit of this tree that promises one song, and the card beside it."""
+    tree = copy_of_tree(tmp_path_factory.mktemp("gate") / "tree")
+    published = (tree / "tiers" / "published_tiers.json").read_bytes()
+    shutil.rmtree(tree / "tiers")
+    one_tier_house(None, seconds=60, card_gib=8).written(tree)
+    (tree / "tiers" / "published_tiers.json").write_bytes(published)
+    committed(tree)
+    shutil.copytree(ROOT / "virtual_card", tree / "virtual_card", symlinks=True)
+    return tree
+
+
+def gated(tree: Path, *options: str) -> tuple[int, dict[str, Any]]:
+    """Exit code and document of the tree's own gate against its commit."""
+    command = [sys.executable, "-m", "ci.gate", "--base", "HEAD", "--json", *options]
+    # The gate needs no card, but this interpreter's PyTorch needs CUDA's libraries.
+    with running() as machine:
+        environ = {**machine.environ(bare_environ()), "OMP_NUM_THREADS": "1"}
+        environ.pop("GITHUB_ACTIONS", None)
+        done = subprocess.run(command, cwd=tree, env=environ, capture_output=True, text=True, check=False, timeout=500)
+    assert done.stdout, done.stderr
+    return done.returncode, json.loads(done.stdout)
+
+
+@contextmanager
+def changed(tree: Path, file: str, before: str, after: str) -> Iterator[None]:
+    """The tree with one place of a file changed."""
+    path = tree / file
+    text = path.read_text(encoding="utf-8")
+    assert text.count(before) == 1, f"{file} no longer says {before!r} once"
+    path.write_text(text.replace(before, after), encoding="utf-8")
+    try:
+        yield
+    finally:
+        path.write_text(text, encoding="utf-8")
+
+
+def test_code_that_takes_memory_on_cuda_alone_is_red_with_the_virtual_card_only(tree: Path) -> None:
+    with changed(tree, DENOISE, BEFORE_THE_STEPS, KEPT_ON_CUDA + BEFORE_THE_STEPS):
+        assert gated(tree)[0] == Exit.OK, "the simulation cannot see it"
+        code, document = gated(tree, "--virtual")
+    assert code == Exit.REGRESSED
+    found = {(f["id"], f["stage"]) for f in document["findings"] if f["level"] == "error"}
+    # What is kept is there in the next stage too.
+    assert found == {("G302", "denoise"), ("G302", "decode")}
+
+
+def test_a_change_that_takes_nothing_runs_on_the_card_and_is_green(tree: Path) -> None:
+    with changed(tree, DENOISE, BEFORE_THE_STEPS, "    # One more line.\n" + BEFORE_THE_STEPS):
+        code, document = gated(tree, "--virtual")
+    assert code == Exit.OK, document
+
+
+def test_without_a_change_of_code_nothing_runs_on_the_card(tree: Path) -> None:
+    code, document = gated(tree, "--virtual")
+    assert code == Exit.OK, document
+    assert document["compared"]["cells"] == 1
