@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from acestep.errors import AceStepError
+from acestep.errors import AceStepError, NotMeasuredError
 from acestep.units import gib
 from calibrate.probes.base import MeasuredStage, ProbeResult, Simulation
+from calibrate.probes.simulated.trace import NO_PARTS
 from calibrate.record.measurement import keeps_promise
 from calibrate.record.rules import CHOOSING
 from ci.cells import GateCell
@@ -37,7 +38,8 @@ def code_findings(
             TypeError,
             ValueError,
         ) as error:
-            yield _finding("G203", cell, "probe", f"cannot be probed: {type(error).__name__}: {error}"[:300])
+            said = f"{error}" if isinstance(error, NotMeasuredError) else f"{type(error).__name__}: {error}"
+            yield _finding("G203", cell, "probe", f"cannot be probed: {said}"[:300])
 
 
 def _judged(cell: GateCell, prober: Simulation, share: float) -> Iterator[Finding]:
@@ -111,9 +113,6 @@ def component_that_grew(before: MeasuredStage, after: MeasuredStage, live: Mappi
     `live` is what was alive at the peak of `after`. Among weights it is the component of just that size, else the
     largest; empty where nothing grew.
     """
-    # Needs torch, which judging only a table does not.
-    from calibrate.probes.simulated.prober import NO_PARTS
-
     weights = after.resident_bytes - before.resident_bytes
     workspaces = after.allowance_bytes - before.allowance_bytes
     rest = after.peak_allocated_bytes - before.peak_allocated_bytes - weights

@@ -43,22 +43,21 @@ def head_promises(table: Path, folder: Path) -> Promises:
 
 
 def base_promises(checkout: Path, base: str) -> Promises:
-    """Return the promises at a git reference, or in a file and its folder.
+    """Return the promises at a commit of a checkout: a file with the name of a commit is never looked at.
 
     Raises `NotMeasuredError` if there are none.
     """
     try:
-        if Path(base).is_file():
-            return _stored(Path(base))
         with folder_at(checkout, base, "tiers") as place:
-            return _stored(place / "tiers" / TABLE_FILE)
+            return stored_promises(place / "tiers" / TABLE_FILE)
     except GitError as error:
-        raise NotMeasuredError(f"{base!r} is no file, and {error}") from None
+        raise NotMeasuredError(f"the base must be a commit of {checkout}: {error}") from None
     except InvalidInputError as error:
         raise NotMeasuredError(f"the base {base} cannot be read: {Path(error.source).name}: {error.problem}") from None
 
 
-def _stored(table: Path) -> Promises:
+def stored_promises(table: Path) -> Promises:
+    """Return the promises of a table and its folder; raise `InvalidInputError` for an unreadable file."""
     folder = table.parent
     records = tuple(load_measurement(path) for path in record_files(folder))
     return _promises(table, folder, records)

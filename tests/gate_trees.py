@@ -18,8 +18,7 @@ from calibrate.table.policy import Policy, load_policy
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
 from tests.fakes import measured, result
-from tests.forked import run_module
-from tests.gate_house import House
+from tests.gate_house import House, committed
 
 ROOT = Path(__file__).parent.parent
 
@@ -138,25 +137,26 @@ def copy_of_tree(place: Path) -> Path:
     return place
 
 
-def turbo_tree(place: Path) -> tuple[Path, Path]:
-    """A copy of this tree that knows of turbo alone, and the table that it is judged against."""
+def turbo_tree(place: Path) -> Path:
+    """A repository with a commit of this tree that knows of turbo alone."""
     tree = copy_of_tree(place / "tree")
     for record in (tree / "tiers" / "measurements").glob("*.json"):
         if record.name != "simulated-turbo.json":
             record.unlink()
     subprocess.run([sys.executable, "-m", "calibrate", "merge"], cwd=tree, check=True, capture_output=True)
-    base = shutil.copytree(tree / "tiers", place / "base")
-    return tree, base / "generated_tiers.json"
+    committed(tree)
+    return tree
 
 
-def one_tier_tree(place: Path, house: House) -> tuple[Path, Path]:
-    """A copy of this tree with a house as its tiers, and the table that it is judged against."""
+def one_tier_tree(place: Path, house: House) -> Path:
+    """A repository with a commit of this tree that has a house as its tiers."""
     tree = copy_of_tree(place / "tree")
     published = (tree / "tiers" / "published_tiers.json").read_bytes()
     shutil.rmtree(tree / "tiers")
     house.written(tree)
     (tree / "tiers" / "published_tiers.json").write_bytes(published)
-    return tree, house.written(place / "base")
+    committed(tree)
+    return tree
 
 
 def put_in(tree: Path, fault: CodeFault) -> None:
@@ -167,21 +167,14 @@ def put_in(tree: Path, fault: CodeFault) -> None:
     path.write_text(text.replace(fault.before, fault.after), encoding="utf-8")
 
 
-def gated(tree: Path, base: Path) -> tuple[int, dict[str, Any]]:
-    """Exit code and document of the tree's own gate against a table with its records beside it."""
-    command = [sys.executable, "-m", "ci.gate", "--base", str(base), "--json"]
+def gated(tree: Path) -> tuple[int, dict[str, Any]]:
+    """Exit code and document of the gate against the tree's commit."""
+    command = [sys.executable, "-m", "ci.gate", "--base", "HEAD", "--json"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     environment.pop("GITHUB_ACTIONS", None)
     done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
     assert done.stdout, done.stderr
     return done.returncode, json.loads(done.stdout)
-
-
-def gated_by_fork(tree: Path, base: Path) -> tuple[int, dict[str, Any]]:
-    """As `gated`, without the seconds that importing the libraries takes."""
-    code, said, errors = run_module(tree, "ci.gate", ["--base", str(base), "--json"], tree.parent)
-    assert said, errors
-    return code, json.loads(said)
 
 
 def named(document: dict[str, Any], fault: CodeFault) -> list[dict[str, Any]]:
