@@ -16,7 +16,8 @@ from ci.findings import Finding, Level
 class GateCell(msgspec.Struct, frozen=True, kw_only=True):
     """The limits of a tier in one `state` (`without_lm`, `with_lm.pt`, `with_lm.vllm`) and the probe that fits there.
 
-    `proven_cap_bytes` is the smallest cap at which the records saw the same run fit.
+    `proven_cap_bytes` is the smallest cap at which the records saw the same run fit. A `released` cell is that of the
+    last release, with which only the stages are compared.
     """
 
     variant: Variant
@@ -24,6 +25,7 @@ class GateCell(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     probe: RecordedProbe
     proven_cap_bytes: int
+    released: bool = False
 
 
 Probes = dict[tuple[Knobs, Workload], list[RecordedProbe]]

@@ -31,7 +31,7 @@ JUDGING = (
 )
 """Files and folders that decide a verdict: the rules, what reads the files, exit codes, and the judge's libraries."""
 
-SHOWING = ("calibrate/explain/", "calibrate/profiling/", "calibrate/report/")
+_SHOWING = ("calibrate/explain/", "calibrate/profiling/", "calibrate/report/")
 """Folders of `calibrate` that only show results; the gate imports nothing of them (`tools/rooms.py`)."""
 
 STARTING = re.compile(
@@ -101,7 +101,7 @@ def judges(finding: Finding) -> bool:
 
 
 def _is_judging(path: str) -> bool:
-    return path.startswith(JUDGING) and not path.startswith(SHOWING)
+    return path.startswith(JUDGING) and not path.startswith(_SHOWING)
 
 
 def _reason(changed: Changed, known: set[str]) -> str:

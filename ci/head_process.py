@@ -38,7 +38,7 @@ PASSED_ON = (
 Wanted = TypeVar("Wanted")
 
 
-class Question(msgspec.Struct, frozen=True, kw_only=True):
+class _Question(msgspec.Struct, frozen=True, kw_only=True):
     """A probe under a cap, or the smallest caps where there is none."""
 
     knobs: Knobs
@@ -46,7 +46,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     cap_bytes: int | None = None
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class _Answer(msgspec.Struct, frozen=True, kw_only=True):
     """One of the three is given; `problem` says why there is no answer."""
 
     result: ProbeResult | None = None
@@ -76,12 +76,12 @@ class HeadSimulation:
 
     def probe(self, knobs: Knobs, workload: Workload, cap_bytes: int) -> ProbeResult:
         """As `Prober.probe`; raises `HeadGoneError` where the process has ended."""
-        answer = self._ask(Question(knobs=knobs, workload=workload, cap_bytes=cap_bytes))
+        answer = self._ask(_Question(knobs=knobs, workload=workload, cap_bytes=cap_bytes))
         return _given(answer.result)
 
     def smallest_caps(self, knobs: Knobs, workload: Workload) -> dict[str, int]:
         """As `Simulation.smallest_caps`; raises `HeadGoneError` where the process has ended."""
-        return _given(self._ask(Question(knobs=knobs, workload=workload)).caps)
+        return _given(self._ask(_Question(knobs=knobs, workload=workload)).caps)
 
     def memory_model(self, variant: Variant) -> dict[str, float]:
         """Raise `NotMeasuredError`: the gate does not ask for the guard's coefficients."""
@@ -95,7 +95,7 @@ class HeadSimulation:
             with suppress(OSError):
                 pipe.close()
 
-    def _ask(self, question: Question) -> Answer:
+    def _ask(self, question: _Question) -> _Answer:
         late = threading.Timer(MOST_SECONDS, self._process.kill)
         late.daemon = True
         late.start()
@@ -111,7 +111,7 @@ class HeadSimulation:
             code = self._process.wait()
             raise HeadGoneError(f"a process that simulates ended with code {code}, or took over {MOST_SECONDS} s")
         try:
-            answer = msgspec.json.decode(line, type=Answer)
+            answer = msgspec.json.decode(line, type=_Answer)
         except msgspec.DecodeError as error:
             raise HeadGoneError(f"a process that simulates gave an answer that is none: {error}") from None
         if answer.problem:
@@ -146,7 +146,7 @@ def head_environment(*search: Path) -> dict[str, str]:
 
 
 def simulate(seed: int) -> None:
-    """Answer questions on stdin until it is closed, with the `acestep` that is found first."""
+    """_Answer questions on stdin until it is closed, with the `acestep` that is found first."""
     answers = os.fdopen(os.dup(1), "wb")
     # What the code prints is no answer.
     os.dup2(2, 1)
@@ -156,22 +156,22 @@ def simulate(seed: int) -> None:
 
     prober = simulation(sample=Random(seed))  # noqa: S311 it draws a sample, not a secret
     while True:
-        question = msgspec.json.decode(asked.get(), type=Question)
+        question = msgspec.json.decode(asked.get(), type=_Question)
         answers.write(msgspec.json.encode(_answered(prober, question)) + b"\n")
         answers.flush()
 
 
-def _answered(prober: Any, question: Question) -> Answer:
+def _answered(prober: Any, question: _Question) -> _Answer:
     knobs, workload = question.knobs, question.workload
     # The code of a change may fail in any way, and the judge goes on.
     try:
         if question.cap_bytes is None:
-            return Answer(caps=prober.smallest_caps(knobs, workload))
-        return Answer(result=prober.probe(knobs, workload, question.cap_bytes))
+            return _Answer(caps=prober.smallest_caps(knobs, workload))
+        return _Answer(result=prober.probe(knobs, workload, question.cap_bytes))
     except NotMeasuredError as error:
-        return Answer(problem=str(error))
+        return _Answer(problem=str(error))
     except Exception as error:
-        return Answer(problem=f"{type(error).__name__}: {error}")
+        return _Answer(problem=f"{type(error).__name__}: {error}")
 
 
 def _listen(asked: "queue.SimpleQueue[bytes]") -> None:

@@ -13,7 +13,7 @@ from ci.cells import certified_cells
 from ci.code_versions import is_known
 from ci.findings import Finding, GateVerdict, verdict_of, worst_first
 from ci.harness import harness_findings
-from ci.judge_code import TellCells, code_findings
+from ci.judge_code import TellCells, code_findings, found_once
 from ci.judge_policy import policy_findings, tolerance_findings
 from ci.judge_table import compared_tiers, table_findings
 from ci.judge_waivers import stale_findings, with_waivers
@@ -141,11 +141,14 @@ def _code(
     if not cells:
         return 0, findings
     share = min(before.tolerance.peak_share, after.tolerance.peak_share)
-    if not isinstance(by, tuple):
-        return len(cells), [*findings, *code_findings(cells, by, share, progress)]
-    from ci.side_by_side import simulated_findings
+    probed = [*cells, *before.anchor]
+    if isinstance(by, tuple):
+        from ci.side_by_side import simulated_findings
 
-    return len(cells), [*findings, *simulated_findings(cells, share, progress, *by)]
+        found = list(simulated_findings(probed, share, progress, *by))
+    else:
+        found = list(code_findings(probed, by, share, progress))
+    return len(cells), [*findings, *found_once(found)]
 
 
 def _judge_changed(checkout: Path, base: str | Path) -> list[Finding]:

@@ -42,12 +42,21 @@ def code_findings(
             yield _finding("G203", cell, "probe", f"cannot be probed: {said}"[:300])
 
 
+def found_once(findings: Sequence[Finding]) -> Iterator[Finding]:
+    """Leave out what grew since the last release where the same place grew since the base."""
+    since_base = {(f.variant, f.tier, f.field) for f in findings if f.id in ("G302", "G303")}
+    for finding in findings:
+        if finding.id != "G304" or (finding.variant, finding.tier, finding.field) not in since_base:
+            yield finding
+
+
 def _judged(cell: GateCell, prober: Simulation, share: float) -> Iterator[Finding]:
     knobs, workload = cell.probe.knobs, cell.probe.workload
-    found = prober.probe(knobs, workload, cell.proven_cap_bytes)
-    if not keeps_promise(found, workload.batch):
-        yield _no_longer_fits(cell, prober, found)
-    if cell.proven_cap_bytes != cell.probe.cap_bytes:
+    if not cell.released:
+        found = prober.probe(knobs, workload, cell.proven_cap_bytes)
+        if not keeps_promise(found, workload.batch):
+            yield _no_longer_fits(cell, prober, found)
+    if cell.released or cell.proven_cap_bytes != cell.probe.cap_bytes:
         found = prober.probe(knobs, workload, cell.probe.cap_bytes)
     before = {stage.name: stage for stage in cell.probe.stages}
     for stage in found.stages if keeps_promise(found, workload.batch) else ():
@@ -86,17 +95,19 @@ def _stage_findings(
     if after.songs_per_pass < before.songs_per_pass:
         told = f"{after.name} takes {after.songs_per_pass} songs at once, it took {before.songs_per_pass}"
         songs = before.songs_per_pass, after.songs_per_pass
-        yield _finding("G303", cell, "songs_per_pass", told, before=songs[0], after=songs[1], stage=after.name)
+        rule = "G304" if cell.released else "G303"
+        yield _finding(rule, cell, "songs_per_pass", told, before=songs[0], after=songs[1], stage=after.name)
     # A stage that adapts to free memory may take more if the weights next to it take less.
     more_room = after.resident_bytes < before.resident_bytes or after.songs_per_pass > before.songs_per_pass
     taken, takes = before.needed_bytes, after.needed_bytes
     if takes > taken * (1 + share) and not (after.name in CHOOSING and more_room):
         component = component_that_grew(before, after, live)
         told = (
-            f"{after.name} takes {gib(takes)}, {takes / max(taken, 1) - 1:+.1%}; what grew is most likely {component}"
+            f"{after.name} takes {gib(takes)}, {takes / max(taken, 1) - 1:+.1%}"
+            f"{' since the last release' * cell.released}; what grew is most likely {component}"
         )
         yield _finding(
-            "G302",
+            "G304" if cell.released else "G302",
             cell,
             "peak_allocated_bytes",
             told,

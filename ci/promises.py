@@ -10,6 +10,8 @@ from calibrate.git import GitError, folder_at
 from calibrate.record.measurement import Measurement, load_measurement
 from calibrate.table.policy import Policy, load_policy
 from calibrate.table.waivers import Waiver, load_waivers
+from ci.anchor import load_anchor
+from ci.cells import GateCell
 from ci.tolerance import FILE as TOLERANCE
 from ci.tolerance import Tolerance, load_tolerance
 
@@ -30,6 +32,7 @@ class Promises(msgspec.Struct, frozen=True, kw_only=True):
     records: tuple[Measurement, ...]
     waivers: tuple[Waiver, ...]
     tolerance: Tolerance
+    anchor: tuple[GateCell, ...]
 
 
 def head_promises(table: Path, folder: Path) -> Promises:
@@ -70,6 +73,7 @@ def _promises(table: Path, folder: Path, records: tuple[Measurement, ...]) -> Pr
         records=records,
         waivers=load_waivers(folder / WAIVERS),
         tolerance=load_tolerance(folder),
+        anchor=load_anchor(folder),
     )
 
 

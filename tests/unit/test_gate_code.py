@@ -11,8 +11,11 @@ import pytest
 
 from acestep.knobs import Knobs, Offload
 from acestep.stage import Stage
+from acestep.tiers import TierTable
 from acestep.units import MIB
 from calibrate.probes.base import MeasuredStage, ProbeResult
+from calibrate.record.measurement import Measurement
+from calibrate.table.policy import Policy
 from calibrate.workload import Workload
 from ci.cells import certified_cells
 from ci.findings import Finding, GateVerdict
@@ -98,6 +101,41 @@ def test_a_raised_tolerance_is_red_and_does_not_help(tmp_path: Path) -> None:
     house = good()
     house.tolerance["peak_share"] = 0.5
     assert stopping(judged(house, tmp_path, prober=Hungry(400 * MIB))) >= {"G302", "G403"}
+
+
+def anchored(house: House, share: float = 1.0) -> House:
+    """The house with an anchor: a release at which each stage took this share of what it takes now."""
+    table, policy = msgspec.convert(house.table, TierTable), msgspec.convert(house.policy, Policy)
+    cells, _ = certified_cells(table, policy, [msgspec.convert(house.record, Measurement)])
+    released = [msgspec.to_builtins(msgspec.structs.replace(cell, released=True)) for cell in cells]
+    for peaks in (stage for cell in released for stage in cell["probe"]["stages"]):
+        peaks["peak_allocated_bytes"] = int(peaks["peak_allocated_bytes"] * share)
+    house.texts["anchor.json"] = json.dumps(released)
+    return house
+
+
+def test_small_steps_add_up_against_the_last_release(tmp_path: Path) -> None:
+    """Each step is within the tolerance of the one before; one finding says where they have led."""
+    release = anchored(good())
+    for was, now, red in ((0, 30, False), (30, 60, True)):
+        before = House(measured(Hungry(was * MIB)))
+        before.texts = release.texts
+        judgement = judged(before, tmp_path / str(now), base=before, prober=Hungry(now * MIB))
+        assert "G302" not in stopping(judgement)
+        crept = [finding for finding in judgement.findings if finding.id == "G304"]
+        assert bool(crept) is red
+        assert all("since the last release" in finding.message for finding in crept)
+
+
+def test_what_grew_since_the_base_is_not_told_again_about_the_release(tmp_path: Path) -> None:
+    judgement = judged(anchored(good()), tmp_path, base=anchored(good()), prober=Hungry(400 * MIB))
+    assert "G302" in stopping(judgement)
+    assert "G304" not in stopping(judgement)
+
+
+def test_the_anchor_that_counts_is_the_bases(tmp_path: Path) -> None:
+    judgement = judged(good(), tmp_path, base=anchored(good(), 0.9))
+    assert stopping(judgement) == {"G304"}
 
 
 def test_a_stricter_tolerance_holds_at_once(tmp_path: Path) -> None:
