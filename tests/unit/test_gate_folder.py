@@ -100,9 +100,12 @@ def test_a_file_named_like_the_base_is_never_the_base(
     monkeypatch.chdir(tmp_path)
     command = ["git", "-C", str(tmp_path), "rev-parse", "HEAD"]
     commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    for base, verdict in ((commit, GateVerdict.OK), ("7" * 40, GateVerdict.INCONCLUSIVE)):
+    for base, known in ((commit, True), ("7" * 40, False)):
         if link:
             (tmp_path / base).symlink_to(table)
         else:
-            (tmp_path / base).write_bytes(table.read_bytes() if verdict is GateVerdict.INCONCLUSIVE else b"{}")
-        assert judge(tmp_path, base, None, TODAY, table_only=True, progress=lambda _: None).verdict is verdict
+            (tmp_path / base).write_bytes(b"{}" if known else table.read_bytes())
+        judgement = judge(tmp_path, base, None, TODAY, table_only=True, progress=lambda _: None)
+        # A link is a finding of its own, wherever it leads.
+        assert {finding.id for finding in judgement.findings} <= ({"G204"} if known else {"G201"})
+        assert judgement.compared.tiers == (8 if known else 0)
