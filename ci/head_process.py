@@ -64,6 +64,7 @@ class HeadSimulation:
     device = "simulated"
 
     def __init__(self, command: Sequence[str], search: Sequence[Path]) -> None:
+        self._known: dict[_Question, ProbeResult] = {}
         self._process = subprocess.Popen(  # noqa: S603 our own interpreter and modules
             command,
             stdin=subprocess.PIPE,
@@ -76,8 +77,11 @@ class HeadSimulation:
 
     def probe(self, knobs: Knobs, workload: Workload, cap_bytes: int) -> ProbeResult:
         """As `Prober.probe`; raises `HeadGoneError` where the process has ended."""
-        answer = self._ask(_Question(knobs=knobs, workload=workload, cap_bytes=cap_bytes))
-        return _given(answer.result)
+        question = _Question(knobs=knobs, workload=workload, cap_bytes=cap_bytes)
+        # The base and the last release mostly ask the same.
+        if question not in self._known:
+            self._known[question] = _given(self._ask(question).result)
+        return self._known[question]
 
     def smallest_caps(self, knobs: Knobs, workload: Workload) -> dict[str, int]:
         """As `Simulation.smallest_caps`; raises `HeadGoneError` where the process has ended."""

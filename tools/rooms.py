@@ -121,7 +121,7 @@ ROOMS = (
         name="record",
         holds="the measurement file",
         parts=("calibrate.record",),
-        imports=_names("values limits harness probes"),
+        imports=_names("values hardware limits harness probes"),
     ),
     Room(
         name="table",
