@@ -76,6 +76,7 @@ GATE_RULES: dict[str, GateRule] = {
             "G104": "no measurement file breaks a rule of `calibrate validate`",
             "G105": "every record was measured by a version of the code that this repository knows",
             "G106": "every certificate holds the longest song that fits and the next that does not",
+            "G108": "a new record says what the code of the change does in the simulation",
             "G107": "the tiers folder holds plain files with plain names",
         },
         GateVerdict.REGRESSED: {
@@ -83,6 +84,7 @@ GATE_RULES: dict[str, GateRule] = {
             "G302": "no stage holds more than the record at the base, within the tolerance",
             "G303": "songs are made in no smaller passes than at the base",
             "G304": "no stage holds more than at the last release, within the tolerance",
+            "G305": "what was simulated at the base can still be simulated",
             "G401": "no card has a larger budget than before",
             "G402": "a tier is certified on no larger card, and no card falls to the tier below",
             "G403": "the gate tolerates no more than before",
@@ -100,6 +102,7 @@ GATE_RULES: dict[str, GateRule] = {
             "G511": "no backend and no default is lost, and the guard has something to predict with",
             "G601": "no waiver is past its day",
             "G602": "every waiver covers something",
+            "G603": "no waiver allows more memory than the card has",
         },
         GateVerdict.INCONCLUSIVE: {
             "G201": "the base is there and can be read",

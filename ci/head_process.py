@@ -11,16 +11,18 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from copy import copy
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
-from typing import IO, Any, TypeVar, cast
+from typing import IO, TypeVar, cast
 
 import msgspec
 
 from acestep.errors import NotMeasuredError
+from acestep.hardware.card import SIMULATED_CAPABILITY
 from acestep.knobs import Knobs, Variant
-from calibrate.probes.base import ProbeResult
+from calibrate.probes.base import ProbeResult, Simulation
 from calibrate.workload import Workload
 
 JUDGE = Path(__file__).parent.parent
@@ -39,11 +41,12 @@ Wanted = TypeVar("Wanted")
 
 
 class _Question(msgspec.Struct, frozen=True, kw_only=True):
-    """A probe under a cap, or the smallest caps where there is none."""
+    """A probe under a cap, or the smallest caps where there is none; `capability` decides the card's kernels."""
 
     knobs: Knobs
     workload: Workload
     cap_bytes: int | None = None
+    capability: tuple[int, int] = SIMULATED_CAPABILITY
 
 
 class _Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,6 +67,7 @@ class HeadSimulation:
     device = "simulated"
 
     def __init__(self, command: Sequence[str], search: Sequence[Path]) -> None:
+        self.capability = SIMULATED_CAPABILITY
         self._known: dict[_Question, ProbeResult] = {}
         self._process = subprocess.Popen(  # noqa: S603 our own interpreter and modules
             command,
@@ -77,7 +81,7 @@ class HeadSimulation:
 
     def probe(self, knobs: Knobs, workload: Workload, cap_bytes: int) -> ProbeResult:
         """As `Prober.probe`; raises `HeadGoneError` where the process has ended."""
-        question = _Question(knobs=knobs, workload=workload, cap_bytes=cap_bytes)
+        question = _Question(knobs=knobs, workload=workload, cap_bytes=cap_bytes, capability=self.capability)
         # The base and the last release mostly ask the same.
         if question not in self._known:
             self._known[question] = _given(self._ask(question).result)
@@ -85,11 +89,18 @@ class HeadSimulation:
 
     def smallest_caps(self, knobs: Knobs, workload: Workload) -> dict[str, int]:
         """As `Simulation.smallest_caps`; raises `HeadGoneError` where the process has ended."""
-        return _given(self._ask(_Question(knobs=knobs, workload=workload)).caps)
+        question = _Question(knobs=knobs, workload=workload, capability=self.capability)
+        return _given(self._ask(question).caps)
 
     def memory_model(self, variant: Variant) -> dict[str, float]:
         """Raise `NotMeasuredError`: the gate does not ask for the guard's coefficients."""
         raise NotMeasuredError(f"the gate fits no memory model of {variant}")
+
+    def of(self, capability: tuple[int, int]) -> "HeadSimulation":
+        """Return the same process as the simulation of a card of another compute capability."""
+        other = copy(self)
+        other.capability = capability
+        return other
 
     def close(self) -> None:
         """End the process, whatever it is doing."""
@@ -158,14 +169,17 @@ def simulate(seed: int) -> None:
     threading.Thread(target=_listen, args=(asked,), daemon=True).start()
     from calibrate.campaign.probers import simulation
 
-    prober = simulation(sample=Random(seed))  # noqa: S311 it draws a sample, not a secret
+    probers: dict[tuple[int, int], Simulation] = {}
     while True:
         question = msgspec.json.decode(asked.get(), type=_Question)
-        answers.write(msgspec.json.encode(_answered(prober, question)) + b"\n")
+        card = question.capability
+        if card not in probers:
+            probers[card] = simulation(sample=Random(seed), capability=card)  # noqa: S311 it draws a sample, not a secret
+        answers.write(msgspec.json.encode(_answered(probers[card], question)) + b"\n")
         answers.flush()
 
 
-def _answered(prober: Any, question: _Question) -> _Answer:
+def _answered(prober: Simulation, question: _Question) -> _Answer:
     knobs, workload = question.knobs, question.workload
     # The code of a change may fail in any way, and the judge goes on.
     try:

@@ -1,23 +1,29 @@
 """Judges a change as a whole: its files, its table, its policy, its records and its code."""
 
 import datetime
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
 from acestep.errors import InvalidInputError, NotMeasuredError
+from acestep.tiers import TierTable
 from calibrate.git import GitError
 from calibrate.probes.base import Simulation
+from calibrate.record.measurement import Measurement
+from calibrate.table.policy import Policy
 from ci import judge_records
-from ci.cells import certified_cells
+from ci.cells import GateCell, certified_cells, lost_coverage, simulated_promises
 from ci.code_versions import is_known
 from ci.findings import Finding, GateVerdict, verdict_of, worst_first
 from ci.harness import harness_findings
-from ci.judge_code import TellCells, code_findings, found_once
+from ci.judge_code import TellCells, found_once
+from ci.judge_physics import physics_findings
 from ci.judge_policy import policy_findings, tolerance_findings
 from ci.judge_table import compared_tiers, table_findings
-from ci.judge_waivers import stale_findings, with_waivers
+from ci.judge_waivers import stale_findings, unbounded_findings, with_waivers
 from ci.promises import POLICY, TABLE_FILE, Promises, base_promises, head_promises, record_files, stored_promises
+from ci.side_by_side import cell_tasks, simulated_findings
 from ci.tiers_folder import folder_findings
 
 
@@ -107,6 +113,7 @@ def judge(
         what = "tier" if not tiers else "certified cell"
         findings.append(Finding(id="G202", message=f"no {what} of the base could be compared."))
     stale = stale_findings(findings, after.table, after.waivers, before.waivers, today, code_judged=not table_only)
+    findings += unbounded_findings(after.waivers, before.policy or after.policy)
     allowed = with_waivers(findings, after.waivers, today)
     records = 0 if table_only else len(record_files(folder))
     return answer([*allowed, *stale], Compared(tiers=tiers, cells=cells, records=records))
@@ -137,18 +144,25 @@ def _code(
     """
     if before.policy is None:
         return 0, []
-    cells, findings = certified_cells(before.table, before.policy, before.records)
+    cells, findings = _cells(before.table, before.policy, before.records)
     if not cells:
         return 0, findings
+    new_cells: list[GateCell] = []
+    if after.policy is not None:
+        new_cells, missing = _cells(after.table, after.policy, after.records)
+        findings += lost_coverage(cells, after.table, missing)
     share = min(before.tolerance.peak_share, after.tolerance.peak_share)
-    probed = [*cells, *before.anchor]
-    if isinstance(by, tuple):
-        from ci.side_by_side import simulated_findings
+    tasks = cell_tasks([*cells, *before.anchor], share, progress)
+    there = {record.digest for record in before.records}
+    seed = by[1] if isinstance(by, tuple) else 0
+    for record in (record for record in after.records if record.digest not in there):
+        tasks.append(lambda sim, record=record: physics_findings(record, new_cells, sim, progress, seed))  # type: ignore[misc]
+    found = simulated_findings(tasks, *by) if isinstance(by, tuple) else [f for task in tasks for f in task(by)]
+    return len(cells), [*findings, *found_once(list(found))]
 
-        found = list(simulated_findings(probed, share, progress, *by))
-    else:
-        found = list(code_findings(probed, by, share, progress))
-    return len(cells), [*findings, *found_once(found)]
+
+def _cells(table: TierTable, policy: Policy, records: Sequence[Measurement]) -> tuple[list[GateCell], list[Finding]]:
+    return certified_cells(simulated_promises(table, policy, records), policy, records)
 
 
 def _judge_changed(checkout: Path, base: str | Path) -> list[Finding]:

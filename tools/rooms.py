@@ -172,7 +172,7 @@ ROOMS = (
         name="gate",
         holds="the judge of a pull request",
         parts=("ci",),
-        imports=_names("values cli harness probes record table campaign"),
+        imports=_names("values hardware cli harness probes record table campaign"),
     ),
     Room(
         name="tools",

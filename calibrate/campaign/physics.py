@@ -3,7 +3,7 @@
 The simulation equals real allocators to the byte, so it is the yardstick for a file that a stranger sends.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -60,12 +60,19 @@ def _impossible(record: Measurement, progress: _Tell) -> Iterator[Broken]:
         yield from physics(record, simulation_of(record.card), progress)
 
 
-def physics(record: Measurement, simulation: Simulation, progress: _Tell) -> Iterator[Broken]:
+def physics(
+    record: Measurement, simulation: Simulation, progress: _Tell, chosen: Collection[int] | None = None
+) -> Iterator[Broken]:
     """Yield where a record contradicts the simulation; `progress` gets a sentence about every run that ended.
 
-    The simulation runs today's code, with the attention kernels of the record's card.
+    The simulation runs today's code, with the attention kernels of the record's card. `chosen` are the numbers of the
+    probes to compare; all of them without it.
     """
-    ended = [(place, p) for place, p in numbered_probes(record) if p.verdict in (Verdict.FITS, Verdict.DEGRADED)]
+    ended = [
+        (place, probe)
+        for number, (place, probe) in enumerate(numbered_probes(record))
+        if probe.verdict in (Verdict.FITS, Verdict.DEGRADED) and (chosen is None or number in chosen)
+    ]
     # Runs of the same knobs share a trace, and the simulation keeps the latest ones.
     for number, (place, probe) in enumerate(ended, 1):
         progress(f"{number} of {len(ended)}: {describe_probe(probe.knobs, probe.workload, probe.cap_bytes)}")

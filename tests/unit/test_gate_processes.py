@@ -14,7 +14,7 @@ from acestep.errors import Exit
 from ci.cells import GateCell, certified_cells
 from ci.findings import Finding
 from ci.promises import stored_promises
-from ci.side_by_side import WORKERS, simulated_findings
+from ci.side_by_side import WORKERS, SimulationTask, cell_tasks, simulated_findings
 from tests.gate_house import good
 from tests.processes import has_ended, require_end
 
@@ -52,11 +52,11 @@ import click, sys
 from pathlib import Path
 from acestep.cli.console import run_and_exit
 from ci.side_by_side import simulated_findings
-from tests.unit.test_gate_processes import certified
+from tests.unit.test_gate_processes import tasks
 
 @click.command()
 def gate():
-    list(simulated_findings(certified(Path(place)), 0.02, lambda _: None, Path.cwd(), command=command))
+    list(simulated_findings(tasks(Path(place)), Path.cwd(), command=command))
 
 _, place, *command = sys.argv
 sys.argv[1:] = []
@@ -79,9 +79,12 @@ def certified(place: Path) -> list[GateCell]:
     return cells
 
 
+def tasks(place: Path) -> list[SimulationTask]:
+    return cell_tasks(certified(place), 0.02, lambda _: None)
+
+
 def found_by(place: Path, does: str) -> list[Finding]:
-    cells = certified(place)
-    return list(simulated_findings(cells, 0.02, lambda _: None, ROOT, command=stand_in(place / "log", does)))
+    return list(simulated_findings(tasks(place), ROOT, command=stand_in(place / "log", does)))
 
 
 @pytest.fixture
