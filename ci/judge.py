@@ -113,7 +113,7 @@ def judge(
         what = "tier" if not tiers else "certified cell"
         findings.append(Finding(id="G202", message=f"no {what} of the base could be compared."))
     stale = stale_findings(findings, after.table, after.waivers, before.waivers, today, code_judged=not table_only)
-    findings += unbounded_findings(after.waivers, before.policy or after.policy)
+    stale += unbounded_findings(after.waivers, before.policy or after.policy)
     allowed = with_waivers(findings, after.waivers, today)
     records = 0 if table_only else len(record_files(folder))
     return answer([*allowed, *stale], Compared(tiers=tiers, cells=cells, records=records))

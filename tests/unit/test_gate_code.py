@@ -12,9 +12,11 @@ import pytest
 from acestep.knobs import Knobs, Offload
 from acestep.stage import Stage
 from acestep.tiers import TierTable
-from acestep.units import MIB
+from acestep.units import GIB, MIB
+from calibrate.files import pretty_json
 from calibrate.probes.base import MeasuredStage, ProbeResult
 from calibrate.record.measurement import Measurement
+from calibrate.table.merge import build_table
 from calibrate.table.policy import Policy
 from calibrate.workload import Workload
 from ci.cells import certified_cells
@@ -22,6 +24,8 @@ from ci.findings import Finding, GateVerdict
 from ci.judge import judge
 from ci.judge_code import component_that_grew
 from ci.promises import stored_promises
+from tests.damage import sealed
+from tests.damage_of_meaning import on_card
 from tests.fakes import AnalyticProber, measured
 from tests.gate_house import TODAY, House, committed, good, judged, stopping
 
@@ -320,3 +324,37 @@ def test_the_guard_may_predict_otherwise_but_not_with_nothing(tmp_path: Path) ->
         house.table["variants"]["turbo"]["memory_model"] = model
     assert stopping(judged(other, tmp_path / "other", base=base, table_only=True)) == set()
     assert stopping(judged(none, tmp_path / "none", base=base, table_only=True)) == {"G511"}
+
+
+def with_a_card(house: House, *, beside: bool) -> House:
+    """The house with its record measured on a real card, `beside` the simulated one or instead of it."""
+    document = json.loads(json.dumps(house.record))
+    on_card("NVIDIA RTX PRO 6000 Blackwell", "12.0", 95.0)(document)
+    card = json.loads(sealed(document))
+    records = [msgspec.convert(record, Measurement) for record in ([house.record, card] if beside else [card])]
+    house.table = json.loads(pretty_json(build_table(records, msgspec.convert(house.policy, Policy))))
+    if beside:
+        house.texts["measurements/card.json"] = json.dumps(card)
+    else:
+        house.record = card
+    return house
+
+
+def test_what_a_card_measured_does_not_switch_the_simulation_off(tmp_path: Path) -> None:
+    house = with_a_card(good(), beside=True)
+    assert house.tiers[0]["evidence"]["frontier"]["kind"] == "measured"
+    assert judged(house, tmp_path / "same", base=house).compared.cells > 8
+    assert "G302" in stopping(judged(house, tmp_path / "more", base=house, prober=Hungry(400 * MIB)))
+
+
+def test_cells_that_are_no_longer_simulated_are_red(tmp_path: Path) -> None:
+    judgement = judged(with_a_card(good(), beside=False), tmp_path)
+    lost = [finding for finding in judgement.findings if finding.id == "G305"]
+    assert {(finding.tier, finding.field) for finding in lost} >= {("tier1", "without_lm"), ("tier5", "with_lm.pt")}
+
+
+@pytest.mark.parametrize(("value", "red"), [(2 * GIB, False), (64 * GIB, True)])
+def test_no_waiver_allows_more_than_the_card_has(value: int, red: bool, tmp_path: Path) -> None:
+    house = good()
+    house.waivers = [WAIVED | {"field": "denoise.peak_allocated_bytes.without_lm", "value": value, "until": "floor"}]
+    assert ("G603" in stopping(judged(house, tmp_path, table_only=True))) is red
