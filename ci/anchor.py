@@ -5,6 +5,7 @@ python -m ci.anchor writes it from the table and the records, as a step of a rel
 
 from pathlib import Path
 
+import click
 import msgspec
 
 from acestep.cli import console
@@ -39,6 +40,12 @@ def write_anchor(folder: Path) -> int:
     return len(released)
 
 
-if __name__ == "__main__":
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+def anchor() -> None:
+    """Write tiers/anchor.json, the memory of every certified cell, as a step of a release."""
     number = write_anchor(Path(__file__).parent.parent / "tiers")
     console.notify(f"tiers/{ANCHOR} holds {number} cells.")
+
+
+if __name__ == "__main__":
+    console.run_and_exit(anchor)

@@ -20,6 +20,7 @@ from ci.harness import harness_findings
 from ci.judge_code import TellCells, found_once
 from ci.judge_physics import physics_findings
 from ci.judge_policy import policy_findings, tolerance_findings
+from ci.judge_steps import step_findings
 from ci.judge_table import compared_tiers, table_findings
 from ci.judge_waivers import stale_findings, unbounded_findings, with_waivers
 from ci.promises import POLICY, TABLE_FILE, Promises, base_promises, head_promises, record_files, stored_promises
@@ -153,6 +154,7 @@ def _code(
         findings += lost_coverage(cells, after.table, missing)
     share = min(before.tolerance.peak_share, after.tolerance.peak_share)
     tasks = cell_tasks([*cells, *before.anchor], share, progress)
+    tasks.append(lambda sim: step_findings(cells, sim, progress))
     there = {record.digest for record in before.records}
     seed = by[1] if isinstance(by, tuple) else 0
     for record in (record for record in after.records if record.digest not in there):

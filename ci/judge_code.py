@@ -14,6 +14,9 @@ from ci.findings import Finding, FindingValue
 TellCells = Callable[[str], None]
 """Called with a sentence about every cell."""
 
+CODE_ERRORS = (AceStepError, ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""Errors of the code that is simulated, or of its process; then a cell cannot be probed."""
+
 _PLENTY = 2**50
 """A cap that is never reached; a run that no longer fits is examined under it."""
 
@@ -29,15 +32,7 @@ def code_findings(
         progress(f"Probing {_place(cell)}.")
         try:
             yield from _judged(cell, prober, share)
-        except (
-            AceStepError,
-            ArithmeticError,
-            AttributeError,
-            LookupError,
-            RuntimeError,
-            TypeError,
-            ValueError,
-        ) as error:
+        except CODE_ERRORS as error:
             said = f"{error}" if isinstance(error, NotMeasuredError) else f"{type(error).__name__}: {error}"
             yield _finding("G203", cell, "probe", f"cannot be probed: {said}"[:300])
 

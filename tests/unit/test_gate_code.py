@@ -56,6 +56,13 @@ class Broken(AnalyticProber):
         raise KeyError("transformer")
 
 
+class Keeping(AnalyticProber):
+    """The card after a change that keeps something of each step after the second."""
+
+    def music_bytes(self, knobs: Knobs, workload: Workload) -> int:
+        return super().music_bytes(knobs, workload) + (workload.steps - 2) * 10_000
+
+
 def findings_of(prober: AnalyticProber, place: Path, rule: str) -> list[Finding]:
     return [finding for finding in judged(good(), place, prober=prober).findings if finding.id == rule]
 
@@ -75,6 +82,13 @@ def test_a_peak_within_the_tolerance_passes_and_one_above_it_does_not(tmp_path: 
         assert isinstance(finding.after, int)
         assert finding.after > finding.before * 1.02
         assert finding.component
+
+
+def test_what_later_steps_keep_is_seen_to_the_byte(tmp_path: Path) -> None:
+    judgement = judged(good(), tmp_path, prober=Keeping())
+    assert stopping(judgement) == {"G306"}
+    (few, more) = (finding for finding in judgement.findings if finding.stage == Stage.DENOISE)
+    assert (int(few.after) - int(few.before), int(more.after) - int(more.before)) == (60_000, 10_000)  # type: ignore[arg-type]
 
 
 def test_a_certificate_that_no_longer_holds_says_what_is_needed_now(tmp_path: Path) -> None:
