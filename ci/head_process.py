@@ -3,6 +3,7 @@
 python -P -m ci.head_process SEED, with the change's `acestep` in front of the judge's on PYTHONPATH
 """
 
+import gc
 import os
 import queue
 import shutil
@@ -175,6 +176,8 @@ def simulate(seed: int) -> None:
         card = question.capability
         if card not in probers:
             probers[card] = simulation(sample=Random(seed), capability=card)  # noqa: S311 it draws a sample, not a secret
+            # Imported objects are frozen, so that garbage collection of the traces does not scan them.
+            gc.freeze()
         answers.write(msgspec.json.encode(_answered(probers[card], question)) + b"\n")
         answers.flush()
 

@@ -153,7 +153,8 @@ def _code(
         new_cells, missing = _cells(after.table, after.policy, after.records)
         findings += lost_coverage(cells, after.table, missing)
     share = min(before.tolerance.peak_share, after.tolerance.peak_share)
-    tasks = cell_tasks([*cells, *before.anchor], share, progress)
+    released = [cell for cell in before.anchor if cell.variant in before.table.variants]
+    tasks = cell_tasks([*cells, *released], share, progress)
     tasks.append(lambda sim: step_findings(cells, sim, progress))
     there = {record.digest for record in before.records}
     seed = by[1] if isinstance(by, tuple) else 0
