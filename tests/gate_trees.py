@@ -17,6 +17,7 @@ from calibrate.probes.simulated.prober import SimulatedProber
 from calibrate.table.policy import Policy, load_policy
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
+from ci.findings import GateVerdict
 from tests.fakes import measured, result
 from tests.gate_house import House, committed
 
@@ -24,7 +25,10 @@ ROOT = Path(__file__).parent.parent
 
 
 class CodeFault(NamedTuple):
-    """A change of one line that costs memory; `stage` and `component` are what the gate is to name."""
+    """A change of one line that costs memory, or hides that it does.
+
+    `stage` and `component` are what the gate is to name. One of the `rules` finds it. A `small` one is found in a song of a minute.
+    """
 
     name: str
     file: str
@@ -33,6 +37,9 @@ class CodeFault(NamedTuple):
     stage: str
     component: str
     needs_int8: bool = False
+    rules: tuple[str, ...] = ("G301", "G302")
+    verdict: GateVerdict = GateVerdict.REGRESSED
+    small: bool = False
 
 
 CODE_FAULTS = (
@@ -86,6 +93,37 @@ CODE_FAULTS = (
         "        return normed[-1:] + 0 * every[-1:, : normed.shape[1]].to(normed.dtype)\n",
         "think",
         "activations",
+    ),
+    CodeFault(
+        "every step after the second keeps the latents",
+        "acestep/engine/denoise.py",
+        "    for step, now in enumerate(times):\n",
+        "    kept = []\n    for step, now in enumerate(times):\n"
+        "        kept.append(latents.clone() if step > 1 else None)\n",
+        "denoise",
+        "",
+        rules=("G306",),
+        small=True,
+    ),
+    *(
+        CodeFault(
+            f"the sampler {does}",
+            "acestep/engine/denoise.py",
+            "    for step, now in enumerate(times):\n",
+            f"{line}\n    for step, now in enumerate(times):\n",
+            "",
+            "",
+            rules=("G206",),
+            verdict=GateVerdict.INCONCLUSIVE,
+            small=True,
+        )
+        for does, line in (
+            ("spares memory where tensors are meta", "    kept = None if latents.is_meta else latents.clone()"),
+            ("asks for the kind of device", "    kept = latents.clone() if latents.device.type == 'cuda' else None"),
+            ("looks whether it is simulated", "    import sys\n    kept = 'calibrate' in sys.modules"),
+            ("patches what simulates it", "    from calibrate.probes.simulated import ledger\n    kept = ledger"),
+            ("does so by a name in a text", "    kept = __import__('calib' + 'rate')"),
+        )
     ),
 )
 
@@ -183,6 +221,6 @@ def named(document: dict[str, Any], fault: CodeFault) -> list[dict[str, Any]]:
         finding
         for finding in document["findings"]
         if (finding["stage"], finding["component"]) == (fault.stage, fault.component)
-        and finding["id"] in ("G301", "G302")
+        and finding["id"] in fault.rules
         and finding["level"] == "error"
     ]
