@@ -34,7 +34,8 @@ def stale_findings(
 ) -> list[Finding]:
     """Return expired waivers, and those that cover nothing.
 
-    A waiver that was `granted` at the base counts as used as long as its cell still has the allowed value.
+    A waiver that was `granted` at the base counts as used as long as its cell still has the allowed value, and one of a
+    variant that the table does not have is not judged.
     """
     stale = []
     for waiver in waivers:
@@ -43,7 +44,8 @@ def stale_findings(
             continue
         of_code = OF_CODE in f"{waiver.field}."
         covers = any(_covers(waiver, finding) for finding in findings) or _covers_shortfall(waiver, table)
-        inherited = waiver in granted and (of_code or _value(table, waiver) == as_text(waiver.value))
+        elsewhere = of_code or waiver.variant not in table.variants
+        inherited = waiver in granted and (elsewhere or _value(table, waiver) == as_text(waiver.value))
         if not (covers or inherited or (of_code and not code_judged)):
             stale.append(_stale("G602", waiver, "covers nothing that this change takes away"))
     return stale

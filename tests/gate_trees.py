@@ -27,7 +27,8 @@ ROOT = Path(__file__).parent.parent
 class CodeFault(NamedTuple):
     """A change of one line that costs memory, or hides that it does.
 
-    `stage` and `component` are what the gate is to name. One of the `rules` finds it. A `small` one is found in a song of a minute.
+    `stage` and `component` are what the gate is to name, and one of the `rules` finds it. With `song_s` one cell, a song
+    of that length, is enough.
     """
 
     name: str
@@ -39,7 +40,7 @@ class CodeFault(NamedTuple):
     needs_int8: bool = False
     rules: tuple[str, ...] = ("G301", "G302")
     verdict: GateVerdict = GateVerdict.REGRESSED
-    small: bool = False
+    song_s: int = 0
 
 
 CODE_FAULTS = (
@@ -103,7 +104,7 @@ CODE_FAULTS = (
         "denoise",
         "",
         rules=("G306",),
-        small=True,
+        song_s=600,
     ),
     *(
         CodeFault(
@@ -115,7 +116,7 @@ CODE_FAULTS = (
             "",
             rules=("G206",),
             verdict=GateVerdict.INCONCLUSIVE,
-            small=True,
+            song_s=60,
         )
         for does, line in (
             ("spares memory where tensors are meta", "    kept = None if latents.is_meta else latents.clone()"),

@@ -27,9 +27,9 @@ def test_the_tree_as_it_is_is_green_in_time(tmp_path: Path) -> None:
 @pytest.mark.parametrize("fault", [pytest.param(fault, id=fault.name) for fault in CODE_FAULTS])
 def test_every_fault_is_red_with_its_stage_and_component(fault: CodeFault, tmp_path: Path) -> None:
     # No tier has to be quantized today, so that fault gets a cell of its own.
-    if fault.needs_int8 or fault.small:
+    if fault.needs_int8 or fault.song_s:
         int8 = Quantization.INT8 if fault.needs_int8 else None
-        tree = one_tier_tree(tmp_path, one_tier_house(int8, seconds=60 if fault.small else 600))
+        tree = one_tier_tree(tmp_path, one_tier_house(int8, seconds=fault.song_s or 600))
     else:
         tree = turbo_tree(tmp_path)
     put_in(tree, fault)

@@ -309,6 +309,12 @@ def test_a_waiver_outlives_the_merge_of_what_it_allowed_and_no_longer(tmp_path: 
     assert stopping(judged(better, tmp_path / "better", base=merged, table_only=True)) == {"G602"}
 
 
+def test_a_waiver_of_a_variant_that_is_not_in_the_table_is_left_alone(tmp_path: Path) -> None:
+    house = good()
+    house.waivers = [WAIVED | {"variant": "xl-turbo", "field": "offload", "value": "stream"}]
+    assert judged(house, tmp_path, base=house, table_only=True).verdict is GateVerdict.OK
+
+
 def test_bytes_are_waived_up_to_a_number(tmp_path: Path) -> None:
     hungry = Hungry(400 * MIB)
     finding = next(f for f in judged(good(), tmp_path / "plain", prober=hungry).findings if f.id == "G302")
