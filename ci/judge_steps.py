@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from acestep.knobs import Variant
 from acestep.units import mib
 from calibrate.probes.base import Simulation
 from calibrate.workload import PROBE_STEPS
@@ -18,7 +19,7 @@ STEPS = (PROBE_STEPS + 1, 8)
 def step_findings(cells: Sequence[GateCell], simulation: Simulation, progress: TellCells) -> Iterator[Finding]:
     """Yield the stages of the largest of some cells that take more with more steps, in the simulation not one byte."""
     # In short songs the weights take the most, before the first step.
-    cell = max(cells, key=lambda cell: (cell.probe.knobs.lm is None, _work(cell), -cell.probe.cap_bytes))
+    cell = max(cells, key=_worth)
     knobs, workload, cap_bytes = cell.probe.question
     progress(f"Probing {cell.variant} {cell.tier} with {' and '.join(map(str, STEPS))} steps.")
     try:
@@ -46,5 +47,6 @@ def step_findings(cells: Sequence[GateCell], simulation: Simulation, progress: T
                 )
 
 
-def _work(cell: GateCell) -> float:
-    return cell.probe.workload.batch * cell.probe.workload.duration_s
+def _worth(cell: GateCell) -> tuple[bool, bool, float, int]:
+    knobs, work = cell.probe.knobs, cell.probe.workload
+    return knobs.variant is Variant.TURBO, knobs.lm is None, work.batch * work.duration_s, -cell.probe.cap_bytes

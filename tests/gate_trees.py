@@ -27,8 +27,8 @@ ROOT = Path(__file__).parent.parent
 class CodeFault(NamedTuple):
     """A change of one line that costs memory, or hides that it does.
 
-    `stage` and `component` are what the gate is to name, and one of the `rules` finds it. With `song_s` one cell, a song
-    of that length, is enough.
+    `stage` and `component` are what the gate is to name, one of the `rules` finds it, and one song of `song_s` seconds
+    is enough where that is given.
     """
 
     name: str
