@@ -25,8 +25,11 @@ def commit_all(checkout: Path) -> None:
         _git(checkout, *arguments)
 
 
-def run_workflow(name: str, place: Path) -> subprocess.CompletedProcess[str]:
-    """The last step of a workflow that is run, as it runs there, with its steps before; nothing is installed."""
+def run_workflow(name: str, place: Path, options: str = "") -> subprocess.CompletedProcess[str]:
+    """The last step of a workflow that is run, as it runs there, with its steps before; nothing is installed.
+
+    `options` are added to each command.
+    """
     document = yaml.safe_load((ROOT / ".github" / "workflows" / f"{name}.yml").read_text(encoding="utf-8"))
     (job,) = document["jobs"].values()
     base = _git(place / "judge", "rev-parse", "HEAD").strip()
@@ -35,7 +38,7 @@ def run_workflow(name: str, place: Path) -> subprocess.CompletedProcess[str]:
     done = None
     for step in job["steps"]:
         if "run" in step and step["run"] != "make install":
-            command = ["bash", "-eo", "pipefail", "-c", step["run"]]
+            command = ["bash", "-eo", "pipefail", "-c", f"{step['run']} {options}"]
             folder = place / step["working-directory"]
             done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
             if done.returncode:
