@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from ci.harness import harness_findings
-from tests.gate_trees import one_tier_house, one_tier_tree
+from tests.gate_house import good
+from tests.gate_trees import one_tier_tree
 from tests.gate_workflow import commit_all, pull_request, run_workflow
 
 TELLS = """
@@ -50,7 +51,7 @@ LOOKS = {
 
 @pytest.fixture(scope="module")
 def upstream(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return one_tier_tree(tmp_path_factory.mktemp("upstream"), one_tier_house(None, seconds=60))
+    return one_tier_tree(tmp_path_factory.mktemp("upstream"), good())
 
 
 def cheat(head: Path, log: Path) -> None:

@@ -1,4 +1,4 @@
-"""The gate's workflow with its own commands, all of it: on a change of nothing, and on one that takes more and cheats."""
+"""The gate's workflow with its own commands: on a change of nothing, and on one that takes more and cheats."""
 
 from pathlib import Path
 
