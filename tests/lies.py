@@ -4,6 +4,7 @@ import copy
 import json
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +146,9 @@ def lied(seed: int) -> Document:
     document: Document = json.loads(pretty_json(HONEST))
     on_card(*draw.choice(CARDS))(document)
     for lie in draw.sample(LIES, draw.randint(1, 3)):
-        lie(document, draw)
+        # After some lies there is nothing left for others to change.
+        with suppress(IndexError):
+            lie(document, draw)
     return document
 
 

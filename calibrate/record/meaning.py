@@ -48,7 +48,11 @@ _SLICE: Final = " MIG "
 """What follows it in a name is a part of a card."""
 
 
-@record_rule("V120", "a limit rests on the longest prompt, on the steps of a probe or more, and on songs from text")
+@record_rule(
+    "V120",
+    "a limit rests on the longest prompt, on the steps of a probe or more, and on songs from text",
+    of_promises=True,
+)
 def _certifying_work(record: Measurement) -> Iterator[RecordProblem]:
     for number, certificate in enumerate(record.certificates):
         for side in ("fits", "fails"):
@@ -72,7 +76,7 @@ def _thinking_has_a_stage(record: Measurement) -> Iterator[RecordProblem]:
             yield f"{place}.stages", f"{'have' if thought else 'lack'} a think stage, with_lm is {not thought}"
 
 
-@record_rule("V122", "an out-of-memory that a limit rests on was seen again on the real card")
+@record_rule("V122", "an out-of-memory that a limit rests on was seen again on the real card", of_promises=True)
 def _failures_are_repeated(record: Measurement) -> Iterator[RecordProblem]:
     if record.card.kind is not RecordedCardKind.CUDA:
         return
@@ -83,7 +87,7 @@ def _failures_are_repeated(record: Measurement) -> Iterator[RecordProblem]:
             yield f"certificates[{number}].fails", f"was asked {probe.asked} times, {needed} are needed"
 
 
-@record_rule("V123", "a card's kind, name, compute capability, driver and PyTorch's build agree")
+@record_rule("V123", "a card's kind, name, compute capability, driver and PyTorch's build agree", of_promises=True)
 def _card_agrees(record: Measurement) -> Iterator[RecordProblem]:
     card, torch = record.card, record.environment.torch
     if card.kind is RecordedCardKind.SIMULATED:
@@ -107,7 +111,7 @@ def _card_agrees(record: Measurement) -> Iterator[RecordProblem]:
         yield "card.driver", f"is {card.driver}, expected NVIDIA's {oldest} or newer for this card"
 
 
-@record_rule("V124", "a card has a size in which cards of its name are sold")
+@record_rule("V124", "a card has a size in which cards of its name are sold", of_promises=True)
 def _size_is_sold(record: Measurement) -> Iterator[RecordProblem]:
     card, sizes = record.card, _sizes(record.card.name)
     slice_of = _SLICE in card.name

@@ -74,6 +74,7 @@ RECORD_RULES: dict[str, RecordRule] = {}
 """Every rule by its id; those without a check here are checked by the reader of contributed files."""
 
 _CHECKS: dict[str, RecordCheck] = {}
+_OF_PROMISES: set[str] = set()
 
 
 def declared(rule_id: str, promise: str, level: RuleLevel = RuleLevel.ERROR) -> RecordRule:
@@ -84,12 +85,16 @@ def declared(rule_id: str, promise: str, level: RuleLevel = RuleLevel.ERROR) -> 
     return RECORD_RULES[rule_id]
 
 
-def record_rule(rule_id: str, promise: str, level: RuleLevel = RuleLevel.ERROR) -> Callable[[RecordCheck], RecordCheck]:
-    """Register a check as a new rule."""
+def record_rule(
+    rule_id: str, promise: str, level: RuleLevel = RuleLevel.ERROR, *, of_promises: bool = False
+) -> Callable[[RecordCheck], RecordCheck]:
+    """Register a check as a new rule; one `of_promises` is only about records that a table may follow."""
     declared(rule_id, promise, level)
 
     def keep(check: RecordCheck) -> RecordCheck:
         _CHECKS[rule_id] = check
+        if of_promises:
+            _OF_PROMISES.add(rule_id)
         return check
 
     return keep
@@ -98,13 +103,15 @@ def record_rule(rule_id: str, promise: str, level: RuleLevel = RuleLevel.ERROR) 
 def broken_rules(record: Measurement, *, certifies: bool = True) -> list[Broken]:
     """Return the rules that a record breaks, in the order of their ids; for a record that is too large, only that one.
 
-    With `certifies` false a record may lack certificates.
+    With `certifies` false a record may lack certificates, and no rule about promises is asked.
     """
     # The rules about meaning are built with this module.
     from calibrate.record import meaning as meaning
 
     broken: list[Broken] = []
     for rule_id, check in _CHECKS.items():
+        if rule_id in _OF_PROMISES and not certifies:
+            continue
         found = islice((one for one in check(record) if certifies or one != _NO_CERTIFICATE), _MOST_FINDINGS)
         broken += [Broken(rule=RECORD_RULES[rule_id], field=field, problem=problem) for field, problem in found]
         if broken and check is _amount:
