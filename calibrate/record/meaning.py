@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from acestep.hardware.card_sizes import LEAST_SHARE, catalogued
+from acestep.limits.capabilities import AMPERE
 from acestep.request import MAX_LYRIC_TOKENS, MAX_TEXT_TOKENS
 from acestep.stage import Stage
 from acestep.units import GIB, gib
@@ -48,9 +49,31 @@ _SLICE: Final = " MIG "
 """What follows it in a name is a part of a card."""
 
 
+@record_rule("V118", "a card that was measured computes in bfloat16, as NVIDIA cards do from compute capability 8.0 on")
+def _number_format(record: Measurement) -> Iterator[RecordProblem]:
+    if record.card.kind is not RecordedCardKind.SIMULATED and record.card.capability < AMPERE:
+        yield (
+            "card.compute_capability",
+            f"is {record.card.compute_capability}: in float32 everything takes twice as much, and such a card already"
+            " has the limits of one of half its size",
+        )
+
+
+@record_rule("V119", "a virtual card says so in its kind, its name, its uuid and its driver, and no other card does")
+def _virtual(record: Measurement) -> Iterator[RecordProblem]:
+    card, marks = record.card, record.card.virtual_marks
+    if card.kind is not RecordedCardKind.VIRTUAL:
+        for field, text in marks.items():
+            yield f"card.{field}", f"is {text}, the mark of a virtual card; on a {card.kind} card no number rests on it"
+        return
+    for field in ("name", "uuid", "driver"):
+        if field not in marks:
+            yield f"card.{field}", f"is {getattr(card, field) or 'missing'}, which is not that of a virtual card"
+
+
 @record_rule(
     "V120",
-    "a limit rests on the longest prompt, on the steps of a probe or more, and on songs from text",
+    "a limit rests on the longest prompt, the steps of a probe, and songs from text",
     of_promises=True,
 )
 def _certifying_work(record: Measurement) -> Iterator[RecordProblem]:

@@ -13,7 +13,6 @@ import msgspec
 
 from acestep.errors import InvalidInputError
 from acestep.knobs import LM_MODELS, Knobs
-from acestep.limits.capabilities import AMPERE
 from acestep.request import MAX_BATCH, MAX_DURATION_S, MAX_LYRIC_TOKENS, MAX_TEXT_TOKENS, DecodePath
 from acestep.stage import Stage
 from acestep.units import gib
@@ -309,16 +308,6 @@ def _coefficients(record: Measurement) -> Iterator[RecordProblem]:
         seen.add((coefficient.variant, coefficient.name))
 
 
-@record_rule("V118", "a card that was measured computes in bfloat16, as NVIDIA cards do from compute capability 8.0 on")
-def _number_format(record: Measurement) -> Iterator[RecordProblem]:
-    if record.card.kind is not RecordedCardKind.SIMULATED and record.card.capability < AMPERE:
-        yield (
-            "card.compute_capability",
-            f"is {record.card.compute_capability}: in float32 everything takes twice as much, and such a card already"
-            " has the limits of one of half its size",
-        )
-
-
 def numbered_probes(record: Measurement) -> list[tuple[str, RecordedProbe]]:
     """Return every probe with its place in the file."""
     return [(f"probes[{number}]", probe) for number, probe in enumerate(record.probes)]
@@ -348,15 +337,3 @@ def _code_here() -> str:
 
 def _release(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version.partition("+")[0]))
-
-
-@record_rule("V119", "a virtual card says so in its kind, its name, its uuid and its driver, and no other card does")
-def _virtual(record: Measurement) -> Iterator[RecordProblem]:
-    card, marks = record.card, record.card.virtual_marks
-    if card.kind is not RecordedCardKind.VIRTUAL:
-        for field, text in marks.items():
-            yield f"card.{field}", f"is {text}, the mark of a virtual card; on a {card.kind} card no number rests on it"
-        return
-    for field in ("name", "uuid", "driver"):
-        if field not in marks:
-            yield f"card.{field}", f"is {getattr(card, field) or 'missing'}, which is not that of a virtual card"
