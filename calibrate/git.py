@@ -42,17 +42,20 @@ def commit_of(checkout: Path, reference: str) -> str:
 
 
 @contextmanager
-def folder_at(checkout: Path, reference: str, path: str) -> Iterator[Path]:
-    """A temporary folder with one path of a checkout at a commit, empty if the path did not exist there."""
+def folder_at(checkout: Path, reference: str, *paths: str) -> Iterator[Path]:
+    """A temporary folder with some paths of a checkout at a commit, without those that did not exist there."""
     commit = commit_of(checkout, reference)
     with tempfile.TemporaryDirectory() as place:
-        if git(checkout, "ls-tree", "--name-only", commit, "--", path):
-            archive = io.BytesIO(git(checkout, "archive", "--format=tar", commit, "--", path))
+        there = git(checkout, "ls-tree", "--name-only", "-z", commit, "--", *paths).decode().split("\0")[:-1]
+        if there:
+            archive = io.BytesIO(git(checkout, "archive", "--format=tar", commit, "--", *there))
             try:
                 with tarfile.open(fileobj=archive) as files:
                     files.extractall(place, filter="data")
             except tarfile.TarError as error:
-                raise GitError(f"{path} at {reference!r} cannot be read: {error}; name another with --base") from None
+                raise GitError(
+                    f"{', '.join(paths)} at {reference!r} cannot be read: {error}; name another with --base"
+                ) from None
         yield Path(place)
 
 

@@ -5,9 +5,11 @@ from itertools import product
 
 import msgspec
 
+from acestep.errors import NotMeasuredError
 from acestep.knobs import Backend, Knobs, Variant
 from acestep.tiers import EvidenceKind, Tier, TierTable
 from calibrate.record.measurement import Measurement, RecordedCardKind, RecordedProbe
+from calibrate.table.merge import build_table
 from calibrate.table.policy import Policy, budget_bytes
 from calibrate.workload import Workload
 from ci.findings import Finding, Level
@@ -16,7 +18,8 @@ from ci.findings import Finding, Level
 class GateCell(msgspec.Struct, frozen=True, kw_only=True):
     """The limits of a tier in one `state` (`without_lm`, `with_lm.pt`, `with_lm.vllm`) and the probe that fits there.
 
-    `proven_cap_bytes` is the smallest cap at which the records saw the same run fit.
+    `proven_cap_bytes` is the smallest cap at which the records saw the same run fit. A `released` cell is that of the
+    last release, with which only the stages are compared.
     """
 
     variant: Variant
@@ -24,6 +27,7 @@ class GateCell(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     probe: RecordedProbe
     proven_cap_bytes: int
+    released: bool = False
 
 
 Probes = dict[tuple[Knobs, Workload], list[RecordedProbe]]
@@ -50,6 +54,33 @@ def certified_cells(
                     GateCell(variant=variant, tier=tier.id, state=state, probe=at_cap, proven_cap_bytes=smallest)
                 )
     return cells, missing
+
+
+def simulated_promises(table: TierTable, policy: Policy, records: Sequence[Measurement]) -> TierTable:
+    """Return the table that the simulated records alone make, or `table` where they do not cover it.
+
+    Its cells are judged: what a real card measured must not switch the simulation off.
+    """
+    simulated = [record for record in records if record.card.kind is RecordedCardKind.SIMULATED]
+    try:
+        return build_table(simulated, policy)
+    except NotMeasuredError:
+        return table
+
+
+def lost_coverage(before: Sequence[GateCell], table: TierTable, missing: Sequence[Finding]) -> Iterator[Finding]:
+    """Yield a finding for each cell of the base that the records of the change no longer let the gate simulate."""
+    promised = {(variant, tier.id) for variant, entry in table.variants.items() for tier in entry.tiers}
+    gone = {(finding.variant, finding.tier, finding.field) for finding in missing}
+    for cell in before:
+        if (cell.variant, cell.tier) in promised and (cell.variant, cell.tier, cell.state) in gone:
+            yield Finding(
+                id="G305",
+                variant=cell.variant,
+                tier=cell.tier,
+                field=cell.state,
+                message=f"{cell.variant} {cell.tier}, {cell.state}: the simulated record of this cell is gone.",
+            )
 
 
 def _fitting(records: Sequence[Measurement]) -> Probes:

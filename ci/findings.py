@@ -76,11 +76,16 @@ GATE_RULES: dict[str, GateRule] = {
             "G104": "no measurement file breaks a rule of `calibrate validate`",
             "G105": "every record was measured by a version of the code that this repository knows",
             "G106": "every certificate holds the longest song that fits and the next that does not",
+            "G108": "a new record says what the code of the change does in the simulation",
+            "G107": "the tiers folder holds plain files with plain names",
         },
         GateVerdict.REGRESSED: {
             "G301": "what was certified at the base still fits under its cap",
             "G302": "no stage holds more than the record at the base, within the tolerance",
             "G303": "songs are made in no smaller passes than at the base",
+            "G304": "no stage holds more than at the last release, within the tolerance",
+            "G305": "what was simulated at the base can still be simulated",
+            "G306": "no stage takes more memory with every step",
             "G401": "no card has a larger budget than before",
             "G402": "a tier is certified on no larger card, and no card falls to the tier below",
             "G403": "the gate tolerates no more than before",
@@ -98,20 +103,27 @@ GATE_RULES: dict[str, GateRule] = {
             "G511": "no backend and no default is lost, and the guard has something to predict with",
             "G601": "no waiver is past its day",
             "G602": "every waiver covers something",
+            "G603": "no waiver allows more memory than the card has",
         },
         GateVerdict.INCONCLUSIVE: {
             "G201": "the base is there and can be read",
             "G202": "something was compared",
             "G203": "every certified cell could be probed again",
+            "G204": "nothing that judges a change, or that runs without being asked for, changes unseen",
+            "G205": "the judge at the base and the judge of the change find the same",
+            "G206": "the pipeline does not look at what judges it, nor at the kind of device it has",
         },
         GateVerdict.OK: {
-            "G701": "a person reads what changes in the gate itself",
             "G702": "a cell that only a card has measured is judged by a card",
         },
     }.items()
     for rule_id, promise in rules.items()
 }
 """Every rule by its id, the worst first."""
+
+
+JUDGE_CHANGES = ("G205", "G204")
+"""Rules about the judge itself: their findings come before all others."""
 
 
 def verdict_of(findings: Iterable[Finding]) -> GateVerdict:
@@ -122,8 +134,8 @@ def verdict_of(findings: Iterable[Finding]) -> GateVerdict:
 
 
 def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Return the findings that stop a change first, then by rule, then by the size of the loss."""
-    levels, rules = list(Level), list(GATE_RULES)
+    """Return the findings that stop a change first: about the judge, then by rule, then by the size of the loss."""
+    levels, rules = list(Level), [*JUDGE_CHANGES, *GATE_RULES]
     return tuple(sorted(findings, key=lambda f: (levels.index(f.level), rules.index(f.id), -_loss(f))))
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ci.judge import Judgement
 
 CHECKOUT = Path(__file__).parent.parent
-"""The judged tree: its code, its records and, by default, its table."""
+"""The checkout whose code judges and, without `--tree`, is judged by its base's."""
 
 
 class _File(click.Path):
@@ -28,8 +28,14 @@ class _File(click.Path):
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--base", required=True, metavar="REF|FILE", help="What was promised before: a git commit, or a table.")
-@click.option("--head", type=_File(path_type=Path), metavar="FILE", help="The table to judge; that of this tree.")
+@click.option("--base", required=True, metavar="REF", help="The git commit that says what was promised before.")
+@click.option(
+    "--tree",
+    type=_File(path_type=Path, exists=True, file_okay=False),
+    metavar="FOLDER",
+    help="Judge this checkout, as data, with the code of the checkout that the command runs in.",
+)
+@click.option("--head", type=_File(path_type=Path), metavar="FILE", help="The table to judge; that of the tree.")
 @click.option("--table-only", is_flag=True, help="Judge the table and the policy; run no code, read no new record.")
 @click.option("--virtual", is_flag=True, help="Run the cells that the change touches on a virtual card too.")
 @click.option("--junit", type=_File(path_type=Path, dir_okay=False), metavar="FILE", help="Write JUnit XML here.")
@@ -37,6 +43,7 @@ class _File(click.Path):
 @json_option
 def gate(
     base: str,
+    tree: Path | None,
     head: Path | None,
     table_only: bool,
     virtual: bool,
@@ -46,47 +53,68 @@ def gate(
 ) -> int:
     """Check whether a change lowers a limit of any card, or needs more memory anywhere.
 
-    The table is compared cell by cell, and the code of this tree is simulated at the limits certified at the base.
+    The table is compared cell by cell, and the code of the tree is simulated at the limits certified at the base.
+
+    The gate of the base judges. Without --tree it is taken from there, and judges this checkout. If the change
+    brings another gate, that one is asked too, and a maintainer looks.
 
     With --virtual, the cells that changed files touch also run with PyTorch's CUDA build on a virtual card, which sees
     code that takes memory only on CUDA; `make virtual-card` installs it.
 
     A layer that looks like an earlier one is not computed again, except for a random sample of them; --seed repeats it.
 
-    Exit code 0 ok, 1 regressed, 3 a file of the change is not valid, 4 nothing could be compared.
+    Exit code 0 ok, 1 regressed, 3 a file of the change is not valid, 4 nothing could be compared, or the judge changes.
     """
     from acestep.output_file import output_file
     from ci.judge import judge
     from ci.on_virtual_card import nothing_besides, on_a_virtual_card
     from ci.output import junit_xml
+    from ci.two_judges import beside_the_head, judged_by_base, without_a_base_judge
 
     if not base:
-        raise UsageError("--base needs a git reference or a file, for example --base origin/main")
+        raise UsageError("--base needs a git commit, for example --base origin/main")
+    judged = (tree or CHECKOUT).resolve()
     if junit is not None:
-        _refuse_what_is_read(junit, base, head)
+        _refuse_what_is_read(junit, judged, head)
     if seed is None:
         seed = secrets.randbits(32)
+    options = _options(head, table_only=table_only, virtual=virtual, seed=seed)
+    if tree is None:
+        for_people = [*(["--junit", str(junit.resolve())] if junit else []), *(["--json"] if as_json else [])]
+        code = judged_by_base(judged, base, [*options, *for_people])
+        if code is not None:
+            return code
     if not table_only:
         console.notify(f"The sample of layers that are computed again is drawn with --seed {seed}.")
     today = datetime.datetime.now(tz=datetime.UTC).date()
-    besides = on_a_virtual_card(CHECKOUT, base, console.notify) if virtual else nothing_besides
+    besides = on_a_virtual_card(judged, base, console.notify) if virtual else nothing_besides
     with output_file(junit) as write:
         judgement = judge(
-            CHECKOUT, base, head, today, table_only=table_only, progress=console.notify, seed=seed, besides=besides
+            judged, base, head, today, table_only=table_only, progress=console.notify, seed=seed, besides=besides
         )
+        if tree is None:
+            judgement = without_a_base_judge(judgement)
+        elif judged != CHECKOUT.resolve():
+            judgement = beside_the_head(judgement, judged, base, options)
         if junit is not None:
             write(junit_xml(judgement))
     tell(judgement, as_json=as_json)
     return judgement.verdict.exit
 
 
-def _refuse_what_is_read(junit: Path, base: str, head: Path | None) -> None:
+def _options(head: Path | None, *, table_only: bool, virtual: bool, seed: int) -> list[str]:
+    """The options that decide what is judged, for another gate."""
+    named = ["--head", str(head.resolve())] if head else []
+    flags = [name for name, on in (("--table-only", table_only), ("--virtual", virtual)) if on]
+    return [*named, *flags, "--seed", str(seed)]
+
+
+def _refuse_what_is_read(junit: Path, tree: Path, head: Path | None) -> None:
     """Raise `UsageError` if the report would replace an input of the gate."""
     from ci.promises import TABLE_FILE, is_read
 
-    judged = CHECKOUT / "tiers" / TABLE_FILE
-    tables = [judged, head or judged, *([Path(base)] if Path(base).is_file() else [])]
-    if any(is_read(junit, table, table.parent) for table in tables):
+    judged = tree / "tiers" / TABLE_FILE
+    if any(is_read(junit, table, table.parent) for table in (judged, head or judged)):
         raise UsageError(f"--junit {junit} is a file that the gate reads; choose another path for the report")
 
 

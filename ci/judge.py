@@ -1,39 +1,32 @@
 """Judges a change as a whole: its files, its table, its policy, its records and its code."""
 
 import datetime
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
 from acestep.errors import InvalidInputError, NotMeasuredError
-from calibrate.git import GitError, git
+from acestep.tiers import TierTable
+from calibrate.git import GitError
 from calibrate.probes.base import Simulation
+from calibrate.record.measurement import Measurement
+from calibrate.table.policy import Policy
 from ci import judge_records
-from ci.cells import certified_cells
+from ci.cells import GateCell, certified_cells, lost_coverage, simulated_promises
 from ci.code_versions import is_known
-from ci.findings import Finding, GateVerdict, Level, verdict_of, worst_first
-from ci.judge_code import TellCells, code_findings
+from ci.findings import Finding, GateVerdict, verdict_of, worst_first
+from ci.harness import harness_findings
+from ci.judge_code import TellCells, found_once
+from ci.judge_physics import physics_findings
 from ci.judge_policy import policy_findings, tolerance_findings
+from ci.judge_steps import step_findings
 from ci.judge_table import compared_tiers, table_findings
-from ci.judge_waivers import stale_findings, with_waivers
+from ci.judge_waivers import stale_findings, unbounded_findings, with_waivers
 from ci.on_virtual_card import JudgeCells, nothing_besides
-from ci.promises import POLICY, TABLE_FILE, Promises, base_promises, head_promises, record_files
-
-JUDGING = (
-    "ci",
-    ".github",
-    "calibrate/record/contributed.py",
-    "calibrate/executors/pool.py",
-    "calibrate/executors/worker.py",
-    "calibrate/record/flaws.py",
-    "calibrate/git.py",
-    "calibrate/record/measurement.py",
-    "calibrate/record/rules.py",
-    "calibrate/table/merge.py",
-    "calibrate/table/targets.py",
-    "calibrate/table/waivers.py",
-)
-"""The code that decides which changes are refused: the rules of records, fits, tables and waivers."""
+from ci.promises import POLICY, TABLE_FILE, Promises, base_promises, head_promises, record_files, stored_promises
+from ci.side_by_side import cell_tasks, simulated_findings
+from ci.tiers_folder import folder_findings
 
 
 class Compared(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,19 +37,34 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
     records: int
 
 
+class JudgeVerdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What one judge says of a change: the `base`'s, or that of the `head`, which a change of the judge brings along.
+
+    `verdict` is None where that judge gave none.
+    """
+
+    judge: str
+    verdict: GateVerdict | None
+    errors: int
+
+
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):
-    """The result of `python -m ci.gate`; the findings are sorted, the worst first."""
+    """The result of `python -m ci.gate`; the findings are sorted, the worst first.
+
+    `judges` are the verdicts side by side where the change brings another judge, else empty.
+    """
 
     verdict: GateVerdict
     base: str
     head: str
     compared: Compared
     findings: tuple[Finding, ...]
+    judges: tuple[JudgeVerdict, ...] = ()
 
 
 def judge(
     checkout: Path,
-    base: str,
+    base: str | Path,
     head: Path | None,
     today: datetime.date,
     *,
@@ -68,8 +76,9 @@ def judge(
 ) -> Judgement:
     """Judge a tree against its base; a file that cannot be read is a finding, not an error.
 
-    Without a `prober`, the code is run on the simulated card; `seed` draws the repeated calls that are computed there.
-    `besides` says more about the certified cells.
+    The base is a commit of the checkout, or, for a caller in Python, the path of a table. Without a `prober`, the code
+    of the checkout is run on the simulated card; `seed` draws the repeated calls that are computed there. `besides`
+    says more about the certified cells.
     """
     table = head or checkout / "tiers" / TABLE_FILE
     folder = table.parent if (table.parent / POLICY).is_file() else checkout / "tiers"
@@ -79,16 +88,18 @@ def judge(
         sorted_findings = worst_first(findings)
         shown = str(head) if head else "this tree"
         verdict = verdict_of(sorted_findings)
-        return Judgement(verdict=verdict, base=base, head=shown, compared=compared, findings=sorted_findings)
+        return Judgement(verdict=verdict, base=str(base), head=shown, compared=compared, findings=sorted_findings)
 
+    if unusual := list(folder_findings(checkout / "tiers")):
+        return answer(unusual)
     try:
         after = head_promises(table, folder)
     except InvalidInputError as error:
         unreadable = Finding(id="G101", field=str(error.source), message=f"{error}.")
         return answer([unreadable, *([] if table_only else judge_records.file_findings(record_files(folder)))])
     try:
-        before = base_promises(checkout, base)
-    except NotMeasuredError as error:
+        before = base_promises(checkout, base) if isinstance(base, str) else stored_promises(base)
+    except (NotMeasuredError, InvalidInputError) as error:
         return answer([Finding(id="G201", message=f"{error}.")])
 
     findings = [*table_findings(before.table, after.table), *judge_records.table_sources_findings(before, after)]
@@ -98,14 +109,15 @@ def judge(
         findings += _records(checkout, base, folder, before, after)
         if table.parent == folder:
             findings += judge_records.derivation_findings(after)
-        cells, found = _code(before, after, progress, prober, seed, besides)
+        cells, found = _code(before, after, progress, prober or (checkout, seed), besides)
         findings += found
-        findings += _gate_changed(checkout, base)
+    findings += _judge_changed(checkout, base)
     tiers = compared_tiers(before.table, after.table)
     if not tiers or not (cells or table_only):
         what = "tier" if not tiers else "certified cell"
         findings.append(Finding(id="G202", message=f"no {what} of the base could be compared."))
     stale = stale_findings(findings, after.table, after.waivers, before.waivers, today, code_judged=not table_only)
+    stale += unbounded_findings(after.waivers, before.policy or after.policy)
     allowed = with_waivers(findings, after.waivers, today)
     records = 0 if table_only else len(record_files(folder))
     return answer([*allowed, *stale], Compared(tiers=tiers, cells=cells, records=records))
@@ -121,8 +133,8 @@ def _policy_and_tolerance(before: Promises, after: Promises) -> list[Finding]:
     return [*found, Finding(id="G201", field=POLICY, message=message)]
 
 
-def _records(checkout: Path, base: str, folder: Path, before: Promises, after: Promises) -> list[Finding]:
-    reference = "HEAD" if Path(base).is_file() else base
+def _records(checkout: Path, base: str | Path, folder: Path, before: Promises, after: Promises) -> list[Finding]:
+    reference = base if isinstance(base, str) else "HEAD"
     findings = judge_records.record_findings(before, after, lambda version: is_known(checkout, reference, version))
     return [*judge_records.file_findings(record_files(folder)), *findings]
 
@@ -131,34 +143,43 @@ def _code(
     before: Promises,
     after: Promises,
     progress: TellCells,
-    prober: Simulation | None,
-    seed: int,
+    by: Simulation | tuple[Path, int],
     besides: JudgeCells,
 ) -> tuple[int, list[Finding]]:
-    """The number of cells that were probed again, and the results, by the stricter tolerance."""
+    """The number of cells that were probed again, and the results, by the stricter tolerance.
+
+    Probes `by` a simulation, or by the code of a checkout with a seed.
+    """
     if before.policy is None:
         return 0, []
-    cells, findings = certified_cells(before.table, before.policy, before.records)
+    cells, findings = _cells(before.table, before.policy, before.records)
     if not cells:
         return 0, findings
     findings += besides(cells)
+    new_cells: list[GateCell] = []
+    if after.policy is not None:
+        new_cells, missing = _cells(after.table, after.policy, after.records)
+        findings += lost_coverage(cells, after.table, missing)
     share = min(before.tolerance.peak_share, after.tolerance.peak_share)
-    if prober is not None:
-        return len(cells), [*findings, *code_findings(cells, prober, share, progress)]
-    from ci.side_by_side import simulated_findings
+    released = [cell for cell in before.anchor if cell.variant in before.table.variants]
+    tasks = cell_tasks([*cells, *released], share, progress)
+    tasks.append(lambda sim: step_findings(cells, sim, progress))
+    there = {record.digest for record in before.records}
+    seed = by[1] if isinstance(by, tuple) else 0
+    for record in (record for record in after.records if record.digest not in there):
+        tasks.append(lambda sim, record=record: physics_findings(record, new_cells, sim, progress, seed))  # type: ignore[misc]
+    found = simulated_findings(tasks, *by) if isinstance(by, tuple) else [f for task in tasks for f in task(by)]
+    return len(cells), [*findings, *found_once(list(found))]
 
-    return len(cells), [*findings, *simulated_findings(cells, share, progress, seed)]
+
+def _cells(table: TierTable, policy: Policy, records: Sequence[Measurement]) -> tuple[list[GateCell], list[Finding]]:
+    return certified_cells(simulated_promises(table, policy, records), policy, records)
 
 
-def _gate_changed(checkout: Path, base: str) -> list[Finding]:
-    """A change of the gate judges itself, so a person must review it."""
-    if Path(base).is_file():
+def _judge_changed(checkout: Path, base: str | Path) -> list[Finding]:
+    if not isinstance(base, str):
         return []
     try:
-        paths = git(checkout, "diff", "--name-only", base, "--", *JUDGING).decode().split()
-    except GitError:
-        return []
-    return [
-        Finding(id="G701", level=Level.WARNING, field=path, message=f"{path} judges changes and is itself changed.")
-        for path in paths
-    ]
+        return list(harness_findings(checkout, base))
+    except GitError as error:
+        return [Finding(id="G204", message=f"git cannot tell whether the judge is changed: {error}.")]

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from acestep.errors import AceStepError
+from acestep.errors import AceStepError, NotMeasuredError
 from acestep.units import gib
 from calibrate.probes.base import MeasuredStage, ProbeResult, Simulation
+from calibrate.probes.simulated.trace import NO_PARTS
 from calibrate.record.measurement import keeps_promise
 from calibrate.record.rules import CHOOSING
 from ci.cells import GateCell
@@ -12,6 +13,9 @@ from ci.findings import Finding, FindingValue
 
 TellCells = Callable[[str], None]
 """Called with a sentence about every cell."""
+
+CODE_ERRORS = (AceStepError, ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""Errors of the code that is simulated, or of its process; then a cell cannot be probed."""
 
 _PLENTY = 2**50
 """A cap that is never reached; a run that no longer fits is examined under it."""
@@ -28,24 +32,26 @@ def code_findings(
         progress(f"Probing {_place(cell)}.")
         try:
             yield from _judged(cell, prober, share)
-        except (
-            AceStepError,
-            ArithmeticError,
-            AttributeError,
-            LookupError,
-            RuntimeError,
-            TypeError,
-            ValueError,
-        ) as error:
-            yield _finding("G203", cell, "probe", f"cannot be probed: {type(error).__name__}: {error}"[:300])
+        except CODE_ERRORS as error:
+            said = f"{error}" if isinstance(error, NotMeasuredError) else f"{type(error).__name__}: {error}"
+            yield _finding("G203", cell, "probe", f"cannot be probed: {said}"[:300])
+
+
+def found_once(findings: Sequence[Finding]) -> Iterator[Finding]:
+    """Leave out what grew since the last release where the same place grew since the base."""
+    since_base = {(f.variant, f.tier, f.field) for f in findings if f.id in ("G302", "G303")}
+    for finding in findings:
+        if finding.id != "G304" or (finding.variant, finding.tier, finding.field) not in since_base:
+            yield finding
 
 
 def _judged(cell: GateCell, prober: Simulation, share: float) -> Iterator[Finding]:
     knobs, workload = cell.probe.knobs, cell.probe.workload
-    found = prober.probe(knobs, workload, cell.proven_cap_bytes)
-    if not keeps_promise(found, workload.batch):
-        yield _no_longer_fits(cell, prober, found)
-    if cell.proven_cap_bytes != cell.probe.cap_bytes:
+    if not cell.released:
+        found = prober.probe(knobs, workload, cell.proven_cap_bytes)
+        if not keeps_promise(found, workload.batch):
+            yield _no_longer_fits(cell, prober, found)
+    if cell.released or cell.proven_cap_bytes != cell.probe.cap_bytes:
         found = prober.probe(knobs, workload, cell.probe.cap_bytes)
     before = {stage.name: stage for stage in cell.probe.stages}
     for stage in found.stages if keeps_promise(found, workload.batch) else ():
@@ -84,17 +90,19 @@ def _stage_findings(
     if after.songs_per_pass < before.songs_per_pass:
         told = f"{after.name} takes {after.songs_per_pass} songs at once, it took {before.songs_per_pass}"
         songs = before.songs_per_pass, after.songs_per_pass
-        yield _finding("G303", cell, "songs_per_pass", told, before=songs[0], after=songs[1], stage=after.name)
+        rule = "G304" if cell.released else "G303"
+        yield _finding(rule, cell, "songs_per_pass", told, before=songs[0], after=songs[1], stage=after.name)
     # A stage that adapts to free memory may take more if the weights next to it take less.
     more_room = after.resident_bytes < before.resident_bytes or after.songs_per_pass > before.songs_per_pass
     taken, takes = before.needed_bytes, after.needed_bytes
     if takes > taken * (1 + share) and not (after.name in CHOOSING and more_room):
         component = component_that_grew(before, after, live)
         told = (
-            f"{after.name} takes {gib(takes)}, {takes / max(taken, 1) - 1:+.1%}; what grew is most likely {component}"
+            f"{after.name} takes {gib(takes)}, {takes / max(taken, 1) - 1:+.1%}"
+            f"{' since the last release' * cell.released}; what grew is most likely {component}"
         )
         yield _finding(
-            "G302",
+            "G304" if cell.released else "G302",
             cell,
             "peak_allocated_bytes",
             told,
@@ -111,9 +119,6 @@ def component_that_grew(before: MeasuredStage, after: MeasuredStage, live: Mappi
     `live` is what was alive at the peak of `after`. Among weights it is the component of just that size, else the
     largest; empty where nothing grew.
     """
-    # Needs torch, which judging only a table does not.
-    from calibrate.probes.simulated.prober import NO_PARTS
-
     weights = after.resident_bytes - before.resident_bytes
     workspaces = after.allowance_bytes - before.allowance_bytes
     rest = after.peak_allocated_bytes - before.peak_allocated_bytes - weights

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 import msgspec
 
 from acestep.tiers import TierTable
+from acestep.units import mib
 from calibrate.files import as_text
+from calibrate.table.policy import Policy, budget_bytes
 from calibrate.table.targets import BOUND
 from calibrate.table.waivers import Waiver
 from ci.findings import GATE_RULES, Finding, GateVerdict, Level
@@ -32,7 +34,8 @@ def stale_findings(
 ) -> list[Finding]:
     """Return expired waivers, and those that cover nothing.
 
-    A waiver that was `granted` at the base counts as used as long as its cell still has the allowed value.
+    A waiver that was `granted` at the base counts as used as long as its cell still has the allowed value, and one of a
+    variant that the table does not have is not judged.
     """
     stale = []
     for waiver in waivers:
@@ -41,10 +44,24 @@ def stale_findings(
             continue
         of_code = OF_CODE in f"{waiver.field}."
         covers = any(_covers(waiver, finding) for finding in findings) or _covers_shortfall(waiver, table)
-        inherited = waiver in granted and (of_code or _value(table, waiver) == as_text(waiver.value))
+        elsewhere = of_code or waiver.variant not in table.variants
+        inherited = waiver in granted and (elsewhere or _value(table, waiver) == as_text(waiver.value))
         if not (covers or inherited or (of_code and not code_judged)):
             stale.append(_stale("G602", waiver, "covers nothing that this change takes away"))
     return stale
+
+
+def unbounded_findings(waivers: Sequence[Waiver], policy: Policy | None) -> list[Finding]:
+    """Return a finding for each waiver that allows more bytes than a card of its tier leaves to the allocator."""
+    tiers = [tier for tier in policy.tiers if tier.vram_gib.upper is not None] if policy else []
+    budgets = {tier.id: budget_bytes(tier.certified_gib, policy) for tier in tiers if policy}
+    return [
+        _stale("G603", waiver, f"allows {mib(waiver.value)}, a card of this tier has {mib(budgets[waiver.tier])}")
+        for waiver in waivers
+        if OF_CODE in f"{waiver.field}."
+        and isinstance(waiver.value, int)
+        and waiver.value > budgets.get(waiver.tier, waiver.value)
+    ]
 
 
 def _excused(finding: Finding, standing: Sequence[Waiver]) -> Finding:

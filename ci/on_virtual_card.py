@@ -2,8 +2,8 @@
 
 python -m ci.on_virtual_card
 
-On the card it reads `Asked` lines from stdin and writes an `Answered` line for each. The judge starts it with the code
-of the judged tree, and compares.
+On the card it reads `Asked` lines from stdin and writes an `Answered` line for each. The judge starts it with the
+`acestep` of the judged tree and its own code, and compares.
 """
 
 import subprocess
@@ -16,16 +16,18 @@ import msgspec
 
 from acestep.knobs import Backend
 from acestep.units import GIB, MIB, ceil_div, gib, mib
-from calibrate.git import GitError, git
+from calibrate.git import GitError
 from calibrate.probes.base import CapMethod, MeasuredStage, ProbeResult
 from calibrate.probes.messages import setup_for
 from calibrate.record.measurement import RecordedProbe, keeps_promise
 from ci.cells import GateCell
 from ci.findings import Finding, Level
+from ci.harness import changed_paths
+from ci.head_process import head_code, head_environment
 from ci.judge_code import TellCells
 
 ENVIRONMENT: Final = ".venv-virtual"
-"""The folder of a checkout in which `make virtual-card` installs PyTorch's CUDA build."""
+"""The folder beside the judge's environment in which `make virtual-card` installs PyTorch's CUDA build."""
 
 MODULE: Final = "ci.on_virtual_card"
 
@@ -70,7 +72,7 @@ def on_a_virtual_card(tree: Path, base: str, progress: TellCells) -> JudgeCells:
 
     def judge(cells: Sequence[GateCell]) -> list[Finding]:
         wanted = touched(cells, _changed(tree, base))
-        interpreter = _interpreter(tree)
+        interpreter = _interpreter()
         if interpreter is None:
             message = f"no cell ran on a virtual card: there is no {ENVIRONMENT}; `make virtual-card` makes it."
             return [Finding(id="G203", level=Level.WARNING, field="virtual", message=message)]
@@ -91,18 +93,19 @@ def touched(cells: Sequence[GateCell], changed: Sequence[str] | None) -> list[Ga
 
 
 def _changed(tree: Path, base: str) -> list[str] | None:
-    """Return the files that differ from a commit; None if the base is none."""
+    """Return the files that differ from a commit; None if git cannot tell."""
     try:
-        return None if Path(base).is_file() else git(tree, "diff", "--name-only", base, "--").decode().split("\n")
+        return [changed.path for changed in changed_paths(tree, base)]
     except GitError:
         return None
 
 
-def _interpreter(tree: Path) -> Path | None:
-    """Return the Python that has PyTorch's CUDA build: the tree's, or the one that this is."""
-    if Path(sys.prefix).name == ENVIRONMENT:
+def _interpreter() -> Path | None:
+    """Return the Python that has PyTorch's CUDA build: this one, or that beside it."""
+    here = Path(sys.prefix)
+    if here.name == ENVIRONMENT:
         return Path(sys.executable)
-    found = tree / ENVIRONMENT / "bin" / "python"
+    found = here.parent / ENVIRONMENT / "bin" / "python"
     return found if found.exists() else None
 
 
@@ -115,14 +118,19 @@ def _asked(cell: GateCell) -> list[Asked]:
 def _answers(tree: Path, interpreter: Path, cells: Sequence[GateCell]) -> list[Answered] | str:
     """Return the answers of a card in the order of the questions, or a sentence about why there are none."""
     size = ceil_div(max(cell.probe.cap_bytes for cell in cells) + BESIDE_THE_CAP_BYTES, GIB)
-    card = ("virtual_card", "--gib", str(size), "--capability", CAPABILITY, "--", str(interpreter), "-m", MODULE)
+    card = ("virtual_card", "--gib", str(size), "--capability", CAPABILITY, "--", str(interpreter), "-P", "-m", MODULE)
     questions = b"".join(msgspec.json.encode(asked) + b"\n" for cell in cells for asked in _asked(cell))
-    for command, said in ((("virtual_card.build", "--if-changed"), b""), (card, questions)):
-        done = subprocess.run(  # noqa: S603 our own interpreter and modules
-            [str(interpreter), "-m", *command], cwd=tree, input=said, stdout=subprocess.PIPE, check=False
-        )
-        if done.returncode:
-            return f"{command[0]} ended with code {done.returncode}"
+    with head_code(tree) as search:
+        for command, said in ((("virtual_card.build", "--if-changed"), b""), (card, questions)):
+            done = subprocess.run(  # noqa: S603 our own interpreter and modules
+                [str(interpreter), "-P", "-m", *command],
+                env=head_environment(*search),
+                input=said,
+                stdout=subprocess.PIPE,
+                check=False,
+            )
+            if done.returncode:
+                return f"{command[0]} ended with code {done.returncode}"
     try:
         return [msgspec.json.decode(line, type=Answered) for line in done.stdout.splitlines()]
     except msgspec.DecodeError as error:

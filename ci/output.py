@@ -11,8 +11,10 @@ import msgspec
 from acestep.cli import console
 from calibrate.files import as_text
 from calibrate.screen import print_table
-from ci.findings import GATE_RULES, Finding, Level
+from ci.findings import GATE_RULES, JUDGE_CHANGES, Finding, Level
 from ci.judge import Judgement
+
+JUDGE_IS_CHANGED = "The judge is being changed: a maintainer looks."
 
 MOST_ANNOTATIONS = 10
 """GitHub shows this many annotations of one kind for a step; the last one gives the number of the others."""
@@ -27,6 +29,8 @@ _COLUMNS = ("level", "id", "variant", "tier", "field", "before", "after", "stage
 
 def print_findings(judgement: Judgement) -> None:
     """Print the verdict on stdout: a table of the findings, and a sentence about each."""
+    if _judge_changes(judgement):
+        click.echo(JUDGE_IS_CHANGED)
     if judgement.findings:
         rows = [_cells(finding) for finding in judgement.findings]
         print_table(f"Against {judgement.base}", _COLUMNS, rows, folding=("field", "before", "after", "component"))
@@ -38,9 +42,15 @@ def print_findings(judgement: Judgement) -> None:
 def headline(judgement: Judgement) -> str:
     """Return the verdict in a sentence, with the numbers of what was compared."""
     compared = judgement.compared
+    verdicts = ", ".join(f"{one.judge}'s judge: {one.verdict or 'no verdict'}" for one in judgement.judges)
     counts = [f"{n} {level}s" for level in Level if (n := sum(f.level is level for f in judgement.findings))]
     rests = f"{compared.tiers} tiers compared, {compared.cells} cells probed again, {compared.records} records read"
-    return f"Verdict: {judgement.verdict}. {rests}; {', '.join(counts) or 'nothing found'}."
+    beside = f" The {verdicts}." if verdicts else ""
+    return f"Verdict: {judgement.verdict}.{beside} {rests}; {', '.join(counts) or 'nothing found'}."
+
+
+def _judge_changes(judgement: Judgement) -> bool:
+    return any(finding.id in JUDGE_CHANGES for finding in judgement.findings)
 
 
 def annotations(findings: Sequence[Finding]) -> Iterator[str]:
@@ -57,7 +67,9 @@ def annotations(findings: Sequence[Finding]) -> Iterator[str]:
 
 def summary(judgement: Judgement) -> str:
     """Return the verdict and every finding as Markdown, cut between rows if it would be too long."""
-    lines = [f"## Gate: {judgement.verdict}", "", _markdown(headline(judgement)), ""]
+    lines = [f"## Gate: {judgement.verdict}", ""]
+    lines += [JUDGE_IS_CHANGED, ""] if _judge_changes(judgement) else []
+    lines += [_markdown(headline(judgement)), ""]
     if judgement.findings:
         lines += [_row(_COLUMNS), _row(["---"] * len(_COLUMNS))]
     length = sum(map(len, lines))

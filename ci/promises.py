@@ -10,6 +10,8 @@ from calibrate.git import GitError, folder_at
 from calibrate.record.measurement import Measurement, load_measurement
 from calibrate.table.policy import Policy, load_policy
 from calibrate.table.waivers import Waiver, load_waivers
+from ci.anchor import load_anchor
+from ci.cells import GateCell
 from ci.tolerance import FILE as TOLERANCE
 from ci.tolerance import Tolerance, load_tolerance
 
@@ -30,6 +32,7 @@ class Promises(msgspec.Struct, frozen=True, kw_only=True):
     records: tuple[Measurement, ...]
     waivers: tuple[Waiver, ...]
     tolerance: Tolerance
+    anchor: tuple[GateCell, ...]
 
 
 def head_promises(table: Path, folder: Path) -> Promises:
@@ -43,22 +46,21 @@ def head_promises(table: Path, folder: Path) -> Promises:
 
 
 def base_promises(checkout: Path, base: str) -> Promises:
-    """Return the promises at a git reference, or in a file and its folder.
+    """Return the promises at a commit of a checkout: a file with the name of a commit is never looked at.
 
     Raises `NotMeasuredError` if there are none.
     """
     try:
-        if Path(base).is_file():
-            return _stored(Path(base))
         with folder_at(checkout, base, "tiers") as place:
-            return _stored(place / "tiers" / TABLE_FILE)
+            return stored_promises(place / "tiers" / TABLE_FILE)
     except GitError as error:
-        raise NotMeasuredError(f"{base!r} is no file, and {error}") from None
+        raise NotMeasuredError(f"the base must be a commit of {checkout}: {error}") from None
     except InvalidInputError as error:
         raise NotMeasuredError(f"the base {base} cannot be read: {Path(error.source).name}: {error.problem}") from None
 
 
-def _stored(table: Path) -> Promises:
+def stored_promises(table: Path) -> Promises:
+    """Return the promises of a table and its folder; raise `InvalidInputError` for an unreadable file."""
     folder = table.parent
     records = tuple(load_measurement(path) for path in record_files(folder))
     return _promises(table, folder, records)
@@ -71,6 +73,7 @@ def _promises(table: Path, folder: Path, records: tuple[Measurement, ...]) -> Pr
         records=records,
         waivers=load_waivers(folder / WAIVERS),
         tolerance=load_tolerance(folder),
+        anchor=load_anchor(folder),
     )
 
 

@@ -1,69 +1,71 @@
-"""Probes certified cells on the simulated card in two processes; cells that share a trace go to the same one.
-
-python -m ci.side_by_side SEED FD
-"""
+"""Probes certified cells with the code of a change in two processes; cells that share a trace go to the same one."""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
-from functools import partial
-from random import Random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from pathlib import Path
+from queue import Empty, SimpleQueue
 
-from acestep.cli import console
-from acestep.errors import NotMeasuredError
-from calibrate.campaign.probers import simulation
-from calibrate.executors.pool import ProcessPool
-from calibrate.executors.worker import answer_all
 from calibrate.probes.base import Simulation
 from ci.cells import GateCell
 from ci.findings import Finding
+from ci.head_process import HeadGoneError, HeadSimulation, head_code
 from ci.judge_code import TellCells, code_findings
 
-GATE_WORKER = (sys.executable, "-m", "ci.side_by_side")
+GATE_WORKER = (sys.executable, "-P", "-m", "ci.head_process")
 
 WORKERS = 2
 """Number of processes: the cores of the gate's machines."""
 
-Group = tuple[list[GateCell], float]
-"""Cells that share a trace, and the tolerance for them."""
+
+SimulationTask = Callable[[Simulation], Iterable[Finding]]
+"""What is asked of a simulation, and what it shows."""
 
 
-def simulated_findings(
-    cells: Sequence[GateCell], share: float, progress: TellCells, seed: int = 0, command: Sequence[str] = GATE_WORKER
-) -> Iterator[Finding]:
-    """Yield the cells' findings, in an order that does not depend on which process finishes first.
-
-    `seed` draws the calls that are computed although they look like earlier ones.
-    """
+def cell_tasks(cells: Sequence[GateCell], share: float, progress: TellCells) -> list[SimulationTask]:
+    """Return a task for each group of cells that share traces, the largest first."""
     groups: dict[object, list[GateCell]] = {}
     for cell in cells:
         knobs = cell.probe.knobs
         groups.setdefault((knobs.variant, knobs.offload, knobs.quantization), []).append(cell)
-    if len(groups) == 1:
-        yield from code_findings(cells, _sampling(seed), share, progress)
-        return
     largest_first = sorted(groups.values(), key=len, reverse=True)
+    return [lambda by, group=group: code_findings(group, by, share, progress) for group in largest_first]  # type: ignore[misc]
+
+
+def simulated_findings(
+    tasks: Sequence[SimulationTask], tree: Path, seed: int = 0, command: Sequence[str] = GATE_WORKER
+) -> Iterator[Finding]:
+    """Yield the findings of tasks, in an order that does not depend on which process finishes first.
+
+    The code is that of a `tree`; `seed` draws the calls that are computed although they look like earlier ones.
+    """
+    waiting: SimpleQueue[tuple[int, SimulationTask]] = SimpleQueue()
+    for numbered in enumerate(tasks):
+        waiting.put(numbered)
     found: dict[int, list[Finding]] = {}
-    pool: ProcessPool[Group, list[Finding]] = ProcessPool(min(WORKERS, len(groups)), [*command, str(seed)])
-    with closing(pool):
-        try:
-            found.update(pool.answers([(group, share) for group in largest_first]))
-        except NotMeasuredError as error:
-            message = f"not every certified cell could be probed: {error}. Was memory short?"
-            found[len(groups)] = [Finding(id="G203", message=message)]
+
+    def work(simulation: HeadSimulation) -> None:
+        while True:
+            try:
+                number, task = waiting.get_nowait()
+            except Empty:
+                return
+            found[number] = list(task(simulation))
+
+    with ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor())
+        search = stack.enter_context(head_code(tree))
+        # Closing the processes comes first where this is left, so that no thread waits for an answer.
+        started = [
+            stack.enter_context(closing(HeadSimulation([*command, str(seed)], search)))
+            for _ in range(min(WORKERS, len(tasks)))
+        ]
+        for done in [pool.submit(work, simulation) for simulation in started]:
+            try:
+                done.result()
+            except HeadGoneError as error:
+                message = f"not every certified cell could be probed: {error}. Was memory short?"
+                found[len(tasks)] = [Finding(id="G203", message=message)]
     for _, findings in sorted(found.items()):
         yield from findings
-
-
-def _sampling(seed: int) -> Simulation:
-    return simulation(sample=Random(seed))  # noqa: S311 it draws a sample, not a secret
-
-
-def _simulated(seed: int) -> Callable[[Group], list[Finding]]:
-    """One prober a process: what it learnt of one group of cells it need not trace again for the next."""
-    prober = _sampling(seed)
-    return lambda group: list(code_findings(group[0], prober, group[1], console.notify))
-
-
-if __name__ == "__main__":
-    answer_all(int(sys.argv[2]), partial(_simulated, int(sys.argv[1])))

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from calibrate.cli import cli as calibrate
+from ci.anchor import anchor
 from ci.gate import gate
 from tools.latest_report import latest_report as latest_report
 from tools.refresh_page import refresh
@@ -16,6 +17,7 @@ from tools.release_check import check as release_check
 ROOT = Path(__file__).parent.parent
 MODULES: dict[str, click.Command] = {
     "calibrate": calibrate,
+    "ci.anchor": anchor,
     "ci.gate": gate,
     "tools.latest_report": latest_report,
     "tools.refresh_page": refresh,

@@ -96,7 +96,7 @@ def judged(
     head.written(place / "head")
     return judge(
         place / "head",
-        str(base_table),
+        base_table,
         None,
         TODAY,
         table_only=table_only,

@@ -17,15 +17,19 @@ from calibrate.probes.simulated.prober import SimulatedProber
 from calibrate.table.policy import Policy, load_policy
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
+from ci.findings import GateVerdict
 from tests.fakes import measured, result
-from tests.forked import run_module
-from tests.gate_house import House
+from tests.gate_house import House, committed
 
 ROOT = Path(__file__).parent.parent
 
 
 class CodeFault(NamedTuple):
-    """A change of one line that costs memory; `stage` and `component` are what the gate is to name."""
+    """A change of one line that costs memory, or hides that it does.
+
+    `stage` and `component` are what the gate is to name, one of the `rules` finds it, and one song of `song_s` seconds
+    is enough where that is given.
+    """
 
     name: str
     file: str
@@ -34,6 +38,9 @@ class CodeFault(NamedTuple):
     stage: str
     component: str
     needs_int8: bool = False
+    rules: tuple[str, ...] = ("G301", "G302")
+    verdict: GateVerdict = GateVerdict.REGRESSED
+    song_s: int = 0
 
 
 CODE_FAULTS = (
@@ -88,6 +95,37 @@ CODE_FAULTS = (
         "think",
         "activations",
     ),
+    CodeFault(
+        "every step after the second keeps the latents",
+        "acestep/engine/denoise.py",
+        "    for step, now in enumerate(times):\n",
+        "    kept = []\n    for step, now in enumerate(times):\n"
+        "        kept.append(latents.clone() if step > 1 else None)\n",
+        "denoise",
+        "",
+        rules=("G306",),
+        song_s=600,
+    ),
+    *(
+        CodeFault(
+            f"the sampler {does}",
+            "acestep/engine/denoise.py",
+            "    for step, now in enumerate(times):\n",
+            f"{line}\n    for step, now in enumerate(times):\n",
+            "",
+            "",
+            rules=("G206",),
+            verdict=GateVerdict.INCONCLUSIVE,
+            song_s=60,
+        )
+        for does, line in (
+            ("spares memory where tensors are meta", "    kept = None if latents.is_meta else latents.clone()"),
+            ("asks for the kind of device", "    kept = latents.clone() if latents.device.type == 'cuda' else None"),
+            ("looks whether it is simulated", "    import sys\n    kept = 'calibrate' in sys.modules"),
+            ("patches what simulates it", "    from calibrate.probes.simulated import ledger\n    kept = ledger"),
+            ("does so by a name in a text", "    kept = __import__('calib' + 'rate')"),
+        )
+    ),
 )
 
 
@@ -138,25 +176,26 @@ def copy_of_tree(place: Path) -> Path:
     return place
 
 
-def turbo_tree(place: Path) -> tuple[Path, Path]:
-    """A copy of this tree that knows of turbo alone, and the table that it is judged against."""
+def turbo_tree(place: Path) -> Path:
+    """A repository with a commit of this tree that knows of turbo alone."""
     tree = copy_of_tree(place / "tree")
     for record in (tree / "tiers" / "measurements").glob("*.json"):
         if record.name != "simulated-turbo.json":
             record.unlink()
     subprocess.run([sys.executable, "-m", "calibrate", "merge"], cwd=tree, check=True, capture_output=True)
-    base = shutil.copytree(tree / "tiers", place / "base")
-    return tree, base / "generated_tiers.json"
+    committed(tree)
+    return tree
 
 
-def one_tier_tree(place: Path, house: House) -> tuple[Path, Path]:
-    """A copy of this tree with a house as its tiers, and the table that it is judged against."""
+def one_tier_tree(place: Path, house: House) -> Path:
+    """A repository with a commit of this tree that has a house as its tiers."""
     tree = copy_of_tree(place / "tree")
     published = (tree / "tiers" / "published_tiers.json").read_bytes()
     shutil.rmtree(tree / "tiers")
     house.written(tree)
     (tree / "tiers" / "published_tiers.json").write_bytes(published)
-    return tree, house.written(place / "base")
+    committed(tree)
+    return tree
 
 
 def put_in(tree: Path, fault: CodeFault) -> None:
@@ -167,21 +206,14 @@ def put_in(tree: Path, fault: CodeFault) -> None:
     path.write_text(text.replace(fault.before, fault.after), encoding="utf-8")
 
 
-def gated(tree: Path, base: Path) -> tuple[int, dict[str, Any]]:
-    """Exit code and document of the tree's own gate against a table with its records beside it."""
-    command = [sys.executable, "-m", "ci.gate", "--base", str(base), "--json"]
+def gated(tree: Path) -> tuple[int, dict[str, Any]]:
+    """Exit code and document of the gate against the tree's commit."""
+    command = [sys.executable, "-m", "ci.gate", "--base", "HEAD", "--json"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     environment.pop("GITHUB_ACTIONS", None)
     done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
     assert done.stdout, done.stderr
     return done.returncode, json.loads(done.stdout)
-
-
-def gated_by_fork(tree: Path, base: Path) -> tuple[int, dict[str, Any]]:
-    """As `gated`, without the seconds that importing the libraries takes."""
-    code, said, errors = run_module(tree, "ci.gate", ["--base", str(base), "--json"], tree.parent)
-    assert said, errors
-    return code, json.loads(said)
 
 
 def named(document: dict[str, Any], fault: CodeFault) -> list[dict[str, Any]]:
@@ -190,6 +222,6 @@ def named(document: dict[str, Any], fault: CodeFault) -> list[dict[str, Any]]:
         finding
         for finding in document["findings"]
         if (finding["stage"], finding["component"]) == (fault.stage, fault.component)
-        and finding["id"] in ("G301", "G302")
+        and finding["id"] in fault.rules
         and finding["level"] == "error"
     ]

@@ -121,7 +121,7 @@ ROOMS = (
         name="record",
         holds="the measurement file",
         parts=("calibrate.record",),
-        imports=_names("values limits harness probes"),
+        imports=_names("values hardware limits harness probes"),
     ),
     Room(
         name="table",
@@ -172,7 +172,7 @@ ROOMS = (
         name="gate",
         holds="the judge of a pull request",
         parts=("ci",),
-        imports=_names("values cli harness probes record table executors campaign"),
+        imports=_names("values hardware cli harness probes record table executors campaign"),
     ),
     Room(
         name="tools",

@@ -10,7 +10,7 @@ from acestep.checkpoints import catalog
 from acestep.checkpoints.locate import locate_companion
 from acestep.errors import InvalidInputError, NotMeasuredError
 from acestep.hardware import card as hardware
-from acestep.hardware.card import Card
+from acestep.hardware.card import SIMULATED_CAPABILITY, Card
 from acestep.hardware.detection import detect
 from acestep.knobs import Backend, Knobs, Variant
 from acestep.limits.machine import installed
@@ -46,23 +46,24 @@ def alone_on(
     return CardAlone(CudaProber(method, in_float32=in_float32))
 
 
-def simulation(vae_chunk: int = 0, sample: Random | None = None) -> Simulation:
+def simulation(
+    vae_chunk: int = 0, sample: Random | None = None, capability: tuple[int, int] = SIMULATED_CAPABILITY
+) -> Simulation:
     """The simulated prober. It decodes in tiles of `vae_chunk` latent frames; 0 leaves them to the pipeline.
 
-    `sample` chooses the calls that are computed although they look like earlier ones, to see whether they are alike.
+    `sample` chooses the calls that are computed although they look like earlier ones, to see whether they are alike;
+    `capability` is that of the card, whose kernels it has.
     """
     from calibrate.probes.simulated.prober import SimulatedProber
 
-    return SimulatedProber(vae_chunk, sample=sample)
+    return SimulatedProber(vae_chunk, capability=capability, sample=sample)
 
 
 def simulation_of(card: RecordedCard) -> Simulation:
     """The simulated prober, with the kernels of a card that was measured."""
-    from calibrate.probes.simulated.prober import SimulatedProber
-
     if not any(card.capability):
         raise InvalidInputError("card.compute_capability", f"must be such as 8.6, got {card.compute_capability!r}")
-    return SimulatedProber(capability=card.capability)
+    return simulation(capability=card.capability)
 
 
 def simulation_beside(card: Card) -> tuple[Simulation, bool]:

@@ -12,6 +12,17 @@ TIERS_FOLDER = Path(__file__).parents[2] / "tiers"
 """The folder of records and the table: the `tiers` folder of a checkout."""
 
 
+def _merged(table: Path) -> frozenset[str]:
+    """The digests of the records that a table was made from; they were compared with the simulation then."""
+    from acestep.errors import InvalidInputError
+    from acestep.tiers import load_tiers
+
+    try:
+        return frozenset(load_tiers(table).generated_from.records)
+    except InvalidInputError:
+        return frozenset()
+
+
 @click.command()
 @click.option(
     "--folder", type=click.Path(path_type=Path, file_okay=False), default=TIERS_FOLDER, help="The tiers folder."
@@ -22,6 +33,7 @@ def merge(folder: Path) -> int:
     Exit code 1 if it promises less than the published table and waivers.json does not allow that.
     """
     from acestep.output_file import output_file
+    from calibrate.campaign.physics import require_possible
     from calibrate.files import pretty_json
     from calibrate.record.measurement import load_measurement
     from calibrate.record.rules import require_sound
@@ -37,10 +49,13 @@ def merge(folder: Path) -> int:
         )
     with output_file(folder / "generated_tiers.json") as write:
         records = []
+        merged = _merged(folder / "generated_tiers.json")
         for path in sorted((folder / "measurements").glob("*.json")):
             records.append(record := load_measurement(path))
             # A file that says what could not have been measured must not promise anything to a musician.
             require_sound(path, record)
+            if record.digest not in merged:
+                require_possible(path, record, console.notify)
         policy = load_policy(folder / "policy.json")
         table = build_table(records, policy)
         waivers = load_waivers(folder / "waivers.json")

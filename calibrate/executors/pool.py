@@ -5,7 +5,7 @@ in the middle of its work.
 """
 
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
@@ -78,18 +78,6 @@ class ProcessPool(Generic[Sent, Received]):
     def first_answer(self) -> Received:
         """Wait for the first answer of those that are at work; `NotMeasuredError` where one cannot answer."""
         return self._first_done().answer()
-
-    def answers(self, tasks: Sequence[Sent]) -> Iterator[tuple[int, Received]]:
-        """The number of each task and its answer, as they come; the first tasks begin first."""
-        waiting = list(enumerate(tasks))[::-1]
-        numbers: dict[Process[Sent, Received], int] = {}
-        while waiting or numbers:
-            for process in self.processes:
-                if waiting and process not in numbers:
-                    numbers[process], task = waiting.pop()
-                    process.ask(task)
-            done = self._first_done()
-            yield numbers.pop(done), done.answer()
 
     def close(self) -> None:
         """End the processes, whatever they are doing."""

@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 
 from calibrate.explain.document import Budget, BudgetTerm, PolicyEntry
-from calibrate.table.merge import ProvenTier
 from calibrate.table.policy import Policy, TierPolicy, budget_bytes
+from calibrate.table.proven import ProvenTier
 
 _OF_TIER = ("id", "label", "vram_gib", "certified_gib", "backend", "backends_allowed", "init_lm")
 """Fields of a row that are those of the policy's tier."""

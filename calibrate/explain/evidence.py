@@ -1,7 +1,7 @@
 """The evidence of a cell, and the rule that gives it its kind."""
 
 from acestep.tiers import Evidence, EvidenceKind, Tier
-from calibrate.table.merge import LmEstimate, ProvenTier
+from calibrate.table.proven import LmEstimate, ProvenTier
 
 VLLM_BESIDE = "A probe below has its language model on vLLM, whose memory is computed from its rules, not run."
 """The sentence for a field that is not a limit with a language model, but was decided by one."""

@@ -22,8 +22,9 @@ from calibrate.explain.promises import promise_of
 from calibrate.explain.repeat import repeat_command
 from calibrate.explain.sources import Find
 from calibrate.explain.witnesses import CertificateSide, TierWitnesses, Witnesses, boundary_witnesses
-from calibrate.table.merge import ProvenTier, boundaries_of, prove, tier_of
+from calibrate.table.merge import boundaries_of, prove, tier_of
 from calibrate.table.policy import Policy, TierPolicy
+from calibrate.table.proven import ProvenTier
 
 MERGE = "run `python -m calibrate merge` to make the table again"
 

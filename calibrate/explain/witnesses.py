@@ -13,8 +13,9 @@ from acestep.tiers import BATCHES, lm_rank
 from calibrate.record.measurement import Certificate, RecordedProbe
 from calibrate.table.choice import thinking
 from calibrate.table.knobs import ladder
-from calibrate.table.merge import BOUNDARY_CONFIGS, ProvenTier
+from calibrate.table.merge import BOUNDARY_CONFIGS
 from calibrate.table.policy import Policy
+from calibrate.table.proven import ProvenTier
 from calibrate.workload import Workload
 
 NO_MODEL = "No language model fits this tier."

@@ -71,16 +71,18 @@ class _Repeated(dict[str, Any]):
 
 def validate(path: Path) -> list[BrokenRule]:
     """Return everything that is wrong with a contributed file; empty if nothing is."""
-    return [
-        BrokenRule(
-            id=broken.rule.id,
-            level=broken.rule.level,
-            file=_shown(str(path)),
-            field=_shown(broken.field),
-            message=_shown(f"{broken.problem}; the rule: {broken.rule.promise}"),
-        )
-        for broken in _broken(path)
-    ]
+    return [as_finding(path, broken) for broken in _broken(path)]
+
+
+def as_finding(path: Path, broken: Broken) -> BrokenRule:
+    """Return a broken rule in the form for a person or a script."""
+    return BrokenRule(
+        id=broken.rule.id,
+        level=broken.rule.level,
+        file=_shown(str(path)),
+        field=_shown(broken.field),
+        message=_shown(f"{broken.problem}; the rule: {broken.rule.promise}"),
+    )
 
 
 def _broken(path: Path) -> Sequence[Broken]:

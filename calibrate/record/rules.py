@@ -13,7 +13,6 @@ import msgspec
 
 from acestep.errors import InvalidInputError
 from acestep.knobs import LM_MODELS, Knobs
-from acestep.limits.capabilities import AMPERE
 from acestep.request import MAX_BATCH, MAX_DURATION_S, MAX_LYRIC_TOKENS, MAX_TEXT_TOKENS, DecodePath
 from acestep.stage import Stage
 from acestep.units import gib
@@ -74,6 +73,7 @@ RECORD_RULES: dict[str, RecordRule] = {}
 """Every rule by its id; those without a check here are checked by the reader of contributed files."""
 
 _CHECKS: dict[str, RecordCheck] = {}
+_OF_PROMISES: set[str] = set()
 
 
 def declared(rule_id: str, promise: str, level: RuleLevel = RuleLevel.ERROR) -> RecordRule:
@@ -84,11 +84,16 @@ def declared(rule_id: str, promise: str, level: RuleLevel = RuleLevel.ERROR) -> 
     return RECORD_RULES[rule_id]
 
 
-def _rule(rule_id: str, promise: str, level: RuleLevel = RuleLevel.ERROR) -> Callable[[RecordCheck], RecordCheck]:
+def record_rule(
+    rule_id: str, promise: str, level: RuleLevel = RuleLevel.ERROR, *, of_promises: bool = False
+) -> Callable[[RecordCheck], RecordCheck]:
+    """Register a check as a new rule; one `of_promises` is only about records that a table may follow."""
     declared(rule_id, promise, level)
 
     def keep(check: RecordCheck) -> RecordCheck:
         _CHECKS[rule_id] = check
+        if of_promises:
+            _OF_PROMISES.add(rule_id)
         return check
 
     return keep
@@ -97,10 +102,15 @@ def _rule(rule_id: str, promise: str, level: RuleLevel = RuleLevel.ERROR) -> Cal
 def broken_rules(record: Measurement, *, certifies: bool = True) -> list[Broken]:
     """Return the rules that a record breaks, in the order of their ids; for a record that is too large, only that one.
 
-    With `certifies` false a record may lack certificates.
+    With `certifies` false a record may lack certificates, and no rule about promises is asked.
     """
+    # The rules about meaning are built with this module.
+    from calibrate.record import meaning as meaning
+
     broken: list[Broken] = []
     for rule_id, check in _CHECKS.items():
+        if rule_id in _OF_PROMISES and not certifies:
+            continue
         found = islice((one for one in check(record) if certifies or one != _NO_CERTIFICATE), _MOST_FINDINGS)
         broken += [Broken(rule=RECORD_RULES[rule_id], field=field, problem=problem) for field, problem in found]
         if broken and check is _amount:
@@ -119,14 +129,14 @@ def require_sound(path: Path, record: Measurement, *, certifies: bool = True) ->
             )
 
 
-@_rule("V101", f"a record holds probes and certificates, at most {MOST_PROBES} of each")
+@record_rule("V101", f"a record holds probes and certificates, at most {MOST_PROBES} of each")
 def _amount(record: Measurement) -> Iterator[RecordProblem]:
     for name in ("probes", "certificates"):
         if not 0 < (number := len(getattr(record, name))) <= MOST_PROBES:
             yield name, f"are {number}"
 
 
-@_rule("V102", "the code version is a release no newer than this one and the digest of its sources")
+@record_rule("V102", "the code version is a release no newer than this one and the digest of its sources")
 def _code_version(record: Measurement) -> Iterator[RecordProblem]:
     if not re.fullmatch(r"\d+\.\d+\.\d+\+tree\.[0-9a-f]{16}", record.code_version):
         yield "code_version", f"is {record.code_version}, expected RELEASE+tree.DIGEST as `calibrate run` writes it"
@@ -134,33 +144,35 @@ def _code_version(record: Measurement) -> Iterator[RecordProblem]:
         yield "code_version", f"is {record.code_version}, newer than this program; update it"
 
 
-@_rule("V103", "the code that was measured is the code that is here", RuleLevel.WARNING)
+@record_rule("V103", "the code that was measured is the code that is here", RuleLevel.WARNING)
 def _same_code(record: Measurement) -> Iterator[RecordProblem]:
     if record.code_version != _code_here():
         yield "code_version", f"is {record.code_version}, here is {_code_here()}; measure again before merging"
 
 
-@_rule("V104", "a simulated card has no size and is capped by the model, others have one; only a real one has a clock")
+@record_rule(
+    "V104", "a simulated card has no size and is capped by the model, others have one; only a real one has a clock"
+)
 def _card(record: Measurement) -> Iterator[RecordProblem]:
     simulated = record.card.kind is RecordedCardKind.SIMULATED
     if simulated != (record.card.total_bytes == 0):
         yield "card.total_bytes", f"is {record.card.total_bytes} on a {record.card.kind} card"
     if simulated != (record.cap_method is CapMethod.MODEL):
         yield "cap_method", f"is {record.cap_method} on a {record.card.kind} card"
-    for place, stage in ((f"{at}.stages[{n}]", s) for at, p in _probes(record) for n, s in enumerate(p.stages)):
+    for place, stage in ((f"{at}.stages[{n}]", s) for at, p in numbered_probes(record) for n, s in enumerate(p.stages)):
         if stage.seconds < 0 or (stage.seconds > 0 and record.card.kind is not RecordedCardKind.CUDA):
             yield f"{place}.seconds", f"is {stage.seconds:g} on a {record.card.kind} card"
 
 
-@_rule("V105", "a cap is no larger than the card")
+@record_rule("V105", "a cap is no larger than the card")
 def _cap(record: Measurement) -> Iterator[RecordProblem]:
     total = record.card.total_bytes
-    for place, probe in _probes(record):
+    for place, probe in numbered_probes(record):
         if 0 < total < probe.cap_bytes:
             yield f"{place}.cap_bytes", f"is {gib(probe.cap_bytes)} on a card of {gib(total)}"
 
 
-@_rule("V106", "a probe asks for what a request may ask for")
+@record_rule("V106", "a probe asks for what a request may ask for")
 def _possible_work(record: Measurement) -> Iterator[RecordProblem]:
     most = {
         "batch": MAX_BATCH,
@@ -168,7 +180,7 @@ def _possible_work(record: Measurement) -> Iterator[RecordProblem]:
         "lyric_tokens": MAX_LYRIC_TOKENS,
         "text_tokens": MAX_TEXT_TOKENS,
     }
-    for place, probe in _probes(record):
+    for place, probe in numbered_probes(record):
         for name, limit in most.items():
             if (asked := getattr(probe.workload, name)) > limit:
                 yield f"{place}.workload.{name}", f"is {asked:g}, a request may have {limit:g}"
@@ -178,16 +190,16 @@ def _possible_work(record: Measurement) -> Iterator[RecordProblem]:
             yield f"{place}.knobs.lm", f"is {probe.knobs.lm}, expected one of {', '.join(LM_MODELS)}"
 
 
-@_rule("V107", "songs are denoised one to all at a time")
+@record_rule("V107", "songs are denoised one to all at a time")
 def _passes(record: Measurement) -> Iterator[RecordProblem]:
-    for place, probe in _probes(record):
+    for place, probe in numbered_probes(record):
         if not 1 <= probe.songs_per_pass <= probe.workload.batch:
             yield f"{place}.songs_per_pass", f"is {probe.songs_per_pass} of {probe.workload.batch} songs"
 
 
-@_rule("V108", "stages are those of the pipeline, in its order; a run that ended has encode, denoise and decode")
+@record_rule("V108", "stages are those of the pipeline, in its order; a run that ended has encode, denoise and decode")
 def _stages(record: Measurement) -> Iterator[RecordProblem]:
-    for place, probe in _probes(record):
+    for place, probe in numbered_probes(record):
         names = [stage.name for stage in probe.stages]
         if names != [name for name in Stage if name in names]:
             yield f"{place}.stages", f"are {names}, expected some of {[name.value for name in Stage]} in this order"
@@ -196,23 +208,24 @@ def _stages(record: Measurement) -> Iterator[RecordProblem]:
             yield f"{place}.stages", f"of a run that ended {probe.verdict} lack {missing}"
 
 
-@_rule("V109", "nothing holds more than its cap, and no tensors more than what was reserved for them")
+@record_rule("V109", "nothing holds more than its cap, and no tensors more than what was reserved for them")
 def _peaks(record: Measurement) -> Iterator[RecordProblem]:
-    for place, probe in _probes(record):
+    for place, probe in numbered_probes(record):
         for number, stage in enumerate(probe.stages):
             at = f"{place}.stages[{number}]"
             if stage.peak_reserved_bytes > probe.cap_bytes:
                 yield f"{at}.peak_reserved_bytes", f"is {gib(stage.peak_reserved_bytes)} under {gib(probe.cap_bytes)}"
-            # A run that ended out of memory includes the request that failed in the bytes of its last stage.
-            if probe.verdict is Verdict.FITS and stage.peak_allocated_bytes > stage.peak_reserved_bytes:
+            # A run that did not fit includes the request that failed in the bytes of its last stage.
+            ended = probe.verdict is Verdict.FITS or number < len(probe.stages) - 1
+            if ended and stage.peak_allocated_bytes > stage.peak_reserved_bytes:
                 yield f"{at}.peak_allocated_bytes", f"is above its peak_reserved_bytes, {stage.peak_reserved_bytes}"
             if stage.resident_bytes > stage.peak_allocated_bytes:
                 yield f"{at}.resident_bytes", f"is above its peak_allocated_bytes, {stage.peak_allocated_bytes}"
 
 
-@_rule("V110", "a run that fits was seen to use memory, and its songs were decoded on the card")
+@record_rule("V110", "a run that fits was seen to use memory, and its songs were decoded on the card")
 def _fits_are_real(record: Measurement) -> Iterator[RecordProblem]:
-    for place, probe in _probes(record):
+    for place, probe in numbered_probes(record):
         if probe.verdict is not Verdict.FITS:
             continue
         if probe.decode_path is DecodePath.CPU:
@@ -221,23 +234,23 @@ def _fits_are_real(record: Measurement) -> Iterator[RecordProblem]:
             yield f"{place}.stages", "of a run that fits took no memory"
 
 
-@_rule("V111", "a question is asked once")
+@record_rule("V111", "a question is asked once")
 def _asked_once(record: Measurement) -> Iterator[RecordProblem]:
     seen: dict[object, str] = {}
-    for place, probe in _probes(record):
+    for place, probe in numbered_probes(record):
         if probe.question in seen:
             yield place, f"asks the same as {seen[probe.question]}"
         seen.setdefault(probe.question, place)
 
 
-@_rule("V112", "a longer song or a larger batch does not fit where less did not")
+@record_rule("V112", "a longer song or a larger batch does not fit where less did not")
 def _no_fit_above_a_failure(record: Measurement) -> Iterator[RecordProblem]:
     for (place, small), (other, large) in _nested(record):
         if small.verdict is Verdict.OOM and large.verdict is Verdict.FITS:
             yield place, f"ended oom, yet {other} asks for more under the same cap and fits"
 
 
-@_rule("V113", "a longer song or a larger batch takes no less memory")
+@record_rule("V113", "a longer song or a larger batch takes no less memory")
 def _growth(record: Measurement) -> Iterator[RecordProblem]:
     for (place, small), (other, large) in _nested(record):
         if Verdict.OOM in (small.verdict, large.verdict):
@@ -250,10 +263,10 @@ def _growth(record: Measurement) -> Iterator[RecordProblem]:
                 yield f"{place}.stages[{number}].peak_allocated_bytes", f"is above that of {other}, which asks for more"
 
 
-@_rule("V114", "a run that fits under a cap fits under every larger one", RuleLevel.WARNING)
+@record_rule("V114", "a run that fits under a cap fits under every larger one", RuleLevel.WARNING)
 def _caps_agree(record: Measurement) -> Iterator[RecordProblem]:
     smallest: dict[object, tuple[int, str]] = {}
-    by_cap = sorted(_probes(record), key=lambda found: found[1].cap_bytes)
+    by_cap = sorted(numbered_probes(record), key=lambda found: found[1].cap_bytes)
     for place, probe in by_cap:
         cap_bytes, fitting = smallest.get((probe.knobs, probe.workload), (probe.cap_bytes, place))
         if probe.verdict is Verdict.FITS:
@@ -262,7 +275,7 @@ def _caps_agree(record: Measurement) -> Iterator[RecordProblem]:
             yield place, f"ended oom, yet {fitting} fits under a smaller cap"
 
 
-@_rule("V115", "a certificate rests on answers, and its two probes differ in nothing but the song's length")
+@record_rule("V115", "a certificate rests on answers, and its two probes differ in nothing but the song's length")
 def _certificates_rest_on_answers(record: Measurement) -> Iterator[RecordProblem]:
     for number, certificate in enumerate(record.certificates):
         sides = {side: record.probes[i] for side in ("fits", "fails") if (i := getattr(certificate, side)) is not None}
@@ -273,7 +286,7 @@ def _certificates_rest_on_answers(record: Measurement) -> Iterator[RecordProblem
             yield f"certificates[{number}]", "compares two probes that differ in more than the song's length"
 
 
-@_rule("V116", "a boundary is certified once, and no larger batch reaches further than a smaller one")
+@record_rule("V116", "a boundary is certified once, and no larger batch reaches further than a smaller one")
 def _certificates_agree(record: Measurement) -> Iterator[RecordProblem]:
     reach: dict[tuple[Knobs, int], list[tuple[int, int, int]]] = defaultdict(list)
     for number, certificate in enumerate(record.certificates):
@@ -286,7 +299,7 @@ def _certificates_agree(record: Measurement) -> Iterator[RecordProblem]:
                 yield f"certificates[{other}]", f"reaches {longer} s with {larger} songs, {seconds} s with {batch}"
 
 
-@_rule("V117", "a coefficient of the guard's model is given once a variant")
+@record_rule("V117", "a coefficient of the guard's model is given once a variant")
 def _coefficients(record: Measurement) -> Iterator[RecordProblem]:
     seen = set()
     for number, coefficient in enumerate(record.memory_model):
@@ -295,24 +308,15 @@ def _coefficients(record: Measurement) -> Iterator[RecordProblem]:
         seen.add((coefficient.variant, coefficient.name))
 
 
-@_rule("V118", "a card that was measured computes in bfloat16, as NVIDIA cards do from compute capability 8.0 on")
-def _number_format(record: Measurement) -> Iterator[RecordProblem]:
-    if record.card.kind is not RecordedCardKind.SIMULATED and record.card.capability < AMPERE:
-        yield (
-            "card.compute_capability",
-            f"is {record.card.compute_capability}: in float32 everything takes twice as much, and such a card already"
-            " has the limits of one of half its size",
-        )
-
-
-def _probes(record: Measurement) -> list[tuple[str, RecordedProbe]]:
+def numbered_probes(record: Measurement) -> list[tuple[str, RecordedProbe]]:
+    """Return every probe with its place in the file."""
     return [(f"probes[{number}]", probe) for number, probe in enumerate(record.probes)]
 
 
 def _nested(record: Measurement) -> Iterator[tuple[tuple[str, RecordedProbe], tuple[str, RecordedProbe]]]:
     """Yield pairs under one cap and with the same knobs of which the second asks for at least as much of everything."""
     groups: dict[object, list[tuple[str, RecordedProbe]]] = defaultdict(list)
-    for place, probe in _probes(record):
+    for place, probe in numbered_probes(record):
         same = msgspec.structs.replace(probe.workload, batch=1, duration_s=1.0)
         groups[probe.knobs, probe.cap_bytes, same].append((place, probe))
     for group in groups.values():
@@ -333,15 +337,3 @@ def _code_here() -> str:
 
 def _release(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version.partition("+")[0]))
-
-
-@_rule("V119", "a virtual card says so in its kind, its name, its uuid and its driver, and no other card does")
-def _virtual(record: Measurement) -> Iterator[RecordProblem]:
-    card, marks = record.card, record.card.virtual_marks
-    if card.kind is not RecordedCardKind.VIRTUAL:
-        for field, text in marks.items():
-            yield f"card.{field}", f"is {text}, the mark of a virtual card; on a {card.kind} card no number rests on it"
-        return
-    for field in ("name", "uuid", "driver"):
-        if field not in marks:
-            yield f"card.{field}", f"is {getattr(card, field) or 'missing'}, which is not that of a virtual card"

@@ -41,16 +41,22 @@ def render_command(check: bool) -> int:
 @click.option("--pr", is_flag=True, help="Print what changed in the table since --base, for a pull request.")
 @click.option("--base", metavar="REF", help="The git commit, branch or tag to compare with.")
 @click.option(
+    "--tree",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    metavar="FOLDER",
+    help="With --pr, the checkout with the changes; this one.",
+)
+@click.option(
     "--html", type=click.Path(path_type=Path, dir_okay=False), metavar="RECORD", help="Make a page of one record."
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="PAGE", help="Where to.")
-def report_command(pr: bool, base: str | None, html: Path | None, output: Path | None) -> None:
+def report_command(pr: bool, base: str | None, tree: Path | None, html: Path | None, output: Path | None) -> None:
     """Show what a pull request changes (--pr --base REF), or write one record as a page (--html RECORD -o PAGE)."""
     if pr == (html is not None):
         raise UsageError("give either --pr --base REF or --html RECORD -o PAGE")
     if html is not None:
-        if output is None or base is not None:
-            raise UsageError("a page needs a place, for example --html RECORD -o page.html, and no --base")
+        if output is None or base is not None or tree is not None:
+            raise UsageError("a page needs a place, for example --html RECORD -o page.html, and no --base or --tree")
         _refuse_source(html, output)
         _write_page(html, output)
     else:
@@ -59,7 +65,7 @@ def report_command(pr: bool, base: str | None, html: Path | None, output: Path |
         require_extra("jinja2", "matplotlib")
         from calibrate.report.pull_request import pull_request_text
 
-        click.echo(pull_request_text(_CHECKOUT, base), nl=False)
+        click.echo(pull_request_text(tree or _CHECKOUT, base), nl=False)
 
 
 def _refuse_source(record: Path, output: Path) -> None:

@@ -1,16 +1,11 @@
 """Records + policy -> the tier table. Pure: the same records and policy give the same bytes."""
 
 from collections.abc import Sequence
-from enum import Enum
 from itertools import product
 
-import msgspec
-
 from acestep.errors import NotMeasuredError
-from acestep.knobs import LM_MODELS, Backend, Knobs, Variant
-from acestep.stage import Stage
+from acestep.knobs import LM_MODELS, Variant
 from acestep.tiers import (
-    BATCHES,
     TABLE_SCHEMA_VERSION,
     Boundaries,
     Evidence,
@@ -22,12 +17,13 @@ from acestep.tiers import (
     TierTable,
     VariantTable,
 )
-from calibrate.record.measurement import Certificate, Measurement, RecordedCard, RecordedProbe
-from calibrate.table.choice import TierChoice, choose_tier
-from calibrate.table.knobs import Config, configured, first_from_which_all_fit
+from calibrate.record.measurement import Measurement, RecordedCard
+from calibrate.table.choice import choose_tier
+from calibrate.table.knobs import Config, first_from_which_all_fit
 from calibrate.table.policy import Policy, TierPolicy, budget_bytes
+from calibrate.table.proven import ProvenTier, uncovered
+from calibrate.table.ratchet import deciding
 from calibrate.table.targets import BOUND, published, shortfalls
-from calibrate.workload import Workload
 
 TABLE_VERSION = 1
 """Increased when the meaning of the table's fields changes."""
@@ -93,80 +89,6 @@ def _covered(records: Sequence[Measurement]) -> list[Variant]:
     return [v for v in Variant if any(c.knobs.variant is v for r in records for c in r.certificates)]
 
 
-class LmEstimate(Enum):
-    """Why the limits with a language model are estimated although the others were measured or simulated."""
-
-    BACKEND_NOT_PROBED = "backend not probed"
-    VLLM_COMPUTED = "vllm computed"
-
-
-class ProvenTier(msgspec.Struct, frozen=True, kw_only=True):
-    """One tier as one record proves it."""
-
-    record: Measurement
-    decided: TierPolicy
-    cap_bytes: int
-    choice: TierChoice
-
-    @property
-    def rank(self) -> tuple[int, int, tuple[int, ...], str]:
-        """Sorts the row that decides first: strongest evidence, then most frugal knobs, then smallest promise."""
-        frontier = self.choice.frontier
-        promise = tuple(frontier.of(lm=lm)[str(batch)] for lm in (False, True) for batch in BATCHES)
-        weakness = list(EvidenceKind).index(self.record.evidence)
-        return weakness, -self.choice.rung, promise, self.record.digest
-
-    @property
-    def lm_estimate(self) -> LmEstimate | None:
-        """Why the limits with a language model are estimated; None if they come from runs only."""
-        if self.decided.backend not in self.choice.lm.backends:
-            return LmEstimate.BACKEND_NOT_PROBED
-        # vLLM's memory is computed, not run, until a card has run it.
-        computed = self.record.evidence is EvidenceKind.SIMULATED and Backend.VLLM in self.choice.lm.backends
-        return LmEstimate.VLLM_COMPUTED if computed else None
-
-    def at_limits(self, config: Config) -> RecordedProbe | None:
-        """Return the probe of a config at the tier's own limits; None if no song fits the tier at all."""
-        frontier = self.choice.frontier
-        batch = frontier.headline_batch(lm=False)
-        if batch == 0:
-            return None
-        limits = Workload(batch=batch, duration_s=float(frontier.longest(1, lm=False)))
-        return self._probe(configured(self.choice.knobs, config), limits)
-
-    def fits(self, config: Config) -> bool:
-        """Return whether a config fits at the tier's own limits."""
-        probe = self.at_limits(config)
-        return probe is not None and probe.counts
-
-    def fewest_planned(self, model: str) -> tuple[int, RecordedProbe]:
-        """Return the fewest songs, over the backends, that a language model plans in one pass at the tier's limits.
-
-        The second value is the probe that shows it.
-        """
-        frontier, lm = self.choice.frontier, self.choice.lm
-        limits = Workload(
-            batch=frontier.headline_batch(lm=True), duration_s=float(frontier.longest(1, lm=True)), with_lm=True
-        )
-        probes = [self._probe(lm.knobs(self.choice.knobs, model, backend), limits) for backend in lm.backends]
-        planned = [(s.songs_per_pass, probe) for probe in probes for s in probe.stages if s.name == Stage.THINK]
-        return min(planned, key=lambda found: found[0])
-
-    def certificate(self, knobs: Knobs, batch: int) -> Certificate | None:
-        """Return the certificate for a batch under the tier's cap; None if the search did not need to ask."""
-        own = (knobs, self.cap_bytes, batch)
-        found = [c for c in self.record.certificates if (c.knobs, c.cap_bytes, c.batch) == own]
-        return found[-1] if found else None
-
-    def _probe(self, knobs: Knobs, workload: Workload) -> RecordedProbe:
-        asked = (knobs, workload)
-        under = (probe for probe in self.record.probes if probe.cap_bytes == self.cap_bytes)
-        found = next((probe for probe in under if (probe.knobs, probe.workload) == asked), None)
-        if found is None:
-            raise _uncovered(self.decided, knobs.variant)
-        return found
-
-
 def prove(record: Measurement, decided: TierPolicy, policy: Policy, variant: Variant) -> ProvenTier | None:
     """Return the tier as a record proves it, or None if it lacks a certificate that the choice needs."""
     cap_bytes = budget_bytes(decided.certified_gib, policy)
@@ -190,8 +112,8 @@ def _variant_table(records: Sequence[Measurement], policy: Policy, variant: Vari
     for decided in policy.tiers:
         proven = _proven(records, decided, policy, variant)
         if not proven:
-            raise _uncovered(decided, variant)
-        rows.append(min(proven, key=lambda row: row.rank))
+            raise uncovered(decided, variant)
+        rows.append(deciding(proven))
 
     return VariantTable(
         tiers=tuple(tier_of(row, policy) for row in rows),
@@ -258,10 +180,3 @@ def tier_of(row: ProvenTier, policy: Policy) -> Tier:
 
 def _headline(with_lm: int, without_lm: int) -> LmStates:
     return LmStates(with_lm=with_lm, without_lm=without_lm)
-
-
-def _uncovered(decided: TierPolicy, variant: Variant) -> NotMeasuredError:
-    return NotMeasuredError(
-        f"no record covers {decided.id} for {variant} at the budget of {decided.certified_gib} GiB under this policy;"
-        f" run `python -m calibrate run --variant {variant} --tiers {decided.certified_gib} -o FILE`"
-    )

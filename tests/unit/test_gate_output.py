@@ -19,7 +19,7 @@ from ci.findings import GATE_RULES, Finding, GateVerdict, Level, verdict_of, wor
 from ci.judge import Compared, Judgement
 from ci.output import MOST_ANNOTATIONS, annotations, junit_xml, summary
 from tests.gate_faults import FIELDS
-from tests.gate_house import good
+from tests.gate_house import committed, good
 
 ROOT = Path(__file__).parents[2]
 KEYS = {"id", "level", "variant", "tier", "field", "before", "after", "stage", "component", "message"}
@@ -68,10 +68,13 @@ def gate(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
     """Runs the command on a table against a good one."""
     for variable in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "GITHUB_OUTPUT"):
         monkeypatch.delenv(variable, raising=False)
-    base = good().written(tmp_path / "base")
+    tree = tmp_path / "tree"
+    good().written(tree)
+    committed(tree)
 
     def call(head: Path, *options: str) -> tuple[int, str, str]:
-        code = run_click(door.gate, ["--base", str(base), "--head", str(head), "--table-only", *options])
+        arguments = ["--base", "HEAD", "--tree", str(tree), "--head", str(head), "--table-only", *options]
+        code = run_click(door.gate, arguments)
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 
@@ -126,8 +129,7 @@ def test_a_summary_that_cannot_be_written_is_told_and_changes_no_exit_code(
 
 
 READ = (
-    *(f"{side}/tiers/{name}" for side in ("base", "same", "tree") for name in ("generated_tiers.json", "policy.json")),
-    "base/tiers/measurements/fake.json",
+    *(f"{side}/tiers/{name}" for side in ("same", "tree") for name in ("generated_tiers.json", "policy.json")),
     "tree/tiers/waivers.json",
     "tree/tiers/tolerance.json",
     "tree/tiers/measurements/of_a_later_run.json",
@@ -138,11 +140,9 @@ READ = (
 
 @pytest.mark.parametrize("name", READ)
 def test_no_report_takes_the_place_of_a_file_that_the_gate_reads(
-    gate: Callable[..., tuple], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    gate: Callable[..., tuple], name: str, tmp_path: Path
 ) -> None:
     head = good().written(tmp_path / "same")
-    good().written(tmp_path / "tree")
-    monkeypatch.setattr(door, "CHECKOUT", tmp_path / "tree")
     (tmp_path / "link.json").symlink_to(head)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.json")}
     code, out, err = gate(head, "--junit", str(tmp_path / name))
@@ -212,12 +212,13 @@ def test_what_stops_a_change_comes_first_and_decides(found: list[Finding]) -> No
 
 
 def test_comparing_tables_with_ci_gate_imports_no_torch(tmp_path: Path) -> None:
-    head, base = good().written(tmp_path / "head"), good().written(tmp_path / "base")
+    good().written(tmp_path)
+    committed(tmp_path)
     program = (
-        "import sys, runpy; sys.argv = ['gate', '--base', sys.argv[1], '--head', sys.argv[2], '--table-only'];"
+        "import sys, runpy; sys.argv = ['gate', '--base', 'HEAD', '--tree', sys.argv[1], '--table-only'];"
         "sys.modules['torch'] = None; runpy.run_module('ci.gate', run_name='__main__')"
     )
-    command = [sys.executable, "-c", program, str(base), str(head)]
+    command = [sys.executable, "-c", program, str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.splitlines()[-1:]) == (
         0,

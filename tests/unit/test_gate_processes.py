@@ -13,8 +13,8 @@ import pytest
 from acestep.errors import Exit
 from ci.cells import GateCell, certified_cells
 from ci.findings import Finding
-from ci.promises import base_promises
-from ci.side_by_side import WORKERS, simulated_findings
+from ci.promises import stored_promises
+from ci.side_by_side import WORKERS, SimulationTask, cell_tasks, simulated_findings
 from tests.gate_house import good
 from tests.processes import has_ended, require_end
 
@@ -23,19 +23,27 @@ ROOT = Path(__file__).parents[2]
 STAND_IN = """
 import os, sys, time
 from pathlib import Path
-from calibrate.executors.worker import answer_all
-from ci.findings import Finding, Level
+from calibrate.campaign import probers
+from calibrate.verdict import Verdict
+from ci.head_process import simulate
+from tests.fakes import result
 
-log = Path(sys.argv[1])
+log, groups = Path(sys.argv[1]), set()
 
-def answer(group):
-    cells, share = group
-    with log.open("a") as file:
-        file.write(f"{os.getpid()}\\n")
-    DOES
-    return [Finding(id="G302", level=Level.ERROR, message=str(cell.probe.knobs.offload)) for cell in cells]
+class StandIn:
+    def probe(self, knobs, workload, cap_bytes):
+        if (group := (knobs.offload, knobs.quantization)) not in groups:
+            groups.add(group)
+            with log.open("a") as file:
+                file.write(f"{os.getpid()}\\n")
+            DOES
+        return result(Verdict.OOM, workload, cap_bytes, peak=1)
 
-answer_all(int(sys.argv[-1]), lambda: answer)
+    def smallest_caps(self, knobs, workload):
+        return {"denoise": 2**40, "total": 2**40}
+
+probers.simulation = lambda **_: StandIn()
+simulate(0)
 """
 """Instead of the simulated card; writes down its process with every group that it begins."""
 
@@ -44,11 +52,11 @@ import click, sys
 from pathlib import Path
 from acestep.cli.console import run_and_exit
 from ci.side_by_side import simulated_findings
-from tests.unit.test_gate_processes import certified
+from tests.unit.test_gate_processes import tasks
 
 @click.command()
 def gate():
-    list(simulated_findings(certified(Path(place)), 0.02, print, command=command))
+    list(simulated_findings(tasks(Path(place)), Path.cwd(), command=command))
 
 _, place, *command = sys.argv
 sys.argv[1:] = []
@@ -64,16 +72,19 @@ def stand_in(log: Path, does: str) -> tuple[str, ...]:
 
 def certified(place: Path) -> list[GateCell]:
     """The cells of a good table; they make more groups than there are processes."""
-    promised = base_promises(place, str(good().written(place)))
+    promised = stored_promises(good().written(place))
     assert promised.policy is not None
     cells, _ = certified_cells(promised.table, promised.policy, promised.records)
     assert len({(cell.probe.knobs.offload, cell.probe.knobs.quantization) for cell in cells}) > WORKERS
     return cells
 
 
+def tasks(place: Path) -> list[SimulationTask]:
+    return cell_tasks(certified(place), 0.02, lambda _: None)
+
+
 def found_by(place: Path, does: str) -> list[Finding]:
-    cells = certified(place)
-    return list(simulated_findings(cells, 0.02, lambda _: None, command=stand_in(place / "log", does)))
+    return list(simulated_findings(tasks(place), ROOT, command=stand_in(place / "log", does)))
 
 
 @pytest.fixture
@@ -140,5 +151,5 @@ def test_a_dead_process_fails_the_gate_and_keeps_earlier_findings(
     monkeypatch.chdir(ROOT)
     found = found_by(tmp_path, "log.read_text().count('\\n') >= 3 and os.kill(os.getpid(), 9)")
     assert [finding.id for finding in found[-1:]] == ["G203"]
-    assert {finding.id for finding in found[:-1]} == {"G302"}
+    assert {finding.id for finding in found[:-1]} == {"G301"}
     assert "-9" in found[-1].message

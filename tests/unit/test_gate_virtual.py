@@ -15,7 +15,7 @@ from ci import on_virtual_card
 from ci.cells import GateCell, certified_cells
 from ci.findings import Finding, Level
 from ci.on_virtual_card import Answered, on_a_virtual_card, touched
-from ci.promises import base_promises
+from ci.promises import stored_promises
 from tests.fakes import AnalyticProber
 from tests.gate_house import good
 
@@ -26,7 +26,7 @@ Change = Callable[[ProbeResult], ProbeResult]
 def cells(tmp_path_factory: pytest.TempPathFactory) -> list[GateCell]:
     """The cells of a good table that PyTorch runs."""
     folder = tmp_path_factory.mktemp("tiers")
-    base = base_promises(folder, str(good().written(folder)))
+    base = stored_promises(good().written(folder))
     assert base.policy is not None
     return touched(certified_cells(base.table, base.policy, base.records)[0], None)
 
@@ -64,7 +64,7 @@ def findings(
         return found
 
     monkeypatch.setattr(on_virtual_card, "_answers", answers)
-    monkeypatch.setattr(on_virtual_card, "_interpreter", lambda tree: Path(sys.executable))
+    monkeypatch.setattr(on_virtual_card, "_interpreter", lambda: Path(sys.executable))
     monkeypatch.setattr(on_virtual_card, "_changed", lambda tree, base: None)
     return on_a_virtual_card(Path(), "base", lambda _: None)(cells)
 
@@ -115,14 +115,17 @@ def test_a_run_in_several_passes_is_red(cells: list[GateCell], monkeypatch: pyte
 def test_without_answers_the_gate_is_not_green(
     answers: Any, cells: list[GateCell], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(on_virtual_card, "_interpreter", lambda tree: Path(sys.executable))
+    monkeypatch.setattr(on_virtual_card, "_interpreter", lambda: Path(sys.executable))
     monkeypatch.setattr(on_virtual_card, "_changed", lambda tree, base: None)
     monkeypatch.setattr(on_virtual_card, "_answers", lambda *_: answers)
     [found] = on_a_virtual_card(Path(), "base", lambda _: None)(cells)
     assert (found.id, found.level) == ("G203", Level.ERROR)
 
 
-def test_without_the_environment_a_warning_says_how_to_make_it(tmp_path: Path, cells: list[GateCell]) -> None:
+def test_without_the_environment_a_warning_says_how_to_make_it(
+    tmp_path: Path, cells: list[GateCell], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))
     [found] = on_a_virtual_card(tmp_path, "base", lambda _: None)(cells)
     assert found.level is Level.WARNING
     assert "make virtual-card" in found.message

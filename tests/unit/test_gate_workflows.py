@@ -112,8 +112,17 @@ def test_every_job_ends_in_time_and_the_gate_sees_the_history_it_compares_with()
         assert all(job["timeout-minutes"] for job in read(path)["jobs"].values())
     for name in ("gate", "measurements"):
         (workflow,) = [read(path) for path in FILES if path.stem == name]
-        (checkout,) = [step for step in steps(workflow) if step.get("uses", "").startswith("actions/checkout@")]
-        assert checkout["with"]["fetch-depth"] == 0
+        checkouts = [step for step in steps(workflow) if step.get("uses", "").startswith("actions/checkout@")]
+        assert all(checkout["with"]["fetch-depth"] == 0 for checkout in checkouts)
+
+
+@pytest.mark.parametrize("name", ["gate", "measurements"])
+def test_what_judges_a_pull_request_is_its_base_and_the_change_is_data(name: str) -> None:
+    found = steps(read(ROOT / ".github" / "workflows" / f"{name}.yml"))
+    judge, head = (step["with"] for step in found if step.get("uses", "").startswith("actions/checkout@"))
+    assert (judge["path"], judge["ref"]) == ("judge", "${{ github.event.pull_request.base.sha }}")
+    assert (head["path"], head.get("ref")) == ("head", None)
+    assert all(step["working-directory"] == "judge" for step in found if "run" in step)
 
 
 @pytest.mark.parametrize(

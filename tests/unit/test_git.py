@@ -38,7 +38,7 @@ def test_a_reference_that_names_no_commit_is_told_to_the_report_and_to_the_gate_
 ) -> None:
     with pytest.raises(GitError, match="git knows no commit"):
         commit_of(checkout, reference)
-    with pytest.raises(NotMeasuredError, match="is no file, and git knows no commit"):
+    with pytest.raises(NotMeasuredError, match=r"must be a commit of .*: git knows no commit"):
         base_promises(checkout, reference)
 
 

@@ -15,8 +15,8 @@ from acestep.limits.capabilities import MATRIX_WORKSPACE
 from acestep.memory.tensors import map_storage
 from acestep.units import MIB
 from calibrate.probes.simulated import allocator
-from calibrate.probes.simulated.ledger import ALLOWANCE
 from calibrate.probes.simulated.live import LiveBook
+from calibrate.probes.simulated.trace import ALLOWANCE
 from tests.simulated_card import Card, meta
 
 

@@ -24,12 +24,12 @@ from calibrate.probes.simulated.allocator import NO_CAP
 from calibrate.probes.simulated.book import TraceBook
 from calibrate.probes.simulated.device import SimulatedDevice
 from calibrate.probes.simulated.kernels import CudaKernels
-from calibrate.probes.simulated.ledger import WORKSPACE, Ledger
+from calibrate.probes.simulated.ledger import Ledger
 from calibrate.probes.simulated.loops import Loop, find_loops
 from calibrate.probes.simulated.memo import Memo, Regions, Tape
 from calibrate.probes.simulated.replay import ReplayResult, replay
 from calibrate.probes.simulated.splice import evicted, held, joined, only, repeated
-from calibrate.probes.simulated.trace import Trace
+from calibrate.probes.simulated.trace import WORKSPACE, Trace
 
 KEEPS_PARTS: Final = (Offload.NONE, Offload.CPU)
 """Offload modes in which parts can be moved off the card before decoding."""

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from calibrate.probes.simulated.kernels import Workspaces
+from calibrate.probes.simulated.trace import ALLOWANCE, WORKSPACE
 
 aten = torch.ops.aten
 
@@ -25,13 +26,6 @@ MATRIX_PRODUCTS = (
     aten._int_mm.default,
     aten._scaled_mm.default,
 )
-
-
-ALLOWANCE = "cudnn"
-"""Owner of workspaces that the tensor count does not include; they count towards caps, not towards allocated peaks."""
-
-WORKSPACE = "cublas"
-"""Owner of the matrix-product workspace, which stays until the process ends."""
 
 
 class Sink(Protocol):

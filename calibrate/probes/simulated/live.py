@@ -5,7 +5,7 @@ from collections import deque
 import torch
 
 from calibrate.probes.simulated.allocator import NO_CAP, Block, CachingAllocator, SimulatedOutOfMemoryError
-from calibrate.probes.simulated.ledger import ALLOWANCE
+from calibrate.probes.simulated.trace import ALLOWANCE
 
 
 class LiveBook:

@@ -30,7 +30,7 @@ from calibrate.probes.simulated.decoding import Attempt, DecodeLadder, Played, p
 from calibrate.probes.simulated.device import SimulatedDevice
 from calibrate.probes.simulated.host import rest_on_host
 from calibrate.probes.simulated.kernels import CudaKernels
-from calibrate.probes.simulated.ledger import ALLOWANCE, WORKSPACE, Ledger
+from calibrate.probes.simulated.ledger import Ledger
 from calibrate.probes.simulated.loops import find_loops
 from calibrate.probes.simulated.memo import Memo, Regions, Tape
 from calibrate.probes.simulated.memory_model import FORMATS, Swept, fit
@@ -45,15 +45,12 @@ from calibrate.probes.simulated.think import (
     only_thinking,
     thinking_request,
 )
-from calibrate.probes.simulated.trace import ACTIVATIONS, StageUsage, Trace, stage_trace, stage_usage
+from calibrate.probes.simulated.trace import ALLOWANCE, NO_PARTS, StageUsage, Trace, stage_trace, stage_usage
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
 
 REGIONS: Final = (DenoiserBlock, EncoderBlock, DecoderBlock, TileDecoder, TileEncoder)
 """Modules whose identical calls are traced once."""
-
-NO_PARTS: Final = frozenset({ALLOWANCE, WORKSPACE, ACTIVATIONS, "prompt", "noise", "latents", "audio"})
-"""Owners of allocations that are not weights."""
 
 
 class TracedRun:

@@ -26,6 +26,15 @@ ASK: Final = -5
 ACTIVATIONS: Final = "activations"
 """Owner of everything that is computed rather than moved."""
 
+ALLOWANCE: Final = "cudnn"
+"""Owner of workspaces that the tensor count does not include; they count towards caps, not towards allocated peaks."""
+
+WORKSPACE: Final = "cublas"
+"""Owner of the matrix-product workspace, which stays until the process ends."""
+
+NO_PARTS: Final = frozenset({ALLOWANCE, WORKSPACE, ACTIVATIONS, "prompt", "noise", "latents", "audio"})
+"""Owners of allocations that are not weights."""
+
 
 class Trace:
     """Events in order: `sizes` says what happened (bytes of an allocation, or a code), `slots` to which allocation.

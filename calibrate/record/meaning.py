@@ -1,0 +1,182 @@
+"""The rules about what a measurement means: what certifies a limit, and whether a card and its driver can exist.
+
+Each is registered with those of `calibrate.record.rules`.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+
+from acestep.hardware.card_sizes import LEAST_SHARE, catalogued
+from acestep.limits.capabilities import AMPERE
+from acestep.request import MAX_LYRIC_TOKENS, MAX_TEXT_TOKENS
+from acestep.stage import Stage
+from acestep.units import GIB, gib
+from calibrate.probes.base import SIMULATED_CARD
+from calibrate.record.measurement import Measurement, RecordedCardKind
+from calibrate.record.rules import RecordProblem, RuleLevel, numbered_probes, record_rule
+from calibrate.search import WORST_SPURIOUS_RATE, failures_needed
+from calibrate.verdict import Verdict
+from calibrate.workload import PROBE_STEPS, Workload
+
+_MOST_ASKED: Final = 100
+"""No question is asked so often: a campaign stops when an answer is certain."""
+
+_MOST_STEPS: Final = 200
+"""The largest number of denoising steps that a request may have."""
+
+_CAPABILITIES: Final = (
+    (r"\b(rtx 50\d\d|rtx pro \d+ blackwell)\b", ((12, 0),)),
+    (r"\b(rtx 40\d\d|rtx \d+ ada|l2|l4|l20|l40s?)\b", ((8, 9),)),
+    (r"\b(rtx 30\d\d|rtx a\d+|a2|a10g?|a16|a40)\b", ((8, 6),)),
+    (r"\b(a30|a100|a800)\b", ((8, 0),)),
+    (r"\b(h100|h20|h200|h800|gh200)\b", ((9, 0),)),
+    (r"\b(b100|b200|gb200|b300|gb300)\b", ((10, 0), (10, 3))),
+    (r"\b(rtx 20\d\d|gtx 16\d\d|t4g?|titan rtx|quadro rtx \d+)\b", ((7, 5),)),
+)
+"""Names of NVIDIA's cards and their compute capability, from the maker's list of CUDA cards."""
+
+_OLDEST_DRIVERS: Final = (((10, 0), 570), ((8, 9), 520), ((8, 0), 450))
+"""The first driver branch that knows cards from a compute capability on, from the maker's release notes."""
+
+_OTHER_BUILDS: Final = re.compile(r"\+(cpu|rocm|xpu)")
+"""PyTorch's builds that cannot run an NVIDIA card."""
+
+
+_SLICE: Final = " MIG "
+"""What follows it in a name is a part of a card."""
+
+
+@record_rule("V118", "a card that was measured computes in bfloat16, as NVIDIA cards do from compute capability 8.0 on")
+def _number_format(record: Measurement) -> Iterator[RecordProblem]:
+    if record.card.kind is not RecordedCardKind.SIMULATED and record.card.capability < AMPERE:
+        yield (
+            "card.compute_capability",
+            f"is {record.card.compute_capability}: in float32 everything takes twice as much, and such a card already"
+            " has the limits of one of half its size",
+        )
+
+
+@record_rule("V119", "a virtual card says so in its kind, its name, its uuid and its driver, and no other card does")
+def _virtual(record: Measurement) -> Iterator[RecordProblem]:
+    card, marks = record.card, record.card.virtual_marks
+    if card.kind is not RecordedCardKind.VIRTUAL:
+        for field, text in marks.items():
+            yield f"card.{field}", f"is {text}, the mark of a virtual card; on a {card.kind} card no number rests on it"
+        return
+    for field in ("name", "uuid", "driver"):
+        if field not in marks:
+            yield f"card.{field}", f"is {getattr(card, field) or 'missing'}, which is not that of a virtual card"
+
+
+@record_rule(
+    "V120",
+    "a limit rests on the longest prompt, the steps of a probe, and songs from text",
+    of_promises=True,
+)
+def _certifying_work(record: Measurement) -> Iterator[RecordProblem]:
+    for number, certificate in enumerate(record.certificates):
+        for side in ("fits", "fails"):
+            index = getattr(certificate, side)
+            work = record.probes[index].workload if index is not None else None
+            if work is not None and not _certifies(work):
+                yield f"certificates[{number}].{side}", f"is probe {index}, whose workload is not that of a limit"
+
+
+def _certifies(work: Workload) -> bool:
+    longest = (work.lyric_tokens, work.text_tokens) == (MAX_LYRIC_TOKENS, MAX_TEXT_TOKENS)
+    from_text = work.task is msgspec.UNSET and work.reference_seconds is msgspec.UNSET
+    return longest and from_text and work.steps >= PROBE_STEPS
+
+
+@record_rule("V121", "a run that ended has thought exactly where it has a language model")
+def _thinking_has_a_stage(record: Measurement) -> Iterator[RecordProblem]:
+    for place, probe in numbered_probes(record):
+        thought = any(stage.name == Stage.THINK for stage in probe.stages)
+        if probe.verdict in (Verdict.FITS, Verdict.DEGRADED) and thought != probe.workload.with_lm:
+            yield f"{place}.stages", f"{'have' if thought else 'lack'} a think stage, with_lm is {not thought}"
+
+
+@record_rule("V122", "an out-of-memory that a limit rests on was seen again on the real card", of_promises=True)
+def _failures_are_repeated(record: Measurement) -> Iterator[RecordProblem]:
+    if record.card.kind is not RecordedCardKind.CUDA:
+        return
+    needed = failures_needed(WORST_SPURIOUS_RATE)
+    for number, certificate in enumerate(record.certificates):
+        probe = record.probes[certificate.fails] if certificate.fails is not None else None
+        if probe is not None and probe.verdict is Verdict.OOM and probe.asked < needed:
+            yield f"certificates[{number}].fails", f"was asked {probe.asked} times, {needed} are needed"
+
+
+@record_rule("V123", "a card's kind, name, compute capability, driver and PyTorch's build agree", of_promises=True)
+def _card_agrees(record: Measurement) -> Iterator[RecordProblem]:
+    card, torch = record.card, record.environment.torch
+    if card.kind is RecordedCardKind.SIMULATED:
+        if card.driver or _sizes(card.name):
+            yield (
+                "card.name",
+                f"is {card.name} with driver {card.driver or 'none'}; a {SIMULATED_CARD.name} has neither",
+            )
+        return
+    if card.kind is RecordedCardKind.VIRTUAL:
+        return
+    if _OTHER_BUILDS.search(torch):
+        yield "environment.torch", f"is {torch}, a build that runs no NVIDIA card"
+    plain = re.sub(r"[^a-z0-9]+", " ", card.name.lower())
+    expected = next((found for pattern, found in _CAPABILITIES if re.search(pattern, plain)), (card.capability,))
+    if card.capability not in expected:
+        yield "card.compute_capability", f"is {card.compute_capability}, which no {card.name} has"
+    oldest = next((driver for first, driver in _OLDEST_DRIVERS if card.capability >= first), 0)
+    branch = re.match(r"(\d{3})\.\d+", card.driver)
+    if card.driver and (branch is None or int(branch[1]) < oldest):
+        yield "card.driver", f"is {card.driver}, expected NVIDIA's {oldest} or newer for this card"
+
+
+@record_rule("V124", "a card has a size in which cards of its name are sold", of_promises=True)
+def _size_is_sold(record: Measurement) -> Iterator[RecordProblem]:
+    card, sizes = record.card, _sizes(record.card.name)
+    slice_of = _SLICE in card.name
+    sold = any(LEAST_SHARE * size <= card.total_bytes / GIB <= size * 1.005 for size in sizes)
+    if card.kind is RecordedCardKind.CUDA and sizes and not sold and not slice_of:
+        told = ", ".join(f"{size} GB" for size in sizes)
+        yield "card.total_bytes", f"is {gib(card.total_bytes)}; a {card.name} has {told}"
+
+
+@record_rule("V125", "the card's name is in the catalogue; an unknown card can only lower a promise", RuleLevel.WARNING)
+def _known_card(record: Measurement) -> Iterator[RecordProblem]:
+    if not is_known_card(record):
+        yield "card.name", f"is {record.card.name}, which the catalogue of cards does not have"
+
+
+def is_known_card(record: Measurement) -> bool:
+    """Return whether a record is of a simulated or virtual card, or of one that the catalogue has."""
+    return record.card.kind is not RecordedCardKind.CUDA or bool(_sizes(record.card.name))
+
+
+def _sizes(name: str) -> tuple[int, ...]:
+    return catalogued(name.partition(_SLICE)[0])
+
+
+@record_rule("V126", "what the context withheld and the cap fit on the card together")
+def _withheld_fits(record: Measurement) -> Iterator[RecordProblem]:
+    total = record.card.total_bytes
+    for place, probe in numbered_probes(record):
+        if probe.withheld_bytes and (not total or probe.withheld_bytes + probe.cap_bytes > total):
+            told = f"is {gib(probe.withheld_bytes)} beside a cap of {gib(probe.cap_bytes)} on a card of {gib(total)}"
+            yield f"{place}.withheld_bytes", told
+
+
+@record_rule("V127", "counts are possible: songs of a stage, times asked, and steps")
+def _possible_counts(record: Measurement) -> Iterator[RecordProblem]:
+    simulated = record.card.kind is RecordedCardKind.SIMULATED
+    for place, probe in numbered_probes(record):
+        for number, stage in enumerate(probe.stages):
+            most = probe.songs_per_pass if stage.name == Stage.DENOISE else probe.workload.batch
+            if not 1 <= stage.songs_per_pass <= most:
+                yield f"{place}.stages[{number}].songs_per_pass", f"is {stage.songs_per_pass}, at most {most} can be"
+        if probe.asked > (1 if simulated else _MOST_ASKED):
+            yield f"{place}.asked", f"is {probe.asked}, on a {record.card.kind} card"
+        if probe.workload.steps > _MOST_STEPS:
+            yield f"{place}.workload.steps", f"is {probe.workload.steps}, a request may have {_MOST_STEPS}"

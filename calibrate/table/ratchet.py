@@ -1,0 +1,67 @@
+"""Which row of a tier decides: one measured record lowers a promise, two independent ones may raise it. Pure."""
+
+from collections.abc import Sequence
+
+from acestep.errors import NotMeasuredError
+from acestep.knobs import LM_MODELS
+from acestep.tiers import BATCHES, EvidenceKind
+from calibrate.record.meaning import is_known_card
+from calibrate.record.measurement import RecordedCard
+from calibrate.table.proven import ProvenTier
+
+INDEPENDENT = 2
+"""Records of different cards that it takes to promise more than the simulation does."""
+
+
+def deciding(rows: Sequence[ProvenTier]) -> ProvenTier:
+    """Return the row that decides: the most careful one of the strongest evidence, if the simulation allows it.
+
+    Where it promises more than the simulation, and too few independent cards were measured, the simulation decides.
+    Raises `NotMeasuredError` where such a record also shows that the simulation promises too much.
+    """
+    first = min(rows, key=lambda row: row.rank)
+    simulated = [row for row in rows if row.record.evidence is EvidenceKind.SIMULATED]
+    if first in simulated or not simulated or len(_independent(rows)) >= INDEPENDENT:
+        return first
+    floor = min(simulated, key=lambda row: row.rank)
+    if not _raises(first, floor):
+        return first
+    if _refutes(first, floor):
+        raise NotMeasuredError(
+            f"{first.decided.id} of {first.choice.knobs.variant}: the record {first.record.digest} of"
+            f" {first.record.card.name} promises more than the simulation, and shows that what the simulation promises"
+            " does not fit; a record of a second card has to decide"
+        )
+    return floor
+
+
+def _independent(rows: Sequence[ProvenTier]) -> set[RecordedCard]:
+    """The known cards that were measured; records of one card are one witness."""
+    return {
+        row.record.card for row in rows if row.record.evidence is EvidenceKind.MEASURED and is_known_card(row.record)
+    }
+
+
+def _raises(row: ProvenTier, floor: ProvenTier) -> bool:
+    """Return whether a row promises more anywhere; a more frugal rung is another promise, which is lower."""
+    if row.choice.rung != floor.choice.rung:
+        return row.choice.rung < floor.choice.rung
+    return any(more > less for more, less in zip(_promises(row), _promises(floor), strict=True))
+
+
+def _refutes(row: ProvenTier, floor: ProvenTier) -> bool:
+    """Return whether a row's record shows that what the simulation promises does not fit."""
+    knobs, lm, frontier = floor.choice.knobs, floor.choice.lm, floor.choice.frontier
+    used = {knobs, *(lm.knobs(knobs, model, backend) for model in lm.models for backend in lm.backends)}
+    return any(
+        row.record.longest(certificate) < frontier.longest(certificate.batch, lm=certificate.knobs.lm is not None)
+        for certificate in row.record.certificates
+        if certificate.cap_bytes == floor.cap_bytes and certificate.knobs in used and certificate.batch in BATCHES
+    )
+
+
+def _promises(row: ProvenTier) -> list[int]:
+    frontier, lm = row.choice.frontier, row.choice.lm
+    reached = [frontier.longest(batch, lm=thinks) for thinks in (False, True) for batch in BATCHES]
+    offered = [row.fewest_planned(model)[0] if model in lm.models else 0 for model in LM_MODELS]
+    return [*reached, *offered, int(bool(lm.models) and lm.quantization is None)]

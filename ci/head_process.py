@@ -1,0 +1,207 @@
+"""Simulates with the code of a change in a process of its own: JSON goes in and out, nothing is unpickled.
+
+python -P -m ci.head_process SEED, with the change's `acestep` in front of the judge's on PYTHONPATH
+"""
+
+import gc
+import os
+import queue
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from copy import copy
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
+from typing import IO, TypeVar, cast
+
+import msgspec
+
+from acestep.errors import NotMeasuredError
+from acestep.hardware.card import SIMULATED_CAPABILITY
+from acestep.knobs import Knobs, Variant
+from calibrate.probes.base import ProbeResult, Simulation
+from calibrate.workload import Workload
+
+JUDGE = Path(__file__).parent.parent
+"""The checkout whose `ci` and `calibrate` judge."""
+
+MOST_SECONDS = 600
+"""Longest time for one answer; a cell of the slowest variant takes some 20 s."""
+
+PASSED_ON = (
+    *("PATH", "HOME", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "LANG", "LC_ALL", "LD_LIBRARY_PATH"),
+    *("OMP_NUM_THREADS", "PYTHONHASHSEED", "PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV"),
+)
+"""Environment variables that a process with the code of a change gets; a workflow's files and tokens are not there."""
+
+Wanted = TypeVar("Wanted")
+
+
+class _Question(msgspec.Struct, frozen=True, kw_only=True):
+    """A probe under a cap, or the smallest caps where there is none; `capability` decides the card's kernels."""
+
+    knobs: Knobs
+    workload: Workload
+    cap_bytes: int | None = None
+    capability: tuple[int, int] = SIMULATED_CAPABILITY
+
+
+class _Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """One of the three is given; `problem` says why there is no answer."""
+
+    result: ProbeResult | None = None
+    caps: dict[str, int] | None = None
+    problem: str = ""
+
+
+class HeadGoneError(Exception):
+    """The process with the code of a change has ended, or does not answer."""
+
+
+class HeadSimulation:
+    """The simulated card of a change's code, in another process."""
+
+    device = "simulated"
+
+    def __init__(self, command: Sequence[str], search: Sequence[Path]) -> None:
+        self.capability = SIMULATED_CAPABILITY
+        self._known: dict[_Question, ProbeResult] = {}
+        self._process = subprocess.Popen(  # noqa: S603 our own interpreter and modules
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=head_environment(*search),
+            start_new_session=True,
+        )
+        self._sent = cast(IO[bytes], self._process.stdin)
+        self._received = cast(IO[bytes], self._process.stdout)
+
+    def probe(self, knobs: Knobs, workload: Workload, cap_bytes: int) -> ProbeResult:
+        """As `Prober.probe`; raises `HeadGoneError` where the process has ended."""
+        question = _Question(knobs=knobs, workload=workload, cap_bytes=cap_bytes, capability=self.capability)
+        # The base and the last release mostly ask the same.
+        if question not in self._known:
+            self._known[question] = _given(self._ask(question).result)
+        return self._known[question]
+
+    def smallest_caps(self, knobs: Knobs, workload: Workload) -> dict[str, int]:
+        """As `Simulation.smallest_caps`; raises `HeadGoneError` where the process has ended."""
+        question = _Question(knobs=knobs, workload=workload, capability=self.capability)
+        return _given(self._ask(question).caps)
+
+    def memory_model(self, variant: Variant) -> dict[str, float]:
+        """Raise `NotMeasuredError`: the gate does not ask for the guard's coefficients."""
+        raise NotMeasuredError(f"the gate fits no memory model of {variant}")
+
+    def of(self, capability: tuple[int, int]) -> "HeadSimulation":
+        """Return the same process as the simulation of a card of another compute capability."""
+        other = copy(self)
+        other.capability = capability
+        return other
+
+    def close(self) -> None:
+        """End the process, whatever it is doing."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._sent, self._received):
+            with suppress(OSError):
+                pipe.close()
+
+    def _ask(self, question: _Question) -> _Answer:
+        late = threading.Timer(MOST_SECONDS, self._process.kill)
+        late.daemon = True
+        late.start()
+        try:
+            self._sent.write(msgspec.json.encode(question) + b"\n")
+            self._sent.flush()
+            line = self._received.readline()
+        except (OSError, ValueError):
+            line = b""
+        finally:
+            late.cancel()
+        if not line.endswith(b"\n"):
+            code = self._process.wait()
+            raise HeadGoneError(f"a process that simulates ended with code {code}, or took over {MOST_SECONDS} s")
+        try:
+            answer = msgspec.json.decode(line, type=_Answer)
+        except msgspec.DecodeError as error:
+            raise HeadGoneError(f"a process that simulates gave an answer that is none: {error}") from None
+        if answer.problem:
+            raise NotMeasuredError(answer.problem)
+        return answer
+
+
+def _given(value: Wanted | None) -> Wanted:
+    if value is None:
+        raise NotMeasuredError("a process that simulates answered something else")
+    return value
+
+
+@contextmanager
+def head_code(tree: Path) -> Iterator[tuple[Path, ...]]:
+    """Folders to search for modules: the change's `acestep` alone, copied without compiled files, then the judge's."""
+    with TemporaryDirectory() as place:
+        ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
+        shutil.copytree(tree / "acestep", Path(place) / "acestep", ignore=ignored, symlinks=True)
+        for name in ("tiers", "pyproject.toml"):
+            if (source := tree / name).is_dir():
+                shutil.copytree(source, Path(place) / name, symlinks=True)
+            elif source.is_file():
+                shutil.copy(source, place)
+        yield Path(place), JUDGE
+
+
+def head_environment(*search: Path) -> dict[str, str]:
+    """The environment of a process with the code of a change, which finds modules in these folders first."""
+    passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    return passed | {"PYTHONPATH": os.pathsep.join(map(str, search)), "PYTHONSAFEPATH": "1"}
+
+
+def simulate(seed: int) -> None:
+    """Answer questions on stdin until it is closed, with the `acestep` that is found first."""
+    answers = os.fdopen(os.dup(1), "wb")
+    # What the code prints is no answer.
+    os.dup2(2, 1)
+    asked: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(asked,), daemon=True).start()
+    from calibrate.campaign.probers import simulation
+
+    probers: dict[tuple[int, int], Simulation] = {}
+    while True:
+        question = msgspec.json.decode(asked.get(), type=_Question)
+        card = question.capability
+        if card not in probers:
+            probers[card] = simulation(sample=Random(seed), capability=card)  # noqa: S311 it draws a sample, not a secret
+            # Imported objects are frozen, so that garbage collection of the traces does not scan them.
+            gc.freeze()
+        answers.write(msgspec.json.encode(_answered(probers[card], question)) + b"\n")
+        answers.flush()
+
+
+def _answered(prober: Simulation, question: _Question) -> _Answer:
+    knobs, workload = question.knobs, question.workload
+    # The code of a change may fail in any way, and the judge goes on.
+    try:
+        if question.cap_bytes is None:
+            return _Answer(caps=prober.smallest_caps(knobs, workload))
+        return _Answer(result=prober.probe(knobs, workload, question.cap_bytes))
+    except NotMeasuredError as error:
+        return _Answer(problem=str(error))
+    except Exception as error:
+        return _Answer(problem=f"{type(error).__name__}: {error}")
+
+
+def _listen(asked: "queue.SimpleQueue[bytes]") -> None:
+    """Receive questions during work too, so that the end of the judge is noticed at once."""
+    with suppress(OSError):
+        for line in sys.stdin.buffer:
+            asked.put(line)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    simulate(int(sys.argv[1]))

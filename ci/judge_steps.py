@@ -1,0 +1,52 @@
+"""Checks that what a stage takes does not grow with the number of steps: probes run two, a song eight or more."""
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from acestep.knobs import Variant
+from acestep.units import mib
+from calibrate.probes.base import Simulation
+from calibrate.workload import PROBE_STEPS
+from ci.cells import GateCell
+from ci.findings import Finding
+from ci.judge_code import CODE_ERRORS, TellCells
+
+STEPS = (PROBE_STEPS + 1, 8)
+"""One more than a probe runs, and all of a song of turbo."""
+
+
+def step_findings(cells: Sequence[GateCell], simulation: Simulation, progress: TellCells) -> Iterator[Finding]:
+    """Yield the stages of the largest of some cells that take more with more steps, in the simulation not one byte."""
+    # In short songs the weights take the most, before the first step.
+    cell = max(cells, key=_worth)
+    knobs, workload, cap_bytes = cell.probe.question
+    progress(f"Probing {cell.variant} {cell.tier} with {' and '.join(map(str, STEPS))} steps.")
+    try:
+        few, *more = [
+            simulation.probe(knobs, msgspec.structs.replace(workload, steps=steps), 2 * cap_bytes)
+            for steps in (PROBE_STEPS, *STEPS)
+        ]
+    except CODE_ERRORS as error:
+        yield Finding(id="G203", variant=cell.variant, tier=cell.tier, message=f"steps cannot be probed: {error}")
+        return
+    taken = {stage.name: stage.needed_bytes for stage in few.stages}
+    for steps, result in zip(STEPS, more, strict=True):
+        for stage in result.stages:
+            before, after = taken.get(stage.name, 0), stage.needed_bytes
+            if after > before:
+                yield Finding(
+                    id="G306",
+                    variant=cell.variant,
+                    tier=cell.tier,
+                    field=f"{stage.name}.steps",
+                    before=before,
+                    after=after,
+                    stage=stage.name,
+                    message=f"{stage.name} takes {mib(before)} with {PROBE_STEPS} steps and {mib(after)} with {steps}.",
+                )
+
+
+def _worth(cell: GateCell) -> tuple[bool, bool, float, int]:
+    knobs, work = cell.probe.knobs, cell.probe.workload
+    return knobs.variant is Variant.TURBO, knobs.lm is None, work.batch * work.duration_s, -cell.probe.cap_bytes

@@ -1,0 +1,121 @@
+"""The judge of a change is its base's: its gate is started from there, and that of the change only beside it."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import msgspec
+
+from acestep.cli import console
+from calibrate.git import GitError, folder_at
+from ci.findings import JUDGE_CHANGES, Finding, GateVerdict, Level, verdict_of, worst_first
+from ci.harness import judges
+from ci.head_process import head_environment
+from ci.judge import Judgement, JudgeVerdict
+
+JUDGE_PARTS = ("ci", "calibrate", "acestep", "tiers", "virtual_card", "pyproject.toml")
+"""What a judge needs of its commit."""
+
+_TREE = "--tree"
+
+
+def judged_by_base(tree: Path, base: str, options: Sequence[str]) -> int | None:
+    """Run the base's gate on a tree with some options, show what it prints, and return its exit code.
+
+    None where the base has no gate that judges another tree, or is no commit.
+    """
+    try:
+        with folder_at(tree, base, *JUDGE_PARTS) as place:
+            gate = place / "ci" / "gate.py"
+            if not gate.is_file() or _TREE not in gate.read_text(encoding="utf-8"):
+                return None
+            command = [sys.executable, "-m", "ci.gate", "--base", base, _TREE, str(tree), *options]
+            # Captured: where this process is interrupted, its own document is the only one.
+            done = subprocess.run(command, cwd=place, stdout=subprocess.PIPE, check=False)  # noqa: S603 fixed program
+    except GitError:
+        return None
+    sys.stdout.buffer.write(done.stdout)
+    return done.returncode
+
+
+def without_a_base_judge(judgement: Judgement) -> Judgement:
+    """Return a judgement of a tree by its own code, because its base has no judge, with a finding that says so."""
+    if any(finding.id == "G201" for finding in judgement.findings):
+        return judgement
+    message = "the base has no gate that can judge another tree, so this tree judged itself: a maintainer looks."
+    return _with(judgement, [Finding(id="G204", field="ci/gate.py", message=message)])
+
+
+def beside_the_head(judgement: Judgement, tree: Path, base: str, options: Sequence[str]) -> Judgement:
+    """Return a judgement with the verdict of the change's own judge beside it, if the change brings another judge."""
+    if not any(judges(finding) for finding in judgement.findings):
+        return judgement
+    console.notify("The judge is being changed: the change's own judge is asked as well.")
+    ours, theirs = _counted(judgement.findings), _asked(tree, base, options)
+    first = JudgeVerdict(judge="base", verdict=verdict_of(ours), errors=len(ours))
+    if theirs is None:
+        found = [Finding(id="G205", before=first.verdict, message="the judge of the change gave no verdict.")]
+        second = JudgeVerdict(judge="head", verdict=None, errors=0)
+    else:
+        others = _counted(theirs.findings)
+        found = [*_differences(ours, others), *_exit_findings(theirs)]
+        second = JudgeVerdict(judge="head", verdict=verdict_of(others), errors=len(others))
+    return msgspec.structs.replace(_with(judgement, found), judges=(first, second))
+
+
+def _with(judgement: Judgement, found: Sequence[Finding]) -> Judgement:
+    findings = worst_first([*judgement.findings, *found])
+    return msgspec.structs.replace(judgement, findings=findings, verdict=verdict_of(findings))
+
+
+def _counted(findings: Sequence[Finding]) -> list[Finding]:
+    """What stops a change, besides that the judge is changed: of that, each judge knows."""
+    return [finding for finding in findings if finding.level is Level.ERROR and finding.id not in JUDGE_CHANGES]
+
+
+def _differences(ours: Sequence[Finding], theirs: Sequence[Finding]) -> list[Finding]:
+    places = [{(f.id, f.variant, f.tier, f.field) for f in findings} for findings in (ours, theirs)]
+    return [
+        Finding(
+            id="G205",
+            variant=variant,
+            tier=tier,
+            field=field,
+            before=rule if whose == "base" else None,
+            after=rule if whose == "change" else None,
+            message=f"only the judge of the {whose} finds {rule} at {' '.join((variant, tier, field)).strip()}.",
+        )
+        for whose, only in (("base", places[0] - places[1]), ("change", places[1] - places[0]))
+        for rule, variant, tier, field in sorted(only)
+    ]
+
+
+class _Theirs(msgspec.Struct, frozen=True, kw_only=True):
+    """What is read of the document of the change's own gate, and its exit code."""
+
+    verdict: GateVerdict
+    findings: tuple[Finding, ...]
+    exit_code: int = 0
+
+
+def _exit_findings(theirs: _Theirs) -> list[Finding]:
+    if theirs.exit_code == theirs.verdict.exit:
+        return []
+    message = f"the judge of the change ends with {theirs.exit_code}, and its verdict is {theirs.verdict}."
+    return [Finding(id="G205", before=int(theirs.verdict.exit), after=theirs.exit_code, message=message)]
+
+
+def _asked(tree: Path, base: str, options: Sequence[str]) -> _Theirs | None:
+    """The document of the change's own gate, which runs in a process of its own; None if it is none."""
+    with TemporaryDirectory() as place:
+        command = [sys.executable, "-P", "-m", "ci.gate", "--base", base, _TREE, str(tree), *options, "--json"]
+        done = subprocess.run(  # noqa: S603 our interpreter
+            command, cwd=place, env=head_environment(tree), stdout=subprocess.PIPE, check=False
+        )
+    try:
+        document = msgspec.json.decode(done.stdout, type=_Theirs)
+    except msgspec.DecodeError:
+        return None
+    return msgspec.structs.replace(document, exit_code=done.returncode)
