@@ -34,18 +34,18 @@ TINY_QWEN = QwenArchitecture(
     num_key_value_heads=2,
     head_dim=16,
 )
-TINY_LATENT = 4
+TINY_LATENT = 2
 """Latent channels of the tiny model; the real ones have 64."""
 
 TINY_VAE = VaeArchitecture(
     encoder_hidden_size=2 * TINY_LATENT,
     channel_multiples=(1, 1, 2, 2, 4),
-    decoder_channels=4,
+    decoder_channels=2,
     decoder_input_channels=TINY_LATENT,
 )
 """The real strides: 1,920 samples per latent frame at 48 kHz. The encoder gives a mean and a deviation per channel."""
 
-AUDIO_GAIN = 0.05
+AUDIO_GAIN = 0.03
 """Gain of random weights' last step to audio, so that their noise stays within full scale."""
 
 
