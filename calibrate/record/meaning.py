@@ -9,13 +9,13 @@ from typing import Final
 
 import msgspec
 
-from acestep.hardware.card_sizes import LEAST_SHARE, catalogued
+from acestep.hardware.card_sizes import LEAST_SHARE, card_model, catalogued
 from acestep.limits.capabilities import AMPERE
 from acestep.request import MAX_LYRIC_TOKENS, MAX_TEXT_TOKENS
 from acestep.stage import Stage
 from acestep.units import GIB, gib
 from calibrate.probes.base import SIMULATED_CARD
-from calibrate.record.measurement import Measurement, RecordedCardKind
+from calibrate.record.measurement import Measurement, RecordedCard, RecordedCardKind
 from calibrate.record.rules import RecordProblem, RuleLevel, numbered_probes, record_rule
 from calibrate.search import WORST_SPURIOUS_RATE, failures_needed
 from calibrate.verdict import Verdict
@@ -153,6 +153,14 @@ def _known_card(record: Measurement) -> Iterator[RecordProblem]:
 def is_known_card(record: Measurement) -> bool:
     """Return whether a record is of a simulated or virtual card, or of one that the catalogue has."""
     return record.card.kind is not RecordedCardKind.CUDA or bool(_sizes(record.card.name))
+
+
+def catalogued_model(card: RecordedCard) -> tuple[str, int] | None:
+    """Return the model of a real card and the size of its slice; None for a card that the catalogue does not have.
+
+    Neither driver nor memory nor the spelling of a name makes two cards of one model different.
+    """
+    return card_model(card.name) if card.kind is RecordedCardKind.CUDA and _sizes(card.name) else None
 
 
 def _sizes(name: str) -> tuple[int, ...]:
