@@ -28,15 +28,20 @@ _MOST_STEPS: Final = 200
 """The largest number of denoising steps that a request may have."""
 
 _CAPABILITIES: Final = (
-    (r"\b(rtx 50\d\d|rtx pro \d+ blackwell)\b", ((12, 0),)),
-    (r"\b(rtx 40\d\d|rtx \d+ ada|l2|l4|l20|l40s?)\b", ((8, 9),)),
-    (r"\b(rtx 30\d\d|rtx a\d+|a2|a10g?|a16|a40)\b", ((8, 6),)),
+    (r"\brtx \d+[a-z]?( sff)? ada\b", ((8, 9),)),
+    (r"\b(rtx 50[5-9]0|rtx pro \d+[a-z]?( sff)? blackwell)\b", ((12, 0),)),
+    (r"\b(rtx 40[5-9]0|l2|l4|l20|l40s?)\b", ((8, 9),)),
+    (r"\brtx 3050 a\b", ((8, 6), (8, 9))),
+    (r"\b(rtx 30[5-9]0|rtx 2050|rtx a\d+|a2|a10g?|a16|a40)\b", ((8, 6),)),
     (r"\b(a30|a100|a800)\b", ((8, 0),)),
     (r"\b(h100|h20|h200|h800|gh200)\b", ((9, 0),)),
     (r"\b(b100|b200|gb200|b300|gb300)\b", ((10, 0), (10, 3))),
-    (r"\b(rtx 20\d\d|gtx 16\d\d|t4g?|titan rtx|quadro rtx \d+)\b", ((7, 5),)),
+    (r"\b(rtx 20[6-8]0|gtx 16\d\d|t4g?|titan rtx|rtx [34568]000)\b", ((7, 5),)),
 )
-"""Names of NVIDIA's cards and their compute capability, from the maker's list of CUDA cards."""
+"""Names of NVIDIA's cards and their compute capability, from the maker's list of CUDA cards; the first that matches.
+
+The RTX 5000 Ada is no RTX 50, the RTX 2050 is an Ampere, and there are two kinds of RTX 3050 A.
+"""
 
 _OLDEST_DRIVERS: Final = (((10, 0), 570), ((8, 9), 520), ((8, 0), 450))
 """The first driver branch that knows cards from a compute capability on, from the maker's release notes."""

@@ -72,6 +72,22 @@ def test_sixty_damages_break_every_rule_that_refuses() -> None:
     assert {i for i, rule in RECORD_RULES.items() if rule.level is RuleLevel.WARNING} == WARNINGS
 
 
+@pytest.mark.parametrize(
+    ("name", "capability"),
+    [
+        ("NVIDIA RTX 4000 SFF Ada Generation", "8.9"),
+        ("NVIDIA RTX 2000E Ada Generation", "8.9"),
+        ("NVIDIA GeForce RTX 2050", "8.6"),
+        ("NVIDIA GeForce RTX 3050 A Laptop GPU", "8.9"),
+        ("NVIDIA GeForce RTX 3050 Laptop GPU", "8.6"),
+    ],
+)
+def test_a_small_or_rare_card_has_its_compute_capability(name: str, capability: str, tmp_path: Path) -> None:
+    document: dict[str, Any] = json.loads(GOOD)
+    on_card(name, capability, 11.6)(document)
+    assert "V123" not in {found.id for found in validate(stored(sealed(document), tmp_path))}
+
+
 @pytest.mark.parametrize("card", CARDS, ids=lambda card: card[0])
 def test_a_card_that_exists_is_accepted_and_an_unknown_one_is_named(
     card: tuple[str, str, float], tmp_path: Path
