@@ -1,4 +1,4 @@
-"""Which row of a tier decides: one measured record lowers a promise, two independent ones may raise it. Pure."""
+"""Which row of a tier decides: one measured card lowers a promise, two that promise as much may raise it. Pure."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from calibrate.record.meaning import catalogued_model
 from calibrate.table.proven import ProvenTier
 
 INDEPENDENT = 2
-"""Records of different cards that it takes to promise more than the simulation does."""
+"""Models of card that it takes to promise more than the simulation does."""
 
 
 def deciding(rows: Sequence[ProvenTier]) -> ProvenTier:

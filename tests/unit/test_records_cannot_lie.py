@@ -1,4 +1,4 @@
-"""No record of a stranger raises a promise: what it says is possible, and the simulation or a second card agrees."""
+"""No record raises a promise alone: what it says is possible, and the simulation or a second card agrees."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from acestep.tiers import EvidenceKind, TierTable
 from acestep.units import MIB
 from calibrate.campaign.physics import physics
 from calibrate.files import pretty_json
-from calibrate.record.measurement import Measurement, load_measurement
+from calibrate.record.measurement import Measurement, RecordedProbe, load_measurement
 from calibrate.table.merge import build_table
 from calibrate.table.policy import load_policy
 from tests.damage import Document, sealed
@@ -174,3 +174,33 @@ def test_bytes_lie_within_one_percent_below_and_five_above(name: str, share: flo
         assert broken.field == f"probes[{number}].stages[{place}].{name}"
         assert "denoise" in broken.problem
         assert broken.problem.count("MiB") == 2
+
+
+@pytest.mark.parametrize(("share", "rules"), [(1.0, []), (1.049, []), (1.052, ["V203"]), (1.2, ["V203"])])
+def test_a_run_that_fits_needs_at_most_five_percent_more_than_its_cap(share: float, rules: list[str]) -> None:
+    document: Document = json.loads(pretty_json(HONEST))
+    on_card(*CARDS[0])(document)
+    probe = next(probe for probe in document["probes"] if probe["verdict"] == "fits")
+    whole = msgspec.convert(probe, RecordedProbe)
+    probe["cap_bytes"] = int(AnalyticProber().need(whole.knobs, whole.workload) / share)
+    document |= {"probes": [probe], "certificates": []}
+    found = physics(msgspec.convert(document, Measurement), AnalyticProber(), lambda _: None)
+    assert [broken.rule.id for broken in found] == rules
+
+
+@pytest.mark.parametrize(
+    ("stage", "where", "rules"),
+    [("think", 0, []), ("think", -1, ["V201"]), ("decode", 0, []), ("decode", -1, ["V201"]), ("denoise", 0, ["V201"])],
+)
+def test_a_stage_that_adapts_to_free_memory_allocates_at_least_its_weights(
+    stage: str, where: int, rules: list[str]
+) -> None:
+    document: Document = json.loads(pretty_json(HONEST))
+    on_card(*CARDS[0])(document)
+    fits = (probe for probe in document["probes"] if probe["verdict"] == "fits")
+    probe = next(probe for probe in fits if stage in [told["name"] for told in probe["stages"]])
+    told = next(told for told in probe["stages"] if told["name"] == stage)
+    told["peak_allocated_bytes"] = told["resident_bytes"] + where
+    document |= {"probes": [probe], "certificates": []}
+    found = physics(msgspec.convert(document, Measurement), AnalyticProber(), lambda _: None)
+    assert [broken.rule.id for broken in found] == rules
