@@ -156,18 +156,16 @@ def _code(
     if not cells:
         return 0, findings
     findings += besides(cells)
-    new_cells: list[GateCell] = []
     if after.policy is not None:
-        new_cells, missing = _cells(after.table, after.policy, after.records)
+        _, missing = _cells(after.table, after.policy, after.records)
         findings += lost_coverage(cells, after.table, missing)
     share = min(before.tolerance.peak_share, after.tolerance.peak_share)
     released = [cell for cell in before.anchor if cell.variant in before.table.variants]
     tasks = cell_tasks([*cells, *released], share, progress)
     tasks.append(lambda sim: step_findings(cells, sim, progress))
     there = {record.digest for record in before.records}
-    seed = by[1] if isinstance(by, tuple) else 0
     for record in (record for record in after.records if record.digest not in there):
-        tasks.append(lambda sim, record=record: physics_findings(record, new_cells, sim, progress, seed))  # type: ignore[misc]
+        tasks.append(lambda sim, record=record: physics_findings(record, sim, progress))  # type: ignore[misc]
     found = simulated_findings(tasks, *by) if isinstance(by, tuple) else [f for task in tasks for f in task(by)]
     return len(cells), [*findings, *found_once(list(found))]
 

@@ -140,11 +140,13 @@ HONEST = measured()
 """A record of the simulated card, which makes the table as long as nothing else is measured."""
 
 
-def lied(seed: int) -> Document:
-    """An honest record of a real card with one to three lies in it."""
+def lied(seed: int, *, simulated: bool = False) -> Document:
+    """An honest record of a real card, or of the simulated one, with one to three lies in it."""
     draw = random.Random(seed)  # noqa: S311 it draws a lie, not a secret
     document: Document = json.loads(pretty_json(HONEST))
-    on_card(*draw.choice(CARDS))(document)
+    card = draw.choice(CARDS)
+    if not simulated:
+        on_card(*card)(document)
     for lie in draw.sample(LIES, draw.randint(1, 3)):
         # After some lies there is nothing left for others to change.
         with suppress(IndexError):

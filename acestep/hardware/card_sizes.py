@@ -236,6 +236,15 @@ def catalogued(name: str) -> tuple[int, ...]:
     return CATALOGUE.get(_plain(name), ())
 
 
+def card_model(name: str) -> tuple[str, int]:
+    """The model of a card as the catalogue spells it, and the size in GB of a slice of it, which is 0 for a whole card.
+
+    Two names of one model differ only in what the catalogue leaves out, such as the maker, the form or the memory.
+    """
+    part = re.search(_SLICE, name.lower())
+    return _plain(re.split(r"\bmig\b", name, maxsplit=1, flags=re.IGNORECASE)[0]), int(part[1]) if part else 0
+
+
 def _plain(name: str) -> str:
     """A name as the catalogue spells it: lower case, without maker, form and memory."""
     spaced = name.lower().replace("-", " ").replace("max q", "max-q")

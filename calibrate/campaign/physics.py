@@ -1,34 +1,46 @@
 """Compares a record with the simulated card: no run takes less memory than the same code takes in the simulation.
 
-The simulation equals real allocators to the byte, so it is the yardstick for a file that a stranger sends.
+The simulation equals real allocators to the byte, so a file that a contributor sends is compared with it.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from acestep.errors import InvalidInputError, NotMeasuredError
+from acestep.knobs import Knobs
 from acestep.units import mib
 from calibrate.campaign.probers import simulation_of
 from calibrate.campaign.run import describe_probe
 from calibrate.probes.base import MeasuredStage, Simulation
 from calibrate.record.contributed import BrokenRule, as_finding, validate
-from calibrate.record.measurement import Measurement, RecordedCardKind, RecordedProbe, load_measurement
+from calibrate.record.measurement import (
+    Measurement,
+    RecordedCardKind,
+    RecordedProbe,
+    load_measurement,
+    recorded_stages,
+)
 from calibrate.record.rules import CHOOSING, Broken, RuleLevel, declared, numbered_probes
 from calibrate.table.knobs import eager
 from calibrate.verdict import Verdict
-from calibrate.workload import PROBE_STEPS
+from calibrate.workload import PROBE_STEPS, Workload
 
 LEAST: Final = -0.01
 MOST: Final = 0.05
 """How far below and above the simulation a stage may be: a real card's libraries round their workspaces otherwise."""
 
-_ALLOCATED = declared("V201", "a stage allocates -1 % to +5 % of what it does in the simulation")
+_ALLOCATED = declared(
+    "V201",
+    "a stage allocates at most 5 % more than in the simulation, and at most 1 % less; think and decode, which adapt to"
+    " free memory, only have to allocate their weights",
+)
 _RESIDENT = declared("V202", "the resident bytes of a stage are the weights that it keeps on the card")
 _FITS = declared("V203", "a run that fits also fits in the simulation, under a cap that is at most 5 % larger")
-_SIMULATED = declared("V204", "a run that fits can be simulated")
+_SIMULATED = declared("V204", "a run that ended can be simulated")
+_EXACT = declared("V205", "a probe of a simulated card has the verdict, the stages and the bytes of the simulation")
 
 _JITTER: Final = 0.001
 """Share by which resident bytes may differ: the allocator's rounding of small weights."""
@@ -60,46 +72,72 @@ def _impossible(record: Measurement, progress: _Tell) -> Iterator[Broken]:
         yield from physics(record, simulation_of(record.card), progress)
 
 
-def physics(
-    record: Measurement, simulation: Simulation, progress: _Tell, chosen: Collection[int] | None = None
-) -> Iterator[Broken]:
-    """Yield where a record contradicts the simulation; `progress` gets a sentence about every run that ended.
+def physics(record: Measurement, simulation: Simulation, progress: _Tell) -> Iterator[Broken]:
+    """Yield where a record contradicts the simulation; `progress` gets a sentence about every run that is compared.
 
-    The simulation runs today's code, with the attention kernels of the record's card. `chosen` are the numbers of the
-    probes to compare; all of them without it.
+    The simulation runs today's code. Of a simulated card every probe must be equal to it. Of a real or virtual card
+    the runs that ended are compared, within a tolerance.
     """
-    ended = [
+    exact = record.card.kind is RecordedCardKind.SIMULATED
+    compared = [
         (place, probe)
-        for number, (place, probe) in enumerate(numbered_probes(record))
-        if probe.verdict in (Verdict.FITS, Verdict.DEGRADED) and (chosen is None or number in chosen)
+        for place, probe in numbered_probes(record)
+        if exact or probe.verdict in (Verdict.FITS, Verdict.DEGRADED)
     ]
+    compare = _unequal if exact else _contradictions
     # Runs of the same knobs share a trace, and the simulation keeps the latest ones.
-    for number, (place, probe) in enumerate(ended, 1):
-        progress(f"{number} of {len(ended)}: {describe_probe(probe.knobs, probe.workload, probe.cap_bytes)}")
+    for number, (place, probe) in enumerate(compared, 1):
+        progress(f"{number} of {len(compared)}: {describe_probe(probe.knobs, probe.workload, probe.cap_bytes)}")
         try:
-            yield from _contradictions(record, place, probe, simulation)
+            yield from compare(place, probe, simulation)
         except NotMeasuredError as error:
             yield Broken(rule=_SIMULATED, field=place, problem=f"cannot be simulated: {error}")
 
 
-def _contradictions(record: Measurement, place: str, probe: RecordedProbe, simulation: Simulation) -> Iterator[Broken]:
-    knobs = eager(probe.knobs)
+def _asked(probe: RecordedProbe) -> tuple[Knobs, Workload]:
+    """A recorded run as the simulation is asked for it; more steps than those of a probe take no more memory."""
     workload = msgspec.structs.replace(probe.workload, steps=min(probe.workload.steps, PROBE_STEPS))
+    return eager(probe.knobs), workload
+
+
+def _unequal(place: str, probe: RecordedProbe, simulation: Simulation) -> Iterator[Broken]:
+    """Yield the first field of a simulated probe that is not the simulation's."""
+    found = simulation.probe(*_asked(probe), probe.cap_bytes)
+    pairs: list[tuple[str, object, object]] = [
+        (name, getattr(probe, name), getattr(found, name))
+        for name in ("verdict", "songs_per_pass", "decode_path", "withheld_bytes")
+    ]
+    stages = recorded_stages(found, timed=False)
+    pairs.append(("stages", _names(probe.stages), _names(stages)))
+    for number, (told, simulated) in enumerate(zip(probe.stages, stages, strict=False)):
+        for name in told.__struct_fields__:
+            pairs.append((f"stages[{number}].{name}", getattr(told, name), getattr(simulated, name)))
+    for field, told_value, simulated_value in pairs:
+        if told_value != simulated_value:
+            problem = f"is {told_value}; the simulation of today's code has {simulated_value}"
+            yield Broken(rule=_EXACT, field=f"{place}.{field}", problem=problem)
+            return
+
+
+def _names(stages: Sequence[MeasuredStage]) -> str:
+    return " ".join(stage.name for stage in stages) or "empty"
+
+
+def _contradictions(place: str, probe: RecordedProbe, simulation: Simulation) -> Iterator[Broken]:
     cap_bytes = max(probe.allocator_bytes, 1)
-    found = simulation.probe(knobs, workload, cap_bytes)
+    found = simulation.probe(*_asked(probe), cap_bytes)
     if probe.verdict is Verdict.FITS and found.verdict is not Verdict.FITS:
-        needed = simulation.smallest_caps(knobs, workload)["total"]
-        if needed * (1 - MOST) > cap_bytes:
+        needed = simulation.smallest_caps(*_asked(probe))["total"]
+        if needed > cap_bytes * (1 + MOST):
             problem = f"fits under {mib(cap_bytes)}; the simulation needs {mib(needed)}"
             yield Broken(rule=_FITS, field=f"{place}.cap_bytes", problem=problem)
-        found = simulation.probe(knobs, workload, max(needed, cap_bytes))
+        found = simulation.probe(*_asked(probe), max(needed, cap_bytes))
     simulated = {stage.name: stage for stage in found.stages}
-    exact = record.card.kind is RecordedCardKind.SIMULATED
     for number, stage in enumerate(probe.stages):
         at = f"{place}.stages[{number}]"
         if stage.name not in simulated or (probe.verdict is Verdict.DEGRADED and number == len(probe.stages) - 1):
             continue
-        yield from _compared(at, stage, simulated[stage.name], chosen=stage.name in CHOOSING and not exact)
+        yield from _compared(at, stage, simulated[stage.name], chosen=stage.name in CHOOSING)
 
 
 def _compared(at: str, stage: MeasuredStage, simulated: MeasuredStage, *, chosen: bool) -> Iterator[Broken]:

@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from acestep.cli import console
 from acestep.cli.options import json_option
-from acestep.errors import Exit, UsageError
+from acestep.errors import Exit, NotMeasuredError, UsageError
 from calibrate.commands.campaign_options import cap_method_option, lm_option, resume_option, tiers_option
 from calibrate.options import SpreadingCommand
 
@@ -57,22 +58,43 @@ def reality(
     only the two runs beside each boundary of the record are made on the card, and simulated if it has other kernels
     than the record's. All options but --csv go with it. Exit code 1 if any boundary differs.
 
-    A folder of files that --ask wrote: sums them up. Exit code 1 if any boundary differs.
+    A folder of files that --ask wrote: sums them up. Exit code 1 if any boundary differs, 4 if there are no runs.
     """
     if ask is not None:
         from calibrate.commands.ask_card import ask_card
 
+        _refuse(_given("csv"), "is only for a measured record without --ask")
         if ask.resolve() == record.resolve():
             raise UsageError(f"--ask {ask} is the record itself; choose another path")
         return ask_card(
             record, ask, tiers, lm, cap_method, anew=anew, compiled=compiled, resume=resume, as_json=as_json
         )
+    _refuse(_given("anew", "compiled", "tiers", "lm", "cap_method", "resume"), "goes only with --ask")
     if record.is_dir():
         from calibrate.campaign.beside import read_runs
         from calibrate.commands.ask_card import tell_totals
 
-        return tell_totals(read_runs(record), as_json=as_json)
+        _refuse(_given("csv"), f"is only for a measured record; {record} is a folder")
+        runs = read_runs(record)
+        if not runs:
+            raise NotMeasuredError(
+                f"{record} holds no runs; expected a folder of files that"
+                " `python -m calibrate reality RECORD --ask FILE` wrote"
+            )
+        return tell_totals(runs, as_json=as_json)
     return _errors_of(record, csv, as_json=as_json)
+
+
+def _given(*names: str) -> list[str]:
+    """The options of these names that were typed."""
+    context = click.get_current_context()
+    typed = (p for p in context.command.params if p.name in names)
+    return [p.opts[0] for p in typed if context.get_parameter_source(p.name or "") is ParameterSource.COMMANDLINE]
+
+
+def _refuse(options: list[str], why: str) -> None:
+    if options:
+        raise UsageError(f"{options[0]} {why}; leave it out")
 
 
 def _errors_of(record: Path, csv: Path | None, *, as_json: bool) -> int:

@@ -9,13 +9,13 @@ from typing import Final
 
 import msgspec
 
-from acestep.hardware.card_sizes import LEAST_SHARE, catalogued
+from acestep.hardware.card_sizes import LEAST_SHARE, card_model, catalogued
 from acestep.limits.capabilities import AMPERE
 from acestep.request import MAX_LYRIC_TOKENS, MAX_TEXT_TOKENS
 from acestep.stage import Stage
 from acestep.units import GIB, gib
 from calibrate.probes.base import SIMULATED_CARD
-from calibrate.record.measurement import Measurement, RecordedCardKind
+from calibrate.record.measurement import Measurement, RecordedCard, RecordedCardKind
 from calibrate.record.rules import RecordProblem, RuleLevel, numbered_probes, record_rule
 from calibrate.search import WORST_SPURIOUS_RATE, failures_needed
 from calibrate.verdict import Verdict
@@ -28,15 +28,20 @@ _MOST_STEPS: Final = 200
 """The largest number of denoising steps that a request may have."""
 
 _CAPABILITIES: Final = (
-    (r"\b(rtx 50\d\d|rtx pro \d+ blackwell)\b", ((12, 0),)),
-    (r"\b(rtx 40\d\d|rtx \d+ ada|l2|l4|l20|l40s?)\b", ((8, 9),)),
-    (r"\b(rtx 30\d\d|rtx a\d+|a2|a10g?|a16|a40)\b", ((8, 6),)),
+    (r"\brtx \d+[a-z]?( sff)? ada\b", ((8, 9),)),
+    (r"\b(rtx 50[5-9]0|rtx pro \d+[a-z]?( sff)? blackwell)\b", ((12, 0),)),
+    (r"\b(rtx 40[5-9]0|l2|l4|l20|l40s?)\b", ((8, 9),)),
+    (r"\brtx 3050 a\b", ((8, 6), (8, 9))),
+    (r"\b(rtx 30[5-9]0|rtx 2050|rtx a\d+|a2|a10g?|a16|a40)\b", ((8, 6),)),
     (r"\b(a30|a100|a800)\b", ((8, 0),)),
     (r"\b(h100|h20|h200|h800|gh200)\b", ((9, 0),)),
     (r"\b(b100|b200|gb200|b300|gb300)\b", ((10, 0), (10, 3))),
-    (r"\b(rtx 20\d\d|gtx 16\d\d|t4g?|titan rtx|quadro rtx \d+)\b", ((7, 5),)),
+    (r"\b(rtx 20[6-8]0|gtx 16\d\d|t4g?|titan rtx|rtx [34568]000)\b", ((7, 5),)),
 )
-"""Names of NVIDIA's cards and their compute capability, from the maker's list of CUDA cards."""
+"""Names of NVIDIA's cards and their compute capability, from the maker's list of CUDA cards; the first that matches.
+
+The RTX 5000 Ada is no RTX 50, the RTX 2050 is an Ampere, and there are two kinds of RTX 3050 A.
+"""
 
 _OLDEST_DRIVERS: Final = (((10, 0), 570), ((8, 9), 520), ((8, 0), 450))
 """The first driver branch that knows cards from a compute capability on, from the maker's release notes."""
@@ -153,6 +158,14 @@ def _known_card(record: Measurement) -> Iterator[RecordProblem]:
 def is_known_card(record: Measurement) -> bool:
     """Return whether a record is of a simulated or virtual card, or of one that the catalogue has."""
     return record.card.kind is not RecordedCardKind.CUDA or bool(_sizes(record.card.name))
+
+
+def catalogued_model(card: RecordedCard) -> tuple[str, int] | None:
+    """Return the model of a real card and the size of its slice; None for a card that the catalogue does not have.
+
+    Neither driver nor memory nor the spelling of a name makes two cards of one model different.
+    """
+    return card_model(card.name) if card.kind is RecordedCardKind.CUDA and _sizes(card.name) else None
 
 
 def _sizes(name: str) -> tuple[int, ...]:

@@ -1,45 +1,51 @@
-"""Which row of a tier decides: one measured record lowers a promise, two independent ones may raise it. Pure."""
+"""Which row of a tier decides: one measured card lowers a promise, two that promise as much may raise it. Pure."""
 
 from collections.abc import Sequence
 
 from acestep.errors import NotMeasuredError
 from acestep.knobs import LM_MODELS
 from acestep.tiers import BATCHES, EvidenceKind
-from calibrate.record.meaning import is_known_card
-from calibrate.record.measurement import RecordedCard
+from calibrate.record.meaning import catalogued_model
 from calibrate.table.proven import ProvenTier
 
 INDEPENDENT = 2
-"""Records of different cards that it takes to promise more than the simulation does."""
+"""Models of card that it takes to promise more than the simulation does."""
 
 
 def deciding(rows: Sequence[ProvenTier]) -> ProvenTier:
     """Return the row that decides: the most careful one of the strongest evidence, if the simulation allows it.
 
-    Where it promises more than the simulation, and too few independent cards were measured, the simulation decides.
-    Raises `NotMeasuredError` where such a record also shows that the simulation promises too much.
+    Where it promises more than the simulation, and fewer than `INDEPENDENT` cards promise as much, the simulation
+    decides. Raises `NotMeasuredError` where a record then shows that the simulation promises too much.
     """
     first = min(rows, key=lambda row: row.rank)
     simulated = [row for row in rows if row.record.evidence is EvidenceKind.SIMULATED]
-    if first in simulated or not simulated or len(_independent(rows)) >= INDEPENDENT:
+    if first in simulated or not simulated:
         return first
     floor = min(simulated, key=lambda row: row.rank)
-    if not _raises(first, floor):
+    if not _raises(first, floor) or len(_agreeing(rows, first)) >= INDEPENDENT:
         return first
-    if _refutes(first, floor):
-        raise NotMeasuredError(
-            f"{first.decided.id} of {first.choice.knobs.variant}: the record {first.record.digest} of"
-            f" {first.record.card.name} promises more than the simulation, and shows that what the simulation promises"
-            " does not fit; a record of a second card has to decide"
-        )
+    for row in rows:
+        if row not in simulated and _refutes(row, floor):
+            raise NotMeasuredError(
+                f"{first.decided.id} of {first.choice.knobs.variant}: the record {first.record.digest} of"
+                f" {first.record.card.name} promises more than the simulation, fewer than {INDEPENDENT} different cards"
+                f" promise as much, and the record {row.record.digest} of {row.record.card.name} shows that what the"
+                " simulation promises does not fit; a record of another card has to decide"
+            )
     return floor
 
 
-def _independent(rows: Sequence[ProvenTier]) -> set[RecordedCard]:
-    """The known cards that were measured; records of one card are one witness."""
-    return {
-        row.record.card for row in rows if row.record.evidence is EvidenceKind.MEASURED and is_known_card(row.record)
-    }
+def _agreeing(rows: Sequence[ProvenTier], first: ProvenTier) -> set[tuple[str, int]]:
+    """The models of known cards that were measured and promise as much as a row; cards of one model count once."""
+    agreeing = [row for row in rows if row.record.evidence is EvidenceKind.MEASURED and _as_much(row, first)]
+    return {model for row in agreeing if (model := catalogued_model(row.record.card)) is not None}
+
+
+def _as_much(row: ProvenTier, first: ProvenTier) -> bool:
+    """Return whether a row promises as much as another everywhere, with knobs that are as comfortable."""
+    promised = zip(_promises(row), _promises(first), strict=True)
+    return row.choice.rung <= first.choice.rung and all(has >= wanted for has, wanted in promised)
 
 
 def _raises(row: ProvenTier, floor: ProvenTier) -> bool:

@@ -199,6 +199,48 @@ def test_a_question_that_cannot_be_asked_is_refused(
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("files", [{}, {"card.json": "[]"}, {"notes.txt": "no runs"}])
+def test_a_folder_without_runs_was_not_measured(
+    files: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    assert run_click(cli, ["reality", str(tmp_path)]) == Exit.NOT_MEASURED
+    assert "holds no runs" in capsys.readouterr().err
+
+
+ONLY_WITH_ASK = (
+    ("--anew",),
+    ("--compile",),
+    ("--tiers", "8"),
+    ("--lm", "none"),
+    ("--cap-method", "fraction"),
+    ("--resume",),
+)
+PAIRS = ("--csv", "pairs.csv")
+
+
+@pytest.mark.parametrize("words", [*ONLY_WITH_ASK, PAIRS], ids=lambda words: words[0])
+def test_an_option_that_a_folder_does_not_use_is_refused(
+    words: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_click(cli, ["reality", str(tmp_path), *words]) == Exit.USAGE
+    assert words[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", ONLY_WITH_ASK, ids=lambda words: words[0])
+def test_an_option_of_ask_is_refused_without_it(
+    words: tuple[str, ...], record: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_click(cli, ["reality", str(record), *words]) == Exit.USAGE
+    assert words[0] in capsys.readouterr().err
+
+
+def test_pairs_are_not_written_with_ask(tmp_path: Path, record: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_click(cli, ["reality", str(record), "--ask", str(tmp_path / "card.json"), *PAIRS]) == Exit.USAGE
+    assert "--csv" in capsys.readouterr().err
+
+
 def test_a_damaged_file_of_answers_is_named(tmp_path: Path) -> None:
     (tmp_path / "card.json").write_text('[{"card": 3}]', encoding="utf-8")
     with pytest.raises(InvalidInputError, match=r"card\.json"):

@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from acestep.hardware.card import Card, CardKind, nameplate_gib, planning_card, simulated_card
-from acestep.hardware.card_sizes import BOXES_GIB, CATALOGUE, RECORDED, SizeRule, box_of, rounded
+from acestep.hardware.card_sizes import BOXES_GIB, CATALOGUE, RECORDED, SizeRule, box_of, card_model, rounded
 from acestep.knobs import Variant
 from acestep.tiers import load_tiers
 from acestep.units import GIB, MIB, gib_to_bytes
@@ -135,3 +135,19 @@ def test_a_limited_card_has_no_nameplate_of_its_own() -> None:
         real = card_of(card["name"], card["box"] * GIB)
         limited = planning_card({"MAX_CUDA_VRAM": repr(card["box"] * 0.91)}, real)
         assert limited.nameplate_gib == rounded(limited.total_bytes, recorded=real.kind is not CardKind.CUDA).gib
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("NVIDIA GeForce RTX 3060", "RTX 3060", True),
+        ("NVIDIA GeForce RTX 3060", "NVIDIA  GeForce RTX 3060 ", True),
+        ("NVIDIA H100 80GB HBM3", "NVIDIA H100 PCIe", True),
+        ("NVIDIA A100-SXM4-40GB MIG 2g.10gb", "NVIDIA A100-SXM4-80GB MIG 1g.10gb", True),
+        ("NVIDIA A100-SXM4-40GB MIG 2g.10gb", "NVIDIA A100-SXM4-40GB MIG 1g.5gb", False),
+        ("NVIDIA A100-SXM4-40GB MIG 2g.10gb", "NVIDIA A100-SXM4-40GB", False),
+        ("NVIDIA GeForce RTX 3060", "NVIDIA GeForce RTX 3060 Ti", False),
+    ],
+)
+def test_a_model_of_cards_is_told_by_its_name_and_the_size_of_a_slice(one: str, other: str, same: bool) -> None:
+    assert (card_model(one) == card_model(other)) == same

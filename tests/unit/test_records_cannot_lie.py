@@ -1,4 +1,4 @@
-"""No record of a stranger raises a promise: what it says is possible, and the simulation or a second card agrees."""
+"""No record raises a promise alone: what it says is possible, and the simulation or a second card agrees."""
 
 import json
 from pathlib import Path
@@ -8,11 +8,12 @@ import msgspec
 import pytest
 
 from acestep.errors import NotMeasuredError
+from acestep.knobs import Knobs
 from acestep.tiers import EvidenceKind, TierTable
 from acestep.units import MIB
 from calibrate.campaign.physics import physics
 from calibrate.files import pretty_json
-from calibrate.record.measurement import Measurement, load_measurement
+from calibrate.record.measurement import Measurement, RecordedProbe, load_measurement
 from calibrate.table.merge import build_table
 from calibrate.table.policy import load_policy
 from tests.damage import Document, sealed
@@ -21,9 +22,14 @@ from tests.fakes import AnalyticProber, measured
 from tests.lies import CARDS, HONEST, accepted, lied, raised
 
 POLICY = load_policy()
+OTHER = ("NVIDIA A100-SXM4-80GB", "8.0", 79.25)
 TABLE = build_table([HONEST], POLICY)
-EXAMPLES = 8
-"""`make soak` tries 2,000."""
+REFUSED = (*range(4), 9, 10)
+ACCEPTED = (12, 15, 18, 19, 21)
+"""Lies that no rule refuses, so that only the choice of the deciding record stands between them and the table.
+
+`make soak` tries 2,000.
+"""
 
 
 class Frugal(AnalyticProber):
@@ -37,6 +43,13 @@ class Frugal(AnalyticProber):
         return super().resting_bytes(*asked) - self.less
 
 
+class Uneven(Frugal):
+    """A card that needs less where a language model thinks, and as much more where none does."""
+
+    def resting_bytes(self, knobs: Knobs) -> int:
+        return AnalyticProber.resting_bytes(self, knobs) - (self.less if knobs.lm else -self.less)
+
+
 def of_card(record: Measurement, card: tuple[str, str, float], folder: Path) -> Measurement:
     """A record as one of a real card."""
     document: Document = json.loads(pretty_json(record))
@@ -46,16 +59,15 @@ def of_card(record: Measurement, card: tuple[str, str, float], folder: Path) -> 
     return load_measurement(path)
 
 
-def tables(record: Measurement) -> TierTable:
-    return build_table([HONEST, record], POLICY)
+def tables(*records: Measurement) -> TierTable:
+    return build_table([HONEST, *records], POLICY)
 
 
-def raised_by(record: Measurement | None) -> list[str]:
-    """What a lie raises; nothing for one that was refused, or that the table does not take."""
-    if record is None:
-        return []
+def raised_by(*records: Measurement | None) -> list[str]:
+    """What records raise together; nothing where one was refused, or where they make no table."""
+    taken = [record for record in records if record is not None]
     try:
-        return raised(TABLE, tables(record))
+        return raised(TABLE, tables(*taken)) if len(taken) == len(records) else []
     except NotMeasuredError:
         return []
 
@@ -69,20 +81,65 @@ def test_an_honest_record_of_a_real_card_decides(tmp_path: Path) -> None:
     assert kinds == {EvidenceKind.MEASURED}
 
 
-@pytest.mark.parametrize("seed", range(EXAMPLES))
-def test_no_lie_raises_a_promise(seed: int, tmp_path: Path) -> None:
-    assert raised_by(accepted(lied(seed), tmp_path)) == []
+@pytest.mark.parametrize("seed", REFUSED)
+def test_most_lies_are_refused(seed: int, tmp_path: Path) -> None:
+    assert accepted(lied(seed), tmp_path) is None
+
+
+@pytest.mark.parametrize("seed", ACCEPTED)
+def test_no_lie_raises_a_promise_alone_or_beside_an_honest_card(seed: int, tmp_path: Path) -> None:
+    record = accepted(lied(seed), tmp_path)
+    assert record is not None, "the lie is refused; choose a seed whose lie is accepted"
+    assert raised_by(record) == []
+    assert raised_by(record, of_card(HONEST, OTHER, tmp_path)) == []
 
 
 def test_one_card_that_needs_less_raises_nothing_and_two_do(tmp_path: Path) -> None:
     better = measured(Frugal(900 * MIB))
     one, other = (of_card(better, card, tmp_path) for card in CARDS[:2])
     assert raised(TABLE, tables(one)) == []
-    again = msgspec.structs.replace(one, code_version="0.0.1+tree.0123456789abcdef").sealed()
-    assert raised(TABLE, build_table([HONEST, one, again], POLICY)) == []
     unknown = of_card(better, CARDS[2], tmp_path)
-    assert raised(TABLE, build_table([HONEST, one, unknown], POLICY)) == []
-    assert raised(TABLE, build_table([HONEST, one, other], POLICY))
+    assert raised(TABLE, tables(one, unknown)) == []
+    assert raised(TABLE, tables(one, other))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"driver": "590.10"},
+        {"total_bytes": int(79.2 * 1024) * MIB - MIB},
+        {"name": "NVIDIA H100 80GB HBM3 "},
+        {"name": "NVIDIA H100 PCIe"},
+        {"name": "H100 SXM5 80 GB"},
+        {"compute_capability": "9.00"},
+    ],
+)
+def test_another_record_of_a_model_is_no_second_card(changes: dict[str, Any], tmp_path: Path) -> None:
+    one = of_card(measured(Frugal(900 * MIB)), CARDS[1], tmp_path)
+    card = msgspec.structs.replace(one.card, **changes)
+    again = msgspec.structs.replace(one, card=card, code_version="0.0.1+tree.0123456789abcdef").sealed()
+    assert raised(TABLE, tables(one, again)) == []
+
+
+@pytest.mark.parametrize("second", [Frugal(0), Frugal(-900 * MIB)], ids=["as simulated", "needs more"])
+@pytest.mark.parametrize(
+    "first", [Frugal(900 * MIB), Uneven(900 * MIB), Uneven(300 * MIB)], ids=["less", "far", "near"]
+)
+def test_a_second_card_that_does_not_promise_as_much_raises_nothing(
+    first: Frugal, second: Frugal, tmp_path: Path
+) -> None:
+    liar, witness = (of_card(measured(by), card, tmp_path) for by, card in ((first, CARDS[0]), (second, CARDS[1])))
+    assert raised_by(liar, witness) == []
+    assert raised_by(liar, witness, of_card(HONEST, OTHER, tmp_path)) == []
+
+
+def test_two_cards_raise_what_both_promise(tmp_path: Path) -> None:
+    both = [
+        of_card(measured(Frugal(less * MIB)), card, tmp_path) for less, card in zip((600, 900), CARDS, strict=False)
+    ]
+    careful = tables(both[0], of_card(measured(Frugal(600 * MIB)), CARDS[1], tmp_path))
+    assert raised(TABLE, tables(*both))
+    assert raised(careful, tables(*both)) == []
 
 
 @pytest.mark.parametrize("card", CARDS)
@@ -117,3 +174,33 @@ def test_bytes_lie_within_one_percent_below_and_five_above(name: str, share: flo
         assert broken.field == f"probes[{number}].stages[{place}].{name}"
         assert "denoise" in broken.problem
         assert broken.problem.count("MiB") == 2
+
+
+@pytest.mark.parametrize(("share", "rules"), [(1.0, []), (1.049, []), (1.052, ["V203"]), (1.2, ["V203"])])
+def test_a_run_that_fits_needs_at_most_five_percent_more_than_its_cap(share: float, rules: list[str]) -> None:
+    document: Document = json.loads(pretty_json(HONEST))
+    on_card(*CARDS[0])(document)
+    probe = next(probe for probe in document["probes"] if probe["verdict"] == "fits")
+    whole = msgspec.convert(probe, RecordedProbe)
+    probe["cap_bytes"] = int(AnalyticProber().need(whole.knobs, whole.workload) / share)
+    document |= {"probes": [probe], "certificates": []}
+    found = physics(msgspec.convert(document, Measurement), AnalyticProber(), lambda _: None)
+    assert [broken.rule.id for broken in found] == rules
+
+
+@pytest.mark.parametrize(
+    ("stage", "where", "rules"),
+    [("think", 0, []), ("think", -1, ["V201"]), ("decode", 0, []), ("decode", -1, ["V201"]), ("denoise", 0, ["V201"])],
+)
+def test_a_stage_that_adapts_to_free_memory_allocates_at_least_its_weights(
+    stage: str, where: int, rules: list[str]
+) -> None:
+    document: Document = json.loads(pretty_json(HONEST))
+    on_card(*CARDS[0])(document)
+    fits = (probe for probe in document["probes"] if probe["verdict"] == "fits")
+    probe = next(probe for probe in fits if stage in [told["name"] for told in probe["stages"]])
+    told = next(told for told in probe["stages"] if told["name"] == stage)
+    told["peak_allocated_bytes"] = told["resident_bytes"] + where
+    document |= {"probes": [probe], "certificates": []}
+    found = physics(msgspec.convert(document, Measurement), AnalyticProber(), lambda _: None)
+    assert [broken.rule.id for broken in found] == rules

@@ -29,7 +29,7 @@ from tests.damage_of_meaning import CARDS, MEANINGS, on_card
 ROOT = Path(__file__).parents[2]
 DAMAGES = (*SHAPES, *MEANINGS)
 WARNINGS = {"V103", "V114", "V125"}
-PHYSICS = {"V201", "V202", "V203", "V204"}
+PHYSICS = {"V201", "V202", "V203", "V204", "V205"}
 """Rules that need a simulation."""
 
 
@@ -70,6 +70,22 @@ def test_sixty_damages_break_every_rule_that_refuses() -> None:
         i for i, rule in RECORD_RULES.items() if rule.level is RuleLevel.ERROR and i not in PHYSICS
     }
     assert {i for i, rule in RECORD_RULES.items() if rule.level is RuleLevel.WARNING} == WARNINGS
+
+
+@pytest.mark.parametrize(
+    ("name", "capability"),
+    [
+        ("NVIDIA RTX 4000 SFF Ada Generation", "8.9"),
+        ("NVIDIA RTX 2000E Ada Generation", "8.9"),
+        ("NVIDIA GeForce RTX 2050", "8.6"),
+        ("NVIDIA GeForce RTX 3050 A Laptop GPU", "8.9"),
+        ("NVIDIA GeForce RTX 3050 Laptop GPU", "8.6"),
+    ],
+)
+def test_a_small_or_rare_card_has_its_compute_capability(name: str, capability: str, tmp_path: Path) -> None:
+    document: dict[str, Any] = json.loads(GOOD)
+    on_card(name, capability, 11.6)(document)
+    assert "V123" not in {found.id for found in validate(stored(sealed(document), tmp_path))}
 
 
 @pytest.mark.parametrize("card", CARDS, ids=lambda card: card[0])
