@@ -20,17 +20,28 @@ JUDGING = (
     ".github/",
     "acestep/cli/console.py",
     "acestep/cli/options.py",
+    "acestep/devices/base.py",
+    "acestep/devices/cpu.py",
     "acestep/errors.py",
+    "acestep/hardware/card.py",
     "acestep/knobs.py",
+    "acestep/limits/capabilities.py",
+    "acestep/memory/tensors.py",
+    "acestep/memory/workspace.py",
     "acestep/output_file.py",
+    "acestep/stage.py",
     "acestep/strict_json.py",
     "acestep/tiers.py",
+    "acestep/units.py",
     "constraints.txt",
     "tiers/anchor.json",
     "tools/install.py",
     "virtual_card/",
 )
-"""Files and folders that decide a verdict: the rules, what reads the files, exit codes, and the judge's libraries."""
+"""Files and folders that decide a verdict.
+
+The rules, what reads the files, exit codes, the judge's libraries, and what defines the simulated card and its stages.
+"""
 
 _SHOWING = ("calibrate/explain/", "calibrate/profiling/", "calibrate/report/")
 """Folders of `calibrate` that only show results; the gate imports nothing of them (`tools/rooms.py`)."""

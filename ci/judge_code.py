@@ -53,8 +53,14 @@ def _judged(cell: GateCell, prober: Simulation, share: float) -> Iterator[Findin
             yield _no_longer_fits(cell, prober, found)
     if cell.released or cell.proven_cap_bytes != cell.probe.cap_bytes:
         found = prober.probe(knobs, workload, cell.probe.cap_bytes)
+    if not keeps_promise(found, workload.batch):
+        return
     before = {stage.name: stage for stage in cell.probe.stages}
-    for stage in found.stages if keeps_promise(found, workload.batch) else ():
+    then, now = (sorted(stage.name for stage in stages) for stages in (cell.probe.stages, found.stages))
+    if then != now:
+        told = f"has the stages {', '.join(now)}, and its record {', '.join(then)}: they cannot all be compared"
+        yield _finding("G203", cell, "stages", told, before=" ".join(then), after=" ".join(now))
+    for stage in found.stages:
         if stage.name in before:
             yield from _stage_findings(cell, before[stage.name], stage, found.live_at_peak.get(stage.name, {}), share)
 

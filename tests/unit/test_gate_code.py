@@ -84,6 +84,23 @@ def test_a_peak_within_the_tolerance_passes_and_one_above_it_does_not(tmp_path: 
         assert finding.component
 
 
+@pytest.mark.parametrize("named", [("denoise", "denoize"), ("denoise", None), ("", "polish"), ("", "denoise")])
+def test_stages_that_are_not_those_of_the_record_stop_a_change(named: tuple[str, str | None], tmp_path: Path) -> None:
+    """A stage that is renamed, left out, added or told twice cannot be compared, whatever it takes."""
+    before, after = named
+
+    class Renaming(AnalyticProber):
+        def probe(self, knobs: Knobs, workload: Workload, cap_bytes: int) -> ProbeResult:
+            found = super().probe(knobs, workload, cap_bytes)
+            kept = [stage for stage in found.stages if stage.name != before]
+            moved = msgspec.structs.replace(found.stages[-2], name=after or "")
+            return msgspec.structs.replace(found, stages=(*kept, moved) if after else tuple(kept))
+
+    found = findings_of(Renaming(), tmp_path, "G203")
+    assert found
+    assert all(finding.field.startswith("stages.") for finding in found)
+
+
 def test_what_later_steps_keep_is_seen_to_the_byte(tmp_path: Path) -> None:
     judgement = judged(good(), tmp_path, prober=Keeping())
     assert stopping(judgement) == {"G306"}
