@@ -29,7 +29,7 @@ def code_findings(
 ) -> Iterator[Finding]:
     """Every cell that fits no more, or takes more than `share` above its record."""
     for cell in cells:
-        progress(f"Probing {_place(cell)}.")
+        progress(f"Probing {cell.place}.")
         try:
             yield from _judged(cell, prober, share)
         except CODE_ERRORS as error:
@@ -159,10 +159,5 @@ def _finding(
         after=after,
         stage=stage,
         component=component,
-        message=f"{_place(cell)}: {problem}.",
+        message=f"{cell.place}: {problem}.",
     )
-
-
-def _place(cell: GateCell) -> str:
-    workload = cell.probe.workload
-    return f"{cell.variant} {cell.tier}, {workload.batch} x {workload.duration_s:g} s {cell.state}"

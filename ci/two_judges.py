@@ -126,7 +126,7 @@ class _Theirs(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _verdict_of(theirs: _Theirs, others: Sequence[Finding]) -> GateVerdict:
-    """The verdict of the change's judge, without that the judge is changed; its whole one if it has rules of its own."""
+    """The verdict of the findings of the change's judge; the one that it gave itself if it has rules of its own."""
     return verdict_of(others) if all(finding.id in GATE_RULES for finding in others) else theirs.verdict
 
 

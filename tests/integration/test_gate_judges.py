@@ -53,8 +53,46 @@ LOOKS = {
     "raise SystemExit": "SystemExit",
     "fast = lambda tensor: tensor.is_meta": ".is_meta",
     "fast = lambda place: place.type == 'cuda'": "the comparison place.type == 'cuda'",
+    "import sys as s; s.modules": "sys.modules",
+    "import sys; s = sys; s.modules": "sys.modules",
+    "import sys; getattr(sys, 'modules')": "sys.modules",
+    "import torch; torch.sys.modules": "torch.sys.modules",
+    "import sys; sys._current_frames()": "sys._current_frames",
+    "import sys; sys.orig_argv": "sys.orig_argv",
+    "from traceback import extract_stack": "traceback.extract_stack",
+    "import traceback as t": "traceback",
+    "import os as o; o._exit(0)": "os._exit",
+    "import os; os.getenv('PYTHONPATH')": "os.getenv",
+    "from os import environ as e": "os.environ",
+    "from os import *": "os.*",
+    "import subprocess": "subprocess",
+    "import runpy": "runpy",
+    "from pkgutil import resolve_name": "pkgutil.resolve_name",
+    "import torch; torch.cuda.is_available()": "torch.cuda.is_available",
+    "fast = lambda x: getattr(x, 'is_meta')": ".is_meta",
+    "fast = lambda x, name: getattr(x, name)": "getattr with a computed name",
+    "fast = lambda x: x.f().is_cuda": ".is_cuda",
+    "fast = lambda x: x.device == 'cuda'": "the comparison x.device == 'cuda'",
+    "fast = lambda x: x.device in ()": "the comparison x.device in ()",
+    "fast = lambda x: {'cuda': 1}[x.device]": "the look-up {'cuda': 1}[x.device]",
+    "fast = lambda x: str(x.device)": "the text str(x.device)",
+    "fast = lambda x: f'{x.device}'": "the text of x.device",
+    "fast = lambda x: f(x.device.type)": "the read x.device.type",
+    "fast = lambda d: {'cuda': 1}[d.type]": "the look-up {'cuda': 1}[d.type]",
     "no code": "code that Python cannot parse",
+    f"deep = {'-' * 100_000}1": "code that Python cannot parse",
+    f"long = {'1 + ' * 20_000}1": "code that Python cannot parse",
 }
+"""Code, and what is named of it."""
+
+HARMLESS = """
+import gc
+import os
+import sys
+print(sys.platform, os.path.sep, sys.stderr, gc.collect())
+fast = lambda x, y: x.to(y.device).modules()
+"""
+"""Code that looks at nothing that judges it."""
 
 
 @pytest.fixture(scope="module")
@@ -209,8 +247,19 @@ def test_code_that_looks_at_what_judges_it_is_named_with_its_line(upstream: Path
     lines = text.count("\n")
     for code, name in LOOKS.items():
         path.write_text(f"{text}{code}\n", encoding="utf-8")
-        (finding,) = harness_findings(head, "HEAD")
-        assert (finding.id, finding.field, finding.after) == ("G206", "acestep/version.py", name)
+        finding = {finding.after: finding for finding in harness_findings(head, "HEAD")}[name]
+        assert (finding.id, finding.field) == ("G206", "acestep/version.py")
         assert f"line {lines + 1} " in finding.message or name == "code that Python cannot parse"
-    path.write_text(f"import gc\nimport os\n{text}", encoding="utf-8")
+    path.write_text(f"{text}{HARMLESS}", encoding="utf-8")
     assert list(harness_findings(head, "HEAD")) == []
+
+
+def test_a_folder_with_the_name_of_code_is_a_finding(upstream: Path, tmp_path: Path) -> None:
+    _, head = pull_request(upstream, tmp_path)
+    path = head / "acestep" / "version.py"
+    path.unlink()
+    path.mkdir()
+    (path / "page.md").write_text("A page.\n", encoding="utf-8")
+    (finding,) = harness_findings(head, "HEAD")
+    assert (finding.id, finding.field) == ("G206", "acestep/version.py")
+    assert "cannot be read" in finding.message
