@@ -127,6 +127,7 @@ def _answers(tree: Path, interpreter: Path, cells: Sequence[GateCell]) -> list[A
     size = ceil_div(max(cell.probe.cap_bytes for cell in cells) + BESIDE_THE_CAP_BYTES, GIB)
     card = ("virtual_card", "--gib", str(size), "--capability", CAPABILITY, "--", str(interpreter), "-P", "-m", MODULE)
     questions = b"".join(msgspec.json.encode(asked) + b"\n" for cell in cells for asked in _asked(cell))
+    answers = b""
     with head_code(tree) as search:
         for command, said in ((("virtual_card.build", "--if-changed"), b""), (card, questions)):
             seconds = BUILD_SECONDS + len(said.splitlines()) * PROBE_SECONDS
@@ -135,8 +136,9 @@ def _answers(tree: Path, interpreter: Path, cells: Sequence[GateCell]) -> list[A
                 return f"{command[0]} did not end in {seconds:g} s"
             if done.returncode:
                 return f"{command[0]} ended with code {done.returncode}"
+            answers = done.stdout
     try:
-        return [msgspec.json.decode(line, type=Answered) for line in done.stdout.splitlines()]
+        return [msgspec.json.decode(line, type=Answered) for line in answers.splitlines()]
     except msgspec.DecodeError as error:
         return f"its answers cannot be read ({error})"
 
