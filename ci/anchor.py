@@ -1,4 +1,4 @@
-"""The memory of every certified cell at the last release: `tiers/anchor.json`, which shows the sum of many small increases.
+"""The memory of every certified cell at the last release: `tiers/anchor.json` shows many small increases.
 
 python -m ci.anchor writes it from the table and the records, as a step of a release.
 """

@@ -387,7 +387,7 @@ def test_an_anchor_holds_the_cells_that_the_gate_judges_also_after_a_card_has_lo
     card = sealed(document)
     records = [simulated, msgspec.json.decode(card, type=Measurement)]
     table = build_table(records, policy)
-    house.table, house.texts["measurements/card.json"] = json.loads(pretty_json(table)), card
+    house.table, house.texts["measurements/card.json"] = json.loads(pretty_json(table)), card.decode()
     folder = house.written(tmp_path).parent
     cells, missing = judged_cells(table, policy, records)
     lowered, _ = certified_cells(table, policy, records)
