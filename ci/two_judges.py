@@ -30,7 +30,7 @@ _FOR_PEOPLE = ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "GITHUB_OUTPUT", "COLUMN
 
 NO_JUDGE = "the base has no gate that can judge another tree"
 
-MOST_SECONDS = 3600
+VERDICT_SECONDS = 3600
 """Longest time for the verdict of another gate; all cells take minutes."""
 
 
@@ -55,12 +55,12 @@ def judged_by_base(tree: Path, base: str, options: Sequence[str]) -> int | None:
                 env=head_environment(place) | passed,
                 stdout=subprocess.PIPE,
                 check=False,
-                timeout=MOST_SECONDS,
+                timeout=VERDICT_SECONDS,
             )
     except GitError:
         return None
     except subprocess.TimeoutExpired:
-        raise NotMeasuredError(f"the base's gate gave no verdict in {MOST_SECONDS} s; run it again") from None
+        raise NotMeasuredError(f"the base's gate gave no verdict in {VERDICT_SECONDS} s; run it again") from None
     sys.stdout.buffer.write(done.stdout)
     return done.returncode
 
@@ -148,7 +148,7 @@ def _asked(tree: Path, base: str, options: Sequence[str]) -> _Theirs | None:
                 env=head_environment(tree),
                 stdout=subprocess.PIPE,
                 check=False,
-                timeout=MOST_SECONDS,
+                timeout=VERDICT_SECONDS,
             )
         except subprocess.TimeoutExpired:
             return None

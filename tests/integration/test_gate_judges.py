@@ -203,7 +203,7 @@ def test_another_judge_that_gives_no_verdict_in_time_is_a_finding(
     upstream: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, head = pull_request(upstream, tmp_path)
-    monkeypatch.setattr(two_judges, "MOST_SECONDS", 0.01)
+    monkeypatch.setattr(two_judges, "VERDICT_SECONDS", 0.01)
     assert two_judges._asked(head, "HEAD", []) is None
     with pytest.raises(NotMeasuredError, match="no verdict in"):
         two_judges.judged_by_base(head, "HEAD", [])
