@@ -135,7 +135,7 @@ def _attribute(node: ast.Attribute | ast.Call, stands: Mapping[str, str]) -> Ite
 
 
 def _device_questions(node: ast.AST) -> Iterator[str]:
-    """Where the kind of a device decides something: `.type` or `.device` compared, looked up or made a text."""
+    """Where the kind of a device decides something: `.device` compared, looked up or made a text; `.type` read."""
     if isinstance(node, ast.Compare):
         if any(_reads(side, "type", "device") for side in (node.left, *node.comparators)):
             yield f"the comparison {ast.unparse(node)}"
@@ -148,7 +148,7 @@ def _device_questions(node: ast.AST) -> Iterator[str]:
     elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _TO_TEXT:
         if any(_reads(argument, "type", "device") for argument in node.args):
             yield f"the text {ast.unparse(node)}"
-    elif _reads(node, "type") and isinstance(node, ast.Attribute) and _reads(node.value, "device"):
+    elif _reads(node, "type"):
         yield f"the read {ast.unparse(node)}"
 
 
