@@ -1,4 +1,4 @@
-"""The memory of every certified cell at the last release: `tiers/anchor.json`, with which small steps add up.
+"""The memory of every certified cell at the last release: `tiers/anchor.json` shows many small increases.
 
 python -m ci.anchor writes it from the table and the records, as a step of a release.
 """
@@ -9,13 +9,15 @@ import click
 import msgspec
 
 from acestep.cli import console
+from acestep.errors import NotMeasuredError
 from acestep.output_file import output_file
 from acestep.strict_json import read_as
 from acestep.tiers import load_tiers
 from calibrate.files import pretty_json
 from calibrate.record.measurement import load_measurement
 from calibrate.table.policy import load_policy
-from ci.cells import GateCell, certified_cells
+from ci.cells import GateCell, judged_cells
+from ci.checkout import CHECKOUT
 
 ANCHOR = "anchor.json"
 
@@ -30,10 +32,16 @@ def load_anchor(folder: Path) -> tuple[GateCell, ...]:
 
 
 def write_anchor(folder: Path) -> int:
-    """Write the cells that a tiers folder certifies as those of a release, and return how many they are."""
+    """Write the cells of a tiers folder that the gate judges as those of a release, and return how many they are.
+
+    Raises `NotMeasuredError`, and writes nothing, where no simulated record has the probe of a cell.
+    """
     records = [load_measurement(path) for path in sorted((folder / "measurements").glob("*.json"))]
     table, policy = load_tiers(folder / "generated_tiers.json"), load_policy(folder / "policy.json")
-    cells, _ = certified_cells(table, policy, records)
+    cells, missing = judged_cells(table, policy, records)
+    if missing:
+        named = "; ".join(finding.message.removesuffix(".") for finding in missing)
+        raise NotMeasuredError(f"the anchor needs every cell: {named}; measure them with --device simulated")
     released = [msgspec.structs.replace(cell, released=True) for cell in cells]
     with output_file(folder / ANCHOR) as write:
         write(pretty_json(released))
@@ -43,7 +51,7 @@ def write_anchor(folder: Path) -> int:
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 def anchor() -> None:
     """Write tiers/anchor.json, the memory of every certified cell, as a step of a release."""
-    number = write_anchor(Path(__file__).parent.parent / "tiers")
+    number = write_anchor(CHECKOUT / "tiers")
     console.notify(f"tiers/{ANCHOR} holds {number} cells.")
 
 

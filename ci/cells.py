@@ -29,6 +29,12 @@ class GateCell(msgspec.Struct, frozen=True, kw_only=True):
     proven_cap_bytes: int
     released: bool = False
 
+    @property
+    def place(self) -> str:
+        """The cell in words, for a sentence."""
+        workload = self.probe.workload
+        return f"{self.variant} {self.tier}, {workload.batch} x {workload.duration_s:g} s {self.state}"
+
 
 Probes = dict[tuple[Knobs, Workload], list[RecordedProbe]]
 
@@ -54,6 +60,13 @@ def certified_cells(
                     GateCell(variant=variant, tier=tier.id, state=state, probe=at_cap, proven_cap_bytes=smallest)
                 )
     return cells, missing
+
+
+def judged_cells(
+    table: TierTable, policy: Policy, records: Sequence[Measurement]
+) -> tuple[list[GateCell], list[Finding]]:
+    """Return the cells that the gate judges: those of `simulated_promises`, as `certified_cells` gives them."""
+    return certified_cells(simulated_promises(table, policy, records), policy, records)
 
 
 def simulated_promises(table: TierTable, policy: Policy, records: Sequence[Measurement]) -> TierTable:

@@ -14,9 +14,6 @@ from acestep.errors import UsageError
 if TYPE_CHECKING:
     from ci.judge import Judgement
 
-CHECKOUT = Path(__file__).parent.parent
-"""The checkout whose code judges and, without `--tree`, is judged by its base's."""
-
 
 class _File(click.Path):
     """A file name: an empty text, as an unset variable of a script gives, would mean the current folder."""
@@ -56,7 +53,8 @@ def gate(
     The table is compared cell by cell, and the code of the tree is simulated at the limits certified at the base.
 
     The gate of the base judges. Without --tree it is taken from there, and judges this checkout. If the change
-    brings another gate, that one is asked too, and a maintainer looks.
+    brings another gate, that one is asked too, and a maintainer has to review the change. The same holds where --tree
+    names the checkout of this gate, because that checkout then judges itself.
 
     With --virtual, the cells that changed files touch also run with PyTorch's CUDA build on a virtual card, which sees
     code that takes memory only on CUDA; `make virtual-card` installs it.
@@ -66,10 +64,11 @@ def gate(
     Exit code 0 ok, 1 regressed, 3 a file of the change is not valid, 4 nothing could be compared, or the judge changes.
     """
     from acestep.output_file import output_file
+    from ci.checkout import CHECKOUT
     from ci.judge import judge
     from ci.on_virtual_card import nothing_besides, on_a_virtual_card
     from ci.output import junit_xml
-    from ci.two_judges import beside_the_head, judged_by_base, without_a_base_judge
+    from ci.two_judges import NO_JUDGE, beside_the_head, judged_by_base, judged_by_itself
 
     if not base:
         raise UsageError("--base needs a git commit, for example --base origin/main")
@@ -92,9 +91,9 @@ def gate(
         judgement = judge(
             judged, base, head, today, table_only=table_only, progress=console.notify, seed=seed, besides=besides
         )
-        if tree is None:
-            judgement = without_a_base_judge(judgement)
-        elif judged != CHECKOUT.resolve():
+        if judged == CHECKOUT:
+            judgement = judged_by_itself(judgement, "--tree names the gate's own checkout" if tree else NO_JUDGE)
+        else:
             judgement = beside_the_head(judgement, judged, base, options)
         if junit is not None:
             write(junit_xml(judgement))

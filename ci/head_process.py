@@ -25,9 +25,7 @@ from acestep.hardware.card import SIMULATED_CAPABILITY
 from acestep.knobs import Knobs, Variant
 from calibrate.probes.base import ProbeResult, Simulation
 from calibrate.workload import Workload
-
-JUDGE = Path(__file__).parent.parent
-"""The checkout whose `ci` and `calibrate` judge."""
+from ci.checkout import CHECKOUT
 
 MOST_SECONDS = 600
 """Longest time for one answer; a cell of the slowest variant takes some 20 s."""
@@ -152,7 +150,7 @@ def head_code(tree: Path) -> Iterator[tuple[Path, ...]]:
                 shutil.copytree(source, Path(place) / name, symlinks=True)
             elif source.is_file():
                 shutil.copy(source, place)
-        yield Path(place), JUDGE
+        yield Path(place), CHECKOUT
 
 
 def head_environment(*search: Path) -> dict[str, str]:

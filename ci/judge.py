@@ -1,19 +1,15 @@
 """Judges a change as a whole: its files, its table, its policy, its records and its code."""
 
 import datetime
-from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
 from acestep.errors import InvalidInputError, NotMeasuredError
-from acestep.tiers import TierTable
 from calibrate.git import GitError
 from calibrate.probes.base import Simulation
-from calibrate.record.measurement import Measurement
-from calibrate.table.policy import Policy
 from ci import judge_records
-from ci.cells import GateCell, certified_cells, lost_coverage, simulated_promises
+from ci.cells import judged_cells, lost_coverage
 from ci.code_versions import is_known
 from ci.findings import Finding, GateVerdict, verdict_of, worst_first
 from ci.harness import harness_findings
@@ -152,12 +148,12 @@ def _code(
     """
     if before.policy is None:
         return 0, []
-    cells, findings = _cells(before.table, before.policy, before.records)
+    cells, findings = judged_cells(before.table, before.policy, before.records)
     if not cells:
         return 0, findings
     findings += besides(cells)
     if after.policy is not None:
-        _, missing = _cells(after.table, after.policy, after.records)
+        _, missing = judged_cells(after.table, after.policy, after.records)
         findings += lost_coverage(cells, after.table, missing)
     share = min(before.tolerance.peak_share, after.tolerance.peak_share)
     released = [cell for cell in before.anchor if cell.variant in before.table.variants]
@@ -168,10 +164,6 @@ def _code(
         tasks.append(lambda sim, record=record: physics_findings(record, sim, progress))  # type: ignore[misc]
     found = simulated_findings(tasks, *by) if isinstance(by, tuple) else [f for task in tasks for f in task(by)]
     return len(cells), [*findings, *found_once(list(found))]
-
-
-def _cells(table: TierTable, policy: Policy, records: Sequence[Measurement]) -> tuple[list[GateCell], list[Finding]]:
-    return certified_cells(simulated_promises(table, policy, records), policy, records)
 
 
 def _judge_changed(checkout: Path, base: str | Path) -> list[Finding]:

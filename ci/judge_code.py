@@ -29,7 +29,7 @@ def code_findings(
 ) -> Iterator[Finding]:
     """Every cell that fits no more, or takes more than `share` above its record."""
     for cell in cells:
-        progress(f"Probing {_place(cell)}.")
+        progress(f"Probing {cell.place}.")
         try:
             yield from _judged(cell, prober, share)
         except CODE_ERRORS as error:
@@ -53,8 +53,14 @@ def _judged(cell: GateCell, prober: Simulation, share: float) -> Iterator[Findin
             yield _no_longer_fits(cell, prober, found)
     if cell.released or cell.proven_cap_bytes != cell.probe.cap_bytes:
         found = prober.probe(knobs, workload, cell.probe.cap_bytes)
+    if not keeps_promise(found, workload.batch):
+        return
     before = {stage.name: stage for stage in cell.probe.stages}
-    for stage in found.stages if keeps_promise(found, workload.batch) else ():
+    then, now = (sorted(stage.name for stage in stages) for stages in (cell.probe.stages, found.stages))
+    if then != now:
+        told = f"has the stages {', '.join(now)}, and its record {', '.join(then)}: they cannot all be compared"
+        yield _finding("G203", cell, "stages", told, before=" ".join(then), after=" ".join(now))
+    for stage in found.stages:
         if stage.name in before:
             yield from _stage_findings(cell, before[stage.name], stage, found.live_at_peak.get(stage.name, {}), share)
 
@@ -153,10 +159,5 @@ def _finding(
         after=after,
         stage=stage,
         component=component,
-        message=f"{_place(cell)}: {problem}.",
+        message=f"{cell.place}: {problem}.",
     )
-
-
-def _place(cell: GateCell) -> str:
-    workload = cell.probe.workload
-    return f"{cell.variant} {cell.tier}, {workload.batch} x {workload.duration_s:g} s {cell.state}"

@@ -6,9 +6,12 @@ On the card it reads `Asked` lines from stdin and writes an `Answered` line for 
 `acestep` of the judged tree and its own code, and compares.
 """
 
+import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +24,7 @@ from calibrate.probes.base import CapMethod, MeasuredStage, ProbeResult
 from calibrate.probes.messages import setup_for
 from calibrate.record.measurement import RecordedProbe, keeps_promise
 from ci.cells import GateCell
-from ci.findings import Finding, Level
+from ci.findings import Finding
 from ci.harness import changed_paths
 from ci.head_process import head_code, head_environment
 from ci.judge_code import TellCells
@@ -43,6 +46,10 @@ NEVER_RUN: Final = ("acestep/ui/", "acestep/cli/", "acestep/audio/")
 """Of the first folders a probe runs everything but the second ones."""
 
 WITH_LM_ONLY: Final = ("acestep/lm/",)
+
+BUILD_SECONDS: Final = 900
+PROBE_SECONDS: Final = 300
+"""Longest times on the virtual card: for its build or start, and for each probe more."""
 
 JudgeCells = Callable[[Sequence[GateCell]], list[Finding]]
 """Returns what else is to be said about some cells."""
@@ -72,12 +79,12 @@ def on_a_virtual_card(tree: Path, base: str, progress: TellCells) -> JudgeCells:
 
     def judge(cells: Sequence[GateCell]) -> list[Finding]:
         wanted = touched(cells, _changed(tree, base))
-        interpreter = _interpreter()
-        if interpreter is None:
-            message = f"no cell ran on a virtual card: there is no {ENVIRONMENT}; `make virtual-card` makes it."
-            return [Finding(id="G203", level=Level.WARNING, field="virtual", message=message)]
         progress(f"{len(wanted)} of {len(cells)} cells run on a virtual card, because the change touches them.")
-        return list(_judged(wanted, _answers(tree, interpreter, wanted))) if wanted else []
+        interpreter = _interpreter()
+        if wanted and interpreter is None:
+            message = f"no cell ran on a virtual card: there is no {ENVIRONMENT}; `make virtual-card` makes it."
+            return [Finding(id="G203", field="virtual", message=message)]
+        return list(_judged(wanted, _answers(tree, interpreter, wanted))) if interpreter else []
 
     return judge
 
@@ -120,21 +127,39 @@ def _answers(tree: Path, interpreter: Path, cells: Sequence[GateCell]) -> list[A
     size = ceil_div(max(cell.probe.cap_bytes for cell in cells) + BESIDE_THE_CAP_BYTES, GIB)
     card = ("virtual_card", "--gib", str(size), "--capability", CAPABILITY, "--", str(interpreter), "-P", "-m", MODULE)
     questions = b"".join(msgspec.json.encode(asked) + b"\n" for cell in cells for asked in _asked(cell))
+    answers = b""
     with head_code(tree) as search:
         for command, said in ((("virtual_card.build", "--if-changed"), b""), (card, questions)):
-            done = subprocess.run(  # noqa: S603 our own interpreter and modules
-                [str(interpreter), "-P", "-m", *command],
-                env=head_environment(*search),
-                input=said,
-                stdout=subprocess.PIPE,
-                check=False,
-            )
+            seconds = BUILD_SECONDS + len(said.splitlines()) * PROBE_SECONDS
+            done = _output([str(interpreter), "-P", "-m", *command], head_environment(*search), said, seconds)
+            if done is None:
+                return f"{command[0]} did not end in {seconds:g} s"
             if done.returncode:
                 return f"{command[0]} ended with code {done.returncode}"
+            answers = done.stdout
     try:
-        return [msgspec.json.decode(line, type=Answered) for line in done.stdout.splitlines()]
+        return [msgspec.json.decode(line, type=Answered) for line in answers.splitlines()]
     except msgspec.DecodeError as error:
         return f"its answers cannot be read ({error})"
+
+
+def _output(
+    command: Sequence[str], environ: Mapping[str, str], said: bytes, seconds: float
+) -> subprocess.CompletedProcess[bytes] | None:
+    """Run a command and everything that it starts for some seconds at most; None where that is not enough."""
+    with subprocess.Popen(  # noqa: S603 our own interpreter and modules
+        command, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    ) as process:
+        try:
+            told, _ = process.communicate(said, timeout=seconds)
+        except BaseException as error:
+            # The card's program is a child of the command, and would outlive it.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            if isinstance(error, subprocess.TimeoutExpired):
+                return None
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, told)
 
 
 def _judged(cells: Sequence[GateCell], answers: list[Answered] | str) -> Iterator[Finding]:
@@ -181,8 +206,6 @@ def _finding(
     after: int | str | None = None,
     stage: str = "",
 ) -> Finding:
-    workload = cell.probe.workload
-    place = f"{cell.variant} {cell.tier}, {workload.batch} x {workload.duration_s:g} s {cell.state}"
     return Finding(
         id=rule,
         variant=cell.variant,
@@ -191,7 +214,7 @@ def _finding(
         before=before,
         after=after,
         stage=stage,
-        message=f"{place}, on a virtual card: {told}.",
+        message=f"{cell.place}, on a virtual card: {told}.",
     )
 
 

@@ -14,7 +14,7 @@ from calibrate.screen import print_table
 from ci.findings import GATE_RULES, JUDGE_CHANGES, Finding, Level
 from ci.judge import Judgement
 
-JUDGE_IS_CHANGED = "The judge is being changed: a maintainer looks."
+JUDGE_IS_CHANGED = "The judge is being changed: a maintainer has to review it."
 
 MOST_ANNOTATIONS = 10
 """GitHub shows this many annotations of one kind for a step; the last one gives the number of the others."""

@@ -10,7 +10,7 @@ from calibrate.git import GitError, folder_at
 from calibrate.record.measurement import Measurement, load_measurement
 from calibrate.table.policy import Policy, load_policy
 from calibrate.table.waivers import Waiver, load_waivers
-from ci.anchor import load_anchor
+from ci.anchor import ANCHOR, load_anchor
 from ci.cells import GateCell
 from ci.tolerance import FILE as TOLERANCE
 from ci.tolerance import Tolerance, load_tolerance
@@ -80,7 +80,7 @@ def _promises(table: Path, folder: Path, records: tuple[Measurement, ...]) -> Pr
 def is_read(path: Path, table: Path, folder: Path) -> bool:
     """Return whether a path is the table, or one of its folder's files that are read if they exist."""
     place, folder = path.resolve(), folder.resolve()
-    named = {table.resolve(), *((folder / name).resolve() for name in (TABLE_FILE, POLICY, WAIVERS, TOLERANCE))}
+    named = {table.resolve(), *((folder / name).resolve() for name in (TABLE_FILE, POLICY, WAIVERS, TOLERANCE, ANCHOR))}
     records = {folder / RECORDS, (folder / RECORDS).resolve()}
     return place in named or (place.parent in records and place.suffix == ".json")
 

@@ -1,6 +1,6 @@
 """Checks what lies in the tiers folder of a change: plain files with plain names, so that every later change is read.
 
-A link can lead anywhere, and a commit with one under `tiers/` could not be the base of any later change.
+A link may point outside of the repository; a commit with one under `tiers/` could not be the base of a later change.
 """
 
 import re

@@ -1,5 +1,6 @@
 """The judge of a change is its base's: its gate is started from there, and that of the change only beside it."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -9,8 +10,9 @@ from tempfile import TemporaryDirectory
 import msgspec
 
 from acestep.cli import console
+from acestep.errors import NotMeasuredError
 from calibrate.git import GitError, folder_at
-from ci.findings import JUDGE_CHANGES, Finding, GateVerdict, Level, verdict_of, worst_first
+from ci.findings import GATE_RULES, JUDGE_CHANGES, Finding, GateVerdict, Level, verdict_of, worst_first
 from ci.harness import judges
 from ci.head_process import head_environment
 from ci.judge import Judgement, JudgeVerdict
@@ -20,31 +22,54 @@ JUDGE_PARTS = ("ci", "calibrate", "acestep", "tiers", "virtual_card", "pyproject
 
 _TREE = "--tree"
 
+_PACKAGES = ("ci", "calibrate", "acestep")
+"""The packages of a judge: one that its commit lacks would be taken from an installed change."""
+
+_FOR_PEOPLE = ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "GITHUB_OUTPUT", "COLUMNS", "TERM", "NO_COLOR", "FORCE_COLOR")
+"""What the base's gate gets besides what the code of a change gets, to write its verdict where it is read."""
+
+NO_JUDGE = "the base has no gate that can judge another tree"
+
+VERDICT_SECONDS = 3600
+"""Longest time for the verdict of another gate; all cells take minutes."""
+
 
 def judged_by_base(tree: Path, base: str, options: Sequence[str]) -> int | None:
     """Run the base's gate on a tree with some options, show what it prints, and return its exit code.
 
-    None where the base has no gate that judges another tree, or is no commit.
+    None where the base has no gate that judges another tree, or is no commit. Raises `NotMeasuredError` where it gives
+    no verdict in time.
     """
     try:
         with folder_at(tree, base, *JUDGE_PARTS) as place:
             gate = place / "ci" / "gate.py"
-            if not gate.is_file() or _TREE not in gate.read_text(encoding="utf-8"):
+            whole = all((place / name / "__init__.py").is_file() for name in _PACKAGES)
+            if not whole or not gate.is_file() or _TREE not in gate.read_text(encoding="utf-8"):
                 return None
-            command = [sys.executable, "-m", "ci.gate", "--base", base, _TREE, str(tree), *options]
+            command = [sys.executable, "-P", "-m", "ci.gate", "--base", base, _TREE, str(tree), *options]
+            passed = {name: os.environ[name] for name in _FOR_PEOPLE if name in os.environ}
             # Captured: where this process is interrupted, its own document is the only one.
-            done = subprocess.run(command, cwd=place, stdout=subprocess.PIPE, check=False)  # noqa: S603 fixed program
+            done = subprocess.run(  # noqa: S603 fixed program
+                command,
+                cwd=place,
+                env=head_environment(place) | passed,
+                stdout=subprocess.PIPE,
+                check=False,
+                timeout=VERDICT_SECONDS,
+            )
     except GitError:
         return None
+    except subprocess.TimeoutExpired:
+        raise NotMeasuredError(f"the base's gate gave no verdict in {VERDICT_SECONDS} s; run it again") from None
     sys.stdout.buffer.write(done.stdout)
     return done.returncode
 
 
-def without_a_base_judge(judgement: Judgement) -> Judgement:
-    """Return a judgement of a tree by its own code, because its base has no judge, with a finding that says so."""
+def judged_by_itself(judgement: Judgement, why: str) -> Judgement:
+    """Return a judgement of a tree by its own code with a finding that says so, and why."""
     if any(finding.id == "G201" for finding in judgement.findings):
         return judgement
-    message = "the base has no gate that can judge another tree, so this tree judged itself: a maintainer looks."
+    message = f"{why}, so this tree judged itself: a maintainer has to review it."
     return _with(judgement, [Finding(id="G204", field="ci/gate.py", message=message)])
 
 
@@ -61,7 +86,7 @@ def beside_the_head(judgement: Judgement, tree: Path, base: str, options: Sequen
     else:
         others = _counted(theirs.findings)
         found = [*_differences(ours, others), *_exit_findings(theirs)]
-        second = JudgeVerdict(judge="head", verdict=verdict_of(others), errors=len(others))
+        second = JudgeVerdict(judge="head", verdict=_verdict_of(theirs, others), errors=len(others))
     return msgspec.structs.replace(_with(judgement, found), judges=(first, second))
 
 
@@ -100,6 +125,11 @@ class _Theirs(msgspec.Struct, frozen=True, kw_only=True):
     exit_code: int = 0
 
 
+def _verdict_of(theirs: _Theirs, others: Sequence[Finding]) -> GateVerdict:
+    """The verdict of the findings of the change's judge; the one that it gave itself if it has rules of its own."""
+    return verdict_of(others) if all(finding.id in GATE_RULES for finding in others) else theirs.verdict
+
+
 def _exit_findings(theirs: _Theirs) -> list[Finding]:
     if theirs.exit_code == theirs.verdict.exit:
         return []
@@ -111,9 +141,17 @@ def _asked(tree: Path, base: str, options: Sequence[str]) -> _Theirs | None:
     """The document of the change's own gate, which runs in a process of its own; None if it is none."""
     with TemporaryDirectory() as place:
         command = [sys.executable, "-P", "-m", "ci.gate", "--base", base, _TREE, str(tree), *options, "--json"]
-        done = subprocess.run(  # noqa: S603 our interpreter
-            command, cwd=place, env=head_environment(tree), stdout=subprocess.PIPE, check=False
-        )
+        try:
+            done = subprocess.run(  # noqa: S603 our interpreter
+                command,
+                cwd=place,
+                env=head_environment(tree),
+                stdout=subprocess.PIPE,
+                check=False,
+                timeout=VERDICT_SECONDS,
+            )
+        except subprocess.TimeoutExpired:
+            return None
     try:
         document = msgspec.json.decode(done.stdout, type=_Theirs)
     except msgspec.DecodeError:

@@ -1,13 +1,21 @@
 """The base judges: the gate's workflow, with its own commands, on a change that does nothing and on one that cheats."""
 
+import ast
+import json
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from ci.harness import harness_findings
+from acestep.errors import NotMeasuredError
+from ci import two_judges
+from ci.findings import Finding, GateVerdict
+from ci.harness import JUDGING, harness_findings
+from ci.judge import Compared, Judgement
 from tests.gate_house import good
-from tests.gate_trees import one_tier_tree
+from tests.gate_trees import ROOT, one_tier_tree
 from tests.gate_workflow import commit_all, pull_request, run_workflow
 
 TELLS = """
@@ -45,8 +53,50 @@ LOOKS = {
     "raise SystemExit": "SystemExit",
     "fast = lambda tensor: tensor.is_meta": ".is_meta",
     "fast = lambda place: place.type == 'cuda'": "the comparison place.type == 'cuda'",
+    "import sys as s; s.modules": "sys.modules",
+    "import sys; s = sys; s.modules": "sys.modules",
+    "import sys; getattr(sys, 'modules')": "sys.modules",
+    "import torch; torch.sys.modules": "torch.sys.modules",
+    "import sys; sys._current_frames()": "sys._current_frames",
+    "import sys; sys.orig_argv": "sys.orig_argv",
+    "from traceback import extract_stack": "traceback.extract_stack",
+    "import traceback as t": "traceback",
+    "import os as o; o._exit(0)": "os._exit",
+    "import os; os.getenv('PYTHONPATH')": "os.getenv",
+    "from os import environ as e": "os.environ",
+    "from os import *": "os.*",
+    "import subprocess": "subprocess",
+    "import runpy": "runpy",
+    "from pkgutil import resolve_name": "pkgutil.resolve_name",
+    "import torch; torch.cuda.is_available()": "torch.cuda.is_available",
+    "fast = lambda x: getattr(x, 'is_meta')": ".is_meta",
+    "fast = lambda x, name: getattr(x, name)": "getattr with a computed name",
+    "fast = lambda x: x.f().is_cuda": ".is_cuda",
+    "fast = lambda x: x.device == 'cuda'": "the comparison x.device == 'cuda'",
+    "fast = lambda x: x.device in ()": "the comparison x.device in ()",
+    "fast = lambda x: {'cuda': 1}[x.device]": "the look-up {'cuda': 1}[x.device]",
+    "fast = lambda x: str(x.device)": "the text str(x.device)",
+    "fast = lambda x: f'{x.device}'": "the text of x.device",
+    "fast = lambda x: f(x.device.type)": "the read x.device.type",
+    "kind = place.type": "the read place.type",
+    "match place.type:\n    case _: pass": "the comparison match place.type",
+    "fast = lambda x: getattr(x.device, 'type')": "the read getattr(x.device, 'type')",
+    "fast = lambda x: getattr(x, 'is_' + 'meta')": "getattr with a computed name",
+    "fast = lambda d: {'cuda': 1}[d.type]": "the look-up {'cuda': 1}[d.type]",
     "no code": "code that Python cannot parse",
+    f"deep = {'-' * 100_000}1": "code that Python cannot parse",
+    f"long = {'1 + ' * 20_000}1": "code that Python cannot parse",
 }
+"""Code, and what is named of it."""
+
+HARMLESS = """
+import gc
+import os
+import sys
+print(sys.platform, os.path.sep, sys.stderr, gc.collect())
+fast = lambda x, y: x.to(y.device).modules()
+"""
+"""Code that looks at nothing that judges it."""
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +120,7 @@ def cheat(head: Path, log: Path) -> None:
 def require_seen_through(done: subprocess.CompletedProcess[str], log: Path) -> None:
     """The base's judge finds what the change's does not, and nothing of the change was imported where it is judged."""
     assert done.returncode == 1, done.stdout + done.stderr
-    assert done.stdout.startswith("The judge is being changed: a maintainer looks.")
+    assert done.stdout.startswith("The judge is being changed: a maintainer has to review it.")
     assert "The base's judge: regressed, head's judge: ok." in done.stdout
     assert "ends with 0, and its verdict is inconclusive" in done.stdout
     for path in (*CHEATS, *STARTS, *ENTRANCES):
@@ -97,6 +147,87 @@ def test_a_worse_table_is_red_whatever_the_change_does_to_its_judge(upstream: Pa
     assert "only the judge of the base finds G506" in done.stdout
 
 
+def judged_where_python_searches_the_change_first(
+    upstream: Path, place: Path, *options: str
+) -> subprocess.CompletedProcess[str]:
+    """The gate's answer about a worse table with a judge that does not see it, as that judge's checkout gives it."""
+    _, head = pull_request(upstream, place)
+    for path, before, after in (
+        ("tiers/generated_tiers.json", '"offload": "cpu+dit"', '"offload": "stream"'),
+        ("ci/judge_table.py", *CHEATS["ci/judge_table.py"]),
+    ):
+        text = (head / path).read_text(encoding="utf-8")
+        (head / path).write_text(text.replace(before, after), encoding="utf-8")
+    command = [sys.executable, "-m", "ci.gate", "--base", "HEAD", "--table-only", "--json", *options]
+    environment = {**os.environ, "PYTHONPATH": str(head), "PYTHONSAFEPATH": "1", "GITHUB_ACTIONS": "true"}
+    written = {"GITHUB_STEP_SUMMARY": str(place / "summary"), "GITHUB_OUTPUT": str(place / "output")}
+    return subprocess.run(command, cwd=head, env=environment | written, capture_output=True, text=True, check=False)
+
+
+def test_the_base_judges_whatever_python_searches_first(upstream: Path, tmp_path: Path) -> None:
+    done = judged_where_python_searches_the_change_first(upstream, tmp_path)
+    document = json.loads(done.stdout)
+    assert (done.returncode, document["verdict"]) == (1, "regressed"), done.stderr
+    assert [judge["verdict"] for judge in document["judges"]] == ["regressed", "ok"]
+    assert "verdict=regressed" in (tmp_path / "output").read_text(encoding="utf-8")
+    assert "::error title=G205" in done.stderr
+
+
+def test_a_change_that_judges_itself_says_so(upstream: Path, tmp_path: Path) -> None:
+    done = judged_where_python_searches_the_change_first(upstream, tmp_path, "--tree", ".")
+    messages = [finding["message"] for finding in json.loads(done.stdout)["findings"] if finding["id"] == "G204"]
+    assert done.returncode == 4
+    assert any("so this tree judged itself" in message for message in messages)
+
+
+JUDGE_CHANGED = Finding(id="G204", field="ci/gate.py", message="ci/gate.py decides what is judged.")
+LOSS = Finding(id="G502", variant="turbo", tier="tier5", field="max_batch.with_lm", message="A batch is smaller.")
+
+
+@pytest.mark.parametrize("verdict", [GateVerdict.REGRESSED, GateVerdict.INCONCLUSIVE])
+def test_a_rule_that_only_the_judge_of_the_change_has_is_a_difference(
+    verdict: GateVerdict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = Finding(id="G999", field="ci", message="A rule that the base does not have.")
+    theirs = two_judges._Theirs(verdict=verdict, findings=(JUDGE_CHANGED, LOSS, new), exit_code=verdict.exit)
+    monkeypatch.setattr(two_judges, "_asked", lambda *_: theirs)
+    ours = Judgement(
+        verdict=GateVerdict.REGRESSED,
+        base="base",
+        head="this tree",
+        compared=Compared(tiers=1, cells=1, records=1),
+        findings=(JUDGE_CHANGED, LOSS),
+    )
+    found = two_judges.beside_the_head(ours, Path(), "base", [])
+    assert [(judge.verdict, judge.errors) for judge in found.judges] == [(GateVerdict.REGRESSED, 1), (verdict, 2)]
+    assert [(f.id, f.after) for f in found.findings if f.id == "G205"] == [("G205", "G999")]
+
+
+def test_another_judge_that_gives_no_verdict_in_time_is_a_finding(
+    upstream: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, head = pull_request(upstream, tmp_path)
+    monkeypatch.setattr(two_judges, "VERDICT_SECONDS", 0.01)
+    assert two_judges._asked(head, "HEAD", []) is None
+    with pytest.raises(NotMeasuredError, match="no verdict in"):
+        two_judges.judged_by_base(head, "HEAD", [])
+
+
+CARD_MODULES = ("allocator", "device", "history", "history_start", "host", "kernels", "loops", "memo", "replay")
+"""Modules of the simulated card itself; the others of its folder run the code that is judged."""
+
+
+def test_what_defines_the_simulated_card_decides_a_verdict() -> None:
+    found = set()
+    for name in CARD_MODULES:
+        source = (ROOT / "calibrate" / "probes" / "simulated" / f"{name}.py").read_bytes()
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("acestep."):
+                found.add(f"{str(node.module).replace('.', '/')}.py")
+    assert found
+    assert found <= set(JUDGING)
+
+
 def test_what_starts_by_itself_or_leads_elsewhere_is_named(upstream: Path, tmp_path: Path) -> None:
     _, head = pull_request(upstream, tmp_path)
     named = {*STARTS, *ENTRANCES, *MORE}
@@ -105,7 +236,7 @@ def test_what_starts_by_itself_or_leads_elsewhere_is_named(upstream: Path, tmp_p
         (head / name).write_text("x = 1\n", encoding="utf-8")
     (head / "docs").mkdir()
     (head / "docs" / "link.md").symlink_to("/etc/hostname")
-    for harmless in ("docs/page.md", "calibrate/report/words.py", "acestep/units.py"):
+    for harmless in ("docs/page.md", "calibrate/report/words.py", "acestep/version.py"):
         (head / harmless).write_text("x = 2\n", encoding="utf-8")
     found = [(finding.id, finding.field) for finding in harness_findings(head, "HEAD")]
     assert sorted(found) == sorted(("G204", name) for name in named | {"docs/link.md"})
@@ -115,13 +246,24 @@ def test_what_starts_by_itself_or_leads_elsewhere_is_named(upstream: Path, tmp_p
 
 def test_code_that_looks_at_what_judges_it_is_named_with_its_line(upstream: Path, tmp_path: Path) -> None:
     _, head = pull_request(upstream, tmp_path)
-    path = head / "acestep" / "units.py"
+    path = head / "acestep" / "version.py"
     text = path.read_text(encoding="utf-8")
     lines = text.count("\n")
     for code, name in LOOKS.items():
         path.write_text(f"{text}{code}\n", encoding="utf-8")
-        (finding,) = harness_findings(head, "HEAD")
-        assert (finding.id, finding.field, finding.after) == ("G206", "acestep/units.py", name)
+        finding = {finding.after: finding for finding in harness_findings(head, "HEAD")}[name]
+        assert (finding.id, finding.field) == ("G206", "acestep/version.py")
         assert f"line {lines + 1} " in finding.message or name == "code that Python cannot parse"
-    path.write_text(f"import gc\nimport os\n{text}", encoding="utf-8")
+    path.write_text(f"{text}{HARMLESS}", encoding="utf-8")
     assert list(harness_findings(head, "HEAD")) == []
+
+
+def test_a_folder_with_the_name_of_code_is_a_finding(upstream: Path, tmp_path: Path) -> None:
+    _, head = pull_request(upstream, tmp_path)
+    path = head / "acestep" / "version.py"
+    path.unlink()
+    path.mkdir()
+    (path / "page.md").write_text("A page.\n", encoding="utf-8")
+    (finding,) = harness_findings(head, "HEAD")
+    assert (finding.id, finding.field) == ("G206", "acestep/version.py")
+    assert "cannot be read" in finding.message

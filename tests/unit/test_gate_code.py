@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from acestep.errors import NotMeasuredError
 from acestep.knobs import Knobs, Offload
 from acestep.stage import Stage
 from acestep.tiers import TierTable
@@ -19,7 +20,8 @@ from calibrate.record.measurement import Measurement
 from calibrate.table.merge import build_table
 from calibrate.table.policy import Policy
 from calibrate.workload import Workload
-from ci.cells import certified_cells
+from ci.anchor import load_anchor, write_anchor
+from ci.cells import certified_cells, judged_cells
 from ci.findings import Finding, GateVerdict
 from ci.judge import judge
 from ci.judge_code import component_that_grew
@@ -82,6 +84,23 @@ def test_a_peak_within_the_tolerance_passes_and_one_above_it_does_not(tmp_path: 
         assert isinstance(finding.after, int)
         assert finding.after > finding.before * 1.02
         assert finding.component
+
+
+@pytest.mark.parametrize("named", [("denoise", "denoize"), ("denoise", None), ("", "polish"), ("", "denoise")])
+def test_stages_that_are_not_those_of_the_record_stop_a_change(named: tuple[str, str | None], tmp_path: Path) -> None:
+    """A stage that is renamed, left out, added or told twice cannot be compared, whatever it takes."""
+    before, after = named
+
+    class Renaming(AnalyticProber):
+        def probe(self, knobs: Knobs, workload: Workload, cap_bytes: int) -> ProbeResult:
+            found = super().probe(knobs, workload, cap_bytes)
+            kept = [stage for stage in found.stages if stage.name != before]
+            moved = msgspec.structs.replace(found.stages[-2], name=after or "")
+            return msgspec.structs.replace(found, stages=(*kept, moved) if after else tuple(kept))
+
+    found = findings_of(Renaming(), tmp_path, "G203")
+    assert found
+    assert all(finding.field.startswith("stages.") for finding in found)
 
 
 def test_what_later_steps_keep_is_seen_to_the_byte(tmp_path: Path) -> None:
@@ -358,6 +377,31 @@ def with_a_card(house: House, *, beside: bool) -> House:
     else:
         house.record = card
     return house
+
+
+def test_an_anchor_holds_the_cells_that_the_gate_judges_also_after_a_card_has_lowered_limits(tmp_path: Path) -> None:
+    house = good()
+    simulated, policy = msgspec.convert(house.record, Measurement), msgspec.convert(house.policy, Policy)
+    document = json.loads(pretty_json(measured(Hungry(3 * GIB))))
+    on_card("NVIDIA RTX PRO 6000 Blackwell", "12.0", 95.0)(document)
+    card = sealed(document)
+    records = [simulated, msgspec.json.decode(card, type=Measurement)]
+    table = build_table(records, policy)
+    house.table, house.texts["measurements/card.json"] = json.loads(pretty_json(table)), card.decode()
+    folder = house.written(tmp_path).parent
+    cells, missing = judged_cells(table, policy, records)
+    lowered, _ = certified_cells(table, policy, records)
+    assert not missing
+    assert len(lowered) < len(cells)
+    assert write_anchor(folder) == len(cells)
+    assert load_anchor(folder) == tuple(msgspec.structs.replace(cell, released=True) for cell in cells)
+
+
+def test_an_anchor_without_a_cell_is_not_written(tmp_path: Path) -> None:
+    folder = with_a_card(good(), beside=False).written(tmp_path).parent
+    with pytest.raises(NotMeasuredError, match="tier1"):
+        write_anchor(folder)
+    assert not (folder / "anchor.json").exists()
 
 
 def test_what_a_card_measured_does_not_switch_the_simulation_off(tmp_path: Path) -> None:

@@ -132,6 +132,7 @@ READ = (
     *(f"{side}/tiers/{name}" for side in ("same", "tree") for name in ("generated_tiers.json", "policy.json")),
     "tree/tiers/waivers.json",
     "tree/tiers/tolerance.json",
+    "tree/tiers/anchor.json",
     "tree/tiers/measurements/of_a_later_run.json",
     "tree/tiers/../tiers/policy.json",
     "link.json",

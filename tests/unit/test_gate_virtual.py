@@ -1,5 +1,6 @@
 """Which cells the gate runs on a virtual card, and what it says of the card's answers. No card is used here."""
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from ci.on_virtual_card import Answered, on_a_virtual_card, touched
 from ci.promises import stored_promises
 from tests.fakes import AnalyticProber
 from tests.gate_house import good
+from tests.processes import require_end
 
 Change = Callable[[ProbeResult], ProbeResult]
 
@@ -122,10 +124,25 @@ def test_without_answers_the_gate_is_not_green(
     assert (found.id, found.level) == ("G203", Level.ERROR)
 
 
-def test_without_the_environment_a_warning_says_how_to_make_it(
+def test_without_the_environment_the_gate_is_not_green_and_says_how_to_make_it(
     tmp_path: Path, cells: list[GateCell], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))
     [found] = on_a_virtual_card(tmp_path, "base", lambda _: None)(cells)
-    assert found.level is Level.WARNING
+    assert (found.id, found.level) == ("G203", Level.ERROR)
     assert "make virtual-card" in found.message
+    monkeypatch.setattr(on_virtual_card, "_changed", lambda tree, base: ["README.md"])
+    assert on_a_virtual_card(tmp_path, "base", lambda _: None)(cells) == []
+
+
+def test_a_card_that_gives_no_answer_in_time_is_ended_with_all_it_started(
+    tmp_path: Path, cells: list[GateCell], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command itself starts the program of the card, which has the same standard output."""
+    started = tmp_path / "started"
+    slow = f"import os, pathlib, time; pathlib.Path({str(started)!r}).write_text(str(os.getpid())); time.sleep(60)"
+    starts = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {slow!r}])"
+    assert on_virtual_card._output([sys.executable, "-S", "-c", starts], os.environ, b"", 2) is None
+    require_end([int(started.read_text(encoding="utf-8"))])
+    monkeypatch.setattr(on_virtual_card, "_output", lambda *_: None)
+    assert "did not end in" in str(on_virtual_card._answers(Path(__file__).parents[2], Path(sys.executable), cells[:1]))
