@@ -19,3 +19,5 @@ def pytest_collection() -> Iterator[None]:
         gc.enable()
         gc.collect()
         gc.freeze()
+        # The default is a collection every 700 objects; what looks at memory collects by itself.
+        gc.set_threshold(50_000, 20, 100)

@@ -118,7 +118,7 @@ def _caps(prober: SimulatedProber, knobs: Knobs) -> list[int]:
     return [needed - 2 * MIB, needed, needed + 34 * MIB, *thresholds, thresholds[0] - 2 * MIB]
 
 
-@pytest.mark.parametrize("offload", [Offload.NONE, Offload.CPU_DIT])
+@pytest.mark.parametrize("offload", [Offload.NONE, pytest.param(Offload.CPU_DIT, marks=pytest.mark.soak)])
 def test_a_replayed_verdict_is_that_of_a_live_run(prober: SimulatedProber, offload: Offload) -> None:
     knobs = Knobs(offload=offload)
     components = full_size(knobs.variant, None)
