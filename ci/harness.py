@@ -104,7 +104,7 @@ def judges(finding: Finding) -> bool:
 
 
 def _is_judging(path: str) -> bool:
-    return path.startswith(JUDGING) and not path.startswith(_SHOWING)
+    return path.startswith(JUDGING) and not path.startswith(_SHOWING) and not path.endswith(".md")
 
 
 def _reason(changed: Changed, known: set[str]) -> str:

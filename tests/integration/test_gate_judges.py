@@ -236,7 +236,7 @@ def test_what_starts_by_itself_or_leads_elsewhere_is_named(upstream: Path, tmp_p
         (head / name).write_text("x = 1\n", encoding="utf-8")
     (head / "docs").mkdir()
     (head / "docs" / "link.md").symlink_to("/etc/hostname")
-    for harmless in ("docs/page.md", "calibrate/report/words.py", "acestep/version.py"):
+    for harmless in ("docs/page.md", "ci/page.md", "calibrate/report/words.py", "acestep/version.py"):
         (head / harmless).write_text("x = 2\n", encoding="utf-8")
     found = [(finding.id, finding.field) for finding in harness_findings(head, "HEAD")]
     assert sorted(found) == sorted(("G204", name) for name in named | {"docs/link.md"})
