@@ -84,7 +84,7 @@ def on_a_virtual_card(tree: Path, base: str, progress: TellCells) -> JudgeCells:
         if wanted and interpreter is None:
             message = f"no cell ran on a virtual card: there is no {ENVIRONMENT}; `make virtual-card` makes it."
             return [Finding(id="G203", field="virtual", message=message)]
-        return list(_judged(wanted, _answers(tree, interpreter, wanted))) if interpreter else []
+        return list(_judged(wanted, _answers(tree, interpreter, wanted))) if wanted and interpreter else []
 
     return judge
 
