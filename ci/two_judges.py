@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -46,17 +46,8 @@ def judged_by_base(tree: Path, base: str, options: Sequence[str]) -> int | None:
             whole = all((place / name / "__init__.py").is_file() for name in _PACKAGES)
             if not whole or not gate.is_file() or _TREE not in gate.read_text(encoding="utf-8"):
                 return None
-            command = [sys.executable, "-P", "-m", "ci.gate", "--base", base, _TREE, str(tree), *options]
             passed = {name: os.environ[name] for name in _FOR_PEOPLE if name in os.environ}
-            # Captured: where this process is interrupted, its own document is the only one.
-            done = subprocess.run(  # noqa: S603 fixed program
-                command,
-                cwd=place,
-                env=head_environment(place) | passed,
-                stdout=subprocess.PIPE,
-                check=False,
-                timeout=VERDICT_SECONDS,
-            )
+            done = _gated(place, passed, tree, base, options)
     except GitError:
         return None
     except subprocess.TimeoutExpired:
@@ -139,21 +130,26 @@ def _exit_findings(theirs: _Theirs) -> list[Finding]:
 
 def _asked(tree: Path, base: str, options: Sequence[str]) -> _Theirs | None:
     """The document of the change's own gate, which runs in a process of its own; None if it is none."""
-    with TemporaryDirectory() as place:
-        command = [sys.executable, "-P", "-m", "ci.gate", "--base", base, _TREE, str(tree), *options, "--json"]
-        try:
-            done = subprocess.run(  # noqa: S603 our interpreter
-                command,
-                cwd=place,
-                env=head_environment(tree),
-                stdout=subprocess.PIPE,
-                check=False,
-                timeout=VERDICT_SECONDS,
-            )
-        except subprocess.TimeoutExpired:
-            return None
     try:
+        done = _gated(tree, {}, tree, base, [*options, "--json"])
         document = msgspec.json.decode(done.stdout, type=_Theirs)
-    except msgspec.DecodeError:
+    except (subprocess.TimeoutExpired, msgspec.DecodeError):
         return None
     return msgspec.structs.replace(document, exit_code=done.returncode)
+
+
+def _gated(
+    judge: Path, environ: Mapping[str, str], tree: Path, base: str, options: Sequence[str]
+) -> subprocess.CompletedProcess[bytes]:
+    """Run the gate of a checkout on a tree, in an empty folder. Raises `subprocess.TimeoutExpired`."""
+    command = [sys.executable, "-P", "-m", "ci.gate", "--base", base, _TREE, str(tree), *options]
+    with TemporaryDirectory() as place:
+        # Captured: where this process is interrupted, its own document is the only one.
+        return subprocess.run(  # noqa: S603 our interpreter
+            command,
+            cwd=place,
+            env={**head_environment(judge), **environ},
+            stdout=subprocess.PIPE,
+            check=False,
+            timeout=VERDICT_SECONDS,
+        )
