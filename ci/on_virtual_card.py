@@ -21,7 +21,7 @@ from acestep.knobs import Backend
 from acestep.units import GIB, MIB, ceil_div, gib, mib
 from calibrate.git import GitError
 from calibrate.probes.base import CapMethod, MeasuredStage, ProbeResult
-from calibrate.probes.messages import setup_for
+from calibrate.probes.messages import loading_order
 from calibrate.record.measurement import RecordedProbe, keeps_promise
 from ci.cells import GateCell
 from ci.findings import Finding
@@ -96,7 +96,7 @@ def touched(cells: Sequence[GateCell], changed: Sequence[str] | None) -> list[Ga
         run = [path for path in changed if path.startswith(RUN_ON_A_CARD) and not path.startswith(NEVER_RUN)]
         thinking_only = all(path.startswith(WITH_LM_ONLY) for path in run)
         here = [cell for cell in here if run and (cell.probe.workload.with_lm or not thinking_only)]
-    return sorted(here, key=lambda cell: repr((setup_for(cell.probe.knobs, ""), cell.probe.knobs)))
+    return sorted(here, key=lambda cell: loading_order(cell.probe.knobs))
 
 
 def _changed(tree: Path, base: str) -> list[str] | None:

@@ -13,7 +13,7 @@ from acestep.stage import Stage
 from acestep.strict_json import read_as
 from calibrate.executors.questions import Probed, Question
 from calibrate.probes.base import CapMethod, MeasuredStage, ProbeResult
-from calibrate.probes.messages import setup_for
+from calibrate.probes.messages import loading_order
 from calibrate.record.measurement import Measurement, keeps_promise
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
@@ -95,7 +95,7 @@ def questions_beside(record: Measurement, caps: Iterable[int], models: Iterable[
             if index is not None:
                 probe = record.probes[index]
                 found[Question(knobs=probe.knobs, workload=probe.workload, cap_bytes=probe.cap_bytes)] = None
-    return sorted(found, key=lambda asked: repr((setup_for(asked.knobs, ""), asked.knobs)))
+    return sorted(found, key=lambda asked: loading_order(asked.knobs))
 
 
 def recorded_answers(record: Measurement) -> dict[Question, ProbeResult]:

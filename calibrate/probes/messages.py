@@ -37,6 +37,11 @@ def setup_for(knobs: Knobs, model: str) -> Setup:
     return Setup(knobs=Knobs(**loading), model=model)
 
 
+def loading_order(knobs: Knobs) -> str:
+    """A key that sorts probes so that those of one setup come one after another."""
+    return repr((setup_for(knobs, ""), knobs))
+
+
 class Order(_Message, frozen=True):
     """One probe. `full` means a certificate: it takes all the steps of the variant instead of the workload's."""
 
