@@ -20,9 +20,10 @@ def quantize(transformer: nn.Module, quantization: Quantization) -> None:
     before = [type(linear.weight.data) for linear in linears]
     kinds = [_kind(linear) for linear in linears]
     first = dict(zip(reversed(kinds), reversed(linears), strict=True))
+    chosen = set(first.values())
     # Otherwise torchao has Inductor tune every graph of the process, which the first song would wait for.
     config = config(set_inductor_config=False)
-    torchao.quantize_(transformer, config, lambda module, _: isinstance(module, nn.Linear) and module in first.values())
+    torchao.quantize_(transformer, config, lambda module, _: module in chosen)
     for linear, kind in zip(linears, kinds, strict=True):
         if linear is not first[kind]:
             linear.weight = nn.Parameter(first[kind].weight.data.clone(), requires_grad=False)
