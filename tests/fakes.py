@@ -88,6 +88,17 @@ class AnalyticProber:
         return {"encode": need // 2, "denoise": need, "decode": need // 2, "total": need}
 
 
+class Hungry(AnalyticProber):
+    """The same card after a change that makes every run take `extra` bytes more."""
+
+    def __init__(self, extra: int) -> None:
+        super().__init__()
+        self.extra = extra
+
+    def resting_bytes(self, knobs: Knobs) -> int:
+        return super().resting_bytes(knobs) + self.extra
+
+
 def lm_bytes(knobs: Knobs) -> int:
     """The weights of the language model, if there is one."""
     whole = 0 if knobs.lm is None else LM_WEIGHTS[knobs.lm]

@@ -1,4 +1,4 @@
-"""Honest records changed by meaning: each lie is one that somebody who wants a better table would tell."""
+"""Honest records changed by meaning: each lie could make the table promise more."""
 
 import copy
 import json

@@ -23,18 +23,11 @@ from calibrate.files import pretty_json
 from calibrate.record.compare import Sheet, Way, differences, record_sheet, table_sheet
 from calibrate.table.merge import build_table
 from calibrate.table.policy import load_policy
-from tests.fakes import AnalyticProber, measured
+from tests.fakes import Hungry, measured
 
 ROOT = Path(__file__).parents[2]
 RECORD = measured(sizes=(4, 8))
 TABLE = build_table([measured()], load_policy())
-
-
-class Hungry(AnalyticProber):
-    """The same card after a change that costs every run memory."""
-
-    def resting_bytes(self, *asked: Any) -> int:
-        return super().resting_bytes(*asked) + 300 * MIB
 
 
 def edited(table: TierTable, field: str, value: Any) -> TierTable:
@@ -100,7 +93,7 @@ def test_clocks_agree_within_a_tenth_and_one_that_did_not_run_agrees_with_none(
 
 
 def test_a_card_that_needs_more_memory_is_worse_and_a_boundary_says_so() -> None:
-    found = differences(record_sheet(RECORD), record_sheet(measured(Hungry(), sizes=(4, 8))))
+    found = differences(record_sheet(RECORD), record_sheet(measured(Hungry(300 * MIB), sizes=(4, 8))))
     boundaries = [change for change in found if change.place.startswith("boundary") and change.field]
     assert boundaries
     assert {change.way for change in boundaries} == {Way.WORSE}
@@ -135,7 +128,7 @@ def test_the_command_tells_json_csv_and_a_page_of_the_same_changes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = stored(RECORD, tmp_path / "a.json")
-    after = stored(measured(Hungry(), sizes=(4, 8)), tmp_path / "b.json")
+    after = stored(measured(Hungry(300 * MIB), sizes=(4, 8)), tmp_path / "b.json")
     sheet = tmp_path / "changes.csv"
     assert run_click(cli, ["compare", str(before), str(after), "--csv", str(sheet), "--json"]) == Exit.OK
     told = json.loads(capsys.readouterr().out)

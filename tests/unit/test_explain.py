@@ -9,7 +9,7 @@ import pytest
 
 from acestep.knobs import Backend, Knobs, Variant
 from acestep.tiers import EvidenceKind, TierTable, load_tiers
-from acestep.units import GIB, KIB, MIB
+from acestep.units import GIB, MIB
 from calibrate.campaign.run import CampaignScope, run_campaign
 from calibrate.executors.alone import SimulationAlone
 from calibrate.explain.document import ExplainedSource
@@ -22,23 +22,12 @@ from calibrate.table.merge import build_table
 from calibrate.table.policy import load_policy
 from calibrate.workload import Workload
 from tests.explained import DECIDED, Judge, paths
-from tests.fakes import AnalyticProber, lm_bytes, measured
+from tests.fakes import AnalyticProber, Hungry, lm_bytes, measured
 
 TIERS = Path(__file__).parents[2] / "tiers"
 POLICY = load_policy()
 PARTS = ("_gib", ".tier")
 """What the parts of a boundary end with."""
-
-
-class Hungry(AnalyticProber):
-    """The same card, needing more for everything."""
-
-    def __init__(self, more_mib: int) -> None:
-        super().__init__()
-        self._more = more_mib * MIB
-
-    def need(self, knobs: Knobs, workload: Workload) -> int:
-        return super().need(knobs, workload) + self._more
 
 
 class Thinking(AnalyticProber):
@@ -70,9 +59,9 @@ def on_pytorch_alone() -> Measurement:
 
 RECORDS = {
     "the formula": lambda: [measured()],
-    "1 GiB more": lambda: [measured(Hungry(KIB))],
-    "3 GiB more": lambda: [measured(Hungry(3 * KIB))],
-    "16 GiB more": lambda: [measured(Hungry(16 * KIB))],
+    "1 GiB more": lambda: [measured(Hungry(GIB))],
+    "3 GiB more": lambda: [measured(Hungry(3 * GIB))],
+    "16 GiB more": lambda: [measured(Hungry(16 * GIB))],
     "longer songs take more": lambda: [measured(Growing())],
     "thinking takes more": lambda: [measured(Thinking(1.0))],
     "no language model fits": lambda: [measured(Thinking(40.0))],

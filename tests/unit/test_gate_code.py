@@ -1,6 +1,5 @@
 """The code of a change is judged by the records at the base, never by those it brings along."""
 
-import datetime
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -28,19 +27,8 @@ from ci.judge_code import component_that_grew
 from ci.promises import stored_promises
 from tests.damage import sealed
 from tests.damage_of_meaning import on_card
-from tests.fakes import AnalyticProber, measured
+from tests.fakes import AnalyticProber, Hungry, measured
 from tests.gate_house import TODAY, House, committed, good, judged, stopping
-
-
-class Hungry(AnalyticProber):
-    """The card after a change that makes every run need more memory."""
-
-    def __init__(self, extra: int) -> None:
-        super().__init__()
-        self.extra = extra
-
-    def resting_bytes(self, *asked: Any) -> int:
-        return super().resting_bytes(*asked) + self.extra
 
 
 class Careless(AnalyticProber):
@@ -277,86 +265,6 @@ def test_a_lone_table_can_be_compared_but_says_nothing_about_code(tmp_path: Path
     assert run(tmp_path / "head", head, head=lone, table_only=True) is GateVerdict.OK
 
 
-WAIVED = {"variant": "turbo", "tier": "tier5", "why": "The new sampler keeps one more tensor.", "until": "2030-06-30"}
-
-
-def waived(
-    house: House, place: Path, prober: AnalyticProber | None = None, **entry: Any
-) -> tuple[GateVerdict, set[str]]:
-    house.waivers = [WAIVED | entry]
-    judgement = judged(house, place, prober=prober, table_only=prober is None)
-    return judgement.verdict, stopping(judgement)
-
-
-def offloading() -> House:
-    house = good()
-    next(tier for tier in house.tiers if tier["id"] == "tier5")["offload"] = "cpu"
-    return house
-
-
-def test_an_intended_regression_passes_with_a_waiver_and_stays_in_the_report(tmp_path: Path) -> None:
-    assert waived(offloading(), tmp_path, field="offload", value="cpu") == (GateVerdict.OK, set())
-
-
-@pytest.mark.parametrize(
-    ("entry", "rule"),
-    [
-        ({"until": "2030-05-31"}, "G601"),
-        ({"value": "cpu+dit"}, "G602"),
-        ({"tier": "tier6a"}, "G602"),
-        ({"variant": "base"}, "G602"),
-        ({"field": "quantization"}, "G602"),
-    ],
-)
-def test_a_waiver_of_something_else_or_of_yesterday_covers_nothing(
-    entry: dict[str, Any], rule: str, tmp_path: Path
-) -> None:
-    said = {"field": "offload", "value": "cpu"} | entry
-    assert waived(offloading(), tmp_path, **said) == (GateVerdict.REGRESSED, {"G506", rule})
-
-
-def test_a_waiver_that_nothing_needs_is_stale(tmp_path: Path) -> None:
-    assert waived(good(), tmp_path, field="offload", value="none") == (GateVerdict.REGRESSED, {"G602"})
-
-
-def test_a_waiver_outlives_the_merge_of_what_it_allowed_and_no_longer(tmp_path: Path) -> None:
-    merged = offloading()
-    merged.waivers = [WAIVED | {"field": "offload", "value": "cpu"}]
-    assert judged(merged, tmp_path / "next", base=merged, table_only=True).verdict is GateVerdict.OK
-    better = good()
-    better.waivers = merged.waivers
-    assert stopping(judged(better, tmp_path / "better", base=merged, table_only=True)) == {"G602"}
-
-
-def test_a_waiver_of_a_variant_that_is_not_in_the_table_is_left_alone(tmp_path: Path) -> None:
-    house = good()
-    house.waivers = [WAIVED | {"variant": "xl-turbo", "field": "offload", "value": "stream"}]
-    assert judged(house, tmp_path, base=house, table_only=True).verdict is GateVerdict.OK
-
-
-def test_bytes_are_waived_up_to_a_number(tmp_path: Path) -> None:
-    hungry = Hungry(400 * MIB)
-    finding = next(f for f in judged(good(), tmp_path / "plain", prober=hungry).findings if f.id == "G302")
-    assert isinstance(finding.after, int)
-    for number, (value, excused) in enumerate(((finding.after + MIB, True), (finding.after - MIB, False))):
-        house = good()
-        house.waivers = [WAIVED | {"tier": finding.tier, "field": finding.field, "value": value}]
-        found = judged(house, tmp_path / str(number), prober=hungry).findings
-        assert (finding.field in {f.field for f in found if f.level == "notice" and f.tier == finding.tier}) is excused
-
-
-def test_nothing_that_is_not_valid_can_be_waived(tmp_path: Path) -> None:
-    house = good()
-    house.table["generated_from"]["policy"] = "sha256:" + "7" * 64
-    verdict, rules = waived(house, tmp_path, field="generated_from.policy", value="sha256:" + "7" * 64)
-    assert (verdict, rules) == (GateVerdict.INVALID, {"G103", "G602"})
-
-
-def test_a_day_is_the_last_day(tmp_path: Path) -> None:
-    assert datetime.date.fromisoformat("2030-06-30") > TODAY
-    assert waived(offloading(), tmp_path, field="offload", value="cpu", until="2030-06-01")[0] is GateVerdict.OK
-
-
 def test_the_guard_may_predict_otherwise_but_not_with_nothing(tmp_path: Path) -> None:
     base, other, none = good(), good(), good()
     for house, model in ((base, {"none.denoise": 1.5}), (other, {"int8.encode": 2.5}), (none, {})):
@@ -415,10 +323,3 @@ def test_cells_that_are_no_longer_simulated_are_red(tmp_path: Path) -> None:
     judgement = judged(with_a_card(good(), beside=False), tmp_path)
     lost = [finding for finding in judgement.findings if finding.id == "G305"]
     assert {(finding.tier, finding.field) for finding in lost} >= {("tier1", "without_lm"), ("tier5", "with_lm.pt")}
-
-
-@pytest.mark.parametrize(("value", "red"), [(2 * GIB, False), (64 * GIB, True)])
-def test_no_waiver_allows_more_than_the_card_has(value: int, red: bool, tmp_path: Path) -> None:
-    house = good()
-    house.waivers = [WAIVED | {"field": "denoise.peak_allocated_bytes.without_lm", "value": value, "until": "floor"}]
-    assert ("G603" in stopping(judged(house, tmp_path, table_only=True))) is red

@@ -19,20 +19,13 @@ from calibrate.table.knobs import Config, configured
 from calibrate.table.merge import build_table, disagreements
 from calibrate.table.policy import budget_bytes, load_policy
 from calibrate.workload import Workload
-from tests.fakes import AnalyticProber, measured
+from tests.fakes import AnalyticProber, Hungry, measured
 
 POLICY = load_policy()
 RECORD = measured()
 TABLE = build_table([RECORD], POLICY)
 TIERS = TABLE.variants[Variant.TURBO].tiers
 PUBLISHED = json.loads((Path(__file__).parents[2] / "tiers" / "published_tiers.json").read_text(encoding="utf-8"))
-
-
-class Hungry(AnalyticProber):
-    """The same card, needing 1 GiB more for everything."""
-
-    def need(self, *asked: object) -> int:
-        return super().need(*asked) + 1024 * MIB  # type: ignore[arg-type]
 
 
 def on_a_card(record: Measurement, name: str) -> Measurement:
@@ -144,7 +137,7 @@ def test_boundaries_are_swept_at_each_tiers_own_limits() -> None:
 
 
 def test_the_table_is_the_same_bytes_whatever_the_order_of_the_records() -> None:
-    records = [RECORD, on_a_card(RECORD, "a card"), measured(Hungry())]
+    records = [RECORD, on_a_card(RECORD, "a card"), measured(Hungry(1024 * MIB))]
     built = {pretty_json(build_table(order, POLICY)) for order in (records, records[::-1])}
     assert len(built) == 1
 
@@ -156,7 +149,7 @@ def test_the_table_can_be_read_back(tmp_path: Path) -> None:
 
 
 def test_a_measured_record_beats_a_simulated_one_and_the_more_careful_card_decides() -> None:
-    real, careful = on_a_card(RECORD, "large"), on_a_card(measured(Hungry()), "small")
+    real, careful = on_a_card(RECORD, "large"), on_a_card(measured(Hungry(1024 * MIB)), "small")
     kinds = {t.evidence["frontier"].kind for t in build_table([RECORD, real], POLICY).variants[Variant.TURBO].tiers}
     assert kinds == {"measured"}
     both, alone = build_table([real, careful], POLICY), build_table([careful], POLICY)
@@ -177,13 +170,13 @@ def test_a_record_of_a_virtual_card_beats_a_simulated_one_and_gives_way_to_a_mea
 
 
 def test_records_of_one_card_that_disagree_are_told_and_those_of_two_cards_may_differ() -> None:
-    real, careful = on_a_card(RECORD, "a card"), on_a_card(measured(Hungry()), "a card")
+    real, careful = on_a_card(RECORD, "a card"), on_a_card(measured(Hungry(1024 * MIB)), "a card")
     told = disagreements([real, careful], POLICY)
     assert told == disagreements([careful, real], POLICY)
     assert any("tier1 of turbo" in sentence for sentence in told)
     for sentence in told:
         assert sentence.index(careful.digest) < sentence.index(real.digest)
-    assert disagreements([real, on_a_card(measured(Hungry()), "another card"), RECORD], POLICY) == ()
+    assert disagreements([real, on_a_card(measured(Hungry(1024 * MIB)), "another card"), RECORD], POLICY) == ()
     again = msgspec.structs.replace(real, code_version="0.0.1+tree.0123456789abcdef").sealed()
     assert disagreements([real, again], POLICY) == ()
 

@@ -1,0 +1,98 @@
+"""A waiver allows one intended loss until a day, and nothing else."""
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from acestep.units import GIB, MIB
+from ci.findings import GateVerdict
+from tests.fakes import AnalyticProber, Hungry
+from tests.gate_house import TODAY, House, good, judged, stopping
+
+WAIVED = {"variant": "turbo", "tier": "tier5", "why": "The new sampler keeps one more tensor.", "until": "2030-06-30"}
+
+
+def waived(
+    house: House, place: Path, prober: AnalyticProber | None = None, **entry: Any
+) -> tuple[GateVerdict, set[str]]:
+    house.waivers = [WAIVED | entry]
+    judgement = judged(house, place, prober=prober, table_only=prober is None)
+    return judgement.verdict, stopping(judgement)
+
+
+def offloading() -> House:
+    house = good()
+    next(tier for tier in house.tiers if tier["id"] == "tier5")["offload"] = "cpu"
+    return house
+
+
+def test_an_intended_regression_passes_with_a_waiver_and_stays_in_the_report(tmp_path: Path) -> None:
+    assert waived(offloading(), tmp_path, field="offload", value="cpu") == (GateVerdict.OK, set())
+
+
+@pytest.mark.parametrize(
+    ("entry", "rule"),
+    [
+        ({"until": "2030-05-31"}, "G601"),
+        ({"value": "cpu+dit"}, "G602"),
+        ({"tier": "tier6a"}, "G602"),
+        ({"variant": "base"}, "G602"),
+        ({"field": "quantization"}, "G602"),
+    ],
+)
+def test_a_waiver_of_something_else_or_of_yesterday_covers_nothing(
+    entry: dict[str, Any], rule: str, tmp_path: Path
+) -> None:
+    said = {"field": "offload", "value": "cpu"} | entry
+    assert waived(offloading(), tmp_path, **said) == (GateVerdict.REGRESSED, {"G506", rule})
+
+
+def test_a_waiver_that_nothing_needs_is_stale(tmp_path: Path) -> None:
+    assert waived(good(), tmp_path, field="offload", value="none") == (GateVerdict.REGRESSED, {"G602"})
+
+
+def test_a_waiver_outlives_the_merge_of_what_it_allowed_and_no_longer(tmp_path: Path) -> None:
+    merged = offloading()
+    merged.waivers = [WAIVED | {"field": "offload", "value": "cpu"}]
+    assert judged(merged, tmp_path / "next", base=merged, table_only=True).verdict is GateVerdict.OK
+    better = good()
+    better.waivers = merged.waivers
+    assert stopping(judged(better, tmp_path / "better", base=merged, table_only=True)) == {"G602"}
+
+
+def test_a_waiver_of_a_variant_that_is_not_in_the_table_is_left_alone(tmp_path: Path) -> None:
+    house = good()
+    house.waivers = [WAIVED | {"variant": "xl-turbo", "field": "offload", "value": "stream"}]
+    assert judged(house, tmp_path, base=house, table_only=True).verdict is GateVerdict.OK
+
+
+def test_bytes_are_waived_up_to_a_number(tmp_path: Path) -> None:
+    hungry = Hungry(400 * MIB)
+    finding = next(f for f in judged(good(), tmp_path / "plain", prober=hungry).findings if f.id == "G302")
+    assert isinstance(finding.after, int)
+    for number, (value, excused) in enumerate(((finding.after + MIB, True), (finding.after - MIB, False))):
+        house = good()
+        house.waivers = [WAIVED | {"tier": finding.tier, "field": finding.field, "value": value}]
+        found = judged(house, tmp_path / str(number), prober=hungry).findings
+        assert (finding.field in {f.field for f in found if f.level == "notice" and f.tier == finding.tier}) is excused
+
+
+def test_nothing_that_is_not_valid_can_be_waived(tmp_path: Path) -> None:
+    house = good()
+    house.table["generated_from"]["policy"] = "sha256:" + "7" * 64
+    verdict, rules = waived(house, tmp_path, field="generated_from.policy", value="sha256:" + "7" * 64)
+    assert (verdict, rules) == (GateVerdict.INVALID, {"G103", "G602"})
+
+
+def test_a_day_is_the_last_day(tmp_path: Path) -> None:
+    assert datetime.date.fromisoformat("2030-06-30") > TODAY
+    assert waived(offloading(), tmp_path, field="offload", value="cpu", until="2030-06-01")[0] is GateVerdict.OK
+
+
+@pytest.mark.parametrize(("value", "red"), [(2 * GIB, False), (64 * GIB, True)])
+def test_no_waiver_allows_more_than_the_card_has(value: int, red: bool, tmp_path: Path) -> None:
+    house = good()
+    house.waivers = [WAIVED | {"field": "denoise.peak_allocated_bytes.without_lm", "value": value, "until": "floor"}]
+    assert ("G603" in stopping(judged(house, tmp_path, table_only=True))) is red
