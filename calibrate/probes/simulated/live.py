@@ -36,7 +36,8 @@ class LiveBook:
         try:
             block = self.allocator.malloc(n_bytes)
         except SimulatedOutOfMemoryError as error:
-            refusal = torch.OutOfMemoryError(f"CUDA out of memory (simulated, for {owner}): {error}")
+            # The text, not the error: a frame that holds its own error is freed only by a garbage collection.
+            refusal = f"CUDA out of memory (simulated, for {owner}): {error}"
         else:
             self._next += 1
             self._blocks[self._next] = block
@@ -46,7 +47,7 @@ class LiveBook:
             return self._next
         finally:
             self._take_back()
-        raise refusal
+        raise torch.OutOfMemoryError(refusal)
 
     def free(self, block: int) -> None:
         """Free the storage."""
