@@ -172,7 +172,8 @@ def copy_of_tree(place: Path) -> Path:
     ignored = shutil.ignore_patterns("__pycache__")
     for name in ("acestep", "calibrate", "ci", "tiers"):
         shutil.copytree(ROOT / name, place / name, ignore=ignored)
-    shutil.copy(ROOT / "pyproject.toml", place)
+    for name in ("pyproject.toml", ".gitignore"):
+        shutil.copy(ROOT / name, place)
     return place
 
 

@@ -40,7 +40,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.rmtree(tree / "tiers")
     one_tier_house(None, seconds=60, card_gib=8).written(tree)
     (tree / "tiers" / "published_tiers.json").write_bytes(published)
-    shutil.copytree(ROOT / "virtual_card", tree / "virtual_card", symlinks=True, ignore=shutil.ignore_patterns("build"))
+    shutil.copytree(ROOT / "virtual_card", tree / "virtual_card", ignore=shutil.ignore_patterns("build", "__pycache__"))
     committed(tree)
     return tree
 
