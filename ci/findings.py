@@ -86,6 +86,7 @@ GATE_RULES: dict[str, GateRule] = {
             "G304": "no stage holds more than at the last release, within the tolerance",
             "G305": "what was simulated at the base can still be simulated",
             "G306": "no stage takes more memory with every step",
+            "G307": "no stage does more work than the record at the base, within the tolerance",
             "G401": "no card has a larger budget than before",
             "G402": "a tier is certified on no larger card, and no card falls to the tier below",
             "G403": "the gate tolerates no more than before",

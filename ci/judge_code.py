@@ -10,6 +10,7 @@ from calibrate.record.measurement import keeps_promise
 from calibrate.record.rules import CHOOSING
 from ci.cells import GateCell
 from ci.findings import Finding, FindingValue
+from ci.judge_work import work_findings
 
 TellCells = Callable[[str], None]
 """Called with a sentence about every cell."""
@@ -63,6 +64,7 @@ def _judged(cell: GateCell, prober: Simulation, share: float) -> Iterator[Findin
     for stage in found.stages:
         if stage.name in before:
             yield from _stage_findings(cell, before[stage.name], stage, found.live_at_peak.get(stage.name, {}), share)
+            yield from work_findings(cell, before[stage.name], stage, share)
 
 
 def _no_longer_fits(cell: GateCell, prober: Simulation, found: ProbeResult) -> Finding:

@@ -106,6 +106,16 @@ CODE_FAULTS = (
         rules=("G306",),
         song_s=600,
     ),
+    CodeFault(
+        "a product of every layer is computed twice",
+        "acestep/dit/blocks.py",
+        "            query = do.cross_query(layer, part)\n",
+        "            do.cross_query(layer, part)\n            query = do.cross_query(layer, part)\n",
+        "denoise",
+        "flops",
+        rules=("G307",),
+        song_s=60,
+    ),
     *(
         CodeFault(
             f"the sampler {does}",

@@ -4,11 +4,13 @@ from enum import StrEnum
 from typing import Annotated, Protocol
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from acestep.hardware.card import SIMULATED_CAPABILITY, Card, CardKind
 from acestep.knobs import Knobs, Variant
 from acestep.request import DecodePath
 from acestep.stage import StageReport
+from calibrate.probes.work import Work
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
 
@@ -29,7 +31,7 @@ Bytes = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class MeasuredStage(StageReport, frozen=True, kw_only=True):
-    """One stage of a probe; `seconds` is 0 on a simulated card, which has no clock.
+    """One stage of a probe; `seconds` is 0 on a simulated card, which has no clock, and which alone counts `work`.
 
     `resident_bytes` are the weights on the device during the stage; `allowance_bytes` are workspaces that the tensor
     count does not show (cuDNN), part of every verdict.
@@ -38,6 +40,7 @@ class MeasuredStage(StageReport, frozen=True, kw_only=True):
     name: Text
     resident_bytes: Bytes
     allowance_bytes: Bytes
+    work: Work | UnsetType = UNSET
 
     @property
     def activation_bytes(self) -> int:

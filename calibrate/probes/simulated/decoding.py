@@ -30,16 +30,19 @@ from calibrate.probes.simulated.memo import Memo, Regions, Tape
 from calibrate.probes.simulated.replay import ReplayResult, replay
 from calibrate.probes.simulated.splice import evicted, held, joined, only, repeated
 from calibrate.probes.simulated.trace import WORKSPACE, Trace
+from calibrate.probes.simulated.work_counter import Counts, work_between
+from calibrate.probes.work import Work
 
 KEEPS_PARTS: Final = (Offload.NONE, Offload.CPU)
 """Offload modes in which parts can be moved off the card before decoding."""
 
 
 class Played(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """A trace that is replayed under many caps."""
+    """A trace that is replayed under many caps, and the work of its stages."""
 
     trace: Trace
     loops: tuple[Loop, ...]
+    work: dict[str, Work]
 
     def under(self, cap_bytes: int) -> ReplayResult:
         """Replay it under a cap."""
@@ -82,10 +85,12 @@ def play_decode(
     two = msgspec.structs.replace(request, batch=min(request.batch, 2))
     latents = torch.empty(two.batch, frames, decoder.conv1.in_channels)
     ends: dict[int, int] = {}
+    counts: dict[int, Counts] = {0: kernels.work.counts}
 
     def note_end(_stage: str, done: int, _total: int) -> None:
         # Progress is also reported between the tiles of a song: a song ends at the first report of its number.
-        ends.setdefault(done, len(trace))
+        if done not in ends:
+            ends[done], counts[done] = len(trace), kernels.work.counts
 
     with kernels, ledger, Memo(ledger, tape, known).patched((TileDecoder,)), torch.no_grad():
         place.placement.settle()
@@ -94,7 +99,9 @@ def play_decode(
         device.end_stage()
         place.placement.release()
     alone = only(repeated(trace, ends[1], ends[two.batch], request.batch - 1), Stage.DECODE)
-    return Played(trace=alone, loops=find_loops(alone))
+    songs = [work_between(counts[song - 1], counts[song]) for song in range(1, two.batch + 1)]
+    whole = songs[0].plus(songs[-1], request.batch - 1)
+    return Played(trace=alone, loops=find_loops(alone), work={Stage.DECODE: whole})
 
 
 class DecodeLadder:
@@ -105,7 +112,7 @@ class DecodeLadder:
 
     def __init__(
         self,
-        before: Trace,
+        before: Played,
         decode: Callable[[int, bool], Played],
         *,
         offload: Offload,
@@ -113,7 +120,7 @@ class DecodeLadder:
         bytes_per_frame: int,
         vae_chunk: int = 0,
     ) -> None:
-        self._before = Played(trace=before, loops=find_loops(before))
+        self._before = before
         self._decode = decode
         self._offload = offload
         self._frames = frames
@@ -137,8 +144,9 @@ class DecodeLadder:
 
     def alone(self) -> Self:
         """Return the same for a run that begins with the memory alive at decoding, without the gaps in the cache."""
+        trace = held(self._before.trace)
         return type(self)(
-            held(self._before.trace),
+            Played(trace=trace, loops=find_loops(trace), work={}),
             self._decode,
             offload=self._offload,
             frames=self._frames,
@@ -196,7 +204,7 @@ class DecodeLadder:
             trace = evicted(trace, len(self._before.trace) + 1, spared=(WORKSPACE,))
         shift = len(trace) - len(later.trace)
         shifted = [msgspec.structs.replace(loop, start=loop.start + shift) for loop in later.loops]
-        return Played(trace=trace, loops=(*self._before.loops, *shifted))
+        return Played(trace=trace, loops=(*self._before.loops, *shifted), work=self._before.work | later.work)
 
 
 def _failed_in_decoding(outcome: ReplayResult) -> bool:

@@ -12,6 +12,8 @@ from acestep.devices.base import DeviceEvent
 from acestep.devices.cpu import InOrder
 from calibrate.probes.simulated.ledger import Ledger
 from calibrate.probes.simulated.trace import ACTIVATIONS
+from calibrate.probes.simulated.work_counter import NOTHING, WorkCounter, work_between
+from calibrate.probes.work import Work
 
 
 class Book(Protocol):
@@ -35,7 +37,7 @@ class Book(Protocol):
 
 
 class SimulatedDevice(InOrder):
-    """A card with `meta` tensors; `ledger` reports every allocation to `book`."""
+    """A card with `meta` tensors; `ledger` reports every allocation to `book`. `work` is that of each ended stage."""
 
     torch_device = torch.device("meta")
     shares_host_memory = False
@@ -47,9 +49,12 @@ class SimulatedDevice(InOrder):
         self._ledger = ledger
         self._book = book
         ledger.owner = ACTIVATIONS
+        self.work: dict[str, Work] = {}
+        self._stage, self._begun = "", NOTHING
 
     def upload(self, host: Tensor, owner: str) -> Tensor:
         """Return a meta tensor with the layout of `host`, allocated for `owner`."""
+        self._counter.transfer(host.numel() * host.element_size())
         with self._on_the_books_of(owner):
             return torch.empty_strided(host.shape, host.stride(), dtype=host.dtype, device=self.torch_device)
 
@@ -57,6 +62,7 @@ class SimulatedDevice(InOrder):
         """Copy nothing; only the shapes are compared."""
         if host.shape != tuple(source.shape):
             raise ValueError(f"download of {tuple(source.shape)} into an array of {host.shape}")
+        self._counter.transfer(host.nbytes)
 
     def reserve(self, n_bytes: int, owner: str) -> Tensor:
         """Return a meta tensor allocated for `owner`."""
@@ -72,6 +78,7 @@ class SimulatedDevice(InOrder):
         for target, source in pairs:
             if (target.shape, target.dtype) != (source.shape, source.dtype):
                 raise ValueError(f"fetch of {source.dtype} {tuple(source.shape)} into {tuple(target.shape)}")
+            self._counter.transfer(source.numel() * source.element_size())
 
     def free_bytes(self) -> int:
         """Return the free bytes of the book."""
@@ -88,12 +95,18 @@ class SimulatedDevice(InOrder):
     def begin_stage(self, name: str) -> None:
         """Report it to the book."""
         self._ledger.recount()
+        self._stage, self._begun = name, self._counter.counts
         self._book.begin_stage(name)
 
     def end_stage(self) -> tuple[int, int]:
         """Return the book's peaks."""
         self._ledger.recount()
+        self.work[self._stage] = work_between(self._begun, self._counter.counts)
         return self._book.end_stage()
+
+    @property
+    def _counter(self) -> WorkCounter:
+        return self._ledger.workspaces.work
 
     @contextmanager
     def _on_the_books_of(self, owner: str) -> Iterator[None]:

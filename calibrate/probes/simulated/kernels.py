@@ -13,6 +13,7 @@ from torch import Tensor
 
 from acestep.limits.capabilities import AMPERE, matrix_workspace
 from acestep.units import MIB, ceil_div
+from calibrate.probes.simulated.work_counter import WorkCounter
 
 MASK_ALIGNMENT = 16
 """The memory-efficient kernel copies a mask whose last dimension is not a multiple of this (aten sdp preprocess_mask).
@@ -23,7 +24,9 @@ CUDNN_HEADER_BYTES = 512
 
 
 class Workspaces(Protocol):
-    """Allocations inside library calls."""
+    """Allocations inside library calls, and the counter of the work of all kernels."""
+
+    work: WorkCounter
 
     @property
     def matmul_bytes(self) -> int:
@@ -42,6 +45,7 @@ class AttentionKernels:
     """
 
     def __init__(self) -> None:
+        self.work = WorkCounter()
         self._usual: list[Callable[..., Tensor]] = []
 
     def __enter__(self) -> Self:
@@ -60,6 +64,13 @@ class AttentionKernels:
     def attention(self, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Return the result [batch, heads, rows, dim] after the allocations of the chosen kernel."""
         raise NotImplementedError
+
+    def _fused(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        """Return an empty result, laid out [batch, rows, heads, dim] as the fused kernels write it."""
+        batch, heads, rows, width = query.shape
+        result = query.new_empty(batch, rows, heads, width).transpose(1, 2)
+        self.work.attention(query, key, value, mask, result)
+        return result
 
 
 class CudaKernels(AttentionKernels):
@@ -93,13 +104,13 @@ class CudaKernels(AttentionKernels):
         grouped = enable_gqa and heads != key.shape[1]
         half = query.dtype in (torch.bfloat16, torch.float16)
         if self.has_flash and half and attn_mask is None:
-            result = _rows_first(query)
+            result = self._fused(query, key, value, None)
             # Log-sum-exp per row and the random-number state live until the kernel returns.
             log_sum_exp = torch.empty(batch, heads, rows, dtype=torch.float32, device="meta")
             del log_sum_exp
             return result
         if not grouped:
-            result = _rows_first(query)
+            result = self._fused(query, key, value, attn_mask)
             if attn_mask is not None and attn_mask.shape[-1] % MASK_ALIGNMENT:
                 columns = ceil_div(attn_mask.shape[-1], MASK_ALIGNMENT) * MASK_ALIGNMENT
                 padded = attn_mask.new_empty(*attn_mask.shape[:-1], columns)
@@ -154,17 +165,11 @@ class CpuKernels(AttentionKernels):
 
     def attention(self, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ARG002
         """Return only the result."""
-        return _rows_first(query)
+        return self._fused(query, key, value, None)
 
     def convolution(self, source: Tensor, filters: Tensor, result: Tensor, *, transposed: bool) -> int:  # noqa: ARG002 the protocol's arguments
         """Return 0: the meter does not count workspaces inside a convolution."""
         return 0
-
-
-def _rows_first(query: Tensor) -> Tensor:
-    """An empty attention result, laid out [batch, rows, heads, dim] as the fused kernels write it."""
-    batch, heads, rows, width = query.shape
-    return query.new_empty(batch, rows, heads, width).transpose(1, 2)
 
 
 def _channels_last(tensor: Tensor) -> int:

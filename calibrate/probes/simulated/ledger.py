@@ -14,18 +14,9 @@ from torch.utils._pytree import tree_leaves
 
 from calibrate.probes.simulated.kernels import Workspaces
 from calibrate.probes.simulated.trace import ALLOWANCE, WORKSPACE
+from calibrate.probes.simulated.work_counter import CONVOLUTIONS, PRODUCTS
 
 aten = torch.ops.aten
-
-CONVOLUTIONS = (aten.convolution.default, aten._convolution.default)
-MATRIX_PRODUCTS = (
-    aten.mm.default,
-    aten.addmm.default,
-    aten.bmm.default,
-    aten.baddbmm.default,
-    aten._int_mm.default,
-    aten._scaled_mm.default,
-)
 
 
 class Sink(Protocol):
@@ -76,17 +67,21 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leaves
             return func(*args, **kwargs)
         if func is aten._to_copy.default and self._leaves(args[0], kwargs):
             source = args[0]
+            self.workspaces.work.transfer(source.numel() * source.element_size())
             dtype = kwargs.get("dtype") or source.dtype
             return torch.zeros(0, dtype=dtype).new_empty(source.shape)
         if func is aten.copy_.default and self._is_device(args[1]) and not self._is_device(args[0]):
+            self.workspaces.work.transfer(args[0].numel() * args[0].element_size())
             return args[0]
         self._refuse_mixing(func, args, kwargs)
-        if func in MATRIX_PRODUCTS and self._is_device(args[0]):
+        if func in PRODUCTS and self._is_device(args[0]):
             if not self.has_workspace and self.workspaces.matmul_bytes:
                 self._sink.alloc(self.workspaces.matmul_bytes, WORKSPACE)
             self.products += 1
         out = func(*args, **kwargs)
         self.adopt(out)
+        if self._gives_device(out):
+            self.workspaces.work.operation(func, args, out)
         if func in CONVOLUTIONS and self._is_device(args[0]):
             n_bytes = self.workspaces.convolution(args[0], args[1], out, transposed=args[6])
             if n_bytes:
@@ -158,6 +153,10 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leaves
 
     def _is_device(self, tensor: Tensor) -> bool:
         return tensor.device.type == self._device_type
+
+    def _gives_device(self, out: Any) -> bool:
+        first = out if isinstance(out, Tensor) else next(iter(out), None) if isinstance(out, list | tuple) else None
+        return isinstance(first, Tensor) and self._is_device(first)
 
     def _leaves(self, source: Tensor, kwargs: dict[str, Any]) -> bool:
         target = kwargs.get("device")

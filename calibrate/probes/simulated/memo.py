@@ -25,6 +25,7 @@ from torch.utils._pytree import tree_leaves
 
 from acestep.memory.tensors import slots
 from calibrate.probes.simulated.ledger import Ledger, Sink
+from calibrate.probes.simulated.work_counter import Counts
 
 RESULT = -1
 
@@ -51,6 +52,7 @@ class Region(NamedTuple):
     """
 
     events: tuple[Event, ...]
+    work: Counts
     multiplies: bool
     argument: int
     block: int
@@ -161,11 +163,13 @@ class Memo:
             if known is not None and not self._known.is_checked():
                 return self._replay(known, leaves)
             events: list[Event] = []
-            products = self._ledger.products
+            products, counter = self._ledger.products, self._ledger.workspaces.work
+            counts = counter.counts
             holders = list(map(_holders, leaves))
             with self._tape.record(events):
                 result = original(module, *args, **kwargs)
-            region = self._closed(events, result, leaves, multiplies=self._ledger.products > products)
+            multiplies = self._ledger.products > products
+            region = self._closed(events, result, leaves, work=counter.since(counts), multiplies=multiplies)
             if not any(leaf is result for leaf in leaves) and holders != list(map(_holders, leaves)):
                 # The module keeps an argument, so every call has to be computed.
                 region = None
@@ -180,6 +184,7 @@ class Memo:
     def _replay(self, region: Region, leaves: list[Any]) -> Any:
         alive = self._tape.play(region.events)
         self._ledger.products += region.multiplies
+        self._ledger.workspaces.work.add(region.work)
         if region.argument != RESULT:
             return leaves[region.argument]
         with _disable_current_modes():
@@ -187,7 +192,9 @@ class Memo:
         self._ledger.bind(result, alive[region.block])
         return result
 
-    def _closed(self, events: list[Event], result: Any, leaves: list[Any], *, multiplies: bool) -> Region | None:
+    def _closed(
+        self, events: list[Event], result: Any, leaves: list[Any], *, work: Counts, multiplies: bool
+    ) -> Region | None:
         if not isinstance(result, Tensor) or not self._ledger.knows(result):
             return None
         alive: dict[int, int] = {}
@@ -202,12 +209,12 @@ class Memo:
                 return None
         for index, leaf in enumerate(leaves):
             if leaf is result:
-                return None if alive else Region(tuple(numbered), multiplies, index, 0, (), (), result.dtype)
+                return None if alive else Region(tuple(numbered), work, multiplies, index, 0, (), (), result.dtype)
         block = self._ledger.block_of(result)
         if alive.keys() != {block} or result.storage_offset():
             return None
         shape, stride = tuple(result.shape), result.stride()
-        return Region(tuple(numbered), multiplies, RESULT, alive[block], shape, stride, result.dtype)
+        return Region(tuple(numbered), work, multiplies, RESULT, alive[block], shape, stride, result.dtype)
 
     def _signature(self, module: nn.Module) -> tuple[Any, ...]:
         """The inputs that decide a module's allocations: the layouts of its weights, and its attention window."""
@@ -252,6 +259,12 @@ def _holders(leaf: Any) -> tuple[int, int]:
 def _difference(module: str, known: Region, found: Region | None) -> str:
     def allocated(region: Region) -> str:
         return f"{sum(max(event.n_bytes, 0) for event in region.events):,} bytes in {len(region.events)} events"
+
+    if found is not None and found.events == known.events:
+        return (
+            f"a call of {module} does other work than an earlier call with the same weights and arguments. Work that"
+            " depends on anything else, such as the number of the layer, cannot be simulated"
+        )
 
     takes = "keeps or frees other memory" if found is None else f"allocates {allocated(found)}"
     return (

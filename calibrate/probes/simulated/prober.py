@@ -2,13 +2,14 @@
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any, Final
 
 import msgspec
 import torch
+from msgspec import UNSET
 
 from acestep.checkpoints.build import build
 from acestep.checkpoints.components import Components
@@ -46,6 +47,7 @@ from calibrate.probes.simulated.think import (
     thinking_request,
 )
 from calibrate.probes.simulated.trace import ALLOWANCE, NO_PARTS, StageUsage, Trace, stage_trace, stage_usage
+from calibrate.probes.work import Work
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
 
@@ -115,7 +117,8 @@ class SimulatedProber:
             # If the resident parts do not fit, thinking never began.
             if outcome.stages:
                 usage = ladder.usage(at_once)
-                thought, live = (_probed(usage, at_once, outcome),), {usage.name: usage.live_at_peak}
+                thought = (_probed(usage, at_once, outcome, ladder.work(at_once)),)
+                live = {usage.name: usage.live_at_peak}
                 blocks = {usage.name: outcome.stages[usage.name][0]}
             if not outcome.fits:
                 return ProbeResult(
@@ -139,9 +142,10 @@ class SimulatedProber:
         else:
             verdict, path = Verdict.OOM, DecodePath.GPU
         reached = attempt.outcome.stages.keys() - {Stage.THINK}
+        work = attempt.played.work if refusal is None else {}
         usages = [usage for usage in run.usage_of(attempt) if usage.name in reached]
         stages = tuple(
-            _probed(usage, run.songs_per_pass if usage.name == Stage.DENOISE else 1, attempt.outcome)
+            _probed(usage, run.songs_per_pass if usage.name == Stage.DENOISE else 1, attempt.outcome, work)
             for usage in usages
         )
         return ProbeResult(
@@ -218,11 +222,11 @@ class SimulatedProber:
     def _run(
         self, components: Components, knobs: Knobs, request: Request, decode: Callable[[int, bool], Played], by: Thinker
     ) -> TracedRun:
-        with tracing(components, knobs, by, self._kernels, self._known) as (trace, pipeline):
+        with tracing(components, knobs, by, self._kernels, self._known) as (trace, device, pipeline):
             result = pipeline.generate(request, strict=True)
         until_decoding = before(trace, Stage.DECODE)
         ladder = DecodeLadder(
-            until_decoding,
+            Played(trace=until_decoding, loops=find_loops(until_decoding), work=device.work),
             decode,
             offload=knobs.offload,
             frames=request.latent_frames,
@@ -243,11 +247,11 @@ class SimulatedProber:
             if key not in self._thoughts:
                 thinker = only_thinking(knobs, songs)
                 with (
-                    tracing(components, knobs, thinker, self._kernels, self._known) as (trace, pipeline),
+                    tracing(components, knobs, thinker, self._kernels, self._known) as (trace, device, pipeline),
                     suppress(ThoughtThroughError),
                 ):
                     pipeline.generate(request_for(songs), strict=True)
-                self._thoughts[key] = Played(trace=trace, loops=find_loops(trace))
+                self._thoughts[key] = Played(trace=trace, loops=find_loops(trace), work=device.work)
             return self._thoughts[key]
 
         return ThinkLadder(workload.batch, played, lambda songs: least_bytes(knobs, request_for(songs)))
@@ -256,8 +260,8 @@ class SimulatedProber:
 @contextmanager
 def tracing(
     components: Components, knobs: Knobs, thinker: Thinker, kernels: CudaKernels, known: Regions
-) -> Iterator[tuple[Trace, Pipeline]]:
-    """A pipeline on meta tensors without a cap, and its trace."""
+) -> Iterator[tuple[Trace, SimulatedDevice, Pipeline]]:
+    """A pipeline on meta tensors without a cap, its trace and its device."""
     trace = Trace()
     tape = Tape(trace)
     ledger = Ledger(tape, kernels)
@@ -267,12 +271,12 @@ def tracing(
     with kernels, ledger, Memo(ledger, tape, known).patched((*REGIONS, *of_qwen, *pieces_of(components))):
         pipeline = Pipeline(components, knobs, device, thinker=thinker)
         try:
-            yield trace, pipeline
+            yield trace, device, pipeline
         finally:
             pipeline.close()
 
 
-def _probed(usage: StageUsage, songs_per_pass: int, outcome: ReplayResult) -> MeasuredStage:
+def _probed(usage: StageUsage, songs_per_pass: int, outcome: ReplayResult, work: Mapping[str, Work]) -> MeasuredStage:
     _, reserved = outcome.stages[usage.name]
     return MeasuredStage(
         name=usage.name,
@@ -282,6 +286,7 @@ def _probed(usage: StageUsage, songs_per_pass: int, outcome: ReplayResult) -> Me
         peak_reserved_bytes=reserved,
         resident_bytes=sum(n for owner, n in usage.live_at_peak.items() if owner not in NO_PARTS),
         allowance_bytes=usage.highest.get(ALLOWANCE, 0),
+        work=work.get(usage.name, UNSET),
     )
 
 

@@ -37,6 +37,7 @@ from calibrate.probes.simulated.decoding import Played
 from calibrate.probes.simulated.full_size_lm import FirstAllowed, full_size_lm
 from calibrate.probes.simulated.replay import ReplayResult, smallest_cap
 from calibrate.probes.simulated.trace import ACTIVATIONS, StageUsage, stage_trace, stage_usage
+from calibrate.probes.work import Work
 
 BYTES_PER_VALUE: Final = 2
 """Of bfloat16, the type of weights and keys on the simulated card."""
@@ -72,6 +73,10 @@ class ThinkLadder:
     def usage(self, songs: int) -> StageUsage:
         """What the stage holds with so many songs at once, whatever the cap."""
         return next(usage for usage in stage_usage(self._played(songs).trace) if usage.name == Stage.THINK)
+
+    def work(self, songs: int) -> dict[str, Work]:
+        """The work of thinking with so many songs at once."""
+        return self._played(songs).work
 
     def smallest_caps(self) -> tuple[int, int]:
         """Return the smallest caps from which on every cap fits: of the stage alone, and of the run up to its end."""

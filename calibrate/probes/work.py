@@ -1,0 +1,67 @@
+"""The work of a stage: what its kernels compute and move, whatever the card and its speed."""
+
+from typing import Annotated, Self
+
+import msgspec
+
+_Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class KernelSums(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """The kernels of one kind together: operations, bytes read and written in the card's memory, and their number.
+
+    A multiplication and an addition are two operations. Written as a list, since records hold thousands of them.
+    """
+
+    flops: _Count = 0
+    read_bytes: _Count = 0
+    written_bytes: _Count = 0
+    launches: _Count = 0
+
+    @property
+    def moved_bytes(self) -> int:
+        """All bytes that cross the card's memory bus."""
+        return self.read_bytes + self.written_bytes
+
+    def plus(self, other: Self, times: int = 1) -> Self:
+        """The sum with `times` times the other; a negative number of times takes it away."""
+        fields = ((getattr(self, name), getattr(other, name)) for name in self.__struct_fields__)
+        return type(self)(*(mine + times * theirs for mine, theirs in fields))
+
+
+class Work(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a stage computes by kinds of kernels, and the bytes between host and card.
+
+    `products` are matrix products. `others` do little arithmetic on each byte, so their operations are not counted.
+    """
+
+    products: KernelSums = KernelSums()
+    convolutions: KernelSums = KernelSums()
+    attention: KernelSums = KernelSums()
+    others: KernelSums = KernelSums()
+    transferred_bytes: _Count = 0
+
+    @property
+    def kernels(self) -> tuple[KernelSums, ...]:
+        """The four kinds of kernels."""
+        return self.products, self.convolutions, self.attention, self.others
+
+    @property
+    def totals(self) -> dict[str, int]:
+        """Four sums that tell one amount of work from another, by name."""
+        return {
+            "flops": sum(kind.flops for kind in self.kernels),
+            "memory_bytes": sum(kind.moved_bytes for kind in self.kernels),
+            "launches": sum(kind.launches for kind in self.kernels),
+            "transferred_bytes": self.transferred_bytes,
+        }
+
+    def plus(self, other: Self, times: int = 1) -> Self:
+        """The sum with `times` times the other; a negative number of times takes it away."""
+        return type(self)(
+            products=self.products.plus(other.products, times),
+            convolutions=self.convolutions.plus(other.convolutions, times),
+            attention=self.attention.plus(other.attention, times),
+            others=self.others.plus(other.others, times),
+            transferred_bytes=self.transferred_bytes + times * other.transferred_bytes,
+        )

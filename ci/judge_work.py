@@ -1,0 +1,37 @@
+"""Checks that a stage does no more work than its record says: what costs time on every card, seen without one."""
+
+from collections.abc import Iterator
+
+from msgspec import UNSET
+
+from calibrate.probes.base import MeasuredStage
+from ci.cells import GateCell
+from ci.findings import Finding
+
+_NAMES = {
+    "flops": "operations",
+    "memory_bytes": "bytes read and written",
+    "launches": "kernel launches",
+    "transferred_bytes": "bytes between host and card",
+}
+
+
+def work_findings(cell: GateCell, before: MeasuredStage, after: MeasuredStage, share: float) -> Iterator[Finding]:
+    """Yield a finding for each sum of a stage's work that is more than `share` above its record, if it has one."""
+    if before.work is UNSET or after.work is UNSET:
+        return
+    then, now = before.work.totals, after.work.totals
+    for name, words in _NAMES.items():
+        if now[name] > then[name] * (1 + share):
+            grown = f"{now[name] / then[name] - 1:+.1%}" if then[name] else "from none"
+            yield Finding(
+                id="G307",
+                variant=cell.variant,
+                tier=cell.tier,
+                field=f"{after.name}.{name}.{cell.state}",
+                before=then[name],
+                after=now[name],
+                stage=after.name,
+                component=name,
+                message=f"{cell.place}: {after.name} takes more {words}, {grown}: songs take longer on every card.",
+            )
