@@ -40,7 +40,7 @@ def no_card(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
     monkeypatch.setattr(probers, "alone_on", alone_on)
     monkeypatch.setattr(probers, "executor_for", executor_for)
-    monkeypatch.setattr(probers, "simulation", lambda vae_chunk=0: AnalyticProber())
+    monkeypatch.setattr(probers, "simulation", lambda vae_chunk=0, capability=None: AnalyticProber())
     monkeypatch.setattr(probers, "detect", lambda _: CPU)
     path = tmp_path / "table" / "generated_tiers.json"
     path.parent.mkdir()

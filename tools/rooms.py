@@ -142,6 +142,12 @@ ROOMS = (
         imports=_names("values hardware checkpoints limits harness probes record table executors"),
     ),
     Room(
+        name="timing",
+        holds="how long a song takes on a card that is not here",
+        parts=("calibrate.timing",),
+        imports=_names("values hardware dit harness probes"),
+    ),
+    Room(
         name="explain",
         holds="from a cell of the table to the probes that prove it",
         parts=("calibrate.explain",),
@@ -160,13 +166,15 @@ ROOMS = (
         name="report",
         holds="the guide, its plots, and pages about records and changes",
         parts=("calibrate.report",),
-        imports=_names("values hardware limits memory cli harness probes record table"),
+        imports=_names("values hardware limits memory cli harness probes record table timing"),
     ),
     Room(
         name="commands",
         holds="the commands of `python -m calibrate`",
         parts=("calibrate.commands", "calibrate.cli", "calibrate.__main__"),
-        imports=_names("values hardware limits cli harness probes record table executors campaign explain report"),
+        imports=_names(
+            "values hardware limits cli harness probes record table executors campaign timing explain report"
+        ),
     ),
     Room(
         name="gate",

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from random import Random
+from typing import TYPE_CHECKING
 
 from acestep.checkpoints import catalog
 from acestep.checkpoints.locate import locate_companion
@@ -24,6 +25,9 @@ from calibrate.search import WORST_SPURIOUS_RATE
 from calibrate.table.choice import PROBED
 from calibrate.table.knobs import eager
 from calibrate.workload import Workload
+
+if TYPE_CHECKING:
+    from calibrate.probes.simulated.prober import SimulatedProber
 
 
 def alone_on(
@@ -48,7 +52,7 @@ def alone_on(
 
 def simulation(
     vae_chunk: int = 0, sample: Random | None = None, capability: tuple[int, int] = SIMULATED_CAPABILITY
-) -> Simulation:
+) -> "SimulatedProber":
     """The simulated prober. It decodes in tiles of `vae_chunk` latent frames; 0 leaves them to the pipeline.
 
     `sample` chooses the calls that are computed although they look like earlier ones, to see whether they are alike;

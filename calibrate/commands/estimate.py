@@ -4,11 +4,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from acestep.cli import console
 from acestep.cli.options import SIZE_GIB, json_option, knob_options, knobs_of, variant_option
 from acestep.errors import UsageError
-from acestep.hardware.card import nameplate_gib
+from acestep.hardware.card import SIMULATED_CAPABILITY, nameplate_gib
 from acestep.request import Task
 from acestep.units import gib_to_bytes
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 @click.option("--vram", type=SIZE_GIB, metavar="GIB", help="Under the budget of a card that reports this size.")
 @click.option("--cap", type=SIZE_GIB, metavar="GIB", help="Under a plain cap on what the allocator may hold.")
 @click.option("--smallest-cap", is_flag=True, help="Under the smallest cap that fits.")
+@click.option(
+    "--card", metavar="NAME", help='How long it takes on this card, such as "RTX 4060", and under its budget.'
+)
 @variant_option
 @knob_options
 @click.option("--batch", default=1, show_default=True, metavar="N", help="How many songs at once.")
@@ -32,6 +36,7 @@ def estimate_command(
     vram: float | None,
     cap: float | None,
     smallest_cap: bool,
+    card: str | None,
     batch: int,
     duration: float,
     vae_chunk: int | None,
@@ -41,14 +46,20 @@ def estimate_command(
     **knobs: Any,
 ) -> None:
     """Simulate one run at full model size, stage by stage. Needs no graphics card; exit code 0 whatever it finds."""
-    if (vram is not None) + (cap is not None) + smallest_cap != 1:
-        raise UsageError("give exactly one of --vram, --cap and --smallest-cap")
+    caps = (vram is not None) + (cap is not None) + smallest_cap
+    if caps > 1 or (not caps and card is None):
+        raise UsageError("give exactly one of --vram, --cap and --smallest-cap, or --card alone")
     from acestep.tiers import load_tiers
     from calibrate.campaign.probers import simulation
     from calibrate.report import estimate as answer
     from calibrate.table.knobs import without_lm
     from calibrate.table.policy import budget_bytes, load_policy
+    from calibrate.timing.cards import card_speed
+    from calibrate.timing.song import song_time
 
+    speed = None if card is None else card_speed(card)
+    if speed is not None and not caps:
+        vram = speed.vram_gib
     overrides = knobs_of(knobs)
     settled, remarks = answer.knobs_for(load_tiers(), overrides, vram)
     if task not in (None, Task.TEXT2MUSIC) and settled.lm is not None:
@@ -67,7 +78,10 @@ def estimate_command(
         cap_bytes = None if cap is None else gib_to_bytes(cap)
     for remark in remarks:
         console.notify(remark)
-    found = answer.estimate(simulation(vae_chunk or 0), settled, workload, cap_bytes)
+    prober = simulation(vae_chunk or 0, capability=speed.compute_capability if speed else SIMULATED_CAPABILITY)
+    found = answer.estimate(prober, settled, workload, cap_bytes)
+    if speed is not None and (time := song_time(speed, settled, workload, found.cap_bytes, prober)):
+        found = replace(found, time=time)
     console.answer(found, answer.print_estimate, as_json=as_json)
 
 

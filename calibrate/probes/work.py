@@ -23,10 +23,10 @@ class KernelSums(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
         """All bytes that cross the card's memory bus."""
         return self.read_bytes + self.written_bytes
 
-    def plus(self, other: Self, times: int = 1) -> Self:
-        """The sum with `times` times the other; a negative number of times takes it away."""
+    def plus(self, other: Self, times: int = 1, of: int = 1) -> Self:
+        """The sum with `times / of` of the other; a negative number takes it away."""
         fields = ((getattr(self, name), getattr(other, name)) for name in self.__struct_fields__)
-        return type(self)(*(mine + times * theirs for mine, theirs in fields))
+        return type(self)(*(mine + times * theirs // of for mine, theirs in fields))
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -56,12 +56,12 @@ class Work(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             "transferred_bytes": self.transferred_bytes,
         }
 
-    def plus(self, other: Self, times: int = 1) -> Self:
-        """The sum with `times` times the other; a negative number of times takes it away."""
+    def plus(self, other: Self, times: int = 1, of: int = 1) -> Self:
+        """The sum with `times / of` of the other; a negative number takes it away."""
         return type(self)(
-            products=self.products.plus(other.products, times),
-            convolutions=self.convolutions.plus(other.convolutions, times),
-            attention=self.attention.plus(other.attention, times),
-            others=self.others.plus(other.others, times),
-            transferred_bytes=self.transferred_bytes + times * other.transferred_bytes,
+            products=self.products.plus(other.products, times, of),
+            convolutions=self.convolutions.plus(other.convolutions, times, of),
+            attention=self.attention.plus(other.attention, times, of),
+            others=self.others.plus(other.others, times, of),
+            transferred_bytes=self.transferred_bytes + times * other.transferred_bytes // of,
         )

@@ -1,6 +1,7 @@
 """One simulated probe stage by stage: its need, the rest of the cap, and what was alive at the peak."""
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from acestep.cli.console import notify
 from acestep.hardware.card import simulated_card
@@ -12,6 +13,7 @@ from acestep.units import gib, mib
 from calibrate.probes.base import MeasuredStage, Simulation
 from calibrate.screen import print_table
 from calibrate.table.knobs import describe_knobs, eager
+from calibrate.timing.song import SongTime
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
 
@@ -27,7 +29,7 @@ class EstimatedStage(MeasuredStage, frozen=True, kw_only=True):
 
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
-    """The result of `python -m calibrate estimate`."""
+    """The result of `python -m calibrate estimate`; `time` is there where a card was named and the songs fit."""
 
     verdict: Verdict
     knobs: Knobs
@@ -39,6 +41,7 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     decode_path: DecodePath
     songs_per_pass: int
     warnings: tuple[str, ...]
+    time: SongTime | UnsetType = UNSET
 
 
 def knobs_for(table: TierTable, overrides: Overrides, vram_gib: float | None) -> tuple[Knobs, tuple[str, ...]]:
@@ -123,5 +126,21 @@ def print_estimate(found: Estimate) -> None:
     )
     if found.verdict is Verdict.OOM:
         notify(_where_it_ended(found.stages))
+    if found.time is not UNSET:
+        _print_time(found.time, songs)
     for warning in found.warnings:
         notify(warning)
+
+
+def _print_time(time: SongTime, songs: str) -> None:
+    total = time.total
+    print_table(
+        f"On the {time.card}, {songs} take about {_s(total.likely)}, with {time.steps} steps"
+        f" ({_s(total.least)} to {_s(total.most)}; estimated)",
+        ("stage", "about", "from", "to"),
+        [(name, _s(stage.likely), _s(stage.least), _s(stage.most)) for name, stage in time.stages.items()],
+    )
+
+
+def _s(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"

@@ -41,6 +41,7 @@ from calibrate.probes.simulated.sweep import cap_with, pieces_of, trace_denoise,
 from calibrate.probes.simulated.think import (
     ThinkLadder,
     ThoughtThroughError,
+    counted_thinking,
     hardly_thinking,
     least_bytes,
     only_thinking,
@@ -101,6 +102,7 @@ class SimulatedProber:
         self._runs: dict[tuple[Knobs, Workload], TracedRun] = {}
         self._decodes: dict[tuple[Any, ...], Played] = {}
         self._thoughts: dict[tuple[Knobs, Workload], Played] = {}
+        self._writings: dict[tuple[Knobs, Workload, int], tuple[Work, int]] = {}
 
     def probe(self, knobs: Knobs, workload: Workload, cap_bytes: int) -> ProbeResult:
         """Return whether the run fits under `cap_bytes`, and what each stage held. Stage times are not simulated.
@@ -172,6 +174,21 @@ class SimulatedProber:
             return caps
         alone, so_far = self._thinking(knobs, workload).smallest_caps()
         return caps | {Stage.THINK: alone, "total": max(caps["total"], so_far)}
+
+    def writing(self, knobs: Knobs, workload: Workload, at_once: int) -> tuple[Work, int]:
+        """Return the work of writing the plan and all codes, `at_once` songs in a pass, and the number of steps."""
+        # A model for vLLM is counted as PyTorch runs it.
+        key = msgspec.structs.replace(knobs, backend=Backend.PT), workload, at_once
+        if key not in self._writings:
+            components = full_size(knobs.variant, knobs.quantization, self._kernels.dtype)
+            thinker, counted = counted_thinking(key[0], at_once, self._kernels.work)
+            with (
+                tracing(components, key[0], thinker, self._kernels, self._known) as (_, _, pipeline),
+                suppress(ThoughtThroughError),
+            ):
+                pipeline.generate(thinking_request(probe_request(workload, components.tokenizer)), strict=True)
+            self._writings[key] = counted.work, counted.steps
+        return self._writings[key]
 
     def memory_model(self, variant: Variant) -> dict[str, float]:
         """Fit the model to a sweep of its own."""

@@ -37,6 +37,8 @@ from calibrate.probes.simulated.decoding import Played
 from calibrate.probes.simulated.full_size_lm import FirstAllowed, full_size_lm
 from calibrate.probes.simulated.replay import ReplayResult, smallest_cap
 from calibrate.probes.simulated.trace import ACTIVATIONS, StageUsage, stage_trace, stage_usage
+from calibrate.probes.simulated.work_counter import WorkCounter
+from calibrate.probes.simulated.writing import Counted, CountedWriting
 from calibrate.probes.work import Work
 
 BYTES_PER_VALUE: Final = 2
@@ -157,6 +159,16 @@ def only_thinking(knobs: Knobs, at_once: int) -> LmThinker:
         return Rehearsal(VllmFootprint(LM_ARCHITECTURES[_id(knobs)], _weight_bytes(model), device))
 
     return OnlyThinker(_planner(), rehearsed, _placed(knobs, model), at_once=at_once)
+
+
+def counted_thinking(knobs: Knobs, at_once: int, counter: WorkCounter) -> tuple[LmThinker, Counted]:
+    """Return a thinker that counts the work of writing all tokens, and then ends the run, and what it has counted."""
+    model, counted = _model(knobs), Counted()
+
+    def opened(device: Device, use: Use) -> LmBackend:
+        return CountedWriting(PtBackend(model, device, use=use, chooser=FirstAllowed()), counter, counted)
+
+    return OnlyThinker(_planner(), opened, _placed(knobs, model), at_once=at_once), counted
 
 
 def hardly_thinking(knobs: Knobs) -> LmThinker:
