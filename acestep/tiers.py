@@ -1,6 +1,7 @@
 """The tier table: the limits of every class of card, and the strict reader of its file."""
 
 import math
+import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from functools import cache
@@ -22,6 +23,19 @@ BATCHES = (1, 2, 4, 8)
 
 DIGEST_START = len("sha256:") + 12
 """Characters of a shortened digest, with the name of its algorithm, for display."""
+
+
+class System(StrEnum):
+    """The operating systems with promises of their own; every other one is promised what Linux is."""
+
+    LINUX = "linux"
+    WINDOWS = "windows"
+
+    @classmethod
+    def here(cls) -> "System":
+        """The system of this machine."""
+        return cls.WINDOWS if sys.platform == "win32" else cls.LINUX
+
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
 

@@ -203,13 +203,16 @@ class Guide(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def facts(self) -> dict[str, Any]:
         """Return every number of the sentences, by the name of its placeholder."""
-        budget = self.policy.budget
-        last = self.default.tiers[-1]
+        budget, last = self.policy.budget, self.default.tiers[-1]
+        sizes = self.policy.certified_sizes_gib
+        context = sorted({budget.context.of(size) for size in sizes})
         return {
-            "share": self.words("percent", n=f"{budget.shortfall.share * 100:g}"),
-            "at_most": f"{budget.shortfall.at_most_gib:g}",
-            "context": f"{budget.context.gib:g}",
-            "headroom": self.words("percent", n=f"{budget.headroom.share * 100:g}"),
+            "at_most": f"{max(budget.shortfall.of(size) for size in sizes):.2g}",
+            "context": self.words("from_to", low=f"{context[0]:g}", high=f"{context[-1]:g}")
+            if len(context) > 1
+            else f"{context[0]:g}",
+            "headroom": self._percent(budget.headroom.share),
+            "margins": self._margins(),
             "size": last.certified_gib,
             "label": last.label,
             "ranges": "; ".join(f"{tier.label}: {self.words.range(tier.vram_gib)}" for tier in self._between()),
@@ -219,6 +222,20 @@ class Guide(msgspec.Struct, frozen=True, kw_only=True):
             "count": len(Config),
             "variant": Variant.TURBO.value,
         }
+
+    def _percent(self, share: float) -> str:
+        return self.words("percent", n=f"{share * 100:g}")
+
+    def _margins(self) -> str:
+        """Return the policy's margin, and after it those of tiers with their own; empty without one."""
+        if self.policy.margin is None:
+            return ""
+        own = [
+            self.words("margin_of", tier=self.words.tier(tier), margin=self._percent(decided.margin.share))
+            for tier, decided in zip(self.default.tiers, self.policy.tiers, strict=True)
+            if decided.margin is not None
+        ]
+        return self.words.listed([self._percent(self.policy.margin.share), *own])
 
     def _between(self) -> list[Tier]:
         """Return the tiers between the smallest and the largest: their labels leave open which end belongs to them."""
