@@ -211,16 +211,29 @@ class Boundaries(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         }
 
 
-class VariantTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The tiers of one DiT variant, smallest first. The VRAM guard uses `memory_model`."""
+class VariantTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The tiers of one DiT variant, smallest first. The VRAM guard uses `memory_model`.
+
+    `windows` are the tiers that promise something else there; the others are the same on every system.
+    """
 
     tiers: Annotated[tuple[Tier, ...], msgspec.Meta(min_length=1)]
     boundaries: Boundaries
     memory_model: dict[str, float]
+    windows: tuple[Tier, ...] = ()
+
+    def on(self, system: System) -> "VariantTable":
+        """Return the table with the promises of one system."""
+        own = {tier.id: tier for tier in self.windows} if system is System.WINDOWS else {}
+        return msgspec.structs.replace(self, tiers=tuple(own.get(tier.id, tier) for tier in self.tiers), windows=())
 
     def __post_init__(self) -> None:
+        ranges = {tier.id: tier.vram_gib for tier in self.tiers}
         require_tiling([(tier.id, tier.vram_gib) for tier in self.tiers])
-        ids = {"", *(tier.id for tier in self.tiers)}
+        for tier in self.windows:
+            if ranges.get(tier.id) != tier.vram_gib:
+                raise ValueError(f"windows has {tier.id}, which is no tier of the same vram_gib")
+        ids = {"", *ranges}
         for name, boundary in self.boundaries.named.items():
             if boundary.tier not in ids:
                 raise ValueError(f"boundaries.{name}.tier must be empty or the id of a tier, got {boundary.tier!r}")
@@ -258,6 +271,10 @@ class TierTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     def __post_init__(self) -> None:
         if Variant.TURBO not in self.variants:
             raise ValueError("variants must hold turbo, the default one")
+
+    def on(self, system: System) -> "TierTable":
+        """Return the table with the promises of one system."""
+        return msgspec.structs.replace(self, variants={name: table.on(system) for name, table in self.variants.items()})
 
 
 def require_tiling(tiers: Sequence[tuple[str, VramRange]]) -> None:

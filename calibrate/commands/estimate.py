@@ -10,13 +10,16 @@ from acestep.cli.options import SIZE_GIB, json_option, knob_options, knobs_of, v
 from acestep.errors import UsageError
 from acestep.hardware.card import nameplate_gib
 from acestep.request import Task
+from acestep.tiers import System
 from acestep.units import gib_to_bytes
+from calibrate.options import system_option
 
 if TYPE_CHECKING:
     from calibrate.workload import Workload
 
 
 @click.command()
+@system_option
 @click.option("--vram", type=SIZE_GIB, metavar="GIB", help="Under the budget of a card that reports this size.")
 @click.option("--cap", type=SIZE_GIB, metavar="GIB", help="Under a plain cap on what the allocator may hold.")
 @click.option("--smallest-cap", is_flag=True, help="Under the smallest cap that fits.")
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 @click.option("--reference-seconds", type=float, metavar="SECONDS", help="Length of a timbre reference.")
 @json_option
 def estimate_command(
+    system: System,
     vram: float | None,
     cap: float | None,
     smallest_cap: bool,
@@ -50,7 +54,7 @@ def estimate_command(
     from calibrate.table.policy import budget_bytes, load_policy
 
     overrides = knobs_of(knobs)
-    settled, remarks = answer.knobs_for(load_tiers(), overrides, vram)
+    settled, remarks = answer.knobs_for(load_tiers().on(system), overrides, vram)
     if task not in (None, Task.TEXT2MUSIC) and settled.lm is not None:
         if overrides.lm is not UNSET:
             remarks = (
@@ -62,12 +66,12 @@ def estimate_command(
     if overrides.compile is True:
         remarks = (*remarks, "A simulated card compiles nothing; the model runs eagerly.")
     if vram is not None:
-        cap_bytes: int | None = budget_bytes(nameplate_gib(gib_to_bytes(vram)), load_policy())
+        cap_bytes: int | None = budget_bytes(nameplate_gib(gib_to_bytes(vram)), load_policy(), system)
     else:
         cap_bytes = None if cap is None else gib_to_bytes(cap)
     for remark in remarks:
         console.notify(remark)
-    found = answer.estimate(simulation(vae_chunk or 0), settled, workload, cap_bytes)
+    found = answer.estimate(simulation(vae_chunk or 0, system=system), settled, workload, cap_bytes)
     console.answer(found, answer.print_estimate, as_json=as_json)
 
 

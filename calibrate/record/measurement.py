@@ -58,7 +58,8 @@ class _Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class RecordedCard(_Data, frozen=True, omit_defaults=True):
     """The card that answered; a simulated one has no size of its own (`total_bytes` 0).
 
-    `system` is what the card ran under; that of a simulated card decides its kernels and its budget. `uuid` is kept of a virtual card only, because that of a real one tells whose it is. Older files have no `driver`.
+    `system` is what the card ran under; it decides a simulated card's kernels and the budget. `uuid` is kept of a
+    virtual card only, because that of a real one tells whose it is. Older files have no `driver`.
     """
 
     kind: RecordedCardKind
