@@ -311,6 +311,11 @@ def load_tiers(path: Path | None = None) -> TierTable:
     return _table_in_force() if path is None else load_strict(path, TierTable, TABLE_SCHEMA_VERSION)
 
 
+def tiers_here() -> TierTable:
+    """Return the table in force with the promises of this machine's system."""
+    return load_tiers().on(System.here())
+
+
 @cache
 def _table_in_force() -> TierTable:
     return load_strict(data_file("generated_tiers.json"), TierTable, TABLE_SCHEMA_VERSION)

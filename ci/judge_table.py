@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from acestep.knobs import KNOBS, Backend, Variant
-from acestep.tiers import BATCHES, EvidenceKind, SizeBoundary, Tier, TierTable, VariantTable, lm_rank
+from acestep.tiers import BATCHES, EvidenceKind, SizeBoundary, System, Tier, TierTable, VariantTable, lm_rank
 from calibrate.files import as_text
 from ci.findings import Finding, FindingValue
 
@@ -34,6 +34,7 @@ def table_findings(base: TierTable, head: TierTable) -> Iterator[Finding]:
             losses = _lost(tier, tiers[tier.id]) if tier.id in tiers else iter([("G501", "id", tier.id, None)])
             yield from (_finding(variant, tier.id, loss) for loss in losses)
         yield from _variant_findings(variant, before, after)
+        yield from _on_windows(variant, before, after)
 
 
 def _finding(variant: Variant, tier: str, loss: Loss) -> Finding:
@@ -51,6 +52,18 @@ def _finding(variant: Variant, tier: str, loss: Loss) -> Finding:
         after=after,
         message=f"{place}: {field} {gone}." if rule != "G501" else f"{place} {gone}.",
     )
+
+
+def _on_windows(variant: Variant, before: VariantTable, after: VariantTable) -> Iterator[Finding]:
+    """Yield what is lost on Windows, where the base states its promises: before, no table said what holds there."""
+    if not before.windows:
+        return
+    stated = {tier.id for tier in (*before.windows, *after.windows)}
+    tiers = {tier.id: tier for tier in after.on(System.WINDOWS).tiers}
+    for tier in before.on(System.WINDOWS).tiers:
+        if tier.id in stated and tier.id in tiers:
+            for rule, field, value, value_now in _lost(tier, tiers[tier.id]):
+                yield _finding(variant, tier.id, (rule, f"{System.WINDOWS}.{field}", value, value_now))
 
 
 def _lost(before: Tier, after: Tier) -> Iterator[Loss]:

@@ -202,7 +202,7 @@ def _shown(side: CertificateSide | None) -> ExplainedProbe | None:
         songs_per_pass=probe.songs_per_pass,
         decode_path=probe.decode_path,
         stages=probe.stages,
-        repeat=repeat_command(probe.knobs, probe.workload, side.row.decided.certified_gib),
+        repeat=repeat_command(probe.knobs, probe.workload, side.row.decided.certified_gib, record.card.system),
     )
 
 

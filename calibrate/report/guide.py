@@ -1,6 +1,6 @@
 """The guide's texts about a table, in one language: rows of cells and lists of tiers. Pure."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -141,6 +141,19 @@ class Guide(msgspec.Struct, frozen=True, kw_only=True):
         cells = [tuple(f"`{text}`" for text in (s.tier, s.field, s.published, s.generated)) for s in short]
         return [heading, *cells] if cells else []
 
+    def windows_rows(self) -> Rows:
+        """Return what is promised otherwise on Windows, cell by cell; empty if it is the same there."""
+        cells = [
+            tuple(f"`{text}`" for text in (variant, tier.id, field, *values))
+            for variant, table in self.table.variants.items()
+            for tier in table.tiers
+            for own in table.windows
+            if own.id == tier.id
+            for field, *values in _other_values(tier, own)
+        ]
+        heading = tuple(self.words(f"col_{column}") for column in ("variant", "tier", "value"))
+        return [(*heading, "Linux", "Windows"), *cells] if cells else []
+
     def record_lines(self) -> list[str]:
         """Return every record of the table, as a phrase each."""
         return [
@@ -273,6 +286,29 @@ class Guide(msgspec.Struct, frozen=True, kw_only=True):
         """The backends of a tier that may not use vLLM."""
         small = next((tier for tier in self.default.tiers if Backend.VLLM not in tier.backends_allowed), None)
         return "" if small is None else self.words.listed(f"`{backend}`" for backend in small.backends_allowed)
+
+
+def _other_values(tier: Tier, own: Tier) -> Iterator[tuple[str, str, str]]:
+    """Yield the fields that users see of a tier and that differ on another system, with both values."""
+    for field in (*_SHOWN, "lm_models", "recommended_lm", "lm_quantization", "lm_songs_per_pass", "frontier"):
+        both = tuple(msgspec.to_builtins(getattr(row, field)) for row in (tier, own))
+        for path, (here, there) in _leaves(field, *both):
+            if here != there:
+                yield path, _as_cell(here), _as_cell(there)
+
+
+def _leaves(path: str, here: Any, there: Any) -> Iterator[tuple[str, tuple[Any, Any]]]:
+    if not isinstance(here, dict):
+        yield path, (here, there)
+        return
+    for name in dict.fromkeys((*here, *there)):
+        yield from _leaves(f"{path}.{name}", here.get(name), there.get(name))
+
+
+def _as_cell(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(value) or "none"
+    return "none" if value is None else str(value)
 
 
 def _distinct(items: Iterable[str]) -> list[str]:

@@ -1,7 +1,9 @@
 """Records + policy -> the tier table. Pure: the same records and policy give the same bytes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product
+
+import msgspec
 
 from acestep.errors import NotMeasuredError
 from acestep.knobs import LM_MODELS, Variant
@@ -13,6 +15,7 @@ from acestep.tiers import (
     GeneratedFrom,
     LmStates,
     SizeBoundary,
+    System,
     Tier,
     TierTable,
     VariantTable,
@@ -48,14 +51,16 @@ def build_table(records: Sequence[Measurement], policy: Policy) -> TierTable:
     """Return the table of every variant that the records cover.
 
     Raises `NotMeasuredError` naming a tier that none covers. A measured record has priority over a simulated one; among
-    equals the card that needs the most frugal knobs decides, then the one with the smallest limits.
+    equals the card that needs the most frugal knobs decides, then the one with the smallest limits. Records of Windows
+    decide what is promised there.
     """
-    covered = _covered(records)
+    linux, windows = ([record for record in records if record.card.system is system] for system in System)
+    covered = _covered(linux)
     if Variant.TURBO not in covered:
         raise NotMeasuredError(
             f"no record certifies {Variant.TURBO}; run `python -m calibrate run -o tiers/measurements/NAME.json` first"
         )
-    variants = {variant: _variant_table(records, policy, variant) for variant in covered}
+    variants = {variant: _variant_table(linux, windows, policy, variant) for variant in covered}
     return TierTable(
         schema_version=TABLE_SCHEMA_VERSION,
         table_version=TABLE_VERSION,
@@ -91,7 +96,7 @@ def _covered(records: Sequence[Measurement]) -> list[Variant]:
 
 def prove(record: Measurement, decided: TierPolicy, policy: Policy, variant: Variant) -> ProvenTier | None:
     """Return the tier as a record proves it, or None if it lacks a certificate that the choice needs."""
-    cap_bytes = budget_bytes(decided.certified_gib, policy)
+    cap_bytes = budget_bytes(decided.certified_gib, policy, record.card.system)
     certified = {(c.knobs, c.batch): record.longest(c) for c in record.certificates if c.cap_bytes == cap_bytes}
     probed = {certificate.knobs.backend for certificate in record.certificates if certificate.knobs.lm is not None}
     if not probed:
@@ -107,7 +112,9 @@ def _proven(records: Sequence[Measurement], decided: TierPolicy, policy: Policy,
     return [row for record in records if (row := prove(record, decided, policy, variant)) is not None]
 
 
-def _variant_table(records: Sequence[Measurement], policy: Policy, variant: Variant) -> VariantTable:
+def _variant_table(
+    records: Sequence[Measurement], windows: Sequence[Measurement], policy: Policy, variant: Variant
+) -> VariantTable:
     rows = []
     for decided in policy.tiers:
         proven = _proven(records, decided, policy, variant)
@@ -115,11 +122,24 @@ def _variant_table(records: Sequence[Measurement], policy: Policy, variant: Vari
             raise uncovered(decided, variant)
         rows.append(deciding(proven))
 
+    tiers = tuple(tier_of(row, policy) for row in rows)
     return VariantTable(
-        tiers=tuple(tier_of(row, policy) for row in rows),
+        tiers=tiers,
+        windows=tuple(_otherwise(tiers, windows, policy, variant)),
         boundaries=boundaries_of(rows),
         memory_model=_memory_model(records, variant),
     )
+
+
+def _otherwise(
+    tiers: Sequence[Tier], records: Sequence[Measurement], policy: Policy, variant: Variant
+) -> Iterator[Tier]:
+    """Yield what records of another system prove of the tiers, where it is another promise."""
+    for tier, decided in zip(tiers, policy.tiers, strict=True):
+        if proven := _proven(records, decided, policy, variant):
+            own = tier_of(deciding(proven), policy)
+            if msgspec.structs.replace(own, evidence=tier.evidence) != tier:
+                yield own
 
 
 def boundaries_of(rows: Sequence[ProvenTier]) -> Boundaries:
