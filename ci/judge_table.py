@@ -73,7 +73,7 @@ def _lost(before: Tier, after: Tier) -> Iterator[Loss]:
     # If no song was certified, the settings promised nothing.
     promised = before.max_duration_s.of(lm=False) > 0
     for name, knob in KNOBS.items():
-        if knob.saves and name in Tier.__struct_fields__ and (bool(before.lm_models) if knob.of_lm else promised):
+        if knob.saves and name in Tier.__struct_fields__ and (bool(before.own_lm_models) if knob.of_lm else promised):
             old, new = getattr(before, name), getattr(after, name)
             if knob.rank(new) > knob.rank(old):
                 yield "G506" if name == "offload" else "G507", name, old, new
@@ -100,6 +100,9 @@ def _shorter(before: Tier, after: Tier, state: str, *, lm: bool) -> Iterator[Los
 def _lost_models(before: Tier, after: Tier) -> Iterator[Loss]:
     if not set(before.lm_models) <= set(after.lm_models):
         yield "G505", "lm_models", ", ".join(before.lm_models), ", ".join(after.lm_models) or None
+    own, own_now = before.own_lm_models, after.own_lm_models
+    if moved := [model for model in own if model in after.lm_models and model not in own_now]:
+        yield "G505", "lm_needs", None, ", ".join(moved)
     if lm_rank(after.recommended_lm) < lm_rank(before.recommended_lm):
         yield "G505", "recommended_lm", before.recommended_lm, after.recommended_lm
     for model, songs in before.lm_songs_per_pass.items():

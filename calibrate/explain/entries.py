@@ -19,7 +19,7 @@ _FOLLOWED = {
 }
 """Lists of the policy that the search for a limit went through."""
 
-_WEIGHED = ("lm_models", "recommended_lm", "lm_quantization")
+_WEIGHED = ("lm_models", "recommended_lm", "lm_quantization", "lm_needs")
 """Fields that depend on the language models' weights that the policy allows for a tier."""
 
 

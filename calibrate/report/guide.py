@@ -7,7 +7,7 @@ import msgspec
 
 from acestep.knobs import Backend, Offload, Variant
 from acestep.request import MAX_LYRIC_TOKENS
-from acestep.tiers import BATCHES, EvidenceKind, LmStates, SizeBoundary, Tier, TierTable, VariantTable
+from acestep.tiers import BATCHES, EvidenceKind, LmNeeds, LmStates, SizeBoundary, System, Tier, TierTable, VariantTable
 from acestep.units import gib
 from calibrate.record.measurement import Measurement
 from calibrate.report.marks import GAP, MARKS, cited, mark_of, marked, short
@@ -141,6 +141,15 @@ class Guide(msgspec.Struct, frozen=True, kw_only=True):
         cells = [tuple(f"`{text}`" for text in (s.tier, s.field, s.published, s.generated)) for s in short]
         return [heading, *cells] if cells else []
 
+    @property
+    def trades(self) -> list[str]:
+        """Where a larger card gets less of something, as sentences of the table, with their variants."""
+        return [
+            f"`{variant}`{' (Windows)' if trade.system is System.WINDOWS else ''}: {trade.sentence}"
+            for variant, table in self.table.variants.items()
+            for trade in table.trades
+        ]
+
     def windows_rows(self) -> Rows:
         """Return what is promised otherwise on Windows, cell by cell; empty if it is the same there."""
         cells = [
@@ -255,13 +264,24 @@ class Guide(msgspec.Struct, frozen=True, kw_only=True):
         return [tier for tier in self.default.tiers if tier.vram_gib.lower and tier.vram_gib.upper is not None]
 
     def _lm_states(self, tier: Tier) -> tuple[bool, ...]:
-        return (False, True) if tier.lm_models else (False,)
+        return (False, True) if tier.own_lm_models else (False,)
 
     def _lm_models(self, tier: Tier) -> str:
         if not tier.lm_models:
             return self.words("none")
         weights = f" ({tier.lm_quantization.upper()})" if tier.lm_quantization else ""
-        return self._marked(tier, "lm_models", self.words.listed(tier.lm_models) + weights)
+        others = [f"{model} ({self._needs(tier, needs)})" for model, needs in tier.lm_needs.items()]
+        own = self.words.listed(tier.own_lm_models) + weights if tier.own_lm_models else ""
+        return self._marked(tier, "lm_models", self.words.listed(filter(None, [own, *others])))
+
+    def _needs(self, tier: Tier, needs: LmNeeds) -> str:
+        """The knobs that a language model needs, those that are not the tier's own."""
+        named = [f"`{needs.offload}`"] if needs.offload is not tier.offload else []
+        if needs.lm_quantization is not tier.lm_quantization:
+            named.append(needs.lm_quantization.upper() if needs.lm_quantization else self.words("tip_exact"))
+        unable = [name for name in tier.backends_allowed if name not in (*needs.backends, Backend.MLX)]
+        named += [f"`{name}`" for name in needs.backends] if unable else []
+        return self.words.listed(named)
 
     def _limits(self, tier: Tier, field: str, show: Callable[[int], str]) -> str:
         """Return a limit with and without a language model, with one mark if both have the same."""

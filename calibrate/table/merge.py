@@ -6,13 +6,14 @@ from itertools import product
 import msgspec
 
 from acestep.errors import NotMeasuredError
-from acestep.knobs import LM_MODELS, Variant
+from acestep.knobs import LM_MODELS, Knobs, Variant
 from acestep.tiers import (
     TABLE_SCHEMA_VERSION,
     Boundaries,
     Evidence,
     EvidenceKind,
     GeneratedFrom,
+    LmNeeds,
     LmStates,
     SizeBoundary,
     System,
@@ -21,12 +22,13 @@ from acestep.tiers import (
     VariantTable,
 )
 from calibrate.record.measurement import Measurement, RecordedCard
-from calibrate.table.choice import choose_tier
+from calibrate.table.choice import UnansweredByRecordError, choose_tier
 from calibrate.table.knobs import Config, first_from_which_all_fit
 from calibrate.table.policy import Policy, TierPolicy, budget_bytes
 from calibrate.table.proven import ProvenTier, uncovered
 from calibrate.table.ratchet import deciding
 from calibrate.table.targets import BOUND, published, shortfalls
+from calibrate.table.trades import trades
 
 TABLE_VERSION = 1
 """Increased when the meaning of the table's fields changes."""
@@ -101,9 +103,15 @@ def prove(record: Measurement, decided: TierPolicy, policy: Policy, variant: Var
     probed = {certificate.knobs.backend for certificate in record.certificates if certificate.knobs.lm is not None}
     if not probed:
         return None
+
+    def ask(knobs: Knobs, batch: int, at_most: int) -> int:  # noqa: ARG001 a FindLongest's arguments
+        if (knobs, batch) not in certified:
+            raise UnansweredByRecordError(knobs, batch)
+        return certified[knobs, batch]
+
     try:
-        choice = choose_tier(lambda knobs, batch, _: certified[knobs, batch], policy, decided, variant, probed)
-    except KeyError:
+        choice = choose_tier(ask, policy, decided, variant, probed)
+    except UnansweredByRecordError:
         return None
     return ProvenTier(record=record, decided=decided, cap_bytes=cap_bytes, choice=choice)
 
@@ -123,12 +131,16 @@ def _variant_table(
         rows.append(deciding(proven))
 
     tiers = tuple(tier_of(row, policy) for row in rows)
-    return VariantTable(
+    own = tuple(_otherwise(tiers, windows, policy, variant))
+    table = VariantTable(
         tiers=tiers,
-        windows=tuple(_otherwise(tiers, windows, policy, variant)),
+        windows=own,
         boundaries=boundaries_of(rows),
         memory_model=_memory_model(records, variant),
     )
+    told = {trade.sentence: trade for system in reversed(System) for trade in trades(table.on(system).tiers, system)}
+    order = sorted(told.values(), key=lambda trade: list(System).index(trade.system))
+    return msgspec.structs.replace(table, trades=tuple(order))
 
 
 def _otherwise(
@@ -175,14 +187,25 @@ def tier_of(row: ProvenTier, policy: Policy) -> Tier:
     found = Evidence(kind=record.evidence, record=record.digest)
     chosen = Evidence(kind=EvidenceKind.POLICY, record=policy.digest)
     thought = Evidence(kind=EvidenceKind.ESTIMATED, record=record.digest) if row.lm_estimate else found
-    models = choice.lm.models
+    own = choice.lm.models
+    needs = {
+        other.model: LmNeeds(
+            offload=other.rung.offload,
+            quantization=other.rung.quantization,
+            lm_quantization=other.quantization,
+            backends=other.backends,
+            with_lm=other.reach,
+        )
+        for other in choice.others
+    }
+    models = tuple(model for model in LM_MODELS if model in (*own, *needs))
     return Tier(
         id=decided.id,
         label=decided.label,
         vram_gib=decided.vram_gib,
         certified_gib=decided.certified_gib,
         lm_models=models,
-        recommended_lm=models[-1] if models else None,
+        recommended_lm=own[-1] if own else None,
         backend=decided.backend,
         backends_allowed=decided.backends_allowed,
         max_duration_s=_headline(choice.frontier.longest(1, lm=True), choice.frontier.longest(1, lm=False)),
@@ -191,10 +214,14 @@ def tier_of(row: ProvenTier, policy: Policy) -> Tier:
         quantization=choice.knobs.quantization,
         lm_quantization=choice.lm.quantization,
         compile=policy.compile.default,
-        init_lm=decided.init_lm and bool(models),
+        init_lm=decided.init_lm and bool(own),
         lm_songs_per_pass={model: row.fewest_planned(model)[0] for model in models},
         frontier=choice.frontier,
-        evidence=dict.fromkeys(_FOUND, found) | dict.fromkeys(_THOUGHT, thought) | dict.fromkeys(_DECIDED, chosen),
+        lm_needs=needs,
+        evidence=({"lm_needs": thought} if needs else {})
+        | dict.fromkeys(_FOUND, found)
+        | dict.fromkeys(_THOUGHT, thought)
+        | dict.fromkeys(_DECIDED, chosen),
     )
 
 

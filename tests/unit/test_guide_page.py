@@ -47,6 +47,8 @@ def known_numbers(source: Sources) -> set[str]:
     known |= {f"{margin.share * 100:g}" for margin in map(POLICY.margin_of, sizes) if margin}
     known |= {str(tile) for tile in vae_decode.TILES} | {str(n) for n in range(1, 6)}
     for table in source.table.variants.values():
+        for trade in table.trades:
+            known |= set(NUMBER.findall(trade.sentence))
         for boundary in table.boundaries.named.values():
             known |= {str(boundary.fits_gib), str(boundary.fails_gib)}
         for tier in table.tiers:

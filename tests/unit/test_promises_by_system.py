@@ -20,7 +20,7 @@ from calibrate.table.policy import budget_bytes, load_policy
 from ci.cells import certified_cells
 from ci.judge_table import table_findings
 from tests.fakes import Hungry, measured
-from tests.guides import simulated, sources
+from tests.guides import simulated
 
 POLICY = load_policy()
 LINUX = simulated()
@@ -142,7 +142,7 @@ def test_the_guide_lists_what_windows_loses_and_nothing_where_it_is_the_same() -
     from calibrate.report.words import words_of
 
     def rows(table: TierTable) -> list[tuple[str, ...]]:
-        guide = Guide(words=words_of("en"), table=table, policy=POLICY, records=sources(LINUX).records)
+        guide = Guide(words=words_of("en"), table=table, policy=POLICY, records=(LINUX,))
         return [tuple(row) for row in guide.windows_rows()[1:]]
 
     told = rows(TABLE)
