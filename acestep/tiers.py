@@ -1,6 +1,7 @@
 """The tier table: the limits of every class of card, and the strict reader of its file."""
 
 import math
+import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from functools import cache
@@ -22,6 +23,19 @@ BATCHES = (1, 2, 4, 8)
 
 DIGEST_START = len("sha256:") + 12
 """Characters of a shortened digest, with the name of its algorithm, for display."""
+
+
+class System(StrEnum):
+    """The operating systems with promises of their own; every other one is promised what Linux is."""
+
+    LINUX = "linux"
+    WINDOWS = "windows"
+
+    @classmethod
+    def here(cls) -> "System":
+        """The system of this machine."""
+        return cls.WINDOWS if sys.platform == "win32" else cls.LINUX
+
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -111,8 +125,24 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     record: str
 
 
-class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class LmNeeds(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a language model takes that does not fit beside its tier's own knobs, and the longest song for each batch.
+
+    It was shown on all of `backends`.
+    """
+
+    offload: Offload
+    quantization: Quantization | None
+    lm_quantization: Quantization | None
+    backends: Annotated[tuple[Backend, ...], msgspec.Meta(min_length=1)]
+    with_lm: dict[str, SongSeconds]
+
+
+class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """The limits of every card in a range of nameplates; `certified_gib` is the nameplate they were proven at.
+
+    `lm_models` are all language models that fit under some knobs; those in `lm_needs` need the ones given there. The
+    limits with a language model are those of the others.
 
     `evidence` is keyed by field, or by ``field.with_lm`` if a limit with a language model has other evidence.
     """
@@ -135,6 +165,34 @@ class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     lm_songs_per_pass: dict[str, Annotated[int, msgspec.Meta(ge=1)]]
     frontier: Frontier
     evidence: dict[str, Evidence]
+    lm_needs: dict[str, LmNeeds] = {}
+
+    @property
+    def own_lm_models(self) -> tuple[str, ...]:
+        """The language models that fit beside the tier's own knobs."""
+        return tuple(model for model in self.lm_models if model not in self.lm_needs)
+
+    def thinking_with(self, model: object) -> "Tier":
+        """Return the tier with the knobs and limits that a language model needs; itself for any other value."""
+        needs = self.lm_needs.get(model) if isinstance(model, str) else None
+        if needs is None:
+            return self
+        # What runs on Apple machines was never probed.
+        allowed = tuple(name for name in self.backends_allowed if name in (*needs.backends, Backend.MLX))
+        frontier = Frontier(with_lm=needs.with_lm, without_lm=self.frontier.without_lm)
+        return msgspec.structs.replace(
+            self,
+            offload=needs.offload,
+            quantization=needs.quantization,
+            lm_quantization=needs.lm_quantization,
+            backend=self.backend if self.backend in allowed else needs.backends[0],
+            backends_allowed=allowed,
+            recommended_lm=model,
+            frontier=frontier,
+            max_duration_s=LmStates(with_lm=frontier.longest(1, lm=True), without_lm=self.max_duration_s.without_lm),
+            max_batch=LmStates(with_lm=frontier.headline_batch(lm=True), without_lm=self.max_batch.without_lm),
+            lm_needs={name: other for name, other in self.lm_needs.items() if name != model},
+        )
 
     def evidence_for(self, field: str) -> Evidence | None:
         """Return the evidence of a field such as ``frontier.with_lm.4``: its own, or that of what it belongs to."""
@@ -155,13 +213,18 @@ class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     def _check_lm(self) -> None:
         if self.lm_models != tuple(name for name in LM_MODELS if name in self.lm_models):
             raise ValueError(f"{self.id}: lm_models must be some of {list(LM_MODELS)}, smallest first")
-        known = self.recommended_lm in self.lm_models if self.lm_models else self.recommended_lm is None
+        own = self.own_lm_models
+        known = self.recommended_lm in own if own else self.recommended_lm is None
         if not known:
-            raise ValueError(f"{self.id}: recommended_lm {self.recommended_lm} is not in lm_models")
-        if bool(self.lm_models) != (self.max_duration_s.with_lm > 0):
+            raise ValueError(f"{self.id}: recommended_lm {self.recommended_lm} is not in lm_models, or is in lm_needs")
+        if bool(own) != (self.max_duration_s.with_lm > 0):
             raise ValueError(f"{self.id}: max_duration_s.with_lm must be above 0 exactly where lm_models lists one")
-        if strangers := sorted(set(self.lm_songs_per_pass) - set(self.lm_models)):
-            raise ValueError(f"{self.id}: lm_songs_per_pass is given for {strangers}, which are not in lm_models")
+        for name in ("lm_songs_per_pass", "lm_needs"):
+            if strangers := sorted(set(getattr(self, name)) - set(self.lm_models)):
+                raise ValueError(f"{self.id}: {name} is given for {strangers}, which are not in lm_models")
+        for model, needs in self.lm_needs.items():
+            if set(needs.with_lm) != {str(batch) for batch in BATCHES}:
+                raise ValueError(f"{self.id}: lm_needs.{model}.with_lm must have an entry for each batch")
 
     def _check_headline(self) -> None:
         """Require that the headline limits agree with the frontier."""
@@ -197,16 +260,44 @@ class Boundaries(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         }
 
 
-class VariantTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The tiers of one DiT variant, smallest first. The VRAM guard uses `memory_model`."""
+class Trade(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where a tier gives less of something than the one below it, and what that buys: a sentence."""
+
+    system: System
+    tier: str
+    sentence: str
+
+
+class VariantTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The tiers of one DiT variant, smallest first. The VRAM guard uses `memory_model`.
+
+    `windows` are the tiers that promise something else there; the others are the same on every system. `trades` say
+    where a larger card gets less of something.
+    """
 
     tiers: Annotated[tuple[Tier, ...], msgspec.Meta(min_length=1)]
     boundaries: Boundaries
     memory_model: dict[str, float]
+    windows: tuple[Tier, ...] = ()
+    trades: tuple[Trade, ...] = ()
+
+    def on(self, system: System) -> "VariantTable":
+        """Return the table with the promises of one system."""
+        own = {tier.id: tier for tier in self.windows} if system is System.WINDOWS else {}
+        return msgspec.structs.replace(
+            self,
+            tiers=tuple(own.get(tier.id, tier) for tier in self.tiers),
+            windows=(),
+            trades=tuple(trade for trade in self.trades if trade.system is system),
+        )
 
     def __post_init__(self) -> None:
+        ranges = {tier.id: tier.vram_gib for tier in self.tiers}
         require_tiling([(tier.id, tier.vram_gib) for tier in self.tiers])
-        ids = {"", *(tier.id for tier in self.tiers)}
+        for tier in self.windows:
+            if ranges.get(tier.id) != tier.vram_gib:
+                raise ValueError(f"windows has {tier.id}, which is no tier of the same vram_gib")
+        ids = {"", *ranges}
         for name, boundary in self.boundaries.named.items():
             if boundary.tier not in ids:
                 raise ValueError(f"boundaries.{name}.tier must be empty or the id of a tier, got {boundary.tier!r}")
@@ -245,6 +336,10 @@ class TierTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         if Variant.TURBO not in self.variants:
             raise ValueError("variants must hold turbo, the default one")
 
+    def on(self, system: System) -> "TierTable":
+        """Return the table with the promises of one system."""
+        return msgspec.structs.replace(self, variants={name: table.on(system) for name, table in self.variants.items()})
+
 
 def require_tiling(tiers: Sequence[tuple[str, VramRange]]) -> None:
     """Raise `ValueError` unless every nameplate from 0 up is in exactly one of the named ranges, in order."""
@@ -278,6 +373,11 @@ def data_file(name: str) -> Path:
 def load_tiers(path: Path | None = None) -> TierTable:
     """Return the tier table in force, or the one in `path`; `InvalidInputError` names the file and the field."""
     return _table_in_force() if path is None else load_strict(path, TierTable, TABLE_SCHEMA_VERSION)
+
+
+def tiers_here() -> TierTable:
+    """Return the table in force with the promises of this machine's system."""
+    return load_tiers().on(System.here())
 
 
 @cache

@@ -1,9 +1,29 @@
 """Options that take several values after one flag, shared by the profiler and `calibrate`."""
 
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, Final
 
 import click
+
+from acestep.errors import UsageError
+from acestep.tiers import System
+
+SYSTEM_OPTION: Final[dict[str, Any]] = {
+    "type": click.Choice([system.value for system in System]),
+    "default": System.LINUX.value,
+    "show_default": True,
+    "callback": lambda _, __, value: System(value),
+    "help": "What the simulated card runs under.",
+}
+"""The attributes of `--os`, which gives the parameter `system`."""
+
+system_option = click.option("--os", "system", **SYSTEM_OPTION)
+
+
+def require_simulated(system: System, device: str) -> None:
+    """Raise `UsageError` for a system chosen for a real card, which runs under its own."""
+    if system is System.WINDOWS and device != "simulated":
+        raise UsageError(f"--os chooses what a simulated card runs under; with --device {device} leave it out")
 
 
 class Several(click.Option):

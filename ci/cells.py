@@ -7,7 +7,7 @@ import msgspec
 
 from acestep.errors import NotMeasuredError
 from acestep.knobs import Backend, Knobs, Variant
-from acestep.tiers import EvidenceKind, Tier, TierTable
+from acestep.tiers import EvidenceKind, System, Tier, TierTable
 from calibrate.record.measurement import Measurement, RecordedCardKind, RecordedProbe
 from calibrate.table.merge import build_table
 from calibrate.table.policy import Policy, budget_bytes
@@ -19,7 +19,7 @@ class GateCell(msgspec.Struct, frozen=True, kw_only=True):
     """The limits of a tier in one `state` (`without_lm`, `with_lm.pt`, `with_lm.vllm`) and the probe that fits there.
 
     `proven_cap_bytes` is the smallest cap at which the records saw the same run fit. A `released` cell is that of the
-    last release, with which only the stages are compared.
+    last release, with which only the stages are compared. One of Windows has a `state` that begins with its name.
     """
 
     variant: Variant
@@ -28,6 +28,7 @@ class GateCell(msgspec.Struct, frozen=True, kw_only=True):
     probe: RecordedProbe
     proven_cap_bytes: int
     released: bool = False
+    system: System = System.LINUX
 
     @property
     def place(self) -> str:
@@ -43,22 +44,28 @@ def certified_cells(
     table: TierTable, policy: Policy, records: Sequence[Measurement]
 ) -> tuple[list[GateCell], list[Finding]]:
     """Return every cell at a tier's limits that a simulated record proves, and a finding for each without proof."""
-    probes = _fitting(records)
     cells: list[GateCell] = []
     missing: list[Finding] = []
-    for variant, entry in table.variants.items():
-        for tier in entry.tiers:
-            cap_bytes = budget_bytes(tier.certified_gib, policy)
-            for state, knobs, workload in _limits(variant, tier):
+    for system, (variant, entry) in product(System, table.variants.items()):
+        probes = _fitting([record for record in records if record.card.system is system])
+        for tier in entry.tiers if system is System.LINUX else entry.windows:
+            cap_bytes = budget_bytes(tier.certified_gib, policy, system)
+            for limit, knobs, workload in _limits(variant, tier):
+                state = limit if system is System.LINUX else f"{system}.{limit}"
                 same = probes.get((knobs, workload), [])
                 at_cap = next((probe for probe in same if probe.cap_bytes == cap_bytes), None)
                 if at_cap is None:
                     missing.append(_missing(variant, tier, state))
                     continue
-                smallest = min(probe.cap_bytes for probe in same)
-                cells.append(
-                    GateCell(variant=variant, tier=tier.id, state=state, probe=at_cap, proven_cap_bytes=smallest)
+                cell = GateCell(
+                    variant=variant,
+                    tier=tier.id,
+                    state=state,
+                    probe=at_cap,
+                    proven_cap_bytes=min(probe.cap_bytes for probe in same),
+                    system=system,
                 )
+                cells.append(cell)
     return cells, missing
 
 

@@ -23,6 +23,7 @@ import msgspec
 from acestep.errors import NotMeasuredError
 from acestep.hardware.card import SIMULATED_CAPABILITY
 from acestep.knobs import Knobs, Variant
+from acestep.tiers import System
 from calibrate.probes.base import ProbeResult, Simulation
 from calibrate.workload import Workload
 from ci.checkout import CHECKOUT
@@ -40,12 +41,16 @@ Wanted = TypeVar("Wanted")
 
 
 class _Question(msgspec.Struct, frozen=True, kw_only=True):
-    """A probe under a cap, or the smallest caps where there is none; `capability` decides the card's kernels."""
+    """A probe under a cap, or the smallest caps where there is none.
+
+    `capability` and `system` decide the card's kernels.
+    """
 
     knobs: Knobs
     workload: Workload
     cap_bytes: int | None = None
     capability: tuple[int, int] = SIMULATED_CAPABILITY
+    system: System = System.LINUX
 
 
 class _Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,7 +71,7 @@ class HeadSimulation:
     device = "simulated"
 
     def __init__(self, command: Sequence[str], search: Sequence[Path]) -> None:
-        self.capability = SIMULATED_CAPABILITY
+        self.capability, self.system = SIMULATED_CAPABILITY, System.LINUX
         self._known: dict[_Question, ProbeResult] = {}
         self._process = subprocess.Popen(  # noqa: S603 our own interpreter and modules
             command,
@@ -80,7 +85,7 @@ class HeadSimulation:
 
     def probe(self, knobs: Knobs, workload: Workload, cap_bytes: int) -> ProbeResult:
         """As `Prober.probe`; raises `HeadGoneError` where the process has ended."""
-        question = _Question(knobs=knobs, workload=workload, cap_bytes=cap_bytes, capability=self.capability)
+        question = self._question(knobs, workload, cap_bytes)
         # The base and the last release mostly ask the same.
         if question not in self._known:
             self._known[question] = _given(self._ask(question).result)
@@ -88,17 +93,16 @@ class HeadSimulation:
 
     def smallest_caps(self, knobs: Knobs, workload: Workload) -> dict[str, int]:
         """As `Simulation.smallest_caps`; raises `HeadGoneError` where the process has ended."""
-        question = _Question(knobs=knobs, workload=workload, capability=self.capability)
-        return _given(self._ask(question).caps)
+        return _given(self._ask(self._question(knobs, workload, None)).caps)
 
     def memory_model(self, variant: Variant) -> dict[str, float]:
         """Raise `NotMeasuredError`: the gate does not ask for the guard's coefficients."""
         raise NotMeasuredError(f"the gate fits no memory model of {variant}")
 
-    def of(self, capability: tuple[int, int]) -> "HeadSimulation":
-        """Return the same process as the simulation of a card of another compute capability."""
+    def of(self, capability: tuple[int, int], system: System) -> "HeadSimulation":
+        """Return the same process as the simulation of a card of another compute capability or system."""
         other = copy(self)
-        other.capability = capability
+        other.capability, other.system = capability, system
         return other
 
     def close(self) -> None:
@@ -108,6 +112,11 @@ class HeadSimulation:
         for pipe in (self._sent, self._received):
             with suppress(OSError):
                 pipe.close()
+
+    def _question(self, knobs: Knobs, workload: Workload, cap_bytes: int | None) -> _Question:
+        return _Question(
+            knobs=knobs, workload=workload, cap_bytes=cap_bytes, capability=self.capability, system=self.system
+        )
 
     def _ask(self, question: _Question) -> _Answer:
         late = threading.Timer(MOST_SECONDS, self._process.kill)
@@ -131,6 +140,11 @@ class HeadSimulation:
         if answer.problem:
             raise NotMeasuredError(answer.problem)
         return answer
+
+
+def simulation_on(simulation: Simulation, capability: tuple[int, int], system: System) -> Simulation:
+    """Return the simulation of a card of this capability and system, where the code of a change is asked."""
+    return simulation.of(capability, system) if isinstance(simulation, HeadSimulation) else simulation
 
 
 def _given(value: Wanted | None) -> Wanted:
@@ -168,12 +182,13 @@ def simulate(seed: int) -> None:
     threading.Thread(target=_listen, args=(asked,), daemon=True).start()
     from calibrate.campaign.probers import simulation
 
-    probers: dict[tuple[int, int], Simulation] = {}
+    probers: dict[tuple[tuple[int, int], System], Simulation] = {}
     while True:
         question = msgspec.json.decode(asked.get(), type=_Question)
-        card = question.capability
+        card = question.capability, question.system
         if card not in probers:
-            probers[card] = simulation(sample=Random(seed), capability=card)  # noqa: S311 it draws a sample, not a secret
+            sample = Random(seed)  # noqa: S311 it draws a sample, not a secret
+            probers[card] = simulation(sample=sample, capability=question.capability, system=question.system)
             # Imported objects are frozen, so that garbage collection of the traces does not scan them.
             gc.freeze()
         answers.write(msgspec.json.encode(_answered(probers[card], question)) + b"\n")

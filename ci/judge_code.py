@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from acestep.errors import AceStepError, NotMeasuredError
+from acestep.hardware.card import SIMULATED_CAPABILITY
 from acestep.units import gib
 from calibrate.probes.base import MeasuredStage, ProbeResult, Simulation
 from calibrate.probes.simulated.trace import NO_PARTS
@@ -10,6 +11,7 @@ from calibrate.record.measurement import keeps_promise
 from calibrate.record.rules import CHOOSING
 from ci.cells import GateCell
 from ci.findings import Finding, FindingValue
+from ci.head_process import simulation_on
 from ci.judge_work import work_findings
 
 TellCells = Callable[[str], None]
@@ -32,7 +34,7 @@ def code_findings(
     for cell in cells:
         progress(f"Probing {cell.place}.")
         try:
-            yield from _judged(cell, prober, share)
+            yield from _judged(cell, simulation_on(prober, SIMULATED_CAPABILITY, cell.system), share)
         except CODE_ERRORS as error:
             said = f"{error}" if isinstance(error, NotMeasuredError) else f"{type(error).__name__}: {error}"
             yield _finding("G203", cell, "probe", f"cannot be probed: {said}"[:300])

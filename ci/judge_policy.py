@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from acestep.knobs import Variant
-from acestep.tiers import lm_rank
+from acestep.tiers import System, lm_rank
 from calibrate.table.policy import Policy, TierPolicy, budget_bytes
 from ci.findings import Finding, FindingValue
 from ci.tolerance import Tolerance
@@ -38,9 +38,11 @@ def tolerance_findings(base: Tolerance, head: Tolerance) -> Iterator[Finding]:
 
 def _looser_budget(base: Policy, head: Policy, tier: TierPolicy) -> Iterator[Finding]:
     size = tier.certified_gib
-    before, after = budget_bytes(size, base), budget_bytes(size, head)
-    if after > before:
-        yield _finding("G401", tier.id, "budget_bytes", before, after)
+    for system in System:
+        before, after = budget_bytes(size, base, system), budget_bytes(size, head, system)
+        if after > before:
+            field = "budget_bytes" if system is System.LINUX else f"budget_bytes.{system}"
+            yield _finding("G401", tier.id, field, before, after)
 
 
 def _asks_less(before: TierPolicy, after: TierPolicy) -> Iterator[Finding]:

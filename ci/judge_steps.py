@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from acestep.knobs import Variant
+from acestep.tiers import System
 from acestep.units import mib
 from calibrate.probes.base import Simulation
 from calibrate.workload import PROBE_STEPS
@@ -19,7 +20,7 @@ STEPS = (PROBE_STEPS + 1, 8)
 def step_findings(cells: Sequence[GateCell], simulation: Simulation, progress: TellCells) -> Iterator[Finding]:
     """Yield the stages of the largest of some cells that take more with more steps, in the simulation not one byte."""
     # In short songs the weights take the most, before the first step.
-    cell = max(cells, key=_worth)
+    cell = max((cell for cell in cells if cell.system is System.LINUX), key=_worth)
     knobs, workload, cap_bytes = cell.probe.question
     progress(f"Probing {cell.variant} {cell.tier} with {' and '.join(map(str, STEPS))} steps.")
     try:

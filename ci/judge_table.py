@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from acestep.knobs import KNOBS, Backend, Variant
-from acestep.tiers import BATCHES, EvidenceKind, SizeBoundary, Tier, TierTable, VariantTable, lm_rank
+from acestep.tiers import BATCHES, EvidenceKind, SizeBoundary, System, Tier, TierTable, VariantTable, lm_rank
 from calibrate.files import as_text
 from ci.findings import Finding, FindingValue
 
@@ -34,6 +34,7 @@ def table_findings(base: TierTable, head: TierTable) -> Iterator[Finding]:
             losses = _lost(tier, tiers[tier.id]) if tier.id in tiers else iter([("G501", "id", tier.id, None)])
             yield from (_finding(variant, tier.id, loss) for loss in losses)
         yield from _variant_findings(variant, before, after)
+        yield from _on_windows(variant, before, after)
 
 
 def _finding(variant: Variant, tier: str, loss: Loss) -> Finding:
@@ -53,6 +54,18 @@ def _finding(variant: Variant, tier: str, loss: Loss) -> Finding:
     )
 
 
+def _on_windows(variant: Variant, before: VariantTable, after: VariantTable) -> Iterator[Finding]:
+    """Yield what is lost on Windows, where the base states its promises: before, no table said what holds there."""
+    if not before.windows:
+        return
+    stated = {tier.id for tier in (*before.windows, *after.windows)}
+    tiers = {tier.id: tier for tier in after.on(System.WINDOWS).tiers}
+    for tier in before.on(System.WINDOWS).tiers:
+        if tier.id in stated and tier.id in tiers:
+            for rule, field, value, value_now in _lost(tier, tiers[tier.id]):
+                yield _finding(variant, tier.id, (rule, f"{System.WINDOWS}.{field}", value, value_now))
+
+
 def _lost(before: Tier, after: Tier) -> Iterator[Loss]:
     for state, lm in STATES.items():
         yield from _shorter(before, after, state, lm=lm)
@@ -60,7 +73,7 @@ def _lost(before: Tier, after: Tier) -> Iterator[Loss]:
     # If no song was certified, the settings promised nothing.
     promised = before.max_duration_s.of(lm=False) > 0
     for name, knob in KNOBS.items():
-        if knob.saves and name in Tier.__struct_fields__ and (bool(before.lm_models) if knob.of_lm else promised):
+        if knob.saves and name in Tier.__struct_fields__ and (bool(before.own_lm_models) if knob.of_lm else promised):
             old, new = getattr(before, name), getattr(after, name)
             if knob.rank(new) > knob.rank(old):
                 yield "G506" if name == "offload" else "G507", name, old, new
@@ -87,6 +100,9 @@ def _shorter(before: Tier, after: Tier, state: str, *, lm: bool) -> Iterator[Los
 def _lost_models(before: Tier, after: Tier) -> Iterator[Loss]:
     if not set(before.lm_models) <= set(after.lm_models):
         yield "G505", "lm_models", ", ".join(before.lm_models), ", ".join(after.lm_models) or None
+    own, own_now = before.own_lm_models, after.own_lm_models
+    if moved := [model for model in own if model in after.lm_models and model not in own_now]:
+        yield "G505", "lm_needs", None, ", ".join(moved)
     if lm_rank(after.recommended_lm) < lm_rank(before.recommended_lm):
         yield "G505", "recommended_lm", before.recommended_lm, after.recommended_lm
     for model, songs in before.lm_songs_per_pass.items():

@@ -18,6 +18,7 @@ from typing import Final
 import msgspec
 
 from acestep.knobs import Backend
+from acestep.tiers import System
 from acestep.units import GIB, MIB, ceil_div, gib, mib
 from calibrate.git import GitError
 from calibrate.probes.base import CapMethod, MeasuredStage, ProbeResult
@@ -91,7 +92,7 @@ def on_a_virtual_card(tree: Path, base: str, progress: TellCells) -> JudgeCells:
 
 def touched(cells: Sequence[GateCell], changed: Sequence[str] | None) -> list[GateCell]:
     """Return the cells that run changed files, those of one model together; all of them if `changed` is unknown."""
-    here = [cell for cell in cells if cell.probe.knobs.backend is Backend.PT]
+    here = [cell for cell in cells if cell.probe.knobs.backend is Backend.PT and cell.system is System.LINUX]
     if changed is not None:
         run = [path for path in changed if path.startswith(RUN_ON_A_CARD) and not path.startswith(NEVER_RUN)]
         thinking_only = all(path.startswith(WITH_LM_ONLY) for path in run)

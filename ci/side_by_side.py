@@ -28,7 +28,7 @@ def cell_tasks(cells: Sequence[GateCell], share: float, progress: TellCells) -> 
     groups: dict[object, list[GateCell]] = {}
     for cell in cells:
         knobs = cell.probe.knobs
-        groups.setdefault((knobs.variant, knobs.offload, knobs.quantization), []).append(cell)
+        groups.setdefault((cell.system, knobs.variant, knobs.offload, knobs.quantization), []).append(cell)
     largest_first = sorted(groups.values(), key=len, reverse=True)
     return [lambda by, group=group: code_findings(group, by, share, progress) for group in largest_first]  # type: ignore[misc]
 

@@ -69,7 +69,7 @@ class Judge:
         assert bool(cell.fails) == bool(longer)
         if cell.fails is not None:
             assert cell.fails.workload.batch <= songs
-            assert cell.fails.workload.duration_s <= longer[0] or not tier.lm_models
+            assert cell.fails.workload.duration_s <= longer[0] or not tier.own_lm_models
 
     def batch(self, tier: Tier, cell: ExplainedCell, state: str) -> None:
         """A largest batch: it fits, and the next larger one does not at the same length."""
@@ -102,9 +102,9 @@ class Judge:
     def knob(self, tier: Tier, cell: ExplainedCell, _: str) -> None:
         """The entries of the policy before this value do not carry the run that fits."""
         if cell.fits is None:
-            assert not tier.max_duration_s.without_lm or not tier.lm_models
+            assert not tier.max_duration_s.without_lm or not tier.own_lm_models
             return
-        if cell.field != "lm_quantization" or tier.lm_models:
+        if cell.field != "lm_quantization" or tier.own_lm_models:
             assert getattr(cell.fits.knobs, cell.field) == getattr(tier, cell.field)
         rung = next(
             place
@@ -127,8 +127,21 @@ class Judge:
             self.models(tier, cell, "")
             return
         assert cell.fits is not None
-        assert (cell.fits.knobs.lm, cell.fits.workload.batch) == (model, tier.max_batch.with_lm)
+        assert (cell.fits.knobs.lm, cell.fits.workload.batch) == (model, tier.thinking_with(model).max_batch.with_lm)
         assert [s.songs_per_pass for s in cell.fits.stages if s.name == "think"] == [cell.value]
+
+    def room(self, tier: Tier, cell: ExplainedCell, model: str) -> None:
+        """The model fits with the knobs it needs, at its own limits, and does not with the tier's."""
+        if not model:
+            return
+        needs = tier.lm_needs[model]
+        assert cell.fits is not None
+        knobs = cell.fits.knobs
+        assert (knobs.lm, knobs.offload, knobs.quantization) == (model, needs.offload, needs.quantization)
+        assert (knobs.lm_quantization, knobs.backend in needs.backends) == (needs.lm_quantization, True)
+        assert cell.fits.workload.duration_s == needs.with_lm["1"]
+        assert cell.fails is not None
+        assert (cell.fails.knobs.lm, cell.fails.knobs.offload) == (model, tier.offload)
 
     def _boundary(self, cell: ExplainedCell, name: str) -> None:
         found = self._table.boundaries.named[name]
@@ -167,4 +180,5 @@ _JUDGES: dict[str, Callable[[Judge, Tier, ExplainedCell, str], None]] = {
     "offload": Judge.knob,
     "quantization": Judge.knob,
     "lm_songs_per_pass": Judge.planned,
+    "lm_needs": Judge.room,
 }

@@ -5,6 +5,7 @@ from functools import cache
 
 from acestep.knobs import Knobs, Offload, Quantization, Variant
 from acestep.request import MAX_BATCH, MAX_DURATION_S, DecodePath
+from acestep.tiers import System
 from acestep.units import KIB, MIB
 from calibrate.campaign.run import CampaignScope, run_campaign
 from calibrate.executors.alone import SimulationAlone
@@ -165,26 +166,31 @@ def _live(size: int) -> dict[str, int]:
 
 
 def measured(
-    prober: Simulation | None = None, sizes: Iterable[float] = (), policy: Policy | None = None
+    prober: Simulation | None = None,
+    sizes: Iterable[float] = (),
+    policy: Policy | None = None,
+    system: System = System.LINUX,
 ) -> Measurement:
     """The record of a campaign run against a fake, over the policy's sizes unless told otherwise."""
-    if prober is None and policy is None:
+    if prober is None and policy is None and system is System.LINUX:
         return _measured_by_formula(tuple(sizes))
-    return _measured(prober or AnalyticProber(), tuple(sizes), policy or load_policy())
+    return _measured(prober or AnalyticProber(), tuple(sizes), policy or load_policy(), system)
 
 
 @cache
 def _measured_by_formula(sizes: tuple[float, ...]) -> Measurement:
     """What most tests begin with."""
-    return _measured(AnalyticProber(), sizes, load_policy())
+    return _measured(AnalyticProber(), sizes, load_policy(), System.LINUX)
 
 
-def _measured(prober: Simulation, sizes: tuple[float, ...], policy: Policy) -> Measurement:
+def _measured(prober: Simulation, sizes: tuple[float, ...], policy: Policy, system: System) -> Measurement:
     findings = run_campaign(
         SimulationAlone(prober),
         policy,
-        CampaignScope(variant=Variant.TURBO, sizes_gib=sizes or policy.certified_sizes_gib),
+        CampaignScope(variant=Variant.TURBO, sizes_gib=sizes or policy.certified_sizes_gib, system=system),
         progress=lambda _: None,
     )
-    card = RecordedCard(kind=RecordedCardKind.SIMULATED, name="a formula", compute_capability="8.6", total_bytes=0)
+    card = RecordedCard(
+        kind=RecordedCardKind.SIMULATED, name="a formula", compute_capability="8.6", total_bytes=0, system=system
+    )
     return measurement_of(card, findings.probes, findings.certificates)

@@ -11,7 +11,8 @@ from acestep import tiers as tiers_module
 from acestep.cli.console import run_click
 from acestep.errors import NotMeasuredError
 from acestep.hardware.card import CPU
-from acestep.tiers import load_tiers
+from acestep.tiers import System, load_tiers
+from acestep.units import MIB
 from calibrate.campaign import probers
 from calibrate.executors.alone import SimulationAlone
 from calibrate.executors.base import Executor
@@ -19,28 +20,33 @@ from calibrate.files import pretty_json
 from calibrate.probes.base import CapMethod
 from calibrate.table.merge import build_table
 from calibrate.table.policy import load_policy
-from tests.fakes import AnalyticProber, measured
+from tests.fakes import AnalyticProber, Hungry, measured
 
 POLICY = load_policy()
 TABLE = build_table([measured()], POLICY)
+NO_FLASH = 300 * MIB
+"""What a run takes more under Windows, whose PyTorch has no flash kernel."""
 
 
 @pytest.fixture(autouse=True)
 def no_card(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No real card, a formula for the simulated one, and the table made from it in force."""
 
-    def alone_on(device: str) -> SimulationAlone:
+    def simulation(vae_chunk: int = 0, capability: object = None, system: System = System.LINUX) -> AnalyticProber:
+        return Hungry(NO_FLASH) if system is System.WINDOWS else AnalyticProber()
+
+    def alone_on(device: str, system: System = System.LINUX) -> SimulationAlone:
         if device == "simulated":
-            return SimulationAlone(AnalyticProber())
+            return SimulationAlone(simulation(system=system))
         raise NotMeasuredError("no NVIDIA card was found")
 
     @contextmanager
-    def executor_for(device: str, method: CapMethod) -> Iterator[Executor]:
-        yield probers.alone_on(device)
+    def executor_for(device: str, method: CapMethod, system: System = System.LINUX) -> Iterator[Executor]:
+        yield probers.alone_on(device, system=system)
 
     monkeypatch.setattr(probers, "alone_on", alone_on)
     monkeypatch.setattr(probers, "executor_for", executor_for)
-    monkeypatch.setattr(probers, "simulation", lambda vae_chunk=0, capability=None: AnalyticProber())
+    monkeypatch.setattr(probers, "simulation", simulation)
     monkeypatch.setattr(probers, "detect", lambda _: CPU)
     path = tmp_path / "table" / "generated_tiers.json"
     path.parent.mkdir()

@@ -45,7 +45,8 @@ def _lower(state: str, size: int) -> Change:
 
 
 def _no_lm(tier: Document) -> None:
-    tier.update(lm_models=[], recommended_lm=None, lm_quantization=None, init_lm=False, lm_songs_per_pass={})
+    tier.update(lm_models=[], recommended_lm=None, lm_quantization=None, init_lm=False)
+    tier.update(lm_songs_per_pass={}, lm_needs={})
     set_reach(tier, "with_lm", dict.fromkeys(("1", "2", "4", "8"), 0))
 
 

@@ -57,6 +57,7 @@ def sources(*records: Measurement) -> Sources:
         entry,
         tiers=tuple(without_lm(tier) for tier in entry.tiers),
         boundaries=msgspec.structs.replace(entry.boundaries, lm={}),
+        trades=(),
     )
     return Sources(
         table=msgspec.structs.replace(table, variants={Variant.TURBO: bare}, shortfalls=()),
@@ -68,7 +69,8 @@ def sources(*records: Measurement) -> Sources:
 
 def with_tiers(table: TierTable, *tiers: Tier, variant: Variant = Variant.TURBO) -> TierTable:
     """A table with these tiers in place of a variant's."""
-    entry = msgspec.structs.replace(table.variants.get(variant, table.variants[Variant.TURBO]), tiers=tiers)
+    before = table.variants.get(variant, table.variants[Variant.TURBO])
+    entry = msgspec.structs.replace(before, tiers=tiers, trades=())
     return msgspec.structs.replace(table, variants={**table.variants, variant: entry})
 
 
@@ -85,6 +87,7 @@ def without_lm(tier: Tier) -> Tier:
         lm_models=(),
         recommended_lm=None,
         lm_quantization=None,
+        lm_needs={},
         lm_songs_per_pass={},
         max_duration_s=LmStates(with_lm=0, without_lm=tier.max_duration_s.without_lm),
         max_batch=LmStates(with_lm=0, without_lm=tier.max_batch.without_lm),
@@ -102,6 +105,7 @@ def with_lm(tier: Tier, *models: str, quantization: Quantization | None = None) 
         lm_models=models,
         recommended_lm=models[-1],
         lm_quantization=quantization,
+        lm_needs={},
         lm_songs_per_pass=dict.fromkeys(models, 3),
         max_duration_s=LmStates(with_lm=480, without_lm=tier.max_duration_s.without_lm),
         max_batch=LmStates(with_lm=2, without_lm=tier.max_batch.without_lm),

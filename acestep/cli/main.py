@@ -34,7 +34,7 @@ from acestep.limits.names import AUDIO_FORMATS
 from acestep.logs import show_logs
 from acestep.request import MIN_DURATION_S
 from acestep.thinking import Think
-from acestep.tiers import load_tiers
+from acestep.tiers import tiers_here
 from acestep.version import version_option
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def tiers_command(variant: Variant, markdown: bool, as_json: bool) -> None:
     """Show the tier table in force."""
     if markdown and as_json:
         raise UsageError("choose one of --markdown and --json")
-    table = load_tiers()
+    table = tiers_here()
     if variant not in table.variants:
         raise UsageError(f"the table has no tiers for {variant} yet; it has {', '.join(table.variants)}")
     if as_json:

@@ -10,7 +10,7 @@ import msgspec
 from acestep.hardware.card import Card, planning_card
 from acestep.hardware.detection import Detection, look
 from acestep.limits.plan import AS_THE_TIER_SAYS, Overrides, Plan, on_device, resolve
-from acestep.tiers import load_tiers
+from acestep.tiers import tiers_here
 from acestep.units import gib
 
 _LOG = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ def plan_of_card(overrides: Overrides, card: Card) -> Plan:
     _LOG.info("the card is %s (%s, %s)", card.name, card.kind, gib(card.total_bytes))
     plan = resolve(
         card,
-        load_tiers(),
+        tiers_here(),
         overrides,
         torchao_available=installed("torchao"),
         flash_attn_available=installed("flash_attn"),

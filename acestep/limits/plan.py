@@ -109,6 +109,7 @@ def resolve(
     )
     tiers = _tiers_of(table, overrides.variant, notes)
     tier, limits = _tier_of(card, tiers, notes)
+    limits = _making_room(limits, overrides.lm, notes)
     needed = _adapted(limits, card, notes)
     lm = settle.lm(
         overrides.lm,
@@ -276,6 +277,20 @@ def _tier_of(card: Card, tiers: Sequence[Tier], notes: list[str]) -> tuple[Tier,
     how = f"the limits of {below.id} apply" if place else streamed
     notes.append(f"{named.id} is certified from {named.certified_gib} GiB on and {has}: {how}.")
     return tier, below
+
+
+def _making_room(tier: Tier, lm: object, notes: list[str]) -> Tier:
+    """Return the tier with the knobs that a language model needs, if it fits beside other knobs than the tier's own."""
+    able = tier.thinking_with(lm)
+    if able is not tier:
+        changed = [
+            f"{KNOBS[name].noun} {KNOBS[name].as_text(getattr(able, name))}"
+            for name in ("offload", "quantization", "lm_quantization", "backend")
+            if getattr(able, name) != getattr(tier, name)
+        ]
+        needs = " and ".join(changed) or f"the backend {' or '.join(able.backends_allowed)}"
+        notes.append(f"{lm} fits this card with {needs}, so that is used.")
+    return able
 
 
 def _place(tiers: Sequence[Tier], size_gib: float) -> int:

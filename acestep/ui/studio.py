@@ -16,7 +16,7 @@ from acestep.hardware.card import Card, planning_card
 from acestep.limits.machine import plan_of_card, with_remarks
 from acestep.limits.plan import Overrides, Plan
 from acestep.request import Request
-from acestep.tiers import load_tiers
+from acestep.tiers import load_tiers, tiers_here
 from acestep.ui.sessions import Sessions, StoppedError, Visit, VisitSong
 from acestep.ui.settings import THIS_CARD, Controls, cards, controls_of, overrides_of
 
@@ -42,7 +42,7 @@ class Studio:
         self.sessions = Sessions(out)
         found = look_with_torch()
         self._remarks = found.remarks
-        self._cards = cards(load_tiers(), self.overrides.variant, planning_card(os.environ, found.card))
+        self._cards = cards(tiers_here(), self.overrides.variant, planning_card(os.environ, found.card))
         self._service = Service(model)
         self._lock = threading.Lock()
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="songs")

@@ -15,10 +15,11 @@ from acestep.hardware.card import SIMULATED_CAPABILITY, Card
 from acestep.hardware.detection import detect
 from acestep.knobs import Backend, Knobs, Variant
 from acestep.limits.machine import installed
+from acestep.tiers import System
 from calibrate.campaign.boundary import SIMULATED, Method
 from calibrate.executors.alone import CardAlone, SimulationAlone
 from calibrate.executors.base import Executor
-from calibrate.executors.local import Local, usable_processes
+from calibrate.executors.local import Local, usable_processes, worker_for
 from calibrate.probes.base import CapMethod, Simulation
 from calibrate.record.measurement import RecordedCard, RecordedCardKind
 from calibrate.search import WORST_SPURIOUS_RATE
@@ -31,15 +32,19 @@ if TYPE_CHECKING:
 
 
 def alone_on(
-    device: str, method: CapMethod = CapMethod.FRACTION, *, in_float32: bool = False
+    device: str,
+    method: CapMethod = CapMethod.FRACTION,
+    *,
+    in_float32: bool = False,
+    system: System = System.LINUX,
 ) -> CardAlone | SimulationAlone:
     """The executor in this process of a device, `cuda` or `simulated`; a real card is capped by `method`.
 
-    `in_float32` accepts a card that computes in float32, of which no table is made.
-    Raises `NotMeasuredError` if there is no card to ask.
+    `in_float32` accepts a card that computes in float32, of which no table is made. A simulated card runs under
+    `system`. Raises `NotMeasuredError` if there is no card to ask.
     """
     if device == RecordedCardKind.SIMULATED:
-        return SimulationAlone(simulation())
+        return SimulationAlone(simulation(system=system))
     if not passes_descriptors():
         raise NotMeasuredError(
             "a real card is measured from Linux or from WSL, because Windows lacks what the measuring processes need;"
@@ -51,23 +56,27 @@ def alone_on(
 
 
 def simulation(
-    vae_chunk: int = 0, sample: Random | None = None, capability: tuple[int, int] = SIMULATED_CAPABILITY
+    vae_chunk: int = 0,
+    sample: Random | None = None,
+    capability: tuple[int, int] = SIMULATED_CAPABILITY,
+    system: System = System.LINUX,
 ) -> "SimulatedProber":
     """The simulated prober. It decodes in tiles of `vae_chunk` latent frames; 0 leaves them to the pipeline.
 
     `sample` chooses the calls that are computed although they look like earlier ones, to see whether they are alike;
-    `capability` is that of the card, whose kernels it has.
+    `capability` and `system` are those of the card, whose kernels it has.
     """
+    from calibrate.probes.simulated.kernels import kernels_on
     from calibrate.probes.simulated.prober import SimulatedProber
 
-    return SimulatedProber(vae_chunk, capability=capability, sample=sample)
+    return SimulatedProber(vae_chunk, sample=sample, kernels=kernels_on(system, capability))
 
 
 def simulation_of(card: RecordedCard) -> Simulation:
     """The simulated prober, with the kernels of a card that was measured."""
     if not any(card.capability):
         raise InvalidInputError("card.compute_capability", f"must be such as 8.6, got {card.compute_capability!r}")
-    return simulation(capability=card.capability)
+    return simulation(capability=card.capability, system=card.system)
 
 
 def simulation_beside(card: Card) -> tuple[Simulation, bool]:
@@ -87,10 +96,14 @@ def passes_descriptors() -> bool:
 
 
 @contextmanager
-def executor_for(device: str, method: CapMethod) -> Iterator[Executor]:
+def executor_for(device: str, method: CapMethod, system: System = System.LINUX) -> Iterator[Executor]:
     """The executor of a campaign; all its processes have ended when the context is left."""
     several = device == RecordedCardKind.SIMULATED and passes_descriptors()
-    executor: Executor = Local(usable_processes()) if several else alone_on(device, method=method)
+    executor: Executor
+    if several:
+        executor = Local(usable_processes(), worker_for(system))
+    else:
+        executor = alone_on(device, method=method, system=system)
     try:
         yield executor
     finally:
@@ -109,13 +122,14 @@ def has_cuda_card() -> bool:
     return passes_descriptors() and detect(os.environ).kind is hardware.CardKind.CUDA
 
 
-def introduction(executor: Executor, variant: Variant) -> str:
+def introduction(executor: Executor, variant: Variant, system: System = System.LINUX) -> str:
     """Return a sentence that names the card and the weights of the probes."""
     from calibrate.probes.cuda import model_of
 
     card = executor.card
     if executor.device == RecordedCardKind.SIMULATED:
-        return f"Probes run on a simulated card of compute capability {_capability(card)}; nothing is timed."
+        under = " under Windows" if system is System.WINDOWS else ""
+        return f"Probes run on a simulated card of compute capability {_capability(card)}{under}; nothing is timed."
     weights = "dummy weights of full size" if model_of(variant) == "dummy" else "weights on disk"
     return f"Probes run on {card.name} with the {weights} of {variant}."
 
@@ -125,8 +139,8 @@ def identity_of(card: Card) -> str:
     return " ".join([card.name, f"{card.total_bytes} bytes", f"driver {card.driver or 'none'}"])
 
 
-def recorded_card(executor: Executor) -> RecordedCard:
-    """The card that answers, as a record names it."""
+def recorded_card(executor: Executor, system: System = System.LINUX) -> RecordedCard:
+    """The card that answers under a system, as a record names it."""
     kind, card = RecordedCardKind(executor.device), executor.card
     return RecordedCard(
         kind=kind,
@@ -135,6 +149,7 @@ def recorded_card(executor: Executor) -> RecordedCard:
         total_bytes=card.total_bytes,
         driver=card.driver[:80],
         uuid=card.uuid[:80] if kind is RecordedCardKind.VIRTUAL else "",
+        system=system,
     )
 
 

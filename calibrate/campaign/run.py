@@ -14,6 +14,7 @@ import msgspec
 from acestep.errors import NotMeasuredError
 from acestep.knobs import LM_MODELS, Backend, Knobs, Variant
 from acestep.request import DecodePath
+from acestep.tiers import System
 from acestep.units import gib
 from calibrate.campaign.boundary import SIMULATED, Boundary, Look, Method, find_longest, no_forecast
 from calibrate.campaign.pace import Pace
@@ -49,7 +50,8 @@ class CampaignResult(msgspec.Struct, frozen=True, kw_only=True):
 class CampaignScope(msgspec.Struct, frozen=True, kw_only=True):
     """What a campaign certifies: a variant, nameplates in GiB, and which language models on which backends.
 
-    With `in_full`, a tier's headlines are also run to their end, with all the steps of the variant.
+    With `in_full`, a tier's headlines are also run to their end, with all the steps of the variant. The budgets are
+    those of `system`. The VRAM guard's model is fitted for Linux only: the guard adds what other kernels take itself.
     """
 
     variant: Variant
@@ -57,6 +59,7 @@ class CampaignScope(msgspec.Struct, frozen=True, kw_only=True):
     models: tuple[str, ...] = LM_MODELS
     backends: tuple[Backend, ...] = PROBED
     in_full: bool = False
+    system: System = System.LINUX
 
 
 class _UnansweredError(Exception):
@@ -105,7 +108,7 @@ def most_probes(policy: Policy, scope: CampaignScope, spurious_rate: float = 0.0
 
 def least_probes(policy: Policy, scope: CampaignScope) -> int:
     """Return the number of probes if everything fits."""
-    return _Campaign(policy, scope, SIMULATED, {}).least_left() - 1
+    return len(_Campaign(policy, scope, SIMULATED, {}).missing(Verdict.FITS))
 
 
 class _Size:
@@ -114,7 +117,7 @@ class _Size:
     def __init__(self, policy: Policy, scope: CampaignScope, method: Method, size_gib: float) -> None:
         self.boundaries: dict[tuple[Knobs, int], Boundary] = {}
         self.besides: dict[Question, None] = {}
-        self.cap_bytes = budget_bytes(size_gib, policy)
+        self.cap_bytes = budget_bytes(size_gib, policy, scope.system)
         self._policy = policy
         self._decided = policy.tier_of(size_gib)
         self._scope = scope
@@ -186,7 +189,7 @@ class _Campaign:
     ) -> None:
         self._sizes = [_Size(policy, scope, method, size) for size in scope.sizes_gib]
         self._answers = answers
-        self._fit = Fit(variant=scope.variant)
+        self._fits = [Fit(variant=scope.variant)] if scope.system is System.LINUX else []
         self._waiting: dict[int, Question] = {}
         self._undecided = list(range(len(self._sizes)))
 
@@ -200,8 +203,7 @@ class _Campaign:
                 self._waiting[number] = missing.question
             else:
                 self._undecided.remove(number)
-        fit = [] if self._fit in self._answers else [self._fit]
-        return [*dict.fromkeys(self._waiting.values()), *fit]
+        return [*dict.fromkeys(self._waiting.values()), *self._unfitted()]
 
     def take(self, entry: JournalEntry) -> None:
         """Store an answer."""
@@ -209,14 +211,17 @@ class _Campaign:
 
     def least_left(self) -> int:
         """Return the number of missing answers if everything fits from now on."""
-        return len(self._missing(Verdict.FITS)) + (self._fit not in self._answers)
+        return len(self.missing(Verdict.FITS)) + len(self._unfitted())
+
+    def _unfitted(self) -> list[Fit]:
+        return [fit for fit in self._fits if fit not in self._answers]
 
     def likely(self) -> list[ProbeTask]:
         """Return the questions that are missing if everything fits from now on, and those if nothing does."""
-        otherwise = self._missing(Verdict.OOM)
-        return [question for question in self._missing(Verdict.FITS) if question in otherwise]
+        otherwise = self.missing(Verdict.OOM)
+        return [question for question in self.missing(Verdict.FITS) if question in otherwise]
 
-    def _missing(self, verdict: Verdict) -> dict[Question, None]:
+    def missing(self, verdict: Verdict) -> dict[Question, None]:
         """Return the questions that would follow if every further answer had this verdict."""
         missing: dict[Question, None] = {}
 
@@ -256,11 +261,11 @@ class _Campaign:
                         f"uncertain: {batch} songs under {gib(size.cap_bytes)}, {describe_knobs(knobs)}: some length"
                         " fails and a longer one fits, so none counts as fitting."
                     )
-        fitted = self._answers[self._fit]
+        fitted = [self._answers[fit] for fit in self._fits]
         return CampaignResult(
             probes=tuple(probes.values()),
             certificates=tuple(certificates.values()),
-            memory_model=(fitted.coefficients if isinstance(fitted, Fitted) else None) or {},
+            memory_model=next((f.coefficients for f in fitted if isinstance(f, Fitted) and f.coefficients), {}),
             uncertain=tuple(uncertain),
         )
 

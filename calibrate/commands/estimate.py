@@ -11,13 +11,16 @@ from acestep.cli.options import SIZE_GIB, json_option, knob_options, knobs_of, v
 from acestep.errors import UsageError
 from acestep.hardware.card import SIMULATED_CAPABILITY, nameplate_gib
 from acestep.request import Task
+from acestep.tiers import System
 from acestep.units import gib_to_bytes
+from calibrate.options import system_option
 
 if TYPE_CHECKING:
     from calibrate.workload import Workload
 
 
 @click.command()
+@system_option
 @click.option("--vram", type=SIZE_GIB, metavar="GIB", help="Under the budget of a card that reports this size.")
 @click.option("--cap", type=SIZE_GIB, metavar="GIB", help="Under a plain cap on what the allocator may hold.")
 @click.option("--smallest-cap", is_flag=True, help="Under the smallest cap that fits.")
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 @click.option("--reference-seconds", type=float, metavar="SECONDS", help="Length of a timbre reference.")
 @json_option
 def estimate_command(
+    system: System,
     vram: float | None,
     cap: float | None,
     smallest_cap: bool,
@@ -61,7 +65,7 @@ def estimate_command(
     if speed is not None and not caps:
         vram = speed.vram_gib
     overrides = knobs_of(knobs)
-    settled, remarks = answer.knobs_for(load_tiers(), overrides, vram)
+    settled, remarks = answer.knobs_for(load_tiers().on(system), overrides, vram)
     if task not in (None, Task.TEXT2MUSIC) and settled.lm is not None:
         if overrides.lm is not UNSET:
             remarks = (
@@ -73,12 +77,13 @@ def estimate_command(
     if overrides.compile is True:
         remarks = (*remarks, "A simulated card compiles nothing; the model runs eagerly.")
     if vram is not None:
-        cap_bytes: int | None = budget_bytes(nameplate_gib(gib_to_bytes(vram)), load_policy())
+        cap_bytes: int | None = budget_bytes(nameplate_gib(gib_to_bytes(vram)), load_policy(), system)
     else:
         cap_bytes = None if cap is None else gib_to_bytes(cap)
     for remark in remarks:
         console.notify(remark)
-    prober = simulation(vae_chunk or 0, capability=speed.compute_capability if speed else SIMULATED_CAPABILITY)
+    capability = speed.compute_capability if speed else SIMULATED_CAPABILITY
+    prober = simulation(vae_chunk or 0, capability=capability, system=system)
     found = answer.estimate(prober, settled, workload, cap_bytes)
     if speed is not None and (time := song_time(speed, settled, workload, found.cap_bytes, prober)):
         found = replace(found, time=time)

@@ -6,16 +6,18 @@ import click
 
 from acestep.cli import console
 from acestep.cli.options import json_option
-from acestep.tiers import data_file
+from acestep.tiers import System, data_file
+from calibrate.options import SYSTEM_OPTION
 
 
 @click.command()
 @click.argument("variant", metavar="VARIANT")
 @click.argument("tier", metavar="TIER")
 @click.argument("field", metavar="FIELD")
+@click.option("--os", "system", **{**SYSTEM_OPTION, "help": "Whose promise is explained."})
 @click.option("--folder", type=click.Path(path_type=Path, file_okay=False), help="Another tiers folder.")
 @json_option
-def explain_command(variant: str, tier: str, field: str, folder: Path | None, as_json: bool) -> None:
+def explain_command(variant: str, tier: str, field: str, system: System, folder: Path | None, as_json: bool) -> None:
     """Show where FIELD of TIER comes from: its record, cap and the probes that prove it.
 
     For example `explain turbo tier4 max_batch.with_lm`. Any field of generated_tiers.json has an answer, such as
@@ -31,5 +33,5 @@ def explain_command(variant: str, tier: str, field: str, folder: Path | None, as
     table = load_tiers(None if folder is None else folder / "generated_tiers.json")
     policy = load_policy(None if folder is None else folder / "policy.json")
     records = records_in(data_file("generated_tiers.json").parent if folder is None else folder)
-    found = explained(table, policy, records, variant, tier, field)
+    found = explained(table.on(system), policy, records, variant, tier, field)
     console.answer(found, print_explanation, as_json=as_json)

@@ -12,9 +12,10 @@ from acestep.cli.options import variant_option
 from acestep.errors import UsageError
 from acestep.hardware.card import nameplate_gib
 from acestep.knobs import LM_MODELS, Variant
+from acestep.tiers import System
 from acestep.units import gib, gib_to_bytes
 from calibrate.commands.campaign_options import cap_method_option, lm_option, models_asked, resume_option, tiers_option
-from calibrate.options import SpreadingCommand
+from calibrate.options import SpreadingCommand, require_simulated, system_option
 
 if TYPE_CHECKING:
     from calibrate.campaign.run import CampaignResult, CampaignScope
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="The card to probe.",
 )
+@system_option
 @tiers_option
 @lm_option
 @variant_option
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 )
 def run_command(
     device: str,
+    system: System,
     tiers: tuple[float, ...],
     lm: tuple[str | None, ...],
     variant: Variant,
@@ -57,6 +60,7 @@ def run_command(
     """
     if output is None and not dry_run:
         raise UsageError("say where the measurements go, for example -o tiers/measurements/NAME.json")
+    require_simulated(system, device)
     from acestep.output_file import output_file
     from calibrate.campaign.probers import backends_of, executor_for
     from calibrate.campaign.run import CampaignScope
@@ -72,12 +76,13 @@ def run_command(
         models=models,
         backends=backends_of(device, models),
         in_full=device != "simulated",
+        system=system,
     )
     _tell_plan(policy, scope, device)
     if output is None or dry_run:
         return
     method = CapMethod.MODEL if device == "simulated" else CapMethod(cap_method)
-    with output_file(output) as write, executor_for(device, method) as executor:
+    with output_file(output) as write, executor_for(device, method, system) as executor:
         _measure(executor, method, policy, scope, output, write, resume=resume)
 
 
@@ -98,8 +103,9 @@ def _measure(
     from calibrate.fingerprint import fingerprint
 
     started = time.monotonic()
-    console.notify(introduction(executor, scope.variant))
-    holds_for = fingerprint(card=identity_of(executor.card), cap_method=cap_method, budget=digest(policy.budget))
+    console.notify(introduction(executor, scope.variant, scope.system))
+    card = f"{identity_of(executor.card)} {scope.system}"
+    holds_for = fingerprint(card=card, cap_method=cap_method, budget=digest(policy.budget))
     with open_journal(output, holds_for, resume=resume) as journal:
         if resume:
             console.notify(f"{len(journal.entries)} answers were there already.")
@@ -132,7 +138,7 @@ def _measurement(
     from calibrate.record.measurement import Coefficient, measurement_of
 
     return measurement_of(
-        recorded_card(executor),
+        recorded_card(executor, scope.system),
         findings.probes,
         findings.certificates,
         tuple(
@@ -148,7 +154,9 @@ def _tell_plan(policy: "Policy", scope: "CampaignScope", device: str) -> None:
     from calibrate.campaign.run import least_probes, most_probes
     from calibrate.table.policy import budget_bytes
 
-    budgets = ", ".join(f"{size:g} GiB (budget {gib(budget_bytes(size, policy))})" for size in scope.sizes_gib)
+    budgets = ", ".join(
+        f"{size:g} GiB (budget {gib(budget_bytes(size, policy, scope.system))})" for size in scope.sizes_gib
+    )
     rungs = ", ".join(f"{rung.offload} {rung.quantization or 'unquantized'}" for rung in policy.preference)
     models = f"{', '.join(scope.models)} on {' and '.join(scope.backends)}" if scope.models else "none"
     lengths, batches = policy.durations_s.values, ", ".join(map(str, policy.batches.values))

@@ -8,13 +8,18 @@ from typing import Final
 
 import msgspec
 
+from acestep.tiers import System
 from calibrate.executors.base import Likely
 from calibrate.executors.pool import Process, ProcessPool
 from calibrate.executors.questions import Fit, JournalEntry, ProbeTask, Question
 from calibrate.probes.base import SIMULATED_CARD, UNCONDITIONED
 from calibrate.record.measurement import RecordedCardKind
 
-EXECUTOR_WORKER = (sys.executable, "-m", "calibrate.executors.worker")
+
+def worker_for(system: System) -> tuple[str, ...]:
+    """The command of a process that simulates cards under a system."""
+    return sys.executable, "-m", "calibrate.executors.worker", system.value
+
 
 MOST_PROCESSES: Final = 4
 """More processes would wait for each other's decisions, and each takes up to a gigabyte."""
@@ -26,7 +31,7 @@ class Local:
     card = SIMULATED_CARD
     conditions = UNCONDITIONED
 
-    def __init__(self, processes: int, command: Sequence[str] = EXECUTOR_WORKER) -> None:
+    def __init__(self, processes: int, command: Sequence[str]) -> None:
         self.pool: ProcessPool[ProbeTask, JournalEntry] = ProcessPool(processes, command)
         self._traced: defaultdict[Process[ProbeTask, JournalEntry], set[ProbeTask]] = defaultdict(set)
 

@@ -1,6 +1,6 @@
 """A process that simulates; it ends when its parent closes the channel.
 
-python -m calibrate.executors.worker FD
+python -m calibrate.executors.worker SYSTEM FD
 """
 
 import gc
@@ -14,6 +14,7 @@ from queue import SimpleQueue
 from typing import NoReturn
 
 from acestep.errors import NotMeasuredError
+from acestep.tiers import System
 from calibrate.executors.answers import simulated_answer
 from calibrate.executors.pool import Received, Sent
 from calibrate.probes.base import Simulation
@@ -49,11 +50,12 @@ def _listen(channel: "Connection[Received | NotMeasuredError, Sent]", asked: "Si
             os._exit(0)
 
 
-def _simulated() -> Simulation:
+def _simulated(system: System) -> Simulation:
+    from calibrate.probes.simulated.kernels import kernels_on
     from calibrate.probes.simulated.prober import SimulatedProber
 
-    return SimulatedProber()
+    return SimulatedProber(kernels=kernels_on(system))
 
 
 if __name__ == "__main__":
-    serve_tasks(int(sys.argv[1]), _simulated)
+    serve_tasks(int(sys.argv[2]), partial(_simulated, System(sys.argv[1])))

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from calibrate.explain.document import Budget, BudgetTerm, PolicyEntry
-from calibrate.table.policy import Policy, TierPolicy, budget_bytes
+from calibrate.table.policy import Margin, Policy, SizeTerm, TierPolicy, budget_bytes
 from calibrate.table.proven import ProvenTier
 
 _OF_TIER = ("id", "label", "vram_gib", "certified_gib", "backend", "backends_allowed", "init_lm")
@@ -19,7 +19,7 @@ _FOLLOWED = {
 }
 """Lists of the policy that the search for a limit went through."""
 
-_WEIGHED = ("lm_models", "recommended_lm", "lm_quantization")
+_WEIGHED = ("lm_models", "recommended_lm", "lm_quantization", "lm_needs")
 """Fields that depend on the language models' weights that the policy allows for a tier."""
 
 
@@ -47,19 +47,17 @@ def entries_of_sizes(rows: tuple[ProvenTier, ...], policy: Policy) -> tuple[Poli
 
 def budget_of(row: ProvenTier, policy: Policy) -> Budget:
     """Return the cap under which a tier was probed, term by term."""
-    nameplate, terms = row.decided.certified_gib, policy.budget
-    rules = {
-        "shortfall": f"the smaller of {terms.shortfall.at_most_gib:g} GiB and {terms.shortfall.share:.0%}",
-        "context": "the same for every card",
-        "headroom": f"{terms.headroom.share:.0%}",
-    }
+    nameplate, system = row.decided.certified_gib, row.record.card.system
+    rules: dict[str, SizeTerm | Margin] = {**policy.budget.of(system)}
+    if margin := policy.margin_of(nameplate):
+        rules["margin"] = margin
     return Budget(
         nameplate_gib=nameplate,
         terms=tuple(
-            BudgetTerm(name=name, gib=taken, rule=rules[name], why=getattr(terms, name).why)
-            for name, taken in terms.taken_gib(nameplate).items()
+            BudgetTerm(name=name, gib=taken, rule=rules[name].rule, why=rules[name].why)
+            for name, taken in policy.taken_gib(nameplate, system).items()
         ),
-        cap_bytes=budget_bytes(nameplate, policy),
+        cap_bytes=budget_bytes(nameplate, policy, system),
     )
 
 

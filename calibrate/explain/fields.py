@@ -5,9 +5,9 @@ from typing import Any
 
 import msgspec
 
-from acestep.tiers import Evidence, SizeBoundary, Tier, VariantTable, VramRange
+from acestep.tiers import Evidence, LmNeeds, SizeBoundary, Tier, VariantTable, VramRange
 
-_ONE_CELL = (VramRange, Evidence, SizeBoundary)
+_ONE_CELL = (VramRange, Evidence, SizeBoundary, LmNeeds)
 """Objects that make one statement, and so form one cell."""
 
 
@@ -25,7 +25,8 @@ class ExplainedField(msgspec.Struct, frozen=True, kw_only=True):
 
 def fields_of(tier: Tier, table: VariantTable) -> dict[str, ExplainedField]:
     """Every field of a row in the order of the table, then the boundaries of its variant."""
-    row = {name: getattr(tier, name) for name in Tier.__struct_fields__} | {"boundaries": table.boundaries}
+    written = msgspec.to_builtins(tier)
+    row = {name: getattr(tier, name) for name in written} | {"boundaries": table.boundaries}
     return {field.path: field for name, value in row.items() for field in _walk(name, value)}
 
 
@@ -40,11 +41,17 @@ def _walk(path: str, value: Any) -> Iterator[ExplainedField]:
     parts = _parts(value)
     if isinstance(value, _ONE_CELL) or not parts:
         yield _field(path, value, (path,))
-        yield from (_field(f"{path}.{name}", value, (path,), part=True) for name, value in parts.items())
+        yield from _inside(path, value, path)
         return
     below = [field for name, part in parts.items() for field in _walk(f"{path}.{name}", part)]
     yield _field(path, value, tuple(dict.fromkeys(cell for field in below for cell in field.cells)))
     yield from below
+
+
+def _inside(path: str, value: Any, cell: str) -> Iterator[ExplainedField]:
+    for name, part in _parts(value).items():
+        yield _field(f"{path}.{name}", part, (cell,), part=True)
+        yield from _inside(f"{path}.{name}", part, cell)
 
 
 def _parts(value: Any) -> Mapping[str, Any]:

@@ -107,6 +107,8 @@ class _Origin:
             return own.rung(field)
         if field == "lm_quantization":
             return own.lm_weights()
+        if field == "lm_needs" and rest:
+            return own.making_room(rest)
         return own.planned(rest) if rest else own.language_models()
 
     def _boundary(self, bare: ExplainedCell, name: str) -> ExplainedCell:
@@ -164,7 +166,7 @@ class _Origin:
         decided = self._decided(tier)
         expected = self._policy.compile.default if field == "compile" else getattr(decided, field)
         if field == "init_lm":
-            expected = expected and bool(tier.lm_models)
+            expected = expected and bool(tier.own_lm_models)
         if getattr(tier, field) != expected:
             raise _inconsistent(f"has another {field} for {tier.id} than policy.json")
 
@@ -202,7 +204,7 @@ def _shown(side: CertificateSide | None) -> ExplainedProbe | None:
         songs_per_pass=probe.songs_per_pass,
         decode_path=probe.decode_path,
         stages=probe.stages,
-        repeat=repeat_command(probe.knobs, probe.workload, side.row.decided.certified_gib),
+        repeat=repeat_command(probe.knobs, probe.workload, side.row.decided.certified_gib, record.card.system),
     )
 
 

@@ -24,7 +24,7 @@ def _boundary(name: str, table: VariantTable) -> str:
     what = {
         "without_int8": "The tier's limits without a language model hold without INT8",
         "without_offload": "The tier's limits without a language model hold with every model on the card",
-    }.get(name, f"The language model {name.removeprefix('lm.')} is offered")
+    }.get(name, f"The language model {name.removeprefix('lm.')} fits beside the tier's own knobs")
     if not found.fits_gib:
         return f"{what} on no size that was tried."
     below = f"; on {found.fails_gib} GiB not" if found.fails_gib else ", the smallest size that was tried"
@@ -57,6 +57,13 @@ def _per_pass(_: Tier, model: str, value: Any) -> str:
     return f"{model} plans {value} of the songs of the largest batch at once, and the others after them."
 
 
+def _needs(_: Tier, model: str, value: Any) -> str:
+    if not model:
+        return "No language model needs other knobs than the tier's own."
+    weights = ", ".join(f"{name} {value[name] or 'none'}" for name in ("offload", "quantization", "lm_quantization"))
+    return f"{model} fits with {weights}, on {' and '.join(value['backends'])}."
+
+
 _SAID: dict[str, _Say] = {
     "id": lambda *_: "The name of the tier.",
     "label": lambda *_: "How the tier is named where people read it.",
@@ -74,5 +81,6 @@ _SAID: dict[str, _Say] = {
     "compile": lambda _, __, value: f"The transformer is {'' if value else 'not '}compiled by default.",
     "init_lm": lambda _, __, value: f"The language model is {'' if value else 'not '}loaded by default.",
     "lm_songs_per_pass": _per_pass,
+    "lm_needs": _needs,
     "frontier": _frontier,
 }

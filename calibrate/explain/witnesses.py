@@ -130,6 +130,11 @@ class TierWitnesses:
             return self._witnesses(alone.fits, failing)
         return self._least_model(other[-1])
 
+    def making_room(self, model: str) -> Witnesses:
+        """Return the witnesses of the knobs that a model needs: it fits with them, and not with the tier's own."""
+        _, probe = self._row.fewest_planned(model)
+        return msgspec.structs.replace(self.model(model), fits=CertificateSide(row=self._row, probe=probe), no_fits="")
+
     def planned(self, model: str) -> Witnesses:
         """Return the witnesses of the songs that a language model plans in one pass."""
         songs, probe = self._row.fewest_planned(model)

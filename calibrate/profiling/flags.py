@@ -13,7 +13,7 @@ from acestep.cli.task_options import AUDIO_FILE
 from acestep.errors import UsageError
 from acestep.knobs import KNOBS
 from acestep.request import MAX_SEED, Task
-from calibrate.options import Several
+from calibrate.options import SYSTEM_OPTION, Several
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -41,6 +41,7 @@ _OUTPUT = click.Path(path_type=Path, dir_okay=False)
 
 _FLAGS: tuple[tuple[tuple[Mode, ...], tuple[str, ...], dict[str, Any]], ...] = (
     (ALL, ("--device",), {"type": click.Choice(DEVICES), "default": "auto", "help": "What to run on."}),
+    (TIER_TEST, ("--os", "system"), SYSTEM_OPTION),
     (ALL, ("--benchmark-output",), {"type": _OUTPUT, "metavar": "FILE", "help": "Write the results as JSON or CSV."}),
     (ALL, ("--json", "as_json"), {"is_flag": True, "help": "Print one JSON document instead of tables."}),
     (RUNS, ("--config-path",), {"default": "turbo", "metavar": "ID|DIR|tiny|dummy", "help": "Which weights."}),

@@ -10,6 +10,7 @@ from acestep.output_file import output_file
 from acestep.tiers import load_tiers
 from calibrate.campaign import probers
 from calibrate.files import pretty_json
+from calibrate.options import require_simulated
 from calibrate.profiling.example import LONGEST_PROMPT, PromptLength, load_example, prompt_of
 from calibrate.profiling.tier_report import print_tier_test
 from calibrate.profiling.tier_test import Options, most_trials, tier_test, trials
@@ -24,7 +25,9 @@ def run_tier_test(flags: Mapping[str, Any]) -> int:
 
 
 def _probe(flags: Mapping[str, Any], write: Callable[[str], None]) -> int:
-    device, table, policy = _device(flags["device"]), load_tiers(), load_policy()
+    device, system, policy = _device(flags["device"]), flags["system"], load_policy()
+    require_simulated(system, device)
+    table = load_tiers().on(system)
     options = Options(
         with_lm=flags["tier_with_lm"],
         boundary=flags["tier_boundary"],
@@ -32,11 +35,11 @@ def _probe(flags: Mapping[str, Any], write: Callable[[str], None]) -> int:
         skip_compile=flags["tier_skip_compile"],
         prompt=LONGEST_PROMPT if flags["example"] is None else _prompt(flags["example"]),
     )
-    tried = trials(table, policy, flags["tiers"] or policy.certified_sizes_gib, device, options)
-    executor = probers.alone_on(device)
+    tried = trials(table, policy, flags["tiers"] or policy.certified_sizes_gib, device, options, system)
+    executor = probers.alone_on(device, system=system)
     if device == "simulated" and flags["device"] == "auto":
         console.notify("No CUDA card was found here.")
-    console.notify(probers.introduction(executor, Variant.TURBO))
+    console.notify(probers.introduction(executor, Variant.TURBO, system))
     with probe_progress(most_trials(tried, options)) as advance:
         found = tier_test(tried, executor.prober, options, advance)
         write(pretty_json(found))

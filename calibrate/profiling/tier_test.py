@@ -10,7 +10,7 @@ import msgspec
 from acestep.hardware.card import nameplate_gib, simulated_card
 from acestep.knobs import LM_MODELS, Knobs
 from acestep.limits.plan import Plan, resolve
-from acestep.tiers import BATCHES, TierTable
+from acestep.tiers import BATCHES, System, TierTable
 from acestep.units import gib_to_bytes
 from calibrate.campaign.run import describe_probe
 from calibrate.probes.base import Prober, ProbeResult
@@ -77,10 +77,17 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(case for case in (self.alone, self.thinking) if case is not None)
 
 
-def trials(table: TierTable, policy: Policy, sizes_gib: Sequence[float], device: str, options: Options) -> list[Trial]:
-    """Return what will be tried, smallest size first; sizes are as cards report them."""
+def trials(
+    table: TierTable,
+    policy: Policy,
+    sizes_gib: Sequence[float],
+    device: str,
+    options: Options,
+    system: System = System.LINUX,
+) -> list[Trial]:
+    """Return what will be tried, smallest size first; sizes are as cards report them, the budgets those of `system`."""
     return [
-        _trial(table, policy, nameplate, device, options)
+        _trial(table, budget_bytes(nameplate, policy, system), nameplate, device, options)
         for nameplate in sorted({nameplate_gib(gib_to_bytes(size)) for size in sizes_gib})
     ]
 
@@ -114,7 +121,7 @@ def tier_test(tried: Sequence[Trial], prober: Prober, options: Options, progress
     )
 
 
-def _trial(table: TierTable, policy: Policy, nameplate: float, device: str, options: Options) -> Trial:
+def _trial(table: TierTable, cap_bytes: int, nameplate: float, device: str, options: Options) -> Trial:
     card = simulated_card(nameplate)
     plan = resolve(card, table)
     knobs = plan.knobs
@@ -123,7 +130,7 @@ def _trial(table: TierTable, policy: Policy, nameplate: float, device: str, opti
     thinking = _case(plan, knobs, options) if options.with_lm and plan.lm is not None else None
     return Trial(
         vram_gib=int(nameplate) if nameplate.is_integer() else nameplate,
-        cap_bytes=budget_bytes(nameplate, policy),
+        cap_bytes=cap_bytes,
         plan=plan,
         missing=missing_warnings(card, table, plan),
         alone=_case(plan, without_lm(knobs), options),

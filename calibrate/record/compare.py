@@ -102,10 +102,11 @@ def table_sheet(table: TierTable) -> Sheet:
     """What a table says, by tier."""
     sheet = {"table": dict(_leaves("", msgspec.to_builtins(table.generated_from)))}
     for variant, found in table.variants.items():
-        for tier in found.tiers:
+        rows = [(tier, "") for tier in found.tiers] + [(tier, " on Windows") for tier in found.windows]
+        for tier, where in rows:
             fields = msgspec.to_builtins(tier)
             fields["evidence"] = {name: evidence["kind"] for name, evidence in fields["evidence"].items()}
-            sheet[f"{variant} {tier.id}"] = dict(_leaves("", fields))
+            sheet[f"{variant} {tier.id}{where}"] = dict(_leaves("", fields))
         sheet[f"{variant} boundaries"] = dict(_leaves("", msgspec.to_builtins(found.boundaries)))
         sheet[f"{variant} memory model"] = dict(found.memory_model)
     return sheet

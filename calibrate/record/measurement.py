@@ -10,7 +10,7 @@ import msgspec
 from acestep.knobs import KNOBS, Knobs, Variant
 from acestep.request import DecodePath
 from acestep.strict_json import read_json, strings_in
-from acestep.tiers import EvidenceKind
+from acestep.tiers import EvidenceKind, System
 from calibrate.files import digest
 from calibrate.fingerprint import code_version, library_versions
 from calibrate.probes.base import (
@@ -58,7 +58,8 @@ class _Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class RecordedCard(_Data, frozen=True, omit_defaults=True):
     """The card that answered; a simulated one has no size of its own (`total_bytes` 0).
 
-    `uuid` is kept of a virtual card only, because that of a real one tells whose it is. Older files have no `driver`.
+    `system` is what the card ran under; it decides a simulated card's kernels and the budget. `uuid` is kept of a
+    virtual card only, because that of a real one tells whose it is. Older files have no `driver`.
     """
 
     kind: RecordedCardKind
@@ -67,6 +68,7 @@ class RecordedCard(_Data, frozen=True, omit_defaults=True):
     total_bytes: Bytes
     driver: Text = ""
     uuid: Text = ""
+    system: System = System.LINUX
 
     @property
     def virtual_marks(self) -> dict[str, str]:

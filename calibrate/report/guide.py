@@ -1,13 +1,13 @@
 """The guide's texts about a table, in one language: rows of cells and lists of tiers. Pure."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
 
 from acestep.knobs import Backend, Offload, Variant
 from acestep.request import MAX_LYRIC_TOKENS
-from acestep.tiers import BATCHES, EvidenceKind, LmStates, SizeBoundary, Tier, TierTable, VariantTable
+from acestep.tiers import BATCHES, EvidenceKind, LmNeeds, LmStates, SizeBoundary, System, Tier, TierTable, VariantTable
 from acestep.units import gib
 from calibrate.record.measurement import Measurement
 from calibrate.report.marks import GAP, MARKS, cited, mark_of, marked, short
@@ -141,6 +141,28 @@ class Guide(msgspec.Struct, frozen=True, kw_only=True):
         cells = [tuple(f"`{text}`" for text in (s.tier, s.field, s.published, s.generated)) for s in short]
         return [heading, *cells] if cells else []
 
+    @property
+    def trades(self) -> list[str]:
+        """Where a larger card gets less of something, as sentences of the table, with their variants."""
+        return [
+            f"`{variant}`{' (Windows)' if trade.system is System.WINDOWS else ''}: {trade.sentence}"
+            for variant, table in self.table.variants.items()
+            for trade in table.trades
+        ]
+
+    def windows_rows(self) -> Rows:
+        """Return what is promised otherwise on Windows, cell by cell; empty if it is the same there."""
+        cells = [
+            tuple(f"`{text}`" for text in (variant, tier.id, field, *values))
+            for variant, table in self.table.variants.items()
+            for tier in table.tiers
+            for own in table.windows
+            if own.id == tier.id
+            for field, *values in _other_values(tier, own)
+        ]
+        heading = tuple(self.words(f"col_{column}") for column in ("variant", "tier", "value"))
+        return [(*heading, "Linux", "Windows"), *cells] if cells else []
+
     def record_lines(self) -> list[str]:
         """Return every record of the table, as a phrase each."""
         return [
@@ -203,13 +225,16 @@ class Guide(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def facts(self) -> dict[str, Any]:
         """Return every number of the sentences, by the name of its placeholder."""
-        budget = self.policy.budget
-        last = self.default.tiers[-1]
+        budget, last = self.policy.budget, self.default.tiers[-1]
+        sizes = self.policy.certified_sizes_gib
+        context = sorted({budget.context.of(size) for size in sizes})
         return {
-            "share": self.words("percent", n=f"{budget.shortfall.share * 100:g}"),
-            "at_most": f"{budget.shortfall.at_most_gib:g}",
-            "context": f"{budget.context.gib:g}",
-            "headroom": self.words("percent", n=f"{budget.headroom.share * 100:g}"),
+            "at_most": f"{max(budget.shortfall.of(size) for size in sizes):.2g}",
+            "context": self.words("from_to", low=f"{context[0]:g}", high=f"{context[-1]:g}")
+            if len(context) > 1
+            else f"{context[0]:g}",
+            "headroom": self._percent(budget.headroom.share),
+            "margins": self._margins(),
             "size": last.certified_gib,
             "label": last.label,
             "ranges": "; ".join(f"{tier.label}: {self.words.range(tier.vram_gib)}" for tier in self._between()),
@@ -220,18 +245,43 @@ class Guide(msgspec.Struct, frozen=True, kw_only=True):
             "variant": Variant.TURBO.value,
         }
 
+    def _percent(self, share: float) -> str:
+        return self.words("percent", n=f"{share * 100:g}")
+
+    def _margins(self) -> str:
+        """Return the policy's margin, and after it those of tiers with their own; empty without one."""
+        if self.policy.margin is None:
+            return ""
+        own = [
+            self.words("margin_of", tier=self.words.tier(tier), margin=self._percent(decided.margin.share))
+            for tier, decided in zip(self.default.tiers, self.policy.tiers, strict=True)
+            if decided.margin is not None
+        ]
+        return self.words.listed([self._percent(self.policy.margin.share), *own])
+
     def _between(self) -> list[Tier]:
         """Return the tiers between the smallest and the largest: their labels leave open which end belongs to them."""
         return [tier for tier in self.default.tiers if tier.vram_gib.lower and tier.vram_gib.upper is not None]
 
     def _lm_states(self, tier: Tier) -> tuple[bool, ...]:
-        return (False, True) if tier.lm_models else (False,)
+        return (False, True) if tier.own_lm_models else (False,)
 
     def _lm_models(self, tier: Tier) -> str:
         if not tier.lm_models:
             return self.words("none")
         weights = f" ({tier.lm_quantization.upper()})" if tier.lm_quantization else ""
-        return self._marked(tier, "lm_models", self.words.listed(tier.lm_models) + weights)
+        others = [f"{model} ({self._needs(tier, needs)})" for model, needs in tier.lm_needs.items()]
+        own = self.words.listed(tier.own_lm_models) + weights if tier.own_lm_models else ""
+        return self._marked(tier, "lm_models", self.words.listed(filter(None, [own, *others])))
+
+    def _needs(self, tier: Tier, needs: LmNeeds) -> str:
+        """The knobs that a language model needs, those that are not the tier's own."""
+        named = [f"`{needs.offload}`"] if needs.offload is not tier.offload else []
+        if needs.lm_quantization is not tier.lm_quantization:
+            named.append(needs.lm_quantization.upper() if needs.lm_quantization else self.words("tip_exact"))
+        unable = [name for name in tier.backends_allowed if name not in (*needs.backends, Backend.MLX)]
+        named += [f"`{name}`" for name in needs.backends] if unable else []
+        return self.words.listed(named)
 
     def _limits(self, tier: Tier, field: str, show: Callable[[int], str]) -> str:
         """Return a limit with and without a language model, with one mark if both have the same."""
@@ -256,6 +306,29 @@ class Guide(msgspec.Struct, frozen=True, kw_only=True):
         """The backends of a tier that may not use vLLM."""
         small = next((tier for tier in self.default.tiers if Backend.VLLM not in tier.backends_allowed), None)
         return "" if small is None else self.words.listed(f"`{backend}`" for backend in small.backends_allowed)
+
+
+def _other_values(tier: Tier, own: Tier) -> Iterator[tuple[str, str, str]]:
+    """Yield the fields that users see of a tier and that differ on another system, with both values."""
+    for field in (*_SHOWN, "lm_models", "recommended_lm", "lm_quantization", "lm_songs_per_pass", "frontier"):
+        both = tuple(msgspec.to_builtins(getattr(row, field)) for row in (tier, own))
+        for path, (here, there) in _leaves(field, *both):
+            if here != there:
+                yield path, _as_cell(here), _as_cell(there)
+
+
+def _leaves(path: str, here: Any, there: Any) -> Iterator[tuple[str, tuple[Any, Any]]]:
+    if not isinstance(here, dict):
+        yield path, (here, there)
+        return
+    for name in dict.fromkeys((*here, *there)):
+        yield from _leaves(f"{path}.{name}", here.get(name), there.get(name))
+
+
+def _as_cell(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(value) or "none"
+    return "none" if value is None else str(value)
 
 
 def _distinct(items: Iterable[str]) -> list[str]:

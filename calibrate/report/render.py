@@ -84,6 +84,7 @@ def guide_page(sources: Sources, words: GuideText, drawn: frozenset[str]) -> str
         language_links=_language_links(words),
         defaults=_defaults(guide),
         has_lm=any(tier.lm_models for tier in tiers),
+        has_lm_needs=any(tier.lm_needs for table in guide.table.variants.values() for tier in table.tiers),
         has_lm_quantization=any(tier.lm_quantization for tier in tiers),
         some_sizes=" ".join(str(tier.certified_gib) for tier in tiers[3:]),
     )

@@ -3,7 +3,7 @@
 A campaign answers it by probing and the table from the records, so both decide alike.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from itertools import product
 
 import msgspec
@@ -15,6 +15,10 @@ from calibrate.table.policy import Policy, TierPolicy
 
 FindLongest = Callable[[Knobs, int, int], int]
 """Returns the longest song in seconds that fits for knobs, a batch and an upper limit in seconds; 0 for none."""
+
+
+class UnansweredByRecordError(KeyError):
+    """A record holds no certificate of a question: it was made before the question was asked."""
 
 
 class LmChoice(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,13 +33,40 @@ class LmChoice(msgspec.Struct, frozen=True, kw_only=True):
         return thinking(rung, model, self.quantization, backend)
 
 
+class OtherLm(msgspec.Struct, frozen=True, kw_only=True):
+    """A language model that fits a tier under other knobs than its own: on a rung, in weights, on some backends.
+
+    `reach` is the longest song for each batch.
+    """
+
+    model: str
+    rung: Knobs
+    quantization: Quantization | None
+    backends: tuple[Backend, ...]
+    reach: dict[str, int]
+
+    @property
+    def headline(self) -> tuple[int, int]:
+        """The largest batch of the longest song, and its seconds."""
+        longest = self.reach["1"]
+        return max(size for size in BATCHES if self.reach[str(size)] == longest), longest
+
+    def knobs(self, backend: Backend) -> Knobs:
+        """The knobs of a run with it."""
+        return thinking(self.rung, self.model, self.quantization, backend)
+
+
 class TierChoice(msgspec.Struct, frozen=True, kw_only=True):
-    """One tier of a table: its knobs, their rung of the ladder, the frontier and the language models."""
+    """One tier of a table: its knobs, their rung of the ladder, the frontier and the language models.
+
+    `others` fit under other knobs, which leave more of the card to them.
+    """
 
     knobs: Knobs
     rung: int
     frontier: Frontier
     lm: LmChoice
+    others: tuple[OtherLm, ...] = ()
 
 
 def thinking(rung: Knobs, model: str, quantization: Quantization | None, backend: Backend) -> Knobs:
@@ -54,7 +85,8 @@ def choose_tier(
 
     If there is none, the rung with the longest songs. Then the frontier of that rung, the language models that reach
     furthest on it, and the frontier of the largest of them. A language model has to fit on every backend that is
-    allowed and can be `probed`.
+    allowed and can be `probed`. At last, for each other one the first later rung on which it reaches the longest song
+    on some backend.
     """
     longest = policy.durations_s.values[-1]
     backends = tuple(backend for backend in decided.backends_allowed if backend in probed)
@@ -75,7 +107,8 @@ def choose_tier(
     for model, backend in product(lm.models, lm.backends):
         # The smaller models share the limits of the recommended one, so they are tried at these limits too.
         ask(lm.knobs(chosen, model, backend), frontier.headline_batch(lm=True), reached)
-    return TierChoice(knobs=chosen, rung=list(reach).index(chosen), frontier=frontier, lm=lm)
+    others = tuple(_others(ask, policy, decided, chosen, backends, lm, reach[chosen]))
+    return TierChoice(knobs=chosen, rung=list(reach).index(chosen), frontier=frontier, lm=lm, others=others)
 
 
 def _least(ask: FindLongest, decided: TierPolicy, rung: Knobs, backends: tuple[Backend, ...], longest: int) -> bool:
@@ -102,6 +135,56 @@ def _language_models(
         offers.append((furthest, LmChoice(models=models, quantization=quantization, backends=backends)))
     best = max(offers, key=_worth, default=(0, LmChoice()))
     return (best[1], best[0]) if best[1].models else (LmChoice(), 0)
+
+
+def _others(
+    ask: FindLongest,
+    policy: Policy,
+    decided: TierPolicy,
+    chosen: Knobs,
+    backends: tuple[Backend, ...],
+    lm: LmChoice,
+    limit: int,
+) -> Iterator[OtherLm]:
+    """Yield the models that do not fit beside the tier's own knobs, with the first knobs that make room for them.
+
+    The transformer's weights stay as they are: while a model thinks under offload `cpu+dit`, they are not on the card.
+    An older record may not have been asked about a model; then it is not offered.
+    """
+    rungs = ladder(policy, chosen.variant)
+    later = [rung for rung in rungs[rungs.index(chosen) :] if rung.quantization is chosen.quantization]
+    for model in LM_MODELS if limit else ():
+        if model in lm.models:
+            continue
+        for rung, quantization in product(later, decided.lm_quantizations):
+            try:
+                found = _other(ask, rung, model, quantization, backends, limit)
+            except UnansweredByRecordError:
+                found = None
+            if found is not None:
+                yield found
+                break
+
+
+def _other(
+    ask: FindLongest,
+    rung: Knobs,
+    model: str,
+    quantization: Quantization | None,
+    backends: tuple[Backend, ...],
+    limit: int,
+) -> OtherLm | None:
+    fitting = tuple(name for name in backends if ask(thinking(rung, model, quantization, name), 1, limit) == limit)
+    if not fitting:
+        return None
+
+    def longest(batch: int, at_most: int) -> int:
+        return min(ask(thinking(rung, model, quantization, name), batch, at_most) for name in fitting)
+
+    most = longest(BATCHES[-1], limit)
+    # Where the largest batch reaches the longest song, so do the others.
+    reach = dict.fromkeys(map(str, BATCHES), limit) if most == limit else _frontier(longest, limit)
+    return OtherLm(model=model, rung=rung, quantization=quantization, backends=fitting, reach=reach)
 
 
 def _worth(offer: tuple[int, LmChoice]) -> tuple[int, int]:

@@ -1,29 +1,34 @@
 """Records + policy -> the tier table. Pure: the same records and policy give the same bytes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product
 
+import msgspec
+
 from acestep.errors import NotMeasuredError
-from acestep.knobs import LM_MODELS, Variant
+from acestep.knobs import LM_MODELS, Knobs, Variant
 from acestep.tiers import (
     TABLE_SCHEMA_VERSION,
     Boundaries,
     Evidence,
     EvidenceKind,
     GeneratedFrom,
+    LmNeeds,
     LmStates,
     SizeBoundary,
+    System,
     Tier,
     TierTable,
     VariantTable,
 )
 from calibrate.record.measurement import Measurement, RecordedCard
-from calibrate.table.choice import choose_tier
+from calibrate.table.choice import UnansweredByRecordError, choose_tier
 from calibrate.table.knobs import Config, first_from_which_all_fit
 from calibrate.table.policy import Policy, TierPolicy, budget_bytes
 from calibrate.table.proven import ProvenTier, uncovered
 from calibrate.table.ratchet import deciding
 from calibrate.table.targets import BOUND, published, shortfalls
+from calibrate.table.trades import trades
 
 TABLE_VERSION = 1
 """Increased when the meaning of the table's fields changes."""
@@ -48,14 +53,16 @@ def build_table(records: Sequence[Measurement], policy: Policy) -> TierTable:
     """Return the table of every variant that the records cover.
 
     Raises `NotMeasuredError` naming a tier that none covers. A measured record has priority over a simulated one; among
-    equals the card that needs the most frugal knobs decides, then the one with the smallest limits.
+    equals the card that needs the most frugal knobs decides, then the one with the smallest limits. Records of Windows
+    decide what is promised there.
     """
-    covered = _covered(records)
+    linux, windows = ([record for record in records if record.card.system is system] for system in System)
+    covered = _covered(linux)
     if Variant.TURBO not in covered:
         raise NotMeasuredError(
             f"no record certifies {Variant.TURBO}; run `python -m calibrate run -o tiers/measurements/NAME.json` first"
         )
-    variants = {variant: _variant_table(records, policy, variant) for variant in covered}
+    variants = {variant: _variant_table(linux, windows, policy, variant) for variant in covered}
     return TierTable(
         schema_version=TABLE_SCHEMA_VERSION,
         table_version=TABLE_VERSION,
@@ -91,14 +98,20 @@ def _covered(records: Sequence[Measurement]) -> list[Variant]:
 
 def prove(record: Measurement, decided: TierPolicy, policy: Policy, variant: Variant) -> ProvenTier | None:
     """Return the tier as a record proves it, or None if it lacks a certificate that the choice needs."""
-    cap_bytes = budget_bytes(decided.certified_gib, policy)
+    cap_bytes = budget_bytes(decided.certified_gib, policy, record.card.system)
     certified = {(c.knobs, c.batch): record.longest(c) for c in record.certificates if c.cap_bytes == cap_bytes}
     probed = {certificate.knobs.backend for certificate in record.certificates if certificate.knobs.lm is not None}
     if not probed:
         return None
+
+    def ask(knobs: Knobs, batch: int, at_most: int) -> int:  # noqa: ARG001 a FindLongest's arguments
+        if (knobs, batch) not in certified:
+            raise UnansweredByRecordError(knobs, batch)
+        return certified[knobs, batch]
+
     try:
-        choice = choose_tier(lambda knobs, batch, _: certified[knobs, batch], policy, decided, variant, probed)
-    except KeyError:
+        choice = choose_tier(ask, policy, decided, variant, probed)
+    except UnansweredByRecordError:
         return None
     return ProvenTier(record=record, decided=decided, cap_bytes=cap_bytes, choice=choice)
 
@@ -107,7 +120,9 @@ def _proven(records: Sequence[Measurement], decided: TierPolicy, policy: Policy,
     return [row for record in records if (row := prove(record, decided, policy, variant)) is not None]
 
 
-def _variant_table(records: Sequence[Measurement], policy: Policy, variant: Variant) -> VariantTable:
+def _variant_table(
+    records: Sequence[Measurement], windows: Sequence[Measurement], policy: Policy, variant: Variant
+) -> VariantTable:
     rows = []
     for decided in policy.tiers:
         proven = _proven(records, decided, policy, variant)
@@ -115,11 +130,28 @@ def _variant_table(records: Sequence[Measurement], policy: Policy, variant: Vari
             raise uncovered(decided, variant)
         rows.append(deciding(proven))
 
-    return VariantTable(
-        tiers=tuple(tier_of(row, policy) for row in rows),
+    tiers = tuple(tier_of(row, policy) for row in rows)
+    own = tuple(_otherwise(tiers, windows, policy, variant))
+    table = VariantTable(
+        tiers=tiers,
+        windows=own,
         boundaries=boundaries_of(rows),
         memory_model=_memory_model(records, variant),
     )
+    told = {trade.sentence: trade for system in reversed(System) for trade in trades(table.on(system).tiers, system)}
+    order = sorted(told.values(), key=lambda trade: list(System).index(trade.system))
+    return msgspec.structs.replace(table, trades=tuple(order))
+
+
+def _otherwise(
+    tiers: Sequence[Tier], records: Sequence[Measurement], policy: Policy, variant: Variant
+) -> Iterator[Tier]:
+    """Yield what records of another system prove of the tiers, where it is another promise."""
+    for tier, decided in zip(tiers, policy.tiers, strict=True):
+        if proven := _proven(records, decided, policy, variant):
+            own = tier_of(deciding(proven), policy)
+            if msgspec.structs.replace(own, evidence=tier.evidence) != tier:
+                yield own
 
 
 def boundaries_of(rows: Sequence[ProvenTier]) -> Boundaries:
@@ -155,14 +187,25 @@ def tier_of(row: ProvenTier, policy: Policy) -> Tier:
     found = Evidence(kind=record.evidence, record=record.digest)
     chosen = Evidence(kind=EvidenceKind.POLICY, record=policy.digest)
     thought = Evidence(kind=EvidenceKind.ESTIMATED, record=record.digest) if row.lm_estimate else found
-    models = choice.lm.models
+    own = choice.lm.models
+    needs = {
+        other.model: LmNeeds(
+            offload=other.rung.offload,
+            quantization=other.rung.quantization,
+            lm_quantization=other.quantization,
+            backends=other.backends,
+            with_lm=other.reach,
+        )
+        for other in choice.others
+    }
+    models = tuple(model for model in LM_MODELS if model in (*own, *needs))
     return Tier(
         id=decided.id,
         label=decided.label,
         vram_gib=decided.vram_gib,
         certified_gib=decided.certified_gib,
         lm_models=models,
-        recommended_lm=models[-1] if models else None,
+        recommended_lm=own[-1] if own else None,
         backend=decided.backend,
         backends_allowed=decided.backends_allowed,
         max_duration_s=_headline(choice.frontier.longest(1, lm=True), choice.frontier.longest(1, lm=False)),
@@ -171,10 +214,14 @@ def tier_of(row: ProvenTier, policy: Policy) -> Tier:
         quantization=choice.knobs.quantization,
         lm_quantization=choice.lm.quantization,
         compile=policy.compile.default,
-        init_lm=decided.init_lm and bool(models),
+        init_lm=decided.init_lm and bool(own),
         lm_songs_per_pass={model: row.fewest_planned(model)[0] for model in models},
         frontier=choice.frontier,
-        evidence=dict.fromkeys(_FOUND, found) | dict.fromkeys(_THOUGHT, thought) | dict.fromkeys(_DECIDED, chosen),
+        lm_needs=needs,
+        evidence=({"lm_needs": thought} if needs else {})
+        | dict.fromkeys(_FOUND, found)
+        | dict.fromkeys(_THOUGHT, thought)
+        | dict.fromkeys(_DECIDED, chosen),
     )
 
 

@@ -1,7 +1,8 @@
 """The policy: how measured boundaries become a table. Values with reasons, read strictly from `tiers/policy.json`."""
 
+from collections.abc import Mapping, Sequence
 from functools import cache
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Annotated
 
@@ -11,8 +12,8 @@ from acestep.errors import UsageError
 from acestep.knobs import LM_MODELS, Backend, Offload, Quantization
 from acestep.request import MAX_DURATION_S
 from acestep.strict_json import load_strict
-from acestep.tiers import BATCHES, VramRange, data_file, require_tiling
-from acestep.units import gib_to_bytes
+from acestep.tiers import BATCHES, System, VramRange, data_file, require_tiling
+from acestep.units import GIB, MIB, gib_to_bytes
 from calibrate.files import digest
 
 POLICY_SCHEMA_VERSION = 1
@@ -33,56 +34,84 @@ class _Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Base of every value in the policy file."""
 
 
-class SizeShortfall(_Data, frozen=True):
-    """How much less a card reports than its box says: `share` of the nameplate, at most `at_most_gib`."""
+class SizeTerm(_Data, frozen=True, kw_only=True, omit_defaults=True):
+    """What one thing takes of a card's nameplate, in GiB; `by_size` are pairs of a nameplate and what is taken of it.
 
-    at_most_gib: Gib
+    Between two sizes it is in proportion, outside them that of the nearest. A `share` of the nameplate is at most
+    `at_most_gib`, and `gib` is the same for every size. One of the three ways is given.
+    """
+
+    share: Share = 0.0
+    at_most_gib: Gib | None = None
+    gib: Gib = 0.0
+    by_size: tuple[tuple[Gib, Gib], ...] = ()
+    why: Why
+
+    def __post_init__(self) -> None:
+        if sum((self.share > 0, self.gib > 0, bool(self.by_size))) > 1:
+            raise ValueError("a term is given as a share, as gib or by_size, and not in two ways")
+        _require_rising("by_size", tuple(size for size, _ in self.by_size))
+
+    def of(self, nameplate_gib: float) -> float:
+        """Return what is taken of a nameplate, in GiB."""
+        if self.by_size:
+            return _between(self.by_size, nameplate_gib)
+        of_share = self.share * nameplate_gib
+        return self.gib + (of_share if self.at_most_gib is None else min(self.at_most_gib, of_share))
+
+    @property
+    def rule(self) -> str:
+        """How the term is found, in words."""
+        if self.by_size:
+            return "by size: " + ", ".join(f"{taken:g} of {size:g} GiB" for size, taken in self.by_size)
+        if not self.share:
+            return "the same for every card"
+        return (
+            f"{self.share:.0%}" if self.at_most_gib is None else f"{self.share:.0%}, at most {self.at_most_gib:g} GiB"
+        )
+
+
+class Margin(_Data, frozen=True):
+    """What a promise leaves of the rest: a `share` of it, and no less than `at_least_mib`."""
+
     share: Share
+    at_least_mib: Annotated[int, msgspec.Meta(ge=0)]
     why: Why
 
+    def of(self, left_gib: float) -> float:
+        """Return what is left free of so many GiB."""
+        return max(self.share * left_gib, self.at_least_mib * MIB / GIB)
 
-class Context(_Data, frozen=True):
-    """The driver's memory for one process before the first tensor, in GiB."""
-
-    gib: Gib
-    why: Why
-
-
-class Headroom(_Data, frozen=True):
-    """The share of the nameplate left free for a desktop or a browser."""
-
-    share: Share
-    why: Why
+    @property
+    def rule(self) -> str:
+        """How the margin is found, in words."""
+        return f"{self.share:.0%} of the rest, at least {self.at_least_mib} MiB"
 
 
-class BudgetTerms(_Data, frozen=True):
-    """The terms subtracted from a nameplate; the allocator may have the rest."""
+class BudgetTerms(_Data, frozen=True, omit_defaults=True):
+    """The terms subtracted from a nameplate; the allocator may have the rest.
 
-    shortfall: SizeShortfall
-    context: Context
-    headroom: Headroom
+    `shortfall` is what the driver reserves, so that a card reports less than its box says. `context` is the driver's
+    memory for one process before the first tensor. `headroom` is left to a desktop or a browser. `windows` is what
+    Windows and its desktop keep on top of that, counted there only.
+    """
 
-    def taken_gib(self, nameplate_gib: float) -> dict[str, float]:
-        """Return what each term subtracts from a nameplate, by its name here, in GiB."""
-        return {
-            "shortfall": min(self.shortfall.at_most_gib, self.shortfall.share * nameplate_gib),
-            "context": self.context.gib,
-            "headroom": self.headroom.share * nameplate_gib,
-        }
+    shortfall: SizeTerm
+    context: SizeTerm
+    headroom: SizeTerm
+    windows: SizeTerm | None = None
 
-    def left_gib(self, nameplate_gib: float) -> float:
-        """Return the GiB left of a nameplate; negative if the terms exceed it."""
-        left = nameplate_gib
-        for taken in self.taken_gib(nameplate_gib).values():
-            left -= taken
-        return left
+    def of(self, system: System) -> dict[str, SizeTerm]:
+        """Return the terms that count on a system, by their names here."""
+        terms = {"shortfall": self.shortfall, "context": self.context, "headroom": self.headroom}
+        return terms | ({"windows": self.windows} if self.windows and system is System.WINDOWS else {})
 
 
-class TierPolicy(_Data, frozen=True):
+class TierPolicy(_Data, frozen=True, kw_only=True, omit_defaults=True):
     """The decided, not measured, values of a tier; `certified_gib` is the nameplate its limits are proven at.
 
-    `least_lm` is the smallest language model that the tier has to offer, in the first of `lm_quantizations` that lets
-    it offer the largest.
+    Its `margin` replaces that of the policy. `least_lm` is the smallest language model that the tier has to offer, in
+    the first of `lm_quantizations` that lets it offer the largest.
     """
 
     id: Annotated[str, msgspec.Meta(min_length=1)]
@@ -95,6 +124,7 @@ class TierPolicy(_Data, frozen=True):
     lm_quantizations: Annotated[tuple[Quantization | None, ...], msgspec.Meta(min_length=1)]
     init_lm: bool
     why: Why
+    margin: Margin | None = None
 
     def __post_init__(self) -> None:
         if self.certified_gib not in self.vram_gib:
@@ -141,8 +171,8 @@ class CompileDefault(_Data, frozen=True):
     why: Why
 
 
-class Policy(_Data, frozen=True):
-    """`tiers/policy.json` as a value."""
+class Policy(_Data, frozen=True, kw_only=True, omit_defaults=True):
+    """`tiers/policy.json` as a value; an older file states no `margin`, and has none."""
 
     schema_version: Annotated[int, msgspec.Meta(ge=1)]
     tiers: Annotated[tuple[TierPolicy, ...], msgspec.Meta(min_length=1)]
@@ -151,6 +181,7 @@ class Policy(_Data, frozen=True):
     durations_s: DurationGrid
     batches: BatchList
     compile: CompileDefault
+    margin: Margin | None = None
 
     def __post_init__(self) -> None:
         require_tiling([(tier.id, tier.vram_gib) for tier in self.tiers])
@@ -158,8 +189,8 @@ class Policy(_Data, frozen=True):
         rungs = [(rung.offload, rung.quantization) for rung in self.preference]
         if len(set(rungs)) != len(rungs):
             raise ValueError("preference lists the same rung twice")
-        for tier in self.tiers:
-            if self.budget.left_gib(tier.certified_gib) <= 0:
+        for tier, system in product(self.tiers, System):
+            if self.left_gib(tier.certified_gib, system) <= 0:
                 raise ValueError(
                     f"budget leaves nothing of the {tier.certified_gib} GiB that {tier.id} is certified at"
                 )
@@ -173,18 +204,32 @@ class Policy(_Data, frozen=True):
         """Return the tier whose range contains a nameplate."""
         return next(tier for tier in self.tiers if nameplate_gib in tier.vram_gib)
 
+    def margin_of(self, nameplate_gib: float) -> Margin | None:
+        """Return the margin of the tier that a nameplate belongs to; None without one."""
+        return self.tier_of(nameplate_gib).margin or self.margin
+
+    def taken_gib(self, nameplate_gib: float, system: System) -> dict[str, float]:
+        """Return what each term of the budget takes of a nameplate, and the margin, by their names here, in GiB."""
+        taken = {name: term.of(nameplate_gib) for name, term in self.budget.of(system).items()}
+        margin = self.margin_of(nameplate_gib)
+        return taken if margin is None else taken | {"margin": margin.of(_left(nameplate_gib, taken))}
+
+    def left_gib(self, nameplate_gib: float, system: System) -> float:
+        """Return the GiB left of a nameplate; negative if the terms exceed it."""
+        return _left(nameplate_gib, self.taken_gib(nameplate_gib, system))
+
     @property
     def certified_sizes_gib(self) -> tuple[int, ...]:
         """The nameplate each tier is proven at, smallest first."""
         return tuple(tier.certified_gib for tier in self.tiers)
 
 
-def budget_bytes(nameplate_gib: float, policy: Policy) -> int:
-    """Return the bytes the allocator may hold on a card of this nameplate.
+def budget_bytes(nameplate_gib: float, policy: Policy, system: System = System.LINUX) -> int:
+    """Return the bytes that a promise may count on: what the allocator may hold on such a card, less the margin.
 
     Raises `UsageError` if nothing would be left.
     """
-    left = policy.budget.left_gib(nameplate_gib)
+    left = policy.left_gib(nameplate_gib, system)
     if left <= 0:
         raise UsageError(
             f"a card of {nameplate_gib:g} GiB leaves nothing after the driver's own memory; give a larger size"
@@ -202,6 +247,22 @@ def _policy_in_force() -> Policy:
     return load_strict(data_file("policy.json"), Policy, POLICY_SCHEMA_VERSION)
 
 
-def _require_rising(name: str, values: tuple[int, ...]) -> None:
+def _left(nameplate_gib: float, taken: Mapping[str, float]) -> float:
+    left = nameplate_gib
+    for amount in taken.values():
+        left -= amount
+    return left
+
+
+def _between(points: Sequence[tuple[float, float]], size: float) -> float:
+    """Interpolate linearly between the two nearest points; outside them the nearest one's value."""
+    above = next((number for number, (at, _) in enumerate(points) if at >= size), len(points))
+    if above in (0, len(points)):
+        return points[min(above, len(points) - 1)][1]
+    (low, less), (high, more) = points[above - 1], points[above]
+    return less + (more - less) * (size - low) / (high - low)
+
+
+def _require_rising(name: str, values: Sequence[float]) -> None:
     if any(after <= before for before, after in pairwise(values)):
         raise ValueError(f"{name} must rise, got {list(values)}")

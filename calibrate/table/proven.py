@@ -67,10 +67,14 @@ class ProvenTier(msgspec.Struct, frozen=True, kw_only=True):
         The second value is the probe that shows it.
         """
         frontier, lm = self.choice.frontier, self.choice.lm
-        limits = Workload(
-            batch=frontier.headline_batch(lm=True), duration_s=float(frontier.longest(1, lm=True)), with_lm=True
-        )
-        probes = [self._probe(lm.knobs(self.choice.knobs, model, backend), limits) for backend in lm.backends]
+        other = next((other for other in self.choice.others if other.model == model), None)
+        batch, seconds = frontier.headline_batch(lm=True), frontier.longest(1, lm=True)
+        knobs = [lm.knobs(self.choice.knobs, model, backend) for backend in lm.backends]
+        if other is not None:
+            batch, seconds = other.headline
+            knobs = [other.knobs(backend) for backend in other.backends]
+        limits = Workload(batch=batch, duration_s=float(seconds), with_lm=True)
+        probes = [self._probe(asked, limits) for asked in knobs]
         planned = [(s.songs_per_pass, probe) for probe in probes for s in probe.stages if s.name == Stage.THINK]
         return min(planned, key=lambda found: found[0])
 

@@ -60,7 +60,8 @@ def _short_of(target: Target, tier: Tier | None) -> list[Shortfall]:
         if not holds:
             short.append(Shortfall(tier=target.id, field=field, published=_text(wanted), generated=_text(got)))
 
-    require(set(target.lm_models) <= set(tier.lm_models), "lm_models", target.lm_models, tier.lm_models)
+    own = tier.own_lm_models
+    require(set(target.lm_models) <= set(own), "lm_models", target.lm_models, own)
     require(
         lm_rank(tier.recommended_lm) >= lm_rank(target.recommended_lm),
         "recommended_lm",

@@ -9,8 +9,9 @@ import pytest
 from acestep.hardware.card import nameplate_gib, simulated_card
 from acestep.knobs import Knobs, Offload, Quantization, Variant
 from acestep.limits.plan import resolve
-from acestep.tiers import load_tiers
+from acestep.tiers import System, load_tiers
 from acestep.units import GIB, MIB, gib_to_bytes
+from calibrate.probes.simulated.kernels import kernels_on
 from calibrate.probes.simulated.prober import SimulatedProber
 from calibrate.record.measurement import load_measurement
 from calibrate.table.policy import budget_bytes, load_policy
@@ -64,6 +65,13 @@ def test_int8_never_needs_more_and_each_offload_mode_no_more_than_the_one_before
         plain, int8 = (_needs(prober, Knobs(offload=offload, quantization=q), workload) for q in (None, INT8))
         assert int8["total"] <= plain["total"] + SLACK
         assert int8["denoise"] < plain["denoise"]
+
+
+def test_without_the_flash_kernel_a_run_takes_more_and_tier2_needs_what_windows_cards_showed() -> None:
+    """8 x 600 s of 5 GiB cards: 4.418 GiB without the kernel, where Linux needs less than its budget of 4.15."""
+    windows = SimulatedProber(kernels=kernels_on(System.WINDOWS))
+    needed = windows.smallest_caps(Knobs(offload=Offload.CPU_DIT), Workload(batch=8, duration_s=600))
+    assert round(needed["total"] / GIB, 2) == 4.42
 
 
 def test_a_verdict_agrees_with_the_smallest_cap(prober: SimulatedProber) -> None:

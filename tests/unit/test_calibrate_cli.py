@@ -11,7 +11,7 @@ import pytest
 
 from acestep.errors import Exit, UsageError
 from acestep.output_file import output_file
-from acestep.tiers import load_tiers
+from acestep.tiers import System, load_tiers
 from calibrate.campaign import probers
 from calibrate.cli import cli as calibrate
 from calibrate.executors.alone import SimulationAlone
@@ -93,6 +93,19 @@ def test_dry_run_says_what_it_would_do_and_probes_nothing(
     assert "8 GiB (budget 6.94 GiB)" in err
     assert "probes" in err
     assert not list(tmp_path.glob("*.json"))
+
+
+def test_a_run_under_windows_says_so_in_its_record_and_fits_no_model_of_the_guard(command: Run, tmp_path: Path) -> None:
+    code, _, err = command(calibrate, "run", "--os", "windows", "--tiers", 8, "-o", tmp_path / "x.json")
+    assert code == Exit.OK, err
+    assert "under Windows" in err
+    record = load_measurement(tmp_path / "x.json")
+    assert (record.card.system, record.memory_model) == (System.WINDOWS, ())
+
+
+def test_what_a_real_card_runs_under_is_not_chosen(command: Run, tmp_path: Path) -> None:
+    for which, *words in ((calibrate, "run", "-o", tmp_path / "x.json"), (profiler, "--mode", "tier-test")):
+        assert command(which, *words, "--device", "cuda", "--os", "windows")[0] == Exit.USAGE
 
 
 def test_a_missing_card_exits_4(command: Run, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from calibrate.table.policy import budget_bytes
 from calibrate.workload import Workload
 from tests import formula_card
 from tests.fakes import AnalyticProber
-from tests.formula_card import POLICY, TABLE, Run
+from tests.formula_card import NO_FLASH, POLICY, TABLE, Run
 
 ESTIMATE_KEYS = {
     *("verdict", "knobs", "workload", "cap_bytes", "min_cap_bytes", "stages", "peak_reserved_bytes", "decode_path"),
@@ -53,6 +53,14 @@ def test_estimate_prints_one_document_with_every_key_of_the_contract(command: Ru
 def test_vram_is_a_reported_size_and_probes_at_its_budget(command: Run, size: float, nameplate: float) -> None:
     budget = budget_bytes(nameplate if nameplate == int(nameplate) else gib_to_bytes(nameplate) / GIB, POLICY)
     assert estimated(command, "--vram", size)["cap_bytes"] == budget
+
+
+def test_under_windows_a_run_takes_what_the_missing_kernel_takes_more(command: Run) -> None:
+    linux, windows = (
+        estimated(command, "--vram", 8, "--lm", "none", "--os", system)["min_cap_bytes"]
+        for system in ("linux", "windows")
+    )
+    assert windows == linux + NO_FLASH
 
 
 def test_cap_is_taken_as_it_is_and_the_smallest_cap_is_the_one_that_fits(command: Run) -> None:

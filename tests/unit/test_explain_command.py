@@ -5,6 +5,7 @@ import os
 import shlex
 import shutil
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from acestep.cli.console import run_click
 from acestep.errors import Exit
 from acestep.knobs import Knobs
-from acestep.tiers import load_tiers
+from acestep.tiers import System, load_tiers
 from calibrate.campaign import probers
 from calibrate.cli import cli as calibrate
 from calibrate.explain.repeat import repeat_command
@@ -103,14 +104,16 @@ def test_every_command_to_repeat_asks_what_the_probe_asked(monkeypatch: pytest.M
         heard.append((knobs, workload, cap_bytes))
         raise HeardError
 
-    monkeypatch.setattr(probers, "simulation", lambda *_: None)
+    monkeypatch.setattr(probers, "simulation", lambda *_, **__: None)
     monkeypatch.setattr(estimates, "estimate", hear)
-    size_of = {budget_bytes(size, POLICY): size for size in POLICY.certified_sizes_gib}
+    sizes = product(POLICY.certified_sizes_gib, System)
+    size_of = {(budget_bytes(size, POLICY, system), system): size for size, system in sizes}
     for path in sorted((TIERS / "measurements").glob("*.json")):
         record = load_measurement(path)
+        system = record.card.system
         for index in {side for c in record.certificates for side in (c.fits, c.fails) if side is not None}:
             probe = record.probes[index]
-            command = shlex.split(repeat_command(probe.knobs, probe.workload, size_of[probe.cap_bytes]))
+            command = shlex.split(repeat_command(probe.knobs, probe.workload, size_of[probe.cap_bytes, system], system))
             assert command[:3] == ["python", "-m", "calibrate"]
             with pytest.raises(HeardError):
                 run_click(calibrate, command[3:])

@@ -40,11 +40,15 @@ def rendered() -> dict[tuple[str, str], str]:
 
 def known_numbers(source: Sources) -> set[str]:
     """Every number that a page may show, derived from its sources without the code that renders."""
-    budget = POLICY.budget
-    known = {f"{MAX_LYRIC_TOKENS:,}", "3", f"{budget.context.gib:g}", f"{budget.shortfall.at_most_gib:g}"}
-    known |= {f"{term.share * 100:g}" for term in (budget.shortfall, budget.headroom)}
+    budget, sizes = POLICY.budget, POLICY.certified_sizes_gib
+    contexts = [budget.context.of(size) for size in sizes]
+    known = {f"{MAX_LYRIC_TOKENS:,}", "3", f"{min(contexts):g}", f"{max(contexts):g}"}
+    known |= {f"{max(budget.shortfall.of(size) for size in sizes):.2g}", f"{budget.headroom.share * 100:g}"}
+    known |= {f"{margin.share * 100:g}" for margin in map(POLICY.margin_of, sizes) if margin}
     known |= {str(tile) for tile in vae_decode.TILES} | {str(n) for n in range(1, 6)}
     for table in source.table.variants.values():
+        for trade in table.trades:
+            known |= set(NUMBER.findall(trade.sentence))
         for boundary in table.boundaries.named.values():
             known |= {str(boundary.fits_gib), str(boundary.fails_gib)}
         for tier in table.tiers:

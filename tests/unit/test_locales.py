@@ -8,13 +8,17 @@ import pytest
 
 from acestep.knobs import Offload
 from acestep.locale_text import LANGUAGES
-from acestep.tiers import Frontier, LmStates, Tier
+from acestep.tiers import Frontier, LmStates, System, Tier
+from acestep.units import MIB
 from calibrate.report import render as render_module
 from calibrate.report import words as words_module
-from calibrate.report.render import guide_page
+from calibrate.report.render import Sources, guide_page
 from calibrate.report.words import GuideText, words_of
+from calibrate.table.merge import build_table
+from calibrate.table.policy import Margin, SizeTerm
+from tests.fakes import Hungry, measured
 from tests.guide_pages import DRAWN, EVERY, NAMES, PLAIN, tiers_of
-from tests.guides import with_table, with_tiers
+from tests.guides import simulated, with_table, with_tiers
 
 
 def placeholders(text: str) -> list[str]:
@@ -65,9 +69,28 @@ def test_every_text_is_on_some_page(monkeypatch: pytest.MonkeyPatch) -> None:
 
     recorded = Recording("en")
     monkeypatch.setattr(render_module, "words_of", lambda language: recorded)
-    for source in (*EVERY.values(), with_table(PLAIN, with_tiers(PLAIN.table, *map(_short_songs, tiers_of(PLAIN))))):
+    for source in (
+        *EVERY.values(),
+        _by_system(PLAIN),
+        with_table(PLAIN, with_tiers(PLAIN.table, *map(_short_songs, tiers_of(PLAIN)))),
+    ):
         guide_page(source, recorded, DRAWN)
     assert set(recorded.texts) - used == set()
+
+
+def _by_system(source: Sources) -> Sources:
+    """Pages of a table with promises of Windows, and of a policy with margins and contexts of two sizes."""
+    table = build_table([simulated(), measured(Hungry(700 * MIB), system=System.WINDOWS)], source.policy)
+    margin = Margin(share=0.05, at_least_mib=64, why="What a promise leaves.")
+    first, *others = source.policy.tiers
+    context = SizeTerm(by_size=((8, 0.15), (24, 0.65)), why="What contexts take.")
+    policy = msgspec.structs.replace(
+        source.policy,
+        budget=msgspec.structs.replace(source.policy.budget, context=context),
+        margin=margin,
+        tiers=(msgspec.structs.replace(first, margin=msgspec.structs.replace(margin, share=0.1)), *others),
+    )
+    return msgspec.structs.replace(source, table=table, policy=policy)
 
 
 def _short_songs(tier: Tier) -> Tier:

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from acestep.errors import Exit, InvalidInputError, UsageError
 from acestep.knobs import Backend, Offload, Quantization, Variant
-from acestep.units import GIB
+from acestep.tiers import System
+from acestep.units import GIB, MIB
 from calibrate.table.knobs import ladder
-from calibrate.table.policy import Policy, budget_bytes, load_policy
+from calibrate.table.policy import Policy, SizeTerm, budget_bytes, load_policy
 
 POLICY = load_policy()
 PUBLISHED_BUDGETS = {4: 3.22, 5: 4.15, 6: 5.08, 7: 6.01, 8: 6.94, 12: 10.76, 16: 14.68, 20: 18.60, 24: 22.52}
@@ -39,6 +40,54 @@ def test_a_larger_card_never_has_a_smaller_budget(one: float, other: float) -> N
 def test_a_card_with_nothing_left_is_a_usage_error(nameplate: float) -> None:
     with pytest.raises(UsageError, match="larger size"):
         budget_bytes(nameplate, POLICY)
+
+
+def by_system(**margin: Any) -> Policy:
+    """The policy with what each thing takes by size, with a term of Windows, and with margins."""
+    document = raw()
+    document["budget"] = {
+        "shortfall": {"by_size": [[4, 0.37], [8, 0.47], [16, 0.53]], "why": "What drivers reserve."},
+        "context": {"by_size": [[8, 0.15], [24, 0.65]], "why": "What contexts take."},
+        "headroom": {"share": 0.02, "why": "What a desktop takes more."},
+        "windows": {"by_size": [[4, 0.18], [8, 0.75]], "why": "What Windows keeps."},
+    }
+    document["margin"] = {"share": 0.05, "at_least_mib": 64, "why": "What a promise leaves."} | margin
+    return msgspec.convert(document, Policy)
+
+
+@given(st.floats(2, 200), st.floats(2, 200), st.sampled_from(System))
+def test_terms_by_size_rise_with_the_card_no_faster_than_the_card(one: float, other: float, system: System) -> None:
+    policy = by_system()
+    small, large = sorted((one, other))
+    assert budget_bytes(small, policy, system) <= budget_bytes(large, policy, system)
+
+
+@given(st.floats(2, 200))
+def test_windows_leaves_less_and_a_promise_keeps_its_margin_free(size: float) -> None:
+    policy = by_system()
+    linux, windows = (budget_bytes(size, policy, system) for system in (System.LINUX, System.WINDOWS))
+    assert windows < linux
+    free = linux + policy.taken_gib(size, System.LINUX)["margin"] * GIB
+    assert linux <= free * 0.95 + 1
+    assert linux <= free - 64 * MIB + 1
+
+
+def test_a_term_between_two_sizes_is_in_proportion_and_outside_them_that_of_the_nearest() -> None:
+    term = by_system().budget.shortfall
+    assert [term.of(size) for size in (1, 4, 6, 8, 16, 32)] == pytest.approx([0.37, 0.37, 0.42, 0.47, 0.53, 0.53])
+
+
+def test_a_tier_may_have_a_margin_of_its_own() -> None:
+    document = msgspec.to_builtins(by_system())
+    document["tiers"][0]["margin"] = {"share": 0.1, "at_least_mib": 64, "why": "Most cards of 4 GB leave less."}
+    policy = msgspec.convert(document, Policy)
+    assert budget_bytes(4, policy) < budget_bytes(4, by_system())
+    assert budget_bytes(8, policy) == budget_bytes(8, by_system())
+
+
+def test_a_term_given_in_two_ways_is_refused() -> None:
+    with pytest.raises(ValueError, match="two ways"):
+        SizeTerm(share=0.1, gib=1, why="It has two values.")
 
 
 def test_certification_sizes_are_the_smallest_usual_card_of_each_tier() -> None:

@@ -43,6 +43,7 @@ VALUES = {
     "--quantization": ["int8"],
     "--task-type": ["cover"],
     "--tiers": ["8"],
+    "--os": ["windows"],
 }
 
 

@@ -70,7 +70,7 @@ def test_every_promise_with_a_language_model_is_a_probe_that_fits_on_every_backe
         rung = Knobs(offload=tier.offload, quantization=tier.quantization)
         backends = set(tier.backends_allowed) - {Backend.MLX}
         entries = [(tier.recommended_lm, *entry) for entry in tier.frontier.with_lm.items()]
-        entries += [(model, "1", tier.max_duration_s.with_lm) for model in tier.lm_models]
+        entries += [(model, "1", tier.max_duration_s.with_lm) for model in tier.own_lm_models]
         for (model, batch, seconds), backend in itertools.product(entries, backends):
             knobs = msgspec.structs.replace(rung, lm=model, lm_quantization=tier.lm_quantization, backend=backend)
             asked = (knobs, budget_bytes(tier.certified_gib, POLICY), int(batch), float(seconds))
@@ -79,7 +79,7 @@ def test_every_promise_with_a_language_model_is_a_probe_that_fits_on_every_backe
 
 def test_every_tier_offers_its_least_language_model_and_the_largest_that_fits_its_knobs() -> None:
     for tier, decided in zip(TIERS, POLICY.tiers, strict=True):
-        assert tier.recommended_lm == tier.lm_models[-1] >= decided.least_lm
+        assert tier.recommended_lm == tier.own_lm_models[-1] >= decided.least_lm
         assert set(tier.lm_songs_per_pass) == set(tier.lm_models)
         rung = Knobs(offload=tier.offload, quantization=tier.quantization)
         longest = Workload(batch=1, duration_s=600, with_lm=True)
@@ -103,7 +103,7 @@ def test_what_vllm_takes_is_said_to_be_estimated_and_the_rest_is_not() -> None:
 
 def test_language_models_have_a_boundary_each() -> None:
     for model, boundary in TABLE.variants[Variant.TURBO].boundaries.lm.items():
-        offering = [tier.certified_gib for tier in TIERS if model in tier.lm_models]
+        offering = [tier.certified_gib for tier in TIERS if model in tier.own_lm_models]
         assert boundary.fits_gib in offering
         assert boundary.fails_gib < boundary.fits_gib
     assert set(TABLE.variants[Variant.TURBO].boundaries.lm) == set(LM_MODELS)

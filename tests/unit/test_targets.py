@@ -23,6 +23,7 @@ ROOMY = [
     msgspec.structs.replace(
         tier,
         lm_models=("0.6B", "1.7B", "4B"),
+        lm_needs={},
         recommended_lm="4B",
         lm_quantization=None,
         lm_songs_per_pass={},

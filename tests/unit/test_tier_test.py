@@ -200,7 +200,7 @@ def test_a_tier_that_promises_nothing_fails_without_a_probe() -> None:
     nothing = {str(batch): 0 for batch in BATCHES}
     none = LmStates(with_lm=0, without_lm=0)
     frontier = Frontier(with_lm=nothing, without_lm=nothing)
-    no_lm: dict[str, Any] = {"lm_models": (), "recommended_lm": None, "lm_songs_per_pass": {}}
+    no_lm: dict[str, Any] = {"lm_models": (), "recommended_lm": None, "lm_songs_per_pass": {}, "lm_needs": {}}
     table = changed(TABLE, max_duration_s=none, max_batch=none, frontier=frontier, **no_lm)
     found = run(ScriptedProber([]), table=table)
     assert len(found.failed) == len(SIZES)

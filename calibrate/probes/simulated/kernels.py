@@ -11,7 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from acestep.hardware.card import SIMULATED_CAPABILITY
 from acestep.limits.capabilities import AMPERE, matrix_workspace
+from acestep.tiers import System
 from acestep.units import MIB, ceil_div
 from calibrate.probes.simulated.work_counter import WorkCounter
 
@@ -130,6 +132,11 @@ class CudaKernels(AttentionKernels):
     ) -> int:
         """An allowance of one copy of input and output in the layout cuDNN prefers, until it is measured on a card."""
         return source.numel() * source.element_size() + result.numel() * result.element_size()
+
+
+def kernels_on(system: System, capability: tuple[int, int] = SIMULATED_CAPABILITY) -> CudaKernels:
+    """The kernels of PyTorch's wheels for a system; those for Windows have no flash kernel."""
+    return CudaKernels(capability, flash=system is not System.WINDOWS)
 
 
 class CudnnKernels(CudaKernels):
