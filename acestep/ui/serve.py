@@ -1,14 +1,12 @@
 """Serves the page on a port of this machine, until it is interrupted."""
 
 import os
-import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import FrameType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -44,13 +42,12 @@ def serve_page(
     announce: Callable[[str], None],
     notify: Callable[[str], None],
 ) -> None:
-    """Serve the page until SIGINT or SIGTERM, which raise `KeyboardInterrupt`; `announce` is called with its address.
+    """Serve the page until `KeyboardInterrupt`; `announce` is called with its address.
 
     `alone` restricts it to this machine; otherwise it answers to numeric addresses, this machine's name and `hosts`.
     Requests from another site's page are refused in any case.
     """
     port = free_port(server_name, port)
-    signal.signal(signal.SIGTERM, _interrupt)
     with ExitStack() as end:
         # gradio reads these when it is imported.
         cache = end.enter_context(TemporaryDirectory(prefix="acestep-ui-"))
@@ -169,7 +166,3 @@ def free_port(server_name: str, port: int) -> int:
             f"the page cannot be opened on port {port} of {server_name} ({error.strerror or error});"
             " choose another with --port or --server-name"
         ) from None
-
-
-def _interrupt(_: int, __: FrameType | None) -> None:
-    raise KeyboardInterrupt
