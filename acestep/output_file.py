@@ -1,7 +1,10 @@
 """Files that commands write: opened before any work, written beside their target and renamed."""
 
 import errno
+import glob
 import os
+import re
+import shutil
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -28,7 +31,8 @@ def output_file(target: Path | None) -> Iterator[Callable[[str], None]]:
         raise UsageError(f"the file's name {str(target)!r} is not UTF-8; choose another") from None
     try:
         place = _place_of(target)
-        beside = place.with_name(f".{place.name}.{os.getpid()}.part")
+        remove_parts(place.parent, f".{place.name}.")
+        beside = place.with_name(f".{place.name}.{os.getpid()}{PART_SUFFIX}")
         beside.touch()
     except OSError as error:
         raise UsageError(f"cannot write {target}: {error.strerror}; choose another path") from None
@@ -47,6 +51,40 @@ def output_file(target: Path | None) -> Iterator[Callable[[str], None]]:
         yield write
     finally:
         beside.unlink(missing_ok=True)
+
+
+PART_SUFFIX = ".part"
+"""The suffix of files and folders that are not complete; before it, the name has the number of their process."""
+
+
+def part_prefix() -> str:
+    """Return the beginning of the name of a temporary file or folder of this process, which ends in `PART_SUFFIX`."""
+    return f".{os.getpid()}-"
+
+
+def remove_parts(folder: Path, prefix: str = ".") -> None:
+    """Remove what processes that were killed left incomplete in a folder, under names that begin with `prefix`."""
+    for path in folder.glob(f"{glob.escape(prefix)}*{PART_SUFFIX}"):
+        owner = re.search(r"\.(\d{1,9})(?:-[^.]*)?\.part$", path.name)
+        if owner is None or _is_running(int(owner[1])):
+            continue
+        with suppress(OSError):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+def _is_running(process: int) -> bool:
+    if os.name == "nt":  # where this question would end the process
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _place_of(target: Path) -> Path:

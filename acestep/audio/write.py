@@ -1,6 +1,8 @@
 """Writes songs to files: peak-normalised, and a file is complete or absent."""
 
+import errno
 import math
+import os
 import re
 from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryDirectory
@@ -8,6 +10,7 @@ from tempfile import NamedTemporaryFile, TemporaryDirectory
 import numpy as np
 
 from acestep.errors import RunFailedError, UsageError
+from acestep.output_file import PART_SUFFIX, part_prefix, remove_parts
 
 PEAK_DBFS = -1.0
 """Peak of every written song, in decibels below full scale: the level ACE-Step 1.5 delivers at."""
@@ -54,7 +57,8 @@ def open_folder(folder: Path) -> None:
         raise UsageError(f"the folder's name {str(folder)!r} is not UTF-8; choose another with --out") from None
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile(dir=folder):
+        remove_parts(folder)
+        with NamedTemporaryFile(prefix=part_prefix(), suffix=PART_SUFFIX, dir=folder):
             pass
     except OSError as error:
         raise RunFailedError(
@@ -71,7 +75,7 @@ def write_song(folder: Path, name: str, suffix: str, audio: np.ndarray, sample_r
     import soundfile
 
     try:
-        with TemporaryDirectory(prefix=".", suffix=".part", dir=folder) as aside:
+        with TemporaryDirectory(prefix=part_prefix(), suffix=PART_SUFFIX, dir=folder) as aside:
             whole = Path(aside) / f"{name}.{suffix}"
             soundfile.write(whole, audio.T, sample_rate, format=suffix.upper(), subtype=SUBTYPES[suffix])
             return _put(whole, folder)
@@ -79,14 +83,28 @@ def write_song(folder: Path, name: str, suffix: str, audio: np.ndarray, sample_r
         raise RunFailedError(f"{name}.{suffix} could not be written to {folder} ({error}); is the disk full?") from None
 
 
+_WITHOUT_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
+"""What file systems without hard links answer, such as those of memory cards."""
+
+
 def _put(whole: Path, folder: Path) -> Path:
     """Move a file to the first free name."""
     for number in range(1, 10_000):
         path = folder / f"{whole.stem}{f'-{number}' if number > 1 else ''}{whole.suffix}"
+        # Checking that a name is free and taking it must be one atomic step, after which the song is complete.
         try:
-            # Checking that a name is free and taking it must be one atomic step.
-            path.touch(exist_ok=False)
+            if os.name == "nt":
+                return whole.rename(path)
+            path.hardlink_to(whole)
         except FileExistsError:
             continue
-        return whole.replace(path)
+        except OSError as error:
+            if error.errno not in _WITHOUT_LINKS:
+                raise
+            try:
+                path.touch(exist_ok=False)
+            except FileExistsError:
+                continue
+            return whole.replace(path)
+        return path
     raise RunFailedError(f"{folder} has thousands of songs named {whole.stem}; choose another folder with --out")

@@ -8,19 +8,41 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from acestep.checkpoints.architecture import Architecture, VaeArchitecture
+from acestep.checkpoints.architecture import Architecture, QwenArchitecture, VaeArchitecture
 from acestep.checkpoints.convert import OPTIONAL_PARTS, PREFIXES, original_config, part_configs
 from acestep.errors import InvalidInputError
 from acestep.request import LATENT_HOP, SAMPLE_RATE
 from acestep.units import MIB
 
-A = TypeVar("A", Architecture, VaeArchitecture)
+A = TypeVar("A", Architecture, VaeArchitecture, QwenArchitecture)
+
+_SHOWN = 80
+"""Characters of a wrong value that an error message shows."""
 
 MODEL_INDEX = "model_index.json"
 """The file at the top of every checkpoint in the diffusers layout."""
 
 MAX_JSON_BYTES = 64 * MIB
-"""Largest configuration or index file that is read; the real ones are far smaller."""
+"""Largest configuration, index or tokenizer that is read; the real ones are far smaller."""
+
+_DTYPES = ("float32", "bfloat16", "float16", "torch.float32", "torch.bfloat16", "torch.float16", "auto")
+_KERNELS = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
+_QWEN_ALONE: Mapping[str, tuple[Any, ...]] = {
+    "hidden_act": ("silu",),
+    "attention_bias": (False,),
+    "use_sliding_window": (False,),
+    "dtype": _DTYPES,
+    "torch_dtype": _DTYPES,
+    "_attn_implementation": _KERNELS,
+    "attn_implementation": _KERNELS,
+}
+"""Fields that would change what a Qwen3 computes, or name code, and the values that leave it as it is built here."""
+
+_QWEN_WIDTHS = (
+    *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"),
+    *("num_attention_heads", "num_key_value_heads", "head_dim"),
+)
+"""The fields that a configuration of a Qwen3 must have; published models differ in them."""
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -48,7 +70,7 @@ def is_file(path: Path) -> bool:
     """Whether there is such a file that this user may look at; False for a name that no file can have, too."""
     try:
         return path.is_file()
-    except OSError:
+    except (OSError, ValueError):
         return False
 
 
@@ -92,6 +114,43 @@ def vae_architecture_in(folder: Path, architecture: Architecture) -> VaeArchitec
     return vae
 
 
+def qwen_architecture_in(folder: Path) -> QwenArchitecture:
+    """Return the architecture of the text encoder or language model in `folder`; fields that shape nothing are ignored.
+
+    Raises `InvalidInputError` for a missing configuration and for one of another model.
+    """
+    source = folder / "config.json"
+    config = read_config(source)
+    if config.get("model_type") != "qwen3":
+        raise InvalidInputError(source, f"model_type is {shortened(config.get('model_type'))}; expected 'qwen3'")
+    if missing := [name for name in _QWEN_WIDTHS if config.get(name) is None]:
+        raise InvalidInputError(source, f"is no Qwen3 configuration: it lacks {', '.join(missing)}")
+    for name, values in _QWEN_ALONE.items():
+        if (got := config.get(name)) is not None and got not in values:
+            raise InvalidInputError(source, f"{name} is {shortened(got)}; expected {' or '.join(map(repr, values))}")
+    kinds = config.get("layer_types") or []
+    others = [kind for kind in kinds if kind != "full_attention"] if isinstance(kinds, list) else [kinds]
+    if others:
+        raise InvalidInputError(source, f"has layers of {str(others[0])[:_SHOWN]}; expected full_attention alone")
+    theta: dict[str, Any] = {}
+    for name in ("rope_scaling", "rope_parameters"):
+        rope = config.get(name) or {}
+        kind = rope.get("rope_type", rope.get("type", "default")) if isinstance(rope, dict) else rope
+        if kind not in (None, "default"):
+            raise InvalidInputError(source, f"{name} is {shortened(rope)}; expected the default kind or null")
+        theta |= {key: value for key, value in rope.items() if key == "rope_theta"}
+    try:
+        return _decode(theta | config, QwenArchitecture, source)
+    except InvalidInputError as error:
+        raise InvalidInputError(source, f"is no Qwen3 configuration ({error.problem})") from error
+
+
+def shortened(value: Any) -> str:
+    """A value of a stranger's file in a sentence: its beginning is enough."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
 def _decode(config: Mapping[str, Any], kind: type[A], source: Path) -> A:
     """The fields of `kind` in `config`; null means the default."""
     try:
@@ -107,5 +166,6 @@ def _check_agreement(configs: Mapping[str, Mapping[str, Any]], architecture: Arc
             got = configs.get(part, {}).get(name)
             if got is not None and got != value:
                 raise InvalidInputError(
-                    folder / part / "config.json", f"{name} is {got!r}; the other parts need {value!r}"
+                    folder / part / "config.json",
+                    f"{name} is {shortened(got)}; the other parts need {shortened(value)}",
                 )

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from acestep.checkpoints.catalog import find
-from acestep.checkpoints.configs import has_parts, parts_in, read_config
+from acestep.checkpoints.configs import has_parts, parts_in, read_config, shortened
 from acestep.checkpoints.header import read_header
 from acestep.checkpoints.weight_files import weight_files
 from acestep.errors import InvalidInputError
@@ -70,15 +70,17 @@ def _flaws_of_part(folder: Path) -> Iterator[InvalidInputError]:
         yield from _raised(lambda: read_header(files[0]))
     elif files:
         places = read_config(files[0])["weight_map"]
+        named: dict[str, list[str]] = {shard.name: [] for shard in files[1:]}
+        for name, file in places.items():
+            named[file].append(name)
         for shard in files[1:]:
-            named = [name for name, file in places.items() if file == shard.name]
-            yield from _raised(partial(_require_tensors, shard, named))
+            yield from _raised(partial(_require_tensors, shard, named[shard.name]))
 
 
 def _require_tensors(file: Path, named: list[str]) -> None:
     held = read_header(file)
     if lacking := [name for name in named if name not in held]:
-        raise InvalidInputError(file, f"lacks {lacking[0]}, which its index says is there")
+        raise InvalidInputError(file, f"lacks {shortened(lacking[0])}, which its index says is there")
 
 
 def _why_without_weights(folder: Path) -> str:

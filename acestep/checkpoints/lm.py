@@ -9,6 +9,7 @@ from acestep.checkpoints import catalog
 from acestep.checkpoints.architecture import QwenArchitecture, arguments
 from acestep.checkpoints.build import TINY_QWEN, Materialise
 from acestep.checkpoints.catalog import DUMMY_PREFIX, LM_ARCHITECTURES, TINY, Size
+from acestep.checkpoints.configs import read_config
 from acestep.checkpoints.host_memory import LanguageWeights, require_room_for
 from acestep.checkpoints.libraries import Qwen3Config, Qwen3ForCausalLM
 from acestep.checkpoints.locate import locate_lm
@@ -104,10 +105,9 @@ def quantize_lm(model: LanguageModel, quantization: Quantization) -> None:
 
 def _read(folder: Path, dtype: torch.dtype) -> Qwen3ForCausalLM:
     """Read the model in `folder`, from files with or without its head and with or without the prefix of its body."""
-    weights, config, source = TensorFolder(folder), qwen_config(folder), folder / "config.json"
-    if kinds := set(config.layer_types) - {"full_attention"}:
-        raise InvalidInputError(source, f"has layers of {', '.join(sorted(kinds))}; expected full_attention alone")
-    if HEAD in weights.shapes and not config.tie_word_embeddings:
+    source = folder / "config.json"
+    config, weights = qwen_config(folder), TensorFolder(folder)
+    if HEAD in weights.shapes and not read_config(source).get("tie_word_embeddings"):
         raise InvalidInputError(source, "has a head of its own; expected one tied to the embedding")
     module = _bare(config)
     fill_qwen(module.model, weights, dtype)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from acestep.checkpoints import catalog
-from acestep.checkpoints.architecture import Architecture
+from acestep.checkpoints.architecture import Architecture, VaeArchitecture
 from acestep.checkpoints.build import bare_modules, build
 from acestep.checkpoints.components import Components
 from acestep.checkpoints.configs import architecture_in, has_parts, parts_in, vae_architecture_in
@@ -22,7 +22,7 @@ from acestep.checkpoints.qwen import fill_qwen, qwen_config
 from acestep.checkpoints.tensor_folder import TensorFolder
 from acestep.checkpoints.tokenizer import HubTokenizer
 from acestep.checkpoints.weights import fill
-from acestep.errors import InvalidInputError, UsageError
+from acestep.errors import InvalidInputError, UsageError, first_line
 from acestep.knobs import Quantization, Variant
 
 _LOG = logging.getLogger(__name__)
@@ -63,7 +63,9 @@ def _read_original(folder: Path, architecture: Architecture, checkpoints: Path, 
     vae_folder = locate_companion("vae", folder, checkpoints)
     text_folder = locate_companion("text-encoder", folder, checkpoints)
     vae = vae_architecture_in(vae_folder, architecture)
-    modules = bare_modules(architecture, vae, _text_encoder_config(text_folder, architecture))
+    qwen = _text_encoder_config(text_folder, architecture)
+    tokenizer = HubTokenizer(text_folder, qwen.vocab_size)
+    modules = _bare_modules(folder, architecture, vae, qwen)
     weights = TensorFolder(folder)
     names = {part: _original_names(part, modules[part]) for part in PREFIXES}
     weights.check({name: shape for part in names.values() for name, (_, shape) in part.items()})
@@ -75,19 +77,31 @@ def _read_original(folder: Path, architecture: Architecture, checkpoints: Path, 
         fill(modules[part], tensors)
     _fill_from(modules["vae"], vae_folder, dtype)
     fill_qwen(modules["text_encoder"], TensorFolder(text_folder), dtype)
-    return modules | {"tokenizer": HubTokenizer(text_folder)}
+    return modules | {"tokenizer": tokenizer}
 
 
 def _read_diffusers(folder: Path, architecture: Architecture, dtype: torch.dtype) -> dict[str, Any]:
     vae = vae_architecture_in(folder / "vae", architecture)
-    modules = bare_modules(architecture, vae, _text_encoder_config(folder / "text_encoder", architecture))
+    qwen = _text_encoder_config(folder / "text_encoder", architecture)
+    tokenizer = HubTokenizer(folder / "tokenizer", qwen.vocab_size)
+    modules = _bare_modules(folder, architecture, vae, qwen)
     held = parts_in(folder)
     for part in (*held, "vae"):
         _fill_from(modules[part], folder / part, dtype)
     fill_qwen(modules["text_encoder"], TensorFolder(folder / "text_encoder"), dtype)
     for part in PREFIXES.keys() - set(held):
         modules[part] = None
-    return modules | {"tokenizer": HubTokenizer(folder / "tokenizer")}
+    return modules | {"tokenizer": tokenizer}
+
+
+def _bare_modules(folder: Path, architecture: Architecture, vae: VaeArchitecture, qwen: Qwen3Config) -> dict[str, Any]:
+    """The modules without weights; the libraries refuse sizes that do not go together with errors of many kinds."""
+    try:
+        return bare_modules(architecture, vae, qwen)
+    except (RuntimeError, ValueError, TypeError, ArithmeticError, AssertionError, LookupError) as error:
+        raise InvalidInputError(
+            folder, f"has sizes in its configurations from which no model can be built ({first_line(error)[:200]})"
+        ) from error
 
 
 def _original_names(part: str, module: nn.Module) -> dict[str, tuple[str, tuple[int, ...]]]:

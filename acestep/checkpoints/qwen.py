@@ -3,13 +3,12 @@
 from pathlib import Path
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 
-from acestep.checkpoints.configs import read_config
+from acestep.checkpoints.architecture import arguments
+from acestep.checkpoints.configs import qwen_architecture_in
 from acestep.checkpoints.libraries import Qwen3Config, Qwen3Model
 from acestep.checkpoints.tensor_folder import TensorFolder
 from acestep.checkpoints.weights import fill
-from acestep.errors import InvalidInputError
 
 HEAD = "lm_head.weight"
 """A language model's output layer: in a file it is a copy of the embedding, or it is not used."""
@@ -19,15 +18,11 @@ _PREFIX = "model."
 
 
 def qwen_config(folder: Path) -> Qwen3Config:
-    """Return the configuration in `folder`; raise `InvalidInputError` if it is missing or of another model."""
-    source = folder / "config.json"
-    fields = read_config(source)
-    if fields.get("model_type") != "qwen3":
-        raise InvalidInputError(source, f"model_type is {fields.get('model_type')!r}; expected 'qwen3'")
-    try:
-        return Qwen3Config.from_dict(fields)
-    except (StrictDataclassError, TypeError, ValueError, KeyError) as error:
-        raise InvalidInputError(source, f"is no Qwen3 configuration ({error})") from error
+    """Return the library's configuration for the sizes in `folder`, with a head that is the embedding.
+
+    Raises `InvalidInputError` for a configuration that is missing or of another model.
+    """
+    return Qwen3Config(**arguments(qwen_architecture_in(folder)), tie_word_embeddings=True)
 
 
 def fill_qwen(body: Qwen3Model, weights: TensorFolder, dtype: torch.dtype) -> None:

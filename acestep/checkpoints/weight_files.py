@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
-from acestep.checkpoints.configs import read_config
+from acestep.checkpoints.configs import is_file, read_config, shortened
 from acestep.errors import InvalidInputError
+
+_LONGEST_NAME = 200
+"""Characters of a shard's name; file systems keep 255 bytes, and published names have 32."""
 
 _STEMS = ("model", "diffusion_pytorch_model")
 
@@ -12,9 +15,9 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
     """The index or single file of weights in `folder`, then its shards; empty when it holds no safetensors."""
     for stem in _STEMS:
         index = folder / f"{stem}.safetensors.index.json"
-        if index.is_file():
+        if is_file(index):
             return (index, *_shards(index))
-        if (single := folder / f"{stem}.safetensors").is_file():
+        if is_file(single := folder / f"{stem}.safetensors"):
             return (single,)
     return ()
 
@@ -28,7 +31,9 @@ def _shards(index: Path) -> list[Path]:
         raise InvalidInputError(index, "names no file of weights")
     for name in shards:
         if Path(name).name != name:
-            raise InvalidInputError(index, f"names {name!r}, a file outside its own folder")
-        if not (index.parent / name).is_file():
+            raise InvalidInputError(index, f"names {shortened(name)}, a file outside its own folder")
+        if len(name) > _LONGEST_NAME:
+            raise InvalidInputError(index, f"names a file with {len(name):,} characters, {shortened(name)}")
+        if not is_file(index.parent / name):
             raise InvalidInputError(index.parent / name, "is missing; a download was cut short, so run it again")
     return [index.parent / name for name in shards]

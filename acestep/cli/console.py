@@ -1,12 +1,15 @@
 """Output and exit codes of a command: one JSON document or text on stdout, warnings and errors on stderr."""
 
+import logging
 import os
+import signal
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
+from types import FrameType
 from typing import Any, TypeVar
 
 import click
@@ -24,7 +27,21 @@ _printed: ContextVar[bool] = ContextVar("printed", default=False)
 def print_json(document: Any) -> None:
     """Write one JSON document to stdout."""
     _printed.set(True)
-    click.echo(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
+    try:
+        text = msgspec.json.encode(document)
+    except UnicodeEncodeError:
+        # An argument that is no text of the terminal's encoding: UTF-8 cannot hold it, and JSON needs it.
+        text = msgspec.json.encode(_with_text(msgspec.to_builtins(document)))
+    click.echo(msgspec.json.format(text, indent=2).decode())
+
+
+def _with_text(document: Any) -> Any:
+    """A document of plain values whose texts UTF-8 can hold; the bytes that it cannot are spelled out."""
+    if isinstance(document, str):
+        return document.encode("utf-8", errors="backslashreplace").decode()
+    if isinstance(document, dict):
+        return {_with_text(name): _with_text(value) for name, value in document.items()}
+    return [_with_text(value) for value in document] if isinstance(document, list) else document
 
 
 def answer(document: _Document, show: Callable[[_Document], object], *, as_json: bool) -> None:
@@ -37,7 +54,7 @@ def answer(document: _Document, show: Callable[[_Document], object], *, as_json:
 
 def notify(sentence: str) -> None:
     """Write a sentence to stderr."""
-    click.echo(sentence, err=True)
+    click.echo(_with_text(sentence), err=True)
 
 
 def show_progress(stage: str, done: int, total: int) -> None:
@@ -80,7 +97,12 @@ def run_click(command: click.Command, arguments: Sequence[str] | None = None) ->
         return _failed(given, Exit.RUN_FAILED, sentence)
     except (OSError, UnicodeEncodeError) as error:
         if not _was_showing(error):
-            raise
+            if isinstance(error, UnicodeEncodeError) or error.errno is None:
+                raise
+            logging.getLogger(__name__).info("the system refused", exc_info=True)
+            sentence = f"the system refused to go on ({error}); is the disk full, here or in the temporary folder?"
+            notify(f"error: {sentence}")
+            return _failed(given, Exit.RUN_FAILED, sentence)
         # If stderr is on the same full disk, only the exit code can report the failure.
         with suppress(OSError):
             notify(f"error: {_not_shown(error)}")
@@ -108,13 +130,18 @@ def run_and_exit(command: click.Command) -> None:
     """Run a command with the process's own arguments and end the process.
 
     If threads of a library are still running, the interpreter is not finalised: a thread inside PyTorch would abort the
-    process, whatever the exit code.
+    process, whatever the exit code. SIGTERM ends a command as an interrupt does.
     """
+    signal.signal(signal.SIGTERM, _interrupt)
     code = run_click(command)
     _flush()
     if any(thread.daemon for thread in threading.enumerate()):
         os._exit(code)
     sys.exit(code)
+
+
+def _interrupt(_: int, __: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def _flush() -> None:

@@ -12,7 +12,7 @@ from acestep.cli import console
 from acestep.cli.options import device_option, knob_options, knobs_with, model_variant_option, refuse_empty
 from acestep.errors import UsageError
 from acestep.locale_text import LANGUAGES
-from acestep.ui.loopback_only import is_loopback
+from acestep.ui.own_address import is_loopback
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -61,6 +61,12 @@ class PageByDefault(click.Group):
     help="Require a user name and password; can be given several times.",
 )
 @click.option("--no-auth", is_flag=True, help="Do not require a password, even if others can reach the page.")
+@click.option(
+    "--allow-host",
+    multiple=True,
+    metavar="NAME",
+    help="Answer to this host name too, for example that of a reverse proxy; can be given several times.",
+)
 @click.option("--language", type=click.Choice(LANGUAGES), default="en", show_default=True, help="Language of the page.")
 @click.option("--init-service", is_flag=True, help="Load the model before the page opens.")
 @click.option("--model", default="turbo", show_default=True, metavar="ID|DIR|tiny|dummy", help="Which weights.")
@@ -74,6 +80,7 @@ def ui(
     share: bool,
     auth: tuple[str, ...],
     no_auth: bool,
+    allow_host: tuple[str, ...],
     language: str,
     init_service: bool,
     model: str,
@@ -97,6 +104,7 @@ def ui(
         auth=users,
         share=share,
         alone=not (users or no_auth),
+        hosts=tuple(name.lower() for name in allow_host),
         init_service=init_service,
         announce=click.echo,
         notify=console.notify,

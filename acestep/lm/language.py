@@ -10,6 +10,7 @@ from torch import nn
 
 from acestep.checkpoints import catalog
 from acestep.checkpoints.catalog import DUMMY_PREFIX, TINY
+from acestep.checkpoints.configs import qwen_architecture_in
 from acestep.checkpoints.lm import LanguageModel, build_lm, load_lm, quantize_lm
 from acestep.checkpoints.locate import locate_lm
 from acestep.devices.base import Device
@@ -62,7 +63,9 @@ class Language:
         self.is_noise = name.split(":")[0] if made_here else None
         self._folder = Path() if made_here else locate_lm(name, catalog.checkpoints_dir())
         tokenizer = _tokenizer(name, self._folder)
-        self._least_vocabulary = tokenizer.vocabulary.codes.stop
+        if not made_here:
+            # Before another library reads the folder, and before weights are read.
+            _require_codes(self._folder, tokenizer)
         self.planner = Planner(tokenizer)
         library = Library.PT if made_here or knobs.lm_quantization is not None else knobs.backend
         longest = LONGEST_PROMPT_TOKENS + longest_s * CODES_PER_SECOND + 1
@@ -118,15 +121,16 @@ class Language:
                 if tiny
                 else load_lm(self._name, dtype=dtype, quantization=self._knobs.lm_quantization)
             )
-            if model.vocabulary < self._least_vocabulary:
-                raise InvalidInputError(
-                    self._folder,
-                    f"has weights for {model.vocabulary:,} tokens, and its audio codes need {self._least_vocabulary:,}",
-                )
             if self._knobs.lm_quantization is not None:
                 quantize_lm(model, self._knobs.lm_quantization)
             self._loaded = model
         return self._loaded
+
+
+def _require_codes(folder: Path, tokenizer: PlannerTokenizer) -> None:
+    held, needed = qwen_architecture_in(folder).vocab_size, tokenizer.vocabulary.codes.stop
+    if held < needed:
+        raise InvalidInputError(folder, f"has weights for {held:,} tokens, and its audio codes need {needed:,}")
 
 
 def _tokenizer(name: str, folder: Path) -> PlannerTokenizer:

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from acestep.checkpoints.tokenizer import encodable, load_tokenizer
+from acestep.checkpoints.tokenizer import encodable
+from acestep.checkpoints.tokenizer_files import BYTE_LETTERS, load_backend
 from acestep.errors import InvalidInputError
 from acestep.lm.vocabulary import CODE_TOKENS, Vocabulary, code_name, read_vocabulary
 
@@ -82,7 +83,7 @@ class HubPlannerTokenizer:
     def __init__(self, folder: Path) -> None:
         from tokenizers import Tokenizer
 
-        backend = _load(folder)
+        backend = load_backend(folder)
         # The checkpoints' thinking marks and audio codes are added tokens of the ordinary kind. Only a copy of the
         # tokenizer without them can encode text without ever producing one.
         self._encoder: Any = Tokenizer(backend.model)
@@ -109,21 +110,6 @@ class HubPlannerTokenizer:
         return _spelled(tokens, self.pieces, self.vocabulary, self._names)
 
 
-def _load(folder: Path) -> Any:
-    from tokenizers import Tokenizer
-
-    # The complete file contains everything, and loads many times faster than separate vocabulary and merges files.
-    whole = folder / "tokenizer.json"
-    if whole.is_file():
-        try:
-            return Tokenizer.from_file(str(whole))
-        except Exception as error:  # The library raises no narrower exception.
-            raise InvalidInputError(whole, f"is no tokenizer ({error})") from error
-    if not (folder / "vocab.json").is_file():
-        raise InvalidInputError(folder, "holds no tokenizer: neither tokenizer.json nor vocab.json with merges.txt")
-    return load_tokenizer(folder).backend_tokenizer
-
-
 def _pieces(encoder: Any, added: Mapping[int, str]) -> tuple[bytes, ...]:
     """Return the bytes of each id below the added tokens, from the names in the byte-level tokenizer."""
     ids = encoder.get_vocab_size()
@@ -131,21 +117,10 @@ def _pieces(encoder: Any, added: Mapping[int, str]) -> tuple[bytes, ...]:
     names = [encoder.id_to_token(token) for token in range(plain)]
     if None in names or any(token not in added for token in range(plain, ids)):
         raise ValueError("the ids of its plain text have gaps")
-    alphabet = _byte_alphabet()
     try:
-        return tuple(name.translate(alphabet).encode("latin-1") for name in names)
+        return tuple(name.translate(BYTE_LETTERS).encode("latin-1") for name in names)
     except UnicodeEncodeError as error:
         raise ValueError(f"its tokens are not made of bytes: {error.object!r}") from error
-
-
-def _byte_alphabet() -> dict[int, int]:
-    """Return the letter that stands for each byte in a byte-level tokenizer's names.
-
-    Printable ones stand for themselves.
-    """
-    printable = {*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = [value for value in range(256) if value not in printable]
-    return {value: value for value in printable} | {256 + place: value for place, value in enumerate(others)}
 
 
 def _spelled(tokens: Iterable[int], pieces: Sequence[bytes], vocabulary: Vocabulary, names: Mapping[int, str]) -> str:

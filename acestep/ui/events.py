@@ -24,6 +24,9 @@ from acestep.ui.words import PageText
 RUNNING = ("generate", "cancel", "progress", "failure", "timer")
 """The components that change when a run begins and ends."""
 
+RUN = "generate"
+"""The API's name of a run."""
+
 STOPPED_AT_ONCE = ("progress", "cancel")
 """The components that the browser itself changes when the stop button is clicked."""
 
@@ -106,8 +109,9 @@ class Runs:
         return f'() => [{said}.replace("width:0%", "width:" + ({width})), {off}]'
 
     def leave(self, session: Visit) -> None:
-        """Stop the runs of a visitor who has left, because others wait."""
+        """Stop the runs of a visitor who has left, because others wait, and delete the files that were uploaded."""
         session.stop()
+        self._studio.uploads.leave(session.name)
 
     def _running(self, session: Visit) -> Changes:
         return {
@@ -135,7 +139,7 @@ SETTLED = (*WISH, "warnings")
 
 def wire(page: Any, studio: Studio, words: PageText, parts: Parts) -> None:
     """Connect the components of a page."""
-    listener = Listener(studio.sessions, words, parts)
+    listener = Listener(studio, words, parts)
     runs = Runs(studio, words, parts)
     page.unload(listener(runs.leave, (), ())["fn"])
     page.load(fn=None, js=connection_js(words), outputs=[parts[name] for name in RESTORED], **AT_ONCE)
@@ -154,7 +158,7 @@ def _wire_runs(runs: Runs, listener: Listener, parts: Parts, studio: Studio) -> 
             MADE,
             after=studio.rest,
             shown=False,
-            api_name="generate",
+            api_name=RUN,
             concurrency_limit=1,
             **every,
         )

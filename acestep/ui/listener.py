@@ -3,6 +3,7 @@
 import traceback
 from collections.abc import Callable, Sequence
 from inspect import Parameter, Signature
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -12,7 +13,7 @@ from acestep.errors import AceStepError
 from acestep.ui.failures import failure_of
 from acestep.ui.frame import refusal
 from acestep.ui.page import Parts
-from acestep.ui.sessions import Sessions
+from acestep.ui.studio import Studio
 from acestep.ui.words import PageText
 
 Changes = dict[Any, Any]
@@ -25,8 +26,8 @@ Handler = Callable[..., Changes | None]
 class Listener:
     """Makes the arguments of gradio's event listeners."""
 
-    def __init__(self, sessions: Sessions, words: PageText, parts: Parts) -> None:
-        self._sessions = sessions
+    def __init__(self, studio: Studio, words: PageText, parts: Parts) -> None:
+        self._studio = studio
         self._words = words
         self._parts = parts
 
@@ -50,7 +51,10 @@ class Listener:
             try:
                 # A lone surrogate, which JSON can escape and UTF-8 cannot encode, would break the answer.
                 plain = [encodable(value) if isinstance(value, str) else value for value in values]
-                return handler(self._sessions.of(request.session_hash or ""), *plain)
+                session = self._studio.sessions.of(request.session_hash or "")
+                files = [Path(value["path"]) for value in values if isinstance(value, dict) and "path" in value]
+                self._studio.uploads.need(session.name, files)
+                return handler(session, *plain)
             except AceStepError as error:
                 problem = str(error)
             except Exception as error:

@@ -1,15 +1,14 @@
 """Serves the page on a port of this machine, until it is interrupted."""
 
 import os
-import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import FrameType
 from typing import Any
+from urllib.parse import urlsplit
 
 from acestep.errors import RunFailedError, UsageError
 from acestep.limits.plan import Overrides
@@ -19,6 +18,9 @@ LARGEST_UPLOAD = "256mb"
 """Upload limit: ten minutes of stereo at 48 kHz in 32 bits take 220 MB."""
 
 DAY_S = 86_400
+
+MOST_STATES = 200
+"""Sessions of which gradio keeps the state of the page, 0.2 MB each; nothing that this page needs is in it."""
 
 MOST_WAITING = 64
 """The largest number of waiting runs in the queue."""
@@ -35,16 +37,17 @@ def serve_page(
     auth: Sequence[tuple[str, str]],
     share: bool,
     alone: bool,
+    hosts: Sequence[str],
     init_service: bool,
     announce: Callable[[str], None],
     notify: Callable[[str], None],
 ) -> None:
-    """Serve the page until SIGINT or SIGTERM, which raise `KeyboardInterrupt`; `announce` is called with its address.
+    """Serve the page until `KeyboardInterrupt`; `announce` is called with its address.
 
-    `alone` restricts it to this machine, even against other sites' pages in a browser here.
+    `alone` restricts it to this machine; otherwise it answers to numeric addresses, this machine's name and `hosts`.
+    Requests from another site's page are refused in any case.
     """
     port = free_port(server_name, port)
-    signal.signal(signal.SIGTERM, _interrupt)
     with ExitStack() as end:
         # gradio reads these when it is imported.
         cache = end.enter_context(TemporaryDirectory(prefix="acestep-ui-"))
@@ -64,40 +67,54 @@ def serve_page(
         else:
             end.enter_context(without_proxies())
 
+        from starlette.middleware import Middleware
+
+        from acestep.ui.own_address import OwnAddress
+        from acestep.ui.slow_login import SlowLogin
         from acestep.ui.studio import Studio
+        from acestep.ui.uploads import BoundedUploads
         from acestep.ui.words import PageText
 
         studio = Studio(model, overrides, out.absolute())
         end.callback(studio.close)
         if init_service:
             studio.preload(notify)
-        page = _page(studio, PageText(language))
+        page = _page(studio, PageText(language), shared=share)
         end.callback(page.close, verbose=False)
-        address = _launch(page, server_name, port, auth, share=share, alone=alone)
+        own = Middleware(OwnAddress, names=(names := {server_name, *_this_machine(), *hosts}), alone=alone)
+        guards = [own, Middleware(SlowLogin), Middleware(BoundedUploads, uploads=studio.uploads)]
+        address = _launch(page, server_name, port, auth, guards, share=share)
+        names.add(urlsplit(address).hostname or "")
         announce(address)
         end.callback(studio.stop)
         while True:
             time.sleep(DAY_S)
 
 
-def _page(studio: Any, words: Any) -> Any:
-    from acestep.ui.events import wire
+def _this_machine() -> tuple[str, str]:
+    """The names by which others in its network reach this machine."""
+    name = socket.gethostname().lower()
+    return name, f"{name.partition('.')[0]}.local"
+
+
+def _page(studio: Any, words: Any, *, shared: bool) -> Any:
+    from acestep.ui.events import RUN, wire
     from acestep.ui.frame import Frame
     from acestep.ui.page import lay_out
+    from acestep.ui.waiting import limit_waiting
 
     page = Frame(words)
     with page:
         wire(page, studio, words, lay_out(words, studio))
-    return page.queue(max_size=MOST_WAITING)
+    page.queue(max_size=MOST_WAITING)
+    limit_waiting(page, lambda event: event is not None and event.api_name == RUN, shared=shared)
+    return page
 
 
 def _launch(
-    page: Any, server_name: str, port: int, auth: Sequence[tuple[str, str]], *, share: bool, alone: bool
+    page: Any, server_name: str, port: int, auth: Sequence[tuple[str, str]], guards: Sequence[Any], *, share: bool
 ) -> str:
-    from starlette.middleware import Middleware
-
     from acestep.ui.frame import STYLE, theme
-    from acestep.ui.loopback_only import LoopbackOnly
 
     try:
         _, local, public = page.launch(
@@ -118,9 +135,10 @@ def _launch(
             ssr_mode=False,
             pwa=False,
             max_file_size=LARGEST_UPLOAD,
+            state_session_capacity=MOST_STATES,
             app_kwargs={
                 "exception_handlers": {Exception: _internal_error},
-                "middleware": [Middleware(LoopbackOnly)] if alone else [],
+                "middleware": list(guards),
             },
         )
     except OSError as error:
@@ -148,7 +166,3 @@ def free_port(server_name: str, port: int) -> int:
             f"the page cannot be opened on port {port} of {server_name} ({error.strerror or error});"
             " choose another with --port or --server-name"
         ) from None
-
-
-def _interrupt(_: int, __: FrameType | None) -> None:
-    raise KeyboardInterrupt

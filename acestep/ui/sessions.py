@@ -4,7 +4,7 @@ import secrets
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -55,10 +55,11 @@ class VisitSong(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Visit:
-    """One visit. Its songs go to its own folder below `out`, whose name cannot be guessed."""
+    """One visit. Its songs go to its own folder below `out`, whose `name` cannot be guessed."""
 
     def __init__(self, out: Path) -> None:
-        self.folder = out / secrets.token_hex(16)
+        self.name = secrets.token_hex(16)
+        self.folder = out / self.name
         self.made: list[VisitSong] = []
         self.progress = RunProgress()
         self.failure: FailedRun | None = None
@@ -138,10 +139,11 @@ class Visit:
 
 
 class Sessions:
-    """The visits, by gradio's name for them."""
+    """The visits, by gradio's name for them; `dropped` is called with one that is kept no longer."""
 
-    def __init__(self, out: Path) -> None:
+    def __init__(self, out: Path, dropped: Callable[[Visit], None] = lambda _: None) -> None:
         self._out = out
+        self._dropped = dropped
         self._known: OrderedDict[str, Visit] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -153,5 +155,5 @@ class Sessions:
             self._known.move_to_end(name)
             idle = (name for name, known in self._known.items() if not known.busy and known is not session)
             if len(self._known) > MOST_SESSIONS and (longest := next(idle, "")):
-                del self._known[longest]
+                self._dropped(self._known.pop(longest))
             return session

@@ -19,6 +19,7 @@ from acestep.request import Request
 from acestep.tiers import load_tiers, tiers_here
 from acestep.ui.sessions import Sessions, StoppedError, Visit, VisitSong
 from acestep.ui.settings import THIS_CARD, Controls, cards, controls_of, overrides_of
+from acestep.ui.uploads import Uploads
 
 MOST_REMEMBERED = 50
 """Songs of a visit that are listed besides the newest."""
@@ -39,7 +40,8 @@ class Studio:
     def __init__(self, model: str, overrides: Overrides, out: Path) -> None:
         audio.open_folder(out)
         self.overrides = api.of_model(model, overrides)
-        self.sessions = Sessions(out)
+        self.uploads = Uploads()
+        self.sessions = Sessions(out, lambda dropped: self.uploads.leave(dropped.name))
         found = look_with_torch()
         self._remarks = found.remarks
         self._cards = cards(tiers_here(), self.overrides.variant, planning_card(os.environ, found.card))

@@ -49,29 +49,34 @@ class Journal:
         """
         self.path = path
         self._fingerprint = fingerprint
-        text = _read(path)
-        whole = text[: text.rfind(b"\n") + 1]
-        lines = whole.splitlines()
-        if lines[1:] and not resume:
-            raise UsageError(
-                f"{path} has {len(lines) - 1} answers of a run that did not end; go on with --resume, or delete it"
-            )
-        self.entries: Mapping[ProbeTask, JournalEntry] = dict(self._entries(lines))
-        self.count = len(self.entries)
-        self._open = ExitStack()
-        try:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | _AS_IT_IS, 0o644)
-            self._open.callback(os.close, self._file)
-            # Two runs that write to one journal would destroy each other's answers.
-            self._open.callback(Lock(path).release)
-            os.ftruncate(self._file, len(whole))
-        except OSError as error:
-            self._open.close()
-            why = "another run is writing it" if isinstance(error, BlockingIOError) else error.strerror
-            raise UsageError(f"cannot write {path}: {why}; choose another path") from None
-        self._end = len(whole)
-        if not lines:
-            self._write(msgspec.json.encode(_Head(fingerprint=fingerprint)) + b"\n")
+        with ExitStack() as opened:
+            try:
+                # The lock would make the folder.
+                path.parent.stat()
+                # Two runs that write to one journal would destroy each other's answers, and one that reads what another
+                # still writes would lose the last of them.
+                opened.callback(Lock(path).release)
+            except OSError as error:
+                raise _unwritable(path, error) from None
+            text = _read(path)
+            whole = text[: text.rfind(b"\n") + 1]
+            lines = whole.splitlines()
+            if lines[1:] and not resume:
+                raise UsageError(
+                    f"{path} has {len(lines) - 1} answers of a run that did not end; go on with --resume, or delete it"
+                )
+            self.entries: Mapping[ProbeTask, JournalEntry] = dict(self._entries(lines))
+            self.count = len(self.entries)
+            try:
+                self._file = os.open(path, os.O_RDWR | os.O_CREAT | _AS_IT_IS, 0o644)
+                opened.callback(os.close, self._file)
+                os.ftruncate(self._file, len(whole))
+            except OSError as error:
+                raise _unwritable(path, error) from None
+            self._end = len(whole)
+            if not lines:
+                self._write(msgspec.json.encode(_Head(fingerprint=fingerprint)) + b"\n")
+            self._open = opened.pop_all()
 
     def keep(self, entry: JournalEntry) -> None:
         """Write an answer to disk; raise `RunFailedError` if that fails, with all earlier answers intact."""
@@ -135,6 +140,11 @@ def open_journal(output: Path, fingerprint: Fingerprint, *, resume: bool) -> Ite
         yield journal
     finally:
         journal.close()
+
+
+def _unwritable(path: Path, error: OSError) -> UsageError:
+    why = "another run is writing it" if isinstance(error, BlockingIOError) else error.strerror
+    return UsageError(f"cannot write {path}: {why}; choose another path")
 
 
 def _write_at(file: int, line: bytes, place: int) -> int:

@@ -18,6 +18,7 @@ import pytest
 import soundfile
 
 from acestep.errors import Exit
+from acestep.ui.waiting import MOST_OF_A_VISITOR
 from tests.proxy import http_proxy
 
 ROOT = Path(__file__).parents[2]
@@ -235,8 +236,12 @@ def test_with_passwords_access_is_refused_and_an_interrupt_ends_cleanly(
     login = httpx.post(f"{page.address}/login", data={"username": "ann", "password": "secret"}, timeout=PATIENCE_S)
     page.cookies = login.cookies
     assert page.get("/config").status_code == 200
+    for headers in ({"host": "evil.example"}, {"origin": "http://evil.example"}):
+        foreign = httpx.get(f"{page.address}/config", headers=headers, cookies=page.cookies, timeout=PATIENCE_S)
+        assert foreign.status_code == 403
     values = page.values("generate", caption="x", duration=300, steps=200, think=False)
-    assert page.post("/gradio_api/call/generate", {"data": values}).status_code == 200
+    codes = [page.post("/gradio_api/call/generate", {"data": values}).status_code for _ in range(MOST_OF_A_VISITOR + 2)]
+    assert codes == [200] * MOST_OF_A_VISITOR + [503] * 2
     assert page.caches()
     assert page.end(signal.SIGINT) == Exit.INTERRUPTED
     assert page.caches() == []

@@ -1,6 +1,9 @@
 """Songs are written whole, at -1 dBFS, and never over another song."""
 
+import errno
 import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -70,6 +73,48 @@ def test_no_song_is_overwritten(tmp_path: Path) -> None:
         names = sorted(writers.map(write, range(8)), key=lambda name: (len(name), name))
     assert names == ["slow-piano-7.flac", *(f"slow-piano-7-{number}.flac" for number in range(2, 9))]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+
+
+def test_a_name_appears_with_all_bytes_of_its_song(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, int]] = []
+    link = Path.hardlink_to
+
+    def noted(path: Path, whole: Path) -> None:
+        assert not path.exists()
+        link(path, whole)
+        seen.append((path.name, path.stat().st_size))
+
+    monkeypatch.setattr(Path, "hardlink_to", noted)
+    song = audio.write_song(tmp_path, "song", "flac", _tone(0.5), RATE)
+    assert seen == [(song.name, song.stat().st_size)]
+    assert [path.name for path in tmp_path.iterdir()] == ["song.flac"]
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP])
+def test_where_files_have_one_name_only_no_song_is_overwritten_either(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, whole: Path) -> None:
+        raise OSError(number, "no links here")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    for _ in range(2):
+        audio.write_song(tmp_path, "song", "flac", _tone(0.5), RATE)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["song-2.flac", "song.flac"]
+    assert all(path.stat().st_size > 1_000 for path in tmp_path.iterdir())
+
+
+def test_what_a_killed_run_left_is_removed_at_the_next_start_and_nothing_else(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    kept = [f".{os.getpid()}-x.part", ".mine.part", "song.part", f".{ended.pid}-x.partial"]
+    for name in kept:
+        (tmp_path / name).mkdir()
+    (tmp_path / f".{ended.pid}-half.part").mkdir()
+    (tmp_path / f".{ended.pid}-half.part" / "song.flac").write_bytes(b"half")
+    (tmp_path / f".{ended.pid}-probe.part").touch()
+    audio.open_folder(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
 
 
 @pytest.mark.parametrize(

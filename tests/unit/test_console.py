@@ -1,6 +1,9 @@
 """However a command's output ends, a script gets an exit code and a user at most one sentence."""
 
+import errno
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +12,7 @@ import click
 import pytest
 
 from acestep.cli import console
+from acestep.cli.main import cli as acestep
 from acestep.errors import Exit
 from tests.forked import run_module
 
@@ -107,3 +111,70 @@ def test_a_failure_that_is_not_of_the_output_keeps_its_traceback() -> None:
 
     with pytest.raises(OSError, match="not the output"):
         console.run_click(broken, [])
+
+
+NO_TEXT = "\udcff"
+"""What Python makes of an argument byte that is not UTF-8."""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["tiers", "--variant", NO_TEXT],
+        ["plan", "--lm", NO_TEXT],
+        ["plan", "--vram", NO_TEXT],
+        ["generate", "--caption", "x", "--model", NO_TEXT],
+        ["generate", "--caption", "x", "--out", NO_TEXT, "--model", "tiny"],
+        ["generate", "--caption", "x", "--model", "tiny", "--src-audio", NO_TEXT, "--task", "cover"],
+        [NO_TEXT],
+    ],
+)
+def test_an_argument_that_is_no_text_gives_a_document_too(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = console.run_click(acestep, [*arguments, "--json"])
+    assert code in (Exit.USAGE, Exit.INVALID)
+    document = json.loads(capsys.readouterr().out)
+    assert document["error"]["exit_code"] == code
+    assert document["error"]["message"].encode()
+
+
+def test_a_document_with_a_text_that_utf_8_cannot_hold_is_written(capsys: pytest.CaptureFixture[str]) -> None:
+    console.print_json({"songs": [{"path": f"a{NO_TEXT}", NO_TEXT: 1}]})
+    assert json.loads(capsys.readouterr().out) == {"songs": [{"path": "a\\udcff", "\\udcff": 1}]}
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE])
+def test_a_system_that_refuses_is_a_failed_run_and_no_traceback(
+    number: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @click.command()
+    @click.option("--json", is_flag=True)
+    def full(**_: bool) -> None:
+        raise OSError(number, os.strerror(number), "acestep-noise-x")
+
+    assert console.run_click(full, ["--json"]) == Exit.RUN_FAILED
+    out, err = capsys.readouterr()
+    assert json.loads(out)["error"]["exit_code"] == Exit.RUN_FAILED
+    assert os.strerror(number) in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
+def test_a_command_that_is_told_to_end_is_interrupted(end: signal.Signals) -> None:
+    code = (
+        "import click, time; from acestep.cli import console\n"
+        "@click.command()\n"
+        "def wait():\n"
+        "    print('waiting', flush=True); time.sleep(60)\n"
+        "console.run_and_exit(wait)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as waits:
+        assert waits.stdout is not None
+        assert waits.stdout.readline() == b"waiting\n"
+        waits.send_signal(end)
+        _, told = waits.communicate(timeout=30)
+    assert waits.returncode == Exit.INTERRUPTED
+    assert told.split() == [b"interrupted"]

@@ -202,6 +202,29 @@ def test_a_lock_is_gone_with_the_process_that_held_it(tmp_path: Path) -> None:
     Lock(tmp_path / "j").release()
 
 
+def test_it_is_locked_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "j"
+    first = Journal(path, HERE, resume=False)
+    first.keep(ENTRIES[0])
+    monkeypatch.setattr("calibrate.campaign.journal._read", lambda _: pytest.fail("another run still writes it"))
+    for resume in (False, True):
+        with pytest.raises(UsageError, match="another run is writing it"):
+            Journal(path, HERE, resume=resume)
+    monkeypatch.undo()
+    first.close()
+    assert reopened(path) == ENTRIES[:1]
+
+
+def test_one_that_is_refused_is_not_locked_any_more(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    written(path)
+    for resume, card in ((False, "a formula"), (True, "another card")):
+        with pytest.raises(UsageError):
+            Journal(path, msgspec.structs.replace(HERE, card=card), resume=resume)
+    assert [file.name for file in tmp_path.iterdir()] == ["j"]
+    assert reopened(path) == ENTRIES
+
+
 def test_without_pwrite_a_journal_holds_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on Windows."""
     usual = written(tmp_path / "usual", ENTRIES)

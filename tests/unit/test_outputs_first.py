@@ -1,6 +1,9 @@
 """A place that cannot be written to is refused before anything is read or computed, by every command that writes."""
 
 import errno
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -78,6 +81,18 @@ def test_a_place_that_nothing_may_be_written_to_is_refused_before_the_input_is_r
 
     monkeypatch.setattr(output_file, "_place_of", lambda target: ReadOnly(target))
     _refused(name, tmp_path / "out.csv", capsys)
+
+
+def test_a_part_that_a_killed_command_left_is_removed_by_the_next_one_that_writes_the_same_file(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    left = tmp_path / f".table.json.{ended.pid}.part"
+    others = [tmp_path / f".other.json.{ended.pid}.part", tmp_path / f".table.json.{os.getppid()}.part"]
+    for path in (left, *others):
+        path.touch()
+    with output_file.output_file(tmp_path / "table.json") as write:
+        write("{}")
+    assert sorted(tmp_path.iterdir()) == sorted([*others, tmp_path / "table.json"])
 
 
 @pytest.mark.parametrize("inside", [".", "below"])

@@ -126,9 +126,15 @@ def test_folders_without_such_a_tokenizer_are_named(tmp_path: Path):
     with pytest.raises(InvalidInputError, match="no token"):
         HubPlannerTokenizer(tmp_path)
     with_marks(Tokenizer(models.BPE({"音": 0, "楽": 1}, [])), codes=0).save(str(file))
+    with pytest.raises(InvalidInputError, match="as bytes"):
+        HubPlannerTokenizer(tmp_path)
+    parts = json.loads(trained_backend(codes=0).to_str())
+    parts["model"]["vocab"]["音"] = len(parts["model"]["vocab"])
+    file.write_text(json.dumps(parts | {"added_tokens": []}))
     with pytest.raises(InvalidInputError, match="not made of bytes"):
         HubPlannerTokenizer(tmp_path)
-    with_marks(Tokenizer(models.BPE({"a": 0, "b": 2}, [])), codes=0).save(str(file))
+    parts["model"]["vocab"]["b"] = 10_000
+    file.write_text(json.dumps(parts | {"added_tokens": []}))
     with pytest.raises(InvalidInputError, match="gaps"):
         HubPlannerTokenizer(tmp_path)
 

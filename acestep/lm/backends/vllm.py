@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 
+from acestep.checkpoints.configs import qwen_architecture_in
 from acestep.devices.base import Device
 from acestep.lm.backends.base import StepsWritten
-from acestep.lm.backends.vllm_engine import qwen_architecture_in, start, stop
+from acestep.lm.backends.vllm_engine import start, stop
 from acestep.lm.backends.vllm_memory import Pool, block_bytes, pool_for
 from acestep.lm.backends.vllm_rows import ActiveDrafts, BatchRow, rows_of
 from acestep.lm.job import Job

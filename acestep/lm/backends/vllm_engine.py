@@ -7,13 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 import torch
 
-from acestep.checkpoints.architecture import QwenArchitecture
-from acestep.checkpoints.configs import read_config
+from acestep.checkpoints.configs import qwen_architecture_in
 from acestep.devices.base import Device
-from acestep.errors import InvalidInputError
 from acestep.lm.backends.vllm_memory import BLOCK_TOKENS, Pool, block_bytes
 from acestep.lm.backends.vllm_rows import ActiveDrafts, PairedRows
 from acestep.units import GIB
@@ -71,18 +68,6 @@ def stop(engine: Any) -> None:
     engine.engine_core.shutdown()
     # vLLM excludes its start-up objects from garbage collection, and they refer to each other.
     gc.unfreeze()
-
-
-def qwen_architecture_in(folder: Path) -> QwenArchitecture:
-    """Return the sizes of the language model in `folder`.
-
-    Raises `InvalidInputError` for a configuration that lacks them.
-    """
-    source = folder / "config.json"
-    try:
-        return msgspec.convert(read_config(source), QwenArchitecture)
-    except msgspec.ValidationError as error:
-        raise InvalidInputError(source, f"is no Qwen3 configuration ({error})") from error
 
 
 def _options(folder: Path, device: Device, pool: Pool) -> dict[str, Any]:

@@ -1,0 +1,360 @@
+"""A folder of weights from a stranger is refused with a sentence, or makes what it should; its code never runs.
+
+Each kind of wrong value is put into each field and each file of each kind of folder: nothing but a loaded model or an
+`InvalidInputError` may come of it, within seconds, without the network.
+"""
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from acestep.checkpoints.configs import architecture_in, qwen_architecture_in, vae_architecture_in
+from acestep.checkpoints.lm import load_lm
+from acestep.checkpoints.load import load
+from acestep.devices.cpu import CpuDevice
+from acestep.errors import Exit, InvalidInputError
+from acestep.knobs import Backend, Knobs, Variant
+from acestep.lm.language import Language
+from acestep.lm.tokenizer import COMPACT
+from tests import tiny_checkpoints
+from tests.checkpoints import write_diffusers
+from tests.planner_tokenizers import trained_backend
+from tests.tiny_planner import write_planner
+
+no_network, tiny = tiny_checkpoints.no_network, tiny_checkpoints.tiny
+
+SECONDS = 10
+HUB_CODE = "a-stranger/kernels:evil"
+WRONG: dict[str, Any] = {
+    "missing": None,
+    "text": HUB_CODE,
+    "huge": 10**7,
+    "beyond any integer": 10**30,
+    "beyond any float": 1e308,
+    "negative": -1,
+    "nothing": 0,
+    "a fraction": 1.5,
+    "odd": 7,
+    "a switch": True,
+    "a list": [64, 2],
+    "an empty list": [],
+    "a long list": [1] * 100_000,
+    "nested": {"rope_type": "yarn", "factor": [{"a": {}}]},
+    "half a character": "\ud800",
+}
+USUAL = ("missing", "text", "beyond any integer", "negative", "a long list", "nested")
+"""The kinds that are tried in every run; the others belong to the soak tests."""
+
+FOREIGN = {
+    "_attn_implementation": HUB_CODE,
+    "dtype": "float4_of_mine",
+    "hidden_act": "evil.act",
+    "rope_scaling": {"rope_type": "yarn", "factor": 8.0},
+    "rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e6},
+    "use_sliding_window": True,
+    "attention_bias": True,
+    "layer_types": ["linear_attention"],
+    "num_hidden_layers": 10_000_000,
+    "rms_norm_eps": -1.0,
+    "rope_theta": 0.0,
+    "num_key_value_heads": 3,
+    "head_dim": 15,
+}
+"""What a Qwen3 of ours never has."""
+
+SHAPES_NOTHING = (
+    *("_class_name", "_diffusers_version", "transformers_version", "architectures", "output_hidden_states"),
+    *("return_dict", "chunk_size_feed_forward", "is_encoder_decoder", "id2label", "label2id", "problem_type"),
+    *("initializer_range", "use_cache", "max_window_layers", "pad_token_id", "bos_token_id"),
+    *("eos_token_id", "_name_or_path", "output_attentions"),
+)
+"""What the libraries write beside the sizes; nothing of it is read, except in a DiT."""
+
+
+@pytest.fixture(scope="module")
+def folders(tiny, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The model with a folder for each part, and a language model."""
+    root = tmp_path_factory.mktemp("strangers")
+    language = write_planner(root / "lm", vocabulary=COMPACT.size)
+    trained_backend().save(str(language / "tokenizer.json"))
+    return {"music": write_diffusers(tiny[Variant.TURBO], root / "music"), "lm": language}
+
+
+@pytest.fixture
+def spoiled(folders: dict[str, Path], tmp_path: Path) -> Callable[[str], Path]:
+    """Copy a folder that the test may spoil: its weights are links, because no test changes them."""
+
+    def copy(which: str) -> Path:
+        place = tmp_path / which
+        if not place.exists():
+            shutil.copytree(folders[which], place, copy_function=lambda file, to: link_or_copy(Path(file), Path(to)))
+        return place
+
+    return copy
+
+
+def link_or_copy(file: Path, to: Path) -> None:
+    if file.suffix == ".safetensors":
+        to.symlink_to(file)
+    else:
+        shutil.copy(file, to)
+
+
+PARTS = {"transformer": "music", "vae": "music", "condition_encoder": "music", "text_encoder": "music", "lm": "lm"}
+
+
+def part_of(folder: Path, part: str) -> Path:
+    return folder if part == "lm" else folder / part
+
+
+def tokenizer_of(folder: Path, part: str) -> Path:
+    return folder if part == "lm" else folder / "tokenizer"
+
+
+def read(part: str, folder: Path) -> object:
+    if part == "lm":
+        return Language(str(folder), Knobs(lm="0.6B", backend=Backend.PT), CpuDevice(), longest_s=1, warn=pytest.fail)
+    return load(str(folder), dtype=torch.float32)
+
+
+def refusal(part: str, folder: Path, look: Callable[[str, Path], object] | None = None) -> InvalidInputError | None:
+    """The sentence with which a folder is refused; None if it is read. Anything else fails the test."""
+    began = time.monotonic()
+    found = None
+    try:
+        (look or read)(part, folder)
+    except InvalidInputError as error:
+        found = error
+    assert time.monotonic() - began < SECONDS
+    if found is not None:
+        assert found.exit is Exit.INVALID
+        assert len(str(found)) < 1_000
+    return found
+
+
+@pytest.fixture(autouse=True)
+def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No module is imported from the folders: the paths that Python imports from stay, and no hub is asked."""
+    before = set(sys.modules)
+    yield
+    assert not [
+        name for name in set(sys.modules) - before if "stranger" in name or name.startswith("transformers_modules")
+    ]
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_what_nobody_changed_is_read(part: str, spoiled: Callable[[str], Path]) -> None:
+    assert refusal(part, spoiled(PARTS[part])) is None
+
+
+@pytest.mark.parametrize(
+    "wrong", [pytest.param(kind, marks=() if kind in USUAL else pytest.mark.soak) for kind in WRONG]
+)
+@pytest.mark.parametrize("part", PARTS)
+def test_every_field_with_this_wrong_value_is_refused_or_ignored(
+    part: str, wrong: str, spoiled: Callable[[str], Path]
+) -> None:
+    folder = spoiled(PARTS[part])
+    file = part_of(folder, part) / "config.json"
+    fields = json.loads(file.read_text())
+    understood = [name for name in fields if name not in SHAPES_NOTHING]
+    for names in ([name for name in fields if name in SHAPES_NOTHING], *([name] for name in understood)):
+        changed = {name: value for name, value in fields.items() if name not in names}
+        if wrong != "missing":
+            changed |= dict.fromkeys(names, WRONG[wrong])
+        file.write_text(json.dumps(changed))
+        # Reading the configuration comes first in loading; only one that passes needs the rest.
+        if names[0] in SHAPES_NOTHING or refusal(part, folder, look_at_configuration) is None:
+            refusal(part, folder, read_weights)
+
+
+def read_weights(part: str, folder: Path) -> object:
+    return load_lm(str(folder), dtype=torch.float32) if part == "lm" else read(part, folder)
+
+
+def look_at_configuration(part: str, folder: Path) -> None:
+    if part in ("lm", "text_encoder"):
+        qwen_architecture_in(part_of(folder, part))
+    else:
+        vae_architecture_in(folder / "vae", architecture_in(folder))
+
+
+@pytest.mark.parametrize("field", FOREIGN)
+@pytest.mark.parametrize("part", ["text_encoder", "lm"])
+def test_a_model_that_is_not_ours_is_refused(part: str, field: str, spoiled: Callable[[str], Path]) -> None:
+    folder = spoiled(PARTS[part])
+    file = part_of(folder, part) / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {field: FOREIGN[field]}))
+    refused = refusal(part, folder)
+    assert refused is not None
+    assert field in str(refused) or "heads" in str(refused) or "layers" in str(refused)
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "lm"])
+def test_fields_that_shape_nothing_are_ignored(part: str, spoiled: Callable[[str], Path]) -> None:
+    folder = spoiled(PARTS[part])
+    file = part_of(folder, part) / "config.json"
+    ignored = {"auto_map": {"AutoModel": f"{HUB_CODE}--evil.Evil"}, "architectures": ["Evil"], "use_cache": "no"}
+    file.write_text(json.dumps(json.loads(file.read_text()) | ignored))
+    assert refusal(part, folder) is None
+
+
+def backend_json(folder: Path) -> dict[str, Any]:
+    whole: dict[str, Any] = json.loads((folder / "tokenizer.json").read_text())
+    return whole
+
+
+def changed_by(**changes: Any) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        (folder / "tokenizer.json").write_text(json.dumps(backend_json(folder) | changes))
+
+    return change
+
+
+def with_content(content: bytes) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        (folder / "tokenizer.json").write_bytes(content)
+
+    return change
+
+
+def without_tokenizer(folder: Path) -> None:
+    for file in folder.glob("*token*"):
+        file.unlink()
+
+
+def with_model(**changes: Any) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        changed_by(model=backend_json(folder)["model"] | changes)(folder)
+
+    return change
+
+
+def with_ids(number: Callable[[int], int]) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        model = backend_json(folder)["model"]
+        with_model(vocab={name: number(token) for name, token in model["vocab"].items()})(folder)
+
+    return change
+
+
+def without_a_byte(folder: Path) -> None:
+    model = backend_json(folder)["model"]
+    with_model(vocab={name: token for name, token in model["vocab"].items() if name != "a"}, merges=[])(folder)
+
+
+def all_unknown(folder: Path) -> None:
+    words = {"type": "WordLevel", "vocab": {"[UNK]": 0}, "unk_token": "[UNK]"}
+    changed_by(model=words)(folder)
+
+
+SPOILED_TOKENIZERS: dict[str, Callable[[Path], None]] = {
+    "none": without_tokenizer,
+    "empty": with_content(b""),
+    "garbage": with_content(bytes(range(256)) * 40),
+    "half a file": with_content(b'{"model": {"type": "BPE", "vocab": {'),
+    "nested deeply": with_content(b"[" * 1_000_000),
+    "another document": with_content(b"[]"),
+    "ids beyond the embedding": with_ids(lambda token: token + 10**6),
+    "ids beyond any integer": with_ids(lambda token: token + 10**30),
+    "negative ids": with_ids(lambda token: -token),
+    "one id for all": with_ids(lambda token: 0),
+    "a byte without a token": without_a_byte,
+    "words that are all unknown": all_unknown,
+    "tokens chosen by chance": with_model(dropout=0.9),
+    "no vocabulary": with_model(vocab={}, merges=[]),
+    "merges of nothing": with_model(merges=[["never", "there"]]),
+    "a normaliser that replaces words": changed_by(
+        normalizer={"type": "Replace", "pattern": {"Regex": ".+"}, "content": ""}
+    ),
+    "a splitter that removes words": changed_by(
+        pre_tokenizer={"type": "Split", "pattern": {"Regex": "."}, "behavior": "Removed", "invert": False}
+    ),
+    "no bytes": changed_by(pre_tokenizer=None),
+    "an empty added token": changed_by(
+        added_tokens=[
+            {"id": 1, "content": "", "special": True, "single_word": False, "lstrip": False, "rstrip": False}
+            | {"normalized": False}
+        ]
+    ),
+}
+ONLY_OF_A_TEXT_ENCODER: dict[str, Callable[[Path], None]] = {
+    "a template without the text": changed_by(
+        post_processor={
+            "type": "TemplateProcessing",
+            "single": [{"SpecialToken": {"id": "x", "type_id": 0}}],
+            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+            "special_tokens": {"x": {"id": "x", "ids": [1], "tokens": ["x"]}},
+        }
+    ),
+    "a template beyond the embedding": changed_by(
+        post_processor={
+            "type": "TemplateProcessing",
+            "single": [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "x", "type_id": 0}}],
+            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+            "special_tokens": {"x": {"id": "x", "ids": [10**9], "tokens": ["x"]}},
+        }
+    ),
+}
+TOKENIZERS = [
+    *((part, what) for part in ("text_encoder", "lm") for what in SPOILED_TOKENIZERS),
+    *(("text_encoder", what) for what in ONLY_OF_A_TEXT_ENCODER),
+]
+
+
+@pytest.mark.parametrize(("part", "what"), TOKENIZERS)
+def test_a_tokenizer_that_would_lose_words_is_refused(part: str, what: str, spoiled: Callable[[str], Path]) -> None:
+    folder = spoiled(PARTS[part])
+    (SPOILED_TOKENIZERS | ONLY_OF_A_TEXT_ENCODER)[what](tokenizer_of(folder, part))
+    refused = refusal(part, folder)
+    assert refused is not None
+    assert "token" in str(refused)
+
+
+def test_a_file_that_asks_for_padding_changes_no_text(spoiled: Callable[[str], Path]) -> None:
+    folder = spoiled("music")
+    before = load(str(folder), dtype=torch.float32).tokenizer.encode("la la", 256)
+    changed_by(
+        padding={
+            "strategy": {"Fixed": 4_000},
+            "direction": "Right",
+            "pad_to_multiple_of": None,
+            "pad_id": 3,
+            "pad_type_id": 0,
+            "pad_token": "x",
+        },
+        truncation={"direction": "Right", "max_length": 1, "strategy": "LongestFirst", "stride": 0},
+    )(folder / "tokenizer")
+    assert load(str(folder), dtype=torch.float32).tokenizer.encode("la la", 256) == before
+
+
+INDICES: dict[str, Any] = {
+    "a name of 5,000 characters": {"weight_map": {"a": "x" * 5_000}},
+    "a name with a zero byte": {"weight_map": {"a": "x\0y.safetensors"}},
+    "a folder": {"weight_map": {"a": "."}},
+    "the folder above": {"weight_map": {"a": ".."}},
+    "no name": {"weight_map": {"a": ""}},
+    "half a character": {"weight_map": {"a": "\ud800.safetensors"}},
+    "the configuration": {"weight_map": {"a": "config.json"}},
+    "numbers": {"weight_map": {"a": 5}},
+    "a list": {"weight_map": ["a"]},
+    "nothing": {"weight_map": {}},
+    "a million names": {"weight_map": {f"tensor.{n}": f"{n}.safetensors" for n in range(200_000)}},
+    "no map": {},
+}
+
+
+@pytest.mark.parametrize("what", INDICES)
+@pytest.mark.parametrize("part", PARTS)
+def test_an_index_that_names_no_weights_is_refused(part: str, what: str, spoiled: Callable[[str], Path]) -> None:
+    folder = spoiled(PARTS[part])
+    (weights,) = part_of(folder, part).glob("*.safetensors")
+    (part_of(folder, part) / f"{weights.name}.index.json").write_text(json.dumps(INDICES[what]))
+    assert refusal(part, folder) is not None
