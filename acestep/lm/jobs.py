@@ -1,6 +1,5 @@
 """The jobs that planning a song needs, and what their results mean. Pure: other modules run the jobs."""
 
-import math
 from collections.abc import Sequence
 
 import msgspec
@@ -13,10 +12,10 @@ from acestep.lm.metadata import Metadata, wishes
 from acestep.lm.parse import codes_in_tokens, read_tokens
 from acestep.lm.prompts import Prompt, SongText
 from acestep.lm.tokenizer import PlannerTokenizer
-from acestep.lm.vocabulary import CODES_PER_SECOND
-from acestep.request import DEFAULT_DURATION_S, Request
+from acestep.request import CODE_FRAMES, DEFAULT_DURATION_S, Request, frames_of
 from acestep.thinking import Sampling
 from acestep.typed import values_of_user
+from acestep.units import ceil_div
 
 METAS = frozenset({RequestField.BPM, RequestField.DURATION, RequestField.KEYSCALE, RequestField.TIMESIGNATURE})
 """The fields that the language model fills in if `Thinking.metas` is on."""
@@ -82,11 +81,11 @@ class Planner:
         )
 
     def compose_jobs(self, request: Request, thought: Metadata, duration_s: float) -> tuple[Job, ...]:
-        """Return the jobs that write the audio codes of every song, five codes for each second of `duration_s`."""
+        """Return the jobs that write the audio codes of every song, five for each second that is computed of it."""
         words, _ = self._words(request)
         thought = prompts.fitted_thought(thought, self._tokenizer)
         prompt, unguided = prompts.compose(words, thought), prompts.compose_unguided(words)
-        grammar = self._grammars.codes(math.ceil(duration_s * CODES_PER_SECOND))
+        grammar = self._grammars.codes(ceil_div(frames_of(duration_s), CODE_FRAMES))
         return tuple(
             self._job(prompt, unguided, grammar, request.thinking.sampling, request.seed + song)
             for song in range(request.batch)

@@ -13,7 +13,7 @@ from acestep.lm.grammar import MAX_CAPTION_TOKENS
 from acestep.lm.metadata import Metadata, cot_yaml
 from acestep.lm.tokenizer import PlannerTokenizer
 from acestep.lm.vocabulary import CODES_PER_SECOND, IM_END, IM_START, THINK, THOUGHT, code_name
-from acestep.request import MAX_DURATION_S, MAX_LYRIC_TOKENS
+from acestep.request import INSTRUMENTAL, MAX_DURATION_S, MAX_LYRIC_TOKENS
 from acestep.thinking import NO_NEGATIVE
 
 COMPOSE = "Generate audio semantic tokens based on the given conditions:"
@@ -27,9 +27,6 @@ LONGEST_UNGUIDED_TOKENS = LONGEST_PROMPT_TOKENS - MAX_THOUGHT_TOKENS - MAX_LYRIC
 """The longest thinking that a prompt repeats, the longest prompt, and the longest unguided prompt, which has neither
 thinking nor lyrics; all in the checkpoints' tokens.
 """
-
-INSTRUMENTAL = "[Instrumental]"
-"""The lyrics of an instrumental song, as in training."""
 
 _MOST_CODES = int(MAX_DURATION_S) * CODES_PER_SECOND
 

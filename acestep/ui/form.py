@@ -11,9 +11,8 @@ from acestep.clip import Clip
 from acestep.errors import UsageError
 from acestep.fields import track_names
 from acestep.limits.names import AUDIO_FORMATS
-from acestep.lm.prompts import INSTRUMENTAL
 from acestep.plain_text import LONGEST_TEXT
-from acestep.request import Request, Task, asked_request
+from acestep.request import INSTRUMENTAL, Request, Task, asked_request
 from acestep.typed import from_user
 from acestep.ui.settings import SAVING, Controls, controls_from
 
