@@ -80,7 +80,7 @@ _OF_THE_TOOL: Final = frozenset(
 """The other fields that are understood."""
 
 
-class Compared(msgspec.Struct, frozen=True, kw_only=True):
+class CaseDifferences(msgspec.Struct, frozen=True, kw_only=True):
     """One case: the largest differences by the names of `COMPARED`, None where there is nothing to compare.
 
     `encoded` says that the context is encoded audio.
@@ -101,7 +101,7 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def compare(folder: Path, only: str | None = None) -> Iterator[Compared]:
+def compared_cases(folder: Path, only: str | None = None) -> Iterator[CaseDifferences]:
     """Yield each case of a folder; raise `InvalidInputError` for a folder of another form."""
     with _encoding_once():
         for listed in sorted(folder.glob("*.json")):
@@ -112,7 +112,7 @@ def compare(folder: Path, only: str | None = None) -> Iterator[Compared]:
 
 def _compare_variant(
     folder: Path, variant: str, cases: dict[str, dict[str, Any]], expected: dict[str, Tensor]
-) -> Iterator[Compared]:
+) -> Iterator[CaseDifferences]:
     components = load(str(folder / f"acestep-v15-{variant}"), Variant(variant), dtype=torch.float32)
     knobs, device = Knobs(variant=components.variant), CpuDevice()
     prepare(components, knobs)
@@ -122,7 +122,7 @@ def _compare_variant(
         request, theirs = request_of(asked, folder, components.variant), {n: expected[f"{case}.{n}"] for n in COMPARED}
         with torch.no_grad():
             differences, remarks = _differences(request, theirs, place, explicit=asked.get(_MASK) == "explicit")
-        yield Compared(
+        yield CaseDifferences(
             variant=variant,
             case=case,
             differences=differences,
@@ -218,7 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     cases = above = 0
     try:
-        for found in compare(options.folder, options.variant):
+        for found in compared_cases(options.folder, options.variant):
             within = found.within(options.tolerance)
             cases, above = cases + 1, above + (not within)
             told = "  ".join(f"{name} {_share(share)}" for name, share in found.differences.items())

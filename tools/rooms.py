@@ -94,7 +94,7 @@ ROOMS = (
         name="ui",
         holds="the web page",
         parts=("acestep.ui",),
-        imports=_names("values hardware checkpoints limits devices memory dit lm audio engine api"),
+        imports=_names("values hardware checkpoints limits devices memory dit audio engine api"),
     ),
     Room(
         name="cli",
