@@ -50,7 +50,7 @@ def test_outside_window_and_fade_every_sample_is_the_source_s(
     assert np.array_equal(song[:, first:last], made[:, first:last])
 
 
-@pytest.mark.parametrize("pitch", [110, 440, 5_000])
+@pytest.mark.parametrize("pitch", [220, 440, 5_000])
 @pytest.mark.parametrize("other", [(1.0, np.pi), (1.0, 1.0), (0.5, 0.3), (0.2, np.pi / 2)])
 def test_a_seam_in_a_sine_jumps_no_further_than_the_sine_itself(pitch: float, other: tuple[float, float]) -> None:
     source, made = sine(pitch), sine(pitch * other[0], other[1])
