@@ -249,6 +249,7 @@ class Pipeline:
             text_tokens=len(encode_text(text_prompt(request), MAX_TEXT_TOKENS)),
             with_audio=request.has_audio or run.codes is not None,
             weak_cover=request.cover_strength < 1,
+            recorded=request.starts_from_source,
             contexts=1 if run.codes is None else len(run.codes),
             grouped_attention=place.device.grouped_attention,
             matrix_workspace=place.device.matrix_workspace,
