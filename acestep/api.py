@@ -137,7 +137,7 @@ def write_songs(result: Result, plan: Plan, caption: str, out: Path, audio_forma
 
 
 def _write(song: Song, caption: str, out: Path, audio_format: str) -> dict[str, Any]:
-    samples = audio.normalise(song.audio)
+    samples = audio.normalise(song.audio, keeps_level=song.keeps_level)
     path = audio.write_song(out, audio.stem(caption, song.seed), audio_format, samples, song.sample_rate)
     return {
         "path": str(path),

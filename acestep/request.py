@@ -1,9 +1,8 @@
 """The request to the pipeline and its result: data classes that are validated when created."""
 
 import math
-from collections.abc import Mapping, Sequence
-from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
@@ -13,13 +12,16 @@ from acestep.clip import SAMPLE_RATE as SAMPLE_RATE
 from acestep.clip import Clip
 from acestep.fields import TRACKS, UNKNOWN_LANGUAGE, keyscale_of, language_of, timesignature_of, track_of
 from acestep.plain_text import plain_text
+from acestep.song import DecodePath as DecodePath
+from acestep.song import Song as Song
+from acestep.song import SongCodes as SongCodes
 from acestep.stage import StageReport
+from acestep.task import BASE_TASKS as BASE_TASKS
+from acestep.task import OF_ONE_TRACK, SOURCED, WINDOWED
+from acestep.task import Task as Task
 from acestep.thinking import Thinking
 from acestep.typed import from_user, take_types
 from acestep.units import ceil_div
-
-if TYPE_CHECKING:
-    import numpy as np
 
 CODE_FRAMES = 5
 """Latent frames per audio code: codes run at 5 Hz."""
@@ -40,39 +42,50 @@ MAX_ASKED_S = 3_600.0
 
 DEFAULT_DURATION_S = 60.0
 
+LEAST_FRAMES = 128
+"""The fewest latent frames that the weights were trained with: 5.12 s. A shorter song is cut from so many."""
+
+INSTRUMENTAL = "[Instrumental]"
+"""The lyrics of a song without words, as in training."""
+
+REPAINT_STRENGTH = 0.5
+REPAINT_FADE_S = 0.025
+"""How freely a window is generated, and the seconds over which its sound and the source's are mixed, by default."""
+
+DCW_SCALER = 0.05
+DCW_HIGH_SCALER = 0.02
+"""The published strengths of the wavelet correction of turbo: of slow changes, and of changes from frame to frame."""
+
 MAX_BATCH = 64
 MAX_SEED = 2**32 - 1
 
 
-class Task(StrEnum):
-    """The task of the DiT."""
-
-    TEXT2MUSIC = "text2music"
-    REPAINT = "repaint"
-    COVER = "cover"
-    EXTRACT = "extract"
-    LEGO = "lego"
-    COMPLETE = "complete"
-
-
-BASE_TASKS = frozenset({Task.EXTRACT, Task.LEGO, Task.COMPLETE})
-"""Tasks that only the base variants were trained for."""
-
-_SOURCED = frozenset(Task) - {Task.TEXT2MUSIC}
-_WINDOWED = frozenset({Task.REPAINT, Task.LEGO})
-
-_OF_ONE_TRACK = frozenset({Task.EXTRACT, Task.LEGO})
-
 _READ_BY: dict[str, tuple[object, frozenset[Task]]] = {
-    "source_audio": (None, _SOURCED),
+    "source_audio": (None, SOURCED),
     "audio_codes": ((), frozenset({Task.COVER})),
-    "repaint_start_s": (0.0, _WINDOWED),
-    "repaint_end_s": (0.0, _WINDOWED),
+    "repaint_start_s": (0.0, WINDOWED),
+    "repaint_end_s": (0.0, WINDOWED),
+    "repaint_strength": (REPAINT_STRENGTH, WINDOWED),
+    "repaint_fade_s": (REPAINT_FADE_S, WINDOWED),
     "cover_strength": (1.0, frozenset({Task.COVER})),
-    "track": ("", _OF_ONE_TRACK),
+    "cover_noise": (0.0, frozenset({Task.COVER})),
+    "track": ("", OF_ONE_TRACK),
     "tracks": ((), frozenset({Task.COMPLETE})),
 }
 """Fields that only some tasks read: their default, and the tasks. For other tasks they are an error."""
+
+
+_RANGES = {
+    "guidance_scale": (0, 30),
+    "shift": (0.1, 10),
+    "repaint_strength": (0, 1),
+    "repaint_fade_s": (0, 10),
+    "cover_strength": (0, 1),
+    "cover_noise": (0, 1),
+    "dcw_scaler": (0, 1),
+    "dcw_high_scaler": (0, 1),
+}
+"""The least and the greatest value of numbers without a value that means something else."""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -80,7 +93,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     `duration_s` is in seconds; 0 becomes the length of the source audio or codes, else 60, and stays 0 if a language
     model is to choose. A song shorter than its source uses only the beginning of the source. `steps` and
-    `guidance_scale` of 0 mean the variant's default.
+    `guidance_scale` of 0 mean the variant's default. Without `lyrics` they are `INSTRUMENTAL`.
 
     With `think` a language model plans the songs as `thinking` says, if the pipeline has one and the task is
     text2music: it fills in what the request leaves open, and writes each song's audio codes.
@@ -92,7 +105,12 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     `cover_strength` below 1 blends each step's velocity with that of a prompt that asks for no cover. Both use the
     source, as in diffusers, which costs one more pass for each step; the original instead drops the source after that
-    share of the steps.
+    share of the steps. `cover_noise` above 0 starts from the source audio with less noise, and so keeps more of its
+    sound: the first steps are left out, 1 leaves out all but the last.
+
+    `dcw` corrects the latents after each step by the difference between them and the song that the step predicts, in
+    slow changes by `dcw_scaler` and in fast ones by `dcw_high_scaler` (Haar wavelets; Yu et al., arXiv 2604.16044).
+    None means on for turbo and off for the others.
 
     `guidance_interval` is the part of the way from noise (0) to song (1) in which the guided variants are guided, as in
     diffusers; the original counts in the other direction, so its (a, b) is (1 - b, 1 - a) here.
@@ -122,10 +140,16 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     audio_codes: tuple[int, ...] = ()
     repaint_start_s: float = 0.0
     repaint_end_s: float = 0.0
+    repaint_strength: float = REPAINT_STRENGTH
+    repaint_fade_s: float = REPAINT_FADE_S
     cover_strength: float = 1.0
+    cover_noise: float = 0.0
     track: str = ""
     tracks: tuple[str, ...] = ()
     guidance_interval: tuple[float, float] = (0.0, 1.0)
+    dcw: bool | None = None
+    dcw_scaler: float = DCW_SCALER
+    dcw_high_scaler: float = DCW_HIGH_SCALER
     think: bool = False
     thinking: Thinking = Thinking()
 
@@ -147,12 +171,11 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             raise ValueError(f"seed must be 0 to {MAX_SEED - self.batch}, got {self.seed}")
         if not 0 <= self.steps <= 200:
             raise ValueError(f"steps must be 1 to 200, or 0 for the variant's default, got {self.steps}")
-        if not math.isfinite(self.guidance_scale) or not 0 <= self.guidance_scale <= 30:
-            raise ValueError(f"guidance_scale must be 0 to 30, got {self.guidance_scale}")
-        if not math.isfinite(self.shift) or not 0.1 <= self.shift <= 10:
-            raise ValueError(f"shift must be 0.1 to 10, got {self.shift}")
         if not (self.bpm == 0 or 30 <= self.bpm <= 300):
             raise ValueError(f"bpm must be 30 to 300, or 0 for any, got {self.bpm}")
+        for field, (least, most) in _RANGES.items():
+            if not least <= getattr(self, field) <= most:
+                raise ValueError(f"{field} must be {least} to {most}, got {getattr(self, field)}")
 
     def _bring_into_form(self) -> None:
         """Normalize names, and numbers that are left to the model."""
@@ -161,9 +184,10 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             raise ValueError(f"task must be one of {' '.join(Task)}, got {self.task!r}")
         take_types(self)
         leave_open(self, "duration_s", "bpm", "repaint_end_s")
+        lyrics = plain_text("lyrics", self.lyrics)
         given = {
             "caption": plain_text("caption", self.caption),
-            "lyrics": plain_text("lyrics", self.lyrics),
+            "lyrics": lyrics if lyrics.strip() else INSTRUMENTAL,
             "seed": drawn_seed(self.seed),
             "keyscale": keyscale_of(self.keyscale),
             "timesignature": timesignature_of(self.timesignature),
@@ -185,25 +209,49 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return self.source_audio is not None or self.reference_audio is not None or bool(self.audio_codes)
 
     @property
+    def song_frames(self) -> int:
+        """Latent frames of one song, the last perhaps incomplete; from source audio, only complete frames."""
+        return self.samples // LATENT_HOP if self.source_audio is not None else ceil_div(self.samples, LATENT_HOP)
+
+    @property
     def latent_frames(self) -> int:
-        """Latent frames of one song: 25 per second, rounded up; from source audio, only complete frames."""
-        samples = round(self.duration_s * SAMPLE_RATE)
-        return samples // LATENT_HOP if self.source_audio is not None else ceil_div(samples, LATENT_HOP)
+        """Latent frames that are computed for one song: at least `LEAST_FRAMES`; the song is their beginning."""
+        return max(LEAST_FRAMES, self.song_frames) if self.source_audio is not None else frames_of(self.duration_s)
 
     @property
     def samples(self) -> int:
-        """Audio samples of one song per channel; from source audio, a whole number of latent frames (40 ms)."""
-        return min(round(self.duration_s * SAMPLE_RATE), self.latent_frames * LATENT_HOP)
+        """Audio samples of one song per channel."""
+        return round(self.duration_s * SAMPLE_RATE)
 
     @property
     def window(self) -> range:
         """The latent frames to generate; the others stay as in the source."""
-        frames = self.latent_frames
-        if self.task not in _WINDOWED:
-            return range(frames)
+        if self.task not in WINDOWED:
+            return range(self.latent_frames)
+        frames = self.song_frames
         first = min(_frame(self.repaint_start_s), frames - 1)
         last = _frame(self.repaint_end_s) if self.repaint_end_s else frames
         return range(first, max(first + 1, min(last, frames)))
+
+    @property
+    def sample_window(self) -> range:
+        """The audio samples to generate, as exactly as the request names them."""
+        if self.task not in WINDOWED:
+            return range(self.samples)
+        first, last = (round(second * SAMPLE_RATE) for second in (self.repaint_start_s, self.repaint_end_s))
+        within = first if first < self.samples else self.window.start * LATENT_HOP
+        return range(within, min(last or self.samples, self.samples))
+
+    @property
+    def keeps_outside(self) -> bool:
+        """Whether what lies outside the window stays the source's: there is something, and it is to stay."""
+        everything = range(self.song_frames)
+        return self.task in WINDOWED and self.repaint_strength < 1 and self.window != everything
+
+    @property
+    def starts_from_source(self) -> bool:
+        """Whether the steps use the sound of the source itself, besides what the condition says of it."""
+        return self.keeps_outside or self.cover_noise > 0
 
     @property
     def _source_s(self) -> float:
@@ -218,10 +266,10 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
                 raise ValueError(f"{field} is for {' and '.join(sorted(tasks))}; the task is {self.task}")
         if self.source_audio is not None and self.audio_codes:
             raise ValueError("a cover follows source_audio or audio_codes, got both; leave one out")
-        if self.task in _SOURCED and not self._source_s:
+        if self.task in SOURCED and not self._source_s:
             codes = " or audio_codes" if self.task is Task.COVER else ""
             raise ValueError(f"{self.task} works on a song that exists: it needs source_audio{codes}")
-        if self.task in _OF_ONE_TRACK and not self.track:
+        if self.task in OF_ONE_TRACK and not self.track:
             raise ValueError(f"{self.task} needs a track: one of {' '.join(TRACKS)}")
         if "" in self.tracks:
             raise ValueError(f"tracks must be names, each one of {' '.join(TRACKS)}, and one of them is empty")
@@ -232,8 +280,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
                 f"audio_codes must be 0 to {MAX_AUDIO_CODE}, got {min(self.audio_codes)} to {max(self.audio_codes)}"
             )
         self._check_source_length()
-        if not 0 <= self.cover_strength <= 1:
-            raise ValueError(f"cover_strength must be 0 to 1, got {self.cover_strength}")
+        if self.cover_noise and self.source_audio is None:
+            raise ValueError("cover_noise starts from the sound of source_audio, and audio_codes have none")
 
     def _check_source_length(self) -> None:
         if not (source_s := self._source_s):
@@ -279,29 +327,18 @@ def asked_request(fields: Mapping[str, Any], base: Request | None = None) -> Req
     return from_user(given, Request)
 
 
+def frames_of(duration_s: float) -> int:
+    """Return the latent frames in which a new song is computed: 25 per second, at least `LEAST_FRAMES`.
+
+    As in the original, the length is first rounded to 0.1 s, but never to less than the song.
+    """
+    longest_s = max(duration_s, round(duration_s, 1))
+    return max(LEAST_FRAMES, ceil_div(round(longest_s * SAMPLE_RATE), LATENT_HOP))
+
+
 def _frame(seconds: float) -> int:
     """The latent frame at a time."""
     return int(seconds * (SAMPLE_RATE / LATENT_HOP))
-
-
-SongCodes = Sequence[tuple[int, ...]]
-"""Audio codes, 5 per second: one sequence for each song, or one that all songs share."""
-
-
-class DecodePath(StrEnum):
-    """Where the audio was decoded, from the fastest to the last fallback."""
-
-    GPU = "gpu"
-    GPU_OFFLOAD = "gpu-offload"
-    CPU = "cpu"
-
-
-class Song(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """One decoded song. `audio` is float32 of shape [2, samples], as the VAE gave it, not yet normalised."""
-
-    seed: int
-    audio: "np.ndarray"
-    sample_rate: int = SAMPLE_RATE
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True, eq=False):

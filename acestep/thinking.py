@@ -56,9 +56,8 @@ class Thinking(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     follows; otherwise it only fills in the metadata.
 
     All songs of a request share one plan, drawn with `seed`, so that a song is the same alone and in a batch; its codes
-    are drawn with the song's own seed. `negative` is the negative prompt for guidance. A plan is never longer than
-    `longest_s` seconds. With `open_turn` the codes follow a turn that is still open; the original closes it. Raises
-    `ValueError` naming the field.
+    are drawn with the song's own seed. Only the codes are drawn with guidance; `negative` is its negative prompt. A
+    plan is never longer than `longest_s` seconds. Raises `ValueError` naming the field.
     """
 
     metas: bool = True
@@ -69,7 +68,6 @@ class Thinking(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     negative: str = NO_NEGATIVE
     seed: int = 0
     longest_s: int = LONGEST_PLAN_S
-    open_turn: bool = False
 
     def __post_init__(self) -> None:
         take_types(self)

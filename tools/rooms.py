@@ -27,7 +27,7 @@ ROOMS = (
         parts=_at_root(
             "acestep",
             "errors units knobs automatic plain_text fields thinking clip stage "
-            "locale_text request strict_json tiers proxies logs version output_file typed",
+            "locale_text task song request strict_json tiers proxies logs version output_file typed",
         ),
     ),
     Room(
@@ -94,7 +94,7 @@ ROOMS = (
         name="ui",
         holds="the web page",
         parts=("acestep.ui",),
-        imports=_names("values hardware checkpoints limits devices memory dit lm audio engine api"),
+        imports=_names("values hardware checkpoints limits devices memory dit audio engine api"),
     ),
     Room(
         name="cli",
@@ -187,7 +187,7 @@ ROOMS = (
         holds="what maintainers run: installation, releases, measurements on a card",
         parts=("tools",),
         imports=_names(
-            "values hardware checkpoints limits devices memory dit engine cli harness probes record "
+            "values hardware checkpoints limits devices memory dit audio engine cli harness probes record "
             "table executors campaign"
         ),
     ),

@@ -21,8 +21,8 @@ SILENT_PEAK = 1e-6
 SUBTYPES = {"flac": "PCM_24", "wav": "PCM_24", "mp3": "MPEG_LAYER_III"}
 
 
-def normalise(audio: np.ndarray) -> np.ndarray:
-    """Scale `audio` [2, samples] float32 to a peak of -1 dBFS.
+def normalise(audio: np.ndarray, *, keeps_level: bool = False) -> np.ndarray:
+    """Scale `audio` [2, samples] float32 to a peak of -1 dBFS, unless it is to keep its level.
 
     Raises `RunFailedError` when a sample is not a number: the weights or their format do not work on this card.
     """
@@ -32,7 +32,7 @@ def normalise(audio: np.ndarray) -> np.ndarray:
             "The model's output overflowed, so there is no song to write. Try `--quantization none`; where that does"
             " not help, the weights may be damaged: fetch them again."
         )
-    return audio if peak < SILENT_PEAK else audio * np.float32(10 ** (PEAK_DBFS / 20) / peak)
+    return audio if keeps_level or peak < SILENT_PEAK else audio * np.float32(10 ** (PEAK_DBFS / 20) / peak)
 
 
 def peak_dbfs(audio: np.ndarray) -> float:

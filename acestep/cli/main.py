@@ -52,10 +52,15 @@ _REQUEST_FLAGS = {
     "audio_codes": "--audio-codes",
     "repaint_start_s": "--repaint-start",
     "repaint_end_s": "--repaint-end",
+    "repaint_strength": "--repaint-strength",
+    "repaint_fade_s": "--repaint-fade",
     "cover_strength": "--cover-strength",
+    "cover_noise": "--cover-noise",
     "track": "--track",
     "tracks": "--tracks",
     "guidance_interval": "--guidance-interval",
+    "dcw_scaler": "--dcw-scaler",
+    "dcw_high_scaler": "--dcw-high-scaler",
 }
 """The option for each field that a request may refuse."""
 
@@ -137,7 +142,12 @@ def download_command(model: str) -> None:
 
 @cli.command()
 @click.option("--caption", required=True, metavar="TEXT", help="Description of the music.")
-@click.option("--lyrics", default="", metavar="TEXT|@FILE", help="The words; @FILE reads them from a file.")
+@click.option(
+    "--lyrics",
+    default="",
+    metavar="TEXT|@FILE",
+    help="The words; @FILE reads them from a file. Without them the song is instrumental.",
+)
 @click.option(
     "--duration",
     "duration_s",

@@ -10,7 +10,7 @@ from acestep.cli.text_files import read_text
 from acestep.clip import Clip
 from acestep.errors import UsageError
 from acestep.fields import track_names
-from acestep.request import Task
+from acestep.request import DCW_HIGH_SCALER, DCW_SCALER, REPAINT_FADE_S, REPAINT_STRENGTH, Task
 
 
 def _named(text: str) -> Path:
@@ -41,11 +41,34 @@ task_options = with_options(
         help="Where it ends; 0 is the end of the song.",
     ),
     click.option(
+        "--repaint-strength",
+        default=REPAINT_STRENGTH,
+        show_default=True,
+        metavar="X",
+        help="How freely the part is made, 0 to 1. Below 1 the rest stays the source's; at 1 all of it is made again.",
+    ),
+    click.option(
+        "--repaint-fade",
+        "repaint_fade_s",
+        default=REPAINT_FADE_S,
+        show_default=True,
+        metavar="SECONDS",
+        help="How long the source and the new part are mixed at each end of the part, outside it.",
+    ),
+    click.option(
         "--cover-strength",
         default=1.0,
         show_default=True,
         metavar="X",
-        help="How closely a cover follows the source, 0 to 1.",
+        help="The share of the cover in each step, 0 to 1; the rest is a new song with the source beside it. Below 1"
+        " each step takes two passes.",
+    ),
+    click.option(
+        "--cover-noise",
+        default=0.0,
+        show_default=True,
+        metavar="X",
+        help="How much of the source's own sound a cover starts from, 0 to 1: 0 starts from noise.",
     ),
     click.option("--track", default="", metavar="NAME", help="The track to extract or to add, such as vocals."),
     click.option("--tracks", default="", metavar="A,B", help="The tracks to complete a song with, such as bass,drums."),
@@ -56,6 +79,23 @@ task_options = with_options(
         default=(0.0, 1.0),
         metavar="A B",
         help="Guide only between these points from noise (0) to song (1).",
+    ),
+    click.option(
+        "--dcw/--no-dcw", default=None, help="Correct each step in the wavelet domain; on for turbo if not given."
+    ),
+    click.option(
+        "--dcw-scaler",
+        default=DCW_SCALER,
+        show_default=True,
+        metavar="X",
+        help="How much --dcw corrects slow changes, 0 to 1.",
+    ),
+    click.option(
+        "--dcw-high-scaler",
+        default=DCW_HIGH_SCALER,
+        show_default=True,
+        metavar="X",
+        help="How much --dcw corrects fast changes, 0 to 1.",
     ),
 )
 

@@ -14,7 +14,6 @@ _DECIDES = {
     "cot_caption": "caption",
     "cot_language": "language",
     "lm_codes": "codes",
-    "lm_open_turn": "open_turn",
 }
 _DEFAULTS = Sampling()
 
@@ -27,11 +26,8 @@ think_options = with_options(
     click.option("--cot-caption/--no-cot-caption", default=True, help="Let it reword the caption."),
     click.option("--cot-language/--no-cot-language", default=True, help="Let it set the language of the lyrics."),
     click.option("--lm-codes/--no-lm-codes", default=True, help="Let it write the audio codes that the song follows."),
-    click.option("--lm-negative-prompt", default=NO_NEGATIVE, metavar="TEXT", help="Negative prompt."),
     click.option(
-        "--lm-open-turn",
-        is_flag=True,
-        help="Do not close the turn before the audio codes.",
+        "--lm-negative-prompt", default=NO_NEGATIVE, metavar="TEXT", help="Negative prompt for the audio codes."
     ),
     click.option(
         "--lm-temperature",
@@ -41,7 +37,11 @@ think_options = with_options(
         help="0 always takes the most likely token.",
     ),
     click.option(
-        "--lm-cfg-scale", default=_DEFAULTS.guidance, show_default=True, metavar="X", help="Guidance; 1 disables it."
+        "--lm-cfg-scale",
+        default=_DEFAULTS.guidance,
+        show_default=True,
+        metavar="X",
+        help="Guidance of the audio codes; 1 disables it.",
     ),
     click.option("--lm-top-p", default=_DEFAULTS.top_p, show_default=True, metavar="X", help="1 disables top-p."),
     click.option("--lm-top-k", default=_DEFAULTS.top_k, show_default=True, metavar="N", help="0 disables top-k."),

@@ -146,14 +146,17 @@ def decode_song(
 ) -> np.ndarray:
     """Decode one song's host latents [frames, 64] to audio [2, samples] float32; both are copied tile by tile.
 
-    `check` is called before each tile.
+    The song may be shorter than its latents, and after the last of them it is silent. `check` is called before each
+    tile.
     """
-    audio = np.empty((2, samples), dtype=np.float32)
+    audio = np.zeros((2, samples), dtype=np.float32)
     dtype = decoder.decoder.conv1.weight.dtype
     for first, last, keep_first, keep_last in tiles(latents.shape[0], tile, DECODE_OVERLAP_FRAMES):
         check()
-        piece = decoder(device.upload(latents[first:last], "latents").to(dtype).T[None])
         begin, end = keep_first * LATENT_HOP, min(samples, keep_last * LATENT_HOP)
+        if begin >= samples:
+            break
+        piece = decoder(device.upload(latents[first:last], "latents").to(dtype).T[None])
         skip = (keep_first - first) * LATENT_HOP
         device.download(audio[:, begin:end], piece[0, :, skip : skip + end - begin].float())
         del piece

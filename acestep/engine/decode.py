@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, suppress
 
 import msgspec
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from acestep.devices.cpu import CpuDevice
 from acestep.devices.out_of_memory import one_out_of_memory_error
 from acestep.dit.place import StageContext
 from acestep.dit.vae_decode import TileDecoder, choose_tile, decode_song, frame_bytes, ladder_from
+from acestep.engine.outside import spliced
 from acestep.errors import NotEnoughMemoryError
 from acestep.knobs import Offload
 from acestep.memory.placement import Placement
@@ -116,7 +118,7 @@ class _Decoding:
                     audio = decode_song(
                         tile_decoder, self._latents[index], self._request.samples, device, tile, self._check
                     )
-                self.songs.append(Song(seed=self._request.seed + index, audio=audio))
+                self.songs.append(_song(self._request, index, audio))
                 self._progress(Stage.DECODE, index + 1, self._request.batch)
         except torch.OutOfMemoryError:
             # The next attempt starts after this block, because inside it the traceback keeps every temporary alive.
@@ -137,6 +139,14 @@ class _Decoding:
                 f"Neither the card nor the computer has the memory to decode the songs ({len(self.songs)} of"
                 f" {self._request.batch} were finished). Close other programs or ask for shorter songs with --duration."
             )
+
+
+def _song(request: Request, index: int, audio: np.ndarray) -> Song:
+    """Return a decoded song, with the source's samples where they are to stay."""
+    seed, source = request.seed + index, request.source_audio
+    if source is None or not request.keeps_outside:
+        return Song(seed=seed, audio=audio)
+    return Song(seed=seed, audio=spliced(request, source, audio), keeps_level=True)
 
 
 def _seconds(frames: int) -> str:

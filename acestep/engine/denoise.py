@@ -7,8 +7,18 @@ from torch import Tensor
 from acestep.checkpoints.architecture import Architecture
 from acestep.dit.denoiser import Denoiser
 from acestep.dit.place import StageContext
-from acestep.dit.sampler import Guidance, guidance_for, noise, schedule, steps_for
+from acestep.dit.sampler import (
+    Guidance,
+    advance,
+    correction_for,
+    from_level,
+    guidance_for,
+    noise,
+    schedule,
+    steps_for,
+)
 from acestep.engine.encode import Conditions
+from acestep.engine.outside import Outside
 from acestep.knobs import unpacks
 from acestep.memory.placement import TRANSFORMER
 from acestep.memory.workspace import Steps
@@ -21,19 +31,36 @@ def denoise(request: Request, conditions: Conditions, place: StageContext, progr
     """Clean latents [batch, frames, 64] in float32."""
     device = place.device
     channels = conditions.context.shape[-1] // 2
+    times = schedule(steps_for(place.components.variant, request.steps), request.shift)
     latents = torch.empty(request.batch, request.latent_frames, channels, device=device.torch_device)
-    for song in range(request.batch):
-        latents[song].copy_(device.upload(noise(request.seed + song, request.latent_frames, channels), "noise"))
+    noises = [noise(request.seed + song, request.latent_frames, channels) for song in range(request.batch)]
+    for song, fresh in enumerate(noises):
+        latents[song].copy_(device.upload(fresh, "noise"))
+    if request.cover_noise and conditions.recorded is not None:
+        times = from_level(times, 1.0 - request.cover_noise)
+        latents.mul_(times[0]).add_(conditions.recorded, alpha=1.0 - times[0])
+    kept = None
+    if request.keeps_outside and conditions.recorded is not None:
+        kept = Outside(request, conditions.recorded, noises, device)
     with place.placement.use(TRANSFORMER):
-        _steps(latents, request, conditions, place, progress)
+        _steps(latents, times, request, conditions, place, progress, kept)
+    if kept is not None:
+        kept.fade(latents)
     return latents
 
 
-def _steps(latents: Tensor, request: Request, conditions: Conditions, place: StageContext, progress: Progress) -> None:
+def _steps(
+    latents: Tensor,
+    times: list[float],
+    request: Request,
+    conditions: Conditions,
+    place: StageContext,
+    progress: Progress,
+    kept: Outside | None,
+) -> None:
     """Change `latents` in place from noise to songs; all other tensors are freed on return."""
     variant, transformer, kernels = place.components.variant, place.components.transformer, place.kernels()
-    times = schedule(steps_for(variant, request.steps), request.shift)
-    scale = guidance_for(variant, request.guidance_scale)
+    scale, correction = guidance_for(variant, request.guidance_scale), correction_for(variant, request)
     guided = scale > 1.0
     guidance, (first, last) = Guidance(scale), request.guidance_interval
     place.device.make_room(_room(latents, conditions, place, guided=guided))
@@ -52,8 +79,10 @@ def _steps(latents: Tensor, request: Request, conditions: Conditions, place: Sta
             velocity.mul_(request.cover_strength).add_(plain, alpha=1.0 - request.cover_strength)
             del plain
         after = times[step + 1] if step + 1 < len(times) else 0.0
-        latents.add_(velocity, alpha=after - now)
+        advance(latents, velocity, now, after, correction)
         del velocity
+        if kept is not None and step < kept.steps(len(times)):
+            kept.put_back(latents, after)
         progress(Stage.DENOISE, step + 1, len(times))
 
 

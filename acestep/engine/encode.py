@@ -17,13 +17,14 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     `condition` [1, tokens, width] and its unguided counterpart `unguided` [1, 1, width]; `context` [1 or songs, frames,
     128]: 64 channels of source latents, then 64 of mask (1 where the song is generated). `uncovered` is the condition
-    that a weaker cover is blended with.
+    that a weaker cover is blended with, `recorded` [1, frames, 64] the source's latents if the steps need them.
     """
 
     condition: Tensor
     unguided: Tensor
     context: Tensor
     uncovered: Tensor | None = None
+    recorded: Tensor | None = None
 
     def of(self, first: int, after: int) -> "Conditions":
         """Return the conditions of the songs from `first` up to but not including `after`."""
@@ -60,6 +61,7 @@ def encode(request: Request, place: StageContext, brought: Brought = NO_AUDIO) -
             unguided=encoder.unguided().clone(),
             context=_context(request, brought.source, silence),
             uncovered=conditions[1] if len(conditions) > 1 else None,
+            recorded=brought.recorded if request.starts_from_source else None,
         )
 
 

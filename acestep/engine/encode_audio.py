@@ -21,9 +21,13 @@ REFERENCE_S = 30
 
 
 class Brought(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """Latents on the device: `source` [1 or songs, frames, 64], `reference` [1, 750, 64]; None if not given."""
+    """Latents on the device: `source` [1 or songs, frames, 64], `reference` [1, 750, 64]; None if not given.
+
+    `recorded` [1, frames, 64] is the source audio itself, which for a cover is not what the song follows.
+    """
 
     source: Tensor | None = None
+    recorded: Tensor | None = None
     reference: Tensor | None = None
 
 
@@ -34,17 +38,21 @@ def encode_audio(
 
     `check` is called before each tile of audio.
     """
-    source = reference = None
+    recorded = reference = None
     if request.source_audio is not None or request.reference_audio is not None:
         with place.placement.use("vae_encoder"):
             encoder = TileEncoder(place.components.vae.encoder)
             if request.source_audio is not None:
-                source = _source(request.source_audio, request.duration_s, encoder, place, check)
+                recorded = _source(request.source_audio, request.duration_s, encoder, place, check)
+                recorded = _lengthened(recorded, request, place)
             if request.reference_audio is not None:
                 reference = encode_clip(encoder, excerpts(request.reference_audio), place.device, check)
+    source = recorded
     if request.task is Task.COVER or codes is not None:
-        source = _through_tokens(request, source, codes or (request.audio_codes,), place)
-    return Brought(source=source, reference=reference)
+        source = _through_tokens(request, recorded, codes or (request.audio_codes,), place)
+    if not request.starts_from_source:
+        recorded = None
+    return Brought(source=source, recorded=recorded, reference=reference)
 
 
 def codes_of_clip(clip: Clip, place: StageContext, check: Check = unchecked) -> tuple[int, ...]:
@@ -55,7 +63,7 @@ def codes_of_clip(clip: Clip, place: StageContext, check: Check = unchecked) -> 
     with place.placement.use("vae_encoder"):
         source = _source(clip, clip.duration_s, TileEncoder(place.components.vae.encoder), place, check)
     with _tokenizing(place) as tokenizer:
-        codes = tokenizer.codes(source, _silence(place, source))
+        codes = tokenizer.codes(source, _silence(place, source, CODE_FRAMES - 1))
     return tuple(codes.tolist())
 
 
@@ -93,16 +101,25 @@ def _through_tokens(request: Request, source: Tensor | None, songs: SongCodes, p
             codes = torch.tensor([song[: ceil_div(frames, CODE_FRAMES)] for song in songs])
             tokens = tokenizer.tokens_of(device.upload(codes, "audio"))
         else:
-            tokens = tokenizer.tokens(source, _silence(place, source))
+            tokens = tokenizer.tokens(source, _silence(place, source, CODE_FRAMES - 1))
     with place.placement.use("audio_token_detokenizer"):
         detokenizer = AudioDetokenizer(parts.audio_token_detokenizer, place.kernels(), place.placement.use_block)
         made = [detokenizer.latents(tokens[song : song + 1])[:, :frames] for song in range(len(tokens))]
-    return torch.cat(made) if len(made) > 1 else made[0]
+    return _lengthened(torch.cat(made) if len(made) > 1 else made[0], request, place)
 
 
-def _silence(place: StageContext, like: Tensor) -> Tensor:
-    """First 4 frames of silence [1, 4, 64] on `like`'s device; enough to pad any 5-frame window."""
-    silence: Tensor = place.components.condition_encoder.silence_latent[:, : CODE_FRAMES - 1]
+def _lengthened(latents: Tensor, request: Request, place: StageContext) -> Tensor:
+    """Return `latents` [songs, frames, 64] with silence after them, where a song is computed in more frames."""
+    missing = request.latent_frames - latents.shape[1]
+    if missing <= 0:
+        return latents
+    silence = _silence(place, latents, missing)
+    return torch.cat([latents, silence.expand(len(latents), -1, -1)], dim=1)
+
+
+def _silence(place: StageContext, like: Tensor, frames: int) -> Tensor:
+    """The first frames of silence [1, frames, 64] on `like`'s device."""
+    silence: Tensor = place.components.condition_encoder.silence_latent[:, :frames]
     if silence.device != like.device:
         silence = place.device.upload(silence, "audio")
     return silence.to(like.dtype)

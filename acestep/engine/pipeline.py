@@ -24,6 +24,7 @@ from acestep.devices.out_of_memory import one_out_of_memory_error
 from acestep.dit.compiled import uncompiled
 from acestep.dit.place import StageContext
 from acestep.dit.prompts import cut_warnings, lyric_prompt, text_prompt
+from acestep.dit.sampler import too_many_steps
 from acestep.dit.vae_decode import fold_weight_norm
 from acestep.engine.decode import decode
 from acestep.engine.denoise import denoise
@@ -134,6 +135,7 @@ class Pipeline:
         if strict:
             return self._run(run, progress)
         run.warnings.extend(cut_warnings(request, self._place.components.tokenizer))
+        run.warnings.extend(too_many_steps(self._place.components.variant, request.steps))
         return self._with_less(run, lambda: self._run(run, progress), SHORTER_SONGS, counts_songs=True)
 
     @torch.no_grad()
@@ -247,6 +249,7 @@ class Pipeline:
             text_tokens=len(encode_text(text_prompt(request), MAX_TEXT_TOKENS)),
             with_audio=request.has_audio or run.codes is not None,
             weak_cover=request.cover_strength < 1,
+            recorded=request.starts_from_source,
             contexts=1 if run.codes is None else len(run.codes),
             grouped_attention=place.device.grouped_attention,
             matrix_workspace=place.device.matrix_workspace,

@@ -1,6 +1,5 @@
 """The jobs that planning a song needs, and what their results mean. Pure: other modules run the jobs."""
 
-import math
 from collections.abc import Sequence
 
 import msgspec
@@ -13,16 +12,13 @@ from acestep.lm.metadata import Metadata, wishes
 from acestep.lm.parse import codes_in_tokens, read_tokens
 from acestep.lm.prompts import Prompt, SongText
 from acestep.lm.tokenizer import PlannerTokenizer
-from acestep.lm.vocabulary import CODES_PER_SECOND
-from acestep.request import DEFAULT_DURATION_S, Request
+from acestep.request import CODE_FRAMES, DEFAULT_DURATION_S, Request, frames_of
 from acestep.thinking import Sampling
 from acestep.typed import values_of_user
+from acestep.units import ceil_div
 
 METAS = frozenset({RequestField.BPM, RequestField.DURATION, RequestField.KEYSCALE, RequestField.TIMESIGNATURE})
 """The fields that the language model fills in if `Thinking.metas` is on."""
-
-UNGUIDED = Sampling(guidance=1.0)
-"""Sampling of texts for which the model was not trained with guidance: descriptions, samples and formatted captions."""
 
 
 class Description(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,8 +58,8 @@ class Planner:
             return ()
         words, _ = self._words(request)
         grammar = self._grammars.plan(known, skipped, max(request.thinking.longest_s, known.duration_s))
-        guided = (prompts.plan_prompt(words), prompts.plan_unguided(words))
-        return (self._job(guided, grammar, request.thinking.sampling, request.thinking.seed),)
+        # Without guidance, which distorts metadata: it ends lines early and truncates captions.
+        return (self._job(prompts.plan_prompt(words), None, grammar, request.thinking.sampling, request.thinking.seed),)
 
     def thought(self, request: Request, written: Sequence[Sequence[int]]) -> Metadata:
         """Return the metadata known after the jobs of `plan_jobs` were written."""
@@ -85,17 +81,14 @@ class Planner:
         )
 
     def compose_jobs(self, request: Request, thought: Metadata, duration_s: float) -> tuple[Job, ...]:
-        """Return the jobs that write the audio codes of every song, five codes for each second of `duration_s`."""
+        """Return the jobs that write the audio codes of every song, five for each second that is computed of it."""
         words, _ = self._words(request)
         thought = prompts.fitted_thought(thought, self._tokenizer)
-        open_turn = request.thinking.open_turn
-        guided = (
-            prompts.compose(words, thought, open_turn=open_turn),
-            prompts.compose_unguided(words, open_turn=open_turn),
-        )
-        grammar = self._grammars.codes(math.ceil(duration_s * CODES_PER_SECOND))
+        prompt, unguided = prompts.compose(words, thought), prompts.compose_unguided(words)
+        grammar = self._grammars.codes(ceil_div(frames_of(duration_s), CODE_FRAMES))
         return tuple(
-            self._job(guided, grammar, request.thinking.sampling, request.seed + song) for song in range(request.batch)
+            self._job(prompt, unguided, grammar, request.thinking.sampling, request.seed + song)
+            for song in range(request.batch)
         )
 
     def codes(self, written: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
@@ -127,13 +120,17 @@ class Planner:
         return prompts.fitted(words, self._tokenizer)
 
     def _text_job(self, prompt: Prompt, known: Metadata, skipped: frozenset[RequestField], seed: int) -> Job:
-        return self._job((prompt, prompt), self._grammars.write(known, skipped), UNGUIDED, seed)
+        return self._job(prompt, None, self._grammars.write(known, skipped), Sampling(), seed)
 
-    def _job(self, guided: tuple[Prompt, Prompt], grammar: SequenceGrammar, sampling: Sampling, seed: int) -> Job:
-        prompt, unguided = guided
+    def _job(
+        self, prompt: Prompt, unguided: Prompt | None, grammar: SequenceGrammar, sampling: Sampling, seed: int
+    ) -> Job:
+        """Return a job that is guided if it has an unguided prompt."""
+        if unguided is None:
+            sampling = msgspec.structs.replace(sampling, guidance=1.0)
         return Job(
             prompt=prompt.tokens(self._tokenizer),
-            unguided=unguided.tokens(self._tokenizer) if sampling.guidance > 1 else (),
+            unguided=unguided.tokens(self._tokenizer) if unguided is not None and sampling.guidance > 1 else (),
             grammar=grammar,
             sampling=sampling,
             seed=seed,

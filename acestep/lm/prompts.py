@@ -13,7 +13,7 @@ from acestep.lm.grammar import MAX_CAPTION_TOKENS
 from acestep.lm.metadata import Metadata, cot_yaml
 from acestep.lm.tokenizer import PlannerTokenizer
 from acestep.lm.vocabulary import CODES_PER_SECOND, IM_END, IM_START, THINK, THOUGHT, code_name
-from acestep.request import MAX_DURATION_S, MAX_LYRIC_TOKENS
+from acestep.request import INSTRUMENTAL, MAX_DURATION_S, MAX_LYRIC_TOKENS
 from acestep.thinking import NO_NEGATIVE
 
 COMPOSE = "Generate audio semantic tokens based on the given conditions:"
@@ -23,10 +23,10 @@ FORMAT = "Format the user's input into a more detailed and specific musical desc
 
 MAX_THOUGHT_TOKENS = 580
 LONGEST_PROMPT_TOKENS = 3_200
-"""The longest thinking that a prompt repeats, and the length of the longest prompt, both in the checkpoints' tokens."""
-
-INSTRUMENTAL = "[Instrumental]"
-"""The lyrics of an instrumental song, as in training."""
+LONGEST_UNGUIDED_TOKENS = LONGEST_PROMPT_TOKENS - MAX_THOUGHT_TOKENS - MAX_LYRIC_TOKENS
+"""The longest thinking that a prompt repeats, the longest prompt, and the longest unguided prompt, which has neither
+thinking nor lyrics; all in the checkpoints' tokens.
+"""
 
 _MOST_CODES = int(MAX_DURATION_S) * CODES_PER_SECOND
 
@@ -112,30 +112,17 @@ def plan_prompt(words: SongText) -> Prompt:
     return _asked(COMPOSE, f"{_song(words)}\n")
 
 
-def plan_unguided(words: SongText) -> Prompt:
-    """Return the unconditional form of `plan_prompt`: the negative prompt as the caption, or no caption."""
-    if words.negated:
-        return plan_prompt(_negative(words))
-    return _asked(COMPOSE, f"# Lyric\n{words.lyrics}\n")
-
-
-def compose(words: SongText, thought: Metadata, *, open_turn: bool = False) -> Prompt:
+def compose(words: SongText, thought: Metadata) -> Prompt:
     """Return the prompt for the audio codes: the words, and the thinking in the form used in training.
 
-    The original model code closes the turn before the codes, and this is the default. `open_turn` leaves it open, which
-    is another reading of the training.
+    The turn of the thinking stays open, because the codes belong to it.
     """
-    return _thinking(plan_prompt(words), cot_yaml(thought), open_turn=open_turn)
+    return _thinking(plan_prompt(words), cot_yaml(thought))
 
 
-def compose_unguided(words: SongText, *, open_turn: bool = False) -> Prompt:
-    """Return the unconditional form of `compose`: no thinking, and the negative prompt instead of the caption.
-
-    With an open turn there is only the negative prompt, or nothing.
-    """
-    if open_turn:
-        return _asked(COMPOSE, words.negative if words.negated else "")
-    return _thinking(plan_prompt(_negative(words) if words.negated else words), "", open_turn=False)
+def compose_unguided(words: SongText) -> Prompt:
+    """Return the unconditional form of `compose`: only the negative prompt or `NO_NEGATIVE`, and no thinking."""
+    return _thinking(_asked(COMPOSE, words.negative if words.negated else NO_NEGATIVE), "")
 
 
 def understand_prompt(codes: tuple[int, ...]) -> Prompt:
@@ -165,10 +152,6 @@ def _song(words: SongText) -> str:
     return f"# Caption\n{words.caption}\n\n# Lyric\n{words.lyrics}"
 
 
-def _negative(words: SongText) -> SongText:
-    return msgspec.structs.replace(words, caption=words.negative)
-
-
 def _asked(instruction: str, asked: str | tuple[int, ...]) -> Prompt:
     system = (SpecialToken.START, f"system\n# Instruction\n{instruction}\n\n", SpecialToken.END, "\n")
     user = (f"user\n{asked}",) if isinstance(asked, str) else ("user\n", asked)
@@ -177,9 +160,8 @@ def _asked(instruction: str, asked: str | tuple[int, ...]) -> Prompt:
     )
 
 
-def _thinking(prompt: Prompt, thought: str, *, open_turn: bool) -> Prompt:
-    closed = () if open_turn else (SpecialToken.END, "\n")
-    return Prompt(pieces=(*prompt.pieces, SpecialToken.THINK, f"\n{thought}\n", SpecialToken.THOUGHT, "\n\n", *closed))
+def _thinking(prompt: Prompt, thought: str) -> Prompt:
+    return Prompt(pieces=(*prompt.pieces, SpecialToken.THINK, f"\n{thought}\n", SpecialToken.THOUGHT, "\n\n"))
 
 
 def _fitted(name: str, text: str, longest: int, tokenizer: PlannerTokenizer) -> tuple[str, tuple[str, ...]]:

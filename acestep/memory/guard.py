@@ -38,7 +38,8 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
     """The inputs of a prediction: songs in the pass, latent frames of each, tokens of lyrics and of the prompt.
 
     `with_audio`: the request brings audio or codes. `weak_cover`: each step takes a second pass, for a condition that
-    asks for no cover. `contexts` are held for the whole request: one, or one for each song with its own codes.
+    asks for no cover. `recorded`: the steps use the source audio itself. `contexts` are held for the whole request:
+    one, or one for each song with its own codes.
     `grouped_attention`: attention on the card takes grouped queries without expanding keys and values.
     `matrix_workspace`: bytes that its matrix library keeps. `itemsize`: bytes of the numbers in which it computes.
     """
@@ -49,6 +50,7 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
     text_tokens: int
     with_audio: bool = False
     weak_cover: bool = False
+    recorded: bool = False
     contexts: int = 1
     grouped_attention: bool = True
     matrix_workspace: int = MATRIX_WORKSPACE
@@ -79,6 +81,7 @@ def growth(knobs: Knobs, demand: Demand) -> int:
         unpacks=unpacks(knobs.quantization),
         weak_cover=demand.weak_cover,
         guided=not knobs.variant.is_turbo,
+        recorded=demand.recorded,
         contexts=demand.contexts,
         matrix_workspace=demand.matrix_workspace,
     )

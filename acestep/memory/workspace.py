@@ -94,7 +94,8 @@ class Steps(msgspec.Struct, frozen=True, kw_only=True):
     `itemsize` is that of the dtype, in bytes. `grouped`: attention takes grouped queries without expanding keys and
     values. `unpacks`: weights are smaller than the dtype and are unpacked for use. `weak_cover`: each step takes a
     second pass for another condition; `guided`: one without condition. `contexts` stay on the card, one or one for each
-    song, and so do the `matrix_workspace` bytes of the matrix library.
+    song, and so do the `matrix_workspace` bytes of the matrix library, and with `recorded` the latents of the
+    source audio. A step's wavelet correction takes no memory.
     """
 
     architecture: Architecture
@@ -107,6 +108,7 @@ class Steps(msgspec.Struct, frozen=True, kw_only=True):
     unpacks: bool
     weak_cover: bool = False
     guided: bool = False
+    recorded: bool = False
     contexts: int = 1
     matrix_workspace: int = MATRIX_WORKSPACE
 
@@ -162,6 +164,7 @@ class Steps(msgspec.Struct, frozen=True, kw_only=True):
                 self.matrix_workspace,
                 *(condition,) * (2 if self.weak_cover else 1),
                 self.contexts * self.frames * 2 * channels * self.itemsize,
+                self.recorded * self.frames * channels * self.itemsize,
                 self.songs * self.frames * channels * FLOAT32,
                 width * a.in_channels * a.patch_size * self.itemsize,
                 *timestep,

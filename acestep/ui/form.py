@@ -11,17 +11,16 @@ from acestep.clip import Clip
 from acestep.errors import UsageError
 from acestep.fields import track_names
 from acestep.limits.names import AUDIO_FORMATS
-from acestep.lm.prompts import INSTRUMENTAL
 from acestep.plain_text import LONGEST_TEXT
-from acestep.request import Request, Task, asked_request
+from acestep.request import INSTRUMENTAL, REPAINT_STRENGTH, Request, Task, asked_request
 from acestep.typed import from_user
 from acestep.ui.settings import SAVING, Controls, controls_from
 
 _READ_BY = {
-    Task.REPAINT: ("repaint_start", "repaint_end"),
-    Task.COVER: ("cover_strength",),
+    Task.REPAINT: ("repaint_start", "repaint_end", "repaint_strength"),
+    Task.COVER: ("cover_strength", "cover_noise"),
     Task.EXTRACT: ("track",),
-    Task.LEGO: ("repaint_start", "repaint_end", "track"),
+    Task.LEGO: ("repaint_start", "repaint_end", "repaint_strength", "track"),
     Task.COMPLETE: ("tracks",),
 }
 
@@ -67,7 +66,9 @@ class Form(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     source_audio: str | None = None
     repaint_start: float = 0.0
     repaint_end: float = 0.0
+    repaint_strength: float = REPAINT_STRENGTH
     cover_strength: float = 1.0
+    cover_noise: float = 0.0
     track: str = ""
     tracks: str = ""
     audio_format: str = "flac"

@@ -136,9 +136,10 @@ def _audio(parts: Parts, words: PageText, form: Form) -> None:
             parts[name] = gr.Number(
                 getattr(form, name), **_named(words, name), minimum=-1, maximum=600, min_width=140, visible=False
             )
-    parts["cover_strength"] = gr.Slider(
-        0, 1, **_named(words, "cover_strength"), value=form.cover_strength, step=0.05, visible=False
-    )
+    for name in ("repaint_strength", "cover_strength", "cover_noise"):
+        parts[name] = gr.Slider(
+            0, 1, **_named(words, name), value=getattr(form, name), step=0.05, visible=False, min_width=140
+        )
     for name in ("track", "tracks"):
         parts[name] = gr.Textbox(getattr(form, name), **_named(words, name), visible=False)
 

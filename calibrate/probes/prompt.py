@@ -17,6 +17,8 @@ def probe_request(workload: Workload, tokenizer: Tokenizer) -> Request:
     task = workload.task or Task.TEXT2MUSIC
     blank = Request(
         caption="",
+        # Not empty, because a song without lyrics is given some.
+        lyrics="x",
         duration_s=workload.duration_s,
         batch=workload.batch,
         steps=workload.steps,
@@ -25,11 +27,11 @@ def probe_request(workload: Workload, tokenizer: Tokenizer) -> Request:
         reference_audio=_silence(workload.reference_seconds) if workload.reference_seconds else None,
     )
     empty_text = tokenizer.encode(text_prompt(blank), MAX_TEXT_TOKENS)
-    empty_lyrics = tokenizer.encode(lyric_prompt(blank), MAX_LYRIC_TOKENS)
+    least_lyrics = tokenizer.encode(lyric_prompt(blank), MAX_LYRIC_TOKENS)
     request = msgspec.structs.replace(
         blank,
         caption=_filler(workload.text_tokens, len(empty_text), MAX_TEXT_TOKENS),
-        lyrics=_filler(workload.lyric_tokens, len(empty_lyrics), MAX_LYRIC_TOKENS),
+        lyrics=_filler(workload.lyric_tokens, len(least_lyrics) - 1, MAX_LYRIC_TOKENS),
     )
     lengths = (
         len(tokenizer.encode(text_prompt(request), MAX_TEXT_TOKENS)),

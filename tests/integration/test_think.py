@@ -91,6 +91,13 @@ def test_without_open_fields_nothing_is_thought(language: Language) -> None:
     assert language.planner.plan_jobs(WISH)
 
 
+def test_only_the_codes_are_drawn_with_guidance(language: Language) -> None:
+    planner = language.planner
+    assert WISH.thinking.sampling.guidance > 1
+    assert [job.prompts for job in planner.plan_jobs(WISH)] == [(job.prompt,) for job in planner.plan_jobs(WISH)]
+    assert all(job.guided for job in planner.compose_jobs(WISH, planner.thought(WISH, ()), 4))
+
+
 def test_songs_that_do_not_fit_together_are_planned_in_passes_with_equal_results(
     parts: Components, language: Language
 ) -> None:

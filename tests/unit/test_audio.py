@@ -42,6 +42,19 @@ def test_overflow_is_an_error_with_advice_not_a_file(bad: float) -> None:
         audio.normalise(samples)
 
 
+@pytest.mark.parametrize("suffix", ["flac", "wav"])
+@pytest.mark.parametrize("bits", [16, 24])
+def test_a_song_that_keeps_its_level_has_the_samples_of_its_source(tmp_path: Path, suffix: str, bits: int) -> None:
+    draw = np.random.default_rng(2)
+    whole = draw.integers(-(2 ** (bits - 1)), 2 ** (bits - 1), (RATE, 2)).astype(np.int32) << (32 - bits)
+    soundfile.write(tmp_path / "source.wav", whole, RATE, subtype=f"PCM_{bits}")
+    source = soundfile.read(tmp_path / "source.wav", dtype="float32")[0].T
+    path = audio.write_song(tmp_path, "song", suffix, audio.normalise(source, keeps_level=True), RATE)
+    assert np.array_equal(soundfile.read(path, dtype="int32")[0], whole)
+    with pytest.raises(RunFailedError, match="overflowed"):
+        audio.normalise(np.full((2, RATE), np.nan, dtype=np.float32), keeps_level=True)
+
+
 @pytest.mark.parametrize("suffix", ["flac", "wav", "mp3"])
 def test_a_written_song_reads_back(tmp_path: Path, suffix: str) -> None:
     path = audio.write_song(tmp_path, "song", suffix, audio.normalise(_tone(1.0)), RATE)

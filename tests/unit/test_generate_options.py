@@ -14,7 +14,7 @@ from acestep.cli.main import _REQUEST_FLAGS, _THINKING_FLAGS, _in_flags, cli
 from acestep.errors import Exit, RunFailedError, UsageError
 from acestep.knobs import Offload, Variant
 from acestep.limits.plan import Overrides
-from acestep.request import _READ_BY, Request
+from acestep.request import _RANGES, _READ_BY, Request
 from acestep.thinking import Sampling, Think
 from tests import acestep_command
 from tests.acestep_command import Command, stand_in_for_models
@@ -101,7 +101,11 @@ def flags_of_generate() -> set[str]:
 def test_every_field_that_a_request_may_refuse_has_a_flag() -> None:
     refusing = [node for node in ast.walk(ast.parse(inspect.getsource(Request))) if isinstance(node, ast.Raise)]
     told = " ".join(str(part.value) for node in refusing for part in ast.walk(node) if isinstance(part, ast.Constant))
-    fields = {field for field in Request.__struct_fields__ if re.search(rf"\b{field}\b", told)} | set(_READ_BY)
+    fields = (
+        {field for field in Request.__struct_fields__ if re.search(rf"\b{field}\b", told)}
+        | set(_READ_BY)
+        | set(_RANGES)
+    )
     # "the task is text2music" speaks of the task by its own name, which is that of its flag.
     assert set(_REQUEST_FLAGS) == fields - {"task"}
     assert set(_REQUEST_FLAGS.values()) <= flags_of_generate()

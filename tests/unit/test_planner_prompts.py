@@ -1,6 +1,10 @@
 """Prompts equal those of the training exactly, have a maximum length, and user text never becomes a special token."""
 
+import json
+from typing import Any
+
 import jinja2
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +18,9 @@ from acestep.lm.tokenizer import PlannerTokenizer
 from acestep.request import MAX_AUDIO_CODE, MAX_LYRIC_TOKENS
 from acestep.thinking import NO_NEGATIVE
 from tests.planner_tokenizers import HOSTILE, TOKENIZERS, byte_tokenizer
+from tests.references import NOT_HERE, REFERENCE
+
+UPSTREAM_PROMPTS = REFERENCE / "upstream" / "lm_prompts.json"
 
 # What the Qwen3 chat template does with a system, a user and an assistant turn, without tools.
 CHATML = jinja2.Environment(autoescape=False).from_string(  # noqa: S701 a chat template is no page
@@ -42,6 +49,11 @@ def rendered(instruction: str, user: str, *thought: str) -> str:
     return CHATML.render(messages=turns, add_generation_prompt=not thought)
 
 
+def opened(instruction: str, user: str, thought: str) -> str:
+    """The turn of an assistant who has thought and goes on: the template's, without its end."""
+    return rendered(instruction, user, f"<think>\n{thought}\n</think>").removesuffix("<|im_end|>\n")
+
+
 @pytest.fixture(scope="module", params=TOKENIZERS)
 def tokenizer(request: pytest.FixtureRequest) -> PlannerTokenizer:
     return TOKENIZERS[request.param]()
@@ -50,17 +62,14 @@ def tokenizer(request: pytest.FixtureRequest) -> PlannerTokenizer:
 WORDS = SongText(caption="slow piano", lyrics="[Verse]\nla")
 NEGATED = SongText(caption="slow piano", lyrics="[Verse]\nla", negative="drums")
 SONG = "# Caption\nslow piano\n\n# Lyric\n[Verse]\nla"
-NEGATIVE_SONG = SONG.replace("slow piano", "drums")
 CASES = {
     "plan": (prompts.plan_prompt(WORDS), rendered(GEN, f"{SONG}\n")),
-    "plan unguided": (prompts.plan_unguided(WORDS), rendered(GEN, "# Lyric\n[Verse]\nla\n")),
-    "plan negated": (prompts.plan_unguided(NEGATED), rendered(GEN, f"{NEGATIVE_SONG}\n")),
     "compose": (
         prompts.compose(WORDS, THOUGHT),
-        rendered(GEN, f"{SONG}\n", f"<think>\n{cot_yaml(THOUGHT)}\n</think>"),
+        opened(GEN, f"{SONG}\n", cot_yaml(THOUGHT)),
     ),
-    "compose unguided": (prompts.compose_unguided(WORDS), rendered(GEN, f"{SONG}\n", "<think>\n</think>")),
-    "compose negated": (prompts.compose_unguided(NEGATED), rendered(GEN, f"{NEGATIVE_SONG}\n", "<think>\n</think>")),
+    "compose unguided": (prompts.compose_unguided(WORDS), opened(GEN, "NO USER INPUT", "")),
+    "compose negated": (prompts.compose_unguided(NEGATED), opened(GEN, "drums", "")),
     "understand": (
         prompts.understand_prompt((1, 63_999)),
         rendered(
@@ -103,27 +112,53 @@ def test_what_was_left_out_is_said_as_in_training():
 @pytest.mark.parametrize("negative", ["", " \n", NO_NEGATIVE, f" {NO_NEGATIVE} "])
 def test_no_negative_prompt_is_none(negative):
     words = SongText(caption="x", lyrics="y", negative=negative)
-    assert prompts.plan_unguided(words) == prompts.plan_unguided(SongText(caption="z", lyrics="y"))
-    assert prompts.compose_unguided(words) == prompts.compose_unguided(SongText(caption="x", lyrics="y"))
+    assert prompts.compose_unguided(words) == prompts.compose_unguided(SongText(caption="z", lyrics="w"))
 
 
-def test_an_open_turn_ends_with_the_thinking(tokenizer):
-    closed = prompts.compose(WORDS, THOUGHT)
-    opened = prompts.compose(WORDS, THOUGHT, open_turn=True)
-    assert closed.text == f"{opened.text}<|im_end|>\n"
+def test_the_codes_follow_the_thinking_in_the_same_turn(tokenizer):
     tail = [tokenizer.vocabulary.thought, *tokenizer.plain("\n\n")]
-    assert list(opened.tokens(tokenizer))[-len(tail) :] == tail
-    assert "user\ndrums<|im_end|>" in prompts.compose_unguided(NEGATED, open_turn=True).text
-    assert "user\n<|im_end|>" in prompts.compose_unguided(WORDS, open_turn=True).text
+    for prompt in (prompts.compose(WORDS, THOUGHT), prompts.compose_unguided(WORDS)):
+        assert list(prompt.tokens(tokenizer))[-len(tail) :] == tail
+
+
+@pytest.mark.skipif(not UPSTREAM_PROMPTS.exists(), reason=NOT_HERE)
+def test_prompts_are_the_original_code_s_to_the_letter():
+    reference = json.loads(UPSTREAM_PROMPTS.read_text())
+    asked, expected = reference["inputs"], reference["prompts"]
+    words = SongText(caption=asked["caption"], lyrics=asked["lyrics"])
+    negated = msgspec.structs.replace(words, negative=asked["negative"])
+    metas = [metadata_of(fields) for fields in asked["metas"]]
+    ours = {
+        "plan": prompts.plan_prompt(words),
+        "compose": prompts.compose(words, metas[0]),
+        "compose_un": prompts.compose_unguided(words),
+        "compose_un_neg": prompts.compose_unguided(negated),
+        "understand": prompts.understand_prompt((1, MAX_AUDIO_CODE)),
+        "create": prompts.create("a sad song", instrumental=True),
+        "create_f": prompts.create("a sad song"),
+        "format": prompts.rewrite(words),
+    }
+    assert {name: prompt.text for name, prompt in ours.items()} == {name: expected[name] for name in ours}
+    # Nothing is left out but the unguided prompts of the plan, which is written without guidance.
+    assert expected.keys() - ours.keys() == {"cot", "plan_un", "plan_un_neg"}
+    for fields, meta, thought in zip(asked["metas"], metas, expected["cot"], strict=True):
+        # 6/8 is the one spelling that we shorten.
+        spelled = thought.replace("6/8", "6")
+        assert f"<think>\n{cot_yaml(meta)}\n</think>" == spelled, fields
+
+
+def metadata_of(fields: dict[str, Any]) -> Metadata:
+    """The original's fields under our names; those that are null are not known."""
+    ours = {"duration_s" if name == "duration" else name: value for name, value in fields.items() if value is not None}
+    # The tempo may be text there.
+    return Metadata(**ours | {"bpm": int(ours.get("bpm", 0))})
 
 
 def prompts_of(words: SongText) -> list[Prompt]:
     return [
         prompts.plan_prompt(words),
-        prompts.plan_unguided(words),
         prompts.compose(words, Metadata(bpm=90, caption=words.caption)),
         prompts.compose_unguided(words),
-        prompts.compose_unguided(words, open_turn=True),
         prompts.create(words.caption),
         prompts.rewrite(words),
     ]
@@ -141,7 +176,7 @@ def test_user_text_never_becomes_a_special_token(tokenizer, caption, lyrics, neg
     if not warnings:
         assert encodable(caption) in prompts.plan_prompt(words).text
         assert encodable(lyrics) in prompts.plan_prompt(words).text
-        assert encodable(negative) in prompts.plan_unguided(words).text
+        assert encodable(negative) in prompts.compose_unguided(words).text
 
 
 def marks(tokens: tuple[int, ...], tokenizer: PlannerTokenizer) -> list[int]:
@@ -165,7 +200,9 @@ def test_100_kilobytes_are_cut_and_said(tokenizer, unit):
     assert 0.9 * MAX_LYRIC_TOKENS <= len(tokenizer.plain(words.lyrics)) <= MAX_LYRIC_TOKENS
     thought = prompts.fitted_thought(Metadata(bpm=90, caption=words.caption), tokenizer)
     assert len(prompts.compose(words, thought).tokens(tokenizer)) <= longest_of(tokenizer)
-    assert all(len(prompt.tokens(tokenizer)) <= longest_of(tokenizer) for prompt in prompts_of(words)[:2])
+    assert len(prompts.plan_prompt(words).tokens(tokenizer)) <= longest_of(tokenizer)
+    without = longest_of(tokenizer) - MAX_LYRIC_TOKENS - prompts.MAX_THOUGHT_TOKENS
+    assert len(prompts.compose_unguided(words).tokens(tokenizer)) <= without
     query, said = prompts.fitted_query(long, tokenizer)
     assert query == words.caption
     assert len(said) == 1

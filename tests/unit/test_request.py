@@ -27,17 +27,42 @@ SOURCE = _clip(10 * SAMPLE_RATE)
 
 
 @given(samples=st.integers(SAMPLE_RATE, 20 * SAMPLE_RATE))
-def test_a_song_is_as_long_as_its_source_to_the_latent_frame(samples: int) -> None:
+def test_a_song_is_as_long_as_its_source_to_the_sample(samples: int) -> None:
     request = _request(task=Task.COVER, source_audio=_clip(samples))
     assert request.duration_s == samples / SAMPLE_RATE
-    assert request.latent_frames == samples // LATENT_HOP
-    assert samples - LATENT_HOP < request.samples == request.latent_frames * LATENT_HOP <= samples
+    assert request.song_frames == samples // LATENT_HOP
+    assert request.latent_frames == max(128, request.song_frames)
+    assert request.samples == samples
+
+
+@given(duration=st.floats(1, 600))
+def test_a_new_song_is_computed_in_the_frames_of_its_length_rounded_to_a_tenth_of_a_second(duration: float) -> None:
+    request = _request(duration_s=duration)
+    assert request.samples == round(duration * SAMPLE_RATE)
+    # Never shorter than the song, and less than a tenth of a second and a frame longer.
+    assert request.latent_frames == 128 or 0 <= request.latent_frames * LATENT_HOP - request.samples < 2 * 2_400 + 1_920
+    rounded = ceil_div(round(round(duration, 1) * SAMPLE_RATE), LATENT_HOP)
+    assert request.latent_frames == max(128, rounded, request.song_frames)
+
+
+@pytest.mark.parametrize(
+    ("duration", "frames"), [(3, 128), (5.12, 128), (5.13, 129), (7.56, 190), (7.52, 188), (60, 1500)]
+)
+def test_lengths_have_the_original_s_frames(duration: float, frames: int) -> None:
+    assert _request(duration_s=duration).latent_frames == frames
+
+
+@pytest.mark.parametrize("lyrics", ["", " ", "\n\t\n"])
+def test_a_song_without_words_is_instrumental_as_in_training(lyrics: str) -> None:
+    assert _request(lyrics=lyrics).lyrics == _request().lyrics == "[Instrumental]"
+    assert _request(lyrics="[verse]\nla").lyrics == "[verse]\nla"
 
 
 @given(codes=st.lists(st.integers(0, MAX_AUDIO_CODE), min_size=5, max_size=60))
 def test_a_song_is_as_long_as_its_codes(codes: list[int]) -> None:
     request = _request(task=Task.COVER, audio_codes=tuple(codes))
-    assert request.latent_frames == 5 * len(codes)
+    assert request.song_frames == 5 * len(codes)
+    assert request.latent_frames == max(128, 5 * len(codes))
     assert request.duration_s == pytest.approx(len(codes) / 5)
 
 
@@ -45,7 +70,7 @@ def test_without_a_source_a_song_is_as_long_as_asked_or_a_minute() -> None:
     assert _request().duration_s == 60
     assert _request(reference_audio=SOURCE).duration_s == 60
     assert _request(reference_audio=SOURCE, duration_s=33).duration_s == 33
-    assert _request(task=Task.COVER, source_audio=SOURCE, duration_s=4).latent_frames == 100
+    assert _request(task=Task.COVER, source_audio=SOURCE, duration_s=4).song_frames == 100
 
 
 @given(start=st.floats(0, 9.99), length=st.floats(0, 20), duration=st.floats(1, 10))
@@ -55,8 +80,10 @@ def test_the_window_is_never_empty_and_never_outside_the_song(start: float, leng
         task=Task.REPAINT, source_audio=SOURCE, repaint_start_s=start, repaint_end_s=end, duration_s=duration
     )
     window = request.window
-    assert 0 <= window.start < window.stop <= request.latent_frames
-    assert window.start == min(int(start * 25), request.latent_frames - 1)
+    assert 0 <= window.start < window.stop <= request.song_frames <= request.latent_frames
+    assert window.start == min(int(start * 25), request.song_frames - 1)
+    heard = request.sample_window
+    assert 0 <= heard.start < heard.stop <= request.samples
 
 
 @pytest.mark.parametrize("task", [Task.TEXT2MUSIC, Task.COVER, Task.EXTRACT, Task.COMPLETE])
@@ -76,6 +103,13 @@ def test_other_tasks_make_the_whole_song(task: Task) -> None:
         ({"task": Task.COVER, "source_audio": SOURCE, "tracks": ("drums",)}, "tracks"),
         ({"task": Task.COMPLETE, "source_audio": SOURCE, "tracks": ("drums", " ")}, "tracks"),
         ({"cover_strength": 0.5}, "cover_strength"),
+        ({"cover_noise": 0.5}, "cover_noise"),
+        ({"task": Task.COVER, "audio_codes": (1,) * 50, "cover_noise": 0.5}, "cover_noise"),
+        ({"task": Task.COVER, "source_audio": SOURCE, "repaint_strength": 0.1}, "repaint_strength"),
+        ({"task": Task.REPAINT, "source_audio": SOURCE, "repaint_strength": 1.1}, "repaint_strength must be 0 to 1"),
+        ({"task": Task.REPAINT, "source_audio": SOURCE, "repaint_fade_s": math.nan}, "repaint_fade_s"),
+        ({"dcw_scaler": 1.5}, "dcw_scaler must be 0 to 1"),
+        ({"dcw_high_scaler": math.inf}, "dcw_high_scaler"),
         ({"repaint_end_s": 3.0}, "repaint_end_s"),
         ({"task": Task.COVER, "source_audio": SOURCE, "audio_codes": (1, 2, 3, 4, 5)}, "leave one out"),
         ({"task": Task.COVER, "source_audio": SOURCE, "cover_strength": math.nan}, "cover_strength"),

@@ -6,9 +6,20 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from acestep.dit.prompts import lyric_prompt, text_prompt
-from acestep.dit.sampler import guidance_for, noise, schedule, steps_for
+from acestep.dit.sampler import (
+    Correction,
+    advance,
+    correction_for,
+    from_level,
+    guidance_for,
+    noise,
+    schedule,
+    steps_for,
+    too_many_steps,
+)
 from acestep.knobs import Variant
 from acestep.request import Request
 
@@ -87,3 +98,70 @@ def _library_prompts(request: Request) -> tuple[str, str]:
         timesignature=request.timesignature,
     )
     return prompts
+
+
+@pytest.mark.parametrize("variant", list(Variant))
+def test_steps_are_corrected_for_turbo_unless_the_user_says_otherwise(variant: Variant) -> None:
+    default, off, on = (correction_for(variant, Request(caption="", dcw=wish)) for wish in (None, False, True))
+    assert (default is not None) is variant.is_turbo
+    assert off is None
+    assert on == Correction(low=0.05, high=0.02)
+
+
+def _corrected_by_wavelets(latents: Tensor, velocity: Tensor, now: float, after: float, scalers: Correction) -> Tensor:
+    """A step by the definition: both signals to Haar bands, each band moved from the prediction's, and back."""
+
+    def bands(signal: Tensor) -> tuple[Tensor, Tensor]:
+        padded = torch.nn.functional.pad(signal, (0, 0, 0, signal.shape[1] % 2))
+        even, odd = padded[:, 0::2], padded[:, 1::2]
+        return (even + odd) / 2**0.5, (even - odd) / 2**0.5
+
+    (low, high), (low_0, high_0) = bands(latents - (now - after) * velocity), bands(latents - now * velocity)
+    low = low + now * scalers.low * (low - low_0)
+    high = high + (1 - now) * scalers.high * (high - high_0)
+    made = torch.stack([(low + high) / 2**0.5, (low - high) / 2**0.5], dim=2).flatten(1, 2)
+    return made[:, : latents.shape[1]]
+
+
+@given(
+    frames=st.integers(1, 9),
+    times=st.tuples(st.floats(0, 1), st.floats(0, 1)).map(lambda pair: sorted(pair, reverse=True)),
+    scalers=st.builds(Correction, low=st.floats(0, 1), high=st.floats(0, 1)),
+    seed=st.integers(0, 1_000),
+)
+def test_a_corrected_step_is_that_of_the_wavelets(
+    frames: int, times: list[float], scalers: Correction, seed: int
+) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    latents, velocity = torch.randn(2, 2, frames, 3, generator=draw, dtype=torch.float64)
+    expected = _corrected_by_wavelets(latents, velocity, *times, scalers)
+    advance(latents, velocity, *times, scalers)
+    assert torch.allclose(latents, expected, atol=1e-12)
+
+
+def test_a_correction_of_nothing_and_the_last_step_are_plain_steps() -> None:
+    latents, velocity = torch.randn(2, 1, 6, 4, generator=torch.Generator().manual_seed(1))
+    for after, correction in ((0.25, Correction(low=0, high=0)), (0.0, Correction(low=0.9, high=0.7))):
+        plain, corrected = latents.clone(), latents.clone()
+        advance(plain, velocity, 0.5, after)
+        advance(corrected, velocity, 0.5, after, correction)
+        assert torch.equal(plain, corrected)
+    advance(corrected, velocity, 0.5, 0.25, Correction(low=0.9, high=0.7))
+    assert not torch.equal(plain, corrected)
+
+
+@given(steps=st.integers(1, 60), shift=st.floats(0.1, 10), level=st.floats(0, 1))
+def test_the_steps_of_a_noise_level_begin_where_it_is_nearest(steps: int, shift: float, level: float) -> None:
+    times = schedule(steps, shift)
+    left = from_level(times, level)
+    assert left
+    assert left == times[-len(left) :]
+    assert abs(left[0] - level) == min(abs(time - level) for time in times)
+
+
+@pytest.mark.parametrize("variant", list(Variant))
+def test_more_steps_than_turbo_was_trained_for_are_said(variant: Variant) -> None:
+    assert too_many_steps(variant, 0) == too_many_steps(variant, 8) == ()
+    said = too_many_steps(variant, 9)
+    assert bool(said) is variant.is_turbo
+    assert all("8 steps" in sentence for sentence in said)

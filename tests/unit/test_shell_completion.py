@@ -23,7 +23,7 @@ def test_every_command_is_offered(line: str) -> None:
     [
         ("acestep ge", {"generate"}),
         ("acestep -v pl", {"plan"}),
-        ("acestep generate --rep", {"--repaint-start", "--repaint-end"}),
+        ("acestep generate --rep", {"--repaint-start", "--repaint-end", "--repaint-strength", "--repaint-fade"}),
         ("acestep ui --po", {"--port"}),
         ("acestep --po", {"--port"}),
         ("acestep --ver", {"--version", "--verbose"}),

@@ -52,18 +52,24 @@ def test_a_file_without_a_name_is_no_folder(
 
 def test_every_option_arrives(asked: list[Request], song: str) -> None:
     window = ("--repaint-start", "0.5", "--repaint-end", "2", "--reference-audio", song)
+    window += ("--repaint-strength", "0.3", "--repaint-fade", "0.2")
     assert _generate("--task", "repaint", "--src-audio", song, *window) == Exit.OK
-    assert _generate("--task", "cover", "--src-audio", song, "--cover-strength", "0.4", "--duration", "2") == Exit.OK
+    assert (
+        _generate("--task", "cover", "--src-audio", song, "--cover-strength", "0.4", "--cover-noise", "0.2") == Exit.OK
+    )
     assert _generate("--task", "extract", "--src-audio", song, "--track", "vocals") == Exit.OK
     assert _generate("--task", "complete", "--src-audio", song, "--tracks", "bass, drums") == Exit.OK
     assert _generate("--guidance-interval", "0.1", "0.9", "--no-think") == Exit.OK
-    repaint, cover, extract, complete, plain = asked
+    assert _generate("--no-dcw", "--dcw-scaler", "0.1", "--dcw-high-scaler", "0.3") == Exit.OK
+    repaint, cover, extract, complete, plain, uncorrected = asked
     assert (repaint.task, repaint.repaint_start_s, repaint.repaint_end_s) == (Task.REPAINT, 0.5, 2.0)
-    assert repaint.duration_s == 3.0
+    assert (repaint.repaint_strength, repaint.repaint_fade_s, repaint.duration_s) == (0.3, 0.2, 3.0)
     assert repaint.reference_audio is not None
     assert repaint.source_audio is not None
     assert repaint.source_audio.audio.shape == (2, 3 * 48_000)
-    assert (cover.cover_strength, cover.latent_frames) == (0.4, 50)
+    assert (cover.cover_strength, cover.cover_noise, cover.song_frames) == (0.4, 0.2, 75)
+    assert (uncorrected.dcw, uncorrected.dcw_scaler, uncorrected.dcw_high_scaler) == (False, 0.1, 0.3)
+    assert plain.dcw is None
     assert extract.track == "vocals"
     assert complete.tracks == ("bass", "drums")
     assert (plain.task, plain.guidance_interval, plain.duration_s) == (Task.TEXT2MUSIC, (0.1, 0.9), 60.0)

@@ -91,11 +91,13 @@ def test_every_field_reaches_the_request() -> None:
 def test_every_task_gets_the_fields_that_it_reads_and_no_others(task: Task) -> None:
     source = "" if task is Task.TEXT2MUSIC else "a.wav"
     wish = {"task": task.value, "source_audio": source, "repaint_start": 1, "repaint_end": 2, "cover_strength": 0.5}
+    wish |= {"repaint_strength": 0.2, "cover_noise": 0.1}
     made = form_request(form_from({**wish, "track": "vocals", "tracks": "bass, drums"}), a_clip)
     assert made.task is task
     assert (made.source_audio is CLIP) == (task is not Task.TEXT2MUSIC)
     assert (made.repaint_end_s == 2) == ("repaint_end" in task_fields(task))
-    assert (made.cover_strength == 0.5) == (task is Task.COVER)
+    assert (made.cover_strength == 0.5) == (made.cover_noise == 0.1) == (task is Task.COVER)
+    assert (made.repaint_strength == 0.2) == ("repaint_end" in task_fields(task))
     assert (made.track == "vocals") == ("track" in task_fields(task))
     assert made.tracks == (("bass", "drums") if task is Task.COMPLETE else ())
 
