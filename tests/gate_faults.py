@@ -208,6 +208,8 @@ FILES = [
 
 POLICIES = [
     Fault("no headroom", "G401", "budget_bytes", _budget("headroom")),
+    Fault("no margin", "G401", "budget_bytes", lambda house: house.policy.pop("margin")),
+    Fault("nothing for Windows", "G401", "budget_bytes.windows", lambda house: house.policy["budget"].pop("windows")),
     Fault("no context", "G401", "budget_bytes", _budget("context")),
     Fault("no shortfall", "G401", "budget_bytes", _budget("shortfall")),
     Fault("a tier certified on a larger card", "G402", "policy.certified_gib", _policy_tier(certified_gib=32)),
