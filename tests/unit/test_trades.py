@@ -105,6 +105,8 @@ def test_a_wish_for_a_model_that_needs_other_knobs_is_granted_with_them_and_says
         assert plan.frontier.with_lm == needs.with_lm
         assert any(sentence.startswith(f"{model} fits this card with") for sentence in plan.warnings)
         assert set(plan.lm_models) == set(tier.lm_models)
+        held = resolve(simulated_card(tier.certified_gib), table, Overrides(lm=model, offload=tier.offload))
+        assert held.offload == needs.offload, "less offload than the model needs is refused"
         usual = resolve(simulated_card(tier.certified_gib), table)
         assert (usual.lm, usual.offload) == (tier.recommended_lm, tier.offload)
 
