@@ -62,7 +62,7 @@ def table_sources_findings(base: Promises, head: Promises) -> Iterator[Finding]:
         yield _invalid("G103", "generated_from.policy", f"is {head.table.generated_from.policy}, another policy's")
     cited = set(head.table.generated_from.records) | {head.table.generated_from.policy}
     for variant, entry in head.table.variants.items():
-        for tier in entry.tiers:
+        for tier in (*entry.tiers, *entry.windows):
             for field, evidence in tier.evidence.items():
                 if evidence.record not in cited:
                     problem = f"{variant} {tier.id} cites {evidence.record}, which the table was not made from"

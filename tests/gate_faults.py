@@ -132,8 +132,8 @@ def _unlike_its_headline(house: House) -> None:
     tier_with_lm(house)["max_batch"]["without_lm"] += 8
 
 
-def _budget(term: str, name: str) -> Change:
-    return lambda house: house.policy["budget"][term].update({name: 0})
+def _budget(term: str) -> Change:
+    return lambda house: house.policy["budget"].update({term: {"why": "It takes nothing."}})
 
 
 def _policy_tier(**values: Any) -> Change:
@@ -207,9 +207,11 @@ FILES = [
 """Files that must be refused."""
 
 POLICIES = [
-    Fault("no headroom", "G401", "budget_bytes", _budget("headroom", "share")),
-    Fault("no context", "G401", "budget_bytes", _budget("context", "gib")),
-    Fault("no shortfall", "G401", "budget_bytes", _budget("shortfall", "at_most_gib")),
+    Fault("no headroom", "G401", "budget_bytes", _budget("headroom")),
+    Fault("no margin", "G401", "budget_bytes", lambda house: house.policy.pop("margin")),
+    Fault("nothing for Windows", "G401", "budget_bytes.windows", lambda house: house.policy["budget"].pop("windows")),
+    Fault("no context", "G401", "budget_bytes", _budget("context")),
+    Fault("no shortfall", "G401", "budget_bytes", _budget("shortfall")),
     Fault("a tier certified on a larger card", "G402", "policy.certified_gib", _policy_tier(certified_gib=32)),
     Fault("a smaller model is enough", "G404", "policy.least_lm", _policy_tier(least_lm="0.6B")),
     Fault("models may be quantized", "G404", "policy.lm_quantizations", _policy_tier(lm_quantizations=["int8"])),

@@ -10,6 +10,7 @@ import msgspec
 from acestep.cli import console
 from acestep.errors import Exit, UsageError
 from acestep.hardware.card import nameplate_gib
+from acestep.tiers import System
 from acestep.units import MIB, gib_to_bytes
 from calibrate.commands.campaign_options import models_asked
 
@@ -54,7 +55,7 @@ def ask_card(
     if simulated.card.kind is not RecordedCardKind.SIMULATED:
         raise UsageError(f"{record} was measured on {simulated.card.name}; --ask needs a simulated record")
     wanted = sorted({nameplate_gib(gib_to_bytes(size)) for size in tiers}) or policy.certified_sizes_gib
-    sizes = {budget_bytes(size, policy): size for size in wanted}
+    sizes = {budget_bytes(size, policy, simulated.card.system): size for size in wanted}
     models = models_asked(lm)
     questions = questions_beside(simulated, sizes, models if lm and models else (None, *models))
     if not questions:
@@ -63,7 +64,8 @@ def ask_card(
     with output_file(output) as write, closing(alone_on("cuda", method, in_float32=True)) as executor:
         simulation, flash = simulation_beside(executor.card)
         capability = ".".join(map(str, executor.card.capability))
-        same_kernels = flash and executor.card.capability == simulated.card.capability
+        same_system = flash is (simulated.card.system is System.LINUX)
+        same_kernels = same_system and executor.card.capability == simulated.card.capability
         known = recorded_answers(simulated) if same_kernels and not anew else {}
         card = AskedCard(
             name=executor.card.name,

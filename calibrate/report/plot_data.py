@@ -7,7 +7,7 @@ import msgspec
 from acestep.knobs import Knobs, Offload, Quantization, Variant
 from acestep.memory.guard import Demand, predict
 from acestep.request import LATENT_HOP, MAX_LYRIC_TOKENS, MAX_TEXT_TOKENS, SAMPLE_RATE
-from acestep.tiers import BATCHES, Tier
+from acestep.tiers import BATCHES, System, Tier
 from acestep.units import ceil_div
 from calibrate.probes.base import MeasuredStage
 from calibrate.record.measurement import Certificate, Measurement, RecordedCardKind, RecordedProbe
@@ -159,7 +159,7 @@ def pairs(variant: Variant, records: Sequence[Measurement]) -> tuple[StagePair, 
     simulated = {
         probe.question: probe
         for record in records
-        if record.card.kind is RecordedCardKind.SIMULATED
+        if record.card.kind is RecordedCardKind.SIMULATED and record.card.system is System.LINUX
         for probe in record.probes
         if probe.counts
     }

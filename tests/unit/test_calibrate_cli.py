@@ -12,15 +12,17 @@ import pytest
 from acestep.errors import Exit, UsageError
 from acestep.output_file import output_file
 from acestep.tiers import System, load_tiers
+from acestep.units import gib
 from calibrate.campaign import probers
 from calibrate.cli import cli as calibrate
 from calibrate.executors.alone import SimulationAlone
 from calibrate.files import pretty_json
 from calibrate.profiling.cli import cli as profiler
 from calibrate.record.measurement import load_measurement, measurement_of
+from calibrate.table.policy import budget_bytes
 from tests import formula_card
 from tests.fakes import AnalyticProber, measured
-from tests.formula_card import Run
+from tests.formula_card import POLICY, Run
 
 ROOT = Path(__file__).parents[2]
 
@@ -90,7 +92,7 @@ def test_dry_run_says_what_it_would_do_and_probes_nothing(
     monkeypatch.setattr(probers, "alone_on", lambda _: pytest.fail("a dry run asks no card"))
     code, out, err = command(calibrate, "run", "--tiers", 8, 12, "--dry-run", "-o", tmp_path / "x.json")
     assert (code, out) == (Exit.OK, "")
-    assert "8 GiB (budget 6.94 GiB)" in err
+    assert f"8 GiB (budget {gib(budget_bytes(8, POLICY))})" in err
     assert "probes" in err
     assert not list(tmp_path.glob("*.json"))
 

@@ -24,19 +24,19 @@ def waived(
 
 def offloading() -> House:
     house = good()
-    next(tier for tier in house.tiers if tier["id"] == "tier5")["offload"] = "cpu"
+    next(tier for tier in house.tiers if tier["id"] == "tier5")["offload"] = "cpu+dit"
     return house
 
 
 def test_an_intended_regression_passes_with_a_waiver_and_stays_in_the_report(tmp_path: Path) -> None:
-    assert waived(offloading(), tmp_path, field="offload", value="cpu") == (GateVerdict.OK, set())
+    assert waived(offloading(), tmp_path, field="offload", value="cpu+dit") == (GateVerdict.OK, set())
 
 
 @pytest.mark.parametrize(
     ("entry", "rule"),
     [
         ({"until": "2030-05-31"}, "G601"),
-        ({"value": "cpu+dit"}, "G602"),
+        ({"value": "stream"}, "G602"),
         ({"tier": "tier6a"}, "G602"),
         ({"variant": "base"}, "G602"),
         ({"field": "quantization"}, "G602"),
@@ -45,7 +45,7 @@ def test_an_intended_regression_passes_with_a_waiver_and_stays_in_the_report(tmp
 def test_a_waiver_of_something_else_or_of_yesterday_covers_nothing(
     entry: dict[str, Any], rule: str, tmp_path: Path
 ) -> None:
-    said = {"field": "offload", "value": "cpu"} | entry
+    said = {"field": "offload", "value": "cpu+dit"} | entry
     assert waived(offloading(), tmp_path, **said) == (GateVerdict.REGRESSED, {"G506", rule})
 
 
@@ -55,7 +55,7 @@ def test_a_waiver_that_nothing_needs_is_stale(tmp_path: Path) -> None:
 
 def test_a_waiver_outlives_the_merge_of_what_it_allowed_and_no_longer(tmp_path: Path) -> None:
     merged = offloading()
-    merged.waivers = [WAIVED | {"field": "offload", "value": "cpu"}]
+    merged.waivers = [WAIVED | {"field": "offload", "value": "cpu+dit"}]
     assert judged(merged, tmp_path / "next", base=merged, table_only=True).verdict is GateVerdict.OK
     better = good()
     better.waivers = merged.waivers
@@ -88,7 +88,7 @@ def test_nothing_that_is_not_valid_can_be_waived(tmp_path: Path) -> None:
 
 def test_a_day_is_the_last_day(tmp_path: Path) -> None:
     assert datetime.date.fromisoformat("2030-06-30") > TODAY
-    assert waived(offloading(), tmp_path, field="offload", value="cpu", until="2030-06-01")[0] is GateVerdict.OK
+    assert waived(offloading(), tmp_path, field="offload", value="cpu+dit", until="2030-06-01")[0] is GateVerdict.OK
 
 
 @pytest.mark.parametrize(("value", "red"), [(2 * GIB, False), (64 * GIB, True)])

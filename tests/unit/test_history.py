@@ -187,10 +187,58 @@ def test_a_block_that_is_freed_but_still_used_by_a_stream_is_not_handed_out() ->
     assert "entry 6" in replay_history(history_of({"segments": held, "device_traces": [too_early]})).difference
 
 
-def test_expandable_segments_are_refused() -> None:
-    snapshot = by_hand()
-    snapshot["device_traces"][0][0]["action"] = "segment_map"
-    with pytest.raises(InvalidInputError, match="expandable"):
+def of_expandable() -> dict[str, Any]:
+    """By hand: 3 and 25 MiB at the start of a segment, then the second freed, its whole piece returned, 18 MiB more."""
+    at, piece = LARGE, 20 * MIB
+    trace = [
+        entry("segment_map", at, piece),
+        entry("alloc", at, 3 * MIB),
+        entry("segment_map", at + piece, piece),
+        entry("alloc", at + 3 * MIB, 25 * MIB),
+        entry("free_requested", at + 3 * MIB, 25 * MIB),
+        entry("free_completed", at + 3 * MIB, 25 * MIB),
+        entry("segment_unmap", at + piece, piece),
+        entry("segment_map", at + piece, piece),
+        entry("alloc", at + 3 * MIB, 18 * MIB),
+    ]
+    blocks = [
+        block(at, 3 * MIB, "active_allocated", 3 * MIB),
+        block(at + 3 * MIB, 18 * MIB, "active_allocated", 18 * MIB),
+        block(at + 21 * MIB, 19 * MIB),
+    ]
+    return {"segments": [segment(at, 40 * MIB, "large", *blocks)], "device_traces": [trace]}
+
+
+def test_a_history_of_expandable_segments_is_replayed() -> None:
+    found = replay_history(history_of(of_expandable()))
+    assert found.difference == ""
+    assert (found.allocations, found.segments, found.peak_reserved) == (3, 3, 40 * MIB)
+
+
+@pytest.mark.parametrize(
+    ("number", "field", "change", "said"),
+    [
+        (2, "size", 20 * MIB, "bytes mapped"),
+        (3, "addr", 2 * MIB, "address"),
+        (6, "size", -2 * MIB, "bytes returned"),
+        (7, "size", 20 * MIB, "bytes mapped"),
+    ],
+)
+def test_a_history_of_expandable_segments_that_differs_is_found(
+    number: int, field: str, change: int, said: str
+) -> None:
+    snapshot = of_expandable()
+    snapshot["device_traces"][0][number][field] += change
+    if field == "addr":
+        snapshot["device_traces"][0][4]["addr"] += change
+        snapshot["device_traces"][0][5]["addr"] += change
+    assert said in replay_history(history_of(snapshot)).difference
+
+
+def test_a_history_of_expandable_segments_begins_without_memory_in_use() -> None:
+    snapshot = of_expandable()
+    del snapshot["device_traces"][0][3]
+    with pytest.raises(InvalidInputError, match="not allocated"):
         replay_history(history_of(snapshot))
 
 

@@ -75,7 +75,7 @@ def test_a_broken_promise_is_exit_code_one(command: Run, monkeypatch: pytest.Mon
         def need(self, *asked: Any) -> int:
             return super().need(*asked) + 30 * GIB
 
-    monkeypatch.setattr(probers, "alone_on", lambda _: SimulationAlone(Full()))
+    monkeypatch.setattr(probers, "alone_on", lambda _, **__: SimulationAlone(Full()))
     code, _, err = command(profiler, "--mode", "tier-test", "--tiers", 24)
     assert code == Exit.REGRESSED
     assert "FAILED unlimited at 24 GiB" in err

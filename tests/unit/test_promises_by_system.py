@@ -15,7 +15,7 @@ from acestep.units import MIB
 from calibrate.explain.origin import explain
 from calibrate.explain.sources import records_in
 from calibrate.files import pretty_json
-from calibrate.table.merge import build_table
+from calibrate.table.merge import build_table, prove, tier_of
 from calibrate.table.policy import budget_bytes, load_policy
 from ci.cells import certified_cells
 from ci.judge_table import table_findings
@@ -24,7 +24,7 @@ from tests.guides import simulated
 
 POLICY = load_policy()
 LINUX = simulated()
-WINDOWS = measured(Hungry(700 * MIB), system=System.WINDOWS)
+WINDOWS = measured(Hungry(40 * MIB), system=System.WINDOWS)
 TABLE = build_table([LINUX, WINDOWS], POLICY)
 TURBO = TABLE.variants[Variant.TURBO]
 
@@ -41,10 +41,8 @@ def test_a_table_of_linux_records_alone_is_what_it_was() -> None:
 
 
 def test_windows_has_a_row_exactly_where_its_records_prove_another_promise() -> None:
-    alone = build_table(
-        [msgspec.structs.replace(WINDOWS, card=msgspec.structs.replace(WINDOWS.card, system=System.LINUX))], POLICY
-    )
-    proven = {tier.id: promise(tier) for tier in alone.variants[Variant.TURBO].tiers}
+    rows = [prove(WINDOWS, decided, POLICY, Variant.TURBO) for decided in POLICY.tiers]
+    proven = {row.decided.id: promise(tier_of(row, POLICY)) for row in rows if row is not None}
     assert TURBO.windows
     assert len(TURBO.windows) < len(TURBO.tiers)
     on_windows = TURBO.on(System.WINDOWS)

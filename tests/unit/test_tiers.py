@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from acestep.checkpoints.catalog import CHECKPOINTS, CheckpointKind
 from acestep.errors import InvalidInputError
 from acestep.knobs import LM_MODELS, Variant
-from acestep.tiers import BATCHES, EvidenceKind, Frontier, lm_rank, load_tiers, short_digest
+from acestep.tiers import BATCHES, EvidenceKind, Frontier, Tier, lm_rank, load_tiers, short_digest
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "tiers.json"
 TEXT = FIXTURE.read_text(encoding="utf-8")
@@ -67,6 +67,15 @@ def boundaries(document: Any) -> Any:
     return document["variants"]["turbo"]["boundaries"]
 
 
+NEEDS: dict[str, Any] = {
+    "offload": "cpu+dit",
+    "quantization": None,
+    "lm_quantization": None,
+    "backends": ["pt"],
+    "with_lm": {"1": 600, "2": 600, "4": 600, "8": 300},
+}
+"""What a language model needs that does not fit beside its tier's own knobs."""
+
 DAMAGES: list[tuple[str, Callable[[Any], Any], dict[str, Any], str]] = [
     ("newer schema", lambda d: d, {"schema_version": 2}, "schema_version is 2"),
     ("schema of a wrong type", lambda d: d, {"schema_version": "1"}, "schema_version"),
@@ -104,6 +113,10 @@ DAMAGES: list[tuple[str, Callable[[Any], Any], dict[str, Any], str]] = [
     ("recommended but not offered", tier(4), {"recommended_lm": "4B"}, "recommended_lm"),
     ("offered but not recommended", tier(4), {"recommended_lm": None}, "recommended_lm"),
     ("offered but not certified", tier(0), {"lm_models": ["0.6B"], "recommended_lm": "0.6B"}, "with_lm"),
+    ("needs of a model not offered", tier(4), {"lm_needs": {"4B": NEEDS}}, "lm_needs"),
+    ("recommended beside other knobs", tier(4), {"lm_needs": {"1.7B": NEEDS}}, "recommended_lm"),
+    ("needs without a batch", tier(4), {"lm_needs": {"0.6B": NEEDS | {"with_lm": {"1": 600}}}}, "lm_needs.0.6B"),
+    ("needs without a backend", tier(4), {"lm_needs": {"0.6B": NEEDS | {"backends": []}}}, "lm_needs"),
     ("evidence of nothing", tier(0), {"evidence": {"mood": {"kind": "measured", "record": ""}}}, "mood"),
     ("hearsay", lambda d: tier(0)(d)["evidence"]["frontier"], {"kind": "hearsay"}, "evidence"),
     ("gap between tiers", lambda d: tier(1)(d)["vram_gib"], {"lower": 4.5}, "tier2"),
@@ -205,3 +218,14 @@ def test_a_headline_batch_reaches_the_longest_song_and_the_next_size_does_not(se
     assert (batch == 0) == (longest == 0)
     if batch:
         assert frontier.longest(batch, lm=True) == longest > frontier.longest(batch + 1, lm=True)
+
+
+def test_a_model_with_needs_of_its_own_brings_its_knobs_and_limits() -> None:
+    row = msgspec.convert(DOCUMENT["variants"]["turbo"]["tiers"][4] | {"lm_needs": {"0.6B": NEEDS}}, Tier)
+    assert row.own_lm_models == ("1.7B",)
+    assert row.thinking_with("1.7B") is row
+    assert row.thinking_with(None) is row
+    able = row.thinking_with("0.6B")
+    assert (able.offload, able.recommended_lm, able.lm_needs) == ("cpu+dit", "0.6B", {})
+    assert (able.backend, able.max_batch.with_lm, able.frontier.with_lm["8"]) == ("pt", 4, 300)
+    assert able.frontier.without_lm == row.frontier.without_lm

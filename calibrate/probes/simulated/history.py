@@ -10,6 +10,7 @@ import msgspec
 
 from acestep.errors import InvalidInputError
 from calibrate.probes.simulated.allocator import Block, CachingAllocator, SegmentView
+from calibrate.probes.simulated.expandable_history import ExpandableReplay
 from calibrate.probes.simulated.history_start import state_before
 from calibrate.probes.simulated.recorded import EXPANDABLE, Action, History, HistoryEntry, RecordedSegment
 
@@ -36,11 +37,11 @@ class _DivergedError(Exception):
 def replay_history(history: History) -> Replayed:
     """Replay a history in the model, up to the first difference.
 
-    Raises `InvalidInputError` for entries that do not belong to the segments at the end, and for an allocator with
-    expandable segments.
+    Raises `InvalidInputError` for entries that do not belong to the segments at the end. A history of expandable
+    segments must begin without memory in use.
     """
     if any(entry.action in EXPANDABLE for entry in history.entries):
-        raise InvalidInputError("history", "is of expandable segments, which probes do not use and are not modelled")
+        return _replayed_expandable(history)
     player = _Player(state_before(history))
     difference = ""
     try:
@@ -55,6 +56,18 @@ def replay_history(history: History) -> Replayed:
         segments=player.taken,
         peak_reserved=player.peak_reserved,
         difference=difference,
+    )
+
+
+def _replayed_expandable(history: History) -> Replayed:
+    replay = ExpandableReplay()
+    replay.play(history)
+    return Replayed(
+        entries=len(history.entries),
+        allocations=replay.allocations,
+        segments=replay.maps,
+        peak_reserved=replay.peak_reserved,
+        difference=replay.difference,
     )
 
 
