@@ -161,7 +161,7 @@ def _code(
     tasks.append(lambda sim: step_findings(cells, sim, progress))
     there = {record.digest for record in before.records}
     for record in (record for record in after.records if record.digest not in there):
-        tasks.append(lambda sim, record=record: physics_findings(record, sim, progress))  # type: ignore[misc]
+        tasks.append(lambda sim, record=record: physics_findings(record, before.records, sim, progress))  # type: ignore[misc]
     found = simulated_findings(tasks, *by) if isinstance(by, tuple) else [f for task in tasks for f in task(by)]
     return len(cells), [*findings, *found_once(list(found))]
 

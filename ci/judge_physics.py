@@ -1,6 +1,6 @@
 """Checks that the new records of a change say what its own code does in the simulation."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from calibrate.campaign.physics import physics
 from calibrate.probes.base import Simulation
@@ -10,13 +10,16 @@ from ci.head_process import HeadSimulation
 from ci.judge_code import TellCells
 
 
-def physics_findings(record: Measurement, simulation: Simulation, progress: TellCells) -> Iterator[Finding]:
+def physics_findings(
+    record: Measurement, base: Sequence[Measurement], simulation: Simulation, progress: TellCells
+) -> Iterator[Finding]:
     """Yield where a new record contradicts the simulation of a card of its compute capability.
 
-    Of the simulated card every probe is simulated again, and must be equal.
+    Of the simulated card every probe is simulated again, and must be equal. The guard's coefficients are fitted again,
+    which takes a minute for each variant, unless a record of the `base` has the same.
     """
     if record.card.kind is not RecordedCardKind.SIMULATED and isinstance(simulation, HeadSimulation):
         simulation = simulation.of(record.card.capability)
-    for broken in physics(record, simulation, progress):
+    for broken in physics(record, simulation, progress, [number for one in base for number in one.memory_model]):
         message = f"the record of {record.card.name}, rule {broken.rule.id}: {broken.field} {broken.problem}."
         yield Finding(id="G108", field=broken.field, message=message)

@@ -24,6 +24,7 @@ from calibrate.table.policy import Policy, TierPolicy, budget_bytes
 from calibrate.table.proven import ProvenTier, uncovered
 from calibrate.table.ratchet import deciding
 from calibrate.table.targets import BOUND, published, shortfalls
+from calibrate.table.waivers import Waiver, trusted_records
 
 TABLE_VERSION = 1
 """Increased when the meaning of the table's fields changes."""
@@ -44,18 +45,19 @@ _THOUGHT = (
 )
 
 
-def build_table(records: Sequence[Measurement], policy: Policy) -> TierTable:
+def build_table(records: Sequence[Measurement], policy: Policy, waivers: Sequence[Waiver] = ()) -> TierTable:
     """Return the table of every variant that the records cover.
 
     Raises `NotMeasuredError` naming a tier that none covers. A measured record has priority over a simulated one; among
-    equals the card that needs the most frugal knobs decides, then the one with the smallest limits.
+    equals the card that needs the most frugal knobs decides, then the one with the smallest limits. `waivers` name the
+    records of one card that may promise more than the simulation.
     """
     covered = _covered(records)
     if Variant.TURBO not in covered:
         raise NotMeasuredError(
             f"no record certifies {Variant.TURBO}; run `python -m calibrate run -o tiers/measurements/NAME.json` first"
         )
-    variants = {variant: _variant_table(records, policy, variant) for variant in covered}
+    variants = {variant: _variant_table(records, policy, variant, waivers) for variant in covered}
     return TierTable(
         schema_version=TABLE_SCHEMA_VERSION,
         table_version=TABLE_VERSION,
@@ -107,13 +109,15 @@ def _proven(records: Sequence[Measurement], decided: TierPolicy, policy: Policy,
     return [row for record in records if (row := prove(record, decided, policy, variant)) is not None]
 
 
-def _variant_table(records: Sequence[Measurement], policy: Policy, variant: Variant) -> VariantTable:
+def _variant_table(
+    records: Sequence[Measurement], policy: Policy, variant: Variant, waivers: Sequence[Waiver]
+) -> VariantTable:
     rows = []
     for decided in policy.tiers:
         proven = _proven(records, decided, policy, variant)
         if not proven:
             raise uncovered(decided, variant)
-        rows.append(deciding(proven))
+        rows.append(deciding(proven, trusted=trusted_records(waivers, variant, decided.id)))
 
     return VariantTable(
         tiers=tuple(tier_of(row, policy) for row in rows),
