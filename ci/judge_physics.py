@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from calibrate.campaign.physics import physics
 from calibrate.probes.base import Simulation
 from calibrate.record.measurement import Measurement, RecordedCardKind
+from ci.counting import TellCells
 from ci.findings import Finding
 from ci.head_process import HeadSimulation
-from ci.judge_code import TellCells
 
 
 def physics_findings(

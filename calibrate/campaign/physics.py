@@ -88,8 +88,9 @@ def physics(
 ) -> Iterator[Broken]:
     """Yield where a record contradicts the simulation; `progress` gets a sentence about every run that is compared.
 
-    Coefficients of the guard that are among the `fitted` ones were compared before. The simulation runs today's code. Of a simulated card every probe must be equal to it. Of a real or virtual card
-    the runs that ended are compared, within a tolerance.
+    Coefficients of the guard that are among the `fitted` ones were compared before. The simulation runs today's code.
+    Of a simulated card every probe must be equal to it. Of a real or virtual card the runs that ended are compared,
+    within a tolerance.
     """
     exact = record.card.kind is RecordedCardKind.SIMULATED
     compared = [
