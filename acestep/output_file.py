@@ -14,12 +14,13 @@ from acestep.errors import RunFailedError, UsageError
 
 
 @contextmanager
-def output_file(target: Path | None) -> Iterator[Callable[[str], None]]:
+def output_file(target: Path | None, check: Callable[[Path], object] | None = None) -> Iterator[Callable[[str], None]]:
     """Yield a function that writes a text to `target`, completely or not at all; without a target it does nothing.
 
     A file beside the target is opened first, so that a path that cannot be written is a `UsageError` before any work;
     so is a device or a pipe, which renaming would replace. A symbolic link stays, and its target is written.
-    The function raises `RunFailedError` if the disk refuses; if it is not called, the target stays unchanged.
+    The function raises `RunFailedError` if the disk refuses; if it is not called, the target stays unchanged. `check`
+    reads the written file and raises if it must not replace the target.
     """
     if target is None:
         yield lambda _: None
@@ -43,6 +44,8 @@ def output_file(target: Path | None) -> Iterator[Callable[[str], None]]:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
+            if check is not None:
+                check(beside)
             beside.replace(place)
         except OSError as error:
             raise RunFailedError(f"could not write {target}: {error.strerror}; free some space and retry") from None

@@ -1,6 +1,7 @@
 """Strict reader for untrusted JSON files: no NaN, no repeated key, no lone surrogate, no unknown field."""
 
 import json
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,7 +60,45 @@ def _converted(path: Path, document: Any, kind: type[T]) -> T:
     try:
         return msgspec.convert(document, kind)
     except msgspec.ValidationError as error:
-        raise InvalidInputError(path, str(error)) from None
+        raise InvalidInputError(path, _with_names(document, kind, str(error))) from None
+
+
+_MOST_KEYS = 64
+"""Keys of an object that are tried to find the one with a wrong value; objects of real files have fewer."""
+
+
+def _with_names(document: Any, kind: type[T], problem: str) -> str:
+    """Return what msgspec says about a document, with the key where it writes ``[...]``: the one that fails alone."""
+    said, at, place = problem.partition(" - at `$")
+    *beginnings, end = place.split("[...]")
+    holder, named = document, ""
+    for beginning in beginnings:
+        try:
+            for index, name in re.findall(r"\[(\d+)\]|\.(\w+)", beginning):
+                holder = holder[int(index)] if index else holder[name]
+            entries = dict(holder)
+        except (LookupError, TypeError, ValueError):
+            return problem
+        if len(entries) > _MOST_KEYS:
+            return problem
+        key = next(
+            (name for name in entries if _fails_alone(document, kind, holder, {name: entries[name]}, problem)), None
+        )
+        if key is None:
+            return problem
+        named, holder = f"{named}{beginning}.{key[:_MOST_KEYS]}", entries[key]
+    return f"{said}{at}{named}{end}"
+
+
+def _fails_alone(document: Any, kind: type[Any], holder: dict[str, Any], entry: dict[str, Any], problem: str) -> bool:
+    """Return whether a document has the same problem with this entry alone in one of its objects, and leave it so."""
+    holder.clear()
+    holder.update(entry)
+    try:
+        msgspec.convert(document, kind)
+    except msgspec.ValidationError as error:
+        return str(error) == problem
+    return False
 
 
 def _text_of(path: Path) -> str:

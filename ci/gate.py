@@ -37,6 +37,7 @@ class _File(click.Path):
 @click.option("--virtual", is_flag=True, help="Run the cells that the change touches on a virtual card too.")
 @click.option("--junit", type=_File(path_type=Path, dir_okay=False), metavar="FILE", help="Write JUnit XML here.")
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Draw the sample of an earlier run again.")
+@click.option("--all", "single", is_flag=True, help="List every finding, besides one line for each cause.")
 @json_option
 def gate(
     base: str,
@@ -46,6 +47,7 @@ def gate(
     virtual: bool,
     junit: Path | None,
     seed: int | None,
+    single: bool,
     as_json: bool,
 ) -> int:
     """Check whether a change lowers a limit of any card, or needs more memory anywhere.
@@ -79,7 +81,11 @@ def gate(
         seed = secrets.randbits(32)
     options = _options(head, table_only=table_only, virtual=virtual, seed=seed)
     if tree is None:
-        for_people = [*(["--junit", str(junit.resolve())] if junit else []), *(["--json"] if as_json else [])]
+        for_people = [
+            *(["--junit", str(junit.resolve())] if junit else []),
+            *(["--all"] if single else []),
+            *(["--json"] if as_json else []),
+        ]
         code = judged_by_base(judged, base, [*options, *for_people])
         if code is not None:
             return code
@@ -97,7 +103,7 @@ def gate(
             judgement = beside_the_head(judgement, judged, base, options)
         if junit is not None:
             write(junit_xml(judgement))
-    tell(judgement, as_json=as_json)
+    tell(judgement, single=single, as_json=as_json)
     return judgement.verdict.exit
 
 
@@ -117,13 +123,14 @@ def _refuse_what_is_read(junit: Path, tree: Path, head: Path | None) -> None:
         raise UsageError(f"--junit {junit} is a file that the gate reads; choose another path for the report")
 
 
-def tell(judgement: "Judgement", *, as_json: bool) -> None:
+def tell(judgement: "Judgement", *, single: bool = False, as_json: bool) -> None:
     """Print the verdict for a person or a script, and write GitHub's outputs if it runs there."""
     import os
+    from functools import partial
 
     from ci import output
 
-    console.answer(judgement, output.print_findings, as_json=as_json)
+    console.answer(judgement, partial(output.print_findings, single=single), as_json=as_json)
     if os.environ.get("GITHUB_ACTIONS") == "true":
         for line in output.annotations(judgement.findings):
             console.notify(line)

@@ -41,23 +41,25 @@ Wanted = TypeVar("Wanted")
 
 
 class _Question(msgspec.Struct, frozen=True, kw_only=True):
-    """A probe under a cap, or the smallest caps where there is none.
+    """A probe under a cap, the smallest caps where there is none, or the coefficients of the variant to `fit`.
 
     `capability` and `system` decide the card's kernels.
     """
 
-    knobs: Knobs
-    workload: Workload
+    knobs: Knobs | None = None
+    workload: Workload | None = None
     cap_bytes: int | None = None
+    fit: Variant | None = None
     capability: tuple[int, int] = SIMULATED_CAPABILITY
     system: System = System.LINUX
 
 
 class _Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """One of the three is given; `problem` says why there is no answer."""
+    """One of these is given; `problem` says why there is no answer."""
 
     result: ProbeResult | None = None
     caps: dict[str, int] | None = None
+    coefficients: dict[str, float] | None = None
     problem: str = ""
 
 
@@ -96,8 +98,8 @@ class HeadSimulation:
         return _given(self._ask(self._question(knobs, workload, None)).caps)
 
     def memory_model(self, variant: Variant) -> dict[str, float]:
-        """Raise `NotMeasuredError`: the gate does not ask for the guard's coefficients."""
-        raise NotMeasuredError(f"the gate fits no memory model of {variant}")
+        """As `Simulation.memory_model`; raises `HeadGoneError` where the process has ended."""
+        return _given(self._ask(_Question(fit=variant, capability=self.capability)).coefficients)
 
     def of(self, capability: tuple[int, int], system: System) -> "HeadSimulation":
         """Return the same process as the simulation of a card of another compute capability or system."""
@@ -199,6 +201,10 @@ def _answered(prober: Simulation, question: _Question) -> _Answer:
     knobs, workload = question.knobs, question.workload
     # The code of a change may fail in any way, and the judge goes on.
     try:
+        if question.fit is not None:
+            return _Answer(coefficients=prober.memory_model(question.fit))
+        if knobs is None or workload is None:
+            return _Answer(problem="a question without a run")
         if question.cap_bytes is None:
             return _Answer(caps=prober.smallest_caps(knobs, workload))
         return _Answer(result=prober.probe(knobs, workload, question.cap_bytes))

@@ -1,6 +1,7 @@
 """Judges a change as a whole: its files, its table, its policy, its records and its code."""
 
 import datetime
+import re
 from pathlib import Path
 
 import msgspec
@@ -11,9 +12,10 @@ from calibrate.probes.base import Simulation
 from ci import judge_records
 from ci.cells import judged_cells, lost_coverage
 from ci.code_versions import is_known
+from ci.counting import TellCells, counting
 from ci.findings import Finding, GateVerdict, verdict_of, worst_first
 from ci.harness import harness_findings
-from ci.judge_code import TellCells, found_once
+from ci.judge_code import found_once
 from ci.judge_physics import physics_findings
 from ci.judge_policy import policy_findings, tolerance_findings
 from ci.judge_steps import step_findings
@@ -91,7 +93,9 @@ def judge(
     try:
         after = head_promises(table, folder)
     except InvalidInputError as error:
-        unreadable = Finding(id="G101", field=str(error.source), message=f"{error}.")
+        named = re.search(r"\.variants\.([\w-]{1,40})", error.problem)
+        variant = named[1] if named else ""
+        unreadable = Finding(id="G101", variant=variant, field=str(error.source), message=f"{error}.")
         return answer([unreadable, *([] if table_only else judge_records.file_findings(record_files(folder)))])
     try:
         before = base_promises(checkout, base) if isinstance(base, str) else stored_promises(base)
@@ -157,11 +161,11 @@ def _code(
         findings += lost_coverage(cells, after.table, missing)
     share = min(before.tolerance.peak_share, after.tolerance.peak_share)
     released = [cell for cell in before.anchor if cell.variant in before.table.variants]
-    tasks = cell_tasks([*cells, *released], share, progress)
+    tasks = cell_tasks([*cells, *released], share, counting(progress, len(cells) + len(released)))
     tasks.append(lambda sim: step_findings(cells, sim, progress))
     there = {record.digest for record in before.records}
     for record in (record for record in after.records if record.digest not in there):
-        tasks.append(lambda sim, record=record: physics_findings(record, sim, progress))  # type: ignore[misc]
+        tasks.append(lambda sim, record=record: physics_findings(record, before.records, sim, progress))  # type: ignore[misc]
     found = simulated_findings(tasks, *by) if isinstance(by, tuple) else [f for task in tasks for f in task(by)]
     return len(cells), [*findings, *found_once(list(found))]
 

@@ -1,6 +1,6 @@
 """Checks that the code of a change still fits where the base's records say so, stage by stage."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from acestep.errors import AceStepError, NotMeasuredError
 from acestep.hardware.card import SIMULATED_CAPABILITY
@@ -10,12 +10,10 @@ from calibrate.probes.simulated.trace import NO_PARTS
 from calibrate.record.measurement import keeps_promise
 from calibrate.record.rules import CHOOSING
 from ci.cells import GateCell
+from ci.counting import TellCells
 from ci.findings import Finding, FindingValue
 from ci.head_process import simulation_on
 from ci.judge_work import work_findings
-
-TellCells = Callable[[str], None]
-"""Called with a sentence about every cell."""
 
 CODE_ERRORS = (AceStepError, ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """Errors of the code that is simulated, or of its process; then a cell cannot be probed."""

@@ -74,7 +74,7 @@ def derivation_findings(head: Promises) -> Iterator[Finding]:
     if head.policy is None:
         return
     try:
-        made = build_table(head.records, head.policy)
+        made = build_table(head.records, head.policy, head.waivers)
     except AceStepError as error:
         yield _invalid("G102", "generated_tiers.json", f"cannot be made from the records: {error}")
         return

@@ -10,8 +10,9 @@ from acestep.units import mib
 from calibrate.probes.base import Simulation
 from calibrate.workload import PROBE_STEPS
 from ci.cells import GateCell
+from ci.counting import TellCells
 from ci.findings import Finding
-from ci.judge_code import CODE_ERRORS, TellCells
+from ci.judge_code import CODE_ERRORS
 
 STEPS = (PROBE_STEPS + 1, 8)
 """One more than a probe runs, and all of a song of turbo."""

@@ -10,7 +10,7 @@ from acestep.units import mib
 from calibrate.files import as_text
 from calibrate.table.policy import Policy, budget_bytes
 from calibrate.table.targets import BOUND
-from calibrate.table.waivers import Waiver
+from calibrate.table.waivers import RECORD, Waiver
 from ci.findings import GATE_RULES, Finding, GateVerdict, Level
 
 OF_CODE = "_bytes."
@@ -43,7 +43,11 @@ def stale_findings(
             stale.append(_stale("G601", waiver, f"ended on {waiver.until}"))
             continue
         of_code = OF_CODE in f"{waiver.field}."
-        covers = any(_covers(waiver, finding) for finding in findings) or _covers_shortfall(waiver, table)
+        covers = (
+            any(_covers(waiver, finding) for finding in findings)
+            or _covers_shortfall(waiver, table)
+            or _raises(waiver, table)
+        )
         elsewhere = of_code or waiver.variant not in table.variants
         inherited = waiver in granted and (elsewhere or _value(table, waiver) == as_text(waiver.value))
         if not (covers or inherited or (of_code and not code_judged)):
@@ -84,6 +88,13 @@ def _covers(waiver: Waiver, finding: Finding) -> bool:
 
 def _covers_shortfall(waiver: Waiver, table: TierTable) -> bool:
     return any(waiver.covers(BOUND, short.tier, short.field, short.generated) for short in table.shortfalls)
+
+
+def _raises(waiver: Waiver, table: TierTable) -> bool:
+    """Return whether a tier rests on the record for which a maintainer answers."""
+    entry = table.variants.get(waiver.variant)
+    tiers = [tier for tier in entry.tiers if tier.id == waiver.tier] if entry and waiver.field == RECORD else []
+    return any(evidence.record == waiver.value for tier in tiers for evidence in tier.evidence.values())
 
 
 def _value(table: TierTable, waiver: Waiver) -> str | None:

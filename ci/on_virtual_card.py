@@ -25,10 +25,10 @@ from calibrate.probes.base import CapMethod, MeasuredStage, ProbeResult
 from calibrate.probes.messages import loading_order
 from calibrate.record.measurement import RecordedProbe, keeps_promise
 from ci.cells import GateCell
+from ci.counting import TellCells
 from ci.findings import Finding
 from ci.harness import changed_paths
 from ci.head_process import head_code, head_environment
-from ci.judge_code import TellCells
 
 ENVIRONMENT: Final = ".venv-virtual"
 """The folder beside the judge's environment in which `make virtual-card` installs PyTorch's CUDA build."""

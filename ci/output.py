@@ -11,6 +11,7 @@ import msgspec
 from acestep.cli import console
 from calibrate.files import as_text
 from calibrate.screen import print_table
+from ci.causes import causes, shown_value
 from ci.findings import GATE_RULES, JUDGE_CHANGES, Finding, Level
 from ci.judge import Judgement
 
@@ -18,6 +19,9 @@ JUDGE_IS_CHANGED = "The judge is being changed: a maintainer has to review it."
 
 MOST_ANNOTATIONS = 10
 """GitHub shows this many annotations of one kind for a step; the last one gives the number of the others."""
+
+MOST_CAUSES = 50
+"""Causes that the step summary lists above the table of findings."""
 
 MOST_SUMMARY_CHARACTERS = 200_000
 """Characters of a step summary; GitHub drops one above 1 MiB, and a character takes up to four bytes."""
@@ -27,15 +31,22 @@ MOST_OF_A_MESSAGE = 1_000
 _COLUMNS = ("level", "id", "variant", "tier", "field", "before", "after", "stage", "component")
 
 
-def print_findings(judgement: Judgement) -> None:
-    """Print the verdict on stdout: a table of the findings, and a sentence about each."""
+def print_findings(judgement: Judgement, *, single: bool = False) -> None:
+    """Print the verdict on stdout: a sentence about each cause, and with `single` a table of all findings before."""
     if _judge_changes(judgement):
         click.echo(JUDGE_IS_CHANGED)
-    if judgement.findings:
+    if single and judgement.findings:
         rows = [_cells(finding) for finding in judgement.findings]
         print_table(f"Against {judgement.base}", _COLUMNS, rows, folding=("field", "before", "after", "component"))
-    for finding in judgement.findings:
-        click.echo(f"{finding.id} {finding.level}: {_one_line(finding.message)}")
+    found = causes(judgement.findings)
+    for cause in found:
+        rules = ", ".join(dict.fromkeys(finding.id for finding in cause.findings))
+        click.echo(f"{rules} {cause.first.level}: {_one_line(cause.message)}")
+        if single and len(cause.findings) > 1:
+            for finding in cause.findings:
+                click.echo(f"    {finding.id}: {_one_line(finding.message)}")
+    if not single and len(found) < len(judgement.findings):
+        click.echo(f"--all lists each of the {len(judgement.findings)} findings.")
     click.echo(headline(judgement))
 
 
@@ -71,7 +82,8 @@ def summary(judgement: Judgement) -> str:
     lines += [JUDGE_IS_CHANGED, ""] if _judge_changes(judgement) else []
     lines += [_markdown(headline(judgement)), ""]
     if judgement.findings:
-        lines += [_row(_COLUMNS), _row(["---"] * len(_COLUMNS))]
+        lines += [f"- {_markdown(cause.message)}" for cause in causes(judgement.findings)[:MOST_CAUSES]]
+        lines += ["", _row(_COLUMNS), _row(["---"] * len(_COLUMNS))]
     length = sum(map(len, lines))
     for number, finding in enumerate(judgement.findings):
         row = _row([_markdown(cell) for cell in _cells(finding)])
@@ -122,6 +134,8 @@ def _cells(finding: Finding) -> list[str]:
     values = msgspec.structs.asdict(finding)
     if finding.before is None and finding.after is None:
         values |= {"before": "", "after": ""}
+    else:
+        values |= {name: shown_value(finding, values[name]) for name in ("before", "after")}
     return [_one_line(as_text(values[name])) for name in _COLUMNS]
 
 

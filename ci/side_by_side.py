@@ -9,9 +9,10 @@ from queue import Empty, SimpleQueue
 
 from calibrate.probes.base import Simulation
 from ci.cells import GateCell
+from ci.counting import TellCells
 from ci.findings import Finding
 from ci.head_process import HeadGoneError, HeadSimulation, head_code
-from ci.judge_code import TellCells, code_findings
+from ci.judge_code import code_findings
 
 GATE_WORKER = (sys.executable, "-P", "-m", "ci.head_process")
 

@@ -63,9 +63,10 @@ class Language:
         self.is_noise = name.split(":")[0] if made_here else None
         self._folder = Path() if made_here else locate_lm(name, catalog.checkpoints_dir())
         tokenizer = _tokenizer(name, self._folder)
+        self._least_vocabulary = tokenizer.vocabulary.codes.stop
         if not made_here:
             # Before another library reads the folder, and before weights are read.
-            _require_codes(self._folder, tokenizer)
+            self._require_codes(qwen_architecture_in(self._folder).vocab_size)
         self.planner = Planner(tokenizer)
         library = Library.PT if made_here or knobs.lm_quantization is not None else knobs.backend
         longest = LONGEST_PROMPT_TOKENS + longest_s * CODES_PER_SECOND + 1
@@ -107,6 +108,13 @@ class Language:
         """Free what the backend keeps between uses."""
         self._opener.close()
 
+    def _require_codes(self, held: int) -> None:
+        needed = self._least_vocabulary
+        if held < needed:
+            raise InvalidInputError(
+                self._folder, f"has weights for {held:,} tokens, and its audio codes need {needed:,}"
+            )
+
     def _alone(self) -> AbstractContextManager[None]:
         placement = Placement({LANGUAGE_MODEL: self._model().module}, (), Offload.CPU_DIT, self._device)
         return placement.use(LANGUAGE_MODEL)
@@ -121,16 +129,11 @@ class Language:
                 if tiny
                 else load_lm(self._name, dtype=dtype, quantization=self._knobs.lm_quantization)
             )
+            self._require_codes(model.vocabulary)
             if self._knobs.lm_quantization is not None:
                 quantize_lm(model, self._knobs.lm_quantization)
             self._loaded = model
         return self._loaded
-
-
-def _require_codes(folder: Path, tokenizer: PlannerTokenizer) -> None:
-    held, needed = qwen_architecture_in(folder).vocab_size, tokenizer.vocabulary.codes.stop
-    if held < needed:
-        raise InvalidInputError(folder, f"has weights for {held:,} tokens, and its audio codes need {needed:,}")
 
 
 def _tokenizer(name: str, folder: Path) -> PlannerTokenizer:

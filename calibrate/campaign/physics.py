@@ -3,7 +3,7 @@
 The simulation equals real allocators to the byte, so a file that a contributor sends is compared with it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +17,7 @@ from calibrate.campaign.run import describe_probe
 from calibrate.probes.base import MeasuredStage, Simulation
 from calibrate.record.contributed import BrokenRule, as_finding, validate
 from calibrate.record.measurement import (
+    Coefficient,
     Measurement,
     RecordedCardKind,
     RecordedProbe,
@@ -42,6 +43,12 @@ _FITS = declared("V203", "a run that fits also fits in the simulation, under a c
 _SIMULATED = declared("V204", "a run that ended can be simulated")
 _EXACT = declared("V205", "a probe of a simulated card has the verdict, the stages and the bytes of the simulation")
 
+_REFITTED = declared("V206", "the coefficients of the guard are those that today's code fits in the simulation")
+
+_SAME_FIT: Final = 1e-6
+_CLOSE_FIT: Final = 0.01
+"""Shares by which a coefficient of a simulated card, and of another one, may differ from the fit."""
+
 _JITTER: Final = 0.001
 """Share by which resident bytes may differ: the allocator's rounding of small weights."""
 
@@ -60,8 +67,12 @@ def findings_of(path: Path, progress: _Tell) -> list[BrokenRule]:
 
 
 def require_possible(path: Path, record: Measurement, progress: _Tell) -> None:
-    """Raise `InvalidInputError` if a file's record contradicts the simulation."""
-    for broken in _impossible(record, progress):
+    """Raise `InvalidInputError` if a file's record contradicts the simulation, or the guard's coefficients its fit."""
+    found = _impossible(record, progress)
+    if record.card.kind is RecordedCardKind.SIMULATED and record.memory_model:
+        # The gate simulates every probe of a simulated card.
+        found = refitted(record, simulation_of(record.card), progress)
+    for broken in found:
         raise InvalidInputError(
             path, f"{broken.field} {broken.problem}; the rule {broken.rule.id}: {broken.rule.promise}"
         )
@@ -72,11 +83,14 @@ def _impossible(record: Measurement, progress: _Tell) -> Iterator[Broken]:
         yield from physics(record, simulation_of(record.card), progress)
 
 
-def physics(record: Measurement, simulation: Simulation, progress: _Tell) -> Iterator[Broken]:
+def physics(
+    record: Measurement, simulation: Simulation, progress: _Tell, fitted: Collection[Coefficient] = ()
+) -> Iterator[Broken]:
     """Yield where a record contradicts the simulation; `progress` gets a sentence about every run that is compared.
 
-    The simulation runs today's code. Of a simulated card every probe must be equal to it. Of a real or virtual card
-    the runs that ended are compared, within a tolerance.
+    Coefficients of the guard that are among the `fitted` ones were compared before. The simulation runs today's code.
+    Of a simulated card every probe must be equal to it. Of a real or virtual card the runs that ended are compared,
+    within a tolerance.
     """
     exact = record.card.kind is RecordedCardKind.SIMULATED
     compared = [
@@ -92,6 +106,26 @@ def physics(record: Measurement, simulation: Simulation, progress: _Tell) -> Ite
             yield from compare(place, probe, simulation)
         except NotMeasuredError as error:
             yield Broken(rule=_SIMULATED, field=place, problem=f"cannot be simulated: {error}")
+    if not set(record.memory_model) <= set(fitted):
+        yield from refitted(record, simulation, progress)
+
+
+def refitted(record: Measurement, simulation: Simulation, progress: _Tell) -> Iterator[Broken]:
+    """Yield the first coefficient of each variant that the simulation of today's code does not fit."""
+    tolerated = _SAME_FIT if record.card.kind is RecordedCardKind.SIMULATED else _CLOSE_FIT
+    for variant in dict.fromkeys(number.variant for number in record.memory_model):
+        progress(f"fits the guard's coefficients of {variant} again")
+        told = {number.name: number.value for number in record.memory_model if number.variant is variant}
+        found = simulation.memory_model(variant)
+        for name in sorted({*told, *found}):
+            if name not in told or name not in found:
+                problem = f"lacks {name} of {variant}" if name in found else f"has {name} of {variant}, which is none"
+            elif abs(told[name] - found[name]) > tolerated * abs(found[name]):
+                problem = f"has {told[name]:,.0f} for {name} of {variant}; the fit gives {found[name]:,.0f}"
+            else:
+                continue
+            yield Broken(rule=_REFITTED, field="memory_model", problem=problem)
+            break
 
 
 def _asked(probe: RecordedProbe) -> tuple[Knobs, Workload]:

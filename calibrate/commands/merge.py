@@ -33,6 +33,7 @@ def merge(folder: Path) -> int:
     Exit code 1 if it promises less than the published table and waivers.json does not allow that.
     """
     from acestep.output_file import output_file
+    from acestep.tiers import load_tiers
     from calibrate.campaign.physics import require_possible
     from calibrate.files import pretty_json
     from calibrate.record.measurement import load_measurement
@@ -47,7 +48,8 @@ def merge(folder: Path) -> int:
         raise UsageError(
             f"{folder} has no policy.json: merging needs a checkout, so run it in one or name its tiers with --folder"
         )
-    with output_file(folder / "generated_tiers.json") as write:
+    # What the commands would refuse to read must not replace what they can read.
+    with output_file(folder / "generated_tiers.json", check=load_tiers) as write:
         records = []
         merged = _merged(folder / "generated_tiers.json")
         for path in sorted((folder / "measurements").glob("*.json")):
@@ -57,8 +59,8 @@ def merge(folder: Path) -> int:
             if record.digest not in merged:
                 require_possible(path, record, console.notify)
         policy = load_policy(folder / "policy.json")
-        table = build_table(records, policy)
         waivers = load_waivers(folder / "waivers.json")
+        table = build_table(records, policy, waivers)
         write(pretty_json(table))
     console.notify(f"{folder / 'generated_tiers.json'} rebuilt from {len(records)} records.")
     for sentence in disagreements(records, policy):

@@ -29,6 +29,7 @@ from calibrate.table.proven import ProvenTier, uncovered
 from calibrate.table.ratchet import deciding
 from calibrate.table.targets import BOUND, published, shortfalls
 from calibrate.table.trades import trades
+from calibrate.table.waivers import Waiver, trusted_records
 
 TABLE_VERSION = 1
 """Increased when the meaning of the table's fields changes."""
@@ -49,12 +50,12 @@ _THOUGHT = (
 )
 
 
-def build_table(records: Sequence[Measurement], policy: Policy) -> TierTable:
+def build_table(records: Sequence[Measurement], policy: Policy, waivers: Sequence[Waiver] = ()) -> TierTable:
     """Return the table of every variant that the records cover.
 
     Raises `NotMeasuredError` naming a tier that none covers. A measured record has priority over a simulated one; among
     equals the card that needs the most frugal knobs decides, then the one with the smallest limits. Records of Windows
-    decide what is promised there.
+    decide what is promised there. `waivers` name the records of one card that may promise more than the simulation.
     """
     linux, windows = ([record for record in records if record.card.system is system] for system in System)
     covered = _covered(linux)
@@ -62,7 +63,7 @@ def build_table(records: Sequence[Measurement], policy: Policy) -> TierTable:
         raise NotMeasuredError(
             f"no record certifies {Variant.TURBO}; run `python -m calibrate run -o tiers/measurements/NAME.json` first"
         )
-    variants = {variant: _variant_table(linux, windows, policy, variant) for variant in covered}
+    variants = {variant: _variant_table(linux, windows, policy, variant, waivers) for variant in covered}
     return TierTable(
         schema_version=TABLE_SCHEMA_VERSION,
         table_version=TABLE_VERSION,
@@ -121,17 +122,21 @@ def _proven(records: Sequence[Measurement], decided: TierPolicy, policy: Policy,
 
 
 def _variant_table(
-    records: Sequence[Measurement], windows: Sequence[Measurement], policy: Policy, variant: Variant
+    records: Sequence[Measurement],
+    windows: Sequence[Measurement],
+    policy: Policy,
+    variant: Variant,
+    waivers: Sequence[Waiver],
 ) -> VariantTable:
     rows = []
     for decided in policy.tiers:
         proven = _proven(records, decided, policy, variant)
         if not proven:
             raise uncovered(decided, variant)
-        rows.append(deciding(proven))
+        rows.append(deciding(proven, trusted=trusted_records(waivers, variant, decided.id)))
 
     tiers = tuple(tier_of(row, policy) for row in rows)
-    own = tuple(_otherwise(tiers, windows, policy, variant))
+    own = tuple(_otherwise(tiers, windows, policy, variant, waivers))
     table = VariantTable(
         tiers=tiers,
         windows=own,
@@ -144,12 +149,16 @@ def _variant_table(
 
 
 def _otherwise(
-    tiers: Sequence[Tier], records: Sequence[Measurement], policy: Policy, variant: Variant
+    tiers: Sequence[Tier],
+    records: Sequence[Measurement],
+    policy: Policy,
+    variant: Variant,
+    waivers: Sequence[Waiver],
 ) -> Iterator[Tier]:
     """Yield what records of another system prove of the tiers, where it is another promise."""
     for tier, decided in zip(tiers, policy.tiers, strict=True):
         if proven := _proven(records, decided, policy, variant):
-            own = tier_of(deciding(proven), policy)
+            own = tier_of(deciding(proven, trusted=trusted_records(waivers, variant, decided.id)), policy)
             if msgspec.structs.replace(own, evidence=tier.evidence) != tier:
                 yield own
 

@@ -1,6 +1,8 @@
 """Cells of the table that may be below their target, each with a reason: `tiers/waivers.json`."""
 
 import datetime
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +16,13 @@ FLOOR = "floor"
 """The end of a waiver for a proven optimum; it never expires."""
 
 
+RECORD = "record"
+"""The field of an entry that lets one record raise a tier above the simulation; its value is the record's digest."""
+
+_NAMED = re.compile(r"@[A-Za-z0-9-]{1,39}\b")
+"""A maintainer's name, as on GitHub."""
+
+
 class Waiver(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Permission for one field of one tier to be `value` and no worse, until a day or, if proven optimal, forever."""
 
@@ -25,6 +34,8 @@ class Waiver(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     until: Annotated[str, msgspec.Meta(pattern=r"^(floor|\d{4}-\d{2}-\d{2})$")]
 
     def __post_init__(self) -> None:
+        if self.field == RECORD and not _NAMED.search(self.why):
+            raise ValueError("why must name the maintainer who answers for the record, for example @maintainer")
         if self.until != FLOOR:
             datetime.date.fromisoformat(self.until)
 
@@ -35,6 +46,15 @@ class Waiver(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def covers(self, variant: Variant, tier: str, field: str, value: str) -> bool:
         """Return whether it is about this cell with exactly this value, as text."""
         return (self.variant, self.tier, self.field, as_text(self.value)) == (variant, tier, field, value)
+
+
+def trusted_records(waivers: Sequence[Waiver], variant: Variant, tier: str) -> frozenset[str]:
+    """Return the digests of the records that may raise a tier by themselves, because a maintainer answers for them.
+
+    The gate refuses entries that have expired; until they are taken out, the table stays as it is.
+    """
+    named = (one for one in waivers if (one.variant, one.tier, one.field) == (variant, tier, RECORD))
+    return frozenset(as_text(one.value) for one in named)
 
 
 def load_waivers(path: Path) -> tuple[Waiver, ...]:

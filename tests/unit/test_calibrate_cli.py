@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from acestep.errors import Exit, UsageError
+from acestep.knobs import Variant
 from acestep.output_file import output_file
 from acestep.tiers import System, load_tiers
 from acestep.units import gib
@@ -18,7 +19,7 @@ from calibrate.cli import cli as calibrate
 from calibrate.executors.alone import SimulationAlone
 from calibrate.files import pretty_json
 from calibrate.profiling.cli import cli as profiler
-from calibrate.record.measurement import load_measurement, measurement_of
+from calibrate.record.measurement import Coefficient, load_measurement, measurement_of
 from calibrate.table.policy import budget_bytes
 from tests import formula_card
 from tests.fakes import AnalyticProber, measured
@@ -44,6 +45,38 @@ def test_run_writes_a_record_that_merge_turns_into_the_table(command: Run, tmp_p
     assert written[0] == written[1]
     assert load_tiers(folder / "generated_tiers.json").generated_from.records == (load_measurement(record).digest,)
     assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
+
+
+def test_merge_refuses_coefficients_that_the_simulation_does_not_fit(
+    command: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "measurements").mkdir()
+    shutil.copy(ROOT / "tiers" / "policy.json", tmp_path)
+    told = Coefficient(variant=Variant.TURBO, name="none.none.rest", value=1.0)
+    record = msgspec.structs.replace(measured(), memory_model=(told,)).sealed()
+    (tmp_path / "measurements" / "forged.json").write_text(pretty_json(record))
+    monkeypatch.setattr("calibrate.campaign.physics.simulation_of", lambda card: AnalyticProber())
+    code, _, err = command(calibrate, "merge", "--folder", tmp_path)
+    assert code == Exit.INVALID
+    assert "V206" in err
+    assert not (tmp_path / "generated_tiers.json").exists()
+
+
+def test_merge_keeps_a_table_that_can_be_read_where_the_new_one_cannot(
+    command: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "measurements").mkdir()
+    shutil.copy(ROOT / "tiers" / "policy.json", tmp_path)
+    (tmp_path / "measurements" / "card.json").write_text(pretty_json(measured()))
+    assert command(calibrate, "merge", "--folder", tmp_path)[0] == Exit.OK
+    before = (tmp_path / "generated_tiers.json").read_bytes()
+    unreadable = msgspec.structs.replace(load_tiers(tmp_path / "generated_tiers.json"), schema_version=99)
+    monkeypatch.setattr("calibrate.table.merge.build_table", lambda *_: unreadable)
+    code, _, err = command(calibrate, "merge", "--folder", tmp_path)
+    assert code == Exit.INVALID
+    assert "schema_version is 99" in err
+    assert (tmp_path / "generated_tiers.json").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
 def test_merge_without_records_exits_4_and_keeps_the_table(command: Run, tmp_path: Path) -> None:

@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 from acestep.cli.console import run_click
 from acestep.units import MIB
 from ci import gate as door
+from ci.causes import causes
+from ci.counting import counting
 from ci.findings import GATE_RULES, Finding, GateVerdict, Level, verdict_of, worst_first
 from ci.judge import Compared, Judgement
-from ci.output import MOST_ANNOTATIONS, annotations, junit_xml, summary
+from ci.output import MOST_ANNOTATIONS, annotations, junit_xml, print_findings, summary
 from tests.gate_faults import FIELDS
 from tests.gate_house import committed, good
 
@@ -99,6 +101,85 @@ def test_a_person_reads_every_finding_and_the_verdict(gate: Callable[..., tuple]
     assert f"turbo tier5: offload is stream+encoders, at the base it is {OFFLOAD}." in out
     assert out.splitlines()[-1].startswith("Verdict: regressed. 8 tiers compared")
     assert "::error" not in out + err
+
+
+def grown(tier: str, before: int, after: int, *, rule: str = "G302", component: str = "activations") -> Finding:
+    return Finding(
+        id=rule,
+        variant="turbo",
+        tier=tier,
+        field="decode.peak_allocated_bytes.without_lm",
+        before=before * MIB,
+        after=after * MIB,
+        stage="decode",
+        component=component,
+        message=f"turbo {tier}: decode takes more.",
+    )
+
+
+def test_memory_that_grew_in_many_cells_is_one_cause_and_its_sentence_says_how_much_where() -> None:
+    tiers = [grown(f"tier{number}", 100, 125 + 71 * (number == 3)) for number in range(1, 8)]
+    other = grown("tier1", 100, 150, component="workspace")
+    (one, two) = causes([*tiers, grown("tier1", 100, 130, rule="G301"), other])
+    assert one.message == "decode +25 to +96 % in 7 tiers: activations; 1 of 8 cells no longer fit."
+    assert len(one.findings) == 8
+    assert two.message == other.message
+
+
+def test_a_field_that_is_worse_in_many_tiers_is_one_cause() -> None:
+    field = "max_duration_s.with_lm"
+    lost = [
+        Finding(id="G503", variant="turbo", tier=f"tier{n}", field=field, before=600, after=60, message="")
+        for n in "123"
+    ]
+    (cause,) = causes(lost)
+    assert cause.message.startswith("max_duration_s.with_lm in 3 tiers: 600 to 60 ")
+
+
+@given(found=st.lists(findings, max_size=12))
+def test_every_finding_has_one_cause_and_the_worst_come_first(found: list[Finding]) -> None:
+    ordered = worst_first(found)
+    told = causes(ordered)
+    assert sorted(id(one) for cause in told for one in cause.findings) == sorted(map(id, ordered))
+    places = [[id(one) for one in ordered].index(id(cause.first)) for cause in told]
+    assert places == sorted(places)
+    assert all(len({one.level for one in cause.findings}) == 1 for cause in told)
+
+
+def test_a_person_reads_causes_bytes_as_mib_and_on_request_every_finding(capsys: pytest.CaptureFixture[str]) -> None:
+    judgement = judgement_of([grown(f"tier{number}", 100, 150) for number in range(1, 5)])
+    print_findings(judgement)
+    short = capsys.readouterr().out
+    assert "G302 error: decode +50 % in 4 tiers: activations." in short
+    assert "--all lists each of the 4 findings" in short
+    assert "tier3" not in short
+    print_findings(judgement, single=True)
+    whole = capsys.readouterr().out
+    assert all(f"turbo tier{number}: decode takes more." in whole for number in range(1, 5))
+    told = summary(judgement)
+    assert "150 MiB" in told
+    assert str(150 * MIB) not in short + whole + told
+
+
+def test_progress_says_which_of_how_many_and_how_long_it_took() -> None:
+    seconds = iter((0.0, 1.2, 61.0))
+    told: list[str] = []
+    tell = counting(told.append, 2, lambda: next(seconds))
+    tell("one")
+    tell("two")
+    assert told == ["1 of 2, 1 s: one", "2 of 2, 61 s: two"]
+
+
+def test_a_broken_cell_of_a_table_is_told_with_its_variant(gate: Callable[..., tuple], tmp_path: Path) -> None:
+    path = good().written(tmp_path / "head")
+    table = json.loads(path.read_text(encoding="utf-8"))
+    variant = list(table["variants"])[-1]
+    table["variants"][variant]["tiers"][2]["max_batch"]["with_lm"] = "many"
+    path.write_text(json.dumps(table), encoding="utf-8")
+    code, out, _ = gate(path, "--json")
+    (found, *_) = json.loads(out)["findings"]
+    assert (code, found["id"], found["variant"]) == (3, "G101", variant)
+    assert f".variants.{variant}.tiers[" in found["message"]
 
 
 def test_on_github_there_are_annotations_a_summary_and_outputs(

@@ -8,14 +8,15 @@ import msgspec
 import pytest
 
 from acestep.errors import NotMeasuredError
-from acestep.knobs import Knobs
+from acestep.knobs import Knobs, Variant
 from acestep.tiers import EvidenceKind, TierTable
 from acestep.units import MIB
-from calibrate.campaign.physics import physics
+from calibrate.campaign.physics import physics, refitted
 from calibrate.files import pretty_json
 from calibrate.record.measurement import Measurement, RecordedProbe, load_measurement
 from calibrate.table.merge import build_table
 from calibrate.table.policy import load_policy
+from calibrate.table.waivers import RECORD, Waiver
 from tests.damage import Document, sealed
 from tests.damage_of_meaning import on_card
 from tests.fakes import AnalyticProber, measured
@@ -101,6 +102,62 @@ def test_one_card_that_needs_less_raises_nothing_and_two_do(tmp_path: Path) -> N
     unknown = of_card(better, CARDS[2], tmp_path)
     assert raised(TABLE, tables(one, unknown)) == []
     assert raised(TABLE, tables(one, other))
+
+
+def entry(record: Measurement, **changes: str) -> Waiver:
+    """A maintainer's entry for a record."""
+    usual = {"variant": "turbo", "tier": "tier2", "field": RECORD, "value": record.digest, "until": "2030-01-01"}
+    return msgspec.convert(usual | {"why": "@maintainer saw the card and its log."} | changes, Waiver)
+
+
+def test_one_card_raises_the_tier_for_which_a_maintainer_answers_and_no_other(tmp_path: Path) -> None:
+    one = of_card(measured(Frugal(900 * MIB)), CARDS[0], tmp_path)
+
+    def raised_with(waiver: Waiver) -> list[str]:
+        return raised(TABLE, build_table([HONEST, one], POLICY, [waiver]))
+
+    together = raised(TABLE, tables(one, of_card(measured(Frugal(900 * MIB)), CARDS[1], tmp_path)))
+    assert len(together) > 1
+    assert raised_with(entry(one)) == [sentence for sentence in together if sentence.startswith("tier2:")]
+    for other in (entry(HONEST), entry(one, variant="base"), entry(one, field="offload")):
+        assert raised_with(other) == []
+    with pytest.raises(msgspec.ValidationError, match="name the maintainer"):
+        entry(one, why="Somebody saw the card.")
+
+
+def with_coefficients(document: Document, *values: float) -> Document:
+    named = [{"variant": "turbo", "name": f"c{number}", "value": value} for number, value in enumerate(values)]
+    return document | {"memory_model": named}
+
+
+class Fitting(AnalyticProber):
+    """A simulation that fits two coefficients."""
+
+    def memory_model(self, variant: Variant) -> dict[str, float]:
+        return {"c0": 1_000.0, "c1": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("values", "simulated", "on_a_card"),
+    [
+        ((1_000.0, 0.0), [], []),
+        ((1_005.0, 0.0), ["V206"], []),
+        ((900.0, 0.0), ["V206"], ["V206"]),
+        ((1_000.0, 1.0), ["V206"], ["V206"]),
+        ((1_000.0,), ["V206"], ["V206"]),
+        ((1_000.0, 0.0, 7.0), ["V206"], ["V206"]),
+        ((), [], []),
+    ],
+)
+def test_the_coefficients_of_the_guard_are_those_of_the_fit(
+    values: tuple[float, ...], simulated: list[str], on_a_card: list[str]
+) -> None:
+    for wanted, card in ((simulated, False), (on_a_card, True)):
+        document: Document = with_coefficients(json.loads(pretty_json(HONEST)), *values)
+        if card:
+            on_card(*CARDS[0])(document)
+        record = msgspec.convert(document, Measurement)
+        assert [broken.rule.id for broken in refitted(record, Fitting(), lambda _: None)] == wanted
 
 
 @pytest.mark.parametrize(

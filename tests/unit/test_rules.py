@@ -29,7 +29,7 @@ from tests.damage_of_meaning import CARDS, MEANINGS, on_card
 ROOT = Path(__file__).parents[2]
 DAMAGES = (*SHAPES, *MEANINGS)
 WARNINGS = {"V103", "V114", "V125"}
-PHYSICS = {"V201", "V202", "V203", "V204", "V205"}
+PHYSICS = {"V201", "V202", "V203", "V204", "V205", "V206"}
 """Rules that need a simulation."""
 
 
