@@ -44,15 +44,16 @@ def encode_audio(
             encoder = TileEncoder(place.components.vae.encoder)
             if request.source_audio is not None:
                 recorded = _source(request.source_audio, request.duration_s, encoder, place, check)
-                recorded = _lengthened(recorded, request, place)
             if request.reference_audio is not None:
                 reference = encode_clip(encoder, excerpts(request.reference_audio), place.device, check)
-    source = recorded
+    source = None
     if request.task is Task.COVER or codes is not None:
+        # Before it is lengthened: so a cover of a recording is that of its codes.
         source = _through_tokens(request, recorded, codes or (request.audio_codes,), place)
-    if not request.starts_from_source:
-        recorded = None
-    return Brought(source=source, recorded=recorded, reference=reference)
+    if recorded is not None:
+        recorded = _lengthened(recorded, request, place)
+        source = recorded if source is None else source
+    return Brought(source=source, recorded=recorded if request.starts_from_source else None, reference=reference)
 
 
 def codes_of_clip(clip: Clip, place: StageContext, check: Check = unchecked) -> tuple[int, ...]:

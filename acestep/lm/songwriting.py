@@ -35,7 +35,10 @@ RELEASED = "turbo"
 
 
 class SongPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """A request with all fields filled in, and the audio codes of each of its songs, five for each second."""
+    """A request with all fields filled in, and the audio codes of each of its songs, five for each second.
+
+    A song under 5.12 s has the codes of one of that length.
+    """
 
     request: Request
     codes: tuple[tuple[int, ...], ...]

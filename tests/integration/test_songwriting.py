@@ -194,7 +194,8 @@ def test_python_plans_songs_that_are_the_same_alone_and_in_a_batch() -> None:
     request = Request(caption="drums", duration_s=2.5, batch=2, seed=8, thinking=BRIEF)
     pair = acestep.plan_song(request, PLAN, model="tiny")
     alone = acestep.plan_song(msgspec.structs.replace(request, batch=1, seed=9), PLAN, model="tiny")
-    assert [len(codes) for codes in pair.codes] == [13, 13]
+    # A song this short is computed in 128 latent frames, and so are its codes.
+    assert [len(codes) for codes in pair.codes] == [26, 26]
     assert pair.codes[1] == alone.codes[0]
     assert pair.request.keyscale
     assert acestep.understand(pair.codes[0], PLAN, model="tiny").metadata.known

@@ -63,8 +63,8 @@ def weights_of(components: Components, offload: Offload) -> WeightAllocations:
 
 def request_for(demand: Demand) -> Request:
     """Return a request whose denoising needs what `demand` says."""
-    # A quarter into the last frame: from there no length is rounded up to another frame.
-    seconds = (demand.frames - 0.75) * LATENT_HOP / SAMPLE_RATE
+    # Just into the last frame: from there no length is rounded up to another frame.
+    seconds = (demand.frames - 0.9) * LATENT_HOP / SAMPLE_RATE
     plain = Request(caption="", batch=demand.songs, duration_s=seconds, steps=PROBE_STEPS)
     if not demand.weak_cover:
         return plain
