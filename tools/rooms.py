@@ -44,7 +44,7 @@ ROOMS = (
     ),
     Room(
         name="limits",
-        holds="what a card may do: its capabilities and its plan",
+        holds="what a card may do: its capabilities, what a request needs of it (the VRAM guard), and its plan",
         parts=("acestep.limits",),
         imports=_names("values hardware checkpoints"),
     ),
@@ -56,15 +56,15 @@ ROOMS = (
     ),
     Room(
         name="memory",
-        holds="what is on the device when: placement, offload, the block for denoising, the VRAM guard",
+        holds="what is on the device when: placement and offload",
         parts=("acestep.memory",),
-        imports=_names("values checkpoints limits devices"),
+        imports=_names("values devices"),
     ),
     Room(
         name="dit",
         holds="the diffusion transformer and the VAE",
         parts=("acestep.dit",),
-        imports=_names("values checkpoints devices memory"),
+        imports=_names("values checkpoints limits devices memory"),
     ),
     Room(
         name="lm",
@@ -94,7 +94,7 @@ ROOMS = (
         name="ui",
         holds="the web page",
         parts=("acestep.ui",),
-        imports=_names("values hardware checkpoints limits devices memory dit lm audio engine api"),
+        imports=_names("values hardware checkpoints limits devices dit lm audio engine api"),
     ),
     Room(
         name="cli",
@@ -160,7 +160,7 @@ ROOMS = (
         name="report",
         holds="the guide, its plots, and pages about records and changes",
         parts=("calibrate.report",),
-        imports=_names("values hardware limits memory cli harness probes record table"),
+        imports=_names("values hardware limits cli harness probes record table"),
     ),
     Room(
         name="commands",
@@ -179,8 +179,7 @@ ROOMS = (
         holds="what maintainers run: installation, releases, measurements on a card",
         parts=("tools",),
         imports=_names(
-            "values hardware checkpoints limits devices memory dit engine cli harness probes record "
-            "table executors campaign"
+            "values hardware checkpoints limits devices dit engine cli harness probes record table executors campaign"
         ),
     ),
 )

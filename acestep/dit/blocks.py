@@ -22,7 +22,7 @@ from acestep.checkpoints.libraries import (
     AceStepTransformerBlock,
 )
 from acestep.dit.attention import Kernels, rotary_table, rotate
-from acestep.memory.workspace import CHUNK_ROWS
+from acestep.limits.workspace import CHUNK_ROWS
 from acestep.units import ceil_div
 
 Heads = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]

@@ -10,8 +10,8 @@ from acestep.dit.place import StageContext
 from acestep.dit.sampler import Guidance, guidance_for, noise, schedule, steps_for
 from acestep.engine.encode import Conditions
 from acestep.knobs import unpacks
+from acestep.limits.workspace import Steps
 from acestep.memory.placement import TRANSFORMER
-from acestep.memory.workspace import Steps
 from acestep.request import Request
 from acestep.stage import Stage
 from acestep.units import Progress

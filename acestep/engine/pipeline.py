@@ -31,8 +31,8 @@ from acestep.engine.encode import NO_AUDIO, encode
 from acestep.engine.encode_audio import codes_of_clip, encode_audio
 from acestep.errors import NotEnoughMemoryError, RunFailedError, first_line
 from acestep.knobs import Knobs, Offload
+from acestep.limits.guard import Demand, songs_at_once
 from acestep.lm.stage import Thinker, UnableToThink
-from acestep.memory.guard import Demand, songs_at_once
 from acestep.memory.placement import Placement
 from acestep.request import MAX_LYRIC_TOKENS, MAX_TEXT_TOKENS, Request, Result, SongCodes, Task
 from acestep.stage import Stage, StageReport
