@@ -15,6 +15,7 @@ from acestep.hardware.detection.torch_cards import torch_index
 from acestep.hardware.detection.visible import CUDA_VARIABLE
 from acestep.limits.machine import plan_of
 from acestep.limits.plan import AS_THE_TIER_SAYS, Overrides, Plan
+from acestep.request import Request
 
 
 def look_with_torch() -> Detection:
@@ -37,9 +38,12 @@ def look_with_torch() -> Detection:
     return msgspec.structs.replace(after, remarks=remarks)
 
 
-def plan_to_run(overrides: Overrides = AS_THE_TIER_SAYS) -> Plan:
-    """Return the plan of the card that a run in this process opens; its warnings begin with remarks about the cards."""
-    return plan_of(look_with_torch(), overrides)
+def plan_to_run(overrides: Overrides = AS_THE_TIER_SAYS, request: Request | None = None) -> Plan:
+    """Return the plan of the card that a run in this process opens, for a request if there is one.
+
+    Its warnings begin with remarks about the cards.
+    """
+    return plan_of(look_with_torch(), overrides, request)
 
 
 def open_here(found: Card | None = None) -> tuple[Device, Card]:

@@ -10,6 +10,7 @@ import msgspec
 from acestep.hardware.card import Card, planning_card
 from acestep.hardware.detection import Detection, look
 from acestep.limits.plan import AS_THE_TIER_SAYS, Overrides, Plan, on_device, resolve
+from acestep.request import Request
 from acestep.tiers import load_tiers
 from acestep.units import gib
 
@@ -29,9 +30,9 @@ def plan_here(overrides: Overrides = AS_THE_TIER_SAYS, card: Card | None = None)
     return plan_of_card(overrides, card) if card is not None else plan_of(look(os.environ), overrides)
 
 
-def plan_of(found: Detection, overrides: Overrides = AS_THE_TIER_SAYS) -> Plan:
-    """Return the plan of the detected card, or of the size that the environment sets."""
-    return with_remarks(plan_of_card(overrides, planning_card(os.environ, found.card)), found.remarks)
+def plan_of(found: Detection, overrides: Overrides = AS_THE_TIER_SAYS, request: Request | None = None) -> Plan:
+    """Return the plan of the detected card, or of the size that the environment sets, for a request if there is one."""
+    return with_remarks(plan_of_card(overrides, planning_card(os.environ, found.card), request), found.remarks)
 
 
 def with_remarks(plan: Plan, remarks: Sequence[str]) -> Plan:
@@ -39,13 +40,14 @@ def with_remarks(plan: Plan, remarks: Sequence[str]) -> Plan:
     return msgspec.structs.replace(plan, warnings=(*remarks, *plan.warnings)) if remarks else plan
 
 
-def plan_of_card(overrides: Overrides, card: Card) -> Plan:
-    """The plan of a card under the table in force and the packages here."""
+def plan_of_card(overrides: Overrides, card: Card, request: Request | None = None) -> Plan:
+    """The plan of a card under the table in force and the packages here, for a request if there is one."""
     _LOG.info("the card is %s (%s, %s)", card.name, card.kind, gib(card.total_bytes))
     plan = resolve(
         card,
         load_tiers(),
         overrides,
+        request,
         torchao_available=installed("torchao"),
         flash_attn_available=installed("flash_attn"),
     )

@@ -3,7 +3,7 @@
 Pure.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -11,12 +11,14 @@ from msgspec import UNSET, UnsetType
 
 from acestep.fields import SHORTEST_PLAN_S
 from acestep.hardware.card import Card, CardKind
-from acestep.knobs import KNOBS, Backend, Knobs, KnobValues, Offload, Variant
+from acestep.knobs import KNOBS, LM_MODELS, Backend, Knobs, KnobValues, Offload, Variant
 from acestep.limits.capabilities import computes_in_float32
 from acestep.limits.fallbacks import Fallbacks, backends_on, moves_weights
+from acestep.limits.granting import Certified, grant, with_fitting_models
 from acestep.limits.names import parse_knob
+from acestep.limits.room import longest_fitting, needed_bytes, question_of, songs_room
 from acestep.request import DEFAULT_DURATION_S, MAX_BATCH, MAX_DURATION_S, Request
-from acestep.tiers import BATCHES, Evidence, Frontier, LmStates, Tier, TierTable, short_digest
+from acestep.tiers import BATCHES, Evidence, EvidenceKind, Frontier, LmStates, Tier, TierTable, short_digest
 from acestep.typed import from_user
 from acestep.units import minutes
 
@@ -59,7 +61,8 @@ class Plan(KnobValues, frozen=True):
 
     `tier` names the card's tier; the limits were proven at `certified_gib`, a nameplate in GiB, and come from the tier
     `limits_of`. `lm` is the language model used if thinking is asked for; `init_lm` says whether it is loaded by
-    default.
+    default. `reach` is the longest song in seconds that is predicted to fit if songs are made one at a time, 0 if there
+    is no prediction.
     """
 
     card: Card
@@ -75,7 +78,12 @@ class Plan(KnobValues, frozen=True):
     max_batch: LmStates
     frontier: Frontier
     evidence: dict[str, Evidence]
+    reach: LmStates = LmStates(with_lm=0, without_lm=0)
     warnings: tuple[str, ...] = ()
+
+    def longest(self, batch: int, *, lm: bool) -> int:
+        """Return the longest song of a batch in seconds, certified or predicted; 0 if there is none."""
+        return max(self.frontier.longest(batch, lm=lm), self.reach.of(lm=lm))
 
     @property
     def knobs(self) -> Knobs:
@@ -88,20 +96,22 @@ class Plan(KnobValues, frozen=True):
 
         If none is certified, the longest without it.
         """
-        return self.frontier.longest(1, lm=True) or self.frontier.longest(1, lm=False)
+        return self.longest(1, lm=True) or self.longest(1, lm=False)
 
 
 def resolve(
     card: Card,
     table: TierTable,
     overrides: Overrides = AS_THE_TIER_SAYS,
+    request: Request | None = None,
     *,
     torchao_available: bool = True,
     flash_attn_available: bool = True,
 ) -> Plan:
-    """Return the plan of a card under a table.
+    """Return the plan of a card under a table, for a `request` or for songs of the usual length.
 
-    Each override is honoured, or named in `warnings` with its replacement.
+    Each override is honoured, or named in `warnings` with its replacement. One that takes more memory than the tier's
+    knobs is honoured where the VRAM guard predicts that the request fits.
     """
     notes: list[str] = []
     settle = Fallbacks(
@@ -116,36 +126,89 @@ def resolve(
         limits.recommended_lm,
         any_certified=any(tier.lm_models for tier in tiers),
     )
-    lm_quantization = settle.quantization("language model", overrides.lm_quantization, needed.lm_quantization)
-    backend = settle.backend(overrides.backend, needed.backend, needed.backends_allowed)
+    quantization = settle.possible("transformer", needed.quantization)
+    lm_quantization = settle.possible("language model", needed.lm_quantization)
+    ours = Knobs(offload=needed.offload, quantization=quantization, lm_quantization=lm_quantization)
     knobs = {name: getattr(needed, name, knob.default) for name, knob in KNOBS.items()}
     knobs |= {name: wish for name, wish in msgspec.structs.asdict(overrides).items() if wish is not UNSET}
     # These depend on the card; every other wish is granted as it is.
     knobs |= {
         "lm": lm,
-        "lm_quantization": lm_quantization,
-        "backend": settle.backend_for(backend, lm_quantization),
+        "lm_quantization": settle.quantization("language model", overrides.lm_quantization, lm_quantization),
+        "backend": settle.backend(overrides.backend, needed.backend, needed.backends_allowed),
         "offload": settle.offload(overrides.offload, needed.offload),
-        "quantization": settle.quantization("transformer", overrides.quantization, needed.quantization),
+        "quantization": settle.quantization("transformer", overrides.quantization, quantization),
         "attention": settle.attention(overrides.attention),
         "compile": settle.compile(overrides.compile, default=needed.compile),
     }
-    return Plan(
-        **knobs,
+    known = table.variants.get(overrides.variant)
+    forecast = _Forecast(card, {} if known is None else known.memory_model, request)
+    thinks = request.thinks if request is not None else limits.init_lm or overrides.lm is not UNSET
+    certified = Certified(knobs=ours, lm_models=limits.lm_models)
+    need = forecast.need(thinks=thinks)
+    granted = grant(Knobs(**knobs), certified, need, forecast.room_bytes, notes)
+    granted = msgspec.structs.replace(granted, backend=settle.backend_for(granted.backend, granted.lm_quantization))
+    reach = LmStates(
+        with_lm=0 if granted.lm is None else forecast.reach(granted, thinks=True),
+        without_lm=forecast.reach(granted, thinks=False),
+    )
+    usual = msgspec.structs.replace(ours, variant=granted.variant, backend=needed.backend)
+    fitting = with_fitting_models(usual, certified, forecast.need(thinks=True), forecast.room_bytes)
+    offered = tuple(model for model in LM_MODELS if model in (*fitting, granted.lm))
+    plan = Plan(
+        **msgspec.structs.asdict(granted),
         card=card,
         tier=tier.id,
         label=tier.label,
         limits_of=limits.id,
         certified_gib=limits.certified_gib,
-        init_lm=limits.init_lm and lm is not None,
-        lm_models=limits.lm_models,
+        init_lm=limits.init_lm and granted.lm is not None,
+        lm_models=offered if any(tier.lm_models for tier in tiers) else (),
         lm_songs_per_pass=limits.lm_songs_per_pass,
         backends_allowed=needed.backends_allowed,
         max_duration_s=limits.max_duration_s,
         max_batch=limits.max_batch,
         frontier=limits.frontier,
         evidence=limits.evidence,
+        reach=reach,
         warnings=tuple(notes),
+    )
+    return plan if certified.covers(granted) else _predicted(plan)
+
+
+class _Forecast:
+    """The guard's predictions for a request on a card."""
+
+    def __init__(self, card: Card, model: Mapping[str, float], request: Request | None) -> None:
+        self.room_bytes = songs_room(card)
+        self._card = card
+        # A card that shares the machine's memory has no room of its own to predict for.
+        self._model = model if self.room_bytes else {}
+        self._request = request
+
+    def need(self, *, thinks: bool) -> Callable[[Knobs], int | None]:
+        asked = question_of(self._request, self._card, thinks=thinks)
+        return lambda knobs: needed_bytes(self._model, knobs, asked)
+
+    def reach(self, knobs: Knobs, *, thinks: bool) -> int:
+        asked = question_of(self._request, self._card, thinks=thinks)
+        return longest_fitting(self._model, knobs, asked, self.room_bytes)
+
+
+def _predicted(plan: Plan) -> Plan:
+    """Return a plan whose knobs take more than the certified ones, with limits that are predicted."""
+    reach, evidence = plan.reach, Evidence(kind=EvidenceKind.ESTIMATED, record="")
+
+    def entries(longest_s: int) -> dict[str, int]:
+        return {str(batch): longest_s for batch in BATCHES}
+
+    frontier = Frontier(with_lm=entries(reach.with_lm), without_lm=entries(reach.without_lm))
+    return msgspec.structs.replace(
+        plan,
+        max_duration_s=reach,
+        max_batch=LmStates(with_lm=frontier.headline_batch(lm=True), without_lm=frontier.headline_batch(lm=False)),
+        frontier=frontier,
+        evidence=plan.evidence | dict.fromkeys(("max_duration_s", "max_batch", "frontier"), evidence),
     )
 
 
@@ -208,7 +271,7 @@ def clamp(request: Request, plan: Plan, *, lm: bool) -> tuple[Request, tuple[str
     """
     lm = lm and plan.lm is not None
     asked_s = request.duration_s or DEFAULT_DURATION_S
-    longest = plan.frontier.longest(1, lm=lm)
+    longest = plan.longest(1, lm=lm)
     thinking = "with a language model" if lm else "without a language model"
     source = f"{plan.limits_of}, {_evidence(plan)}"
     if longest == 0:
@@ -220,18 +283,24 @@ def clamp(request: Request, plan: Plan, *, lm: bool) -> tuple[Request, tuple[str
     warnings: list[str] = []
     duration = min(asked_s, float(longest))
     if duration < request.duration_s:
+        how = "certified on" if longest == plan.frontier.longest(1, lm=lm) else "predicted to fit"
         warnings.append(
-            f"Songs of up to {minutes(longest)} are certified on this card {thinking} ({source}): "
+            f"Songs of up to {minutes(longest)} are {how} this card {thinking} ({source}): "
             f"{minutes(request.duration_s)} was cut to {minutes(duration)}."
         )
-    batch = next(size for size in range(request.batch, 0, -1) if plan.frontier.longest(size, lm=lm) >= duration)
+    batch = next(size for size in range(request.batch, 0, -1) if plan.longest(size, lm=lm) >= duration)
     if batch < request.batch:
         warnings.append(
             f"Up to {batch} {'song' if batch == 1 else 'songs'} of {minutes(duration)} at once are certified on this "
             f"card {thinking} ({source}): the batch of {request.batch} was cut to {batch}."
         )
+    elif plan.frontier.longest(batch, lm=lm) < duration:
+        warnings.append(
+            f"A batch of {batch} of {minutes(duration)} is more than is certified on this card {thinking} ({source})."
+            " It is predicted to fit with fewer songs at a time."
+        )
     if not request.duration_s:
-        longest_s = min(request.thinking.longest_s, plan.frontier.longest(batch, lm=lm))
+        longest_s = min(request.thinking.longest_s, plan.longest(batch, lm=lm))
         if longest_s < SHORTEST_PLAN_S:
             return msgspec.structs.replace(request, batch=batch, duration_s=duration), tuple(warnings)
         within = msgspec.structs.replace(request.thinking, longest_s=longest_s)

@@ -64,19 +64,24 @@ class Studio:
         plan = self._plan(self.overrides, tier)
         return controls_of(plan, tier=tier, init_lm=plan.init_lm), plan
 
-    def settle(self, wish: Controls) -> tuple[Controls, Plan, tuple[str, ...]]:
-        """Return the settings granted for a wish, their plan, and a sentence for each part that was not granted."""
-        plan = self._plan(overrides_of(wish, self.overrides.variant), wish.tier)
+    def settle(self, wish: Controls, request: Request | None = None) -> tuple[Controls, Plan, tuple[str, ...]]:
+        """Return the settings granted for a wish, their plan, and a sentence for each part that was not granted.
+
+        They are for a `request`, or for songs of the usual length.
+        """
+        plan = self._plan(overrides_of(wish, self.overrides.variant), wish.tier, request)
         _, usual = self.start(wish.tier)
         refused = tuple(sentence for sentence in plan.warnings if sentence not in usual.warnings)
         return controls_of(plan, tier=wish.tier, init_lm=wish.init_lm), plan, refused
 
-    def _plan(self, overrides: Overrides, tier: str) -> Plan:
+    def _plan(self, overrides: Overrides, tier: str, request: Request | None = None) -> Plan:
         """Return the plan for a choice of the tier selector.
 
         That of this card includes remarks about the cards here.
         """
-        return with_remarks(plan_of_card(overrides, self.card(tier)), self._remarks if tier == THIS_CARD else ())
+        return with_remarks(
+            plan_of_card(overrides, self.card(tier), request), self._remarks if tier == THIS_CARD else ()
+        )
 
     def preload(self, notify: Callable[[str], None]) -> None:
         """Load what the first request will need."""
@@ -91,7 +96,7 @@ class Studio:
 
         Raises `StoppedError` if the visit stopped the run, and as the pipeline does.
         """
-        controls, plan, _ = self.settle(wish)
+        controls, plan, _ = self.settle(wish, request)
         document = self._in_turn(lambda: self._run(request, plan, controls, audio_format, session))
         # gradio deletes copies after a day: songs that can no longer be played are dropped too.
         before = [made for made in session.made if made.served.exists()][:MOST_REMEMBERED]
