@@ -35,6 +35,7 @@ from acestep.logs import show_logs
 from acestep.request import MIN_DURATION_S
 from acestep.thinking import Think
 from acestep.tiers import load_tiers
+from acestep.units import gib_to_bytes
 from acestep.version import version_option
 
 if TYPE_CHECKING:
@@ -82,13 +83,20 @@ def cli(verbose: int) -> None:
 
 @cli.command()
 @click.option("--vram", type=SIZE_GIB, metavar="GIB", help="Plan for a card that reports this size instead.")
+@click.option(
+    "--free", type=SIZE_GIB, metavar="GIB", help="Plan for this much free memory; by default what is free now."
+)
 @device_option
 @variant_option
 @knob_options
 @json_option
-def plan_command(vram: float | None, as_json: bool, **knobs: Any) -> None:
+def plan_command(vram: float | None, free: float | None, as_json: bool, **knobs: Any) -> None:
     """Show the limits and settings of this card, without loading a model."""
-    resolved = plan_here(knobs_of(knobs), None if vram is None else simulated_card(vram))
+    resolved = plan_here(
+        knobs_of(knobs),
+        None if vram is None else simulated_card(vram),
+        None if free is None else gib_to_bytes(free),
+    )
     console.answer(resolved, lambda resolved: click.echo(show.plan_text(resolved)), as_json=as_json)
 
 

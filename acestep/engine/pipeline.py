@@ -117,6 +117,11 @@ class Pipeline:
         """The knobs in force now: after running out of memory, more offload stays on."""
         return self._place.knobs
 
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the weights that are on the device between requests."""
+        return self._place.placement.held_bytes
+
     def close(self) -> None:
         """Free everything on the device; the pipeline cannot be used afterwards."""
         self._thinker.close()

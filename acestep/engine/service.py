@@ -4,7 +4,7 @@ import gc
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
@@ -23,8 +23,10 @@ from acestep.engine.pipeline import UNABLE_TO_THINK, Pipeline, prepare
 from acestep.errors import HostMemoryError, InvalidInputError, UsageError
 from acestep.hardware.card import Card
 from acestep.knobs import Backend, Knobs, Quantization, Variant
+from acestep.limits.free_now import fit_now
 from acestep.limits.machine import carried_out
 from acestep.limits.plan import Plan, clamp
+from acestep.limits.room import question_of
 from acestep.lm.language import Language
 from acestep.lm.songwriting import language_name, open_lm, without_language
 from acestep.lm.stage import Thinker
@@ -117,6 +119,7 @@ class Service:
         progress(LOADING_STAGE, 2, LOADED_PARTS)
         for sentence in (*cuts, *_remarks(request, plan, components)):
             warn(sentence)
+        plan = self._fitted(plan, clamped, components, warn)
         with self._running(plan, components, thinker, thinks=request.thinks) as pipeline:
             progress(LOADING_STAGE, LOADED_PARTS, LOADED_PARTS)
             result = pipeline.generate(clamped, progress=progress)
@@ -227,6 +230,17 @@ class Service:
             self._components[key] = components
         return self._components[key]
 
+    def _fitted(self, plan: Plan, request: Request, components: Components, warn: Notify) -> Plan:
+        """Return the plan for what is free on the device now; every request begins again with its own plan."""
+        if self._device.shares_host_memory:
+            return plan
+        held = sum(pipeline.held_bytes for pipeline in self._pipelines.values())
+        question = question_of(request, self.card, thinks=request.thinks)
+        found = fit_now(plan, question, memory_model_of(components, plan), self._device.free_bytes() + held)
+        for sentence in found.warnings[len(plan.warnings) :]:
+            warn(sentence)
+        return found
+
     @contextmanager
     def _running(self, plan: Plan, components: Components, thinker: Thinker, *, thinks: bool) -> Iterator[Pipeline]:
         """Open the pipeline of a plan for one run."""
@@ -256,15 +270,20 @@ class Service:
             self._pipelines.popitem()[1].close()
 
 
-def guarded_pipeline(components: Components, plan: Plan, device: Device, thinker: Thinker, vae_chunk: int) -> Pipeline:
-    """A pipeline whose VRAM guard predicts from the table in force; for tiny weights there is no memory model."""
+def memory_model_of(components: Components, plan: Plan) -> Mapping[str, float]:
+    """Return the memory model of the table in force; empty for tiny weights, and where the table has none."""
     table = None if components.is_noise == "tiny" else load_tiers().variants.get(plan.variant)
+    return {} if table is None else table.memory_model
+
+
+def guarded_pipeline(components: Components, plan: Plan, device: Device, thinker: Thinker, vae_chunk: int) -> Pipeline:
+    """A pipeline whose VRAM guard predicts from the table in force."""
     return Pipeline(
         components,
         plan.knobs,
         device,
         thinker=thinker,
-        memory_model={} if table is None else table.memory_model,
+        memory_model=memory_model_of(components, plan),
         vae_chunk=vae_chunk,
     )
 

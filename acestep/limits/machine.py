@@ -7,9 +7,12 @@ from importlib.util import find_spec
 
 import msgspec
 
-from acestep.hardware.card import Card, planning_card
+from acestep.hardware.card import CONTEXT_BYTES, Card, planning_card
 from acestep.hardware.detection import Detection, look
+from acestep.hardware.detection.nvml import free_now
+from acestep.limits.free_now import fit_now
 from acestep.limits.plan import AS_THE_TIER_SAYS, Overrides, Plan, on_device, resolve
+from acestep.limits.room import question_of
 from acestep.request import Request
 from acestep.tiers import load_tiers
 from acestep.units import gib
@@ -22,12 +25,19 @@ def installed(package: str) -> bool:
     return find_spec(package) is not None
 
 
-def plan_here(overrides: Overrides = AS_THE_TIER_SAYS, card: Card | None = None) -> Plan:
+def plan_here(overrides: Overrides = AS_THE_TIER_SAYS, card: Card | None = None, free_bytes: int | None = None) -> Plan:
     """Return the plan of this machine's card, or of `card`, under the table in force.
 
-    This machine's plan begins its warnings with remarks about the cards here.
+    This machine's plan begins its warnings with remarks about the cards here. It is for songs of the usual length and
+    `free_bytes` of memory, by default what is free on this machine's card now.
     """
-    return plan_of_card(overrides, card) if card is not None else plan_of(look(os.environ), overrides)
+    plan = plan_of_card(overrides, card) if card is not None else plan_of(look(os.environ), overrides)
+    if free_bytes is None and not plan.card.imagined and (found := free_now(plan.card)) is not None:
+        free_bytes = max(0, found - CONTEXT_BYTES)
+    known = load_tiers().variants.get(plan.variant)
+    if free_bytes is None or known is None:
+        return plan
+    return fit_now(plan, question_of(None, plan.card, thinks=plan.init_lm), known.memory_model, free_bytes)
 
 
 def plan_of(found: Detection, overrides: Overrides = AS_THE_TIER_SAYS, request: Request | None = None) -> Plan:
