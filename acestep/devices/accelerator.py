@@ -82,10 +82,15 @@ class Accelerator:
         self._backend.current_stream().wait_event(mark)
 
     def free_bytes(self) -> int:
-        """The driver's free bytes plus the bytes that this process caches without using them."""
-        free, _ = self._backend.mem_get_info(self.torch_device)
-        cached = self._backend.memory_reserved(self.torch_device) - self.allocated_bytes()
-        return int(free + cached)
+        """The driver's free bytes plus the bytes that this process caches without using them.
+
+        Never more than the card has besides what others use: on Windows this process can have reserved memory that the
+        driver keeps in main memory, and that part of its cache is not on the card.
+        """
+        free, total = self._backend.mem_get_info(self.torch_device)
+        reserved = self._backend.memory_reserved(self.torch_device)
+        others = max(0, total - free - reserved)
+        return int(max(0, total - others - self.allocated_bytes()))
 
     def allocated_bytes(self) -> int:
         """Bytes in live tensors."""

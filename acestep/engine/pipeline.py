@@ -29,6 +29,7 @@ from acestep.engine.decode import decode
 from acestep.engine.denoise import denoise
 from acestep.engine.encode import NO_AUDIO, encode
 from acestep.engine.encode_audio import codes_of_clip, encode_audio
+from acestep.engine.pace import Pace
 from acestep.errors import NotEnoughMemoryError, RunFailedError, first_line
 from acestep.knobs import Knobs, Offload
 from acestep.limits.guard import Demand, songs_at_once
@@ -78,6 +79,7 @@ class _Run:
         self.latents: Tensor | None = None
         self.codes: SongCodes | None = None
         self.done = 0
+        self.was_slow = False
         self.stage: Stage | None = None
         self.stages: dict[str, StageReport] = {}
         self.warnings: list[str] = []
@@ -203,8 +205,8 @@ class Pipeline:
         while run.done < request.batch:
             after = min(request.batch, run.done + run.songs_per_pass)
             songs = msgspec.structs.replace(request, batch=after - run.done, seed=request.seed + run.done)
-            with self._stage(Stage.DENOISE, songs.batch, run, progress):
-                latents = denoise(songs, conditions.of(run.done, after), place, progress)
+            with self._stage(Stage.DENOISE, songs.batch, run, progress), _paced(run, place.device, progress) as paced:
+                latents = denoise(songs, conditions.of(run.done, after), place, paced)
                 place.device.download(run.latents[run.done : after].numpy(), latents)
                 del latents
             run.done = after
@@ -329,6 +331,24 @@ def _ran_out(device: Device) -> str:
 
 def _songs(count: int) -> str:
     return "1 song" if count == 1 else f"{count} songs"
+
+
+@contextmanager
+def _paced(run: _Run, device: Device, progress: Progress) -> Iterator[Progress]:
+    """Give a progress that watches the pace of a pass; warn of the first step in a run that was suddenly slow.
+
+    Probes are left alone, and so is memory that the processor shares, which no driver moves.
+    """
+    if run.strict or run.was_slow or device.shares_host_memory:
+        yield progress
+        return
+    pace = Pace(device)
+    try:
+        yield pace.watching(progress)
+    finally:
+        if pace.slow is not None:
+            run.was_slow = True
+            run.warnings.append(pace.slow)
 
 
 def _tell_uncompiled(run: _Run, problem: str) -> None:
