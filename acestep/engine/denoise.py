@@ -67,7 +67,7 @@ def _room(latents: Tensor, conditions: Conditions, place: StageContext, *, guide
         frames=frames,
         condition_tokens=condition_tokens,
         condition_width=condition_width,
-        itemsize=place.device.dtype.itemsize,
+        itemsize=place.components.dtype.itemsize,
         grouped=place.device.grouped_attention,
         unpacks=unpacks(place.knobs.quantization),
         weak_cover=conditions.uncovered is not None,

@@ -22,7 +22,7 @@ LEAST_SECONDS: Final = 1.0
 """A shorter step is not told: other programs delay it, and it costs no one much time."""
 
 
-class Pace:
+class StepPace:
     """The steps of one pass on a device; `slow` is a sentence about the first step that was suddenly slow, or None."""
 
     def __init__(self, device: Device, clock: Callable[[], float] = time.perf_counter) -> None:

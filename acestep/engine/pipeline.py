@@ -29,8 +29,8 @@ from acestep.engine.decode import decode
 from acestep.engine.denoise import denoise
 from acestep.engine.encode import NO_AUDIO, encode
 from acestep.engine.encode_audio import codes_of_clip, encode_audio
-from acestep.engine.pace import Pace
-from acestep.errors import NotEnoughMemoryError, RunFailedError, first_line
+from acestep.engine.pace import StepPace
+from acestep.errors import NotANumberError, NotEnoughMemoryError, RunFailedError, first_line
 from acestep.knobs import Knobs, Offload
 from acestep.limits.guard import Demand, songs_at_once
 from acestep.lm.stage import Thinker, UnableToThink
@@ -59,8 +59,14 @@ UNABLE_TO_THINK: Final = UnableToThink()
 
 
 def prepare(components: Components, knobs: Knobs) -> None:
-    """Bring freshly loaded weights into the form in which they run: weight norm folded, linear layers quantised."""
+    """Bring freshly loaded weights into the form in which they run: weight norm folded, linear layers quantised.
+
+    In float16 the last projection of the lyric encoder stays in float32: its results reach 505,000, and float16 ends at
+    65,504 (ACE-Step-1.5, pull request 1312).
+    """
     fold_weight_norm(components.vae)
+    if components.dtype is torch.float16:
+        components.condition_encoder.lyric_encoder.layers[-1].mlp.down_proj.float()
     if knobs.quantization is not None:
         quantize(components.transformer, knobs.quantization)
 
@@ -210,6 +216,7 @@ class Pipeline:
                 place.device.download(run.latents[run.done : after].numpy(), latents)
                 del latents
             run.done = after
+        self._require_numbers(run)
         del conditions
         if place.knobs.compile and (problem := uncompiled()):
             _tell_uncompiled(run, problem)
@@ -222,6 +229,19 @@ class Pipeline:
             songs_per_pass=run.stages[Stage.DENOISE].songs_per_pass,
             decode_path=decoded.path,
             warnings=(*run.warnings, *decoded.warnings),
+        )
+
+    def _require_numbers(self, run: _Run) -> None:
+        """Raise `NotANumberError` if any latent is infinite or no number: of that song nothing could be heard."""
+        device, latents = self._place.device, run.latents
+        # A simulated card has no numbers.
+        if device.torch_device.type == "meta" or latents is None or bool(torch.isfinite(latents).all()):
+            return
+        precision = str(self._place.components.dtype).removeprefix("torch.")
+        raise NotANumberError(
+            f"The song came out as values that are not numbers (NaN) in {precision}, of which nothing can be heard. If"
+            " this happens in float32, the weights may be damaged: fetch them again with acestep download, or choose"
+            " another --seed."
         )
 
     def _think(self, run: _Run, progress: Progress) -> None:
@@ -257,7 +277,7 @@ class Pipeline:
             contexts=1 if run.codes is None else len(run.codes),
             grouped_attention=place.device.grouped_attention,
             matrix_workspace=place.device.matrix_workspace,
-            itemsize=place.device.dtype.itemsize,
+            itemsize=place.components.dtype.itemsize,
         )
         fitting = songs_at_once(self._memory_model, place.knobs, demand, place.device.free_bytes())
         if fitting < request.batch:
@@ -342,7 +362,7 @@ def _paced(run: _Run, device: Device, progress: Progress) -> Iterator[Progress]:
     if run.strict or run.was_slow or device.shares_host_memory:
         yield progress
         return
-    pace = Pace(device)
+    pace = StepPace(device)
     try:
         yield pace.watching(progress)
     finally:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Final
 
 import msgspec
+import torch
 
 from acestep.checkpoints.catalog import checkpoints_dir
 from acestep.checkpoints.components import Components
@@ -20,9 +21,10 @@ from acestep.devices.card_faults import one_card_fault_error
 from acestep.devices.open import open_here
 from acestep.dit.vae_decode import chunk_from
 from acestep.engine.pipeline import UNABLE_TO_THINK, Pipeline, prepare
-from acestep.errors import HostMemoryError, InvalidInputError, UsageError
+from acestep.errors import HostMemoryError, InvalidInputError, NotANumberError, UsageError
 from acestep.hardware.card import Card
 from acestep.knobs import Backend, Knobs, Quantization, Variant
+from acestep.limits.capabilities import songs_in_float16
 from acestep.limits.free_now import fit_now
 from acestep.limits.machine import carried_out
 from acestep.limits.plan import Plan, clamp
@@ -80,7 +82,7 @@ class Service:
         self._device, self.card = open_here() if here is None else here
         _LOG.info("songs are made on %s (%s) in %s", self.card.name, self._device.torch_device, self._device.dtype)
         self._languages: dict[LmKey, Language] = {}
-        self._components: dict[tuple[Variant, Quantization | None], Components] = {}
+        self._components: dict[tuple[Variant, Quantization | None, torch.dtype], Components] = {}
         self._pipelines: dict[tuple[Knobs, bool], Pipeline] = {}
         self._notify: Notify = ignore
 
@@ -120,9 +122,20 @@ class Service:
         for sentence in (*cuts, *_remarks(request, plan, components)):
             warn(sentence)
         plan = self._fitted(plan, clamped, components, warn)
-        with self._running(plan, components, thinker, thinks=request.thinks) as pipeline:
-            progress(LOADING_STAGE, LOADED_PARTS, LOADED_PARTS)
-            result = pipeline.generate(clamped, progress=progress)
+        try:
+            result = self._songs(plan, clamped, components, thinker, progress)
+            problem = None
+        except NotANumberError as error:
+            if components.dtype is torch.float32:
+                raise
+            problem = str(error).partition(" If ")[0]
+        if problem is not None:
+            # Outside the except block, whose traceback keeps tensors of the run alive.
+            warn(f"{problem} It is made once more in float32, which is slower and takes twice the memory.")
+            del components
+            components = self._parts(plan, torch.float32)
+            plan = self._fitted(plan, clamped, components, warn)
+            result = self._songs(plan, clamped, components, thinker, progress)
         for sentence in result.warnings:
             warn(sentence)
         return msgspec.structs.replace(result, warnings=tuple(warnings)), plan
@@ -204,38 +217,53 @@ class Service:
 
         A language model that leaves no memory for the other models is of no use.
         """
-        if (plan.variant, plan.quantization) in self._components:
+        dtype = self._dtype_of(plan)
+        if (plan.variant, plan.quantization, dtype) in self._components:
             return
         # Other backends load it by themselves, onto the card.
         beside = plan.backend is Backend.PT or plan.lm_quantization is not None
         require_room_for(
             checkpoints_dir(),
-            self._device.dtype,
+            dtype,
             music=Weights(model=self._model, variant=plan.variant, quantization=plan.quantization),
             language=LanguageWeights(name=language, quantization=plan.lm_quantization)
             if language is not None and beside
             else None,
         )
 
-    def _parts(self, plan: Plan) -> Components:
-        key = plan.variant, plan.quantization
+    def _dtype_of(self, plan: Plan) -> torch.dtype:
+        """Return the type in which songs are made on this device; language models run in the device's own."""
+        return torch.float16 if songs_in_float16(self.card, plan.variant) else self._device.dtype
+
+    def _parts(self, plan: Plan, dtype: torch.dtype | None = None) -> Components:
+        dtype = dtype or self._dtype_of(plan)
+        key = plan.variant, plan.quantization, dtype
         if key not in self._components:
             self._drop_pipelines()
             self._components.clear()
             _LOG.info("loading %s as %s", self._model, plan.variant)
             started = time.perf_counter()
-            components = load(self._model, plan.variant, dtype=self._device.dtype, quantization=plan.quantization)
+            components = load(self._model, plan.variant, dtype=dtype, quantization=plan.quantization)
             prepare(components, plan.knobs)
             _LOG.info("loaded in %.1f s", time.perf_counter() - started)
             self._components[key] = components
         return self._components[key]
+
+    def _songs(
+        self, plan: Plan, request: Request, components: Components, thinker: Thinker, progress: Progress
+    ) -> Result:
+        with self._running(plan, components, thinker, thinks=request.thinks) as pipeline:
+            progress(LOADING_STAGE, LOADED_PARTS, LOADED_PARTS)
+            return pipeline.generate(request, progress=progress)
 
     def _fitted(self, plan: Plan, request: Request, components: Components, warn: Notify) -> Plan:
         """Return the plan for what is free on the device now; every request begins again with its own plan."""
         if self._device.shares_host_memory:
             return plan
         held = sum(pipeline.held_bytes for pipeline in self._pipelines.values())
-        question = question_of(request, self.card, thinks=request.thinks)
+        question = question_of(request, self.card, plan.variant, thinks=request.thinks).in_type_of(
+            components.dtype.itemsize
+        )
         found = fit_now(plan, question, memory_model_of(components, plan), self._device.free_bytes() + held)
         for sentence in found.warnings[len(plan.warnings) :]:
             warn(sentence)

@@ -37,7 +37,9 @@ def plan_here(overrides: Overrides = AS_THE_TIER_SAYS, card: Card | None = None,
     known = load_tiers().variants.get(plan.variant)
     if free_bytes is None or known is None:
         return plan
-    return fit_now(plan, question_of(None, plan.card, thinks=plan.init_lm), known.memory_model, free_bytes)
+    return fit_now(
+        plan, question_of(None, plan.card, plan.variant, thinks=plan.init_lm), known.memory_model, free_bytes
+    )
 
 
 def plan_of(found: Detection, overrides: Overrides = AS_THE_TIER_SAYS, request: Request | None = None) -> Plan:

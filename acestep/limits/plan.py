@@ -12,7 +12,7 @@ from msgspec import UNSET, UnsetType
 from acestep.fields import SHORTEST_PLAN_S
 from acestep.hardware.card import Card, CardKind
 from acestep.knobs import KNOBS, LM_MODELS, Backend, Knobs, KnobValues, Offload, Variant
-from acestep.limits.capabilities import computes_in_float32
+from acestep.limits.capabilities import songs_in_float16, songs_in_float32
 from acestep.limits.fallbacks import Fallbacks, backends_on, moves_weights
 from acestep.limits.granting import Certified, grant, with_fitting_models
 from acestep.limits.names import parse_knob
@@ -118,8 +118,11 @@ def resolve(
         card=card, torchao_available=torchao_available, flash_attn_available=flash_attn_available, notes=notes
     )
     tiers = _tiers_of(table, overrides.variant, notes)
-    tier, limits = _tier_of(card, tiers, notes)
-    needed = _adapted(limits, card, notes)
+    tier, limits = _tier_of(card, overrides.variant, tiers, notes)
+    forecast = _Forecast(card, table, overrides.variant, request)
+    if songs_in_float16(card, overrides.variant):
+        limits = _with_float32_lms(limits, forecast, notes)
+    needed = _adapted(limits, card, overrides.variant, notes)
     lm = settle.lm(
         overrides.lm,
         limits.lm_models,
@@ -141,8 +144,6 @@ def resolve(
         "attention": settle.attention(overrides.attention),
         "compile": settle.compile(overrides.compile, default=needed.compile),
     }
-    known = table.variants.get(overrides.variant)
-    forecast = _Forecast(card, {} if known is None else known.memory_model, request)
     thinks = request.thinks if request is not None else limits.init_lm or overrides.lm is not UNSET
     certified = Certified(knobs=ours, lm_models=limits.lm_models)
     need = forecast.need(thinks=thinks)
@@ -179,19 +180,21 @@ def resolve(
 class _Forecast:
     """The guard's predictions for a request on a card."""
 
-    def __init__(self, card: Card, model: Mapping[str, float], request: Request | None) -> None:
+    def __init__(self, card: Card, table: TierTable, variant: Variant, request: Request | None) -> None:
         self.room_bytes = songs_room(card)
-        self._card = card
+        known = table.variants.get(variant)
         # A card that shares the machine's memory has no room of its own to predict for.
-        self._model = model if self.room_bytes else {}
+        self._model = known.memory_model if known is not None and self.room_bytes else {}
+        self._card = card
+        self._variant = variant
         self._request = request
 
     def need(self, *, thinks: bool) -> Callable[[Knobs], int | None]:
-        asked = question_of(self._request, self._card, thinks=thinks)
+        asked = question_of(self._request, self._card, self._variant, thinks=thinks)
         return lambda knobs: needed_bytes(self._model, knobs, asked)
 
     def reach(self, knobs: Knobs, *, thinks: bool) -> int:
-        asked = question_of(self._request, self._card, thinks=thinks)
+        asked = question_of(self._request, self._card, self._variant, thinks=thinks)
         return longest_fitting(self._model, knobs, asked, self.room_bytes)
 
 
@@ -224,7 +227,11 @@ def on_device(plan: Plan, device: Card, *, torchao_available: bool = True, flash
         f"{device.name} has no bfloat16, so the model runs in float32 there and takes twice what this plan counts on:"
         " fewer songs are made at once, or more is offloaded."
     )
-    if computes_in_float32(device) and not computes_in_float32(plan.card) and wider not in plan.warnings:
+    if (
+        songs_in_float32(device, plan.variant)
+        and not songs_in_float32(plan.card, plan.variant)
+        and wider not in plan.warnings
+    ):
         notes.append(wider)
     if plan.compile and not can_compile:
         notes.append(f"Compiling is left off on {device.name}.")
@@ -324,16 +331,49 @@ def _tiers_of(table: TierTable, variant: Variant, notes: list[str]) -> Sequence[
     return table.variants[Variant.TURBO].tiers
 
 
-def _tier_of(card: Card, tiers: Sequence[Tier], notes: list[str]) -> tuple[Tier, Tier]:
+def _with_float32_lms(limits: Tier, forecast: "_Forecast", notes: list[str]) -> Tier:
+    """Return limits whose language models are those that are predicted to fit in float32, twice as large."""
+    knobs = Knobs(offload=limits.offload, quantization=limits.quantization, lm_quantization=limits.lm_quantization)
+    need = forecast.need(thinks=True)
+    if need(knobs) is None:
+        return limits
+
+    def fits(model: str) -> bool:
+        needed = need(msgspec.structs.replace(knobs, lm=model))
+        return needed is not None and needed <= forecast.room_bytes
+
+    models = tuple(model for model in limits.lm_models if fits(model))
+    if models != limits.lm_models:
+        notes.append(
+            "This card has no bfloat16, so language models run in float32 and are twice as large there: of those of"
+            f" this tier, {', '.join(models) or 'none'} fit."
+        )
+    longest = forecast.reach(msgspec.structs.replace(knobs, lm=models[-1]), thinks=True) if models else 0
+    reached = {batch: min(seconds, longest) for batch, seconds in limits.frontier.with_lm.items()}
+    frontier = msgspec.structs.replace(limits.frontier, with_lm=reached)
+    recommended = limits.recommended_lm if limits.recommended_lm in models else models[-1] if models else None
+    return msgspec.structs.replace(
+        limits,
+        lm_models=models,
+        recommended_lm=recommended,
+        lm_songs_per_pass={name: songs for name, songs in limits.lm_songs_per_pass.items() if name in models},
+        frontier=frontier,
+        max_duration_s=msgspec.structs.replace(limits.max_duration_s, with_lm=frontier.longest(1, lm=True)),
+        max_batch=msgspec.structs.replace(limits.max_batch, with_lm=frontier.headline_batch(lm=True)),
+        init_lm=limits.init_lm and recommended is not None,
+    )
+
+
+def _tier_of(card: Card, variant: Variant, tiers: Sequence[Tier], notes: list[str]) -> tuple[Tier, Tier]:
     """Return the tier that the card belongs to, and the tier whose limits it can keep."""
     if card.kind is CardKind.CPU:
         return tiers[0], tiers[0]
     tier = tiers[_place(tiers, card.nameplate_gib)]
-    size = _holds_as(card)
+    size = _holds_as(card, variant)
     place = _place(tiers, size)
     named, below = tiers[place], tiers[max(place - 1, 0)]
     has = f"this card has {size:.3g} GiB"
-    if computes_in_float32(card):
+    if songs_in_float32(card, variant):
         notes.append(
             "This card has no bfloat16, so the model runs in float32, slower and twice as large: the card's "
             f"{card.nameplate_gib:.3g} GiB hold what {size:.3g} GiB do elsewhere."
@@ -351,17 +391,17 @@ def _place(tiers: Sequence[Tier], size_gib: float) -> int:
     return next(index for index, tier in enumerate(tiers) if size_gib in tier.vram_gib)
 
 
-def _holds_as(card: Card) -> float:
+def _holds_as(card: Card, variant: Variant) -> float:
     """Return the size in GiB of a bfloat16 card that holds as much as this one."""
-    return card.nameplate_gib / 2 if computes_in_float32(card) else card.nameplate_gib
+    return card.nameplate_gib / 2 if songs_in_float32(card, variant) else card.nameplate_gib
 
 
-def _adapted(tier: Tier, card: Card, notes: list[str]) -> Tier:
+def _adapted(tier: Tier, card: Card, variant: Variant, notes: list[str]) -> Tier:
     """Return a tier's knobs as this kind of card supports them, before any wishes."""
     allowed = backends_on(card, tier.backends_allowed)
     apple = card.kind is CardKind.MPS
     offload = tier.offload
-    if _holds_as(card) < tier.certified_gib:
+    if _holds_as(card, variant) < tier.certified_gib:
         # Only a card below the first tier's certified size gets here: others were given a lower tier's limits.
         offload = max(offload, Offload.STREAM, key=KNOBS["offload"].rank)
     if apple and (offload is not Offload.NONE or tier.quantization is not None):

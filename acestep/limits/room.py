@@ -7,7 +7,7 @@ import msgspec
 
 from acestep.clip import FRAMES_A_SECOND
 from acestep.hardware.card import CONTEXT_BYTES, Card
-from acestep.knobs import Backend, Knobs, Offload
+from acestep.knobs import Backend, Knobs, Offload, Variant
 from acestep.limits.capabilities import groups_attention, itemsize_of, matrix_workspace_of
 from acestep.limits.fallbacks import moves_weights
 from acestep.limits.guard import Demand, knobs_key, predict
@@ -45,19 +45,24 @@ def songs_room(card: Card) -> int:
 class MemoryQuestion(msgspec.Struct, frozen=True, kw_only=True):
     """What decides the memory of a request whose songs are made one at a time: the inputs of a prediction.
 
-    `thinks`: a language model plans the songs.
+    `thinks`: a language model plans the songs; `lm_itemsize` are the bytes of its numbers.
     """
 
     demand: Demand
     thinks: bool
+    lm_itemsize: int
 
     def lasting(self, seconds: float) -> "MemoryQuestion":
         """Return the same for songs of another length."""
         frames = round(seconds * FRAMES_A_SECOND)
-        return MemoryQuestion(demand=msgspec.structs.replace(self.demand, frames=frames), thinks=self.thinks)
+        return msgspec.structs.replace(self, demand=msgspec.structs.replace(self.demand, frames=frames))
+
+    def in_type_of(self, itemsize: int) -> "MemoryQuestion":
+        """Return the same for songs made in numbers of that many bytes."""
+        return msgspec.structs.replace(self, demand=msgspec.structs.replace(self.demand, itemsize=itemsize))
 
 
-def question_of(request: Request | None, card: Card, *, thinks: bool) -> MemoryQuestion:
+def question_of(request: Request | None, card: Card, variant: Variant, *, thinks: bool) -> MemoryQuestion:
     """Return what a request asks of a card, from above; without one, a song of the usual length with long lyrics."""
     lyrics, duration_s = MAX_LYRIC_TOKENS, DEFAULT_DURATION_S
     with_audio, weak, contexts = thinks, False, MAX_BATCH if thinks else 1
@@ -78,39 +83,39 @@ def question_of(request: Request | None, card: Card, *, thinks: bool) -> MemoryQ
         contexts=contexts,
         grouped_attention=groups_attention(card),
         matrix_workspace=matrix_workspace_of(card),
-        itemsize=itemsize_of(card),
+        itemsize=itemsize_of(card, variant),
     )
-    return MemoryQuestion(demand=demand, thinks=thinks)
+    return MemoryQuestion(demand=demand, thinks=thinks, lm_itemsize=itemsize_of(card))
 
 
-def needed_bytes(model: Mapping[str, float], knobs: Knobs, asked: MemoryQuestion) -> int | None:
+def needed_bytes(model: Mapping[str, float], knobs: Knobs, question: MemoryQuestion) -> int | None:
     """Return the bytes that a request needs with its songs made one at a time; None if `model` lacks the knobs."""
-    demand = asked.demand
+    demand = question.demand
     stages = predict(model, knobs, demand)
     if not stages:
         return None
-    thinks = asked.thinks and knobs.lm is not None
+    thinks = question.thinks and knobs.lm is not None
     stays = thinks and knobs.offload is Offload.NONE and knobs.backend is Backend.PT
-    music = stages["total"] + (lm_weight_bytes(knobs, demand.itemsize) if stays else 0)
+    music = stages["total"] + (lm_weight_bytes(knobs, question.lm_itemsize) if stays else 0)
     if not thinks:
         return music
     resting = demand.width * int(model[f"{knobs_key(knobs)}.rest"])
-    return max(music, resting + think_bytes(knobs, demand.frames / FRAMES_A_SECOND, demand.itemsize))
+    return max(music, resting + think_bytes(knobs, demand.frames / FRAMES_A_SECOND, question.lm_itemsize))
 
 
-def longest_fitting(model: Mapping[str, float], knobs: Knobs, asked: MemoryQuestion, room_bytes: int) -> int:
+def longest_fitting(model: Mapping[str, float], knobs: Knobs, question: MemoryQuestion, room_bytes: int) -> int:
     """Return the longest song in whole seconds, made one at a time, that fits into `room_bytes`; 0 if none does.
 
     Whole minutes are tried, and the length that was asked for.
     """
-    own = min(int(MAX_DURATION_S), ceil_div(asked.demand.frames, FRAMES_A_SECOND))
-    return next((seconds for seconds in _longest_first(own) if _fits(model, knobs, asked, seconds, room_bytes)), 0)
+    own = min(int(MAX_DURATION_S), ceil_div(question.demand.frames, FRAMES_A_SECOND))
+    return next((seconds for seconds in _longest_first(own) if _fits(model, knobs, question, seconds, room_bytes)), 0)
 
 
 def _longest_first(own: int) -> Iterable[int]:
     return sorted({*_LENGTHS, own} - {0}, reverse=True)
 
 
-def _fits(model: Mapping[str, float], knobs: Knobs, asked: MemoryQuestion, seconds: int, room_bytes: int) -> bool:
-    needed = needed_bytes(model, knobs, asked.lasting(seconds))
+def _fits(model: Mapping[str, float], knobs: Knobs, question: MemoryQuestion, seconds: int, room_bytes: int) -> bool:
+    needed = needed_bytes(model, knobs, question.lasting(seconds))
     return needed is not None and needed <= room_bytes

@@ -186,7 +186,7 @@ def outlook(
         contexts=clamped.batch if own_codes else 1,
         grouped_attention=groups_attention(plan.card),
         matrix_workspace=matrix_workspace_of(plan.card),
-        itemsize=itemsize_of(plan.card),
+        itemsize=itemsize_of(plan.card, plan.variant),
     )
     needs = predict(model, plan.knobs, demand)
     resting = demand.width * int(model[f"{knobs_key(plan.knobs)}.rest"]) if needs else 0

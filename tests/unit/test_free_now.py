@@ -43,7 +43,7 @@ def test_more_room_never_means_more_offload_and_what_is_used_fits_if_anything_do
 ) -> None:
     plan = resolve(simulated_card(size), TABLE, Overrides(variant=variant))
     model = TABLE.variants[variant].memory_model
-    question = question_of(Request(caption="x", duration_s=seconds), plan.card, thinks=thinks)
+    question = question_of(Request(caption="x", duration_s=seconds), plan.card, plan.variant, thinks=thinks)
     scarce, roomy = (fit_now(plan, question, model, n * MIB) for n in free)
     rank = KNOBS["offload"].rank
     assert rank(scarce.offload) >= rank(roomy.offload) >= rank(plan.offload)
@@ -60,7 +60,7 @@ def test_more_room_never_means_more_offload_and_what_is_used_fits_if_anything_do
 
 def test_a_plan_without_a_prediction_is_left_alone() -> None:
     plan = resolve(simulated_card(4), TABLE)
-    assert fit_now(plan, question_of(SONG, plan.card, thinks=False), {}, 0) is plan
+    assert fit_now(plan, question_of(SONG, plan.card, plan.variant, thinks=False), {}, 0) is plan
 
 
 MODEL = {

@@ -60,7 +60,7 @@ def test_what_is_granted_beyond_the_table_is_predicted_to_fit(
     clamped, _ = clamp(request, plan, lm=request.think)
     model = TABLE.variants[plan.variant].memory_model
     thinks = clamped.think and plan.lm is not None
-    needed = needed_bytes(model, plan.knobs, question_of(clamped, card, thinks=thinks))
+    needed = needed_bytes(model, plan.knobs, question_of(clamped, card, plan.variant, thinks=thinks))
     beyond = plan.frontier != usual.frontier or plan.frontier.longest(clamped.batch, lm=thinks) < clamped.duration_s
     if beyond and plan.reach.of(lm=thinks):
         assert needed is not None

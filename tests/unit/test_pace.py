@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import acestep.engine.pipeline as pipeline_module
 from acestep.devices.accelerator import Accelerator
 from acestep.devices.cpu import CpuDevice
-from acestep.engine.pace import JUMP, LEAST_SECONDS, LEAST_STEPS, Pace
+from acestep.engine.pace import JUMP, LEAST_SECONDS, LEAST_STEPS, StepPace
 from acestep.engine.pipeline import Pipeline
 from acestep.knobs import Knobs, Offload
 from acestep.request import Request
@@ -25,7 +25,7 @@ def told(steps: list[float]) -> str | None:
     for seconds in (0.0, *steps):
         times.append(times[-1] + seconds)
     clock = iter(times[1:])
-    pace = Pace(CpuDevice(), lambda: next(clock))
+    pace = StepPace(CpuDevice(), lambda: next(clock))
     watched = pace.watching(silent)
     for done in range(len(steps) + 1):
         watched("denoise", done + 1, len(steps) + 1)
@@ -55,12 +55,12 @@ def test_short_steps_and_the_first_ones_are_not_told() -> None:
 def test_a_run_says_it_once_and_a_probe_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
 
-    def slow_in_the_sixth(device: Any) -> Pace:
+    def slow_in_the_sixth(device: Any) -> StepPace:
         clock = iter([1.0, 2.0, 3.0, 4.0, 5.0, 65.0, 66.0, 67.0])
         made.append(1)
-        return Pace(device, lambda: next(clock))
+        return StepPace(device, lambda: next(clock))
 
-    monkeypatch.setattr(pipeline_module, "Pace", slow_in_the_sixth)
+    monkeypatch.setattr(pipeline_module, "StepPace", slow_in_the_sixth)
     request = Request(caption="x", duration_s=1, batch=2, seed=3, steps=8)
     pipeline = Pipeline(tiny_components(), Knobs(offload=Offload.CPU), SmallCard())
     result = pipeline.generate(request)
