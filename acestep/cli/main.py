@@ -18,6 +18,7 @@ from acestep.cli.options import (
     knob_options,
     knobs_of,
     knobs_with,
+    lm_device_option,
     model_variant_option,
     refuse_empty,
     variant_option,
@@ -87,6 +88,7 @@ def cli(verbose: int) -> None:
     "--free", type=SIZE_GIB, metavar="GIB", help="Plan for this much free memory; by default what is free now."
 )
 @device_option
+@lm_device_option
 @variant_option
 @knob_options
 @json_option
@@ -167,6 +169,7 @@ def download_command(model: str) -> None:
 @model_variant_option
 @think_options
 @device_option
+@lm_device_option
 @knob_options
 @click.option("--out", type=click.Path(file_okay=False), default="out", show_default=True)
 @click.option("--format", "audio_format", type=click.Choice(AUDIO_FORMATS), default="flac", show_default=True)

@@ -20,6 +20,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 def plan_text(plan: Plan) -> str:
     """Return a plan as text: the card's limits, the settings, and every warning."""
     lm = "none" if plan.lm is None else f"{plan.lm} by {plan.backend}, {_loaded(plan)}"
+    lm += f", on {plan.lm_card.name}" if plan.lm_card is not None else ""
     offered = ", ".join(plan.lm_models) or "none"
     certified = f", limits of {plan.limits_of}" if plan.limits_of != plan.tier else ""
     page = aligned(

@@ -128,8 +128,8 @@ class XpuDevice(Accelerator):
     Its attention kernels need keys and values expanded to all heads.
     """
 
-    def __init__(self, index: int = 0) -> None:
-        if index:
+    def __init__(self, index: int = 0, *, current: bool = True) -> None:
+        if index and current:
             torch.xpu.set_device(index)
         super().__init__(
             torch.xpu, torch.device("xpu", index), torch.bfloat16, grouped=False, workspace=MATRIX_WORKSPACE
@@ -147,9 +147,9 @@ warnings.filterwarnings("ignore", message="CUDA initialization")
 class CudaDevice(Accelerator):
     """The card with this torch index; `cap_bytes` limits what this process may reserve on it."""
 
-    def __init__(self, cap_bytes: int | None = None, index: int = 0) -> None:
+    def __init__(self, cap_bytes: int | None = None, index: int = 0, *, current: bool = True) -> None:
         device = torch.device("cuda", index)
-        if index:
+        if index and current:
             # Code that names no card, such as page-locked memory and Triton, uses the current one.
             torch.cuda.set_device(device)
         kind = CardKind.CUDA if torch.version.hip is None else CardKind.ROCM

@@ -11,17 +11,17 @@ from typing import Final
 import msgspec
 import torch
 
-from acestep.checkpoints.catalog import checkpoints_dir
+from acestep.checkpoints.catalog import SIZES, checkpoints_dir
 from acestep.checkpoints.components import Components
 from acestep.checkpoints.host_memory import LanguageWeights, Weights, require_room_for
 from acestep.checkpoints.load import load
 from acestep.clip import Clip
 from acestep.devices.base import Device
 from acestep.devices.card_faults import one_card_fault_error
-from acestep.devices.open import open_here
+from acestep.devices.open import open_device, open_here
 from acestep.dit.vae_decode import chunk_from
 from acestep.engine.pipeline import UNABLE_TO_THINK, Pipeline, prepare
-from acestep.errors import HostMemoryError, InvalidInputError, NotANumberError, UsageError
+from acestep.errors import HostMemoryError, InvalidInputError, NotANumberError, NotEnoughMemoryError, UsageError
 from acestep.hardware.card import Card
 from acestep.knobs import Backend, Knobs, Quantization, Variant
 from acestep.limits.capabilities import songs_in_float16
@@ -29,12 +29,13 @@ from acestep.limits.free_now import fit_now
 from acestep.limits.machine import carried_out
 from acestep.limits.plan import Plan, clamp
 from acestep.limits.room import question_of
+from acestep.limits.second_card import lm_bytes_on
 from acestep.lm.language import Language
 from acestep.lm.songwriting import language_name, open_lm, without_language
 from acestep.lm.stage import Thinker
-from acestep.request import BASE_TASKS, Request, Result
+from acestep.request import BASE_TASKS, DEFAULT_DURATION_S, Request, Result
 from acestep.tiers import load_tiers
-from acestep.units import Progress, silent
+from acestep.units import Progress, gib, silent
 
 _LOG = logging.getLogger(__name__)
 
@@ -55,10 +56,11 @@ def ignore(sentence: str) -> None:
 
 
 class LmKey(msgspec.Struct, frozen=True, kw_only=True):
-    """The properties of a loaded language model: its knobs, and the longest song it may have to write, in seconds."""
+    """The properties of a loaded language model: its knobs, its longest song in seconds, and its card if it has one."""
 
     knobs: Knobs
     longest_s: int
+    card: Card | None
 
 
 class Service:
@@ -66,7 +68,8 @@ class Service:
 
     The weights stay loaded as long as the knobs of the plans stay the same. At most one model and one language model
     are kept; the old one is freed before a new one is loaded. `here` is the device to run on, with its card, if it is
-    open already. Raises `UsageError` for an invalid environment variable.
+    open already; `open_second` opens the card that a plan has for its language model. Raises `UsageError` for an
+    invalid environment variable.
     """
 
     def __init__(
@@ -75,9 +78,12 @@ class Service:
         *,
         here: tuple[Device, Card] | None = None,
         open_lm: OpenLanguage = open_lm,
+        open_second: Callable[[Card], Device] = lambda card: open_device(card, current=False)[0],
     ) -> None:
         self._model = model
         self._open_language = open_lm
+        self._open_second = open_second
+        self._seconds: dict[Card, Device] = {}
         self._vae_chunk = chunk_from(os.environ)
         self._device, self.card = open_here() if here is None else here
         _LOG.info("songs are made on %s (%s) in %s", self.card.name, self._device.torch_device, self._device.dtype)
@@ -203,14 +209,29 @@ class Service:
         key = LmKey(
             knobs=Knobs(lm=plan.lm, lm_quantization=plan.lm_quantization, backend=plan.backend),
             longest_s=plan.longest_planned_s,
+            card=plan.lm_card,
         )
         if key not in self._languages:
             self._drop_languages()
             _LOG.info("opening the language model %s by %s", plan.lm, plan.backend)
             self._require_room(plan, language_name(plan, self._model))
             # A backend can fail at any later request, so the warning goes to the caller of that request.
-            self._languages[key] = self._open_language(plan, self._model, self._device, lambda said: self._notify(said))
+            device = self._device if plan.lm_card is None else self._second(plan, plan.lm_card)
+            self._languages[key] = self._open_language(plan, self._model, device, lambda said: self._notify(said))
         return self._languages[key].thinker()
+
+    def _second(self, plan: Plan, card: Card) -> Device:
+        """Open the language model's own card; raise `NotEnoughMemoryError` if too little of it is free now."""
+        if card not in self._seconds:
+            self._seconds[card] = self._open_second(card)
+        device = self._seconds[card]
+        needed, free = lm_bytes_on(card, plan.knobs, DEFAULT_DURATION_S), device.free_bytes()
+        if self._model not in SIZES and not device.shares_host_memory and needed > free:
+            raise NotEnoughMemoryError(
+                f"language model {plan.lm} needs {gib(needed)}, and {gib(free)} of {card.name} are free; choose a"
+                " smaller one with --lm, or close other programs that use that card"
+            )
+        return device
 
     def _require_room(self, plan: Plan, language: str | None = None) -> None:
         """Raise `HostMemoryError` unless what is not loaded yet fits into main memory, with a `language` model or not.
@@ -261,9 +282,9 @@ class Service:
         if self._device.shares_host_memory:
             return plan
         held = sum(pipeline.held_bytes for pipeline in self._pipelines.values())
-        question = question_of(request, self.card, plan.variant, thinks=request.thinks).in_type_of(
-            components.dtype.itemsize
-        )
+        question = question_of(
+            request, self.card, plan.variant, thinks=request.thinks, lm_apart=plan.lm_card is not None
+        ).in_type_of(components.dtype.itemsize)
         found = fit_now(plan, question, memory_model_of(components, plan), self._device.free_bytes() + held)
         for sentence in found.warnings[len(plan.warnings) :]:
             warn(sentence)
@@ -331,7 +352,7 @@ def settle_thinking(
         return without, UNABLE_TO_THINK
     try:
         return request, open_thinker()
-    except (InvalidInputError, UsageError, HostMemoryError) as error:
+    except (InvalidInputError, UsageError, HostMemoryError, NotEnoughMemoryError) as error:
         if not unasked:
             raise
         problem = str(error)

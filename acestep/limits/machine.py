@@ -8,7 +8,7 @@ from importlib.util import find_spec
 import msgspec
 
 from acestep.hardware.card import CONTEXT_BYTES, Card, planning_card
-from acestep.hardware.detection import Detection, look
+from acestep.hardware.detection import LM_DEVICE_VARIABLE, Detection, look
 from acestep.hardware.detection.nvml import free_now
 from acestep.limits.free_now import fit_now
 from acestep.limits.plan import AS_THE_TIER_SAYS, Overrides, Plan, on_device, resolve
@@ -31,20 +31,28 @@ def plan_here(overrides: Overrides = AS_THE_TIER_SAYS, card: Card | None = None,
     This machine's plan begins its warnings with remarks about the cards here. It is for songs of the usual length and
     `free_bytes` of memory, by default what is free on this machine's card now.
     """
-    plan = plan_of_card(overrides, card) if card is not None else plan_of(look(os.environ), overrides)
+    if card is None:
+        plan = plan_of(look(os.environ), overrides)
+    else:
+        second = look(os.environ).lm_card if os.environ.get(LM_DEVICE_VARIABLE) else None
+        plan = plan_of_card(overrides, card, lm_card=second)
     if free_bytes is None and not plan.card.imagined and (found := free_now(plan.card)) is not None:
         free_bytes = max(0, found - CONTEXT_BYTES)
     known = load_tiers().variants.get(plan.variant)
     if free_bytes is None or known is None:
         return plan
     return fit_now(
-        plan, question_of(None, plan.card, plan.variant, thinks=plan.init_lm), known.memory_model, free_bytes
+        plan,
+        question_of(None, plan.card, plan.variant, thinks=plan.init_lm, lm_apart=plan.lm_card is not None),
+        known.memory_model,
+        free_bytes,
     )
 
 
 def plan_of(found: Detection, overrides: Overrides = AS_THE_TIER_SAYS, request: Request | None = None) -> Plan:
     """Return the plan of the detected card, or of the size that the environment sets, for a request if there is one."""
-    return with_remarks(plan_of_card(overrides, planning_card(os.environ, found.card), request), found.remarks)
+    card = planning_card(os.environ, found.card)
+    return with_remarks(plan_of_card(overrides, card, request, found.lm_card), found.remarks)
 
 
 def with_remarks(plan: Plan, remarks: Sequence[str]) -> Plan:
@@ -52,14 +60,18 @@ def with_remarks(plan: Plan, remarks: Sequence[str]) -> Plan:
     return msgspec.structs.replace(plan, warnings=(*remarks, *plan.warnings)) if remarks else plan
 
 
-def plan_of_card(overrides: Overrides, card: Card, request: Request | None = None) -> Plan:
-    """The plan of a card under the table in force and the packages here, for a request if there is one."""
+def plan_of_card(overrides: Overrides, card: Card, request: Request | None = None, lm_card: Card | None = None) -> Plan:
+    """The plan of a card under the table in force and the packages here, for a request if there is one.
+
+    The language model runs on `lm_card` if given.
+    """
     _LOG.info("the card is %s (%s, %s)", card.name, card.kind, gib(card.total_bytes))
     plan = resolve(
         card,
         load_tiers(),
         overrides,
         request,
+        lm_card=lm_card,
         torchao_available=installed("torchao"),
         flash_attn_available=installed("flash_attn"),
     )

@@ -16,7 +16,8 @@ from acestep.limits.capabilities import songs_in_float16, songs_in_float32
 from acestep.limits.fallbacks import Fallbacks, backends_on, moves_weights
 from acestep.limits.granting import Certified, grant, with_fitting_models
 from acestep.limits.names import parse_knob
-from acestep.limits.room import longest_fitting, needed_bytes, question_of, songs_room
+from acestep.limits.room import MemoryQuestion, longest_fitting, needed_bytes, question_of, songs_room
+from acestep.limits.second_card import beside, lm_bytes_on, lm_refusal
 from acestep.request import DEFAULT_DURATION_S, MAX_BATCH, MAX_DURATION_S, Request
 from acestep.tiers import BATCHES, Evidence, EvidenceKind, Frontier, LmStates, Tier, TierTable, short_digest
 from acestep.typed import from_user
@@ -62,7 +63,7 @@ class Plan(KnobValues, frozen=True):
     `tier` names the card's tier; the limits were proven at `certified_gib`, a nameplate in GiB, and come from the tier
     `limits_of`. `lm` is the language model used if thinking is asked for; `init_lm` says whether it is loaded by
     default. `reach` is the longest song in seconds that is predicted to fit if songs are made one at a time, 0 if there
-    is no prediction.
+    is no prediction. `lm_card` is the card that the language model runs on where that is another than the songs'.
     """
 
     card: Card
@@ -79,6 +80,7 @@ class Plan(KnobValues, frozen=True):
     frontier: Frontier
     evidence: dict[str, Evidence]
     reach: LmStates = LmStates(with_lm=0, without_lm=0)
+    lm_card: Card | None = None
     warnings: tuple[str, ...] = ()
 
     def longest(self, batch: int, *, lm: bool) -> int:
@@ -105,13 +107,15 @@ def resolve(
     overrides: Overrides = AS_THE_TIER_SAYS,
     request: Request | None = None,
     *,
+    lm_card: Card | None = None,
     torchao_available: bool = True,
     flash_attn_available: bool = True,
 ) -> Plan:
     """Return the plan of a card under a table, for a `request` or for songs of the usual length.
 
     Each override is honoured, or named in `warnings` with its replacement. One that takes more memory than the tier's
-    knobs is honoured where the VRAM guard predicts that the request fits.
+    knobs is honoured where the VRAM guard predicts that the request fits. The language model runs on `lm_card`, if
+    there is one.
     """
     notes: list[str] = []
     settle = Fallbacks(
@@ -119,8 +123,12 @@ def resolve(
     )
     tiers = _tiers_of(table, overrides.variant, notes)
     tier, limits = _tier_of(card, overrides.variant, tiers, notes)
-    forecast = _Forecast(card, table, overrides.variant, request)
-    if songs_in_float16(card, overrides.variant):
+    forecast = _Forecast(card, table, overrides.variant, request, lm_apart=lm_card is not None)
+    if lm_card is not None:
+        duration_s = request.duration_s if request is not None and request.duration_s else DEFAULT_DURATION_S
+        limits = beside(limits, lm_card, duration_s)
+        overrides = _on_second_card(overrides, limits, lm_card, duration_s, notes)
+    elif songs_in_float16(card, overrides.variant):
         limits = _with_float32_lms(limits, forecast, notes)
     needed = _adapted(limits, card, overrides.variant, notes)
     lm = settle.lm(
@@ -172,6 +180,7 @@ def resolve(
         frontier=limits.frontier,
         evidence=limits.evidence,
         reach=reach,
+        lm_card=lm_card if granted.lm is not None else None,
         warnings=tuple(notes),
     )
     return plan if certified.covers(granted) else _predicted(plan)
@@ -180,7 +189,9 @@ def resolve(
 class _Forecast:
     """The guard's predictions for a request on a card."""
 
-    def __init__(self, card: Card, table: TierTable, variant: Variant, request: Request | None) -> None:
+    def __init__(
+        self, card: Card, table: TierTable, variant: Variant, request: Request | None, *, lm_apart: bool
+    ) -> None:
         self.room_bytes = songs_room(card)
         known = table.variants.get(variant)
         # A card that shares the machine's memory has no room of its own to predict for.
@@ -188,14 +199,17 @@ class _Forecast:
         self._card = card
         self._variant = variant
         self._request = request
+        self._lm_apart = lm_apart
 
     def need(self, *, thinks: bool) -> Callable[[Knobs], int | None]:
-        asked = question_of(self._request, self._card, self._variant, thinks=thinks)
+        asked = self._question(thinks=thinks)
         return lambda knobs: needed_bytes(self._model, knobs, asked)
 
     def reach(self, knobs: Knobs, *, thinks: bool) -> int:
-        asked = question_of(self._request, self._card, self._variant, thinks=thinks)
-        return longest_fitting(self._model, knobs, asked, self.room_bytes)
+        return longest_fitting(self._model, knobs, self._question(thinks=thinks), self.room_bytes)
+
+    def _question(self, *, thinks: bool) -> MemoryQuestion:
+        return question_of(self._request, self._card, self._variant, thinks=thinks, lm_apart=self._lm_apart)
 
 
 def _predicted(plan: Plan) -> Plan:
@@ -362,6 +376,18 @@ def _with_float32_lms(limits: Tier, forecast: "_Forecast", notes: list[str]) -> 
         max_batch=msgspec.structs.replace(limits.max_batch, with_lm=frontier.headline_batch(lm=True)),
         init_lm=limits.init_lm and recommended is not None,
     )
+
+
+def _on_second_card(overrides: Overrides, limits: Tier, card: Card, duration_s: float, notes: list[str]) -> Overrides:
+    """Return the overrides without a language model that does not fit on its own card, in the wished weight format."""
+    wish, weights = overrides.lm, overrides.lm_quantization
+    if wish not in LM_MODELS or not moves_weights(card):
+        return overrides
+    needed = lm_bytes_on(card, Knobs(lm=wish, lm_quantization=None if weights is UNSET else weights), duration_s)
+    if needed <= songs_room(card):
+        return overrides
+    notes.append(lm_refusal(card, wish, needed, limits.recommended_lm))
+    return msgspec.structs.replace(overrides, lm=limits.recommended_lm)
 
 
 def _tier_of(card: Card, variant: Variant, tiers: Sequence[Tier], notes: list[str]) -> tuple[Tier, Tier]:

@@ -45,12 +45,14 @@ def songs_room(card: Card) -> int:
 class MemoryQuestion(msgspec.Struct, frozen=True, kw_only=True):
     """What decides the memory of a request whose songs are made one at a time: the inputs of a prediction.
 
-    `thinks`: a language model plans the songs; `lm_itemsize` are the bytes of its numbers.
+    `thinks`: a language model plans the songs; `lm_itemsize` are the bytes of its numbers. `lm_apart`: it runs on
+    another card.
     """
 
     demand: Demand
     thinks: bool
     lm_itemsize: int
+    lm_apart: bool = False
 
     def lasting(self, seconds: float) -> "MemoryQuestion":
         """Return the same for songs of another length."""
@@ -62,7 +64,9 @@ class MemoryQuestion(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, demand=msgspec.structs.replace(self.demand, itemsize=itemsize))
 
 
-def question_of(request: Request | None, card: Card, variant: Variant, *, thinks: bool) -> MemoryQuestion:
+def question_of(
+    request: Request | None, card: Card, variant: Variant, *, thinks: bool, lm_apart: bool = False
+) -> MemoryQuestion:
     """Return what a request asks of a card, from above; without one, a song of the usual length with long lyrics."""
     lyrics, duration_s = MAX_LYRIC_TOKENS, DEFAULT_DURATION_S
     with_audio, weak, contexts = thinks, False, MAX_BATCH if thinks else 1
@@ -85,7 +89,7 @@ def question_of(request: Request | None, card: Card, variant: Variant, *, thinks
         matrix_workspace=matrix_workspace_of(card),
         itemsize=itemsize_of(card, variant),
     )
-    return MemoryQuestion(demand=demand, thinks=thinks, lm_itemsize=itemsize_of(card))
+    return MemoryQuestion(demand=demand, thinks=thinks, lm_itemsize=itemsize_of(card), lm_apart=lm_apart)
 
 
 def needed_bytes(model: Mapping[str, float], knobs: Knobs, question: MemoryQuestion) -> int | None:
@@ -94,7 +98,7 @@ def needed_bytes(model: Mapping[str, float], knobs: Knobs, question: MemoryQuest
     stages = predict(model, knobs, demand)
     if not stages:
         return None
-    thinks = question.thinks and knobs.lm is not None
+    thinks = question.thinks and knobs.lm is not None and not question.lm_apart
     stays = thinks and knobs.offload is Offload.NONE and knobs.backend is Backend.PT
     music = stages["total"] + (lm_weight_bytes(knobs, question.lm_itemsize) if stays else 0)
     if not thinks:

@@ -42,6 +42,7 @@ class Studio:
         self.sessions = Sessions(out)
         found = look_with_torch()
         self._remarks = found.remarks
+        self._lm_card = found.lm_card
         self._cards = cards(load_tiers(), self.overrides.variant, planning_card(os.environ, found.card))
         self._service = Service(model)
         self._lock = threading.Lock()
@@ -79,9 +80,9 @@ class Studio:
 
         That of this card includes remarks about the cards here.
         """
-        return with_remarks(
-            plan_of_card(overrides, self.card(tier), request), self._remarks if tier == THIS_CARD else ()
-        )
+        if tier != THIS_CARD:
+            return plan_of_card(overrides, self.card(tier), request)
+        return with_remarks(plan_of_card(overrides, self.card(tier), request, self._lm_card), self._remarks)
 
     def preload(self, notify: Callable[[str], None]) -> None:
         """Load what the first request will need."""
