@@ -23,36 +23,46 @@ LEAST_SECONDS: Final = 1.0
 
 
 class StepPace:
-    """The steps of one pass on a device; `slow` is a sentence about the first step that was suddenly slow, or None."""
+    """The steps of one run, pass by pass."""
 
-    def __init__(self, device: Device, clock: Callable[[], float] = time.perf_counter) -> None:
-        self.slow: str | None = None
-        self._device = device
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
-        self._seconds: list[float] = []
-        self._last: float | None = None
+        self._slow: str | None = None
 
-    def watching(self, progress: Progress) -> Progress:
-        """Return the same progress, which also takes the time of each step."""
+    def watching(self, progress: Progress, device: Device) -> Progress:
+        """Return the same progress for one pass, which also takes the time of each step.
+
+        Memory that the processor shares is not watched: no driver moves it.
+        """
+        if self._slow is not None or device.shares_host_memory:
+            return progress
+        before: list[float] = []
+        last: list[float] = []
 
         def watched(stage: str, done: int, total: int) -> None:
             # The call returns before the card has computed the step.
-            self._device.synchronize()
-            self._step(done, total)
+            device.synchronize()
+            now = self._clock()
+            if last:
+                seconds = now - last.pop()
+                self._look_at(seconds, before, done, total)
+                before.append(seconds)
+            last.append(now)
             progress(stage, done, total)
 
         return watched
 
-    def _step(self, done: int, total: int) -> None:
-        now = self._clock()
-        if self._last is not None:
-            seconds = now - self._last
-            usual = median(self._seconds) if len(self._seconds) >= LEAST_STEPS else seconds
-            if self.slow is None and seconds >= LEAST_SECONDS and seconds >= JUMP * usual:
-                self.slow = (
-                    f"Step {done} of {total} took {seconds:.1f} s, and the steps before it {usual:.1f} s: the card is"
-                    " probably full, and its driver moved a part of its memory to main memory, as Windows does. Close"
-                    " other programs that use the card, or choose more offload with --offload."
-                )
-            self._seconds.append(seconds)
-        self._last = now
+    def told(self) -> tuple[str, ...]:
+        """Return a sentence about the first step that was suddenly slow, or nothing."""
+        return () if self._slow is None else (self._slow,)
+
+    def _look_at(self, seconds: float, before: list[float], done: int, total: int) -> None:
+        if self._slow is not None or len(before) < LEAST_STEPS or seconds < LEAST_SECONDS:
+            return
+        usual = median(before)
+        if seconds >= JUMP * usual:
+            self._slow = (
+                f"Step {done} of {total} took {seconds:.1f} s, and the steps before it {usual:.1f} s: the card is"
+                " probably full, and its driver moved a part of its memory to main memory, as Windows does. Close other"
+                " programs that use the card, or choose more offload with --offload."
+            )

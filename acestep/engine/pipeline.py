@@ -29,8 +29,9 @@ from acestep.engine.decode import decode
 from acestep.engine.denoise import denoise
 from acestep.engine.encode import NO_AUDIO, encode
 from acestep.engine.encode_audio import codes_of_clip, encode_audio
+from acestep.engine.numbers import require_numbers
 from acestep.engine.pace import StepPace
-from acestep.errors import NotANumberError, NotEnoughMemoryError, RunFailedError, first_line
+from acestep.errors import NotEnoughMemoryError, RunFailedError, first_line
 from acestep.knobs import Knobs, Offload
 from acestep.limits.guard import Demand, songs_at_once
 from acestep.lm.stage import Thinker, UnableToThink
@@ -85,7 +86,7 @@ class _Run:
         self.latents: Tensor | None = None
         self.codes: SongCodes | None = None
         self.done = 0
-        self.was_slow = False
+        self.pace = StepPace()
         self.stage: Stage | None = None
         self.stages: dict[str, StageReport] = {}
         self.warnings: list[str] = []
@@ -211,13 +212,15 @@ class Pipeline:
         while run.done < request.batch:
             after = min(request.batch, run.done + run.songs_per_pass)
             songs = msgspec.structs.replace(request, batch=after - run.done, seed=request.seed + run.done)
-            with self._stage(Stage.DENOISE, songs.batch, run, progress), _paced(run, place.device, progress) as paced:
-                latents = denoise(songs, conditions.of(run.done, after), place, paced)
+            watched = progress if run.strict else run.pace.watching(progress, place.device)
+            with self._stage(Stage.DENOISE, songs.batch, run, progress):
+                latents = denoise(songs, conditions.of(run.done, after), place, watched)
                 place.device.download(run.latents[run.done : after].numpy(), latents)
                 del latents
             run.done = after
-        self._require_numbers(run)
+        require_numbers(run.latents, place.components.dtype, place.device)
         del conditions
+        run.warnings.extend(run.pace.told())
         if place.knobs.compile and (problem := uncompiled()):
             _tell_uncompiled(run, problem)
         with self._stage(Stage.DECODE, 1, run, progress):
@@ -229,19 +232,6 @@ class Pipeline:
             songs_per_pass=run.stages[Stage.DENOISE].songs_per_pass,
             decode_path=decoded.path,
             warnings=(*run.warnings, *decoded.warnings),
-        )
-
-    def _require_numbers(self, run: _Run) -> None:
-        """Raise `NotANumberError` if any latent is infinite or no number: of that song nothing could be heard."""
-        device, latents = self._place.device, run.latents
-        # A simulated card has no numbers.
-        if device.torch_device.type == "meta" or latents is None or bool(torch.isfinite(latents).all()):
-            return
-        precision = str(self._place.components.dtype).removeprefix("torch.")
-        raise NotANumberError(
-            f"The song came out as values that are not numbers (NaN) in {precision}, of which nothing can be heard. If"
-            " this happens in float32, the weights may be damaged: fetch them again with acestep download, or choose"
-            " another --seed."
         )
 
     def _think(self, run: _Run, progress: Progress) -> None:
@@ -351,24 +341,6 @@ def _ran_out(device: Device) -> str:
 
 def _songs(count: int) -> str:
     return "1 song" if count == 1 else f"{count} songs"
-
-
-@contextmanager
-def _paced(run: _Run, device: Device, progress: Progress) -> Iterator[Progress]:
-    """Give a progress that watches the pace of a pass; warn of the first step in a run that was suddenly slow.
-
-    Probes are left alone, and so is memory that the processor shares, which no driver moves.
-    """
-    if run.strict or run.was_slow or device.shares_host_memory:
-        yield progress
-        return
-    pace = StepPace(device)
-    try:
-        yield pace.watching(progress)
-    finally:
-        if pace.slow is not None:
-            run.was_slow = True
-            run.warnings.append(pace.slow)
 
 
 def _tell_uncompiled(run: _Run, problem: str) -> None:

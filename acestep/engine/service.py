@@ -21,7 +21,9 @@ from acestep.devices.card_faults import one_card_fault_error
 from acestep.devices.open import open_device, open_here
 from acestep.dit.vae_decode import chunk_from
 from acestep.engine.pipeline import UNABLE_TO_THINK, Pipeline, prepare
-from acestep.errors import HostMemoryError, InvalidInputError, NotANumberError, NotEnoughMemoryError, UsageError
+from acestep.engine.remarks import remarks_on
+from acestep.engine.settle_thinking import settle_thinking
+from acestep.errors import NotANumberError, NotEnoughMemoryError
 from acestep.hardware.card import Card
 from acestep.knobs import Backend, Knobs, Quantization, Variant
 from acestep.limits.capabilities import songs_in_float16
@@ -31,9 +33,9 @@ from acestep.limits.plan import Plan, clamp
 from acestep.limits.room import question_of
 from acestep.limits.second_card import lm_bytes_on
 from acestep.lm.language import Language
-from acestep.lm.songwriting import language_name, open_lm, without_language
+from acestep.lm.songwriting import language_name, open_lm
 from acestep.lm.stage import Thinker
-from acestep.request import BASE_TASKS, DEFAULT_DURATION_S, Request, Result
+from acestep.request import DEFAULT_DURATION_S, Request, Result
 from acestep.tiers import load_tiers
 from acestep.units import Progress, gib, silent
 
@@ -125,7 +127,7 @@ class Service:
         progress(LOADING_STAGE, 1, LOADED_PARTS)
         components = self._parts(plan)
         progress(LOADING_STAGE, 2, LOADED_PARTS)
-        for sentence in (*cuts, *_remarks(request, plan, components)):
+        for sentence in (*cuts, *remarks_on(request, plan, components)):
             warn(sentence)
         plan = self._fitted(plan, clamped, components, warn)
         try:
@@ -180,7 +182,7 @@ class Service:
         self._require_room(plan)
         wish, thinker = settle_thinking(wish, plan, lambda: self._thinker(plan), notify, unasked=unasked)
         components = self._parts(plan)
-        for sentence in _remarks(wish, plan, components):
+        for sentence in remarks_on(wish, plan, components):
             notify(sentence)
         self._pipeline(plan, components, thinker, thinks=wish.thinks)
         return wish.thinks
@@ -335,37 +337,3 @@ def guarded_pipeline(components: Components, plan: Plan, device: Device, thinker
         memory_model=memory_model_of(components, plan),
         vae_chunk=vae_chunk,
     )
-
-
-def settle_thinking(
-    request: Request, plan: Plan, open_thinker: Callable[[], Thinker], warn: Notify, *, unasked: bool
-) -> tuple[Request, Thinker]:
-    """Open the thinker of a request; return the request without thinking if it cannot be planned."""
-    without = msgspec.structs.replace(request, think=False)
-    if request.think and not request.thinks and not unasked:
-        warn(f"A song is planned before it is made; to {request.task} is to work on one that exists, without planning.")
-    if not request.thinks:
-        return without, UNABLE_TO_THINK
-    if plan.lm is None:
-        if not unasked:
-            warn(f"The song is made without planning: {without_language(plan)}.")
-        return without, UNABLE_TO_THINK
-    try:
-        return request, open_thinker()
-    except (InvalidInputError, UsageError, HostMemoryError, NotEnoughMemoryError) as error:
-        if not unasked:
-            raise
-        problem = str(error)
-    warn(f"The song is made without planning: {problem}.")
-    return without, UNABLE_TO_THINK
-
-
-def _remarks(request: Request, plan: Plan, components: Components) -> list[str]:
-    """Warnings for the user about the loaded model and the given audio."""
-    clips = [clip for clip in (request.source_audio, request.reference_audio) if clip is not None]
-    remarks = [remark for clip in clips for remark in clip.remarks]
-    if request.task in BASE_TASKS and plan.variant not in (Variant.BASE, Variant.XL_BASE):
-        remarks.append(f"Only the base models were trained to {request.task}; {plan.variant} may ignore the task.")
-    if components.is_noise:
-        remarks.append(f"The {components.is_noise} model has random weights: the songs are noise, not music.")
-    return remarks

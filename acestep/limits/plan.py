@@ -3,7 +3,7 @@
 Pure.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -11,13 +11,15 @@ from msgspec import UNSET, UnsetType
 
 from acestep.fields import SHORTEST_PLAN_S
 from acestep.hardware.card import Card, CardKind
-from acestep.knobs import KNOBS, LM_MODELS, Backend, Knobs, KnobValues, Offload, Variant
+from acestep.knobs import KNOBS, LM_MODELS, Backend, Knobs, KnobValues, Offload
 from acestep.limits.capabilities import songs_in_float16, songs_in_float32
 from acestep.limits.fallbacks import Fallbacks, backends_on, moves_weights
 from acestep.limits.granting import Certified, grant, with_fitting_models
 from acestep.limits.names import parse_knob
-from acestep.limits.room import MemoryQuestion, longest_fitting, needed_bytes, question_of, songs_room
+from acestep.limits.prediction import Prediction, with_float32_lms
+from acestep.limits.room import songs_room
 from acestep.limits.second_card import beside, lm_bytes_on, lm_refusal
+from acestep.limits.tier_of_card import adapted, tier_and_limits, tiers_of
 from acestep.request import DEFAULT_DURATION_S, MAX_BATCH, MAX_DURATION_S, Request
 from acestep.tiers import BATCHES, Evidence, EvidenceKind, Frontier, LmStates, Tier, TierTable, short_digest
 from acestep.typed import from_user
@@ -121,16 +123,16 @@ def resolve(
     settle = Fallbacks(
         card=card, torchao_available=torchao_available, flash_attn_available=flash_attn_available, notes=notes
     )
-    tiers = _tiers_of(table, overrides.variant, notes)
-    tier, limits = _tier_of(card, overrides.variant, tiers, notes)
-    forecast = _Forecast(card, table, overrides.variant, request, lm_apart=lm_card is not None)
+    tiers = tiers_of(table, overrides.variant, notes)
+    tier, limits = tier_and_limits(card, overrides.variant, tiers, notes)
+    prediction = Prediction(card, table, overrides.variant, request, lm_apart=lm_card is not None)
     if lm_card is not None:
         duration_s = request.duration_s if request is not None and request.duration_s else DEFAULT_DURATION_S
         limits = beside(limits, lm_card, duration_s)
         overrides = _on_second_card(overrides, limits, lm_card, duration_s, notes)
     elif songs_in_float16(card, overrides.variant):
-        limits = _with_float32_lms(limits, forecast, notes)
-    needed = _adapted(limits, card, overrides.variant, notes)
+        limits = with_float32_lms(limits, prediction, notes)
+    needed = adapted(limits, card, overrides.variant, notes)
     lm = settle.lm(
         overrides.lm,
         limits.lm_models,
@@ -154,15 +156,17 @@ def resolve(
     }
     thinks = request.thinks if request is not None else limits.init_lm or overrides.lm is not UNSET
     certified = Certified(knobs=ours, lm_models=limits.lm_models)
-    need = forecast.need(thinks=thinks)
-    granted = grant(Knobs(**knobs), certified, need, forecast.room_bytes, notes)
+    need = prediction.need(thinks=thinks)
+    granted = grant(Knobs(**knobs), certified, need, prediction.room_bytes, notes)
     granted = msgspec.structs.replace(granted, backend=settle.backend_for(granted.backend, granted.lm_quantization))
     reach = LmStates(
-        with_lm=0 if granted.lm is None else forecast.reach(granted, thinks=True),
-        without_lm=forecast.reach(granted, thinks=False),
+        with_lm=0 if granted.lm is None else prediction.reach(granted, thinks=True),
+        without_lm=prediction.reach(granted, thinks=False),
     )
     usual = msgspec.structs.replace(ours, variant=granted.variant, backend=needed.backend)
-    fitting = with_fitting_models(usual, certified, forecast.need(thinks=True), forecast.room_bytes)
+    fitting = limits.lm_models
+    if lm_card is None:
+        fitting = with_fitting_models(usual, certified, prediction.need(thinks=True), prediction.room_bytes)
     offered = tuple(model for model in LM_MODELS if model in (*fitting, granted.lm))
     plan = Plan(
         **msgspec.structs.asdict(granted),
@@ -184,32 +188,6 @@ def resolve(
         warnings=tuple(notes),
     )
     return plan if certified.covers(granted) else _predicted(plan)
-
-
-class _Forecast:
-    """The guard's predictions for a request on a card."""
-
-    def __init__(
-        self, card: Card, table: TierTable, variant: Variant, request: Request | None, *, lm_apart: bool
-    ) -> None:
-        self.room_bytes = songs_room(card)
-        known = table.variants.get(variant)
-        # A card that shares the machine's memory has no room of its own to predict for.
-        self._model = known.memory_model if known is not None and self.room_bytes else {}
-        self._card = card
-        self._variant = variant
-        self._request = request
-        self._lm_apart = lm_apart
-
-    def need(self, *, thinks: bool) -> Callable[[Knobs], int | None]:
-        asked = self._question(thinks=thinks)
-        return lambda knobs: needed_bytes(self._model, knobs, asked)
-
-    def reach(self, knobs: Knobs, *, thinks: bool) -> int:
-        return longest_fitting(self._model, knobs, self._question(thinks=thinks), self.room_bytes)
-
-    def _question(self, *, thinks: bool) -> MemoryQuestion:
-        return question_of(self._request, self._card, self._variant, thinks=thinks, lm_apart=self._lm_apart)
 
 
 def _predicted(plan: Plan) -> Plan:
@@ -336,48 +314,6 @@ def _evidence(plan: Plan) -> str:
     return f"{evidence.kind} {short_digest(evidence.record)}".strip()
 
 
-def _tiers_of(table: TierTable, variant: Variant, notes: list[str]) -> Sequence[Tier]:
-    if variant in table.variants:
-        return table.variants[variant].tiers
-    notes.append(
-        f"Nothing is certified for {variant} yet; the limits are those of {Variant.TURBO} and may be too high for it."
-    )
-    return table.variants[Variant.TURBO].tiers
-
-
-def _with_float32_lms(limits: Tier, forecast: "_Forecast", notes: list[str]) -> Tier:
-    """Return limits whose language models are those that are predicted to fit in float32, twice as large."""
-    knobs = Knobs(offload=limits.offload, quantization=limits.quantization, lm_quantization=limits.lm_quantization)
-    need = forecast.need(thinks=True)
-    if need(knobs) is None:
-        return limits
-
-    def fits(model: str) -> bool:
-        needed = need(msgspec.structs.replace(knobs, lm=model))
-        return needed is not None and needed <= forecast.room_bytes
-
-    models = tuple(model for model in limits.lm_models if fits(model))
-    if models != limits.lm_models:
-        notes.append(
-            "This card has no bfloat16, so language models run in float32 and are twice as large there: of those of"
-            f" this tier, {', '.join(models) or 'none'} fit."
-        )
-    longest = forecast.reach(msgspec.structs.replace(knobs, lm=models[-1]), thinks=True) if models else 0
-    reached = {batch: min(seconds, longest) for batch, seconds in limits.frontier.with_lm.items()}
-    frontier = msgspec.structs.replace(limits.frontier, with_lm=reached)
-    recommended = limits.recommended_lm if limits.recommended_lm in models else models[-1] if models else None
-    return msgspec.structs.replace(
-        limits,
-        lm_models=models,
-        recommended_lm=recommended,
-        lm_songs_per_pass={name: songs for name, songs in limits.lm_songs_per_pass.items() if name in models},
-        frontier=frontier,
-        max_duration_s=msgspec.structs.replace(limits.max_duration_s, with_lm=frontier.longest(1, lm=True)),
-        max_batch=msgspec.structs.replace(limits.max_batch, with_lm=frontier.headline_batch(lm=True)),
-        init_lm=limits.init_lm and recommended is not None,
-    )
-
-
 def _on_second_card(overrides: Overrides, limits: Tier, card: Card, duration_s: float, notes: list[str]) -> Overrides:
     """Return the overrides without a language model that does not fit on its own card, in the wished weight format."""
     wish, weights = overrides.lm, overrides.lm_quantization
@@ -388,60 +324,3 @@ def _on_second_card(overrides: Overrides, limits: Tier, card: Card, duration_s: 
         return overrides
     notes.append(lm_refusal(card, wish, needed, limits.recommended_lm))
     return msgspec.structs.replace(overrides, lm=limits.recommended_lm)
-
-
-def _tier_of(card: Card, variant: Variant, tiers: Sequence[Tier], notes: list[str]) -> tuple[Tier, Tier]:
-    """Return the tier that the card belongs to, and the tier whose limits it can keep."""
-    if card.kind is CardKind.CPU:
-        return tiers[0], tiers[0]
-    tier = tiers[_place(tiers, card.nameplate_gib)]
-    size = _holds_as(card, variant)
-    place = _place(tiers, size)
-    named, below = tiers[place], tiers[max(place - 1, 0)]
-    has = f"this card has {size:.3g} GiB"
-    if songs_in_float32(card, variant):
-        notes.append(
-            "This card has no bfloat16, so the model runs in float32, slower and twice as large: the card's "
-            f"{card.nameplate_gib:.3g} GiB hold what {size:.3g} GiB do elsewhere."
-        )
-        has = f"this one counts as {size:.3g} GiB"
-    if size >= named.certified_gib:
-        return tier, named
-    streamed = "the weights are streamed where the card can, and long songs may not fit all the same"
-    how = f"the limits of {below.id} apply" if place else streamed
-    notes.append(f"{named.id} is certified from {named.certified_gib} GiB on and {has}: {how}.")
-    return tier, below
-
-
-def _place(tiers: Sequence[Tier], size_gib: float) -> int:
-    return next(index for index, tier in enumerate(tiers) if size_gib in tier.vram_gib)
-
-
-def _holds_as(card: Card, variant: Variant) -> float:
-    """Return the size in GiB of a bfloat16 card that holds as much as this one."""
-    return card.nameplate_gib / 2 if songs_in_float32(card, variant) else card.nameplate_gib
-
-
-def _adapted(tier: Tier, card: Card, variant: Variant, notes: list[str]) -> Tier:
-    """Return a tier's knobs as this kind of card supports them, before any wishes."""
-    allowed = backends_on(card, tier.backends_allowed)
-    apple = card.kind is CardKind.MPS
-    offload = tier.offload
-    if _holds_as(card, variant) < tier.certified_gib:
-        # Only a card below the first tier's certified size gets here: others were given a lower tier's limits.
-        offload = max(offload, Offload.STREAM, key=KNOBS["offload"].rank)
-    if apple and (offload is not Offload.NONE or tier.quantization is not None):
-        notes.append(
-            f"The limits of {tier.id} were found with offload {offload} and quantization "
-            f"{tier.quantization or 'none'}, which Apple GPUs have not: long songs may not fit."
-        )
-    held = moves_weights(card)
-    return msgspec.structs.replace(
-        tier,
-        backend=allowed[0] if apple or tier.backend not in allowed else tier.backend,
-        backends_allowed=allowed,
-        compile=tier.compile and card.kind is CardKind.CUDA,
-        offload=offload if held else Offload.NONE,
-        quantization=tier.quantization if held else None,
-        lm_quantization=tier.lm_quantization if held else None,
-    )

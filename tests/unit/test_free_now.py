@@ -74,7 +74,7 @@ MODEL = {
 
 
 @pytest.mark.parametrize(
-    ("free", "used"), [(4_000, "none"), (2_500, "cpu"), (1_500, "cpu+dit"), (100, "stream+encoders")]
+    ("free", "used"), [(7_000, "none"), (5_000, "cpu"), (3_000, "cpu+dit"), (100, "stream+encoders")]
 )
 def test_a_service_takes_the_next_offload_and_takes_it_back(
     free: int, used: str, monkeypatch: pytest.MonkeyPatch

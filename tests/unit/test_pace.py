@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from hypothesis import given
@@ -22,14 +23,14 @@ from tests.small_card import SmallCard, tiny_components
 def told(steps: list[float]) -> str | None:
     """What is said about steps of these seconds, after the first, whose beginning is not seen."""
     times = [0.0]
-    for seconds in (0.0, *steps):
+    for seconds in steps:
         times.append(times[-1] + seconds)
-    clock = iter(times[1:])
-    pace = StepPace(CpuDevice(), lambda: next(clock))
-    watched = pace.watching(silent)
-    for done in range(len(steps) + 1):
-        watched("denoise", done + 1, len(steps) + 1)
-    return pace.slow
+    clock = iter(times)
+    pace = StepPace(lambda: next(clock))
+    watched = pace.watching(silent, SmallCard())
+    for done in range(len(times)):
+        watched("denoise", done + 1, len(times))
+    return next(iter(pace.told()), None)
 
 
 @given(st.lists(st.floats(0.01, 30), min_size=1, max_size=20))
@@ -52,23 +53,33 @@ def test_short_steps_and_the_first_ones_are_not_told() -> None:
     assert told([1.0, 60.0]) is None
 
 
+class Clock:
+    """Counts seconds, one for each look, and sixty in the sixth."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    def __call__(self) -> float:
+        self.looks += 1
+        return float(self.looks + (60 if self.looks >= 6 else 0))
+
+
 def test_a_run_says_it_once_and_a_probe_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[int] = []
-
-    def slow_in_the_sixth(device: Any) -> StepPace:
-        clock = iter([1.0, 2.0, 3.0, 4.0, 5.0, 65.0, 66.0, 67.0])
-        made.append(1)
-        return StepPace(device, lambda: next(clock))
-
-    monkeypatch.setattr(pipeline_module, "StepPace", slow_in_the_sixth)
+    clock = Clock()
+    monkeypatch.setattr(pipeline_module, "StepPace", lambda: StepPace(clock))
     request = Request(caption="x", duration_s=1, batch=2, seed=3, steps=8)
-    pipeline = Pipeline(tiny_components(), Knobs(offload=Offload.CPU), SmallCard())
+    pipeline = Pipeline(tiny_components(), Knobs(offload=Offload.CPU), SmallCard(songs_at_once=1))
     result = pipeline.generate(request)
-    assert sum("Step 6 of 8 took 60.0 s" in sentence for sentence in result.warnings) == 1
-    assert len(made) == 1
-    pipeline.generate(request, strict=True)
-    assert len(made) == 1
+    assert sum("Step 6 of 8 took 61.0 s" in sentence for sentence in result.warnings) == 1
+    assert sum("main memory" in sentence for sentence in result.warnings) == 1
+    looks = clock.looks
+    pipeline.generate(msgspec.structs.replace(request, batch=1), strict=True)
+    assert clock.looks == looks
     pipeline.close()
+
+
+def test_the_processor_is_not_watched() -> None:
+    assert StepPace().watching(silent, CpuDevice()) is silent
 
 
 @given(
