@@ -29,7 +29,7 @@ from acestep.units import GIB
 from tests import acestep_command
 from tests.acestep_command import Command
 from tests.small_card import SmallCard
-from tests.unit.test_open_card import LARGE, SMALL, Driver
+from tests.two_cards import LARGE, SMALL, Driver
 
 command = acestep_command.command
 
@@ -42,7 +42,6 @@ SONG = Request(
 
 @pytest.fixture
 def driver(monkeypatch: pytest.MonkeyPatch) -> Driver:
-    monkeypatch.delenv(LM_DEVICE_VARIABLE, raising=False)
     return Driver(monkeypatch)
 
 
@@ -164,8 +163,7 @@ def test_the_card_of_the_songs_is_no_second_card_and_an_unknown_one_is_refused(
     assert "--lm-device" in done.err
 
 
-def test_python_callers_name_it_for_their_process(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(LM_DEVICE_VARIABLE, "")
+def test_python_callers_name_it_for_their_process(driver: Driver) -> None:
     plan = acestep.resolve_plan(lm_device="4060")
     assert plan.lm_card is not None
     assert plan.lm_card.uuid == SMALL.uuid == look(os.environ).lm_card.uuid  # type: ignore[union-attr]
