@@ -30,7 +30,7 @@ from acestep.cli.words import codes, format_words, sample, understand_command
 from acestep.errors import UsageError
 from acestep.hardware.card import simulated_card
 from acestep.knobs import Variant
-from acestep.limits.machine import plan_here
+from acestep.limits.machine import plan_now
 from acestep.limits.names import AUDIO_FORMATS
 from acestep.logs import show_logs
 from acestep.request import MIN_DURATION_S
@@ -94,7 +94,7 @@ def cli(verbose: int) -> None:
 @json_option
 def plan_command(vram: float | None, free: float | None, as_json: bool, **knobs: Any) -> None:
     """Show the limits and settings of this card, without loading a model."""
-    resolved = plan_here(
+    resolved = plan_now(
         knobs_of(knobs),
         None if vram is None else simulated_card(vram),
         None if free is None else gib_to_bytes(free),

@@ -25,28 +25,31 @@ def installed(package: str) -> bool:
     return find_spec(package) is not None
 
 
-def plan_here(overrides: Overrides = AS_THE_TIER_SAYS, card: Card | None = None, free_bytes: int | None = None) -> Plan:
+def plan_here(overrides: Overrides = AS_THE_TIER_SAYS, card: Card | None = None) -> Plan:
     """Return the plan of this machine's card, or of `card`, under the table in force.
 
-    This machine's plan begins its warnings with remarks about the cards here. It is for songs of the usual length and
-    `free_bytes` of memory, by default what is free on this machine's card now.
+    This machine's plan begins its warnings with remarks about the cards here.
     """
     if card is None:
-        plan = plan_of(look(os.environ), overrides)
-    else:
-        second = look(os.environ).lm_card if os.environ.get(LM_DEVICE_VARIABLE) else None
-        plan = plan_of_card(overrides, card, lm_card=second)
+        return plan_of(look(os.environ), overrides)
+    second = look(os.environ).lm_card if os.environ.get(LM_DEVICE_VARIABLE) else None
+    return plan_of_card(overrides, card, lm_card=second)
+
+
+def plan_now(overrides: Overrides, card: Card | None, free_bytes: int | None) -> Plan:
+    """Return the same plan as a song of the usual length would be made with `free_bytes` of memory.
+
+    By default that is what is free on this machine's card now. A run looks by itself at the start of each request.
+    """
+    plan = plan_here(overrides, card)
     if free_bytes is None and not plan.card.imagined and (found := free_now(plan.card)) is not None:
         free_bytes = max(0, found - CONTEXT_BYTES)
     known = load_tiers().variants.get(plan.variant)
     if free_bytes is None or known is None:
         return plan
-    return fit_now(
-        plan,
-        question_of(None, plan.card, plan.variant, thinks=plan.init_lm, lm_apart=plan.lm_card is not None),
-        known.memory_model,
-        free_bytes,
-    )
+    apart = plan.lm_card is not None
+    question = question_of(None, plan.card, plan.variant, thinks=plan.init_lm, lm_apart=apart)
+    return fit_now(plan, question, known.memory_model, free_bytes)
 
 
 def plan_of(found: Detection, overrides: Overrides = AS_THE_TIER_SAYS, request: Request | None = None) -> Plan:
