@@ -1,5 +1,6 @@
 """ACE-Step 1.5 with limits that are measured. Importing this package imports no torch; using `generate` does."""
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -35,15 +36,19 @@ _ELSEWHERE = {
 """Names that are imported from their modules at first use, because some of these modules import torch."""
 
 
-def resolve_plan(card: "Card | None" = None, **overrides: Any) -> "Plan":
+def resolve_plan(card: "Card | None" = None, *, lm_device: str = "", **overrides: Any) -> "Plan":
     """Return the plan of this machine's card, or of `card`.
 
+    `lm_device` is the card that the language model runs on from now on in this process, as `--lm-device` names it.
     `overrides` are fields of `acestep.limits.plan.Overrides` as values or as text, None for none: ``offload="cpu"``,
     ``lm=None``. Raises `UsageError` for an unknown field or value.
     """
+    from acestep.hardware.detection.choose import LM_DEVICE_VARIABLE
     from acestep.limits.machine import plan_here
     from acestep.limits.plan import overrides_from
 
+    if lm_device:
+        os.environ[LM_DEVICE_VARIABLE] = lm_device
     return plan_here(overrides_from(overrides), card)
 
 

@@ -32,7 +32,7 @@ METADATA = ("caption", "duration_s", "bpm", "keyscale", "timesignature", "langua
 
 def generate(request: Request, plan: Plan | None = None) -> Result:
     """Return the songs of a request under `plan`, or under this machine's own plan; audio is not yet normalised."""
-    plan = plan or plan_to_run()
+    plan = plan or plan_to_run(request=request)
     with _serving(plan.variant.value) as service:
         return service.generate(request, plan)[0]
 
@@ -93,9 +93,13 @@ def run_generate(
 ) -> dict[str, Any]:
     """Make the songs of a request, write them to `out`, and return the document that `--json` prints."""
     audio.open_folder(out)
-    plan = plan_to_run(of_model(model, overrides))
+    overrides = of_model(model, overrides)
+    plan = plan_to_run(overrides, request)
     thinks = plan.init_lm if think is Think.AS_PLANNED else think is Think.YES
-    request = msgspec.structs.replace(request, think=thinks)
+    if thinks is not request.think:
+        # Without planning, more of the card is left for the songs.
+        request = msgspec.structs.replace(request, think=thinks)
+        plan = plan_to_run(overrides, request)
     with _serving(model) as service:
         result, plan = service.generate(
             request, plan, notify=notify, progress=progress, unasked=think is Think.AS_PLANNED

@@ -75,6 +75,10 @@ class NotEnoughMemoryError(RunFailedError):
     """A run for which neither the card nor the computer had enough memory."""
 
 
+class NotANumberError(RunFailedError):
+    """A song whose latents are infinite or no numbers."""
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, or the name of its class if there is no message."""
     return str(error).strip().partition("\n")[0] or type(error).__name__

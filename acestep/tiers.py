@@ -14,6 +14,7 @@ import msgspec
 from acestep.knobs import LM_MODELS, Backend, Offload, Quantization, Variant
 from acestep.request import MAX_DURATION_S
 from acestep.strict_json import load_strict
+from acestep.units import GIB
 
 TABLE_SCHEMA_VERSION = 1
 """Version of `tiers/generated_tiers.json` that this code reads."""
@@ -323,22 +324,62 @@ class Shortfall(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     generated: str
 
 
-class TierTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`tiers/generated_tiers.json` as a value; `shortfalls` are the cells where the published table promises more."""
+class SystemBudget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The bytes that promises count on, on a card of one nameplate under one system."""
+
+    system: System
+    nameplate_gib: Annotated[float, msgspec.Meta(gt=0)]
+    n_bytes: Count
+
+
+class TierTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """`tiers/generated_tiers.json` as a value; `shortfalls` are the cells where the published table promises more.
+
+    `budgets` are those that the tiers are certified with, the smallest card first.
+    """
 
     schema_version: Annotated[int, msgspec.Meta(ge=1)]
     table_version: int
     generated_from: GeneratedFrom
     variants: dict[Variant, VariantTable]
     shortfalls: tuple[Shortfall, ...] = ()
+    budgets: tuple[SystemBudget, ...] = ()
 
     def __post_init__(self) -> None:
         if Variant.TURBO not in self.variants:
             raise ValueError("variants must hold turbo, the default one")
+        for system in System:
+            sizes = [budget.nameplate_gib for budget in self.budgets if budget.system is system]
+            if sizes != sorted(set(sizes)):
+                raise ValueError(f"budgets of {system} must have rising sizes, got {sizes}")
 
     def on(self, system: System) -> "TierTable":
         """Return the table with the promises of one system."""
-        return msgspec.structs.replace(self, variants={name: table.on(system) for name, table in self.variants.items()})
+        return msgspec.structs.replace(
+            self,
+            variants={name: table.on(system) for name, table in self.variants.items()},
+            budgets=tuple(budget for budget in self.budgets if budget.system is system),
+        )
+
+    def room_bytes(self, nameplate_gib: float) -> int:
+        """Return the bytes that promises may count on, on a card of a nameplate; 0 if the table does not say.
+
+        They are those of the table's first system. Between two certified sizes they are in proportion; a smaller card
+        lacks all that it is smaller, and a larger one has the largest one's share of its size.
+        """
+        points = [
+            (one.nameplate_gib * GIB, one.n_bytes) for one in self.budgets if one.system is self.budgets[0].system
+        ]
+        size = nameplate_gib * GIB
+        if not points:
+            return 0
+        (least, of_least), (most, of_most) = points[0], points[-1]
+        if size <= least:
+            return max(0, int(of_least - (least - size)))
+        if size >= most:
+            return int(size * of_most / most)
+        (below, of_below), (above, of_above) = next(pair for pair in pairwise(points) if size <= pair[1][0])
+        return int(of_below + (of_above - of_below) * (size - below) / (above - below))
 
 
 def require_tiling(tiers: Sequence[tuple[str, VramRange]]) -> None:

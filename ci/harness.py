@@ -27,7 +27,7 @@ JUDGING = (
     "acestep/knobs.py",
     "acestep/limits/capabilities.py",
     "acestep/memory/tensors.py",
-    "acestep/memory/workspace.py",
+    "acestep/limits/workspace.py",
     "acestep/output_file.py",
     "acestep/stage.py",
     "acestep/strict_json.py",

@@ -54,7 +54,7 @@ CODE_FAULTS = (
     ),
     CodeFault(
         "banded attention has a dense mask",
-        "acestep/memory/workspace.py",
+        "acestep/limits/workspace.py",
         "BLOCK_ROWS: Final = 192\n",
         "BLOCK_ROWS: Final = 1_000_000\n",
         "denoise",

@@ -5,7 +5,7 @@ from functools import cache
 import msgspec
 
 from acestep.knobs import Backend, Quantization, Variant
-from acestep.memory.guard import COEFFICIENTS
+from acestep.limits.guard import COEFFICIENTS
 from acestep.tiers import BATCHES, Evidence, EvidenceKind, Frontier, LmStates, Shortfall, SizeBoundary, Tier, TierTable
 from acestep.units import GIB, MIB
 from calibrate.probes.base import CapMethod

@@ -17,7 +17,7 @@ from typing import Final
 
 from acestep.errors import AceStepError, Exit, NotMeasuredError
 from acestep.knobs import Knobs, Variant
-from acestep.memory.workspace import SEGMENT_GRAIN
+from acestep.limits.workspace import SEGMENT_GRAIN
 from acestep.output_file import output_file
 from acestep.units import ceil_div
 from calibrate.campaign.journal import open_journal

@@ -27,7 +27,7 @@ from acestep.dit.vae_decode import TileDecoder, fold_weight_norm
 from acestep.errors import Exit
 from acestep.knobs import Variant
 from acestep.limits.capabilities import matrix_workspace
-from acestep.memory.workspace import BLOCK_ROWS
+from acestep.limits.workspace import BLOCK_ROWS
 from acestep.output_file import output_file
 from calibrate.files import pretty_json
 from calibrate.probes.simulated.kernels import CudaKernels

@@ -44,7 +44,7 @@ ROOMS = (
     ),
     Room(
         name="limits",
-        holds="what a card may do: its capabilities and its plan",
+        holds="what a card may do: its capabilities, what a request needs of it (the VRAM guard), and its plan",
         parts=("acestep.limits",),
         imports=_names("values hardware checkpoints"),
     ),
@@ -56,15 +56,15 @@ ROOMS = (
     ),
     Room(
         name="memory",
-        holds="what is on the device when: placement, offload, the block for denoising, the VRAM guard",
+        holds="what is on the device when: placement and offload",
         parts=("acestep.memory",),
-        imports=_names("values checkpoints limits devices"),
+        imports=_names("values devices"),
     ),
     Room(
         name="dit",
         holds="the diffusion transformer and the VAE",
         parts=("acestep.dit",),
-        imports=_names("values checkpoints devices memory"),
+        imports=_names("values checkpoints limits devices memory"),
     ),
     Room(
         name="lm",
@@ -94,7 +94,7 @@ ROOMS = (
         name="ui",
         holds="the web page",
         parts=("acestep.ui",),
-        imports=_names("values hardware checkpoints limits devices memory dit audio engine api"),
+        imports=_names("values hardware checkpoints limits devices dit audio engine api"),
     ),
     Room(
         name="cli",
@@ -166,7 +166,7 @@ ROOMS = (
         name="report",
         holds="the guide, its plots, and pages about records and changes",
         parts=("calibrate.report",),
-        imports=_names("values hardware limits memory cli harness probes record table timing"),
+        imports=_names("values hardware limits cli harness probes record table timing"),
     ),
     Room(
         name="commands",
@@ -187,8 +187,8 @@ ROOMS = (
         holds="what maintainers run: installation, releases, measurements on a card",
         parts=("tools",),
         imports=_names(
-            "values hardware checkpoints limits devices memory dit audio engine cli harness probes record "
-            "table executors campaign"
+            "values hardware checkpoints limits devices memory dit audio engine cli harness probes record table "
+            "executors campaign"
         ),
     ),
 )

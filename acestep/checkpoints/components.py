@@ -1,6 +1,7 @@
 """The loaded parts of one model, before they are placed on a device."""
 
 import msgspec
+import torch
 from torch import nn
 
 from acestep.checkpoints.libraries import (
@@ -31,6 +32,12 @@ class Components(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     audio_tokenizer: AceStepAudioTokenizer | None = None
     audio_token_detokenizer: AceStepAudioTokenDetokenizer | None = None
     is_noise: str | None = None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of activations, and of weights that are not quantized."""
+        dtype: torch.dtype = self.condition_encoder.null_condition_emb.dtype
+        return dtype
 
     def modules(self) -> dict[str, nn.Module]:
         """The parts that can be moved on their own, by name; the VAE's two halves are never needed together."""

@@ -18,6 +18,7 @@ from acestep.cli.options import (
     knob_options,
     knobs_of,
     knobs_with,
+    lm_device_option,
     model_variant_option,
     refuse_empty,
     variant_option,
@@ -29,12 +30,13 @@ from acestep.cli.words import codes, format_words, sample, understand_command
 from acestep.errors import UsageError
 from acestep.hardware.card import simulated_card
 from acestep.knobs import Variant
-from acestep.limits.machine import plan_here
+from acestep.limits.machine import plan_now
 from acestep.limits.names import AUDIO_FORMATS
 from acestep.logs import show_logs
 from acestep.request import MIN_DURATION_S
 from acestep.thinking import Think
 from acestep.tiers import tiers_here
+from acestep.units import gib_to_bytes
 from acestep.version import version_option
 
 if TYPE_CHECKING:
@@ -87,13 +89,21 @@ def cli(verbose: int) -> None:
 
 @cli.command()
 @click.option("--vram", type=SIZE_GIB, metavar="GIB", help="Plan for a card that reports this size instead.")
+@click.option(
+    "--free", type=SIZE_GIB, metavar="GIB", help="Plan for this much free memory; by default what is free now."
+)
 @device_option
+@lm_device_option
 @variant_option
 @knob_options
 @json_option
-def plan_command(vram: float | None, as_json: bool, **knobs: Any) -> None:
+def plan_command(vram: float | None, free: float | None, as_json: bool, **knobs: Any) -> None:
     """Show the limits and settings of this card, without loading a model."""
-    resolved = plan_here(knobs_of(knobs), None if vram is None else simulated_card(vram))
+    resolved = plan_now(
+        knobs_of(knobs),
+        None if vram is None else simulated_card(vram),
+        None if free is None else gib_to_bytes(free),
+    )
     console.answer(resolved, lambda resolved: click.echo(show.plan_text(resolved)), as_json=as_json)
 
 
@@ -169,6 +179,7 @@ def download_command(model: str) -> None:
 @model_variant_option
 @think_options
 @device_option
+@lm_device_option
 @knob_options
 @click.option("--out", type=click.Path(file_okay=False), default="out", show_default=True)
 @click.option("--format", "audio_format", type=click.Choice(AUDIO_FORMATS), default="flac", show_default=True)

@@ -12,7 +12,7 @@ from acestep.checkpoints.catalog import SIZES, checkpoints_dir, find
 from acestep.checkpoints.locate import variant_at
 from acestep.errors import UsageError
 from acestep.hardware.card import parse_size_gib
-from acestep.hardware.detection.choose import DEVICE_VARIABLE
+from acestep.hardware.detection.choose import DEVICE_VARIABLE, LM_DEVICE_VARIABLE
 from acestep.knobs import KNOBS, Variant
 from acestep.limits.names import parser_of
 from acestep.limits.plan import Overrides, overrides_from
@@ -71,19 +71,21 @@ def refuse_empty(**values: str) -> None:
             raise UsageError(f"--{name.replace('_', '-')} is empty; give it a value or leave it out")
 
 
-def _take_device(context: click.Context, _: click.Parameter, value: str | None) -> None:
+def _take_device(context: click.Context, option: click.Parameter, value: str | None) -> None:
     """Set the device for this command, for all code of this process that looks for a card and for child processes."""
     if value is None:
         return
-    refuse_empty(device=value)
-    before = os.environ.get(DEVICE_VARIABLE)
-    os.environ[DEVICE_VARIABLE] = value
+    name = str(option.name)
+    refuse_empty(**{name: value})
+    variable = LM_DEVICE_VARIABLE if name == "lm_device" else DEVICE_VARIABLE
+    before = os.environ.get(variable)
+    os.environ[variable] = value
 
     def restore() -> None:
         if before is None:
-            os.environ.pop(DEVICE_VARIABLE, None)
+            os.environ.pop(variable, None)
         else:
-            os.environ[DEVICE_VARIABLE] = before
+            os.environ[variable] = before
 
     context.call_on_close(restore)
 
@@ -94,6 +96,15 @@ device_option = click.option(
     expose_value=False,
     callback=_take_device,
     help="Which of several cards, as doctor lists them, or cpu; the one with most memory if not given.",
+)
+
+
+lm_device_option = click.option(
+    "--lm-device",
+    metavar="N|UUID|NAME",
+    expose_value=False,
+    callback=_take_device,
+    help="Which card the language model runs on, or cpu; that of the songs if not given.",
 )
 
 

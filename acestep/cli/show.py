@@ -20,6 +20,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 def plan_text(plan: Plan) -> str:
     """Return a plan as text: the card's limits, the settings, and every warning."""
     lm = "none" if plan.lm is None else f"{plan.lm} by {plan.backend}, {_loaded(plan)}"
+    lm += f", on {plan.lm_card.name}" if plan.lm_card is not None else ""
     offered = ", ".join(plan.lm_models) or "none"
     certified = f", limits of {plan.limits_of}" if plan.limits_of != plan.tier else ""
     page = aligned(
@@ -29,6 +30,7 @@ def plan_text(plan: Plan) -> str:
             ("model", plan.variant),
             ("songs", f"{_limits(plan, lm=False)} without a language model"),
             ("", f"{_limits(plan, lm=True)} with one"),
+            *([("", more)] if (more := _more(plan)) else []),
             ("language model", f"{lm} (offered: {offered})"),
             ("backends", ", ".join(plan.backends_allowed)),
             *(
@@ -54,6 +56,12 @@ def _limits(plan: Plan, *, lm: bool) -> str:
         if reach[batch] and (larger is None or reach[larger] != reach[batch])
     ]
     return ", ".join(steps) or "not certified"
+
+
+def _more(plan: Plan) -> str:
+    """Return how long songs of larger batches may be, which is predicted and not certified; "" if that is no more."""
+    certified, reach = plan.frontier.longest(BATCHES[-1], lm=False), plan.reach.without_lm
+    return f"more songs of up to {minutes(reach)} with fewer at a time (predicted)" if reach > certified else ""
 
 
 def songs_text(document: Mapping[str, Any]) -> str:

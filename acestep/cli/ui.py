@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from acestep.cli import console
-from acestep.cli.options import device_option, knob_options, knobs_with, model_variant_option, refuse_empty
+from acestep.cli.options import (
+    device_option,
+    knob_options,
+    knobs_with,
+    lm_device_option,
+    model_variant_option,
+    refuse_empty,
+)
 from acestep.errors import UsageError
 from acestep.locale_text import LANGUAGES
 from acestep.ui.own_address import is_loopback
@@ -72,6 +79,7 @@ class PageByDefault(click.Group):
 @click.option("--model", default="turbo", show_default=True, metavar="ID|DIR|tiny|dummy", help="Which weights.")
 @model_variant_option
 @device_option
+@lm_device_option
 @knob_options
 @click.option("--out", type=click.Path(file_okay=False), default="out", show_default=True, help="Folder for the songs.")
 def ui(

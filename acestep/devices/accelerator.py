@@ -82,10 +82,15 @@ class Accelerator:
         self._backend.current_stream().wait_event(mark)
 
     def free_bytes(self) -> int:
-        """The driver's free bytes plus the bytes that this process caches without using them."""
-        free, _ = self._backend.mem_get_info(self.torch_device)
-        cached = self._backend.memory_reserved(self.torch_device) - self.allocated_bytes()
-        return int(free + cached)
+        """The driver's free bytes plus the bytes that this process caches without using them.
+
+        Never more than the card has besides what others use: on Windows this process can have reserved memory that the
+        driver keeps in main memory, and that part of its cache is not on the card.
+        """
+        free, total = self._backend.mem_get_info(self.torch_device)
+        reserved = self._backend.memory_reserved(self.torch_device)
+        others = max(0, total - free - reserved)
+        return int(max(0, total - others - self.allocated_bytes()))
 
     def allocated_bytes(self) -> int:
         """Bytes in live tensors."""
@@ -123,8 +128,8 @@ class XpuDevice(Accelerator):
     Its attention kernels need keys and values expanded to all heads.
     """
 
-    def __init__(self, index: int = 0) -> None:
-        if index:
+    def __init__(self, index: int = 0, *, current: bool = True) -> None:
+        if index and current:
             torch.xpu.set_device(index)
         super().__init__(
             torch.xpu, torch.device("xpu", index), torch.bfloat16, grouped=False, workspace=MATRIX_WORKSPACE
@@ -142,9 +147,9 @@ warnings.filterwarnings("ignore", message="CUDA initialization")
 class CudaDevice(Accelerator):
     """The card with this torch index; `cap_bytes` limits what this process may reserve on it."""
 
-    def __init__(self, cap_bytes: int | None = None, index: int = 0) -> None:
+    def __init__(self, cap_bytes: int | None = None, index: int = 0, *, current: bool = True) -> None:
         device = torch.device("cuda", index)
-        if index:
+        if index and current:
             # Code that names no card, such as page-locked memory and Triton, uses the current one.
             torch.cuda.set_device(device)
         kind = CardKind.CUDA if torch.version.hip is None else CardKind.ROCM

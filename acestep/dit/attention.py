@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from acestep.memory.workspace import BLOCK_ROWS
+from acestep.limits.workspace import BLOCK_ROWS
 
 
 class FlashAttention(Protocol):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from acestep.checkpoints.libraries import AceStepAudioTokenDetokenizer, AceStepAudioTokenizer
 from acestep.dit.attention import Kernels
 from acestep.dit.blocks import UseBlock, run_stack
-from acestep.memory.workspace import CHUNK_ROWS
+from acestep.limits.workspace import CHUNK_ROWS
 from acestep.units import ceil_div
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import NamedTuple, TypeAlias
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -22,7 +23,7 @@ from acestep.checkpoints.libraries import (
     AceStepTransformerBlock,
 )
 from acestep.dit.attention import Kernels, rotary_table, rotate
-from acestep.memory.workspace import CHUNK_ROWS
+from acestep.limits.workspace import CHUNK_ROWS
 from acestep.units import ceil_div
 
 Heads = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
@@ -111,9 +112,12 @@ def project_out(attention: AceStepAttention, attended: Tensor) -> Tensor:
 
 
 def feed(mlp: AceStepMLP, rows: Tensor) -> Tensor:
-    """The MLP of rows [rows, width], in place where the library's forward allocates new tensors."""
+    """The MLP of rows [rows, width], in place where the library's forward allocates new tensors.
+
+    The result has the type of the last projection, which may be wider than that of the rows.
+    """
     gate = F.silu(mlp.gate_proj(rows), inplace=True)
-    fed: Tensor = mlp.down_proj(gate.mul_(mlp.up_proj(rows)))
+    fed: Tensor = mlp.down_proj(gate.mul_(mlp.up_proj(rows)).to(mlp.down_proj.weight.dtype))
     return fed
 
 
@@ -192,7 +196,10 @@ class DenoiserBlock(nn.Module):
 
 
 class EncoderBlock(nn.Module):
-    """One lyric, timbre or tokenizer encoder layer over the library's weights; adds to `hidden` in place."""
+    """One lyric, timbre or tokenizer encoder layer over the library's weights; adds to `hidden` in place.
+
+    Where the last projection of its MLP is of a wider type, the result is a new tensor of that type.
+    """
 
     def __init__(self, layer: AceStepEncoderLayer) -> None:
         super().__init__()
@@ -207,18 +214,24 @@ class EncoderBlock(nn.Module):
             return project_heads(layer.self_attn, layer.input_layernorm(rows), cos, sin)
 
         attended = self_attend(layer.self_attn, hidden, heads, rotary, kernels)
+        wide = layer.mlp.down_proj.weight.dtype
+        result = hidden if wide is hidden.dtype else torch.empty_like(hidden, dtype=wide)
         for songs, rows in row_pieces(batch, length):
             part = _flat(hidden, songs, rows)
             part.add_(project_out(layer.self_attn, attended[songs, rows].flatten(0, 1)))
-            part.add_(feed(layer.mlp, layer.post_attention_layernorm(part)))
-        return hidden
+            into = _flat(result, songs, rows)
+            if result is not hidden:
+                into.copy_(part)
+            into.add_(feed(layer.mlp, layer.post_attention_layernorm(part)))
+        return result
 
 
 def run_stack(stack: Stack, hidden: Tensor, kernels: Kernels, use_block: UseBlock) -> Tensor:
     """Run the layers and the norm of a stack over `hidden` [batch, length, width], which the layers overwrite."""
+    dtype = hidden.dtype
     rotary = rotary_table(hidden.shape[1], stack.head_dim, stack.rope_theta, hidden)
     for layer in stack.layers:
         with use_block(layer):
             hidden = EncoderBlock(layer)(hidden, rotary, kernels)
-    normed: Tensor = stack.norm(hidden)
+    normed: Tensor = stack.norm(hidden).to(dtype)
     return normed

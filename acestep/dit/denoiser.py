@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from acestep.checkpoints.libraries import AceStepTransformer1DModel
 from acestep.dit.attention import Kernels, rotary_table
 from acestep.dit.blocks import EAGER, DenoiserBlock, RowFunctions, UseBlock
-from acestep.memory.workspace import CHUNK_ROWS
+from acestep.limits.workspace import CHUNK_ROWS
 from acestep.units import ceil_div
 
 

@@ -20,8 +20,8 @@ from acestep.dit.sampler import (
 from acestep.engine.encode import Conditions
 from acestep.engine.outside import Outside
 from acestep.knobs import unpacks
+from acestep.limits.workspace import Steps
 from acestep.memory.placement import TRANSFORMER
-from acestep.memory.workspace import Steps
 from acestep.request import Request
 from acestep.stage import Stage
 from acestep.units import Progress
@@ -96,7 +96,7 @@ def _room(latents: Tensor, conditions: Conditions, place: StageContext, *, guide
         frames=frames,
         condition_tokens=condition_tokens,
         condition_width=condition_width,
-        itemsize=place.device.dtype.itemsize,
+        itemsize=place.components.dtype.itemsize,
         grouped=place.device.grouped_attention,
         unpacks=unpacks(place.knobs.quantization),
         weak_cover=conditions.uncovered is not None,

@@ -30,10 +30,12 @@ from acestep.engine.decode import decode
 from acestep.engine.denoise import denoise
 from acestep.engine.encode import NO_AUDIO, encode
 from acestep.engine.encode_audio import codes_of_clip, encode_audio
+from acestep.engine.numbers import require_numbers
+from acestep.engine.pace import StepPace
 from acestep.errors import NotEnoughMemoryError, RunFailedError, first_line
 from acestep.knobs import Knobs, Offload
+from acestep.limits.guard import Demand, songs_at_once
 from acestep.lm.stage import Thinker, UnableToThink
-from acestep.memory.guard import Demand, songs_at_once
 from acestep.memory.placement import Placement
 from acestep.request import MAX_LYRIC_TOKENS, MAX_TEXT_TOKENS, Request, Result, SongCodes, Task
 from acestep.stage import Stage, StageReport
@@ -59,8 +61,14 @@ UNABLE_TO_THINK: Final = UnableToThink()
 
 
 def prepare(components: Components, knobs: Knobs) -> None:
-    """Bring freshly loaded weights into the form in which they run: weight norm folded, linear layers quantised."""
+    """Bring freshly loaded weights into the form in which they run: weight norm folded, linear layers quantised.
+
+    In float16 the last projection of the lyric encoder stays in float32: its results reach 505,000, and float16 ends at
+    65,504 (ACE-Step-1.5, pull request 1312).
+    """
     fold_weight_norm(components.vae)
+    if components.dtype is torch.float16:
+        components.condition_encoder.lyric_encoder.layers[-1].mlp.down_proj.float()
     if knobs.quantization is not None:
         quantize(components.transformer, knobs.quantization)
 
@@ -79,6 +87,7 @@ class _Run:
         self.latents: Tensor | None = None
         self.codes: SongCodes | None = None
         self.done = 0
+        self.pace = StepPace()
         self.stage: Stage | None = None
         self.stages: dict[str, StageReport] = {}
         self.warnings: list[str] = []
@@ -117,6 +126,11 @@ class Pipeline:
     def knobs(self) -> Knobs:
         """The knobs in force now: after running out of memory, more offload stays on."""
         return self._place.knobs
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the weights that are on the device between requests."""
+        return self._place.placement.held_bytes
 
     def close(self) -> None:
         """Free everything on the device; the pipeline cannot be used afterwards."""
@@ -200,12 +214,15 @@ class Pipeline:
         while run.done < request.batch:
             after = min(request.batch, run.done + run.songs_per_pass)
             songs = msgspec.structs.replace(request, batch=after - run.done, seed=request.seed + run.done)
+            watched = progress if run.strict else run.pace.watching(progress, place.device)
             with self._stage(Stage.DENOISE, songs.batch, run, progress):
-                latents = denoise(songs, conditions.of(run.done, after), place, progress)
+                latents = denoise(songs, conditions.of(run.done, after), place, watched)
                 place.device.download(run.latents[run.done : after].numpy(), latents)
                 del latents
             run.done = after
+        require_numbers(run.latents, place.components.dtype, place.device)
         del conditions
+        run.warnings.extend(run.pace.told())
         if place.knobs.compile and (problem := uncompiled()):
             _tell_uncompiled(run, problem)
         with self._stage(Stage.DECODE, 1, run, progress):
@@ -253,7 +270,7 @@ class Pipeline:
             contexts=1 if run.codes is None else len(run.codes),
             grouped_attention=place.device.grouped_attention,
             matrix_workspace=place.device.matrix_workspace,
-            itemsize=place.device.dtype.itemsize,
+            itemsize=place.components.dtype.itemsize,
         )
         fitting = songs_at_once(self._memory_model, place.knobs, demand, place.device.free_bytes())
         if fitting < request.batch:

@@ -4,33 +4,40 @@ import gc
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
 import msgspec
+import torch
 
-from acestep.checkpoints.catalog import checkpoints_dir
+from acestep.checkpoints.catalog import SIZES, checkpoints_dir
 from acestep.checkpoints.components import Components
 from acestep.checkpoints.host_memory import LanguageWeights, Weights, require_room_for
 from acestep.checkpoints.load import load
 from acestep.clip import Clip
 from acestep.devices.base import Device
 from acestep.devices.card_faults import one_card_fault_error
-from acestep.devices.open import open_here
+from acestep.devices.open import open_device, open_here
 from acestep.dit.vae_decode import chunk_from
 from acestep.engine.pipeline import UNABLE_TO_THINK, Pipeline, prepare
-from acestep.errors import HostMemoryError, InvalidInputError, UsageError
+from acestep.engine.remarks import remarks_on
+from acestep.engine.settle_thinking import settle_thinking
+from acestep.errors import NotANumberError, NotEnoughMemoryError
 from acestep.hardware.card import Card
 from acestep.knobs import Backend, Knobs, Quantization, Variant
+from acestep.limits.capabilities import songs_in_float16
+from acestep.limits.free_now import fit_now
 from acestep.limits.machine import carried_out
 from acestep.limits.plan import Plan, clamp
+from acestep.limits.room import question_of
+from acestep.limits.second_card import lm_bytes_on
 from acestep.lm.language import Language
-from acestep.lm.songwriting import language_name, open_lm, without_language
+from acestep.lm.songwriting import language_name, open_lm
 from acestep.lm.stage import Thinker
-from acestep.request import BASE_TASKS, Request, Result
-from acestep.tiers import load_tiers
-from acestep.units import Progress, silent
+from acestep.request import DEFAULT_DURATION_S, Request, Result
+from acestep.tiers import tiers_here
+from acestep.units import Progress, gib, silent
 
 _LOG = logging.getLogger(__name__)
 
@@ -51,10 +58,11 @@ def ignore(sentence: str) -> None:
 
 
 class LmKey(msgspec.Struct, frozen=True, kw_only=True):
-    """The properties of a loaded language model: its knobs, and the longest song it may have to write, in seconds."""
+    """The properties of a loaded language model: its knobs, its longest song in seconds, and its card if it has one."""
 
     knobs: Knobs
     longest_s: int
+    card: Card | None
 
 
 class Service:
@@ -62,7 +70,8 @@ class Service:
 
     The weights stay loaded as long as the knobs of the plans stay the same. At most one model and one language model
     are kept; the old one is freed before a new one is loaded. `here` is the device to run on, with its card, if it is
-    open already. Raises `UsageError` for an invalid environment variable.
+    open already; `open_second` opens the card that a plan has for its language model. Raises `UsageError` for an
+    invalid environment variable.
     """
 
     def __init__(
@@ -71,14 +80,17 @@ class Service:
         *,
         here: tuple[Device, Card] | None = None,
         open_lm: OpenLanguage = open_lm,
+        open_second: Callable[[Card], Device] = lambda card: open_device(card, current=False)[0],
     ) -> None:
         self._model = model
         self._open_language = open_lm
+        self._open_second = open_second
+        self._seconds: dict[Card, Device] = {}
         self._vae_chunk = chunk_from(os.environ)
         self._device, self.card = open_here() if here is None else here
         _LOG.info("songs are made on %s (%s) in %s", self.card.name, self._device.torch_device, self._device.dtype)
         self._languages: dict[LmKey, Language] = {}
-        self._components: dict[tuple[Variant, Quantization | None], Components] = {}
+        self._components: dict[tuple[Variant, Quantization | None, torch.dtype], Components] = {}
         self._pipelines: dict[tuple[Knobs, bool], Pipeline] = {}
         self._notify: Notify = ignore
 
@@ -115,11 +127,23 @@ class Service:
         progress(LOADING_STAGE, 1, LOADED_PARTS)
         components = self._parts(plan)
         progress(LOADING_STAGE, 2, LOADED_PARTS)
-        for sentence in (*cuts, *_remarks(request, plan, components)):
+        for sentence in (*cuts, *remarks_on(request, plan, components)):
             warn(sentence)
-        with self._running(plan, components, thinker, thinks=request.thinks) as pipeline:
-            progress(LOADING_STAGE, LOADED_PARTS, LOADED_PARTS)
-            result = pipeline.generate(clamped, progress=progress)
+        plan = self._fitted(plan, clamped, components, warn)
+        try:
+            result = self._songs(plan, clamped, components, thinker, progress)
+            problem = None
+        except NotANumberError as error:
+            if components.dtype is torch.float32:
+                raise
+            problem = str(error).partition(" If ")[0]
+        if problem is not None:
+            # Outside the except block, whose traceback keeps tensors of the run alive.
+            warn(f"{problem} It is made once more in float32, which is slower and takes twice the memory.")
+            del components
+            components = self._parts(plan, torch.float32)
+            plan = self._fitted(plan, clamped, components, warn)
+            result = self._songs(plan, clamped, components, thinker, progress)
         for sentence in result.warnings:
             warn(sentence)
         return msgspec.structs.replace(result, warnings=tuple(warnings)), plan
@@ -158,7 +182,7 @@ class Service:
         self._require_room(plan)
         wish, thinker = settle_thinking(wish, plan, lambda: self._thinker(plan), notify, unasked=unasked)
         components = self._parts(plan)
-        for sentence in _remarks(wish, plan, components):
+        for sentence in remarks_on(wish, plan, components):
             notify(sentence)
         self._pipeline(plan, components, thinker, thinks=wish.thinks)
         return wish.thinks
@@ -187,45 +211,86 @@ class Service:
         key = LmKey(
             knobs=Knobs(lm=plan.lm, lm_quantization=plan.lm_quantization, backend=plan.backend),
             longest_s=plan.longest_planned_s,
+            card=plan.lm_card,
         )
         if key not in self._languages:
             self._drop_languages()
             _LOG.info("opening the language model %s by %s", plan.lm, plan.backend)
             self._require_room(plan, language_name(plan, self._model))
             # A backend can fail at any later request, so the warning goes to the caller of that request.
-            self._languages[key] = self._open_language(plan, self._model, self._device, lambda said: self._notify(said))
+            device = self._device if plan.lm_card is None else self._second(plan, plan.lm_card)
+            self._languages[key] = self._open_language(plan, self._model, device, lambda said: self._notify(said))
         return self._languages[key].thinker()
+
+    def _second(self, plan: Plan, card: Card) -> Device:
+        """Open the language model's own card; raise `NotEnoughMemoryError` if too little of it is free now."""
+        if card not in self._seconds:
+            self._seconds[card] = self._open_second(card)
+        device = self._seconds[card]
+        needed, free = lm_bytes_on(card, plan.knobs, DEFAULT_DURATION_S), device.free_bytes()
+        if self._model not in SIZES and not device.shares_host_memory and needed > free:
+            raise NotEnoughMemoryError(
+                f"language model {plan.lm} needs {gib(needed)}, and {gib(free)} of {card.name} are free; choose a"
+                " smaller one with --lm, or close other programs that use that card"
+            )
+        return device
 
     def _require_room(self, plan: Plan, language: str | None = None) -> None:
         """Raise `HostMemoryError` unless what is not loaded yet fits into main memory, with a `language` model or not.
 
         A language model that leaves no memory for the other models is of no use.
         """
-        if (plan.variant, plan.quantization) in self._components:
+        dtype = self._dtype_of(plan)
+        if (plan.variant, plan.quantization, dtype) in self._components:
             return
         # Other backends load it by themselves, onto the card.
         beside = plan.backend is Backend.PT or plan.lm_quantization is not None
         require_room_for(
             checkpoints_dir(),
-            self._device.dtype,
+            dtype,
             music=Weights(model=self._model, variant=plan.variant, quantization=plan.quantization),
             language=LanguageWeights(name=language, quantization=plan.lm_quantization)
             if language is not None and beside
             else None,
         )
 
-    def _parts(self, plan: Plan) -> Components:
-        key = plan.variant, plan.quantization
+    def _dtype_of(self, plan: Plan) -> torch.dtype:
+        """Return the type in which songs are made on this device; language models run in the device's own."""
+        return torch.float16 if songs_in_float16(self.card, plan.variant) else self._device.dtype
+
+    def _parts(self, plan: Plan, dtype: torch.dtype | None = None) -> Components:
+        dtype = dtype or self._dtype_of(plan)
+        key = plan.variant, plan.quantization, dtype
         if key not in self._components:
             self._drop_pipelines()
             self._components.clear()
             _LOG.info("loading %s as %s", self._model, plan.variant)
             started = time.perf_counter()
-            components = load(self._model, plan.variant, dtype=self._device.dtype, quantization=plan.quantization)
+            components = load(self._model, plan.variant, dtype=dtype, quantization=plan.quantization)
             prepare(components, plan.knobs)
             _LOG.info("loaded in %.1f s", time.perf_counter() - started)
             self._components[key] = components
         return self._components[key]
+
+    def _songs(
+        self, plan: Plan, request: Request, components: Components, thinker: Thinker, progress: Progress
+    ) -> Result:
+        with self._running(plan, components, thinker, thinks=request.thinks) as pipeline:
+            progress(LOADING_STAGE, LOADED_PARTS, LOADED_PARTS)
+            return pipeline.generate(request, progress=progress)
+
+    def _fitted(self, plan: Plan, request: Request, components: Components, warn: Notify) -> Plan:
+        """Return the plan for what is free on the device now; every request begins again with its own plan."""
+        if self._device.shares_host_memory:
+            return plan
+        held = sum(pipeline.held_bytes for pipeline in self._pipelines.values())
+        question = question_of(
+            request, self.card, plan.variant, thinks=request.thinks, lm_apart=plan.lm_card is not None
+        ).in_type_of(components.dtype.itemsize)
+        found = fit_now(plan, question, memory_model_of(components, plan), self._device.free_bytes() + held)
+        for sentence in found.warnings[len(plan.warnings) :]:
+            warn(sentence)
+        return found
 
     @contextmanager
     def _running(self, plan: Plan, components: Components, thinker: Thinker, *, thinks: bool) -> Iterator[Pipeline]:
@@ -256,48 +321,19 @@ class Service:
             self._pipelines.popitem()[1].close()
 
 
+def memory_model_of(components: Components, plan: Plan) -> Mapping[str, float]:
+    """Return the memory model of the table in force; empty for tiny weights, and where the table has none."""
+    table = None if components.is_noise == "tiny" else tiers_here().variants.get(plan.variant)
+    return {} if table is None else table.memory_model
+
+
 def guarded_pipeline(components: Components, plan: Plan, device: Device, thinker: Thinker, vae_chunk: int) -> Pipeline:
-    """A pipeline whose VRAM guard predicts from the table in force; for tiny weights there is no memory model."""
-    table = None if components.is_noise == "tiny" else load_tiers().variants.get(plan.variant)
+    """A pipeline whose VRAM guard predicts from the table in force."""
     return Pipeline(
         components,
         plan.knobs,
         device,
         thinker=thinker,
-        memory_model={} if table is None else table.memory_model,
+        memory_model=memory_model_of(components, plan),
         vae_chunk=vae_chunk,
     )
-
-
-def settle_thinking(
-    request: Request, plan: Plan, open_thinker: Callable[[], Thinker], warn: Notify, *, unasked: bool
-) -> tuple[Request, Thinker]:
-    """Open the thinker of a request; return the request without thinking if it cannot be planned."""
-    without = msgspec.structs.replace(request, think=False)
-    if request.think and not request.thinks and not unasked:
-        warn(f"A song is planned before it is made; to {request.task} is to work on one that exists, without planning.")
-    if not request.thinks:
-        return without, UNABLE_TO_THINK
-    if plan.lm is None:
-        if not unasked:
-            warn(f"The song is made without planning: {without_language(plan)}.")
-        return without, UNABLE_TO_THINK
-    try:
-        return request, open_thinker()
-    except (InvalidInputError, UsageError, HostMemoryError) as error:
-        if not unasked:
-            raise
-        problem = str(error)
-    warn(f"The song is made without planning: {problem}.")
-    return without, UNABLE_TO_THINK
-
-
-def _remarks(request: Request, plan: Plan, components: Components) -> list[str]:
-    """Warnings for the user about the loaded model and the given audio."""
-    clips = [clip for clip in (request.source_audio, request.reference_audio) if clip is not None]
-    remarks = [remark for clip in clips for remark in clip.remarks]
-    if request.task in BASE_TASKS and plan.variant not in (Variant.BASE, Variant.XL_BASE):
-        remarks.append(f"Only the base models were trained to {request.task}; {plan.variant} may ignore the task.")
-    if components.is_noise:
-        remarks.append(f"The {components.is_noise} model has random weights: the songs are noise, not music.")
-    return remarks

@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 
 from acestep.hardware.card import Card, CardKind
-from acestep.knobs import Backend
+from acestep.knobs import Backend, Variant
 from acestep.units import KIB, MIB
 
 AMPERE: Final = (8, 0)
@@ -60,16 +60,32 @@ KINDS = {
 
 
 def computes_in_float32(card: Card) -> bool:
-    """Return whether the card computes in float32: an NVIDIA card before Ampere, which has no bfloat16.
+    """Return whether the card has no bfloat16, so that float32 is used: an NVIDIA card before Ampere.
 
-    In float16 the transformer overflows there: float16 produced only NaN on Turing and on Pascal, float32 none
-    (ACE-Step-1.5, issue 1274 and pull request 1312).
+    In float16 the models overflow there: it produced only NaN on Turing and on Pascal, float32 none (ACE-Step-1.5,
+    issue 1274 and pull request 1312). `songs_in_float16` is the exception.
     """
     return card.kind is CardKind.CUDA and card.capability < AMPERE
 
 
-def itemsize_of(card: Card) -> int:
-    """Bytes of the numbers in which the card computes."""
+def songs_in_float16(card: Card, variant: Variant) -> bool:
+    """Return whether songs are made in float16 on a card without bfloat16.
+
+    Turbo overflows in one projection only, and with that one in float32 made 8 of 8 songs on a V100 and on a GTX 1070
+    (ACE-Step-1.5, pull request 1312). The others overflow in more places.
+    """
+    return computes_in_float32(card) and variant is Variant.TURBO
+
+
+def songs_in_float32(card: Card, variant: Variant) -> bool:
+    """Return whether an NVIDIA card makes songs in float32, where everything takes twice what the table says."""
+    return computes_in_float32(card) and not songs_in_float16(card, variant)
+
+
+def itemsize_of(card: Card, variant: Variant | None = None) -> int:
+    """Bytes of the numbers in which the card makes songs of a variant; without one, plans them."""
+    if variant is not None and songs_in_float16(card, variant):
+        return 2
     return 4 if computes_in_float32(card) else KINDS[card.kind].itemsize
 
 

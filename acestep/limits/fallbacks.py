@@ -4,7 +4,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from acestep.hardware.card import Card, CardKind
-from acestep.knobs import KNOBS, LM_MODELS, WEIGHT_FORMATS, Attention, Backend, Offload, Quantization
+from acestep.knobs import LM_MODELS, WEIGHT_FORMATS, Attention, Backend, Offload, Quantization
 from acestep.limits.capabilities import AMPERE, KINDS
 
 TRITON_CAPABILITY = (7, 0)
@@ -20,37 +20,35 @@ class Fallbacks(msgspec.Struct, frozen=True, kw_only=True):
     notes: list[str]
 
     def offload(self, wish: Offload | UnsetType, needed: Offload) -> Offload:
-        """The wished offload where it moves at least as much as `needed` and there is a device to move it from."""
+        """The wished offload where there is a device to move weights from."""
         if wish is UNSET or wish is needed:
             return needed
         if not moves_weights(self.card):
             self.notes.append(f"Offload {wish} does nothing on {self._kind}, where nothing is offloaded; it is off.")
-            return needed
-        if KNOBS["offload"].rank(wish) < KNOBS["offload"].rank(needed):
-            self.notes.append(f"Offload {wish} needs more memory than this card is certified for; {needed} is used.")
             return needed
         return wish
 
     def quantization(
         self, part: str, wish: Quantization | UnsetType | None, needed: Quantization | None
     ) -> Quantization | None:
-        """The wished weight format of a `part` where the card can hold it and run it."""
-        if needed is not None and (reason := self._no_quantization(needed)):
-            self.notes.append(
-                f"The limits of this card count on {needed} weights for the {part}, but {reason}; it runs unquantized "
-                "and may run out of memory."
-            )
-            needed = None
+        """The wished weight format of a `part` where the card can run it."""
         if wish is UNSET or wish is needed:
             return needed
         instead = "no quantization" if needed is None else needed
-        if wish is None:
-            self.notes.append(f"Unquantized, the {part} is not certified to fit this card; {needed} is kept.")
-            return needed
-        if reason := self._no_quantization(wish):
+        if wish is not None and (reason := self._no_quantization(wish)):
             self.notes.append(f"Quantization {wish} of the {part} is not possible: {reason}; {instead} is used.")
             return needed
         return wish
+
+    def possible(self, part: str, needed: Quantization | None) -> Quantization | None:
+        """The weight format that the limits count on, or none where the card cannot run it."""
+        if needed is None or not (reason := self._no_quantization(needed)):
+            return needed
+        self.notes.append(
+            f"The limits of this card count on {needed} weights for the {part}, but {reason}; it runs unquantized "
+            "and may run out of memory."
+        )
+        return None
 
     def backend(self, wish: Backend | UnsetType, default: Backend, allowed: tuple[Backend, ...]) -> Backend:
         """The wished backend of the language model where `allowed` has it."""
@@ -74,21 +72,18 @@ class Fallbacks(msgspec.Struct, frozen=True, kw_only=True):
     def lm(
         self, wish: str | UnsetType | None, offered: tuple[str, ...], recommended: str | None, *, any_certified: bool
     ) -> str | None:
-        """The wished language model where it is offered, else the largest that is; `any_certified` on any card."""
+        """The wished language model where there is one of that name; `any_certified` says if any is, on any card."""
         if wish is UNSET or wish is None:
             return recommended if wish is UNSET else None
-        if wish in offered:
-            return wish
-        if wish in LM_MODELS and not any_certified:
+        if wish in LM_MODELS:
+            if any_certified:
+                return wish
             self.notes.append(f"No language model is certified in this table yet; {wish} is not used.")
             return None
         instead = offered[-1] if offered else None
-        if wish not in LM_MODELS:
-            why = f"There is no language model {wish!r}"
-        else:
-            # Not "too large": in a smaller weight format than the table measured it might fit.
-            why = f"Language model {wish} is not certified on this card"
-        self.notes.append(f"{why} (offered: {_listed(offered) or 'none'}); {instead or 'none'} is used.")
+        self.notes.append(
+            f"There is no language model {wish!r} (offered: {_listed(offered) or 'none'}); {instead or 'none'} is used."
+        )
         return instead
 
     def attention(self, wish: Attention | UnsetType) -> Attention:

@@ -7,9 +7,13 @@ from importlib.util import find_spec
 
 import msgspec
 
-from acestep.hardware.card import Card, planning_card
-from acestep.hardware.detection import Detection, look
+from acestep.hardware.card import CONTEXT_BYTES, Card, planning_card
+from acestep.hardware.detection import LM_DEVICE_VARIABLE, Detection, look
+from acestep.hardware.detection.nvml import free_now
+from acestep.limits.free_now import fit_now
 from acestep.limits.plan import AS_THE_TIER_SAYS, Overrides, Plan, on_device, resolve
+from acestep.limits.room import question_of
+from acestep.request import Request
 from acestep.tiers import tiers_here
 from acestep.units import gib
 
@@ -26,12 +30,32 @@ def plan_here(overrides: Overrides = AS_THE_TIER_SAYS, card: Card | None = None)
 
     This machine's plan begins its warnings with remarks about the cards here.
     """
-    return plan_of_card(overrides, card) if card is not None else plan_of(look(os.environ), overrides)
+    if card is None:
+        return plan_of(look(os.environ), overrides)
+    second = look(os.environ).lm_card if os.environ.get(LM_DEVICE_VARIABLE) else None
+    return plan_of_card(overrides, card, lm_card=second)
 
 
-def plan_of(found: Detection, overrides: Overrides = AS_THE_TIER_SAYS) -> Plan:
-    """Return the plan of the detected card, or of the size that the environment sets."""
-    return with_remarks(plan_of_card(overrides, planning_card(os.environ, found.card)), found.remarks)
+def plan_now(overrides: Overrides, card: Card | None, free_bytes: int | None) -> Plan:
+    """Return the same plan as a song of the usual length would be made with `free_bytes` of memory.
+
+    By default that is what is free on this machine's card now. A run looks by itself at the start of each request.
+    """
+    plan = plan_here(overrides, card)
+    if free_bytes is None and not plan.card.imagined and (found := free_now(plan.card)) is not None:
+        free_bytes = max(0, found - CONTEXT_BYTES)
+    known = tiers_here().variants.get(plan.variant)
+    if free_bytes is None or known is None:
+        return plan
+    apart = plan.lm_card is not None
+    question = question_of(None, plan.card, plan.variant, thinks=plan.init_lm, lm_apart=apart)
+    return fit_now(plan, question, known.memory_model, free_bytes)
+
+
+def plan_of(found: Detection, overrides: Overrides = AS_THE_TIER_SAYS, request: Request | None = None) -> Plan:
+    """Return the plan of the detected card, or of the size that the environment sets, for a request if there is one."""
+    card = planning_card(os.environ, found.card)
+    return with_remarks(plan_of_card(overrides, card, request, found.lm_card), found.remarks)
 
 
 def with_remarks(plan: Plan, remarks: Sequence[str]) -> Plan:
@@ -39,13 +63,18 @@ def with_remarks(plan: Plan, remarks: Sequence[str]) -> Plan:
     return msgspec.structs.replace(plan, warnings=(*remarks, *plan.warnings)) if remarks else plan
 
 
-def plan_of_card(overrides: Overrides, card: Card) -> Plan:
-    """The plan of a card under the table in force and the packages here."""
+def plan_of_card(overrides: Overrides, card: Card, request: Request | None = None, lm_card: Card | None = None) -> Plan:
+    """The plan of a card under the table in force and the packages here, for a request if there is one.
+
+    The language model runs on `lm_card` if given.
+    """
     _LOG.info("the card is %s (%s, %s)", card.name, card.kind, gib(card.total_bytes))
     plan = resolve(
         card,
         tiers_here(),
         overrides,
+        request,
+        lm_card=lm_card,
         torchao_available=installed("torchao"),
         flash_attn_available=installed("flash_attn"),
     )

@@ -3,7 +3,7 @@
 Pure.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -11,12 +11,17 @@ from msgspec import UNSET, UnsetType
 
 from acestep.fields import SHORTEST_PLAN_S
 from acestep.hardware.card import Card, CardKind
-from acestep.knobs import KNOBS, Backend, Knobs, KnobValues, Offload, Variant
-from acestep.limits.capabilities import computes_in_float32
+from acestep.knobs import KNOBS, LM_MODELS, Backend, Knobs, KnobValues, Offload
+from acestep.limits.capabilities import songs_in_float16, songs_in_float32
 from acestep.limits.fallbacks import Fallbacks, backends_on, moves_weights
+from acestep.limits.granting import Certified, grant, with_fitting_models
 from acestep.limits.names import parse_knob
+from acestep.limits.prediction import Prediction, with_float32_lms
+from acestep.limits.room import songs_room
+from acestep.limits.second_card import beside, lm_bytes_on, lm_refusal
+from acestep.limits.tier_of_card import adapted, making_room, tier_and_limits, tiers_of
 from acestep.request import DEFAULT_DURATION_S, MAX_BATCH, MAX_DURATION_S, Request
-from acestep.tiers import BATCHES, Evidence, Frontier, LmStates, Tier, TierTable, short_digest
+from acestep.tiers import BATCHES, Evidence, EvidenceKind, Frontier, LmStates, Tier, TierTable, short_digest
 from acestep.typed import from_user
 from acestep.units import minutes
 
@@ -59,7 +64,8 @@ class Plan(KnobValues, frozen=True):
 
     `tier` names the card's tier; the limits were proven at `certified_gib`, a nameplate in GiB, and come from the tier
     `limits_of`. `lm` is the language model used if thinking is asked for; `init_lm` says whether it is loaded by
-    default.
+    default. `reach` is the longest song in seconds that is predicted to fit if songs are made one at a time, 0 if there
+    is no prediction. `lm_card` is the card that the language model runs on where that is another than the songs'.
     """
 
     card: Card
@@ -75,7 +81,13 @@ class Plan(KnobValues, frozen=True):
     max_batch: LmStates
     frontier: Frontier
     evidence: dict[str, Evidence]
+    reach: LmStates = LmStates(with_lm=0, without_lm=0)
+    lm_card: Card | None = None
     warnings: tuple[str, ...] = ()
+
+    def longest(self, batch: int, *, lm: bool) -> int:
+        """Return the longest song of a batch in seconds, certified or predicted; 0 if there is none."""
+        return max(self.frontier.longest(batch, lm=lm), self.reach.of(lm=lm))
 
     @property
     def knobs(self) -> Knobs:
@@ -88,65 +100,113 @@ class Plan(KnobValues, frozen=True):
 
         If none is certified, the longest without it.
         """
-        return self.frontier.longest(1, lm=True) or self.frontier.longest(1, lm=False)
+        return self.longest(1, lm=True) or self.longest(1, lm=False)
 
 
 def resolve(
     card: Card,
     table: TierTable,
     overrides: Overrides = AS_THE_TIER_SAYS,
+    request: Request | None = None,
     *,
+    lm_card: Card | None = None,
     torchao_available: bool = True,
     flash_attn_available: bool = True,
 ) -> Plan:
-    """Return the plan of a card under a table.
+    """Return the plan of a card under a table, for a `request` or for songs of the usual length.
 
-    Each override is honoured, or named in `warnings` with its replacement.
+    Each override is honoured, or named in `warnings` with its replacement. One that takes more memory than the tier's
+    knobs is honoured where the VRAM guard predicts that the request fits. The language model runs on `lm_card`, if
+    there is one.
     """
     notes: list[str] = []
     settle = Fallbacks(
         card=card, torchao_available=torchao_available, flash_attn_available=flash_attn_available, notes=notes
     )
-    tiers = _tiers_of(table, overrides.variant, notes)
-    tier, limits = _tier_of(card, tiers, notes)
-    limits = _making_room(limits, overrides.lm, notes)
-    needed = _adapted(limits, card, notes)
+    tiers = tiers_of(table, overrides.variant, notes)
+    tier, limits = tier_and_limits(card, overrides.variant, tiers, notes)
+    prediction = Prediction(card, table, overrides.variant, request, lm_apart=lm_card is not None)
+    if lm_card is not None:
+        duration_s = request.duration_s if request is not None and request.duration_s else DEFAULT_DURATION_S
+        lm_room = songs_room(lm_card, table)
+        limits = beside(limits, lm_card, duration_s, lm_room)
+        overrides = _on_second_card(overrides, limits, lm_card, duration_s, lm_room, notes)
+    else:
+        limits = making_room(limits, overrides.lm, notes)
+        if songs_in_float16(card, overrides.variant):
+            limits = with_float32_lms(limits, prediction, notes)
+    needed = adapted(limits, card, overrides.variant, notes)
     lm = settle.lm(
         overrides.lm,
         limits.lm_models,
         limits.recommended_lm,
         any_certified=any(tier.lm_models for tier in tiers),
     )
-    lm_quantization = settle.quantization("language model", overrides.lm_quantization, needed.lm_quantization)
-    backend = settle.backend(overrides.backend, needed.backend, needed.backends_allowed)
+    quantization = settle.possible("transformer", needed.quantization)
+    lm_quantization = settle.possible("language model", needed.lm_quantization)
+    ours = Knobs(offload=needed.offload, quantization=quantization, lm_quantization=lm_quantization)
     knobs = {name: getattr(needed, name, knob.default) for name, knob in KNOBS.items()}
     knobs |= {name: wish for name, wish in msgspec.structs.asdict(overrides).items() if wish is not UNSET}
     # These depend on the card; every other wish is granted as it is.
     knobs |= {
         "lm": lm,
-        "lm_quantization": lm_quantization,
-        "backend": settle.backend_for(backend, lm_quantization),
+        "lm_quantization": settle.quantization("language model", overrides.lm_quantization, lm_quantization),
+        "backend": settle.backend(overrides.backend, needed.backend, needed.backends_allowed),
         "offload": settle.offload(overrides.offload, needed.offload),
-        "quantization": settle.quantization("transformer", overrides.quantization, needed.quantization),
+        "quantization": settle.quantization("transformer", overrides.quantization, quantization),
         "attention": settle.attention(overrides.attention),
         "compile": settle.compile(overrides.compile, default=needed.compile),
     }
-    return Plan(
-        **knobs,
+    thinks = request.thinks if request is not None else limits.init_lm or overrides.lm is not UNSET
+    certified = Certified(knobs=ours, lm_models=limits.own_lm_models)
+    need = prediction.need(thinks=thinks)
+    granted = grant(Knobs(**knobs), certified, need, prediction.room_bytes, notes)
+    granted = msgspec.structs.replace(granted, backend=settle.backend_for(granted.backend, granted.lm_quantization))
+    reach = LmStates(
+        with_lm=0 if granted.lm is None else prediction.reach(granted, thinks=True),
+        without_lm=prediction.reach(granted, thinks=False),
+    )
+    usual = msgspec.structs.replace(ours, variant=granted.variant, backend=needed.backend)
+    fitting = limits.lm_models
+    if lm_card is None:
+        fitting = with_fitting_models(usual, certified, prediction.need(thinks=True), prediction.room_bytes)
+    offered = tuple(model for model in LM_MODELS if model in (*fitting, granted.lm))
+    plan = Plan(
+        **msgspec.structs.asdict(granted),
         card=card,
         tier=tier.id,
         label=tier.label,
         limits_of=limits.id,
         certified_gib=limits.certified_gib,
-        init_lm=limits.init_lm and lm is not None,
-        lm_models=limits.lm_models,
+        init_lm=limits.init_lm and granted.lm is not None,
+        lm_models=offered if any(tier.lm_models for tier in tiers) else (),
         lm_songs_per_pass=limits.lm_songs_per_pass,
         backends_allowed=needed.backends_allowed,
         max_duration_s=limits.max_duration_s,
         max_batch=limits.max_batch,
         frontier=limits.frontier,
         evidence=limits.evidence,
+        reach=reach,
+        lm_card=lm_card if granted.lm is not None else None,
         warnings=tuple(notes),
+    )
+    return plan if certified.covers(granted) else _predicted(plan)
+
+
+def _predicted(plan: Plan) -> Plan:
+    """Return a plan whose knobs take more than the certified ones, with limits that are predicted."""
+    reach, evidence = plan.reach, Evidence(kind=EvidenceKind.ESTIMATED, record="")
+
+    def entries(longest_s: int) -> dict[str, int]:
+        return {str(batch): longest_s for batch in BATCHES}
+
+    frontier = Frontier(with_lm=entries(reach.with_lm), without_lm=entries(reach.without_lm))
+    return msgspec.structs.replace(
+        plan,
+        max_duration_s=reach,
+        max_batch=LmStates(with_lm=frontier.headline_batch(lm=True), without_lm=frontier.headline_batch(lm=False)),
+        frontier=frontier,
+        evidence=plan.evidence | dict.fromkeys(("max_duration_s", "max_batch", "frontier"), evidence),
     )
 
 
@@ -162,7 +222,11 @@ def on_device(plan: Plan, device: Card, *, torchao_available: bool = True, flash
         f"{device.name} has no bfloat16, so the model runs in float32 there and takes twice what this plan counts on:"
         " fewer songs are made at once, or more is offloaded."
     )
-    if computes_in_float32(device) and not computes_in_float32(plan.card) and wider not in plan.warnings:
+    if (
+        songs_in_float32(device, plan.variant)
+        and not songs_in_float32(plan.card, plan.variant)
+        and wider not in plan.warnings
+    ):
         notes.append(wider)
     if plan.compile and not can_compile:
         notes.append(f"Compiling is left off on {device.name}.")
@@ -209,7 +273,7 @@ def clamp(request: Request, plan: Plan, *, lm: bool) -> tuple[Request, tuple[str
     """
     lm = lm and plan.lm is not None
     asked_s = request.duration_s or DEFAULT_DURATION_S
-    longest = plan.frontier.longest(1, lm=lm)
+    longest = plan.longest(1, lm=lm)
     thinking = "with a language model" if lm else "without a language model"
     source = f"{plan.limits_of}, {_evidence(plan)}"
     if longest == 0:
@@ -221,18 +285,24 @@ def clamp(request: Request, plan: Plan, *, lm: bool) -> tuple[Request, tuple[str
     warnings: list[str] = []
     duration = min(asked_s, float(longest))
     if duration < request.duration_s:
+        how = "certified on" if longest == plan.frontier.longest(1, lm=lm) else "predicted to fit"
         warnings.append(
-            f"Songs of up to {minutes(longest)} are certified on this card {thinking} ({source}): "
+            f"Songs of up to {minutes(longest)} are {how} this card {thinking} ({source}): "
             f"{minutes(request.duration_s)} was cut to {minutes(duration)}."
         )
-    batch = next(size for size in range(request.batch, 0, -1) if plan.frontier.longest(size, lm=lm) >= duration)
+    batch = next(size for size in range(request.batch, 0, -1) if plan.longest(size, lm=lm) >= duration)
     if batch < request.batch:
         warnings.append(
             f"Up to {batch} {'song' if batch == 1 else 'songs'} of {minutes(duration)} at once are certified on this "
             f"card {thinking} ({source}): the batch of {request.batch} was cut to {batch}."
         )
+    elif plan.frontier.longest(batch, lm=lm) < duration:
+        warnings.append(
+            f"A batch of {batch} of {minutes(duration)} is more than is certified on this card {thinking} ({source})."
+            " It is predicted to fit with fewer songs at a time."
+        )
     if not request.duration_s:
-        longest_s = min(request.thinking.longest_s, plan.frontier.longest(batch, lm=lm))
+        longest_s = min(request.thinking.longest_s, plan.longest(batch, lm=lm))
         if longest_s < SHORTEST_PLAN_S:
             return msgspec.structs.replace(request, batch=batch, duration_s=duration), tuple(warnings)
         within = msgspec.structs.replace(request.thinking, longest_s=longest_s)
@@ -247,81 +317,15 @@ def _evidence(plan: Plan) -> str:
     return f"{evidence.kind} {short_digest(evidence.record)}".strip()
 
 
-def _tiers_of(table: TierTable, variant: Variant, notes: list[str]) -> Sequence[Tier]:
-    if variant in table.variants:
-        return table.variants[variant].tiers
-    notes.append(
-        f"Nothing is certified for {variant} yet; the limits are those of {Variant.TURBO} and may be too high for it."
-    )
-    return table.variants[Variant.TURBO].tiers
-
-
-def _tier_of(card: Card, tiers: Sequence[Tier], notes: list[str]) -> tuple[Tier, Tier]:
-    """Return the tier that the card belongs to, and the tier whose limits it can keep."""
-    if card.kind is CardKind.CPU:
-        return tiers[0], tiers[0]
-    tier = tiers[_place(tiers, card.nameplate_gib)]
-    size = _holds_as(card)
-    place = _place(tiers, size)
-    named, below = tiers[place], tiers[max(place - 1, 0)]
-    has = f"this card has {size:.3g} GiB"
-    if computes_in_float32(card):
-        notes.append(
-            "This card has no bfloat16, so the model runs in float32, slower and twice as large: the card's "
-            f"{card.nameplate_gib:.3g} GiB hold what {size:.3g} GiB do elsewhere."
-        )
-        has = f"this one counts as {size:.3g} GiB"
-    if size >= named.certified_gib:
-        return tier, named
-    streamed = "the weights are streamed where the card can, and long songs may not fit all the same"
-    how = f"the limits of {below.id} apply" if place else streamed
-    notes.append(f"{named.id} is certified from {named.certified_gib} GiB on and {has}: {how}.")
-    return tier, below
-
-
-def _making_room(tier: Tier, lm: object, notes: list[str]) -> Tier:
-    """Return the tier with the knobs that a language model needs, if it fits beside other knobs than the tier's own."""
-    able = tier.thinking_with(lm)
-    if able is not tier:
-        changed = [
-            f"{KNOBS[name].noun} {KNOBS[name].as_text(getattr(able, name))}"
-            for name in ("offload", "quantization", "lm_quantization", "backend")
-            if getattr(able, name) != getattr(tier, name)
-        ]
-        needs = " and ".join(changed) or f"the backend {' or '.join(able.backends_allowed)}"
-        notes.append(f"{lm} fits this card with {needs}, so that is used.")
-    return able
-
-
-def _place(tiers: Sequence[Tier], size_gib: float) -> int:
-    return next(index for index, tier in enumerate(tiers) if size_gib in tier.vram_gib)
-
-
-def _holds_as(card: Card) -> float:
-    """Return the size in GiB of a bfloat16 card that holds as much as this one."""
-    return card.nameplate_gib / 2 if computes_in_float32(card) else card.nameplate_gib
-
-
-def _adapted(tier: Tier, card: Card, notes: list[str]) -> Tier:
-    """Return a tier's knobs as this kind of card supports them, before any wishes."""
-    allowed = backends_on(card, tier.backends_allowed)
-    apple = card.kind is CardKind.MPS
-    offload = tier.offload
-    if _holds_as(card) < tier.certified_gib:
-        # Only a card below the first tier's certified size gets here: others were given a lower tier's limits.
-        offload = max(offload, Offload.STREAM, key=KNOBS["offload"].rank)
-    if apple and (offload is not Offload.NONE or tier.quantization is not None):
-        notes.append(
-            f"The limits of {tier.id} were found with offload {offload} and quantization "
-            f"{tier.quantization or 'none'}, which Apple GPUs have not: long songs may not fit."
-        )
-    held = moves_weights(card)
-    return msgspec.structs.replace(
-        tier,
-        backend=allowed[0] if apple or tier.backend not in allowed else tier.backend,
-        backends_allowed=allowed,
-        compile=tier.compile and card.kind is CardKind.CUDA,
-        offload=offload if held else Offload.NONE,
-        quantization=tier.quantization if held else None,
-        lm_quantization=tier.lm_quantization if held else None,
-    )
+def _on_second_card(
+    overrides: Overrides, limits: Tier, card: Card, duration_s: float, room_bytes: int, notes: list[str]
+) -> Overrides:
+    """Return the overrides without a language model that does not fit on its own card, in the wished weight format."""
+    wish, weights = overrides.lm, overrides.lm_quantization
+    if wish not in LM_MODELS or not moves_weights(card):
+        return overrides
+    needed = lm_bytes_on(card, Knobs(lm=wish, lm_quantization=None if weights is UNSET else weights), duration_s)
+    if needed <= room_bytes:
+        return overrides
+    notes.append(lm_refusal(card, wish, needed, room_bytes, limits.recommended_lm))
+    return msgspec.structs.replace(overrides, lm=limits.recommended_lm)

@@ -1,7 +1,7 @@
 """A language model ready for use: its tokenizer, its weights if we place them, and its backend."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Final
 
@@ -48,12 +48,21 @@ def not_wrapped(backend: LmBackend) -> LmBackend:
 class Language:
     """The language model `name`, run as `knobs` say on `device`; songs are planned up to `longest_s` seconds.
 
-    `name` is what `acestep.checkpoints.lm.load_lm` takes. `warn` is called with a sentence if another backend than the
-    requested one is used. Raises `InvalidInputError` when the weights are missing.
+    `name` is what `acestep.checkpoints.lm.load_lm` takes. With `apart` the device is its own: the weights stay on it
+    from the first use to `close`, and are no part of the pipeline's placement. `warn` is called with a sentence if
+    another backend than the requested one is used. Raises `InvalidInputError` when the weights are missing.
     """
 
     def __init__(
-        self, name: str, knobs: Knobs, device: Device, *, longest_s: int, warn: Warn, wrap: WrapBackend = not_wrapped
+        self,
+        name: str,
+        knobs: Knobs,
+        device: Device,
+        *,
+        longest_s: int,
+        warn: Warn,
+        wrap: WrapBackend = not_wrapped,
+        apart: bool = False,
     ) -> None:
         self._name = name
         self._knobs = knobs
@@ -72,6 +81,8 @@ class Language:
         longest = LONGEST_PROMPT_TOKENS + longest_s * CODES_PER_SECOND + 1
         self._opener = Opener(library, self._folder, pool_of(GUIDANCE_PAIR, longest), warn)
         self._loaded: LanguageModel | None = None
+        self._apart = apart
+        self._kept: Placement | None = None
         if library is Library.PT:
             self._model()
 
@@ -81,6 +92,10 @@ class Language:
 
     def thinker(self) -> LmThinker:
         """Return the thinking stage of the pipeline with this model."""
+        if self._apart:
+            return LmThinker(
+                self.planner, lambda device, _: self.open(device, self._alone), {}, end=self.close, device=self._device
+            )
         return LmThinker(self.planner, self.open, self.modules(), end=self.close)
 
     def open(self, device: Device, use: Callable[[], AbstractContextManager[None]]) -> LmBackend:
@@ -107,6 +122,9 @@ class Language:
     def close(self) -> None:
         """Free what the backend keeps between uses."""
         self._opener.close()
+        if self._kept is not None:
+            self._kept.release()
+            self._kept = None
 
     def _require_codes(self, held: int) -> None:
         needed = self._least_vocabulary
@@ -116,6 +134,11 @@ class Language:
             )
 
     def _alone(self) -> AbstractContextManager[None]:
+        if self._apart:
+            if self._kept is None:
+                self._kept = Placement({LANGUAGE_MODEL: self._model().module}, (), Offload.NONE, self._device)
+            self._kept.settle()
+            return nullcontext()
         placement = Placement({LANGUAGE_MODEL: self._model().module}, (), Offload.CPU_DIT, self._device)
         return placement.use(LANGUAGE_MODEL)
 

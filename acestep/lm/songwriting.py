@@ -12,7 +12,7 @@ from acestep.checkpoints.catalog import DUMMY_PREFIX, TINY
 from acestep.checkpoints.locate import is_checkpoint
 from acestep.checkpoints.tokenizer import encodable
 from acestep.devices.base import Device
-from acestep.devices.open import open_here, plan_to_run
+from acestep.devices.open import open_device, open_here, plan_to_run
 from acestep.errors import NotEnoughMemoryError, UsageError, first_line
 from acestep.fields import language_of
 from acestep.limits.machine import carried_out
@@ -53,7 +53,15 @@ def open_lm(plan: Plan, model: str, device: Device, warn: Warn, *, wrap: WrapBac
     are missing.
     """
     name = language_name(plan, model)
-    return Language(name, plan.knobs, device, longest_s=plan.longest_planned_s, warn=warn, wrap=wrap)
+    return Language(
+        name,
+        plan.knobs,
+        device,
+        longest_s=plan.longest_planned_s,
+        warn=warn,
+        wrap=wrap,
+        apart=plan.lm_card is not None,
+    )
 
 
 def language_name(plan: Plan, model: str) -> str:
@@ -189,6 +197,8 @@ def _language(plan: Plan | None, model: str, warnings: list[str]) -> Iterator[tu
     plan = plan or plan_to_run()
     device, card = open_here()
     used = carried_out(plan, card)
+    if used.lm_card is not None:
+        device, _ = open_device(used.lm_card, current=False)
     warnings += used.warnings
     with alone(open_lm(used, model, device, warnings.append)) as language:
         warn_of_noise(language, warnings.append)

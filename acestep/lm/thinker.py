@@ -72,8 +72,8 @@ class LmThinker:
     """Plans songs with a language model.
 
     The backend that `open_backend` opens is closed after every use. `modules` are the weights that are placed together
-    with the pipeline's own; empty if the backend keeps its own. `at_once` above 0 fixes the number of songs in a pass;
-    `close` calls `end`.
+    with the pipeline's own; empty if the backend keeps its own. `device` is its own device, None if it uses the
+    pipeline's. `at_once` above 0 fixes the number of songs in a pass; `close` calls `end`.
     """
 
     def __init__(
@@ -84,32 +84,34 @@ class LmThinker:
         *,
         at_once: int = 0,
         end: Callable[[], None] = lambda: None,
+        device: Device | None = None,
     ) -> None:
         self._planner = planner
         self._open_backend = open_backend
         self._modules = modules
         self._at_once = at_once
         self._end = end
+        self._device = device
 
     def modules(self) -> Mapping[str, nn.Module]:
         return self._modules
 
     def think(self, request: Request, place: StageContext, progress: Progress) -> Thought:
-        planner = self._planner
+        planner, device = self._planner, self._device or place.device
 
         def written(step: int, most: int) -> None:
             progress(Stage.THINK, step, most)
 
-        backend = self._open_backend(place.device, lambda: self._use(place))
+        backend = self._open_backend(device, lambda: self._use(place))
         try:
-            plan, _ = write_in_passes(planner.plan_jobs(request), backend, place.device, written)
+            plan, _ = write_in_passes(planner.plan_jobs(request), backend, device, written)
             thought = planner.thought(request, plan)
             completed = planner.completed(request, thought)
             warnings = planner.cut_warnings(request)
             if not request.thinking.codes:
                 return Thought(request=completed, songs_per_pass=request.batch, warnings=warnings)
             jobs = planner.compose_jobs(request, thought, completed.duration_s)
-            songs, at_once = write_in_passes(jobs, backend, place.device, written, self._at_once)
+            songs, at_once = write_in_passes(jobs, backend, device, written, self._at_once)
         finally:
             backend.close()
         codes = planner.codes(songs)

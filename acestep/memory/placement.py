@@ -53,6 +53,11 @@ class Placement:
             if name in self._resident and not part.inside:
                 part.enter(self._device)
 
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the weights that are on the device."""
+        return 0 if self._device.shares_host_memory else sum(p.n_bytes for p in self._parts.values() if p.inside)
+
     def release(self) -> None:
         """Take every part off the device."""
         for part in self._parts.values():

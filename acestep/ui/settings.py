@@ -179,9 +179,9 @@ def limits_of(plan: Plan, *, think: bool, batch: int, duration_s: float) -> Limi
     Where not even one song is certified, one of any length may be tried.
     """
     lm = think and plan.lm is not None
-    most = max((size for size in BATCHES if plan.frontier.longest(size, lm=lm)), default=1)
+    most = max((size for size in BATCHES if plan.longest(size, lm=lm)), default=1)
     batch = min(max(batch, 1), most)
-    longest = plan.frontier.longest(batch, lm=lm) or int(MAX_DURATION_S)
+    longest = plan.longest(batch, lm=lm) or int(MAX_DURATION_S)
     return Limits(
         max_batch=most,
         max_duration_s=longest,

@@ -16,7 +16,7 @@ from acestep.hardware.card import Card, planning_card
 from acestep.limits.machine import plan_of_card, with_remarks
 from acestep.limits.plan import Overrides, Plan
 from acestep.request import Request
-from acestep.tiers import load_tiers, tiers_here
+from acestep.tiers import tiers_here
 from acestep.ui.sessions import Sessions, StoppedError, Visit, VisitSong
 from acestep.ui.settings import THIS_CARD, Controls, cards, controls_of, overrides_of
 from acestep.ui.uploads import Uploads
@@ -44,6 +44,7 @@ class Studio:
         self.sessions = Sessions(out, lambda dropped: self.uploads.leave(dropped.name))
         found = look_with_torch()
         self._remarks = found.remarks
+        self._lm_card = found.lm_card
         self._cards = cards(tiers_here(), self.overrides.variant, planning_card(os.environ, found.card))
         self._service = Service(model)
         self._lock = threading.Lock()
@@ -66,19 +67,24 @@ class Studio:
         plan = self._plan(self.overrides, tier)
         return controls_of(plan, tier=tier, init_lm=plan.init_lm), plan
 
-    def settle(self, wish: Controls) -> tuple[Controls, Plan, tuple[str, ...]]:
-        """Return the settings granted for a wish, their plan, and a sentence for each part that was not granted."""
-        plan = self._plan(overrides_of(wish, self.overrides.variant), wish.tier)
+    def settle(self, wish: Controls, request: Request | None = None) -> tuple[Controls, Plan, tuple[str, ...]]:
+        """Return the settings granted for a wish, their plan, and a sentence for each part that was not granted.
+
+        They are for a `request`, or for songs of the usual length.
+        """
+        plan = self._plan(overrides_of(wish, self.overrides.variant), wish.tier, request)
         _, usual = self.start(wish.tier)
         refused = tuple(sentence for sentence in plan.warnings if sentence not in usual.warnings)
         return controls_of(plan, tier=wish.tier, init_lm=wish.init_lm), plan, refused
 
-    def _plan(self, overrides: Overrides, tier: str) -> Plan:
+    def _plan(self, overrides: Overrides, tier: str, request: Request | None = None) -> Plan:
         """Return the plan for a choice of the tier selector.
 
         That of this card includes remarks about the cards here.
         """
-        return with_remarks(plan_of_card(overrides, self.card(tier)), self._remarks if tier == THIS_CARD else ())
+        if tier != THIS_CARD:
+            return plan_of_card(overrides, self.card(tier), request)
+        return with_remarks(plan_of_card(overrides, self.card(tier), request, self._lm_card), self._remarks)
 
     def preload(self, notify: Callable[[str], None]) -> None:
         """Load what the first request will need."""
@@ -93,7 +99,7 @@ class Studio:
 
         Raises `StoppedError` if the visit stopped the run, and as the pipeline does.
         """
-        controls, plan, _ = self.settle(wish)
+        controls, plan, _ = self.settle(wish, request)
         document = self._in_turn(lambda: self._run(request, plan, controls, audio_format, session))
         # gradio deletes copies after a day: songs that can no longer be played are dropped too.
         before = [made for made in session.made if made.served.exists()][:MOST_REMEMBERED]
@@ -131,7 +137,7 @@ class Studio:
     @property
     def memory_model(self) -> Mapping[str, float]:
         """The memory model of the VRAM guard."""
-        table = load_tiers().variants.get(self.overrides.variant)
+        table = tiers_here().variants.get(self.overrides.variant)
         return {} if table is None else table.memory_model
 
     def free_bytes(self, tier: str) -> int:

@@ -12,8 +12,8 @@ from acestep.hardware.card import CONTEXT_BYTES, Card, card_line
 from acestep.knobs import KNOBS
 from acestep.limits.capabilities import groups_attention, itemsize_of, matrix_workspace_of
 from acestep.limits.fallbacks import moves_weights
+from acestep.limits.guard import Demand, knobs_key, predict, songs_at_once
 from acestep.limits.plan import Plan, clamp
-from acestep.memory.guard import Demand, knobs_key, predict, songs_at_once
 from acestep.request import MAX_LYRIC_TOKENS, MAX_TEXT_TOKENS, Request
 from acestep.tiers import BATCHES, Evidence, Tier, short_digest
 from acestep.ui.failures import FailedRun
@@ -131,7 +131,7 @@ def _defaults(plan: Plan, words: PageText) -> tuple[tuple[str, str, str], ...]:
 
 
 def _lengths(plan: Plan, batch: int, words: PageText) -> str:
-    longest = [plan.frontier.longest(batch, lm=lm) for lm in (False, True)]
+    longest = [plan.longest(batch, lm=lm) for lm in (False, True)]
     said = [words.duration(seconds) if seconds else words(f"choice_{NONE}") for seconds in longest]
     return said[0] if said[0] == said[1] else words("without_and_with", without=said[0], with_lm=said[1])
 
@@ -186,7 +186,7 @@ def outlook(
         contexts=clamped.batch if own_codes else 1,
         grouped_attention=groups_attention(plan.card),
         matrix_workspace=matrix_workspace_of(plan.card),
-        itemsize=itemsize_of(plan.card),
+        itemsize=itemsize_of(plan.card, plan.variant),
     )
     needs = predict(model, plan.knobs, demand)
     resting = demand.width * int(model[f"{knobs_key(plan.knobs)}.rest"]) if needs else 0

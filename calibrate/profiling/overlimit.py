@@ -31,7 +31,7 @@ def missing_warnings(card: Card, table: TierTable, plan: Plan) -> tuple[str, ...
 
 
 def _passes_unnoticed(plan: Plan, *, lm: bool, duration_s: float, batch: int) -> bool:
-    """Return whether the plan leaves a request unchanged, or reduces it without a warning."""
+    """Return whether the plan says nothing about a request, or leaves one unchanged that is not predicted to fit."""
     request = Request(caption="", duration_s=duration_s, batch=batch)
     clamped, warnings = planning.clamp(request, plan, lm=lm)
-    return clamped == request or not warnings
+    return not warnings or (clamped == request and plan.longest(batch, lm=lm) < duration_s)

@@ -190,7 +190,7 @@ class Certificate(_Data, frozen=True):
 
 
 class Coefficient(_Data, frozen=True):
-    """One coefficient of the VRAM guard's memory model of a variant, in bytes (`acestep.memory.guard`)."""
+    """One coefficient of the VRAM guard's memory model of a variant, in bytes (`acestep.limits.guard`)."""
 
     variant: Variant
     name: Text

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from acestep.knobs import Knobs, Offload, Quantization, Variant
-from acestep.memory.guard import Demand, predict
+from acestep.limits.guard import Demand, predict
 from acestep.request import LATENT_HOP, MAX_LYRIC_TOKENS, MAX_TEXT_TOKENS, SAMPLE_RATE
 from acestep.tiers import BATCHES, System, Tier
 from acestep.units import ceil_div

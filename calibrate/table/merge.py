@@ -17,6 +17,7 @@ from acestep.tiers import (
     LmStates,
     SizeBoundary,
     System,
+    SystemBudget,
     Tier,
     TierTable,
     VariantTable,
@@ -74,6 +75,11 @@ def build_table(records: Sequence[Measurement], policy: Policy, waivers: Sequenc
         ),
         variants=variants,
         shortfalls=shortfalls(variants[BOUND].tiers, published()),
+        budgets=tuple(
+            SystemBudget(system=system, nameplate_gib=size, n_bytes=budget_bytes(size, policy, system))
+            for system in System
+            for size in policy.certified_sizes_gib
+        ),
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from acestep.hardware.card import SIMULATED_CAPABILITY
 from acestep.knobs import Knobs, Offload, Quantization, Variant
-from acestep.memory.guard import COEFFICIENTS, Demand, predict, songs_at_once
+from acestep.limits.guard import COEFFICIENTS, Demand, predict, songs_at_once
 from calibrate.probes.simulated.kernels import CudaKernels
 from calibrate.probes.simulated.memo import Regions
 from calibrate.probes.simulated.memory_model import FORMATS

@@ -4,7 +4,7 @@ import pytest
 
 from acestep.hardware.card import SIMULATED_CAPABILITY
 from acestep.knobs import Knobs, Offload, Quantization
-from acestep.memory.guard import Demand, predict
+from acestep.limits.guard import Demand, predict
 from acestep.request import Request
 from acestep.tiers import load_tiers
 from calibrate.probes.simulated.kernels import CudaKernels

@@ -4,7 +4,7 @@ import pytest
 
 from acestep.hardware.card import SIMULATED_CAPABILITY
 from acestep.knobs import Knobs, Offload, Quantization
-from acestep.memory.guard import Demand
+from acestep.limits.guard import Demand
 from calibrate.probes.simulated.kernels import CudaKernels
 from calibrate.probes.simulated.memo import Regions
 from calibrate.probes.simulated.prober import REGIONS, full_size

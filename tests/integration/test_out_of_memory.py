@@ -16,7 +16,7 @@ from acestep.engine import decode as decode_stage
 from acestep.engine.pipeline import Pipeline
 from acestep.errors import RunFailedError
 from acestep.knobs import Knobs, Offload
-from acestep.memory.guard import COEFFICIENTS, Demand, growth
+from acestep.limits.guard import COEFFICIENTS, Demand, growth
 from acestep.request import DecodePath, Request, Result
 from tests.small_card import ALWAYS, SmallCard, tiny_components
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from acestep.checkpoints.lm import LanguageModel, build_lm, quantize_lm
-from acestep.knobs import Quantization
+from acestep.knobs import Knobs, Quantization
+from acestep.limits.think_memory import think_bytes
 from acestep.lm.backends.pt import PtBackend
 from acestep.lm.job import Job
 from acestep.lm.tokenizer import FULL_SIZE
@@ -140,6 +141,8 @@ def test_the_longest_plan_fits_a_small_card(size: str, quantization: Quantizatio
     cap = think_cap(model, [_song(LONGEST_PROMPT)], CudaKernels(AMPERE))
     print(f"\n{size} {quantization or 'bf16'}, 600 s, guided, longest prompt: {gib(cap)}")  # noqa: T201
     assert cap <= limit
+    predicted = think_bytes(Knobs(lm=size, lm_quantization=quantization), 600.0, itemsize=2)
+    assert cap <= predicted <= 1.06 * cap, "what a plan counts on is enough, and hardly more"
 
 
 def test_reading_a_long_prompt_takes_hardly_more_than_its_cache() -> None:

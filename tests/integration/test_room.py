@@ -6,8 +6,8 @@ import pytest
 
 from acestep.hardware.card import SIMULATED_CAPABILITY
 from acestep.knobs import Quantization, Variant
-from acestep.memory.guard import Demand
-from acestep.memory.workspace import SMALL_LIMIT
+from acestep.limits.guard import Demand
+from acestep.limits.workspace import SMALL_LIMIT
 from acestep.units import MIB
 from calibrate.probes.simulated import sweep
 from calibrate.probes.simulated.allocator import CachingAllocator

@@ -16,7 +16,7 @@ from acestep.cli import console
 from acestep.cli.main import cli
 from acestep.devices.cpu import CpuDevice
 from acestep.engine.pipeline import UNABLE_TO_THINK
-from acestep.engine.service import settle_thinking
+from acestep.engine.settle_thinking import settle_thinking
 from acestep.errors import Exit, InvalidInputError, RunFailedError, UsageError
 from acestep.hardware.card import simulated_card
 from acestep.knobs import Attention, Knobs

@@ -12,7 +12,7 @@ from acestep.errors import Exit, NotMeasuredError
 from acestep.hardware import card as hardware
 from acestep.hardware.card import Card
 from acestep.knobs import Knobs, Variant
-from acestep.memory.workspace import SEGMENT_GRAIN
+from acestep.limits.workspace import SEGMENT_GRAIN
 from acestep.units import GIB
 from calibrate.campaign.reality import reality_of
 from calibrate.executors.alone import SimulationAlone

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from acestep.dit.blocks import row_pieces
 from acestep.knobs import Knobs, Offload, Quantization, Variant
 from acestep.limits.capabilities import matrix_workspace
-from acestep.memory.guard import COEFFICIENTS, Demand, growth, predict, songs_at_once
-from acestep.memory.workspace import LARGE_SEGMENT, OWN_SEGMENT, rows_at_once
+from acestep.limits.guard import COEFFICIENTS, Demand, growth, predict, songs_at_once
+from acestep.limits.workspace import LARGE_SEGMENT, OWN_SEGMENT, rows_at_once
 from acestep.units import MIB, ceil_div
 from calibrate.probes.simulated.memory_model import SPARE_BYTES, SPARE_SHARE, Swept, fit
 from calibrate.workload import Workload

@@ -12,7 +12,7 @@ from msgspec import UNSET
 from acestep.errors import UsageError
 from acestep.hardware.card import CPU, Card, CardKind, simulated_card
 from acestep.knobs import LM_MODELS, Attention, Backend, Knobs, Offload, Quantization, Variant
-from acestep.limits.capabilities import computes_in_float32
+from acestep.limits.capabilities import songs_in_float32
 from acestep.limits.plan import Overrides, Plan, clamp, exact, on_device, overrides_from, resolve
 from acestep.request import Request
 from acestep.tiers import Tier, load_tiers
@@ -326,7 +326,7 @@ def test_a_plan_for_another_card_keeps_its_limits_and_says_which_knobs_the_devic
     if device.kind not in OWN_MEMORY:
         assert (carried.offload, carried.quantization, carried.backend is Backend.VLLM) == (Offload.NONE, None, False)
     lost = [name for name in Knobs.__struct_fields__ if getattr(carried, name) != getattr(plan, name)]
-    wider = computes_in_float32(device) and not computes_in_float32(card)
+    wider = songs_in_float32(device, plan.variant) and not songs_in_float32(card, plan.variant)
     assert len(carried.warnings) == len(plan.warnings) + len(lost) + wider
     assert on_device(carried, device) == carried
 

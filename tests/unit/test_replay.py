@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from acestep.memory.workspace import SEGMENT_GRAIN
+from acestep.limits.workspace import SEGMENT_GRAIN
 from acestep.units import MIB
 from calibrate.probes.simulated.replay import replay, smallest_cap
 from calibrate.probes.simulated.trace import Trace, peak_bytes, stage_trace, stages

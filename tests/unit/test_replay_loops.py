@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from acestep.memory.workspace import SEGMENT_GRAIN
+from acestep.limits.workspace import SEGMENT_GRAIN
 from acestep.units import KIB, MIB, ceil_div
 from calibrate.probes.simulated.loops import MIN_PERIOD, MIN_TURNS, Loop, find_loops
 from calibrate.probes.simulated.replay import ReplayResult, _Player, replay, smallest_cap

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acestep.memory.workspace import SMALL_LIMIT, segment_bytes
+from acestep.limits.workspace import SMALL_LIMIT, segment_bytes
 from acestep.units import MIB
 from calibrate.probes.simulated.allocator import CachingAllocator
 

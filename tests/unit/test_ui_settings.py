@@ -108,7 +108,7 @@ def test_the_box_of_the_language_model_is_on_offered_or_dead_as_the_tier_says() 
         for tier in table.variants[Variant.TURBO].tiers:
             controls, plan = start(simulated_card(tier.certified_gib), table)
             box = settings_of(controls, plan, ())["init_lm"]
-            assert box.interactive == bool(tier.lm_models)
+            assert box.interactive == bool(plan.lm_models)
             assert box.value == tier.init_lm
             seen.add((box.value, box.interactive))
     assert seen == {(True, True), (False, True), (False, False)}
@@ -178,10 +178,11 @@ def test_within_both_sliders_nothing_is_cut_and_beyond_their_ends_it_is(
     assert limits.batch == min(batch, limits.max_batch)
     assert limits.duration_s == min(duration_s, limits.max_duration_s)
     assert limits.can_think == (plan.lm is not None)
-    if not plan.frontier.longest(1, lm=lm):
+    if not plan.longest(1, lm=lm):
         assert limits.max_batch == 1
         return
-    assert not _cuts(plan, limits.batch, limits.duration_s, lm=lm)
+    inside = Request(caption="x", batch=limits.batch, duration_s=limits.duration_s)
+    assert clamp(inside, plan, lm=lm)[0] == inside
     assert _cuts(plan, limits.batch, limits.max_duration_s + 1, lm=lm)
     assert _cuts(plan, max(BATCHES) + 1, 1, lm=lm)
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from acestep.errors import InvalidInputError, MissingWeightsError, NotEnoughMemoryError, RunFailedError, UsageError
 from acestep.hardware.card import CPU, simulated_card
 from acestep.knobs import Knobs, Offload
+from acestep.limits.guard import COEFFICIENTS, OF_AUDIO, knobs_key
 from acestep.limits.plan import Plan, exact, resolve
 from acestep.locale_text import LANGUAGES
-from acestep.memory.guard import COEFFICIENTS, OF_AUDIO, knobs_key
 from acestep.request import Request
 from acestep.thinking import Thinking
 from acestep.tiers import load_tiers

@@ -12,7 +12,7 @@ from typing import Any
 from acestep.hardware.card import Card
 from acestep.hardware.detection.answers import Answer
 from acestep.hardware.detection.apple import ask_apple
-from acestep.hardware.detection.choose import DEVICE_VARIABLE
+from acestep.hardware.detection.choose import DEVICE_VARIABLE, LM_DEVICE_VARIABLE
 from acestep.hardware.detection.drm import ask_drm
 from acestep.hardware.detection.nvidia_files import ask_nvidia_files
 from acestep.hardware.detection.nvml import ask_nvml
@@ -20,7 +20,7 @@ from acestep.hardware.detection.reconcile import Detection, reconcile
 from acestep.hardware.detection.torch_build import TorchBuild, installed_build
 from acestep.hardware.detection.torch_cards import ask_torch
 
-__all__ = ["DEVICE_VARIABLE", "Answer", "Detection", "cheap_sources", "detect", "look"]
+__all__ = ["DEVICE_VARIABLE", "LM_DEVICE_VARIABLE", "Answer", "Detection", "cheap_sources", "detect", "look"]
 
 Ask = Callable[[], Answer]
 
@@ -45,7 +45,8 @@ def look(
 ) -> Detection:
     """Ask every source; also a loaded `torch` if given, or with `ask_child` a torch in a separate process.
 
-    Raises `UsageError` if `ACESTEP_DEVICE` (on the command line `--device`) names no visible card.
+    Raises `UsageError` if `ACESTEP_DEVICE` (on the command line `--device`) or `ACESTEP_LM_DEVICE` (`--lm-device`)
+    names no visible card.
     """
     answers = [ask() for ask in (cheap_sources(environ) if sources is None else sources)]
     if torch is not None:
@@ -54,7 +55,9 @@ def look(
         from acestep.hardware.detection.torch_child import ask_torch_in_child
 
         answers.append(ask_torch_in_child(environ))
-    return reconcile(answers, (build or installed_build)(), environ.get(DEVICE_VARIABLE))
+    return reconcile(
+        answers, (build or installed_build)(), environ.get(DEVICE_VARIABLE), environ.get(LM_DEVICE_VARIABLE)
+    )
 
 
 def detect(environ: Mapping[str, str]) -> Card:

@@ -10,10 +10,24 @@ from acestep.hardware.detection.answers import named
 DEVICE_VARIABLE: Final = "ACESTEP_DEVICE"
 """The environment variable for `--device`."""
 
+LM_DEVICE_VARIABLE: Final = "ACESTEP_LM_DEVICE"
+"""The environment variable for `--lm-device`."""
+
 _KINDS: Final = ("cuda", "xpu", "mps")
 
 
-def choose(cards: Sequence[Card], wish: str | None = None) -> Card:
+def choose_for_lm(cards: Sequence[Card], songs: Card, wish: str | None) -> Card | None:
+    """Return the card that a wish names for the language model; None if it is the card of the `songs`, or no wish.
+
+    Raises `UsageError` as `choose` does.
+    """
+    card = choose(cards, wish, option="--lm-device", variable=LM_DEVICE_VARIABLE) if (wish or "").strip() else songs
+    return None if card == songs else card
+
+
+def choose(
+    cards: Sequence[Card], wish: str | None = None, *, option: str = "--device", variable: str = DEVICE_VARIABLE
+) -> Card:
     """Return the card that a wish names: its number in the list, a beginning of its UUID, or a part of its name.
 
     ``cpu`` is the CPU. Without a wish it is the card with most memory, the first of several equal ones; one that shares
@@ -31,7 +45,7 @@ def choose(cards: Sequence[Card], wish: str | None = None) -> Card:
     listed = "; ".join(f"{index}: {named(card)}" for index, card in enumerate(cards)) or "none"
     how = "no card" if not fitting else "several cards"
     raise UsageError(
-        f"--device {wish} (or {DEVICE_VARIABLE} in the environment) names {how}; give a number, a UUID or a"
+        f"{option} {wish} (or {variable} in the environment) names {how}; give a number, a UUID or a"
         f" name of one of these: {listed}"
     )
 

@@ -57,6 +57,23 @@ def ask_nvml(environ: Mapping[str, str], nvml: Any = None, memory_bytes: int | N
         _quietly(nvml, "nvmlShutdown")
 
 
+def free_now(card: Card, nvml: Any = None) -> int | None:
+    """Return the bytes that are free on an NVIDIA card now; None if the library does not say."""
+    if card.kind is not CardKind.CUDA or not card.uuid:
+        return None
+    try:
+        nvml = nvml or import_module("pynvml")
+        nvml.nvmlInit()
+    except Exception:
+        return None
+    try:
+        return int(nvml.nvmlDeviceGetMemoryInfo(nvml.nvmlDeviceGetHandleByUUID(card.uuid)).free)
+    except Exception:
+        return None
+    finally:
+        _quietly(nvml, "nvmlShutdown")
+
+
 class _Inquiry:
     """One session with the library; `problems` collects its errors."""
 

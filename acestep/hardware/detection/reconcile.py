@@ -10,7 +10,7 @@ import msgspec
 from acestep.errors import UsageError
 from acestep.hardware.card import Card, CardKind
 from acestep.hardware.detection.answers import Answer, Problem, Source
-from acestep.hardware.detection.choose import choose, others
+from acestep.hardware.detection.choose import choose, choose_for_lm, others
 from acestep.hardware.detection.torch_build import TorchBuild
 from acestep.hardware.detection.torch_cards import is_same
 from acestep.hardware.detection.why import why_not
@@ -25,7 +25,8 @@ class Detection(msgspec.Struct, frozen=True, kw_only=True):
 
     `card` is the one that is used, `cards` are all that could be, in the order of their indices. `remarks` are
     sentences to show before a run; `sizes` say where sources disagree about a card's memory. `obstacle` is why torch
-    uses none of the cards, the first of the remarks; None if it uses one.
+    uses none of the cards, the first of the remarks; None if it uses one. `lm_card` is the one for the language model
+    where that is another.
     """
 
     card: Card
@@ -34,10 +35,13 @@ class Detection(msgspec.Struct, frozen=True, kw_only=True):
     remarks: tuple[str, ...] = ()
     sizes: tuple[str, ...] = ()
     obstacle: str | None = None
+    lm_card: Card | None = None
 
 
-def reconcile(answers: Sequence[Answer], build: TorchBuild | None, wish: str | None = None) -> Detection:
-    """Return the card for this process.
+def reconcile(
+    answers: Sequence[Answer], build: TorchBuild | None, wish: str | None = None, lm_wish: str | None = None
+) -> Detection:
+    """Return the card for this process, and that for the language model which `lm_wish` names.
 
     `wish` names one by index, UUID or name; raise `UsageError` if no visible card fits it. If torch was asked, only
     cards that it lists can be used. Otherwise it is what the installed `build` of torch could use; if that build can
@@ -57,13 +61,14 @@ def reconcile(answers: Sequence[Answer], build: TorchBuild | None, wish: str | N
     remarks = [reason] if reason else []
     try:
         card = choose(usable, wish)
+        lm_card = choose_for_lm(usable, card, lm_wish)
     except UsageError as error:
         raise UsageError(f"{error}. {reason}") if reason else error from None
     serious = [problem for answer in said for problem in answer.problems if problem.serious]
     remarks += [str(problem) for problem in serious if not _is_moot(problem, answers)]
     if card.kind is not CardKind.CPU and not card.total_bytes:
         remarks.append(f"Nothing says how much memory {card.name} has, so the plan is that of the smallest cards.")
-    remarks += others(card, usable)
+    remarks += others(card, [other for other in usable if other != lm_card])
     return Detection(
         card=card,
         cards=tuple(usable),
@@ -71,6 +76,7 @@ def reconcile(answers: Sequence[Answer], build: TorchBuild | None, wish: str | N
         remarks=tuple(dict.fromkeys(remarks)),
         sizes=tuple(sizes),
         obstacle=reason,
+        lm_card=lm_card,
     )
 
 

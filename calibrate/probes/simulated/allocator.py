@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from acestep.memory.workspace import LARGE_SEGMENT, OWN_SEGMENT, SEGMENT_GRAIN, SMALL_LIMIT, up_to_grain
+from acestep.limits.workspace import LARGE_SEGMENT, OWN_SEGMENT, SEGMENT_GRAIN, SMALL_LIMIT, up_to_grain
 from acestep.units import KIB, MIB, mib
 
 MIN_BLOCK: Final = 512

@@ -16,8 +16,8 @@ from acestep.dit.place import StageContext
 from acestep.dit.vae_decode import TileDecoder, choose_tile, frame_bytes, ladder_from
 from acestep.engine.decode import DECODER, decode
 from acestep.knobs import Knobs, Offload
+from acestep.limits.workspace import SEGMENT_GRAIN
 from acestep.memory.placement import Placement
-from acestep.memory.workspace import SEGMENT_GRAIN
 from acestep.request import DecodePath, Request
 from acestep.stage import Stage
 from calibrate.probes.simulated.allocator import NO_CAP

@@ -10,7 +10,7 @@ cap by less than one piece.
 from bisect import bisect_left, insort
 from typing import Final
 
-from acestep.memory.workspace import LARGE_SEGMENT, OWN_SEGMENT, SMALL_LIMIT, up_to_grain
+from acestep.limits.workspace import LARGE_SEGMENT, OWN_SEGMENT, SMALL_LIMIT, up_to_grain
 from acestep.units import ceil_div
 from calibrate.probes.simulated.allocator import MIN_BLOCK, NO_CAP, SMALL_SEGMENT, SimulatedOutOfMemoryError
 

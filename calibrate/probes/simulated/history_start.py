@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from acestep.errors import InvalidInputError
-from acestep.memory.workspace import SMALL_LIMIT
+from acestep.limits.workspace import SMALL_LIMIT
 from acestep.units import ceil_div
 from calibrate.probes.simulated.allocator import MIN_BLOCK, SMALL_SEGMENT, BlockView, SegmentView
 from calibrate.probes.simulated.recorded import Action, History, HistoryEntry, RecordedSegment

@@ -1,6 +1,6 @@
 """Fits the VRAM guard's memory model to simulated runs of one variant.
 
-`acestep.memory.workspace` computes most of what denoising takes besides weights, because the pipeline reserves it. The
+`acestep.limits.workspace` computes most of what denoising takes besides weights, because the pipeline reserves it. The
 rest is the same for every request except a few MiB of gaps, so the largest value of a sweep is taken.
 """
 
@@ -11,8 +11,8 @@ import msgspec
 
 from acestep.clip import FRAMES_A_SECOND
 from acestep.knobs import Knobs, Offload, Quantization, Variant
-from acestep.memory.guard import FEWEST_LYRICS, Demand, growth, knobs_key
-from acestep.memory.workspace import SEGMENT_GRAIN
+from acestep.limits.guard import FEWEST_LYRICS, Demand, growth, knobs_key
+from acestep.limits.workspace import SEGMENT_GRAIN
 from acestep.request import MAX_LYRIC_TOKENS, Task
 from acestep.stage import Stage
 from acestep.units import MIB

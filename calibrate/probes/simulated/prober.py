@@ -19,9 +19,9 @@ from acestep.dit.vae_encode import TileEncoder
 from acestep.engine.pipeline import UNABLE_TO_THINK, Pipeline, prepare
 from acestep.hardware.card import SIMULATED_CAPABILITY
 from acestep.knobs import LM_MODELS, Backend, Knobs, Offload, Quantization, Variant
+from acestep.limits.guard import Demand
 from acestep.lm.forward import DecoderBlock
 from acestep.lm.stage import Thinker
-from acestep.memory.guard import Demand
 from acestep.request import DecodePath, Request, Result
 from acestep.stage import Stage
 from calibrate.probes.base import MeasuredStage, ProbeResult

@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from acestep.memory.workspace import SEGMENT_GRAIN
+from acestep.limits.workspace import SEGMENT_GRAIN
 from calibrate.probes.simulated.allocator import (
     NO_CAP,
     Block,

@@ -17,7 +17,7 @@ from acestep.dit.place import StageContext
 from acestep.engine.denoise import denoise
 from acestep.engine.encode import Conditions
 from acestep.knobs import Knobs, Offload, Quantization
-from acestep.memory.guard import Demand
+from acestep.limits.guard import Demand
 from acestep.memory.placement import TRANSFORMER, Placement
 from acestep.request import CODE_FRAMES, LATENT_HOP, SAMPLE_RATE, Request, Task
 from acestep.stage import Stage

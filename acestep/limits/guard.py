@@ -2,7 +2,7 @@
 
 The coefficients come from the tier table, found in simulated runs (`calibrate/probes/simulated/memory_model.py`). All
 are in bytes; their names start with the weights' format and the offload mode: ``int8.cpu+dit.denoise.fixed`` is what
-denoising needs besides what `acestep.memory.workspace` computes, ``int8.cpu+dit.rest`` is what stays on the device
+denoising needs besides what `acestep.limits.workspace` computes, ``int8.cpu+dit.rest`` is what stays on the device
 between stages.
 """
 
@@ -15,7 +15,7 @@ import msgspec
 from acestep.checkpoints.catalog import architecture_of
 from acestep.knobs import Knobs, unpacks
 from acestep.limits.capabilities import MATRIX_WORKSPACE
-from acestep.memory.workspace import Steps
+from acestep.limits.workspace import Steps
 from acestep.stage import Stage
 from acestep.units import ceil_div
 

@@ -1,0 +1,20 @@
+"""Latents that are no numbers, of which nothing can be heard."""
+
+import torch
+from torch import Tensor
+
+from acestep.devices.base import Device
+from acestep.errors import NotANumberError
+
+
+def require_numbers(latents: Tensor, dtype: torch.dtype, device: Device) -> None:
+    """Raise `NotANumberError` if any latent, on the host, is infinite or no number; `dtype` made them on `device`."""
+    # A simulated card has no numbers.
+    if device.torch_device.type == "meta" or bool(torch.isfinite(latents).all()):
+        return
+    precision = str(dtype).removeprefix("torch.")
+    raise NotANumberError(
+        f"The song came out as values that are not numbers (NaN) in {precision}, of which nothing can be heard. If this"
+        " happens in float32, the weights may be damaged: fetch them again with acestep download, or choose another"
+        " --seed."
+    )
