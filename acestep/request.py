@@ -17,7 +17,7 @@ from acestep.song import Song as Song
 from acestep.song import SongCodes as SongCodes
 from acestep.stage import StageReport
 from acestep.task import BASE_TASKS as BASE_TASKS
-from acestep.task import OF_ONE_TRACK, SOURCED, WINDOWED
+from acestep.task import OF_ONE_TRACK, REPAINT_FADE_S, REPAINT_STRENGTH, SOURCED, WINDOWED
 from acestep.task import Task as Task
 from acestep.thinking import Thinking
 from acestep.typed import from_user, take_types
@@ -47,10 +47,6 @@ LEAST_FRAMES = 128
 
 INSTRUMENTAL = "[Instrumental]"
 """The lyrics of a song without words, as in training."""
-
-REPAINT_STRENGTH = 0.5
-REPAINT_FADE_S = 0.025
-"""How freely a window is generated, and the seconds over which its sound and the source's are mixed, by default."""
 
 DCW_SCALER = 0.05
 DCW_HIGH_SCALER = 0.02

@@ -21,3 +21,7 @@ SOURCED = frozenset(Task) - {Task.TEXT2MUSIC}
 WINDOWED = frozenset({Task.REPAINT, Task.LEGO})
 OF_ONE_TRACK = frozenset({Task.EXTRACT, Task.LEGO})
 """Tasks that work on a song that exists, that generate only a part of it, and that are about one track."""
+
+REPAINT_STRENGTH = 0.5
+REPAINT_FADE_S = 0.025
+"""How freely a window is generated, and the seconds over which its sound and the source's are mixed, by default."""

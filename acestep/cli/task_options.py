@@ -10,7 +10,8 @@ from acestep.cli.text_files import read_text
 from acestep.clip import Clip
 from acestep.errors import UsageError
 from acestep.fields import track_names
-from acestep.request import DCW_HIGH_SCALER, DCW_SCALER, REPAINT_FADE_S, REPAINT_STRENGTH, Task
+from acestep.request import DCW_HIGH_SCALER, DCW_SCALER, Task
+from acestep.task import REPAINT_FADE_S, REPAINT_STRENGTH
 
 
 def _named(text: str) -> Path:

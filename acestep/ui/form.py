@@ -12,7 +12,8 @@ from acestep.errors import UsageError
 from acestep.fields import track_names
 from acestep.limits.names import AUDIO_FORMATS
 from acestep.plain_text import LONGEST_TEXT
-from acestep.request import INSTRUMENTAL, REPAINT_STRENGTH, Request, Task, asked_request
+from acestep.request import INSTRUMENTAL, Request, Task, asked_request
+from acestep.task import REPAINT_STRENGTH
 from acestep.typed import from_user
 from acestep.ui.settings import SAVING, Controls, controls_from
 
