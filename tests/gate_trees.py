@@ -96,6 +96,36 @@ CODE_FAULTS = (
         "activations",
     ),
     CodeFault(
+        "every block from the fifth on keeps a copy of its input",
+        "acestep/dit/denoiser.py",
+        "                hidden = block(hidden, condition, modulation, rotary, self.kernels)\n",
+        "                block.kept = hidden.clone() if block in self.blocks[4:] else None\n"
+        "                hidden = block(hidden, condition, modulation, rotary, self.kernels)\n",
+        "denoise",
+        "activations",
+        song_s=600,
+    ),
+    CodeFault(
+        "a buffer grows in place before the blocks",
+        "acestep/dit/denoiser.py",
+        "        for block in self.blocks:\n",
+        "        grown = hidden.new_empty(1)\n        grown.resize_(batch, 40 * frames, channels)\n"
+        "        for block in self.blocks:\n",
+        "denoise",
+        "activations",
+        song_s=600,
+    ),
+    CodeFault(
+        "the decoder makes room for a whole song on the card",
+        "acestep/engine/decode.py",
+        "        tile_decoder = TileDecoder(decoder)\n",
+        "        tile_decoder = TileDecoder(decoder)\n"
+        "        whole = torch.empty(1920 * self._request.latent_frames, 8, device=device.torch_device)\n",
+        "decode",
+        "activations",
+        song_s=600,
+    ),
+    CodeFault(
         "every step after the second keeps the latents",
         "acestep/engine/denoise.py",
         "    for step, now in enumerate(times):\n",
