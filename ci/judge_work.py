@@ -20,17 +20,17 @@ def work_findings(cell: GateCell, before: MeasuredStage, after: MeasuredStage, s
     """Yield a finding for each sum of a stage's work that is more than `share` above its record, if it has one."""
     if before.work is UNSET or after.work is UNSET:
         return
-    then, now = before.work.totals, after.work.totals
     for name, words in _NAMES.items():
-        if now[name] > then[name] * (1 + share):
-            grown = f"{now[name] / then[name] - 1:+.1%}" if then[name] else "from none"
+        then, now = getattr(before.work, name), getattr(after.work, name)
+        if now > then * (1 + share):
+            grown = f"{now / then - 1:+.1%}" if then else "from none"
             yield Finding(
                 id="G307",
                 variant=cell.variant,
                 tier=cell.tier,
                 field=f"{after.name}.{name}.{cell.state}",
-                before=then[name],
-                after=now[name],
+                before=then,
+                after=now,
                 stage=after.name,
                 component=name,
                 message=f"{cell.place}: {after.name} takes more {words}, {grown}: songs take longer on every card.",

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from acestep.cli.console import run_click
+from acestep.tiers import System
 from calibrate import fingerprint
 from calibrate.campaign import journal, probers
 from calibrate.campaign.journal import journal_path
@@ -32,7 +33,7 @@ def run_with(executor: SimulationAlone | CardAlone, output: Path, *arguments: ob
     """The exit code of `calibrate run` with an executor of ours, which stays open."""
 
     @contextmanager
-    def executor_for(device: str, method: CapMethod) -> Iterator[Executor]:
+    def executor_for(device: str, method: CapMethod, system: System) -> Iterator[Executor]:
         yield executor
 
     with pytest.MonkeyPatch.context() as patch:

@@ -33,15 +33,18 @@ def denoise(request: Request, conditions: Conditions, place: StageContext, progr
     channels = conditions.context.shape[-1] // 2
     times = schedule(steps_for(place.components.variant, request.steps), request.shift)
     latents = torch.empty(request.batch, request.latent_frames, channels, device=device.torch_device)
-    noises = [noise(request.seed + song, request.latent_frames, channels) for song in range(request.batch)]
-    for song, fresh in enumerate(noises):
-        latents[song].copy_(device.upload(fresh, "noise"))
+
+    def noise_of(song: int) -> Tensor:
+        return noise(request.seed + song, request.latent_frames, channels)
+
+    for song in range(request.batch):
+        latents[song].copy_(device.upload(noise_of(song), "noise"))
     if request.cover_noise and conditions.recorded is not None:
         times = from_level(times, 1.0 - request.cover_noise)
         latents.mul_(times[0]).add_(conditions.recorded, alpha=1.0 - times[0])
     kept = None
     if request.keeps_outside and conditions.recorded is not None:
-        kept = Outside(request, conditions.recorded, noises, device)
+        kept = Outside(request, conditions.recorded, noise_of, device)
     with place.placement.use(TRANSFORMER):
         _steps(latents, times, request, conditions, place, progress, kept)
     if kept is not None:

@@ -3,6 +3,8 @@
 The shares and lengths are those of the original code (ACE-Step 1.5, its "balanced" repaint at a strength of 0.5).
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,11 +15,14 @@ from acestep.request import Request
 
 
 class Outside:
-    """The latents `recorded` [1, frames, 64] of a request's source, where they stay; `noises` are the songs'."""
+    """The latents `recorded` [1, frames, 64] of a request's source, where they stay.
 
-    def __init__(self, request: Request, recorded: Tensor, noises: list[Tensor], device: Device) -> None:
+    `noise_of` draws a song's noise [frames, 64] on the host, the same each time, so that none is kept.
+    """
+
+    def __init__(self, request: Request, recorded: Tensor, noise_of: Callable[[int], Tensor], device: Device) -> None:
         self._recorded = recorded
-        self._noises = noises
+        self._noise_of = noise_of
         self._device = device
         self._window = request.window
         self._share = 1.0 - request.repaint_strength
@@ -33,10 +38,10 @@ class Outside:
 
     def put_back(self, latents: Tensor, level: float) -> None:
         """Write the source at a noise level (1 is noise, 0 the source itself) over `latents` [songs, frames, 64]."""
-        for song, fresh in enumerate(self._noises):
+        for song in range(latents.shape[0]):
+            fresh = self._noise_of(song)
             for part in self._parts:
-                # Not in place: on the host the upload is the noise itself, which later steps need.
-                noised = self._device.upload(fresh[part], "noise") * level
+                noised = self._device.upload(fresh[part], "noise").mul_(level)
                 latents[song, part].copy_(noised.add_(self._recorded[0, part], alpha=1.0 - level))
 
     def fade(self, latents: Tensor) -> None:

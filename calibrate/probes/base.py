@@ -10,7 +10,7 @@ from acestep.hardware.card import SIMULATED_CAPABILITY, Card, CardKind
 from acestep.knobs import Knobs, Variant
 from acestep.request import DecodePath
 from acestep.stage import StageReport
-from calibrate.probes.work import Work
+from calibrate.probes.work import Work, WorkTotals
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
 
@@ -40,7 +40,7 @@ class MeasuredStage(StageReport, frozen=True, kw_only=True):
     name: Text
     resident_bytes: Bytes
     allowance_bytes: Bytes
-    work: Work | UnsetType = UNSET
+    work: WorkTotals | UnsetType = UNSET
 
     @property
     def activation_bytes(self) -> int:
@@ -57,6 +57,7 @@ class ProbeResult(msgspec.Struct, frozen=True, kw_only=True):
     """The result of one probe. After an `oom` the last stage is the one that did not fit, up to its failure.
 
     `live_at_peak` splits the allocated peak of each stage by component, where that is known.
+    `work` is that of each stage by kinds of kernels, where it is counted and the run fits.
     `blocks_at_peak` is the allocated peak of each stage as an allocator counts it: whole blocks, with all workspaces.
     `withheld_bytes` are bytes of the cap that the allocator did not get, because the context took more than its share.
     """
@@ -71,6 +72,7 @@ class ProbeResult(msgspec.Struct, frozen=True, kw_only=True):
     withheld_bytes: int = 0
     live_at_peak: dict[str, dict[str, int]] = {}
     blocks_at_peak: dict[str, int] = {}
+    work: dict[str, Work] = {}
 
     @property
     def peak_allocated_bytes(self) -> int:

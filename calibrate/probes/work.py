@@ -10,7 +10,7 @@ _Count = Annotated[int, msgspec.Meta(ge=0)]
 class KernelSums(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """The kernels of one kind together: operations, bytes read and written in the card's memory, and their number.
 
-    A multiplication and an addition are two operations. Written as a list, since records hold thousands of them.
+    A multiplication and an addition are two operations.
     """
 
     flops: _Count = 0
@@ -27,6 +27,15 @@ class KernelSums(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
         """The sum with `times / of` of the other; a negative number takes it away."""
         fields = ((getattr(self, name), getattr(other, name)) for name in self.__struct_fields__)
         return type(self)(*(mine + times * theirs // of for mine, theirs in fields))
+
+
+class WorkTotals(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Four sums that tell one amount of work from another: what a record keeps of a stage's work."""
+
+    flops: _Count
+    memory_bytes: _Count
+    launches: _Count
+    transferred_bytes: _Count
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -47,14 +56,14 @@ class Work(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         return self.products, self.convolutions, self.attention, self.others
 
     @property
-    def totals(self) -> dict[str, int]:
-        """Four sums that tell one amount of work from another, by name."""
-        return {
-            "flops": sum(kind.flops for kind in self.kernels),
-            "memory_bytes": sum(kind.moved_bytes for kind in self.kernels),
-            "launches": sum(kind.launches for kind in self.kernels),
-            "transferred_bytes": self.transferred_bytes,
-        }
+    def totals(self) -> WorkTotals:
+        """The sums over all kinds of kernels."""
+        return WorkTotals(
+            flops=sum(kind.flops for kind in self.kernels),
+            memory_bytes=sum(kind.moved_bytes for kind in self.kernels),
+            launches=sum(kind.launches for kind in self.kernels),
+            transferred_bytes=self.transferred_bytes,
+        )
 
     def plus(self, other: Self, times: int = 1, of: int = 1) -> Self:
         """The sum with `times / of` of the other; a negative number takes it away."""

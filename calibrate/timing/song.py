@@ -46,7 +46,7 @@ def song_time(card: CardSpeed, knobs: Knobs, workload: Workload, cap_bytes: int,
         by.probe(knobs, msgspec.structs.replace(workload, steps=count), cap_bytes)
         for count in (PROBE_STEPS, PROBE_STEPS + 1)
     ]
-    few, more = map(_works, probes)
+    few, more = (probe.work for probe in probes)
     if Stage.DECODE not in few or Stage.DECODE not in more:
         return None
     step = more[Stage.DENOISE].plus(few[Stage.DENOISE], -1)
@@ -65,13 +65,9 @@ def song_time(card: CardSpeed, knobs: Knobs, workload: Workload, cap_bytes: int,
     )
 
 
-def _works(found: ProbeResult) -> dict[str, Work]:
-    return {stage.name: stage.work for stage in found.stages if isinstance(stage.work, Work)}
-
-
 def _thinking_seconds(card: CardSpeed, backend: Backend, work: Work, steps: int) -> float:
     """A step takes the time of starting its kernels or of computing them, whichever is longer."""
     if backend is not Backend.VLLM:
-        return max(work_seconds(work, card, launch_s=0.0), LM_LAUNCH_S * work.totals["launches"])
+        return max(work_seconds(work, card, launch_s=0.0), LM_LAUNCH_S * work.totals.launches)
     read = work.products.moved_bytes + work.attention.moved_bytes
     return read / (card.memory_gbs * 1e9 * VLLM_MEMORY_SHARE) + VLLM_STEP_S * steps

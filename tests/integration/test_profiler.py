@@ -11,6 +11,8 @@ import soundfile
 
 from acestep.cli import console
 from acestep.errors import Exit
+from acestep.request import CODE_FRAMES, LEAST_FRAMES
+from acestep.units import ceil_div
 from calibrate.profiling.cli import cli
 
 Run = Callable[..., tuple[int, str, str]]
@@ -44,6 +46,10 @@ def document(run: Run, mode: str, *arguments: str) -> dict[str, Any]:
     return read
 
 
+CODES = ceil_div(LEAST_FRAMES, CODE_FRAMES)
+"""Of a song of 2 s, which is made in the fewest frames."""
+
+
 def test_a_profile_accounts_for_the_time_the_steps_and_the_tokens(run: Run) -> None:
     found = document(run, "profile", *BRIEF, "--thinking", "--batch-size", "3", "--llm-debug", "--detailed")
     stages = {stage["name"]: stage["seconds"] for stage in found["stages"]}
@@ -53,9 +59,9 @@ def test_a_profile_accounts_for_the_time_the_steps_and_the_tokens(run: Run) -> N
     assert sum(found["step_seconds"]) == pytest.approx(stages["denoise"])
     assert found["music_per_second"] == pytest.approx(3 * 2.0 / found["seconds"])
     (codes,) = found["language_model"]
-    assert (codes["what"], codes["songs"], codes["tokens"]) == ("codes", 3, 3 * (2 * 5 + 1))
+    assert (codes["what"], codes["songs"], codes["tokens"]) == ("codes", 3, 3 * (CODES + 1))
     assert 0 < codes["seconds"] <= stages["think"]
-    assert [exchange["written"].count("<|audio_code_") for exchange in found["exchanges"]] == [10, 10, 10]
+    assert [exchange["written"].count("<|audio_code_") for exchange in found["exchanges"]] == [CODES] * 3
     times = [row["own_seconds"] for row in found["functions"]]
     assert times == sorted(times, reverse=True)
     assert any("conv1d" in row["name"] for row in found["functions"])

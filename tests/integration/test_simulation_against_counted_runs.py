@@ -134,7 +134,7 @@ def test_audio_that_comes_along_takes_what_was_counted(variant: Variant, fields:
 
 def test_a_longer_song_moves_both_counts_by_the_same_bytes() -> None:
     """The meter does not repeat the simulator's numbers, and neither gives constants."""
-    short, long = (Request(caption="x", duration_s=seconds, steps=1) for seconds in (2.0, 5.0))
+    short, long = (Request(caption="x", duration_s=seconds, steps=1) for seconds in (6.0, 9.0))
     knobs = Knobs()
     grown = {stage: n - _counted(short, knobs)[stage] for stage, n in _counted(long, knobs).items()}
     simulated = {stage: n - _simulated(short, knobs)[stage] for stage, n in _simulated(long, knobs).items()}

@@ -73,7 +73,7 @@ def test_latents_outside_are_the_source_at_the_noise_of_a_step_and_lead_over_at_
     draw = torch.Generator().manual_seed(5)
     recorded, made = torch.randn(2, 1, request.latent_frames, 4, generator=draw)
     fresh = noise(request.seed, request.latent_frames, 4)
-    kept = Outside(request, recorded, [fresh], CpuDevice())
+    kept = Outside(request, recorded, lambda _song: fresh.clone(), CpuDevice())
     inside, outside = slice(50, 100), torch.ones(request.latent_frames, dtype=torch.bool)
     outside[inside] = False
     latents = made.clone()

@@ -17,7 +17,7 @@ from calibrate.probes.base import ProbeResult
 from calibrate.probes.simulated.memo import Memo, Regions
 from calibrate.probes.simulated.prober import SimulatedProber
 from calibrate.probes.simulated.work_counter import work_between
-from calibrate.probes.work import Work
+from calibrate.probes.work import KernelSums, Work, WorkTotals
 from calibrate.workload import Workload
 from ci.cells import GateCell
 from ci.judge_work import work_findings
@@ -48,7 +48,7 @@ def test_operations_of_products_and_convolutions_are_those_that_pytorch_counts(a
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         run()
     work = work_of(run)
-    assert work.totals["flops"] == counter.get_total_flops()
+    assert work.totals.flops == counter.get_total_flops()
     assert (work.products.launches, work.convolutions.launches) == (4, 2)
 
 
@@ -109,16 +109,12 @@ def probed(prober: SimulatedProber, **fields: Any) -> ProbeResult:
     return prober.probe(knobs, Workload(**({"batch": 1, "duration_s": 10.0} | fields)), 16 * GIB)
 
 
-def works(found: ProbeResult) -> dict[str, Work]:
-    return {stage.name: stage.work for stage in found.stages if isinstance(stage.work, Work)}
-
-
 def test_work_grows_with_steps_and_songs_by_what_one_of_them_takes(prober: SimulatedProber) -> None:
-    two, three, four = (works(probed(prober, steps=steps)) for steps in (2, 3, 4))
+    two, three, four = (probed(prober, steps=steps).work for steps in (2, 3, 4))
     step = three["denoise"].plus(two["denoise"], -1)
     assert four["denoise"] == three["denoise"].plus(step)
     assert two["decode"] == four["decode"]
-    one, pair, all_three = (works(probed(prober, batch=songs))["decode"] for songs in (1, 2, 3))
+    one, pair, all_three = (probed(prober, batch=songs).work["decode"] for songs in (1, 2, 3))
     assert all_three == pair.plus(pair.plus(one, -1))
 
 
@@ -126,9 +122,11 @@ def test_every_stage_of_a_run_that_fits_says_its_work_and_one_that_does_not_fit_
     prober: SimulatedProber,
 ) -> None:
     found = probed(prober)
-    assert works(found).keys() == {stage.name for stage in found.stages}
+    assert {name: work.totals for name, work in found.work.items()} == {s.name: s.work for s in found.stages}
     knobs = Knobs(variant=Variant.TURBO, offload=Offload.CPU_DIT, compile=False)
-    assert not works(prober.probe(knobs, Workload(batch=1, duration_s=10.0), GIB))
+    refused = prober.probe(knobs, Workload(batch=1, duration_s=10.0), GIB)
+    assert not refused.work
+    assert all(stage.work is msgspec.UNSET for stage in refused.stages)
 
 
 @pytest.mark.parametrize("name", ["flops", "memory_bytes", "launches", "transferred_bytes"])
@@ -137,21 +135,14 @@ def test_a_stage_that_does_more_work_than_its_record_is_found(
     name: str, more: float, is_found: bool, prober: SimulatedProber
 ) -> None:
     stage = next(stage for stage in probed(prober).stages if stage.name == "denoise")
-    assert isinstance(stage.work, Work)
-    plus = round((more - 1) * stage.work.totals[name])
-    extra = {
-        "flops": Work(products=_kernel(0, 0, flops=plus, launches=0)),
-        "memory_bytes": Work(others=_kernel(plus, 0, launches=0)),
-        "launches": Work(others=_kernel(0, 0, launches=plus)),
-        "transferred_bytes": Work(transferred_bytes=plus),
-    }[name]
+    assert isinstance(stage.work, WorkTotals)
+    more_work = {name: round(more * getattr(stage.work, name))}
     probe = measured().probes[0]
     cell = GateCell(variant=Variant.TURBO, tier="tier1", state="without_lm", probe=probe, proven_cap_bytes=1)
-    grown = msgspec.structs.replace(stage, work=stage.work.plus(extra))
+    grown = msgspec.structs.replace(stage, work=msgspec.structs.replace(stage.work, **more_work))
     assert [found.component for found in work_findings(cell, stage, grown, 0.02)] == [name] * is_found
     assert not list(work_findings(cell, msgspec.structs.replace(stage, work=msgspec.UNSET), grown, 0.02))
 
 
-def _kernel(read: int, written: int, *, flops: int = 0, launches: int = 1) -> Any:
-    kernels = type(Work().others)
-    return kernels(flops, read, written, launches)
+def _kernel(read: int, written: int) -> KernelSums:
+    return KernelSums(0, read, written, 1)

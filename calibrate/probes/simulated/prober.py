@@ -111,6 +111,7 @@ class SimulatedProber:
         """
         started = time.perf_counter()
         thought: tuple[MeasuredStage, ...] = ()
+        thinking: dict[str, Work] = {}
         live: dict[str, dict[str, int]] = {}
         blocks: dict[str, int] = {}
         if knobs.lm is not None:
@@ -119,7 +120,8 @@ class SimulatedProber:
             # If the resident parts do not fit, thinking never began.
             if outcome.stages:
                 usage = ladder.usage(at_once)
-                thought = (_probed(usage, at_once, outcome, ladder.work(at_once)),)
+                thinking = ladder.work(at_once) if outcome.fits else {}
+                thought = (_probed(usage, at_once, outcome, thinking),)
                 live = {usage.name: usage.live_at_peak}
                 blocks = {usage.name: outcome.stages[usage.name][0]}
             if not outcome.fits:
@@ -160,6 +162,7 @@ class SimulatedProber:
             warnings=run.warnings,
             live_at_peak=live | {usage.name: usage.live_at_peak for usage in usages},
             blocks_at_peak=blocks | {usage.name: attempt.outcome.stages[usage.name][0] for usage in usages},
+            work=thinking | work if refusal is None else {},
         )
 
     def smallest_caps(self, knobs: Knobs, workload: Workload) -> dict[str, int]:
@@ -303,7 +306,7 @@ def _probed(usage: StageUsage, songs_per_pass: int, outcome: ReplayResult, work:
         peak_reserved_bytes=reserved,
         resident_bytes=sum(n for owner, n in usage.live_at_peak.items() if owner not in NO_PARTS),
         allowance_bytes=usage.highest.get(ALLOWANCE, 0),
-        work=work.get(usage.name, UNSET),
+        work=work[usage.name].totals if usage.name in work else UNSET,
     )
 
 
