@@ -6,7 +6,7 @@ import msgspec
 
 from acestep.units import mib
 from calibrate.files import as_text
-from ci.findings import GATE_RULES, Finding, FindingValue, Level
+from ci.findings import GATE_RULES, JUDGE_CHANGES, Finding, FindingValue, Level
 
 MEMORY = ("G301", "G302", "G304", "G306")
 """Rules about bytes; what one of them finds, the others may find in another cell."""
@@ -49,6 +49,8 @@ def _message(group: Sequence[Finding]) -> str:
     first, places = group[0], {(finding.variant, finding.tier) for finding in group}
     if len(group) == 1:
         return first.message
+    if first.id in JUDGE_CHANGES:
+        return f"{first.message} So it is at {len(group) - 1} more places."
     where = f"in {len(places)} tier{'s' * (len(places) > 1)}"
     if first.id in MEMORY:
         shares = [round(100 * share) for finding in group if (share := _growth(finding)) is not None]

@@ -46,7 +46,7 @@ def document(run: Run, mode: str, *arguments: str) -> dict[str, Any]:
     return read
 
 
-CODES = ceil_div(LEAST_FRAMES, CODE_FRAMES)
+FEWEST_CODES = ceil_div(LEAST_FRAMES, CODE_FRAMES)
 """Of a song of 2 s, which is made in the fewest frames."""
 
 
@@ -59,9 +59,9 @@ def test_a_profile_accounts_for_the_time_the_steps_and_the_tokens(run: Run) -> N
     assert sum(found["step_seconds"]) == pytest.approx(stages["denoise"])
     assert found["music_per_second"] == pytest.approx(3 * 2.0 / found["seconds"])
     (codes,) = found["language_model"]
-    assert (codes["what"], codes["songs"], codes["tokens"]) == ("codes", 3, 3 * (CODES + 1))
+    assert (codes["what"], codes["songs"], codes["tokens"]) == ("codes", 3, 3 * (FEWEST_CODES + 1))
     assert 0 < codes["seconds"] <= stages["think"]
-    assert [exchange["written"].count("<|audio_code_") for exchange in found["exchanges"]] == [CODES] * 3
+    assert [exchange["written"].count("<|audio_code_") for exchange in found["exchanges"]] == [FEWEST_CODES] * 3
     times = [row["own_seconds"] for row in found["functions"]]
     assert times == sorted(times, reverse=True)
     assert any("conv1d" in row["name"] for row in found["functions"])

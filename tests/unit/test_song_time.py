@@ -91,7 +91,7 @@ def prober() -> SimulatedProber:
 
 def timed(prober: SimulatedProber, card: str = "RTX 3060", seconds: float = 30.0, **knobs: object) -> SongTime:
     settled = Knobs(**({"variant": Variant.TURBO, "offload": Offload.CPU, "compile": False} | knobs))  # type: ignore[arg-type]
-    workload = Workload(batch=1, duration_s=seconds, with_lm=settled.lm is not None, lyric_tokens=30, text_tokens=168)
+    workload = Workload(batch=1, duration_s=seconds, with_lm=settled.lm is not None, lyric_tokens=44, text_tokens=168)
     found = song_time(card_speed(card), settled, workload, 16 * GIB, prober)
     assert found is not None
     return found
