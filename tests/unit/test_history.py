@@ -326,12 +326,19 @@ def test_a_stored_history_is_the_same_when_read(tmp_path: Path) -> None:
     assert load_history(tmp_path / "one") == history
 
 
-PACKED = gzip.compress(b'{"entries": [], "segments": []}')
+PACKED = gzip.compress(b'{"entries": [], "segments": []}', mtime=0)
 
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{}", PACKED[:-9], PACKED[:12] + b"\xff" * 8 + PACKED[20:], gzip.compress(b'"\xff"'), gzip.compress(b"[]")],
+    [
+        b"",
+        b"{}",
+        PACKED[:-9],
+        PACKED[:12] + b"\xff" * 8 + PACKED[20:],
+        gzip.compress(b'"\xff"', mtime=0),
+        gzip.compress(b"[]", mtime=0),
+    ],
 )
 def test_a_file_that_is_no_history_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "one").write_bytes(content)
