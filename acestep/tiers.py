@@ -1,7 +1,6 @@
 """The tier table: the limits of every class of card, and the strict reader of its file."""
 
 import math
-import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from functools import cache
@@ -11,10 +10,10 @@ from typing import Annotated
 
 import msgspec
 
+from acestep.budgets import System, SystemBudget, room_between
 from acestep.knobs import LM_MODELS, Backend, Offload, Quantization, Variant
 from acestep.request import MAX_DURATION_S
 from acestep.strict_json import load_strict
-from acestep.units import GIB
 
 TABLE_SCHEMA_VERSION = 1
 """Version of `tiers/generated_tiers.json` that this code reads."""
@@ -24,18 +23,6 @@ BATCHES = (1, 2, 4, 8)
 
 DIGEST_START = len("sha256:") + 12
 """Characters of a shortened digest, with the name of its algorithm, for display."""
-
-
-class System(StrEnum):
-    """The operating systems with promises of their own; every other one is promised what Linux is."""
-
-    LINUX = "linux"
-    WINDOWS = "windows"
-
-    @classmethod
-    def here(cls) -> "System":
-        """The system of this machine."""
-        return cls.WINDOWS if sys.platform == "win32" else cls.LINUX
 
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
@@ -324,14 +311,6 @@ class Shortfall(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     generated: str
 
 
-class SystemBudget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The bytes that promises count on, on a card of one nameplate under one system."""
-
-    system: System
-    nameplate_gib: Annotated[float, msgspec.Meta(gt=0)]
-    n_bytes: Count
-
-
 class TierTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """`tiers/generated_tiers.json` as a value; `shortfalls` are the cells where the published table promises more.
 
@@ -362,24 +341,8 @@ class TierTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         )
 
     def room_bytes(self, nameplate_gib: float) -> int:
-        """Return the bytes that promises may count on, on a card of a nameplate; 0 if the table does not say.
-
-        They are those of the table's first system. Between two certified sizes they are in proportion; a smaller card
-        lacks all that it is smaller, and a larger one has the largest one's share of its size.
-        """
-        points = [
-            (one.nameplate_gib * GIB, one.n_bytes) for one in self.budgets if one.system is self.budgets[0].system
-        ]
-        size = nameplate_gib * GIB
-        if not points:
-            return 0
-        (least, of_least), (most, of_most) = points[0], points[-1]
-        if size <= least:
-            return max(0, int(of_least - (least - size)))
-        if size >= most:
-            return int(size * of_most / most)
-        (below, of_below), (above, of_above) = next(pair for pair in pairwise(points) if size <= pair[1][0])
-        return int(of_below + (of_above - of_below) * (size - below) / (above - below))
+        """Return the bytes that promises may count on, on a card of a nameplate; 0 if the table does not say."""
+        return room_between(self.budgets, nameplate_gib)
 
 
 def require_tiling(tiers: Sequence[tuple[str, VramRange]]) -> None:

@@ -5,8 +5,8 @@ from typing import Any, Final
 
 import click
 
+from acestep.budgets import System
 from acestep.errors import UsageError
-from acestep.tiers import System
 
 SYSTEM_OPTION: Final[dict[str, Any]] = {
     "type": click.Choice([system.value for system in System]),

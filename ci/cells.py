@@ -5,9 +5,10 @@ from itertools import product
 
 import msgspec
 
+from acestep.budgets import System
 from acestep.errors import NotMeasuredError
 from acestep.knobs import Backend, Knobs, Variant
-from acestep.tiers import EvidenceKind, System, Tier, TierTable
+from acestep.tiers import EvidenceKind, Tier, TierTable
 from calibrate.record.measurement import Measurement, RecordedCardKind, RecordedProbe
 from calibrate.table.merge import build_table
 from calibrate.table.policy import Policy, budget_bytes

@@ -18,6 +18,7 @@ JUDGING = (
     "calibrate/",
     ".ci/",
     ".github/",
+    "acestep/budgets.py",
     "acestep/cli/console.py",
     "acestep/cli/options.py",
     "acestep/devices/base.py",

@@ -20,10 +20,10 @@ from typing import IO, TypeVar, cast
 
 import msgspec
 
+from acestep.budgets import System
 from acestep.errors import NotMeasuredError
 from acestep.hardware.card import SIMULATED_CAPABILITY
 from acestep.knobs import Knobs, Variant
-from acestep.tiers import System
 from calibrate.probes.base import ProbeResult, Simulation
 from calibrate.workload import Workload
 from ci.checkout import CHECKOUT

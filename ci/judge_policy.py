@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
+from acestep.budgets import System
 from acestep.knobs import Variant
-from acestep.tiers import System, lm_rank
+from acestep.tiers import lm_rank
 from calibrate.table.policy import Policy, TierPolicy, budget_bytes
 from ci.findings import Finding, FindingValue
 from ci.tolerance import Tolerance

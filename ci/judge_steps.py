@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from acestep.budgets import System
 from acestep.knobs import Variant
-from acestep.tiers import System
 from acestep.units import mib
 from calibrate.probes.base import Simulation
 from calibrate.workload import PROBE_STEPS

@@ -17,8 +17,8 @@ from typing import Final
 
 import msgspec
 
+from acestep.budgets import System
 from acestep.knobs import Backend
-from acestep.tiers import System
 from acestep.units import GIB, MIB, ceil_div, gib, mib
 from calibrate.git import GitError
 from calibrate.probes.base import CapMethod, MeasuredStage, ProbeResult

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Iterator
 from functools import cache
 
+from acestep.budgets import System
 from acestep.knobs import Knobs, Offload, Quantization, Variant
 from acestep.request import MAX_BATCH, MAX_DURATION_S, DecodePath
-from acestep.tiers import System
 from acestep.units import KIB, MIB
 from calibrate.campaign.run import CampaignScope, run_campaign
 from calibrate.executors.alone import SimulationAlone

@@ -8,10 +8,11 @@ import click
 import pytest
 
 from acestep import tiers as tiers_module
+from acestep.budgets import System
 from acestep.cli.console import run_click
 from acestep.errors import NotMeasuredError
 from acestep.hardware.card import CPU
-from acestep.tiers import System, load_tiers
+from acestep.tiers import load_tiers
 from acestep.units import MIB
 from calibrate.campaign import probers
 from calibrate.executors.alone import SimulationAlone

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from acestep.budgets import System
 from acestep.cli.console import run_click
-from acestep.tiers import System
 from calibrate import fingerprint
 from calibrate.campaign import journal, probers
 from calibrate.campaign.journal import journal_path

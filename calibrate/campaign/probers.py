@@ -7,6 +7,7 @@ from functools import cache
 from random import Random
 from typing import TYPE_CHECKING
 
+from acestep.budgets import System
 from acestep.checkpoints import catalog
 from acestep.checkpoints.locate import locate_companion
 from acestep.errors import InvalidInputError, NotMeasuredError
@@ -15,7 +16,6 @@ from acestep.hardware.card import SIMULATED_CAPABILITY, Card
 from acestep.hardware.detection import detect
 from acestep.knobs import Backend, Knobs, Variant
 from acestep.limits.machine import installed
-from acestep.tiers import System
 from calibrate.campaign.boundary import SIMULATED, Method
 from calibrate.executors.alone import CardAlone, SimulationAlone
 from calibrate.executors.base import Executor

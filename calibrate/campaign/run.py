@@ -11,10 +11,10 @@ from typing import Final, Self
 
 import msgspec
 
+from acestep.budgets import System
 from acestep.errors import NotMeasuredError
 from acestep.knobs import LM_MODELS, Backend, Knobs, Variant
 from acestep.request import DecodePath
-from acestep.tiers import System
 from acestep.units import gib
 from calibrate.campaign.boundary import SIMULATED, Boundary, Look, Method, find_longest, no_forecast
 from calibrate.campaign.pace import Pace

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from acestep.budgets import System
 from acestep.cli import console
 from acestep.errors import Exit, UsageError
 from acestep.hardware.card import nameplate_gib
-from acestep.tiers import System
 from acestep.units import MIB, gib_to_bytes
 from calibrate.commands.campaign_options import models_asked
 

@@ -6,12 +6,12 @@ import click
 from msgspec import UNSET
 from msgspec.structs import replace
 
+from acestep.budgets import System
 from acestep.cli import console
 from acestep.cli.options import SIZE_GIB, json_option, knob_options, knobs_of, variant_option
 from acestep.errors import UsageError
 from acestep.hardware.card import SIMULATED_CAPABILITY, nameplate_gib
 from acestep.request import Task
-from acestep.tiers import System
 from acestep.units import gib_to_bytes
 from calibrate.options import system_option
 

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import click
 
+from acestep.budgets import System
 from acestep.cli import console
 from acestep.cli.options import json_option
-from acestep.tiers import System, data_file
+from acestep.tiers import data_file
 from calibrate.options import SYSTEM_OPTION
 
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from acestep.budgets import System
 from acestep.cli import console
 from acestep.cli.options import variant_option
 from acestep.errors import UsageError
 from acestep.hardware.card import nameplate_gib
 from acestep.knobs import LM_MODELS, Variant
-from acestep.tiers import System
 from acestep.units import gib, gib_to_bytes
 from calibrate.commands.campaign_options import cap_method_option, lm_option, models_asked, resume_option, tiers_option
 from calibrate.options import SpreadingCommand, require_simulated, system_option

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from acestep.tiers import System
+from acestep.budgets import System
 from calibrate.executors.base import Likely
 from calibrate.executors.pool import Process, ProcessPool
 from calibrate.executors.questions import Fit, JournalEntry, ProbeTask, Question

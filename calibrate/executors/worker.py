@@ -13,8 +13,8 @@ from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import NoReturn
 
+from acestep.budgets import System
 from acestep.errors import NotMeasuredError
-from acestep.tiers import System
 from calibrate.executors.answers import simulated_answer
 from calibrate.executors.pool import Received, Sent
 from calibrate.probes.base import Simulation

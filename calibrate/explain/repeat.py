@@ -2,8 +2,8 @@
 
 import shlex
 
+from acestep.budgets import System
 from acestep.knobs import KNOBS, Knobs
-from acestep.tiers import System
 from calibrate.workload import Workload
 
 

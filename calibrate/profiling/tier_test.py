@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 
 import msgspec
 
+from acestep.budgets import System
 from acestep.hardware.card import nameplate_gib, simulated_card
 from acestep.knobs import LM_MODELS, Knobs
 from acestep.limits.plan import Plan, resolve
-from acestep.tiers import BATCHES, System, TierTable
+from acestep.tiers import BATCHES, TierTable
 from acestep.units import gib_to_bytes
 from calibrate.campaign.run import describe_probe
 from calibrate.probes.base import Prober, ProbeResult

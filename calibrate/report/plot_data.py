@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from acestep.budgets import System
 from acestep.knobs import Knobs, Offload, Quantization, Variant
 from acestep.limits.guard import Demand, predict
 from acestep.request import LATENT_HOP, MAX_LYRIC_TOKENS, MAX_TEXT_TOKENS, SAMPLE_RATE
-from acestep.tiers import BATCHES, System, Tier
+from acestep.tiers import BATCHES, Tier
 from acestep.units import ceil_div
 from calibrate.probes.base import MeasuredStage
 from calibrate.record.measurement import Certificate, Measurement, RecordedCardKind, RecordedProbe

@@ -5,6 +5,7 @@ from itertools import product
 
 import msgspec
 
+from acestep.budgets import System, SystemBudget
 from acestep.errors import NotMeasuredError
 from acestep.knobs import LM_MODELS, Knobs, Variant
 from acestep.tiers import (
@@ -16,8 +17,6 @@ from acestep.tiers import (
     LmNeeds,
     LmStates,
     SizeBoundary,
-    System,
-    SystemBudget,
     Tier,
     TierTable,
     VariantTable,

@@ -8,11 +8,12 @@ from typing import Annotated
 
 import msgspec
 
+from acestep.budgets import System
 from acestep.errors import UsageError
 from acestep.knobs import LM_MODELS, Backend, Offload, Quantization
 from acestep.request import MAX_DURATION_S
 from acestep.strict_json import load_strict
-from acestep.tiers import BATCHES, System, VramRange, data_file, require_tiling
+from acestep.tiers import BATCHES, VramRange, data_file, require_tiling
 from acestep.units import GIB, MIB, gib_to_bytes
 from calibrate.files import digest
 

@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
+from acestep.budgets import System
 from acestep.knobs import KNOBS, Offload
-from acestep.tiers import BATCHES, System, Tier, Trade, lm_rank, short_digest
+from acestep.tiers import BATCHES, Tier, Trade, lm_rank, short_digest
 
 
 def trades(tiers: Sequence[Tier], system: System) -> Iterator[Trade]:

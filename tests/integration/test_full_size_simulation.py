@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from acestep.budgets import System
 from acestep.hardware.card import nameplate_gib, simulated_card
 from acestep.knobs import Knobs, Offload, Quantization, Variant
 from acestep.limits.plan import resolve
-from acestep.tiers import System, load_tiers
+from acestep.tiers import load_tiers
 from acestep.units import GIB, MIB, gib_to_bytes
 from calibrate.probes.simulated.kernels import kernels_on
 from calibrate.probes.simulated.prober import SimulatedProber

@@ -9,10 +9,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from acestep.budgets import System
 from acestep.errors import Exit, UsageError
 from acestep.knobs import Variant
 from acestep.output_file import output_file
-from acestep.tiers import System, load_tiers
+from acestep.tiers import load_tiers
 from acestep.units import gib
 from calibrate.campaign import probers
 from calibrate.cli import cli as calibrate

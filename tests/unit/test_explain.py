@@ -7,8 +7,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from acestep.budgets import System
 from acestep.knobs import Backend, Knobs, Variant
-from acestep.tiers import EvidenceKind, System, TierTable, load_tiers
+from acestep.tiers import EvidenceKind, TierTable, load_tiers
 from acestep.units import GIB, MIB
 from calibrate.campaign.run import CampaignScope, run_campaign
 from calibrate.executors.alone import SimulationAlone

@@ -12,10 +12,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from acestep.budgets import System
 from acestep.cli.console import run_click
 from acestep.errors import Exit
 from acestep.knobs import Knobs
-from acestep.tiers import System, load_tiers
+from acestep.tiers import load_tiers
 from calibrate.campaign import probers
 from calibrate.cli import cli as calibrate
 from calibrate.explain.repeat import repeat_command

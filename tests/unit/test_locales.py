@@ -6,9 +6,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from acestep.budgets import System
 from acestep.knobs import Offload
 from acestep.locale_text import LANGUAGES
-from acestep.tiers import Frontier, LmStates, System, Tier
+from acestep.tiers import Frontier, LmStates, Tier
 from acestep.units import MIB
 from calibrate.report import render as render_module
 from calibrate.report import words as words_module

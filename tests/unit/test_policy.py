@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from acestep.budgets import System
 from acestep.errors import Exit, InvalidInputError, UsageError
 from acestep.knobs import Backend, Offload, Quantization, Variant
-from acestep.tiers import System
 from acestep.units import GIB, MIB
 from calibrate.table.knobs import ladder
 from calibrate.table.policy import Policy, SizeTerm, budget_bytes, load_policy

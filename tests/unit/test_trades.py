@@ -5,10 +5,11 @@ from itertools import pairwise
 import msgspec
 import pytest
 
+from acestep.budgets import System
 from acestep.hardware.card import simulated_card
 from acestep.knobs import KNOBS, LM_MODELS, Backend, Knobs, Offload, Variant
 from acestep.limits.plan import Overrides, resolve
-from acestep.tiers import BATCHES, System, Tier, TierTable, lm_rank, load_tiers
+from acestep.tiers import BATCHES, Tier, TierTable, lm_rank, load_tiers
 from acestep.units import GIB, MIB
 from calibrate.table.choice import thinking
 from calibrate.table.knobs import ladder

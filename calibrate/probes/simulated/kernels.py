@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from acestep.budgets import System
 from acestep.hardware.card import SIMULATED_CAPABILITY
 from acestep.limits.capabilities import AMPERE, matrix_workspace
-from acestep.tiers import System
 from acestep.units import MIB, ceil_div
 from calibrate.probes.simulated.work_counter import WorkCounter
 
