@@ -311,7 +311,7 @@ class Shortfall(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     generated: str
 
 
-class TierTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+class TierTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`tiers/generated_tiers.json` as a value; `shortfalls` are the cells where the published table promises more.
 
     `budgets` are those that the tiers are certified with, the smallest card first.

@@ -19,7 +19,7 @@ from acestep.limits.names import parse_knob
 from acestep.limits.prediction import Prediction, with_float32_lms
 from acestep.limits.room import songs_room
 from acestep.limits.second_card import beside, lm_bytes_on, lm_refusal
-from acestep.limits.tier_of_card import adapted, making_room, tier_and_limits, tiers_of
+from acestep.limits.tier_of_card import adapted, tier_and_limits, tiers_of, told_room
 from acestep.request import DEFAULT_DURATION_S, MAX_BATCH, MAX_DURATION_S, Request
 from acestep.tiers import BATCHES, Evidence, EvidenceKind, Frontier, LmStates, Tier, TierTable, short_digest
 from acestep.typed import from_user
@@ -124,7 +124,8 @@ def resolve(
         card=card, torchao_available=torchao_available, flash_attn_available=flash_attn_available, notes=notes
     )
     tiers = tiers_of(table, overrides.variant, notes)
-    tier, limits = tier_and_limits(card, overrides.variant, tiers, notes)
+    tier, own = tier_and_limits(card, overrides.variant, tiers, notes)
+    limits = own
     prediction = Prediction(card, table, overrides.variant, request, lm_apart=lm_card is not None)
     if lm_card is not None:
         duration_s = request.duration_s if request is not None and request.duration_s else DEFAULT_DURATION_S
@@ -132,7 +133,7 @@ def resolve(
         limits = beside(limits, lm_card, duration_s, lm_room)
         overrides = _on_second_card(overrides, limits, lm_card, duration_s, lm_room, notes)
     else:
-        limits = making_room(limits, overrides.lm, notes)
+        limits = own.thinking_with(overrides.lm)
         if songs_in_float16(card, overrides.variant):
             limits = with_float32_lms(limits, prediction, notes)
     needed = adapted(limits, card, overrides.variant, notes)
@@ -162,6 +163,8 @@ def resolve(
     need = prediction.need(thinks=thinks)
     granted = grant(Knobs(**knobs), certified, need, prediction.room_bytes, notes)
     granted = msgspec.structs.replace(granted, backend=settle.backend_for(granted.backend, granted.lm_quantization))
+    if limits is not own and lm_card is None:
+        told_room(own, limits, msgspec.structs.asdict(overrides), granted, notes)
     reach = LmStates(
         with_lm=0 if granted.lm is None else prediction.reach(granted, thinks=True),
         without_lm=prediction.reach(granted, thinks=False),

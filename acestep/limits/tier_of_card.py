@@ -1,11 +1,11 @@
 """The tier of a card, the tier whose limits it can keep, and its knobs as this kind of card supports them. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from acestep.hardware.card import Card, CardKind
-from acestep.knobs import KNOBS, Offload, Variant
+from acestep.knobs import KNOBS, Knobs, Offload, Variant
 from acestep.limits.capabilities import songs_in_float32
 from acestep.limits.fallbacks import backends_on, moves_weights
 from acestep.tiers import Tier, TierTable
@@ -44,18 +44,18 @@ def tier_and_limits(card: Card, variant: Variant, tiers: Sequence[Tier], notes: 
     return tier, below
 
 
-def making_room(tier: Tier, lm: object, notes: list[str]) -> Tier:
-    """Return the tier with the knobs that a language model needs, if it fits beside other knobs than the tier's own."""
-    able = tier.thinking_with(lm)
-    if able is not tier:
-        changed = [
-            f"{KNOBS[name].noun} {KNOBS[name].as_text(getattr(able, name))}"
-            for name in ("offload", "quantization", "lm_quantization", "backend")
-            if getattr(able, name) != getattr(tier, name)
-        ]
-        needs = " and ".join(changed) or f"the backend {' or '.join(able.backends_allowed)}"
-        notes.append(f"{lm} fits this card with {needs}, so that is used.")
-    return able
+def told_room(own: Tier, able: Tier, wishes: Mapping[str, object], granted: Knobs, notes: list[str]) -> None:
+    """Say which of a tier's `own` knobs were given up for a wished language model, which fits beside those of `able`.
+
+    A knob that was wished, or that is granted otherwise, needs no sentence.
+    """
+    changed = [
+        f"{KNOBS[name].noun} {KNOBS[name].as_text(value)}"
+        for name in ("offload", "quantization", "lm_quantization", "backend")
+        if (value := getattr(granted, name)) == getattr(able, name) and value not in (getattr(own, name), wishes[name])
+    ]
+    if changed and granted.lm == wishes["lm"]:
+        notes.append(f"{granted.lm} fits this card with {' and '.join(changed)}, so that is used.")
 
 
 def adapted(tier: Tier, card: Card, variant: Variant, notes: list[str]) -> Tier:

@@ -75,7 +75,7 @@ def build_table(records: Sequence[Measurement], policy: Policy, waivers: Sequenc
         variants=variants,
         shortfalls=shortfalls(variants[BOUND].tiers, published()),
         budgets=tuple(
-            SystemBudget(system=system, nameplate_gib=size, n_bytes=budget_bytes(size, policy, system))
+            SystemBudget(system=system, nameplate_gib=float(size), n_bytes=budget_bytes(size, policy, system))
             for system in System
             for size in policy.certified_sizes_gib
         ),

@@ -5,7 +5,7 @@ from enum import Enum
 import msgspec
 
 from acestep.errors import NotMeasuredError
-from acestep.knobs import Backend, Knobs, Variant
+from acestep.knobs import KNOBS, Backend, Knobs, Variant
 from acestep.stage import Stage
 from acestep.tiers import BATCHES, EvidenceKind
 from calibrate.record.measurement import Certificate, Measurement, RecordedProbe
@@ -31,12 +31,18 @@ class ProvenTier(msgspec.Struct, frozen=True, kw_only=True):
     choice: TierChoice
 
     @property
-    def rank(self) -> tuple[int, int, tuple[int, ...], str]:
-        """Sorts the row that decides first: strongest evidence, then most frugal knobs, then smallest promise."""
+    def rank(self) -> tuple[int, int, tuple[int, ...], tuple[int, ...], str]:
+        """Sorts the row that decides first: strongest evidence, then most frugal knobs, then smallest promise.
+
+        Of equal promises the one with fewer language models decides, or whose others need more offload or reach less.
+        """
         frontier = self.choice.frontier
         promise = tuple(frontier.of(lm=lm)[str(batch)] for lm in (False, True) for batch in BATCHES)
         weakness = list(EvidenceKind).index(self.record.evidence)
-        return weakness, -self.choice.rung, promise, self.record.digest
+        offered = [len(self.choice.lm.models), len(self.choice.others)]
+        for other in self.choice.others:
+            offered += [-KNOBS["offload"].rank(other.rung.offload), *other.reach.values()]
+        return weakness, -self.choice.rung, promise, tuple(offered), self.record.digest
 
     @property
     def lm_estimate(self) -> LmEstimate | None:

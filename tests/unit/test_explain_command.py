@@ -59,17 +59,17 @@ def changed(path: Path, change: Callable[[Any], object]) -> None:
 
 
 def test_the_text_names_the_value_its_record_the_budget_and_both_probes(explain: Explain) -> None:
-    code, out, err = explain("turbo", "tier1", "max_batch.without_lm")
+    code, out, err = explain("turbo", "tier1", "quantization")
     assert (code, err) == (Exit.OK, "")
     table = load_tiers(TIERS / "generated_tiers.json")
     tier = table.variants["turbo"].tiers[0]  # type: ignore[index]
     record = load_measurement(TIERS / "measurements" / "simulated-turbo.json")
     for part in (
-        f"max_batch.without_lm: {tier.max_batch.without_lm}",
+        f'quantization: "{tier.quantization}"',
         "simulated-turbo.json",
         record.digest[:19],
         record.card.name,
-        "nameplate - 0.20 shortfall",
+        "nameplate - 0.37 shortfall",
         "Fits      Probe",
         "Fails     Probe",
         "oom in denoise",

@@ -138,7 +138,7 @@ def test_the_driver_says_what_is_free_and_none_where_it_does_not() -> None:
 
 
 def test_the_plan_command_takes_what_is_free(command: Command) -> None:
-    document = command("plan", "--vram", "4", "--free", "2", "--json", table=data_file("generated_tiers.json"))
+    document = command("plan", "--vram", "4", "--free", "1.5", "--json", table=data_file("generated_tiers.json"))
     plan = msgspec.json.decode(document.out)
     assert plan["offload"] == "stream"
-    assert any("2.00 GiB" in sentence for sentence in plan["warnings"])
+    assert any("1.50 GiB" in sentence for sentence in plan["warnings"])

@@ -46,7 +46,10 @@ def card_of(size: float, capability: tuple[int, int] = (8, 6)) -> Card:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_songs_have_the_room_that_tiers_are_certified_with(size: int) -> None:
-    assert abs(songs_room(simulated_card(size), TABLE) - budget_bytes(size, load_policy())) <= 1
+    room, budget = songs_room(simulated_card(size), TABLE), budget_bytes(size, load_policy())
+    if size in load_policy().certified_sizes_gib:
+        assert room == budget
+    assert 0.95 * budget <= room <= budget
 
 
 @settings(max_examples=300)
@@ -98,9 +101,9 @@ def test_a_wish_that_is_not_granted_has_a_sentence_with_numbers(
     ("size", "wish", "granted"),
     [
         (16, {"lm": "4B"}, {"lm": "4B", "offload": Offload.CPU}),
-        (8, {"lm": "1.7B"}, {"lm": "1.7B", "offload": Offload.CPU_DIT, "backend": Backend.PT}),
+        (8, {"lm": "1.7B"}, {"lm": "1.7B", "offload": Offload.CPU_DIT, "backend": Backend.VLLM}),
         (8, {"lm": "1.7B", "backend": Backend.PT}, {"lm": "1.7B", "offload": Offload.CPU_DIT}),
-        (12, {"lm": "4B"}, {"lm": "4B", "offload": Offload.CPU_DIT, "backend": Backend.PT}),
+        (12, {"lm": "4B"}, {"lm": "4B", "offload": Offload.CPU_DIT, "backend": Backend.VLLM}),
     ],
 )
 def test_a_larger_language_model_moves_offload(size: int, wish: dict[str, Any], granted: dict[str, Any]) -> None:

@@ -73,19 +73,21 @@ layers = st.integers(1, 40)
 def architectures(draw) -> Architecture:
     depth = draw(layers)
     kinds = st.sampled_from(["sliding_attention", "full_attention"])
+    shared = Architecture().num_key_value_heads
+    heads = st.integers(1, 64).map(lambda groups: groups * shared)
     return Architecture(
         hidden_size=draw(sizes),
         intermediate_size=draw(sizes),
         num_hidden_layers=depth,
-        num_attention_heads=draw(sizes),
+        num_attention_heads=draw(heads),
         encoder_hidden_size=draw(st.none() | sizes),
         encoder_intermediate_size=draw(st.none() | sizes),
-        encoder_num_attention_heads=draw(st.none() | sizes),
+        encoder_num_attention_heads=draw(st.none() | heads),
         rope_theta=draw(st.floats(1.0, 1e7)),
         sliding_window=draw(sizes),
         layer_types=draw(st.none() | st.lists(kinds, min_size=depth, max_size=depth).map(tuple)),
         num_attention_pooler_hidden_layers=draw(st.integers(1, depth)),
-        fsq_input_levels=draw(st.lists(st.integers(2, 16), min_size=1, max_size=8).map(tuple)),
+        fsq_input_levels=draw(st.lists(st.integers(2, 8), min_size=1, max_size=6).map(tuple)),
         is_turbo=draw(st.booleans()),
         model_version=draw(st.none() | st.sampled_from(["turbo", "base", "sft"])),
     )

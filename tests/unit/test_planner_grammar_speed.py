@@ -43,7 +43,7 @@ def seconds(work: Callable[[], object]) -> Iterator[float]:
 
 @pytest.fixture
 def tokenizer(loaded: Tokenizer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> HubPlannerTokenizer:
-    monkeypatch.setattr(tokenizer_module, "_load", lambda _: loaded)
+    monkeypatch.setattr(tokenizer_module, "load_backend", lambda _: loaded)
     return HubPlannerTokenizer(tmp_path)
 
 

@@ -73,7 +73,7 @@ def test_each_card_has_its_own_room_and_the_plan_is_the_sum(size: int, second: i
 
 @given(sizes=st.lists(st.sampled_from(SIZES), min_size=2, max_size=2).map(sorted))
 def test_a_larger_second_card_runs_no_smaller_language_model(sizes: list[int]) -> None:
-    small, large = (models_on(simulated_card(size), Knobs(), 60.0) for size in sizes)
+    small, large = (models_on(simulated_card(size), Knobs(), 60.0, TABLE.room_bytes(size)) for size in sizes)
     assert set(small) <= set(large)
 
 
