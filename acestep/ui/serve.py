@@ -139,6 +139,7 @@ def _launch(
             app_kwargs={
                 "exception_handlers": {Exception: _internal_error},
                 "middleware": list(guards),
+                "routes": _closed(),
             },
         )
     except OSError as error:
@@ -146,6 +147,17 @@ def _launch(
     if share and not public:
         raise RunFailedError("No public address could be had; look at the network, or leave --share out.")
     return str(public or local).rstrip("/")
+
+
+def _closed() -> list[Any]:
+    """Routes that come before gradio's and answer 404: its channel for developers, a stream that never ends."""
+    from starlette.responses import PlainTextResponse
+    from starlette.routing import Route
+
+    def not_here(_: Any) -> PlainTextResponse:
+        return PlainTextResponse("Not Found", 404)
+
+    return [Route(f"{prefix}/dev/reload", not_here) for prefix in ("", "/gradio_api")]
 
 
 async def _internal_error(_: Any, __: Exception) -> Any:
