@@ -90,21 +90,15 @@ def _take_device(context: click.Context, option: click.Parameter, value: str | N
     context.call_on_close(restore)
 
 
-device_option = click.option(
-    "--device",
-    metavar="N|UUID|NAME",
-    expose_value=False,
-    callback=_take_device,
-    help="Which of several cards, as doctor lists them, or cpu; the one with most memory if not given.",
+def _choice_of_device(flag: str, meaning: str) -> Callable[[Command], Command]:
+    return click.option(flag, metavar="N|UUID|NAME", expose_value=False, callback=_take_device, help=meaning)
+
+
+device_option = _choice_of_device(
+    "--device", "Which of several cards, as doctor lists them, or cpu; the one with most memory if not given."
 )
-
-
-lm_device_option = click.option(
-    "--lm-device",
-    metavar="N|UUID|NAME",
-    expose_value=False,
-    callback=_take_device,
-    help="Which card the language model runs on, or cpu; that of the songs if not given.",
+lm_device_option = _choice_of_device(
+    "--lm-device", "Which card the language model runs on, or cpu; that of the songs if not given."
 )
 
 

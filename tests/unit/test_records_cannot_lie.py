@@ -122,7 +122,7 @@ def test_one_card_raises_the_tier_for_which_a_maintainer_answers_and_no_other(tm
     for other in (entry(HONEST), entry(one, variant="base"), entry(one, field="offload")):
         assert raised_with(other) == []
     with pytest.raises(msgspec.ValidationError, match="name the maintainer"):
-        entry(one, why="Somebody saw the card.")
+        entry(one, why="A person saw the card.")
 
 
 def with_coefficients(document: Document, *values: float) -> Document:
