@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
+
 from acestep import api
 from acestep.audio import write as audio
 from acestep.devices.open import look_with_torch
@@ -72,8 +74,12 @@ class Studio:
 
         They are for a `request`, or for songs of the usual length.
         """
-        plan = self._plan(overrides_of(wish, self.overrides.variant), wish.tier, request)
         _, usual = self.start(wish.tier)
+        overrides = overrides_of(wish, self.overrides.variant)
+        if not wish.init_lm and wish.lm == (usual.lm or ""):
+            # Asking for a language model by name makes room for it; a selector left alone asks for none.
+            overrides = msgspec.structs.replace(overrides, lm=self.overrides.lm)
+        plan = self._plan(overrides, wish.tier, request)
         refused = tuple(sentence for sentence in plan.warnings if sentence not in usual.warnings)
         return controls_of(plan, tier=wish.tier, init_lm=wish.init_lm), plan, refused
 
