@@ -69,35 +69,36 @@ class WorkCounter:
         """Count bytes that cross between host and card."""
         self._sums[_TRANSFERRED] += n_bytes
 
-    def operation(self, func: Any, args: Sequence[Any], out: Any) -> None:
-        """Count one operation that is no view, with its result.
-
-        Operations on wrapped tensors are left out: those on the tensors inside follow.
-        """
-        read, written = _tensors(args), _tensors([out])
-        if func in _NO_KERNEL or any(map(_is_wrapper, (*read, *written))):
-            return
-        kind, flops = _OTHER, 0
-        if func in PRODUCTS:
-            kind, flops = _PRODUCT, 2 * out.numel() * args[PRODUCTS[func]].shape[-1]
-        elif func in CONVOLUTIONS:
-            # Each value of the input (transposed) or output meets one filter of the other side's channels.
-            sliding = args[0] if args[6] else out
-            kind, flops = _CONVOLUTION, 2 * sliding.numel() * (args[1].numel() // args[1].shape[0])
-        self._count(kind, flops, read, written)
-
     def attention(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, out: Tensor) -> None:
         """Count one fused attention kernel; the tensors are [batch, heads, rows, dim]."""
         flops = 4 * query.numel() * key.shape[-2]
         read = [query, key, value] if mask is None else [query, key, value, mask]
-        self._count(_ATTENTION, flops, read, [out])
+        self.add(_counted(_ATTENTION, flops, read, [out]))
 
-    def _count(self, kind: int, flops: int, read: Iterable[Tensor], written: Iterable[Tensor]) -> None:
-        at = kind * _FIELDS
-        self._sums[at] += flops
-        self._sums[at + 1] += sum(map(_bytes, read))
-        self._sums[at + 2] += sum(map(_bytes, written))
-        self._sums[at + 3] += 1
+
+def operation(func: Any, args: Sequence[Any], out: Any) -> Counts:
+    """Count one operation that is no view, with its result.
+
+    Operations on wrapped tensors are left out: those on the tensors inside follow.
+    """
+    read, written = _tensors(args), _tensors([out])
+    if func in _NO_KERNEL or any(map(_is_wrapper, (*read, *written))):
+        return NOTHING
+    kind, flops = _OTHER, 0
+    if func in PRODUCTS:
+        kind, flops = _PRODUCT, 2 * out.numel() * args[PRODUCTS[func]].shape[-1]
+    elif func in CONVOLUTIONS:
+        # Each value of the input (transposed) or output meets one filter of the other side's channels.
+        sliding = args[0] if args[6] else out
+        kind, flops = _CONVOLUTION, 2 * sliding.numel() * (args[1].numel() // args[1].shape[0])
+    return _counted(kind, flops, read, written)
+
+
+def _counted(kind: int, flops: int, read: Iterable[Tensor], written: Iterable[Tensor]) -> Counts:
+    sums = list(NOTHING)
+    at = kind * _FIELDS
+    sums[at : at + _FIELDS] = flops, sum(map(_bytes, read)), sum(map(_bytes, written)), 1
+    return tuple(sums)
 
 
 def work_between(before: Counts, after: Counts) -> Work:

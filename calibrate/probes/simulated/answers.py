@@ -1,0 +1,107 @@
+"""What an operation gives on meta tensors, remembered by the layouts of its arguments: many kernels are slow Python."""
+
+from collections.abc import Hashable
+from functools import cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from calibrate.probes.simulated.work_counter import Counts
+
+MOST_ANSWERS = 20_000
+"""Kept at once, about 1 KiB each; then all are forgotten."""
+
+_Layout = tuple[torch.Size, tuple[int, ...], torch.dtype]
+
+
+class _NotRememberedError(Exception):
+    """An argument is a wrapper or on the host: what the operation gives is not known from layouts alone."""
+
+
+class Answer(NamedTuple):
+    """The layout of the result, None if it is the first argument, changed in place; and the work."""
+
+    layout: _Layout | None
+    work: Counts
+
+    def result(self, args: tuple[Any, ...]) -> Tensor:
+        """The result that the kernel would have returned, without values."""
+        if self.layout is None:
+            changed: Tensor = args[0]
+            return changed
+        shape, strides, dtype = self.layout
+        return torch.empty_strided(shape, strides, dtype=dtype, device="meta")
+
+
+class Answers:
+    """The answers of one process: they depend on nothing but an operation and its arguments."""
+
+    def __init__(self) -> None:
+        self._known: dict[Hashable, Answer] = {}
+
+    def key(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable | None:
+        """The operation and the layouts of its arguments; None if what it gives is not known from them."""
+        if not _gives_one_tensor(func):
+            return None
+        try:
+            found = (func, _seen(args), tuple((name, _seen(value)) for name, value in kwargs.items()))
+            hash(found)
+        except (_NotRememberedError, TypeError):
+            return None
+        return found
+
+    def find(self, key: Hashable | None) -> Answer | None:
+        """The answer to an operation that has been remembered."""
+        return None if key is None else self._known.get(key)
+
+    def remember(self, key: Hashable | None, args: tuple[Any, ...], out: Any, work: Counts) -> None:
+        """Keep an answer that was computed, if it is a new tensor or the first argument."""
+        if key is None or type(out) is not Tensor or not out.is_meta:
+            return
+        if len(self._known) >= MOST_ANSWERS:
+            self._known.clear()
+        if args and out is args[0]:
+            self._known[key] = Answer(None, work)
+            return
+        layout = (out.shape, out.stride(), out.dtype)
+        answer = Answer(layout, work)
+        # Some results share the storage of an argument although their schema does not say so (`_unsafe_view`).
+        storage = out.untyped_storage()
+        shared = any(
+            isinstance(leaf, Tensor) and leaf.untyped_storage()._cdata == storage._cdata for leaf in _leaves(args)
+        )
+        if not shared and answer.result(args).untyped_storage().nbytes() == storage.nbytes():
+            self._known[key] = answer
+
+
+@cache
+def _gives_one_tensor(func: Any) -> bool:
+    """Whether a schema promises one new tensor, or an elementwise operation changes its first argument in place."""
+    schema = func._schema
+    if len(schema.returns) != 1 or str(schema.returns[0].type) != "Tensor":
+        return False
+    written = [argument for argument in schema.arguments if argument.alias_info is not None]
+    if not written:
+        return schema.returns[0].alias_info is None
+    in_place = written == schema.arguments[:1] and written[0].alias_info.is_write
+    return in_place and torch.Tag.pointwise in func.tags
+
+
+def _seen(value: Any) -> Hashable:
+    kind = type(value)
+    if kind is Tensor or kind is Parameter:
+        if not value.is_meta:
+            raise _NotRememberedError
+        return value.shape, value.stride(), value.dtype
+    if kind is tuple or kind is list:
+        return tuple([_seen(leaf) for leaf in value])
+    if isinstance(value, Tensor):
+        raise _NotRememberedError
+    # 1, 1.0 and True are equal but give results of other types.
+    return kind, value
+
+
+def _leaves(args: tuple[Any, ...]) -> list[Any]:
+    return [leaf for arg in args for leaf in (arg if isinstance(arg, list | tuple) else (arg,))]

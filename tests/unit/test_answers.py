@@ -1,0 +1,125 @@
+"""A remembered answer is what the operation gives: the same tensor, the same storages, the same work."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from calibrate.probes.simulated import ledger
+from calibrate.probes.simulated.answers import Answers
+from calibrate.probes.simulated.kernels import CudaKernels
+from calibrate.probes.simulated.ledger import Ledger
+
+aten = torch.ops.aten
+
+
+class Reports:
+    """The sizes of the storages that were reported."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def alloc(self, n_bytes: int, owner: str) -> int:
+        self.sizes.append(n_bytes)
+        return len(self.sizes)
+
+    def free(self, block: int) -> None:
+        self.sizes.append(-block)
+
+
+def on_meta(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+
+CALLS: dict[str, Callable[[], Any]] = {
+    "two layouts": lambda: on_meta(4, 6) * on_meta(6, 4).t(),
+    "a repeated row": lambda: on_meta(4, 6) + on_meta(1, 6).expand(4, 6),
+    "a whole number": lambda: on_meta(4, dtype=torch.int64) * 2,
+    "a fraction": lambda: on_meta(4, dtype=torch.int64) * 2.0,
+    "a truth value": lambda: on_meta(4, dtype=torch.bool) * True,
+    "changed in place": lambda: on_meta(4, 6).mul_(on_meta(6)).sin_(),
+    "a product of matrices": lambda: on_meta(2, 4, 6) @ on_meta(6, 3),
+    "joined": lambda: torch.cat([on_meta(2, 3), on_meta(4, 3)], dim=0),
+    "numbers in a row": lambda: torch.arange(7, device="meta"),
+    "several results": lambda: torch.max(on_meta(4, 6), dim=1),
+    "another type": lambda: on_meta(4).to(torch.bfloat16),
+    "the channels last": lambda: on_meta(1, 2, 3, 4).to(memory_format=torch.channels_last).clone() + 1,
+}
+
+
+def observed(call: Callable[[], Any]) -> tuple[Any, ...]:
+    """What a call gives on the simulated card, reported and counted."""
+    reports = Reports()
+    kernels = CudaKernels((8, 6))
+    with Ledger(reports, kernels):
+        out = call()
+        leaves = [out] if isinstance(out, Tensor) else list(out)
+    layouts = [(leaf.shape, leaf.stride(), leaf.dtype, leaf.untyped_storage().nbytes()) for leaf in leaves]
+    return layouts, [type(leaf) for leaf in leaves], reports.sizes, kernels.work.counts
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_a_call_gives_the_same_whether_or_not_it_is_remembered(
+    call: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Warm answers of the other calls must not serve this one either: equal numbers of other types give other results.
+    shared = Answers()
+    monkeypatch.setattr(ledger, "_ANSWERS", shared)
+    for other in CALLS.values():
+        observed(other)
+    remembered = observed(call)
+    monkeypatch.setattr(ledger, "_ANSWERS", Answers())
+    assert remembered == observed(call)
+
+
+def test_most_calls_are_answered_from_what_is_remembered() -> None:
+    answers = Answers()
+    args = (on_meta(4, 6), on_meta(6))
+    key = answers.key(aten.mul.Tensor, args, {})
+    assert answers.find(key) is None
+    out = aten.mul.Tensor(*args)
+    answers.remember(key, args, out, (1, 2))
+    found = answers.find(answers.key(aten.mul.Tensor, (on_meta(4, 6), on_meta(6)), {}))
+    assert found is not None
+    assert found.work == (1, 2)
+    assert found.result(args).stride() == out.stride()
+
+
+def test_a_result_that_shares_a_storage_is_never_remembered() -> None:
+    answers = Answers()
+    args = (on_meta(4, 6), [24])
+    key = answers.key(aten._unsafe_view.default, args, {})
+    answers.remember(key, args, aten._unsafe_view.default(*args), ())
+    assert answers.find(key) is None
+
+
+class Wrapped(torch.nn.Parameter):
+    """A tensor of another class, as quantised weights are."""
+
+
+@pytest.mark.parametrize(
+    ("func", "args"),
+    [
+        pytest.param(aten.mul.Tensor, (on_meta(4), torch.ones(())), id="a number on the host"),
+        pytest.param(aten.mul.Tensor, (on_meta(4), Wrapped(on_meta(4))), id="a tensor of another class"),
+        pytest.param(aten.resize_.default, (on_meta(4), [8]), id="a storage that grows"),
+        pytest.param(aten.copy_.default, (on_meta(4), on_meta(4)), id="a copy"),
+        pytest.param(aten.sort.default, (on_meta(4),), id="two results"),
+        pytest.param(aten.view.default, (on_meta(4), [2, 2]), id="a view"),
+    ],
+)
+def test_what_is_not_known_from_layouts_is_computed(func: Any, args: tuple[Any, ...]) -> None:
+    assert Answers().key(func, args, {}) is None
+
+
+def test_so_many_answers_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("calibrate.probes.simulated.answers.MOST_ANSWERS", 2)
+    answers = Answers()
+    keys = []
+    for length in (1, 2, 3):
+        args = (on_meta(length),)
+        keys.append(answers.key(aten.neg.default, args, {}))
+        answers.remember(keys[-1], args, aten.neg.default(*args), ())
+    assert [answers.find(key) is not None for key in keys] == [False, False, True]
