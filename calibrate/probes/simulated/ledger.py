@@ -12,14 +12,14 @@ from torch import Tensor, UntypedStorage
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from calibrate.probes.simulated.answers import Answers
 from calibrate.probes.simulated.kernels import Workspaces
+from calibrate.probes.simulated.meta_results import MetaResults
 from calibrate.probes.simulated.trace import ALLOWANCE, WORKSPACE
 from calibrate.probes.simulated.work_counter import CONVOLUTIONS, NOTHING, PRODUCTS, Counts, operation
 
 aten = torch.ops.aten
 
-_ANSWERS = Answers()
+_RESULTS = MetaResults()
 
 
 class Sink(Protocol):
@@ -76,15 +76,15 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leaves
         if func is aten.copy_.default and self._is_device(args[1]) and not self._is_device(args[0]):
             self.workspaces.work.transfer(args[0].numel() * args[0].element_size())
             return args[0]
-        key = _ANSWERS.key(func, args, kwargs)
-        known = _ANSWERS.find(key)
+        key = _RESULTS.key(func, args, kwargs)
+        known = _RESULTS.find(key)
         if func in PRODUCTS and self._is_device(args[0]):
             if not self.has_workspace and self.workspaces.matmul_bytes:
                 self._sink.alloc(self.workspaces.matmul_bytes, WORKSPACE)
             self.products += 1
         if known is None:
             out, done = self._computed(func, args, kwargs)
-            _ANSWERS.remember(key, args, out, done)
+            _RESULTS.remember(key, args, out, done)
         else:
             out, done = known.result(args), known.work
         self.workspaces.work.add(done)

@@ -1,4 +1,4 @@
-"""A remembered answer is what the operation gives: the same tensor, the same storages, the same work."""
+"""A remembered result is what the operation gives: the same tensor, the same storages, the same work."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from calibrate.probes.simulated import ledger
-from calibrate.probes.simulated.answers import Answers
 from calibrate.probes.simulated.kernels import CudaKernels
 from calibrate.probes.simulated.ledger import Ledger
+from calibrate.probes.simulated.meta_results import MetaResults
 
 aten = torch.ops.aten
 
@@ -64,35 +64,35 @@ def observed(call: Callable[[], Any]) -> tuple[Any, ...]:
 def test_a_call_gives_the_same_whether_or_not_it_is_remembered(
     call: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Warm answers of the other calls must not serve this one either: equal numbers of other types give other results.
-    shared = Answers()
-    monkeypatch.setattr(ledger, "_ANSWERS", shared)
+    # The other calls come first, and must not serve this one: equal numbers of other types give other results.
+    shared = MetaResults()
+    monkeypatch.setattr(ledger, "_RESULTS", shared)
     for other in CALLS.values():
         observed(other)
     remembered = observed(call)
-    monkeypatch.setattr(ledger, "_ANSWERS", Answers())
+    monkeypatch.setattr(ledger, "_RESULTS", MetaResults())
     assert remembered == observed(call)
 
 
 def test_most_calls_are_answered_from_what_is_remembered() -> None:
-    answers = Answers()
+    results = MetaResults()
     args = (on_meta(4, 6), on_meta(6))
-    key = answers.key(aten.mul.Tensor, args, {})
-    assert answers.find(key) is None
+    key = results.key(aten.mul.Tensor, args, {})
+    assert results.find(key) is None
     out = aten.mul.Tensor(*args)
-    answers.remember(key, args, out, (1, 2))
-    found = answers.find(answers.key(aten.mul.Tensor, (on_meta(4, 6), on_meta(6)), {}))
+    results.remember(key, args, out, (1, 2))
+    found = results.find(results.key(aten.mul.Tensor, (on_meta(4, 6), on_meta(6)), {}))
     assert found is not None
     assert found.work == (1, 2)
     assert found.result(args).stride() == out.stride()
 
 
 def test_a_result_that_shares_a_storage_is_never_remembered() -> None:
-    answers = Answers()
+    results = MetaResults()
     args = (on_meta(4, 6), [24])
-    key = answers.key(aten._unsafe_view.default, args, {})
-    answers.remember(key, args, aten._unsafe_view.default(*args), ())
-    assert answers.find(key) is None
+    key = results.key(aten._unsafe_view.default, args, {})
+    results.remember(key, args, aten._unsafe_view.default(*args), ())
+    assert results.find(key) is None
 
 
 class Wrapped(torch.nn.Parameter):
@@ -111,15 +111,15 @@ class Wrapped(torch.nn.Parameter):
     ],
 )
 def test_what_is_not_known_from_layouts_is_computed(func: Any, args: tuple[Any, ...]) -> None:
-    assert Answers().key(func, args, {}) is None
+    assert MetaResults().key(func, args, {}) is None
 
 
 def test_so_many_answers_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("calibrate.probes.simulated.answers.MOST_ANSWERS", 2)
-    answers = Answers()
+    monkeypatch.setattr("calibrate.probes.simulated.meta_results.MOST_RESULTS", 2)
+    results = MetaResults()
     keys = []
     for length in (1, 2, 3):
         args = (on_meta(length),)
-        keys.append(answers.key(aten.neg.default, args, {}))
-        answers.remember(keys[-1], args, aten.neg.default(*args), ())
-    assert [answers.find(key) is not None for key in keys] == [False, False, True]
+        keys.append(results.key(aten.neg.default, args, {}))
+        results.remember(keys[-1], args, aten.neg.default(*args), ())
+    assert [results.find(key) is not None for key in keys] == [False, False, True]

@@ -10,7 +10,7 @@ from torch.nn import Parameter
 
 from calibrate.probes.simulated.work_counter import Counts
 
-MOST_ANSWERS = 20_000
+MOST_RESULTS = 20_000
 """Kept at once, about 1 KiB each; then all are forgotten."""
 
 _Layout = tuple[torch.Size, tuple[int, ...], torch.dtype]
@@ -20,7 +20,7 @@ class _NotRememberedError(Exception):
     """An argument is a wrapper or on the host: what the operation gives is not known from layouts alone."""
 
 
-class Answer(NamedTuple):
+class MetaResult(NamedTuple):
     """The layout of the result, None if it is the first argument, changed in place; and the work."""
 
     layout: _Layout | None
@@ -35,11 +35,11 @@ class Answer(NamedTuple):
         return torch.empty_strided(shape, strides, dtype=dtype, device="meta")
 
 
-class Answers:
-    """The answers of one process: they depend on nothing but an operation and its arguments."""
+class MetaResults:
+    """The results of one process: they depend on nothing but an operation and its arguments."""
 
     def __init__(self) -> None:
-        self._known: dict[Hashable, Answer] = {}
+        self._known: dict[Hashable, MetaResult] = {}
 
     def key(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable | None:
         """The operation and the layouts of its arguments; None if what it gives is not known from them."""
@@ -52,28 +52,28 @@ class Answers:
             return None
         return found
 
-    def find(self, key: Hashable | None) -> Answer | None:
-        """The answer to an operation that has been remembered."""
+    def find(self, key: Hashable | None) -> MetaResult | None:
+        """What was remembered under a key; None if nothing was."""
         return None if key is None else self._known.get(key)
 
     def remember(self, key: Hashable | None, args: tuple[Any, ...], out: Any, work: Counts) -> None:
-        """Keep an answer that was computed, if it is a new tensor or the first argument."""
+        """Keep what was computed, if it is a new tensor or the first argument."""
         if key is None or type(out) is not Tensor or not out.is_meta:
             return
-        if len(self._known) >= MOST_ANSWERS:
+        if len(self._known) >= MOST_RESULTS:
             self._known.clear()
         if args and out is args[0]:
-            self._known[key] = Answer(None, work)
+            self._known[key] = MetaResult(None, work)
             return
         layout = (out.shape, out.stride(), out.dtype)
-        answer = Answer(layout, work)
+        entry = MetaResult(layout, work)
         # Some results share the storage of an argument although their schema does not say so (`_unsafe_view`).
         storage = out.untyped_storage()
         shared = any(
             isinstance(leaf, Tensor) and leaf.untyped_storage()._cdata == storage._cdata for leaf in _leaves(args)
         )
-        if not shared and answer.result(args).untyped_storage().nbytes() == storage.nbytes():
-            self._known[key] = answer
+        if not shared and entry.result(args).untyped_storage().nbytes() == storage.nbytes():
+            self._known[key] = entry
 
 
 @cache
