@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from acestep.audio import write as audio
-from acestep.checkpoints.catalog import SIZES, checkpoints_dir
+from acestep.checkpoints.catalog import SIZES, checkpoints_dir, find
 from acestep.checkpoints.locate import variant_at
 from acestep.checkpoints.tokenizer import encodable
 from acestep.clip import Clip
@@ -20,6 +20,7 @@ from acestep.limits.plan import Overrides, Plan
 from acestep.lm import songwriting
 from acestep.lm.jobs import Description
 from acestep.request import MAX_ASKED_S, MIN_DURATION_S, Request, Result, Song
+from acestep.song_settings import settings_text
 from acestep.thinking import Think
 from acestep.units import Progress, silent
 
@@ -104,7 +105,7 @@ def run_generate(
         result, plan = service.generate(
             request, plan, notify=notify, progress=progress, unasked=think is Think.AS_PLANNED
         )
-    return write_songs(result, plan, request.caption, out, audio_format)
+    return write_songs(result, request, model, plan, out, audio_format)
 
 
 @contextmanager
@@ -127,10 +128,19 @@ def of_model(model: str, overrides: Overrides) -> Overrides:
     return msgspec.structs.replace(overrides, variant=variant_at(model, checkpoints_dir()))
 
 
-def write_songs(result: Result, plan: Plan, caption: str, out: Path, audio_format: str) -> dict[str, Any]:
-    """Write songs to `out`, named after their caption, and return the document about them."""
+def write_songs(
+    result: Result, request: Request, model: str, plan: Plan, out: Path, audio_format: str
+) -> dict[str, Any]:
+    """Write songs to `out`, named after their caption, and return the document about them.
+
+    Each file carries the `request` that it was asked with. A model in a folder is named by its variant there.
+    """
+    model = model if model in SIZES or find(model) else plan.variant.value
     return {
-        "songs": [_write(song, caption, out, audio_format) for song in result.songs],
+        "songs": [
+            _write(song, request, settings_text(request, song.seed, model, plan.knobs), out, audio_format)
+            for song in result.songs
+        ],
         "metadata": {name: _plain(getattr(result.request, name)) for name in METADATA},
         "plan": msgspec.to_builtins(plan),
         "warnings": list(result.warnings),
@@ -140,9 +150,18 @@ def write_songs(result: Result, plan: Plan, caption: str, out: Path, audio_forma
     }
 
 
-def _write(song: Song, caption: str, out: Path, audio_format: str) -> dict[str, Any]:
+def _write(song: Song, request: Request, settings: str, out: Path, audio_format: str) -> dict[str, Any]:
+    caption = encodable(request.caption)
     samples = audio.normalise(song.audio, keeps_level=song.keeps_level)
-    path = audio.write_song(out, audio.stem(caption, song.seed), audio_format, samples, song.sample_rate)
+    path = audio.write_song(
+        out,
+        audio.stem(request.caption, song.seed),
+        audio_format,
+        samples,
+        song.sample_rate,
+        title=caption,
+        comment=settings,
+    )
     return {
         "path": str(path),
         "seed": song.seed,

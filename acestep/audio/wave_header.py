@@ -18,7 +18,7 @@ _EXTENSIBLE = b"\xfe\xff"
 
 def channel_mask(file: BinaryIO) -> int:
     """Return the channel mask in the header of a WAV file, 0 if it has none."""
-    for name, start, size in _chunks(file):
+    for name, start, size in chunks(file):
         if name == b"fmt ":
             file.seek(start)
             body = file.read(min(size, 24))
@@ -32,7 +32,7 @@ def open_ended_wave(file: BinaryIO) -> Patched | None:
 
     A program that streams, or that was ended, leaves the size 0.
     """
-    for name, start, size in _chunks(file):
+    for name, start, size in chunks(file):
         if name != b"data":
             continue
         file.seek(start)
@@ -55,7 +55,7 @@ def present_share(file: BinaryIO) -> float:
     return 1.0 if not 0 < said < _STREAM_BYTES else min(1.0, file.seek(0, 2) / (said + 8))
 
 
-def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
+def chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
     """Yield name, first byte and size of each chunk of a WAV file."""
     file.seek(0)
     header = file.read(12)

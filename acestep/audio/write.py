@@ -9,6 +9,7 @@ from tempfile import NamedTemporaryFile, TemporaryDirectory
 
 import numpy as np
 
+from acestep.audio.comments import add_id3
 from acestep.errors import RunFailedError, UsageError
 from acestep.output_file import PART_SUFFIX, part_prefix, remove_parts
 
@@ -66,8 +67,12 @@ def open_folder(folder: Path) -> None:
         ) from None
 
 
-def write_song(folder: Path, name: str, suffix: str, audio: np.ndarray, sample_rate: int) -> Path:
+def write_song(
+    folder: Path, name: str, suffix: str, audio: np.ndarray, sample_rate: int, *, title: str, comment: str
+) -> Path:
     """Write `audio` [2, samples] to a file of that name, or of the next free name; the file appears only when complete.
+
+    Its tags have the title and the comment, which is in ASCII.
 
     No existing song is overwritten, even if another process writes one of the same name at the same time. Raises
     `RunFailedError` when the disk refuses.
@@ -77,7 +82,15 @@ def write_song(folder: Path, name: str, suffix: str, audio: np.ndarray, sample_r
     try:
         with TemporaryDirectory(prefix=part_prefix(), suffix=PART_SUFFIX, dir=folder) as aside:
             whole = Path(aside) / f"{name}.{suffix}"
-            soundfile.write(whole, audio.T, sample_rate, format=suffix.upper(), subtype=SUBTYPES[suffix])
+            with soundfile.SoundFile(
+                whole, "w", sample_rate, len(audio), format=suffix.upper(), subtype=SUBTYPES[suffix]
+            ) as song:
+                if suffix == "flac":
+                    # libsndfile refuses empty tags.
+                    song.title, song.comment = title or " ", comment or " "
+                song.write(audio.T)
+            if suffix != "flac":
+                add_id3(whole, title, comment)
             return _put(whole, folder)
     except (OSError, soundfile.LibsndfileError) as error:
         raise RunFailedError(f"{name}.{suffix} could not be written to {folder} ({error}); is the disk full?") from None

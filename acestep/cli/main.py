@@ -11,6 +11,7 @@ from acestep.automatic import AUTOMATIC
 from acestep.checkpoints.catalog import checkpoints_dir
 from acestep.checkpoints.locate import require
 from acestep.cli import console, show
+from acestep.cli.like_option import like_option
 from acestep.cli.options import (
     SIZE_GIB,
     device_option,
@@ -151,6 +152,7 @@ def download_command(model: str) -> None:
 
 
 @cli.command()
+@like_option
 @click.option("--caption", required=True, metavar="TEXT", help="Description of the music.")
 @click.option(
     "--lyrics",

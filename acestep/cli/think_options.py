@@ -48,6 +48,13 @@ think_options = with_options(
 )
 
 
+def options_of_thinking(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of these options that make `fields`, those of a `Thinking`."""
+    decides = {option: fields[field] for option, field in _DECIDES.items()}
+    sampling = {option: fields["sampling"][field] for option, field in _SAMPLING.items()}
+    return {**decides, **sampling, "lm_negative_prompt": fields["negative"], "plan_seed": fields["seed"]}
+
+
 def take_thinking(parameters: dict[str, Any]) -> Thinking:
     """Remove all these options but `--think` from a command's parameters and return them."""
     sampling = {field: parameters.pop(name) for name, field in _SAMPLING.items()}

@@ -84,13 +84,15 @@ def codes(file: Path, model: str, out: Path | None, as_json: bool, **rest: Any) 
         warnings.append(sentence)
         console.notify(sentence)
 
+    from acestep.dit.prompts import codes_text
+
     with output_file(out) as write:
         overrides, clip = knobs_with(model, rest), clip_from_options(file)
         require(model, checkpoints_dir())
         api = _api()
         plan = api.plan_to_run(api.of_model(model, overrides))
         found = api.audio_codes(clip, plan, model=model, notify=warn, progress=console.show_progress)
-        text = "".join(f"<|audio_code_{code}|>" for code in found)
+        text = codes_text(found)
         write(f"{text}\n")
     document = {
         "codes": found,

@@ -4,6 +4,7 @@ Source: the prompt template and metadata block of ACE-Step 1.5's text conditioni
 """
 
 import re
+from collections.abc import Iterable
 
 from acestep.checkpoints.tokenizer import Tokenizer
 from acestep.request import MAX_AUDIO_CODE, MAX_LYRIC_TOKENS, MAX_TEXT_TOKENS, Request, Task
@@ -59,6 +60,11 @@ def cut_warnings(request: Request, tokenizer: Tokenizer) -> tuple[str, ...]:
         for name, tokens, longest in lengths
         if tokens > longest
     )
+
+
+def codes_text(codes: Iterable[int]) -> str:
+    """Return the tokens ``<|audio_code_N|>`` of codes, as one text."""
+    return "".join(f"<|audio_code_{code}|>" for code in codes)
 
 
 def codes_in(text: str) -> tuple[int, ...]:

@@ -41,6 +41,7 @@ class Studio:
 
     def __init__(self, model: str, overrides: Overrides, out: Path) -> None:
         audio.open_folder(out)
+        self._model = model
         self.overrides = api.of_model(model, overrides)
         self.uploads = Uploads()
         self.sessions = Sessions(out, lambda dropped: self.uploads.leave(dropped.name))
@@ -129,7 +130,7 @@ class Studio:
             # not.
             unasked=controls.init_lm,
         )
-        return api.write_songs(result, used, request.caption, session.folder, audio_format)
+        return api.write_songs(result, request, self._model, used, session.folder, audio_format)
 
     def rest(self) -> None:
         """Free what an interrupted run left behind."""

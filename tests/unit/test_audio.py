@@ -15,6 +15,7 @@ from acestep.audio import write as audio
 from acestep.errors import RunFailedError, UsageError
 
 RATE = 48_000
+TAGS = {"title": "A song", "comment": "how"}
 
 
 def _tone(peak: float) -> np.ndarray:
@@ -49,7 +50,7 @@ def test_a_song_that_keeps_its_level_has_the_samples_of_its_source(tmp_path: Pat
     whole = draw.integers(-(2 ** (bits - 1)), 2 ** (bits - 1), (RATE, 2)).astype(np.int32) << (32 - bits)
     soundfile.write(tmp_path / "source.wav", whole, RATE, subtype=f"PCM_{bits}")
     source = soundfile.read(tmp_path / "source.wav", dtype="float32")[0].T
-    path = audio.write_song(tmp_path, "song", suffix, audio.normalise(source, keeps_level=True), RATE)
+    path = audio.write_song(tmp_path, "song", suffix, audio.normalise(source, keeps_level=True), RATE, **TAGS)
     assert np.array_equal(soundfile.read(path, dtype="int32")[0], whole)
     with pytest.raises(RunFailedError, match="overflowed"):
         audio.normalise(np.full((2, RATE), np.nan, dtype=np.float32), keeps_level=True)
@@ -57,7 +58,7 @@ def test_a_song_that_keeps_its_level_has_the_samples_of_its_source(tmp_path: Pat
 
 @pytest.mark.parametrize("suffix", ["flac", "wav", "mp3"])
 def test_a_written_song_reads_back(tmp_path: Path, suffix: str) -> None:
-    path = audio.write_song(tmp_path, "song", suffix, audio.normalise(_tone(1.0)), RATE)
+    path = audio.write_song(tmp_path, "song", suffix, audio.normalise(_tone(1.0)), RATE, **TAGS)
     samples, rate = soundfile.read(path)
     assert rate == RATE
     assert samples.shape[1] == 2
@@ -68,19 +69,19 @@ def test_a_written_song_reads_back(tmp_path: Path, suffix: str) -> None:
 
 
 def test_a_write_that_fails_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(file: Path, *_: object, **__: object) -> None:
-        Path(file).write_bytes(b"half")
+    def full(file: soundfile.SoundFile, *_: object) -> None:
+        assert Path(file.name).exists()
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(soundfile, "write", full)
+    monkeypatch.setattr(soundfile.SoundFile, "write", full)
     with pytest.raises(RunFailedError, match="disk full"):
-        audio.write_song(tmp_path, "song", "flac", _tone(1.0), RATE)
+        audio.write_song(tmp_path, "song", "flac", _tone(1.0), RATE, **TAGS)
     assert not list(tmp_path.iterdir())
 
 
 def test_no_song_is_overwritten(tmp_path: Path) -> None:
     def write(_: int) -> str:
-        return audio.write_song(tmp_path, "slow-piano-7", "flac", _tone(0.5)[:, :100], RATE).name
+        return audio.write_song(tmp_path, "slow-piano-7", "flac", _tone(0.5)[:, :100], RATE, **TAGS).name
 
     with ThreadPoolExecutor(4) as writers:
         names = sorted(writers.map(write, range(8)), key=lambda name: (len(name), name))
@@ -98,7 +99,7 @@ def test_a_name_appears_with_all_bytes_of_its_song(tmp_path: Path, monkeypatch: 
         seen.append((path.name, path.stat().st_size))
 
     monkeypatch.setattr(Path, "hardlink_to", noted)
-    song = audio.write_song(tmp_path, "song", "flac", _tone(0.5), RATE)
+    song = audio.write_song(tmp_path, "song", "flac", _tone(0.5), RATE, **TAGS)
     assert seen == [(song.name, song.stat().st_size)]
     assert [path.name for path in tmp_path.iterdir()] == ["song.flac"]
 
@@ -112,7 +113,7 @@ def test_where_files_have_one_name_only_no_song_is_overwritten_either(
 
     monkeypatch.setattr(Path, "hardlink_to", refuse)
     for _ in range(2):
-        audio.write_song(tmp_path, "song", "flac", _tone(0.5), RATE)
+        audio.write_song(tmp_path, "song", "flac", _tone(0.5), RATE, **TAGS)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["song-2.flac", "song.flac"]
     assert all(path.stat().st_size > 1_000 for path in tmp_path.iterdir())
 
