@@ -10,6 +10,7 @@ from acestep.hardware.detection.apple import ask_apple
 from acestep.hardware.detection.drm import ask_drm
 from acestep.hardware.detection.nvidia_files import ask_nvidia_files
 from acestep.hardware.detection.torch_build import installed_build
+from acestep.hardware.host import host_memory
 from acestep.units import GIB
 from tests.fake_cards import amd_card, driver_file, drm_card, pci_device
 
@@ -111,6 +112,9 @@ def test_an_intel_card_with_memory_of_its_own_is_found(tmp_path: Path, file: str
         ("0x8086", {}, "shares the main memory"),
         ("0x1002", {"mem_info_vram_total": "what"}, "does not say"),
         ("0x1002", {"mem_info_vram_total": "9" * 40}, "does not say"),
+        ("0x1002", {"mem_info_vram_total": "9" * 19}, "does not say"),
+        ("0x1002", {"mem_info_vram_total": "1" + "0" * 15, "mem_info_gtt_total": str(2**63)}, "does not say"),
+        ("0x8086", {"lmem_total_bytes": str(2**62)}, "shares the main memory"),
         ("0x1002", {"mem_info_vram_total": str(GIB // 2)}, "too little"),
     ],
 )
@@ -150,6 +154,12 @@ def test_nvidias_kernel_driver_names_its_cards_where_the_library_does_not(tmp_pa
     assert all(card.capability == (8, 6) for card in found.cards)
     for visible, count in (("GPU-1", 1), ("1", 1), ("", 0), ("MIG-1", 0)):
         assert len(ask_nvidia_files({"CUDA_VISIBLE_DEVICES": visible}, tmp_path).cards) == count
+
+
+def test_a_board_without_memory_of_its_own_has_the_machines(tmp_path: Path) -> None:
+    driver_file(tmp_path, "000f:01:00.0", "NVIDIA GB10", "GPU-1")
+    (card,) = ask_nvidia_files({}, tmp_path).cards
+    assert (card.unified, card.total_bytes) == (True, host_memory().total_bytes)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from acestep.hardware.card import Card, CardKind
 from acestep.hardware.card_sizes import catalogued
 from acestep.hardware.detection.answers import Answer, Problem, Source
 from acestep.hardware.detection.drm import NVIDIA, read
-from acestep.hardware.detection.families import capability_of
+from acestep.hardware.detection.families import capability_of, machine_bytes, shares_memory
 from acestep.hardware.detection.visible import CUDA_VARIABLE, cuda_visible
 from acestep.units import GIB
 
@@ -54,14 +54,15 @@ def _card(entry: Path) -> Card | None:
     told = {key.strip(): value.strip() for key, _, value in lines}
     if "Model" not in told:
         return None
-    uuid = told.get("GPU UUID", "")
-    sizes = catalogued(told["Model"])
+    uuid, name = told.get("GPU UUID", ""), told["Model"]
+    sizes, unified = catalogued(name), shares_memory(name)
     return Card(
         kind=CardKind.CUDA,
-        name=told["Model"],
+        name=name,
         uuid="" if "?" in uuid else uuid,
-        total_bytes=sizes[0] * GIB if sizes else 0,
-        capability=capability_of(told["Model"]),
+        total_bytes=machine_bytes() if unified else sizes[0] * GIB if sizes else 0,
+        capability=capability_of(name),
+        unified=unified,
     )
 
 
