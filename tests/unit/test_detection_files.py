@@ -222,6 +222,13 @@ def test_apple_silicon_counts_three_quarters_of_its_memory() -> None:
     assert card == Card(kind=CardKind.MPS, name="Apple M2", total_bytes=12 * GIB, unified=True)
 
 
+@pytest.mark.parametrize("size", ["-5", "0", "9" * 25, "much", ""])
+def test_an_apple_machine_of_an_impossible_size_has_no_card_and_says_so(size: str) -> None:
+    found = ask_apple("Darwin", "arm64", {"hw.memsize": size, "machdep.cpu.brand_string": "Apple M2"}.__getitem__)
+    assert found.cards == ()
+    assert "macOS does not say" in found.heard
+
+
 @pytest.mark.parametrize(("system", "machine"), [("Linux", "arm64"), ("Darwin", "x86_64")])
 def test_no_other_machine_has_metal(system: str, machine: str) -> None:
     assert ask_apple(system, machine, lambda _: pytest.fail("asked")).cards == ()
@@ -243,6 +250,7 @@ def test_an_apple_machine_that_does_not_answer_has_no_card_and_says_so() -> None
         ("cuda = None\nhip: Optional[str] = '7.1'\n", "ROCm 7.1", {"rocm", "mps"}),
         ("cuda: Optional[str] = None\nxpu: Optional[str] = '20250301'\n", "Intel GPUs 20250301", {"xpu", "mps"}),
         ("cuda: Optional[str] = None\n", "the CPU", {"mps"}),
+        ('cuda: Optional[str] = "13.0"\nhip: Optional[str] = None\n', "CUDA 13.0", {"cuda", "mps"}),
     ],
 )
 def test_what_torch_is_built_for_is_read_from_its_files(

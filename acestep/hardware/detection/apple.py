@@ -4,8 +4,8 @@ import platform
 from collections.abc import Callable
 from typing import Final
 
-from acestep.hardware.card import Card, CardKind
-from acestep.hardware.detection.answers import Answer, Problem, Source
+from acestep.hardware.card import LARGEST_CARD_BYTES, Card, CardKind
+from acestep.hardware.detection.answers import Answer, Problem, Source, one_line
 from acestep.hardware.detection.patience import DRIVER_LONGEST_S
 
 MPS_SHARE: Final = 0.75
@@ -34,7 +34,9 @@ def ask_apple(
         return Answer(source=Source.APPLE, asked="no Apple Silicon here")
     asked = "sysctl"
     try:
-        total, name = int(sysctl("hw.memsize")), sysctl("machdep.cpu.brand_string")
+        total, name = int(sysctl("hw.memsize")), one_line(sysctl("machdep.cpu.brand_string")) or "Apple GPU"
+        if not 0 < total <= LARGEST_CARD_BYTES:
+            raise ValueError(f"it says {total} bytes")
     except (OSError, ValueError) as error:
         problem = Problem(sentence=f"macOS does not say how much memory this machine has ({error}).")
         return Answer(source=Source.APPLE, asked=asked, problems=(problem,))
