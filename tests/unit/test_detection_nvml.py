@@ -159,7 +159,11 @@ def test_of_a_board_that_is_cut_one_slice_is_a_card(visible: str | None, shown: 
 
 
 def test_a_board_that_is_cut_into_nothing_is_no_card() -> None:
-    assert answer(Board(name="A100", uuid="GPU-1", gib=40, is_cut=True)).cards == ()
+    found = answer(Board(name="A100", uuid="GPU-1", gib=40, is_cut=True), SMALL)
+    assert [card.name for card in found.cards] == ["small"]
+    (problem,) = found.problems
+    assert "MIG" in problem.sentence
+    assert "nvidia-smi" in problem.advice
 
 
 def test_numbers_in_an_order_that_only_cuda_knows_are_remarked_upon() -> None:

@@ -129,7 +129,15 @@ class _Inquiry:
             return None
         mode = _quietly(nvml, "nvmlDeviceGetMigMode", handle)
         is_cut = isinstance(mode, list | tuple) and bool(mode and mode[0])
-        return _Board(handle=handle, uuid=uuid, is_cut=is_cut, slices=self._slices(handle, uuid) if is_cut else ())
+        slices = self._slices(handle, uuid) if is_cut else ()
+        if is_cut and not slices:
+            self.problems.append(
+                Problem(
+                    sentence=f"NVIDIA board {index} is set to be cut into slices (MIG) and has none, so it is no card.",
+                    advice="nvidia-smi mig -cgi makes slices, and nvidia-smi -mig 0 gives the whole board back.",
+                )
+            )
+        return _Board(handle=handle, uuid=uuid, is_cut=is_cut, slices=slices)
 
     def _uuid(self, handle: Any) -> str:
         """Return a board's UUID, "" if the library refuses it; raise if the board is lost."""

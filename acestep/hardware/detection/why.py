@@ -48,7 +48,10 @@ def why_not(
         return None if torch is None else unused
     if hidden := [card.name for answer in answers for card in answer.hidden]:
         names = ", ".join(dict.fromkeys(hidden))
-        return f"{names}: hidden by the environment ({_variables(answers)}), so songs are computed on the CPU."
+        return (
+            f"{names}: hidden by the environment ({_variables(answers)}), so songs are computed on the CPU."
+            " Unset the variable, or name a card in it, by a number from 0 on or by its UUID."
+        )
     if said and not any(phrase in said for phrase in _NO_CARD):
         return f"{said} Songs are computed on the CPU."
     return None
