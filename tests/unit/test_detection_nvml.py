@@ -2,6 +2,7 @@
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -277,6 +278,20 @@ def test_a_library_that_hangs_ends_no_command() -> None:
         if thread is not threading.current_thread() and thread.daemon and "driver library" in thread.name:
             thread.join(5)
     assert ask_nvml({}, FakeNvml([SMALL])).cards != ()
+
+
+def test_several_threads_may_ask_at_once() -> None:
+    both = threading.Barrier(2)
+
+    def ask() -> Any:
+        nvml = FakeNvml([SMALL])
+        opened = nvml.nvmlInit
+        nvml.nvmlInit = lambda: (both.wait(5), opened())
+        return ask_nvml({}, nvml)
+
+    with ThreadPoolExecutor(2) as threads:
+        answers = [task.result() for task in [threads.submit(ask) for _ in range(2)]]
+    assert all(answer.cards for answer in answers)
 
 
 @pytest.mark.parametrize("free", [-1, 2**64 - 1])

@@ -13,10 +13,11 @@ DRIVER_LONGEST_S: Final = 30.0
 def within(longest_s: float, name: str, call: Callable[[], _Result]) -> _Result:
     """Return the result of a call, or raise what it raises; `TimeoutError` if it takes longer than `longest_s`.
 
-    The call then goes on in its thread, of this `name`, which does not keep the process from ending. As long as it
-    does, another call of the same name is not tried.
+    The call then goes on in its thread, which does not keep the process from ending. As long as it does, another call
+    of the same `name` is not tried. Calls of several threads do not disturb each other.
     """
-    if any(thread.name == name for thread in threading.enumerate()):
+    overdue = f"{name} hangs"
+    if any(thread.name == overdue for thread in threading.enumerate()):
         raise TimeoutError
     results: list[_Result] = []
     errors: list[Exception] = []
@@ -33,5 +34,6 @@ def within(longest_s: float, name: str, call: Callable[[], _Result]) -> _Result:
     for error in errors:
         raise error
     if not results:
+        thread.name = overdue
         raise TimeoutError
     return results[0]
