@@ -156,6 +156,18 @@ def test_nvidias_kernel_driver_names_its_cards_where_the_library_does_not(tmp_pa
         assert len(ask_nvidia_files({"CUDA_VISIBLE_DEVICES": visible}, tmp_path).cards) == count
 
 
+@pytest.mark.parametrize(("uuid", "visible"), [("GPU-1", "MIG-1"), ("GPU-1", " MIG-GPU-1/1/0"), ("GPU-????", "GPU-1")])
+def test_a_card_that_the_files_cannot_identify_is_not_said_to_be_hidden(
+    tmp_path: Path, uuid: str, visible: str
+) -> None:
+    driver_file(tmp_path, "0000:01:00.0", "NVIDIA A100-SXM4-40GB", uuid)
+    found = ask_nvidia_files({"CUDA_VISIBLE_DEVICES": visible}, tmp_path)
+    assert (found.cards, found.hidden) == ((), ())
+    assert "only torch can describe" in found.heard
+    driver_file(tmp_path / "all", "0000:01:00.0", "NVIDIA A100-SXM4-40GB", "GPU-1")
+    assert len(ask_nvidia_files({"CUDA_VISIBLE_DEVICES": "GPU-1"}, tmp_path / "all").cards) == 1
+
+
 def test_a_board_without_memory_of_its_own_has_the_machines(tmp_path: Path) -> None:
     driver_file(tmp_path, "000f:01:00.0", "NVIDIA GB10", "GPU-1")
     (card,) = ask_nvidia_files({}, tmp_path).cards

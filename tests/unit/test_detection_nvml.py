@@ -241,11 +241,11 @@ def test_a_cuda_version_that_is_none_is_unknown(version: object) -> None:
     assert ask_nvml({}, Odd([SMALL], nvmlSystemGetCudaDriverVersion=lambda: version)).driver_cuda == (0, 0)
 
 
-@pytest.mark.parametrize("error", [NO_PERMISSION, NOT_SUPPORTED])
-def test_a_board_without_a_uuid_is_counted_by_its_number(error: int) -> None:
-    nameless = Board(name="nameless", uuid="GPU-1", gib=12, fails={"nvmlDeviceGetUUID": error})
-    for visible, shown in ((None, ["nameless", "small"]), ("0", ["nameless"]), ("1", ["small"]), ("GPU-aa", ["small"])):
-        found = answer(nameless, SMALL, visible=visible)
+@pytest.mark.parametrize("uuid", [None, ""])
+def test_a_board_without_a_uuid_is_counted_by_its_number(uuid: object) -> None:
+    odd = {"nvmlDeviceGetUUID": lambda unit: uuid if unit is LARGE else unit.uuid}
+    for visible, shown in (("0", ["large"]), ("1", ["small"]), ("GPU-aa", ["small"])):
+        found = ask_nvml({"CUDA_VISIBLE_DEVICES": visible}, Odd([LARGE, SMALL], **odd))
         assert [card.name for card in found.cards] == shown
         assert len(found.cards) + len(found.hidden) == 2
 

@@ -123,7 +123,7 @@ class _Inquiry:
         nvml = self._nvml
         try:
             handle = nvml.nvmlDeviceGetHandleByIndex(index)
-            uuid = self._uuid(handle)
+            uuid = _text(nvml.nvmlDeviceGetUUID(handle))
         except Exception as error:
             self._leave_out(f"NVIDIA board {index}", error)
             return None
@@ -138,15 +138,6 @@ class _Inquiry:
                 )
             )
         return _Board(handle=handle, uuid=uuid, is_cut=is_cut, slices=slices)
-
-    def _uuid(self, handle: Any) -> str:
-        """Return a board's UUID, "" if the library refuses it; raise if the board is lost."""
-        try:
-            return _text(self._nvml.nvmlDeviceGetUUID(handle))
-        except Exception as error:
-            if _number(error) in _LOST:
-                raise
-            return ""
 
     def _leave_out(self, board: str, error: Exception) -> None:
         self.lost += _number(error) in _LOST
