@@ -447,6 +447,20 @@ def test_a_child_that_is_not_there_is_an_answer(tmp_path: Path) -> None:
     assert "could not be asked" in ask_torch_in_child({}, [str(tmp_path / "nothing")]).heard
 
 
+def test_each_source_is_logged_with_what_it_was_asked_and_answered(
+    machine: Machine, caplog: pytest.LogCaptureFixture
+) -> None:
+    machine.nvml = FakeNvml([SMALL])
+    machine.look()
+    assert not caplog.records
+    with caplog.at_level("INFO", logger="acestep"):
+        machine.look(torch=fake_torch([properties("small", "aaaa-1", 7.6)]))
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 5
+    assert "GPU-aaaa-1" in said[0]
+    assert "torch 2.13.0" in said[-1]
+
+
 def test_an_answer_survives_json() -> None:
     given = Answer(
         source=Source.TORCH,
