@@ -5,8 +5,9 @@ The names and their order are those of `urllib.request.getproxies_environment`, 
 
 import os
 from collections.abc import Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from acestep.errors import UsageError
@@ -18,6 +19,8 @@ _KINDS = ("http", "https", "all")
 _SOCKS = ("socks5", "socks5h")
 _SCHEMES = ("http", "https", *_SOCKS)
 """The proxy schemes that the HTTP libraries support (`httpx.Proxy`)."""
+
+_LARGEST_PORT = 65_535
 
 
 def variable_of(kind: str, environ: Mapping[str, str]) -> str | None:
@@ -76,33 +79,71 @@ def _problem(value: str) -> str | None:
 
 
 def reach_directly(hosts: tuple[str, ...], environ: MutableMapping[str, str]) -> None:
-    """Let the HTTP libraries reach `hosts` without a proxy; the user's own exceptions stay.
+    """Let the HTTP libraries reach `hosts` without a proxy; the user's own exceptions stay, as far as they can be read.
 
-    Both spellings of the variable are set, because some programs read only one of them.
+    Some releases of the libraries fail at an exception that they cannot read. Both spellings of the variable are set,
+    because some programs read only one of them.
     """
     exceptions = _exceptions(environ)
-    missing = [host for host in hosts if host not in exceptions]
-    if missing and "*" not in exceptions and any(variable_of(kind, environ) for kind in _KINDS):
-        environ["NO_PROXY"] = environ["no_proxy"] = ",".join((*exceptions, *missing))
+    if "*" in exceptions:
+        return
+    readable = [bare for host in exceptions if (bare := _readable(host))]
+    if any(variable_of(kind, environ) for kind in _KINDS):
+        readable += [host for host in hosts if host not in readable]
+    if readable != list(exceptions):
+        environ["NO_PROXY"] = environ["no_proxy"] = ",".join(readable)
 
 
 @contextmanager
 def without_proxies() -> Iterator[None]:
-    """Use no proxy inside the block, not even one from the system's settings.
+    """Use no proxy inside the block, not even one from the system's settings."""
+    with _restored():
+        for name in _variables():
+            del os.environ[name]
+        os.environ["NO_PROXY"] = "*"
+        yield
 
-    The environment is restored afterwards.
+
+@contextmanager
+def with_proxies() -> Iterator[None]:
+    """Use the proxies of the environment inside the block, never for this machine.
+
+    Raises `UsageError` for a proxy that cannot be used.
     """
-    before = {name: value for name, value in os.environ.items() if name.lower().endswith("_proxy")}
-    for name in before:
-        del os.environ[name]
-    os.environ["NO_PROXY"] = "*"
+    require_usable(os.environ)
+    with _restored():
+        reach_directly(LOOPBACK, os.environ)
+        yield
+
+
+@contextmanager
+def _restored() -> Iterator[None]:
+    """Restore the environment after the block."""
+    before = {name: os.environ[name] for name in _variables()}
     try:
         yield
     finally:
-        del os.environ["NO_PROXY"]
+        for name in _variables():
+            del os.environ[name]
         os.environ.update(before)
+
+
+def _variables() -> list[str]:
+    return [name for name in os.environ if name.lower().endswith("_proxy")]
 
 
 def _exceptions(environ: Mapping[str, str]) -> tuple[str, ...]:
     name = variable_of("no", environ)
     return tuple(host.strip() for host in environ[name].split(",") if host.strip()) if name else ()
+
+
+def _readable(exception: str) -> str | None:
+    """Return an exception as the HTTP libraries read it, an IPv6 address without brackets; None if they cannot."""
+    address = exception.removeprefix("[").removesuffix("]")
+    with suppress(ValueError):
+        ip_address(address)
+        return address
+    host = exception.partition("://")[2] or exception
+    name, colon, port = host.partition(":")
+    is_name = exception.isascii() and exception.isprintable() and not set(name) & set(" []@\\")
+    return exception if is_name and (not colon or (port.isdecimal() and int(port) <= _LARGEST_PORT)) else None

@@ -21,6 +21,11 @@ def version() -> str:
         return str(tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"])
 
 
+def install_command(extra: str) -> str:
+    """Return what to type for an extra of this package."""
+    return f"pip install '{PACKAGE}[{extra}]'"
+
+
 def _print_version(context: click.Context, _: click.Parameter, asked: bool) -> Any:
     if asked and not context.resilient_parsing:
         click.echo(f"{PACKAGE} {version()}")

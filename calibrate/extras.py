@@ -3,6 +3,7 @@
 from importlib import import_module
 
 from acestep.errors import RunFailedError
+from acestep.version import install_command
 
 OF_EXTRAS = {"jinja2": "calibrate", "matplotlib": "calibrate"}
 """Library -> the extra in pyproject.toml that brings it: pages and plots of measurements."""
@@ -14,7 +15,7 @@ class MissingExtraError(RunFailedError):
     def __init__(self, library: str, extra: str) -> None:
         super().__init__(
             f"this needs {library}, which is not installed; it comes with the extra {extra}:"
-            f" pip install 'acestep-calibrated[{extra}]' (in a checkout: pip install -e '.[{extra}]')"
+            f" {install_command(extra)} (in a checkout: pip install -e '.[{extra}]')"
         )
 
 

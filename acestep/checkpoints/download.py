@@ -10,7 +10,7 @@ from acestep.checkpoints.catalog import MAIN_REPO, Checkpoint, CheckpointKind, L
 from acestep.checkpoints.intact import flaws
 from acestep.checkpoints.locate import is_complete
 from acestep.errors import RunFailedError, first_line
-from acestep.proxies import in_use, require_usable, shown
+from acestep.proxies import in_use, shown, with_proxies
 
 _LOG = logging.getLogger(__name__)
 
@@ -25,13 +25,13 @@ def download(name: str, into: Path | None = None) -> Path:
     unknown name or a proxy that cannot be used, `RunFailedError` if the network, the hub or the disk fails.
     """
     checkpoint = checkpoint_of(name)
-    require_usable(os.environ)
     root = into or checkpoints_dir()
     wanted = [checkpoint, *(c for c in _companions(checkpoint) if not is_complete(root / c.id))]
-    for known in wanted:
-        _remove_damaged(root / known.id)
-    for repo in dict.fromkeys(c.repo for c in wanted):
-        _fetch(repo, [c for c in wanted if c.repo == repo], root)
+    with with_proxies():
+        for known in wanted:
+            _remove_damaged(root / known.id)
+        for repo in dict.fromkeys(c.repo for c in wanted):
+            _fetch(repo, [c for c in wanted if c.repo == repo], root)
     for known in wanted:
         _require_whole(known, root / known.id)
     return root / checkpoint.id

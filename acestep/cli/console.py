@@ -6,9 +6,10 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
+from io import TextIOWrapper
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -133,11 +134,21 @@ def run_and_exit(command: click.Command) -> None:
     process, whatever the exit code. SIGTERM ends a command as an interrupt does.
     """
     signal.signal(signal.SIGTERM, _interrupt)
+    write_utf8()
     code = run_click(command)
     _flush()
     if any(thread.daemon for thread in threading.enumerate()):
         os._exit(code)
     sys.exit(code)
+
+
+def write_utf8(system: str = os.name, environ: Mapping[str, str] = os.environ) -> None:
+    """Write UTF-8 into pipes and files on Windows too, whose own code pages lack what tables and captions contain."""
+    if system != "nt" or "PYTHONIOENCODING" in environ:
+        return
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper) and not stream.isatty():
+            stream.reconfigure(encoding="utf-8")
 
 
 def _interrupt(_: int, __: FrameType | None) -> None:

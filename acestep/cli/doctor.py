@@ -13,7 +13,7 @@ from acestep.cli.show import aligned
 from acestep.dit.kernel_choice import KernelChoice, choose_kernels
 from acestep.errors import UsageError
 from acestep.hardware.card import Card, CardKind, cap_bytes, card_line, planning_card
-from acestep.hardware.detection import DEVICE_VARIABLE, Detection, look
+from acestep.hardware.detection import DEVICE_VARIABLE, LM_DEVICE_VARIABLE, Detection, look
 from acestep.hardware.detection.advice import about_cards
 from acestep.hardware.detection.answers import Answer, named
 from acestep.hardware.detection.torch_build import TorchBuild, installed_build
@@ -100,11 +100,12 @@ def examine(*, ask_torch: bool = False) -> DoctorReport:
 
 
 def _look(*, ask_torch: bool) -> tuple[Detection, str]:
-    """Return the cards here, and why the one that was asked for is none of them, "" if it is one."""
+    """Return the cards here, and why one that was asked for is none of them, "" if it is one."""
     try:
         return look(os.environ, ask_child=ask_torch), ""
     except UsageError as error:
-        without = {name: value for name, value in os.environ.items() if name != DEVICE_VARIABLE}
+        wishes = (DEVICE_VARIABLE, LM_DEVICE_VARIABLE)
+        without = {name: value for name, value in os.environ.items() if name not in wishes}
         return look(without, ask_child=ask_torch), str(error)
 
 

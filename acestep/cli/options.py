@@ -95,7 +95,7 @@ def _choice_of_device(flag: str, meaning: str) -> Callable[[Command], Command]:
 
 
 device_option = _choice_of_device(
-    "--device", "Which of several cards, as doctor lists them, or cpu; the one with most memory if not given."
+    "--device", "Which of several cards, as doctor lists them, such as 1 or cuda:1, or cpu; by default the largest."
 )
 lm_device_option = _choice_of_device(
     "--lm-device", "Which card the language model runs on, or cpu; that of the songs if not given."

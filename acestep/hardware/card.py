@@ -19,6 +19,9 @@ CONTEXT_BYTES = GIB // 2
 SMALLEST_CARD_BYTES = GIB
 """A card with less video memory cannot run the model."""
 
+LARGEST_CARD_BYTES = 16 * 1024 * GIB
+"""A source that claims more does not know the size."""
+
 SIZE_LIMIT_GIB = 2**20
 """Larger than any card: larger byte counts are not exact integers in every JSON reader."""
 

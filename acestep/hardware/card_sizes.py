@@ -143,10 +143,22 @@ CATALOGUE: Final[dict[str, tuple[int, ...]]] = {
     "h20": (96, 141),
     "h200": (141,),
     "b200": (180, 192),
+    "arc a310": (4,),
+    "arc a350m": (4,),
+    "arc a370m": (4,),
+    "arc a380": (6,),
+    "arc a550m": (8,),
+    "arc a580": (8,),
+    "arc a730m": (12,),
+    "arc a750": (8,),
+    "arc a770": (8, 16),
+    "arc a770m": (16,),
     "arc b570": (10,),
     "arc b580": (12,),
     "arc pro b50": (16,),
     "arc pro b60": (24,),
+    "arc pro b65": (32,),
+    "arc pro b70": (32,),
 }
 """Sizes in GB on the boxes of cards of one name, smallest first, from the makers' pages; laptop cards stand with
 the desktop cards of their name. A card's name is brought into this form by `_plain`."""
@@ -174,9 +186,12 @@ more.
 
 _NOISE: Final = (
     r"\b(nvidia|geforce|tesla|intel|graphics|laptop gpu|gpu|generation|workstation edition|server edition"
-    r"|max-q( workstation edition)?|with max-q design|mobile|super|pcie?|sxm\d?\d?|nvl|hbm\d?e?|\d+ ?gb)\b|\(r\)|\(tm\)"
+    r"|max-q( workstation edition)?|with max-q design|mobile|super|sff|pcie?|sxm\d?\d?|nvl|hbm\d?e?|\d+ ?gb)\b"
+    r"|\(r\)|\(tm\)"
 )
 _GIGABYTES: Final = r"(?<![\w.])(\d+) ?gb\b"
+_SHARE: Final = r"-(\d+)[abcq]\b"
+"""The end of the name of a virtual GPU, such as "GRID T4-8Q"."""
 _SLICE: Final = r"\bmig \S*?\d+g\.(\d+)gb"
 
 
@@ -252,8 +267,10 @@ def _plain(name: str) -> str:
 
 
 def _sizes_in(name: str) -> tuple[int, ...]:
-    """The size that a name itself says, such as "A100-SXM4-40GB" and "MIG 1g.5gb"."""
+    """The size that a name itself says, such as "A100-SXM4-40GB", "MIG 1g.5gb" and "A10-12Q"."""
     lowered = name.lower()
     if part := re.search(_SLICE, lowered):
+        return (int(part[1]),)
+    if part := re.search(_SHARE, lowered):
         return (int(part[1]),)
     return tuple(int(size) for size in re.findall(_GIGABYTES, lowered.replace("-", " ")))

@@ -132,8 +132,10 @@ def _way_to(group: PurePosixPath, mount: _Mount) -> Iterator[PurePosixPath]:
 def _limit(root: Path, folder: PurePosixPath, version: _Version) -> Limit | None:
     place = root / folder.relative_to("/")
     statistics = _statistics(place / "memory.stat")
-    # Version 1 also gives the smallest limit of all enclosing groups here; a container may not show those.
-    limits = (_bytes(place / version.limit), statistics.get("hierarchical_memory_limit"))
+    # Above `memory.high` (version 2) a process is slowed down until it stands still. Version 1 gives the smallest limit
+    # of all enclosing groups in its statistics; a container may not show those groups.
+    files = (version.limit, "memory.high")
+    limits = (*(_bytes(place / file) for file in files), statistics.get("hierarchical_memory_limit"))
     limit = min((limit for limit in limits if limit is not None), default=_UNLIMITED)
     if limit >= _UNLIMITED:
         return None

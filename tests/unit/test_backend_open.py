@@ -1,4 +1,5 @@
 import gc
+import tomllib
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,9 @@ from acestep.knobs import Backend as Library
 from acestep.lm.backends import open as opening
 from acestep.lm.backends.open import Opener
 from acestep.lm.backends.vllm_memory import pool_of
+from tests.command_lines import ROOT
+
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
 
 POOL = pool_of(rows=2, longest=100)
 
@@ -118,6 +122,37 @@ def test_half_made_objects_are_freed_before_pytorch_starts(warned: list[str], mo
 def test_a_library_that_is_not_installed_is_named(warned: list[str]) -> None:
     opener(Library.MLX, warned).open(CpuDevice(), Kept)
     assert warned[0].startswith("MLX cannot run the language model here (")
+
+
+@pytest.mark.parametrize(
+    ("module", "system", "words"),
+    [
+        ("vllm", "linux", "pip install 'acestep-calibrated[vllm]'"),
+        ("mlx_lm", "darwin", "pip install 'acestep-calibrated[mlx]'"),
+        ("mlx", "darwin", "pip install 'acestep-calibrated[mlx]'"),
+        ("vllm", "win32", "none for other systems than Linux"),
+        ("mlx", "linux", "none for other systems than macOS"),
+    ],
+)
+def test_a_missing_extra_says_what_to_type_where_it_exists(module: str, system: str, words: str) -> None:
+    extra = opening._EXTRAS[module]
+    assert extra in EXTRAS
+    assert words in opening._remedy(extra, system)
+
+
+def test_a_library_that_is_missing_by_name_has_its_remedy(warned: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> Any:
+        def start(*_: Any) -> None:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+        return start
+
+    for name in ("vllm", "a_part_of_vllm"):
+        monkeypatch.setattr(opening, "VllmBackend", missing(name))
+        opener(Library.VLLM, warned).open(CpuDevice(), Kept)
+    assert "vllm is not installed" in warned[0]
+    assert "[vllm]" in warned[0] or "other systems than Linux" in warned[0]
+    assert "a_part_of_vllm is not installed)" in warned[1]
 
 
 def test_pytorch_is_opened_without_a_warning(warned: list[str]) -> None:

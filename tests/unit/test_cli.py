@@ -234,6 +234,17 @@ def test_the_doctor_says_what_was_found(command: Command, monkeypatch: pytest.Mo
         assert part in page
 
 
+@pytest.mark.parametrize("variable", ["ACESTEP_DEVICE", "ACESTEP_LM_DEVICE"])
+def test_the_doctor_says_all_it_found_beside_a_device_that_is_not_here(
+    command: Command, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, "no such card")
+    done = command("doctor")
+    assert done.code == Exit.USAGE
+    assert variable in done.err
+    assert "asked NVML" in done.out
+
+
 def test_python_resolves_plans_with_overrides_as_text_or_values(
     monkeypatch: pytest.MonkeyPatch, command: Command
 ) -> None:

@@ -1,6 +1,7 @@
 """However a command's output ends, a script gets an exit code and a user at most one sentence."""
 
 import errno
+import io
 import json
 import os
 import signal
@@ -49,6 +50,20 @@ def test_a_full_disk_gives_one_sentence(arguments: str) -> None:
 @needs_full
 def test_a_full_disk_under_both_streams_leaves_the_exit_code() -> None:
     assert shell(f"acestep plan --vram 8 >{FULL} 2>{FULL}").returncode == Exit.RUN_FAILED
+
+
+@pytest.mark.parametrize(
+    ("system", "environ", "encoding"),
+    [("nt", {}, "utf-8"), ("nt", {"PYTHONIOENCODING": "cp1252"}, "cp1252"), ("posix", {}, "cp1252")],
+)
+def test_a_pipe_of_windows_takes_every_character(
+    monkeypatch: pytest.MonkeyPatch, system: str, environ: dict[str, str], encoding: str
+) -> None:
+    pipe = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr(sys, "stdout", pipe)
+    monkeypatch.setattr(sys, "stderr", None)
+    console.write_utf8(system, environ)
+    assert pipe.encoding == encoding
 
 
 def test_an_unencodable_character_gives_one_sentence() -> None:

@@ -93,6 +93,49 @@ def test_a_card_is_chosen_by_number_uuid_or_name(machine: Machine, wish: str) ->
     assert machine.look(ACESTEP_DEVICE="cpu").card is CPU
 
 
+@pytest.mark.parametrize(
+    "wish", ["CUDA:1", "cuda", "auto", "1", "bbbb-2", "bbbb2", "gpu-BBBB", "0xbbbb", "cuda:01", " 1 "]
+)
+def test_a_card_is_chosen_as_other_programs_write_it(machine: Machine, wish: str) -> None:
+    machine.nvml = FakeNvml([SMALL, LARGE])
+    assert machine.look(ACESTEP_DEVICE=wish).card.name == "large"
+    assert machine.look(ACESTEP_DEVICE="cpu:0").card is CPU
+
+
+@pytest.mark.parametrize(
+    "wish", ["rocm", "hip", "cuda", "cuda:0", "rocm:0", "GPU-1111111122222222", "0x11111111", "7900"]
+)
+def test_an_amd_card_has_the_names_of_torch_and_of_its_own_programs(machine: Machine, wish: str) -> None:
+    machine.build = TorchBuild(version="2.13.0+rocm7", hip="7.1")
+    amd_card(machine.drm, "card0", 24, product_name="Radeon RX 7900 XTX", unique_id="1111111122222222")
+    amd_card(machine.drm, "card1", 0.5, 31, product_name="graphics in the processor")
+    assert machine.look(ACESTEP_DEVICE=wish).card.name == "Radeon RX 7900 XTX"
+
+
+def test_a_name_that_is_a_part_of_another_name_means_its_own_card(machine: Machine) -> None:
+    names = ("NVIDIA GeForce RTX 3060 Ti", "NVIDIA GeForce RTX 3060")
+    machine.nvml = FakeNvml([Board(name=name, uuid=f"GPU-{name}", gib=8) for name in names])
+    for wish in ("RTX 3060", "geforce rtx 3060", "rtx-3060"):
+        assert machine.look(ACESTEP_DEVICE=wish).card.name == names[1]
+
+
+@pytest.mark.parametrize("wish", ["4", "9", "40", "mps", "mps:0", "xpu:0", "rocm", "cpu:1"])
+def test_a_number_out_of_range_or_another_kind_is_no_part_of_a_name(machine: Machine, wish: str) -> None:
+    machine.nvml = FakeNvml([Board(name="NVIDIA GeForce RTX 4090", uuid="GPU-1", gib=24), LARGE])
+    with pytest.raises(UsageError, match="names no card"):
+        machine.look(ACESTEP_DEVICE=wish)
+
+
+def test_a_wish_for_a_card_that_is_hidden_says_how_to_show_it(machine: Machine) -> None:
+    parts = (Part(uuid="MIG-1111", gib=4.75, instance=1), Part(uuid="MIG-2222", gib=9.5, instance=2))
+    machine.nvml = FakeNvml([Board(name="A100", uuid="GPU-e", gib=40, is_cut=True, parts=parts)])
+    with pytest.raises(UsageError, match="CUDA_VISIBLE_DEVICES=MIG-2222"):
+        machine.look(ACESTEP_DEVICE="MIG-2222")
+    machine.nvml = FakeNvml([SMALL, LARGE])
+    with pytest.raises(UsageError, match="CUDA_VISIBLE_DEVICES=GPU-bbbb-2"):
+        machine.look(ACESTEP_DEVICE="large", CUDA_VISIBLE_DEVICES="0")
+
+
 @pytest.mark.parametrize("wish", ["2", "GPU-", "l", "medium", "cuda:7", "-1", "99999999999999999999"])
 def test_a_wish_for_no_card_or_for_several_lists_the_cards(machine: Machine, wish: str) -> None:
     machine.nvml = FakeNvml([SMALL, LARGE])
@@ -110,8 +153,8 @@ def test_a_hidden_card_cannot_be_chosen_and_its_absence_is_explained(machine: Ma
     found = machine.look(CUDA_VISIBLE_DEVICES="")
     assert found.card is CPU
     (sentence,) = found.remarks
-    assert "small" in sentence
-    assert "CUDA_VISIBLE_DEVICES" in sentence
+    for part in ("small", "CUDA_VISIBLE_DEVICES", "Unset", "UUID"):
+        assert part in sentence
     with pytest.raises(UsageError):
         machine.look(CUDA_VISIBLE_DEVICES="", ACESTEP_DEVICE="small")
 
@@ -187,6 +230,15 @@ def test_a_lost_board_is_told_before_every_run(machine: Machine) -> None:
         found = machine.look(torch=torch)
         assert found.card.name == "small"
         assert any("does not answer" in sentence for sentence in found.remarks)
+
+
+def test_a_lost_board_is_not_used_because_a_file_lists_it(machine: Machine) -> None:
+    lost = Board(name="x", uuid="GPU-1", gib=24, fails={"nvmlDeviceGetHandleByIndex": IS_LOST})
+    driver_file(machine.driver, "0000:01:00.0", "NVIDIA GeForce RTX 3090", "GPU-1")
+    machine.nvml = FakeNvml([lost])
+    found = machine.look()
+    assert found.card is CPU
+    assert "does not answer" in found.remarks[0]
 
 
 def test_a_card_is_known_by_its_uuid_and_not_by_its_number(machine: Machine) -> None:
@@ -393,6 +445,20 @@ def test_a_child_that_fails_is_an_answer(code: str, longest_s: float, words: str
 
 def test_a_child_that_is_not_there_is_an_answer(tmp_path: Path) -> None:
     assert "could not be asked" in ask_torch_in_child({}, [str(tmp_path / "nothing")]).heard
+
+
+def test_each_source_is_logged_with_what_it_was_asked_and_answered(
+    machine: Machine, caplog: pytest.LogCaptureFixture
+) -> None:
+    machine.nvml = FakeNvml([SMALL])
+    machine.look()
+    assert not caplog.records
+    with caplog.at_level("INFO", logger="acestep"):
+        machine.look(torch=fake_torch([properties("small", "aaaa-1", 7.6)]))
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 5
+    assert "GPU-aaaa-1" in said[0]
+    assert "torch 2.13.0" in said[-1]
 
 
 def test_an_answer_survives_json() -> None:

@@ -10,6 +10,7 @@ from acestep.hardware.detection.apple import ask_apple
 from acestep.hardware.detection.drm import ask_drm
 from acestep.hardware.detection.nvidia_files import ask_nvidia_files
 from acestep.hardware.detection.torch_build import installed_build
+from acestep.hardware.host import host_memory
 from acestep.units import GIB
 from tests.fake_cards import amd_card, driver_file, drm_card, pci_device
 
@@ -111,6 +112,9 @@ def test_an_intel_card_with_memory_of_its_own_is_found(tmp_path: Path, file: str
         ("0x8086", {}, "shares the main memory"),
         ("0x1002", {"mem_info_vram_total": "what"}, "does not say"),
         ("0x1002", {"mem_info_vram_total": "9" * 40}, "does not say"),
+        ("0x1002", {"mem_info_vram_total": "9" * 19}, "does not say"),
+        ("0x1002", {"mem_info_vram_total": "1" + "0" * 15, "mem_info_gtt_total": str(2**63)}, "does not say"),
+        ("0x8086", {"lmem_total_bytes": str(2**62)}, "shares the main memory"),
         ("0x1002", {"mem_info_vram_total": str(GIB // 2)}, "too little"),
     ],
 )
@@ -152,6 +156,24 @@ def test_nvidias_kernel_driver_names_its_cards_where_the_library_does_not(tmp_pa
         assert len(ask_nvidia_files({"CUDA_VISIBLE_DEVICES": visible}, tmp_path).cards) == count
 
 
+@pytest.mark.parametrize(("uuid", "visible"), [("GPU-1", "MIG-1"), ("GPU-1", " MIG-GPU-1/1/0"), ("GPU-????", "GPU-1")])
+def test_a_card_that_the_files_cannot_identify_is_not_said_to_be_hidden(
+    tmp_path: Path, uuid: str, visible: str
+) -> None:
+    driver_file(tmp_path, "0000:01:00.0", "NVIDIA A100-SXM4-40GB", uuid)
+    found = ask_nvidia_files({"CUDA_VISIBLE_DEVICES": visible}, tmp_path)
+    assert (found.cards, found.hidden) == ((), ())
+    assert "only torch can describe" in found.heard
+    driver_file(tmp_path / "all", "0000:01:00.0", "NVIDIA A100-SXM4-40GB", "GPU-1")
+    assert len(ask_nvidia_files({"CUDA_VISIBLE_DEVICES": "GPU-1"}, tmp_path / "all").cards) == 1
+
+
+def test_a_board_without_memory_of_its_own_has_the_machines(tmp_path: Path) -> None:
+    driver_file(tmp_path, "000f:01:00.0", "NVIDIA GB10", "GPU-1")
+    (card,) = ask_nvidia_files({}, tmp_path).cards
+    assert (card.unified, card.total_bytes) == (True, host_memory().total_bytes)
+
+
 @pytest.mark.parametrize(
     ("name", "capability"),
     [
@@ -162,6 +184,20 @@ def test_nvidias_kernel_driver_names_its_cards_where_the_library_does_not(tmp_pa
         ("NVIDIA A10G", (8, 6)),
         ("NVIDIA RTX A4000", (8, 6)),
         ("NVIDIA RTX 4000 Ada Generation", (8, 9)),
+        ("NVIDIA RTX 2000 Ada Generation", (8, 9)),
+        ("NVIDIA RTX 3500 Ada Generation Laptop GPU", (8, 9)),
+        ("NVIDIA RTX 6000 Ada Generation", (8, 9)),
+        ("Quadro RTX 6000", (7, 5)),
+        ("GRID RTX8000-12Q", (7, 5)),
+        ("GRID V100-16C", (7, 0)),
+        ("NVIDIA GeForce RTX 2050", (8, 6)),
+        ("NVIDIA GeForce MX550", (7, 5)),
+        ("NVIDIA GeForce GT 1030", (6, 1)),
+        ("NVIDIA GeForce GTX 970", (5, 2)),
+        ("NVIDIA GeForce GTX 780", (3, 5)),
+        ("Tesla K80", (3, 5)),
+        ("NVIDIA RTX PRO 2000 Blackwell", (12, 0)),
+        ("Orin (nvgpu)", (8, 7)),
         ("NVIDIA L4", (8, 9)),
         ("NVIDIA H100 80GB HBM3", (9, 0)),
         ("NVIDIA GeForce RTX 5060 Ti", (12, 0)),
@@ -212,6 +248,13 @@ def test_apple_silicon_counts_three_quarters_of_its_memory() -> None:
     assert card == Card(kind=CardKind.MPS, name="Apple M2", total_bytes=12 * GIB, unified=True)
 
 
+@pytest.mark.parametrize("size", ["-5", "0", "9" * 25, "much", ""])
+def test_an_apple_machine_of_an_impossible_size_has_no_card_and_says_so(size: str) -> None:
+    found = ask_apple("Darwin", "arm64", {"hw.memsize": size, "machdep.cpu.brand_string": "Apple M2"}.__getitem__)
+    assert found.cards == ()
+    assert "macOS does not say" in found.heard
+
+
 @pytest.mark.parametrize(("system", "machine"), [("Linux", "arm64"), ("Darwin", "x86_64")])
 def test_no_other_machine_has_metal(system: str, machine: str) -> None:
     assert ask_apple(system, machine, lambda _: pytest.fail("asked")).cards == ()
@@ -233,6 +276,7 @@ def test_an_apple_machine_that_does_not_answer_has_no_card_and_says_so() -> None
         ("cuda = None\nhip: Optional[str] = '7.1'\n", "ROCm 7.1", {"rocm", "mps"}),
         ("cuda: Optional[str] = None\nxpu: Optional[str] = '20250301'\n", "Intel GPUs 20250301", {"xpu", "mps"}),
         ("cuda: Optional[str] = None\n", "the CPU", {"mps"}),
+        ('cuda: Optional[str] = "13.0"\nhip: Optional[str] = None\n', "CUDA 13.0", {"cuda", "mps"}),
     ],
 )
 def test_what_torch_is_built_for_is_read_from_its_files(

@@ -1,11 +1,15 @@
 """NVML's answer: the cards CUDA would show, whatever some of the library's functions refuse."""
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from acestep.hardware.card import Card, CardKind
-from acestep.hardware.detection.nvml import ask_nvml
+from acestep.hardware.detection.nvml import ask_nvml, free_now
 from acestep.units import GIB
 from tests.fake_cards import (
     DRIVER_NOT_LOADED,
@@ -156,7 +160,11 @@ def test_of_a_board_that_is_cut_one_slice_is_a_card(visible: str | None, shown: 
 
 
 def test_a_board_that_is_cut_into_nothing_is_no_card() -> None:
-    assert answer(Board(name="A100", uuid="GPU-1", gib=40, is_cut=True)).cards == ()
+    found = answer(Board(name="A100", uuid="GPU-1", gib=40, is_cut=True), SMALL)
+    assert [card.name for card in found.cards] == ["small"]
+    (problem,) = found.problems
+    assert "MIG" in problem.sentence
+    assert "nvidia-smi" in problem.advice
 
 
 def test_numbers_in_an_order_that_only_cuda_knows_are_remarked_upon() -> None:
@@ -167,3 +175,131 @@ def test_numbers_in_an_order_that_only_cuda_knows_are_remarked_upon() -> None:
     by_uuid = environ | {"CUDA_VISIBLE_DEVICES": "GPU-bbbb-2"}
     assert ask_nvml(by_uuid, FakeNvml([SMALL, LARGE])).problems == ()
     assert ask_nvml(environ, FakeNvml([SMALL])).problems == ()
+
+
+class Odd(FakeNvml):
+    """A library some functions of which answer something else."""
+
+    def __init__(self, boards: list[Board], **odd: Any) -> None:
+        self._odd = odd
+        super().__init__(boards)
+
+    def __getattr__(self, function: str) -> Any:
+        odd = self.__dict__.get("_odd", {})
+        return odd[function] if function in odd else super().__getattr__(function)
+
+
+@pytest.mark.parametrize("size", [2**64 - 1, -5, 0.5, None, "much"])
+def test_a_size_that_no_card_has_is_unknown(size: object) -> None:
+    nvml = Odd([SMALL, LARGE], nvmlDeviceGetMemoryInfo=lambda unit: SimpleNamespace(total=size))
+    found = ask_nvml({}, nvml, memory_bytes=GIB)
+    assert [(card.name, card.total_bytes, card.unified) for card in found.cards if card.total_bytes == 0] == [
+        (name, 0, False) for name in ("small", "large") if size != 0.5
+    ]
+    assert nvml.opened == 0
+
+
+@pytest.mark.parametrize(
+    ("function", "answer_of_small"),
+    [
+        ("nvmlDeviceGetCudaComputeCapability", [8]),
+        ("nvmlDeviceGetCudaComputeCapability", "xy"),
+        ("nvmlDeviceGetCudaComputeCapability", [0, 0]),
+        ("nvmlDeviceGetCudaComputeCapability", [-9, 9999]),
+        ("nvmlDeviceGetMigMode", 1),
+        ("nvmlDeviceGetMigMode", ""),
+        ("nvmlDeviceGetName", b"\xff\x1b[31m"),
+        ("nvmlDeviceGetName", None),
+        ("nvmlDeviceGetUUID", None),
+        ("nvmlDeviceGetUUID", b"GPU-aaaa-1"),
+    ],
+)
+def test_nonsense_about_one_board_hides_none(function: str, answer_of_small: object) -> None:
+    usual = getattr(FakeNvml([SMALL, LARGE]), function)
+
+    def odd(unit: Board) -> Any:
+        if unit is SMALL:
+            return answer_of_small
+        return {"nvmlDeviceGetMigMode": [0, 0], "nvmlDeviceGetUUID": LARGE.uuid}.get(function, unit.name)
+
+    assert callable(usual)
+    found = ask_nvml({}, Odd([SMALL, LARGE], **{function: odd}))
+    assert [card.total_bytes for card in found.cards] == [8 * GIB, 24 * GIB]
+    assert all(card.capability >= (8, 0) and card.name.isprintable() and card.name for card in found.cards)
+    assert found.problems == ()
+
+
+@pytest.mark.parametrize("count", [-1, None, 2**31])
+def test_a_count_that_no_machine_has_is_a_problem(count: object) -> None:
+    found = ask_nvml({}, Odd([SMALL], nvmlDeviceGetCount=lambda: count))
+    assert found.cards == ()
+    assert str(count) in found.problems[0].sentence
+
+
+@pytest.mark.parametrize("version", [-1, 0, "13", None])
+def test_a_cuda_version_that_is_none_is_unknown(version: object) -> None:
+    assert ask_nvml({}, Odd([SMALL], nvmlSystemGetCudaDriverVersion=lambda: version)).driver_cuda == (0, 0)
+
+
+@pytest.mark.parametrize("uuid", [None, ""])
+def test_a_board_without_a_uuid_is_counted_by_its_number(uuid: object) -> None:
+    odd = {"nvmlDeviceGetUUID": lambda unit: uuid if unit is LARGE else unit.uuid}
+    for visible, shown in (("0", ["large"]), ("1", ["small"]), ("GPU-aa", ["small"])):
+        found = ask_nvml({"CUDA_VISIBLE_DEVICES": visible}, Odd([LARGE, SMALL], **odd))
+        assert [card.name for card in found.cards] == shown
+        assert len(found.cards) + len(found.hidden) == 2
+
+
+@pytest.mark.parametrize("name", ["NVIDIA GB10", "Orin (nvgpu)", "NVIDIA Thor"])
+def test_a_board_that_is_known_to_share_the_main_memory_does_so_whatever_the_library_says(name: str) -> None:
+    for board in (
+        Board(name=name, uuid="GPU-1", gib=61.5),
+        Board(name=name, uuid="GPU-1", gib=0, fails={"nvmlDeviceGetMemoryInfo": NO_PERMISSION}),
+    ):
+        (card,) = answer(board, memory_gib=61.5).cards
+        assert (card.unified, card.total_bytes) == (True, int(61.5 * GIB))
+
+
+def test_a_library_that_hangs_ends_no_command() -> None:
+    freed = threading.Event()
+    nvml = FakeNvml([SMALL])
+    nvml.nvmlInit = freed.wait
+    start = time.monotonic()
+    found = ask_nvml({}, nvml, longest_s=0.05)
+    assert "more than 0.05 s" in found.problems[0].sentence
+    assert found.problems[0].serious
+    # As long as the call hangs, the library is not asked again.
+    card = Card(kind=CardKind.CUDA, name="small", uuid="GPU-aaaa-1")
+    assert free_now(card, nvml) is None
+    assert ask_nvml({}, FakeNvml([SMALL])).cards == ()
+    assert time.monotonic() - start < 5
+    freed.set()
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and thread.daemon and "driver library" in thread.name:
+            thread.join(5)
+    assert ask_nvml({}, FakeNvml([SMALL])).cards != ()
+
+
+def test_several_threads_may_ask_at_once() -> None:
+    both = threading.Barrier(2)
+
+    def ask() -> Any:
+        nvml = FakeNvml([SMALL])
+        opened = nvml.nvmlInit
+        nvml.nvmlInit = lambda: (both.wait(5), opened())
+        return ask_nvml({}, nvml)
+
+    with ThreadPoolExecutor(2) as threads:
+        answers = [task.result() for task in [threads.submit(ask) for _ in range(2)]]
+    assert all(answer.cards for answer in answers)
+
+
+@pytest.mark.parametrize("free", [-1, 2**64 - 1])
+def test_free_memory_that_no_card_has_is_unknown(free: int) -> None:
+    nvml = SimpleNamespace(
+        nvmlInit=lambda: None,
+        nvmlShutdown=lambda: None,
+        nvmlDeviceGetHandleByUUID=lambda uuid: uuid,
+        nvmlDeviceGetMemoryInfo=lambda _: SimpleNamespace(free=free),
+    )
+    assert free_now(Card(kind=CardKind.CUDA, name="x", uuid="GPU-1"), nvml) is None

@@ -128,6 +128,13 @@ def test_a_limit_above_the_machine_is_none(tmp_path: Path, limit: object) -> Non
         assert seen(root) == HostMemory(total_bytes=16 * GIB, available_bytes=12 * GIB)
 
 
+@pytest.mark.parametrize(("limit", "high", "gib"), [("max", 2 * GIB, 2), (4 * GIB, 2 * GIB, 2), (2 * GIB, "max", 2)])
+def test_a_group_that_is_slowed_down_above_a_size_has_no_more(tmp_path: Path, limit: object, high: object, gib) -> None:
+    files = v2_group("sys/fs/cgroup/a", limit, memory_high=high)
+    memory = seen(write(tmp_path, {"proc/self/cgroup": "0::/a", **files}))
+    assert (memory.total_bytes, memory.available_bytes) == (gib * GIB, gib * GIB)
+
+
 def test_v1_tells_of_limits_around_that_are_not_shown(tmp_path: Path) -> None:
     files = v1_group("sys/fs/cgroup/memory", V1_NONE)
     files["sys/fs/cgroup/memory/memory.stat"] = f"hierarchical_memory_limit {3 * GIB}\ntotal_inactive_file 0"

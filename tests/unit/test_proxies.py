@@ -73,6 +73,32 @@ def test_this_machine_is_reached_directly_and_the_users_exceptions_stay(environ:
             assert client._transport_for_url(httpx.URL(address)) is client._transport
 
 
+UNREADABLE = ["[::1]:8080", "fd00::/8", "corp:port", "corp:99999", "é.example", "https://[::1", "a b", "[", "x\n"]
+READABLE = ["corp.example:8080", "10.0.0.0/8", ".corp.example", "*.corp", "192.168.*", "fe80::1%eth0", "http://corp"]
+
+
+@given(
+    exceptions=st.lists(
+        st.sampled_from([*UNREADABLE, *READABLE, "[::1]"])
+        | st.text(st.characters(codec="latin-1", exclude_characters="\0,"))
+    ),
+    proxied=st.booleans(),
+)
+def test_an_exception_that_cannot_be_read_stops_nothing_and_the_others_stay(
+    exceptions: list[str], proxied: bool
+) -> None:
+    environ = {"NO_PROXY": ",".join(exceptions)} | ({"HTTPS_PROXY": "http://proxy:1"} if proxied else {})
+    reach_directly(LOOPBACK, environ)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environ.items():
+            patch.setenv(name, value)
+        with httpx.Client(verify=CERTIFICATES) as client:
+            assert proxied or client._transport_for_url(httpx.URL("https://hub/")) is client._transport
+    after = environ["NO_PROXY"].split(",")
+    kept = {"::1" if entry == "[::1]" else entry for entry in exceptions if entry in (*READABLE, "[::1]")}
+    assert "*" in {entry.strip() for entry in exceptions} or kept <= set(after)
+
+
 @given(environ=environments())
 def test_inside_no_proxy_is_used_and_after_it_all_is_as_before(environ: dict[str, str]) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -144,6 +170,23 @@ def test_passwords_are_never_shown(value: str, monkeypatch: pytest.MonkeyPatch) 
         download("0.6B")
     assert "***@" in str(caught.value)
     assert "s3cret" not in str(caught.value) + shown(value)
+
+
+def test_download_leaves_the_environment_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, str] = {}
+
+    def fail(*_: object, **__: object) -> None:
+        seen.update(os.environ)
+        raise httpx.ConnectError("refused")
+
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy:1")
+    monkeypatch.setenv("no_proxy", "[::1],fd00::/8,corp")
+    before = dict(os.environ)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
+    with pytest.raises(RunFailedError):
+        download("0.6B")
+    assert seen["no_proxy"] == seen["NO_PROXY"] == "::1,corp,localhost,127.0.0.1"
+    assert dict(os.environ) == before
 
 
 def test_a_page_for_others_needs_a_proxy_that_can_be_used(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

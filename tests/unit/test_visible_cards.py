@@ -27,6 +27,11 @@ UUIDS = ("GPU-aaaa-1", "GPU-bbbb-2", "GPU-aabb-3")
         ("1,1", ()),
         ("0,1,0", ()),
         ("99999999999999999999", ()),
+        ("9" * 5000, ()),
+        ("0," + "9" * 5000, (0,)),
+        ("0" * 5000 + "1", (1,)),
+        ("01,1", ()),
+        ("-0", (0,)),
         ("GPU-bbbb-2", (1,)),
         ("GPU-b", (1,)),
         ("GPU-aaaa", (0,)),
@@ -88,6 +93,9 @@ AMD = ("GPU-4b2c1a9f8d3e6f7a", "GPU-1111222233334444", "GPU-4b2c000000000000")
         ({"HIP_VISIBLE_DEVICES": "0,1"}, (0, 1)),
         ({"HIP_VISIBLE_DEVICES": "0, 1"}, (0,)),
         ({"CUDA_VISIBLE_DEVICES": "2,01"}, (2,)),
+        ({"HIP_VISIBLE_DEVICES": "1," + "9" * 5000}, (1,)),
+        ({"HIP_VISIBLE_DEVICES": "0" * 5000}, ()),
+        ({"ROCR_VISIBLE_DEVICES": "1," + "9" * 5000}, (1,)),
         ({"HIP_VISIBLE_DEVICES": "1,7,0"}, (1,)),
         ({"HIP_VISIBLE_DEVICES": "NoDevFiles"}, ()),
         ({"ROCR_VISIBLE_DEVICES": " 0, 1 "}, (0, 1)),
@@ -110,7 +118,17 @@ def test_rocm_reads_one_list_within_the_other(environ: dict[str, str], shown: tu
 
 @pytest.mark.parametrize(
     ("text", "shown"),
-    [(None, (0, 1)), ("", (0, 1)), ("1", (1,)), ("1,0", (0, 1)), ("0.1", (0,)), ("5", ()), ("5,1", (1,)), ("x", ())],
+    [
+        (None, (0, 1)),
+        ("", (0, 1)),
+        ("1", (1,)),
+        ("1,0", (0, 1)),
+        ("0.1", (0,)),
+        ("5", ()),
+        ("5,1", (1,)),
+        ("x", ()),
+        ("9" * 5000, ()),
+    ],
 )
 def test_an_affinity_mask_hides_what_it_does_not_name(text: str | None, shown: tuple[int, ...]) -> None:
     assert xpu_visible(text, 2) == shown

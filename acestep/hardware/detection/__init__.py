@@ -4,6 +4,7 @@ NVML and the system's files answer in milliseconds. Torch is asked where a comma
 torch lists can be used.
 """
 
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -21,6 +22,8 @@ from acestep.hardware.detection.torch_build import TorchBuild, installed_build
 from acestep.hardware.detection.torch_cards import ask_torch
 
 __all__ = ["DEVICE_VARIABLE", "LM_DEVICE_VARIABLE", "Answer", "Detection", "cheap_sources", "detect", "look"]
+
+_LOG = logging.getLogger(__name__)
 
 Ask = Callable[[], Answer]
 
@@ -55,6 +58,8 @@ def look(
         from acestep.hardware.detection.torch_child import ask_torch_in_child
 
         answers.append(ask_torch_in_child(environ))
+    for answer in answers if _LOG.isEnabledFor(logging.INFO) else ():
+        _LOG.info("asked %s (%s): %s", answer.source, answer.asked, answer.heard)
     return reconcile(
         answers, (build or installed_build)(), environ.get(DEVICE_VARIABLE), environ.get(LM_DEVICE_VARIABLE)
     )

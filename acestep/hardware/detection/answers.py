@@ -32,8 +32,9 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """One source's answer: the visible cards in the order of their indices, the hidden ones, and every problem.
 
-    `asked` says what was examined. A card whose size the source does not know has 0 bytes. `driver_cuda` is the newest
-    CUDA version that the driver supports, such as (12, 4); (0, 0) if the source does not know it.
+    `asked` says what was examined. A card whose size the source does not know has 0 bytes. `lost` counts cards that the
+    source knows to be broken. `driver_cuda` is the newest CUDA version that the driver supports, such as (12, 4); (0,
+    0) if the source does not know it.
     """
 
     source: Source
@@ -41,6 +42,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     cards: tuple[Card, ...] = ()
     hidden: tuple[Card, ...] = ()
     problems: tuple[Problem, ...] = ()
+    lost: int = 0
     driver_cuda: tuple[int, int] = (0, 0)
 
     @property
@@ -59,3 +61,8 @@ def named(card: Card) -> str:
     shared = " shared with the machine" if card.unified else ""
     identity = f", {card.uuid}" if card.uuid else ""
     return f"{card.name} ({size}{shared}{identity})"
+
+
+def one_line(text: str) -> str:
+    """Return a text of a driver without control characters, which would change what a terminal shows."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())

@@ -4,18 +4,23 @@ import platform
 from collections.abc import Callable
 from typing import Final
 
-from acestep.hardware.card import Card, CardKind
-from acestep.hardware.detection.answers import Answer, Problem, Source
+from acestep.hardware.card import LARGEST_CARD_BYTES, Card, CardKind
+from acestep.hardware.detection.answers import Answer, Problem, Source, one_line
+from acestep.hardware.detection.patience import DRIVER_LONGEST_S
 
 MPS_SHARE: Final = 0.75
 """Share of an Apple machine's memory that Metal recommends as the GPU's working set."""
 
 
 def _sysctl(name: str) -> str:
-    """Return a value of the system; raise `OSError` if the system has none."""
+    """Return a value of the system; raise `OSError` if the system has none, or does not answer."""
     import subprocess
 
-    done = subprocess.run(["/usr/sbin/sysctl", "-n", name], capture_output=True, text=True, check=False)  # noqa: S603 fixed program, fixed names
+    command = ["/usr/sbin/sysctl", "-n", name]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=DRIVER_LONGEST_S)  # noqa: S603 fixed program, fixed names
+    except subprocess.TimeoutExpired:
+        raise TimeoutError(f"sysctl gave no answer within {DRIVER_LONGEST_S:g} s") from None
     if done.returncode:
         raise OSError(done.stderr.strip() or f"sysctl ended with {done.returncode}")
     return done.stdout.strip()
@@ -29,7 +34,9 @@ def ask_apple(
         return Answer(source=Source.APPLE, asked="no Apple Silicon here")
     asked = "sysctl"
     try:
-        total, name = int(sysctl("hw.memsize")), sysctl("machdep.cpu.brand_string")
+        total, name = int(sysctl("hw.memsize")), one_line(sysctl("machdep.cpu.brand_string")) or "Apple GPU"
+        if not 0 < total <= LARGEST_CARD_BYTES:
+            raise ValueError(f"it says {total} bytes")
     except (OSError, ValueError) as error:
         problem = Problem(sentence=f"macOS does not say how much memory this machine has ({error}).")
         return Answer(source=Source.APPLE, asked=asked, problems=(problem,))

@@ -1,11 +1,13 @@
 """Which of several cards is used: the requested one, otherwise the one with most memory. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from acestep.errors import UsageError
-from acestep.hardware.card import CPU, Card
+from acestep.hardware.card import CPU, Card, CardKind
+from acestep.hardware.card_sizes import card_model
 from acestep.hardware.detection.answers import named
+from acestep.hardware.detection.torch_cards import identity
 
 DEVICE_VARIABLE: Final = "ACESTEP_DEVICE"
 """The environment variable for `--device`."""
@@ -13,7 +15,23 @@ DEVICE_VARIABLE: Final = "ACESTEP_DEVICE"
 LM_DEVICE_VARIABLE: Final = "ACESTEP_LM_DEVICE"
 """The environment variable for `--lm-device`."""
 
-_KINDS: Final = ("cuda", "xpu", "mps")
+AUTOMATIC_DEVICE: Final = "auto"
+"""A wish for the usual card."""
+
+_KINDS: Final = {
+    "cuda": (CardKind.CUDA, CardKind.ROCM),
+    "rocm": (CardKind.ROCM,),
+    "hip": (CardKind.ROCM,),
+    "xpu": (CardKind.XPU,),
+    "mps": (CardKind.MPS,),
+}
+"""The kinds of card that a name of torch's means; torch calls AMD's cards cuda, too."""
+
+_SHORTEST_UUID: Final = 4
+"""Digits of a UUID without its prefix; fewer are rather a part of a name."""
+
+_LONGEST_INDEX: Final = 2
+"""Digits of a number in the list. A longer one, such as 3060, is a part of a name."""
 
 
 def choose_for_lm(cards: Sequence[Card], songs: Card, wish: str | None) -> Card | None:
@@ -30,35 +48,57 @@ def choose(
 ) -> Card:
     """Return the card that a wish names: its number in the list, a beginning of its UUID, or a part of its name.
 
-    ``cpu`` is the CPU. Without a wish it is the card with most memory, the first of several equal ones; one that shares
+    Names of torch are understood too: ``cuda:1`` is number 1, ``cuda`` the usual card of its kind, and ``cpu`` the CPU.
+    Without a wish, or with ``auto``, it is the card with most memory, the first of several equal ones; one that shares
     the machine's memory is part of a processor, and slow, so one with memory of its own is preferred. The CPU if there
     is no card. Raises `UsageError` for a wish that fits no card, or several.
     """
     wish = (wish or "").strip()
-    if not wish:
-        return max(cards, key=lambda card: (not card.unified, card.total_bytes), default=CPU)
-    if wish.lower() == CPU.kind:
+    lowered = wish.lower()
+    if lowered in ("", AUTOMATIC_DEVICE):
+        return _usual(cards) or CPU
+    if lowered in (CPU.kind, f"{CPU.kind}:0"):
         return CPU
-    fitting = _fitting(cards, wish)
+    fitting = _fitting(cards, lowered)
     if len(fitting) == 1:
         return fitting[0]
-    listed = "; ".join(f"{index}: {named(card)}" for index, card in enumerate(cards)) or "none"
-    how = "no card" if not fitting else "several cards"
+    named_by = f"{option} {wish} (or {variable} in the environment) names"
+    if not cards:
+        raise UsageError(f"{named_by} no card; none is here that could be chosen, and cpu is the processor")
+    listed = "; ".join(f"{index}: {named(card)}" for index, card in enumerate(cards))
     raise UsageError(
-        f"{option} {wish} (or {variable} in the environment) names {how}; give a number, a UUID or a"
-        f" name of one of these: {listed}"
+        f"{named_by} {'several cards' if fitting else 'no card'}; give a number, a UUID or a name of one of these:"
+        f" {listed}"
     )
 
 
+def _usual(cards: Sequence[Card]) -> Card | None:
+    return max(cards, key=lambda card: (not card.unified, card.total_bytes), default=None)
+
+
 def _fitting(cards: Sequence[Card], wish: str) -> list[Card]:
-    """The cards that a wish may mean; a number, as in torch's cuda:1 too, is an index if the list is long enough."""
-    kind, _, number = wish.rpartition(":")
-    if number.isdecimal() and len(number) < 5 and int(number) < len(cards) and kind in ("", *_KINDS):
-        return [cards[int(number)]]
-    lowered = wish.lower()
-    exact = [card for card in cards if lowered in (card.uuid.lower(), card.name.lower())]
-    by_uuid = [card for card in cards if card.uuid.lower().startswith(lowered)]
-    return exact or by_uuid or [card for card in cards if lowered in card.name.lower()]
+    """The cards that a wish in lower case may mean."""
+    kind, colon, number = wish.rpartition(":")
+    if number.isdecimal() and len(number) <= _LONGEST_INDEX and (not colon or kind in _KINDS):
+        chosen = [card for index, card in enumerate(cards) if index == int(number)]
+        return [card for card in chosen if not colon or card.kind in _KINDS[kind]]
+    if wish in _KINDS:
+        usual = _usual([card for card in cards if card.kind in _KINDS[wish]])
+        return [] if usual is None else [usual]
+    tests: tuple[Callable[[Card], bool], ...] = (
+        lambda card: wish in (card.uuid.lower(), card.name.lower()),
+        lambda card: card.uuid.lower().startswith(wish),
+        lambda card: card_model(card.name) == card_model(wish),
+        lambda card: wish in card.name.lower(),
+        lambda card: _begins_uuid(wish, card.uuid),
+    )
+    return next((found for test in tests if (found := [card for card in cards if test(card)])), [])
+
+
+def _begins_uuid(wish: str, uuid: str) -> bool:
+    """Return whether a wish is the beginning of a UUID without the prefix, or with that of another program."""
+    beginning = identity(wish.removeprefix("0x"))
+    return len(beginning) >= _SHORTEST_UUID and identity(uuid).startswith(beginning)
 
 
 def others(card: Card, cards: Sequence[Card]) -> list[str]:

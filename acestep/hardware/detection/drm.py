@@ -5,8 +5,8 @@ from pathlib import Path
 
 import msgspec
 
-from acestep.hardware.card import SMALLEST_CARD_BYTES, Card, CardKind
-from acestep.hardware.detection.answers import Answer, Problem, Source
+from acestep.hardware.card import LARGEST_CARD_BYTES, SMALLEST_CARD_BYTES, Card, CardKind
+from acestep.hardware.detection.answers import Answer, Problem, Source, one_line
 from acestep.hardware.detection.visible import rocm_visible, xpu_visible
 from acestep.units import GIB, gib
 
@@ -88,7 +88,7 @@ def _entry(folder: Path) -> _Entry | None:
     event, unique = _event(folder), read(device / "unique_id")
     card = Card(
         kind=kind,
-        name=read(device / "product_name") or f"{brand} graphics card {read(device / 'device')}".strip(),
+        name=one_line(read(device / "product_name")) or f"{brand} graphics card {read(device / 'device')}".strip(),
         uuid=unique or event.get("PCI_SLOT_NAME", ""),
         total_bytes=total,
         driver=event.get("DRIVER", ""),
@@ -128,8 +128,10 @@ def _shares_memory(device: Path, own: int, shared: int) -> bool:
 
 
 def _bytes(path: Path) -> int:
+    """The number in a file; 0 if it has none, or more than any card has."""
     text = read(path)
-    return int(text) if text.isdecimal() and len(text) < 20 else 0
+    number = int(text) if text.isdecimal() and len(text) < 20 else 0
+    return number if number <= LARGEST_CARD_BYTES else 0
 
 
 def _rocm_uuid(card: Card) -> str:

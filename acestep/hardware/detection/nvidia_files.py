@@ -1,13 +1,13 @@
 """NVIDIA cards in the system files of their kernel driver, for machines on which NVML does not answer."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from acestep.hardware.card import Card, CardKind
 from acestep.hardware.card_sizes import catalogued
 from acestep.hardware.detection.answers import Answer, Problem, Source
 from acestep.hardware.detection.drm import NVIDIA, read
-from acestep.hardware.detection.families import capability_of
+from acestep.hardware.detection.families import capability_of, machine_bytes, shares_memory
 from acestep.hardware.detection.visible import CUDA_VARIABLE, cuda_visible
 from acestep.units import GIB
 
@@ -22,6 +22,12 @@ _SIGNS = ("nvidia[0-9]*", "nvhost-gpu", "dxg")
 """Files through which programs reach a card: of the driver, of boards with a Tegra, and of Windows below WSL."""
 
 
+_UNKNOWN = Problem(
+    sentence=f"{CUDA_VARIABLE} names a card by a UUID that these files do not have, so only torch can describe it.",
+    advice="A run asks torch; acestep doctor --ask-torch does, too.",
+)
+
+
 def ask_nvidia_files(
     environ: Mapping[str, str], root: Path = DRIVER_FILES, pci: Path = PCI_FILES, devices: Path = DEVICE_FILES
 ) -> Answer:
@@ -31,8 +37,9 @@ def ask_nvidia_files(
     """
     found = [card for entry in _entries(root) if (card := _card(entry)) is not None]
     text = environ.get(CUDA_VARIABLE)
-    is_slice = (text or "").strip().startswith("MIG-")
-    shown = () if is_slice else cuda_visible(text, [card.uuid for card in found])
+    shown = cuda_visible(text, [card.uuid for card in found])
+    if found and not shown and _names_unknown(text, found):
+        return Answer(source=Source.NVIDIA_FILES, asked=str(root), problems=(_UNKNOWN,))
     return Answer(
         source=Source.NVIDIA_FILES,
         asked=f"{root}, {pci}, {devices}",
@@ -54,15 +61,22 @@ def _card(entry: Path) -> Card | None:
     told = {key.strip(): value.strip() for key, _, value in lines}
     if "Model" not in told:
         return None
-    uuid = told.get("GPU UUID", "")
-    sizes = catalogued(told["Model"])
+    uuid, name = told.get("GPU UUID", ""), told["Model"]
+    sizes, unified = catalogued(name), shares_memory(name)
     return Card(
         kind=CardKind.CUDA,
-        name=told["Model"],
+        name=name,
         uuid="" if "?" in uuid else uuid,
-        total_bytes=sizes[0] * GIB if sizes else 0,
-        capability=capability_of(told["Model"]),
+        total_bytes=machine_bytes() if unified else sizes[0] * GIB if sizes else 0,
+        capability=capability_of(name),
+        unified=unified,
     )
+
+
+def _names_unknown(text: str | None, found: Sequence[Card]) -> bool:
+    """Return whether a list names slices, or UUIDs where the driver has not given every card its UUID yet."""
+    first = (text or "").strip()
+    return first.startswith("MIG-") or (first.startswith("GPU-") and not all(card.uuid for card in found))
 
 
 def _hides_all(text: str | None) -> bool:

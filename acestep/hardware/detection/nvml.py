@@ -6,14 +6,18 @@ from typing import Any
 
 import msgspec
 
-from acestep.hardware.card import Card, CardKind
+from acestep.hardware.card import LARGEST_CARD_BYTES, Card, CardKind
 from acestep.hardware.card_sizes import catalogued
-from acestep.hardware.detection.answers import Answer, Problem, Source
-from acestep.hardware.detection.families import capability_of
+from acestep.hardware.detection.answers import Answer, Problem, Source, one_line
+from acestep.hardware.detection.families import capability_of, machine_bytes, shares_memory
+from acestep.hardware.detection.patience import DRIVER_LONGEST_S, within
 from acestep.hardware.detection.visible import CUDA_VARIABLE, cuda_visible, mig_visible
 from acestep.units import GIB
 
 ASKED = "NVIDIA's driver library"
+
+MOST_BOARDS = 1024
+"""A larger count is no count: a machine has at most some dozens."""
 
 _NOT_SUPPORTED, _DRIVER_NOT_LOADED, _LIBRARY_NOT_FOUND, _MISMATCH = 3, 9, 12, 18
 _LOST = (15, 16, 999)
@@ -36,7 +40,9 @@ class _Board(msgspec.Struct, frozen=True, kw_only=True):
     slices: tuple[_Slice, ...]
 
 
-def ask_nvml(environ: Mapping[str, str], nvml: Any = None, memory_bytes: int | None = None) -> Answer:
+def ask_nvml(
+    environ: Mapping[str, str], nvml: Any = None, memory_bytes: int | None = None, longest_s: float = DRIVER_LONGEST_S
+) -> Answer:
     """Return the NVIDIA cards that CUDA would show, and the others.
 
     `memory_bytes` is the memory of boards that share the main memory; None stands for this machine's.
@@ -45,33 +51,40 @@ def ask_nvml(environ: Mapping[str, str], nvml: Any = None, memory_bytes: int | N
         nvml = nvml or import_module("pynvml")
     except ImportError:
         return _silent(Problem(sentence="the package nvidia-ml-py is not installed", serious=False))
-    try:
+
+    def ask() -> Answer:
         nvml.nvmlInit()
-    except Exception as error:
-        return _silent(_refusal(error))
+        try:
+            return _Inquiry(nvml, memory_bytes).answer(environ)
+        finally:
+            _quietly(nvml, "nvmlShutdown")
+
     try:
-        return _Inquiry(nvml, memory_bytes).answer(environ)
+        return within(longest_s, ASKED, ask)
+    except TimeoutError:
+        return _silent(_refusal_because(f"it takes more than {longest_s:g} s"))
     except Exception as error:
         return _silent(_refusal(error))
-    finally:
-        _quietly(nvml, "nvmlShutdown")
 
 
-def free_now(card: Card, nvml: Any = None) -> int | None:
+def free_now(card: Card, nvml: Any = None, longest_s: float = DRIVER_LONGEST_S) -> int | None:
     """Return the bytes that are free on an NVIDIA card now; None if the library does not say."""
     if card.kind is not CardKind.CUDA or not card.uuid:
         return None
+
+    def ask() -> int:
+        nvml.nvmlInit()
+        try:
+            return int(nvml.nvmlDeviceGetMemoryInfo(nvml.nvmlDeviceGetHandleByUUID(card.uuid)).free)
+        finally:
+            _quietly(nvml, "nvmlShutdown")
+
     try:
         nvml = nvml or import_module("pynvml")
-        nvml.nvmlInit()
+        free = within(longest_s, ASKED, ask)
     except Exception:
         return None
-    try:
-        return int(nvml.nvmlDeviceGetMemoryInfo(nvml.nvmlDeviceGetHandleByUUID(card.uuid)).free)
-    except Exception:
-        return None
-    finally:
-        _quietly(nvml, "nvmlShutdown")
+    return free if 0 <= free <= LARGEST_CARD_BYTES else None
 
 
 class _Inquiry:
@@ -81,24 +94,28 @@ class _Inquiry:
         self._nvml = nvml
         self._memory_bytes = memory_bytes
         self.problems: list[Problem] = []
+        self.lost = 0
 
     def answer(self, environ: Mapping[str, str]) -> Answer:
         nvml = self._nvml
-        boards = [self._board(index) for index in range(nvml.nvmlDeviceGetCount())]
+        count = nvml.nvmlDeviceGetCount()
+        if not isinstance(count, int) or not 0 <= count <= MOST_BOARDS:
+            raise ValueError(f"it counts {count} cards")
+        boards = [self._board(index) for index in range(count)]
         driver = _text(_quietly(nvml, "nvmlSystemGetDriverVersion") or "")
         self._warn_of_order(environ, boards)
         shown = self._shown(environ.get(CUDA_VARIABLE), boards)
         every = [unit for board in boards if board is not None for unit in units(board)]
-        keys = {_key(unit) for unit in shown}
-        hidden = [unit for unit in every if _key(unit) not in keys]
+        hidden = [unit for unit in every if unit not in shown]
         version = _quietly(nvml, "nvmlSystemGetCudaDriverVersion")
-        number = version if isinstance(version, int) else 0
+        number = version if isinstance(version, int) and version > 0 else 0
         return Answer(
             source=Source.NVML,
             asked=ASKED,
             cards=self._cards(shown, driver),
             hidden=self._cards(hidden, driver, with_problems=False),
             problems=tuple(self.problems),
+            lost=self.lost,
             driver_cuda=(number // 1000, number % 1000 // 10),
         )
 
@@ -111,10 +128,19 @@ class _Inquiry:
             self._leave_out(f"NVIDIA board {index}", error)
             return None
         mode = _quietly(nvml, "nvmlDeviceGetMigMode", handle)
-        is_cut = bool(mode and mode[0])
-        return _Board(handle=handle, uuid=uuid, is_cut=is_cut, slices=self._slices(handle, uuid) if is_cut else ())
+        is_cut = isinstance(mode, list | tuple) and bool(mode and mode[0])
+        slices = self._slices(handle, uuid) if is_cut else ()
+        if is_cut and not slices:
+            self.problems.append(
+                Problem(
+                    sentence=f"NVIDIA board {index} is set to be cut into slices (MIG) and has none, so it is no card.",
+                    advice="nvidia-smi mig -cgi makes slices, and nvidia-smi -mig 0 gives the whole board back.",
+                )
+            )
+        return _Board(handle=handle, uuid=uuid, is_cut=is_cut, slices=slices)
 
     def _leave_out(self, board: str, error: Exception) -> None:
+        self.lost += _number(error) in _LOST
         self.problems.append(
             Problem(
                 sentence=f"{board} does not answer ({error_sentence(error)}) and is left out.",
@@ -167,28 +193,28 @@ class _Inquiry:
     def _cards(
         self, shown: list[tuple[_Board, _Slice | None]], driver: str, *, with_problems: bool = True
     ) -> tuple[Card, ...]:
-        kept = len(self.problems)
+        kept, lost = len(self.problems), self.lost
         cards = [self._card(board, part, driver) for board, part in shown]
         if not with_problems:
             del self.problems[kept:]
+            self.lost = lost
         return tuple(card for card in cards if card is not None)
 
     def _card(self, board: _Board, part: _Slice | None, driver: str) -> Card | None:
         nvml, handle = self._nvml, board.handle if part is None else part.handle
         uuid = board.uuid if part is None else part.names[0]
-        name = _text(_quietly(nvml, "nvmlDeviceGetName", handle) or "NVIDIA card")
+        name = _text(_quietly(nvml, "nvmlDeviceGetName", handle)) or "NVIDIA card"
         try:
             total, unified = self._memory(handle, name)
         except Exception as error:
             self._leave_out(f"{name} ({uuid})", error)
             return None
-        capability = _quietly(nvml, "nvmlDeviceGetCudaComputeCapability", board.handle) or capability_of(name)
         return Card(
             kind=CardKind.CUDA,
             name=name,
             uuid=uuid,
             total_bytes=total,
-            capability=(int(capability[0]), int(capability[1])),
+            capability=_capability(nvml, board.handle) or capability_of(name),
             driver=driver,
             unified=unified,
         )
@@ -203,25 +229,17 @@ class _Inquiry:
             total, reason = 0, error_sentence(error)
             shares = _number(error) == _NOT_SUPPORTED
         else:
-            reason, shares = "it says 0 bytes", True
-        if total > 0:
-            return total, False
+            reason, shares = f"it says {total} bytes", total == 0
+        if 0 < total <= LARGEST_CARD_BYTES:
+            return total, shares_memory(name)
         if sizes := catalogued(name):
             self._without_size(name, reason, "its name says how large it is at least")
             return sizes[0] * GIB, False
-        if shares:
+        if shares or shares_memory(name):
             self._without_size(name, reason, "its memory is taken to be the machine's own, which it shares")
-            return self._shared_bytes(), True
+            return machine_bytes() if self._memory_bytes is None else self._memory_bytes, True
         self._without_size(name, reason, "torch is asked when a model is loaded")
         return 0, False
-
-    def _shared_bytes(self) -> int:
-        if self._memory_bytes is not None:
-            return self._memory_bytes
-        # Read only here, because few boards share the main memory and every command detects cards.
-        from acestep.hardware.host import host_memory
-
-        return host_memory().total_bytes
 
     def _without_size(self, name: str, reason: str, instead: str) -> None:
         self.problems.append(
@@ -246,12 +264,15 @@ def error_sentence(error: Exception) -> str:
 
 def _text(told: Any) -> str:
     """Return text of the library, which older versions return as bytes."""
-    return told.decode(errors="replace") if isinstance(told, bytes) else str(told)
+    return one_line(told.decode(errors="replace") if isinstance(told, bytes) else str(told or ""))
 
 
-def _key(unit: tuple[_Board, _Slice | None]) -> str:
-    board, part = unit
-    return board.uuid if part is None else part.names[0]
+def _capability(nvml: Any, board: Any) -> tuple[int, int] | None:
+    """Return a board's compute capability; None if the library does not say."""
+    match _quietly(nvml, "nvmlDeviceGetCudaComputeCapability", board):
+        case [int(major), int(minor)] if 0 < major < 100 and 0 <= minor < 10:
+            return major, minor
+    return None
 
 
 def _quietly(nvml: Any, function: str, *arguments: Any) -> Any:
@@ -279,8 +300,12 @@ def _refusal(error: Exception) -> Problem:
             sentence="NVIDIA's driver library is of another version than the driver that is loaded.",
             advice="Restart the machine; in a container, use the library of the host's driver.",
         )
+    return _refusal_because(error_sentence(error))
+
+
+def _refusal_because(reason: str) -> Problem:
     return Problem(
-        sentence=f"NVIDIA's driver library gives no answer ({error_sentence(error)}).",
+        sentence=f"NVIDIA's driver library gives no answer ({reason}).",
         advice="Restart the machine, or install the driver again; nvidia-smi should list the card.",
     )
 

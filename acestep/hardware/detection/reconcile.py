@@ -4,15 +4,17 @@ Pure.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import msgspec
 
 from acestep.errors import UsageError
 from acestep.hardware.card import Card, CardKind
-from acestep.hardware.detection.answers import Answer, Problem, Source
+from acestep.hardware.detection.answers import Answer, Problem, Source, named
 from acestep.hardware.detection.choose import choose, choose_for_lm, others
 from acestep.hardware.detection.torch_build import TorchBuild
 from acestep.hardware.detection.torch_cards import is_same
+from acestep.hardware.detection.visible import CUDA_VARIABLE
 from acestep.hardware.detection.why import why_not
 from acestep.units import gib
 
@@ -63,7 +65,8 @@ def reconcile(
         card = choose(usable, wish)
         lm_card = choose_for_lm(usable, card, lm_wish)
     except UsageError as error:
-        raise UsageError(f"{error}. {reason}") if reason else error from None
+        why = reason or _hidden_wish(said, wish, lm_wish)
+        raise UsageError(f"{error}. {why}") if why else error from None
     serious = [problem for answer in said for problem in answer.problems if problem.serious]
     remarks += [str(problem) for problem in serious if not _is_moot(problem, answers)]
     if card.kind is not CardKind.CPU and not card.total_bytes:
@@ -78,6 +81,16 @@ def reconcile(
         obstacle=reason,
         lm_card=lm_card,
     )
+
+
+def _hidden_wish(answers: Sequence[Answer], *wishes: str | None) -> str | None:
+    """Return a sentence about the hidden card that one of the wishes names; None if none does."""
+    hidden = [card for answer in answers for card in answer.hidden if card.kind is CardKind.CUDA and card.uuid]
+    for wish in wishes:
+        with suppress(UsageError):
+            if hidden and wish and (card := choose(hidden, wish)) in hidden:
+                return f"{named(card)} is here and hidden; {CUDA_VARIABLE}={card.uuid} shows it alone."
+    return None
 
 
 def _is_moot(problem: Problem, answers: Sequence[Answer]) -> bool:
@@ -112,7 +125,7 @@ def _merged(answers: Sequence[Answer]) -> tuple[list[Card], list[str]]:
 def _is_known(card: Card, answers: Sequence[Answer]) -> bool:
     """Return whether NVML answered about NVIDIA's cards: then a card that only the kernel's files list is not used."""
     nvml = (answer for answer in answers if answer.source is Source.NVML)
-    return card.kind is CardKind.CUDA and any(answer.cards or answer.hidden for answer in nvml)
+    return card.kind is CardKind.CUDA and any(answer.cards or answer.hidden or answer.lost for answer in nvml)
 
 
 def _smaller(one: Card, other: Card, sizes: list[str], source: Source) -> Card:

@@ -8,7 +8,7 @@ import msgspec
 
 from acestep.hardware.card import CardKind
 
-_LINE = re.compile(r"^(__version__|cuda|hip|xpu)\b[^=\n]*=\s*'([^']*)'", re.MULTILINE)
+_LINE = re.compile(r"^(__version__|cuda|hip|xpu)\b[^=\n]*=\s*[\"']([^\"'\n]*)[\"']", re.MULTILINE)
 
 
 class TorchBuild(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ from typing import Any
 
 from acestep.errors import first_line
 from acestep.hardware.card import Card, CardKind
-from acestep.hardware.detection.answers import Answer, Problem, Source
+from acestep.hardware.detection.answers import Answer, Problem, Source, one_line
 
 _CPU_ONLY = "is built for the CPU, or finds no card"
 _UNIQUE_ID = re.compile("[0-9a-f]{16}")
@@ -86,7 +86,7 @@ def _of_properties(told: Any, kind: CardKind) -> Card:
     is_nvidia = kind is CardKind.CUDA
     return Card(
         kind=kind,
-        name=told.name,
+        name=one_line(str(told.name)),
         uuid=_nvidia_uuid(told) if is_nvidia else _amd_identity(told),
         total_bytes=int(told.total_memory),
         capability=(told.major, told.minor) if is_nvidia else (0, 0),
@@ -97,7 +97,7 @@ def _of_properties(told: Any, kind: CardKind) -> Card:
 def _of_xpu(told: Any) -> Card:
     return Card(
         kind=CardKind.XPU,
-        name=told.name,
+        name=one_line(str(told.name)),
         uuid=str(getattr(told, "uuid", "")),
         total_bytes=int(told.total_memory),
         unified=bool(getattr(told, "is_integrated_gpu", False)),

@@ -12,7 +12,10 @@ CUDA_VARIABLE = "CUDA_VISIBLE_DEVICES"
 HIP_VARIABLE = "HIP_VISIBLE_DEVICES"
 ROCR_VARIABLE = "ROCR_VISIBLE_DEVICES"
 
-_NUMBER = re.compile(r"\s*([+-]?[0-9]+)")
+_NUMBER = re.compile(r"\s*([+-]?)0*([0-9]+)")
+
+_LONGEST_NUMBER = 9
+"""Digits of a number that a card may have; Python refuses to read numbers of thousands of digits."""
 
 
 class Twice(Enum):
@@ -85,8 +88,7 @@ def _uuid_in(entry: str) -> str | None:
 
 def _number_in(entry: str) -> str | None:
     found = _NUMBER.match(entry)
-    number = -1 if found is None else int(found[1])
-    return None if number < 0 else str(number)
+    return None if found is None or (found[1] == "-" and found[2] != "0") else found[2]
 
 
 def _repeats(text: str, name_in: Callable[[str], str | None]) -> bool:
@@ -114,8 +116,8 @@ def _listed(text: str, find: Callable[[str], int | None], twice: Twice) -> tuple
 
 def _of_number(entry: str, count: int) -> int | None:
     """Return the position from the number at the start of an entry, parsed as in C; None outside the range."""
-    number = _NUMBER.match(entry)
-    index = int(number[1]) if number and len(number[1]) < 10 else -1
+    digits = _number_in(entry)
+    index = int(digits) if digits and len(digits) <= _LONGEST_NUMBER else -1
     return index if 0 <= index < count else None
 
 
@@ -138,4 +140,4 @@ def _of_hip(entry: str, uuids: Sequence[str]) -> int | None:
     """Return the position that an entry means to HIP, which takes a UUID or a number as it would write it itself."""
     if entry.strip().startswith("GPU-"):
         return _of_rocr(entry, uuids)
-    return _of_number(entry, len(uuids)) if entry.isdecimal() and entry == str(int(entry)) else None
+    return _of_number(entry, len(uuids)) if entry.isdecimal() and entry == _number_in(entry) else None

@@ -40,17 +40,25 @@ def why_not(
     if "too old" in said:
         return f"The NVIDIA driver is too old for {version}: songs are computed on the CPU. Update the driver. ({said})"
     if known:
+        allowed = " Your user must be in the groups render and video." if _is_amd(known) else ""
         unused = (
-            f"{cards} is here and torch does not use it: songs are computed on the CPU. {said} Restart the machine, and"
-            " look at what `acestep doctor` says."
+            f"{cards} is here and torch does not use it: songs are computed on the CPU. {said}{allowed} Restart the"
+            " machine, and look at what `acestep doctor` says."
         )
         return None if torch is None else unused
     if hidden := [card.name for answer in answers for card in answer.hidden]:
         names = ", ".join(dict.fromkeys(hidden))
-        return f"{names}: hidden by the environment ({_variables(answers)}), so songs are computed on the CPU."
+        return (
+            f"{names}: hidden by the environment ({_variables(answers)}), so songs are computed on the CPU."
+            " Unset the variable, or name a card in it, by a number from 0 on or by its UUID."
+        )
     if said and not any(phrase in said for phrase in _NO_CARD):
         return f"{said} Songs are computed on the CPU."
     return None
+
+
+def _is_amd(known: Sequence[Card]) -> bool:
+    return any(card.kind is CardKind.ROCM for card in known)
 
 
 def _variables(answers: Sequence[Answer]) -> str:

@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Protocol
@@ -14,11 +15,18 @@ from acestep.lm.backends.mlx import MlxBackend
 from acestep.lm.backends.vllm import VllmBackend
 from acestep.lm.backends.vllm_memory import Pool
 from acestep.lm.job import Job
+from acestep.version import install_command
 
 _LOG = logging.getLogger(__name__)
 
 REASON_CHARACTERS: Final = 200
 """Characters of another library's error text that are kept for a warning."""
+
+_EXTRAS: Final = {"vllm": "vllm", "mlx": "mlx", "mlx_lm": "mlx"}
+"""Module -> the extra that brings it."""
+
+_SYSTEMS: Final = {"vllm": ("linux", "Linux"), "mlx": ("darwin", "macOS")}
+"""Extra -> the system that it exists for, as Python and as people call it."""
 
 _NAMES: Final = {Library.VLLM: "vLLM", Library.MLX: "MLX"}
 
@@ -76,11 +84,18 @@ class Opener:
             else:
                 self._kept = MlxBackend(self._folder)
         except ModuleNotFoundError as error:
-            return f"{error.name} is not installed"
+            extra = _EXTRAS.get(str(error.name))
+            return f"{error.name} is not installed{_remedy(extra) if extra else ''}"
         except Exception as error:  # These libraries can fail at start in too many ways to list.
             _LOG.info("%s did not start", self._library, exc_info=True)
             return first_line(error)[:REASON_CHARACTERS]
         return None
+
+
+def _remedy(extra: str, system: str = sys.platform) -> str:
+    """Return how to get the library of an extra, or that this system has none."""
+    needed, named = _SYSTEMS[extra]
+    return f": {install_command(extra)}" if system == needed else f", and there is none for other systems than {named}"
 
 
 class _Lent:
