@@ -62,6 +62,15 @@ def read_clip(path: Path) -> Clip:
         raise InvalidInputError(path, unreadable(path, reason(error))) from None
 
 
+def said_seconds(path: Path) -> float:
+    """Return the length of a recording by its header, ten minutes if it does not say, 0 if it cannot be read."""
+    try:
+        with _opened(path) as (file, said):
+            return min(said / file.samplerate or MAX_DURATION_S, MAX_DURATION_S)
+    except (InvalidInputError, OSError, RuntimeError, TypeError, ValueError):
+        return 0.0
+
+
 def _read(path: Path) -> Clip:
     with _opened(path) as (file, said):
         rate, channels = file.samplerate, file.channels

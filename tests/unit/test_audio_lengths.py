@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from acestep.audio.read import read_clip
+from acestep.audio.read import read_clip, said_seconds
 from acestep.clip import SAMPLE_RATE
 from acestep.errors import InvalidInputError
+from acestep.request import MAX_DURATION_S
 from acestep.units import minutes
 
 SECONDS = 3.0
@@ -120,3 +121,15 @@ def test_damage_in_the_middle_keeps_what_is_before_it(tmp_path: Path) -> None:
 
 def test_a_length_is_written_without_exponent() -> None:
     assert minutes(1e9 + 45.25) == "16666667 min 25.2 s"
+
+
+def test_the_length_that_a_header_says_is_known_before_the_file_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "song"
+    content = bytearray(_content(path, "FLAC", "PCM_16"))
+    assert said_seconds(path) == pytest.approx(SECONDS)
+    content[21:26] = (int.from_bytes(content[21:26], "big") >> 36 << 36).to_bytes(5, "big")
+    path.write_bytes(content)
+    assert said_seconds(path) == MAX_DURATION_S
+    for name in ("song.raw", "song.au", "song.wav"):
+        (tmp_path / name).write_bytes(bytes(range(256)) * 100)
+        assert said_seconds(tmp_path / name) == 0.0
