@@ -161,8 +161,10 @@ def _opened(path: Path) -> Iterator[tuple[Any, int]]:
         longer = endless(plain)
         source = corrected if longer is None else longer[0]
         plain.seek(0)
-        # libsndfile detects the format from the content, except for some suffixes.
-        named = path if path.suffix.lower() not in GUESSED else os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        # libsndfile detects the format from the content, except for some suffixes; it reads names of UTF-8 only.
+        is_utf_8 = str(path).encode(errors="ignore") == os.fsencode(path) or os.name == "nt"
+        by_name = is_utf_8 and path.suffix.lower() not in GUESSED
+        named = path if by_name else os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         file = open_files.enter_context(Forward(source or named))
         if not MIN_RATE <= file.samplerate <= MAX_RATE:
             raise InvalidInputError(
