@@ -15,11 +15,11 @@ from acestep.clip import Clip
 from acestep.devices.open import plan_to_run
 from acestep.devices.out_of_memory import ran_out
 from acestep.engine.service import Notify, Service, ignore
-from acestep.errors import NotEnoughMemoryError, UsageError
+from acestep.errors import NotEnoughMemoryError
 from acestep.limits.plan import Overrides, Plan
 from acestep.lm import songwriting
 from acestep.lm.jobs import Description
-from acestep.request import MAX_ASKED_S, MIN_DURATION_S, Request, Result, Song
+from acestep.request import Request, Result, Song
 from acestep.song_settings import settings_text
 from acestep.thinking import Think
 from acestep.units import Progress, silent
@@ -52,11 +52,7 @@ def audio_codes(
     plan's variant. Raises `UsageError` for a clip that no cover can follow, `InvalidInputError` when the weights are
     missing and `RunFailedError` when every retry runs out of memory.
     """
-    if not MIN_DURATION_S <= clip.duration_s <= MAX_ASKED_S:
-        raise UsageError(
-            f"the recording must last {MIN_DURATION_S:.0f} to {MAX_ASKED_S:.0f} seconds, got {clip.duration_s:g}; bring"
-            " another one"
-        )
+    clip.require_song_length()
     plan = plan or plan_to_run()
     with _serving(model or plan.variant.value) as service:
         return service.codes(clip, plan, notify=notify, progress=progress)

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from acestep.errors import UsageError
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -21,6 +23,10 @@ LATENT_HOP = 1_920
 
 FRAMES_A_SECOND = SAMPLE_RATE // LATENT_HOP
 """Latent frames per second."""
+
+MIN_DURATION_S = 1.0
+MAX_ASKED_S = 3_600.0
+"""The longest song a request may ask for: a length above a plan's limit is reduced with a warning, not refused."""
 
 
 class Clip(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -54,3 +60,11 @@ class Clip(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     def duration_s(self) -> float:
         """Length in seconds."""
         return self.samples / SAMPLE_RATE
+
+    def require_song_length(self) -> None:
+        """Raise `UsageError` if no song can follow the clip because it is too short or too long."""
+        if not MIN_DURATION_S <= self.duration_s <= MAX_ASKED_S:
+            raise UsageError(
+                f"the recording must last {MIN_DURATION_S:.0f} to {MAX_ASKED_S:.0f} seconds, got {self.duration_s:g};"
+                " bring another one"
+            )

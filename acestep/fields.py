@@ -5,10 +5,12 @@ text, and raises `ValueError` with the allowed values, and the closest of them, 
 """
 
 import re
-from collections.abc import Collection
+import unicodedata
+from collections.abc import Mapping
 from enum import StrEnum
 
 from acestep.automatic import AUTOMATIC
+from acestep.language_names import ISO_CODES, USUAL_NAMES
 
 
 class RequestField(StrEnum):
@@ -61,25 +63,7 @@ _OPEN = frozenset({"", "n/a", "none", "auto", "automatic", str(AUTOMATIC), UNKNO
 _BARS = {"2/4": "2", "3/4": "3", "4/4": "4", "6/8": "6"}
 
 
-_USUAL_NAMES = {
-    "english": "en",
-    "german": "de",
-    "deutsch": "de",
-    "french": "fr",
-    "spanish": "es",
-    "italian": "it",
-    "portuguese": "pt",
-    "russian": "ru",
-    "japanese": "ja",
-    "jp": "ja",
-    "korean": "ko",
-    "kr": "ko",
-    "chinese": "zh",
-    "mandarin": "zh",
-    "cn": "zh",
-    "cantonese": "yue",
-    "dutch": "nl",
-    "polish": "pl",
+_INSTRUMENTS = {
     "piano": "keyboard",
     "organ": "keyboard",
     "violin": "strings",
@@ -99,12 +83,12 @@ _USUAL_NAMES = {
     "synthesizer": "synth",
     "beat": "drums",
 }
-"""Common names of languages and instruments, and their names here."""
+"""Common names of instruments, and the tracks they belong to."""
 
 
 def keyscale_of(text: str) -> str:
     """Return a key in the form used in training: "Am" becomes "A minor", "c MAJOR" becomes "C major"."""
-    written = text.strip()
+    written = _plain(text)
     if written.lower() in _OPEN:
         return ""
     if written in KEYSCALES:
@@ -123,7 +107,7 @@ def keyscale_of(text: str) -> str:
 
 def timesignature_of(given: str | int) -> str:
     """Return a time signature, text or a number, as the beats of a bar: "4/4" and 4 become "4"."""
-    written = re.sub(r"\s", "", str(given))
+    written = re.sub(r"\s", "", _plain(str(given)))
     shortened = "" if written.lower() in _OPEN else _BARS.get(written, written)
     if shortened and shortened not in TIMESIGNATURES:
         raise ValueError(f"timesignature must be {', '.join([*TIMESIGNATURES, *_BARS])}, got {written!r}")
@@ -131,22 +115,26 @@ def timesignature_of(given: str | int) -> str:
 
 
 def language_of(text: str) -> str:
-    """Return the code of a lyrics language: "pt-BR" becomes "pt"."""
-    written = text.strip()
-    if written.lower() in _OPEN:
+    """Return the code of a lyrics language: "pt-BR" becomes "pt", "eng" becomes "en"."""
+    written = _plain(text)
+    if written.lower() in (*_OPEN, "und", "mul"):
         return UNKNOWN_LANGUAGE if written else ""
-    shortened = re.split("[-_]", written.lower())[0]
+    first, *others = re.split("[-_]", written.lower())
+    # Cantonese may be written as a kind of Chinese (RFC 5646, 2.2.2).
+    shortened = "yue" if first == "zh" and others[:1] == ["yue"] else ISO_CODES.get(first, first)
     if shortened not in LYRIC_LANGUAGES:
-        raise ValueError(_told("language", LYRIC_LANGUAGES, shortened, written))
+        raise ValueError(
+            _told("language", LYRIC_LANGUAGES, {code: code for code in LYRIC_LANGUAGES} | USUAL_NAMES, written)
+        )
     return shortened
 
 
 def track_of(text: str) -> str:
     """Return a track's name: "Backing Vocals" becomes "backing_vocals"."""
-    written = text.strip()
+    written = _plain(text)
     name = re.sub(r"[\s_-]+", "_", written.lower())
     if name and name not in TRACKS:
-        raise ValueError(_told("track", TRACKS, name, written))
+        raise ValueError(_told("track", TRACKS, {name: name for name in TRACKS} | _INSTRUMENTS, written))
     return name
 
 
@@ -155,9 +143,17 @@ def track_names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",")) if text else ()
 
 
-def _told(field: str, names: Collection[str], meant: str, written: str) -> str:
+def _plain(text: str) -> str:
+    """A text without spaces around it, and with usual characters for wide ones, as keyboards of East Asia write."""
+    return unicodedata.normalize("NFKC", text).replace("\N{FRACTION SLASH}", "/").strip()
+
+
+def _told(field: str, names: tuple[str, ...], known: Mapping[str, str], written: str) -> str:
+    """What is wrong with a name; `known` are words that people use, with what they mean."""
     from difflib import get_close_matches
 
-    close = _USUAL_NAMES.get(meant) or next(iter(get_close_matches(meant, list(names), n=1)), "")
-    suggestion = f"; did you mean {close!r}?" if close in names else ""
+    words = re.sub(r"[\s_-]+", "_", written.lower())
+    alike = get_close_matches(words, [word for word in known if len(word) > 3], n=1, cutoff=0.75)
+    close = next((known[word] for word in (words, *alike, *re.findall(r"[^\W_]+", words)) if word in known), "")
+    suggestion = f"; did you mean {close!r}?" if close else ""
     return f"{field} must be one of {' '.join(names)}, got {written!r}{suggestion}"

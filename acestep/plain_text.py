@@ -1,10 +1,15 @@
 """Texts that a user gives, such as a caption or lyrics, in one form wherever they come from."""
 
+import re
+
 LONGEST_TEXT = 1_000_000
 """Longest text in characters: far longer than a model reads, short enough to be read at once."""
 
 _NO_CHARACTERS = str.maketrans("", "", "\ufeff\0")
 """Byte order marks and NUL, which mean nothing in a text."""
+
+_LINE_ENDS = re.compile("\r\n|[\r\v\f\x85\u2028\u2029]")
+"""What programs write at the end of a line or of a page, besides a line feed; word processors write the last five."""
 
 
 def plain_text(name: str, text: str) -> str:
@@ -15,4 +20,4 @@ def plain_text(name: str, text: str) -> str:
     """
     if len(text) > LONGEST_TEXT:
         raise ValueError(f"{name} has {len(text):,} characters; at most {LONGEST_TEXT:,} can be used, so shorten it")
-    return text.translate(_NO_CHARACTERS).replace("\r\n", "\n").replace("\r", "\n")
+    return _LINE_ENDS.sub("\n", text.translate(_NO_CHARACTERS))

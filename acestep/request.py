@@ -8,6 +8,8 @@ import msgspec
 
 from acestep.automatic import drawn_seed, leave_open
 from acestep.clip import LATENT_HOP as LATENT_HOP
+from acestep.clip import MAX_ASKED_S as MAX_ASKED_S
+from acestep.clip import MIN_DURATION_S as MIN_DURATION_S
 from acestep.clip import SAMPLE_RATE as SAMPLE_RATE
 from acestep.clip import Clip
 from acestep.fields import TRACKS, UNKNOWN_LANGUAGE, keyscale_of, language_of, timesignature_of, track_of
@@ -33,12 +35,8 @@ MAX_LYRIC_TOKENS = 2_048
 MAX_TEXT_TOKENS = 256
 """Longest lyrics and longest DiT text prompt the weights were trained with, in tokens; longer input is cut."""
 
-MIN_DURATION_S = 1.0
 MAX_DURATION_S = 600.0
 """The longest song the weights were trained for; no plan promises more."""
-
-MAX_ASKED_S = 3_600.0
-"""The longest song a request may ask for: a length above a plan's limit is reduced with a warning, not refused."""
 
 DEFAULT_DURATION_S = 60.0
 

@@ -30,7 +30,8 @@ def minutes(
     `minute` and `second` put a number into words; other languages than English bring their own.
     """
     whole, rest = divmod(round(seconds, 1), 60)
-    parts = [minute(f"{whole:g}") if whole else "", second(f"{rest:g}") if rest or not whole else ""]
+    rest = round(rest, 1)
+    parts = [minute(f"{whole:.0f}") if whole else "", second(f"{rest:g}") if rest or not whole else ""]
     return " ".join(part for part in parts if part)
 
 

@@ -26,9 +26,8 @@ ROOMS = (
         holds="what every room works with: requests, knobs, tiers, errors and units",
         parts=_at_root(
             "acestep",
-            "errors units knobs automatic plain_text fields thinking clip stage "
-            "locale_text task song request song_settings strict_json budgets tiers proxies logs version output_file "
-            "typed",
+            "errors units knobs automatic plain_text fields language_names thinking clip stage locale_text task song "
+            "request song_settings strict_json budgets tiers proxies logs version output_file typed",
         ),
     ),
     Room(

@@ -3,7 +3,7 @@
 import struct
 from pathlib import Path
 
-from acestep.audio.wave_header import chunks
+from acestep.audio.sound_size import chunks
 from acestep.errors import InvalidInputError
 
 _ID3 = b"id3 "
@@ -33,10 +33,10 @@ def comment_in(path: Path) -> str | None:
 
     try:
         with path.open("rb") as file:
-            for name, start, size in chunks(file):
-                if name == _ID3:
-                    file.seek(start)
-                    return _comment_of(file.read(size))
+            for chunk in chunks(file):
+                if chunk.name == _ID3:
+                    file.seek(chunk.start)
+                    return _comment_of(file.read(chunk.size))
         with soundfile.SoundFile(path) as song:
             return str(song.comment) or None
     except (OSError, soundfile.LibsndfileError) as error:

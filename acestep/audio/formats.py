@@ -46,7 +46,7 @@ _SOUNDLESS: tuple[tuple[bytes, str], ...] = (
 )
 """Patterns of the first bytes of files that hold no sound, and what to say about them."""
 
-_LOGGED = re.compile(r"^Error( opening .*?| in .*?)? ?: ", re.DOTALL)
+_LOGGED = re.compile(r"^(Error( opening .*?| in .*?)? ?: )+", re.DOTALL)
 """What soundfile writes before the reason that libsndfile gives."""
 
 _NO_FRAMES = "File does not exist or is not a regular file"

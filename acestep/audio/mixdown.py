@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from acestep.audio.wave_header import channel_mask
+from acestep.audio.sound_size import channel_mask
 
 MINUS_3_DB = 2**-0.5
 """The gain of centre and surround channels (ITU-R BS.775, annex 4)."""

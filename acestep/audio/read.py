@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from acestep.audio.flac_header import endless_flac
+from acestep.audio.endless import endless, is_cut_ogg
 from acestep.audio.formats import GUESSED, conversion, reason, unreadable
 from acestep.audio.mixdown import mixdown, speakers_of, told_mixdown
-from acestep.audio.wave_header import open_ended_wave, present_share
+from acestep.audio.sound_size import with_sound_size
 from acestep.clip import LATENT_HOP, SAMPLE_RATE, Clip
 from acestep.errors import InvalidInputError
 from acestep.request import MAX_DURATION_S
@@ -34,6 +34,9 @@ QUALITY = "VHQ"
 
 ENDLESS = 1 << 48
 """More frames than any file has: with such a number the header does not know the length, as in a recorded stream."""
+
+MAX_SAID_S = 24 * 3_600.0
+"""A header that gives more is wrong."""
 
 MISSING_S, MISSING_SHARE = 1.0, 0.05
 """If a file is shorter than its header says by more than both values, a warning calls it incomplete."""
@@ -59,13 +62,23 @@ def read_clip(path: Path) -> Clip:
         raise InvalidInputError(path, unreadable(path, reason(error))) from None
 
 
+def said_seconds(path: Path) -> float:
+    """Return the length of a recording by its header, ten minutes if it does not say, 0 if it cannot be read."""
+    try:
+        with _opened(path) as (file, said):
+            return min(said / file.samplerate or MAX_DURATION_S, MAX_DURATION_S)
+    except (InvalidInputError, OSError, RuntimeError, TypeError, ValueError):
+        return 0.0
+
+
 def _read(path: Path) -> Clip:
     with _opened(path) as (file, said):
         rate, channels = file.samplerate, file.channels
         speakers = speakers_of(path, file.format, channels)
         matrix, resampled, limit = mixdown(speakers, channels), _Resampled(rate, 2), int(MAX_DURATION_S * rate)
         kept, frames = _Kept(ceil(min(said, limit) / rate * SAMPLE_RATE) + LATENT_HOP), 0
-        for block in _blocks(path, file):
+        damage = list[str]()
+        for block in _blocks(path, file, said, damage):
             frames += len(block)
             if frames > limit:
                 raise _too_long(path, f"longer than {MAX_DURATION_S:.0f} seconds")
@@ -83,7 +96,8 @@ def _read(path: Path) -> Clip:
     if peak > 1.0:
         # Several channels at full scale add up to more than full scale; all are scaled down by the same factor.
         audio /= peak
-    told = (*told_mixdown(path.name, speakers, channels), *_told_missing(path.name, frames / rate, said / rate))
+    missing = _told_missing(path, frames / rate, said / rate) or damage
+    told = (*told_mixdown(path.name, speakers, channels), *missing)
     return Clip(audio=audio, remarks=told)
 
 
@@ -143,11 +157,14 @@ def _opened(path: Path) -> Iterator[tuple[Any, int]]:
             return False
 
     with path.open("rb") as plain, ExitStack() as open_files:
-        flac, share = endless_flac(plain), present_share(plain)
-        source = open_ended_wave(plain) if flac is None else flac[0]
+        corrected, share = with_sound_size(plain)
+        longer = endless(plain)
+        source = corrected if longer is None else longer[0]
         plain.seek(0)
-        # libsndfile detects the format from the content, except for some suffixes.
-        named = path if path.suffix.lower() not in GUESSED else os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        # libsndfile detects the format from the content, except for some suffixes; it reads names of UTF-8 only.
+        is_utf_8 = str(path).encode(errors="ignore") == os.fsencode(path) or os.name == "nt"
+        by_name = is_utf_8 and path.suffix.lower() not in GUESSED
+        named = path if by_name else os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         file = open_files.enter_context(Forward(source or named))
         if not MIN_RATE <= file.samplerate <= MAX_RATE:
             raise InvalidInputError(
@@ -155,32 +172,48 @@ def _opened(path: Path) -> Iterator[tuple[Any, int]]:
                 f"says it has {file.samplerate} samples a second; {MIN_RATE} to {MAX_RATE} can be read, so convert it,"
                 f" such as with: {conversion(path, output_options=f'-ar {SAMPLE_RATE}')}",
             )
-        yield file, flac[1] if flac else round(file.frames / share) if file.frames < ENDLESS else 0
+        if file.subtype.startswith("ALAC"):
+            # Its length does not come from the size of its sound.
+            share = 1.0
+        yield file, longer[1] if longer else round(file.frames / share) if file.frames < ENDLESS else 0
 
 
-def _blocks(path: Path, file: Any) -> Iterator[np.ndarray]:
-    """The frames of a file, [frames, channels] float32, block by block.
+def _blocks(path: Path, file: Any, said: int, damage: list[str]) -> Iterator[np.ndarray]:
+    """The frames of a file, [frames, channels] float32, block by block; a warning about damage is added to `damage`.
 
-    Each block is valid until the next one is read.
+    Each block is valid until the next one is read. `said` is the number of frames in the file's header, 0 for unknown.
     """
     buffer = np.empty((max(1, BLOCK // file.channels), file.channels), dtype=np.float32)
-    done = 0
-    while len(block := _next(path, file, buffer, done)):
+    done, is_whole = 0, True
+    while is_whole and len(block := _next(file, buffer, damage)):
+        is_whole = not damage
         # The minimum and maximum show every infinity and NaN, without a second array.
         if not (np.isfinite(block.min()) and np.isfinite(block.max())):
             raise InvalidInputError(path, "has samples that are infinite or not numbers; export it again")
         done += len(block)
         yield block
+    if damage and not done:
+        raise InvalidInputError(
+            path, f"is damaged or incomplete and cannot be read at all ({damage[0]}); export or download it again"
+        )
+    if damage and done >= said > 0:
+        # After the sound, files may have tags of other programs.
+        damage.clear()
+    damage[:] = [
+        f"{path.name} is damaged or incomplete: only its first {minutes(done / file.samplerate)} are used."
+        for _ in damage
+    ]
 
 
-def _next(path: Path, file: Any, buffer: np.ndarray, done: int) -> np.ndarray:
+def _next(file: Any, buffer: np.ndarray, damage: list[str]) -> np.ndarray:
+    """The next frames of a file; where it cannot be read further, those before, and the reason in `damage`."""
+    buffer.fill(np.nan)
     try:
         block: np.ndarray = file.read(out=buffer)
     except RuntimeError as error:
-        where = f"beyond {minutes(done / file.samplerate)}" if done else "at all"
-        raise InvalidInputError(
-            path, f"is damaged or incomplete and cannot be read {where} ({reason(error)}); export or download it again"
-        ) from None
+        damage.append(reason(error))
+        unread = np.isnan(buffer).any(axis=1)
+        block = buffer[: int(unread.argmax()) if unread.any() else len(buffer)]
     return block
 
 
@@ -211,7 +244,12 @@ def _too_long(path: Path, length: str) -> InvalidInputError:
     return InvalidInputError(path, f"is {length}; at most {MAX_DURATION_S:.0f} can be used, so cut it")
 
 
-def _told_missing(name: str, there_s: float, said_s: float) -> tuple[str, ...]:
-    if said_s - there_s < max(MISSING_S, MISSING_SHARE * said_s):
-        return ()
-    return (f"{name} says that it is {minutes(said_s)} long, but it ends after {minutes(there_s)}: it is incomplete.",)
+def _told_missing(path: Path, there_s: float, said_s: float) -> tuple[str, ...]:
+    if MAX_SAID_S > said_s >= there_s + max(MISSING_S, MISSING_SHARE * said_s):
+        lacks = f"says that it is {minutes(said_s)} long, but it ends after {minutes(there_s)}"
+    else:
+        with path.open("rb") as file:
+            if not is_cut_ogg(file):
+                return ()
+        lacks = "has no end mark"
+    return (f"{path.name} {lacks}: it is incomplete.",)

@@ -58,6 +58,8 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
         tensors = {name: msgspec.json.decode(raw, type=StoredTensor) for name, raw in fields.items()}
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise InvalidInputError(file, "is no safetensors file, or is damaged: its header cannot be read") from None
+    if not tensors:
+        raise InvalidInputError(file, "is damaged: its header names no weights")
     _require_whole(file, tensors, size - 8 - length)
     return tensors
 

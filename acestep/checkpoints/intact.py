@@ -8,11 +8,18 @@ from pathlib import Path
 from acestep.checkpoints.catalog import find
 from acestep.checkpoints.configs import has_parts, parts_in, read_config, shortened
 from acestep.checkpoints.header import read_header
+from acestep.checkpoints.tokenizer_files import WHOLE_FILE
 from acestep.checkpoints.weight_files import weight_files
 from acestep.errors import InvalidInputError
 
 SILENCE_FILE = "silence_latent.pt"
 """The encoded silence, which an original checkpoint of a DiT keeps beside its weights."""
+
+_READS_WORDS = "qwen3"
+"""The kind of model that needs a tokenizer: the text encoder and the language models."""
+
+_ENDS = 64
+"""Bytes at the beginning and at the end of a file that are looked at."""
 
 _ONLY_IN_DIT = "timbre_hidden_dim"
 """A field of the configuration that only a DiT has, and not the VAE, the text encoder and the language models."""
@@ -51,12 +58,14 @@ def _flaws(folder: Path) -> Iterator[InvalidInputError]:
     if not has_parts(folder):
         yield from _flaws_of_part(folder)
         yield from _flaws_of_silence(folder)
+        yield from _flaws_of_words(folder)
         return
     unreadable = _raised(lambda: parts_in(folder))
     yield from unreadable
     if not unreadable:
         for part in (*parts_in(folder), "vae", "text_encoder"):
             yield from _flaws_of_part(folder / part)
+        yield from _flaws_of_tokenizer(folder / "tokenizer")
 
 
 def _flaws_of_part(folder: Path) -> Iterator[InvalidInputError]:
@@ -96,17 +105,49 @@ def _flaws_of_silence(folder: Path) -> Iterator[InvalidInputError]:
             yield from _raised(lambda: _require_silence(folder / SILENCE_FILE))
 
 
+def _flaws_of_words(folder: Path) -> Iterator[InvalidInputError]:
+    with suppress(InvalidInputError):  # already reported
+        if read_config(folder / "config.json").get("model_type") == _READS_WORDS:
+            yield from _flaws_of_tokenizer(folder)
+
+
+def _flaws_of_tokenizer(folder: Path) -> Iterator[InvalidInputError]:
+    """Its content is looked at when it is loaded; here only its ends, which a file that is cut short lacks."""
+    names = (WHOLE_FILE,) if (folder / WHOLE_FILE).exists() else ("vocab.json", "merges.txt")
+    for name in names:
+        yield from _raised(partial(_require_ends, folder / name))
+
+
+def _require_ends(file: Path) -> None:
+    try:
+        with file.open("rb") as opened:
+            begin = opened.read(_ENDS)
+            opened.seek(max(0, opened.seek(0, 2) - _ENDS))
+            end = opened.read()
+    except FileNotFoundError:
+        raise InvalidInputError(file, "is missing, and words cannot be read without a tokenizer") from None
+    except OSError as error:
+        raise InvalidInputError(file, f"cannot be read ({error.strerror})") from None
+    if not begin:
+        raise InvalidInputError(file, "is empty (0 bytes)")
+    if file.suffix == ".json" and not (begin.lstrip().startswith(b"{") and end.rstrip().endswith(b"}")):
+        raise InvalidInputError(file, "is damaged or cut short: it is not a whole JSON object")
+
+
 def _require_silence(file: Path) -> None:
     try:
         size = file.stat().st_size
         with file.open("rb") as opened:
-            is_archive = opened.read(2) == b"PK"
+            mark = opened.read(2)
     except OSError as error:
         problem = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
         raise InvalidInputError(file, f"{problem}, and songs without it drone") from None
     if size == 0:
         raise InvalidInputError(file, "is empty (0 bytes)")
-    if is_archive:
+    # PyTorch writes archives; old releases wrote pickles.
+    if mark != b"PK" and not mark.startswith(b"\x80"):
+        raise InvalidInputError(file, "is damaged: it holds no tensor")
+    if mark == b"PK":
         # Its import takes a tenth of a command's time.
         from zipfile import is_zipfile
 

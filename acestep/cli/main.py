@@ -1,6 +1,5 @@
 """The `acestep` command. Nothing here imports torch until a command loads a model."""
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from acestep.cli.like_option import like_option
 from acestep.cli.options import (
     SIZE_GIB,
     device_option,
+    in_flags,
     json_option,
     knob_options,
     knobs_of,
@@ -205,7 +205,7 @@ def generate_command(
     try:
         rest["thinking"] = take_thinking(rest)
     except UsageError as error:
-        raise UsageError(_in_flags(str(error), _THINKING_FLAGS)) from None
+        raise UsageError(in_flags(str(error), _THINKING_FLAGS)) from None
     thinks = {None: Think.AS_PLANNED, True: Think.YES, False: Think.NO}[think]
     # If the user gives no duration, thinking decides it, so the request must know from the start whether it thinks.
     request = _request(
@@ -242,13 +242,7 @@ def _request(**fields: Any) -> "Request":
     try:
         return asked_request(fields)
     except UsageError as error:
-        raise UsageError(_in_flags(str(error), _REQUEST_FLAGS)) from None
-
-
-def _in_flags(sentence: str, flags: dict[str, str]) -> str:
-    """Return an error's sentence with options instead of field names; quoted text is unchanged."""
-    names = "|".join(map(re.escape, flags))
-    return re.sub(rf"'[^']*'|\b({names})\b", lambda found: flags.get(found[0], found[0]), sentence)
+        raise UsageError(in_flags(str(error), _REQUEST_FLAGS)) from None
 
 
 def main() -> None:

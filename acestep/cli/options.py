@@ -1,6 +1,7 @@
 """The command-line options for a model or a knob, shared by all commands that have them."""
 
 import os
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -69,6 +70,12 @@ def refuse_empty(**values: str) -> None:
     for name, value in values.items():
         if not value.strip():
             raise UsageError(f"--{name.replace('_', '-')} is empty; give it a value or leave it out")
+
+
+def in_flags(sentence: str, flags: dict[str, str]) -> str:
+    """Return an error's sentence with options instead of field names; quoted text is unchanged."""
+    names = "|".join(map(re.escape, flags))
+    return re.sub(rf"'[^']*'|\b({names})\b", lambda found: flags.get(found[0], found[0]), sentence)
 
 
 def _take_device(context: click.Context, option: click.Parameter, value: str | None) -> None:

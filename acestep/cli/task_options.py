@@ -30,7 +30,7 @@ task_options = with_options(
     ),
     click.option("--src-audio", type=AUDIO_FILE, metavar="FILE", help="The song that a task works on."),
     click.option("--reference-audio", type=AUDIO_FILE, metavar="FILE", help="A recording whose timbre the song takes."),
-    click.option("--audio-codes", default="", metavar="TEXT|@FILE", help="Audio codes to cover instead of a song."),
+    click.option("--audio-codes", metavar="TEXT|@FILE", help="Audio codes to cover instead of a song."),
     click.option(
         "--repaint-start", "repaint_start_s", default=0.0, metavar="SECONDS", help="Where repaint or lego begins."
     ),
@@ -105,15 +105,15 @@ def take_task(parameters: dict[str, Any]) -> dict[str, Any]:
     """Remove the options that need processing from a command's parameters; return them as fields of a request."""
     codes, tracks, task = (parameters.pop(name) for name in ("audio_codes", "tracks", "task"))
     source, reference = (parameters.pop(name) for name in ("src_audio", "reference_audio"))
-    if source is not None and task is None and not codes:
+    if source is not None and task is None and codes is None:
         tasks = ", ".join(sorted(set(Task) - {Task.TEXT2MUSIC}))
         raise UsageError(f"--src-audio is for a task that works on it: add --task and one of {tasks}")
     fields: dict[str, Any] = {
         # As in diffusers: codes without a task mean a cover.
-        "task": task or (Task.COVER if codes else Task.TEXT2MUSIC),
+        "task": task or (Task.TEXT2MUSIC if codes is None else Task.COVER),
         "tracks": track_names(tracks),
     }
-    if codes:
+    if codes is not None:
         fields["audio_codes"] = codes_of(text_of(codes))
     if source is not None or reference is not None:
         fields["source_audio"] = source and clip_from_options(source)
@@ -126,6 +126,14 @@ def clip_from_options(path: Path) -> Clip:
     from acestep.audio.read import read_clip
 
     return read_clip(path)
+
+
+def recording_from_options(path: Path) -> Clip:
+    """Return the clip in a file that codes are made of; raise `UsageError` if it is too short or too long."""
+    clip = clip_from_options(path)
+    # A model is loaded only for a recording that can be used.
+    clip.require_song_length()
+    return clip
 
 
 def text_of(value: str) -> str:

@@ -25,6 +25,9 @@ _NAMES = {"utf-8": "UTF-8", "utf-16-le": "UTF-16", "utf-16-be": "UTF-16", "utf-3
 _SWITCHES = re.compile(r"\x1b[$(]")
 """How ISO-2022-JP and its relatives begin another set of characters; no UTF-8 text has it."""
 
+_DOCUMENT = re.compile(rb"\s*({\\rtf|%PDF-|(?i:<!doctype|<html))|PK\x03\x04|\xd0\xcf\x11\xe0|\x1f\x8b")
+"""How RTF, PDF, HTML, new and old files of word processors, and archives begin."""
+
 _AS_UTF_8 = "save it as UTF-8"
 
 
@@ -34,6 +37,8 @@ def read_text(path: Path) -> str:
     mark, encoding = next(
         ((mark, name) for mark, name in _BYTE_ORDER_MARKS if content.startswith(mark)), (b"", "utf-8")
     )
+    if _DOCUMENT.match(content):
+        raise InvalidInputError(path, f"is a document with fonts and layout, or an archive; {_AS_UTF_8} plain text")
     try:
         text = content[len(mark) :].decode(encoding)
     except UnicodeDecodeError as error:
@@ -45,8 +50,6 @@ def read_text(path: Path) -> str:
         )
     if _SWITCHES.search(text):
         raise InvalidInputError(path, f"is text in ISO-2022, as old mail programs write it; {_AS_UTF_8}")
-    if text.startswith("{\\rtf"):
-        raise InvalidInputError(path, f"is RTF, which holds fonts and layout; {_AS_UTF_8} plain text")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 

@@ -14,6 +14,7 @@ from acestep.checkpoints.locate import require, require_lm
 from acestep.cli import console, show
 from acestep.cli.options import (
     device_option,
+    in_flags,
     json_option,
     knob_options,
     knobs_of,
@@ -21,9 +22,10 @@ from acestep.cli.options import (
     refuse_empty,
     with_options,
 )
-from acestep.cli.task_options import AUDIO_FILE, clip_from_options, codes_of, text_of
+from acestep.cli.task_options import AUDIO_FILE, codes_of, recording_from_options, text_of
 from acestep.clip import FRAMES_A_SECOND
 from acestep.errors import UsageError
+from acestep.fields import UNKNOWN_LANGUAGE, language_of
 from acestep.limits.machine import plan_here
 from acestep.limits.plan import Plan
 from acestep.output_file import output_file
@@ -51,16 +53,16 @@ _shared = with_options(
 
 
 @click.command()
-@click.option("--audio-codes", default="", metavar="TEXT|@FILE", help="Audio codes; without them a song is invented.")
+@click.option("--audio-codes", metavar="TEXT|@FILE", help="Audio codes; without them a song is invented.")
 @click.option("--src-audio", type=AUDIO_FILE, metavar="FILE", help="A recording to describe instead of codes.")
 @_shared
-def understand_command(audio_codes: str, src_audio: Path | None, **rest: Any) -> None:
+def understand_command(audio_codes: str | None, src_audio: Path | None, **rest: Any) -> None:
     """Describe a recording or audio codes in words: caption, lyrics, tempo, key and length."""
-    if audio_codes and src_audio is not None:
+    if audio_codes is not None and src_audio is not None:
         raise UsageError("choose one of --audio-codes and --src-audio")
-    song: Any = codes_of(text_of(audio_codes)) if audio_codes else ()
+    song: Any = () if audio_codes is None else codes_of(text_of(audio_codes))
     if src_audio is not None:
-        song = clip_from_options(src_audio)
+        song = recording_from_options(src_audio)
         require(rest["model"], checkpoints_dir())
     _say(rest, lambda plan, **more: _api().understand(song, plan, **more))
 
@@ -87,7 +89,7 @@ def codes(file: Path, model: str, out: Path | None, as_json: bool, **rest: Any) 
     from acestep.dit.prompts import codes_text
 
     with output_file(out) as write:
-        overrides, clip = knobs_with(model, rest), clip_from_options(file)
+        overrides, clip = knobs_with(model, rest), recording_from_options(file)
         require(model, checkpoints_dir())
         api = _api()
         plan = api.plan_to_run(api.of_model(model, overrides))
@@ -117,6 +119,9 @@ def codes(file: Path, model: str, out: Path | None, as_json: bool, **rest: Any) 
 @_shared
 def sample(query: str, instrumental: bool, language: str, **rest: Any) -> None:
     """Invent a song from a wish, such as "a sad song about rain"."""
+    with values_of_user():
+        # Checked before torch is imported, which takes seconds.
+        language = language_of(language) or UNKNOWN_LANGUAGE
     _say(
         rest,
         lambda plan, **more: _songwriting().create_sample(
@@ -140,10 +145,12 @@ def format_words(
     """Bring a caption and lyrics into the form the models were trained with."""
     from acestep.lm.metadata import Metadata
 
-    with values_of_user():
+    try:
         known = Metadata(
             bpm=bpm, keyscale=keyscale, timesignature=timesignature, language=language, duration_s=duration_s
         )
+    except ValueError as error:
+        raise UsageError(in_flags(str(error), {"bpm": "--bpm", "duration_s": "--duration"})) from None
     words = text_of(lyrics)
     _say(rest, lambda plan, **more: _songwriting().format_sample(caption, words, plan, metadata=known, **more))
 

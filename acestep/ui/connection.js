@@ -97,6 +97,9 @@
   // gradio gives a message the English name of its kind as a title, and says these things in English itself.
   const ITS_OWN = [
     [/^(Queue is full|This application is (currently|too) busy)/, words.busy],
+    [/^Invalid file type/, words.kind],
+    [/^(File\(s\) exceed|HTTP 413)/, words.size],
+    [/^HTTP \d+/, words.failed],
     [/^(Connection errored out|Lost connection|Failed to fetch|NetworkError|Load failed)/, words.lost],
   ];
   const translate = (toast) => {

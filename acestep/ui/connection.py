@@ -26,6 +26,9 @@ def connection_js(words: PageText) -> str:
         "error": words("error"),
         "warning": words("warnings"),
         "busy": words("failed_not_started"),
+        "kind": words("upload_kind"),
+        "size": words("upload_size"),
+        "failed": words("upload_failed"),
         "failure": failure_html(FailedRun(kind=FailureKind.DISCONNECTED), words),
     }
     _, begin, function = SCRIPT.read_text(encoding="utf-8").partition("() => {")

@@ -9,10 +9,10 @@ import gradio as gr
 from gradio.themes.utils.fonts import Font
 from gradio.utils import get_upload_folder
 
-from acestep.audio.read import read_clip
+from acestep.audio.read import read_clip, said_seconds
 from acestep.clip import Clip
 from acestep.errors import InvalidInputError
-from acestep.request import MAX_DURATION_S, MIN_DURATION_S
+from acestep.request import MIN_DURATION_S
 from acestep.ui.words import PageText
 
 
@@ -57,14 +57,9 @@ def uploaded_clip(path: str) -> Clip:
 
 
 def seconds_of(path: str | None) -> float:
-    """Return the length of an uploaded file according to its header, 0 if the header has no usable length."""
-    import soundfile
-
-    try:
-        about = soundfile.info(path) if path else None
-    except (OSError, RuntimeError):
-        return 0.0
-    return 0.0 if about is None else min(max(about.duration, MIN_DURATION_S), MAX_DURATION_S)
+    """Return the length of an uploaded file according to its header, 0 for a file that cannot be read."""
+    seconds = said_seconds(Path(path)) if path else 0.0
+    return max(seconds, MIN_DURATION_S) if seconds else 0.0
 
 
 HOUR_S, DAY_S = 3_600, 86_400

@@ -195,3 +195,26 @@ def test_what_the_queue_says_is_said_in_the_language_of_the_page(spoken: Spoken,
     page.unroute("**/queue/join*")
     studio.wait_until_ready()
     succeed(studio)
+
+
+def test_an_upload_that_fails_is_explained_in_the_language_of_the_page(spoken: Spoken, visit: Visit) -> None:
+    page = visit(spoken.server.url)
+    studio = Studio(page)
+    studio.ask(seconds=1, steps=1)
+    studio.choose("task", spoken["choice_cover"])
+    studio.open_everything()
+    box = studio.control("source-audio").locator("input[type=file]")
+
+    def told(name: str, kind: str, status: int) -> set[str]:
+        page.route("**/upload*", lambda route: route.fulfill(status=status, body="in English"))
+        box.set_input_files({"name": name, "mimeType": kind, "buffer": b"no sound"})
+        page.locator("[data-testid=toast-text]").first.wait_for()
+        said = set(studio.messages())
+        page.get_by_test_id("toast-close").first.click()
+        page.locator("[data-testid=toast-text]").first.wait_for(state="detached")
+        page.unroute("**/upload*")
+        return said
+
+    assert told("song.raw", "application/octet-stream", 200) == {spoken["upload_kind"]}
+    assert told("song.wav", "audio/wav", 413) == {spoken["upload_size"]}
+    assert told("song.wav", "audio/wav", 500) == {spoken["upload_failed"]}

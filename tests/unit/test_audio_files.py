@@ -200,6 +200,15 @@ def test_a_readable_file_is_read_whatever_the_suffix(tmp_path: Path) -> None:
         assert read_clip(tmp_path / name).duration_s == pytest.approx(0.5)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such file names")
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".mp3", ".ogg"])
+def test_a_file_whose_name_is_no_utf_8_is_read(tmp_path: Path, suffix: str) -> None:
+    soundfile.write(tmp_path / f"a{suffix}", _noise(0.5), SAMPLE_RATE)
+    named = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xfcber" + suffix.encode()))
+    (tmp_path / f"a{suffix}").rename(named)
+    assert read_clip(named).duration_s == pytest.approx(0.5, abs=0.05)
+
+
 def test_a_pipe_or_device_is_refused_without_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.wav")
     assert "is no file" in _refusal(tmp_path / "pipe.wav")

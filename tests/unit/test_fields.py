@@ -18,6 +18,7 @@ from acestep.fields import (
     timesignature_of,
     track_of,
 )
+from acestep.language_names import ISO_CODES, USUAL_NAMES
 from acestep.lm.metadata import Metadata
 from acestep.request import Request, Task
 from acestep.thinking import Sampling, Thinking
@@ -57,6 +58,16 @@ def test_any_text_is_a_name_of_training_or_refused(rule, names, text: str) -> No
         (language_of, "zh-CN", "zh"),
         (language_of, "zh_Hant_TW", "zh"),
         (language_of, "EN", "en"),
+        *((language_of, code, "zh") for code in ("zho", "chi", "CMN", "zh-cmn-Hans")),
+        *((language_of, code, "yue") for code in ("zh-yue", "zh-yue-HK", "yue-Hant-HK")),
+        *((language_of, code, "no") for code in ("nb", "nn-NO", "nor")),
+        *((language_of, code, "unknown") for code in ("und", "mul")),
+        (language_of, "spa", "es"),
+        (language_of, "iw", "he"),
+        (language_of, "\N{FULLWIDTH LATIN SMALL LETTER E}\N{FULLWIDTH LATIN SMALL LETTER N}", "en"),
+        (timesignature_of, "\N{FULLWIDTH DIGIT SIX}\N{FULLWIDTH SOLIDUS}8", "6"),
+        (timesignature_of, "3\N{FRACTION SLASH}4", "3"),
+        (keyscale_of, "\N{FULLWIDTH LATIN CAPITAL LETTER C} major", "C major"),
         (timesignature_of, "4 / 4", "4"),
         (keyscale_of, "c MAJOR", "C major"),
         (keyscale_of, "F♯ minor", "F♯ minor"),
@@ -83,6 +94,12 @@ def test_what_people_write_becomes_the_name_of_training(rule, written: str, mean
         (track_of, "vocal", "vocals"),
         (language_of, "english", "en"),
         (language_of, "jp", "ja"),
+        (language_of, "Français", "fr"),
+        (language_of, "日本語", "ja"),
+        (language_of, "Chinese (Simplified)", "zh"),
+        (language_of, "en US", "en"),
+        (track_of, "electric guitar", "guitar"),
+        (track_of, "backup vocals", "backing_vocals"),
         (track_of, "Piano", "keyboard"),
         (track_of, "bass guitar", "bass"),
     ],
@@ -90,6 +107,17 @@ def test_what_people_write_becomes_the_name_of_training(rule, written: str, mean
 def test_a_name_that_is_nearly_right_comes_with_a_suggestion(rule, written: str, close: str) -> None:
     with pytest.raises(ValueError, match=f"did you mean '{close}'"):
         rule(written)
+
+
+@pytest.mark.parametrize("written", ["tlh", "e", "C", "xx", "klingon", "i-klingon", "br"])
+def test_no_language_is_suggested_that_only_looks_alike(written: str) -> None:
+    with pytest.raises(ValueError, match=f"got {written!r}$"):
+        language_of(written)
+
+
+def test_every_name_of_a_language_leads_to_one_that_was_trained() -> None:
+    assert {*ISO_CODES.values(), *USUAL_NAMES.values()} <= {*LYRIC_LANGUAGES}
+    assert not {*ISO_CODES} & {*LYRIC_LANGUAGES}
 
 
 @pytest.mark.parametrize("think", [False, True])

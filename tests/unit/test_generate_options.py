@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from acestep.cli.main import _REQUEST_FLAGS, _THINKING_FLAGS, _in_flags, cli
+from acestep.cli.main import _REQUEST_FLAGS, _THINKING_FLAGS, cli
+from acestep.cli.options import in_flags
 from acestep.errors import Exit, RunFailedError, UsageError
 from acestep.knobs import Offload, Variant
 from acestep.limits.plan import Overrides
@@ -140,7 +141,7 @@ def test_what_is_refused_is_named_as_it_was_typed(
 
 
 def test_a_quoted_name_stays_as_it_was_written() -> None:
-    assert _in_flags("tracks must be names, got 'my track two', ''", _REQUEST_FLAGS) == (
+    assert in_flags("tracks must be names, got 'my track two', ''", _REQUEST_FLAGS) == (
         "--tracks must be names, got 'my track two', ''"
     )
 

@@ -161,6 +161,12 @@ def _gone(folder: Path, name: str) -> Path:
     return folder / name
 
 
+def _pointer(folder: Path, name: str) -> Path:
+    """What git leaves of a large file without its extension for them."""
+    (folder / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    return folder / name
+
+
 SHARD, INDEX = "model-00002-of-00002.safetensors", "model.safetensors.index.json"
 DAMAGE = {
     "empty shard": (TURBO, SHARD, _empty),
@@ -170,6 +176,10 @@ DAMAGE = {
     "empty index": (TURBO, INDEX, _empty),
     "half a configuration": (TURBO, "config.json", _half),
     "half a silence": (TURBO, "silence_latent.pt", _half),
+    "no silence but a pointer": (TURBO, "silence_latent.pt", _pointer),
+    "empty tokenizer": ("Qwen3-Embedding-0.6B", "tokenizer.json", _empty),
+    "half a tokenizer": ("Qwen3-Embedding-0.6B", "tokenizer.json", _half),
+    "no tokenizer but a pointer": ("Qwen3-Embedding-0.6B", "tokenizer.json", _pointer),
     "missing silence": (TURBO, "silence_latent.pt", _gone),
     "empty vae": ("vae", "diffusion_pytorch_model.safetensors", _empty),
     "half a text encoder": ("Qwen3-Embedding-0.6B", "model.safetensors", _half),
@@ -223,6 +233,21 @@ def test_a_damaged_language_model_is_told_before_it_is_loaded(
     assert refused.code == Exit.INVALID
     assert str(spoiled.parent) in refused.err
     assert "acestep download 0.6B" in refused.err
+
+
+def test_a_model_of_words_without_a_tokenizer_is_told(checkpoints: Path) -> None:
+    folder = checkpoints / "Qwen3-Embedding-0.6B"
+    (folder / "tokenizer.json").unlink()
+    assert [flaw.source.name for flaw in flaws(folder)] == ["vocab.json", "merges.txt"]
+    (folder / "vocab.json").write_text("{}")
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    assert flaws(folder) == ()
+
+
+def test_a_file_without_weights_is_no_whole_file(checkpoints: Path) -> None:
+    file = checkpoints / "vae" / "diffusion_pytorch_model.safetensors"
+    save_file({}, file)
+    assert [flaw.source for flaw in flaws(file.parent)] == [file]
 
 
 def test_an_index_whose_shard_lacks_a_tensor_is_told(checkpoints: Path) -> None:

@@ -10,11 +10,15 @@ from acestep.request import Request
 from acestep.thinking import Thinking
 from acestep.ui.form import Form, form_request
 
-TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r\ufeff"), max_size=30)
+TEXTS = st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters="\0\r\v\f\x85\u2028\u2029\ufeff"), max_size=30
+)
 
 
 @given(
-    text=TEXTS, ends=st.sampled_from(["\n", "\r\n", "\r"]), mark=st.sampled_from(["", "\ufeff", "\ufeff\ufeff", "\0"])
+    text=TEXTS,
+    ends=st.sampled_from(["\n", "\r\n", "\r", "\v", "\f", "\x85", "\u2028", "\u2029"]),
+    mark=st.sampled_from(["", "\ufeff", "\ufeff\ufeff", "\0"]),
 )
 def test_marks_and_line_ends_of_files_make_no_difference(text: str, ends: str, mark: str) -> None:
     written = mark + text.replace("\n", f"{mark}{ends}")

@@ -1,5 +1,6 @@
 """The options of `acestep generate` about tasks and files become the request, and nothing is guessed silently."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -118,3 +119,41 @@ def test_what_cannot_be_done_ends_before_a_model_is_loaded(
     assert out == ""
     assert said in err
     assert asked == []
+
+
+@pytest.mark.parametrize("command", ["understand", "generate --caption x"])
+@pytest.mark.parametrize("codes", ["", " "])
+def test_audio_codes_that_are_empty_are_not_left_out_silently(
+    asked: list[Request], capsys: pytest.CaptureFixture[str], command: str, codes: str
+) -> None:
+    # An unset shell variable produces them.
+    assert run_click(cli, [*command.split(), "--audio-codes", codes]) == Exit.USAGE
+    assert "--audio-codes has no codes" in capsys.readouterr().err
+    assert not asked
+
+
+@pytest.mark.parametrize("command", ["understand --src-audio SONG", "codes SONG"])
+def test_a_recording_that_is_too_short_is_refused_before_a_model_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "acestep.api", None)
+    path = tmp_path / "short.wav"
+    soundfile.write(path, np.zeros(4_000), 8_000)
+    assert run_click(cli, [*command.replace("SONG", str(path)).split(), "--model", "tiny"]) == Exit.USAGE
+    assert "must last 1 to 3600 seconds, got 0.5" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["sample", "a song", "--language", "klingon"], "language must be one of"),
+        (["format", "--caption", "x", "--duration", "-2"], "--duration must be 1 to 600"),
+        (["format", "--caption", "x", "--bpm", "7"], "--bpm must be 30 to 300"),
+    ],
+)
+def test_words_are_asked_for_only_with_values_that_exist(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "acestep.lm.songwriting", None)
+    assert run_click(cli, [*arguments, "--model", "tiny"]) == Exit.USAGE
+    assert said in capsys.readouterr().err

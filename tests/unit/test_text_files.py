@@ -45,7 +45,14 @@ def test_a_text_is_read_as_it_was_written_with_lines_that_end_alike(
             for name in ("shift-jis", "euc-jp", "iso2022-jp", "gb18030", "utf-16-le", "utf-16-be")
         ),
         codecs.BOM_UTF16_LE + b"\0\xd8",
-        rb"{\rtf1\ansi la la}",
+        *(
+            rb"{\rtf1\ansi la la}",
+            b"%PDF-1.7\nla",
+            b"\n<!DOCTYPE html>la",
+            b"PK\3\4la",
+            b"\xd0\xcf\x11\xe0la",
+            b"\x1f\x8bla",
+        ),
     ],
 )
 def test_what_is_no_text_is_refused_with_what_to_do(tmp_path: Path, content: bytes) -> None:
