@@ -19,7 +19,8 @@ from acestep.errors import NotEnoughMemoryError, UsageError
 from acestep.limits.plan import Overrides, Plan
 from acestep.lm import songwriting
 from acestep.lm.jobs import Description
-from acestep.request import MAX_ASKED_S, MIN_DURATION_S, Request, Result, Song
+from acestep.request import MAX_ASKED_S, MIN_DURATION_S, Request, Song
+from acestep.result import Result
 from acestep.thinking import Think
 from acestep.units import Progress, silent
 

@@ -7,8 +7,9 @@ import msgspec
 
 from acestep.budgets import System
 from acestep.errors import NotMeasuredError
+from acestep.evidence import EvidenceKind
 from acestep.knobs import Backend, Knobs, Variant
-from acestep.tiers import EvidenceKind, Tier, TierTable
+from acestep.tiers import Tier, TierTable
 from calibrate.record.measurement import Measurement, RecordedCardKind, RecordedProbe
 from calibrate.table.merge import build_table
 from calibrate.table.policy import Policy, budget_bytes

@@ -4,9 +4,10 @@ from functools import cache
 
 import msgspec
 
+from acestep.evidence import Evidence, EvidenceKind
 from acestep.knobs import Backend, Quantization, Variant
 from acestep.limits.guard import COEFFICIENTS
-from acestep.tiers import BATCHES, Evidence, EvidenceKind, Frontier, LmStates, Shortfall, SizeBoundary, Tier, TierTable
+from acestep.tiers import BATCHES, Frontier, LmStates, Shortfall, SizeBoundary, Tier, TierTable
 from acestep.units import GIB, MIB
 from calibrate.probes.base import CapMethod
 from calibrate.record.measurement import Coefficient, Measurement, RecordedCardKind

@@ -8,11 +8,12 @@ import pytest
 from acestep import budgets as budgets_module
 from acestep import tiers as tiers_module
 from acestep.budgets import System
+from acestep.evidence import EvidenceKind
 from acestep.hardware.card import simulated_card
 from acestep.knobs import Variant
 from acestep.limits import machine
 from acestep.limits.plan import AS_THE_TIER_SAYS
-from acestep.tiers import EvidenceKind, Frontier, LmStates, Tier, TierTable, load_tiers
+from acestep.tiers import Frontier, LmStates, Tier, TierTable, load_tiers
 from acestep.units import MIB
 from calibrate.explain.origin import explain
 from calibrate.explain.sources import records_in

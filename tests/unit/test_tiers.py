@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from acestep.checkpoints.catalog import CHECKPOINTS, CheckpointKind
 from acestep.errors import InvalidInputError
+from acestep.evidence import EvidenceKind, short_digest
 from acestep.knobs import LM_MODELS, Variant
-from acestep.tiers import BATCHES, EvidenceKind, Frontier, Tier, lm_rank, load_tiers, short_digest
+from acestep.tiers import BATCHES, Frontier, Tier, lm_rank, load_tiers
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "tiers.json"
 TEXT = FIXTURE.read_text(encoding="utf-8")
