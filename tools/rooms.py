@@ -27,8 +27,8 @@ ROOMS = (
         parts=_at_root(
             "acestep",
             "errors units knobs automatic plain_text fields thinking clip stage "
-            "locale_text task song request result strict_json budgets tiers vram_range evidence proxies logs version "
-            "output_file typed",
+            "locale_text task song request result regular_file strict_json budgets tiers vram_range evidence proxies "
+            "logs version output_file typed",
         ),
     ),
     Room(

@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from acestep.checkpoints.configs import MAX_JSON_BYTES, is_file, read_config, shortened
+from acestep.checkpoints.configs import MAX_JSON_BYTES, read_config, shortened
 from acestep.errors import InvalidInputError, first_line
+from acestep.regular_file import is_file
 
 WHOLE_FILE = "tokenizer.json"
 """The file with everything; it loads many times faster than separate vocabulary and merges files."""

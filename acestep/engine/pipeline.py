@@ -185,7 +185,7 @@ class Pipeline:
             progress(Stage.ENCODE, 1, 1)
         del brought
         if run.latents is None:
-            run.latents = torch.empty(request.batch, request.latent_frames, conditions.context.shape[-1] // 2)
+            run.latents = torch.zeros(request.batch, request.latent_frames, conditions.context.shape[-1] // 2)
         while run.done < request.batch:
             after = min(request.batch, run.done + run.songs_per_pass)
             songs = msgspec.structs.replace(request, batch=after - run.done, seed=request.seed + run.done)
@@ -195,7 +195,7 @@ class Pipeline:
                 place.device.download(run.latents[run.done : after].numpy(), latents)
                 del latents
             run.done = after
-        require_numbers(run.latents, place.components.dtype, place.device)
+        require_numbers(run.latents, place.components.dtype)
         del conditions
         run.warnings.extend(run.pace.told())
         if place.knobs.compile and (problem := uncompiled()):

@@ -74,7 +74,30 @@ FreeList: TypeAlias = list[tuple[int, int, Block]]
 """The free blocks of one pool, sorted by size and then address: the first that is large enough is the best fit."""
 
 
-class CachingAllocator:
+class AllocatorCounts:
+    """What an allocator under a hard cap counts, in bytes: of live blocks, of the sizes asked for, and of segments."""
+
+    __slots__ = (
+        "allocated",
+        "cap",
+        "num_oom",
+        "num_retries",
+        "peak_allocated",
+        "peak_reserved",
+        "requested",
+        "reserved",
+    )
+
+    def __init__(self, cap_bytes: int) -> None:
+        if cap_bytes < 0:
+            raise ValueError(f"cap_bytes must not be negative, got {cap_bytes}")
+        self.cap = cap_bytes
+        self.allocated = self.requested = self.reserved = 0
+        self.peak_allocated = self.peak_reserved = 0
+        self.num_oom = self.num_retries = 0
+
+
+class CachingAllocator(AllocatorCounts):
     """Allocates blocks under a hard cap on reserved bytes.
 
     `allocated` counts whole blocks, as torch's `allocated_bytes` does; `requested` the bytes asked for. `pending`
@@ -86,24 +109,11 @@ class CachingAllocator:
         "_large",
         "_next_address",
         "_small",
-        "allocated",
-        "cap",
-        "num_oom",
-        "num_retries",
-        "peak_allocated",
-        "peak_reserved",
         "pending",
-        "requested",
-        "reserved",
     )
 
     def __init__(self, cap_bytes: int = NO_CAP) -> None:
-        if cap_bytes < 0:
-            raise ValueError(f"cap_bytes must not be negative, got {cap_bytes}")
-        self.cap = cap_bytes
-        self.allocated = self.requested = self.reserved = 0
-        self.peak_allocated = self.peak_reserved = 0
-        self.num_oom = self.num_retries = 0
+        super().__init__(cap_bytes)
         self.pending: dict[Block, None] = {}
         self._small: FreeList = []
         self._large: FreeList = []

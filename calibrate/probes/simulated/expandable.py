@@ -12,7 +12,13 @@ from typing import Final
 
 from acestep.limits.workspace import LARGE_SEGMENT, OWN_SEGMENT, SMALL_LIMIT, up_to_grain
 from acestep.units import ceil_div
-from calibrate.probes.simulated.allocator import MIN_BLOCK, NO_CAP, SMALL_SEGMENT, SimulatedOutOfMemoryError
+from calibrate.probes.simulated.allocator import (
+    MIN_BLOCK,
+    NO_CAP,
+    SMALL_SEGMENT,
+    AllocatorCounts,
+    SimulatedOutOfMemoryError,
+)
 
 ADDRESSES: Final = LARGE_SEGMENT << 24
 """The addresses of a segment: PyTorch reserves more than the card has, so that they never run out."""
@@ -81,16 +87,11 @@ class _Pool:
         raise AssertionError("the addresses of a segment have run out")
 
 
-class ExpandableAllocator:
+class ExpandableAllocator(AllocatorCounts):
     """As `CachingAllocator` counts, with expandable segments. All sizes in bytes."""
 
     def __init__(self, cap_bytes: int = NO_CAP) -> None:
-        if cap_bytes < 0:
-            raise ValueError(f"cap_bytes must not be negative, got {cap_bytes}")
-        self.cap = cap_bytes
-        self.allocated = self.requested = self.reserved = 0
-        self.peak_allocated = self.peak_reserved = 0
-        self.num_oom = self.num_retries = 0
+        super().__init__(cap_bytes)
         self._small = _Pool(0, SMALL_SEGMENT)
         self._large = _Pool(ADDRESSES, LARGE_SEGMENT)
 
