@@ -44,7 +44,7 @@ NEAR_BYTES: Final = MIB
 
 RUN_ON_A_CARD: Final = ("acestep/", "calibrate/probes/")
 NEVER_RUN: Final = ("acestep/ui/", "acestep/cli/", "acestep/audio/")
-"""Of the first folders a probe runs everything but the second ones."""
+"""A probe runs everything in the first folders, except the second ones."""
 
 WITH_LM_ONLY: Final = ("acestep/lm/",)
 

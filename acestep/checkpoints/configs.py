@@ -133,7 +133,7 @@ def qwen_architecture_in(folder: Path) -> QwenArchitecture:
 
 
 def shortened(value: Any) -> str:
-    """A value of a stranger's file in a sentence: its beginning is enough."""
+    """Return the beginning of a wrong value, for an error message."""
     text = repr(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 

@@ -1,4 +1,4 @@
-"""Byte-level tokenizers from files of strangers: read by the tokenizers library, after a look at what they would do.
+"""Byte-level tokenizers from unknown files, read by the tokenizers library after a look at what they would do.
 
 The published checkpoints all have the byte-level BPE of Qwen. Other kinds may lose the words of a text, so they are
 refused. No setting beside the tokenizer is read, and no code from the folder is run.

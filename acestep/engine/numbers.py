@@ -1,4 +1,4 @@
-"""Latents that are no numbers, of which nothing can be heard."""
+"""Refuses latents that are infinite or no numbers (NaN), which make no sound."""
 
 import torch
 from torch import Tensor

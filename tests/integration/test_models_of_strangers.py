@@ -151,7 +151,7 @@ def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_what_nobody_changed_is_read(part: str, spoiled: Callable[[str], Path]) -> None:
+def test_an_unchanged_folder_is_read(part: str, spoiled: Callable[[str], Path]) -> None:
     assert refusal(part, spoiled(PARTS[part])) is None
 
 

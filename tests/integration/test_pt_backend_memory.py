@@ -19,11 +19,11 @@ from acestep.units import GIB, gib
 from calibrate.probes.simulated.book import TraceBook
 from calibrate.probes.simulated.device import SimulatedDevice
 from calibrate.probes.simulated.full_size_lm import FirstAllowed, full_size_lm
-from calibrate.probes.simulated.kernels import CpuKernels, CudaKernels
+from calibrate.probes.simulated.kernels import CudaKernels
 from calibrate.probes.simulated.ledger import Ledger
 from calibrate.probes.simulated.trace import Trace, peak_bytes, stage_usage
 from tests.grammars import Alternating, Counted, job_of
-from tests.metering import MeteredCpu
+from tests.metering import CpuKernels, MeteredCpu
 from tests.think_caps import think_cap, trace_thinking
 
 VOCABULARY = 20_000
