@@ -40,8 +40,8 @@ class Device(Protocol):
         ...
 
     @property
-    def compiles(self) -> bool:
-        """Whether compiled code can run here; a simulated device runs nothing."""
+    def computes(self) -> bool:
+        """Whether it computes at all; a simulated device only counts."""
         ...
 
     def upload(self, host: Tensor, owner: str) -> Tensor:

@@ -133,7 +133,7 @@ def test_streamed_blocks_run_through_the_same_graphs() -> None:
 
 def test_compiling_is_what_the_knob_says_and_never_simulated() -> None:
     class Simulated(CpuDevice):
-        compiles = False
+        computes = False
 
     def functions(knobs: Knobs, device: CpuDevice) -> object:
         return StageContext(components=None, knobs=knobs, device=device, placement=None).row_functions()
