@@ -96,6 +96,19 @@ class AllocatorCounts:
         self.peak_allocated = self.peak_reserved = 0
         self.num_oom = self.num_retries = 0
 
+    def empty_cache(self) -> None:
+        """Return memory without a live block to the driver."""
+        raise NotImplementedError
+
+    def _require_room(self, more: int, n_bytes: int) -> None:
+        """Raise `SimulatedOutOfMemoryError` if `more` bytes pass the cap, also with an empty cache."""
+        if self.reserved + more > self.cap:
+            self.num_retries += 1
+            self.empty_cache()
+            if self.reserved + more > self.cap:
+                self.num_oom += 1
+                raise SimulatedOutOfMemoryError(n_bytes, self.reserved, self.allocated, self.cap)
+
 
 class CachingAllocator(AllocatorCounts):
     """Allocates blocks under a hard cap on reserved bytes.
@@ -286,12 +299,7 @@ class CachingAllocator(AllocatorCounts):
             segment = LARGE_SEGMENT
         else:
             segment = up_to_grain(size)
-        if self.reserved + segment > self.cap:
-            self.num_retries += 1
-            self.empty_cache()
-            if self.reserved + segment > self.cap:
-                self.num_oom += 1
-                raise SimulatedOutOfMemoryError(n_bytes, self.reserved, self.allocated, self.cap)
+        self._require_room(segment, n_bytes)
         block = Block(pool, self._next_address, segment)
         self._heads[block.address] = block
         self._next_address += segment

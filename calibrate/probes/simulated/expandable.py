@@ -17,7 +17,6 @@ from calibrate.probes.simulated.allocator import (
     NO_CAP,
     SMALL_SEGMENT,
     AllocatorCounts,
-    SimulatedOutOfMemoryError,
 )
 
 ADDRESSES: Final = LARGE_SEGMENT << 24
@@ -133,12 +132,7 @@ class ExpandableAllocator(AllocatorCounts):
     def _grown(self, pool: _Pool, size: int, n_bytes: int) -> ExpandableBlock:
         """Return a free block of at least `size`, for which memory is mapped at the end of another or behind all."""
         wanted = SMALL_SEGMENT if pool is self._small else LARGE_SEGMENT if size < OWN_SEGMENT else up_to_grain(size)
-        if self.reserved + wanted > self.cap:
-            self.num_retries += 1
-            self.empty_cache()
-            if self.reserved + wanted > self.cap:
-                self.num_oom += 1
-                raise SimulatedOutOfMemoryError(n_bytes, self.reserved, self.allocated, self.cap)
+        self._require_room(wanted, n_bytes)
         block = pool.growing(size)
         if not block.mapped:
             block = self._map(pool, block, size)
