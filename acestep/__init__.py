@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from acestep.hardware.card import Card
     from acestep.limits.plan import Plan
     from acestep.lm.songwriting import create_sample, format_sample, plan_song
-    from acestep.request import Request, Result
+    from acestep.request import Request
+    from acestep.result import Result
     from acestep.tiers import load_tiers
 
 __all__ = [

@@ -19,7 +19,8 @@ from acestep.errors import NotEnoughMemoryError
 from acestep.limits.plan import Overrides, Plan
 from acestep.lm import songwriting
 from acestep.lm.jobs import Description
-from acestep.request import Request, Result, Song
+from acestep.request import Request, Song
+from acestep.result import Result
 from acestep.song_settings import settings_text
 from acestep.thinking import Think
 from acestep.units import Progress, silent

@@ -1,4 +1,4 @@
-"""The request to the pipeline and its result: data classes that are validated when created."""
+"""The request to the pipeline: a data class that is validated when created."""
 
 import math
 from collections.abc import Mapping
@@ -17,7 +17,6 @@ from acestep.plain_text import plain_text
 from acestep.song import DecodePath as DecodePath
 from acestep.song import Song as Song
 from acestep.song import SongCodes as SongCodes
-from acestep.stage import StageReport
 from acestep.task import BASE_TASKS as BASE_TASKS
 from acestep.task import OF_ONE_TRACK, REPAINT_FADE_S, REPAINT_STRENGTH, SOURCED, WINDOWED
 from acestep.task import Task as Task
@@ -333,17 +332,3 @@ def frames_of(duration_s: float) -> int:
 def _frame(seconds: float) -> int:
     """The latent frame at a time."""
     return int(seconds * (SAMPLE_RATE / LATENT_HOP))
-
-
-class Result(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """The result of `Pipeline.generate`: the songs in seed order and how they were made.
-
-    `request` is what was carried out: open fields are filled in, by the language model if it thought.
-    """
-
-    request: Request
-    songs: tuple[Song, ...]
-    stages: tuple[StageReport, ...]
-    songs_per_pass: int
-    decode_path: DecodePath
-    warnings: tuple[str, ...]

@@ -2,7 +2,6 @@
 
 import json
 import re
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,7 +9,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from acestep.errors import InvalidInputError
-from acestep.units import MIB, mib
+from acestep.regular_file import content_of
+from acestep.units import MIB
 
 T = TypeVar("T")
 
@@ -24,7 +24,7 @@ Trail = tuple["Trail", str] | None
 def read_json(path: Path) -> Any:
     """Return the document in a JSON file; raise `InvalidInputError` naming the file if it is missing or too large."""
     try:
-        text = _text_of(path)
+        text = content_of(path, MOST_BYTES, "a table or record").decode()
         document = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_refuse_repeats)
     except FileNotFoundError:
         raise InvalidInputError(path, "no such file") from None
@@ -99,19 +99,6 @@ def _fails_alone(document: Any, kind: type[Any], holder: dict[str, Any], entry: 
     except msgspec.ValidationError as error:
         return str(error) == problem
     return False
-
-
-def _text_of(path: Path) -> str:
-    # Opening a pipe waits for a writer, and a device such as /dev/zero never ends.
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise InvalidInputError(path, "is a folder, a pipe or a device, not a file; save it as a file and give that")
-    with path.open("rb") as file:
-        content = file.read(MOST_BYTES + 1)
-    if len(content) > MOST_BYTES:
-        raise InvalidInputError(
-            path, f"is larger than {mib(MOST_BYTES)}, which none of ours is; give a table or record as written"
-        )
-    return content.decode()
 
 
 def _refuse_constant(name: str) -> None:

@@ -12,6 +12,9 @@ from acestep.typed import take_types
 NO_NEGATIVE = "NO USER INPUT"
 """The text for "nothing" in a slot of the language model's prompts, as in training."""
 
+LONGEST_PROMPT_TOKENS = 3_200
+"""The longest prompt of a language model in its tokens: instruction, caption, lyrics and metadata."""
+
 
 class Think(Enum):
     """Whether a language model plans the songs: as the card's plan says, or as the user says."""

@@ -1,8 +1,6 @@
 """The tier table: the limits of every class of card, and the strict reader of its file."""
 
 import math
-from collections.abc import Sequence
-from enum import StrEnum
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -11,9 +9,11 @@ from typing import Annotated
 import msgspec
 
 from acestep.budgets import System, SystemBudget, room_between
+from acestep.evidence import Evidence
 from acestep.knobs import LM_MODELS, Backend, Offload, Quantization, Variant
 from acestep.request import MAX_DURATION_S
 from acestep.strict_json import load_strict
+from acestep.vram_range import VramRange, require_tiling
 
 TABLE_SCHEMA_VERSION = 1
 """Version of `tiers/generated_tiers.json` that this code reads."""
@@ -21,37 +21,10 @@ TABLE_SCHEMA_VERSION = 1
 BATCHES = (1, 2, 4, 8)
 """The batch sizes a frontier has entries for; a batch between two takes the larger one's entry."""
 
-DIGEST_START = len("sha256:") + 12
-"""Characters of a shortened digest, with the name of its algorithm, for display."""
-
-
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
 SongSeconds = Annotated[int, msgspec.Meta(ge=0, le=int(MAX_DURATION_S))]
 """A song's length; 0 = does not fit."""
-
-
-class VramRange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A range of nameplates in GiB; an `upper` of None has no end."""
-
-    lower: float
-    lower_inclusive: bool
-    upper: float | None
-    upper_inclusive: bool | None
-
-    def __post_init__(self) -> None:
-        if (self.upper is None) != (self.upper_inclusive is None):
-            raise ValueError("vram_gib: upper and upper_inclusive must both be null or neither")
-        if not (math.isfinite(self.lower) and self.lower >= 0):
-            raise ValueError(f"vram_gib: lower must be 0 or more, got {self.lower}")
-        if self.upper is not None and not (math.isfinite(self.upper) and self.upper > self.lower):
-            raise ValueError(f"vram_gib: upper must be above lower ({self.lower:g}), got {self.upper}")
-
-    def __contains__(self, nameplate_gib: float) -> bool:
-        above = nameplate_gib >= self.lower if self.lower_inclusive else nameplate_gib > self.lower
-        if self.upper is None:
-            return above
-        return above and (nameplate_gib <= self.upper if self.upper_inclusive else nameplate_gib < self.upper)
 
 
 class LmStates(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -94,23 +67,6 @@ class Frontier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """Return the largest batch that allows the longest song of a batch of one; 0 if none fits."""
         entries = self.of(lm=lm)
         return max((size for size in BATCHES if entries[str(size)] == entries["1"] > 0), default=0)
-
-
-class EvidenceKind(StrEnum):
-    """How a number was found, the strongest evidence first."""
-
-    MEASURED = "measured"
-    VIRTUAL = "virtual"
-    SIMULATED = "simulated"
-    ESTIMATED = "estimated"
-    POLICY = "policy"
-
-
-class Evidence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The source of a number: its kind, and the digest of the record that holds the probes."""
-
-    kind: EvidenceKind
-    record: str
 
 
 class LmNeeds(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -345,27 +301,9 @@ class TierTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         return room_between(self.budgets, nameplate_gib)
 
 
-def require_tiling(tiers: Sequence[tuple[str, VramRange]]) -> None:
-    """Raise `ValueError` unless every nameplate from 0 up is in exactly one of the named ranges, in order."""
-    ids = [tier_id for tier_id, _ in tiers]
-    if len(set(ids)) != len(ids):
-        raise ValueError(f"tiers must have different ids, got {ids}")
-    first, last = tiers[0][1], tiers[-1][1]
-    if (first.lower, first.lower_inclusive) != (0, True) or last.upper is not None:
-        raise ValueError("tiers must begin at 0 GiB, inclusive, and the last must have no upper bound")
-    for (_, below), (tier_id, above) in pairwise(tiers):
-        if below.upper != above.lower or below.upper_inclusive == above.lower_inclusive:
-            raise ValueError(f"tiers must touch without overlap: {tier_id} does not begin where the one before ends")
-
-
 def lm_rank(model: str | None) -> int:
     """Return the index of a language model among all of them, smallest first; -1 for none."""
     return -1 if model is None else LM_MODELS.index(model)
-
-
-def short_digest(digest: str) -> str:
-    """Return the start of a digest with the name of its algorithm, for display."""
-    return digest[:DIGEST_START]
 
 
 def data_file(name: str) -> Path:

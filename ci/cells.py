@@ -7,13 +7,14 @@ import msgspec
 
 from acestep.budgets import System
 from acestep.errors import NotMeasuredError
+from acestep.evidence import EvidenceKind
 from acestep.knobs import Backend, Knobs, Variant
-from acestep.tiers import EvidenceKind, Tier, TierTable
+from acestep.tiers import Tier, TierTable
 from calibrate.record.measurement import Measurement, RecordedCardKind, RecordedProbe
 from calibrate.table.merge import build_table
 from calibrate.table.policy import Policy, budget_bytes
 from calibrate.workload import Workload
-from ci.findings import Finding, Level
+from ci.findings import Finding, FindingValue, Level
 
 
 class GateCell(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +37,31 @@ class GateCell(msgspec.Struct, frozen=True, kw_only=True):
         """The cell in words, for a sentence."""
         workload = self.probe.workload
         return f"{self.variant} {self.tier}, {workload.batch} x {workload.duration_s:g} s {self.state}"
+
+
+def finding_of(
+    rule: str,
+    cell: GateCell,
+    what: str,
+    told: str,
+    *,
+    before: FindingValue = None,
+    after: FindingValue = None,
+    stage: str = "",
+    component: str = "",
+) -> Finding:
+    """A finding of a rule about `what` of a cell, told in words that follow the cell's own."""
+    return Finding(
+        id=rule,
+        variant=cell.variant,
+        tier=cell.tier,
+        field=f"{what}.{cell.state}",
+        before=before,
+        after=after,
+        stage=stage,
+        component=component,
+        message=f"{cell.place}: {told}.",
+    )
 
 
 Probes = dict[tuple[Knobs, Workload], list[RecordedProbe]]

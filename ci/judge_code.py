@@ -9,9 +9,9 @@ from calibrate.probes.base import MeasuredStage, ProbeResult, Simulation
 from calibrate.probes.simulated.trace import NO_PARTS
 from calibrate.record.measurement import keeps_promise
 from calibrate.record.rules import CHOOSING
-from ci.cells import GateCell
+from ci.cells import GateCell, finding_of
 from ci.counting import TellCells
-from ci.findings import Finding, FindingValue
+from ci.findings import Finding
 from ci.head_process import simulation_on
 from ci.judge_work import work_findings
 
@@ -35,7 +35,7 @@ def code_findings(
             yield from _judged(cell, simulation_on(prober, SIMULATED_CAPABILITY, cell.system), share)
         except CODE_ERRORS as error:
             said = f"{error}" if isinstance(error, NotMeasuredError) else f"{type(error).__name__}: {error}"
-            yield _finding("G203", cell, "probe", f"cannot be probed: {said}"[:300])
+            yield finding_of("G203", cell, "probe", f"cannot be probed: {said}"[:300])
 
 
 def found_once(findings: Sequence[Finding]) -> Iterator[Finding]:
@@ -60,7 +60,7 @@ def _judged(cell: GateCell, prober: Simulation, share: float) -> Iterator[Findin
     then, now = (sorted(stage.name for stage in stages) for stages in (cell.probe.stages, found.stages))
     if then != now:
         told = f"has the stages {', '.join(now)}, and its record {', '.join(then)}: they cannot all be compared"
-        yield _finding("G203", cell, "stages", told, before=" ".join(then), after=" ".join(now))
+        yield finding_of("G203", cell, "stages", told, before=" ".join(then), after=" ".join(now))
     for stage in found.stages:
         if stage.name in before:
             yield from _stage_findings(cell, before[stage.name], stage, found.live_at_peak.get(stage.name, {}), share)
@@ -80,7 +80,7 @@ def _no_longer_fits(cell: GateCell, prober: Simulation, found: ProbeResult) -> F
         component = component_that_grew(recorded[stage], roomy[stage], with_room.live_at_peak.get(stage, {}))
     # One pass may do less than it did and still find room, or decode elsewhere.
     told = f"needs {gib(needed)}, and was certified at {gib(cell.proven_cap_bytes)}; it now ends {found.verdict}"
-    return _finding(
+    return finding_of(
         "G301",
         cell,
         "smallest_cap_bytes",
@@ -99,7 +99,9 @@ def _stage_findings(
         told = f"{after.name} takes {after.songs_per_pass} songs at once, it took {before.songs_per_pass}"
         songs = before.songs_per_pass, after.songs_per_pass
         rule = "G304" if cell.released else "G303"
-        yield _finding(rule, cell, "songs_per_pass", told, before=songs[0], after=songs[1], stage=after.name)
+        yield finding_of(
+            rule, cell, f"{after.name}.songs_per_pass", told, before=songs[0], after=songs[1], stage=after.name
+        )
     # A stage that adapts to free memory may take more if the weights next to it take less.
     more_room = after.resident_bytes < before.resident_bytes or after.songs_per_pass > before.songs_per_pass
     taken, takes = before.needed_bytes, after.needed_bytes
@@ -109,10 +111,10 @@ def _stage_findings(
             f"{after.name} takes {gib(takes)}, {takes / max(taken, 1) - 1:+.1%}"
             f"{' since the last release' * cell.released}; what grew is most likely {component}"
         )
-        yield _finding(
+        yield finding_of(
             "G304" if cell.released else "G302",
             cell,
-            "peak_allocated_bytes",
+            f"{after.name}.peak_allocated_bytes",
             told,
             before=taken,
             after=takes,
@@ -139,27 +141,3 @@ def component_that_grew(before: MeasuredStage, after: MeasuredStage, live: Mappi
         return max(owners, key=lambda name: owners[name], default="activations")
     alike = [name for name, n in owners.items() if abs(n - weights) <= _SAME_SIZE * weights]
     return alike[0] if alike else max(owners, key=lambda name: owners[name], default="weights")
-
-
-def _finding(
-    rule: str,
-    cell: GateCell,
-    what: str,
-    problem: str,
-    *,
-    before: FindingValue = None,
-    after: FindingValue = None,
-    stage: str = "",
-    component: str = "",
-) -> Finding:
-    return Finding(
-        id=rule,
-        variant=cell.variant,
-        tier=cell.tier,
-        field=".".join(part for part in (stage if rule != "G301" else "", what, cell.state) if part),
-        before=before,
-        after=after,
-        stage=stage,
-        component=component,
-        message=f"{cell.place}: {problem}.",
-    )

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from acestep.errors import AceStepError
-from acestep.tiers import short_digest
+from acestep.evidence import short_digest
 from calibrate.fingerprint import code_version
 from calibrate.record.contributed import validate
 from calibrate.record.measurement import Certificate, Measurement

@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 
 from acestep.budgets import System
+from acestep.evidence import EvidenceKind
 from acestep.knobs import KNOBS, Backend, Variant
-from acestep.tiers import BATCHES, EvidenceKind, SizeBoundary, Tier, TierTable, VariantTable, lm_rank
+from acestep.tiers import BATCHES, SizeBoundary, Tier, TierTable, VariantTable, lm_rank
 from calibrate.files import as_text
 from ci.findings import Finding, FindingValue
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from msgspec import UNSET
 
 from calibrate.probes.base import MeasuredStage
-from ci.cells import GateCell
+from ci.cells import GateCell, finding_of
 from ci.findings import Finding
 
 _NAMES = {
@@ -24,14 +24,13 @@ def work_findings(cell: GateCell, before: MeasuredStage, after: MeasuredStage, s
         then, now = getattr(before.work, name), getattr(after.work, name)
         if now > then * (1 + share):
             grown = f"{now / then - 1:+.1%}" if then else "from none"
-            yield Finding(
-                id="G307",
-                variant=cell.variant,
-                tier=cell.tier,
-                field=f"{after.name}.{name}.{cell.state}",
+            yield finding_of(
+                "G307",
+                cell,
+                f"{after.name}.{name}",
+                f"{after.name} takes more {words}, {grown}: songs take longer on every card",
                 before=then,
                 after=now,
                 stage=after.name,
                 component=name,
-                message=f"{cell.place}: {after.name} takes more {words}, {grown}: songs take longer on every card.",
             )

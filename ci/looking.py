@@ -36,7 +36,7 @@ _ATTRIBUTES = frozenset(
         *("__builtins__", "__import__"),
     }
 )
-"""Attributes that say as much whatever they are read of; a text that names one may be read with `getattr`."""
+"""Attributes that count whatever object they are read from; a text that names one may be read with `getattr`."""
 
 NOT_PARSED = "code that Python cannot parse"
 

@@ -24,7 +24,7 @@ from calibrate.git import GitError
 from calibrate.probes.base import CapMethod, MeasuredStage, ProbeResult
 from calibrate.probes.messages import loading_order
 from calibrate.record.measurement import RecordedProbe, keeps_promise
-from ci.cells import GateCell
+from ci.cells import GateCell, finding_of
 from ci.counting import TellCells
 from ci.findings import Finding
 from ci.harness import changed_paths
@@ -44,7 +44,7 @@ NEAR_BYTES: Final = MIB
 
 RUN_ON_A_CARD: Final = ("acestep/", "calibrate/probes/")
 NEVER_RUN: Final = ("acestep/ui/", "acestep/cli/", "acestep/audio/")
-"""Of the first folders a probe runs everything but the second ones."""
+"""A probe runs everything in the first folders, except the second ones."""
 
 WITH_LM_ONLY: Final = ("acestep/lm/",)
 
@@ -172,11 +172,11 @@ def _judged(cells: Sequence[GateCell], answers: list[Answered] | str) -> Iterato
     for (cell, asked), answer in zip(wanted, answers, strict=True):
         card, batch = answer.card, cell.probe.workload.batch
         if not card.verdict.answers:
-            told = f"gives no answer: {' '.join(card.warnings) or card.verdict}"
-            yield _finding("G203", cell, "virtual", told)
+            told = f"gives no answer on a virtual card: {' '.join(card.warnings) or card.verdict}"
+            yield finding_of("G203", cell, "virtual", told)
         elif not keeps_promise(card, batch):
-            told = f"ends {card.verdict} under {gib(asked.cap_bytes)}"
-            yield _finding("G301", cell, "card_cap_bytes", told, before=asked.cap_bytes, after=card.verdict.value)
+            told = f"ends {card.verdict} under {gib(asked.cap_bytes)} on a virtual card"
+            yield finding_of("G301", cell, "card_cap_bytes", told, before=asked.cap_bytes, after=card.verdict.value)
         elif asked.cap_bytes == cell.probe.cap_bytes:
             yield from _stage_findings(cell, answer)
 
@@ -185,9 +185,10 @@ def _stage_findings(cell: GateCell, answer: Answered) -> Iterator[Finding]:
     for stage in answer.card.stages:
         allowed, took = _allowed(stage.name, cell.probe, answer.simulated), stage.peak_allocated_bytes
         if took > allowed + NEAR_BYTES:
-            told = f"{stage.name} takes {mib(took - allowed)} more there than the simulation of the same code"
+            more = mib(took - allowed)
+            told = f"{stage.name} takes {more} more on a virtual card than in the simulation of the same code"
             what = f"{stage.name}.card_allocated_bytes"
-            yield _finding("G302", cell, what, told, before=allowed, after=took, stage=stage.name)
+            yield finding_of("G302", cell, what, told, before=allowed, after=took, stage=stage.name)
 
 
 def _allowed(name: str, recorded: RecordedProbe, simulated: ProbeResult | None) -> int:
@@ -195,28 +196,6 @@ def _allowed(name: str, recorded: RecordedProbe, simulated: ProbeResult | None) 
     stages = [*recorded.stages, *(simulated.stages if simulated else ())]
     blocks = simulated.blocks_at_peak.get(name, 0) if simulated else 0
     return max([blocks, *(stage.needed_bytes for stage in stages if stage.name == name)])
-
-
-def _finding(
-    rule: str,
-    cell: GateCell,
-    what: str,
-    told: str,
-    *,
-    before: int | None = None,
-    after: int | str | None = None,
-    stage: str = "",
-) -> Finding:
-    return Finding(
-        id=rule,
-        variant=cell.variant,
-        tier=cell.tier,
-        field=f"{what}.{cell.state}",
-        before=before,
-        after=after,
-        stage=stage,
-        message=f"{cell.place}, on a virtual card: {told}.",
-    )
 
 
 def _takes_more(recorded: Sequence[MeasuredStage], card: ProbeResult) -> bool:

@@ -87,7 +87,7 @@ def _with(judgement: Judgement, found: Sequence[Finding]) -> Judgement:
 
 
 def _counted(findings: Sequence[Finding]) -> list[Finding]:
-    """What stops a change, besides that the judge is changed: of that, each judge knows."""
+    """The findings that stop a change, without those about a changed judge, which both judges report."""
     return [finding for finding in findings if finding.level is Level.ERROR and finding.id not in JUDGE_CHANGES]
 
 

@@ -4,9 +4,10 @@ from functools import cache
 
 import msgspec
 
+from acestep.evidence import Evidence, EvidenceKind
 from acestep.knobs import Backend, Quantization, Variant
 from acestep.limits.guard import COEFFICIENTS
-from acestep.tiers import BATCHES, Evidence, EvidenceKind, Frontier, LmStates, Shortfall, SizeBoundary, Tier, TierTable
+from acestep.tiers import BATCHES, Frontier, LmStates, Shortfall, SizeBoundary, Tier, TierTable
 from acestep.units import GIB, MIB
 from calibrate.probes.base import CapMethod
 from calibrate.record.measurement import Coefficient, Measurement, RecordedCardKind
@@ -143,3 +144,14 @@ def thinking(base: Sources) -> Sources:
     short = Shortfall(tier="tier4", field="max_duration_s.with_lm", published="600", generated="480")
     variants = {**table.variants, Variant.TURBO: entry}
     return with_table(base, msgspec.structs.replace(table, variants=variants, shortfalls=(short,)))
+
+
+def reaching(tier: Tier, entries: dict[str, int]) -> Tier:
+    """The tier with these longest songs for each batch without a language model."""
+    frontier = Frontier(with_lm=tier.frontier.with_lm, without_lm=entries)
+    return msgspec.structs.replace(
+        tier,
+        frontier=frontier,
+        max_duration_s=LmStates(with_lm=tier.max_duration_s.with_lm, without_lm=frontier.longest(1, lm=False)),
+        max_batch=LmStates(with_lm=tier.max_batch.with_lm, without_lm=frontier.headline_batch(lm=False)),
+    )

@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 from typing import Any
 
+from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from acestep.devices.cpu import CpuDevice
 from acestep.units import ceil_div
+from calibrate.probes.simulated.kernels import AttentionKernels
 
 BLOCK = 512
 KERNELS = ("aten::convolution", "aten::scaled_dot_product_attention")
@@ -63,3 +65,17 @@ def _peak(events: list[tuple[int, int, int, int]]) -> int:
             now += rounded if n_bytes > 0 else -rounded
             peak = max(peak, now)
     return peak
+
+
+class CpuKernels(AttentionKernels):
+    """Attention on the CPU in float32, so that metered CPU runs can be compared with simulated ones."""
+
+    matmul_bytes = 0
+
+    def attention(self, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Return only the result."""
+        return self._fused(query, key, value, None)
+
+    def convolution(self, source: Tensor, filters: Tensor, result: Tensor, *, transposed: bool) -> int:
+        """Return 0: the meter does not count workspaces inside a convolution."""
+        return 0

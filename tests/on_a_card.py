@@ -17,7 +17,8 @@ from acestep.devices.base import Device
 from acestep.dit.attention import Kernels
 from acestep.engine.pipeline import Pipeline, prepare
 from acestep.knobs import Knobs, Offload, Quantization, Variant
-from acestep.request import Request, Result
+from acestep.request import Request
+from acestep.result import Result
 
 REQUEST = Request(caption="slow piano", lyrics="la la", duration_s=2, seed=3, steps=2)
 

@@ -113,3 +113,7 @@ def song(
         seed=seed,
         max_tokens=min(max_tokens, codes + 1),
     )
+
+
+def unheard(step: int, most: int) -> None:
+    """Take the progress of writing, and do nothing with it."""

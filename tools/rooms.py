@@ -27,7 +27,8 @@ ROOMS = (
         parts=_at_root(
             "acestep",
             "errors units knobs automatic plain_text fields language_names thinking clip stage locale_text task song "
-            "request song_settings strict_json budgets tiers proxies logs version output_file typed",
+            "request result song_settings regular_file strict_json budgets tiers vram_range evidence proxies "
+            "logs version output_file typed",
         ),
     ),
     Room(

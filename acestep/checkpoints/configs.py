@@ -1,7 +1,6 @@
 """The configurations in a checkpoint's folder, decoded strictly; no weights are read."""
 
 import math
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,6 +10,7 @@ import msgspec
 from acestep.checkpoints.architecture import Architecture, QwenArchitecture, VaeArchitecture
 from acestep.checkpoints.convert import OPTIONAL_PARTS, PREFIXES, original_config, part_configs
 from acestep.errors import InvalidInputError
+from acestep.regular_file import content_of, is_file
 from acestep.request import LATENT_HOP, SAMPLE_RATE
 from acestep.units import MIB
 
@@ -48,13 +48,8 @@ _QWEN_WIDTHS = (
 def read_config(path: Path) -> dict[str, Any]:
     """The JSON object in `path`; raises `InvalidInputError` where there is none."""
     try:
-        found = path.stat()
-        # Opening a pipe waits for the program at its other end.
-        if not stat.S_ISREG(found.st_mode):
-            raise InvalidInputError(path, "is no file but a folder, a pipe or a device")
-        if found.st_size > MAX_JSON_BYTES:
-            raise InvalidInputError(path, f"is larger than {MAX_JSON_BYTES} bytes and no configuration")
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+        content = content_of(path, MAX_JSON_BYTES, "a model's configuration")
+        return msgspec.json.decode(content, type=dict[str, Any])
     except OSError as error:
         raise InvalidInputError(path, f"cannot be read ({error.strerror or error})") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -64,14 +59,6 @@ def read_config(path: Path) -> dict[str, Any]:
 def has_parts(folder: Path) -> bool:
     """Whether the checkpoint in `folder` has a folder for each part (diffusers layout) rather than one file."""
     return is_file(folder / MODEL_INDEX)
-
-
-def is_file(path: Path) -> bool:
-    """Whether there is such a file that this user may look at; False for a name that no file can have, too."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
 
 
 def parts_in(folder: Path) -> tuple[str, ...]:
@@ -146,7 +133,7 @@ def qwen_architecture_in(folder: Path) -> QwenArchitecture:
 
 
 def shortened(value: Any) -> str:
-    """A value of a stranger's file in a sentence: its beginning is enough."""
+    """Return the beginning of a wrong value, for an error message."""
     text = repr(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 

@@ -12,10 +12,11 @@ from acestep.checkpoints.catalog import (
     no_such_model,
     variant_of,
 )
-from acestep.checkpoints.configs import MODEL_INDEX, architecture_in, has_parts, is_file
+from acestep.checkpoints.configs import MODEL_INDEX, architecture_in, has_parts
 from acestep.checkpoints.intact import flaws, require_intact
 from acestep.errors import InvalidInputError, MissingWeightsError, UsageError
 from acestep.knobs import Variant
+from acestep.regular_file import is_file, is_folder
 
 
 def is_checkpoint(folder: Path) -> bool:
@@ -42,7 +43,7 @@ def locate(model: str, checkpoints: Path) -> Path:
     folder = Path(model).expanduser()
     if is_checkpoint(folder):
         return folder
-    if _is_folder(folder):
+    if is_folder(folder):
         raise InvalidInputError(folder, f"holds neither {MODEL_INDEX} (diffusers layout) nor config.json (original)")
     if (cached := hub_snapshot(model)) is not None and is_checkpoint(cached):
         return cached
@@ -106,14 +107,6 @@ def hub_snapshot(repo: str) -> Path | None:
         return Path(snapshot_download(repo, local_files_only=True))
     except (OSError, HFValidationError):
         return None
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except OSError:
-        # A name that no folder can have.
-        return False
 
 
 def _in_cache(checkpoint: Checkpoint) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Byte-level tokenizers from files of strangers: read by the tokenizers library, after a look at what they would do.
+"""Byte-level tokenizers from unknown files, read by the tokenizers library after a look at what they would do.
 
 The published checkpoints all have the byte-level BPE of Qwen. Other kinds may lose the words of a text, so they are
 refused. No setting beside the tokenizer is read, and no code from the folder is run.
@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from acestep.checkpoints.configs import MAX_JSON_BYTES, is_file, read_config, shortened
+from acestep.checkpoints.configs import MAX_JSON_BYTES, read_config, shortened
 from acestep.errors import InvalidInputError, first_line
+from acestep.regular_file import is_file
 
 WHOLE_FILE = "tokenizer.json"
 """The file with everything; it loads many times faster than separate vocabulary and merges files."""

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from acestep.checkpoints.configs import is_file, read_config, shortened
+from acestep.checkpoints.configs import read_config, shortened
 from acestep.errors import InvalidInputError
+from acestep.regular_file import is_file
 
 _LONGEST_NAME = 200
 """Characters of a shard's name; file systems keep 255 bytes, and published names have 32."""

@@ -48,8 +48,7 @@ def _defaults(settings: SongSettings) -> dict[str, Any]:
         "guidance_interval": tuple(request["guidance_interval"]),
         "model": settings.model,
     }
-    # A length of 0 was left open.
-    if not given["duration_s"]:
-        del given["duration_s"]
+    # What was left open is no value of an option.
+    given = {name: value for name, value in given.items() if value or name not in ("duration_s", "audio_codes")}
     knobs = {name: "none" if value is None else value for name, value in settings.knobs.items()}
     return given | knobs | (options_of_thinking(thinking) if thinking else {})

@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from acestep.evidence import Evidence
 from acestep.hardware.card import card_line
 from acestep.knobs import KNOBS
 from acestep.limits.plan import Plan
-from acestep.tiers import BATCHES, Evidence, LmStates, Tier
+from acestep.tiers import BATCHES, LmStates, Tier
 from acestep.units import minutes
 
 

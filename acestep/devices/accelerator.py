@@ -26,6 +26,7 @@ class Accelerator:
     """A card of a torch backend (`torch.cuda` or `torch.xpu`), computing in `dtype`."""
 
     shares_host_memory = False
+    computes = True
 
     def __init__(
         self, backend: ModuleType, torch_device: torch.device, dtype: torch.dtype, *, grouped: bool, workspace: int

@@ -39,6 +39,11 @@ class Device(Protocol):
         """Whether device and host memory are the same, so that offloading frees nothing."""
         ...
 
+    @property
+    def computes(self) -> bool:
+        """Whether it computes at all; a simulated device only counts."""
+        ...
+
     def upload(self, host: Tensor, owner: str) -> Tensor:
         """Copy a host tensor to the device; `owner` is the part it belongs to, for messages and memory accounts."""
         ...

@@ -37,6 +37,7 @@ class Uncounted(InOrder):
     """A device in whose memory PyTorch counts no peaks."""
 
     torch_device: torch.device
+    computes = True
 
     def upload(self, host: Tensor, owner: str) -> Tensor:  # noqa: ARG002 the protocol's argument
         """The tensor on the device; one that is there already is taken as it is."""

@@ -34,5 +34,5 @@ class StageContext(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         )
 
     def row_functions(self) -> RowFunctions:
-        """Return a DiT block's row functions: compiled if the knobs say so, never in simulation."""
-        return compiled() if self.knobs.compile and self.device.torch_device.type != "meta" else EAGER
+        """Return a DiT block's row functions: compiled if the knobs say so and the device computes."""
+        return compiled() if self.knobs.compile and self.device.computes else EAGER

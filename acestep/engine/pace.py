@@ -19,7 +19,7 @@ LEAST_STEPS: Final = 3
 """Steps before the first that is compared: the first ones load kernels, or compile them."""
 
 LEAST_SECONDS: Final = 1.0
-"""A shorter step is not told: other programs delay it, and it costs no one much time."""
+"""A shorter step is not told: other programs can delay it, and the loss of time is small."""
 
 
 class StepPace:

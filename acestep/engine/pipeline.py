@@ -14,7 +14,6 @@ from typing import Final, TypeVar
 
 import msgspec
 import torch
-from torch import Tensor
 
 from acestep.checkpoints.components import Components
 from acestep.checkpoints.quantize import quantize
@@ -31,13 +30,14 @@ from acestep.engine.denoise import denoise
 from acestep.engine.encode import NO_AUDIO, encode
 from acestep.engine.encode_audio import codes_of_clip, encode_audio
 from acestep.engine.numbers import require_numbers
-from acestep.engine.pace import StepPace
-from acestep.errors import NotEnoughMemoryError, RunFailedError, first_line
+from acestep.engine.run import Run
+from acestep.errors import NotEnoughMemoryError, first_line
 from acestep.knobs import Knobs, Offload
 from acestep.limits.guard import Demand, songs_at_once
 from acestep.lm.stage import Thinker, UnableToThink
 from acestep.memory.placement import Placement
-from acestep.request import MAX_LYRIC_TOKENS, MAX_TEXT_TOKENS, Request, Result, SongCodes, Task
+from acestep.request import MAX_LYRIC_TOKENS, MAX_TEXT_TOKENS, Request, Task
+from acestep.result import Result
 from acestep.stage import Stage, StageReport
 from acestep.units import Progress, ceil_div, mib, silent
 
@@ -71,31 +71,6 @@ def prepare(components: Components, knobs: Knobs) -> None:
         components.condition_encoder.lyric_encoder.layers[-1].mlp.down_proj.float()
     if knobs.quantization is not None:
         quantize(components.transformer, knobs.quantization)
-
-
-class _Run:
-    """One call of `generate` across its retries: `done` songs have their latents on the host.
-
-    `guarded` is true until the VRAM guard has been asked; in a `strict` run, a probe, it is never asked.
-    """
-
-    def __init__(self, request: Request, *, strict: bool) -> None:
-        self.request = request
-        self.strict = strict
-        self.guarded = not strict
-        self.songs_per_pass = request.batch
-        self.latents: Tensor | None = None
-        self.codes: SongCodes | None = None
-        self.done = 0
-        self.pace = StepPace()
-        self.stage: Stage | None = None
-        self.stages: dict[str, StageReport] = {}
-        self.warnings: list[str] = []
-
-    def report(self, report: StageReport) -> None:
-        """Add the report of a stage, to that of its earlier runs."""
-        before = self.stages.get(report.name)
-        self.stages[report.name] = before.with_repeat(report) if before else report
 
 
 class Pipeline:
@@ -145,7 +120,7 @@ class Pipeline:
         calls keep. `strict` is for probes: one pass, no retry, and the out-of-memory error is raised unchanged. Raises
         `NotEnoughMemoryError` if no retry helps.
         """
-        run = _Run(request, strict=strict)
+        run = Run(request, strict=strict)
         if strict:
             return self._run(run, progress)
         run.warnings.extend(cut_warnings(request, self._place.components.tokenizer))
@@ -159,10 +134,10 @@ class Pipeline:
         And the warnings of the run. After running out of memory, it tries again with more offload. Raises
         `NotEnoughMemoryError` if no retry helps, and `InvalidInputError` for a checkpoint without audio tokenizer.
         """
-        run = _Run(Request(caption="", task=Task.COVER, source_audio=clip), strict=False)
+        run = Run(Request(caption="", task=Task.COVER, source_audio=clip), strict=False)
         return self._with_less(run, lambda: self._codes(clip, run, progress), SHORTER_CLIP), tuple(run.warnings)
 
-    def _with_less(self, run: _Run, attempt: Callable[[], Made], remedy: str, *, counts_songs: bool = False) -> Made:
+    def _with_less(self, run: Run, attempt: Callable[[], Made], remedy: str, *, counts_songs: bool = False) -> Made:
         """Return the result of an attempt; when it runs out of memory, try again with less on the card at once."""
         problem = ""
         for retry in range(RETRIES + 1):
@@ -182,7 +157,7 @@ class Pipeline:
         raise NotEnoughMemoryError(f"{_ran_out(self._place.device)} ({problem}){least}. {remedy}")
 
     @one_out_of_memory_error()
-    def _codes(self, clip: Clip, run: _Run, progress: Progress) -> tuple[int, ...]:
+    def _codes(self, clip: Clip, run: Run, progress: Progress) -> tuple[int, ...]:
         run.stage = None
         self._place.placement.settle()
         with self._stage(Stage.ENCODE_AUDIO, 1, run, progress):
@@ -191,7 +166,7 @@ class Pipeline:
         return found
 
     @one_out_of_memory_error()
-    def _run(self, run: _Run, progress: Progress) -> Result:
+    def _run(self, run: Run, progress: Progress) -> Result:
         request, place = run.request, self._place
         run.stage = None
         place.placement.settle()
@@ -210,7 +185,7 @@ class Pipeline:
             progress(Stage.ENCODE, 1, 1)
         del brought
         if run.latents is None:
-            run.latents = torch.empty(request.batch, request.latent_frames, conditions.context.shape[-1] // 2)
+            run.latents = torch.zeros(request.batch, request.latent_frames, conditions.context.shape[-1] // 2)
         while run.done < request.batch:
             after = min(request.batch, run.done + run.songs_per_pass)
             songs = msgspec.structs.replace(request, batch=after - run.done, seed=request.seed + run.done)
@@ -220,11 +195,11 @@ class Pipeline:
                 place.device.download(run.latents[run.done : after].numpy(), latents)
                 del latents
             run.done = after
-        require_numbers(run.latents, place.components.dtype, place.device)
+        require_numbers(run.latents, place.components.dtype)
         del conditions
         run.warnings.extend(run.pace.told())
         if place.knobs.compile and (problem := uncompiled()):
-            _tell_uncompiled(run, problem)
+            run.tell_uncompiled(problem)
         with self._stage(Stage.DECODE, 1, run, progress):
             decoded = decode(request, run.latents, place, progress)
         return Result(
@@ -236,7 +211,7 @@ class Pipeline:
             warnings=(*run.warnings, *decoded.warnings),
         )
 
-    def _think(self, run: _Run, progress: Progress) -> None:
+    def _think(self, run: Run, progress: Progress) -> None:
         """Plan the songs, once: retries keep the plan."""
         with self._stage(Stage.THINK, run.request.batch, run, progress):
             thought = self._thinker.think(run.request, self._place, progress)
@@ -247,7 +222,7 @@ class Pipeline:
             run.stages[Stage.THINK], songs_per_pass=thought.songs_per_pass
         )
 
-    def _guard(self, run: _Run) -> None:
+    def _guard(self, run: Run) -> None:
         """Set the number of songs per pass that the guard predicts to fit in free memory.
 
         Warn if it is not all of them.
@@ -280,7 +255,7 @@ class Pipeline:
                 " time are made. The songs stay the same."
             )
 
-    def _use_less(self, run: _Run) -> bool:
+    def _use_less(self, run: Run) -> bool:
         """Switch to the next fallback and warn; return False if there is none left."""
         if run.stage is Stage.DENOISE and run.songs_per_pass > 1:
             fewer = ceil_div(run.songs_per_pass, 3)
@@ -311,7 +286,7 @@ class Pipeline:
         return Placement(parts, components.blocks(), offload, device)
 
     @contextmanager
-    def _stage(self, name: Stage, songs_per_pass: int, run: _Run, progress: Progress) -> Iterator[None]:
+    def _stage(self, name: Stage, songs_per_pass: int, run: Run, progress: Progress) -> Iterator[None]:
         run.stage = name
         progress(name, 0, 1)
         _LOG.debug("%s begins", name)
@@ -344,13 +319,3 @@ def _ran_out(device: Device) -> str:
 
 def _songs(count: int) -> str:
     return "1 song" if count == 1 else f"{count} songs"
-
-
-def _tell_uncompiled(run: _Run, problem: str) -> None:
-    if run.strict:
-        # A probe must not report an uncompiled run as the result of compiled code.
-        raise RunFailedError(f"The transformer could not be compiled: {problem}")
-    run.warnings.append(
-        f"The transformer cannot be compiled here ({problem}); it runs uncompiled, which is slower and sounds the same."
-        " --no-compile does without this message."
-    )

@@ -35,7 +35,8 @@ from acestep.limits.second_card import lm_bytes_on
 from acestep.lm.language import Language
 from acestep.lm.songwriting import language_name, open_lm
 from acestep.lm.stage import Thinker
-from acestep.request import DEFAULT_DURATION_S, Request, Result
+from acestep.request import DEFAULT_DURATION_S, Request
+from acestep.result import Result
 from acestep.tiers import tiers_here
 from acestep.units import Progress, gib, silent
 

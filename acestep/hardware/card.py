@@ -14,7 +14,7 @@ SIMULATED_CAPABILITY = (8, 6)
 """Compute capability of a simulated card: consumer Ampere, the most common in reports."""
 
 CONTEXT_BYTES = GIB // 2
-"""Bytes of a CUDA context outside the allocator, unless a record measured it (`context` in `tiers/policy.json`)."""
+"""A round figure for the CUDA context of any card, for caps and free memory; `tiers/policy.json` has it by size."""
 
 SMALLEST_CARD_BYTES = GIB
 """A card with less video memory cannot run the model."""

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from acestep.evidence import Evidence, EvidenceKind, short_digest
 from acestep.fields import SHORTEST_PLAN_S
 from acestep.hardware.card import Card, CardKind
 from acestep.knobs import KNOBS, LM_MODELS, Backend, Knobs, KnobValues, Offload
@@ -21,7 +22,7 @@ from acestep.limits.room import songs_room
 from acestep.limits.second_card import beside, lm_bytes_on, lm_refusal
 from acestep.limits.tier_of_card import adapted, tier_and_limits, tiers_of, told_room
 from acestep.request import DEFAULT_DURATION_S, MAX_BATCH, MAX_DURATION_S, Request
-from acestep.tiers import BATCHES, Evidence, EvidenceKind, Frontier, LmStates, Tier, TierTable, short_digest
+from acestep.tiers import BATCHES, Frontier, LmStates, Tier, TierTable
 from acestep.typed import from_user
 from acestep.units import minutes
 

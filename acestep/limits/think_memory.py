@@ -9,10 +9,8 @@ from acestep.checkpoints.catalog import lm_checkpoint
 from acestep.clip import FRAMES_A_SECOND
 from acestep.knobs import WEIGHT_FORMATS, Backend, Knobs
 from acestep.request import CODE_FRAMES
+from acestep.thinking import LONGEST_PROMPT_TOKENS
 from acestep.units import MIB, ceil_div
-
-_PROMPT_TOKENS: Final = 3_200
-"""The longest prompt of a planner: instruction, caption, lyrics and metadata (`acestep.lm.prompts`)."""
 
 _GUIDED_PAIR: Final = 2
 """Sequences of one song: with the user's words and without."""
@@ -49,7 +47,7 @@ def think_bytes(knobs: Knobs, duration_s: float, itemsize: int) -> int:
     if shape is None:
         return 0
     weights = lm_weight_bytes(knobs, itemsize)
-    tokens = _PROMPT_TOKENS + ceil_div(round(duration_s * FRAMES_A_SECOND), CODE_FRAMES) + 1
+    tokens = LONGEST_PROMPT_TOKENS + ceil_div(round(duration_s * FRAMES_A_SECOND), CODE_FRAMES) + 1
     a_token = 2 * shape.num_hidden_layers * shape.num_key_value_heads * shape.head_dim * itemsize
     beside = _BESIDE * itemsize // 2 + (_VLLM_BESIDE if knobs.backend is Backend.VLLM else 0)
     return int(weights * (1 + _SHARE_BESIDE)) + _GUIDED_PAIR * tokens * a_token + beside

@@ -14,7 +14,7 @@ from acestep.lm.metadata import Metadata, cot_yaml
 from acestep.lm.tokenizer import PlannerTokenizer
 from acestep.lm.vocabulary import CODES_PER_SECOND, IM_END, IM_START, THINK, THOUGHT, code_name
 from acestep.request import INSTRUMENTAL, MAX_DURATION_S, MAX_LYRIC_TOKENS
-from acestep.thinking import NO_NEGATIVE
+from acestep.thinking import LONGEST_PROMPT_TOKENS, NO_NEGATIVE
 
 COMPOSE = "Generate audio semantic tokens based on the given conditions:"
 UNDERSTAND = "Understand the given musical conditions and describe the audio semantics accordingly:"
@@ -22,9 +22,8 @@ CREATE = "Expand the user's input into a more detailed and specific musical desc
 FORMAT = "Format the user's input into a more detailed and specific musical description:"
 
 MAX_THOUGHT_TOKENS = 580
-LONGEST_PROMPT_TOKENS = 3_200
 LONGEST_UNGUIDED_TOKENS = LONGEST_PROMPT_TOKENS - MAX_THOUGHT_TOKENS - MAX_LYRIC_TOKENS
-"""The longest thinking that a prompt repeats, the longest prompt, and the longest unguided prompt, which has neither
+"""The longest thinking that a prompt repeats, and the longest unguided prompt, which has neither
 thinking nor lyrics; all in the checkpoints' tokens.
 """
 

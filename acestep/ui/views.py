@@ -8,6 +8,7 @@ from urllib.parse import quote
 import msgspec
 
 from acestep.dit.prompts import lyric_prompt, text_prompt
+from acestep.evidence import Evidence, short_digest
 from acestep.hardware.card import CONTEXT_BYTES, Card, card_line
 from acestep.knobs import KNOBS
 from acestep.limits.capabilities import groups_attention, itemsize_of, matrix_workspace_of
@@ -15,7 +16,7 @@ from acestep.limits.fallbacks import moves_weights
 from acestep.limits.guard import Demand, knobs_key, predict, songs_at_once
 from acestep.limits.plan import Plan, clamp
 from acestep.request import MAX_LYRIC_TOKENS, MAX_TEXT_TOKENS, Request
-from acestep.tiers import BATCHES, Evidence, Tier, short_digest
+from acestep.tiers import BATCHES, Tier
 from acestep.ui.failures import FailedRun
 from acestep.ui.sessions import RunProgress, VisitSong
 from acestep.ui.settings import NONE

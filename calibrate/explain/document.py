@@ -4,9 +4,9 @@ from typing import Any
 
 import msgspec
 
+from acestep.evidence import Evidence
 from acestep.knobs import Knobs
 from acestep.request import DecodePath
-from acestep.tiers import Evidence
 from calibrate.probes.base import MeasuredStage
 from calibrate.record.measurement import RecordedCard
 from calibrate.verdict import Verdict

@@ -1,6 +1,7 @@
 """The evidence of a cell, and the rule that gives it its kind."""
 
-from acestep.tiers import Evidence, EvidenceKind, Tier
+from acestep.evidence import Evidence, EvidenceKind
+from acestep.tiers import Tier
 from calibrate.table.proven import LmEstimate, ProvenTier
 
 VLLM_BESIDE = "A probe below has its language model on vLLM, whose memory is computed from its rules, not run."

@@ -5,7 +5,9 @@ from typing import Any
 
 import msgspec
 
-from acestep.tiers import Evidence, LmNeeds, SizeBoundary, Tier, VariantTable, VramRange
+from acestep.evidence import Evidence
+from acestep.tiers import LmNeeds, SizeBoundary, Tier, VariantTable
+from acestep.vram_range import VramRange
 
 _ONE_CELL = (VramRange, Evidence, SizeBoundary, LmNeeds)
 """Objects that make one statement, and so form one cell."""

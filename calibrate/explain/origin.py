@@ -5,9 +5,10 @@ from collections.abc import Iterable
 import msgspec
 
 from acestep.errors import InvalidInputError, NotMeasuredError, UsageError
+from acestep.evidence import Evidence, EvidenceKind, short_digest
 from acestep.knobs import Backend, Variant
 from acestep.limits.names import parse_knob
-from acestep.tiers import Evidence, EvidenceKind, Tier, TierTable, VariantTable, short_digest
+from acestep.tiers import Tier, TierTable, VariantTable
 from calibrate.explain.document import ExplainedCell, ExplainedProbe, ExplainedSource, Explanation
 from calibrate.explain.entries import (
     budget_of,

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from acestep.errors import InvalidInputError
-from acestep.tiers import short_digest
+from acestep.evidence import short_digest
 from calibrate.explain.document import ExplainedSource
 from calibrate.record.measurement import Measurement, load_measurement
 

@@ -7,8 +7,8 @@ import click
 import msgspec
 
 from acestep.cli.show import aligned
+from acestep.evidence import short_digest
 from acestep.request import DecodePath
-from acestep.tiers import short_digest
 from acestep.units import gib, mib
 from calibrate.explain.document import Budget, ExplainedCell, ExplainedProbe, ExplainedSource, Explanation, PolicyEntry
 from calibrate.table.knobs import describe_knobs

@@ -24,7 +24,7 @@ class CapMethod(StrEnum):
 
 
 SAFE_TEXT = r"^[A-Za-z0-9 ._+:/()@-]{0,80}$"
-"""Every string of a record: records are contributed by strangers and end up in pages, terminals and file names."""
+"""Every string of a record: anyone can contribute one, and pages, terminals and file names show its strings."""
 
 Text = Annotated[str, msgspec.Meta(pattern=SAFE_TEXT)]
 Bytes = Annotated[int, msgspec.Meta(ge=0)]

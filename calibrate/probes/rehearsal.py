@@ -6,7 +6,8 @@ import msgspec
 
 from acestep.lm.backends.base import LmBackend, StepsWritten
 from acestep.lm.job import Job
-from acestep.lm.prompts import LONGEST_PROMPT_TOKENS, LONGEST_UNGUIDED_TOKENS
+from acestep.lm.prompts import LONGEST_UNGUIDED_TOKENS
+from acestep.thinking import LONGEST_PROMPT_TOKENS
 from acestep.units import ceil_div
 
 

@@ -10,7 +10,8 @@ import torch
 
 from acestep.errors import AceStepError, first_line
 from acestep.limits.plan import Plan, clamp
-from acestep.request import DecodePath, Request, Result
+from acestep.request import DecodePath, Request
+from acestep.result import Result
 from acestep.stage import Stage
 from calibrate.files import csv_text
 from calibrate.profiling.session import ProfilingSession

@@ -14,7 +14,8 @@ from acestep.errors import NotMeasuredError
 from acestep.hardware.card import CPU, Card, planning_card
 from acestep.limits.machine import carried_out, plan_of_card, with_remarks
 from acestep.limits.plan import AS_THE_TIER_SAYS, Overrides, Plan
-from acestep.request import Request, Result
+from acestep.request import Request
+from acestep.result import Result
 from acestep.units import Progress, silent
 from calibrate.profiling.lm_recorder import LmRecorder
 

@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 
 from acestep.limits.plan import Plan, clamp
-from acestep.request import DecodePath, Request, Result
+from acestep.request import DecodePath, Request
+from acestep.result import Result
 from acestep.stage import StageReport
 from acestep.units import ceil_div
 from calibrate.profiling.clock import StepClock

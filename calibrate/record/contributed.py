@@ -2,7 +2,6 @@
 
 import json
 import re
-import stat
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import msgspec
 
 from acestep.errors import InvalidInputError
+from acestep.regular_file import content_of
 from acestep.strict_json import MOST_BYTES
 from acestep.units import mib
 from calibrate.probes.base import SAFE_TEXT
@@ -109,12 +109,9 @@ class _RefusedError(Exception):
 
 def _parsed(path: Path) -> Any:
     try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
-            raise _RefusedError(_FILE, "is no file")
-        if found.st_size > MOST_BYTES:
-            raise _RefusedError(_FILE, f"has {found.st_size} bytes")
-        text = path.read_bytes().decode()
+        text = content_of(path, MOST_BYTES, "a measurement file").decode()
+    except InvalidInputError as error:
+        raise _RefusedError(_FILE, error.problem) from None
     except OSError as error:
         raise _RefusedError(_FILE, f"cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:

@@ -22,7 +22,7 @@ from calibrate.verdict import Verdict
 from calibrate.workload import PROBE_STEPS, Workload
 
 _MOST_ASKED: Final = 100
-"""No question is asked so often: a campaign stops when an answer is certain."""
+"""More answers to one question than any campaign asks for: it stops when the answer is certain."""
 
 _MOST_STEPS: Final = 200
 """The largest number of denoising steps that a request may have."""

@@ -8,10 +8,10 @@ from typing import Annotated, Protocol, Self
 import msgspec
 
 from acestep.budgets import System
+from acestep.evidence import EvidenceKind
 from acestep.knobs import KNOBS, Knobs, Variant
 from acestep.request import DecodePath
 from acestep.strict_json import read_json, strings_in
-from acestep.tiers import EvidenceKind
 from calibrate.files import digest
 from calibrate.fingerprint import code_version, library_versions
 from calibrate.probes.base import (

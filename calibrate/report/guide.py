@@ -6,9 +6,10 @@ from typing import Any
 import msgspec
 
 from acestep.budgets import System
+from acestep.evidence import EvidenceKind
 from acestep.knobs import Backend, Offload, Variant
 from acestep.request import MAX_LYRIC_TOKENS
-from acestep.tiers import BATCHES, EvidenceKind, LmNeeds, LmStates, SizeBoundary, Tier, TierTable, VariantTable
+from acestep.tiers import BATCHES, LmNeeds, LmStates, SizeBoundary, Tier, TierTable, VariantTable
 from acestep.units import gib
 from calibrate.record.measurement import Measurement
 from calibrate.report.marks import GAP, MARKS, cited, mark_of, marked, short

@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 
 from acestep.errors import NotMeasuredError
-from acestep.tiers import Evidence, EvidenceKind, Tier, short_digest
+from acestep.evidence import Evidence, EvidenceKind, short_digest
+from acestep.tiers import Tier
 
 MARKS = {
     EvidenceKind.MEASURED: "●",

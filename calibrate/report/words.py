@@ -5,7 +5,8 @@ from functools import cache
 from pathlib import Path
 
 from acestep.locale_text import LocaleText
-from acestep.tiers import Tier, VramRange
+from acestep.tiers import Tier
+from acestep.vram_range import VramRange
 
 LOCALES_FOLDER = Path(__file__).parent / "locales"
 

@@ -7,12 +7,11 @@ import msgspec
 
 from acestep.budgets import System, SystemBudget
 from acestep.errors import NotMeasuredError
+from acestep.evidence import Evidence, EvidenceKind
 from acestep.knobs import LM_MODELS, Knobs, Variant
 from acestep.tiers import (
     TABLE_SCHEMA_VERSION,
     Boundaries,
-    Evidence,
-    EvidenceKind,
     GeneratedFrom,
     LmNeeds,
     LmStates,

@@ -13,8 +13,9 @@ from acestep.errors import UsageError
 from acestep.knobs import LM_MODELS, Backend, Offload, Quantization
 from acestep.request import MAX_DURATION_S
 from acestep.strict_json import load_strict
-from acestep.tiers import BATCHES, VramRange, data_file, require_tiling
+from acestep.tiers import BATCHES, data_file
 from acestep.units import GIB, MIB, gib_to_bytes
+from acestep.vram_range import VramRange, require_tiling
 from calibrate.files import digest
 
 POLICY_SCHEMA_VERSION = 1

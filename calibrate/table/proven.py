@@ -5,9 +5,10 @@ from enum import Enum
 import msgspec
 
 from acestep.errors import NotMeasuredError
+from acestep.evidence import EvidenceKind
 from acestep.knobs import KNOBS, Backend, Knobs, Variant
 from acestep.stage import Stage
-from acestep.tiers import BATCHES, EvidenceKind
+from acestep.tiers import BATCHES
 from calibrate.record.measurement import Certificate, Measurement, RecordedProbe
 from calibrate.table.choice import TierChoice
 from calibrate.table.knobs import Config, configured

@@ -3,8 +3,9 @@
 from collections.abc import Collection, Sequence
 
 from acestep.errors import NotMeasuredError
+from acestep.evidence import EvidenceKind
 from acestep.knobs import LM_MODELS
-from acestep.tiers import BATCHES, EvidenceKind
+from acestep.tiers import BATCHES
 from calibrate.record.meaning import catalogued_model
 from calibrate.table.proven import ProvenTier
 

@@ -4,8 +4,9 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from acestep.budgets import System
+from acestep.evidence import short_digest
 from acestep.knobs import KNOBS, Offload
-from acestep.tiers import BATCHES, Tier, Trade, lm_rank, short_digest
+from acestep.tiers import BATCHES, Tier, Trade, lm_rank
 
 
 def trades(tiers: Sequence[Tier], system: System) -> Iterator[Trade]:

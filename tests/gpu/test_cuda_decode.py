@@ -9,7 +9,8 @@ import torch
 from acestep.checkpoints.components import Components
 from acestep.devices.accelerator import CudaDevice
 from acestep.knobs import Knobs, Offload
-from acestep.request import DecodePath, Result
+from acestep.request import DecodePath
+from acestep.result import Result
 from acestep.units import MIB
 from tests.gpu.wall import CAP, RUNGS, decoded_beside_a_wall
 from tests.on_a_card import distance, loaded

@@ -13,7 +13,8 @@ from acestep.checkpoints.components import Components
 from acestep.devices.base import Device
 from acestep.engine.pipeline import Pipeline
 from acestep.knobs import Knobs, Offload
-from acestep.request import DecodePath, Request, Result
+from acestep.request import DecodePath, Request
+from acestep.result import Result
 from acestep.units import GIB, MIB
 
 SONG = Request(caption="slow piano", lyrics="la la", duration_s=40, seed=3, steps=2)

@@ -17,7 +17,8 @@ from acestep.engine.pipeline import Pipeline
 from acestep.errors import RunFailedError
 from acestep.knobs import Knobs, Offload
 from acestep.limits.guard import COEFFICIENTS, Demand, growth
-from acestep.request import DecodePath, Request, Result
+from acestep.request import DecodePath, Request
+from acestep.result import Result
 from tests.small_card import ALWAYS, SmallCard, tiny_components
 
 SONGS = Request(caption="rain", duration_s=5.2, batch=5, seed=3, steps=1)

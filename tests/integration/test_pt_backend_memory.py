@@ -14,22 +14,22 @@ from acestep.limits.think_memory import think_bytes
 from acestep.lm.backends.pt import PtBackend
 from acestep.lm.job import Job
 from acestep.lm.tokenizer import FULL_SIZE
+from acestep.thinking import LONGEST_PROMPT_TOKENS
 from acestep.units import GIB, gib
 from calibrate.probes.simulated.book import TraceBook
 from calibrate.probes.simulated.device import SimulatedDevice
 from calibrate.probes.simulated.full_size_lm import FirstAllowed, full_size_lm
-from calibrate.probes.simulated.kernels import CpuKernels, CudaKernels
+from calibrate.probes.simulated.kernels import CudaKernels
 from calibrate.probes.simulated.ledger import Ledger
 from calibrate.probes.simulated.trace import Trace, peak_bytes, stage_usage
 from tests.grammars import Alternating, Counted, job_of
-from tests.metering import MeteredCpu
+from tests.metering import CpuKernels, MeteredCpu
 from tests.think_caps import think_cap, trace_thinking
 
 VOCABULARY = 20_000
 CODES = range(1_000, VOCABULARY)
 AMPERE = (8, 6)
 
-LONGEST_PROMPT = 3_200
 LONGEST_SONG = 3_000
 """Codes of ten minutes."""
 
@@ -124,7 +124,7 @@ def test_a_rehearsal_takes_what_writing_takes(jobs: list[Job]) -> None:
 def _song(unguided: int, seed: int = 0) -> Job:
     """Two steps of the longest song's codes, with room for all of them."""
     codes = Counted(3, range(FULL_SIZE.first_code, FULL_SIZE.first_code + 64_000))
-    return job_of(codes, range(LONGEST_PROMPT), range(unguided), seed=seed, max_tokens=LONGEST_SONG)
+    return job_of(codes, range(LONGEST_PROMPT_TOKENS), range(unguided), seed=seed, max_tokens=LONGEST_SONG)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def _song(unguided: int, seed: int = 0) -> Job:
 def test_the_longest_plan_fits_a_small_card(size: str, quantization: Quantization | None, limit: float) -> None:
     model = full_size_lm(f"acestep-5Hz-lm-{size}", quantization)
     # A negative prompt as long as the wishes is the worst case.
-    cap = think_cap(model, [_song(LONGEST_PROMPT)], CudaKernels(AMPERE))
+    cap = think_cap(model, [_song(LONGEST_PROMPT_TOKENS)], CudaKernels(AMPERE))
     print(f"\n{size} {quantization or 'bf16'}, 600 s, guided, longest prompt: {gib(cap)}")  # noqa: T201
     assert cap <= limit
     predicted = think_bytes(Knobs(lm=size, lm_quantization=quantization), 600.0, itemsize=2)
@@ -148,8 +148,8 @@ def test_the_longest_plan_fits_a_small_card(size: str, quantization: Quantizatio
 def test_reading_a_long_prompt_takes_hardly_more_than_its_cache() -> None:
     """So no logits of all positions and no scores of the whole prompt: either alone would be 1.3 GiB and more."""
     model, kernels = full_size_lm("acestep-5Hz-lm-0.6B", None), CudaKernels(AMPERE)
-    cache = PtBackend(model, MeteredCpu()).cache_bytes([_song(LONGEST_PROMPT)])
-    usage = stage_usage(trace_thinking(model, [_song(LONGEST_PROMPT)], kernels))[0]
+    cache = PtBackend(model, MeteredCpu()).cache_bytes([_song(LONGEST_PROMPT_TOKENS)])
+    usage = stage_usage(trace_thinking(model, [_song(LONGEST_PROMPT_TOKENS)], kernels))[0]
     assert usage.peak_bytes - usage.live_at_peak["language_model"] - cache < 0.05 * GIB
 
 

@@ -18,12 +18,11 @@ from acestep.request import Request, Task
 from calibrate.probes.simulated.book import TraceBook
 from calibrate.probes.simulated.device import SimulatedDevice
 from calibrate.probes.simulated.host import rest_on_host
-from calibrate.probes.simulated.kernels import CpuKernels
 from calibrate.probes.simulated.ledger import Ledger
 from calibrate.probes.simulated.memo import Memo, Regions, Tape
 from calibrate.probes.simulated.prober import REGIONS
 from calibrate.probes.simulated.trace import Trace, stage_usage
-from tests.metering import MeteredCpu
+from tests.metering import CpuKernels, MeteredCpu
 
 CASES = range(20)
 """Of all cases, which `make soak` runs."""

@@ -21,7 +21,8 @@ from acestep.lm.job import Job
 from acestep.lm.language import Language
 from acestep.lm.metadata import Metadata
 from acestep.lm.thinker import LmThinker, even_passes, write_in_passes
-from acestep.request import Request, Result, Task
+from acestep.request import Request, Task
+from acestep.result import Result
 from acestep.thinking import Thinking
 from acestep.units import ceil_div
 from calibrate.profiling.recording_backend import RecordingBackend

@@ -12,13 +12,9 @@ from acestep.lm.backends.mlx import _PREFILL_TOKENS, MlxBackend
 from acestep.lm.backends.pt import PtBackend
 from acestep.lm.job import Job
 from acestep.thinking import Sampling
-from tests.tiny_planner import GREEDY, song, write_planner
+from tests.tiny_planner import GREEDY, song, unheard, write_planner
 
 GUIDED = replace(GREEDY, guidance=2.0)
-
-
-def unheard(step: int, most: int) -> None:
-    """Do nothing."""
 
 
 def songs() -> list[Job]:

@@ -11,6 +11,7 @@ from tools.architecture import imports_in, picture, redrawn, room_of, rooms_impo
 from tools.rooms import ROOMS, Room
 
 CHECKOUT = Path(__file__).parents[2]
+LONGEST_FILE = 350
 PACKAGES = ("acestep", "calibrate", "ci", "tools")
 TWICE = frozenset({"main", "cli", "generate"})
 """Names that are defined more than once: the entry points of commands, and the Python API with its lazy front."""
@@ -66,6 +67,12 @@ def test_no_public_name_is_defined_twice() -> None:
                 places[name].add(str(path.relative_to(CHECKOUT)))
     twice = {name: sorted(found) for name, found in places.items() if len(found) > 1 and name not in TWICE}
     assert not twice
+
+
+def test_no_python_file_is_above_350_lines() -> None:
+    paths = [path for folder in (*PACKAGES, "tests", "virtual_card") for path in (CHECKOUT / folder).rglob("*.py")]
+    lengths = {path: path.read_bytes().count(b"\n") for path in (*paths, *CHECKOUT.glob("*.py"))}
+    assert not {str(path.relative_to(CHECKOUT)): lines for path, lines in lengths.items() if lines > LONGEST_FILE}
 
 
 def _public_names(module: ast.Module) -> list[str]:

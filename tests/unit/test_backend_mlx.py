@@ -13,13 +13,9 @@ from acestep.lm.backends.pt import PtBackend
 from acestep.lm.job import Job
 from acestep.thinking import Sampling
 from tests import fake_mlx
-from tests.tiny_planner import GREEDY, song, write_planner
+from tests.tiny_planner import GREEDY, song, unheard, write_planner
 
 KINDS = [GREEDY, replace(GREEDY, guidance=2.0), Sampling(guidance=1), Sampling()]
-
-
-def unheard(step: int, most: int) -> None:
-    """Do nothing."""
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["prefixed", "without prefix"])

@@ -18,13 +18,9 @@ from acestep.lm.sampling import Draft, Sampler, guide
 from acestep.lm.thinker import write_in_passes
 from acestep.thinking import Sampling
 from tests import fake_vllm
-from tests.tiny_planner import GREEDY, VOCABULARY, song, write_planner
+from tests.tiny_planner import GREEDY, VOCABULARY, song, unheard, write_planner
 
 KINDS = [GREEDY, Sampling(), Sampling(guidance=1), Sampling(top_k=5, repetition_penalty=1.2)]
-
-
-def unheard(step: int, most: int) -> None:
-    """Do nothing."""
 
 
 @pytest.fixture(scope="module")

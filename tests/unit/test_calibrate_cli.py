@@ -2,8 +2,6 @@
 
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import msgspec
@@ -25,6 +23,7 @@ from calibrate.table.policy import budget_bytes
 from tests import formula_card
 from tests.fakes import AnalyticProber, measured
 from tests.formula_card import POLICY, Run
+from tests.processes import imported_by
 
 ROOT = Path(__file__).parents[2]
 
@@ -211,9 +210,6 @@ def test_circular_links_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("arguments", [("-m", "calibrate", "--help"), ("profile_inference.py", "--help")])
 def test_help_and_usage_errors_load_nothing_heavy(arguments: tuple[str, ...]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-X", "importtime", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
+    imported = imported_by(*arguments)
     assert "click" in imported
     assert not imported & {"torch", "numpy", "pandas", "rich"}

@@ -2,8 +2,6 @@
 
 import csv
 import json
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from calibrate.record.compare import Sheet, Way, differences, record_sheet, tabl
 from calibrate.table.merge import build_table
 from calibrate.table.policy import load_policy
 from tests.fakes import Hungry, measured
+from tests.processes import imported_by
 
 ROOT = Path(__file__).parents[2]
 RECORD = measured(sizes=(4, 8))
@@ -193,13 +192,6 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path, capsys: pytest.Captu
 
 def test_comparing_loads_neither_torch_nor_pandas_until_a_sheet_is_asked_for(tmp_path: Path) -> None:
     path = stored(RECORD, tmp_path / "a.json")
-    done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "calibrate", "compare", str(path), str(path)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
+    imported = imported_by("-m", "calibrate", "compare", str(path), str(path))
     assert "calibrate.record.compare" in imported
     assert not imported & {"torch", "numpy", "pandas", "rich"}

@@ -8,8 +8,9 @@ import msgspec
 import pytest
 
 from acestep.budgets import System
+from acestep.evidence import EvidenceKind
 from acestep.knobs import Backend, Knobs, Variant
-from acestep.tiers import EvidenceKind, TierTable, load_tiers
+from acestep.tiers import TierTable, load_tiers
 from acestep.units import GIB, MIB
 from calibrate.campaign.run import CampaignScope, run_campaign
 from calibrate.executors.alone import SimulationAlone

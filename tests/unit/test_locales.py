@@ -9,7 +9,7 @@ import pytest
 from acestep.budgets import System
 from acestep.knobs import Offload
 from acestep.locale_text import LANGUAGES
-from acestep.tiers import Frontier, LmStates, Tier
+from acestep.tiers import Tier
 from acestep.units import MIB
 from calibrate.report import render as render_module
 from calibrate.report import words as words_module
@@ -19,7 +19,7 @@ from calibrate.table.merge import build_table
 from calibrate.table.policy import Margin, SizeTerm
 from tests.fakes import Hungry, measured
 from tests.guide_pages import DRAWN, EVERY, NAMES, PLAIN, tiers_of
-from tests.guides import simulated, with_table, with_tiers
+from tests.guides import reaching, simulated, with_table, with_tiers
 
 
 def placeholders(text: str) -> list[str]:
@@ -95,13 +95,7 @@ def _by_system(source: Sources) -> Sources:
 
 
 def _short_songs(tier: Tier) -> Tier:
-    entries = {"1": 45, "2": 45, "4": 0, "8": 0}
-    return msgspec.structs.replace(
-        tier,
-        frontier=Frontier(with_lm=tier.frontier.with_lm, without_lm=entries),
-        max_duration_s=LmStates(with_lm=tier.max_duration_s.with_lm, without_lm=45),
-        max_batch=LmStates(with_lm=tier.max_batch.with_lm, without_lm=2),
-    )
+    return reaching(tier, {"1": 45, "2": 45, "4": 0, "8": 0})
 
 
 def test_the_locale_files_and_templates_are_inside_the_package() -> None:

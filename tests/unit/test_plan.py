@@ -1,6 +1,5 @@
 """A plan never leaves the table: each wish is honoured or refused in words."""
 
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,49 +12,10 @@ from acestep.errors import UsageError
 from acestep.hardware.card import CPU, Card, CardKind, simulated_card
 from acestep.knobs import LM_MODELS, Attention, Backend, Knobs, Offload, Quantization, Variant
 from acestep.limits.capabilities import songs_in_float32
-from acestep.limits.plan import Overrides, Plan, clamp, exact, on_device, overrides_from, resolve
-from acestep.request import Request
-from acestep.tiers import Tier, load_tiers
-from acestep.units import gib_to_bytes, minutes
-
-TABLE = load_tiers(Path(__file__).parents[1] / "fixtures" / "tiers.json")
-TIERS = TABLE.variants[Variant.TURBO].tiers
-OWN_MEMORY = (CardKind.CUDA, CardKind.ROCM, CardKind.XPU)
-
-
-def card_of(kind: CardKind, size: float, capability: tuple[int, int]) -> Card:
-    if kind is CardKind.CPU:
-        return CPU
-    if kind is not CardKind.CUDA:
-        capability = (0, 0)
-    return Card(kind=kind, name=f"some {kind}", total_bytes=gib_to_bytes(size), capability=capability)
-
-
-cards = st.builds(
-    card_of,
-    st.sampled_from(CardKind),
-    st.one_of(st.floats(0.5, 100), st.sampled_from([3.9, 4.4, 6.4, 7.4, 8.0, 15.5, 24.0])),
-    st.sampled_from([(6, 1), (7, 5), (8, 0), (8, 6), (8, 9), (9, 0)]),
-)
-knob_wishes: dict[str, st.SearchStrategy[Any]] = {
-    "lm": st.sampled_from([None, *LM_MODELS, "9B"]),
-    "lm_quantization": st.sampled_from([None, *Quantization]),
-    "backend": st.sampled_from(Backend),
-    "offload": st.sampled_from(Offload),
-    "quantization": st.sampled_from([None, *Quantization]),
-    "attention": st.sampled_from(Attention),
-    "compile": st.booleans(),
-}
-wishes = st.fixed_dictionaries(
-    {}, optional={**knob_wishes, "variant": st.sampled_from([Variant.TURBO, Variant.BASE])}
-).map(lambda values: Overrides(**values))
-packages = st.fixed_dictionaries({"torchao_available": st.booleans(), "flash_attn_available": st.booleans()})
-requests = st.builds(
-    Request, caption=st.just("piano"), duration_s=st.floats(1, 600), batch=st.integers(1, 64), seed=st.just(3)
-)
-plans = st.builds(
-    lambda card, overrides, installed: resolve(card, TABLE, overrides, **installed), cards, wishes, packages
-)
+from acestep.limits.plan import Overrides, Plan, on_device, overrides_from, resolve
+from acestep.tiers import Tier
+from acestep.units import minutes
+from tests.planned import OWN_MEMORY, TABLE, TIERS, card_of, cards, knob_wishes, packages, plans, wishes
 
 
 def tier(name: str) -> Tier:
@@ -266,51 +226,6 @@ def test_a_variant_without_a_table_says_whose_limits_it_has() -> None:
     assert "turbo" in plan.warnings[0]
 
 
-@given(requests, plans, st.booleans())
-def test_a_clamped_request_is_within_the_frontier_and_never_more_than_was_asked(
-    asked: Request, plan: Plan, lm: bool
-) -> None:
-    clamped, _ = clamp(asked, plan, lm=lm)
-    thinks = lm and plan.lm is not None
-    assert clamped.duration_s <= plan.frontier.longest(clamped.batch, lm=thinks)
-    assert clamped.duration_s <= asked.duration_s
-    assert clamped.batch <= asked.batch
-    assert clamped == msgspec.structs.replace(asked, duration_s=clamped.duration_s, batch=clamped.batch)
-
-
-@given(requests, plans, st.booleans())
-def test_a_clamp_cuts_no_more_than_it_must_the_duration_first(asked: Request, plan: Plan, lm: bool) -> None:
-    clamped, _ = clamp(asked, plan, lm=lm)
-    thinks = lm and plan.lm is not None
-    assert clamped.duration_s == min(asked.duration_s, plan.frontier.longest(1, lm=thinks))
-    if clamped.batch < asked.batch:
-        assert plan.frontier.longest(clamped.batch + 1, lm=thinks) < clamped.duration_s
-
-
-@given(requests, plans, st.booleans())
-def test_a_clamp_warns_exactly_where_it_cuts_and_once_is_enough(asked: Request, plan: Plan, lm: bool) -> None:
-    clamped, warnings = clamp(asked, plan, lm=lm)
-    cuts = (clamped.duration_s != asked.duration_s) + (clamped.batch != asked.batch)
-    assert len(warnings) == cuts
-    for sentence in warnings:
-        assert plan.limits_of in sentence
-        assert plan.evidence["frontier"].kind in sentence
-    assert clamp(clamped, plan, lm=lm) == (clamped, ())
-
-
-def test_a_card_nothing_is_certified_on_tries_one_song_and_says_so() -> None:
-    nothing = {"1": 0, "2": 0, "4": 0, "8": 0}
-    plan = resolve(simulated_card(8), TABLE)
-    plan = msgspec.structs.replace(
-        plan, frontier=msgspec.structs.replace(plan.frontier, with_lm=nothing, without_lm=nothing)
-    )
-    clamped, warnings = clamp(Request(caption="x", duration_s=30, batch=4), plan, lm=False)
-    assert (clamped.duration_s, clamped.batch, len(warnings)) == (30, 1, 1)
-    clamped, warnings = clamp(Request(caption="x", duration_s=3_600), plan, lm=False)
-    assert (clamped.duration_s, len(warnings)) == (600, 1)
-    assert "10 min" in warnings[0]
-
-
 @given(plans, packages)
 def test_a_plan_carried_out_on_its_own_card_is_unchanged(plan: Plan, installed: dict[str, bool]) -> None:
     assert on_device(plan, plan.card) == plan
@@ -329,14 +244,6 @@ def test_a_plan_for_another_card_keeps_its_limits_and_says_which_knobs_the_devic
     wider = songs_in_float32(device, plan.variant) and not songs_in_float32(card, plan.variant)
     assert len(carried.warnings) == len(plan.warnings) + len(lost) + wider
     assert on_device(carried, device) == carried
-
-
-@given(cards, st.builds(Knobs, **knob_wishes))
-def test_an_exact_plan_is_its_knobs_and_cuts_no_request_a_frontier_knows(card: Card, knobs: Knobs) -> None:
-    plan = exact(card, knobs)
-    assert (plan.knobs, plan.card, plan.warnings) == (knobs, card, ())
-    request = Request(caption="x", duration_s=600, batch=8)
-    assert clamp(request, plan, lm=True) == (request, ())
 
 
 def test_overrides_take_text_and_values_and_refuse_what_does_not_exist() -> None:

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from acestep.errors import RunFailedError
 from acestep.hardware.card import simulated_card
 from acestep.limits.plan import clamp, resolve
-from acestep.request import DecodePath, Request, Result
+from acestep.request import DecodePath, Request
+from acestep.result import Result
 from acestep.stage import Stage, StageReport
 from acestep.tiers import load_tiers
 from calibrate.files import pretty_json

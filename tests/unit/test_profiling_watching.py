@@ -18,7 +18,8 @@ from acestep.lm.grammar import MAX_CAPTION_TOKENS, FreeGrammars
 from acestep.lm.job import Job
 from acestep.lm.jobs import Planner
 from acestep.lm.parse import ParseError, read_tokens
-from acestep.request import MAX_LYRIC_TOKENS, DecodePath, Request, Result
+from acestep.request import MAX_LYRIC_TOKENS, DecodePath, Request
+from acestep.result import Result
 from acestep.stage import StageReport
 from acestep.thinking import Sampling
 from calibrate.profiling.clock import StepClock

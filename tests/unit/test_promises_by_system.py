@@ -8,11 +8,12 @@ import pytest
 from acestep import budgets as budgets_module
 from acestep import tiers as tiers_module
 from acestep.budgets import System
+from acestep.evidence import EvidenceKind
 from acestep.hardware.card import simulated_card
 from acestep.knobs import Variant
 from acestep.limits import machine
 from acestep.limits.plan import AS_THE_TIER_SAYS
-from acestep.tiers import EvidenceKind, Frontier, LmStates, Tier, TierTable, load_tiers
+from acestep.tiers import Tier, TierTable, load_tiers
 from acestep.units import MIB
 from calibrate.explain.origin import explain
 from calibrate.explain.sources import records_in
@@ -22,7 +23,7 @@ from calibrate.table.policy import budget_bytes, load_policy
 from ci.cells import certified_cells
 from ci.judge_table import table_findings
 from tests.fakes import Hungry, measured
-from tests.guides import simulated
+from tests.guides import reaching, simulated
 
 POLICY = load_policy()
 LINUX = simulated()
@@ -91,13 +92,7 @@ def test_without_its_records_a_promise_of_windows_has_no_proof() -> None:
 
 def shorter(tier: Tier) -> Tier:
     """A tier that promises nothing without a language model beyond one minute."""
-    entries = {"1": 60, "2": 0, "4": 0, "8": 0}
-    return msgspec.structs.replace(
-        tier,
-        frontier=Frontier(with_lm=tier.frontier.with_lm, without_lm=entries),
-        max_duration_s=LmStates(with_lm=tier.max_duration_s.with_lm, without_lm=60),
-        max_batch=LmStates(with_lm=tier.max_batch.with_lm, without_lm=1),
-    )
+    return reaching(tier, {"1": 60, "2": 0, "4": 0, "8": 0})
 
 
 def with_windows(*rows: Tier) -> TierTable:

@@ -8,8 +8,9 @@ import msgspec
 import pytest
 
 from acestep.errors import NotMeasuredError
+from acestep.evidence import EvidenceKind
 from acestep.knobs import Knobs, Variant
-from acestep.tiers import EvidenceKind, TierTable
+from acestep.tiers import TierTable
 from acestep.units import MIB
 from calibrate.campaign.physics import physics, refitted
 from calibrate.files import pretty_json

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from calibrate.verdict import Verdict
 from tests.damage import DAMAGES as SHAPES
 from tests.damage import GOOD, OOM, Damage, put, sealed
 from tests.damage_of_meaning import CARDS, MEANINGS, on_card
+from tests.processes import imported_by
 
 ROOT = Path(__file__).parents[2]
 DAMAGES = (*SHAPES, *MEANINGS)
@@ -200,13 +199,6 @@ def test_a_failing_probe_in_a_good_file_is_no_damage(tmp_path: Path) -> None:
 
 def test_checking_loads_no_torch_and_no_network(tmp_path: Path) -> None:
     path = stored(GOOD.encode(), tmp_path)
-    done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "calibrate", "validate", str(path)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
+    imported = imported_by("-m", "calibrate", "validate", str(path))
     assert "calibrate.record.rules" in imported
     assert not imported & {"torch", "numpy", "pandas", "rich", "ssl"}

@@ -17,13 +17,9 @@ from acestep.lm.backends.vllm_memory import Pool, pool_of
 from acestep.lm.job import Job
 from acestep.thinking import Sampling
 from acestep.units import MIB
-from tests.tiny_planner import song, write_planner
+from tests.tiny_planner import song, unheard, write_planner
 
 POOL = pool_of(rows=4, longest=256)
-
-
-def unheard(step: int, most: int) -> None:
-    """Do nothing."""
 
 
 @pytest.fixture(scope="module")

@@ -14,14 +14,10 @@ from acestep.lm.jobs import Planner
 from acestep.lm.tokenizer import COMPACT, BytePlannerTokenizer
 from acestep.request import Request
 from acestep.thinking import Sampling, Thinking
-from tests.tiny_planner import GREEDY, write_planner
+from tests.tiny_planner import GREEDY, unheard, write_planner
 
 GUIDED = replace(GREEDY, guidance=2.0)
 PLANNER = Planner(BytePlannerTokenizer(COMPACT))
-
-
-def unheard(step: int, most: int) -> None:
-    """Do nothing."""
 
 
 @pytest.fixture(scope="module")

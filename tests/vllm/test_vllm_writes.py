@@ -12,14 +12,10 @@ from acestep.lm.backends.vllm import VllmBackend
 from acestep.lm.backends.vllm_memory import LEAST_BATCHED_TOKENS, pool_of
 from acestep.lm.job import Job
 from acestep.thinking import Sampling
-from tests.tiny_planner import GREEDY, Fields, prompt, song, write_planner
+from tests.tiny_planner import GREEDY, Fields, prompt, song, unheard, write_planner
 
 GUIDED = replace(GREEDY, guidance=2.0)
 DRAWN = Sampling(repetition_penalty=1.1, top_k=40)
-
-
-def unheard(step: int, most: int) -> None:
-    """Do nothing."""
 
 
 @pytest.fixture(scope="module")

@@ -74,7 +74,43 @@ FreeList: TypeAlias = list[tuple[int, int, Block]]
 """The free blocks of one pool, sorted by size and then address: the first that is large enough is the best fit."""
 
 
-class CachingAllocator:
+class AllocatorCounts:
+    """What an allocator under a hard cap counts, in bytes: of live blocks, of the sizes asked for, and of segments."""
+
+    __slots__ = (
+        "allocated",
+        "cap",
+        "num_oom",
+        "num_retries",
+        "peak_allocated",
+        "peak_reserved",
+        "requested",
+        "reserved",
+    )
+
+    def __init__(self, cap_bytes: int) -> None:
+        if cap_bytes < 0:
+            raise ValueError(f"cap_bytes must not be negative, got {cap_bytes}")
+        self.cap = cap_bytes
+        self.allocated = self.requested = self.reserved = 0
+        self.peak_allocated = self.peak_reserved = 0
+        self.num_oom = self.num_retries = 0
+
+    def empty_cache(self) -> None:
+        """Return memory without a live block to the driver."""
+        raise NotImplementedError
+
+    def _require_room(self, more: int, n_bytes: int) -> None:
+        """Raise `SimulatedOutOfMemoryError` if `more` bytes pass the cap, also with an empty cache."""
+        if self.reserved + more > self.cap:
+            self.num_retries += 1
+            self.empty_cache()
+            if self.reserved + more > self.cap:
+                self.num_oom += 1
+                raise SimulatedOutOfMemoryError(n_bytes, self.reserved, self.allocated, self.cap)
+
+
+class CachingAllocator(AllocatorCounts):
     """Allocates blocks under a hard cap on reserved bytes.
 
     `allocated` counts whole blocks, as torch's `allocated_bytes` does; `requested` the bytes asked for. `pending`
@@ -86,24 +122,11 @@ class CachingAllocator:
         "_large",
         "_next_address",
         "_small",
-        "allocated",
-        "cap",
-        "num_oom",
-        "num_retries",
-        "peak_allocated",
-        "peak_reserved",
         "pending",
-        "requested",
-        "reserved",
     )
 
     def __init__(self, cap_bytes: int = NO_CAP) -> None:
-        if cap_bytes < 0:
-            raise ValueError(f"cap_bytes must not be negative, got {cap_bytes}")
-        self.cap = cap_bytes
-        self.allocated = self.requested = self.reserved = 0
-        self.peak_allocated = self.peak_reserved = 0
-        self.num_oom = self.num_retries = 0
+        super().__init__(cap_bytes)
         self.pending: dict[Block, None] = {}
         self._small: FreeList = []
         self._large: FreeList = []
@@ -276,12 +299,7 @@ class CachingAllocator:
             segment = LARGE_SEGMENT
         else:
             segment = up_to_grain(size)
-        if self.reserved + segment > self.cap:
-            self.num_retries += 1
-            self.empty_cache()
-            if self.reserved + segment > self.cap:
-                self.num_oom += 1
-                raise SimulatedOutOfMemoryError(n_bytes, self.reserved, self.allocated, self.cap)
+        self._require_room(segment, n_bytes)
         block = Block(pool, self._next_address, segment)
         self._heads[block.address] = block
         self._next_address += segment

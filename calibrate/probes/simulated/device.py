@@ -41,6 +41,7 @@ class SimulatedDevice(InOrder):
 
     torch_device = torch.device("meta")
     shares_host_memory = False
+    computes = False
 
     def __init__(self, ledger: Ledger, book: Book, *, dtype: torch.dtype, grouped_attention: bool) -> None:
         self.dtype = dtype

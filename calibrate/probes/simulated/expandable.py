@@ -12,7 +12,12 @@ from typing import Final
 
 from acestep.limits.workspace import LARGE_SEGMENT, OWN_SEGMENT, SMALL_LIMIT, up_to_grain
 from acestep.units import ceil_div
-from calibrate.probes.simulated.allocator import MIN_BLOCK, NO_CAP, SMALL_SEGMENT, SimulatedOutOfMemoryError
+from calibrate.probes.simulated.allocator import (
+    MIN_BLOCK,
+    NO_CAP,
+    SMALL_SEGMENT,
+    AllocatorCounts,
+)
 
 ADDRESSES: Final = LARGE_SEGMENT << 24
 """The addresses of a segment: PyTorch reserves more than the card has, so that they never run out."""
@@ -81,16 +86,11 @@ class _Pool:
         raise AssertionError("the addresses of a segment have run out")
 
 
-class ExpandableAllocator:
+class ExpandableAllocator(AllocatorCounts):
     """As `CachingAllocator` counts, with expandable segments. All sizes in bytes."""
 
     def __init__(self, cap_bytes: int = NO_CAP) -> None:
-        if cap_bytes < 0:
-            raise ValueError(f"cap_bytes must not be negative, got {cap_bytes}")
-        self.cap = cap_bytes
-        self.allocated = self.requested = self.reserved = 0
-        self.peak_allocated = self.peak_reserved = 0
-        self.num_oom = self.num_retries = 0
+        super().__init__(cap_bytes)
         self._small = _Pool(0, SMALL_SEGMENT)
         self._large = _Pool(ADDRESSES, LARGE_SEGMENT)
 
@@ -132,12 +132,7 @@ class ExpandableAllocator:
     def _grown(self, pool: _Pool, size: int, n_bytes: int) -> ExpandableBlock:
         """Return a free block of at least `size`, for which memory is mapped at the end of another or behind all."""
         wanted = SMALL_SEGMENT if pool is self._small else LARGE_SEGMENT if size < OWN_SEGMENT else up_to_grain(size)
-        if self.reserved + wanted > self.cap:
-            self.num_retries += 1
-            self.empty_cache()
-            if self.reserved + wanted > self.cap:
-                self.num_oom += 1
-                raise SimulatedOutOfMemoryError(n_bytes, self.reserved, self.allocated, self.cap)
+        self._require_room(wanted, n_bytes)
         block = pool.growing(size)
         if not block.mapped:
             block = self._map(pool, block, size)

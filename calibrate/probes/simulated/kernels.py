@@ -165,20 +165,6 @@ class CudnnKernels(CudaKernels):
         return copies + CUDNN_HEADER_BYTES + more
 
 
-class CpuKernels(AttentionKernels):
-    """Attention on the CPU in float32, so that metered CPU runs can be compared with simulated ones."""
-
-    matmul_bytes = 0
-
-    def attention(self, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ARG002
-        """Return only the result."""
-        return self._fused(query, key, value, None)
-
-    def convolution(self, source: Tensor, filters: Tensor, result: Tensor, *, transposed: bool) -> int:  # noqa: ARG002 the protocol's arguments
-        """Return 0: the meter does not count workspaces inside a convolution."""
-        return 0
-
-
 def _channels_last(tensor: Tensor) -> int:
     """The bytes of a copy whose channels are filled up to eights."""
     channels = ceil_div(tensor.shape[1], CUDNN_CHANNELS) * CUDNN_CHANNELS

@@ -22,7 +22,8 @@ from acestep.knobs import LM_MODELS, Backend, Knobs, Offload, Quantization, Vari
 from acestep.limits.guard import Demand
 from acestep.lm.forward import DecoderBlock
 from acestep.lm.stage import Thinker
-from acestep.request import DecodePath, Request, Result
+from acestep.request import DecodePath, Request
+from acestep.result import Result
 from acestep.stage import Stage
 from calibrate.probes.base import MeasuredStage, ProbeResult
 from calibrate.probes.prompt import probe_request

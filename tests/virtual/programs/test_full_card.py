@@ -9,7 +9,8 @@ from acestep.checkpoints.components import Components
 from acestep.devices.accelerator import CudaDevice
 from acestep.engine.pipeline import Pipeline
 from acestep.knobs import Knobs, Offload
-from acestep.request import DecodePath, Request, Result
+from acestep.request import DecodePath, Request
+from acestep.result import Result
 from acestep.units import MIB
 from tests.gpu.wall import LARGE_TILE
 from tests.on_a_card import loaded, require_nothing_left

@@ -1,0 +1,21 @@
+"""What the pipeline makes of a request."""
+
+import msgspec
+
+from acestep.request import Request
+from acestep.song import DecodePath, Song
+from acestep.stage import StageReport
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """The result of `Pipeline.generate`: the songs in seed order and how they were made.
+
+    `request` is what was carried out: open fields are filled in, by the language model if it thought.
+    """
+
+    request: Request
+    songs: tuple[Song, ...]
+    stages: tuple[StageReport, ...]
+    songs_per_pass: int
+    decode_path: DecodePath
+    warnings: tuple[str, ...]
