@@ -11,12 +11,15 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from safetensors import serialize
-
 HUB = "http://hub.invalid"
 """No name server knows it, so that only a proxy can lead there."""
 
-FILES = {"config.json": b'{"model_type": "qwen3"}', "model.safetensors": serialize({})}
+_HEADER = b'{"x":{"dtype":"I8","shape":[1],"data_offsets":[0,1]}}'
+FILES = {
+    "config.json": b'{"model_type": "qwen3"}',
+    "model.safetensors": len(_HEADER).to_bytes(8, "little") + _HEADER + b"\0",
+    "tokenizer.json": b"{}",
+}
 COMMIT = "1" * 40
 
 

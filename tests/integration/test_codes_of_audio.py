@@ -224,7 +224,7 @@ def test_a_card_that_never_has_room_for_the_recording_ends_in_a_sentence_about_r
         ("acestep.engine.pipeline.codes_of_clip", MemoryError()),
         ("acestep.engine.service.prepare", torch.OutOfMemoryError("no memory")),
         ("acestep.engine.service.prepare", MemoryError()),
-        ("acestep.cli.words.clip_from_options", MemoryError()),
+        ("acestep.cli.words.recording_from_options", MemoryError()),
     ],
 )
 def test_memory_that_runs_out_anywhere_has_its_exit_code_and_a_sentence(
