@@ -30,8 +30,8 @@ _FOR_PEOPLE = ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "GITHUB_OUTPUT", "COLUMN
 
 NO_JUDGE = "the base has no gate that can judge another tree"
 
-VERDICT_SECONDS = 3600
-"""Longest time for the verdict of another gate; all cells take minutes."""
+VERDICT_SECONDS = 2 * 3600
+"""Longest time for the verdict of another gate; on a virtual card, all cells take about an hour."""
 
 
 def judged_by_base(tree: Path, base: str, options: Sequence[str]) -> int | None:

@@ -2,12 +2,14 @@
 
 import os
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
 
 from tests.gate_trees import ROOT
 
+INSTALLS = ("make install", "make virtual-card")
 GIT = ("-c", "user.name=test", "-c", "user.email=test@example.org")
 
 
@@ -25,7 +27,9 @@ def commit_all(checkout: Path) -> None:
         _git(checkout, *arguments)
 
 
-def run_workflow(name: str, place: Path, options: str = "") -> subprocess.CompletedProcess[str]:
+def run_workflow(
+    name: str, place: Path, options: str = "", environ: Mapping[str, str] = os.environ
+) -> subprocess.CompletedProcess[str]:
     """The last step of a workflow that is run, as it runs there, with its steps before; nothing is installed.
 
     `options` are added to each command.
@@ -33,11 +37,11 @@ def run_workflow(name: str, place: Path, options: str = "") -> subprocess.Comple
     document = yaml.safe_load((ROOT / ".github" / "workflows" / f"{name}.yml").read_text(encoding="utf-8"))
     (job,) = document["jobs"].values()
     base = _git(place / "judge", "rev-parse", "HEAD").strip()
-    environment = {**os.environ, "BASE": base, "GITHUB_STEP_SUMMARY": str(place / "summary"), "OMP_NUM_THREADS": "1"}
+    environment = {**environ, "BASE": base, "GITHUB_STEP_SUMMARY": str(place / "summary"), "OMP_NUM_THREADS": "1"}
     environment.pop("GITHUB_ACTIONS", None)
     done = None
     for step in job["steps"]:
-        if "run" in step and step["run"] != "make install":
+        if "run" in step and step["run"] not in INSTALLS:
             command = ["bash", "-eo", "pipefail", "-c", f"{step['run']} {options}"]
             folder = place / step["working-directory"]
             done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)

@@ -188,7 +188,7 @@ ROOMS = (
         holds="what maintainers run: installation, releases, measurements on a card",
         parts=("tools",),
         imports=_names(
-            "values hardware checkpoints limits devices memory dit audio engine cli harness probes record table "
+            "values hardware checkpoints limits devices memory dit lm audio engine cli harness probes record table "
             "executors campaign"
         ),
     ),

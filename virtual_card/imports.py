@@ -20,6 +20,10 @@ OPENED = ("libcuda.so.1",)
 """Opened by name at run time, by PyTorch and by what Triton compiles."""
 
 
+OF_OTHERS = frozenset(("cublasHgemm", "cudaDeviceReset"))
+"""What vLLM 0.32 needs besides what PyTorch imports, before it starts."""
+
+
 class Imports(msgspec.Struct, frozen=True, kw_only=True):
     """The libraries by the names that the loader looks for, the functions, and what PyTorch was built for."""
 
@@ -57,7 +61,7 @@ def read_imports() -> Imports:
         cuda_major=13,
         cudnn_version=_cudnn_version(),
         libraries=tuple(sorted(libraries)),
-        functions=frozenset(name for name in functions if NVIDIA.match(name)),
+        functions=frozenset(name for name in functions if NVIDIA.match(name)) | OF_OTHERS,
     )
 
 

@@ -39,6 +39,9 @@ def write_in_passes(
         try:
             with one_out_of_memory_error():
                 while len(tokens) < len(jobs):
+                    if tokens:
+                        # Weights would be put into what the last pass used, and leave no piece for keys and values.
+                        device.empty_cache()
                     tokens += backend.write(jobs[len(tokens) : len(tokens) + size], written)
             return tokens, size
         except torch.OutOfMemoryError:

@@ -203,6 +203,23 @@ def test_running_out_of_memory_while_writing_tries_fewer_songs(language: Languag
         write_in_passes(jobs, backend, CpuDevice(), lambda step, most: None, 4)  # type: ignore[arg-type]
 
 
+def test_no_pass_begins_with_what_the_one_before_it_left_in_the_cache(language: Language) -> None:
+    done: list[str] = []
+
+    class Noting(CpuDevice):
+        def empty_cache(self) -> None:
+            done.append("empty")
+
+    class Writing:
+        def write(self, jobs: list[object], written: object) -> list[tuple[int, ...]]:
+            done.append("write")
+            return [(1,)] * len(jobs)
+
+    jobs = language.planner.compose_jobs(msgspec.structs.replace(WISH, batch=8), Metadata(bpm=120), 4)
+    write_in_passes(jobs, Writing(), Noting(), lambda step, most: None, 3)  # type: ignore[arg-type]
+    assert done == ["write", "empty", "write", "empty", "write"]
+
+
 def test_a_request_to_think_without_a_language_model_is_refused(parts: Components) -> None:
     with pytest.raises(UsageError, match="language model"):
         Pipeline(parts, Knobs(), CpuDevice()).generate(WISH)

@@ -1,10 +1,10 @@
 """Which cells the gate runs on a virtual card, and what it says of the card's answers. No card is used here."""
 
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
@@ -15,7 +15,7 @@ from calibrate.verdict import Verdict
 from ci import on_virtual_card
 from ci.cells import GateCell, certified_cells
 from ci.findings import Finding, Level
-from ci.on_virtual_card import Answered, on_a_virtual_card, touched
+from ci.on_virtual_card import Answered, Asked, on_a_virtual_card, touched
 from ci.promises import stored_promises
 from tests.fakes import AnalyticProber
 from tests.gate_house import good
@@ -113,15 +113,64 @@ def test_a_run_in_several_passes_is_red(cells: list[GateCell], monkeypatch: pyte
     assert {finding.id for finding in found} == {"G301"}
 
 
-@pytest.mark.parametrize("answers", ["it ended with code 3", []])
-def test_without_answers_the_gate_is_not_green(
-    answers: Any, cells: list[GateCell], monkeypatch: pytest.MonkeyPatch
-) -> None:
+Said = Callable[[bytes], tuple[int, bytes]]
+
+
+def judged_by_its_output(cells: list[GateCell], monkeypatch: pytest.MonkeyPatch, said: Said) -> list[Finding]:
+    """What is said where a card's program ends so, and prints that, when it reads some questions."""
+
+    def output(command: list[str], environ: object, asked: bytes, seconds: float) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.CompletedProcess(command, *said(asked) if asked else (0, b""))
+
     monkeypatch.setattr(on_virtual_card, "_interpreter", lambda: Path(sys.executable))
     monkeypatch.setattr(on_virtual_card, "_changed", lambda tree, base: None)
-    monkeypatch.setattr(on_virtual_card, "_answers", lambda *_: answers)
-    [found] = on_a_virtual_card(Path(), "base", lambda _: None)(cells)
+    monkeypatch.setattr(on_virtual_card, "_output", output)
+    return on_a_virtual_card(Path(__file__).parents[2], "base", lambda _: None)(cells)
+
+
+def told(asked: bytes) -> list[bytes]:
+    """Answers as a card gives them, a line for each question."""
+    answers = []
+    for line in asked.splitlines():
+        question = msgspec.json.decode(line, type=Asked)
+        card = AnalyticProber().probe(question.probe.knobs, question.probe.workload, question.cap_bytes)
+        answers.append(msgspec.json.encode(Answered(card=card, simulated=None)) + b"\n")
+    return answers
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        lambda asked: (3, b""),
+        lambda asked: (0, b""),
+        lambda asked: (0, b"no JSON\n"),
+        lambda asked: (0, b"".join(told(asked)[1:])),
+    ],
+)
+def test_without_answers_the_gate_is_not_green(
+    said: Said, cells: list[GateCell], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [found] = judged_by_its_output(cells, monkeypatch, said)
     assert (found.id, found.level) == ("G203", Level.ERROR)
+
+
+def test_what_several_cards_promise_is_asked_once_and_judged_for_each(
+    cells: list[GateCell], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bytes] = []
+
+    def last_is_full(questions: bytes) -> tuple[int, bytes]:
+        asked.append(questions)
+        answers = told(questions)
+        last = msgspec.json.decode(answers[-1], type=Answered)
+        full = msgspec.structs.replace(last, card=msgspec.structs.replace(last.card, verdict=Verdict.OOM))
+        return 0, b"".join([*answers[:-1], msgspec.json.encode(full)])
+
+    once = judged_by_its_output(cells, monkeypatch, last_is_full)
+    twice = judged_by_its_output([cell for cell in cells for _ in range(2)], monkeypatch, last_is_full)
+    assert twice == [found for found in once for _ in range(2)] != []
+    assert asked[0] == asked[1]
+    assert len(set(asked[0].splitlines())) == len(asked[0].splitlines())
 
 
 def test_without_the_environment_the_gate_is_not_green_and_says_how_to_make_it(

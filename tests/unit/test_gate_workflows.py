@@ -78,7 +78,7 @@ def test_the_token_can_only_read_and_there_are_no_secrets(path: Path) -> None:
 @EACH
 def test_actions_are_pinned_to_a_commit(path: Path) -> None:
     used = [step["uses"] for step in steps(read(path)) if "uses" in step]
-    assert all(re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", name) for name in used)
+    assert all(re.fullmatch(r"[\w-]+(/[\w-]+)+@[0-9a-f]{40}", name) for name in used)
 
 
 @EACH
@@ -123,6 +123,20 @@ def test_what_judges_a_pull_request_is_its_base_and_the_change_is_data(name: str
     assert (judge["path"], judge["ref"]) == ("judge", "${{ github.event.pull_request.base.sha }}")
     assert (head["path"], head.get("ref")) == ("head", None)
     assert all(step["working-directory"] == "judge" for step in found if "run" in step)
+
+
+def test_the_gate_has_a_virtual_card_and_nothing_that_a_change_could_write_is_kept() -> None:
+    found = steps(read(ROOT / ".github" / "workflows" / "gate.yml"))
+    done = [step.get("run") or step["uses"].split("@")[0] for step in found]
+    [gate] = [place for place, what in enumerate(done) if "ci.gate" in what]
+    assert "--virtual" in done[gate].split()
+    assert done.index("make virtual-card") < done.index("actions/cache/save") < gate
+    # `actions/cache` saves when the job ends.
+    assert "actions/cache" not in done
+    restored, saved = (step["with"] for step in found if "cache/" in step.get("uses", ""))
+    assert restored == saved
+    assert "judge/virtual_card/requirements.txt" in saved["key"]
+    assert saved["path"] == "judge/.venv-virtual"
 
 
 @pytest.mark.parametrize(

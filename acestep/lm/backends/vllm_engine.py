@@ -2,9 +2,10 @@
 
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import torch
@@ -30,9 +31,12 @@ _SETTINGS: Final = {
 }
 
 
-def start(folder: Path, device: Device, pool: Pool, active: ActiveDrafts) -> Any:
+def start(
+    folder: Path, device: Device, pool: Pool, active: ActiveDrafts, more: Mapping[str, Any] = MappingProxyType({})
+) -> Any:
     """Return an `LLMEngine` for the checkpoint in `folder`. Its prompts are token ids, and `active` chooses its tokens.
 
+    `more` are arguments of vLLM besides ours, or instead of them.
     Raises any error of vLLM, `ImportError` if vLLM is not installed, and `torch.OutOfMemoryError` if it does not fit.
     """
     with _settings():
@@ -56,7 +60,8 @@ def start(folder: Path, device: Device, pool: Pool, active: ActiveDrafts) -> Any
         LogitsProcessor.register(PairedRows)
         rows = type("RowsOfThisEngine", (PairedRows,), {"active": active})
         try:
-            return LLMEngine.from_engine_args(EngineArgs(**_options(folder, device, pool), logits_processors=[rows]))
+            options = {**_options(folder, device, pool), **more}
+            return LLMEngine.from_engine_args(EngineArgs(**options, logits_processors=[rows]))
         except BaseException:
             # A half-started engine leaves its process group behind, and the next start would fail because of it.
             cleanup_dist_env_and_memory()

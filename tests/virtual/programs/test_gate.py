@@ -13,7 +13,9 @@ import pytest
 from acestep.errors import Exit
 from tests.gate_house import committed
 from tests.gate_trees import copy_of_tree, one_tier_house
+from tests.gate_workflow import commit_all, pull_request, run_workflow
 from tests.virtual.processes import ROOT, bare_environ
+from virtual_card.build import BUILDS
 
 DENOISE = "acestep/engine/denoise.py"
 BEFORE_THE_STEPS = "    place.device.make_room("
@@ -73,13 +75,28 @@ def changed(tree: Path, file: str, before: str, after: str) -> Iterator[None]:
         path.write_text(text, encoding="utf-8")
 
 
-def test_code_that_takes_memory_on_cuda_alone_is_red_with_the_virtual_card_only(tree: Path) -> None:
-    with changed(tree, DENOISE, BEFORE_THE_STEPS, KEPT_ON_CUDA + BEFORE_THE_STEPS):
-        code, document = gated(tree)
-        assert (code, errors(document)) == (Exit.NOT_MEASURED, {("G206", "")}), (
-            "it asks for the device; no more is seen"
-        )
-        code, document = gated(tree, "--virtual")
+def in_the_workflow(place: Path) -> tuple[int, dict[str, Any]]:
+    """Exit code and document of the gate as the workflow runs it on a pull request."""
+    done = run_workflow("gate", place, "--json", bare_environ())
+    assert done.stdout, done.stderr
+    return done.returncode, json.loads(done.stdout)
+
+
+def test_code_that_takes_memory_on_cuda_alone_is_red_in_the_workflow_with_the_virtual_card_only(
+    tree: Path, tmp_path: Path
+) -> None:
+    judge, head = pull_request(tree, tmp_path)
+    with changed(head, DENOISE, BEFORE_THE_STEPS, KEPT_ON_CUDA + BEFORE_THE_STEPS):
+        commit_all(head)
+        code, document = in_the_workflow(tmp_path)
+        assert code == Exit.NOT_MEASURED
+        # It asks for the device; no more is seen, and the gate says what is missing.
+        assert errors(document) == {("G206", ""), ("G203", "")}
+        assert "`make virtual-card` makes it" in document["findings"][0]["message"] + document["findings"][1]["message"]
+        # What `make virtual-card` makes there.
+        (judge / ".venv-virtual").symlink_to(ROOT / ".venv-virtual")
+        (judge / "virtual_card" / "build").symlink_to(BUILDS)
+        code, document = in_the_workflow(tmp_path)
     assert code == Exit.REGRESSED
     # What is kept is there in the next stage too.
     assert errors(document) == {("G206", ""), ("G302", "denoise"), ("G302", "decode")}
