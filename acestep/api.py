@@ -130,12 +130,12 @@ def write_songs(
 ) -> dict[str, Any]:
     """Write songs to `out`, named after their caption, and return the document about them.
 
-    Each file carries the `request` that it was asked with. A model in a folder is named by its variant there.
+    Each file carries the `request` that it was asked with.
     """
-    model = model if model in SIZES or find(model) else plan.variant.value
+    known = model if model in SIZES or find(model) else None
     return {
         "songs": [
-            _write(song, request, settings_text(request, song.seed, model, plan.knobs), out, audio_format)
+            _write(song, request, settings_text(request, result, song.seed, known, plan.knobs), out, audio_format)
             for song in result.songs
         ],
         "metadata": {name: _plain(getattr(result.request, name)) for name in METADATA},

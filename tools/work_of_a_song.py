@@ -1,11 +1,7 @@
 """Counts the operations of a song on tensors without values: this needs no card and is the same everywhere."""
 
-from typing import Any
-
 import msgspec
 import torch
-from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from acestep.checkpoints.build import build
 from acestep.checkpoints.catalog import SIZES
@@ -20,32 +16,7 @@ from calibrate.probes.simulated.host import rest_on_host
 from calibrate.probes.simulated.kernels import CudaKernels
 from calibrate.probes.simulated.ledger import Ledger
 from calibrate.probes.simulated.live import LiveBook
-
-
-def attention_flops(query: Tensor, key: Tensor, value: Tensor) -> int:
-    """Return the operations of attention on [batch, heads, rows, width].
-
-    Every query head has scores, also with shared keys.
-    """
-    batch, heads, rows, width = query.shape
-    return 2 * batch * heads * rows * key.shape[-2] * (width + value.shape[-1])
-
-
-class CountingKernels(CudaKernels):
-    """Attention of a card with fused kernels; its operations are added to `flops`.
-
-    PyTorch's own formulas differ by release: that of 2.11 refuses keys with fewer heads than queries.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(SIMULATED_CAPABILITY)
-        self.flops = 0
-
-    def attention(self, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ARG002
-        """Return the empty result in the layout of the fused kernels."""
-        self.flops += attention_flops(query, key, value)
-        batch, heads, rows, _ = query.shape
-        return query.new_empty(batch, rows, heads, value.shape[-1]).transpose(1, 2)
+from calibrate.probes.simulated.work_counter import NOTHING, work_between
 
 
 def weightless(model: str, variant: Variant) -> Components:
@@ -66,12 +37,12 @@ def song_flops(components: Components, request: Request) -> int:
 
 
 def _counted(components: Components, request: Request) -> int:
-    kernels, book = CountingKernels(), LiveBook()
+    kernels, book = CudaKernels(SIMULATED_CAPABILITY), LiveBook()
     ledger = Ledger(book, kernels)
     device = SimulatedDevice(ledger, book, dtype=torch.bfloat16, grouped_attention=kernels.has_flash)
-    # The counter is below the ledger, which must first intercept the calls that a card would run differently.
-    with kernels, FlopCounterMode(display=False) as counter, ledger:
+    with kernels, ledger:
         pipeline = Pipeline(components, Knobs(variant=components.variant), device)
         pipeline.generate(request, strict=True)
         pipeline.close()
-    return int(counter.get_total_flops()) + kernels.flops
+    work = work_between(NOTHING, kernels.work.counts)
+    return work.products.flops + work.convolutions.flops + work.attention.flops

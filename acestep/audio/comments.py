@@ -2,15 +2,20 @@
 
 import struct
 from pathlib import Path
+from typing import Final
 
 from acestep.audio.sound_size import chunks
 from acestep.errors import InvalidInputError
+from acestep.regular_file import is_file
 
-_ID3 = b"id3 "
+_ID3: Final = (b"id3 ", b"ID3 ")
 """The chunk of a WAV file with an ID3 tag; libsndfile writes another one, without any comment above 2 KiB."""
 
-_TAG, _FRAME = struct.Struct(">3s2BB4s"), struct.Struct(">4sIH")
+_MOST_BYTES: Final = 16 << 20
+
+_TAG, _FRAME = struct.Struct(">3s2BB4s"), struct.Struct(">4s4sH")
 _LATIN1, _UTF16 = b"\0", b"\1"
+_ENCODINGS: Final = {0: "latin-1", 1: "utf-16", 2: "utf-16-be", 3: "utf-8"}
 
 
 def add_id3(path: Path, title: str, comment: str) -> None:
@@ -21,7 +26,7 @@ def add_id3(path: Path, title: str, comment: str) -> None:
         return
     with path.open("r+b") as file:
         end = file.seek(0, 2)
-        file.write(b"\0" * (end % 2) + struct.pack("<4sI", _ID3, len(tag)) + tag + b"\0" * (len(tag) % 2))
+        file.write(b"\0" * (end % 2) + struct.pack("<4sI", _ID3[0], len(tag)) + tag + b"\0" * (len(tag) % 2))
         whole = file.tell() - 8
         file.seek(4)
         file.write(struct.pack("<I", whole))
@@ -31,10 +36,13 @@ def comment_in(path: Path) -> str | None:
     """Return the comment of an audio file, None if it has none; `InvalidInputError` says why it cannot be read."""
     import soundfile
 
+    if not is_file(path):
+        raise InvalidInputError(path, "there is no such file")
     try:
         with path.open("rb") as file:
-            for chunk in chunks(file):
-                if chunk.name == _ID3:
+            is_wave = file.read(4) == b"RIFF"
+            for chunk in chunks(file) if is_wave else ():
+                if chunk.name in _ID3 and chunk.size <= _MOST_BYTES:
                     file.seek(chunk.start)
                     return _comment_of(file.read(chunk.size))
         with soundfile.SoundFile(path) as song:
@@ -53,16 +61,22 @@ def _tag(title: str, comment: str) -> bytes:
 
 
 def _frame(name: bytes, body: bytes) -> bytes:
-    return _FRAME.pack(name, len(body), 0) + body
+    return _FRAME.pack(name, len(body).to_bytes(4, "big"), 0) + body
 
 
 def _comment_of(tag: bytes) -> str | None:
+    """The first comment of a tag; another program may have written it again in another version or encoding."""
+    if tag[:3] != b"ID3":
+        return None
+    bits = 7 if tag[3:4] >= b"\4" else 8
     place = _TAG.size
     while len(tag) - place >= _FRAME.size:
-        name, size, _ = _FRAME.unpack_from(tag, place)
+        name, sized, _ = _FRAME.unpack_from(tag, place)
+        size = sum(byte << bits * power for power, byte in enumerate(reversed(sized)))
         place += _FRAME.size
         body = tag[place : place + size]
-        if name == b"COMM" and body[:1] == _LATIN1:
-            return body[4:].partition(b"\0")[2].decode("latin-1")
+        if name == b"COMM" and body[:1] and body[0] in _ENCODINGS:
+            text = body[4:].decode(_ENCODINGS[body[0]], "replace")
+            return text.partition("\0")[2].strip("\0\ufeff")
         place += size
     return None

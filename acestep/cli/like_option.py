@@ -1,54 +1,83 @@
-"""The option of `acestep generate` that takes what is not given from a song: `--like FILE`."""
+"""The option of `acestep generate` that makes a song again: `--like FILE`."""
 
-from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
+from msgspec import UNSET
 
+from acestep.checkpoints.catalog import SIZES, find
+from acestep.cli import console
+from acestep.cli.task_options import AUDIO_FILE
 from acestep.cli.think_options import options_of_thinking
-from acestep.errors import InvalidInputError
+from acestep.errors import InvalidInputError, UsageError
+from acestep.request import READ_BY
 from acestep.song_settings import SongSettings, settings_in
-
-
-def _take_song(context: click.Context, _: click.Parameter, value: str | None) -> None:
-    """Make the settings of a song the defaults of this command's options."""
-    if value is None:
-        return
-    from acestep.audio.comments import comment_in
-
-    settings = settings_in(comment_in(Path(value)), value)
-    try:
-        context.default_map = _defaults(settings)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise InvalidInputError(value, f"what it says of how it was made is not known here ({error!r})") from None
-
+from acestep.task import Task
+from acestep.version import version
 
 like_option = click.option(
     "--like",
+    type=AUDIO_FILE,
     metavar="FILE",
-    is_eager=True,
-    expose_value=False,
-    callback=_take_song,
-    help="Make a song of this program again: what other options do not give is taken from its file.",
+    help="Use the settings of this song for all options that you do not give.",
 )
 
 
-def _defaults(settings: SongSettings) -> dict[str, Any]:
-    """The values of options, by their parameters' names."""
+class LikeASong(click.Command):
+    """A command whose options may come from a song."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Give the options that the user did not give the values of the song, then run the command."""
+        path = ctx.params.pop("like")
+        if path is not None:
+            from acestep.audio.comments import comment_in
+
+            given = {
+                name for name in ctx.params if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+            }
+            settings = settings_in(comment_in(path), str(path))
+            ctx.params |= _values(settings, given, str(path), ctx.params)
+        if ctx.params["caption"] is None:
+            raise click.MissingParameter(ctx=ctx, param=next(one for one in self.params if one.name == "caption"))
+        return super().invoke(ctx)
+
+
+def _values(settings: SongSettings, given: set[str], file: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    """The values of the options that are not `given`, by their parameters' names."""
+    if settings.acestep != version():
+        console.notify(f"{file} was made by release {settings.acestep}; with {version()} it may sound different.")
+    asked, task = settings.request, parameters["task"] if "task" in given else settings.request.task
+    fields = {
+        name: value
+        for name, value in msgspec.structs.asdict(asked).items()
+        if name not in READ_BY or task in READ_BY[name][1]
+    }
+    fields |= options_of_thinking(asked.thinking)
+    fields["lyrics"] = f"@{asked.lyrics}" if asked.lyrics.startswith("@") else asked.lyrics
+    # 0 leaves the length open, as does an option that is not given; without a task the song is new.
+    fields |= {"duration_s": asked.duration_s or None, "task": None if task is Task.TEXT2MUSIC else task}
+    if "tracks" in fields:
+        fields["tracks"] = ",".join(asked.tracks)
+    if "audio_codes" in fields:
+        fields["audio_codes"] = _codes(asked.audio_codes, given)
+    knobs = {name: value for name, value in msgspec.structs.asdict(settings.knobs).items() if value is not UNSET}
+    values = fields | knobs | _model(settings, given, file)
+    return {name: value for name, value in values.items() if name in parameters and name not in given}
+
+
+def _codes(codes: tuple[int, ...], given: set[str]) -> str | None:
     from acestep.dit.prompts import codes_text
 
-    request = dict(settings.request)
-    thinking = request.pop("thinking", None)
-    lyrics = str(request.pop("lyrics"))
-    given = request | {
-        # An option that begins with @ names a file.
-        "lyrics": f" {lyrics}" if lyrics.startswith("@") else lyrics,
-        "audio_codes": codes_text(request.pop("audio_codes")),
-        "tracks": ",".join(request.pop("tracks")),
-        "guidance_interval": tuple(request["guidance_interval"]),
-        "model": settings.model,
-    }
-    # What was left open is no value of an option.
-    given = {name: value for name, value in given.items() if value or name not in ("duration_s", "audio_codes")}
-    knobs = {name: "none" if value is None else value for name, value in settings.knobs.items()}
-    return given | knobs | (options_of_thinking(thinking) if thinking else {})
+    return codes_text(codes) if codes and "src_audio" not in given else None
+
+
+def _model(settings: SongSettings, given: set[str], file: str) -> dict[str, Any]:
+    """The song's model; models that imitate others need the variant too."""
+    if "model" in given:
+        return {}
+    if settings.model is None:
+        raise UsageError(f"{file} was made with weights in a folder of {settings.variant}; name them with --model")
+    if settings.model not in SIZES and find(settings.model) is None:
+        raise InvalidInputError(file, f"it was made with {settings.model!r}, which is no model that is known here")
+    return {"model": settings.model} | ({"variant": settings.variant} if settings.model in SIZES else {})

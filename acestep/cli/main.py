@@ -10,7 +10,7 @@ from acestep.automatic import AUTOMATIC
 from acestep.checkpoints.catalog import checkpoints_dir
 from acestep.checkpoints.locate import require
 from acestep.cli import console, show
-from acestep.cli.like_option import like_option
+from acestep.cli.like_option import LikeASong, like_option
 from acestep.cli.options import (
     SIZE_GIB,
     device_option,
@@ -151,14 +151,14 @@ def download_command(model: str) -> None:
     click.echo(fetch(model))
 
 
-@cli.command()
+@cli.command(cls=LikeASong)
 @like_option
-@click.option("--caption", required=True, metavar="TEXT", help="Description of the music.")
+@click.option("--caption", metavar="TEXT", help="Description of the music; needed without --like.")
 @click.option(
     "--lyrics",
     default="",
     metavar="TEXT|@FILE",
-    help="The words; @FILE reads them from a file. Without them the song is instrumental.",
+    help="The words; @FILE reads them from a file, @@ begins words with @. Without them the song is instrumental.",
 )
 @click.option(
     "--duration",

@@ -137,7 +137,9 @@ def recording_from_options(path: Path) -> Clip:
 
 
 def text_of(value: str) -> str:
-    """Return an option's text, or the text of the file that it names with a leading @."""
+    """Return an option's text, or the text of the file that it names with a leading @; @@ stands for an @."""
+    if value.startswith("@@"):
+        return value[1:]
     if not value.startswith("@"):
         return value
     if value == "@":

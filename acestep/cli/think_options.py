@@ -48,11 +48,11 @@ think_options = with_options(
 )
 
 
-def options_of_thinking(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return the values of these options that make `fields`, those of a `Thinking`."""
-    decides = {option: fields[field] for option, field in _DECIDES.items()}
-    sampling = {option: fields["sampling"][field] for option, field in _SAMPLING.items()}
-    return {**decides, **sampling, "lm_negative_prompt": fields["negative"], "plan_seed": fields["seed"]}
+def options_of_thinking(thinking: Thinking) -> dict[str, Any]:
+    """Return the values of these options that make `thinking`."""
+    decides = {option: getattr(thinking, field) for option, field in _DECIDES.items()}
+    sampling = {option: getattr(thinking.sampling, field) for option, field in _SAMPLING.items()}
+    return {**decides, **sampling, "lm_negative_prompt": thinking.negative, "plan_seed": thinking.seed}
 
 
 def take_thinking(parameters: dict[str, Any]) -> Thinking:

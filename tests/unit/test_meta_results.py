@@ -74,13 +74,13 @@ def test_a_call_gives_the_same_whether_or_not_it_is_remembered(
     assert remembered == observed(call)
 
 
-def test_most_calls_are_answered_from_what_is_remembered() -> None:
+def test_a_call_with_the_same_layouts_is_found_again() -> None:
     results = MetaResults()
     args = (on_meta(4, 6), on_meta(6))
     key = results.key(aten.mul.Tensor, args, {})
     assert results.find(key) is None
     out = aten.mul.Tensor(*args)
-    results.remember(key, args, out, (1, 2))
+    results.remember(key, args, {}, out, (1, 2))
     found = results.find(results.key(aten.mul.Tensor, (on_meta(4, 6), on_meta(6)), {}))
     assert found is not None
     assert found.work == (1, 2)
@@ -91,8 +91,22 @@ def test_a_result_that_shares_a_storage_is_never_remembered() -> None:
     results = MetaResults()
     args = (on_meta(4, 6), [24])
     key = results.key(aten._unsafe_view.default, args, {})
-    results.remember(key, args, aten._unsafe_view.default(*args), ())
+    results.remember(key, args, {}, aten._unsafe_view.default(*args), ())
     assert results.find(key) is None
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_another_default_dtype_is_another_call(dtype: torch.dtype) -> None:
+    def made() -> tuple[Any, ...]:
+        return observed(lambda: torch.arange(7, device="meta") * torch.zeros(7, device="meta"))
+
+    usual = made()
+    torch.set_default_dtype(dtype)
+    try:
+        assert made()[0] != usual[0]
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert made() == usual
 
 
 class Wrapped(torch.nn.Parameter):
@@ -121,5 +135,5 @@ def test_so_many_answers_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     for length in (1, 2, 3):
         args = (on_meta(length),)
         keys.append(results.key(aten.neg.default, args, {}))
-        results.remember(keys[-1], args, aten.neg.default(*args), ())
+        results.remember(keys[-1], args, {}, aten.neg.default(*args), ())
     assert [results.find(key) is not None for key in keys] == [False, False, True]

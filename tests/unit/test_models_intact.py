@@ -111,7 +111,7 @@ def test_a_configuration_that_is_none_is_told(tmp_path: Path, junk: bytes) -> No
     with pytest.raises(InvalidInputError, match=r"config\.json: is not a JSON object"):
         read_config(tmp_path / "config.json")
     os.mkfifo(tmp_path / "pipe.json")
-    with pytest.raises(InvalidInputError, match="is no file"):
+    with pytest.raises(InvalidInputError, match="not a file"):
         read_config(tmp_path / "pipe.json")
 
 

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-import acestep.engine.pipeline as pipeline_module
+import acestep.engine.run as run_module
 from acestep.devices.accelerator import Accelerator
 from acestep.devices.cpu import CpuDevice
 from acestep.engine.pace import JUMP, LEAST_SECONDS, LEAST_STEPS, StepPace
@@ -66,7 +66,7 @@ class Clock:
 
 def test_a_run_says_it_once_and_a_probe_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
-    monkeypatch.setattr(pipeline_module, "StepPace", lambda: StepPace(clock))
+    monkeypatch.setattr(run_module, "StepPace", lambda: StepPace(clock))
     request = Request(caption="x", duration_s=1, batch=2, seed=3, steps=8)
     pipeline = Pipeline(tiny_components(), Knobs(offload=Offload.CPU), SmallCard(songs_at_once=1))
     result = pipeline.generate(request)

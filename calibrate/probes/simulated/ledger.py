@@ -84,7 +84,7 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leaves
             self.products += 1
         if known is None:
             out, done = self._computed(func, args, kwargs)
-            _RESULTS.remember(key, args, out, done)
+            _RESULTS.remember(key, args, kwargs, out, done)
         else:
             out, done = known.result(args), known.work
         self.workspaces.work.add(done)

@@ -36,7 +36,7 @@ class MetaResult(NamedTuple):
 
 
 class MetaResults:
-    """The results of one process: they depend on nothing but an operation and its arguments."""
+    """The results of one process: they depend on nothing but an operation, its arguments and the default dtype."""
 
     def __init__(self) -> None:
         self._known: dict[Hashable, MetaResult] = {}
@@ -46,7 +46,8 @@ class MetaResults:
         if not _gives_one_tensor(func):
             return None
         try:
-            found = (func, _seen(args), tuple((name, _seen(value)) for name, value in kwargs.items()))
+            named = tuple((name, _seen(value)) for name, value in kwargs.items())
+            found = (func, _seen(args), named, torch.get_default_dtype())
             hash(found)
         except (_NotRememberedError, TypeError):
             return None
@@ -56,7 +57,9 @@ class MetaResults:
         """What was remembered under a key; None if nothing was."""
         return None if key is None else self._known.get(key)
 
-    def remember(self, key: Hashable | None, args: tuple[Any, ...], out: Any, work: Counts) -> None:
+    def remember(
+        self, key: Hashable | None, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any, work: Counts
+    ) -> None:
         """Keep what was computed, if it is a new tensor or the first argument."""
         if key is None or type(out) is not Tensor or not out.is_meta:
             return
@@ -70,7 +73,8 @@ class MetaResults:
         # Some results share the storage of an argument although their schema does not say so (`_unsafe_view`).
         storage = out.untyped_storage()
         shared = any(
-            isinstance(leaf, Tensor) and leaf.untyped_storage()._cdata == storage._cdata for leaf in _leaves(args)
+            isinstance(leaf, Tensor) and leaf.untyped_storage()._cdata == storage._cdata
+            for leaf in _leaves((*args, *kwargs.values()))
         )
         if not shared and entry.result(args).untyped_storage().nbytes() == storage.nbytes():
             self._known[key] = entry
