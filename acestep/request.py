@@ -53,7 +53,7 @@ MAX_BATCH = 64
 MAX_SEED = 2**32 - 1
 
 
-READ_BY: dict[str, tuple[object, frozenset[Task]]] = {
+READ_BY_TASKS: dict[str, tuple[object, frozenset[Task]]] = {
     "source_audio": (None, SOURCED),
     "audio_codes": ((), frozenset({Task.COVER})),
     "repaint_start_s": (0.0, WINDOWED),
@@ -254,7 +254,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return len(self.audio_codes) * CODE_FRAMES * LATENT_HOP / SAMPLE_RATE
 
     def _check_task(self) -> None:
-        for field, (absent, tasks) in READ_BY.items():
+        for field, (absent, tasks) in READ_BY_TASKS.items():
             if getattr(self, field) != absent and self.task not in tasks:
                 raise ValueError(f"{field} is for {' and '.join(sorted(tasks))}; the task is {self.task}")
         if self.source_audio is not None and self.audio_codes:

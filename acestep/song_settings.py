@@ -8,6 +8,7 @@ from acestep.errors import InvalidInputError
 from acestep.knobs import KNOBS, Knobs, Variant
 from acestep.request import Request
 from acestep.result import Result
+from acestep.stage import Stage
 from acestep.task import SOURCED
 from acestep.version import version
 
@@ -66,7 +67,7 @@ def settings_text(request: Request, result: Result, seed: int, model: str | None
 
     The request is the one that was asked; whether a language model planned it is told by the result.
     """
-    thinks = result.request.thinks
+    thinks = any(report.name == Stage.THINK for report in result.stages)
     fields = msgspec.structs.asdict(request) | {"seed": seed, "think": thinks}
     if request.source_audio is not None and request.duration_s == request.source_audio.duration_s:
         # It follows its source, and another source may have another length.

@@ -11,7 +11,7 @@ from acestep.cli import console
 from acestep.cli.task_options import AUDIO_FILE
 from acestep.cli.think_options import options_of_thinking
 from acestep.errors import InvalidInputError, UsageError
-from acestep.request import READ_BY
+from acestep.request import READ_BY_TASKS
 from acestep.song_settings import SongSettings, settings_in
 from acestep.task import Task
 from acestep.version import version
@@ -51,7 +51,7 @@ def _values(settings: SongSettings, given: set[str], file: str, parameters: dict
     fields = {
         name: value
         for name, value in msgspec.structs.asdict(asked).items()
-        if name not in READ_BY or task in READ_BY[name][1]
+        if name not in READ_BY_TASKS or task in READ_BY_TASKS[name][1]
     }
     fields |= options_of_thinking(asked.thinking)
     fields["lyrics"] = f"@{asked.lyrics}" if asked.lyrics.startswith("@") else asked.lyrics

@@ -17,7 +17,7 @@ from acestep.task import REPAINT_STRENGTH
 from acestep.typed import from_user
 from acestep.ui.settings import SAVING, Controls, controls_from
 
-_READ_BY = {
+READ_BY = {
     Task.REPAINT: ("repaint_start", "repaint_end", "repaint_strength"),
     Task.COVER: ("cover_strength", "cover_noise"),
     Task.EXTRACT: ("track",),
@@ -85,7 +85,7 @@ class Form(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 def task_fields(task: Task) -> tuple[str, ...]:
     """The fields of a form that only this task reads."""
-    return _READ_BY.get(task, ())
+    return READ_BY.get(task, ())
 
 
 OF_TASKS: Final = tuple(dict.fromkeys(name for task in Task for name in task_fields(task)))

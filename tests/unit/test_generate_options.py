@@ -15,7 +15,7 @@ from acestep.cli.options import in_flags
 from acestep.errors import Exit, RunFailedError, UsageError
 from acestep.knobs import Offload, Variant
 from acestep.limits.plan import Overrides
-from acestep.request import _RANGES, _READ_BY, Request
+from acestep.request import _RANGES, READ_BY_TASKS, Request
 from acestep.thinking import Sampling, Think
 from tests import acestep_command
 from tests.acestep_command import Command, stand_in_for_models
@@ -104,7 +104,7 @@ def test_every_field_that_a_request_may_refuse_has_a_flag() -> None:
     told = " ".join(str(part.value) for node in refusing for part in ast.walk(node) if isinstance(part, ast.Constant))
     fields = (
         {field for field in Request.__struct_fields__ if re.search(rf"\b{field}\b", told)}
-        | set(_READ_BY)
+        | set(READ_BY_TASKS)
         | set(_RANGES)
     )
     # "the task is text2music" speaks of the task by its own name, which is that of its flag.

@@ -23,6 +23,7 @@ from acestep.limits.names import AUDIO_FORMATS
 from acestep.request import DecodePath, Request, Task
 from acestep.result import Result
 from acestep.song_settings import settings_in, settings_text
+from acestep.stage import Stage, StageReport
 from acestep.thinking import Thinking
 
 SILENCE = np.zeros((2, 4_800), dtype=np.float32)
@@ -44,8 +45,11 @@ requests = st.builds(
 
 def said(request: Request, seed: int = 3, *, model: str | None = "tiny", planned: bool = True, **knobs: Any) -> str:
     """What the file of a song says whose request was carried out, with or without its plan."""
-    done = request if planned else msgspec.structs.replace(request, think=False, duration_s=request.duration_s or 60)
-    result = Result(request=done, songs=(), stages=(), songs_per_pass=1, decode_path=DecodePath.GPU, warnings=())
+    # After planning, the request that is carried out no longer asks for a plan.
+    done = msgspec.structs.replace(request, think=False, duration_s=request.duration_s or 60)
+    thought = StageReport(name=Stage.THINK, seconds=1, songs_per_pass=1, peak_allocated_bytes=0, peak_reserved_bytes=0)
+    stages = (thought,) if request.thinks and planned else ()
+    result = Result(request=done, songs=(), stages=stages, songs_per_pass=1, decode_path=DecodePath.GPU, warnings=())
     return settings_text(request, result, seed, model, Knobs(**knobs))
 
 
