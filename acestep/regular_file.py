@@ -2,6 +2,7 @@
 
 import stat
 from pathlib import Path
+from typing import BinaryIO
 
 from acestep.errors import InvalidInputError
 from acestep.units import mib
@@ -23,15 +24,23 @@ def is_folder(path: Path) -> bool:
         return False
 
 
-def content_of(path: Path, most_bytes: int, wanted: str) -> bytes:
-    """Return the content of a file of at most `most_bytes`; `wanted` is what it should be, for the error message.
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file for reading bytes.
 
-    Raises `OSError`, and `InvalidInputError` for a larger file and for anything but a regular file: opening a pipe
-    waits for a writer, and a device such as /dev/zero never ends.
+    Raises `OSError`, and `InvalidInputError` for anything but a regular file: opening a pipe waits for a writer, and a
+    device such as /dev/zero never ends.
     """
     if not stat.S_ISREG(path.stat().st_mode):
         raise InvalidInputError(path, "is a folder, a pipe or a device, not a file; save it as a file and give that")
-    with path.open("rb") as file:
+    return path.open("rb")
+
+
+def content_of(path: Path, most_bytes: int, wanted: str) -> bytes:
+    """Return the content of a file of at most `most_bytes`; `wanted` is what it should be, for the error message.
+
+    Raises `OSError`, and `InvalidInputError` for a larger file and for anything but a regular file.
+    """
+    with open_regular(path) as file:
         content = file.read(most_bytes + 1)
     if len(content) > most_bytes:
         raise InvalidInputError(path, f"is larger than {mib(most_bytes)}, so it is not {wanted}")
