@@ -25,8 +25,11 @@ _NAMES = {"utf-8": "UTF-8", "utf-16-le": "UTF-16", "utf-16-be": "UTF-16", "utf-3
 _SWITCHES = re.compile(r"\x1b[$(]")
 """How ISO-2022-JP and its relatives begin another set of characters; no UTF-8 text has it."""
 
-_DOCUMENT = re.compile(rb"\s*({\\rtf|%PDF-|(?i:<!doctype|<html))|PK\x03\x04|\xd0\xcf\x11\xe0|\x1f\x8b")
-"""How RTF, PDF, HTML, new and old files of word processors, and archives begin."""
+_BINARY = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0", b"\x1f\x8b")
+"""How new and old files of word processors, and archives begin."""
+
+_DOCUMENT = re.compile(r"[\s\ufeff]*({\\rtf|%PDF-|<!doctype|<\?xml|<!--|<html\b|<svg\b)", re.IGNORECASE)
+"""How RTF, PDF, XML and HTML begin, in any encoding."""
 
 _AS_UTF_8 = "save it as UTF-8"
 
@@ -37,7 +40,8 @@ def read_text(path: Path) -> str:
     mark, encoding = next(
         ((mark, name) for mark, name in _BYTE_ORDER_MARKS if content.startswith(mark)), (b"", "utf-8")
     )
-    if _DOCUMENT.match(content):
+    # A document may hold bytes that are no text, so errors of decoding come after this.
+    if content.startswith(_BINARY) or _DOCUMENT.match(content[len(mark) :].decode(encoding, errors="replace")):
         raise InvalidInputError(path, f"is a document with fonts and layout, or an archive; {_AS_UTF_8} plain text")
     try:
         text = content[len(mark) :].decode(encoding)
