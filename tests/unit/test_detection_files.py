@@ -250,6 +250,12 @@ def test_the_name_of_a_card_tells_its_capability(tmp_path: Path, name: str, capa
     assert ask_nvidia_files({}, tmp_path).cards[0].capability == capability
 
 
+def test_the_name_and_uuid_of_a_card_hold_no_control_character(tmp_path: Path) -> None:
+    driver_file(tmp_path, "0000:01:00.0", "NVIDIA\x1b[2J A100\x07", "GPU-1\x1b[m")
+    (card,) = ask_nvidia_files({}, tmp_path).cards
+    assert (card.name.isprintable(), card.uuid.isprintable(), card.capability) == (True, True, (8, 0))
+
+
 @pytest.mark.parametrize("sign", ["nvidia0", "dxg", "nvhost-gpu"])
 def test_a_card_that_only_torch_could_describe_is_mentioned(tmp_path: Path, sign: str) -> None:
     devices = tmp_path / "dev"
