@@ -19,7 +19,7 @@ _FAMILIES: Final = (
     (r"\bxavier\b", (7, 2)),
     (r"rtx 2050\b|mx570\b|cmp [79]0hx", (8, 6)),
     (
-        r"gtx 16\d\d\b|rtx 20\d\d\b|titan rtx|quadro rtx|\brtx ?[68]000p?\b|\bt4g?\b|\bt\d{3,4}\b|mx[45]50|cmp [345]0hx",
+        r"gtx 16\d\d\b|rtx 20\d\d\b|titan rtx|quadro rtx|\brtx ?[68]000p?\b|\bt(4g?|\d{3,4})\b|mx[45]50|cmp [345]0hx",
         (7, 5),
     ),
     (r"(a100|\ba30|\ba800)[a-z]*\b|cmp 170hx", (8, 0)),
