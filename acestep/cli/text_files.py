@@ -2,11 +2,11 @@
 
 import codecs
 import re
-import stat
 from pathlib import Path
 
 from acestep.errors import InvalidInputError
-from acestep.units import MIB, mib
+from acestep.regular_file import content_of
+from acestep.units import MIB
 
 MOST_TEXT_BYTES = 4 * MIB
 """Size limit of a text: ten times the audio codes of the longest song."""
@@ -59,22 +59,10 @@ def read_text(path: Path) -> str:
 
 def _content(path: Path) -> bytes:
     try:
-        mode = path.stat().st_mode
-        if stat.S_ISDIR(mode):
-            raise InvalidInputError(path, "is a folder; give the name of a text file")
-        # Opening a pipe waits for a writer. What a shell passes, such as /dev/stdin, has one.
-        if not stat.S_ISREG(mode) and path.parts[:2] != ("/", "dev"):
-            raise InvalidInputError(path, "is no file but a pipe or device; save the text in a file and give that")
-        with path.open("rb") as file:
-            content = file.read(MOST_TEXT_BYTES + 1)
+        return content_of(path, MOST_TEXT_BYTES, "lyrics or audio codes", from_shell=True)
     except FileNotFoundError:
         raise InvalidInputError(path, "does not exist; give the name of a text file") from None
     except OSError as error:
         raise InvalidInputError(path, f"cannot be read ({error.strerror})") from None
     except ValueError:
         raise InvalidInputError(repr(str(path)), "is no file name") from None
-    if len(content) > MOST_TEXT_BYTES:
-        raise InvalidInputError(
-            path, f"is larger than {mib(MOST_TEXT_BYTES)}, which no lyrics or codes are; shorten it"
-        )
-    return content

@@ -88,8 +88,8 @@ def test_a_file_that_cannot_be_read_is_refused_without_waiting_and_without_filli
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "endless").symlink_to("/dev/zero")
     for name, said in (
-        (tmp_path / "pipe", "pipe or device"),
-        (tmp_path / "endless", "pipe or device"),
+        (tmp_path / "pipe", "a pipe or a device"),
+        (tmp_path / "endless", "a pipe or a device"),
         (Path("/dev/zero"), "larger than"),
         (tmp_path, "is a folder"),
         (tmp_path / "missing", "does not exist"),
