@@ -3,6 +3,7 @@
 The names and their order are those of `urllib.request.getproxies_environment`, which the HTTP libraries use.
 """
 
+import logging
 import os
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager, suppress
@@ -11,6 +12,8 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from acestep.errors import UsageError
+
+_LOG = logging.getLogger(__name__)
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 """The host names of this machine for itself."""
@@ -87,7 +90,12 @@ def reach_directly(hosts: tuple[str, ...], environ: MutableMapping[str, str]) ->
     exceptions = _exceptions(environ)
     if "*" in exceptions:
         return
-    readable = [bare for host in exceptions if (bare := _readable(host))]
+    readable = []
+    for exception in exceptions:
+        if bare := _readable(exception):
+            readable.append(bare)
+        else:
+            _LOG.warning("%r in NO_PROXY is no host name or address and is left out", shown(exception))
     if any(variable_of(kind, environ) for kind in _KINDS):
         readable += [host for host in hosts if host not in readable]
     if readable != list(exceptions):
@@ -138,7 +146,11 @@ def _exceptions(environ: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _readable(exception: str) -> str | None:
-    """Return an exception as the HTTP libraries read it, an IPv6 address without brackets; None if they cannot."""
+    """Return an exception in a form that all releases of the HTTP libraries read; None if there is none.
+
+    An IPv6 address loses its brackets and its port. An address with a user, a path or an empty port is cut down to its
+    host and port.
+    """
     address = exception.removeprefix("[").removesuffix("]")
     with suppress(ValueError):
         ip_address(address)
@@ -146,4 +158,29 @@ def _readable(exception: str) -> str | None:
     host = exception.partition("://")[2] or exception
     name, colon, port = host.partition(":")
     is_name = exception.isascii() and exception.isprintable() and not set(name) & set(" []@\\")
-    return exception if is_name and (not colon or (port.isdecimal() and int(port) <= _LARGEST_PORT)) else None
+    is_plain = is_name and (not colon or (port.isdecimal() and int(port) <= _LARGEST_PORT))
+    return exception if is_plain else _host_of(exception)
+
+
+def _host_of(exception: str) -> str | None:
+    try:
+        parts = urlsplit(exception if "://" in exception else f"all://{exception}")
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        return None
+    with suppress(ValueError):
+        ip_address(host)
+        return host
+    if not host or not exception.isprintable() or set(host) & set(" []@\\"):
+        return None
+    ending = f":{port}" if port else ""
+    if host.isascii():
+        return f"{host}{ending}"
+    # Imported only for such names; not every letter may be in a name.
+    import httpx
+
+    try:
+        # The library recognizes a name with other letters only after a scheme.
+        return f"all://{httpx.URL(f'all://{host}').raw_host.decode()}{ending}"
+    except httpx.InvalidURL:
+        return None

@@ -1,4 +1,4 @@
-"""What the pipeline makes of a request."""
+"""The result of the pipeline."""
 
 import msgspec
 

@@ -19,6 +19,7 @@ from acestep.audio.mixdown import mixdown, speakers_of, told_mixdown
 from acestep.audio.sound_size import with_sound_size
 from acestep.clip import LATENT_HOP, SAMPLE_RATE, Clip
 from acestep.errors import InvalidInputError
+from acestep.regular_file import require_regular
 from acestep.request import MAX_DURATION_S
 from acestep.units import minutes
 
@@ -49,9 +50,9 @@ def read_clip(path: Path) -> Clip:
     samples, or is longer than ten minutes.
     """
     try:
-        # Only regular files are opened: opening a pipe waits for the program at its other end.
-        if not path.is_file():
-            raise InvalidInputError(path, _no_file(path))
+        if not path.exists():
+            raise InvalidInputError(path, "does not exist")
+        require_regular(path)
         if path.stat().st_size == 0:
             raise InvalidInputError(path, "is empty: it has 0 bytes")
         _refuse_long(path)
@@ -232,12 +233,6 @@ def _refuse_long(path: Path) -> None:
             if length == f"{most} minutes":
                 length, most = f"{ceil(said / file.samplerate)} seconds", f"{MAX_DURATION_S:.0f}"
             raise InvalidInputError(path, f"is {length} long; at most {most} can be used, so cut it")
-
-
-def _no_file(path: Path) -> str:
-    if not path.exists():
-        return "does not exist"
-    return "is no file but a folder" if path.is_dir() else "is no file but a pipe or device; save the sound in a file"
 
 
 def _too_long(path: Path, length: str) -> InvalidInputError:

@@ -11,6 +11,7 @@ from typing import Annotated
 import msgspec
 
 from acestep.errors import InvalidInputError
+from acestep.regular_file import open_regular
 
 MAX_HEADER_BYTES = 100_000_000
 """The longest header that the library reads; those of real files have less than 1 MB."""
@@ -43,7 +44,7 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
     """
     try:
         size = file.stat().st_size
-        with file.open("rb") as opened:
+        with open_regular(file) as opened:
             length = int.from_bytes(opened.read(8), "little")
             text = opened.read(length) if length <= min(MAX_HEADER_BYTES, size) else b""
     except OSError as error:

@@ -11,6 +11,7 @@ from acestep.checkpoints.header import read_header
 from acestep.checkpoints.tokenizer_files import WHOLE_FILE
 from acestep.checkpoints.weight_files import weight_files
 from acestep.errors import InvalidInputError
+from acestep.regular_file import open_regular
 
 SILENCE_FILE = "silence_latent.pt"
 """The encoded silence, which an original checkpoint of a DiT keeps beside its weights."""
@@ -120,7 +121,7 @@ def _flaws_of_tokenizer(folder: Path) -> Iterator[InvalidInputError]:
 
 def _require_ends(file: Path) -> None:
     try:
-        with file.open("rb") as opened:
+        with open_regular(file) as opened:
             begin = opened.read(_ENDS)
             opened.seek(max(0, opened.seek(0, 2) - _ENDS))
             end = opened.read()
@@ -137,7 +138,7 @@ def _require_ends(file: Path) -> None:
 def _require_silence(file: Path) -> None:
     try:
         size = file.stat().st_size
-        with file.open("rb") as opened:
+        with open_regular(file) as opened:
             mark = opened.read(2)
     except OSError as error:
         problem = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"

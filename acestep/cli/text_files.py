@@ -2,11 +2,11 @@
 
 import codecs
 import re
-import stat
 from pathlib import Path
 
 from acestep.errors import InvalidInputError
-from acestep.units import MIB, mib
+from acestep.regular_file import content_of
+from acestep.units import MIB
 
 MOST_TEXT_BYTES = 4 * MIB
 """Size limit of a text: ten times the audio codes of the longest song."""
@@ -25,8 +25,11 @@ _NAMES = {"utf-8": "UTF-8", "utf-16-le": "UTF-16", "utf-16-be": "UTF-16", "utf-3
 _SWITCHES = re.compile(r"\x1b[$(]")
 """How ISO-2022-JP and its relatives begin another set of characters; no UTF-8 text has it."""
 
-_DOCUMENT = re.compile(rb"\s*({\\rtf|%PDF-|(?i:<!doctype|<html))|PK\x03\x04|\xd0\xcf\x11\xe0|\x1f\x8b")
-"""How RTF, PDF, HTML, new and old files of word processors, and archives begin."""
+_BINARY = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0", b"\x1f\x8b")
+"""How new and old files of word processors, and archives begin."""
+
+_DOCUMENT = re.compile(r"[\s\ufeff]*({\\rtf|%PDF-|<!doctype|<\?xml|<!--|<html\b|<svg\b)", re.IGNORECASE)
+"""How RTF, PDF, XML and HTML begin, in any encoding."""
 
 _AS_UTF_8 = "save it as UTF-8"
 
@@ -37,7 +40,8 @@ def read_text(path: Path) -> str:
     mark, encoding = next(
         ((mark, name) for mark, name in _BYTE_ORDER_MARKS if content.startswith(mark)), (b"", "utf-8")
     )
-    if _DOCUMENT.match(content):
+    # A document may hold bytes that are no text, so errors of decoding come after this.
+    if content.startswith(_BINARY) or _DOCUMENT.match(content[len(mark) :].decode(encoding, errors="replace")):
         raise InvalidInputError(path, f"is a document with fonts and layout, or an archive; {_AS_UTF_8} plain text")
     try:
         text = content[len(mark) :].decode(encoding)
@@ -55,22 +59,10 @@ def read_text(path: Path) -> str:
 
 def _content(path: Path) -> bytes:
     try:
-        mode = path.stat().st_mode
-        if stat.S_ISDIR(mode):
-            raise InvalidInputError(path, "is a folder; give the name of a text file")
-        # Opening a pipe waits for a writer. What a shell passes, such as /dev/stdin, has one.
-        if not stat.S_ISREG(mode) and path.parts[:2] != ("/", "dev"):
-            raise InvalidInputError(path, "is no file but a pipe or device; save the text in a file and give that")
-        with path.open("rb") as file:
-            content = file.read(MOST_TEXT_BYTES + 1)
+        return content_of(path, MOST_TEXT_BYTES, "lyrics or audio codes", from_shell=True)
     except FileNotFoundError:
         raise InvalidInputError(path, "does not exist; give the name of a text file") from None
     except OSError as error:
         raise InvalidInputError(path, f"cannot be read ({error.strerror})") from None
     except ValueError:
         raise InvalidInputError(repr(str(path)), "is no file name") from None
-    if len(content) > MOST_TEXT_BYTES:
-        raise InvalidInputError(
-            path, f"is larger than {mib(MOST_TEXT_BYTES)}, which no lyrics or codes are; shorten it"
-        )
-    return content

@@ -48,7 +48,7 @@ _V1 = _Version(
 
 
 class _Mount(msgspec.Struct, frozen=True, kw_only=True):
-    """Return the folder that lists the groups below `root`, and its version."""
+    """A folder that shows the groups below `root`, and the version of their interface."""
 
     point: PurePosixPath
     version: _Version

@@ -211,9 +211,9 @@ def test_a_file_whose_name_is_no_utf_8_is_read(tmp_path: Path, suffix: str) -> N
 
 def test_a_pipe_or_device_is_refused_without_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.wav")
-    assert "is no file" in _refusal(tmp_path / "pipe.wav")
-    assert "is no file" in _refusal(Path("/dev/zero"))
-    assert "is no file" in _refusal(tmp_path)
+    assert "not a file" in _refusal(tmp_path / "pipe.wav")
+    assert "not a file" in _refusal(Path("/dev/zero"))
+    assert "not a file" in _refusal(tmp_path)
     (tmp_path / "empty.wav").touch()
     assert "0 bytes" in _refusal(tmp_path / "empty.wav")
 

@@ -130,14 +130,13 @@ def test_a_library_that_is_not_installed_is_named(warned: list[str]) -> None:
         ("vllm", "linux", "pip install 'acestep-calibrated[vllm]'"),
         ("mlx_lm", "darwin", "pip install 'acestep-calibrated[mlx]'"),
         ("mlx", "darwin", "pip install 'acestep-calibrated[mlx]'"),
-        ("vllm", "win32", "none for other systems than Linux"),
-        ("mlx", "linux", "none for other systems than macOS"),
+        ("vllm", "win32", "vLLM runs only on Linux"),
+        ("mlx", "linux", "MLX runs only on macOS"),
     ],
 )
 def test_a_missing_extra_says_what_to_type_where_it_exists(module: str, system: str, words: str) -> None:
-    extra = opening._EXTRAS[module]
-    assert extra in EXTRAS
-    assert words in opening._remedy(extra, system)
+    assert opening._EXTRAS[module] in EXTRAS
+    assert words in opening._why_missing(module, system)
 
 
 def test_a_library_that_is_missing_by_name_has_its_remedy(warned: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,8 +149,7 @@ def test_a_library_that_is_missing_by_name_has_its_remedy(warned: list[str], mon
     for name in ("vllm", "a_part_of_vllm"):
         monkeypatch.setattr(opening, "VllmBackend", missing(name))
         opener(Library.VLLM, warned).open(CpuDevice(), Kept)
-    assert "vllm is not installed" in warned[0]
-    assert "[vllm]" in warned[0] or "other systems than Linux" in warned[0]
+    assert "vllm is not installed: pip" in warned[0] or "vLLM runs only on Linux" in warned[0]
     assert "a_part_of_vllm is not installed)" in warned[1]
 
 

@@ -82,6 +82,14 @@ def test_a_name_that_is_a_part_of_another_name_means_its_own_card(machine: Machi
         assert machine.look(ACESTEP_DEVICE=wish).card.name == names[1]
 
 
+def test_control_characters_of_a_wish_are_shown_as_python_writes_them(machine: Machine) -> None:
+    machine.nvml = FakeNvml([SMALL, LARGE])
+    with pytest.raises(UsageError) as refused:
+        machine.look(ACESTEP_DEVICE="x\x1b[2J")
+    assert "'x\\x1b[2J'" in str(refused.value)
+    assert str(refused.value).isprintable()
+
+
 @pytest.mark.parametrize("wish", ["4", "9", "40", "mps", "mps:0", "xpu:0", "rocm", "cpu:1"])
 def test_a_number_out_of_range_or_another_kind_is_no_part_of_a_name(machine: Machine, wish: str) -> None:
     machine.nvml = FakeNvml([Board(name="NVIDIA GeForce RTX 4090", uuid="GPU-1", gib=24), LARGE])

@@ -195,17 +195,65 @@ def test_a_board_without_memory_of_its_own_has_the_machines(tmp_path: Path) -> N
         ("NVIDIA GeForce GT 1030", (6, 1)),
         ("NVIDIA GeForce GTX 970", (5, 2)),
         ("NVIDIA GeForce GTX 780", (3, 5)),
-        ("Tesla K80", (3, 5)),
+        ("Tesla K80", (3, 7)),
         ("NVIDIA RTX PRO 2000 Blackwell", (12, 0)),
         ("Orin (nvgpu)", (8, 7)),
         ("NVIDIA L4", (8, 9)),
         ("NVIDIA H100 80GB HBM3", (9, 0)),
         ("NVIDIA GeForce RTX 5060 Ti", (12, 0)),
+        ("Tesla V100S-PCIE-32GB", (7, 0)),
+        ("GRID V100D-8Q", (7, 0)),
+        ("GRID V100DX-16C", (7, 0)),
+        ("Quadro GV100", (7, 0)),
+        ("NVIDIA TITAN V", (7, 0)),
+        ("GRID P100X-4Q", (6, 0)),
+        ("GRID P100C-6Q", (6, 0)),
+        ("Quadro GP100", (6, 0)),
+        ("Quadro P1000", (6, 1)),
+        ("GRID P6-8Q", (6, 1)),
+        ("P106-100", (6, 1)),
+        ("P104-100", (6, 1)),
+        ("NVIDIA A100X", (8, 0)),
+        ("GRID A100DX-4C", (8, 0)),
+        ("NVIDIA A30X", (8, 0)),
+        ("NVIDIA A800-SXM4-80GB", (8, 0)),
+        ("GeForce 940MX", (5, 0)),
+        ("GeForce 930M", (5, 0)),
+        ("GeForce GTX 960M", (5, 0)),
+        ("NVIDIA GeForce GTX 970M", (5, 2)),
+        ("GeForce MX130", (5, 0)),
+        ("GeForce MX150", (6, 1)),
+        ("GRID M10-0B", (5, 0)),
+        ("Tesla M10", (5, 0)),
+        ("GRID M60-8Q", (5, 2)),
+        ("GRID M6-4Q", (5, 2)),
+        ("NVIDIA GeForce GTX 750 Ti", (5, 0)),
+        ("Quadro M2000M", (5, 0)),
+        ("Quadro M2000", (5, 2)),
+        ("Quadro K2200", (5, 0)),
+        ("NVIDIA RTX A1000", (8, 6)),
+        ("NVIDIA A40-48Q", (8, 6)),
+        ("NVIDIA L40S-48C", (8, 9)),
+        ("NVIDIA H100XM-80C", (9, 0)),
+        ("NVIDIA H100L-94C", (9, 0)),
+        ("NVIDIA GH200 480GB", (9, 0)),
+        ("NVIDIA H20", (9, 0)),
+        ("NVIDIA B200", (10, 0)),
+        ("NVIDIA GB300", (10, 3)),
+        ("GRID RTX6000P-8Q", (7, 5)),
+        ("NVIDIA CMP 170HX", (8, 0)),
+        ("NVIDIA Graphics Device", (8, 6)),
     ],
 )
 def test_the_name_of_a_card_tells_its_capability(tmp_path: Path, name: str, capability: tuple[int, int]) -> None:
     driver_file(tmp_path, "0000:01:00.0", name, "GPU-1")
     assert ask_nvidia_files({}, tmp_path).cards[0].capability == capability
+
+
+def test_the_name_and_uuid_of_a_card_hold_no_control_character(tmp_path: Path) -> None:
+    driver_file(tmp_path, "0000:01:00.0", "NVIDIA\x1b[2J A100\x07", "GPU-1\x1b[m")
+    (card,) = ask_nvidia_files({}, tmp_path).cards
+    assert (card.name.isprintable(), card.uuid.isprintable(), card.capability) == (True, True, (8, 0))
 
 
 @pytest.mark.parametrize("sign", ["nvidia0", "dxg", "nvhost-gpu"])

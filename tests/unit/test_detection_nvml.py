@@ -236,6 +236,36 @@ def test_a_count_that_no_machine_has_is_a_problem(count: object) -> None:
     assert str(count) in found.problems[0].sentence
 
 
+@pytest.mark.parametrize("count", [10**9, 2**64 - 1, -1, "seven"])
+def test_a_count_of_slices_that_no_board_has_takes_no_time(count: object) -> None:
+    asked: list[int] = []
+
+    def part(board: Board, index: int) -> Part:
+        asked.append(index)
+        assert len(asked) < 1000
+        return board.parts[index]
+
+    nvml = Odd(
+        [CUT],
+        nvmlDeviceGetMaxMigDeviceCount=lambda board: count,
+        nvmlDeviceGetMigDeviceHandleByIndex=part,
+    )
+    found = ask_nvml({}, nvml)
+    assert len(asked) < 1000
+    assert [card.uuid for card in found.cards] == ["MIG-1111-1"]
+
+
+def test_no_control_character_of_the_library_gets_into_a_sentence() -> None:
+    def refuse() -> None:
+        raise RuntimeError("lost\x1b[2J\nall")
+
+    nvml = FakeNvml([SMALL])
+    nvml.nvmlInit = refuse
+    (problem,) = ask_nvml({}, nvml).problems
+    assert problem.sentence.isprintable()
+    assert "all" in problem.sentence
+
+
 @pytest.mark.parametrize("version", [-1, 0, "13", None])
 def test_a_cuda_version_that_is_none_is_unknown(version: object) -> None:
     assert ask_nvml({}, Odd([SMALL], nvmlSystemGetCudaDriverVersion=lambda: version)).driver_cuda == (0, 0)
@@ -271,7 +301,9 @@ def test_a_library_that_hangs_ends_no_command() -> None:
     # As long as the call hangs, the library is not asked again.
     card = Card(kind=CardKind.CUDA, name="small", uuid="GPU-aaaa-1")
     assert free_now(card, nvml) is None
-    assert ask_nvml({}, FakeNvml([SMALL])).cards == ()
+    again = ask_nvml({}, FakeNvml([SMALL]))
+    assert again.cards == ()
+    assert "an earlier call still hangs" in again.problems[0].sentence
     assert time.monotonic() - start < 5
     freed.set()
     for thread in threading.enumerate():

@@ -111,7 +111,7 @@ def test_a_configuration_that_is_none_is_told(tmp_path: Path, junk: bytes) -> No
     with pytest.raises(InvalidInputError, match=r"config\.json: is not a JSON object"):
         read_config(tmp_path / "config.json")
     os.mkfifo(tmp_path / "pipe.json")
-    with pytest.raises(InvalidInputError, match="not a file"):
+    with pytest.raises(InvalidInputError, match="a pipe or a device, not a file"):
         read_config(tmp_path / "pipe.json")
 
 
@@ -206,6 +206,22 @@ def test_doctor_and_generate_name_the_file_and_what_to_type(
     assert refused.code == Exit.INVALID
     assert f"{spoiled}: " in refused.err
     assert f"acestep download {COMMANDS[name]}" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [(TURBO, "silence_latent.pt"), (TURBO, "config.json")]
+    + [("Qwen3-Embedding-0.6B", file) for file in ("tokenizer.json", "vocab.json", "merges.txt")],
+)
+def test_a_pipe_in_the_place_of_a_file_is_told_without_waiting(name: str, file: str, checkpoints: Path) -> None:
+    if file in ("vocab.json", "merges.txt"):
+        (checkpoints / name / "tokenizer.json").unlink()
+        (checkpoints / name / "vocab.json").write_text("{}")
+        (checkpoints / name / "merges.txt").write_text("#version: 0.2\n")
+    (checkpoints / name / file).unlink(missing_ok=True)
+    os.mkfifo(checkpoints / name / file)
+    (flaw,) = flaws(checkpoints / name)
+    assert "a pipe" in str(flaw)
 
 
 def test_an_interrupted_download_is_called_by_its_name(checkpoints: Path, command: Command) -> None:

@@ -99,6 +99,40 @@ def test_an_exception_that_cannot_be_read_stops_nothing_and_the_others_stay(
     assert "*" in {entry.strip() for entry in exceptions} or kept <= set(after)
 
 
+@pytest.mark.parametrize(
+    ("exception", "reached", "kept"),
+    [
+        ("x.com:", "http://x.com/", "x.com"),
+        ("http://x.com:", "http://x.com/", "x.com"),
+        ("http://[::1]", "http://[::1]:7860/", "::1"),
+        ("[fd00::1]:8080", "http://[fd00::1]:8080/", "fd00::1"),
+        ("http://u:p@x", "http://x/", "x"),
+        ("u@x.com", "http://x.com/", "x.com"),
+        ("http://a:1/x", "http://a:1/", "a:1"),
+        ("https://a:1/x?y#z", "https://a:1/", "a:1"),
+        ("http://é.com", "http://é.com/", "all://xn--9ca.com"),
+        ("é.com:81", "http://é.com:81/", "all://xn--9ca.com:81"),
+    ],
+)
+def test_an_exception_that_is_written_as_an_address_counts_as_its_host(
+    exception: str, reached: str, kept: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_PROXY", exception)
+    monkeypatch.setenv("ALL_PROXY", "http://proxy:1")
+    reach_directly((), os.environ)
+    assert os.environ["NO_PROXY"] == kept
+    with httpx.Client(verify=CERTIFICATES) as client:
+        assert client._transport_for_url(httpx.URL(reached)) is client._transport
+        assert client._transport_for_url(httpx.URL("http://other/")) is not client._transport
+
+
+def test_an_exception_that_is_left_out_is_told_without_its_password(caplog: pytest.LogCaptureFixture) -> None:
+    reach_directly(LOOPBACK, {"NO_PROXY": "corp,me:s3cret@corp:port"})
+    assert "'***@corp:port' in NO_PROXY" in caplog.text
+    assert "s3cret" not in caplog.text
+    assert len(caplog.records) == 1
+
+
 @given(environ=environments())
 def test_inside_no_proxy_is_used_and_after_it_all_is_as_before(environ: dict[str, str]) -> None:
     with pytest.MonkeyPatch.context() as patch:

@@ -62,12 +62,34 @@ def test_what_is_no_text_is_refused_with_what_to_do(tmp_path: Path, content: byt
         text_of(f"@{file}")
 
 
+@pytest.mark.parametrize(
+    "begin",
+    [
+        *(r"{\rtf1\ansi la", "<!DOCTYPE html><p>la", "\n <!doctype HTML>la", "<html>la", "<HTML lang=ja>la"),
+        *('<?xml version="1.0"?>\n<html>la', "<!-- saved -->\n<html>la", "%PDF-1.7\nla"),
+    ],
+)
+@pytest.mark.parametrize(("encoding", "mark"), [(name, mark) for name, marks in MARKS.items() for mark in marks])
+def test_a_document_is_told_in_every_encoding(tmp_path: Path, begin: str, encoding: str, mark: bytes) -> None:
+    file = tmp_path / "words.txt"
+    file.write_bytes(mark + begin.encode(encoding))
+    with pytest.raises(InvalidInputError, match="is a document with fonts and layout"):
+        text_of(f"@{file}")
+
+
+def test_a_tag_of_lyrics_is_no_document(tmp_path: Path) -> None:
+    file = tmp_path / "words.txt"
+    for text in ("<htmlish love>\nla", "< html >", "{soft} la", "<|audio_code_1|>"):
+        file.write_text(text)
+        assert text_of(f"@{file}") == text
+
+
 def test_a_file_that_cannot_be_read_is_refused_without_waiting_and_without_filling_memory(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "endless").symlink_to("/dev/zero")
     for name, said in (
-        (tmp_path / "pipe", "pipe or device"),
-        (tmp_path / "endless", "pipe or device"),
+        (tmp_path / "pipe", "a pipe or a device"),
+        (tmp_path / "endless", "a pipe or a device"),
         (Path("/dev/zero"), "larger than"),
         (tmp_path, "is a folder"),
         (tmp_path / "missing", "does not exist"),

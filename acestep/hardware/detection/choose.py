@@ -62,7 +62,7 @@ def choose(
     fitting = _fitting(cards, lowered)
     if len(fitting) == 1:
         return fitting[0]
-    named_by = f"{option} {wish} (or {variable} in the environment) names"
+    named_by = f"{option} {wish!r} (or {variable} in the environment) names"
     if not cards:
         raise UsageError(f"{named_by} no card; none is here that could be chosen, and cpu is the processor")
     listed = "; ".join(f"{index}: {named(card)}" for index, card in enumerate(cards))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from acestep.hardware.card import Card, CardKind
 from acestep.hardware.card_sizes import catalogued
-from acestep.hardware.detection.answers import Answer, Problem, Source
+from acestep.hardware.detection.answers import Answer, Problem, Source, one_line
 from acestep.hardware.detection.drm import NVIDIA, read
 from acestep.hardware.detection.families import capability_of, machine_bytes, shares_memory
 from acestep.hardware.detection.visible import CUDA_VARIABLE, cuda_visible
@@ -58,7 +58,7 @@ def _entries(root: Path) -> list[Path]:
 
 def _card(entry: Path) -> Card | None:
     lines = (line.partition(":") for line in read(entry / "information").splitlines())
-    told = {key.strip(): value.strip() for key, _, value in lines}
+    told = {key.strip(): one_line(value) for key, _, value in lines}
     if "Model" not in told:
         return None
     uuid, name = told.get("GPU UUID", ""), told["Model"]

@@ -19,6 +19,9 @@ ASKED = "NVIDIA's driver library"
 MOST_BOARDS = 1024
 """A larger count is no count: a machine has at most some dozens."""
 
+_MOST_SLICES = 64
+"""The places for MIG slices that are looked at on one board; a board has at most seven."""
+
 _NOT_SUPPORTED, _DRIVER_NOT_LOADED, _LIBRARY_NOT_FOUND, _MISMATCH = 3, 9, 12, 18
 _LOST = (15, 16, 999)
 """Numbers of NVML's errors (nvml.h): lost, in need of a reset, unknown."""
@@ -61,8 +64,8 @@ def ask_nvml(
 
     try:
         return within(longest_s, ASKED, ask)
-    except TimeoutError:
-        return _silent(_refusal_because(f"it takes more than {longest_s:g} s"))
+    except TimeoutError as error:
+        return _silent(_refusal_because(str(error)))
     except Exception as error:
         return _silent(_refusal(error))
 
@@ -151,7 +154,8 @@ class _Inquiry:
     def _slices(self, board: Any, uuid: str) -> tuple[_Slice, ...]:
         nvml = self._nvml
         found = []
-        for index in range(_quietly(nvml, "nvmlDeviceGetMaxMigDeviceCount", board) or 1):
+        places = _quietly(nvml, "nvmlDeviceGetMaxMigDeviceCount", board)
+        for index in range(min(places, _MOST_SLICES) if isinstance(places, int) and places > 0 else 1):
             try:
                 handle = nvml.nvmlDeviceGetMigDeviceHandleByIndex(board, index)
                 name = _text(nvml.nvmlDeviceGetUUID(handle))
@@ -255,9 +259,9 @@ def units(board: _Board) -> list[tuple[_Board, _Slice | None]]:
 
 
 def error_sentence(error: Exception) -> str:
-    """Return an error of the library in its own words, without the final full stop."""
+    """Return an error of the library in its own words, without control characters and the final full stop."""
     try:
-        return str(error).strip().rstrip(".") or type(error).__name__
+        return one_line(str(error)).rstrip(".") or type(error).__name__
     except Exception:
         return type(error).__name__
 

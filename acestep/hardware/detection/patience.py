@@ -11,14 +11,14 @@ DRIVER_LONGEST_S: Final = 30.0
 
 
 def within(longest_s: float, name: str, call: Callable[[], _Result]) -> _Result:
-    """Return the result of a call, or raise what it raises; `TimeoutError` if it takes longer than `longest_s`.
+    """Return the result of a call, or raise what it raises; `TimeoutError` with the reason if it takes too long.
 
     The call then goes on in its thread, which does not keep the process from ending. As long as it does, another call
     of the same `name` is not tried. Calls of several threads do not disturb each other.
     """
     overdue = f"{name} hangs"
     if any(thread.name == overdue for thread in threading.enumerate()):
-        raise TimeoutError
+        raise TimeoutError("an earlier call still hangs")
     results: list[_Result] = []
     errors: list[Exception] = []
 
@@ -35,5 +35,5 @@ def within(longest_s: float, name: str, call: Callable[[], _Result]) -> _Result:
         raise error
     if not results:
         thread.name = overdue
-        raise TimeoutError
+        raise TimeoutError(f"it takes more than {longest_s:g} s")
     return results[0]

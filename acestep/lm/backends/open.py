@@ -84,18 +84,22 @@ class Opener:
             else:
                 self._kept = MlxBackend(self._folder)
         except ModuleNotFoundError as error:
-            extra = _EXTRAS.get(str(error.name))
-            return f"{error.name} is not installed{_remedy(extra) if extra else ''}"
+            return _why_missing(str(error.name))
         except Exception as error:  # These libraries can fail at start in too many ways to list.
             _LOG.info("%s did not start", self._library, exc_info=True)
             return first_line(error)[:REASON_CHARACTERS]
         return None
 
 
-def _remedy(extra: str, system: str = sys.platform) -> str:
-    """Return how to get the library of an extra, or that this system has none."""
+def _why_missing(module: str, system: str = sys.platform) -> str:
+    """Return that a module is not installed and how to install it, or the only system on which its library runs."""
+    extra = _EXTRAS.get(module)
+    if extra is None:
+        return f"{module} is not installed"
     needed, named = _SYSTEMS[extra]
-    return f": {install_command(extra)}" if system == needed else f", and there is none for other systems than {named}"
+    if system != needed:
+        return f"{_NAMES[Library(extra)]} runs only on {named}"
+    return f"{module} is not installed: {install_command(extra)}"
 
 
 class _Lent:
