@@ -1,5 +1,6 @@
 """The main memory that this process may use, on every system: the machine's, or less if its group is limited."""
 
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -45,8 +46,7 @@ def host_memory(*, root: Path = Path("/"), machine: HostMachine = psutil, system
 
     `root` is the top of the file system that shows the groups, on Linux.
     """
-    found = machine.virtual_memory()
-    total, available = int(found.total), min(int(found.available), int(found.total))
+    total, available = _total_and_available(machine)
     # macOS creates swap files when it needs them, so all of its memory can be used.
     swap = total - available if system == "darwin" else _free_swap(machine)
     limited_by = None
@@ -56,6 +56,18 @@ def host_memory(*, root: Path = Path("/"), machine: HostMachine = psutil, system
         available = min(available, limit.free_bytes)
         swap = swap if limit.swap_bytes is None else min(swap, limit.swap_bytes)
     return HostMemory(total_bytes=total, available_bytes=available, swap_bytes=swap, limited_by=limited_by)
+
+
+def _total_and_available(machine: HostMachine) -> tuple[int, int]:
+    """Return both in bytes; the system call knows them too, for containers in which /proc is not mounted."""
+    try:
+        found = machine.virtual_memory()
+        return int(found.total), min(int(found.available), int(found.total))
+    except OSError:
+        if not hasattr(os, "sysconf"):
+            raise
+        page, pages, free = (os.sysconf(name) for name in ("SC_PAGE_SIZE", "SC_PHYS_PAGES", "SC_AVPHYS_PAGES"))
+        return pages * page, min(free, pages) * page
 
 
 def _free_swap(machine: HostMachine) -> int:

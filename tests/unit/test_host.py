@@ -1,5 +1,6 @@
 """Main memory: what the machine has, and less where control groups allow less."""
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -231,3 +232,14 @@ def test_pages_are_locked_as_long_as_the_host_keeps_its_reserve(monkeypatch: pyt
         monkeypatch.setattr("acestep.devices.accelerator.host_memory", lambda memory=memory: memory)
         assert (card.pinned(64) is not None) is locked
     assert asked == [64]
+
+
+def test_a_container_without_proc_has_what_the_system_call_says(tmp_path: Path) -> None:
+    class Unmounted(Machine):
+        def virtual_memory(self) -> SimpleNamespace:
+            raise FileNotFoundError(2, "No such file or directory", "/proc/meminfo")
+
+    found = host_memory(root=tmp_path, machine=Unmounted(swap_error=FileNotFoundError(2, "/proc/vmstat")))
+    assert found.total_bytes == os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert 0 < found.available_bytes <= found.total_bytes
+    assert found.swap_bytes == 0
