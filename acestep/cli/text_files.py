@@ -52,7 +52,7 @@ def read_text(path: Path) -> str:
         raise InvalidInputError(
             path, f"holds NUL characters, as UTF-16 without a mark and files that are no text do; {_AS_UTF_8}"
         )
-    if _SWITCHES.search(text):
+    if not mark and _SWITCHES.search(text):
         raise InvalidInputError(path, f"is text in ISO-2022, as old mail programs write it; {_AS_UTF_8}")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 

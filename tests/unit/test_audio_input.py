@@ -86,7 +86,7 @@ def test_a_file_that_is_no_audio_says_so(tmp_path: Path) -> None:
     cut.write_bytes(cut.read_bytes()[:30])
     problems = {
         tmp_path / "missing.wav": "does not exist",
-        tmp_path: "no file",
+        tmp_path: "not a file",
         text: "cannot be read",
         empty: "no sound",
         short: "shorter than 40 ms",

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from acestep.cli.task_options import text_of
@@ -18,11 +18,12 @@ MARKS = {
     "utf-32-le": (codecs.BOM_UTF32_LE,),
     "utf-32-be": (codecs.BOM_UTF32_BE,),
 }
-TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r\ufeff"), max_size=30)
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r\x1b\ufeff"), max_size=30)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=TEXTS, encoding=st.sampled_from(sorted(MARKS)), ends=st.sampled_from(["\n", "\r\n", "\r"]))
+@example(text="\x1b$", encoding="utf-16-be", ends="\n")
 def test_a_text_is_read_as_it_was_written_with_lines_that_end_alike(
     tmp_path: Path, text: str, encoding: str, ends: str
 ) -> None:
