@@ -23,6 +23,7 @@ from acestep.knobs import Knobs, Offload, Quantization, Variant
 from acestep.memory.placement import TRANSFORMER, Placement
 from acestep.request import Request
 from tests.copying_cards import EagerCard
+from tests.some import first_of
 
 # The compiler's own imports use what PyTorch has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
@@ -67,7 +68,9 @@ def test_where_no_compiler_is_found_the_model_runs_as_it_is() -> None:
     assert len(tried) == 1, "it is not looked for again"
 
 
-@pytest.mark.parametrize("refusal", [torch.OutOfMemoryError(), RuntimeError("Triton Error [CUDA]: out of memory")])
+@pytest.mark.parametrize(
+    "refusal", first_of([torch.OutOfMemoryError(), RuntimeError("Triton Error [CUDA]: out of memory")], 1)
+)
 @torch.no_grad()
 def test_a_card_that_is_full_while_it_compiles_is_out_of_memory_and_compiles_later(refusal: RuntimeError) -> None:
     full, name = [True], f"full of {type(refusal).__name__}"
@@ -103,7 +106,7 @@ def test_an_uncompiled_song_gives_a_warning_and_an_uncompiled_probe_fails(
         assert any("cannot be compiled here (no C" in said for said in pipeline.generate(request).warnings)
 
 
-@pytest.mark.parametrize("quantization", [None, Quantization.INT8])
+@pytest.mark.parametrize("quantization", first_of([None, Quantization.INT8], 1))
 @torch.no_grad()
 def test_three_graphs_serve_every_block_length_and_batch(quantization: Quantization | None) -> None:
     model = build("tiny", Variant.TURBO, dtype=torch.float32).transformer

@@ -155,12 +155,9 @@ def test_what_was_done_to_a_recording_is_told_with_the_song(acestep: Acestep, tm
     assert any("film.wav has 6 channels" in warning for warning in made["warnings"])
 
 
-def test_a_song_made_again_from_its_file_is_the_same_and_other_options_change_it(acestep: Acestep) -> None:
+def test_a_song_made_again_from_its_file_is_the_same(acestep: Acestep) -> None:
     wish = ("--caption", "slow piano", "--lyrics", "la la", "--duration", "1", "--steps", "1", "--think")
     made = acestep.songs(*wish, "--batch", "2", "--seed", "7", "--out", "first")
     second = made["songs"][1]
     (again,) = acestep.songs("--like", second["path"], "--out", "again")["songs"]
     assert Path(again["path"]).read_bytes() == Path(second["path"]).read_bytes()
-    (other,) = acestep.songs("--like", second["path"], "--seed", "9", "--no-think", "--out", "other")["songs"]
-    assert other["seed"] == 9
-    assert other["duration_s"] == second["duration_s"]

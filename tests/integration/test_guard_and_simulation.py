@@ -10,18 +10,22 @@ from acestep.tiers import load_tiers
 from calibrate.probes.simulated.kernels import CudaKernels
 from calibrate.probes.simulated.prober import REGIONS, full_size
 from tests.denoise_caps import denoise_cap
+from tests.some import first_of
 
 
 @pytest.mark.parametrize(
     ("offload", "quantization", "songs", "seconds", "tokens"),
-    [
-        (Offload.CPU_DIT, None, 3, 205.0, 1500),
-        (Offload.CPU_DIT, Quantization.INT8, 7, 131.0, 500),
-        (Offload.CPU, Quantization.INT8, 2, 370.0, 2000),
-        (Offload.NONE, None, 5, 43.0, 900),
-        (Offload.STREAM, None, 4, 88.0, 600),
-        (Offload.STREAM_ENCODERS, Quantization.INT8, 6, 240.0, 1400),
-    ],
+    first_of(
+        [
+            (Offload.CPU_DIT, None, 3, 205.0, 1500),
+            (Offload.CPU_DIT, Quantization.INT8, 7, 131.0, 500),
+            (Offload.CPU, Quantization.INT8, 2, 370.0, 2000),
+            (Offload.NONE, None, 5, 43.0, 900),
+            (Offload.STREAM, None, 4, 88.0, 600),
+            (Offload.STREAM_ENCODERS, Quantization.INT8, 6, 240.0, 1400),
+        ],
+        4,
+    ),
 )
 def test_the_guard_is_never_under_and_at_most_five_per_cent_over(
     offload: Offload, quantization: Quantization | None, songs: int, seconds: float, tokens: int

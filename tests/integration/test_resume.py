@@ -27,6 +27,7 @@ from tests.fakes import AnalyticProber
 from tests.faulty_card import FaultyProber, living
 from tests.killing import journal_is_gone, kill_at, run_on, run_with
 from tests.processes import has_ended, require_end
+from tests.some import first_of
 
 POLICY = load_policy()
 ONE_SIZE = ("--tiers", 5)
@@ -59,7 +60,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return output.read_bytes()
 
 
-@pytest.mark.parametrize("write", [0, 1, 2, 9, 20])
+@pytest.mark.parametrize("write", first_of([1, 20, 0, 2, 9], 2))
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_after_a_kill_in_a_write_the_file_is_the_same_byte_for_byte(
     write: int, share: float, whole: bytes, tmp_path: Path

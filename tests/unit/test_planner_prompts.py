@@ -19,6 +19,7 @@ from acestep.request import MAX_AUDIO_CODE, MAX_LYRIC_TOKENS
 from acestep.thinking import NO_NEGATIVE
 from tests.planner_tokenizers import HOSTILE, TOKENIZERS, byte_tokenizer
 from tests.references import NOT_HERE, REFERENCE
+from tests.some import first_of
 
 UPSTREAM_PROMPTS = REFERENCE / "upstream" / "lm_prompts.json"
 
@@ -189,7 +190,9 @@ def longest_of(tokenizer: PlannerTokenizer) -> int:
     return frame + MAX_CAPTION_TOKENS + MAX_LYRIC_TOKENS + prompts.MAX_THOUGHT_TOKENS
 
 
-@pytest.mark.parametrize("unit", ["</think>", "\ud800", "word ", "a", "'", "\N{EIGHTH NOTE}", '": \\', "\x85"])
+@pytest.mark.parametrize(
+    "unit", first_of(["</think>", "\ud800", "word ", "a", "'", "\N{EIGHTH NOTE}", '": \\', "\x85"], 3)
+)
 def test_100_kilobytes_are_cut_and_said(tokenizer, unit):
     long = unit * (100_000 // len(unit))
     words, warnings = prompts.fitted(SongText(caption=long, lyrics=long, negative=long), tokenizer)

@@ -23,6 +23,7 @@ from calibrate.probes.simulated.kernels import CudaKernels
 from calibrate.probes.simulated.ledger import Ledger
 from calibrate.probes.simulated.live import LiveBook
 from tests.copying_cards import EagerCard, LateCard
+from tests.some import first_of
 
 WIDTH = 32
 INT8 = Quantization.INT8
@@ -131,7 +132,9 @@ def _resting(quantization: Quantization | None) -> Components:
 
 @pytest.mark.parametrize(
     ("offload", "quantization"),
-    [(Offload.NONE, None), (Offload.CPU_DIT, INT8), (Offload.STREAM, INT8), (Offload.STREAM_ENCODERS, None)],
+    first_of(
+        [(Offload.NONE, None), (Offload.STREAM, INT8), (Offload.CPU_DIT, INT8), (Offload.STREAM_ENCODERS, None)], 2
+    ),
 )
 def test_after_twenty_uses_and_as_many_failures_the_card_is_at_rest(
     offload: Offload, quantization: Quantization | None
