@@ -47,76 +47,6 @@ def controls() -> Iterator[Controls]:
     torch.cuda.empty_cache()
 
 
-@pytest.fixture(scope="module")
-def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
-    """The page's model, with nothing compiled and no language model."""
-    studio = Studio("dummy", Overrides(lm=None, compile=False), tmp_path_factory.mktemp("songs"))
-    yield studio
-    studio.close()
-
-
-class Pressed(Visit):
-    """A visit during which other programs fill the card to `room` bytes when a run comes to `stage`, once.
-
-    Without a stage they take again at each step of the run what it gave back.
-    """
-
-    def __init__(self, out: Path, controls: Controls, room: int, stage: str | None = None) -> None:
-        super().__init__(out)
-        self._controls, self._room, self._stage = controls, room, stage
-        self.others = True
-
-    def report(self, stage: str, done: int, total: int) -> None:
-        if self.others and stage == (self._stage or stage):
-            self.others = self._stage is None
-            leave_free(self._controls, self._room)
-        super().report(stage, done, total)
-
-    def alone(self) -> None:
-        """The others are gone."""
-        self.others = False
-        self._controls.set(Control.OTHERS_BYTES, 0)
-
-
-def on_the_page(studio: Studio, visit: Visit) -> tuple[int, str]:
-    """How many songs were made, and what the page says besides."""
-    wish, _ = studio.start()
-    document = studio.generate(REQUEST, wish, "wav", visit, lambda path: path)
-    return len(document["songs"]), " ".join(document["warnings"])
-
-
-@pytest.mark.parametrize(("stage", "room"), [("loading", 2 * GIB), ("denoise", 32 * MIB), ("decode", 100 * MIB)])
-def test_a_song_of_the_page_is_made_beside_programs_that_come_and_the_next_has_the_card_again(
-    studio: Studio, controls: Controls, tmp_path: Path, stage: str, room: int
-) -> None:
-    visit = Pressed(tmp_path, controls, room, stage)
-    made, said = on_the_page(studio, visit)
-    assert made == 1
-    assert "free now" in said or "out of memory" in said
-    visit.alone()
-    made, said = on_the_page(studio, visit)
-    assert made == 1
-    assert "free now" not in said
-    assert "out of memory" not in said
-    assert len(visit.made) == 2
-
-
-def test_a_page_whose_card_is_full_says_so_and_makes_the_next_song(
-    studio: Studio, controls: Controls, tmp_path: Path
-) -> None:
-    visit = Pressed(tmp_path, controls, NOTHING)
-    failure = None
-    try:
-        on_the_page(studio, visit)
-    except NotEnoughMemoryError as error:
-        failure = failure_of(error)
-    assert failure is not None
-    assert failure.kind is FailureKind.MEMORY
-    studio.rest()
-    visit.alone()
-    assert on_the_page(studio, visit)[0] == 1
-
-
 @pytest.mark.parametrize(("model", "free", "code"), [("dummy", 2 * GIB, Exit.OK), ("tiny", 4 * MIB, Exit.RUN_FAILED)])
 def test_a_command_on_a_card_that_others_use_makes_its_song_or_says_that_memory_is_missing(
     tmp_path: Path, model: str, free: int, code: Exit
@@ -186,3 +116,73 @@ def test_a_streamed_song_is_made_however_little_others_leave_it_at_any_stage(
     pipeline = Pipeline(components, Knobs(offload=Offload.STREAM), CudaDevice(), vae_chunk=LARGE_TILE)
     assert pipeline.generate(REQUEST).decode_path is DecodePath.GPU
     pipeline.close()
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
+    """The page's model, with nothing compiled and no language model; it stays on the card until the last test."""
+    studio = Studio("dummy", Overrides(lm=None, compile=False), tmp_path_factory.mktemp("songs"))
+    yield studio
+    studio.close()
+
+
+class Pressed(Visit):
+    """A visit during which other programs fill the card to `room` bytes when a run comes to `stage`, once.
+
+    Without a stage they take again at each step of the run what it gave back.
+    """
+
+    def __init__(self, out: Path, controls: Controls, room: int, stage: str | None = None) -> None:
+        super().__init__(out)
+        self._controls, self._room, self._stage = controls, room, stage
+        self.others = True
+
+    def report(self, stage: str, done: int, total: int) -> None:
+        if self.others and stage == (self._stage or stage):
+            self.others = self._stage is None
+            leave_free(self._controls, self._room)
+        super().report(stage, done, total)
+
+    def alone(self) -> None:
+        """The others are gone."""
+        self.others = False
+        self._controls.set(Control.OTHERS_BYTES, 0)
+
+
+def on_the_page(studio: Studio, visit: Visit) -> tuple[int, str]:
+    """How many songs were made, and what the page says besides."""
+    wish, _ = studio.start()
+    document = studio.generate(REQUEST, wish, "wav", visit, lambda path: path)
+    return len(document["songs"]), " ".join(document["warnings"])
+
+
+@pytest.mark.parametrize(("stage", "room"), [("loading", 2 * GIB), ("denoise", 32 * MIB), ("decode", 100 * MIB)])
+def test_a_song_of_the_page_is_made_beside_programs_that_come_and_the_next_has_the_card_again(
+    studio: Studio, controls: Controls, tmp_path: Path, stage: str, room: int
+) -> None:
+    visit = Pressed(tmp_path, controls, room, stage)
+    made, said = on_the_page(studio, visit)
+    assert made == 1
+    assert "free now" in said or "out of memory" in said
+    visit.alone()
+    made, said = on_the_page(studio, visit)
+    assert made == 1
+    assert "free now" not in said
+    assert "out of memory" not in said
+    assert len(visit.made) == 2
+
+
+def test_a_page_whose_card_is_full_says_so_and_makes_the_next_song(
+    studio: Studio, controls: Controls, tmp_path: Path
+) -> None:
+    visit = Pressed(tmp_path, controls, NOTHING)
+    failure = None
+    try:
+        on_the_page(studio, visit)
+    except NotEnoughMemoryError as error:
+        failure = failure_of(error)
+    assert failure is not None
+    assert failure.kind is FailureKind.MEMORY
+    studio.rest()
+    visit.alone()
+    assert on_the_page(studio, visit)[0] == 1
