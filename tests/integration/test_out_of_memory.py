@@ -20,6 +20,7 @@ from acestep.limits.guard import COEFFICIENTS, Demand, growth
 from acestep.request import DecodePath, Request
 from acestep.result import Result
 from tests.small_card import ALWAYS, SmallCard, tiny_components
+from tests.some import first_of
 
 SONGS = Request(caption="rain", duration_s=5.2, batch=5, seed=3, steps=1)
 """Each is a little more than the larger of the tiles that a test makes room for."""
@@ -85,7 +86,7 @@ def test_without_a_fallback_left_decoding_ends_with_a_sentence(
         _generate(components, card, Offload.NONE)
 
 
-@pytest.mark.parametrize(("at_once", "expected"), [(1, 1), (2, 2), (3, 2), (5, 5)])
+@pytest.mark.parametrize(("at_once", "expected"), first_of([(3, 2), (1, 1), (2, 2), (5, 5)], 2))
 def test_fewer_songs_at_once_are_the_same_songs(
     components: Components, undisturbed: Result, at_once: int, expected: int
 ) -> None:
