@@ -6,7 +6,7 @@ from typing import Final
 
 from acestep.audio.sound_size import chunks
 from acestep.errors import InvalidInputError
-from acestep.regular_file import is_file
+from acestep.regular_file import open_regular
 
 _ID3: Final = (b"id3 ", b"ID3 ")
 """The chunk of a WAV file with an ID3 tag; libsndfile writes another one, without any comment above 2 KiB."""
@@ -36,10 +36,8 @@ def comment_in(path: Path) -> str | None:
     """Return the comment of an audio file, None if it has none; `InvalidInputError` says why it cannot be read."""
     import soundfile
 
-    if not is_file(path):
-        raise InvalidInputError(path, "there is no such file")
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             is_wave = file.read(4) == b"RIFF"
             for chunk in chunks(file) if is_wave else ():
                 if chunk.name in _ID3 and chunk.size <= _MOST_BYTES:
@@ -47,6 +45,8 @@ def comment_in(path: Path) -> str | None:
                     return _comment_of(file.read(chunk.size))
         with soundfile.SoundFile(path) as song:
             return str(song.comment) or None
+    except FileNotFoundError:
+        raise InvalidInputError(path, "there is no such file") from None
     except (OSError, soundfile.LibsndfileError) as error:
         raise InvalidInputError(path, f"it cannot be read as audio ({error})") from None
 

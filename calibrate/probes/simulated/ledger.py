@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 from calibrate.probes.simulated.kernels import Workspaces
 from calibrate.probes.simulated.meta_results import MetaResults
 from calibrate.probes.simulated.trace import ALLOWANCE, WORKSPACE
-from calibrate.probes.simulated.work_counter import CONVOLUTIONS, NOTHING, PRODUCTS, Counts, operation
+from calibrate.probes.simulated.work_counter import CONVOLUTIONS, NOTHING, PRODUCTS, Counts, operation, tensors_in
 
 aten = torch.ops.aten
 
@@ -179,8 +179,6 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leaves
         """Meta kernels accept a host tensor silently where a card would raise, so this raises."""
         if func is aten.copy_.default:
             return
-        # Operators take tensors as arguments or in one list; a general walk over nested arguments is ten times slower.
-        nearby = [*args, *kwargs.values(), *(leaf for arg in args if isinstance(arg, list | tuple) for leaf in arg)]
-        found = {leaf.device.type for leaf in nearby if isinstance(leaf, Tensor) and leaf.dim() > 0}
+        found = {leaf.device.type for leaf in tensors_in((*args, *kwargs.values())) if leaf.dim() > 0}
         if len(found) > 1:
             raise RuntimeError(f"{func} mixes tensors on {' and '.join(sorted(found))}; move them with Device.upload")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from calibrate.probes.simulated.work_counter import Counts
+from calibrate.probes.simulated.work_counter import Counts, tensors_in
 
 MOST_RESULTS = 20_000
 """Kept at once, about 1 KiB each; then all are forgotten."""
@@ -72,10 +72,7 @@ class MetaResults:
         entry = MetaResult(layout, work)
         # Some results share the storage of an argument although their schema does not say so (`_unsafe_view`).
         storage = out.untyped_storage()
-        shared = any(
-            isinstance(leaf, Tensor) and leaf.untyped_storage()._cdata == storage._cdata
-            for leaf in _leaves((*args, *kwargs.values()))
-        )
+        shared = any(leaf.untyped_storage()._cdata == storage._cdata for leaf in tensors_in((*args, *kwargs.values())))
         if not shared and entry.result(args).untyped_storage().nbytes() == storage.nbytes():
             self._known[key] = entry
 
@@ -105,7 +102,3 @@ def _seen(value: Any) -> Hashable:
         raise _NotRememberedError
     # 1, 1.0 and True are equal but give results of other types.
     return kind, value
-
-
-def _leaves(args: tuple[Any, ...]) -> list[Any]:
-    return [leaf for arg in args for leaf in (arg if isinstance(arg, list | tuple) else (arg,))]

@@ -81,7 +81,7 @@ def operation(func: Any, args: Sequence[Any], out: Any) -> Counts:
 
     Operations on wrapped tensors are left out: those on the tensors inside follow.
     """
-    read, written = _tensors(args), _tensors([out])
+    read, written = tensors_in(args), tensors_in([out])
     if func in _NO_KERNEL or any(map(_is_wrapper, (*read, *written))):
         return NOTHING
     kind, flops = _OTHER, 0
@@ -127,7 +127,7 @@ def _bytes(tensor: Tensor) -> int:
     return size
 
 
-def _tensors(args: Sequence[Any]) -> list[Tensor]:
+def tensors_in(args: Sequence[Any]) -> list[Tensor]:
     """The tensors among arguments, and in lists among them; a general walk over nested arguments is slower."""
     nearby = [leaf for arg in args for leaf in (arg if isinstance(arg, list | tuple) else (arg,))]
     return [leaf for leaf in nearby if isinstance(leaf, Tensor)]
