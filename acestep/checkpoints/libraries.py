@@ -9,6 +9,8 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from acestep.importing import without_collection
+
 _CHATTER = {
     "torchao": "Failed to load ",
     "torch.utils._pytree": "%s is an Enum subclass",
@@ -34,7 +36,7 @@ def quiet_imports() -> Iterator[None]:
             logger.removeFilter(keep)
 
 
-with quiet_imports():
+with quiet_imports(), without_collection():
     from diffusers.models import AutoencoderOobleck
     from diffusers.models.autoencoders.autoencoder_oobleck import (
         OobleckDecoder,

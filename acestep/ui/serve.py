@@ -1,5 +1,6 @@
 """Serves the page on a port of this machine, until it is interrupted."""
 
+import gc
 import os
 import socket
 import time
@@ -11,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from acestep.errors import RunFailedError, UsageError
+from acestep.importing import without_collection
 from acestep.limits.plan import Overrides
 from acestep.proxies import LOOPBACK, reach_directly, require_usable, without_proxies
 
@@ -67,20 +69,25 @@ def serve_page(
         else:
             end.enter_context(without_proxies())
 
-        from starlette.middleware import Middleware
+        with without_collection():
+            from starlette.middleware import Middleware
 
-        from acestep.ui.own_address import OwnAddress
-        from acestep.ui.slow_login import SlowLogin
-        from acestep.ui.studio import Studio
-        from acestep.ui.uploads import BoundedUploads
-        from acestep.ui.words import PageText
+            from acestep.ui.own_address import OwnAddress
+            from acestep.ui.slow_login import SlowLogin
+            from acestep.ui.studio import Studio
+            from acestep.ui.uploads import BoundedUploads
+            from acestep.ui.words import PageText
 
-        studio = Studio(model, overrides, out.absolute())
-        end.callback(studio.close)
+            studio = Studio(model, overrides, out.absolute())
+            end.callback(studio.close)
+            page = _page(studio, PageText(language), shared=share)
+            end.callback(page.close, verbose=False)
+        # After a run that fails, garbage is collected; what is here now stays, and looking at it takes half a second.
+        # Before a model is loaded: what is frozen and part of a cycle is never freed.
+        gc.collect()
+        gc.freeze()
         if init_service:
             studio.preload(notify)
-        page = _page(studio, PageText(language), shared=share)
-        end.callback(page.close, verbose=False)
         own = Middleware(OwnAddress, names=(names := {server_name, *_this_machine(), *hosts}), alone=alone)
         guards = [own, Middleware(SlowLogin), Middleware(BoundedUploads, uploads=studio.uploads)]
         address = _launch(page, server_name, port, auth, guards, share=share)
