@@ -42,10 +42,10 @@ def _needs(prober: SimulatedProber, knobs: Knobs, workload: Workload) -> dict[st
     return prober.smallest_caps(knobs, workload)
 
 
+@pytest.mark.parametrize("quantization", first_of([None, INT8], 1))
 @pytest.mark.parametrize(
     "offload", first_of([Offload.CPU_DIT, Offload.NONE, Offload.CPU, Offload.STREAM, Offload.STREAM_ENCODERS], 2)
 )
-@pytest.mark.parametrize("quantization", [None, INT8])
 def test_more_songs_and_longer_ones_never_need_less(
     prober: SimulatedProber, offload: Offload, quantization: Quantization | None
 ) -> None:

@@ -232,7 +232,7 @@ def test_a_song_that_exists_is_not_planned() -> None:
     assert cover.duration_s == pytest.approx(2)
 
 
-@pytest.mark.parametrize("words", first_of(HOSTILE, 5))
+@pytest.mark.parametrize("words", first_of(HOSTILE, 3))
 def test_hostile_words_make_a_song_and_nothing_else(words: str, parts: Components, language: Language) -> None:
     frugal = Thinking(caption=False, negative=words)
     hostile = msgspec.structs.replace(WISH, caption=words, lyrics=words, duration_s=1, steps=1, thinking=frugal)
