@@ -4,26 +4,13 @@ Modules log to a logger of their own name. Without `-v` nothing is shown: what a
 """
 
 import logging
-import os
 import sys
-from collections.abc import MutableMapping
 
 ROOT_LOGGER = "acestep"
 """The parent logger of all modules."""
 
 LINE = "%(asctime)s %(name)s: %(message)s"
 TIME = "%H:%M:%S"
-
-
-_TORCH_LEVEL = "TORCH_CPP_LOG_LEVEL"
-
-
-def quiet_torch(environ: MutableMapping[str, str] = os.environ) -> None:
-    """Hide the warnings of torch's C++ code unless the environment asks for them; call it before torch is imported.
-
-    From 2.13 on, torch warns of every allocation that fails, even if its retry succeeds.
-    """
-    environ.setdefault(_TORCH_LEVEL, "ERROR")
 
 
 class _ToStderr(logging.StreamHandler):  # type: ignore[type-arg]

@@ -28,7 +28,8 @@ ROOMS = (
             "acestep",
             "errors units knobs automatic plain_text fields language_names thinking clip stage locale_text task song "
             "request result song_settings regular_file strict_json budgets tiers vram_range evidence proxies "
-            "logs version output_file typed importing",
+            "logs version output_file typed importing "
+            "torch_environment",
         ),
     ),
     Room(

@@ -17,7 +17,7 @@ import click
 import msgspec
 
 from acestep.errors import AceStepError, CardFaultError, Exit
-from acestep.logs import quiet_torch
+from acestep.torch_environment import set_defaults
 
 _Document = TypeVar("_Document")
 
@@ -72,7 +72,7 @@ def run_click(command: click.Command, arguments: Sequence[str] | None = None) ->
     """
     given = sys.argv[1:] if arguments is None else arguments
     _printed.set(False)
-    quiet_torch()
+    set_defaults()
     try:
         outcome = command.main(args=arguments, standalone_mode=False)
     except click.ClickException as error:

@@ -13,6 +13,7 @@ from acestep.cli.show import aligned
 from acestep.dit.kernel_choice import KernelChoice, choose_kernels
 from acestep.errors import UsageError
 from acestep.hardware.card import Card, CardKind, cap_bytes, card_line, planning_card
+from acestep.hardware.cores import usable_cores
 from acestep.hardware.detection import DEVICE_VARIABLE, LM_DEVICE_VARIABLE, Detection, look
 from acestep.hardware.detection.advice import about_cards
 from acestep.hardware.detection.answers import Answer, named
@@ -32,6 +33,7 @@ class DoctorReport(msgspec.Struct, frozen=True, kw_only=True):
 
     `asked` holds every source's answer about cards, `cards` those that could be used in the order of `--device`,
     `size_by` the rule that found the size on the box, and `sizes` where sources disagree about a card's memory.
+    `threads` is how many the CPU computes with unless OMP_NUM_THREADS says otherwise.
     `no_such_device` is why the card that was asked for cannot be used, "" if it can; `card` is then the usual.
     """
 
@@ -46,6 +48,7 @@ class DoctorReport(msgspec.Struct, frozen=True, kw_only=True):
     planned_card: Card
     cap_bytes: int | None
     tier: str
+    threads: int
     python: str
     packages: dict[str, str | None]
     attention: str
@@ -85,6 +88,7 @@ def examine(*, ask_torch: bool = False) -> DoctorReport:
         planned_card=planned,
         cap_bytes=cap_bytes(os.environ, card),
         tier=plan.tier,
+        threads=usable_cores(),
         python=platform.python_version(),
         packages=packages,
         attention=_attention(card, plan),
@@ -130,6 +134,7 @@ def doctor_page(findings: DoctorReport) -> str:
         ("tier", findings.tier),
         ("attention", findings.attention),
         ("compile", findings.compile),
+        ("threads", f"{findings.threads} where the CPU computes; OMP_NUM_THREADS sets another number"),
         ("python", findings.python),
         ("installed", versions),
         ("not installed", missing or "nothing is missing"),

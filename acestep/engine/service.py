@@ -19,6 +19,7 @@ from acestep.clip import Clip
 from acestep.devices.base import Device
 from acestep.devices.card_faults import one_card_fault_error
 from acestep.devices.open import open_device, open_here
+from acestep.devices.threads import set_threads
 from acestep.dit.vae_decode import chunk_from
 from acestep.engine.pipeline import UNABLE_TO_THINK, Pipeline, prepare
 from acestep.engine.remarks import remarks_on
@@ -269,6 +270,8 @@ class Service:
             started = time.perf_counter()
             components = load(self._model, plan.variant, dtype=dtype, quantization=plan.quantization)
             prepare(components, plan.knobs)
+            if self._device.torch_device.type == "cpu":
+                set_threads(components.modules().values())
             _LOG.info("loaded in %.1f s", time.perf_counter() - started)
             self._components[key] = components
         return self._components[key]

@@ -1,6 +1,7 @@
-"""The memory limits of Linux control groups, read from the files in which the kernel shows them.
+"""The limits that Linux control groups set on memory and processor time, read from the files that show them.
 
-The kernel's Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst describe the files.
+The kernel's Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/memory.rst and scheduler/sched-bwc.rst describe
+the files.
 """
 
 from collections.abc import Iterator, Mapping
@@ -55,12 +56,13 @@ class _Mount(msgspec.Struct, frozen=True, kw_only=True):
     root: PurePosixPath = PurePosixPath("/")
 
 
-_USUAL_MOUNTS = (
-    _Mount(point=PurePosixPath("/sys/fs/cgroup"), version=_V2),
-    _Mount(point=PurePosixPath("/sys/fs/cgroup/unified"), version=_V2),
-    _Mount(point=PurePosixPath("/sys/fs/cgroup/memory"), version=_V1),
-)
-"""The mounts of all usual systems, for one that does not list its mounts."""
+def _usual_mounts(controller: str) -> tuple[_Mount, ...]:
+    """Return the mounts of all usual systems, for one that does not list its mounts."""
+    return (
+        _Mount(point=PurePosixPath("/sys/fs/cgroup"), version=_V2),
+        _Mount(point=PurePosixPath("/sys/fs/cgroup/unified"), version=_V2),
+        _Mount(point=PurePosixPath("/sys/fs/cgroup", controller), version=_V1),
+    )
 
 
 def memory_limits(root: Path = Path("/")) -> tuple[Limit, ...]:
@@ -69,19 +71,40 @@ def memory_limits(root: Path = Path("/")) -> tuple[Limit, ...]:
     `root` is the top of the file system. Missing or invalid files set no limit. Empty on systems without control
     groups.
     """
-    groups = _groups(_text(root / "proc/self/cgroup"))
-    mounts = _mounts(_text(root / "proc/self/mountinfo")) or _USUAL_MOUNTS
     found: dict[str, Limit] = {}
-    for mount in mounts:
-        if (group := groups.get(mount.version.limit)) is None:
-            continue
-        for folder in _way_to(group, mount):
-            if (limit := _limit(root, folder, mount.version)) is not None:
-                found.setdefault(limit.folder, limit)
+    for folder, version in _folders(root, "memory"):
+        if (limit := _limit(root, folder, version)) is not None:
+            found.setdefault(limit.folder, limit)
     return tuple(found.values())
 
 
-def _groups(text: str) -> Mapping[str, PurePosixPath]:
+def cpu_quota(root: Path = Path("/")) -> float | None:
+    """Return the smallest quota of processor time, in cores, of this process's groups; None if none sets one."""
+    quotas = []
+    for folder, version in _folders(root, "cpu"):
+        place = root / folder.relative_to("/")
+        if version is _V2:
+            numbers = _text(place / "cpu.max").split()
+        else:
+            numbers = [_text(place / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period")]
+        # A group without a quota has "max" in version 2 and -1 in version 1.
+        if len(numbers) == 2 and all(map(_is_number, numbers)):
+            quota, period = (int(number) for number in numbers)
+            quotas += [quota / period] if quota and period else []
+    return min(quotas, default=None)
+
+
+def _folders(root: Path, controller: str) -> Iterator[tuple[PurePosixPath, _Version]]:
+    """Yield the folders that show this process's group for a controller and every enclosing group, outermost first."""
+    groups = _groups(_text(root / "proc/self/cgroup"), controller)
+    mounts = _mounts(_text(root / "proc/self/mountinfo"), controller) or _usual_mounts(controller)
+    for mount in mounts:
+        if (group := groups.get(mount.version.limit)) is not None:
+            for folder in _way_to(group, mount):
+                yield folder, mount.version
+
+
+def _groups(text: str, controller: str) -> Mapping[str, PurePosixPath]:
     """The group of this process by version; lines are ``hierarchy:controllers:path``, version 2 has ``0::path``."""
     groups = {}
     for line in text.splitlines():
@@ -89,20 +112,20 @@ def _groups(text: str) -> Mapping[str, PurePosixPath]:
         controllers, _, path = rest.partition(":")
         if hierarchy == "0" and not controllers:
             groups[_V2.limit] = PurePosixPath("/", path)
-        elif "memory" in controllers.split(","):
+        elif controller in controllers.split(","):
             groups[_V1.limit] = PurePosixPath("/", path)
     return groups
 
 
-def _mounts(text: str) -> list[_Mount]:
-    """The mounts in ``/proc/self/mountinfo`` that show groups with their memory (proc_pid_mountinfo(5))."""
+def _mounts(text: str, controller: str) -> list[_Mount]:
+    """The mounts in ``/proc/self/mountinfo`` that show the groups of a controller (proc_pid_mountinfo(5))."""
     mounts = []
     for line in text.splitlines():
         before, _, after = line.partition(" - ")
         fields, (kind, _, options) = before.split(), (*after.split(), "", "", "")[:3]
         if len(fields) < 5 or kind not in ("cgroup", "cgroup2"):
             continue
-        if kind == "cgroup2" or "memory" in options.split(","):
+        if kind == "cgroup2" or controller in options.split(","):
             root, point = (PurePosixPath(_unescaped(field)) for field in fields[3:5])
             mounts.append(_Mount(point=point, version=_V2 if kind == "cgroup2" else _V1, root=root))
     return mounts
@@ -166,8 +189,12 @@ def _swap_v1(place: Path, limit: int, usage: int) -> int | None:
 def _bytes(file: Path) -> int | None:
     """Return the number in a file; None for ``max``, for version 1's largest number, and for invalid text."""
     text = _text(file).strip()
-    number = int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else _UNLIMITED
+    number = int(text) if _is_number(text) else _UNLIMITED
     return number if number < _UNLIMITED else None
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < 20
 
 
 def _statistics(file: Path) -> Mapping[str, int]:
