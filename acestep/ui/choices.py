@@ -87,7 +87,7 @@ class Choices:
     def _granted(self, wish: Controls, form: Form) -> Changes:
         controls, plan, refused = self._studio.settle(wish)
         for sentence in refused:
-            gr.Warning(escape(sentence, quote=False))
+            gr.Warning(escape(self._words.sentence(sentence), quote=False))
         return self._settled(controls, plan, form) | {
             self._parts["warnings"]: warnings_html((*refused, *plan.warnings), self._words)
         }

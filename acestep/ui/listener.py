@@ -56,7 +56,7 @@ class Listener:
                 self._studio.uploads.need(session.name, files)
                 return handler(session, *plain)
             except AceStepError as error:
-                problem = str(error)
+                problem = self._words.sentence(str(error))
             except Exception as error:
                 # One user's failure must not stop the page for others; its operator finds the traceback in the
                 # terminal.

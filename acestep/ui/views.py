@@ -18,6 +18,7 @@ from acestep.limits.plan import Plan, clamp
 from acestep.request import MAX_LYRIC_TOKENS, MAX_TEXT_TOKENS, Request
 from acestep.tiers import BATCHES, Tier
 from acestep.ui.failures import FailedRun
+from acestep.ui.sentences import SOURCE
 from acestep.ui.sessions import RunProgress, VisitSong
 from acestep.ui.settings import NONE
 from acestep.ui.words import PageText
@@ -48,8 +49,7 @@ def failure_html(failure: FailedRun | None, words: PageText) -> str:
     if failure.command:
         said += f"<p>{escape(words('failed_command'))}</p><pre><code>{escape(failure.command)}</code></pre>"
     if failure.detail:
-        detail = escape(failure.detail)
-        said += f'<p class="detail">{escape(words("failed_detail"))} <span lang="en" dir="ltr">{detail}</span></p>'
+        said += f'<p class="detail">{escape(words("failed_detail"))} {_sentence(failure.detail, words)}</p>'
     return f'<div class="failure" role="alert"><h3>{escape(words("error"))}</h3>{said}</div>'
 
 
@@ -57,8 +57,16 @@ def warnings_html(sentences: Sequence[str], words: PageText) -> str:
     """Warnings for a musician, each once; "" if there are none."""
     if not sentences:
         return ""
-    items = "".join(f"<li>{escape(sentence)}</li>" for sentence in dict.fromkeys(sentences))
+    items = "".join(f"<li>{_sentence(sentence, words)}</li>" for sentence in dict.fromkeys(sentences))
     return f'<div class="sentences"><h3>{escape(words("warnings"))}</h3><ul>{items}</ul></div>'
+
+
+def _sentence(english: str, words: PageText) -> str:
+    """A sentence of another room; it is marked as English where the page's language has no translation."""
+    said = words.sentence(english)
+    if said == english and words.language != SOURCE:
+        return f'<span lang="{SOURCE}" dir="ltr">{escape(said)}</span>'
+    return escape(said)
 
 
 def history_html(made: Sequence[VisitSong], words: PageText) -> str:

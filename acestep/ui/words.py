@@ -5,15 +5,17 @@ from typing import Final
 
 from acestep.knobs import NONE_NAMES
 from acestep.locale_text import LocaleText
+from acestep.ui.sentences import Sentences
 
 LOCALES: Final = Path(__file__).parent / "locales"
 
 
 class PageText(LocaleText):
-    """The page's sentences by name."""
+    """The page's texts by name, and with `sentence` those of other rooms."""
 
     def __init__(self, language: str) -> None:
         super().__init__(LOCALES, language)
+        self.sentence = Sentences(LOCALES, language)
 
     def has(self, name: str) -> bool:
         """Return whether there is a sentence `name`; not everything needs one."""
