@@ -28,10 +28,11 @@ _NUMBER = "count"
 
 
 class Template(msgspec.Struct, frozen=True, kw_only=True):
-    """A pattern of English texts and the text that replaces them."""
+    """A pattern of English texts and the text that replaces them. `has_words`: not only marks between its parts."""
 
     pattern: re.Pattern[str]
     replacement: str
+    has_words: bool
 
 
 class Sentences:
@@ -47,7 +48,8 @@ class Sentences:
         for template in self._templates:
             if match := template.pattern.fullmatch(english):
                 parts = {name: part if name in QUOTED else self(part) for name, part in match.groupdict().items()}
-                return template.replacement.format(**parts)
+                if template.has_words or parts != match.groupdict():
+                    return template.replacement.format(**parts)
         return english
 
 
@@ -56,7 +58,14 @@ def _templates(path: Path) -> tuple[Template, ...]:
     """Return the templates of a file. The one with most fixed characters comes first: it says most about a text."""
     texts = read_texts(path)
     ordered = sorted(texts, key=lambda text: sum(map(len, literals(text))), reverse=True)
-    return tuple(Template(pattern=_pattern(text), replacement=texts[text]) for text in ordered)
+    return tuple(
+        Template(
+            pattern=_pattern(text),
+            replacement=texts[text],
+            has_words=any(character.isalpha() for fixed in literals(text) for character in fixed),
+        )
+        for text in ordered
+    )
 
 
 def literals(text: str) -> list[str]:
