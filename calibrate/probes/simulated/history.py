@@ -1,7 +1,7 @@
 """Replays the allocations that PyTorch's allocator made on a real card in our model of it, and compares every byte.
 
 A history may begin with memory in use (`history_start`). New segments of the model are put where the driver put them,
-so even the choice between two free blocks of one size, which goes by address, is compared.
+so even the choice between two free blocks of one size is compared; it goes by address, or by age (`history_order`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,6 +11,7 @@ import msgspec
 from acestep.errors import InvalidInputError
 from calibrate.probes.simulated.allocator import Block, CachingAllocator, SegmentView
 from calibrate.probes.simulated.expandable_history import ExpandableReplay
+from calibrate.probes.simulated.history_order import in_order_of_age
 from calibrate.probes.simulated.history_start import state_before
 from calibrate.probes.simulated.recorded import EXPANDABLE, Action, History, HistoryEntry, RecordedSegment
 
@@ -42,6 +43,15 @@ def replay_history(history: History) -> Replayed:
     """
     if any(entry.action in EXPANDABLE for entry in history.entries):
         return _replayed_expandable(history)
+    by_address = _replayed(history)
+    if by_address.agrees:
+        return by_address
+    by_age = _replayed(in_order_of_age(history))
+    # Where both differ, the one that went further says what is different.
+    return by_age if by_age.agrees or by_age.allocations > by_address.allocations else by_address
+
+
+def _replayed(history: History) -> Replayed:
     player = _Player(state_before(history))
     difference = ""
     try:
