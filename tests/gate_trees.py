@@ -28,7 +28,7 @@ class CodeFault(NamedTuple):
     """A change of one line that costs memory, or hides that it does.
 
     `stage` and `component` are what the gate is to name, one of the `rules` finds it, and one song of `song_s` seconds
-    is enough where that is given.
+    is enough where that is given, thought of by the language model `lm` if that is given.
     """
 
     name: str
@@ -41,6 +41,7 @@ class CodeFault(NamedTuple):
     rules: tuple[str, ...] = ("G301", "G302")
     verdict: GateVerdict = GateVerdict.REGRESSED
     song_s: int = 0
+    lm: str = ""
 
 
 CODE_FAULTS = (
@@ -195,7 +196,7 @@ def one_tier_policy(quantization: Quantization | None, seconds: int, card_gib: i
     return msgspec.convert(policy | {"tiers": [tier], "preference": [rung], "durations_s": durations}, Policy)
 
 
-def one_tier_house(quantization: Quantization | None, *, seconds: int = 600, card_gib: int = 4, lm: str = "") -> House:
+def one_tier_house(quantization: Quantization | None, *, seconds: int = 600, card_gib: int = 8, lm: str = "") -> House:
     """What a simulated card proves about one song, measured with the code of this tree."""
     policy = one_tier_policy(quantization, seconds, card_gib)
     rung = policy.preference[0]

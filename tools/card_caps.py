@@ -12,6 +12,7 @@ import argparse
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
@@ -105,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _measure(output: Path, variant: Variant, *, resume: bool) -> None:
     policy = load_policy()
     executor = alone_on("cuda")
-    card, simulation = executor.card, simulation_of(recorded_card(executor))
+    card, simulation = executor.card, simulation_of(recorded_card(executor), version("torch"))
     holds_for = fingerprint(card=identity_of(card), cap_method=CapMethod.FRACTION, budget=digest(policy.budget))
     try:
         with output_file(output) as write, open_journal(output, holds_for, resume=resume) as journal:

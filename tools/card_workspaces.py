@@ -26,7 +26,7 @@ from acestep.devices.accelerator import CudaDevice
 from acestep.dit.vae_decode import TileDecoder, fold_weight_norm
 from acestep.errors import Exit
 from acestep.knobs import Variant
-from acestep.limits.capabilities import matrix_workspace
+from acestep.limits.capabilities import matrix_workspace, torch_release
 from acestep.limits.workspace import BLOCK_ROWS
 from acestep.output_file import output_file
 from calibrate.files import pretty_json
@@ -155,7 +155,8 @@ def attentions(device: torch.device, dtype: torch.dtype, rows: Sequence[int], me
 def measure_first_product(device: torch.device, dtype: torch.dtype, capability: tuple[int, int], meter: Meter) -> Taken:
     """Return what the first matrix product takes and keeps, next to the allowance for that capability."""
     matrix = torch.randn(512, 512, device=device, dtype=dtype)
-    return _taken("first product", (matrix, matrix), torch.matmul, matrix_workspace(capability), meter)
+    kept = matrix_workspace(capability, torch_release(torch.__version__))
+    return _taken("first product", (matrix, matrix), torch.matmul, kept, meter)
 
 
 def _taken(

@@ -15,7 +15,13 @@ from acestep.devices.base import DeviceEvent
 from acestep.devices.cap import fraction_for
 from acestep.hardware.card import Card, CardKind
 from acestep.hardware.host import host_memory
-from acestep.limits.capabilities import MATRIX_WORKSPACE, computes_in_float32, groups_attention, matrix_workspace_of
+from acestep.limits.capabilities import (
+    MATRIX_WORKSPACE,
+    computes_in_float32,
+    groups_attention,
+    matrix_workspace_of,
+    torch_release,
+)
 from acestep.units import GIB
 
 HOST_RESERVE_BYTES = 4 * GIB
@@ -159,8 +165,9 @@ class CudaDevice(Accelerator):
         # On data-centre cards PyTorch prefers cuDNN attention, which plans anew for every length of keys and takes
         # workspaces.
         torch.backends.cuda.enable_cudnn_sdp(False)
+        workspace = matrix_workspace_of(card, torch_release(torch.__version__))
         grouped = groups_attention(card) and torch.backends.cuda.is_flash_attention_available()
-        super().__init__(torch.cuda, device, dtype, grouped=grouped, workspace=matrix_workspace_of(card))
+        super().__init__(torch.cuda, device, dtype, grouped=grouped, workspace=workspace)
         self._cap = cap_bytes
         if cap_bytes is not None:
             total = torch.cuda.get_device_properties(device).total_memory

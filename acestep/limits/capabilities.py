@@ -1,5 +1,6 @@
 """What a card's kind, its compute capability and the system decide about its kernels. Pure."""
 
+import re
 import sys
 from typing import Final
 
@@ -19,6 +20,12 @@ MATRIX_WORKSPACE: Final = 2 * 4096 * KIB + 8 * 16 * KIB
 
 HOPPER_MATRIX_WORKSPACE: Final = 32 * MIB
 """Bytes that cuBLAS keeps from Hopper on, also on consumer Blackwell (aten/src/ATen/cuda/CublasHandlePool.cpp)."""
+
+TorchRelease = tuple[int, int]
+"""The first two numbers of a version of PyTorch, such as (2, 13)."""
+
+HOPPER_ALONE: Final[TorchRelease] = (2, 11)
+"""The last release seen in which Blackwell has the smaller workspace; (2, 13) and (2, 14) have the larger one there."""
 
 ROCM_MATRIX_WORKSPACE: Final = (32 + 76) * MIB
 """rocBLAS and hipBLASLt keep one workspace each (the same file)."""
@@ -98,12 +105,22 @@ def groups_attention(card: Card, *, windows: bool = sys.platform == "win32") -> 
     return card.kind is CardKind.CPU or fused
 
 
-def matrix_workspace(capability: tuple[int, int]) -> int:
-    """Return the bytes that the matrix library of an NVIDIA card of this compute capability keeps."""
-    return HOPPER_MATRIX_WORKSPACE if capability >= HOPPER else MATRIX_WORKSPACE
+def torch_release(version: str) -> TorchRelease | None:
+    """Return the release of a version such as ``"2.13.0+cu130"``; None for a text that is none."""
+    found = re.match(r"([0-9]+)\.([0-9]+)", version)
+    return (int(found[1]), int(found[2])) if found else None
 
 
-def matrix_workspace_of(card: Card) -> int:
-    """Bytes that the matrix library keeps on the card from its first product on."""
+def matrix_workspace(capability: tuple[int, int], torch: TorchRelease | None = None) -> int:
+    """Return the bytes that the matrix library of an NVIDIA card of this compute capability keeps.
+
+    `torch` is the release of PyTorch; None stands for one with the larger workspace.
+    """
+    large = capability[0] == HOPPER[0] if torch is not None and torch <= HOPPER_ALONE else capability >= HOPPER
+    return HOPPER_MATRIX_WORKSPACE if large else MATRIX_WORKSPACE
+
+
+def matrix_workspace_of(card: Card, torch: TorchRelease | None = None) -> int:
+    """Bytes that the matrix library keeps on the card from its first product on; `torch` as for `matrix_workspace`."""
     fixed = KINDS[card.kind].matrix_workspace
-    return matrix_workspace(card.capability) if fixed is None else fixed
+    return matrix_workspace(card.capability, torch) if fixed is None else fixed

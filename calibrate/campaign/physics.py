@@ -71,7 +71,7 @@ def require_possible(path: Path, record: Measurement, progress: _Tell) -> None:
     found = _impossible(record, progress)
     if record.card.kind is RecordedCardKind.SIMULATED and record.memory_model:
         # The gate simulates every probe of a simulated card.
-        found = refitted(record, simulation_of(record.card), progress)
+        found = refitted(record, simulation_of(record.card, record.environment.torch), progress)
     for broken in found:
         raise InvalidInputError(
             path, f"{broken.field} {broken.problem}; the rule {broken.rule.id}: {broken.rule.promise}"
@@ -80,7 +80,7 @@ def require_possible(path: Path, record: Measurement, progress: _Tell) -> None:
 
 def _impossible(record: Measurement, progress: _Tell) -> Iterator[Broken]:
     if record.card.kind is not RecordedCardKind.SIMULATED:
-        yield from physics(record, simulation_of(record.card), progress)
+        yield from physics(record, simulation_of(record.card, record.environment.torch), progress)
 
 
 def physics(

@@ -15,6 +15,7 @@ from acestep.hardware import card as hardware
 from acestep.hardware.card import SIMULATED_CAPABILITY, Card
 from acestep.hardware.detection import detect
 from acestep.knobs import Backend, Knobs, Variant
+from acestep.limits.capabilities import TorchRelease, torch_release
 from acestep.limits.machine import installed
 from calibrate.campaign.boundary import SIMULATED, Method
 from calibrate.executors.alone import CardAlone, SimulationAlone
@@ -60,23 +61,24 @@ def simulation(
     sample: Random | None = None,
     capability: tuple[int, int] = SIMULATED_CAPABILITY,
     system: System = System.LINUX,
+    torch_is: TorchRelease | None = None,
 ) -> "SimulatedProber":
     """The simulated prober. It decodes in tiles of `vae_chunk` latent frames; 0 leaves them to the pipeline.
 
     `sample` chooses the calls that are computed although they look like earlier ones, to see whether they are alike;
-    `capability` and `system` are those of the card, whose kernels it has.
+    `capability` and `system` are those of the card, whose kernels of the PyTorch release `torch_is` it has.
     """
     from calibrate.probes.simulated.kernels import kernels_on
     from calibrate.probes.simulated.prober import SimulatedProber
 
-    return SimulatedProber(vae_chunk, sample=sample, kernels=kernels_on(system, capability))
+    return SimulatedProber(vae_chunk, sample=sample, kernels=kernels_on(system, capability, torch_is))
 
 
-def simulation_of(card: RecordedCard) -> Simulation:
-    """The simulated prober, with the kernels of a card that was measured."""
+def simulation_of(card: RecordedCard, torch_version: str) -> Simulation:
+    """The simulated prober, with the kernels of a card that was measured with a version of PyTorch."""
     if not any(card.capability):
         raise InvalidInputError("card.compute_capability", f"must be such as 8.6, got {card.compute_capability!r}")
-    return simulation(capability=card.capability, system=card.system)
+    return simulation(capability=card.capability, system=card.system, torch_is=torch_release(torch_version))
 
 
 def simulation_beside(card: Card) -> tuple[Simulation, bool]:
@@ -86,7 +88,11 @@ def simulation_beside(card: Card) -> tuple[Simulation, bool]:
     from calibrate.probes.simulated.kernels import CudnnKernels
     from calibrate.probes.simulated.prober import SimulatedProber
 
-    kernels = CudnnKernels(card.capability, flash=torch.backends.cuda.is_flash_attention_available())
+    kernels = CudnnKernels(
+        card.capability,
+        flash=torch.backends.cuda.is_flash_attention_available(),
+        torch_is=torch_release(torch.__version__),
+    )
     return SimulatedProber(kernels=kernels), kernels.has_flash
 
 

@@ -110,7 +110,7 @@ def _errors_of(record: Path, csv: Path | None, *, as_json: bool) -> int:
     with output_file(csv) as write:
         measured = load_measurement(record)
         require_sound(record, measured, certifies=False)
-        found = reality_of(measured, simulation_of(measured.card))
+        found = reality_of(measured, simulation_of(measured.card, measured.environment.torch))
         if csv is not None:
             write(_as_csv(found, measured))
     console.answer(found, lambda found: _print(found, measured), as_json=as_json)

@@ -55,7 +55,7 @@ def test_merge_refuses_coefficients_that_the_simulation_does_not_fit(
     told = Coefficient(variant=Variant.TURBO, name="none.none.rest", value=1.0)
     record = msgspec.structs.replace(measured(), memory_model=(told,)).sealed()
     (tmp_path / "measurements" / "forged.json").write_text(pretty_json(record))
-    monkeypatch.setattr("calibrate.campaign.physics.simulation_of", lambda card: AnalyticProber())
+    monkeypatch.setattr("calibrate.campaign.physics.simulation_of", lambda *_: AnalyticProber())
     code, _, err = command(calibrate, "merge", "--folder", tmp_path)
     assert code == Exit.INVALID
     assert "V206" in err

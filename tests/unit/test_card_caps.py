@@ -93,7 +93,7 @@ def test_another_driver_begins_again(
         executor = SimulationAlone(ScriptedProber(left))
         executor.card = msgspec.structs.replace(card, driver=driver)
         monkeypatch.setattr(card_caps, "alone_on", lambda device: executor)
-        monkeypatch.setattr(card_caps, "simulation_of", lambda card: AnalyticProber())
+        monkeypatch.setattr(card_caps, "simulation_of", lambda *_: AnalyticProber())
         code = main(["-o", str(output), *options])
         assert next(left, None) is None
         return code

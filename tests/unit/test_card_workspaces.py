@@ -7,7 +7,7 @@ from torch import nn
 from acestep.checkpoints.build import build
 from acestep.dit.vae_decode import TileDecoder, fold_weight_norm
 from acestep.errors import Exit
-from acestep.limits.capabilities import HOPPER_MATRIX_WORKSPACE, MATRIX_WORKSPACE
+from acestep.limits.capabilities import HOPPER_MATRIX_WORKSPACE, MATRIX_WORKSPACE, matrix_workspace, torch_release
 from acestep.units import MIB
 from calibrate.probes.simulated.kernels import CudaKernels
 from tools import card_workspaces
@@ -71,3 +71,14 @@ def test_the_first_product_is_held_against_the_workspace_that_is_modelled_for_th
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card here")
 def test_without_a_card_nothing_is_measured(tmp_path: object) -> None:
     assert card_workspaces.main(["-o", f"{tmp_path}/workspaces.json"]) == Exit.NOT_MEASURED
+
+
+@pytest.mark.parametrize(
+    ("version", "release"), [("2.11.0", (2, 11)), ("2.13.0+cu130", (2, 13)), ("2.14.1", (2, 14)), ("nightly", None)]
+)
+def test_blackwell_has_the_larger_workspace_since_a_release(version: str, release: tuple[int, int] | None) -> None:
+    assert torch_release(version) == release
+    older = release == (2, 11)
+    assert matrix_workspace((12, 0), release) == (MATRIX_WORKSPACE if older else HOPPER_MATRIX_WORKSPACE)
+    assert matrix_workspace((9, 0), release) == HOPPER_MATRIX_WORKSPACE
+    assert matrix_workspace((8, 9), release) == MATRIX_WORKSPACE

@@ -209,7 +209,7 @@ def test_compiled_probes_are_asked_as_a_simulated_card_runs_them() -> None:
 def test_the_command_answers_in_json_and_csv_and_refuses_a_simulated_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(probers, "simulation_of", lambda card: AnalyticProber())
+    monkeypatch.setattr(probers, "simulation_of", lambda *_: AnalyticProber())
     path, sheet = tmp_path / "card.json", tmp_path / "pairs.csv"
     path.write_text(pretty_json(recorded(1.01)), encoding="utf-8")
     assert run_click(cli, ["reality", str(path), "--csv", str(sheet), "--json"]) == Exit.OK
@@ -243,7 +243,7 @@ def test_an_end_that_may_be_nothing_leaves_the_error_open_above() -> None:
 def test_a_record_that_breaks_a_rule_is_refused_before_it_is_faced(
     kept: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(probers, "simulation_of", lambda card: AnalyticProber())
+    monkeypatch.setattr(probers, "simulation_of", lambda *_: AnalyticProber())
     cut = tuple(
         msgspec.structs.replace(p, stages=tuple(p.stages[n] for n in kept)) if p.counts else p
         for p in recorded(1.0).probes

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from acestep.budgets import System
 from acestep.hardware.card import SIMULATED_CAPABILITY
-from acestep.limits.capabilities import AMPERE, matrix_workspace
+from acestep.limits.capabilities import AMPERE, TorchRelease, matrix_workspace
 from acestep.units import MIB, ceil_div
 from calibrate.probes.simulated.work_counter import WorkCounter
 
@@ -78,15 +78,18 @@ class AttentionKernels:
 class CudaKernels(AttentionKernels):
     """Attention and workspaces on a CUDA card with some compute capability, cuDNN attention switched off.
 
-    `flash` says whether PyTorch was built with its flash kernel, which it is not for Windows.
+    `flash` says whether PyTorch was built with its flash kernel, which it is not for Windows. `torch_is` is PyTorch's
+    release, None for a current one.
     """
 
-    def __init__(self, capability: tuple[int, int], *, flash: bool = True) -> None:
+    def __init__(
+        self, capability: tuple[int, int], *, flash: bool = True, torch_is: TorchRelease | None = None
+    ) -> None:
         super().__init__()
         self.capability = capability
         # What acestep computes in there (`acestep.limits.capabilities.computes_in_float32`).
         self.dtype = torch.bfloat16 if capability >= AMPERE else torch.float32
-        self.matmul_bytes = matrix_workspace(capability)
+        self.matmul_bytes = matrix_workspace(capability, torch_is)
         # The flash kernel (aten sdp_utils.cpp, check_flash_attention_hardware_support).
         self.has_flash = flash and capability >= AMPERE
 
@@ -134,9 +137,11 @@ class CudaKernels(AttentionKernels):
         return source.numel() * source.element_size() + result.numel() * result.element_size()
 
 
-def kernels_on(system: System, capability: tuple[int, int] = SIMULATED_CAPABILITY) -> CudaKernels:
+def kernels_on(
+    system: System, capability: tuple[int, int] = SIMULATED_CAPABILITY, torch_is: TorchRelease | None = None
+) -> CudaKernels:
     """The kernels of PyTorch's wheels for a system; those for Windows have no flash kernel."""
-    return CudaKernels(capability, flash=system is not System.WINDOWS)
+    return CudaKernels(capability, flash=system is not System.WINDOWS, torch_is=torch_is)
 
 
 class CudnnKernels(CudaKernels):
