@@ -52,7 +52,9 @@ test-browser: install
 screenshots: install
 	$(PYTHON) -m tests.browser.screenshots docs/images
 
+# libFuzzer for Python has no builds for every system; without it its tests are skipped and say so.
 soak: install
+	@python3 tools/install.py $(VENV) --group fuzz || echo "atheris could not be installed"
 	$(PYTHON) -m pytest tests -m soak -s --timeout 1800
 
 # vLLM pins other releases than ours, so it has an environment of its own, with MLX beside it, made again only when its
