@@ -12,20 +12,24 @@ _OURS = re.compile(r"(calibrate|ci|virtual_card|tests)(\..*)?")
 
 _IMPORTED = re.compile(
     r"(importlib|ctypes|inspect|atexit|builtins|marshal|subprocess|multiprocessing|runpy|pkgutil|traceback|signal"
-    r"|code|codeop|zipimport|site|linecache|faulthandler|tracemalloc|sysconfig|pdb|bdb|trace)(\..*)?"
+    r"|code|codeop|zipimport|site|linecache|faulthandler|tracemalloc|sysconfig|pdb|bdb|trace"
+    r"|datetime|calendar|random|secrets|uuid)(\..*)?"
 )
-"""Modules that start or load other code, or show what runs."""
+"""Modules that start or load other code, or show what runs; and those with which code does something else another day,
+or now and then.
+"""
 
 _REACHED = re.compile(
     r"(.*\.)?((importlib|ctypes|inspect|atexit|builtins|marshal|subprocess|runpy|pkgutil|traceback)\.\w+"
-    r"|gc\.(get_\w+|\*)|operator\.(attrgetter|methodcaller|\*)"
+    r"|time\.(?!(perf_counter|monotonic|sleep)$)\w+|threading\.(active_count|enumerate|main_thread|\*)"
+    r"|numpy\.random|os\.(urandom|getrandom|times)|gc\.(get_\w+|\*)|operator\.(attrgetter|methodcaller|\*)"
     r"|sys\.(?!(platform|version_info|maxsize|byteorder|float_info|stderr|stdout)$)\w+|sys\.\*"
     r"|os\.(_exit|abort|environb?|exec\w*|fork\w*|getenvb?|getppid|kill\w*|popen|posix_spawn\w*|spawn\w*|system|\*)"
     r"|torch\.(cuda|xpu|mps|backends\.\w+)\.(is_available|is_initialized|device_count))(\..*)?"
 )
 """Attributes of modules, by whatever name the module is imported or reached."""
 
-_ALONE = frozenset({"__import__", "exec", "eval", "__builtins__", "SystemExit", "globals", "vars", "__file__"})
+_ALONE = frozenset({"__import__", "exec", "eval", "__builtins__", "SystemExit", "globals", "vars", "__file__", "open"})
 """Names that need no module."""
 
 _ATTRIBUTES = frozenset(
@@ -34,6 +38,10 @@ _ATTRIBUTES = frozenset(
         *("_getframe", "_current_frames", "extract_stack", "_exit", "get_objects", "settrace", "setprofile"),
         *("meta_path", "f_back", "f_globals", "tb_frame", "gi_frame", "__globals__", "__subclasses__"),
         *("__builtins__", "__import__"),
+        # What an object's class is called, and whether a device computes.
+        *("__class__", "__name__", "__qualname__", "__module__", "computes"),
+        # Values and addresses, which a tensor without memory does not have.
+        *("item", "tolist", "numpy", "data_ptr", "_cdata", "__cuda_array_interface__", "__dlpack__"),
     }
 )
 """Attributes that count whatever object they are read from; a text that names one may be read with `getattr`."""

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from calibrate.record.measurement import load_measurement
+from tests.code_faults.fault import CodeFault
 from tests.command_lines import ROOT
 from tests.gate_house import committed
-from tests.gate_trees import CodeFault, copy_of_tree, one_tier_house, put_in
+from tests.gate_trees import copy_of_tree, one_tier_house, put_in
 from tests.integration.test_gate_contributing import CARD
 
 pytestmark = pytest.mark.soak

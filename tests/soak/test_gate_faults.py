@@ -7,7 +7,9 @@ import click
 import pytest
 
 from acestep.knobs import Quantization
-from tests.gate_trees import CODE_FAULTS, CodeFault, gated, named, one_tier_house, one_tier_tree, put_in, turbo_tree
+from tests.code_faults import CODE_FAULTS
+from tests.code_faults.fault import CodeFault
+from tests.gate_trees import gated, named, one_tier_house, one_tier_tree, put_in, turbo_tree
 
 pytestmark = pytest.mark.soak
 MOST_SECONDS = 180
@@ -29,7 +31,7 @@ def test_every_fault_is_red_with_its_stage_and_component(fault: CodeFault, tmp_p
     # No tier has to be quantized today, so that fault gets a cell of its own.
     if fault.needs_int8 or fault.song_s:
         int8 = Quantization.INT8 if fault.needs_int8 else None
-        tree = one_tier_tree(tmp_path, one_tier_house(int8, seconds=fault.song_s or 600))
+        tree = one_tier_tree(tmp_path, one_tier_house(int8, seconds=fault.song_s or 600, lm=fault.lm))
     else:
         tree = turbo_tree(tmp_path)
     put_in(tree, fault)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.gate_trees import CODE_FAULTS, one_tier_house, one_tier_tree, put_in
+from tests.code_faults import CODE_FAULTS
+from tests.gate_trees import one_tier_house, one_tier_tree, put_in
 from tests.gate_workflow import pull_request, run_workflow
 from tests.integration.test_gate_judges import cheat, require_seen_through
 

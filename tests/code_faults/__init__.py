@@ -1,0 +1,8 @@
+"""Every change of the code that the gate has to find."""
+
+from tests.code_faults.denoise import DENOISE_FAULTS
+from tests.code_faults.first import FIRST_FAULTS
+from tests.code_faults.looking import LOOKING_FAULTS
+from tests.code_faults.stages import STAGE_FAULTS
+
+CODE_FAULTS = (*FIRST_FAULTS, *DENOISE_FAULTS, *STAGE_FAULTS, *LOOKING_FAULTS)
