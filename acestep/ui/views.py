@@ -102,9 +102,9 @@ def _song(song: VisitSong, words: PageText) -> str:
 
 def card_html(plan: Plan, device: Card, words: PageText) -> str:
     """The panel for a tier's own plan, which is carried out on `device`."""
-    rows = [(words("card"), card_line(plan.card), "")]
+    rows = [(words("card"), words.sentence(card_line(plan.card)), "")]
     if device != plan.card:
-        rows.append((words("runs_on"), card_line(device), ""))
+        rows.append((words("runs_on"), words.sentence(card_line(device)), ""))
     rows.append((words("tier"), f"{plan.tier} ({plan.label})", words("certified", size=plan.certified_gib)))
     if plan.limits_of != plan.tier:
         rows.append((words("limits_of"), plan.limits_of, ""))
