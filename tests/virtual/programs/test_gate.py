@@ -11,18 +11,13 @@ from typing import Any
 import pytest
 
 from acestep.errors import Exit
+from tests.code_faults.cuda import BEFORE_THE_STEPS, CUDA_FAULTS, DENOISE
+from tests.code_faults.fault import CodeFault
 from tests.gate_house import committed
 from tests.gate_trees import copy_of_tree, one_tier_house
 from tests.gate_workflow import commit_all, pull_request, run_workflow
 from tests.virtual.processes import ROOT, bare_environ
 from virtual_card.build import BUILDS
-
-DENOISE = "acestep/engine/denoise.py"
-BEFORE_THE_STEPS = "    place.device.make_room("
-KEPT_ON_CUDA = """\
-    if latents.is_cuda:
-        transformer.kept = torch.empty(24 << 20, dtype=torch.uint8, device="cuda")
-"""
 
 JUDGE = ROOT / ".venv" / "bin" / "python"
 """The gate runs in the environment of `make install`, and finds this one beside it."""
@@ -86,7 +81,8 @@ def test_code_that_takes_memory_on_cuda_alone_is_red_in_the_workflow_with_the_vi
     tree: Path, tmp_path: Path
 ) -> None:
     judge, head = pull_request(tree, tmp_path)
-    with changed(head, DENOISE, BEFORE_THE_STEPS, KEPT_ON_CUDA + BEFORE_THE_STEPS):
+    fault = CUDA_FAULTS[0]
+    with changed(head, fault.file, fault.before, fault.after):
         commit_all(head)
         code, document = in_the_workflow(tmp_path)
         assert code == Exit.NOT_MEASURED
@@ -100,6 +96,17 @@ def test_code_that_takes_memory_on_cuda_alone_is_red_in_the_workflow_with_the_vi
     assert code == Exit.REGRESSED
     # What is kept is there in the next stage too.
     assert errors(document) == {("G206", ""), ("G302", "denoise"), ("G302", "decode")}
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("fault", [pytest.param(fault, id=fault.name) for fault in CUDA_FAULTS[1:]])
+def test_every_change_that_takes_memory_on_cuda_alone_is_red_on_the_virtual_card(tree: Path, fault: CodeFault) -> None:
+    with changed(tree, fault.file, fault.before, fault.after):
+        code, document = gated(tree, "--virtual")
+    assert code == Exit.REGRESSED, document
+    found = errors(document)
+    assert ("G302", fault.stage) in found
+    assert {rule for rule, _ in found} == set(fault.rules)
 
 
 def test_a_change_that_takes_nothing_runs_on_the_card_and_is_green(tree: Path) -> None:

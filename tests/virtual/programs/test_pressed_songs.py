@@ -20,8 +20,7 @@ from acestep.ui.sessions import Visit
 from acestep.ui.studio import Studio
 from acestep.units import GIB, MIB
 from tests.gpu.wall import LARGE_TILE
-from tests.on_a_card import loaded
-from tests.virtual.processes import SHARED, running
+from tests.virtual.processes import running
 from tests.virtual.programs.test_commands import ran
 from tests.virtual.programs.test_full_card import leave_free, song
 from virtual_card.card import VirtualCard
@@ -30,21 +29,6 @@ from virtual_card.controls import Control, Controls
 REQUEST = Request(caption="rain", duration_s=40, steps=2)
 NOTHING = 100 * MIB
 """Too little for any stage of a song."""
-
-
-@pytest.fixture(scope="module")
-def components() -> Components:
-    return loaded(CudaDevice(), Knobs(), "dummy")
-
-
-@pytest.fixture
-def controls() -> Iterator[Controls]:
-    assert SHARED.machine is not None
-    torch.cuda.empty_cache()
-    yield SHARED.machine.controls
-    SHARED.machine.controls.set(Control.OTHERS_BYTES, 0)
-    gc.collect()
-    torch.cuda.empty_cache()
 
 
 @pytest.mark.parametrize(("model", "free", "code"), [("dummy", 2 * GIB, Exit.OK), ("tiny", 4 * MIB, Exit.RUN_FAILED)])
