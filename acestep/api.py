@@ -91,6 +91,7 @@ def run_generate(
 ) -> dict[str, Any]:
     """Make the songs of a request, write them to `out`, and return the document that `--json` prints."""
     audio.open_folder(out)
+    audio.require_writable(audio_format)
     overrides = of_model(model, overrides)
     plan = plan_to_run(overrides, request)
     thinks = plan.init_lm if think is Think.AS_PLANNED else think is Think.YES

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryDirectory
 
+import msgspec
 import numpy as np
 
 from acestep.audio.comments import add_id3
@@ -19,7 +20,32 @@ PEAK_DBFS = -1.0
 SILENT_PEAK = 1e-6
 """A song whose peak is below this is not amplified, because it would become noise."""
 
-SUBTYPES = {"flac": "PCM_24", "wav": "PCM_24", "mp3": "MPEG_LAYER_III"}
+
+MOST_OGG_COMMENT = 48_000
+"""The longest comment of an Ogg file: libsndfile writes longer ones, and then cannot read the file."""
+
+
+class FileFormat(msgspec.Struct, frozen=True, kw_only=True):
+    """How libsndfile writes a format, in its names; `tags` says whether it writes the tags too.
+
+    A longer comment than `most_comment` bytes is left out.
+    """
+
+    suffix: str
+    container: str
+    subtype: str
+    tags: bool
+    most_comment: int = 1 << 30
+
+
+FORMATS = {
+    "flac": FileFormat(suffix="flac", container="FLAC", subtype="PCM_24", tags=True),
+    "wav": FileFormat(suffix="wav", container="WAV", subtype="PCM_24", tags=False),
+    "wav32": FileFormat(suffix="wav", container="WAV", subtype="FLOAT", tags=False),
+    "mp3": FileFormat(suffix="mp3", container="MP3", subtype="MPEG_LAYER_III", tags=False),
+    "opus": FileFormat(suffix="opus", container="OGG", subtype="OPUS", tags=True, most_comment=MOST_OGG_COMMENT),
+}
+"""The formats of songs by the names that a user gives; wav32 has samples of 32 bits, in floating point."""
 
 
 def normalise(audio: np.ndarray, *, keeps_level: bool = False) -> np.ndarray:
@@ -67,8 +93,18 @@ def open_folder(folder: Path) -> None:
         ) from None
 
 
+def require_writable(audio_format: str) -> None:
+    """Raise `UsageError` for a format that this machine's libsndfile cannot write."""
+    import soundfile
+
+    wanted = FORMATS[audio_format]
+    if not soundfile.check_format(wanted.container, wanted.subtype):
+        able = [name for name, one in FORMATS.items() if soundfile.check_format(one.container, one.subtype)]
+        raise UsageError(f"this machine's libsndfile cannot write {audio_format}; choose one of {', '.join(able)}")
+
+
 def write_song(
-    folder: Path, name: str, suffix: str, audio: np.ndarray, sample_rate: int, *, title: str, comment: str
+    folder: Path, name: str, audio_format: str, audio: np.ndarray, sample_rate: int, *, title: str, comment: str
 ) -> Path:
     """Write `audio` [2, samples] to a file of that name, or of the next free name; the file appears only when complete.
 
@@ -79,21 +115,25 @@ def write_song(
     """
     import soundfile
 
+    form = FORMATS[audio_format]
+    comment = comment if len(comment) <= form.most_comment else ""
     try:
         with TemporaryDirectory(prefix=part_prefix(), suffix=PART_SUFFIX, dir=folder) as aside:
-            whole = Path(aside) / f"{name}.{suffix}"
+            whole = Path(aside) / f"{name}.{form.suffix}"
             with soundfile.SoundFile(
-                whole, "w", sample_rate, len(audio), format=suffix.upper(), subtype=SUBTYPES[suffix]
+                whole, "w", sample_rate, len(audio), format=form.container, subtype=form.subtype
             ) as song:
-                if suffix == "flac":
+                if form.tags:
                     # libsndfile refuses empty tags.
                     song.title, song.comment = title or " ", comment or " "
                 song.write(audio.T)
-            if suffix != "flac":
+            if not form.tags:
                 add_id3(whole, title, comment)
             return _put(whole, folder)
     except (OSError, soundfile.LibsndfileError) as error:
-        raise RunFailedError(f"{name}.{suffix} could not be written to {folder} ({error}); is the disk full?") from None
+        raise RunFailedError(
+            f"{name}.{form.suffix} could not be written to {folder} ({error}); is the disk full?"
+        ) from None
 
 
 _WITHOUT_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)

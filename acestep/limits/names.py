@@ -7,7 +7,7 @@ from acestep.checkpoints.catalog import CheckpointKind, find
 from acestep.errors import UsageError
 from acestep.knobs import KNOBS, NONE_NAMES, WEIGHT_FORMATS
 
-AUDIO_FORMATS = ("flac", "wav", "mp3")
+AUDIO_FORMATS = ("flac", "wav", "wav32", "mp3", "opus")
 """The file formats of songs."""
 
 

@@ -106,6 +106,7 @@ class Studio:
 
         Raises `StoppedError` if the visit stopped the run, and as the pipeline does.
         """
+        audio.require_writable(audio_format)
         controls, plan, _ = self.settle(wish, request)
         document = self._in_turn(lambda: self._run(request, plan, controls, audio_format, session))
         # gradio deletes copies after a day: songs that can no longer be played are dropped too.

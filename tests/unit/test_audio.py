@@ -56,7 +56,7 @@ def test_a_song_that_keeps_its_level_has_the_samples_of_its_source(tmp_path: Pat
         audio.normalise(np.full((2, RATE), np.nan, dtype=np.float32), keeps_level=True)
 
 
-@pytest.mark.parametrize("suffix", ["flac", "wav", "mp3"])
+@pytest.mark.parametrize("suffix", audio.FORMATS)
 def test_a_written_song_reads_back(tmp_path: Path, suffix: str) -> None:
     path = audio.write_song(tmp_path, "song", suffix, audio.normalise(_tone(1.0)), RATE, **TAGS)
     samples, rate = soundfile.read(path)
@@ -64,6 +64,7 @@ def test_a_written_song_reads_back(tmp_path: Path, suffix: str) -> None:
     assert samples.shape[1] == 2
     if suffix != "mp3":
         assert samples.shape[0] == RATE
+    if suffix not in ("mp3", "opus"):
         assert 20 * np.log10(np.abs(samples).max()) == pytest.approx(-1.0, abs=0.01)
     assert [p.name for p in tmp_path.iterdir()] == [path.name], "nothing half-written is left"
 
@@ -156,3 +157,17 @@ def test_a_folder_whose_name_no_document_could_hold_is_refused_and_not_made(tmp_
         audio.open_folder(tmp_path / os.fsdecode(b"songs-\xff"))
     assert str(caught.value).encode(), "the refusal itself can be shown"
     assert not list(tmp_path.iterdir())
+
+
+def test_a_format_that_the_library_cannot_write_is_refused_with_those_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(soundfile, "check_format", lambda container, subtype: container == "FLAC")
+    audio.require_writable("flac")
+    with pytest.raises(UsageError, match=r"cannot write opus; choose one of flac$"):
+        audio.require_writable("opus")
+
+
+def test_samples_of_32_bits_are_kept_as_they_are(tmp_path: Path) -> None:
+    song = audio.normalise(_tone(0.5))
+    path = audio.write_song(tmp_path, "song", "wav32", song, RATE, **TAGS)
+    assert path.suffix == ".wav"
+    assert np.array_equal(soundfile.read(path, dtype="float32")[0], song.T)
