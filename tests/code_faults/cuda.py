@@ -27,7 +27,6 @@ CUDA_FAULTS = (
     _asks("from the tensor", "latents.is_cuda", "G206"),
     _asks("from the number of the card", "latents.get_device() >= 0"),
     _asks("from the index of its device", "latents.device.index is not None"),
-    _asks("from the library", "torch.cuda.is_initialized()", "G206"),
     CodeFault(
         "the card itself keeps a buffer beside the room of the steps",
         CARD,
