@@ -9,7 +9,7 @@ from contextlib import contextmanager
 def without_collection() -> Iterator[None]:
     """Collect no garbage inside the block.
 
-    Importing torch's and gradio's millions of objects makes Python look for garbage among them again and again, which
+    Importing torch and gradio creates millions of objects, among which Python looks for garbage again and again; that
     takes a sixth of the time of the imports. Nearly all of these objects stay.
     """
     was_on = gc.isenabled()

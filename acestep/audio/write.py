@@ -38,7 +38,7 @@ class FileFormat(msgspec.Struct, frozen=True, kw_only=True):
     most_comment: int = 1 << 30
 
 
-FORMATS = {
+FILE_FORMATS = {
     "flac": FileFormat(suffix="flac", container="FLAC", subtype="PCM_24", tags=True),
     "wav": FileFormat(suffix="wav", container="WAV", subtype="PCM_24", tags=False),
     "wav32": FileFormat(suffix="wav", container="WAV", subtype="FLOAT", tags=False),
@@ -97,9 +97,9 @@ def require_writable(audio_format: str) -> None:
     """Raise `UsageError` for a format that this machine's libsndfile cannot write."""
     import soundfile
 
-    wanted = FORMATS[audio_format]
+    wanted = FILE_FORMATS[audio_format]
     if not soundfile.check_format(wanted.container, wanted.subtype):
-        able = [name for name, one in FORMATS.items() if soundfile.check_format(one.container, one.subtype)]
+        able = [name for name, one in FILE_FORMATS.items() if soundfile.check_format(one.container, one.subtype)]
         raise UsageError(f"this machine's libsndfile cannot write {audio_format}; choose one of {', '.join(able)}")
 
 
@@ -115,7 +115,7 @@ def write_song(
     """
     import soundfile
 
-    form = FORMATS[audio_format]
+    form = FILE_FORMATS[audio_format]
     comment = comment if len(comment) <= form.most_comment else ""
     try:
         with TemporaryDirectory(prefix=part_prefix(), suffix=PART_SUFFIX, dir=folder) as aside:

@@ -57,7 +57,7 @@ class _Mount(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _usual_mounts(controller: str) -> tuple[_Mount, ...]:
-    """Return the mounts of all usual systems, for one that does not list its mounts."""
+    """Return the usual places of the mounts, for a system that does not list them."""
     return (
         _Mount(point=PurePosixPath("/sys/fs/cgroup"), version=_V2),
         _Mount(point=PurePosixPath("/sys/fs/cgroup/unified"), version=_V2),
@@ -199,7 +199,7 @@ def _is_number(text: str) -> bool:
 
 def _statistics(file: Path) -> Mapping[str, int]:
     pairs = (line.split() for line in _text(file).splitlines())
-    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isascii() and pair[1].isdecimal()}
+    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and _is_number(pair[1])}
 
 
 def _text(file: Path) -> str:

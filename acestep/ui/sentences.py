@@ -23,8 +23,11 @@ LONGEST: Final = 2_000
 QUOTED: Final = frozenset({"card", "command", "device", "error", "file", "folder", "got", "said"})
 """Placeholders for what must be read as it was written."""
 
+DEEPEST: Final = 4
+"""Sentences within sentences: deeper parts stay as they are."""
+
 _NUMBER = "count"
-"""The placeholder that stands for digits only, so that a unit can be a sentence."""
+"""The placeholder that stands for a number only, so that a unit can be a sentence."""
 
 
 class Template(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,13 +44,15 @@ class Sentences:
     def __init__(self, folder: Path, language: str) -> None:
         self._templates = () if language == SOURCE else _templates(folder / "sentences" / f"{language}.json")
 
-    def __call__(self, english: str) -> str:
-        """Return a sentence in the language, or `english` itself."""
-        if len(english) > LONGEST:
+    def __call__(self, english: str, depth: int = 0) -> str:
+        """Return a sentence in the language, or `english` itself; `depth` counts the sentences around it."""
+        if len(english) > LONGEST or depth > DEEPEST:
             return english
         for template in self._templates:
             if match := template.pattern.fullmatch(english):
-                parts = {name: part if name in QUOTED else self(part) for name, part in match.groupdict().items()}
+                parts = {
+                    name: part if name in QUOTED else self(part, depth + 1) for name, part in match.groupdict().items()
+                }
                 if template.has_words or parts != match.groupdict():
                     return template.replacement.format(**parts)
         return english
@@ -78,5 +83,5 @@ def _pattern(text: str) -> re.Pattern[str]:
     for fixed, name, _, _ in string.Formatter().parse(text):
         parts.append(re.escape(fixed))
         if name is not None:
-            parts.append(f"(?P<{name}>{'[0-9][0-9.,]*' if name == _NUMBER else '.*?'})")
+            parts.append(f"(?P<{name}>{'[0-9]+(?:[.,][0-9]+)*' if name == _NUMBER else '.*?'})")
     return re.compile("".join(parts), re.DOTALL)

@@ -86,6 +86,7 @@ def serve_page(
         # Before a model is loaded: what is frozen and part of a cycle is never freed.
         gc.collect()
         gc.freeze()
+        end.callback(gc.unfreeze)
         if init_service:
             studio.preload(notify)
         own = Middleware(OwnAddress, names=(names := {server_name, *_this_machine(), *hosts}), alone=alone)

@@ -56,7 +56,7 @@ def test_a_song_that_keeps_its_level_has_the_samples_of_its_source(tmp_path: Pat
         audio.normalise(np.full((2, RATE), np.nan, dtype=np.float32), keeps_level=True)
 
 
-@pytest.mark.parametrize("suffix", audio.FORMATS)
+@pytest.mark.parametrize("suffix", audio.FILE_FORMATS)
 def test_a_written_song_reads_back(tmp_path: Path, suffix: str) -> None:
     path = audio.write_song(tmp_path, "song", suffix, audio.normalise(_tone(1.0)), RATE, **TAGS)
     samples, rate = soundfile.read(path)

@@ -169,6 +169,8 @@ def test_what_is_unknown_or_long_or_quoted_stays_as_it_is(language: str) -> None
     assert say("Something that is in no file.") == "Something that is in no file."
     long = "none: " * LONGEST
     assert say(long) == long
+    nested = "x: " * 600
+    assert say(nested) == nested
     assert "'none'" in say("task must be one of a b, got 'none'")
     assert "{x}" in say("{x}.flac: does not exist")
 

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from acestep.audio.comments import comment_in
-from acestep.audio.write import FORMATS, MOST_OGG_COMMENT, write_song
+from acestep.audio.write import FILE_FORMATS, MOST_OGG_COMMENT, write_song
 from acestep.cli import console
 from acestep.cli.main import cli
 from acestep.clip import Clip
@@ -75,7 +75,7 @@ def test_what_a_file_says_is_the_request_of_its_song(suffix: str, request: Reque
 def test_tags_change_no_sample_and_other_programs_read_them(suffix: str, tmp_path: Path) -> None:
     draw = np.random.default_rng(1)
     noise = (0.1 * draw.standard_normal((2, 4_801))).astype(np.float32)
-    words = min(20_000, FORMATS[suffix].most_comment // len(json.dumps("가")))
+    words = min(20_000, FILE_FORMATS[suffix].most_comment // len(json.dumps("가")))
     short, long = (
         write_song(tmp_path, "song", suffix, noise, 48_000, title="한국어", comment=comment)
         for comment in ("{}", json.dumps({"lyrics": "가" * words}))
@@ -98,7 +98,7 @@ def test_an_ogg_file_without_room_for_its_comment_has_none_and_can_be_read(tmp_p
 
 
 def test_every_format_that_can_be_chosen_can_be_written() -> None:
-    assert tuple(FORMATS) == AUDIO_FORMATS
+    assert tuple(FILE_FORMATS) == AUDIO_FORMATS
 
 
 def changed(part: str, **values: Any) -> str:

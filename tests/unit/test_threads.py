@@ -81,6 +81,15 @@ def test_the_smallest_quota_of_all_groups_counts(
     assert usable_cores(written(tmp_path, files)) == cores
 
 
+def test_two_hardware_threads_of_one_core_count_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four threads of an eight-core machine: both of core 0, one of core 1, and one of which nothing is said."""
+    monkeypatch.setattr(psutil, "cpu_count", lambda logical: 16 if logical else 8)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 8, 1, 5}, raising=False)
+    folder = "sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+    written(tmp_path, {folder.format(number): text for number, text in ((0, "0,8\n"), (8, "0,8\n"), (1, "1,9\n"))})
+    assert usable_cores(tmp_path) == 3
+
+
 def test_cores_that_the_scheduler_withholds_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(psutil, "cpu_count", lambda logical: 8 if logical else None)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {1, 5, 6}, raising=False)
