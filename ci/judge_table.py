@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+import msgspec
+
 from acestep.budgets import System
 from acestep.evidence import EvidenceKind
 from acestep.knobs import KNOBS, Backend, Variant
@@ -37,6 +39,43 @@ def table_findings(base: TierTable, head: TierTable) -> Iterator[Finding]:
             yield from (_finding(variant, tier.id, loss) for loss in losses)
         yield from _variant_findings(variant, before, after)
         yield from _on_windows(variant, before, after)
+
+
+def is_field(name: str) -> bool:
+    """Return whether the name of a finding's field is one of the table's."""
+    first, _, rest = name.partition(".")
+    return is_field(rest) if first == System.WINDOWS else first in {*Tier.__struct_fields__, "boundaries"}
+
+
+def still_lost(entry: VariantTable, tier_id: str, field: str, value: str) -> bool:
+    """Return whether a field still has the `value`, as text, to which a finding of it once said that it fell."""
+    first, _, rest = field.partition(".")
+    if first == System.WINDOWS:
+        return still_lost(entry.on(System.WINDOWS), tier_id, rest, value)
+    if first == "boundaries":
+        boundary = entry.boundaries.named.get(rest)
+        return as_text(boundary and boundary.fits_gib) == value
+    tier = next((tier for tier in entry.tiers if tier.id == tier_id), None)
+    if tier is None:
+        return value == as_text(None)
+    if field == "lm_needs":
+        return set(value.split(", ")) <= set(tier.lm_needs)
+    if field == "vram_gib.lower":
+        return _bound(tier) == value
+    if first == "evidence":
+        evidence = tier.evidence_for(rest)
+        return as_text(evidence and evidence.kind) == value
+    return _cell(tier, field) == value
+
+
+def _cell(tier: Tier, field: str) -> str:
+    """Return the value of a field as text; none if there is no such field."""
+    node: object = msgspec.to_builtins(tier)
+    while field and isinstance(node, dict):
+        # The names of language models have a point in them.
+        first, _, rest = (field, "", "") if field in node else field.partition(".")
+        node, field = node.get(first), rest
+    return ", ".join(map(str, node)) or as_text(None) if isinstance(node, list | tuple) else as_text(node)
 
 
 def _finding(variant: Variant, tier: str, loss: Loss) -> Finding:

@@ -12,9 +12,13 @@ from calibrate.table.policy import Policy, budget_bytes
 from calibrate.table.targets import BOUND
 from calibrate.table.waivers import RECORD, Waiver
 from ci.findings import GATE_RULES, Finding, GateVerdict, Level
+from ci.judge_table import STATES, is_field, still_lost
 
-OF_CODE = "_bytes."
-"""Part of every field that only running the code can judge: a number of bytes with or without a language model."""
+OF_CODE = {*STATES, "steps"}
+"""Parts of the fields that only running the code can judge, beside fields of the table with the same parts."""
+
+OF_BYTES = "_bytes."
+"""Part of every field that is a number of bytes with or without a language model."""
 
 
 def with_waivers(findings: Sequence[Finding], waivers: Sequence[Waiver], today: datetime.date) -> tuple[Finding, ...]:
@@ -34,22 +38,22 @@ def stale_findings(
 ) -> list[Finding]:
     """Return expired waivers, and those that cover nothing.
 
-    A waiver that was `granted` at the base counts as used as long as its cell still has the allowed value, and one of a
-    variant that the table does not have is not judged.
+    A waiver that was `granted` at the base counts as used as long as its cell still has the allowed value. One of a
+    variant that the table does not have is not judged, and one of a field that only running the code can judge is not
+    judged where no code was run.
     """
     stale = []
     for waiver in waivers:
         if waiver.expired(today):
             stale.append(_stale("G601", waiver, f"ended on {waiver.until}"))
             continue
-        of_code = OF_CODE in f"{waiver.field}."
+        of_code = not is_field(waiver.field) and not OF_CODE.isdisjoint(waiver.field.split("."))
         covers = (
             any(_covers(waiver, finding) for finding in findings)
             or _covers_shortfall(waiver, table)
             or _raises(waiver, table)
         )
-        elsewhere = of_code or waiver.variant not in table.variants
-        inherited = waiver in granted and (elsewhere or _value(table, waiver) == as_text(waiver.value))
+        inherited = waiver in granted and (of_code or _still_needed(waiver, table))
         if not (covers or inherited or (of_code and not code_judged)):
             stale.append(_stale("G602", waiver, "covers nothing that this change takes away"))
     return stale
@@ -62,7 +66,7 @@ def unbounded_findings(waivers: Sequence[Waiver], policy: Policy | None) -> list
     return [
         _stale("G603", waiver, f"allows {mib(waiver.value)}, a card of this tier has {mib(budgets[waiver.tier])}")
         for waiver in waivers
-        if OF_CODE in f"{waiver.field}."
+        if OF_BYTES in f"{waiver.field}."
         and isinstance(waiver.value, int)
         and waiver.value > budgets.get(waiver.tier, waiver.value)
     ]
@@ -81,7 +85,7 @@ def _excused(finding: Finding, standing: Sequence[Waiver]) -> Finding:
 def _covers(waiver: Waiver, finding: Finding) -> bool:
     if (waiver.variant, waiver.tier, waiver.field) != (finding.variant, finding.tier, finding.field):
         return False
-    counted = OF_CODE in f"{finding.field}." and isinstance(waiver.value, int) and isinstance(finding.after, int)
+    counted = OF_BYTES in f"{finding.field}." and isinstance(waiver.value, int) and isinstance(finding.after, int)
     # Bytes are allowed up to the value; all other values must be equal.
     return finding.after <= waiver.value if counted else as_text(finding.after) == as_text(waiver.value)  # type: ignore[operator]
 
@@ -97,16 +101,9 @@ def _raises(waiver: Waiver, table: TierTable) -> bool:
     return any(evidence.record == waiver.value for tier in tiers for evidence in tier.evidence.values())
 
 
-def _value(table: TierTable, waiver: Waiver) -> str | None:
-    """Return the table's value for a waiver's cell, as text; None if there is no such cell."""
+def _still_needed(waiver: Waiver, table: TierTable) -> bool:
     entry = table.variants.get(waiver.variant)
-    tier = next((tier for tier in entry.tiers if tier.id == waiver.tier), None) if entry else None
-    node: object = msgspec.to_builtins(tier)
-    for name in waiver.field.split("."):
-        if not isinstance(node, dict) or name not in node:
-            return None
-        node = node[name]
-    return ", ".join(map(str, node)) or "none" if isinstance(node, list) else as_text(node)
+    return entry is None or still_lost(entry, waiver.tier, waiver.field, as_text(waiver.value))
 
 
 def _stale(rule: str, waiver: Waiver, problem: str) -> Finding:

@@ -7,8 +7,12 @@ from typing import Any
 import pytest
 
 from acestep.units import GIB, MIB
-from ci.findings import GateVerdict
+from ci.checkout import CHECKOUT
+from ci.findings import GATE_RULES, GateVerdict
+from ci.judge import judge
+from ci.promises import TABLE_FILE
 from tests.fakes import AnalyticProber, Hungry
+from tests.gate_faults import FIELDS, Fault
 from tests.gate_house import TODAY, House, good, judged, stopping
 
 WAIVED = {"variant": "turbo", "tier": "tier5", "why": "The new sampler keeps one more tensor.", "until": "2030-06-30"}
@@ -60,6 +64,35 @@ def test_a_waiver_outlives_the_merge_of_what_it_allowed_and_no_longer(tmp_path: 
     better = good()
     better.waivers = merged.waivers
     assert stopping(judged(better, tmp_path / "better", base=merged, table_only=True)) == {"G602"}
+
+
+@pytest.mark.parametrize("fault", [pytest.param(fault, id=fault.name) for fault in FIELDS])
+def test_a_waiver_of_any_field_outlives_the_merge_and_no_longer(fault: Fault, tmp_path: Path) -> None:
+    merged = good()
+    fault.change(merged)
+    lost = [finding for finding in judged(merged, tmp_path / "lost", table_only=True).findings if finding.tier]
+    merged.waivers = [
+        WAIVED
+        | {
+            "tier": finding.tier,
+            "field": finding.field,
+            "value": str(finding.after) if isinstance(finding.after, bool) else finding.after,
+        }
+        for finding in lost
+        if GATE_RULES[finding.id].verdict is GateVerdict.REGRESSED
+    ]
+    first = judged(merged, tmp_path / "first", table_only=True)
+    assert {finding.id for finding in first.findings if finding.level == "error"} <= {"G501"}
+    assert stopping(judged(merged, tmp_path / "next", base=merged, table_only=True)) == set()
+    better = good()
+    better.waivers = merged.waivers
+    assert ("G602" in stopping(judged(better, tmp_path / "better", base=merged, table_only=True))) is bool(lost)
+
+
+def test_the_tables_of_this_repository_need_all_their_waivers() -> None:
+    table = CHECKOUT / "tiers" / TABLE_FILE
+    judgement = judge(CHECKOUT, table, None, TODAY, table_only=True, progress=print)
+    assert (judgement.verdict, stopping(judgement)) == (GateVerdict.OK, set())
 
 
 def test_a_waiver_of_a_variant_that_is_not_in_the_table_is_left_alone(tmp_path: Path) -> None:
