@@ -18,10 +18,12 @@ from ci.findings import Finding, FindingValue, Level
 
 
 class GateCell(msgspec.Struct, frozen=True, kw_only=True):
-    """The limits of a tier in one `state` (`without_lm`, `with_lm.pt`, `with_lm.vllm`) and the probe that fits there.
+    """The limits of a tier in one `state` and the probe that fits there.
 
+    A state is `without_lm`, `with_lm.pt` with the recommended language model, or `with_lm.4B.vllm` with another.
     `proven_cap_bytes` is the smallest cap at which the records saw the same run fit. A `released` cell is that of the
     last release, with which only the stages are compared. One of Windows has a `state` that begins with its name.
+    `recommended` is False where a user has to choose the language model.
     """
 
     variant: Variant
@@ -30,6 +32,7 @@ class GateCell(msgspec.Struct, frozen=True, kw_only=True):
     probe: RecordedProbe
     proven_cap_bytes: int
     released: bool = False
+    recommended: bool = True
     system: System = System.LINUX
 
     @property
@@ -90,6 +93,7 @@ def certified_cells(
                     state=state,
                     probe=at_cap,
                     proven_cap_bytes=min(probe.cap_bytes for probe in same),
+                    recommended=knobs.lm in (None, tier.recommended_lm),
                     system=system,
                 )
                 cells.append(cell)
@@ -141,14 +145,22 @@ def _fitting(records: Sequence[Measurement]) -> Probes:
 
 
 def _limits(variant: Variant, tier: Tier) -> Iterator[tuple[str, Knobs, Workload]]:
-    """Yield a tier's headline limits as the runs that prove them."""
-    knobs = Knobs(variant=variant, offload=tier.offload, quantization=tier.quantization)
+    """Yield a tier's headline limits, without and with each language model, as the runs that prove them."""
     if tier.max_batch.without_lm:
-        yield "without_lm", knobs, _workload(tier, lm=False)
-    backends = [backend for backend in tier.backends_allowed if backend is not Backend.MLX]
-    for backend, model in product(backends, [tier.recommended_lm] if tier.recommended_lm else []):
-        thinking = msgspec.structs.replace(knobs, lm=model, lm_quantization=tier.lm_quantization, backend=backend)
-        yield f"with_lm.{backend}", thinking, _workload(tier, lm=True)
+        yield "without_lm", _knobs(variant, tier), _workload(tier, lm=False)
+    for model in tier.lm_models:
+        thinking = tier.thinking_with(model)
+        named = "with_lm" if model == tier.recommended_lm else f"with_lm.{model}"
+        for backend in thinking.backends_allowed:
+            if backend is not Backend.MLX:
+                knobs = msgspec.structs.replace(
+                    _knobs(variant, thinking), lm=model, lm_quantization=thinking.lm_quantization, backend=backend
+                )
+                yield f"{named}.{backend}", knobs, _workload(thinking, lm=True)
+
+
+def _knobs(variant: Variant, tier: Tier) -> Knobs:
+    return Knobs(variant=variant, offload=tier.offload, quantization=tier.quantization)
 
 
 def _workload(tier: Tier, *, lm: bool) -> Workload:

@@ -96,8 +96,15 @@ def on_a_virtual_card(tree: Path, base: str, progress: TellCells) -> JudgeCells:
 
 
 def touched(cells: Sequence[GateCell], changed: Sequence[str] | None) -> list[GateCell]:
-    """Return the cells that run changed files, those of one model together; all of them if `changed` is unknown."""
-    here = [cell for cell in cells if cell.probe.knobs.backend is Backend.PT and cell.system is System.LINUX]
+    """Return the cells that run changed files, those of one model together; all of them if `changed` is unknown.
+
+    One language model a tier is enough: the others run the same code, and a card needs up to half a minute for each.
+    """
+    here = [
+        cell
+        for cell in cells
+        if cell.probe.knobs.backend is Backend.PT and cell.system is System.LINUX and cell.recommended
+    ]
     if changed is not None:
         run = [path for path in changed if path.startswith(RUN_ON_A_CARD) and not path.startswith(NEVER_RUN)]
         thinking_only = all(path.startswith(WITH_LM_ONLY) for path in run)
