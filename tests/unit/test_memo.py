@@ -2,13 +2,16 @@
 
 import random
 from collections.abc import Callable
+from itertools import permutations
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from acestep.checkpoints.quantize import quantize
+from acestep.knobs import Quantization
 from acestep.units import MIB
-from calibrate.probes.simulated.memo import Memo, Regions, UnlikeCallsError
+from calibrate.probes.simulated.memo import Event, Memo, Regions, UnlikeCallsError
 from tests.simulated_card import Card, meta
 
 
@@ -126,6 +129,32 @@ def test_what_is_known_of_calls_holds_in_the_next_run(module: nn.Module) -> None
     first, second = (_events(Card(), True, module, known) for _ in range(2))
     assert known.by_call
     assert first == second == _events(Card(), False, module)
+
+
+def _quantized(quantization: Quantization) -> nn.Module:
+    layers = nn.Sequential(nn.Linear(1024, 1024, bias=False, dtype=torch.bfloat16, device="meta"))
+    quantize(layers, quantization)
+    return layers[0]
+
+
+def _products(module: nn.Module, known: Regions) -> list[Event]:
+    card, events = Card(), list[Event]()
+    with card.on(), Memo(card.ledger, card.tape, known).patched((type(module),)):
+        x = meta(16, 1024)
+        module(x)  # The first product of a run also allocates the workspace.
+        with card.tape.record(events):
+            module(x)
+    first = min(event.block for event in events)
+    return [event._replace(block=event.block - first) for event in events]
+
+
+def test_weights_of_another_format_are_another_region() -> None:
+    modules = {quantization: _quantized(quantization) for quantization in Quantization}
+    alone = {quantization: _products(module, Regions()) for quantization, module in modules.items()}
+    assert alone[Quantization.INT8] != alone[Quantization.W8A8]
+    for order in permutations(Quantization):
+        known = Regions()
+        assert [_products(modules[quantization], known) for quantization in order] == [alone[name] for name in order]
 
 
 def test_a_replay_that_is_refused_unwinds() -> None:

@@ -223,9 +223,7 @@ class Memo:
             signatures[module] = tuple(
                 (
                     type(part),
-                    tuple(
-                        (name, type(tensor.data), tuple(tensor.shape), tensor.dtype) for _, name, tensor in slots(part)
-                    ),
+                    tuple((name, _stored(tensor.data)) for _, name, tensor in slots(part)),
                     getattr(part, "sliding_window", None),
                 )
                 for part in module.modules()
@@ -247,6 +245,14 @@ class Memo:
         """Return the id of an object; while it is kept, no other object can have that id."""
         self._kept[id(thing)] = thing
         return id(thing)
+
+
+def _stored(weight: Tensor) -> tuple[Any, ...]:
+    """What decides how a weight is multiplied: its layout, and for a quantized one how it and its argument are."""
+    context: Any = None
+    if hasattr(weight, "__tensor_flatten__"):
+        _, context = weight.__tensor_flatten__()
+    return type(weight), tuple(weight.shape), weight.dtype, repr(context)
 
 
 def _holders(leaf: Any) -> tuple[int, int]:
