@@ -12,8 +12,8 @@ PROBE_STEPS = 2
 class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`batch` songs of `duration_s` seconds, by default with the longest prompt (lengths in tokens).
 
-    A `task` that works on a song gets one of the same length; `reference_seconds` are of timbre reference. Without them
-    a record leaves them out: text2music, and no reference.
+    A `task` that works on a song gets one of the same length; `reference_seconds` are of timbre reference, and a cover
+    may have another strength than 1. Without them a record leaves them out: text2music, and no reference.
     """
 
     batch: int
@@ -24,9 +24,12 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     steps: int = PROBE_STEPS
     task: Task | UnsetType = UNSET
     reference_seconds: float | UnsetType = UNSET
+    cover_strength: float | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         for name in ("batch", "duration_s", "lyric_tokens", "text_tokens", "steps", "reference_seconds"):
             value = getattr(self, name)
             if value is not UNSET and value <= 0:
                 raise ValueError(f"workload {name} must be positive, got {value}")
+        if self.cover_strength is not UNSET and self.task is not Task.COVER:
+            raise ValueError(f"workload cover_strength is for the task cover, got the task {self.task or 'none'}")

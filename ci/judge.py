@@ -2,6 +2,7 @@
 
 import datetime
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -10,9 +11,10 @@ from acestep.errors import InvalidInputError, NotMeasuredError
 from calibrate.git import GitError
 from calibrate.probes.base import Simulation
 from ci import judge_records
-from ci.cells import judged_cells, lost_coverage
+from ci.cells import GateCell, judged_cells, lost_coverage
 from ci.code_versions import is_known
 from ci.counting import TellCells, counting
+from ci.doors import door_cells
 from ci.findings import Finding, GateVerdict, verdict_of, worst_first
 from ci.harness import harness_findings
 from ci.judge_code import found_once
@@ -109,7 +111,13 @@ def judge(
         findings += _records(checkout, base, folder, before, after)
         if table.parent == folder:
             findings += judge_records.derivation_findings(after)
-        cells, found = _code(before, after, progress, prober or (checkout, seed), besides)
+        variants = before.table.variants.keys() & after.table.variants.keys()
+        share = min(before.tolerance.peak_share, after.tolerance.peak_share)
+        doors: list[GateCell] = []
+        if prober is None and isinstance(base, str):
+            doors, found = door_cells(checkout, base, variants, share, progress)
+            findings += found
+        cells, found = _code(before, after, progress, prober or (checkout, seed), besides, doors)
         findings += found
     findings += _judge_changed(checkout, base)
     tiers = compared_tiers(before.table, after.table)
@@ -145,10 +153,11 @@ def _code(
     progress: TellCells,
     by: Simulation | tuple[Path, int],
     besides: JudgeCells,
+    doors: Sequence[GateCell],
 ) -> tuple[int, list[Finding]]:
     """The number of cells that were probed again, and the results, by the stricter tolerance.
 
-    Probes `by` a simulation, or by the code of a checkout with a seed.
+    Probes `by` a simulation, or by the code of a checkout with a seed. `doors` are judged besides the table's cells.
     """
     if before.policy is None:
         return 0, []
@@ -161,13 +170,14 @@ def _code(
         findings += lost_coverage(cells, after.table, missing)
     share = min(before.tolerance.peak_share, after.tolerance.peak_share)
     released = [cell for cell in before.anchor if cell.variant in before.table.variants]
-    tasks = cell_tasks([*cells, *released], share, counting(progress, len(cells) + len(released)))
+    judged = [*cells, *released, *doors]
+    tasks = cell_tasks(judged, share, counting(progress, len(judged)))
     tasks.append(lambda sim: step_findings(cells, sim, progress))
     there = {record.digest for record in before.records}
     for record in (record for record in after.records if record.digest not in there):
         tasks.append(lambda sim, record=record: physics_findings(record, before.records, sim, progress))  # type: ignore[misc]
     found = simulated_findings(tasks, *by) if isinstance(by, tuple) else [f for task in tasks for f in task(by)]
-    return len(cells), [*findings, *found_once(list(found))]
+    return len(cells) + len(doors), [*findings, *found_once(list(found))]
 
 
 def _judge_changed(checkout: Path, base: str | Path) -> list[Finding]:

@@ -18,7 +18,7 @@ from ci.judge_work import work_findings
 CODE_ERRORS = (AceStepError, ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """Errors of the code that is simulated, or of its process; then a cell cannot be probed."""
 
-_PLENTY = 2**50
+PLENTY_BYTES = 2**50
 """A cap that is never reached; a run that no longer fits is examined under it."""
 
 _SAME_SIZE = 0.05
@@ -72,7 +72,7 @@ def _no_longer_fits(cell: GateCell, prober: Simulation, found: ProbeResult) -> F
     caps = prober.smallest_caps(knobs, workload)
     needed = caps.pop("total")
     stage = max(caps, key=lambda name: caps[name])
-    with_room = prober.probe(knobs, workload, _PLENTY)
+    with_room = prober.probe(knobs, workload, PLENTY_BYTES)
     roomy = {probed.name: probed for probed in with_room.stages}
     recorded = {probed.name: probed for probed in cell.probe.stages}
     component = ""

@@ -83,13 +83,19 @@ def turbo_tree(place: Path) -> Path:
     return tree
 
 
-def one_tier_tree(place: Path, house: House) -> Path:
-    """A repository with a commit of this tree that has a house as its tiers."""
+def one_tier_tree(place: Path, house: House, *, doors: bool = False) -> Path:
+    """A repository with a commit of this tree that has a house as its tiers.
+
+    Its gate judges the cells of the table alone, unless it is to judge other runs (`ci/doors.py`) too.
+    """
     tree = copy_of_tree(place / "tree")
     published = (tree / "tiers" / "published_tiers.json").read_bytes()
     shutil.rmtree(tree / "tiers")
     house.written(tree)
     (tree / "tiers" / "published_tiers.json").write_bytes(published)
+    if not doors:
+        with (tree / "ci" / "doors.py").open("a", encoding="utf-8") as file:
+            file.write("DOORS = ()\n")
     committed(tree)
     return tree
 

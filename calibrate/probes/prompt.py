@@ -1,11 +1,14 @@
 """Prompts and audio of an exact length, so that a probe does not depend on any particular wording."""
 
 import msgspec
+from msgspec import UNSET
 
 from acestep.checkpoints.tokenizer import Tokenizer
 from acestep.clip import SAMPLE_RATE, Clip
 from acestep.dit.prompts import lyric_prompt, text_prompt
+from acestep.fields import TRACKS
 from acestep.request import MAX_LYRIC_TOKENS, MAX_TEXT_TOKENS, Request, Task
+from acestep.task import OF_ONE_TRACK, WINDOWED
 from calibrate.workload import Workload
 
 
@@ -25,6 +28,13 @@ def probe_request(workload: Workload, tokenizer: Tokenizer) -> Request:
         task=task,
         source_audio=None if task is Task.TEXT2MUSIC else _silence(workload.duration_s),
         reference_audio=_silence(workload.reference_seconds) if workload.reference_seconds else None,
+        # A window in the middle: on both sides of it the source is kept.
+        repaint_start_s=workload.duration_s / 4 if task in WINDOWED else 0.0,
+        repaint_end_s=workload.duration_s * 3 / 4 if task in WINDOWED else 0.0,
+        # Which track is named changes a few tokens of the prompt, which has its own length.
+        track=TRACKS[0] if task in OF_ONE_TRACK else "",
+        tracks=TRACKS[:1] if task is Task.COMPLETE else (),
+        cover_strength=1.0 if workload.cover_strength is UNSET else workload.cover_strength,
     )
     empty_text = tokenizer.encode(text_prompt(blank), MAX_TEXT_TOKENS)
     least_lyrics = tokenizer.encode(lyric_prompt(blank), MAX_LYRIC_TOKENS)

@@ -1,8 +1,9 @@
 """Every change of the code that the gate has to find."""
 
 from tests.code_faults.denoise import DENOISE_FAULTS
+from tests.code_faults.doors import DOOR_FAULTS
 from tests.code_faults.first import FIRST_FAULTS
 from tests.code_faults.looking import LOOKING_FAULTS
 from tests.code_faults.stages import STAGE_FAULTS
 
-CODE_FAULTS = (*FIRST_FAULTS, *DENOISE_FAULTS, *STAGE_FAULTS, *LOOKING_FAULTS)
+CODE_FAULTS = (*FIRST_FAULTS, *DENOISE_FAULTS, *STAGE_FAULTS, *LOOKING_FAULTS, *DOOR_FAULTS)

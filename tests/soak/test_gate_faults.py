@@ -8,6 +8,7 @@ import pytest
 
 from acestep.knobs import Quantization
 from tests.code_faults import CODE_FAULTS
+from tests.code_faults.doors import DOOR_FAULTS
 from tests.code_faults.fault import CodeFault
 from tests.gate_trees import gated, named, one_tier_house, one_tier_tree, put_in, turbo_tree
 
@@ -29,7 +30,9 @@ def test_the_tree_as_it_is_is_green_in_time(tmp_path: Path) -> None:
 @pytest.mark.parametrize("fault", [pytest.param(fault, id=fault.name) for fault in CODE_FAULTS])
 def test_every_fault_is_red_with_its_stage_and_component(fault: CodeFault, tmp_path: Path) -> None:
     # No tier has to be quantized today, so that fault gets a cell of its own.
-    if fault.needs_int8 or fault.song_s:
+    if fault in DOOR_FAULTS:
+        tree = one_tier_tree(tmp_path, one_tier_house(None, seconds=60), doors=True)
+    elif fault.needs_int8 or fault.song_s:
         int8 = Quantization.INT8 if fault.needs_int8 else None
         tree = one_tier_tree(tmp_path, one_tier_house(int8, seconds=fault.song_s or 600, lm=fault.lm))
     else:
