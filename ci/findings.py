@@ -102,6 +102,7 @@ GATE_RULES: dict[str, GateRule] = {
             "G509": "no evidence is lost or weaker",
             "G510": "no language model thinks of fewer songs at once",
             "G511": "no backend and no default is lost, and the guard has something to predict with",
+            "G512": "no plan of a card offers less from the same table",
             "G601": "no waiver is past its day",
             "G602": "every waiver covers something",
             "G603": "no waiver allows more memory than the card has",

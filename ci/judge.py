@@ -19,6 +19,7 @@ from ci.findings import Finding, GateVerdict, verdict_of, worst_first
 from ci.harness import harness_findings
 from ci.judge_code import found_once
 from ci.judge_physics import physics_findings
+from ci.judge_plans import PLANNED, plan_findings
 from ci.judge_policy import policy_findings, tolerance_findings
 from ci.judge_steps import step_findings
 from ci.judge_table import compared_tiers, table_findings
@@ -116,7 +117,7 @@ def judge(
         doors: list[GateCell] = []
         if prober is None and isinstance(base, str):
             doors, found = door_cells(checkout, base, variants, share, progress)
-            findings += found
+            findings += [*found, *plan_findings(checkout, base, variants & PLANNED)]
         cells, found = _code(before, after, progress, prober or (checkout, seed), besides, doors)
         findings += found
     findings += _judge_changed(checkout, base)

@@ -12,9 +12,10 @@ from calibrate.table.policy import Policy, budget_bytes
 from calibrate.table.targets import BOUND
 from calibrate.table.waivers import RECORD, Waiver
 from ci.findings import GATE_RULES, Finding, GateVerdict, Level
+from ci.judge_plans import STAGE
 from ci.judge_table import STATES, is_field, still_lost
 
-OF_CODE = {*STATES, "steps"}
+OF_CODE = {*STATES, "steps", STAGE}
 """Parts of the fields that only running the code can judge, beside fields of the table with the same parts."""
 
 OF_BYTES = "_bytes."
