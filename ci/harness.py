@@ -50,6 +50,9 @@ The rules, what reads the files, exit codes, the judge's libraries, and what def
 _SHOWING = ("calibrate/explain/", "calibrate/profiling/", "calibrate/report/")
 """Folders of `calibrate` that only show results; the gate imports nothing of them (`tools/rooms.py`)."""
 
+UNSEEN = tuple(f"acestep/lm/backends/vllm_{name}.py" for name in ("engine", "model", "rows"))
+"""What is handed to vLLM's engine: it allocates by itself, where no simulation sees it."""
+
 STARTING = re.compile(
     r"(^|/)((site|user)customize(\.py|/.*)|conftest\.py|setup\.(py|cfg)|hatch_build\.py|pyproject\.toml|pyvenv\.cfg"
     r"|pytest\.ini|tox\.ini|(GNUm|[Mm])akefile|\.git(attributes|modules)|\.pre-commit-config\.yaml"
@@ -120,6 +123,10 @@ def _reason(changed: Changed, known: set[str]) -> str:
         return "has a name that not every system and tool reads alike"
     if _is_judging(changed.path):
         return "decides what is judged and is itself changed"
+    if changed.path in UNSEEN:
+        return (
+            "decides what vLLM takes, which is not simulated; compare `python -m tools.vllm_footprint` before and after"
+        )
     if STARTING.search(changed.path):
         return "runs without being asked for and is changed"
     if changed.added and path.suffix == ".py" and path.parts[0] not in known:

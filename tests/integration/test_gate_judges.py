@@ -12,7 +12,7 @@ import pytest
 from acestep.errors import NotMeasuredError
 from ci import two_judges
 from ci.findings import Finding, GateVerdict
-from ci.harness import JUDGING, harness_findings
+from ci.harness import JUDGING, UNSEEN, harness_findings
 from ci.judge import Compared, Judgement
 from tests.gate_house import good
 from tests.gate_trees import ROOT, one_tier_tree
@@ -230,7 +230,8 @@ def test_what_defines_the_simulated_card_decides_a_verdict() -> None:
 
 def test_what_starts_by_itself_or_leads_elsewhere_is_named(upstream: Path, tmp_path: Path) -> None:
     _, head = pull_request(upstream, tmp_path)
-    named = {*STARTS, *ENTRANCES, *MORE}
+    assert all((ROOT / name).is_file() for name in UNSEEN)
+    named = {*STARTS, *ENTRANCES, *MORE, *UNSEEN}
     for name in named:
         (head / name).parent.mkdir(parents=True, exist_ok=True)
         (head / name).write_text("x = 1\n", encoding="utf-8")
