@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from acestep import api
+from acestep.adapters.choice import Adapter
 from acestep.audio import write as audio
 from acestep.devices.open import look_with_torch
 from acestep.engine.service import Service
@@ -35,13 +36,16 @@ CopySong = Callable[[Path], Path]
 class Studio:
     """One model for all visitors. `overrides` are the wishes of the command line, songs go below `out`.
 
+    Every song is made with `adapters`.
+
     Songs are made in one thread: PyTorch gives every computing thread its own cuBLAS handle, with a workspace of up to
     32 MiB that stays on the card.
     """
 
-    def __init__(self, model: str, overrides: Overrides, out: Path) -> None:
+    def __init__(self, model: str, overrides: Overrides, out: Path, adapters: Sequence[Adapter] = ()) -> None:
         audio.open_folder(out)
         self._model = model
+        self._adapters = tuple(adapters)
         self.overrides = api.of_model(model, overrides)
         self.uploads = Uploads()
         self.sessions = Sessions(out, lambda dropped: self.uploads.leave(dropped.name))
@@ -97,7 +101,7 @@ class Studio:
         """Load what the first request will need."""
         controls, plan = self.start()
         with self._lock:
-            self._service.preload(plan, think=controls.init_lm, notify=notify)
+            self._service.preload(plan, think=controls.init_lm, notify=notify, adapters=self._adapters)
 
     def generate(
         self, request: Request, wish: Controls, audio_format: str, session: Visit, keep: CopySong
@@ -130,6 +134,7 @@ class Studio:
             # Thinking that the tier switched on is left out if it is impossible; thinking that the user asked for is
             # not.
             unasked=controls.init_lm,
+            adapters=self._adapters,
         )
         return api.write_songs(result, request, self._model, used, session.folder, audio_format)
 
