@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from acestep.adapters.files import ChangedLayer
-from acestep.adapters.parts import Part
+from acestep.adapters.parts import AdapterPart
 
 
-def change_of(layer: ChangedLayer, tensors: Mapping[Part, Tensor], weight: Tensor) -> Tensor:
+def change_of(layer: ChangedLayer, tensors: Mapping[AdapterPart, Tensor], weight: Tensor) -> Tensor:
     """Return what an adapter at scale 1 adds to a float32 weight, in its shape.
 
     `tensors` are the parts of the layer. A file's alpha means alpha / rank (kohya's sd-scripts, `LokrModule` of
@@ -18,24 +18,30 @@ def change_of(layer: ChangedLayer, tensors: Mapping[Part, Tensor], weight: Tenso
     """
     parts = {part: tensor.float() for part, tensor in tensors.items()}
     factor = 1.0 if layer.factor is None else layer.factor
-    if Part.ALPHA in parts and layer.rank is not None:
-        factor = parts[Part.ALPHA].item() / layer.rank
-    change = (_lora(parts) if Part.DOWN in parts else _lokr(parts)).reshape(weight.shape) * factor
-    return change if Part.MAGNITUDE not in parts else _with_magnitude(weight + change, parts[Part.MAGNITUDE]) - weight
+    if AdapterPart.ALPHA in parts and layer.rank is not None:
+        factor = parts[AdapterPart.ALPHA].item() / layer.rank
+    change = (_lora(parts) if AdapterPart.DOWN in parts else _lokr(parts)).reshape(weight.shape) * factor
+    return (
+        change
+        if AdapterPart.MAGNITUDE not in parts
+        else _with_magnitude(weight + change, parts[AdapterPart.MAGNITUDE]) - weight
+    )
 
 
-def _lora(parts: Mapping[Part, Tensor]) -> Tensor:
-    return parts[Part.UP].flatten(1) @ parts[Part.DOWN].flatten(1)
+def _lora(parts: Mapping[AdapterPart, Tensor]) -> Tensor:
+    return parts[AdapterPart.UP].flatten(1) @ parts[AdapterPart.DOWN].flatten(1)
 
 
-def _lokr(parts: Mapping[Part, Tensor]) -> Tensor:
-    first = parts[Part.W1] if Part.W1 in parts else parts[Part.W1_A] @ parts[Part.W1_B]
-    if Part.W2 in parts:
-        second = parts[Part.W2]
-    elif Part.T2 in parts:
-        second = torch.einsum("ij...,ip,jr->pr...", parts[Part.T2], parts[Part.W2_A], parts[Part.W2_B])
+def _lokr(parts: Mapping[AdapterPart, Tensor]) -> Tensor:
+    first = parts[AdapterPart.W1] if AdapterPart.W1 in parts else parts[AdapterPart.W1_A] @ parts[AdapterPart.W1_B]
+    if AdapterPart.W2 in parts:
+        second = parts[AdapterPart.W2]
+    elif AdapterPart.T2 in parts:
+        second = torch.einsum(
+            "ij...,ip,jr->pr...", parts[AdapterPart.T2], parts[AdapterPart.W2_A], parts[AdapterPart.W2_B]
+        )
     else:
-        second = parts[Part.W2_A] @ parts[Part.W2_B]
+        second = parts[AdapterPart.W2_A] @ parts[AdapterPart.W2_B]
     return torch.kron(first.reshape(*first.shape, *[1] * (second.ndim - 2)), second.contiguous())
 
 

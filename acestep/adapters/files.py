@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from acestep.adapters.names import PEFT_PREFIX
-from acestep.adapters.parts import Part, Shape, changed_shape, is_whole, layer_and_part, rank_of
+from acestep.adapters.parts import AdapterPart, Shape, changed_shape, is_whole, layer_and_part, rank_of
 from acestep.adapters.scaling import DIFFUSERS_FIELD, PeftConfig, config_in, config_of_diffusers
 from acestep.adapters.source import AdapterSource, source_of
 from acestep.checkpoints.header import StoredTensor, read_header, read_metadata
@@ -26,7 +26,7 @@ class ChangedLayer(msgspec.Struct, frozen=True, kw_only=True):
     an alpha or nothing is known.
     """
 
-    keys: Mapping[Part, str]
+    keys: Mapping[AdapterPart, str]
     shape: Shape
     magnitude: Shape | None
     rank: int | None
@@ -48,7 +48,7 @@ def read_adapter_file(path: Path) -> AdapterFile:
     """
     source = source_of(path)
     tensors = read_header(source.weights)
-    found: dict[str, dict[Part, str]] = {}
+    found: dict[str, dict[AdapterPart, str]] = {}
     strange = list[str]()
     for key in tensors:
         if (known := layer_and_part(key)) is None:
@@ -76,9 +76,9 @@ def some(names: list[str]) -> str:
     return ", ".join(names[:3]) + more
 
 
-def _config_of(source: AdapterSource, found: Mapping[str, Mapping[Part, str]]) -> PeftConfig | None:
+def _config_of(source: AdapterSource, found: Mapping[str, Mapping[AdapterPart, str]]) -> PeftConfig | None:
     """The configuration that decides the scale of every layer without an alpha of its own."""
-    if all(Part.ALPHA in keys for keys in found.values()):
+    if all(AdapterPart.ALPHA in keys for keys in found.values()):
         return None
     of_peft = any(layer.startswith(PEFT_PREFIX) for layer in found)
     if of_peft and source.config is not None:
@@ -94,27 +94,31 @@ def _config_of(source: AdapterSource, found: Mapping[str, Mapping[Part, str]]) -
 
 
 def _layer(
-    file: Path, name: str, keys: Mapping[Part, str], tensors: Mapping[str, StoredTensor], config: PeftConfig | None
+    file: Path,
+    name: str,
+    keys: Mapping[AdapterPart, str],
+    tensors: Mapping[str, StoredTensor],
+    config: PeftConfig | None,
 ) -> ChangedLayer:
     if not is_whole(frozenset(keys)):
         raise InvalidInputError(
             file, f"holds {some(sorted(keys.values()))} of {name}, which make no whole LoRA or LoKr of this layer"
         )
     for part, key in keys.items():
-        known = _NUMBERS if part is Part.ALPHA else _FLOATS
+        known = _NUMBERS if part is AdapterPart.ALPHA else _FLOATS
         if tensors[key].dtype not in known:
             raise InvalidInputError(file, f"{key} is {tensors[key].dtype}; expected {', '.join(known)}")
-        if part is Part.ALPHA and tensors[key].values != 1:
+        if part is AdapterPart.ALPHA and tensors[key].values != 1:
             raise InvalidInputError(file, f"{key} has shape {list(tensors[key].shape)}; expected one number")
     shapes = {part: tensors[key].shape for part, key in keys.items()}
     try:
         shape, rank = changed_shape(shapes), rank_of(shapes)
-        factor = None if config is None or Part.ALPHA in keys else config.factor(name, rank)
+        factor = None if config is None or AdapterPart.ALPHA in keys else config.factor(name, rank)
     except ValueError as error:
         raise InvalidInputError(file, f"{name} cannot be used: {error}") from None
     if 0 in shape or rank == 0:
         raise InvalidInputError(file, f"{name} cannot be used: it has no values")
-    magnitude = shapes.get(Part.MAGNITUDE)
+    magnitude = shapes.get(AdapterPart.MAGNITUDE)
     if magnitude is None and config is not None and config.use_dora:
         raise InvalidInputError(file, f"{name} lacks its lora_magnitude_vector, and its configuration has use_dora")
     return ChangedLayer(keys=keys, shape=shape, magnitude=magnitude, rank=rank, factor=factor)
