@@ -5,11 +5,14 @@ import json
 import os
 import pickle
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -107,6 +110,22 @@ def test_a_file_cut_short_is_refused(share: float, file: Path, tiny: nn.Module) 
     content = file.read_bytes()
     file.write_bytes(content[: int(len(content) * share)])
     assert str(file) in refused(file, tiny)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(edits=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), min_size=1, max_size=4))
+def test_a_file_with_other_bytes_is_used_or_refused(edits: list[tuple[int, int]], file: Path, tiny: nn.Module) -> None:
+    """Those of the header, and of the first numbers."""
+    content = file.read_bytes()
+    changed = bytearray(content)
+    for place, byte in edits:
+        changed[place] = byte
+    file.write_bytes(changed)
+    try:
+        with suppress(InvalidInputError):
+            fuse(copy.deepcopy(nn.ModuleDict({"layers": tiny.layers[:1]})), [Adapter(path=file)])
+    finally:
+        file.write_bytes(content)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
