@@ -19,6 +19,11 @@ class Adapter(msgspec.Struct, frozen=True, kw_only=True):
     path: Path
     scale: float = 1.0
 
+    @property
+    def name(self) -> str:
+        """The name of its file or folder, without its place."""
+        return self.path.absolute().name
+
     def __post_init__(self) -> None:
         if not abs(self.scale) <= MOST_SCALE:
             raise ValueError(

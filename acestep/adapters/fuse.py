@@ -29,9 +29,7 @@ def fuse(transformer: nn.Module, adapters: Sequence[Adapter]) -> tuple[FusedAdap
     layers = {name: part for name, part in transformer.named_modules() if isinstance(part, nn.Linear | nn.Conv1d)}
     files = [read_adapter_file(adapter.path) for adapter in adapters]
     placed = [_placed(file, layers) for file in files]
-    fused = tuple(
-        FusedAdapter(name=one.path.absolute().name, scale=one.scale, digest=digest_of(one.path)) for one in adapters
-    )
+    fused = tuple(FusedAdapter(name=one.name, scale=one.scale, digest=digest_of(one.path)) for one in adapters)
     with ExitStack() as stack:
         opened = [stack.enter_context(_open(file)) for file in files]
         for name, module in layers.items():

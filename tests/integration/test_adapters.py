@@ -21,7 +21,7 @@ from acestep.devices.cpu import CpuDevice
 from acestep.engine import service as service_module
 from acestep.engine.pipeline import Pipeline, prepare
 from acestep.engine.service import Service
-from acestep.errors import Exit
+from acestep.errors import Exit, UsageError
 from acestep.hardware.card import simulated_card
 from acestep.knobs import Knobs, Offload, Quantization, Variant
 from acestep.limits.plan import Overrides, exact
@@ -126,13 +126,33 @@ def test_songs_of_the_page_have_the_adapters_of_its_command(
     monkeypatch.setattr(service_module, "open_here", lambda: (SmallCard(), CARD))
     monkeypatch.setenv("MAX_CUDA_VRAM", "8")
     studio = Studio("tiny", Overrides(compile=False), tmp_path / "out", chosen)
-    try:
-        visit = studio.sessions.of("ann")
+    both, folk, _, none = studio.adapters
+    visit = studio.sessions.of("ann")
+
+    def names(choice: str) -> list[str]:
         with visit.run():
-            document = studio.generate(SONG, studio.start()[0], "wav", visit, lambda path: path)
+            document = studio.generate(SONG, studio.start()[0], "wav", visit, lambda path: path, adapter=choice)
+        return [one["name"] for one in document["adapters"]]
+
+    try:
+        assert names("") == names(both) == ["folk", "lokr_weights.safetensors"]
+        assert (names(folk), names(none)) == (["folk"], [])
+        with pytest.raises(UsageError, match=r"adapter must be one of all, folk:0\.5"):
+            names(str(made[0].path))
     finally:
         studio.close()
-    assert [one["name"] for one in document["adapters"]] == ["folk", "lokr_weights.safetensors"]
+
+
+def test_the_selector_has_a_choice_for_every_adapter(tmp_path: Path, chosen: tuple[Adapter, Adapter]) -> None:
+    twice = (chosen[0], Adapter(path=tmp_path / "folk", scale=0.5))
+    for given, choices in (
+        ((), ("none",)),
+        (chosen[:1], ("folk:0.5", "none")),
+        (twice, ("all", "folk:0.5", "folk:0.5 (1)", "none")),
+    ):
+        studio = Studio("tiny", Overrides(), tmp_path / "out", given)
+        studio.close()
+        assert studio.adapters == choices
 
 
 Say = Callable[..., tuple[int, str, str]]
