@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,14 @@ from acestep.engine.service import Service
 from acestep.errors import Exit, UsageError
 from acestep.hardware.card import simulated_card
 from acestep.knobs import Knobs, Offload, Quantization, Variant
-from acestep.limits.plan import Overrides, exact
+from acestep.limits.plan import Overrides, Plan, exact
 from acestep.request import Request
+from acestep.result import Result
 from acestep.song_settings import settings_in
 from acestep.ui.studio import Studio
 from tests.adapters import Made, add_by_hand, lokr, lora
 from tests.small_card import SmallCard
+from tests.some import first_of
 
 SONG = Request(caption="rain", duration_s=1, seed=3, steps=1)
 CARD = simulated_card(8)
@@ -62,50 +64,42 @@ def sound(components: Components, knobs: Knobs, device: CpuDevice) -> np.ndarray
     return Pipeline(components, knobs, device).generate(SONG, strict=True).songs[0].audio
 
 
-KNOBS = {
-    "as it is": Knobs(offload=Offload.NONE),
-    "streamed": Knobs(offload=Offload.STREAM),
-    "int8": Knobs(offload=Offload.CPU_DIT, quantization=Quantization.INT8),
-}
+KNOBS = (
+    Knobs(offload=Offload.NONE),
+    Knobs(offload=Offload.STREAM, quantization=Quantization.INT8),
+    Knobs(offload=Offload.STREAM_ENCODERS),
+    Knobs(offload=Offload.CPU_DIT, quantization=Quantization.INT8),
+)
 
 
-@pytest.mark.parametrize("case", KNOBS)
+@pytest.mark.parametrize("knobs", first_of(KNOBS, 2), ids=lambda knobs: f"{knobs.offload} {knobs.quantization}")
 def test_songs_are_those_of_weights_changed_by_hand_and_the_next_ones_those_of_none(
-    case: str, made: tuple[Made, Made], chosen: tuple[Adapter, Adapter]
+    knobs: Knobs, made: tuple[Made, Made], chosen: tuple[Adapter, Adapter]
 ) -> None:
-    plan = exact(CARD, KNOBS[case])
     service = Service("tiny", here=(SmallCard(), CARD))
+    held = []
+
+    def result(adapters: Sequence[Adapter] = ()) -> Result:
+        done, _ = service.generate(SONG, exact(CARD, knobs), adapters=adapters)
+        held.append([pipeline.held_bytes for pipeline in service._pipelines.values()])
+        return done
+
     try:
-        without, _ = service.generate(SONG, plan)
-        changed, _ = service.generate(SONG, plan, adapters=chosen)
-        zero, _ = service.generate(SONG, plan, adapters=[Adapter(path=made[0].path, scale=0.0)])
-        again, _ = service.generate(SONG, plan)
+        without, changed = result(), result(chosen)
+        zero, again = result([Adapter(path=made[0].path, scale=0.0)]), result()
     finally:
         service.close()
-    by_hand = sound(changed_by_hand(made, (0.5, 1.0)), KNOBS[case], SmallCard())
+    by_hand = sound(changed_by_hand(made, (0.5, 1.0)), knobs, SmallCard())
     assert np.array_equal(changed.songs[0].audio, by_hand)
     assert not np.array_equal(changed.songs[0].audio, without.songs[0].audio)
     assert np.array_equal(zero.songs[0].audio, without.songs[0].audio)
     assert np.array_equal(again.songs[0].audio, without.songs[0].audio)
     assert [one.scale for one in changed.adapters] == [0.5, 1.0]
     assert (without.adapters, again.adapters) == ((), ())
+    assert held == 4 * held[:1], "adapters take memory on the card"
 
 
-def test_adapters_take_nothing_on_the_card(made: tuple[Made, Made], chosen: tuple[Adapter, Adapter]) -> None:
-    held = []
-    for adapters in ((), chosen):
-        service = Service("tiny", here=(SmallCard(), CARD))
-        try:
-            service.preload(exact(CARD, Knobs()), think=False, notify=lambda _: None, adapters=adapters)
-            (pipeline,) = service._pipelines.values()
-            pipeline.generate(SONG)
-            held.append(pipeline.held_bytes)
-        finally:
-            service.close()
-    assert held[0] == held[1] > 0
-
-
-def test_the_same_adapters_do_not_load_the_model_again(
+def test_other_adapters_load_the_model_again_and_none_restores_every_bit(
     chosen: tuple[Adapter, Adapter], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loads: list[Any] = []
@@ -114,7 +108,11 @@ def test_the_same_adapters_do_not_load_the_model_again(
     service = Service("tiny", here=(SmallCard(), CARD))
     try:
         for adapters in (chosen, list(chosen), (), ()):
-            service.generate(SONG, exact(CARD, Knobs()), adapters=adapters)
+            service.preload(exact(CARD, Knobs()), think=False, notify=lambda _: None, adapters=adapters)
+        (components,) = service._components.values()
+        fresh = build("tiny", dtype=torch.float32).transformer.state_dict()
+        for key, tensor in components.transformer.state_dict().items():
+            assert torch.equal(tensor.view(torch.uint8), fresh[key].view(torch.uint8))
     finally:
         service.close()
     assert len(loads) == 2
@@ -126,7 +124,7 @@ def test_songs_of_the_page_have_the_adapters_of_its_command(
     monkeypatch.setattr(service_module, "open_here", lambda: (SmallCard(), CARD))
     monkeypatch.setenv("MAX_CUDA_VRAM", "8")
     studio = Studio("tiny", Overrides(compile=False), tmp_path / "out", chosen)
-    both, folk, _, none = studio.adapters
+    _, folk, _, none = studio.adapters
     visit = studio.sessions.of("ann")
 
     def names(choice: str) -> list[str]:
@@ -135,7 +133,7 @@ def test_songs_of_the_page_have_the_adapters_of_its_command(
         return [one["name"] for one in document["adapters"]]
 
     try:
-        assert names("") == names(both) == ["folk", "lokr_weights.safetensors"]
+        assert names("") == ["folk", "lokr_weights.safetensors"]
         assert (names(folk), names(none)) == (["folk"], [])
         with pytest.raises(UsageError, match=r"adapter must be one of all, folk:0\.5"):
             names(str(made[0].path))
@@ -159,7 +157,7 @@ Say = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Say]:
+def say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Say:
     """Run `acestep generate` for a short song of the tiny model."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MAX_CUDA_VRAM", raising=False)
@@ -235,10 +233,13 @@ def test_an_adapter_of_another_size_ends_the_command_with_3(say: Say, tmp_path: 
 
 
 def test_a_python_program_names_adapters_as_the_command_does(
-    made: tuple[Made, Made], monkeypatch: pytest.MonkeyPatch
+    made: tuple[Made, Made], chosen: tuple[Adapter, Adapter], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("acestep.api.Service", lambda _: Service("tiny", here=(SmallCard(), CARD)))
-    plan = exact(CARD, Knobs())
-    result = acestep.generate(SONG, plan, lora=[f"{made[0].path}:0.5", made[1].path])
-    by_hand = sound(changed_by_hand(made, (0.5, 1.0)), Knobs(), SmallCard())
-    assert np.array_equal(result.songs[0].audio, by_hand)
+    def generate(self: Service, request: Request, plan: Plan, *, adapters: tuple[Adapter, ...]) -> tuple[Any, Plan]:
+        return adapters, plan
+
+    monkeypatch.setattr(Service, "generate", generate)
+    named = [f"{made[0].path}:0.5", made[1].path]
+    for lora_ in (named, chosen, iter(named)):
+        assert acestep.generate(SONG, exact(CARD, Knobs()), lora=lora_) == chosen
+    assert acestep.generate(SONG, exact(CARD, Knobs())) == ()
