@@ -1,7 +1,6 @@
 """How a song was made, as its file carries it: enough to make the song again."""
 
 import json
-from typing import Annotated
 
 import msgspec
 
@@ -62,7 +61,7 @@ class SongSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     variant: Variant
     knobs: _HeardKnobs  # type: ignore[valid-type]  # made from the knobs
     request: AskedSettings
-    adapters: Annotated[tuple[FusedAdapter, ...], msgspec.Meta(max_length=64)] = ()
+    adapters: tuple[FusedAdapter, ...] = ()
 
 
 def settings_text(request: Request, result: Result, seed: int, model: str | None, knobs: Knobs) -> str:

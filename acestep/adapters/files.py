@@ -10,11 +10,11 @@ from acestep.adapters.names import PEFT_PREFIX
 from acestep.adapters.parts import AdapterPart, Shape, changed_shape, is_whole, layer_and_part, rank_of
 from acestep.adapters.scaling import DIFFUSERS_FIELD, PeftConfig, config_in, config_of_diffusers
 from acestep.adapters.source import AdapterSource, source_of
-from acestep.checkpoints.header import StoredTensor, read_header, read_metadata
+from acestep.checkpoints.configs import some
+from acestep.checkpoints.header import FLOATS, StoredTensor, read_header, read_metadata
 from acestep.errors import InvalidInputError
 
-_FLOATS = ("F64", "F32", "F16", "BF16")
-_NUMBERS = (*_FLOATS, "I64", "I32")
+_NUMBERS = (*FLOATS, "I64", "I32")
 """The types of an alpha: some trainers store it as a whole number."""
 
 
@@ -70,12 +70,6 @@ def changed_values(paths: Iterable[Path]) -> int:
     return sum(prod(layer.shape) for path in paths for layer in read_adapter_file(path).layers.values())
 
 
-def some(names: list[str]) -> str:
-    """Return the first of some names, for an error message."""
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
-
-
 def _config_of(source: AdapterSource, found: Mapping[str, Mapping[AdapterPart, str]]) -> PeftConfig | None:
     """The configuration that decides the scale of every layer without an alpha of its own."""
     if all(AdapterPart.ALPHA in keys for keys in found.values()):
@@ -105,7 +99,7 @@ def _layer(
             file, f"holds {some(sorted(keys.values()))} of {name}, which make no whole LoRA or LoKr of this layer"
         )
     for part, key in keys.items():
-        known = _NUMBERS if part is AdapterPart.ALPHA else _FLOATS
+        known = _NUMBERS if part is AdapterPart.ALPHA else FLOATS
         if tensors[key].dtype not in known:
             raise InvalidInputError(file, f"{key} is {tensors[key].dtype}; expected {', '.join(known)}")
         if part is AdapterPart.ALPHA and tensors[key].values != 1:

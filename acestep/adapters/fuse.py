@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from acestep.adapters.change import change_of
 from acestep.adapters.choice import Adapter
-from acestep.adapters.files import AdapterFile, ChangedLayer, read_adapter_file, some
+from acestep.adapters.files import AdapterFile, ChangedLayer, read_adapter_file
 from acestep.adapters.names import layers_by_name
 from acestep.adapters.parts import fits, is_magnitude_of
 from acestep.adapters.source import digest_of
+from acestep.checkpoints.configs import some
 from acestep.errors import InvalidInputError
 from acestep.fused_adapter import FusedAdapter
 
@@ -22,9 +23,9 @@ def fuse(transformer: nn.Module, adapters: Sequence[Adapter]) -> tuple[FusedAdap
     """Add what adapters change to the weights of a transformer, before they are quantized; return what was fused.
 
     Sums are computed in float32 and rounded once to the type of the weights. Weights that change are new tensors; the
-    others, and those that only adapters of scale 0 would change, stay as they are. All files are checked before the
-    first weight changes. Raises `InvalidInputError`, naming the layers, for an adapter of another model, and as
-    `read_adapter_file` does.
+    others, and those that only adapters of scale 0 would change, stay as they are. Names and shapes of all files are
+    checked before the first weight changes. Raises `InvalidInputError`, naming the layers, for an adapter of another
+    model and for values that are no numbers, and as `read_adapter_file` does.
     """
     layers = {name: part for name, part in transformer.named_modules() if isinstance(part, nn.Linear | nn.Conv1d)}
     files = [read_adapter_file(adapter.path) for adapter in adapters]

@@ -18,12 +18,12 @@ DIFFUSERS_FIELD = "lora_adapter_metadata"
 _KINDS = ("LORA", "LOKR")
 
 _OF_OTHER_KINDS = ("layer_replication", "alora_invocation_tokens", "use_qalora", "fan_in_fan_out")
-"""Fields of PEFT's `LoraConfig` with which the change is no matrix product, added to the weight of every token."""
+"""Fields of PEFT's `LoraConfig` with which a model computes more than with a matrix added to each weight."""
 
 _NAME = re.compile(r"\^?\w+(\.\w+)*")
 """A pattern that is the name of layers or its end."""
 
-_Rank = Annotated[int, msgspec.Meta(ge=1)]
+_Rank = Annotated[int, msgspec.Meta(ge=1, le=2**20)]
 
 
 class PeftConfig(msgspec.Struct, frozen=True, kw_only=True):

@@ -21,6 +21,9 @@ _BITS |= dict.fromkeys(("F16", "BF16", "I16", "U16"), 16)
 _BITS |= dict.fromkeys(("F32", "I32", "U32"), 32) | dict.fromkeys(("F64", "I64", "U64", "C64"), 64)
 """Bits of one value. A tensor of a type that is not listed is compared by its offsets alone."""
 
+FLOATS = ("F64", "F32", "F16", "BF16")
+"""The types in which weights are stored."""
+
 _METADATA = "__metadata__"
 """The field of a header that is no tensor: texts by name."""
 

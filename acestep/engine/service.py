@@ -25,12 +25,13 @@ from acestep.devices.open import open_device, open_here
 from acestep.devices.threads import set_threads
 from acestep.dit.vae_decode import chunk_from
 from acestep.engine.guarded import guarded_pipeline, memory_model_of
+from acestep.engine.kept_models import LmKey, ModelKey
 from acestep.engine.pipeline import UNABLE_TO_THINK, Pipeline, prepare
 from acestep.engine.remarks import remarks_on
 from acestep.engine.settle_thinking import settle_thinking
 from acestep.errors import NotANumberError, NotEnoughMemoryError
 from acestep.hardware.card import Card
-from acestep.knobs import Backend, Knobs, Quantization, Variant
+from acestep.knobs import Backend, Knobs
 from acestep.limits.capabilities import songs_in_float16
 from acestep.limits.free_now import fit_now
 from acestep.limits.machine import carried_out
@@ -60,18 +61,6 @@ OpenLanguage = Callable[[Plan, str, Device, Notify], Language]
 
 def ignore(sentence: str) -> None:
     """Ignore a warning: it is also in the result."""
-
-
-ModelKey = tuple[Variant, Quantization | None, torch.dtype, tuple[Adapter, ...]]
-"""The properties of a loaded model."""
-
-
-class LmKey(msgspec.Struct, frozen=True, kw_only=True):
-    """The properties of a loaded language model: its knobs, its longest song in seconds, and its card if it has one."""
-
-    knobs: Knobs
-    longest_s: int
-    card: Card | None
 
 
 class Service:
@@ -257,6 +246,8 @@ class Service:
         dtype = self._dtype_of(plan)
         if self._key(plan, dtype) in self._components:
             return
+        # Another one is freed first, and must not count.
+        self._forget_model()
         # Other backends load it by themselves, onto the card.
         beside = plan.backend is Backend.PT or plan.lm_quantization is not None
         require_room_for(
@@ -284,8 +275,7 @@ class Service:
         dtype = dtype or self._dtype_of(plan)
         key = self._key(plan, dtype)
         if key not in self._components:
-            self._drop_pipelines()
-            self._components.clear()
+            self._forget_model()
             _LOG.info("loading %s as %s", self._model, plan.variant)
             started = time.perf_counter()
             components = load(self._model, plan.variant, dtype=dtype, quantization=plan.quantization)
@@ -341,6 +331,10 @@ class Service:
         self._drop_pipelines()
         while self._languages:
             self._languages.popitem()[1].close()
+
+    def _forget_model(self) -> None:
+        self._drop_pipelines()
+        self._components.clear()
 
     def _drop_pipelines(self) -> None:
         while self._pipelines:
