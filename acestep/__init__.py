@@ -1,10 +1,12 @@
 """ACE-Step 1.5 with limits that are measured. Importing this package imports no torch; using `generate` does."""
 
 import os
+from collections.abc import Iterable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from acestep.adapters.choice import Adapter
     from acestep.api import audio_codes, understand
     from acestep.hardware.card import Card
     from acestep.limits.plan import Plan
@@ -53,14 +55,18 @@ def resolve_plan(card: "Card | None" = None, *, lm_device: str = "", **overrides
     return plan_here(overrides_from(overrides), card)
 
 
-def generate(request: "Request", plan: "Plan | None" = None) -> "Result":
+def generate(
+    request: "Request", plan: "Plan | None" = None, *, lora: "Iterable[str | os.PathLike[str] | Adapter]" = ()
+) -> "Result":
     """Make the songs of a request, under `plan` or this machine's own plan.
 
-    Raises `InvalidInputError` when the weights are missing and `RunFailedError` when every retry runs out of memory.
+    `lora` are adapters to use, LoRA or LoKr: files or folders, with a scale if they are text, such as ``"folk:0.8"``.
+    Raises `InvalidInputError` when the weights are missing or an adapter cannot be used, and `RunFailedError` when
+    every retry runs out of memory.
     """
     from acestep.api import generate as make
 
-    return make(request, plan)
+    return make(request, plan, lora=lora)
 
 
 def __getattr__(name: str) -> Any:

@@ -1,12 +1,14 @@
 """Songs end to end, for the command line and for Python callers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from acestep.adapters.choice import Adapter, adapters_from
 from acestep.audio import write as audio
 from acestep.checkpoints.catalog import SIZES, checkpoints_dir, find
 from acestep.checkpoints.locate import variant_at
@@ -32,11 +34,17 @@ METADATA = ("caption", "duration_s", "bpm", "keyscale", "timesignature", "langua
 """Fields of a request that a language model may fill in."""
 
 
-def generate(request: Request, plan: Plan | None = None) -> Result:
-    """Return the songs of a request under `plan`, or under this machine's own plan; audio is not yet normalised."""
+def generate(
+    request: Request, plan: Plan | None = None, *, lora: Iterable[str | PathLike[str] | Adapter] = ()
+) -> Result:
+    """Return the songs of a request under `plan`, or under this machine's own plan; audio is not yet normalised.
+
+    `lora` are adapters to use, such as ``["folk.safetensors:0.8"]``.
+    """
+    adapters = adapters_from(lora)
     plan = plan or plan_to_run(request=request)
     with _serving(plan.variant.value) as service:
-        return service.generate(request, plan)[0]
+        return service.generate(request, plan, adapters=adapters)[0]
 
 
 def audio_codes(
@@ -88,6 +96,7 @@ def run_generate(
     notify: Notify,
     progress: Progress,
     think: Think = Think.AS_PLANNED,
+    adapters: Sequence[Adapter] = (),
 ) -> dict[str, Any]:
     """Make the songs of a request, write them to `out`, and return the document that `--json` prints."""
     audio.open_folder(out)
@@ -101,7 +110,7 @@ def run_generate(
         plan = plan_to_run(overrides, request)
     with _serving(model) as service:
         result, plan = service.generate(
-            request, plan, notify=notify, progress=progress, unasked=think is Think.AS_PLANNED
+            request, plan, notify=notify, progress=progress, unasked=think is Think.AS_PLANNED, adapters=adapters
         )
     return write_songs(result, request, model, plan, out, audio_format)
 
@@ -140,6 +149,7 @@ def write_songs(
             for song in result.songs
         ],
         "metadata": {name: _plain(getattr(result.request, name)) for name in METADATA},
+        "adapters": msgspec.to_builtins(result.adapters),
         "plan": msgspec.to_builtins(plan),
         "warnings": list(result.warnings),
         "songs_per_pass": result.songs_per_pass,

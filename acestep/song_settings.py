@@ -5,6 +5,7 @@ import json
 import msgspec
 
 from acestep.errors import InvalidInputError
+from acestep.fused_adapter import FusedAdapter
 from acestep.knobs import KNOBS, Knobs, Variant
 from acestep.request import Request
 from acestep.result import Result
@@ -50,9 +51,9 @@ _HeardKnobs = msgspec.defstruct(
 
 
 class SongSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The request of one song, its model and knobs, and the version of this program.
+    """The request of one song, its model and knobs, its adapters, and the version of this program.
 
-    `model` is the name of published weights; None for those of a folder.
+    `model` is the name of published weights; None for those of a folder. Adapters are named without their place.
     """
 
     acestep: str
@@ -60,6 +61,7 @@ class SongSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     variant: Variant
     knobs: _HeardKnobs  # type: ignore[valid-type]  # made from the knobs
     request: AskedSettings
+    adapters: tuple[FusedAdapter, ...] = ()
 
 
 def settings_text(request: Request, result: Result, seed: int, model: str | None, knobs: Knobs) -> str:
@@ -78,6 +80,7 @@ def settings_text(request: Request, result: Result, seed: int, model: str | None
         "variant": knobs.variant,
         "knobs": {name: getattr(knobs, name) for name in HEARD_KNOBS if thinks or not KNOBS[name].of_lm},
         "request": {name: value for name, value in fields.items() if name not in _NOT_KEPT},
+        "adapters": result.adapters,
     }
     return json.dumps(msgspec.to_builtins(settings))
 

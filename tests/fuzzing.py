@@ -13,6 +13,7 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["acestep", "calibrate"]):
+    from acestep.adapters.files import read_adapter_file
     from acestep.audio.read import read_clip, said_seconds
     from acestep.checkpoints.header import read_header
     from acestep.checkpoints.tokenizer import HubTokenizer
@@ -44,6 +45,11 @@ def read_weights(path: Path) -> None:
     read_header(path)
 
 
+def read_adapter(path: Path) -> None:
+    (path.parent / "adapter.safetensors").write_bytes(path.read_bytes())
+    read_adapter_file(path.parent / "adapter.safetensors")
+
+
 def read_tokenizer(path: Path) -> None:
     (path.parent / "tokenizer.json").write_bytes(path.read_bytes())
     HubTokenizer(path.parent, 300).encode("la la", 64)
@@ -59,6 +65,7 @@ READERS: dict[str, Callable[[Path], None]] = {
     "table": read_table,
     "journal": read_journal,
     "weights": read_weights,
+    "adapter": read_adapter,
     "tokenizer": read_tokenizer,
     "audio": read_audio,
 }

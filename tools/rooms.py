@@ -27,9 +27,8 @@ ROOMS = (
         parts=_at_root(
             "acestep",
             "errors units knobs automatic plain_text fields language_names thinking clip stage locale_text task song "
-            "request result song_settings regular_file strict_json budgets tiers vram_range evidence proxies "
-            "logs version output_file typed importing "
-            "torch_environment",
+            "request result fused_adapter song_settings regular_file strict_json budgets tiers vram_range evidence "
+            "proxies logs version output_file typed importing torch_environment",
         ),
     ),
     Room(
@@ -43,6 +42,12 @@ ROOMS = (
         holds="weights on disk, and how they become modules",
         parts=("acestep.checkpoints",),
         imports=_names("values hardware"),
+    ),
+    Room(
+        name="adapters",
+        holds="adapters of the transformer, LoRA and LoKr: their files, and how they become part of its weights",
+        parts=("acestep.adapters",),
+        imports=_names("values checkpoints"),
     ),
     Room(
         name="limits",
@@ -84,25 +89,25 @@ ROOMS = (
         name="engine",
         holds="the stages in order, and the service that keeps a model loaded",
         parts=("acestep.engine",),
-        imports=_names("values hardware checkpoints limits devices memory dit lm"),
+        imports=_names("values hardware checkpoints adapters limits devices memory dit lm"),
     ),
     Room(
         name="api",
         holds="the calls for Python programs",
         parts=("acestep.__init__", "acestep.api"),
-        imports=_names("values hardware checkpoints limits devices lm audio engine"),
+        imports=_names("values hardware checkpoints adapters limits devices lm audio engine"),
     ),
     Room(
         name="ui",
         holds="the web page",
         parts=("acestep.ui",),
-        imports=_names("values hardware checkpoints limits devices dit audio engine api"),
+        imports=_names("values hardware checkpoints adapters limits devices dit audio engine api"),
     ),
     Room(
         name="cli",
         holds="the `acestep` command",
         parts=("acestep.cli", "acestep.__main__"),
-        imports=_names("values hardware checkpoints limits dit lm audio api ui"),
+        imports=_names("values hardware checkpoints adapters limits dit lm audio api ui"),
     ),
     Room(
         name="harness",

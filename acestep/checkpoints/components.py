@@ -13,6 +13,7 @@ from acestep.checkpoints.libraries import (
     Qwen3Model,
 )
 from acestep.checkpoints.tokenizer import Tokenizer
+from acestep.fused_adapter import FusedAdapter
 from acestep.knobs import Variant
 
 
@@ -20,7 +21,8 @@ class Components(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Every module of one DiT checkpoint in eval mode without gradients; the set of modules never changes.
 
     The audio tokenizer and detokenizer are None if a checkpoint leaves them out: covers are then impossible. `is_noise`
-    is None for real weights, else "tiny" or "dummy": the songs are noise.
+    is None for real weights, else "tiny" or "dummy": the songs are noise. `adapters` are part of the transformer's
+    weights.
     """
 
     variant: Variant
@@ -32,6 +34,7 @@ class Components(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     audio_tokenizer: AceStepAudioTokenizer | None = None
     audio_token_detokenizer: AceStepAudioTokenDetokenizer | None = None
     is_noise: str | None = None
+    adapters: tuple[FusedAdapter, ...] = ()
 
     @property
     def dtype(self) -> torch.dtype:

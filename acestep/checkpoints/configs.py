@@ -1,7 +1,7 @@
 """The configurations in a checkpoint's folder, decoded strictly; no weights are read."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -136,6 +136,12 @@ def shortened(value: Any) -> str:
     """Return the beginning of a wrong value, for an error message."""
     text = repr(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def some(names: Sequence[str]) -> str:
+    """Return the first of some names, for an error message."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
 
 
 def _decode(config: Mapping[str, Any], kind: type[A], source: Path) -> A:

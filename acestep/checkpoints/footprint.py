@@ -28,19 +28,30 @@ _NAMES: Mapping[torch.dtype, str] = {torch.float32: "F32", torch.bfloat16: "BF16
 
 
 class _Piece(msgspec.Struct, frozen=True, kw_only=True):
-    """Some weights. `owned` ones are memory of the process once they are loaded, until their `quantization`."""
+    """Some weights. `owned` ones are memory of the process once they are loaded, until their `quantization`.
+
+    Adapters may change those of the transformer.
+    """
 
     values: int
     owned: bool = True
+    transformer: bool = False
     quantization: Quantization | None = None
 
 
 def footprint(
-    model: str, variant: Variant | None, checkpoints: Path, dtype: torch.dtype, quantization: Quantization | None
+    model: str,
+    variant: Variant | None,
+    checkpoints: Path,
+    dtype: torch.dtype,
+    quantization: Quantization | None,
+    *,
+    fused_values: int = 0,
 ) -> int:
     """Return the largest number of bytes during loading and quantizing of `model`; the arguments are those of `load`.
 
-    0 for `tiny`. Raises as `locate` does, and `InvalidInputError` for a damaged file.
+    `fused_values` values of the transformer become memory of the process because adapters change them. 0 for `tiny`.
+    Raises as `locate` does, and `InvalidInputError` for a damaged file.
     """
     if model in catalog.SIZES:
         return _made_footprint(catalog.SIZES[model], variant or Variant.TURBO, dtype)
@@ -52,18 +63,20 @@ def footprint(
         places = {part: locate_companion(name, folder, checkpoints) for part, name in companions.items()}
         places["original"] = folder
 
-    def applied(part: str, name: str) -> Quantization | None:
-        transformer = part == "transformer" or (part == "original" and name.startswith(PREFIXES["transformer"]))
-        return quantization if transformer else None
+    def is_transformer(part: str, name: str) -> bool:
+        return part == "transformer" or (part == "original" and name.startswith(PREFIXES["transformer"]))
 
     return _most(
         (
             # The VAE's weight norm is folded into new tensors.
-            _piece(tensor, dtype, owned=part == "vae", quantization=applied(part, name))
+            _piece(tensor, dtype, quantization=quantization, transformer=True)
+            if is_transformer(part, name)
+            else _piece(tensor, dtype, owned=part == "vae", quantization=None)
             for part, place in places.items()
             for name, tensor in _tensors(place).items()
         ),
         dtype,
+        fused_values,
     )
 
 
@@ -97,25 +110,39 @@ def _made_lm_footprint(name: str, dtype: torch.dtype) -> int:
 
 
 def _piece(
-    tensor: StoredTensor, dtype: torch.dtype, *, owned: bool = False, quantization: Quantization | None
+    tensor: StoredTensor,
+    dtype: torch.dtype,
+    *,
+    owned: bool = False,
+    quantization: Quantization | None,
+    transformer: bool = False,
 ) -> _Piece:
     return _Piece(
         values=tensor.values,
+        transformer=transformer,
         owned=owned or tensor.dtype != _NAMES.get(dtype),
         # Linear layers alone, whose weights are the matrices.
         quantization=quantization if len(tensor.shape) == 2 else None,
     )
 
 
-def _most(pieces: Iterable[_Piece], dtype: torch.dtype) -> int:
-    """Everything is loaded first; then one layer after another is quantized."""
-    loaded = in_the_end = 0
+def _most(pieces: Iterable[_Piece], dtype: torch.dtype, fused_values: int = 0) -> int:
+    """Everything is loaded first; then one layer after another is quantized.
+
+    Adapters change linear layers of the transformer, and a changed weight takes the place of one that is memory of the
+    process already.
+    """
+    loaded = in_the_end = mapped = 0
+    quantized = False
     for piece in pieces:
         held = piece.values * dtype.itemsize * piece.owned
         loaded += held
         bits = None if piece.quantization is None else WEIGHT_FORMATS[piece.quantization].bits
         in_the_end += held if bits is None else piece.values * bits // 8
-    return max(loaded, in_the_end)
+        quantized |= bits is not None
+        mapped += 0 if piece.owned or not piece.transformer else piece.values
+    fused = min(fused_values, mapped) * dtype.itemsize
+    return max(loaded + fused, in_the_end + (0 if quantized else fused))
 
 
 def _tensors(folder: Path) -> dict[str, StoredTensor]:

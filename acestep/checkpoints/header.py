@@ -21,6 +21,14 @@ _BITS |= dict.fromkeys(("F16", "BF16", "I16", "U16"), 16)
 _BITS |= dict.fromkeys(("F32", "I32", "U32"), 32) | dict.fromkeys(("F64", "I64", "U64", "C64"), 64)
 """Bits of one value. A tensor of a type that is not listed is compared by its offsets alone."""
 
+FLOATS = ("F64", "F32", "F16", "BF16")
+"""The types in which weights are stored."""
+
+_METADATA = "__metadata__"
+"""The field of a header that is no tensor: texts by name."""
+
+_UNREADABLE = "is no safetensors file, or is damaged: its header cannot be read"
+
 _Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
@@ -42,6 +50,29 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
 
     Raises `InvalidInputError` for a file that is missing, empty, cut short, or longer than its header says.
     """
+    fields, held = _fields(file)
+    fields.pop(_METADATA, None)
+    try:
+        tensors = {name: msgspec.json.decode(raw, type=StoredTensor) for name, raw in fields.items()}
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise InvalidInputError(file, _UNREADABLE) from None
+    if not tensors:
+        raise InvalidInputError(file, "is damaged: its header names no weights")
+    _require_whole(file, tensors, held)
+    return tensors
+
+
+def read_metadata(file: Path) -> dict[str, str]:
+    """Return the texts that the header of a safetensors file has beside its tensors; raise as `read_header` does."""
+    fields, _ = _fields(file)
+    try:
+        return msgspec.json.decode(fields.get(_METADATA, b"{}"), type=dict[str, str])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise InvalidInputError(file, _UNREADABLE) from None
+
+
+def _fields(file: Path) -> tuple[dict[str, msgspec.Raw], int]:
+    """The fields of the header, undecoded, and the number of bytes that follow it."""
     try:
         size = file.stat().st_size
         with open_regular(file) as opened:
@@ -54,15 +85,9 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
     if size < 8 or (length <= MAX_HEADER_BYTES and size < 8 + length):
         raise InvalidInputError(file, f"is damaged or cut short: it ends within its header, after {size:,} bytes")
     try:
-        fields = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
-        fields.pop("__metadata__", None)
-        tensors = {name: msgspec.json.decode(raw, type=StoredTensor) for name, raw in fields.items()}
+        return msgspec.json.decode(text, type=dict[str, msgspec.Raw]), size - 8 - length
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise InvalidInputError(file, "is no safetensors file, or is damaged: its header cannot be read") from None
-    if not tensors:
-        raise InvalidInputError(file, "is damaged: its header names no weights")
-    _require_whole(file, tensors, size - 8 - length)
-    return tensors
+        raise InvalidInputError(file, _UNREADABLE) from None
 
 
 def _require_whole(file: Path, tensors: dict[str, StoredTensor], held: int) -> None:

@@ -22,11 +22,12 @@ CHOOSE_SMALLER_LM = "choose a smaller language model with --lm"
 
 
 class Weights(msgspec.Struct, frozen=True, kw_only=True):
-    """A model that is to be loaded, as `load` takes it."""
+    """A model that is to be loaded, as `load` takes it. `fused_values` of its weights are changed by adapters."""
 
     model: str
     variant: Variant | None
     quantization: Quantization | None = None
+    fused_values: int = 0
 
 
 class LanguageWeights(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,7 +43,9 @@ def require_room_for(
     """Raise `HostMemoryError` unless the weights of one or both fit into main memory together."""
     needed, names, instead = 0, list[str](), CHOOSE_SMALLER
     if music is not None:
-        needed += footprint(music.model, music.variant, checkpoints, dtype, music.quantization)
+        needed += footprint(
+            music.model, music.variant, checkpoints, dtype, music.quantization, fused_values=music.fused_values
+        )
         names.append(f"of {music.model}")
     if language is not None:
         needed += lm_footprint(language.name, checkpoints, dtype, language.quantization)

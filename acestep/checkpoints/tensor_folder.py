@@ -7,11 +7,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from acestep.checkpoints.configs import some
+from acestep.checkpoints.header import FLOATS
 from acestep.checkpoints.weight_files import weight_files
 from acestep.errors import InvalidInputError, MissingWeightsError
 
 _PICKLES = ("*.bin", "*.ckpt", "*.pth")
-_FLOATS = ("F64", "F32", "F16", "BF16")
 
 
 class TensorFolder:
@@ -36,7 +37,7 @@ class TensorFolder:
             with safe_open(file, framework="pt") as tensors:
                 for key in tensors.keys():  # noqa: SIM118 - not a mapping
                     view = tensors.get_slice(key)
-                    if view.get_dtype() not in _FLOATS:
+                    if view.get_dtype() not in FLOATS:
                         raise InvalidInputError(file, f"{key} is {view.get_dtype()}; expected a float tensor")
                     if key in self._file_of:
                         raise InvalidInputError(file, f"{key} is also in {self._file_of[key].name}")
@@ -48,9 +49,9 @@ class TensorFolder:
         """Require exactly the tensors `expected`, and their shapes; raises `InvalidInputError` naming what differs."""
         found = self.shapes.keys() - set(ignored)
         if missing := sorted(expected.keys() - found):
-            raise InvalidInputError(self.source, f"lacks {_some(missing)}")
+            raise InvalidInputError(self.source, f"lacks {some(missing)}")
         if extra := sorted(found - expected.keys()):
-            raise InvalidInputError(self._file_of[extra[0]], f"holds {_some(extra)}, which no part of the model has")
+            raise InvalidInputError(self._file_of[extra[0]], f"holds {some(extra)}, which no part of the model has")
         for key, shape in expected.items():
             if self.shapes[key] != shape:
                 raise InvalidInputError(
@@ -74,10 +75,5 @@ class TensorFolder:
 def _why_empty(folder: Path) -> str:
     pickles = sorted(p.name for pattern in _PICKLES for p in folder.glob(pattern))
     if pickles:
-        return f"holds {_some(pickles)} but no safetensors; pickled weights can run code when read and are refused"
+        return f"holds {some(pickles)} but no safetensors; pickled weights can run code when read and are refused"
     return "holds no model.safetensors or diffusion_pytorch_model.safetensors; was its download cut short?"
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more

@@ -6,6 +6,8 @@ import click
 import msgspec
 from msgspec import UNSET
 
+from acestep.adapters.choice import Adapter
+from acestep.adapters.source import digest_of
 from acestep.checkpoints.catalog import SIZES, find
 from acestep.cli import console
 from acestep.cli.task_options import AUDIO_FILE
@@ -47,6 +49,7 @@ def _values(settings: SongSettings, given: set[str], file: str, parameters: dict
     """The values of the options that are not `given`, by their parameters' names."""
     if settings.acestep != version():
         console.notify(f"{file} was made by release {settings.acestep}; with {version()} it may sound different.")
+    _require_adapters(settings, given, file, parameters["adapters"])
     asked, task = settings.request, parameters["task"] if "task" in given else settings.request.task
     fields = {
         name: value
@@ -64,6 +67,19 @@ def _values(settings: SongSettings, given: set[str], file: str, parameters: dict
     knobs = {name: value for name, value in msgspec.structs.asdict(settings.knobs).items() if value is not UNSET}
     values = fields | knobs | _model(settings, given, file)
     return {name: value for name, value in values.items() if name in parameters and name not in given}
+
+
+def _require_adapters(settings: SongSettings, given: set[str], file: str, adapters: tuple[Adapter | None, ...]) -> None:
+    """A song names its adapters without their place, and what it names is never opened: the user gives them."""
+    if "adapters" not in given and settings.adapters:
+        named = " ".join(f"--lora {one.name!r}:{one.scale:g}" for one in settings.adapters)
+        raise UsageError(
+            f"{file} was made with adapters; say where they are, as in {named}, or give --lora none to do without"
+        )
+    used = {digest_of(adapter.path) for adapter in adapters if adapter is not None}
+    for one in settings.adapters if used else ():
+        if one.digest not in used:
+            console.notify(f"No adapter given is {one.name!r}, which {file} was made with; it may sound different.")
 
 
 def _codes(codes: tuple[int, ...], given: set[str]) -> str | None:

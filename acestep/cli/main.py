@@ -11,6 +11,7 @@ from acestep.checkpoints.catalog import checkpoints_dir
 from acestep.checkpoints.locate import require
 from acestep.cli import console, show
 from acestep.cli.like_option import LikeASong, like_option
+from acestep.cli.lora_option import adapters_in, lora_option
 from acestep.cli.options import (
     SIZE_GIB,
     device_option,
@@ -41,6 +42,7 @@ from acestep.units import gib_to_bytes
 from acestep.version import version_option
 
 if TYPE_CHECKING:
+    from acestep.adapters.choice import Adapter
     from acestep.request import Request
 
 _REQUEST_FLAGS = {
@@ -179,6 +181,7 @@ def download_command(model: str) -> None:
 @task_options
 @click.option("--model", default="turbo", show_default=True, metavar="ID|DIR|tiny|dummy", help="Which weights.")
 @model_variant_option
+@lora_option
 @think_options
 @device_option
 @lm_device_option
@@ -190,6 +193,7 @@ def generate_command(
     lyrics: str,
     seed: int | None,
     model: str,
+    adapters: "tuple[Adapter | None, ...]",
     think: bool | None,
     out: str,
     audio_format: str,
@@ -216,6 +220,7 @@ def generate_command(
     )
     # Missing weights are reported before torch is imported, which takes seconds.
     require(model, checkpoints_dir())
+    used = adapters_in(adapters)
 
     from acestep.api import run_generate
 
@@ -228,6 +233,7 @@ def generate_command(
         notify=console.notify,
         progress=console.show_progress,
         think=thinks,
+        adapters=used,
     )
     console.answer(document, lambda document: click.echo(show.songs_text(document)), as_json=as_json)
 

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from acestep.adapters.choice import Adapter
 from acestep.cli import console
+from acestep.cli.lora_option import adapters_in, lora_option
 from acestep.cli.options import (
     device_option,
     knob_options,
@@ -78,6 +80,7 @@ class PageByDefault(click.Group):
 @click.option("--init-service", is_flag=True, help="Load the model before the page opens.")
 @click.option("--model", default="turbo", show_default=True, metavar="ID|DIR|tiny|dummy", help="Which weights.")
 @model_variant_option
+@lora_option
 @device_option
 @lm_device_option
 @knob_options
@@ -92,6 +95,7 @@ def ui(
     language: str,
     init_service: bool,
     model: str,
+    adapters: tuple[Adapter | None, ...],
     out: str,
     **knobs: Any,
 ) -> None:
@@ -99,11 +103,13 @@ def ui(
     refuse_empty(model=model, out=out, server_name=server_name)
     users = people(auth)
     check_reach(server_name, share=share, users=users, open_to_all=no_auth)
+    used = adapters_in(adapters)
 
     from acestep.ui.serve import serve_page
 
     serve_page(
         model=model,
+        adapters=used,
         overrides=knobs_with(model, knobs),
         out=Path(out),
         language=language,

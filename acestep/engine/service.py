@@ -4,13 +4,16 @@ import gc
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
 import msgspec
 import torch
 
+from acestep.adapters.choice import Adapter
+from acestep.adapters.files import changed_values
+from acestep.adapters.fuse import fuse
 from acestep.checkpoints.catalog import SIZES, checkpoints_dir
 from acestep.checkpoints.components import Components
 from acestep.checkpoints.host_memory import LanguageWeights, Weights, require_room_for
@@ -21,12 +24,14 @@ from acestep.devices.card_faults import one_card_fault_error
 from acestep.devices.open import open_device, open_here
 from acestep.devices.threads import set_threads
 from acestep.dit.vae_decode import chunk_from
+from acestep.engine.guarded import guarded_pipeline, memory_model_of
+from acestep.engine.kept_models import LmKey, ModelKey
 from acestep.engine.pipeline import UNABLE_TO_THINK, Pipeline, prepare
 from acestep.engine.remarks import remarks_on
 from acestep.engine.settle_thinking import settle_thinking
 from acestep.errors import NotANumberError, NotEnoughMemoryError
 from acestep.hardware.card import Card
-from acestep.knobs import Backend, Knobs, Quantization, Variant
+from acestep.knobs import Backend, Knobs
 from acestep.limits.capabilities import songs_in_float16
 from acestep.limits.free_now import fit_now
 from acestep.limits.machine import carried_out
@@ -38,7 +43,6 @@ from acestep.lm.songwriting import language_name, open_lm
 from acestep.lm.stage import Thinker
 from acestep.request import DEFAULT_DURATION_S, Request
 from acestep.result import Result
-from acestep.tiers import tiers_here
 from acestep.units import Progress, gib, silent
 
 _LOG = logging.getLogger(__name__)
@@ -57,14 +61,6 @@ OpenLanguage = Callable[[Plan, str, Device, Notify], Language]
 
 def ignore(sentence: str) -> None:
     """Ignore a warning: it is also in the result."""
-
-
-class LmKey(msgspec.Struct, frozen=True, kw_only=True):
-    """The properties of a loaded language model: its knobs, its longest song in seconds, and its card if it has one."""
-
-    knobs: Knobs
-    longest_s: int
-    card: Card | None
 
 
 class Service:
@@ -92,7 +88,8 @@ class Service:
         self._device, self.card = open_here() if here is None else here
         _LOG.info("songs are made on %s (%s) in %s", self.card.name, self._device.torch_device, self._device.dtype)
         self._languages: dict[LmKey, Language] = {}
-        self._components: dict[tuple[Variant, Quantization | None, torch.dtype], Components] = {}
+        self._components: dict[ModelKey, Components] = {}
+        self._adapters: tuple[Adapter, ...] = ()
         self._pipelines: dict[tuple[Knobs, bool], Pipeline] = {}
         self._notify: Notify = ignore
 
@@ -105,11 +102,13 @@ class Service:
         notify: Notify = ignore,
         progress: Progress = silent,
         unasked: bool = False,
+        adapters: Sequence[Adapter] = (),
     ) -> tuple[Result, Plan]:
         """Return the songs, and the plan as the device carried it out.
 
-        `unasked` thinking, which the user did not ask for, is left out if it is impossible. Every warning is also
-        passed to `notify` when it occurs.
+        `adapters` become part of the weights; other ones than in the last request load the model again. `unasked`
+        thinking, which the user did not ask for, is left out if it is impossible. Every warning is also passed to
+        `notify` when it occurs.
         """
         warnings: list[str] = []
 
@@ -117,7 +116,7 @@ class Service:
             warnings.append(sentence)
             notify(sentence)
 
-        self._notify = warn
+        self._notify, self._adapters = warn, tuple(adapters)
         plan = carried_out(plan, self.card)
         for sentence in plan.warnings:
             warn(sentence)
@@ -148,7 +147,7 @@ class Service:
             result = self._songs(plan, clamped, components, thinker, progress)
         for sentence in result.warnings:
             warn(sentence)
-        return msgspec.structs.replace(result, warnings=tuple(warnings)), plan
+        return msgspec.structs.replace(result, warnings=tuple(warnings), adapters=components.adapters), plan
 
     @one_card_fault_error()
     def codes(self, clip: Clip, plan: Plan, *, notify: Notify = ignore, progress: Progress = silent) -> tuple[int, ...]:
@@ -173,12 +172,14 @@ class Service:
         return found
 
     @one_card_fault_error()
-    def preload(self, plan: Plan, *, think: bool, notify: Notify, unasked: bool = True) -> bool:
+    def preload(
+        self, plan: Plan, *, think: bool, notify: Notify, unasked: bool = True, adapters: Sequence[Adapter] = ()
+    ) -> bool:
         """Load what requests under a plan will need, report it, and return whether songs can be planned.
 
         An `unasked` language model is left out if it cannot be loaded.
         """
-        self._notify = notify
+        self._notify, self._adapters = notify, tuple(adapters)
         plan = carried_out(plan, self.card)
         wish = Request(caption="", think=think)
         self._require_room(plan)
@@ -243,14 +244,21 @@ class Service:
         A language model that leaves no memory for the other models is of no use.
         """
         dtype = self._dtype_of(plan)
-        if (plan.variant, plan.quantization, dtype) in self._components:
+        if self._key(plan, dtype) in self._components:
             return
+        # Another one is freed first, and must not count.
+        self._forget_model()
         # Other backends load it by themselves, onto the card.
         beside = plan.backend is Backend.PT or plan.lm_quantization is not None
         require_room_for(
             checkpoints_dir(),
             dtype,
-            music=Weights(model=self._model, variant=plan.variant, quantization=plan.quantization),
+            music=Weights(
+                model=self._model,
+                variant=plan.variant,
+                quantization=plan.quantization,
+                fused_values=changed_values(one.path for one in self._adapters),
+            ),
             language=LanguageWeights(name=language, quantization=plan.lm_quantization)
             if language is not None and beside
             else None,
@@ -260,15 +268,19 @@ class Service:
         """Return the type in which songs are made on this device; language models run in the device's own."""
         return torch.float16 if songs_in_float16(self.card, plan.variant) else self._device.dtype
 
+    def _key(self, plan: Plan, dtype: torch.dtype) -> ModelKey:
+        return plan.variant, plan.quantization, dtype, self._adapters
+
     def _parts(self, plan: Plan, dtype: torch.dtype | None = None) -> Components:
         dtype = dtype or self._dtype_of(plan)
-        key = plan.variant, plan.quantization, dtype
+        key = self._key(plan, dtype)
         if key not in self._components:
-            self._drop_pipelines()
-            self._components.clear()
+            self._forget_model()
             _LOG.info("loading %s as %s", self._model, plan.variant)
             started = time.perf_counter()
             components = load(self._model, plan.variant, dtype=dtype, quantization=plan.quantization)
+            fused = fuse(components.transformer, self._adapters)
+            components = msgspec.structs.replace(components, adapters=fused)
             prepare(components, plan.knobs)
             if self._device.torch_device.type == "cpu":
                 set_threads(components.modules().values())
@@ -320,24 +332,10 @@ class Service:
         while self._languages:
             self._languages.popitem()[1].close()
 
+    def _forget_model(self) -> None:
+        self._drop_pipelines()
+        self._components.clear()
+
     def _drop_pipelines(self) -> None:
         while self._pipelines:
             self._pipelines.popitem()[1].close()
-
-
-def memory_model_of(components: Components, plan: Plan) -> Mapping[str, float]:
-    """Return the memory model of the table in force; empty for tiny weights, and where the table has none."""
-    table = None if components.is_noise == "tiny" else tiers_here().variants.get(plan.variant)
-    return {} if table is None else table.memory_model
-
-
-def guarded_pipeline(components: Components, plan: Plan, device: Device, thinker: Thinker, vae_chunk: int) -> Pipeline:
-    """A pipeline whose VRAM guard predicts from the table in force."""
-    return Pipeline(
-        components,
-        plan.knobs,
-        device,
-        thinker=thinker,
-        memory_model=memory_model_of(components, plan),
-        vae_chunk=vae_chunk,
-    )

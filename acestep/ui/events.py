@@ -60,7 +60,9 @@ class Runs:
                         f" or choose the task {Task.TEXT2MUSIC}"
                     )
                 request = form_request(form, uploaded_clip)
-                document = self._studio.generate(request, controls, form.audio_format, session, _keep)
+                document = self._studio.generate(
+                    request, controls, form.audio_format, session, _keep, adapter=form.adapter
+                )
         except StoppedError:
             stopped = True
         if stopped:

@@ -35,7 +35,7 @@ _FIELD_OF = {
 }
 """The fields of a request that have another name than on the form."""
 
-_TRANSLATED = frozenset({"instrumental", "random_seed", "audio_format", "tracks", *FILE_INPUTS})
+_TRANSLATED = frozenset({"instrumental", "random_seed", "audio_format", "adapter", "tracks", *FILE_INPUTS})
 """The fields of a form that a request does not have in this form."""
 
 UNUSED_SOURCE = (
@@ -45,7 +45,10 @@ UNUSED_SOURCE = (
 
 
 class Form(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The song that is asked for. Audio files are named by their paths; a duration of 0 leaves it open."""
+    """The song that is asked for. Audio files are named by their paths; a duration of 0 leaves it open.
+
+    `adapter` is a choice of the page's adapters, "" for all.
+    """
 
     caption: str = ""
     lyrics: str = ""
@@ -73,6 +76,7 @@ class Form(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     track: str = ""
     tracks: str = ""
     audio_format: str = "flac"
+    adapter: str = ""
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:

@@ -36,6 +36,7 @@ def lay_out(words: PageText, studio: Studio) -> Parts:
             with gr.Column(scale=6, min_width=320):
                 _song(parts, words, form)
                 _limited(parts, words, form, limits)
+                _adapters(parts, words, studio.adapters)
                 _folded(parts, words, form)
             with gr.Column(scale=5, min_width=320):
                 _results(parts, words, warnings_html(plan.warnings, words))
@@ -92,6 +93,13 @@ def _limited(parts: Parts, words: PageText, form: Form, limits: Limits) -> None:
         parts["batch"] = gr.Slider(
             1, limits.max_batch, **_named(words, "batch", most=limits.max_batch), value=form.batch, step=1
         )
+
+
+def _adapters(parts: Parts, words: PageText, choices: tuple[str, ...]) -> None:
+    """The choice of adapters, where the page has some."""
+    parts["adapter"] = gr.Dropdown(
+        options(words, choices), **_named(words, "adapter"), value=choices[0], visible=len(choices) > 1
+    )
 
 
 def _folded(parts: Parts, words: PageText, form: Form) -> None:

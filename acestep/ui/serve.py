@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlsplit
 
+from acestep.adapters.choice import Adapter
 from acestep.errors import RunFailedError, UsageError
 from acestep.importing import without_collection
 from acestep.limits.plan import Overrides
@@ -31,6 +32,7 @@ MOST_WAITING = 64
 def serve_page(
     *,
     model: str,
+    adapters: Sequence[Adapter],
     overrides: Overrides,
     out: Path,
     language: str,
@@ -78,7 +80,7 @@ def serve_page(
             from acestep.ui.uploads import BoundedUploads
             from acestep.ui.words import PageText
 
-            studio = Studio(model, overrides, out.absolute())
+            studio = Studio(model, overrides, out.absolute(), adapters)
             end.callback(studio.close)
             page = _page(studio, PageText(language), shared=share)
             end.callback(page.close, verbose=False)

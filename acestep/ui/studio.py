@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from acestep import api
+from acestep.adapters.choice import Adapter
 from acestep.audio import write as audio
 from acestep.devices.open import look_with_torch
 from acestep.engine.service import Service
@@ -20,11 +21,14 @@ from acestep.limits.plan import Overrides, Plan
 from acestep.request import Request
 from acestep.tiers import tiers_here
 from acestep.ui.sessions import Sessions, StoppedError, Visit, VisitSong
-from acestep.ui.settings import THIS_CARD, Controls, cards, controls_of, overrides_of
+from acestep.ui.settings import NONE, THIS_CARD, Controls, cards, controls_of, overrides_of
 from acestep.ui.uploads import Uploads
 
 MOST_REMEMBERED = 50
 """Songs of a visit that are listed besides the newest."""
+
+_ALL = "all"
+"""The choice of the adapter selector for several together."""
 
 _Answer = TypeVar("_Answer")
 
@@ -35,13 +39,16 @@ CopySong = Callable[[Path], Path]
 class Studio:
     """One model for all visitors. `overrides` are the wishes of the command line, songs go below `out`.
 
+    A song is made with all `adapters`, or with those that its visitor chooses.
+
     Songs are made in one thread: PyTorch gives every computing thread its own cuBLAS handle, with a workspace of up to
     32 MiB that stays on the card.
     """
 
-    def __init__(self, model: str, overrides: Overrides, out: Path) -> None:
+    def __init__(self, model: str, overrides: Overrides, out: Path, adapters: Sequence[Adapter] = ()) -> None:
         audio.open_folder(out)
         self._model = model
+        self._adapters = _choices_of(tuple(adapters))
         self.overrides = api.of_model(model, overrides)
         self.uploads = Uploads()
         self.sessions = Sessions(out, lambda dropped: self.uploads.leave(dropped.name))
@@ -58,6 +65,18 @@ class Studio:
     def tiers(self) -> tuple[str, ...]:
         """The choices of the tier selector."""
         return tuple(self._cards)
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """The choices of the adapter selector; the first is all adapters, the last none."""
+        return tuple(self._adapters)
+
+    def _chosen(self, choice: str) -> tuple[Adapter, ...]:
+        """The adapters of a choice, "" for the first; raise `UsageError` for an unknown one."""
+        choice = choice or self.adapters[0]
+        if choice not in self._adapters:
+            raise UsageError(f"adapter must be one of {', '.join(self.adapters)}, got {choice!r}")
+        return self._adapters[choice]
 
     def card(self, tier: str) -> Card:
         """Return the card for a choice of the tier selector; raise `UsageError` for an unknown choice."""
@@ -97,25 +116,39 @@ class Studio:
         """Load what the first request will need."""
         controls, plan = self.start()
         with self._lock:
-            self._service.preload(plan, think=controls.init_lm, notify=notify)
+            self._service.preload(plan, think=controls.init_lm, notify=notify, adapters=self._chosen(""))
 
     def generate(
-        self, request: Request, wish: Controls, audio_format: str, session: Visit, keep: CopySong
+        self,
+        request: Request,
+        wish: Controls,
+        audio_format: str,
+        session: Visit,
+        keep: CopySong,
+        *,
+        adapter: str = "",
     ) -> dict[str, Any]:
         """Make the songs of a visit, write them to disk, add them to the visit, and return the document about them.
 
         Raises `StoppedError` if the visit stopped the run, and as the pipeline does.
         """
         audio.require_writable(audio_format)
+        adapters = self._chosen(adapter)
         controls, plan, _ = self.settle(wish, request)
-        document = self._in_turn(lambda: self._run(request, plan, controls, audio_format, session))
+        document = self._in_turn(lambda: self._run(request, plan, controls, adapters, audio_format, session))
         # gradio deletes copies after a day: songs that can no longer be played are dropped too.
         before = [made for made in session.made if made.served.exists()][:MOST_REMEMBERED]
         session.made = [*_made(document, request, keep), *before]
         return document
 
     def _run(
-        self, request: Request, plan: Plan, controls: Controls, audio_format: str, session: Visit
+        self,
+        request: Request,
+        plan: Plan,
+        controls: Controls,
+        adapters: Sequence[Adapter],
+        audio_format: str,
+        session: Visit,
     ) -> dict[str, Any]:
         def progress(stage: str, done: int, total: int) -> None:
             if self._closing.is_set():
@@ -130,6 +163,7 @@ class Studio:
             # Thinking that the tier switched on is left out if it is impossible; thinking that the user asked for is
             # not.
             unasked=controls.init_lm,
+            adapters=adapters,
         )
         return api.write_songs(result, request, self._model, used, session.folder, audio_format)
 
@@ -174,6 +208,19 @@ class Studio:
                 return work()
 
         return self._worker.submit(locked).result()
+
+
+def _choices_of(adapters: tuple[Adapter, ...]) -> dict[str, tuple[Adapter, ...]]:
+    """What a visitor may choose, by what the selector shows: all adapters, one of several, or none."""
+    if not adapters:
+        return {NONE: ()}
+    named = [f"{one.name}:{one.scale:g}" for one in adapters]
+    every = named[0] if len(adapters) == 1 else _ALL
+    one_each = {
+        f"{name} ({n})" if name in named[:n] else name: (one,)
+        for n, (name, one) in enumerate(zip(named, adapters, strict=True))
+    }
+    return {every: adapters} | one_each | {NONE: ()}
 
 
 def _made(document: dict[str, Any], request: Request, keep: CopySong) -> list[VisitSong]:

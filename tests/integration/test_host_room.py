@@ -101,6 +101,23 @@ def test_quantized_weights_are_new_ones(layout: str, folders) -> None:
     )
 
 
+@pytest.mark.parametrize("layout", ["original", "diffusers"])
+def test_weights_that_adapters_change_are_new_ones(layout: str, tiny, folders) -> None:
+    """At most those of the transformer; a converted weight is replaced by the changed one."""
+
+    def taken(values: int, dtype: torch.dtype, quantization: Quantization | None = None) -> int:
+        root = folders[layout].parent
+        return footprint(str(folders[layout]), None, root, dtype, quantization, fused_values=values)
+
+    whole = sum(t.numel() for t in tiny.transformer.state_dict().values())
+    assert taken(1_000, torch.float32) - taken(0, torch.float32) == 4_000
+    assert taken(10**12, torch.float32) - taken(0, torch.float32) == 4 * whole
+    assert taken(1_000, torch.bfloat16) == taken(0, torch.bfloat16)
+    # In the end they are quantized like the others.
+    assert taken(1_000, torch.float32, Quantization.INT8) == taken(0, torch.float32, Quantization.INT8)
+    assert taken(10**12, torch.float32, Quantization.INT8) == taken(10**12, torch.float32)
+
+
 @pytest.mark.parametrize("variant", [Variant.TURBO, Variant.XL_SFT])
 def test_dummy_weights_count_as_what_is_built(variant: Variant) -> None:
     built = build("dummy", variant, dtype=torch.bfloat16, materialise="meta")

@@ -148,6 +148,7 @@ HOSTILE: tuple[dict[str, Any], ...] = (
     {"backend": {}},
     {"offload_stream": "\ud800"},
     {"audio_format": "../../x"},
+    {"adapter": "../../x"},
     {"compile": 3},
     {"keyscale": "x" * 200_000},
 )

@@ -63,6 +63,18 @@ def weights() -> list[bytes]:
     return [save(tensors), save(tensors, metadata={"format": "pt"})]
 
 
+def adapter() -> list[bytes]:
+    layer = "layers.0.self_attn.q_proj"
+    lora = {f"{layer}.lora_A.weight": torch.zeros(2, 8), f"{layer}.lora_B.weight": torch.zeros(8, 2)}
+    lokr = {
+        f"{layer}.lokr_w1": torch.zeros(2, 2),
+        f"{layer}.lokr_w2": torch.zeros(4, 4),
+        f"{layer}.alpha": torch.ones(()),
+    }
+    told = json.dumps({"transformer.r": 2, "transformer.lora_alpha": 4, "transformer.rank_pattern": {"q_proj": 2}})
+    return [save(lora), save(lokr), save(lora, metadata={"lora_adapter_metadata": told})]
+
+
 def tokenizer() -> list[bytes]:
     return [trained_backend(codes=4).to_str().encode()]
 
@@ -77,7 +89,7 @@ def audio() -> list[bytes]:
     return made
 
 
-SEEDS = {seeds.__name__: seeds for seeds in (record, table, journal, weights, tokenizer, audio)}
+SEEDS = {seeds.__name__: seeds for seeds in (record, table, journal, weights, adapter, tokenizer, audio)}
 
 
 @pytest.mark.parametrize("reader", SEEDS)

@@ -1,0 +1,62 @@
+"""An adapter as a user names it: its file or folder, and its scale."""
+
+from collections.abc import Iterable
+from os import PathLike
+from pathlib import Path
+
+import msgspec
+
+from acestep.errors import UsageError
+from acestep.fused_adapter import MOST_SCALE
+
+
+class Adapter(msgspec.Struct, frozen=True, kw_only=True):
+    """A LoRA or LoKr to use: a safetensors file, or a folder with one. `scale` multiplies what it changes.
+
+    Raises `ValueError` for a scale beyond `MOST_SCALE`.
+    """
+
+    path: Path
+    scale: float = 1.0
+
+    @property
+    def name(self) -> str:
+        """The name of its file or folder, without its place."""
+        return self.path.absolute().name
+
+    def __post_init__(self) -> None:
+        if not abs(self.scale) <= MOST_SCALE:
+            raise ValueError(
+                f"the scale of an adapter must be -{MOST_SCALE:g} to {MOST_SCALE:g}, got {self.scale:g} for {self.path}"
+            )
+
+
+def adapter_of(text: str) -> Adapter:
+    """Return the adapter that ``FILE|DIR[:SCALE]`` names; raise `UsageError` for a blank text and a scale too large.
+
+    What follows the last colon is a scale if it is a number, else a part of the path.
+    """
+    path, _, end = text.rpartition(":")
+    scale = _number(end) if path else None
+    place = text if scale is None else path
+    if not place.strip():
+        raise UsageError("the name of an adapter is empty; give its file or folder, such as folk.safetensors:0.8")
+    try:
+        return Adapter(path=Path(place).expanduser(), scale=1.0 if scale is None else scale)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def adapters_from(given: Iterable["str | PathLike[str] | Adapter"]) -> tuple[Adapter, ...]:
+    """Return the adapters that a Python program names: ``FILE|DIR[:SCALE]`` as text, paths, or values of `Adapter`."""
+    return tuple(
+        one if isinstance(one, Adapter) else adapter_of(one) if isinstance(one, str) else Adapter(path=Path(one))
+        for one in given
+    )
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
