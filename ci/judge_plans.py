@@ -50,7 +50,7 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True):
     lm_quantization: Quantization | None
 
 
-Loss = tuple[str, FindingValue, FindingValue]
+PlanLoss = tuple[str, FindingValue, FindingValue]
 """A field of a plan, and its values before and after."""
 
 
@@ -76,7 +76,7 @@ def plan_findings(checkout: Path, base: str, variants: Collection[Variant]) -> l
     ]
 
 
-def losses(before: Planned, after: Planned) -> Iterator[Loss]:
+def losses(before: Planned, after: Planned) -> Iterator[PlanLoss]:
     """Yield each number of a plan that is smaller, each language model that is gone, each knob that saves more."""
     now = _limits(after)
     for name, number in _limits(before).items():
