@@ -57,14 +57,17 @@ def _weights_in(folder: Path) -> Path:
         if is_file(folder / name):
             return folder / name
     try:
-        files = sorted(file for file in folder.iterdir() if file.suffix in (_SUFFIX, *_PICKLES))
+        held_here = sorted(folder.iterdir())
     except OSError as error:
         raise InvalidInputError(folder, f"cannot be read ({error.strerror or error})") from None
+    files = [part for part in held_here if part.suffix in (_SUFFIX, *_PICKLES)]
     held = [file for file in files if file.suffix == _SUFFIX]
     if len(held) == 1:
         return held[0]
     if held:
         raise InvalidInputError(folder, f"holds several adapters ({', '.join(f.name for f in held[:4])}); name one")
+    if inner := [part for part in held_here if any(is_file(part / name) for name in _USUAL_NAMES)]:
+        raise InvalidInputError(folder, f"holds no adapter itself, but its folder {inner[0].name} does; name that")
     if files:
         raise InvalidInputError(folder, f"holds {files[0].name} but no safetensors; {_PICKLED}")
     raise InvalidInputError(folder, f"holds no adapter (*{_SUFFIX}); name the folder or the file that is one")

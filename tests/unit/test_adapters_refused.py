@@ -164,6 +164,9 @@ def test_a_folder_is_an_adapter_if_it_holds_one(file: Path, tmp_path: Path, tiny
     folder = tmp_path / "several"
     folder.mkdir()
     assert "no adapter" in refused(folder, tiny)
+    (folder / "adapter").mkdir()
+    (folder / "adapter" / "adapter_model.safetensors").write_bytes(file.read_bytes())
+    assert "its folder adapter does" in refused(folder, tiny)
     (folder / "one.safetensors").write_bytes(file.read_bytes())
     assert read_adapter_file(folder).weights == folder / "one.safetensors"
     (folder / "two.safetensors").write_bytes(file.read_bytes())
