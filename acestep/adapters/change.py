@@ -17,15 +17,14 @@ def change_of(layer: ChangedLayer, tensors: Mapping[AdapterPart, Tensor], weight
     in any case.
     """
     parts = {part: tensor.float() for part, tensor in tensors.items()}
-    factor = 1.0 if layer.factor is None else layer.factor
-    if AdapterPart.ALPHA in parts and layer.rank is not None:
-        factor = parts[AdapterPart.ALPHA].item() / layer.rank
-    change = (_lora(parts) if AdapterPart.DOWN in parts else _lokr(parts)).reshape(weight.shape) * factor
-    return (
-        change
-        if AdapterPart.MAGNITUDE not in parts
-        else _with_magnitude(weight + change, parts[AdapterPart.MAGNITUDE]) - weight
-    )
+    change = (_lora(parts) if AdapterPart.DOWN in parts else _lokr(parts)).reshape(weight.shape)
+    if layer.factor is not None:
+        change *= layer.factor
+    elif AdapterPart.ALPHA in parts and layer.rank is not None:
+        change *= parts[AdapterPart.ALPHA].reshape(()) / layer.rank
+    if AdapterPart.MAGNITUDE in parts:
+        change = _with_magnitude(weight + change, parts[AdapterPart.MAGNITUDE]) - weight
+    return change
 
 
 def _lora(parts: Mapping[AdapterPart, Tensor]) -> Tensor:

@@ -17,7 +17,10 @@ DIFFUSERS_FIELD = "lora_adapter_metadata"
 
 _KINDS = ("LORA", "LOKR")
 
-_OF_OTHER_KINDS = ("layer_replication", "alora_invocation_tokens", "use_qalora", "fan_in_fan_out")
+_OF_OTHER_KINDS = (
+    *("alora_invocation_tokens", "arrow_config", "fan_in_fan_out", "kasa_config", "layer_replication"),
+    *("monteclora_config", "use_bdlora", "use_qalora"),
+)
 """Fields of PEFT's `LoraConfig` with which a model computes more than with a matrix added to each weight."""
 
 _NAME = re.compile(r"\^?\w+(\.\w+)*")

@@ -57,14 +57,16 @@ def _weights_in(folder: Path) -> Path:
         if is_file(folder / name):
             return folder / name
     try:
-        files = sorted(file for file in folder.iterdir() if file.suffix in (_SUFFIX, *_PICKLES))
+        inside = sorted(folder.iterdir())
     except OSError as error:
         raise InvalidInputError(folder, f"cannot be read ({error.strerror or error})") from None
-    held = [file for file in files if file.suffix == _SUFFIX]
-    if len(held) == 1:
-        return held[0]
-    if held:
-        raise InvalidInputError(folder, f"holds several adapters ({', '.join(f.name for f in held[:4])}); name one")
-    if files:
-        raise InvalidInputError(folder, f"holds {files[0].name} but no safetensors; {_PICKLED}")
+    weights = [path for path in inside if path.suffix == _SUFFIX]
+    if len(weights) == 1:
+        return weights[0]
+    if weights:
+        raise InvalidInputError(folder, f"holds several adapters ({', '.join(p.name for p in weights[:4])}); name one")
+    if folders := [path for path in inside if any(is_file(path / name) for name in _USUAL_NAMES)]:
+        raise InvalidInputError(folder, f"holds no adapter itself, but its folder {folders[0].name} does; name that")
+    if pickles := [path for path in inside if path.suffix in _PICKLES]:
+        raise InvalidInputError(folder, f"holds {pickles[0].name} but no safetensors; {_PICKLED}")
     raise InvalidInputError(folder, f"holds no adapter (*{_SUFFIX}); name the folder or the file that is one")

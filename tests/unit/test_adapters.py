@@ -36,6 +36,17 @@ QUERY = LAYERS[0]
 DRAW = np.random.default_rng(4)
 
 
+WRITTEN_BY_LIBRARIES = Path(__file__).parents[1] / "fixtures" / "adapters"
+"""Adapters of one layer, [64, 64], that peft 0.21.2, lycoris-lora 4.1.3 and diffusers 0.42.1 wrote.
+
+For each, `expected.json` has what the library's own layer made of `INPUT` with the weights `WEIGHT`.
+"""
+
+WEIGHT = ((7 * torch.arange(64)[:, None] + 13 * torch.arange(64)) % 17 - 8) / 64
+INPUT = ((5 * torch.arange(64)) % 11 - 5) / 8
+EXPECTED: dict[str, list[float]] = json.loads((WRITTEN_BY_LIBRARIES / "expected.json").read_text())
+
+
 @pytest.fixture(scope="module")
 def tiny() -> nn.Module:
     return build("tiny", dtype=torch.float32).transformer
@@ -100,6 +111,19 @@ def test_adapters_of_any_layout_rank_and_scale_add_their_products(
         # From the sum in float32, which rounds once more than one in float64 does.
         assert torch.equal(tensor, by_hand[key].float().to(dtype)), key
     assert [note.scale for note in notes] == [adapter.scale for adapter in adapters]
+
+
+@pytest.mark.parametrize("case", EXPECTED)
+def test_what_libraries_wrote_does_what_it_does_there(case: str, transformer: nn.Module) -> None:
+    layer = transformer.get_submodule(QUERY)
+    layer.weight = nn.Parameter(WEIGHT.clone(), requires_grad=False)
+    fuse(transformer, adapters_from([WRITTEN_BY_LIBRARIES / case]))
+    assert not torch.allclose(layer.weight, WEIGHT)
+    assert torch.allclose(layer.weight @ INPUT, torch.tensor(EXPECTED[case]), rtol=1e-5, atol=1e-5)
+
+
+def test_every_adapter_of_a_library_is_looked_at() -> None:
+    assert {path.name for path in WRITTEN_BY_LIBRARIES.iterdir() if path.is_dir()} == set(EXPECTED)
 
 
 @pytest.mark.parametrize("told", ["config", "rslora", "pattern", "header", "alpha"])

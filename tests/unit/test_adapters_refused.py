@@ -22,6 +22,7 @@ from acestep.adapters.fuse import fuse
 from acestep.checkpoints.build import build
 from acestep.errors import Exit, InvalidInputError
 from tests.adapters import NAMES, lora, numbers, write
+from tests.counted import counted
 
 LAYER = "layers.0.self_attn.to_q"
 NAME = NAMES["kohya"](LAYER)
@@ -164,6 +165,9 @@ def test_a_folder_is_an_adapter_if_it_holds_one(file: Path, tmp_path: Path, tiny
     folder = tmp_path / "several"
     folder.mkdir()
     assert "no adapter" in refused(folder, tiny)
+    (folder / "adapter").mkdir()
+    (folder / "adapter" / "adapter_model.safetensors").write_bytes(file.read_bytes())
+    assert "its folder adapter does" in refused(folder, tiny)
     (folder / "one.safetensors").write_bytes(file.read_bytes())
     assert read_adapter_file(folder).weights == folder / "one.safetensors"
     (folder / "two.safetensors").write_bytes(file.read_bytes())
@@ -224,3 +228,15 @@ def test_a_header_with_another_configuration_is_refused(text: str, tmp_path: Pat
     arrays = {f"{name}.lora_A.weight": numbers(DRAW, 4, 64), f"{name}.lora_B.weight": numbers(DRAW, 64, 4)}
     file = write(tmp_path / "x.safetensors", arrays, {"lora_adapter_metadata": text})
     assert str(file) in refused(file, tiny)
+
+
+def test_a_file_that_is_no_adapter_is_refused_before_torch_is_imported(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-1])
+    script = (
+        "import sys; from acestep.cli.console import run_click; from acestep.cli.main import cli;"
+        "code = run_click(cli); print(' '.join(sys.modules), file=sys.stderr); sys.exit(code)"
+    )
+    done, _ = counted(script, ["generate", "--caption", "x", "--model", "tiny", "--lora", str(file)], {"PATH": ""})
+    said, _, modules = done.stderr.rstrip().rpartition("\n")
+    assert (done.returncode, "cut short" in said) == (Exit.INVALID, True)
+    assert not {"torch", "safetensors"} & set(modules.split())
