@@ -2,8 +2,9 @@
 
 from acestep.errors import UsageError
 
-MP3_BITRATES = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
-"""The constant bitrates of MP3 at 48 kHz, in kbit/s (ISO/IEC 11172-3, layer III)."""
+MP3_BITRATES = (64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
+"""The constant bitrates of MP3 at 48 kHz in kbit/s (ISO/IEC 11172-3, layer III), from the first at which a file says
+how long it is: in the smaller frames of lower ones there is no room for that."""
 
 
 def require_fitting_bitrate(audio_format: str, mp3_bitrate: int | None) -> None:

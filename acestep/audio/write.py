@@ -12,7 +12,6 @@ import msgspec
 import numpy as np
 
 from acestep.audio.comments import add_id3
-from acestep.bitrates import MP3_BITRATES
 from acestep.errors import RunFailedError, UsageError
 from acestep.output_file import PART_SUFFIX, part_prefix, remove_parts
 
@@ -163,13 +162,11 @@ def write_song(
 def _constant(mp3_bitrate: int | None) -> dict[str, Any]:
     """The arguments for a constant bitrate in kbit/s; none for the library's own choice.
 
-    libsndfile divides the bitrates from the lowest to the highest evenly among its compression levels
-    (`mpeg_l3_encode.c`).
+    For libsndfile, compression level 0 is 320 kbit/s and 1 is 32 (`mpeg_l3_encoder_set_quality`).
     """
     if mp3_bitrate is None:
         return {}
-    lowest, highest = MP3_BITRATES[0], MP3_BITRATES[-1]
-    return {"bitrate_mode": "CONSTANT", "compression_level": (highest - mp3_bitrate) / (highest - lowest)}
+    return {"bitrate_mode": "CONSTANT", "compression_level": (320 - mp3_bitrate) / (320 - 32)}
 
 
 _WITHOUT_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)

@@ -128,7 +128,7 @@ def problem_from(failure: FailedRun, folder: Path | None = None) -> ErrorAnswer:
     said = failure.detail or UNEXPECTED.message
     return ErrorAnswer(
         kind=ErrorKind(failure.kind),
-        message=said if folder is None else said.replace(str(folder), "the folder of the request"),
+        message=said if folder is None else said.replace(str(folder), "the folder of the server"),
         exit_code=int(_EXITS.get(failure.kind, Exit.RUN_FAILED)),
         command=failure.command,
     )

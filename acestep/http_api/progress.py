@@ -27,7 +27,7 @@ def document_of(queued: QueuedRequest, ahead: int) -> RequestDocument:
         total=progress.total if is_running else 0,
         seconds=progress.seconds,
         result=_result(queued) if state is RequestState.FINISHED else None,
-        error=problem_from(failure, queued.visit.folder) if failure and state is RequestState.FAILED else None,
+        error=problem_from(failure, queued.visit.folder.parent) if failure and state is RequestState.FAILED else None,
     )
 
 

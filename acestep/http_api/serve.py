@@ -1,10 +1,11 @@
 """Serves the HTTP API on a port of this machine, until it is interrupted."""
 
 import gc
+import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final
@@ -16,7 +17,7 @@ from acestep.serving.bounds import HOUR_S
 from acestep.serving.port import names_of_this_machine, open_port, port_of
 
 if TYPE_CHECKING:
-    import uvicorn
+    from fastapi import FastAPI
 
 LAST_ANSWERS_S: Final = 5
 """Seconds that answers may still take when the server ends."""
@@ -45,8 +46,6 @@ def serve_api(
         listening = end.enter_context(open_port(server_name, port, "server"))
         uploaded = Path(end.enter_context(TemporaryDirectory(prefix="acestep-serve-")))
         with without_collection():
-            import uvicorn
-
             from acestep.audio.write import open_folder
             from acestep.http_api.access import Server
             from acestep.http_api.app import api_app
@@ -70,14 +69,9 @@ def serve_api(
         end.callback(queue.close)
         names = {server_name, *names_of_this_machine(), *hosts}
         app = api_app(Server(queue=queue, recordings=recordings, tokens=tuple(tokens)), names=names, alone=alone)
-        config = uvicorn.Config(app, log_config=None, server_header=False, timeout_graceful_shutdown=LAST_ANSWERS_S)
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, name="http")
-        thread.start()
-        end.callback(_finish, server, thread)
+        end.enter_context(answering(app, listening))
         # Streams of progress end when the queue does, and the server waits for them.
         end.callback(queue.stop)
-        _await_start(server, thread)
         host = server_name.strip("[]")
         announce(f"http://{f'[{host}]' if ':' in host else host}:{port_of(listening)}")
         while True:
@@ -86,13 +80,21 @@ def serve_api(
             recordings.expire()
 
 
-def _await_start(server: "uvicorn.Server", thread: threading.Thread) -> None:
-    while not server.started:
-        if not thread.is_alive():
-            raise RunFailedError("The server could not be started; its log says why.")
-        time.sleep(0.01)
+@contextmanager
+def answering(app: "FastAPI", listening: socket.socket) -> Iterator[None]:
+    """Let an application answer on a socket inside the block, in a thread of its own."""
+    import uvicorn
 
-
-def _finish(server: "uvicorn.Server", thread: threading.Thread) -> None:
-    server.should_exit = True
-    thread.join()
+    config = uvicorn.Config(app, log_config=None, server_header=False, timeout_graceful_shutdown=LAST_ANSWERS_S)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, name="http")
+    thread.start()
+    try:
+        while not server.started:
+            if not thread.is_alive():
+                raise RunFailedError("The server could not be started; its log says why.")
+            time.sleep(0.01)
+        yield
+    finally:
+        server.should_exit = True
+        thread.join()
