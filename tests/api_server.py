@@ -3,7 +3,7 @@
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -161,6 +161,14 @@ def error_in(answer: httpx.Response) -> dict[str, Any]:
     assert len(document["error"]["message"]) > 10
     error: dict[str, Any] = document["error"]
     return error
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    """Wait until something is so, or fail."""
+    end = time.monotonic() + PATIENCE_S
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 class Served:

@@ -3,7 +3,6 @@
 import errno
 import json
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +19,7 @@ from acestep.http_api import recordings as recordings_module
 from acestep.http_api import upload_routes
 from acestep.serving.bounds import DAY_S, MOST_OF_A_VISITOR
 from acestep.serving.uploads import Uploads
-from tests.api_server import Api, FakeMaker, Served, api_server, error_in
+from tests.api_server import Api, FakeMaker, Served, api_server, error_in, wait_until
 
 TOKENS = ("a" * 32, "b" * 32)
 
@@ -200,13 +199,6 @@ def test_the_oldest_songs_make_way_when_they_are_too_many_or_too_large(
     last = client.until(client.ask()["id"])
     wait_until(lambda: client.http.get(f"/v1/requests/{names[2]}").status_code == 404)
     assert client.http.get(last["result"]["songs"][0]["url"]).status_code == 200
-
-
-def wait_until(is_so: Any) -> None:
-    end = time.monotonic() + 10
-    while not is_so():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def test_uploads_fill_their_room_and_those_that_a_request_needs_stay(maker: FakeMaker, tmp_path: Path) -> None:
