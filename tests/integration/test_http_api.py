@@ -82,6 +82,21 @@ def test_a_deleted_request_and_its_files_are_gone(client: Api) -> None:
         assert error_in(client.http.get(path))["kind"] == "unknown"
 
 
+def test_missing_weights_fail_the_request_with_the_command_that_gets_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACESTEP_CHECKPOINTS_DIR", str(tmp_path / "none"))
+    monkeypatch.setenv("MAX_CUDA_VRAM", "4")
+    maker = SongMaker("turbo", Overrides())
+    with api_server(maker, tmp_path) as served:
+        client = served.client()
+        failed = client.until(client.ask()["id"])
+    maker.close()
+    assert (failed["state"], failed["error"]["kind"], failed["error"]["exit_code"]) == ("failed", "weights", 3)
+    assert failed["error"]["command"] == "acestep download turbo"
+    assert failed["error"]["command"] in failed["error"]["message"]
+
+
 def test_the_file_of_a_request_is_that_of_the_same_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -91,16 +106,18 @@ def test_the_file_of_a_request_is_that_of_the_same_command(
     maker = SongMaker("tiny", Overrides())
     with api_server(maker, tmp_path / "api") as served:
         client = served.client()
-        asked = client.ask(lyrics="la la", duration_s=2, seed=11, bpm=120, steps=2, knobs={"attention": "sdpa"})
+        asked = client.ask(lyrics="la la", duration_s=2, seed=11, bpm=120, steps=2, knobs={"quantization": "fp8"})
         done = client.until(asked["id"])
         assert done["state"] == "finished", done
         file = client.http.get(done["result"]["songs"][0]["url"]).content
     maker.close()
     capsys.readouterr()
     command = "generate --model tiny --json --caption drums --duration 2 --seed 11 --bpm 120 --steps 2"
-    words = [*command.split(), "--lyrics", "la la", "--attention", "sdpa", "--out", str(tmp_path)]
+    words = [*command.split(), "--lyrics", "la la", "--quantization", "fp8", "--out", str(tmp_path)]
     assert run_click(cli, words) == 0
     document = json.loads(capsys.readouterr().out)
+    # What this machine lacks is replaced, with the same sentence.
+    assert any("fp8" in sentence for sentence in done["result"]["warnings"])
     assert Path(document["songs"][0]["path"]).read_bytes() == file
     result = done["result"]
     same = ("metadata", "plan", "warnings", "songs_per_pass", "decode_path")
