@@ -75,12 +75,17 @@ class SongsAsked(_Fields):  # type: ignore[misc, valid-type]  # the fields of a 
     knobs: KnobWishes = KnobWishes()
 
 
-def read_body(body: bytes) -> SongsAsked:
-    """Return what a JSON document asks for; raise `UsageError` naming the field that cannot be used."""
+def read_body(body: bytes, uploads: Mapping[str, str] | None = None) -> SongsAsked:
+    """Return what a JSON document asks for, with the ids of the `uploads` that came with it in their fields.
+
+    Raises `UsageError` naming the field that cannot be used.
+    """
     try:
         asked = msgspec.json.decode(body, type=SongsAsked)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"the request cannot be used: {error}") from None
+    if uploads:
+        asked = msgspec.structs.replace(asked, **uploads)
     if asked.audio_format not in AUDIO_FORMATS:
         raise UsageError(f"audio_format must be one of {', '.join(AUDIO_FORMATS)}, got {asked.audio_format!r}")
     require_fitting_bitrate(asked.audio_format, asked.mp3_bitrate)

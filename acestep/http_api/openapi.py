@@ -1,7 +1,7 @@
 """The OpenAPI document of the server, whose schemas are those of our own classes."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -35,7 +35,22 @@ _REFUSALS: Final[Mapping[int, str]] = {
 
 def schema_of(kind: type[msgspec.Struct]) -> dict[str, Any]:
     """Return the JSON content of one of our documents."""
-    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{kind.__name__}"}}}
+    return {"application/json": {"schema": reference_to(kind)}}
+
+
+def reference_to(kind: type[msgspec.Struct]) -> dict[str, str]:
+    """Return the schema that stands for one of our documents."""
+    return {"$ref": f"#/components/schemas/{kind.__name__}"}
+
+
+BINARY: Final = {"type": "string", "format": "binary"}
+"""The schema of a file."""
+
+
+def form_of(required: Sequence[str], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of a form with these fields, each with its schema."""
+    schema = {"type": "object", "properties": fields, "required": required, "additionalProperties": False}
+    return {"multipart/form-data": {"schema": schema}}
 
 
 def success(status: int, said: str, content: dict[str, Any]) -> Answers:

@@ -5,7 +5,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -63,14 +63,17 @@ class Maker(Protocol):
 class QueuedRequest:
     """A request, the client that sent it, and the visit whose progress and folder it uses; its id cannot be guessed.
 
-    What was `asked` is forgotten when it has ended.
+    What was `asked` is forgotten when it has ended, and recordings of its `own` are deleted.
     """
 
-    def __init__(self, asked: SongsAsked, client: str, visit: Visit, recordings: dict[str, Path]) -> None:
+    def __init__(
+        self, asked: SongsAsked, client: str, visit: Visit, recordings: dict[str, Path], own: tuple[Path, ...]
+    ) -> None:
         self.asked = asked
         self.client = client
         self.visit = visit
         self.recordings = recordings
+        self.own = own
         self.document: dict[str, Any] | None = None
         self.ended_at: float | None = None
         self.is_removed = False
@@ -106,13 +109,17 @@ class RequestQueue:
         """Return the plan of this machine's card, with the settings of the server."""
         return self._maker.plan(self._maker.overrides)
 
-    def add(self, asked: SongsAsked, client: str, recordings: dict[str, Path]) -> QueuedRequest:
-        """Let a request wait for its turn; `recordings` are the files of its uploads.
+    def add(
+        self, asked: SongsAsked, client: str, recordings: dict[str, Path], own: Collection[str] = ()
+    ) -> QueuedRequest:
+        """Let a request wait for its turn; `recordings` are the files of its uploads, by field.
 
+        Those in the fields `own` came with it, and are deleted when it has ended.
         Raises `UsageError` for a format that cannot be written here, and `RefusedError` if too many wait.
         """
         require_writable(asked.audio_format)
-        queued = QueuedRequest(asked, client, Visit(self._out), recordings)
+        own_files = tuple(recordings[name] for name in own)
+        queued = QueuedRequest(asked, client, Visit(self._out), recordings, own_files)
         with self._changed:
             self._require_place(client)
             queued.visit.announce()
@@ -243,6 +250,8 @@ class RequestQueue:
     def _end(self, queued: QueuedRequest) -> None:
         queued.visit.settle()
         self._uploads.release(queued.id)
+        for path in queued.own:
+            self._uploads.drop(path)
         with self._changed:
             queued.asked = FORGOTTEN
             queued.ended_at = self._clock()

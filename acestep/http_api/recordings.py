@@ -19,6 +19,10 @@ from acestep.serving.uploads import Uploads
 from acestep.units import gib
 
 LONGEST_NAME: Final = 80
+"""Characters of a file's name that are kept."""
+
+MOST_UPLOADS: Final = 1_000
+"""Uploads that are kept; the oldest that no request needs are deleted first."""
 
 
 class _Kept(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,6 +71,11 @@ class Recordings:
             raise
         with self._lock:
             self._known[upload] = _Kept(path=path, client=client, since=self._clock())
+        for other, known in list(self._known.items()):
+            if len(self._known) <= MOST_UPLOADS:
+                break
+            if self._uploads.drop(known.path):
+                self._forget(other, known.path)
         return UploadDocument(id=upload, name=path.name, size_bytes=path.stat().st_size)
 
     def path_of(self, upload: str, client: str | None) -> Path:

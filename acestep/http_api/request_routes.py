@@ -12,20 +12,24 @@ from fastapi.responses import FileResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from acestep.audio.write import MEDIA_TYPES
-from acestep.errors import UsageError
+from acestep.errors import AceStepError, UsageError
 from acestep.http_api.access import Client, OurClient, OurServer, Server
 from acestep.http_api.answers import answer_with
-from acestep.http_api.body import SongsAsked, read_body, uploads_in
+from acestep.http_api.body import UPLOADED, SongsAsked, read_body, uploads_in
 from acestep.http_api.documents import ErrorKind, RequestDocument, RequestState
-from acestep.http_api.openapi import refusals, schema_of, success
+from acestep.http_api.forms import (
+    FORM_TYPE,
+    MOST_BODY_BYTES,
+    ReceivedForm,
+    content_type,
+    discard,
+    receive_form,
+)
+from acestep.http_api.openapi import BINARY, form_of, reference_to, refusals, schema_of, success
 from acestep.http_api.progress import document_of
 from acestep.http_api.queue import QueuedRequest
 from acestep.http_api.refused import RefusedError, unknown
 from acestep.request import MAX_BATCH
-from acestep.units import MIB
-
-MOST_BODY_BYTES: Final = 16 * MIB
-"""The largest JSON body: a caption, lyrics and a negative prompt of a million characters each."""
 
 WATCH_S: Final = 0.2
 """Seconds between two looks at the progress of a request."""
@@ -38,11 +42,13 @@ OF_ONE: Final = refusals(404, 422)
 
 DOCUMENT: Final = schema_of(RequestDocument)
 
-_BODY: Final = {"requestBody": {"required": True, "content": schema_of(SongsAsked)}}
+_FIELDS: Final = {"request": reference_to(SongsAsked), **dict.fromkeys(UPLOADED, BINARY)}
+
+_BODY: Final = {"requestBody": {"required": True, "content": schema_of(SongsAsked) | form_of(("request",), _FIELDS)}}
 
 
 def _audio() -> dict[str, Any]:
-    return {media: {"schema": {"type": "string", "format": "binary"}} for media in MEDIA_TYPES.values()}
+    return {media: {"schema": BINARY} for media in MEDIA_TYPES.values()}
 
 
 request_routes = APIRouter(prefix="/v1/requests", tags=["requests"], default_response_class=Response)
@@ -60,17 +66,25 @@ OurRequest = Annotated[QueuedRequest, Depends(found)]
     "",
     status_code=202,
     summary="Ask for songs",
-    max_body_size=MOST_BODY_BYTES,
     openapi_extra=_BODY,
-    responses=success(202, "It waits for its turn.", DOCUMENT) | refusals(413, 415, 422, 429, 503),
+    responses=success(202, "It waits for its turn.", DOCUMENT) | refusals(411, 413, 415, 422, 429, 503, 507),
 )
 async def ask(request: Request, server: OurServer, client: OurClient) -> Response:
-    """Let a request wait for its turn; its body is JSON."""
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise RefusedError(415, ErrorKind.TYPE, "a request for songs is JSON: send content-type application/json")
-    asked = read_body(await request.body())
-    files = {name: _file(server, name, upload, client) for name, upload in uploads_in(asked).items()}
-    queued = server.queue.add(asked, client.name, files)
+    """The body is JSON, or a form with the JSON as `request` and recordings as files, deleted when it has ended."""
+    given = ReceivedForm(uploads={})
+    if content_type(request) == FORM_TYPE:
+        given = await receive_form(request, server.recordings, client.name, files=UPLOADED, text="request")
+    elif content_type(request) == "application/json":
+        given = ReceivedForm(uploads={}, text=await _body(request))
+    else:
+        raise RefusedError(
+            415, ErrorKind.TYPE, f"a request for songs is JSON: send content-type application/json, or {FORM_TYPE}"
+        )
+    try:
+        queued = _add(server, client, given)
+    except (AceStepError, RefusedError):
+        discard(server.recordings, given.uploads)
+        raise
     return answer_with(_about(server, queued), 202, {"location": f"/v1/requests/{queued.id}"})
 
 
@@ -139,6 +153,21 @@ def song(server: OurServer, queued: OurRequest, number: Annotated[int, NUMBER], 
 
 def _about(server: Server, queued: QueuedRequest) -> RequestDocument:
     return document_of(queued, server.queue.ahead(queued))
+
+
+async def _body(request: Request) -> bytes:
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > MOST_BODY_BYTES:
+            raise RefusedError(413, ErrorKind.SIZE, f"the body may have {MOST_BODY_BYTES:,} bytes")
+    return bytes(body)
+
+
+def _add(server: Server, client: Client, given: ReceivedForm) -> QueuedRequest:
+    asked = read_body(given.text, {name: kept.id for name, kept in given.uploads.items()})
+    files = {name: _file(server, name, upload, client) for name, upload in uploads_in(asked).items()}
+    return server.queue.add(asked, client.name, files, own=given.uploads)
 
 
 def _file(server: Server, name: str, upload: str, client: Client) -> Path:

@@ -62,6 +62,10 @@ def test_a_song_that_a_recording_is_needed_for_uses_an_upload(client: Api, tmp_p
     done = client.until(client.ask(source_audio=upload["id"], **wish)["id"])
     assert done["state"] == "finished", done
     assert client.http.get(done["result"]["songs"][0]["url"]).headers["content-type"] == "audio/mpeg"
+    request = (None, json.dumps({"caption": "drums", **wish}))
+    with_it = {"request": request, "source_audio": ("x.wav", (tmp_path / "x.wav").read_bytes())}
+    at_once = client.http.post("/v1/requests", files=with_it).json()
+    assert client.until(at_once["id"])["state"] == "finished"
     broken = client.upload("page.wav", b"<!doctype html><html></html>" * 10)
     failed = client.until(client.ask(reference_audio=broken["id"], steps=1)["id"])
     assert (failed["state"], failed["error"]["kind"], failed["error"]["exit_code"]) == ("failed", "file", 3)

@@ -14,9 +14,9 @@ import pytest
 from acestep import api
 from acestep.audio import write
 from acestep.errors import MissingWeightsError, NotEnoughMemoryError, UsageError
+from acestep.http_api import forms, request_routes
 from acestep.http_api import queue as queue_module
 from acestep.http_api import recordings as recordings_module
-from acestep.http_api import upload_routes
 from acestep.serving.bounds import DAY_S, MOST_OF_A_VISITOR
 from acestep.serving.uploads import Uploads
 from tests.api_server import Api, FakeMaker, Served, api_server, error_in, wait_until
@@ -162,6 +162,54 @@ def test_ids_are_long_and_never_the_same(client: Api) -> None:
     assert {len(name) for name in names} == {32}
 
 
+def test_a_recording_may_come_with_its_request_and_is_deleted_when_that_has_ended(
+    client: Api, maker: FakeMaker, tmp_path: Path
+) -> None:
+    def ask(*extra: tuple[str, Any], **fields: Any) -> httpx.Response:
+        request = ("request", (None, json.dumps({"caption": "wait", "task": "cover", **fields})))
+        return client.http.post("/v1/requests", files=[request, *extra])
+
+    def stored() -> list[Path]:
+        return list((tmp_path / "uploads").rglob("*.wav"))
+
+    recording = ("source_audio", ("x.wav", b"x"))
+    for answer, status in (
+        (ask(), 422),
+        (ask(recording, bpm=7), 422),
+        (ask(recording, recording), 422),
+        (ask(("other", ("x.wav", b"x"))), 422),
+        (ask(("source_audio", (None, "/etc/passwd"))), 422),
+        (client.http.post("/v1/requests", files=[recording]), 422),
+        (client.http.post("/v1/requests", content=b"x", headers={"content-type": "text/plain"}), 415),
+    ):
+        assert (answer.status_code, error_in(answer)["exit_code"]) == (status, 2), answer.text
+    assert stored() == []
+    running = client.ask(caption="wait")["id"]
+    taken = ask(recording)
+    assert taken.status_code == 202, taken.text
+    assert len(stored()) == 1
+    maker.go.set()
+    # The file is no sound.
+    said = client.until(taken.json()["id"])
+    assert (said["state"], said["error"]["kind"]) == ("failed", "file")
+    wait_until(lambda: stored() == [])
+    assert client.until(running)["state"] == "finished"
+
+
+def test_a_body_that_is_too_large_is_refused(client: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield from [b" " * 60] * 3
+
+    for module in (forms, request_routes):
+        monkeypatch.setattr(module, "MOST_BODY_BYTES", 100)
+    headers = {"content-type": "application/json"}
+    for content in (b" " * 101, pieces()):
+        answer = client.http.post("/v1/requests", content=content, headers=headers)
+        assert (answer.status_code, error_in(answer)["kind"]) == (413, "size")
+    form = [("request", ("request.json", b" " * 101))]
+    assert client.http.post("/v1/requests", files=form).status_code == 413
+
+
 @contextmanager
 def aged(tmp_path: Path, maker: FakeMaker, clock: list[float]) -> Iterator[Served]:
     """A server whose clock a test sets."""
@@ -236,7 +284,7 @@ def test_an_upload_says_its_size_and_is_a_form_with_one_file(
         assert (answer.status_code, error_in(answer)["kind"]) == (status, kind), answer.text
 
     with monkeypatch.context() as patch:
-        patch.setattr(upload_routes, "LARGEST_UPLOAD_BYTES", 100)
+        patch.setattr(forms, "LARGEST_UPLOAD_BYTES", 100)
         large = post("/v1/uploads", files={"file": ("x.wav", bytes(200))})
         assert (large.status_code, error_in(large)["kind"]) == (413, "size")
 
