@@ -1,6 +1,6 @@
 """Songs end to end, for the command line and for Python callers."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from os import PathLike
 from pathlib import Path
@@ -97,22 +97,29 @@ def run_generate(
     progress: Progress,
     think: Think = Think.AS_PLANNED,
     adapters: Sequence[Adapter] = (),
+    mp3_bitrate: int | None = None,
 ) -> dict[str, Any]:
     """Make the songs of a request, write them to `out`, and return the document that `--json` prints."""
     audio.open_folder(out)
     audio.require_writable(audio_format)
     overrides = of_model(model, overrides)
-    plan = plan_to_run(overrides, request)
-    thinks = plan.init_lm if think is Think.AS_PLANNED else think is Think.YES
-    if thinks is not request.think:
-        # Without planning, more of the card is left for the songs.
-        request = msgspec.structs.replace(request, think=thinks)
-        plan = plan_to_run(overrides, request)
+    request, plan = settle_think(request, think, lambda request: plan_to_run(overrides, request))
     with _serving(model) as service:
         result, plan = service.generate(
             request, plan, notify=notify, progress=progress, unasked=think is Think.AS_PLANNED, adapters=adapters
         )
-    return write_songs(result, request, model, plan, out, audio_format)
+    return write_songs(result, request, model, plan, out, audio_format, mp3_bitrate)
+
+
+def settle_think(request: Request, think: Think, plan_of: Callable[[Request], Plan]) -> tuple[Request, Plan]:
+    """Return the request with the decision whether a language model plans its songs, and its plan by `plan_of`."""
+    plan = plan_of(request)
+    thinks = plan.init_lm if think is Think.AS_PLANNED else think is Think.YES
+    if thinks is request.think:
+        return request, plan
+    # Without planning, more of the card is left for the songs.
+    request = msgspec.structs.replace(request, think=thinks)
+    return request, plan_of(request)
 
 
 @contextmanager
@@ -136,16 +143,29 @@ def of_model(model: str, overrides: Overrides) -> Overrides:
 
 
 def write_songs(
-    result: Result, request: Request, model: str, plan: Plan, out: Path, audio_format: str
+    result: Result,
+    request: Request,
+    model: str,
+    plan: Plan,
+    out: Path,
+    audio_format: str,
+    mp3_bitrate: int | None = None,
 ) -> dict[str, Any]:
     """Write songs to `out`, named after their caption, and return the document about them.
 
-    Each file carries the `request` that it was asked with.
+    Each file carries the `request` that it was asked with. `mp3_bitrate` is in kbit/s; None means a variable bitrate.
     """
     known = model if model in SIZES or find(model) else None
     return {
         "songs": [
-            _write(song, request, settings_text(request, result, song.seed, known, plan.knobs), out, audio_format)
+            _write(
+                song,
+                request,
+                settings_text(request, result, song.seed, known, plan.knobs),
+                out,
+                audio_format,
+                mp3_bitrate,
+            )
             for song in result.songs
         ],
         "metadata": {name: _plain(getattr(result.request, name)) for name in METADATA},
@@ -158,7 +178,9 @@ def write_songs(
     }
 
 
-def _write(song: Song, request: Request, settings: str, out: Path, audio_format: str) -> dict[str, Any]:
+def _write(
+    song: Song, request: Request, settings: str, out: Path, audio_format: str, mp3_bitrate: int | None
+) -> dict[str, Any]:
     caption = encodable(request.caption)
     samples = audio.normalise(song.audio, keeps_level=song.keeps_level)
     path = audio.write_song(
@@ -169,6 +191,7 @@ def _write(song: Song, request: Request, settings: str, out: Path, audio_format:
         song.sample_rate,
         title=caption,
         comment=settings,
+        mp3_bitrate=mp3_bitrate,
     )
     return {
         "path": str(path),

@@ -28,7 +28,7 @@ ROOMS = (
             "acestep",
             "errors units knobs automatic plain_text fields language_names thinking clip stage locale_text task song "
             "request result fused_adapter song_settings regular_file strict_json budgets tiers vram_range evidence "
-            "proxies logs version output_file typed importing torch_environment",
+            "proxies logs version output_file typed importing bitrates torch_environment",
         ),
     ),
     Room(
@@ -98,16 +98,28 @@ ROOMS = (
         imports=_names("values hardware checkpoints adapters limits devices lm audio engine"),
     ),
     Room(
+        name="serving",
+        holds="what the web page and the HTTP API share: one model for all, visits, uploads, and who may ask",
+        parts=("acestep.serving",),
+        imports=_names("values hardware adapters limits devices audio engine api"),
+    ),
+    Room(
         name="ui",
         holds="the web page",
         parts=("acestep.ui",),
-        imports=_names("values hardware checkpoints adapters limits devices dit audio engine api"),
+        imports=_names("values hardware checkpoints adapters limits dit audio serving"),
+    ),
+    Room(
+        name="http_api",
+        holds="songs over HTTP, for programs",
+        parts=("acestep.http_api",),
+        imports=_names("values limits audio api serving"),
     ),
     Room(
         name="cli",
         holds="the `acestep` command",
         parts=("acestep.cli", "acestep.__main__"),
-        imports=_names("values hardware checkpoints adapters limits dit lm audio api ui"),
+        imports=_names("values hardware checkpoints adapters limits dit lm audio api serving ui http_api"),
     ),
     Room(
         name="harness",

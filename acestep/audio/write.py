@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryDirectory
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -26,7 +27,9 @@ MOST_OGG_COMMENT = 48_000
 
 
 class FileFormat(msgspec.Struct, frozen=True, kw_only=True):
-    """How libsndfile writes a format, in its names; `tags` says whether it writes the tags too.
+    """How libsndfile writes a format, in its names; `media_type` is that of its files over HTTP.
+
+    `tags` says whether libsndfile writes the tags too.
 
     A longer comment than `most_comment` bytes is left out.
     """
@@ -34,18 +37,24 @@ class FileFormat(msgspec.Struct, frozen=True, kw_only=True):
     suffix: str
     container: str
     subtype: str
+    media_type: str
     tags: bool
     most_comment: int = 1 << 30
 
 
 FILE_FORMATS = {
-    "flac": FileFormat(suffix="flac", container="FLAC", subtype="PCM_24", tags=True),
-    "wav": FileFormat(suffix="wav", container="WAV", subtype="PCM_24", tags=False),
-    "wav32": FileFormat(suffix="wav", container="WAV", subtype="FLOAT", tags=False),
-    "mp3": FileFormat(suffix="mp3", container="MP3", subtype="MPEG_LAYER_III", tags=False),
-    "opus": FileFormat(suffix="opus", container="OGG", subtype="OPUS", tags=True, most_comment=MOST_OGG_COMMENT),
+    "flac": FileFormat(suffix="flac", container="FLAC", subtype="PCM_24", media_type="audio/flac", tags=True),
+    "wav": FileFormat(suffix="wav", container="WAV", subtype="PCM_24", media_type="audio/wav", tags=False),
+    "wav32": FileFormat(suffix="wav", container="WAV", subtype="FLOAT", media_type="audio/wav", tags=False),
+    "mp3": FileFormat(suffix="mp3", container="MP3", subtype="MPEG_LAYER_III", media_type="audio/mpeg", tags=False),
+    "opus": FileFormat(
+        suffix="opus", container="OGG", subtype="OPUS", media_type="audio/ogg", tags=True, most_comment=MOST_OGG_COMMENT
+    ),
 }
 """The formats of songs by the names that a user gives; wav32 has samples of 32 bits, in floating point."""
+
+MEDIA_TYPES = {f".{form.suffix}": form.media_type for form in FILE_FORMATS.values()}
+"""The media type of a song's file by its suffix."""
 
 
 def normalise(audio: np.ndarray, *, keeps_level: bool = False) -> np.ndarray:
@@ -104,11 +113,19 @@ def require_writable(audio_format: str) -> None:
 
 
 def write_song(
-    folder: Path, name: str, audio_format: str, audio: np.ndarray, sample_rate: int, *, title: str, comment: str
+    folder: Path,
+    name: str,
+    audio_format: str,
+    audio: np.ndarray,
+    sample_rate: int,
+    *,
+    title: str,
+    comment: str,
+    mp3_bitrate: int | None = None,
 ) -> Path:
     """Write `audio` [2, samples] to a file of that name, or of the next free name; the file appears only when complete.
 
-    Its tags have the title and the comment, which is in ASCII.
+    Its tags have the title and the comment, which is in ASCII. `mp3_bitrate` is in kbit/s.
 
     No existing song is overwritten, even if another process writes one of the same name at the same time. Raises
     `RunFailedError` when the disk refuses.
@@ -121,7 +138,13 @@ def write_song(
         with TemporaryDirectory(prefix=part_prefix(), suffix=PART_SUFFIX, dir=folder) as aside:
             whole = Path(aside) / f"{name}.{form.suffix}"
             with soundfile.SoundFile(
-                whole, "w", sample_rate, len(audio), format=form.container, subtype=form.subtype
+                whole,
+                "w",
+                sample_rate,
+                len(audio),
+                format=form.container,
+                subtype=form.subtype,
+                **_constant(mp3_bitrate),
             ) as song:
                 if form.tags:
                     # libsndfile refuses empty tags.
@@ -134,6 +157,16 @@ def write_song(
         raise RunFailedError(
             f"{name}.{form.suffix} could not be written to {folder} ({error}); is the disk full?"
         ) from None
+
+
+def _constant(mp3_bitrate: int | None) -> dict[str, Any]:
+    """The arguments for a constant bitrate in kbit/s; none for the library's own choice.
+
+    For libsndfile, compression level 0 is 320 kbit/s and 1 is 32 (`mpeg_l3_encoder_set_quality`).
+    """
+    if mp3_bitrate is None:
+        return {}
+    return {"bitrate_mode": "CONSTANT", "compression_level": (320 - mp3_bitrate) / (320 - 32)}
 
 
 _WITHOUT_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)

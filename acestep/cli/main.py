@@ -7,6 +7,7 @@ import click
 from msgspec import to_builtins
 
 from acestep.automatic import AUTOMATIC
+from acestep.bitrates import MP3_BITRATES, require_fitting_bitrate
 from acestep.checkpoints.catalog import checkpoints_dir
 from acestep.checkpoints.locate import require
 from acestep.cli import console, show
@@ -25,6 +26,7 @@ from acestep.cli.options import (
     refuse_empty,
     variant_option,
 )
+from acestep.cli.serve import serve
 from acestep.cli.task_options import take_task, task_options, text_of
 from acestep.cli.think_options import take_thinking, think_options
 from acestep.cli.ui import PageByDefault, ui
@@ -188,6 +190,12 @@ def download_command(model: str) -> None:
 @knob_options
 @click.option("--out", type=click.Path(file_okay=False), default="out", show_default=True)
 @click.option("--format", "audio_format", type=click.Choice(AUDIO_FORMATS), default="flac", show_default=True)
+@click.option(
+    "--mp3-bitrate",
+    type=click.Choice(MP3_BITRATES),
+    metavar="KBPS",
+    help="Constant bitrate of --format mp3 in kbit/s, such as 192 or 320; the encoder's choice if not given.",
+)
 @json_option
 def generate_command(
     lyrics: str,
@@ -197,11 +205,13 @@ def generate_command(
     think: bool | None,
     out: str,
     audio_format: str,
+    mp3_bitrate: int | None,
     as_json: bool,
     **rest: Any,
 ) -> None:
     """Make songs and write them to disk."""
     refuse_empty(model=model, out=out)
+    require_fitting_bitrate(audio_format, mp3_bitrate)
     if rest["duration_s"] == 0:
         raise UsageError(f"--duration must be at least {MIN_DURATION_S:.0f} second, or -1 to leave it open, got 0")
     overrides = knobs_with(model, rest)
@@ -234,11 +244,12 @@ def generate_command(
         progress=console.show_progress,
         think=thinks,
         adapters=used,
+        mp3_bitrate=mp3_bitrate,
     )
     console.answer(document, lambda document: click.echo(show.songs_text(document)), as_json=as_json)
 
 
-for command in (ui, codes, understand_command, sample, format_words):
+for command in (ui, serve, codes, understand_command, sample, format_words):
     cli.add_command(command)
 
 

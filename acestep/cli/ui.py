@@ -19,14 +19,14 @@ from acestep.cli.options import (
     model_variant_option,
     refuse_empty,
 )
+from acestep.cli.reach import allow_host_option, port_option, require_guard, server_name_option
 from acestep.errors import UsageError
 from acestep.locale_text import LANGUAGES
-from acestep.ui.own_address import is_loopback
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-MOST_PORTS = 65_535
+LOGIN_ADVICE = "set a login with --auth USER:PASSWORD, or give --no-auth to serve the page without one"
 
 _SEVERAL_V = re.compile("-vv+")
 """`-v` given several times in one word."""
@@ -60,8 +60,8 @@ class PageByDefault(click.Group):
 
 
 @click.command()
-@click.option("--port", type=click.IntRange(0, MOST_PORTS), default=7860, show_default=True, help="0 picks a free one.")
-@click.option("--server-name", default="127.0.0.1", show_default=True, metavar="ADDR", help="Address to listen on.")
+@port_option(7860)
+@server_name_option
 @click.option("--share", is_flag=True, help="Create a public address through gradio's servers.")
 @click.option(
     "--auth",
@@ -70,12 +70,7 @@ class PageByDefault(click.Group):
     help="Require a user name and password; can be given several times.",
 )
 @click.option("--no-auth", is_flag=True, help="Do not require a password, even if others can reach the page.")
-@click.option(
-    "--allow-host",
-    multiple=True,
-    metavar="NAME",
-    help="Answer to this host name too, for example that of a reverse proxy; can be given several times.",
-)
+@allow_host_option
 @click.option("--language", type=click.Choice(LANGUAGES), default="en", show_default=True, help="Language of the page.")
 @click.option("--init-service", is_flag=True, help="Load the model before the page opens.")
 @click.option("--model", default="turbo", show_default=True, metavar="ID|DIR|tiny|dummy", help="Which weights.")
@@ -102,7 +97,9 @@ def ui(
     """Open the page in which songs are made; without a command, acestep does this."""
     refuse_empty(model=model, out=out, server_name=server_name)
     users = people(auth)
-    check_reach(server_name, share=share, users=users, open_to_all=no_auth)
+    require_guard(
+        server_name, share=share, guarded=bool(users), open_to_all=no_auth, flag="--auth", advice=LOGIN_ADVICE
+    )
     used = adapters_in(adapters)
 
     from acestep.ui.serve import serve_page
@@ -131,13 +128,3 @@ def people(given: Sequence[str]) -> tuple[tuple[str, str], ...]:
     if any(not name or not password for name, password in users):
         raise UsageError("--auth must be USER:PASSWORD, with something before and after the colon")
     return users
-
-
-def check_reach(server_name: str, *, share: bool, users: Sequence[object], open_to_all: bool) -> None:
-    """Raise `UsageError` for a page that others can reach without a password, unless that is explicitly allowed."""
-    if users and open_to_all:
-        raise UsageError("choose one of --auth and --no-auth")
-    if users or open_to_all or not (share or not is_loopback(server_name)):
-        return
-    where = "--share makes the page public" if share else f"others can reach {server_name}"
-    raise UsageError(f"{where}; set a login with --auth USER:PASSWORD, or give --no-auth to serve the page without one")

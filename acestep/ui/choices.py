@@ -9,11 +9,12 @@ import msgspec
 from acestep.errors import UsageError
 from acestep.limits.plan import Plan
 from acestep.request import Task
+from acestep.serving.uploads import uploaded_clip
+from acestep.serving.visits import Visit
 from acestep.ui.form import OF_TASKS, Form, form_from, form_request, limited_from, song_from, task_fields, wish_from
-from acestep.ui.frame import seconds_of, uploaded_clip
+from acestep.ui.frame import seconds_of
 from acestep.ui.listener import Changes
 from acestep.ui.page import Parts, setting_update
-from acestep.ui.sessions import Visit
 from acestep.ui.settings import Controls, controls_from, limits_of, settings_of
 from acestep.ui.studio import Studio
 from acestep.ui.views import card_html, guard_html, outlook, panel_html, warnings_html

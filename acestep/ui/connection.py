@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Final
 
-from acestep.ui.failures import FailedRun, FailureKind
+from acestep.serving.failures import FailedRun, FailureKind
 from acestep.ui.views import failure_html
 from acestep.ui.words import PageText
 

@@ -9,14 +9,14 @@ from gradio.processing_utils import save_file_to_cache
 from gradio.utils import get_upload_folder
 
 from acestep.request import Task
+from acestep.serving.failures import MissingSourceError
+from acestep.serving.uploads import uploaded_clip
+from acestep.serving.visits import STOPPING, RunProgress, StoppedError, Visit
 from acestep.ui.choices import Choices
 from acestep.ui.connection import RESTORED, connection_js
-from acestep.ui.failures import MissingSourceError
 from acestep.ui.form import GUARDED, LIMITED, OF_TASKS, SETTINGS, SONG_INPUTS, WISH, form_request, song_from
-from acestep.ui.frame import uploaded_clip
 from acestep.ui.listener import Changes, Listener
 from acestep.ui.page import MOST_SONGS, Parts
-from acestep.ui.sessions import STOPPING, RunProgress, StoppedError, Visit
 from acestep.ui.studio import Studio
 from acestep.ui.views import failure_html, history_html, progress_html, warnings_html
 from acestep.ui.words import PageText

@@ -9,10 +9,9 @@ import gradio as gr
 from gradio.themes.utils.fonts import Font
 from gradio.utils import get_upload_folder
 
-from acestep.audio.read import read_clip, said_seconds
-from acestep.clip import Clip
-from acestep.errors import InvalidInputError
+from acestep.audio.read import said_seconds
 from acestep.request import MIN_DURATION_S
+from acestep.serving.bounds import DAY_S, HOUR_S
 from acestep.ui.words import PageText
 
 
@@ -46,24 +45,10 @@ def file_of(value: dict[str, Any]) -> dict[str, Any]:
     return {"path": value["path"], "meta": {"_type": "gradio.FileData"}}
 
 
-def uploaded_clip(path: str) -> Clip:
-    """Return the clip in an uploaded file; `InvalidInputError` gives the name that its owner uses."""
-    try:
-        return read_clip(Path(path))
-    except InvalidInputError as error:
-        # The upload folder's path must not be shown.
-        problem = error.problem.replace(path, Path(path).name)
-    raise InvalidInputError(Path(path).name, problem)
-
-
 def seconds_of(path: str | None) -> float:
     """Return the length of an uploaded file according to its header, 0 for a file that cannot be read."""
     seconds = said_seconds(Path(path)) if path else 0.0
     return max(seconds, MIN_DURATION_S) if seconds else 0.0
-
-
-HOUR_S, DAY_S = 3_600, 86_400
-"""Seconds between clean-ups of copies of songs and uploads, and the age at which they are deleted; songs stay."""
 
 
 class Frame(gr.Blocks):  # type: ignore[misc] # gradio is untyped here
@@ -71,6 +56,7 @@ class Frame(gr.Blocks):  # type: ignore[misc] # gradio is untyped here
 
     def __init__(self, words: PageText) -> None:
         self._words = words
+        # Copies of songs and uploads are deleted; songs stay.
         super().__init__(title=words("title"), analytics_enabled=False, delete_cache=(HOUR_S, DAY_S))
 
     async def preprocess_data(self, block_fn: Any, inputs: list[Any], state: Any, explicit_call: bool = False) -> Any:

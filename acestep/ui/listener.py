@@ -10,7 +10,7 @@ import gradio as gr
 
 from acestep.checkpoints.tokenizer import encodable
 from acestep.errors import AceStepError
-from acestep.ui.failures import failure_of
+from acestep.serving.failures import failure_of
 from acestep.ui.frame import refusal
 from acestep.ui.page import Parts
 from acestep.ui.studio import Studio

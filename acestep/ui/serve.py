@@ -2,7 +2,6 @@
 
 import gc
 import os
-import socket
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -12,21 +11,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from acestep.adapters.choice import Adapter
-from acestep.errors import RunFailedError, UsageError
+from acestep.errors import RunFailedError
 from acestep.importing import without_collection
 from acestep.limits.plan import Overrides
 from acestep.proxies import LOOPBACK, reach_directly, require_usable, without_proxies
-
-LARGEST_UPLOAD = "256mb"
-"""Upload limit: ten minutes of stereo at 48 kHz in 32 bits take 220 MB."""
-
-DAY_S = 86_400
+from acestep.serving.bounds import DAY_S, LARGEST_UPLOAD_BYTES, MOST_WAITING
+from acestep.serving.port import names_of_this_machine, open_port, port_of
 
 MOST_STATES = 200
 """Sessions of which gradio keeps the state of the page, 0.2 MB each; nothing that this page needs is in it."""
-
-MOST_WAITING = 64
-"""The largest number of waiting runs in the queue."""
 
 
 def serve_page(
@@ -51,7 +44,8 @@ def serve_page(
     `alone` restricts it to this machine; otherwise it answers to numeric addresses, this machine's name and `hosts`.
     Requests from another site's page are refused in any case.
     """
-    port = free_port(server_name, port)
+    with open_port(server_name, port, "page") as free:
+        port = port_of(free)
     with ExitStack() as end:
         # gradio reads these when it is imported.
         cache = end.enter_context(TemporaryDirectory(prefix="acestep-ui-"))
@@ -74,10 +68,10 @@ def serve_page(
         with without_collection():
             from starlette.middleware import Middleware
 
-            from acestep.ui.own_address import OwnAddress
+            from acestep.serving.own_address import OwnAddress
+            from acestep.ui.bounded_uploads import BoundedUploads
             from acestep.ui.slow_login import SlowLogin
             from acestep.ui.studio import Studio
-            from acestep.ui.uploads import BoundedUploads
             from acestep.ui.words import PageText
 
             studio = Studio(model, overrides, out.absolute(), adapters)
@@ -91,7 +85,7 @@ def serve_page(
         end.callback(gc.unfreeze)
         if init_service:
             studio.preload(notify)
-        own = Middleware(OwnAddress, names=(names := {server_name, *_this_machine(), *hosts}), alone=alone)
+        own = Middleware(OwnAddress, names=(names := {server_name, *names_of_this_machine(), *hosts}), alone=alone)
         guards = [own, Middleware(SlowLogin), Middleware(BoundedUploads, uploads=studio.uploads)]
         address = _launch(page, server_name, port, auth, guards, share=share)
         names.add(urlsplit(address).hostname or "")
@@ -99,12 +93,6 @@ def serve_page(
         end.callback(studio.stop)
         while True:
             time.sleep(DAY_S)
-
-
-def _this_machine() -> tuple[str, str]:
-    """The names by which others in its network reach this machine."""
-    name = socket.gethostname().lower()
-    return name, f"{name.partition('.')[0]}.local"
 
 
 def _page(studio: Any, words: Any, *, shared: bool) -> Any:
@@ -144,7 +132,7 @@ def _launch(
             mcp_server=False,
             ssr_mode=False,
             pwa=False,
-            max_file_size=LARGEST_UPLOAD,
+            max_file_size=LARGEST_UPLOAD_BYTES,
             state_session_capacity=MOST_STATES,
             app_kwargs={
                 "exception_handlers": {Exception: _internal_error},
@@ -175,16 +163,3 @@ async def _internal_error(_: Any, __: Exception) -> Any:
     from starlette.responses import JSONResponse
 
     return JSONResponse({"error": "This request could not be understood; reload the page and try again."}, 500)
-
-
-def free_port(server_name: str, port: int) -> int:
-    """Return the port, or a free one for 0; raise `UsageError` if it is not available."""
-    host = server_name.strip("[]")
-    try:
-        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-            return int(probe.getsockname()[1])
-    except OSError as error:
-        raise UsageError(
-            f"the page cannot be opened on port {port} of {server_name} ({error.strerror or error});"
-            " choose another with --port or --server-name"
-        ) from None

@@ -4,7 +4,7 @@ import asyncio
 from collections import OrderedDict
 from typing import Final
 
-from acestep.ui.asgi import App, AsgiScope, Message, Receive, Send, refuse
+from acestep.serving.asgi import App, AsgiScope, Message, Receive, Send, refuse
 
 LONGEST_WAIT_S: Final = 8.0
 """The longest wait before a password is looked at; the first wait is `FIRST_WAIT_S` and every wrong one doubles it."""

@@ -1,36 +1,30 @@
-"""The model behind the page, the plan of the settings, and songs for the visits, one run at a time."""
+"""What the page shows and does: the plan of the settings, and songs for the visits."""
 
 import os
-import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
-from acestep import api
 from acestep.adapters.choice import Adapter
 from acestep.audio import write as audio
-from acestep.devices.open import look_with_torch
-from acestep.engine.service import Service
 from acestep.errors import UsageError
 from acestep.hardware.card import Card, planning_card
-from acestep.limits.machine import plan_of_card, with_remarks
+from acestep.limits.machine import plan_of_card
 from acestep.limits.plan import Overrides, Plan
 from acestep.request import Request
+from acestep.serving.song_maker import SongMaker
+from acestep.serving.uploads import Uploads
+from acestep.serving.visits import Sessions, Visit, VisitSong
 from acestep.tiers import tiers_here
-from acestep.ui.sessions import Sessions, StoppedError, Visit, VisitSong
 from acestep.ui.settings import NONE, THIS_CARD, Controls, cards, controls_of, overrides_of
-from acestep.ui.uploads import Uploads
 
 MOST_REMEMBERED = 50
 """Songs of a visit that are listed besides the newest."""
 
 _ALL = "all"
 """The choice of the adapter selector for several together."""
-
-_Answer = TypeVar("_Answer")
 
 CopySong = Callable[[Path], Path]
 """Makes the served copy of a song, and returns its path."""
@@ -40,26 +34,16 @@ class Studio:
     """One model for all visitors. `overrides` are the wishes of the command line, songs go below `out`.
 
     A song is made with all `adapters`, or with those that its visitor chooses.
-
-    Songs are made in one thread: PyTorch gives every computing thread its own cuBLAS handle, with a workspace of up to
-    32 MiB that stays on the card.
     """
 
     def __init__(self, model: str, overrides: Overrides, out: Path, adapters: Sequence[Adapter] = ()) -> None:
         audio.open_folder(out)
-        self._model = model
         self._adapters = _choices_of(tuple(adapters))
-        self.overrides = api.of_model(model, overrides)
+        self._maker = SongMaker(model, overrides)
+        self.overrides = self._maker.overrides
         self.uploads = Uploads()
         self.sessions = Sessions(out, lambda dropped: self.uploads.leave(dropped.name))
-        found = look_with_torch()
-        self._remarks = found.remarks
-        self._lm_card = found.lm_card
-        self._cards = cards(tiers_here(), self.overrides.variant, planning_card(os.environ, found.card))
-        self._service = Service(model)
-        self._lock = threading.Lock()
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="songs")
-        self._closing = threading.Event()
+        self._cards = cards(tiers_here(), self.overrides.variant, planning_card(os.environ, self._maker.found.card))
 
     @property
     def tiers(self) -> tuple[str, ...]:
@@ -110,13 +94,12 @@ class Studio:
         """
         if tier != THIS_CARD:
             return plan_of_card(overrides, self.card(tier), request)
-        return with_remarks(plan_of_card(overrides, self.card(tier), request, self._lm_card), self._remarks)
+        return self._maker.plan(overrides, request)
 
     def preload(self, notify: Callable[[str], None]) -> None:
         """Load what the first request will need."""
         controls, plan = self.start()
-        with self._lock:
-            self._service.preload(plan, think=controls.init_lm, notify=notify, adapters=self._chosen(""))
+        self._maker.preload(plan, think=controls.init_lm, notify=notify, adapters=self._chosen(""))
 
     def generate(
         self,
@@ -135,46 +118,23 @@ class Studio:
         audio.require_writable(audio_format)
         adapters = self._chosen(adapter)
         controls, plan, _ = self.settle(wish, request)
-        document = self._in_turn(lambda: self._run(request, plan, controls, adapters, audio_format, session))
+        # Thinking that the tier switched on is left out if it is impossible; thinking that the user asked for is not.
+        document = self._maker.generate(
+            request, plan, audio_format, session, unasked=controls.init_lm, adapters=adapters
+        )
         # gradio deletes copies after a day: songs that can no longer be played are dropped too.
         before = [made for made in session.made if made.served.exists()][:MOST_REMEMBERED]
         session.made = [*_made(document, request, keep), *before]
         return document
 
-    def _run(
-        self,
-        request: Request,
-        plan: Plan,
-        controls: Controls,
-        adapters: Sequence[Adapter],
-        audio_format: str,
-        session: Visit,
-    ) -> dict[str, Any]:
-        def progress(stage: str, done: int, total: int) -> None:
-            if self._closing.is_set():
-                raise StoppedError("the page is closing")
-            session.report(stage, done, total)
-
-        audio.open_folder(session.folder)
-        result, used = self._service.generate(
-            request,
-            plan,
-            progress=progress,
-            # Thinking that the tier switched on is left out if it is impossible; thinking that the user asked for is
-            # not.
-            unasked=controls.init_lm,
-            adapters=adapters,
-        )
-        return api.write_songs(result, request, self._model, used, session.folder, audio_format)
-
     def rest(self) -> None:
         """Free what an interrupted run left behind."""
-        self._in_turn(self._service.rest)
+        self._maker.rest()
 
     @property
     def device(self) -> Card:
         """The device that songs are computed on."""
-        return self._service.card
+        return self._maker.device
 
     @property
     def memory_model(self) -> Mapping[str, float]:
@@ -185,29 +145,15 @@ class Studio:
     def free_bytes(self, tier: str) -> int:
         """Bytes free on the card of a tier; 0 if unknown: for another card, or for one in use or without a model."""
         seen = tier == THIS_CARD and self.card(tier).kind is self.device.kind
-        if not seen or not self._lock.acquire(blocking=False):
-            return 0
-        try:
-            return self._service.free_bytes()
-        finally:
-            self._lock.release()
+        return self._maker.free_bytes() if seen else 0
 
     def stop(self) -> None:
         """Stop the current run at its next step; no other run can start."""
-        self._closing.set()
+        self._maker.stop()
 
     def close(self) -> None:
         """Stop the current run and free everything."""
-        self.stop()
-        self._in_turn(self._service.close)
-
-    def _in_turn(self, work: Callable[[], _Answer]) -> _Answer:
-        def locked() -> _Answer:
-            # Other threads read the free memory, and must not while the card is in use.
-            with self._lock:
-                return work()
-
-        return self._worker.submit(locked).result()
+        self._maker.close()
 
 
 def _choices_of(adapters: tuple[Adapter, ...]) -> dict[str, tuple[Adapter, ...]]:

@@ -16,10 +16,10 @@ from acestep.limits.fallbacks import moves_weights
 from acestep.limits.guard import Demand, knobs_key, predict, songs_at_once
 from acestep.limits.plan import Plan, clamp
 from acestep.request import MAX_LYRIC_TOKENS, MAX_TEXT_TOKENS, Request
+from acestep.serving.failures import FailedRun
+from acestep.serving.visits import RunProgress, VisitSong
 from acestep.tiers import BATCHES, Tier
-from acestep.ui.failures import FailedRun
 from acestep.ui.sentences import SOURCE
-from acestep.ui.sessions import RunProgress, VisitSong
 from acestep.ui.settings import NONE
 from acestep.ui.words import PageText
 from acestep.units import ceil_div, gib

@@ -1,10 +1,9 @@
 """How many runs of one visitor may wait."""
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
-MOST_OF_A_VISITOR: Final = 8
-"""Runs of one visitor that may wait, the active one included; the queue of all visitors holds 64."""
+from acestep.serving.bounds import MOST_OF_A_VISITOR
 
 
 def limit_waiting(page: Any, is_run: Callable[[Any], bool], *, shared: bool) -> None:

@@ -18,7 +18,7 @@ import pytest
 import soundfile
 
 from acestep.errors import Exit
-from acestep.ui.waiting import MOST_OF_A_VISITOR
+from acestep.serving.bounds import MOST_OF_A_VISITOR
 from tests.proxy import http_proxy
 
 ROOT = Path(__file__).parents[2]

@@ -15,7 +15,7 @@ from acestep.engine import service
 from acestep.limits.plan import Overrides
 from acestep.lm.backends.pt import Decoder
 from acestep.request import Request
-from acestep.ui.sessions import StoppedError, Visit
+from acestep.serving.visits import StoppedError, Visit
 from acestep.ui.studio import Studio
 
 STEPS: dict[str, tuple[Any, str]] = {

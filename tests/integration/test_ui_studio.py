@@ -18,7 +18,7 @@ from acestep.hardware.card import simulated_card
 from acestep.knobs import Offload, Variant
 from acestep.limits.plan import Overrides
 from acestep.request import Request
-from acestep.ui.sessions import StoppedError, Visit
+from acestep.serving.visits import StoppedError, Visit
 from acestep.ui.settings import THIS_CARD, Controls
 from acestep.ui.studio import Studio
 from acestep.units import GIB
@@ -168,7 +168,7 @@ def test_a_run_without_thinking_has_no_language_model_on_the_card(
 
 def test_runs_of_two_visits_follow_each_other(studio: Studio) -> None:
     inside, most = 0, 0
-    generate = studio._service.generate
+    generate = studio._maker._service.generate
 
     def watched(*what: Any, **how: Any) -> Any:
         nonlocal inside, most
@@ -179,7 +179,7 @@ def test_runs_of_two_visits_follow_each_other(studio: Studio) -> None:
         finally:
             inside -= 1
 
-    studio._service.generate = watched  # type: ignore[method-assign]
+    studio._maker._service.generate = watched  # type: ignore[method-assign]
     visits = [studio.sessions.of(name) for name in ("ann", "bob")]
     threads = [threading.Thread(target=make, args=(studio, visit)) for visit in visits]
     for thread in threads:
@@ -226,9 +226,9 @@ def test_a_run_that_gave_up_memory_does_not_slow_the_next(studio: Studio, card: 
     visit = studio.sessions.of("ann")
     card.denoise_refusals = 1
     assert any("is used from now on" in sentence for sentence in make(studio, visit)["warnings"])
-    assert studio._service._pipelines == {}
+    assert studio._maker._service._pipelines == {}
     make(studio, visit)
-    ((knobs, _),) = studio._service._pipelines
+    ((knobs, _),) = studio._maker._service._pipelines
     assert knobs.offload is Offload.CPU
 
 

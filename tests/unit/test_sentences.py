@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from acestep.locale_text import LANGUAGES, read_texts
-from acestep.ui.failures import FailedRun, FailureKind
+from acestep.serving.failures import FailedRun, FailureKind
 from acestep.ui.sentences import LONGEST, SOURCE, Sentences, literals
 from acestep.ui.views import failure_html, warnings_html
 from acestep.ui.words import LOCALES, PageText
@@ -40,6 +40,7 @@ TELLING = (
     "acestep/limits/tier_of_card.py",
     "acestep/lm/backends/open.py",
     "acestep/lm/stage.py",
+    "acestep/serving/song_maker.py",
     "acestep/ui/events.py",
     "acestep/ui/form.py",
     "acestep/ui/settings.py",

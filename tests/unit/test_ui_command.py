@@ -12,7 +12,7 @@ from acestep.cli.main import cli
 from acestep.errors import Exit
 from acestep.knobs import Offload, Variant
 from acestep.logs import show_logs
-from acestep.ui.own_address import is_allowed
+from acestep.serving.own_address import is_allowed
 from acestep.version import version
 
 

@@ -12,11 +12,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from acestep.serving.bounds import MOST_OF_A_VISITOR
+from acestep.serving.own_address import OwnAddress, is_allowed
+from acestep.serving.uploads import MOST_FILES, Uploads
 from acestep.ui import slow_login
-from acestep.ui.own_address import OwnAddress, is_allowed
+from acestep.ui.bounded_uploads import BoundedUploads
 from acestep.ui.slow_login import MOST_AT_ONCE, SlowLogin
-from acestep.ui.uploads import MOST_FILES, BoundedUploads, Uploads
-from acestep.ui.waiting import MOST_OF_A_VISITOR, limit_waiting
+from acestep.ui.waiting import limit_waiting
 
 PAGE = "http://192.168.1.5:7860"
 

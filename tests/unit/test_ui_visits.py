@@ -17,11 +17,10 @@ from acestep.limits.guard import COEFFICIENTS, OF_AUDIO, knobs_key
 from acestep.limits.plan import Plan, exact, resolve
 from acestep.locale_text import LANGUAGES
 from acestep.request import Request
+from acestep.serving.failures import FailedRun, FailureKind, MissingSourceError, failure_of
+from acestep.serving.visits import RunProgress, Sessions, StoppedError, Visit, VisitSong
 from acestep.thinking import Thinking
 from acestep.tiers import load_tiers
-from acestep.ui import sessions
-from acestep.ui.failures import FailedRun, FailureKind, MissingSourceError, failure_of
-from acestep.ui.sessions import RunProgress, Sessions, StoppedError, Visit, VisitSong
 from acestep.ui.views import (
     card_html,
     failure_html,
@@ -50,7 +49,7 @@ def test_a_visit_has_a_name_and_an_unguessable_folder(tmp_path: Path) -> None:
 
 
 def test_only_so_many_visits_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions, "MOST_SESSIONS", 2)
+    monkeypatch.setattr("acestep.serving.visits.MOST_SESSIONS", 2)
     visits = Sessions(tmp_path)
     first, second = visits.of("1"), visits.of("2")
     assert visits.of("1") is first

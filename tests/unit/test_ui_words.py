@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from acestep.locale_text import LANGUAGES
+from acestep.serving.failures import FailureKind
 from acestep.stage import Stage
-from acestep.ui.failures import FailureKind
 from acestep.ui.words import LOCALES, PageText
 
 HOUSE = Path(__file__).parents[2] / "acestep" / "ui"

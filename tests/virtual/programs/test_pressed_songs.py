@@ -15,8 +15,8 @@ from acestep.errors import Exit, NotEnoughMemoryError
 from acestep.knobs import Knobs, Offload
 from acestep.limits.plan import Overrides
 from acestep.request import DecodePath, Request
-from acestep.ui.failures import FailureKind, failure_of
-from acestep.ui.sessions import Visit
+from acestep.serving.failures import FailureKind, failure_of
+from acestep.serving.visits import Visit
 from acestep.ui.studio import Studio
 from acestep.units import GIB, MIB
 from tests.gpu.wall import LARGE_TILE

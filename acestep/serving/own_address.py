@@ -4,10 +4,7 @@ from collections.abc import Collection
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from acestep.ui.asgi import App, AsgiScope, Receive, Send, header, refuse
-
-REFUSAL = "This page answers to its own address alone. Open it by the address it was started with."
-REFUSAL_ALONE = "This page is for this machine alone. Open it by the address it was started with."
+from acestep.serving.asgi import App, AsgiScope, Receive, Refuse, Send, header, refuse
 
 
 class OwnAddress:
@@ -15,13 +12,19 @@ class OwnAddress:
 
     A third party can let its own host name resolve to this machine (DNS rebinding); its page's script could then use
     this page, in the browser of a visitor who has logged in. `names` are the page's host names besides loopback; others
-    may be added later. A page that is not `alone` on this machine also answers to every address that is a number.
+    may be added later. A page that is not `alone` on this machine also answers to every address that is a number. A
+    refusal says `what` was asked, and is sent by `refuse`.
     """
 
-    def __init__(self, app: App, names: Collection[str] = (), *, alone: bool = True) -> None:
+    def __init__(
+        self, app: App, names: Collection[str] = (), *, alone: bool = True, what: str = "page", refuse: Refuse = refuse
+    ) -> None:
         self._app = app
         self._names = names
         self._alone = alone
+        self._refuse = refuse
+        reach = "is for this machine alone" if alone else "answers to its own address alone"
+        self._refusal = f"This {what} {reach}. Open it by the address it was started with."
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Pass a request on to the page, or refuse it with status 403."""
@@ -29,7 +32,7 @@ class OwnAddress:
         if scope["type"] != "http" or is_allowed(host, origin, self._names, alone=self._alone):
             await self._app(scope, receive, send)
         else:
-            await refuse(send, 403, REFUSAL_ALONE if self._alone else REFUSAL)
+            await self._refuse(send, 403, self._refusal)
 
 
 def is_allowed(host: str, origin: str, names: Collection[str] = (), *, alone: bool = True) -> bool:

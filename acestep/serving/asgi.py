@@ -10,6 +10,9 @@ Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[AsgiScope, Receive, Send], Awaitable[None]]
 
+Refuse = Callable[[Send, int, str], Awaitable[None]]
+"""Answers a request with a status and a sentence."""
+
 
 def header(scope: AsgiScope, name: str) -> str:
     """Return a header of a request, empty if it has none."""

@@ -1,14 +1,15 @@
 """Uploaded files: bounded in total, and deleted when no visit needs them any more."""
 
-import json
 import threading
 from collections import OrderedDict
 from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
-from acestep.ui.asgi import App, AsgiScope, Message, Receive, Send, header, refuse
-from acestep.units import GIB, gib
+from acestep.audio.read import read_clip
+from acestep.clip import Clip
+from acestep.errors import InvalidInputError
+from acestep.units import GIB
 
 MOST_UPLOADED_BYTES: Final = 2 * GIB
 """Uploaded files that are kept, of all visits together."""
@@ -68,6 +69,20 @@ class Uploads:
             for path in self._of.pop(visit, []):
                 self._release(visit, path)
 
+    def release(self, visit: str) -> None:
+        """Note that a visit needs its files no longer; they stay until there is no room for others."""
+        with self._lock:
+            for path in self._of.pop(visit, []):
+                self._needed_by.get(path, set()).discard(visit)
+
+    def drop(self, path: Path) -> bool:
+        """Delete a file; return False, and leave it, if a visit needs it."""
+        with self._lock:
+            if self._needed_by.get(path):
+                return False
+            self._delete(path)
+            return True
+
     @property
     def _held(self) -> int:
         return sum(self._size.values()) + self._arriving
@@ -87,44 +102,11 @@ class Uploads:
         self._needed_by.pop(path, None)
 
 
-class BoundedUploads:
-    """Refuses uploads for which there is no room, and those that do not say how large they are."""
-
-    def __init__(self, app: App, uploads: Uploads) -> None:
-        self._app = app
-        self._uploads = uploads
-
-    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
-        """Pass a request on to the page, or refuse an upload with status 411 or 413."""
-        if scope["type"] != "http" or scope["method"] != "POST" or not scope["path"].rstrip("/").endswith("/upload"):
-            await self._app(scope, receive, send)
-            return
-        length = header(scope, "content-length")
-        if not length.isascii() or not length.isdigit() or len(length) > len(str(self._uploads.most_bytes)):
-            await refuse(send, 413 if length.isdigit() else 411, "An upload has to say its size, and it is limited.")
-            return
-        if not self._uploads.expect(size := int(length)):
-            most = gib(self._uploads.most_bytes)
-            await refuse(send, 413, f"The files that visitors uploaded fill the {most} for them. Try again later.")
-            return
-        status, answer = 0, bytearray()
-
-        async def seen(message: Message) -> None:
-            nonlocal status
-            status = message.get("status", status)
-            answer.extend(message.get("body", b""))
-            await send(message)
-
-        try:
-            await self._app(scope, receive, seen)
-        finally:
-            self._uploads.arrived(_paths(bytes(answer)) if status == 200 else (), size)
-
-
-def _paths(answer: bytes) -> tuple[Path, ...]:
-    """The files in the page's answer to an upload."""
+def uploaded_clip(path: str) -> Clip:
+    """Return the clip in an uploaded file; `InvalidInputError` gives the name that its owner uses."""
     try:
-        named = json.loads(answer)
-    except ValueError:
-        return ()
-    return tuple(Path(name) for name in named if isinstance(name, str)) if isinstance(named, list) else ()
+        return read_clip(Path(path))
+    except InvalidInputError as error:
+        # The upload folder's path must not be shown.
+        problem = error.problem.replace(path, Path(path).name)
+    raise InvalidInputError(Path(path).name, problem)

@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from acestep.errors import AceStepError
-from acestep.ui.failures import FailedRun, FailureKind, failure_of
+from acestep.serving.failures import FailedRun, FailureKind, failure_of
 
 MOST_SESSIONS: Final = 1_000
 """Visits that are kept; the one that was inactive longest is dropped first."""

@@ -1,0 +1,1 @@
+"""Songs over HTTP, for programs."""

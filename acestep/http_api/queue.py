@@ -1,0 +1,272 @@
+"""Requests for songs: they wait in one queue, run one at a time, and are kept for a day."""
+
+import shutil
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from acestep import api
+from acestep.audio.write import require_writable
+from acestep.errors import AceStepError
+from acestep.http_api.body import SongsAsked, pipeline_request, think_wish, wishes_of
+from acestep.http_api.documents import ErrorKind
+from acestep.http_api.refused import RefusedError, unknown
+from acestep.limits.plan import Overrides, Plan
+from acestep.request import Request
+from acestep.serving.bounds import DAY_S, MOST_OF_A_VISITOR, MOST_WAITING
+from acestep.serving.uploads import Uploads, uploaded_clip
+from acestep.serving.visits import MOST_SESSIONS, Visit
+from acestep.thinking import Think
+from acestep.units import GIB
+
+MOST_SONG_BYTES: Final = 16 * GIB
+"""Files of songs that are kept; those of the oldest request are deleted first."""
+
+
+FORGOTTEN: Final = SongsAsked(caption="")
+"""In place of what a request asked that has ended: texts can be long, and are needed no more."""
+
+
+class Maker(Protocol):
+    """Makes songs, as `acestep.serving.song_maker.SongMaker` does."""
+
+    overrides: Overrides
+
+    def plan(self, overrides: Overrides, request: Request | None = None) -> Plan:
+        """Return the plan of this machine's card."""
+
+    def generate(
+        self,
+        request: Request,
+        plan: Plan,
+        audio_format: str,
+        visit: Visit,
+        *,
+        unasked: bool,
+        mp3_bitrate: int | None = None,
+    ) -> dict[str, Any]:
+        """Write the songs to the visit's folder and return the document about them."""
+
+    def rest(self) -> None:
+        """Free what an interrupted run left behind."""
+
+    def stop(self) -> None:
+        """Stop the current run."""
+
+
+class QueuedRequest:
+    """A request, the client that sent it, and the visit whose progress and folder it uses; its id cannot be guessed.
+
+    What was `asked` is forgotten when it has ended, and recordings of its `own` are deleted.
+    """
+
+    def __init__(
+        self, asked: SongsAsked, client: str, visit: Visit, recordings: dict[str, Path], own: tuple[Path, ...]
+    ) -> None:
+        self.asked = asked
+        self.client = client
+        self.visit = visit
+        self.recordings = recordings
+        self.own = own
+        self.document: dict[str, Any] | None = None
+        self.ended_at: float | None = None
+        self.is_removed = False
+
+    @property
+    def id(self) -> str:
+        """The name of the request and of its folder."""
+        return self.visit.name
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files of its songs, in the order of their seeds."""
+        return tuple(Path(song["path"]) for song in (self.document or {}).get("songs", ()))
+
+
+class RequestQueue:
+    """The requests of all clients. Songs go to folders below `out`, which are deleted with their request."""
+
+    def __init__(self, maker: Maker, out: Path, uploads: Uploads, clock: Callable[[], float] = time.monotonic) -> None:
+        self._maker = maker
+        self._out = out
+        self._uploads = uploads
+        self._clock = clock
+        self._known: dict[str, QueuedRequest] = {}
+        self._waiting: deque[QueuedRequest] = deque()
+        self._running: QueuedRequest | None = None
+        self._changed = threading.Condition()
+        self.is_ending = False
+        self._worker = threading.Thread(target=self._work, name="requests")
+        self._worker.start()
+
+    def plan(self) -> Plan:
+        """Return the plan of this machine's card, with the settings of the server."""
+        return self._maker.plan(self._maker.overrides)
+
+    def add(
+        self, asked: SongsAsked, client: str, recordings: dict[str, Path], own: Collection[str] = ()
+    ) -> QueuedRequest:
+        """Let a request wait for its turn; `recordings` are the files of its uploads, by field.
+
+        Those in the fields `own` came with it, and are deleted when it has ended.
+        Raises `UsageError` for a format that cannot be written here, and `RefusedError` if too many wait.
+        """
+        require_writable(asked.audio_format)
+        own_files = tuple(recordings[name] for name in own)
+        queued = QueuedRequest(asked, client, Visit(self._out), recordings, own_files)
+        with self._changed:
+            self._require_place(client)
+            queued.visit.announce()
+            self._uploads.need(queued.id, recordings.values())
+            self._known[queued.id] = queued
+            self._waiting.append(queued)
+            self._changed.notify()
+        return queued
+
+    def _require_place(self, client: str) -> None:
+        if self.is_ending:
+            raise RefusedError(503, ErrorKind.ENDING, "the server is ending; ask again when it runs again")
+        active = [*self._waiting, *((self._running,) if self._running else ())]
+        theirs = sum(queued.client == client for queued in active)
+        if theirs >= MOST_OF_A_VISITOR:
+            raise RefusedError(
+                429,
+                ErrorKind.BUSY,
+                f"{theirs} of your requests wait already; wait until one has ended",
+            )
+        if len(active) >= MOST_WAITING:
+            raise RefusedError(429, ErrorKind.BUSY, f"{len(active)} requests wait already; ask again later")
+
+    def of(self, name: str, client: str | None) -> QueuedRequest:
+        """Return the request of that id, if it is this client's (None: any); raise `RefusedError` if there is none."""
+        queued = self._known.get(name)
+        if queued is None or (client is not None and queued.client != client):
+            raise unknown("request")
+        return queued
+
+    def ahead(self, queued: QueuedRequest) -> int:
+        """Return how many requests are made before this one; 0 if it does not wait."""
+        with self._changed:
+            if queued not in self._waiting:
+                return 0
+            return self._waiting.index(queued) + (self._running is not None)
+
+    def cancel(self, queued: QueuedRequest) -> None:
+        """Stop a request at its next step, or before it begins; one that has ended stays as it is."""
+        with self._changed:
+            waited = queued in self._waiting
+            if waited:
+                self._waiting.remove(queued)
+            if queued.ended_at is None:
+                queued.visit.stop()
+        if waited:
+            self._end(queued)
+
+    def remove(self, queued: QueuedRequest) -> None:
+        """Cancel a request, and delete it and its songs."""
+        self.cancel(queued)
+        with self._changed:
+            self._known.pop(queued.id, None)
+            queued.is_removed = True
+            if queued.ended_at is not None:
+                _delete_files(queued)
+
+    def expire(self) -> None:
+        """Remove what ended more than a day ago, and the oldest above the limits of number and size."""
+        ended = [queued for queued in list(self._known.values()) if queued.ended_at is not None]
+        ended.sort(key=_age)
+        sizes = [_size(queued.files) for queued in ended]
+        for number, queued in enumerate(ended):
+            is_old = self._clock() - _age(queued) > DAY_S
+            # The newest stays, however large it is: its client could not fetch it before.
+            is_newest = number == len(ended) - 1
+            is_too_much = sum(sizes[number:]) > MOST_SONG_BYTES or len(ended) - number > MOST_SESSIONS
+            if is_old or (is_too_much and not is_newest):
+                self.remove(queued)
+
+    def stop(self) -> None:
+        """Stop the current request at its next step; no other begins, and none is taken any more."""
+        with self._changed:
+            self.is_ending = True
+            self._changed.notify()
+        self._maker.stop()
+
+    def close(self) -> None:
+        """Stop, and wait until no request runs."""
+        self.stop()
+        self._worker.join()
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._running = None
+                self._changed.wait_for(lambda: self._waiting or self.is_ending)
+                if self.is_ending:
+                    return
+                queued = self._running = self._waiting.popleft()
+            try:
+                self._run(queued)
+            except Exception:
+                # One client's failure must not stop the others; who runs the server finds the traceback in its log.
+                traceback.print_exc()
+
+    def _run(self, queued: QueuedRequest) -> None:
+        try:
+            with queued.visit.run():
+                queued.document = self._make(queued)
+        except AceStepError:
+            # The visit has the failure, unless it was stopped.
+            pass
+        except Exception:
+            traceback.print_exc()
+        # Outside the except blocks, whose tracebacks keep tensors of the run alive.
+        self._end(queued)
+        if queued.document is None:
+            self._maker.rest()
+
+    def _make(self, queued: QueuedRequest) -> dict[str, Any]:
+        asked = queued.asked
+        clips = {name: uploaded_clip(str(path)) for name, path in queued.recordings.items()}
+        overrides = msgspec.structs.replace(self._maker.overrides, **wishes_of(asked))
+        think = think_wish(asked)
+        request, plan = api.settle_think(
+            pipeline_request(asked, clips), think, lambda request: self._maker.plan(overrides, request)
+        )
+        return self._maker.generate(
+            request,
+            plan,
+            asked.audio_format,
+            queued.visit,
+            unasked=think is Think.AS_PLANNED,
+            mp3_bitrate=asked.mp3_bitrate,
+        )
+
+    def _end(self, queued: QueuedRequest) -> None:
+        queued.visit.settle()
+        self._uploads.release(queued.id)
+        for path in queued.own:
+            self._uploads.drop(path)
+        with self._changed:
+            queued.asked = FORGOTTEN
+            queued.ended_at = self._clock()
+            if queued.is_removed:
+                _delete_files(queued)
+        self.expire()
+
+
+def _age(queued: QueuedRequest) -> float:
+    return queued.ended_at or 0.0
+
+
+def _delete_files(queued: QueuedRequest) -> None:
+    shutil.rmtree(queued.visit.folder, ignore_errors=True)
+
+
+def _size(files: tuple[Path, ...]) -> int:
+    return sum(path.stat().st_size for path in files if path.exists())

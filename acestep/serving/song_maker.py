@@ -1,0 +1,111 @@
+"""One model that makes the songs of all visitors, one run at a time."""
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from acestep import api
+from acestep.adapters.choice import Adapter
+from acestep.audio import write as audio
+from acestep.devices.open import look_with_torch
+from acestep.engine.service import Service
+from acestep.hardware.card import Card
+from acestep.limits.machine import plan_of
+from acestep.limits.plan import Overrides, Plan
+from acestep.request import Request
+from acestep.serving.visits import StoppedError, Visit
+
+_Answer = TypeVar("_Answer")
+
+
+class SongMaker:
+    """Makes songs with `model`; `overrides` are the wishes of the command line.
+
+    Songs are made in one thread: PyTorch gives every computing thread its own cuBLAS handle, with a workspace of up to
+    32 MiB that stays on the card.
+    """
+
+    def __init__(self, model: str, overrides: Overrides) -> None:
+        self._model = model
+        self.overrides = api.of_model(model, overrides)
+        self.found = look_with_torch()
+        self._service = Service(model)
+        self._lock = threading.Lock()
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="songs")
+        self._closing = threading.Event()
+
+    def plan(self, overrides: Overrides, request: Request | None = None) -> Plan:
+        """Return the plan of this machine's card, for a request if there is one, with remarks about the cards here."""
+        return plan_of(self.found, overrides, request)
+
+    def preload(
+        self, plan: Plan, *, think: bool, notify: Callable[[str], None], adapters: Sequence[Adapter] = ()
+    ) -> None:
+        """Load what requests under a plan will need, with adapters if there are any."""
+        with self._lock:
+            self._service.preload(plan, think=think, notify=notify, adapters=adapters)
+
+    def generate(
+        self,
+        request: Request,
+        plan: Plan,
+        audio_format: str,
+        visit: Visit,
+        *,
+        unasked: bool,
+        mp3_bitrate: int | None = None,
+        adapters: Sequence[Adapter] = (),
+    ) -> dict[str, Any]:
+        """Make the songs of a visit, write them to its folder, and return the document about them.
+
+        `unasked` thinking is left out if it is impossible. Raises `StoppedError` if the visit stopped the run or the
+        program ends, and as the pipeline does.
+        """
+
+        def progress(stage: str, done: int, total: int) -> None:
+            if self._closing.is_set():
+                raise StoppedError("the program is ending")
+            visit.report(stage, done, total)
+
+        def run() -> dict[str, Any]:
+            audio.open_folder(visit.folder)
+            result, used = self._service.generate(request, plan, progress=progress, unasked=unasked, adapters=adapters)
+            return api.write_songs(result, request, self._model, used, visit.folder, audio_format, mp3_bitrate)
+
+        return self._in_turn(run)
+
+    def rest(self) -> None:
+        """Free what an interrupted run left behind; must not be called inside the except block of its error."""
+        self._in_turn(self._service.rest)
+
+    @property
+    def device(self) -> Card:
+        """The device that songs are computed on."""
+        return self._service.card
+
+    def free_bytes(self) -> int:
+        """Bytes free on the device; 0 if unknown: for one in use or without a model."""
+        if not self._lock.acquire(blocking=False):
+            return 0
+        try:
+            return self._service.free_bytes()
+        finally:
+            self._lock.release()
+
+    def stop(self) -> None:
+        """Stop the current run at its next step; no other run can start."""
+        self._closing.set()
+
+    def close(self) -> None:
+        """Stop the current run and free everything."""
+        self.stop()
+        self._in_turn(self._service.close)
+
+    def _in_turn(self, work: Callable[[], _Answer]) -> _Answer:
+        def locked() -> _Answer:
+            # Other threads read the free memory, and must not while the card is in use.
+            with self._lock:
+                return work()
+
+        return self._worker.submit(locked).result()
