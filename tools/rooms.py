@@ -113,7 +113,7 @@ ROOMS = (
         name="http_api",
         holds="songs over HTTP, for programs",
         parts=("acestep.http_api",),
-        imports=_names("values limits audio api serving"),
+        imports=_names("values adapters limits audio api serving"),
     ),
     Room(
         name="cli",

@@ -6,7 +6,9 @@ from typing import Any
 
 import click
 
+from acestep.adapters.choice import Adapter
 from acestep.cli import console
+from acestep.cli.lora_option import adapters_in, lora_option
 from acestep.cli.options import (
     device_option,
     knob_options,
@@ -47,6 +49,7 @@ ADVICE = "set a token with --token or in ACESTEP_TOKEN, or give --no-auth to ser
 @device_option
 @lm_device_option
 @knob_options
+@lora_option
 @click.option(
     "--out",
     type=click.Path(file_okay=False),
@@ -63,6 +66,7 @@ def serve(
     init_service: bool,
     model: str,
     out: str,
+    adapters: tuple[Adapter | None, ...],
     **knobs: Any,
 ) -> None:
     """Make songs for programs, over HTTP; /openapi.json describes how."""
@@ -74,11 +78,14 @@ def serve(
         )
     require_guard(server_name, guarded=bool(tokens), open_to_all=no_auth, flag="--token", advice=ADVICE)
 
+    used = adapters_in(adapters)
+
     from acestep.http_api.serve import serve_api
 
     serve_api(
         model=model,
         overrides=knobs_with(model, knobs),
+        adapters=used,
         out=Path(out),
         server_name=server_name,
         port=port,

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from acestep.errors import Exit
+from acestep.fused_adapter import FusedAdapter
 from acestep.limits.plan import Plan
 from acestep.serving.failures import FailedRun, FailureKind
 from acestep.song import DecodePath
@@ -89,6 +90,7 @@ class ResultDocument(msgspec.Struct, frozen=True, kw_only=True):
 
     songs: tuple[SongDocument, ...]
     metadata: dict[str, str | int | float]
+    adapters: tuple[FusedAdapter, ...]
     plan: Plan
     warnings: tuple[str, ...]
     songs_per_pass: int

@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final
 
+from acestep.adapters.choice import Adapter
 from acestep.errors import RunFailedError
 from acestep.importing import without_collection
 from acestep.limits.plan import Overrides
@@ -27,6 +28,7 @@ def serve_api(
     *,
     model: str,
     overrides: Overrides,
+    adapters: Sequence[Adapter],
     out: Path,
     server_name: str,
     port: int,
@@ -37,7 +39,7 @@ def serve_api(
     announce: Callable[[str], None],
     notify: Callable[[str], None],
 ) -> None:
-    """Serve until `KeyboardInterrupt`; `announce` is called with the address.
+    """Serve until `KeyboardInterrupt`; `announce` is called with the address. All songs are made with the `adapters`.
 
     `tokens`, if there are any, are required. `alone` restricts the server to this machine; otherwise it answers to
     numeric addresses, this machine's name and `hosts`. Requests from a page of another site are refused in any case.
@@ -55,7 +57,7 @@ def serve_api(
             from acestep.serving.uploads import Uploads
 
             open_folder(out)
-            maker = SongMaker(model, overrides)
+            maker = SongMaker(model, overrides, adapters)
             end.callback(maker.close)
         # After a run that fails, garbage is collected; what is here now stays, and looking at it takes half a second.
         gc.collect()

@@ -20,14 +20,15 @@ _Answer = TypeVar("_Answer")
 
 
 class SongMaker:
-    """Makes songs with `model`; `overrides` are the wishes of the command line.
+    """Makes songs with `model`; `overrides` and `adapters` are the wishes of the command line.
 
     Songs are made in one thread: PyTorch gives every computing thread its own cuBLAS handle, with a workspace of up to
     32 MiB that stays on the card.
     """
 
-    def __init__(self, model: str, overrides: Overrides) -> None:
+    def __init__(self, model: str, overrides: Overrides, adapters: Sequence[Adapter] = ()) -> None:
         self._model = model
+        self._adapters = tuple(adapters)
         self.overrides = api.of_model(model, overrides)
         self.found = look_with_torch()
         self._service = Service(model)
@@ -39,12 +40,10 @@ class SongMaker:
         """Return the plan of this machine's card, for a request if there is one, with remarks about the cards here."""
         return plan_of(self.found, overrides, request)
 
-    def preload(
-        self, plan: Plan, *, think: bool, notify: Callable[[str], None], adapters: Sequence[Adapter] = ()
-    ) -> None:
-        """Load what requests under a plan will need, with adapters if there are any."""
+    def preload(self, plan: Plan, *, think: bool, notify: Callable[[str], None]) -> None:
+        """Load what requests under a plan will need."""
         with self._lock:
-            self._service.preload(plan, think=think, notify=notify, adapters=adapters)
+            self._service.preload(plan, think=think, notify=notify, adapters=self._adapters)
 
     def generate(
         self,
@@ -55,12 +54,12 @@ class SongMaker:
         *,
         unasked: bool,
         mp3_bitrate: int | None = None,
-        adapters: Sequence[Adapter] = (),
+        adapters: Sequence[Adapter] | None = None,
     ) -> dict[str, Any]:
         """Make the songs of a visit, write them to its folder, and return the document about them.
 
-        `unasked` thinking is left out if it is impossible. Raises `StoppedError` if the visit stopped the run or the
-        program ends, and as the pipeline does.
+        `unasked` thinking is left out if it is impossible. `adapters` of None are those of the command line. Raises
+        `StoppedError` if the visit stopped the run or the program ends, and as the pipeline does.
         """
 
         def progress(stage: str, done: int, total: int) -> None:
@@ -70,7 +69,8 @@ class SongMaker:
 
         def run() -> dict[str, Any]:
             audio.open_folder(visit.folder)
-            result, used = self._service.generate(request, plan, progress=progress, unasked=unasked, adapters=adapters)
+            fused = self._adapters if adapters is None else adapters
+            result, used = self._service.generate(request, plan, progress=progress, unasked=unasked, adapters=fused)
             return api.write_songs(result, request, self._model, used, visit.folder, audio_format, mp3_bitrate)
 
         return self._in_turn(run)

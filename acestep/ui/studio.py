@@ -39,7 +39,7 @@ class Studio:
     def __init__(self, model: str, overrides: Overrides, out: Path, adapters: Sequence[Adapter] = ()) -> None:
         audio.open_folder(out)
         self._adapters = _choices_of(tuple(adapters))
-        self._maker = SongMaker(model, overrides)
+        self._maker = SongMaker(model, overrides, adapters)
         self.overrides = self._maker.overrides
         self.uploads = Uploads()
         self.sessions = Sessions(out, lambda dropped: self.uploads.leave(dropped.name))
@@ -99,7 +99,7 @@ class Studio:
     def preload(self, notify: Callable[[str], None]) -> None:
         """Load what the first request will need."""
         controls, plan = self.start()
-        self._maker.preload(plan, think=controls.init_lm, notify=notify, adapters=self._chosen(""))
+        self._maker.preload(plan, think=controls.init_lm, notify=notify)
 
     def generate(
         self,

@@ -1,6 +1,7 @@
 """`acestep serve`: what it refuses, before any heavy import, and what the server gets."""
 
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -13,6 +14,7 @@ from acestep.knobs import Offload, Variant
 from tests.processes import imported_by
 
 TOKEN = "t" * 16
+FIXTURES = Path(__file__).parent.parent / "fixtures" / "adapters"
 
 
 @pytest.fixture
@@ -84,3 +86,14 @@ def test_the_server_gets_what_was_asked_for(opened: list[dict[str, Any]], monkey
 def test_its_help_imports_neither_torch_nor_a_server() -> None:
     heavy = {"torch", "numpy", "fastapi", "uvicorn", "gradio", "pydantic"}
     assert not heavy & imported_by("-m", "acestep", "serve", "--help")
+
+
+def test_adapters_are_looked_at_before_the_server_is_opened(
+    opened: list[dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    adapter = FIXTURES / "peft-lora"
+    assert run_click(cli, ["serve", "--lora", f"{adapter}:0.5"]) == Exit.OK
+    assert [(one.path, one.scale) for one in opened[0]["adapters"]] == [(adapter, 0.5)]
+    assert run_click(cli, ["serve", "--lora", str(tmp_path / "nowhere")]) == Exit.INVALID
+    assert "nowhere" in capsys.readouterr().err
+    assert len(opened) == 1
