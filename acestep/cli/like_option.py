@@ -11,8 +11,7 @@ from acestep.cli import console
 from acestep.cli.task_options import AUDIO_FILE
 from acestep.cli.think_options import options_of_thinking
 from acestep.errors import InvalidInputError, UsageError
-from acestep.request import READ_BY_TASKS
-from acestep.song_settings import SongSettings, settings_in
+from acestep.song_settings import SongSettings, fields_to_ask, settings_in
 from acestep.task import Task
 from acestep.version import version
 
@@ -48,12 +47,7 @@ def _values(settings: SongSettings, given: set[str], file: str, parameters: dict
     if settings.acestep != version():
         console.notify(f"{file} was made by release {settings.acestep}; with {version()} it may sound different.")
     asked, task = settings.request, parameters["task"] if "task" in given else settings.request.task
-    fields = {
-        name: value
-        for name, value in msgspec.structs.asdict(asked).items()
-        if name not in READ_BY_TASKS or task in READ_BY_TASKS[name][1]
-    }
-    fields |= options_of_thinking(asked.thinking)
+    fields = fields_to_ask(asked, task) | options_of_thinking(asked.thinking)
     fields["lyrics"] = f"@{asked.lyrics}" if asked.lyrics.startswith("@") else asked.lyrics
     # 0 leaves the length open, as does an option that is not given; without a task the song is new.
     fields |= {"duration_s": asked.duration_s or None, "task": None if task is Task.TEXT2MUSIC else task}

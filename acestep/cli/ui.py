@@ -74,7 +74,7 @@ class PageByDefault(click.Group):
     metavar="NAME",
     help="Answer to this host name too, for example that of a reverse proxy; can be given several times.",
 )
-@click.option("--language", type=click.Choice(LANGUAGES), default="en", show_default=True, help="Language of the page.")
+@click.option("--language", type=click.Choice(LANGUAGES), help="Language of the page; without it, the browser's.")
 @click.option("--init-service", is_flag=True, help="Load the model before the page opens.")
 @click.option("--model", default="turbo", show_default=True, metavar="ID|DIR|tiny|dummy", help="Which weights.")
 @model_variant_option
@@ -89,7 +89,7 @@ def ui(
     auth: tuple[str, ...],
     no_auth: bool,
     allow_host: tuple[str, ...],
-    language: str,
+    language: str | None,
     init_service: bool,
     model: str,
     out: str,

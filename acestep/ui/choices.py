@@ -12,11 +12,12 @@ from acestep.request import Task
 from acestep.ui.form import OF_TASKS, Form, form_from, form_request, limited_from, song_from, task_fields, wish_from
 from acestep.ui.frame import seconds_of, uploaded_clip
 from acestep.ui.listener import Changes
+from acestep.ui.outlook import guard_html, outlook, panel_html
 from acestep.ui.page import Parts, setting_update
 from acestep.ui.sessions import Visit
 from acestep.ui.settings import Controls, controls_from, limits_of, settings_of
 from acestep.ui.studio import Studio
-from acestep.ui.views import card_html, guard_html, outlook, panel_html, warnings_html
+from acestep.ui.views import card_html, warnings_html
 from acestep.ui.words import PageText
 
 
@@ -74,13 +75,15 @@ class Choices:
             source_audio=None,
             reference_audio=None,
         )
+        free_bytes, held_bytes = self._studio.free_and_held(wish.tier)
         seen = outlook(
             plan,
             self._studio.memory_model,
             form_request(words_only, uploaded_clip),
             brings_audio=bool(form.source_audio or form.reference_audio),
             weak_cover=form.task is Task.COVER and form.cover_strength < 1,
-            free_bytes=self._studio.free_bytes(wish.tier),
+            free_bytes=free_bytes,
+            held_bytes=held_bytes,
         )
         return guard_html(plan, seen, self._words)
 

@@ -1,9 +1,9 @@
 """gradio's page with our own check of all input before gradio processes it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import gradio as gr
 from gradio.themes.utils.fonts import Font
@@ -14,6 +14,8 @@ from acestep.clip import Clip
 from acestep.errors import InvalidInputError
 from acestep.request import MIN_DURATION_S
 from acestep.ui.words import PageText
+
+T = TypeVar("T")
 
 
 def problem_of(values: Sequence[Any], files: Sequence[bool], folder: Path) -> int | None:
@@ -47,9 +49,14 @@ def file_of(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def uploaded_clip(path: str) -> Clip:
-    """Return the clip in an uploaded file; `InvalidInputError` gives the name that its owner uses."""
+    """Return the clip in an uploaded file; raises as `of_upload` does."""
+    return of_upload(path, read_clip)
+
+
+def of_upload(path: str, read: Callable[[Path], T]) -> T:
+    """Return what `read` finds in an uploaded file; `InvalidInputError` gives the name that its owner uses."""
     try:
-        return read_clip(Path(path))
+        return read(Path(path))
     except InvalidInputError as error:
         # The upload folder's path must not be shown.
         problem = error.problem.replace(path, Path(path).name)
@@ -119,6 +126,17 @@ def theme() -> Any:
         **_both("block_label_text_color", "*body_text_color"),
         **_both("block_title_background_fill", "transparent"),
         **_both("block_title_text_color", "*body_text_color"),
+        **_both("button_primary_background_fill", "*primary_700"),
+        **_both("button_primary_background_fill_hover", "*primary_800"),
+        **_both("button_primary_text_color", "white"),
+        body_background_fill="*neutral_50",
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_300",
+        input_placeholder_color="*neutral_500",
+        input_placeholder_color_dark="*neutral_400",
+        **_both("block_border_width", "1px"),
         block_title_text_weight="600",
         block_title_padding="0",
         input_border_width="1px",

@@ -11,6 +11,7 @@ import msgspec
 
 from acestep import api
 from acestep.audio import write as audio
+from acestep.checkpoints.catalog import SIZES, find
 from acestep.devices.open import look_with_torch
 from acestep.engine.service import Service
 from acestep.errors import UsageError
@@ -138,6 +139,12 @@ class Studio:
         self._in_turn(self._service.rest)
 
     @property
+    def model(self) -> str:
+        """The name of the published weights, or the variant of those in a folder."""
+        named = self._model in SIZES or find(self._model) is not None
+        return self._model if named else self.overrides.variant.value
+
+    @property
     def device(self) -> Card:
         """The device that songs are computed on."""
         return self._service.card
@@ -148,13 +155,16 @@ class Studio:
         table = tiers_here().variants.get(self.overrides.variant)
         return {} if table is None else table.memory_model
 
-    def free_bytes(self, tier: str) -> int:
-        """Bytes free on the card of a tier; 0 if unknown: for another card, or for one in use or without a model."""
+    def free_and_held(self, tier: str) -> tuple[int, int | None]:
+        """Bytes free on the card of a tier and those of the weights on it; 0 and None if unknown.
+
+        They are unknown for another card, and for one in use or without a model.
+        """
         seen = tier == THIS_CARD and self.card(tier).kind is self.device.kind
         if not seen or not self._lock.acquire(blocking=False):
-            return 0
+            return 0, None
         try:
-            return self._service.free_bytes()
+            return self._service.free_bytes(), self._service.held_bytes
         finally:
             self._lock.release()
 

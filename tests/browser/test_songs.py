@@ -21,15 +21,16 @@ def test_a_song_shows_progress_can_be_played_and_is_stored(server: Server, visit
     studio.ask(seconds=12, steps=60, think=True)
     studio.generate()
     song = studio.control("song-0")
-    song.get_by_label("Play", exact=True).wait_for()
     song.get_by_text("0:12").wait_for()
-    assert [player["seconds"] for player in studio.players()] == [pytest.approx(12, abs=0.1)]
     song.get_by_label("Play", exact=True).click()
     wait_until(lambda: any(player["at"] > 0.2 for player in studio.players()))
+    assert [player["seconds"] for player in studio.players()] == [pytest.approx(12, abs=0.1)]
+    song.get_by_label("Pause", exact=True).click()
+    song.get_by_label("Play", exact=True).wait_for()
     watched = "\n".join(page.evaluate("() => window.progress"))
     assert all(PageText("en").texts[f"stage_{stage}"] in watched for stage in ("think", "denoise"))
     with page.expect_download() as kept:
-        studio.control("download").locator("a[download]").first.click()
+        song.locator("a[download]").click()
     audio, rate = soundfile.read(kept.value.path())
     assert rate == 48_000
     assert len(audio) == pytest.approx(12 * rate, abs=0.1 * rate)
@@ -47,7 +48,7 @@ def test_a_stopped_song_leaves_nothing_and_the_next_is_made(server: Server, visi
     studio.control("cancel").click()
     server.wait_for("end", ended + 1)
     studio.control("progress").locator(".stopped").wait_for()
-    assert studio.control("song-0").get_by_label("Play", exact=True).count() == 0
+    assert studio.control("song-0").count() == 0
     assert len(songs(server)) == kept
     studio.ask(seconds=2, steps=1)
     studio.generate()
@@ -71,7 +72,7 @@ def test_two_visitors_wait_for_each_other_and_see_only_their_own_songs(server: S
     assert [len(name) for name in names] == [1, 1]
     assert names[0] != names[1]
     for studio, other in zip(studios, reversed(captions), strict=True):
-        studio.control("history").locator("audio").wait_for()
+        studio.wait_for_song()
         assert other not in studio.page.locator("body").inner_text()
     # A song's name follows from its caption and seed, so a visitor who knows those must not get it by name.
     for path in songs(server):

@@ -1,0 +1,49 @@
+"""Everyone can use the page: contrast, names and roles by WCAG 2 A and AA in every state, and the keyboard alone."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.browser.conftest import Visit
+from tests.browser.serving import Server
+from tests.browser.states import states
+from tests.browser.studio import Studio
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+AXE = find_spec("axe_playwright_python")
+LEVELS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
+
+VIOLATIONS = """
+async (levels) => {
+  const found = await axe.run(document, {runOnly: {type: "tag", values: levels}, resultTypes: ["violations"]});
+  return found.violations.flatMap((rule) => rule.nodes.map((node) => `${rule.id}: ${node.html.slice(0, 200)} ${
+    node.any.map((check) => check.message).join(" ").slice(0, 200)}`));
+}
+"""
+
+
+def violations(page: "Page") -> list[str]:
+    """What axe-core finds on the page as it is, in light and in dark."""
+    assert AXE is not None
+    assert AXE.origin is not None
+    if not page.evaluate("() => 'axe' in window"):
+        page.evaluate((Path(AXE.origin).parent / "axe.min.js").read_text(encoding="utf-8"))
+    found: list[str] = []
+    for scheme in ("light", "dark"):
+        page.evaluate("(dark) => document.body.classList.toggle('dark', dark)", scheme == "dark")
+        # Colours change over a moment.
+        page.wait_for_timeout(400)
+        found += [f"{scheme} {violation}" for violation in page.evaluate(VIOLATIONS, LEVELS)]
+    return found
+
+
+@pytest.mark.skipif(AXE is None, reason="axe-core is not installed here (pip install axe-playwright-python)")
+def test_no_state_of_the_page_violates_wcag_2_aa(server: Server, visit: Visit) -> None:
+    studio = Studio(visit(server.url, color_scheme="light"))
+    found = {state: violations(studio.page) for state in states(studio)}
+    assert len(found) == 6
+    assert {state: one for state, one in found.items() if one} == {}
