@@ -166,12 +166,15 @@ def _sampling(parts: Parts, words: PageText, form: Form) -> None:
 
 
 def _results(parts: Parts, words: PageText, warnings: str) -> None:
-    with gr.Row(elem_id="run"):
-        parts["generate"] = gr.Button(words("generate"), variant="primary", elem_id="generate", scale=3, min_width=160)
-        parts["cancel"] = gr.Button(
-            words("cancel"), variant="stop", elem_id="cancel", scale=1, min_width=90, interactive=False
-        )
-    parts["progress"] = _html(elem_id="progress")
+    with gr.Column(elem_id="run"):
+        with gr.Row():
+            parts["generate"] = gr.Button(
+                words("generate"), variant="primary", elem_id="generate", scale=3, min_width=160
+            )
+            parts["cancel"] = gr.Button(
+                words("cancel"), variant="stop", elem_id="cancel", scale=1, min_width=90, interactive=False
+            )
+        parts["progress"] = _html(elem_id="progress")
     parts["failure"] = _html(elem_id="failure")
     parts["warnings"] = _html(warnings, elem_id="warnings")
     parts["history"] = _html(songs_html((), words), elem_id="history")

@@ -105,8 +105,10 @@
     }
   });
   new MutationObserver((changes) => {
-    const isSong = (node) => node.querySelector?.(".song") ?? node.matches?.(".song");
-    if (changes.some((change) => [...change.addedNodes].some(isSong))) draw();
+    const added = (name) => changes.some((change) => [...change.addedNodes].some((node) => node.querySelector?.(name)));
+    if (added(".song")) draw();
+    // On a phone it may be below what is seen.
+    if (added(".failure")) document.querySelector("#failure .failure")?.scrollIntoView({ block: "nearest" });
   }).observe(document.body, { childList: true, subtree: true });
   return [];
 }

@@ -38,7 +38,7 @@ def _details(progress: RunProgress, words: PageText, place: int) -> list[str]:
     if progress.stage == WAITING:
         return [words("progress_next") if place == 1 else words("progress_place", place=place)] if place else []
     details = []
-    if progress.stage == Stage.DENOISE and progress.total:
+    if progress.stage == Stage.DENOISE and progress.total > 1:
         details.append(words("progress_step", done=progress.done, total=progress.total))
     if progress.of_songs > 1 and progress.stage not in ENDED_STAGES:
         details.append(words("progress_songs", done=progress.songs, total=progress.of_songs))
