@@ -155,7 +155,7 @@ def wire(page: Any, studio: Studio, gallery: Gallery, places: Places, words: Pag
 
 def _wire_songs(songs: Songs, listener: Listener, parts: Parts, page: Any) -> None:
     page.load(**listener(songs.come_back, ("visitor",), ("history",), **AT_ONCE), js=VISITOR_JS)
-    acted = parts["act"].input(**listener(songs.act, ("act",), ACTED, trigger_mode="multiple", **AT_ONCE))
+    acted = parts["act"].change(**listener(songs.act, ("act",), ACTED, trigger_mode="multiple", **AT_ONCE))
     acted.success(fn=None, js=ACTED_JS, **AT_ONCE)
     parts["like"].upload(**listener(songs.load, ("like",), FILLED, **AT_ONCE))
     gr.on([parts[name].change for name in KEPT], fn=None, js=KEEP_JS, inputs=[parts[name] for name in KEPT], **AT_ONCE)

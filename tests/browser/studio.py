@@ -95,6 +95,10 @@ class Studio:
         if self.checked(name) != on:
             self.control(name).locator("input[type=checkbox]").click()
 
+    def number(self, name: str) -> float:
+        """The number of a slider or of a box."""
+        return float(self.control(name).locator("input[type=number]").input_value())
+
     def longest(self, name: str) -> float:
         """Where a slider ends."""
         return float(self.control(name).locator("input[type=range]").get_attribute("max") or math.nan)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from acestep.ui.words import PageText
 from tests.browser.conftest import Visit
 from tests.browser.serving import Server
 from tests.browser.states import states
@@ -47,3 +48,36 @@ def test_no_state_of_the_page_violates_wcag_2_aa(server: Server, visit: Visit) -
     found = {state: violations(studio.page) for state in states(studio)}
     assert len(found) == 6
     assert {state: one for state, one in found.items() if one} == {}
+
+
+REACHED = """
+() => {
+  const at = document.activeElement;
+  const seen = getComputedStyle(at);
+  const place = at.closest("[id]")?.id ?? "";
+  const ring = parseFloat(seen.outlineWidth) > 0 && seen.outlineStyle !== "none";
+  const around = at.closest(".outline");
+  return [at.id || place, ring || (around !== null && parseFloat(getComputedStyle(around).outlineWidth) > 0)];
+}
+"""
+"""The control that has the keyboard, and whether it is seen."""
+
+
+def test_the_keyboard_alone_reaches_everything_visibly_and_makes_music(server: Server, visit: Visit) -> None:
+    studio = Studio(visit(server.url))
+    studio.open_everything()
+    studio.page.evaluate("() => document.activeElement.blur()")
+    reached: dict[str, bool] = {}
+    for _ in range(90):
+        studio.page.keyboard.press("Tab")
+        name, is_seen = studio.page.evaluate(REACHED)
+        reached[name] = reached.get(name, True) and is_seen
+        if name == "generate":
+            break
+    names = ("examples", "like", "caption", "lyrics", "instrumental", "think", "duration", "batch", "language", "bpm")
+    names += ("task", "source-audio", "reference-audio", "seed", "steps", "audio-format", "generate")
+    assert [name for name in names if not any(name in place for place in reached)] == []
+    assert [name for name, is_seen in reached.items() if not is_seen] == []
+    studio.control("caption").locator("textarea").focus()
+    studio.page.keyboard.press("Control+Enter")
+    studio.page.get_by_role("alert").get_by_text(PageText("en")("failed_caption")).wait_for()

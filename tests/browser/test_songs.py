@@ -1,5 +1,6 @@
 """A song from the page: requested, watched, played, stored, and stopped."""
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,68 @@ def test_two_visitors_wait_for_each_other_and_see_only_their_own_songs(server: S
         assert studios[0].page.request.get(f"{server.url}/gradio_api/file={path}").status == 403
     for studio, caption in zip(studios, captions, strict=True):
         studio.control("history").get_by_text(caption).wait_for()
+
+
+def test_the_buttons_of_a_card_do_what_they_say(server: Server, visit: Visit) -> None:
+    page = visit(server.url)
+    studio = Studio(page)
+    kept = len(songs(server))
+    studio.ask(seconds=1, steps=1, caption="a kettle in the hall")
+    studio.tick("random-seed", on=False)
+    studio.set("seed", 5)
+    studio.set("batch", 2)
+    studio.generate()
+    studio.wait_for_song()
+    studio.wait_until_ready()
+    # Files of one batch can be told apart.
+    assert ["seed 5" in studio.text("song-0"), "seed 6" in studio.text("song-1")] == [True, True]
+    with page.expect_download() as packed:
+        studio.control("history").locator("[data-act=zip]").click()
+    with zipfile.ZipFile(packed.value.path()) as archive:
+        assert sorted(archive.namelist()) == sorted(studio.downloads())
+        assert archive.testzip() is None
+    studio.write("caption", "something else")
+    studio.act("use", song=1)
+    wait_until(lambda: "kettle" in studio.text("caption"))
+    assert (studio.number("seed"), studio.checked("random-seed")) == (6, False)
+    studio.act("another")
+    studio.control("song-2").wait_for()
+    studio.wait_until_ready()
+    assert studio.checked("random-seed")
+    assert "kettle" in studio.text("song-0")
+    page.once("dialog", lambda dialog: dialog.accept())
+    studio.act("delete")
+    studio.control("song-2").wait_for(state="detached")
+    assert "seed 5" in studio.text("song-0")
+    assert len(songs(server)) == kept + 2
+
+
+def test_songs_and_the_form_survive_a_reload_and_a_song_s_file_fills_the_form(server: Server, visit: Visit) -> None:
+    page = visit(server.url)
+    studio = Studio(page)
+    studio.ask(seconds=1, steps=2, caption="a lamp in the fog")
+    studio.generate()
+    studio.wait_for_song()
+    studio.wait_until_ready()
+    (name,) = studio.downloads()
+    studio.choose("language", "한국어")
+    studio.write("lyrics", "la la")
+    page.reload()
+    studio = Studio(page)
+    studio.wait_for_song()
+    studio.open_everything()
+    assert studio.downloads() == [name]
+    assert ("lamp" in studio.text("caption"), "la la" in studio.text("lyrics")) == (True, True)
+    assert (studio.number("steps"), studio.chosen("language")) == (2, "한국어")
+    file = next(path for path in songs(server) if path.name == name)
+    studio.write("caption", "something else")
+    with page.expect_file_chooser() as chooser:
+        studio.control("like").click()
+    chooser.value.set_files(file)
+    wait_until(lambda: "lamp" in studio.text("caption"))
+    # A song that was asked for has all of its settings, so what was written beside it is gone.
+    assert "la la" not in studio.text("lyrics")
+    assert studio.number("duration") == 1
 
 
 def songs(server: Server) -> list[Path]:
