@@ -15,7 +15,7 @@ from acestep.errors import InvalidInputError
 from acestep.request import MIN_DURATION_S
 from acestep.ui.words import PageText
 
-T = TypeVar("T")
+_Found = TypeVar("_Found")
 
 
 def problem_of(values: Sequence[Any], files: Sequence[bool], folder: Path) -> int | None:
@@ -53,7 +53,7 @@ def uploaded_clip(path: str) -> Clip:
     return of_upload(path, read_clip)
 
 
-def of_upload(path: str, read: Callable[[Path], T]) -> T:
+def of_upload(path: str, read: Callable[[Path], _Found]) -> _Found:
     """Return what `read` finds in an uploaded file; `InvalidInputError` gives the name that its owner uses."""
     try:
         return read(Path(path))

@@ -23,7 +23,7 @@ _LONGEST: Final = 500
 """A longer header is none of a browser."""
 
 
-def language_of(accepted: str) -> str:
+def wanted_language(accepted: str) -> str:
     """Return the language of the page for a browser's ``Accept-Language`` (RFC 9110): the most wanted that there is."""
     wanted: dict[str, float] = {}
     for one in accepted[:_LONGEST].split(","):
@@ -47,7 +47,7 @@ class VisitorLanguage:
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Pass a request on to the page."""
-        _SPOKEN.set(language_of(header(scope, _HEADER)))
+        _SPOKEN.set(wanted_language(header(scope, _HEADER)))
         await self._app(scope, receive, send)
 
 
@@ -78,7 +78,7 @@ class ManyLanguages(Frame):
         """Answer an event with the handler of the visitor's language."""
         number = block_fn if isinstance(block_fn, int) else block_fn._id  # noqa: SLF001 - by which the browser names it
         headers = getattr(request, "headers", None) or {}
-        other = self._in_language.get(language_of(headers.get(_HEADER, "")))
+        other = self._in_language.get(wanted_language(headers.get(_HEADER, "")))
         speaking = other.fns[number] if other else block_fn
         return await super().process_api(speaking, inputs, state, request, **how)
 

@@ -57,6 +57,8 @@ REACHED = """
   const place = at.closest("[id]:not([id^=html-])")?.id ?? "";
   const ring = parseFloat(seen.outlineWidth) > 0 && seen.outlineStyle !== "none";
   const around = at.closest(".outline");
+  // Where a list has just closed, nothing has it.
+  if (at === document.body) return ["", true];
   return [place, ring || (around !== null && parseFloat(getComputedStyle(around).outlineWidth) > 0)];
 }
 """

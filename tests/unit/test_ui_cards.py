@@ -30,7 +30,7 @@ from acestep.ui.like import filled, filled_like
 from acestep.ui.places import Places
 from acestep.ui.sessions import Visit, VisitSong
 from acestep.ui.time_left import TimeLeft
-from acestep.ui.visitor_language import language_of
+from acestep.ui.visitor_language import wanted_language
 from acestep.ui.words import PageText
 
 VISITOR = "0123456789abcdef" * 2
@@ -201,12 +201,12 @@ def test_every_language_of_lyrics_has_a_name_of_its_own() -> None:
     ],
 )
 def test_the_page_speaks_the_most_wanted_language_that_it_has(accepted: str, language: str) -> None:
-    assert language_of(accepted) == language
+    assert wanted_language(accepted) == language
 
 
 @given(st.text(max_size=40))
 def test_any_header_has_a_language(accepted: str) -> None:
-    assert language_of(accepted) in LANGUAGES
+    assert wanted_language(accepted) in LANGUAGES
 
 
 def test_places_follow_the_order_in_which_runs_were_asked_for(tmp_path: Path) -> None:
