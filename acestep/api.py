@@ -10,7 +10,7 @@ import msgspec
 
 from acestep.adapters.choice import Adapter, adapters_from
 from acestep.audio import write as audio
-from acestep.checkpoints.catalog import SIZES, checkpoints_dir, find
+from acestep.checkpoints.catalog import SIZES, checkpoints_dir, is_named
 from acestep.checkpoints.locate import variant_at
 from acestep.checkpoints.tokenizer import encodable
 from acestep.clip import Clip
@@ -155,7 +155,7 @@ def write_songs(
 
     Each file carries the `request` that it was asked with. `mp3_bitrate` is in kbit/s; None means a variable bitrate.
     """
-    known = model if model in SIZES or find(model) else None
+    known = model if is_named(model) else None
     return {
         "songs": [
             _write(

@@ -1,16 +1,17 @@
 """How a song was made, as its file carries it: enough to make the song again."""
 
 import json
+from typing import Any
 
 import msgspec
 
 from acestep.errors import InvalidInputError
 from acestep.fused_adapter import FusedAdapter
 from acestep.knobs import KNOBS, Knobs, Variant
-from acestep.request import Request
+from acestep.request import READ_BY_TASKS, Request
 from acestep.result import Result
 from acestep.stage import Stage
-from acestep.task import SOURCED
+from acestep.task import SOURCED, Task
 from acestep.version import version
 
 _NOT_KEPT = frozenset({"source_audio", "reference_audio", "batch"})
@@ -83,6 +84,18 @@ def settings_text(request: Request, result: Result, seed: int, model: str | None
         "adapters": result.adapters,
     }
     return json.dumps(msgspec.to_builtins(settings))
+
+
+def fields_to_ask(asked: AskedSettings, task: Task) -> dict[str, Any]:
+    """Return the fields of a song's request that a task reads, by their names, to ask for the song again.
+
+    Of a song's settings only these describe the song; a path or an option of the machine is never among them.
+    """
+    return {
+        name: value
+        for name, value in msgspec.structs.asdict(asked).items()
+        if name not in READ_BY_TASKS or task in READ_BY_TASKS[name][1]
+    }
 
 
 def settings_in(text: str | None, file: str) -> SongSettings:

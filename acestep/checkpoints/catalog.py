@@ -171,6 +171,11 @@ def variant_of(architecture: Architecture, name: str) -> Variant:
     return Variant(f"xl-{kind}" if architecture.is_xl else kind)
 
 
+def is_named(model: str) -> bool:
+    """Return whether a model has a name that is the same everywhere: published, or with random weights."""
+    return model in SIZES or find(model) is not None
+
+
 def find(name: str) -> Checkpoint | None:
     """The checkpoint called `name`: its id, short name or the repository it has to itself; None if there is none."""
     wanted = name.strip().lower()

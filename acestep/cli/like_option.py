@@ -8,13 +8,12 @@ from msgspec import UNSET
 
 from acestep.adapters.choice import Adapter
 from acestep.adapters.source import digest_of
-from acestep.checkpoints.catalog import SIZES, find
+from acestep.checkpoints.catalog import SIZES, is_named
 from acestep.cli import console
 from acestep.cli.task_options import AUDIO_FILE
 from acestep.cli.think_options import options_of_thinking
 from acestep.errors import InvalidInputError, UsageError
-from acestep.request import READ_BY_TASKS
-from acestep.song_settings import SongSettings, settings_in
+from acestep.song_settings import SongSettings, fields_to_ask, settings_in
 from acestep.task import Task
 from acestep.version import version
 
@@ -51,12 +50,7 @@ def _values(settings: SongSettings, given: set[str], file: str, parameters: dict
         console.notify(f"{file} was made by release {settings.acestep}; with {version()} it may sound different.")
     _require_adapters(settings, given, file, parameters["adapters"])
     asked, task = settings.request, parameters["task"] if "task" in given else settings.request.task
-    fields = {
-        name: value
-        for name, value in msgspec.structs.asdict(asked).items()
-        if name not in READ_BY_TASKS or task in READ_BY_TASKS[name][1]
-    }
-    fields |= options_of_thinking(asked.thinking)
+    fields = fields_to_ask(asked, task) | options_of_thinking(asked.thinking)
     fields["lyrics"] = f"@{asked.lyrics}" if asked.lyrics.startswith("@") else asked.lyrics
     # 0 leaves the length open, as does an option that is not given; without a task the song is new.
     fields |= {"duration_s": asked.duration_s or None, "task": None if task is Task.TEXT2MUSIC else task}
@@ -94,6 +88,6 @@ def _model(settings: SongSettings, given: set[str], file: str) -> dict[str, Any]
         return {}
     if settings.model is None:
         raise UsageError(f"{file} was made with weights in a folder of {settings.variant}; name them with --model")
-    if settings.model not in SIZES and find(settings.model) is None:
+    if not is_named(settings.model):
         raise InvalidInputError(file, f"it was made with {settings.model!r}, which is no model that is known here")
     return {"model": settings.model} | ({"variant": settings.variant} if settings.model in SIZES else {})

@@ -71,7 +71,7 @@ class PageByDefault(click.Group):
 )
 @click.option("--no-auth", is_flag=True, help="Do not require a password, even if others can reach the page.")
 @allow_host_option
-@click.option("--language", type=click.Choice(LANGUAGES), default="en", show_default=True, help="Language of the page.")
+@click.option("--language", type=click.Choice(LANGUAGES), help="Language of the page; without it, the browser's.")
 @click.option("--init-service", is_flag=True, help="Load the model before the page opens.")
 @click.option("--model", default="turbo", show_default=True, metavar="ID|DIR|tiny|dummy", help="Which weights.")
 @model_variant_option
@@ -87,7 +87,7 @@ def ui(
     auth: tuple[str, ...],
     no_auth: bool,
     allow_host: tuple[str, ...],
-    language: str,
+    language: str | None,
     init_service: bool,
     model: str,
     adapters: tuple[Adapter | None, ...],

@@ -194,6 +194,11 @@ class Service:
         """Return the bytes that are free on the device now; 0 if it has no memory of its own or nothing is loaded."""
         return self._device.free_bytes() if self._pipelines and not self._device.shares_host_memory else 0
 
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the weights that are on the device between requests."""
+        return sum(pipeline.held_bytes for pipeline in self._pipelines.values())
+
     @one_card_fault_error()
     def rest(self) -> None:
         """Free what an interrupted request left on the device.
@@ -299,11 +304,10 @@ class Service:
         """Return the plan for what is free on the device now; every request begins again with its own plan."""
         if self._device.shares_host_memory:
             return plan
-        held = sum(pipeline.held_bytes for pipeline in self._pipelines.values())
         question = question_of(
             request, self.card, plan.variant, thinks=request.thinks, lm_apart=plan.lm_card is not None
         ).in_type_of(components.dtype.itemsize)
-        found = fit_now(plan, question, memory_model_of(components, plan), self._device.free_bytes() + held)
+        found = fit_now(plan, question, memory_model_of(components, plan), self._device.free_bytes() + self.held_bytes)
         for sentence in found.warnings[len(plan.warnings) :]:
             warn(sentence)
         return found

@@ -11,6 +11,7 @@ class FailureKind(StrEnum):
     """The reasons with a sentence in every language, named ``failed_`` and the kind."""
 
     WEIGHTS = "weights"
+    CAPTION = "caption"
     SOURCE = "source"
     MEMORY = "memory"
     INPUT = "input"
@@ -33,14 +34,20 @@ class MissingSourceError(UsageError):
     """A task that works on a song was requested without the song."""
 
 
+class MissingCaptionError(UsageError):
+    """A song was requested without a description."""
+
+
 def failure_of(error: BaseException) -> FailedRun:
     """Return the failure that corresponds to an error of a run."""
     detail = str(error)
     match error:
         case MissingWeightsError():
             return FailedRun(kind=FailureKind.WEIGHTS, detail=detail, command=error.command)
+        # The translated sentences contain everything.
+        case MissingCaptionError():
+            return FailedRun(kind=FailureKind.CAPTION)
         case MissingSourceError():
-            # The translated sentence contains everything.
             return FailedRun(kind=FailureKind.SOURCE)
         case NotEnoughMemoryError():
             return FailedRun(kind=FailureKind.MEMORY, detail=detail)

@@ -84,12 +84,12 @@ class SongMaker:
         """The device that songs are computed on."""
         return self._service.card
 
-    def free_bytes(self) -> int:
-        """Bytes free on the device; 0 if unknown: for one in use or without a model."""
+    def free_and_held(self) -> tuple[int, int | None]:
+        """Bytes free on the device and those of the weights on it; 0 and None for one in use or without a model."""
         if not self._lock.acquire(blocking=False):
-            return 0
+            return 0, None
         try:
-            return self._service.free_bytes()
+            return self._service.free_bytes(), self._service.held_bytes
         finally:
             self._lock.release()
 

@@ -2,14 +2,16 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from acestep.audio.read import read_clip
 from acestep.clip import Clip
 from acestep.errors import InvalidInputError
 from acestep.units import GIB
+
+_Found = TypeVar("_Found")
 
 MOST_UPLOADED_BYTES: Final = 2 * GIB
 """Uploaded files that are kept, of all visits together."""
@@ -103,9 +105,14 @@ class Uploads:
 
 
 def uploaded_clip(path: str) -> Clip:
-    """Return the clip in an uploaded file; `InvalidInputError` gives the name that its owner uses."""
+    """Return the clip in an uploaded file; raises as `of_upload` does."""
+    return of_upload(path, read_clip)
+
+
+def of_upload(path: str, read: Callable[[Path], _Found]) -> _Found:
+    """Return what `read` finds in an uploaded file; `InvalidInputError` gives the name that its owner uses."""
     try:
-        return read_clip(Path(path))
+        return read(Path(path))
     except InvalidInputError as error:
         # The upload folder's path must not be shown.
         problem = error.problem.replace(path, Path(path).name)

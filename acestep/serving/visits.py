@@ -13,6 +13,9 @@ import msgspec
 
 from acestep.errors import AceStepError
 from acestep.serving.failures import FailedRun, FailureKind, failure_of
+from acestep.serving.time_left import TimeLeft
+from acestep.song_settings import SongSettings
+from acestep.stage import Stage
 
 MOST_SESSIONS: Final = 1_000
 """Visits that are kept; the one that was inactive longest is dropped first."""
@@ -30,13 +33,17 @@ class RunProgress(msgspec.Struct, frozen=True, kw_only=True):
     """The progress of a run: `stage` is one of the pipeline, or one of those below; None for no run.
 
     The others are `waiting`, `loading`, `stopping`, and at the end `finished`, `stopped` or `failed`, with the
-    `seconds` that it took.
+    `seconds` that it took. `left_s` is an estimate for the rest of the stage, None where there is none yet. `songs` of
+    `of_songs` are finished; 0 of 0 until the first has begun to be decoded.
     """
 
     stage: str | None = None
     done: int = 0
     total: int = 0
     seconds: float = 0.0
+    left_s: float | None = None
+    songs: int = 0
+    of_songs: int = 0
 
     @property
     def share(self) -> float:
@@ -45,13 +52,20 @@ class RunProgress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VisitSong(msgspec.Struct, frozen=True, kw_only=True):
-    """One song of a visit: its file, the copy of it that is served, and its request."""
+    """One song of a visit: its file, the copy of it that is served, and its request.
+
+    `settings` are those in its tags, None if they do not say. `seconds` is how long the run that made it took, None for
+    a run of an earlier program. `outline` is its loudness along its length, 0 to 100.
+    """
 
     path: Path
     served: Path
     caption: str
     seed: int
     duration_s: float
+    settings: SongSettings | None = None
+    seconds: float | None = None
+    outline: tuple[int, ...] = ()
 
 
 class Visit:
@@ -67,6 +81,7 @@ class Visit:
         # For each announced run that has not begun: whether it was stopped; the next one first.
         self._waiting: deque[bool] = deque()
         self._running = False
+        self._time_left = TimeLeft()
         self._stop = threading.Event()
         self._lock = threading.Lock()
 
@@ -125,7 +140,12 @@ class Visit:
         with self._lock:
             if self._stop.is_set():
                 raise StoppedError("stopped")
-            self.progress = RunProgress(stage=stage, done=done, total=total)
+            left_s = self._time_left.after(stage, done, total)
+            is_decode = stage == Stage.DECODE
+            songs, of_songs = (done, total) if is_decode else (self.progress.songs, self.progress.of_songs)
+            self.progress = RunProgress(
+                stage=stage, done=done, total=total, left_s=left_s, songs=songs, of_songs=of_songs
+            )
 
     def stop(self) -> None:
         """Stop the run at its next step, and the waiting runs of this visit before they begin."""

@@ -1,9 +1,7 @@
-// Runs once in the browser when the page is there. WORDS is filled in by connection.py.
+// Runs once in the browser when the page is there. WORDS is filled in by scripts.py.
 // Returns what the fields and the place for failures are set to.
 () => {
   const words = WORDS;
-  const FIELDS = ["caption", "lyrics"];
-  const KEPT = "acestep-words";
   const LOST = "acestep-lost";
   const RUN = "run";
   const IDLE = "idle";
@@ -77,16 +75,11 @@
     }
   };
 
-  const keep = () => {
-    const kept = {};
-    for (const name of FIELDS) kept[name] = document.querySelector(`#${name} textarea`)?.value ?? "";
-    sessionStorage.setItem(KEPT, JSON.stringify(kept));
-  };
-
   const wasLost = sessionStorage.getItem(LOST);
-  const kept = JSON.parse(sessionStorage.getItem(KEPT) ?? "{}");
+  const kept = JSON.parse(sessionStorage.getItem(words.form) ?? "{}");
+  window.acestepRestored = true;
+  document.documentElement.lang = words.language;
   sessionStorage.removeItem(LOST);
-  addEventListener("pagehide", keep);
   setInterval(look, LOOK_MS);
   document.addEventListener("visibilitychange", look);
   if (wasLost === IDLE) {
@@ -118,5 +111,5 @@
     // It may be about a lost connection: the banner comes at the same time and hides it.
     if (added.some((node) => node.querySelector?.("[data-testid=toast-text]"))) look();
   }).observe(document.body, { childList: true, subtree: true });
-  return [...FIELDS.map((name) => kept[name] || same), wasLost === RUN ? words.failure : same];
+  return [...words.fields.map((name) => kept[name] ?? same), wasLost === RUN ? words.failure : same];
 }

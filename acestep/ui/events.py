@@ -1,24 +1,26 @@
 """The events of the page and their handlers."""
 
 import json
-from pathlib import Path
+import time
 from typing import Any
 
 import gradio as gr
-from gradio.processing_utils import save_file_to_cache
-from gradio.utils import get_upload_folder
 
 from acestep.request import Task
-from acestep.serving.failures import MissingSourceError
+from acestep.serving.failures import MissingCaptionError, MissingSourceError
 from acestep.serving.uploads import uploaded_clip
 from acestep.serving.visits import STOPPING, RunProgress, StoppedError, Visit
+from acestep.ui.cards import songs_html
 from acestep.ui.choices import Choices
-from acestep.ui.connection import RESTORED, connection_js
-from acestep.ui.form import GUARDED, LIMITED, OF_TASKS, SETTINGS, SONG_INPUTS, WISH, form_request, song_from
+from acestep.ui.form import GUARDED, KEPT, LIMITED, OF_TASKS, SETTINGS, SONG_INPUTS, WISH, form_request, song_from
+from acestep.ui.gallery import Gallery
 from acestep.ui.listener import Changes, Listener
-from acestep.ui.page import MOST_SONGS, Parts
+from acestep.ui.page import Parts
+from acestep.ui.places import Places
+from acestep.ui.scripts import ACTED_JS, KEEP_JS, RESTORED, VISITOR_JS, connection_js, songs_js
+from acestep.ui.songs import ACTED, FILLED, Songs
 from acestep.ui.studio import Studio
-from acestep.ui.views import failure_html, history_html, progress_html, warnings_html
+from acestep.ui.views import failure_html, progress_html, warnings_html
 from acestep.ui.words import PageText
 
 RUNNING = ("generate", "cancel", "progress", "failure", "timer")
@@ -30,30 +32,36 @@ RUN = "generate"
 STOPPED_AT_ONCE = ("progress", "cancel")
 """The components that the browser itself changes when the stop button is clicked."""
 
-MADE = ("warnings", *(f"song_{number}" for number in range(MOST_SONGS)), "download", "history")
+MADE = ("warnings", "history", "files")
 """The components that a run fills."""
 
 
 class Runs:
     """Handlers of a run, from the click to the songs."""
 
-    def __init__(self, studio: Studio, words: PageText, parts: Parts) -> None:
+    def __init__(self, studio: Studio, gallery: Gallery, places: Places, words: PageText, parts: Parts) -> None:
         self._studio = studio
+        self._gallery = gallery
+        self._places = places
         self._words = words
         self._parts = parts
 
     def announce(self, session: Visit) -> Changes:
         """A run joins the queue."""
         session.announce()
+        self._places.join(session)
         return self._running(session)
 
     def generate(self, session: Visit, *values: Any) -> Changes:
         """Make the songs."""
-        stopped = False
+        stopped, began = False, time.monotonic()
         document: dict[str, Any] = {}
+        self._places.leave(session)
         try:
             with session.run():
                 form, controls = song_from(values)
+                if not form.caption.strip():
+                    raise MissingCaptionError("a song needs a caption: a few words about how it sounds")
                 if form.task is not Task.TEXT2MUSIC and not form.source_audio:
                     raise MissingSourceError(
                         f"{form.task} works on a song that exists, and no source audio was given; add one,"
@@ -61,7 +69,7 @@ class Runs:
                     )
                 request = form_request(form, uploaded_clip)
                 document = self._studio.generate(
-                    request, controls, form.audio_format, session, _keep, adapter=form.adapter
+                    request, controls, form.audio_format, session, self._gallery.keep, adapter=form.adapter
                 )
         except StoppedError:
             stopped = True
@@ -69,35 +77,30 @@ class Runs:
             # Outside the except block, whose traceback keeps tensors of the run alive.
             self._studio.rest()
             return {self._parts["warnings"]: ""}
-        songs = session.made[: len(document["songs"])]
-        players = {
-            self._parts[f"song_{n}"]: gr.update(
-                value=str(songs[n].served),
-                label=f"{self._words('song', number=n + 1)} · {songs[n].seed}",
-                visible=True,
-            )
-            if n < len(songs)
-            else gr.update(value=None, visible=False)
-            for n in range(MOST_SONGS)
-        }
-        return players | {
+        count = len(document["songs"])
+        songs = self._gallery.describe(session.made[:count], time.monotonic() - began)
+        session.made = [*songs, *session.made[count:]]
+        return {
             self._parts["warnings"]: warnings_html(document["warnings"], self._words),
-            self._parts["download"]: gr.update(value=[str(song.served) for song in songs], visible=True),
-            self._parts["history"]: history_html(session.made, self._words),
+            self._parts["history"]: songs_html(session.made, self._words),
+            self._parts["files"]: [str(song.served) for song in songs],
         }
 
     def finish(self, session: Visit) -> Changes:
         """Show that a run is over, for whatever reason."""
         session.settle()
+        if not session.busy:
+            self._places.leave(session, with_all=True)
         return self._running(session)
 
     def poll(self, session: Visit) -> Changes:
         """Return the progress."""
-        return {self._parts["progress"]: progress_html(session.progress, self._words)}
+        return {self._parts["progress"]: self._progress(session)}
 
     def stop(self, session: Visit) -> Changes:
         """Stop this visit's runs."""
         session.stop()
+        self._places.leave(session, with_all=True)
         return self._running(session) | {self._parts["cancel"]: gr.update(interactive=False)}
 
     def stopping_js(self) -> str:
@@ -113,21 +116,20 @@ class Runs:
     def leave(self, session: Visit) -> None:
         """Stop the runs of a visitor who has left, because others wait, and delete the files that were uploaded."""
         session.stop()
+        self._places.leave(session, with_all=True)
         self._studio.uploads.leave(session.name)
 
     def _running(self, session: Visit) -> Changes:
         return {
             self._parts["generate"]: gr.update(interactive=not session.busy),
             self._parts["cancel"]: gr.update(interactive=session.busy),
-            self._parts["progress"]: progress_html(session.progress, self._words),
+            self._parts["progress"]: self._progress(session),
             self._parts["failure"]: failure_html(session.failure, self._words),
             self._parts["timer"]: gr.Timer(active=session.busy),
         }
 
-
-def _keep(path: Path) -> Path:
-    """Copy a file to gradio's cache, in a folder named by the hash of its content: only this place is served."""
-    return Path(save_file_to_cache(path, cache_dir=get_upload_folder()))
+    def _progress(self, session: Visit) -> str:
+        return progress_html(session.progress, self._words, self._places.of(session))
 
 
 AT_ONCE: dict[str, Any] = {"queue": False, "api_visibility": "private"}
@@ -139,14 +141,26 @@ BESIDE: dict[str, Any] = {"concurrency_limit": None}
 SETTLED = (*WISH, "warnings")
 
 
-def wire(page: Any, studio: Studio, words: PageText, parts: Parts) -> None:
+def wire(page: Any, studio: Studio, gallery: Gallery, places: Places, words: PageText, parts: Parts) -> None:
     """Connect the components of a page."""
     listener = Listener(studio, words, parts)
-    runs = Runs(studio, words, parts)
+    runs = Runs(studio, gallery, places, words, parts)
+    songs = Songs(studio, gallery, words, parts)
     page.unload(listener(runs.leave, (), ())["fn"])
+    page.unload(listener(songs.forget, (), ())["fn"])
     page.load(fn=None, js=connection_js(words), outputs=[parts[name] for name in RESTORED], **AT_ONCE)
+    page.load(fn=None, js=songs_js(words), **AT_ONCE)
     _wire_runs(runs, listener, parts, studio)
+    _wire_songs(songs, listener, parts, page)
     _wire_choices(Choices(studio, words, parts), listener, parts, page)
+
+
+def _wire_songs(songs: Songs, listener: Listener, parts: Parts, page: Any) -> None:
+    page.load(**listener(songs.come_back, ("visitor",), ("history",), **AT_ONCE), js=VISITOR_JS)
+    acted = parts["act"].change(**listener(songs.act, ("act",), ACTED, trigger_mode="multiple", **AT_ONCE))
+    acted.success(fn=None, js=ACTED_JS, **AT_ONCE)
+    parts["like"].upload(**listener(songs.load, ("like",), FILLED, **AT_ONCE))
+    gr.on([parts[name].change for name in KEPT], fn=None, js=KEEP_JS, inputs=[parts[name] for name in KEPT], **AT_ONCE)
 
 
 def _wire_runs(runs: Runs, listener: Listener, parts: Parts, studio: Studio) -> None:

@@ -27,13 +27,15 @@ READ_BY = {
 
 FILE_INPUTS: Final = ("source_audio", "reference_audio")
 
-_FIELD_OF = {
-    "duration": "duration_s",
-    "guidance": "guidance_scale",
-    "repaint_start": "repaint_start_s",
-    "repaint_end": "repaint_end_s",
+FORM_NAME_OF: Final = {
+    "duration_s": "duration",
+    "guidance_scale": "guidance",
+    "repaint_start_s": "repaint_start",
+    "repaint_end_s": "repaint_end",
 }
-"""The fields of a request that have another name than on the form."""
+"""The fields of a request that have another name on the form."""
+
+_FIELD_OF: Final = {name: field for field, name in FORM_NAME_OF.items()}
 
 _TRANSLATED = frozenset({"instrumental", "random_seed", "audio_format", "adapter", "tracks", *FILE_INPUTS})
 """The fields of a form that a request does not have in this form."""
@@ -91,6 +93,9 @@ def task_fields(task: Task) -> tuple[str, ...]:
     """The fields of a form that only this task reads."""
     return READ_BY.get(task, ())
 
+
+KEPT: Final = tuple(name for name in Form.__struct_fields__ if name not in FILE_INPUTS)
+"""The fields that survive a reload of the page."""
 
 OF_TASKS: Final = tuple(dict.fromkeys(name for task in Task for name in task_fields(task)))
 """The fields that only some tasks read."""

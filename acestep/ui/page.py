@@ -5,17 +5,16 @@ from typing import Any
 import gradio as gr
 
 from acestep.fields import KEYSCALES, LYRIC_LANGUAGES, TIMESIGNATURES, UNKNOWN_LANGUAGE
+from acestep.language_names import OWN_NAMES
 from acestep.limits.names import AUDIO_FORMATS
 from acestep.request import Task
-from acestep.tiers import BATCHES
+from acestep.ui.cards import examples_html, songs_html
+from acestep.ui.examples import example_names
 from acestep.ui.form import Form
 from acestep.ui.settings import CONTROL_ROWS, Limits, Setting, limits_of, settings_of
 from acestep.ui.studio import Studio
-from acestep.ui.views import card_html, history_html, warnings_html
+from acestep.ui.views import card_html, warnings_html
 from acestep.ui.words import PageText
-
-MOST_SONGS = max(BATCHES)
-"""The largest number of songs in one run."""
 
 KEYS = tuple(key for key in KEYSCALES if key.isascii())
 
@@ -34,6 +33,7 @@ def lay_out(words: PageText, studio: Studio) -> Parts:
     with gr.Tabs():
         with gr.Tab(words("tab_song"), id="song"), gr.Row():
             with gr.Column(scale=6, min_width=320):
+                _start(parts, words)
                 _song(parts, words, form)
                 _limited(parts, words, form, limits)
                 _adapters(parts, words, studio.adapters)
@@ -66,6 +66,13 @@ def _named(words: PageText, name: str, *, interactive: bool = True, **values: ob
 def options(words: PageText, choices: tuple[str, ...], *, of: str | None = None) -> list[tuple[str, str]]:
     """The text and the value of each choice of the control `of`."""
     return [(words.choice(str(choice), of=of), str(choice)) for choice in choices]
+
+
+def _start(parts: Parts, words: PageText) -> None:
+    """What the form can be filled with: an example, or the settings of a song."""
+    titles = [(name, words(f"example_{name}")) for name in example_names(words.language)]
+    _html(examples_html(titles, words), elem_id="examples")
+    parts["like"] = gr.UploadButton(words("like"), elem_id="like", file_types=["audio"], size="sm")
 
 
 def _song(parts: Parts, words: PageText, form: Form) -> None:
@@ -115,7 +122,7 @@ def _folded(parts: Parts, words: PageText, form: Form) -> None:
 def _music(parts: Parts, words: PageText, form: Form) -> None:
     languages = (
         (words("choice_"), UNKNOWN_LANGUAGE),
-        *((code, code) for code in LYRIC_LANGUAGES if code != UNKNOWN_LANGUAGE),
+        *sorted((OWN_NAMES[code], code) for code in LYRIC_LANGUAGES if code != UNKNOWN_LANGUAGE),
     )
     with gr.Row():
         parts["language"] = gr.Dropdown(languages, **_named(words, "language"), value=form.language, min_width=140)
@@ -167,27 +174,24 @@ def _sampling(parts: Parts, words: PageText, form: Form) -> None:
 
 
 def _results(parts: Parts, words: PageText, warnings: str) -> None:
-    with gr.Row():
-        parts["generate"] = gr.Button(words("generate"), variant="primary", elem_id="generate", scale=3, min_width=160)
-        parts["cancel"] = gr.Button(
-            words("cancel"), variant="stop", elem_id="cancel", scale=1, min_width=90, interactive=False
-        )
-    parts["progress"] = _html(elem_id="progress")
+    with gr.Column(elem_id="run"):
+        with gr.Row():
+            parts["generate"] = gr.Button(
+                words("generate"), variant="primary", elem_id="generate", scale=3, min_width=160
+            )
+            parts["cancel"] = gr.Button(
+                words("cancel"), variant="stop", elem_id="cancel", scale=1, min_width=90, interactive=False
+            )
+        parts["progress"] = _html(elem_id="progress")
     parts["failure"] = _html(elem_id="failure")
     parts["warnings"] = _html(warnings, elem_id="warnings")
-    for number in range(MOST_SONGS):
-        parts[f"song_{number}"] = gr.Audio(
-            label=words("song", number=number + 1),
-            elem_id=f"song-{number}",
-            visible=False,
-            interactive=False,
-            type="filepath",
-            buttons=["download"],
-        )
-    parts["download"] = gr.File(
-        label=words("download"), elem_id="download", file_count="multiple", interactive=False, visible=False
-    )
-    parts["history"] = _html(history_html((), words), elem_id="history")
+    parts["history"] = _html(songs_html((), words), elem_id="history")
+    # For programs that use the page's API: the files of a run.
+    parts["files"] = gr.File(file_count="multiple", interactive=False, visible=False)
+    # The script of the page writes to the first two, and follows the link of the last.
+    for name in ("visitor", "act"):
+        parts[name] = gr.Textbox(label=name, elem_id=name, elem_classes="unseen", interactive=True)
+    parts["zip"] = gr.HTML(elem_id="zip", elem_classes="unseen", apply_default_css=False)
 
 
 def _settings(parts: Parts, words: PageText, settings: dict[str, Setting]) -> None:

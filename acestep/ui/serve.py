@@ -28,7 +28,7 @@ def serve_page(
     adapters: Sequence[Adapter],
     overrides: Overrides,
     out: Path,
-    language: str,
+    language: str | None,
     server_name: str,
     port: int,
     auth: Sequence[tuple[str, str]],
@@ -39,7 +39,7 @@ def serve_page(
     announce: Callable[[str], None],
     notify: Callable[[str], None],
 ) -> None:
-    """Serve the page until `KeyboardInterrupt`; `announce` is called with its address.
+    """Serve the page until `KeyboardInterrupt`; `announce` is called with its address. No `language`: the browser's.
 
     `alone` restricts it to this machine; otherwise it answers to numeric addresses, this machine's name and `hosts`.
     Requests from another site's page are refused in any case.
@@ -72,11 +72,11 @@ def serve_page(
             from acestep.ui.bounded_uploads import BoundedUploads
             from acestep.ui.slow_login import SlowLogin
             from acestep.ui.studio import Studio
-            from acestep.ui.words import PageText
+            from acestep.ui.visitor_language import VisitorLanguage
 
             studio = Studio(model, overrides, out.absolute(), adapters)
             end.callback(studio.close)
-            page = _page(studio, PageText(language), shared=share)
+            page = _page(studio, language, shared=share)
             end.callback(page.close, verbose=False)
         # After a run that fails, garbage is collected; what is here now stays, and looking at it takes half a second.
         # Before a model is loaded: what is frozen and part of a cycle is never freed.
@@ -86,7 +86,12 @@ def serve_page(
         if init_service:
             studio.preload(notify)
         own = Middleware(OwnAddress, names=(names := {server_name, *names_of_this_machine(), *hosts}), alone=alone)
-        guards = [own, Middleware(SlowLogin), Middleware(BoundedUploads, uploads=studio.uploads)]
+        guards = [
+            own,
+            Middleware(SlowLogin),
+            Middleware(BoundedUploads, uploads=studio.uploads),
+            Middleware(VisitorLanguage),
+        ]
         address = _launch(page, server_name, port, auth, guards, share=share)
         names.add(urlsplit(address).hostname or "")
         announce(address)
@@ -95,16 +100,31 @@ def serve_page(
             time.sleep(DAY_S)
 
 
-def _page(studio: Any, words: Any, *, shared: bool) -> Any:
+def _page(studio: Any, language: str | None, *, shared: bool) -> Any:
+    """Return the page in a language, or in that of each visitor's browser for None."""
     from acestep.ui.events import RUN, wire
     from acestep.ui.frame import Frame
+    from acestep.ui.gallery import Gallery
+    from acestep.ui.one_server import without_servers
     from acestep.ui.page import lay_out
+    from acestep.ui.places import Places
+    from acestep.ui.visitor_language import in_every_language
     from acestep.ui.waiting import limit_waiting
+    from acestep.ui.words import PageText
 
-    page = Frame(words)
-    with page:
-        wire(page, studio, words, lay_out(words, studio))
-    page.queue(max_size=MOST_WAITING)
+    gallery, places = Gallery(), Places()
+
+    def build(page: Any, words: Any) -> None:
+        with page:
+            wire(page, studio, gallery, places, words, lay_out(words, studio))
+
+    with without_servers():
+        if language is None:
+            page: Any = in_every_language(build)
+        else:
+            page = Frame(PageText(language))
+            build(page, PageText(language))
+        page.queue(max_size=MOST_WAITING)
     limit_waiting(page, lambda event: event is not None and event.api_name == RUN, shared=shared)
     return page
 

@@ -9,6 +9,7 @@ import msgspec
 
 from acestep.adapters.choice import Adapter
 from acestep.audio import write as audio
+from acestep.checkpoints.catalog import is_named
 from acestep.errors import UsageError
 from acestep.hardware.card import Card, planning_card
 from acestep.limits.machine import plan_of_card
@@ -39,6 +40,7 @@ class Studio:
     def __init__(self, model: str, overrides: Overrides, out: Path, adapters: Sequence[Adapter] = ()) -> None:
         audio.open_folder(out)
         self._adapters = _choices_of(tuple(adapters))
+        self._model = model
         self._maker = SongMaker(model, overrides, adapters)
         self.overrides = self._maker.overrides
         self.uploads = Uploads()
@@ -132,6 +134,11 @@ class Studio:
         self._maker.rest()
 
     @property
+    def model(self) -> str:
+        """The name of the published weights, or the variant of those in a folder."""
+        return self._model if is_named(self._model) else self.overrides.variant.value
+
+    @property
     def device(self) -> Card:
         """The device that songs are computed on."""
         return self._maker.device
@@ -142,10 +149,13 @@ class Studio:
         table = tiers_here().variants.get(self.overrides.variant)
         return {} if table is None else table.memory_model
 
-    def free_bytes(self, tier: str) -> int:
-        """Bytes free on the card of a tier; 0 if unknown: for another card, or for one in use or without a model."""
+    def free_and_held(self, tier: str) -> tuple[int, int | None]:
+        """Bytes free on the card of a tier and those of the weights on it; 0 and None if unknown.
+
+        They are unknown for another card, and for one in use or without a model.
+        """
         seen = tier == THIS_CARD and self.card(tier).kind is self.device.kind
-        return self._maker.free_bytes() if seen else 0
+        return self._maker.free_and_held() if seen else (0, None)
 
     def stop(self) -> None:
         """Stop the current run at its next step; no other run can start."""

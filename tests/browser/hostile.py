@@ -13,7 +13,7 @@ import msgspec
 API = "/gradio_api"
 JSON: Mapping[str, str] = MappingProxyType({"content-type": "application/json"})
 
-SMALL_SONG = {"duration": 1, "steps": 1, "batch": 1, "think": False}
+SMALL_SONG = {"caption": "rain", "duration": 1, "steps": 1, "batch": 1, "think": False}
 """The valid part of a hostile request: a song that costs almost nothing."""
 
 VALUES: tuple[Any, ...] = (

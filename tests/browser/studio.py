@@ -22,7 +22,7 @@ document.createElement = (name, ...rest) => {
   return element;
 };
 """
-"""The page's waveform plays through an element that it never puts into the document."""
+"""The page plays its songs through an element that it never puts into the document."""
 
 RECORD_PROGRESS = """
 () => {
@@ -57,7 +57,7 @@ class Studio:
             wait_until(lambda before=left: folded.count() < before)
 
     def control(self, name: str) -> "Locator":
-        """A control's block; waveforms have ids of their own, some of which are ours."""
+        """A control's block."""
         return self.page.locator(f"div#{name}, button#{name}")
 
     def chosen(self, name: str) -> str:
@@ -95,6 +95,10 @@ class Studio:
         if self.checked(name) != on:
             self.control(name).locator("input[type=checkbox]").click()
 
+    def number(self, name: str) -> float:
+        """The number of a slider or of a box."""
+        return float(self.control(name).locator("input[type=number]").input_value())
+
     def longest(self, name: str) -> float:
         """Where a slider ends."""
         return float(self.control(name).locator("input[type=range]").get_attribute("max") or math.nan)
@@ -129,20 +133,24 @@ class Studio:
 
     def wait_for_song(self) -> None:
         """Wait until a song can be played."""
-        self.control("song-0").get_by_label("Play", exact=True).wait_for()
+        self.control("song-0").locator(".play").wait_for()
 
     def wait_until_ready(self) -> None:
         """Wait until songs can be asked for, and nothing can be stopped."""
         wait_until(lambda: self.control("generate").is_enabled() and not self.control("cancel").is_enabled())
 
+    def act(self, what: str, song: int = 0) -> None:
+        """Click on a button of a song's card."""
+        self.control(f"song-{song}").locator(f"[data-act={what}]").click()
+
     def downloads(self) -> list[str]:
-        """The names of the files that can be kept, once there are any: they may appear after the songs' players."""
-        links = self.control("download").locator("a[download]")
+        """The names of the files that can be kept, once there are any."""
+        links = self.control("history").locator("a[download]")
         links.first.wait_for()
         return [str(link.get_attribute("download")) for link in links.all()]
 
     def players(self) -> list[dict[str, Any]]:
-        """The songs that the page can play; needs `RECORD_PLAYERS` from the start."""
+        """The songs that the page plays; needs `RECORD_PLAYERS` from the start."""
         found = self.page.evaluate(
             "() => window.players.map(player => ({src: player.src, seconds: player.duration, at: player.currentTime}))"
         )

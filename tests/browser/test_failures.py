@@ -145,6 +145,7 @@ def test_a_page_that_is_loaded_again_in_a_run_and_a_second_one_beside_it_can_mak
     second.wait_until_ready()
     second.ask(seconds=1, steps=1)
     second.generate()
+    second.control("progress").get_by_text(PageText("en")("progress_next")).wait_for()
     page.reload()
     # The run of a page that has gone is stopped, and the one that waited for it is made.
     server.wait_for("end", ended + 1)

@@ -34,7 +34,7 @@ def test_two_hundred_hostile_requests_break_nothing_and_reach_nothing_outside(se
     assert str(secret) not in {line["what"] for line in server.observed("read")}
     assert [path for path in _written(server)[earlier:] if not _own(server, path)] == []
     with Wire(server.url) as wire:
-        answer = wire.call("generate", duration=2, steps=1, batch=1, think=False)
+        answer = wire.call("generate", caption="rain", duration=2, steps=1, batch=1, think=False)
     assert answer.event == "complete", answer
     assert len(files(answer.data)) >= 1
 

@@ -1,13 +1,14 @@
 """The page speaks the languages it says it does, on a phone too."""
 
 import re
-from pathlib import Path
 
 import pytest
 
+from acestep.language_names import OWN_NAMES
+from acestep.ui.words import PageText
 from tests.browser.conftest import Visit
-from tests.browser.serving import serving
-from tests.browser.studio import Studio
+from tests.browser.serving import Server
+from tests.browser.studio import Studio, wait_until
 
 PHONE = {"width": 390, "height": 844}
 SCRIPTS = {"ko": "[가-힣]", "ja": "[ぁ-んァ-ヶ一-龠]", "zh": "[一-龠]"}
@@ -19,14 +20,31 @@ CONTROLS = (
 
 
 @pytest.mark.parametrize("language", SCRIPTS)
-def test_every_control_has_a_name_in_the_language(language: str, tmp_path: Path, visit: Visit) -> None:
-    with serving(tmp_path, "--language", language) as server:
-        studio = Studio(visit(server.url, locale=language, viewport=PHONE))
-        script = re.compile(SCRIPTS[language])
-        for tab, names in enumerate(CONTROLS):
-            studio.turn_to(tab)
-            assert [name for name in names if not script.search(studio.control(name).inner_text())] == []
-            text = studio.page.locator("body").inner_text()
-            # What a key without a translation looks like: ui.generate, label_caption, {count}, a Python value.
-            assert re.findall(r"\b[a-z]+[._][a-z_.]+\b|\{\w*\}|\bNone\b|\bKeyError\b", text) == []
-            assert studio.page.evaluate("() => document.documentElement.scrollWidth") == PHONE["width"]
+def test_every_control_has_a_name_in_the_language_of_the_browser(language: str, server: Server, visit: Visit) -> None:
+    studio = Studio(visit(server.url, locale=language, viewport=PHONE))
+    words = PageText(language)
+    assert studio.page.evaluate("() => document.documentElement.lang") == language
+    script = re.compile(SCRIPTS[language])
+    for tab, names in enumerate(CONTROLS):
+        studio.turn_to(tab)
+        assert [name for name in names if not script.search(studio.control(name).inner_text())] == []
+        text = studio.page.locator("body").inner_text()
+        # What a key without a translation looks like: ui.generate, label_caption, {count}, a Python value.
+        assert re.findall(r"\b[a-z]+[._][a-z_.]+\b|\{\w*\}|\bNone\b|\bKeyError\b", text) == []
+        assert studio.page.evaluate("() => document.documentElement.scrollWidth") == PHONE["width"]
+    # The program answers in that language too: an empty form, and an example whose lyrics are in it.
+    studio.turn_to(0)
+    studio.generate()
+    studio.page.get_by_role("alert").get_by_text(words("failed_caption")).wait_for()
+    studio.control("examples").locator("button").first.click()
+    wait_until(lambda: studio.chosen("language") == OWN_NAMES[language])
+    assert script.search(studio.control("lyrics").locator("textarea").input_value())
+
+
+def test_make_music_stays_in_reach_on_a_phone(server: Server, visit: Visit) -> None:
+    studio = Studio(visit(server.url, viewport=PHONE))
+    for place in (0, 300, 100_000):
+        studio.page.evaluate("(y) => window.scrollTo(0, y)", place)
+        box = studio.control("generate").bounding_box()
+        assert box is not None
+        assert 0 < box["y"] < box["y"] + box["height"] <= PHONE["height"]

@@ -59,7 +59,7 @@ def test_with_a_login_nothing_is_shown_or_done_without_it(tmp_path: Path, visit:
 def test_ctrl_c_ends_it_in_the_middle_of_a_song(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
         with Wire(server.url) as wire:
-            wire.join("generate", duration=300, steps=100, think=False)
+            wire.join("generate", caption="rain", duration=300, steps=100, think=False)
         server.wait_for("begin")
         started = time.monotonic()
         assert server.interrupt() == 130

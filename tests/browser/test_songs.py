@@ -1,5 +1,6 @@
 """A song from the page: requested, watched, played, stored, and stopped."""
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -21,15 +22,16 @@ def test_a_song_shows_progress_can_be_played_and_is_stored(server: Server, visit
     studio.ask(seconds=12, steps=60, think=True)
     studio.generate()
     song = studio.control("song-0")
-    song.get_by_label("Play", exact=True).wait_for()
     song.get_by_text("0:12").wait_for()
-    assert [player["seconds"] for player in studio.players()] == [pytest.approx(12, abs=0.1)]
     song.get_by_label("Play", exact=True).click()
     wait_until(lambda: any(player["at"] > 0.2 for player in studio.players()))
+    assert [player["seconds"] for player in studio.players()] == [pytest.approx(12, abs=0.1)]
+    song.get_by_label("Pause", exact=True).click()
+    song.get_by_label("Play", exact=True).wait_for()
     watched = "\n".join(page.evaluate("() => window.progress"))
     assert all(PageText("en").texts[f"stage_{stage}"] in watched for stage in ("think", "denoise"))
     with page.expect_download() as kept:
-        studio.control("download").locator("a[download]").first.click()
+        song.locator("a[download]").click()
     audio, rate = soundfile.read(kept.value.path())
     assert rate == 48_000
     assert len(audio) == pytest.approx(12 * rate, abs=0.1 * rate)
@@ -47,7 +49,7 @@ def test_a_stopped_song_leaves_nothing_and_the_next_is_made(server: Server, visi
     studio.control("cancel").click()
     server.wait_for("end", ended + 1)
     studio.control("progress").locator(".stopped").wait_for()
-    assert studio.control("song-0").get_by_label("Play", exact=True).count() == 0
+    assert studio.control("song-0").count() == 0
     assert len(songs(server)) == kept
     studio.ask(seconds=2, steps=1)
     studio.generate()
@@ -71,13 +73,75 @@ def test_two_visitors_wait_for_each_other_and_see_only_their_own_songs(server: S
     assert [len(name) for name in names] == [1, 1]
     assert names[0] != names[1]
     for studio, other in zip(studios, reversed(captions), strict=True):
-        studio.control("history").locator("audio").wait_for()
+        studio.wait_for_song()
         assert other not in studio.page.locator("body").inner_text()
     # A song's name follows from its caption and seed, so a visitor who knows those must not get it by name.
     for path in songs(server):
         assert studios[0].page.request.get(f"{server.url}/gradio_api/file={path}").status == 403
     for studio, caption in zip(studios, captions, strict=True):
         studio.control("history").get_by_text(caption).wait_for()
+
+
+def test_the_buttons_of_a_card_do_what_they_say(server: Server, visit: Visit) -> None:
+    page = visit(server.url)
+    studio = Studio(page)
+    kept = len(songs(server))
+    studio.ask(seconds=1, steps=1, caption="a kettle in the hall")
+    studio.tick("random-seed", on=False)
+    studio.set("seed", 5)
+    studio.set("batch", 2)
+    studio.generate()
+    studio.wait_for_song()
+    studio.wait_until_ready()
+    # Files of one batch can be told apart.
+    assert ["seed 5" in studio.text("song-0"), "seed 6" in studio.text("song-1")] == [True, True]
+    with page.expect_download() as packed:
+        studio.control("history").locator("[data-act=zip]").click()
+    with zipfile.ZipFile(packed.value.path()) as archive:
+        assert sorted(archive.namelist()) == sorted(studio.downloads())
+        assert archive.testzip() is None
+    studio.write("caption", "something else")
+    studio.act("use", song=1)
+    wait_until(lambda: "kettle" in studio.text("caption"))
+    assert (studio.number("seed"), studio.checked("random-seed")) == (6, False)
+    studio.act("another")
+    studio.control("song-2").wait_for()
+    studio.wait_until_ready()
+    assert studio.checked("random-seed")
+    assert "kettle" in studio.text("song-0")
+    page.once("dialog", lambda dialog: dialog.accept())
+    studio.act("delete")
+    studio.control("song-2").wait_for(state="detached")
+    assert "seed 5" in studio.text("song-0")
+    assert len(songs(server)) == kept + 2
+
+
+def test_songs_and_the_form_survive_a_reload_and_a_song_s_file_fills_the_form(server: Server, visit: Visit) -> None:
+    page = visit(server.url)
+    studio = Studio(page)
+    studio.ask(seconds=1, steps=2, caption="a lamp in the fog")
+    studio.generate()
+    studio.wait_for_song()
+    studio.wait_until_ready()
+    (name,) = studio.downloads()
+    studio.choose("language", "한국어")
+    studio.write("lyrics", "la la")
+    page.reload()
+    studio = Studio(page)
+    studio.wait_for_song()
+    studio.open_everything()
+    assert studio.downloads() == [name]
+    assert ("lamp" in studio.text("caption"), "la la" in studio.text("lyrics")) == (True, True)
+    assert (studio.number("steps"), studio.chosen("language")) == (2, "한국어")
+    file = next(path for path in songs(server) if path.name == name)
+    studio.write("caption", "something else")
+    with page.expect_file_chooser() as chooser:
+        studio.control("like").click()
+    chooser.value.set_files(file)
+    wait_until(lambda: "lamp" in studio.text("caption"))
+    # A song that was asked for has all of its settings, so what was written beside it is gone.
+    assert "la la" not in studio.text("lyrics")
+    assert studio.number("duration") == 1
 
 
 def songs(server: Server) -> list[Path]:

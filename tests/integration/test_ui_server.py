@@ -121,7 +121,7 @@ def test_the_libraries_print_nothing_when_they_are_imported(page: Page) -> None:
 def test_a_song_is_made_served_and_kept(page: Page) -> None:
     kind, answer = page.call("generate", brief(page))
     assert kind == "complete", answer
-    served = answer[1]["value"]
+    (served,) = answer[2]
     kept = [path for path in (page.folder / "out").rglob("*.flac") if path.name == served["orig_name"]]
     assert len(kept) == 1
     assert soundfile.info(kept[0]).frames == 48_000

@@ -195,7 +195,7 @@ def test_without_a_command_the_page_is_opened(
     module.serve_page = lambda **how: opened.append(how)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "acestep.ui.serve", module)
     assert command(*arguments.split()).code == Exit.OK
-    assert [(how["port"], how["language"]) for how in opened] == [(0, "ko") if arguments else (7860, "en")]
+    assert [(how["port"], how["language"]) for how in opened] == [(0, "ko") if arguments else (7860, None)]
 
 
 def test_the_help_names_every_command(command: Command) -> None:

@@ -15,21 +15,16 @@ from acestep.hardware.card import CPU, simulated_card
 from acestep.knobs import Knobs, Offload
 from acestep.limits.guard import COEFFICIENTS, OF_AUDIO, knobs_key
 from acestep.limits.plan import Plan, exact, resolve
+from acestep.limits.think_memory import lm_weight_bytes
 from acestep.locale_text import LANGUAGES
 from acestep.request import Request
 from acestep.serving.failures import FailedRun, FailureKind, MissingSourceError, failure_of
 from acestep.serving.visits import RunProgress, Sessions, StoppedError, Visit, VisitSong
 from acestep.thinking import Thinking
 from acestep.tiers import load_tiers
-from acestep.ui.views import (
-    card_html,
-    failure_html,
-    guard_html,
-    history_html,
-    outlook,
-    progress_html,
-    warnings_html,
-)
+from acestep.ui.cards import songs_html
+from acestep.ui.outlook import guard_html, outlook
+from acestep.ui.views import card_html, failure_html, progress_html, warnings_html
 from acestep.ui.words import PageText
 from acestep.units import GIB
 
@@ -193,7 +188,7 @@ def test_no_text_becomes_markup(text: str) -> None:
     failed = FailedRun(kind=FailureKind.WEIGHTS, detail=bad, command=bad)
     for page in (
         warnings_html([bad], WORDS),
-        history_html([made(bad)], WORDS),
+        songs_html([made(bad)], WORDS),
         failure_html(failed, WORDS),
     ):
         assert "<img" not in page
@@ -201,8 +196,8 @@ def test_no_text_becomes_markup(text: str) -> None:
 
 
 def test_songs_are_listed_with_an_address_that_a_browser_reads() -> None:
-    page = history_html([made("drums & bass", "dr um#1?.flac")], WORDS)
-    assert 'src="gradio_api/file=/cache/dr%20um%231%3F.flac"' in page
+    page = songs_html([made("drums & bass", "dr um#1?.flac")], WORDS)
+    assert 'data-address="gradio_api/file=/cache/dr%20um%231%3F.flac"' in page
     assert "drums &amp; bass" in page
     assert "1 min 30 s" in page
 
@@ -254,7 +249,12 @@ def test_a_plan_that_is_still_to_be_thought_is_expected_at_its_longest() -> None
     open_length = Request(caption="x", think=True, thinking=Thinking(longest_s=100))
     seen = outlook(EXACT, coefficients, open_length)
     half, whole = (outlook(EXACT, coefficients, Request(caption="x", duration_s=s)).needs for s in (50, 100))
-    assert half["denoise"] < seen.needs["denoise"] == whole["denoise"]
+    # Without offload the language model stays beside the songs.
+    stays = lm_weight_bytes(EXACT.knobs, 2)
+    assert half["denoise"] < seen.needs["denoise"] - stays == whole["denoise"]
+    assert seen.needs["think"] >= stays
+    assert WORDS("stage_think") in guard_html(EXACT, seen, WORDS)
+    assert "think" not in whole
     assert "encode_audio" in seen.needs
     worded = Request(caption="x", duration_s=100)
     assert "encode_audio" not in outlook(EXACT, coefficients, worded).needs

@@ -1,0 +1,51 @@
+"""Fills the form as a song or an example was asked for. Pure."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from acestep.request import INSTRUMENTAL, Request
+from acestep.song_settings import SongSettings, fields_to_ask
+from acestep.task import Task
+from acestep.ui.form import FILE_INPUTS, FORM_NAME_OF, Form
+
+_USUAL: Final = {field.name: field.default for field in msgspec.structs.fields(Request)}
+
+_ON_FORM: Final = {name: FORM_NAME_OF.get(name, name) for name in _USUAL} | {"batch": "batch"}
+
+
+class FilledForm(msgspec.Struct, frozen=True, kw_only=True):
+    """The values of a form's fields by name, and the fields of a request that no form has and that were not usual.
+
+    What is not among `values` stays as it is: the reference audio and the file format.
+    """
+
+    values: dict[str, Any]
+    left_out: tuple[str, ...]
+
+
+def filled(fields: Mapping[str, Any]) -> FilledForm:
+    """Return what the fields of one song's request make of a form."""
+    usual = {name: value for name, value in msgspec.structs.asdict(Form()).items() if name not in _STAYING}
+    names = {name: form_name for name, form_name in _ON_FORM.items() if form_name in usual}
+    values = {names[name]: value for name, value in fields.items() if name in names}
+    if values.get("lyrics") == INSTRUMENTAL:
+        values |= {"lyrics": "", "instrumental": True}
+    values["tracks"] = ", ".join(values.get("tracks", ()))
+    values["random_seed"] = "seed" not in fields
+    if values.get("task", Task.TEXT2MUSIC) == Task.TEXT2MUSIC:
+        values["source_audio"] = None
+    left_out = tuple(name for name, value in fields.items() if name not in names and value != _USUAL.get(name))
+    return FilledForm(values=usual | values, left_out=left_out)
+
+
+_STAYING: Final = frozenset({"audio_format", *FILE_INPUTS})
+
+
+def filled_like(settings: SongSettings, *, new_seed: bool = False) -> FilledForm:
+    """Return what the settings of a song make of a form; with a new seed for another song like it."""
+    fields = fields_to_ask(settings.request, settings.request.task)
+    if new_seed:
+        del fields["seed"]
+    return filled(fields)
