@@ -16,6 +16,7 @@ from acestep.checkpoints.libraries import Qwen3Config
 from acestep.devices.base import Device
 from acestep.dit.attention import rotate
 from acestep.lm.job import Job
+from acestep.lm.products import Products
 from acestep.lm.sampling import Spans
 
 
@@ -126,9 +127,10 @@ head_dim]; returns [rows, heads * head_dim].
 class DecoderBlock(nn.Module):
     """One layer over the library's weights; adds to `hidden` in place and returns it."""
 
-    def __init__(self, layer: nn.Module) -> None:
+    def __init__(self, layer: nn.Module, products: Products) -> None:
         super().__init__()
         self.layer: Any = layer
+        self._products = products
 
     def forward(self, hidden: Tensor, cos: Tensor, sin: Tensor, stored: Sequence[Tensor], attend: Attend) -> Tensor:
         """Compute the layer for `hidden` [rows, width]; `cos` and `sin` are [rows, head_dim].
@@ -136,17 +138,23 @@ class DecoderBlock(nn.Module):
         `stored` is the layer's part of the cache.
         """
         layer, attention = self.layer, self.layer.self_attn
+        product: Any = self._products.layer
         heads = (-1, attention.head_dim)
         normed = layer.input_layernorm(hidden)
-        query = rotate(attention.q_norm(attention.q_proj(normed).unflatten(-1, heads)), cos, sin)
-        key = rotate(attention.k_norm(attention.k_proj(normed).unflatten(-1, heads)), cos, sin)
-        value = attention.v_proj(normed).unflatten(-1, heads)
+        query = rotate(attention.q_norm(product(attention.q_proj, normed).unflatten(-1, heads)), cos, sin)
+        key = rotate(attention.k_norm(product(attention.k_proj, normed).unflatten(-1, heads)), cos, sin)
+        value = product(attention.v_proj, normed).unflatten(-1, heads)
         del normed
         attended = attend(stored, query, key, value)
         del query, key, value
-        hidden.add_(attention.o_proj(attended))
+        hidden.add_(product(attention.o_proj, attended))
         del attended
-        return hidden.add_(layer.mlp(layer.post_attention_layernorm(hidden)))
+        return hidden.add_(self._mlp(layer.mlp, layer.post_attention_layernorm(hidden)))
+
+    def _mlp(self, mlp: Any, normed: Tensor) -> Tensor:
+        product: Any = self._products.layer
+        made: Tensor = product(mlp.down_proj, mlp.act_fn(product(mlp.gate_proj, normed)) * product(mlp.up_proj, normed))
+        return made
 
 
 class Decoder:
@@ -157,7 +165,8 @@ class Decoder:
 
     def __init__(self, model: Any, device: Device, longest: int) -> None:
         self._body = model.model
-        self._blocks = [DecoderBlock(layer) for layer in self._body.layers]
+        self._products = Products(device)
+        self._blocks = [DecoderBlock(layer, self._products) for layer in self._body.layers]
         self._head: Tensor = model.lm_head.weight
         self._device = device
         at = torch.arange(longest, device=device.torch_device)[None]
@@ -206,7 +215,7 @@ class Decoder:
 
     def logits(self, states: Tensor, spans: Spans) -> Tensor:
         """Return float32 logits [rows, ids] for the ids in `spans` only."""
-        parts = [F.linear(states, self._head[ids.start : ids.stop]).float() for ids in spans]
+        parts = [self._products.product(states, self._head[ids.start : ids.stop]).float() for ids in spans]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
     def _prompt(self, lane: Lane, prompt: Sequence[int], row: int) -> Tensor:
