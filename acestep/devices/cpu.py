@@ -1,12 +1,12 @@
 """The CPU and Apple's GPU as devices: both share the machine's memory, so offloading frees nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from acestep.devices.base import Device, DeviceEvent
+from acestep.devices.base import Device, DeviceEvent, Recording
 from acestep.hardware.host import host_memory
 from acestep.limits.capabilities import MATRIX_WORKSPACE
 
@@ -31,6 +31,14 @@ class InOrder:
 
     def wait(self, mark: DeviceEvent) -> None:
         """Do nothing: all earlier work is done already."""
+
+    def can_record(self) -> bool:
+        """Work is not recorded here."""
+        return False
+
+    def record(self, work: Callable[[], None]) -> Recording | None:  # noqa: ARG002
+        """Return None: work is not recorded here."""
+        return None
 
 
 class Uncounted(InOrder):

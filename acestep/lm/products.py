@@ -39,6 +39,11 @@ def turned(rows: Tensor, weight: Tensor) -> Tensor:
     return torch.mm(weight, rows.t()).t().contiguous()
 
 
+def is_plain(weight: Any) -> bool:
+    """Return whether a weight is not quantised; quantised ones are of other classes, with products of their own."""
+    return type(weight) is nn.Parameter
+
+
 class Products:
     """The products of a model's steps on a device: those of the library, or on the CPU the faster form."""
 
@@ -50,8 +55,7 @@ class Products:
     def layer(self, linear: nn.Module, rows: Tensor) -> Tensor:
         """Return what `linear`, a linear layer without bias, makes of `rows` [rows, in]."""
         weight: Any = linear.weight
-        # Quantised weights are of other classes, and bring their own products.
-        if type(weight) is nn.Parameter:
+        if is_plain(weight):
             return self.product(rows, weight)
         result: Tensor = linear(rows)
         return result
