@@ -68,11 +68,11 @@ class Products:
     def _faster(self, rows: Tensor, weight: Tensor) -> Product:
         case = (len(rows), rows.dtype)
         if case not in self._chosen:
-            seconds = {
-                form: min(self._seconds(form, rows, weight) for _ in range(_ROUNDS)) for form in (F.linear, turned)
-            }
-            self._chosen[case] = turned if _CLEARLY * seconds[turned] < seconds[F.linear] else F.linear
-            _LOG.info("%d rows of %s by %s", *case, self._chosen[case].__name__)
+            usual, other = (
+                min(self._seconds(form, rows, weight) for _ in range(_ROUNDS)) for form in (F.linear, turned)
+            )
+            self._chosen[case] = turned if _CLEARLY * other < usual else F.linear
+            _LOG.info("products of %d rows in %s: F.linear %.1f ms, turned %.1f ms", *case, 1e3 * usual, 1e3 * other)
         return self._chosen[case]
 
     def _seconds(self, form: Product, rows: Tensor, weight: Tensor) -> float:

@@ -33,7 +33,6 @@ class Stopwatch:
             self.now += seconds
             return form(rows, weight)
 
-        taken.__name__ = "taken"
         return taken
 
     def __call__(self) -> float:
