@@ -4,6 +4,7 @@ Without a recording the host launches about two thousand operations for each ste
 needs to compute them.
 """
 
+import logging
 from collections.abc import Sequence
 from typing import Final
 
@@ -13,6 +14,8 @@ from torch import Tensor
 from acestep.devices.base import Device, Recording
 from acestep.lm.forward import Cache, Decoder
 from acestep.units import ceil_div
+
+_LOG = logging.getLogger(__name__)
 
 REACH: Final = 1_024
 """A recording reads a multiple of this many keys, so that attention reads hardly more than there are."""
@@ -63,6 +66,8 @@ class Stepper:
         if self._decoder.is_plain and self._device.can_record():
             self._fixed = _FixedStep(self._decoder, self._device, cache)
             self._recording = self._device.record(self._fixed.compute)
+            if self._recording is not None:
+                _LOG.info("recorded a step of %d rows that reads %d tokens", len(cache.rows), _reach(cache))
 
 
 def _reach(cache: Cache) -> int:

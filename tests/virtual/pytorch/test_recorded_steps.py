@@ -1,6 +1,8 @@
 """Steps of a language model as CUDA graphs: PyTorch captures and replays them, and what they take goes with them."""
 
 import logging
+import os
+from pathlib import Path
 
 import pytest
 
@@ -93,6 +95,19 @@ def test_a_second_card_records_too(repeats: list[int], monkeypatch: pytest.Monke
     """The language model's own card, which is not the current one; this one has larger workspaces."""
     device = CudaDevice(index=CAPABILITIES.index((9, 0)), current=False)
     _require_within_plan(_model(device), device, 1, repeats, monkeypatch)
+
+
+def test_a_repeated_step_launches_next_to_nothing(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the logits of the head, which depend on the grammar, are launched one operation at a time."""
+    log, device = Path(os.environ["VIRTUAL_CARD_LAUNCHES"]), CudaDevice()
+    launched: list[int] = []
+    for able in (True, False):
+        monkeypatch.setattr(CudaDevice, "can_record", lambda self, able=able: able)
+        before = len(log.read_text().splitlines())
+        _written(model, device, 1)
+        launched.append(len(log.read_text().splitlines()) - before)
+    print(f"\n{launched[0]} launches of {launched[1]} in {STEPS} steps")  # noqa: T201
+    assert launched[0] < launched[1] / 8
 
 
 def test_nothing_of_a_graph_stays(model: LanguageModel, repeats: list[int]) -> None:
