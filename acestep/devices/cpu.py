@@ -78,7 +78,7 @@ def cpu_dtype() -> torch.dtype:
 def weights_dtype(device: Device, *, tiny: bool) -> torch.dtype:
     """Return the dtype of a model's weights on a device: float32 for a `tiny` model on the CPU, else the device's.
 
-    A tiny model's products are so small that float32 is as fast, and it is the same on every processor.
+    A tiny model's products are too small to gain from bfloat16, and in float32 it is the same on every processor.
     """
     return torch.float32 if tiny and device.shares_host_memory else device.dtype
 

@@ -2,8 +2,8 @@
 
 For a few rows the time is that of reading the weight once, if the matrix library does that. Which form reads it once
 depends on the processor, the library, the dtype and the rows: on a Xeon with AMX, `F.linear` takes 1.5 times as long as
-the other form for 8 rows in float32 and for 2 in bfloat16, and half as long for 2 in float32; on another processor it
-is the other way round. So both are timed, once for each number of rows.
+the other form for 8 rows in float32 and for 2 in bfloat16, and half as long for 2 in float32; on another processor
+it was the other way round. So both are timed, once for each number of rows and dtype.
 """
 
 import logging

@@ -33,41 +33,42 @@ class Stepper:
     def __init__(self, decoder: Decoder, device: Device) -> None:
         self._decoder = decoder
         self._device = device
-        self._fixed: _FixedStep | None = None
-        self._recording: Recording | None = None
+        self._recorded: tuple[_FixedStep, Recording] | None = None
         self._refused: object = None
 
     def step(self, cache: Cache, tokens: Sequence[int], left: int) -> Tensor:
         """Process one more token for every row of the cache, as `Decoder.step` does; `left` steps follow at most."""
-        if self._fixed is None or self._fixed.case != _case(cache):
+        if self._recorded is None or self._recorded[0].case != _case(cache):
             self.release()
-            self._record(cache, left)
-        if self._fixed is None or self._recording is None:
+            self._recorded = self._record(cache, left)
+        if self._recorded is None:
             return self._decoder.step(cache, tokens)
-        self._fixed.set(tokens)
-        self._recording.repeat()
+        fixed, recording = self._recorded
+        fixed.set(tokens)
+        recording.repeat()
         for lane in cache.lanes:
             lane.length += 1
-        return self._fixed.states
+        return fixed.states
 
     def release(self) -> None:
         """Free the recording, if there is one."""
-        if self._recording is not None:
-            self._recording.release()
-        self._recording = self._fixed = None
+        if self._recorded is not None:
+            self._recorded[1].release()
+            self._recorded = None
 
-    def _record(self, cache: Cache, left: int) -> None:
+    def _record(self, cache: Cache, left: int) -> "tuple[_FixedStep, Recording] | None":
         case = _case(cache)
-        if left < WORTH_STEPS or case == self._refused:
-            return
-        # If it fails, it is tried again when there are other rows, or more keys to read.
-        self._refused = case
-        # Quantised weights are unpacked for each product, and a recording keeps the memory for that.
-        if self._decoder.is_plain and self._device.can_record():
-            self._fixed = _FixedStep(self._decoder, self._device, cache)
-            self._recording = self._device.record(self._fixed.compute)
-            if self._recording is not None:
+        # Quantised weights are unpacked for each product, and a recording would keep the memory for that.
+        if left < WORTH_STEPS or case == self._refused or not self._decoder.is_plain:
+            return None
+        if self._device.can_record():
+            fixed = _FixedStep(self._decoder, self._device, cache)
+            if (recording := self._device.record(fixed.compute)) is not None:
                 _LOG.info("recorded a step of %d rows that reads %d tokens", len(cache.rows), _reach(cache))
+                return fixed, recording
+        # It is tried again when there are other rows, or more keys to read.
+        self._refused = case
+        return None
 
 
 def _reach(cache: Cache) -> int:
@@ -100,7 +101,8 @@ class _FixedStep:
         self._lengths = [self._inputs[at : at + 1] for at in range(rows, rows + lanes)]
         self.set([0] * rows)
         for lane in self._lanes:
-            # Memory that was never written can hold NaN, and the smallest part of NaN is NaN.
+            # A key that does not count has the weight zero, and memory that was never written can hold NaN: zero times
+            # NaN is NaN.
             lane.store[..., lane.length :, :].zero_()
 
     def set(self, tokens: Sequence[int]) -> None:
