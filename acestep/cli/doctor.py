@@ -9,16 +9,17 @@ import msgspec
 
 from acestep.checkpoints.catalog import CHECKPOINTS, checkpoints_dir
 from acestep.checkpoints.intact import flaws, remedy
-from acestep.cli.show import aligned
+from acestep.cli.show import UNKNOWN_DTYPE, aligned
 from acestep.dit.kernel_choice import KernelChoice, choose_kernels
 from acestep.errors import UsageError
-from acestep.hardware.card import Card, CardKind, cap_bytes, card_line, planning_card
+from acestep.hardware.card import CPU, Card, CardKind, cap_bytes, card_line, planning_card
 from acestep.hardware.cores import usable_cores
 from acestep.hardware.detection import DEVICE_VARIABLE, LM_DEVICE_VARIABLE, Detection, look
 from acestep.hardware.detection.advice import about_cards
 from acestep.hardware.detection.answers import Answer, named
 from acestep.hardware.detection.torch_build import TorchBuild, installed_build
-from acestep.limits.capabilities import groups_attention
+from acestep.hardware.processor import multiplies_bfloat16
+from acestep.limits.capabilities import dtype_name, groups_attention
 from acestep.limits.machine import installed, plan_of_card
 from acestep.limits.plan import AS_THE_TIER_SAYS, Plan
 from acestep.tiers import TierTable, data_file, load_tiers
@@ -33,7 +34,8 @@ class DoctorReport(msgspec.Struct, frozen=True, kw_only=True):
 
     `asked` holds every source's answer about cards, `cards` those that could be used in the order of `--device`,
     `size_by` the rule that found the size on the box, and `sizes` where sources disagree about a card's memory.
-    `threads` is how many the CPU computes with unless OMP_NUM_THREADS says otherwise.
+    `threads` is how many the CPU computes with unless OMP_NUM_THREADS says otherwise, and `cpu_dtype` the type in which
+    it computes, null if it is not known.
     `no_such_device` is why the card that was asked for cannot be used, "" if it can; `card` is then the usual.
     """
 
@@ -49,6 +51,7 @@ class DoctorReport(msgspec.Struct, frozen=True, kw_only=True):
     cap_bytes: int | None
     tier: str
     threads: int
+    cpu_dtype: str | None
     python: str
     packages: dict[str, str | None]
     attention: str
@@ -89,6 +92,7 @@ def examine(*, ask_torch: bool = False) -> DoctorReport:
         cap_bytes=cap_bytes(os.environ, card),
         tier=plan.tier,
         threads=usable_cores(),
+        cpu_dtype=dtype_name(CPU, plan.variant, cpu_bfloat16=multiplies_bfloat16()),
         python=platform.python_version(),
         packages=packages,
         attention=_attention(card, plan),
@@ -135,6 +139,7 @@ def doctor_page(findings: DoctorReport) -> str:
         ("attention", findings.attention),
         ("compile", findings.compile),
         ("threads", f"{findings.threads} where the CPU computes; OMP_NUM_THREADS sets another number"),
+        ("processor", f"computes in {findings.cpu_dtype or UNKNOWN_DTYPE}"),
         ("python", findings.python),
         ("installed", versions),
         ("not installed", missing or "nothing is missing"),

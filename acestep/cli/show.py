@@ -10,6 +10,9 @@ from acestep.limits.plan import Plan
 from acestep.tiers import BATCHES, LmStates, Tier
 from acestep.units import minutes
 
+UNKNOWN_DTYPE = "bfloat16 where PyTorch finds instructions for it, else float32"
+"""What the processor computes in, where only PyTorch can tell."""
+
 
 def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """Yield rows as lines, every column as wide as its widest cell."""
@@ -39,6 +42,7 @@ def plan_text(plan: Plan) -> str:
                 for name, knob in KNOBS.items()
                 if name not in ("variant", "lm", "backend")
             ),
+            ("computes in", plan.dtype or UNKNOWN_DTYPE),
             ("evidence", _kinds(plan.evidence)),
         )
     )

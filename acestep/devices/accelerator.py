@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from acestep.devices.base import DeviceEvent
+from acestep.devices.base import DeviceEvent, Recording
 from acestep.devices.cap import fraction_for
+from acestep.devices.graphs import RECORDING_BYTES, GraphRecorder
 from acestep.hardware.card import Card, CardKind
 from acestep.hardware.host import host_memory
 from acestep.limits.capabilities import (
@@ -87,6 +88,14 @@ class Accelerator:
 
     def wait(self, mark: DeviceEvent) -> None:
         self._backend.current_stream().wait_event(mark)
+
+    def can_record(self) -> bool:
+        """Only on NVIDIA cards."""
+        return False
+
+    def record(self, work: Callable[[], None]) -> Recording | None:  # noqa: ARG002 the protocol's argument
+        """Return None: only CUDA's graphs are used."""
+        return None
 
     def free_bytes(self) -> int:
         """The driver's free bytes plus the bytes that this process caches without using them.
@@ -168,10 +177,20 @@ class CudaDevice(Accelerator):
         workspace = matrix_workspace_of(card, torch_release(torch.__version__))
         grouped = groups_attention(card) and torch.backends.cuda.is_flash_attention_available()
         super().__init__(torch.cuda, device, dtype, grouped=grouped, workspace=workspace)
+        self._recorder = GraphRecorder(device) if kind is CardKind.CUDA else None
         self._cap = cap_bytes
         if cap_bytes is not None:
             total = torch.cuda.get_device_properties(device).total_memory
             torch.cuda.set_per_process_memory_fraction(fraction_for(cap_bytes, total), device)
+
+    def can_record(self) -> bool:
+        """Whether as much is free as a CUDA graph can take."""
+        works = self._recorder is not None and self._recorder.works
+        return works and self.free_bytes() >= RECORDING_BYTES + self.matrix_workspace
+
+    def record(self, work: Callable[[], None]) -> Recording | None:
+        """Record a CUDA graph."""
+        return None if self._recorder is None else self._recorder.record(work)
 
     def free_bytes(self) -> int:
         """The driver's free bytes plus the bytes that this process caches without using them, within the cap."""

@@ -1,6 +1,6 @@
 """The one object through which the pipeline touches a device: moves, free memory, caches and peaks."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -9,6 +9,18 @@ from torch import Tensor
 
 DeviceEvent = Any
 """A point in the order of a device's work: an event of its backend, or None if the device works in order."""
+
+
+class Recording(Protocol):
+    """Work that a device has recorded with the addresses of its tensors, and repeats in one launch."""
+
+    def repeat(self) -> None:
+        """Do the recorded work again, on what is at those addresses now."""
+        ...
+
+    def release(self) -> None:
+        """Free what the recording holds on the device; it cannot be repeated any more."""
+        ...
 
 
 class Device(Protocol):
@@ -84,6 +96,18 @@ class Device(Protocol):
 
     def wait(self, mark: DeviceEvent) -> None:
         """Make all later computation wait for `mark`."""
+        ...
+
+    def can_record(self) -> bool:
+        """Whether the device records work, and has room for it now."""
+        ...
+
+    def record(self, work: Callable[[], None]) -> Recording | None:
+        """Do some work and record it, so that it can be repeated; None if that fails.
+
+        `work` is called once or more. It must not read a value from the device, and what it computes on the host is not
+        computed again when the recording is repeated.
+        """
         ...
 
     def free_bytes(self) -> int:

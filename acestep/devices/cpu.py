@@ -1,12 +1,12 @@
 """The CPU and Apple's GPU as devices: both share the machine's memory, so offloading frees nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from acestep.devices.base import DeviceEvent
+from acestep.devices.base import Device, DeviceEvent, Recording
 from acestep.hardware.host import host_memory
 from acestep.limits.capabilities import MATRIX_WORKSPACE
 
@@ -31,6 +31,14 @@ class InOrder:
 
     def wait(self, mark: DeviceEvent) -> None:
         """Do nothing: all earlier work is done already."""
+
+    def can_record(self) -> bool:
+        """Work is not recorded here."""
+        return False
+
+    def record(self, work: Callable[[], None]) -> Recording | None:  # noqa: ARG002
+        """Return None: work is not recorded here."""
+        return None
 
 
 class Uncounted(InOrder):
@@ -57,14 +65,35 @@ class Uncounted(InOrder):
         return 0, 0
 
 
+def cpu_dtype() -> torch.dtype:
+    """Return the dtype in which the CPU computes fastest: bfloat16 if it has instructions for it, else float32.
+
+    Without them, every product turns its numbers into float32 and back.
+    """
+    # The public `torch.cpu.get_capabilities` is not in every release that we support.
+    able = torch.cpu._is_avx512_bf16_supported()  # noqa: SLF001
+    return torch.bfloat16 if able else torch.float32
+
+
+def weights_dtype(device: Device, *, tiny: bool) -> torch.dtype:
+    """Return the dtype of a model's weights on a device: float32 for a `tiny` model on the CPU, else the device's.
+
+    A tiny model's products are too small to gain from bfloat16, and in float32 it is the same on every processor.
+    """
+    return torch.float32 if tiny and device.shares_host_memory else device.dtype
+
+
 class CpuDevice(Uncounted):
-    """Computes in float32 in host memory; bf16 is slower than float32 on most CPUs and less exact."""
+    """Computes in host memory, in float32 or in `dtype`."""
 
     torch_device = torch.device("cpu")
     dtype = torch.float32
     grouped_attention = True
     matrix_workspace = MATRIX_WORKSPACE
     shares_host_memory = True
+
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
+        self.dtype = dtype
 
     def upload(self, host: Tensor, owner: str) -> Tensor:  # noqa: ARG002 the protocol's argument
         """The host tensor itself."""

@@ -7,7 +7,7 @@ import torch
 
 from acestep.devices.accelerator import CudaDevice, XpuDevice
 from acestep.devices.base import Device
-from acestep.devices.cpu import CpuDevice, MpsDevice
+from acestep.devices.cpu import CpuDevice, MpsDevice, cpu_dtype
 from acestep.hardware.card import CPU, Card, CardKind, cap_bytes
 from acestep.hardware.detection import DEVICE_VARIABLE, LM_DEVICE_VARIABLE, Detection, look
 from acestep.hardware.detection.choose import others
@@ -72,4 +72,4 @@ def open_device(card: Card, cap: int | None = None, *, current: bool = True) -> 
         return XpuDevice(torch_index(torch, card), current=current), card
     if card.kind is CardKind.MPS and torch.backends.mps.is_available():
         return MpsDevice(), card
-    return CpuDevice(), CPU
+    return CpuDevice(cpu_dtype()), CPU

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from acestep.checkpoints.libraries import OobleckDecoder
 from acestep.devices.base import Device
-from acestep.devices.cpu import CpuDevice
+from acestep.devices.cpu import CpuDevice, cpu_dtype
 from acestep.devices.out_of_memory import one_out_of_memory_error
 from acestep.dit.place import StageContext
 from acestep.dit.vae_decode import TileDecoder, choose_tile, decode_song, frame_bytes, ladder_from
@@ -131,8 +131,8 @@ class _Decoding:
     def _on_host(self) -> None:
         decoder = self._decoder
         with suppress(MemoryError, torch.OutOfMemoryError), one_out_of_memory_error():
-            if decoder.conv1.weight.dtype is not CpuDevice.dtype:
-                decoder = copy.deepcopy(decoder).to(CpuDevice.dtype)
+            if decoder.conv1.weight.dtype not in (torch.float32, cpu_dtype()):
+                decoder = copy.deepcopy(decoder).to(torch.float32)
             self._in_tiles(self._place.vae_chunk or HOST_TILE, CpuDevice(), decoder)
         if len(self.songs) < self._request.batch:
             raise NotEnoughMemoryError(

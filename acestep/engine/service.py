@@ -14,13 +14,14 @@ import torch
 from acestep.adapters.choice import Adapter
 from acestep.adapters.files import changed_values
 from acestep.adapters.fuse import fuse
-from acestep.checkpoints.catalog import SIZES, checkpoints_dir
+from acestep.checkpoints.catalog import SIZES, TINY, checkpoints_dir
 from acestep.checkpoints.components import Components
 from acestep.checkpoints.host_memory import LanguageWeights, Weights, require_room_for
 from acestep.checkpoints.load import load
 from acestep.clip import Clip
 from acestep.devices.base import Device
 from acestep.devices.card_faults import one_card_fault_error
+from acestep.devices.cpu import weights_dtype
 from acestep.devices.open import open_device, open_here
 from acestep.devices.threads import set_threads
 from acestep.dit.vae_decode import chunk_from
@@ -271,7 +272,8 @@ class Service:
 
     def _dtype_of(self, plan: Plan) -> torch.dtype:
         """Return the type in which songs are made on this device; language models run in the device's own."""
-        return torch.float16 if songs_in_float16(self.card, plan.variant) else self._device.dtype
+        own = weights_dtype(self._device, tiny=self._model == TINY)
+        return torch.float16 if songs_in_float16(self.card, plan.variant) else own
 
     def _key(self, plan: Plan, dtype: torch.dtype) -> ModelKey:
         return plan.variant, plan.quantization, dtype, self._adapters

@@ -35,8 +35,8 @@ class KindTraits(msgspec.Struct, frozen=True, kw_only=True):
     """The properties of a kind of card. `named` and `run` are the subject and the verb of a sentence about it.
 
     A kind with its `own_memory` frees some where weights leave it. `quantizes` and `compiles` say whether torchao and
-    torch.compile are dependable there. `backends` run the language model, the fastest first. `itemsize` is in bytes;
-    `matrix_workspace` too, None where the compute capability decides.
+    torch.compile are dependable there. `backends` run the language model, the fastest first. `itemsize` is in bytes,
+    the largest where the processor decides; `matrix_workspace` too, None where the compute capability decides.
     """
 
     named: str
@@ -94,6 +94,19 @@ def itemsize_of(card: Card, variant: Variant | None = None) -> int:
     if variant is not None and songs_in_float16(card, variant):
         return 2
     return 4 if computes_in_float32(card) else KINDS[card.kind].itemsize
+
+
+def dtype_name(card: Card, variant: Variant, *, cpu_bfloat16: bool | None) -> str | None:
+    """Return the name of the type in which the card makes songs of a variant, None if it is not known.
+
+    `cpu_bfloat16`: whether the processor multiplies bfloat16, None if that is not known. Songs of the tiny model are
+    made in float32 on every processor.
+    """
+    if songs_in_float16(card, variant):
+        return "float16"
+    if card.kind is not CardKind.CPU:
+        return {2: "bfloat16", 4: "float32"}[itemsize_of(card, variant)]
+    return {True: "bfloat16", False: "float32", None: None}[cpu_bfloat16]
 
 
 def groups_attention(card: Card, *, windows: bool = sys.platform == "win32") -> bool:

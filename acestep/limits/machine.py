@@ -10,6 +10,8 @@ import msgspec
 from acestep.hardware.card import CONTEXT_BYTES, Card, planning_card
 from acestep.hardware.detection import LM_DEVICE_VARIABLE, Detection, look
 from acestep.hardware.detection.nvml import free_now
+from acestep.hardware.processor import multiplies_bfloat16
+from acestep.limits.capabilities import dtype_name
 from acestep.limits.free_now import fit_now
 from acestep.limits.plan import AS_THE_TIER_SAYS, Overrides, Plan, on_device, resolve
 from acestep.limits.room import question_of
@@ -78,6 +80,7 @@ def plan_of_card(overrides: Overrides, card: Card, request: Request | None = Non
         torchao_available=installed("torchao"),
         flash_attn_available=installed("flash_attn"),
     )
+    plan = _with_dtype(plan, card)
     _log_plan("the plan", plan)
     return plan
 
@@ -87,8 +90,15 @@ def carried_out(plan: Plan, card: Card) -> Plan:
     carried = on_device(
         plan, card, torchao_available=installed("torchao"), flash_attn_available=installed("flash_attn")
     )
+    carried = _with_dtype(carried, card)
     _log_plan(f"the plan on {card.name}", carried)
     return carried
+
+
+def _with_dtype(plan: Plan, card: Card) -> Plan:
+    """Return the plan with the type in which songs are made on the card."""
+    dtype = dtype_name(card, plan.variant, cpu_bfloat16=multiplies_bfloat16())
+    return msgspec.structs.replace(plan, dtype=dtype)
 
 
 def _log_plan(what: str, plan: Plan) -> None:

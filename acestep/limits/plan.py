@@ -67,6 +67,7 @@ class Plan(KnobValues, frozen=True):
     `limits_of`. `lm` is the language model used if thinking is asked for; `init_lm` says whether it is loaded by
     default. `reach` is the longest song in seconds that is predicted to fit if songs are made one at a time, 0 if there
     is no prediction. `lm_card` is the card that the language model runs on where that is another than the songs'.
+    `dtype` is the type in which songs are made, None if it is not known.
     """
 
     card: Card
@@ -84,6 +85,7 @@ class Plan(KnobValues, frozen=True):
     evidence: dict[str, Evidence]
     reach: LmStates = LmStates(with_lm=0, without_lm=0)
     lm_card: Card | None = None
+    dtype: str | None = None
     warnings: tuple[str, ...] = ()
 
     def longest(self, batch: int, *, lm: bool) -> int:

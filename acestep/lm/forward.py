@@ -16,6 +16,7 @@ from acestep.checkpoints.libraries import Qwen3Config
 from acestep.devices.base import Device
 from acestep.dit.attention import rotate
 from acestep.lm.job import Job
+from acestep.lm.products import Products, is_plain
 from acestep.lm.sampling import Spans
 
 
@@ -126,9 +127,10 @@ head_dim]; returns [rows, heads * head_dim].
 class DecoderBlock(nn.Module):
     """One layer over the library's weights; adds to `hidden` in place and returns it."""
 
-    def __init__(self, layer: nn.Module) -> None:
+    def __init__(self, layer: nn.Module, products: Products) -> None:
         super().__init__()
         self.layer: Any = layer
+        self._products = products
 
     def forward(self, hidden: Tensor, cos: Tensor, sin: Tensor, stored: Sequence[Tensor], attend: Attend) -> Tensor:
         """Compute the layer for `hidden` [rows, width]; `cos` and `sin` are [rows, head_dim].
@@ -136,28 +138,37 @@ class DecoderBlock(nn.Module):
         `stored` is the layer's part of the cache.
         """
         layer, attention = self.layer, self.layer.self_attn
+        product: Any = self._products.layer
         heads = (-1, attention.head_dim)
         normed = layer.input_layernorm(hidden)
-        query = rotate(attention.q_norm(attention.q_proj(normed).unflatten(-1, heads)), cos, sin)
-        key = rotate(attention.k_norm(attention.k_proj(normed).unflatten(-1, heads)), cos, sin)
-        value = attention.v_proj(normed).unflatten(-1, heads)
+        query = rotate(attention.q_norm(product(attention.q_proj, normed).unflatten(-1, heads)), cos, sin)
+        key = rotate(attention.k_norm(product(attention.k_proj, normed).unflatten(-1, heads)), cos, sin)
+        value = product(attention.v_proj, normed).unflatten(-1, heads)
         del normed
         attended = attend(stored, query, key, value)
         del query, key, value
-        hidden.add_(attention.o_proj(attended))
+        hidden.add_(product(attention.o_proj, attended))
         del attended
-        return hidden.add_(layer.mlp(layer.post_attention_layernorm(hidden)))
+        return hidden.add_(self._mlp(layer.mlp, layer.post_attention_layernorm(hidden)))
+
+    def _mlp(self, mlp: Any, normed: Tensor) -> Tensor:
+        product: Any = self._products.layer
+        made: Tensor = product(mlp.down_proj, mlp.act_fn(product(mlp.gate_proj, normed)) * product(mlp.up_proj, normed))
+        return made
 
 
 class Decoder:
     """Processes prompts into a cache, and after that one token for each row.
 
-    `model` is a `Qwen3ForCausalLM` on the device; `longest` is the largest number of tokens of a sequence.
+    `model` is a `Qwen3ForCausalLM` on the device; `longest` is the largest number of tokens of a sequence. `is_plain`:
+    its weights are not quantised.
     """
 
     def __init__(self, model: Any, device: Device, longest: int) -> None:
         self._body = model.model
-        self._blocks = [DecoderBlock(layer) for layer in self._body.layers]
+        self.is_plain = all(is_plain(layer.mlp.up_proj.weight) for layer in self._body.layers)
+        self._products = Products(device)
+        self._blocks = [DecoderBlock(layer, self._products) for layer in self._body.layers]
         self._head: Tensor = model.lm_head.weight
         self._device = device
         at = torch.arange(longest, device=device.torch_device)[None]
@@ -185,28 +196,52 @@ class Decoder:
         )
 
         def attend(stored: Sequence[Tensor], query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            result = torch.empty_like(query)
-            first = 0
-            for lane, store in zip(lanes, stored, strict=True):
-                rows = slice(first, first + len(lane.rows))
-                keys, values = lane.extend(store, key[rows], value[rows])
-                shape = (len(lane.rows), keys.shape[1], -1, keys.shape[3])
-                attended = F.scaled_dot_product_attention(query[rows].view(shape), keys, values)
-                result[rows].view(shape).copy_(attended)
-                first = rows.stop
-            return result.flatten(1)
+            def seen(number: int, rows: slice) -> tuple[Tensor, Tensor, None]:
+                return *lanes[number].extend(stored[number], key[rows], value[rows]), None
 
-        hidden = self._embed(tokens)
-        for number, block in enumerate(self._blocks):
-            block(hidden, cos, sin, [lane.store[number] for lane in lanes], attend)
+            return _attend_by_lane(lanes, query, seen)
+
+        states = self._through(self._embed(tokens), cos, sin, lanes, attend)
         for lane in lanes:
             lane.length += 1
+        return states
+
+    def step_at(self, lanes: Sequence[Lane], tokens: Tensor, lengths: Sequence[Tensor], reach: int) -> Tensor:
+        """Process one more token for every row; return the hidden states [rows, width], as `step` does.
+
+        `tokens` [rows] and the length [1] of each lane are on the device, and no lane is longer than `reach` tokens
+        afterwards. So a recording of it can be repeated for other tokens and lengths: it always reads `reach` keys,
+        of which the later ones, which must not be NaN, count nothing. The lanes' own lengths are neither read nor
+        changed.
+        """
+        counts = [len(lane.rows) for lane in lanes]
+        cos, sin = (
+            torch.cat([table[at].expand(rows, -1) for at, rows in zip(lengths, counts, strict=True)])
+            for table in (self._cos, self._sin)
+        )
+        masks = [_seen(min(reach, lane.store.shape[4]), at, cos.dtype) for lane, at in zip(lanes, lengths, strict=True)]
+
+        def attend(stored: Sequence[Tensor], query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            def seen(number: int, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
+                keys, values = stored[number][:, : len(lanes[number].rows), :, : len(masks[number])]
+                for kept, new in ((keys, key), (values, value)):
+                    kept.index_copy_(2, lengths[number], new[rows][:, :, None])
+                return keys, values, masks[number].expand(1, 1, 1, -1)
+
+            return _attend_by_lane(lanes, query, seen)
+
+        return self._through(F.embedding(tokens, self._body.embed_tokens.weight), cos, sin, lanes, attend)
+
+    def _through(self, hidden: Tensor, cos: Tensor, sin: Tensor, lanes: Sequence[Lane], attend: Attend) -> Tensor:
+        """Compute all layers and the last norm for the rows of all lanes [rows, width]."""
+        for number, block in enumerate(self._blocks):
+            block(hidden, cos, sin, [lane.store[number] for lane in lanes], attend)
         normed: Tensor = self._body.norm(hidden)
         return normed
 
     def logits(self, states: Tensor, spans: Spans) -> Tensor:
         """Return float32 logits [rows, ids] for the ids in `spans` only."""
-        parts = [F.linear(states, self._head[ids.start : ids.stop]).float() for ids in spans]
+        parts = [self._products.product(states, self._head[ids.start : ids.stop]).float() for ids in spans]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
     def _prompt(self, lane: Lane, prompt: Sequence[int], row: int) -> Tensor:
@@ -239,6 +274,30 @@ class Decoder:
         j = torch.arange(part.stop, device=self._device.torch_device)[None]
         mask = torch.zeros(len(i), part.stop, dtype=self._cos.dtype, device=self._device.torch_device)
         return mask.masked_fill_(j > i, torch.finfo(mask.dtype).min)
+
+
+Seen = Callable[[int, slice], tuple[Tensor, Tensor, Tensor | None]]
+"""Takes the number of a lane and its rows among all; returns the keys and values that they see, and the mask if any."""
+
+
+def _attend_by_lane(lanes: Sequence[Lane], query: Tensor, seen: Seen) -> Tensor:
+    """Return the attention of one token `query` [rows, heads, head_dim] of each row, as [rows, heads * head_dim]."""
+    result = torch.empty_like(query)
+    first = 0
+    for number, lane in enumerate(lanes):
+        rows = slice(first, first + len(lane.rows))
+        keys, values, mask = seen(number, rows)
+        shape = (len(lane.rows), keys.shape[1], -1, keys.shape[3])
+        attended = F.scaled_dot_product_attention(query[rows].view(shape), keys, values, attn_mask=mask)
+        result[rows].view(shape).copy_(attended)
+        first = rows.stop
+    return result.flatten(1)
+
+
+def _seen(tokens: int, length: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the additive mask [tokens] that leaves the tokens up to the place `length` [1]."""
+    places = torch.arange(tokens, device=length.device)
+    return torch.zeros(tokens, dtype=dtype, device=length.device).masked_fill_(places > length, torch.finfo(dtype).min)
 
 
 def _attend_prompt(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:

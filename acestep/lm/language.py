@@ -14,6 +14,7 @@ from acestep.checkpoints.configs import qwen_architecture_in
 from acestep.checkpoints.lm import LanguageModel, build_lm, load_lm, quantize_lm
 from acestep.checkpoints.locate import locate_lm
 from acestep.devices.base import Device
+from acestep.devices.cpu import weights_dtype
 from acestep.errors import InvalidInputError
 from acestep.knobs import Backend as Library
 from acestep.knobs import Knobs, Offload
@@ -145,8 +146,8 @@ class Language:
     def _model(self) -> LanguageModel:
         """The weights, loaded once: by the constructor, or when PyTorch replaces another backend."""
         if self._loaded is None:
-            dtype = self._device.dtype
             tiny = self._name == TINY
+            dtype = weights_dtype(self._device, tiny=tiny)
             model = (
                 build_lm("tiny", dtype=dtype, vocab_size=COMPACT.size)
                 if tiny

@@ -6,9 +6,11 @@ with the same logit as the last one that top-k or top-p keeps are kept too, so t
 """
 
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -22,22 +24,35 @@ _MIX_2: Final = np.uint64(0x94D049BB133111EB)
 """The constants of SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014)."""
 
 
+PIECE: Final = 1 << 14
+"""Values in one step of a computation in 64 bits: 128 KiB, so that the next step finds them in the cache."""
+
+
 def gumbel(seed: int, step: int, ids: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return standard Gumbel noise for token ids at one step of a sequence."""
     stream = _mixed(_mixed(np.array([seed], dtype=np.uint64)) + np.uint64(step))
-    bits = _mixed(stream + ids.astype(np.uint64)) >> np.uint64(11)
-    # 53 bits, moved away from both ends of the interval so that neither logarithm gets a zero.
-    uniform = (bits.astype(np.float64) + 0.5) * 2.0**-53
-    return np.asarray(-np.log(-np.log(uniform)))
+    noise = np.empty(len(ids))
+    for start in range(0, len(ids), PIECE):
+        piece = slice(start, start + PIECE)
+        bits = _mixed(stream + ids[piece].astype(np.uint64)) >> np.uint64(11)
+        # 53 bits, moved away from both ends of the interval so that neither logarithm gets a zero; NumPy turns signed
+        # integers into floats much faster than unsigned ones.
+        uniform = (bits.view(np.int64) + 0.5) * 2.0**-53
+        np.negative(np.log(-np.log(uniform)), out=noise[piece])
+    return noise
 
 
 def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Return SplitMix64's output for each value as a counter; the sums overflow on purpose."""
+    """Return SplitMix64's output for each value as a counter, in place of it; the sums overflow on purpose."""
+    shifted = np.empty_like(values)
     with np.errstate(over="ignore"):
-        values = values * _STEP + _STEP
-        values = (values ^ (values >> np.uint64(30))) * _MIX_1
-        values = (values ^ (values >> np.uint64(27))) * _MIX_2
-    return values ^ (values >> np.uint64(31))
+        values *= _STEP
+        values += _STEP
+        for shift, factor in ((30, _MIX_1), (27, _MIX_2)):
+            values ^= np.right_shift(values, np.uint64(shift), out=shifted)
+            values *= factor
+        values ^= np.right_shift(values, np.uint64(31), out=shifted)
+    return values
 
 
 Logits = NDArray[np.float32]
@@ -83,15 +98,21 @@ class Chooser(Protocol):
 
 
 class Sampler:
-    """Copies the logits to the host once for each step, and samples from them."""
+    """Copies the logits to the host once for each step, and samples from all rows at the same time.
+
+    It uses as many threads as PyTorch computes with on the CPU, which waits meanwhile.
+    """
 
     def __init__(self, device: Device) -> None:
         self._device = device
+        self._threads = ThreadPoolExecutor(torch.get_num_threads(), "sampler")
 
     def choose(self, logits: Tensor, spans: Spans, drafts: Sequence[Draft]) -> list[int]:
         host = np.empty(tuple(logits.shape), dtype=np.float32)
         self._device.download(host, logits)
-        return [next_token(row, spans, draft) for row, draft in zip(host, drafts, strict=True)]
+        # NumPy lets other threads run while it computes, and for a short row it hardly computes.
+        together = self._threads.map if len(drafts) > 1 and host.shape[1] >= PIECE else map
+        return list(together(lambda mine: next_token(mine[0], spans, mine[1]), zip(host, drafts, strict=True)))
 
 
 def guide(guided: Tensor, unguided: Tensor, scale: Tensor | float) -> Tensor:
@@ -107,8 +128,8 @@ def next_token(row: Logits, spans: Spans, draft: Draft) -> int:
     """Return the next token of `draft` from its guided logits [ids] over `spans`, which contain all allowed tokens."""
     sampling, wanted = draft.job.sampling, draft.allowed.spans
     values = restrict(row, spans, wanted)
-    # Broken weights must not make the plan fail: a NaN counts as the least likely value.
-    values = np.clip(np.nan_to_num(values, nan=-UNLIKELY), -UNLIKELY, UNLIKELY)
+    # Broken weights must not make the plan fail: a NaN counts as the least likely value, which `fmax` prefers to it.
+    values = np.minimum(np.fmax(values, -UNLIKELY), UNLIKELY)
     if sampling.repetition_penalty != 1:
         values = penalise(values, wanted, (*draft.job.prompt, *draft.tokens), sampling.repetition_penalty)
     if draft.allowed.greedy:
@@ -137,12 +158,10 @@ def penalise(values: Logits, spans: Spans, seen: Iterable[int], penalty: float) 
 
 def likeliest(values: Logits, sampling: Sampling) -> NDArray[np.intp]:
     """Return the positions, ascending, of the finite logits that top-k and then top-p keep."""
-    kept = np.arange(len(values))
-    if 0 < sampling.top_k < len(values):
-        kept = np.flatnonzero(values >= np.partition(values, -sampling.top_k)[-sampling.top_k])
-    if sampling.top_p < 1:
-        kept = kept[_nucleus(values[kept], sampling.top_p)]
-    return kept
+    if not 0 < sampling.top_k < len(values):
+        return _nucleus(values, sampling.top_p) if sampling.top_p < 1 else np.arange(len(values))
+    kept = np.flatnonzero(values >= np.partition(values, -sampling.top_k)[-sampling.top_k])
+    return kept[_nucleus(values[kept], sampling.top_p)] if sampling.top_p < 1 else kept
 
 
 def pick(values: Logits, kept: NDArray[np.intp], temperature: float, noise: NDArray[np.float64]) -> int:
@@ -185,9 +204,23 @@ def _nucleus(values: Logits, top_p: float) -> NDArray[np.intp]:
     """Return the positions, ascending, of the fewest most likely values with a total probability of `top_p` or more."""
     shares = np.exp(values - values.max())
     wanted = top_p * shares.sum(dtype=np.float64)
-    for count in (min(NUCLEUS_GUESS, len(shares)), len(shares)):
-        descending = np.sort(np.partition(shares, -count)[-count:])[::-1]
-        last = int(descending.cumsum(dtype=np.float64).searchsorted(wanted))
-        if last < count:
-            return np.flatnonzero(shares >= descending[last])
-    return np.arange(len(shares))
+    if len(shares) > NUCLEUS_GUESS:
+        likely = np.sort(np.partition(shares, -NUCLEUS_GUESS)[-NUCLEUS_GUESS:])[::-1]
+        least = _share_reaching(likely, wanted)
+        if least is not None:
+            return np.flatnonzero(shares >= least)
+    least = _share_reaching(np.sort(shares)[::-1], wanted)
+    return np.arange(len(shares)) if least is None else np.flatnonzero(shares >= least)
+
+
+def _share_reaching(descending: Logits, wanted: float) -> np.float32 | None:
+    """Return the share with which the sum of `descending` ones reaches `wanted`; None if it stays below."""
+    before = np.zeros(1)
+    for start in range(0, len(descending), PIECE):
+        # The first one is what is summed up so far, so that pieces give the sums of the whole.
+        sums = np.concatenate([before, descending[start : start + PIECE]]).cumsum()
+        at = int(sums[1:].searchsorted(wanted))
+        if at < len(sums) - 1:
+            return np.float32(descending[start + at])
+        before = sums[-1:]
+    return None

@@ -4,12 +4,15 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from acestep.checkpoints.architecture import QwenArchitecture, arguments
 from acestep.checkpoints.libraries import Qwen3Config, Qwen3ForCausalLM
 from acestep.checkpoints.lm import LanguageModel
 from acestep.devices.cpu import CpuDevice
 from acestep.lm.backends.pt import PtBackend
+from acestep.lm.job import Job
+from acestep.lm.products import Products
 from acestep.lm.sampling import Draft, next_token
 from acestep.lm.tokenizer import COMPACT
 from tests.benchmarks.versus import versus
@@ -33,12 +36,18 @@ CPU_SIZED = QwenArchitecture(
 )
 
 
-def test_eight_guided_songs_together_and_one_at_a_time(benchmark: Any) -> None:
+def _model() -> LanguageModel:
     torch.manual_seed(0)
     module = Qwen3ForCausalLM(Qwen3Config(**arguments(CPU_SIZED), tie_word_embeddings=True))
-    model = LanguageModel(id="cpu-sized", module=module.eval().requires_grad_(False), is_noise="tiny")
-    backend = PtBackend(model, CpuDevice())
-    jobs = [job_of(Counted(CODES, VOCABULARY), range(60), range(40), seed=seed) for seed in range(SONGS)]
+    return LanguageModel(id="cpu-sized", module=module.eval().requires_grad_(False), is_noise="tiny")
+
+
+def _jobs() -> list[Job]:
+    return [job_of(Counted(CODES, VOCABULARY), range(60), range(40), seed=seed) for seed in range(SONGS)]
+
+
+def test_eight_guided_songs_together_and_one_at_a_time(benchmark: Any) -> None:
+    backend, jobs = PtBackend(_model(), CpuDevice()), _jobs()
 
     def together() -> list[tuple[int, ...]]:
         return backend.write(jobs, lambda step, most: None)
@@ -53,6 +62,22 @@ def test_eight_guided_songs_together_and_one_at_a_time(benchmark: Any) -> None:
         )
         >= 4
     )
+
+
+def test_the_form_of_products_that_was_chosen_and_the_library_s(benchmark: Any, monkeypatch: Any) -> None:
+    backend, jobs, faster = PtBackend(_model(), CpuDevice()), _jobs(), Products._faster
+
+    def chosen() -> list[tuple[int, ...]]:
+        monkeypatch.setattr(Products, "_faster", faster)
+        return backend.write(jobs, lambda step, most: None)
+
+    def usual() -> list[tuple[int, ...]]:
+        monkeypatch.setattr(Products, "_faster", lambda self, rows, weight: F.linear)
+        return backend.write(jobs, lambda step, most: None)
+
+    assert chosen() == usual()
+    what = f"{SONGS} guided songs of {CODES} codes, products in the chosen form against the library's"
+    assert versus(benchmark, what, chosen, usual, rounds=3) >= 0.95
 
 
 def test_drawing_a_code_is_quick(benchmark: Any) -> None:

@@ -12,6 +12,7 @@ from acestep.devices.base import Device
 from acestep.lm.backends.base import StepsWritten
 from acestep.lm.forward import Cache, Decoder, SequenceRow, cache_bytes
 from acestep.lm.job import Job
+from acestep.lm.recorded_step import Stepper
 from acestep.lm.sampling import Chooser, Draft, Sampler, Spans, guide
 
 BRIDGED_IDS: Final = 4_096
@@ -75,15 +76,19 @@ class PtBackend:
         most = max(job.max_tokens for job in jobs)
         cache = Cache(jobs, module.config, self._model.dtype, self._device.torch_device)
         decoder = Decoder(module, self._device, cache.longest)
+        stepper = Stepper(decoder, self._device)
         states = decoder.read(cache)
-        for step in range(1, most + 1):
-            for i, token in self._next(decoder, cache.rows, states, drafts).items():
-                drafts[i].append(token)
-            written(step, most)
-            cache.drop({i for i, draft in enumerate(drafts) if draft.done})
-            if not cache.lanes:
-                return
-            states = decoder.step(cache, [drafts[row.job].tokens[-1] for row in cache.rows])
+        try:
+            for step in range(1, most + 1):
+                for i, token in self._next(decoder, cache.rows, states, drafts).items():
+                    drafts[i].append(token)
+                written(step, most)
+                cache.drop({i for i, draft in enumerate(drafts) if draft.done})
+                if not cache.lanes:
+                    return
+                states = stepper.step(cache, [drafts[row.job].tokens[-1] for row in cache.rows], most - step)
+        finally:
+            stepper.release()
 
     def _next(
         self, decoder: Decoder, rows: Sequence[SequenceRow], states: Tensor, drafts: Sequence[Draft]

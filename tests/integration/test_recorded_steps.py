@@ -1,0 +1,153 @@
+"""Steps of the language model that are repeated from a recording write the same tokens as those that are launched."""
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from acestep.checkpoints.lm import LanguageModel, build_lm, quantize_lm
+from acestep.devices.cpu import CpuDevice
+from acestep.knobs import Quantization
+from acestep.lm import recorded_step
+from acestep.lm.backends import pt
+from acestep.lm.backends.pt import PtBackend
+from acestep.lm.forward import Cache, Decoder
+from acestep.lm.job import Job
+from acestep.lm.recorded_step import REACH
+from acestep.lm.sampling import Draft, Sampler, Spans
+from tests.grammars import Alternating, Counted, job_of
+from tests.recording_card import RecordingCard
+
+VOCABULARY = 900
+IDS = (range(10, 40), range(300, VOCABULARY))
+LONG = 16
+
+
+@pytest.fixture(autouse=True)
+def _short_songs_are_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorded_step, "WORTH_STEPS", LONG - 1)
+
+
+@pytest.fixture(scope="module")
+def model() -> LanguageModel:
+    return build_lm("tiny", dtype=torch.float32, vocab_size=VOCABULARY)
+
+
+def silent(step: int, most: int) -> None:
+    """Do nothing."""
+
+
+def _songs(count: int, length: int = LONG, *, guided: bool = True) -> list[Job]:
+    draw = random.Random(count)  # noqa: S311 a test case, not a secret
+    prompt, other = ([draw.randrange(VOCABULARY) for _ in range(tokens)] for tokens in (20, 7))
+    return [
+        job_of(Counted(length, *IDS), prompt, other if guided else (), seed=seed, max_tokens=length)
+        for seed in range(count)
+    ]
+
+
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The rows of every step that is launched operation by operation."""
+    rows: list[int] = []
+    step = Decoder.step
+
+    def counted(self: Decoder, cache: Cache, tokens: Sequence[int]) -> Tensor:
+        rows.append(len(tokens))
+        return step(self, cache, tokens)
+
+    monkeypatch.setattr(Decoder, "step", counted)
+    return rows
+
+
+@pytest.mark.parametrize(("songs", "guided"), [(1, False), (4, True)])
+def test_recorded_steps_write_the_tokens_of_launched_ones(
+    model: LanguageModel, songs: int, guided: bool, launched: list[int]
+) -> None:
+    jobs, card = _songs(songs, guided=guided), RecordingCard()
+    expected = PtBackend(model, CpuDevice()).write(jobs, silent)
+    launched.clear()
+    assert PtBackend(model, card).write(jobs, silent) == expected
+    assert not launched, "one recording serves from the first step to the last"
+    assert [tape.repeats for tape in card.tapes] == [LONG - 1]
+    assert card.tapes[0].released
+
+
+def test_songs_of_many_lengths_and_forced_tokens_are_the_same(
+    model: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows leave, and the keys outgrow what a recording reads, so that there are several recordings."""
+    monkeypatch.setattr(recorded_step, "REACH", 16)
+    monkeypatch.setattr(recorded_step, "WORTH_STEPS", 1)
+    jobs = [
+        job_of(Counted(5, *IDS), range(30), range(40), seed=1),
+        job_of(Alternating(8, 5, *IDS), range(30), seed=2),
+        job_of(Counted(24, *IDS), range(11), range(7), seed=3),
+    ]
+    card = RecordingCard()
+    assert PtBackend(model, card).write(jobs, silent) == PtBackend(model, CpuDevice()).write(jobs, silent)
+    assert len(card.tapes) > len(jobs)
+    assert all(tape.released for tape in card.tapes)
+
+
+def test_memory_that_was_never_written_changes_nothing(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = _songs(2)
+    expected = PtBackend(model, CpuDevice()).write(jobs, silent)
+
+    def dirty(*arguments: Any) -> Cache:
+        cache = Cache(*arguments)
+        for lane in cache.lanes:
+            lane.store.fill_(float("nan"))
+        return cache
+
+    monkeypatch.setattr(pt, "Cache", dirty)
+    assert PtBackend(model, RecordingCard()).write(jobs, silent) == expected
+
+
+@pytest.mark.parametrize("card", [RecordingCard(able=False), RecordingCard(refuses=True)], ids=["no room", "fails"])
+def test_where_nothing_is_recorded_steps_are_launched(
+    model: LanguageModel, card: RecordingCard, launched: list[int]
+) -> None:
+    jobs = _songs(2)
+    expected = PtBackend(model, CpuDevice()).write(jobs, silent)
+    assert PtBackend(model, card).write(jobs, silent) == expected
+    assert launched == [4] * (2 * (LONG - 1))
+    assert card.asked == 1, "it is not tried again for the same rows and keys"
+
+
+def test_few_steps_are_not_recorded(model: LanguageModel) -> None:
+    card = RecordingCard()
+    PtBackend(model, card).write(_songs(1, LONG - 1), silent)
+    assert (card.asked, card.tapes) == (0, [])
+
+
+def test_int8_weights_are_not_recorded() -> None:
+    """They are unpacked for each product, and a recording would keep that memory."""
+    model, card = build_lm("tiny", dtype=torch.float32, vocab_size=VOCABULARY), RecordingCard()
+    quantize_lm(model, Quantization.INT8)
+    PtBackend(model, card).write(_songs(1), silent)
+    assert (card.asked, card.tapes) == (0, [])
+
+
+def test_a_recording_is_released_after_an_error(model: LanguageModel) -> None:
+    class Stopping(Sampler):
+        def choose(self, logits: Tensor, spans: Spans, drafts: Sequence[Draft]) -> list[int]:
+            if len(drafts[0].tokens) == 5:
+                raise KeyboardInterrupt
+            return super().choose(logits, spans, drafts)
+
+    card = RecordingCard()
+    with pytest.raises(KeyboardInterrupt):
+        PtBackend(model, card, chooser=Stopping(card)).write(_songs(1), silent)
+    assert [tape.released for tape in card.tapes] == [True]
+
+
+def test_a_recording_reads_hardly_more_keys_than_there_are(model: LanguageModel) -> None:
+    jobs = [job_of(Counted(9, *IDS), range(20), max_tokens=9)]
+    cache = Cache(jobs, model.module.config, model.dtype, torch.device("cpu"))
+    for length, reach in ((20, REACH), (REACH - 1, REACH), (REACH, 2 * REACH)):
+        cache.lanes[0].length = length
+        assert recorded_step._reach(cache) == reach

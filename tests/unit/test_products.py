@@ -1,0 +1,117 @@
+"""Products of a few rows: either form gives the same, and the faster one is taken where it is clearly faster."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from acestep.checkpoints.architecture import QwenArchitecture, arguments
+from acestep.checkpoints.libraries import Qwen3Config, Qwen3ForCausalLM
+from acestep.checkpoints.lm import LanguageModel
+from acestep.devices.cpu import CpuDevice
+from acestep.lm.backends.pt import PtBackend
+from acestep.lm.products import FEW_ROWS, LARGE, Product, Products, turned
+from tests.grammars import Counted, job_of
+from tests.small_card import SmallCard
+
+WEIGHT = (LARGE, LARGE)
+"""The smallest weight for which the form is chosen."""
+
+
+class Stopwatch:
+    """A clock on which `F.linear` takes a second, and the other form `seconds`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+        self.now, self.timed = 0.0, 0
+        monkeypatch.setattr("acestep.lm.products.F.linear", self._taking(1, F.linear))
+        monkeypatch.setattr("acestep.lm.products.turned", self._taking(seconds, turned))
+
+    def _taking(self, seconds: float, form: Product) -> Product:
+        def taken(rows: Tensor, weight: Tensor) -> Tensor:
+            self.now += seconds
+            return form(rows, weight)
+
+        return taken
+
+    def __call__(self) -> float:
+        self.timed += 1
+        return self.now
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rows", [1, 2, 3, FEW_ROWS])
+def test_both_forms_give_the_same(rows: int, dtype: torch.dtype) -> None:
+    hidden, weight = torch.randn(rows, LARGE).to(dtype), torch.randn(*WEIGHT).to(dtype)
+    found, expected = turned(hidden, weight), F.linear(hidden, weight)
+    assert found.is_contiguous()
+    assert found.dtype is dtype
+    assert (found - expected).norm() <= 4 * torch.finfo(dtype).eps * expected.norm()
+
+
+@pytest.mark.parametrize(("seconds", "taken"), [(0.5, 0.5), (0.89, 0.89), (0.95, 1), (1, 1), (3, 1)])
+def test_the_other_form_is_taken_where_it_is_clearly_faster(
+    seconds: float, taken: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Stopwatch(monkeypatch, seconds)
+    products = Products(CpuDevice(), clock)
+    for rows in (2, 3):
+        hidden, weight = torch.zeros(rows, LARGE), torch.zeros(*WEIGHT)
+        products.product(hidden, weight)
+        before, timed = clock.now, clock.timed
+        products.product(hidden, weight)
+        assert clock.now - before == pytest.approx(taken)
+        assert clock.timed == timed, "timed again"
+
+
+@pytest.mark.parametrize(
+    ("rows", "shape", "device", "dtype"),
+    [
+        (1, WEIGHT, CpuDevice(), torch.float32),
+        (FEW_ROWS + 1, WEIGHT, CpuDevice(), torch.float32),
+        (2, (LARGE, LARGE - 1), CpuDevice(), torch.float32),
+        (2, WEIGHT, SmallCard(), torch.float32),
+        (2, WEIGHT, CpuDevice(), torch.bfloat16),
+    ],
+)
+def test_nothing_is_timed_where_it_cannot_pay_or_could_change_a_token(
+    rows: int, shape: tuple[int, int], device: CpuDevice, dtype: torch.dtype
+) -> None:
+    ticks: Iterator[float] = iter(())
+    products = Products(device, lambda: next(ticks))
+    weight = torch.randn(*shape).to(dtype)
+    hidden = torch.randn(rows, shape[1]).to(dtype)
+    assert torch.equal(products.product(hidden, weight), F.linear(hidden, weight))
+
+
+def _model() -> LanguageModel:
+    torch.manual_seed(5)
+    shape = QwenArchitecture(
+        vocab_size=1_024,
+        hidden_size=512,
+        intermediate_size=1_024,
+        num_hidden_layers=2,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        head_dim=64,
+    )
+    module = Qwen3ForCausalLM(Qwen3Config(**arguments(shape), tie_word_embeddings=True))
+    return LanguageModel(id="few-rows", module=module.eval().requires_grad_(False), is_noise="tiny")
+
+
+def test_a_model_writes_the_same_tokens_with_either_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = PtBackend(_model(), CpuDevice())
+    jobs = [job_of(Counted(12, range(1_024)), range(20), range(18), seed=seed) for seed in range(3)]
+    used: list[int] = []
+
+    def written(form: Product) -> list[tuple[int, ...]]:
+        def chosen(self: Products, rows: Tensor, weight: Tensor) -> Product:
+            used.append(len(rows))
+            return form
+
+        monkeypatch.setattr(Products, "_faster", chosen)
+        return backend.write(jobs, lambda step, most: None)
+
+    assert written(F.linear) == written(turned)
+    assert set(used) == {6}, "the rows of a step, not the tokens of a prompt"
