@@ -28,7 +28,11 @@ class GuideText(LocaleText):
         return self("tier_unlimited") if tier.id == "unlimited" else tier.id
 
     def range(self, sizes: VramRange) -> str:
-        """Return a range of sizes that has an upper end."""
+        """Return a range of sizes as people say it: "up to 4 GB", "over 4 to 6 GB", "24 GB and more"."""
+        if sizes.upper is None:
+            return self("range_last", size=f"{sizes.lower:g}")
+        if not sizes.lower:
+            return self("range_first", size=f"{sizes.upper:g}")
         lower = self("range_from" if sizes.lower_inclusive else "range_over", size=f"{sizes.lower:g}")
         upper = self("range_to" if sizes.upper_inclusive else "range_under", size=f"{sizes.upper:g}")
         return self("range", lower=lower, upper=upper)
