@@ -12,7 +12,7 @@ from acestep.tiers import TierTable
 from calibrate.report.marks import marked, source_mark
 from calibrate.report.real_cards import RealCard, real_cards
 from calibrate.report.tier_rows import Rows, models_text, steps_text
-from calibrate.report.words import GuideText
+from calibrate.report.words import GuideText, on_one_line
 
 _GROUPS: Final = (
     *("GeForce RTX 50", "GeForce RTX 40", "GeForce RTX 30", "GeForce RTX 20, GTX 10 and 16"),
@@ -55,9 +55,9 @@ def card_rows(words: GuideText, table: TierTable) -> Rows:
 def _row(words: GuideText, real: RealCard, plan: Plan, windows: TierTable) -> tuple[str, ...]:
     tier = next(tier for tier in windows.variants[plan.variant].tiers if tier.id == plan.tier)
     return (
-        real.label,
+        on_one_line(real.label),
         words.tier(tier),
-        models_text(words, plan.lm_models, plan.lm),
+        on_one_line(models_text(words, plan.lm_models, plan.lm)),
         marked(steps_text(words, plan.frontier.without_lm), source_mark(plan.evidence.get("frontier"))),
         words.listed(_notes(words, real.card, plan, windows)),
     )

@@ -176,7 +176,7 @@ class Guide(msgspec.Struct, frozen=True, kw_only=True):
             "batches": self.words.listed(map(str, BATCHES)),
             "count": len(Config),
             "variant": Variant.TURBO.value,
-            "example": self.words("songs_of", n=BATCHES[-1], length=self.words.duration(_EXAMPLE_S)),
+            "example": self.words.songs(BATCHES[-1], _EXAMPLE_S),
         }
 
     def _percent(self, share: float) -> str:

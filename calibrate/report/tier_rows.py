@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from acestep.knobs import Backend, Offload, Variant
 from acestep.tiers import BATCHES, LmNeeds, LmStates, SizeBoundary, Tier, VariantTable
 from acestep.units import gib
-from calibrate.report.marks import cited, mark_of, marked, sources_of
+from calibrate.report.marks import GAP, cited, mark_of, marked, sources_of
 from calibrate.report.words import GuideText
 from calibrate.table.policy import Policy, budget_bytes
 
@@ -18,22 +18,28 @@ _SHOWN_WITH_LM = ("lm_models", "max_duration_s.with_lm", "max_batch.with_lm")
 
 
 def tier_rows(words: GuideText, tiers: Sequence[Tier]) -> Rows:
-    """Return the limits of tiers in seven narrow columns, every value with its mark."""
+    """Return the limits of tiers in seven narrow columns, the last with the evidence of the others."""
     columns = ("vram", "tier", "lm", "duration", "batch", "offload", "evidence")
     return [tuple(words(f"col_{column}") for column in columns), *(_tier_row(words, tier) for tier in tiers)]
 
 
 def _tier_row(words: GuideText, tier: Tier) -> tuple[str, ...]:
-    shown = (*_SHOWN, *_SHOWN_WITH_LM) if tier.lm_models else _SHOWN
     return (
         words.range(tier.vram_gib),
         words.tier(tier),
         _lm_models(words, tier),
-        _limits(tier, "max_duration_s", tier.max_duration_s, words.duration),
-        _limits(tier, "max_batch", tier.max_batch, lambda batch: str(batch or DASH)),
+        _limits(tier.max_duration_s, words.duration),
+        _limits(tier.max_batch, lambda batch: str(batch or DASH)),
         _kept(words, tier),
-        sources_of(tier, shown),
+        _sources(tier),
     )
+
+
+def _sources(tier: Tier) -> str:
+    """Return the evidence of a row: that of songs without a language model, and that of planned songs if it differs."""
+    alone = sources_of(tier, _SHOWN)
+    planned = sources_of(tier, _SHOWN_WITH_LM) if tier.lm_models else alone
+    return alone if planned == alone else f"{alone}, LM{GAP}{planned}"
 
 
 def models_text(words: GuideText, models: Iterable[str], recommended: str | None) -> str:
@@ -47,7 +53,7 @@ def _lm_models(words: GuideText, tier: Tier) -> str:
     own = models_text(words, tier.own_lm_models, tier.recommended_lm) if tier.own_lm_models else ""
     weights = f" ({tier.lm_quantization.upper()})" if tier.lm_quantization and own else ""
     others = [f"{model} ({_needs(words, tier, needs)})" for model, needs in tier.lm_needs.items()]
-    return _marked(tier, "lm_models", words.listed(filter(None, [own + weights, *others])))
+    return words.listed(filter(None, [own + weights, *others]))
 
 
 def _needs(words: GuideText, tier: Tier, needs: LmNeeds) -> str:
@@ -60,24 +66,15 @@ def _needs(words: GuideText, tier: Tier, needs: LmNeeds) -> str:
     return words.listed(named)
 
 
-def _limits(tier: Tier, field: str, limits: LmStates, show: Callable[[int], str]) -> str:
-    """Return a limit with and without a language model: one value with both marks where they are the same."""
-    sides = [(f"{field}.with_lm", show(limits.with_lm)), (f"{field}.without_lm", show(limits.without_lm))]
-    values = [_marked(tier, side, text) for side, text in sides]
-    if values[0] == values[1]:
-        return values[0]
-    if limits.with_lm == limits.without_lm:
-        return f"{values[0]} / {mark_of(tier, sides[1][0])}"
-    return " / ".join(values)
+def _limits(limits: LmStates, show: Callable[[int], str]) -> str:
+    """Return a limit with and without a language model, once where both are the same."""
+    return " / ".join(dict.fromkeys((show(limits.with_lm), show(limits.without_lm))))
 
 
 def _kept(words: GuideText, tier: Tier) -> str:
     """What leaves the card, and the format of the weights where it is not the exact one."""
     offload = words("none") if tier.offload is Offload.NONE else f"`{tier.offload}`"
-    kept = _marked(tier, "offload", offload)
-    if tier.quantization is None:
-        return kept
-    return words.listed([kept, _marked(tier, "quantization", tier.quantization.upper())])
+    return offload if tier.quantization is None else words.listed([offload, tier.quantization.upper()])
 
 
 def _marked(tier: Tier, field: str, text: str) -> str:
@@ -87,7 +84,7 @@ def _marked(tier: Tier, field: str, text: str) -> str:
 def steps_text(words: GuideText, entries: Mapping[str, int]) -> str:
     """Return how long songs may be: for each length, the largest batch that reaches it. A dash if none fits."""
     steps = [
-        words("songs_of", n=batch, length=words.duration(entries[str(batch)]))
+        words.songs(batch, entries[str(batch)])
         for batch, larger in zip(BATCHES, (*BATCHES[1:], None), strict=True)
         if entries[str(batch)] and (larger is None or entries[str(larger)] != entries[str(batch)])
     ]

@@ -128,15 +128,16 @@ def test_a_page_without_a_measured_card_says_so(rendered: dict[tuple[str, str], 
         assert on_a_card().card.name in rendered["measured", language]
 
 
-def test_every_shown_value_has_the_mark_of_its_own_evidence(rendered: dict[tuple[str, str], str]) -> None:
+def test_every_row_has_the_marks_of_its_values_with_and_without_a_language_model(
+    rendered: dict[tuple[str, str], str],
+) -> None:
     text = rendered["thinking", "en"]
     row = next(line for line in text.splitlines() if line.startswith("| 24 GB and more |"))
-    _, _, _, models, durations, batches, *_ = row.split("|")
-    assert MARKS["estimated"] in models
-    for limits in (durations, batches):
-        with_lm, without_lm = limits.split(" / ")
-        assert MARKS["estimated"] in with_lm
-        assert MARKS["simulated"] in without_lm
+    alone, planned = row.split("|")[-2].split(", ")
+    assert alone.strip() == MARKS["simulated"]
+    assert planned.split() == ["LM", MARKS["estimated"]]
+    without = next(line for line in rendered["plain", "en"].splitlines() if line.startswith("| 24 GB and more |"))
+    assert without.split("|")[-2].strip() == MARKS["simulated"]
 
 
 def test_a_value_without_evidence_is_not_shown() -> None:
@@ -176,7 +177,7 @@ def test_a_page_covers_what_the_published_guide_covers(language: str, rendered: 
         for batch, seconds in tier.frontier.with_lm.items():
             longer = {str(n) for n in BATCHES if n > int(batch) and tier.frontier.with_lm[str(n)] == seconds}
             if seconds and not longer:
-                assert words_of(language)("songs_of", n=batch, length=words_of(language).duration(seconds)) in text
+                assert words_of(language).songs(int(batch), seconds) in text
 
 
 COMMANDS: dict[str, click.Command] = {
