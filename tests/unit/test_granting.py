@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from acestep.evidence import EvidenceKind
 from acestep.hardware.card import Card, simulated_card
 from acestep.knobs import LM_MODELS, Backend, Offload, Quantization, Variant
 from acestep.limits.plan import Overrides, clamp, resolve
@@ -159,3 +160,14 @@ def test_a_song_too_long_for_a_wish_is_made_with_more_offload_and_hears_the_numb
     assert plan.offload is Offload.STREAM
     (sentence,) = (sentence for sentence in plan.warnings if "Shorter songs" in sentence)
     assert sentence.count("GiB") == 3
+
+
+def test_no_predicted_limit_has_the_evidence_of_a_certified_one() -> None:
+    plan = resolve(simulated_card(8), TABLE, Overrides(offload=Offload.NONE, lm=None))
+    assert plan.offload is Offload.NONE
+    of_limits = {
+        source.kind
+        for field, source in plan.evidence.items()
+        if field.partition(".")[0] in ("max_duration_s", "max_batch", "frontier")
+    }
+    assert of_limits == {EvidenceKind.ESTIMATED}
