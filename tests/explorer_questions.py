@@ -11,7 +11,7 @@ import msgspec
 
 from acestep.budgets import System
 from acestep.clip import FRAMES_A_SECOND
-from acestep.evidence import short_digest
+from acestep.evidence import Evidence, short_digest
 from acestep.hardware.card import Card, simulated_card
 from acestep.knobs import KNOBS, LM_MODELS, Backend, Knobs, Offload, Quantization, Variant
 from acestep.limits import room as room_module
@@ -21,7 +21,7 @@ from acestep.limits.plan import Overrides, Plan, clamp, resolve
 from acestep.limits.room import MemoryQuestion, needed_bytes, question_of, songs_room
 from acestep.limits.think_memory import lm_weight_bytes, think_bytes
 from acestep.request import MAX_LYRIC_TOKENS, Request
-from acestep.tiers import TierTable, load_tiers
+from acestep.tiers import TierTable
 from calibrate.report.real_cards import real_cards
 
 LONG_LYRICS = "la " * MAX_LYRIC_TOKENS
@@ -54,8 +54,8 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
         return {name: empty.get(name) if value == "none" else value for name, value in asked.items() if value != "auto"}
 
 
-def random_questions(count: int, seed: int) -> list[Question]:
-    """Questions about all kinds of cards; many of them at the limits."""
+def random_questions(count: int, seed: int, table: TierTable) -> list[Question]:
+    """Questions about all kinds of cards and the variants of a table; many of them at the limits."""
     draw = random.Random(seed)  # noqa: S311 nothing secret is drawn
     formats = ("auto", "auto", "none", *(name.value for name in Quantization))
     return [
@@ -63,7 +63,7 @@ def random_questions(count: int, seed: int) -> list[Question]:
             place=draw.choice((None, draw.randrange(len(real_cards())))),
             size=draw.choice((draw.randint(1, 48), round(draw.uniform(1, 30), 2), draw.randint(8, 100) / 8)),
             system=draw.choice(list(System)),
-            variant=draw.choice(list(Variant)),
+            variant=draw.choice(list(table.variants)),
             duration=draw.choice((draw.randint(1, 600), 600, 610)),
             batch=draw.choice((1, 2, 4, 8, draw.randint(1, 16))),
             lm=draw.choice(("auto", "none", *LM_MODELS)),
@@ -74,9 +74,9 @@ def random_questions(count: int, seed: int) -> list[Question]:
     ]
 
 
-def answered(question: Question) -> dict[str, Any]:
+def answered(question: Question, everywhere: TierTable) -> dict[str, Any]:
     """What `acestep generate` would do on that card and system, and what the VRAM guard predicts."""
-    card, table = question.card, load_tiers().on(question.system)
+    card, table = question.card, everywhere.on(question.system)
     overrides = Overrides(
         variant=question.variant,
         **{name: _knob(name, value) for name, value in question.wishes.items()},
@@ -131,7 +131,6 @@ def _document(
     if stages and thinks:
         stages = _with_lm(plan.knobs, stages, resting, asked)
         assert max(stages.values()) >= (needed_bytes(model, plan.knobs, asked) or 0)
-    evidence = plan.evidence["frontier"]
     return {
         "plan": {
             **{name: getattr(plan, name) for name in ("tier", "label", "limits_of", "certified_gib", "init_lm")},
@@ -140,7 +139,8 @@ def _document(
                 name: msgspec.to_builtins(getattr(plan, name))
                 for name in ("lm_models", "lm_songs_per_pass", "backends_allowed", "frontier", "reach", "warnings")
             },
-            "evidence": f"{evidence.kind} {short_digest(evidence.record)}".strip(),
+            "evidence": _source(plan.evidence["frontier"]),
+            "evidence_with_lm": _source(plan.evidence.get("frontier.with_lm") or plan.evidence["frontier"]),
         },
         "thinks": thinks,
         "duration": made.duration_s,
@@ -150,6 +150,10 @@ def _document(
         "at_once": at_once,
         "stages": stages or None,
     }
+
+
+def _source(evidence: Evidence) -> str:
+    return f"{evidence.kind} {short_digest(evidence.record)}".strip()
 
 
 def _with_lm(knobs: Knobs, stages: dict[str, int], resting: int, asked: MemoryQuestion) -> dict[str, int]:

@@ -10,6 +10,7 @@ import pytest
 from acestep.tiers import load_tiers
 from calibrate.report.explorer.page import explorer_page
 from tests.explorer_questions import answered, random_questions
+from tests.guide_pages import LM
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 QUESTIONS = 500
+
+TABLES = {"in force": load_tiers(), "with short songs": LM.table}
 
 ANSWERS = """questions => {
   const wish = (value, none) => (value === "auto" ? undefined : value === "none" ? none : value);
@@ -50,12 +53,19 @@ def explorer(chromium: "Browser", file: Path) -> "Iterator[Page]":
     assert errors == []
 
 
-def test_random_questions_are_answered_as_acestep_and_the_guard_answer_them(explorer: "Page") -> None:
-    questions = random_questions(QUESTIONS, seed=22)
+@pytest.mark.parametrize("name", TABLES)
+def test_random_questions_are_answered_as_acestep_and_the_guard_answer_them(
+    name: str, explorer: "Page", tmp_path: Path
+) -> None:
+    table = TABLES[name]
+    other = tmp_path / "explorer.html"
+    other.write_text(explorer_page(table), encoding="utf-8")
+    explorer.goto(other.as_uri())
+    questions = random_questions(QUESTIONS, 22, table)
     found = explorer.evaluate(ANSWERS, [msgspec.to_builtins(question) for question in questions])
     refused = 0
     for question, given in zip(questions, found, strict=True):
-        expected = json.loads(json.dumps(answered(question)))
+        expected = json.loads(json.dumps(answered(question, table)))
         shown = {**given, "plan": {name: given["plan"][name] for name in expected["plan"]}}
         assert shown == expected, question
         refused += bool(expected["plan"]["warnings"] or expected["cuts"])

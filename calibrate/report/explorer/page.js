@@ -68,6 +68,7 @@ function summary(asked, found, verdict) {
   const passes = found.at_once < found.batch ? `, ${found.at_once} at a time` : "";
   if (verdict === "changed") return `What is made instead: ${made}${passes}.`;
   if (verdict === "uncertain") return `What is tried: ${made}.`;
+  if (verdict === "shared") return `${made}. Whether they fit depends on the free main memory.`;
   return `${made}${passes}.`;
 }
 
@@ -108,11 +109,12 @@ function settings(asked, found) {
     ? `${longest(found.thinks)} for ${found.batch === 1 ? "one song" : `${found.batch} songs at once`}`
     : "none is certified";
   const rows = [
-    ["Tier", plan.limits_of === plan.tier ? `${plan.tier} (${plan.label})` : `${plan.tier}, limits of ${plan.limits_of}`],
+    ["Tier", `${plan.tier} (${plan.label})${plan.limits_of === plan.tier ? "" : `, limits of ${plan.limits_of}`}`],
     ["Language model", found.thinks ? `${plan.lm} on ${plan.backend}${several}` : "none"],
     ["Offered", plan.lm_models.join(", ") || "no language model"],
     ["Offload", plan.offload],
-    ["Weights", weightsSaid(plan.quantization) + (found.thinks ? `; language model ${weightsSaid(plan.lm_quantization)}` : "")],
+    ["Weights", weightsSaid(plan.quantization)],
+    ...(found.thinks ? [["LM weights", weightsSaid(plan.lm_quantization)]] : []),
     ["Longest song", limits],
     ["Evidence", found.thinks ? plan.evidence_with_lm : plan.evidence],
   ];
