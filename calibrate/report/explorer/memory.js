@@ -1,26 +1,21 @@
 // The bytes of a request: acestep/limits/workspace.py, guard.py, think_memory.py and room.py.
 
-const MIB = 2 ** 20;
-const FRAMES_A_SECOND = 25;
-const CODE_FRAMES = 5;
-const FLOAT32 = 4;
-
-const upToGrain = (bytes) => ceilDiv(bytes, 2 * MIB) * 2 * MIB;
+const upToGrain = (bytes) => ceilDiv(bytes, NUMBERS.segment_grain) * NUMBERS.segment_grain;
 
 // Bytes of the segments that PyTorch's allocator takes for tensors of these sizes, none of them freed.
 function segmentBytes(sizes) {
   let taken = 0;
   const gaps = [];
   for (const size of sizes) {
-    if (size <= MIB) continue;
+    if (size <= NUMBERS.small_limit) continue;
     const fitting = gaps.findIndex((gap) => gap >= size);
     let block;
     if (fitting >= 0) [block] = gaps.splice(fitting, 1);
     else {
-      block = size < 10 * MIB ? 20 * MIB : upToGrain(size);
+      block = size < NUMBERS.own_segment ? NUMBERS.large_segment : upToGrain(size);
       taken += block;
     }
-    if (block - size > MIB) {
+    if (block - size > NUMBERS.small_limit) {
       gaps.push(block - size);
       gaps.sort((one, other) => one - other);
     }
@@ -52,11 +47,11 @@ function stepsRoom(variant, quantization, demand) {
   const key = a.num_key_value_heads * a.head_dim * size;
   const fewer = key !== query;
   const repeated = fewer && !demand.grouped ? 2 * query : 0;
-  const attending = allRows * (2 * query + 2 * key + repeated + FLOAT32 * a.num_attention_heads);
+  const attending = allRows * (2 * query + 2 * key + repeated + NUMBERS.float32 * a.num_attention_heads);
   const near = Math.min(tokens, NUMBERS.block_rows);
   const block = near + (fewer ? 2 * Math.min(tokens, NUMBERS.block_rows + 2 * a.sliding_window) : 0);
   const attendingNear = allRows * (query + 2 * key) + demand.songs * block * query;
-  let making = rows * (3 * query + 2 * (query / size) * FLOAT32 + 4 * a.head_dim * size);
+  let making = rows * (3 * query + 2 * (query / size) * NUMBERS.float32 + 4 * a.head_dim * size);
   making += allRows > NUMBERS.chunk_rows ? allRows * (query + 2 * key) : 0;
   const unpacked = unpacks ? a.hidden_size * inner : 0;
   const crossing = condition * ceilDiv(rows, tokens) * repeated + rows * (hidden + 3 * query);
@@ -66,7 +61,7 @@ function stepsRoom(variant, quantization, demand) {
   const timestep = unpacks ? NUMBERS.time_projections * a.hidden_size * hidden : 0;
   const held = guided ? 2 * velocityBytes(a, demand) : 0;
   const gaps = rows * (query + repeated) + (unpacks ? a.hidden_size * query : 0);
-  return Math.max(10 * MIB, upToGrain(condition * hidden + held + Math.max(blocks, timestep) + gaps));
+  return Math.max(NUMBERS.own_segment, upToGrain(condition * hidden + held + Math.max(blocks, timestep) + gaps));
 }
 
 const velocityBytes = (a, demand) => demand.songs * demand.frames * a.audio_acoustic_hidden_dim * demand.itemsize;
@@ -83,19 +78,19 @@ function stepsBeside(variant, quantization, demand) {
     demand.workspace,
     conditionTokens(demand) * a.encoder_width * demand.itemsize,
     demand.contexts * demand.frames * 2 * channels * demand.itemsize,
-    demand.songs * demand.frames * channels * FLOAT32,
+    demand.songs * demand.frames * channels * NUMBERS.float32,
     width * a.in_channels * a.patch_size * demand.itemsize,
     ...timestep,
     ...timestep,
     width * a.encoder_width * weight,
   ]);
   const velocity = velocityBytes(a, demand);
-  return large + upToGrain(!a.is_turbo && velocity <= MIB ? NUMBERS.guided_velocities * velocity : 0);
+  return large + upToGrain(!a.is_turbo && velocity <= NUMBERS.small_limit ? NUMBERS.guided_velocities * velocity : 0);
 }
 
 const knobsKey = (knobs) => `${knobs.quantization ?? "none"}.${knobs.offload}`;
 
-const widthOf = (demand) => Math.floor(demand.itemsize / 2);
+const widthOf = (demand) => Math.floor(demand.itemsize / NUMBERS.coefficient_itemsize);
 
 function denoiseBytes(knobs, demand) {
   const model = NUMBERS.variants[knobs.variant].memory_model;
@@ -153,7 +148,7 @@ function lmWeightBytes(knobs, itemsize) {
 function thinkBytes(knobs, frames, itemsize) {
   if (knobs.lm === null) return 0;
   const lm = NUMBERS.lms[knobs.lm];
-  const tokens = NUMBERS.longest_prompt_tokens + ceilDiv(frames, CODE_FRAMES) + 1;
+  const tokens = NUMBERS.longest_prompt_tokens + ceilDiv(frames, NUMBERS.code_frames) + 1;
   const aToken = 2 * lm.num_hidden_layers * lm.num_key_value_heads * lm.head_dim * itemsize;
   const beside = Math.floor((NUMBERS.think_beside * itemsize) / 2);
   const vllm = knobs.backend === "vllm" ? NUMBERS.vllm_beside : 0;
@@ -181,11 +176,11 @@ function neededBytes(knobs, question) {
 }
 
 function longestFitting(knobs, question, room) {
-  const own = Math.min(NUMBERS.max_duration_s, ceilDiv(question.demand.frames, FRAMES_A_SECOND));
+  const own = Math.min(NUMBERS.max_duration_s, ceilDiv(question.demand.frames, NUMBERS.frames_a_second));
   const lengths = new Set([own, ...Array.from({ length: NUMBERS.max_duration_s / 60 }, (_, n) => 60 * (n + 1))]);
   lengths.delete(0);
   const fits = (seconds) => {
-    const demand = { ...question.demand, frames: seconds * FRAMES_A_SECOND };
+    const demand = { ...question.demand, frames: seconds * NUMBERS.frames_a_second };
     const needed = neededBytes(knobs, { ...question, demand });
     return needed !== null && needed <= room;
   };

@@ -7,6 +7,7 @@ import msgspec
 
 from acestep.budgets import System
 from acestep.checkpoints.catalog import architecture_of, lm_checkpoint
+from acestep.clip import FRAMES_A_SECOND
 from acestep.evidence import Evidence, short_digest
 from acestep.hardware.card import SIMULATED_CAPABILITY
 from acestep.hardware.card_sizes import RECORDED, SHORTFALL_HUNDREDTHS, SHORTFALL_SHARE
@@ -14,9 +15,9 @@ from acestep.knobs import LM_MODELS, WEIGHT_FORMATS, Offload, Variant
 from acestep.limits import guard, think_memory, workspace
 from acestep.limits.capabilities import AMPERE, HOPPER, HOPPER_MATRIX_WORKSPACE, KINDS, MATRIX_WORKSPACE
 from acestep.limits.fallbacks import TRITON_CAPABILITY
-from acestep.request import MAX_DURATION_S, MAX_LYRIC_TOKENS, MAX_TEXT_TOKENS
+from acestep.request import CODE_FRAMES, MAX_DURATION_S, MAX_LYRIC_TOKENS, MAX_TEXT_TOKENS
 from acestep.thinking import LONGEST_PROMPT_TOKENS
-from acestep.tiers import Tier, TierTable, VariantTable
+from acestep.tiers import BATCHES, Tier, TierTable, VariantTable
 from calibrate.report.real_cards import real_cards
 
 _SHAPE: Final = (
@@ -36,7 +37,6 @@ _TIER: Final = (
 def numbers(table: TierTable) -> dict[str, Any]:
     """Return every number that `*.js` of this folder reads, by its name there."""
     return {
-        "table_version": table.table_version,
         "variants": {variant.value: _variant(found) for variant, found in table.variants.items()},
         "budgets": {
             system.value: [[one.nameplate_gib, one.n_bytes] for one in table.budgets if one.system is system]
@@ -76,6 +76,15 @@ _CONSTANTS: Final[Mapping[str, Any]] = {
     "recorded": {str(size): box for size, box in RECORDED.items()},
     "shortfall_hundredths": SHORTFALL_HUNDREDTHS,
     "shortfall_share": SHORTFALL_SHARE,
+    "batches": BATCHES,
+    "frames_a_second": FRAMES_A_SECOND,
+    "code_frames": CODE_FRAMES,
+    "coefficient_itemsize": guard.ITEMSIZE,
+    "small_limit": workspace.SMALL_LIMIT,
+    "own_segment": workspace.OWN_SEGMENT,
+    "large_segment": workspace.LARGE_SEGMENT,
+    "segment_grain": workspace.SEGMENT_GRAIN,
+    "float32": workspace.FLOAT32,
     "chunk_rows": workspace.CHUNK_ROWS,
     "block_rows": workspace.BLOCK_ROWS,
     "time_projections": workspace.TIME_PROJECTIONS,

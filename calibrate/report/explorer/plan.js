@@ -1,7 +1,6 @@
 // From a card, the table and wishes to a plan: acestep/limits/plan.py, tier_of_card.py and prediction.py.
 
 const LM_MODELS = Object.keys(NUMBERS.lms);
-const BATCHES = [1, 2, 4, 8];
 
 // The tiers of a variant on a system: Windows has some of its own.
 const tiersOf = (variant, system) =>
@@ -10,11 +9,9 @@ const tiersOf = (variant, system) =>
   );
 
 function longestOf(entries, batch) {
-  const size = BATCHES.find((known) => known >= batch);
+  const size = NUMBERS.batches.find((known) => known >= batch);
   return size === undefined ? 0 : entries[size];
 }
-
-const headlineBatch = (entries) => Math.max(0, ...BATCHES.filter((n) => entries[n] === entries[1] && entries[1] > 0));
 
 const inRange = (range, size) =>
   (range.lower_inclusive ? size >= range.lower : size > range.lower) &&
@@ -133,7 +130,7 @@ function adapted(tier, card, variant, notes) {
 function questionOf(request, card, system, variant, thinks) {
   const demand = {
     songs: 1,
-    frames: Math.min(request.duration, NUMBERS.max_duration_s) * FRAMES_A_SECOND,
+    frames: Math.min(request.duration, NUMBERS.max_duration_s) * NUMBERS.frames_a_second,
     lyrics: NUMBERS.max_lyric_tokens,
     text: NUMBERS.max_text_tokens,
     withAudio: thinks,
@@ -214,7 +211,7 @@ function resolve(card, system, variant, wishes, request) {
 
 // A plan whose knobs take more than the certified ones has limits that are predicted.
 function predicted(plan) {
-  const entries = (longest) => Object.fromEntries(BATCHES.map((batch) => [batch, longest]));
+  const entries = (longest) => Object.fromEntries(NUMBERS.batches.map((batch) => [batch, longest]));
   const frontier = { with_lm: entries(plan.reach.with_lm), without_lm: entries(plan.reach.without_lm) };
   return { ...plan, frontier, evidence: "estimated", evidence_with_lm: "estimated" };
 }
