@@ -95,6 +95,15 @@ def test_a_visitor_chooses_a_card_and_reads_whether_it_fits(explorer: "Page") ->
     assert "--duration 600 --batch 8" in commands
 
 
+@pytest.mark.parametrize("size", ["", "0", "-3", "513"])
+def test_a_size_that_no_card_has_is_refused_with_the_sizes_that_are_allowed(size: str, explorer: "Page") -> None:
+    choose(explorer, card="size", size="8")
+    assert explorer.locator("#answer").is_visible()
+    choose(explorer, size=size)
+    assert "from 1 to 512" in explorer.locator("#verdict-said").inner_text()
+    assert not explorer.locator("#answer").is_visible()
+
+
 def test_the_address_keeps_the_choices(explorer: "Page", file: Path) -> None:
     choose(explorer, card="T4 16 GB", variant="xl-turbo", duration="300")
     address = explorer.evaluate("location.href")

@@ -29,7 +29,7 @@ function chosenCard() {
   const chosen = byId("card").value;
   if (chosen !== OWN_SIZE) return NUMBERS.cards.find((card) => card.label === chosen);
   const size = Number(byId("size").value);
-  return size >= 1 && size <= 512 ? { ...cardOfSize(size), size } : null;
+  return byId("size").validity.valid && size ? { ...cardOfSize(size), size } : null;
 }
 
 function question(card) {
@@ -146,19 +146,28 @@ function element(tag, properties = {}) {
   return Object.assign(document.createElement(tag), properties);
 }
 
+function say(verdict, word, sentence) {
+  byId("verdict").className = verdict;
+  byId("verdict-word").textContent = word;
+  byId("verdict-said").textContent = sentence;
+}
+
 function show() {
   byId("size-field").hidden = byId("card").value !== OWN_SIZE;
   byId("duration-said").value = minutes(Number(byId("duration").value));
   byId("batch-said").value = byId("batch").value;
   byId("duration").setAttribute("aria-valuetext", byId("duration-said").value);
   const card = chosenCard();
-  if (card === null) return;
+  byId("answer").hidden = card === null;
+  if (card === null) {
+    const { min, max } = byId("size");
+    say("uncertain", "There is no such size", `Type the memory of the card in GiB, from ${min} to ${max}.`);
+    return;
+  }
   const asked = question(card);
   const found = answer(asked);
   const verdict = verdictOf(asked, found);
-  byId("verdict").className = verdict;
-  byId("verdict-word").textContent = WORDS[verdict];
-  byId("verdict-said").textContent = summary(asked, found, verdict);
+  say(verdict, WORDS[verdict], summary(asked, found, verdict));
   const reasons = [...found.plan.warnings, ...found.cuts];
   byId("reasons").replaceChildren(...reasons.map((textContent) => element("li", { textContent })));
   bars(found);
