@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from acestep.evidence import EvidenceKind
@@ -77,12 +77,15 @@ def test_what_is_granted_beyond_the_table_is_predicted_to_fit(
     wish=wishes,
     request=requests,
 )
-def test_a_wish_granted_on_a_card_is_granted_on_a_larger_one(
+def test_wishes_granted_on_a_card_are_granted_on_a_larger_one(
     sizes: list[int], wish: dict[str, Any], request: Request
 ) -> None:
     small, large = (resolve(card_of(size), TABLE, Overrides(**wish), request) for size in sizes)
+    # One wish alone may be granted because another is not, or because the smaller card's tier has INT8 weights.
+    assume(all(getattr(small, name) == value for name, value in wish.items()))
+    assume(small.quantization == large.quantization)
     for name, value in wish.items():
-        if getattr(small, name) == value and name != "backend":
+        if name != "backend":
             assert getattr(large, name) == value or value is None, (name, small.warnings, large.warnings)
 
 
