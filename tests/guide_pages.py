@@ -15,7 +15,7 @@ EVERY = {"plain": PLAIN, "thinking": LM, "measured": REAL}
 
 DRAWN = frozenset(f"{kind}-{v}.svg" for kind in ("vram", "stages", "agreement") for v in ("turbo", "xl-turbo"))
 
-NAMES = re.compile(r"ACE-Step 1\.5|INT8|5 Hz")
+NAMES = re.compile(r"ACE-Step 1\.5|INT8|5 Hz|bfloat16")
 """The only digits that stand in a locale file; every other number is put in from the table."""
 
 

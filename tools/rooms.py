@@ -183,9 +183,9 @@ ROOMS = (
     ),
     Room(
         name="report",
-        holds="the guide, its plots, and pages about records and changes",
+        holds="the guide, its plots, the explorer, and pages about records and changes",
         parts=("calibrate.report",),
-        imports=_names("values hardware limits cli harness probes record table timing"),
+        imports=_names("values hardware checkpoints limits cli harness probes record table timing"),
     ),
     Room(
         name="commands",

@@ -207,12 +207,14 @@ def _predicted(plan: Plan) -> Plan:
         return {str(batch): longest_s for batch in BATCHES}
 
     frontier = Frontier(with_lm=entries(reach.with_lm), without_lm=entries(reach.without_lm))
+    limits = ("max_duration_s", "max_batch", "frontier")
+    others = {field: source for field, source in plan.evidence.items() if field.partition(".")[0] not in limits}
     return msgspec.structs.replace(
         plan,
         max_duration_s=reach,
         max_batch=LmStates(with_lm=frontier.headline_batch(lm=True), without_lm=frontier.headline_batch(lm=False)),
         frontier=frontier,
-        evidence=plan.evidence | dict.fromkeys(("max_duration_s", "max_batch", "frontier"), evidence),
+        evidence=others | dict.fromkeys(limits, evidence),
     )
 
 

@@ -15,13 +15,13 @@ from acestep.units import MIB, ceil_div
 _GUIDED_PAIR: Final = 2
 """Sequences of one song: with the user's words and without."""
 
-_BESIDE: Final = 128 * MIB
+THINK_BESIDE: Final = 128 * MIB
 """Activations of 512 prompt tokens, their mask, the logits of two sequences, and gaps between segments."""
 
-_SHARE_BESIDE: Final = 0.01
+THINK_SHARE_BESIDE: Final = 0.01
 """Segments are rounded up to 2 MiB; of hundreds of weights that is up to this share."""
 
-_VLLM_BESIDE: Final = 512 * MIB
+THINK_VLLM_BESIDE: Final = 512 * MIB
 """What vLLM takes besides: the activations of 1,024 tokens, its sampler, workspaces (`acestep.lm.backends`)."""
 
 
@@ -49,5 +49,5 @@ def think_bytes(knobs: Knobs, duration_s: float, itemsize: int) -> int:
     weights = lm_weight_bytes(knobs, itemsize)
     tokens = LONGEST_PROMPT_TOKENS + ceil_div(round(duration_s * FRAMES_A_SECOND), CODE_FRAMES) + 1
     a_token = 2 * shape.num_hidden_layers * shape.num_key_value_heads * shape.head_dim * itemsize
-    beside = _BESIDE * itemsize // 2 + (_VLLM_BESIDE if knobs.backend is Backend.VLLM else 0)
-    return int(weights * (1 + _SHARE_BESIDE)) + _GUIDED_PAIR * tokens * a_token + beside
+    beside = THINK_BESIDE * itemsize // 2 + (THINK_VLLM_BESIDE if knobs.backend is Backend.VLLM else 0)
+    return int(weights * (1 + THINK_SHARE_BESIDE)) + _GUIDED_PAIR * tokens * a_token + beside

@@ -16,7 +16,7 @@ _CHECKOUT = Path(__file__).parent.parent.parent
 @click.command()
 @click.option("--check", is_flag=True, help="Write nothing; exit code 1 where a page is not what it should be.")
 def render_command(check: bool) -> int:
-    """Rebuild the guide in every language, and its plots, from the table and the records."""
+    """Rebuild the guide in every language, its plots and the explorer from the table and the records."""
     require_extra("jinja2", "matplotlib")
     from calibrate.report.render import read_sources, stale, write_files
     from calibrate.report.render import render as rendered

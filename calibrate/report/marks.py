@@ -1,6 +1,6 @@
 """Evidence as a page shows it: one mark for each kind, and the start of a record's digest."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from acestep.errors import NotMeasuredError
 from acestep.evidence import Evidence, EvidenceKind, short_digest
@@ -45,8 +45,35 @@ def marked(text: str, mark: str) -> str:
 
 def cited(tier: Tier, fields: Iterable[str]) -> str:
     """Return the kinds and records behind fields of a tier, strongest first, as a cell of a table."""
-    found = {(evidence.kind, evidence.record) for field in fields if (evidence := evidence_of(tier, field))}
+    return "<br>".join(_ranked((one.kind, one.record) for one in _known(tier, fields))) or "—"
+
+
+def sources_of(tier: Tier, fields: Iterable[str]) -> str:
+    """Return the kinds of evidence behind fields of a tier, strongest first; a measured one with its record."""
+    return " ".join(_ranked((one.kind, _measured_record(one)) for one in _known(tier, fields))) or "—"
+
+
+def source_mark(evidence: Evidence | None) -> str:
+    """Return the mark of evidence, followed by its record if it was measured; "" without a mark."""
+    if evidence is None or evidence.kind not in MARKS:
+        return ""
+    return _sourced(evidence.kind, _measured_record(evidence))
+
+
+def _known(tier: Tier, fields: Iterable[str]) -> Iterator[Evidence]:
+    return (evidence for field in fields if (evidence := evidence_of(tier, field)).kind in MARKS)
+
+
+def _measured_record(evidence: Evidence) -> str:
+    return evidence.record if evidence.kind is EvidenceKind.MEASURED else ""
+
+
+def _ranked(found: Iterable[tuple[EvidenceKind, str]]) -> list[str]:
     kinds = list(MARKS)
-    ranked = sorted((kinds.index(kind), record) for kind, record in found if kind in MARKS)
-    cells = (f"{MARKS[kinds[rank]]}{GAP}`{short(record)}`" if record else MARKS[kinds[rank]] for rank, record in ranked)
-    return "<br>".join(cells) or "—"
+    return [
+        _sourced(kind, record) for kind, record in sorted(set(found), key=lambda one: (kinds.index(one[0]), one[1]))
+    ]
+
+
+def _sourced(kind: EvidenceKind, record: str) -> str:
+    return f"{MARKS[kind]}{GAP}`{short(record)}`" if record else MARKS[kind]

@@ -29,6 +29,13 @@ class Curve(_Data, frozen=True):
     points: tuple[PlotPoint, ...]
 
 
+class Line(_Data, frozen=True):
+    """The curves of several batches that lie on each other, drawn as that of the largest one."""
+
+    batches: tuple[int, ...]
+    points: tuple[PlotPoint, ...]
+
+
 class BudgetLine(_Data, frozen=True):
     """The budget of a tier."""
 
@@ -95,6 +102,21 @@ def panels(
             budgets=budgets,
         )
     return tuple(found.values())
+
+
+def lines(curves: Sequence[Curve], apart_bytes: float) -> tuple[Line, ...]:
+    """Return curves as lines, those that are nowhere more than `apart_bytes` from the smallest batch's as one."""
+    found: list[list[Curve]] = []
+    for curve in sorted(curves, key=lambda curve: curve.batch):
+        if found and _farthest(found[-1][0], curve) <= apart_bytes:
+            found[-1].append(curve)
+        else:
+            found.append([curve])
+    return tuple(Line(batches=tuple(c.batch for c in group), points=group[-1].points) for group in found)
+
+
+def _farthest(one: Curve, other: Curve) -> int:
+    return max(abs(here - there) for (_, here), (_, there) in zip(one.points, other.points, strict=True))
 
 
 def _curves(knobs: Knobs, record: Measurement, policy: Policy) -> tuple[Curve, ...]:

@@ -3,6 +3,7 @@
 import io
 import re
 from collections.abc import Mapping, Sequence, Set
+from itertools import cycle
 from typing import Any
 
 import matplotlib as mpl
@@ -12,18 +13,22 @@ from matplotlib.lines import Line2D
 
 from acestep.request import MAX_DURATION_S
 from acestep.stage import Stage
-from acestep.tiers import BATCHES, TierTable
+from acestep.tiers import TierTable
 from acestep.units import GIB
 from calibrate.files import digest
 from calibrate.record.measurement import Measurement
-from calibrate.report.plot_data import Panel, StageBar, StagePair, pairs, panels, stage_bars
+from calibrate.report.plot_data import Panel, StageBar, StagePair, lines, pairs, panels, stage_bars
 from calibrate.table.policy import Policy
 
 INK = "#7b7f86"
 """Text and lines: a grey with enough contrast to both white and black (a test computes it)."""
 
-BATCH_COLOURS = dict(zip(BATCHES, ("#2f86d6", "#1f9a6d", "#c9741a", "#b85fd0"), strict=True))
-PART_COLOURS = {"weights": "#2f86d6", "activations": "#c9741a", "allowance": "#8a8d93"}
+WAY_COLOURS = ("#2f86d6", "#1f9a6d", "#c9741a", "#b85fd0", "#d9534f", "#8a8d93")
+"""A colour for each way to keep the weights, in the order of the tiers."""
+
+PART_SHADES = {"weights": 1.0, "activations": 0.5, "allowance": 0.25}
+"""How dark the parts of a bar are, from below."""
+
 STAGE_COLOURS: dict[str, str] = {
     Stage.THINK: "#b85fd0",
     Stage.ENCODE_AUDIO: "#d9534f",
@@ -33,12 +38,18 @@ STAGE_COLOURS: dict[str, str] = {
 }
 """The stages in the order they run."""
 
+COINCIDE = 0.02
+"""Curves that are nowhere farther apart than this share of the plot's height are one line."""
+
+LABEL_SHARE = 0.043
+"""The height of a label, as a share of the plot's height."""
+
 _STYLE = {
     # Names of drawn parts are derived from this, not from a random number.
     "svg.hashsalt": "acestep",
     # Text stays text: small files, searchable, and independent of the fonts of the rendering machine.
     "svg.fonttype": "none",
-    "font.size": 10,
+    "font.size": 11,
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
     "axes.titlecolor": INK,
@@ -94,41 +105,47 @@ def _named(name: str, draw: Any, data: Sequence[Any]) -> dict[str, str]:
     return {f"{name}.svg": text.getvalue()}
 
 
-def _figure(columns: int, *, height: float = 3.6, share_y: bool) -> tuple[Figure, list[Any]]:
-    figure = Figure(figsize=(max(4.6, 3.3 * columns), height), layout="constrained")
-    axes = figure.subplots(1, columns, sharey=share_y, squeeze=False)[0]
-    for axis in axes:
-        axis.grid(axis="y")
-        axis.set_axisbelow(True)
-    return figure, list(axes)
+def _figure(height: float) -> tuple[Figure, Any]:
+    """One plot as wide as a page: text keeps its size there."""
+    figure = Figure(figsize=(8.6, height), layout="constrained")
+    axis = figure.subplots()
+    axis.grid(axis="y")
+    axis.set_axisbelow(True)
+    return figure, axis
 
 
 def _draw_vram(drawn: Sequence[Panel]) -> Figure:
-    figure, axes = _figure(len(drawn), share_y=False, height=4.0)
-    for axis, panel in zip(axes, drawn, strict=True):
-        for curve in panel.curves:
-            minutes, sizes = _scaled(curve.points)
-            axis.plot(minutes, sizes, color=BATCH_COLOURS[curve.batch], linewidth=2)
-        for shape, found in (("^", panel.fits), ("x", panel.fails)):
-            for batch, point in found:
-                minutes, sizes = _scaled([point])
-                axis.plot(minutes, sizes, shape, color=BATCH_COLOURS[batch], markersize=7)
-        low, high = _window(panel)
-        axis.set(xlim=(0, 1.04 * MAX_DURATION_S / 60), ylim=(low, high))
-        for line in panel.budgets:
-            if low < line.n_bytes / GIB < high:
-                axis.axhline(line.n_bytes / GIB, color=INK, linestyle="--", linewidth=1)
-                axis.annotate(
-                    line.label,
-                    (1.01, line.n_bytes / GIB),
-                    xycoords=("axes fraction", "data"),
-                    verticalalignment="center",
-                    fontsize=9,
-                )
-        axis.set_title(f"offload {panel.offload}, {panel.quantization or 'exact'}")
-        axis.set_xlabel("song length, min")
-    axes[0].set_ylabel("smallest cap that fits, GiB")
-    figure.legend(handles=_batch_legend(), loc="outside upper center", ncols=len(BATCHES) + 3, fontsize=9)
+    figure, axis = _figure(5.4)
+    low, high = _window(drawn)
+    labels: list[tuple[float, str, str]] = []
+    for panel, colour in zip(drawn, cycle(WAY_COLOURS), strict=False):
+        weights = panel.quantization.upper() if panel.quantization else "exact"
+        for line in lines(panel.curves, COINCIDE * (high - low) * GIB):
+            minutes, sizes = _scaled(line.points)
+            axis.plot(minutes, sizes, color=colour, linewidth=2)
+            labels.append((sizes[-1], f"{panel.offload}, {weights}: {', '.join(map(str, line.batches))} songs", colour))
+        bounded = {(batch, n_bytes) for batch, (_, n_bytes) in panel.fails}
+        fits = [(batch, point) for batch, point in panel.fits if (batch, point[1]) in bounded]
+        for shape, found in (("^", fits), ("x", panel.fails)):
+            minutes, sizes = _scaled([point for _, point in found])
+            axis.plot(minutes, sizes, shape, color=colour, markersize=8, markeredgewidth=2)
+    end = MAX_DURATION_S / 60
+    axis.set(xlim=(0, 1.02 * end), ylim=(low, high), xlabel="song length, min", ylabel="smallest cap that fits, GiB")
+    for place, (_, text, colour) in zip(_spread(labels, low, high), sorted(labels), strict=True):
+        axis.annotate(text, (1.01, place), xycoords=("axes fraction", "data"), va="center", color=colour, fontsize=10)
+    for budget in drawn[0].budgets:
+        if low < budget.n_bytes / GIB < high:
+            axis.axhline(budget.n_bytes / GIB, color=INK, linestyle="--", linewidth=1)
+            axis.annotate(budget.label, (0.05, budget.n_bytes / GIB), va="bottom", fontsize=9)
+    marks = [("^", "None", "fits"), ("x", "None", "does not fit"), ("", "--", "budget of a tier")]
+    figure.legend(
+        handles=[
+            Line2D([], [], color=INK, marker=marker, linestyle=style, linewidth=1, label=label)
+            for marker, style, label in marks
+        ],
+        loc="outside upper left",
+        ncols=len(marks),
+    )
     return figure
 
 
@@ -136,47 +153,48 @@ def _scaled(points: Sequence[tuple[int, int]]) -> tuple[list[float], list[float]
     return [seconds / 60 for seconds, _ in points], [n_bytes / GIB for _, n_bytes in points]
 
 
-def _window(panel: Panel) -> tuple[float, float]:
-    """Return the range in GiB that contains the curves, the boundaries and the nearest budget on each side."""
-    curves = [n_bytes for curve in panel.curves for _, n_bytes in curve.points]
-    # A song that fits far below a budget says nothing about need; it would only flatten the curves.
-    probes = [n_bytes for _, (_, n_bytes) in panel.fails]
-    budgets = [line.n_bytes for line in panel.budgets]
-    low, high = min(curves + probes, default=min(budgets)), max(curves + probes, default=max(budgets))
-    low = max((n for n in budgets if n < low), default=low)
-    high = min((n for n in budgets if n > high), default=high)
-    margin = 0.08 * max(high - low, GIB / 8)
-    return (low - margin) / GIB, (high + margin) / GIB
+def _window(drawn: Sequence[Panel]) -> tuple[float, float]:
+    """Return the range in GiB that contains every curve, from 0 to the next budget above them."""
+    curves = [n_bytes for panel in drawn for curve in panel.curves for _, n_bytes in curve.points]
+    probes = [n_bytes for panel in drawn for _, (_, n_bytes) in panel.fails]
+    budgets = [budget.n_bytes for budget in drawn[0].budgets]
+    top = max(curves + probes, default=max(budgets))
+    return 0.0, 1.04 * min((n_bytes for n_bytes in budgets if n_bytes > top), default=top) / GIB
 
 
-def _batch_legend() -> list[Line2D]:
-    lines = [Line2D([], [], color=colour, linewidth=2, label=f"batch {n}") for n, colour in BATCH_COLOURS.items()]
-    marks = [("^", "None", "fits"), ("x", "None", "does not fit"), ("", "--", "a tier's budget")]
-    return lines + [
-        Line2D([], [], color=INK, marker=marker, linestyle=style, linewidth=1, label=label)
-        for marker, style, label in marks
-    ]
+def _spread(labels: Sequence[tuple[float, str, str]], low: float, high: float) -> list[float]:
+    """Return a height for each label in rising order, near its line's end and clear of the label below."""
+    least = LABEL_SHARE * (high - low)
+    places: list[float] = []
+    for wanted, *_ in sorted(labels):
+        places.append(max(wanted, places[-1] + least) if places else wanted)
+    if (over := places[-1] - high if places else 0.0) > 0:
+        places = [place - over for place in places]
+    return places
 
 
 def _draw_stages(drawn: Sequence[StageBar]) -> Figure:
     stages = _in_order({bar.stage.name for bar in drawn})
     tiers = list(dict.fromkeys(bar.tier for bar in drawn))
-    figure, axes = _figure(len(stages), share_y=True)
-    for axis, stage in zip(axes, stages, strict=True):
-        for bar in (bar for bar in drawn if bar.stage.name == stage):
-            place, bottom = tiers.index(bar.tier), 0.0
-            for part, n_bytes in bar.parts.items():
-                axis.bar(place, n_bytes / GIB, bottom=bottom, color=PART_COLOURS[part], width=0.7)
-                bottom += n_bytes / GIB
-            axis.plot([place - 0.45, place + 0.45], [bar.budget / GIB] * 2, color=INK, linewidth=2)
-        axis.set_xticks(range(len(tiers)), tiers, rotation=60, ha="right", rotation_mode="anchor")
-        axis.set_title(stage)
-        # The largest cards would press the smallest ones flat: what a run takes decides the height.
-        axis.set_ylim(0, 1.15 * max(sum(bar.parts.values()) for bar in drawn) / GIB)
-    axes[0].set_ylabel("on the card at the peak, GiB")
-    handles = [Line2D([], [], color=colour, linewidth=6, label=part) for part, colour in PART_COLOURS.items()]
-    handles.append(Line2D([], [], color=INK, linewidth=2, label="the tier's budget"))
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), fontsize=9)
+    figure, axis = _figure(4.8)
+    width = 0.84 / len(stages)
+    for bar in drawn:
+        place = tiers.index(bar.tier) + width * (stages.index(bar.stage.name) - (len(stages) - 1) / 2)
+        colour, bottom = STAGE_COLOURS.get(bar.stage.name, INK), 0.0
+        for part, n_bytes in bar.parts.items():
+            axis.bar(place, n_bytes / GIB, bottom=bottom, color=colour, alpha=PART_SHADES[part], width=0.9 * width)
+            bottom += n_bytes / GIB
+    for place, tier in enumerate(tiers):
+        budget = next(bar.budget for bar in drawn if bar.tier == tier)
+        axis.plot([place - 0.44, place + 0.44], [budget / GIB] * 2, color=INK, linewidth=2)
+    axis.set_xticks(range(len(tiers)), tiers)
+    # The largest cards would press the smallest ones flat: what a run takes decides the height.
+    axis.set_ylim(0, 1.15 * max(sum(bar.parts.values()) for bar in drawn) / GIB)
+    axis.set_ylabel("on the card at the peak, GiB")
+    handles = [Line2D([], [], color=STAGE_COLOURS.get(name, INK), linewidth=8, label=name) for name in stages]
+    handles += [Line2D([], [], color=INK, linewidth=8, alpha=shade, label=part) for part, shade in PART_SHADES.items()]
+    handles.append(Line2D([], [], color=INK, linewidth=2, label="budget"))
+    figure.legend(handles=handles, loc="outside upper center", ncols=5)
     return figure
 
 
@@ -186,7 +204,7 @@ def _in_order(stages: Set[str]) -> list[str]:
 
 
 def _draw_agreement(drawn: Sequence[StagePair]) -> Figure:
-    figure, (axis,) = _figure(1, share_y=False, height=4.6)
+    figure, axis = _figure(6.0)
     for stage in _in_order({pair.stage for pair in drawn}):
         colour = STAGE_COLOURS.get(stage, INK)
         found = [pair for pair in drawn if pair.stage == stage]

@@ -1,4 +1,4 @@
-"""The rendered files: the guide in every language and its plots, from the table, the policy and the records."""
+"""The rendered files: the guide in every language, its plots and the explorer, from the table, policy and records."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
@@ -6,11 +6,12 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from acestep.errors import InvalidInputError, UsageError
-from acestep.knobs import Backend, Offload
+from acestep.knobs import Backend, Offload, Variant
 from acestep.locale_text import LANGUAGES
 from acestep.output_file import output_file
 from acestep.tiers import TierTable, load_tiers
 from calibrate.record.measurement import Measurement, load_measurement
+from calibrate.report.explorer.page import explorer_page
 from calibrate.report.guide import Guide, markdown_table
 from calibrate.report.plots import plots, same_drawing
 from calibrate.report.template import template
@@ -18,7 +19,9 @@ from calibrate.report.words import GuideText, words_of
 from calibrate.table.policy import Policy, load_policy
 
 PAGE = "GPU_COMPATIBILITY.md"
+EXPLORER = "docs/explorer.html"
 PLOTS = "docs/plots"
+PLOT_KINDS = ("vram", "stages", "agreement")
 
 Files = Mapping[str, str]
 """Texts by their path below the checkout, with forward slashes."""
@@ -58,29 +61,21 @@ def render(sources: Sources) -> Files:
     drawn = {f"{PLOTS}/{name}": text for name, text in plots(sources.table, sources.policy, sources.records).items()}
     names = frozenset(PurePosixPath(path).name for path in drawn)
     pages = {f"docs/{language}/{PAGE}": guide_page(sources, words_of(language), names) for language in LANGUAGES}
-    return pages | drawn
+    return pages | {EXPLORER: explorer_page(sources.table)} | drawn
 
 
 def guide_page(sources: Sources, words: GuideText, drawn: frozenset[str]) -> str:
     """Return the guide in one language, with the plots that were `drawn`."""
     guide = Guide(words=words, table=sources.table, policy=sources.policy, records=sources.records)
     tiers = guide.default.tiers
-
-    def pictures(variant: str) -> str:
-        shown = [kind for kind in ("vram", "stages", "agreement") if f"{kind}-{variant}.svg" in drawn]
-        return "\n\n".join(
-            f"![{words(f'plot_{kind}_alt', variant=variant)}](../plots/{kind}-{variant}.svg)\n\n"
-            f"{words(f'plot_{kind}_caption', variant=variant)}"
-            for kind in shown
-        )
-
     return template("guide.md.j2").render(
         t=words,
         guide=guide,
         facts=guide.facts,
         rows=markdown_table,
-        pictures=pictures,
-        quoted=lambda variants: [f"`{variant}`" for variant in variants],
+        pictures=_pictures(guide, drawn),
+        names=_names,
+        named=lambda variants: words.listed(f"`{variant}`" for variant in variants),
         language_links=_language_links(words),
         defaults=_defaults(guide),
         has_lm=any(tier.lm_models for tier in tiers),
@@ -88,6 +83,26 @@ def guide_page(sources: Sources, words: GuideText, drawn: frozenset[str]) -> str
         has_lm_quantization=any(tier.lm_quantization for tier in tiers),
         some_sizes=" ".join(str(tier.certified_gib) for tier in tiers[3:]),
     )
+
+
+def _names(variants: Iterable[Variant]) -> list[str]:
+    return [variant.value for variant in variants]
+
+
+def _pictures(guide: Guide, drawn: frozenset[str]) -> str:
+    """Return the plots of one variant of each group, and links to those of the others."""
+    words, shown, others = guide.words, list[str](), list[str]()
+    for first, *rest in guide.groups:
+        for kind in (kind for kind in PLOT_KINDS if f"{kind}-{first}.svg" in drawn):
+            shown.append(f"![{words(f'plot_{kind}_alt', variant=first)}](../plots/{kind}-{first}.svg)")
+            shown.append(words(f"plot_{kind}_caption", variant=first))
+        others += [
+            f"[{words(f'plot_{kind}_alt', variant=variant)}](../plots/{kind}-{variant}.svg)"
+            for variant in rest
+            for kind in PLOT_KINDS
+            if f"{kind}-{variant}.svg" in drawn
+        ]
+    return "\n\n".join([*shown, words("pictures_others", links=words.listed(others))] if others else shown)
 
 
 def _language_links(words: GuideText) -> str:

@@ -16,10 +16,11 @@ from acestep.errors import NotMeasuredError
 from acestep.knobs import Variant
 from acestep.locale_text import LANGUAGES
 from acestep.request import MAX_LYRIC_TOKENS
-from acestep.tiers import LmStates, Tier
+from acestep.tiers import BATCHES, LmStates, Tier
 from acestep.units import gib
 from calibrate.cli import cli as calibrate
 from calibrate.profiling.cli import cli as profiler
+from calibrate.report.find_card import shown_cards
 from calibrate.report.guide import DECODE_TILES
 from calibrate.report.marks import MARKS, short
 from calibrate.report.render import PAGE, Sources
@@ -60,6 +61,8 @@ def known_numbers(source: Sources) -> set[str]:
                 known |= {str(seconds // 60), str(seconds % 60)}
     for short_of in source.table.shortfalls:
         known |= set(NUMBER.findall(f"{short_of.tier} {short_of.published} {short_of.generated}"))
+    for real in shown_cards():
+        known |= set(NUMBER.findall(real.label))
     for record in source.records:
         known |= set(NUMBER.findall(f"{record.environment.torch} {record.card.name} {len(record.probes)}"))
     return known
@@ -125,15 +128,16 @@ def test_a_page_without_a_measured_card_says_so(rendered: dict[tuple[str, str], 
         assert on_a_card().card.name in rendered["measured", language]
 
 
-def test_every_shown_value_has_the_mark_of_its_own_evidence(rendered: dict[tuple[str, str], str]) -> None:
+def test_every_row_has_the_marks_of_its_values_with_and_without_a_language_model(
+    rendered: dict[tuple[str, str], str],
+) -> None:
     text = rendered["thinking", "en"]
-    row = next(line for line in text.splitlines() if line.startswith("| ≥24GB |"))
-    _, _, _, models, _, _, durations, batches, *_ = row.split("|")
-    assert MARKS["estimated"] in models
-    for limits in (durations, batches):
-        with_lm, without_lm = limits.split(" / ")
-        assert MARKS["estimated"] in with_lm
-        assert MARKS["simulated"] in without_lm
+    row = next(line for line in text.splitlines() if line.startswith("| 24 GB and more |"))
+    alone, planned = row.split("|")[-2].split(", ")
+    assert alone.strip() == MARKS["simulated"]
+    assert planned.split() == ["LM", MARKS["estimated"]]
+    without = next(line for line in rendered["plain", "en"].splitlines() if line.startswith("| 24 GB and more |"))
+    assert without.split("|")[-2].strip() == MARKS["simulated"]
 
 
 def test_a_value_without_evidence_is_not_shown() -> None:
@@ -154,7 +158,7 @@ def test_language_models_fill_their_columns_where_the_table_has_them(rendered: d
         assert words("no_lm_yet") not in thinking_page
         assert words("passes_intro") in thinking_page
         assert words("default_lm_model") in thinking_page
-        assert f"**{Variant.XL_TURBO}**" in thinking_page or f"### {Variant.XL_TURBO}" in thinking_page
+        assert f"`{Variant.XL_TURBO}`" in thinking_page
         assert words.duration(270) in thinking_page
 
 
@@ -170,8 +174,10 @@ def test_a_page_covers_what_the_published_guide_covers(language: str, rendered: 
     for tier in tiers_of(LM):
         assert tier.label in text
         assert f"MAX_CUDA_VRAM={tier.certified_gib} acestep" in text
-        for batch in tier.frontier.without_lm:
-            assert words_of(language)("col_batch_of", n=batch) in text
+        for batch, seconds in tier.frontier.with_lm.items():
+            longer = {str(n) for n in BATCHES if n > int(batch) and tier.frontier.with_lm[str(n)] == seconds}
+            if seconds and not longer:
+                assert words_of(language).songs(int(batch), seconds) in text
 
 
 COMMANDS: dict[str, click.Command] = {

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from acestep.budgets import System
-from acestep.knobs import Offload
+from acestep.knobs import Offload, Variant
 from acestep.locale_text import LANGUAGES
 from acestep.tiers import Tier
 from acestep.units import MIB
@@ -18,7 +18,7 @@ from calibrate.report.words import GuideText, words_of
 from calibrate.table.merge import build_table
 from calibrate.table.policy import Margin, SizeTerm
 from tests.fakes import Hungry, measured
-from tests.guide_pages import DRAWN, EVERY, NAMES, PLAIN, tiers_of
+from tests.guide_pages import DRAWN, EVERY, LM, NAMES, PLAIN, tiers_of
 from tests.guides import reaching, simulated, with_table, with_tiers
 
 
@@ -73,6 +73,8 @@ def test_every_text_is_on_some_page(monkeypatch: pytest.MonkeyPatch) -> None:
     for source in (
         *EVERY.values(),
         _by_system(PLAIN),
+        _shorter_with_lm_on_windows(LM),
+        with_table(PLAIN, with_tiers(PLAIN.table, *tiers_of(PLAIN), variant=Variant.XL_TURBO)),
         with_table(PLAIN, with_tiers(PLAIN.table, *map(_short_songs, tiers_of(PLAIN)))),
     ):
         guide_page(source, recorded, DRAWN)
@@ -92,6 +94,14 @@ def _by_system(source: Sources) -> Sources:
         tiers=(msgspec.structs.replace(first, margin=msgspec.structs.replace(margin, share=0.1)), *others),
     )
     return msgspec.structs.replace(source, table=table, policy=policy)
+
+
+def _shorter_with_lm_on_windows(source: Sources) -> Sources:
+    turbo, tier = source.table.variants[Variant.TURBO], tiers_of(source)[-1]
+    frontier = msgspec.structs.replace(tier.frontier, with_lm={"1": 480, "2": 480, "4": 0, "8": 0})
+    own = msgspec.structs.replace(tier, frontier=frontier)
+    variants = source.table.variants | {Variant.TURBO: msgspec.structs.replace(turbo, windows=(own,))}
+    return with_table(source, msgspec.structs.replace(source.table, variants=variants))
 
 
 def _short_songs(tier: Tier) -> Tier:

@@ -8,12 +8,12 @@ import msgspec
 import pytest
 
 from acestep.knobs import Knobs, Variant
-from acestep.tiers import BATCHES
+from acestep.tiers import BATCHES, load_tiers
 from acestep.units import MIB
 from calibrate.record.measurement import Measurement
 from calibrate.report import plots as plots_module
-from calibrate.report.plot_data import pairs, panels, stage_bars
-from calibrate.report.plots import BATCH_COLOURS, INK, PART_COLOURS, STAGE_COLOURS, plots, same_drawing
+from calibrate.report.plot_data import Curve, lines, pairs, panels, stage_bars
+from calibrate.report.plots import INK, STAGE_COLOURS, WAY_COLOURS, plots, same_drawing
 from calibrate.table.policy import budget_bytes
 from tests.guides import POLICY, on_a_card, simulated, sources, thinking, with_lm
 
@@ -47,14 +47,26 @@ def rgb(colour: str) -> tuple[int, int, int]:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_colour_stands_out_from_light_and_dark_pages(page: str) -> None:
-    for colour in (*BATCH_COLOURS.values(), *PART_COLOURS.values(), *STAGE_COLOURS.values()):
+    for colour in (*WAY_COLOURS, *STAGE_COLOURS.values()):
         assert contrast(rgb(colour), PAGES[page]) >= 3, colour
     assert contrast(rgb(INK), PAGES[page]) >= 4
 
 
-def test_every_batch_has_a_colour_of_its_own() -> None:
-    assert list(BATCH_COLOURS) == list(BATCHES)
-    assert len(set(BATCH_COLOURS.values())) == len(BATCHES)
+def test_every_way_and_every_stage_has_a_colour_of_its_own() -> None:
+    ways = max(len({(tier.offload, tier.quantization) for tier in t.tiers}) for t in load_tiers().variants.values())
+    assert len(set(WAY_COLOURS)) == len(WAY_COLOURS) >= ways
+    assert len(set(STAGE_COLOURS.values())) == len(STAGE_COLOURS)
+
+
+def test_curves_that_lie_on_each_other_are_one_line_with_all_their_batches() -> None:
+    curves = [
+        Curve(batch=batch, points=((60, 100), (600, end))) for batch, end in ((1, 100), (2, 104), (4, 106), (8, 200))
+    ]
+    found = lines(curves, 5)
+    assert [line.batches for line in found] == [(1, 2), (4,), (8,)]
+    assert [line.points[-1][1] for line in found] == [104, 106, 200]
+    assert [line.batches for line in lines(curves, 0)] == [(1,), (2,), (4,), (8,)]
+    assert lines((), 5) == ()
 
 
 def test_the_same_data_are_the_same_bytes_without_a_date(drawn: Mapping[str, str]) -> None:
@@ -78,8 +90,13 @@ def test_tier_labels_and_stages_are_on_their_plots(drawn: Mapping[str, str]) -> 
         assert tier.label in drawn["stages-turbo.svg"]
     for stage in ("encode", "denoise", "decode"):
         assert f">{stage}<" in drawn["stages-turbo.svg"]
-    for batch in BATCHES:
-        assert f">batch {batch}<" in drawn["vram-turbo.svg"]
+    for tier in TIERS:
+        labels = re.findall(
+            rf">{re.escape(tier.offload)}, {tier.quantization or 'exact'}: ([\d, ]+) songs<",
+            drawn["vram-turbo.svg"],
+            re.IGNORECASE,
+        )
+        assert sorted(int(batch) for label in labels for batch in label.split(", ")) == list(BATCHES)
 
 
 def test_other_data_are_another_drawing_and_another_release_is_not(drawn: Mapping[str, str]) -> None:

@@ -1,0 +1,169 @@
+"""The explorer answers in Chromium what `acestep` and the VRAM guard answer, and reads well without a network."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from acestep.tiers import load_tiers
+from calibrate.report.explorer.page import explorer_page
+from tests.explorer_questions import answered, random_questions
+from tests.guide_pages import LM
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from playwright.sync_api import Browser, Page
+
+QUESTIONS = 500
+
+TABLES = {"in force": load_tiers(), "with short songs": LM.table}
+
+ANSWERS = """questions => {
+  const wish = (value, none) => (value === "auto" ? undefined : value === "none" ? none : value);
+  return questions.map((asked) => answer({
+    ...asked,
+    card: asked.place === null ? cardOfSize(asked.size) : NUMBERS.cards[asked.place],
+    wishes: {
+      lm: wish(asked.lm, null), offload: wish(asked.offload, "none"), quantization: wish(asked.quantization, null),
+    },
+  }));
+}"""
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("explorer") / "explorer.html"
+    path.write_text(explorer_page(load_tiers()), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def explorer(chromium: "Browser", file: Path) -> "Iterator[Page]":
+    """The page, opened from a file without a network."""
+    context = chromium.new_context(offline=True)
+    page, errors = context.new_page(), list[str]()
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.goto(file.as_uri())
+    yield page
+    context.close()
+    assert errors == []
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_random_questions_are_answered_as_acestep_and_the_guard_answer_them(
+    name: str, explorer: "Page", tmp_path: Path
+) -> None:
+    table = TABLES[name]
+    other = tmp_path / "explorer.html"
+    other.write_text(explorer_page(table), encoding="utf-8")
+    explorer.goto(other.as_uri())
+    questions = random_questions(QUESTIONS, 22, table)
+    found = explorer.evaluate(ANSWERS, [msgspec.to_builtins(question) for question in questions])
+    refused = 0
+    for question, given in zip(questions, found, strict=True):
+        expected = json.loads(json.dumps(answered(question, table)))
+        shown = {**given, "plan": {name: given["plan"][name] for name in expected["plan"]}}
+        assert shown == expected, question
+        refused += bool(expected["plan"]["warnings"] or expected["cuts"])
+    assert QUESTIONS / 5 < refused < QUESTIONS
+
+
+def choose(page: "Page", **values: str) -> None:
+    for name, value in values.items():
+        control = page.locator(f"#{name}")
+        if control.evaluate("node => node.tagName") == "SELECT":
+            control.select_option(value)
+        else:
+            control.fill(value)
+
+
+def test_a_visitor_chooses_a_card_and_reads_whether_it_fits(explorer: "Page") -> None:
+    choose(explorer, card="RTX 4060 8 GB", lm="none", duration="240", batch="2")
+    assert explorer.locator("#verdict-word").inner_text() == "It fits"
+    assert "2 songs of 4 min with turbo, without a language model" in explorer.locator("#verdict-said").inner_text()
+    assert explorer.locator(".stage").count() == 3
+    explorer.locator("#more summary").click()
+    choose(explorer, card="RTX 3050 4 GB", offload="none", quantization="none", batch="8", duration="600")
+    assert explorer.locator("#verdict-word").inner_text() == "Not as asked"
+    assert "Offload none" in explorer.locator("#reasons").inner_text()
+    commands = explorer.locator("#commands").inner_text()
+    assert "--offload none --quantization none" in commands
+    assert "--duration 600 --batch 8" in commands
+
+
+@pytest.mark.parametrize("size", ["", "0", "-3", "513"])
+def test_a_size_that_no_card_has_is_refused_with_the_sizes_that_are_allowed(size: str, explorer: "Page") -> None:
+    choose(explorer, card="size", size="8")
+    assert explorer.locator("#answer").is_visible()
+    choose(explorer, size=size)
+    assert "from 1 to 512" in explorer.locator("#verdict-said").inner_text()
+    assert not explorer.locator("#answer").is_visible()
+
+
+def test_the_address_keeps_the_choices(explorer: "Page", file: Path) -> None:
+    choose(explorer, card="T4 16 GB", variant="xl-turbo", duration="300")
+    address = explorer.evaluate("location.href")
+    before = explorer.locator("#answer").inner_text()
+    explorer.goto("about:blank")
+    explorer.goto(address)
+    assert explorer.locator("#answer").inner_text() == before
+    assert explorer.locator("#card").input_value() == "T4 16 GB"
+
+
+def test_every_control_is_reached_by_keyboard_and_has_a_name(explorer: "Page") -> None:
+    explorer.locator("#more summary").click()
+    explorer.locator("h1").click()
+    reached = set()
+    for _ in range(20):
+        explorer.keyboard.press("Tab")
+        reached.add(explorer.evaluate("document.activeElement.id || document.activeElement.name"))
+    controls = {"card", "system", "variant", "lm", "duration", "batch", "offload", "quantization", "copy"}
+    assert controls <= reached
+    unnamed = explorer.evaluate(
+        "() => [...document.querySelectorAll('select, input')].filter(c => !c.labels.length).map(c => c.id)"
+    )
+    assert unnamed == []
+
+
+CONTRASTS = """() => {
+  const parts = (colour) => colour.match(/[\\d.]+/g).slice(0, 3).map(Number);
+  const light = (colour) => {
+    const linear = (c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+    const [r, g, b] = parts(colour).map((part) => linear(part / 255));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const behind = (node) => {
+    for (let at = node; at; at = at.parentElement) {
+      const colour = getComputedStyle(at).backgroundColor;
+      if (!/, 0\\)$/.test(colour) && colour !== "transparent") return colour;
+    }
+    return "rgb(255, 255, 255)";
+  };
+  const texts = [...document.querySelectorAll("body *")].filter(
+    (node) => node.checkVisibility() && [...node.childNodes].some((c) => c.nodeType === 3 && c.textContent.trim()),
+  );
+  return texts.map((node) => {
+    const [a, b] = [light(getComputedStyle(node).color), light(behind(node))].sort((x, y) => x - y);
+    return [(b + 0.05) / (a + 0.05), node.textContent.slice(0, 40)];
+  });
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1280])
+def test_texts_have_the_contrast_of_level_aa_and_nothing_is_wider_than_the_page(
+    scheme: Any, width: int, chromium: "Browser", file: Path
+) -> None:
+    context = chromium.new_context(color_scheme=scheme, viewport={"width": width, "height": 800})
+    page = context.new_page()
+    for card in ("RTX 3060 12 GB", "RTX 2060 6 GB", "Apple M, 8 GB", "size"):
+        page.goto(f"{file.as_uri()}#card={card}&size=2&variant=xl-turbo&lm=4B&offload=none")
+        page.reload()
+        weak = [found for found in page.evaluate(CONTRASTS) if found[0] < 4.5]
+        assert weak == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+    context.close()
