@@ -28,7 +28,7 @@ ROOMS = (
             "acestep",
             "errors units knobs automatic plain_text fields language_names thinking clip stage locale_text task song "
             "request result song_settings regular_file strict_json budgets tiers vram_range evidence proxies "
-            "logs version output_file typed importing "
+            "logs version output_file typed importing song_times "
             "torch_environment",
         ),
     ),
@@ -102,7 +102,7 @@ ROOMS = (
         name="cli",
         holds="the `acestep` command",
         parts=("acestep.cli", "acestep.__main__"),
-        imports=_names("values hardware checkpoints limits dit lm audio api ui"),
+        imports=_names("values hardware checkpoints limits devices dit lm audio api ui"),
     ),
     Room(
         name="harness",
@@ -147,7 +147,7 @@ ROOMS = (
         name="timing",
         holds="how long a song takes on a card that is not here",
         parts=("calibrate.timing",),
-        imports=_names("values hardware dit harness probes"),
+        imports=_names("values hardware limits dit harness probes"),
     ),
     Room(
         name="explain",
@@ -182,7 +182,7 @@ ROOMS = (
         name="gate",
         holds="the judge of a pull request",
         parts=("ci",),
-        imports=_names("values hardware cli harness probes record table executors campaign"),
+        imports=_names("values hardware cli harness probes record table executors campaign timing"),
     ),
     Room(
         name="tools",

@@ -33,7 +33,7 @@ class Choices:
         controls, plan = self._studio.start(controls_from({"tier": tier}).tier)
         return self._settled(controls, plan, limited_from(batch, duration, controls.init_lm)) | {
             self._parts["warnings"]: warnings_html(plan.warnings, self._words),
-            self._parts["card_panel"]: card_html(plan, self._studio.device, self._words),
+            self._parts["card_panel"]: card_html(plan, self._studio.device, self._words, self._studio.times(plan)),
         }
 
     def settings(self, _: Visit, *values: Any) -> Changes:

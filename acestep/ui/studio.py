@@ -1,5 +1,6 @@
 """The model behind the page, the plan of the settings, and songs for the visits, one run at a time."""
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -16,7 +17,9 @@ from acestep.engine.service import Service
 from acestep.errors import UsageError
 from acestep.hardware.card import Card, planning_card
 from acestep.limits.machine import plan_of_card, with_remarks
+from acestep.limits.own_runs import known_times, own_ratios
 from acestep.limits.plan import Overrides, Plan
+from acestep.limits.song_time import PlannedTimes, planned_times
 from acestep.request import Request
 from acestep.tiers import tiers_here
 from acestep.ui.sessions import Sessions, StoppedError, Visit, VisitSong
@@ -25,6 +28,8 @@ from acestep.ui.uploads import Uploads
 
 MOST_REMEMBERED = 50
 """Songs of a visit that are listed besides the newest."""
+
+_LOG = logging.getLogger(__name__)
 
 _Answer = TypeVar("_Answer")
 
@@ -131,6 +136,7 @@ class Studio:
             # not.
             unasked=controls.init_lm,
         )
+        api.keep_times(self._model, used, request, result)
         return api.write_songs(result, request, self._model, used, session.folder, audio_format)
 
     def rest(self) -> None:
@@ -147,6 +153,13 @@ class Studio:
         """The memory model of the VRAM guard."""
         table = tiers_here().variants.get(self.overrides.variant)
         return {} if table is None else table.memory_model
+
+    def times(self, plan: Plan) -> PlannedTimes | None:
+        """Return how long songs take under a plan."""
+        own, problem = own_ratios(plan)
+        if problem:
+            _LOG.warning("%s", problem)
+        return planned_times(plan, known_times(plan), own)
 
     def free_bytes(self, tier: str) -> int:
         """Bytes free on the card of a tier; 0 if unknown: for another card, or for one in use or without a model."""

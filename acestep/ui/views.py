@@ -15,12 +15,14 @@ from acestep.limits.capabilities import groups_attention, itemsize_of, matrix_wo
 from acestep.limits.fallbacks import moves_weights
 from acestep.limits.guard import Demand, knobs_key, predict, songs_at_once
 from acestep.limits.plan import Plan, clamp
+from acestep.limits.song_time import PlannedTimes
 from acestep.request import MAX_LYRIC_TOKENS, MAX_TEXT_TOKENS, Request
 from acestep.tiers import BATCHES, Tier
 from acestep.ui.failures import FailedRun
 from acestep.ui.sentences import SOURCE
 from acestep.ui.sessions import RunProgress, VisitSong
 from acestep.ui.settings import NONE
+from acestep.ui.times import time_rows
 from acestep.ui.words import PageText
 from acestep.units import ceil_div, gib
 
@@ -100,8 +102,8 @@ def _song(song: VisitSong, words: PageText) -> str:
     )
 
 
-def card_html(plan: Plan, device: Card, words: PageText) -> str:
-    """The panel for a tier's own plan, which is carried out on `device`."""
+def card_html(plan: Plan, device: Card, words: PageText, times: PlannedTimes | None = None) -> str:
+    """The panel for a tier's own plan, which is carried out on `device`, and how long songs take there."""
     rows = [(words("card"), words.sentence(card_line(plan.card)), "")]
     if device != plan.card:
         rows.append((words("runs_on"), words.sentence(card_line(device)), ""))
@@ -113,6 +115,7 @@ def card_html(plan: Plan, device: Card, words: PageText) -> str:
         (words("longest", batch=batch), _lengths(plan, batch, words), evidence(plan, "frontier", words))
         for batch in BATCHES
     ]
+    rows += time_rows(times, words)
     return f'<div class="panel"><h3>{escape(words("section_card"))}</h3>{table_html(rows)}</div>'
 
 

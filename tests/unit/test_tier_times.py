@@ -1,0 +1,109 @@
+"""The seconds in the table: who they are for, what they follow from, and when they are simulated again."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from acestep.evidence import EvidenceKind
+from acestep.knobs import Knobs, Quantization, Variant
+from acestep.song_times import LENGTHS_S
+from acestep.stage import Stage
+from acestep.tiers import TierTable, load_tiers
+from calibrate.probes.base import ProbeResult
+from calibrate.probes.work import KernelSums, Work
+from calibrate.table.merge import build_table
+from calibrate.timing.cards import known_cards
+from calibrate.timing.tier_times import made_from, with_times
+from calibrate.verdict import Verdict
+from calibrate.workload import Workload
+from ci.judge_records import derivation_findings, stale_times
+from ci.judge_table import table_findings
+from ci.promises import stored_promises
+from tests.fakes import measured, result
+from tests.formula_card import POLICY
+
+TABLE = build_table([measured()], POLICY)
+TIERS_FOLDER = Path(__file__).parents[2] / "tiers"
+
+
+class CountedCard:
+    """A simulated card on which a second of song is a fixed amount of work, and whose questions are counted."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def probe(self, knobs: Knobs, workload: Workload, cap_bytes: int) -> ProbeResult:
+        self.asked += 1
+        seconds = int(workload.duration_s) * (2 if knobs.quantization is Quantization.INT8 else 1)
+        step = Work(products=KernelSums(10**11 * seconds, 0, 0, 10))
+        work = {Stage.ENCODE: Work(), Stage.DENOISE: Work().plus(step, workload.steps), Stage.DECODE: step}
+        found = result(Verdict.FITS, workload, cap_bytes, peak=1)
+        return msgspec.structs.replace(found, work={str(name): sums for name, sums in work.items()})
+
+    def writing(self, knobs: Knobs, workload: Workload, at_once: int) -> tuple[Work, int]:
+        self.asked += 1
+        tokens = int(5 * workload.duration_s)
+        return Work(products=KernelSums(0, 10**9 * tokens, 0, 1000 * tokens)), tokens
+
+
+def timed(table: TierTable, before: TierTable | None = None) -> tuple[TierTable, int]:
+    """The table with times, and how often a card was asked for them."""
+    card = CountedCard()
+    return with_times(table, before, card), card.asked
+
+
+TIMED, ASKED = timed(TABLE)
+
+
+def test_every_tier_with_cards_of_known_speed_has_times_and_a_slower_card_takes_longer() -> None:
+    entry = TIMED.variants[Variant.TURBO]
+    sold = {tier.id for tier in entry.tiers if any(card.vram_gib in tier.vram_gib for card in known_cards())}
+    assert entry.times.keys() == sold
+    for times in entry.times.values():
+        assert times.evidence.kind is EvidenceKind.ESTIMATED
+        for card in times.cards:
+            assert all(short < long for short, long in (t.seconds for t in card.thinking))
+            short, long = card.stages[Stage.DENOISE]
+            assert short * LENGTHS_S[1] / LENGTHS_S[0] == pytest.approx(long, rel=0.05)
+    by_name = {card.card: card for times in entry.times.values() for card in times.cards}
+    assert by_name["RTX 3090"].stages[Stage.DENOISE] > by_name["RTX 4090"].stages[Stage.DENOISE]
+
+
+def test_times_are_kept_until_what_they_follow_from_changes() -> None:
+    again, asked = timed(TABLE, TIMED)
+    assert (again, asked) == (TIMED, 0)
+    other = build_table([msgspec.structs.replace(measured(), code_version="1.2.3").sealed()], POLICY)
+    _, asked = timed(other, TIMED)
+    assert asked == ASKED
+
+
+def test_a_table_with_times_is_read_as_it_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "generated_tiers.json"
+    path.write_bytes(msgspec.json.encode(TIMED))
+    assert load_tiers(path) == TIMED
+    assert TIMED.without_times() == TABLE
+
+
+def test_the_gate_takes_times_where_the_base_has_none_and_refuses_those_of_something_else() -> None:
+    head = stored_promises(TIERS_FOLDER / "generated_tiers.json")
+    assert list(table_findings(head.table.without_times(), head.table)) == []
+    assert list(stale_times(head.table.without_times())) == []
+    assert list(derivation_findings(head)) == []
+    turbo = head.table.variants[Variant.TURBO]
+    stale = {name: msgspec.structs.replace(times, made_from="sha256:0") for name, times in turbo.times.items()}
+    variants = {**head.table.variants, Variant.TURBO: msgspec.structs.replace(turbo, times=stale)}
+    found = list(stale_times(msgspec.structs.replace(head.table, variants=variants)))
+    assert {finding.id for finding in found} == {"G102"}
+    assert len(found) == len(turbo.times) > 0
+
+
+def test_times_of_a_tier_that_is_not_there_are_refused() -> None:
+    turbo = TIMED.variants[Variant.TURBO]
+    with pytest.raises(ValueError, match="no tiers"):
+        msgspec.structs.replace(turbo, times={"tier99": next(iter(turbo.times.values()))})
+
+
+def test_the_digest_follows_the_variant_and_the_tier() -> None:
+    tiers = TABLE.variants[Variant.TURBO].tiers
+    assert len({made_from(TABLE, Variant.TURBO, tier) for tier in tiers}) == len(tiers)
