@@ -19,16 +19,13 @@ def time_rows(plan: Plan, times: PlannedTimes | None) -> Iterator[tuple[str, str
         return
     name = "time"
     for song in times.songs:
-        said = f"{minutes(song.duration_s)} of music take {_said(song.without_lm)} without thinking ({times.evidence})"
+        said = f"{minutes(song.duration_s)} of music takes {_said(song.without_lm)} without thinking ({times.evidence})"
         if song.with_lm is not None:
             said += f", {_said(song.with_lm)} with {plan.lm} on {plan.backend} ({times.evidence_with_lm})"
         yield name, said
         name = ""
-    yield (
-        "",
-        f"on {', '.join(times.cards)}, with the weights loaded"
-        + ("" if times.evidence is EvidenceKind.MEASURED else "; songs of typical length, nothing was timed here"),
-    )
+    timed = "your own runs" if times.evidence is EvidenceKind.MEASURED else "published speeds, not from a run"
+    yield "", f"from {timed}, for {', '.join(times.cards)}, with the weights loaded and long lyrics"
     for kind, own in (("thinking", f"{plan.lm} on {plan.backend}"), ("song", f"offload {plan.offload}")):
         yield from _compared([choice for choice in times.choices if choice.kind == kind], own)
 

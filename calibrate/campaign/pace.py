@@ -12,7 +12,10 @@ PATIENCE_S: Final = 1.0
 
 
 class Pace:
-    """Counts answers and the time they took; `remaining` returns the tasks that are likely still to come."""
+    """Counts answers and the time they took; `remaining` returns the tasks that are likely still to come.
+
+    `left_s` are the seconds that were estimated after the last answer.
+    """
 
     def __init__(
         self,
@@ -28,6 +31,7 @@ class Pace:
         self._done = 0
         self._spent = 0.0
         self._left: list[ProbeTask] = []
+        self.left_s = 0.0
         for task in known:
             cost.of(task)
 
@@ -45,8 +49,8 @@ class Pace:
             self._left.remove(task)
         if not self._left or now - self._told >= PATIENCE_S:
             self._left, self._told = list(self._remaining()), now
-        seconds = (now - self._started) / max(self._spent, 1e-9) * self._cost.ahead(self._left)
-        return f"[{self._done} of about {self._done + len(self._left)}{_told(seconds)}]"
+        self.left_s = (now - self._started) / max(self._spent, 1e-9) * self._cost.ahead(self._left)
+        return f"[{self._done} of about {self._done + len(self._left)}{_told(self.left_s)}]"
 
 
 def _told(seconds: float) -> str:
