@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from acestep.cli.show_times import tier_time, time_rows
+from acestep.cli.show_times import plan_time_rows, tier_time
 from acestep.evidence import Evidence
 from acestep.hardware.card import card_line
 from acestep.knobs import KNOBS
@@ -43,7 +43,7 @@ def plan_text(plan: Plan, times: PlannedTimes | None = None) -> str:
                 if name not in ("variant", "lm", "backend")
             ),
             ("evidence", _kinds(plan.evidence)),
-            *time_rows(plan, times),
+            *plan_time_rows(plan, times),
         )
     )
     return "\n".join((*page, *(f"warning: {sentence}" for sentence in plan.warnings)))

@@ -12,7 +12,7 @@ from acestep.units import duration_range, minutes
 _GB = 10**9
 
 
-def time_rows(plan: Plan, times: PlannedTimes | None) -> Iterator[tuple[str, str]]:
+def plan_time_rows(plan: Plan, times: PlannedTimes | None) -> Iterator[tuple[str, str]]:
     """Yield how long a short and a long song take, and which other choices are faster or slower."""
     if times is None:
         yield "time", "not known for this card and these settings"

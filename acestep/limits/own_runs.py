@@ -27,7 +27,7 @@ from acestep.task import Task
 from acestep.tiers import tiers_here
 from acestep.units import ceil_div
 
-FILE: Final = "own_times.json"
+OWN_TIMES_FILE: Final = "own_times.json"
 
 MOST_RUNS, MOST_ENTRIES = 9, 24
 """Runs of a stage, and pairs of card and variant, that are kept: the newest."""
@@ -58,7 +58,7 @@ class OwnTimes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 def own_times(folder: Path) -> tuple[OwnTimes, str]:
     """Return the own times in a folder, and a sentence where there is a file that cannot be used."""
-    path = folder / FILE
+    path = folder / OWN_TIMES_FILE
     if not path.exists():
         return OwnTimes(), ""
     try:
@@ -133,7 +133,7 @@ def keep_own_run(plan: Plan, asked: Request, result: Result) -> None:
     if tier is None or not ratios or not folder.is_dir():
         return
     own, _ = own_times(folder)
-    with suppress(AceStepError), output_file(folder / FILE) as write:
+    with suppress(AceStepError), output_file(folder / OWN_TIMES_FILE) as write:
         write(msgspec.json.encode(with_run(own, plan, tier, ratios)).decode())
         return
     _LOG.info("the times of this run could not be kept in %s", folder)

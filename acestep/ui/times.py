@@ -7,7 +7,7 @@ from acestep.ui.words import PageText
 from acestep.units import duration_range
 
 
-def time_rows(times: PlannedTimes | None, words: PageText) -> Iterator[tuple[str, str, str]]:
+def page_time_rows(times: PlannedTimes | None, words: PageText) -> Iterator[tuple[str, str, str]]:
     """Yield a row for each length of song: without planning and with it, and how it was found; none without times."""
     if times is None:
         return

@@ -22,7 +22,7 @@ from acestep.ui.failures import FailedRun
 from acestep.ui.sentences import SOURCE
 from acestep.ui.sessions import RunProgress, VisitSong
 from acestep.ui.settings import NONE
-from acestep.ui.times import time_rows
+from acestep.ui.times import page_time_rows
 from acestep.ui.words import PageText
 from acestep.units import ceil_div, gib
 
@@ -115,7 +115,7 @@ def card_html(plan: Plan, device: Card, words: PageText, times: PlannedTimes | N
         (words("longest", batch=batch), _lengths(plan, batch, words), evidence(plan, "frontier", words))
         for batch in BATCHES
     ]
-    rows += time_rows(times, words)
+    rows += page_time_rows(times, words)
     return f'<div class="panel"><h3>{escape(words("section_card"))}</h3>{table_html(rows)}</div>'
 
 

@@ -24,8 +24,8 @@ from calibrate.timing.roofline import totals_seconds
 USUAL_CARD: Final = "RTX 3060"
 """The card that minutes are reckoned for where this machine has none with a known speed."""
 
-QUICKEST: Final = 0.5
-LONGEST: Final = 2.0
+QUICKEST_SHARE: Final = 0.5
+LONGEST_SHARE: Final = 2.0
 """The range around reckoned minutes: no campaign on a real card has been timed yet."""
 
 
@@ -74,7 +74,7 @@ def reckoned_minutes(tasks: Sequence[ProbeTask], records: Sequence[Measurement])
         elif isinstance(task, Question):
             seconds += cost_on(RecordedCardKind.CUDA).of(task) - START_S
     return (
-        f"{_minutes(QUICKEST * seconds)} to {_minutes(LONGEST * seconds)} on {named}"
+        f"{_minutes(QUICKEST_SHARE * seconds)} to {_minutes(LONGEST_SHARE * seconds)} on {named}"
         " (reckoned from its published speed; no campaign on a real card has been timed yet)"
     )
 

@@ -8,7 +8,7 @@ from acestep.units import duration_range
 from calibrate.report.words import GuideText
 
 
-def time_rows(table: VariantTable, words: GuideText) -> Sequence[Sequence[str]]:
+def guide_time_rows(table: VariantTable, words: GuideText) -> Sequence[Sequence[str]]:
     """Return a row for each card with a heading above them; empty for a table without times."""
     rows = [
         _row(tier, card, words) for tier in table.tiers if tier.id in table.times for card in table.times[tier.id].cards

@@ -180,10 +180,10 @@ def test_one_slow_run_among_several_changes_nothing_and_the_file_stays_small() -
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"runs": [{}]}', '{"runs": [], "more": 1}', "\0"])
 def test_a_damaged_file_of_own_times_is_left_out_with_a_sentence(tmp_path: Path, damage: str) -> None:
-    (tmp_path / own_runs.FILE).write_text(damage, encoding="utf-8")
+    (tmp_path / own_runs.OWN_TIMES_FILE).write_text(damage, encoding="utf-8")
     own, problem = own_times(tmp_path)
     assert own == OwnTimes()
-    assert own_runs.FILE in problem
+    assert own_runs.OWN_TIMES_FILE in problem
     assert own_times(tmp_path / "absent") == (OwnTimes(), "")
 
 
@@ -196,10 +196,10 @@ def test_a_run_is_kept_beside_the_weights_and_used_by_the_next_plan(
     own_runs.keep_own_run(plan, *run_of(plan, 2.0))
     assert list(tmp_path.iterdir()) == [], "no folder is made for it"
     (tmp_path / "weights").mkdir()
-    (tmp_path / "weights" / own_runs.FILE).write_text("damaged")
+    (tmp_path / "weights" / own_runs.OWN_TIMES_FILE).write_text("damaged")
     for _ in range(2):
         own_runs.keep_own_run(plan, *run_of(plan, 2.0))
-    assert [path.name for path in (tmp_path / "weights").iterdir()] == [own_runs.FILE]
+    assert [path.name for path in (tmp_path / "weights").iterdir()] == [own_runs.OWN_TIMES_FILE]
     ratios, problem = own_runs.own_ratios(plan)
     assert problem == ""
     assert ratios[Stage.DENOISE] == pytest.approx((2.0, 2.0))
