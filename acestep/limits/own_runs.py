@@ -32,7 +32,7 @@ OWN_TIMES_FILE: Final = "own_times.json"
 MOST_RUNS, MOST_ENTRIES = 9, 24
 """Runs of a stage, and pairs of card and variant, that are kept: the newest."""
 
-LEAST_RATIO, MOST_RATIO = 0.02, 50.0
+LEAST_RATIO, MOST_RATIO = 0.02, 500.0
 """A ratio beyond these says that something else was timed, such as a download."""
 
 _LOG = logging.getLogger(__name__)
@@ -126,11 +126,12 @@ def with_run(own: OwnTimes, plan: Plan, tier: TierTimes, ratios: Mapping[Stage, 
 def keep_own_run(plan: Plan, asked: Request, result: Result) -> None:
     """Add a run to the file of own times, if there is an estimate for it and a folder of checkpoints.
 
-    A file that cannot be written changes nothing about the songs, so it is only logged.
+    A run on another card than the planned one teaches nothing about either. A file that cannot be written changes
+    nothing about the songs, so it is only logged.
     """
     folder, tier = checkpoints_dir(), times_of(plan, known_times(plan))
     ratios = ratios_of(plan, tier, asked, result)
-    if tier is None or not ratios or not folder.is_dir():
+    if tier is None or not ratios or plan.card.imagined or not folder.is_dir():
         return
     own, _ = own_times(folder)
     with suppress(AceStepError), output_file(folder / OWN_TIMES_FILE) as write:

@@ -55,7 +55,7 @@ class ComparedChoice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PlannedTimes(msgspec.Struct, frozen=True, kw_only=True):
-    """The times of a plan: on its own card where the table has its speed, else on the `cards` of its tier.
+    """The times of a plan: on its own card where own runs or the table tell its speed, else on the `cards` of its tier.
 
     `evidence` is `measured` where every stage is corrected by own runs, else `estimated`.
     """
@@ -80,7 +80,7 @@ def planned_times(plan: Plan, known: Mapping[str, TierTimes], own: OwnRatios = N
     return PlannedTimes(
         evidence=EvidenceKind.MEASURED if measured else EvidenceKind.ESTIMATED,
         evidence_with_lm=EvidenceKind.MEASURED if measured and Stage.THINK in own else EvidenceKind.ESTIMATED,
-        cards=tuple(card.card for card in cards),
+        cards=(plan.card.name,) if measured else tuple(card.card for card in cards),
         songs=tuple(
             SongTimeRange(
                 duration_s=length,

@@ -42,7 +42,7 @@ class SongTime(msgspec.Struct, frozen=True, kw_only=True):
 class SongWork(msgspec.Struct, frozen=True, kw_only=True):
     """The work of songs with all steps of their variant, by stage.
 
-    That of thinking is only its share of the memory; `thought_at_once` is how many songs are planned in a pass.
+    Of thinking it has only what a probe does, which writes a few tokens; `thought_at_once` songs are planned in a pass.
     """
 
     stages: dict[str, Work]

@@ -16,11 +16,14 @@ from acestep.limits import own_runs
 from acestep.limits.own_runs import MOST_ENTRIES, MOST_RUNS, OwnTimes, own_times, ratios_for, ratios_of, with_run
 from acestep.limits.plan import Overrides, Plan, resolve
 from acestep.limits.song_time import NOT_RANKED, base_of, cards_of, planned_times, stages_at, thinking_of
+from acestep.locale_text import LANGUAGES
 from acestep.request import Request
 from acestep.result import Result
 from acestep.song import DecodePath
 from acestep.song_times import LENGTHS_S, CardTimes, OtherWay, ThinkTime, TierTimes, at_length
 from acestep.stage import Stage, StageReport
+from acestep.ui.views import card_html
+from acestep.ui.words import PageText
 from acestep.units import GIB, duration_range
 from tests import acestep_command
 from tests.planned import TABLE
@@ -203,6 +206,19 @@ def test_a_run_is_kept_beside_the_weights_and_used_by_the_next_plan(
     ratios, problem = own_runs.own_ratios(plan)
     assert problem == ""
     assert ratios[Stage.DENOISE] == pytest.approx((2.0, 2.0))
+    other = msgspec.structs.replace(plan, card=msgspec.structs.replace(plan.card, imagined=True))
+    own_runs.keep_own_run(other, *run_of(other, 4.0))
+    assert own_runs.own_ratios(plan)[0] == ratios
+
+
+def test_own_runs_on_a_processor_give_it_times_that_no_table_has() -> None:
+    plan = msgspec.structs.replace(resolve(CPU, TABLE), lm=None)
+    ratios = ratios_of(plan, TIMES, *run_of(plan, 30.0))
+    own = ratios_for(plan, TIMES, with_run(OwnTimes(), plan, TIMES, ratios))
+    times = planned_times(plan, known(plan), own)
+    assert times is not None
+    assert times.cards == (CPU.name,)
+    assert times.evidence is EvidenceKind.MEASURED
 
 
 def test_the_commands_show_times_where_the_table_has_them(command: acestep_command.Command, tmp_path: Path) -> None:
@@ -223,6 +239,19 @@ def test_the_commands_show_times_where_the_table_has_them(command: acestep_comma
     assert tier in json.loads(command("tiers", "--json", table=table).out)["times"]
     for form in ((), ("--markdown",)):
         assert "4 s to 18 s" in command("tiers", *form, table=table).out
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_page_s_panel_shows_both_lengths_and_how_they_were_found(language: str) -> None:
+    plan, words = plan_of("RTX 3060"), PageText(language)
+    panel = card_html(plan, plan.card, words, planned_times(plan, known(plan)))
+    for length in LENGTHS_S:
+        assert words("song_takes", duration=words.duration(length)) in panel
+    assert words("evidence_estimated") in panel
+    assert "RTX 3060" in panel
+    without = card_html(plan, plan.card, words)
+    assert words("time_is_of") in panel
+    assert words("time_is_of") not in without
 
 
 @given(st.floats(0.01, 5000), st.floats(1, 10))
