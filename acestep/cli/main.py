@@ -24,6 +24,7 @@ from acestep.cli.options import (
     refuse_empty,
     variant_option,
 )
+from acestep.cli.show_times import faster_lines
 from acestep.cli.task_options import take_task, task_options, text_of
 from acestep.cli.think_options import take_thinking, think_options
 from acestep.cli.ui import PageByDefault, ui
@@ -31,9 +32,10 @@ from acestep.cli.words import codes, format_words, sample, understand_command
 from acestep.errors import UsageError
 from acestep.hardware.card import simulated_card
 from acestep.knobs import Variant
-from acestep.limits.machine import plan_now, with_remarks
+from acestep.limits.machine import plan_now, plan_of_card, with_remarks
 from acestep.limits.names import AUDIO_FORMATS
 from acestep.limits.own_runs import known_times, own_ratios
+from acestep.limits.plan import Overrides
 from acestep.limits.song_time import planned_times
 from acestep.logs import show_logs
 from acestep.request import MIN_DURATION_S
@@ -132,8 +134,13 @@ def tiers_command(variant: Variant, markdown: bool, as_json: bool) -> None:
             {"table_version": table.table_version, "variant": variant, **to_builtins(table.variants[variant])}
         )
         return
-    render = show.tiers_markdown if markdown else show.tiers_text
-    click.echo(render(table.variants[variant]))
+    entry = table.variants[variant]
+    if markdown:
+        click.echo(show.tiers_markdown(entry))
+        return
+    plans = [plan_of_card(Overrides(variant=variant), simulated_card(tier.certified_gib)) for tier in entry.tiers]
+    lines = faster_lines((plan, planned_times(plan, entry.times)) for plan in plans)
+    click.echo("\n".join((show.tiers_text(entry), *lines)))
 
 
 @cli.command()

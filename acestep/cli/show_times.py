@@ -1,6 +1,6 @@
 """How long songs take, as text."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from acestep.evidence import EvidenceKind
 from acestep.limits.plan import Plan
@@ -26,7 +26,7 @@ def plan_time_rows(plan: Plan, times: PlannedTimes | None) -> Iterator[tuple[str
         name = ""
     timed = "your own runs" if times.evidence is EvidenceKind.MEASURED else "published speeds, not from a run"
     yield "", f"from {timed}, for {', '.join(times.cards)}, with the weights loaded and long lyrics"
-    for kind, own in (("thinking", f"{plan.lm} on {plan.backend}"), ("song", f"offload {plan.offload}")):
+    for kind, own in _own_choices(plan):
         yield from _compared([choice for choice in times.choices if choice.kind == kind], own)
 
 
@@ -37,6 +37,19 @@ def _compared(choices: Sequence[ComparedChoice], own: str) -> Iterator[tuple[str
     equal = [choice for choice in choices if choice.times_as_long is None]
     if equal:
         yield "", f"about as fast as {own}: {', '.join(map(_moved, equal))}"
+
+
+def faster_lines(plans: Iterable[tuple[Plan, PlannedTimes | None]]) -> Iterator[str]:
+    """Yield a line for each tier's plan with other choices that are faster than its own."""
+    for plan, times in plans:
+        faster = [choice for choice in (times.choices if times is not None else ()) if choice.is_faster]
+        for kind, own in _own_choices(plan):
+            if told := ", ".join(f"{c.choice} in {c.times_as_long:g} times" for c in faster if c.kind == kind):
+                yield f"{plan.tier}: faster than {own}: {told} the time (estimated)"
+
+
+def _own_choices(plan: Plan) -> tuple[tuple[str, str], ...]:
+    return ("thinking", f"{plan.lm} on {plan.backend}"), ("song", f"offload {plan.offload}")
 
 
 def _moved(choice: ComparedChoice) -> str:

@@ -50,8 +50,14 @@ class ComparedChoice(msgspec.Struct, frozen=True, kw_only=True):
 
     kind: str
     choice: str
+    knobs: dict[str, str | None]
     times_as_long: float | None
     bus_bytes: int | None = None
+
+    @property
+    def is_faster(self) -> bool:
+        """Whether it is faster than the plan's choice by enough to be ranked."""
+        return self.times_as_long is not None and self.times_as_long < 1
 
 
 class PlannedTimes(msgspec.Struct, frozen=True, kw_only=True):
@@ -189,7 +195,12 @@ def _models(plan: Plan, cards: Sequence[CardTimes]) -> Iterator[ComparedChoice]:
         ]
         weights = f" in {other.lm_quantization}" if other.lm_quantization else ""
         choice = f"{other.lm}{weights} on {other.backend}"
-        yield ComparedChoice(kind="thinking", choice=choice, times_as_long=_ranked(min(ratios), max(ratios)))
+        yield ComparedChoice(
+            kind="thinking",
+            choice=choice,
+            knobs={"lm": other.lm, "backend": other.backend, "lm_quantization": other.lm_quantization},
+            times_as_long=_ranked(min(ratios), max(ratios)),
+        )
 
 
 def _ways(plan: Plan, ways: Sequence[OtherWay]) -> Iterator[ComparedChoice]:
@@ -204,6 +215,7 @@ def _ways(plan: Plan, ways: Sequence[OtherWay]) -> Iterator[ComparedChoice]:
         yield ComparedChoice(
             kind="song",
             choice=f"offload {way.offload}, {weights}",
+            knobs={"offload": way.offload, "quantization": way.quantization},
             times_as_long=_ranked(*way.times_as_long),
             bus_bytes=way.bus_bytes,
         )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from acestep.limits.song_time import PlannedTimes, TimeRange
+from acestep.limits.song_time import ComparedChoice, PlannedTimes, TimeRange
 from acestep.ui.words import PageText
 from acestep.units import duration_range
 
@@ -19,6 +19,13 @@ def page_time_rows(times: PlannedTimes | None, words: PageText) -> Iterator[tupl
             said = words("without_and_with", without=said, with_lm=_said(song.with_lm, words))
         yield words("song_takes", duration=words.duration(song.duration_s)), said, found
     yield words("time_is_of"), ", ".join(times.cards), ""
+    if faster := [_faster(choice, words) for choice in times.choices if choice.is_faster]:
+        yield words("faster"), ", ".join(faster), found
+
+
+def _faster(choice: ComparedChoice, words: PageText) -> str:
+    named = (words.choice(value, of=knob) for knob, value in choice.knobs.items() if value is not None)
+    return words("faster_choice", choice=" · ".join(named), times=f"{choice.times_as_long:g}")
 
 
 def _said(time: TimeRange, words: PageText) -> str:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from acestep.cli.show_times import faster_lines
 from acestep.evidence import Evidence, EvidenceKind
 from acestep.hardware.card import CPU, Card, CardKind, simulated_card
 from acestep.knobs import Backend, Offload
@@ -111,6 +112,15 @@ def test_only_choices_that_differ_by_a_fifth_are_ranked_and_the_others_tell_what
     assert (close.times_as_long, close.bus_bytes) == (None, 5 * 10**9)
     for choice in times.choices:
         assert choice.times_as_long is None or not NOT_RANKED < choice.times_as_long < 1 / NOT_RANKED
+
+
+def test_faster_choices_are_told_for_each_tier() -> None:
+    plan = plan_of(lm="1.7B", backend="pt")
+    lines = list(faster_lines([(plan, planned_times(plan, known(plan))), (plan, None)]))
+    assert len(lines) == 1
+    assert lines[0].startswith(f"{plan.tier}: faster than 1.7B on pt: ")
+    assert "0.6B on vllm in 0.3 times" in lines[0]
+    assert "estimated" in lines[0]
 
 
 def run_of(plan: Plan, ratio: float, *, songs: int = 1, steps: int = 0, **stages: float) -> tuple[Request, Result]:
@@ -249,6 +259,9 @@ def test_the_page_s_panel_shows_both_lengths_and_how_they_were_found(language: s
         assert words("song_takes", duration=words.duration(length)) in panel
     assert words("evidence_estimated") in panel
     assert "RTX 3060" in panel
+    quick = planned_times(plan_of("RTX 3060", lm="1.7B", backend="pt"), known(plan))
+    assert quick is not None
+    assert words("faster") in card_html(plan, plan.card, words, quick)
     without = card_html(plan, plan.card, words)
     assert words("time_is_of") in panel
     assert words("time_is_of") not in without
