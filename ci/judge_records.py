@@ -12,7 +12,7 @@ from calibrate.record.measurement import Certificate, Measurement
 from calibrate.record.rules import RuleLevel as RuleLevel
 from calibrate.table.merge import build_table
 from calibrate.table.policy import Policy
-from calibrate.timing.tier_times import made_from
+from calibrate.timing.tier_cards import made_from
 from ci.findings import Finding, Level
 from ci.promises import Promises
 

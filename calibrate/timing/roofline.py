@@ -27,6 +27,10 @@ LAYOUT_COPIES: Final = 1.2
 LM_LAUNCHES: Final = 4 / 3
 """How much longer the start of a kernel of the language model takes: they are so short that the host decides."""
 
+VLLM_MEMORY_SHARE: Final = 0.80
+VLLM_STEP_S: Final = 1.2e-3
+"""vLLM replays a whole step as one graph: what it reads of the memory's peak rate, and the fixed time of a step."""
+
 
 class Seconds(msgspec.Struct, frozen=True, kw_only=True):
     """An estimated time and its range."""

@@ -1,6 +1,6 @@
 """The work of a whole song, from probes that compute a few steps of it, and how long a card takes for it."""
 
-from typing import Final, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -10,12 +10,8 @@ from acestep.stage import Stage
 from calibrate.probes.base import ProbeResult
 from calibrate.probes.work import Work
 from calibrate.timing.cards import CardSpeed
-from calibrate.timing.roofline import LM_LAUNCHES, Seconds, work_seconds
+from calibrate.timing.roofline import LM_LAUNCHES, VLLM_MEMORY_SHARE, VLLM_STEP_S, Seconds, work_seconds
 from calibrate.workload import PROBE_STEPS, Workload
-
-VLLM_MEMORY_SHARE: Final = 0.80
-VLLM_STEP_S: Final = 1.2e-3
-"""vLLM replays a whole step as one graph: what it reads of the memory's peak rate, and the fixed time of a step."""
 
 
 class WholeSong(Protocol):

@@ -7,18 +7,14 @@ import msgspec
 
 from acestep.budgets import System
 from acestep.evidence import Evidence, EvidenceKind
-from acestep.hardware.card import Card, CardKind
 from acestep.knobs import Backend, Knobs, Offload, Quantization, Variant
-from acestep.limits.capabilities import AMPERE
 from acestep.limits.plan import Overrides, Plan, resolve
 from acestep.song_times import LENGTHS_S, BothLengths, CardTimes, OtherWay, ThinkTime, TierTimes
 from acestep.stage import Stage
 from acestep.tiers import Tier, TierTable, VariantTable
-from acestep.units import gib_to_bytes
-from calibrate.files import digest
-from calibrate.timing import roofline, song
-from calibrate.timing.cards import CardSpeed, known_cards
+from calibrate.timing.cards import CardSpeed
 from calibrate.timing.song import SongWork, WholeSong, song_work, thinking_seconds
+from calibrate.timing.tier_cards import made_from, planned_for, sold_in
 from calibrate.workload import Workload
 
 
@@ -34,14 +30,6 @@ def with_times(table: TierTable, before: TierTable | None, prober: WholeSong) ->
         times = dict(timing.of(variant, entry, known))
         variants[variant] = msgspec.structs.replace(entry, times=times)
     return msgspec.structs.replace(table, variants=variants)
-
-
-def made_from(table: TierTable, variant: Variant, tier: Tier) -> str:
-    """Return the digest of all that a tier's times follow from."""
-    linux = table.on(System.LINUX)
-    constants = {name: getattr(module, name) for module in (roofline, song) for name in dir(module) if name.isupper()}
-    plans = [(card, _planned(linux, variant, card).knobs) for card in _sold_in(tier)]
-    return digest((tier.evidence["frontier"].record, tier.offload, tier.quantization, LENGTHS_S, constants, plans))
 
 
 _SAME_WORK: Final = {Variant.SFT: Variant.BASE, Variant.XL_SFT: Variant.XL_BASE}
@@ -63,13 +51,13 @@ class _Timing:
             source = made_from(self._table, variant, tier)
             if tier.id in known and known[tier.id].made_from == source:
                 yield tier.id, known[tier.id]
-            elif cards := tuple(filter(None, (self._card(variant, card) for card in _sold_in(tier)))):
+            elif cards := tuple(filter(None, (self._card(variant, card) for card in sold_in(tier)))):
                 evidence = Evidence(kind=EvidenceKind.ESTIMATED, record=tier.evidence["frontier"].record)
                 ways = tuple(self._ways(variant, tier))
                 yield tier.id, TierTimes(evidence=evidence, made_from=source, cards=cards, ways=ways)
 
     def _card(self, variant: Variant, card: CardSpeed) -> CardTimes | None:
-        plan = _planned(self._table, variant, card)
+        plan = planned_for(self._table, variant, card)
         knobs = Knobs(variant=variant, offload=plan.offload, quantization=plan.quantization)
         works = [self._work(knobs, length, card.vram_gib) for length in LENGTHS_S]
         if None in works:
@@ -106,7 +94,7 @@ class _Timing:
             work = self._way(variant, tier, offload, quantization)
             if own is None or work is None:
                 continue
-            ratios = [_total(work, card) / _total(own, card) for card in _sold_in(tier)]
+            ratios = [_total(work, card) / _total(own, card) for card in sold_in(tier)]
             yield OtherWay(
                 offload=offload,
                 quantization=quantization,
@@ -123,17 +111,6 @@ class _Timing:
     def _work(self, knobs: Knobs, length_s: int, size_gib: float) -> SongWork | None:
         knobs = msgspec.structs.replace(knobs, variant=_SAME_WORK.get(knobs.variant, knobs.variant))
         return song_work(knobs, _one_song(length_s), self._table.room_bytes(size_gib), self._prober)
-
-
-def _sold_in(tier: Tier) -> list[CardSpeed]:
-    """Return the cards of a tier, without those before Ampere: what they do in float16 is not simulated."""
-    return [card for card in known_cards() if card.vram_gib in tier.vram_gib and card.compute_capability >= AMPERE]
-
-
-def _planned(table: TierTable, variant: Variant, speed: CardSpeed) -> Plan:
-    size, capability = gib_to_bytes(speed.vram_gib), speed.compute_capability
-    card = Card(kind=CardKind.CUDA, name=speed.name, total_bytes=size, capability=capability, imagined=True)
-    return resolve(card, table, Overrides(variant=variant, compile=False))
 
 
 def _one_song(seconds: int, *, with_lm: bool = False) -> Workload:

@@ -12,7 +12,7 @@ from acestep.stage import Stage
 from acestep.tiers import load_tiers
 from calibrate.table.merge import build_table
 from calibrate.timing.cards import known_cards
-from calibrate.timing.tier_times import made_from
+from calibrate.timing.tier_cards import made_from
 from ci.judge_records import derivation_findings, stale_times
 from ci.judge_table import table_findings
 from ci.promises import stored_promises
