@@ -100,9 +100,10 @@ def ratios_of(plan: Plan, tier: TierTimes | None, asked: Request, result: Result
     likely = stages_at(base, result.request.duration_s, thinking_of(plan, base))
     ratios = {}
     for stage in result.stages:
-        if stage.name not in likely or (stage.name == Stage.DENOISE and asked.steps):
-            continue
         thinks = stage.name == Stage.THINK
+        otherwise = (thinks and not asked.thinking.codes) or (stage.name == Stage.DENOISE and asked.steps)
+        if stage.name not in likely or otherwise:
+            continue
         repeats = ceil_div(songs, max(1, stage.songs_per_pass)) if thinks else songs
         if stage.name == Stage.ENCODE:
             repeats = 1

@@ -1,6 +1,7 @@
 """The cards of a tier whose speeds are known, what they plan, and the digest of what their times follow from."""
 
 from acestep.budgets import System
+from acestep.evidence import Evidence, EvidenceKind
 from acestep.hardware.card import Card, CardKind
 from acestep.knobs import Variant
 from acestep.limits.capabilities import AMPERE
@@ -19,6 +20,11 @@ def made_from(table: TierTable, variant: Variant, tier: Tier) -> str:
     constants = {name: getattr(roofline, name) for name in dir(roofline) if name.isupper()}
     plans = [(card, planned_for(linux, variant, card).knobs) for card in sold_in(tier)]
     return digest((tier.evidence["frontier"].record, tier.offload, tier.quantization, LENGTHS_S, constants, plans))
+
+
+def evidence_of(tier: Tier) -> Evidence:
+    """Return what a tier's times rest on: the record that decides the tier, and published speeds."""
+    return Evidence(kind=EvidenceKind.ESTIMATED, record=tier.evidence["frontier"].record)
 
 
 def sold_in(tier: Tier) -> list[CardSpeed]:

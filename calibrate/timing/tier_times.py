@@ -6,7 +6,6 @@ from typing import Final
 import msgspec
 
 from acestep.budgets import System
-from acestep.evidence import Evidence, EvidenceKind
 from acestep.knobs import Backend, Knobs, Offload, Quantization, Variant
 from acestep.limits.plan import Overrides, Plan, resolve
 from acestep.song_times import LENGTHS_S, BothLengths, CardTimes, OtherWay, ThinkTime, TierTimes
@@ -14,7 +13,7 @@ from acestep.stage import Stage
 from acestep.tiers import Tier, TierTable, VariantTable
 from calibrate.timing.cards import CardSpeed
 from calibrate.timing.song import SongWork, WholeSong, song_work, thinking_seconds
-from calibrate.timing.tier_cards import made_from, planned_for, sold_in
+from calibrate.timing.tier_cards import evidence_of, made_from, planned_for, sold_in
 from calibrate.workload import Workload
 
 
@@ -52,9 +51,8 @@ class _Timing:
             if tier.id in known and known[tier.id].made_from == source:
                 yield tier.id, known[tier.id]
             elif cards := tuple(filter(None, (self._card(variant, card) for card in sold_in(tier)))):
-                evidence = Evidence(kind=EvidenceKind.ESTIMATED, record=tier.evidence["frontier"].record)
                 ways = tuple(self._ways(variant, tier))
-                yield tier.id, TierTimes(evidence=evidence, made_from=source, cards=cards, ways=ways)
+                yield tier.id, TierTimes(evidence=evidence_of(tier), made_from=source, cards=cards, ways=ways)
 
     def _card(self, variant: Variant, card: CardSpeed) -> CardTimes | None:
         plan = planned_for(self._table, variant, card)

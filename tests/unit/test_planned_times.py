@@ -172,6 +172,8 @@ def test_a_run_that_cannot_be_compared_teaches_nothing() -> None:
     on_cpu = msgspec.structs.replace(result, decode_path=DecodePath.CPU)
     assert ratios_of(plan, TIMES, asked, on_cpu) == {}
     assert ratios_of(plan, None, asked, result) == {}
+    words_only = msgspec.structs.replace(asked, thinking=msgspec.structs.replace(asked.thinking, codes=False))
+    assert Stage.THINK not in ratios_of(plan, TIMES, words_only, result)
     slow = run_of(plan, 1.0, decode=1e6)
     assert set(ratios_of(plan, TIMES, *slow)) == {Stage.THINK, Stage.ENCODE, Stage.DENOISE}
 

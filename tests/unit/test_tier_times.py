@@ -1,15 +1,17 @@
 """The seconds in the table: who they are for, what they follow from, and when they are simulated again."""
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
-from acestep.evidence import EvidenceKind
+from acestep.evidence import Evidence, EvidenceKind
 from acestep.knobs import Variant
 from acestep.song_times import LENGTHS_S
 from acestep.stage import Stage
 from acestep.tiers import load_tiers
+from calibrate.record.measurement import load_measurement
 from calibrate.table.merge import build_table
 from calibrate.timing.cards import known_cards
 from calibrate.timing.tier_cards import made_from
@@ -65,6 +67,36 @@ def test_the_gate_takes_times_where_the_base_has_none_and_refuses_those_of_somet
     found = list(stale_times(msgspec.structs.replace(head.table, variants=variants)))
     assert {finding.id for finding in found} == {"G102"}
     assert len(found) == len(turbo.times) > 0
+    lost = list(table_findings(head.table, head.table.without_times()))
+    assert {(finding.id, finding.field) for finding in lost} == {("G511", "times")}
+
+
+@pytest.mark.parametrize("kind", ["measured", "simulated"])
+def test_the_gate_refuses_times_that_claim_more_than_an_estimate(kind: str) -> None:
+    table = load_tiers(TIERS_FOLDER / "generated_tiers.json")
+    turbo = table.variants[Variant.TURBO]
+    claimed = msgspec.structs.replace(
+        turbo.times["tier4"], evidence=Evidence(kind=EvidenceKind(kind), record=turbo.times["tier4"].evidence.record)
+    )
+    variants = {**table.variants, Variant.TURBO: msgspec.structs.replace(turbo, times={"tier4": claimed})}
+    assert [finding.id for finding in stale_times(msgspec.structs.replace(table, variants=variants))] == ["G102"]
+
+
+@pytest.mark.parametrize(("variant", "same"), [("sft", "base"), ("xl-sft", "xl-base")])
+def test_variants_that_are_simulated_once_have_the_same_work_in_their_records(variant: str, same: str) -> None:
+    def work(name: str) -> dict[Any, Any]:
+        record = load_measurement(TIERS_FOLDER / "measurements" / f"simulated-{name}.json")
+        return {
+            (msgspec.structs.replace(probe.knobs, variant=Variant.TURBO), probe.workload, probe.cap_bytes): [
+                stage.work for stage in probe.stages
+            ]
+            for probe in record.probes
+        }
+
+    mine, other = work(variant), work(same)
+    shared = mine.keys() & other.keys()
+    assert len(shared) > 50
+    assert all(mine[key] == other[key] for key in shared)
 
 
 def test_times_of_a_tier_that_is_not_there_are_refused() -> None:
