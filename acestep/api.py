@@ -18,6 +18,7 @@ from acestep.devices.open import plan_to_run
 from acestep.devices.out_of_memory import ran_out
 from acestep.engine.service import Notify, Service, ignore
 from acestep.errors import NotEnoughMemoryError
+from acestep.limits.own_runs import keep_own_run
 from acestep.limits.plan import Overrides, Plan
 from acestep.lm import songwriting
 from acestep.lm.jobs import Description
@@ -108,6 +109,7 @@ def run_generate(
         result, plan = service.generate(
             request, plan, notify=notify, progress=progress, unasked=think is Think.AS_PLANNED, adapters=adapters
         )
+    keep_times(model, plan, request, result)
     return write_songs(result, request, model, plan, out, audio_format, mp3_bitrate)
 
 
@@ -120,6 +122,12 @@ def settle_think(request: Request, think: Think, plan_of: Callable[[Request], Pl
     # Without planning, more of the card is left for the songs.
     request = msgspec.structs.replace(request, think=thinks)
     return request, plan_of(request)
+
+
+def keep_times(model: str, plan: Plan, request: Request, result: Result) -> None:
+    """Keep how long a run took, unless its model has toy weights: it corrects the estimates for later songs."""
+    if model != "tiny":
+        keep_own_run(plan, request, result)
 
 
 @contextmanager

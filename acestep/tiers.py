@@ -12,6 +12,7 @@ from acestep.budgets import System, SystemBudget, room_between
 from acestep.evidence import Evidence
 from acestep.knobs import LM_MODELS, Backend, Offload, Quantization, Variant
 from acestep.request import MAX_DURATION_S
+from acestep.song_times import TierTimes
 from acestep.strict_json import load_strict
 from acestep.vram_range import VramRange, require_tiling
 
@@ -216,7 +217,7 @@ class VariantTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """The tiers of one DiT variant, smallest first. The VRAM guard uses `memory_model`.
 
     `windows` are the tiers that promise something else there; the others are the same on every system. `trades` say
-    where a larger card gets less of something.
+    where a larger card gets less of something. `times` are seconds by the id of a tier; older tables have none.
     """
 
     tiers: Annotated[tuple[Tier, ...], msgspec.Meta(min_length=1)]
@@ -224,6 +225,7 @@ class VariantTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     memory_model: dict[str, float]
     windows: tuple[Tier, ...] = ()
     trades: tuple[Trade, ...] = ()
+    times: dict[str, TierTimes] = {}
 
     def on(self, system: System) -> "VariantTable":
         """Return the table with the promises of one system."""
@@ -241,6 +243,8 @@ class VariantTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         for tier in self.windows:
             if ranges.get(tier.id) != tier.vram_gib:
                 raise ValueError(f"windows has {tier.id}, which is no tier of the same vram_gib")
+        if strangers := sorted(self.times.keys() - ranges.keys()):
+            raise ValueError(f"times has {strangers}, which are no tiers")
         ids = {"", *ranges}
         for name, boundary in self.boundaries.named.items():
             if boundary.tier not in ids:
@@ -295,6 +299,11 @@ class TierTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             variants={name: table.on(system) for name, table in self.variants.items()},
             budgets=tuple(budget for budget in self.budgets if budget.system is system),
         )
+
+    def without_times(self) -> "TierTable":
+        """Return what records and policy alone decide: the table without the seconds, which are estimated."""
+        variants = {name: msgspec.structs.replace(table, times={}) for name, table in self.variants.items()}
+        return msgspec.structs.replace(self, variants=variants)
 
     def room_bytes(self, nameplate_gib: float) -> int:
         """Return the bytes that promises may count on, on a card of a nameplate; 0 if the table does not say."""

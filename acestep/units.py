@@ -1,5 +1,6 @@
 """Byte counts are ints; units appear only in text for a person."""
 
+import math
 from collections.abc import Callable
 
 KIB = 1024
@@ -55,3 +56,22 @@ def silent(stage: str, done: int, total: int) -> None:
 
 def unchecked() -> None:
     """Do nothing: the run cannot be stopped here."""
+
+
+def duration_range(
+    least_s: float,
+    most_s: float,
+    told: Callable[[float], str] = minutes,
+    between: Callable[[str, str], str] = "{} to {}".format,
+) -> str:
+    """A range of times as a person says it, rounded outwards, e.g. ``"9 s to 20 s"``; never parsed back.
+
+    `told` puts a time into words and `between` joins both.
+    """
+    return between(told(_outwards(least_s, math.floor)), told(_outwards(most_s, math.ceil)))
+
+
+def _outwards(seconds: float, rounding: Callable[[float], int]) -> float:
+    """Round to a tenth of a second below 3 s, to whole seconds below 20 s, to 5 s below 2 min, and to half minutes."""
+    step = next((step for below, step in ((3, 0.1), (20, 1), (120, 5)) if seconds < below), 30)
+    return round(rounding(round(seconds / step, 6)) * step, 1)

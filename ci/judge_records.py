@@ -5,12 +5,14 @@ from pathlib import Path
 
 from acestep.errors import AceStepError
 from acestep.evidence import short_digest
+from acestep.tiers import TierTable
 from calibrate.fingerprint import code_version
 from calibrate.record.contributed import validate
 from calibrate.record.measurement import Certificate, Measurement
 from calibrate.record.rules import RuleLevel as RuleLevel
 from calibrate.table.merge import build_table
 from calibrate.table.policy import Policy
+from calibrate.timing.tier_cards import evidence_of, made_from
 from ci.findings import Finding, Level
 from ci.promises import Promises
 
@@ -78,8 +80,21 @@ def derivation_findings(head: Promises) -> Iterator[Finding]:
     except AceStepError as error:
         yield _invalid("G102", "generated_tiers.json", f"cannot be made from the records: {error}")
         return
-    if made != head.table:
+    if made != head.table.without_times():
         yield _invalid("G102", "generated_tiers.json", "is not what the records make; run `python -m calibrate merge`")
+    yield from stale_times(head.table)
+
+
+def stale_times(table: TierTable) -> Iterator[Finding]:
+    """Yield times that do not follow from the records, the plans and the speeds here; a table may have none."""
+    for variant, entry in table.variants.items():
+        for tier in entry.tiers:
+            times = entry.times.get(tier.id)
+            if times is None:
+                continue
+            if (times.made_from, times.evidence) != (made_from(table, variant, tier), evidence_of(tier)):
+                place = f"times.{tier.id} of {variant}"
+                yield _invalid("G102", place, "is of other records, plans or cards; run `python -m calibrate merge`")
 
 
 def _unbracketed(record: Measurement, policy: Policy) -> Iterator[Finding]:

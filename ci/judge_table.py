@@ -186,6 +186,9 @@ def _variant_findings(variant: Variant, before: VariantTable, after: VariantTabl
         elif _smallest(named[name]) > _smallest(boundary):
             values = boundary.fits_gib, named[name].fits_gib
             yield _finding(variant, boundary.tier, ("G508", f"boundaries.{name}", *values))
+    kept = {tier.id for tier in after.tiers}
+    for tier in sorted(before.times.keys() & kept - after.times.keys()):
+        yield _finding(variant, tier, ("G511", "times", len(before.times[tier].cards), 0))
     if before.memory_model and not after.memory_model:
         yield _finding(variant, "", ("G511", "memory_model", len(before.memory_model), 0))
 

@@ -28,7 +28,7 @@ ROOMS = (
             "acestep",
             "errors units knobs automatic plain_text fields language_names thinking clip stage locale_text task song "
             "request result fused_adapter song_settings regular_file strict_json budgets tiers vram_range evidence "
-            "proxies logs version output_file typed importing bitrates torch_environment",
+            "proxies logs version output_file typed importing bitrates song_times torch_environment",
         ),
     ),
     Room(
@@ -119,7 +119,7 @@ ROOMS = (
         name="cli",
         holds="the `acestep` command",
         parts=("acestep.cli", "acestep.__main__"),
-        imports=_names("values hardware checkpoints adapters limits dit lm audio api serving ui http_api"),
+        imports=_names("values hardware checkpoints adapters limits devices dit lm audio api serving ui http_api"),
     ),
     Room(
         name="harness",
@@ -164,7 +164,7 @@ ROOMS = (
         name="timing",
         holds="how long a song takes on a card that is not here",
         parts=("calibrate.timing",),
-        imports=_names("values hardware dit harness probes"),
+        imports=_names("values hardware limits dit harness probes"),
     ),
     Room(
         name="explain",
@@ -199,7 +199,7 @@ ROOMS = (
         name="gate",
         holds="the judge of a pull request",
         parts=("ci",),
-        imports=_names("values hardware cli harness probes record table executors campaign"),
+        imports=_names("values hardware cli harness probes record table executors campaign timing"),
     ),
     Room(
         name="tools",

@@ -19,6 +19,7 @@ from acestep.hardware.detection.advice import about_cards
 from acestep.hardware.detection.answers import Answer, named
 from acestep.hardware.detection.torch_build import TorchBuild, installed_build
 from acestep.hardware.processor import multiplies_bfloat16
+from acestep.hardware.speed import MeasuredSpeed
 from acestep.limits.capabilities import dtype_name, groups_attention
 from acestep.limits.machine import installed, plan_of_card
 from acestep.limits.plan import AS_THE_TIER_SAYS, Plan
@@ -36,6 +37,7 @@ class DoctorReport(msgspec.Struct, frozen=True, kw_only=True):
     `size_by` the rule that found the size on the box, and `sizes` where sources disagree about a card's memory.
     `threads` is how many the CPU computes with unless OMP_NUM_THREADS says otherwise, and `cpu_dtype` the type in which
     it computes, null if it is not known.
+    `speed` is what `--measure` found, else null.
     `no_such_device` is why the card that was asked for cannot be used, "" if it can; `card` is then the usual.
     """
 
@@ -63,6 +65,7 @@ class DoctorReport(msgspec.Struct, frozen=True, kw_only=True):
     checkpoints: tuple[str, ...]
     damaged: tuple[str, ...]
     advice: tuple[str, ...]
+    speed: MeasuredSpeed | None = None
 
 
 def examine(*, ask_torch: bool = False) -> DoctorReport:
@@ -149,8 +152,29 @@ def doctor_page(findings: DoctorReport) -> str:
         ),
         ("checkpoints", f"{', '.join(findings.checkpoints) or 'none'} in {findings.checkpoints_dir}"),
     ]
+    if findings.speed is not None:
+        rows += _speed_rows(findings.speed)
     damaged = (f"damaged: {sentence}" for sentence in findings.damaged)
     return "\n".join((*aligned(rows), *damaged, *(f"advice: {sentence}" for sentence in findings.advice)))
+
+
+def measured(findings: DoctorReport) -> DoctorReport:
+    """Return the findings with the measured speed of the device that songs are computed on; imports torch."""
+    from acestep.devices.measure_speed import measure_speed
+    from acestep.devices.open import open_here
+
+    return msgspec.structs.replace(findings, speed=measure_speed(*open_here()))
+
+
+def _speed_rows(speed: MeasuredSpeed) -> list[tuple[str, str]]:
+    bus = "the processor and the device share memory" if speed.bus_gbs is None else f"{speed.bus_gbs:.1f} GB/s"
+    return [
+        ("measured", f"{speed.name} ({speed.kind}), in {speed.seconds:.0f} s"),
+        ("  products", f"{speed.products_tflops:.3g} * 10^12 operations/s in {speed.dtype}"),
+        ("  copies", f"{speed.copy_gbs:.3g} GB/s read and written"),
+        ("  transfers", f"{bus}" + ("" if speed.bus_gbs is None else " from page-locked memory")),
+        ("  launches", f"{speed.launch_us:.1f} us from one kernel to the next"),
+    ]
 
 
 def _damaged(folder: Path, checkpoints: tuple[str, ...]) -> tuple[str, ...]:

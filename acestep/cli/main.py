@@ -27,6 +27,7 @@ from acestep.cli.options import (
     variant_option,
 )
 from acestep.cli.serve import serve
+from acestep.cli.show_times import faster_lines
 from acestep.cli.task_options import take_task, task_options, text_of
 from acestep.cli.think_options import take_thinking, think_options
 from acestep.cli.ui import PageByDefault, ui
@@ -34,8 +35,11 @@ from acestep.cli.words import codes, format_words, sample, understand_command
 from acestep.errors import UsageError
 from acestep.hardware.card import simulated_card
 from acestep.knobs import Variant
-from acestep.limits.machine import plan_now
+from acestep.limits.machine import plan_now, plan_of_card, with_remarks
 from acestep.limits.names import AUDIO_FORMATS
+from acestep.limits.own_runs import known_times, own_ratios
+from acestep.limits.plan import Overrides
+from acestep.limits.song_time import planned_times
 from acestep.logs import show_logs
 from acestep.request import MIN_DURATION_S
 from acestep.thinking import Think
@@ -109,7 +113,13 @@ def plan_command(vram: float | None, free: float | None, as_json: bool, **knobs:
         None if vram is None else simulated_card(vram),
         None if free is None else gib_to_bytes(free),
     )
-    console.answer(resolved, lambda resolved: click.echo(show.plan_text(resolved)), as_json=as_json)
+    own, problem = own_ratios(resolved)
+    resolved = with_remarks(resolved, (problem,) if problem else ())
+    times = planned_times(resolved, known_times(resolved), own)
+    if as_json:
+        console.print_json({**to_builtins(resolved), "times": to_builtins(times)})
+    else:
+        click.echo(show.plan_text(resolved, times))
 
 
 @cli.command()
@@ -128,19 +138,27 @@ def tiers_command(variant: Variant, markdown: bool, as_json: bool) -> None:
             {"table_version": table.table_version, "variant": variant, **to_builtins(table.variants[variant])}
         )
         return
-    render = show.tiers_markdown if markdown else show.tiers_text
-    click.echo(render(table.variants[variant].tiers))
+    entry = table.variants[variant]
+    if markdown:
+        click.echo(show.tiers_markdown(entry))
+        return
+    plans = [plan_of_card(Overrides(variant=variant), simulated_card(tier.certified_gib)) for tier in entry.tiers]
+    lines = faster_lines((plan, planned_times(plan, entry.times)) for plan in plans)
+    click.echo("\n".join((show.tiers_text(entry), *lines)))
 
 
 @cli.command()
 @device_option
 @click.option("--ask-torch", is_flag=True, help="Ask torch about the cards too, which takes some seconds.")
+@click.option("--measure", is_flag=True, help="Measure how fast the device computes and copies, in under 20 s.")
 @json_option
-def doctor_command(ask_torch: bool, as_json: bool) -> None:
+def doctor_command(ask_torch: bool, measure: bool, as_json: bool) -> None:
     """Show what was found on this machine and what it lacks."""
-    from acestep.cli.doctor import doctor_page, examine
+    from acestep.cli.doctor import doctor_page, examine, measured
 
     findings = examine(ask_torch=ask_torch)
+    if measure and not findings.no_such_device:
+        findings = measured(findings)
     console.answer(findings, lambda findings: click.echo(doctor_page(findings)), as_json=as_json)
     if findings.no_such_device:
         raise UsageError(findings.no_such_device)

@@ -3,11 +3,14 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from acestep.cli.show_times import plan_time_rows, tier_time
 from acestep.evidence import Evidence
 from acestep.hardware.card import card_line
 from acestep.knobs import KNOBS
 from acestep.limits.plan import Plan
-from acestep.tiers import BATCHES, LmStates, Tier
+from acestep.limits.song_time import PlannedTimes
+from acestep.song_times import TierTimes
+from acestep.tiers import BATCHES, LmStates, Tier, VariantTable
 from acestep.units import minutes
 
 UNKNOWN_DTYPE = "bfloat16 where PyTorch finds instructions for it, else float32"
@@ -21,8 +24,8 @@ def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
-def plan_text(plan: Plan) -> str:
-    """Return a plan as text: the card's limits, the settings, and every warning."""
+def plan_text(plan: Plan, times: PlannedTimes | None = None) -> str:
+    """Return a plan as text: the card's limits, the settings, how long songs take, and every warning."""
     lm = "none" if plan.lm is None else f"{plan.lm} by {plan.backend}, {_loaded(plan)}"
     lm += f", on {plan.lm_card.name}" if plan.lm_card is not None else ""
     offered = ", ".join(plan.lm_models) or "none"
@@ -44,6 +47,7 @@ def plan_text(plan: Plan) -> str:
             ),
             ("computes in", plan.dtype or UNKNOWN_DTYPE),
             ("evidence", _kinds(plan.evidence)),
+            *plan_time_rows(plan, times),
         )
     )
     return "\n".join((*page, *(f"warning: {sentence}" for sentence in plan.warnings)))
@@ -100,11 +104,12 @@ _HEADINGS = (
     "Largest batch (with LM / without)",
     "Offload",
     "Quantization",
+    "4 min of music, estimated (with LM / without)",
     "Evidence",
 )
 
 
-def _cells(tier: Tier) -> tuple[str, ...]:
+def _cells(tier: Tier, times: TierTimes | None) -> tuple[str, ...]:
     def both(limits: LmStates, kind: str) -> str:
         return " / ".join(_amount(limits.of(lm=lm), kind) for lm in (True, False))
 
@@ -118,6 +123,7 @@ def _cells(tier: Tier) -> tuple[str, ...]:
         both(tier.max_batch, "batch"),
         tier.offload,
         tier.quantization or "none",
+        tier_time(tier, times),
         _kinds(tier.evidence),
     )
 
@@ -133,12 +139,13 @@ def _amount(value: int, kind: str) -> str:
     return minutes(value) if kind == "duration" else str(value)
 
 
-def tiers_text(tiers: Sequence[Tier]) -> str:
+def tiers_text(table: VariantTable) -> str:
     """Return the tiers as a table for a terminal."""
-    return "\n".join(aligned([_HEADINGS, *(_cells(tier) for tier in tiers)]))
+    return "\n".join(aligned([_HEADINGS, *(_cells(tier, table.times.get(tier.id)) for tier in table.tiers)]))
 
 
-def tiers_markdown(tiers: Sequence[Tier]) -> str:
+def tiers_markdown(table: VariantTable) -> str:
     """Return the tiers as a Markdown table."""
-    rows = (_HEADINGS, tuple("---" for _ in _HEADINGS), *(_cells(tier) for tier in tiers))
+    cells = (_cells(tier, table.times.get(tier.id)) for tier in table.tiers)
+    rows = (_HEADINGS, tuple("---" for _ in _HEADINGS), *cells)
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)

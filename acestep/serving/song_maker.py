@@ -71,6 +71,7 @@ class SongMaker:
             audio.open_folder(visit.folder)
             fused = self._adapters if adapters is None else adapters
             result, used = self._service.generate(request, plan, progress=progress, unasked=unasked, adapters=fused)
+            api.keep_times(self._model, used, request, result)
             return api.write_songs(result, request, self._model, used, visit.folder, audio_format, mp3_bitrate)
 
         return self._in_turn(run)

@@ -38,7 +38,7 @@ class Choices:
         shown = msgspec.structs.replace(form, think=not form.think)
         return self._settled(controls, plan, form, shown) | {
             self._parts["warnings"]: warnings_html(plan.warnings, self._words),
-            self._parts["card_panel"]: card_html(plan, self._studio.device, self._words),
+            self._parts["card_panel"]: card_html(plan, self._studio.device, self._words, self._studio.times(plan)),
         }
 
     def settings(self, _: Visit, *values: Any) -> Changes:

@@ -44,7 +44,9 @@ def lay_out(words: PageText, studio: Studio) -> Parts:
             with gr.Column(scale=5, min_width=320):
                 _settings(parts, words, settings)
             with gr.Column(scale=6, min_width=320):
-                parts["card_panel"] = _html(card_html(plan, studio.device, words), elem_id="card-panel")
+                parts["card_panel"] = _html(
+                    card_html(plan, studio.device, words, studio.times(plan)), elem_id="card-panel"
+                )
                 parts["guard_panel"] = _html(elem_id="guard-panel")
     parts["timer"] = gr.Timer(0.4, active=False)
     return parts

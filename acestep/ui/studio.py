@@ -1,5 +1,6 @@
 """What the page shows and does: the plan of the settings, and songs for the visits."""
 
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,9 @@ from acestep.checkpoints.catalog import is_named
 from acestep.errors import UsageError
 from acestep.hardware.card import Card, planning_card
 from acestep.limits.machine import plan_of_card
+from acestep.limits.own_runs import known_times, own_ratios
 from acestep.limits.plan import Overrides, Plan
+from acestep.limits.song_time import PlannedTimes, planned_times
 from acestep.request import Request
 from acestep.serving.song_maker import SongMaker
 from acestep.serving.uploads import Uploads
@@ -23,6 +26,8 @@ from acestep.ui.settings import NONE, THIS_CARD, Controls, cards, controls_of, o
 
 MOST_REMEMBERED = 50
 """Songs of a visit that are listed besides the newest."""
+
+_LOG = logging.getLogger(__name__)
 
 _ALL = "all"
 """The choice of the adapter selector for several together."""
@@ -148,6 +153,13 @@ class Studio:
         """The memory model of the VRAM guard."""
         table = tiers_here().variants.get(self.overrides.variant)
         return {} if table is None else table.memory_model
+
+    def times(self, plan: Plan) -> PlannedTimes | None:
+        """Return how long songs take under a plan."""
+        own, problem = own_ratios(plan)
+        if problem:
+            _LOG.warning("%s", problem)
+        return planned_times(plan, known_times(plan), own)
 
     def free_and_held(self, tier: str) -> tuple[int, int | None]:
         """Bytes free on the card of a tier and those of the weights on it; 0 and None if unknown.

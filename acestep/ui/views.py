@@ -7,12 +7,14 @@ from acestep.evidence import Evidence, short_digest
 from acestep.hardware.card import Card, card_line
 from acestep.knobs import KNOBS
 from acestep.limits.plan import Plan
+from acestep.limits.song_time import PlannedTimes
 from acestep.serving.failures import FailedRun
 from acestep.serving.visits import WAITING, RunProgress
 from acestep.stage import Stage
 from acestep.tiers import BATCHES, Tier
 from acestep.ui.sentences import SOURCE
 from acestep.ui.settings import NONE
+from acestep.ui.times import page_time_rows
 from acestep.ui.words import PageText
 
 ENDED_STAGES = frozenset({"finished", "stopped", "failed"})
@@ -83,8 +85,8 @@ def table_html(rows: Iterable[tuple[str, ...]]) -> str:
     return f"<table>{body}</table>"
 
 
-def card_html(plan: Plan, device: Card, words: PageText) -> str:
-    """The panel for a tier's own plan, which is carried out on `device`."""
+def card_html(plan: Plan, device: Card, words: PageText, times: PlannedTimes | None = None) -> str:
+    """The panel for a tier's own plan, which is carried out on `device`, and how long songs take there."""
     rows = [(words("card"), words.sentence(card_line(plan.card)), "")]
     if device != plan.card:
         rows.append((words("runs_on"), words.sentence(card_line(device)), ""))
@@ -96,6 +98,7 @@ def card_html(plan: Plan, device: Card, words: PageText) -> str:
         *((words("longest", batch=batch), _lengths(plan, batch, words), "frontier") for batch in BATCHES),
     ]
     rows += [(name, value, evidence(plan, field, words)) for name, value, field in found]
+    rows += page_time_rows(times, words)
     records = table_html((name, evidence(plan, field, words, records=True)) for name, _, field in found)
     return (
         f'<div class="panel"><h3>{escape(words("section_card"))}</h3>{table_html(rows)}'

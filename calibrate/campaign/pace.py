@@ -1,33 +1,56 @@
 """Estimates of the remaining probes and time of a campaign, only for display."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
+
+from calibrate.campaign.cost import Cost
+from calibrate.executors.questions import ProbeTask
 
 PATIENCE_S: Final = 1.0
 """Seconds for which an estimate is reused, because a new one evaluates all open decisions."""
 
 
 class Pace:
-    """Counts answers; `remaining` returns a lower bound of the missing ones."""
+    """Counts answers and the time they took; `remaining` returns the tasks that are likely still to come.
 
-    def __init__(self, remaining: Callable[[], int], clock: Callable[[], float] = time.monotonic) -> None:
+    `left_s` are the seconds that were estimated after the last answer.
+    """
+
+    def __init__(
+        self,
+        remaining: Callable[[], Sequence[ProbeTask]],
+        cost: Cost,
+        known: Iterable[ProbeTask] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._remaining = remaining
+        self._cost = cost
         self._clock = clock
         self._started = self._told = clock()
         self._done = 0
-        self._left = -1
+        self._spent = 0.0
+        self._left: list[ProbeTask] = []
+        self.left_s = 0.0
+        for task in known:
+            cost.of(task)
 
-    def step(self) -> str:
+    def begin(self) -> str:
+        """Return the beginning of the line before the first answer."""
+        self._left = list(self._remaining())
+        return f"[0 of about {len(self._left)}]"
+
+    def step(self, task: ProbeTask) -> str:
         """Call after each answer; return the campaign's progress as the beginning of a line."""
         self._done += 1
+        self._spent += self._cost.of(task)
         now = self._clock()
-        if self._left <= 0 or now - self._told >= PATIENCE_S:
-            self._left, self._told = self._remaining(), now
-        else:
-            self._left -= 1
-        seconds = (now - self._started) / self._done * self._left
-        return f"[{self._done} of about {self._done + self._left}{_told(seconds)}]"
+        if task in self._left:
+            self._left.remove(task)
+        if not self._left or now - self._told >= PATIENCE_S:
+            self._left, self._told = list(self._remaining()), now
+        self.left_s = (now - self._started) / max(self._spent, 1e-9) * self._cost.ahead(self._left)
+        return f"[{self._done} of about {self._done + len(self._left)}{_told(self.left_s)}]"
 
 
 def _told(seconds: float) -> str:

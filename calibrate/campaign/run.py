@@ -17,6 +17,8 @@ from acestep.knobs import LM_MODELS, Backend, Knobs, Variant
 from acestep.request import DecodePath
 from acestep.units import gib
 from calibrate.campaign.boundary import SIMULATED, Boundary, Look, Method, find_longest, no_forecast
+from calibrate.campaign.cost import cost_on
+from calibrate.campaign.expected import Expect, everything_fits
 from calibrate.campaign.pace import Pace
 from calibrate.executors.base import Executor
 from calibrate.executors.questions import Fit, Fitted, JournalEntry, Probed, ProbeTask, Question
@@ -79,16 +81,21 @@ def run_campaign(
     method: Method = SIMULATED,
     known: Mapping[ProbeTask, JournalEntry] = {},
     keep: KeepEntry = lambda _: None,
+    expect: Expect = everything_fits,
 ) -> CampaignResult:
-    """Run every probe that the rows of these sizes need; raise `NotMeasuredError` if one ends without an answer."""
+    """Run every probe that the rows of these sizes need; raise `NotMeasuredError` if one ends without an answer.
+
+    `expect` foretells answers, for the time that is left only.
+    """
     campaign = _Campaign(policy, scope, method, dict(known))
-    pace = Pace(campaign.least_left)
+    pace = Pace(lambda: campaign.left(expect), cost_on(executor.device), known)
+    progress(f"{pace.begin()} The first answer takes longest.")
     while wanted := campaign.wanted():
         entry = executor.one_of(wanted, campaign.likely)
         keep(entry)
         _require_answer(entry)
         campaign.take(entry)
-        progress(f"{pace.step()} {_told(entry)}")
+        progress(f"{pace.step(entry.task)} {_told(entry)}")
     for sentence in (findings := campaign.findings()).uncertain:
         progress(sentence)
     return findings
@@ -108,7 +115,12 @@ def most_probes(policy: Policy, scope: CampaignScope, spurious_rate: float = 0.0
 
 def least_probes(policy: Policy, scope: CampaignScope) -> int:
     """Return the number of probes if everything fits."""
-    return len(_Campaign(policy, scope, SIMULATED, {}).missing(Verdict.FITS))
+    return len(_Campaign(policy, scope, SIMULATED, {}).missing(everything_fits))
+
+
+def expected_tasks(policy: Policy, scope: CampaignScope, method: Method, expect: Expect) -> list[ProbeTask]:
+    """Return what a campaign will probably ask, in order."""
+    return _Campaign(policy, scope, method, {}).left(expect)
 
 
 class _Size:
@@ -209,27 +221,27 @@ class _Campaign:
         """Store an answer."""
         self._answers[entry.task] = entry
 
-    def least_left(self) -> int:
-        """Return the number of missing answers if everything fits from now on."""
-        return len(self.missing(Verdict.FITS)) + len(self._unfitted())
+    def left(self, expect: Expect) -> list[ProbeTask]:
+        """Return what is still to be asked if all further answers are as expected."""
+        return [*self.missing(expect), *self._unfitted()]
 
     def _unfitted(self) -> list[Fit]:
         return [fit for fit in self._fits if fit not in self._answers]
 
     def likely(self) -> list[ProbeTask]:
         """Return the questions that are missing if everything fits from now on, and those if nothing does."""
-        otherwise = self.missing(Verdict.OOM)
-        return [question for question in self.missing(Verdict.FITS) if question in otherwise]
+        otherwise = self.missing(lambda _: Verdict.OOM)
+        return [question for question in self.missing(everything_fits) if question in otherwise]
 
-    def missing(self, verdict: Verdict) -> dict[Question, None]:
-        """Return the questions that would follow if every further answer had this verdict."""
+    def missing(self, expect: Expect) -> dict[Question, None]:
+        """Return the questions that would follow if every further answer were as expected."""
         missing: dict[Question, None] = {}
 
         def look(question: Question) -> RecordedProbe:
             if question in self._answers:
                 return self._look(question)
             missing[question] = None
-            return _ended(question, verdict)
+            return _ended(question, expect(question))
 
         for number in self._undecided:
             self._sizes[number].apart().decide(look)

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 @click.option("--cap", type=SIZE_GIB, metavar="GIB", help="Under a plain cap on what the allocator may hold.")
 @click.option("--smallest-cap", is_flag=True, help="Under the smallest cap that fits.")
 @click.option(
-    "--card", metavar="NAME", help='How long it takes on this card, such as "RTX 4060", and under its budget.'
+    "--card",
+    metavar="NAME|FILE",
+    help='How long it takes on this card, such as "RTX 4060", and under its budget. A file of `acestep doctor --measure'
+    " --json` names the card that it was measured on.",
 )
 @variant_option
 @knob_options
@@ -58,10 +61,10 @@ def estimate_command(
     from calibrate.report import estimate as answer
     from calibrate.table.knobs import without_lm
     from calibrate.table.policy import budget_bytes, load_policy
-    from calibrate.timing.cards import card_speed
+    from calibrate.timing.measured_card import card_or_file
     from calibrate.timing.song import song_time
 
-    speed = None if card is None else card_speed(card)
+    speed = None if card is None else card_or_file(card)
     if speed is not None and not caps:
         vram = speed.vram_gib
     overrides = knobs_of(knobs)

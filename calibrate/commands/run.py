@@ -15,11 +15,14 @@ from acestep.hardware.card import nameplate_gib
 from acestep.knobs import LM_MODELS, Variant
 from acestep.units import gib, gib_to_bytes
 from calibrate.commands.campaign_options import cap_method_option, lm_option, models_asked, resume_option, tiers_option
+from calibrate.commands.merge import TIERS_FOLDER
 from calibrate.options import SpreadingCommand, require_simulated, system_option
 
 if TYPE_CHECKING:
+    from calibrate.campaign.expected import Expect
     from calibrate.campaign.run import CampaignResult, CampaignScope
     from calibrate.executors.base import Executor
+    from calibrate.executors.questions import ProbeTask
     from calibrate.probes.base import CapMethod
     from calibrate.record.measurement import Measurement
     from calibrate.table.policy import Policy
@@ -62,12 +65,13 @@ def run_command(
         raise UsageError("say where the measurements go, for example -o tiers/measurements/NAME.json")
     require_simulated(system, device)
     from acestep.output_file import output_file
-    from calibrate.campaign.probers import backends_of, executor_for
+    from calibrate.campaign.probers import backends_of, executor_for, simulation
     from calibrate.campaign.run import CampaignScope
+    from calibrate.commands.run_minutes import expectation, reckoned_minutes, simulated_records, timed_minutes
     from calibrate.probes.base import CapMethod
     from calibrate.table.policy import load_policy
 
-    policy = load_policy()
+    policy, simulated = load_policy(), device == "simulated"
     sizes = tuple(sorted({nameplate_gib(gib_to_bytes(size)) for size in tiers})) or policy.certified_sizes_gib
     models = models_asked(lm)
     scope = CampaignScope(
@@ -75,15 +79,18 @@ def run_command(
         sizes_gib=sizes,
         models=models,
         backends=backends_of(device, models),
-        in_full=device != "simulated",
+        in_full=not simulated,
         system=system,
     )
-    _tell_plan(policy, scope, device)
+    records = simulated_records(TIERS_FOLDER / "measurements", scope)
+    tasks = _tell_plan(policy, scope, device, expectation(records))
     if output is None or dry_run:
+        minutes = timed_minutes(tasks, simulation(system=system)) if simulated else reckoned_minutes(tasks, records)
+        console.notify(f"It takes {minutes}.")
         return
-    method = CapMethod.MODEL if device == "simulated" else CapMethod(cap_method)
+    method = CapMethod.MODEL if simulated else CapMethod(cap_method)
     with output_file(output) as write, executor_for(device, method, system) as executor:
-        _measure(executor, method, policy, scope, output, write, resume=resume)
+        _measure(executor, method, policy, scope, output, write, expectation(records), resume=resume)
 
 
 def _measure(
@@ -93,6 +100,7 @@ def _measure(
     scope: "CampaignScope",
     output: Path,
     write: Callable[[str], None],
+    expect: "Expect",
     *,
     resume: bool,
 ) -> None:
@@ -118,17 +126,20 @@ def _measure(
                 method=method_for(executor.device),
                 known=journal.entries,
                 keep=journal.keep,
+                expect=expect,
             )
         except KeyboardInterrupt:
-            raise click.Abort(_interrupted(journal.count)) from None
+            raise click.Abort(_interrupted(journal.count, journal.path)) from None
         write(pretty_json(_measurement(executor, cap_method, scope, findings)))
         journal.remove()
     console.notify(f"{len(findings.probes)} probes written to {output} after {time.monotonic() - started:.0f} s.")
 
 
-def _interrupted(kept: int) -> str:
+def _interrupted(kept: int, journal: Path) -> str:
+    if not kept:
+        return "Interrupted before the first answer."
     answers = "1 answer is" if kept == 1 else f"{kept} answers are"
-    return f"Interrupted; {answers} kept. Go on with --resume." if kept else "Interrupted before the first answer."
+    return f"Interrupted; {answers} kept in {journal}. Go on with the same command and --resume."
 
 
 def _measurement(
@@ -149,9 +160,11 @@ def _measurement(
     )
 
 
-def _tell_plan(policy: "Policy", scope: "CampaignScope", device: str) -> None:
+def _tell_plan(policy: "Policy", scope: "CampaignScope", device: str, expect: "Expect") -> "list[ProbeTask]":
+    """Say what would be asked, and return it as far as it can be foretold."""
+    from calibrate.campaign.boundary import Method
     from calibrate.campaign.probers import spurious_rate_of
-    from calibrate.campaign.run import least_probes, most_probes
+    from calibrate.campaign.run import expected_tasks, least_probes, most_probes
     from calibrate.table.policy import budget_bytes
 
     budgets = ", ".join(
@@ -166,9 +179,14 @@ def _tell_plan(policy: "Policy", scope: "CampaignScope", device: str) -> None:
         f" weights, until the longest song fits: {rungs}."
     )
     least, most = least_probes(policy, scope), most_probes(policy, scope, spurious_rate_of(device))
-    console.notify(f"{least} probes if everything fits, at most {most} in the worst case.")
+    tasks = expected_tasks(policy, scope, Method(spurious_rate=spurious_rate_of(device)), expect)
+    console.notify(
+        f"About {len(tasks)} probes, as far as can be foretold: {least} if everything fits, at most {most} in the worst"
+        " case."
+    )
     if left_out := [model for model in LM_MODELS if model not in scope.models]:
         console.notify(
             f"Without {', '.join(left_out)} this record covers no tier, so `merge` makes no table of it; it can be"
             " validated and compared."
         )
+    return tasks

@@ -8,7 +8,8 @@ from typing import Final
 
 import msgspec
 
-from calibrate.probes.work import KernelSums, Work
+from acestep.song_times import FASTEST, SLOWEST
+from calibrate.probes.work import KernelSums, Work, WorkTotals
 from calibrate.timing.cards import CardSpeed
 
 PRODUCTS_SHARE: Final = 0.54
@@ -23,13 +24,12 @@ BUS_SHARE: Final = 0.80
 LAYOUT_COPIES: Final = 1.2
 """How many times the bytes of a convolution cross the memory, with cuDNN's copies in another layout."""
 
-LAUNCH_S: Final = 6e-6
-LM_LAUNCH_S: Final = 8e-6
-"""Time from the start of one kernel to the next. The language model's kernels are so short that the host decides."""
+LM_LAUNCHES: Final = 4 / 3
+"""How much longer the start of a kernel of the language model takes: they are so short that the host decides."""
 
-FASTEST: Final = 0.75
-SLOWEST: Final = 1.4
-"""The range around an estimate: clocks, drivers and other programs differ."""
+VLLM_MEMORY_SHARE: Final = 0.80
+VLLM_STEP_S: Final = 1.2e-3
+"""vLLM replays a whole step as one graph: what it reads of the memory's peak rate, and the fixed time of a step."""
 
 
 class Seconds(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,11 +45,12 @@ class Seconds(msgspec.Struct, frozen=True, kw_only=True):
         return cls(likely=round(likely, 3), least=round(FASTEST * likely, 3), most=round(SLOWEST * likely, 3))
 
 
-def work_seconds(work: Work, card: CardSpeed, *, launch_s: float = LAUNCH_S, overlaps: bool = False) -> float:
-    """Return the seconds of some work on a card.
+def work_seconds(work: Work, card: CardSpeed, *, launches: bool = True, overlaps: bool = False) -> float:
+    """Return the seconds of some work on a card, with or without the time that starting its kernels takes.
 
     What crosses the bus is added, or hidden behind the computation where it `overlaps`.
     """
+    launch_s = card.launch_s if launches else 0.0
     rate, memory = card.tflops * 1e12, card.memory_gbs * 1e9 * MEMORY_SHARE
 
     def kernels(sums: KernelSums, share: float, copies: float = 1.0) -> float:
@@ -63,3 +64,11 @@ def work_seconds(work: Work, card: CardSpeed, *, launch_s: float = LAUNCH_S, ove
     )
     moving = work.transferred_bytes / (card.bus_gbs * 1e9 * BUS_SHARE)
     return max(computing, moving) if overlaps else computing + moving
+
+
+def totals_seconds(work: WorkTotals, card: CardSpeed) -> float:
+    """Return about the seconds of some work of which only the sums over all kinds of kernels are known."""
+    computing = max(
+        work.flops / (card.tflops * 1e12 * PRODUCTS_SHARE), work.memory_bytes / (card.memory_gbs * 1e9 * MEMORY_SHARE)
+    )
+    return computing + card.launch_s * work.launches + work.transferred_bytes / (card.bus_gbs * 1e9 * BUS_SHARE)

@@ -1,6 +1,6 @@
 """The work of a whole song, from probes that compute a few steps of it, and how long a card takes for it."""
 
-from typing import Final, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -10,12 +10,8 @@ from acestep.stage import Stage
 from calibrate.probes.base import ProbeResult
 from calibrate.probes.work import Work
 from calibrate.timing.cards import CardSpeed
-from calibrate.timing.roofline import LM_LAUNCH_S, Seconds, work_seconds
+from calibrate.timing.roofline import LM_LAUNCHES, VLLM_MEMORY_SHARE, VLLM_STEP_S, Seconds, work_seconds
 from calibrate.workload import PROBE_STEPS, Workload
-
-VLLM_MEMORY_SHARE: Final = 0.80
-VLLM_STEP_S: Final = 1.2e-3
-"""vLLM replays a whole step as one graph: what it reads of the memory's peak rate, and the fixed time of a step."""
 
 
 class WholeSong(Protocol):
@@ -39,9 +35,32 @@ class SongTime(msgspec.Struct, frozen=True, kw_only=True):
     stages: dict[str, Seconds]
 
 
-def song_time(card: CardSpeed, knobs: Knobs, workload: Workload, cap_bytes: int, by: WholeSong) -> SongTime | None:
-    """Return how long the songs of a workload take with all steps of their variant; None where they do not fit."""
-    steps = steps_for(knobs.variant, 0)
+class SongWork(msgspec.Struct, frozen=True, kw_only=True):
+    """The work of songs with all steps of their variant, by stage.
+
+    Of thinking it has only what a probe does, which writes a few tokens; `thought_at_once` songs are planned in a pass.
+    """
+
+    stages: dict[str, Work]
+    streams: bool
+    thought_at_once: int
+
+    @property
+    def bus_bytes(self) -> int:
+        """The bytes between host and card."""
+        return sum(work.transferred_bytes for work in self.stages.values())
+
+    def seconds_on(self, card: CardSpeed) -> dict[str, float]:
+        """Return the likely seconds of each stage but thinking."""
+        return {
+            name: work_seconds(work, card, overlaps=self.streams)
+            for name, work in self.stages.items()
+            if name != Stage.THINK
+        }
+
+
+def song_work(knobs: Knobs, workload: Workload, cap_bytes: int, by: WholeSong) -> SongWork | None:
+    """Return the work of a workload with all steps of its variant; None where it does not fit."""
     probes = [
         by.probe(knobs, msgspec.structs.replace(workload, steps=count), cap_bytes)
         for count in (PROBE_STEPS, PROBE_STEPS + 1)
@@ -50,24 +69,34 @@ def song_time(card: CardSpeed, knobs: Knobs, workload: Workload, cap_bytes: int,
     if Stage.DECODE not in few or Stage.DECODE not in more:
         return None
     step = more[Stage.DENOISE].plus(few[Stage.DENOISE], -1)
-    whole = few | {Stage.DENOISE: few[Stage.DENOISE].plus(step, steps - PROBE_STEPS)}
-    streams = knobs.offload is Offload.STREAM
-    seconds = {name: work_seconds(work, card, overlaps=streams) for name, work in whole.items() if name != Stage.THINK}
+    rest = steps_for(knobs.variant, 0) - PROBE_STEPS
+    return SongWork(
+        stages=few | {Stage.DENOISE: few[Stage.DENOISE].plus(step, rest)},
+        streams=knobs.offload is Offload.STREAM,
+        thought_at_once=next((s.songs_per_pass for s in probes[0].stages if s.name == Stage.THINK), 1),
+    )
+
+
+def song_time(card: CardSpeed, knobs: Knobs, workload: Workload, cap_bytes: int, by: WholeSong) -> SongTime | None:
+    """Return how long the songs of a workload take with all steps of their variant; None where they do not fit."""
+    work = song_work(knobs, workload, cap_bytes, by)
+    if work is None:
+        return None
+    seconds = work.seconds_on(card)
     if knobs.lm is not None:
-        at_once = next(stage.songs_per_pass for stage in probes[0].stages if stage.name == Stage.THINK)
-        thinking = _thinking_seconds(card, knobs.backend, *by.writing(knobs, workload, at_once))
-        seconds = {Stage.THINK: thinking, **seconds}
+        written = by.writing(knobs, workload, work.thought_at_once)
+        seconds = {Stage.THINK: thinking_seconds(card, knobs.backend, *written), **seconds}
     return SongTime(
         card=card.name,
-        steps=steps,
+        steps=steps_for(knobs.variant, 0),
         total=Seconds.around(sum(seconds.values())),
         stages={name: Seconds.around(value) for name, value in seconds.items()},
     )
 
 
-def _thinking_seconds(card: CardSpeed, backend: Backend, work: Work, steps: int) -> float:
+def thinking_seconds(card: CardSpeed, backend: Backend, work: Work, steps: int) -> float:
     """A step takes the time of starting its kernels or of computing them, whichever is longer."""
     if backend is not Backend.VLLM:
-        return max(work_seconds(work, card, launch_s=0.0), LM_LAUNCH_S * work.totals.launches)
+        return max(work_seconds(work, card, launches=False), LM_LAUNCHES * card.launch_s * work.totals.launches)
     read = work.products.moved_bytes + work.attention.moved_bytes
     return read / (card.memory_gbs * 1e9 * VLLM_MEMORY_SHARE) + VLLM_STEP_S * steps

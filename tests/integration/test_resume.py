@@ -77,15 +77,16 @@ def test_after_a_kill_in_a_write_the_file_is_the_same_byte_for_byte(
     ("answers", "sentence"),
     [
         (0, "Interrupted before the first answer."),
-        (1, "Interrupted; 1 answer is kept. Go on with --resume."),
-        (4, "Interrupted; 4 answers are kept. Go on with --resume."),
+        (1, "Interrupted; 1 answer is kept in {}. Go on with the same command and --resume."),
+        (4, "Interrupted; 4 answers are kept in {}. Go on with the same command and --resume."),
     ],
 )
 def test_an_interruption_says_what_is_kept(
     answers: int, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_on(Stopping(answers, interrupt), tmp_path / "card.json", *ONE_SIZE) == Exit.INTERRUPTED
-    assert capsys.readouterr().err.splitlines()[-1] == sentence
+    output = tmp_path / "card.json"
+    assert run_on(Stopping(answers, interrupt), output, *ONE_SIZE) == Exit.INTERRUPTED
+    assert capsys.readouterr().err.splitlines()[-1] == sentence.format(journal_path(output))
 
 
 def test_ctrl_c_is_exit_code_130_and_no_answer_is_asked_for_twice(whole: bytes, tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_a_line_of_progress_is_given_for_every_probe() -> None:
     lines: list[str] = []
     prober = AnalyticProber()
     run_campaign(SimulationAlone(prober), POLICY, scope_of([8]), progress=lines.append)
-    assert len(lines) == len(prober.asked) + 1, "and one for the guard's coefficients"
+    assert len(lines) == len(prober.asked) + 2, "and one before the first, and one for the guard's coefficients"
 
 
 @pytest.mark.parametrize("verdict", [Verdict.CRASHED, Verdict.TIMEOUT, Verdict.TAINTED])

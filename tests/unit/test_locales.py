@@ -20,6 +20,7 @@ from calibrate.table.policy import Margin, SizeTerm
 from tests.fakes import Hungry, measured
 from tests.guide_pages import DRAWN, EVERY, LM, NAMES, PLAIN, tiers_of
 from tests.guides import reaching, simulated, with_table, with_tiers
+from tests.timed_table import timed
 
 
 def placeholders(text: str) -> list[str]:
@@ -76,6 +77,7 @@ def test_every_text_is_on_some_page(monkeypatch: pytest.MonkeyPatch) -> None:
         _shorter_with_lm_on_windows(LM),
         with_table(PLAIN, with_tiers(PLAIN.table, *tiers_of(PLAIN), variant=Variant.XL_TURBO)),
         with_table(PLAIN, with_tiers(PLAIN.table, *map(_short_songs, tiers_of(PLAIN)))),
+        with_table(PLAIN, timed(PLAIN.table)[0]),
     ):
         guide_page(source, recorded, DRAWN)
     assert set(recorded.texts) - used == set()
