@@ -12,7 +12,7 @@ from calibrate.record.measurement import Certificate, Measurement
 from calibrate.record.rules import RuleLevel as RuleLevel
 from calibrate.table.merge import build_table
 from calibrate.table.policy import Policy
-from calibrate.timing.tier_cards import evidence_of_times, made_from
+from calibrate.timing.tier_cards import made_from, times_evidence
 from ci.findings import Finding, Level
 from ci.promises import Promises
 
@@ -92,7 +92,7 @@ def stale_times(table: TierTable) -> Iterator[Finding]:
             times = entry.times.get(tier.id)
             if times is None:
                 continue
-            if (times.made_from, times.evidence) != (made_from(table, variant, tier), evidence_of_times(tier)):
+            if (times.made_from, times.evidence) != (made_from(table, variant, tier), times_evidence(tier)):
                 place = f"times.{tier.id} of {variant}"
                 yield _invalid("G102", place, "is of other records, plans or cards; run `python -m calibrate merge`")
 

@@ -11,7 +11,7 @@ from acestep.checkpoints.catalog import CHECKPOINTS, checkpoints_dir
 from acestep.checkpoints.intact import flaws, remedy
 from acestep.cli.show import UNKNOWN_DTYPE, aligned
 from acestep.dit.kernel_choice import KernelChoice, choose_kernels
-from acestep.errors import UsageError
+from acestep.errors import NotEnoughMemoryError, UsageError
 from acestep.hardware.card import CPU, Card, CardKind, cap_bytes, card_line, planning_card
 from acestep.hardware.cores import usable_cores
 from acestep.hardware.detection import DEVICE_VARIABLE, LM_DEVICE_VARIABLE, Detection, look
@@ -159,11 +159,20 @@ def doctor_page(findings: DoctorReport) -> str:
 
 
 def measured(findings: DoctorReport) -> DoctorReport:
-    """Return the findings with the measured speed of the device that songs are computed on; imports torch."""
+    """Return the findings with the measured speed of the device that songs are computed on; imports torch.
+
+    Raises `NotEnoughMemoryError` where the device has too little free memory for it.
+    """
     from acestep.devices.measure_speed import measure_speed
     from acestep.devices.open import open_here
+    from acestep.devices.out_of_memory import ran_out
 
-    return msgspec.structs.replace(findings, speed=measure_speed(*open_here()))
+    try:
+        return msgspec.structs.replace(findings, speed=measure_speed(*open_here()))
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, MemoryError) or ran_out(error)):
+            raise
+    raise NotEnoughMemoryError("Measuring takes 1.5 GiB of the device; close other programs that use it.")
 
 
 def _speed_rows(speed: MeasuredSpeed) -> list[tuple[str, str]]:

@@ -1,7 +1,6 @@
 """How long songs take under a plan: the table's seconds for typical cards, corrected by the user's own runs. Pure."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from statistics import fmean, median
 from typing import Final
 
 import msgspec
@@ -162,10 +161,11 @@ def _covers(own: OwnRatios, stages: Mapping[Stage, object]) -> bool:
 def _ranged(seconds: Mapping[Stage, float], own: OwnRatios) -> TimeRange:
     least = most = 0.0
     for stage, likely in seconds.items():
-        ratios = own.get(stage)
-        # The median leaves out a run beside other programs.
-        least += likely * (median(ratios) / UNLIKE_OWN_RUNS if ratios else FASTEST)
-        most += likely * (median(ratios) * UNLIKE_OWN_RUNS if ratios else SLOWEST)
+        ratios = sorted(own.get(stage, ()))
+        # The middle one leaves out a run beside other programs.
+        middle = ratios[len(ratios) // 2] if ratios else None
+        least += likely * (FASTEST if middle is None else middle / UNLIKE_OWN_RUNS)
+        most += likely * (SLOWEST if middle is None else middle * UNLIKE_OWN_RUNS)
     return TimeRange(least_s=round(least, 2), most_s=round(most, 2))
 
 
@@ -174,7 +174,8 @@ def _spanned(ranges: Sequence[TimeRange]) -> TimeRange:
 
 
 def _mean(values: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    return fmean(short for short, _ in values), fmean(long for _, long in values)
+    short, long = (sum(column) / len(values) for column in zip(*values, strict=True))
+    return short, long
 
 
 def _alike(one: ThinkTime, other: ThinkTime) -> bool:

@@ -22,7 +22,7 @@ def made_from(table: TierTable, variant: Variant, tier: Tier) -> str:
     return digest((tier.evidence["frontier"].record, tier.offload, tier.quantization, LENGTHS_S, constants, plans))
 
 
-def evidence_of_times(tier: Tier) -> Evidence:
+def times_evidence(tier: Tier) -> Evidence:
     """Return what a tier's times rest on: the record that decides the tier, and published speeds."""
     return Evidence(kind=EvidenceKind.ESTIMATED, record=tier.evidence["frontier"].record)
 

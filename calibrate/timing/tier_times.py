@@ -13,7 +13,7 @@ from acestep.stage import Stage
 from acestep.tiers import Tier, TierTable, VariantTable
 from calibrate.timing.cards import CardSpeed
 from calibrate.timing.song import SongWork, WholeSong, song_work, thinking_seconds
-from calibrate.timing.tier_cards import evidence_of_times, made_from, planned_for, sold_in
+from calibrate.timing.tier_cards import made_from, planned_for, sold_in, times_evidence
 from calibrate.workload import Workload
 
 
@@ -52,7 +52,7 @@ class _Timing:
                 yield tier.id, known[tier.id]
             elif cards := tuple(filter(None, (self._card(variant, card) for card in sold_in(tier)))):
                 ways = tuple(self._ways(variant, tier))
-                yield tier.id, TierTimes(evidence=evidence_of_times(tier), made_from=source, cards=cards, ways=ways)
+                yield tier.id, TierTimes(evidence=times_evidence(tier), made_from=source, cards=cards, ways=ways)
 
     def _card(self, variant: Variant, card: CardSpeed) -> CardTimes | None:
         plan = planned_for(self._table, variant, card)

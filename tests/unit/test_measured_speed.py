@@ -144,3 +144,17 @@ def test_the_device_is_opened_for_the_measurement(monkeypatch: pytest.MonkeyPatc
     found = doctor_module.measured(doctor_module.examine())
     assert found.speed is not None
     assert found.speed.kind is CardKind.CPU
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
+def test_a_full_device_is_not_measured_and_says_what_to_do(
+    acestep: acestep_command.Command, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def full(*_: object) -> MeasuredSpeed:
+        raise error
+
+    monkeypatch.setattr(measure_module, "measure_speed", full)
+    monkeypatch.setattr("acestep.devices.open.open_here", lambda: (CpuDevice(), CPU))
+    done = acestep("doctor", "--measure", "--json")
+    assert done.code == Exit.RUN_FAILED
+    assert "1.5 GiB" in json.loads(done.out)["error"]["message"]
