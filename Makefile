@@ -49,8 +49,10 @@ test: install
 test-browser: install
 	$(PYTHON) -m pytest tests/browser -m browser
 
+# The two pictures of the README, and every state of the page in every language, to look at.
 screenshots: install
 	$(PYTHON) -m tests.browser.screenshots docs/images
+	$(PYTHON) -m tests.browser.screenshots $(VENV)/screenshots en ko ja zh
 
 # libFuzzer for Python has no builds for every system; without it its tests are skipped and say so.
 soak: install

@@ -12,7 +12,13 @@ from acestep.ui.form import FILE_INPUTS, FORM_NAME_OF, Form
 
 _USUAL: Final = {field.name: field.default for field in msgspec.structs.fields(Request)}
 
-_ON_FORM: Final = {name: FORM_NAME_OF.get(name, name) for name in _USUAL} | {"batch": "batch"}
+_STAYING: Final = frozenset({"audio_format", *FILE_INPUTS})
+"""The fields of a form that a song does not change."""
+
+_EMPTY: Final = {name: value for name, value in msgspec.structs.asdict(Form()).items() if name not in _STAYING}
+
+_ON_FORM: Final = {name: FORM_NAME_OF.get(name, name) for name in _USUAL if FORM_NAME_OF.get(name, name) in _EMPTY}
+"""The fields of a request that a form has, with their names there."""
 
 
 class FilledForm(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,20 +33,15 @@ class FilledForm(msgspec.Struct, frozen=True, kw_only=True):
 
 def filled(fields: Mapping[str, Any]) -> FilledForm:
     """Return what the fields of one song's request make of a form."""
-    usual = {name: value for name, value in msgspec.structs.asdict(Form()).items() if name not in _STAYING}
-    names = {name: form_name for name, form_name in _ON_FORM.items() if form_name in usual}
-    values = {names[name]: value for name, value in fields.items() if name in names}
+    values = {_ON_FORM[name]: value for name, value in fields.items() if name in _ON_FORM}
     if values.get("lyrics") == INSTRUMENTAL:
         values |= {"lyrics": "", "instrumental": True}
     values["tracks"] = ", ".join(values.get("tracks", ()))
     values["random_seed"] = "seed" not in fields
     if values.get("task", Task.TEXT2MUSIC) == Task.TEXT2MUSIC:
         values["source_audio"] = None
-    left_out = tuple(name for name, value in fields.items() if name not in names and value != _USUAL.get(name))
-    return FilledForm(values=usual | values, left_out=left_out)
-
-
-_STAYING: Final = frozenset({"audio_format", *FILE_INPUTS})
+    left_out = tuple(name for name, value in fields.items() if name not in _ON_FORM and value != _USUAL.get(name))
+    return FilledForm(values=_EMPTY | values, left_out=left_out)
 
 
 def filled_like(settings: SongSettings, *, new_seed: bool = False) -> FilledForm:

@@ -53,6 +53,8 @@ class Songs:
         """A button was clicked; its text is a number that differs each time, what to do, and the name of a song."""
         _, what, name = f"{act}  ".split(" ", 2)
         name = name.strip()
+        if not what:
+            return {}
         if what == "delete":
             self._gallery.delete(session, name)
             return self._listed(session)

@@ -33,7 +33,9 @@ def progress_html(progress: RunProgress, words: PageText, place: int = 0) -> str
     bar = f'<div class="bar"><div style="width:{percent}%"></div></div>'
     more = "".join(f"<span>{escape(detail)}</span>" for detail in _details(progress, words, place))
     details = f'<p class="details">{more}</p>' if more else ""
-    return f'<div class="progress {progress.stage}" role="status"><p>{escape(said)}{share}</p>{bar}{details}</div>'
+    # Screen readers announce the stage, and not each step of it.
+    stage = f'<span role="status">{escape(said)}</span>'
+    return f'<div class="progress {progress.stage}"><p>{stage}{share}</p>{bar}{details}</div>'
 
 
 def _details(progress: RunProgress, words: PageText, place: int) -> list[str]:

@@ -41,6 +41,8 @@ class Studio:
         self.page = page
         page.set_default_timeout(WAIT_MS)
         self.control("generate").wait_for()
+        # Before, the page answers to no key, and notices nothing.
+        page.wait_for_function("() => window.acestepRestored")
 
     def turn_to(self, tab: int) -> None:
         """Open a tab by its place, and what is folded on it."""

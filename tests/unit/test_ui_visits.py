@@ -178,6 +178,26 @@ def test_progress_names_its_stage_and_its_share(stage: str, language: str) -> No
     assert progress_html(RunProgress(), words) == ""
 
 
+def test_long_work_tells_its_step_its_finished_songs_and_the_time_left(visit: Visit) -> None:
+    with visit.run():
+        visit.report("decode", 2, 8)
+        for step in range(1, 4):
+            visit.report("denoise", step, 8)
+        progress = visit.progress
+    assert progress.left_s is not None
+    page = progress_html(progress, WORDS)
+    assert all(text in page for text in ("step 3 of 8", "2 of 8 songs done", "about 1 s left"))
+    over = progress_html(visit.progress, WORDS)
+    assert not any(text in over for text in ("step", "songs done", "left"))
+
+
+def test_a_run_that_waits_tells_its_place() -> None:
+    waiting = RunProgress(stage="waiting")
+    assert "You are next" in progress_html(waiting, WORDS, place=1)
+    assert "Place 3 " in progress_html(waiting, WORDS, place=3)
+    assert "lace" not in progress_html(waiting, WORDS)
+
+
 def made(caption: str, path: str = "song.flac") -> VisitSong:
     return VisitSong(path=Path(path), served=Path("/cache") / path, caption=caption, seed=7, duration_s=90.0)
 
