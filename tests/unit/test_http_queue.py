@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+import torch
 
 from acestep import api
 from acestep.audio import write
@@ -99,6 +100,7 @@ FAILURES: dict[str, tuple[BaseException, str, int, str | None]] = {
     "weights": (MissingWeightsError("turbo", "is not here", command="acestep download turbo"), "weights", 3, "acestep"),
     "card": (NotEnoughMemoryError("The card ran out of memory."), "memory", 5, None),
     "host": (MemoryError(), "memory", 5, None),
+    "between stages": (torch.OutOfMemoryError("tried to allocate 9 GiB"), "memory", 5, None),
     "knobs": (UsageError("lm 4B needs 9 GiB, and 3 GiB are there"), "input", 2, None),
     "surprise": (RuntimeError("a secret at /home/ann"), "unexpected", 5, None),
 }
@@ -118,6 +120,7 @@ def test_a_failure_has_its_kind_and_its_sentence_and_the_next_request_is_made(
     assert (said["error"]["command"] or "").startswith(command or "")
     assert len(said["error"]["message"]) > 10
     assert "secret" not in said["error"]["message"]
+    assert ("memory" in said["error"]["message"]) == (kind == "memory")
     assert ("secret" in capsys.readouterr().err) == (kind == "unexpected")
     assert maker.rests == 1
 
@@ -133,6 +136,7 @@ def test_a_full_disk_fails_the_request_with_a_sentence_that_does_not_say_where_t
         said = client.until(client.ask()["id"])
     assert (said["state"], said["error"]["kind"], said["error"]["exit_code"]) == ("failed", "run", 5)
     assert "is the disk full?" in said["error"]["message"]
+    wait_until(lambda: not (tmp_path / "out" / said["id"]).exists())
     assert str(tmp_path) not in said["error"]["message"]
 
 
