@@ -54,8 +54,8 @@ class RequestQueue:
     ) -> QueuedRequest:
         """Let a request wait for its turn; `recordings` are the files of its uploads, by field.
 
-        Those in the fields `own` came with it, and are deleted when it has ended.
-        Raises `UsageError` for a format that cannot be written here, and `RefusedError` if too many wait.
+        Those in the fields `own` came with it, and are deleted when it has ended. Raises `UsageError` for a format that
+        cannot be written here, and `RefusedError` if too many wait.
         """
         require_writable(asked.audio_format)
         own_files = tuple(recordings[name] for name in own)
@@ -75,11 +75,7 @@ class RequestQueue:
         active = [*self._waiting, *((self._running,) if self._running else ())]
         theirs = sum(queued.client == client for queued in active)
         if theirs >= MOST_OF_A_VISITOR:
-            raise RefusedError(
-                429,
-                ErrorKind.BUSY,
-                f"{theirs} of your requests wait already; wait until one has ended",
-            )
+            raise RefusedError(429, ErrorKind.BUSY, f"{theirs} of your requests wait already; wait until one has ended")
         if len(active) >= MOST_WAITING:
             raise RefusedError(429, ErrorKind.BUSY, f"{len(active)} requests wait already; ask again later")
 

@@ -71,7 +71,6 @@ OurRequest = Annotated[QueuedRequest, Depends(found)]
 )
 async def ask(request: Request, server: OurServer, client: OurClient) -> Response:
     """The body is JSON, or a form with the JSON as `request` and recordings as files, deleted when it has ended."""
-    given = ReceivedForm(uploads={})
     if content_type(request) == FORM_TYPE:
         given = await receive_form(request, server.recordings, client.name, files=UPLOADED, text="request")
     elif content_type(request) == "application/json":
