@@ -132,15 +132,21 @@ def keep_times(model: str, plan: Plan, request: Request, result: Result) -> None
 
 @contextmanager
 def _serving(model: str) -> Iterator[Service]:
-    """A service for one run. Memory that runs out where no stage is tried again raises `NotEnoughMemoryError`."""
-    with closing(Service(model)) as service:
-        try:
-            yield service
-        except (MemoryError, RuntimeError) as error:
-            if not (isinstance(error, MemoryError) or ran_out(error)):
-                raise
-            problem = str(error).partition("\n")[0] or "no memory is left"
-            raise NotEnoughMemoryError(f"Memory ran out ({problem}). {ASK_FOR_LESS}") from None
+    """A service for one run; memory that runs out is told as `memory_told` says."""
+    with closing(Service(model)) as service, memory_told():
+        yield service
+
+
+@contextmanager
+def memory_told() -> Iterator[None]:
+    """Raise memory that runs out inside the block, where no stage is tried again, as `NotEnoughMemoryError`."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, MemoryError) or ran_out(error)):
+            raise
+        problem = str(error).partition("\n")[0] or "no memory is left"
+        raise NotEnoughMemoryError(f"Memory ran out ({problem}). {ASK_FOR_LESS}") from None
 
 
 def of_model(model: str, overrides: Overrides) -> Overrides:

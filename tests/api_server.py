@@ -15,7 +15,8 @@ from acestep import api
 from acestep.hardware.card import simulated_card
 from acestep.http_api.access import Server
 from acestep.http_api.app import api_app
-from acestep.http_api.queue import Maker, RequestQueue
+from acestep.http_api.maker import Maker
+from acestep.http_api.queue import RequestQueue
 from acestep.http_api.recordings import Recordings
 from acestep.http_api.serve import answering
 from acestep.limits.machine import plan_of_card

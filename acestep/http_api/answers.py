@@ -15,7 +15,7 @@ from acestep.serving.failures import failure_of
 
 _JSON = "application/json"
 
-_KINDS = {404: ErrorKind.UNKNOWN, 405: ErrorKind.METHOD, 413: ErrorKind.SIZE}
+_KINDS = {404: ErrorKind.UNKNOWN, 405: ErrorKind.METHOD}
 
 
 def answer_with(document: msgspec.Struct, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

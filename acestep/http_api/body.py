@@ -85,6 +85,8 @@ def read_body(body: bytes, uploads: Mapping[str, str] | None = None) -> SongsAsk
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"the request cannot be used: {error}") from None
     if uploads:
+        if twice := sorted(uploads.keys() & uploads_in(asked).keys()):
+            raise UsageError(f"{twice[0]} came as a file and as an id; leave one of them out")
         asked = msgspec.structs.replace(asked, **uploads)
     if asked.audio_format not in AUDIO_FORMATS:
         raise UsageError(f"audio_format must be one of {', '.join(AUDIO_FORMATS)}, got {asked.audio_format!r}")

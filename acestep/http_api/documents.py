@@ -15,7 +15,7 @@ from acestep.stage import StageReport
 
 
 class ErrorKind(StrEnum):
-    """Why something was refused, or why a run failed; the last six are the reasons of runs."""
+    """Why something was refused, or why a run failed: for one of the last six reasons."""
 
     TOKEN = "token"  # noqa: S105 - a word, not a secret
     ADDRESS = "address"
@@ -120,7 +120,7 @@ _EXITS = {FailureKind.INPUT: Exit.USAGE, FailureKind.WEIGHTS: Exit.INVALID, Fail
 
 UNEXPECTED = ErrorAnswer(
     kind=ErrorKind.UNEXPECTED,
-    message="The server met an error that it did not expect; whoever runs it finds it in its log.",
+    message="The server met an error that it did not expect; its operator finds it in the server's log.",
     exit_code=int(Exit.RUN_FAILED),
 )
 

@@ -1,7 +1,7 @@
 """Forms with recordings, in which clients upload them."""
 
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 import msgspec
@@ -62,7 +62,9 @@ async def receive_form(
 def discard(recordings: Recordings, kept: Mapping[str, UploadDocument]) -> None:
     """Delete recordings that came with a request that was refused."""
     for upload in kept.values():
-        recordings.remove(upload.id, None)
+        # It may have been deleted already, to make room.
+        with suppress(RefusedError):
+            recordings.remove(upload.id, None)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from acestep.http_api.documents import (
     problem_from,
     result_of,
 )
-from acestep.http_api.queue import QueuedRequest
+from acestep.http_api.queued_request import QueuedRequest
 
 
 def document_of(queued: QueuedRequest, ahead: int) -> RequestDocument:

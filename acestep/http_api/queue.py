@@ -1,13 +1,12 @@
 """Requests for songs: they wait in one queue, run one at a time, and are kept for a day."""
 
-import shutil
 import threading
 import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import msgspec
 
@@ -16,9 +15,10 @@ from acestep.audio.write import require_writable
 from acestep.errors import AceStepError
 from acestep.http_api.body import SongsAsked, pipeline_request, think_wish, wishes_of
 from acestep.http_api.documents import ErrorKind
+from acestep.http_api.maker import Maker
+from acestep.http_api.queued_request import QueuedRequest
 from acestep.http_api.refused import RefusedError, unknown
-from acestep.limits.plan import Overrides, Plan
-from acestep.request import Request
+from acestep.limits.plan import Plan
 from acestep.serving.bounds import DAY_S, MOST_OF_A_VISITOR, MOST_WAITING
 from acestep.serving.uploads import Uploads, uploaded_clip
 from acestep.serving.visits import MOST_SESSIONS, Visit
@@ -27,66 +27,6 @@ from acestep.units import GIB
 
 MOST_SONG_BYTES: Final = 16 * GIB
 """Files of songs that are kept; those of the oldest request are deleted first."""
-
-
-FORGOTTEN: Final = SongsAsked(caption="")
-"""In place of what a request asked that has ended: texts can be long, and are needed no more."""
-
-
-class Maker(Protocol):
-    """Makes songs, as `acestep.serving.song_maker.SongMaker` does."""
-
-    overrides: Overrides
-
-    def plan(self, overrides: Overrides, request: Request | None = None) -> Plan:
-        """Return the plan of this machine's card."""
-
-    def generate(
-        self,
-        request: Request,
-        plan: Plan,
-        audio_format: str,
-        visit: Visit,
-        *,
-        unasked: bool,
-        mp3_bitrate: int | None = None,
-    ) -> dict[str, Any]:
-        """Write the songs to the visit's folder and return the document about them."""
-
-    def rest(self) -> None:
-        """Free what an interrupted run left behind."""
-
-    def stop(self) -> None:
-        """Stop the current run."""
-
-
-class QueuedRequest:
-    """A request, the client that sent it, and the visit whose progress and folder it uses; its id cannot be guessed.
-
-    What was `asked` is forgotten when it has ended, and recordings of its `own` are deleted.
-    """
-
-    def __init__(
-        self, asked: SongsAsked, client: str, visit: Visit, recordings: dict[str, Path], own: tuple[Path, ...]
-    ) -> None:
-        self.asked = asked
-        self.client = client
-        self.visit = visit
-        self.recordings = recordings
-        self.own = own
-        self.document: dict[str, Any] | None = None
-        self.ended_at: float | None = None
-        self.is_removed = False
-
-    @property
-    def id(self) -> str:
-        """The name of the request and of its folder."""
-        return self.visit.name
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """The files of its songs, in the order of their seeds."""
-        return tuple(Path(song["path"]) for song in (self.document or {}).get("songs", ()))
 
 
 class RequestQueue:
@@ -102,7 +42,7 @@ class RequestQueue:
         self._running: QueuedRequest | None = None
         self._changed = threading.Condition()
         self.is_ending = False
-        self._worker = threading.Thread(target=self._work, name="requests")
+        self._worker = threading.Thread(target=self._work, name="requests", daemon=True)
         self._worker.start()
 
     def plan(self) -> Plan:
@@ -114,8 +54,8 @@ class RequestQueue:
     ) -> QueuedRequest:
         """Let a request wait for its turn; `recordings` are the files of its uploads, by field.
 
-        Those in the fields `own` came with it, and are deleted when it has ended.
-        Raises `UsageError` for a format that cannot be written here, and `RefusedError` if too many wait.
+        Those in the fields `own` came with it, and are deleted when it has ended. Raises `UsageError` for a format that
+        cannot be written here, and `RefusedError` if too many wait.
         """
         require_writable(asked.audio_format)
         own_files = tuple(recordings[name] for name in own)
@@ -135,11 +75,7 @@ class RequestQueue:
         active = [*self._waiting, *((self._running,) if self._running else ())]
         theirs = sum(queued.client == client for queued in active)
         if theirs >= MOST_OF_A_VISITOR:
-            raise RefusedError(
-                429,
-                ErrorKind.BUSY,
-                f"{theirs} of your requests wait already; wait until one has ended",
-            )
+            raise RefusedError(429, ErrorKind.BUSY, f"{theirs} of your requests wait already; wait until one has ended")
         if len(active) >= MOST_WAITING:
             raise RefusedError(429, ErrorKind.BUSY, f"{len(active)} requests wait already; ask again later")
 
@@ -175,15 +111,15 @@ class RequestQueue:
             self._known.pop(queued.id, None)
             queued.is_removed = True
             if queued.ended_at is not None:
-                _delete_files(queued)
+                queued.delete_files()
 
     def expire(self) -> None:
         """Remove what ended more than a day ago, and the oldest above the limits of number and size."""
         ended = [queued for queued in list(self._known.values()) if queued.ended_at is not None]
-        ended.sort(key=_age)
-        sizes = [_size(queued.files) for queued in ended]
+        ended.sort(key=_ended_at)
+        sizes = [queued.size_bytes for queued in ended]
         for number, queued in enumerate(ended):
-            is_old = self._clock() - _age(queued) > DAY_S
+            is_old = self._clock() - _ended_at(queued) > DAY_S
             # The newest stays, however large it is: its client could not fetch it before.
             is_newest = number == len(ended) - 1
             is_too_much = sum(sizes[number:]) > MOST_SONG_BYTES or len(ended) - number > MOST_SESSIONS
@@ -218,7 +154,7 @@ class RequestQueue:
 
     def _run(self, queued: QueuedRequest) -> None:
         try:
-            with queued.visit.run():
+            with queued.visit.run(), api.memory_told():
                 queued.document = self._make(queued)
         except AceStepError:
             # The visit has the failure, unless it was stopped.
@@ -253,20 +189,11 @@ class RequestQueue:
         for path in queued.own:
             self._uploads.drop(path)
         with self._changed:
-            queued.asked = FORGOTTEN
-            queued.ended_at = self._clock()
-            if queued.is_removed:
-                _delete_files(queued)
+            queued.end(self._clock())
+            if queued.is_removed or queued.document is None:
+                queued.delete_files()
         self.expire()
 
 
-def _age(queued: QueuedRequest) -> float:
+def _ended_at(queued: QueuedRequest) -> float:
     return queued.ended_at or 0.0
-
-
-def _delete_files(queued: QueuedRequest) -> None:
-    shutil.rmtree(queued.visit.folder, ignore_errors=True)
-
-
-def _size(files: tuple[Path, ...]) -> int:
-    return sum(path.stat().st_size for path in files if path.exists())

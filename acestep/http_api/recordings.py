@@ -18,8 +18,8 @@ from acestep.serving.bounds import DAY_S
 from acestep.serving.uploads import Uploads
 from acestep.units import gib
 
-LONGEST_NAME: Final = 80
-"""Characters of a file's name that are kept."""
+LONGEST_NAME: Final = 60
+"""Characters of a file's name that are kept: a file system takes 255 bytes, and a character has at most four."""
 
 MOST_UPLOADS: Final = 1_000
 """Uploads that are kept; the oldest that no request needs are deleted first."""

@@ -27,7 +27,7 @@ from acestep.http_api.forms import (
 )
 from acestep.http_api.openapi import BINARY, form_of, reference_to, refusals, schema_of, success
 from acestep.http_api.progress import document_of
-from acestep.http_api.queue import QueuedRequest
+from acestep.http_api.queued_request import QueuedRequest
 from acestep.http_api.refused import RefusedError, unknown
 from acestep.request import MAX_BATCH
 
@@ -71,7 +71,6 @@ OurRequest = Annotated[QueuedRequest, Depends(found)]
 )
 async def ask(request: Request, server: OurServer, client: OurClient) -> Response:
     """The body is JSON, or a form with the JSON as `request` and recordings as files, deleted when it has ended."""
-    given = ReceivedForm(uploads={})
     if content_type(request) == FORM_TYPE:
         given = await receive_form(request, server.recordings, client.name, files=UPLOADED, text="request")
     elif content_type(request) == "application/json":
@@ -103,7 +102,7 @@ def state(server: OurServer, queued: OurRequest) -> Response:
     responses=OF_ONE,
 )
 async def events(server: OurServer, queued: OurRequest) -> AsyncIterator[ServerSentEvent]:
-    """Each event has the state as its name and the document as its data; the last one is final."""
+    """Each event has the state as its name and the document as its data. The last is final, unless it is deleted."""
     said: RequestDocument | None = None
     while True:
         now = _about(server, queued)

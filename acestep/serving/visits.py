@@ -1,4 +1,4 @@
-"""The visitors of the page: each visit has its songs, its progress and a flag that stops its run."""
+"""Visits of the page, and requests over HTTP: each has its songs, its progress and a flag that stops its run."""
 
 import secrets
 import threading

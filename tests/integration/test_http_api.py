@@ -9,7 +9,7 @@ import soundfile
 
 from acestep.cli.console import run_click
 from acestep.cli.main import cli
-from acestep.http_api.queue import Maker
+from acestep.http_api.maker import Maker
 from acestep.limits.plan import Overrides
 from acestep.serving.song_maker import SongMaker
 from tests.api_server import Api, FakeMaker, api_server, error_in

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,11 @@ import soundfile
 
 from acestep.audio.write import write_song
 from acestep.bitrates import MP3_BITRATES, require_fitting_bitrate
-from acestep.errors import UsageError
+from acestep.errors import Exit, UsageError
+from tests import acestep_command
+from tests.acestep_command import Command, stand_in_for_models
+
+command = acestep_command.command
 
 RATE = 48_000
 _KBPS = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 0)
@@ -33,6 +38,24 @@ def test_every_frame_has_the_bitrate_that_was_asked_for(kbps: int | None, tmp_pa
     found = set(frames(path.read_bytes()))
     assert found == {kbps} if kbps else len(found) > 1
     assert soundfile.info(path).frames == RATE
+
+
+def test_the_command_passes_it_on_and_refuses_it_for_another_format(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[dict[str, Any]] = []
+
+    def run_generate(*_: Any, **how: Any) -> dict[str, Any]:
+        calls.append(how)
+        return {"songs": []}
+
+    stand_in_for_models(monkeypatch, run_generate)
+    generate = ("generate", "--caption", "x", "--json", "--mp3-bitrate", "320")
+    assert command(*generate, "--format", "mp3").code == Exit.OK
+    assert (calls[0]["audio_format"], calls[0]["mp3_bitrate"]) == ("mp3", 320)
+    refused = command(*generate)
+    assert (refused.code, "for mp3" in refused.err, len(calls)) == (Exit.USAGE, True, 1)
+    assert command("generate", "--caption", "x", "--format", "mp3", "--mp3-bitrate", "100").code == Exit.USAGE
 
 
 @pytest.mark.parametrize(("audio_format", "kbps", "said"), [("mp3", 100, "64, 80"), ("flac", 128, "for mp3")])

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+import torch
 
 from acestep import api
 from acestep.audio import write
@@ -99,27 +100,30 @@ FAILURES: dict[str, tuple[BaseException, str, int, str | None]] = {
     "weights": (MissingWeightsError("turbo", "is not here", command="acestep download turbo"), "weights", 3, "acestep"),
     "card": (NotEnoughMemoryError("The card ran out of memory."), "memory", 5, None),
     "host": (MemoryError(), "memory", 5, None),
+    "between stages": (torch.OutOfMemoryError("tried to allocate 9 GiB"), "memory", 5, None),
     "knobs": (UsageError("lm 4B needs 9 GiB, and 3 GiB are there"), "input", 2, None),
     "surprise": (RuntimeError("a secret at /home/ann"), "unexpected", 5, None),
 }
 
 
-@pytest.mark.parametrize("caption", FAILURES)
-def test_a_failure_has_its_kind_and_its_sentence_and_the_next_request_is_made(
-    caption: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_each_failure_has_its_kind_and_its_sentence_and_the_next_request_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    error, kind, code, command = FAILURES[caption]
-    maker = FakeMaker({caption: error})
+    maker = FakeMaker({caption: error for caption, (error, *_) in FAILURES.items()})
     with api_server(maker, tmp_path) as served:
         client = served.client()
-        said = client.until(client.ask(caption=caption)["id"])
+        names = {caption: client.ask(caption=caption)["id"] for caption in FAILURES}
         assert client.until(client.ask()["id"])["state"] == "finished"
-    assert (said["state"], said["error"]["kind"], said["error"]["exit_code"]) == ("failed", kind, code)
-    assert (said["error"]["command"] or "").startswith(command or "")
-    assert len(said["error"]["message"]) > 10
-    assert "secret" not in said["error"]["message"]
-    assert ("secret" in capsys.readouterr().err) == (kind == "unexpected")
-    assert maker.rests == 1
+        for caption, (_, kind, code, command) in FAILURES.items():
+            said = client.state(names[caption])
+            error = said["error"]
+            assert (said["state"], error["kind"], error["exit_code"]) == ("failed", kind, code), caption
+            assert (error["command"] or "").startswith(command or "")
+            assert len(error["message"]) > 10
+            assert "secret" not in error["message"]
+            assert ("memory" in error["message"].lower()) == (kind == "memory")
+    assert capsys.readouterr().err.count("RuntimeError: a secret") == 1
+    assert maker.rests == len(FAILURES)
 
 
 def test_a_full_disk_fails_the_request_with_a_sentence_that_does_not_say_where_the_server_writes(
@@ -133,6 +137,7 @@ def test_a_full_disk_fails_the_request_with_a_sentence_that_does_not_say_where_t
         said = client.until(client.ask()["id"])
     assert (said["state"], said["error"]["kind"], said["error"]["exit_code"]) == ("failed", "run", 5)
     assert "is the disk full?" in said["error"]["message"]
+    wait_until(lambda: not (tmp_path / "out" / said["id"]).exists())
     assert str(tmp_path) not in said["error"]["message"]
 
 
@@ -177,6 +182,7 @@ def test_a_recording_may_come_with_its_request_and_is_deleted_when_that_has_ende
         (ask(), 422),
         (ask(recording, bpm=7), 422),
         (ask(recording, recording), 422),
+        (ask(recording, source_audio="0" * 32), 422),
         (ask(("other", ("x.wav", b"x"))), 422),
         (ask(("source_audio", (None, "/etc/passwd"))), 422),
         (client.http.post("/v1/requests", files=[recording]), 422),
@@ -298,6 +304,20 @@ def test_an_upload_says_its_size_and_is_a_form_with_one_file(
         "the server's disk refused the upload (No space left on device); is it full?",
     )
     assert list((tmp_path / "uploads").iterdir()) == []
+
+
+def test_an_upload_may_have_any_name_and_is_kept_in_its_own_folder(client: Api, tmp_path: Path) -> None:
+    for name in ("..", "/etc/passwd", "a\\b:c.wav", "\U00020000" * 300 + ".flac", "\0.wav", "-", "한국어.mp3"):
+        upload = client.upload(name, b"x")
+        (kept,) = (tmp_path / "uploads" / upload["id"]).iterdir()
+        assert kept.name == upload["name"]
+        assert kept.suffix == (Path(name).suffix if len(Path(name).suffix) > 1 else ""), name
+
+
+def test_the_oldest_uploads_make_way_when_they_are_too_many(client: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recordings_module, "MOST_UPLOADS", 2)
+    names = [client.upload("x.wav", b"x")["id"] for _ in range(3)]
+    assert [client.http.delete(f"/v1/uploads/{name}").status_code for name in names] == [404, 204, 204]
 
 
 def test_a_server_that_ends_stops_the_run_ends_the_streams_and_takes_nothing(maker: FakeMaker, tmp_path: Path) -> None:
