@@ -13,7 +13,7 @@ from acestep.tiers import BATCHES, Tier, TierTable, VariantTable
 from calibrate.record.measurement import Measurement
 from calibrate.report.find_card import card_rows
 from calibrate.report.marks import GAP, MARKS, short
-from calibrate.report.tier_rows import Rows, alike, boundary_rows, frontier_rows, passes_rows, tier_rows
+from calibrate.report.tier_rows import Rows, alike, boundary_rows, frontier_rows, passes_rows, tier_rows, usual_songs
 from calibrate.report.windows_rows import windows_rows
 from calibrate.report.words import GuideText
 from calibrate.table.knobs import Config
@@ -60,6 +60,10 @@ class Guide(msgspec.Struct, frozen=True, kw_only=True):
     def tier_rows(self, variant: Variant) -> Rows:
         """Return the limits of a variant, tier by tier."""
         return tier_rows(self.words, self.table.variants[variant].tiers)
+
+    def usual_songs(self, variant: Variant) -> str:
+        """Return the longest songs that most tiers of a variant have."""
+        return usual_songs(self.words, self.table.variants[variant].tiers)
 
     def frontier_rows(self, variant: Variant) -> Rows:
         """Return the budgets of a variant's tiers and their longest songs."""

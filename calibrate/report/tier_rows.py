@@ -1,5 +1,6 @@
 """Tables about tiers in one language: their limits, and below them the longest songs, passes and boundaries. Pure."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from acestep.knobs import Backend, Offload, Variant
@@ -91,8 +92,16 @@ def steps_text(words: GuideText, entries: Mapping[str, int]) -> str:
     return words.listed(steps) or DASH
 
 
+def usual_songs(words: GuideText, tiers: Sequence[Tier]) -> str:
+    """Return the longest songs that most tiers have, with a language model or without."""
+    every = (steps_text(words, tier.frontier.of(lm=lm)) for lm in (False, True) for tier in tiers)
+    counted = Counter(text for text in every if text != DASH)
+    return max(counted, key=lambda text: counted[text], default=DASH)
+
+
 def frontier_rows(words: GuideText, policy: Policy, tiers: Sequence[Tier]) -> Rows:
-    """Return the budget of each tier and its longest songs, with a language model and without."""
+    """Return the budget of each tier and its longest songs, with a language model and without; usual ones are empty."""
+    usual = usual_songs(words, tiers)
     columns = ("tier", "certified", "budget", "without_lm", "with_lm", "evidence")
     return [
         tuple(words(f"col_{column}") for column in columns),
@@ -101,7 +110,7 @@ def frontier_rows(words: GuideText, policy: Policy, tiers: Sequence[Tier]) -> Ro
                 words.tier(tier),
                 f"{tier.certified_gib} GiB",
                 gib(budget_bytes(tier.certified_gib, policy)),
-                *(_longest(words, tier, lm=lm) for lm in (False, True)),
+                *(_unless(usual, words, tier, lm=lm) for lm in (False, True)),
                 cited(tier, ("frontier.without_lm", "frontier.with_lm") if tier.own_lm_models else ("frontier",)),
             )
             for tier in tiers
@@ -109,9 +118,9 @@ def frontier_rows(words: GuideText, policy: Policy, tiers: Sequence[Tier]) -> Ro
     ]
 
 
-def _longest(words: GuideText, tier: Tier, *, lm: bool) -> str:
-    field = "frontier.with_lm" if lm else "frontier.without_lm"
-    return _marked(tier, field, steps_text(words, tier.frontier.of(lm=lm)))
+def _unless(usual: str, words: GuideText, tier: Tier, *, lm: bool) -> str:
+    field, text = "frontier.with_lm" if lm else "frontier.without_lm", steps_text(words, tier.frontier.of(lm=lm))
+    return "" if text == usual else _marked(tier, field, text)
 
 
 def passes_rows(words: GuideText, tiers: Sequence[Tier]) -> Rows:
