@@ -10,6 +10,7 @@ import pytest
 
 from acestep.budgets import System
 from acestep.cli.console import run_click
+from acestep.hardware.card import Card
 from calibrate import fingerprint
 from calibrate.campaign import journal, probers
 from calibrate.campaign.journal import journal_path
@@ -33,7 +34,7 @@ def run_with(executor: SimulationAlone | CardAlone, output: Path, *arguments: ob
     """The exit code of `calibrate run` with an executor of ours, which stays open."""
 
     @contextmanager
-    def executor_for(device: str, method: CapMethod, system: System) -> Iterator[Executor]:
+    def executor_for(device: str, method: CapMethod, system: System, card: Card) -> Iterator[Executor]:
         yield executor
 
     with pytest.MonkeyPatch.context() as patch:

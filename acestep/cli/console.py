@@ -36,6 +36,12 @@ def print_json(document: Any) -> None:
     click.echo(msgspec.json.format(text, indent=2).decode())
 
 
+def print_json_line(document: Any) -> None:
+    """Write one of several JSON documents to stdout, on one line, at once."""
+    _printed.set(True)
+    click.echo(msgspec.json.encode(document).decode())
+
+
 def _with_text(document: Any) -> Any:
     """A document of plain values whose texts UTF-8 can hold; the bytes that it cannot are spelled out."""
     if isinstance(document, str):

@@ -4,8 +4,21 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+import msgspec
+
 PATIENCE_S: Final = 1.0
 """Seconds for which an estimate is reused, because a new one evaluates all open decisions."""
+
+
+class Paced(msgspec.Struct, frozen=True, kw_only=True):
+    """How many answers a campaign has, how many are missing at least, and the seconds that these will take."""
+
+    done: int
+    left: int
+    left_s: float
+
+    def __str__(self) -> str:
+        return f"[{self.done} of about {self.done + self.left}{_told(self.left_s)}]"
 
 
 class Pace:
@@ -18,16 +31,15 @@ class Pace:
         self._done = 0
         self._left = -1
 
-    def step(self) -> str:
-        """Call after each answer; return the campaign's progress as the beginning of a line."""
+    def step(self) -> Paced:
+        """Call after each answer; return the campaign's progress."""
         self._done += 1
         now = self._clock()
         if self._left <= 0 or now - self._told >= PATIENCE_S:
             self._left, self._told = self._remaining(), now
         else:
             self._left -= 1
-        seconds = (now - self._started) / self._done * self._left
-        return f"[{self._done} of about {self._done + self._left}{_told(seconds)}]"
+        return Paced(done=self._done, left=self._left, left_s=(now - self._started) / self._done * self._left)
 
 
 def _told(seconds: float) -> str:

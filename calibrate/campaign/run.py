@@ -17,7 +17,7 @@ from acestep.knobs import LM_MODELS, Backend, Knobs, Variant
 from acestep.request import DecodePath
 from acestep.units import gib
 from calibrate.campaign.boundary import SIMULATED, Boundary, Look, Method, find_longest, no_forecast
-from calibrate.campaign.pace import Pace
+from calibrate.campaign.pace import Pace, Paced
 from calibrate.executors.base import Executor
 from calibrate.executors.questions import Fit, Fitted, JournalEntry, Probed, ProbeTask, Question
 from calibrate.record.measurement import Certificate, RecordedProbe
@@ -30,6 +30,9 @@ from calibrate.workload import Workload
 
 TellProgress = Callable[[str], None]
 """Called with a sentence about every answer."""
+
+TellPace = Callable[[Paced], None]
+"""Called after every answer with the number of answers so far."""
 
 KeepEntry = Callable[[JournalEntry], None]
 """Called with every answer before it is used."""
@@ -79,6 +82,7 @@ def run_campaign(
     method: Method = SIMULATED,
     known: Mapping[ProbeTask, JournalEntry] = {},
     keep: KeepEntry = lambda _: None,
+    paced: TellPace = lambda _: None,
 ) -> CampaignResult:
     """Run every probe that the rows of these sizes need; raise `NotMeasuredError` if one ends without an answer."""
     campaign = _Campaign(policy, scope, method, dict(known))
@@ -88,7 +92,8 @@ def run_campaign(
         keep(entry)
         _require_answer(entry)
         campaign.take(entry)
-        progress(f"{pace.step()} {_told(entry)}")
+        paced(step := pace.step())
+        progress(f"{step} {_told(entry)}")
     for sentence in (findings := campaign.findings()).uncertain:
         progress(sentence)
     return findings

@@ -1,6 +1,7 @@
 """The measurement file, version 1: the probes, their card, and which probes prove which boundary."""
 
 import re
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Protocol, Self
@@ -263,12 +264,13 @@ def measurement_of(
     memory_model: tuple[Coefficient, ...] = (),
     cap_method: CapMethod = CapMethod.MODEL,
     conditions: CardConditions = UNCONDITIONED,
+    libraries: Mapping[str, str] | None = None,
 ) -> Measurement:
-    """Return the measurement file of a campaign that ran here on `card`."""
+    """Return the measurement file of a campaign on `card` with this code and `libraries`, by default those here."""
     return Measurement(
         schema_version=RECORD_SCHEMA_VERSION,
         card=card,
-        environment=Environment(**library_versions()),
+        environment=Environment(**(libraries or library_versions())),
         cap_method=cap_method,
         code_version=code_version(),
         probes=probes,
