@@ -49,7 +49,7 @@ def kill_at(write: int, share: float, output: Path, *arguments: object) -> bool:
     child = os.fork()
     if child == 0:
         try:
-            journal.os = _Killing(write, share)  # type: ignore[attr-defined, assignment]
+            journal.os = Killing(write, share)  # type: ignore[attr-defined, assignment]
             run_on(AnalyticProber(), output, *arguments)
         finally:
             os._exit(0)
@@ -57,7 +57,7 @@ def kill_at(write: int, share: float, output: Path, *arguments: object) -> bool:
     return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
 
 
-class _Killing:
+class Killing:
     """The operating system, up to a write that does not return."""
 
     def __init__(self, write: int, share: float) -> None:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from contextvars import ContextVar
 from io import TextIOWrapper
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import click
 import msgspec
@@ -36,10 +36,10 @@ def print_json(document: Any) -> None:
     click.echo(msgspec.json.format(text, indent=2).decode())
 
 
-def print_json_line(document: Any) -> None:
-    """Write one of several JSON documents to stdout, on one line, at once."""
+def print_json_line(document: Any, out: TextIO) -> None:
+    """Write one of several JSON documents to what is the command's stdout, on one line, at once."""
     _printed.set(True)
-    click.echo(msgspec.json.encode(document).decode())
+    click.echo(msgspec.json.encode(document).decode(), file=out)
 
 
 def _with_text(document: Any) -> Any:

@@ -1,15 +1,17 @@
 """`python -m calibrate run --executor ray`: a campaign for each kind of card of a cluster."""
 
 import re
-from contextlib import closing
+import sys
+from contextlib import closing, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TextIO
 
 import click
 import msgspec
 
 from acestep.cli import console
 from acestep.errors import Exit, NotMeasuredError, UsageError
+from calibrate.extras import require_extra
 
 if TYPE_CHECKING:
     from calibrate.campaign.recording import Campaigning
@@ -56,7 +58,7 @@ def fleet_asked(
 ) -> FleetAsked | None:
     """Return the fleet that the options describe, None if there is none.
 
-    Raises `UsageError` for options that do not go together.
+    Raises `UsageError` for options that do not go together, `MissingExtraError` without Ray.
     """
     if executor != "ray":
         given = {"--address": address, "--cards": cards, "--json": as_lines or None}
@@ -68,6 +70,7 @@ def fleet_asked(
     kinds = () if cards in (None, ALL_CARDS) else tuple(dict.fromkeys(name.strip() for name in cards.split(",")))
     if not all(kinds):
         raise UsageError(f"--cards needs names between commas, such as H100,L4, got {cards!r}")
+    require_extra("ray")
     return FleetAsked(address=address or "auto", kinds=kinds, as_lines=as_lines)
 
 
@@ -78,12 +81,14 @@ def run_fleet(asked: FleetAsked, device: str, campaigning: "Campaigning", folder
     """
     from calibrate.executors.ray_cluster import RayCluster, RayWorkers
 
-    with closing(RayCluster(asked.address)) as cluster:
+    lines = sys.stdout if asked.as_lines else None
+    # Ray tells people on stdout what happens to its nodes.
+    with redirect_stdout(sys.stderr), closing(RayCluster(asked.address)) as cluster:
         kinds = _kinds(cluster, asked, device)
         if folder is None:
             return Exit.OK
         campaigns = _campaigns(kinds, device, campaigning, folder)
-        return _run(campaigns, campaigning, lambda setup: RayWorkers(cluster, setup), as_lines=asked.as_lines)
+        return _run(campaigns, campaigning, lambda setup: RayWorkers(cluster, setup), lines)
 
 
 def _kinds(cluster: "RayCluster", asked: FleetAsked, device: str) -> list[str]:
@@ -137,14 +142,16 @@ def _file_name(kind: str) -> str:
     return re.sub(r"[^A-Za-z0-9.-]+", "-", kind).strip(".") or "card"
 
 
-def _run(campaigns: "list[KindCampaign]", campaigning: "Campaigning", workers: "OpenWorkers", *, as_lines: bool) -> int:
+def _run(
+    campaigns: "list[KindCampaign]", campaigning: "Campaigning", workers: "OpenWorkers", lines: TextIO | None
+) -> int:
     from calibrate.campaign.recording import InterruptedCampaignError
     from calibrate.fleet.campaigns import run_campaigns
     from calibrate.fleet.updates import Failed
     from calibrate.fleet.views import fleet_view
 
     try:
-        with fleet_view(as_lines=as_lines) as tell:
+        with fleet_view(lines) as tell:
             ended = run_campaigns(campaigns, campaigning, workers, tell)
     except InterruptedCampaignError as interruption:
         raise click.Abort(str(interruption)) from None

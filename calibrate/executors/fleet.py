@@ -121,13 +121,15 @@ class Fleet:
     def conditions(self) -> CardConditions:
         """The worst of all cards."""
         seen = [member.conditions for member in self._all]
-        return CardConditions(
+        worst = CardConditions(
             watched=all(one.watched for one in seen),
             foreign_bytes=max(one.foreign_bytes for one in seen),
             context_bytes=max(one.context_bytes for one in seen),
             allocator=max(one.allocator for one in seen),
             returned_s=max(one.returned_s for one in seen),
         )
+        # A record leaves out this very value.
+        return UNCONDITIONED if worst == UNCONDITIONED else worst
 
     def one_of(self, wanted: Sequence[ProbeTask], likely: Likely) -> JournalEntry:
         """Keep every card at work on what is wanted, and return the first answer that comes.

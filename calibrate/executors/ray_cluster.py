@@ -14,7 +14,6 @@ from calibrate.executors.card_worker import CardWorker
 from calibrate.executors.local import MOST_PROCESSES
 from calibrate.executors.questions import ProbeTask
 from calibrate.executors.remote import Place, TaskAnswered, WorkerEvent, WorkerLost, WorkerOpened, WorkerSetup
-from calibrate.extras import require_extra
 from calibrate.record.measurement import RecordedCardKind
 
 TYPE_PREFIX: Final = "accelerator_type:"
@@ -33,8 +32,7 @@ class RayCluster:
     worker: type[CardWorker] = CardWorker
 
     def __init__(self, address: str) -> None:
-        """Raises `MissingExtraError` without Ray, `NotMeasuredError` if no cluster answers there."""
-        require_extra("ray")
+        """Raises `NotMeasuredError` if no cluster answers there; Ray has to be installed."""
         import ray
 
         # The driver sends no statistics; those of the cluster are its owner's choice.

@@ -43,16 +43,18 @@ def run_campaigns(
     with ThreadPoolExecutor(len(campaigns)) as pool:
         running = [pool.submit(_run, one, campaigning, workers, updates.put, stopped) for one in campaigns]
         try:
-            while not all(one.done() for one in running) and not any(map(_broke, running)):
+            while not (_ended(running) and updates.empty()):
                 _tell_next(updates, tell)
         except KeyboardInterrupt:
             interrupted = True
         finally:
             stopped.set()
-    while not updates.empty():
-        tell(updates.get())
+    stops = [error for one in running if (error := one.exception()) is not None]
+    for error in stops:
+        if not isinstance(error, InterruptedCampaignError | ExecutorStoppedError):
+            raise error
     if interrupted:
-        raise InterruptedCampaignError(sum(map(_kept, running)))
+        raise InterruptedCampaignError(sum(one.kept for one in stops if isinstance(one, InterruptedCampaignError)))
     return [one.result() for one in running]
 
 
@@ -118,16 +120,7 @@ def _tell_next(updates: "SimpleQueue[Update]", tell: TellUpdate) -> None:
         tell(updates.get(timeout=LISTEN_S))
 
 
-def _broke(running: "Future[Written | Failed]") -> bool:
-    """Whether a campaign has ended in a way that ends all."""
-    return running.done() and running.exception() is not None
-
-
-def _kept(ended: "Future[Written | Failed]") -> int:
-    """The answers that an interrupted campaign keeps; raises what ended it in another way."""
-    error = ended.exception()
-    if isinstance(error, InterruptedCampaignError):
-        return error.kept
-    if error is not None and not isinstance(error, ExecutorStoppedError):
-        raise error
-    return 0
+def _ended(running: "Sequence[Future[Written | Failed]]") -> bool:
+    """Whether all campaigns have ended, or one in a way that ends all."""
+    ended = [one for one in running if one.done()]
+    return len(ended) == len(running) or any(one.exception() is not None for one in ended)

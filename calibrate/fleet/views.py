@@ -4,7 +4,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TextIO
 
 from acestep.cli import console
 from calibrate.fleet.updates import Cards, Failed, Progressed, TellUpdate, Told, Update, Written
@@ -14,10 +15,10 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def fleet_view(*, as_lines: bool) -> Iterator[TellUpdate]:
-    """Yield a function that shows updates, as long as the context lasts."""
-    if as_lines:
-        yield console.print_json_line
+def fleet_view(lines: TextIO | None) -> Iterator[TellUpdate]:
+    """Yield a function that shows updates, as long as the context lasts; as JSON on `lines` if that is given."""
+    if lines is not None:
+        yield partial(console.print_json_line, out=lines)
     elif sys.stderr.isatty():
         with _live() as tell:
             yield tell
@@ -45,7 +46,7 @@ def _tell_sentences(update: Update) -> None:
 
 
 @dataclass
-class _Row:
+class FleetRow:
     """The row of a kind of card, as it is now."""
 
     cards: str = "starting"
@@ -69,7 +70,7 @@ class _Row:
                 self.left, self.last = "failed", message
 
 
-def table_of(rows: dict[str, _Row]) -> "Table":
+def table_of(rows: dict[str, FleetRow]) -> "Table":
     """The rows as a table: one for each kind of card, and one under it for each card with a problem."""
     from rich.table import Table
     from rich.text import Text
@@ -88,11 +89,11 @@ def _live() -> Iterator[TellUpdate]:
     from rich.console import Console
     from rich.live import Live
 
-    rows: dict[str, _Row] = {}
+    rows: dict[str, FleetRow] = {}
     with Live(table_of(rows), console=Console(stderr=True), refresh_per_second=4) as live:
 
         def tell(update: Update) -> None:
-            rows.setdefault(update.card, _Row()).take(update)
+            rows.setdefault(update.card, FleetRow()).take(update)
             live.update(table_of(rows))
 
         yield tell
