@@ -15,6 +15,7 @@ from ci.code_versions import is_known
 from ci.counting import TellCells, counting
 from ci.findings import Finding, GateVerdict, verdict_of, worst_first
 from ci.harness import harness_findings
+from ci.head_channel import HeadPlaces
 from ci.judge_code import found_once
 from ci.judge_physics import physics_findings
 from ci.judge_policy import policy_findings, tolerance_findings
@@ -23,7 +24,7 @@ from ci.judge_table import compared_tiers, table_findings
 from ci.judge_waivers import stale_findings, unbounded_findings, with_waivers
 from ci.on_virtual_card import JudgeCells, nothing_besides
 from ci.promises import POLICY, TABLE_FILE, Promises, base_promises, head_promises, record_files, stored_promises
-from ci.side_by_side import cell_tasks, simulated_findings
+from ci.side_by_side import LOCAL_PLACES, cell_tasks, simulated_findings
 from ci.tiers_folder import folder_findings
 
 
@@ -71,12 +72,13 @@ def judge(
     prober: Simulation | None = None,
     seed: int = 0,
     besides: JudgeCells = nothing_besides,
+    places: HeadPlaces = LOCAL_PLACES,
 ) -> Judgement:
     """Judge a tree against its base; a file that cannot be read is a finding, not an error.
 
     The base is a commit of the checkout, or, for a caller in Python, the path of a table. Without a `prober`, the code
     of the checkout is run on the simulated card; `seed` draws the repeated calls that are computed there. `besides`
-    says more about the certified cells.
+    says more about the certified cells, `places` are where the code of the checkout runs.
     """
     table = head or checkout / "tiers" / TABLE_FILE
     folder = table.parent if (table.parent / POLICY).is_file() else checkout / "tiers"
@@ -109,7 +111,7 @@ def judge(
         findings += _records(checkout, base, folder, before, after)
         if table.parent == folder:
             findings += judge_records.derivation_findings(after)
-        cells, found = _code(before, after, progress, prober or (checkout, seed), besides)
+        cells, found = _code(before, after, progress, prober or (checkout, seed), besides, places)
         findings += found
     findings += _judge_changed(checkout, base)
     tiers = compared_tiers(before.table, after.table)
@@ -145,6 +147,7 @@ def _code(
     progress: TellCells,
     by: Simulation | tuple[Path, int],
     besides: JudgeCells,
+    places: HeadPlaces,
 ) -> tuple[int, list[Finding]]:
     """The number of cells that were probed again, and the results, by the stricter tolerance.
 
@@ -161,13 +164,17 @@ def _code(
         findings += lost_coverage(cells, after.table, missing)
     share = min(before.tolerance.peak_share, after.tolerance.peak_share)
     released = [cell for cell in before.anchor if cell.variant in before.table.variants]
-    tasks = cell_tasks([*cells, *released], share, counting(progress, len(cells) + len(released)))
+    count = counting(progress, len(cells) + len(released))
+    tasks = cell_tasks([*cells, *released], share, count, apart=places.each_cell_apart)
     tasks.append(lambda sim: step_findings(cells, sim, progress))
     there = {record.digest for record in before.records}
     for record in (record for record in after.records if record.digest not in there):
         tasks.append(lambda sim, record=record: physics_findings(record, before.records, sim, progress))  # type: ignore[misc]
-    found = simulated_findings(tasks, *by) if isinstance(by, tuple) else [f for task in tasks for f in task(by)]
-    return len(cells), [*findings, *found_once(list(found))]
+    if isinstance(by, tuple):
+        found = list(simulated_findings(tasks, *by, places=places))
+    else:
+        found = [finding for task in tasks for finding in task(by)]
+    return len(cells), [*findings, *found_once(found)]
 
 
 def _judge_changed(checkout: Path, base: str | Path) -> list[Finding]:

@@ -67,6 +67,10 @@ class RayCluster:
         """The cards of one kind that are there now."""
         return self.kinds(device).get(kind, [])
 
+    def cores(self) -> int:
+        """The number of cores of all nodes, as Ray counts them."""
+        return sum(int(node["Resources"].get("CPU", 0)) for node in self._nodes())
+
     def close(self) -> None:
         """End the connection, and with it every worker."""
         self.ray.shutdown()
