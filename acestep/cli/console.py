@@ -11,7 +11,7 @@ from contextlib import suppress
 from contextvars import ContextVar
 from io import TextIOWrapper
 from types import FrameType
-from typing import Any, TextIO, TypeVar
+from typing import Any, TypeVar
 
 import click
 import msgspec
@@ -34,12 +34,6 @@ def print_json(document: Any) -> None:
         # An argument that is no text of the terminal's encoding: UTF-8 cannot hold it, and JSON needs it.
         text = msgspec.json.encode(_with_text(msgspec.to_builtins(document)))
     click.echo(msgspec.json.format(text, indent=2).decode())
-
-
-def print_json_line(document: Any, out: TextIO) -> None:
-    """Write one of several JSON documents to what is the command's stdout, on one line, at once."""
-    _printed.set(True)
-    click.echo(msgspec.json.encode(document).decode(), file=out)
 
 
 def _with_text(document: Any) -> Any:

@@ -162,6 +162,7 @@ def recorded_card(executor: Executor, system: System = System.LINUX) -> Recorded
         driver=card.driver[:80],
         uuid=card.uuid[:80] if kind is RecordedCardKind.VIRTUAL else "",
         system=system,
+        serials=executor.serials,
     )
 
 

@@ -148,13 +148,16 @@ def _run(
     from calibrate.campaign.recording import InterruptedCampaignError
     from calibrate.fleet.campaigns import run_campaigns
     from calibrate.fleet.updates import Failed
-    from calibrate.fleet.views import fleet_view
+    from calibrate.fleet.views import fleet_view, print_line
 
     try:
         with fleet_view(lines) as tell:
             ended = run_campaigns(campaigns, campaigning, workers, tell)
     except InterruptedCampaignError as interruption:
-        raise click.Abort(str(interruption)) from None
+        console.notify(str(interruption))
+        if lines is not None:
+            print_line(lines, {"error": {"exit_code": int(Exit.INTERRUPTED), "message": str(interruption)}})
+        return Exit.INTERRUPTED
     failed = [one for one in ended if isinstance(one, Failed)]
     for one in failed:
         console.notify(f"error: {one.card}: {one.message}")

@@ -16,6 +16,8 @@ from calibrate.probes.base import SIMULATED_CARD, UNCONDITIONED, CardConditions,
 class Alone(ABC):
     """Runs tasks of the loaded model as long as there are any."""
 
+    serials = ()
+
     def __init__(self, prober: Prober) -> None:
         self.device = prober.device
         self._loaded: Knobs | None = None

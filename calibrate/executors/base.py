@@ -35,6 +35,11 @@ class Executor(Protocol):
         ...
 
     @property
+    def serials(self) -> tuple[str, ...]:
+        """The digests of the UUIDs of the cards that answered together; empty for a card alone."""
+        ...
+
+    @property
     def setting(self) -> ProbeSetting:
         """The code and the libraries that answer."""
         ...

@@ -10,6 +10,7 @@ from calibrate.executors.cards import simulated_as
 from calibrate.executors.questions import ProbeTask
 from calibrate.executors.remote import WorkerAnswer, WorkerReport, WorkerSetup
 from calibrate.executors.worker import simulated_prober
+from calibrate.files import digest
 from calibrate.fingerprint import setting_here
 from calibrate.record.measurement import RecordedCardKind
 
@@ -34,11 +35,13 @@ class CardWorker:
     def report(self) -> bytes:
         """A `WorkerReport`."""
         alone = self._alone
+        real = alone.device == RecordedCardKind.CUDA
         found = WorkerReport(
             device=alone.device,
-            card=alone.card,
+            card=msgspec.structs.replace(alone.card, uuid="" if real else alone.card.uuid),
             setting=setting_here(),
             foreign_bytes=alone.conditions.foreign_bytes,
+            serial=digest(alone.card.uuid) if real and alone.card.uuid else "",
         )
         return msgspec.json.encode(found)
 

@@ -114,6 +114,10 @@ class Fleet:
         return self._first.report.card
 
     @property
+    def serials(self) -> tuple[str, ...]:
+        return tuple(sorted({member.report.serial for member in self._all} - {""}))
+
+    @property
     def setting(self) -> ProbeSetting:
         return self._first.report.setting
 

@@ -31,6 +31,7 @@ class Local:
     """Distributes tasks to processes; tasks that share a trace go to one process, so that none is traced twice."""
 
     conditions = UNCONDITIONED
+    serials = ()
 
     def __init__(self, processes: int, command: Sequence[str], card: Card = SIMULATED_CARD) -> None:
         self.card = card

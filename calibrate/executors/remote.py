@@ -33,12 +33,16 @@ class WorkerSetup(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker found: its card, what it answers with, and how much of the card other programs hold."""
+    """What a worker found: its card, what it answers with, and how much of the card other programs hold.
+
+    `serial` is a digest of the UUID of a real card, which stays on its machine.
+    """
 
     device: str
     card: Card
     setting: ProbeSetting
     foreign_bytes: int
+    serial: str = ""
 
 
 class WorkerAnswer(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, TextIO
 
+import click
+import msgspec
+
 from acestep.cli import console
 from calibrate.fleet.updates import Cards, Failed, Progressed, TellUpdate, Told, Update, Written
 
@@ -18,12 +21,17 @@ if TYPE_CHECKING:
 def fleet_view(lines: TextIO | None) -> Iterator[TellUpdate]:
     """Yield a function that shows updates, as long as the context lasts; as JSON on `lines` if that is given."""
     if lines is not None:
-        yield partial(console.print_json_line, out=lines)
+        yield partial(print_line, lines)
     elif sys.stderr.isatty():
         with _live() as tell:
             yield tell
     else:
         yield _tell_sentences
+
+
+def print_line(lines: TextIO, document: object) -> None:
+    """Write a document as one line of JSON, at once."""
+    click.echo(msgspec.json.encode(document).decode(), file=lines)
 
 
 def sentences_of(update: Update) -> Iterator[str]:

@@ -159,7 +159,7 @@ def test_a_real_cards_prober_runs_behind_ray_and_a_card_in_use_is_excluded(
     cluster: LocalCluster, tmp_path: Path
 ) -> None:
     """Its children are fakes: no card is here, and none is claimed."""
-    nodes = [cluster.add("L4", gpus=1), cluster.add("L4", gpus=1, lie="memory")]
+    nodes = [cluster.add("L4", gpus=2), cluster.add("L4", gpus=1, lie="memory")]
     arguments = ("--device", "cuda", "--cards", "L4", "--lm", "none")
     code, _, err = finished(drive(cluster, tmp_path, *arguments, worker="FakeGpuWorker"))
     for node in nodes:
@@ -168,6 +168,8 @@ def test_a_real_cards_prober_runs_behind_ray_and_a_card_in_use_is_excluded(
     assert "other programs hold 3.00 GiB" in err
     record = load_measurement(tmp_path / "L4-turbo.json")
     assert (record.card.kind, record.card.name) == ("cuda", "NVIDIA L4")
+    assert len(record.card.serials) == 2, "digests of the two cards that answered"
+    assert record.card.uuid == ""
     assert record.conditions.watched
     assert [probe.workload.steps for probe in record.probes].count(8) == 1, "the headline, in full"
     assert local_processes() == []

@@ -54,6 +54,11 @@ class FakeGpuWorker(CardWorker):
         prober.gauge.others = {1: 3 * GIB} if os.environ.get("LIE") else {}
         prober._before = prober.gauge.read()
         prober.card = Card(
-            kind=CardKind.CUDA, name="NVIDIA L4", total_bytes=24 * GIB, capability=(8, 9), driver="580.65.06"
+            kind=CardKind.CUDA,
+            name="NVIDIA L4",
+            uuid=f"GPU-{os.getpid()}",
+            total_bytes=24 * GIB,
+            capability=(8, 9),
+            driver="580.65.06",
         )
         return CardAlone(prober)

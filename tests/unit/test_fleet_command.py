@@ -127,7 +127,9 @@ def test_ctrl_c_keeps_the_answers_of_all_kinds(cluster: PlayedCluster, command: 
     assert code == Exit.INTERRUPTED
     kept = sum(journal_path(path_of(tmp_path, kind)).read_bytes().count(b"\n") - 1 for kind in cluster.kinds_there)
     assert err.splitlines()[-1] == f"Interrupted; {kept} answers are kept. Go on with --resume."
-    assert run(command, tmp_path, "--resume")[0] == Exit.OK
+    code, out, _ = run(command, tmp_path, "--resume", "--json")
+    assert code == Exit.OK
+    assert all(json.loads(line)["event"] for line in out.splitlines())
     for kind in cluster.kinds_there:
         require_local_file(tmp_path, kind)
 
