@@ -6,12 +6,15 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from acestep.budgets import System
-from calibrate.executors.alone import SimulationAlone
+from acestep.knobs import Knobs
+from acestep.units import GIB
+from calibrate.executors.alone import CardAlone, SimulationAlone
 from calibrate.executors.card_worker import CardWorker
 from calibrate.executors.cards import simulated_as
 from calibrate.executors.questions import ProbeTask
 from calibrate.executors.remote import Place, TaskAnswered, WorkerEvent, WorkerLost, WorkerOpened, WorkerSetup
-from calibrate.probes.base import CapMethod
+from calibrate.probes.base import UNCONDITIONED, CapMethod, ProbeResult
+from calibrate.workload import Workload
 from tests.fakes import AnalyticProber
 
 SETUP = WorkerSetup(device="simulated", kind="H100", system=System.LINUX, cap_method=CapMethod.MODEL)
@@ -25,6 +28,27 @@ class FormulaWorker(CardWorker):
     def opened(self, setup: WorkerSetup) -> SimulationAlone:
         assert setup.device == "simulated"
         return SimulationAlone(AnalyticProber(), simulated_as(setup.kind))
+
+
+class FormulaCard(AnalyticProber):
+    """A real card as far as a campaign can tell; it runs requests to their end too."""
+
+    device = "cuda"
+    card = msgspec.structs.replace(simulated_as("L4"), name="NVIDIA L4", total_bytes=24 * GIB, driver="580.65.06")
+    conditions = UNCONDITIONED
+
+    def certify(self, knobs: Knobs, workload: Workload, cap_bytes: int) -> ProbeResult:
+        return self.probe(knobs, workload, cap_bytes)
+
+    def close(self) -> None:
+        """Nothing was started."""
+
+
+class FormulaCardWorker(CardWorker):
+    """A worker whose card is such a one."""
+
+    def opened(self, setup: WorkerSetup) -> CardAlone:
+        return CardAlone(FormulaCard())
 
 
 def place(number: int) -> Place:

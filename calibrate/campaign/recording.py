@@ -5,8 +5,8 @@ from pathlib import Path
 
 import msgspec
 
+from calibrate.campaign import probers
 from calibrate.campaign.journal import open_journal
-from calibrate.campaign.probers import method_for, recorded_card
 from calibrate.campaign.run import CampaignResult, CampaignScope, TellPace, TellProgress, run_campaign
 from calibrate.executors.base import Executor, ExecutorStoppedError
 from calibrate.executors.cards import identity_of
@@ -60,7 +60,7 @@ def run_and_record(
                 policy,
                 scope,
                 tell,
-                method=method_for(executor.device),
+                method=probers.method_for(executor.device),
                 known=journal.entries,
                 keep=journal.keep,
                 paced=paced,
@@ -79,7 +79,7 @@ def _measurement(
         Coefficient(variant=scope.variant, name=name, value=value) for name, value in findings.memory_model.items()
     )
     return measurement_of(
-        recorded_card(executor, scope.system),
+        probers.recorded_card(executor, scope.system),
         findings.probes,
         findings.certificates,
         tuple(coefficients),

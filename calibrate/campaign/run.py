@@ -6,6 +6,7 @@ journal; the result is the same.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from copy import copy
 from typing import Final, Self
 
@@ -237,7 +238,9 @@ class _Campaign:
             return _ended(question, verdict)
 
         for number in self._undecided:
-            self._sizes[number].apart().decide(look)
+            # Where nothing fits from now on, short probes would prove nothing.
+            with suppress(NotMeasuredError):
+                self._sizes[number].apart().decide(look)
         return missing
 
     def findings(self) -> CampaignResult:

@@ -51,8 +51,8 @@ def drive(
     )
 
 
-def finished(driver: "subprocess.Popen[str]") -> tuple[int, str, str]:
-    out, err = driver.communicate(timeout=120)
+def finished(driver: "subprocess.Popen[str]", seconds: float = 120) -> tuple[int, str, str]:
+    out, err = driver.communicate(timeout=seconds)
     return driver.returncode, out, err
 
 
@@ -187,6 +187,19 @@ def local_processes() -> list[str]:
     while living() and time.monotonic() < deadline:
         time.sleep(0.1)
     return living()
+
+
+@pytest.mark.soak
+def test_the_real_simulation_writes_the_file_of_a_local_run(cluster: LocalCluster, tmp_path: Path) -> None:
+    """Under Windows, where no model of the VRAM guard is fitted, which takes minutes."""
+    small = ("--os", "windows", "--lm", "none")
+    code, _, err = finished(drive(cluster, tmp_path, "--cards", "H100", *small, worker="CardWorker"), seconds=600)
+    assert code == Exit.OK, err
+    local = tmp_path / "local.json"
+    run = (sys.executable, "-m", "calibrate", "run", "--card", "H100", *ONE_SIZE, *small, "-o", str(local))
+    subprocess.run(run, cwd=ROOT, capture_output=True, check=True)
+    assert path_of(tmp_path, "H100").read_bytes() == local.read_bytes()
+    assert load_measurement(local).card.compute_capability == "9.0"
 
 
 def test_a_kind_that_no_node_declares_is_refused(cluster: LocalCluster, tmp_path: Path) -> None:

@@ -10,21 +10,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from acestep.budgets import System
 from acestep.errors import NotMeasuredError
 from acestep.knobs import Variant
 from acestep.units import GIB
+from calibrate.campaign.boundary import Method
 from calibrate.campaign.run import CampaignScope, run_campaign
-from calibrate.executors.alone import SimulationAlone
+from calibrate.executors.alone import CardAlone, SimulationAlone
 from calibrate.executors.base import ExecutorStoppedError
 from calibrate.executors.cards import is_of_kind, simulated_as
 from calibrate.executors.fleet import MOST_LOSSES, WITHOUT_CARDS_S, Fleet, FleetState
 from calibrate.executors.local import trace_of
 from calibrate.executors.questions import Fit, Probed, ProbeTask, Question
-from calibrate.executors.remote import Place
+from calibrate.executors.remote import Place, WorkerSetup
 from calibrate.fingerprint import setting_here
+from calibrate.probes.base import CapMethod
 from calibrate.table.policy import load_policy
 from calibrate.verdict import Verdict
-from tests.fake_workers import SETUP, FakeWorkers, Spoil, place, replaced
+from tests.fake_workers import SETUP, FakeWorkers, FormulaCard, FormulaCardWorker, Spoil, place, replaced
 from tests.fakes import AnalyticProber
 
 POLICY = load_policy()
@@ -137,6 +140,21 @@ def test_a_card_that_answers_wrongly_is_excluded_and_its_question_asked_elsewher
     workers.answer[place(1)] = lambda said: spoil(said) if b'"workload"' in said else said
     assert found_by(workers, states.append) == alone
     assert reason in states[-1].excluded[str(place(1))]
+
+
+def test_two_real_cards_find_what_one_finds_and_each_loads_few_models() -> None:
+    setup = WorkerSetup(device="cuda", kind="L4", system=System.LINUX, cap_method=CapMethod.FRACTION)
+    scope = CampaignScope(variant=Variant.TURBO, sizes_gib=(5,), models=(), in_full=True)
+    one = run_campaign(CardAlone(FormulaCard()), POLICY, scope, lambda _: None, method=Method())
+    workers = FakeWorkers(2, setup=setup, worker=FormulaCardWorker)
+    fleet = Fleet(setup, workers, stopped=threading.Event(), clock=workers.clock)
+    assert run_campaign(fleet, POLICY, scope, lambda _: None, method=Method()) == one
+    loads = dict.fromkeys(workers.there, 0)
+    for there in workers.there:
+        knobs = [task.knobs for asked, task in workers.asked if asked == there and isinstance(task, Question)]
+        loads[there] = sum(before != after for before, after in pairwise(knobs))
+        assert knobs
+        assert loads[there] < len(knobs) / 2
 
 
 def test_without_any_card_the_reasons_are_told_after_a_while() -> None:
