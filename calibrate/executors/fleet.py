@@ -84,7 +84,6 @@ class Fleet:
         *,
         stopped: threading.Event,
         watch: WatchFleet = lambda _: None,
-        without_cards_s: float = WITHOUT_CARDS_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.setup = setup
@@ -92,7 +91,6 @@ class Fleet:
         self._workers = workers
         self._stopped = stopped
         self._watch = watch
-        self._without_cards_s = without_cards_s
         self._clock = clock
         self._simulated = setup.device == RecordedCardKind.SIMULATED
         self._here = setting_here()
@@ -170,7 +168,7 @@ class Fleet:
         self._watch(self._state())
         if self._members or self._starting:
             self._seen = self._clock()
-        elif self._clock() - self._seen >= self._without_cards_s:
+        elif self._clock() - self._seen >= WITHOUT_CARDS_S:
             raise NotMeasuredError(f"no {self.setup.kind} is left to ask{self._told_reasons()}; go on with --resume")
         return entry
 
@@ -214,7 +212,11 @@ class Fleet:
             self._exclude(event.place, f"its answer cannot be read: {error}")
             return None
         if said.entry is None:
-            raise NotMeasuredError(f"{event.place}: {said.problem}")
+            if self._simulated or len(self._members) + len(self._starting) == 1:
+                raise NotMeasuredError(f"{event.place}: {said.problem}")
+            # One card of several may be at fault.
+            self._exclude(event.place, said.problem)
+            return None
         if task is None or not is_answer(said.entry, task):
             self._exclude(event.place, "it answered another question than it was asked")
             return None
@@ -245,9 +247,10 @@ class Fleet:
 
     def _give_all(self, tasks: Likely) -> None:
         """Send a task to every free card, as far as there are any."""
-        for member in self._members.values():
-            if member.task is None:
-                self._give(member, tasks())
+        free = [member for member in self._members.values() if member.task is None]
+        listed = tasks() if free else ()
+        for member in free:
+            self._give(member, listed)
 
     def _give(self, member: _Member, tasks: Sequence[ProbeTask]) -> None:
         """Send a free card the task that suits it best, if there is one that no other card is better for."""

@@ -56,7 +56,7 @@ class RayCluster:
         return dict(sorted(found.items()))
 
     def undeclared(self) -> list[str]:
-        """The hosts with GPUs whose kind Ray does not know, and nobody has declared."""
+        """The hosts with GPUs of a kind that Ray does not recognise and no resource declares."""
         return [
             str(node["NodeManagerAddress"])
             for node in self._nodes()
@@ -79,9 +79,7 @@ class RayCluster:
         try:
             return [node for node in self.ray.nodes() if node["Alive"]]
         except (ConnectionError, RuntimeError, self.ray.exceptions.RayError) as error:
-            raise NotMeasuredError(
-                f"the Ray cluster does not answer any more ({first_line(error)}); go on with --resume"
-            ) from None
+            raise _gone(error) from None
 
 
 class RayWorkers:
@@ -114,7 +112,10 @@ class RayWorkers:
         if not self._expected:
             time.sleep(timeout_s)
             return None
-        done, _ = self._ray.wait(list(self._expected), num_returns=1, timeout=timeout_s)
+        try:
+            done, _ = self._ray.wait(list(self._expected), num_returns=1, timeout=timeout_s)
+        except self._ray.exceptions.RayError as error:
+            raise _gone(error) from None
         if not done:
             return None
         place, event = self._expected.pop(done[0])
@@ -155,6 +156,10 @@ class RayWorkers:
             "max_restarts": 0,
             "scheduling_strategy": NodeAffinitySchedulingStrategy(place.node, soft=False),
         }
+
+
+def _gone(error: Exception) -> NotMeasuredError:
+    return NotMeasuredError(f"the Ray cluster does not answer any more ({first_line(error)}); go on with --resume")
 
 
 def _places_on(node: Mapping[str, Any], device: str) -> list[Place]:

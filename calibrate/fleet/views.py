@@ -26,7 +26,7 @@ def fleet_view(lines: TextIO | None) -> Iterator[TellUpdate]:
         with _live() as tell:
             yield tell
     else:
-        yield _tell_sentences
+        yield _Sentences().tell
 
 
 def print_line(lines: TextIO, document: object) -> None:
@@ -48,9 +48,17 @@ def sentences_of(update: Update) -> Iterator[str]:
             yield f"{update.card}: {message}."
 
 
-def _tell_sentences(update: Update) -> None:
-    for sentence in sentences_of(update):
-        console.notify(sentence)
+class _Sentences:
+    """Tells each sentence once: the state of a fleet is told again with everything that is still so."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    def tell(self, update: Update) -> None:
+        for sentence in sentences_of(update):
+            if sentence not in self._told:
+                self._told.add(sentence)
+                console.notify(sentence)
 
 
 @dataclass

@@ -22,16 +22,16 @@ from calibrate.executors.cards import is_of_kind, simulated_as
 from calibrate.executors.fleet import MOST_LOSSES, WITHOUT_CARDS_S, Fleet, FleetState
 from calibrate.executors.local import trace_of
 from calibrate.executors.questions import Fit, Probed, ProbeTask, Question
-from calibrate.executors.remote import Place, WorkerSetup
+from calibrate.executors.remote import Place, WorkerAnswer, WorkerSetup
 from calibrate.fingerprint import setting_here
-from calibrate.probes.base import CapMethod
+from calibrate.probes.base import UNCONDITIONED, CapMethod
 from calibrate.table.policy import load_policy
 from calibrate.verdict import Verdict
 from tests.fake_workers import SETUP, FakeWorkers, FormulaCard, FormulaCardWorker, Spoil, place, replaced
 from tests.fakes import AnalyticProber
 
 POLICY = load_policy()
-SCOPE = CampaignScope(variant=Variant.TURBO, sizes_gib=(5, 8))
+SCOPE = CampaignScope(variant=Variant.TURBO, sizes_gib=(5,))
 
 
 def found_by(workers: FakeWorkers, watch: Callable[[FleetState], None] = lambda _: None) -> bytes:
@@ -48,7 +48,7 @@ def alone() -> bytes:
     return msgspec.json.encode(run_campaign(SimulationAlone(AnalyticProber()), POLICY, SCOPE, lambda _: None))
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(cards=st.integers(1, 5), seed=st.integers(0, 99))
 def test_several_cards_find_what_one_finds_and_nothing_is_traced_twice(alone: bytes, cards: int, seed: int) -> None:
     workers = FakeWorkers(cards, seed)
@@ -59,8 +59,8 @@ def test_several_cards_find_what_one_finds_and_nothing_is_traced_twice(alone: by
     assert len(traced) == len({trace for _, trace in traced})
 
 
-@settings(max_examples=10, deadline=None)
-@given(seed=st.integers(0, 99), losses=st.sets(st.integers(0, 40), min_size=1, max_size=4), back=st.booleans())
+@settings(max_examples=6, deadline=None)
+@given(seed=st.integers(0, 99), losses=st.sets(st.integers(0, 25), min_size=1, max_size=4), back=st.booleans())
 def test_a_lost_card_loses_no_answer(alone: bytes, seed: int, losses: set[int], back: bool) -> None:
     workers, answers = FakeWorkers(5, seed), iter(range(1000))
 
@@ -155,6 +155,26 @@ def test_two_real_cards_find_what_one_finds_and_each_loads_few_models() -> None:
         loads[there] = sum(before != after for before, after in pairwise(knobs))
         assert knobs
         assert loads[there] < len(knobs) / 2
+
+
+def test_a_real_card_that_cannot_answer_is_left_out_where_there_are_others() -> None:
+    setup = WorkerSetup(device="cuda", kind="L4", system=System.LINUX, cap_method=CapMethod.FRACTION)
+    scope = CampaignScope(variant=Variant.TURBO, sizes_gib=(5,), models=(), in_full=True)
+    one = run_campaign(CardAlone(FormulaCard()), POLICY, scope, lambda _: None, method=Method())
+
+    def broken(_: bytes) -> bytes:
+        return msgspec.json.encode(WorkerAnswer(entry=None, conditions=UNCONDITIONED, problem="the driver is gone"))
+
+    for cards in (2, 1):
+        workers = FakeWorkers(cards, setup=setup, worker=FormulaCardWorker)
+        workers.answer[place(1)] = broken
+        fleet = Fleet(setup, workers, stopped=threading.Event(), clock=workers.clock)
+        if cards == 1:
+            with pytest.raises(NotMeasuredError, match="#1: the driver is gone"):
+                run_campaign(fleet, POLICY, scope, lambda _: None, method=Method())
+        else:
+            assert run_campaign(fleet, POLICY, scope, lambda _: None, method=Method()) == one
+            assert fleet.excluded == {place(1): "the driver is gone"}
 
 
 def test_without_any_card_the_reasons_are_told_after_a_while() -> None:
