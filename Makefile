@@ -23,7 +23,7 @@ LATEST_VENV := .venv-latest
 # tests/unit, so that both processes end at the same time. xdist's own order puts files with few tests last, however long.
 SPREAD := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: install lock test test-latest test-extras release-check vllm-env test-vllm test-browser screenshots soak lint types check tier-test bench clean
+.PHONY: install lock test test-latest test-extras release-check vllm-env test-vllm test-ray test-browser screenshots soak lint types check tier-test bench clean
 
 install: $(VENV)/.installed
 
@@ -75,6 +75,16 @@ test-vllm:
 		$(VLLM_PYTHON) -m pytest tests/vllm tests/mlx; \
 	else \
 		echo "vLLM could not be installed:"; tail -n 5 $(VLLM_VENV)/install.log; \
+		echo "0 passed, 0 failed, 1 skipped"; \
+	fi
+
+# A cluster on this machine's loopback. If Ray cannot be installed, this counts as one skipped test, and the end of the
+# log says why.
+test-ray: install
+	@if python3 tools/install.py $(VENV) --editable ".[ray]" --constraint $(LOCK); then \
+		timeout 300 $(PYTHON) -m pytest tests/ray -m "ray and not soak" --timeout 150; \
+	else \
+		echo "Ray could not be installed"; \
 		echo "0 passed, 0 failed, 1 skipped"; \
 	fi
 

@@ -28,6 +28,14 @@ ALLOCATOR_SETTINGS = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_
 """Environment variables of PyTorch's allocator, the newest name first."""
 
 
+class ProbeSetting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What decides an answer on a given card besides the question: code, libraries and the allocator's settings."""
+
+    code: str
+    libraries: dict[str, str]
+    allocator: str
+
+
 class Fingerprint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Two answers to one question agree if their fingerprints do. `budget` is the digest of the policy's terms."""
 
@@ -46,17 +54,23 @@ class Fingerprint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
                 yield f"{name.replace('_', ' ')} {_told(there)} instead of {_told(here)}"
 
 
-def fingerprint(card: str, cap_method: str, budget: str) -> Fingerprint:
-    """Return the fingerprint of answers given by this process."""
-    settings = [f"{name}={os.environ[name]}" for name in ALLOCATOR_SETTINGS if name in os.environ]
+def fingerprint(card: str, cap_method: str, budget: str, setting: ProbeSetting | None = None) -> Fingerprint:
+    """Return the fingerprint of answers given under a setting; that of this process if none is given."""
+    setting = setting or setting_here()
     return Fingerprint(
-        code=code_version(),
-        libraries=library_versions(),
+        code=setting.code,
+        libraries=setting.libraries,
         card=card,
         cap_method=cap_method,
         budget=budget,
-        allocator=" ".join(settings),
+        allocator=setting.allocator,
     )
+
+
+def setting_here() -> ProbeSetting:
+    """The setting of this process."""
+    settings = [f"{name}={os.environ[name]}" for name in ALLOCATOR_SETTINGS if name in os.environ]
+    return ProbeSetting(code=code_version(), libraries=library_versions(), allocator=" ".join(settings))
 
 
 def library_versions() -> dict[str, str]:

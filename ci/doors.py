@@ -17,6 +17,7 @@ from calibrate.workload import Workload
 from ci.cells import GateCell
 from ci.counting import TellCells
 from ci.findings import Finding
+from ci.head_channel import HeadPlaces
 from ci.judge_code import CODE_ERRORS, PLENTY_BYTES
 from ci.side_by_side import SimulationTask, simulated_findings
 
@@ -71,7 +72,12 @@ DOORS = tuple(_doors())
 
 
 def door_cells(
-    checkout: Path, base: str, variants: Collection[Variant], share: float, progress: TellCells
+    checkout: Path,
+    base: str,
+    variants: Collection[Variant],
+    share: float,
+    progress: TellCells,
+    places: HeadPlaces,
 ) -> tuple[list[GateCell], list[Finding]]:
     """Return a cell for each run of some variants as the code at a commit does it, and what cannot be run there.
 
@@ -102,5 +108,5 @@ def door_cells(
         if door.knobs.variant in variants
     ]
     with folder_at(checkout, base, *AT_BASE) as tree:
-        lost = list(simulated_findings(tasks, tree))
+        lost = list(simulated_findings(tasks, tree, places=places))
     return [found[door.name] for door in DOORS if door.name in found], lost

@@ -2,6 +2,9 @@
 
 import datetime
 import secrets
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +13,10 @@ import click
 from acestep.cli import console
 from acestep.cli.options import json_option
 from acestep.errors import UsageError
+from calibrate.extras import require_extra
 
 if TYPE_CHECKING:
+    from ci.head_channel import HeadPlaces
     from ci.judge import Judgement
 
 
@@ -35,6 +40,14 @@ class _File(click.Path):
 @click.option("--head", type=_File(path_type=Path), metavar="FILE", help="The table to judge; that of the tree.")
 @click.option("--table-only", is_flag=True, help="Judge the table and the policy; run no code, read no new record.")
 @click.option("--virtual", is_flag=True, help="Run the cells that the change touches on a virtual card too.")
+@click.option(
+    "--executor",
+    type=click.Choice(("local", "ray")),
+    default="local",
+    show_default=True,
+    help="Where the code is simulated: on this machine, or on the cores of a Ray cluster, each cell on its own.",
+)
+@click.option("--address", metavar="ADDRESS", help="The address of the Ray cluster; that of this machine if not given.")
 @click.option("--junit", type=_File(path_type=Path, dir_okay=False), metavar="FILE", help="Write JUnit XML here.")
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Draw the sample of an earlier run again.")
 @click.option("--all", "single", is_flag=True, help="List every finding, besides one line for each cause.")
@@ -45,6 +58,8 @@ def gate(
     head: Path | None,
     table_only: bool,
     virtual: bool,
+    executor: str,
+    address: str | None,
     junit: Path | None,
     seed: int | None,
     single: bool,
@@ -61,6 +76,8 @@ def gate(
     With --virtual, the cells that changed files touch also run with PyTorch's CUDA build on a virtual card, which sees
     code that takes memory only on CUDA; `make virtual-card` installs it.
 
+    With --executor ray the change's code runs on the machines of a cluster: use it for people you trust.
+
     A layer that looks like an earlier one is not computed again, except for a random sample of them; --seed repeats it.
 
     Exit code 0 ok, 1 regressed, 3 a file of the change is not valid, 4 nothing could be compared, or the judge changes.
@@ -70,32 +87,44 @@ def gate(
     from ci.judge import judge
     from ci.on_virtual_card import nothing_besides, on_a_virtual_card
     from ci.output import junit_xml
-    from ci.two_judges import NO_JUDGE, beside_the_head, judged_by_base, judged_by_itself
+    from ci.two_judges import NO_JUDGE, GateOptions, beside_the_head, judged_by_base, judged_by_itself
 
     if not base:
         raise UsageError("--base needs a git commit, for example --base origin/main")
+    spreading = _spreading(executor, address)
     judged = (tree or CHECKOUT).resolve()
     if junit is not None:
         _refuse_what_is_read(junit, judged, head)
     if seed is None:
         seed = secrets.randbits(32)
-    options = _options(head, table_only=table_only, virtual=virtual, seed=seed)
+    options = GateOptions(
+        judging=_options(head, table_only=table_only, virtual=virtual, seed=seed),
+        spreading=spreading,
+    )
     if tree is None:
         for_people = [
             *(["--junit", str(junit.resolve())] if junit else []),
             *(["--all"] if single else []),
             *(["--json"] if as_json else []),
         ]
-        code = judged_by_base(judged, base, [*options, *for_people])
+        code = judged_by_base(judged, base, options, for_people)
         if code is not None:
             return code
     if not table_only:
         console.notify(f"The sample of layers that are computed again is drawn with --seed {seed}.")
     today = datetime.datetime.now(tz=datetime.UTC).date()
     besides = on_a_virtual_card(judged, base, console.notify) if virtual else nothing_besides
-    with output_file(junit) as write:
+    with output_file(junit) as write, _places(executor, address) as places:
         judgement = judge(
-            judged, base, head, today, table_only=table_only, progress=console.notify, seed=seed, besides=besides
+            judged,
+            base,
+            head,
+            today,
+            table_only=table_only,
+            progress=console.notify,
+            seed=seed,
+            besides=besides,
+            places=places,
         )
         if judged == CHECKOUT:
             judgement = judged_by_itself(judgement, "--tree names the gate's own checkout" if tree else NO_JUDGE)
@@ -105,6 +134,32 @@ def gate(
             write(junit_xml(judgement))
     tell(judgement, single=single, as_json=as_json)
     return judgement.verdict.exit
+
+
+def _spreading(executor: str, address: str | None) -> list[str]:
+    """The options that another gate needs to use the same machines. Raises `MissingExtraError` without Ray."""
+    if executor == "ray":
+        require_extra("ray")
+        return ["--executor", executor, "--address", address or "auto"]
+    if address is not None:
+        raise UsageError("--address goes only with --executor ray; leave it out")
+    return []
+
+
+@contextmanager
+def _places(executor: str, address: str | None) -> "Iterator[HeadPlaces]":
+    """Where the code of the change is simulated."""
+    from ci.side_by_side import LOCAL_PLACES
+
+    if executor == "local":
+        yield LOCAL_PLACES
+        return
+    from calibrate.executors.ray_cluster import RayCluster
+    from ci.head_on_ray import RayPlaces
+
+    # Ray tells people on stdout what happens to its nodes.
+    with redirect_stdout(sys.stderr), closing(RayCluster(address or "auto")) as cluster:
+        yield RayPlaces(cluster)
 
 
 def _options(head: Path | None, *, table_only: bool, virtual: bool, seed: int) -> list[str]:

@@ -7,16 +7,15 @@ import gc
 import os
 import queue
 import shutil
-import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from copy import copy
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
-from typing import IO, TypeVar, cast
+from typing import TypeVar
 
 import msgspec
 
@@ -27,15 +26,7 @@ from acestep.knobs import Knobs, Variant
 from calibrate.probes.base import ProbeResult, Simulation
 from calibrate.workload import Workload
 from ci.checkout import CHECKOUT
-
-MOST_SECONDS = 600
-"""Longest time for one answer; a cell of the slowest variant takes some 20 s."""
-
-PASSED_ON = (
-    *("PATH", "HOME", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "LANG", "LC_ALL", "LD_LIBRARY_PATH"),
-    *("OMP_NUM_THREADS", "PYTHONHASHSEED", "PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV"),
-)
-"""Environment variables that a process with the code of a change gets; a workflow's files and tokens are not there."""
+from ci.head_channel import HeadChannel, HeadGoneError
 
 Wanted = TypeVar("Wanted")
 
@@ -63,27 +54,15 @@ class _Answer(msgspec.Struct, frozen=True, kw_only=True):
     problem: str = ""
 
 
-class HeadGoneError(Exception):
-    """The process with the code of a change has ended, or does not answer."""
-
-
 class HeadSimulation:
     """The simulated card of a change's code, in another process."""
 
     device = "simulated"
 
-    def __init__(self, command: Sequence[str], search: Sequence[Path]) -> None:
+    def __init__(self, channel: HeadChannel) -> None:
         self.capability, self.system = SIMULATED_CAPABILITY, System.LINUX
         self._known: dict[_Question, ProbeResult] = {}
-        self._process = subprocess.Popen(  # noqa: S603 our own interpreter and modules
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=head_environment(*search),
-            start_new_session=True,
-        )
-        self._sent = cast(IO[bytes], self._process.stdin)
-        self._received = cast(IO[bytes], self._process.stdout)
+        self._channel = channel
 
     def probe(self, knobs: Knobs, workload: Workload, cap_bytes: int) -> ProbeResult:
         """As `Prober.probe`; raises `HeadGoneError` where the process has ended."""
@@ -109,11 +88,7 @@ class HeadSimulation:
 
     def close(self) -> None:
         """End the process, whatever it is doing."""
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._sent, self._received):
-            with suppress(OSError):
-                pipe.close()
+        self._channel.close()
 
     def _question(self, knobs: Knobs, workload: Workload, cap_bytes: int | None) -> _Question:
         return _Question(
@@ -121,20 +96,7 @@ class HeadSimulation:
         )
 
     def _ask(self, question: _Question) -> _Answer:
-        late = threading.Timer(MOST_SECONDS, self._process.kill)
-        late.daemon = True
-        late.start()
-        try:
-            self._sent.write(msgspec.json.encode(question) + b"\n")
-            self._sent.flush()
-            line = self._received.readline()
-        except (OSError, ValueError):
-            line = b""
-        finally:
-            late.cancel()
-        if not line.endswith(b"\n"):
-            code = self._process.wait()
-            raise HeadGoneError(f"a process that simulates ended with code {code}, or took over {MOST_SECONDS} s")
+        line = self._channel.ask(msgspec.json.encode(question) + b"\n")
         try:
             answer = msgspec.json.decode(line, type=_Answer)
         except msgspec.DecodeError as error:
@@ -167,12 +129,6 @@ def head_code(tree: Path) -> Iterator[tuple[Path, ...]]:
             elif source.is_file():
                 shutil.copy(source, place)
         yield Path(place), CHECKOUT
-
-
-def head_environment(*search: Path) -> dict[str, str]:
-    """The environment of a process with the code of a change, which finds modules in these folders first."""
-    passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    return passed | {"PYTHONPATH": os.pathsep.join(map(str, search)), "PYTHONSAFEPATH": "1"}
 
 
 def simulate(seed: int) -> None:

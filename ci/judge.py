@@ -17,6 +17,7 @@ from ci.counting import TellCells, counting
 from ci.doors import door_cells
 from ci.findings import Finding, GateVerdict, verdict_of, worst_first
 from ci.harness import harness_findings
+from ci.head_channel import HeadPlaces
 from ci.judge_code import found_once
 from ci.judge_physics import physics_findings
 from ci.judge_plans import PLANNED, plan_findings
@@ -26,7 +27,7 @@ from ci.judge_table import compared_tiers, table_findings
 from ci.judge_waivers import stale_findings, unbounded_findings, with_waivers
 from ci.on_virtual_card import JudgeCells, nothing_besides
 from ci.promises import POLICY, TABLE_FILE, Promises, base_promises, head_promises, record_files, stored_promises
-from ci.side_by_side import cell_tasks, simulated_findings
+from ci.side_by_side import LOCAL_PLACES, cell_tasks, simulated_findings
 from ci.tiers_folder import folder_findings
 
 
@@ -74,12 +75,13 @@ def judge(
     prober: Simulation | None = None,
     seed: int = 0,
     besides: JudgeCells = nothing_besides,
+    places: HeadPlaces = LOCAL_PLACES,
 ) -> Judgement:
     """Judge a tree against its base; a file that cannot be read is a finding, not an error.
 
     The base is a commit of the checkout, or, for a caller in Python, the path of a table. Without a `prober`, the code
     of the checkout is run on the simulated card; `seed` draws the repeated calls that are computed there. `besides`
-    says more about the certified cells.
+    says more about the certified cells, `places` are where the code of the checkout runs.
     """
     table = head or checkout / "tiers" / TABLE_FILE
     folder = table.parent if (table.parent / POLICY).is_file() else checkout / "tiers"
@@ -116,9 +118,9 @@ def judge(
         share = min(before.tolerance.peak_share, after.tolerance.peak_share)
         doors: list[GateCell] = []
         if prober is None and isinstance(base, str):
-            doors, found = door_cells(checkout, base, variants, share, progress)
+            doors, found = door_cells(checkout, base, variants, share, progress, places)
             findings += [*found, *plan_findings(checkout, base, variants & PLANNED)]
-        cells, found = _code(before, after, progress, prober or (checkout, seed), besides, doors)
+        cells, found = _code(before, after, progress, prober or (checkout, seed), besides, doors, places)
         findings += found
     findings += _judge_changed(checkout, base)
     tiers = compared_tiers(before.table, after.table)
@@ -155,6 +157,7 @@ def _code(
     by: Simulation | tuple[Path, int],
     besides: JudgeCells,
     doors: Sequence[GateCell],
+    places: HeadPlaces,
 ) -> tuple[int, list[Finding]]:
     """The number of cells that were probed again, and the results, by the stricter tolerance.
 
@@ -172,13 +175,16 @@ def _code(
     share = min(before.tolerance.peak_share, after.tolerance.peak_share)
     released = [cell for cell in before.anchor if cell.variant in before.table.variants]
     judged = [*cells, *released, *doors]
-    tasks = cell_tasks(judged, share, counting(progress, len(judged)))
+    tasks = cell_tasks(judged, share, counting(progress, len(judged)), apart=places.each_cell_apart)
     tasks.append(lambda sim: step_findings(cells, sim, progress))
     there = {record.digest for record in before.records}
     for record in (record for record in after.records if record.digest not in there):
         tasks.append(lambda sim, record=record: physics_findings(record, before.records, sim, progress))  # type: ignore[misc]
-    found = simulated_findings(tasks, *by) if isinstance(by, tuple) else [f for task in tasks for f in task(by)]
-    return len(cells) + len(doors), [*findings, *found_once(list(found))]
+    if isinstance(by, tuple):
+        found = list(simulated_findings(tasks, *by, places=places))
+    else:
+        found = [finding for task in tasks for finding in task(by)]
+    return len(cells) + len(doors), [*findings, *found_once(found)]
 
 
 def _judge_changed(checkout: Path, base: str | Path) -> list[Finding]:

@@ -19,8 +19,8 @@ from calibrate.files import as_text
 from calibrate.git import folder_at
 from ci.doors import AT_BASE
 from ci.findings import Finding, FindingValue
-from ci.head_process import head_code, head_environment
-from ci.side_by_side import WORKERS
+from ci.head_channel import head_environment
+from ci.head_process import head_code
 
 PLANNED = {Variant.TURBO, Variant.XL_TURBO}
 """One variant of each size: the others are planned by the same code."""
@@ -30,6 +30,8 @@ SIZES_GIB = (3, 5, 8, 12, 16, 20, 24)
 
 PLAN_SECONDS = 60
 """Longest time for one plan, which takes a fraction of a second."""
+
+_AT_ONCE = 2
 
 STAGE = "plan"
 """Stands for the stage in a finding."""
@@ -63,7 +65,7 @@ def plan_findings(checkout: Path, base: str, variants: Collection[Variant]) -> l
         own_table = after / "tiers-of-the-change"
         (after / "tiers").rename(own_table)
         shutil.copytree(before / "tiers", after / "tiers")
-        pool = stack.enter_context(ThreadPoolExecutor(WORKERS))
+        pool = stack.enter_context(ThreadPoolExecutor(_AT_ONCE))
         then = list(pool.map(lambda one: _plan(before, *one), asked))
         now = list(pool.map(lambda one: _plan(after, *one), asked))
         if any(isinstance(plan, str) for plan in now):

@@ -28,7 +28,8 @@ from ci.cells import GateCell, finding_of
 from ci.counting import TellCells
 from ci.findings import Finding
 from ci.harness import changed_paths
-from ci.head_process import head_code, head_environment
+from ci.head_channel import head_environment
+from ci.head_process import head_code
 
 ENVIRONMENT: Final = ".venv-virtual"
 """The folder beside the judge's environment in which `make virtual-card` installs PyTorch's CUDA build."""

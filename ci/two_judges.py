@@ -14,7 +14,7 @@ from acestep.errors import NotMeasuredError
 from calibrate.git import GitError, folder_at
 from ci.findings import GATE_RULES, JUDGE_CHANGES, Finding, GateVerdict, Level, verdict_of, worst_first
 from ci.harness import judges
-from ci.head_process import head_environment
+from ci.head_channel import head_environment
 from ci.judge import Judgement, JudgeVerdict
 
 JUDGE_PARTS = ("ci", "calibrate", "acestep", "tiers", "virtual_card", "pyproject.toml")
@@ -34,8 +34,20 @@ VERDICT_SECONDS = 2 * 3600
 """Longest time for the verdict of another gate; on a virtual card, all cells take about an hour."""
 
 
-def judged_by_base(tree: Path, base: str, options: Sequence[str]) -> int | None:
-    """Run the base's gate on a tree with some options, show what it prints, and return its exit code.
+class GateOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """The options for another gate: those that decide what is judged, and those that only spread the work."""
+
+    judging: Sequence[str]
+    spreading: Sequence[str]
+
+    def known_to(self, gate: Path) -> list[str]:
+        """Return the options without the spreading ones for a gate of a commit that has none."""
+        text = gate.read_bytes() if gate.is_file() else b""
+        return [*self.judging, *(self.spreading if all(name.encode() in text for name in self.spreading[:1]) else ())]
+
+
+def judged_by_base(tree: Path, base: str, options: GateOptions, for_people: Sequence[str]) -> int | None:
+    """Run the base's gate on a tree, with options of its own `for_people`; show what it prints, return its exit code.
 
     None where the base has no gate that judges another tree, or is no commit. Raises `NotMeasuredError` where it gives
     no verdict in time.
@@ -47,7 +59,7 @@ def judged_by_base(tree: Path, base: str, options: Sequence[str]) -> int | None:
             if not whole or not gate.is_file() or _TREE not in gate.read_text(encoding="utf-8"):
                 return None
             passed = {name: os.environ[name] for name in _FOR_PEOPLE if name in os.environ}
-            done = _gated(place, passed, tree, base, options)
+            done = _gated(place, passed, tree, base, [*options.known_to(gate), *for_people])
     except GitError:
         return None
     except subprocess.TimeoutExpired:
@@ -64,7 +76,7 @@ def judged_by_itself(judgement: Judgement, why: str) -> Judgement:
     return _with(judgement, [Finding(id="G204", field="ci/gate.py", message=message)])
 
 
-def beside_the_head(judgement: Judgement, tree: Path, base: str, options: Sequence[str]) -> Judgement:
+def beside_the_head(judgement: Judgement, tree: Path, base: str, options: GateOptions) -> Judgement:
     """Return a judgement with the verdict of the change's own judge beside it, if the change brings another judge."""
     if not any(judges(finding) for finding in judgement.findings):
         return judgement
@@ -128,10 +140,10 @@ def _exit_findings(theirs: _Theirs) -> list[Finding]:
     return [Finding(id="G205", before=int(theirs.verdict.exit), after=theirs.exit_code, message=message)]
 
 
-def _asked(tree: Path, base: str, options: Sequence[str]) -> _Theirs | None:
+def _asked(tree: Path, base: str, options: GateOptions) -> _Theirs | None:
     """The document of the change's own gate, which runs in a process of its own; None if it is none."""
     try:
-        done = _gated(tree, {}, tree, base, [*options, "--json"])
+        done = _gated(tree, {}, tree, base, [*options.known_to(tree / "ci" / "gate.py"), "--json"])
         document = msgspec.json.decode(done.stdout, type=_Theirs)
     except (subprocess.TimeoutExpired, msgspec.DecodeError):
         return None

@@ -11,14 +11,14 @@ from acestep import tiers as tiers_module
 from acestep.budgets import System
 from acestep.cli.console import run_click
 from acestep.errors import NotMeasuredError
-from acestep.hardware.card import CPU
+from acestep.hardware.card import CPU, Card
 from acestep.tiers import load_tiers
 from acestep.units import MIB
 from calibrate.campaign import probers
 from calibrate.executors.alone import SimulationAlone
 from calibrate.executors.base import Executor
 from calibrate.files import pretty_json
-from calibrate.probes.base import CapMethod
+from calibrate.probes.base import SIMULATED_CARD, CapMethod
 from calibrate.table.merge import build_table
 from calibrate.table.policy import load_policy
 from tests.fakes import AnalyticProber, Hungry, measured
@@ -42,7 +42,9 @@ def no_card(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         raise NotMeasuredError("no NVIDIA card was found")
 
     @contextmanager
-    def executor_for(device: str, method: CapMethod, system: System = System.LINUX) -> Iterator[Executor]:
+    def executor_for(
+        device: str, method: CapMethod, system: System = System.LINUX, card: Card = SIMULATED_CARD
+    ) -> Iterator[Executor]:
         yield probers.alone_on(device, system=system)
 
     monkeypatch.setattr(probers, "alone_on", alone_on)

@@ -10,6 +10,7 @@ import pytest
 
 from acestep.budgets import System
 from acestep.cli.console import run_click
+from acestep.hardware.card import Card
 from calibrate import fingerprint
 from calibrate.campaign import journal, probers
 from calibrate.campaign.journal import journal_path
@@ -33,7 +34,7 @@ def run_with(executor: SimulationAlone | CardAlone, output: Path, *arguments: ob
     """The exit code of `calibrate run` with an executor of ours, which stays open."""
 
     @contextmanager
-    def executor_for(device: str, method: CapMethod, system: System) -> Iterator[Executor]:
+    def executor_for(device: str, method: CapMethod, system: System, card: Card) -> Iterator[Executor]:
         yield executor
 
     with pytest.MonkeyPatch.context() as patch:
@@ -48,7 +49,7 @@ def kill_at(write: int, share: float, output: Path, *arguments: object) -> bool:
     child = os.fork()
     if child == 0:
         try:
-            journal.os = _Killing(write, share)  # type: ignore[attr-defined, assignment]
+            journal.os = Killing(write, share)  # type: ignore[attr-defined, assignment]
             run_on(AnalyticProber(), output, *arguments)
         finally:
             os._exit(0)
@@ -56,7 +57,7 @@ def kill_at(write: int, share: float, output: Path, *arguments: object) -> bool:
     return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
 
 
-class _Killing:
+class Killing:
     """The operating system, up to a write that does not return."""
 
     def __init__(self, write: int, share: float) -> None:

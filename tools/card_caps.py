@@ -22,9 +22,10 @@ from acestep.limits.workspace import SEGMENT_GRAIN
 from acestep.output_file import output_file
 from acestep.units import ceil_div
 from calibrate.campaign.journal import open_journal
-from calibrate.campaign.probers import alone_on, identity_of, recorded_card, simulation_of
+from calibrate.campaign.probers import alone_on, recorded_card, simulation_of
 from calibrate.campaign.reality import UNDER, WHOLE, WITHIN
 from calibrate.campaign.run import describe_probe
+from calibrate.executors.cards import identity_of
 from calibrate.executors.questions import Probed, Question
 from calibrate.files import digest, pretty_json
 from calibrate.fingerprint import fingerprint

@@ -150,15 +150,21 @@ ROOMS = (
     ),
     Room(
         name="executors",
-        holds="the processes that run probes",
+        holds="the processes that run probes, on this machine or on others",
         parts=("calibrate.executors",),
-        imports=_names("values hardware dit harness probes record"),
+        imports=_names("values hardware limits dit harness probes record"),
     ),
     Room(
         name="campaign",
         holds="all probes of one record",
         parts=("calibrate.campaign",),
         imports=_names("values hardware checkpoints limits harness probes record table executors"),
+    ),
+    Room(
+        name="fleet",
+        holds="campaigns of several kinds of card at once, on other machines",
+        parts=("calibrate.fleet",),
+        imports=_names("values cli executors campaign"),
     ),
     Room(
         name="timing",
@@ -192,7 +198,7 @@ ROOMS = (
         holds="the commands of `python -m calibrate`",
         parts=("calibrate.commands", "calibrate.cli", "calibrate.__main__"),
         imports=_names(
-            "values hardware limits cli harness probes record table executors campaign timing explain report"
+            "values hardware limits cli harness probes record table executors campaign fleet timing explain report"
         ),
     ),
     Room(

@@ -4,11 +4,24 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
+import msgspec
+
 from calibrate.campaign.cost import Cost
 from calibrate.executors.questions import ProbeTask
 
 PATIENCE_S: Final = 1.0
 """Seconds for which an estimate is reused, because a new one evaluates all open decisions."""
+
+
+class Paced(msgspec.Struct, frozen=True, kw_only=True):
+    """How many answers a campaign has, how many are missing at least, and the seconds that these will take."""
+
+    done: int
+    left: int
+    left_s: float
+
+    def __str__(self) -> str:
+        return f"[{self.done} of about {self.done + self.left}{_told(self.left_s)}]"
 
 
 class Pace:
@@ -40,8 +53,8 @@ class Pace:
         self._left = list(self._remaining())
         return f"[0 of about {len(self._left)}]"
 
-    def step(self, task: ProbeTask) -> str:
-        """Call after each answer; return the campaign's progress as the beginning of a line."""
+    def step(self, task: ProbeTask) -> Paced:
+        """Call after each answer; return the campaign's progress."""
         self._done += 1
         self._spent += self._cost.of(task)
         now = self._clock()
@@ -50,7 +63,7 @@ class Pace:
         if not self._left or now - self._told >= PATIENCE_S:
             self._left, self._told = list(self._remaining()), now
         self.left_s = (now - self._started) / max(self._spent, 1e-9) * self._cost.ahead(self._left)
-        return f"[{self._done} of about {self._done + len(self._left)}{_told(self.left_s)}]"
+        return Paced(done=self._done, left=len(self._left), left_s=self.left_s)
 
 
 def _told(seconds: float) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from random import Random
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from acestep.budgets import System
@@ -21,7 +22,7 @@ from calibrate.campaign.boundary import SIMULATED, Method
 from calibrate.executors.alone import CardAlone, SimulationAlone
 from calibrate.executors.base import Executor
 from calibrate.executors.local import Local, usable_processes, worker_for
-from calibrate.probes.base import CapMethod, Simulation
+from calibrate.probes.base import SIMULATED_CARD, CapMethod, Simulation
 from calibrate.record.measurement import RecordedCard, RecordedCardKind
 from calibrate.search import WORST_SPURIOUS_RATE
 from calibrate.table.choice import PROBED
@@ -30,6 +31,10 @@ from calibrate.workload import Workload
 
 if TYPE_CHECKING:
     from calibrate.probes.simulated.prober import SimulatedProber
+
+
+_ONE_SIMULATION = Lock()
+"""A simulation changes functions of torch while it runs, and campaigns of several cards are threads of one process."""
 
 
 def alone_on(
@@ -102,14 +107,20 @@ def passes_descriptors() -> bool:
 
 
 @contextmanager
-def executor_for(device: str, method: CapMethod, system: System = System.LINUX) -> Iterator[Executor]:
-    """The executor of a campaign; all its processes have ended when the context is left."""
-    several = device == RecordedCardKind.SIMULATED and passes_descriptors()
+def executor_for(
+    device: str, method: CapMethod, system: System = System.LINUX, card: Card = SIMULATED_CARD
+) -> Iterator[Executor]:
+    """The executor of a campaign; all its processes have ended when the context is left.
+
+    `card` is the one that is simulated.
+    """
     executor: Executor
-    if several:
-        executor = Local(usable_processes(), worker_for(system))
+    if device != RecordedCardKind.SIMULATED:
+        executor = alone_on(device, method=method)
+    elif passes_descriptors():
+        executor = Local(usable_processes(), worker_for(system, card.capability), card)
     else:
-        executor = alone_on(device, method=method, system=system)
+        executor = SimulationAlone(simulation(capability=card.capability, system=system), card)
     try:
         yield executor
     finally:
@@ -140,11 +151,6 @@ def introduction(executor: Executor, variant: Variant, system: System = System.L
     return f"Probes run on {card.name} with the {weights} of {variant}."
 
 
-def identity_of(card: Card) -> str:
-    """Return an identity that two cards share only if their answers are interchangeable in a journal."""
-    return " ".join([card.name, f"{card.total_bytes} bytes", f"driver {card.driver or 'none'}"])
-
-
 def recorded_card(executor: Executor, system: System = System.LINUX) -> RecordedCard:
     """The card that answers under a system, as a record names it."""
     kind, card = RecordedCardKind(executor.device), executor.card
@@ -156,6 +162,7 @@ def recorded_card(executor: Executor, system: System = System.LINUX) -> Recorded
         driver=card.driver[:80],
         uuid=card.uuid[:80] if kind is RecordedCardKind.VIRTUAL else "",
         system=system,
+        serials=executor.serials,
     )
 
 
@@ -173,7 +180,8 @@ def method_for(device: str) -> Method:
     @cache
     def forecast(knobs: Knobs, workload: Workload) -> int:
         try:
-            return simulated.smallest_caps(eager(knobs), workload)["total"]
+            with _ONE_SIMULATION:
+                return simulated.smallest_caps(eager(knobs), workload)["total"]
         except NotMeasuredError:
             return 0
 

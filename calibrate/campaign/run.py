@@ -6,6 +6,7 @@ journal; the result is the same.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from copy import copy
 from typing import Final, Self
 
@@ -19,7 +20,7 @@ from acestep.units import gib
 from calibrate.campaign.boundary import SIMULATED, Boundary, Look, Method, find_longest, no_forecast
 from calibrate.campaign.cost import cost_on
 from calibrate.campaign.expected import Expect, everything_fits
-from calibrate.campaign.pace import Pace
+from calibrate.campaign.pace import Pace, Paced
 from calibrate.executors.base import Executor
 from calibrate.executors.questions import Fit, Fitted, JournalEntry, Probed, ProbeTask, Question
 from calibrate.record.measurement import Certificate, RecordedProbe
@@ -32,6 +33,9 @@ from calibrate.workload import Workload
 
 TellProgress = Callable[[str], None]
 """Called with a sentence about every answer."""
+
+TellPace = Callable[[Paced], None]
+"""Called after every answer with the number of answers so far."""
 
 KeepEntry = Callable[[JournalEntry], None]
 """Called with every answer before it is used."""
@@ -82,6 +86,7 @@ def run_campaign(
     known: Mapping[ProbeTask, JournalEntry] = {},
     keep: KeepEntry = lambda _: None,
     expect: Expect = everything_fits,
+    paced: TellPace = lambda _: None,
 ) -> CampaignResult:
     """Run every probe that the rows of these sizes need; raise `NotMeasuredError` if one ends without an answer.
 
@@ -95,7 +100,8 @@ def run_campaign(
         keep(entry)
         _require_answer(entry)
         campaign.take(entry)
-        progress(f"{pace.step(entry.task)} {_told(entry)}")
+        paced(step := pace.step(entry.task))
+        progress(f"{step} {_told(entry)}")
     for sentence in (findings := campaign.findings()).uncertain:
         progress(sentence)
     return findings
@@ -244,7 +250,9 @@ class _Campaign:
             return _ended(question, expect(question))
 
         for number in self._undecided:
-            self._sizes[number].apart().decide(look)
+            # Where nothing fits from now on, short probes would prove nothing.
+            with suppress(NotMeasuredError):
+                self._sizes[number].apart().decide(look)
         return missing
 
     def findings(self) -> CampaignResult:

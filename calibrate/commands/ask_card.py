@@ -43,7 +43,8 @@ def ask_card(
     from acestep.output_file import output_file
     from calibrate.campaign.beside import AskedCard, card_run, questions_beside, recorded_answers, runs_text
     from calibrate.campaign.journal import open_journal
-    from calibrate.campaign.probers import alone_on, identity_of, simulation_beside
+    from calibrate.campaign.probers import alone_on, simulation_beside
+    from calibrate.executors.cards import identity_of
     from calibrate.files import digest
     from calibrate.fingerprint import fingerprint
     from calibrate.probes.base import CapMethod

@@ -10,21 +10,29 @@ import click
 from acestep.budgets import System
 from acestep.cli import console
 from acestep.cli.options import variant_option
-from acestep.errors import UsageError
+from acestep.errors import Exit, UsageError
 from acestep.hardware.card import nameplate_gib
-from acestep.knobs import LM_MODELS, Variant
+from acestep.knobs import LM_MODELS, Backend, Variant
 from acestep.units import gib, gib_to_bytes
 from calibrate.commands.campaign_options import cap_method_option, lm_option, models_asked, resume_option, tiers_option
 from calibrate.commands.merge import TIERS_FOLDER
+from calibrate.commands.run_fleet import (
+    address_option,
+    card_option,
+    cards_option,
+    executor_option,
+    fleet_asked,
+    lines_option,
+    run_fleet,
+)
 from calibrate.options import SpreadingCommand, require_simulated, system_option
 
 if TYPE_CHECKING:
     from calibrate.campaign.expected import Expect
-    from calibrate.campaign.run import CampaignResult, CampaignScope
+    from calibrate.campaign.recording import Campaigning
+    from calibrate.campaign.run import CampaignScope
     from calibrate.executors.base import Executor
     from calibrate.executors.questions import ProbeTask
-    from calibrate.probes.base import CapMethod
-    from calibrate.record.measurement import Measurement
     from calibrate.table.policy import Policy
 
 
@@ -41,10 +49,19 @@ if TYPE_CHECKING:
 @lm_option
 @variant_option
 @cap_method_option
+@executor_option
+@address_option
+@cards_option
+@card_option
 @click.option("--dry-run", is_flag=True, help="Print what would be probed, and stop.")
 @resume_option
+@lines_option
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="The measurement file."
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="The measurement file; with --executor ray the folder of all of them.",
 )
 def run_command(
     device: str,
@@ -53,10 +70,15 @@ def run_command(
     lm: tuple[str | None, ...],
     variant: Variant,
     cap_method: str,
+    executor: str,
+    address: str | None,
+    cards: str | None,
+    card: str | None,
     dry_run: bool,
     resume: bool,
+    as_lines: bool,
     output: Path | None,
-) -> None:
+) -> int:
     """Find the limits of every tier and write a measurement file.
 
     Each result is saved as soon as it is known, next to the file: an interrupted run continues with --resume.
@@ -64,11 +86,14 @@ def run_command(
     if output is None and not dry_run:
         raise UsageError("say where the measurements go, for example -o tiers/measurements/NAME.json")
     require_simulated(system, device)
+    fleet = fleet_asked(executor, address, cards, card, as_lines=as_lines)
     from acestep.output_file import output_file
     from calibrate.campaign.probers import backends_of, executor_for, simulation
+    from calibrate.campaign.recording import Campaigning
     from calibrate.campaign.run import CampaignScope
     from calibrate.commands.run_minutes import expectation, reckoned_minutes, simulated_records, timed_minutes
-    from calibrate.probes.base import CapMethod
+    from calibrate.executors.cards import simulated_as
+    from calibrate.probes.base import SIMULATED_CARD, CapMethod
     from calibrate.table.policy import load_policy
 
     policy, simulated = load_policy(), device == "simulated"
@@ -78,86 +103,40 @@ def run_command(
         variant=variant,
         sizes_gib=sizes,
         models=models,
-        backends=backends_of(device, models),
+        # Weights for vLLM would have to be on every machine of a fleet.
+        backends=backends_of(device, models) if fleet is None or simulated else (Backend.PT,),
         in_full=not simulated,
         system=system,
     )
     records = simulated_records(TIERS_FOLDER / "measurements", scope)
     tasks = _tell_plan(policy, scope, device, expectation(records))
+    method = CapMethod.MODEL if simulated else CapMethod(cap_method)
+    campaigning = Campaigning(policy=policy, scope=scope, cap_method=method, resume=resume)
+    if fleet is not None:
+        return run_fleet(fleet, device, campaigning, None if dry_run else output)
     if output is None or dry_run:
         minutes = timed_minutes(tasks, simulation(system=system)) if simulated else reckoned_minutes(tasks, records)
         console.notify(f"It takes {minutes}.")
-        return
-    method = CapMethod.MODEL if simulated else CapMethod(cap_method)
-    with output_file(output) as write, executor_for(device, method, system) as executor:
-        _measure(executor, method, policy, scope, output, write, expectation(records), resume=resume)
+        return Exit.OK
+    imagined = simulated_as(card) if card else SIMULATED_CARD
+    with output_file(output) as write, executor_for(device, method, system, imagined) as by:
+        _measure(by, campaigning, output, write, expectation(records))
+    return Exit.OK
 
 
 def _measure(
-    executor: "Executor",
-    cap_method: "CapMethod",
-    policy: "Policy",
-    scope: "CampaignScope",
-    output: Path,
-    write: Callable[[str], None],
-    expect: "Expect",
-    *,
-    resume: bool,
+    executor: "Executor", campaigning: "Campaigning", output: Path, write: Callable[[str], None], expect: "Expect"
 ) -> None:
-    from calibrate.campaign.journal import open_journal
-    from calibrate.campaign.probers import identity_of, introduction, method_for
-    from calibrate.campaign.run import run_campaign
-    from calibrate.files import digest, pretty_json
-    from calibrate.fingerprint import fingerprint
+    from calibrate.campaign.probers import introduction
+    from calibrate.campaign.recording import InterruptedCampaignError, run_and_record
 
     started = time.monotonic()
-    console.notify(introduction(executor, scope.variant, scope.system))
-    card = f"{identity_of(executor.card)} {scope.system}"
-    holds_for = fingerprint(card=card, cap_method=cap_method, budget=digest(policy.budget))
-    with open_journal(output, holds_for, resume=resume) as journal:
-        if resume:
-            console.notify(f"{len(journal.entries)} answers were there already.")
-        try:
-            findings = run_campaign(
-                executor,
-                policy,
-                scope,
-                console.notify,
-                method=method_for(executor.device),
-                known=journal.entries,
-                keep=journal.keep,
-                expect=expect,
-            )
-        except KeyboardInterrupt:
-            raise click.Abort(_interrupted(journal.count, journal.path)) from None
-        write(pretty_json(_measurement(executor, cap_method, scope, findings)))
-        journal.remove()
+    console.notify(introduction(executor, campaigning.scope.variant, campaigning.scope.system))
+    try:
+        findings = run_and_record(executor, campaigning, output, write, console.notify, expect=expect)
+    except InterruptedCampaignError as interruption:
+        raise click.Abort(str(interruption)) from None
     console.notify(f"{len(findings.probes)} probes written to {output} after {time.monotonic() - started:.0f} s.")
-
-
-def _interrupted(kept: int, journal: Path) -> str:
-    if not kept:
-        return "Interrupted before the first answer."
-    answers = "1 answer is" if kept == 1 else f"{kept} answers are"
-    return f"Interrupted; {answers} kept in {journal}. Go on with the same command and --resume."
-
-
-def _measurement(
-    executor: "Executor", cap_method: "CapMethod", scope: "CampaignScope", findings: "CampaignResult"
-) -> "Measurement":
-    from calibrate.campaign.probers import recorded_card
-    from calibrate.record.measurement import Coefficient, measurement_of
-
-    return measurement_of(
-        recorded_card(executor, scope.system),
-        findings.probes,
-        findings.certificates,
-        tuple(
-            Coefficient(variant=scope.variant, name=name, value=value) for name, value in findings.memory_model.items()
-        ),
-        cap_method,
-        executor.conditions,
-    )
 
 
 def _tell_plan(policy: "Policy", scope: "CampaignScope", device: str, expect: "Expect") -> "list[ProbeTask]":

@@ -9,15 +9,22 @@ from acestep.knobs import Knobs
 from calibrate.executors.answers import card_answer, simulated_answer
 from calibrate.executors.base import Likely
 from calibrate.executors.questions import JournalEntry, ProbeTask, Question
+from calibrate.fingerprint import ProbeSetting, setting_here
 from calibrate.probes.base import SIMULATED_CARD, UNCONDITIONED, CardConditions, CardProber, Prober, Simulation
 
 
 class Alone(ABC):
     """Runs tasks of the loaded model as long as there are any."""
 
+    serials = ()
+
     def __init__(self, prober: Prober) -> None:
         self.device = prober.device
         self._loaded: Knobs | None = None
+
+    @property
+    def setting(self) -> ProbeSetting:
+        return setting_here()
 
     def one_of(self, wanted: Sequence[ProbeTask], likely: Likely) -> JournalEntry:  # noqa: ARG002 one alone is never idle
         """Return the answer to a task of the loaded model, otherwise of the model with most tasks."""
@@ -38,10 +45,10 @@ class Alone(ABC):
 class SimulationAlone(Alone):
     """One simulated card."""
 
-    def __init__(self, prober: Simulation) -> None:
+    def __init__(self, prober: Simulation, card: Card = SIMULATED_CARD) -> None:
         super().__init__(prober)
         self.prober = prober
-        self.card = SIMULATED_CARD
+        self.card = card
         self.conditions = UNCONDITIONED
 
     def close(self) -> None:

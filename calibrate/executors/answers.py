@@ -3,9 +3,11 @@
 import msgspec
 
 from acestep.errors import NotMeasuredError
+from acestep.request import DecodePath
 from calibrate.executors.questions import Fit, Fitted, JournalEntry, Probed, ProbeTask, Question
 from calibrate.probes.base import CardProber, ProbeResult, Simulation
 from calibrate.record.measurement import RecordedCardKind, RecordedProbe
+from calibrate.verdict import Verdict
 
 
 def simulated_answer(prober: Simulation, task: ProbeTask) -> JournalEntry:
@@ -14,7 +16,7 @@ def simulated_answer(prober: Simulation, task: ProbeTask) -> JournalEntry:
         return Fitted(task=task, coefficients=prober.memory_model(task.variant))
     if task.full:
         raise NotMeasuredError(f"a {prober.device} card runs probes only, no whole request")
-    return _probed(prober.device, task, prober.probe(task.knobs, task.workload, task.cap_bytes))
+    return probed_entry(prober.device, task, prober.probe(task.knobs, task.workload, task.cap_bytes))
 
 
 def card_answer(prober: CardProber, task: ProbeTask) -> JournalEntry:
@@ -22,10 +24,25 @@ def card_answer(prober: CardProber, task: ProbeTask) -> JournalEntry:
     if isinstance(task, Fit):
         return Fitted(task=task, coefficients=None)
     run = prober.certify if task.full else prober.probe
-    return _probed(prober.device, task, run(task.knobs, task.workload, task.cap_bytes))
+    return probed_entry(prober.device, task, run(task.knobs, task.workload, task.cap_bytes))
 
 
-def _probed(device: str, task: Question, result: ProbeResult) -> Probed:
+def crashed_entry(device: str, task: Question, problem: str) -> Probed:
+    """Return the answer to a question that no card lived to answer."""
+    result = ProbeResult(
+        verdict=Verdict.CRASHED,
+        cap_bytes=task.cap_bytes,
+        stages=(),
+        songs_per_pass=task.workload.batch,
+        decode_path=DecodePath.GPU,
+        seconds=0.0,
+        warnings=(problem,),
+    )
+    return probed_entry(device, task, result)
+
+
+def probed_entry(device: str, task: Question, result: ProbeResult) -> Probed:
+    """Return the result of a run on a device as it is recorded."""
     workload = task.workload
     if task.full:
         from acestep.dit.sampler import steps_for  # imports torch, which certifying needs anyway

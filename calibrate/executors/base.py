@@ -5,10 +5,15 @@ from typing import Protocol
 
 from acestep.hardware.card import Card
 from calibrate.executors.questions import JournalEntry, ProbeTask
+from calibrate.fingerprint import ProbeSetting
 from calibrate.probes.base import CardConditions
 
 Likely = Callable[[], Sequence[ProbeTask]]
 """Returns tasks that will probably be wanted later, for an idle process."""
+
+
+class ExecutorStoppedError(Exception):
+    """The executor was stopped from outside, in the middle of its work."""
 
 
 class Executor(Protocol):
@@ -27,6 +32,16 @@ class Executor(Protocol):
     @property
     def conditions(self) -> CardConditions:
         """The conditions of the probes so far."""
+        ...
+
+    @property
+    def serials(self) -> tuple[str, ...]:
+        """The digests of the UUIDs of the cards that answered together; empty for a card alone."""
+        ...
+
+    @property
+    def setting(self) -> ProbeSetting:
+        """The code and the libraries that answer."""
         ...
 
     def one_of(self, wanted: Sequence[ProbeTask], likely: Likely) -> JournalEntry:

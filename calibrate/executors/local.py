@@ -9,16 +9,18 @@ from typing import Final
 import msgspec
 
 from acestep.budgets import System
+from acestep.hardware.card import SIMULATED_CAPABILITY, Card
 from calibrate.executors.base import Likely
 from calibrate.executors.pool import Process, ProcessPool
 from calibrate.executors.questions import Fit, JournalEntry, ProbeTask, Question
+from calibrate.fingerprint import ProbeSetting, setting_here
 from calibrate.probes.base import SIMULATED_CARD, UNCONDITIONED
 from calibrate.record.measurement import RecordedCardKind
 
 
-def worker_for(system: System) -> tuple[str, ...]:
-    """The command of a process that simulates cards under a system."""
-    return sys.executable, "-m", "calibrate.executors.worker", system.value
+def worker_for(system: System, capability: tuple[int, int] = SIMULATED_CAPABILITY) -> tuple[str, ...]:
+    """The command of a process that simulates cards of a compute capability under a system."""
+    return sys.executable, "-m", "calibrate.executors.worker", system.value, ".".join(map(str, capability))
 
 
 MOST_PROCESSES: Final = 4
@@ -28,16 +30,21 @@ MOST_PROCESSES: Final = 4
 class Local:
     """Distributes tasks to processes; tasks that share a trace go to one process, so that none is traced twice."""
 
-    card = SIMULATED_CARD
     conditions = UNCONDITIONED
+    serials = ()
 
-    def __init__(self, processes: int, command: Sequence[str]) -> None:
+    def __init__(self, processes: int, command: Sequence[str], card: Card = SIMULATED_CARD) -> None:
+        self.card = card
         self.pool: ProcessPool[ProbeTask, JournalEntry] = ProcessPool(processes, command)
         self._traced: defaultdict[Process[ProbeTask, JournalEntry], set[ProbeTask]] = defaultdict(set)
 
     @property
     def device(self) -> str:
         return RecordedCardKind.SIMULATED
+
+    @property
+    def setting(self) -> ProbeSetting:
+        return setting_here()
 
     def one_of(self, wanted: Sequence[ProbeTask], likely: Likely) -> JournalEntry:
         """Keep every process at work on what is wanted, and return the first answer that comes."""

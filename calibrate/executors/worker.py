@@ -1,6 +1,6 @@
 """A process that simulates; it ends when its parent closes the channel.
 
-python -m calibrate.executors.worker SYSTEM FD
+python -m calibrate.executors.worker SYSTEM CAPABILITY FD
 """
 
 import gc
@@ -50,12 +50,19 @@ def _listen(channel: "Connection[Received | NotMeasuredError, Sent]", asked: "Si
             os._exit(0)
 
 
-def _simulated(system: System) -> Simulation:
+def simulated_prober(system: System, capability: tuple[int, int]) -> Simulation:
+    """The simulation of a card of a compute capability under a system."""
     from calibrate.probes.simulated.kernels import kernels_on
     from calibrate.probes.simulated.prober import SimulatedProber
 
-    return SimulatedProber(kernels=kernels_on(system))
+    return SimulatedProber(kernels=kernels_on(system, capability))
+
+
+def main(system: str, capability: str, descriptor: str) -> None:
+    """Answer tasks with the simulated card that the command line names."""
+    major, minor = map(int, capability.split("."))
+    serve_tasks(int(descriptor), partial(simulated_prober, System(system), (major, minor)))
 
 
 if __name__ == "__main__":
-    serve_tasks(int(sys.argv[2]), partial(_simulated, System(sys.argv[1])))
+    main(*sys.argv[1:])

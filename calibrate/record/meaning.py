@@ -193,3 +193,12 @@ def _possible_counts(record: Measurement) -> Iterator[RecordProblem]:
             yield f"{place}.asked", f"is {probe.asked}, on a {record.card.kind} card"
         if probe.workload.steps > _MOST_STEPS:
             yield f"{place}.workload.steps", f"is {probe.workload.steps}, a request may have {_MOST_STEPS}"
+
+
+@record_rule("V128", "digests of cards are of real ones, each once")
+def _serials(record: Measurement) -> Iterator[RecordProblem]:
+    card = record.card
+    if card.serials and card.kind is not RecordedCardKind.CUDA:
+        yield "card.serials", f"are {len(card.serials)} on a {card.kind} card"
+    if list(card.serials) != sorted(set(card.serials)):
+        yield "card.serials", "are not in order, each once"

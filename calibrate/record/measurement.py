@@ -1,6 +1,7 @@
 """The measurement file, version 1: the probes, their card, and which probes prove which boundary."""
 
 import re
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Protocol, Self
@@ -33,6 +34,10 @@ RECORD_SCHEMA_VERSION = 1
 """Version of `tiers/measurements/*.json` that this code writes and reads."""
 
 Index = Annotated[int, msgspec.Meta(ge=0)]
+Digest = Annotated[str, msgspec.Meta(pattern="^sha256:[0-9a-f]{64}$")]
+
+MOST_CARDS = 1000
+"""More than any fleet has of one kind."""
 
 
 UNSEALED = "sha256:" + "0" * 64
@@ -60,7 +65,8 @@ class RecordedCard(_Data, frozen=True, omit_defaults=True):
     """The card that answered; a simulated one has no size of its own (`total_bytes` 0).
 
     `system` is what the card ran under; it decides a simulated card's kernels and the budget. `uuid` is kept of a
-    virtual card only, because that of a real one tells whose it is. Older files have no `driver`.
+    virtual card only, because that of a real one tells whose it is. Older files have no `driver`. `serials` are digests
+    of the UUIDs of the cards of a fleet, which answered together.
     """
 
     kind: RecordedCardKind
@@ -70,6 +76,7 @@ class RecordedCard(_Data, frozen=True, omit_defaults=True):
     driver: Text = ""
     uuid: Text = ""
     system: System = System.LINUX
+    serials: Annotated[tuple[Digest, ...], msgspec.Meta(max_length=MOST_CARDS)] = ()
 
     @property
     def virtual_marks(self) -> dict[str, str]:
@@ -211,7 +218,7 @@ class Measurement(_Data, frozen=True, omit_defaults=True):
     code_version: Text
     probes: tuple[RecordedProbe, ...]
     certificates: tuple[Certificate, ...]
-    digest: Annotated[str, msgspec.Meta(pattern="^sha256:[0-9a-f]{64}$")]
+    digest: Digest
     memory_model: tuple[Coefficient, ...] = ()
     conditions: CardConditions = UNCONDITIONED
 
@@ -263,12 +270,13 @@ def measurement_of(
     memory_model: tuple[Coefficient, ...] = (),
     cap_method: CapMethod = CapMethod.MODEL,
     conditions: CardConditions = UNCONDITIONED,
+    libraries: Mapping[str, str] | None = None,
 ) -> Measurement:
-    """Return the measurement file of a campaign that ran here on `card`."""
+    """Return the measurement file of a campaign on `card` with this code and `libraries`, by default those here."""
     return Measurement(
         schema_version=RECORD_SCHEMA_VERSION,
         card=card,
-        environment=Environment(**library_versions()),
+        environment=Environment(**(libraries or library_versions())),
         cap_method=cap_method,
         code_version=code_version(),
         probes=probes,

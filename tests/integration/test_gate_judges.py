@@ -25,6 +25,8 @@ with open({log!r}, "a") as _file:
 """
 """Code that writes down which process imports it."""
 
+NO_OPTIONS = two_judges.GateOptions(judging=(), spreading=())
+
 CHEATS = {
     "ci/judge_table.py": (
         "    for variant, before in base.variants.items():\n",
@@ -198,9 +200,17 @@ def test_a_rule_that_only_the_judge_of_the_change_has_is_a_difference(
         compared=Compared(tiers=1, cells=1, records=1),
         findings=(JUDGE_CHANGED, LOSS),
     )
-    found = two_judges.beside_the_head(ours, Path(), "base", [])
+    found = two_judges.beside_the_head(ours, Path(), "base", NO_OPTIONS)
     assert [(judge.verdict, judge.errors) for judge in found.judges] == [(GateVerdict.REGRESSED, 1), (verdict, 2)]
     assert [(f.id, f.after) for f in found.findings if f.id == "G205"] == [("G205", "G999")]
+
+
+@pytest.mark.parametrize(("gate", "known"), [('--option("--executor")', True), ("the gate of last year", False)])
+def test_a_gate_gets_only_options_that_it_knows(gate: str, known: bool, tmp_path: Path) -> None:
+    options = two_judges.GateOptions(judging=["--seed", "1"], spreading=["--executor", "ray"])
+    (tmp_path / "gate.py").write_text(gate, encoding="utf-8")
+    assert options.known_to(tmp_path / "gate.py") == ["--seed", "1", *(["--executor", "ray"] if known else [])]
+    assert options.known_to(tmp_path / "missing.py") == ["--seed", "1"]
 
 
 def test_another_judge_that_gives_no_verdict_in_time_is_a_finding(
@@ -208,9 +218,9 @@ def test_another_judge_that_gives_no_verdict_in_time_is_a_finding(
 ) -> None:
     _, head = pull_request(upstream, tmp_path)
     monkeypatch.setattr(two_judges, "VERDICT_SECONDS", 0.01)
-    assert two_judges._asked(head, "HEAD", []) is None
+    assert two_judges._asked(head, "HEAD", NO_OPTIONS) is None
     with pytest.raises(NotMeasuredError, match="no verdict in"):
-        two_judges.judged_by_base(head, "HEAD", [])
+        two_judges.judged_by_base(head, "HEAD", NO_OPTIONS, [])
 
 
 CARD_MODULES = ("allocator", "device", "history", "history_start", "host", "kernels", "loops", "memo", "replay")

@@ -14,7 +14,7 @@ from acestep.errors import Exit
 from ci.cells import GateCell, certified_cells
 from ci.findings import Finding
 from ci.promises import stored_promises
-from ci.side_by_side import WORKERS, SimulationTask, cell_tasks, simulated_findings
+from ci.side_by_side import LOCAL_PLACES, SimulationTask, cell_tasks, simulated_findings
 from tests.gate_house import good
 from tests.processes import has_ended, require_end
 
@@ -75,7 +75,7 @@ def certified(place: Path) -> list[GateCell]:
     promised = stored_promises(good().written(place))
     assert promised.policy is not None
     cells, _ = certified_cells(promised.table, promised.policy, promised.records)
-    assert len({(cell.probe.knobs.offload, cell.probe.knobs.quantization) for cell in cells}) > WORKERS
+    assert len({(cell.probe.knobs.offload, cell.probe.knobs.quantization) for cell in cells}) > LOCAL_PLACES.most
     return cells
 
 
@@ -103,7 +103,7 @@ def probing(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], list[int]]]
 def begun(log: Path, gate: subprocess.Popen[str]) -> list[str]:
     """The processes that have begun a group, as soon as all have."""
     deadline = time.monotonic() + 60
-    while not log.exists() or log.read_text(encoding="utf-8").count("\n") < WORKERS:
+    while not log.exists() or log.read_text(encoding="utf-8").count("\n") < LOCAL_PLACES.most:
         assert gate.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -128,7 +128,7 @@ def test_an_interrupted_gate_ends_at_once_with_all_it_started(
     assert gate.returncode == Exit.INTERRUPTED
     assert told.strip() == "interrupted"
     assert all(has_ended(process) for process in processes)
-    assert len((tmp_path / "log").read_text(encoding="utf-8").split()) == WORKERS
+    assert len((tmp_path / "log").read_text(encoding="utf-8").split()) == LOCAL_PLACES.most
 
 
 def test_killing_the_gate_ends_its_processes(probing: tuple[subprocess.Popen[str], list[int]]) -> None:

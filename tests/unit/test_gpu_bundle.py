@@ -19,8 +19,8 @@ from acestep.errors import Exit
 from acestep.hardware.card import Card, CardKind
 from acestep.units import GIB, MIB
 from calibrate.campaign.journal import journal_path
-from calibrate.campaign.probers import identity_of
 from calibrate.cli import cli
+from calibrate.executors.cards import identity_of
 from tools import gpu_bundle
 from tools.gpu_bundle import (
     measured_plan,

@@ -16,6 +16,7 @@ from packaging.utils import canonicalize_name
 from acestep.errors import Exit
 from calibrate.extras import OF_EXTRAS
 from tests.command_lines import ROOT
+from tests.processes import imported_by
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 RECORD = ROOT / "tiers" / "measurements" / "simulated-turbo.json"
@@ -71,27 +72,37 @@ def without(hidden: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    ("hidden", "arguments"),
+    ("hidden", "extra", "arguments"),
     [
-        ("matplotlib", "render --check"),
-        ("jinja2", "render --check"),
-        ("matplotlib", "report --pr --base HEAD"),
-        ("jinja2", "report --pr --base HEAD"),
-        ("jinja2", f"report --html {RECORD} -o {{out}}"),
+        ("matplotlib", "calibrate", "render --check"),
+        ("jinja2", "calibrate", "render --check"),
+        ("matplotlib", "calibrate", "report --pr --base HEAD"),
+        ("jinja2", "calibrate", "report --pr --base HEAD"),
+        ("jinja2", "calibrate", f"report --html {RECORD} -o {{out}}"),
+        ("ray", "ray", "run --executor ray --cards all -o {out}"),
+        ("ray", "ray", "run --executor ray --json -o {out}"),
     ],
 )
-def test_where_one_is_missing_a_sentence_says_what_to_type(hidden: str, arguments: str, tmp_path: Path) -> None:
+def test_where_one_is_missing_a_sentence_says_what_to_type(
+    hidden: str, extra: str, arguments: str, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     done = without(hidden, *arguments.format(out=out).split())
     assert done.returncode == Exit.RUN_FAILED
     assert done.stderr.count("\n") == 1
     assert f"needs {hidden}" in done.stderr
-    assert "pip install 'acestep-calibrated[calibrate]'" in done.stderr
+    assert f"pip install 'acestep-calibrated[{extra}]'" in done.stderr
     assert not out.exists()
     if "--json" in arguments:
         assert json.loads(done.stdout)["error"]["exit_code"] == Exit.RUN_FAILED
     else:
         assert done.stdout == ""
+
+
+def test_nothing_imports_ray_unless_it_is_asked() -> None:
+    imported = imported_by("-m", "calibrate", "run", "--dry-run")
+    assert "calibrate.commands.run_fleet" in imported
+    assert not {name for name in imported if name.partition(".")[0] == "ray"}
 
 
 @pytest.mark.parametrize("arguments", [f"compare {TABLE} {TABLE}", f"validate {RECORD}", "--help"])

@@ -1,0 +1,164 @@
+"""`python -m calibrate run --executor ray`: a campaign for each kind of card of a cluster."""
+
+import re
+import sys
+from contextlib import closing, redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TextIO
+
+import click
+import msgspec
+
+from acestep.cli import console
+from acestep.errors import Exit, NotMeasuredError, UsageError
+from calibrate.extras import require_extra
+
+if TYPE_CHECKING:
+    from calibrate.campaign.recording import Campaigning
+    from calibrate.executors.ray_cluster import RayCluster
+    from calibrate.fleet.campaigns import KindCampaign, OpenWorkers
+
+ALL_CARDS: Final = "all"
+
+executor_option = click.option(
+    "--executor",
+    type=click.Choice(("local", "ray")),
+    default="local",
+    show_default=True,
+    help="Where the probes run: in processes of this machine, or on the cards of a Ray cluster.",
+)
+
+address_option = click.option(
+    "--address", metavar="ADDRESS", help="The address of the Ray cluster; that of this machine if not given."
+)
+
+cards_option = click.option(
+    "--cards", metavar="all|NAMES", help="With --executor ray: the kinds of card to probe, such as H100,L4."
+)
+
+card_option = click.option(
+    "--card", metavar="NAME", help="With --device simulated: simulate the kernels of this card, such as H100."
+)
+
+lines_option = click.option(
+    "--json", "as_lines", is_flag=True, help="With --executor ray: print each event as one line of JSON."
+)
+
+
+class FleetAsked(msgspec.Struct, frozen=True, kw_only=True):
+    """The cluster and the kinds of card that were asked for; no kinds stand for all that there are."""
+
+    address: str
+    kinds: tuple[str, ...]
+    as_lines: bool
+
+
+def fleet_asked(
+    executor: str, address: str | None, cards: str | None, card: str | None, *, as_lines: bool
+) -> FleetAsked | None:
+    """Return the fleet that the options describe, None if there is none.
+
+    Raises `UsageError` for options that do not go together, `MissingExtraError` without Ray.
+    """
+    if executor != "ray":
+        given = {"--address": address, "--cards": cards, "--json": as_lines or None}
+        for option in (option for option, value in given.items() if value is not None):
+            raise UsageError(f"{option} goes only with --executor ray; leave it out")
+        return None
+    if card is not None:
+        raise UsageError("--card goes only with --executor local; a fleet has --cards")
+    kinds = () if cards in (None, ALL_CARDS) else tuple(dict.fromkeys(name.strip() for name in cards.split(",")))
+    if not all(kinds):
+        raise UsageError(f"--cards needs names between commas, such as H100,L4, got {cards!r}")
+    require_extra("ray")
+    return FleetAsked(address=address or "auto", kinds=kinds, as_lines=as_lines)
+
+
+def run_fleet(asked: FleetAsked, device: str, campaigning: "Campaigning", folder: Path | None) -> int:
+    """Run a campaign for each kind of card; without a folder only tell which cards there are.
+
+    Exit code 4 if a campaign could not be finished.
+    """
+    from calibrate.executors.ray_cluster import RayCluster, RayWorkers
+
+    lines = sys.stdout if asked.as_lines else None
+    # Ray tells people on stdout what happens to its nodes.
+    with redirect_stdout(sys.stderr), closing(RayCluster(asked.address)) as cluster:
+        kinds = _kinds(cluster, asked, device)
+        if folder is None:
+            return Exit.OK
+        campaigns = _campaigns(kinds, device, campaigning, folder)
+        return _run(campaigns, campaigning, lambda setup: RayWorkers(cluster, setup), lines)
+
+
+def _kinds(cluster: "RayCluster", asked: FleetAsked, device: str) -> list[str]:
+    """The kinds to probe, with a sentence about the cards of each."""
+    from calibrate.executors.cards import simulated_as
+    from calibrate.record.measurement import RecordedCardKind
+
+    found = cluster.kinds(device)
+    for host in cluster.undeclared():
+        console.notify(
+            f"{host} has GPUs whose kind it does not declare, so they are left out; start it with, for example,"
+            """ `ray start --resources '{"accelerator_type:RTX-4090": 1}'`."""
+        )
+    kinds = asked.kinds or tuple(found)
+    if missing := [kind for kind in kinds if kind not in found]:
+        raise NotMeasuredError(
+            f"the cluster has no {', '.join(missing)}; it declares {', '.join(found) or 'no kind of card'}"
+        )
+    if not kinds:
+        raise NotMeasuredError("no node of the cluster declares a kind of card (a resource accelerator_type:NAME)")
+    if device == RecordedCardKind.SIMULATED:
+        for kind in kinds:
+            simulated_as(kind)
+    for kind in kinds:
+        hosts = dict.fromkeys(place.host for place in found[kind])
+        console.notify(f"{kind}: {len(found[kind])} workers on {', '.join(hosts)}.")
+    return list(kinds)
+
+
+def _campaigns(kinds: list[str], device: str, campaigning: "Campaigning", folder: Path) -> "list[KindCampaign]":
+    from calibrate.executors.remote import WorkerSetup
+    from calibrate.fleet.campaigns import KindCampaign
+    from calibrate.record.measurement import RecordedCardKind
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot make the folder {folder}: {error.strerror}; choose another path") from None
+    scope, prefix = campaigning.scope, "simulated-" if device == RecordedCardKind.SIMULATED else ""
+    return [
+        KindCampaign(
+            setup=WorkerSetup(device=device, kind=kind, system=scope.system, cap_method=campaigning.cap_method),
+            output=folder / f"{prefix}{_file_name(kind)}-{scope.variant}.json",
+        )
+        for kind in kinds
+    ]
+
+
+def _file_name(kind: str) -> str:
+    """A kind of card as a part of a file's name: whatever a node declares, it names no other folder."""
+    return re.sub(r"[^A-Za-z0-9.-]+", "-", kind).strip(".") or "card"
+
+
+def _run(
+    campaigns: "list[KindCampaign]", campaigning: "Campaigning", workers: "OpenWorkers", lines: TextIO | None
+) -> int:
+    from calibrate.campaign.recording import InterruptedCampaignError
+    from calibrate.fleet.campaigns import run_campaigns
+    from calibrate.fleet.updates import Failed
+    from calibrate.fleet.views import fleet_view, print_line
+
+    try:
+        with fleet_view(lines) as tell:
+            ended = run_campaigns(campaigns, campaigning, workers, tell)
+    except InterruptedCampaignError as interruption:
+        console.notify(str(interruption))
+        if lines is not None:
+            print_line(lines, {"error": {"exit_code": int(Exit.INTERRUPTED), "message": str(interruption)}})
+        return Exit.INTERRUPTED
+    failed = [one for one in ended if isinstance(one, Failed)]
+    for one in failed:
+        console.notify(f"error: {one.card}: {one.message}")
+    return failed[0].exit_code if failed else Exit.OK

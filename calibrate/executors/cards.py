@@ -1,0 +1,52 @@
+"""The kinds of card that a campaign names: which card is of a kind, and how a kind is simulated. Pure."""
+
+import re
+from typing import Final
+
+import msgspec
+
+from acestep.errors import UsageError
+from acestep.hardware.card import Card
+from acestep.hardware.card_sizes import card_model, catalogued
+from acestep.hardware.detection.families import capability_of
+from acestep.limits.capabilities import AMPERE
+from calibrate.probes.base import SIMULATED_CARD
+
+_SHORT_SIZE: Final = re.compile(r"\b(\d+)g\b")
+"""The unit of a size in Ray's names of accelerators, such as A100-80G."""
+
+
+def identity_of(card: Card) -> str:
+    """Return an identity that two cards share only if their answers are interchangeable in a journal."""
+    capability = ".".join(map(str, card.capability))
+    return f"{card.name}, capability {capability}, {card.total_bytes} bytes, driver {card.driver or 'none'}"
+
+
+def is_of_kind(card: Card, kind: str) -> bool:
+    """Return whether a card is of the model that a name says, and of the size if the name says one."""
+    name = spelled(kind)
+    size = re.search(r"(\d+) ?gb\b", name)
+    return card_model(name)[0] == card_model(card.name)[0] and (size is None or int(size[1]) == card.nameplate_gib)
+
+
+def simulated_as(kind: str) -> Card:
+    """The simulated card with the kernels of a kind.
+
+    Raises `UsageError` for a name that the catalogue does not have, and for cards that compute in float32, of which no
+    table is made.
+    """
+    name = spelled(kind)
+    if not catalogued(name):
+        raise UsageError(f"{kind} is no card that is known; write it as the maker does, such as H100, L4 or RTX 4090")
+    capability = capability_of(name)
+    if capability < AMPERE:
+        raise UsageError(
+            f"{kind} has no bfloat16 and computes in float32, where everything takes twice as much; its plan is that"
+            " of a card of half its size, so there is nothing to measure"
+        )
+    return msgspec.structs.replace(SIMULATED_CARD, capability=capability)
+
+
+def spelled(kind: str) -> str:
+    """A kind with spaces between its words and its size in GB, as names of cards have them."""
+    return _SHORT_SIZE.sub(r"\1gb", re.sub(r"[-_]+", " ", kind.lower()))
