@@ -95,7 +95,10 @@ def song_time(card: CardSpeed, knobs: Knobs, workload: Workload, cap_bytes: int,
 
 
 def thinking_seconds(card: CardSpeed, backend: Backend, work: Work, steps: int) -> float:
-    """A step takes the time of starting its kernels or of computing them, whichever is longer."""
+    """A step takes the time of starting its kernels or of computing them, whichever is longer.
+
+    What a step costs that is repeated from a CUDA graph is not known from any card, so none is assumed.
+    """
     if backend is not Backend.VLLM:
         return max(work_seconds(work, card, launches=False), LM_LAUNCHES * card.launch_s * work.totals.launches)
     read = work.products.moved_bytes + work.attention.moved_bytes
