@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acestep.cli.show_times import faster_lines
@@ -147,6 +147,7 @@ def run_of(plan: Plan, ratio: float, *, songs: int = 1, steps: int = 0, **stages
     )
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.floats(0.05, 20), st.integers(1, 4))
 def test_own_runs_replace_the_estimate_whatever_their_batch(ratio: float, songs: int) -> None:
     plan = plan_of("RTX 3060")
