@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import pytest
 
 from acestep import api
 from acestep.hardware.card import simulated_card
@@ -205,3 +206,20 @@ def api_server(
             queue.stop()
     finally:
         queue.close()
+
+
+@pytest.fixture
+def maker() -> FakeMaker:
+    return FakeMaker()
+
+
+@pytest.fixture
+def served(maker: FakeMaker, tmp_path: Path) -> Iterator[Served]:
+    with api_server(maker, tmp_path) as made:
+        yield made
+        maker.go.set()
+
+
+@pytest.fixture
+def client(served: Served) -> Api:
+    return served.client()
