@@ -12,17 +12,20 @@ import msgspec
 from acestep.budgets import System
 from acestep.clip import FRAMES_A_SECOND
 from acestep.evidence import Evidence, short_digest
-from acestep.hardware.card import Card, simulated_card
+from acestep.hardware.card import Card, CardKind, simulated_card
+from acestep.hardware.card_sizes import card_model
 from acestep.knobs import KNOBS, LM_MODELS, Backend, Knobs, Offload, Quantization, Variant
 from acestep.limits import room as room_module
 from acestep.limits.capabilities import groups_attention
 from acestep.limits.guard import knobs_key, predict, songs_at_once
 from acestep.limits.plan import Overrides, Plan, clamp, resolve
 from acestep.limits.room import MemoryQuestion, needed_bytes, question_of, songs_room
+from acestep.limits.song_time import cards_of, stages_at, thinking_of, times_of
 from acestep.limits.think_memory import lm_weight_bytes, think_bytes
 from acestep.request import MAX_LYRIC_TOKENS, Request
 from acestep.tiers import TierTable
 from calibrate.report.real_cards import real_cards
+from calibrate.timing.cards import known_cards
 
 LONG_LYRICS = "la " * MAX_LYRIC_TOKENS
 
@@ -60,7 +63,7 @@ def random_questions(count: int, seed: int, table: TierTable) -> list[Question]:
     formats = ("auto", "auto", "none", *(name.value for name in Quantization))
     return [
         Question(
-            place=draw.choice((None, draw.randrange(len(real_cards())))),
+            place=draw.choice((None, draw.randrange(len(real_cards())), draw.choice(_timed()))),
             size=draw.choice((draw.randint(1, 48), round(draw.uniform(1, 30), 2), draw.randint(8, 100) / 8)),
             system=draw.choice(list(System)),
             variant=draw.choice(list(table.variants)),
@@ -72,6 +75,12 @@ def random_questions(count: int, seed: int, table: TierTable) -> list[Question]:
         )
         for _ in range(count)
     ]
+
+
+def _timed() -> list[int]:
+    """The places of the cards whose speed is known."""
+    known = {card_model(card.name)[0] for card in known_cards()}
+    return [place for place, real in enumerate(real_cards()) if card_model(real.card.name)[0] in known]
 
 
 def answered(question: Question, everywhere: TierTable) -> dict[str, Any]:
@@ -148,8 +157,20 @@ def _document(
         "cuts": list(cuts),
         "room": room,
         "at_once": at_once,
+        "song_seconds": _song_seconds(plan, made, table, thinks=thinks),
         "stages": stages or None,
     }
+
+
+def _song_seconds(plan: Plan, made: Request, table: TierTable, *, thinks: bool) -> float | None:
+    """The time on the plan's own card, which the table may not know."""
+    tier = times_of(plan, table.variants[plan.variant].times)
+    model = card_model(plan.card.name)
+    cards = [card for card in cards_of(plan, tier) if card_model(card.card)[0] == model[0]]
+    if not cards or plan.card.kind is not CardKind.CUDA:
+        return None
+    thought = thinking_of(plan, cards[0]) if thinks else None
+    return None if thinks and thought is None else sum(stages_at(cards[0], made.duration_s, thought).values())
 
 
 def _source(evidence: Evidence) -> str:

@@ -5,13 +5,17 @@ from typing import Final
 
 from acestep.budgets import System
 from acestep.hardware.card import Card, CardKind
+from acestep.hardware.card_sizes import card_model
 from acestep.limits.capabilities import computes_in_float32
 from acestep.limits.fallbacks import moves_weights
 from acestep.limits.plan import Plan, resolve
+from acestep.limits.song_time import cards_of, times_of
+from acestep.song_times import LENGTHS_S, song_seconds
 from acestep.tiers import TierTable
+from calibrate.report.guide_times import time_range
 from calibrate.report.marks import marked, source_mark
 from calibrate.report.real_cards import RealCard, real_cards
-from calibrate.report.tier_rows import Rows, models_text, steps_text
+from calibrate.report.tier_rows import DASH, Rows, models_text, steps_text
 from calibrate.report.words import GuideText, on_one_line
 
 _GROUPS: Final = (
@@ -47,20 +51,35 @@ def shown_cards() -> list[RealCard]:
 
 def card_rows(words: GuideText, table: TierTable) -> Rows:
     """Return a row for each card: its tier, its language models, how long songs may be, and what is special."""
-    heading = tuple(words(f"col_{column}") for column in ("card", "tier", "lm", "songs", "notes"))
+    length = words.duration(LENGTHS_S[-1])
+    columns = ("card", "tier", "lm", "songs", "card_time", "notes")
+    heading = tuple(words(f"col_{column}", duration=length) for column in columns)
     linux, windows = (table.on(system) for system in System)
-    return [heading, *(_row(words, real, resolve(real.card, linux), windows) for real in shown_cards())]
+    return [heading, *(_row(words, real, resolve(real.card, linux), linux, windows) for real in shown_cards())]
 
 
-def _row(words: GuideText, real: RealCard, plan: Plan, windows: TierTable) -> tuple[str, ...]:
+def _row(words: GuideText, real: RealCard, plan: Plan, linux: TierTable, windows: TierTable) -> tuple[str, ...]:
     tier = next(tier for tier in windows.variants[plan.variant].tiers if tier.id == plan.tier)
     return (
         on_one_line(real.label),
         words.tier(tier),
         on_one_line(models_text(words, plan.lm_models, plan.lm)),
         marked(steps_text(words, plan.frontier.without_lm), source_mark(plan.evidence.get("frontier"))),
+        _time(words, plan, linux),
         words.listed(_notes(words, real.card, plan, windows)),
     )
+
+
+def _time(words: GuideText, plan: Plan, table: TierTable) -> str:
+    """How long a song takes on the card, planned by its language model and not; a dash where that is not known."""
+    tier = times_of(plan, table.variants[plan.variant].times)
+    model, _ = card_model(plan.card.name)
+    card = next((card for card in cards_of(plan, tier) if card_model(card.card)[0] == model), None)
+    if card is None or plan.card.kind is not CardKind.CUDA:
+        return DASH
+    ways = [(plan.lm, plan.backend), (None, plan.backend)] if plan.init_lm else [(None, plan.backend)]
+    found = [song_seconds(card, LENGTHS_S[-1], *way) for way in ways]
+    return " / ".join(time_range(seconds, words) for seconds in found)
 
 
 def _notes(words: GuideText, card: Card, plan: Plan, windows: TierTable) -> Iterator[str]:

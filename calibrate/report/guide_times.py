@@ -24,10 +24,11 @@ def _row(tier: Tier, card: CardTimes, words: GuideText) -> Sequence[str]:
     lm = tier.recommended_lm
     without = [song_seconds(card, length) for length in LENGTHS_S]
     planned = [song_seconds(card, length, lm, tier.backend) if lm else None for length in LENGTHS_S]
-    return (words.tier(tier), card.card, *(_range(seconds, words) for seconds in (*without, *planned)))
+    return (words.tier(tier), card.card, *(time_range(seconds, words) for seconds in (*without, *planned)))
 
 
-def _range(seconds: float | None, words: GuideText) -> str:
+def time_range(seconds: float | None, words: GuideText) -> str:
+    """Return the range around a likely time; a dash for one that is not known."""
     if seconds is None:
         return "—"
     return duration_range(

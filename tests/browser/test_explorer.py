@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
+from acestep.song_times import FASTEST, SLOWEST
 from acestep.tiers import load_tiers
+from acestep.units import duration_range
 from calibrate.report.explorer.page import explorer_page
 from tests.explorer_questions import answered, random_questions
 from tests.guide_pages import LM
@@ -70,6 +72,9 @@ def test_random_questions_are_answered_as_acestep_and_the_guard_answer_them(
         assert shown == expected, question
         refused += bool(expected["plan"]["warnings"] or expected["cuts"])
     assert QUESTIONS / 5 < refused < QUESTIONS
+    assert (sum(given["song_seconds"] is not None for given in found) > 5) is any(
+        t.times for t in table.variants.values()
+    )
 
 
 def choose(page: "Page", **values: str) -> None:
@@ -93,6 +98,16 @@ def test_a_visitor_chooses_a_card_and_reads_whether_it_fits(explorer: "Page") ->
     commands = explorer.locator("#commands").inner_text()
     assert "--offload none --quantization none" in commands
     assert "--duration 600 --batch 8" in commands
+
+
+def test_a_time_is_shown_as_a_range_where_the_card_s_speed_is_known(explorer: "Page") -> None:
+    for seconds in (0.4, 2.96, 7.25, 31.0, 100.0, 700.0):
+        shown = explorer.evaluate("timeRange", seconds)
+        assert shown == duration_range(FASTEST * seconds, SLOWEST * seconds)
+    choose(explorer, card="RTX 4060 8 GB", variant="turbo")
+    assert "One song takes" in explorer.locator("#settings").inner_text()
+    choose(explorer, card="A16 16 GB")
+    assert "One song takes" not in explorer.locator("#settings").inner_text()
 
 
 @pytest.mark.parametrize("size", ["", "0", "-3", "513"])

@@ -66,6 +66,7 @@ function answer({ card, system, variant, duration, batch, wishes }) {
     cuts: made.said,
     room,
     at_once: atOnce,
+    song_seconds: songSeconds(plan, thinks, made.duration),
     stages: known ? stageBytes(plan, question) : null,
   };
 }

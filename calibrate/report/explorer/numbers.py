@@ -10,12 +10,13 @@ from acestep.checkpoints.catalog import architecture_of, lm_checkpoint
 from acestep.clip import FRAMES_A_SECOND
 from acestep.evidence import Evidence, short_digest
 from acestep.hardware.card import SIMULATED_CAPABILITY
-from acestep.hardware.card_sizes import RECORDED, SHORTFALL_HUNDREDTHS, SHORTFALL_SHARE
+from acestep.hardware.card_sizes import RECORDED, SHORTFALL_HUNDREDTHS, SHORTFALL_SHARE, card_model
 from acestep.knobs import LM_MODELS, WEIGHT_FORMATS, Offload, Variant
 from acestep.limits import guard, think_memory, workspace
 from acestep.limits.capabilities import AMPERE, HOPPER, HOPPER_MATRIX_WORKSPACE, KINDS, MATRIX_WORKSPACE
 from acestep.limits.fallbacks import TRITON_CAPABILITY
 from acestep.request import CODE_FRAMES, MAX_DURATION_S, MAX_LYRIC_TOKENS, MAX_TEXT_TOKENS
+from acestep.song_times import FASTEST, LENGTHS_S, SLOWEST, CardTimes
 from acestep.thinking import LONGEST_PROMPT_TOKENS
 from acestep.tiers import BATCHES, Tier, TierTable, VariantTable
 from calibrate.report.real_cards import real_cards
@@ -47,6 +48,7 @@ def numbers(table: TierTable) -> dict[str, Any]:
                 "group": real.group,
                 "label": real.label,
                 "name": real.card.name,
+                "model": card_model(real.card.name)[0],
                 "kind": real.card.kind.value,
                 "gib": real.card.nameplate_gib,
                 "capability": real.card.capability,
@@ -97,6 +99,9 @@ _CONSTANTS: Final[Mapping[str, Any]] = {
     "think_share_beside": think_memory.THINK_SHARE_BESIDE,
     "vllm_beside": think_memory.THINK_VLLM_BESIDE,
     "longest_prompt_tokens": LONGEST_PROMPT_TOKENS,
+    "time_lengths": LENGTHS_S,
+    "fastest": FASTEST,
+    "slowest": SLOWEST,
     "max_duration_s": int(MAX_DURATION_S),
     "max_lyric_tokens": MAX_LYRIC_TOKENS,
     "max_text_tokens": MAX_TEXT_TOKENS,
@@ -108,6 +113,15 @@ def _variant(found: VariantTable) -> dict[str, Any]:
         "tiers": [_tier(tier) for tier in found.tiers],
         "windows": [_tier(tier) for tier in found.windows],
         "memory_model": found.memory_model,
+        "times": {tier: [_card_times(card) for card in times.cards] for tier, times in found.times.items()},
+    }
+
+
+def _card_times(card: CardTimes) -> dict[str, Any]:
+    return {
+        "model": card_model(card.card)[0],
+        "stages": list(card.stages.values()),
+        **_fields(card, ("offload", "quantization", "thinking")),
     }
 
 

@@ -109,6 +109,7 @@ function settings(asked, found) {
     ? `${longest(found.thinks)} for ${found.batch === 1 ? "one song" : `${found.batch} songs at once`}`
     : "none is certified";
   const rows = [
+    ...(found.song_seconds === null ? [] : [["One song takes", `${timeRange(found.song_seconds)}, estimated`]]),
     ["Tier", `${plan.tier} (${plan.label})${plan.limits_of === plan.tier ? "" : `, limits of ${plan.limits_of}`}`],
     ["Language model", found.thinks ? `${plan.lm} on ${plan.backend}${several}` : "none"],
     ["Offered", plan.lm_models.join(", ") || "no language model"],

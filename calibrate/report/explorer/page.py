@@ -13,7 +13,7 @@ from calibrate.report.template import template
 
 _FOLDER: Final = Path(__file__).parent
 
-SCRIPTS: Final = ("text.js", "card.js", "memory.js", "granting.js", "plan.js", "answer.js", "page.js")
+SCRIPTS: Final = ("text.js", "card.js", "memory.js", "granting.js", "plan.js", "time.js", "answer.js", "page.js")
 
 
 def explorer_page(table: TierTable) -> str:
