@@ -12,6 +12,7 @@ from calibrate.fingerprint import LIBRARIES, library_versions
 from ci.head_channel import MOST_SECONDS, PASSED_ON, HeadGoneError, HeadLostError
 from ci.two_judges import JUDGE_PARTS
 
+TIDYING_S: Final = 2
 STARTING_S: Final = 120
 """How long a process may wait for a free core."""
 
@@ -73,6 +74,8 @@ class RayChannel:
 
     def close(self) -> None:
         if self._ray.is_initialized():
+            # An idle process removes its files; one at work is ended.
+            self._ray.wait([self._actor.close.remote()], timeout=TIDYING_S)
             self._ray.kill(self._actor)
 
 

@@ -96,7 +96,8 @@ def _work_side_by_side(
     tasks: int,
 ) -> None:
     """Work in several processes until none has anything left to do; raises the last `HeadGoneError` of one."""
-    most = min(places.most, tasks)
+    # A cluster whose machines are all gone may get others.
+    most = max(1, min(places.most, tasks))
     gone: HeadGoneError | None = None
     with ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(most))

@@ -158,7 +158,4 @@ def _run(
         if lines is not None:
             print_line(lines, {"error": {"exit_code": int(Exit.INTERRUPTED), "message": str(interruption)}})
         return Exit.INTERRUPTED
-    failed = [one for one in ended if isinstance(one, Failed)]
-    for one in failed:
-        console.notify(f"error: {one.card}: {one.message}")
-    return failed[0].exit_code if failed else Exit.OK
+    return next((one.exit_code for one in ended if isinstance(one, Failed)), Exit.OK)

@@ -45,7 +45,7 @@ def sentences_of(update: Update) -> Iterator[str]:
         case Written(path=path, probes=probes, seconds=seconds):
             yield f"{update.card}: {probes} probes written to {path} after {seconds:.0f} s."
         case Failed(message=message):
-            yield f"{update.card}: {message}."
+            yield f"error: {update.card}: {message}"
 
 
 class _Sentences:
@@ -69,6 +69,7 @@ class FleetRow:
     done: str = ""
     left: str = ""
     last: str = ""
+    failed: bool = False
     problems: dict[str, str] = field(default_factory=dict)
 
     def take(self, update: Update) -> None:
@@ -83,7 +84,7 @@ class FleetRow:
             case Written(path=path):
                 self.left, self.last = "done", path
             case Failed(message=message):
-                self.left, self.last = "failed", message
+                self.left, self.last, self.failed = "failed", message, True
 
 
 def table_of(rows: dict[str, FleetRow]) -> "Table":
@@ -113,6 +114,9 @@ def _live() -> Iterator[TellUpdate]:
             live.update(table_of(rows))
 
         yield tell
+    for kind, row in rows.items():
+        if row.failed:
+            console.notify(f"error: {kind}: {row.last}")
 
 
 def _duration(seconds: float) -> str:
