@@ -17,6 +17,7 @@ from tests.browser.states import states
 from tests.browser.studio import Studio
 
 WIDTHS = {"desktop": 1280, "phone": 390}
+HEIGHT = 1000
 OF_README = {"done": "ui.png", "settings": "ui-settings.png"}
 """The pictures of the README, by their states."""
 
@@ -24,17 +25,18 @@ OF_README = {"done": "ui.png", "settings": "ui-settings.png"}
 def of_the_readme(folder: Path) -> None:
     """`ui.png` and `ui-settings.png`."""
     with _browser() as browser, _address("en") as url:
-        page = _opened(browser, url, "desktop")
+        page = _opened(browser, url, "desktop", "en")
         for state in states(Studio(page)):
             if state in OF_README:
-                _take(page, folder / OF_README[state])
+                page.evaluate("() => window.scrollTo(0, 0)")
+                _take(page, folder / OF_README[state], whole=False)
 
 
 def of_everything(folder: Path, language: str) -> None:
     """A picture of each state for each width and scheme."""
     with _browser() as browser, _address(language) as url:
         for width in WIDTHS:
-            page = _opened(browser, url, width)
+            page = _opened(browser, url, width, language)
             for state in states(Studio(page), language):
                 for scheme in ("light", "dark"):
                     page.evaluate("(dark) => document.body.classList.toggle('dark', dark)", scheme == "dark")
@@ -60,18 +62,19 @@ def _address(language: str) -> Iterator[str]:
         yield server.url
 
 
-def _opened(browser: Browser, url: str, width: str) -> Page:
-    context = browser.new_context(viewport={"width": WIDTHS[width], "height": 860}, color_scheme="light")
+def _opened(browser: Browser, url: str, width: str, language: str) -> Page:
+    size = {"width": WIDTHS[width], "height": HEIGHT}
+    context = browser.new_context(viewport=size, color_scheme="light", locale=language)  # type: ignore[arg-type]
     page = context.new_page()
     page.goto(url)
     return page
 
 
-def _take(page: Page, path: Path) -> None:
+def _take(page: Page, path: Path, *, whole: bool = True) -> None:
     # A click leaves a tooltip or a focus ring behind, and panels are filled after the tab is shown.
     page.mouse.move(0, 0)
     page.wait_for_timeout(700)
-    page.screenshot(path=path, full_page=True)
+    page.screenshot(path=path, full_page=whole)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """After a run that failed or was stopped the page says why, in its language, and the next run works."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
@@ -81,13 +80,12 @@ def test_failures_of_different_kinds_in_a_row_are_each_explained_and_the_next_so
 
 
 def test_missing_weights_are_explained_with_the_command_that_gets_them(tmp_path: Path, visit: Visit) -> None:
-    with ExitStack() as servers:
+    with serving(tmp_path, "--model", "turbo") as server:
         for language in LANGUAGES:
-            server = servers.enter_context(serving(tmp_path / language, "--language", language, "--model", "turbo"))
-            spoken = Spoken(server=server, language=language)
-            studio = Studio(visit(server.url))
+            studio = Studio(visit(server.url, locale=language))
             studio.write("caption", "rain")
             for _ in range(2):
+                spoken = Spoken(server=server, language=language)
                 assert "acestep download turbo" in fail(studio, spoken, "failed_weights")
 
 

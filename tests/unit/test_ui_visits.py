@@ -246,6 +246,8 @@ def test_the_guard_panel_says_what_the_guard_would_do() -> None:
     assert "3 at a time are made, in 3 passes" in guard_html(EXACT, seen, WORDS)
     roomy = outlook(EXACT, model(rest=GIB), request, free_bytes=free)
     assert roomy.at_once == 8
+    # Weights that are not on the card leave no room behind them.
+    assert outlook(EXACT, model(rest=GIB), request, free_bytes=free, held_bytes=0).at_once == 3
     assert "All 8 songs fit" in guard_html(EXACT, roomy, WORDS)
     tight = outlook(EXACT, model(fixed=9 * GIB), Request(caption="x", duration_s=60))
     assert "is tried all the same" in guard_html(EXACT, tight, WORDS)
