@@ -11,7 +11,6 @@ PLAN_FAULTS = (
         "plan",
         "max_batch",
         rules=("G512",),
-        song_s=60,
     ),
     CodeFault(
         "every plan reaches half as far",
@@ -21,6 +20,5 @@ PLAN_FAULTS = (
         "plan",
         "reach",
         rules=("G512",),
-        song_s=60,
     ),
 )
