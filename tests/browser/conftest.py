@@ -63,7 +63,7 @@ def visit(chromium: "Browser", tab: "Page") -> Iterator[Visit]:
     asked: list[str] = []
 
     def failed(error: Exception) -> None:
-        errors.append(str(error))
+        errors.append(f"{error} {error.stack}")
 
     def requested(request: "Request") -> None:
         asked.append(request.url)
