@@ -135,24 +135,28 @@ def test_after_ctrl_c_a_journal_is_resumed_on_other_nodes(
 
 
 LIES = {
-    "card": "declared as H100",
+    "card": "declared as H200",
     "code": OTHER_CODE,
     "memory": "other programs hold 3.00 GiB of its card",
 }
 
 
 def test_nodes_that_are_not_what_they_declare_are_excluded_with_their_reasons(
-    cluster: LocalCluster, local: dict[str, bytes], tmp_path: Path
+    cluster: LocalCluster, local: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    liars = {lie: cluster.add("H100", lie=lie) for lie in LIES}
-    code, _, err = finished(drive(cluster, tmp_path, "--cards", "H100"))
+    liars = {lie: cluster.add("H200", lie=lie) for lie in LIES}
+    # The campaign must not end before the others have started.
+    monkeypatch.setenv("ANSWER_SECONDS", "0.5")
+    nodes = [*liars.values(), cluster.add("H200")]
+    code, _, err = finished(drive(cluster, tmp_path, "--cards", "H200"))
+    for node in nodes:
+        cluster.remove(node)
+    assert code == Exit.OK, err
     for lie, reason in LIES.items():
         told = [line for line in err.splitlines() if f"/{liars[lie].node_id[:6]} #1 is excluded, because" in line]
-        assert told
+        assert told, err
         assert reason in told[0]
-        cluster.remove(liars[lie])
-    assert code == Exit.OK, err
-    assert files_of(tmp_path, ["H100"]) == {"H100": local["H100"]}
+    assert path_of(tmp_path, "H200").read_bytes() == local["H100"]
 
 
 def test_a_real_cards_prober_runs_behind_ray_and_a_card_in_use_is_excluded(
