@@ -21,8 +21,8 @@ SOURCE_PATTERNS = (
 )
 """The code that decides how much memory a run takes and how it is measured."""
 
-SHOWING = "acestep/ui/"
-"""A subfolder that only displays: a new colour makes no record outdated."""
+SHOWING = ("acestep/ui/", "acestep/serving/", "acestep/http_api/")
+"""Subfolders that only show and serve songs: a new colour makes no record outdated."""
 
 ALLOCATOR_SETTINGS = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
 """Environment variables of PyTorch's allocator, the newest name first."""

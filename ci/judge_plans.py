@@ -11,10 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import product
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import msgspec
 
-from acestep.knobs import KNOBS, Offload, Quantization, Variant
+from acestep.knobs import KNOBS, Backend, Offload, Quantization, Variant
+from acestep.tiers import lm_rank
 from calibrate.files import as_text
 from calibrate.git import folder_at
 from ci.doors import AT_BASE
@@ -25,8 +27,8 @@ from ci.head_process import head_code
 PLANNED = {Variant.TURBO, Variant.XL_TURBO}
 """One variant of each size: the others are planned by the same code."""
 
-SIZES_GIB = (3, 5, 8, 12, 16, 20, 24)
-"""Cards of all tiers but the third, and one below the smallest."""
+SIZES_GIB = (3, 4, 5, 7, 8, 12, 16, 20, 24)
+"""A card of each tier, and one below the smallest."""
 
 PLAN_SECONDS = 60
 """Longest time for one plan, which takes a fraction of a second."""
@@ -45,6 +47,9 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True):
     max_batch: dict[str, int]
     frontier: dict[str, dict[str, int]]
     reach: dict[str, int]
+    lm_songs_per_pass: dict[str, int]
+    backends_allowed: tuple[Backend, ...]
+    init_lm: bool
     lm_models: tuple[str, ...]
     offload: Offload
     quantization: Quantization | None
@@ -62,19 +67,24 @@ def plan_findings(checkout: Path, base: str, variants: Collection[Variant]) -> l
     with ExitStack() as stack:
         before = stack.enter_context(folder_at(checkout, base, *AT_BASE))
         after, _ = stack.enter_context(head_code(checkout))
-        own_table = after / "tiers-of-the-change"
-        (after / "tiers").rename(own_table)
+        own_table = Path(stack.enter_context(TemporaryDirectory())) / "tiers"
+        if (after / "tiers").exists():
+            shutil.move(after / "tiers", own_table)
         shutil.copytree(before / "tiers", after / "tiers")
         pool = stack.enter_context(ThreadPoolExecutor(_AT_ONCE))
         then = list(pool.map(lambda one: _plan(before, *one), asked))
         now = list(pool.map(lambda one: _plan(after, *one), asked))
-        if any(isinstance(plan, str) for plan in now):
-            # A change of the table's form, which its own code alone can read.
+        table = "the same table"
+        if any(isinstance(plan, str) for plan in now) and own_table.exists():
+            # A change of the table's form: its code may not read the base's table.
+            table = "its own table"
             shutil.rmtree(after / "tiers")
-            own_table.rename(after / "tiers")
+            shutil.move(own_table, after / "tiers")
             now = list(pool.map(lambda one: _plan(after, *one), asked))
     return [
-        finding for question, *plans in zip(asked, then, now, strict=True) for finding in _judged(*question, *plans)
+        finding
+        for question, *plans in zip(asked, then, now, strict=True)
+        for finding in _judged(*question, *plans, table=table)
     ]
 
 
@@ -86,8 +96,12 @@ def losses(before: Planned, after: Planned) -> Iterator[PlanLoss]:
             yield name, number, now.get(name, 0)
     if not set(before.lm_models) <= set(after.lm_models):
         yield "lm_models", ", ".join(before.lm_models), ", ".join(after.lm_models) or None
-    if before.lm is not None and after.lm is None:
-        yield "lm", before.lm, None
+    if lm_rank(after.lm) < lm_rank(before.lm):
+        yield "lm", before.lm, after.lm
+    if not set(before.backends_allowed) <= set(after.backends_allowed):
+        yield "backends_allowed", ", ".join(before.backends_allowed), ", ".join(after.backends_allowed)
+    if before.init_lm and not after.init_lm:
+        yield "init_lm", True, False
     for name in ("offload", "quantization", "lm_quantization"):
         # A larger language model may need a smaller format of its weights.
         if name != "lm_quantization" or before.lm == after.lm:
@@ -99,6 +113,7 @@ def losses(before: Planned, after: Planned) -> Iterator[PlanLoss]:
 def _limits(plan: Planned) -> dict[str, int]:
     named = {f"frontier.{state}": reach for state, reach in plan.frontier.items()}
     named |= {"max_duration_s": plan.max_duration_s, "max_batch": plan.max_batch, "reach": plan.reach}
+    named |= {"lm_songs_per_pass": plan.lm_songs_per_pass}
     return {f"{name}.{key}": number for name, numbers in named.items() for key, number in numbers.items()}
 
 
@@ -116,7 +131,9 @@ def _plan(code: Path, variant: Variant, size_gib: float) -> Planned | str:
         return f"is none: {error}"
 
 
-def _judged(variant: Variant, size_gib: float, before: Planned | str, after: Planned | str) -> Iterator[Finding]:
+def _judged(
+    variant: Variant, size_gib: float, before: Planned | str, after: Planned | str, *, table: str
+) -> Iterator[Finding]:
     card = f"{variant}: the plan for a card of {size_gib:g} GiB"
     if isinstance(before, str) or isinstance(after, str):
         whose, problem = ("base", before) if isinstance(before, str) else ("change", after)
@@ -133,5 +150,5 @@ def _judged(variant: Variant, size_gib: float, before: Planned | str, after: Pla
             after=new,
             stage=STAGE,
             component=field.partition(".")[0],
-            message=f"{card} has {field} {as_text(new)}; from the same table it had {as_text(old)}.",
+            message=f"{card} from {table} has {field} {as_text(new)}; at the base it has {as_text(old)}.",
         )

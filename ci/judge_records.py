@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import msgspec
+
 from acestep.errors import AceStepError
 from acestep.evidence import short_digest
 from acestep.tiers import TierTable
@@ -86,15 +88,21 @@ def derivation_findings(head: Promises) -> Iterator[Finding]:
 
 
 def stale_times(table: TierTable) -> Iterator[Finding]:
-    """Yield times that do not follow from the records, the plans and the speeds here; a table may have none."""
+    """Yield times that claim more than an estimate, and a warning for those that do not follow from what is here.
+
+    They are no promise. And the plans and speeds here are the base's: where a change has others, its own `merge` writes
+    other times.
+    """
     for variant, entry in table.variants.items():
         for tier in entry.tiers:
-            times = entry.times.get(tier.id)
-            if times is None:
+            if (times := entry.times.get(tier.id)) is None:
                 continue
-            if (times.made_from, times.evidence) != (made_from(table, variant, tier), times_evidence(tier)):
-                place = f"times.{tier.id} of {variant}"
-                yield _invalid("G102", place, "is of other records, plans or cards; run `python -m calibrate merge`")
+            place = f"times.{tier.id} of {variant}"
+            if times.evidence != times_evidence(tier):
+                yield _invalid("G102", place, "have another evidence than their tier's estimate; merge again")
+            elif times.made_from != made_from(table, variant, tier):
+                problem = "are of other records, plans or cards than those here; does `calibrate merge` change them?"
+                yield msgspec.structs.replace(_invalid("G102", place, problem), level=Level.WARNING)
 
 
 def _unbracketed(record: Measurement, policy: Policy) -> Iterator[Finding]:

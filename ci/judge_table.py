@@ -44,7 +44,7 @@ def table_findings(base: TierTable, head: TierTable) -> Iterator[Finding]:
 def is_field(name: str) -> bool:
     """Return whether the name of a finding's field is one of the table's."""
     first, _, rest = name.partition(".")
-    return is_field(rest) if first == System.WINDOWS else first in {*Tier.__struct_fields__, "boundaries"}
+    return is_field(rest) if first == System.WINDOWS else first in {*Tier.__struct_fields__, "boundaries", "times"}
 
 
 def still_lost(entry: VariantTable, tier_id: str, field: str, value: str) -> bool:
@@ -52,6 +52,8 @@ def still_lost(entry: VariantTable, tier_id: str, field: str, value: str) -> boo
     first, _, rest = field.partition(".")
     if first == System.WINDOWS:
         return still_lost(entry.on(System.WINDOWS), tier_id, rest, value)
+    if first == "times":
+        return value == "0" and tier_id not in entry.times
     if first == "boundaries":
         boundary = entry.boundaries.named.get(rest)
         return as_text(boundary and boundary.fits_gib) == value

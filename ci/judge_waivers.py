@@ -11,6 +11,7 @@ from calibrate.files import as_text
 from calibrate.table.policy import Policy, budget_bytes
 from calibrate.table.targets import BOUND
 from calibrate.table.waivers import RECORD, Waiver
+from ci.doors import ANY_TIER
 from ci.findings import GATE_RULES, Finding, GateVerdict, Level
 from ci.judge_plans import STAGE
 from ci.judge_table import STATES, is_field, still_lost
@@ -64,6 +65,7 @@ def unbounded_findings(waivers: Sequence[Waiver], policy: Policy | None) -> list
     """Return a finding for each waiver that allows more bytes than a card of its tier leaves to the allocator."""
     tiers = [tier for tier in policy.tiers if tier.vram_gib.upper is not None] if policy else []
     budgets = {tier.id: budget_bytes(tier.certified_gib, policy) for tier in tiers if policy}
+    budgets |= {ANY_TIER: max(budgets.values())} if budgets else {}
     return [
         _stale("G603", waiver, f"allows {mib(waiver.value)}, a card of this tier has {mib(budgets[waiver.tier])}")
         for waiver in waivers

@@ -235,7 +235,7 @@ def box_of(name: str, total_bytes: int) -> BoxSize:
     First its own name, if it contains a size or the catalogue has it; then what drivers keep; then rounding.
     """
     size = total_bytes / GIB
-    for rule, boxes in ((SizeRule.NAME, _sizes_in(name)), (SizeRule.CATALOGUE, catalogued(name))):
+    for rule, boxes in ((SizeRule.NAME, sizes_in(name)), (SizeRule.CATALOGUE, catalogued(name))):
         fitting = [box for box in boxes if LEAST_SHARE * box <= size <= box * 1.005]
         if fitting:
             return BoxSize(gib=float(min(fitting, key=lambda box: (box < size - 0.01, abs(box - size)))), rule=rule)
@@ -266,7 +266,7 @@ def _plain(name: str) -> str:
     return " ".join(re.sub(_NOISE, " ", spaced).split())
 
 
-def _sizes_in(name: str) -> tuple[int, ...]:
+def sizes_in(name: str) -> tuple[int, ...]:
     """The size that a name itself says, such as "A100-SXM4-40GB", "MIG 1g.5gb" and "A10-12Q"."""
     lowered = name.lower()
     if part := re.search(_SLICE, lowered):

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 import msgspec
 
 from acestep.errors import UsageError
-from acestep.hardware.card_sizes import card_model
+from acestep.hardware.card_sizes import card_model, sizes_in
 
 CARDS: Final = Path(__file__).with_name("cards.json")
 
@@ -52,11 +52,14 @@ def known_cards() -> tuple[CardSpeed, ...]:
 def card_speed(name: str) -> CardSpeed:
     """Return the card of a name, whatever its case, maker and form; of several sizes, the one that is named.
 
+    Without a size it is the card whose own name has none, else the first.
     Raises `UsageError` with the known names for another one.
     """
     model, _ = card_model(name)
     alike = [card for card in known_cards() if card_model(card.name)[0] == model]
-    for card in (*(card for card in alike if name.lower().endswith(card.name.lower())), *alike):
+    if sizes := sizes_in(name):
+        alike = [card for card in alike if round(card.vram_gib) in sizes]
+    for card in (*(card for card in alike if not sizes_in(card.name)), *alike):
         return card
     known = ", ".join(card.name for card in known_cards())
     raise UsageError(

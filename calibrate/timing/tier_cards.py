@@ -18,8 +18,12 @@ def made_from(table: TierTable, variant: Variant, tier: Tier) -> str:
     """Return the digest of all that a tier's times follow from."""
     linux = table.on(System.LINUX)
     constants = {name: getattr(roofline, name) for name in dir(roofline) if name.isupper()}
-    plans = [(card, planned_for(linux, variant, card).knobs) for card in sold_in(tier)]
-    return digest((tier.evidence["frontier"].record, tier.offload, tier.quantization, LENGTHS_S, constants, plans))
+    cards = sold_in(tier)
+    plans = [planned_for(linux, variant, card) for card in cards]
+    planned = [(plan.knobs, plan.lm_models, plan.backends_allowed) for plan in plans]
+    rooms = [linux.room_bytes(size) for size in (tier.certified_gib, *(card.vram_gib for card in cards))]
+    record = tier.evidence["frontier"].record
+    return digest((record, tier.offload, tier.quantization, LENGTHS_S, constants, cards, planned, rooms))
 
 
 def times_evidence(tier: Tier) -> Evidence:

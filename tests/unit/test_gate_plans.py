@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from acestep.knobs import Offload, Quantization
+from acestep.knobs import Backend, Offload, Quantization
 from ci.judge_plans import Planned, losses
 
 PLAN = Planned(
@@ -15,6 +15,9 @@ PLAN = Planned(
     max_batch={"with_lm": 2, "without_lm": 4},
     frontier={"with_lm": {"1": 480, "2": 240}, "without_lm": {"1": 600, "4": 600}},
     reach={"with_lm": 480, "without_lm": 600},
+    lm_songs_per_pass={"0.6B": 4, "1.7B": 2},
+    backends_allowed=(Backend.VLLM, Backend.PT),
+    init_lm=True,
     lm_models=("0.6B", "1.7B"),
     offload=Offload.CPU,
     quantization=None,
@@ -33,7 +36,10 @@ WORSE: dict[str, Callable[[], Planned]] = {
     "frontier.with_lm.2": lambda: _changed(frontier=PLAN.frontier | {"with_lm": {"1": 480}}),
     "reach.without_lm": lambda: _changed(reach={"with_lm": 480}),
     "lm_models": lambda: _changed(lm_models=("1.7B",)),
-    "lm": lambda: _changed(lm=None),
+    "lm": lambda: _changed(lm="0.6B"),
+    "lm_songs_per_pass.0.6B": lambda: _changed(lm_songs_per_pass=PLAN.lm_songs_per_pass | {"0.6B": 3}),
+    "backends_allowed": lambda: _changed(backends_allowed=(Backend.PT,)),
+    "init_lm": lambda: _changed(init_lm=False),
     "offload": lambda: _changed(offload=Offload.CPU_DIT),
     "quantization": lambda: _changed(quantization=Quantization.INT8),
     "lm_quantization": lambda: _changed(lm_quantization=Quantization.INT8),

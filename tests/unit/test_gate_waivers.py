@@ -124,8 +124,10 @@ def test_a_day_is_the_last_day(tmp_path: Path) -> None:
     assert waived(offloading(), tmp_path, field="offload", value="cpu+dit", until="2030-06-01")[0] is GateVerdict.OK
 
 
+@pytest.mark.parametrize("tier", ["tier5", "any"])
 @pytest.mark.parametrize(("value", "red"), [(2 * GIB, False), (64 * GIB, True)])
-def test_no_waiver_allows_more_than_the_card_has(value: int, red: bool, tmp_path: Path) -> None:
+def test_no_waiver_allows_more_than_the_card_has(value: int, red: bool, tier: str, tmp_path: Path) -> None:
     house = good()
-    house.waivers = [WAIVED | {"field": "denoise.peak_allocated_bytes.without_lm", "value": value, "until": "floor"}]
+    field = "denoise.peak_allocated_bytes.without_lm"
+    house.waivers = [WAIVED | {"tier": tier, "field": field, "value": value, "until": "floor"}]
     assert ("G603" in stopping(judged(house, tmp_path, table_only=True))) is red

@@ -15,6 +15,7 @@ from calibrate.record.measurement import load_measurement
 from calibrate.table.merge import build_table
 from calibrate.timing.cards import known_cards
 from calibrate.timing.tier_cards import made_from
+from ci.findings import Level
 from ci.judge_records import derivation_findings, stale_times
 from ci.judge_table import table_findings
 from ci.promises import stored_promises
@@ -56,7 +57,7 @@ def test_a_table_with_times_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert TIMED.without_times() == TABLE
 
 
-def test_the_gate_takes_times_where_the_base_has_none_and_refuses_those_of_something_else() -> None:
+def test_the_gate_takes_times_where_the_base_has_none_and_warns_of_those_of_something_else() -> None:
     head = stored_promises(TIERS_FOLDER / "generated_tiers.json")
     assert list(table_findings(head.table.without_times(), head.table)) == []
     assert list(stale_times(head.table.without_times())) == []
@@ -65,7 +66,7 @@ def test_the_gate_takes_times_where_the_base_has_none_and_refuses_those_of_somet
     stale = {name: msgspec.structs.replace(times, made_from="sha256:0") for name, times in turbo.times.items()}
     variants = {**head.table.variants, Variant.TURBO: msgspec.structs.replace(turbo, times=stale)}
     found = list(stale_times(msgspec.structs.replace(head.table, variants=variants)))
-    assert {finding.id for finding in found} == {"G102"}
+    assert {(finding.id, finding.level) for finding in found} == {("G102", Level.WARNING)}
     assert len(found) == len(turbo.times) > 0
     lost = list(table_findings(head.table, head.table.without_times()))
     assert {(finding.id, finding.field) for finding in lost} == {("G511", "times")}
@@ -79,7 +80,8 @@ def test_the_gate_refuses_times_that_claim_more_than_an_estimate(kind: str) -> N
         turbo.times["tier4"], evidence=Evidence(kind=EvidenceKind(kind), record=turbo.times["tier4"].evidence.record)
     )
     variants = {**table.variants, Variant.TURBO: msgspec.structs.replace(turbo, times={"tier4": claimed})}
-    assert [finding.id for finding in stale_times(msgspec.structs.replace(table, variants=variants))] == ["G102"]
+    (found,) = stale_times(msgspec.structs.replace(table, variants=variants))
+    assert (found.id, found.level) == ("G102", Level.ERROR)
 
 
 @pytest.mark.parametrize(("variant", "same"), [("sft", "base"), ("xl-sft", "xl-base")])
