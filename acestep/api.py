@@ -109,8 +109,9 @@ def run_generate(
         result, plan = service.generate(
             request, plan, notify=notify, progress=progress, unasked=think is Think.AS_PLANNED, adapters=adapters
         )
+    document = write_songs(result, request, model, plan, out, audio_format, mp3_bitrate)
     keep_times(model, plan, request, result)
-    return write_songs(result, request, model, plan, out, audio_format, mp3_bitrate)
+    return document
 
 
 def settle_think(request: Request, think: Think, plan_of: Callable[[Request], Plan]) -> tuple[Request, Plan]:

@@ -176,7 +176,8 @@ def measured(findings: DoctorReport) -> DoctorReport:
 
 
 def _speed_rows(speed: MeasuredSpeed) -> list[tuple[str, str]]:
-    bus = "the processor and the device share memory" if speed.bus_gbs is None else f"{speed.bus_gbs:.1f} GB/s"
+    none = "none: the device shares the processor's memory, or page-locked memory cannot be had"
+    bus = none if speed.bus_gbs is None else f"{speed.bus_gbs:.1f} GB/s"
     return [
         ("measured", f"{speed.name} ({speed.kind}), in {speed.seconds:.0f} s"),
         ("  products", f"{speed.products_tflops:.3g} * 10^12 operations/s in {speed.dtype}"),

@@ -143,11 +143,13 @@ class Service:
             # Outside the except block, whose traceback keeps tensors of the run alive.
             warn(f"{problem} It is made once more in float32, which is slower and takes twice the memory.")
             del components
+            self._require_room(plan, dtype=torch.float32)
             components = self._parts(plan, torch.float32)
             plan = self._fitted(plan, clamped, components, warn)
             result = self._songs(plan, clamped, components, thinker, progress)
         for sentence in result.warnings:
             warn(sentence)
+        plan = msgspec.structs.replace(plan, dtype=str(components.dtype).removeprefix("torch."))
         return msgspec.structs.replace(result, warnings=tuple(warnings), adapters=components.adapters), plan
 
     @one_card_fault_error()
@@ -244,12 +246,12 @@ class Service:
             )
         return device
 
-    def _require_room(self, plan: Plan, language: str | None = None) -> None:
+    def _require_room(self, plan: Plan, language: str | None = None, dtype: torch.dtype | None = None) -> None:
         """Raise `HostMemoryError` unless what is not loaded yet fits into main memory, with a `language` model or not.
 
         A language model that leaves no memory for the other models is of no use.
         """
-        dtype = self._dtype_of(plan)
+        dtype = dtype or self._dtype_of(plan)
         if self._key(plan, dtype) in self._components:
             return
         # Another one is freed first, and must not count.

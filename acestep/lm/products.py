@@ -1,9 +1,12 @@
 """Products of a few rows with a large weight on the CPU, in the faster of two forms.
 
 For a few rows the time is that of reading the weight once, if the matrix library does that. Which form reads it once
-depends on the processor, the library, the dtype and the rows: on a Xeon with AMX, `F.linear` takes 1.5 times as long as
-the other form for 8 rows in float32 and for 2 in bfloat16, and half as long for 2 in float32; on another processor
-it was the other way round. So both are timed, once for each number of rows and dtype.
+depends on the processor, the library and the rows: on a Xeon with AMX, `F.linear` takes 1.5 times as long as the other
+form for 8 rows, and half as long for 2; on another processor it was the other way round. So both are timed, once for
+each number of rows.
+
+Only in float32: sums are rounded differently, and in bfloat16 that is enough for another token, so that the same seed
+could give another song after the next start.
 """
 
 import logging

@@ -71,8 +71,10 @@ class SongMaker:
             audio.open_folder(visit.folder)
             fused = self._adapters if adapters is None else adapters
             result, used = self._service.generate(request, plan, progress=progress, unasked=unasked, adapters=fused)
-            api.keep_times(self._model, used, request, result)
-            return api.write_songs(result, request, self._model, used, visit.folder, audio_format, mp3_bitrate)
+            model, folder = self._model, visit.folder
+            document = api.write_songs(result, request, model, used, folder, audio_format, mp3_bitrate)
+            api.keep_times(model, used, request, result)
+            return document
 
         return self._in_turn(run)
 

@@ -26,6 +26,7 @@ ROOT = Path(__file__).parents[2]
 HOW: dict[str, Any] = {
     "model": "tiny",
     "overrides": Overrides(),
+    "adapters": (),
     "server_name": "127.0.0.1",
     "tokens": ("t" * 16,),
     "alone": False,

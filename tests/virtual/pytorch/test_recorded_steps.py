@@ -2,7 +2,10 @@
 
 import logging
 import os
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -141,3 +144,18 @@ def test_work_that_cannot_be_recorded_is_said_once_and_harms_nothing(caplog: pyt
     torch.mm(numbers[None], numbers[:, None])
     torch.cuda.synchronize()
     assert CAPABILITIES[0] == torch.cuda.get_device_capability(0)
+
+
+@pytest.mark.parametrize("failing", [lambda numbers: numbers.sum().item(), lambda numbers: 1 // 0])
+def test_after_work_that_cannot_be_recorded_cached_memory_is_given_back_as_before(
+    failing: Callable[[Any], object],
+) -> None:
+    """PyTorch gives cached memory back before it runs out of it, but not while it believes that a graph is captured."""
+    device, free = CudaDevice(), torch.cuda.mem_get_info(0)[0]
+    numbers = torch.ones(8, device="cuda:0")
+    with suppress(ZeroDivisionError):
+        device.record(lambda: failing(numbers))
+    for share in (0.5, 0.6):
+        del_me = torch.empty(int(share * free), dtype=torch.uint8, device="cuda:0")
+        del del_me
+    torch.cuda.empty_cache()
