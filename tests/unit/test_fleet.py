@@ -121,8 +121,38 @@ def test_a_card_that_is_not_what_was_declared_is_excluded_with_its_reason(lie: s
     assert reason in states[-1].excluded[str(place(2))]
 
 
+def changed(**fields: object) -> Spoil:
+    """Change the probe of an answer."""
+
+    def spoil(said: bytes) -> bytes:
+        answer = msgspec.json.decode(said, type=WorkerAnswer)
+        assert isinstance(answer.entry, Probed)
+        probe = msgspec.structs.replace(answer.entry.probe, **fields)
+        return msgspec.json.encode(
+            msgspec.structs.replace(answer, entry=msgspec.structs.replace(answer.entry, probe=probe))
+        )
+
+    return spoil
+
+
+def of_workload(**fields: object) -> Spoil:
+    """Change the workload that an answer says it ran."""
+
+    def spoil(said: bytes) -> bytes:
+        answer = msgspec.json.decode(said, type=WorkerAnswer)
+        assert isinstance(answer.entry, Probed)
+        return changed(workload=msgspec.structs.replace(answer.entry.probe.workload, **fields))(said)
+
+    return spoil
+
+
 WRONG_ANSWERS: dict[str, tuple[Spoil, str]] = {
     "of another batch": (replaced(b'"batch":', b'"batch":1'), "another question"),
+    "of other steps": (of_workload(steps=40), "another question"),
+    "of another prompt": (of_workload(lyric_tokens=1), "another question"),
+    "with a reference": (of_workload(reference_seconds=30.0), "another question"),
+    "of another attempt": (changed(asked=2), "another question"),
+    "that fits without a stage": (changed(verdict=Verdict.FITS, stages=()), "another question"),
     "no answer": (lambda said: said[:-1], "cannot be read"),
     "under foreign load": (
         lambda said: re.sub(rb'"verdict":"\w+"', b'"verdict":"tainted"', said).replace(
