@@ -22,6 +22,7 @@ from calibrate.executors.cards import is_of_kind, simulated_as
 from calibrate.executors.fleet import MOST_LOSSES, WITHOUT_CARDS_S, Fleet, FleetState
 from calibrate.executors.local import trace_of
 from calibrate.executors.questions import Fit, Probed, ProbeTask, Question
+from calibrate.executors.ray_cluster import RECOGNISED, TYPE_PREFIX, kinds_on
 from calibrate.executors.remote import Place, WorkerAnswer, WorkerSetup
 from calibrate.fingerprint import setting_here
 from calibrate.probes.base import UNCONDITIONED, CapMethod
@@ -299,8 +300,38 @@ def test_a_card_that_works_long_on_one_task_is_told() -> None:
         ("NVIDIA GeForce RTX 4070 Ti", "RTX-4070", False),
         ("NVIDIA A10G", "A10G", True),
         ("NVIDIA L40S", "L4", False),
+        ("NVIDIA GeForce RTX 4090", "GeForce-RTX-4090", True),
+        ("NVIDIA GeForce RTX 4070 Ti SUPER", "GeForce-RTX-4070-Ti-SUPER", True),
+        ("NVIDIA RTX PRO 6000 Blackwell Workstation Edition", "RTX-PRO-6000", True),
+        ("NVIDIA RTX 6000 Ada Generation", "RTX-6000", True),
+        ("NVIDIA RTX A6000", "RTX-6000", False),
+        ("NVIDIA RTX PRO 6000 Blackwell Server Edition", "RTX-6000", False),
     ],
 )
 def test_a_declared_kind_is_compared_with_the_card(name: str, kind: str, is_one: bool) -> None:
     card = msgspec.structs.replace(simulated_as("H100"), name=name, total_bytes=79 * GIB)
     assert is_of_kind(card, kind) is is_one
+
+
+@pytest.mark.parametrize(
+    ("declared", "recognised", "kept"),
+    [
+        ({"RTX-4090"}, "GeForce-RTX-4090", {"RTX-4090"}),
+        ({"A100-80G"}, "A100", {"A100-80G"}),
+        ({"RTX-PRO-6000-Blackwell"}, "RTX-PRO-6000", {"RTX-PRO-6000-Blackwell"}),
+        (set[str](), "GeForce-RTX-4090", {"GeForce-RTX-4090"}),
+        ({"RTX-4070"}, "GeForce-RTX-4070-Ti", {"RTX-4070", "GeForce-RTX-4070-Ti"}),
+    ],
+)
+def test_a_card_that_ray_recognises_keeps_its_declared_name(
+    declared: set[str], recognised: str, kept: set[str]
+) -> None:
+    resources = {f"{TYPE_PREFIX}{kind}": 1.0 for kind in {recognised, *declared}} | {"CPU": 8.0}
+    assert set(kinds_on({"Resources": resources, "Labels": {RECOGNISED: recognised}})) == kept
+
+
+@pytest.mark.parametrize(
+    ("kind", "capability"), [("RTX-PRO-6000", (12, 0)), ("RTX-6000", (8, 9)), ("GeForce-RTX-4090", (8, 9))]
+)
+def test_a_kind_that_ray_recognises_can_be_simulated(kind: str, capability: tuple[int, int]) -> None:
+    assert simulated_as(kind).capability == capability
