@@ -28,6 +28,9 @@ _PACKAGES = ("ci", "calibrate", "acestep")
 _FOR_PEOPLE = ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "GITHUB_OUTPUT", "COLUMNS", "TERM", "NO_COLOR", "FORCE_COLOR")
 """What the base's gate gets besides what the code of a change gets, to write its verdict where it is read."""
 
+_RAY = "RAY_"
+"""The beginning of the names of Ray's environment variables."""
+
 NO_JUDGE = "the base has no gate that can judge another tree"
 
 VERDICT_SECONDS = 2 * 3600
@@ -58,14 +61,19 @@ def judged_by_base(tree: Path, base: str, options: GateOptions, for_people: Sequ
             whole = all((place / name / "__init__.py").is_file() for name in _PACKAGES)
             if not whole or not gate.is_file() or _TREE not in gate.read_text(encoding="utf-8"):
                 return None
-            passed = {name: os.environ[name] for name in _FOR_PEOPLE if name in os.environ}
-            done = _gated(place, passed, tree, base, [*options.known_to(gate), *for_people])
+            done = _gated(place, _passed_to_base(options), tree, base, [*options.known_to(gate), *for_people])
     except GitError:
         return None
     except subprocess.TimeoutExpired:
         raise NotMeasuredError(f"the base's gate gave no verdict in {VERDICT_SECONDS} s; run it again") from None
     sys.stdout.buffer.write(done.stdout)
     return done.returncode
+
+
+def _passed_to_base(options: GateOptions) -> dict[str, str]:
+    """The environment variables that only the base's gate gets; those of Ray say how it reaches the cluster."""
+    prefixes = (_RAY,) if options.spreading else ()
+    return {name: value for name, value in os.environ.items() if name in _FOR_PEOPLE or name.startswith(prefixes)}
 
 
 def judged_by_itself(judgement: Judgement, why: str) -> Judgement:

@@ -25,7 +25,7 @@ _printed: ContextVar[bool] = ContextVar("printed", default=False)
 """Whether the current command has written its JSON document."""
 
 
-def print_json(document: Any) -> None:
+def print_json(document: Any, *, on_one_line: bool = False) -> None:
     """Write one JSON document to stdout."""
     _printed.set(True)
     try:
@@ -33,7 +33,7 @@ def print_json(document: Any) -> None:
     except UnicodeEncodeError:
         # An argument that is no text of the terminal's encoding: UTF-8 cannot hold it, and JSON needs it.
         text = msgspec.json.encode(_with_text(msgspec.to_builtins(document)))
-    click.echo(msgspec.json.format(text, indent=2).decode())
+    click.echo((text if on_one_line else msgspec.json.format(text, indent=2)).decode())
 
 
 def _with_text(document: Any) -> Any:
@@ -123,7 +123,8 @@ def _failed(given: Sequence[str], code: int, message: str) -> int:
     # A script that asked for a document parses stdout first and checks the exit code afterwards.
     if "--json" in given and not _printed.get():
         with suppress(OSError, UnicodeEncodeError):
-            print_json({"error": {"exit_code": int(code), "message": message}})
+            # A script that reads a line for each event reads this one too.
+            print_json({"error": {"exit_code": int(code), "message": message}}, on_one_line=True)
     return code
 
 

@@ -29,12 +29,13 @@ class InterruptedCampaignError(Exception):
 
 
 class Campaigning(msgspec.Struct, frozen=True, kw_only=True):
-    """What a campaign is run with, besides its executor."""
+    """What a campaign is run with, besides its executor; `expect` foretells answers, for the time that is left only."""
 
     policy: Policy
     scope: CampaignScope
     cap_method: CapMethod
     resume: bool
+    expect: Expect = everything_fits
 
 
 def run_and_record(
@@ -44,12 +45,8 @@ def run_and_record(
     write: Callable[[str], None],
     tell: TellProgress,
     paced: TellPace = lambda _: None,
-    *,
-    expect: Expect = everything_fits,
 ) -> CampaignResult:
     """Run a campaign, and `write` the text of its measurement file, whose journal is next to `output` until then.
-
-    `expect` foretells answers, for the time that is left only.
 
     Raises `NotMeasuredError` if a probe ends without an answer, `InterruptedCampaignError` after Ctrl-C.
     """
@@ -69,7 +66,7 @@ def run_and_record(
                 known=journal.entries,
                 keep=journal.keep,
                 paced=paced,
-                expect=expect,
+                expect=campaigning.expect,
             )
         except (KeyboardInterrupt, ExecutorStoppedError):
             raise InterruptedCampaignError(journal.count, journal.path) from None

@@ -86,7 +86,7 @@ def run_command(
     if output is None and not dry_run:
         raise UsageError("say where the measurements go, for example -o tiers/measurements/NAME.json")
     require_simulated(system, device)
-    fleet = fleet_asked(executor, address, cards, card, as_lines=as_lines)
+    fleet = fleet_asked(device, executor, address, cards, card, as_lines=as_lines)
     from acestep.output_file import output_file
     from calibrate.campaign.probers import backends_of, executor_for, simulation
     from calibrate.campaign.recording import Campaigning
@@ -96,6 +96,7 @@ def run_command(
     from calibrate.probes.base import SIMULATED_CARD, CapMethod
     from calibrate.table.policy import load_policy
 
+    imagined = SIMULATED_CARD if card is None else simulated_as(card)
     policy, simulated = load_policy(), device == "simulated"
     sizes = tuple(sorted({nameplate_gib(gib_to_bytes(size)) for size in tiers})) or policy.certified_sizes_gib
     models = models_asked(lm)
@@ -109,31 +110,29 @@ def run_command(
         system=system,
     )
     records = simulated_records(TIERS_FOLDER / "measurements", scope)
-    tasks = _tell_plan(policy, scope, device, expectation(records))
+    expect = expectation(records)
+    tasks = _tell_plan(policy, scope, device, expect)
     method = CapMethod.MODEL if simulated else CapMethod(cap_method)
-    campaigning = Campaigning(policy=policy, scope=scope, cap_method=method, resume=resume)
+    campaigning = Campaigning(policy=policy, scope=scope, cap_method=method, resume=resume, expect=expect)
     if fleet is not None:
         return run_fleet(fleet, device, campaigning, None if dry_run else output)
     if output is None or dry_run:
         minutes = timed_minutes(tasks, simulation(system=system)) if simulated else reckoned_minutes(tasks, records)
         console.notify(f"It takes {minutes}.")
         return Exit.OK
-    imagined = simulated_as(card) if card else SIMULATED_CARD
     with output_file(output) as write, executor_for(device, method, system, imagined) as by:
-        _measure(by, campaigning, output, write, expectation(records))
+        _measure(by, campaigning, output, write)
     return Exit.OK
 
 
-def _measure(
-    executor: "Executor", campaigning: "Campaigning", output: Path, write: Callable[[str], None], expect: "Expect"
-) -> None:
+def _measure(executor: "Executor", campaigning: "Campaigning", output: Path, write: Callable[[str], None]) -> None:
     from calibrate.campaign.probers import introduction
     from calibrate.campaign.recording import InterruptedCampaignError, run_and_record
 
     started = time.monotonic()
     console.notify(introduction(executor, campaigning.scope.variant, campaigning.scope.system))
     try:
-        findings = run_and_record(executor, campaigning, output, write, console.notify, expect=expect)
+        findings = run_and_record(executor, campaigning, output, write, console.notify)
     except InterruptedCampaignError as interruption:
         raise click.Abort(str(interruption)) from None
     console.notify(f"{len(findings.probes)} probes written to {output} after {time.monotonic() - started:.0f} s.")

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from collections import Counter
 from contextlib import closing, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TextIO
@@ -54,7 +55,7 @@ class FleetAsked(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def fleet_asked(
-    executor: str, address: str | None, cards: str | None, card: str | None, *, as_lines: bool
+    device: str, executor: str, address: str | None, cards: str | None, card: str | None, *, as_lines: bool
 ) -> FleetAsked | None:
     """Return the fleet that the options describe, None if there is none.
 
@@ -64,6 +65,8 @@ def fleet_asked(
         given = {"--address": address, "--cards": cards, "--json": as_lines or None}
         for option in (option for option, value in given.items() if value is not None):
             raise UsageError(f"{option} goes only with --executor ray; leave it out")
+        if card is not None and device != "simulated":
+            raise UsageError("--card goes only with --device simulated; leave it out")
         return None
     if card is not None:
         raise UsageError("--card goes only with --executor local; a fleet has --cards")
@@ -112,6 +115,12 @@ def _kinds(cluster: "RayCluster", asked: FleetAsked, device: str) -> list[str]:
     if device == RecordedCardKind.SIMULATED:
         for kind in kinds:
             simulated_as(kind)
+    names = Counter(_file_name(kind).lower() for kind in kinds)
+    if alike := [kind for kind in kinds if names[_file_name(kind).lower()] > 1]:
+        raise UsageError(
+            f"{' and '.join(alike)} would be written to one file; declare one name on all nodes, or choose one with"
+            " --cards"
+        )
     for kind in kinds:
         hosts = dict.fromkeys(place.host for place in found[kind])
         console.notify(f"{kind}: {len(found[kind])} workers on {', '.join(hosts)}.")

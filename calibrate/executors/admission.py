@@ -2,6 +2,8 @@
 
 from typing import Final
 
+import msgspec
+
 from acestep.hardware.card import Card
 from acestep.units import MIB, gib
 from calibrate.executors.cards import identity_of, is_of_kind, simulated_as
@@ -9,6 +11,7 @@ from calibrate.executors.questions import Fit, Fitted, JournalEntry, Probed, Pro
 from calibrate.executors.remote import WorkerReport, WorkerSetup
 from calibrate.fingerprint import Fingerprint, ProbeSetting, fingerprint
 from calibrate.record.measurement import RecordedCardKind
+from calibrate.verdict import Verdict
 
 MOST_FOREIGN_BYTES: Final = 512 * MIB
 """A desktop takes this much of a card; what takes more is another program at work."""
@@ -36,14 +39,26 @@ def exclusion(report: WorkerReport, setup: WorkerSetup, here: ProbeSetting, firs
 
 
 def is_answer(entry: JournalEntry, task: ProbeTask) -> bool:
-    """Return whether an entry is an answer to a task."""
+    """Return whether an entry is an answer to a task: to its whole workload, and to its attempt.
+
+    What fits has stages, which show how much memory each took.
+    """
     if isinstance(task, Fit):
         return isinstance(entry, Fitted) and entry.task == task
     if not isinstance(entry, Probed) or entry.task != task:
         return False
-    probe, asked = entry.probe, task.workload
-    same_work = (probe.workload.batch, probe.workload.duration_s) == (asked.batch, asked.duration_s)
-    return same_work and (probe.knobs, probe.cap_bytes) == (task.knobs, task.cap_bytes)
+    probe, done = entry.probe, entry.probe.workload
+    if task.full:
+        # A whole request takes the steps of its variant.
+        done = msgspec.structs.replace(done, steps=task.workload.steps)
+    if (probe.knobs, done, probe.cap_bytes, probe.asked) != (
+        task.knobs,
+        task.workload,
+        task.cap_bytes,
+        task.attempt + 1,
+    ):
+        return False
+    return probe.verdict is not Verdict.FITS or bool(probe.stages)
 
 
 def _is_declared(card: Card, setup: WorkerSetup) -> bool:

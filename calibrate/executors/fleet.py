@@ -40,7 +40,7 @@ LOOK_S: Final = 5.0
 """How often it asks the cluster for cards: every kind of card asks."""
 
 MOST_LOSSES: Final = 3
-"""A probe whose card was lost is tried on another one, twice."""
+"""A probe whose card was lost, or on which it crashed or timed out, is tried on another one, twice."""
 
 WITHOUT_CARDS_S: Final = 60.0
 """How long a fleet without a card waits for one: a cluster that grows by itself needs some time."""
@@ -64,11 +64,11 @@ WatchFleet = Callable[[FleetState], None]
 
 @dataclass(kw_only=True)
 class _Member:
-    """An open worker, its task, and what it has traced or loaded."""
+    """An open worker, its task, and what it has traced or loaded; it has conditions once an answer of it counted."""
 
     place: Place
     report: WorkerReport
-    conditions: CardConditions = UNCONDITIONED
+    conditions: CardConditions | None = None
     task: ProbeTask | None = None
     since: float = 0.0
     known: set[object] = field(default_factory=set)
@@ -113,7 +113,8 @@ class Fleet:
 
     @property
     def serials(self) -> tuple[str, ...]:
-        return tuple(sorted({member.report.serial for member in self._all} - {""}))
+        answered = (member for member in self._all if member.conditions is not None)
+        return tuple(sorted({member.report.serial for member in answered} - {""}))
 
     @property
     def setting(self) -> ProbeSetting:
@@ -121,8 +122,10 @@ class Fleet:
 
     @property
     def conditions(self) -> CardConditions:
-        """The worst of all cards."""
-        seen = [member.conditions for member in self._all]
+        """The worst of all cards whose answers counted."""
+        seen = [member.conditions for member in self._all if member.conditions is not None]
+        if not seen:
+            return UNCONDITIONED
         worst = CardConditions(
             watched=all(one.watched for one in seen),
             foreign_bytes=max(one.foreign_bytes for one in seen),
@@ -136,8 +139,8 @@ class Fleet:
     def one_of(self, wanted: Sequence[ProbeTask], likely: Likely) -> JournalEntry:
         """Keep every card at work on what is wanted, and return the first answer that comes.
 
-        A question whose cards were lost three times is answered `crashed`. Raises `NotMeasuredError` where no card is
-        left, `ExecutorStoppedError` where the fleet was stopped.
+        A question that failed three times is answered `crashed`. Raises `NotMeasuredError` where no card is left,
+        `ExecutorStoppedError` where the fleet was stopped.
         """
         while True:
             for task in (task for task in wanted if self._losses[task] >= MOST_LOSSES):
@@ -212,9 +215,8 @@ class Fleet:
             self._exclude(event.place, f"its answer cannot be read: {error}")
             return None
         if said.entry is None:
-            if self._simulated or len(self._members) + len(self._starting) == 1:
+            if self._simulated or not self._has_others():
                 raise NotMeasuredError(f"{event.place}: {said.problem}")
-            # One card of several may be at fault.
             self._exclude(event.place, said.problem)
             return None
         if task is None or not is_answer(said.entry, task):
@@ -222,6 +224,10 @@ class Fleet:
             return None
         if isinstance(said.entry, Probed) and said.entry.probe.verdict is Verdict.TAINTED:
             self._exclude(event.place, said.entry.problem or "another program used its card during a probe")
+            return None
+        if isinstance(said.entry, Probed) and not said.entry.probe.verdict.answers and self._has_others():
+            verdict = said.entry.probe.verdict
+            self._count_loss(task, WorkerLost(place=event.place, reason=said.entry.problem or f"its probe: {verdict}"))
             return None
         member.conditions = said.conditions
         self._longest_s = max(self._longest_s, self._clock() - member.since)
@@ -236,8 +242,15 @@ class Fleet:
         self._look_at = self._clock()
         member = self._members.pop(event.place)
         if member.task is not None:
-            self._losses[member.task] += 1
-            self._lost_at[member.task] = event
+            self._count_loss(member.task, event)
+
+    def _count_loss(self, task: ProbeTask, event: WorkerLost) -> None:
+        self._losses[task] += 1
+        self._lost_at[task] = event
+
+    def _has_others(self) -> bool:
+        """Whether the fleet has more than one card, so that one alone may be at fault."""
+        return len(self._members) + len(self._starting) > 1
 
     def _exclude(self, place: Place, reason: str) -> None:
         self._members.pop(place, None)
@@ -275,7 +288,9 @@ class Fleet:
         """Whether another card has traced what a simulation needs; a lost task goes to any card but the lost one."""
         if (lost := self._lost_at.get(task)) is not None:
             return lost.place == member.place and bool(others)
-        return self._simulated and any(self._shared(task) in other.known for other in others)
+        shared = self._shared(task)
+        # After a probe that failed on one card, two know its trace.
+        return self._simulated and shared not in member.known and any(shared in other.known for other in others)
 
     def _rank(self, task: ProbeTask, member: _Member, others: Sequence[_Member]) -> tuple[bool, bool, bool]:
         """What is fitted takes long in a simulation and no time on a card; then comes what is traced or loaded."""
@@ -292,7 +307,7 @@ class Fleet:
     def _given_up(self, task: ProbeTask) -> JournalEntry:
         """The answer to a question whose cards were lost; raises `NotMeasuredError` for a fit, which has no verdict."""
         lost = self._lost_at[task]
-        why = f"its card was lost {self._losses[task]} times, the last time on {lost.place}: {lost.reason}"
+        why = f"it failed {self._losses[task]} times, the last time on {lost.place}: {lost.reason}"
         if isinstance(task, Question):
             return crashed_entry(self.device, task, why)
         raise NotMeasuredError(f"the VRAM guard's model of {task.variant} could not be fitted: {why}")

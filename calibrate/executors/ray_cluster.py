@@ -11,6 +11,7 @@ import msgspec
 from acestep.errors import NotMeasuredError, first_line
 from acestep.units import GIB
 from calibrate.executors.card_worker import CardWorker
+from calibrate.executors.cards import one_name_each
 from calibrate.executors.local import MOST_PROCESSES
 from calibrate.executors.questions import ProbeTask
 from calibrate.executors.remote import Place, TaskAnswered, WorkerEvent, WorkerLost, WorkerOpened, WorkerSetup
@@ -18,6 +19,9 @@ from calibrate.record.measurement import RecordedCardKind
 
 TYPE_PREFIX: Final = "accelerator_type:"
 """Ray's name for the resource that says which kind of card a node has."""
+
+RECOGNISED: Final = "ray.io/accelerator-type"
+"""Ray's label with the kind of card that it recognised, which it also adds to the declared resources."""
 
 SIMULATED_BYTES: Final = GIB
 """Main memory that Ray sets aside for a worker that simulates; its traces take up to this."""
@@ -47,12 +51,12 @@ class RayCluster:
             ) from None
 
     def kinds(self, device: str) -> dict[str, list[Place]]:
-        """Every kind of card that the nodes declare, by name, and the cards of each."""
+        """Every kind of card that the nodes declare, by name, and the cards of each; no card has two names."""
         found: dict[str, list[Place]] = {}
         for node in self._nodes():
-            for name in sorted(node["Resources"]):
-                if name.startswith(TYPE_PREFIX) and (places := _places_on(node, device)):
-                    found.setdefault(name.removeprefix(TYPE_PREFIX), []).extend(places)
+            if places := _places_on(node, device):
+                for kind in kinds_on(node):
+                    found.setdefault(kind, []).extend(places)
         return dict(sorted(found.items()))
 
     def undeclared(self) -> list[str]:
@@ -160,6 +164,12 @@ class RayWorkers:
 
 def _gone(error: Exception) -> NotMeasuredError:
     return NotMeasuredError(f"the Ray cluster does not answer any more ({first_line(error)}); go on with --resume")
+
+
+def kinds_on(node: Mapping[str, Any]) -> list[str]:
+    """The kinds of card of a node; what it declares goes before another name of it that Ray recognised."""
+    named = [name.removeprefix(TYPE_PREFIX) for name in node["Resources"] if name.startswith(TYPE_PREFIX)]
+    return one_name_each(named, (node.get("Labels") or {}).get(RECOGNISED, ""))
 
 
 def _places_on(node: Mapping[str, Any], device: str) -> list[Place]:

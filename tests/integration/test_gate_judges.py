@@ -13,6 +13,7 @@ from acestep.errors import NotMeasuredError
 from ci import two_judges
 from ci.findings import Finding, GateVerdict
 from ci.harness import JUDGING, UNSEEN, harness_findings
+from ci.head_channel import head_environment
 from ci.judge import Compared, Judgement
 from tests.gate_house import good
 from tests.gate_trees import ROOT, one_tier_tree
@@ -278,3 +279,11 @@ def test_a_folder_with_the_name_of_code_is_a_finding(upstream: Path, tmp_path: P
     (finding,) = harness_findings(head, "HEAD")
     assert (finding.id, finding.field) == ("G206", "acestep/version.py")
     assert "cannot be read" in finding.message
+
+
+def test_only_the_bases_gate_learns_how_a_cluster_is_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_TLS_CA_CERT", "/etc/ca.pem")
+    spread = two_judges.GateOptions(judging=(), spreading=("--executor", "ray"))
+    assert two_judges._passed_to_base(spread)["RAY_TLS_CA_CERT"] == "/etc/ca.pem"
+    assert "RAY_TLS_CA_CERT" not in two_judges._passed_to_base(NO_OPTIONS)
+    assert "RAY_TLS_CA_CERT" not in head_environment(Path())

@@ -124,7 +124,8 @@ def test_after_ctrl_c_a_journal_is_resumed_on_other_nodes(
     driver.send_signal(signal.SIGINT)
     code, _, err = finished(driver)
     assert code == Exit.INTERRUPTED, err
-    assert "answers are kept. Go on with --resume." in err.splitlines()[-1]
+    told = err.splitlines()[-1]
+    assert told.endswith(f"answers are kept in {tmp_path}. Go on with the same command and --resume.")
     cluster.remove(first)
     second = cluster.add("H200")
     code, _, err = finished(drive(cluster, tmp_path, "--cards", "H200", "--resume"))

@@ -22,6 +22,7 @@ from calibrate.executors.cards import is_of_kind, simulated_as
 from calibrate.executors.fleet import MOST_LOSSES, WITHOUT_CARDS_S, Fleet, FleetState
 from calibrate.executors.local import trace_of
 from calibrate.executors.questions import Fit, Probed, ProbeTask, Question
+from calibrate.executors.ray_cluster import RECOGNISED, TYPE_PREFIX, kinds_on
 from calibrate.executors.remote import Place, WorkerAnswer, WorkerSetup
 from calibrate.fingerprint import setting_here
 from calibrate.probes.base import UNCONDITIONED, CapMethod
@@ -32,6 +33,8 @@ from tests.fakes import AnalyticProber
 
 POLICY = load_policy()
 SCOPE = CampaignScope(variant=Variant.TURBO, sizes_gib=(5,))
+REAL = WorkerSetup(device="cuda", kind="L4", system=System.LINUX, cap_method=CapMethod.FRACTION)
+REAL_SCOPE = CampaignScope(variant=Variant.TURBO, sizes_gib=(5,), models=(), in_full=True)
 
 
 def found_by(workers: FakeWorkers, watch: Callable[[FleetState], None] = lambda _: None) -> bytes:
@@ -76,7 +79,8 @@ def test_a_lost_card_loses_no_answer(alone: bytes, seed: int, losses: set[int], 
 
 
 @pytest.mark.parametrize(
-    ("kind", "told"), [(Question, "crashed.*lost 3 times.*the node is gone.*--resume"), (Fit, "fitted.*lost 3 times")]
+    ("kind", "told"),
+    [(Question, "crashed.*failed 3 times.*the node is gone.*--resume"), (Fit, "fitted.*failed 3 times")],
 )
 def test_what_is_lost_three_times_on_different_cards_is_given_up(kind: type[ProbeTask], told: str) -> None:
     workers = FakeWorkers(4)
@@ -121,8 +125,38 @@ def test_a_card_that_is_not_what_was_declared_is_excluded_with_its_reason(lie: s
     assert reason in states[-1].excluded[str(place(2))]
 
 
+def changed(**fields: object) -> Spoil:
+    """Change the probe of an answer."""
+
+    def spoil(said: bytes) -> bytes:
+        answer = msgspec.json.decode(said, type=WorkerAnswer)
+        assert isinstance(answer.entry, Probed)
+        probe = msgspec.structs.replace(answer.entry.probe, **fields)
+        return msgspec.json.encode(
+            msgspec.structs.replace(answer, entry=msgspec.structs.replace(answer.entry, probe=probe))
+        )
+
+    return spoil
+
+
+def of_workload(**fields: object) -> Spoil:
+    """Change the workload that an answer says it ran."""
+
+    def spoil(said: bytes) -> bytes:
+        answer = msgspec.json.decode(said, type=WorkerAnswer)
+        assert isinstance(answer.entry, Probed)
+        return changed(workload=msgspec.structs.replace(answer.entry.probe.workload, **fields))(said)
+
+    return spoil
+
+
 WRONG_ANSWERS: dict[str, tuple[Spoil, str]] = {
     "of another batch": (replaced(b'"batch":', b'"batch":1'), "another question"),
+    "of other steps": (of_workload(steps=40), "another question"),
+    "of another prompt": (of_workload(lyric_tokens=1), "another question"),
+    "with a reference": (of_workload(reference_seconds=30.0), "another question"),
+    "of another attempt": (changed(asked=2), "another question"),
+    "that fits without a stage": (changed(verdict=Verdict.FITS, stages=()), "another question"),
     "no answer": (lambda said: said[:-1], "cannot be read"),
     "under foreign load": (
         lambda said: re.sub(rb'"verdict":"\w+"', b'"verdict":"tainted"', said).replace(
@@ -142,13 +176,47 @@ def test_a_card_that_answers_wrongly_is_excluded_and_its_question_asked_elsewher
     assert reason in states[-1].excluded[str(place(1))]
 
 
+@pytest.mark.parametrize("verdict", [Verdict.CRASHED, Verdict.TIMEOUT])
+def test_a_probe_that_fails_on_one_card_is_asked_on_another(verdict: Verdict, alone: bytes) -> None:
+    def fail(said: bytes) -> bytes:
+        return changed(verdict=verdict)(said) if b'"workload"' in said else said
+
+    workers = FakeWorkers(2)
+    workers.answer[place(1)] = fail
+    assert found_by(workers) == alone
+    assert len([asked for asked, _ in workers.asked if asked == place(1)]) > 1
+    workers = FakeWorkers(1)
+    workers.answer[place(1)] = fail
+    with pytest.raises(NotMeasuredError, match=verdict):
+        found_by(workers)
+
+
+def test_a_record_names_the_cards_whose_answers_counted() -> None:
+    workers, stopped = FakeWorkers(3, setup=REAL, worker=FormulaCardWorker), threading.Event()
+    watched = msgspec.structs.replace(UNCONDITIONED, watched=True, context_bytes=7)
+
+    def watching(said: bytes) -> bytes:
+        return msgspec.json.encode(
+            msgspec.structs.replace(msgspec.json.decode(said, type=WorkerAnswer), conditions=watched)
+        )
+
+    for number in (1, 2, 3):
+        workers.report[place(number)] = replaced(b'"serial":""', f'"serial":"card {number}"'.encode())
+        workers.answer[place(number)] = watching
+    workers.answer[place(2)] = lambda said: changed(verdict=Verdict.TAINTED)(said) if b'"workload"' in said else said
+    fleet = Fleet(REAL, workers, stopped=stopped, clock=workers.clock)
+    assert fleet.card
+    assert (fleet.serials, fleet.conditions) == ((), UNCONDITIONED)
+    run_campaign(fleet, POLICY, REAL_SCOPE, lambda _: None, method=Method())
+    assert list(fleet.excluded) == [place(2)]
+    assert (fleet.serials, fleet.conditions) == (("card 1", "card 3"), watched)
+
+
 def test_two_real_cards_find_what_one_finds_and_each_loads_few_models() -> None:
-    setup = WorkerSetup(device="cuda", kind="L4", system=System.LINUX, cap_method=CapMethod.FRACTION)
-    scope = CampaignScope(variant=Variant.TURBO, sizes_gib=(5,), models=(), in_full=True)
-    one = run_campaign(CardAlone(FormulaCard()), POLICY, scope, lambda _: None, method=Method())
-    workers = FakeWorkers(2, setup=setup, worker=FormulaCardWorker)
-    fleet = Fleet(setup, workers, stopped=threading.Event(), clock=workers.clock)
-    assert run_campaign(fleet, POLICY, scope, lambda _: None, method=Method()) == one
+    one = run_campaign(CardAlone(FormulaCard()), POLICY, REAL_SCOPE, lambda _: None, method=Method())
+    workers = FakeWorkers(2, setup=REAL, worker=FormulaCardWorker)
+    fleet = Fleet(REAL, workers, stopped=threading.Event(), clock=workers.clock)
+    assert run_campaign(fleet, POLICY, REAL_SCOPE, lambda _: None, method=Method()) == one
     loads = dict.fromkeys(workers.there, 0)
     for there in workers.there:
         knobs = [task.knobs for asked, task in workers.asked if asked == there and isinstance(task, Question)]
@@ -158,22 +226,20 @@ def test_two_real_cards_find_what_one_finds_and_each_loads_few_models() -> None:
 
 
 def test_a_real_card_that_cannot_answer_is_left_out_where_there_are_others() -> None:
-    setup = WorkerSetup(device="cuda", kind="L4", system=System.LINUX, cap_method=CapMethod.FRACTION)
-    scope = CampaignScope(variant=Variant.TURBO, sizes_gib=(5,), models=(), in_full=True)
-    one = run_campaign(CardAlone(FormulaCard()), POLICY, scope, lambda _: None, method=Method())
+    one = run_campaign(CardAlone(FormulaCard()), POLICY, REAL_SCOPE, lambda _: None, method=Method())
 
     def broken(_: bytes) -> bytes:
         return msgspec.json.encode(WorkerAnswer(entry=None, conditions=UNCONDITIONED, problem="the driver is gone"))
 
     for cards in (2, 1):
-        workers = FakeWorkers(cards, setup=setup, worker=FormulaCardWorker)
+        workers = FakeWorkers(cards, setup=REAL, worker=FormulaCardWorker)
         workers.answer[place(1)] = broken
-        fleet = Fleet(setup, workers, stopped=threading.Event(), clock=workers.clock)
+        fleet = Fleet(REAL, workers, stopped=threading.Event(), clock=workers.clock)
         if cards == 1:
             with pytest.raises(NotMeasuredError, match="#1: the driver is gone"):
-                run_campaign(fleet, POLICY, scope, lambda _: None, method=Method())
+                run_campaign(fleet, POLICY, REAL_SCOPE, lambda _: None, method=Method())
         else:
-            assert run_campaign(fleet, POLICY, scope, lambda _: None, method=Method()) == one
+            assert run_campaign(fleet, POLICY, REAL_SCOPE, lambda _: None, method=Method()) == one
             assert fleet.excluded == {place(1): "the driver is gone"}
 
 
@@ -234,8 +300,38 @@ def test_a_card_that_works_long_on_one_task_is_told() -> None:
         ("NVIDIA GeForce RTX 4070 Ti", "RTX-4070", False),
         ("NVIDIA A10G", "A10G", True),
         ("NVIDIA L40S", "L4", False),
+        ("NVIDIA GeForce RTX 4090", "GeForce-RTX-4090", True),
+        ("NVIDIA GeForce RTX 4070 Ti SUPER", "GeForce-RTX-4070-Ti-SUPER", True),
+        ("NVIDIA RTX PRO 6000 Blackwell Workstation Edition", "RTX-PRO-6000", True),
+        ("NVIDIA RTX 6000 Ada Generation", "RTX-6000", True),
+        ("NVIDIA RTX A6000", "RTX-6000", False),
+        ("NVIDIA RTX PRO 6000 Blackwell Server Edition", "RTX-6000", False),
     ],
 )
 def test_a_declared_kind_is_compared_with_the_card(name: str, kind: str, is_one: bool) -> None:
     card = msgspec.structs.replace(simulated_as("H100"), name=name, total_bytes=79 * GIB)
     assert is_of_kind(card, kind) is is_one
+
+
+@pytest.mark.parametrize(
+    ("declared", "recognised", "kept"),
+    [
+        ({"RTX-4090"}, "GeForce-RTX-4090", {"RTX-4090"}),
+        ({"A100-80G"}, "A100", {"A100-80G"}),
+        ({"RTX-PRO-6000-Blackwell"}, "RTX-PRO-6000", {"RTX-PRO-6000-Blackwell"}),
+        (set[str](), "GeForce-RTX-4090", {"GeForce-RTX-4090"}),
+        ({"RTX-4070"}, "GeForce-RTX-4070-Ti", {"RTX-4070", "GeForce-RTX-4070-Ti"}),
+    ],
+)
+def test_a_card_that_ray_recognises_keeps_its_declared_name(
+    declared: set[str], recognised: str, kept: set[str]
+) -> None:
+    resources = {f"{TYPE_PREFIX}{kind}": 1.0 for kind in {recognised, *declared}} | {"CPU": 8.0}
+    assert set(kinds_on({"Resources": resources, "Labels": {RECOGNISED: recognised}})) == kept
+
+
+@pytest.mark.parametrize(
+    ("kind", "capability"), [("RTX-PRO-6000", (12, 0)), ("RTX-6000", (8, 9)), ("GeForce-RTX-4090", (8, 9))]
+)
+def test_a_kind_that_ray_recognises_can_be_simulated(kind: str, capability: tuple[int, int]) -> None:
+    assert simulated_as(kind).capability == capability

@@ -11,7 +11,7 @@ from rich.console import Console
 from acestep.errors import Exit
 from calibrate.campaign.journal import journal_path
 from calibrate.cli import cli
-from calibrate.commands import run_fleet
+from calibrate.commands import run_fleet, run_minutes
 from calibrate.executors import ray_cluster
 from calibrate.executors.alone import SimulationAlone
 from calibrate.executors.cards import simulated_as
@@ -19,6 +19,7 @@ from calibrate.executors.remote import Place, WorkerSetup
 from calibrate.fingerprint import code_version
 from calibrate.fleet.updates import Cards, Failed, Progressed, Told, Written
 from calibrate.fleet.views import FleetRow, table_of
+from calibrate.verdict import Verdict
 from tests.fake_workers import FakeWorkers, place, replaced
 from tests.fakes import AnalyticProber
 from tests.formula_card import Run, command
@@ -185,6 +186,50 @@ def test_what_cannot_be_probed_is_refused_before_any_worker_starts(
     assert found == code
     assert sentence in err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_two_kinds_that_would_share_a_file_are_refused(cluster: PlayedCluster, command: Run, tmp_path: Path) -> None:
+    cluster.kinds_there += ["RTX-4090", "rtx_4090"]
+    code, _, err = run(command, tmp_path, "--cards", "all")
+    assert code == Exit.USAGE
+    assert "RTX-4090 and rtx_4090 would be written to one file" in err
+    assert run(command, tmp_path, "--cards", "H100,rtx_4090", "--dry-run")[0] == Exit.OK
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_refusal_is_one_line_of_json_too(cluster: PlayedCluster, command: Run, tmp_path: Path) -> None:
+    code, out, _ = run(command, tmp_path, "--cards", "B200", "--json")
+    (line,) = out.splitlines()
+    assert json.loads(line)["error"]["exit_code"] == code == Exit.NOT_MEASURED
+
+
+def test_what_is_left_follows_earlier_records(
+    cluster: PlayedCluster, command: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = {}
+    for verdict in (Verdict.FITS, Verdict.OOM):
+        monkeypatch.setattr(run_minutes, "expectation", lambda _, verdict=verdict: lambda _: verdict)
+        code, out, _ = run(command, tmp_path / verdict, "--cards", "H100", "--json")
+        assert code == Exit.OK
+        left[verdict] = next(event["left"] for event in map(json.loads, out.splitlines()) if "left" in event)
+    assert left[Verdict.FITS] != left[Verdict.OOM]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--device", "cuda", "--card", "H100"), "--card goes only with --device simulated"),
+        (("--card", "nonsense"), "nonsense is no card that is known"),
+        (("--card", ""), "is no card that is known"),
+    ],
+)
+def test_a_card_that_cannot_be_simulated_is_refused_before_the_plan(
+    arguments: Sequence[str], sentence: str, command: Run
+) -> None:
+    code, out, err = command(cli, "run", "--dry-run", *arguments)
+    assert (code, out) == (Exit.USAGE, "")
+    assert sentence in err
+    assert "budget" not in err
 
 
 @pytest.mark.parametrize("option", [("--cards", "all"), ("--address", "10.0.0.1:6379"), ("--json",)])
