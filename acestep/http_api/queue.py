@@ -1,4 +1,4 @@
-"""Requests for songs: they wait in one queue, run one at a time, and are kept for a day."""
+"""Requests for songs: they wait in one queue, run one at a time, and are kept for a day while the server runs."""
 
 import threading
 import time
@@ -18,6 +18,7 @@ from acestep.http_api.documents import ErrorKind
 from acestep.http_api.maker import Maker
 from acestep.http_api.queued_request import QueuedRequest
 from acestep.http_api.refused import RefusedError, unknown
+from acestep.http_api.song_folders import open_song_folder
 from acestep.limits.plan import Plan
 from acestep.serving.bounds import DAY_S, MOST_OF_A_VISITOR, MOST_WAITING
 from acestep.serving.uploads import Uploads, uploaded_clip
@@ -134,9 +135,11 @@ class RequestQueue:
         self._maker.stop()
 
     def close(self) -> None:
-        """Stop, and wait until no request runs."""
+        """Stop, wait until no request runs, and delete all songs: no later server knows them."""
         self.stop()
         self._worker.join()
+        for queued in self._known.values():
+            queued.delete_files()
 
     def _work(self) -> None:
         while True:
@@ -174,6 +177,7 @@ class RequestQueue:
         request, plan = api.settle_think(
             pipeline_request(asked, clips), think, lambda request: self._maker.plan(overrides, request)
         )
+        open_song_folder(queued.visit.folder)
         return self._maker.generate(
             request,
             plan,

@@ -53,10 +53,12 @@ def serve_api(
             from acestep.http_api.app import api_app
             from acestep.http_api.queue import RequestQueue
             from acestep.http_api.recordings import Recordings
+            from acestep.http_api.song_folders import delete_left_behind
             from acestep.serving.song_maker import SongMaker
             from acestep.serving.uploads import Uploads
 
             open_folder(out)
+            delete_left_behind(out)
             maker = SongMaker(model, overrides, adapters)
             end.callback(maker.close)
         # After a run that fails, garbage is collected; what is here now stays, and looking at it takes half a second.
@@ -80,6 +82,7 @@ def serve_api(
             time.sleep(HOUR_S)
             queue.expire()
             recordings.expire()
+            delete_left_behind(out)
 
 
 @contextmanager
