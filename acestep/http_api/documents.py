@@ -23,6 +23,7 @@ class ErrorKind(StrEnum):
     METHOD = "method"
     TYPE = "type"
     SIZE = "size"
+    SLOW = "slow"
     BUSY = "busy"
     ENDING = "ending"
     INPUT = "input"

@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from acestep.http_api.documents import ErrorKind, UploadDocument
 from acestep.http_api.recordings import Recordings
 from acestep.http_api.refused import RefusedError
+from acestep.http_api.steady import steady
 from acestep.serving.bounds import LARGEST_UPLOAD_BYTES
 from acestep.units import MIB, gib
 
@@ -39,13 +40,14 @@ async def receive_form(
 ) -> ReceivedForm:
     """Keep the recordings of a form, in fields of the names in `files`, and return them and the field `text`.
 
-    Raises `RefusedError` for another form, for one that is too large, and if the disk refuses; then nothing is kept.
+    Raises `RefusedError` for another form, for one that is too large or too slow, while two others of the client come,
+    and if the disk refuses; then nothing is kept.
     """
     size = _said_size(request, LARGEST_UPLOAD_BYTES * len(files) + (MOST_BODY_BYTES if text else 0))
     fields = len(files) + (text is not None)
     kept: dict[str, UploadDocument] = {}
-    with _refusals(), recordings.arriving(size) as arrived:
-        async with request.form(max_files=fields, max_fields=fields, max_part_size=MOST_BODY_BYTES) as form:
+    with _refusals(), recordings.arriving(size, client) as arrived:
+        async with steady(request).form(max_files=fields, max_fields=fields, max_part_size=MOST_BODY_BYTES) as form:
             _require_fields(form, files, text)
             said = b"" if text is None else await _text(form, text)
             try:

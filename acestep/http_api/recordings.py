@@ -5,6 +5,7 @@ import secrets
 import shutil
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,9 @@ LONGEST_NAME: Final = 60
 MOST_UPLOADS: Final = 1_000
 """Uploads that are kept; the oldest that no request needs are deleted first."""
 
+MOST_AT_ONCE: Final = 2
+"""Uploads of one client that arrive at the same time: each keeps room free that others cannot have."""
+
 
 class _Kept(msgspec.Struct, frozen=True, kw_only=True):
     path: Path
@@ -39,24 +43,40 @@ class Recordings:
         self._uploads = uploads
         self._clock = clock
         self._known: dict[str, _Kept] = {}
+        self._arriving: Counter[str] = Counter()
         self._lock = threading.Lock()
 
     @contextmanager
-    def arriving(self, size: int) -> Iterator[list[Path]]:
-        """Make room for an upload of so many bytes; the block puts its file into the list, and nothing if it failed.
+    def arriving(self, size: int, client: str) -> Iterator[list[Path]]:
+        """Keep room for an upload of so many bytes; the block puts its file into the list, and nothing if it failed.
 
-        Raises `RefusedError` if there is no room.
+        Raises `RefusedError` if there is no room, or if others of this client are arriving.
         """
+        with self._lock:
+            if self._arriving[client] >= MOST_AT_ONCE:
+                raise RefusedError(
+                    429, ErrorKind.BUSY, f"{MOST_AT_ONCE} of your uploads are on their way; wait until one is here"
+                )
+            self._arriving[client] += 1
+        arrived: list[Path] = []
+        try:
+            self._require_room(size)
+            try:
+                yield arrived
+            finally:
+                self._uploads.arrived(arrived, size)
+        finally:
+            with self._lock:
+                self._arriving[client] -= 1
+                if not self._arriving[client]:
+                    del self._arriving[client]
+
+    def _require_room(self, size: int) -> None:
         if not self._uploads.expect(size):
             most = gib(self._uploads.most_bytes)
             raise RefusedError(
                 413, ErrorKind.SIZE, f"the uploads of all clients fill the {most} for them; try again later"
             )
-        arrived: list[Path] = []
-        try:
-            yield arrived
-        finally:
-            self._uploads.arrived(arrived, size)
 
     def keep(self, file: BinaryIO, name: str, client: str) -> UploadDocument:
         """Copy a file and return its document; `name` is what the client calls it. Raises `OSError` from the disk."""

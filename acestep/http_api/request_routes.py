@@ -29,6 +29,7 @@ from acestep.http_api.openapi import BINARY, form_of, reference_to, refusals, sc
 from acestep.http_api.progress import document_of
 from acestep.http_api.queued_request import QueuedRequest
 from acestep.http_api.refused import RefusedError, unknown
+from acestep.http_api.steady import steady
 from acestep.request import MAX_BATCH
 
 WATCH_S: Final = 0.2
@@ -67,7 +68,7 @@ OurRequest = Annotated[QueuedRequest, Depends(found)]
     status_code=202,
     summary="Ask for songs",
     openapi_extra=_BODY,
-    responses=success(202, "It waits for its turn.", DOCUMENT) | refusals(411, 413, 415, 422, 429, 503, 507),
+    responses=success(202, "It waits for its turn.", DOCUMENT) | refusals(408, 411, 413, 415, 422, 429, 503, 507),
 )
 async def ask(request: Request, server: OurServer, client: OurClient) -> Response:
     """The body is JSON, or a form with the JSON as `request` and recordings as files, deleted when it has ended."""
@@ -156,7 +157,7 @@ def _about(server: Server, queued: QueuedRequest) -> RequestDocument:
 
 async def _body(request: Request) -> bytes:
     body = bytearray()
-    async for piece in request.stream():
+    async for piece in steady(request).stream():
         body += piece
         if len(body) > MOST_BODY_BYTES:
             raise RefusedError(413, ErrorKind.SIZE, f"the body may have {MOST_BODY_BYTES:,} bytes")
