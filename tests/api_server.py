@@ -17,6 +17,7 @@ from acestep.hardware.card import simulated_card
 from acestep.http_api.access import Server
 from acestep.http_api.app import api_app
 from acestep.http_api.maker import Maker
+from acestep.http_api.places import places_of
 from acestep.http_api.queue import RequestQueue
 from acestep.http_api.recordings import Recordings
 from acestep.http_api.serve import answering
@@ -197,7 +198,8 @@ def api_server(
     uploads = uploads or Uploads()
     queue = RequestQueue(maker, folder / "out", uploads)
     try:
-        server = Server(queue=queue, recordings=Recordings(folder / "uploads", uploads), tokens=tokens)
+        recordings, places = Recordings(folder / "uploads", uploads), places_of(folder / "out")
+        server = Server(queue=queue, recordings=recordings, places=places, tokens=tokens)
         with open_port("127.0.0.1", 0, "server") as listening, answering(api_app(server, **how), listening):
             served = Served(f"http://127.0.0.1:{port_of(listening)}", server)
             yield served

@@ -8,6 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from acestep.errors import AceStepError
+from acestep.http_api.access import server_of
 from acestep.http_api.documents import UNEXPECTED, ErrorAnswer, ErrorDocument, ErrorKind, problem_from
 from acestep.http_api.refused import RefusedError
 from acestep.serving.asgi import Send
@@ -38,8 +39,8 @@ def answer_errors(app: FastAPI) -> None:
         return _refusal(error.problem, error.status, error.headers)
 
     @app.exception_handler(AceStepError)
-    def _(_: Request, error: AceStepError) -> Response:
-        return _refusal(problem_from(failure_of(error)), 422)
+    def _(request: Request, error: AceStepError) -> Response:
+        return _refusal(problem_from(failure_of(error), server_of(request).places), 422)
 
     @app.exception_handler(RequestValidationError)
     def _(_: Request, error: RequestValidationError) -> Response:

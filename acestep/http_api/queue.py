@@ -1,5 +1,6 @@
 """Requests for songs: they wait in one queue, run one at a time, and are kept for a day while the server runs."""
 
+import logging
 import threading
 import time
 import traceback
@@ -25,6 +26,8 @@ from acestep.serving.uploads import Uploads, uploaded_clip
 from acestep.serving.visits import MOST_SESSIONS, Visit
 from acestep.thinking import Think
 from acestep.units import GIB
+
+_LOG = logging.getLogger(__name__)
 
 MOST_SONG_BYTES: Final = 16 * GIB
 """Files of songs that are kept; those of the oldest request are deleted first."""
@@ -159,9 +162,9 @@ class RequestQueue:
         try:
             with queued.visit.run(), api.memory_told():
                 queued.document = self._make(queued)
-        except AceStepError:
-            # The visit has the failure, unless it was stopped.
-            pass
+        except AceStepError as error:
+            # The visit has the failure, unless it was stopped. What its client gets tells no places.
+            _LOG.info("request %s: %s", queued.id, error)
         except Exception:
             traceback.print_exc()
         # Outside the except blocks, whose tracebacks keep tensors of the run alive.

@@ -152,7 +152,7 @@ def song(server: OurServer, queued: OurRequest, number: Annotated[int, NUMBER], 
 
 
 def _about(server: Server, queued: QueuedRequest) -> RequestDocument:
-    return document_of(queued, server.queue.ahead(queued))
+    return document_of(queued, server.queue.ahead(queued), server.places)
 
 
 async def _body(request: Request) -> bytes:

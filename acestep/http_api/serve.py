@@ -51,6 +51,7 @@ def serve_api(
             from acestep.audio.write import open_folder
             from acestep.http_api.access import Server
             from acestep.http_api.app import api_app
+            from acestep.http_api.places import places_of
             from acestep.http_api.queue import RequestQueue
             from acestep.http_api.recordings import Recordings
             from acestep.http_api.song_folders import delete_left_behind
@@ -72,7 +73,9 @@ def serve_api(
         queue, recordings = RequestQueue(maker, out.absolute(), uploads), Recordings(uploaded, uploads)
         end.callback(queue.close)
         names = {server_name, *names_of_this_machine(), *hosts}
-        app = api_app(Server(queue=queue, recordings=recordings, tokens=tuple(tokens)), names=names, alone=alone)
+        places = places_of(out.absolute(), model, [adapter.path for adapter in adapters])
+        server = Server(queue=queue, recordings=recordings, places=places, tokens=tuple(tokens))
+        app = api_app(server, names=names, alone=alone)
         end.enter_context(answering(app, listening))
         # Streams of progress end when the queue does, and the server waits for them.
         end.callback(queue.stop)
