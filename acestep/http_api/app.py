@@ -9,9 +9,9 @@ from starlette.middleware import Middleware
 from acestep.http_api.access import OurClient, OurServer, Server
 from acestep.http_api.answers import answer_errors, answer_with, refuse_in_form
 from acestep.http_api.openapi import describe, refusals, schema_of, success
+from acestep.http_api.plan_document import PlanDocument, plan_document
 from acestep.http_api.request_routes import request_routes
 from acestep.http_api.upload_routes import upload_routes
-from acestep.limits.plan import Plan
 from acestep.serving.own_address import OwnAddress
 from acestep.version import version
 
@@ -43,11 +43,11 @@ def api_app(server: Server, *, names: Collection[str] = (), alone: bool = True) 
         tags=["plan"],
         summary="What the card may do",
         response_class=Response,
-        responses=success(200, "The plan.", schema_of(Plan)) | refusals(),
+        responses=success(200, "The plan.", schema_of(PlanDocument)) | refusals(),
     )
     def plan(server: OurServer, _: OurClient) -> Response:
         """Return the document of `acestep plan --json`, with the settings of the server."""
-        return answer_with(server.queue.plan())
+        return answer_with(plan_document(server.queue.plan()))
 
     described = describe(app, needs_token=bool(server.tokens))
 

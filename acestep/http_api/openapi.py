@@ -10,12 +10,12 @@ from fastapi.openapi.utils import get_openapi
 
 from acestep.http_api.body import SongsAsked
 from acestep.http_api.documents import ErrorDocument, RequestDocument, UploadDocument
-from acestep.limits.plan import Plan
+from acestep.http_api.plan_document import PlanDocument
 
 Answers = dict[int | str, dict[str, Any]]
 """What FastAPI is told about the answers of an operation, by their status codes."""
 
-_SCHEMAS: Final = (SongsAsked, RequestDocument, UploadDocument, ErrorDocument, Plan)
+_SCHEMAS: Final = (SongsAsked, RequestDocument, UploadDocument, ErrorDocument, PlanDocument)
 
 _REFUSALS: Final[Mapping[int, str]] = {
     401: "There is no token, or a wrong one.",
