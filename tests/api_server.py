@@ -195,11 +195,10 @@ def api_server(
 ) -> Iterator[Served]:
     """A running server, ended as `acestep serve` ends it."""
     (folder / "uploads").mkdir()
-    uploads = uploads or Uploads()
-    queue = RequestQueue(maker, folder / "out", uploads)
+    recordings = Recordings(folder / "uploads", uploads or Uploads())
+    queue = RequestQueue(maker, folder / "out", recordings)
     try:
-        recordings, places = Recordings(folder / "uploads", uploads), places_of(folder / "out")
-        server = Server(queue=queue, recordings=recordings, places=places, tokens=tokens)
+        server = Server(queue=queue, recordings=recordings, places=places_of(folder / "out"), tokens=tokens)
         with open_port("127.0.0.1", 0, "server") as listening, answering(api_app(server, **how), listening):
             served = Served(f"http://127.0.0.1:{port_of(listening)}", server)
             yield served

@@ -1,7 +1,7 @@
 """Forms with recordings, in which clients upload them."""
 
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import msgspec
@@ -56,17 +56,9 @@ async def receive_form(
                         kept[name] = await run_in_threadpool(recordings.keep, file.file, file.filename or "", client)
                         arrived.append(recordings.path_of(kept[name].id, None))
             except OSError:
-                discard(recordings, kept)
+                recordings.discard(upload.id for upload in kept.values())
                 raise
     return ReceivedForm(uploads=kept, text=said)
-
-
-def discard(recordings: Recordings, kept: Mapping[str, UploadDocument]) -> None:
-    """Delete recordings that came with a request that was refused."""
-    for upload in kept.values():
-        # It may have been deleted already, to make room.
-        with suppress(RefusedError):
-            recordings.remove(upload.id, None)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import shutil
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -40,7 +40,7 @@ class Recordings:
 
     def __init__(self, folder: Path, uploads: Uploads, clock: Callable[[], float] = time.monotonic) -> None:
         self._folder = folder
-        self._uploads = uploads
+        self.uploads = uploads
         self._clock = clock
         self._known: dict[str, _Kept] = {}
         self._arriving: Counter[str] = Counter()
@@ -64,7 +64,7 @@ class Recordings:
             try:
                 yield arrived
             finally:
-                self._uploads.arrived(arrived, size)
+                self.uploads.arrived(arrived, size)
         finally:
             with self._lock:
                 self._arriving[client] -= 1
@@ -72,8 +72,8 @@ class Recordings:
                     del self._arriving[client]
 
     def _require_room(self, size: int) -> None:
-        if not self._uploads.expect(size):
-            most = gib(self._uploads.most_bytes)
+        if not self.uploads.expect(size):
+            most = gib(self.uploads.most_bytes)
             raise RefusedError(
                 413, ErrorKind.SIZE, f"the uploads of all clients fill the {most} for them; try again later"
             )
@@ -91,10 +91,12 @@ class Recordings:
             raise
         with self._lock:
             self._known[upload] = _Kept(path=path, client=client, since=self._clock())
+        if len(self._known) > MOST_UPLOADS:
+            self._forget_deleted()
         for other, known in list(self._known.items()):
             if len(self._known) <= MOST_UPLOADS:
                 break
-            if self._uploads.drop(known.path):
+            if self.uploads.drop(known.path):
                 self._forget(other, known.path)
         return UploadDocument(id=upload, name=path.name, size_bytes=path.stat().st_size)
 
@@ -108,17 +110,28 @@ class Recordings:
     def remove(self, upload: str, client: str | None) -> None:
         """Delete an upload; raise `RefusedError` if there is none, or if a request that has not ended needs it."""
         path = self.path_of(upload, client)
-        if not self._uploads.drop(path):
+        if not self.uploads.drop(path):
             raise RefusedError(
                 409, ErrorKind.BUSY, "a request that has not ended needs this upload; cancel it, or delete this later"
             )
         self._forget(upload, path)
 
+    def discard(self, uploads: Iterable[str]) -> None:
+        """Delete recordings that came with a request which was refused or has ended."""
+        for upload in uploads:
+            kept = self._known.get(upload)
+            if kept is not None and self.uploads.drop(kept.path):
+                self._forget(upload, kept.path)
+
     def expire(self) -> None:
         """Delete what was uploaded more than a day ago, and forget what was deleted to make room."""
+        for kept in list(self._known.values()):
+            if self._clock() - kept.since > DAY_S:
+                self.uploads.drop(kept.path)
+        self._forget_deleted()
+
+    def _forget_deleted(self) -> None:
         for upload, kept in list(self._known.items()):
-            if self._clock() - kept.since > DAY_S and not self._uploads.drop(kept.path):
-                continue
             if not kept.path.exists():
                 self._forget(upload, kept.path)
 

@@ -22,7 +22,6 @@ from acestep.http_api.forms import (
     MOST_BODY_BYTES,
     ReceivedForm,
     content_type,
-    discard,
     receive_form,
 )
 from acestep.http_api.openapi import BINARY, form_of, reference_to, refusals, schema_of, success
@@ -83,7 +82,7 @@ async def ask(request: Request, server: OurServer, client: OurClient) -> Respons
     try:
         queued = _add(server, client, given)
     except (AceStepError, RefusedError):
-        discard(server.recordings, given.uploads)
+        server.recordings.discard(upload.id for upload in given.uploads.values())
         raise
     return answer_with(_about(server, queued), 202, {"location": f"/v1/requests/{queued.id}"})
 
@@ -167,7 +166,7 @@ async def _body(request: Request) -> bytes:
 def _add(server: Server, client: Client, given: ReceivedForm) -> QueuedRequest:
     asked = read_body(given.text, {name: kept.id for name, kept in given.uploads.items()})
     files = {name: _file(server, name, upload, client) for name, upload in uploads_in(asked).items()}
-    return server.queue.add(asked, client.name, files, own=given.uploads)
+    return server.queue.add(asked, client.name, files, own=[upload.id for upload in given.uploads.values()])
 
 
 def _file(server: Server, name: str, upload: str, client: Client) -> Path:

@@ -69,8 +69,8 @@ def serve_api(
         if init_service:
             plan = maker.plan(maker.overrides)
             maker.preload(plan, think=plan.init_lm, notify=notify)
-        uploads = Uploads()
-        queue, recordings = RequestQueue(maker, out.absolute(), uploads), Recordings(uploaded, uploads)
+        recordings = Recordings(uploaded, Uploads())
+        queue = RequestQueue(maker, out.absolute(), recordings)
         end.callback(queue.close)
         names = {server_name, *names_of_this_machine(), *hosts}
         places = places_of(out.absolute(), model, [adapter.path for adapter in adapters])

@@ -137,6 +137,30 @@ def test_the_oldest_uploads_make_way_when_they_are_too_many(client: Api, monkeyp
     assert [client.http.delete(f"/v1/uploads/{name}").status_code for name in names] == [404, 204, 204]
 
 
+def test_recordings_that_came_with_requests_which_have_ended_push_no_upload_out(
+    client: Api, maker: FakeMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recordings_module, "MOST_UPLOADS", 2)
+    upload = client.upload("x.wav", b"x")["id"]
+    for _ in range(3):
+        request = (None, json.dumps({"caption": "drums", "task": "cover"}))
+        taken = client.http.post("/v1/requests", files={"request": request, "source_audio": ("x.wav", b"x")})
+        client.until(taken.json()["id"])
+    assert client.http.delete(f"/v1/uploads/{upload}").status_code == 204
+
+
+def test_uploads_that_made_room_for_others_count_no_more(
+    maker: FakeMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recordings_module, "MOST_UPLOADS", 2)
+    with api_server(maker, tmp_path, uploads=Uploads(most_bytes=1_000)) as served:
+        client = served.client()
+        first, second = (client.upload(f"{number}.wav", bytes(400))["id"] for number in range(2))
+        served.recordings.path_of(second, None).unlink()
+        client.upload("x.wav", b"x")
+        assert served.recordings.path_of(first, None).exists()
+
+
 def test_a_recording_may_come_with_its_request_and_is_deleted_when_that_has_ended(
     client: Api, maker: FakeMaker, tmp_path: Path
 ) -> None:
@@ -168,7 +192,7 @@ def test_a_recording_may_come_with_its_request_and_is_deleted_when_that_has_ende
     # The file is no sound.
     said = client.until(taken.json()["id"])
     assert (said["state"], said["error"]["kind"]) == ("failed", "file")
-    wait_until(lambda: stored() == [])
+    wait_until(lambda: list((tmp_path / "uploads").iterdir()) == [])
     assert client.until(running)["state"] == "finished"
 
 
