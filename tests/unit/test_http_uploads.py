@@ -63,6 +63,17 @@ def test_an_upload_of_which_nothing_comes_deletes_no_other_and_gives_its_place_b
         wait_until(lambda: uploads._arriving == 0)
 
 
+def test_an_upload_that_breaks_off_leaves_no_file_and_no_traceback(
+    maker: FakeMaker, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with api_server(maker, tmp_path) as served:
+        with begun(served.client(), 900, b"--x\r\n"):
+            wait_until(lambda: bool(served.recordings._arriving))
+        wait_until(lambda: not served.recordings._arriving)
+    assert list((tmp_path / "uploads").iterdir()) == []
+    assert [record for record in caplog.records if record.exc_info] == []
+
+
 def test_only_so_many_uploads_of_one_client_come_at_once(client: Api, served: Served) -> None:
     post = client.http.post
     with begun(client, 900), begun(client, 900):
