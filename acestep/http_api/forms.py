@@ -50,6 +50,8 @@ async def receive_form(
         async with steady(request).form(max_files=fields, max_fields=fields, max_part_size=MOST_BODY_BYTES) as form:
             _require_fields(form, files, text)
             said = b"" if text is None else await _text(form, text)
+            if any(isinstance(file := form.get(name), UploadFile) and _is_too_large(file) for name in files):
+                raise _too_large()
             try:
                 for name in files:
                     if isinstance(file := form.get(name), UploadFile):
@@ -100,6 +102,14 @@ def _said_size(request: Request, most: int) -> int:
     if not (said.isascii() and said.isdigit()):
         raise RefusedError(411, ErrorKind.SIZE, "an upload has to say its size: send the header content-length")
     if len(said) > len(str(most)) or int(said) > most:
-        largest = gib(LARGEST_UPLOAD_BYTES)
-        raise RefusedError(413, ErrorKind.SIZE, f"a recording may have {largest}; bring a shorter one, or FLAC or MP3")
+        raise _too_large()
     return int(said)
+
+
+def _is_too_large(file: UploadFile) -> bool:
+    return (file.size or 0) > LARGEST_UPLOAD_BYTES
+
+
+def _too_large() -> RefusedError:
+    largest = gib(LARGEST_UPLOAD_BYTES)
+    return RefusedError(413, ErrorKind.SIZE, f"a recording may have {largest}; bring a shorter one, or FLAC or MP3")
