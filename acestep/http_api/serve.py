@@ -93,7 +93,14 @@ def answering(app: "FastAPI", listening: socket.socket) -> Iterator[None]:
     """Let an application answer on a socket inside the block, in a thread of its own."""
     import uvicorn
 
-    config = uvicorn.Config(app, log_config=None, server_header=False, timeout_graceful_shutdown=LAST_ANSWERS_S)
+    # A client could write any address into X-Forwarded-For, and so have the limits of many.
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=LAST_ANSWERS_S,
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, name="http", daemon=True)
     thread.start()

@@ -54,6 +54,13 @@ def test_only_so_many_requests_of_one_client_wait(
         maker.go.set()
 
 
+def test_a_client_has_its_limit_whatever_address_it_says_it_has(served: Served, maker: FakeMaker) -> None:
+    for number in range(MOST_OF_A_VISITOR):
+        served.client(**{"X-Forwarded-For": f"192.0.2.{number}"}).ask(caption="wait")
+    assert served.client(**{"X-Forwarded-For": "192.0.2.99"}).refused(429)["kind"] == "busy"
+    maker.go.set()
+
+
 def test_a_request_is_cancelled_in_the_middle_or_before_it_begins(client: Api, maker: FakeMaker) -> None:
     running, waiting = client.ask(caption="wait")["id"], client.ask(caption="wait too")["id"]
     client.until(running, "running", stage="denoise")
