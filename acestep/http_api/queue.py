@@ -1,4 +1,4 @@
-"""Requests for songs: they wait in one queue, run one at a time, and are kept for a day while the server runs."""
+"""Requests for songs: they wait in one queue, run one at a time, and are kept for a day or until there are too many."""
 
 import logging
 import threading

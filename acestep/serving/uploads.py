@@ -14,7 +14,7 @@ from acestep.units import GIB
 _Found = TypeVar("_Found")
 
 MOST_UPLOADED_BYTES: Final = 2 * GIB
-"""Uploaded files that are kept, of all visits together."""
+"""Uploaded files that are kept, of all visits together. As much again may be arriving."""
 
 MOST_FILES: Final = 8
 """Uploaded files of one visit that are kept; a run reads two at most."""
@@ -39,7 +39,7 @@ class Uploads:
         with self._lock:
             for path in [path for path in self._size if not path.exists()]:
                 self._forget(path)
-            needed = sum(size for path, size in self._size.items() if self._needed_by.get(path))
+            needed = sum(known for path, known in self._size.items() if self._needed_by.get(path))
             if needed + self._arriving + size > self.most_bytes:
                 return False
             self._arriving += size
