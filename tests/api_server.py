@@ -16,8 +16,8 @@ from acestep import api
 from acestep.hardware.card import simulated_card
 from acestep.http_api.access import Server
 from acestep.http_api.app import api_app
+from acestep.http_api.hidden_places import places_of
 from acestep.http_api.maker import Maker
-from acestep.http_api.places import places_of
 from acestep.http_api.queue import RequestQueue
 from acestep.http_api.recordings import Recordings
 from acestep.http_api.serve import answering

@@ -8,7 +8,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from acestep.http_api.documents import ErrorKind
-from acestep.http_api.places import Places
+from acestep.http_api.hidden_places import HiddenPlaces
 from acestep.http_api.queue import RequestQueue
 from acestep.http_api.recordings import Recordings
 from acestep.http_api.refused import RefusedError
@@ -21,7 +21,7 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
 
     queue: RequestQueue
     recordings: Recordings
-    places: Places
+    places: HiddenPlaces
     tokens: tuple[str, ...] = ()
 
 

@@ -7,7 +7,7 @@ import msgspec
 
 from acestep.errors import Exit
 from acestep.fused_adapter import FusedAdapter
-from acestep.http_api.places import Places, without_places
+from acestep.http_api.hidden_places import HiddenPlaces, without_places
 from acestep.limits.plan import Plan
 from acestep.serving.failures import FailedRun, FailureKind
 from acestep.song import DecodePath
@@ -126,7 +126,7 @@ UNEXPECTED = ErrorAnswer(
 )
 
 
-def problem_from(failure: FailedRun, places: Places) -> ErrorAnswer:
+def problem_from(failure: FailedRun, places: HiddenPlaces) -> ErrorAnswer:
     """Return what is wrong with a run that failed, without the places of files."""
     return ErrorAnswer(
         kind=ErrorKind(failure.kind),

@@ -10,11 +10,11 @@ from acestep.http_api.documents import (
     problem_from,
     result_of,
 )
-from acestep.http_api.places import Places
+from acestep.http_api.hidden_places import HiddenPlaces
 from acestep.http_api.queued_request import QueuedRequest
 
 
-def document_of(queued: QueuedRequest, ahead: int, places: Places) -> RequestDocument:
+def document_of(queued: QueuedRequest, ahead: int, places: HiddenPlaces) -> RequestDocument:
     """Return the document of a request with `ahead` others before it, in which `places` are not told."""
     progress, failure = queued.visit.progress, queued.visit.failure
     state = RequestState(progress.stage) if progress.stage in tuple(RequestState) else RequestState.RUNNING

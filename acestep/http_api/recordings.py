@@ -25,7 +25,7 @@ LONGEST_NAME: Final = 60
 MOST_UPLOADS: Final = 1_000
 """Uploads that are kept; the oldest that no request needs are deleted first."""
 
-MOST_AT_ONCE: Final = 2
+MOST_ARRIVING: Final = 2
 """Uploads of one client that arrive at the same time: each keeps room free that others cannot have."""
 
 
@@ -53,9 +53,9 @@ class Recordings:
         Raises `RefusedError` if there is no room, or if others of this client are arriving.
         """
         with self._lock:
-            if self._arriving[client] >= MOST_AT_ONCE:
+            if self._arriving[client] >= MOST_ARRIVING:
                 raise RefusedError(
-                    429, ErrorKind.BUSY, f"{MOST_AT_ONCE} of your uploads are on their way; wait until one is here"
+                    429, ErrorKind.BUSY, f"{MOST_ARRIVING} of your uploads are on their way; wait until one is here"
                 )
             self._arriving[client] += 1
         arrived: list[Path] = []

@@ -51,7 +51,7 @@ def serve_api(
             from acestep.audio.write import open_folder
             from acestep.http_api.access import Server
             from acestep.http_api.app import api_app
-            from acestep.http_api.places import places_of
+            from acestep.http_api.hidden_places import places_of
             from acestep.http_api.queue import RequestQueue
             from acestep.http_api.recordings import Recordings
             from acestep.http_api.song_folders import delete_left_behind

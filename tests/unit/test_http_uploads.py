@@ -77,7 +77,7 @@ def test_an_upload_that_breaks_off_leaves_no_file_and_no_traceback(
 def test_only_so_many_uploads_of_one_client_come_at_once(client: Api, served: Served) -> None:
     post = client.http.post
     with begun(client, 900), begun(client, 900):
-        wait_until(lambda: served.recordings._arriving.total() == recordings_module.MOST_AT_ONCE)
+        wait_until(lambda: served.recordings._arriving.total() == recordings_module.MOST_ARRIVING)
         refused = post("/v1/uploads", files={"file": ("x.wav", b"x")})
         assert (refused.status_code, error_in(refused)["kind"]) == (429, "busy")
     wait_until(lambda: not served.recordings._arriving)

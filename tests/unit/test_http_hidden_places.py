@@ -6,7 +6,7 @@ import pytest
 
 from acestep.errors import InvalidInputError, MissingWeightsError
 from acestep.http_api.documents import problem_from
-from acestep.http_api.places import places_of, without_places
+from acestep.http_api.hidden_places import places_of, without_places
 from acestep.serving.failures import failure_of
 from tests.api_server import FakeMaker, api_server
 
