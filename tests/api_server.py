@@ -16,6 +16,7 @@ from acestep import api
 from acestep.hardware.card import simulated_card
 from acestep.http_api.access import Server
 from acestep.http_api.app import api_app
+from acestep.http_api.hidden_places import places_of
 from acestep.http_api.maker import Maker
 from acestep.http_api.queue import RequestQueue
 from acestep.http_api.recordings import Recordings
@@ -194,10 +195,10 @@ def api_server(
 ) -> Iterator[Served]:
     """A running server, ended as `acestep serve` ends it."""
     (folder / "uploads").mkdir()
-    uploads = uploads or Uploads()
-    queue = RequestQueue(maker, folder / "out", uploads)
+    recordings = Recordings(folder / "uploads", uploads or Uploads())
+    queue = RequestQueue(maker, folder / "out", recordings)
     try:
-        server = Server(queue=queue, recordings=Recordings(folder / "uploads", uploads), tokens=tokens)
+        server = Server(queue=queue, recordings=recordings, places=places_of(folder / "out"), tokens=tokens)
         with open_port("127.0.0.1", 0, "server") as listening, answering(api_app(server, **how), listening):
             served = Served(f"http://127.0.0.1:{port_of(listening)}", server)
             yield served

@@ -13,7 +13,8 @@ from acestep.fused_adapter import MOST_SCALE
 class Adapter(msgspec.Struct, frozen=True, kw_only=True):
     """A LoRA or LoKr to use: a safetensors file, or a folder with one. `scale` multiplies what it changes.
 
-    Raises `ValueError` for a scale beyond `MOST_SCALE`.
+    Raises `ValueError` for a scale beyond `MOST_SCALE`, and for a path that is not UTF-8, which no JSON document and no
+    tag could hold.
     """
 
     path: Path
@@ -25,6 +26,10 @@ class Adapter(msgspec.Struct, frozen=True, kw_only=True):
         return self.path.absolute().name
 
     def __post_init__(self) -> None:
+        try:
+            str(self.path).encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"the path of the adapter {str(self.path)!r} is not UTF-8; rename its file") from None
         if not abs(self.scale) <= MOST_SCALE:
             raise ValueError(
                 f"the scale of an adapter must be -{MOST_SCALE:g} to {MOST_SCALE:g}, got {self.scale:g} for {self.path}"
@@ -32,7 +37,7 @@ class Adapter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def adapter_of(text: str) -> Adapter:
-    """Return the adapter that ``FILE|DIR[:SCALE]`` names; raise `UsageError` for a blank text and a scale too large.
+    """Return the adapter that ``FILE|DIR[:SCALE]`` names; raise `UsageError` for a blank text, and as `Adapter` does.
 
     What follows the last colon is a scale if it is a number, else a part of the path.
     """

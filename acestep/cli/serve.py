@@ -53,9 +53,9 @@ ADVICE = "set a token with --token or in ACESTEP_TOKEN, or give --no-auth to ser
 @click.option(
     "--out",
     type=click.Path(file_okay=False),
-    default="out",
+    default="out/api",
     show_default=True,
-    help="Folder for the songs, which are deleted a day later.",
+    help="Folder for the songs, which are deleted a day later, and when the server ends.",
 )
 def serve(
     port: int,

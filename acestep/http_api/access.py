@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from acestep.http_api.documents import ErrorKind
+from acestep.http_api.hidden_places import HiddenPlaces
 from acestep.http_api.queue import RequestQueue
 from acestep.http_api.recordings import Recordings
 from acestep.http_api.refused import RefusedError
@@ -16,10 +17,11 @@ BEARER = HTTPBearer(auto_error=False, description="A token of `acestep serve --t
 
 
 class Server(msgspec.Struct, frozen=True, kw_only=True):
-    """What the operations work with. Without `tokens`, none is required."""
+    """What the operations work with. Without `tokens`, none is required. `places` are not told to any client."""
 
     queue: RequestQueue
     recordings: Recordings
+    places: HiddenPlaces
     tokens: tuple[str, ...] = ()
 
 

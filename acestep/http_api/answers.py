@@ -6,8 +6,10 @@ import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from acestep.errors import AceStepError
+from acestep.http_api.access import server_of
 from acestep.http_api.documents import UNEXPECTED, ErrorAnswer, ErrorDocument, ErrorKind, problem_from
 from acestep.http_api.refused import RefusedError
 from acestep.serving.asgi import Send
@@ -38,8 +40,8 @@ def answer_errors(app: FastAPI) -> None:
         return _refusal(error.problem, error.status, error.headers)
 
     @app.exception_handler(AceStepError)
-    def _(_: Request, error: AceStepError) -> Response:
-        return _refusal(problem_from(failure_of(error)), 422)
+    def _(request: Request, error: AceStepError) -> Response:
+        return _refusal(problem_from(failure_of(error), server_of(request).places), 422)
 
     @app.exception_handler(RequestValidationError)
     def _(_: Request, error: RequestValidationError) -> Response:
@@ -51,6 +53,11 @@ def answer_errors(app: FastAPI) -> None:
         kind = _KINDS.get(error.status_code, ErrorKind.INPUT)
         message = f"{request.method} {request.url.path}: {error.detail}"
         return _refusal(ErrorAnswer(kind=kind, message=message), error.status_code, error.headers)
+
+    @app.exception_handler(ClientDisconnect)
+    def _(_: Request, __: ClientDisconnect) -> Response:
+        # It reaches no client; without it the log has a traceback for each.
+        return _refusal(ErrorAnswer(kind=ErrorKind.INPUT, message="the request ended before all of it was here"), 422)
 
     @app.exception_handler(Exception)
     def _(_: Request, __: Exception) -> Response:

@@ -1,13 +1,13 @@
 """The documents that the server answers with."""
 
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from acestep.errors import Exit
 from acestep.fused_adapter import FusedAdapter
+from acestep.http_api.hidden_places import HiddenPlaces, without_places
 from acestep.limits.plan import Plan
 from acestep.serving.failures import FailedRun, FailureKind
 from acestep.song import DecodePath
@@ -23,6 +23,7 @@ class ErrorKind(StrEnum):
     METHOD = "method"
     TYPE = "type"
     SIZE = "size"
+    SLOW = "slow"
     BUSY = "busy"
     ENDING = "ending"
     INPUT = "input"
@@ -125,12 +126,11 @@ UNEXPECTED = ErrorAnswer(
 )
 
 
-def problem_from(failure: FailedRun, folder: Path | None = None) -> ErrorAnswer:
-    """Return what is wrong with a run that failed; where the server has its `folder` is not told."""
-    said = failure.detail or UNEXPECTED.message
+def problem_from(failure: FailedRun, places: HiddenPlaces) -> ErrorAnswer:
+    """Return what is wrong with a run that failed, without the places of files."""
     return ErrorAnswer(
         kind=ErrorKind(failure.kind),
-        message=said if folder is None else said.replace(str(folder), "the folder of the server"),
+        message=without_places(failure.detail or UNEXPECTED.message, places),
         exit_code=int(_EXITS.get(failure.kind, Exit.RUN_FAILED)),
         command=failure.command,
     )

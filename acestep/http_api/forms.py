@@ -1,7 +1,7 @@
 """Forms with recordings, in which clients upload them."""
 
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import msgspec
@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from acestep.http_api.documents import ErrorKind, UploadDocument
 from acestep.http_api.recordings import Recordings
 from acestep.http_api.refused import RefusedError
+from acestep.http_api.steady import steady
 from acestep.serving.bounds import LARGEST_UPLOAD_BYTES
 from acestep.units import MIB, gib
 
@@ -39,32 +40,27 @@ async def receive_form(
 ) -> ReceivedForm:
     """Keep the recordings of a form, in fields of the names in `files`, and return them and the field `text`.
 
-    Raises `RefusedError` for another form, for one that is too large, and if the disk refuses; then nothing is kept.
+    Raises `RefusedError` for another form, for one that is too large or too slow, while two others of the client come,
+    and if the disk refuses; then nothing is kept.
     """
     size = _said_size(request, LARGEST_UPLOAD_BYTES * len(files) + (MOST_BODY_BYTES if text else 0))
     fields = len(files) + (text is not None)
     kept: dict[str, UploadDocument] = {}
-    with _refusals(), recordings.arriving(size) as arrived:
-        async with request.form(max_files=fields, max_fields=fields, max_part_size=MOST_BODY_BYTES) as form:
+    with _refusals(), recordings.arriving(size, client) as arrived:
+        async with steady(request).form(max_files=fields, max_fields=fields, max_part_size=MOST_BODY_BYTES) as form:
             _require_fields(form, files, text)
             said = b"" if text is None else await _text(form, text)
+            if any(isinstance(file := form.get(name), UploadFile) and _is_too_large(file) for name in files):
+                raise _too_large()
             try:
                 for name in files:
                     if isinstance(file := form.get(name), UploadFile):
                         kept[name] = await run_in_threadpool(recordings.keep, file.file, file.filename or "", client)
                         arrived.append(recordings.path_of(kept[name].id, None))
             except OSError:
-                discard(recordings, kept)
+                recordings.discard(upload.id for upload in kept.values())
                 raise
     return ReceivedForm(uploads=kept, text=said)
-
-
-def discard(recordings: Recordings, kept: Mapping[str, UploadDocument]) -> None:
-    """Delete recordings that came with a request that was refused."""
-    for upload in kept.values():
-        # It may have been deleted already, to make room.
-        with suppress(RefusedError):
-            recordings.remove(upload.id, None)
 
 
 @contextmanager
@@ -106,6 +102,14 @@ def _said_size(request: Request, most: int) -> int:
     if not (said.isascii() and said.isdigit()):
         raise RefusedError(411, ErrorKind.SIZE, "an upload has to say its size: send the header content-length")
     if len(said) > len(str(most)) or int(said) > most:
-        largest = gib(LARGEST_UPLOAD_BYTES)
-        raise RefusedError(413, ErrorKind.SIZE, f"a recording may have {largest}; bring a shorter one, or FLAC or MP3")
+        raise _too_large()
     return int(said)
+
+
+def _is_too_large(file: UploadFile) -> bool:
+    return (file.size or 0) > LARGEST_UPLOAD_BYTES
+
+
+def _too_large() -> RefusedError:
+    largest = gib(LARGEST_UPLOAD_BYTES)
+    return RefusedError(413, ErrorKind.SIZE, f"a recording may have {largest}; bring a shorter one, or FLAC or MP3")

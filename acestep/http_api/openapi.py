@@ -10,23 +10,24 @@ from fastapi.openapi.utils import get_openapi
 
 from acestep.http_api.body import SongsAsked
 from acestep.http_api.documents import ErrorDocument, RequestDocument, UploadDocument
-from acestep.limits.plan import Plan
+from acestep.http_api.plan_document import PlanDocument
 
 Answers = dict[int | str, dict[str, Any]]
 """What FastAPI is told about the answers of an operation, by their status codes."""
 
-_SCHEMAS: Final = (SongsAsked, RequestDocument, UploadDocument, ErrorDocument, Plan)
+_SCHEMAS: Final = (SongsAsked, RequestDocument, UploadDocument, ErrorDocument, PlanDocument)
 
 _REFUSALS: Final[Mapping[int, str]] = {
     401: "There is no token, or a wrong one.",
     403: "The request names another host, or comes from another site's page.",
     404: "There is no such thing, or it belongs to another client.",
+    408: "The body came too slowly.",
     409: "It is in use.",
     411: "An upload has to say its size.",
     413: "The body is too large, or there is no room for the upload.",
     415: "The body has another content type.",
     422: "A value cannot be used; the message names it.",
-    429: "Too many requests wait.",
+    429: "Too many requests wait, or too many uploads of one client come at once.",
     500: "An error that was not expected.",
     503: "The server is ending.",
     507: "The disk refused the upload.",

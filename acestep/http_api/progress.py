@@ -10,11 +10,12 @@ from acestep.http_api.documents import (
     problem_from,
     result_of,
 )
+from acestep.http_api.hidden_places import HiddenPlaces
 from acestep.http_api.queued_request import QueuedRequest
 
 
-def document_of(queued: QueuedRequest, ahead: int) -> RequestDocument:
-    """Return the document of a request with `ahead` others before it."""
+def document_of(queued: QueuedRequest, ahead: int, places: HiddenPlaces) -> RequestDocument:
+    """Return the document of a request with `ahead` others before it, in which `places` are not told."""
     progress, failure = queued.visit.progress, queued.visit.failure
     state = RequestState(progress.stage) if progress.stage in tuple(RequestState) else RequestState.RUNNING
     is_running = state is RequestState.RUNNING
@@ -27,7 +28,7 @@ def document_of(queued: QueuedRequest, ahead: int) -> RequestDocument:
         total=progress.total if is_running else 0,
         seconds=progress.seconds,
         result=_result(queued) if state is RequestState.FINISHED else None,
-        error=problem_from(failure, queued.visit.folder.parent) if failure and state is RequestState.FAILED else None,
+        error=problem_from(failure, places) if failure and state is RequestState.FAILED else None,
     )
 
 

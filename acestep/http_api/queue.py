@@ -1,5 +1,6 @@
-"""Requests for songs: they wait in one queue, run one at a time, and are kept for a day."""
+"""Requests for songs: they wait in one queue, run one at a time, and are kept for a day or until there are too many."""
 
+import logging
 import threading
 import time
 import traceback
@@ -17,13 +18,17 @@ from acestep.http_api.body import SongsAsked, pipeline_request, think_wish, wish
 from acestep.http_api.documents import ErrorKind
 from acestep.http_api.maker import Maker
 from acestep.http_api.queued_request import QueuedRequest
+from acestep.http_api.recordings import Recordings
 from acestep.http_api.refused import RefusedError, unknown
+from acestep.http_api.song_folders import open_song_folder
 from acestep.limits.plan import Plan
 from acestep.serving.bounds import DAY_S, MOST_OF_A_VISITOR, MOST_WAITING
-from acestep.serving.uploads import Uploads, uploaded_clip
+from acestep.serving.uploads import uploaded_clip
 from acestep.serving.visits import MOST_SESSIONS, Visit
 from acestep.thinking import Think
 from acestep.units import GIB
+
+_LOG = logging.getLogger(__name__)
 
 MOST_SONG_BYTES: Final = 16 * GIB
 """Files of songs that are kept; those of the oldest request are deleted first."""
@@ -32,10 +37,12 @@ MOST_SONG_BYTES: Final = 16 * GIB
 class RequestQueue:
     """The requests of all clients. Songs go to folders below `out`, which are deleted with their request."""
 
-    def __init__(self, maker: Maker, out: Path, uploads: Uploads, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, maker: Maker, out: Path, recordings: Recordings, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._maker = maker
         self._out = out
-        self._uploads = uploads
+        self._recordings = recordings
         self._clock = clock
         self._known: dict[str, QueuedRequest] = {}
         self._waiting: deque[QueuedRequest] = deque()
@@ -54,16 +61,15 @@ class RequestQueue:
     ) -> QueuedRequest:
         """Let a request wait for its turn; `recordings` are the files of its uploads, by field.
 
-        Those in the fields `own` came with it, and are deleted when it has ended. Raises `UsageError` for a format that
+        The uploads `own` came with it, and are deleted when it has ended. Raises `UsageError` for a format that
         cannot be written here, and `RefusedError` if too many wait.
         """
         require_writable(asked.audio_format)
-        own_files = tuple(recordings[name] for name in own)
-        queued = QueuedRequest(asked, client, Visit(self._out), recordings, own_files)
+        queued = QueuedRequest(asked, client, Visit(self._out), recordings, tuple(own))
         with self._changed:
             self._require_place(client)
             queued.visit.announce()
-            self._uploads.need(queued.id, recordings.values())
+            self._recordings.uploads.need(queued.id, recordings.values())
             self._known[queued.id] = queued
             self._waiting.append(queued)
             self._changed.notify()
@@ -134,9 +140,11 @@ class RequestQueue:
         self._maker.stop()
 
     def close(self) -> None:
-        """Stop, and wait until no request runs."""
+        """Stop, wait until no request runs, and delete all songs: no later server knows them."""
         self.stop()
         self._worker.join()
+        for queued in self._known.values():
+            queued.delete_files()
 
     def _work(self) -> None:
         while True:
@@ -156,9 +164,9 @@ class RequestQueue:
         try:
             with queued.visit.run(), api.memory_told():
                 queued.document = self._make(queued)
-        except AceStepError:
-            # The visit has the failure, unless it was stopped.
-            pass
+        except AceStepError as error:
+            # The visit has the failure, unless it was stopped. What its client gets tells no places.
+            _LOG.info("request %s: %s", queued.id, error)
         except Exception:
             traceback.print_exc()
         # Outside the except blocks, whose tracebacks keep tensors of the run alive.
@@ -174,6 +182,7 @@ class RequestQueue:
         request, plan = api.settle_think(
             pipeline_request(asked, clips), think, lambda request: self._maker.plan(overrides, request)
         )
+        open_song_folder(queued.visit.folder)
         return self._maker.generate(
             request,
             plan,
@@ -185,9 +194,8 @@ class RequestQueue:
 
     def _end(self, queued: QueuedRequest) -> None:
         queued.visit.settle()
-        self._uploads.release(queued.id)
-        for path in queued.own:
-            self._uploads.drop(path)
+        self._recordings.uploads.release(queued.id)
+        self._recordings.discard(queued.own)
         with self._changed:
             queued.end(self._clock())
             if queued.is_removed or queued.document is None:

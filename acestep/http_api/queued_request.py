@@ -14,11 +14,11 @@ FORGOTTEN: Final = SongsAsked(caption="")
 class QueuedRequest:
     """A request, the client that sent it, and the visit whose progress and folder it uses; its id cannot be guessed.
 
-    What was `asked` is forgotten when it has ended, and recordings of its `own` are deleted.
+    What was `asked` is forgotten when it has ended, and the uploads of its `own` are deleted.
     """
 
     def __init__(
-        self, asked: SongsAsked, client: str, visit: Visit, recordings: dict[str, Path], own: tuple[Path, ...]
+        self, asked: SongsAsked, client: str, visit: Visit, recordings: dict[str, Path], own: tuple[str, ...]
     ) -> None:
         self.asked = asked
         self.client = client

@@ -22,13 +22,13 @@ from acestep.http_api.forms import (
     MOST_BODY_BYTES,
     ReceivedForm,
     content_type,
-    discard,
     receive_form,
 )
 from acestep.http_api.openapi import BINARY, form_of, reference_to, refusals, schema_of, success
 from acestep.http_api.progress import document_of
 from acestep.http_api.queued_request import QueuedRequest
 from acestep.http_api.refused import RefusedError, unknown
+from acestep.http_api.steady import steady
 from acestep.request import MAX_BATCH
 
 WATCH_S: Final = 0.2
@@ -67,7 +67,7 @@ OurRequest = Annotated[QueuedRequest, Depends(found)]
     status_code=202,
     summary="Ask for songs",
     openapi_extra=_BODY,
-    responses=success(202, "It waits for its turn.", DOCUMENT) | refusals(411, 413, 415, 422, 429, 503, 507),
+    responses=success(202, "It waits for its turn.", DOCUMENT) | refusals(408, 411, 413, 415, 422, 429, 503, 507),
 )
 async def ask(request: Request, server: OurServer, client: OurClient) -> Response:
     """The body is JSON, or a form with the JSON as `request` and recordings as files, deleted when it has ended."""
@@ -82,7 +82,7 @@ async def ask(request: Request, server: OurServer, client: OurClient) -> Respons
     try:
         queued = _add(server, client, given)
     except (AceStepError, RefusedError):
-        discard(server.recordings, given.uploads)
+        server.recordings.discard(upload.id for upload in given.uploads.values())
         raise
     return answer_with(_about(server, queued), 202, {"location": f"/v1/requests/{queued.id}"})
 
@@ -151,12 +151,12 @@ def song(server: OurServer, queued: OurRequest, number: Annotated[int, NUMBER], 
 
 
 def _about(server: Server, queued: QueuedRequest) -> RequestDocument:
-    return document_of(queued, server.queue.ahead(queued))
+    return document_of(queued, server.queue.ahead(queued), server.places)
 
 
 async def _body(request: Request) -> bytes:
     body = bytearray()
-    async for piece in request.stream():
+    async for piece in steady(request).stream():
         body += piece
         if len(body) > MOST_BODY_BYTES:
             raise RefusedError(413, ErrorKind.SIZE, f"the body may have {MOST_BODY_BYTES:,} bytes")
@@ -166,7 +166,7 @@ async def _body(request: Request) -> bytes:
 def _add(server: Server, client: Client, given: ReceivedForm) -> QueuedRequest:
     asked = read_body(given.text, {name: kept.id for name, kept in given.uploads.items()})
     files = {name: _file(server, name, upload, client) for name, upload in uploads_in(asked).items()}
-    return server.queue.add(asked, client.name, files, own=given.uploads)
+    return server.queue.add(asked, client.name, files, own=[upload.id for upload in given.uploads.values()])
 
 
 def _file(server: Server, name: str, upload: str, client: Client) -> Path:

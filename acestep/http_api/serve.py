@@ -51,12 +51,15 @@ def serve_api(
             from acestep.audio.write import open_folder
             from acestep.http_api.access import Server
             from acestep.http_api.app import api_app
+            from acestep.http_api.hidden_places import places_of
             from acestep.http_api.queue import RequestQueue
             from acestep.http_api.recordings import Recordings
+            from acestep.http_api.song_folders import delete_left_behind
             from acestep.serving.song_maker import SongMaker
             from acestep.serving.uploads import Uploads
 
             open_folder(out)
+            delete_left_behind(out)
             maker = SongMaker(model, overrides, adapters)
             end.callback(maker.close)
         # After a run that fails, garbage is collected; what is here now stays, and looking at it takes half a second.
@@ -66,11 +69,13 @@ def serve_api(
         if init_service:
             plan = maker.plan(maker.overrides)
             maker.preload(plan, think=plan.init_lm, notify=notify)
-        uploads = Uploads()
-        queue, recordings = RequestQueue(maker, out.absolute(), uploads), Recordings(uploaded, uploads)
+        recordings = Recordings(uploaded, Uploads())
+        queue = RequestQueue(maker, out.absolute(), recordings)
         end.callback(queue.close)
         names = {server_name, *names_of_this_machine(), *hosts}
-        app = api_app(Server(queue=queue, recordings=recordings, tokens=tuple(tokens)), names=names, alone=alone)
+        places = places_of(out.absolute(), model, [adapter.path for adapter in adapters])
+        server = Server(queue=queue, recordings=recordings, places=places, tokens=tuple(tokens))
+        app = api_app(server, names=names, alone=alone)
         end.enter_context(answering(app, listening))
         # Streams of progress end when the queue does, and the server waits for them.
         end.callback(queue.stop)
@@ -80,6 +85,7 @@ def serve_api(
             time.sleep(HOUR_S)
             queue.expire()
             recordings.expire()
+            delete_left_behind(out)
 
 
 @contextmanager
@@ -87,7 +93,14 @@ def answering(app: "FastAPI", listening: socket.socket) -> Iterator[None]:
     """Let an application answer on a socket inside the block, in a thread of its own."""
     import uvicorn
 
-    config = uvicorn.Config(app, log_config=None, server_header=False, timeout_graceful_shutdown=LAST_ANSWERS_S)
+    # A client could write any address into X-Forwarded-For, and so have the limits of many.
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=LAST_ANSWERS_S,
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, name="http", daemon=True)
     thread.start()

@@ -24,7 +24,7 @@ upload_routes = APIRouter(prefix="/v1/uploads", tags=["uploads"], default_respon
     status_code=201,
     summary="Upload a recording",
     openapi_extra=_FORM,
-    responses=success(201, "It is here.", schema_of(UploadDocument)) | refusals(411, 413, 415, 422, 507),
+    responses=success(201, "It is here.", schema_of(UploadDocument)) | refusals(408, 411, 413, 415, 422, 429, 507),
 )
 async def upload(request: Request, server: OurServer, client: OurClient) -> Response:
     """It is kept for a day, or until there is no room for others. It is read when a request uses it."""

@@ -14,7 +14,7 @@ from acestep.units import GIB
 _Found = TypeVar("_Found")
 
 MOST_UPLOADED_BYTES: Final = 2 * GIB
-"""Uploaded files that are kept, of all visits together."""
+"""Uploaded files that are kept, of all visits together. As much again may be arriving."""
 
 MOST_FILES: Final = 8
 """Uploaded files of one visit that are kept; a run reads two at most."""
@@ -32,26 +32,33 @@ class Uploads:
         self._lock = threading.Lock()
 
     def expect(self, size: int) -> bool:
-        """Make room for a file of `size` bytes, by deleting the oldest that no visit needs; return whether there is."""
+        """Return whether there is room for a file of `size` bytes beside those that visits need, and keep it free.
+
+        Nothing is deleted: the file may never arrive.
+        """
         with self._lock:
             for path in [path for path in self._size if not path.exists()]:
                 self._forget(path)
-            for path in [path for path in self._size if not self._needed_by.get(path)]:
-                if self._held + size <= self.most_bytes:
-                    break
-                self._delete(path)
-            if self._held + size > self.most_bytes:
+            needed = sum(known for path, known in self._size.items() if self._needed_by.get(path))
+            if needed + self._arriving + size > self.most_bytes:
                 return False
             self._arriving += size
             return True
 
     def arrived(self, paths: Collection[Path], expected: int) -> None:
-        """Note the files of an upload that `expect` made room for; none if it failed."""
+        """Note the files of an upload that `expect` kept room for, none if it failed.
+
+        The oldest files that no visit needs are deleted where all together are too large.
+        """
         with self._lock:
             self._arriving -= expected
             for path in paths:
                 if path.is_file():
                     self._size[path] = path.stat().st_size
+            for path in [path for path in self._size if not self._needed_by.get(path)]:
+                if sum(self._size.values()) <= self.most_bytes:
+                    break
+                self._delete(path)
 
     def need(self, visit: str, paths: Collection[Path]) -> None:
         """Note that a visit needs files; those that it needed long before are deleted if no other does."""
@@ -84,10 +91,6 @@ class Uploads:
                 return False
             self._delete(path)
             return True
-
-    @property
-    def _held(self) -> int:
-        return sum(self._size.values()) + self._arriving
 
     def _release(self, visit: str, path: Path) -> None:
         needed_by = self._needed_by.get(path, set())

@@ -264,3 +264,9 @@ def test_a_number_after_the_last_colon_is_the_scale(text: str, path: str, scale:
 def test_a_name_that_is_empty_or_a_scale_too_large_is_a_usage_error(text: str) -> None:
     with pytest.raises(UsageError, match="adapter"):
         adapter_of(text)
+
+
+def test_a_path_that_no_document_can_hold_is_a_usage_error_that_can_be_printed() -> None:
+    with pytest.raises(UsageError, match="is not UTF-8") as refused:
+        adapter_of("folk-\udcff.safetensors:0.5")
+    assert str(refused.value).encode()

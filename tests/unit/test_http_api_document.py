@@ -1,5 +1,6 @@
 """The OpenAPI document says what the server does, whatever it is asked."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +8,9 @@ import httpx
 import pytest
 from schemathesis import GenerationMode
 
+from acestep.cli.console import run_click
+from acestep.cli.main import cli
+from acestep.errors import Exit
 from tests.api_document import OPERATIONS, TOKEN, Described
 from tests.api_server import FakeMaker, api_server
 
@@ -37,6 +41,16 @@ def test_every_answer_to_what_the_document_allows_is_described(described: Descri
 @pytest.mark.parametrize("operation", [operation for operation in OPERATIONS if operation != "GET /v1/plan"])
 def test_every_answer_to_what_the_document_does_not_allow_is_described(described: Described, operation: str) -> None:
     assert any(400 <= code < 500 for code in described.check(operation, GenerationMode.NEGATIVE, 5))
+
+
+def test_the_plan_is_the_document_of_the_command(
+    described: Described, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ACESTEP_CHECKPOINTS_DIR", str(tmp_path))
+    assert run_click(cli, ["plan", "--json", "--vram", "8"]) == Exit.OK
+    answer = described.client.http.get("/v1/plan").json()
+    assert answer["times"]["songs"]
+    assert answer == json.loads(capsys.readouterr().out)
 
 
 def test_a_server_without_tokens_does_not_describe_them(tmp_path: Path, described: Described) -> None:

@@ -3,6 +3,7 @@
 import errno
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from acestep import api
 from acestep.audio import write
 from acestep.errors import MissingWeightsError, NotEnoughMemoryError, UsageError
 from acestep.http_api import queue as queue_module
+from acestep.http_api.song_folders import MARK, delete_left_behind
 from acestep.serving.bounds import DAY_S, MOST_OF_A_VISITOR
 from tests import api_server as fixtures
 from tests.api_server import Api, FakeMaker, Served, api_server, error_in, wait_until
@@ -50,6 +52,13 @@ def test_only_so_many_requests_of_one_client_wait(
         monkeypatch.setattr(queue_module, "MOST_WAITING", MOST_OF_A_VISITOR + 1)
         assert bob.refused(429)["kind"] == "busy"
         maker.go.set()
+
+
+def test_a_client_has_its_limit_whatever_address_it_says_it_has(served: Served, maker: FakeMaker) -> None:
+    for number in range(MOST_OF_A_VISITOR):
+        served.client(**{"X-Forwarded-For": f"192.0.2.{number}"}).ask(caption="wait")
+    assert served.client(**{"X-Forwarded-For": "192.0.2.99"}).refused(429)["kind"] == "busy"
+    maker.go.set()
 
 
 def test_a_request_is_cancelled_in_the_middle_or_before_it_begins(client: Api, maker: FakeMaker) -> None:
@@ -172,8 +181,34 @@ def test_requests_and_uploads_are_deleted_after_a_day(maker: FakeMaker, tmp_path
         assert client.http.get(f"/v1/requests/{old['id']}").status_code == 404
         assert client.http.get(new["result"]["songs"][0]["url"]).status_code == 200
         assert client.http.delete(f"/v1/uploads/{upload['id']}").status_code == 404
-    assert [path.name for path in (tmp_path / "out").iterdir()] == [new["id"]]
-    assert list((tmp_path / "uploads").iterdir()) == []
+        assert [path.name for path in (tmp_path / "out").iterdir()] == [new["id"]]
+        assert list((tmp_path / "uploads").iterdir()) == []
+
+
+def test_a_server_that_ends_deletes_its_songs_and_nothing_else(maker: FakeMaker, tmp_path: Path) -> None:
+    kept = tmp_path / "out" / ("0" * 32) / "song.flac"
+    kept.parent.mkdir(parents=True)
+    kept.touch()
+    with api_server(maker, tmp_path) as served:
+        client = served.client()
+        done = client.until(client.ask()["id"])
+        assert list((tmp_path / "out" / done["id"]).glob("*.flac"))
+    assert list((tmp_path / "out").rglob("*.*")) == [kept]
+
+
+def test_what_a_killed_server_left_behind_is_deleted_after_a_day(maker: FakeMaker, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with api_server(maker, tmp_path) as served:
+        client = served.client()
+        left = out / client.until(client.ask()["id"])["id"]
+        others = [out / ("0" * 32), out / "my songs"]
+        for folder in others:
+            folder.mkdir()
+        (others[1] / MARK).touch()
+        delete_left_behind(out)
+        assert list(left.glob("*.flac"))
+        delete_left_behind(out, now=time.time() + DAY_S + 60)
+        assert sorted(out.iterdir()) == sorted(others)
 
 
 def test_the_oldest_songs_make_way_when_they_are_too_many_or_too_large(
@@ -204,7 +239,7 @@ def test_a_server_that_ends_stops_the_run_ends_the_streams_and_takes_nothing(mak
         assert client.refused(503)["kind"] == "ending"
         assert client.until(running)["state"] == "stopped"
     assert maker.made == []
-    assert not (tmp_path / "out").exists()
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_what_the_result_says_is_what_the_command_says_without_the_place_of_the_files(

@@ -42,6 +42,8 @@ def test_a_server_that_others_reach_needs_a_token_or_the_word_that_it_needs_none
     assert run_click(cli, [*serve, "--token", TOKEN]) == Exit.OK
     assert run_click(cli, [*serve, "--no-auth"]) == Exit.OK
     assert [(how["tokens"], how["alone"]) for how in opened] == [((TOKEN,), False), ((), False)]
+    # Its own folder: the songs of `acestep ui` and `acestep generate` stay when the server ends.
+    assert {str(how["out"]) for how in opened} == {str(Path("out/api"))}
 
 
 @pytest.mark.parametrize("name", ["127.0.0.1", "localhost", "::1", "[::1]"])
