@@ -65,14 +65,14 @@ class Songs:
         song = next((song for song in session.made if song.path.name == name), None)
         if song is None or song.settings is None:
             raise UsageError("this song is not there any more; reload the page")
-        return self._fill(filled_like(song.settings, new_seed=what == "another"), self._remarks(song.settings))
+        return self._fill_like(song.settings, new_seed=what == "another")
 
     def load(self, _: Visit, like: Any) -> Changes:
         """A song's file was given, for its settings."""
         if not like:
             return {}
         settings = of_upload(like["path"], lambda path: settings_in(comment_in(path), path.name))
-        return self._fill(filled_like(settings), self._remarks(settings))
+        return self._fill_like(settings)
 
     def forget(self, session: Visit) -> None:
         """Delete what was packed for a visit that has ended."""
@@ -80,6 +80,14 @@ class Songs:
 
     def _listed(self, session: Visit) -> Changes:
         return {self._parts["history"]: songs_html(session.made, self._words)}
+
+    def _fill_like(self, settings: SongSettings, *, new_seed: bool = False) -> Changes:
+        form, remarks = filled_like(settings, new_seed=new_seed), self._remarks(settings)
+        adapter = self._studio.adapters.like(settings.adapters)
+        if adapter is not None:
+            return self._fill(form, remarks) | {self._parts["adapter"]: gr.update(value=adapter)}
+        named = ", ".join(f"{one.name}:{one.scale:g}" for one in settings.adapters)
+        return self._fill(form, (*remarks, self._words("like_other_adapters", adapters=named)))
 
     def _fill(self, form: FilledForm, remarks: tuple[str, ...]) -> Changes:
         if form.left_out:

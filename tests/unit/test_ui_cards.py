@@ -163,7 +163,7 @@ def test_what_no_form_has_is_named_and_left_out() -> None:
 
 def test_a_song_never_sets_what_belongs_to_the_machine() -> None:
     form = filled_like(settings(Request(caption="x")))
-    assert not {"reference_audio", "audio_format"} & set(form.values)
+    assert not {"reference_audio", "audio_format", "adapter"} & set(form.values)
     assert set(form.values) <= set(Form.__struct_fields__)
     assert form.values["source_audio"] is None
 
