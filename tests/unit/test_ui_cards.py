@@ -194,6 +194,8 @@ def test_every_language_of_lyrics_has_a_name_of_its_own() -> None:
         ("de-DE,de;q=0.9,ja;q=0.5,en;q=0.3", "ja"),
         ("zh-TW", "zh"),
         ("en;q=0.1, KO;q=0.7", "ko"),
+        ("ko; q=0.9, en;q=0.5", "ko"),
+        ("en ;Q=0.5 , ja\t; q=0.6", "ja"),
         ("ko;q=0", "en"),
         ("ko;q=often, ja", "ja"),
         ("*", "en"),
