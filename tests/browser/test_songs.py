@@ -12,6 +12,24 @@ from tests.browser.conftest import Visit
 from tests.browser.serving import Server
 from tests.browser.studio import RECORD_PLAYERS, RECORD_PROGRESS, Studio, wait_until
 
+SEEK_THEN_PLAY_ANOTHER = """
+() => new Promise((done) => {
+  const [first, second] = document.querySelectorAll("#history .song");
+  const play = HTMLMediaElement.prototype.play;
+  HTMLMediaElement.prototype.play = function () {
+    this.addEventListener("loadedmetadata", () => done(this.currentTime), { once: true });
+    return new Promise(() => {});
+  };
+  const range = first.querySelector("input[type=range]");
+  range.focus();
+  range.value = "900";
+  range.dispatchEvent(new Event("input", { bubbles: true }));
+  second.querySelector(".play").click();
+  HTMLMediaElement.prototype.play = play;
+})
+"""
+"""Where the second song is once it has come, if the first was wound forward before it had come. Neither is played."""
+
 
 def test_a_song_shows_progress_can_be_played_and_is_stored(server: Server, visit: Visit) -> None:
     page = visit("about:blank", new_tab=True)
@@ -95,6 +113,7 @@ def test_the_buttons_of_a_card_do_what_they_say(server: Server, visit: Visit) ->
     studio.wait_until_ready()
     # Files of one batch can be told apart.
     assert ["seed 5" in studio.text("song-0"), "seed 6" in studio.text("song-1")] == [True, True]
+    assert page.evaluate(SEEK_THEN_PLAY_ANOTHER) == 0
     with page.expect_download() as packed:
         studio.control("history").locator("[data-act=zip]").click()
     with zipfile.ZipFile(packed.value.path()) as archive:
