@@ -23,6 +23,7 @@ from acestep.serving.uploads import Uploads
 from acestep.serving.visits import Sessions, Visit, VisitSong
 from acestep.tiers import tiers_here
 from acestep.ui.adapter_choices import AdapterChoices
+from acestep.ui.archive import forget_packed
 from acestep.ui.settings import THIS_CARD, Controls, cards, controls_of, overrides_of
 
 MOST_REMEMBERED = 50
@@ -47,8 +48,12 @@ class Studio:
         self._maker = SongMaker(model, overrides, adapters)
         self.overrides = self._maker.overrides
         self.uploads = Uploads()
-        self.sessions = Sessions(out, lambda dropped: self.uploads.leave(dropped.name))
+        self.sessions = Sessions(out, self._drop)
         self._cards = cards(tiers_here(), self.overrides.variant, planning_card(os.environ, self._maker.found.card))
+
+    def _drop(self, visit: Visit) -> None:
+        self.uploads.leave(visit.name)
+        forget_packed(visit)
 
     @property
     def tiers(self) -> tuple[str, ...]:
