@@ -111,5 +111,7 @@
     // It may be about a lost connection: the banner comes at the same time and hides it.
     if (added.some((node) => node.querySelector?.("[data-testid=toast-text]"))) look();
   }).observe(document.body, { childList: true, subtree: true });
-  return [...words.fields.map((name) => kept[name] ?? same), wasLost === RUN ? words.failure : same];
+  // The program may have been started again with other choices.
+  const lacks = (name) => words.choices[name]?.includes(kept[name]) === false;
+  return [...words.fields.map((name) => (lacks(name) ? same : (kept[name] ?? same))), wasLost === RUN ? words.failure : same];
 }

@@ -10,6 +10,7 @@ from acestep.request import Task
 from acestep.serving.failures import MissingCaptionError, MissingSourceError
 from acestep.serving.uploads import uploaded_clip
 from acestep.serving.visits import STOPPING, RunProgress, StoppedError, Visit
+from acestep.ui.archive import forget_packed
 from acestep.ui.cards import songs_html
 from acestep.ui.choices import Choices
 from acestep.ui.form import GUARDED, KEPT, LIMITED, OF_TASKS, SETTINGS, SONG_INPUTS, WISH, form_request, song_from
@@ -147,8 +148,9 @@ def wire(page: Any, studio: Studio, gallery: Gallery, places: Places, words: Pag
     runs = Runs(studio, gallery, places, words, parts)
     songs = Songs(studio, gallery, words, parts)
     page.unload(listener(runs.leave, (), ())["fn"])
-    page.unload(listener(songs.forget, (), ())["fn"])
-    page.load(fn=None, js=connection_js(words), outputs=[parts[name] for name in RESTORED], **AT_ONCE)
+    page.unload(listener(forget_packed, (), ())["fn"])
+    watch = connection_js(words, {"adapter": studio.adapters.names})
+    page.load(fn=None, js=watch, outputs=[parts[name] for name in RESTORED], **AT_ONCE)
     page.load(fn=None, js=songs_js(words), **AT_ONCE)
     _wire_runs(runs, listener, parts, studio)
     _wire_songs(songs, listener, parts, page)

@@ -10,7 +10,6 @@ from typing import Final
 
 import msgspec
 from gradio.processing_utils import hash_file, save_file_to_cache
-from gradio.utils import get_upload_folder
 
 from acestep.audio.comments import comment_in
 from acestep.audio.outline import outline
@@ -19,6 +18,7 @@ from acestep.audio.write import FILE_FORMATS
 from acestep.errors import InvalidInputError
 from acestep.serving.visits import Visit, VisitSong
 from acestep.song_settings import SongSettings, settings_in
+from acestep.ui.served import served_folder
 
 MOST_LISTED: Final = 24
 """Songs of a folder that are listed, the newest; the others stay in the folder."""
@@ -40,18 +40,18 @@ class Gallery:
         self._lock = threading.Lock()
 
     def keep(self, path: Path) -> Path:
-        """Bring a file to gradio's cache, to a folder named by the hash of its content: only this place is served.
+        """Bring a song to gradio's cache, to its visitor's folder there: only the cache is served.
 
-        On one file system this takes no space.
+        Equal songs of two visitors have a copy each. On one file system a copy takes no space.
         """
-        cache: str = get_upload_folder()
-        place: Path = Path(cache) / hash_file(path) / path.name
+        cache = served_folder("songs", path.parent)
+        place: Path = cache / hash_file(path) / path.name
         if not place.exists():
             try:
                 place.parent.mkdir(exist_ok=True, parents=True)
                 os.link(path, place)
             except OSError:
-                place = Path(save_file_to_cache(path, cache_dir=cache))
+                place = Path(save_file_to_cache(path, cache_dir=str(cache)))
         return place
 
     def describe(self, songs: Sequence[VisitSong], seconds: float | None = None) -> list[VisitSong]:

@@ -12,8 +12,8 @@ from acestep.ui.form import FILE_INPUTS, FORM_NAME_OF, Form
 
 _USUAL: Final = {field.name: field.default for field in msgspec.structs.fields(Request)}
 
-_STAYING: Final = frozenset({"audio_format", *FILE_INPUTS})
-"""The fields of a form that a song does not change."""
+_STAYING: Final = frozenset({"adapter", "audio_format", *FILE_INPUTS})
+"""The fields of a form that a request does not change."""
 
 _EMPTY: Final = {name: value for name, value in msgspec.structs.asdict(Form()).items() if name not in _STAYING}
 
@@ -24,7 +24,7 @@ _ON_FORM: Final = {name: FORM_NAME_OF.get(name, name) for name in _USUAL if FORM
 class FilledForm(msgspec.Struct, frozen=True, kw_only=True):
     """The values of a form's fields by name, and the fields of a request that no form has and that were not usual.
 
-    What is not among `values` stays as it is: the reference audio and the file format.
+    What is not among `values` stays as it is: the reference audio, the file format, and the adapter of an example.
     """
 
     values: dict[str, Any]

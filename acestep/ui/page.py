@@ -36,7 +36,7 @@ def lay_out(words: PageText, studio: Studio) -> Parts:
                 _start(parts, words)
                 _song(parts, words, form)
                 _limited(parts, words, form, limits)
-                _adapters(parts, words, studio.adapters)
+                _adapters(parts, words, studio.adapters.names)
                 _folded(parts, words, form)
             with gr.Column(scale=5, min_width=320):
                 _results(parts, words, warnings_html(plan.warnings, words))

@@ -6,6 +6,7 @@ folder longer.
 """
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -43,14 +44,18 @@ ACTED_JS: Final = "() => { window.acestepActed?.(); return []; }"
 """Goes on where the program has answered a click on a song."""
 
 
-def connection_js(words: PageText) -> str:
-    """Return the script that watches the connection and restores the form."""
+def connection_js(words: PageText, choices: Mapping[str, Sequence[str]]) -> str:
+    """Return the script that watches the connection and restores the form.
+
+    A field of `choices` is restored only to one of them.
+    """
     return _script(
         "connection",
         {
             "language": words.language,
             "form": _FORM,
             "fields": KEPT,
+            "choices": choices,
             "lost": words("connection_lost"),
             "back": words("connection_back"),
             "error": words("error"),

@@ -46,7 +46,10 @@
   const seek = (range) => {
     const card = range.closest(".song");
     load(card);
+    const wanted = address;
     const go = () => {
+      // Another song may have been started before this one had come.
+      if (address !== wanted) return;
       player.currentTime = (range.value / 1000) * player.duration;
     };
     if (player.duration) go();

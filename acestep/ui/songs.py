@@ -1,12 +1,8 @@
 """What a click on a song or on an example does: its settings on the form, another song like it, files."""
 
-import shutil
-import zipfile
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from gradio.utils import get_upload_folder
 
 from acestep.audio.comments import comment_in
 from acestep.errors import UsageError
@@ -14,6 +10,7 @@ from acestep.serving.uploads import of_upload
 from acestep.serving.visits import Visit
 from acestep.song_settings import SongSettings, settings_in
 from acestep.task import SOURCED, Task
+from acestep.ui.archive import pack_songs
 from acestep.ui.cards import link_html, songs_html
 from acestep.ui.examples import example
 from acestep.ui.form import OF_TASKS, Form, task_fields
@@ -31,8 +28,6 @@ FILLED = (*Form.__struct_fields__, "warnings")
 
 ACTED = (*FILLED, "history", "zip")
 """The components that a click on a song changes."""
-
-ARCHIVE = "acestep-songs.zip"
 
 
 class Songs:
@@ -59,27 +54,31 @@ class Songs:
             self._gallery.delete(session, name)
             return self._listed(session)
         if what == "zip":
-            return {self._parts["zip"]: link_html(self._archive(session))}
+            return {self._parts["zip"]: link_html(pack_songs(session))}
         if what == "example":
             return self._fill(filled(example(name)), ())
         song = next((song for song in session.made if song.path.name == name), None)
         if song is None or song.settings is None:
             raise UsageError("this song is not there any more; reload the page")
-        return self._fill(filled_like(song.settings, new_seed=what == "another"), self._remarks(song.settings))
+        return self._fill_like(song.settings, new_seed=what == "another")
 
     def load(self, _: Visit, like: Any) -> Changes:
         """A song's file was given, for its settings."""
         if not like:
             return {}
         settings = of_upload(like["path"], lambda path: settings_in(comment_in(path), path.name))
-        return self._fill(filled_like(settings), self._remarks(settings))
-
-    def forget(self, session: Visit) -> None:
-        """Delete what was packed for a visit that has ended."""
-        shutil.rmtree(self._packed(session), ignore_errors=True)
+        return self._fill_like(settings)
 
     def _listed(self, session: Visit) -> Changes:
         return {self._parts["history"]: songs_html(session.made, self._words)}
+
+    def _fill_like(self, settings: SongSettings, *, new_seed: bool = False) -> Changes:
+        form, remarks = filled_like(settings, new_seed=new_seed), self._remarks(settings)
+        adapter = self._studio.adapters.like(settings.adapters)
+        if adapter is not None:
+            return self._fill(form, remarks) | {self._parts["adapter"]: gr.update(value=adapter)}
+        named = ", ".join(f"{one.name}:{one.scale:g}" for one in settings.adapters)
+        return self._fill(form, (*remarks, self._words("like_other_adapters", adapters=named)))
 
     def _fill(self, form: FilledForm, remarks: tuple[str, ...]) -> Changes:
         if form.left_out:
@@ -100,19 +99,3 @@ class Songs:
         if settings.request.task in SOURCED:
             remarks.append(words("like_source"))
         return tuple(remarks)
-
-    def _archive(self, session: Visit) -> Path | None:
-        """Pack the songs of a visit into one file that is served."""
-        there = [song for song in session.made if song.path.exists()]
-        if not there:
-            return None
-        place = self._packed(session)
-        place.mkdir(exist_ok=True)
-        # Sound is compressed already, or was asked for without.
-        with zipfile.ZipFile(place / ARCHIVE, "w", zipfile.ZIP_STORED) as archive:
-            for song in there:
-                archive.write(song.path, song.path.name)
-        return place / ARCHIVE
-
-    def _packed(self, session: Visit) -> Path:
-        return Path(get_upload_folder()) / f"songs-{session.name}"

@@ -22,15 +22,14 @@ from acestep.serving.song_maker import SongMaker
 from acestep.serving.uploads import Uploads
 from acestep.serving.visits import Sessions, Visit, VisitSong
 from acestep.tiers import tiers_here
-from acestep.ui.settings import NONE, THIS_CARD, Controls, cards, controls_of, overrides_of
+from acestep.ui.adapter_choices import AdapterChoices
+from acestep.ui.archive import forget_packed
+from acestep.ui.settings import THIS_CARD, Controls, cards, controls_of, overrides_of
 
 MOST_REMEMBERED = 50
 """Songs of a visit that are listed besides the newest."""
 
 _LOG = logging.getLogger(__name__)
-
-_ALL = "all"
-"""The choice of the adapter selector for several together."""
 
 CopySong = Callable[[Path], Path]
 """Makes the served copy of a song, and returns its path."""
@@ -44,30 +43,22 @@ class Studio:
 
     def __init__(self, model: str, overrides: Overrides, out: Path, adapters: Sequence[Adapter] = ()) -> None:
         audio.open_folder(out)
-        self._adapters = _choices_of(tuple(adapters))
+        self.adapters = AdapterChoices(adapters)
         self._model = model
         self._maker = SongMaker(model, overrides, adapters)
         self.overrides = self._maker.overrides
         self.uploads = Uploads()
-        self.sessions = Sessions(out, lambda dropped: self.uploads.leave(dropped.name))
+        self.sessions = Sessions(out, self._drop)
         self._cards = cards(tiers_here(), self.overrides.variant, planning_card(os.environ, self._maker.found.card))
+
+    def _drop(self, visit: Visit) -> None:
+        self.uploads.leave(visit.name)
+        forget_packed(visit)
 
     @property
     def tiers(self) -> tuple[str, ...]:
         """The choices of the tier selector."""
         return tuple(self._cards)
-
-    @property
-    def adapters(self) -> tuple[str, ...]:
-        """The choices of the adapter selector; the first is all adapters, the last none."""
-        return tuple(self._adapters)
-
-    def _chosen(self, choice: str) -> tuple[Adapter, ...]:
-        """The adapters of a choice, "" for the first; raise `UsageError` for an unknown one."""
-        choice = choice or self.adapters[0]
-        if choice not in self._adapters:
-            raise UsageError(f"adapter must be one of {', '.join(self.adapters)}, got {choice!r}")
-        return self._adapters[choice]
 
     def card(self, tier: str) -> Card:
         """Return the card for a choice of the tier selector; raise `UsageError` for an unknown choice."""
@@ -123,7 +114,7 @@ class Studio:
         Raises `StoppedError` if the visit stopped the run, and as the pipeline does.
         """
         audio.require_writable(audio_format)
-        adapters = self._chosen(adapter)
+        adapters = self.adapters.chosen(adapter)
         controls, plan, _ = self.settle(wish, request)
         # Thinking that the tier switched on is left out if it is impossible; thinking that the user asked for is not.
         document = self._maker.generate(
@@ -176,19 +167,6 @@ class Studio:
     def close(self) -> None:
         """Stop the current run and free everything."""
         self._maker.close()
-
-
-def _choices_of(adapters: tuple[Adapter, ...]) -> dict[str, tuple[Adapter, ...]]:
-    """What a visitor may choose, by what the selector shows: all adapters, one of several, or none."""
-    if not adapters:
-        return {NONE: ()}
-    named = [f"{one.name}:{one.scale:g}" for one in adapters]
-    every = named[0] if len(adapters) == 1 else _ALL
-    one_each = {
-        f"{name} ({n})" if name in named[:n] else name: (one,)
-        for n, (name, one) in enumerate(zip(named, adapters, strict=True))
-    }
-    return {every: adapters} | one_each | {NONE: ()}
 
 
 def _made(document: dict[str, Any], request: Request, keep: CopySong) -> list[VisitSong]:

@@ -27,10 +27,11 @@ def wanted_language(accepted: str) -> str:
     """Return the language of the page for a browser's ``Accept-Language`` (RFC 9110): the most wanted that there is."""
     wanted: dict[str, float] = {}
     for one in accepted[:_LONGEST].split(","):
-        name, _, weight = one.strip().partition(";q=")
-        language = name.split("-")[0].strip().lower()
+        name, *parameters = (part.strip() for part in one.lower().split(";"))
+        language = name.split("-")[0].strip()
+        weights = [part.removeprefix("q=") for part in parameters if part.startswith("q=")]
         try:
-            how_much = float(weight or 1)
+            how_much = float(weights[0] if weights else 1)
         except ValueError:
             continue
         if language in LANGUAGES:

