@@ -14,7 +14,7 @@ from acestep.errors import Exit
 from tests.code_faults.cuda import BEFORE_THE_STEPS, CUDA_FAULTS, DENOISE
 from tests.code_faults.fault import CodeFault
 from tests.gate_house import committed
-from tests.gate_trees import copy_of_tree, one_tier_house
+from tests.gate_trees import copy_of_tree, leave_out_doors, one_tier_house
 from tests.gate_workflow import commit_all, pull_request, run_workflow
 from tests.virtual.processes import ROOT, bare_environ
 from virtual_card.build import BUILDS
@@ -38,6 +38,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     one_tier_house(None, seconds=60, card_gib=8).written(tree)
     (tree / "tiers" / "published_tiers.json").write_bytes(published)
     shutil.copytree(ROOT / "virtual_card", tree / "virtual_card", ignore=shutil.ignore_patterns("build", "__pycache__"))
+    leave_out_doors(tree)
     committed(tree)
     return tree
 
