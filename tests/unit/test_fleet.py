@@ -63,7 +63,11 @@ def test_several_cards_find_what_one_finds_and_nothing_is_traced_twice(alone: by
 
 
 @settings(max_examples=6, deadline=None)
-@given(seed=st.integers(0, 99), losses=st.sets(st.integers(0, 25), min_size=1, max_size=4), back=st.booleans())
+@given(
+    seed=st.integers(0, 99),
+    losses=st.sets(st.integers(0, 25), min_size=1, max_size=MOST_LOSSES - 1),
+    back=st.booleans(),
+)
 def test_a_lost_card_loses_no_answer(alone: bytes, seed: int, losses: set[int], back: bool) -> None:
     workers, answers = FakeWorkers(5, seed), iter(range(1000))
 
