@@ -2,6 +2,7 @@
 
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -55,10 +56,20 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> list[GateCell]:
     return found
 
 
+OWN_CORES = 3
+"""Cores of the nodes that no test takes away."""
+
+NOTICED_S = 30
+"""Seconds in which Ray notices that nodes of an earlier test are gone."""
+
+
 @pytest.fixture
 def places(cluster: LocalCluster) -> Iterator[RayPlaces]:
     with closing(RayCluster(cluster.address)) as connected:
-        yield RayPlaces(connected)
+        places, until = RayPlaces(connected), time.monotonic() + NOTICED_S
+        while places.most != OWN_CORES and time.monotonic() < until:
+            time.sleep(0.2)
+        yield places
 
 
 def in_order(findings: Iterator[Finding]) -> list[Finding]:
@@ -68,7 +79,7 @@ def in_order(findings: Iterator[Finding]) -> list[Finding]:
 def test_every_cell_apart_has_the_findings_of_local_processes(cells: list[GateCell], places: RayPlaces) -> None:
     apart = cell_tasks(cells, 0.02, lambda _: None, apart=places.each_cell_apart)
     assert len(apart) == len(cells) > len(cell_tasks(cells, 0.02, lambda _: None))
-    assert places.most == 3
+    assert places.most == OWN_CORES
     spread = in_order(simulated_findings(apart, ROOT, command=stand_in(0), places=places))
     together = cell_tasks(cells, 0.02, lambda _: None)
     assert spread == in_order(simulated_findings(together, ROOT, command=stand_in(0), places=LOCAL_PLACES))
