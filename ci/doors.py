@@ -10,7 +10,6 @@ import msgspec
 
 from acestep.knobs import Knobs, Offload, Quantization, Variant
 from acestep.task import BASE_TASKS, Task
-from calibrate.git import folder_at
 from calibrate.probes.base import Simulation
 from calibrate.record.measurement import RecordedProbe
 from calibrate.workload import Workload
@@ -72,14 +71,13 @@ DOORS = tuple(_doors())
 
 
 def door_cells(
-    checkout: Path,
-    base: str,
+    tree: Path,
     variants: Collection[Variant],
     share: float,
     progress: TellCells,
     places: HeadPlaces,
 ) -> tuple[list[GateCell], list[Finding]]:
-    """Return a cell for each run of some variants as the code at a commit does it, and what cannot be run there.
+    """Return a cell for each run of some variants as the code of `tree` does it, and what cannot be run there.
 
     A cell's stages are those of a card with plenty of memory; it is proven at a cap of `share` more than it needs.
     """
@@ -107,6 +105,5 @@ def door_cells(
         for door in DOORS
         if door.knobs.variant in variants
     ]
-    with folder_at(checkout, base, *AT_BASE) as tree:
-        lost = list(simulated_findings(tasks, tree, places=places))
+    lost = list(simulated_findings(tasks, tree, places=places))
     return [found[door.name] for door in DOORS if door.name in found], lost

@@ -8,13 +8,13 @@ from pathlib import Path
 import msgspec
 
 from acestep.errors import InvalidInputError, NotMeasuredError
-from calibrate.git import GitError
+from calibrate.git import GitError, folder_at
 from calibrate.probes.base import Simulation
 from ci import judge_records
 from ci.cells import GateCell, judged_cells, lost_coverage
 from ci.code_versions import is_known
 from ci.counting import TellCells, counting
-from ci.doors import door_cells
+from ci.doors import AT_BASE, door_cells
 from ci.findings import Finding, GateVerdict, verdict_of, worst_first
 from ci.harness import harness_findings
 from ci.head_channel import HeadPlaces
@@ -114,12 +114,10 @@ def judge(
         findings += _records(checkout, base, folder, before, after)
         if table.parent == folder:
             findings += judge_records.derivation_findings(after)
-        variants = before.table.variants.keys() & after.table.variants.keys()
-        share = min(before.tolerance.peak_share, after.tolerance.peak_share)
         doors: list[GateCell] = []
         if prober is None and isinstance(base, str):
-            doors, found = door_cells(checkout, base, variants, share, progress, places)
-            findings += [*found, *plan_findings(checkout, base, variants & PLANNED)]
+            doors, found = _by_code_of_base(checkout, base, before, after, progress, places)
+            findings += found
         cells, found = _code(before, after, progress, prober or (checkout, seed), besides, doors, places)
         findings += found
     findings += _judge_changed(checkout, base)
@@ -150,6 +148,20 @@ def _records(checkout: Path, base: str | Path, folder: Path, before: Promises, a
     return [*judge_records.file_findings(record_files(folder)), *findings]
 
 
+def _by_code_of_base(
+    checkout: Path, base: str, before: Promises, after: Promises, progress: TellCells, places: HeadPlaces
+) -> tuple[list[GateCell], list[Finding]]:
+    """The cells that no record has, as the code of a commit runs them, and what a checkout plans for less than it."""
+    variants = before.table.variants.keys() & after.table.variants.keys()
+    with folder_at(checkout, base, *AT_BASE) as at_base:
+        doors, lost = door_cells(at_base, variants, _stricter_share(before, after), progress, places)
+        return doors, [*lost, *plan_findings(checkout, at_base, variants & PLANNED)]
+
+
+def _stricter_share(before: Promises, after: Promises) -> float:
+    return min(before.tolerance.peak_share, after.tolerance.peak_share)
+
+
 def _code(
     before: Promises,
     after: Promises,
@@ -172,7 +184,7 @@ def _code(
     if after.policy is not None:
         _, missing = judged_cells(after.table, after.policy, after.records)
         findings += lost_coverage(cells, after.table, missing)
-    share = min(before.tolerance.peak_share, after.tolerance.peak_share)
+    share = _stricter_share(before, after)
     released = [cell for cell in before.anchor if cell.variant in before.table.variants]
     judged = [*cells, *released, *doors]
     tasks = cell_tasks(judged, share, counting(progress, len(judged)), apart=places.each_cell_apart)

@@ -18,11 +18,10 @@ import msgspec
 from acestep.knobs import KNOBS, Backend, Offload, Quantization, Variant
 from acestep.tiers import lm_rank
 from calibrate.files import as_text
-from calibrate.git import folder_at
-from ci.doors import AT_BASE
 from ci.findings import Finding, FindingValue
 from ci.head_channel import head_environment
 from ci.head_process import head_code
+from ci.side_by_side import LOCAL_PLACES
 
 PLANNED = {Variant.TURBO, Variant.XL_TURBO}
 """One variant of each size: the others are planned by the same code."""
@@ -32,8 +31,6 @@ SIZES_GIB = (3, 4, 5, 7, 8, 12, 16, 20, 24)
 
 PLAN_SECONDS = 60
 """Longest time for one plan, which takes a fraction of a second."""
-
-_AT_ONCE = 2
 
 STAGE = "plan"
 """Stands for the stage in a finding."""
@@ -61,17 +58,16 @@ PlanLoss = tuple[str, FindingValue, FindingValue]
 """A field of a plan, and its values before and after."""
 
 
-def plan_findings(checkout: Path, base: str, variants: Collection[Variant]) -> list[Finding]:
-    """Return what the code of a checkout plans for less than the code of a commit."""
+def plan_findings(checkout: Path, before: Path, variants: Collection[Variant]) -> list[Finding]:
+    """Return what the code of a checkout plans for less than the code in the folder `before`, that of the base."""
     asked = [(variant, size) for variant, size in product(sorted(variants), SIZES_GIB)]
     with ExitStack() as stack:
-        before = stack.enter_context(folder_at(checkout, base, *AT_BASE))
         after, _ = stack.enter_context(head_code(checkout))
         own_table = Path(stack.enter_context(TemporaryDirectory())) / "tiers"
         if (after / "tiers").exists():
             shutil.move(after / "tiers", own_table)
         shutil.copytree(before / "tiers", after / "tiers")
-        pool = stack.enter_context(ThreadPoolExecutor(_AT_ONCE))
+        pool = stack.enter_context(ThreadPoolExecutor(LOCAL_PLACES.most))
         then = list(pool.map(lambda one: _plan(before, *one), asked))
         now = list(pool.map(lambda one: _plan(after, *one), asked))
         table = "the same table"

@@ -37,7 +37,7 @@ OurServer = Annotated[Server, Depends(server_of)]
 class Client(msgspec.Struct, frozen=True, kw_only=True):
     """Who sent a request: a token by its number, otherwise an address.
 
-    `owner` is None without tokens: then whoever knows an id may use it.
+    `owner` is None without tokens: then every client that knows an id may use it.
     """
 
     name: str
