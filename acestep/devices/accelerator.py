@@ -14,6 +14,7 @@ from torch import Tensor
 from acestep.devices.base import DeviceEvent, Recording
 from acestep.devices.cap import fraction_for
 from acestep.devices.graphs import RECORDING_BYTES, GraphRecorder
+from acestep.devices.triton_kernels import runs_triton
 from acestep.hardware.card import Card, CardKind
 from acestep.hardware.host import host_memory
 from acestep.limits.capabilities import (
@@ -34,6 +35,7 @@ class Accelerator:
 
     shares_host_memory = False
     computes = True
+    has_triton = False
 
     def __init__(
         self, backend: ModuleType, torch_device: torch.device, dtype: torch.dtype, *, grouped: bool, workspace: int
@@ -177,6 +179,7 @@ class CudaDevice(Accelerator):
         workspace = matrix_workspace_of(card, torch_release(torch.__version__))
         grouped = groups_attention(card) and torch.backends.cuda.is_flash_attention_available()
         super().__init__(torch.cuda, device, dtype, grouped=grouped, workspace=workspace)
+        self.has_triton = runs_triton(card)
         self._recorder = GraphRecorder(device) if kind is CardKind.CUDA else None
         self._cap = cap_bytes
         if cap_bytes is not None:

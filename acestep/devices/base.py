@@ -42,6 +42,11 @@ class Device(Protocol):
         ...
 
     @property
+    def has_triton(self) -> bool:
+        """Whether kernels that Triton compiles can be expected to run."""
+        ...
+
+    @property
     def matrix_workspace(self) -> int:
         """Bytes that the matrix library keeps after its first product."""
         ...

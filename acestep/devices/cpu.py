@@ -14,6 +14,8 @@ from acestep.limits.capabilities import MATRIX_WORKSPACE
 class InOrder:
     """The methods of the `Device` protocol about ordering and segments, for devices that work in order."""
 
+    has_triton = False
+
     def pinned(self, n_bytes: int) -> Tensor | None:  # noqa: ARG002 the protocol's argument
         """Return None: copies do not run in parallel with computation here."""
         return None

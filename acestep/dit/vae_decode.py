@@ -7,11 +7,11 @@ frames and drop the overlap give the same audio as one piece.
 from collections.abc import Iterator, Mapping
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
-from acestep.checkpoints.libraries import AutoencoderOobleck, OobleckDecoder, OobleckResidualUnit, Snake1d
+from acestep.checkpoints.libraries import AutoencoderOobleck, OobleckDecoder, OobleckResidualUnit
 from acestep.devices.base import Device
+from acestep.dit.snake import Snakes
 from acestep.errors import UsageError
 from acestep.request import LATENT_HOP
 from acestep.units import Check, unchecked
@@ -32,25 +32,12 @@ def tiles(frames: int, tile: int, overlap: int) -> Iterator[tuple[int, int, int,
         yield max(0, start - overlap), min(frames, end + overlap), start, end
 
 
-def snake_(hidden: Tensor, snake: Snake1d) -> Tensor:
-    """``hidden + sin(alpha hidden)^2 / beta``, stored in `hidden`."""
-    return hidden.add_(_bump(hidden, snake))
-
-
-def residual(hidden: Tensor, unit: OobleckResidualUnit) -> Tensor:
+def residual(hidden: Tensor, unit: OobleckResidualUnit, snakes: Snakes) -> Tensor:
     """Apply a residual unit to `hidden` [1, channels, samples]; at the peak three tensors of that size exist."""
-    inner = _bump(hidden, unit.snake1).add_(hidden)
-    inner = unit.conv1(inner)
-    inner = unit.conv2(snake_(inner, unit.snake2))
+    inner = unit.conv1(snakes.new(hidden, unit.snake1))
+    inner = unit.conv2(snakes.in_place(inner, unit.snake2))
     summed: Tensor = inner.add_(hidden)
     return summed
-
-
-def _bump(hidden: Tensor, snake: Snake1d) -> Tensor:
-    """``sin(alpha hidden)^2 / beta``, in one new tensor."""
-    bump = (torch.exp(snake.alpha) if snake.logscale else snake.alpha) * hidden
-    bump.sin_().pow_(2)
-    return bump.mul_(((torch.exp(snake.beta) if snake.logscale else snake.beta) + 1e-9).reciprocal())
 
 
 DECODE_OVERLAP_FRAMES = 10
@@ -86,21 +73,22 @@ def fold_weight_norm(vae: AutoencoderOobleck) -> None:
 
 
 class TileDecoder(nn.Module):
-    """Forward of an `OobleckDecoder` with in-place Snake activations and references dropped early; same values."""
+    """Forward of an `OobleckDecoder`, which is where it computes, with less memory: `fused` as for `Snakes`."""
 
-    def __init__(self, decoder: OobleckDecoder) -> None:
+    def __init__(self, decoder: OobleckDecoder, *, fused: bool = False) -> None:
         super().__init__()
         self.decoder: OobleckDecoder = decoder
+        self.snakes = Snakes(decoder, fused=fused)
 
     def forward(self, latents: Tensor) -> Tensor:
         """Audio [1, 2, frames * 1920] of latents [1, 64, frames]."""
         decoder = self.decoder
         hidden = decoder.conv1(latents)
         for block in decoder.block:
-            hidden = block.conv_t1(snake_(hidden, block.snake1))
+            hidden = block.conv_t1(self.snakes.in_place(hidden, block.snake1))
             for unit in (block.res_unit1, block.res_unit2, block.res_unit3):
-                hidden = residual(hidden, unit)
-        return decoder.conv2(snake_(hidden, decoder.snake1))  # type: ignore[no-any-return]
+                hidden = residual(hidden, unit, self.snakes)
+        return decoder.conv2(self.snakes.in_place(hidden, decoder.snake1))  # type: ignore[no-any-return]
 
 
 def frame_bytes(decoder: OobleckDecoder) -> int:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from acestep.checkpoints.libraries import OobleckEncoder
 from acestep.clip import LATENT_HOP
 from acestep.devices.base import Device
-from acestep.dit.vae_decode import residual, snake_, tiles
+from acestep.dit.snake import Snakes
+from acestep.dit.vae_decode import residual, tiles
 from acestep.units import Check, unchecked
 
 ENCODE_OVERLAP_FRAMES = 8
@@ -20,11 +21,12 @@ TILE_FRAMES = 128
 
 
 class TileEncoder(nn.Module):
-    """Forward of an `OobleckEncoder` with in-place Snake activations and references dropped early; same values."""
+    """Forward of an `OobleckEncoder`, which is where it computes, with less memory: `fused` as for `Snakes`."""
 
-    def __init__(self, encoder: OobleckEncoder) -> None:
+    def __init__(self, encoder: OobleckEncoder, *, fused: bool = False) -> None:
         super().__init__()
         self.encoder: OobleckEncoder = encoder
+        self.snakes = Snakes(encoder, fused=fused)
 
     def forward(self, audio: Tensor) -> Tensor:
         """Means [1, 64, samples / 1920 rounded down] of the posteriors of `audio` [1, 2, samples].
@@ -35,9 +37,9 @@ class TileEncoder(nn.Module):
         hidden = encoder.conv1(audio)
         for block in encoder.block:
             for unit in (block.res_unit1, block.res_unit2, block.res_unit3):
-                hidden = residual(hidden, unit)
-            hidden = block.conv1(snake_(hidden, block.snake1))
-        mean, _ = encoder.conv2(snake_(hidden, encoder.snake1)).chunk(2, dim=1)
+                hidden = residual(hidden, unit, self.snakes)
+            hidden = block.conv1(self.snakes.in_place(hidden, block.snake1))
+        mean, _ = encoder.conv2(self.snakes.in_place(hidden, encoder.snake1)).chunk(2, dim=1)
         return mean  # type: ignore[no-any-return]
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from acestep.clip import SAMPLE_RATE, Clip
 from acestep.dit.audio_tokens import AudioDetokenizer, AudioTokenizer
 from acestep.dit.place import StageContext
+from acestep.dit.snake import fuses
 from acestep.dit.vae_encode import TileEncoder, encode_clip
 from acestep.errors import InvalidInputError
 from acestep.request import CODE_FRAMES, Request, SongCodes, Task
@@ -41,7 +42,7 @@ def encode_audio(
     recorded = reference = None
     if request.source_audio is not None or request.reference_audio is not None:
         with place.placement.use("vae_encoder"):
-            encoder = TileEncoder(place.components.vae.encoder)
+            encoder = _encoder(place)
             if request.source_audio is not None:
                 recorded = _source(request.source_audio, request.duration_s, encoder, place, check)
             if request.reference_audio is not None:
@@ -62,7 +63,7 @@ def codes_of_clip(clip: Clip, place: StageContext, check: Check = unchecked) -> 
     `check` is called before each tile of audio. Raises `InvalidInputError` for a checkpoint without audio tokenizer.
     """
     with place.placement.use("vae_encoder"):
-        source = _source(clip, clip.duration_s, TileEncoder(place.components.vae.encoder), place, check)
+        source = _source(clip, clip.duration_s, _encoder(place), place, check)
     with _tokenizing(place) as tokenizer:
         codes = tokenizer.codes(source, _silence(place, source, CODE_FRAMES - 1))
     return tuple(codes.tolist())
@@ -75,6 +76,11 @@ def excerpts(clip: Clip) -> np.ndarray:
         audio = np.tile(audio, (1, ceil_div(3 * third, clip.samples)))
     samples = audio.shape[1]
     return np.concatenate([audio[:, start : start + third] for start in (0, samples // 3, samples - third)], axis=1)
+
+
+def _encoder(place: StageContext) -> TileEncoder:
+    encoder = place.components.vae.encoder
+    return TileEncoder(encoder, fused=fuses(place.device, encoder.conv1.weight.dtype))
 
 
 def _source(clip: Clip, seconds: float, encoder: TileEncoder, place: StageContext, check: Check) -> Tensor:

@@ -78,9 +78,9 @@ FIRST_FAULTS = (
     CodeFault(
         "the decoder makes room for a whole song on the card",
         "acestep/engine/decode.py",
-        "        tile_decoder = TileDecoder(decoder)\n",
-        "        tile_decoder = TileDecoder(decoder)\n"
-        "        whole = torch.empty(1920 * self._request.latent_frames, 8, device=device.torch_device)\n",
+        "                tile_decoder = TileDecoder(decoder, fused=fused)\n",
+        "                tile_decoder = TileDecoder(decoder, fused=fused)\n"
+        "                whole = torch.empty(1920 * self._request.latent_frames, 8, device=device.torch_device)\n",
         "decode",
         "activations",
         song_s=600,

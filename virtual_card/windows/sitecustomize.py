@@ -1,4 +1,4 @@
-"""What PyTorch lacks on Windows, for a process on a virtual machine of that system: flash attention is not built.
+"""What PyTorch lacks on Windows, for a process on a virtual machine of that system: flash attention, and Triton.
 
 Python imports this module before anything else, as it is first on the process's path. It changes PyTorch when that is
 imported, by PyTorch's public switch.
@@ -45,3 +45,5 @@ class TorchFinder(MetaPathFinder):
 
 
 sys.meta_path.insert(0, TorchFinder())
+# A module of that name is not found from now on.
+sys.modules["triton"] = None  # type: ignore[assignment]

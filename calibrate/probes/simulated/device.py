@@ -46,6 +46,7 @@ class SimulatedDevice(InOrder):
     def __init__(self, ledger: Ledger, book: Book, *, dtype: torch.dtype, grouped_attention: bool) -> None:
         self.dtype = dtype
         self.grouped_attention = grouped_attention
+        self.has_triton = ledger.workspaces.has_triton
         self.matrix_workspace = ledger.workspaces.matmul_bytes
         self._ledger = ledger
         self._book = book

@@ -14,6 +14,7 @@ from torch import Tensor
 from acestep.budgets import System
 from acestep.hardware.card import SIMULATED_CAPABILITY
 from acestep.limits.capabilities import AMPERE, TorchRelease, matrix_workspace
+from acestep.limits.fallbacks import TRITON_CAPABILITY
 from acestep.units import MIB, ceil_div
 from calibrate.probes.simulated.work_counter import WorkCounter
 
@@ -26,9 +27,10 @@ CUDNN_HEADER_BYTES = 512
 
 
 class Workspaces(Protocol):
-    """Allocations inside library calls, and the counter of the work of all kernels."""
+    """Allocations inside library calls, whether Triton compiles kernels, and the counter of the work of all kernels."""
 
     work: WorkCounter
+    has_triton: bool
 
     @property
     def matmul_bytes(self) -> int:
@@ -45,6 +47,8 @@ class AttentionKernels:
 
     A torch function mode would intercept that call as well, but also every other one: a tenth of the tracing time.
     """
+
+    has_triton = False
 
     def __init__(self) -> None:
         self.work = WorkCounter()
@@ -78,12 +82,17 @@ class AttentionKernels:
 class CudaKernels(AttentionKernels):
     """Attention and workspaces on a CUDA card with some compute capability, cuDNN attention switched off.
 
-    `flash` says whether PyTorch was built with its flash kernel, which it is not for Windows. `torch_is` is PyTorch's
-    release, None for a current one.
+    `flash` says whether PyTorch was built with its flash kernel, and `triton` whether Triton is installed: on Windows
+    neither is. `torch_is` is PyTorch's release, None for a current one.
     """
 
     def __init__(
-        self, capability: tuple[int, int], *, flash: bool = True, torch_is: TorchRelease | None = None
+        self,
+        capability: tuple[int, int],
+        *,
+        flash: bool = True,
+        triton: bool = True,
+        torch_is: TorchRelease | None = None,
     ) -> None:
         super().__init__()
         self.capability = capability
@@ -92,6 +101,7 @@ class CudaKernels(AttentionKernels):
         self.matmul_bytes = matrix_workspace(capability, torch_is)
         # The flash kernel (aten sdp_utils.cpp, check_flash_attention_hardware_support).
         self.has_flash = flash and capability >= AMPERE
+        self.has_triton = triton and capability >= TRITON_CAPABILITY
 
     def attention(
         self,
@@ -140,8 +150,9 @@ class CudaKernels(AttentionKernels):
 def kernels_on(
     system: System, capability: tuple[int, int] = SIMULATED_CAPABILITY, torch_is: TorchRelease | None = None
 ) -> CudaKernels:
-    """The kernels of PyTorch's wheels for a system; those for Windows have no flash kernel."""
-    return CudaKernels(capability, flash=system is not System.WINDOWS, torch_is=torch_is)
+    """The kernels of PyTorch's wheels for a system; those for Windows have no flash kernel and bring no Triton."""
+    here = system is not System.WINDOWS
+    return CudaKernels(capability, flash=here, triton=here, torch_is=torch_is)
 
 
 class CudnnKernels(CudaKernels):
