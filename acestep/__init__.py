@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from acestep.adapters.choice import Adapter
-    from acestep.api import audio_codes, understand
+    from acestep.api import audio_codes, open_model, understand
     from acestep.hardware.card import Card
     from acestep.limits.plan import Plan
     from acestep.lm.songwriting import create_sample, format_sample, plan_song
@@ -22,6 +22,7 @@ __all__ = [
     "format_sample",
     "generate",
     "load_tiers",
+    "open_model",
     "plan_song",
     "resolve_plan",
     "understand",
@@ -32,6 +33,7 @@ _ELSEWHERE = {
     "Request": "acestep.request",
     "plan_song": "acestep.lm.songwriting",
     "audio_codes": "acestep.api",
+    "open_model": "acestep.api",
     "understand": "acestep.api",
     "create_sample": "acestep.lm.songwriting",
     "format_sample": "acestep.lm.songwriting",
@@ -56,17 +58,21 @@ def resolve_plan(card: "Card | None" = None, *, lm_device: str = "", **overrides
 
 
 def generate(
-    request: "Request", plan: "Plan | None" = None, *, lora: "Iterable[str | os.PathLike[str] | Adapter]" = ()
+    request: "Request",
+    plan: "Plan | None" = None,
+    *,
+    lora: "Iterable[str | os.PathLike[str] | Adapter]" = (),
+    lora_unfused: bool = False,
 ) -> "Result":
     """Make the songs of a request, under `plan` or this machine's own plan.
 
     `lora` are adapters to use, LoRA or LoKr: files or folders, with a scale if they are text, such as ``"folk:0.8"``.
-    Raises `InvalidInputError` when the weights are missing or an adapter cannot be used, and `RunFailedError` when
-    every retry runs out of memory.
+    They become part of the weights, or with `lora_unfused` stay apart from them. Raises `InvalidInputError` when the
+    weights are missing or an adapter cannot be used, and `RunFailedError` when every retry runs out of memory.
     """
     from acestep.api import generate as make
 
-    return make(request, plan, lora=lora)
+    return make(request, plan, lora=lora, lora_unfused=lora_unfused)
 
 
 def __getattr__(name: str) -> Any:

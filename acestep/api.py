@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from acestep.adapters.choice import Adapter, adapters_from
+from acestep.adapters.memory import memory_apart
 from acestep.audio import write as audio
 from acestep.checkpoints.catalog import SIZES, checkpoints_dir, is_named
 from acestep.checkpoints.locate import variant_at
@@ -18,8 +19,9 @@ from acestep.devices.open import plan_to_run
 from acestep.devices.out_of_memory import ran_out
 from acestep.engine.service import Notify, Service, ignore
 from acestep.errors import NotEnoughMemoryError
+from acestep.knobs import Variant
 from acestep.limits.own_runs import keep_own_run
-from acestep.limits.plan import Overrides, Plan
+from acestep.limits.plan import AS_THE_TIER_SAYS, Overrides, Plan
 from acestep.lm import songwriting
 from acestep.lm.jobs import Description
 from acestep.request import Request, Song
@@ -36,16 +38,53 @@ METADATA = ("caption", "duration_s", "bpm", "keyscale", "timesignature", "langua
 
 
 def generate(
-    request: Request, plan: Plan | None = None, *, lora: Iterable[str | PathLike[str] | Adapter] = ()
+    request: Request,
+    plan: Plan | None = None,
+    *,
+    lora: Iterable[str | PathLike[str] | Adapter] = (),
+    lora_unfused: bool = False,
 ) -> Result:
     """Return the songs of a request under `plan`, or under this machine's own plan; audio is not yet normalised.
 
-    `lora` are adapters to use, such as ``["folk.safetensors:0.8"]``.
+    `lora` are adapters to use, such as ``["folk.safetensors:0.8"]``. They become part of the weights, or with
+    `lora_unfused` stay apart from them.
     """
-    adapters = adapters_from(lora)
-    plan = plan or plan_to_run(request=request)
+    adapters = adapters_from(lora, unfused=lora_unfused)
+    plan = plan or plan_to_run(request=request, adapters=memory_apart(adapters))
     with _serving(plan.variant.value) as service:
         return service.generate(request, plan, adapters=adapters)[0]
+
+
+class LoadedModel:
+    """A model that stays loaded from one request to the next; songs are made one request at a time."""
+
+    def __init__(self, model: str, service: Service) -> None:
+        self._overrides = of_model(model, AS_THE_TIER_SAYS)
+        self._service = service
+
+    def generate(
+        self,
+        request: Request,
+        plan: Plan | None = None,
+        *,
+        lora: Iterable[str | PathLike[str] | Adapter] = (),
+        lora_unfused: bool = False,
+    ) -> Result:
+        """Return the songs of a request, as `generate` does.
+
+        Other adapters, or other scales, load the model again, unless they are `lora_unfused`.
+        """
+        adapters = adapters_from(lora, unfused=lora_unfused)
+        plan = plan or plan_to_run(self._overrides, request, memory_apart(adapters))
+        with memory_told():
+            return self._service.generate(request, plan, adapters=adapters)[0]
+
+
+@contextmanager
+def open_model(model: str = Variant.TURBO) -> Iterator[LoadedModel]:
+    """Keep a model loaded inside the block: its name, a folder with its weights, or `tiny`."""
+    with closing(Service(model)) as service:
+        yield LoadedModel(model, service)
 
 
 def audio_codes(
@@ -104,7 +143,8 @@ def run_generate(
     audio.open_folder(out)
     audio.require_writable(audio_format)
     overrides = of_model(model, overrides)
-    request, plan = settle_think(request, think, lambda request: plan_to_run(overrides, request))
+    apart = memory_apart(adapters)
+    request, plan = settle_think(request, think, lambda request: plan_to_run(overrides, request, apart))
     with _serving(model) as service:
         result, plan = service.generate(
             request, plan, notify=notify, progress=progress, unasked=think is Think.AS_PLANNED, adapters=adapters

@@ -3,7 +3,7 @@
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from acestep import api
+from acestep.adapters.choice import Adapter
 from acestep.hardware.card import simulated_card
 from acestep.http_api.access import Server
 from acestep.http_api.app import api_app
@@ -48,6 +49,8 @@ class FakeMaker:
 
     def __init__(self, errors: dict[str, BaseException] | None = None) -> None:
         self.overrides = Overrides()
+        self.adapters = (Adapter(path=Path("folk")), Adapter(path=Path("rock.safetensors"), scale=0.5))
+        self.used: list[Sequence[Adapter] | None] = []
         self.errors = errors or {}
         self.go = threading.Event()
         self.made: list[str] = []
@@ -67,6 +70,7 @@ class FakeMaker:
         *,
         unasked: bool,
         mp3_bitrate: int | None = None,
+        adapters: Sequence[Adapter] | None = None,
     ) -> dict[str, Any]:
         assert self._running.acquire(blocking=False), "two requests at once"
         try:
@@ -78,6 +82,7 @@ class FakeMaker:
                 raise self.errors[request.caption]
             self._step(visit, 2)
             self.made.append(request.caption)
+            self.used.append(adapters)
             visit.folder.mkdir(parents=True, exist_ok=True)
             return api.write_songs(_silence(request), request, "tiny", plan, visit.folder, audio_format, mp3_bitrate)
         finally:

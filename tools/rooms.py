@@ -27,8 +27,9 @@ ROOMS = (
         parts=_at_root(
             "acestep",
             "errors units knobs automatic plain_text fields language_names thinking clip stage locale_text task song "
-            "request result fused_adapter song_settings regular_file strict_json budgets tiers vram_range evidence "
-            "proxies logs version output_file typed importing bitrates song_times torch_environment",
+            "request result fused_adapter adapter_memory song_settings regular_file strict_json budgets tiers "
+            "vram_range evidence proxies logs version output_file typed importing bitrates song_times "
+            "torch_environment",
         ),
     ),
     Room(
@@ -134,7 +135,7 @@ ROOMS = (
         name="probes",
         holds="one run under a cap, on a card or on the simulated card",
         parts=("calibrate.probes",),
-        imports=_names("values hardware checkpoints limits devices memory dit lm engine harness"),
+        imports=_names("values hardware checkpoints adapters limits devices memory dit lm engine harness"),
     ),
     Room(
         name="record",
@@ -158,7 +159,7 @@ ROOMS = (
         name="campaign",
         holds="all probes of one record",
         parts=("calibrate.campaign",),
-        imports=_names("values hardware checkpoints limits harness probes record table executors"),
+        imports=_names("values hardware checkpoints adapters limits harness probes record table executors"),
     ),
     Room(
         name="fleet",
@@ -198,7 +199,8 @@ ROOMS = (
         holds="the commands of `python -m calibrate`",
         parts=("calibrate.commands", "calibrate.cli", "calibrate.__main__"),
         imports=_names(
-            "values hardware limits cli harness probes record table executors campaign fleet timing explain report"
+            "values hardware adapters limits cli harness probes record table executors campaign fleet timing explain "
+            "report"
         ),
     ),
     Room(

@@ -13,12 +13,13 @@ from acestep.fused_adapter import MOST_SCALE
 class Adapter(msgspec.Struct, frozen=True, kw_only=True):
     """A LoRA or LoKr to use: a safetensors file, or a folder with one. `scale` multiplies what it changes.
 
-    Raises `ValueError` for a scale beyond `MOST_SCALE`, and for a path that is not UTF-8, which no JSON document and no
-    tag could hold.
+    It is `fused` into the weights, or stays apart from them. Raises `ValueError` for a scale beyond `MOST_SCALE`, and
+    for a path that is not UTF-8, which no JSON document and no tag could hold.
     """
 
     path: Path
     scale: float = 1.0
+    fused: bool = True
 
     @property
     def name(self) -> str:
@@ -52,12 +53,21 @@ def adapter_of(text: str) -> Adapter:
         raise UsageError(str(error)) from None
 
 
-def adapters_from(given: Iterable["str | PathLike[str] | Adapter"]) -> tuple[Adapter, ...]:
-    """Return the adapters that a Python program names: ``FILE|DIR[:SCALE]`` as text, paths, or values of `Adapter`."""
-    return tuple(
+def adapters_from(given: Iterable["str | PathLike[str] | Adapter"], *, unfused: bool = False) -> tuple[Adapter, ...]:
+    """Return the adapters that a Python program names: ``FILE|DIR[:SCALE]`` as text, paths, or values of `Adapter`.
+
+    `unfused` ones, all of them, stay apart from the weights.
+    """
+    adapters = tuple(
         one if isinstance(one, Adapter) else adapter_of(one) if isinstance(one, str) else Adapter(path=Path(one))
         for one in given
     )
+    return all_unfused(adapters) if unfused else adapters
+
+
+def all_unfused(adapters: Iterable[Adapter]) -> tuple[Adapter, ...]:
+    """Return the adapters, each apart from the weights."""
+    return tuple(msgspec.structs.replace(one, fused=False) for one in adapters)
 
 
 def _number(text: str) -> float | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from acestep.adapters.names import PEFT_PREFIX
-from acestep.adapters.parts import AdapterPart, Shape, changed_shape, is_whole, layer_and_part, rank_of
+from acestep.adapters.parts import AdapterPart, Shape, changed_shape, factors_of, is_whole, layer_and_part, rank_of
 from acestep.adapters.scaling import DIFFUSERS_FIELD, PeftConfig, config_in, config_of_diffusers
 from acestep.adapters.source import AdapterSource, source_of
 from acestep.checkpoints.configs import some
@@ -21,13 +21,14 @@ _NUMBERS = (*FLOATS, "I64", "I32")
 class ChangedLayer(msgspec.Struct, frozen=True, kw_only=True):
     """The change of one layer, as the file names it: the tensor of each part, and the shape of the weight it changes.
 
-    `magnitude` is the shape of the lengths of rows or columns, None without them. `rank` is the inner size of the
-    matrix products, None without one. `factor` is what a configuration multiplies the change by; None if the file has
-    an alpha or nothing is known.
+    `factors` are the shapes of the two factors of a LoKr, None for a LoRA. `magnitude` is the shape of the lengths of
+    rows or columns, None without them. `rank` is the inner size of the matrix products, None without one. `factor` is
+    what a configuration multiplies the change by; None if the file has an alpha or nothing is known.
     """
 
     keys: Mapping[AdapterPart, str]
     shape: Shape
+    factors: tuple[Shape, Shape] | None
     magnitude: Shape | None
     rank: int | None
     factor: float | None
@@ -107,6 +108,7 @@ def _layer(
     shapes = {part: tensors[key].shape for part, key in keys.items()}
     try:
         shape, rank = changed_shape(shapes), rank_of(shapes)
+        factors = None if AdapterPart.DOWN in shapes else factors_of(shapes)
         factor = None if config is None or AdapterPart.ALPHA in keys else config.factor(name, rank)
     except ValueError as error:
         raise InvalidInputError(file, f"{name} cannot be used: {error}") from None
@@ -115,4 +117,4 @@ def _layer(
     magnitude = shapes.get(AdapterPart.MAGNITUDE)
     if magnitude is None and config is not None and config.use_dora:
         raise InvalidInputError(file, f"{name} lacks its lora_magnitude_vector, and its configuration has use_dora")
-    return ChangedLayer(keys=keys, shape=shape, magnitude=magnitude, rank=rank, factor=factor)
+    return ChangedLayer(keys=keys, shape=shape, factors=factors, magnitude=magnitude, rank=rank, factor=factor)

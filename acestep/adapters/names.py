@@ -5,6 +5,7 @@ PEFT, as the trainer of ACE-Step writes it: ``base_model.model.layers.0.self_att
 LyCORIS write ``_`` for every dot: ``lora_unet_layers_0_self_attn_q_proj``, ``lycoris_layers_0_self_attn_q_proj``.
 """
 
+import re
 from collections.abc import Iterable
 
 from acestep.checkpoints.convert import PREFIXES, original_key
@@ -21,6 +22,8 @@ _FLAT = tuple(outer + inner for outer in ("lora_unet_", "lycoris_", "lora_transf
 
 _WEIGHT = ".weight"
 
+_BLOCK = re.compile(r"(?:^|[._])layers[._](\d+)[._]")
+
 
 def layers_by_name(layers: Iterable[str]) -> dict[str, str]:
     """Return every name that a file may call a layer by, with the layer as diffusers names it."""
@@ -33,6 +36,17 @@ def without_prefix(name: str) -> str:
         if name.startswith(prefix):
             return name.removeprefix(prefix)
     return name
+
+
+def block_of(name: str) -> str | None:
+    """Return the number of the transformer's block in the name of a layer; None for a layer outside the blocks."""
+    found = _BLOCK.search(name)
+    return None if found is None else found[1]
+
+
+def is_of_convolution(name: str) -> bool:
+    """Whether a name is that of the one convolution that adapters change."""
+    return "proj_in" in name
 
 
 def _names(layer: str) -> set[str]:

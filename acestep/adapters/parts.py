@@ -78,10 +78,16 @@ def changed_shape(shapes: Mapping[AdapterPart, Shape]) -> Shape:
         if len(down) < 2 or up[1:] != (down[0],) + (1,) * (len(down) - 2):
             raise ValueError(f"its matrices {list(up)} and {list(down)} cannot be multiplied")
         return (up[0], *down[1:])
+    first, second = factors_of(shapes)
+    return (first[0] * second[0], first[1] * second[1], *second[2:])
+
+
+def factors_of(shapes: Mapping[AdapterPart, Shape]) -> tuple[Shape, Shape]:
+    """Return the shapes of the two factors of a LoKr; raise `ValueError` for parts that do not go together."""
     first, second = _factor(shapes, AdapterPart.W1, AdapterPart.W1_A, AdapterPart.W1_B), _second_factor(shapes)
     if len(first) != 2 or len(second) < 2:
         raise ValueError(f"its matrices {list(first)} and {list(second)} have no Kronecker product")
-    return (first[0] * second[0], first[1] * second[1], *second[2:])
+    return first, second
 
 
 def rank_of(shapes: Mapping[AdapterPart, Shape]) -> int | None:

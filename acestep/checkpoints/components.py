@@ -4,6 +4,7 @@ import msgspec
 import torch
 from torch import nn
 
+from acestep.adapter_memory import NO_ADAPTERS, AdapterMemory
 from acestep.checkpoints.libraries import (
     AceStepAudioTokenDetokenizer,
     AceStepAudioTokenizer,
@@ -21,8 +22,8 @@ class Components(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Every module of one DiT checkpoint in eval mode without gradients; the set of modules never changes.
 
     The audio tokenizer and detokenizer are None if a checkpoint leaves them out: covers are then impossible. `is_noise`
-    is None for real weights, else "tiny" or "dummy": the songs are noise. `adapters` are part of the transformer's
-    weights.
+    is None for real weights, else "tiny" or "dummy": the songs are noise. `adapters` change the transformer;
+    `adapter_memory` is that of those beside its weights.
     """
 
     variant: Variant
@@ -35,6 +36,7 @@ class Components(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     audio_token_detokenizer: AceStepAudioTokenDetokenizer | None = None
     is_noise: str | None = None
     adapters: tuple[FusedAdapter, ...] = ()
+    adapter_memory: AdapterMemory = NO_ADAPTERS
 
     @property
     def dtype(self) -> torch.dtype:

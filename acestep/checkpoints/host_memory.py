@@ -22,12 +22,16 @@ CHOOSE_SMALLER_LM = "choose a smaller language model with --lm"
 
 
 class Weights(msgspec.Struct, frozen=True, kw_only=True):
-    """A model that is to be loaded, as `load` takes it. `fused_values` of its weights are changed by adapters."""
+    """A model that is to be loaded, as `load` takes it.
+
+    `fused_values` of its weights are changed by adapters, and `apart_values` are those of adapters beside them.
+    """
 
     model: str
     variant: Variant | None
     quantization: Quantization | None = None
     fused_values: int = 0
+    apart_values: int = 0
 
 
 class LanguageWeights(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,6 +50,7 @@ def require_room_for(
         needed += footprint(
             music.model, music.variant, checkpoints, dtype, music.quantization, fused_values=music.fused_values
         )
+        needed += music.apart_values * dtype.itemsize
         names.append(f"of {music.model}")
     if language is not None:
         needed += lm_footprint(language.name, checkpoints, dtype, language.quantization)

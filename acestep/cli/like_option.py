@@ -49,6 +49,7 @@ def _values(settings: SongSettings, given: set[str], file: str, parameters: dict
     if settings.acestep != version():
         console.notify(f"{file} was made by release {settings.acestep}; with {version()} it may sound different.")
     _require_adapters(settings, given, file, parameters["adapters"])
+    apart = any(not one.fused for one in settings.adapters) and bool(parameters["adapters"])
     asked, task = settings.request, parameters["task"] if "task" in given else settings.request.task
     fields = fields_to_ask(asked, task) | options_of_thinking(asked.thinking)
     fields["lyrics"] = f"@{asked.lyrics}" if asked.lyrics.startswith("@") else asked.lyrics
@@ -59,7 +60,7 @@ def _values(settings: SongSettings, given: set[str], file: str, parameters: dict
     if "audio_codes" in fields:
         fields["audio_codes"] = _codes(asked.audio_codes, given)
     knobs = {name: value for name, value in msgspec.structs.asdict(settings.knobs).items() if value is not UNSET}
-    values = fields | knobs | _model(settings, given, file)
+    values = fields | knobs | _model(settings, given, file) | {"lora_unfused": apart}
     return {name: value for name, value in values.items() if name in parameters and name not in given}
 
 
@@ -70,10 +71,20 @@ def _require_adapters(settings: SongSettings, given: set[str], file: str, adapte
         raise UsageError(
             f"{file} was made with adapters; say where they are, as in {named}, or give --lora none to do without"
         )
-    used = {digest_of(adapter.path) for adapter in adapters if adapter is not None}
+    used = [(digest_of(adapter.path), adapter) for adapter in adapters if adapter is not None]
     for one in settings.adapters if used else ():
-        if one.digest not in used:
+        scales = [adapter.scale for digest, adapter in used if digest == one.digest]
+        if not scales:
             console.notify(f"No adapter given is {one.name!r}, which {file} was made with; it may sound different.")
+        elif one.scale not in scales:
+            console.notify(
+                f"{file} was made with {one.name!r} at scale {one.scale:g}, and {scales[0]:g} is given; it may sound"
+                " different."
+            )
+    made_with = {one.digest for one in settings.adapters}
+    for digest, adapter in used:
+        if digest not in made_with and adapter.scale:
+            console.notify(f"{file} was made without {adapter.name!r}; with it, the song sounds different.")
 
 
 def _codes(codes: tuple[int, ...], given: set[str]) -> str | None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import click
 
-from acestep.adapters.choice import Adapter, adapter_of
+from acestep.adapters.choice import Adapter, adapter_of, all_unfused
 from acestep.adapters.files import read_adapter_file
 from acestep.cli.options import parsed
 from acestep.knobs import NONE_NAMES
@@ -25,9 +25,19 @@ lora_option = click.option(
 )
 
 
-def adapters_in(given: Sequence[Adapter | None]) -> tuple[Adapter, ...]:
-    """Return the adapters of the option; raise `InvalidInputError` for a file that is no adapter. Imports no torch."""
+lora_unfused_option = click.option(
+    "--lora-unfused",
+    is_flag=True,
+    help="Keep adapters apart from the weights: to switch them or to change their scales loads nothing again, but"
+    " songs take longer, and the card holds the adapters too.",
+)
+
+
+def adapters_in(given: Sequence[Adapter | None], *, unfused: bool) -> tuple[Adapter, ...]:
+    """Return the adapters of both options; raise `InvalidInputError` for a file that is none. Imports no torch."""
     adapters = tuple(one for one in given if one is not None)
+    if unfused:
+        adapters = all_unfused(adapters)
     for adapter in adapters:
         read_adapter_file(adapter.path)
     return adapters

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 import click
 from msgspec import to_builtins
 
+from acestep.adapters.memory import memory_apart
 from acestep.automatic import AUTOMATIC
 from acestep.bitrates import MP3_BITRATES, require_fitting_bitrate
 from acestep.checkpoints.catalog import checkpoints_dir
 from acestep.checkpoints.locate import require
 from acestep.cli import console, show
 from acestep.cli.like_option import LikeASong, like_option
-from acestep.cli.lora_option import adapters_in, lora_option
+from acestep.cli.lora_option import adapters_in, lora_option, lora_unfused_option
 from acestep.cli.options import (
     SIZE_GIB,
     device_option,
@@ -35,6 +36,8 @@ from acestep.cli.words import codes, format_words, sample, understand_command
 from acestep.errors import UsageError
 from acestep.hardware.card import simulated_card
 from acestep.knobs import Variant
+from acestep.limits.adapter_bytes import adapter_bytes
+from acestep.limits.capabilities import itemsize_of
 from acestep.limits.machine import plan_now, plan_of_card, with_remarks
 from acestep.limits.names import AUDIO_FORMATS
 from acestep.limits.own_runs import known_times, own_ratios
@@ -105,21 +108,33 @@ def cli(verbose: int) -> None:
 @lm_device_option
 @variant_option
 @knob_options
+@lora_option
+@lora_unfused_option
 @json_option
-def plan_command(vram: float | None, free: float | None, as_json: bool, **knobs: Any) -> None:
+def plan_command(
+    vram: float | None,
+    free: float | None,
+    adapters: "tuple[Adapter | None, ...]",
+    lora_unfused: bool,
+    as_json: bool,
+    **knobs: Any,
+) -> None:
     """Show the limits and settings of this card, without loading a model."""
+    memory = memory_apart(adapters_in(adapters, unfused=lora_unfused))
     resolved = plan_now(
         knobs_of(knobs),
         None if vram is None else simulated_card(vram),
         None if free is None else gib_to_bytes(free),
+        memory,
     )
+    taken = adapter_bytes(memory, resolved.offload, itemsize_of(resolved.card, resolved.variant))
     own, problem = own_ratios(resolved)
     resolved = with_remarks(resolved, (problem,) if problem else ())
     times = planned_times(resolved, known_times(resolved), own)
     if as_json:
-        console.print_json({**to_builtins(resolved), "times": to_builtins(times)})
+        console.print_json({**to_builtins(resolved), "times": to_builtins(times), "adapter_bytes": taken})
     else:
-        click.echo(show.plan_text(resolved, times))
+        click.echo(show.plan_text(resolved, times, taken))
 
 
 @cli.command()
@@ -202,6 +217,7 @@ def download_command(model: str) -> None:
 @click.option("--model", default="turbo", show_default=True, metavar="ID|DIR|tiny|dummy", help="Which weights.")
 @model_variant_option
 @lora_option
+@lora_unfused_option
 @think_options
 @device_option
 @lm_device_option
@@ -220,6 +236,7 @@ def generate_command(
     seed: int | None,
     model: str,
     adapters: "tuple[Adapter | None, ...]",
+    lora_unfused: bool,
     think: bool | None,
     out: str,
     audio_format: str,
@@ -248,7 +265,7 @@ def generate_command(
     )
     # Missing weights are reported before torch is imported, which takes seconds.
     require(model, checkpoints_dir())
-    used = adapters_in(adapters)
+    used = adapters_in(adapters, unfused=lora_unfused)
 
     from acestep.api import run_generate
 

@@ -8,7 +8,7 @@ import click
 
 from acestep.adapters.choice import Adapter
 from acestep.cli import console
-from acestep.cli.lora_option import adapters_in, lora_option
+from acestep.cli.lora_option import adapters_in, lora_option, lora_unfused_option
 from acestep.cli.options import (
     device_option,
     knob_options,
@@ -50,6 +50,7 @@ ADVICE = "set a token with --token or in ACESTEP_TOKEN, or give --no-auth to ser
 @lm_device_option
 @knob_options
 @lora_option
+@lora_unfused_option
 @click.option(
     "--out",
     type=click.Path(file_okay=False),
@@ -67,6 +68,7 @@ def serve(
     model: str,
     out: str,
     adapters: tuple[Adapter | None, ...],
+    lora_unfused: bool,
     **knobs: Any,
 ) -> None:
     """Make songs for programs, over HTTP; /openapi.json describes how."""
@@ -78,7 +80,7 @@ def serve(
         )
     require_guard(server_name, guarded=bool(tokens), open_to_all=no_auth, flag="--token", advice=ADVICE)
 
-    used = adapters_in(adapters)
+    used = adapters_in(adapters, unfused=lora_unfused)
 
     from acestep.http_api.serve import serve_api
 

@@ -11,7 +11,7 @@ from acestep.limits.plan import Plan
 from acestep.limits.song_time import PlannedTimes
 from acestep.song_times import TierTimes
 from acestep.tiers import BATCHES, LmStates, Tier, VariantTable
-from acestep.units import minutes
+from acestep.units import gib, minutes
 
 UNKNOWN_DTYPE = "bfloat16 where PyTorch finds instructions for it, else float32"
 """What the processor computes in, where only PyTorch can tell."""
@@ -24,7 +24,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
-def plan_text(plan: Plan, times: PlannedTimes | None = None) -> str:
+def plan_text(plan: Plan, times: PlannedTimes | None = None, adapter_bytes: int = 0) -> str:
     """Return a plan as text: the card's limits, the settings, how long songs take, and every warning."""
     lm = "none" if plan.lm is None else f"{plan.lm} by {plan.backend}, {_loaded(plan)}"
     lm += f", on {plan.lm_card.name}" if plan.lm_card is not None else ""
@@ -45,6 +45,7 @@ def plan_text(plan: Plan, times: PlannedTimes | None = None) -> str:
                 for name, knob in KNOBS.items()
                 if name not in ("variant", "lm", "backend")
             ),
+            *([("adapters", f"{gib(adapter_bytes)} beside the weights")] if adapter_bytes else []),
             ("computes in", plan.dtype or UNKNOWN_DTYPE),
             ("evidence", _kinds(plan.evidence)),
             *plan_time_rows(plan, times),

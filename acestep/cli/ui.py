@@ -10,7 +10,7 @@ import click
 
 from acestep.adapters.choice import Adapter
 from acestep.cli import console
-from acestep.cli.lora_option import adapters_in, lora_option
+from acestep.cli.lora_option import adapters_in, lora_option, lora_unfused_option
 from acestep.cli.options import (
     device_option,
     knob_options,
@@ -76,6 +76,7 @@ class PageByDefault(click.Group):
 @click.option("--model", default="turbo", show_default=True, metavar="ID|DIR|tiny|dummy", help="Which weights.")
 @model_variant_option
 @lora_option
+@lora_unfused_option
 @device_option
 @lm_device_option
 @knob_options
@@ -91,6 +92,7 @@ def ui(
     init_service: bool,
     model: str,
     adapters: tuple[Adapter | None, ...],
+    lora_unfused: bool,
     out: str,
     **knobs: Any,
 ) -> None:
@@ -100,7 +102,7 @@ def ui(
     require_guard(
         server_name, share=share, guarded=bool(users), open_to_all=no_auth, flag="--auth", advice=LOGIN_ADVICE
     )
-    used = adapters_in(adapters)
+    used = adapters_in(adapters, unfused=lora_unfused)
 
     from acestep.ui.serve import serve_page
 

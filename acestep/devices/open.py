@@ -5,6 +5,7 @@ import os
 import msgspec
 import torch
 
+from acestep.adapter_memory import NO_ADAPTERS, AdapterMemory
 from acestep.devices.accelerator import CudaDevice, XpuDevice
 from acestep.devices.base import Device
 from acestep.devices.cpu import CpuDevice, MpsDevice, cpu_dtype
@@ -43,12 +44,14 @@ def look_with_torch() -> Detection:
     return msgspec.structs.replace(after, remarks=remarks)
 
 
-def plan_to_run(overrides: Overrides = AS_THE_TIER_SAYS, request: Request | None = None) -> Plan:
+def plan_to_run(
+    overrides: Overrides = AS_THE_TIER_SAYS, request: Request | None = None, adapters: AdapterMemory = NO_ADAPTERS
+) -> Plan:
     """Return the plan of the card that a run in this process opens, for a request if there is one.
 
-    Its warnings begin with remarks about the cards.
+    Its warnings begin with remarks about the cards. `adapters` are those that are not part of the weights.
     """
-    return plan_of(look_with_torch(), overrides, request)
+    return plan_of(look_with_torch(), overrides, request, adapters)
 
 
 def open_here(found: Card | None = None) -> tuple[Device, Card]:

@@ -104,4 +104,5 @@ def _room(latents: Tensor, conditions: Conditions, place: StageContext, *, guide
         unpacks=unpacks(place.knobs.quantization),
         weak_cover=conditions.uncovered is not None,
         guided=guided,
+        adapter_values=place.components.adapter_memory.row_values,
     ).room_bytes

@@ -246,6 +246,7 @@ class Pipeline:
             grouped_attention=place.device.grouped_attention,
             matrix_workspace=place.device.matrix_workspace,
             itemsize=place.components.dtype.itemsize,
+            adapters=place.components.adapter_memory,
         )
         fitting = songs_at_once(self._memory_model, place.knobs, demand, place.device.free_bytes())
         if fitting < request.batch:

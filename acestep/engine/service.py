@@ -11,12 +11,12 @@ from typing import Final
 import msgspec
 import torch
 
+from acestep.adapters.apart import AdaptersApart
 from acestep.adapters.choice import Adapter
-from acestep.adapters.files import changed_values
 from acestep.adapters.fuse import fuse
-from acestep.checkpoints.catalog import SIZES, TINY, checkpoints_dir
+from acestep.checkpoints.catalog import TINY, checkpoints_dir
 from acestep.checkpoints.components import Components
-from acestep.checkpoints.host_memory import LanguageWeights, Weights, require_room_for
+from acestep.checkpoints.host_memory import LanguageWeights, require_room_for
 from acestep.checkpoints.load import load
 from acestep.clip import Clip
 from acestep.devices.base import Device
@@ -26,11 +26,12 @@ from acestep.devices.open import open_device, open_here
 from acestep.devices.threads import set_threads
 from acestep.dit.vae_decode import chunk_from
 from acestep.engine.guarded import guarded_pipeline, memory_model_of
-from acestep.engine.kept_models import LmKey, ModelKey
+from acestep.engine.kept_models import LmKey, ModelKey, weights_to_load
 from acestep.engine.pipeline import UNABLE_TO_THINK, Pipeline, prepare
 from acestep.engine.remarks import remarks_on
+from acestep.engine.second_cards import SecondCards
 from acestep.engine.settle_thinking import settle_thinking
-from acestep.errors import NotANumberError, NotEnoughMemoryError
+from acestep.errors import NotANumberError
 from acestep.hardware.card import Card
 from acestep.knobs import Backend, Knobs
 from acestep.limits.capabilities import songs_in_float16
@@ -38,13 +39,12 @@ from acestep.limits.free_now import fit_now
 from acestep.limits.machine import carried_out
 from acestep.limits.plan import Plan, clamp
 from acestep.limits.room import question_of
-from acestep.limits.second_card import lm_bytes_on
 from acestep.lm.language import Language
 from acestep.lm.songwriting import language_name, open_lm
 from acestep.lm.stage import Thinker
-from acestep.request import DEFAULT_DURATION_S, Request
+from acestep.request import Request
 from acestep.result import Result
-from acestep.units import Progress, gib, silent
+from acestep.units import Progress, silent
 
 _LOG = logging.getLogger(__name__)
 
@@ -83,13 +83,13 @@ class Service:
     ) -> None:
         self._model = model
         self._open_language = open_lm
-        self._open_second = open_second
-        self._seconds: dict[Card, Device] = {}
+        self._second_cards = SecondCards(open_second)
         self._vae_chunk = chunk_from(os.environ)
         self._device, self.card = open_here() if here is None else here
         _LOG.info("songs are made on %s (%s) in %s", self.card.name, self._device.torch_device, self._device.dtype)
         self._languages: dict[LmKey, Language] = {}
         self._components: dict[ModelKey, Components] = {}
+        self._apart: AdaptersApart | None = None
         self._adapters: tuple[Adapter, ...] = ()
         self._pipelines: dict[tuple[Knobs, bool], Pipeline] = {}
         self._notify: Notify = ignore
@@ -107,7 +107,8 @@ class Service:
     ) -> tuple[Result, Plan]:
         """Return the songs, and the plan as the device carried it out.
 
-        `adapters` become part of the weights; other ones than in the last request load the model again. `unasked`
+        Fused `adapters` become part of the weights, and other ones than in the last request load the model again; the
+        others are switched. `unasked`
         thinking, which the user did not ask for, is left out if it is impossible. Every warning is also passed to
         `notify` when it occurs.
         """
@@ -215,7 +216,7 @@ class Service:
     def close(self) -> None:
         """Free everything."""
         self._drop_languages()
-        self._components.clear()
+        self._forget_model()
         self.rest()
 
     def _thinker(self, plan: Plan) -> Thinker:
@@ -229,22 +230,11 @@ class Service:
             _LOG.info("opening the language model %s by %s", plan.lm, plan.backend)
             self._require_room(plan, language_name(plan, self._model))
             # A backend can fail at any later request, so the warning goes to the caller of that request.
-            device = self._device if plan.lm_card is None else self._second(plan, plan.lm_card)
+            device = (
+                self._device if plan.lm_card is None else self._second_cards.device_for(plan, plan.lm_card, self._model)
+            )
             self._languages[key] = self._open_language(plan, self._model, device, lambda said: self._notify(said))
         return self._languages[key].thinker()
-
-    def _second(self, plan: Plan, card: Card) -> Device:
-        """Open the language model's own card; raise `NotEnoughMemoryError` if too little of it is free now."""
-        if card not in self._seconds:
-            self._seconds[card] = self._open_second(card)
-        device = self._seconds[card]
-        needed, free = lm_bytes_on(card, plan.knobs, DEFAULT_DURATION_S), device.free_bytes()
-        if self._model not in SIZES and not device.shares_host_memory and needed > free:
-            raise NotEnoughMemoryError(
-                f"language model {plan.lm} needs {gib(needed)}, and {gib(free)} of {card.name} are free; choose a"
-                " smaller one with --lm, or close other programs that use that card"
-            )
-        return device
 
     def _require_room(self, plan: Plan, language: str | None = None, dtype: torch.dtype | None = None) -> None:
         """Raise `HostMemoryError` unless what is not loaded yet fits into main memory, with a `language` model or not.
@@ -252,25 +242,18 @@ class Service:
         A language model that leaves no memory for the other models is of no use.
         """
         dtype = dtype or self._dtype_of(plan)
-        if self._key(plan, dtype) in self._components:
-            return
-        # Another one is freed first, and must not count.
-        self._forget_model()
+        music = None
+        if self._key(plan, dtype) not in self._components:
+            # Another one is freed first, and must not count.
+            self._forget_model()
+            music = weights_to_load(self._model, plan, self._adapters)
         # Other backends load it by themselves, onto the card.
         beside = plan.backend is Backend.PT or plan.lm_quantization is not None
-        require_room_for(
-            checkpoints_dir(),
-            dtype,
-            music=Weights(
-                model=self._model,
-                variant=plan.variant,
-                quantization=plan.quantization,
-                fused_values=changed_values(one.path for one in self._adapters),
-            ),
-            language=LanguageWeights(name=language, quantization=plan.lm_quantization)
-            if language is not None and beside
-            else None,
-        )
+        words = None
+        if language is not None and beside:
+            words = LanguageWeights(name=language, quantization=plan.lm_quantization)
+        if music is not None or words is not None:
+            require_room_for(checkpoints_dir(), dtype, music=music, language=words)
 
     def _dtype_of(self, plan: Plan) -> torch.dtype:
         """Return the type in which songs are made on this device; language models run in the device's own."""
@@ -278,7 +261,7 @@ class Service:
         return torch.float16 if songs_in_float16(self.card, plan.variant) else own
 
     def _key(self, plan: Plan, dtype: torch.dtype) -> ModelKey:
-        return plan.variant, plan.quantization, dtype, self._adapters
+        return plan.variant, plan.quantization, dtype, tuple(one for one in self._adapters if one.fused)
 
     def _parts(self, plan: Plan, dtype: torch.dtype | None = None) -> Components:
         dtype = dtype or self._dtype_of(plan)
@@ -288,14 +271,26 @@ class Service:
             _LOG.info("loading %s as %s", self._model, plan.variant)
             started = time.perf_counter()
             components = load(self._model, plan.variant, dtype=dtype, quantization=plan.quantization)
-            fused = fuse(components.transformer, self._adapters)
+            fused = fuse(components.transformer, key[-1])
             components = msgspec.structs.replace(components, adapters=fused)
             prepare(components, plan.knobs)
+            self._apart = AdaptersApart(components.transformer, dtype)
             if self._device.torch_device.type == "cpu":
                 set_threads(components.modules().values())
             _LOG.info("loaded in %.1f s", time.perf_counter() - started)
             self._components[key] = components
-        return self._components[key]
+        return self._with_adapters_apart(key)
+
+    def _with_adapters_apart(self, key: ModelKey) -> Components:
+        """Return loaded components with the adapters that this request has beside the weights."""
+        components, apart = self._components[key], self._apart
+        if apart is not None:
+            # Weights are placed when a pipeline is made.
+            used = apart.use([one for one in self._adapters if not one.fused], self._drop_pipelines)
+            fused = tuple(one for one in components.adapters if one.fused)
+            components = msgspec.structs.replace(components, adapters=(*fused, *used), adapter_memory=apart.memory)
+            self._components[key] = components
+        return components
 
     def _songs(
         self, plan: Plan, request: Request, components: Components, thinker: Thinker, progress: Progress
@@ -309,7 +304,12 @@ class Service:
         if self._device.shares_host_memory:
             return plan
         question = question_of(
-            request, self.card, plan.variant, thinks=request.thinks, lm_apart=plan.lm_card is not None
+            request,
+            self.card,
+            plan.variant,
+            thinks=request.thinks,
+            lm_apart=plan.lm_card is not None,
+            adapters=components.adapter_memory,
         ).in_type_of(components.dtype.itemsize)
         found = fit_now(plan, question, memory_model_of(components, plan), self._device.free_bytes() + self.held_bytes)
         for sentence in found.warnings[len(plan.warnings) :]:
@@ -343,6 +343,7 @@ class Service:
     def _forget_model(self) -> None:
         self._drop_pipelines()
         self._components.clear()
+        self._apart = None
 
     def _drop_pipelines(self) -> None:
         while self._pipelines:

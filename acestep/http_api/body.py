@@ -10,12 +10,16 @@ from acestep.automatic import AUTOMATIC
 from acestep.bitrates import MP3_BITRATES, require_fitting_bitrate
 from acestep.clip import Clip
 from acestep.errors import UsageError
+from acestep.fused_adapter import Scale
 from acestep.knobs import LM_MODELS
 from acestep.limits.names import AUDIO_FORMATS
 from acestep.limits.plan import Overrides, overrides_from
 from acestep.request import READ_BY_TASKS, Request, asked_request
 from acestep.task import Task
 from acestep.thinking import Think
+
+MOST_ADAPTERS: Final = 16
+"""Adapters that a request may name."""
 
 UPLOADED: Final = ("source_audio", "reference_audio")
 """The fields that name an upload by its id."""
@@ -61,18 +65,26 @@ class KnobWishes(_Wishes):  # type: ignore[misc, valid-type]  # one field for ea
     lm: Annotated[str | None, msgspec.Meta(extra_json_schema={"enum": [*LM_MODELS, None]})] | msgspec.UnsetType = UNSET
 
 
+class AdapterWish(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One of the adapters that the server was started with, by its name; a `scale` of null is the server's."""
+
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+    scale: Scale | None = None
+
+
 class SongsAsked(_Fields):  # type: ignore[misc, valid-type]  # the fields of a request
     """The songs that are asked for: the fields of `acestep.Request`, with its rules and units.
 
     Defaults are those of `acestep generate`: a `seed` of -1 is random, and `think` of null leaves it to the card's tier
     whether a language model plans the songs. `source_audio` and `reference_audio` are ids of uploads. `mp3_bitrate` is
-    in kbit/s.
+    in kbit/s. `adapters` are those to use, each once; null means all that the server has.
     """
 
     caption: str
     audio_format: Annotated[str, msgspec.Meta(extra_json_schema={"enum": list(AUDIO_FORMATS)})] = "flac"
     mp3_bitrate: Annotated[int | None, msgspec.Meta(extra_json_schema={"enum": [*MP3_BITRATES, None]})] = None
     knobs: KnobWishes = KnobWishes()
+    adapters: Annotated[tuple[AdapterWish, ...], msgspec.Meta(max_length=MOST_ADAPTERS)] | None = None
 
 
 def read_body(body: bytes, uploads: Mapping[str, str] | None = None) -> SongsAsked:
@@ -92,6 +104,7 @@ def read_body(body: bytes, uploads: Mapping[str, str] | None = None) -> SongsAsk
         raise UsageError(f"audio_format must be one of {', '.join(AUDIO_FORMATS)}, got {asked.audio_format!r}")
     require_fitting_bitrate(asked.audio_format, asked.mp3_bitrate)
     wishes_of(asked)
+    adapter_wishes(asked)
     _check(asked)
     return asked
 
@@ -110,6 +123,16 @@ def pipeline_request(asked: SongsAsked, clips: Mapping[str, Clip]) -> Request:
 def think_wish(asked: SongsAsked) -> Think:
     """Return whether a language model is to plan the songs."""
     return {None: Think.AS_PLANNED, True: Think.YES, False: Think.NO}[asked.think]
+
+
+def adapter_wishes(asked: SongsAsked) -> dict[str, float | None] | None:
+    """Return the scales of the adapters that a request names, None for all; raise `UsageError` for one named twice."""
+    if asked.adapters is None:
+        return None
+    wishes = {wish.name: wish.scale for wish in asked.adapters}
+    if len(wishes) < len(asked.adapters):
+        raise UsageError("adapters must not have a name twice")
+    return wishes
 
 
 def wishes_of(asked: SongsAsked) -> dict[str, Any]:

@@ -12,9 +12,11 @@ from typing import Any, Final
 import msgspec
 
 from acestep import api
+from acestep.adapters.choice import Adapter
+from acestep.adapters.chosen import adapters_named
 from acestep.audio.write import require_writable
 from acestep.errors import AceStepError
-from acestep.http_api.body import SongsAsked, pipeline_request, think_wish, wishes_of
+from acestep.http_api.body import SongsAsked, adapter_wishes, pipeline_request, think_wish, wishes_of
 from acestep.http_api.documents import ErrorKind
 from acestep.http_api.maker import Maker
 from acestep.http_api.queued_request import QueuedRequest
@@ -62,9 +64,10 @@ class RequestQueue:
         """Let a request wait for its turn; `recordings` are the files of its uploads, by field.
 
         The uploads `own` came with it, and are deleted when it has ended. Raises `UsageError` for a format that
-        cannot be written here, and `RefusedError` if too many wait.
+        cannot be written here and for an adapter that is not here, and `RefusedError` if too many wait.
         """
         require_writable(asked.audio_format)
+        self._adapters_of(asked)
         queued = QueuedRequest(asked, client, Visit(self._out), recordings, tuple(own))
         with self._changed:
             self._require_place(client)
@@ -190,7 +193,12 @@ class RequestQueue:
             queued.visit,
             unasked=think is Think.AS_PLANNED,
             mp3_bitrate=asked.mp3_bitrate,
+            adapters=self._adapters_of(asked),
         )
+
+    def _adapters_of(self, asked: SongsAsked) -> tuple[Adapter, ...] | None:
+        wishes = adapter_wishes(asked)
+        return None if wishes is None else adapters_named(wishes, self._maker.adapters)
 
     def _end(self, queued: QueuedRequest) -> None:
         queued.visit.settle()

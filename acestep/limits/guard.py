@@ -12,8 +12,10 @@ from typing import Final
 
 import msgspec
 
+from acestep.adapter_memory import NO_ADAPTERS, AdapterMemory
 from acestep.checkpoints.catalog import architecture_of
 from acestep.knobs import Knobs, unpacks
+from acestep.limits.adapter_bytes import adapter_bytes, resting_adapter_bytes
 from acestep.limits.capabilities import MATRIX_WORKSPACE
 from acestep.limits.workspace import Steps
 from acestep.stage import Stage
@@ -42,6 +44,7 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
     one, or one for each song with its own codes.
     `grouped_attention`: attention on the card takes grouped queries without expanding keys and values.
     `matrix_workspace`: bytes that its matrix library keeps. `itemsize`: bytes of the numbers in which it computes.
+    `adapters`: those that are not part of the weights.
     """
 
     songs: int
@@ -55,6 +58,7 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
     grouped_attention: bool = True
     matrix_workspace: int = MATRIX_WORKSPACE
     itemsize: int = ITEMSIZE
+    adapters: AdapterMemory = NO_ADAPTERS
 
     @property
     def tokens(self) -> int:
@@ -84,8 +88,9 @@ def growth(knobs: Knobs, demand: Demand) -> int:
         recorded=demand.recorded,
         contexts=demand.contexts,
         matrix_workspace=demand.matrix_workspace,
+        adapter_values=demand.adapters.row_values,
     )
-    return steps.room_bytes + steps.beside_bytes
+    return steps.room_bytes + steps.beside_bytes + adapter_bytes(demand.adapters, knobs.offload, demand.itemsize)
 
 
 def knobs_key(knobs: Knobs) -> str:
@@ -114,6 +119,7 @@ def predict(model: Mapping[str, float], knobs: Knobs, demand: Demand) -> dict[st
         around[Stage.ENCODE_AUDIO] = model[f"{key}.encode_audio"] + longer
     # The model was found on a card whose matrix library keeps the least.
     kept = demand.matrix_workspace - MATRIX_WORKSPACE
+    kept += resting_adapter_bytes(demand.adapters, knobs.offload, demand.itemsize)
     found = {stage: kept + int(demand.width * needed) for stage, needed in around.items()}
     found[Stage.DENOISE] = _denoise(model, knobs, demand)
     return {stage: found[stage] for stage in GUARDED_STAGES if stage in found} | {"total": max(found.values())}
@@ -127,7 +133,7 @@ def songs_at_once(model: Mapping[str, float], knobs: Knobs, demand: Demand, free
     """
     if not _covers(model, knobs, demand):
         return demand.songs
-    usable = free_bytes + demand.width * model[f"{knobs_key(knobs)}.rest"]
+    usable = free_bytes + resting_bytes(model, knobs, demand)
 
     def need(songs: int) -> int:
         return _denoise(model, knobs, msgspec.structs.replace(demand, songs=songs))
@@ -137,6 +143,12 @@ def songs_at_once(model: Mapping[str, float], knobs: Knobs, demand: Demand, free
     most = max(1, bisect_right(range(1, demand.songs + 1), usable, key=need))
     passes = ceil_div(demand.songs, most)
     return ceil_div(demand.songs, passes)
+
+
+def resting_bytes(model: Mapping[str, float], knobs: Knobs, demand: Demand) -> int:
+    """Return the bytes that stay on the device between stages."""
+    weights = demand.width * int(model[f"{knobs_key(knobs)}.rest"])
+    return weights + resting_adapter_bytes(demand.adapters, knobs.offload, demand.itemsize)
 
 
 def _denoise(model: Mapping[str, float], knobs: Knobs, demand: Demand) -> int:

@@ -7,14 +7,16 @@ from importlib.util import find_spec
 
 import msgspec
 
+from acestep.adapter_memory import NO_ADAPTERS, AdapterMemory
 from acestep.hardware.card import CONTEXT_BYTES, Card, planning_card
 from acestep.hardware.detection import LM_DEVICE_VARIABLE, Detection, look
 from acestep.hardware.detection.nvml import free_now
 from acestep.hardware.processor import multiplies_bfloat16
+from acestep.limits.beside_adapters import beside_adapters
 from acestep.limits.capabilities import dtype_name
 from acestep.limits.free_now import fit_now
 from acestep.limits.plan import AS_THE_TIER_SAYS, Overrides, Plan, on_device, resolve
-from acestep.limits.room import question_of
+from acestep.limits.room import question_of, songs_room
 from acestep.request import Request
 from acestep.tiers import tiers_here
 from acestep.units import gib
@@ -38,26 +40,39 @@ def plan_here(overrides: Overrides = AS_THE_TIER_SAYS, card: Card | None = None)
     return plan_of_card(overrides, card, lm_card=second)
 
 
-def plan_now(overrides: Overrides, card: Card | None, free_bytes: int | None) -> Plan:
+def plan_now(
+    overrides: Overrides, card: Card | None, free_bytes: int | None, adapters: AdapterMemory = NO_ADAPTERS
+) -> Plan:
     """Return the same plan as a song of the usual length would be made with `free_bytes` of memory.
 
     By default that is what is free on this machine's card now. A run looks by itself at the start of each request.
+    `adapters` are those that are not part of the weights.
     """
     plan = plan_here(overrides, card)
+    plan = _beside(plan, None, adapters)
     if free_bytes is None and not plan.card.imagined and (found := free_now(plan.card)) is not None:
         free_bytes = max(0, found - CONTEXT_BYTES)
     known = tiers_here().variants.get(plan.variant)
     if free_bytes is None or known is None:
         return plan
     apart = plan.lm_card is not None
-    question = question_of(None, plan.card, plan.variant, thinks=plan.init_lm, lm_apart=apart)
+    question = question_of(None, plan.card, plan.variant, thinks=plan.init_lm, lm_apart=apart, adapters=adapters)
     return fit_now(plan, question, known.memory_model, free_bytes)
 
 
-def plan_of(found: Detection, overrides: Overrides = AS_THE_TIER_SAYS, request: Request | None = None) -> Plan:
-    """Return the plan of the detected card, or of the size that the environment sets, for a request if there is one."""
+def plan_of(
+    found: Detection,
+    overrides: Overrides = AS_THE_TIER_SAYS,
+    request: Request | None = None,
+    adapters: AdapterMemory = NO_ADAPTERS,
+) -> Plan:
+    """Return the plan of the detected card, or of the size that the environment sets, for a request if there is one.
+
+    `adapters` are those that are not part of the weights.
+    """
     card = planning_card(os.environ, found.card)
-    return with_remarks(plan_of_card(overrides, card, request, found.lm_card), found.remarks)
+    plan = _beside(plan_of_card(overrides, card, request, found.lm_card), request, adapters)
+    return with_remarks(plan, found.remarks)
 
 
 def with_remarks(plan: Plan, remarks: Sequence[str]) -> Plan:
@@ -83,6 +98,18 @@ def plan_of_card(overrides: Overrides, card: Card, request: Request | None = Non
     plan = _with_dtype(plan, card)
     _log_plan("the plan", plan)
     return plan
+
+
+def _beside(plan: Plan, request: Request | None, adapters: AdapterMemory) -> Plan:
+    """Return the plan with the offload that a request with adapters beside the weights needs."""
+    table = tiers_here()
+    known = table.variants.get(plan.variant)
+    if known is None or adapters == NO_ADAPTERS:
+        return plan
+    thinks = plan.init_lm if request is None else request.thinks
+    apart = plan.lm_card is not None
+    question = question_of(request, plan.card, plan.variant, thinks=thinks, lm_apart=apart, adapters=adapters)
+    return beside_adapters(plan, question, known.memory_model, songs_room(plan.card, table))
 
 
 def carried_out(plan: Plan, card: Card) -> Plan:

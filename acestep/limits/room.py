@@ -5,12 +5,13 @@ from typing import Final
 
 import msgspec
 
+from acestep.adapter_memory import NO_ADAPTERS, AdapterMemory
 from acestep.clip import FRAMES_A_SECOND
 from acestep.hardware.card import Card
 from acestep.knobs import Backend, Knobs, Offload, Variant
 from acestep.limits.capabilities import groups_attention, itemsize_of, matrix_workspace_of
 from acestep.limits.fallbacks import moves_weights
-from acestep.limits.guard import Demand, knobs_key, predict
+from acestep.limits.guard import Demand, predict, resting_bytes
 from acestep.limits.think_memory import lm_weight_bytes, think_bytes
 from acestep.request import DEFAULT_DURATION_S, MAX_BATCH, MAX_DURATION_S, MAX_LYRIC_TOKENS, MAX_TEXT_TOKENS, Request
 from acestep.tiers import TierTable
@@ -54,9 +55,18 @@ class MemoryQuestion(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def question_of(
-    request: Request | None, card: Card, variant: Variant, *, thinks: bool, lm_apart: bool = False
+    request: Request | None,
+    card: Card,
+    variant: Variant,
+    *,
+    thinks: bool,
+    lm_apart: bool = False,
+    adapters: AdapterMemory = NO_ADAPTERS,
 ) -> MemoryQuestion:
-    """Return what a request asks of a card, from above; without one, a song of the usual length with long lyrics."""
+    """Return what a request asks of a card, from above; without one, a song of the usual length with long lyrics.
+
+    `adapters` are those that are not part of the weights.
+    """
     lyrics, duration_s = MAX_LYRIC_TOKENS, DEFAULT_DURATION_S
     with_audio, weak, contexts = thinks, False, MAX_BATCH if thinks else 1
     if request is not None:
@@ -77,6 +87,7 @@ def question_of(
         grouped_attention=groups_attention(card),
         matrix_workspace=matrix_workspace_of(card),
         itemsize=itemsize_of(card, variant),
+        adapters=adapters,
     )
     return MemoryQuestion(demand=demand, thinks=thinks, lm_itemsize=itemsize_of(card), lm_apart=lm_apart)
 
@@ -92,7 +103,7 @@ def needed_bytes(model: Mapping[str, float], knobs: Knobs, question: MemoryQuest
     music = stages["total"] + (lm_weight_bytes(knobs, question.lm_itemsize) if stays else 0)
     if not thinks:
         return music
-    resting = demand.width * int(model[f"{knobs_key(knobs)}.rest"])
+    resting = resting_bytes(model, knobs, demand)
     return max(music, resting + think_bytes(knobs, demand.frames / FRAMES_A_SECOND, question.lm_itemsize))
 
 

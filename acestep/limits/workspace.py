@@ -95,7 +95,8 @@ class Steps(msgspec.Struct, frozen=True, kw_only=True):
     values. `unpacks`: weights are smaller than the dtype and are unpacked for use. `weak_cover`: each step takes a
     second pass for another condition; `guided`: one without condition. `contexts` stay on the card, one or one for each
     song, and so do the `matrix_workspace` bytes of the matrix library, and with `recorded` the latents of the
-    source audio. A step's wavelet correction takes no memory.
+    source audio. `adapter_values` are those that adapters beside the weights take for one row. A step's wavelet
+    correction takes no memory.
     """
 
     architecture: Architecture
@@ -111,6 +112,7 @@ class Steps(msgspec.Struct, frozen=True, kw_only=True):
     recorded: bool = False
     contexts: int = 1
     matrix_workspace: int = MATRIX_WORKSPACE
+    adapter_values: int = 0
 
     @property
     def room_bytes(self) -> int:
@@ -145,6 +147,7 @@ class Steps(msgspec.Struct, frozen=True, kw_only=True):
         held = (2 * self.guided + self.weak_cover) * self._velocity_bytes
         # A piece of queries, its repeated keys and values, and an unpacked projection; a test checks this term.
         gaps = rows * (query + repeated) + (a.hidden_size * query if self.unpacks else 0)
+        gaps += max(rows, self.condition_tokens) * self.adapter_values * size
         return max(OWN_SEGMENT, up_to_grain(embedded + held + max(blocks, timestep) + gaps))
 
     @property

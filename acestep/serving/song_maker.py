@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 from acestep import api
 from acestep.adapters.choice import Adapter
+from acestep.adapters.chosen import switched_on
+from acestep.adapters.memory import memory_apart
 from acestep.audio import write as audio
 from acestep.devices.open import look_with_torch
 from acestep.engine.service import Service
@@ -28,7 +30,8 @@ class SongMaker:
 
     def __init__(self, model: str, overrides: Overrides, adapters: Sequence[Adapter] = ()) -> None:
         self._model = model
-        self._adapters = tuple(adapters)
+        self.adapters = tuple(adapters)
+        self.adapter_memory = memory_apart(adapters)
         self.overrides = api.of_model(model, overrides)
         self.found = look_with_torch()
         self._service = Service(model)
@@ -38,12 +41,12 @@ class SongMaker:
 
     def plan(self, overrides: Overrides, request: Request | None = None) -> Plan:
         """Return the plan of this machine's card, for a request if there is one, with remarks about the cards here."""
-        return plan_of(self.found, overrides, request)
+        return plan_of(self.found, overrides, request, self.adapter_memory)
 
     def preload(self, plan: Plan, *, think: bool, notify: Callable[[str], None]) -> None:
         """Load what requests under a plan will need."""
         with self._lock:
-            self._service.preload(plan, think=think, notify=notify, adapters=self._adapters)
+            self._service.preload(plan, think=think, notify=notify, adapters=self.adapters)
 
     def generate(
         self,
@@ -69,8 +72,8 @@ class SongMaker:
 
         def run() -> dict[str, Any]:
             audio.open_folder(visit.folder)
-            fused = self._adapters if adapters is None else adapters
-            result, used = self._service.generate(request, plan, progress=progress, unasked=unasked, adapters=fused)
+            chosen = self.adapters if adapters is None else switched_on(adapters, self.adapters)
+            result, used = self._service.generate(request, plan, progress=progress, unasked=unasked, adapters=chosen)
             model, folder = self._model, visit.folder
             document = api.write_songs(result, request, model, used, folder, audio_format, mp3_bitrate)
             api.keep_times(model, used, request, result)

@@ -89,6 +89,7 @@ class Choices:
             weak_cover=form.task is Task.COVER and form.cover_strength < 1,
             free_bytes=free_bytes,
             held_bytes=held_bytes,
+            adapters=self._studio.adapter_memory,
         )
         return guard_html(plan, seen, self._words)
 

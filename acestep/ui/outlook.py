@@ -5,12 +5,13 @@ from html import escape
 
 import msgspec
 
+from acestep.adapter_memory import NO_ADAPTERS, AdapterMemory
 from acestep.dit.prompts import lyric_prompt, text_prompt
 from acestep.hardware.card import CONTEXT_BYTES
 from acestep.knobs import Backend, Offload
 from acestep.limits.capabilities import groups_attention, itemsize_of, matrix_workspace_of
 from acestep.limits.fallbacks import moves_weights
-from acestep.limits.guard import Demand, knobs_key, predict, songs_at_once
+from acestep.limits.guard import Demand, predict, resting_bytes, songs_at_once
 from acestep.limits.plan import Plan, clamp
 from acestep.limits.think_memory import lm_weight_bytes, think_bytes
 from acestep.request import MAX_LYRIC_TOKENS, MAX_TEXT_TOKENS, Request
@@ -44,11 +45,13 @@ def outlook(
     weak_cover: bool = False,
     free_bytes: int = 0,
     held_bytes: int | None = None,
+    adapters: AdapterMemory = NO_ADAPTERS,
 ) -> Outlook:
     """Return the guard's prediction for a request of words only, after `clamp` has reduced it to the plan.
 
     `brings_audio` says that there are audio files too, `weak_cover` that they are followed only partly. `held_bytes`
-    are those of the weights that are on the card besides the free ones; None for what the plan keeps there.
+    are those of the weights that are on the card besides the free ones; None for what the plan keeps there. `adapters`
+    are those that are not part of the weights.
     """
     thinks = request.thinks and plan.lm is not None
     clamped, cuts = clamp(request, plan, lm=thinks)
@@ -68,9 +71,10 @@ def outlook(
         grouped_attention=groups_attention(plan.card),
         matrix_workspace=matrix_workspace_of(plan.card),
         itemsize=itemsize_of(plan.card, plan.variant),
+        adapters=adapters,
     )
     needs = predict(model, plan.knobs, demand)
-    resting = demand.width * int(model[f"{knobs_key(plan.knobs)}.rest"]) if needs else 0
+    resting = resting_bytes(model, plan.knobs, demand) if needs else 0
     stays = 0
     if needs and thinks and plan.lm_card is None:
         stays = _lm_staying(plan)

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from acestep.adapter_memory import AdapterMemory
 from acestep.adapters.choice import Adapter
 from acestep.audio import write as audio
 from acestep.checkpoints.catalog import is_named
@@ -138,6 +139,11 @@ class Studio:
     def device(self) -> Card:
         """The device that songs are computed on."""
         return self._maker.device
+
+    @property
+    def adapter_memory(self) -> AdapterMemory:
+        """The memory of the adapters that are not part of the weights."""
+        return self._maker.adapter_memory
 
     @property
     def memory_model(self) -> Mapping[str, float]:

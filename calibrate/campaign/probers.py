@@ -8,6 +8,7 @@ from random import Random
 from threading import Lock
 from typing import TYPE_CHECKING
 
+from acestep.adapters.choice import Adapter
 from acestep.budgets import System
 from acestep.checkpoints import catalog
 from acestep.checkpoints.locate import locate_companion
@@ -67,16 +68,20 @@ def simulation(
     capability: tuple[int, int] = SIMULATED_CAPABILITY,
     system: System = System.LINUX,
     torch_is: TorchRelease | None = None,
+    adapters: Sequence[Adapter] = (),
 ) -> "SimulatedProber":
     """The simulated prober. It decodes in tiles of `vae_chunk` latent frames; 0 leaves them to the pipeline.
 
     `sample` chooses the calls that are computed although they look like earlier ones, to see whether they are alike;
     `capability` and `system` are those of the card, whose kernels of the PyTorch release `torch_is` it has.
+    Songs are made with the `adapters`.
     """
     from calibrate.probes.simulated.kernels import kernels_on
     from calibrate.probes.simulated.prober import SimulatedProber
 
-    return SimulatedProber(vae_chunk, sample=sample, kernels=kernels_on(system, capability, torch_is))
+    return SimulatedProber(
+        vae_chunk, sample=sample, kernels=kernels_on(system, capability, torch_is), adapters=adapters
+    )
 
 
 def simulation_of(card: RecordedCard, torch_version: str) -> Simulation:

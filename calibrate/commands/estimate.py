@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from acestep.budgets import System
 from acestep.cli import console
+from acestep.cli.lora_option import adapters_in, lora_option, lora_unfused_option
 from acestep.cli.options import SIZE_GIB, json_option, knob_options, knobs_of, variant_option
 from acestep.errors import UsageError
 from acestep.hardware.card import SIMULATED_CAPABILITY, nameplate_gib
@@ -16,6 +17,7 @@ from acestep.units import gib_to_bytes
 from calibrate.options import system_option
 
 if TYPE_CHECKING:
+    from acestep.adapters.choice import Adapter
     from calibrate.workload import Workload
 
 
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 @click.option("--vae-chunk", type=click.IntRange(64), metavar="FRAMES", help="Decode in tiles of this many frames.")
 @click.option("--task", type=click.Choice([task.value for task in Task]), help="A task on a song of the same length.")
 @click.option("--reference-seconds", type=float, metavar="SECONDS", help="Length of a timbre reference.")
+@lora_option
+@lora_unfused_option
 @json_option
 def estimate_command(
     system: System,
@@ -49,6 +53,8 @@ def estimate_command(
     vae_chunk: int | None,
     task: str | None,
     reference_seconds: float | None,
+    adapters: "tuple[Adapter | None, ...]",
+    lora_unfused: bool,
     as_json: bool,
     **knobs: Any,
 ) -> None:
@@ -56,6 +62,7 @@ def estimate_command(
     caps = (vram is not None) + (cap is not None) + smallest_cap
     if caps > 1 or (not caps and card is None):
         raise UsageError("give exactly one of --vram, --cap and --smallest-cap, or --card alone")
+    used = adapters_in(adapters, unfused=lora_unfused)
     from acestep.tiers import load_tiers
     from calibrate.campaign.probers import simulation
     from calibrate.report import estimate as answer
@@ -86,7 +93,7 @@ def estimate_command(
     for remark in remarks:
         console.notify(remark)
     capability = speed.compute_capability if speed else SIMULATED_CAPABILITY
-    prober = simulation(vae_chunk or 0, capability=capability, system=system)
+    prober = simulation(vae_chunk or 0, capability=capability, system=system, adapters=used)
     found = answer.estimate(prober, settled, workload, cap_bytes)
     if speed is not None and (time := song_time(speed, settled, workload, found.cap_bytes, prober)):
         found = replace(found, time=time)

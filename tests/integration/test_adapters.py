@@ -118,6 +118,57 @@ def test_other_adapters_load_the_model_again_and_none_restores_every_bit(
     assert len(loads) == 2
 
 
+UNFUSED = (
+    Knobs(offload=Offload.STREAM, quantization=Quantization.INT8),
+    Knobs(offload=Offload.CPU_DIT),
+    Knobs(offload=Offload.NONE, quantization=Quantization.FP8),
+    Knobs(offload=Offload.STREAM_ENCODERS),
+)
+
+
+@pytest.mark.parametrize("knobs", first_of(UNFUSED, 2), ids=lambda knobs: f"{knobs.offload} {knobs.quantization}")
+def test_unfused_adapters_are_switched_and_scaled_between_songs_without_loading(
+    knobs: Knobs, made: tuple[Made, Made], chosen: tuple[Adapter, Adapter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At scale 0 the songs are those of no adapter, bit for bit; else nearly those of fused ones."""
+    loads: list[Any] = []
+    load = service_module.load
+    monkeypatch.setattr(service_module, "load", lambda *a, **k: loads.append(a) or load(*a, **k))
+    service = Service("tiny", here=(SmallCard(), CARD))
+    held = []
+
+    def result(folk: float, rock: float) -> Result:
+        scales = zip(chosen, (folk, rock), strict=True)
+        adapters = [Adapter(path=one.path, scale=scale, fused=False) for one, scale in scales]
+        done, _ = service.generate(SONG, exact(CARD, knobs), adapters=adapters)
+        held.append(service.held_bytes)
+        return done
+
+    try:
+        both, off, other, again = (result(*scales) for scales in ((8, 4), (0, 0), (2, 0), (8, 4)))
+        without, _ = service.generate(SONG, exact(CARD, knobs))
+        held.append(service.held_bytes)
+    finally:
+        service.close()
+    fused = sound(changed_by_hand(made, (8.0, 4.0)), knobs, SmallCard())
+    plainly = without.songs[0].audio
+    # Weights are quantized without what adapters change, or with it.
+    near = 0.2 if knobs.quantization else 1e-4
+    assert np.abs(both.songs[0].audio - fused).max() < near * np.abs(plainly - fused).max()
+    assert np.array_equal(off.songs[0].audio, plainly)
+    assert np.array_equal(again.songs[0].audio, both.songs[0].audio)
+    assert not np.array_equal(other.songs[0].audio, both.songs[0].audio)
+    assert [[(one.scale, one.fused) for one in done.adapters] for done in (both, off, other)] == [
+        [(8.0, False), (4.0, False)],
+        [],
+        [(2.0, False)],
+    ]
+    assert len(loads) == 1
+    # Where the transformer stays on the card, so do its adapters.
+    assert len(set(held[:4])) == 1
+    assert (held[0] > held[4]) is (knobs.offload is Offload.NONE)
+
+
 def test_songs_of_the_page_have_the_adapters_of_its_command(
     made: tuple[Made, Made], chosen: tuple[Adapter, Adapter], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,8 +21,8 @@ def read(**fields: Any) -> SongsAsked:
     return read_body(json.dumps({"caption": "drums", **fields}).encode())
 
 
-def test_every_field_of_a_request_can_be_asked_for_and_nothing_else_but_three() -> None:
-    own = {"audio_format", "mp3_bitrate", "knobs"}
+def test_every_field_of_a_request_can_be_asked_for_and_nothing_else_but_four() -> None:
+    own = {"audio_format", "mp3_bitrate", "knobs", "adapters"}
     assert set(SongsAsked.__struct_fields__) == set(Request.__struct_fields__) | own
 
 

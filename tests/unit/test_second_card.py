@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import acestep
 from acestep.devices.open import look_with_torch
+from acestep.engine.second_cards import SecondCards
 from acestep.engine.service import Service
 from acestep.errors import NotEnoughMemoryError
 from acestep.hardware.card import CPU, Card, simulated_card
@@ -123,11 +124,11 @@ def test_the_weights_stay_on_their_card_between_two_requests() -> None:
 
 
 def test_too_little_free_memory_on_the_second_card_is_told_with_numbers() -> None:
-    card, second = simulated_card(8), SmallCard(free_bytes=GIB)
-    plan = msgspec.structs.replace(exact(card, Knobs(lm="4B")), lm_card=simulated_card(16))
-    service = Service("no-such-model", here=(SmallCard(), card), open_second=lambda _: second)
+    second = SmallCard(free_bytes=GIB)
+    plan = msgspec.structs.replace(exact(simulated_card(8), Knobs(lm="4B")), lm_card=simulated_card(16))
+    cards = SecondCards(lambda _: second)
     with pytest.raises(NotEnoughMemoryError, match=r"4B needs .* GiB, and 1\.00 GiB of simulated 16 GiB card"):
-        service._second(plan, simulated_card(16))
+        cards.device_for(plan, simulated_card(16), "no-such-model")
 
 
 @pytest.mark.parametrize("wish", ["cuda:0", "4060", SMALL.uuid])

@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any, Final
@@ -11,6 +11,8 @@ import msgspec
 import torch
 from msgspec import UNSET
 
+from acestep.adapters.apart import AdaptersApart
+from acestep.adapters.choice import Adapter
 from acestep.checkpoints.build import build
 from acestep.checkpoints.components import Components
 from acestep.dit.blocks import DenoiserBlock, EncoderBlock
@@ -84,7 +86,7 @@ class SimulatedProber:
     Decoding is traced once for each tile, and the decode attempts are replays. `vae_chunk` is the tile of every run, in
     latent frames; 0 lets the pipeline choose. `capability` decides the kernels' extra memory, unless `kernels` are
     given. `sample` chooses calls that are computed although they look like earlier ones; `UnlikeCallsError` is raised
-    if one takes other memory.
+    if one takes other memory. Every run uses the `adapters`; those that are fused take no memory.
     """
 
     device = "simulated"
@@ -96,8 +98,10 @@ class SimulatedProber:
         sample: random.Random | None = None,
         *,
         kernels: CudaKernels | None = None,
+        adapters: Sequence[Adapter] = (),
     ) -> None:
         self._vae_chunk = vae_chunk
+        self._adapters = tuple(one for one in adapters if not one.fused)
         self._kernels = kernels or CudaKernels(capability)
         self._known = Regions(sample)
         self._runs: dict[tuple[Knobs, Workload], TracedRun] = {}
@@ -184,7 +188,7 @@ class SimulatedProber:
         # A model for vLLM is counted as PyTorch runs it.
         key = msgspec.structs.replace(knobs, backend=Backend.PT), workload, at_once
         if key not in self._writings:
-            components = full_size(knobs.variant, knobs.quantization, self._kernels.dtype)
+            components = self._weights(knobs)
             thinker, counted = counted_thinking(key[0], at_once, self._kernels.work)
             with (
                 tracing(components, key[0], thinker, self._kernels, self._known) as (_, _, pipeline),
@@ -226,7 +230,7 @@ class SimulatedProber:
         return self._runs[key]
 
     def _trace(self, knobs: Knobs, workload: Workload) -> TracedRun:
-        components = full_size(knobs.variant, knobs.quantization, self._kernels.dtype)
+        components = self._weights(knobs)
         request = probe_request(workload, components.tokenizer)
 
         def decode(tile: int, resident: bool) -> Played:
@@ -239,6 +243,9 @@ class SimulatedProber:
         if knobs.lm is None:
             return self._run(components, knobs, request, decode, UNABLE_TO_THINK)
         return self._run(components, knobs, thinking_request(request), decode, hardly_thinking(knobs))
+
+    def _weights(self, knobs: Knobs) -> Components:
+        return full_size(knobs.variant, knobs.quantization, self._kernels.dtype, self._adapters)
 
     def _run(
         self, components: Components, knobs: Knobs, request: Request, decode: Callable[[int, bool], Played], by: Thinker
@@ -257,7 +264,7 @@ class SimulatedProber:
         return TracedRun(until_decoding, ladder, result)
 
     def _thinking(self, knobs: Knobs, workload: Workload) -> ThinkLadder:
-        components = full_size(knobs.variant, knobs.quantization, self._kernels.dtype)
+        components = self._weights(knobs)
 
         def request_for(songs: int) -> Request:
             alike = msgspec.structs.replace(workload, batch=songs)
@@ -316,9 +323,16 @@ def _with_least_lm(knobs: Knobs) -> Knobs:
 
 
 @cache
-def full_size(variant: Variant, quantization: Quantization | None, dtype: torch.dtype = torch.bfloat16) -> Components:
-    """Prepared weights of full size on the host, one set for the lifetime of the process."""
+def full_size(
+    variant: Variant,
+    quantization: Quantization | None,
+    dtype: torch.dtype = torch.bfloat16,
+    adapters: tuple[Adapter, ...] = (),
+) -> Components:
+    """Prepared weights of full size on the host, with adapters beside them, one set for the lifetime of the process."""
     components = build("dummy", variant, dtype=dtype, materialise="meta")
     prepare(components, Knobs(variant=variant, quantization=quantization))
     rest_on_host(components.modules().values())
-    return components
+    beside = AdaptersApart(components.transformer, dtype)
+    beside.use(adapters, lambda: None)
+    return msgspec.structs.replace(components, adapter_memory=beside.memory)
