@@ -14,7 +14,7 @@ import torch
 from acestep.adapters.choice import Adapter
 from acestep.adapters.files import changed_values
 from acestep.adapters.fuse import fuse
-from acestep.checkpoints.catalog import SIZES, TINY, checkpoints_dir
+from acestep.checkpoints.catalog import TINY, checkpoints_dir
 from acestep.checkpoints.components import Components
 from acestep.checkpoints.host_memory import LanguageWeights, Weights, require_room_for
 from acestep.checkpoints.load import load
@@ -26,11 +26,12 @@ from acestep.devices.open import open_device, open_here
 from acestep.devices.threads import set_threads
 from acestep.dit.vae_decode import chunk_from
 from acestep.engine.guarded import guarded_pipeline, memory_model_of
-from acestep.engine.kept_models import LmKey, ModelKey
+from acestep.engine.kept_language import KeptLanguage, OpenLanguage
+from acestep.engine.kept_models import ModelKey
 from acestep.engine.pipeline import UNABLE_TO_THINK, Pipeline, prepare
 from acestep.engine.remarks import remarks_on
 from acestep.engine.settle_thinking import settle_thinking
-from acestep.errors import NotANumberError, NotEnoughMemoryError
+from acestep.errors import NotANumberError
 from acestep.hardware.card import Card
 from acestep.knobs import Backend, Knobs
 from acestep.limits.capabilities import songs_in_float16
@@ -38,13 +39,11 @@ from acestep.limits.free_now import fit_now
 from acestep.limits.machine import carried_out
 from acestep.limits.plan import Plan, clamp
 from acestep.limits.room import question_of
-from acestep.limits.second_card import lm_bytes_on
-from acestep.lm.language import Language
-from acestep.lm.songwriting import language_name, open_lm
+from acestep.lm.songwriting import language_name, open_lm, to_plan
 from acestep.lm.stage import Thinker
-from acestep.request import DEFAULT_DURATION_S, Request
+from acestep.request import Request
 from acestep.result import Result
-from acestep.units import Progress, gib, silent
+from acestep.units import Progress, silent
 
 _LOG = logging.getLogger(__name__)
 
@@ -55,9 +54,6 @@ LOADING_STAGE: Final = "loading"
 
 LOADED_PARTS: Final = 3
 """The parts that are loaded: the language model, the other models, and their placement."""
-
-OpenLanguage = Callable[[Plan, str, Device, Notify], Language]
-"""Opens the language model of a plan, as `open_lm` does."""
 
 
 def ignore(sentence: str) -> None:
@@ -82,13 +78,10 @@ class Service:
         open_second: Callable[[Card], Device] = lambda card: open_device(card, current=False)[0],
     ) -> None:
         self._model = model
-        self._open_language = open_lm
-        self._open_second = open_second
-        self._seconds: dict[Card, Device] = {}
         self._vae_chunk = chunk_from(os.environ)
         self._device, self.card = open_here() if here is None else here
         _LOG.info("songs are made on %s (%s) in %s", self.card.name, self._device.torch_device, self._device.dtype)
-        self._languages: dict[LmKey, Language] = {}
+        self._language = KeptLanguage(model, self._device, open_lm, open_second)
         self._components: dict[ModelKey, Components] = {}
         self._adapters: tuple[Adapter, ...] = ()
         self._pipelines: dict[tuple[Knobs, bool], Pipeline] = {}
@@ -153,6 +146,31 @@ class Service:
         return msgspec.structs.replace(result, warnings=tuple(warnings), adapters=components.adapters), plan
 
     @one_card_fault_error()
+    def plan_song(
+        self, request: Request, plan: Plan, *, progress: Progress = silent, adapters: Sequence[Adapter] = ()
+    ) -> tuple[Request, tuple[str, ...]]:
+        """Return a request with what the language model plans filled in, without audio codes, and the warnings.
+
+        Raises `UsageError` for a task on an existing song and for a plan without a language model, else as `generate`.
+        """
+        warnings: list[str] = []
+        self._notify, self._adapters = warnings.append, tuple(adapters)
+        plan = carried_out(plan, self.card)
+        self._require_room(plan)
+        request, thinker = to_plan(request), self._thinker(plan)
+        clamped, cuts = clamp(request, plan, lm=True)
+        warnings += [*plan.warnings, *cuts]
+        progress(LOADING_STAGE, 1, LOADED_PARTS)
+        components = self._parts(plan)
+        progress(LOADING_STAGE, 2, LOADED_PARTS)
+        warnings += remarks_on(request, plan, components)
+        plan = self._fitted(plan, clamped, components, warnings.append)
+        with self._running(plan, components, thinker, thinks=True) as pipeline:
+            progress(LOADING_STAGE, LOADED_PARTS, LOADED_PARTS)
+            planned, more = pipeline.plan(clamped, progress)
+        return planned, (*warnings, *more)
+
+    @one_card_fault_error()
     def codes(self, clip: Clip, plan: Plan, *, notify: Notify = ignore, progress: Progress = silent) -> tuple[int, ...]:
         """Return the audio codes of a clip, five for each second: those that a cover of it follows.
 
@@ -214,37 +232,16 @@ class Service:
     @one_card_fault_error()
     def close(self) -> None:
         """Free everything."""
-        self._drop_languages()
+        self._drop_language()
         self._components.clear()
         self.rest()
 
     def _thinker(self, plan: Plan) -> Thinker:
-        key = LmKey(
-            knobs=Knobs(lm=plan.lm, lm_quantization=plan.lm_quantization, backend=plan.backend),
-            longest_s=plan.longest_planned_s,
-            card=plan.lm_card,
-        )
-        if key not in self._languages:
-            self._drop_languages()
-            _LOG.info("opening the language model %s by %s", plan.lm, plan.backend)
+        if not self._language.is_of(plan):
+            self._drop_language()
             self._require_room(plan, language_name(plan, self._model))
-            # A backend can fail at any later request, so the warning goes to the caller of that request.
-            device = self._device if plan.lm_card is None else self._second(plan, plan.lm_card)
-            self._languages[key] = self._open_language(plan, self._model, device, lambda said: self._notify(said))
-        return self._languages[key].thinker()
-
-    def _second(self, plan: Plan, card: Card) -> Device:
-        """Open the language model's own card; raise `NotEnoughMemoryError` if too little of it is free now."""
-        if card not in self._seconds:
-            self._seconds[card] = self._open_second(card)
-        device = self._seconds[card]
-        needed, free = lm_bytes_on(card, plan.knobs, DEFAULT_DURATION_S), device.free_bytes()
-        if self._model not in SIZES and not device.shares_host_memory and needed > free:
-            raise NotEnoughMemoryError(
-                f"language model {plan.lm} needs {gib(needed)}, and {gib(free)} of {card.name} are free; choose a"
-                " smaller one with --lm, or close other programs that use that card"
-            )
-        return device
+        # A backend can fail at any later request, so the warning goes to the caller of that request.
+        return self._language.of(plan, lambda said: self._notify(said)).thinker()
 
     def _require_room(self, plan: Plan, language: str | None = None, dtype: torch.dtype | None = None) -> None:
         """Raise `HostMemoryError` unless what is not loaded yet fits into main memory, with a `language` model or not.
@@ -335,10 +332,9 @@ class Service:
             self._pipelines[key] = guarded_pipeline(components, plan, self._device, thinker, self._vae_chunk)
         return self._pipelines[key]
 
-    def _drop_languages(self) -> None:
+    def _drop_language(self) -> None:
         self._drop_pipelines()
-        while self._languages:
-            self._languages.popitem()[1].close()
+        self._language.close()
 
     def _forget_model(self) -> None:
         self._drop_pipelines()

@@ -10,6 +10,12 @@ if TYPE_CHECKING:
 
 WAIT_MS = 40_000
 
+SHORT_WAIT_MS = 2_000
+"""For a step that is tried again."""
+
+OPTIONS = "[role=listbox] [role=option]"
+"""What the open dropdown offers; one at a time is open."""
+
 FIRST = ("caption", "tier")
 """The first control of each tab: once it is there, the others are."""
 
@@ -70,19 +76,44 @@ class Studio:
         """What a dropdown offers; one that cannot be opened has only what it shows."""
         if not self.control(name).locator("input").is_enabled():
             return [self.chosen(name)]
-        self.control(name).locator("input").click()
-        options = self.page.locator("[role=listbox] [role=option]")
-        options.first.wait_for()
-        offered = [str(option.get_attribute("aria-label")) for option in options.all()]
-        # One that keeps the focus does not open at the next click.
-        self.control(name).locator("input").blur()
-        self.page.locator("[role=listbox]").wait_for(state="hidden")
+        offered: list[str] = []
+
+        def read() -> bool:
+            # Read in one piece: an answer of the server may close the list between two options.
+            self._open(name)
+            offered[:] = self.page.locator(OPTIONS).evaluate_all(
+                "all => all.map(one => one.getAttribute('aria-label'))"
+            )
+            return bool(offered)
+
+        wait_until(read)
+        self._close(name)
         return offered
 
     def choose(self, name: str, choice: str) -> None:
         """Take a dropdown's choice."""
-        self.control(name).locator("input").click()
-        self.page.locator(f'[role=listbox] [role=option][aria-label="{choice}"]').click()
+
+        def take() -> bool:
+            self._open(name)
+            option = self.page.locator(f'{OPTIONS}[aria-label="{choice}"]')
+            return _in_time(lambda: option.click(timeout=SHORT_WAIT_MS))
+
+        wait_until(take)
+
+    def _open(self, name: str) -> None:
+        """Open a dropdown; an answer of the server that comes meanwhile closes it, and it is opened again."""
+
+        def opened() -> bool:
+            self._close(name)
+            self.control(name).locator("input").click()
+            return _in_time(lambda: self.page.locator(OPTIONS).first.wait_for(timeout=SHORT_WAIT_MS))
+
+        wait_until(opened)
+
+    def _close(self, name: str) -> None:
+        # A dropdown that keeps the focus does not open at the next click.
+        self.control(name).locator("input").blur()
+        self.page.locator("[role=listbox]").wait_for(state="hidden")
 
     def checked(self, name: str) -> bool:
         """Whether a box is ticked."""
@@ -115,11 +146,15 @@ class Studio:
         """Type into a box of text."""
         self.control(name).locator("textarea, input").first.fill(text)
 
+    def written(self, name: str) -> str:
+        """What is written in a box of text."""
+        return self.control(name).locator("textarea, input").first.input_value()
+
     def text(self, name: str) -> str:
         """What a block says."""
         block = self.control(name)
-        areas = block.locator("textarea")
-        return "\n".join([block.inner_text(), *(area.input_value() for area in areas.all())])
+        written = block.locator("textarea").evaluate_all("all => all.map(one => one.value)")
+        return "\n".join([block.inner_text(), *written])
 
     def ask(self, *, seconds: float, steps: int, think: bool = False, caption: str = "rain on a tin roof") -> None:
         """Fill the form in."""
@@ -149,7 +184,7 @@ class Studio:
         """The names of the files that can be kept, once there are any."""
         links = self.control("history").locator("a[download]")
         links.first.wait_for()
-        return [str(link.get_attribute("download")) for link in links.all()]
+        return [str(name) for name in links.evaluate_all("all => all.map(one => one.download)")]
 
     def players(self) -> list[dict[str, Any]]:
         """The songs that the page plays; needs `RECORD_PLAYERS` from the start."""
@@ -160,7 +195,18 @@ class Studio:
 
     def messages(self) -> list[str]:
         """The page's passing messages."""
-        return [toast.inner_text() for toast in self.page.locator("[data-testid=toast-text]").all()]
+        return self.page.locator("[data-testid=toast-text]").all_inner_texts()
+
+
+def _in_time(step: Callable[[], None]) -> bool:
+    """Whether a step of the browser ended before its own time limit."""
+    from playwright.sync_api import TimeoutError as TooLate
+
+    try:
+        step()
+    except TooLate:
+        return False
+    return True
 
 
 def wait_until(holds: Callable[[], bool], seconds: float = 20.0) -> None:

@@ -188,8 +188,8 @@ def test_what_the_queue_says_is_said_in_the_language_of_the_page(spoken: Spoken,
     studio.generate()
     page.get_by_role("alert").get_by_text(spoken["failed_not_started"]).first.wait_for()
     page.locator("[data-testid=toast-text]").first.wait_for()
-    for toast in studio.page.locator("[data-testid=toast-body]").all():
-        assert spoken["error"] in toast.inner_text(), toast.inner_html()
+    for toast in studio.page.locator("[data-testid=toast-body]").all_inner_texts():
+        assert spoken["error"] in toast
     assert set(studio.messages()) == {spoken[FOREIGN[detail]]}
     page.unroute("**/queue/join*")
     studio.wait_until_ready()
