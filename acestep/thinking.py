@@ -60,7 +60,10 @@ class Thinking(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     All songs of a request share one plan, drawn with `seed`, so that a song is the same alone and in a batch; its codes
     are drawn with the song's own seed. Only the codes are drawn with guidance; `negative` is its negative prompt. A
-    plan is never longer than `longest_s` seconds. Raises `ValueError` naming the field.
+    plan is never longer than `longest_s` seconds.
+
+    A `planned_caption` says that there is a plan already: this caption, and the metadata of the request. Then nothing
+    is decided again, and only the codes are written. Raises `ValueError` naming the field.
     """
 
     metas: bool = True
@@ -71,11 +74,13 @@ class Thinking(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     negative: str = NO_NEGATIVE
     seed: int = 0
     longest_s: int = LONGEST_PLAN_S
+    planned_caption: str = ""
 
     def __post_init__(self) -> None:
         take_types(self)
         msgspec.structs.force_setattr(self, "seed", drawn_seed(self.seed))
         msgspec.structs.force_setattr(self, "negative", plain_text("negative prompt", self.negative))
+        msgspec.structs.force_setattr(self, "planned_caption", plain_text("planned caption", self.planned_caption))
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"thinking seed must be 0 to {2**32 - 1}, got {self.seed}")
         if not SHORTEST_PLAN_S <= self.longest_s <= LONGEST_PLAN_S:

@@ -30,6 +30,12 @@ think_options = with_options(
         "--lm-negative-prompt", default=NO_NEGATIVE, metavar="TEXT", help="Negative prompt for the audio codes."
     ),
     click.option(
+        "--planned-caption",
+        default="",
+        metavar="TEXT",
+        help="Caption of a plan that was made before: nothing is decided again, and only the codes are written.",
+    ),
+    click.option(
         "--lm-temperature",
         default=_DEFAULTS.temperature,
         show_default=True,
@@ -52,7 +58,8 @@ def options_of_thinking(thinking: Thinking) -> dict[str, Any]:
     """Return the values of these options that make `thinking`."""
     decides = {option: getattr(thinking, field) for option, field in _DECIDES.items()}
     sampling = {option: getattr(thinking.sampling, field) for option, field in _SAMPLING.items()}
-    return {**decides, **sampling, "lm_negative_prompt": thinking.negative, "plan_seed": thinking.seed}
+    texts = {"lm_negative_prompt": thinking.negative, "planned_caption": thinking.planned_caption}
+    return {**decides, **sampling, **texts, "plan_seed": thinking.seed}
 
 
 def take_thinking(parameters: dict[str, Any]) -> Thinking:
@@ -60,5 +67,6 @@ def take_thinking(parameters: dict[str, Any]) -> Thinking:
     sampling = {field: parameters.pop(name) for name, field in _SAMPLING.items()}
     decides = {field: parameters.pop(name) for name, field in _DECIDES.items()}
     negative, seed = parameters.pop("lm_negative_prompt"), parameters.pop("plan_seed")
+    planned = parameters.pop("planned_caption")
     with values_of_user():
-        return Thinking(**decides, negative=negative, seed=seed, sampling=Sampling(**sampling))
+        return Thinking(**decides, negative=negative, seed=seed, planned_caption=planned, sampling=Sampling(**sampling))

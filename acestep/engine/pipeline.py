@@ -50,6 +50,7 @@ SHORTER_SONGS: Final = (
     "Ask for shorter songs with --duration, use --quantization int8, or close other programs that use it."
 )
 SHORTER_CLIP: Final = "Bring a shorter recording, or close other programs that use it."
+SMALLER_LM: Final = "Choose a smaller language model with --lm, or close other programs that use it."
 """The advice if even the smallest request does not fit."""
 
 Made = TypeVar("Made")
@@ -137,6 +138,16 @@ class Pipeline:
         run = Run(Request(caption="", task=Task.COVER, source_audio=clip), strict=False)
         return self._with_less(run, lambda: self._codes(clip, run, progress), SHORTER_CLIP), tuple(run.warnings)
 
+    @torch.no_grad()
+    def plan(self, request: Request, progress: Progress = silent) -> tuple[Request, tuple[str, ...]]:
+        """Return a request with what the language model plans filled in, without audio codes, and the warnings.
+
+        After running out of memory, it tries again with more offload. Raises `NotEnoughMemoryError` if no retry helps.
+        """
+        words_only = msgspec.structs.replace(request.thinking, codes=False)
+        run = Run(msgspec.structs.replace(request, thinking=words_only), strict=False)
+        return self._with_less(run, lambda: self._plan(run, progress), SMALLER_LM), tuple(run.warnings)
+
     def _with_less(self, run: Run, attempt: Callable[[], Made], remedy: str, *, counts_songs: bool = False) -> Made:
         """Return the result of an attempt; when it runs out of memory, try again with less on the card at once."""
         problem = ""
@@ -210,6 +221,13 @@ class Pipeline:
             decode_path=decoded.path,
             warnings=(*run.warnings, *decoded.warnings),
         )
+
+    @one_out_of_memory_error()
+    def _plan(self, run: Run, progress: Progress) -> Request:
+        run.stage = None
+        self._place.placement.settle()
+        self._think(run, progress)
+        return run.request
 
     def _think(self, run: Run, progress: Progress) -> None:
         """Plan the songs, once: retries keep the plan."""

@@ -26,7 +26,8 @@ from acestep.devices.open import open_device, open_here
 from acestep.devices.threads import set_threads
 from acestep.dit.vae_decode import chunk_from
 from acestep.engine.guarded import guarded_pipeline, memory_model_of
-from acestep.engine.kept_models import LmKey, ModelKey, weights_to_load
+from acestep.engine.kept_language import KeptLanguage, OpenLanguage
+from acestep.engine.kept_models import ModelKey, weights_to_load
 from acestep.engine.pipeline import UNABLE_TO_THINK, Pipeline, prepare
 from acestep.engine.remarks import remarks_on
 from acestep.engine.second_cards import SecondCards
@@ -39,8 +40,7 @@ from acestep.limits.free_now import fit_now
 from acestep.limits.machine import carried_out
 from acestep.limits.plan import Plan, clamp
 from acestep.limits.room import question_of
-from acestep.lm.language import Language
-from acestep.lm.songwriting import language_name, open_lm
+from acestep.lm.songwriting import language_name, open_lm, to_plan
 from acestep.lm.stage import Thinker
 from acestep.request import Request
 from acestep.result import Result
@@ -55,9 +55,6 @@ LOADING_STAGE: Final = "loading"
 
 LOADED_PARTS: Final = 3
 """The parts that are loaded: the language model, the other models, and their placement."""
-
-OpenLanguage = Callable[[Plan, str, Device, Notify], Language]
-"""Opens the language model of a plan, as `open_lm` does."""
 
 
 def ignore(sentence: str) -> None:
@@ -82,12 +79,10 @@ class Service:
         open_second: Callable[[Card], Device] = lambda card: open_device(card, current=False)[0],
     ) -> None:
         self._model = model
-        self._open_language = open_lm
-        self._second_cards = SecondCards(open_second)
         self._vae_chunk = chunk_from(os.environ)
         self._device, self.card = open_here() if here is None else here
         _LOG.info("songs are made on %s (%s) in %s", self.card.name, self._device.torch_device, self._device.dtype)
-        self._languages: dict[LmKey, Language] = {}
+        self._language = KeptLanguage(model, self._device, open_lm, SecondCards(open_second))
         self._components: dict[ModelKey, Components] = {}
         self._apart: AdaptersApart | None = None
         self._adapters: tuple[Adapter, ...] = ()
@@ -108,9 +103,8 @@ class Service:
         """Return the songs, and the plan as the device carried it out.
 
         Fused `adapters` become part of the weights, and other ones than in the last request load the model again; the
-        others are switched. `unasked`
-        thinking, which the user did not ask for, is left out if it is impossible. Every warning is also passed to
-        `notify` when it occurs.
+        others are switched. `unasked` thinking, which the user did not ask for, is left out if it is impossible. Every
+        warning is also passed to `notify` when it occurs.
         """
         warnings: list[str] = []
 
@@ -152,6 +146,31 @@ class Service:
             warn(sentence)
         plan = msgspec.structs.replace(plan, dtype=str(components.dtype).removeprefix("torch."))
         return msgspec.structs.replace(result, warnings=tuple(warnings), adapters=components.adapters), plan
+
+    @one_card_fault_error()
+    def plan_song(
+        self, request: Request, plan: Plan, *, progress: Progress = silent, adapters: Sequence[Adapter] = ()
+    ) -> tuple[Request, tuple[str, ...]]:
+        """Return a request with what the language model plans filled in, without audio codes, and the warnings.
+
+        Raises `UsageError` for a task on an existing song and for a plan without a language model, else as `generate`.
+        """
+        warnings: list[str] = []
+        self._notify, self._adapters = warnings.append, tuple(adapters)
+        plan = carried_out(plan, self.card)
+        self._require_room(plan)
+        request, thinker = to_plan(request), self._thinker(plan)
+        clamped, cuts = clamp(request, plan, lm=True)
+        warnings += [*plan.warnings, *cuts]
+        progress(LOADING_STAGE, 1, LOADED_PARTS)
+        components = self._parts(plan)
+        progress(LOADING_STAGE, 2, LOADED_PARTS)
+        warnings += remarks_on(request, plan, components)
+        plan = self._fitted(plan, clamped, components, warnings.append)
+        with self._running(plan, components, thinker, thinks=True) as pipeline:
+            progress(LOADING_STAGE, LOADED_PARTS, LOADED_PARTS)
+            planned, more = pipeline.plan(clamped, progress)
+        return planned, (*warnings, *more)
 
     @one_card_fault_error()
     def codes(self, clip: Clip, plan: Plan, *, notify: Notify = ignore, progress: Progress = silent) -> tuple[int, ...]:
@@ -215,26 +234,16 @@ class Service:
     @one_card_fault_error()
     def close(self) -> None:
         """Free everything."""
-        self._drop_languages()
+        self._drop_language()
         self._forget_model()
         self.rest()
 
     def _thinker(self, plan: Plan) -> Thinker:
-        key = LmKey(
-            knobs=Knobs(lm=plan.lm, lm_quantization=plan.lm_quantization, backend=plan.backend),
-            longest_s=plan.longest_planned_s,
-            card=plan.lm_card,
-        )
-        if key not in self._languages:
-            self._drop_languages()
-            _LOG.info("opening the language model %s by %s", plan.lm, plan.backend)
+        if not self._language.is_of(plan):
+            self._drop_language()
             self._require_room(plan, language_name(plan, self._model))
-            # A backend can fail at any later request, so the warning goes to the caller of that request.
-            device = (
-                self._device if plan.lm_card is None else self._second_cards.device_for(plan, plan.lm_card, self._model)
-            )
-            self._languages[key] = self._open_language(plan, self._model, device, lambda said: self._notify(said))
-        return self._languages[key].thinker()
+        # A backend can fail at any later request, so the warning goes to the caller of that request.
+        return self._language.of(plan, lambda said: self._notify(said)).thinker()
 
     def _require_room(self, plan: Plan, language: str | None = None, dtype: torch.dtype | None = None) -> None:
         """Raise `HostMemoryError` unless what is not loaded yet fits into main memory, with a `language` model or not.
@@ -335,10 +344,9 @@ class Service:
             self._pipelines[key] = guarded_pipeline(components, plan, self._device, thinker, self._vae_chunk)
         return self._pipelines[key]
 
-    def _drop_languages(self) -> None:
+    def _drop_language(self) -> None:
         self._drop_pipelines()
-        while self._languages:
-            self._languages.popitem()[1].close()
+        self._language.close()
 
     def _forget_model(self) -> None:
         self._drop_pipelines()

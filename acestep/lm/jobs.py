@@ -54,7 +54,7 @@ class Planner:
     def plan_jobs(self, request: Request) -> tuple[Job, ...]:
         """Return the thinking job of a request's songs, or no job if there is nothing to decide."""
         known, skipped = wishes(request), _skipped(request)
-        if not set(RequestField) - known.known - skipped:
+        if request.thinking.planned_caption or not set(RequestField) - known.known - skipped:
             return ()
         words, _ = self._words(request)
         grammar = self._grammars.plan(known, skipped, max(request.thinking.longest_s, known.duration_s))
@@ -63,8 +63,9 @@ class Planner:
 
     def thought(self, request: Request, written: Sequence[Sequence[int]]) -> Metadata:
         """Return the metadata known after the jobs of `plan_jobs` were written."""
-        known = wishes(request)
-        return read_tokens(written[0], self._tokenizer).metadata if written else known
+        if written:
+            return read_tokens(written[0], self._tokenizer).metadata
+        return msgspec.structs.replace(wishes(request), caption=request.thinking.planned_caption)
 
     def completed(self, request: Request, thought: Metadata) -> Request:
         """Return the request with the thought metadata filled in; values that the user gave stay."""

@@ -85,9 +85,7 @@ def plan_song(
     Raises `InvalidInputError` if the weights are missing, `UsageError` for an unknown key, tempo or language and for a
     task on an existing song, and `NotEnoughMemoryError` if there is not enough memory.
     """
-    request = msgspec.structs.replace(request, think=True)
-    if not request.thinks:
-        raise UsageError(f"only new songs are planned, and to {request.task} is to work on one that exists")
+    request = to_plan(request)
     warnings: list[str] = []
     with _language(plan, model, warnings) as (language, used):
         clamped, cuts = clamp(request, used, lm=True)
@@ -99,6 +97,14 @@ def plan_song(
         codes = planner.codes(language.write(jobs, progress))
         warnings += [*cuts, *planner.cut_warnings(clamped)]
     return SongPlan(request=completed, codes=codes, warnings=tuple(warnings))
+
+
+def to_plan(request: Request) -> Request:
+    """Return a request with thinking on; raise `UsageError` for a task on an existing song."""
+    request = msgspec.structs.replace(request, think=True)
+    if not request.thinks:
+        raise UsageError(f"only new songs are planned, and to {request.task} is to work on one that exists")
+    return request
 
 
 def understand_song(

@@ -17,6 +17,7 @@ from acestep.limits.machine import plan_of
 from acestep.limits.plan import Overrides, Plan
 from acestep.request import Request
 from acestep.serving.visits import StoppedError, Visit
+from acestep.units import Progress
 
 _Answer = TypeVar("_Answer")
 
@@ -48,6 +49,16 @@ class SongMaker:
         with self._lock:
             self._service.preload(plan, think=think, notify=notify, adapters=self.adapters)
 
+    def plan_song(
+        self, request: Request, plan: Plan, visit: Visit, adapters: Sequence[Adapter]
+    ) -> tuple[Request, tuple[str, ...]]:
+        """Return a request with what the language model plans filled in, and the warnings.
+
+        Raises `StoppedError` as `generate` does, and as `Service.plan_song` does.
+        """
+        progress = self._watched_by(visit)
+        return self._in_turn(lambda: self._service.plan_song(request, plan, progress=progress, adapters=adapters))
+
     def generate(
         self,
         request: Request,
@@ -64,11 +75,7 @@ class SongMaker:
         `unasked` thinking is left out if it is impossible. `adapters` of None are those of the command line. Raises
         `StoppedError` if the visit stopped the run or the program ends, and as the pipeline does.
         """
-
-        def progress(stage: str, done: int, total: int) -> None:
-            if self._closing.is_set():
-                raise StoppedError("the program is ending")
-            visit.report(stage, done, total)
+        progress = self._watched_by(visit)
 
         def run() -> dict[str, Any]:
             audio.open_folder(visit.folder)
@@ -80,6 +87,14 @@ class SongMaker:
             return document
 
         return self._in_turn(run)
+
+    def _watched_by(self, visit: Visit) -> Progress:
+        def progress(stage: str, done: int, total: int) -> None:
+            if self._closing.is_set():
+                raise StoppedError("the program is ending")
+            visit.report(stage, done, total)
+
+        return progress
 
     def rest(self) -> None:
         """Free what an interrupted run left behind; must not be called inside the except block of its error."""

@@ -58,8 +58,10 @@ class Choices:
 
     def task(self, _: Visit, task: Any) -> Changes:
         """The fields that a task reads."""
-        read = task_fields(form_from({"task": task}).task)
-        return {self._parts[name]: gr.update(visible=name in read) for name in OF_TASKS}
+        chosen = form_from({"task": task}).task
+        read = task_fields(chosen)
+        fields = {self._parts[name]: gr.update(visible=name in read) for name in OF_TASKS}
+        return fields | {self._parts["plan_panel"]: gr.update(visible=chosen is Task.TEXT2MUSIC)}
 
     def guard(self, _: Visit, *values: Any) -> Changes:
         """What the VRAM guard would do with the request, or why the request is not valid."""
@@ -128,4 +130,5 @@ class Choices:
                 **unless(limits.duration_s == shown.duration, limits.duration_s),
             ),
             self._parts["think"]: gr.update(interactive=limits.can_think, **unless(think == shown.think, think)),
+            self._parts["plan"]: gr.update(visible=limits.can_think),
         }

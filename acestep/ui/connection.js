@@ -78,7 +78,6 @@
   const wasLost = sessionStorage.getItem(LOST);
   const kept = JSON.parse(sessionStorage.getItem(words.form) ?? "{}");
   window.acestepRestored = true;
-  document.documentElement.lang = words.language;
   sessionStorage.removeItem(LOST);
   setInterval(look, LOOK_MS);
   document.addEventListener("visibilitychange", look);

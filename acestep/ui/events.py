@@ -2,39 +2,60 @@
 
 import json
 import time
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import gradio as gr
 
-from acestep.request import Task
+from acestep.request import Request, Task
 from acestep.serving.failures import MissingCaptionError, MissingSourceError
 from acestep.serving.uploads import uploaded_clip
 from acestep.serving.visits import STOPPING, RunProgress, StoppedError, Visit
 from acestep.ui.archive import forget_packed
 from acestep.ui.cards import songs_html
 from acestep.ui.choices import Choices
-from acestep.ui.form import GUARDED, KEPT, LIMITED, OF_TASKS, SETTINGS, SONG_INPUTS, WISH, form_request, song_from
+from acestep.ui.form import (
+    GUARDED,
+    KEPT,
+    LIMITED,
+    OF_TASKS,
+    PLAN_OF,
+    SETTINGS,
+    SONG_INPUTS,
+    WISH,
+    Form,
+    form_request,
+    plan_values,
+    request_to_plan,
+    song_from,
+)
 from acestep.ui.gallery import Gallery
 from acestep.ui.listener import Changes, Listener
 from acestep.ui.page import Parts
 from acestep.ui.places import Places
-from acestep.ui.scripts import ACTED_JS, KEEP_JS, RESTORED, VISITOR_JS, connection_js, songs_js
+from acestep.ui.scripts import ACTED_JS, KEEP_JS, PLANNED_JS, RESTORED, VISITOR_JS, connection_js, notify_js, songs_js
+from acestep.ui.settings import Controls
 from acestep.ui.songs import ACTED, FILLED, Songs
 from acestep.ui.studio import Studio
 from acestep.ui.views import failure_html, progress_html, warnings_html
 from acestep.ui.words import PageText
 
-RUNNING = ("generate", "cancel", "progress", "failure", "timer")
+RUNNING = ("generate", "plan", "cancel", "progress", "failure", "timer")
 """The components that change when a run begins and ends."""
 
-RUN = "generate"
-"""The API's name of a run."""
+RUN, PLAN = "generate", "plan"
+"""The API's names of a run that makes songs and of one that only plans them."""
 
 STOPPED_AT_ONCE = ("progress", "cancel")
 """The components that the browser itself changes when the stop button is clicked."""
 
 MADE = ("warnings", "history", "files")
 """The components that a run fills."""
+
+OF_PLAN = ("think", "planned", *PLAN_OF, "warnings")
+"""The components that a plan fills."""
+
+_Done = TypeVar("_Done")
 
 
 class Runs:
@@ -55,28 +76,17 @@ class Runs:
 
     def generate(self, session: Visit, *values: Any) -> Changes:
         """Make the songs."""
-        stopped, began = False, time.monotonic()
-        document: dict[str, Any] = {}
-        self._places.leave(session)
-        try:
-            with session.run():
-                form, controls = song_from(values)
-                if not form.caption.strip():
-                    raise MissingCaptionError("a song needs a caption: a few words about how it sounds")
-                if form.task is not Task.TEXT2MUSIC and not form.source_audio:
-                    raise MissingSourceError(
-                        f"{form.task} works on a song that exists, and no source audio was given; add one,"
-                        f" or choose the task {Task.TEXT2MUSIC}"
-                    )
-                request = form_request(form, uploaded_clip)
-                document = self._studio.generate(
-                    request, controls, form.audio_format, session, self._gallery.keep, adapter=form.adapter
-                )
-        except StoppedError:
-            stopped = True
-        if stopped:
-            # Outside the except block, whose traceback keeps tensors of the run alive.
-            self._studio.rest()
+
+        def make() -> dict[str, Any]:
+            form, controls = _complete(values)
+            request = form_request(form, uploaded_clip)
+            return self._studio.generate(
+                request, controls, form.audio_format, session, self._gallery.keep, adapter=form.adapter
+            )
+
+        began = time.monotonic()
+        document = self._run(session, make)
+        if document is None:
             return {self._parts["warnings"]: ""}
         count = len(document["songs"])
         songs = self._gallery.describe(session.made[:count], time.monotonic() - began)
@@ -86,6 +96,33 @@ class Runs:
             self._parts["history"]: songs_html(session.made, self._words),
             self._parts["files"]: [str(song.served) for song in songs],
         }
+
+    def plan(self, session: Visit, *values: Any) -> Changes:
+        """Let the language model plan the song, and show the plan."""
+
+        def think() -> tuple[Request, tuple[str, ...]]:
+            form, controls = _complete(values)
+            request = request_to_plan(form, uploaded_clip)
+            return self._studio.plan_song(request, controls, session, adapter=form.adapter)
+
+        found = self._run(session, think)
+        if found is None:
+            return {self._parts["warnings"]: ""}
+        planned, warnings = found
+        shown = {self._parts[name]: value for name, value in plan_values(planned).items()}
+        return shown | {self._parts["warnings"]: warnings_html(warnings, self._words)}
+
+    def _run(self, session: Visit, work: Callable[[], _Done]) -> _Done | None:
+        """Return what the work of a run gives; None if the visitor stopped it."""
+        self._places.leave(session)
+        try:
+            with session.run():
+                return work()
+        except StoppedError:
+            pass
+        # Outside the except block, whose traceback keeps tensors of the run alive.
+        self._studio.rest()
+        return None
 
     def finish(self, session: Visit) -> Changes:
         """Show that a run is over, for whatever reason."""
@@ -123,6 +160,7 @@ class Runs:
     def _running(self, session: Visit) -> Changes:
         return {
             self._parts["generate"]: gr.update(interactive=not session.busy),
+            self._parts["plan"]: gr.update(interactive=not session.busy),
             self._parts["cancel"]: gr.update(interactive=session.busy),
             self._parts["progress"]: self._progress(session),
             self._parts["failure"]: failure_html(session.failure, self._words),
@@ -133,13 +171,26 @@ class Runs:
         return progress_html(session.progress, self._words, self._places.of(session))
 
 
+def _complete(values: Sequence[Any]) -> tuple[Form, Controls]:
+    """Return the form and the settings of a run; raise an error if the form lacks what every song needs."""
+    form, controls = song_from(values)
+    if not form.caption.strip():
+        raise MissingCaptionError("a song needs a caption: a few words about how it sounds")
+    if form.task is not Task.TEXT2MUSIC and not form.source_audio:
+        raise MissingSourceError(
+            f"{form.task} works on a song that exists, and no source audio was given; add one,"
+            f" or choose the task {Task.TEXT2MUSIC}"
+        )
+    return form, controls
+
+
 AT_ONCE: dict[str, Any] = {"queue": False, "api_visibility": "private"}
 """Events that are answered during a run, and only called by the page itself."""
 
 BESIDE: dict[str, Any] = {"concurrency_limit": None}
 """Events that may produce warnings, which only work through the queue; these events never wait there."""
 
-SETTLED = (*WISH, "warnings")
+SETTLED = (*WISH, "warnings", "plan")
 
 
 def wire(page: Any, studio: Studio, gallery: Gallery, places: Places, words: PageText, parts: Parts) -> None:
@@ -151,7 +202,8 @@ def wire(page: Any, studio: Studio, gallery: Gallery, places: Places, words: Pag
     page.unload(listener(forget_packed, (), ())["fn"])
     watch = connection_js(words, {"adapter": studio.adapters.names})
     page.load(fn=None, js=watch, outputs=[parts[name] for name in RESTORED], **AT_ONCE)
-    page.load(fn=None, js=songs_js(words), **AT_ONCE)
+    for script in (songs_js(words), notify_js(words)):
+        page.load(fn=None, js=script, **AT_ONCE)
     _wire_runs(runs, listener, parts, studio)
     _wire_songs(songs, listener, parts, page)
     _wire_choices(Choices(studio, words, parts), listener, parts, page)
@@ -168,22 +220,17 @@ def _wire_songs(songs: Songs, listener: Listener, parts: Parts, page: Any) -> No
 def _wire_runs(runs: Runs, listener: Listener, parts: Parts, studio: Studio) -> None:
     # A user who stopped a waiting run may start another: the end of neither may be dropped.
     every: dict[str, Any] = {"trigger_mode": "multiple"}
-    announced = parts["generate"].click(**listener(runs.announce, (), RUNNING, **AT_ONCE))
-    over = announced.success(
-        **listener(
-            runs.generate,
-            SONG_INPUTS,
-            MADE,
-            after=studio.rest,
-            shown=False,
-            api_name=RUN,
-            concurrency_limit=1,
-            **every,
-        )
-    )
-    # Exactly one of the two runs. gradio's page skips `then` after a failure.
-    for ended in (over.success, over.failure):
-        ended(**listener(runs.finish, (), RUNNING, **every, **AT_ONCE))
+    # Songs and plans wait in one queue.
+    queued: dict[str, Any] = {"after": studio.rest, "shown": False, "concurrency_limit": 1, "concurrency_id": "runs"}
+    for button, run, filled in ((RUN, runs.generate, MADE), (PLAN, runs.plan, OF_PLAN)):
+        announced = parts[button].click(**listener(runs.announce, (), RUNNING, **AT_ONCE))
+        over = announced.success(**listener(run, SONG_INPUTS, filled, api_name=button, **queued, **every))
+        # Exactly one of the two runs. gradio's page skips `then` after a failure.
+        for ended in (over.success, over.failure):
+            ended(**listener(runs.finish, (), RUNNING, **every, **AT_ONCE))
+        if button == PLAN:
+            over.success(fn=None, js=PLANNED_JS, **every, **AT_ONCE)
+    parts["unplan"].click(fn=None, js="() => false", outputs=[parts["planned"]], **AT_ONCE)
     parts["timer"].tick(**listener(runs.poll, (), ("progress",), **AT_ONCE))
     # The browser reacts to the click itself, before it asks the server, which may be computing.
     parts["cancel"].click(fn=None, js=runs.stopping_js(), outputs=[parts[name] for name in STOPPED_AT_ONCE], **AT_ONCE)
@@ -205,9 +252,9 @@ def _wire_choices(choices: Choices, listener: Listener, parts: Parts, page: Any)
     gr.on(
         [parts["batch"].change, parts["think"].change],
         trigger_mode="always_last",
-        **listener(choices.limits, WISH, LIMITED, api_name="limits", **BESIDE),
+        **listener(choices.limits, WISH, (*LIMITED, "plan"), api_name="limits", **BESIDE),
     )
-    parts["task"].change(**listener(choices.task, ("task",), OF_TASKS, **AT_ONCE))
+    parts["task"].change(**listener(choices.task, ("task",), (*OF_TASKS, "plan_panel"), **AT_ONCE))
     gr.on(
         [
             *(parts[name].change for name in GUARDED),

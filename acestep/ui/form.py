@@ -14,6 +14,7 @@ from acestep.limits.names import AUDIO_FORMATS
 from acestep.plain_text import LONGEST_TEXT
 from acestep.request import INSTRUMENTAL, Request, Task, asked_request
 from acestep.task import REPAINT_STRENGTH
+from acestep.thinking import Thinking
 from acestep.typed import from_user
 from acestep.ui.settings import SAVING, Controls, controls_from
 
@@ -37,7 +38,14 @@ FORM_NAME_OF: Final = {
 
 _FIELD_OF: Final = {name: field for field, name in FORM_NAME_OF.items()}
 
-_TRANSLATED = frozenset({"instrumental", "random_seed", "audio_format", "adapter", "tracks", *FILE_INPUTS})
+PLAN_OF: Final = {
+    f"plan_{name}": name for name in ("caption", "bpm", "keyscale", "timesignature", "language", "duration")
+}
+"""The fields of the language model's plan, and the fields of a form that they stand for."""
+
+_TRANSLATED = frozenset(
+    {"instrumental", "random_seed", "audio_format", "adapter", "tracks", "planned", *PLAN_OF, *FILE_INPUTS}
+)
 """The fields of a form that a request does not have in this form."""
 
 UNUSED_SOURCE = (
@@ -49,7 +57,8 @@ UNUSED_SOURCE = (
 class Form(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The song that is asked for. Audio files are named by their paths; a duration of 0 leaves it open.
 
-    `adapter` is a choice of the page's adapters, "" for all.
+    `adapter` is a choice of the page's adapters, "" for all. A song that is `planned` follows the fields `plan_...`,
+    which the language model has filled in and the visitor may have changed.
     """
 
     caption: str = ""
@@ -79,6 +88,13 @@ class Form(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     tracks: str = ""
     audio_format: str = "flac"
     adapter: str = ""
+    planned: bool = False
+    plan_caption: str = ""
+    plan_bpm: int = 0
+    plan_keyscale: str = ""
+    plan_timesignature: str | int = ""
+    plan_language: str = "unknown"
+    plan_duration: float = 0.0
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
@@ -119,6 +135,10 @@ def form_request(form: Form, read: Callable[[str], Clip]) -> Request:
     fields["seed"] = AUTOMATIC if form.random_seed else form.seed
     if "tracks" in own:
         fields["tracks"] = track_names(form.tracks)
+    if form.planned and form.think and form.task is Task.TEXT2MUSIC:
+        fields |= {_FIELD_OF.get(name, name): getattr(form, planned) for planned, name in PLAN_OF.items()}
+        fields["thinking"] = Thinking(planned_caption=form.plan_caption.strip() or form.caption)
+        fields["caption"] = form.caption
     if form.task is Task.TEXT2MUSIC:
         # Checked before a file is read, so that another error is reported first.
         asked_request(fields)
@@ -126,6 +146,20 @@ def form_request(form: Form, read: Callable[[str], Clip]) -> Request:
             raise UsageError(UNUSED_SOURCE)
     audio = {name: read(path) for name in FILE_INPUTS if (path := getattr(form, name))}
     return asked_request(fields | audio)
+
+
+def request_to_plan(form: Form, read: Callable[[str], Clip]) -> Request:
+    """Return the request of a form for another plan; raise as `form_request` does."""
+    request = form_request(msgspec.structs.replace(form, planned=False, think=True), read)
+    # The first plan is the one that a song without a plan would get.
+    seed = AUTOMATIC if form.planned and form.random_seed else 0
+    return msgspec.structs.replace(request, thinking=Thinking(seed=seed))
+
+
+def plan_values(planned: Request) -> dict[str, Any]:
+    """Return the fields of a form that show a plan."""
+    shown = {name: getattr(planned, _FIELD_OF.get(of, of)) for name, of in PLAN_OF.items()}
+    return {"think": True, "planned": True, **shown}
 
 
 def _whole(value: Any) -> Any:
@@ -145,6 +179,7 @@ WISH: Final = (*SETTINGS, *LIMITED)
 
 GUARDED: Final = (
     *("batch", "duration", "think", "task", "cover_strength", "source_audio", "reference_audio"),
+    *("planned", "plan_duration"),
     *("tier", *SAVING),
 )
 """The fields that change the memory of a run, except for its texts."""

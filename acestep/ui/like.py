@@ -8,7 +8,8 @@ import msgspec
 from acestep.request import INSTRUMENTAL, Request
 from acestep.song_settings import SongSettings, fields_to_ask
 from acestep.task import Task
-from acestep.ui.form import FILE_INPUTS, FORM_NAME_OF, Form
+from acestep.thinking import Thinking
+from acestep.ui.form import FILE_INPUTS, FORM_NAME_OF, PLAN_OF, Form
 
 _USUAL: Final = {field.name: field.default for field in msgspec.structs.fields(Request)}
 
@@ -40,6 +41,13 @@ def filled(fields: Mapping[str, Any]) -> FilledForm:
     values["random_seed"] = "seed" not in fields
     if values.get("task", Task.TEXT2MUSIC) == Task.TEXT2MUSIC:
         values["source_audio"] = None
+    thinking = fields.get("thinking", Thinking())
+    if thinking.planned_caption:
+        # What was decided before the plan is not known; without the plan, the fields that it filled are open.
+        values |= {name: values.get(of, _EMPTY[name]) for name, of in PLAN_OF.items()}
+        values |= {of: _EMPTY[of] for of in PLAN_OF.values() if of != "caption"}
+        values |= {"planned": True, "plan_caption": thinking.planned_caption}
+        fields = {**fields, "thinking": msgspec.structs.replace(thinking, planned_caption="")}
     left_out = tuple(name for name, value in fields.items() if name not in _ON_FORM and value != _USUAL.get(name))
     return FilledForm(values=_EMPTY | values, left_out=left_out)
 

@@ -13,7 +13,7 @@ from acestep.ui.examples import example_names
 from acestep.ui.form import Form
 from acestep.ui.settings import CONTROL_ROWS, Limits, Setting, limits_of, settings_of
 from acestep.ui.studio import Studio
-from acestep.ui.views import card_html, warnings_html
+from acestep.ui.views import card_html, notify_html, warnings_html
 from acestep.ui.words import PageText
 
 KEYS = tuple(key for key in KEYSCALES if key.isascii())
@@ -39,7 +39,7 @@ def lay_out(words: PageText, studio: Studio) -> Parts:
                 _adapters(parts, words, studio.adapters.names)
                 _folded(parts, words, form)
             with gr.Column(scale=5, min_width=320):
-                _results(parts, words, warnings_html(plan.warnings, words))
+                _results(parts, words, form, warnings_html(plan.warnings, words), can_think=limits.can_think)
         with gr.Tab(words("tab_settings"), id="settings", render_children=True), gr.Row():
             with gr.Column(scale=5, min_width=320):
                 _settings(parts, words, settings)
@@ -114,31 +114,65 @@ def _adapters(parts: Parts, words: PageText, choices: tuple[str, ...]) -> None:
 def _folded(parts: Parts, words: PageText, form: Form) -> None:
     """The controls that most songs do not need, in closed sections."""
     with gr.Accordion(words("section_music"), open=False):
-        _music(parts, words, form)
+        _language_and_bpm(parts, words, form)
+        _key_and_time(parts, words, form)
     with gr.Accordion(words("section_audio"), open=False):
         _audio(parts, words, form)
     with gr.Accordion(words("section_sampling"), open=False):
         _sampling(parts, words, form)
 
 
-def _music(parts: Parts, words: PageText, form: Form) -> None:
+def _of_plan(named: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """The arguments of a control of the form for the control of the plan with this prefix; "" leaves it the form's."""
+    return named | {"elem_id": f"{prefix}{named['elem_id']}".replace("_", "-")}
+
+
+def _language_and_bpm(parts: Parts, words: PageText, form: Form, prefix: str = "") -> None:
     languages = (
         (words("choice_"), UNKNOWN_LANGUAGE),
         *sorted((OWN_NAMES[code], code) for code in LYRIC_LANGUAGES if code != UNKNOWN_LANGUAGE),
     )
     with gr.Row():
-        parts["language"] = gr.Dropdown(languages, **_named(words, "language"), value=form.language, min_width=140)
-        parts["bpm"] = gr.Number(form.bpm, **_named(words, "bpm"), precision=0, minimum=-1, maximum=300, min_width=140)
-    with gr.Row():
-        parts["keyscale"] = gr.Dropdown(
-            options(words, ("", *KEYS)), **_named(words, "keyscale"), value=form.keyscale, min_width=140
-        )
-        parts["timesignature"] = gr.Dropdown(
-            options(words, ("", *TIMESIGNATURES)),
-            **_named(words, "timesignature"),
-            value=form.timesignature,
+        parts[f"{prefix}language"] = gr.Dropdown(
+            languages,
+            **_of_plan(_named(words, "language"), prefix),
+            value=getattr(form, f"{prefix}language"),
             min_width=140,
         )
+        parts[f"{prefix}bpm"] = gr.Number(
+            getattr(form, f"{prefix}bpm"),
+            **_of_plan(_named(words, "bpm"), prefix),
+            precision=0,
+            minimum=-1,
+            maximum=300,
+            min_width=140,
+        )
+
+
+def _key_and_time(parts: Parts, words: PageText, form: Form, prefix: str = "") -> None:
+    with gr.Row():
+        for name, choices in (("keyscale", KEYSCALES if prefix else KEYS), ("timesignature", TIMESIGNATURES)):
+            parts[f"{prefix}{name}"] = gr.Dropdown(
+                options(words, ("", *choices)),
+                **_of_plan(_named(words, name), prefix),
+                value=getattr(form, f"{prefix}{name}"),
+                min_width=140,
+            )
+
+
+def _plan(parts: Parts, words: PageText, form: Form) -> None:
+    """The language model's plan, to be changed before the song is made; `style.css` shows it once there is one."""
+    with gr.Column(elem_id="plan-panel") as parts["plan_panel"]:
+        parts["planned"] = gr.Checkbox(form.planned, label="planned", elem_id="planned", elem_classes="unseen")
+        _html(f'<h2>{words("section_plan")}</h2><p class="hint">{words("plan_info")}</p>', elem_id="plan-heading")
+        parts["plan_caption"] = gr.Textbox(**_named(words, "plan_caption"), value=form.plan_caption, lines=3)
+        _language_and_bpm(parts, words, form, "plan_")
+        _key_and_time(parts, words, form, "plan_")
+        with gr.Row():
+            parts["plan_duration"] = gr.Number(
+                form.plan_duration, label=words("duration"), elem_id="plan-duration", minimum=0, min_width=140
+            )
+            parts["unplan"] = gr.Button(words("unplan"), elem_id="unplan", size="sm", min_width=140)
 
 
 def _audio(parts: Parts, words: PageText, form: Form) -> None:
@@ -175,18 +209,21 @@ def _sampling(parts: Parts, words: PageText, form: Form) -> None:
         )
 
 
-def _results(parts: Parts, words: PageText, warnings: str) -> None:
+def _results(parts: Parts, words: PageText, form: Form, warnings: str, *, can_think: bool) -> None:
     with gr.Column(elem_id="run"):
         with gr.Row():
             parts["generate"] = gr.Button(
                 words("generate"), variant="primary", elem_id="generate", scale=3, min_width=160
             )
+            parts["plan"] = gr.Button(words("plan"), elem_id="plan", scale=1, min_width=90, visible=can_think)
             parts["cancel"] = gr.Button(
                 words("cancel"), variant="stop", elem_id="cancel", scale=1, min_width=90, interactive=False
             )
         parts["progress"] = _html(elem_id="progress")
+        _html(notify_html(words), elem_id="notify")
     parts["failure"] = _html(elem_id="failure")
     parts["warnings"] = _html(warnings, elem_id="warnings")
+    _plan(parts, words, form)
     parts["history"] = _html(songs_html((), words), elem_id="history")
     # For programs that use the page's API: the files of a run.
     parts["files"] = gr.File(file_count="multiple", interactive=False, visible=False)

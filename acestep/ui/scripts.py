@@ -1,8 +1,8 @@
 """The scripts of the page, in the form gradio takes for an event without a handler.
 
 `connection.js` notices when the program stops, and reloads the page once it answers again. `songs.js` plays the songs
-and sends what is clicked. The form is kept in the browser as long as the tab is open, and the name of the visitor's
-folder longer.
+and sends what is clicked. `notify.js` tells the end of a run to a visitor who is elsewhere. The form is kept in the
+browser as long as the tab is open, and the name of the visitor's folder longer.
 """
 
 import json
@@ -44,6 +44,21 @@ ACTED_JS: Final = "() => { window.acestepActed?.(); return []; }"
 """Goes on where the program has answered a click on a song."""
 
 
+PLANNED_JS: Final = """() => {
+  const caption = document.querySelector("#plan-caption textarea");
+  // The page shows the plan some frames later.
+  const look = (frames) => {
+    if (caption.offsetParent) {
+      caption.scrollIntoView({ block: "center" });
+      caption.focus({ preventScroll: true });
+    } else if (frames) requestAnimationFrame(() => look(frames - 1));
+  };
+  look(120);
+  return [];
+}"""
+"""Brings the plan into view once it is there."""
+
+
 def connection_js(words: PageText, choices: Mapping[str, Sequence[str]]) -> str:
     """Return the script that watches the connection and restores the form.
 
@@ -52,7 +67,6 @@ def connection_js(words: PageText, choices: Mapping[str, Sequence[str]]) -> str:
     return _script(
         "connection",
         {
-            "language": words.language,
             "form": _FORM,
             "fields": KEPT,
             "choices": choices,
@@ -72,6 +86,11 @@ def connection_js(words: PageText, choices: Mapping[str, Sequence[str]]) -> str:
 def songs_js(words: PageText) -> str:
     """Return the script of the songs."""
     return _script("songs", {name: words(name) for name in ("play", "pause", "sure_delete")})
+
+
+def notify_js(words: PageText) -> str:
+    """Return the script of the notification at the end of a run."""
+    return _script("notify", {name: words(name) for name in ("title", "notify_refused")})
 
 
 def _script(name: str, said: dict[str, object]) -> str:

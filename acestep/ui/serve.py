@@ -102,13 +102,14 @@ def serve_page(
 
 def _page(studio: Any, language: str | None, *, shared: bool) -> Any:
     """Return the page in a language, or in that of each visitor's browser for None."""
-    from acestep.ui.events import RUN, wire
+    from acestep.ui.events import PLAN, RUN, wire
     from acestep.ui.frame import Frame
     from acestep.ui.gallery import Gallery
     from acestep.ui.one_server import without_servers
+    from acestep.ui.own_words import speak_as
     from acestep.ui.page import lay_out
     from acestep.ui.places import Places
-    from acestep.ui.visitor_language import in_every_language
+    from acestep.ui.visitor_language import in_every_language, language_of_visitor
     from acestep.ui.waiting import limit_waiting
     from acestep.ui.words import PageText
 
@@ -118,6 +119,7 @@ def _page(studio: Any, language: str | None, *, shared: bool) -> Any:
         with page:
             wire(page, studio, gallery, places, words, lay_out(words, studio))
 
+    speak_as(language_of_visitor if language is None else lambda: language)
     with without_servers():
         if language is None:
             page: Any = in_every_language(build)
@@ -125,7 +127,7 @@ def _page(studio: Any, language: str | None, *, shared: bool) -> Any:
             page = Frame(PageText(language))
             build(page, PageText(language))
         page.queue(max_size=MOST_WAITING)
-    limit_waiting(page, lambda event: event is not None and event.api_name == RUN, shared=shared)
+    limit_waiting(page, lambda event: event is not None and event.api_name in (RUN, PLAN), shared=shared)
     return page
 
 

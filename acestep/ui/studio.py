@@ -126,6 +126,14 @@ class Studio:
         session.made = [*_made(document, request, keep), *before]
         return document
 
+    def plan_song(
+        self, request: Request, wish: Controls, visit: Visit, *, adapter: str = ""
+    ) -> tuple[Request, tuple[str, ...]]:
+        """Return a request with what the language model plans filled in, and the warnings; raises as `generate`."""
+        adapters = self.adapters.chosen(adapter)
+        _, plan, _ = self.settle(wish, request)
+        return self._maker.plan_song(request, plan, visit, adapters)
+
     def rest(self) -> None:
         """Free what an interrupted run left behind."""
         self._maker.rest()

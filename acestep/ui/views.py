@@ -78,6 +78,11 @@ def _sentence(english: str, words: PageText) -> str:
     return escape(said)
 
 
+def notify_html(words: PageText) -> str:
+    """The box for a notification at the end of a run, and a place for why there cannot be one."""
+    return f'<label><input type="checkbox"> {escape(words("notify"))}</label> <span role="status"></span>'
+
+
 def table_html(rows: Iterable[tuple[str, ...]]) -> str:
     """A table; the first cell of each row is a heading."""
     body = "".join(

@@ -40,6 +40,11 @@ def wanted_language(accepted: str) -> str:
     return best if wanted.get(best, 0.0) > 0 else SOURCE
 
 
+def language_of_visitor() -> str:
+    """Return the language for the visitor whose request is being answered."""
+    return _SPOKEN.get()
+
+
 class VisitorLanguage:
     """Notes the language of each request's browser."""
 

@@ -146,6 +146,10 @@ class Studio:
         """Type into a box of text."""
         self.control(name).locator("textarea, input").first.fill(text)
 
+    def written(self, name: str) -> str:
+        """What is written in a box of text."""
+        return self.control(name).locator("textarea, input").first.input_value()
+
     def text(self, name: str) -> str:
         """What a block says."""
         block = self.control(name)

@@ -76,6 +76,29 @@ def test_what_is_left_open_is_filled_in_and_what_was_given_stays(
     assert carried_out.caption not in ("", WISH.caption)
 
 
+def test_a_plan_that_is_not_changed_gives_the_song_that_thinking_at_once_gives(
+    parts: Components, language: Language, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("acestep.lm.grammar.MAX_CAPTION_TOKENS", 12)
+    wish = msgspec.structs.replace(WISH, thinking=Thinking())
+    at_once = made(wish, parts, language)
+    knobs = Knobs(offload=Offload.CPU_DIT, lm="0.6B")
+    planned, _ = Pipeline(parts, knobs, CpuDevice(), thinker=language.thinker()).plan(wish)
+    assert not planned.has_audio
+    follows = msgspec.structs.replace(
+        wish,
+        thinking=Thinking(planned_caption=planned.caption),
+        **{name: getattr(planned, name) for name in ("bpm", "keyscale", "timesignature", "language", "duration_s")},
+    )
+    # Only the codes of the song are left to be written.
+    assert language.planner.plan_jobs(follows) == ()
+    result = made(follows, parts, language)
+    assert np.array_equal(result.songs[0].audio, at_once.songs[0].audio)
+    assert result.request.caption == planned.caption != WISH.caption
+    changed = msgspec.structs.replace(follows, bpm=31 if planned.bpm != 31 else 32)
+    assert not np.array_equal(made(changed, parts, language).songs[0].audio, result.songs[0].audio)
+
+
 def test_a_length_that_is_left_open_is_planned_within_what_the_card_reaches(
     parts: Components, language: Language
 ) -> None:

@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -14,8 +15,21 @@ from hypothesis import strategies as st
 from acestep.clip import Clip
 from acestep.errors import UsageError
 from acestep.request import Request, Task
-from acestep.ui.form import AUDIO_FORMATS, INSTRUMENTAL, LONGEST_TEXT, Form, form_from, form_request, task_fields
+from acestep.thinking import Thinking
+from acestep.ui.form import (
+    AUDIO_FORMATS,
+    INSTRUMENTAL,
+    LONGEST_TEXT,
+    PLAN_OF,
+    Form,
+    form_from,
+    form_request,
+    plan_values,
+    request_to_plan,
+    task_fields,
+)
 from acestep.ui.frame import file_of, problem_of
+from acestep.ui.like import filled
 
 CLIP = Clip(audio=np.zeros((2, 480_000), dtype=np.float32))
 
@@ -85,6 +99,29 @@ def test_every_field_reaches_the_request() -> None:
         shift=2.0,
         reference_audio=CLIP,
     )
+
+
+def test_a_plan_is_followed_as_it_stands_on_the_form_and_is_the_song_s_own_again() -> None:
+    asked = {"caption": "a gate", "lyrics": "la", "bpm": 70, "seed": 5, "random_seed": False}
+    planned = Request(caption="a gate of iron", bpm=91, keyscale="A minor", language="de", duration_s=30)
+    values = asked | plan_values(planned)
+    made = form_request(form_from(values), a_clip)
+    assert made == Request(
+        caption="a gate",
+        lyrics="la",
+        **{name: getattr(planned, name) for name in ("bpm", "keyscale", "timesignature", "language", "duration_s")},
+        seed=5,
+        think=True,
+        thinking=Thinking(planned_caption="a gate of iron"),
+    )
+    filled_in = filled(msgspec.structs.asdict(made)).values
+    assert {name: filled_in[name] for name in PLAN_OF} == {name: values[name] for name in PLAN_OF}
+    assert form_request(form_from(filled_in), a_clip) == made
+    # Without thinking there is no plan, and another plan begins from what was asked for.
+    assert form_request(form_from(values | {"think": False}), a_clip).bpm == 70
+    again = request_to_plan(form_from(values | {"random_seed": True}), a_clip)
+    assert (again.bpm, again.thinking.planned_caption, again.think) == (70, "", True)
+    assert again.thinking.seed != request_to_plan(form_from(asked), a_clip).thinking.seed
 
 
 @pytest.mark.parametrize("task", list(Task))
