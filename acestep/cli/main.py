@@ -34,6 +34,7 @@ from acestep.cli.ui import PageByDefault, ui
 from acestep.cli.words import codes, format_words, sample, understand_command
 from acestep.errors import UsageError
 from acestep.hardware.card import simulated_card
+from acestep.importing import lasting_imports
 from acestep.knobs import Variant
 from acestep.limits.machine import plan_now, plan_of_card, with_remarks
 from acestep.limits.names import AUDIO_FORMATS
@@ -250,7 +251,8 @@ def generate_command(
     require(model, checkpoints_dir())
     used = adapters_in(adapters)
 
-    from acestep.api import run_generate
+    with lasting_imports():
+        from acestep.api import run_generate
 
     document = run_generate(
         request,
