@@ -11,8 +11,7 @@ import msgspec
 from acestep.adapters.choice import Adapter, adapters_from
 from acestep.adapters.memory import memory_apart
 from acestep.audio import write as audio
-from acestep.checkpoints.catalog import SIZES, checkpoints_dir, is_named
-from acestep.checkpoints.locate import variant_at
+from acestep.checkpoints.catalog import is_named
 from acestep.checkpoints.tokenizer import encodable
 from acestep.clip import Clip
 from acestep.devices.open import plan_to_run
@@ -20,6 +19,7 @@ from acestep.devices.out_of_memory import ran_out
 from acestep.engine.service import Notify, Service, ignore
 from acestep.errors import NotEnoughMemoryError
 from acestep.knobs import Variant
+from acestep.limits.of_model import of_model
 from acestep.limits.own_runs import keep_own_run
 from acestep.limits.plan import AS_THE_TIER_SAYS, Overrides, Plan
 from acestep.lm import songwriting
@@ -188,13 +188,6 @@ def memory_told() -> Iterator[None]:
             raise
         problem = str(error).partition("\n")[0] or "no memory is left"
         raise NotEnoughMemoryError(f"Memory ran out ({problem}). {ASK_FOR_LESS}") from None
-
-
-def of_model(model: str, overrides: Overrides) -> Overrides:
-    """Return overrides for the variant of a model, unless it is a model that imitates any variant."""
-    if model in SIZES:
-        return overrides
-    return msgspec.structs.replace(overrides, variant=variant_at(model, checkpoints_dir()))
 
 
 def write_songs(

@@ -184,8 +184,7 @@ ROOMS = (
         holds="`profile_inference.py`: where time and memory of one song go",
         parts=("calibrate.profiling",),
         imports=_names(
-            "values hardware checkpoints limits devices dit lm audio engine api cli harness probes "
-            "record table campaign"
+            "values hardware checkpoints limits devices dit lm audio engine cli harness probes record table campaign"
         ),
     ),
     Room(

@@ -1,5 +1,6 @@
 """Output and exit codes of a command: one JSON document or text on stdout, warnings and errors on stderr."""
 
+import atexit
 import logging
 import os
 import signal
@@ -132,7 +133,8 @@ def run_and_exit(command: click.Command) -> None:
     """Run a command with the process's own arguments and end the process.
 
     If threads of a library are still running, the interpreter is not finalised: a thread inside PyTorch would abort the
-    process, whatever the exit code. SIGTERM ends a command as an interrupt does.
+    process, whatever the exit code. Nor is it with PyTorch imported, because freeing its objects one by one takes a
+    second. SIGTERM ends a command as an interrupt does.
     """
     signal.signal(signal.SIGTERM, _interrupt)
     write_utf8()
@@ -140,6 +142,10 @@ def run_and_exit(command: click.Command) -> None:
     _flush()
     if any(thread.daemon for thread in threading.enumerate()):
         os._exit(code)
+    if "torch" in sys.modules:
+        # What was registered to be done at the end, such as deleting temporary folders.
+        atexit._run_exitfuncs()  # noqa: SLF001 there is no public call for it
+        end_process(code)
     sys.exit(code)
 
 

@@ -35,6 +35,7 @@ from acestep.cli.ui import PageByDefault, ui
 from acestep.cli.words import codes, format_words, sample, understand_command
 from acestep.errors import UsageError
 from acestep.hardware.card import simulated_card
+from acestep.importing import lasting_imports
 from acestep.knobs import Variant
 from acestep.limits.adapter_bytes import adapter_bytes
 from acestep.limits.capabilities import itemsize_of
@@ -267,7 +268,8 @@ def generate_command(
     require(model, checkpoints_dir())
     used = adapters_in(adapters, unfused=lora_unfused)
 
-    from acestep.api import run_generate
+    with lasting_imports():
+        from acestep.api import run_generate
 
     document = run_generate(
         request,

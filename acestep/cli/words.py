@@ -26,7 +26,9 @@ from acestep.cli.task_options import AUDIO_FILE, codes_of, recording_from_option
 from acestep.clip import FRAMES_A_SECOND
 from acestep.errors import UsageError
 from acestep.fields import UNKNOWN_LANGUAGE, language_of
+from acestep.importing import lasting_imports
 from acestep.limits.machine import plan_here
+from acestep.limits.of_model import of_model
 from acestep.limits.plan import Plan
 from acestep.output_file import output_file
 from acestep.request import CODE_FRAMES, MAX_SEED
@@ -92,7 +94,7 @@ def codes(file: Path, model: str, out: Path | None, as_json: bool, **rest: Any) 
         overrides, clip = knobs_with(model, rest), recording_from_options(file)
         require(model, checkpoints_dir())
         api = _api()
-        plan = api.plan_to_run(api.of_model(model, overrides))
+        plan = api.plan_to_run(of_model(model, overrides))
         found = api.audio_codes(clip, plan, model=model, notify=warn, progress=console.show_progress)
         text = codes_text(found)
         write(f"{text}\n")
@@ -156,13 +158,15 @@ def format_words(
 
 
 def _api() -> Any:
-    from acestep import api
+    with lasting_imports():
+        from acestep import api
 
     return api
 
 
 def _songwriting() -> Any:
-    from acestep.lm import songwriting
+    with lasting_imports():
+        from acestep.lm import songwriting
 
     return songwriting
 

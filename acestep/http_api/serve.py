@@ -62,6 +62,7 @@ def serve_api(
             delete_left_behind(out)
             maker = SongMaker(model, overrides, adapters)
             end.callback(maker.close)
+            maker.open()
         # After a run that fails, garbage is collected; what is here now stays, and looking at it takes half a second.
         gc.collect()
         gc.freeze()

@@ -1,23 +1,27 @@
 """One model that makes the songs of all visitors, one run at a time."""
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from acestep import api
 from acestep.adapters.choice import Adapter
 from acestep.adapters.chosen import switched_on
 from acestep.adapters.memory import memory_apart
 from acestep.audio import write as audio
-from acestep.devices.open import look_with_torch
-from acestep.engine.service import Service
 from acestep.hardware.card import Card
+from acestep.hardware.detection import look
+from acestep.importing import without_collection
 from acestep.limits.machine import plan_of
+from acestep.limits.of_model import of_model
 from acestep.limits.plan import Overrides, Plan
 from acestep.request import Request
 from acestep.serving.visits import StoppedError, Visit
 from acestep.units import Progress
+
+if TYPE_CHECKING:
+    from acestep.engine.service import Service
 
 _Answer = TypeVar("_Answer")
 
@@ -26,19 +30,39 @@ class SongMaker:
     """Makes songs with `model`; `overrides` and `adapters` are the wishes of the command line.
 
     Songs are made in one thread: PyTorch gives every computing thread its own cuBLAS handle, with a workspace of up to
-    32 MiB that stays on the card.
+    32 MiB that stays on the card. PyTorch is imported and the device is opened by `open`, or for the first song; until
+    then `found` is what is known of the cards without PyTorch.
     """
 
     def __init__(self, model: str, overrides: Overrides, adapters: Sequence[Adapter] = ()) -> None:
         self._model = model
         self.adapters = tuple(adapters)
         self.adapter_memory = memory_apart(adapters)
-        self.overrides = api.of_model(model, overrides)
-        self.found = look_with_torch()
-        self._service = Service(model)
+        self.overrides = of_model(model, overrides)
+        self.found = look(os.environ)
+        self._opened: Service | None = None
+        self._opening = threading.Lock()
         self._lock = threading.Lock()
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="songs")
         self._closing = threading.Event()
+
+    def open(self) -> "Service":
+        """Import PyTorch and open the device, unless that is done; it takes seconds.
+
+        Raises `UsageError` for an invalid environment variable.
+        """
+        with self._opening:
+            if self._opened is None:
+                with without_collection():
+                    from acestep.devices.open import look_with_torch
+                    from acestep.engine.service import Service
+                self.found = look_with_torch()
+                self._opened = Service(self._model)
+            return self._opened
+
+    @property
+    def _service(self) -> "Service":
+        return self.open()
 
     def plan(self, overrides: Overrides, request: Request | None = None) -> Plan:
         """Return the plan of this machine's card, for a request if there is one, with remarks about the cards here."""
@@ -78,6 +102,8 @@ class SongMaker:
         progress = self._watched_by(visit)
 
         def run() -> dict[str, Any]:
+            from acestep import api
+
             audio.open_folder(visit.folder)
             chosen = self.adapters if adapters is None else switched_on(adapters, self.adapters)
             result, used = self._service.generate(request, plan, progress=progress, unasked=unasked, adapters=chosen)
@@ -98,19 +124,20 @@ class SongMaker:
 
     def rest(self) -> None:
         """Free what an interrupted run left behind; must not be called inside the except block of its error."""
-        self._in_turn(self._service.rest)
+        if self._opened is not None:
+            self._in_turn(self._opened.rest)
 
     @property
     def device(self) -> Card:
-        """The device that songs are computed on."""
-        return self._service.card
+        """The device that songs are computed on; until it is open, the card that was found."""
+        return self.found.card if self._opened is None else self._opened.card
 
     def free_and_held(self) -> tuple[int, int | None]:
         """Bytes free on the device and those of the weights on it; 0 and None for one in use or without a model."""
-        if not self._lock.acquire(blocking=False):
+        if self._opened is None or not self._lock.acquire(blocking=False):
             return 0, None
         try:
-            return self._service.free_bytes(), self._service.held_bytes
+            return self._opened.free_bytes(), self._opened.held_bytes
         finally:
             self._lock.release()
 
@@ -121,7 +148,8 @@ class SongMaker:
     def close(self) -> None:
         """Stop the current run and free everything."""
         self.stop()
-        self._in_turn(self._service.close)
+        if self._opened is not None:
+            self._in_turn(self._opened.close)
 
     def _in_turn(self, work: Callable[[], _Answer]) -> _Answer:
         def locked() -> _Answer:

@@ -78,12 +78,9 @@ def serve_page(
             end.callback(studio.close)
             page = _page(studio, language, shared=share)
             end.callback(page.close, verbose=False)
-        # After a run that fails, garbage is collected; what is here now stays, and looking at it takes half a second.
-        # Before a model is loaded: what is frozen and part of a cycle is never freed.
-        gc.collect()
-        gc.freeze()
         end.callback(gc.unfreeze)
         if init_service:
+            _open(studio)
             studio.preload(notify)
         own = Middleware(OwnAddress, names=(names := {server_name, *names_of_this_machine(), *hosts}), alone=alone)
         guards = [
@@ -96,8 +93,22 @@ def serve_page(
         names.add(urlsplit(address).hostname or "")
         announce(address)
         end.callback(studio.stop)
+        if not init_service:
+            # The page is there already; a first song waits until this is done.
+            _open(studio)
         while True:
             time.sleep(DAY_S)
+
+
+def _open(studio: Any) -> None:
+    """Import PyTorch and open the device, before a model is loaded.
+
+    After a run that fails, garbage is collected; what is here now stays, and looking at it takes half a second. What is
+    frozen and part of a cycle is never freed.
+    """
+    studio.open()
+    gc.collect()
+    gc.freeze()
 
 
 def _page(studio: Any, language: str | None, *, shared: bool) -> Any:

@@ -50,7 +50,10 @@ class Studio:
         self.overrides = self._maker.overrides
         self.uploads = Uploads()
         self.sessions = Sessions(out, self._drop)
-        self._cards = cards(tiers_here(), self.overrides.variant, planning_card(os.environ, self._maker.found.card))
+
+    @property
+    def _cards(self) -> dict[str, Card]:
+        return cards(tiers_here(), self.overrides.variant, planning_card(os.environ, self._maker.found.card))
 
     def _drop(self, visit: Visit) -> None:
         self.uploads.leave(visit.name)
@@ -63,9 +66,10 @@ class Studio:
 
     def card(self, tier: str) -> Card:
         """Return the card for a choice of the tier selector; raise `UsageError` for an unknown choice."""
-        if tier not in self._cards:
-            raise UsageError(f"tier must be one of {', '.join(self._cards)}, got {tier!r}")
-        return self._cards[tier]
+        known = self._cards
+        if tier not in known:
+            raise UsageError(f"tier must be one of {', '.join(known)}, got {tier!r}")
+        return known[tier]
 
     def start(self, tier: str = THIS_CARD) -> tuple[Controls, Plan]:
         """Return the settings and the plan that a tier begins with."""
@@ -95,8 +99,13 @@ class Studio:
             return plan_of_card(overrides, self.card(tier), request)
         return self._maker.plan(overrides, request)
 
+    def open(self) -> None:
+        """Import PyTorch and open the device that songs are computed on, as the first song would."""
+        self._maker.open()
+
     def preload(self, notify: Callable[[str], None]) -> None:
         """Load what the first request will need."""
+        self.open()
         controls, plan = self.start()
         self._maker.preload(plan, think=controls.init_lm, notify=notify)
 
@@ -115,6 +124,8 @@ class Studio:
         Raises `StoppedError` if the visit stopped the run, and as the pipeline does.
         """
         audio.require_writable(audio_format)
+        # PyTorch may know better than what the page began with which card there is.
+        self.open()
         adapters = self.adapters.chosen(adapter)
         controls, plan, _ = self.settle(wish, request)
         # Thinking that the tier switched on is left out if it is impossible; thinking that the user asked for is not.

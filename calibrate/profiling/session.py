@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 import msgspec
 
-from acestep.api import of_model
 from acestep.devices.base import Device
 from acestep.devices.open import look_with_torch, open_here
 from acestep.engine.service import Service
 from acestep.errors import NotMeasuredError
 from acestep.hardware.card import CPU, Card, planning_card
 from acestep.limits.machine import carried_out, plan_of_card, with_remarks
+from acestep.limits.of_model import of_model
 from acestep.limits.plan import AS_THE_TIER_SAYS, Overrides, Plan
 from acestep.request import Request
 from acestep.result import Result

@@ -193,3 +193,18 @@ def test_a_command_that_is_told_to_end_is_interrupted(end: signal.Signals) -> No
         _, told = waits.communicate(timeout=30)
     assert waits.returncode == Exit.INTERRUPTED
     assert told.split() == [b"interrupted"]
+
+
+def test_a_program_with_pytorch_ends_at_once_and_does_what_is_left_to_the_end() -> None:
+    code = (
+        "import atexit, click, sys; from acestep.cli import console\n"
+        "class Kept:\n"
+        "    def __del__(self): print('freed')\n"
+        "@click.command()\n"
+        "def last():\n"
+        "    sys.modules['torch'] = kept = Kept(); kept.itself = kept\n"
+        "    atexit.register(lambda: print('left to the end')); return 7\n"
+        "console.run_and_exit(last)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (7, "left to the end\n", "")
