@@ -1,4 +1,4 @@
-"""Several cards of one kind on other machines share the tasks of one campaign; a lost card loses no answer."""
+"""Several cards of one kind share the tasks of one campaign; a lost card loses no answer."""
 
 import threading
 import time
@@ -29,7 +29,7 @@ from calibrate.executors.remote import (
     WorkerSetup,
 )
 from calibrate.fingerprint import ProbeSetting, setting_here
-from calibrate.probes.base import UNCONDITIONED, CardConditions
+from calibrate.probes.base import CardConditions, worst_of
 from calibrate.record.measurement import RecordedCardKind
 from calibrate.verdict import Verdict
 
@@ -42,8 +42,8 @@ LOOK_S: Final = 5.0
 MOST_LOSSES: Final = 3
 """A probe whose card was lost, or on which it crashed or timed out, is tried on another one, twice."""
 
-WITHOUT_CARDS_S: Final = 60.0
-"""How long a fleet without a card waits for one: a cluster that grows by itself needs some time."""
+STUCK_S: Final = {RecordedCardKind.SIMULATED: 1800.0, RecordedCardKind.CUDA: 7200.0}
+"""How long a worker may work on one task until it counts as lost; a real card's prober ends each run before that."""
 
 SLOW_S: Final = 60.0
 SLOW_SHARE: Final = 3.0
@@ -123,18 +123,7 @@ class Fleet:
     @property
     def conditions(self) -> CardConditions:
         """The worst of all cards whose answers counted."""
-        seen = [member.conditions for member in self._all if member.conditions is not None]
-        if not seen:
-            return UNCONDITIONED
-        worst = CardConditions(
-            watched=all(one.watched for one in seen),
-            foreign_bytes=max(one.foreign_bytes for one in seen),
-            context_bytes=max(one.context_bytes for one in seen),
-            allocator=max(one.allocator for one in seen),
-            returned_s=max(one.returned_s for one in seen),
-        )
-        # A record leaves out this very value.
-        return UNCONDITIONED if worst == UNCONDITIONED else worst
+        return worst_of([member.conditions for member in self._all if member.conditions is not None])
 
     def one_of(self, wanted: Sequence[ProbeTask], likely: Likely) -> JournalEntry:
         """Keep every card at work on what is wanted, and return the first answer that comes.
@@ -163,6 +152,7 @@ class Fleet:
         """Wait a moment; return an answer if one came."""
         if self._clock() >= self._look_at:
             self._look_at = self._clock() + LOOK_S
+            self._lose_stuck()
             self._start_new()
         event = self._workers.next_event(LISTEN_S)
         if self._stopped.is_set():
@@ -171,7 +161,7 @@ class Fleet:
         self._watch(self._state())
         if self._members or self._starting:
             self._seen = self._clock()
-        elif self._clock() - self._seen >= WITHOUT_CARDS_S:
+        elif self._clock() - self._seen >= self._workers.patience_s:
             raise NotMeasuredError(f"no {self.setup.kind} is left to ask{self._told_reasons()}; go on with --resume")
         return entry
 
@@ -243,6 +233,14 @@ class Fleet:
         member = self._members.pop(event.place)
         if member.task is not None:
             self._count_loss(member.task, event)
+
+    def _lose_stuck(self) -> None:
+        """End workers that will not answer any more; another card gets their tasks."""
+        limit = STUCK_S[RecordedCardKind(self.setup.device)]
+        for member in list(self._members.values()):
+            if member.task is not None and self._clock() - member.since > limit:
+                self._workers.stop(member.place)
+                self._lose(WorkerLost(place=member.place, reason=f"no answer in {limit / 60:.0f} min"))
 
     def _count_loss(self, task: ProbeTask, event: WorkerLost) -> None:
         self._losses[task] += 1

@@ -26,6 +26,9 @@ RECOGNISED: Final = "ray.io/accelerator-type"
 SIMULATED_BYTES: Final = GIB
 """Main memory that Ray sets aside for a worker that simulates; its traces take up to this."""
 
+GROWING_S: Final = 60.0
+"""How long to wait for a card: a cluster that grows by itself needs some time."""
+
 CLOSING_S: Final = 20.0
 """How long a worker of a real card may take to unload its model."""
 
@@ -33,6 +36,7 @@ CLOSING_S: Final = 20.0
 class RayCluster:
     """A connection to a running cluster; `worker` is the class that answers on its nodes."""
 
+    name, verb = "the cluster", "declares"
     worker: type[CardWorker] = CardWorker
 
     def __init__(self, address: str) -> None:
@@ -59,13 +63,18 @@ class RayCluster:
                     found.setdefault(kind, []).extend(places)
         return dict(sorted(found.items()))
 
-    def undeclared(self) -> list[str]:
-        """The hosts with GPUs of a kind that Ray does not recognise and no resource declares."""
+    def left_out(self) -> list[str]:
+        """Return a sentence for every host with GPUs of a kind that Ray does not recognise and no resource declares."""
         return [
-            str(node["NodeManagerAddress"])
+            f"{node['NodeManagerAddress']} has GPUs whose kind it does not declare, so they are left out; start it"
+            """ with, for example, `ray start --resources '{"accelerator_type:RTX-4090": 1}'`."""
             for node in self._nodes()
             if node["Resources"].get("GPU") and not any(name.startswith(TYPE_PREFIX) for name in node["Resources"])
         ]
+
+    def workers(self, setup: WorkerSetup) -> "RayWorkers":
+        """The workers of one kind of card."""
+        return RayWorkers(self, setup)
 
     def places_of(self, kind: str, device: str) -> list[Place]:
         """The cards of one kind that are there now."""
@@ -88,6 +97,8 @@ class RayCluster:
 
 class RayWorkers:
     """The workers of one kind of card in a cluster."""
+
+    patience_s = GROWING_S
 
     def __init__(self, cluster: RayCluster, setup: WorkerSetup) -> None:
         self._cluster = cluster
