@@ -84,7 +84,7 @@ class Journal:
                 # still writes would lose the last of them.
                 opened.callback(Lock(path).release)
             except OSError as error:
-                raise _unwritable(path, error) from None
+                raise unwritable(path, error) from None
             text = _read(path)
             whole = text[: text.rfind(b"\n") + 1]
             lines = whole.splitlines()
@@ -100,7 +100,7 @@ class Journal:
                 opened.callback(os.close, self._file)
                 os.ftruncate(self._file, len(whole))
             except OSError as error:
-                raise _unwritable(path, error) from None
+                raise unwritable(path, error) from None
             self._end = len(whole)
             if not lines:
                 self._write(msgspec.json.encode(_Head(fingerprint=fingerprint)) + b"\n")
@@ -177,7 +177,8 @@ def open_journal(output: Path, fingerprint: Fingerprint, *, resume: bool) -> Ite
         journal.close()
 
 
-def _unwritable(path: Path, error: OSError) -> UsageError:
+def unwritable(path: Path, error: OSError) -> UsageError:
+    """Return what to say of a file that cannot be opened for writing, or that another run holds."""
     why = "another run is writing it" if isinstance(error, BlockingIOError) else error.strerror
     return UsageError(f"cannot write {path}: {why}; choose another path")
 

@@ -143,7 +143,7 @@ def _kinds(machines: "Machines", asked: FleetAsked, device: str) -> list[str]:
         )
     for kind in kinds:
         hosts = dict.fromkeys(place.host for place in found[kind])
-        console.notify(f"{kind}: {len(found[kind])} workers on {', '.join(hosts)}.")
+        console.notify(f"{kind}: {len(found[kind])} worker{'s' * (len(found[kind]) > 1)} on {', '.join(hosts)}.")
     return list(kinds)
 
 

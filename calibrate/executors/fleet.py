@@ -47,7 +47,8 @@ STUCK_S: Final = {RecordedCardKind.SIMULATED: 1800.0, RecordedCardKind.CUDA: 720
 
 SLOW_S: Final = 60.0
 SLOW_SHARE: Final = 3.0
-"""A card is slow that works longer on a task than both, the second as a share of the longest answer so far."""
+"""A card is slow that works longer on a task than both, the second as a share of the longest answer so far. So is one
+that takes longer than the first to start while no other works."""
 
 
 class FleetState(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,7 +95,7 @@ class Fleet:
         self._clock = clock
         self._simulated = setup.device == RecordedCardKind.SIMULATED
         self._here = setting_here()
-        self._starting: set[Place] = set()
+        self._starting: dict[Place, float] = {}
         self._members: dict[Place, _Member] = {}
         self._all: list[_Member] = []
         self._losses: Counter[ProbeTask] = Counter()
@@ -169,7 +170,7 @@ class Fleet:
         """Start a worker on every card that has none: new ones, and those whose worker was lost."""
         for place in self._workers.places():
             if place not in self._starting and place not in self._members and place not in self.excluded:
-                self._starting.add(place)
+                self._starting[place] = self._clock()
                 self._workers.start(place)
 
     def _taken(self, event: WorkerEvent) -> JournalEntry | None:
@@ -183,7 +184,7 @@ class Fleet:
         return None
 
     def _admit(self, event: WorkerOpened) -> None:
-        self._starting.discard(event.place)
+        self._starting.pop(event.place, None)
         try:
             report = msgspec.json.decode(event.report, type=WorkerReport)
         except msgspec.DecodeError as error:
@@ -226,7 +227,7 @@ class Fleet:
     def _lose(self, event: WorkerLost) -> None:
         """Count a loss of the card's task; a card that never answered is not started again."""
         if event.place in self._starting:
-            self._starting.discard(event.place)
+            del self._starting[event.place]
             self._exclude(event.place, event.reason)
             return
         self._look_at = self._clock()
@@ -322,6 +323,9 @@ class Fleet:
             for member in self._members.values()
             if member.task is not None and now - member.since > limit
         }
+        if not self._members:
+            waiting = [place for place, since in self._starting.items() if now - since > SLOW_S]
+            slow |= {str(place): "it waits for a free core or card, or does not start" for place in waiting[:1]}
         return FleetState(
             at_work=len(self._members),
             starting=len(self._starting),

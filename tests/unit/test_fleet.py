@@ -295,6 +295,22 @@ def test_a_card_that_works_long_on_one_task_is_told() -> None:
     assert states[-1].slow == {str(place(1)): "20 min on one task"}
 
 
+def test_a_fleet_that_waits_for_its_first_card_tells_it() -> None:
+    workers, states, stopped = FakeWorkers(2), list[FleetState](), threading.Event()
+
+    def nothing_starts(timeout_s: float) -> None:
+        workers.seconds += 30
+        if workers.seconds > 100:
+            stopped.set()
+
+    workers.next_event = nothing_starts  # type: ignore[method-assign]
+    fleet = Fleet(SETUP, workers, stopped=stopped, watch=states.append, clock=workers.clock)
+    with pytest.raises(ExecutorStoppedError):
+        assert fleet.card
+    assert (states[0].slow, states[0].starting) == ({}, 2)
+    assert states[-1].slow == {str(place(1)): "it waits for a free core or card, or does not start"}
+
+
 @settings(max_examples=4, deadline=None)
 @given(seed=st.integers(0, 99), number=st.integers(1, 20))
 def test_a_card_that_hangs_counts_as_lost_and_its_task_is_done_elsewhere(alone: bytes, seed: int, number: int) -> None:

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from acestep.errors import Exit
 from calibrate.campaign.journal import journal_path
+from calibrate.campaign.lock import Lock
 from calibrate.cli import cli
 from calibrate.commands import run_fleet, run_minutes
 from calibrate.executors import ray_cluster
@@ -144,6 +145,20 @@ def test_ctrl_c_keeps_the_answers_of_all_kinds(cluster: PlayedCluster, command: 
     assert all(json.loads(line)["event"] for line in out.splitlines())
     for kind in cluster.kinds_there:
         require_local_file(tmp_path, kind)
+
+
+def test_a_second_run_into_one_folder_is_refused_before_it_starts_a_worker(
+    cluster: PlayedCluster, command: Run, tmp_path: Path
+) -> None:
+    started: list[FakeWorkers] = []
+    cluster.changes["H100"] = started.append
+    lock = Lock(path_of(tmp_path, "H100"))
+    code, _, err = run(command, tmp_path, "--cards", "H100")
+    lock.release()
+    assert code == Exit.USAGE
+    assert "another run is writing it" in err
+    assert [workers.started for workers in started] == [[]]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_defect_in_one_campaign_ends_all_and_is_not_hidden(
