@@ -33,7 +33,7 @@ GROWING_S: Final = 60.0
 AUTO: Final = "auto"
 """Ray's word for the cluster of this machine."""
 
-MOST_PORTS: Final = 65535
+LAST_PORT: Final = 65535
 
 ANSWERS_S: Final = 10.0
 """How long a machine may take to accept a connection."""
@@ -193,7 +193,7 @@ def _require_listener(address: str) -> None:
     host, _, port = address.rpartition(":")
     if address == AUTO:
         return
-    if not host or "/" in host or not port.isdecimal() or int(port) > MOST_PORTS:
+    if not host or "/" in host or not port.isdecimal() or int(port) > LAST_PORT:
         raise ValueError("an address is HOST:PORT, such as 10.0.0.1:6379")
     socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWERS_S).close()
 
