@@ -58,9 +58,11 @@ def place(number: int) -> Place:
 class FakeWorkers:
     """Cards that answer one at a time; refuses what no cluster could do.
 
-    `lose` is asked before each answer whether its worker is lost instead; `report` and `answer` change what a worker of
-    a place says. A lost place is gone if it is in `gone`.
+    `lose` is asked before each answer whether its worker is lost instead, `hang` whether it never comes; `report` and
+    `answer` change what a worker of a place says. A lost place is gone if it is in `gone`.
     """
+
+    patience_s = 60.0
 
     def __init__(
         self, places: int = 3, seed: int = 0, setup: WorkerSetup = SETUP, worker: type[CardWorker] = FormulaWorker
@@ -72,6 +74,7 @@ class FakeWorkers:
         self.stopped: list[Place] = []
         self.closed = False
         self.lose: Callable[[Place, ProbeTask], bool] = lambda place, task: False
+        self.hang: Callable[[Place, ProbeTask], bool] = lambda place, task: False
         self.report: dict[Place, Spoil] = {}
         self.answer: dict[Place, Spoil] = {}
         self.gone: set[Place] = set()
@@ -81,6 +84,7 @@ class FakeWorkers:
         self._open: dict[Place, CardWorker] = {}
         self._starting: list[Place] = []
         self._tasks: dict[Place, ProbeTask] = {}
+        self._hung: set[Place] = set()
 
     def clock(self) -> float:
         return self.seconds
@@ -99,18 +103,24 @@ class FakeWorkers:
     def ask(self, place: Place, task: ProbeTask) -> None:
         assert place in self._open, f"{place} has no worker"
         assert place not in self._tasks, f"{place} is at work"
+        assert place not in self._hung, f"{place} is at work"
         self.asked.append((place, task))
-        self._tasks[place] = task
+        if self.hang(place, task):
+            self._hung.add(place)
+        else:
+            self._tasks[place] = task
 
     def stop(self, place: Place) -> None:
         self.stopped.append(place)
         self._open.pop(place, None)
         self._tasks.pop(place, None)
+        self._hung.discard(place)
 
     def next_event(self, timeout_s: float) -> WorkerEvent | None:
         ready = [*self._starting, *self._tasks]
         self.seconds += timeout_s
         if not ready:
+            self.seconds += 60.0 * bool(self._hung)
             return None
         place = self._dice.choice(ready)
         if place in self._starting:

@@ -113,9 +113,9 @@ def put_in(tree: Path, fault: CodeFault) -> None:
     path.write_text(text.replace(fault.before, fault.after), encoding="utf-8")
 
 
-def gated(tree: Path) -> tuple[int, dict[str, Any]]:
+def gated(tree: Path, *options: str) -> tuple[int, dict[str, Any]]:
     """Exit code and document of the gate against the tree's commit."""
-    command = [sys.executable, "-m", "ci.gate", "--base", "HEAD", "--json"]
+    command = [sys.executable, "-m", "ci.gate", "--base", "HEAD", "--json", *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     environment.pop("GITHUB_ACTIONS", None)
     done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)

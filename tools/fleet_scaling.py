@@ -1,114 +1,153 @@
-"""How much faster a campaign on simulated cards is with more workers, and what a large fleet would take.
+"""How much faster campaigns on simulated cards are with more workers, and what a large fleet would take.
 
-python -m tools.fleet_scaling [--workers 1 2] [--variants turbo base ...] [--tiers 8 ...] [--kinds 20] [--fleet 32]
+python -m tools.fleet_scaling [--workers 1 2] [--variants turbo base ...] [--limit-s 480]
 
-For each number of workers a Ray node with so many cores is started on this machine's loopback, and the campaigns of the
-variants run there one after another, as `python -m calibrate run --executor ray`. The machine has to be idle, with a
-core for each worker.
+For each number of workers a Ray node with so many cores is started on this machine's loopback, and the campaigns of all
+variants run there at once, each as `python -m calibrate run --executor ray`. They are samples: every card size, without
+language models and without the VRAM guard's model, which is fitted for Linux only; --whole runs whole campaigns, which
+takes hours. Then the campaigns of --sample kinds of card run for one size, to see whether their probes cost as much.
+
+Wall times need an idle machine with a core for each worker. CPU seconds hold on a busy one too: what is reckoned from
+them is the best that could be, with every worker always at work.
 """
 
 import argparse
-import os
-import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from itertools import count
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
+from acestep.budgets import System
 from acestep.errors import Exit, NotMeasuredError
-from acestep.knobs import Variant
+from acestep.knobs import LM_MODELS, Variant
+from acestep.units import MIB
+from calibrate.campaign.boundary import SIMULATED
+from calibrate.campaign.cost import cost_on
+from calibrate.campaign.expected import as_recorded
+from calibrate.campaign.run import CampaignScope, expected_tasks
+from calibrate.record.measurement import RecordedCardKind, load_measurement
+from calibrate.table.policy import load_policy
+from tools.fleet_runs import FleetRun, run_at_once
+
+RECORDS_FOLDER: Final = Path(__file__).parent.parent / "tiers" / "measurements"
 
 SCALED_KIND: Final = "L4"
-NODE_STARTED_S: Final = 60.0
-
-ON_LOOPBACK: Final = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "OMP_NUM_THREADS": "1"}
-"""Nothing leaves this machine, and a worker computes on its own core."""
-
-_PORTS: Final = count(6480)
+SAMPLED_KINDS: Final = ("H100", "RTX-3060")
+SAMPLED_VARIANTS: Final = (Variant.TURBO, Variant.XL_TURBO)
+SAMPLED_SIZE_GIB: Final = 8.0
+SAMPLED_OPTIONS: Final = ("--os", System.WINDOWS.value, "--lm", "none")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, and print a line for each number of workers and the extrapolation."""
+    """Measure, and print what was done, what was measured and what follows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--variants", nargs="+", default=[variant.value for variant in Variant])
-    parser.add_argument("--tiers", nargs="*", default=[])
+    parser.add_argument("--variants", type=Variant, nargs="+", default=list(Variant))
+    parser.add_argument("--tiers", type=float, nargs="*", default=[], help="card sizes; the policy's if not given")
+    parser.add_argument("--whole", action="store_true", help="whole campaigns, with every language model")
+    parser.add_argument("--sample", nargs="*", default=SAMPLED_KINDS, help="kinds of card to compare")
     parser.add_argument("--kinds", type=int, default=20)
     parser.add_argument("--fleet", type=int, default=32)
+    parser.add_argument("--limit-s", type=float, default=480.0, help="end after so many seconds, with what there is")
     asked = parser.parse_args(arguments)
-    seconds: dict[int, float] = {}
-    for workers in sorted(set(asked.workers)):
-        try:
-            seconds[workers] = _seconds(workers, asked.variants, asked.tiers)
-        except NotMeasuredError as error:
-            sys.stderr.write(f"error: {error}\n")
-            return error.exit
-        gain = seconds[min(seconds)] / seconds[workers]
-        sys.stdout.write(f"{workers} workers: {seconds[workers]:.0f} s, {gain:.2f} times as fast\n")
-    hours = fleet_seconds(seconds, asked.kinds, asked.fleet) / 3600
-    sys.stdout.write(f"Not run: {asked.kinds} kinds of card on {asked.fleet} workers would take {hours:.1f} h.\n")
+    try:
+        _measure(asked, time.monotonic() + asked.limit_s)
+    except NotMeasuredError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit
     return Exit.OK
 
 
-def fleet_seconds(seconds: dict[int, float], kinds: int, fleet: int) -> float:
-    """What so many kinds of card take on a fleet of workers that work as well as the most that were measured.
-
-    `seconds` are those of one kind by the number of workers.
-    """
-    most = max(seconds)
-    return kinds * seconds[most] * most / fleet
-
-
-def _seconds(workers: int, variants: Sequence[str], tiers: Sequence[str]) -> float:
-    """The time of the campaigns on one kind of card with so many workers."""
-    sizes = ("--tiers", *tiers) if tiers else ()
-    with TemporaryDirectory(prefix="ray-") as place, _node(workers, Path(place)) as address:
-        began = time.monotonic()
-        for variant in variants:
-            fleet = ("--executor", "ray", "--address", address, "--cards", SCALED_KIND)
-            command = [sys.executable, "-m", "calibrate", "run", *fleet, "--variant", variant, *sizes, "-o", place]
-            if (done := subprocess.run(command, env=_environment(place), check=False)).returncode:  # noqa: S603 ours
-                raise NotMeasuredError(f"the campaign of {variant} ended with exit code {done.returncode}")
-        return time.monotonic() - began
-
-
-@contextmanager
-def _node(cores: int, place: Path) -> Iterator[str]:
-    """A cluster of one node that declares a card; it has ended when the context is left."""
-    port = next(_PORTS)
-    address = f"127.0.0.1:{port}"
-    declared = ("--num-cpus", str(cores), "--resources", f'{{"accelerator_type:{SCALED_KIND}": 1}}')
-    quiet = ("--include-dashboard=false", "--object-store-memory=100000000", "--block")
-    start = ("ray.scripts.scripts", "start", "--head", "--port", str(port), "--node-ip-address", "127.0.0.1")
-    with (place / "node.log").open("w") as log:
-        node = subprocess.Popen(  # noqa: S603 our own interpreter
-            [sys.executable, "-m", *start, *declared, *quiet], env=_environment(str(place)), stdout=log, stderr=log
+def _measure(asked: argparse.Namespace, until: float) -> None:
+    sizes = tuple(asked.tiers) or load_policy().certified_sizes_gib
+    options = ("--tiers", *(f"{size:g}" for size in sizes), *(() if asked.whole else SAMPLED_OPTIONS))
+    work = sum(campaign_cost(variant, sizes, whole=asked.whole) for variant in asked.variants)
+    _say(f"Campaigns of {', '.join(asked.variants)} on one kind of card at once, each with {' '.join(options)}.")
+    runs = [_run(workers, [SCALED_KIND], asked.variants, options, until) for workers in sorted(set(asked.workers))]
+    for run in runs:
+        _tell(run, work)
+    one, most = runs[0], runs[-1]
+    if most is not one:
+        _say(
+            f"{most.workers} workers instead of {one.workers}: {one.wall_s / most.wall_s:.2f} times as fast by wall"
+            f" time (worth something only on an idle machine), at most {reckoned_gain(one, most):.2f} times by CPU"
+            " seconds."
         )
-        try:
-            _wait_for(address, node, str(place))
-            yield address
-        finally:
-            node.terminate()
-            node.wait(NODE_STARTED_S)
+    rate = most.worker_cpu_s / work
+    if asked.sample:
+        sampled = [variant for variant in SAMPLED_VARIANTS if variant in asked.variants] or asked.variants[:1]
+        options = ("--tiers", f"{SAMPLED_SIZE_GIB:g}", *SAMPLED_OPTIONS)
+        _say(f"A sample of kinds: {', '.join(asked.sample)}, each with {', '.join(sampled)} and {' '.join(options)}.")
+        other = _run(most.workers, asked.sample, sampled, options, until)
+        each = sum(campaign_cost(variant, (SAMPLED_SIZE_GIB,), whole=False) for variant in sampled)
+        _tell(other, each * len(asked.sample))
+    planned = asked.kinds * sum(campaign_cost(v, load_policy().certified_sizes_gib, whole=True) for v in Variant)
+    for basis, busy in (("by wall time", busy_share(most)), ("with workers always at work", 1.0)):
+        hours = fleet_seconds(planned * rate, asked.fleet, busy) / 3600
+        _say(
+            f"Not run: whole campaigns of {asked.kinds} kinds of card and {len(Variant)} variants take"
+            f" {planned * rate / 3600:.1f} CPU hours, and {hours:.2f} h on {asked.fleet} workers {basis}."
+        )
 
 
-def _wait_for(address: str, node: "subprocess.Popen[bytes]", place: str) -> None:
-    """Wait until the node answers; raises `NotMeasuredError` if it does not."""
-    look = [sys.executable, "-m", "calibrate", "run", "--executor", "ray", "--address", address, "--dry-run"]
-    deadline = time.monotonic() + NODE_STARTED_S
-    while node.poll() is None and time.monotonic() < deadline:
-        time.sleep(5)
-        if not subprocess.run(look, env=_environment(place), capture_output=True, check=False).returncode:  # noqa: S603
-            return
-    raise NotMeasuredError("the Ray node did not start; is Ray installed (pip install -e '.[ray]')?")
+def campaign_cost(variant: Variant, sizes_gib: Sequence[float], *, whole: bool) -> float:
+    """Return the cost of a campaign on a simulated card in units of a new trace (`calibrate.campaign.cost`)."""
+    scope = CampaignScope(
+        variant=variant,
+        sizes_gib=tuple(sizes_gib),
+        models=LM_MODELS if whole else (),
+        system=System.LINUX if whole else System.WINDOWS,
+    )
+    record = RECORDS_FOLDER / f"simulated-{variant}{'' if whole else '-windows'}.json"
+    tasks = expected_tasks(load_policy(), scope, SIMULATED, as_recorded([load_measurement(record)]))
+    return cost_on(RecordedCardKind.SIMULATED).ahead(tasks)
 
 
-def _environment(place: str) -> dict[str, str]:
-    return {**os.environ, **ON_LOOPBACK, "RAY_TMPDIR": place}
+def reckoned_gain(one: FleetRun, more: FleetRun) -> float:
+    """Return how many times as fast more workers are if all are always at work, on as many cores as there are of them.
+
+    Their own starts and the drivers take part of these cores.
+    """
+    return reckoned_seconds(one, more.workers) / reckoned_seconds(more, more.workers)
+
+
+def reckoned_seconds(run: FleetRun, cores: int) -> float:
+    """Return the least wall time of a run on so many cores."""
+    return max(run.worker_cpu_s / run.workers, (run.worker_cpu_s + run.driver_cpu_s) / cores)
+
+
+def busy_share(run: FleetRun) -> float:
+    """Return the share of its time in which a worker was at work."""
+    return run.worker_cpu_s / (run.wall_s * run.workers)
+
+
+def fleet_seconds(cpu_s: float, fleet: int, busy: float) -> float:
+    """Return what so many CPU seconds of workers take on a fleet whose workers are at work for a share of the time."""
+    return cpu_s / (fleet * busy)
+
+
+def _run(workers: int, kinds: Sequence[str], variants: Sequence[str], options: Sequence[str], until: float) -> FleetRun:
+    with TemporaryDirectory(prefix="ray-") as place:
+        return run_at_once(workers, kinds, variants, options, Path(place), until)
+
+
+def _tell(run: FleetRun, work: float) -> None:
+    both = run.worker_cpu_s + run.driver_cpu_s
+    each = run.message_bytes / max(run.answers, 1)
+    _say(
+        f"{run.workers} workers: {run.wall_s:.0f} s, at work for {busy_share(run):.0%} of it; {run.answers} probes;"
+        f" {run.worker_cpu_s:.0f} CPU s in {len(run.workers_cpu_s)} processes"
+        f" ({', '.join(f'{seconds:.0f}' for seconds in run.workers_cpu_s)}), {run.worker_cpu_s / work:.2f} for each"
+        f" trace; {run.driver_cpu_s:.0f} CPU s in the drivers, {run.driver_cpu_s / both:.1%} of all; {2 * run.answers}"
+        f" messages, {run.message_bytes / MIB:.2f} MiB, {each:.0f} bytes for each probe."
+    )
+
+
+def _say(sentence: str) -> None:
+    sys.stdout.write(f"{sentence}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

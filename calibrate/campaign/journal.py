@@ -1,13 +1,15 @@
 """Stores every answer of a campaign when it arrives, so that an interrupted campaign can be resumed.
 
 The first line says what the answers are valid for; every other line is a question with its answer and a digest. An
-incomplete line is ignored. A run that ended without an answer is stored with the reason, and asked for again.
+incomplete line is ignored. A run that ended without an answer is stored with the reason, and asked for again. Lines
+also say which cards have answered so far, because another run, on other cards, may go on.
 """
 
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -16,6 +18,7 @@ from calibrate.campaign.lock import Lock
 from calibrate.executors.questions import JournalEntry, Probed, ProbeTask
 from calibrate.files import digest
 from calibrate.fingerprint import Fingerprint
+from calibrate.probes.base import UNCONDITIONED, CardConditions, worst_of
 
 JOURNAL_SUFFIX = ".journal.jsonl"
 """The suffix of a journal's name after the name of the measurement file."""
@@ -29,9 +32,30 @@ class _Head(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     fingerprint: Fingerprint
 
 
-class _Line(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class AnsweredBy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The cards that answered, by digests of their UUIDs, and the worst conditions of their probes."""
+
+    serials: tuple[str, ...] = ()
+    conditions: CardConditions = UNCONDITIONED
+
+    def and_by(self, others: "AnsweredBy") -> "AnsweredBy":
+        """Return both together."""
+        return AnsweredBy(
+            serials=tuple(sorted({*self.serials, *others.serials})),
+            conditions=worst_of([self.conditions, others.conditions]),
+        )
+
+
+UNKNOWN_CARDS: Final = AnsweredBy()
+"""Those of a simulation."""
+
+
+class _Line(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """`by` are all cards so far, where they differ from those of the line before."""
+
     key: str
     entry: JournalEntry
+    by: AnsweredBy = UNKNOWN_CARDS
 
 
 def journal_path(output: Path) -> Path:
@@ -40,7 +64,10 @@ def journal_path(output: Path) -> Path:
 
 
 class Journal:
-    """Answers on disk; `entries` are those that were already there, `count` is the number of all so far."""
+    """Answers on disk; `entries` are those that were already there, `count` is the number of all so far.
+
+    `by` are the cards of all runs that wrote into it.
+    """
 
     def __init__(self, path: Path, fingerprint: Fingerprint, *, resume: bool) -> None:
         """Raises `UsageError` for a journal that exists without `resume`, belongs to other code, or cannot be written.
@@ -57,7 +84,7 @@ class Journal:
                 # still writes would lose the last of them.
                 opened.callback(Lock(path).release)
             except OSError as error:
-                raise _unwritable(path, error) from None
+                raise unwritable(path, error) from None
             text = _read(path)
             whole = text[: text.rfind(b"\n") + 1]
             lines = whole.splitlines()
@@ -65,6 +92,7 @@ class Journal:
                 raise UsageError(
                     f"{path} has {len(lines) - 1} answers of a run that did not end; go on with --resume, or delete it"
                 )
+            self.by = UNKNOWN_CARDS
             self.entries: Mapping[ProbeTask, JournalEntry] = dict(self._entries(lines))
             self.count = len(self.entries)
             try:
@@ -72,16 +100,22 @@ class Journal:
                 opened.callback(os.close, self._file)
                 os.ftruncate(self._file, len(whole))
             except OSError as error:
-                raise _unwritable(path, error) from None
+                raise unwritable(path, error) from None
             self._end = len(whole)
             if not lines:
                 self._write(msgspec.json.encode(_Head(fingerprint=fingerprint)) + b"\n")
             self._open = opened.pop_all()
 
-    def keep(self, entry: JournalEntry) -> None:
-        """Write an answer to disk; raise `RunFailedError` if that fails, with all earlier answers intact."""
-        line = _Line(key=_key(self._fingerprint, entry), entry=entry)
+    def keep(self, entry: JournalEntry, by: AnsweredBy = UNKNOWN_CARDS) -> None:
+        """Write an answer to disk, and by which cards it and those before were given.
+
+        Raises `RunFailedError` if that fails, with all earlier answers intact.
+        """
+        together = self.by.and_by(by)
+        said = UNKNOWN_CARDS if together == self.by else together
+        line = _Line(key=_key(self._fingerprint, entry, said), entry=entry, by=said)
         self._write(msgspec.json.encode(line) + b"\n")
+        self.by = together
         self.count += not isinstance(entry, Probed) or entry.probe.verdict.answers
 
     def close(self) -> None:
@@ -105,8 +139,9 @@ class Journal:
                 raise InvalidInputError(
                     self.path, f"line {number} is not an entry of a journal ({error}); delete it"
                 ) from None
-            if read.key != _key(self._fingerprint, read.entry):
+            if read.key != _key(self._fingerprint, read.entry, read.by):
                 raise InvalidInputError(self.path, f"line {number} was changed after it was written; delete the file")
+            self.by = self.by.and_by(read.by)
             if not isinstance(read.entry, Probed) or read.entry.probe.verdict.answers:
                 yield read.entry.task, read.entry
 
@@ -142,7 +177,8 @@ def open_journal(output: Path, fingerprint: Fingerprint, *, resume: bool) -> Ite
         journal.close()
 
 
-def _unwritable(path: Path, error: OSError) -> UsageError:
+def unwritable(path: Path, error: OSError) -> UsageError:
+    """Return what to say of a file that cannot be opened for writing, or that another run holds."""
     why = "another run is writing it" if isinstance(error, BlockingIOError) else error.strerror
     return UsageError(f"cannot write {path}: {why}; choose another path")
 
@@ -163,5 +199,5 @@ def _read(path: Path) -> bytes:
         raise InvalidInputError(path, f"cannot be read ({error.strerror})") from None
 
 
-def _key(fingerprint: Fingerprint, entry: JournalEntry) -> str:
-    return digest((fingerprint, entry))
+def _key(fingerprint: Fingerprint, entry: JournalEntry, by: AnsweredBy) -> str:
+    return digest((fingerprint, entry) if by == UNKNOWN_CARDS else (fingerprint, entry, by))

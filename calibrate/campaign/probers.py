@@ -158,8 +158,8 @@ def introduction(executor: Executor, variant: Variant, system: System = System.L
     return f"Probes run on {card.name} with the {weights} of {variant}."
 
 
-def recorded_card(executor: Executor, system: System = System.LINUX) -> RecordedCard:
-    """The card that answers under a system, as a record names it."""
+def recorded_card(executor: Executor, system: System = System.LINUX, serials: tuple[str, ...] = ()) -> RecordedCard:
+    """The card that answers under a system, as a record names it, with digests of all cards of a fleet."""
     kind, card = RecordedCardKind(executor.device), executor.card
     return RecordedCard(
         kind=kind,
@@ -169,7 +169,7 @@ def recorded_card(executor: Executor, system: System = System.LINUX) -> Recorded
         driver=card.driver[:80],
         uuid=card.uuid[:80] if kind is RecordedCardKind.VIRTUAL else "",
         system=system,
-        serials=executor.serials,
+        serials=serials,
     )
 
 

@@ -7,14 +7,14 @@ import msgspec
 
 from calibrate.campaign import probers
 from calibrate.campaign.expected import Expect, everything_fits
-from calibrate.campaign.journal import open_journal
+from calibrate.campaign.journal import AnsweredBy, open_journal
 from calibrate.campaign.run import CampaignResult, CampaignScope, TellPace, TellProgress, run_campaign
 from calibrate.executors.base import Executor, ExecutorStoppedError
 from calibrate.executors.cards import identity_of
 from calibrate.files import digest, pretty_json
 from calibrate.fingerprint import fingerprint
 from calibrate.probes.base import CapMethod
-from calibrate.record.measurement import Coefficient, Measurement, measurement_of
+from calibrate.record.measurement import Coefficient, Measurement, RecordedCardKind, measurement_of
 from calibrate.table.policy import Policy
 
 
@@ -64,29 +64,38 @@ def run_and_record(
                 tell,
                 method=probers.method_for(executor.device),
                 known=journal.entries,
-                keep=journal.keep,
+                keep=lambda entry: journal.keep(entry, _answered_by(executor)),
                 paced=paced,
                 expect=campaigning.expect,
             )
         except (KeyboardInterrupt, ExecutorStoppedError):
             raise InterruptedCampaignError(journal.count, journal.path) from None
-        write(pretty_json(_measurement(executor, cap_method, scope, findings)))
+        write(pretty_json(_measurement(executor, cap_method, scope, findings, journal.by)))
         journal.remove()
     return findings
 
 
+def _answered_by(executor: Executor) -> AnsweredBy:
+    """The cards of an executor that have answered so far; a fleet leaves their UUIDs on their machines."""
+    card = executor.card
+    alone = (digest(card.uuid),) if executor.device == RecordedCardKind.CUDA and card.uuid else ()
+    return AnsweredBy(serials=executor.serials or alone, conditions=executor.conditions)
+
+
 def _measurement(
-    executor: Executor, cap_method: CapMethod, scope: CampaignScope, findings: CampaignResult
+    executor: Executor, cap_method: CapMethod, scope: CampaignScope, findings: CampaignResult, by: AnsweredBy
 ) -> Measurement:
+    # A card that answered alone is not named.
+    serials = by.serials if executor.serials or len(by.serials) > 1 else ()
     coefficients = (
         Coefficient(variant=scope.variant, name=name, value=value) for name, value in findings.memory_model.items()
     )
     return measurement_of(
-        probers.recorded_card(executor, scope.system),
+        probers.recorded_card(executor, scope.system, serials),
         findings.probes,
         findings.certificates,
         tuple(coefficients),
         cap_method,
-        executor.conditions,
+        by.conditions,
         executor.setting.libraries,
     )

@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     "--output",
     type=click.Path(path_type=Path),
     metavar="PATH",
-    help="The measurement file; with --executor ray the folder of all of them.",
+    help="The measurement file; with --cards the folder of all of them.",
 )
 def run_command(
     device: str,
@@ -104,8 +104,8 @@ def run_command(
         variant=variant,
         sizes_gib=sizes,
         models=models,
-        # Weights for vLLM would have to be on every machine of a fleet.
-        backends=backends_of(device, models) if fleet is None or simulated else (Backend.PT,),
+        # Weights for vLLM would have to be on every machine of a cluster.
+        backends=backends_of(device, models) if fleet is None or fleet.is_here or simulated else (Backend.PT,),
         in_full=not simulated,
         system=system,
     )

@@ -1,4 +1,4 @@
-"""`python -m calibrate run --executor ray`: a campaign for each kind of card of a cluster."""
+"""`python -m calibrate run --cards`: a campaign for each kind of card of this machine, or of a Ray cluster."""
 
 import re
 import sys
@@ -16,7 +16,7 @@ from calibrate.extras import require_extra
 
 if TYPE_CHECKING:
     from calibrate.campaign.recording import Campaigning
-    from calibrate.executors.ray_cluster import RayCluster
+    from calibrate.executors.remote import Machines
     from calibrate.fleet.campaigns import KindCampaign, OpenWorkers
 
 ALL_CARDS: Final = "all"
@@ -26,7 +26,7 @@ executor_option = click.option(
     type=click.Choice(("local", "ray")),
     default="local",
     show_default=True,
-    help="Where the probes run: in processes of this machine, or on the cards of a Ray cluster.",
+    help="Where the probes run: on this machine, or on the cards of a Ray cluster.",
 )
 
 address_option = click.option(
@@ -34,7 +34,9 @@ address_option = click.option(
 )
 
 cards_option = click.option(
-    "--cards", metavar="all|NAMES", help="With --executor ray: the kinds of card to probe, such as H100,L4."
+    "--cards",
+    metavar="all|NAMES",
+    help="The kinds of card to probe, such as H100,L4, each with a file of its own; on a cluster all if not given.",
 )
 
 card_option = click.option(
@@ -42,16 +44,21 @@ card_option = click.option(
 )
 
 lines_option = click.option(
-    "--json", "as_lines", is_flag=True, help="With --executor ray: print each event as one line of JSON."
+    "--json", "as_lines", is_flag=True, help="With several cards: print each event as one line of JSON."
 )
 
 
 class FleetAsked(msgspec.Struct, frozen=True, kw_only=True):
-    """The cluster and the kinds of card that were asked for; no kinds stand for all that there are."""
+    """The kinds of card that were asked for, none for all that there are; no address stands for this machine."""
 
-    address: str
+    address: str | None
     kinds: tuple[str, ...]
     as_lines: bool
+
+    @property
+    def is_here(self) -> bool:
+        """Whether all cards are in this machine."""
+        return self.address is None
 
 
 def fleet_asked(
@@ -61,18 +68,21 @@ def fleet_asked(
 
     Raises `UsageError` for options that do not go together, `MissingExtraError` without Ray.
     """
-    if executor != "ray":
-        given = {"--address": address, "--cards": cards, "--json": as_lines or None}
-        for option in (option for option, value in given.items() if value is not None):
-            raise UsageError(f"{option} goes only with --executor ray; leave it out")
+    if executor != "ray" and address is not None:
+        raise UsageError("--address goes only with --executor ray; leave it out")
+    if executor != "ray" and cards is None:
+        if as_lines:
+            raise UsageError("--json goes only with --executor ray or with --cards; leave it out")
         if card is not None and device != "simulated":
             raise UsageError("--card goes only with --device simulated; leave it out")
         return None
     if card is not None:
-        raise UsageError("--card goes only with --executor local; a fleet has --cards")
+        raise UsageError("--card goes only with --executor local and without --cards; leave it out")
     kinds = () if cards in (None, ALL_CARDS) else tuple(dict.fromkeys(name.strip() for name in cards.split(",")))
     if not all(kinds):
         raise UsageError(f"--cards needs names between commas, such as H100,L4, got {cards!r}")
+    if executor != "ray":
+        return FleetAsked(address=None, kinds=kinds, as_lines=as_lines)
     require_extra("ray")
     return FleetAsked(address=address or "auto", kinds=kinds, as_lines=as_lines)
 
@@ -82,48 +92,58 @@ def run_fleet(asked: FleetAsked, device: str, campaigning: "Campaigning", folder
 
     Exit code 4 if a campaign could not be finished.
     """
-    from calibrate.executors.ray_cluster import RayCluster, RayWorkers
-
     lines = sys.stdout if asked.as_lines else None
     # Ray tells people on stdout what happens to its nodes.
-    with redirect_stdout(sys.stderr), closing(RayCluster(asked.address)) as cluster:
-        kinds = _kinds(cluster, asked, device)
+    with redirect_stdout(sys.stderr), closing(_machines(asked)) as machines:
+        kinds = _kinds(machines, asked, device)
         if folder is None:
             return Exit.OK
         campaigns = _campaigns(kinds, device, campaigning, folder)
-        return _run(campaigns, campaigning, lambda setup: RayWorkers(cluster, setup), lines)
+        return _run(campaigns, campaigning, machines.workers, lines)
 
 
-def _kinds(cluster: "RayCluster", asked: FleetAsked, device: str) -> list[str]:
+def _machines(asked: FleetAsked) -> "Machines":
+    from calibrate.campaign.probers import passes_descriptors
+    from calibrate.executors import local_cards, ray_cluster
+
+    if asked.address is not None:
+        return ray_cluster.RayCluster(asked.address)
+    if not passes_descriptors():
+        raise NotMeasuredError("--cards needs Linux, WSL or macOS; on Windows, --card simulates one card")
+    return local_cards.LocalMachine(asked.kinds)
+
+
+def _kinds(machines: "Machines", asked: FleetAsked, device: str) -> list[str]:
     """The kinds to probe, with a sentence about the cards of each."""
-    from calibrate.executors.cards import simulated_as
+    from calibrate.executors.cards import simulated_as, spelled
     from calibrate.record.measurement import RecordedCardKind
 
-    found = cluster.kinds(device)
-    for host in cluster.undeclared():
-        console.notify(
-            f"{host} has GPUs whose kind it does not declare, so they are left out; start it with, for example,"
-            """ `ray start --resources '{"accelerator_type:RTX-4090": 1}'`."""
-        )
-    kinds = asked.kinds or tuple(found)
+    found = machines.kinds(device)
+    for sentence in machines.left_out():
+        console.notify(sentence)
+    named = {spelled(kind): kind for kind in found} | {kind: kind for kind in found}
+    kinds = tuple(named.get(kind, named.get(spelled(kind), kind)) for kind in asked.kinds) or tuple(found)
     if missing := [kind for kind in kinds if kind not in found]:
         raise NotMeasuredError(
-            f"the cluster has no {', '.join(missing)}; it declares {', '.join(found) or 'no kind of card'}"
+            f"{machines.name} has no {', '.join(missing)}; it {machines.verb} {', '.join(found) or 'no kind of card'}"
         )
     if not kinds:
-        raise NotMeasuredError("no node of the cluster declares a kind of card (a resource accelerator_type:NAME)")
+        raise NotMeasuredError(
+            f"{machines.name} has no card that could be probed; a node of a cluster names the kind of its cards with a"
+            " resource accelerator_type:NAME"
+        )
     if device == RecordedCardKind.SIMULATED:
         for kind in kinds:
             simulated_as(kind)
     names = Counter(_file_name(kind).lower() for kind in kinds)
     if alike := [kind for kind in kinds if names[_file_name(kind).lower()] > 1]:
         raise UsageError(
-            f"{' and '.join(alike)} would be written to one file; declare one name on all nodes, or choose one with"
-            " --cards"
+            f"{' and '.join(alike)} would be written to one file; choose one with --cards, and declare one name on all"
+            " nodes of a cluster"
         )
     for kind in kinds:
         hosts = dict.fromkeys(place.host for place in found[kind])
-        console.notify(f"{kind}: {len(found[kind])} workers on {', '.join(hosts)}.")
+        console.notify(f"{kind}: {len(found[kind])} worker{'s' * (len(found[kind]) > 1)} on {', '.join(hosts)}.")
     return list(kinds)
 
 

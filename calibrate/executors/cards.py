@@ -32,6 +32,19 @@ def is_of_kind(card: Card, kind: str) -> bool:
     return card_model(card.name)[0] in _models_of(kind) and (size is None or int(size[1]) == card.nameplate_gib)
 
 
+def kinds_of(cards: Sequence[Card]) -> dict[str, list[Card]]:
+    """Return cards by the names of their kinds: the model, with its size in GB if cards of one model differ in it."""
+    models: dict[str, list[Card]] = {}
+    for card in cards:
+        models.setdefault(card_model(card.name)[0].upper().replace(" ", "-") or "CARD", []).append(card)
+    found: dict[str, list[Card]] = {}
+    for model, alike in models.items():
+        several = len({card.nameplate_gib for card in alike}) > 1
+        for card in alike:
+            found.setdefault(f"{model}-{card.nameplate_gib:g}G" if several else model, []).append(card)
+    return found
+
+
 def one_name_each(kinds: Sequence[str], recognised: str = "") -> list[str]:
     """Return the kinds that one node names without second names of one model.
 

@@ -1,4 +1,4 @@
-"""Several cards of one kind on other machines share the tasks of one campaign; a lost card loses no answer."""
+"""Several cards of one kind share the tasks of one campaign; a lost card loses no answer."""
 
 import threading
 import time
@@ -29,7 +29,7 @@ from calibrate.executors.remote import (
     WorkerSetup,
 )
 from calibrate.fingerprint import ProbeSetting, setting_here
-from calibrate.probes.base import UNCONDITIONED, CardConditions
+from calibrate.probes.base import CardConditions, worst_of
 from calibrate.record.measurement import RecordedCardKind
 from calibrate.verdict import Verdict
 
@@ -42,12 +42,13 @@ LOOK_S: Final = 5.0
 MOST_LOSSES: Final = 3
 """A probe whose card was lost, or on which it crashed or timed out, is tried on another one, twice."""
 
-WITHOUT_CARDS_S: Final = 60.0
-"""How long a fleet without a card waits for one: a cluster that grows by itself needs some time."""
+STUCK_S: Final = {RecordedCardKind.SIMULATED: 1800.0, RecordedCardKind.CUDA: 7200.0}
+"""How long a worker may work on one task until it counts as lost; a real card's prober ends each run before that."""
 
 SLOW_S: Final = 60.0
 SLOW_SHARE: Final = 3.0
-"""A card is slow that works longer on a task than both, the second as a share of the longest answer so far."""
+"""A card is slow that works longer on a task than both, the second as a share of the longest answer so far. So is one
+that takes longer than the first to start while no other works."""
 
 
 class FleetState(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,7 +95,7 @@ class Fleet:
         self._clock = clock
         self._simulated = setup.device == RecordedCardKind.SIMULATED
         self._here = setting_here()
-        self._starting: set[Place] = set()
+        self._starting: dict[Place, float] = {}
         self._members: dict[Place, _Member] = {}
         self._all: list[_Member] = []
         self._losses: Counter[ProbeTask] = Counter()
@@ -123,18 +124,7 @@ class Fleet:
     @property
     def conditions(self) -> CardConditions:
         """The worst of all cards whose answers counted."""
-        seen = [member.conditions for member in self._all if member.conditions is not None]
-        if not seen:
-            return UNCONDITIONED
-        worst = CardConditions(
-            watched=all(one.watched for one in seen),
-            foreign_bytes=max(one.foreign_bytes for one in seen),
-            context_bytes=max(one.context_bytes for one in seen),
-            allocator=max(one.allocator for one in seen),
-            returned_s=max(one.returned_s for one in seen),
-        )
-        # A record leaves out this very value.
-        return UNCONDITIONED if worst == UNCONDITIONED else worst
+        return worst_of([member.conditions for member in self._all if member.conditions is not None])
 
     def one_of(self, wanted: Sequence[ProbeTask], likely: Likely) -> JournalEntry:
         """Keep every card at work on what is wanted, and return the first answer that comes.
@@ -163,6 +153,7 @@ class Fleet:
         """Wait a moment; return an answer if one came."""
         if self._clock() >= self._look_at:
             self._look_at = self._clock() + LOOK_S
+            self._lose_stuck()
             self._start_new()
         event = self._workers.next_event(LISTEN_S)
         if self._stopped.is_set():
@@ -171,7 +162,7 @@ class Fleet:
         self._watch(self._state())
         if self._members or self._starting:
             self._seen = self._clock()
-        elif self._clock() - self._seen >= WITHOUT_CARDS_S:
+        elif self._clock() - self._seen >= self._workers.patience_s:
             raise NotMeasuredError(f"no {self.setup.kind} is left to ask{self._told_reasons()}; go on with --resume")
         return entry
 
@@ -179,7 +170,7 @@ class Fleet:
         """Start a worker on every card that has none: new ones, and those whose worker was lost."""
         for place in self._workers.places():
             if place not in self._starting and place not in self._members and place not in self.excluded:
-                self._starting.add(place)
+                self._starting[place] = self._clock()
                 self._workers.start(place)
 
     def _taken(self, event: WorkerEvent) -> JournalEntry | None:
@@ -193,7 +184,7 @@ class Fleet:
         return None
 
     def _admit(self, event: WorkerOpened) -> None:
-        self._starting.discard(event.place)
+        self._starting.pop(event.place, None)
         try:
             report = msgspec.json.decode(event.report, type=WorkerReport)
         except msgspec.DecodeError as error:
@@ -236,13 +227,21 @@ class Fleet:
     def _lose(self, event: WorkerLost) -> None:
         """Count a loss of the card's task; a card that never answered is not started again."""
         if event.place in self._starting:
-            self._starting.discard(event.place)
+            del self._starting[event.place]
             self._exclude(event.place, event.reason)
             return
         self._look_at = self._clock()
         member = self._members.pop(event.place)
         if member.task is not None:
             self._count_loss(member.task, event)
+
+    def _lose_stuck(self) -> None:
+        """End workers that will not answer any more; another card gets their tasks."""
+        limit = STUCK_S[RecordedCardKind(self.setup.device)]
+        for member in list(self._members.values()):
+            if member.task is not None and self._clock() - member.since > limit:
+                self._workers.stop(member.place)
+                self._lose(WorkerLost(place=member.place, reason=f"no answer in {limit / 60:.0f} min"))
 
     def _count_loss(self, task: ProbeTask, event: WorkerLost) -> None:
         self._losses[task] += 1
@@ -324,6 +323,9 @@ class Fleet:
             for member in self._members.values()
             if member.task is not None and now - member.since > limit
         }
+        if not self._members:
+            waiting = [place for place, since in self._starting.items() if now - since > SLOW_S]
+            slow |= {str(place): "it waits for a free core or card, or does not start" for place in waiting[:1]}
         return FleetState(
             at_work=len(self._members),
             starting=len(self._starting),

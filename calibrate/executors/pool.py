@@ -5,11 +5,11 @@ in the middle of its work.
 """
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
-from typing import Generic, TypeVar, cast
+from typing import IO, Generic, TypeVar, cast
 
 from acestep.errors import NotMeasuredError
 
@@ -20,7 +20,13 @@ Received = TypeVar("Received")
 class Process(Generic[Sent, Received]):
     """Runs a command with the file descriptor of a channel added, to which `worker.answer_all` listens there."""
 
-    def __init__(self, command: Sequence[str]) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        environ: Mapping[str, str] | None = None,
+        errors: IO[bytes] | None = None,
+    ) -> None:
+        """Start it in an environment, and with a file for what it writes to stderr; those of this process if None."""
         self.channel: Connection
         self.channel, theirs = Pipe()
         self.task: Sent | None = None
@@ -29,6 +35,8 @@ class Process(Generic[Sent, Received]):
             [*command, str(theirs.fileno())],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
+            stderr=errors,
+            env=environ,
             pass_fds=(theirs.fileno(),),
             start_new_session=True,
         )
@@ -48,7 +56,7 @@ class Process(Generic[Sent, Received]):
             said = self.channel.recv()
         except (EOFError, OSError):
             code = self._process.wait()
-            raise NotMeasuredError(f"a process that simulates ended with code {code}; run it again") from None
+            raise NotMeasuredError(f"a process that answers probes ended with code {code}; run it again") from None
         if isinstance(said, NotMeasuredError):
             raise said
         return cast(Received, said)  # the channel's types are lost on mypy

@@ -2,6 +2,7 @@
 
 import math
 import os
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -26,6 +27,17 @@ RECOGNISED: Final = "ray.io/accelerator-type"
 SIMULATED_BYTES: Final = GIB
 """Main memory that Ray sets aside for a worker that simulates; its traces take up to this."""
 
+GROWING_S: Final = 60.0
+"""How long to wait for a card: a cluster that grows by itself needs some time."""
+
+AUTO: Final = "auto"
+"""Ray's word for the cluster of this machine."""
+
+LAST_PORT: Final = 65535
+
+ANSWERS_S: Final = 10.0
+"""How long a machine may take to accept a connection."""
+
 CLOSING_S: Final = 20.0
 """How long a worker of a real card may take to unload its model."""
 
@@ -33,6 +45,7 @@ CLOSING_S: Final = 20.0
 class RayCluster:
     """A connection to a running cluster; `worker` is the class that answers on its nodes."""
 
+    name, verb = "the cluster", "declares"
     worker: type[CardWorker] = CardWorker
 
     def __init__(self, address: str) -> None:
@@ -41,12 +54,18 @@ class RayCluster:
 
         # The driver sends no statistics; those of the cluster are its owner's choice.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        # How often to try to connect, which takes half a minute; Ray tries for a quarter of an hour.
+        os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "1")
+        if address == AUTO:
+            address = os.environ.get("RAY_ADDRESS") or AUTO
+        where = "on this machine" if address == AUTO else f"at {address}"
         self.ray = ray
         try:
+            _require_listener(address)
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-        except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             raise NotMeasuredError(
-                f"no Ray cluster answers at {address} ({first_line(error)}); start one with `ray start --head`, or give"
+                f"no Ray cluster answers {where} ({first_line(error)}); start one with `ray start --head`, or give"
                 " its address with --address"
             ) from None
 
@@ -59,13 +78,18 @@ class RayCluster:
                     found.setdefault(kind, []).extend(places)
         return dict(sorted(found.items()))
 
-    def undeclared(self) -> list[str]:
-        """The hosts with GPUs of a kind that Ray does not recognise and no resource declares."""
+    def left_out(self) -> list[str]:
+        """Return a sentence for every host with GPUs of a kind that Ray does not recognise and no resource declares."""
         return [
-            str(node["NodeManagerAddress"])
+            f"{node['NodeManagerAddress']} has GPUs whose kind it does not declare, so they are left out; start it"
+            """ with, for example, `ray start --resources '{"accelerator_type:RTX-4090": 1}'`."""
             for node in self._nodes()
             if node["Resources"].get("GPU") and not any(name.startswith(TYPE_PREFIX) for name in node["Resources"])
         ]
+
+    def workers(self, setup: WorkerSetup) -> "RayWorkers":
+        """The workers of one kind of card."""
+        return RayWorkers(self, setup)
 
     def places_of(self, kind: str, device: str) -> list[Place]:
         """The cards of one kind that are there now."""
@@ -88,6 +112,8 @@ class RayCluster:
 
 class RayWorkers:
     """The workers of one kind of card in a cluster."""
+
+    patience_s = GROWING_S
 
     def __init__(self, cluster: RayCluster, setup: WorkerSetup) -> None:
         self._cluster = cluster
@@ -160,6 +186,16 @@ class RayWorkers:
             "max_restarts": 0,
             "scheduling_strategy": NodeAffinitySchedulingStrategy(place.node, soft=False),
         }
+
+
+def _require_listener(address: str) -> None:
+    """Raise `OSError` if nothing listens at an address, `ValueError` for one that is not such as 10.0.0.1:6379."""
+    host, _, port = address.rpartition(":")
+    if address == AUTO:
+        return
+    if not host or "/" in host or not port.isdecimal() or int(port) > LAST_PORT:
+        raise ValueError("an address is HOST:PORT, such as 10.0.0.1:6379")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWERS_S).close()
 
 
 def _gone(error: Exception) -> NotMeasuredError:

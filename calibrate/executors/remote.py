@@ -1,6 +1,6 @@
-"""Cards on other machines: the protocol that starts and asks them, and what they say, as JSON."""
+"""Cards behind workers, here or elsewhere: the protocols that start and ask them, and what they say, as JSON."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -78,7 +78,12 @@ WorkerEvent = WorkerOpened | TaskAnswered | WorkerLost
 
 
 class Workers(Protocol):
-    """Cards of one kind on other machines, one worker for each; a worker has one task at a time."""
+    """Cards of one kind, one worker for each; a worker has one task at a time."""
+
+    @property
+    def patience_s(self) -> float:
+        """How long a fleet without a card waits for one."""
+        ...
 
     def places(self) -> Sequence[Place]:
         """The cards of the kind that are there now, used or not."""
@@ -102,4 +107,37 @@ class Workers(Protocol):
 
     def close(self) -> None:
         """End all workers."""
+        ...
+
+
+class Machines(Protocol):
+    """A machine or a cluster with cards of several kinds."""
+
+    @property
+    def name(self) -> str:
+        """What a message calls them."""
+        ...
+
+    @property
+    def verb(self) -> str:
+        """What they do with kinds of card: they have or declare them."""
+        ...
+
+    def kinds(self, device: str) -> Mapping[str, Sequence[Place]]:
+        """Return every kind of card by name, and the cards of each; no card has two names.
+
+        Raises `NotMeasuredError` where none can be used.
+        """
+        ...
+
+    def left_out(self) -> Sequence[str]:
+        """Return a sentence for every card that is here and of no kind."""
+        ...
+
+    def workers(self, setup: WorkerSetup) -> Workers:
+        """Return the workers of one kind."""
+        ...
+
+    def close(self) -> None:
+        """End every worker."""
         ...

@@ -2,9 +2,9 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
@@ -12,6 +12,8 @@ import msgspec
 
 from acestep.errors import AceStepError, NotMeasuredError
 from acestep.output_file import output_file
+from calibrate.campaign.journal import unwritable
+from calibrate.campaign.lock import Lock
 from calibrate.campaign.pace import Paced
 from calibrate.campaign.recording import Campaigning, InterruptedCampaignError, run_and_record
 from calibrate.executors.base import ExecutorStoppedError
@@ -78,7 +80,7 @@ def _run(
     update: Written | Failed
     try:
         fleet = Fleet(campaign.setup, workers(campaign.setup), stopped=stopped, watch=_watching(kind, tell))
-        with output_file(campaign.output) as write, closing(fleet):
+        with output_file(campaign.output) as write, _alone_with(campaign.output), closing(fleet):
             on_card = _on_card(campaigning, fleet, say)
             findings = run_and_record(fleet, on_card, campaign.output, write, say, paced)
     except AceStepError as error:
@@ -88,6 +90,19 @@ def _run(
         update = Written(card=kind, path=str(campaign.output), probes=len(findings.probes), seconds=round(seconds, 3))
     tell(update)
     return update
+
+
+@contextmanager
+def _alone_with(output: Path) -> Iterator[None]:
+    """Keep other campaigns from a measurement file, also while this one waits for cards; raises `UsageError`."""
+    try:
+        lock = Lock(output)
+    except OSError as error:
+        raise unwritable(output, error) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _on_card(campaigning: Campaigning, fleet: Fleet, tell: Callable[[str], None]) -> Campaigning:

@@ -1,5 +1,6 @@
 """The protocol of every measurement: a prober runs knobs and a workload under a cap."""
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Protocol
 
@@ -100,6 +101,21 @@ class CardConditions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 UNCONDITIONED = CardConditions(watched=False, foreign_bytes=0, context_bytes=0, allocator="", returned_s=0.0)
 """The conditions on a simulated card: no other process, and no context."""
+
+
+def worst_of(seen: Sequence[CardConditions]) -> CardConditions:
+    """Return what holds for all probes that were made under some conditions; `UNCONDITIONED` says nothing of a card."""
+    known = [conditions for conditions in seen if conditions != UNCONDITIONED]
+    if not known:
+        return UNCONDITIONED
+    return CardConditions(
+        watched=all(one.watched for one in known),
+        foreign_bytes=max(one.foreign_bytes for one in known),
+        context_bytes=max(one.context_bytes for one in known),
+        allocator=max(one.allocator for one in known),
+        returned_s=max(one.returned_s for one in known),
+    )
+
 
 SIMULATED_CARD = Card(kind=CardKind.CUDA, name="simulated card", capability=SIMULATED_CAPABILITY)
 """The card of a simulation; it has no size."""

@@ -3,13 +3,13 @@
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from acestep.checkpoints import catalog
 from acestep.checkpoints.locate import locate
 from acestep.errors import InvalidInputError, NotMeasuredError
 from acestep.hardware.card import Card, CardKind
-from acestep.hardware.detection import look
+from acestep.hardware.detection import Detection, look
 from acestep.knobs import Knobs, Variant
 from acestep.limits.capabilities import computes_in_float32
 from acestep.stage import StageReport
@@ -141,15 +141,7 @@ class CudaProber(ChildProber):
 
     def __init__(self, method: CapMethod = CapMethod.FRACTION, *, in_float32: bool = False) -> None:
         """Raises `NotMeasuredError` if there is no such card, or, unless `in_float32`, one that computes in float32."""
-        found = look(os.environ)
-        card = found.card
-        if card.kind is not CardKind.CUDA:
-            why = "".join(f" {sentence}" for sentence in found.remarks)
-            raise NotMeasuredError(
-                f"no NVIDIA card was found ({card.name}), so nothing can be measured; use `--device simulated`.{why}"
-            )
-        if found.obstacle:
-            raise NotMeasuredError(f"{found.obstacle} So nothing can be measured; use `--device simulated`")
+        card = _found(os.environ).card
         if computes_in_float32(card) and not in_float32:
             raise NotMeasuredError(
                 f"{card.name} has no bfloat16 and computes in float32, where everything takes twice as much; its plan"
@@ -169,6 +161,23 @@ class CudaProber(ChildProber):
             ),
             card,
         )
+
+
+def found_cards(environ: Mapping[str, str]) -> Sequence[Card]:
+    """Return all NVIDIA cards of this machine; raise `NotMeasuredError` if there is none that can be used."""
+    return [card for card in _found(environ).cards if card.kind is CardKind.CUDA]
+
+
+def _found(environ: Mapping[str, str]) -> Detection:
+    found = look(environ)
+    if found.card.kind is not CardKind.CUDA:
+        why = "".join(f" {sentence}" for sentence in found.remarks)
+        raise NotMeasuredError(
+            f"no NVIDIA card was found ({found.card.name}), so nothing can be measured; use `--device simulated`.{why}"
+        )
+    if found.obstacle:
+        raise NotMeasuredError(f"{found.obstacle} So nothing can be measured; use `--device simulated`")
+    return found
 
 
 def child_environ(environ: Mapping[str, str], uuid: str) -> dict[str, str]:

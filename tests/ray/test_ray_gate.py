@@ -9,14 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from acestep.errors import Exit
 from calibrate.executors.ray_cluster import RayCluster
 from ci.cells import GateCell, certified_cells
 from ci.findings import Finding
 from ci.head_on_ray import RayPlaces
 from ci.promises import stored_promises
 from ci.side_by_side import LOCAL_PLACES, cell_tasks, simulated_findings
+from tests.code_faults import CODE_FAULTS
 from tests.command_lines import ROOT
 from tests.gate_house import good
+from tests.gate_trees import gated, one_tier_house, one_tier_tree, put_in
 from tests.ray.clusters import LocalCluster
 
 STAND_IN = """
@@ -111,3 +114,13 @@ def test_a_process_that_ends_is_told_as_it_is_here(cells: list[GateCell], places
     found = list(simulated_findings(cell_tasks(cells, 0.02, lambda _: None), ROOT, command=command, places=places))
     assert {finding.id for finding in found} == {"G203"}
     assert "has ended on a machine of the cluster" in found[0].message
+
+
+def test_the_gate_says_of_a_change_what_it_says_here(cluster: LocalCluster, tmp_path: Path) -> None:
+    """With the real simulation: one song, and the steps of another, on two of the cluster's nodes."""
+    tree = one_tier_tree(tmp_path, one_tier_house(None, seconds=60))
+    put_in(tree, CODE_FAULTS[2])
+    here = gated(tree, "--seed", "5")
+    assert here[0] == Exit.REGRESSED
+    assert {finding["id"] for finding in here[1]["findings"]} & set(CODE_FAULTS[2].rules)
+    assert gated(tree, "--seed", "5", "--executor", "ray", "--address", cluster.address) == here

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from acestep.errors import Exit
 from calibrate.campaign.journal import journal_path
+from calibrate.campaign.lock import Lock
 from calibrate.cli import cli
 from calibrate.commands import run_fleet, run_minutes
 from calibrate.executors import ray_cluster
@@ -33,9 +34,11 @@ command = command
 class PlayedCluster:
     """A cluster with two cards of each kind; what a test changes of the workers of a kind is in `changes`."""
 
+    name, verb = "the cluster", "declares"
+
     def __init__(self) -> None:
         self.kinds_there = ["H100", "L4"]
-        self.hosts_undeclared: list[str] = []
+        self.undeclared: list[str] = []
         self.changes: dict[str, Callable[[FakeWorkers], None]] = {}
         self.closed = 0
 
@@ -46,10 +49,10 @@ class PlayedCluster:
     def kinds(self, device: str) -> dict[str, Sequence[Place]]:
         return {kind: [place(1), place(2)] for kind in self.kinds_there}
 
-    def undeclared(self) -> list[str]:
-        return self.hosts_undeclared
+    def left_out(self) -> list[str]:
+        return self.undeclared
 
-    def workers(self, _: object, setup: WorkerSetup) -> FakeWorkers:
+    def workers(self, setup: WorkerSetup) -> FakeWorkers:
         workers = FakeWorkers(2, setup=setup)
         self.changes.get(setup.kind, lambda _: None)(workers)
         return workers
@@ -63,7 +66,6 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> PlayedCluster:
     played = PlayedCluster()
     monkeypatch.setattr(run_fleet, "require_extra", lambda _: None)
     monkeypatch.setattr(ray_cluster, "RayCluster", played)
-    monkeypatch.setattr(ray_cluster, "RayWorkers", played.workers)
     return played
 
 
@@ -143,6 +145,20 @@ def test_ctrl_c_keeps_the_answers_of_all_kinds(cluster: PlayedCluster, command: 
     assert all(json.loads(line)["event"] for line in out.splitlines())
     for kind in cluster.kinds_there:
         require_local_file(tmp_path, kind)
+
+
+def test_a_second_run_into_one_folder_is_refused_before_it_starts_a_worker(
+    cluster: PlayedCluster, command: Run, tmp_path: Path
+) -> None:
+    started: list[FakeWorkers] = []
+    cluster.changes["H100"] = started.append
+    lock = Lock(path_of(tmp_path, "H100"))
+    code, _, err = run(command, tmp_path, "--cards", "H100")
+    lock.release()
+    assert code == Exit.USAGE
+    assert "another run is writing it" in err
+    assert [workers.started for workers in started] == [[]]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_defect_in_one_campaign_ends_all_and_is_not_hidden(
@@ -232,7 +248,7 @@ def test_a_card_that_cannot_be_simulated_is_refused_before_the_plan(
     assert "budget" not in err
 
 
-@pytest.mark.parametrize("option", [("--cards", "all"), ("--address", "10.0.0.1:6379"), ("--json",)])
+@pytest.mark.parametrize("option", [("--address", "10.0.0.1:6379"), ("--json",)])
 def test_options_of_a_fleet_go_with_no_local_run(option: Sequence[str], command: Run, tmp_path: Path) -> None:
     code, _, err = command(cli, "run", *option, "-o", tmp_path / "card.json")
     assert code == Exit.USAGE
@@ -240,7 +256,7 @@ def test_options_of_a_fleet_go_with_no_local_run(option: Sequence[str], command:
 
 
 def test_a_dry_run_tells_the_cards_and_probes_nothing(cluster: PlayedCluster, command: Run) -> None:
-    cluster.hosts_undeclared.append("10.0.0.9")
+    cluster.undeclared.append("10.0.0.9 has GPUs whose kind it does not declare.")
     code, _, err = command(cli, "run", "--executor", "ray", "--dry-run")
     assert code == Exit.OK
     assert "H100: 2 workers" in err

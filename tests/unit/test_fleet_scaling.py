@@ -1,18 +1,52 @@
-"""What a large fleet would take follows from what was measured."""
+"""What more workers gain, and what a large fleet would take, follow from what was measured."""
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tools.fleet_scaling import fleet_seconds
+from acestep.knobs import Variant
+from tools.fleet_runs import FleetRun
+from tools.fleet_scaling import busy_share, campaign_cost, fleet_seconds, reckoned_gain
 
+seconds = st.floats(1, 10_000)
 whole = st.integers(1, 40)
 
 
-@given(seconds=st.integers(60, 36_000), workers=st.integers(2, 8), kinds=whole, times=whole)
-def test_a_larger_fleet_works_as_well_as_the_largest_that_was_measured(
-    seconds: int, workers: int, kinds: int, times: int
+def run(workers: int, worker_cpu_s: float, driver_cpu_s: float = 0.0) -> FleetRun:
+    """A run whose workers are always at work."""
+    return FleetRun(
+        workers=workers,
+        wall_s=worker_cpu_s / workers,
+        workers_cpu_s=(worker_cpu_s / workers,) * workers,
+        driver_cpu_s=driver_cpu_s,
+        answers=1,
+        message_bytes=1,
+    )
+
+
+@given(cpu_s=seconds, fleet=whole, times=whole)
+def test_a_fleet_of_workers_that_are_always_at_work_is_as_fast_as_it_is_large(
+    cpu_s: float, fleet: int, times: int
 ) -> None:
-    measured = {1: float(seconds), workers: 1.25 * seconds / workers}
-    assert fleet_seconds(measured, kinds, workers) == pytest.approx(kinds * measured[workers])
-    assert fleet_seconds(measured, kinds, times * workers) == pytest.approx(kinds * measured[workers] / times)
+    busy = busy_share(run(2, cpu_s))
+    assert busy == pytest.approx(1)
+    assert fleet_seconds(cpu_s, fleet * times, busy) == pytest.approx(fleet_seconds(cpu_s, fleet, busy) / times)
+    idle = busy_share(msgspec.structs.replace(run(2, cpu_s), wall_s=cpu_s))
+    assert fleet_seconds(cpu_s, fleet, idle) == pytest.approx(2 * fleet_seconds(cpu_s, fleet, busy))
+
+
+@given(cpu_s=seconds, driver_cpu_s=seconds, started_cpu_s=seconds, workers=st.integers(2, 40))
+def test_what_drivers_and_starts_take_is_lost_to_the_gain(
+    cpu_s: float, driver_cpu_s: float, started_cpu_s: float, workers: int
+) -> None:
+    assert reckoned_gain(run(1, cpu_s), run(workers, cpu_s)) == pytest.approx(workers)
+    less = reckoned_gain(run(1, cpu_s), run(workers, cpu_s + started_cpu_s))
+    assert less < workers
+    assert reckoned_gain(run(1, cpu_s), run(workers, cpu_s + started_cpu_s, driver_cpu_s)) < less
+
+
+@pytest.mark.parametrize("variant", [Variant.TURBO, Variant.XL_SFT])
+def test_a_sample_is_a_part_of_a_campaign_and_more_sizes_cost_more(variant: Variant) -> None:
+    few, more = (campaign_cost(variant, sizes, whole=False) for sizes in ((8,), (8, 16)))
+    assert 0 < few < more < campaign_cost(variant, (8, 16), whole=True)
