@@ -11,6 +11,7 @@ FIRST_FAULTS = (
         "    return 2 * chosen\n",
         "decode",
         "activations",
+        song_s=600,
     ),
     CodeFault(
         "banded attention has a dense mask",
@@ -19,6 +20,7 @@ FIRST_FAULTS = (
         "BLOCK_ROWS: Final = 1_000_000\n",
         "denoise",
         "activations",
+        song_s=600,
     ),
     CodeFault(
         "the text encoder is no longer offloaded",
@@ -27,6 +29,7 @@ FIRST_FAULTS = (
         'frozenset({TRANSFORMER, "text_encoder"} if offload is Offload.CPU else {"text_encoder"})',
         "denoise",
         "text_encoder",
+        song_s=600,
     ),
     CodeFault(
         "INT8 is silently skipped",
@@ -44,6 +47,8 @@ FIRST_FAULTS = (
         'frozenset({TRANSFORMER, "lm"} if offload is Offload.CPU else {"lm"})',
         "denoise",
         "lm",
+        song_s=600,
+        lm="0.6B",
     ),
     CodeFault(
         "the language model makes logits of every token of a prompt",
@@ -54,6 +59,8 @@ FIRST_FAULTS = (
         "        return normed[-1:] + 0 * every[-1:, : normed.shape[1]].to(normed.dtype)\n",
         "think",
         "activations",
+        song_s=600,
+        lm="0.6B",
     ),
     CodeFault(
         "every block from the fifth on keeps a copy of its input",
