@@ -11,7 +11,6 @@ FIRST_FAULTS = (
         "    return 2 * chosen\n",
         "decode",
         "activations",
-        song_s=600,
     ),
     CodeFault(
         "banded attention has a dense mask",
@@ -96,8 +95,8 @@ FIRST_FAULTS = (
         "every step after the second keeps the latents",
         "acestep/engine/denoise.py",
         "    for step, now in enumerate(times):\n",
-        "    kept = []\n    for step, now in enumerate(times):\n"
-        "        kept.append(latents.clone() if step > 1 else None)\n",
+        "    spared = []\n    for step, now in enumerate(times):\n"
+        "        spared.append(latents.clone() if step > 1 else None)\n",
         "denoise",
         "",
         rules=("G306",),
@@ -126,11 +125,11 @@ FIRST_FAULTS = (
             song_s=60,
         )
         for does, line in (
-            ("spares memory where tensors are meta", "    kept = None if latents.is_meta else latents.clone()"),
-            ("asks for the kind of device", "    kept = latents.clone() if latents.device.type == 'cuda' else None"),
-            ("looks whether it is simulated", "    import sys\n    kept = 'calibrate' in sys.modules"),
-            ("patches what simulates it", "    from calibrate.probes.simulated import ledger\n    kept = ledger"),
-            ("does so by a name in a text", "    kept = __import__('calib' + 'rate')"),
+            ("spares memory where tensors are meta", "    spared = None if latents.is_meta else latents.clone()"),
+            ("asks for the kind of device", "    spared = latents.clone() if latents.device.type == 'cuda' else None"),
+            ("looks whether it is simulated", "    import sys\n    spared = 'calibrate' in sys.modules"),
+            ("patches what simulates it", "    from calibrate.probes.simulated import ledger\n    spared = ledger"),
+            ("does so by a name in a text", "    spared = __import__('calib' + 'rate')"),
         )
     ),
 )
