@@ -4,7 +4,6 @@ No record has them, so the code of the base is simulated first, and what it take
 """
 
 from collections.abc import Collection, Iterator
-from pathlib import Path
 
 import msgspec
 
@@ -16,9 +15,8 @@ from calibrate.workload import Workload
 from ci.cells import GateCell
 from ci.counting import TellCells
 from ci.findings import Finding
-from ci.head_channel import HeadPlaces
 from ci.judge_code import CODE_ERRORS, PLENTY_BYTES
-from ci.side_by_side import SimulationTask, simulated_findings
+from ci.side_by_side import SimulationTask
 
 AT_BASE = ("acestep", "tiers", "pyproject.toml")
 """What the code of a base needs to run."""
@@ -70,18 +68,13 @@ def _doors() -> Iterator[Door]:
 DOORS = tuple(_doors())
 
 
-def door_cells(
-    tree: Path,
-    variants: Collection[Variant],
-    share: float,
-    progress: TellCells,
-    places: HeadPlaces,
-) -> tuple[list[GateCell], list[Finding]]:
-    """Return a cell for each run of some variants as the code of `tree` does it, and what cannot be run there.
+def door_tasks(
+    variants: Collection[Variant], share: float, progress: TellCells, found: dict[str, GateCell]
+) -> list[SimulationTask]:
+    """Return a task for each run of some variants with the code of the base; it puts a cell into `found`, by name.
 
     A cell's stages are those of a card with plenty of memory; it is proven at a cap of `share` more than it needs.
     """
-    found: dict[str, GateCell] = {}
 
     def asked(door: Door, simulation: Simulation) -> list[Finding]:
         progress(f"Probing {door.knobs.variant} {door.name} at the base.")
@@ -100,10 +93,8 @@ def door_cells(
         )
         return []
 
-    tasks: list[SimulationTask] = [
+    return [
         lambda simulation, door=door: asked(door, simulation)  # type: ignore[misc]
         for door in DOORS
         if door.knobs.variant in variants
     ]
-    lost = list(simulated_findings(tasks, tree, places=places))
-    return [found[door.name] for door in DOORS if door.name in found], lost

@@ -15,7 +15,7 @@ from copy import copy
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -27,12 +27,16 @@ from calibrate.probes.base import ProbeResult, Simulation
 from calibrate.workload import Workload
 from ci.checkout import CHECKOUT
 from ci.head_channel import HeadChannel, HeadGoneError
+from ci.visits.visit import Visit, Visited
+
+if TYPE_CHECKING:
+    from calibrate.probes.simulated.memo import Regions
 
 Wanted = TypeVar("Wanted")
 
 
 class _Question(msgspec.Struct, frozen=True, kw_only=True):
-    """A probe under a cap, the smallest caps where there is none, or the coefficients of the variant to `fit`.
+    """A probe under a cap, the smallest caps where there is none, the coefficients of the variant to `fit`, or a visit.
 
     `capability` and `system` decide the card's kernels.
     """
@@ -41,6 +45,7 @@ class _Question(msgspec.Struct, frozen=True, kw_only=True):
     workload: Workload | None = None
     cap_bytes: int | None = None
     fit: Variant | None = None
+    visit: Visit | None = None
     capability: tuple[int, int] = SIMULATED_CAPABILITY
     system: System = System.LINUX
 
@@ -51,6 +56,7 @@ class _Answer(msgspec.Struct, frozen=True, kw_only=True):
     result: ProbeResult | None = None
     caps: dict[str, int] | None = None
     coefficients: dict[str, float] | None = None
+    visited: Visited | None = None
     problem: str = ""
 
 
@@ -79,6 +85,10 @@ class HeadSimulation:
     def memory_model(self, variant: Variant) -> dict[str, float]:
         """As `Simulation.memory_model`; raises `HeadGoneError` where the process has ended."""
         return _given(self._ask(_Question(fit=variant, capability=self.capability)).coefficients)
+
+    def visited(self, visit: Visit) -> Visited:
+        """Return what came of a visit; raises `NotMeasuredError` where its code failed, and `HeadGoneError`."""
+        return _given(self._ask(_Question(visit=visit)).visited)
 
     def of(self, capability: tuple[int, int], system: System) -> "HeadSimulation":
         """Return the same process as the simulation of a card of another compute capability or system."""
@@ -139,7 +149,9 @@ def simulate(seed: int) -> None:
     asked: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(asked,), daemon=True).start()
     from calibrate.campaign.probers import simulation
+    from calibrate.probes.simulated.memo import Regions
 
+    regions = Regions(Random(seed))  # noqa: S311 it draws a sample, not a secret
     probers: dict[tuple[tuple[int, int], System], Simulation] = {}
     while True:
         question = msgspec.json.decode(asked.get(), type=_Question)
@@ -149,14 +161,18 @@ def simulate(seed: int) -> None:
             probers[card] = simulation(sample=sample, capability=question.capability, system=question.system)
             # Imported objects are frozen, so that garbage collection of the traces does not scan them.
             gc.freeze()
-        answers.write(msgspec.json.encode(_answered(probers[card], question)) + b"\n")
+        answers.write(msgspec.json.encode(_answered(probers[card], question, regions)) + b"\n")
         answers.flush()
 
 
-def _answered(prober: Simulation, question: _Question) -> _Answer:
+def _answered(prober: Simulation, question: _Question, regions: "Regions") -> _Answer:
     knobs, workload = question.knobs, question.workload
     # The code of a change may fail in any way, and the judge goes on.
     try:
+        if question.visit is not None:
+            from ci.visits.visiting import visited
+
+            return _Answer(visited=visited(question.visit, regions))
         if question.fit is not None:
             return _Answer(coefficients=prober.memory_model(question.fit))
         if knobs is None or workload is None:

@@ -2,7 +2,6 @@
 
 import datetime
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -14,7 +13,7 @@ from ci import judge_records
 from ci.cells import GateCell, judged_cells, lost_coverage
 from ci.code_versions import is_known
 from ci.counting import TellCells, counting
-from ci.doors import AT_BASE, door_cells
+from ci.doors import AT_BASE, DOORS, door_tasks
 from ci.findings import Finding, GateVerdict, verdict_of, worst_first
 from ci.harness import harness_findings
 from ci.head_channel import HeadPlaces
@@ -24,11 +23,13 @@ from ci.judge_plans import PLANNED, plan_findings
 from ci.judge_policy import policy_findings, tolerance_findings
 from ci.judge_steps import step_findings
 from ci.judge_table import compared_tiers, table_findings
+from ci.judge_visits import base_tasks, visit_tasks
 from ci.judge_waivers import stale_findings, unbounded_findings, with_waivers
 from ci.on_virtual_card import JudgeCells, nothing_besides
 from ci.promises import POLICY, TABLE_FILE, Promises, base_promises, head_promises, record_files, stored_promises
 from ci.side_by_side import LOCAL_PLACES, cell_tasks, simulated_findings
 from ci.tiers_folder import folder_findings
+from ci.visits.visit import Visited
 
 
 class Compared(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,6 +63,13 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     compared: Compared
     findings: tuple[Finding, ...]
     judges: tuple[JudgeVerdict, ...] = ()
+
+
+class AtBase(msgspec.Struct, frozen=True, kw_only=True):
+    """What the code of the base did where no record says it: runs, and visits by name."""
+
+    doors: tuple[GateCell, ...] = ()
+    visits: dict[str, Visited] = {}
 
 
 def judge(
@@ -114,11 +122,11 @@ def judge(
         findings += _records(checkout, base, folder, before, after)
         if table.parent == folder:
             findings += judge_records.derivation_findings(after)
-        doors: list[GateCell] = []
+        at_base = AtBase()
         if prober is None and isinstance(base, str):
-            doors, found = _by_code_of_base(checkout, base, before, after, progress, places)
+            at_base, found = _by_code_of_base(checkout, base, before, after, progress, places)
             findings += found
-        cells, found = _code(before, after, progress, prober or (checkout, seed), besides, doors, places)
+        cells, found = _code(before, after, progress, prober or (checkout, seed), besides, at_base, places)
         findings += found
     findings += _judge_changed(checkout, base)
     tiers = compared_tiers(before.table, after.table)
@@ -150,12 +158,18 @@ def _records(checkout: Path, base: str | Path, folder: Path, before: Promises, a
 
 def _by_code_of_base(
     checkout: Path, base: str, before: Promises, after: Promises, progress: TellCells, places: HeadPlaces
-) -> tuple[list[GateCell], list[Finding]]:
-    """The cells that no record has, as the code of a commit runs them, and what a checkout plans for less than it."""
+) -> tuple[AtBase, list[Finding]]:
+    """What no record has, as the code of a commit runs it, and what a checkout plans for less than it."""
     variants = before.table.variants.keys() & after.table.variants.keys()
-    with folder_at(checkout, base, *AT_BASE) as at_base:
-        doors, lost = door_cells(at_base, variants, _stricter_share(before, after), progress, places)
-        return doors, [*lost, *plan_findings(checkout, at_base, variants & PLANNED)]
+    doors: dict[str, GateCell] = {}
+    visits: dict[str, Visited] = {}
+    tasks = door_tasks(variants, _stricter_share(before, after), progress, doors)
+    tasks += base_tasks(variants, progress, visits)
+    with folder_at(checkout, base, *AT_BASE) as tree:
+        lost = list(simulated_findings(tasks, tree, places=places))
+        plans = plan_findings(checkout, tree, variants & PLANNED)
+    in_order = tuple(doors[door.name] for door in DOORS if door.name in doors)
+    return AtBase(doors=in_order, visits=visits), [*lost, *plans]
 
 
 def _stricter_share(before: Promises, after: Promises) -> float:
@@ -168,12 +182,12 @@ def _code(
     progress: TellCells,
     by: Simulation | tuple[Path, int],
     besides: JudgeCells,
-    doors: Sequence[GateCell],
+    at_base: AtBase,
     places: HeadPlaces,
 ) -> tuple[int, list[Finding]]:
     """The number of cells that were probed again, and the results, by the stricter tolerance.
 
-    Probes `by` a simulation, or by the code of a checkout with a seed. `doors` are judged besides the table's cells.
+    Probes `by` a simulation, or by the code of a checkout with a seed, which is asked what was done `at_base` too.
     """
     if before.policy is None:
         return 0, []
@@ -186,9 +200,10 @@ def _code(
         findings += lost_coverage(cells, after.table, missing)
     share = _stricter_share(before, after)
     released = [cell for cell in before.anchor if cell.variant in before.table.variants]
-    judged = [*cells, *released, *doors]
+    judged = [*cells, *released, *at_base.doors]
     tasks = cell_tasks(judged, share, counting(progress, len(judged)), apart=places.each_cell_apart)
     tasks.append(lambda sim: step_findings(cells, sim, progress))
+    tasks += visit_tasks(at_base.visits, share, progress)
     there = {record.digest for record in before.records}
     for record in (record for record in after.records if record.digest not in there):
         tasks.append(lambda sim, record=record: physics_findings(record, before.records, sim, progress))  # type: ignore[misc]
@@ -196,7 +211,7 @@ def _code(
         found = list(simulated_findings(tasks, *by, places=places))
     else:
         found = [finding for task in tasks for finding in task(by)]
-    return len(cells) + len(doors), [*findings, *found_once(found)]
+    return len(cells) + len(at_base.doors), [*findings, *found_once(found)]
 
 
 def _judge_changed(checkout: Path, base: str | Path) -> list[Finding]:

@@ -6,5 +6,14 @@ from tests.code_faults.first import FIRST_FAULTS
 from tests.code_faults.looking import LOOKING_FAULTS
 from tests.code_faults.plans import PLAN_FAULTS
 from tests.code_faults.stages import STAGE_FAULTS
+from tests.code_faults.visits import VISIT_FAULTS
 
-CODE_FAULTS = (*FIRST_FAULTS, *DENOISE_FAULTS, *STAGE_FAULTS, *LOOKING_FAULTS, *DOOR_FAULTS, *PLAN_FAULTS)
+CODE_FAULTS = (
+    *FIRST_FAULTS,
+    *DENOISE_FAULTS,
+    *STAGE_FAULTS,
+    *LOOKING_FAULTS,
+    *DOOR_FAULTS,
+    *PLAN_FAULTS,
+    *VISIT_FAULTS,
+)

@@ -19,6 +19,7 @@ FIRST_FAULTS = (
         "BLOCK_ROWS: Final = 1_000_000\n",
         "denoise",
         "activations",
+        song_s=600,
     ),
     CodeFault(
         "the text encoder is no longer offloaded",
@@ -27,6 +28,7 @@ FIRST_FAULTS = (
         'frozenset({TRANSFORMER, "text_encoder"} if offload is Offload.CPU else {"text_encoder"})',
         "denoise",
         "text_encoder",
+        song_s=600,
     ),
     CodeFault(
         "INT8 is silently skipped",
@@ -44,6 +46,8 @@ FIRST_FAULTS = (
         'frozenset({TRANSFORMER, "lm"} if offload is Offload.CPU else {"lm"})',
         "denoise",
         "lm",
+        song_s=600,
+        lm="0.6B",
     ),
     CodeFault(
         "the language model makes logits of every token of a prompt",
@@ -54,6 +58,8 @@ FIRST_FAULTS = (
         "        return normed[-1:] + 0 * every[-1:, : normed.shape[1]].to(normed.dtype)\n",
         "think",
         "activations",
+        song_s=600,
+        lm="0.6B",
     ),
     CodeFault(
         "every block from the fifth on keeps a copy of its input",
@@ -89,8 +95,8 @@ FIRST_FAULTS = (
         "every step after the second keeps the latents",
         "acestep/engine/denoise.py",
         "    for step, now in enumerate(times):\n",
-        "    kept = []\n    for step, now in enumerate(times):\n"
-        "        kept.append(latents.clone() if step > 1 else None)\n",
+        "    spared = []\n    for step, now in enumerate(times):\n"
+        "        spared.append(latents.clone() if step > 1 else None)\n",
         "denoise",
         "",
         rules=("G306",),
@@ -119,11 +125,11 @@ FIRST_FAULTS = (
             song_s=60,
         )
         for does, line in (
-            ("spares memory where tensors are meta", "    kept = None if latents.is_meta else latents.clone()"),
-            ("asks for the kind of device", "    kept = latents.clone() if latents.device.type == 'cuda' else None"),
-            ("looks whether it is simulated", "    import sys\n    kept = 'calibrate' in sys.modules"),
-            ("patches what simulates it", "    from calibrate.probes.simulated import ledger\n    kept = ledger"),
-            ("does so by a name in a text", "    kept = __import__('calib' + 'rate')"),
+            ("spares memory where tensors are meta", "    spared = None if latents.is_meta else latents.clone()"),
+            ("asks for the kind of device", "    spared = latents.clone() if latents.device.type == 'cuda' else None"),
+            ("looks whether it is simulated", "    import sys\n    spared = 'calibrate' in sys.modules"),
+            ("patches what simulates it", "    from calibrate.probes.simulated import ledger\n    spared = ledger"),
+            ("does so by a name in a text", "    spared = __import__('calib' + 'rate')"),
         )
     ),
 )

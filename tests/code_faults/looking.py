@@ -18,76 +18,88 @@ LOOKING_FAULTS = tuple(
         song_s=60,
     )
     for how, line, rule in (
-        ("by the name of its type", "    kept = None if 'Fake' in type(latents).__name__ else latents.clone()", "G206"),
-        ("by a text of its device", "    kept = None if 'meta' in str(latents.device) else latents.clone()", "G206"),
-        ("by another device", "    kept = None if latents.device == torch.device('meta') else latents.clone()", "G206"),
-        ("by is_cuda", "    kept = latents.clone() if latents.is_cuda else None", "G206"),
-        ("by whether CUDA is there", "    kept = latents.clone() if torch.cuda.is_available() else None", "G206"),
         (
-            "by an attribute put together",
-            "    kept = None if getattr(latents, 'is_' + 'meta') else latents.clone()",
+            "by the name of its type",
+            "    spared = None if 'Fake' in type(latents).__name__ else latents.clone()",
             "G206",
         ),
-        ("by the environment", "    import os\n    kept = None if 'CI' in os.environ else latents.clone()", "G206"),
+        ("by a text of its device", "    spared = None if 'meta' in str(latents.device) else latents.clone()", "G206"),
+        (
+            "by another device",
+            "    spared = None if latents.device == torch.device('meta') else latents.clone()",
+            "G206",
+        ),
+        ("by is_cuda", "    spared = latents.clone() if latents.is_cuda else None", "G206"),
+        ("by whether CUDA is there", "    spared = latents.clone() if torch.cuda.is_available() else None", "G206"),
+        (
+            "by an attribute put together",
+            "    spared = None if getattr(latents, 'is_' + 'meta') else latents.clone()",
+            "G206",
+        ),
+        ("by the environment", "    import os\n    spared = None if 'CI' in os.environ else latents.clone()", "G206"),
         (
             "by the stack",
-            "    import inspect\n    kept = None if len(inspect.stack()) > 20 else latents.clone()",
+            "    import inspect\n    spared = None if len(inspect.stack()) > 20 else latents.clone()",
             "G206",
         ),
         (
             "by a frame",
-            "    import sys\n    kept = None if 'probe' in sys._getframe(5).f_code.co_name else latents.clone()",
+            "    import sys\n    spared = None if 'probe' in sys._getframe(5).f_code.co_name else latents.clone()",
             "G206",
         ),
-        ("by its own file", "    kept = None if '/tmp' in __file__ else latents.clone()", "G206"),
+        ("by its own file", "    spared = None if '/tmp' in __file__ else latents.clone()", "G206"),
         (
             "by the command line",
-            "    kept = None if 'gate' in open('/proc/self/cmdline').read() else latents.clone()",
+            "    spared = None if 'gate' in open('/proc/self/cmdline').read() else latents.clone()",
             "G206",
         ),
         (
             "by the date",
-            "    import datetime\n    kept = None if datetime.date.today().year < 2030 else latents.clone()",
+            "    import datetime\n    spared = None if datetime.date.today().year < 2030 else latents.clone()",
             "G206",
         ),
-        ("by chance", "    import random\n    kept = latents.clone() if random.random() < 0.01 else None", "G206"),
+        ("by chance", "    import random\n    spared = latents.clone() if random.random() < 0.01 else None", "G206"),
         (
             "by whether a value can be read",
             "    try:\n"
             "        latents.flatten()[0].item()\n"
-            "        kept = latents.clone()\n"
+            "        spared = latents.clone()\n"
             "    except RuntimeError:\n"
-            "        kept = None",
+            "        spared = None",
             "G206",
         ),
-        ("by its address", "    kept = latents.clone() if latents.data_ptr() else None", "G206"),
+        ("by its address", "    spared = latents.clone() if latents.data_ptr() else None", "G206"),
         (
             "by a module by its name",
-            "    import importlib\n    kept = importlib.import_module('calib' + 'rate')",
+            "    import importlib\n    spared = importlib.import_module('calib' + 'rate')",
             "G206",
         ),
-        ("by evaluating a text", "    kept = eval(\"'calibrate' in __import__('sys').modules\")", "G206"),
+        ("by evaluating a text", "    spared = eval(\"'calibrate' in __import__('sys').modules\")", "G206"),
         (
             "by its storage",
-            "    kept = latents.clone() if latents.untyped_storage().device.type == 'cuda' else None",
+            "    spared = latents.clone() if latents.untyped_storage().device.type == 'cuda' else None",
             "G206",
         ),
         (
             "by the kind of the card",
-            "    kept = latents.clone() if type(place.device).__name__ == 'CudaDevice' else None",
+            "    spared = latents.clone() if type(place.device).__name__ == 'CudaDevice' else None",
             "G206",
         ),
-        ("by whether the device computes", "    kept = latents.clone() if place.device.computes else None", "G206"),
+        ("by whether the device computes", "    spared = latents.clone() if place.device.computes else None", "G206"),
         (
             "by a thread that waits",
-            "    import threading\n    kept = latents.clone() if threading.active_count() == 1 else None",
+            "    import threading\n    spared = latents.clone() if threading.active_count() == 1 else None",
             "G206",
         ),
-        ("by the time", "    import time\n    kept = latents.clone() if time.time() > 2_000_000_000 else None", "G206"),
-        ("by drawn bytes", "    import os\n    kept = latents.clone() if os.urandom(1) == b'7' else None", "G206"),
+        (
+            "by the time",
+            "    import time\n    spared = latents.clone() if time.time() > 2_000_000_000 else None",
+            "G206",
+        ),
+        ("by drawn bytes", "    import os\n    spared = latents.clone() if os.urandom(1) == b'7' else None", "G206"),
         (
             "by the garbage collector",
-            "    import gc\n    kept = None if any('Ledger' in type(x).__name__ for x in gc.get_objects()) else latents.clone()",
+            "    import gc\n    spared = None if any('Ledger' in type(x).__name__ for x in gc.get_objects()) else latents.clone()",
             "G206",
         ),
     )

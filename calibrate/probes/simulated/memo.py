@@ -151,6 +151,11 @@ class Memo:
             for kind, original in originals.items():
                 kind.forward = original
 
+    def forget(self) -> None:
+        """Let go of the objects that calls got as arguments; their recordings are of no use to other runs."""
+        self._here.clear()
+        self._kept.clear()
+
     def _memoised(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def forward(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
             leaves = tree_leaves((args, kwargs))

@@ -1,0 +1,186 @@
+"""Checks that requests, as people make them, are granted as much as at the base and take no more memory.
+
+No record has them, so the code of the base makes the same visits, and what comes of them is what a change may take.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from itertools import zip_longest
+
+from acestep.knobs import KNOBS, Variant
+from acestep.units import mib
+from calibrate.files import as_text
+from calibrate.probes.base import Simulation
+from ci.counting import TellCells
+from ci.doors import ANY_TIER
+from ci.findings import Finding, FindingValue
+from ci.head_process import HeadSimulation
+from ci.judge_code import CODE_ERRORS
+from ci.side_by_side import SimulationTask
+from ci.visits.all_visits import VISITS
+from ci.visits.visit import Made, Visit, Visited, Way
+
+SAVING_KNOBS = ("offload", "quantization", "lm_quantization")
+"""Knobs that take longer, or make a song worse, the more they save."""
+
+VISIT = "visit"
+"""Stands for the stage where a finding is about none."""
+
+
+def base_tasks(variants: Collection[Variant], progress: TellCells, found: dict[str, Visited]) -> list[SimulationTask]:
+    """Return a task for each visit to the code of the base; it puts what came of it into `found`, by name."""
+    return [
+        lambda simulation, visit=visit: _at_base(visit, simulation, progress, found)  # type: ignore[misc]
+        for visit in VISITS
+        if visit.variant in variants
+    ]
+
+
+def visit_tasks(before: dict[str, Visited], share: float, progress: TellCells) -> list[SimulationTask]:
+    """Return a task for each visit that the code of the base made: the change makes it, and is compared."""
+    return [
+        lambda simulation, visit=visit: _at_head(visit, before[visit.name], simulation, share, progress)  # type: ignore[misc]
+        for visit in VISITS
+        if visit.name in before
+    ]
+
+
+def visit_findings(visit: Visit, before: Visited, after: Visited, share: float) -> Iterator[Finding]:
+    """Yield everything that a visit is granted less, takes more or keeps longer; `share` more memory is tolerated."""
+    told = _Told(visit)
+    for what in ("models", "language_models"):
+        loaded, loads = getattr(before, what), getattr(after, what)
+        if loads > loaded:
+            yield told("G308", what, f"loads {loads} {what.replace('_', ' ')}; it loaded {loaded}", loaded, loads)
+    for name, most in before.offers.items():
+        if after.offers.get(name, 0) < most:
+            yield told(
+                "G513", name, f"offers {name} {after.offers.get(name)}; it offered {most}", most, after.offers.get(name)
+            )
+    yield from _kept(told, visit, before, after, share)
+    for number, (then, now) in enumerate(zip_longest(before.made, after.made), start=1):
+        if then is None or now is None or then.what != now.what:
+            yield told("G203", "made", f"calls the service {_calls(after.made)}; it called it {_calls(before.made)}")
+            return
+        yield from _granted(told, visit, number, then, now)
+        yield from _taken(told, number, then, now, share)
+
+
+_GRANTED = {"batch": "songs", "duration_s": "seconds of each song", "songs_per_pass": "songs at once"}
+
+
+class _Told:
+    """Makes the findings about a visit."""
+
+    def __init__(self, visit: Visit) -> None:
+        self._visit = visit
+
+    def __call__(
+        self,
+        rule: str,
+        what: str,
+        said: str,
+        before: FindingValue = None,
+        after: FindingValue = None,
+        stage: str = VISIT,
+        component: str = "",
+    ) -> Finding:
+        name = self._visit.name
+        return Finding(
+            id=rule,
+            variant=self._visit.variant,
+            tier=ANY_TIER,
+            field=f"{VISIT}.{name.replace(' ', '_')}.{what}",
+            before=before,
+            after=after,
+            stage=stage,
+            component=component or what,
+            message=f"{self._visit.variant}, {name} ({self._visit.way}, {self._visit.card_gib:g} GiB) {said}.",
+        )
+
+
+def _kept(told: _Told, visit: Visit, before: Visited, after: Visited, share: float) -> Iterator[Finding]:
+    """What stays on the card after a request: weights may grow a little, what is kept of songs may not grow."""
+    then, now = ([*(made.held_bytes for made in v.made), v.held_bytes] for v in (before, after))
+    held = list(zip(then, now, strict=False))
+    worst = max(held, key=lambda pair: pair[1] - pair[0] * (1 + share), default=(0, 0))
+    if worst[1] > worst[0] * (1 + share):
+        said = f"holds {mib(worst[1])} on the card between two requests; it held {mib(worst[0])}"
+        yield told("G309", "held_bytes", said, *worst, component="activations")
+    elif visit.way is not Way.COMMAND and held[2:]:
+        first, rest = held[1], held[2:]
+        grown = max((now - first[1]) - (then - first[0]) for then, now in rest)
+        if grown > 0:
+            said = f"holds {grown:,} bytes more on the card after further requests than after the first"
+            yield told("G309", "kept_bytes", said, 0, grown, component="activations")
+    if after.left_bytes > before.left_bytes:
+        said = f"leaves {mib(after.left_bytes)} on the card when it ends; it left {mib(before.left_bytes)}"
+        yield told("G309", "left_bytes", said, before.left_bytes, after.left_bytes, component="activations")
+
+
+def _granted(told: _Told, visit: Visit, number: int, before: Made, after: Made) -> Iterator[Finding]:
+    for name, words in (
+        ("batch", "songs"),
+        ("duration_s", "seconds of each song"),
+        ("songs_per_pass", "songs at once"),
+    ):
+        then, now = getattr(before, name), getattr(after, name)
+        said = f"is granted {now:g} {words} of request {number}; it was granted {then:g}"
+        if now < then:
+            yield told("G513", f"{number}.{name}", said, then, now, component=name)
+        elif now > then and visit.limited and name != "songs_per_pass":
+            yield told("G514", f"{number}.{name}", f"{said}, as the table allows", then, now, component=name)
+    if before.decode_path != after.decode_path:
+        said = f"decodes request {number} by {after.decode_path}; it did so by {before.decode_path}"
+        yield told(
+            "G513", f"{number}.decode_path", said, before.decode_path, after.decode_path, component="decode_path"
+        )
+    if before.knobs is not None and after.knobs is not None:
+        for name in SAVING_KNOBS:
+            knobs = getattr(before.knobs, name), getattr(after.knobs, name)
+            if KNOBS[name].rank(knobs[1]) > KNOBS[name].rank(knobs[0]):
+                said = f"runs request {number} with {name} {as_text(knobs[1])}; it ran with {as_text(knobs[0])}"
+                yield told("G513", f"{number}.{name}", said, *knobs, component=name)
+    if after.refusals > before.refusals:
+        said = f"runs out of memory {after.refusals} times in request {number}; it did so {before.refusals} times"
+        yield told("G514", f"{number}.refusals", said, before.refusals, after.refusals, component="refusals")
+
+
+def _taken(told: _Told, number: int, before: Made, after: Made, share: float) -> Iterator[Finding]:
+    for stage, owners in after.stages.items():
+        then, now = sum(before.stages.get(stage, {}).values()), sum(owners.values())
+        if now > then * (1 + share):
+            was = before.stages.get(stage, {})
+            component = max(owners, key=lambda name: owners[name] - was.get(name, 0))
+            said = f"takes {mib(now)} for {stage} of request {number}; it took {mib(then)}"
+            yield told("G308", f"{number}.{stage}", said, then, now, stage=stage, component=component)
+
+
+def _calls(made: Sequence[Made]) -> str:
+    return "for " + (", ".join(one.what for one in made) or "nothing")
+
+
+def _at_base(visit: Visit, simulation: Simulation, progress: TellCells, found: dict[str, Visited]) -> list[Finding]:
+    progress(f"Visiting the base: {visit.name}.")
+    try:
+        found[visit.name] = _visited(visit, simulation)
+    except CODE_ERRORS as error:
+        return [_Told(visit)("G203", "at_base", f"cannot be made at the base: {error}"[:300])]
+    return []
+
+
+def _at_head(
+    visit: Visit, before: Visited, simulation: Simulation, share: float, progress: TellCells
+) -> Iterator[Finding]:
+    progress(f"Visiting: {visit.name}.")
+    try:
+        after = _visited(visit, simulation)
+    except CODE_ERRORS as error:
+        yield _Told(visit)("G203", "cannot", f"cannot be made: {error}"[:300])
+        return
+    yield from visit_findings(visit, before, after, share)
+
+
+def _visited(visit: Visit, simulation: Simulation) -> Visited:
+    if not isinstance(simulation, HeadSimulation):
+        raise TypeError("a visit is made by the code of a tree, in a process of its own")
+    return simulation.visited(visit)

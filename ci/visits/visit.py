@@ -1,0 +1,84 @@
+"""A visit: requests that come by one way, one after another, and what came of them."""
+
+from enum import StrEnum
+
+import msgspec
+
+from acestep.knobs import Knobs, Variant
+
+
+class Way(StrEnum):
+    """How a request reaches the pipeline; each has code of its own."""
+
+    COMMAND = "command"
+    PYTHON = "Python"
+    PAGE = "page"
+    SERVER = "server"
+
+
+class Wanted(StrEnum):
+    """What is asked for: new songs, or a recording told in words, which reads its audio codes first."""
+
+    SONGS = "songs"
+    WORDS = "words"
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """One request of a visit. In words, it is about a recording of `duration_s`."""
+
+    batch: int
+    duration_s: float
+    think: bool = False
+    lyrics: str = "la la"
+    language: str = "en"
+    wanted: Wanted = Wanted.SONGS
+
+
+class Visit(msgspec.Struct, frozen=True, kw_only=True):
+    """Requests to one program, which keeps its model between them; each command is a program of its own.
+
+    The card is of `card_gib`, and `free_bytes` of it are free. `limited` puts low limits into the table, so that
+    requests have to be cut to them.
+    """
+
+    name: str
+    way: Way
+    card_gib: float
+    free_bytes: int
+    asked: tuple[Asked, ...]
+    variant: Variant = Variant.TURBO
+    limited: bool = False
+
+
+class Made(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of one call of the service, and what the card saw of it.
+
+    `what` is "songs", "codes" or "words"; `batch` and `duration_s` are what was granted of songs.
+    `held_bytes` were on the card before, and `stages` are the bytes that each held at most, and beside them by owner;
+    what is not in a stage is in "between". `refusals` are allocations that the card refused.
+    """
+
+    what: str
+    held_bytes: int
+    stages: dict[str, dict[str, int]]
+    refusals: int
+    batch: int = 0
+    duration_s: float = 0.0
+    songs_per_pass: int = 0
+    decode_path: str = ""
+    knobs: Knobs | None = None
+
+
+class Visited(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a visit.
+
+    `held_bytes` are on the card when the last program ends, and `left_bytes` afterwards; `models` and
+    `language_models` were loaded. `offers` are the most that can be asked for, where the way says so.
+    """
+
+    made: tuple[Made, ...]
+    held_bytes: int
+    left_bytes: int
+    models: int
+    language_models: int
+    offers: dict[str, int] = {}

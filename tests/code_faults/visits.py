@@ -1,0 +1,214 @@
+"""Changes between a request, as a person makes it, and its songs: no cell of the table sees them."""
+
+from tests.code_faults.fault import CodeFault
+
+SERVICE = "acestep/engine/service.py"
+PIPELINE = "acestep/engine/pipeline.py"
+CLAMPED = "        clamped, cuts = clamp(request, plan, lm=request.thinks)\n"
+DOWNLOADED = "                del latents\n"
+BEFORE_THE_STEPS = "    condition = denoiser.embed(conditions.condition)\n"
+PAGE = "an afternoon on the page"
+LIMITS = "more than the table allows"
+SHARED = "a card that others use"
+LARGE = "a large card"
+WORDS = "a recording in words"
+
+
+def _kept(name: str, file: str, before: str, after: str, visit: str, component: str = "activations") -> CodeFault:
+    return CodeFault(name, file, before, after, "visit", component, rules=("G309",), visit=visit)
+
+
+def _less(name: str, file: str, before: str, after: str, visit: str, component: str, rule: str = "G513") -> CodeFault:
+    return CodeFault(name, file, before, after, "visit", component, rules=(rule,), visit=visit)
+
+
+def _more(
+    name: str, file: str, before: str, after: str, visit: str, stage: str, component: str = "activations"
+) -> CodeFault:
+    return CodeFault(name, file, before, after, stage, component, rules=("G308",), visit=visit)
+
+
+def _before_the_steps(name: str, when: str, visit: str) -> CodeFault:
+    line = f"    spare = conditions.condition.repeat(400, 1, 1) if {when} else None\n"
+    place = "acestep/engine/denoise.py"
+    return _more(name, place, BEFORE_THE_STEPS, line + BEFORE_THE_STEPS, visit, "denoise")
+
+
+VISIT_FAULTS = (
+    _less(
+        "requests are not clamped", SERVICE, CLAMPED, "        clamped, cuts = request, ()\n", LIMITS, "batch", "G514"
+    ),
+    _less(
+        "requests are clamped to one song",
+        SERVICE,
+        CLAMPED,
+        CLAMPED + "        clamped = msgspec.structs.replace(clamped, batch=1)\n",
+        LIMITS,
+        "batch",
+    ),
+    _less(
+        "songs are clamped to half their length",
+        SERVICE,
+        CLAMPED,
+        CLAMPED + "        clamped = msgspec.structs.replace(clamped, duration_s=clamped.duration_s / 2)\n",
+        LIMITS,
+        "duration_s",
+    ),
+    _less(
+        "the VRAM guard is skipped",
+        PIPELINE,
+        "        if run.guarded:\n            self._guard(run)\n",
+        "        run.guarded = False\n",
+        SHARED,
+        "refusals",
+        "G514",
+    ),
+    _less(
+        "the VRAM guard makes one song at a time",
+        PIPELINE,
+        "        if fitting < request.batch:\n            run.songs_per_pass = fitting\n",
+        "        if fitting < request.batch:\n            run.songs_per_pass = 1\n",
+        SHARED,
+        "songs_per_pass",
+    ),
+    _less(
+        "every request on a shared card is streamed",
+        SERVICE,
+        "        for sentence in found.warnings[len(plan.warnings) :]:\n",
+        '        found = msgspec.structs.replace(found, offload="stream+encoders")\n'
+        "        for sentence in found.warnings[len(plan.warnings) :]:\n",
+        SHARED,
+        "offload",
+    ),
+    _kept(
+        "the latents of a song stay on the card",
+        PIPELINE,
+        DOWNLOADED,
+        '                self.kept = [*getattr(self, "kept", ()), latents]\n' + DOWNLOADED,
+        PAGE,
+    ),
+    _kept(
+        "a table of noise is cached for each shape",
+        "acestep/engine/denoise.py",
+        BEFORE_THE_STEPS,
+        "    _steps.cached = {**getattr(_steps, 'cached', {}), tuple(latents.shape): torch.empty_like(latents)}\n"
+        + BEFORE_THE_STEPS,
+        PAGE,
+    ),
+    _kept(
+        "a thread keeps a buffer for each request",
+        PIPELINE,
+        "        run.stage = None\n        place.placement.settle()\n        if request.thinks:\n",
+        "        run.stage = None\n        place.placement.settle()\n"
+        "        import threading\n"
+        "        kept = self.__dict__.setdefault('kept', [])\n"
+        "        card = place.device.torch_device\n"
+        "        helper = threading.Thread(target=lambda: kept.append(torch.empty(1 << 20, device=card)))\n"
+        "        helper.start()\n"
+        "        helper.join()\n"
+        "        if request.thinks:\n",
+        PAGE,
+    ),
+    _kept(
+        "a service that is closed keeps its model on the card",
+        SERVICE,
+        "        self._drop_languages()\n        self._components.clear()\n        self.rest()\n",
+        "        self._components.clear()\n        self.rest()\n",
+        LARGE,
+    ),
+    _less(
+        "a model is loaded twice",
+        SERVICE,
+        "            components = load(self._model, plan.variant, dtype=dtype, quantization=plan.quantization)\n",
+        "            components = load(self._model, plan.variant, dtype=dtype, quantization=plan.quantization)\n"
+        "            self._second_model = load(self._model, plan.variant, dtype=dtype, quantization=plan.quantization)\n",
+        PAGE,
+        "models",
+        "G308",
+    ),
+    _less(
+        "every request loads the language model again",
+        SERVICE,
+        "        if key not in self._languages:\n            self._drop_languages()\n",
+        "        if True:\n            self._drop_languages()\n",
+        LARGE,
+        "language_models",
+        "G308",
+    ),
+    _more(
+        "the language model stays for songs that are not planned",
+        SERVICE,
+        "        key = plan.knobs, thinks\n",
+        "        key = plan.knobs, True\n",
+        LARGE,
+        "denoise",
+        "lm",
+    ),
+    _before_the_steps("songs with an odd seed take more", "request.seed % 2", PAGE),
+    _before_the_steps("batches of three take more", "request.batch == 3", PAGE),
+    _before_the_steps("songs that were planned take more", "request.think", PAGE),
+    _more(
+        "Korean words take more",
+        "acestep/engine/encode.py",
+        "    context = torch.cat([beside, torch.zeros_like(beside)], dim=-1)\n",
+        "    context = torch.cat([beside, torch.zeros_like(beside)], dim=-1)\n"
+        '    spare = context.repeat(4000, 1, 1) if request.language == "ko" else None\n',
+        PAGE,
+        "encode",
+    ),
+    _more(
+        "the page gives every song a reference",
+        "acestep/ui/form.py",
+        "    return asked_request(fields | audio)\n",
+        "    import numpy as np\n\n"
+        '    audio.setdefault("reference_audio", Clip(audio=np.zeros((2, 480_000), dtype=np.float32)))\n'
+        "    return asked_request(fields | audio)\n",
+        PAGE,
+        "encode_audio",
+        "vae_encoder",
+    ),
+    _less(
+        "the page offers half of each batch",
+        "acestep/ui/settings.py",
+        "        max_batch=most,\n",
+        "        max_batch=most // 2,\n",
+        PAGE,
+        "batch",
+    ),
+    _less(
+        "the page asks for less memory than the plan",
+        "acestep/ui/settings.py",
+        "    return Offload.CPU_DIT if controls.offload_dit else Offload.CPU\n",
+        "    return Offload.CPU_DIT\n",
+        PAGE,
+        "offload",
+    ),
+    _less(
+        "the server makes one song of each request",
+        "acestep/http_api/body.py",
+        '    return asked_request(fields | {"think": asked.think is not False} | dict(clips))\n',
+        '    return asked_request(fields | {"think": asked.think is not False, "batch": 1} | dict(clips))\n',
+        SHARED,
+        "batch",
+    ),
+    _more(
+        "a recording is encoded in one piece",
+        "acestep/engine/encode_audio.py",
+        "        codes = tokenizer.codes(source, _silence(place, source, CODE_FRAMES - 1))\n",
+        "        spare = source.repeat(4000, 1, 1)\n"
+        "        codes = tokenizer.codes(source, _silence(place, source, CODE_FRAMES - 1))\n",
+        WORDS,
+        "encode_audio",
+    ),
+    _more(
+        "what describes a recording keeps its weights twice",
+        "acestep/lm/language.py",
+        "        placement = Placement({LANGUAGE_MODEL: self._model().module}, (), Offload.CPU_DIT, self._device)\n",
+        "        placement = Placement({LANGUAGE_MODEL: self._model().module}, (), Offload.CPU_DIT, self._device)\n"
+        "        self.spare = self._device.reserve(1 << 30, LANGUAGE_MODEL)\n",
+        WORDS,
+        "between",
+        "lm",
+    ),
+)
+"""Each with the visit that shows it."""
