@@ -55,7 +55,10 @@ class Accelerator:
             return host.to(self.torch_device, non_blocking=host.is_pinned())
 
     def download(self, host: np.ndarray, source: Tensor) -> None:
-        torch.from_numpy(host).copy_(source)
+        target = torch.from_numpy(host)
+        # PyTorch copies into an array with gaps through a second one of the same size, and through none row by row.
+        for row, part in ((target, source),) if target.is_contiguous() else zip(target, source, strict=True):
+            row.copy_(part)
 
     def reserve(self, n_bytes: int, owner: str) -> Tensor:
         """Take memory from the pool of the computing stream, so that computation can reuse it afterwards."""

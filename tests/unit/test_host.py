@@ -3,12 +3,15 @@
 import os
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from acestep.devices.accelerator import HOST_RESERVE_BYTES, Accelerator
 from acestep.devices.cpu import CpuDevice
@@ -243,3 +246,29 @@ def test_a_container_without_proc_has_what_the_system_call_says(tmp_path: Path) 
     assert found.total_bytes == os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     assert 0 < found.available_bytes <= found.total_bytes
     assert found.swap_bytes == 0
+
+
+class Targets(TorchDispatchMode):
+    """Whether each array that is copied into is contiguous."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.contiguous: list[bool] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.copy_.default:
+            self.contiguous.append(args[0].is_contiguous())
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("samples", [7, 5])
+def test_what_comes_from_a_card_needs_no_second_copy_on_the_host(samples: int) -> None:
+    card = Accelerator(torch.cuda, torch.device("cpu"), torch.float32, grouped=True, workspace=0)
+    audio = np.zeros((2, 7), dtype=np.float32)
+    made = torch.rand(2, samples)
+    with Targets() as targets:
+        card.download(audio[:, :samples], made)
+    assert (audio[:, :samples] == made.numpy()).all()
+    assert not audio[:, samples:].any()
+    assert targets.contiguous
+    assert all(targets.contiguous)

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdio>
 #include <cstring>
 #include <iterator>
 #include <map>
@@ -35,6 +36,43 @@ void take_time(size_t size) {
     if (const uint64_t pace = control(card_of(current_device()), Control::COPY_BYTES_PER_SECOND))
         std::this_thread::sleep_for(
             std::chrono::duration<double>(static_cast<double>(size) / static_cast<double>(pace)));
+}
+
+// Whether no file lies behind these addresses and no other process shares them.
+bool is_private(uint64_t begin, uint64_t end) {
+    FILE *maps = std::fopen("/proc/self/maps", "re");
+    if (!maps) return false;
+    char line[4352];  // a path has at most 4096 bytes
+    uint64_t reached = begin;
+    while (reached < end && std::fgets(line, sizeof line, maps)) {
+        unsigned long long first = 0, last = 0, file = 0;
+        char rights[5] = "";
+        if (std::sscanf(line, "%llx-%llx %4s %*s %*s %llu", &first, &last, rights, &file) != 4) break;
+        if (last <= reached) continue;
+        if (first > reached || rights[1] != 'w' || rights[3] != 'p' || file) break;
+        reached = last;
+    }
+    std::fclose(maps);
+    return reached >= end;
+}
+
+// Only what is not zero is written, because the first write to a page takes memory.
+void clear_bytes(uint64_t begin, uint64_t end) {
+    auto *at = reinterpret_cast<char *>(begin), *after = reinterpret_cast<char *>(end);
+    if (std::any_of(at, after, [](char byte) { return byte != 0; })) std::memset(at, 0, end - begin);
+}
+
+// Whole pages are given back instead of written: they read as zeros, and take memory only once they are written again.
+void clear(void *to, size_t size) {
+    const auto begin = reinterpret_cast<uint64_t>(to), end = begin + size;
+    const uint64_t first = round_up(begin, PAGE), last = end / PAGE * PAGE;
+    if (first >= last || !is_private(first, last) ||
+        madvise(reinterpret_cast<void *>(first), last - first, MADV_DONTNEED) != 0) {
+        std::memset(to, 0, size);
+        return;
+    }
+    clear_bytes(begin, first);
+    clear_bytes(last, end);
 }
 
 }  // namespace
@@ -99,7 +137,7 @@ int copy(void *to, const void *from, size_t size) {
     if (size <= machine().copy_limit)
         std::memmove(to, from, size);
     else if (!is_device_address(to))
-        std::memset(to, 0, size);
+        clear(to, size);
     return OK;
 }
 
