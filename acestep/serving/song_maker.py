@@ -80,8 +80,8 @@ class SongMaker:
 
         Raises `StoppedError` as `generate` does, and as `Service.plan_song` does.
         """
-        progress = self._watched_by(visit)
-        return self._in_turn(lambda: self._service.plan_song(request, plan, progress=progress, adapters=adapters))
+        progress, chosen = self._watched_by(visit), switched_on(adapters, self.adapters)
+        return self._in_turn(lambda: self._service.plan_song(request, plan, progress=progress, adapters=chosen))
 
     def generate(
         self,

@@ -141,6 +141,7 @@ class Studio:
         self, request: Request, wish: Controls, visit: Visit, *, adapter: str = ""
     ) -> tuple[Request, tuple[str, ...]]:
         """Return a request with what the language model plans filled in, and the warnings; raises as `generate`."""
+        self.open()
         adapters = self.adapters.chosen(adapter)
         _, plan, _ = self.settle(wish, request)
         return self._maker.plan_song(request, plan, visit, adapters)
