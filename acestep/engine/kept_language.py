@@ -4,9 +4,11 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
+import msgspec
+
 from acestep.devices.base import Device
-from acestep.engine.kept_models import LmKey
 from acestep.engine.second_cards import SecondCards
+from acestep.hardware.card import Card
 from acestep.knobs import Knobs
 from acestep.limits.plan import Plan
 from acestep.lm.language import Language
@@ -15,6 +17,14 @@ _LOG: Final = logging.getLogger(__name__)
 
 OpenLanguage = Callable[[Plan, str, Device, Callable[[str], None]], Language]
 """Opens the language model of a plan, as `open_lm` does."""
+
+
+class _LmKey(msgspec.Struct, frozen=True, kw_only=True):
+    """The properties of a loaded language model: its knobs, its longest song in seconds, and its card if it has one."""
+
+    knobs: Knobs
+    longest_s: int
+    card: Card | None
 
 
 class KeptLanguage:
@@ -28,7 +38,7 @@ class KeptLanguage:
         self._device = device
         self._open_language = open_language
         self._second_cards = second_cards
-        self._kept: tuple[LmKey, Language] | None = None
+        self._kept: tuple[_LmKey, Language] | None = None
 
     def is_of(self, plan: Plan) -> bool:
         """Return whether the language model of a plan is open."""
@@ -54,8 +64,8 @@ class KeptLanguage:
             self._kept = None
 
 
-def _key(plan: Plan) -> LmKey:
-    return LmKey(
+def _key(plan: Plan) -> _LmKey:
+    return _LmKey(
         knobs=Knobs(lm=plan.lm, lm_quantization=plan.lm_quantization, backend=plan.backend),
         longest_s=plan.longest_planned_s,
         card=plan.lm_card,

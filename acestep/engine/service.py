@@ -3,7 +3,6 @@
 import gc
 import logging
 import os
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
@@ -11,24 +10,20 @@ from typing import Final
 import msgspec
 import torch
 
-from acestep.adapters.apart import AdaptersApart
 from acestep.adapters.choice import Adapter
-from acestep.adapters.fuse import fuse
 from acestep.checkpoints.catalog import TINY, checkpoints_dir
 from acestep.checkpoints.components import Components
 from acestep.checkpoints.host_memory import LanguageWeights, require_room_for
-from acestep.checkpoints.load import load
 from acestep.clip import Clip
 from acestep.devices.base import Device
 from acestep.devices.card_faults import one_card_fault_error
 from acestep.devices.cpu import weights_dtype
 from acestep.devices.open import open_device, open_here
-from acestep.devices.threads import set_threads
 from acestep.dit.vae_decode import chunk_from
 from acestep.engine.guarded import guarded_pipeline, memory_model_of
 from acestep.engine.kept_language import KeptLanguage, OpenLanguage
-from acestep.engine.kept_models import ModelKey, weights_to_load
-from acestep.engine.pipeline import UNABLE_TO_THINK, Pipeline, prepare
+from acestep.engine.kept_model import KeptModel, weights_to_load
+from acestep.engine.pipeline import UNABLE_TO_THINK, Pipeline
 from acestep.engine.remarks import remarks_on
 from acestep.engine.second_cards import SecondCards
 from acestep.engine.settle_thinking import settle_thinking
@@ -82,9 +77,8 @@ class Service:
         self._vae_chunk = chunk_from(os.environ)
         self._device, self.card = open_here() if here is None else here
         _LOG.info("songs are made on %s (%s) in %s", self.card.name, self._device.torch_device, self._device.dtype)
-        self._language = KeptLanguage(model, self._device, open_lm, SecondCards(open_second))
-        self._components: dict[ModelKey, Components] = {}
-        self._apart: AdaptersApart | None = None
+        self._kept_language = KeptLanguage(model, self._device, open_lm, SecondCards(open_second))
+        self._kept_model = KeptModel(model, self._device, self._drop_pipelines)
         self._adapters: tuple[Adapter, ...] = ()
         self._pipelines: dict[tuple[Knobs, bool], Pipeline] = {}
         self._notify: Notify = ignore
@@ -235,15 +229,15 @@ class Service:
     def close(self) -> None:
         """Free everything."""
         self._drop_language()
-        self._forget_model()
+        self._kept_model.close()
         self.rest()
 
     def _thinker(self, plan: Plan) -> Thinker:
-        if not self._language.is_of(plan):
+        if not self._kept_language.is_of(plan):
             self._drop_language()
             self._require_room(plan, language_name(plan, self._model))
         # A backend can fail at any later request, so the warning goes to the caller of that request.
-        return self._language.of(plan, lambda said: self._notify(said)).thinker()
+        return self._kept_language.of(plan, lambda said: self._notify(said)).thinker()
 
     def _require_room(self, plan: Plan, language: str | None = None, dtype: torch.dtype | None = None) -> None:
         """Raise `HostMemoryError` unless what is not loaded yet fits into main memory, with a `language` model or not.
@@ -252,9 +246,9 @@ class Service:
         """
         dtype = dtype or self._dtype_of(plan)
         music = None
-        if self._key(plan, dtype) not in self._components:
+        if not self._kept_model.is_of(plan, dtype, self._adapters):
             # Another one is freed first, and must not count.
-            self._forget_model()
+            self._kept_model.close()
             music = weights_to_load(self._model, plan, self._adapters)
         # Other backends load it by themselves, onto the card.
         beside = plan.backend is Backend.PT or plan.lm_quantization is not None
@@ -269,37 +263,8 @@ class Service:
         own = weights_dtype(self._device, tiny=self._model == TINY)
         return torch.float16 if songs_in_float16(self.card, plan.variant) else own
 
-    def _key(self, plan: Plan, dtype: torch.dtype) -> ModelKey:
-        return plan.variant, plan.quantization, dtype, tuple(one for one in self._adapters if one.fused)
-
     def _parts(self, plan: Plan, dtype: torch.dtype | None = None) -> Components:
-        dtype = dtype or self._dtype_of(plan)
-        key = self._key(plan, dtype)
-        if key not in self._components:
-            self._forget_model()
-            _LOG.info("loading %s as %s", self._model, plan.variant)
-            started = time.perf_counter()
-            components = load(self._model, plan.variant, dtype=dtype, quantization=plan.quantization)
-            fused = fuse(components.transformer, key[-1])
-            components = msgspec.structs.replace(components, adapters=fused)
-            prepare(components, plan.knobs)
-            self._apart = AdaptersApart(components.transformer, dtype)
-            if self._device.torch_device.type == "cpu":
-                set_threads(components.modules().values())
-            _LOG.info("loaded in %.1f s", time.perf_counter() - started)
-            self._components[key] = components
-        return self._with_adapters_apart(key)
-
-    def _with_adapters_apart(self, key: ModelKey) -> Components:
-        """Return loaded components with the adapters that this request has beside the weights."""
-        components, apart = self._components[key], self._apart
-        if apart is not None:
-            # Weights are placed when a pipeline is made.
-            used = apart.use([one for one in self._adapters if not one.fused], self._drop_pipelines)
-            fused = tuple(one for one in components.adapters if one.fused)
-            components = msgspec.structs.replace(components, adapters=(*fused, *used), adapter_memory=apart.memory)
-            self._components[key] = components
-        return components
+        return self._kept_model.of(plan, dtype or self._dtype_of(plan), self._adapters)
 
     def _songs(
         self, plan: Plan, request: Request, components: Components, thinker: Thinker, progress: Progress
@@ -346,12 +311,7 @@ class Service:
 
     def _drop_language(self) -> None:
         self._drop_pipelines()
-        self._language.close()
-
-    def _forget_model(self) -> None:
-        self._drop_pipelines()
-        self._components.clear()
-        self._apart = None
+        self._kept_language.close()
 
     def _drop_pipelines(self) -> None:
         while self._pipelines:

@@ -121,7 +121,7 @@ class Machine:
             "acestep.devices.open.open_device": lambda _: self._open_device,
             "acestep.checkpoints.host_memory.host_memory": lambda _: _much_memory,
             "acestep.checkpoints.load.build": self._build,
-            "acestep.engine.service.prepare": _prepare,
+            "acestep.engine.kept_model.prepare": _prepare,
             "acestep.lm.language.load_lm": lambda _: self._load_lm,
             "acestep.lm.language.PtBackend": _rehearsed,
             "acestep.engine.service.Service.generate": self._songs,

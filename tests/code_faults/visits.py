@@ -3,6 +3,7 @@
 from tests.code_faults.fault import CodeFault
 
 SERVICE = "acestep/engine/service.py"
+KEPT_MODEL = "acestep/engine/kept_model.py"
 PIPELINE = "acestep/engine/pipeline.py"
 CLAMPED = "        clamped, cuts = clamp(request, plan, lm=request.thinks)\n"
 DOWNLOADED = "                del latents\n"
@@ -112,13 +113,13 @@ VISIT_FAULTS = (
     _kept(
         "a service that is closed keeps its model on the card",
         SERVICE,
-        "        self._drop_languages()\n        self._components.clear()\n        self.rest()\n",
-        "        self._components.clear()\n        self.rest()\n",
+        "        self._drop_language()\n        self._kept_model.close()\n        self.rest()\n",
+        "        self.rest()\n",
         LARGE,
     ),
     _less(
         "a model is loaded twice",
-        SERVICE,
+        KEPT_MODEL,
         "            components = load(self._model, plan.variant, dtype=dtype, quantization=plan.quantization)\n",
         "            components = load(self._model, plan.variant, dtype=dtype, quantization=plan.quantization)\n"
         "            self._second_model = load(self._model, plan.variant, dtype=dtype, quantization=plan.quantization)\n",
@@ -129,8 +130,8 @@ VISIT_FAULTS = (
     _less(
         "every request loads the language model again",
         SERVICE,
-        "        if key not in self._languages:\n            self._drop_languages()\n",
-        "        if True:\n            self._drop_languages()\n",
+        "        if not self._kept_language.is_of(plan):\n            self._drop_language()\n",
+        "        if True:\n            self._drop_language()\n",
         LARGE,
         "language_models",
         "G308",

@@ -18,6 +18,7 @@ from acestep.checkpoints.components import Components
 from acestep.cli import console
 from acestep.cli.main import cli
 from acestep.devices.cpu import CpuDevice
+from acestep.engine import kept_model
 from acestep.engine import service as service_module
 from acestep.engine.pipeline import Pipeline, prepare
 from acestep.engine.service import Service
@@ -103,13 +104,13 @@ def test_other_adapters_load_the_model_again_and_none_restores_every_bit(
     chosen: tuple[Adapter, Adapter], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loads: list[Any] = []
-    load = service_module.load
-    monkeypatch.setattr(service_module, "load", lambda *a, **k: loads.append(a) or load(*a, **k))
+    load = kept_model.load
+    monkeypatch.setattr(kept_model, "load", lambda *a, **k: loads.append(a) or load(*a, **k))
     service = Service("tiny", here=(SmallCard(), CARD))
     try:
         for adapters in (chosen, list(chosen), (), ()):
             service.preload(exact(CARD, Knobs()), think=False, notify=lambda _: None, adapters=adapters)
-        (components,) = service._components.values()
+        (components,) = service._kept_model._loaded.values()
         fresh = build("tiny", dtype=torch.float32).transformer.state_dict()
         for key, tensor in components.transformer.state_dict().items():
             assert torch.equal(tensor.view(torch.uint8), fresh[key].view(torch.uint8))
@@ -132,8 +133,8 @@ def test_unfused_adapters_are_switched_and_scaled_between_songs_without_loading(
 ) -> None:
     """At scale 0 the songs are those of no adapter, bit for bit; else nearly those of fused ones."""
     loads: list[Any] = []
-    load = service_module.load
-    monkeypatch.setattr(service_module, "load", lambda *a, **k: loads.append(a) or load(*a, **k))
+    load = kept_model.load
+    monkeypatch.setattr(kept_model, "load", lambda *a, **k: loads.append(a) or load(*a, **k))
     service = Service("tiny", here=(SmallCard(), CARD))
     held = []
 
@@ -255,7 +256,7 @@ def test_a_file_names_its_adapters_and_its_song_is_made_again_only_with_them(
 def test_what_cannot_be_used_is_said_before_a_model_is_loaded(
     given: str, code: int, words: str, say: Say, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service_module, "load", lambda *_, **__: pytest.fail("nothing may be loaded"))
+    monkeypatch.setattr(kept_model, "load", lambda *_, **__: pytest.fail("nothing may be loaded"))
     ended, out, _ = say("--lora", given)
     assert ended == code
     assert words in json.loads(out)["error"]["message"]
@@ -290,7 +291,9 @@ def test_the_old_weights_are_freed_before_main_memory_is_looked_at(
     """Both together might not fit, and the next request would find the same."""
     service = Service("tiny", here=(SmallCard(), CARD))
     kept: list[int] = []
-    monkeypatch.setattr(service_module, "require_room_for", lambda *_, **__: kept.append(len(service._components)))
+    monkeypatch.setattr(
+        service_module, "require_room_for", lambda *_, **__: kept.append(len(service._kept_model._loaded))
+    )
     try:
         for adapters in ((), chosen):
             service.preload(exact(CARD, Knobs()), think=False, notify=lambda _: None, adapters=adapters)

@@ -223,8 +223,8 @@ def test_a_card_that_never_has_room_for_the_recording_ends_in_a_sentence_about_r
         ("acestep.engine.pipeline.codes_of_clip", torch.OutOfMemoryError("no memory")),
         ("acestep.engine.pipeline.codes_of_clip", RuntimeError("DefaultCPUAllocator: can't allocate memory")),
         ("acestep.engine.pipeline.codes_of_clip", MemoryError()),
-        ("acestep.engine.service.prepare", torch.OutOfMemoryError("no memory")),
-        ("acestep.engine.service.prepare", MemoryError()),
+        ("acestep.engine.kept_model.prepare", torch.OutOfMemoryError("no memory")),
+        ("acestep.engine.kept_model.prepare", MemoryError()),
         ("acestep.cli.words.recording_from_options", MemoryError()),
     ],
 )
@@ -256,7 +256,7 @@ def test_memory_that_runs_out_anywhere_has_its_exit_code_and_a_sentence(
 def test_a_recording_that_is_too_long_is_refused_before_a_model_is_loaded(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("acestep.engine.service.load", None)
+    monkeypatch.setattr("acestep.engine.kept_model.load", None)
     long = tmp_path / "long.wav"
     soundfile.write(long, np.zeros(round((MAX_DURATION_S + 1) * 4_000), dtype=np.int16), 4_000)
     file = [str(long)] if command == "codes" else ["--src-audio", str(long)]

@@ -12,6 +12,7 @@ from acestep.checkpoints.build import build
 from acestep.checkpoints.components import Components
 from acestep.devices.cpu import CpuDevice, cpu_dtype
 from acestep.devices.open import open_device
+from acestep.engine import kept_model
 from acestep.engine import service as services
 from acestep.engine.service import Service
 from acestep.hardware.card import CPU, Card, CardKind
@@ -93,7 +94,7 @@ def _song(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> np.ndarray[Any
         asked.append(dtype)
         return components
 
-    monkeypatch.setattr(services, "load", load)
+    monkeypatch.setattr(kept_model, "load", load)
     monkeypatch.setattr(services, "require_room_for", lambda *_, **__: None)
     service = Service("as large as the real ones", here=(CpuDevice(dtype), CPU))
     try:
@@ -120,7 +121,7 @@ def test_the_tiny_model_is_the_same_on_every_processor(monkeypatch: pytest.Monke
         dtypes.append(dtype)
         return build("tiny", variant, dtype=dtype)
 
-    monkeypatch.setattr(services, "load", load)
+    monkeypatch.setattr(kept_model, "load", load)
     device = CpuDevice(torch.bfloat16)
     service = Service("tiny", here=(device, CPU))
     service.preload(exact(CPU, Knobs()), think=False, notify=lambda _: None)

@@ -12,7 +12,7 @@ import soundfile
 import torch
 import torch.nn.functional as F
 
-from acestep.engine import service
+from acestep.engine import kept_model, service
 from acestep.errors import RunFailedError, UsageError
 from acestep.hardware.card import simulated_card
 from acestep.knobs import Offload, Variant
@@ -59,13 +59,13 @@ def card(monkeypatch: pytest.MonkeyPatch) -> CountingCard:
 def loads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """Every load of a model."""
     calls: list[tuple[Any, ...]] = []
-    load = service.load
+    load = kept_model.load
 
     def counted(*what: Any, **how: Any) -> Any:
         calls.append(what)
         return load(*what, **how)
 
-    monkeypatch.setattr(service, "load", counted)
+    monkeypatch.setattr(kept_model, "load", counted)
     return calls
 
 

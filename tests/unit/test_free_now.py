@@ -114,7 +114,7 @@ def test_what_the_service_itself_holds_counts_as_free(monkeypatch: pytest.Monkey
             service.generate(SONG, plan)
         weights = sum(
             tensor.nbytes
-            for components in service._components.values()
+            for components in service._kept_model._loaded.values()
             for module in components.modules().values()
             for tensor in (*module.parameters(), *module.buffers())
             if isinstance(tensor, torch.Tensor)

@@ -1,0 +1,95 @@
+"""The model for songs that a service keeps loaded from one request to the next."""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import msgspec
+import torch
+
+from acestep.adapters.apart import AdaptersApart
+from acestep.adapters.choice import Adapter
+from acestep.adapters.files import changed_values
+from acestep.adapters.fuse import fuse
+from acestep.adapters.memory import memory_apart
+from acestep.checkpoints.components import Components
+from acestep.checkpoints.host_memory import Weights
+from acestep.checkpoints.load import load
+from acestep.devices.base import Device
+from acestep.devices.threads import set_threads
+from acestep.engine.pipeline import prepare
+from acestep.knobs import Quantization, Variant
+from acestep.limits.plan import Plan
+
+_LOG: Final = logging.getLogger(__name__)
+
+_Key = tuple[Variant, Quantization | None, torch.dtype, tuple[Adapter, ...]]
+"""The properties of a loaded model, with the adapters that are part of its weights."""
+
+
+class KeptModel:
+    """At most one model, that of the last plan.
+
+    `take_back` is called before weights are freed or changed: none may be in use on the device then.
+    """
+
+    def __init__(self, model: str, device: Device, take_back: Callable[[], None]) -> None:
+        self._model = model
+        self._device = device
+        self._take_back = take_back
+        self._loaded: dict[_Key, Components] = {}
+        self._apart: AdaptersApart | None = None
+
+    def is_of(self, plan: Plan, dtype: torch.dtype, adapters: Sequence[Adapter]) -> bool:
+        """Return whether the model of a plan is loaded, with the adapters that become part of its weights."""
+        return _key(plan, dtype, adapters) in self._loaded
+
+    def of(self, plan: Plan, dtype: torch.dtype, adapters: Sequence[Adapter]) -> Components:
+        """Return the model of a plan with `adapters`; it is loaded if another one is."""
+        key = _key(plan, dtype, adapters)
+        if key not in self._loaded:
+            self.close()
+            _LOG.info("loading %s as %s", self._model, plan.variant)
+            started = time.perf_counter()
+            components = load(self._model, plan.variant, dtype=dtype, quantization=plan.quantization)
+            fused = fuse(components.transformer, key[-1])
+            components = msgspec.structs.replace(components, adapters=fused)
+            prepare(components, plan.knobs)
+            self._apart = AdaptersApart(components.transformer, dtype)
+            if self._device.torch_device.type == "cpu":
+                set_threads(components.modules().values())
+            _LOG.info("loaded in %.1f s", time.perf_counter() - started)
+            self._loaded[key] = components
+        return self._with_adapters_apart(key, [one for one in adapters if not one.fused])
+
+    def close(self) -> None:
+        """Free the model; nothing if none is loaded."""
+        self._take_back()
+        self._loaded.clear()
+        self._apart = None
+
+    def _with_adapters_apart(self, key: _Key, adapters: Sequence[Adapter]) -> Components:
+        components, apart = self._loaded[key], self._apart
+        if apart is not None:
+            # Weights are placed when a pipeline is made.
+            used = apart.use(adapters, self._take_back)
+            fused = tuple(one for one in components.adapters if one.fused)
+            components = msgspec.structs.replace(components, adapters=(*fused, *used), adapter_memory=apart.memory)
+            self._loaded[key] = components
+        return components
+
+
+def _key(plan: Plan, dtype: torch.dtype, adapters: Sequence[Adapter]) -> _Key:
+    return plan.variant, plan.quantization, dtype, tuple(one for one in adapters if one.fused)
+
+
+def weights_to_load(model: str, plan: Plan, adapters: Sequence[Adapter]) -> Weights:
+    """Return what is loaded for songs of a model with adapters, to look whether main memory has room for it."""
+    return Weights(
+        model=model,
+        variant=plan.variant,
+        quantization=plan.quantization,
+        fused_values=changed_values(one.path for one in adapters if one.fused),
+        apart_values=sum(memory_apart(adapters).tensors),
+    )
