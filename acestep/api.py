@@ -17,6 +17,7 @@ from acestep.clip import Clip
 from acestep.devices.open import plan_to_run
 from acestep.devices.out_of_memory import ran_out
 from acestep.engine.service import Notify, Service, ignore
+from acestep.engine.worth_compiling import compiled_where_it_pays
 from acestep.errors import NotEnoughMemoryError
 from acestep.knobs import Variant
 from acestep.limits.of_model import of_model
@@ -145,6 +146,7 @@ def run_generate(
     overrides = of_model(model, overrides)
     apart = memory_apart(adapters)
     request, plan = settle_think(request, think, lambda request: plan_to_run(overrides, request, apart))
+    plan = compiled_where_it_pays(plan, overrides, request)
     with _serving(model) as service:
         result, plan = service.generate(
             request, plan, notify=notify, progress=progress, unasked=think is Think.AS_PLANNED, adapters=adapters

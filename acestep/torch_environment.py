@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import MutableMapping
+from pathlib import Path
 
 DEFAULTS = {
     # From 2.13 on, torch warns of every allocation that fails, even if its retry succeeds.
@@ -16,3 +17,19 @@ def set_defaults(environ: MutableMapping[str, str] = os.environ) -> None:
     """Set what the user has not set; must be called before torch is imported."""
     for name, value in DEFAULTS.items():
         environ.setdefault(name, value)
+    if (folder := _compiled_folder(environ)) is not None:
+        environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
+
+
+def _compiled_folder(environ: MutableMapping[str, str]) -> Path | None:
+    """Where every process keeps and finds what was compiled; None if it cannot be written there.
+
+    PyTorch's own choice is the folder of temporary files, which is emptied when the computer starts.
+    """
+    try:
+        cache = Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # there is no home
+        return None
+    folder = cache / "acestep" / "compiled"
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    return folder if folder.is_absolute() and there.is_dir() and os.access(there, os.W_OK | os.X_OK) else None

@@ -14,7 +14,6 @@ from torch import Tensor
 from acestep.devices.base import DeviceEvent, Recording
 from acestep.devices.cap import fraction_for
 from acestep.devices.graphs import RECORDING_BYTES, GraphRecorder
-from acestep.devices.triton_kernels import runs_triton
 from acestep.hardware.card import Card, CardKind
 from acestep.hardware.host import host_memory
 from acestep.limits.capabilities import (
@@ -24,6 +23,8 @@ from acestep.limits.capabilities import (
     matrix_workspace_of,
     torch_release,
 )
+from acestep.limits.fallbacks import TRITON_CAPABILITY
+from acestep.limits.machine import installed
 from acestep.units import GIB
 
 HOST_RESERVE_BYTES = 4 * GIB
@@ -182,7 +183,8 @@ class CudaDevice(Accelerator):
         workspace = matrix_workspace_of(card, torch_release(torch.__version__))
         grouped = groups_attention(card) and torch.backends.cuda.is_flash_attention_available()
         super().__init__(torch.cuda, device, dtype, grouped=grouped, workspace=workspace)
-        self.has_triton = runs_triton(card)
+        new_enough = kind is CardKind.CUDA and card.capability >= TRITON_CAPABILITY
+        self.has_triton = new_enough and installed("triton")
         self._recorder = GraphRecorder(device) if kind is CardKind.CUDA else None
         self._cap = cap_bytes
         if cap_bytes is not None:

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-BLOCK: Final = 1024
+VALUES_A_PROGRAM: Final = 1024
 """Values of one program."""
 
 
@@ -53,7 +53,15 @@ def launch(result: Tensor, hidden: Tensor, alpha: Tensor, inverse_beta: Tensor) 
     if result.stride() != hidden.stride():
         raise ValueError(f"the result has strides {result.stride()}, and the input {hidden.stride()}")
     count = hidden.numel() if last else samples
-    grid = (triton.cdiv(count, BLOCK), 1 if last else batch * channels)
+    grid = (triton.cdiv(count, VALUES_A_PROGRAM), 1 if last else batch * channels)
     _snake[grid](
-        result, hidden, alpha, inverse_beta, count, channels, channels_last=last, block=BLOCK, enable_fp_fusion=False
+        result,
+        hidden,
+        alpha,
+        inverse_beta,
+        count,
+        channels,
+        channels_last=last,
+        block=VALUES_A_PROGRAM,
+        enable_fp_fusion=False,
     )

@@ -95,14 +95,13 @@ def simulation_beside(card: Card) -> tuple[Simulation, bool]:
     """The simulated prober with the kernels of a card in this machine, and whether flash attention is among them."""
     import torch
 
-    from acestep.devices.triton_kernels import triton_is_installed
     from calibrate.probes.simulated.kernels import CudnnKernels
     from calibrate.probes.simulated.prober import SimulatedProber
 
     kernels = CudnnKernels(
         card.capability,
         flash=torch.backends.cuda.is_flash_attention_available(),
-        triton=triton_is_installed(),
+        triton=installed("triton"),
         torch_is=torch_release(torch.__version__),
     )
     return SimulatedProber(kernels=kernels), kernels.has_flash

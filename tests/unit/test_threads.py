@@ -102,6 +102,31 @@ def test_cores_that_the_scheduler_withholds_do_not_count(tmp_path: Path, monkeyp
 
 
 def test_what_the_environment_says_is_kept() -> None:
-    environ = {"OMP_WAIT_POLICY": "active"}
+    environ = {"OMP_WAIT_POLICY": "active", "TORCHINDUCTOR_CACHE_DIR": "here"}
     set_defaults(environ)
-    assert environ == {"OMP_WAIT_POLICY": "active", "TORCH_CPP_LOG_LEVEL": "ERROR"}
+    assert environ == {
+        "OMP_WAIT_POLICY": "active",
+        "TORCHINDUCTOR_CACHE_DIR": "here",
+        "TORCH_CPP_LOG_LEVEL": "ERROR",
+    }
+
+
+def test_what_is_compiled_is_kept_in_the_user_s_own_cache(tmp_path: Path) -> None:
+    environ = {"XDG_CACHE_HOME": str(tmp_path / "later")}
+    set_defaults(environ)
+    assert environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "later" / "acestep" / "compiled")
+    assert not list(tmp_path.iterdir()), "nothing is made before something is compiled"
+
+
+@pytest.mark.parametrize("way", ["relative", "a file", "not ours"])
+def test_a_cache_that_cannot_be_written_is_left_to_pytorch(
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "place"
+    if way == "a file":
+        place.write_text("")
+    elif way == "not ours":
+        monkeypatch.setattr("os.access", lambda *_: False)
+    environ = {"XDG_CACHE_HOME": "place" if way == "relative" else str(place)}
+    set_defaults(environ)
+    assert "TORCHINDUCTOR_CACHE_DIR" not in environ
