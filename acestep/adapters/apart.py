@@ -12,8 +12,8 @@ from acestep.adapters.choice import Adapter
 from acestep.adapters.files import AdapterFile, ChangedLayer, read_adapter_file
 from acestep.adapters.memory import memory_of
 from acestep.adapters.parts import AdapterPart
-from acestep.adapters.placing import Layer, layers_of, placed_in, open_tensors
-from acestep.adapters.products import AdaptedConv1d, AdaptedLinear, Convolution, Kronecker, LowRank, AdapterProduct
+from acestep.adapters.placing import Layer, layers_of, open_tensors, placed_in
+from acestep.adapters.products import AdaptedConv1d, AdaptedLinear, AdapterProduct, Convolution, Kronecker, LowRank
 from acestep.adapters.source import digest_of
 from acestep.errors import InvalidInputError
 from acestep.fused_adapter import FusedAdapter

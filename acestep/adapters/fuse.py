@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from acestep.adapters.change import change_of
 from acestep.adapters.choice import Adapter
 from acestep.adapters.files import ChangedLayer, read_adapter_file
-from acestep.adapters.placing import layers_of, placed_in, open_tensors
+from acestep.adapters.placing import layers_of, open_tensors, placed_in
 from acestep.adapters.source import digest_of
 from acestep.errors import InvalidInputError
 from acestep.fused_adapter import FusedAdapter

@@ -47,6 +47,8 @@ def serve_page(
     with open_port(server_name, port, "page") as free:
         port = port_of(free)
     with ExitStack() as end:
+        # At last: closing collects garbage, which takes long while the libraries' objects are looked at too.
+        end.callback(gc.unfreeze)
         # gradio reads these when it is imported.
         cache = end.enter_context(TemporaryDirectory(prefix="acestep-ui-"))
         os.environ |= {
@@ -82,7 +84,6 @@ def serve_page(
         # Before a model is loaded: what is frozen and part of a cycle is never freed.
         gc.collect()
         gc.freeze()
-        end.callback(gc.unfreeze)
         if init_service:
             studio.preload(notify)
         own = Middleware(OwnAddress, names=(names := {server_name, *names_of_this_machine(), *hosts}), alone=alone)
