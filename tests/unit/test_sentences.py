@@ -85,8 +85,8 @@ SAID = (
     " --duration, use --quantization int8, or close other programs that use it.",
     "The song is made without planning: no language model was chosen.",
     "folk.safetensors: lora_unet_x cannot be used: its matrices have rank 4, and its configuration says 8",
-    "folk: holds folk.bin but no safetensors; pickled weights can run code when read and are refused; ask for the adapter"
-    " as safetensors",
+    "folk: holds folk.bin but no safetensors; pickled weights can run code when read and are refused; ask for the"
+    " adapter as safetensors",
     "model.safetensors: is damaged or cut short: it holds 12 of 4,096 bytes of weights; fetch it again from where you"
     " have it",
     "language must be one of en de, got 'klingon'; did you mean 'en'?",
@@ -97,7 +97,8 @@ SAID = (
 
 STAY = re.compile(
     r"[A-Z]+[a-z]*[0-9.]*|[a-z0-9]*[0-9][a-z0-9]*|--[a-z]+|(?<=`).*?(?=`)|'[^']*'|[a-z ]+\.flac"
-    r"|folk(?:\.bin)?|(?:model\.)?safetensors|lora_unet_x|pickle|tier|stream|none|cpu|simulated|measured|en|de|out of memory|NVIDIA RTX|GiB"
+    r"|folk(?:\.bin)?|(?:model\.)?safetensors|lora_unet_x"
+    r"|pickle|tier|stream|none|cpu|simulated|measured|en|de|out of memory|NVIDIA RTX|GiB"
 )
 """What stays in English: names, knobs with their values, commands, and what was quoted."""
 
