@@ -48,7 +48,7 @@ class AdaptersApart:
             self._attach(tuple(wanted), before_change)
         for path, products in self._products.items():
             for product in products:
-                product.scale = wanted.get(path, 0.0)
+                product.set_scale(wanted.get(path, 0.0))
         return tuple(
             FusedAdapter(name=one.name, scale=one.scale, digest=self._digests[one.path], fused=False)
             for one in adapters

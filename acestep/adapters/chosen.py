@@ -15,7 +15,8 @@ def adapters_named(wishes: Mapping[str, float | None], adapters: Sequence[Adapte
     """
     known = {one.name: one for one in reversed(adapters)}
     if strange := [name for name in wishes if name not in known]:
-        raise UsageError(f"adapters must be some of {', '.join(known) or 'none'}, got {strange[0][:80]!r}")
+        names = ", ".join(dict.fromkeys(one.name for one in adapters)) or "none"
+        raise UsageError(f"adapters must be some of {names}, got {strange[0][:80]!r}")
     return tuple(
         known[name] if scale is None else msgspec.structs.replace(known[name], scale=scale)
         for name, scale in wishes.items()

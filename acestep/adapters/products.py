@@ -9,9 +9,19 @@ from torch import Tensor, nn
 
 
 class AdapterProduct(nn.Module):
-    """The change of one layer by one adapter. `scale` may be changed at any time; at 0 nothing is computed."""
+    """The change of one layer by one adapter, at a scale; at 0 nothing is computed."""
 
-    scale: float = 0.0
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_on = False
+        # A number of Python's would be a constant of a compiled graph, and each scale would compile it again. A tensor
+        # without axes stays in main memory, wherever the others are.
+        self.scale = torch.zeros(())
+
+    def set_scale(self, scale: float) -> None:
+        """Use another scale from now on."""
+        self.is_on = scale != 0
+        self.scale.fill_(scale)
 
     def add_(self, result: Tensor, given: Tensor) -> None:
         """Add the change to the result of a layer, in place: rows [n, out], and what the layer was given, [n, in]."""
@@ -27,7 +37,7 @@ class LowRank(AdapterProduct):
 
     def add_(self, result: Tensor, given: Tensor) -> None:
         """Add up (down x), with [n, rank] between."""
-        result.addmm_(F.linear(given, self.down), self.up.T, alpha=self.scale)
+        result.addmm_(F.linear(given, self.down).mul_(self.scale), self.up.T)
 
 
 class Kronecker(AdapterProduct):
@@ -42,10 +52,10 @@ class Kronecker(AdapterProduct):
         (a, c), (b, d) = self.first.shape, self.second.shape
         folded, each = given.reshape(-1, c, d), self.first.expand(given.shape[0], a, c)
         if c * b <= a * d:
-            result.view(-1, a, b).baddbmm_(each, F.linear(folded, self.second), alpha=self.scale)
+            result.view(-1, a, b).baddbmm_(each, F.linear(folded, self.second).mul_(self.scale))
         else:
-            between = torch.bmm(each, folded).view(-1, d)
-            result.view(-1, b).addmm_(between, self.second.T, alpha=self.scale)
+            between = torch.bmm(each, folded).mul_(self.scale).view(-1, d)
+            result.view(-1, b).addmm_(between, self.second.T)
 
 
 class Convolution(AdapterProduct):
@@ -61,7 +71,7 @@ class Convolution(AdapterProduct):
 
     def add_(self, result: Tensor, given: Tensor) -> None:
         """Add what the convolution with this weight makes."""
-        result.add_(F.conv1d(given, self.weight, None, self._stride, self._padding), alpha=self.scale)
+        result.add_(F.conv1d(given, self.weight, None, self._stride, self._padding).mul_(self.scale))
 
 
 class AdaptedLinear(nn.Linear):
@@ -74,7 +84,7 @@ class AdaptedLinear(nn.Linear):
         result = super().forward(given)
         rows, into = given.reshape(-1, self.in_features), result.view(-1, self.out_features)
         for product in self.products:
-            if product.scale:
+            if product.is_on:
                 product.add_(into, rows)
         return result
 
@@ -88,7 +98,7 @@ class AdaptedConv1d(nn.Conv1d):
         """Return the layer's own result with what each product adds."""
         result = super().forward(given)
         for product in self.products:
-            if product.scale:
+            if product.is_on:
                 product.add_(result, given)
         return result
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from acestep.audio.endless import endless, is_cut_ogg
 from acestep.audio.formats import GUESSED, conversion, reason, unreadable
+from acestep.audio.joined import holds_several
 from acestep.audio.mixdown import mixdown, speakers_of, told_mixdown
 from acestep.audio.sound_size import with_sound_size
 from acestep.clip import LATENT_HOP, SAMPLE_RATE, Clip
@@ -98,7 +99,7 @@ def _read(path: Path) -> Clip:
         # Several channels at full scale add up to more than full scale; all are scaled down by the same factor.
         audio /= peak
     missing = _told_missing(path, frames / rate, said / rate) or damage
-    told = (*told_mixdown(path.name, speakers, channels), *missing)
+    told = (*told_mixdown(path.name, speakers, channels), *(_told_joined(path, frames / rate) or missing))
     return Clip(audio=audio, remarks=told)
 
 
@@ -237,6 +238,12 @@ def _refuse_long(path: Path) -> None:
 
 def _too_long(path: Path, length: str) -> InvalidInputError:
     return InvalidInputError(path, f"is {length}; at most {MAX_DURATION_S:.0f} can be used, so cut it")
+
+
+def _told_joined(path: Path, used_s: float) -> tuple[str, ...]:
+    if not holds_several(path):
+        return ()
+    return (f"{path.name} holds several recordings, one after another: only the first, {minutes(used_s)}, is used.",)
 
 
 def _told_missing(path: Path, there_s: float, said_s: float) -> tuple[str, ...]:

@@ -132,15 +132,15 @@ def _failed(given: Sequence[str], code: int, message: str) -> int:
 def run_and_exit(command: click.Command) -> None:
     """Run a command with the process's own arguments and end the process.
 
-    If threads of a library are still running, the interpreter is not finalised: a thread inside PyTorch would abort the
-    process, whatever the exit code. Nor is it with PyTorch imported, because freeing its objects one by one takes a
-    second. SIGTERM ends a command as an interrupt does.
+    The interpreter is not finalised after an interrupt or with PyTorch imported: what has an end was closed, and to free
+    the objects of large libraries one by one takes seconds. Nor while threads of a library are still running: a thread
+    inside PyTorch would abort the process, whatever the exit code. SIGTERM ends a command as an interrupt does.
     """
     signal.signal(signal.SIGTERM, _interrupt)
     write_utf8()
     code = run_click(command)
     _flush()
-    if any(thread.daemon for thread in threading.enumerate()):
+    if code == Exit.INTERRUPTED or any(thread.daemon for thread in threading.enumerate()):
         os._exit(code)
     if "torch" in sys.modules:
         # What was registered to be done at the end, such as deleting temporary folders.

@@ -25,6 +25,7 @@ from acestep.cli.options import (
     lm_device_option,
     model_variant_option,
     refuse_empty,
+    require_device,
     variant_option,
 )
 from acestep.cli.serve import serve
@@ -266,6 +267,7 @@ def generate_command(
     )
     # Missing weights are reported before torch is imported, which takes seconds.
     require(model, checkpoints_dir())
+    require_device()
     used = adapters_in(adapters, unfused=lora_unfused)
 
     with lasting_imports():

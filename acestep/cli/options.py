@@ -12,8 +12,9 @@ from msgspec import UNSET
 from acestep.checkpoints.catalog import SIZES, checkpoints_dir, find
 from acestep.checkpoints.locate import variant_at
 from acestep.errors import UsageError
-from acestep.hardware.card import parse_size_gib
-from acestep.hardware.detection.choose import DEVICE_VARIABLE, LM_DEVICE_VARIABLE
+from acestep.hardware.card import CardKind, parse_size_gib
+from acestep.hardware.detection import DEVICE_VARIABLE, LM_DEVICE_VARIABLE, look
+from acestep.hardware.detection.torch_build import installed_build
 from acestep.knobs import KNOBS, Variant
 from acestep.limits.names import parser_of
 from acestep.limits.plan import Overrides, overrides_from
@@ -95,6 +96,22 @@ def _take_device(context: click.Context, option: click.Parameter, value: str | N
             os.environ[variable] = before
 
     context.call_on_close(restore)
+
+
+def require_device() -> None:
+    """Raise `UsageError` for a device that is not here, before torch is imported, which takes seconds.
+
+    Where no other source knows a card and torch was built for some, torch may know it.
+    """
+    try:
+        look(os.environ)
+    except UsageError:
+        unnamed = {
+            name: value for name, value in os.environ.items() if name not in (DEVICE_VARIABLE, LM_DEVICE_VARIABLE)
+        }
+        build = installed_build()
+        if look(unnamed).cards or build is None or build.kinds == (CardKind.MPS,):
+            raise
 
 
 def _choice_of_device(flag: str, meaning: str) -> Callable[[Command], Command]:

@@ -16,6 +16,7 @@ from acestep.cli.options import (
     lm_device_option,
     model_variant_option,
     refuse_empty,
+    require_device,
 )
 from acestep.cli.reach import allow_host_option, port_option, require_guard, server_name_option
 from acestep.errors import UsageError
@@ -80,6 +81,7 @@ def serve(
         )
     require_guard(server_name, guarded=bool(tokens), open_to_all=no_auth, flag="--token", advice=ADVICE)
 
+    require_device()
     used = adapters_in(adapters, unfused=lora_unfused)
 
     from acestep.http_api.serve import serve_api

@@ -18,6 +18,7 @@ from acestep.cli.options import (
     lm_device_option,
     model_variant_option,
     refuse_empty,
+    require_device,
 )
 from acestep.cli.reach import allow_host_option, port_option, require_guard, server_name_option
 from acestep.errors import UsageError
@@ -102,6 +103,7 @@ def ui(
     require_guard(
         server_name, share=share, guarded=bool(users), open_to_all=no_auth, flag="--auth", advice=LOGIN_ADVICE
     )
+    require_device()
     used = adapters_in(adapters, unfused=lora_unfused)
 
     from acestep.ui.serve import serve_page

@@ -45,6 +45,8 @@ def serve_api(
     numeric addresses, this machine's name and `hosts`. Requests from a page of another site are refused in any case.
     """
     with ExitStack() as end:
+        # At last: closing collects garbage, which takes long while the libraries' objects are looked at too.
+        end.callback(gc.unfreeze)
         listening = end.enter_context(open_port(server_name, port, "server"))
         uploaded = Path(end.enter_context(TemporaryDirectory(prefix="acestep-serve-")))
         with without_collection():
@@ -66,7 +68,6 @@ def serve_api(
         # After a run that fails, garbage is collected; what is here now stays, and looking at it takes half a second.
         gc.collect()
         gc.freeze()
-        end.callback(gc.unfreeze)
         if init_service:
             plan = maker.plan(maker.overrides)
             maker.preload(plan, think=plan.init_lm, notify=notify)

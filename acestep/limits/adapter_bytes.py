@@ -2,7 +2,7 @@
 
 from acestep.adapter_memory import AdapterMemory
 from acestep.knobs import Offload
-from acestep.limits.workspace import SMALL_LIMIT, segment_bytes, up_to_grain
+from acestep.limits.workspace import segment_bytes, small_segment_bytes, up_to_grain
 from acestep.units import ceil_div
 
 _GRAIN = 512
@@ -27,7 +27,7 @@ def resting_adapter_bytes(memory: AdapterMemory, offload: Offload, itemsize: int
 
 def _segments(tensors: tuple[int, ...], itemsize: int) -> int:
     sizes = [_sum((values,), itemsize) for values in tensors]
-    return segment_bytes(sizes) + up_to_grain(sum(size for size in sizes if size <= SMALL_LIMIT))
+    return segment_bytes(sizes) + small_segment_bytes(sizes)
 
 
 def _sum(tensors: tuple[int, ...], itemsize: int) -> int:

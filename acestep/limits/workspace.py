@@ -55,6 +55,19 @@ def segment_bytes(sizes: Iterable[int]) -> int:
     return taken
 
 
+def small_segment_bytes(sizes: Iterable[int]) -> int:
+    """Bytes of the segments of 2 MiB for tensors of `sizes` bytes, none of them freed; larger ones are not counted."""
+    taken, gaps = 0, list[int]()
+    for size in sizes:
+        if size > SMALL_LIMIT:
+            continue
+        fitting = bisect_left(gaps, size)
+        block = gaps.pop(fitting) if fitting < len(gaps) else SEGMENT_GRAIN
+        taken += SEGMENT_GRAIN if block == SEGMENT_GRAIN else 0
+        insort(gaps, block - size)
+    return taken
+
+
 CHUNK_ROWS: Final = 2_048
 """Rows (over all songs of a pass) in one call of projections and MLPs; their memory stays below the attention peak at
 600 s.

@@ -1,22 +1,28 @@
 """Refuses uploads to the page that are too large, or for which there is no room."""
 
 import json
+from collections import Counter
 from pathlib import Path
+from typing import Final
 
 from acestep.serving.asgi import App, AsgiScope, Message, Receive, Send, header, refuse
 from acestep.serving.uploads import Uploads
 from acestep.units import gib
 
+MOST_ARRIVING: Final = 4
+"""Uploads of one address that arrive at the same time: each keeps room free that others cannot have."""
+
 
 class BoundedUploads:
-    """Refuses uploads for which there is no room, and those that do not say how large they are."""
+    """Refuses uploads for which there is no room, too many at once, and those that do not say how large they are."""
 
     def __init__(self, app: App, uploads: Uploads) -> None:
         self._app = app
         self._uploads = uploads
+        self._arriving: Counter[str] = Counter()
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
-        """Pass a request on to the page, or refuse an upload with status 411 or 413."""
+        """Pass a request on to the page, or refuse an upload with status 411, 413 or 429."""
         if scope["type"] != "http" or scope["method"] != "POST" or not scope["path"].rstrip("/").endswith("/upload"):
             await self._app(scope, receive, send)
             return
@@ -24,10 +30,15 @@ class BoundedUploads:
         if not length.isascii() or not length.isdigit() or len(length) > len(str(self._uploads.most_bytes)):
             await refuse(send, 413 if length.isdigit() else 411, "An upload has to say its size, and it is limited.")
             return
+        visitor = str((scope.get("client") or ("",))[0])
+        if self._arriving[visitor] >= MOST_ARRIVING:
+            await refuse(send, 429, "Several of your files are on their way; wait until one is here.")
+            return
         if not self._uploads.expect(size := int(length)):
             most = gib(self._uploads.most_bytes)
             await refuse(send, 413, f"The files that visitors uploaded fill the {most} for them. Try again later.")
             return
+        self._arriving[visitor] += 1
         status, answer = 0, bytearray()
 
         async def seen(message: Message) -> None:
@@ -40,6 +51,7 @@ class BoundedUploads:
             await self._app(scope, receive, seen)
         finally:
             self._uploads.arrived(_paths(bytes(answer)) if status == 200 else (), size)
+            self._arriving -= Counter({visitor: 1})
 
 
 def _paths(answer: bytes) -> tuple[Path, ...]:

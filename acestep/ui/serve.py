@@ -47,6 +47,8 @@ def serve_page(
     with open_port(server_name, port, "page") as free:
         port = port_of(free)
     with ExitStack() as end:
+        # At last: closing collects garbage, which takes long while the libraries' objects are looked at too.
+        end.callback(gc.unfreeze)
         # gradio reads these when it is imported.
         cache = end.enter_context(TemporaryDirectory(prefix="acestep-ui-"))
         os.environ |= {
@@ -78,7 +80,6 @@ def serve_page(
             end.callback(studio.close)
             page = _page(studio, language, shared=share)
             end.callback(page.close, verbose=False)
-        end.callback(gc.unfreeze)
         if init_service:
             _open(studio)
             studio.preload(notify)

@@ -248,6 +248,24 @@ def test_a_file_names_its_adapters_and_its_song_is_made_again_only_with_them(
     assert code == 0, err
     assert "'folk'" in err
 
+    code, out, err = say("--lora", f"{made[0].path}:2", "--lora", rock, like=song)
+    assert code == 0, err
+    assert "'folk' at scale 0.5, and 2 is given" in err
+    assert "lokr_weights" not in err
+
+
+def test_a_song_with_unfused_adapters_is_made_again_with_unfused_ones(
+    say: Say, made: tuple[Made, Made], tmp_path: Path
+) -> None:
+    folk = f"{made[0].path}:0.5"
+    code, out, err = say("--lora", folk, "--lora-unfused")
+    assert code == 0, err
+    song = Path(json.loads(out)["songs"][0]["path"])
+    assert [one.fused for one in settings_in(comment_in(song), "song").adapters] == [False]
+    code, out, err = say("--lora", folk, like=song)
+    assert code == 0, err
+    assert Path(json.loads(out)["songs"][0]["path"]).read_bytes() == song.read_bytes()
+
 
 @pytest.mark.parametrize(
     ("given", "code", "words"),
@@ -300,3 +318,22 @@ def test_the_old_weights_are_freed_before_main_memory_is_looked_at(
     finally:
         service.close()
     assert kept == [0, 0]
+
+
+def test_a_language_model_is_weighed_against_main_memory_beside_a_model_that_is_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    service = Service("tiny", here=(SmallCard(), CARD))
+    asked: list[tuple[bool, bool]] = []
+    monkeypatch.setattr(
+        service_module,
+        "require_room_for",
+        lambda *_, music, language: asked.append((music is not None, language is not None)),
+    )
+    plan = exact(CARD, Knobs(lm="0.6B"))
+    try:
+        for think in (False, True, True):
+            service.preload(plan, think=think, notify=lambda _: None)
+    finally:
+        service.close()
+    assert asked == [(True, False), (False, True)]

@@ -65,7 +65,6 @@ def document(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, A
         ("understand",),
         ("understand", "--audio-codes", "<|audio_code_7|><|audio_code_63999|>"),
         ("sample", "a sad song", "--language", "ko", "--instrumental"),
-        ("sample", ""),
         ("sample", "long " * 20_000),
         ("format", "--caption", "x", "--lyrics", "la\udcff", "--bpm", "90", "--duration", "600"),
     ],
@@ -91,6 +90,8 @@ def test_hostile_words_end_in_one_document_too(words: str, capsys: pytest.Captur
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
+        (("sample", ""), Exit.USAGE, "say what the song is to be like"),
+        (("sample", " \n"), Exit.USAGE, "say what the song is to be like"),
         (("understand", "--seed", "-2"), Exit.USAGE, "--seed"),
         (("understand", "--seed", str(2**70)), Exit.USAGE, "--seed"),
         (("understand", "--model", "tinny"), Exit.USAGE, "tinny"),

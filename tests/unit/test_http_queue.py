@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 import torch
 
@@ -52,6 +53,27 @@ def test_only_so_many_requests_of_one_client_wait(
         monkeypatch.setattr(queue_module, "MOST_WAITING", MOST_OF_A_VISITOR + 1)
         assert bob.refused(429)["kind"] == "busy"
         maker.go.set()
+
+
+def test_a_request_names_the_adapters_that_it_is_made_with(client: Api, maker: FakeMaker) -> None:
+    folk, rock = maker.adapters
+    for wish in (
+        {},
+        {"adapters": []},
+        {"adapters": [{"name": "rock.safetensors"}]},
+        {"adapters": [{"name": "rock.safetensors", "scale": -2}, {"name": "folk"}]},
+    ):
+        client.until(client.ask(**wish)["id"])
+    assert maker.used == [None, (), (rock,), (msgspec.structs.replace(rock, scale=-2.0), folk)]
+    for wrong in (
+        [{"name": "jazz"}],
+        [{"name": "folk"}] * 2,
+        [{"name": "folk", "scale": 11}],
+        [{"name": "/etc"}],
+        "folk",
+    ):
+        assert client.refused(422, adapters=wrong)["kind"] == "input"
+    assert "folk, rock.safetensors" in client.refused(422, adapters=[{"name": "jazz"}])["message"]
 
 
 def test_a_client_has_its_limit_whatever_address_it_says_it_has(served: Served, maker: FakeMaker) -> None:

@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 TRANSLATED = [language for language in LANGUAGES if language != SOURCE]
 
 TELLING = (
+    "acestep/adapters",
     "acestep/request.py",
     "acestep/fields.py",
     "acestep/plain_text.py",
@@ -28,11 +29,16 @@ TELLING = (
     "acestep/audio/mixdown.py",
     "acestep/audio/read.py",
     "acestep/audio/write.py",
+    "acestep/checkpoints/header.py",
     "acestep/checkpoints/host_memory.py",
+    "acestep/checkpoints/intact.py",
+    "acestep/checkpoints/tensor_folder.py",
+    "acestep/checkpoints/weight_files.py",
     "acestep/devices/card_faults.py",
     "acestep/dit/attention.py",
     "acestep/dit/sampler.py",
     "acestep/engine",
+    "acestep/limits/beside_adapters.py",
     "acestep/limits/fallbacks.py",
     "acestep/limits/free_now.py",
     "acestep/limits/granting.py",
@@ -61,6 +67,9 @@ NOT_ON_THE_PAGE = (
     "WebM or Matroska",
     "CUDA driver error:",  # what a library's error begins with
     "no such override: ",  # for Python programs
+    "ij...,ip,jr->pr...",  # a formula of einsum
+    "str | PathLike[str] | Adapter",  # a type
+    ".safetensors.index.json",  # the end of a file's name
 )
 """Texts with the words of a sentence that are none, or that no user of the page meets."""
 
@@ -75,6 +84,11 @@ SAID = (
     "The card ran out of memory (out of memory), with 1 song at once and offload stream too. Ask for shorter songs with"
     " --duration, use --quantization int8, or close other programs that use it.",
     "The song is made without planning: no language model was chosen.",
+    "folk.safetensors: lora_unet_x cannot be used: its matrices have rank 4, and its configuration says 8",
+    "folk: holds folk.bin but no safetensors; pickled weights can run code when read and are refused; ask for the"
+    " adapter as safetensors",
+    "model.safetensors: is damaged or cut short: it holds 12 of 4,096 bytes of weights; fetch it again from where you"
+    " have it",
     "language must be one of en de, got 'klingon'; did you mean 'en'?",
     "Up to 1 song of 4 min at once are certified on this card with a language model (tier2, measured 00ff00ff): the"
     " batch of 8 was cut to 1.",
@@ -83,7 +97,8 @@ SAID = (
 
 STAY = re.compile(
     r"[A-Z]+[a-z]*[0-9.]*|[a-z0-9]*[0-9][a-z0-9]*|--[a-z]+|(?<=`).*?(?=`)|'[^']*'|[a-z ]+\.flac"
-    r"|tier|stream|none|cpu|simulated|measured|en|de|out of memory|NVIDIA RTX|GiB"
+    r"|folk(?:\.bin)?|(?:model\.)?safetensors|lora_unet_x"
+    r"|pickle|tier|stream|none|cpu|simulated|measured|en|de|out of memory|NVIDIA RTX|GiB"
 )
 """What stays in English: names, knobs with their values, commands, and what was quoted."""
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from acestep.cli import options
 from acestep.cli.console import run_click
 from acestep.cli.main import cli
 from acestep.errors import Exit
@@ -99,3 +100,12 @@ def test_adapters_are_looked_at_before_the_server_is_opened(
     assert run_click(cli, ["serve", "--lora", str(tmp_path / "nowhere")]) == Exit.INVALID
     assert "nowhere" in capsys.readouterr().err
     assert len(opened) == 1
+
+
+def test_a_device_that_is_not_here_is_refused_before_the_server_is_opened(
+    opened: list[dict[str, Any]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(options, "installed_build", lambda: None)
+    assert run_click(cli, ["serve", "--device", "nope"]) == Exit.USAGE
+    assert "'nope'" in capsys.readouterr().err
+    assert opened == []

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from acestep.cli import options
 from acestep.cli.console import run_click
 from acestep.cli.main import cli
 from acestep.errors import Exit
@@ -155,3 +156,12 @@ def test_the_page_listens_on_loopback_unless_access_is_allowed(opened: list[dict
     for arguments in ([], ["--auth", "ann:secret"], ["--no-auth"]):
         assert run_click(cli, ["ui", *arguments]) == Exit.OK
     assert [how["alone"] for how in opened] == [True, False, False]
+
+
+def test_a_device_that_is_not_here_is_refused_before_the_page_is_opened(
+    opened: list[dict[str, Any]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(options, "installed_build", lambda: None)
+    assert run_click(cli, ["ui", "--device", "nope"]) == Exit.USAGE
+    assert "'nope'" in capsys.readouterr().err
+    assert opened == []

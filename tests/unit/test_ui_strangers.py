@@ -16,7 +16,7 @@ from acestep.serving.bounds import MOST_OF_A_VISITOR
 from acestep.serving.own_address import OwnAddress, is_allowed
 from acestep.serving.uploads import MOST_FILES, Uploads
 from acestep.ui import slow_login
-from acestep.ui.bounded_uploads import BoundedUploads
+from acestep.ui.bounded_uploads import MOST_ARRIVING, BoundedUploads
 from acestep.ui.slow_login import MOST_AT_ONCE, SlowLogin
 from acestep.ui.waiting import limit_waiting
 
@@ -185,6 +185,30 @@ def test_an_upload_without_room_or_without_its_size_is_refused(tmp_path: Path) -
 
     app = BoundedUploads(Starlette(routes=[Route("/gradio_api/upload", upload, methods=["POST"])]), uploads)
     assert asked(app, requests) == [200, 200, 411, 413, 413, 200]
+
+
+def test_only_so_many_files_of_an_address_arrive_at_once(tmp_path: Path) -> None:
+    """Each keeps room free before its first byte is here."""
+    uploads, go = Uploads(most_bytes=10_000), asyncio.Event()
+
+    async def upload(request: Request) -> JSONResponse:
+        await request.body()
+        await go.wait()
+        return JSONResponse([])
+
+    async def requests(client: httpx.AsyncClient) -> list[int]:
+        def post() -> "asyncio.Task[httpx.Response]":
+            return asyncio.ensure_future(client.post("/gradio_api/upload", content=bytes(10)))
+
+        arriving = [post() for _ in range(MOST_ARRIVING)]
+        await asyncio.sleep(0.05)
+        refused = (await post()).status_code
+        go.set()
+        codes = [(await one).status_code for one in arriving]
+        return [refused, *codes, (await post()).status_code]
+
+    app = BoundedUploads(Starlette(routes=[Route("/gradio_api/upload", upload, methods=["POST"])]), uploads)
+    assert asked(app, requests) == [429, *[200] * MOST_ARRIVING, 200]
 
 
 class Queue:
