@@ -1,16 +1,20 @@
 """The explorer answers in Chromium what `acestep` and the VRAM guard answer, and reads well without a network."""
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
 
+from acestep.locale_text import LANGUAGES
 from acestep.song_times import FASTEST, SLOWEST
 from acestep.tiers import load_tiers
+from acestep.ui.words import PageText
 from acestep.units import duration_range
 from calibrate.report.explorer.page import explorer_page
+from calibrate.report.explorer.words import ExplorerText
 from tests.explorer_questions import answered, random_questions
 from tests.guide_pages import LM
 
@@ -33,6 +37,12 @@ ANSWERS = """questions => {
     },
   }));
 }"""
+
+
+TRANSLATED = """([languages, sentences]) => Object.fromEntries(languages.map((spoken) => {
+  language = spoken;
+  return [spoken, sentences.map((english) => translated(english))];
+}))"""
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +87,41 @@ def test_random_questions_are_answered_as_acestep_and_the_guard_answer_them(
     )
 
 
+def test_every_sentence_is_said_as_the_program_says_it_in_each_language(explorer: "Page") -> None:
+    questions = random_questions(QUESTIONS, 23, load_tiers())
+    found = explorer.evaluate(ANSWERS, [msgspec.to_builtins(question) for question in questions])
+    sentences = sorted({said for given in found for said in (*given["plan"]["warnings"], *given["cuts"])})
+    assert len(sentences) > QUESTIONS / 10
+    for language, said in explorer.evaluate(TRANSLATED, [LANGUAGES, sentences]).items():
+        assert said == [PageText(language).sentence(english) for english in sentences]
+        assert language == "en" or not set(said) & set(sentences)
+
+
+@pytest.mark.parametrize(("wanted", "spoken"), [("ko-KR", "ko"), ("ja", "ja"), ("zh-CN", "zh"), ("fr-FR", "en")])
+def test_the_page_is_in_the_language_of_the_browser_until_another_is_chosen(
+    wanted: str, spoken: str, chromium: "Browser", file: Path
+) -> None:
+    context = chromium.new_context(offline=True, locale=wanted)
+    page = context.new_page()
+    page.goto(file.as_uri())
+    for language in dict.fromkeys((spoken, *reversed(LANGUAGES))):
+        page.locator("#language").select_option(language)
+        words = ExplorerText(language)
+        assert page.evaluate("document.documentElement.lang") == language
+        assert page.title() == words("title")
+        assert page.locator("#verdict-word").inner_text() in {words(word) for word in ("fits", "changed")}
+        text = page.locator("body").inner_text()
+        assert re.findall(r"\{\w*\}|undefined|\bnull\b", text) == []
+        if language != "en":
+            # The languages have their own names.
+            own, english = words.texts.items(), ExplorerText("en").texts
+            left = {english[key] for key, said in own if said != english[key] and key != "name"}
+            assert left & {line.strip() for line in text.splitlines()} == set()
+        # A link keeps the language.
+        assert f"language={language}" in page.url
+    context.close()
+
+
 def choose(page: "Page", **values: str) -> None:
     for name, value in values.items():
         control = page.locator(f"#{name}")
@@ -102,8 +147,8 @@ def test_a_visitor_chooses_a_card_and_reads_whether_it_fits(explorer: "Page") ->
 
 def test_a_time_is_shown_as_a_range_where_the_card_s_speed_is_known(explorer: "Page") -> None:
     for seconds in (0.4, 2.96, 7.25, 31.0, 100.0, 700.0):
-        shown = explorer.evaluate("timeRange", seconds)
-        assert shown == duration_range(FASTEST * seconds, SLOWEST * seconds)
+        least, most = explorer.evaluate("(seconds) => timeRange(seconds).map(duration)", seconds)
+        assert f"{least} to {most}" == duration_range(FASTEST * seconds, SLOWEST * seconds)
     choose(explorer, card="RTX 4060 8 GB", variant="turbo")
     assert "One song takes" in explorer.locator("#settings").inner_text()
     choose(explorer, card="A16 16 GB")

@@ -4,11 +4,14 @@ import json
 import re
 
 import msgspec
+import pytest
 
 from acestep.knobs import Variant
+from acestep.locale_text import LANGUAGES
 from acestep.tiers import load_tiers
 from calibrate.report.explorer.numbers import numbers
 from calibrate.report.explorer.page import as_script, explorer_page
+from calibrate.report.explorer.words import ExplorerText
 from calibrate.report.find_card import shown_cards
 from calibrate.report.real_cards import real_cards
 
@@ -19,7 +22,8 @@ def test_the_page_is_small_and_asks_nothing_of_the_network() -> None:
     text = explorer_page(load_tiers())
     assert len(text.encode()) < LARGEST_BYTES
     assert not re.search(
-        r"(?:src|href)\s*=\s*[\"'](?!en/GPU_COMPATIBILITY.md)|https?://|@import|url\(|import\(|fetch\(", text
+        r"(?:src|href)\s*=\s*\\?[\"'](?!(?:en|\{guide\})/GPU_COMPATIBILITY.md)|https?://|@import|url\(|import\(|fetch\(",
+        text,
     )
     assert "default-src 'none'" in text
 
@@ -34,6 +38,14 @@ def test_the_page_holds_the_numbers_of_the_table_and_changes_with_them() -> None
     model = {name: value + 1 for name, value in turbo.memory_model.items()}
     changed = table.variants | {Variant.TURBO: msgspec.structs.replace(turbo, memory_model=model)}
     assert explorer_page(msgspec.structs.replace(table, variants=changed)) != text
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_page_s_own_words_are_in_every_language(language: str) -> None:
+    english, texts = ExplorerText("en").texts, ExplorerText(language).texts
+    assert list(texts) == list(english)
+    for key, said in texts.items():
+        assert sorted(re.findall(r"\{\w+\}|<[^>]*>", said)) == sorted(re.findall(r"\{\w+\}|<[^>]*>", english[key])), key
 
 
 def test_no_text_in_the_numbers_ends_the_script() -> None:

@@ -13,7 +13,9 @@ function fallbacks(card, notes) {
     return `it needs compute capability ${version(needed)} or newer, and ${card.name} has ${has}`;
   };
   const unable = (format) => {
-    if (!quantizes) return `${named} ${run} unquantized weights only`;
+    if (!quantizes) {
+      return run === "run" ? `${named} run unquantized weights only` : `${named} runs unquantized weights only`;
+    }
     const least = NUMBERS.weight_formats[format].capability;
     return atLeast(card.capability, least) ? null : tooOld(least);
   };

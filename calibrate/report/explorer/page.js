@@ -2,22 +2,7 @@
 
 const OWN_SIZE = "size";
 
-const STAGES = {
-  think: "Planning",
-  encode_audio: "Audio codes",
-  encode: "Text",
-  denoise: "Music",
-  decode: "Sound",
-};
-
-const WORDS = {
-  fits: "It fits",
-  changed: "Not as asked",
-  uncertain: "It may run out of memory",
-  shared: "It shares the main memory",
-};
-
-const FIELDS = ["card", "size", "system", "variant", "lm", "duration", "batch", "offload", "quantization"];
+const FIELDS = ["language", "card", "size", "system", "variant", "lm", "duration", "batch", "offload", "quantization"];
 
 const byId = (id) => document.getElementById(id);
 
@@ -59,17 +44,20 @@ function verdictOf(asked, found) {
   return refused || found.duration < asked.duration || found.batch < asked.batch ? "changed" : "fits";
 }
 
-const weightsSaid = (format) => format ?? "full precision";
+const weightsSaid = (format) => format ?? text("full_precision");
 
 function summary(asked, found, verdict) {
   const { plan } = found;
-  const planned = found.thinks ? `, planned by the ${plan.lm} language model` : ", without a language model";
-  const made = `${songs(found.batch)} of ${minutes(found.duration)} with ${plan.variant}${planned}`;
-  const passes = found.at_once < found.batch ? `, ${found.at_once} at a time` : "";
-  if (verdict === "changed") return `What is made instead: ${made}${passes}.`;
-  if (verdict === "uncertain") return `What is tried: ${made}.`;
-  if (verdict === "shared") return `${made}. Whether they fit depends on the free main memory.`;
-  return `${made}${passes}.`;
+  const { variant } = plan;
+  const songs = text(found.batch === 1 ? "one_song" : "several_songs", {
+    count: found.batch,
+    length: duration(found.duration),
+    variant,
+  });
+  const planned = text(found.thinks ? "planned" : "unplanned", { songs, lm: plan.lm });
+  const passes = found.at_once < found.batch && (verdict === "changed" || verdict === "fits");
+  const made = passes ? text("at_a_time", { made: planned, count: found.at_once }) : planned;
+  return text(`said_${verdict}`, { made });
 }
 
 function bars(found) {
@@ -87,40 +75,46 @@ function bars(found) {
     const budget = element("b");
     budget.style.left = share(found.room);
     track.append(bar, budget);
-    row.append(element("span", { textContent: STAGES[stage] }), track, element("span", { textContent: gib(bytes) }));
+    row.append(element("span", { textContent: text(`stage_${stage}`) }), track, element("span", { textContent: gib(bytes) }));
     return row;
   });
   byId("bars").replaceChildren(...rows);
 }
 
 function budgetSaid(asked, found, verdict) {
-  const exact = "This quick prediction is on the safe side; the limits of the tier were found more exactly and hold.";
-  const rest = `of ${general(asked.card.gib, 4)} GiB: what driver, desktop and a safe margin leave.`;
-  const said = [`Songs may take ${gib(found.room)} ${rest}`, isOver(found) && verdict !== "uncertain" ? exact : ""];
+  const said = [text("budget", { room: gib(found.room), size: general(asked.card.gib, 4) })];
+  if (isOver(found) && verdict !== "uncertain") said.push(text("budget_exact"));
   byId("budget-said").replaceChildren(element("span", { className: "key" }), said.join(" "));
 }
 
-function settings(asked, found) {
+function timeSaid(seconds) {
+  const [least, most] = timeRange(seconds).map(duration);
+  return text("time_estimated", { least, most });
+}
+
+function settings(found) {
   const { plan } = found;
   const perPass = plan.lm_songs_per_pass[plan.lm];
-  const several = perPass !== undefined && perPass < found.batch ? `, ${songs(perPass)} at a time` : "";
-  const longest = (lm) => minutes(planLongest(plan, found.batch, lm));
-  const limits = planLongest(plan, 1, found.thinks)
-    ? `${longest(found.thinks)} for ${found.batch === 1 ? "one song" : `${found.batch} songs at once`}`
-    : "none is certified";
+  const onBackend = text("lm_on", { lm: plan.lm, backend: plan.backend });
+  const inPasses = perPass !== undefined && perPass < found.batch;
+  const planner = inPasses ? text("at_a_time", { made: onBackend, count: perPass }) : onBackend;
+  const tier = `${plan.tier} (${plan.label})`;
+  const length = duration(planLongest(plan, found.batch, found.thinks));
+  const limits = text(found.batch === 1 ? "longest_one" : "longest_several", { length, count: found.batch });
+  const [kind, ...record] = (found.thinks ? plan.evidence_with_lm : plan.evidence).split(" ");
   const rows = [
-    ...(found.song_seconds === null ? [] : [["One song takes", `${timeRange(found.song_seconds)}, estimated`]]),
-    ["Tier", `${plan.tier} (${plan.label})${plan.limits_of === plan.tier ? "" : `, limits of ${plan.limits_of}`}`],
-    ["Language model", found.thinks ? `${plan.lm} on ${plan.backend}${several}` : "none"],
-    ["Offered", plan.lm_models.join(", ") || "no language model"],
-    ["Offload", plan.offload],
-    ["Weights", weightsSaid(plan.quantization)],
-    ...(found.thinks ? [["LM weights", weightsSaid(plan.lm_quantization)]] : []),
-    ["Longest song", limits],
-    ["Evidence", found.thinks ? plan.evidence_with_lm : plan.evidence],
+    ...(found.song_seconds === null ? [] : [["time", timeSaid(found.song_seconds)]]),
+    ["tier", plan.limits_of === plan.tier ? tier : text("limits_of", { tier, other: plan.limits_of })],
+    ["language_model", found.thinks ? planner : text("none")],
+    ["offered", plan.lm_models.join(", ") || text("no_lm")],
+    ["offload_row", plan.offload],
+    ["weights", weightsSaid(plan.quantization)],
+    ...(found.thinks ? [["lm_weights", weightsSaid(plan.lm_quantization)]] : []),
+    ["longest", planLongest(plan, 1, found.thinks) ? limits : text("none_certified")],
+    ["evidence", [TEXTS[language][`kind_${kind}`] ?? kind, ...record].join(" ")],
   ];
   const cells = rows.flatMap(([name, said]) => [
-    element("dt", { textContent: name }),
+    element("dt", { textContent: text(name) }),
     element("dd", { textContent: said }),
   ]);
   byId("settings").replaceChildren(...cells);
@@ -155,25 +149,25 @@ function say(verdict, word, sentence) {
 
 function show() {
   byId("size-field").hidden = byId("card").value !== OWN_SIZE;
-  byId("duration-said").value = minutes(Number(byId("duration").value));
+  byId("duration-said").value = duration(Number(byId("duration").value));
   byId("batch-said").value = byId("batch").value;
   byId("duration").setAttribute("aria-valuetext", byId("duration-said").value);
   const card = chosenCard();
   byId("answer").hidden = card === null;
   if (card === null) {
     const { min, max } = byId("size");
-    say("uncertain", "There is no such size", `Type the memory of the card in GiB, from ${min} to ${max}.`);
+    say("uncertain", text("no_size"), text("no_size_info", { min, max }));
     return;
   }
   const asked = question(card);
   const found = answer(asked);
   const verdict = verdictOf(asked, found);
-  say(verdict, WORDS[verdict], summary(asked, found, verdict));
+  say(verdict, text(verdict), summary(asked, found, verdict));
   const reasons = [...found.plan.warnings, ...found.cuts];
-  byId("reasons").replaceChildren(...reasons.map((textContent) => element("li", { textContent })));
+  byId("reasons").replaceChildren(...reasons.map((said) => element("li", { textContent: translated(said) })));
   bars(found);
   budgetSaid(asked, found, verdict);
-  settings(asked, found);
+  settings(found);
   byId("commands").textContent = commands(asked, found);
 }
 
@@ -183,9 +177,30 @@ function fillCards() {
     if (!groups.has(group)) groups.set(group, element("optgroup", { label: group }));
     groups.get(group).append(element("option", { value: label, textContent: label }));
   }
-  const own = element("option", { value: OWN_SIZE, textContent: "another NVIDIA card, by its size" });
+  const own = element("option", { value: OWN_SIZE });
+  own.dataset.text = "own_size";
   byId("card").append(...groups.values(), own);
   byId("card").value = "RTX 3060 12 GB";
+}
+
+function fillLanguages() {
+  const options = Object.entries(TEXTS).map(([value, { name }]) => element("option", { value, lang: value, textContent: name }));
+  byId("language").append(...options);
+  byId("language").value = language;
+}
+
+// What stands in the page itself, in the chosen language.
+function speak() {
+  language = byId("language").value;
+  document.documentElement.lang = language;
+  document.title = text("title");
+  const guide = language;
+  for (const node of document.querySelectorAll("[data-text]")) node.innerHTML = text(node.dataset.text, { guide });
+  for (const node of document.querySelectorAll("[data-label]")) node.setAttribute("aria-label", text(node.dataset.label));
+  const groups = [...new Set(NUMBERS.cards.map(({ group }) => group))];
+  byId("card").querySelectorAll("optgroup").forEach((node, place) => {
+    node.label = TEXTS[language][`group ${groups[place]}`] ?? groups[place];
+  });
 }
 
 // The choices are kept in the address, so that a link shows the same answer.
@@ -209,24 +224,32 @@ async function copy() {
   const text = byId("commands").textContent;
   try {
     await navigator.clipboard.writeText(text);
-    byId("copy").textContent = "Copied";
+    byId("copy").textContent = text("copied");
   } catch {
     getSelection().selectAllChildren(byId("commands"));
-    byId("copy").textContent = "Selected: press Ctrl-C";
+    byId("copy").textContent = text("selected");
   }
-  setTimeout(() => (byId("copy").textContent = "Copy"), 2000);
+  setTimeout(() => (byId("copy").textContent = text("copy")), 2000);
+}
+
+function showAll() {
+  readAddress();
+  speak();
+  show();
 }
 
 fillCards();
-readAddress();
-show();
+fillLanguages();
+showAll();
+byId("language").addEventListener("input", () => {
+  speak();
+  show();
+  writeAddress();
+});
 document.forms.question.addEventListener("input", () => {
   show();
   writeAddress();
 });
 document.forms.question.addEventListener("submit", (event) => event.preventDefault());
-addEventListener("hashchange", () => {
-  readAddress();
-  show();
-});
+addEventListener("hashchange", showAll);
 byId("copy").addEventListener("click", copy);

@@ -9,19 +9,26 @@ import msgspec
 from acestep.knobs import LM_MODELS, Offload, Variant
 from acestep.tiers import TierTable
 from calibrate.report.explorer.numbers import numbers
+from calibrate.report.explorer.words import ExplorerText, own_texts, sentences_said
 from calibrate.report.template import template
 
 _FOLDER: Final = Path(__file__).parent
 
-SCRIPTS: Final = ("text.js", "card.js", "memory.js", "granting.js", "plan.js", "time.js", "answer.js", "page.js")
+SCRIPTS: Final = (
+    *("text.js", "language.js", "card.js", "memory.js", "granting.js", "plan.js", "time.js", "answer.js", "page.js"),
+)
 
 
 def explorer_page(table: TierTable) -> str:
     """Return the explorer as one page that needs nothing from elsewhere."""
+    scripts, known = [_read(name) for name in SCRIPTS], as_script(numbers(table))
     return template("explorer.html.j2").render(
+        t=ExplorerText("en"),
         style=_read("style.css"),
-        scripts=[_read(name) for name in SCRIPTS],
-        numbers=as_script(numbers(table)),
+        scripts=scripts,
+        numbers=known,
+        texts=as_script(own_texts()),
+        sentences=as_script(sentences_said("\n".join([*scripts, known]))),
         variants=[variant.value for variant in Variant if variant in table.variants],
         models=LM_MODELS,
         offloads=[mode.value for mode in Offload],

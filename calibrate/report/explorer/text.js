@@ -21,10 +21,10 @@ function general(number, significant = 6) {
 
 const gib = (bytes) => `${fixed(bytes / GIB, 2)} GiB`;
 
-function minutes(seconds) {
+function minutes(seconds, ofMinutes = (count) => `${count} min`, ofSeconds = (count) => `${count} s`) {
   const whole = Math.floor(seconds / 60);
   const rest = seconds - 60 * whole;
-  return [whole ? `${whole} min` : "", rest || !whole ? `${general(rest)} s` : ""].filter(Boolean).join(" ");
+  return [whole ? ofMinutes(whole) : "", rest || !whole ? ofSeconds(general(rest)) : ""].filter(Boolean).join(" ");
 }
 
 const songs = (count) => `${count} ${count === 1 ? "song" : "songs"}`;

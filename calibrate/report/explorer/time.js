@@ -25,12 +25,11 @@ function songSeconds(plan, thinks, duration) {
   return parts.reduce((sum, both) => sum + atLength(both, duration), 0);
 }
 
-// A range of times, rounded outwards as acestep.units.duration_range does.
+// The ends of a range of times, rounded outwards as acestep.units.duration_range does.
 function timeRange(seconds) {
   const outwards = (value, rounding) => {
     const step = [[3, 0.1], [20, 1], [120, 5]].find(([below]) => value < below)?.[1] ?? 30;
     return Number(fixed(rounding(Number(fixed(value / step, 6))) * step, 1));
   };
-  const least = minutes(outwards(NUMBERS.fastest * seconds, Math.floor));
-  return `${least} to ${minutes(outwards(NUMBERS.slowest * seconds, Math.ceil))}`;
+  return [outwards(NUMBERS.fastest * seconds, Math.floor), outwards(NUMBERS.slowest * seconds, Math.ceil)];
 }
