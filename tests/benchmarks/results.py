@@ -8,16 +8,24 @@ from typing import Any
 import diffusers
 import torch
 
+from acestep.units import mib
+
 UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"))
 
 
 def page(run: dict[str, Any]) -> str:
     """Markdown: the machine, then one row a benchmark."""
     cpu = run["machine_info"]["cpu"]
+    told = [info for info in (benchmark["extra_info"] for benchmark in run["benchmarks"]) if "what" in info]
     rows = [
         f"| {info['what']} | {_time(info['ours_seconds'])} | {_time(info.get('theirs_seconds'))} | {_ratio(info)} |"
-        for info in (benchmark["extra_info"] for benchmark in run["benchmarks"])
-        if "what" in info
+        for info in told
+    ]
+    memory = [
+        f"| {info['what']} | {mib(info['ours_bytes'])} | {mib(info['theirs_bytes'])}"
+        f" | {info['ours_bytes'] / info['theirs_bytes']:.2f} |"
+        for info in told
+        if "ours_bytes" in info
     ]
     return "\n".join(
         [
@@ -37,6 +45,12 @@ def page(run: dict[str, Any]) -> str:
             " every projection. The floor of a step is those alone, by the same kernels: on a CPU, where the library's"
             " masked attention is fused too, no step could be more times as fast than its row says. On a card older"
             " than Hopper the library's masked attention is not fused and materialises the scores.",
+            "",
+            "The most main memory of a run, above what the process holds before it: the weights of both sides.",
+            "",
+            "| what | ours | theirs | ours of theirs |",
+            "|---|---:|---:|---:|",
+            *memory,
             "",
         ]
     )

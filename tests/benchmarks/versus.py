@@ -3,20 +3,42 @@
 from collections.abc import Callable
 from typing import Any
 
+from tests.benchmarks.peak_memory import peak_above
 
-def versus(benchmark: Any, what: str, ours: Callable[[], Any], theirs: Callable[[], Any], *, rounds: int) -> float:
-    """The speed-up of `ours`; the best round of each counts. Recorded for the page of results."""
-    ours()
-    others: list[float] = []
+
+def versus(
+    benchmark: Any,
+    what: str,
+    ours: Callable[[], Any],
+    theirs: Callable[[], Any],
+    *,
+    rounds: int,
+    warm: bool = True,
+    memory: bool = False,
+) -> float:
+    """The speed-up of `ours`; the best round of each counts. Recorded for the page of results.
+
+    A `warm` comparison runs ours once before. With `memory`, the peak of each side's last round is recorded too.
+    """
+    if warm:
+        ours()
+    seconds: list[float] = []
+    peaks: dict[str, int] = {}
+
+    def run(side: str, work: Callable[[], Any]) -> None:
+        if memory:
+            peaks[f"{side}_bytes"] = peak_above(work)
+        else:
+            work()
 
     def time_theirs() -> None:
         started = benchmark._timer()
-        theirs()
-        others.append(benchmark._timer() - started)
+        run("theirs", theirs)
+        seconds.append(benchmark._timer() - started)
 
-    benchmark.pedantic(ours, setup=time_theirs, rounds=rounds)
+    benchmark.pedantic(run, args=("ours", ours), setup=time_theirs, rounds=rounds)
     best = benchmark.stats.stats.min
-    ratio = min(others) / best
-    benchmark.extra_info.update(what=what, ours_seconds=best, theirs_seconds=min(others), ratio=ratio)
-    print(f"\n{what}: {best:.4f} s against {min(others):.4f} s, {ratio:.2f} x")  # noqa: T201
+    ratio = min(seconds) / best
+    benchmark.extra_info.update(what=what, ours_seconds=best, theirs_seconds=min(seconds), ratio=ratio, **peaks)
+    print(f"\n{what}: {best:.4f} s against {min(seconds):.4f} s, {ratio:.2f} x {peaks or ''}")  # noqa: T201
     return ratio
