@@ -95,9 +95,7 @@ def _ended(variant: str, driver: "subprocess.Popen[bytes]", place: Path, until: 
     watched, seconds = psutil.Process(driver.pid), 0.0
     while driver.poll() is None:
         if time.monotonic() > until:
-            raise NotMeasuredError(
-                f"the campaign of {variant} has not ended in time; choose fewer --variants"
-            )
+            raise NotMeasuredError(f"the campaign of {variant} has not ended in time; choose fewer --variants")
         with suppress(psutil.Error):
             seconds = sum(watched.cpu_times()[:2])
         time.sleep(_LOOK_S)

@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _measure(asked: argparse.Namespace, until: float) -> None:
     sizes = tuple(asked.tiers) or load_policy().certified_sizes_gib
     options = ("--tiers", *(f"{size:g}" for size in sizes), *(() if asked.whole else SAMPLED_OPTIONS))
-    work = sum(campaign_cost(variant, sizes, whole=asked.whole) for variant in asked.variants)
+    work = sum(campaign_cost(variant, sizes, whole=asked.whole)[1] for variant in asked.variants)
     _say(f"Campaigns of {', '.join(asked.variants)} on one kind of card at once, each with {' '.join(options)}.")
     runs = [_run(workers, [SCALED_KIND], asked.variants, options, until) for workers in sorted(set(asked.workers))]
     for run in runs:
@@ -81,19 +81,29 @@ def _measure(asked: argparse.Namespace, until: float) -> None:
         options = ("--tiers", f"{SAMPLED_SIZE_GIB:g}", *SAMPLED_OPTIONS)
         _say(f"A sample of kinds: {', '.join(asked.sample)}, each with {', '.join(sampled)} and {' '.join(options)}.")
         other = _run(most.workers, asked.sample, sampled, options, until)
-        each = sum(campaign_cost(variant, (SAMPLED_SIZE_GIB,), whole=False) for variant in sampled)
+        each = sum(campaign_cost(variant, (SAMPLED_SIZE_GIB,), whole=False)[1] for variant in sampled)
         _tell(other, each * len(asked.sample))
-    planned = asked.kinds * sum(campaign_cost(v, load_policy().certified_sizes_gib, whole=True) for v in Variant)
-    for basis, busy in (("by wall time", busy_share(most)), ("with workers always at work", 1.0)):
-        hours = fleet_seconds(planned * rate, asked.fleet, busy) / 3600
-        _say(
-            f"Not run: whole campaigns of {asked.kinds} kinds of card and {len(Variant)} variants take"
-            f" {planned * rate / 3600:.1f} CPU hours, and {hours:.2f} h on {asked.fleet} workers {basis}."
-        )
+    _tell_fleet(most, rate, asked.kinds, asked.fleet)
 
 
-def campaign_cost(variant: Variant, sizes_gib: Sequence[float], *, whole: bool) -> float:
-    """Return the cost of a campaign on a simulated card in units of a new trace (`calibrate.campaign.cost`)."""
+def _tell_fleet(run: FleetRun, rate: float, kinds: int, fleet: int) -> None:
+    """Say what whole campaigns of all variants would take, if a trace takes `rate` CPU seconds as in a run."""
+    whole = [campaign_cost(variant, load_policy().certified_sizes_gib, whole=True) for variant in Variant]
+    probes, cpu_s = kinds * sum(tasks for tasks, _ in whole), kinds * rate * sum(cost for _, cost in whole)
+    _say(
+        f"Not run: whole campaigns of {kinds} kinds of card and {len(Variant)} variants ask {probes} questions and take"
+        f" {cpu_s / 3600:.1f} CPU hours. On {fleet} workers that is"
+        f" {fleet_seconds(cpu_s, fleet, busy_share(run)) / 3600:.2f} h with workers that are at work as much as here,"
+        f" and {fleet_seconds(cpu_s, fleet, 1.0) / 3600:.2f} h with workers that always are; {len(Variant)} drivers at"
+        f" once need {run.driver_cpu_s / run.answers * probes / len(Variant) / 3600:.2f} h."
+    )
+
+
+def campaign_cost(variant: Variant, sizes_gib: Sequence[float], *, whole: bool) -> tuple[int, float]:
+    """Return how many tasks a campaign on a simulated card has, and their cost in units of a new trace.
+
+    `calibrate.campaign.cost` says what a unit is.
+    """
     scope = CampaignScope(
         variant=variant,
         sizes_gib=tuple(sizes_gib),
@@ -102,7 +112,7 @@ def campaign_cost(variant: Variant, sizes_gib: Sequence[float], *, whole: bool) 
     )
     record = RECORDS_FOLDER / f"simulated-{variant}{'' if whole else '-windows'}.json"
     tasks = expected_tasks(load_policy(), scope, SIMULATED, as_recorded([load_measurement(record)]))
-    return cost_on(RecordedCardKind.SIMULATED).ahead(tasks)
+    return len(tasks), cost_on(RecordedCardKind.SIMULATED).ahead(tasks)
 
 
 def reckoned_gain(one: FleetRun, more: FleetRun) -> float:
