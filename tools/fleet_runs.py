@@ -19,7 +19,7 @@ from calibrate.executors.questions import Probed, Question
 from calibrate.executors.remote import WorkerAnswer
 from calibrate.record.measurement import Measurement, load_measurement
 
-NODE_STARTED_S: Final = 60.0
+NODE_STARTED_S: Final = 180.0
 
 ON_LOOPBACK: Final = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "OMP_NUM_THREADS": "1"}
 """Nothing leaves this machine, and a worker computes on its own core."""
@@ -178,6 +178,8 @@ def _wait_for(address: str, node: "subprocess.Popen[bytes]", place: Path) -> Non
         time.sleep(2)
         if not subprocess.run(look, env=_environment(place), capture_output=True, check=False).returncode:  # noqa: S603
             return
+    if node.poll() is None:
+        raise NotMeasuredError(f"the Ray node did not answer in {NODE_STARTED_S:.0f} s")
     raise NotMeasuredError("the Ray node did not start; is Ray installed (pip install -e '.[ray]')?")
 
 
