@@ -104,7 +104,7 @@ def _ended(variant: str, driver: "subprocess.Popen[bytes]", place: Path, until: 
             seconds = sum(watched.cpu_times()[:2])
         time.sleep(_LOOK_S)
     if driver.returncode:
-        told = (place / f"{variant}.log").read_text(errors="replace").strip().rpartition("\n")[2]
+        told = _last_line(place / f"{variant}.log")
         raise NotMeasuredError(f"the campaign of {variant} ended with exit code {driver.returncode}: {told}")
     return seconds
 
@@ -180,7 +180,13 @@ def _wait_for(address: str, node: "subprocess.Popen[bytes]", place: Path) -> Non
             return
     if node.poll() is None:
         raise NotMeasuredError(f"the Ray node did not answer in {NODE_STARTED_S:.0f} s")
-    raise NotMeasuredError("the Ray node did not start; is Ray installed (pip install -e '.[ray]')?")
+    raise NotMeasuredError(
+        f"the Ray node ended: {_last_line(place / 'node.log')} (pip install -e '.[ray]' installs Ray)"
+    )
+
+
+def _last_line(log: Path) -> str:
+    return log.read_text(errors="replace").strip().rpartition("\n")[2]
 
 
 def _environment(place: Path) -> dict[str, str]:
