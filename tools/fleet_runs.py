@@ -19,13 +19,14 @@ from calibrate.executors.questions import Probed, Question
 from calibrate.executors.remote import WorkerAnswer
 from calibrate.record.measurement import Measurement, load_measurement
 
-NODE_STARTED_S: Final = 60.0
+NODE_STARTED_S: Final = 180.0
 
 ON_LOOPBACK: Final = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "OMP_NUM_THREADS": "1"}
 """Nothing leaves this machine, and a worker computes on its own core."""
 
 _WORKER: Final = "ray::CardWorker"
-"""The beginning of the title that Ray gives to a process with a worker."""
+_ANSWERING: Final = "ray::CardWorker.answer"
+"""The beginning of the title that Ray gives to a process with a worker, and to one with a task."""
 
 _LOOK_S: Final = 0.5
 
@@ -35,12 +36,14 @@ _PORTS: Final = count(6480)
 class FleetRun(msgspec.Struct, frozen=True, kw_only=True):
     """Campaigns that ran at once on so many workers: times in seconds, and the messages to and from the workers.
 
-    `workers_cpu_s` has an entry for each process of a worker; a campaign starts its own.
+    `workers_cpu_s` has an entry for each process of a worker; a campaign starts its own. `starts_cpu_s` is the part of
+    all of them before their first tasks.
     """
 
     workers: int
     wall_s: float
     workers_cpu_s: tuple[float, ...]
+    starts_cpu_s: float
     driver_cpu_s: float
     answers: int
     message_bytes: int
@@ -58,7 +61,7 @@ def run_at_once(
 
     Raises `NotMeasuredError` if one fails, or where they have not ended at `until` on the monotonic clock.
     """
-    with _node(workers, kinds, place) as (address, node), _cpu_of_workers(node) as cpu_s:
+    with _node(workers, kinds, place) as (address, node), _cpu_of_workers(node) as (starts_s, cpu_s):
         fleet = ("--executor", "ray", "--address", address, "--cards", ",".join(kinds))
         began = time.monotonic()
         drivers = {
@@ -84,6 +87,7 @@ def run_at_once(
         workers=workers,
         wall_s=wall_s,
         workers_cpu_s=tuple(cpu_s.values()),
+        starts_cpu_s=sum(starts_s.values()),
         driver_cpu_s=driver_cpu_s,
         answers=answers,
         message_bytes=message_bytes,
@@ -100,7 +104,7 @@ def _ended(variant: str, driver: "subprocess.Popen[bytes]", place: Path, until: 
             seconds = sum(watched.cpu_times()[:2])
         time.sleep(_LOOK_S)
     if driver.returncode:
-        told = (place / f"{variant}.log").read_text(errors="replace").strip().rpartition("\n")[2]
+        told = _last_line(place / f"{variant}.log")
         raise NotMeasuredError(f"the campaign of {variant} ended with exit code {driver.returncode}: {told}")
     return seconds
 
@@ -117,8 +121,9 @@ def _messages(records: Sequence[Measurement]) -> tuple[int, int]:
 
 
 @contextmanager
-def _cpu_of_workers(node: psutil.Process) -> Iterator[dict[int, float]]:
-    """Yield the CPU seconds of every process of a worker, by its id; they grow until the context is left."""
+def _cpu_of_workers(node: psutil.Process) -> Iterator[tuple[dict[int, float], dict[int, float]]]:
+    """Yield the CPU seconds of every process of a worker, by its id: before its first task, and all so far."""
+    starts: dict[int, float] = {}
     seconds: dict[int, float] = {}
     ended = threading.Event()
 
@@ -127,13 +132,16 @@ def _cpu_of_workers(node: psutil.Process) -> Iterator[dict[int, float]]:
             with suppress(psutil.Error):
                 for process in node.children(recursive=True):
                     with suppress(psutil.Error):
-                        if " ".join(process.cmdline()).startswith(_WORKER):
+                        title = " ".join(process.cmdline())
+                        if title.startswith(_WORKER):
                             seconds[process.pid] = sum(process.cpu_times()[:2])
+                            if title.startswith(_ANSWERING):
+                                starts.setdefault(process.pid, seconds[process.pid])
 
     watching = threading.Thread(target=watch, daemon=True)
     watching.start()
     try:
-        yield seconds
+        yield starts, seconds
     finally:
         ended.set()
         watching.join()
@@ -170,7 +178,15 @@ def _wait_for(address: str, node: "subprocess.Popen[bytes]", place: Path) -> Non
         time.sleep(2)
         if not subprocess.run(look, env=_environment(place), capture_output=True, check=False).returncode:  # noqa: S603
             return
-    raise NotMeasuredError("the Ray node did not start; is Ray installed (pip install -e '.[ray]')?")
+    if node.poll() is None:
+        raise NotMeasuredError(f"the Ray node did not answer in {NODE_STARTED_S:.0f} s")
+    raise NotMeasuredError(
+        f"the Ray node ended: {_last_line(place / 'node.log')} (pip install -e '.[ray]' installs Ray)"
+    )
+
+
+def _last_line(log: Path) -> str:
+    return log.read_text(errors="replace").strip().rpartition("\n")[2]
 
 
 def _environment(place: Path) -> dict[str, str]:

@@ -3,9 +3,10 @@
 python -m tools.fleet_scaling [--workers 1 2] [--variants turbo base ...] [--limit-s 480]
 
 For each number of workers a Ray node with so many cores is started on this machine's loopback, and the campaigns of all
-variants run there at once, each as `python -m calibrate run --executor ray`. They are samples: every card size, without
-language models and without the VRAM guard's model, which is fitted for Linux only; --whole runs whole campaigns, which
-takes hours. Then the campaigns of --sample kinds of card run for one size, to see whether their probes cost as much.
+variants run there at once, each as `python -m calibrate run --executor ray`. They are samples: small cards, no language
+model, and not the VRAM guard's model. On two idle cores the command takes six minutes. --whole runs whole campaigns, of
+which one variant takes as long. Then the campaigns of --sample kinds of card run for one size, to see whether their
+probes cost as much.
 
 Wall times need an idle machine with a core for each worker. CPU seconds hold on a busy one too: what is reckoned from
 them is the best that could be, with every worker always at work.
@@ -18,6 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
+
+import msgspec
 
 from acestep.budgets import System
 from acestep.errors import Exit, NotMeasuredError
@@ -34,6 +37,7 @@ from tools.fleet_runs import FleetRun, run_at_once
 RECORDS_FOLDER: Final = Path(__file__).parent.parent / "tiers" / "measurements"
 
 SCALED_KIND: Final = "L4"
+SCALED_SIZES_GIB: Final = (4.0, 5.0, 7.0, 8.0)
 SAMPLED_KINDS: Final = ("H100", "RTX-3060")
 SAMPLED_VARIANTS: Final = (Variant.TURBO, Variant.XL_TURBO)
 SAMPLED_SIZE_GIB: Final = 8.0
@@ -45,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--variants", type=Variant, nargs="+", default=list(Variant))
-    parser.add_argument("--tiers", type=float, nargs="*", default=[], help="card sizes; the policy's if not given")
+    parser.add_argument("--tiers", type=float, nargs="+", default=SCALED_SIZES_GIB, help="card sizes of the samples")
     parser.add_argument("--whole", action="store_true", help="whole campaigns, with every language model")
     parser.add_argument("--sample", nargs="*", default=SAMPLED_KINDS, help="kinds of card to compare")
     parser.add_argument("--kinds", type=int, default=20)
@@ -61,39 +65,66 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _measure(asked: argparse.Namespace, until: float) -> None:
-    sizes = tuple(asked.tiers) or load_policy().certified_sizes_gib
+    sizes = load_policy().certified_sizes_gib if asked.whole else asked.tiers
     options = ("--tiers", *(f"{size:g}" for size in sizes), *(() if asked.whole else SAMPLED_OPTIONS))
-    work = sum(campaign_cost(variant, sizes, whole=asked.whole) for variant in asked.variants)
+    work = sum(campaign_cost(variant, sizes, whole=asked.whole)[1] for variant in asked.variants)
     _say(f"Campaigns of {', '.join(asked.variants)} on one kind of card at once, each with {' '.join(options)}.")
-    runs = [_run(workers, [SCALED_KIND], asked.variants, options, until) for workers in sorted(set(asked.workers))]
-    for run in runs:
-        _tell(run, work)
+    runs = []
+    for workers in sorted(set(asked.workers)):
+        runs.append(_run(workers, [SCALED_KIND], asked.variants, options, until))
+        _tell(runs[-1], work)
     one, most = runs[0], runs[-1]
     if most is not one:
         _say(
             f"{most.workers} workers instead of {one.workers}: {one.wall_s / most.wall_s:.2f} times as fast by wall"
-            f" time (worth something only on an idle machine), at most {reckoned_gain(one, most):.2f} times by CPU"
-            " seconds."
+            f" time, which counts on an idle machine only; by CPU seconds at most {reckoned_gain(one, most):.2f} times,"
+            f" and {reckoned_gain(*_as_whole(asked.variants, work, one, most)):.2f} times in whole campaigns."
         )
-    rate = most.worker_cpu_s / work
+    rate = (most.worker_cpu_s - most.starts_cpu_s) / work
     if asked.sample:
         sampled = [variant for variant in SAMPLED_VARIANTS if variant in asked.variants] or asked.variants[:1]
         options = ("--tiers", f"{SAMPLED_SIZE_GIB:g}", *SAMPLED_OPTIONS)
         _say(f"A sample of kinds: {', '.join(asked.sample)}, each with {', '.join(sampled)} and {' '.join(options)}.")
         other = _run(most.workers, asked.sample, sampled, options, until)
-        each = sum(campaign_cost(variant, (SAMPLED_SIZE_GIB,), whole=False) for variant in sampled)
+        each = sum(campaign_cost(variant, (SAMPLED_SIZE_GIB,), whole=False)[1] for variant in sampled)
         _tell(other, each * len(asked.sample))
-    planned = asked.kinds * sum(campaign_cost(v, load_policy().certified_sizes_gib, whole=True) for v in Variant)
-    for basis, busy in (("by wall time", busy_share(most)), ("with workers always at work", 1.0)):
-        hours = fleet_seconds(planned * rate, asked.fleet, busy) / 3600
-        _say(
-            f"Not run: whole campaigns of {asked.kinds} kinds of card and {len(Variant)} variants take"
-            f" {planned * rate / 3600:.1f} CPU hours, and {hours:.2f} h on {asked.fleet} workers {basis}."
-        )
+    _tell_fleet(most, rate, asked.kinds, asked.fleet)
 
 
-def campaign_cost(variant: Variant, sizes_gib: Sequence[float], *, whole: bool) -> float:
-    """Return the cost of a campaign on a simulated card in units of a new trace (`calibrate.campaign.cost`)."""
+def _as_whole(variants: Sequence[Variant], work: float, *runs: FleetRun) -> list[FleetRun]:
+    """The CPU seconds of runs, as they would be in whole campaigns; everything grows with the work but the starts."""
+    whole = sum(campaign_cost(v, load_policy().certified_sizes_gib, whole=True)[1] for v in variants)
+    return [grown(run, whole / work) for run in runs]
+
+
+def grown(run: FleetRun, times: float) -> FleetRun:
+    """Return what a run would take with so many times its work; its starts stay."""
+    share = (run.starts_cpu_s + (run.worker_cpu_s - run.starts_cpu_s) * times) / run.worker_cpu_s
+    return msgspec.structs.replace(
+        run,
+        workers_cpu_s=tuple(seconds * share for seconds in run.workers_cpu_s),
+        driver_cpu_s=run.driver_cpu_s * times,
+    )
+
+
+def _tell_fleet(run: FleetRun, rate: float, kinds: int, fleet: int) -> None:
+    """Say what whole campaigns of all variants would take, if a trace takes `rate` CPU seconds as in a run."""
+    whole = [campaign_cost(variant, load_policy().certified_sizes_gib, whole=True) for variant in Variant]
+    probes, cpu_s = kinds * sum(tasks for tasks, _ in whole), kinds * rate * sum(cost for _, cost in whole)
+    _say(
+        f"Not run: whole campaigns of {kinds} kinds of card and {len(Variant)} variants ask {probes} questions and take"
+        f" {cpu_s / 3600:.1f} CPU hours. On {fleet} workers that is"
+        f" {fleet_seconds(cpu_s, fleet, busy_share(run)) / 3600:.2f} h with workers that are at work as much as here,"
+        f" and {fleet_seconds(cpu_s, fleet, 1.0) / 3600:.2f} h with workers that always are; {len(Variant)} drivers at"
+        f" once need {run.driver_cpu_s / run.answers * probes / len(Variant) / 3600:.2f} h."
+    )
+
+
+def campaign_cost(variant: Variant, sizes_gib: Sequence[float], *, whole: bool) -> tuple[int, float]:
+    """Return how many tasks a campaign on a simulated card has, and their cost in units of a new trace.
+
+    `calibrate.campaign.cost` says what a unit is.
+    """
     scope = CampaignScope(
         variant=variant,
         sizes_gib=tuple(sizes_gib),
@@ -102,7 +133,7 @@ def campaign_cost(variant: Variant, sizes_gib: Sequence[float], *, whole: bool) 
     )
     record = RECORDS_FOLDER / f"simulated-{variant}{'' if whole else '-windows'}.json"
     tasks = expected_tasks(load_policy(), scope, SIMULATED, as_recorded([load_measurement(record)]))
-    return cost_on(RecordedCardKind.SIMULATED).ahead(tasks)
+    return len(tasks), cost_on(RecordedCardKind.SIMULATED).ahead(tasks)
 
 
 def reckoned_gain(one: FleetRun, more: FleetRun) -> float:
@@ -134,14 +165,16 @@ def _run(workers: int, kinds: Sequence[str], variants: Sequence[str], options: S
 
 
 def _tell(run: FleetRun, work: float) -> None:
-    both = run.worker_cpu_s + run.driver_cpu_s
-    each = run.message_bytes / max(run.answers, 1)
+    probing_s, all_s = run.worker_cpu_s - run.starts_cpu_s, run.worker_cpu_s + run.driver_cpu_s
+    each = ", ".join(f"{seconds:.0f}" for seconds in run.workers_cpu_s)
     _say(
-        f"{run.workers} workers: {run.wall_s:.0f} s, at work for {busy_share(run):.0%} of it; {run.answers} probes;"
-        f" {run.worker_cpu_s:.0f} CPU s in {len(run.workers_cpu_s)} processes"
-        f" ({', '.join(f'{seconds:.0f}' for seconds in run.workers_cpu_s)}), {run.worker_cpu_s / work:.2f} for each"
-        f" trace; {run.driver_cpu_s:.0f} CPU s in the drivers, {run.driver_cpu_s / both:.1%} of all; {2 * run.answers}"
-        f" messages, {run.message_bytes / MIB:.2f} MiB, {each:.0f} bytes for each probe."
+        f"Workers: {run.workers}. {run.answers} probes in {run.wall_s:.0f} s; the workers were at work for"
+        f" {busy_share(run):.0%} of it. They took {run.worker_cpu_s:.0f} CPU s in {len(run.workers_cpu_s)} processes"
+        f" ({each}): {run.starts_cpu_s:.0f} before their first tasks, then {probing_s / work:.2f} for each trace."
+    )
+    _say(
+        f"The drivers took {run.driver_cpu_s:.0f} CPU s, {run.driver_cpu_s / all_s:.1%} of all, for {2 * run.answers}"
+        f" messages of {run.message_bytes / MIB:.2f} MiB, {run.message_bytes / max(run.answers, 1):.0f} bytes a probe."
     )
 
 

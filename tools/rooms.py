@@ -163,7 +163,7 @@ ROOMS = (
     ),
     Room(
         name="fleet",
-        holds="campaigns of several kinds of card at once, on other machines",
+        holds="campaigns of several kinds of card at once, here or on other machines",
         parts=("calibrate.fleet",),
         imports=_names("values cli executors campaign"),
     ),

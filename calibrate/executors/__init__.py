@@ -1,1 +1,1 @@
-"""Runs the probes of a campaign: in this process, or in several on this machine."""
+"""Runs the probes of a campaign: in this process, in several on this machine, or on a cluster."""

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Final
 
 import msgspec
@@ -132,11 +133,13 @@ class Fleet:
         A question that failed three times is answered `crashed`. Raises `NotMeasuredError` where no card is left,
         `ExecutorStoppedError` where the fleet was stopped.
         """
+        # Foretelling takes time, and only an answer changes what it says.
+        ahead = cache(likely)
         while True:
             for task in (task for task in wanted if self._losses[task] >= MOST_LOSSES):
                 return self._given_up(task)
             self._give_all(lambda: wanted)
-            self._give_all(likely)
+            self._give_all(ahead)
             if (entry := self._next()) is not None:
                 return entry
 

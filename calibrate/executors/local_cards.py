@@ -32,7 +32,11 @@ CARD_PROCESS: Final = (sys.executable, "-m", "calibrate.executors.card_process")
 RESTART_S: Final = 5.0
 """How long to wait for a card: a process that ended is started again at once, and no card is added to a machine."""
 
+FREED_S: Final = 3.0
+"""How long a GPU stays without a process after one ended on it: its memory is then free again."""
+
 LONGEST_REASON: Final = 200
+"""Characters of a reason."""
 
 
 class LocalMachine:
@@ -79,7 +83,7 @@ class LocalMachine:
 
     def _gpus(self) -> dict[str, list[Card]]:
         if not self._found:
-            cards = found_cards(os.environ)
+            cards = found_cards(_without_wishes())
             self._left_out = [card for card in cards if computes_in_float32(card)]
             self._found = kinds_of([card for card in cards if card not in self._left_out])
         return self._found
@@ -99,6 +103,7 @@ class LocalWorkers:
         self._starting: set[Place] = set()
         self._processes: dict[Place, Process[bytes, bytes]] = {}
         self._errors: dict[Place, IO[bytes]] = {}
+        self._ended: dict[Place, float] = {}
 
     def places(self) -> Sequence[Place]:
         return self._places
@@ -116,12 +121,14 @@ class LocalWorkers:
         if (process := self._processes.pop(place, None)) is not None:
             process.close()
             self._errors.pop(place).close()
+            self._ended[place] = time.monotonic()
             if self._simulated:
                 self._machine.give_turn()
 
     def next_event(self, timeout_s: float) -> WorkerEvent | None:
-        while self._waiting and (not self._simulated or self._machine.take_turn()):
-            self._begin(self._waiting.pop(0))
+        while (place := self._startable()) is not None:
+            self._waiting.remove(place)
+            self._begin(place)
         at_work = {process.channel: place for place, process in self._processes.items() if process.task is not None}
         if not at_work:
             time.sleep(timeout_s)
@@ -133,6 +140,13 @@ class LocalWorkers:
         for place in [*self._waiting, *self._processes]:
             self.stop(place)
 
+    def _startable(self) -> Place | None:
+        """A waiting card that is free."""
+        if self._simulated:
+            return self._waiting[0] if self._waiting and self._machine.take_turn() else None
+        free = time.monotonic() - FREED_S
+        return next((place for place in self._waiting if self._ended.get(place, free) <= free), None)
+
     def _begin(self, place: Place) -> None:
         self._errors[place] = TemporaryFile()  # noqa: SIM115 open as long as the process
         process: Process[bytes, bytes] = Process(self._machine.command, self._environ(place), self._errors[place])
@@ -142,8 +156,7 @@ class LocalWorkers:
 
     def _environ(self, place: Place) -> dict[str, str]:
         """All of ours, but the card of the place is the only one."""
-        wishes = (DEVICE_VARIABLE, LM_DEVICE_VARIABLE)
-        environ = {name: value for name, value in os.environ.items() if name not in wishes}
+        environ = _without_wishes()
         return {**environ, CUDA_VARIABLE: place.node} if place.node else environ
 
     def _event(self, place: Place) -> WorkerEvent:
@@ -163,3 +176,8 @@ class LocalWorkers:
         errors.seek(max(0, errors.seek(0, os.SEEK_END) - TAIL_BYTES))
         lines = (line.strip() for line in reversed(errors.read().decode(errors="replace").split("\n")))
         return next((line[:LONGEST_REASON] for line in lines if line), "")
+
+
+def _without_wishes() -> dict[str, str]:
+    """The environment, without a choice of one card of several."""
+    return {name: value for name, value in os.environ.items() if name not in (DEVICE_VARIABLE, LM_DEVICE_VARIABLE)}

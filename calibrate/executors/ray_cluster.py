@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -37,6 +38,8 @@ LAST_PORT: Final = 65535
 
 ANSWERS_S: Final = 10.0
 """How long a machine may take to accept a connection."""
+
+_COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
 
 CLOSING_S: Final = 20.0
 """How long a worker of a real card may take to unload its model."""
@@ -153,7 +156,7 @@ class RayWorkers:
             said = self._ray.get(done[0])
         except self._ray.exceptions.RayError as error:
             self.stop(place)
-            return WorkerLost(place=place, reason=first_line(error))
+            return WorkerLost(place=place, reason=lost_because(str(error)))
         return (
             WorkerOpened(place=place, report=said) if event is WorkerOpened else TaskAnswered(place=place, answer=said)
         )
@@ -196,6 +199,14 @@ def _require_listener(address: str) -> None:
     if not host or "/" in host or not port.isdecimal() or int(port) > LAST_PORT:
         raise ValueError("an address is HOST:PORT, such as 10.0.0.1:6379")
     socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWERS_S).close()
+
+
+def lost_because(text: str) -> str:
+    """Return the reason in an error of Ray: the last line of a traceback, else the first line."""
+    lines = [_COLOUR.sub("", line) for line in text.splitlines() if line.strip()]
+    if any(line.startswith("  File ") for line in lines):
+        return lines[-1].strip().removeprefix(f"{NotMeasuredError.__module__}.{NotMeasuredError.__name__}: ")
+    return lines[0] if lines else "it gave no reason"
 
 
 def _gone(error: Exception) -> NotMeasuredError:

@@ -1,1 +1,1 @@
-"""Campaigns of several kinds of card at once, on cards of other machines."""
+"""Campaigns of several kinds of card at once, on cards of this machine or of others."""

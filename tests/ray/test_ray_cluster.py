@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from acestep.errors import Exit
+from acestep.errors import Exit, NotMeasuredError
 from calibrate.campaign.journal import journal_path
+from calibrate.executors.ray_cluster import ANSWERS_S, RayCluster
 from calibrate.fingerprint import code_version
 from calibrate.record.measurement import load_measurement
 from tests.command_lines import ROOT
@@ -151,6 +152,7 @@ LIES = {
     "card": "declared as H200",
     "code": OTHER_CODE,
     "memory": "other programs hold 3.00 GiB of its card",
+    "no card": "because no NVIDIA card was found.",
 }
 
 
@@ -224,3 +226,14 @@ def test_a_kind_that_no_node_declares_is_refused(cluster: LocalCluster, tmp_path
     assert code == Exit.NOT_MEASURED
     assert "the cluster has no B200; it declares A100, H100, L4" in err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [("127.0.0.1:1", "at 127.0.0.1:1 .*refused"), ("ray://127.0.0.1:1", "HOST:PORT"), ("local", "HOST:PORT")],
+)
+def test_an_address_that_does_not_answer_is_told_at_once(address: str, told: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(NotMeasuredError, match=told):
+        RayCluster(address)
+    assert time.monotonic() - began < ANSWERS_S

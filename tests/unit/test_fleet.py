@@ -295,6 +295,21 @@ def test_a_card_that_works_long_on_one_task_is_told() -> None:
     assert states[-1].slow == {str(place(1)): "20 min on one task"}
 
 
+def test_tasks_are_foretold_once_for_each_answer_however_long_it_takes() -> None:
+    workers, states, foretold = FakeWorkers(2), list[FleetState](), list[int]()
+    fleet = Fleet(SETUP, workers, stopped=threading.Event(), watch=states.append, clock=workers.clock)
+    while not states or states[-1].at_work < 2:
+        fleet.one_of([Fit(variant=Variant.TURBO)], list)
+    waits, next_event = iter(range(20)), workers.next_event
+
+    def late(timeout_s: float) -> object:
+        return None if next(waits, None) is not None else next_event(timeout_s)
+
+    workers.next_event = late  # type: ignore[method-assign, assignment]
+    fleet.one_of([Fit(variant=Variant.TURBO)], lambda: foretold.append(1) or [])  # type: ignore[func-returns-value]
+    assert foretold == [1]
+
+
 def test_a_fleet_that_waits_for_its_first_card_tells_it() -> None:
     workers, states, stopped = FakeWorkers(2), list[FleetState](), threading.Event()
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import msgspec
 import pytest
@@ -14,11 +15,12 @@ from hypothesis import strategies as st
 
 from acestep.errors import Exit, InvalidInputError, RunFailedError, UsageError
 from acestep.knobs import Knobs, Variant
-from calibrate.campaign.journal import Journal, journal_path
+from calibrate.campaign.journal import UNKNOWN_CARDS, AnsweredBy, Journal, journal_path
 from calibrate.campaign.lock import Lock
 from calibrate.executors.answers import simulated_answer
 from calibrate.executors.questions import Fit, Fitted, JournalEntry, Probed, Question
 from calibrate.fingerprint import Fingerprint, code_version, fingerprint
+from calibrate.probes.base import UNCONDITIONED
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
 from tests.fakes import AnalyticProber
@@ -48,6 +50,44 @@ def reopened(path: Path) -> list[JournalEntry]:
     journal = Journal(path, HERE, resume=True)
     journal.close()
     return list(journal.entries.values())
+
+
+CARDS = [
+    AnsweredBy(serials=(f"sha256:{letter}",), conditions=msgspec.structs.replace(UNCONDITIONED, **fields))
+    for letter, fields in (
+        ("a", {"watched": True, "context_bytes": 7}),
+        ("b", {"watched": True, "foreign_bytes": 9}),
+        ("c", {"watched": False, "returned_s": 1.5}),
+    )
+]
+
+
+@settings(max_examples=20, deadline=None)
+@given(cards=st.lists(st.sampled_from([UNKNOWN_CARDS, *CARDS]), min_size=len(ENTRIES), max_size=len(ENTRIES)))
+def test_the_cards_of_all_runs_are_remembered_with_the_worst_conditions(cards: list[AnsweredBy]) -> None:
+    with TemporaryDirectory() as place:
+        for entry, by in zip(ENTRIES, cards, strict=True):
+            journal = Journal(Path(place) / "j", HERE, resume=True)
+            journal.keep(entry, by)
+            journal.close()
+        resumed = Journal(Path(place) / "j", HERE, resume=True)
+        resumed.close()
+    known = [by for by in cards if by != UNKNOWN_CARDS]
+    assert resumed.by == journal.by
+    assert resumed.by.serials == tuple(sorted({serial for by in known for serial in by.serials}))
+    assert resumed.by.conditions.watched is (bool(known) and all(by.conditions.watched for by in known))
+    for field in ("foreign_bytes", "context_bytes", "returned_s"):
+        assert getattr(resumed.by.conditions, field) == max((getattr(by.conditions, field) for by in known), default=0)
+
+
+def test_cards_that_were_changed_after_they_were_written_are_noticed(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j", HERE, resume=False)
+    journal.keep(ENTRIES[0], CARDS[0])
+    journal.close()
+    text = (tmp_path / "j").read_bytes()
+    (tmp_path / "j").write_bytes(text.replace(b"sha256:a", b"sha256:b"))
+    with pytest.raises(InvalidInputError, match="line 2 was changed"):
+        Journal(tmp_path / "j", HERE, resume=True)
 
 
 def test_it_lies_beside_the_file_it_becomes_under_a_name_no_record_has(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_simulated_kinds_have_the_files_of_runs_alone_although_a_process_ends(
 def test_equal_gpus_share_one_campaign_and_each_process_sees_its_own(
     driver: Driver, command: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(DEVICE_VARIABLE, "1")
+    monkeypatch.setenv(DEVICE_VARIABLE, "cpu")
     arguments = ("--device", "cuda", "--cards", "all", "--lm", "none", *ONE_SIZE)
     code, _, err = command(cli, "run", *arguments, "-o", tmp_path)
     assert code == Exit.OK, err
