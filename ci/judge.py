@@ -13,9 +13,9 @@ from ci import judge_records
 from ci.cells import GateCell, judged_cells, lost_coverage
 from ci.code_versions import is_known
 from ci.counting import TellCells, counting
-from ci.doors import AT_BASE, DOORS, door_tasks
+from ci.doors import AT_BASE, DOORS, door_tasks, drawn_doors
 from ci.findings import Finding, GateVerdict, verdict_of, worst_first
-from ci.harness import harness_findings
+from ci.harness import harness_findings, judges
 from ci.head_channel import HeadPlaces
 from ci.judge_code import found_once
 from ci.judge_physics import physics_findings
@@ -88,8 +88,8 @@ def judge(
     """Judge a tree against its base; a file that cannot be read is a finding, not an error.
 
     The base is a commit of the checkout, or, for a caller in Python, the path of a table. Without a `prober`, the code
-    of the checkout is run on the simulated card; `seed` draws the repeated calls that are computed there. `besides`
-    says more about the certified cells, `places` are where the code of the checkout runs.
+    of the checkout is run on the simulated card; `seed` draws the repeated calls that are computed there, and some of
+    the runs. `besides` says more about the certified cells, `places` are where the code of the checkout runs.
     """
     table = head or checkout / "tiers" / TABLE_FILE
     folder = table.parent if (table.parent / POLICY).is_file() else checkout / "tiers"
@@ -106,10 +106,8 @@ def judge(
     try:
         after = head_promises(table, folder)
     except InvalidInputError as error:
-        named = re.search(r"\.variants\.([\w-]{1,40})", error.problem)
-        variant = named[1] if named else ""
-        unreadable = Finding(id="G101", variant=variant, field=str(error.source), message=f"{error}.")
-        return answer([unreadable, *([] if table_only else judge_records.file_findings(record_files(folder)))])
+        unread = [_unread(error, changed := _judge_changed(checkout, base)), *changed]
+        return answer([*unread, *([] if table_only else judge_records.file_findings(record_files(folder)))])
     try:
         before = base_promises(checkout, base) if isinstance(base, str) else stored_promises(base)
     except (NotMeasuredError, InvalidInputError) as error:
@@ -124,7 +122,7 @@ def judge(
             findings += judge_records.derivation_findings(after)
         at_base = AtBase()
         if prober is None and isinstance(base, str):
-            at_base, found = _by_code_of_base(checkout, base, before, after, progress, places)
+            at_base, found = _by_code_of_base(checkout, base, before, after, progress, seed, places)
             findings += found
         cells, found = _code(before, after, progress, prober or (checkout, seed), besides, at_base, places)
         findings += found
@@ -157,18 +155,19 @@ def _records(checkout: Path, base: str | Path, folder: Path, before: Promises, a
 
 
 def _by_code_of_base(
-    checkout: Path, base: str, before: Promises, after: Promises, progress: TellCells, places: HeadPlaces
+    checkout: Path, base: str, before: Promises, after: Promises, progress: TellCells, seed: int, places: HeadPlaces
 ) -> tuple[AtBase, list[Finding]]:
     """What no record has, as the code of a commit runs it, and what a checkout plans for less than it."""
     variants = before.table.variants.keys() & after.table.variants.keys()
+    asked = (*DOORS, *drawn_doors(seed))
     doors: dict[str, GateCell] = {}
     visits: dict[str, Visited] = {}
-    tasks = door_tasks(variants, _stricter_share(before, after), progress, doors)
+    tasks = door_tasks(asked, variants, _stricter_share(before, after), progress, doors)
     tasks += base_tasks(variants, progress, visits)
     with folder_at(checkout, base, *AT_BASE) as tree:
         lost = list(simulated_findings(tasks, tree, places=places))
         plans = plan_findings(checkout, tree, variants & PLANNED)
-    in_order = tuple(doors[door.name] for door in DOORS if door.name in doors)
+    in_order = tuple(doors[door.name] for door in asked if door.name in doors)
     return AtBase(doors=in_order, visits=visits), [*lost, *plans]
 
 
@@ -212,6 +211,19 @@ def _code(
     else:
         found = [finding for task in tasks for finding in task(by)]
     return len(cells) + len(at_base.doors), [*findings, *found_once(found)]
+
+
+def _unread(error: InvalidInputError, changed: list[Finding]) -> Finding:
+    """A file of the change that this code cannot read; the change may have brought the code that can."""
+    named = re.search(r"\.variants\.([\w-]{1,40})", error.problem)
+    rule, message = "G101", f"{error}."
+    if any(judges(finding) for finding in changed):
+        rule = "G207"
+        message = (
+            f"{error}, says the base; the change brings other code that reads or judges, which may know more. A"
+            " maintainer has to review it, and this can be compared after it is merged."
+        )
+    return Finding(id=rule, variant=named[1] if named else "", field=str(error.source), message=message)
 
 
 def _judge_changed(checkout: Path, base: str | Path) -> list[Finding]:

@@ -6,6 +6,7 @@ from ci.visits.visit import Asked, Visit, Wanted, Way
 _SONGS = Asked(batch=2, duration_s=20.0)
 _LONG_WORDS = Asked(batch=3, duration_s=17.0, lyrics="사랑해 " * 700, language="ko")
 _PLANNED = Asked(batch=2, duration_s=12.0, think=True)
+_STOPPED = Asked(batch=2, duration_s=20.0, wanted=Wanted.STOPPED)
 
 VISITS = (
     # The same request again and again, with others between them: what stays of one is seen in the next.
@@ -37,7 +38,7 @@ VISITS = (
         way=Way.PYTHON,
         card_gib=24,
         free_bytes=22 * GIB,
-        asked=(_PLANNED, _SONGS, _PLANNED, _PLANNED),
+        asked=(_PLANNED, _SONGS, _STOPPED, _SONGS, _PLANNED, _PLANNED),
     ),
     Visit(
         name="a recording in words",

@@ -44,6 +44,19 @@ MOST_HOST_BYTES = 1024 * GIB
 """Main memory of the machine: nothing is refused for want of it."""
 
 
+def host_bytes() -> int:
+    """Bytes of the tensors and arrays in main memory that were made since `gc.freeze`."""
+    found: dict[int, int] = {}
+    for thing in gc.get_objects():
+        for held in (thing, *gc.get_referents(thing)):
+            if isinstance(held, Tensor) and held.device.type == "cpu":
+                storage = held.untyped_storage()
+                found[storage.data_ptr()] = storage.nbytes()
+            elif isinstance(held, np.ndarray) and held.base is None:
+                found[held.ctypes.data] = held.nbytes
+    return sum(found.values())
+
+
 class SilentDevice(SimulatedDevice):
     """A simulated card whose results are all zeros on the host, where programs read them."""
 
@@ -62,7 +75,7 @@ class Machine:
         self.made: list[Made] = []
         self.models = 0
         self.language_models = 0
-        self.held_at_end = 0
+        self._at_end = 0, 0
         self._book = CardBook(visit.free_bytes)
         self._tape = Tape(self._book)
         self._kernels = CudaKernels(SIMULATED_CAPABILITY)
@@ -81,7 +94,8 @@ class Machine:
         """Return what the programs did, which have ended."""
         return Visited(
             made=tuple(self.made),
-            held_bytes=self.held_at_end,
+            held_bytes=self._at_end[0],
+            host_bytes=self._at_end[1],
             left_bytes=self.held_bytes,
             models=self.models,
             language_models=self.language_models,
@@ -179,17 +193,17 @@ class Machine:
         return lambda *arguments, **named: self._watch(what, lambda: usual(*arguments, **named), lambda _: {})
 
     def _watch(self, what: str, run: Callable[[], Any], about: Callable[[Any], dict[str, Any]]) -> Any:
-        held = self.held_bytes
+        held, on_host = self.held_bytes, host_bytes()
         self._book.take()
         answer = run()
         stages, refusals = self._book.take()
-        made = Made(what=what, held_bytes=held, stages=stages, refusals=refusals, **about(answer))
+        made = Made(what=what, held_bytes=held, host_bytes=on_host, stages=stages, refusals=refusals, **about(answer))
         self.made.append(made)
         return answer
 
     def _closed(self, usual: Callable[..., Any]) -> Callable[..., Any]:
         def close(service: Any) -> None:
-            self.held_at_end = self.held_bytes
+            self._at_end = self.held_bytes, host_bytes()
             usual(service)
 
         return close

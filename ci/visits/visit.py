@@ -17,9 +17,10 @@ class Way(StrEnum):
 
 
 class Wanted(StrEnum):
-    """What is asked for: new songs, or a recording told in words, which reads its audio codes first."""
+    """What is asked for: new songs, songs that are stopped, or a recording in words, which reads its codes first."""
 
     SONGS = "songs"
+    STOPPED = "stopped"
     WORDS = "words"
 
 
@@ -53,13 +54,14 @@ class Visit(msgspec.Struct, frozen=True, kw_only=True):
 class Made(msgspec.Struct, frozen=True, kw_only=True):
     """What came of one call of the service, and what the card saw of it.
 
-    `what` is "songs", "codes" or "words"; `batch` and `duration_s` are what was granted of songs.
-    `held_bytes` were on the card before, and `stages` are the bytes that each held at most, and beside them by owner;
-    what is not in a stage is in "between". `refusals` are allocations that the card refused.
+    `what` is "songs", "codes" or "words"; `batch` and `duration_s` are what was granted of songs. Before the call,
+    `held_bytes` were on the card, and `host_bytes` in tensors and arrays of main memory. `stages` are the most bytes on
+    the card in each, by owner; what is in no stage is in "between". `refusals` are allocations that the card refused.
     """
 
     what: str
     held_bytes: int
+    host_bytes: int
     stages: dict[str, dict[str, int]]
     refusals: int
     batch: int = 0
@@ -72,12 +74,14 @@ class Made(msgspec.Struct, frozen=True, kw_only=True):
 class Visited(msgspec.Struct, frozen=True, kw_only=True):
     """What came of a visit.
 
-    `held_bytes` are on the card when the last program ends, and `left_bytes` afterwards; `models` and
-    `language_models` were loaded. `offers` are the most that can be asked for, where the way says so.
+    When the last program ends, `held_bytes` are on the card and `host_bytes` in main memory; `left_bytes` are on the
+    card afterwards. `models` and `language_models` were loaded. `offers` are the most that can be asked for, where the
+    way says so.
     """
 
     made: tuple[Made, ...]
     held_bytes: int
+    host_bytes: int
     left_bytes: int
     models: int
     language_models: int

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing, redirect_stdout, suppress
+from contextlib import closing, redirect_stderr, redirect_stdout, suppress
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ import soundfile
 
 from acestep.clip import SAMPLE_RATE
 from acestep.errors import NotMeasuredError
+from acestep.stage import Stage
+from acestep.units import silent
 from ci.visits.visit import Asked, Wanted, Way
 
 MODEL = "dummy"
@@ -69,8 +71,21 @@ def by_python(asked: Sequence[Asked], folder: Path) -> Offers:  # noqa: ARG001 e
                 seed=number,
                 steps=STEPS,
             )
-            service.generate(request, plan_to_run(request=request))
+            progress = _stop if one.wanted is Wanted.STOPPED else silent
+            with suppress(_StoppedError):
+                service.generate(request, plan_to_run(request=request), progress=progress)
+            if one.wanted is Wanted.STOPPED:
+                service.rest()
     return {}
+
+
+class _StoppedError(Exception):
+    """Raised by a user in the middle of a song."""
+
+
+def _stop(stage: str, done: int, total: int) -> None:  # noqa: ARG001 as the pipeline calls it
+    if stage == Stage.DENOISE and done:
+        raise _StoppedError
 
 
 def by_server(asked: Sequence[Asked], folder: Path) -> Offers:
@@ -131,10 +146,10 @@ WAYS: dict[Way, Callable[[Sequence[Asked], Path], Offers]] = {
 
 
 def _acestep(*arguments: str) -> None:
-    """Run a command of `acestep` in this process; its output goes nowhere."""
+    """Run a command of `acestep` in this process; what it prints goes nowhere."""
     from acestep.cli.main import cli
 
-    with redirect_stdout(StringIO()):
+    with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
         cli(list(arguments), standalone_mode=False)
 
 

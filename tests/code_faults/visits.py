@@ -110,6 +110,24 @@ VISIT_FAULTS = (
         PAGE,
     ),
     _kept(
+        "the result of each request is kept in main memory",
+        SERVICE,
+        "        for sentence in result.warnings:\n            warn(sentence)\n",
+        '        self.kept = [*getattr(self, "kept", ()), result]\n'
+        "        for sentence in result.warnings:\n            warn(sentence)\n",
+        PAGE,
+    ),
+    _kept(
+        "a song that is stopped stays on the card",
+        PIPELINE,
+        "                problem = first_line(error)\n",
+        "                problem = first_line(error)\n"
+        "            except Exception as error:\n"
+        "                self.kept = error\n"
+        "                raise\n",
+        LARGE,
+    ),
+    _kept(
         "a service that is closed keeps its model on the card",
         SERVICE,
         "        self._drop_languages()\n        self._components.clear()\n        self.rest()\n",

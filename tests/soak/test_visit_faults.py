@@ -26,9 +26,11 @@ BY_NAME = {visit.name: visit for visit in VISITS}
 
 def made(visit: Visit, tree: Path, seed: int) -> Visited:
     """What comes of a visit to the code of a tree."""
-    with head_code(tree) as search:
-        with closing(HeadSimulation(LOCAL_PLACES.start([*GATE_WORKER, str(seed)], search))) as simulation:
-            return simulation.visited(visit)
+    with (
+        head_code(tree) as search,
+        closing(HeadSimulation(LOCAL_PLACES.start([*GATE_WORKER, str(seed)], search))) as simulation,
+    ):
+        return simulation.visited(visit)
 
 
 @cache
