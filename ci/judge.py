@@ -21,15 +21,15 @@ from ci.judge_code import found_once
 from ci.judge_physics import physics_findings
 from ci.judge_plans import PLANNED, plan_findings
 from ci.judge_policy import policy_findings, tolerance_findings
+from ci.judge_scenarios import base_scenario_tasks, scenario_tasks
 from ci.judge_steps import step_findings
 from ci.judge_table import compared_tiers, table_findings
-from ci.judge_visits import base_tasks, visit_tasks
 from ci.judge_waivers import stale_findings, unbounded_findings, with_waivers
 from ci.on_virtual_card import JudgeCells, nothing_besides
 from ci.promises import POLICY, TABLE_FILE, Promises, base_promises, head_promises, record_files, stored_promises
+from ci.scenarios.scenario import ScenarioResult
 from ci.side_by_side import LOCAL_PLACES, cell_tasks, simulated_findings
 from ci.tiers_folder import folder_findings
-from ci.visits.visit import Visited
 
 
 class Compared(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,10 +66,10 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AtBase(msgspec.Struct, frozen=True, kw_only=True):
-    """What the code of the base did where no record says it: runs, and visits by name."""
+    """What the code of the base did where no record says it: runs, and scenarios by name."""
 
     doors: tuple[GateCell, ...] = ()
-    visits: dict[str, Visited] = {}
+    scenarios: dict[str, ScenarioResult] = {}
 
 
 def judge(
@@ -161,14 +161,14 @@ def _by_code_of_base(
     variants = before.table.variants.keys() & after.table.variants.keys()
     asked = (*DOORS, *drawn_doors(seed))
     doors: dict[str, GateCell] = {}
-    visits: dict[str, Visited] = {}
+    scenarios: dict[str, ScenarioResult] = {}
     tasks = door_tasks(asked, variants, _stricter_share(before, after), progress, doors)
-    tasks += base_tasks(variants, progress, visits)
+    tasks += base_scenario_tasks(variants, progress, scenarios)
     with folder_at(checkout, base, *AT_BASE) as tree:
         lost = list(simulated_findings(tasks, tree, places=places))
         plans = plan_findings(checkout, tree, variants & PLANNED)
     in_order = tuple(doors[door.name] for door in asked if door.name in doors)
-    return AtBase(doors=in_order, visits=visits), [*lost, *plans]
+    return AtBase(doors=in_order, scenarios=scenarios), [*lost, *plans]
 
 
 def _stricter_share(before: Promises, after: Promises) -> float:
@@ -202,7 +202,7 @@ def _code(
     judged = [*cells, *released, *at_base.doors]
     tasks = cell_tasks(judged, share, counting(progress, len(judged)), apart=places.each_cell_apart)
     tasks.append(lambda sim: step_findings(cells, sim, progress))
-    tasks += visit_tasks(at_base.visits, share, progress)
+    tasks += scenario_tasks(at_base.scenarios, share, progress)
     there = {record.digest for record in before.records}
     for record in (record for record in after.records if record.digest not in there):
         tasks.append(lambda sim, record=record: physics_findings(record, before.records, sim, progress))  # type: ignore[misc]

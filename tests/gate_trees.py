@@ -86,7 +86,7 @@ def turbo_tree(place: Path) -> Path:
 def one_tier_tree(place: Path, house: House, *, doors: bool = False) -> Path:
     """A repository with a commit of this tree that has a house as its tiers.
 
-    Its gate judges the cells of the table alone, unless it is to judge other runs (`ci/doors.py`, `ci/visits`) too.
+    Its gate judges the cells of the table alone, unless it is to judge other runs (`ci/doors.py`, `ci/scenarios`) too.
     """
     tree = copy_of_tree(place / "tree")
     published = (tree / "tiers" / "published_tiers.json").read_bytes()
@@ -103,8 +103,8 @@ def leave_out_doors(tree: Path) -> None:
     """Let the gate of a tree judge the cells of its table alone, which is faster."""
     with (tree / "ci" / "doors.py").open("a", encoding="utf-8") as file:
         file.write("DOORS = ()\ndef drawn_doors(seed): return ()\n")
-    with (tree / "ci" / "visits" / "all_visits.py").open("a", encoding="utf-8") as file:
-        file.write("VISITS = ()\n")
+    with (tree / "ci" / "scenarios" / "all_scenarios.py").open("a", encoding="utf-8") as file:
+        file.write("SCENARIOS = ()\n")
 
 
 def put_in(tree: Path, fault: CodeFault) -> None:

@@ -13,15 +13,15 @@ from acestep.knobs import Variant
 from acestep.tiers import load_tiers, tiers_here
 from acestep.units import GIB, MIB
 from calibrate.probes.simulated.memo import Regions
-from ci.visits.machine import LIMITS_S, Machine, host_bytes
-from ci.visits.visit import Visit, Way
+from ci.scenarios.machine import LIMITS_S, Machine, host_bytes
+from ci.scenarios.scenario import EntryPoint, Scenario
 
-VISIT = Visit(name="a visit", way=Way.PYTHON, card_gib=8, free_bytes=GIB, asked=(), limited=True)
+SCENARIO = Scenario(name="a scenario", entry=EntryPoint.PYTHON, card_gib=8, free_bytes=GIB, requests=(), limited=True)
 
 
 @pytest.fixture
 def machine() -> Machine:
-    return Machine(VISIT, Regions())
+    return Machine(SCENARIO, Regions())
 
 
 def test_memory_that_another_thread_takes_is_seen_and_refused(machine: Machine, tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_memory_that_another_thread_takes_is_seen_and_refused(machine: Machine, 
     assert len(problems) == 1
 
 
-def test_the_card_and_the_table_are_those_of_the_visit(machine: Machine, tmp_path: Path) -> None:
+def test_the_card_and_the_table_are_those_of_the_scenario(machine: Machine, tmp_path: Path) -> None:
     usual = load_tiers()
     with machine.running(tmp_path):
         assert open_here()[1] == machine.card
@@ -68,7 +68,7 @@ def test_tensors_of_main_memory_are_counted_until_they_are_gone() -> None:
         gc.unfreeze()
 
 
-def test_code_without_a_place_that_is_replaced_cannot_be_visited(
+def test_code_without_a_place_that_is_replaced_plays_no_scenario(
     machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr("acestep.checkpoints.load.build")

@@ -34,8 +34,8 @@ from calibrate.probes.simulated.ledger import Ledger
 from calibrate.probes.simulated.memo import Memo, Regions, Tape
 from calibrate.probes.simulated.prober import REGIONS, full_size
 from calibrate.probes.simulated.sweep import pieces_of
-from ci.visits.card_book import CardBook
-from ci.visits.visit import Made, Visit, Visited
+from ci.scenarios.card_book import CardBook
+from ci.scenarios.scenario import Scenario, ScenarioResult, ServiceCall
 
 LIMITS_S = {1: 40, 2: 30, 4: 20, 8: 10}
 """The longest song in seconds of each batch, in a table with low limits."""
@@ -69,14 +69,14 @@ class SilentDevice(SimulatedDevice):
 class Machine:
     """What the programs on a simulated machine did: their songs, and the models that they loaded."""
 
-    def __init__(self, visit: Visit, known: Regions) -> None:
-        self.visit = visit
-        self.card = simulated_card(visit.card_gib)
-        self.made: list[Made] = []
+    def __init__(self, scenario: Scenario, known: Regions) -> None:
+        self.scenario = scenario
+        self.card = simulated_card(scenario.card_gib)
+        self.made: list[ServiceCall] = []
         self.models = 0
         self.language_models = 0
         self._at_end = 0, 0
-        self._book = CardBook(visit.free_bytes)
+        self._book = CardBook(scenario.free_bytes)
         self._tape = Tape(self._book)
         self._kernels = CudaKernels(SIMULATED_CAPABILITY)
         self._ledger = Ledger(self._tape, self._kernels)
@@ -90,9 +90,9 @@ class Machine:
         self._ledger.recount()
         return self._book.held_bytes
 
-    def report(self, offers: dict[str, int]) -> Visited:
+    def report(self, offers: dict[str, int]) -> ScenarioResult:
         """Return what the programs did, which have ended."""
-        return Visited(
+        return ScenarioResult(
             made=tuple(self.made),
             held_bytes=self._at_end[0],
             host_bytes=self._at_end[1],
@@ -105,7 +105,7 @@ class Machine:
     @contextmanager
     def running(self, folder: Path) -> Iterator[None]:
         """Let programs run on the machine inside the block; their files go below `folder`."""
-        components = full_size(self.visit.variant, None)
+        components = full_size(self.scenario.variant, None)
         # What is here already is no garbage of a request, and looking at it takes long.
         gc.collect()
         gc.freeze()
@@ -123,7 +123,7 @@ class Machine:
 
     def _environment(self, folder: Path) -> dict[str, str]:
         return {
-            "MAX_CUDA_VRAM": f"{self.visit.card_gib:g}",
+            "MAX_CUDA_VRAM": f"{self.scenario.card_gib:g}",
             "ACESTEP_DEVICE": "cpu",
             "ACESTEP_CHECKPOINTS_DIR": str(folder / "checkpoints"),
         }
@@ -143,8 +143,8 @@ class Machine:
             "acestep.engine.service.Service.close": self._closed,
             "acestep.lm.language.Language.write": lambda usual: self._told("words", usual),
         }
-        if self.visit.limited:
-            table = limited(load_tiers(), self.visit.variant)
+        if self.scenario.limited:
+            table = limited(load_tiers(), self.scenario.variant)
             edges["acestep.tiers._table_in_force"] = lambda _: lambda: table
         return edges
 
@@ -197,7 +197,9 @@ class Machine:
         self._book.take()
         answer = run()
         stages, refusals = self._book.take()
-        made = Made(what=what, held_bytes=held, host_bytes=on_host, stages=stages, refusals=refusals, **about(answer))
+        made = ServiceCall(
+            what=what, held_bytes=held, host_bytes=on_host, stages=stages, refusals=refusals, **about(answer)
+        )
         self.made.append(made)
         return answer
 
@@ -260,7 +262,7 @@ def _replaced(place: str, instead: Callable[[Any], Any]) -> AbstractContextManag
         return patch.object(owner, parts[-1], instead(getattr(owner, parts[-1])))
     except (ImportError, AttributeError):
         raise NotMeasuredError(
-            f"the code has no {place}, where a simulated machine differs from a real one (ci/visits/machine.py)"
+            f"the code has no {place}, where a simulated machine differs from a real one (ci/scenarios/machine.py)"
         ) from None
 
 

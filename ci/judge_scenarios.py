@@ -1,6 +1,6 @@
 """Checks that requests, as people make them, are granted as much as at the base and take no more memory.
 
-No record has them, so the code of the base makes the same visits, and what comes of them is what a change may take.
+No record has them, so the code of the base makes the same scenarios, and what comes of them is what a change may take.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -15,38 +15,42 @@ from ci.doors import ANY_TIER
 from ci.findings import Finding, FindingValue
 from ci.head_process import HeadSimulation
 from ci.judge_code import CODE_ERRORS
+from ci.scenarios.all_scenarios import SCENARIOS
+from ci.scenarios.scenario import EntryPoint, Scenario, ScenarioResult, ServiceCall
 from ci.side_by_side import SimulationTask
-from ci.visits.all_visits import VISITS
-from ci.visits.visit import Made, Visit, Visited, Way
 
 SAVING_KNOBS = ("offload", "quantization", "lm_quantization")
 """Knobs that take longer, or make a song worse, the more they save."""
 
-VISIT = "visit"
+SCENARIO = "scenario"
 """Stands for the stage where a finding is about none."""
 
 
-def base_tasks(variants: Collection[Variant], progress: TellCells, found: dict[str, Visited]) -> list[SimulationTask]:
-    """Return a task for each visit to the code of the base; it puts what came of it into `found`, by name."""
+def base_scenario_tasks(
+    variants: Collection[Variant], progress: TellCells, found: dict[str, ScenarioResult]
+) -> list[SimulationTask]:
+    """Return a task for each scenario to the code of the base; it puts what came of it into `found`, by name."""
     return [
-        lambda simulation, visit=visit: _at_base(visit, simulation, progress, found)  # type: ignore[misc]
-        for visit in VISITS
-        if visit.variant in variants
+        lambda simulation, scenario=scenario: _at_base(scenario, simulation, progress, found)  # type: ignore[misc]
+        for scenario in SCENARIOS
+        if scenario.variant in variants
     ]
 
 
-def visit_tasks(before: dict[str, Visited], share: float, progress: TellCells) -> list[SimulationTask]:
-    """Return a task for each visit that the code of the base made: the change makes it, and is compared."""
+def scenario_tasks(before: dict[str, ScenarioResult], share: float, progress: TellCells) -> list[SimulationTask]:
+    """Return a task for each scenario that the code of the base made: the change makes it, and is compared."""
     return [
-        lambda simulation, visit=visit: _at_head(visit, before[visit.name], simulation, share, progress)  # type: ignore[misc]
-        for visit in VISITS
-        if visit.name in before
+        lambda simulation, scenario=scenario: _at_head(scenario, before[scenario.name], simulation, share, progress)  # type: ignore[misc]
+        for scenario in SCENARIOS
+        if scenario.name in before
     ]
 
 
-def visit_findings(visit: Visit, before: Visited, after: Visited, share: float) -> Iterator[Finding]:
-    """Yield everything that a visit is granted less, takes more or keeps longer; `share` more memory is tolerated."""
-    told = _Told(visit)
+def scenario_findings(
+    scenario: Scenario, before: ScenarioResult, after: ScenarioResult, share: float
+) -> Iterator[Finding]:
+    """Yield what a scenario is granted less, takes more and leaves behind; `share` more memory is tolerated."""
+    told = _Told(scenario)
     for what in ("models", "language_models"):
         loaded, loads = getattr(before, what), getattr(after, what)
         if loads > loaded:
@@ -56,12 +60,12 @@ def visit_findings(visit: Visit, before: Visited, after: Visited, share: float) 
             yield told(
                 "G513", name, f"offers {name} {after.offers.get(name)}; it offered {most}", most, after.offers.get(name)
             )
-    yield from _kept(told, visit, before, after, share)
+    yield from _kept(told, scenario, before, after, share)
     for number, (then, now) in enumerate(zip_longest(before.made, after.made), start=1):
         if then is None or now is None or then.what != now.what:
             yield told("G203", "made", f"calls the service {_calls(after.made)}; it called it {_calls(before.made)}")
             return
-        yield from _granted(told, visit, number, then, now)
+        yield from _granted(told, scenario, number, then, now)
         yield from _taken(told, number, then, now, share)
 
 
@@ -69,10 +73,10 @@ _GRANTED = {"batch": "songs", "duration_s": "seconds of each song", "songs_per_p
 
 
 class _Told:
-    """Makes the findings about a visit."""
+    """Makes the findings about a scenario."""
 
-    def __init__(self, visit: Visit) -> None:
-        self._visit = visit
+    def __init__(self, scenario: Scenario) -> None:
+        self._scenario = scenario
 
     def __call__(
         self,
@@ -81,24 +85,26 @@ class _Told:
         said: str,
         before: FindingValue = None,
         after: FindingValue = None,
-        stage: str = VISIT,
+        stage: str = SCENARIO,
         component: str = "",
     ) -> Finding:
-        name = self._visit.name
+        name, size = self._scenario.name, f"{self._scenario.card_gib:g} GiB"
         return Finding(
             id=rule,
-            variant=self._visit.variant,
+            variant=self._scenario.variant,
             tier=ANY_TIER,
-            field=f"{VISIT}.{name.replace(' ', '_')}.{what}",
+            field=f"{SCENARIO}.{name.replace(' ', '_')}.{what}",
             before=before,
             after=after,
             stage=stage,
             component=component or what,
-            message=f"{self._visit.variant}, {name} ({self._visit.way}, {self._visit.card_gib:g} GiB) {said}.",
+            message=f"{self._scenario.variant}, {name} ({self._scenario.entry}, {size}) {said}.",
         )
 
 
-def _kept(told: _Told, visit: Visit, before: Visited, after: Visited, share: float) -> Iterator[Finding]:
+def _kept(
+    told: _Told, scenario: Scenario, before: ScenarioResult, after: ScenarioResult, share: float
+) -> Iterator[Finding]:
     """What stays after a request: weights may grow a little, what is kept of songs may not grow."""
     for name, where, spared in (("held_bytes", "on the card", 0), ("host_bytes", "in main memory", MIB)):
         then, now = ([*(getattr(made, name) for made in v.made), getattr(v, name)] for v in (before, after))
@@ -108,7 +114,7 @@ def _kept(told: _Told, visit: Visit, before: Visited, after: Visited, share: flo
         if most[1] > most[0] * (1 + share) + spared:
             said = f"holds {mib(most[1])} {where} between two requests; it held {mib(most[0])}"
             yield told("G309", name, said, *most, component="activations")
-        elif visit.way is not Way.COMMAND and later:
+        elif scenario.entry is not EntryPoint.COMMAND and later:
             # What was kept of the first request is forgiven: a cache may fill once.
             grown = max((now - first[0][1]) - (then - first[0][0]) for then, now in later)
             if grown > spared:
@@ -119,7 +125,9 @@ def _kept(told: _Told, visit: Visit, before: Visited, after: Visited, share: flo
         yield told("G309", "left_bytes", said, before.left_bytes, after.left_bytes, component="activations")
 
 
-def _granted(told: _Told, visit: Visit, number: int, before: Made, after: Made) -> Iterator[Finding]:
+def _granted(
+    told: _Told, scenario: Scenario, number: int, before: ServiceCall, after: ServiceCall
+) -> Iterator[Finding]:
     for name, words in (
         ("batch", "songs"),
         ("duration_s", "seconds of each song"),
@@ -129,7 +137,7 @@ def _granted(told: _Told, visit: Visit, number: int, before: Made, after: Made) 
         said = f"is granted {now:g} {words} of request {number}; it was granted {then:g}"
         if now < then:
             yield told("G513", f"{number}.{name}", said, then, now, component=name)
-        elif now > then and visit.limited and name != "songs_per_pass":
+        elif now > then and scenario.limited and name != "songs_per_pass":
             yield told("G514", f"{number}.{name}", f"{said}, as the table allows", then, now, component=name)
     if before.decode_path != after.decode_path:
         said = f"decodes request {number} by {after.decode_path}; it did so by {before.decode_path}"
@@ -147,7 +155,7 @@ def _granted(told: _Told, visit: Visit, number: int, before: Made, after: Made) 
         yield told("G514", f"{number}.refusals", said, before.refusals, after.refusals, component="refusals")
 
 
-def _taken(told: _Told, number: int, before: Made, after: Made, share: float) -> Iterator[Finding]:
+def _taken(told: _Told, number: int, before: ServiceCall, after: ServiceCall, share: float) -> Iterator[Finding]:
     for stage, owners in after.stages.items():
         then, now = sum(before.stages.get(stage, {}).values()), sum(owners.values())
         if now > then * (1 + share):
@@ -157,32 +165,34 @@ def _taken(told: _Told, number: int, before: Made, after: Made, share: float) ->
             yield told("G308", f"{number}.{stage}", said, then, now, stage=stage, component=component)
 
 
-def _calls(made: Sequence[Made]) -> str:
+def _calls(made: Sequence[ServiceCall]) -> str:
     return "for " + (", ".join(one.what for one in made) or "nothing")
 
 
-def _at_base(visit: Visit, simulation: Simulation, progress: TellCells, found: dict[str, Visited]) -> list[Finding]:
-    progress(f"Visiting the base: {visit.name}.")
+def _at_base(
+    scenario: Scenario, simulation: Simulation, progress: TellCells, found: dict[str, ScenarioResult]
+) -> list[Finding]:
+    progress(f"Playing at the base: {scenario.name}.")
     try:
-        found[visit.name] = _visited(visit, simulation)
+        found[scenario.name] = _played(scenario, simulation)
     except CODE_ERRORS as error:
-        return [_Told(visit)("G203", "at_base", f"cannot be made at the base: {error}"[:300])]
+        return [_Told(scenario)("G203", "at_base", f"cannot be made at the base: {error}"[:300])]
     return []
 
 
 def _at_head(
-    visit: Visit, before: Visited, simulation: Simulation, share: float, progress: TellCells
+    scenario: Scenario, before: ScenarioResult, simulation: Simulation, share: float, progress: TellCells
 ) -> Iterator[Finding]:
-    progress(f"Visiting: {visit.name}.")
+    progress(f"Playing: {scenario.name}.")
     try:
-        after = _visited(visit, simulation)
+        after = _played(scenario, simulation)
     except CODE_ERRORS as error:
-        yield _Told(visit)("G203", "cannot", f"cannot be made: {error}"[:300])
+        yield _Told(scenario)("G203", "cannot", f"cannot be made: {error}"[:300])
         return
-    yield from visit_findings(visit, before, after, share)
+    yield from scenario_findings(scenario, before, after, share)
 
 
-def _visited(visit: Visit, simulation: Simulation) -> Visited:
+def _played(scenario: Scenario, simulation: Simulation) -> ScenarioResult:
     if not isinstance(simulation, HeadSimulation):
-        raise TypeError("a visit is made by the code of a tree, in a process of its own")
-    return simulation.visited(visit)
+        raise TypeError("a scenario is played by the code of a tree, in a process of its own")
+    return simulation.outcome_of(scenario)

@@ -1,4 +1,4 @@
-"""A visit that is granted less, takes more or leaves more behind than at the base is found, whatever it is."""
+"""A scenario that is granted less, takes more or leaves more behind than at the base is found, whatever it is."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,12 +8,12 @@ import pytest
 
 from acestep.knobs import Knobs, Offload, Quantization
 from acestep.units import MIB
-from ci.judge_visits import visit_findings
-from ci.visits.all_visits import VISITS
-from ci.visits.visit import Asked, Made, Visit, Visited, Wanted, Way
+from ci.judge_scenarios import scenario_findings
+from ci.scenarios.all_scenarios import SCENARIOS
+from ci.scenarios.scenario import EntryPoint, RequestKind, Scenario, ScenarioRequest, ScenarioResult, ServiceCall
 
 SHARE = 0.02
-MADE = Made(
+MADE = ServiceCall(
     what="songs",
     held_bytes=100 * MIB,
     host_bytes=10 * MIB,
@@ -25,7 +25,7 @@ MADE = Made(
     decode_path="gpu",
     knobs=Knobs(offload=Offload.CPU),
 )
-BEFORE = Visited(
+BEFORE = ScenarioResult(
     made=(MADE, MADE, MADE),
     held_bytes=100 * MIB,
     host_bytes=10 * MIB,
@@ -34,25 +34,25 @@ BEFORE = Visited(
     language_models=1,
     offers={"max_batch": 8},
 )
-VISIT = Visit(
-    name="a visit",
-    way=Way.PAGE,
+SCENARIO = Scenario(
+    name="a scenario",
+    entry=EntryPoint.PAGE,
     card_gib=8,
     free_bytes=1 << 33,
-    asked=(Asked(batch=4, duration_s=60.0),) * 3,
+    requests=(ScenarioRequest(batch=4, duration_s=60.0),) * 3,
     limited=True,
 )
 
 
-def _changed(**fields: Any) -> Visited:
+def _changed(**fields: Any) -> ScenarioResult:
     return msgspec.structs.replace(BEFORE, **fields)
 
 
-def _last(**fields: Any) -> Visited:
+def _last(**fields: Any) -> ScenarioResult:
     return _changed(made=(MADE, MADE, msgspec.structs.replace(MADE, **fields)))
 
 
-WORSE: dict[tuple[str, str], Callable[[], Visited]] = {
+WORSE: dict[tuple[str, str], Callable[[], ScenarioResult]] = {
     ("G203", "made"): lambda: _changed(made=(MADE, MADE)),
     ("G308", "models"): lambda: _changed(models=2),
     ("G308", "language_models"): lambda: _changed(language_models=2),
@@ -79,7 +79,7 @@ WORSE: dict[tuple[str, str], Callable[[], Visited]] = {
 @pytest.mark.parametrize("rule_and_what", WORSE, ids=" ".join)
 def test_what_is_worse_is_found(rule_and_what: tuple[str, str]) -> None:
     rule, what = rule_and_what
-    found = list(visit_findings(VISIT, BEFORE, WORSE[rule_and_what](), SHARE))
+    found = list(scenario_findings(SCENARIO, BEFORE, WORSE[rule_and_what](), SHARE))
     assert [finding.id for finding in found] == [rule]
     assert what in (found[0].component, found[0].field.rpartition(".")[2])
 
@@ -87,16 +87,16 @@ def test_what_is_worse_is_found(rule_and_what: tuple[str, str]) -> None:
 def test_what_is_better_or_within_the_tolerance_is_none() -> None:
     frugal = {"encode": {"text_encoder": 90 * MIB, "activations": 11 * MIB}}
     better = msgspec.structs.replace(MADE, stages=frugal, songs_per_pass=4, knobs=Knobs(offload=Offload.NONE))
-    assert not list(visit_findings(VISIT, BEFORE, _changed(made=(better,) * 3, models=0, left_bytes=0), SHARE))
+    assert not list(scenario_findings(SCENARIO, BEFORE, _changed(made=(better,) * 3, models=0, left_bytes=0), SHARE))
 
 
 def test_weights_may_grow_within_the_tolerance_for_all_requests_alike() -> None:
     more = msgspec.structs.replace(MADE, held_bytes=101 * MIB)
-    assert not list(visit_findings(VISIT, BEFORE, _changed(made=(MADE, more, more), held_bytes=101 * MIB), SHARE))
+    assert not list(scenario_findings(SCENARIO, BEFORE, _changed(made=(MADE, more, more), held_bytes=101 * MIB), SHARE))
 
 
-def test_every_way_and_every_wish_is_in_a_visit() -> None:
-    assert {visit.way for visit in VISITS} == set(Way)
-    assert {asked.wanted for visit in VISITS for asked in visit.asked} == set(Wanted)
-    assert any(visit.limited for visit in VISITS)
-    assert len({visit.name for visit in VISITS}) == len(VISITS)
+def test_every_entry_point_and_every_kind_of_request_is_played() -> None:
+    assert {scenario.entry for scenario in SCENARIOS} == set(EntryPoint)
+    assert {request.kind for scenario in SCENARIOS for request in scenario.requests} == set(RequestKind)
+    assert any(scenario.limited for scenario in SCENARIOS)
+    assert len({scenario.name for scenario in SCENARIOS}) == len(SCENARIOS)

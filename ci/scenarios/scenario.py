@@ -1,4 +1,4 @@
-"""A visit: requests that come by one way, one after another, and what came of them."""
+"""A scenario: requests that come by one way, one after another, and what came of them."""
 
 from enum import StrEnum
 
@@ -7,7 +7,7 @@ import msgspec
 from acestep.knobs import Knobs, Variant
 
 
-class Way(StrEnum):
+class EntryPoint(StrEnum):
     """How a request reaches the pipeline; each has code of its own."""
 
     COMMAND = "command"
@@ -16,7 +16,7 @@ class Way(StrEnum):
     SERVER = "server"
 
 
-class Wanted(StrEnum):
+class RequestKind(StrEnum):
     """What is asked for: new songs, songs that are stopped, or a recording in words, which reads its codes first."""
 
     SONGS = "songs"
@@ -24,18 +24,18 @@ class Wanted(StrEnum):
     WORDS = "words"
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """One request of a visit. In words, it is about a recording of `duration_s`."""
+class ScenarioRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One request of a scenario. In words, it is about a recording of `duration_s`."""
 
     batch: int
     duration_s: float
     think: bool = False
     lyrics: str = "la la"
     language: str = "en"
-    wanted: Wanted = Wanted.SONGS
+    kind: RequestKind = RequestKind.SONGS
 
 
-class Visit(msgspec.Struct, frozen=True, kw_only=True):
+class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     """Requests to one program, which keeps its model between them; each command is a program of its own.
 
     The card is of `card_gib`, and `free_bytes` of it are free. `limited` puts low limits into the table, so that
@@ -43,15 +43,15 @@ class Visit(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     name: str
-    way: Way
+    entry: EntryPoint
     card_gib: float
     free_bytes: int
-    asked: tuple[Asked, ...]
+    requests: tuple[ScenarioRequest, ...]
     variant: Variant = Variant.TURBO
     limited: bool = False
 
 
-class Made(msgspec.Struct, frozen=True, kw_only=True):
+class ServiceCall(msgspec.Struct, frozen=True, kw_only=True):
     """What came of one call of the service, and what the card saw of it.
 
     `what` is "songs", "codes" or "words"; `batch` and `duration_s` are what was granted of songs. Before the call,
@@ -71,15 +71,15 @@ class Made(msgspec.Struct, frozen=True, kw_only=True):
     knobs: Knobs | None = None
 
 
-class Visited(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of a visit.
+class ScenarioResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a scenario.
 
     When the last program ends, `held_bytes` are on the card and `host_bytes` in main memory; `left_bytes` are on the
     card afterwards. `models` and `language_models` were loaded. `offers` are the most that can be asked for, where the
     way says so.
     """
 
-    made: tuple[Made, ...]
+    made: tuple[ServiceCall, ...]
     held_bytes: int
     host_bytes: int
     left_bytes: int
