@@ -106,9 +106,6 @@ class Machine:
     def running(self, folder: Path) -> Iterator[None]:
         """Let programs run on the machine inside the block; their files go below `folder`."""
         components = full_size(self.scenario.variant, None)
-        # What is here already is no garbage of a request, and looking at it takes long.
-        gc.collect()
-        gc.freeze()
         layer = components.text_encoder.layers[0]
         of_qwen = type(layer), type(layer.mlp), type(layer.input_layernorm)
         with ExitStack() as stack:
@@ -193,6 +190,10 @@ class Machine:
         return lambda *arguments, **named: self._watch(what, lambda: usual(*arguments, **named), lambda _: {})
 
     def _watch(self, what: str, run: Callable[[], Any], about: Callable[[Any], dict[str, Any]]) -> Any:
+        if not self.made:
+            # What the program has begun with is no garbage of a request, and looking at it takes long.
+            gc.collect()
+            gc.freeze()
         held, on_host = self.held_bytes, host_bytes()
         self._book.take()
         answer = run()
