@@ -23,6 +23,7 @@ from acestep.budgets import System
 from acestep.errors import NotMeasuredError
 from acestep.hardware.card import SIMULATED_CAPABILITY
 from acestep.knobs import Knobs, Variant
+from acestep.tiers import TierTable
 from calibrate.probes.base import ProbeResult, Simulation
 from calibrate.workload import Workload
 from ci.checkout import CHECKOUT
@@ -38,8 +39,8 @@ Wanted = TypeVar("Wanted")
 class _Question(msgspec.Struct, frozen=True, kw_only=True):
     """A probe under a cap, the smallest caps where there is none, or something of another kind.
 
-    That is the coefficients of the variant to `fit`, or a `scenario`. `capability` and `system` decide the
-    card's kernels.
+    That is the coefficients of the variant to `fit`, or a `scenario` under a `table` in JSON. `capability` and
+    `system` decide the card's kernels.
     """
 
     knobs: Knobs | None = None
@@ -47,6 +48,7 @@ class _Question(msgspec.Struct, frozen=True, kw_only=True):
     cap_bytes: int | None = None
     fit: Variant | None = None
     scenario: Scenario | None = None
+    table: str = ""
     capability: tuple[int, int] = SIMULATED_CAPABILITY
     system: System = System.LINUX
 
@@ -87,9 +89,12 @@ class HeadSimulation:
         """As `Simulation.memory_model`; raises `HeadGoneError` where the process has ended."""
         return _given(self._ask(_Question(fit=variant, capability=self.capability)).coefficients)
 
-    def outcome_of(self, scenario: Scenario) -> ScenarioResult:
-        """Return what came of a scenario; raises `NotMeasuredError` where its code failed, and `HeadGoneError`."""
-        return _given(self._ask(_Question(scenario=scenario)).outcome)
+    def outcome_of(self, scenario: Scenario, table: TierTable) -> ScenarioResult:
+        """Return what came of a scenario under a table.
+
+        Raises `NotMeasuredError` where its code failed, and `HeadGoneError` where the process has ended.
+        """
+        return _given(self._ask(_Question(scenario=scenario, table=msgspec.json.encode(table).decode())).outcome)
 
     def of(self, capability: tuple[int, int], system: System) -> "HeadSimulation":
         """Return the same process as the simulation of a card of another compute capability or system."""
@@ -173,7 +178,7 @@ def _answered(prober: Simulation, question: _Question, regions: "Regions") -> _A
         if question.scenario is not None:
             from ci.scenarios.run import outcome_of
 
-            return _Answer(outcome=outcome_of(question.scenario, regions))
+            return _Answer(outcome=outcome_of(question.scenario, question.table, regions))
         if question.fit is not None:
             return _Answer(coefficients=prober.memory_model(question.fit))
         if knobs is None or workload is None:

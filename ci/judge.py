@@ -106,8 +106,9 @@ def judge(
     try:
         after = head_promises(table, folder)
     except InvalidInputError as error:
-        unread = [_unread(error, changed := _judge_changed(checkout, base)), *changed]
-        return answer([*unread, *([] if table_only else judge_records.file_findings(record_files(folder)))])
+        changed = _judge_changed(checkout, base)
+        broken = [] if table_only else judge_records.file_findings(record_files(folder))
+        return answer([_unread(error, changed), *changed, *broken])
     try:
         before = base_promises(checkout, base) if isinstance(base, str) else stored_promises(base)
     except (NotMeasuredError, InvalidInputError) as error:
@@ -163,7 +164,7 @@ def _by_code_of_base(
     doors: dict[str, GateCell] = {}
     scenarios: dict[str, ScenarioResult] = {}
     tasks = door_tasks(asked, variants, _stricter_share(before, after), progress, doors)
-    tasks += base_scenario_tasks(variants, progress, scenarios)
+    tasks += base_scenario_tasks(variants, before.table, progress, scenarios)
     with folder_at(checkout, base, *AT_BASE) as tree:
         lost = list(simulated_findings(tasks, tree, places=places))
         plans = plan_findings(checkout, tree, variants & PLANNED)
@@ -202,7 +203,7 @@ def _code(
     judged = [*cells, *released, *at_base.doors]
     tasks = cell_tasks(judged, share, counting(progress, len(judged)), apart=places.each_cell_apart)
     tasks.append(lambda sim: step_findings(cells, sim, progress))
-    tasks += scenario_tasks(at_base.scenarios, share, progress)
+    tasks += scenario_tasks(at_base.scenarios, before.table, share, progress)
     there = {record.digest for record in before.records}
     for record in (record for record in after.records if record.digest not in there):
         tasks.append(lambda sim, record=record: physics_findings(record, before.records, sim, progress))  # type: ignore[misc]

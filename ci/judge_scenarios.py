@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from itertools import zip_longest
 
 from acestep.knobs import KNOBS, Variant
+from acestep.tiers import TierTable
 from acestep.units import MIB, mib
 from calibrate.files import as_text
 from calibrate.probes.base import Simulation
@@ -27,20 +28,41 @@ SCENARIO = "scenario"
 
 
 def base_scenario_tasks(
-    variants: Collection[Variant], progress: TellCells, found: dict[str, ScenarioResult]
+    variants: Collection[Variant], table: TierTable, progress: TellCells, found: dict[str, ScenarioResult]
 ) -> list[SimulationTask]:
-    """Return a task for each scenario to the code of the base; it puts what came of it into `found`, by name."""
+    """Return a task for each scenario, which the base plays; it puts what came of it into `found`, by name."""
+
+    def played(scenario: Scenario, simulation: Simulation) -> list[Finding]:
+        progress(f"Playing at the base: {scenario.name}.")
+        try:
+            found[scenario.name] = _played(scenario, table, simulation)
+        except CODE_ERRORS as error:
+            return [_Told(scenario)("G203", "at_base", f"cannot be played at the base: {error}"[:300])]
+        return []
+
     return [
-        lambda simulation, scenario=scenario: _at_base(scenario, simulation, progress, found)  # type: ignore[misc]
+        lambda simulation, scenario=scenario: played(scenario, simulation)  # type: ignore[misc]
         for scenario in SCENARIOS
         if scenario.variant in variants
     ]
 
 
-def scenario_tasks(before: dict[str, ScenarioResult], share: float, progress: TellCells) -> list[SimulationTask]:
-    """Return a task for each scenario that the code of the base made: the change makes it, and is compared."""
+def scenario_tasks(
+    before: dict[str, ScenarioResult], table: TierTable, share: float, progress: TellCells
+) -> list[SimulationTask]:
+    """Return a task for each scenario that the base has played: the change plays it under the base's table."""
+
+    def compared(scenario: Scenario, simulation: Simulation) -> Iterator[Finding]:
+        progress(f"Playing: {scenario.name}.")
+        try:
+            after = _played(scenario, table, simulation)
+        except CODE_ERRORS as error:
+            yield _Told(scenario)("G203", "played", f"cannot be played: {error}"[:300])
+            return
+        yield from scenario_findings(scenario, before[scenario.name], after, share)
+
     return [
-        lambda simulation, scenario=scenario: _at_head(scenario, before[scenario.name], simulation, share, progress)  # type: ignore[misc]
+        lambda simulation, scenario=scenario: compared(scenario, simulation)  # type: ignore[misc]
         for scenario in SCENARIOS
         if scenario.name in before
     ]
@@ -169,30 +191,7 @@ def _calls(made: Sequence[ServiceCall]) -> str:
     return "for " + (", ".join(one.what for one in made) or "nothing")
 
 
-def _at_base(
-    scenario: Scenario, simulation: Simulation, progress: TellCells, found: dict[str, ScenarioResult]
-) -> list[Finding]:
-    progress(f"Playing at the base: {scenario.name}.")
-    try:
-        found[scenario.name] = _played(scenario, simulation)
-    except CODE_ERRORS as error:
-        return [_Told(scenario)("G203", "at_base", f"cannot be made at the base: {error}"[:300])]
-    return []
-
-
-def _at_head(
-    scenario: Scenario, before: ScenarioResult, simulation: Simulation, share: float, progress: TellCells
-) -> Iterator[Finding]:
-    progress(f"Playing: {scenario.name}.")
-    try:
-        after = _played(scenario, simulation)
-    except CODE_ERRORS as error:
-        yield _Told(scenario)("G203", "cannot", f"cannot be made: {error}"[:300])
-        return
-    yield from scenario_findings(scenario, before, after, share)
-
-
-def _played(scenario: Scenario, simulation: Simulation) -> ScenarioResult:
+def _played(scenario: Scenario, table: TierTable, simulation: Simulation) -> ScenarioResult:
     if not isinstance(simulation, HeadSimulation):
         raise TypeError("a scenario is played by the code of a tree, in a process of its own")
-    return simulation.outcome_of(scenario)
+    return simulation.outcome_of(scenario, table)

@@ -23,7 +23,7 @@ from acestep.errors import NotMeasuredError
 from acestep.hardware.card import SIMULATED_CAPABILITY, Card, simulated_card
 from acestep.hardware.host import HostMemory
 from acestep.knobs import Quantization, Variant
-from acestep.tiers import BATCHES, Tier, TierTable, load_tiers
+from acestep.tiers import BATCHES, Tier, TierTable
 from acestep.units import GIB
 from calibrate.probes.rehearsal import Rehearsal
 from calibrate.probes.simulated.device import SimulatedDevice
@@ -69,8 +69,9 @@ class SilentDevice(SimulatedDevice):
 class Machine:
     """What the programs on a simulated machine did: their songs, and the models that they loaded."""
 
-    def __init__(self, scenario: Scenario, known: Regions) -> None:
+    def __init__(self, scenario: Scenario, table: TierTable, known: Regions) -> None:
         self.scenario = scenario
+        self._table = limited(table, scenario.variant) if scenario.limited else table
         self.card = simulated_card(scenario.card_gib)
         self.made: list[ServiceCall] = []
         self.models = 0
@@ -127,8 +128,9 @@ class Machine:
 
     def _edges(self) -> dict[str, Callable[[Any], Any]]:
         """What is replaced, by its place in the code: each makes the replacement of what is there."""
-        edges = {
+        return {
             "threading.Thread._bootstrap_inner": self._begun,
+            "acestep.tiers._table_in_force": lambda _: lambda: self._table,
             "acestep.devices.open.open_device": lambda _: self._open_device,
             "acestep.checkpoints.host_memory.host_memory": lambda _: _much_memory,
             "acestep.checkpoints.load.build": self._build,
@@ -140,10 +142,6 @@ class Machine:
             "acestep.engine.service.Service.close": self._closed,
             "acestep.lm.language.Language.write": lambda usual: self._told("words", usual),
         }
-        if self.scenario.limited:
-            table = limited(load_tiers(), self.scenario.variant)
-            edges["acestep.tiers._table_in_force"] = lambda _: lambda: table
-        return edges
 
     def _begun(self, usual: Callable[..., None]) -> Callable[..., None]:
         def begun(thread: object) -> None:

@@ -21,7 +21,7 @@ SCENARIO = Scenario(name="a scenario", entry=EntryPoint.PYTHON, card_gib=8, free
 
 @pytest.fixture
 def machine() -> Machine:
-    return Machine(SCENARIO, Regions())
+    return Machine(SCENARIO, load_tiers(), Regions())
 
 
 def test_memory_that_another_thread_takes_is_seen_and_refused(machine: Machine, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def made(scenario: Scenario, tree: Path, seed: int) -> ScenarioResult:
         head_code(tree) as search,
         closing(HeadSimulation(LOCAL_PLACES.start([*GATE_WORKER, str(seed)], search))) as simulation,
     ):
-        return simulation.outcome(scenario)
+        return simulation.outcome_of(scenario, load_tiers())
 
 
 @cache
