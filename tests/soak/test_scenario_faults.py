@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
+from acestep.tiers import load_tiers
 from ci.findings import GATE_RULES
 from ci.head_process import HeadSimulation, head_code
 from ci.judge_scenarios import scenario_findings
