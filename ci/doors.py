@@ -4,10 +4,12 @@ No record has them, so the code of the base is simulated first, and what it take
 """
 
 from collections.abc import Collection, Iterator
+from random import Random
 
 import msgspec
 
 from acestep.knobs import Knobs, Offload, Quantization, Variant
+from acestep.request import MAX_BATCH, MAX_LYRIC_TOKENS
 from acestep.task import BASE_TASKS, Task
 from calibrate.probes.base import Simulation
 from calibrate.record.measurement import RecordedProbe
@@ -28,6 +30,9 @@ SOURCE_S = 240.0
 """Length of the audio that is given: a long song."""
 
 PLAIN_S = 60.0
+
+_DRAWN_S, _DRAWN_LYRICS, _DRAWN_STEPS = (20, 599), (200, MAX_LYRIC_TOKENS), (3, 8)
+"""The smallest and the largest of what is drawn."""
 
 
 class Door(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,10 +73,33 @@ def _doors() -> Iterator[Door]:
 DOORS = tuple(_doors())
 
 
+def drawn_doors(seed: int) -> tuple[Door, ...]:
+    """Return runs that a seed draws: memory that only some lengths or batches take has no place where it is safe."""
+    rng = Random(seed)  # noqa: S311 it draws a sample, not a secret
+    return tuple(
+        Door(
+            name=f"drawn_{'planned' if lm else 'song'}",
+            knobs=Knobs(variant=Variant.TURBO, offload=Offload.CPU_DIT, lm=lm),
+            workload=Workload(
+                batch=rng.randint(1, 4 if lm else MAX_BATCH),
+                duration_s=float(rng.randint(*_DRAWN_S)),
+                with_lm=lm is not None,
+                lyric_tokens=rng.randint(*_DRAWN_LYRICS),
+                steps=rng.randint(*_DRAWN_STEPS),
+            ),
+        )
+        for lm in (None, "0.6B")
+    )
+
+
 def door_tasks(
-    variants: Collection[Variant], share: float, progress: TellCells, found: dict[str, GateCell]
+    doors: Collection[Door],
+    variants: Collection[Variant],
+    share: float,
+    progress: TellCells,
+    found: dict[str, GateCell],
 ) -> list[SimulationTask]:
-    """Return a task for each run of some variants with the code of the base; it puts a cell into `found`, by name.
+    """Return a task for each of some runs with the code of the base, of these variants, that puts a cell into `found`.
 
     A cell's stages are those of a card with plenty of memory; it is proven at a cap of `share` more than it needs.
     """
@@ -95,6 +123,6 @@ def door_tasks(
 
     return [
         lambda simulation, door=door: asked(door, simulation)  # type: ignore[misc]
-        for door in DOORS
+        for door in doors
         if door.knobs.variant in variants
     ]

@@ -118,6 +118,7 @@ GATE_RULES: dict[str, GateRule] = {
             "G204": "nothing that judges a change, or that runs without being asked for, changes unseen",
             "G205": "the judge at the base and the judge of the change find the same",
             "G206": "the pipeline does not look at what judges it, nor at the kind of device it has",
+            "G207": "the code of the base can read what a change of the judge brings",
         },
         GateVerdict.OK: {
             "G702": "a cell that only a card has measured is judged by a card",

@@ -23,11 +23,12 @@ from acestep.budgets import System
 from acestep.errors import NotMeasuredError
 from acestep.hardware.card import SIMULATED_CAPABILITY
 from acestep.knobs import Knobs, Variant
+from acestep.tiers import TierTable
 from calibrate.probes.base import ProbeResult, Simulation
 from calibrate.workload import Workload
 from ci.checkout import CHECKOUT
 from ci.head_channel import HeadChannel, HeadGoneError
-from ci.visits.visit import Visit, Visited
+from ci.scenarios.scenario import Scenario, ScenarioResult
 
 if TYPE_CHECKING:
     from calibrate.probes.simulated.memo import Regions
@@ -36,16 +37,18 @@ Wanted = TypeVar("Wanted")
 
 
 class _Question(msgspec.Struct, frozen=True, kw_only=True):
-    """A probe under a cap, the smallest caps where there is none, the coefficients of the variant to `fit`, or a visit.
+    """A probe under a cap, the smallest caps where there is none, or something of another kind.
 
-    `capability` and `system` decide the card's kernels.
+    That is the coefficients of the variant to `fit`, or a `scenario` under a `table` in JSON. `capability` and
+    `system` decide the card's kernels.
     """
 
     knobs: Knobs | None = None
     workload: Workload | None = None
     cap_bytes: int | None = None
     fit: Variant | None = None
-    visit: Visit | None = None
+    scenario: Scenario | None = None
+    table: str = ""
     capability: tuple[int, int] = SIMULATED_CAPABILITY
     system: System = System.LINUX
 
@@ -56,7 +59,7 @@ class _Answer(msgspec.Struct, frozen=True, kw_only=True):
     result: ProbeResult | None = None
     caps: dict[str, int] | None = None
     coefficients: dict[str, float] | None = None
-    visited: Visited | None = None
+    outcome: ScenarioResult | None = None
     problem: str = ""
 
 
@@ -86,9 +89,12 @@ class HeadSimulation:
         """As `Simulation.memory_model`; raises `HeadGoneError` where the process has ended."""
         return _given(self._ask(_Question(fit=variant, capability=self.capability)).coefficients)
 
-    def visited(self, visit: Visit) -> Visited:
-        """Return what came of a visit; raises `NotMeasuredError` where its code failed, and `HeadGoneError`."""
-        return _given(self._ask(_Question(visit=visit)).visited)
+    def outcome_of(self, scenario: Scenario, table: TierTable) -> ScenarioResult:
+        """Return what came of a scenario under a table.
+
+        Raises `NotMeasuredError` where its code failed, and `HeadGoneError` where the process has ended.
+        """
+        return _given(self._ask(_Question(scenario=scenario, table=msgspec.json.encode(table).decode())).outcome)
 
     def of(self, capability: tuple[int, int], system: System) -> "HeadSimulation":
         """Return the same process as the simulation of a card of another compute capability or system."""
@@ -169,10 +175,10 @@ def _answered(prober: Simulation, question: _Question, regions: "Regions") -> _A
     knobs, workload = question.knobs, question.workload
     # The code of a change may fail in any way, and the judge goes on.
     try:
-        if question.visit is not None:
-            from ci.visits.visiting import visited
+        if question.scenario is not None:
+            from ci.scenarios.run import outcome_of
 
-            return _Answer(visited=visited(question.visit, regions))
+            return _Answer(outcome=outcome_of(question.scenario, question.table, regions))
         if question.fit is not None:
             return _Answer(coefficients=prober.memory_model(question.fit))
         if knobs is None or workload is None:

@@ -13,23 +13,23 @@ from ci import judge_records
 from ci.cells import GateCell, judged_cells, lost_coverage
 from ci.code_versions import is_known
 from ci.counting import TellCells, counting
-from ci.doors import AT_BASE, DOORS, door_tasks
+from ci.doors import AT_BASE, DOORS, door_tasks, drawn_doors
 from ci.findings import Finding, GateVerdict, verdict_of, worst_first
-from ci.harness import harness_findings
+from ci.harness import harness_findings, judges
 from ci.head_channel import HeadPlaces
 from ci.judge_code import found_once
 from ci.judge_physics import physics_findings
 from ci.judge_plans import PLANNED, plan_findings
 from ci.judge_policy import policy_findings, tolerance_findings
+from ci.judge_scenarios import base_scenario_tasks, scenario_tasks
 from ci.judge_steps import step_findings
 from ci.judge_table import compared_tiers, table_findings
-from ci.judge_visits import base_tasks, visit_tasks
 from ci.judge_waivers import stale_findings, unbounded_findings, with_waivers
 from ci.on_virtual_card import JudgeCells, nothing_besides
 from ci.promises import POLICY, TABLE_FILE, Promises, base_promises, head_promises, record_files, stored_promises
+from ci.scenarios.scenario import ScenarioResult
 from ci.side_by_side import LOCAL_PLACES, cell_tasks, simulated_findings
 from ci.tiers_folder import folder_findings
-from ci.visits.visit import Visited
 
 
 class Compared(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,10 +66,10 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AtBase(msgspec.Struct, frozen=True, kw_only=True):
-    """What the code of the base did where no record says it: runs, and visits by name."""
+    """What the code of the base did where no record says it: runs, and scenarios by name."""
 
     doors: tuple[GateCell, ...] = ()
-    visits: dict[str, Visited] = {}
+    scenarios: dict[str, ScenarioResult] = {}
 
 
 def judge(
@@ -88,8 +88,8 @@ def judge(
     """Judge a tree against its base; a file that cannot be read is a finding, not an error.
 
     The base is a commit of the checkout, or, for a caller in Python, the path of a table. Without a `prober`, the code
-    of the checkout is run on the simulated card; `seed` draws the repeated calls that are computed there. `besides`
-    says more about the certified cells, `places` are where the code of the checkout runs.
+    of the checkout is run on the simulated card; `seed` draws the repeated calls that are computed there, and some of
+    the runs. `besides` says more about the certified cells, `places` are where the code of the checkout runs.
     """
     table = head or checkout / "tiers" / TABLE_FILE
     folder = table.parent if (table.parent / POLICY).is_file() else checkout / "tiers"
@@ -106,10 +106,9 @@ def judge(
     try:
         after = head_promises(table, folder)
     except InvalidInputError as error:
-        named = re.search(r"\.variants\.([\w-]{1,40})", error.problem)
-        variant = named[1] if named else ""
-        unreadable = Finding(id="G101", variant=variant, field=str(error.source), message=f"{error}.")
-        return answer([unreadable, *([] if table_only else judge_records.file_findings(record_files(folder)))])
+        changed = _judge_changed(checkout, base)
+        broken = [] if table_only else judge_records.file_findings(record_files(folder))
+        return answer([_unread(error, changed), *changed, *broken])
     try:
         before = base_promises(checkout, base) if isinstance(base, str) else stored_promises(base)
     except (NotMeasuredError, InvalidInputError) as error:
@@ -124,7 +123,7 @@ def judge(
             findings += judge_records.derivation_findings(after)
         at_base = AtBase()
         if prober is None and isinstance(base, str):
-            at_base, found = _by_code_of_base(checkout, base, before, after, progress, places)
+            at_base, found = _by_code_of_base(checkout, base, before, after, progress, seed, places)
             findings += found
         cells, found = _code(before, after, progress, prober or (checkout, seed), besides, at_base, places)
         findings += found
@@ -157,19 +156,20 @@ def _records(checkout: Path, base: str | Path, folder: Path, before: Promises, a
 
 
 def _by_code_of_base(
-    checkout: Path, base: str, before: Promises, after: Promises, progress: TellCells, places: HeadPlaces
+    checkout: Path, base: str, before: Promises, after: Promises, progress: TellCells, seed: int, places: HeadPlaces
 ) -> tuple[AtBase, list[Finding]]:
     """What no record has, as the code of a commit runs it, and what a checkout plans for less than it."""
     variants = before.table.variants.keys() & after.table.variants.keys()
+    asked = (*DOORS, *drawn_doors(seed))
     doors: dict[str, GateCell] = {}
-    visits: dict[str, Visited] = {}
-    tasks = door_tasks(variants, _stricter_share(before, after), progress, doors)
-    tasks += base_tasks(variants, progress, visits)
+    scenarios: dict[str, ScenarioResult] = {}
+    tasks = door_tasks(asked, variants, _stricter_share(before, after), progress, doors)
+    tasks += base_scenario_tasks(variants, before.table, progress, scenarios)
     with folder_at(checkout, base, *AT_BASE) as tree:
         lost = list(simulated_findings(tasks, tree, places=places))
         plans = plan_findings(checkout, tree, variants & PLANNED)
-    in_order = tuple(doors[door.name] for door in DOORS if door.name in doors)
-    return AtBase(doors=in_order, visits=visits), [*lost, *plans]
+    in_order = tuple(doors[door.name] for door in asked if door.name in doors)
+    return AtBase(doors=in_order, scenarios=scenarios), [*lost, *plans]
 
 
 def _stricter_share(before: Promises, after: Promises) -> float:
@@ -203,7 +203,7 @@ def _code(
     judged = [*cells, *released, *at_base.doors]
     tasks = cell_tasks(judged, share, counting(progress, len(judged)), apart=places.each_cell_apart)
     tasks.append(lambda sim: step_findings(cells, sim, progress))
-    tasks += visit_tasks(at_base.visits, share, progress)
+    tasks += scenario_tasks(at_base.scenarios, before.table, share, progress)
     there = {record.digest for record in before.records}
     for record in (record for record in after.records if record.digest not in there):
         tasks.append(lambda sim, record=record: physics_findings(record, before.records, sim, progress))  # type: ignore[misc]
@@ -212,6 +212,19 @@ def _code(
     else:
         found = [finding for task in tasks for finding in task(by)]
     return len(cells) + len(at_base.doors), [*findings, *found_once(found)]
+
+
+def _unread(error: InvalidInputError, changed: list[Finding]) -> Finding:
+    """A file of the change that this code cannot read; the change may have brought the code that can."""
+    named = re.search(r"\.variants\.([\w-]{1,40})", error.problem)
+    rule, message = "G101", f"{error}."
+    if any(judges(finding) for finding in changed):
+        rule = "G207"
+        message = (
+            f"{error}, says the base; the change brings other code that reads or judges, which may know more. A"
+            " maintainer has to review it, and this can be compared after it is merged."
+        )
+    return Finding(id=rule, variant=named[1] if named else "", field=str(error.source), message=message)
 
 
 def _judge_changed(checkout: Path, base: str | Path) -> list[Finding]:

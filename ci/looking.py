@@ -13,15 +13,16 @@ _OURS = re.compile(r"(calibrate|ci|virtual_card|tests)(\..*)?")
 _IMPORTED = re.compile(
     r"(importlib|ctypes|inspect|atexit|builtins|marshal|subprocess|multiprocessing|runpy|pkgutil|traceback|signal"
     r"|code|codeop|zipimport|site|linecache|faulthandler|tracemalloc|sysconfig|pdb|bdb|trace"
-    r"|datetime|calendar|random|secrets|uuid)(\..*)?"
+    r"|datetime|calendar|random|secrets|uuid|_thread)(\..*)?"
 )
-"""Modules that start or load other code, or show what runs; and those with which code does something else another day,
-or now and then.
+"""Modules that start or load other code, or show what runs; those with which code does something else another day, or
+now and then; and one that starts threads, in which a probe does not see what is allocated.
 """
 
 _REACHED = re.compile(
     r"(.*\.)?((importlib|ctypes|inspect|atexit|builtins|marshal|subprocess|runpy|pkgutil|traceback)\.\w+"
-    r"|time\.(?!(perf_counter|monotonic|sleep)$)\w+|threading\.(active_count|enumerate|main_thread|\*)"
+    r"|time\.(?!(perf_counter|monotonic|sleep)$)\w+|threading\.(active_count|enumerate|main_thread|Thread|Timer|\*)"
+    r"|concurrent\.futures\.\w+|asyncio\.(to_thread|\*)"
     r"|numpy\.random|os\.(urandom|getrandom|times)|gc\.(get_\w+|\*)|operator\.(attrgetter|methodcaller|\*)"
     r"|sys\.(?!(platform|version_info|maxsize|byteorder|float_info|stderr|stdout)$)\w+|sys\.\*"
     r"|os\.(_exit|abort|environb?|exec\w*|fork\w*|getenvb?|getppid|kill\w*|popen|posix_spawn\w*|spawn\w*|system|\*)"

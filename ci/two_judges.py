@@ -10,10 +10,10 @@ from tempfile import TemporaryDirectory
 import msgspec
 
 from acestep.cli import console
-from acestep.errors import NotMeasuredError
+from acestep.errors import Exit, NotMeasuredError
 from calibrate.git import GitError, folder_at
 from ci.findings import GATE_RULES, JUDGE_CHANGES, Finding, GateVerdict, Level, verdict_of, worst_first
-from ci.harness import judges
+from ci.harness import harness_findings, judges
 from ci.head_channel import head_environment
 from ci.judge import Judgement, JudgeVerdict
 
@@ -32,6 +32,12 @@ _RAY = "RAY_"
 """The beginning of the names of Ray's environment variables."""
 
 NO_JUDGE = "the base has no gate that can judge another tree"
+
+_OLDER = (
+    "A file of this tree is not valid for the code of the base, and this tree brings other code that reads or judges."
+    " If the file has what only that code knows, nothing can be compared: review it, merge it, and compare later"
+    " changes with the commit that has it. `--tree .` shows what this tree's own gate finds."
+)
 
 VERDICT_SECONDS = 2 * 3600
 """Longest time for the verdict of another gate; on a virtual card, all cells take about an hour."""
@@ -67,7 +73,17 @@ def judged_by_base(tree: Path, base: str, options: GateOptions, for_people: Sequ
     except subprocess.TimeoutExpired:
         raise NotMeasuredError(f"the base's gate gave no verdict in {VERDICT_SECONDS} s; run it again") from None
     sys.stdout.buffer.write(done.stdout)
+    if done.returncode == Exit.INVALID and _reads_otherwise(tree, base):
+        console.notify(_OLDER)
     return done.returncode
+
+
+def _reads_otherwise(tree: Path, base: str) -> bool:
+    """Return whether a tree brings other code that reads or judges than the base has."""
+    try:
+        return any(judges(finding) for finding in harness_findings(tree, base))
+    except GitError:
+        return False
 
 
 def _passed_to_base(options: GateOptions) -> dict[str, str]:

@@ -73,6 +73,7 @@ def certified(name: str, value: Any) -> Callable[[Document], object]:
 
 
 SERIAL = "sha256:" + "5" * 64
+WORK = {"flops": 1, "memory_bytes": 1, "launches": 1, "transferred_bytes": 1}
 
 MEANINGS: tuple[Damage, ...] = (
     edit("a limit with short lyrics", "V120", f"certificates[{FITS}].fits", certified("lyric_tokens", 1)),
@@ -108,6 +109,7 @@ MEANINGS: tuple[Damage, ...] = (
     edit("a stage of too many songs", "V127", "songs_per_pass", put(f"probes.{FIT}.stages.0.songs_per_pass", 99)),
     edit("a simulated card asked twice", "V127", ".asked", put(f"probes.{FIT}.asked", 2)),
     edit("a song of a million steps", "V127", "steps", put(f"probes.{FIT}.workload.steps", 10**6)),
+    edit("a real card that counts work", "V129", ".work", _both(REAL, put(f"probes.{FIT}.stages.0.work", WORK))),
     edit("a simulated card with a serial", "V128", "card.serials", put("card.serials", [SERIAL])),
     edit("a card that is two", "V128", "card.serials", _both(REAL, put("card.serials", [SERIAL, SERIAL]))),
 )

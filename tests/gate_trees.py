@@ -86,14 +86,16 @@ def turbo_tree(place: Path) -> Path:
 def one_tier_tree(place: Path, house: House, *, doors: bool = False) -> Path:
     """A repository with a commit of this tree that has a house as its tiers.
 
-    Its gate judges the cells of the table alone, unless it is to judge other runs (`ci/doors.py`, `ci/visits`) too.
+    Its gate judges the cells of the table alone, unless it is to judge other runs (`ci/doors.py`) too.
     """
     tree = copy_of_tree(place / "tree")
     published = (tree / "tiers" / "published_tiers.json").read_bytes()
     shutil.rmtree(tree / "tiers")
     house.written(tree)
     (tree / "tiers" / "published_tiers.json").write_bytes(published)
-    if not doors:
+    if doors:
+        leave_out_scenarios(tree)
+    else:
         leave_out_doors(tree)
     committed(tree)
     return tree
@@ -101,10 +103,18 @@ def one_tier_tree(place: Path, house: House, *, doors: bool = False) -> Path:
 
 def leave_out_doors(tree: Path) -> None:
     """Let the gate of a tree judge the cells of its table alone, which is faster."""
-    with (tree / "ci" / "doors.py").open("a", encoding="utf-8") as file:
-        file.write("DOORS = ()\n")
-    with (tree / "ci" / "visits" / "all_visits.py").open("a", encoding="utf-8") as file:
-        file.write("VISITS = ()\n")
+    leave_out_scenarios(tree)
+    _add_to(tree / "ci" / "doors.py", "DOORS = ()\ndef drawn_doors(seed): return ()\n")
+
+
+def leave_out_scenarios(tree: Path) -> None:
+    """Let the gate of a tree play no scenarios."""
+    _add_to(tree / "ci" / "scenarios" / "all_scenarios.py", "SCENARIOS = ()\n")
+
+
+def _add_to(path: Path, code: str) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(code)
 
 
 def put_in(tree: Path, fault: CodeFault) -> None:

@@ -195,6 +195,15 @@ def _possible_counts(record: Measurement) -> Iterator[RecordProblem]:
             yield f"{place}.workload.steps", f"is {probe.workload.steps}, a request may have {_MOST_STEPS}"
 
 
+@record_rule("V129", "only a simulated card counts the work of a stage")
+def _counted_work(record: Measurement) -> Iterator[RecordProblem]:
+    if record.card.kind is not RecordedCardKind.SIMULATED:
+        for place, probe in numbered_probes(record):
+            for number, stage in enumerate(probe.stages):
+                if stage.work is not msgspec.UNSET:
+                    yield f"{place}.stages[{number}].work", f"is there, on a {record.card.kind} card"
+
+
 @record_rule("V128", "digests of cards are of real ones, each once")
 def _serials(record: Measurement) -> Iterator[RecordProblem]:
     card = record.card

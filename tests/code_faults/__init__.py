@@ -5,8 +5,8 @@ from tests.code_faults.doors import DOOR_FAULTS
 from tests.code_faults.first import FIRST_FAULTS
 from tests.code_faults.looking import LOOKING_FAULTS
 from tests.code_faults.plans import PLAN_FAULTS
+from tests.code_faults.scenarios import SCENARIO_FAULTS
 from tests.code_faults.stages import STAGE_FAULTS
-from tests.code_faults.visits import VISIT_FAULTS
 
 CODE_FAULTS = (
     *FIRST_FAULTS,
@@ -15,5 +15,5 @@ CODE_FAULTS = (
     *LOOKING_FAULTS,
     *DOOR_FAULTS,
     *PLAN_FAULTS,
-    *VISIT_FAULTS,
+    *SCENARIO_FAULTS,
 )

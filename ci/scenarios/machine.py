@@ -23,7 +23,7 @@ from acestep.errors import NotMeasuredError
 from acestep.hardware.card import SIMULATED_CAPABILITY, Card, simulated_card
 from acestep.hardware.host import HostMemory
 from acestep.knobs import Quantization, Variant
-from acestep.tiers import BATCHES, Tier, TierTable, load_tiers
+from acestep.tiers import BATCHES, Tier, TierTable
 from acestep.units import GIB
 from calibrate.probes.rehearsal import Rehearsal
 from calibrate.probes.simulated.device import SimulatedDevice
@@ -34,14 +34,27 @@ from calibrate.probes.simulated.ledger import Ledger
 from calibrate.probes.simulated.memo import Memo, Regions, Tape
 from calibrate.probes.simulated.prober import REGIONS, full_size
 from calibrate.probes.simulated.sweep import pieces_of
-from ci.visits.card_book import CardBook
-from ci.visits.visit import Made, Visit, Visited
+from ci.scenarios.card_book import CardBook
+from ci.scenarios.scenario import Scenario, ScenarioResult, ServiceCall
 
 LIMITS_S = {1: 40, 2: 30, 4: 20, 8: 10}
 """The longest song in seconds of each batch, in a table with low limits."""
 
 MOST_HOST_BYTES = 1024 * GIB
 """Main memory of the machine: nothing is refused for want of it."""
+
+
+def host_bytes() -> int:
+    """Bytes of the tensors and arrays in main memory that were made since `gc.freeze`."""
+    found: dict[int, int] = {}
+    for thing in gc.get_objects():
+        for held in (thing, *gc.get_referents(thing)):
+            if isinstance(held, Tensor) and held.device.type == "cpu":
+                storage = held.untyped_storage()
+                found[storage.data_ptr()] = storage.nbytes()
+            elif isinstance(held, np.ndarray) and held.base is None:
+                found[held.ctypes.data] = held.nbytes
+    return sum(found.values())
 
 
 class SilentDevice(SimulatedDevice):
@@ -56,14 +69,15 @@ class SilentDevice(SimulatedDevice):
 class Machine:
     """What the programs on a simulated machine did: their songs, and the models that they loaded."""
 
-    def __init__(self, visit: Visit, known: Regions) -> None:
-        self.visit = visit
-        self.card = simulated_card(visit.card_gib)
-        self.made: list[Made] = []
+    def __init__(self, scenario: Scenario, table: TierTable, known: Regions) -> None:
+        self.scenario = scenario
+        self._table = limited(table, scenario.variant) if scenario.limited else table
+        self.card = simulated_card(scenario.card_gib)
+        self.made: list[ServiceCall] = []
         self.models = 0
         self.language_models = 0
-        self.held_at_end = 0
-        self._book = CardBook(visit.free_bytes)
+        self._at_end = 0, 0
+        self._book = CardBook(scenario.free_bytes)
         self._tape = Tape(self._book)
         self._kernels = CudaKernels(SIMULATED_CAPABILITY)
         self._ledger = Ledger(self._tape, self._kernels)
@@ -77,11 +91,12 @@ class Machine:
         self._ledger.recount()
         return self._book.held_bytes
 
-    def report(self, offers: dict[str, int]) -> Visited:
+    def report(self, offers: dict[str, int]) -> ScenarioResult:
         """Return what the programs did, which have ended."""
-        return Visited(
+        return ScenarioResult(
             made=tuple(self.made),
-            held_bytes=self.held_at_end,
+            held_bytes=self._at_end[0],
+            host_bytes=self._at_end[1],
             left_bytes=self.held_bytes,
             models=self.models,
             language_models=self.language_models,
@@ -91,10 +106,7 @@ class Machine:
     @contextmanager
     def running(self, folder: Path) -> Iterator[None]:
         """Let programs run on the machine inside the block; their files go below `folder`."""
-        components = full_size(self.visit.variant, None)
-        # What is here already is no garbage of a request, and looking at it takes long.
-        gc.collect()
-        gc.freeze()
+        components = full_size(self.scenario.variant, None)
         layer = components.text_encoder.layers[0]
         of_qwen = type(layer), type(layer.mlp), type(layer.input_layernorm)
         with ExitStack() as stack:
@@ -109,15 +121,16 @@ class Machine:
 
     def _environment(self, folder: Path) -> dict[str, str]:
         return {
-            "MAX_CUDA_VRAM": f"{self.visit.card_gib:g}",
+            "MAX_CUDA_VRAM": f"{self.scenario.card_gib:g}",
             "ACESTEP_DEVICE": "cpu",
             "ACESTEP_CHECKPOINTS_DIR": str(folder / "checkpoints"),
         }
 
     def _edges(self) -> dict[str, Callable[[Any], Any]]:
         """What is replaced, by its place in the code: each makes the replacement of what is there."""
-        edges = {
+        return {
             "threading.Thread._bootstrap_inner": self._begun,
+            "acestep.tiers._table_in_force": lambda _: lambda: self._table,
             "acestep.devices.open.open_device": lambda _: self._open_device,
             "acestep.checkpoints.host_memory.host_memory": lambda _: _much_memory,
             "acestep.checkpoints.load.build": self._build,
@@ -129,10 +142,6 @@ class Machine:
             "acestep.engine.service.Service.close": self._closed,
             "acestep.lm.language.Language.write": lambda usual: self._told("words", usual),
         }
-        if self.visit.limited:
-            table = limited(load_tiers(), self.visit.variant)
-            edges["acestep.tiers._table_in_force"] = lambda _: lambda: table
-        return edges
 
     def _begun(self, usual: Callable[..., None]) -> Callable[..., None]:
         def begun(thread: object) -> None:
@@ -179,17 +188,23 @@ class Machine:
         return lambda *arguments, **named: self._watch(what, lambda: usual(*arguments, **named), lambda _: {})
 
     def _watch(self, what: str, run: Callable[[], Any], about: Callable[[Any], dict[str, Any]]) -> Any:
-        held = self.held_bytes
+        if not self.made:
+            # What the program has begun with is no garbage of a request, and looking at it takes long.
+            gc.collect()
+            gc.freeze()
+        held, on_host = self.held_bytes, host_bytes()
         self._book.take()
         answer = run()
         stages, refusals = self._book.take()
-        made = Made(what=what, held_bytes=held, stages=stages, refusals=refusals, **about(answer))
+        made = ServiceCall(
+            what=what, held_bytes=held, host_bytes=on_host, stages=stages, refusals=refusals, **about(answer)
+        )
         self.made.append(made)
         return answer
 
     def _closed(self, usual: Callable[..., Any]) -> Callable[..., Any]:
         def close(service: Any) -> None:
-            self.held_at_end = self.held_bytes
+            self._at_end = self.held_bytes, host_bytes()
             usual(service)
 
         return close
@@ -246,7 +261,7 @@ def _replaced(place: str, instead: Callable[[Any], Any]) -> AbstractContextManag
         return patch.object(owner, parts[-1], instead(getattr(owner, parts[-1])))
     except (ImportError, AttributeError):
         raise NotMeasuredError(
-            f"the code has no {place}, where a simulated machine differs from a real one (ci/visits/machine.py)"
+            f"the code has no {place}, where a simulated machine differs from a real one (ci/scenarios/machine.py)"
         ) from None
 
 

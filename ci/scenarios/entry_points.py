@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing, redirect_stdout, suppress
+from contextlib import closing, redirect_stderr, redirect_stdout, suppress
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -15,49 +15,51 @@ import soundfile
 
 from acestep.clip import SAMPLE_RATE
 from acestep.errors import NotMeasuredError
-from ci.visits.visit import Asked, Wanted, Way
+from acestep.stage import Stage
+from acestep.units import silent
+from ci.scenarios.scenario import EntryPoint, RequestKind, ScenarioRequest
 
-MODEL = "dummy"
+_MODEL = "dummy"
 """Weights of full size; on the simulated machine they have no values."""
 
-STEPS = 2
+_STEPS = 2
 """Denoising steps of each request, as many as a probe has."""
 
-PATIENCE_S = 300
+REQUEST_SECONDS = 300
 """Longest time for one request, which takes some seconds."""
 
 POLL_S = 0.05
 
-Offers = dict[str, int]
+MostOffered = dict[str, int]
 """What a way says that can be asked for at most."""
 
 CAPTION = "slow piano, rain on a tin roof"
 
 
-def by_command(asked: Sequence[Asked], folder: Path) -> Offers:
+def by_command(asked: Sequence[ScenarioRequest], folder: Path) -> MostOffered:
     """Run `acestep generate`, or `acestep understand`, for each request."""
     for number, one in enumerate(asked):
-        if one.wanted is Wanted.WORDS:
+        if one.kind is RequestKind.WORDS:
             recording = folder / f"{number}.wav"
             soundfile.write(recording, np.zeros((round(one.duration_s * SAMPLE_RATE), 2), np.float32), SAMPLE_RATE)
-            _acestep("understand", "--src-audio", str(recording), "--model", MODEL, "--json")
+            _acestep("understand", "--src-audio", str(recording), "--model", _MODEL, "--json")
             continue
         _acestep(
-            *("generate", "--model", MODEL, "--caption", CAPTION, "--lyrics", one.lyrics, "--seed", str(number)),
+            *("generate", "--model", _MODEL, "--caption", CAPTION, "--lyrics", one.lyrics, "--seed", str(number)),
             *("--language", one.language, "--duration", f"{one.duration_s:g}", "--batch", str(one.batch)),
-            *("--steps", str(STEPS), "--think" if one.think else "--no-think", "--format", "wav"),
+            *("--steps", str(_STEPS), "--think" if one.think else "--no-think", "--format", "wav"),
             *("--out", str(folder / "out"), "--json"),
         )
     return {}
 
 
-def by_python(asked: Sequence[Asked], folder: Path) -> Offers:  # noqa: ARG001 every way has a folder
+def by_python(asked: Sequence[ScenarioRequest], folder: Path) -> MostOffered:  # noqa: ARG001 every way has a folder
     """Ask one service for all songs, each under the plan for it."""
     from acestep.devices.open import plan_to_run
     from acestep.engine.service import Service
     from acestep.request import Request
 
-    with closing(Service(MODEL)) as service:
+    with closing(Service(_MODEL)) as service:
         for number, one in enumerate(asked):
             request = Request(
                 caption=CAPTION,
@@ -67,24 +69,37 @@ def by_python(asked: Sequence[Asked], folder: Path) -> Offers:  # noqa: ARG001 e
                 batch=one.batch,
                 think=one.think,
                 seed=number,
-                steps=STEPS,
+                steps=_STEPS,
             )
-            service.generate(request, plan_to_run(request=request))
+            progress = _stop if one.kind is RequestKind.STOPPED else silent
+            with suppress(_StoppedError):
+                service.generate(request, plan_to_run(request=request), progress=progress)
+            if one.kind is RequestKind.STOPPED:
+                service.rest()
     return {}
 
 
-def by_server(asked: Sequence[Asked], folder: Path) -> Offers:
+class _StoppedError(Exception):
+    """Raised by a user in the middle of a song."""
+
+
+def _stop(stage: str, done: int, total: int) -> None:  # noqa: ARG001 as the pipeline calls it
+    if stage == Stage.DENOISE and done:
+        raise _StoppedError
+
+
+def by_server(asked: Sequence[ScenarioRequest], folder: Path) -> MostOffered:
     """Ask `acestep serve` over HTTP."""
 
-    def ask(client: httpx.Client) -> Offers:
+    def ask(client: httpx.Client) -> MostOffered:
         for number, one in enumerate(asked):
             body = {"caption": CAPTION, "lyrics": one.lyrics, "language": one.language, "seed": number}
-            body |= {"duration_s": one.duration_s, "batch": one.batch, "think": one.think, "steps": STEPS}
+            body |= {"duration_s": one.duration_s, "batch": one.batch, "think": one.think, "steps": _STEPS}
             said = _json(client.post("/v1/requests", json=body | {"audio_format": "wav"}))
-            end = time.monotonic() + PATIENCE_S
+            end = time.monotonic() + REQUEST_SECONDS
             while said["state"] not in ("finished", "stopped", "failed"):
                 if time.monotonic() > end:
-                    raise NotMeasuredError(f"the server took over {PATIENCE_S} s for a request")
+                    raise NotMeasuredError(f"the server took over {REQUEST_SECONDS} s for a request")
                 time.sleep(POLL_S)
                 said = _json(client.get(f"/v1/requests/{said['id']}"))
             if said["state"] != "finished":
@@ -94,13 +109,13 @@ def by_server(asked: Sequence[Asked], folder: Path) -> Offers:
             f"{name}.{state}": most for name in ("max_batch", "max_duration_s") for state, most in plan[name].items()
         }
 
-    return _while_open(ask, "serve", "--model", MODEL, "--port", "0", "--out", str(folder / "out"), "--init-service")
+    return _while_open(ask, "serve", "--model", _MODEL, "--port", "0", "--out", str(folder / "out"), "--init-service")
 
 
-def by_page(asked: Sequence[Asked], folder: Path) -> Offers:
+def by_page(asked: Sequence[ScenarioRequest], folder: Path) -> MostOffered:
     """Fill the form of `acestep ui` with what it starts with, and press its button, over HTTP."""
 
-    def ask(client: httpx.Client) -> Offers:
+    def ask(client: httpx.Client) -> MostOffered:
         config = _json(client.get("/config"))
         shown = {part["id"]: part["props"] for part in config["components"]}
         about = next(event for event in config["dependencies"] if event["api_name"] == "generate")
@@ -111,7 +126,7 @@ def by_page(asked: Sequence[Asked], folder: Path) -> Offers:
         for number, one in enumerate(asked):
             wished = {"caption": CAPTION, "lyrics": one.lyrics, "language": one.language, "seed": number}
             wished |= {"random_seed": False, "duration": one.duration_s, "batch": one.batch, "think": one.think}
-            wished |= {"steps": STEPS, "audio_format": "wav"}
+            wished |= {"steps": _STEPS, "audio_format": "wav"}
             values = [(start | wished)[name] for name in names]
             event = _json(client.post("/gradio_api/call/generate", json={"data": values}))["event_id"]
             told = client.get(f"/gradio_api/call/generate/{event}").text
@@ -119,33 +134,33 @@ def by_page(asked: Sequence[Asked], folder: Path) -> Offers:
                 raise NotMeasuredError(f"the page made no song: {told[-200:]}")
         return {name: shown[parts[name]]["maximum"] for name in ("batch", "duration")}
 
-    return _while_open(ask, "ui", "--model", MODEL, "--port", "0", "--out", str(folder / "out"), "--init-service")
+    return _while_open(ask, "ui", "--model", _MODEL, "--port", "0", "--out", str(folder / "out"), "--init-service")
 
 
-WAYS: dict[Way, Callable[[Sequence[Asked], Path], Offers]] = {
-    Way.COMMAND: by_command,
-    Way.PYTHON: by_python,
-    Way.PAGE: by_page,
-    Way.SERVER: by_server,
+ENTRY_POINTS: dict[EntryPoint, Callable[[Sequence[ScenarioRequest], Path], MostOffered]] = {
+    EntryPoint.COMMAND: by_command,
+    EntryPoint.PYTHON: by_python,
+    EntryPoint.PAGE: by_page,
+    EntryPoint.SERVER: by_server,
 }
 
 
 def _acestep(*arguments: str) -> None:
-    """Run a command of `acestep` in this process; its output goes nowhere."""
+    """Run a command of `acestep` in this process; what it prints goes nowhere."""
     from acestep.cli.main import cli
 
-    with redirect_stdout(StringIO()):
+    with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
         cli(list(arguments), standalone_mode=False)
 
 
-def _while_open(visit: Callable[[httpx.Client], Offers], *command: str) -> Offers:
-    """Run a command that serves, visit it when it tells its address, and end it as Ctrl-C does."""
-    offers: list[Offers] = []
+def _while_open(scenario: Callable[[httpx.Client], MostOffered], *command: str) -> MostOffered:
+    """Run a command that serves, scenario it when it tells its address, and end it as Ctrl-C does."""
+    offers: list[MostOffered] = []
 
     def told(message: Any = None, **_: Any) -> None:
         if str(message).startswith("http://"):
-            with httpx.Client(base_url=str(message), timeout=PATIENCE_S, trust_env=False) as client:
-                offers.append(visit(client))
+            with httpx.Client(base_url=str(message), timeout=REQUEST_SECONDS, trust_env=False) as client:
+                offers.append(scenario(client))
             raise KeyboardInterrupt
 
     with patch.object(click, "echo", told), suppress(KeyboardInterrupt, click.Abort):

@@ -15,27 +15,29 @@ LARGE = "a large card"
 WORDS = "a recording in words"
 
 
-def _kept(name: str, file: str, before: str, after: str, visit: str, component: str = "activations") -> CodeFault:
-    return CodeFault(name, file, before, after, "visit", component, rules=("G309",), visit=visit)
+def _kept(name: str, file: str, before: str, after: str, scenario: str, component: str = "activations") -> CodeFault:
+    return CodeFault(name, file, before, after, "scenario", component, rules=("G309",), scenario=scenario)
 
 
-def _less(name: str, file: str, before: str, after: str, visit: str, component: str, rule: str = "G513") -> CodeFault:
-    return CodeFault(name, file, before, after, "visit", component, rules=(rule,), visit=visit)
+def _less(
+    name: str, file: str, before: str, after: str, scenario: str, component: str, rule: str = "G513"
+) -> CodeFault:
+    return CodeFault(name, file, before, after, "scenario", component, rules=(rule,), scenario=scenario)
 
 
 def _more(
-    name: str, file: str, before: str, after: str, visit: str, stage: str, component: str = "activations"
+    name: str, file: str, before: str, after: str, scenario: str, stage: str, component: str = "activations"
 ) -> CodeFault:
-    return CodeFault(name, file, before, after, stage, component, rules=("G308",), visit=visit)
+    return CodeFault(name, file, before, after, stage, component, rules=("G308",), scenario=scenario)
 
 
-def _before_the_steps(name: str, when: str, visit: str) -> CodeFault:
+def _before_the_steps(name: str, when: str, scenario: str) -> CodeFault:
     line = f"    spare = conditions.condition.repeat(400, 1, 1) if {when} else None\n"
     place = "acestep/engine/denoise.py"
-    return _more(name, place, BEFORE_THE_STEPS, line + BEFORE_THE_STEPS, visit, "denoise")
+    return _more(name, place, BEFORE_THE_STEPS, line + BEFORE_THE_STEPS, scenario, "denoise")
 
 
-VISIT_FAULTS = (
+SCENARIO_FAULTS = (
     _less(
         "requests are not clamped", SERVICE, CLAMPED, "        clamped, cuts = request, ()\n", LIMITS, "batch", "G514"
     ),
@@ -109,6 +111,24 @@ VISIT_FAULTS = (
         "        helper.join()\n"
         "        if request.thinks:\n",
         PAGE,
+    ),
+    _kept(
+        "the result of each request is kept in main memory",
+        SERVICE,
+        "        for sentence in result.warnings:\n            warn(sentence)\n",
+        '        self.kept = [*getattr(self, "kept", ()), result]\n'
+        "        for sentence in result.warnings:\n            warn(sentence)\n",
+        PAGE,
+    ),
+    _kept(
+        "a song that is stopped stays on the card",
+        PIPELINE,
+        "                problem = first_line(error)\n",
+        "                problem = first_line(error)\n"
+        "            except Exception as error:\n"
+        "                self.kept = error\n"
+        "                raise\n",
+        LARGE,
     ),
     _kept(
         "a service that is closed keeps its model on the card",
@@ -212,4 +232,4 @@ VISIT_FAULTS = (
         "lm",
     ),
 )
-"""Each with the visit that shows it."""
+"""Each with the scenario that shows it."""

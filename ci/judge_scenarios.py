@@ -1,0 +1,197 @@
+"""Checks that requests, as people make them, are granted as much as at the base and take no more memory.
+
+No record has them, so the code of the base makes the same scenarios, and what comes of them is what a change may take.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from itertools import zip_longest
+
+from acestep.knobs import KNOBS, Variant
+from acestep.tiers import TierTable
+from acestep.units import MIB, mib
+from calibrate.files import as_text
+from calibrate.probes.base import Simulation
+from ci.counting import TellCells
+from ci.doors import ANY_TIER
+from ci.findings import Finding, FindingValue
+from ci.head_process import HeadSimulation
+from ci.judge_code import CODE_ERRORS
+from ci.scenarios.all_scenarios import SCENARIOS
+from ci.scenarios.scenario import EntryPoint, Scenario, ScenarioResult, ServiceCall
+from ci.side_by_side import SimulationTask
+
+SAVING_KNOBS = ("offload", "quantization", "lm_quantization")
+"""Knobs that take longer, or make a song worse, the more they save."""
+
+SCENARIO = "scenario"
+"""Stands for the stage where a finding is about none."""
+
+
+def base_scenario_tasks(
+    variants: Collection[Variant], table: TierTable, progress: TellCells, found: dict[str, ScenarioResult]
+) -> list[SimulationTask]:
+    """Return a task for each scenario, which the base plays; it puts what came of it into `found`, by name."""
+
+    def played(scenario: Scenario, simulation: Simulation) -> list[Finding]:
+        progress(f"Playing at the base: {scenario.name}.")
+        try:
+            found[scenario.name] = _played(scenario, table, simulation)
+        except CODE_ERRORS as error:
+            return [_Told(scenario)("G203", "at_base", f"cannot be played at the base: {error}"[:300])]
+        return []
+
+    return [
+        lambda simulation, scenario=scenario: played(scenario, simulation)  # type: ignore[misc]
+        for scenario in SCENARIOS
+        if scenario.variant in variants
+    ]
+
+
+def scenario_tasks(
+    before: dict[str, ScenarioResult], table: TierTable, share: float, progress: TellCells
+) -> list[SimulationTask]:
+    """Return a task for each scenario that the base has played: the change plays it under the base's table."""
+
+    def compared(scenario: Scenario, simulation: Simulation) -> Iterator[Finding]:
+        progress(f"Playing: {scenario.name}.")
+        try:
+            after = _played(scenario, table, simulation)
+        except CODE_ERRORS as error:
+            yield _Told(scenario)("G203", "played", f"cannot be played: {error}"[:300])
+            return
+        yield from scenario_findings(scenario, before[scenario.name], after, share)
+
+    return [
+        lambda simulation, scenario=scenario: compared(scenario, simulation)  # type: ignore[misc]
+        for scenario in SCENARIOS
+        if scenario.name in before
+    ]
+
+
+def scenario_findings(
+    scenario: Scenario, before: ScenarioResult, after: ScenarioResult, share: float
+) -> Iterator[Finding]:
+    """Yield what a scenario is granted less, takes more and leaves behind; `share` more memory is tolerated."""
+    told = _Told(scenario)
+    for what in ("models", "language_models"):
+        loaded, loads = getattr(before, what), getattr(after, what)
+        if loads > loaded:
+            yield told("G308", what, f"loads {loads} {what.replace('_', ' ')}; it loaded {loaded}", loaded, loads)
+    for name, most in before.offers.items():
+        if after.offers.get(name, 0) < most:
+            yield told(
+                "G513", name, f"offers {name} {after.offers.get(name)}; it offered {most}", most, after.offers.get(name)
+            )
+    yield from _kept(told, scenario, before, after, share)
+    for number, (then, now) in enumerate(zip_longest(before.made, after.made), start=1):
+        if then is None or now is None or then.what != now.what:
+            yield told("G203", "made", f"calls the service {_calls(after.made)}; it called it {_calls(before.made)}")
+            return
+        yield from _granted(told, scenario, number, then, now)
+        yield from _taken(told, number, then, now, share)
+
+
+_GRANTED = {"batch": "songs", "duration_s": "seconds of each song", "songs_per_pass": "songs at once"}
+
+
+class _Told:
+    """Makes the findings about a scenario."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        self._scenario = scenario
+
+    def __call__(
+        self,
+        rule: str,
+        what: str,
+        said: str,
+        before: FindingValue = None,
+        after: FindingValue = None,
+        stage: str = SCENARIO,
+        component: str = "",
+    ) -> Finding:
+        name, size = self._scenario.name, f"{self._scenario.card_gib:g} GiB"
+        return Finding(
+            id=rule,
+            variant=self._scenario.variant,
+            tier=ANY_TIER,
+            field=f"{SCENARIO}.{name.replace(' ', '_')}.{what}",
+            before=before,
+            after=after,
+            stage=stage,
+            component=component or what,
+            message=f"{self._scenario.variant}, {name} ({self._scenario.entry}, {size}) {said}.",
+        )
+
+
+def _kept(
+    told: _Told, scenario: Scenario, before: ScenarioResult, after: ScenarioResult, share: float
+) -> Iterator[Finding]:
+    """What stays after a request: weights may grow a little, what is kept of songs may not grow."""
+    for name, where, spared in (("held_bytes", "on the card", 0), ("host_bytes", "in main memory", MIB)):
+        then, now = ([*(getattr(made, name) for made in v.made), getattr(v, name)] for v in (before, after))
+        both = list(zip(then, now, strict=False))
+        most = max(both, key=lambda pair: pair[1] - pair[0] * (1 + share))
+        first, later = both[1:2], both[2:]
+        if most[1] > most[0] * (1 + share) + spared:
+            said = f"holds {mib(most[1])} {where} between two requests; it held {mib(most[0])}"
+            yield told("G309", name, said, *most, component="activations")
+        elif scenario.entry is not EntryPoint.COMMAND and later:
+            # What was kept of the first request is forgiven: a cache may fill once.
+            grown = max((now - first[0][1]) - (then - first[0][0]) for then, now in later)
+            if grown > spared:
+                said = f"holds {grown:,} bytes more {where} after further requests than after the first"
+                yield told("G309", f"more_{name}", said, 0, grown, component="activations")
+    if after.left_bytes > before.left_bytes:
+        said = f"leaves {mib(after.left_bytes)} on the card when it ends; it left {mib(before.left_bytes)}"
+        yield told("G309", "left_bytes", said, before.left_bytes, after.left_bytes, component="activations")
+
+
+def _granted(
+    told: _Told, scenario: Scenario, number: int, before: ServiceCall, after: ServiceCall
+) -> Iterator[Finding]:
+    for name, words in (
+        ("batch", "songs"),
+        ("duration_s", "seconds of each song"),
+        ("songs_per_pass", "songs at once"),
+    ):
+        then, now = getattr(before, name), getattr(after, name)
+        said = f"is granted {now:g} {words} of request {number}; it was granted {then:g}"
+        if now < then:
+            yield told("G513", f"{number}.{name}", said, then, now, component=name)
+        elif now > then and scenario.limited and name != "songs_per_pass":
+            yield told("G514", f"{number}.{name}", f"{said}, as the table allows", then, now, component=name)
+    if before.decode_path != after.decode_path:
+        said = f"decodes request {number} by {after.decode_path}; it did so by {before.decode_path}"
+        yield told(
+            "G513", f"{number}.decode_path", said, before.decode_path, after.decode_path, component="decode_path"
+        )
+    if before.knobs is not None and after.knobs is not None:
+        for name in SAVING_KNOBS:
+            knobs = getattr(before.knobs, name), getattr(after.knobs, name)
+            if KNOBS[name].rank(knobs[1]) > KNOBS[name].rank(knobs[0]):
+                said = f"runs request {number} with {name} {as_text(knobs[1])}; it ran with {as_text(knobs[0])}"
+                yield told("G513", f"{number}.{name}", said, *knobs, component=name)
+    if after.refusals > before.refusals:
+        said = f"runs out of memory {after.refusals} times in request {number}; it did so {before.refusals} times"
+        yield told("G514", f"{number}.refusals", said, before.refusals, after.refusals, component="refusals")
+
+
+def _taken(told: _Told, number: int, before: ServiceCall, after: ServiceCall, share: float) -> Iterator[Finding]:
+    for stage, owners in after.stages.items():
+        then, now = sum(before.stages.get(stage, {}).values()), sum(owners.values())
+        if now > then * (1 + share):
+            was = before.stages.get(stage, {})
+            component = max(owners, key=lambda name: owners[name] - was.get(name, 0))
+            said = f"takes {mib(now)} for {stage} of request {number}; it took {mib(then)}"
+            yield told("G308", f"{number}.{stage}", said, then, now, stage=stage, component=component)
+
+
+def _calls(made: Sequence[ServiceCall]) -> str:
+    return "for " + (", ".join(one.what for one in made) or "nothing")
+
+
+def _played(scenario: Scenario, table: TierTable, simulation: Simulation) -> ScenarioResult:
+    if not isinstance(simulation, HeadSimulation):
+        raise TypeError("a scenario is played by the code of a tree, in a process of its own")
+    return simulation.outcome_of(scenario, table)

@@ -1,0 +1,88 @@
+"""A scenario: requests that come by one way, one after another, and what came of them."""
+
+from enum import StrEnum
+
+import msgspec
+
+from acestep.knobs import Knobs, Variant
+
+
+class EntryPoint(StrEnum):
+    """How a request reaches the pipeline; each has code of its own."""
+
+    COMMAND = "command"
+    PYTHON = "Python"
+    PAGE = "page"
+    SERVER = "server"
+
+
+class RequestKind(StrEnum):
+    """What is asked for: new songs, songs that are stopped, or a recording in words, which reads its codes first."""
+
+    SONGS = "songs"
+    STOPPED = "stopped"
+    WORDS = "words"
+
+
+class ScenarioRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One request of a scenario. In words, it is about a recording of `duration_s`."""
+
+    batch: int
+    duration_s: float
+    think: bool = False
+    lyrics: str = "la la"
+    language: str = "en"
+    kind: RequestKind = RequestKind.SONGS
+
+
+class Scenario(msgspec.Struct, frozen=True, kw_only=True):
+    """Requests to one program, which keeps its model between them; each command is a program of its own.
+
+    The card is of `card_gib`, and `free_bytes` of it are free. `limited` puts low limits into the table, so that
+    requests have to be cut to them.
+    """
+
+    name: str
+    entry: EntryPoint
+    card_gib: float
+    free_bytes: int
+    requests: tuple[ScenarioRequest, ...]
+    variant: Variant = Variant.TURBO
+    limited: bool = False
+
+
+class ServiceCall(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of one call of the service, and what the card saw of it.
+
+    `what` is "songs", "codes" or "words"; `batch` and `duration_s` are what was granted of songs. Before the call,
+    `held_bytes` were on the card, and `host_bytes` in tensors and arrays of main memory. `stages` are the most bytes on
+    the card in each, by owner; what is in no stage is in "between". `refusals` are allocations that the card refused.
+    """
+
+    what: str
+    held_bytes: int
+    host_bytes: int
+    stages: dict[str, dict[str, int]]
+    refusals: int
+    batch: int = 0
+    duration_s: float = 0.0
+    songs_per_pass: int = 0
+    decode_path: str = ""
+    knobs: Knobs | None = None
+
+
+class ScenarioResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a scenario.
+
+    When the last program ends, `held_bytes` are on the card and `host_bytes` in main memory; `left_bytes` are on the
+    card afterwards. `models` and `language_models` were loaded. `offers` are the most that can be asked for, where the
+    way says so.
+    """
+
+    made: tuple[ServiceCall, ...]
+    held_bytes: int
+    host_bytes: int
+    left_bytes: int
+    models: int
+    language_models: int
+    offers: dict[str, int] = {}

@@ -1,0 +1,102 @@
+"""A scenario that is granted less, takes more or leaves more behind than at the base is found, whatever it is."""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from acestep.knobs import Knobs, Offload, Quantization
+from acestep.units import MIB
+from ci.judge_scenarios import scenario_findings
+from ci.scenarios.all_scenarios import SCENARIOS
+from ci.scenarios.scenario import EntryPoint, RequestKind, Scenario, ScenarioRequest, ScenarioResult, ServiceCall
+
+SHARE = 0.02
+MADE = ServiceCall(
+    what="songs",
+    held_bytes=100 * MIB,
+    host_bytes=10 * MIB,
+    stages={"encode": {"text_encoder": 90 * MIB, "activations": 10 * MIB}},
+    refusals=0,
+    batch=4,
+    duration_s=60.0,
+    songs_per_pass=2,
+    decode_path="gpu",
+    knobs=Knobs(offload=Offload.CPU),
+)
+BEFORE = ScenarioResult(
+    made=(MADE, MADE, MADE),
+    held_bytes=100 * MIB,
+    host_bytes=10 * MIB,
+    left_bytes=MIB,
+    models=1,
+    language_models=1,
+    offers={"max_batch": 8},
+)
+SCENARIO = Scenario(
+    name="a scenario",
+    entry=EntryPoint.PAGE,
+    card_gib=8,
+    free_bytes=1 << 33,
+    requests=(ScenarioRequest(batch=4, duration_s=60.0),) * 3,
+    limited=True,
+)
+
+
+def _changed(**fields: Any) -> ScenarioResult:
+    return msgspec.structs.replace(BEFORE, **fields)
+
+
+def _last(**fields: Any) -> ScenarioResult:
+    return _changed(made=(MADE, MADE, msgspec.structs.replace(MADE, **fields)))
+
+
+WORSE: dict[tuple[str, str], Callable[[], ScenarioResult]] = {
+    ("G203", "made"): lambda: _changed(made=(MADE, MADE)),
+    ("G308", "models"): lambda: _changed(models=2),
+    ("G308", "language_models"): lambda: _changed(language_models=2),
+    ("G308", "encode"): lambda: _last(stages={"encode": {"text_encoder": 90 * MIB, "encode": 13 * MIB}}),
+    ("G308", "between"): lambda: _last(stages=MADE.stages | {"between": {"between": MIB}}),
+    ("G309", "held_bytes"): lambda: _last(held_bytes=103 * MIB),
+    ("G309", "more_held_bytes"): lambda: _last(held_bytes=MADE.held_bytes + 512),
+    ("G309", "host_bytes"): lambda: _changed(host_bytes=13 * MIB),
+    ("G309", "more_host_bytes"): lambda: _changed(host_bytes=11 * MIB + 1024),
+    ("G309", "left_bytes"): lambda: _changed(left_bytes=2 * MIB),
+    ("G513", "max_batch"): lambda: _changed(offers={"max_batch": 4}),
+    ("G513", "batch"): lambda: _last(batch=3),
+    ("G513", "duration_s"): lambda: _last(duration_s=59.0),
+    ("G513", "songs_per_pass"): lambda: _last(songs_per_pass=1),
+    ("G513", "decode_path"): lambda: _last(decode_path="cpu"),
+    ("G513", "offload"): lambda: _last(knobs=Knobs(offload=Offload.STREAM)),
+    ("G513", "quantization"): lambda: _last(knobs=Knobs(offload=Offload.CPU, quantization=Quantization.INT8)),
+    ("G514", "batch"): lambda: _last(batch=8),
+    ("G514", "duration_s"): lambda: _last(duration_s=61.0),
+    ("G514", "refusals"): lambda: _last(refusals=1),
+}
+
+
+@pytest.mark.parametrize("rule_and_what", WORSE, ids=" ".join)
+def test_what_is_worse_is_found(rule_and_what: tuple[str, str]) -> None:
+    rule, what = rule_and_what
+    found = list(scenario_findings(SCENARIO, BEFORE, WORSE[rule_and_what](), SHARE))
+    assert [finding.id for finding in found] == [rule]
+    assert what in (found[0].component, found[0].field.rpartition(".")[2])
+
+
+def test_what_is_better_or_within_the_tolerance_is_none() -> None:
+    frugal = {"encode": {"text_encoder": 90 * MIB, "activations": 11 * MIB}}
+    better = msgspec.structs.replace(MADE, stages=frugal, songs_per_pass=4, knobs=Knobs(offload=Offload.NONE))
+    assert not list(scenario_findings(SCENARIO, BEFORE, _changed(made=(better,) * 3, models=0, left_bytes=0), SHARE))
+
+
+def test_weights_may_grow_within_the_tolerance_for_all_requests_alike() -> None:
+    more = msgspec.structs.replace(MADE, held_bytes=101 * MIB)
+    assert not list(scenario_findings(SCENARIO, BEFORE, _changed(made=(MADE, more, more), held_bytes=101 * MIB), SHARE))
+
+
+def test_every_entry_point_and_every_kind_of_request_is_played() -> None:
+    assert {scenario.entry for scenario in SCENARIOS} == set(EntryPoint)
+    assert {request.kind for scenario in SCENARIOS for request in scenario.requests} == set(RequestKind)
+    assert any(scenario.limited for scenario in SCENARIOS)
+    assert len({scenario.name for scenario in SCENARIOS}) == len(SCENARIOS)
