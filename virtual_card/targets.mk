@@ -28,7 +28,7 @@ virtual-card: virtual-env
 test-virtual:
 	@if $(MAKE) --no-print-directory virtual-env; then \
 		$(MAKE) --no-print-directory virtual-card && \
-		$(VIRTUAL_PYTHON) -m pytest tests/virtual $(VIRTUAL_TESTS); \
+		$(VIRTUAL_PYTHON) -m pytest $(SPREAD) tests/virtual $(VIRTUAL_TESTS); \
 	else \
 		echo "0 passed, 0 failed, 1 skipped"; \
 	fi

@@ -15,7 +15,8 @@ from virtual_card.machine import RunningMachine, is_built
 
 HERE = Path(__file__).parent
 
-if is_built() and not SANITIZER and "VIRTUAL_CARD_MACHINE" not in os.environ:
+# A process of xdist inherits the machine of the one that started it, and gets one of its own.
+if is_built() and not SANITIZER and ("VIRTUAL_CARD_MACHINE" not in os.environ or "PYTEST_XDIST_WORKER" in os.environ):
     SHARED.start()
 
 
