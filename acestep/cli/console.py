@@ -132,9 +132,9 @@ def _failed(given: Sequence[str], code: int, message: str) -> int:
 def run_and_exit(command: click.Command) -> None:
     """Run a command with the process's own arguments and end the process.
 
-    The interpreter is not finalised after an interrupt or with PyTorch imported: what has an end was closed, and to free
-    the objects of large libraries one by one takes seconds. Nor while threads of a library are still running: a thread
-    inside PyTorch would abort the process, whatever the exit code. SIGTERM ends a command as an interrupt does.
+    The interpreter is not finalised after an interrupt or with PyTorch imported: what has an end was closed, and to
+    free the objects of large libraries one by one takes seconds. Nor while threads of a library are still running: a
+    thread inside PyTorch would abort the process, whatever the exit code. SIGTERM ends a command as an interrupt does.
     """
     signal.signal(signal.SIGTERM, _interrupt)
     write_utf8()
