@@ -9,14 +9,12 @@ and without values on meta.
 """
 
 import logging
-from functools import cache
 from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from acestep.checkpoints.libraries import Snake1d
-from acestep.devices.base import Device
 from acestep.devices.card_faults import is_card_fault
 from acestep.devices.out_of_memory import ran_out
 from acestep.errors import first_line
@@ -42,8 +40,8 @@ class Scales(NamedTuple):
 class Snakes:
     """The Snakes of a coder: `hidden` [batch, channels, samples] to the same shape.
 
-    Their parameters are on a scale of logarithms; they are brought from it once. Unless `fused`, there is a temporary
-    of the size of `hidden`.
+    Their parameters are on a scale of logarithms; they are brought from it once. `fused`: in one kernel, on a device
+    that has Triton, or on meta; otherwise there is a temporary of the size of `hidden`.
     """
 
     def __init__(self, coder: nn.Module, *, fused: bool) -> None:
@@ -65,31 +63,6 @@ class Snakes:
         return hidden.add_(_bump(hidden, scales))
 
 
-def fuses(device: Device, dtype: torch.dtype) -> bool:
-    """Whether the kernel runs on a device; if it should but cannot be compiled, the log says so once.
-
-    Raises `torch.OutOfMemoryError` if the card is full.
-    """
-    return device.has_triton and (not device.computes or _compiles(device.torch_device, dtype))
-
-
-@cache
-def _compiles(place: torch.device, dtype: torch.dtype) -> bool:
-    try:
-        one = torch.ones(1, 1, 1, device=place)
-        torch.ops.acestep.snake_(one.to(dtype), one, one)
-    # Triton has no common class for the ways in which it and the system's compiler can fail.
-    except Exception as error:
-        if ran_out(error):
-            raise torch.OutOfMemoryError(str(error)) from None
-        if is_card_fault(error):
-            raise
-        problem = f"{type(error).__name__}: {first_line(error)}"
-        _LOG.warning("decoding takes longer than it could, because Triton compiled no kernel: %s", problem)
-        return False
-    return True
-
-
 def _scales(snake: Snake1d, fused: bool) -> Scales:
     """The parameters, in float32 for the kernel, and otherwise in their own dtype, as the library computes."""
     alpha, beta = snake.alpha.detach(), snake.beta.detach()
@@ -107,21 +80,43 @@ def _bump(hidden: Tensor, scales: Scales) -> Tensor:
     return bump.mul_(scales.inverse_beta)
 
 
-def _launch(result: Tensor, hidden: Tensor, alpha: Tensor, inverse_beta: Tensor) -> Tensor:
-    # Triton is not everywhere, and takes a while to import.
-    from acestep.dit.snake_kernel import launch
+class _Kernel:
+    """The Triton kernel; if Triton cannot compile it, PyTorch's operations from then on, and the log says so once."""
 
-    with torch.cuda.device(hidden.device):
-        launch(result, hidden, alpha, inverse_beta)
-    return result
+    def __init__(self) -> None:
+        self.compiles = True
+
+    def __call__(self, result: Tensor, hidden: Tensor, alpha: Tensor, inverse_beta: Tensor) -> Tensor:
+        """Compute `result`, which may be `hidden`, and return it."""
+        if self.compiles:
+            try:
+                # Triton is not everywhere, and takes a while to import.
+                from acestep.dit.snake_kernel import launch
+
+                with torch.cuda.device_of(hidden):  # type: ignore[no-untyped-call]
+                    launch(result, hidden, alpha, inverse_beta)
+            # Triton has no common class for the ways in which it and the system's compiler can fail.
+            except Exception as error:
+                if ran_out(error) or is_card_fault(error):
+                    raise
+                self.compiles = False
+                _LOG.warning("decoding takes longer than it could, as Triton made no kernel: %s", first_line(error))
+            else:
+                return result
+        # Compiling fails before anything is computed, so no tensor was changed yet.
+        bump = _bump(hidden, Scales(alpha.to(hidden.dtype), inverse_beta.to(hidden.dtype)))
+        return torch.add(hidden, bump, out=result)
+
+
+_kernel = _Kernel()
 
 
 def _new_on_cuda(hidden: Tensor, alpha: Tensor, inverse_beta: Tensor) -> Tensor:
-    return _launch(torch.empty_like(hidden), hidden, alpha, inverse_beta)
+    return _kernel(torch.empty_like(hidden), hidden, alpha, inverse_beta)
 
 
 def _in_place_on_cuda(hidden: Tensor, alpha: Tensor, inverse_beta: Tensor) -> Tensor:
-    return _launch(hidden, hidden, alpha, inverse_beta)
+    return _kernel(hidden, hidden, alpha, inverse_beta)
 
 
 def _new_on_meta(hidden: Tensor, *_: Tensor) -> Tensor:

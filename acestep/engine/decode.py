@@ -14,7 +14,6 @@ from acestep.devices.base import Device
 from acestep.devices.cpu import CpuDevice, cpu_dtype
 from acestep.devices.out_of_memory import one_out_of_memory_error
 from acestep.dit.place import StageContext
-from acestep.dit.snake import fuses
 from acestep.dit.vae_decode import TileDecoder, choose_tile, decode_song, frame_bytes, ladder_from
 from acestep.engine.outside import spliced
 from acestep.errors import NotEnoughMemoryError
@@ -113,9 +112,8 @@ class _Decoding:
     def _in_tiles(self, tile: int, device: Device, decoder: OobleckDecoder) -> bool:
         """Try to decode the remaining songs in tiles of this size; return whether that worked."""
         try:
-            fused = fuses(device, decoder.conv1.weight.dtype)
             with one_out_of_memory_error():
-                tile_decoder = TileDecoder(decoder, fused=fused)
+                tile_decoder = TileDecoder(decoder, fused=device.has_triton)
             for index in range(len(self.songs), self._request.batch):
                 with one_out_of_memory_error():
                     audio = decode_song(

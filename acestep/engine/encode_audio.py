@@ -11,7 +11,6 @@ from torch import Tensor
 from acestep.clip import SAMPLE_RATE, Clip
 from acestep.dit.audio_tokens import AudioDetokenizer, AudioTokenizer
 from acestep.dit.place import StageContext
-from acestep.dit.snake import fuses
 from acestep.dit.vae_encode import TileEncoder, encode_clip
 from acestep.errors import InvalidInputError
 from acestep.request import CODE_FRAMES, Request, SongCodes, Task
@@ -79,8 +78,7 @@ def excerpts(clip: Clip) -> np.ndarray:
 
 
 def _encoder(place: StageContext) -> TileEncoder:
-    encoder = place.components.vae.encoder
-    return TileEncoder(encoder, fused=fuses(place.device, encoder.conv1.weight.dtype))
+    return TileEncoder(place.components.vae.encoder, fused=place.device.has_triton)
 
 
 def _source(clip: Clip, seconds: float, encoder: TileEncoder, place: StageContext, check: Check) -> Tensor:

@@ -84,8 +84,8 @@ FIRST_FAULTS = (
     CodeFault(
         "the decoder makes room for a whole song on the card",
         "acestep/engine/decode.py",
-        "                tile_decoder = TileDecoder(decoder, fused=fused)\n",
-        "                tile_decoder = TileDecoder(decoder, fused=fused)\n"
+        "                tile_decoder = TileDecoder(decoder, fused=device.has_triton)\n",
+        "                tile_decoder = TileDecoder(decoder, fused=device.has_triton)\n"
         "                whole = torch.empty(1920 * self._request.latent_frames, 8, device=device.torch_device)\n",
         "decode",
         "activations",

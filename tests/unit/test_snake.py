@@ -1,14 +1,16 @@
 """Snake, fused and not: which form is used where, and what each takes of a card."""
 
 import logging
+import sys
+from types import ModuleType
 
 import pytest
 import torch
 
 from acestep.checkpoints.build import build
-from acestep.devices.cpu import CpuDevice
-from acestep.dit import snake as snakes
-from acestep.dit.snake import Snakes, fuses
+from acestep.checkpoints.libraries import Snake1d
+from acestep.dit import snake as snake_module
+from acestep.dit.snake import Snakes, _in_place_on_cuda, _Kernel, _new_on_cuda
 from acestep.dit.vae_decode import TileDecoder, fold_weight_norm
 from calibrate.probes.simulated.kernels import CudaKernels
 from calibrate.probes.simulated.ledger import Ledger
@@ -20,45 +22,52 @@ MOST_OF_THE_BYTES = 0.40
 """What the fused form moves, of what PyTorch's own operations move."""
 
 
-class WithTriton(CpuDevice):
-    """A device that should run the kernel, and has none: the operator exists only for CUDA."""
-
-    has_triton = True
-
-
 @pytest.fixture(autouse=True)
-def _forgotten() -> None:
-    snakes._compiles.cache_clear()
+def _untried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snake_module, "_kernel", _Kernel())
 
 
-def test_a_kernel_that_cannot_be_compiled_is_told_once_and_not_used(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING):
-        assert [fuses(WithTriton(), torch.float32) for _ in range(3)] == [False] * 3
-    assert len(caplog.records) == 1
-    assert "decoding takes longer" in caplog.text
+def fails_with(problem: Exception, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Put a kernel that fails in the place of ours, and return its tries."""
+    tries: list[int] = []
 
-
-@pytest.mark.parametrize(
-    ("problem", "raised"),
-    [
-        (RuntimeError("Triton Error [CUDA]: out of memory"), torch.OutOfMemoryError),
-        (RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered"), RuntimeError),
-    ],
-)
-def test_a_full_card_and_a_broken_one_are_no_missing_compiler(
-    problem: Exception, raised: type[Exception], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fails(*_: object) -> None:
+    def launch(*_: object) -> None:
+        tries.append(1)
         raise problem
 
-    monkeypatch.setattr(torch.ops.acestep, "snake_", fails)
+    kernels = ModuleType("acestep.dit.snake_kernel")
+    kernels.launch = launch  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "acestep.dit.snake_kernel", kernels)
+    return tries
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.no_grad()
+def test_without_a_compiler_pytorch_computes_and_the_log_says_it_once(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tries = fails_with(RuntimeError("Failed to find C compiler"), monkeypatch)
+    layer = Snake1d(3).to(dtype)
+    hidden = torch.linspace(-3, 3, 30).reshape(1, 3, 10).to(dtype)
+    alpha, inverse_beta = Snakes(layer, fused=True)._scales[layer]
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            assert torch.equal(_new_on_cuda(hidden, alpha, inverse_beta), layer(hidden))
+        same = hidden.clone()
+        assert _in_place_on_cuda(same, alpha, inverse_beta) is same
+    assert torch.equal(same, layer(hidden))
+    assert len(tries) == len(caplog.records) == 1
+    assert "Failed to find C compiler" in caplog.text
+
+
+@pytest.mark.parametrize("problem", ["out of memory", "an illegal memory access was encountered"])
+def test_a_full_card_and_a_broken_one_are_no_missing_compiler(problem: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries = fails_with(RuntimeError(f"Triton Error [CUDA]: {problem}"), monkeypatch)
+    one = torch.ones(1, 1, 1)
     for _ in range(2):
-        with pytest.raises(raised, match="Triton Error"):
-            fuses(WithTriton(), torch.float32)
-
-
-def test_devices_without_triton_use_pytorch_s_operations() -> None:
-    assert not fuses(CpuDevice(), torch.float32)
+        with pytest.raises(RuntimeError, match=problem):
+            _new_on_cuda(one, one, one)
+    assert len(tries) == 2, "it is tried again"
 
 
 def decoded_on_meta(*, fused: bool, frames: int = 20) -> tuple[Work, int]:

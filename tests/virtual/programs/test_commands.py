@@ -50,8 +50,11 @@ def test_an_allocation_that_failed_and_was_tried_again_is_not_told_by_torch(tmp_
     assert "CUDACachingAllocator" not in done.stderr
 
 
-def test_a_compiled_song_launches_kernels_that_triton_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = ("--caption", "rain", "--model", "tiny", "--duration", 5, "--no-think", "--compile")
+@pytest.mark.parametrize(("choice", "kernel"), [("--compile", "triton_"), ("--no-compile", "_snake")])
+def test_a_song_launches_kernels_that_triton_compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, choice: str, kernel: str
+) -> None:
+    asked = ("--caption", "rain", "--model", "tiny", "--duration", 5, "--no-think", choice)
     launches = tmp_path / "launches.txt"
     with running(cards=CARDS) as machine:
         started = machine.environ
@@ -62,7 +65,7 @@ def test_a_compiled_song_launches_kernels_that_triton_compiled(tmp_path: Path, m
         monkeypatch.setattr(machine, "environ", environ)
         done = ran(machine, "acestep", "generate", *asked, "--json", "--out", tmp_path)
     assert done.returncode == Exit.OK, done.stderr
-    assert any(line.startswith("triton_") for line in launches.read_text().splitlines())
+    assert any(line.startswith(kernel) for line in launches.read_text().splitlines())
 
 
 @pytest.mark.parametrize("command", ["doctor", "plan"])
