@@ -7,11 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from acestep.errors import Exit, InvalidInputError
+from acestep.errors import Exit, InvalidInputError, UsageError
 from acestep.knobs import Variant
 from acestep.request import Task
 from tests.references import NOT_HERE, REFERENCE
-from tools.compare_reference import COMPARED, CaseDifferences, difference, main, request_of
+from tools.compare_reference import COMPARED, CaseDifferences, difference, main, request_of, seeds_of
 
 UPSTREAM = REFERENCE / "upstream"
 here = pytest.mark.skipif(not UPSTREAM.exists(), reason=NOT_HERE)
@@ -56,14 +56,51 @@ def test_shapes_and_numbers_that_are_none_differ_infinitely() -> None:
     assert difference(ones, torch.ones(1, 4, 2)) == float("inf")
     assert difference(ones * float("nan"), ones) == float("inf")
     assert difference(ones * 1.5, ones * 2) == 0.25
+    assert difference(ones * 0, ones * 0) == 0
+    assert difference(ones, ones * 0) == 1
 
 
 def test_only_the_context_of_encoded_audio_may_differ_more() -> None:
-    shares: dict[str, float | None] = {"condition": 1e-6, "context": 1e-4, "latents": None}
+    shares = {"condition": 1e-6, "context": 1e-4, "latents": 1e-7}
     for encoded in (True, False):
         case = CaseDifferences(variant="turbo", case="cover", differences=shares, encoded=encoded)
         assert case.within(2e-5) is encoded
-        assert not case.within(1e-7)
+        assert not case.within(1e-8)
+
+
+def test_what_was_not_compared_is_not_within() -> None:
+    for missing in COMPARED:
+        shares = {name: 0.0 for name in COMPARED if name != missing}
+        assert not CaseDifferences(variant="turbo", case="x", differences=shares, encoded=False).within(1.0)
+
+
+def test_requests_and_tensors_that_do_not_belong_together_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told(requests: str | None, *tensors: str) -> str:
+        for file in tmp_path.iterdir():
+            file.unlink()
+        if requests is not None:
+            (tmp_path / "turbo.json").write_text(requests)
+        if tensors:
+            save_file({name: torch.ones(1) for name in tensors}, tmp_path / "turbo.safetensors")
+        assert main([str(tmp_path)]) == Exit.INVALID
+        return capsys.readouterr().err
+
+    all_three = [f"a.{name}" for name in COMPARED]
+    assert "cannot be read" in told('{"a": {}}')
+    assert "cannot be read" in told(None, *all_three)
+    assert "cannot be read" in told("[]", *all_three)
+    assert "has no a.latents" in told('{"a": {}}', *all_three[:2])
+    assert "lacks the request of b.latents" in told('{"a": {}}', *all_three, "b.latents")
+
+
+def test_songs_of_a_batch_have_the_seeds_that_are_listed_or_those_after_the_first() -> None:
+    assert seeds_of({"seed": 7}) == [7]
+    assert seeds_of({"seed": 7, "batch_size": 3}) == [7, 8, 9]
+    assert seeds_of({"seeds": [5, 2], "batch_size": 2}) == seeds_of({"seed": "5,2"}) == [5, 2]
+    with pytest.raises(UsageError, match="a batch of 3 has 2 seeds"):
+        seeds_of({"seeds": [5, 2], "batch_size": 3})
 
 
 def test_a_request_of_the_original_becomes_ours(tmp_path: Path) -> None:
