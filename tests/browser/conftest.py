@@ -82,7 +82,7 @@ def visit(chromium: "Browser", tabs: Callable[[str], "Page"]) -> Iterator[Visit]
     def requested(request: "Request") -> None:
         asked.append(request.url)
 
-    def open_page(url: str, *, new_tab: bool = False, locale: str = "en-US", **options: Any) -> "Page":
+    def open_page(url: str, *, new_tab: bool = False, locale: str = "en", **options: Any) -> "Page":
         if opened or options or new_tab:
             page = chromium.new_context(locale=locale, **options).new_page()
         else:
