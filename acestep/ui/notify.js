@@ -50,7 +50,7 @@
   new MutationObserver((changes) => {
     if (changes.some((change) => [...change.addedNodes].some((node) => node.querySelector?.("#notify input")))) show();
     look();
-  }).observe(document.body, { childList: true, subtree: true });
+  }).observe(document.body, { childList: true, subtree: true, attributes: true, attributeFilter: ["class"] });
   show();
   return [];
 }

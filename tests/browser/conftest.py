@@ -12,7 +12,7 @@ import pytest
 from tests.browser.serving import Server, serving
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page, Request
+    from playwright.sync_api import Browser, Page, Request, ViewportSize
 
 HERE = Path(__file__).parent
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -20,6 +20,9 @@ LACKING = [
     *([] if CHROMIUM else ["Chromium is not installed here (Debian: apt-get install chromium)"]),
     *([] if find_spec("playwright") else ["playwright is not installed here (pip install playwright)"]),
 ]
+
+VIEWPORT: "ViewportSize" = {"width": 1280, "height": 720}
+"""The size of a browser's window; tests may change it."""
 
 Visit = Callable[..., "Page"]
 
@@ -45,19 +48,30 @@ def chromium() -> Iterator["Browser"]:
 
 
 @pytest.fixture(scope="session")
-def tab(chromium: "Browser") -> Iterator["Page"]:
-    """A tab for one visitor after the other: a new one compiles all scripts of the page again, which takes seconds."""
-    context = chromium.new_context()
-    yield context.new_page()
-    context.close()
+def tabs(chromium: "Browser") -> Iterator[Callable[[str], "Page"]]:
+    """A tab of a browser in each language, for one visitor after the other.
+
+    A new one compiles all scripts of the page again, which takes seconds.
+    """
+    opened: dict[str, Page] = {}
+
+    def tab(locale: str) -> "Page":
+        if locale not in opened:
+            opened[locale] = chromium.new_context(locale=locale).new_page()
+        return opened[locale]
+
+    yield tab
+    for page in opened.values():
+        page.context.close()
 
 
 @pytest.fixture
-def visit(chromium: "Browser", tab: "Page") -> Iterator[Visit]:
+def visit(chromium: "Browser", tabs: Callable[[str], "Page"]) -> Iterator[Visit]:
     """Opens a page as a new visitor; at the end it must have raised no error and requested no other address.
 
-    The first visitor gets the shared tab, unless it has options of its own or is to be in a `new_tab`.
+    The first visitor gets the shared tab of the language, unless it has other options or is to be in a `new_tab`.
     """
+    shared: list[Page] = []
     opened: list[Page] = []
     errors: list[str] = []
     asked: list[str] = []
@@ -68,9 +82,12 @@ def visit(chromium: "Browser", tab: "Page") -> Iterator[Visit]:
     def requested(request: "Request") -> None:
         asked.append(request.url)
 
-    def open_page(url: str, *, new_tab: bool = False, **options: Any) -> "Page":
-        shared = not (opened or options or new_tab)
-        page = tab if shared else chromium.new_context(**options).new_page()
+    def open_page(url: str, *, new_tab: bool = False, locale: str = "en", **options: Any) -> "Page":
+        if opened or options or new_tab:
+            page = chromium.new_context(locale=locale, **options).new_page()
+        else:
+            page = tabs(locale)
+            shared.append(page)
         opened.append(page)
         page.on("pageerror", failed)
         page.on("request", requested)
@@ -79,12 +96,13 @@ def visit(chromium: "Browser", tab: "Page") -> Iterator[Visit]:
 
     yield open_page
     for page in opened:
-        if page is not tab:
+        if page not in shared:
             page.context.close()
             continue
         page.remove_listener("pageerror", failed)
         page.remove_listener("request", requested)
         page.unroute_all()
+        page.set_viewport_size(VIEWPORT)
         page.evaluate("() => { localStorage.clear(); sessionStorage.clear(); }")
         page.goto("about:blank")
         page.context.clear_cookies()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
 
-WAIT_MS = 40_000
+WAIT_MS = 60_000
 
 SHORT_WAIT_MS = 2_000
 """For a step that is tried again."""
@@ -165,8 +165,22 @@ class Studio:
         self.set("steps", steps)
 
     def generate(self) -> None:
-        """Ask for a song."""
-        self.control("generate").click()
+        """Ask for a song; the program has taken the run when this returns."""
+        self._run(lambda: self.control("generate").click())
+
+    def plan(self) -> None:
+        """Ask for a plan of the song; the program has taken the run when this returns."""
+        self._run(lambda: self.control("plan").click())
+
+    def press_to_generate(self) -> None:
+        """Ask for a song by the keyboard."""
+        self._run(lambda: self.page.keyboard.press("Control+Enter"))
+
+    def _run(self, ask: Callable[[], None]) -> None:
+        # What is said of an earlier run would be taken for what is said of this one.
+        self.page.evaluate("() => document.querySelector('#progress .progress')?.classList.add('earlier')")
+        ask()
+        self.page.locator("#progress .progress:not(.earlier)").wait_for()
 
     def wait_for_song(self) -> None:
         """Wait until a song can be played."""
@@ -209,7 +223,7 @@ def _in_time(step: Callable[[], None]) -> bool:
     return True
 
 
-def wait_until(holds: Callable[[], bool], seconds: float = 20.0) -> None:
+def wait_until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
     """Wait for pending updates of the server; the final check is an assertion."""
     end = time.monotonic() + seconds
     while not holds():

@@ -81,5 +81,5 @@ def test_the_keyboard_alone_reaches_everything_visibly_and_makes_music(server: S
     assert [name for name in names if not any(name in place for place in reached)] == []
     assert [name for name, is_seen in reached.items() if not is_seen] == []
     studio.control("caption").locator("textarea").focus()
-    studio.page.keyboard.press("Control+Enter")
+    studio.press_to_generate()
     studio.page.get_by_role("alert").get_by_text(PageText("en")("failed_caption")).wait_for()

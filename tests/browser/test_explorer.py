@@ -82,19 +82,14 @@ def test_random_questions_are_answered_as_acestep_and_the_guard_answer_them(
         assert shown == expected, question
         refused += bool(expected["plan"]["warnings"] or expected["cuts"])
     assert QUESTIONS / 5 < refused < QUESTIONS
-    assert (sum(given["song_seconds"] is not None for given in found) > 5) is any(
-        t.times for t in table.variants.values()
-    )
-
-
-def test_every_sentence_is_said_as_the_program_says_it_in_each_language(explorer: "Page") -> None:
-    questions = random_questions(QUESTIONS, 23, load_tiers())
-    found = explorer.evaluate(ANSWERS, [msgspec.to_builtins(question) for question in questions])
+    # And each sentence is translated as the program translates it.
     sentences = sorted({said for given in found for said in (*given["plan"]["warnings"], *given["cuts"])})
-    assert len(sentences) > QUESTIONS / 10
     for language, said in explorer.evaluate(TRANSLATED, [LANGUAGES, sentences]).items():
         assert said == [PageText(language).sentence(english) for english in sentences]
         assert language == "en" or not set(said) & set(sentences)
+    assert (sum(given["song_seconds"] is not None for given in found) > 5) is any(
+        t.times for t in table.variants.values()
+    )
 
 
 @pytest.mark.parametrize(("wanted", "spoken"), [("ko-KR", "ko"), ("ja", "ja"), ("zh-CN", "zh"), ("fr-FR", "en")])

@@ -1,6 +1,5 @@
 """After a run that failed or was stopped the page says why, in its language, and the next run works."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -38,11 +37,10 @@ class Spoken(msgspec.Struct, frozen=True, kw_only=True):
         return PageText(self.language).texts[name]
 
 
-@pytest.fixture(scope="module", params=LANGUAGES)
-def spoken(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, port: str) -> Iterator[Spoken]:
-    """A server with the tiny model in each of two languages."""
-    with serving(tmp_path_factory.mktemp("spoken"), "--port", port, "--language", request.param) as server:
-        yield Spoken(server=server, language=request.param)
+@pytest.fixture(params=LANGUAGES)
+def spoken(request: pytest.FixtureRequest, server: Server) -> Spoken:
+    """The shared server in each of two languages, which are those of the browser."""
+    return Spoken(server=server, language=request.param)
 
 
 def fail(studio: Studio, spoken: Spoken, reason: str) -> str:
@@ -67,7 +65,7 @@ def succeed(studio: Studio) -> None:
 def test_failures_of_different_kinds_in_a_row_are_each_explained_and_the_next_song_is_made(
     spoken: Spoken, visit: Visit
 ) -> None:
-    studio = Studio(visit(spoken.server.url))
+    studio = Studio(visit(spoken.server.url, locale=spoken.language))
     studio.ask(seconds=1, steps=1)
     studio.choose("task", spoken["choice_repaint"])
     fail(studio, spoken, "failed_source")
@@ -90,7 +88,7 @@ def test_missing_weights_are_explained_with_the_command_that_gets_them(tmp_path:
 
 
 def test_stop_is_answered_at_once_and_the_next_song_is_made(spoken: Spoken, visit: Visit) -> None:
-    studio = Studio(visit(spoken.server.url))
+    studio = Studio(visit(spoken.server.url, locale=spoken.language))
     studio.ask(seconds=120, steps=100)
     studio.generate()
     progress = studio.control("progress")
@@ -114,13 +112,15 @@ def test_a_server_that_is_started_again_is_found_again_with_the_words_kept(
     with serving(tmp_path / "first", *options) as first:
         spoken = Spoken(server=first, language=language)
         studio = Studio(visit(first.url))
+        # The page's language is that of the command line, and gradio's own words are in it too.
+        assert studio.page.evaluate("() => [document.documentElement.lang, navigator.language]") == [language] * 2
         studio.ask(seconds=120, steps=100, caption="wind in a wire fence")
         if busy:
             studio.generate()
             first.wait_for("begin")
         assert first.interrupt() == 130
     studio.page.get_by_role("alert").get_by_text(spoken["connection_lost"]).wait_for()
-    wait_until(lambda: not any(toast.is_visible() for toast in studio.page.locator("[data-testid=toast-text]").all()))
+    wait_until(lambda: studio.page.locator("[data-testid=toast-text]:visible").count() == 0)
     with serving(tmp_path / "second", *options, "--port", first.url.rpartition(":")[2]):
         # By itself, with a word about what was lost, and with the words that were typed.
         said = spoken["failed_disconnected" if busy else "connection_back"]
@@ -181,7 +181,7 @@ FOREIGN = {
 
 @pytest.mark.parametrize("detail", FOREIGN)
 def test_what_the_queue_says_is_said_in_the_language_of_the_page(spoken: Spoken, visit: Visit, detail: str) -> None:
-    page = visit(spoken.server.url)
+    page = visit(spoken.server.url, locale=spoken.language)
     studio = Studio(page)
     studio.ask(seconds=1, steps=1)
     page.route("**/queue/join*", lambda route: route.fulfill(status=503, json={"detail": detail}))
@@ -197,7 +197,7 @@ def test_what_the_queue_says_is_said_in_the_language_of_the_page(spoken: Spoken,
 
 
 def test_an_upload_that_fails_is_explained_in_the_language_of_the_page(spoken: Spoken, visit: Visit) -> None:
-    page = visit(spoken.server.url)
+    page = visit(spoken.server.url, locale=spoken.language)
     studio = Studio(page)
     studio.ask(seconds=1, steps=1)
     studio.choose("task", spoken["choice_cover"])

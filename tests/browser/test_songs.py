@@ -123,11 +123,11 @@ def test_the_buttons_of_a_card_do_what_they_say(server: Server, visit: Visit) ->
     studio.write("caption", "something else")
     studio.act("use", song=1)
     wait_until(lambda: "kettle" in studio.text("caption"))
-    assert (studio.number("seed"), studio.checked("random-seed")) == (6, False)
+    wait_until(lambda: (studio.number("seed"), studio.checked("random-seed")) == (6, False))
     studio.act("another")
     studio.control("song-2").wait_for()
     studio.wait_until_ready()
-    assert studio.checked("random-seed")
+    wait_until(lambda: studio.checked("random-seed"))
     assert "kettle" in studio.text("song-0")
     page.once("dialog", lambda dialog: dialog.accept())
     studio.act("delete")
@@ -151,8 +151,9 @@ def test_songs_and_the_form_survive_a_reload_and_a_song_s_file_fills_the_form(se
     studio.wait_for_song()
     studio.open_everything()
     assert studio.downloads() == [name]
-    assert ("lamp" in studio.text("caption"), "la la" in studio.text("lyrics")) == (True, True)
-    assert (studio.number("steps"), studio.chosen("language")) == (2, "한국어")
+    # The form is filled a moment after the page is there.
+    wait_until(lambda: ("lamp" in studio.text("caption"), "la la" in studio.text("lyrics")) == (True, True))
+    wait_until(lambda: (studio.number("steps"), studio.chosen("language")) == (2, "한국어"))
     file = next(path for path in songs(server) if path.name == name)
     studio.write("caption", "something else")
     with page.expect_file_chooser() as chooser:
@@ -160,8 +161,7 @@ def test_songs_and_the_form_survive_a_reload_and_a_song_s_file_fills_the_form(se
     chooser.value.set_files(file)
     wait_until(lambda: "lamp" in studio.text("caption"))
     # A song that was asked for has all of its settings, so what was written beside it is gone.
-    assert "la la" not in studio.text("lyrics")
-    assert studio.number("duration") == 1
+    wait_until(lambda: "la la" not in studio.text("lyrics") and studio.number("duration") == 1)
 
 
 def test_the_choice_of_adapters_stays_as_it_was_for_a_song(tmp_path: Path, visit: Visit, port: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import soundfile
 import torch
@@ -17,7 +18,7 @@ from acestep.errors import RunFailedError, UsageError
 from acestep.hardware.card import simulated_card
 from acestep.knobs import Offload, Variant
 from acestep.limits.plan import Overrides
-from acestep.request import Request
+from acestep.request import Request, Task
 from acestep.serving.visits import StoppedError, Visit
 from acestep.ui.settings import THIS_CARD, Controls
 from acestep.ui.studio import Studio
@@ -101,6 +102,17 @@ def test_a_model_is_loaded_once_for_many_songs_and_again_for_other_weights(
     assert len(loads) == 2
     songs = [Path(document["songs"][0]["path"]) for document in (first, second)]
     assert songs[0].read_bytes() == songs[1].read_bytes()
+
+
+def test_only_a_new_song_is_planned_and_only_by_a_language_model(studio: Studio) -> None:
+    visit, (controls, _) = studio.sessions.of("ann"), studio.start()
+    cover = Request(caption="drums", task=Task.COVER, audio_codes=(1,) * 50)
+    with pytest.raises(UsageError, match="only new songs are planned"):
+        studio.plan_song(cover, controls, visit)
+    without = msgspec.structs.replace(controls, lm="", init_lm=False)
+    with pytest.raises(UsageError, match="no language model was chosen"):
+        studio.plan_song(SHORT, without, visit)
+    assert visit.made == []
 
 
 def test_songs_go_only_to_their_visits_folder_and_list(studio: Studio, tmp_path: Path) -> None:

@@ -1,15 +1,15 @@
 """The words of the explorer in every language: its own, and those of acestep's sentences that its scripts say."""
 
 import re
+from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
-import acestep
 from acestep.locale_text import LANGUAGES, LocaleText, read_texts
 
 _OWN: Final = Path(__file__).parent / "locales"
 
-_OF_ACESTEP: Final = Path(acestep.__file__).parent / "ui" / "locales" / "sentences"
+_OF_ACESTEP: Final = Path(str(files("acestep"))) / "ui" / "locales" / "sentences"
 """The translations of what `acestep.limits` says; English needs none."""
 
 _JOIN: Final = re.compile(r"[`\"]\s*\+\s*[`\"]")
