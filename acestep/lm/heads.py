@@ -30,9 +30,9 @@ MakeHeads = Callable[[Any, LayerProduct, Tensor, Rotation], tuple[Tensor, Tensor
 
 def apart(attention: Any, product: LayerProduct, normed: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor]:
     """Return queries and keys; `rotation` has `cos` and `sin` [rows, head_dim]."""
-    heads = (-1, attention.head_dim)
-    query = rotate(attention.q_norm(product(attention.q_proj, normed).unflatten(-1, heads)), *rotation)
-    key = rotate(attention.k_norm(product(attention.k_proj, normed).unflatten(-1, heads)), *rotation)
+    shape = (len(normed), -1, attention.head_dim)
+    query = rotate(attention.q_norm(product(attention.q_proj, normed).view(shape)), *rotation)
+    key = rotate(attention.k_norm(product(attention.k_proj, normed).view(shape)), *rotation)
     return query, key
 
 
@@ -47,15 +47,15 @@ def together(attention: Any, product: LayerProduct, normed: Tensor, rotation: Ro
     """Return queries and keys, which share one tensor; `rotation` is made by `for_together`."""
     projected = [product(attention.q_proj, normed), product(attention.k_proj, normed)]
     dtype, dim = normed.dtype, attention.head_dim
-    both = torch.cat(projected, dim=-1).unflatten(-1, (-1, dim))
-    counts = [part.shape[-1] // dim for part in projected]
+    both = torch.cat(projected, dim=-1).view(len(normed), -1, dim)
+    heads = projected[0].shape[-1] // dim
     wide = both.float()
     wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + attention.q_norm.variance_epsilon)
     both = wide.to(dtype)
-    for part, norm in zip(both.split(counts, dim=1), (attention.q_norm, attention.k_norm), strict=True):
-        part.mul_(norm.weight)
+    both[:, :heads].mul_(attention.q_norm.weight)
+    both[:, heads:].mul_(attention.k_norm.weight)
     # The product of a 16-bit number and one of 32 bits is computed in 32 bits.
     turned = both * rotation.cos
     turned += both.roll(dim // 2, -1) * rotation.sin
-    query, key = turned.to(dtype).split(counts, dim=1)
-    return query, key
+    turned = turned.to(dtype)
+    return turned[:, :heads], turned[:, heads:]
