@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from acestep.checkpoints.libraries import Qwen3Config
 from acestep.devices.base import Device
-from acestep.dit.attention import rotate
+from acestep.lm.heads import MakeHeads, Rotation, apart, for_together, together
 from acestep.lm.job import Job
 from acestep.lm.products import Products, is_plain
 from acestep.lm.sampling import Spans
@@ -132,18 +132,18 @@ class DecoderBlock(nn.Module):
         self.layer: Any = layer
         self._products = products
 
-    def forward(self, hidden: Tensor, cos: Tensor, sin: Tensor, stored: Sequence[Tensor], attend: Attend) -> Tensor:
-        """Compute the layer for `hidden` [rows, width]; `cos` and `sin` are [rows, head_dim].
+    def forward(
+        self, hidden: Tensor, rotation: Rotation, stored: Sequence[Tensor], attend: Attend, heads: MakeHeads
+    ) -> Tensor:
+        """Compute the layer for `hidden` [rows, width]; `heads` takes this `rotation`.
 
         `stored` is the layer's part of the cache.
         """
         layer, attention = self.layer, self.layer.self_attn
         product: Any = self._products.layer
-        heads = (-1, attention.head_dim)
         normed = layer.input_layernorm(hidden)
-        query = rotate(attention.q_norm(product(attention.q_proj, normed).unflatten(-1, heads)), cos, sin)
-        key = rotate(attention.k_norm(product(attention.k_proj, normed).unflatten(-1, heads)), cos, sin)
-        value = product(attention.v_proj, normed).unflatten(-1, heads)
+        query, key = heads(attention, product, normed, rotation)
+        value = product(attention.v_proj, normed).unflatten(-1, (-1, attention.head_dim))
         del normed
         attended = attend(stored, query, key, value)
         del query, key, value
@@ -191,8 +191,8 @@ class Decoder:
         """Process one more token for every row of the cache; return the hidden states [rows, width]."""
         lanes = cache.lanes
         at = [(lane.length, len(lane.rows)) for lane in lanes]
-        cos, sin = (
-            torch.cat([table[length].expand(rows, -1) for length, rows in at]) for table in (self._cos, self._sin)
+        rotation = Rotation(
+            *(torch.cat([table[length].expand(rows, -1) for length, rows in at]) for table in (self._cos, self._sin))
         )
 
         def attend(stored: Sequence[Tensor], query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -201,7 +201,7 @@ class Decoder:
 
             return _attend_by_lane(lanes, query, seen)
 
-        states = self._through(self._embed(tokens), cos, sin, lanes, attend)
+        states = self._through(self._embed(tokens), rotation, lanes, attend)
         for lane in lanes:
             lane.length += 1
         return states
@@ -215,11 +215,14 @@ class Decoder:
         changed.
         """
         counts = [len(lane.rows) for lane in lanes]
-        cos, sin = (
-            torch.cat([table[at].expand(rows, -1) for at, rows in zip(lengths, counts, strict=True)])
-            for table in (self._cos, self._sin)
+        rotation = Rotation(
+            *(
+                torch.cat([table[at].expand(rows, -1) for at, rows in zip(lengths, counts, strict=True)])
+                for table in (self._cos, self._sin)
+            )
         )
-        masks = [_seen(min(reach, lane.store.shape[4]), at, cos.dtype) for lane, at in zip(lanes, lengths, strict=True)]
+        dtype = self._cos.dtype
+        masks = [_seen(min(reach, lane.store.shape[4]), at, dtype) for lane, at in zip(lanes, lengths, strict=True)]
 
         def attend(stored: Sequence[Tensor], query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             def seen(number: int, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
@@ -230,12 +233,13 @@ class Decoder:
 
             return _attend_by_lane(lanes, query, seen)
 
-        return self._through(F.embedding(tokens, self._body.embed_tokens.weight), cos, sin, lanes, attend)
+        return self._through(F.embedding(tokens, self._body.embed_tokens.weight), rotation, lanes, attend)
 
-    def _through(self, hidden: Tensor, cos: Tensor, sin: Tensor, lanes: Sequence[Lane], attend: Attend) -> Tensor:
+    def _through(self, hidden: Tensor, rotation: Rotation, lanes: Sequence[Lane], attend: Attend) -> Tensor:
         """Compute all layers and the last norm for the rows of all lanes [rows, width]."""
+        turns = for_together(rotation)
         for number, block in enumerate(self._blocks):
-            block(hidden, cos, sin, [lane.store[number] for lane in lanes], attend)
+            block(hidden, turns, [lane.store[number] for lane in lanes], attend, together)
         normed: Tensor = self._body.norm(hidden)
         return normed
 
@@ -249,8 +253,9 @@ class Decoder:
         for start in range(0, len(prompt), PREFILL_TOKENS):
             part = slice(start, min(len(prompt), start + PREFILL_TOKENS))
             hidden, attend = self._embed(prompt[part]), self._attend_to_all_before(part)
+            rotation = Rotation(self._cos[part], self._sin[part])
             for number, block in enumerate(self._blocks):
-                block(hidden, self._cos[part], self._sin[part], [lane.store[number, :, row]], attend)
+                block(hidden, rotation, [lane.store[number, :, row]], attend, apart)
         normed: Tensor = self._body.norm(hidden[-1:])
         return normed
 

@@ -1,7 +1,7 @@
 """The steps of a decoder, which a device repeats from a recording where it can make one.
 
-Without a recording the host launches about two thousand operations for each step, which takes longer than a fast card
-needs to compute them.
+Without a recording the host launches more than a thousand operations for each step, which takes longer than a fast
+card needs to compute them.
 """
 
 import logging

@@ -53,6 +53,7 @@ def _jobs(grammar: Counted, songs: int, *, guided: bool, codes: int) -> list[Job
     return [job_of(grammar, prompt, unguided, seed=song, max_tokens=codes) for song, prompt in enumerate(prompts)]
 
 
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("guided", [False, True])
 @pytest.mark.parametrize("songs", [1, 8])
 @torch.no_grad()

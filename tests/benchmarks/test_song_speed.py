@@ -89,6 +89,7 @@ def _request(duration_s: int, batch: int = 1) -> Request:
     )
 
 
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize(("duration_s", "batch", "rounds"), [(30, 1, 2), (120, 1, 1), (240, 1, 1), (30, 4, 1)])
 def test_songs_of_a_mid_size_model(benchmark: Any, duration_s: int, batch: int, rounds: int) -> None:
     ours, theirs = both(mid_size, _request(duration_s, batch))
@@ -96,6 +97,7 @@ def test_songs_of_a_mid_size_model(benchmark: Any, duration_s: int, batch: int, 
     assert versus(benchmark, what, ours, theirs, rounds=rounds, warm=duration_s == 30, memory=True) >= 0.95
 
 
+@pytest.mark.timeout(3600)
 def test_a_song_of_the_full_size_model(benchmark: Any) -> None:
     dtype = cpu_dtype()
     ours, theirs = both(lambda: build("dummy", dtype=dtype), _request(10))
