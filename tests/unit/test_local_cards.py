@@ -76,10 +76,12 @@ def test_simulated_kinds_have_the_files_of_runs_alone_although_a_process_ends(
     assert {event["card"] for event in events if event["event"] == "written"} == {"H100", "L4"}
 
 
-def test_equal_gpus_share_one_campaign_and_each_process_sees_its_own(
+def test_equal_gpus_share_one_campaign_although_the_process_of_one_ends(
     driver: Driver, command: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(DEVICE_VARIABLE, "cpu")
+    monkeypatch.setenv("END_ONCE", str(tmp_path.with_suffix(".ended")))
+    monkeypatch.setattr(local_cards, "FREED_S", 0.1)
     arguments = ("--device", "cuda", "--cards", "all", "--lm", "none", *ONE_SIZE)
     code, _, err = command(cli, "run", *arguments, "-o", tmp_path)
     assert code == Exit.OK, err
