@@ -48,7 +48,7 @@ _ATTRIBUTES = frozenset(
 """Attributes that count whatever object they are read from; a text that names one may be read with `getattr`."""
 
 _TEXTS = _ATTRIBUTES | {"meta", "dummy"}
-"""Texts that count: attributes to be read, where tensors have no values, and the model that probes and scenarios run."""
+"""Texts that count: attributes, where tensors have no values, and the model that probes and scenarios run."""
 
 NOT_PARSED = "code that Python cannot parse"
 
