@@ -17,8 +17,7 @@ from ci.findings import Finding, FindingValue
 from ci.head_process import HeadSimulation
 from ci.judge_code import CODE_ERRORS
 from ci.scenarios.all_scenarios import SCENARIOS
-from ci.scenarios.card_book import BETWEEN
-from ci.scenarios.scenario import EntryPoint, Scenario, ScenarioResult, ServiceCall
+from ci.scenarios.scenario import BETWEEN, EntryPoint, Scenario, ScenarioResult, ServiceCall
 from ci.side_by_side import SimulationTask
 
 SAVING_KNOBS = ("offload", "quantization", "lm_quantization")

@@ -1,10 +1,14 @@
 """A scenario: requests that come by one way, one after another, and what came of them."""
 
 from enum import StrEnum
+from typing import Final
 
 import msgspec
 
 from acestep.knobs import Knobs, Variant
+
+BETWEEN: Final = "between"
+"""Stands for the stage where none has begun, or the last has ended."""
 
 
 class EntryPoint(StrEnum):

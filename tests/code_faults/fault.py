@@ -9,8 +9,8 @@ class CodeFault(NamedTuple):
     """A change of one line that costs memory, or hides that it does.
 
     `stage` and `component` are what the gate is to name, one of the `rules` finds it, and one song of `song_s` seconds
-    is enough where that is given, on a card of `card_gib`, thought of by the language model `lm` if that is given. `scenario` names the only scenario
-    that is needed.
+    is enough where that is given, on a card of `card_gib`, thought of by the language model `lm` if that is given.
+    `scenario` names the only scenario that is needed.
     """
 
     name: str
