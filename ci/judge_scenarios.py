@@ -17,10 +17,11 @@ from ci.findings import Finding, FindingValue
 from ci.head_process import HeadSimulation
 from ci.judge_code import CODE_ERRORS
 from ci.scenarios.all_scenarios import SCENARIOS
-from ci.scenarios.scenario import BETWEEN, EntryPoint, Scenario, ScenarioResult, ServiceCall
+from ci.scenarios.scenario import BETWEEN, EntryPoint, RequestKind, Scenario, ScenarioResult, ServiceCall
 from ci.side_by_side import SimulationTask
 
 SAVING_KNOBS = ("offload", "quantization", "lm_quantization")
+
 """Knobs that take longer, or make a song worse, the more they save."""
 
 SCENARIO = "scenario"
@@ -30,7 +31,7 @@ SCENARIO = "scenario"
 def base_scenario_tasks(
     variants: Collection[Variant], table: TierTable, progress: TellCells, found: dict[str, ScenarioResult]
 ) -> list[SimulationTask]:
-    """Return a task for each scenario, which the base plays; it puts what came of it into `found`, by name."""
+    """Return a task for each possible scenario, which the base plays; it puts what came of it into `found`, by name."""
 
     def played(scenario: Scenario, simulation: Simulation) -> list[Finding]:
         progress(f"Playing at the base: {scenario.name}.")
@@ -43,8 +44,16 @@ def base_scenario_tasks(
     return [
         lambda simulation, scenario=scenario: played(scenario, simulation)  # type: ignore[misc]
         for scenario in SCENARIOS
-        if scenario.variant in variants
+        if scenario.variant in variants and is_possible(scenario, table)
     ]
+
+
+def is_possible(scenario: Scenario, table: TierTable) -> bool:
+    """Return whether a table lets a scenario be played: words need a language model on the scenario's card."""
+    if all(request.kind is not RequestKind.WORDS for request in scenario.requests):
+        return True
+    tiers = table.variants[scenario.variant].tiers
+    return any(tier.lm_models for tier in tiers if scenario.card_gib in tier.vram_gib)
 
 
 def scenario_tasks(

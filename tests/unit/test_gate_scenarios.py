@@ -6,9 +6,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from acestep.knobs import Knobs, Offload, Quantization
+from acestep.knobs import Knobs, Offload, Quantization, Variant
+from acestep.tiers import load_tiers
 from acestep.units import MIB
-from ci.judge_scenarios import scenario_findings
+from ci.judge_scenarios import is_possible, scenario_findings
 from ci.scenarios.all_scenarios import SCENARIOS
 from ci.scenarios.scenario import EntryPoint, RequestKind, Scenario, ScenarioRequest, ScenarioResult, ServiceCall
 
@@ -94,6 +95,15 @@ def test_what_is_better_or_within_the_tolerance_is_none() -> None:
 def test_weights_may_grow_within_the_tolerance_for_all_requests_alike() -> None:
     more = msgspec.structs.replace(MADE, held_bytes=101 * MIB)
     assert not list(scenario_findings(SCENARIO, BEFORE, _changed(made=(MADE, more, more), held_bytes=101 * MIB), SHARE))
+
+
+def test_what_needs_a_language_model_is_played_only_where_the_table_has_one() -> None:
+    table = load_tiers()
+    entry = table.variants[Variant.TURBO]
+    without = tuple(msgspec.structs.replace(tier, lm_models=()) for tier in entry.tiers)
+    bare = msgspec.structs.replace(table, variants={Variant.TURBO: msgspec.structs.replace(entry, tiers=without)})
+    assert all(is_possible(scenario, table) for scenario in SCENARIOS)
+    assert [s for s in SCENARIOS if not is_possible(s, bare)] == [s for s in SCENARIOS if "words" in s.name]
 
 
 def test_every_entry_point_and_every_kind_of_request_is_played() -> None:
