@@ -21,7 +21,6 @@ from ci.scenarios.scenario import BETWEEN, EntryPoint, RequestKind, Scenario, Sc
 from ci.side_by_side import SimulationTask
 
 SAVING_KNOBS = ("offload", "quantization", "lm_quantization")
-
 """Knobs that take longer, or make a song worse, the more they save."""
 
 SCENARIO = "scenario"

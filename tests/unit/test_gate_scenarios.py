@@ -6,12 +6,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from acestep.knobs import Knobs, Offload, Quantization, Variant
-from acestep.tiers import load_tiers
+from acestep.knobs import Knobs, Offload, Quantization
+from acestep.tiers import TierTable
 from acestep.units import MIB
 from ci.judge_scenarios import is_possible, scenario_findings
 from ci.scenarios.all_scenarios import SCENARIOS
 from ci.scenarios.scenario import EntryPoint, RequestKind, Scenario, ScenarioRequest, ScenarioResult, ServiceCall
+from tests.gate_faults import without_lm
+from tests.gate_house import good
 
 SHARE = 0.02
 MADE = ServiceCall(
@@ -98,12 +100,12 @@ def test_weights_may_grow_within_the_tolerance_for_all_requests_alike() -> None:
 
 
 def test_what_needs_a_language_model_is_played_only_where_the_table_has_one() -> None:
-    table = load_tiers()
-    entry = table.variants[Variant.TURBO]
-    without = tuple(msgspec.structs.replace(tier, lm_models=()) for tier in entry.tiers)
-    bare = msgspec.structs.replace(table, variants={Variant.TURBO: msgspec.structs.replace(entry, tiers=without)})
-    assert all(is_possible(scenario, table) for scenario in SCENARIOS)
-    assert [s for s in SCENARIOS if not is_possible(s, bare)] == [s for s in SCENARIOS if "words" in s.name]
+    house = good()
+    assert all(is_possible(scenario, msgspec.convert(house.table, TierTable)) for scenario in SCENARIOS)
+    for tier in house.tiers:
+        without_lm(tier)
+    bare = msgspec.convert(house.table, TierTable)
+    assert {scenario.name for scenario in SCENARIOS if not is_possible(scenario, bare)} == {"a recording in words"}
 
 
 def test_every_entry_point_and_every_kind_of_request_is_played() -> None:
