@@ -1,6 +1,6 @@
 """Checks that requests, as people make them, are granted as much as at the base and take no more memory.
 
-No record has them, so the code of the base makes the same scenarios, and what comes of them is what a change may take.
+No record has them, so the code of the base plays the same scenarios, and what comes of them is what a change may take.
 """
 
 from collections.abc import Collection, Iterator, Sequence
