@@ -1,6 +1,6 @@
 """Checks that requests, as people make them, are granted as much as at the base and take no more memory.
 
-No record has them, so the code of the base makes the same scenarios, and what comes of them is what a change may take.
+No record has them, so the code of the base plays the same scenarios, and what comes of them is what a change may take.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -17,7 +17,7 @@ from ci.findings import Finding, FindingValue
 from ci.head_process import HeadSimulation
 from ci.judge_code import CODE_ERRORS
 from ci.scenarios.all_scenarios import SCENARIOS
-from ci.scenarios.scenario import EntryPoint, Scenario, ScenarioResult, ServiceCall
+from ci.scenarios.scenario import BETWEEN, EntryPoint, RequestKind, Scenario, ScenarioResult, ServiceCall
 from ci.side_by_side import SimulationTask
 
 SAVING_KNOBS = ("offload", "quantization", "lm_quantization")
@@ -30,7 +30,7 @@ SCENARIO = "scenario"
 def base_scenario_tasks(
     variants: Collection[Variant], table: TierTable, progress: TellCells, found: dict[str, ScenarioResult]
 ) -> list[SimulationTask]:
-    """Return a task for each scenario, which the base plays; it puts what came of it into `found`, by name."""
+    """Return a task for each possible scenario, which the base plays; it puts what came of it into `found`, by name."""
 
     def played(scenario: Scenario, simulation: Simulation) -> list[Finding]:
         progress(f"Playing at the base: {scenario.name}.")
@@ -43,8 +43,16 @@ def base_scenario_tasks(
     return [
         lambda simulation, scenario=scenario: played(scenario, simulation)  # type: ignore[misc]
         for scenario in SCENARIOS
-        if scenario.variant in variants
+        if scenario.variant in variants and is_possible(scenario, table)
     ]
+
+
+def is_possible(scenario: Scenario, table: TierTable) -> bool:
+    """Return whether a table lets a scenario be played: words need a language model on the scenario's card."""
+    if all(request.kind is not RequestKind.WORDS for request in scenario.requests):
+        return True
+    tiers = table.variants[scenario.variant].tiers
+    return any(tier.lm_models for tier in tiers if scenario.card_gib in tier.vram_gib)
 
 
 def scenario_tasks(
@@ -78,10 +86,9 @@ def scenario_findings(
         if loads > loaded:
             yield told("G308", what, f"loads {loads} {what.replace('_', ' ')}; it loaded {loaded}", loaded, loads)
     for name, most in before.offers.items():
-        if after.offers.get(name, 0) < most:
-            yield told(
-                "G513", name, f"offers {name} {after.offers.get(name)}; it offered {most}", most, after.offers.get(name)
-            )
+        offered = after.offers.get(name, 0)
+        if offered < most:
+            yield told("G513", name, f"offers {offered} as {name}; it offered {most}", most, offered)
     yield from _kept(told, scenario, before, after, share)
     for number, (then, now) in enumerate(zip_longest(before.made, after.made), start=1):
         if then is None or now is None or then.what != now.what:
@@ -150,17 +157,17 @@ def _kept(
 def _granted(
     told: _Told, scenario: Scenario, number: int, before: ServiceCall, after: ServiceCall
 ) -> Iterator[Finding]:
-    for name, words in (
-        ("batch", "songs"),
-        ("duration_s", "seconds of each song"),
-        ("songs_per_pass", "songs at once"),
-    ):
+    for name, words in _GRANTED.items():
         then, now = getattr(before, name), getattr(after, name)
         said = f"is granted {now:g} {words} of request {number}; it was granted {then:g}"
         if now < then:
             yield told("G513", f"{number}.{name}", said, then, now, component=name)
         elif now > then and scenario.limited and name != "songs_per_pass":
             yield told("G514", f"{number}.{name}", f"{said}, as the table allows", then, now, component=name)
+    for stage in before.stages.keys() - after.stages.keys() - {BETWEEN}:
+        yield told(
+            "G513", f"{number}.{stage}", f"leaves out {stage} of request {number}", stage=stage, component="stages"
+        )
     if before.decode_path != after.decode_path:
         said = f"decodes request {number} by {after.decode_path}; it did so by {before.decode_path}"
         yield told(
@@ -180,7 +187,7 @@ def _granted(
 def _taken(told: _Told, number: int, before: ServiceCall, after: ServiceCall, share: float) -> Iterator[Finding]:
     for stage, owners in after.stages.items():
         then, now = sum(before.stages.get(stage, {}).values()), sum(owners.values())
-        if now > then * (1 + share):
+        if now > then + max(then * share, MIB):
             was = before.stages.get(stage, {})
             component = max(owners, key=lambda name: owners[name] - was.get(name, 0))
             said = f"takes {mib(now)} for {stage} of request {number}; it took {mib(then)}"

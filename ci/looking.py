@@ -39,13 +39,16 @@ _ATTRIBUTES = frozenset(
         *("_getframe", "_current_frames", "extract_stack", "_exit", "get_objects", "settrace", "setprofile"),
         *("meta_path", "f_back", "f_globals", "tb_frame", "gi_frame", "__globals__", "__subclasses__"),
         *("__builtins__", "__import__"),
-        # What an object's class is called, and whether a device computes.
-        *("__class__", "__name__", "__qualname__", "__module__", "computes"),
+        # What an object's class is called, whether a device computes, and whether weights are random.
+        *("__class__", "__name__", "__qualname__", "__module__", "computes", "is_noise"),
         # Values and addresses, which a tensor without memory does not have.
         *("item", "tolist", "numpy", "data_ptr", "_cdata", "__cuda_array_interface__", "__dlpack__"),
     }
 )
 """Attributes that count whatever object they are read from; a text that names one may be read with `getattr`."""
+
+_TEXTS = _ATTRIBUTES | {"meta", "dummy"}
+"""Texts that count: attributes, where tensors have no values, and the model that probes and scenarios run."""
 
 NOT_PARSED = "code that Python cannot parse"
 
@@ -113,11 +116,8 @@ def _names(node: ast.AST, stands: Mapping[str, str]) -> Iterator[str]:
         yield node.id
     elif isinstance(node, ast.Attribute | ast.Call):
         yield from _attribute(node, stands)
-    elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-        if node.value == "meta":
-            yield '"meta"'
-        elif node.value in _ATTRIBUTES:
-            yield f'"{node.value}"'
+    elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in _TEXTS:
+        yield f'"{node.value}"'
     yield from _device_questions(node)
 
 

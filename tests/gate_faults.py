@@ -44,7 +44,7 @@ def _lower(state: str, size: int) -> Change:
     return _in_tier(change)
 
 
-def _no_lm(tier: Document) -> None:
+def without_lm(tier: Document) -> None:
     tier.update(lm_models=[], recommended_lm=None, lm_quantization=None, init_lm=False)
     tier.update(lm_songs_per_pass={}, lm_needs={})
     set_reach(tier, "with_lm", dict.fromkeys(("1", "2", "4", "8"), 0))
@@ -157,7 +157,7 @@ FIELDS = [
             (8, "G504", "frontier", ".8"),
         )
     ),
-    Fault("every language model is lost", "G505", "lm_models", _in_tier(_no_lm)),
+    Fault("every language model is lost", "G505", "lm_models", _in_tier(without_lm)),
     Fault("one language model is lost", "G505", "lm_models", _in_tier(_one_lm_less)),
     Fault("a smaller model is recommended", "G505", "recommended_lm", _in_tier(_smaller_recommended)),
     Fault("a model thinks of fewer songs at once", "G510", "lm_songs_per_pass", _in_tier(_one_song_less)),

@@ -1,4 +1,4 @@
-"""The scenarios that the gate makes."""
+"""The scenarios that the gate plays."""
 
 from acestep.units import GIB, gib_to_bytes
 from ci.scenarios.scenario import EntryPoint, RequestKind, Scenario, ScenarioRequest

@@ -1,13 +1,10 @@
 """The memory of a simulated card under a cap, with the largest amount of each stage and whose it was."""
 
 from collections import Counter
-from typing import Final
 
 from calibrate.probes.simulated.live import LiveBook
 from calibrate.probes.simulated.trace import ALLOWANCE
-
-BETWEEN: Final = "between"
-"""Stands for the stage where none has begun, or the last has ended."""
+from ci.scenarios.scenario import BETWEEN
 
 
 class CardBook(LiveBook):

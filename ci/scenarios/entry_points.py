@@ -1,4 +1,4 @@
-"""The ways by which requests come, from the outermost call of each: a command, a call in Python, a page, a server."""
+"""How requests come, from the outermost call of each: a command, a call in Python, a page, a server."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -29,9 +29,10 @@ REQUEST_SECONDS = 300
 """Longest time for one request, which takes some seconds."""
 
 POLL_S = 0.05
+"""Seconds between two looks at a request to the server."""
 
 MostOffered = dict[str, int]
-"""What a way says that can be asked for at most."""
+"""What an entry point says that can be asked for at most."""
 
 CAPTION = "slow piano, rain on a tin roof"
 
@@ -53,7 +54,7 @@ def by_command(asked: Sequence[ScenarioRequest], folder: Path) -> MostOffered:
     return {}
 
 
-def by_python(asked: Sequence[ScenarioRequest], folder: Path) -> MostOffered:  # noqa: ARG001 every way has a folder
+def by_python(asked: Sequence[ScenarioRequest], folder: Path) -> MostOffered:  # noqa: ARG001 every entry point has a folder
     """Ask one service for all songs, each under the plan for it."""
     from acestep.devices.open import plan_to_run
     from acestep.engine.service import Service

@@ -1,10 +1,14 @@
-"""A scenario: requests that come by one way, one after another, and what came of them."""
+"""A scenario: requests that come by one entry point, one after another, and what came of them."""
 
 from enum import StrEnum
+from typing import Final
 
 import msgspec
 
 from acestep.knobs import Knobs, Variant
+
+BETWEEN: Final = "between"
+"""Stands for the stage where none has begun, or the last has ended."""
 
 
 class EntryPoint(StrEnum):
@@ -76,7 +80,7 @@ class ScenarioResult(msgspec.Struct, frozen=True, kw_only=True):
 
     When the last program ends, `held_bytes` are on the card and `host_bytes` in main memory; `left_bytes` are on the
     card afterwards. `models` and `language_models` were loaded. `offers` are the most that can be asked for, where the
-    way says so.
+    entry point says so.
     """
 
     made: tuple[ServiceCall, ...]

@@ -9,8 +9,8 @@ class CodeFault(NamedTuple):
     """A change of one line that costs memory, or hides that it does.
 
     `stage` and `component` are what the gate is to name, one of the `rules` finds it, and one song of `song_s` seconds
-    is enough where that is given, thought of by the language model `lm` if that is given. `scenario` names the only scenario
-    that is needed.
+    is enough where that is given, on a card of `card_gib`, thought of by the language model `lm` if that is given.
+    `scenario` names the only scenario that is needed.
     """
 
     name: str
@@ -24,4 +24,5 @@ class CodeFault(NamedTuple):
     verdict: GateVerdict = GateVerdict.REGRESSED
     song_s: int = 0
     lm: str = ""
+    card_gib: int = 8
     scenario: str = ""

@@ -11,6 +11,8 @@ FIRST_FAULTS = (
         "    return 2 * chosen\n",
         "decode",
         "activations",
+        song_s=600,
+        card_gib=24,
     ),
     CodeFault(
         "banded attention has a dense mask",

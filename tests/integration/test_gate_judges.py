@@ -14,8 +14,8 @@ from ci import two_judges
 from ci.findings import Finding, GateVerdict
 from ci.harness import JUDGING, UNSEEN, harness_findings
 from ci.head_channel import head_environment
-from ci.judge import Compared, Judgement
-from tests.gate_house import good
+from ci.judge import Compared, Judgement, judge
+from tests.gate_house import TODAY, good
 from tests.gate_trees import ROOT, one_tier_tree
 from tests.gate_workflow import commit_all, pull_request, run_workflow
 
@@ -47,6 +47,11 @@ MORE = (
     *("acestep/units.pyc", "acestep/fast.so", "acestep/cli/options.py", "calibrate/probes/base.py", "constraints.txt"),
 )
 LOOKS = {
+    "import threading; threading.Thread": "threading.Thread",
+    "from concurrent.futures import ThreadPoolExecutor": "concurrent.futures.ThreadPoolExecutor",
+    "import _thread": "_thread",
+    "fast = lambda model: model == 'dummy'": '"dummy"',
+    "fast = lambda components: components.is_noise": ".is_noise",
     "import calibrate": "calibrate",
     "from calibrate.probes import base": "calibrate.probes.base",
     "import sys; sys.modules": "sys.modules",
@@ -237,6 +242,24 @@ def test_what_defines_the_simulated_card_decides_a_verdict() -> None:
                 found.add(f"{str(node.module).replace('.', '/')}.py")
     assert found
     assert found <= set(JUDGING)
+
+
+def test_a_file_that_only_the_code_of_the_change_can_read_is_for_a_maintainer(upstream: Path, tmp_path: Path) -> None:
+    _, head = pull_request(upstream, tmp_path)
+    table = head / "tiers" / "generated_tiers.json"
+    document = json.loads(table.read_text(encoding="utf-8"))
+    table.write_text(json.dumps(document | {"more": 1}), encoding="utf-8")
+    assert not two_judges._reads_otherwise(head, "HEAD")
+    assert _unread_in(head) == (GateVerdict.INVALID, "G101")
+    with (head / "acestep" / "tiers.py").open("a", encoding="utf-8") as reader:
+        reader.write("MORE = 1\n")
+    assert two_judges._reads_otherwise(head, "HEAD")
+    assert _unread_in(head) == (GateVerdict.INCONCLUSIVE, "G207")
+
+
+def _unread_in(head: Path) -> tuple[GateVerdict, str]:
+    judgement = judge(head, "HEAD", None, TODAY, table_only=True, progress=lambda _: None)
+    return judgement.verdict, next(f.id for f in judgement.findings if f.field.endswith("generated_tiers.json"))
 
 
 def test_what_starts_by_itself_or_leads_elsewhere_is_named(upstream: Path, tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def test_every_fault_is_red_with_its_stage_and_component(fault: CodeFault, tmp_p
         tree = one_tier_tree(tmp_path, house(None, seconds=60), doors=True)
     elif fault.needs_int8 or fault.song_s:
         int8 = Quantization.INT8 if fault.needs_int8 else None
-        tree = one_tier_tree(tmp_path, house(int8, seconds=fault.song_s or 600, lm=fault.lm))
+        tree = one_tier_tree(tmp_path, house(int8, seconds=fault.song_s or 600, card_gib=fault.card_gib, lm=fault.lm))
     else:
         tree = turbo_tree(tmp_path)
     put_in(tree, fault)

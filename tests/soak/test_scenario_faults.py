@@ -26,7 +26,7 @@ BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
 
 
 def made(scenario: Scenario, tree: Path, seed: int) -> ScenarioResult:
-    """What comes of a scenario to the code of a tree."""
+    """What comes of a scenario that the code of a tree plays."""
     with (
         head_code(tree) as search,
         closing(HeadSimulation(LOCAL_PLACES.start([*GATE_WORKER, str(seed)], search))) as simulation,
@@ -43,6 +43,13 @@ def made_here(name: str) -> ScenarioResult:
 def test_the_tree_as_it_is_does_the_same_again(name: str) -> None:
     again = made(BY_NAME[name], ROOT, 1)
     assert not list(scenario_findings(BY_NAME[name], made_here(name), again, 0.0))
+
+
+def test_the_limits_and_the_guard_act_in_them() -> None:
+    cut = made_here("more than the table allows").made
+    assert [(call.batch, call.duration_s) for call in cut] == [(2, 25.0), (1, 40.0)]
+    shared = made_here("a card that others use").made[0]
+    assert 1 < shared.songs_per_pass < shared.batch
 
 
 @pytest.mark.parametrize("fault", [pytest.param(fault, id=fault.name) for fault in SCENARIO_FAULTS])

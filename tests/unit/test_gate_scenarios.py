@@ -7,10 +7,13 @@ import msgspec
 import pytest
 
 from acestep.knobs import Knobs, Offload, Quantization
+from acestep.tiers import TierTable
 from acestep.units import MIB
-from ci.judge_scenarios import scenario_findings
+from ci.judge_scenarios import is_possible, scenario_findings
 from ci.scenarios.all_scenarios import SCENARIOS
 from ci.scenarios.scenario import EntryPoint, RequestKind, Scenario, ScenarioRequest, ScenarioResult, ServiceCall
+from tests.gate_faults import without_lm
+from tests.gate_house import good
 
 SHARE = 0.02
 MADE = ServiceCall(
@@ -57,7 +60,7 @@ WORSE: dict[tuple[str, str], Callable[[], ScenarioResult]] = {
     ("G308", "models"): lambda: _changed(models=2),
     ("G308", "language_models"): lambda: _changed(language_models=2),
     ("G308", "encode"): lambda: _last(stages={"encode": {"text_encoder": 90 * MIB, "encode": 13 * MIB}}),
-    ("G308", "between"): lambda: _last(stages=MADE.stages | {"between": {"between": MIB}}),
+    ("G308", "between"): lambda: _last(stages=MADE.stages | {"between": {"between": 2 * MIB}}),
     ("G309", "held_bytes"): lambda: _last(held_bytes=103 * MIB),
     ("G309", "more_held_bytes"): lambda: _last(held_bytes=MADE.held_bytes + 512),
     ("G309", "host_bytes"): lambda: _changed(host_bytes=13 * MIB),
@@ -68,6 +71,7 @@ WORSE: dict[tuple[str, str], Callable[[], ScenarioResult]] = {
     ("G513", "duration_s"): lambda: _last(duration_s=59.0),
     ("G513", "songs_per_pass"): lambda: _last(songs_per_pass=1),
     ("G513", "decode_path"): lambda: _last(decode_path="cpu"),
+    ("G513", "stages"): lambda: _last(stages={}),
     ("G513", "offload"): lambda: _last(knobs=Knobs(offload=Offload.STREAM)),
     ("G513", "quantization"): lambda: _last(knobs=Knobs(offload=Offload.CPU, quantization=Quantization.INT8)),
     ("G514", "batch"): lambda: _last(batch=8),
@@ -93,6 +97,15 @@ def test_what_is_better_or_within_the_tolerance_is_none() -> None:
 def test_weights_may_grow_within_the_tolerance_for_all_requests_alike() -> None:
     more = msgspec.structs.replace(MADE, held_bytes=101 * MIB)
     assert not list(scenario_findings(SCENARIO, BEFORE, _changed(made=(MADE, more, more), held_bytes=101 * MIB), SHARE))
+
+
+def test_what_needs_a_language_model_is_played_only_where_the_table_has_one() -> None:
+    house = good()
+    assert all(is_possible(scenario, msgspec.convert(house.table, TierTable)) for scenario in SCENARIOS)
+    for tier in house.tiers:
+        without_lm(tier)
+    bare = msgspec.convert(house.table, TierTable)
+    assert {scenario.name for scenario in SCENARIOS if not is_possible(scenario, bare)} == {"a recording in words"}
 
 
 def test_every_entry_point_and_every_kind_of_request_is_played() -> None:
