@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
 import torch
@@ -30,9 +31,9 @@ class GraphRecorder:
 
     def record(self, work: Callable[[], None]) -> Recording | None:
         """Return the recorded work, None if it cannot be recorded."""
-        graph = torch.cuda.CUDAGraph()
+        graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
         try:
-            self._capture(graph, work)
+            self._capture(graph, pool, work)
             return GraphRecording(graph)
         except torch.OutOfMemoryError:
             _LOG.info("no room to record a step on the card")
@@ -40,10 +41,14 @@ class GraphRecorder:
             self.works = False
             _LOG.warning("steps are launched one operation at a time, because recording one failed: %s", error)
         # Outside the except blocks, because the traceback keeps the tensors of the work alive.
+        with suppress(RuntimeError):
+            # PyTorch 2.11 goes on recording into the pool after a failure, and then never empties its cache before it
+            # runs out of memory; later releases have ended it already, and say so.
+            torch._C._cuda_endAllocateToPool(self._device.index or 0, pool)  # noqa: SLF001
         _free(graph)
         return None
 
-    def _capture(self, graph: torch.cuda.CUDAGraph, work: Callable[[], None]) -> None:
+    def _capture(self, graph: torch.cuda.CUDAGraph, pool: Any, work: Callable[[], None]) -> None:
         # CUDA does not record what is sent to the default stream.
         if self._stream is None:
             self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
@@ -54,7 +59,7 @@ class GraphRecorder:
                 # Outside of the recording libraries may load their kernels and take their workspaces.
                 work()
                 # Other threads may use the card meanwhile.
-                graph.capture_begin(capture_error_mode="thread_local")
+                graph.capture_begin(pool=pool, capture_error_mode="thread_local")
                 try:
                     work()
                 finally:
