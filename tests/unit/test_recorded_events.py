@@ -4,14 +4,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from acestep.units import KIB
-from calibrate.probes.simulated.recording import Event, Recording
+from calibrate.probes.simulated.recorded_events import Event, RecordedEvents
 from calibrate.probes.simulated.trace import Trace
 
 CHOICES = st.lists(st.integers(0, 12), max_size=30)
 """Each number allocates, or frees one of what is alive if it is odd."""
 
 
-def recorded(choices: list[int]) -> Recording:
+def recorded(choices: list[int]) -> RecordedEvents:
     events: list[Event] = []
     alive: list[int] = []
     for position, choice in enumerate(choices):
@@ -20,7 +20,7 @@ def recorded(choices: list[int]) -> Recording:
         else:
             alive.append(position)
             events.append(Event(position, choice * KIB, f"owner {choice % 3}"))
-    return Recording(numbered(events))
+    return RecordedEvents(numbered(events))
 
 
 def numbered(events: list[Event]) -> list[Event]:
@@ -41,7 +41,7 @@ def begun(choices: list[int]) -> Trace:
     return trace
 
 
-def one_by_one(recording: Recording, trace: Trace) -> dict[int, int]:
+def one_by_one(recording: RecordedEvents, trace: Trace) -> dict[int, int]:
     alive: dict[int, int] = {}
     for block, n_bytes, owner in recording:
         if n_bytes >= 0:

@@ -33,7 +33,7 @@ class _Ranked(NamedTuple):
     alive: dict[int, int]
 
 
-class Recording:
+class RecordedEvents:
     """Events that free only what they allocate. Two with equal events are equal."""
 
     __slots__ = ("_ranked", "events")
@@ -43,7 +43,7 @@ class Recording:
         self._ranked: _Ranked | None = None
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Recording) and self.events == other.events
+        return isinstance(other, RecordedEvents) and self.events == other.events
 
     def __hash__(self) -> int:
         return hash(self.events)
