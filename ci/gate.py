@@ -13,6 +13,7 @@ import click
 from acestep.cli import console
 from acestep.cli.options import json_option
 from acestep.errors import UsageError
+from acestep.knobs import Variant
 from calibrate.extras import require_extra
 
 if TYPE_CHECKING:
@@ -39,6 +40,13 @@ class _File(click.Path):
 )
 @click.option("--head", type=_File(path_type=Path), metavar="FILE", help="The table to judge; that of the tree.")
 @click.option("--table-only", is_flag=True, help="Judge the table and the policy; run no code, read no new record.")
+@click.option(
+    "--variant",
+    "variants",
+    multiple=True,
+    type=click.Choice([variant.value for variant in Variant]),
+    help="Simulate the code of this variant only; may be given several times. All of them if it is not given.",
+)
 @click.option("--virtual", is_flag=True, help="Run the cells that the change touches on a virtual card too.")
 @click.option(
     "--executor",
@@ -57,6 +65,7 @@ def gate(
     tree: Path | None,
     head: Path | None,
     table_only: bool,
+    variants: tuple[str, ...],
     virtual: bool,
     executor: str,
     address: str | None,
@@ -78,6 +87,9 @@ def gate(
 
     With --executor ray the change's code runs on the machines of a cluster: use it for people you trust.
 
+    With --variant, the code of other variants is not simulated, and the verdict names them. Tables and records are
+    compared as a whole.
+
     A layer that looks like an earlier one is not computed again, except for a random sample of them; --seed repeats it.
 
     Exit code 0 ok, 1 regressed, 3 a file of the change is not valid, 4 nothing could be compared, or the judge changes.
@@ -91,6 +103,8 @@ def gate(
 
     if not base:
         raise UsageError("--base needs a git commit, for example --base origin/main")
+    if table_only and variants:
+        raise UsageError("--table-only runs no code, so it does not go with --variant; leave one of them out")
     spreading = _spreading(executor, address)
     judged = (tree or CHECKOUT).resolve()
     if junit is not None:
@@ -100,6 +114,7 @@ def gate(
     options = GateOptions(
         judging=_options(head, table_only=table_only, virtual=virtual, seed=seed),
         spreading=spreading,
+        choosing=[part for name in variants for part in ("--variant", name)],
     )
     if tree is None:
         for_people = [
@@ -121,6 +136,7 @@ def gate(
             head,
             today,
             table_only=table_only,
+            variants=[Variant(name) for name in variants],
             progress=console.notify,
             seed=seed,
             besides=besides,

@@ -2,13 +2,16 @@
 
 import datetime
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 import msgspec
 
 from acestep.errors import InvalidInputError, NotMeasuredError
+from acestep.knobs import Variant
 from calibrate.git import GitError, folder_at
 from calibrate.probes.base import Simulation
+from calibrate.record.measurement import Measurement
 from ci import judge_records
 from ci.cells import GateCell, judged_cells, lost_coverage
 from ci.code_versions import is_known
@@ -54,7 +57,8 @@ class JudgeVerdict(msgspec.Struct, frozen=True, kw_only=True):
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     """The result of `python -m ci.gate`; the findings are sorted, the worst first.
 
-    `judges` are the verdicts side by side where the change brings another judge, else empty.
+    `judges` are the verdicts side by side where the change brings another judge, else empty. `not_simulated` are the
+    variants whose code was left out because others were asked for.
     """
 
     verdict: GateVerdict
@@ -63,6 +67,7 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     compared: Compared
     findings: tuple[Finding, ...]
     judges: tuple[JudgeVerdict, ...] = ()
+    not_simulated: tuple[Variant, ...] = ()
 
 
 class AtBase(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,12 +89,14 @@ def judge(
     seed: int = 0,
     besides: JudgeCells = nothing_besides,
     places: HeadPlaces = LOCAL_PLACES,
+    variants: Collection[Variant] = (),
 ) -> Judgement:
     """Judge a tree against its base; a file that cannot be read is a finding, not an error.
 
     The base is a commit of the checkout, or, for a caller in Python, the path of a table. Without a `prober`, the code
     of the checkout is run on the simulated card; `seed` draws the repeated calls that are computed there, and some of
-    the runs. `besides` says more about the certified cells, `places` are where the code of the checkout runs.
+    the runs. `besides` says more about the certified cells, `places` are where the code of the checkout runs. The code
+    of `variants` is run, of all where there are none.
     """
     table = head or checkout / "tiers" / TABLE_FILE
     folder = table.parent if (table.parent / POLICY).is_file() else checkout / "tiers"
@@ -114,6 +121,7 @@ def judge(
     except (NotMeasuredError, InvalidInputError) as error:
         return answer([Finding(id="G201", message=f"{error}.")])
 
+    left_out = tuple(variant for variant in before.table.variants if variants and variant not in variants)
     findings = [*table_findings(before.table, after.table), *judge_records.table_sources_findings(before, after)]
     findings += _policy_and_tolerance(before, after)
     cells = 0
@@ -123,20 +131,23 @@ def judge(
             findings += judge_records.derivation_findings(after)
         at_base = AtBase()
         if prober is None and isinstance(base, str):
-            at_base, found = _by_code_of_base(checkout, base, before, after, progress, seed, places)
+            at_base, found = _by_code_of_base(checkout, base, before, after, progress, seed, places, left_out)
             findings += found
-        cells, found = _code(before, after, progress, prober or (checkout, seed), besides, at_base, places)
+        cells, found = _code(before, after, progress, prober or (checkout, seed), besides, at_base, places, left_out)
         findings += found
     findings += _judge_changed(checkout, base)
     tiers = compared_tiers(before.table, after.table)
     if not tiers or not (cells or table_only):
         what = "tier" if not tiers else "certified cell"
         findings.append(Finding(id="G202", message=f"no {what} of the base could be compared."))
-    stale = stale_findings(findings, after.table, after.waivers, before.waivers, today, code_judged=not table_only)
+    stale = stale_findings(
+        findings, after.table, after.waivers, before.waivers, today, code_judged=not table_only, not_simulated=left_out
+    )
     stale += unbounded_findings(after.waivers, before.policy or after.policy)
     allowed = with_waivers(findings, after.waivers, today)
     records = 0 if table_only else len(record_files(folder))
-    return answer([*allowed, *stale], Compared(tiers=tiers, cells=cells, records=records))
+    judgement = answer([*allowed, *stale], Compared(tiers=tiers, cells=cells, records=records))
+    return msgspec.structs.replace(judgement, not_simulated=left_out)
 
 
 def _policy_and_tolerance(before: Promises, after: Promises) -> list[Finding]:
@@ -156,10 +167,17 @@ def _records(checkout: Path, base: str | Path, folder: Path, before: Promises, a
 
 
 def _by_code_of_base(
-    checkout: Path, base: str, before: Promises, after: Promises, progress: TellCells, seed: int, places: HeadPlaces
+    checkout: Path,
+    base: str,
+    before: Promises,
+    after: Promises,
+    progress: TellCells,
+    seed: int,
+    places: HeadPlaces,
+    left_out: Collection[Variant],
 ) -> tuple[AtBase, list[Finding]]:
     """What no record has, as the code of a commit runs it, and what a checkout plans for less than it."""
-    variants = before.table.variants.keys() & after.table.variants.keys()
+    variants = (before.table.variants.keys() & after.table.variants.keys()) - set(left_out)
     asked = (*DOORS, *drawn_doors(seed))
     doors: dict[str, GateCell] = {}
     scenarios: dict[str, ScenarioResult] = {}
@@ -184,6 +202,7 @@ def _code(
     besides: JudgeCells,
     at_base: AtBase,
     places: HeadPlaces,
+    left_out: Collection[Variant],
 ) -> tuple[int, list[Finding]]:
     """The number of cells that were probed again, and the results, by the stricter tolerance.
 
@@ -191,21 +210,22 @@ def _code(
     """
     if before.policy is None:
         return 0, []
-    cells, findings = judged_cells(before.table, before.policy, before.records)
+    certified, findings = judged_cells(before.table, before.policy, before.records)
+    if after.policy is not None:
+        _, missing = judged_cells(after.table, after.policy, after.records)
+        findings += lost_coverage(certified, after.table, missing)
+    cells = [cell for cell in certified if cell.variant not in left_out]
     if not cells:
         return 0, findings
     findings += besides(cells)
-    if after.policy is not None:
-        _, missing = judged_cells(after.table, after.policy, after.records)
-        findings += lost_coverage(cells, after.table, missing)
     share = _stricter_share(before, after)
-    released = [cell for cell in before.anchor if cell.variant in before.table.variants]
+    released = [cell for cell in before.anchor if cell.variant in before.table.variants.keys() - set(left_out)]
     judged = [*cells, *released, *at_base.doors]
     tasks = cell_tasks(judged, share, counting(progress, len(judged)), apart=places.each_cell_apart)
     tasks.append(lambda sim: step_findings(cells, sim, progress))
     tasks += scenario_tasks(at_base.scenarios, before.table, share, progress)
     there = {record.digest for record in before.records}
-    for record in (record for record in after.records if record.digest not in there):
+    for record in (one for one in after.records if one.digest not in there and not _variants(one) <= set(left_out)):
         tasks.append(lambda sim, record=record: physics_findings(record, before.records, sim, progress))  # type: ignore[misc]
     if isinstance(by, tuple):
         found = list(simulated_findings(tasks, *by, places=places))
@@ -225,6 +245,10 @@ def _unread(error: InvalidInputError, changed: list[Finding]) -> Finding:
             " maintainer has to review it, and this can be compared after it is merged."
         )
     return Finding(id=rule, variant=named[1] if named else "", field=str(error.source), message=message)
+
+
+def _variants(record: Measurement) -> set[Variant]:
+    return {probe.knobs.variant for probe in record.probes}
 
 
 def _judge_changed(checkout: Path, base: str | Path) -> list[Finding]:

@@ -1,7 +1,7 @@
 """Waivers: allowed regressions, and expired or unused waivers. Pure."""
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
 
@@ -37,12 +37,13 @@ def stale_findings(
     today: datetime.date,
     *,
     code_judged: bool,
+    not_simulated: Collection[str] = (),
 ) -> list[Finding]:
     """Return expired waivers, and those that cover nothing.
 
     A waiver that was `granted` at the base counts as used as long as its cell still has the allowed value. One of a
     variant that the table does not have is not judged, and one of a field that only running the code can judge is not
-    judged where no code was run.
+    judged where no code was run, or none of its variant.
     """
     stale = []
     for waiver in waivers:
@@ -56,7 +57,8 @@ def stale_findings(
             or _raises(waiver, table)
         )
         inherited = waiver in granted and (of_code or _still_needed(waiver, table))
-        if not (covers or inherited or (of_code and not code_judged)):
+        unseen = of_code and (not code_judged or waiver.variant in not_simulated)
+        if not (covers or inherited or unseen):
             stale.append(_stale("G602", waiver, "covers nothing that this change takes away"))
     return stale
 

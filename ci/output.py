@@ -57,7 +57,8 @@ def headline(judgement: Judgement) -> str:
     counts = [f"{n} {level}s" for level in Level if (n := sum(f.level is level for f in judgement.findings))]
     rests = f"{compared.tiers} tiers compared, {compared.cells} cells probed again, {compared.records} records read"
     beside = f" The {verdicts}." if verdicts else ""
-    return f"Verdict: {judgement.verdict}.{beside} {rests}; {', '.join(counts) or 'nothing found'}."
+    left_out = f" Not simulated: {', '.join(judgement.not_simulated)}." if judgement.not_simulated else ""
+    return f"Verdict: {judgement.verdict}.{beside} {rests}; {', '.join(counts) or 'nothing found'}.{left_out}"
 
 
 def _judge_changes(judgement: Judgement) -> bool:

@@ -44,15 +44,20 @@ VERDICT_SECONDS = 2 * 3600
 
 
 class GateOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """The options for another gate: those that decide what is judged, and those that only spread the work."""
+    """The options for another gate: those that decide what is judged, and those that only spread or limit the work.
+
+    `spreading` and `choosing` begin with the name of an option.
+    """
 
     judging: Sequence[str]
     spreading: Sequence[str]
+    choosing: Sequence[str] = ()
 
     def known_to(self, gate: Path) -> list[str]:
-        """Return the options without the spreading ones for a gate of a commit that has none."""
+        """Return the options for a gate of a commit, which may be too old to spread or limit the work."""
         text = gate.read_bytes() if gate.is_file() else b""
-        return [*self.judging, *(self.spreading if all(name.encode() in text for name in self.spreading[:1]) else ())]
+        known = [part for part in (self.spreading, self.choosing) if all(name.encode() in text for name in part[:1])]
+        return [*self.judging, *(option for part in known for option in part)]
 
 
 def judged_by_base(tree: Path, base: str, options: GateOptions, for_people: Sequence[str]) -> int | None:

@@ -4,13 +4,14 @@ import copy
 import datetime
 import json
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from acestep.knobs import Variant
 from acestep.tiers import BATCHES
 from calibrate.files import pretty_json
 from calibrate.probes.base import Simulation
@@ -90,6 +91,7 @@ def judged(
     base: House | None = None,
     prober: Simulation | None = None,
     table_only: bool = False,
+    variants: Collection[Variant] = (),
 ) -> Judgement:
     """The gate's verdict on a folder against a good one, or another, in files."""
     base_table = (base or good()).written(place / "base")
@@ -102,6 +104,7 @@ def judged(
         table_only=table_only,
         progress=lambda _: None,
         prober=prober or AnalyticProber(),
+        variants=variants,
     )
 
 

@@ -211,11 +211,22 @@ def test_a_rule_that_only_the_judge_of_the_change_has_is_a_difference(
     assert [(f.id, f.after) for f in found.findings if f.id == "G205"] == [("G205", "G999")]
 
 
-@pytest.mark.parametrize(("gate", "known"), [('--option("--executor")', True), ("the gate of last year", False)])
-def test_a_gate_gets_only_options_that_it_knows(gate: str, known: bool, tmp_path: Path) -> None:
-    options = two_judges.GateOptions(judging=["--seed", "1"], spreading=["--executor", "ray"])
+SPREAD, CHOSEN = ["--executor", "ray"], ["--variant", "turbo"]
+
+
+@pytest.mark.parametrize(
+    ("gate", "known"),
+    [
+        ('--option("--executor")', SPREAD),
+        ('--option("--variant")', CHOSEN),
+        ('"--executor" "--variant"', SPREAD + CHOSEN),
+        ("the gate of last year", []),
+    ],
+)
+def test_a_gate_gets_only_options_that_it_knows(gate: str, known: list[str], tmp_path: Path) -> None:
+    options = two_judges.GateOptions(judging=["--seed", "1"], spreading=SPREAD, choosing=CHOSEN)
     (tmp_path / "gate.py").write_text(gate, encoding="utf-8")
-    assert options.known_to(tmp_path / "gate.py") == ["--seed", "1", *(["--executor", "ray"] if known else [])]
+    assert options.known_to(tmp_path / "gate.py") == ["--seed", "1", *known]
     assert options.known_to(tmp_path / "missing.py") == ["--seed", "1"]
 
 

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from acestep.errors import NotMeasuredError
-from acestep.knobs import Knobs, Offload
+from acestep.knobs import Knobs, Offload, Variant
 from acestep.stage import Stage
 from acestep.tiers import TierTable
 from acestep.units import GIB, MIB
@@ -24,6 +24,7 @@ from ci.cells import certified_cells, judged_cells
 from ci.findings import Finding, GateVerdict
 from ci.judge import judge
 from ci.judge_code import component_that_grew
+from ci.output import headline
 from ci.promises import stored_promises
 from tests.damage import sealed
 from tests.damage_of_meaning import on_card
@@ -214,6 +215,30 @@ def test_the_component_that_grew_is_told_from_what_a_record_keeps(
     before = stage(peak_allocated_bytes=1000, resident_bytes=900)
     after = stage(peak_allocated_bytes=peak, resident_bytes=resident, allowance_bytes=allowance)
     assert component_that_grew(before, after, owners) == component
+
+
+def test_only_the_code_of_the_variants_that_are_asked_for_is_simulated_and_the_verdict_names_the_others(
+    tmp_path: Path,
+) -> None:
+    hungry = Hungry(400 * MIB)
+    asked = judged(good(), tmp_path / "asked", prober=hungry, variants=[Variant.TURBO])
+    assert asked.not_simulated == ()
+    whole = judged(good(), tmp_path / "whole", prober=hungry)
+    assert (asked.findings, asked.compared) == (whole.findings, whole.compared)
+    other = judged(good(), tmp_path / "other", prober=hungry, variants=[Variant.XL_TURBO])
+    assert other.not_simulated == (Variant.TURBO,)
+    assert "Not simulated: turbo." in headline(other)
+    assert (other.verdict, other.compared.cells) == (GateVerdict.INCONCLUSIVE, 0)
+
+
+def test_the_table_of_a_variant_whose_code_is_not_simulated_is_compared_all_the_same(tmp_path: Path) -> None:
+    worse = good()
+    worse.table["variants"]["turbo"]["tiers"][-1]["lm_models"] = []
+    whole, part = (
+        judged(worse, tmp_path / name, variants=variants)
+        for name, variants in (("all", ()), ("xl", [Variant.XL_TURBO]))
+    )
+    assert stopping(part) - {"G202"} == stopping(whole) - {"G202"} != set()
 
 
 def run(checkout: Path, base: str | Path, head: Path | None = None, **options: Any) -> GateVerdict:

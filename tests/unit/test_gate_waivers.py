@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from acestep.knobs import Variant
 from acestep.units import GIB, MIB
 from ci.checkout import CHECKOUT
 from ci.findings import GATE_RULES, GateVerdict
@@ -110,6 +111,13 @@ def test_bytes_are_waived_up_to_a_number(tmp_path: Path) -> None:
         house.waivers = [WAIVED | {"tier": finding.tier, "field": finding.field, "value": value}]
         found = judged(house, tmp_path / str(number), prober=hungry).findings
         assert (finding.field in {f.field for f in found if f.level == "notice" and f.tier == finding.tier}) is excused
+
+
+def test_a_waiver_of_code_that_is_not_simulated_is_neither_used_nor_unused(tmp_path: Path) -> None:
+    house = good()
+    house.waivers = [WAIVED | {"field": "denoise.peak_allocated_bytes.without_lm", "value": 2 * GIB}]
+    assert "G602" in stopping(judged(house, tmp_path / "all"))
+    assert "G602" not in stopping(judged(house, tmp_path / "none", variants=[Variant.XL_TURBO]))
 
 
 def test_nothing_that_is_not_valid_can_be_waived(tmp_path: Path) -> None:
