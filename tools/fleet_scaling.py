@@ -13,6 +13,7 @@ them is the best that could be, with every worker always at work.
 """
 
 import argparse
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -56,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--fleet", type=int, default=32)
     parser.add_argument("--limit-s", type=float, default=480.0, help="end after so many seconds, with what there is")
     asked = parser.parse_args(arguments)
+    # Whatever ends this command ends its node and its campaigns.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(Exit.INTERRUPTED))
     try:
         _measure(asked, time.monotonic() + asked.limit_s)
     except NotMeasuredError as error:
