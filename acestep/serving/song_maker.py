@@ -46,8 +46,8 @@ class SongMaker:
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="songs")
         self._closing = threading.Event()
 
-    def open(self) -> "Service":
-        """Import PyTorch and open the device, unless that is done; it takes seconds.
+    def open(self, then: Callable[[], object] = lambda: None) -> "Service":
+        """Import PyTorch and open the device, unless that is done; it takes seconds. No model is loaded before `then`.
 
         Raises `UsageError` for an invalid environment variable.
         """
@@ -58,6 +58,7 @@ class SongMaker:
                     from acestep.engine.service import Service
                 self.found = look_with_torch()
                 self._opened = Service(self._model)
+                then()
             return self._opened
 
     @property

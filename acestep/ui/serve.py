@@ -81,7 +81,7 @@ def serve_page(
             page = _page(studio, language, shared=share)
             end.callback(page.close, verbose=False)
         if init_service:
-            _open(studio)
+            studio.open(_look_at_no_more)
             studio.preload(notify)
         own = Middleware(OwnAddress, names=(names := {server_name, *names_of_this_machine(), *hosts}), alone=alone)
         guards = [
@@ -96,18 +96,17 @@ def serve_page(
         end.callback(studio.stop)
         if not init_service:
             # The page is there already; a first song waits until this is done.
-            _open(studio)
+            studio.open(_look_at_no_more)
         while True:
             time.sleep(DAY_S)
 
 
-def _open(studio: Any) -> None:
-    """Import PyTorch and open the device, before a model is loaded.
+def _look_at_no_more() -> None:
+    """Let collections of garbage leave out what is here now.
 
-    After a run that fails, garbage is collected; what is here now stays, and looking at it takes half a second. What is
-    frozen and part of a cycle is never freed.
+    After a run that fails, garbage is collected; what is here stays, and looking at it takes half a second. Before a
+    model is loaded: what is frozen and part of a cycle is never freed.
     """
-    studio.open()
     gc.collect()
     gc.freeze()
 

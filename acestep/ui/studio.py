@@ -99,9 +99,9 @@ class Studio:
             return plan_of_card(overrides, self.card(tier), request)
         return self._maker.plan(overrides, request)
 
-    def open(self) -> None:
-        """Import PyTorch and open the device that songs are computed on, as the first song would."""
-        self._maker.open()
+    def open(self, then: Callable[[], object] = lambda: None) -> None:
+        """Import PyTorch and open the device, as the first song would; no model is loaded before `then` is done."""
+        self._maker.open(then)
 
     def preload(self, notify: Callable[[str], None]) -> None:
         """Load what the first request will need."""
