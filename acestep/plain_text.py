@@ -23,7 +23,7 @@ def plain_text(name: str, text: str) -> str:
     return _LINE_ENDS.sub("\n", text.translate(_NO_CHARACTERS))
 
 
-def wish_of(text: str) -> str:
+def song_wish(text: str) -> str:
     """Return what a song is to be like; raise `ValueError` for a text without words, and as `plain_text` does."""
     if not text.strip():
         raise ValueError('the wish is empty; say what the song is to be like, such as "a sad song about rain"')

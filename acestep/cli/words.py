@@ -31,7 +31,7 @@ from acestep.limits.machine import plan_here
 from acestep.limits.of_model import of_model
 from acestep.limits.plan import Plan
 from acestep.output_file import output_file
-from acestep.plain_text import wish_of
+from acestep.plain_text import song_wish
 from acestep.request import CODE_FRAMES, MAX_SEED
 from acestep.typed import values_of_user
 
@@ -124,7 +124,7 @@ def sample(query: str, instrumental: bool, language: str, **rest: Any) -> None:
     """Invent a song from a wish, such as "a sad song about rain"."""
     with values_of_user():
         # Checked before torch is imported, which takes seconds.
-        query, language = wish_of(query), language_of(language) or UNKNOWN_LANGUAGE
+        query, language = song_wish(query), language_of(language) or UNKNOWN_LANGUAGE
     _say(
         rest,
         lambda plan, **more: _songwriting().create_sample(

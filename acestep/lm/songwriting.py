@@ -22,7 +22,7 @@ from acestep.lm.jobs import Description, Planner
 from acestep.lm.language import Language, Warn, WrapBackend, not_wrapped
 from acestep.lm.metadata import NO_METADATA, Metadata
 from acestep.lm.prompts import SongText
-from acestep.plain_text import plain_text, wish_of
+from acestep.plain_text import plain_text, song_wish
 from acestep.request import Request
 from acestep.typed import values_of_user
 from acestep.units import Progress, silent
@@ -142,7 +142,7 @@ def create_sample(
     """Invent a song in words from a wish such as "a sad song about rain"."""
     # Checked before a model is loaded.
     with values_of_user():
-        wish, sung = wish_of(query), language_of(language)
+        wish, sung = song_wish(query), language_of(language)
     return _described(
         lambda planner: planner.create_job(wish, instrumental=instrumental, language=sung, seed=seed),
         *(plan, model, progress),

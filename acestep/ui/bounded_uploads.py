@@ -9,7 +9,7 @@ from acestep.serving.asgi import App, AsgiScope, Message, Receive, Send, header,
 from acestep.serving.uploads import Uploads
 from acestep.units import gib
 
-MOST_ARRIVING: Final = 4
+MOST_OF_AN_ADDRESS: Final = 4
 """Uploads of one address that arrive at the same time: each keeps room free that others cannot have."""
 
 
@@ -31,7 +31,7 @@ class BoundedUploads:
             await refuse(send, 413 if length.isdigit() else 411, "An upload has to say its size, and it is limited.")
             return
         visitor = str((scope.get("client") or ("",))[0])
-        if self._arriving[visitor] >= MOST_ARRIVING:
+        if self._arriving[visitor] >= MOST_OF_AN_ADDRESS:
             await refuse(send, 429, "Several of your files are on their way; wait until one is here.")
             return
         if not self._uploads.expect(size := int(length)):

@@ -16,7 +16,7 @@ from acestep.serving.bounds import MOST_OF_A_VISITOR
 from acestep.serving.own_address import OwnAddress, is_allowed
 from acestep.serving.uploads import MOST_FILES, Uploads
 from acestep.ui import slow_login
-from acestep.ui.bounded_uploads import MOST_ARRIVING, BoundedUploads
+from acestep.ui.bounded_uploads import MOST_OF_AN_ADDRESS, BoundedUploads
 from acestep.ui.slow_login import MOST_AT_ONCE, SlowLogin
 from acestep.ui.waiting import limit_waiting
 
@@ -200,7 +200,7 @@ def test_only_so_many_files_of_an_address_arrive_at_once(tmp_path: Path) -> None
         def post() -> "asyncio.Task[httpx.Response]":
             return asyncio.ensure_future(client.post("/gradio_api/upload", content=bytes(10)))
 
-        arriving = [post() for _ in range(MOST_ARRIVING)]
+        arriving = [post() for _ in range(MOST_OF_AN_ADDRESS)]
         await asyncio.sleep(0.05)
         refused = (await post()).status_code
         go.set()
@@ -208,7 +208,7 @@ def test_only_so_many_files_of_an_address_arrive_at_once(tmp_path: Path) -> None
         return [refused, *codes, (await post()).status_code]
 
     app = BoundedUploads(Starlette(routes=[Route("/gradio_api/upload", upload, methods=["POST"])]), uploads)
-    assert asked(app, requests) == [429, *[200] * MOST_ARRIVING, 200]
+    assert asked(app, requests) == [429, *[200] * MOST_OF_AN_ADDRESS, 200]
 
 
 class Queue:
