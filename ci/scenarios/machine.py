@@ -47,13 +47,22 @@ MOST_HOST_BYTES = 1024 * GIB
 def host_bytes() -> int:
     """Bytes of the tensors and arrays in main memory that were made since `gc.freeze`."""
     found: dict[int, int] = {}
-    for thing in gc.get_objects():
+    seen: set[int] = set()
+    left = gc.get_objects()
+    while left:
+        thing = left.pop()
         for held in (thing, *gc.get_referents(thing)):
             if isinstance(held, Tensor) and held.device.type == "cpu":
                 storage = held.untyped_storage()
                 found[storage.data_ptr()] = storage.nbytes()
-            elif isinstance(held, np.ndarray) and held.base is None:
+            elif isinstance(held, np.ndarray):
+                while isinstance(held.base, np.ndarray):
+                    held = held.base
                 found[held.ctypes.data] = held.nbytes
+            elif isinstance(held, tuple | msgspec.Struct) and not gc.is_tracked(held) and id(held) not in seen:
+                # The collector does not list what can be in no cycle.
+                seen.add(id(held))
+                left.append(held)
     return sum(found.values())
 
 

@@ -186,7 +186,7 @@ SCENARIO_FAULTS = (
         "    return asked_request(fields | audio)\n",
         PAGE,
         "encode_audio",
-        "vae_encoder",
+        "transformer",
     ),
     _less(
         "the page offers half of each batch",

@@ -4,12 +4,14 @@ import gc
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from acestep.devices.open import open_here
 from acestep.errors import NotMeasuredError
 from acestep.knobs import Variant
+from acestep.song import Song
 from acestep.tiers import load_tiers, tiers_here
 from acestep.units import GIB, MIB
 from calibrate.probes.simulated.memo import Regions
@@ -58,10 +60,12 @@ def test_the_card_and_the_table_are_those_of_the_scenario(machine: Machine, tmp_
 def test_tensors_of_main_memory_are_counted_until_they_are_gone() -> None:
     gc.freeze()
     try:
-        kept = [torch.empty(MIB, dtype=torch.uint8)]
+        kept: list[object] = [torch.empty(MIB, dtype=torch.uint8)]
         before = host_bytes()
         kept.append(torch.empty(MIB, dtype=torch.uint8))
-        assert host_bytes() == before + MIB
+        kept.append((Song(seed=1, audio=np.zeros((2, MIB // 8), np.float32)[:, :8]),))
+        gc.collect()
+        assert host_bytes() == before + 2 * MIB
         del kept
         assert host_bytes() == before - MIB
     finally:
