@@ -207,18 +207,15 @@ class Memo:
                 numbered.append(Event(alive.pop(block), n_bytes, owner))
             else:
                 return None
+        recorded = RecordedEvents(numbered)
         for index, leaf in enumerate(leaves):
             if leaf is result:
-                return (
-                    None
-                    if alive
-                    else Region(RecordedEvents(numbered), work, multiplies, index, 0, (), (), result.dtype)
-                )
+                return None if alive else Region(recorded, work, multiplies, index, 0, (), (), result.dtype)
         block = self._ledger.block_of(result)
         if alive.keys() != {block} or result.storage_offset():
             return None
         shape, stride = tuple(result.shape), result.stride()
-        return Region(RecordedEvents(numbered), work, multiplies, RESULT, alive[block], shape, stride, result.dtype)
+        return Region(recorded, work, multiplies, RESULT, alive[block], shape, stride, result.dtype)
 
     def _signature(self, module: nn.Module) -> tuple[Any, ...]:
         """The inputs that decide a module's allocations: the layouts of its weights, and its attention window."""
