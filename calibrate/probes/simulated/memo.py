@@ -30,6 +30,9 @@ from calibrate.probes.simulated.work_counter import Counts
 
 RESULT = -1
 
+FEWEST_AT_ONCE = 32
+"""Events that are written into a trace at once; for fewer, preparing that takes longer than writing them."""
+
 CHECKED_EVERY = 32
 """One of this many repeated calls is computed, where calls are checked."""
 
@@ -93,25 +96,20 @@ class Tape:
 
         Undone if the sink refuses.
         """
-        if isinstance(self._sink, Trace):
-            start = len(self._sink)
-            alive = recorded.write(self._sink)
-            if self._depth:
-                slots = self._sink.slots[start:]
-                self._written.extend(
-                    Event(slot, n_bytes, owner) for slot, (_, n_bytes, owner) in zip(slots, recorded, strict=True)
-                )
-            return alive
-        alive = {}
+        if isinstance(self._sink, Trace) and not self._depth and len(recorded.events) >= FEWEST_AT_ONCE:
+            return recorded.write(self._sink)
+        # Outside a recording the sink is called directly.
+        alloc, free = (self.alloc, self.free) if self._depth else (self._sink.alloc, self._sink.free)
+        alive: dict[int, int] = {}
         try:
             for block, n_bytes, owner in recorded:
                 if n_bytes >= 0:
-                    alive[block] = self.alloc(n_bytes, owner)
+                    alive[block] = alloc(n_bytes, owner)
                 else:
-                    self.free(alive.pop(block))
+                    free(alive.pop(block))
         except BaseException:
             for block in alive.values():
-                self.free(block)
+                free(block)
             raise
         return alive
 
