@@ -20,18 +20,14 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
 from acestep.memory.tensors import slots
 from calibrate.probes.simulated.ledger import Ledger, Sink
-from calibrate.probes.simulated.recorded_events import Event, RecordedEvents
-from calibrate.probes.simulated.trace import Trace
 from calibrate.probes.simulated.work_counter import Counts
 
 RESULT = -1
-
-FEWEST_AT_ONCE = 32
-"""Events that are written into a trace at once; for fewer, preparing that takes longer than writing them."""
 
 CHECKED_EVERY = 32
 """One of this many repeated calls is computed, where calls are checked."""
@@ -41,13 +37,21 @@ class UnlikeCallsError(RuntimeError):
     """Two calls that look identical take different memory."""
 
 
+class Event(NamedTuple):
+    """One allocation (`n_bytes` >= 0) or free (`n_bytes` < 0) of a region; a block is numbered by its allocation."""
+
+    block: int
+    n_bytes: int
+    owner: str
+
+
 class Region(NamedTuple):
     """The effect of one call: its events, and its result as a new tensor (layout and block) or one of its arguments.
 
     `multiplies`: it contains a matrix product; the first product of a run allocates a workspace that stays.
     """
 
-    events: RecordedEvents
+    events: tuple[Event, ...]
     work: Counts
     multiplies: bool
     argument: int
@@ -91,18 +95,16 @@ class Tape:
             if not self._depth:
                 self._written.clear()
 
-    def play(self, recorded: RecordedEvents) -> dict[int, int]:
+    def play(self, events: Sequence[Event]) -> dict[int, int]:
         """Repeat recorded events; return the sink's numbers of the blocks that are still alive.
 
         Undone if the sink refuses.
         """
-        if isinstance(self._sink, Trace) and not self._depth and len(recorded.events) >= FEWEST_AT_ONCE:
-            return recorded.write(self._sink)
-        # Outside a recording the sink is called directly.
+        # Outside a recording the sink is called directly: most allocations of a trace are repeated ones.
         alloc, free = (self.alloc, self.free) if self._depth else (self._sink.alloc, self._sink.free)
         alive: dict[int, int] = {}
         try:
-            for block, n_bytes, owner in recorded:
+            for block, n_bytes, owner in events:
                 if n_bytes >= 0:
                     alive[block] = alloc(n_bytes, owner)
                 else:
@@ -185,7 +187,7 @@ class Memo:
         self._ledger.workspaces.work.add(region.work)
         if region.argument != RESULT:
             return leaves[region.argument]
-        with torch._C._DisableTorchDispatch():
+        with _disable_current_modes():
             result = torch.empty_strided(region.shape, region.stride, dtype=region.dtype, device="meta")
         self._ledger.bind(result, alive[region.block])
         return result
@@ -205,15 +207,14 @@ class Memo:
                 numbered.append(Event(alive.pop(block), n_bytes, owner))
             else:
                 return None
-        recorded = RecordedEvents(numbered)
         for index, leaf in enumerate(leaves):
             if leaf is result:
-                return None if alive else Region(recorded, work, multiplies, index, 0, (), (), result.dtype)
+                return None if alive else Region(tuple(numbered), work, multiplies, index, 0, (), (), result.dtype)
         block = self._ledger.block_of(result)
         if alive.keys() != {block} or result.storage_offset():
             return None
         shape, stride = tuple(result.shape), result.stride()
-        return Region(recorded, work, multiplies, RESULT, alive[block], shape, stride, result.dtype)
+        return Region(tuple(numbered), work, multiplies, RESULT, alive[block], shape, stride, result.dtype)
 
     def _signature(self, module: nn.Module) -> tuple[Any, ...]:
         """The inputs that decide a module's allocations: the layouts of its weights, and its attention window."""
@@ -263,7 +264,7 @@ def _holders(leaf: Any) -> tuple[int, int]:
 
 def _difference(module: str, known: Region, found: Region | None) -> str:
     def allocated(region: Region) -> str:
-        return f"{sum(max(event.n_bytes, 0) for event in region.events):,} bytes in {len(region.events.events)} events"
+        return f"{sum(max(event.n_bytes, 0) for event in region.events):,} bytes in {len(region.events)} events"
 
     if found is not None and found.events == known.events:
         return (
