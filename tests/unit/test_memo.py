@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from acestep.checkpoints.quantize import quantize
 from acestep.knobs import Quantization
 from acestep.units import MIB
-from calibrate.probes.simulated.memo import Memo, Regions, UnlikeCallsError
-from calibrate.probes.simulated.recorded_events import Event
+from calibrate.probes.simulated.memo import Event, Memo, Regions, UnlikeCallsError
 from tests.simulated_card import Card, meta
 
 

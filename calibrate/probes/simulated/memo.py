@@ -20,12 +20,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
 from acestep.memory.tensors import slots
 from calibrate.probes.simulated.ledger import Ledger, Sink
-from calibrate.probes.simulated.recorded_events import Event, RecordedEvents
-from calibrate.probes.simulated.trace import Trace
 from calibrate.probes.simulated.work_counter import Counts
 
 RESULT = -1
@@ -38,13 +37,21 @@ class UnlikeCallsError(RuntimeError):
     """Two calls that look identical take different memory."""
 
 
+class Event(NamedTuple):
+    """One allocation (`n_bytes` >= 0) or free (`n_bytes` < 0) of a region; a block is numbered by its allocation."""
+
+    block: int
+    n_bytes: int
+    owner: str
+
+
 class Region(NamedTuple):
     """The effect of one call: its events, and its result as a new tensor (layout and block) or one of its arguments.
 
     `multiplies`: it contains a matrix product; the first product of a run allocates a workspace that stays.
     """
 
-    events: RecordedEvents
+    events: tuple[Event, ...]
     work: Counts
     multiplies: bool
     argument: int
@@ -88,30 +95,23 @@ class Tape:
             if not self._depth:
                 self._written.clear()
 
-    def play(self, recorded: RecordedEvents) -> dict[int, int]:
+    def play(self, events: Sequence[Event]) -> dict[int, int]:
         """Repeat recorded events; return the sink's numbers of the blocks that are still alive.
 
         Undone if the sink refuses.
         """
-        if isinstance(self._sink, Trace):
-            start = len(self._sink)
-            alive = recorded.write(self._sink)
-            if self._depth:
-                slots = self._sink.slots[start:]
-                self._written.extend(
-                    Event(slot, n_bytes, owner) for slot, (_, n_bytes, owner) in zip(slots, recorded, strict=True)
-                )
-            return alive
-        alive = {}
+        # Outside a recording the sink is called directly: most allocations of a trace are repeated ones.
+        alloc, free = (self.alloc, self.free) if self._depth else (self._sink.alloc, self._sink.free)
+        alive: dict[int, int] = {}
         try:
-            for block, n_bytes, owner in recorded:
+            for block, n_bytes, owner in events:
                 if n_bytes >= 0:
-                    alive[block] = self.alloc(n_bytes, owner)
+                    alive[block] = alloc(n_bytes, owner)
                 else:
-                    self.free(alive.pop(block))
+                    free(alive.pop(block))
         except BaseException:
             for block in alive.values():
-                self.free(block)
+                free(block)
             raise
         return alive
 
@@ -192,7 +192,7 @@ class Memo:
         self._ledger.workspaces.work.add(region.work)
         if region.argument != RESULT:
             return leaves[region.argument]
-        with torch._C._DisableTorchDispatch():
+        with _disable_current_modes():
             result = torch.empty_strided(region.shape, region.stride, dtype=region.dtype, device="meta")
         self._ledger.bind(result, alive[region.block])
         return result
@@ -214,16 +214,12 @@ class Memo:
                 return None
         for index, leaf in enumerate(leaves):
             if leaf is result:
-                return (
-                    None
-                    if alive
-                    else Region(RecordedEvents(numbered), work, multiplies, index, 0, (), (), result.dtype)
-                )
+                return None if alive else Region(tuple(numbered), work, multiplies, index, 0, (), (), result.dtype)
         block = self._ledger.block_of(result)
         if alive.keys() != {block} or result.storage_offset():
             return None
         shape, stride = tuple(result.shape), result.stride()
-        return Region(RecordedEvents(numbered), work, multiplies, RESULT, alive[block], shape, stride, result.dtype)
+        return Region(tuple(numbered), work, multiplies, RESULT, alive[block], shape, stride, result.dtype)
 
     def _signature(self, module: nn.Module) -> tuple[Any, ...]:
         """The inputs that decide a module's allocations: the layouts of its weights, and its attention window."""
@@ -273,7 +269,7 @@ def _holders(leaf: Any) -> tuple[int, int]:
 
 def _difference(module: str, known: Region, found: Region | None) -> str:
     def allocated(region: Region) -> str:
-        return f"{sum(max(event.n_bytes, 0) for event in region.events):,} bytes in {len(region.events.events)} events"
+        return f"{sum(max(event.n_bytes, 0) for event in region.events):,} bytes in {len(region.events)} events"
 
     if found is not None and found.events == known.events:
         return (

@@ -6,7 +6,7 @@ whatever the cap, and no smaller cap can fit.
 """
 
 from array import array
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from heapq import heappop, heappush
 from typing import Final, NamedTuple
 
@@ -69,7 +69,11 @@ class Trace:
             slot = self.n_slots
             self.n_slots += 1
         self._live.add(slot)
-        self._record(n_bytes, slot, self.owner_number(owner))
+        number = self._owner_numbers.get(owner)
+        if number is None:
+            number = self._owner_numbers[owner] = len(self.owner_names)
+            self.owner_names.append(owner)
+        self._record(n_bytes, slot, number)
         return slot
 
     def free(self, slot: int) -> None:
@@ -79,29 +83,6 @@ class Trace:
         self._live.remove(slot)
         heappush(self._free_slots, slot)
         self._record(FREE, slot)
-
-    def owner_number(self, owner: str) -> int:
-        """Return the index of an owner's name, which is added if it is new."""
-        number = self._owner_numbers.get(owner)
-        if number is None:
-            number = self._owner_numbers[owner] = len(self.owner_names)
-            self.owner_names.append(owner)
-        return number
-
-    def take_slots(self, number: int) -> list[int]:
-        """Take the lowest free slots, in order, without an event: whoever takes them writes the events."""
-        slots = [heappop(self._free_slots) for _ in range(min(number, len(self._free_slots)))]
-        new = range(self.n_slots, self.n_slots + number - len(slots))
-        self.n_slots = new.stop
-        slots += new
-        self._live.update(slots)
-        return slots
-
-    def give_slots_back(self, slots: Iterable[int]) -> None:
-        """Give taken slots back, without an event."""
-        for slot in slots:
-            self._live.remove(slot)
-            heappush(self._free_slots, slot)
 
     def begin_stage(self, name: str) -> None:
         """Open a stage. Stages do not nest, and a trace contains a name once."""
