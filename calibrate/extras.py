@@ -5,7 +5,7 @@ from importlib import import_module
 from acestep.errors import RunFailedError
 from acestep.version import install_command
 
-OF_EXTRAS = {"jinja2": "calibrate", "matplotlib": "calibrate", "ray": "ray"}
+OF_EXTRAS = {"matplotlib": "calibrate", "ray": "ray"}
 """Library -> the extra in pyproject.toml that brings it: pages and plots of measurements, and cards elsewhere."""
 
 

@@ -33,7 +33,9 @@ NO_FLASH = 300 * MIB
 def no_card(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No real card, a formula for the simulated one, and the table made from it in force."""
 
-    def simulation(vae_chunk: int = 0, capability: object = None, system: System = System.LINUX) -> AnalyticProber:
+    def simulation(
+        vae_chunk: int = 0, capability: object = None, system: System = System.LINUX, adapters: object = None
+    ) -> AnalyticProber:
         return Hungry(NO_FLASH) if system is System.WINDOWS else AnalyticProber()
 
     def alone_on(device: str, system: System = System.LINUX) -> SimulationAlone:

@@ -25,8 +25,8 @@ NO_MODULES = frozenset(
 )
 """Modules of the standard library that are for Unix alone."""
 
-NOT_FOR_WINDOWS = frozenset({"vllm", "mlx"})
-"""Libraries of extras that Windows does not have; what needs them is imported when it is used."""
+NOT_FOR_WINDOWS = frozenset({"vllm", "mlx", "triton"})
+"""Libraries that Windows does not have; what needs them is imported when it is used."""
 
 LACKS: Mapping[ModuleType, frozenset[str]] = {
     os: frozenset(

@@ -18,12 +18,12 @@ from acestep.hardware.card import Card, CardKind
 from acestep.hardware.host import host_memory
 from acestep.limits.capabilities import (
     MATRIX_WORKSPACE,
+    TRITON_CAPABILITY,
     computes_in_float32,
     groups_attention,
     matrix_workspace_of,
     torch_release,
 )
-from acestep.limits.fallbacks import TRITON_CAPABILITY
 from acestep.limits.machine import installed
 from acestep.units import GIB
 

@@ -5,10 +5,7 @@ from msgspec import UNSET, UnsetType
 
 from acestep.hardware.card import Card, CardKind
 from acestep.knobs import LM_MODELS, WEIGHT_FORMATS, Attention, Backend, Offload, Quantization
-from acestep.limits.capabilities import AMPERE, KINDS
-
-TRITON_CAPABILITY = (7, 0)
-"""vLLM and torch.compile both need Triton, which starts at Volta."""
+from acestep.limits.capabilities import AMPERE, KINDS, TRITON_CAPABILITY
 
 
 class Fallbacks(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,7 +17,7 @@ _CHECKOUT = Path(__file__).parent.parent.parent
 @click.option("--check", is_flag=True, help="Write nothing; exit code 1 where a page is not what it should be.")
 def render_command(check: bool) -> int:
     """Rebuild the guide in every language, its plots and the explorer from the table and the records."""
-    require_extra("jinja2", "matplotlib")
+    require_extra("matplotlib")
     from calibrate.report.render import read_sources, stale, write_files
     from calibrate.report.render import render as rendered
 
@@ -62,7 +62,7 @@ def report_command(pr: bool, base: str | None, tree: Path | None, html: Path | N
     else:
         if base is None or output is not None:
             raise UsageError("say what to compare with, for example --pr --base origin/main; the text goes to stdout")
-        require_extra("jinja2", "matplotlib")
+        require_extra("matplotlib")
         from calibrate.report.pull_request import pull_request_text
 
         click.echo(pull_request_text(tree or _CHECKOUT, base), nl=False)
@@ -79,7 +79,6 @@ def _refuse_source(record: Path, output: Path) -> None:
 
 
 def _write_page(record: Path, output: Path) -> None:
-    require_extra("jinja2")
     from acestep.output_file import output_file
     from calibrate.record.measurement import load_measurement
     from calibrate.report.page import record_page

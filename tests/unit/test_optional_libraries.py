@@ -21,8 +21,8 @@ from tests.processes import imported_by
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 RECORD = ROOT / "tiers" / "measurements" / "simulated-turbo.json"
 TABLE = ROOT / "tiers" / "generated_tiers.json"
-ASKED_FOR_BY_NAME = {"vllm", "mlx", "mlx_lm", "flash_attn", "ray"}
-"""Imported only where a person has installed them, by extra or by hand."""
+ASKED_FOR_BY_NAME = {"vllm", "mlx", "mlx_lm", "flash_attn", "ray", "triton"}
+"""Imported only where a person has installed them, by extra or by hand, or where PyTorch brings them."""
 
 
 def names(requirements: list[str]) -> set[str]:
@@ -75,10 +75,7 @@ def without(hidden: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     ("hidden", "extra", "arguments"),
     [
         ("matplotlib", "calibrate", "render --check"),
-        ("jinja2", "calibrate", "render --check"),
         ("matplotlib", "calibrate", "report --pr --base HEAD"),
-        ("jinja2", "calibrate", "report --pr --base HEAD"),
-        ("jinja2", "calibrate", f"report --html {RECORD} -o {{out}}"),
         ("ray", "ray", "run --executor ray --cards all -o {out}"),
         ("ray", "ray", "run --executor ray --json -o {out}"),
     ],

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from acestep.budgets import System
 from acestep.hardware.card import SIMULATED_CAPABILITY
-from acestep.limits.capabilities import AMPERE, TorchRelease, matrix_workspace
-from acestep.limits.fallbacks import TRITON_CAPABILITY
+from acestep.limits.capabilities import AMPERE, TRITON_CAPABILITY, TorchRelease, matrix_workspace
 from acestep.units import MIB, ceil_div
 from calibrate.probes.simulated.work_counter import WorkCounter
 

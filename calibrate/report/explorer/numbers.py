@@ -13,8 +13,14 @@ from acestep.hardware.card import SIMULATED_CAPABILITY
 from acestep.hardware.card_sizes import RECORDED, SHORTFALL_HUNDREDTHS, SHORTFALL_SHARE, card_model
 from acestep.knobs import LM_MODELS, WEIGHT_FORMATS, Offload, Variant
 from acestep.limits import guard, think_memory, workspace
-from acestep.limits.capabilities import AMPERE, HOPPER, HOPPER_MATRIX_WORKSPACE, KINDS, MATRIX_WORKSPACE
-from acestep.limits.fallbacks import TRITON_CAPABILITY
+from acestep.limits.capabilities import (
+    AMPERE,
+    HOPPER,
+    HOPPER_MATRIX_WORKSPACE,
+    KINDS,
+    MATRIX_WORKSPACE,
+    TRITON_CAPABILITY,
+)
 from acestep.request import CODE_FRAMES, MAX_DURATION_S, MAX_LYRIC_TOKENS, MAX_TEXT_TOKENS
 from acestep.song_times import FASTEST, LENGTHS_S, SLOWEST, CardTimes
 from acestep.thinking import LONGEST_PROMPT_TOKENS

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from acestep.checkpoints.libraries import Snake1d
 from acestep.devices.accelerator import CudaDevice
-from acestep.dit import snake_kernel
 from acestep.dit.snake import Scales, Snakes, _kernel
 from tests.virtual.processes import CAPABILITIES
+
+snake_kernel: ModuleType = pytest.importorskip("acestep.dit.snake_kernel", reason="Triton is not installed here")
 
 SHAPES = ((2, 6, 1500), (1, 128, 40), (1, 1, 1024), (1, 5, 1))
 """Batch, channels, samples: more and less than one program computes, and the least."""
