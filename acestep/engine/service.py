@@ -153,6 +153,7 @@ class Service:
         self._notify, self._adapters = warnings.append, tuple(adapters)
         plan = carried_out(plan, self.card)
         self._require_room(plan)
+        progress(LOADING_STAGE, 0, LOADED_PARTS)
         request, thinker = to_plan(request), self._thinker(plan)
         clamped, cuts = clamp(request, plan, lm=True)
         warnings += [*plan.warnings, *cuts]

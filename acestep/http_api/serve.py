@@ -39,8 +39,9 @@ def serve_api(
     announce: Callable[[str], None],
     notify: Callable[[str], None],
 ) -> None:
-    """Serve until `KeyboardInterrupt`; `announce` is called with the address. All songs are made with the `adapters`.
+    """Serve until `KeyboardInterrupt`; `announce` is called with the address.
 
+    Songs are made with all `adapters`, unless a request chooses among those that stay apart from the weights.
     `tokens`, if there are any, are required. `alone` restricts the server to this machine; otherwise it answers to
     numeric addresses, this machine's name and `hosts`. Requests from a page of another site are refused in any case.
     """

@@ -31,10 +31,18 @@ class SongMaker:
 
     Songs are made in one thread: PyTorch gives every computing thread its own cuBLAS handle, with a workspace of up to
     32 MiB that stays on the card. PyTorch is imported and the device is opened by `open`, or for the first song; until
-    then `found` is what is known of the cards without PyTorch.
+    then `found` is what is known of the cards without PyTorch. Whoever opens it, `opened` is called once, before a
+    model is loaded.
     """
 
-    def __init__(self, model: str, overrides: Overrides, adapters: Sequence[Adapter] = ()) -> None:
+    def __init__(
+        self,
+        model: str,
+        overrides: Overrides,
+        adapters: Sequence[Adapter] = (),
+        opened: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._when_opened = opened
         self._model = model
         self.adapters = tuple(adapters)
         self.adapter_memory = memory_apart(adapters)
@@ -46,8 +54,8 @@ class SongMaker:
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="songs")
         self._closing = threading.Event()
 
-    def open(self, then: Callable[[], object] = lambda: None) -> "Service":
-        """Import PyTorch and open the device, unless that is done; it takes seconds. No model is loaded before `then`.
+    def open(self) -> "Service":
+        """Import PyTorch and open the device, unless that is done; it takes seconds.
 
         Raises `UsageError` for an invalid environment variable.
         """
@@ -58,7 +66,7 @@ class SongMaker:
                     from acestep.engine.service import Service
                 self.found = look_with_torch()
                 self._opened = Service(self._model)
-                then()
+                self._when_opened()
             return self._opened
 
     @property

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
@@ -10,7 +11,10 @@ from acestep.serving.uploads import Uploads
 from acestep.units import gib
 
 MOST_OF_AN_ADDRESS: Final = 4
-"""Uploads of one address that arrive at the same time: each keeps room free that others cannot have."""
+"""Uploads of one address that arrive at the same time: each keeps room free that others cannot have.
+
+Not of this machine: through a public address or a proxy here, all visitors have that one.
+"""
 
 
 class BoundedUploads:
@@ -31,7 +35,7 @@ class BoundedUploads:
             await refuse(send, 413 if length.isdigit() else 411, "An upload has to say its size, and it is limited.")
             return
         visitor = str((scope.get("client") or ("",))[0])
-        if self._arriving[visitor] >= MOST_OF_AN_ADDRESS:
+        if self._arriving[visitor] >= MOST_OF_AN_ADDRESS and not _is_this_machine(visitor):
             await refuse(send, 429, "Several of your files are on their way; wait until one is here.")
             return
         if not self._uploads.expect(size := int(length)):
@@ -52,6 +56,13 @@ class BoundedUploads:
         finally:
             self._uploads.arrived(_paths(bytes(answer)) if status == 200 else (), size)
             self._arriving -= Counter({visitor: 1})
+
+
+def _is_this_machine(address: str) -> bool:
+    try:
+        return ip_address(address).is_loopback
+    except ValueError:
+        return False
 
 
 def _paths(answer: bytes) -> tuple[Path, ...]:

@@ -29,6 +29,18 @@ class Choices:
         self._studio = studio
         self._words = words
         self._parts = parts
+        self._made_for = *studio.start(), studio.device
+
+    def arrive(self, _: Visit, *values: Any) -> Changes:
+        """A visitor has opened the page, which was made before PyTorch was asked which card there is."""
+        controls, plan = self._studio.start()
+        if (controls, plan, self._studio.device) == self._made_for:
+            return {}
+        form = limited_from(*values)
+        # A box that is still as the page was made follows the card that there is.
+        untouched = form.think == self._made_for[0].init_lm
+        wanted = msgspec.structs.replace(form, think=controls.init_lm) if untouched else form
+        return self._begun(controls, plan, wanted, form)
 
     def tier(self, _: Visit, tier: Any, batch: Any, duration: Any) -> Changes:
         """Another class of card, with its own settings."""
@@ -36,10 +48,7 @@ class Choices:
         form = limited_from(batch, duration, controls.init_lm)
         # Whether the page thinks is not asked: the tier decides it.
         shown = msgspec.structs.replace(form, think=not form.think)
-        return self._settled(controls, plan, form, shown) | {
-            self._parts["warnings"]: warnings_html(plan.warnings, self._words),
-            self._parts["card_panel"]: card_html(plan, self._studio.device, self._words, self._studio.times(plan)),
-        }
+        return self._begun(controls, plan, form, shown)
 
     def settings(self, _: Visit, *values: Any) -> Changes:
         """Settings were changed: the controls show what the plan makes of them."""
@@ -101,6 +110,13 @@ class Choices:
             gr.Warning(escape(self._words.sentence(sentence), quote=False))
         return self._settled(controls, plan, form, shown) | {
             self._parts["warnings"]: warnings_html((*refused, *plan.warnings), self._words)
+        }
+
+    def _begun(self, controls: Controls, plan: Plan, form: Form, shown: Form) -> Changes:
+        """Everything that the page shows of a card, with the settings that it begins with."""
+        return self._settled(controls, plan, form, shown) | {
+            self._parts["warnings"]: warnings_html(plan.warnings, self._words),
+            self._parts["card_panel"]: card_html(plan, self._studio.device, self._words, self._studio.times(plan)),
         }
 
     def _settled(self, controls: Controls, plan: Plan, form: Form, shown: Form) -> Changes:

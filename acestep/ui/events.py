@@ -33,7 +33,19 @@ from acestep.ui.gallery import Gallery
 from acestep.ui.listener import Changes, Listener
 from acestep.ui.page import Parts
 from acestep.ui.places import Places
-from acestep.ui.scripts import ACTED_JS, KEEP_JS, PLANNED_JS, RESTORED, VISITOR_JS, connection_js, notify_js, songs_js
+from acestep.ui.scripts import (
+    ACTED_JS,
+    KEEP_JS,
+    PLAN_ASKED_JS,
+    PLAN_CHANGED_JS,
+    PLAN_MADE_JS,
+    RESTORED,
+    VISITOR_JS,
+    connection_js,
+    notify_js,
+    plan_js,
+    songs_js,
+)
 from acestep.ui.settings import Controls
 from acestep.ui.songs import ACTED, FILLED, Songs
 from acestep.ui.studio import Studio
@@ -192,6 +204,9 @@ BESIDE: dict[str, Any] = {"concurrency_limit": None}
 
 SETTLED = (*WISH, "warnings", "plan")
 
+OF_CARD = (*SETTLED, "card_panel")
+"""The components that show a card and what it can do."""
+
 
 def wire(page: Any, studio: Studio, gallery: Gallery, places: Places, words: PageText, parts: Parts) -> None:
     """Connect the components of a page."""
@@ -201,12 +216,14 @@ def wire(page: Any, studio: Studio, gallery: Gallery, places: Places, words: Pag
     page.unload(listener(runs.leave, (), ())["fn"])
     page.unload(listener(forget_packed, (), ())["fn"])
     watch = connection_js(words, {"adapter": studio.adapters.names})
-    page.load(fn=None, js=watch, outputs=[parts[name] for name in RESTORED], **AT_ONCE)
-    for script in (songs_js(words), notify_js(words)):
+    restored = page.load(fn=None, js=watch, outputs=[parts[name] for name in RESTORED], **AT_ONCE)
+    for script in (songs_js(words), plan_js(words), notify_js(words)):
         page.load(fn=None, js=script, **AT_ONCE)
     _wire_runs(runs, listener, parts, studio)
     _wire_songs(songs, listener, parts, page)
-    _wire_choices(Choices(studio, words, parts), listener, parts, page)
+    choices = Choices(studio, words, parts)
+    restored.then(**listener(choices.arrive, LIMITED, OF_CARD, **AT_ONCE))
+    _wire_choices(choices, listener, parts, page)
 
 
 def _wire_songs(songs: Songs, listener: Listener, parts: Parts, page: Any) -> None:
@@ -222,6 +239,7 @@ def _wire_runs(runs: Runs, listener: Listener, parts: Parts, studio: Studio) -> 
     every: dict[str, Any] = {"trigger_mode": "multiple"}
     # Songs and plans wait in one queue.
     queued: dict[str, Any] = {"after": studio.rest, "shown": False, "concurrency_limit": 1, "concurrency_id": "runs"}
+    kept = [parts["planned"], parts["warnings"]]
     for button, run, filled in ((RUN, runs.generate, MADE), (PLAN, runs.plan, OF_PLAN)):
         announced = parts[button].click(**listener(runs.announce, (), RUNNING, **AT_ONCE))
         over = announced.success(**listener(run, SONG_INPUTS, filled, api_name=button, **queued, **every))
@@ -229,7 +247,11 @@ def _wire_runs(runs: Runs, listener: Listener, parts: Parts, studio: Studio) -> 
         for ended in (over.success, over.failure):
             ended(**listener(runs.finish, (), RUNNING, **every, **AT_ONCE))
         if button == PLAN:
-            over.success(fn=None, js=PLANNED_JS, **every, **AT_ONCE)
+            announced.success(fn=None, js=PLAN_ASKED_JS, **every, **AT_ONCE)
+            over.success(fn=None, js=PLAN_MADE_JS, outputs=kept, **every, **AT_ONCE)
+    for name in PLAN_OF.values():
+        changed = _changed_by_visitor(parts[name])
+        changed(fn=None, js=PLAN_CHANGED_JS, inputs=[parts["planned"]], outputs=kept, **every, **AT_ONCE)
     parts["unplan"].click(fn=None, js="() => false", outputs=[parts["planned"]], **AT_ONCE)
     parts["timer"].tick(**listener(runs.poll, (), ("progress",), **AT_ONCE))
     # The browser reacts to the click itself, before it asks the server, which may be computing.
@@ -237,17 +259,21 @@ def _wire_runs(runs: Runs, listener: Listener, parts: Parts, studio: Studio) -> 
     parts["cancel"].click(**listener(runs.stop, (), RUNNING, **AT_ONCE))
 
 
+def _changed_by_visitor(part: Any) -> Any:
+    """The event of a control that its visitor has changed."""
+    # For a list, opening and leaving it count as input too, so only a selection is used.
+    return part.select if isinstance(part, gr.Dropdown) else part.input
+
+
 def _wire_choices(choices: Choices, listener: Listener, parts: Parts, page: Any) -> None:
     of_tier = ("tier", "batch", "duration")
-    # For a list, opening and leaving it count as input too, so only a selection is used.
-    parts["tier"].select(**listener(choices.tier, of_tier, (*SETTLED, "card_panel"), api_name="tier", **BESIDE))
+    _changed_by_visitor(parts["tier"])(**listener(choices.tier, of_tier, OF_CARD, api_name="tier", **BESIDE))
     parts["init_lm"].input(**listener(choices.init_lm, WISH, SETTLED, api_visibility="private", **BESIDE))
     # One event for each control: a running event drops its next trigger, whichever control it comes from.
     named: dict[str, Any] = {"api_name": "settings"}
     for name in SETTINGS:
         if name not in ("tier", "init_lm"):
-            changed = parts[name].select if isinstance(parts[name], gr.Dropdown) else parts[name].input
-            changed(**listener(choices.settings, WISH, SETTLED, **named, **BESIDE))
+            _changed_by_visitor(parts[name])(**listener(choices.settings, WISH, SETTLED, **named, **BESIDE))
             named = {"api_visibility": "private"}
     gr.on(
         [parts["batch"].change, parts["think"].change],

@@ -1,5 +1,5 @@
 // Runs once in the browser when the page is there. WORDS is filled in by scripts.py.
-// Shows a notification of the browser when a run ends, to a visitor who asked for it.
+// Shows a notification of the browser when a run ends, to a visitor who asked for it and is elsewhere.
 () => {
   const words = WORDS;
   const KEPT = "acestep-notify";
@@ -19,9 +19,11 @@
   };
 
   const tell = (stage) => {
-    if (!isOn()) return;
+    if (!isOn() || (!document.hidden && document.hasFocus())) return;
     try {
-      const told = new Notification(words.title, { body: stage.querySelector("p").innerText, tag: "acestep" });
+      // It replaces the one of the run before, and is shown again: without `renotify` that happens silently.
+      const said = { body: stage.querySelector("p").innerText, tag: "acestep", renotify: true };
+      const told = new Notification(words.title, said);
       told.onclick = () => {
         window.focus();
         told.close();

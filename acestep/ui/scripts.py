@@ -1,8 +1,9 @@
 """The scripts of the page, in the form gradio takes for an event without a handler.
 
 `connection.js` notices when the program stops, and reloads the page once it answers again. `songs.js` plays the songs
-and sends what is clicked. `notify.js` tells the end of a run to a visitor who is elsewhere. The form is kept in the
-browser as long as the tab is open, and the name of the visitor's folder longer.
+and sends what is clicked. `plan.js` shows a plan, and discards one that no longer fits the form. `notify.js` tells the
+end of a run to a visitor who is elsewhere. The form is kept in the browser as long as the tab is open, and the name of
+the visitor's folder longer.
 """
 
 import json
@@ -12,7 +13,7 @@ from typing import Final
 
 from acestep.serving.failures import FailedRun, FailureKind
 from acestep.ui.form import KEPT
-from acestep.ui.views import failure_html
+from acestep.ui.views import failure_html, warnings_html
 from acestep.ui.words import PageText
 
 RESTORED: Final = (*KEPT, "failure")
@@ -43,20 +44,14 @@ VISITOR_JS: Final = """() => {
 ACTED_JS: Final = "() => { window.acestepActed?.(); return []; }"
 """Goes on where the program has answered a click on a song."""
 
+PLAN_ASKED_JS: Final = "() => window.acestepPlan.asked()"
+"""Notes that a plan is made from the form as it is now."""
 
-PLANNED_JS: Final = """() => {
-  const caption = document.querySelector("#plan-caption textarea");
-  // The page shows the plan some frames later.
-  const look = (frames) => {
-    if (caption.offsetParent) {
-      caption.scrollIntoView({ block: "center" });
-      caption.focus({ preventScroll: true });
-    } else if (frames) requestAnimationFrame(() => look(frames - 1));
-  };
-  look(120);
-  return [];
-}"""
-"""Brings the plan into view once it is there."""
+PLAN_MADE_JS: Final = "() => window.acestepPlan.made()"
+"""Brings a plan that was made into view; gives what `PLAN_CHANGED_JS` gives."""
+
+PLAN_CHANGED_JS: Final = "(planned) => window.acestepPlan.changed(planned)"
+"""Discards a plan whose fields were changed on the form; gives `planned` and the warnings."""
 
 
 def connection_js(words: PageText, choices: Mapping[str, Sequence[str]]) -> str:
@@ -86,6 +81,11 @@ def connection_js(words: PageText, choices: Mapping[str, Sequence[str]]) -> str:
 def songs_js(words: PageText) -> str:
     """Return the script of the songs."""
     return _script("songs", {name: words(name) for name in ("play", "pause", "sure_delete")})
+
+
+def plan_js(words: PageText) -> str:
+    """Return the script of the language model's plan."""
+    return _script("plan", {"discarded": warnings_html((), words, own=(words("plan_discarded"),))})
 
 
 def notify_js(words: PageText) -> str:

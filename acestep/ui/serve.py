@@ -76,12 +76,15 @@ def serve_page(
             from acestep.ui.studio import Studio
             from acestep.ui.visitor_language import VisitorLanguage
 
-            studio = Studio(model, overrides, out.absolute(), adapters)
+            studio = Studio(model, overrides, out.absolute(), adapters, _look_at_no_more)
             end.callback(studio.close)
+            if init_service:
+                # The page is made for the card that PyTorch finds.
+                studio.open()
             page = _page(studio, language, shared=share)
             end.callback(page.close, verbose=False)
         if init_service:
-            studio.open(_look_at_no_more)
+            _look_at_no_more()
             studio.preload(notify)
         own = Middleware(OwnAddress, names=(names := {server_name, *names_of_this_machine(), *hosts}), alone=alone)
         guards = [
@@ -96,7 +99,7 @@ def serve_page(
         end.callback(studio.stop)
         if not init_service:
             # The page is there already; a first song waits until this is done.
-            studio.open(_look_at_no_more)
+            studio.open()
         while True:
             time.sleep(DAY_S)
 

@@ -39,14 +39,22 @@ CopySong = Callable[[Path], Path]
 class Studio:
     """One model for all visitors. `overrides` are the wishes of the command line, songs go below `out`.
 
-    A song is made with all `adapters`, or with those that its visitor chooses.
+    A song is made with all `adapters`, or with those that its visitor chooses. `opened` is called once the device is
+    open, before a model is loaded.
     """
 
-    def __init__(self, model: str, overrides: Overrides, out: Path, adapters: Sequence[Adapter] = ()) -> None:
+    def __init__(
+        self,
+        model: str,
+        overrides: Overrides,
+        out: Path,
+        adapters: Sequence[Adapter] = (),
+        opened: Callable[[], object] = lambda: None,
+    ) -> None:
         audio.open_folder(out)
         self.adapters = AdapterChoices(adapters)
         self._model = model
-        self._maker = SongMaker(model, overrides, adapters)
+        self._maker = SongMaker(model, overrides, adapters, opened)
         self.overrides = self._maker.overrides
         self.uploads = Uploads()
         self.sessions = Sessions(out, self._drop)
@@ -99,9 +107,9 @@ class Studio:
             return plan_of_card(overrides, self.card(tier), request)
         return self._maker.plan(overrides, request)
 
-    def open(self, then: Callable[[], object] = lambda: None) -> None:
-        """Import PyTorch and open the device, as the first song would; no model is loaded before `then` is done."""
-        self._maker.open(then)
+    def open(self) -> None:
+        """Import PyTorch and open the device, as the first song would."""
+        self._maker.open()
 
     def preload(self, notify: Callable[[str], None]) -> None:
         """Load what the first request will need."""

@@ -169,6 +169,21 @@ def test_the_address_keeps_the_choices(explorer: "Page", file: Path) -> None:
     assert explorer.locator("#card").input_value() == "T4 16 GB"
 
 
+CLIPBOARD = """refuses => {
+  const writeText = async (said) => { if (refuses) throw new Error("refused"); window.copied = said; };
+  Object.defineProperty(navigator, "clipboard", { configurable: true, value: { writeText } });
+}"""
+
+
+def test_the_commands_are_copied_or_selected_where_the_clipboard_is_refused(explorer: "Page") -> None:
+    words, commands = ExplorerText("en"), explorer.locator("#commands").inner_text()
+    for refuses, said in ((False, "copied"), (True, "selected")):
+        explorer.evaluate(CLIPBOARD, refuses)
+        explorer.locator("#copy").click()
+        explorer.get_by_role("button", name=words(said), exact=True).wait_for()
+    assert explorer.evaluate("[window.copied, String(getSelection())]") == [commands, commands]
+
+
 def test_every_control_is_reached_by_keyboard_and_has_a_name(explorer: "Page") -> None:
     explorer.locator("#more summary").click()
     explorer.locator("h1").click()

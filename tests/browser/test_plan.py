@@ -59,6 +59,42 @@ def test_a_plan_can_be_changed_and_the_song_follows_it(server: Server, visit: Vi
     assert not studio.control("plan-panel").is_visible()
 
 
+ENDED = """typing => {
+  document.activeElement.blur();
+  if (typing) document.querySelector("#lyrics textarea").focus();
+  window.acestepPlan.made();
+  return new Promise((done) => setTimeout(() => done(document.activeElement.closest("[id]").id), 200));
+}"""
+"""Lets a plan end for a visitor who is typing or not; gives the id of the control with the cursor."""
+
+
+def test_a_plan_is_discarded_when_what_it_was_made_from_changes(server: Server, visit: Visit) -> None:
+    page = visit(server.url)
+    studio, words = Studio(page), PageText("en")
+    studio.open_everything()
+    assert planned(studio, "a bridge of stone")
+    assert [page.evaluate(ENDED, typing) for typing in (True, False)] == ["lyrics", "plan-caption"]
+    studio.write("lyrics", "over the river")
+    studio.set("seed", 7)
+    assert studio.control("plan-panel").is_visible(), "the song follows these with the plan too"
+    studio.set("bpm", 100)
+    studio.control("plan-panel").wait_for(state="hidden")
+    wait_until(lambda: words("plan_discarded") in studio.text("warnings"))
+    # Also where it changes while the plan is made.
+    page.evaluate("() => { window.acestepPlan.asked(); window.acestepPlan.changed(false); }")
+    assert page.evaluate("() => window.acestepPlan.made()")[0] is False
+
+
+def test_a_task_on_a_song_that_exists_offers_no_plan(server: Server, visit: Visit) -> None:
+    studio, words = Studio(visit(server.url)), PageText("en")
+    studio.turn_to(0)
+    studio.control("plan").wait_for()
+    studio.choose("task", words("choice_cover"))
+    studio.control("plan").wait_for(state="hidden")
+    studio.choose("task", words("choice_text2music"))
+    studio.control("plan").wait_for()
+
+
 def test_a_plan_waits_for_the_song_of_another_visitor_and_can_be_stopped(server: Server, visit: Visit) -> None:
     first, second = (Studio(visit(server.url)) for _ in range(2))
     begun = len(server.observed("begin"))

@@ -115,6 +115,32 @@ def test_only_a_new_song_is_planned_and_only_by_a_language_model(studio: Studio)
     assert visit.made == []
 
 
+def test_a_plan_that_is_stopped_while_it_waits_loads_no_language_model(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("acestep.engine.service.Service._thinker", lambda *_: pytest.fail("a model is loaded"))
+    visit, (controls, _) = studio.sessions.of("ann"), studio.start()
+
+    def plan() -> None:
+        with visit.run():
+            visit.stop()
+            studio.plan_song(SHORT, controls, visit)
+
+    with pytest.raises(StoppedError):
+        plan()
+
+
+def test_whoever_opens_the_device_first_what_follows_is_done_once(card: CountingCard, tmp_path: Path) -> None:
+    done: list[str] = []
+    studio = Studio("tiny", Overrides(compile=False), tmp_path, opened=lambda: done.append("opened"))
+    assert done == []
+    for _ in range(2):
+        make(studio, studio.sessions.of("ann"))
+        studio.open()
+    assert done == ["opened"]
+    studio.close()
+
+
 def test_songs_go_only_to_their_visits_folder_and_list(studio: Studio, tmp_path: Path) -> None:
     ann, bob = studio.sessions.of("ann"), studio.sessions.of("bob")
     document = make(studio, ann, Request(caption="../../x", duration_s=1, steps=1, batch=2))

@@ -221,9 +221,9 @@ function writeAddress() {
 }
 
 async function copy() {
-  const text = byId("commands").textContent;
+  const typed = byId("commands").textContent;
   try {
-    await navigator.clipboard.writeText(text);
+    await navigator.clipboard.writeText(typed);
     byId("copy").textContent = text("copied");
   } catch {
     getSelection().selectAllChildren(byId("commands"));
