@@ -120,13 +120,16 @@ def test_switching_and_scaling_reads_no_file_and_moves_no_weight(transformer: nn
         apart.use(adapters, lambda: moved.append(1))
         return transformer.get_submodule(layer)(given)
 
+    silent_rock = unfused(rock, 0.0)
     sound(unfused(folk), unfused(rock))
     for one in (folk, rock):
         (one.path / "adapter_model.safetensors").unlink()
-    alone, half = sound(unfused(folk)) - plainly, sound(unfused(folk, 0.5)) - plainly
+    alone, half = sound(unfused(folk), silent_rock) - plainly, sound(unfused(folk, 0.5), silent_rock) - plainly
     assert torch.allclose(half, alone / 2, atol=1e-5)
-    assert torch.allclose(sound(unfused(folk), unfused(rock)) - sound(unfused(rock)), alone, atol=1e-4)
-    assert torch.equal(sound(unfused(folk, 0.0), unfused(rock, 0.0)), plainly)
+    assert torch.allclose(
+        sound(unfused(folk), unfused(rock)) - sound(unfused(folk, 0.0), unfused(rock)), alone, atol=1e-4
+    )
+    assert torch.equal(sound(unfused(folk, 0.0), silent_rock), plainly)
     assert len(moved) == 1
 
 
