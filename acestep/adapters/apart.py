@@ -46,7 +46,8 @@ class AdaptersApart:
         for one in adapters:
             wanted[one.path] = wanted.get(one.path, 0.0) + one.scale
         if not self.holds(adapters):
-            self._attach(tuple(wanted), before_change)
+            # Sums are rounded: songs must not depend on the order in which adapters were named first.
+            self._attach(tuple(sorted(wanted)), before_change)
         for path, products in self._products.items():
             for product in products:
                 product.set_scale(wanted[path])

@@ -133,6 +133,18 @@ def test_switching_and_scaling_reads_no_file_and_moves_no_weight(transformer: nn
     assert len(moved) == 1
 
 
+def test_the_order_of_names_changes_no_bit(tiny: nn.Module, tmp_path: Path) -> None:
+    layer, shape = next(iter(LAYERS.items()))
+    chosen = [unfused(made(tmp_path / str(n), layer, shape, "lora", n), 8.0) for n in range(3)]
+
+    def sound(adapters: list[Adapter]) -> torch.Tensor:
+        transformer = copy.deepcopy(tiny)
+        AdaptersApart(transformer, torch.float32).use(adapters, lambda: None)
+        return transformer.get_submodule(layer)(given_to(transformer, layer))
+
+    assert torch.equal(sound(chosen), sound(chosen[::-1]))
+
+
 def test_what_songs_are_told_is_what_is_switched_on(transformer: nn.Module, tmp_path: Path) -> None:
     layer, shape = next(iter(LAYERS.items()))
     folk, rock = (made(tmp_path / name, layer, shape, "lora") for name in ("folk", "rock"))
