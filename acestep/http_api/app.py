@@ -9,7 +9,7 @@ from starlette.middleware import Middleware
 from acestep.http_api.access import OurClient, OurServer, Server
 from acestep.http_api.answers import answer_errors, answer_with, refuse_in_form
 from acestep.http_api.openapi import describe, refusals, schema_of, success
-from acestep.http_api.plan_document import PlanDocument, plan_document
+from acestep.http_api.plan_document import PlanDocument
 from acestep.http_api.queue import MOST_SONG_BYTES
 from acestep.http_api.request_routes import request_routes
 from acestep.http_api.upload_routes import upload_routes
@@ -51,7 +51,7 @@ def api_app(server: Server, *, names: Collection[str] = (), alone: bool = True) 
     )
     def plan(server: OurServer, _: OurClient) -> Response:
         """Return the document of `acestep plan --json`, with the settings of the server."""
-        return answer_with(plan_document(server.queue.plan()))
+        return answer_with(server.queue.plan())
 
     described = describe(app, needs_token=bool(server.tokens))
 

@@ -19,11 +19,11 @@ from acestep.errors import AceStepError
 from acestep.http_api.body import SongsAsked, adapter_wishes, pipeline_request, think_wish, wishes_of
 from acestep.http_api.documents import ErrorKind
 from acestep.http_api.maker import Maker
+from acestep.http_api.plan_document import PlanDocument, plan_document
 from acestep.http_api.queued_request import QueuedRequest
 from acestep.http_api.recordings import Recordings
 from acestep.http_api.refused import RefusedError, unknown
 from acestep.http_api.song_folders import open_song_folder
-from acestep.limits.plan import Plan
 from acestep.serving.bounds import DAY_S, MOST_OF_A_VISITOR, MOST_WAITING
 from acestep.serving.uploads import uploaded_clip
 from acestep.serving.visits import MOST_SESSIONS, Visit
@@ -54,9 +54,9 @@ class RequestQueue:
         self._worker = threading.Thread(target=self._work, name="requests", daemon=True)
         self._worker.start()
 
-    def plan(self) -> Plan:
+    def plan(self) -> PlanDocument:
         """Return the plan of this machine's card, with the settings of the server."""
-        return self._maker.plan(self._maker.overrides)
+        return plan_document(self._maker.plan(self._maker.overrides), self._maker.adapter_memory)
 
     def add(
         self, asked: SongsAsked, client: str, recordings: dict[str, Path], own: Collection[str] = ()
