@@ -146,6 +146,8 @@ def run_generate(
     overrides = of_model(model, overrides)
     apart = memory_apart(adapters)
     request, plan = settle_think(request, think, lambda request: plan_to_run(overrides, request, apart))
+    if request.thinking.planned_caption and not request.thinks:
+        notify("The planned caption is not used, because no language model plans the songs.")
     plan = compiled_where_it_pays(plan, overrides, request)
     with _serving(model) as service:
         result, plan = service.generate(

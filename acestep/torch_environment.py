@@ -22,14 +22,14 @@ def set_defaults(environ: MutableMapping[str, str] = os.environ) -> None:
 
 
 def _compiled_folder(environ: MutableMapping[str, str]) -> Path | None:
-    """Where every process keeps and finds what was compiled; None if it cannot be written there.
+    """Where every process keeps and finds what was compiled; None if it cannot be looked at or written there.
 
     PyTorch's own choice is the folder of temporary files, which is emptied when the computer starts.
     """
     try:
-        cache = Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    except RuntimeError:  # there is no home
+        cache = environ.get("XDG_CACHE_HOME") or environ.get("LOCALAPPDATA") or Path.home() / ".cache"
+        folder = Path(cache) / "acestep" / "compiled"
+        there = next(place for place in (folder, *folder.parents) if place.exists())
+    except (RuntimeError, OSError):  # there is no home, or it cannot be entered
         return None
-    folder = cache / "acestep" / "compiled"
-    there = next(place for place in (folder, *folder.parents) if place.exists())
     return folder if folder.is_absolute() and there.is_dir() and os.access(there, os.W_OK | os.X_OK) else None

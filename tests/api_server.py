@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from acestep import api
+from acestep.adapter_memory import NO_ADAPTERS
 from acestep.adapters.choice import Adapter
 from acestep.hardware.card import simulated_card
 from acestep.http_api.access import Server
@@ -50,6 +51,7 @@ class FakeMaker:
     def __init__(self, errors: dict[str, BaseException] | None = None) -> None:
         self.overrides = Overrides()
         self.adapters = (Adapter(path=Path("folk")), Adapter(path=Path("rock.safetensors"), scale=0.5))
+        self.adapter_memory = NO_ADAPTERS
         self.used: list[Sequence[Adapter] | None] = []
         self.errors = errors or {}
         self.go = threading.Event()

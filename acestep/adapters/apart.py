@@ -37,27 +37,31 @@ class AdaptersApart:
     def use(self, adapters: Sequence[Adapter], before_change: Callable[[], None]) -> tuple[FusedAdapter, ...]:
         """Use adapters at their scales, and no others; return what songs are told of those that are not at 0.
 
-        Those that are attached are only switched. Otherwise `before_change` is called, and these are attached in place
-        of the others. Raises as `read_adapter_file` does, and `InvalidInputError` for an adapter of another model, for
-        one whose change is no product, and for values that are no numbers; then nothing is changed.
+        If the same are attached, they are only switched: one that is to stay for later songs is named at scale 0.
+        Otherwise `before_change` is called, and these are attached in place of the others. Raises as
+        `read_adapter_file` does, and `InvalidInputError` for an adapter of another model, for one whose change is no
+        product, and for values that are no numbers; then nothing is changed.
         """
         wanted: dict[Path, float] = {}
         for one in adapters:
             wanted[one.path] = wanted.get(one.path, 0.0) + one.scale
-        if wanted.keys() - self._products.keys() or not wanted:
-            self._attach(tuple(wanted), before_change)
+        if not self.holds(adapters):
+            # Sums are rounded: songs must not depend on the order in which adapters were named first.
+            self._attach(tuple(sorted(wanted)), before_change)
         for path, products in self._products.items():
             for product in products:
-                product.set_scale(wanted.get(path, 0.0))
+                product.set_scale(wanted[path])
         return tuple(
             FusedAdapter(name=one.name, scale=one.scale, digest=self._digests[one.path], fused=False)
             for one in adapters
             if one.scale
         )
 
+    def holds(self, adapters: Sequence[Adapter]) -> bool:
+        """Return whether these adapters are attached, and no others."""
+        return {one.path for one in adapters} == self._products.keys()
+
     def _attach(self, paths: tuple[Path, ...], before_change: Callable[[], None]) -> None:
-        if not paths and not self._products:
-            return
         layers = layers_of(self._transformer)
         files = [read_adapter_file(path) for path in paths]
         digests = {path: digest_of(path) for path in paths}

@@ -26,8 +26,11 @@ def memory_of(files: Iterable[AdapterFile]) -> AdapterMemory:
 
 
 def memory_apart(adapters: Iterable[Adapter]) -> AdapterMemory:
-    """Return the memory of those adapters that stay apart; raise `InvalidInputError` for a file that is no adapter."""
-    return memory_of(read_adapter_file(one.path) for one in adapters if not one.fused)
+    """Return the memory of those adapters that stay apart; raise `InvalidInputError` for a file that is no adapter.
+
+    One that is named twice is attached once.
+    """
+    return memory_of(read_adapter_file(path) for path in dict.fromkeys(one.path for one in adapters if not one.fused))
 
 
 def _product_values(name: str, layer: ChangedLayer) -> tuple[tuple[int, ...], int]:

@@ -14,7 +14,10 @@ _OGG_START = _OGG_PAGE + bytes((2,))
 
 
 def holds_several(path: Path) -> bool:
-    """Return whether a file holds a second recording after the first. Raises `OSError`."""
+    """Return whether a file holds a second recording after the first.
+
+    Raises `OSError` or `ValueError` where a file cannot be mapped into memory, as on some network file systems.
+    """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         if content[:5] == _OGG_PAGE:
             # Streams that are heard together all begin before the first page of another kind (RFC 3533, 4).

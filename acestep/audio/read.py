@@ -241,7 +241,10 @@ def _too_long(path: Path, length: str) -> InvalidInputError:
 
 
 def _told_joined(path: Path, used_s: float) -> tuple[str, ...]:
-    if not holds_several(path):
+    several = False
+    with suppress(OSError, ValueError):
+        several = holds_several(path)
+    if not several:
         return ()
     return (f"{path.name} holds several recordings, one after another: only the first, {minutes(used_s)}, is used.",)
 

@@ -16,6 +16,7 @@ from acestep.units import GIB, gib
 BESIDE_BYTES = GIB
 """Memory of a run besides its weights: 1.05 GiB for 10 s of music on the CPU, most of it to decode the audio."""
 
+FEWER_ADAPTERS = "use fewer adapters with --lora"
 CHOOSE_SMALLER = "choose a smaller model with --model"
 CHOOSE_SMALLER_LM = "choose a smaller language model with --lm"
 """The advice for a user whose main memory is too small for the weights."""
@@ -24,14 +25,13 @@ CHOOSE_SMALLER_LM = "choose a smaller language model with --lm"
 class Weights(msgspec.Struct, frozen=True, kw_only=True):
     """A model that is to be loaded, as `load` takes it.
 
-    `fused_values` of its weights are changed by adapters, and `apart_values` are those of adapters beside them.
+    `fused_values` of its weights are changed by adapters.
     """
 
     model: str
     variant: Variant | None
     quantization: Quantization | None = None
     fused_values: int = 0
-    apart_values: int = 0
 
 
 class LanguageWeights(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,16 +42,26 @@ class LanguageWeights(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def require_room_for(
-    checkpoints: Path, dtype: torch.dtype, *, music: Weights | None = None, language: LanguageWeights | None = None
+    checkpoints: Path,
+    dtype: torch.dtype,
+    *,
+    music: Weights | None = None,
+    apart_values: int = 0,
+    language: LanguageWeights | None = None,
 ) -> None:
-    """Raise `HostMemoryError` unless the weights of one or both fit into main memory together."""
-    needed, names, instead = 0, list[str](), CHOOSE_SMALLER
+    """Raise `HostMemoryError` unless all of these weights fit into main memory together.
+
+    `apart_values` are those of adapters that are to be attached beside the weights.
+    """
+    needed, names, instead = apart_values * dtype.itemsize, list[str](), CHOOSE_SMALLER
     if music is not None:
         needed += footprint(
             music.model, music.variant, checkpoints, dtype, music.quantization, fused_values=music.fused_values
         )
-        needed += music.apart_values * dtype.itemsize
         names.append(f"of {music.model}")
+    if apart_values:
+        names.append("of the adapters")
+        instead = CHOOSE_SMALLER if music is not None else FEWER_ADAPTERS
     if language is not None:
         needed += lm_footprint(language.name, checkpoints, dtype, language.quantization)
         names.append(f"of the language model {language.name}")

@@ -25,6 +25,10 @@ like_option = click.option(
 )
 
 
+_OF_PLAN = ("planned_caption", "bpm", "duration_s", "keyscale", "timesignature", "language")
+"""The parameters that hold the plan of a song; which of them the user asked for is not known."""
+
+
 class LikeASong(click.Command):
     """A command whose options may come from a song."""
 
@@ -55,6 +59,9 @@ def _values(settings: SongSettings, given: set[str], file: str, parameters: dict
     fields["lyrics"] = f"@{asked.lyrics}" if asked.lyrics.startswith("@") else asked.lyrics
     # 0 leaves the length open, as does an option that is not given; without a task the song is new.
     fields |= {"duration_s": asked.duration_s or None, "task": None if task is Task.TEXT2MUSIC else task}
+    if fields["planned_caption"] and "planned_caption" not in given and given & {"caption", "lyrics"}:
+        console.notify(f"{file} was planned for other words; its plan is not used.")
+        fields = {name: value for name, value in fields.items() if name not in _OF_PLAN}
     if "tracks" in fields:
         fields["tracks"] = ",".join(asked.tracks)
     if "audio_codes" in fields:

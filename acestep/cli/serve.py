@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from acestep.adapters.choice import Adapter
+from acestep.adapters.chosen import require_own_names
 from acestep.cli import console
 from acestep.cli.lora_option import adapters_in, lora_option, lora_unfused_option
 from acestep.cli.options import (
@@ -83,6 +84,7 @@ def serve(
 
     require_device()
     used = adapters_in(adapters, unfused=lora_unfused)
+    require_own_names(used)
 
     from acestep.http_api.serve import serve_api
 

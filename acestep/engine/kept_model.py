@@ -61,7 +61,13 @@ class KeptModel:
                 set_threads(components.modules().values())
             _LOG.info("loaded in %.1f s", time.perf_counter() - started)
             self._loaded[key] = components
-        return self._with_adapters_apart(key, [one for one in adapters if not one.fused])
+        return self._with_adapters_apart(key, _apart_of(adapters))
+
+    def values_to_attach(self, adapters: Sequence[Adapter]) -> int:
+        """Return the values of adapters beside the weights that `of` reads: 0 if the same are attached."""
+        if self._apart is not None and self._apart.holds(_apart_of(adapters)):
+            return 0
+        return sum(memory_apart(adapters).tensors)
 
     def close(self) -> None:
         """Free the model; nothing if none is loaded."""
@@ -80,6 +86,10 @@ class KeptModel:
         return components
 
 
+def _apart_of(adapters: Sequence[Adapter]) -> tuple[Adapter, ...]:
+    return tuple(one for one in adapters if not one.fused)
+
+
 def _key(plan: Plan, dtype: torch.dtype, adapters: Sequence[Adapter]) -> _Key:
     return plan.variant, plan.quantization, dtype, tuple(one for one in adapters if one.fused)
 
@@ -91,5 +101,4 @@ def weights_to_load(model: str, plan: Plan, adapters: Sequence[Adapter]) -> Weig
         variant=plan.variant,
         quantization=plan.quantization,
         fused_values=changed_values(one.path for one in adapters if one.fused),
-        apart_values=sum(memory_apart(adapters).tensors),
     )

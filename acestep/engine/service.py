@@ -251,13 +251,14 @@ class Service:
             # Another one is freed first, and must not count.
             self._kept_model.close()
             music = weights_to_load(self._model, plan, self._adapters)
+        apart_values = self._kept_model.values_to_attach(self._adapters)
         # Other backends load it by themselves, onto the card.
         beside = plan.backend is Backend.PT or plan.lm_quantization is not None
         words = None
         if language is not None and beside:
             words = LanguageWeights(name=language, quantization=plan.lm_quantization)
-        if music is not None or words is not None:
-            require_room_for(checkpoints_dir(), dtype, music=music, language=words)
+        if music is not None or apart_values or words is not None:
+            require_room_for(checkpoints_dir(), dtype, music=music, apart_values=apart_values, language=words)
 
     def _dtype_of(self, plan: Plan) -> torch.dtype:
         """Return the type in which songs are made on this device; language models run in the device's own."""

@@ -51,7 +51,7 @@ def api_app(server: Server, *, names: Collection[str] = (), alone: bool = True) 
     )
     def plan(server: OurServer, _: OurClient) -> Response:
         """Return the document of `acestep plan --json`, with the settings of the server."""
-        return answer_with(server.queue.plan_document())
+        return answer_with(server.queue.plan())
 
     described = describe(app, needs_token=bool(server.tokens))
 

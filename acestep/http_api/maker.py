@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from acestep.adapter_memory import AdapterMemory
 from acestep.adapters.choice import Adapter
 from acestep.limits.plan import Overrides, Plan
 from acestep.request import Request
@@ -14,6 +15,7 @@ class Maker(Protocol):
 
     overrides: Overrides
     adapters: tuple[Adapter, ...]
+    adapter_memory: AdapterMemory
 
     def plan(self, overrides: Overrides, request: Request | None = None) -> Plan:
         """Return the plan of this machine's card."""

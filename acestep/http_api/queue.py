@@ -54,9 +54,9 @@ class RequestQueue:
         self._worker = threading.Thread(target=self._work, name="requests", daemon=True)
         self._worker.start()
 
-    def plan_document(self) -> PlanDocument:
-        """Return what this machine's card may do, with the settings of the server."""
-        return plan_document(self._maker.plan(self._maker.overrides), self._maker.adapters)
+    def plan(self) -> PlanDocument:
+        """Return the plan of this machine's card, with the settings of the server."""
+        return plan_document(self._maker.plan(self._maker.overrides), self._maker.adapter_memory)
 
     def add(
         self, asked: SongsAsked, client: str, recordings: dict[str, Path], own: Collection[str] = ()

@@ -301,39 +301,3 @@ def test_a_python_program_names_adapters_as_the_command_does(
     for lora_ in (named, chosen, iter(named)):
         assert acestep.generate(SONG, exact(CARD, Knobs()), lora=lora_) == chosen
     assert acestep.generate(SONG, exact(CARD, Knobs())) == ()
-
-
-def test_the_old_weights_are_freed_before_main_memory_is_looked_at(
-    chosen: tuple[Adapter, Adapter], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Both together might not fit, and the next request would find the same."""
-    service = Service("tiny", here=(SmallCard(), CARD))
-    kept: list[int] = []
-    monkeypatch.setattr(
-        service_module, "require_room_for", lambda *_, **__: kept.append(len(service._kept_model._loaded))
-    )
-    try:
-        for adapters in ((), chosen):
-            service.preload(exact(CARD, Knobs()), think=False, notify=lambda _: None, adapters=adapters)
-    finally:
-        service.close()
-    assert kept == [0, 0]
-
-
-def test_a_language_model_is_weighed_against_main_memory_beside_a_model_that_is_loaded(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    service = Service("tiny", here=(SmallCard(), CARD))
-    asked: list[tuple[bool, bool]] = []
-    monkeypatch.setattr(
-        service_module,
-        "require_room_for",
-        lambda *_, music, language: asked.append((music is not None, language is not None)),
-    )
-    plan = exact(CARD, Knobs(lm="0.6B"))
-    try:
-        for think in (False, True, True):
-            service.preload(plan, think=think, notify=lambda _: None)
-    finally:
-        service.close()
-    assert asked == [(True, False), (False, True)]

@@ -120,14 +120,29 @@ def test_switching_and_scaling_reads_no_file_and_moves_no_weight(transformer: nn
         apart.use(adapters, lambda: moved.append(1))
         return transformer.get_submodule(layer)(given)
 
+    silent_rock = unfused(rock, 0.0)
     sound(unfused(folk), unfused(rock))
     for one in (folk, rock):
         (one.path / "adapter_model.safetensors").unlink()
-    alone, half = sound(unfused(folk)) - plainly, sound(unfused(folk, 0.5)) - plainly
+    alone, half = sound(unfused(folk), silent_rock) - plainly, sound(unfused(folk, 0.5), silent_rock) - plainly
     assert torch.allclose(half, alone / 2, atol=1e-5)
-    assert torch.allclose(sound(unfused(folk), unfused(rock)) - sound(unfused(rock)), alone, atol=1e-4)
-    assert torch.equal(sound(unfused(folk, 0.0), unfused(rock, 0.0)), plainly)
+    assert torch.allclose(
+        sound(unfused(folk), unfused(rock)) - sound(unfused(folk, 0.0), unfused(rock)), alone, atol=1e-4
+    )
+    assert torch.equal(sound(unfused(folk, 0.0), silent_rock), plainly)
     assert len(moved) == 1
+
+
+def test_the_order_of_names_changes_no_bit(tiny: nn.Module, tmp_path: Path) -> None:
+    layer, shape = next(iter(LAYERS.items()))
+    chosen = [unfused(made(tmp_path / str(n), layer, shape, "lora", n), 8.0) for n in range(3)]
+
+    def sound(adapters: list[Adapter]) -> torch.Tensor:
+        transformer = copy.deepcopy(tiny)
+        AdaptersApart(transformer, torch.float32).use(adapters, lambda: None)
+        return transformer.get_submodule(layer)(given_to(transformer, layer))
+
+    assert torch.equal(sound(chosen), sound(chosen[::-1]))
 
 
 def test_what_songs_are_told_is_what_is_switched_on(transformer: nn.Module, tmp_path: Path) -> None:

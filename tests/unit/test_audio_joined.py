@@ -1,5 +1,7 @@
 """A file of several recordings, one after another: the first is used, and the user is told."""
 
+import errno
+import mmap
 from pathlib import Path
 
 import numpy as np
@@ -44,3 +46,16 @@ def test_other_files_hold_one(name: str, tmp_path: Path) -> None:
     recording(tmp_path / name, 1)
     assert not holds_several(tmp_path / name)
     assert read_clip(tmp_path / name).remarks == ()
+
+
+@pytest.mark.parametrize("problem", [OSError(errno.ENODEV, "No such device"), ValueError("cannot mmap")])
+def test_a_file_system_that_maps_no_files_is_read_without_the_warning(
+    problem: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise problem
+
+    recording(tmp_path / "song.flac", 1)
+    monkeypatch.setattr(mmap, "mmap", refuse)
+    clip = read_clip(tmp_path / "song.flac")
+    assert (clip.duration_s, clip.remarks) == (1, ())

@@ -8,9 +8,15 @@ import httpx
 import pytest
 from schemathesis import GenerationMode
 
+from acestep.adapters.choice import Adapter
+from acestep.adapters.memory import memory_apart
 from acestep.cli.console import run_click
 from acestep.cli.main import cli
 from acestep.errors import Exit
+from acestep.hardware.card import simulated_card
+from acestep.http_api.plan_document import plan_document
+from acestep.limits.machine import plan_now
+from acestep.limits.plan import Overrides
 from tests.api_document import OPERATIONS, TOKEN, Described
 from tests.api_server import FakeMaker, api_server
 
@@ -51,6 +57,16 @@ def test_the_plan_is_the_document_of_the_command(
     answer = described.client.http.get("/v1/plan").json()
     assert answer["times"]["songs"]
     assert answer == json.loads(capsys.readouterr().out)
+
+
+def test_the_plan_says_what_unfused_adapters_take(capsys: pytest.CaptureFixture[str]) -> None:
+    folk = Path(__file__).parent.parent / "fixtures" / "adapters" / "peft-lora"
+    arguments = ("plan", "--json", "--vram", "8", "--lora", str(folk), "--lora-unfused")
+    assert run_click(cli, arguments) == Exit.OK
+    said = json.loads(capsys.readouterr().out)["adapter_bytes"]
+    memory = memory_apart([Adapter(path=folk, fused=False)])
+    plan = plan_now(Overrides(), simulated_card(8), None, memory)
+    assert plan_document(plan, memory).adapter_bytes == said > 0
 
 
 def test_a_server_without_tokens_does_not_describe_them(tmp_path: Path, described: Described) -> None:

@@ -64,7 +64,7 @@ def test_a_request_names_the_adapters_that_it_is_made_with(client: Api, maker: F
         {"adapters": [{"name": "rock.safetensors", "scale": -2}, {"name": "folk"}]},
     ):
         client.until(client.ask(**wish)["id"])
-    assert maker.used == [None, (), (rock,), (msgspec.structs.replace(rock, scale=-2.0), folk)]
+    assert maker.used == [None, (), (rock,), (folk, msgspec.structs.replace(rock, scale=-2.0))]
     for wrong in (
         [{"name": "jazz"}],
         [{"name": "folk"}] * 2,

@@ -1,5 +1,6 @@
 """`acestep serve`: what it refuses, before any heavy import, and what the server gets."""
 
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -100,6 +101,16 @@ def test_adapters_are_looked_at_before_the_server_is_opened(
     assert run_click(cli, ["serve", "--lora", str(tmp_path / "nowhere")]) == Exit.INVALID
     assert "nowhere" in capsys.readouterr().err
     assert len(opened) == 1
+
+
+def test_adapters_of_the_same_name_are_refused(
+    opened: list[dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    adapter = FIXTURES / "peft-lora"
+    other = shutil.copytree(adapter, tmp_path / adapter.name)
+    assert run_click(cli, ["serve", "--lora", str(adapter), "--lora", str(other)]) == Exit.USAGE
+    assert "'peft-lora'" in capsys.readouterr().err
+    assert opened == []
 
 
 def test_a_device_that_is_not_here_is_refused_before_the_server_is_opened(

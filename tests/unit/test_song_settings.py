@@ -248,6 +248,25 @@ def test_options_that_are_given_replace_what_belongs_to_them(tmp_path: Path, mon
     assert values_of(followed, "--src-audio", str(tmp_path / "a.wav"), **both).duration_s == 1.0
 
 
+@pytest.mark.parametrize(
+    ("options", "plan"),
+    [
+        ([], ("slow rain", 70, 30)),
+        (["--steps", "3"], ("slow rain", 70, 30)),
+        (["--caption", "a jazz trio"], ("", 0, 0)),
+        (["--lyrics", "la", "--bpm", "90"], ("", 90, 0)),
+        (["--caption", "a jazz trio", "--planned-caption", "jazz"], ("jazz", 70, 30)),
+    ],
+)
+def test_a_plan_is_used_again_only_for_the_words_it_was_made_for(
+    options: list[str], plan: tuple[str, int, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    thinking = Thinking(planned_caption="slow rain")
+    song = Request(caption="rain", bpm=70, duration_s=30, think=True, thinking=thinking)
+    again = values_of(song, *options, folder=tmp_path, monkeypatch=monkeypatch)
+    assert (again.thinking.planned_caption, again.bpm, again.duration_s) == plan
+
+
 @pytest.mark.parametrize("lyrics", ["@secret", "@@x", "la @ la"])
 def test_words_of_a_stranger_name_no_file_here(lyrics: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

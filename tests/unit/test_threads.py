@@ -1,5 +1,6 @@
 """PyTorch computes with the threads that suit the model and the cores, unless the user chose a number."""
 
+import errno
 from pathlib import Path
 
 import psutil
@@ -118,7 +119,7 @@ def test_what_is_compiled_is_kept_in_the_user_s_own_cache(tmp_path: Path) -> Non
     assert not list(tmp_path.iterdir()), "nothing is made before something is compiled"
 
 
-@pytest.mark.parametrize("way", ["relative", "a file", "not ours"])
+@pytest.mark.parametrize("way", ["relative", "a file", "not ours", "not entered"])
 def test_a_cache_that_cannot_be_written_is_left_to_pytorch(
     way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,6 +128,18 @@ def test_a_cache_that_cannot_be_written_is_left_to_pytorch(
         place.write_text("")
     elif way == "not ours":
         monkeypatch.setattr("os.access", lambda *_: False)
+    elif way == "not entered":
+        monkeypatch.setattr(Path, "exists", _refused)
     environ = {"XDG_CACHE_HOME": "place" if way == "relative" else str(place)}
     set_defaults(environ)
     assert "TORCHINDUCTOR_CACHE_DIR" not in environ
+
+
+def test_the_cache_of_windows_is_used_there(tmp_path: Path) -> None:
+    environ = {"LOCALAPPDATA": str(tmp_path)}
+    set_defaults(environ)
+    assert environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "acestep" / "compiled")
+
+
+def _refused(path: Path) -> bool:
+    raise PermissionError(errno.EACCES, "Permission denied", str(path))
