@@ -23,6 +23,7 @@ from acestep.errors import NotMeasuredError
 from acestep.hardware.card import SIMULATED_CAPABILITY, Card, simulated_card
 from acestep.hardware.host import HostMemory
 from acestep.knobs import Quantization, Variant
+from acestep.stage import Stage
 from acestep.tiers import BATCHES, Tier, TierTable
 from acestep.units import GIB
 from calibrate.probes.rehearsal import Rehearsal
@@ -36,6 +37,8 @@ from calibrate.probes.simulated.prober import REGIONS, full_size
 from calibrate.probes.simulated.sweep import pieces_of
 from ci.scenarios.card_book import CardBook
 from ci.scenarios.scenario import Scenario, ScenarioResult, ServiceCall
+
+_THREADS = "threading.Thread._bootstrap_inner"
 
 LIMITS_S = {1: 40, 2: 30, 4: 20, 8: 10}
 """The longest song in seconds of each batch, in a table with low limits."""
@@ -86,6 +89,7 @@ class Machine:
         self.models = 0
         self.language_models = 0
         self._at_end = 0, 0
+        self._called: set[str] = set()
         self._book = CardBook(scenario.free_bytes)
         self._tape = Tape(self._book)
         self._kernels = CudaKernels(SIMULATED_CAPABILITY)
@@ -110,6 +114,7 @@ class Machine:
             models=self.models,
             language_models=self.language_models,
             offers=offers,
+            called=tuple(sorted(self._called)),
         )
 
     @contextmanager
@@ -120,8 +125,9 @@ class Machine:
         of_qwen = type(layer), type(layer.mlp), type(layer.input_layernorm)
         with ExitStack() as stack:
             stack.callback(gc.unfreeze)
+            stack.enter_context(_replaced(_THREADS, self._begun))
             for place, instead in self._edges().items():
-                stack.enter_context(_replaced(place, instead))
+                stack.enter_context(_replaced(place, self._counted(place, instead)))
             stack.enter_context(patch.dict(os.environ, self._environment(folder)))
             stack.enter_context(self._kernels)
             stack.enter_context(self._memo.patched((*REGIONS, *of_qwen, *pieces_of(components))))
@@ -138,7 +144,6 @@ class Machine:
     def _edges(self) -> dict[str, Callable[[Any], Any]]:
         """What is replaced, by its place in the code: each makes the replacement of what is there."""
         return {
-            "threading.Thread._bootstrap_inner": self._begun,
             "acestep.tiers._table_in_force": lambda _: lambda: self._table,
             "acestep.devices.open.open_device": lambda _: self._open_device,
             "acestep.checkpoints.host_memory.host_memory": lambda _: _much_memory,
@@ -151,6 +156,20 @@ class Machine:
             "acestep.engine.service.Service.close": self._closed,
             "acestep.lm.language.Language.write": lambda usual: self._told("words", usual),
         }
+
+    def _counted(self, place: str, instead: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """Make the same replacement, but remember that it was called."""
+
+        def replacement(usual: Any) -> Any:
+            replaced = instead(usual)
+
+            def called(*arguments: Any, **named: Any) -> Any:
+                self._called.add(place)
+                return replaced(*arguments, **named)
+
+            return called
+
+        return replacement
 
     def _begun(self, usual: Callable[..., None]) -> Callable[..., None]:
         def begun(thread: object) -> None:
@@ -184,8 +203,11 @@ class Machine:
                 lambda: usual(*arguments, **named),
                 lambda answer: {
                     "batch": len(answer[0].songs),
-                    "duration_s": answer[0].songs[0].audio.shape[1] / answer[0].songs[0].sample_rate,
+                    "duration_s": min(song.audio.shape[1] / song.sample_rate for song in answer[0].songs),
                     "songs_per_pass": answer[0].songs_per_pass,
+                    "thought_per_pass": sum(
+                        stage.songs_per_pass for stage in answer[0].stages if stage.name == Stage.THINK
+                    ),
                     "decode_path": str(answer[0].decode_path),
                     "knobs": answer[1].knobs,
                 },
@@ -202,14 +224,24 @@ class Machine:
             gc.collect()
             gc.freeze()
         held, on_host = self.held_bytes, host_bytes()
-        self._book.take()
-        answer = run()
-        stages, refusals = self._book.take()
-        made = ServiceCall(
-            what=what, held_bytes=held, host_bytes=on_host, stages=stages, refusals=refusals, **about(answer)
-        )
-        self.made.append(made)
-        return answer
+        before, refused = self._book.take()
+        told: dict[str, Any] = {"what": f"{what} that were stopped"}
+        try:
+            answer = run()
+            told = {"what": what, **about(answer)}
+            return answer
+        finally:
+            stages, refusals = self._book.take()
+            self.made.append(
+                ServiceCall(
+                    held_bytes=held,
+                    host_bytes=on_host,
+                    stages=stages,
+                    stages_before=before,
+                    refusals=refused + refusals,
+                    **told,
+                )
+            )
 
     def _closed(self, usual: Callable[..., Any]) -> Callable[..., Any]:
         def close(service: Any) -> None:
