@@ -15,6 +15,7 @@ from calibrate.probes.base import Simulation
 from ci.counting import TellCells
 from ci.doors import ANY_TIER
 from ci.findings import Finding, FindingValue
+from ci.head_channel import HeadGoneError
 from ci.head_process import HeadSimulation
 from ci.judge_code import CODE_ERRORS
 from ci.scenarios.all_scenarios import SCENARIOS
@@ -242,4 +243,7 @@ def _calls(made: Sequence[ServiceCall]) -> str:
 def _played(scenario: Scenario, table: TierTable, simulation: Simulation) -> ScenarioResult:
     if not isinstance(simulation, HeadSimulation):
         raise TypeError("a scenario is played by the code of a tree, in a process of its own")
-    return simulation.outcome_of(scenario, table)
+    try:
+        return simulation.outcome_of(scenario, table)
+    except HeadGoneError as error:
+        raise HeadGoneError(f'the scenario "{scenario.name}" was not played to its end: {error}') from None
