@@ -83,8 +83,8 @@ def drawn_doors(seed: int) -> tuple[Door, ...]:
 
 
 def _drawn(rng: Random, lm: str | None) -> Door:
-    batch = rng.randint(1, 4 if lm else MAX_BATCH)
     shortest, longest = _DRAWN_S
+    batch = rng.randint(1, 4 if lm else min(MAX_BATCH, _DRAWN_SONG_SECONDS // shortest))
     return Door(
         name=f"drawn_{'planned' if lm else 'song'}",
         knobs=Knobs(variant=Variant.TURBO, offload=Offload.CPU_DIT, lm=lm),

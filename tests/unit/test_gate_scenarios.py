@@ -9,7 +9,9 @@ import pytest
 from acestep.knobs import Knobs, Offload, Quantization
 from acestep.tiers import TierTable
 from acestep.units import MIB
-from ci.judge_scenarios import is_possible, scenario_findings
+from ci.head_channel import HeadGoneError
+from ci.head_process import HeadSimulation
+from ci.judge_scenarios import is_possible, scenario_findings, scenario_tasks
 from ci.scenarios.all_scenarios import SCENARIOS
 from ci.scenarios.scenario import EntryPoint, RequestKind, Scenario, ScenarioRequest, ScenarioResult, ServiceCall
 from tests.gate_faults import without_lm
@@ -132,6 +134,22 @@ def test_what_needs_a_language_model_is_played_only_where_the_table_has_one() ->
         without_lm(tier)
     bare = msgspec.convert(house.table, TierTable)
     assert {scenario.name for scenario in SCENARIOS if not is_possible(scenario, bare)} == {"a recording in words"}
+
+
+class _Ended(HeadSimulation):
+    def __init__(self) -> None:
+        pass
+
+    def outcome_of(self, scenario: Scenario, table: TierTable) -> ScenarioResult:
+        raise HeadGoneError("a process that simulates ended with code 3")
+
+
+def test_a_scenario_that_ends_its_process_is_named() -> None:
+    house = good()
+    table = msgspec.convert(house.table, TierTable)
+    task = scenario_tasks({SCENARIOS[0].name: BEFORE}, table, SHARE, lambda _: None)[0]
+    with pytest.raises(HeadGoneError, match=f'"{SCENARIOS[0].name}" was not played to its end: .* code 3'):
+        list(task(_Ended()))
 
 
 def test_every_entry_point_and_every_kind_of_request_is_played() -> None:
