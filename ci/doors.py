@@ -31,6 +31,9 @@ SOURCE_S = 240.0
 
 PLAIN_S = 60.0
 
+_DRAWN_SONG_SECONDS = 600
+"""All songs of a run that is drawn together: what it costs to simulate does not depend on the seed."""
+
 _DRAWN_S, _DRAWN_LYRICS, _DRAWN_STEPS = (20, 599), (200, MAX_LYRIC_TOKENS), (3, 8)
 """The smallest and the largest of what is drawn."""
 
@@ -76,19 +79,22 @@ DOORS = tuple(_doors())
 def drawn_doors(seed: int) -> tuple[Door, ...]:
     """Return runs that a seed draws: memory that only some lengths or batches take has no place where it is safe."""
     rng = Random(seed)  # noqa: S311 it draws a sample, not a secret
-    return tuple(
-        Door(
-            name=f"drawn_{'planned' if lm else 'song'}",
-            knobs=Knobs(variant=Variant.TURBO, offload=Offload.CPU_DIT, lm=lm),
-            workload=Workload(
-                batch=rng.randint(1, 4 if lm else MAX_BATCH),
-                duration_s=float(rng.randint(*_DRAWN_S)),
-                with_lm=lm is not None,
-                lyric_tokens=rng.randint(*_DRAWN_LYRICS),
-                steps=rng.randint(*_DRAWN_STEPS),
-            ),
-        )
-        for lm in (None, "0.6B")
+    return tuple(_drawn(rng, lm) for lm in (None, "0.6B"))
+
+
+def _drawn(rng: Random, lm: str | None) -> Door:
+    shortest, longest = _DRAWN_S
+    batch = rng.randint(1, 4 if lm else min(MAX_BATCH, _DRAWN_SONG_SECONDS // shortest))
+    return Door(
+        name=f"drawn_{'planned' if lm else 'song'}",
+        knobs=Knobs(variant=Variant.TURBO, offload=Offload.CPU_DIT, lm=lm),
+        workload=Workload(
+            batch=batch,
+            duration_s=float(rng.randint(shortest, min(longest, _DRAWN_SONG_SECONDS // batch))),
+            with_lm=lm is not None,
+            lyric_tokens=rng.randint(*_DRAWN_LYRICS),
+            steps=rng.randint(*_DRAWN_STEPS),
+        ),
     )
 
 

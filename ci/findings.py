@@ -88,7 +88,7 @@ GATE_RULES: dict[str, GateRule] = {
             "G306": "no stage takes more memory with every step",
             "G307": "no stage does more work than the record at the base, within the tolerance",
             "G308": "no request, as a person makes it, takes more memory than at the base, within the tolerance",
-            "G309": "nothing of a request stays on the card for the next",
+            "G309": "nothing more stays between requests, on the card or in main memory, than at the base",
             "G401": "no card has a larger budget than before",
             "G402": "a tier is certified on no larger card, and no card falls to the tier below",
             "G403": "the gate tolerates no more than before",

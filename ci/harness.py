@@ -47,6 +47,9 @@ JUDGING = (
 The rules, what reads the files, exit codes, the judge's libraries, and what defines the simulated card and its stages.
 """
 
+_READING = ("ci/", "calibrate/", "acestep/")
+"""Of those, the packages that read tables, policies and records."""
+
 _SHOWING = ("calibrate/explain/", "calibrate/profiling/", "calibrate/report/")
 """Folders of `calibrate` that only show results; the gate imports nothing of them (`tools/rooms.py`)."""
 
@@ -108,6 +111,11 @@ def harness_findings(tree: Path, base: str) -> Iterator[Finding]:
 def judges(finding: Finding) -> bool:
     """Return whether a finding says that the judge's own code, its rules or its readers change."""
     return finding.id == "G204" and _is_judging(finding.field)
+
+
+def reads(finding: Finding) -> bool:
+    """Return whether a finding says that code changes with which the judge reads the files of a change."""
+    return judges(finding) and finding.field.startswith(_READING)
 
 
 def _is_judging(path: str) -> bool:

@@ -178,7 +178,12 @@ def _answered(prober: Simulation, question: _Question, regions: "Regions") -> _A
         if question.scenario is not None:
             from ci.scenarios.run import outcome_of
 
-            return _Answer(outcome=outcome_of(question.scenario, question.table, regions))
+            try:
+                return _Answer(outcome=outcome_of(question.scenario, question.table, regions))
+            finally:
+                # The end of a scenario lets go of what was frozen.
+                gc.collect()
+                gc.freeze()
         if question.fit is not None:
             return _Answer(coefficients=prober.memory_model(question.fit))
         if knobs is None or workload is None:
@@ -188,7 +193,7 @@ def _answered(prober: Simulation, question: _Question, regions: "Regions") -> _A
         return _Answer(result=prober.probe(knobs, workload, question.cap_bytes))
     except NotMeasuredError as error:
         return _Answer(problem=str(error))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return _Answer(problem=f"{type(error).__name__}: {error}")
 
 

@@ -18,7 +18,7 @@ from ci.code_versions import is_known
 from ci.counting import TellCells, counting
 from ci.doors import AT_BASE, DOORS, door_tasks, drawn_doors
 from ci.findings import Finding, GateVerdict, verdict_of, worst_first
-from ci.harness import harness_findings, judges
+from ci.harness import harness_findings, reads
 from ci.head_channel import HeadPlaces
 from ci.judge_code import found_once
 from ci.judge_physics import physics_findings
@@ -238,10 +238,10 @@ def _unread(error: InvalidInputError, changed: list[Finding]) -> Finding:
     """A file of the change that this code cannot read; the change may have brought the code that can."""
     named = re.search(r"\.variants\.([\w-]{1,40})", error.problem)
     rule, message = "G101", f"{error}."
-    if any(judges(finding) for finding in changed):
+    if any(reads(finding) for finding in changed):
         rule = "G207"
         message = (
-            f"{error}, says the base; the change brings other code that reads or judges, which may know more. A"
+            f"{error}, says the base; the change brings other code that reads files, which may know more. A"
             " maintainer has to review it, and this can be compared after it is merged."
         )
     return Finding(id=rule, variant=named[1] if named else "", field=str(error.source), message=message)

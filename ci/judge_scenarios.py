@@ -6,21 +6,23 @@ No record has them, so the code of the base plays the same scenarios, and what c
 from collections.abc import Collection, Iterator, Sequence
 from itertools import zip_longest
 
-from acestep.knobs import KNOBS, Variant
-from acestep.tiers import TierTable
+from acestep.knobs import KNOBS, Knobs, Variant
+from acestep.song import DecodePath
+from acestep.tiers import TierTable, lm_rank
 from acestep.units import MIB, mib
 from calibrate.files import as_text
 from calibrate.probes.base import Simulation
 from ci.counting import TellCells
 from ci.doors import ANY_TIER
 from ci.findings import Finding, FindingValue
+from ci.head_channel import HeadGoneError
 from ci.head_process import HeadSimulation
 from ci.judge_code import CODE_ERRORS
 from ci.scenarios.all_scenarios import SCENARIOS
 from ci.scenarios.scenario import BETWEEN, EntryPoint, RequestKind, Scenario, ScenarioResult, ServiceCall
 from ci.side_by_side import SimulationTask
 
-SAVING_KNOBS = ("offload", "quantization", "lm_quantization")
+SAVING_KNOBS = ("offload", "quantization")
 """Knobs that take longer, or make a song worse, the more they save."""
 
 SCENARIO = "scenario"
@@ -89,6 +91,7 @@ def scenario_findings(
         offered = after.offers.get(name, 0)
         if offered < most:
             yield told("G513", name, f"offers {offered} as {name}; it offered {most}", most, offered)
+    yield from _unseen(told, before, after)
     yield from _kept(told, scenario, before, after, share)
     for number, (then, now) in enumerate(zip_longest(before.made, after.made), start=1):
         if then is None or now is None or then.what != now.what:
@@ -98,7 +101,16 @@ def scenario_findings(
         yield from _taken(told, number, then, now, share)
 
 
-_GRANTED = {"batch": "songs", "duration_s": "seconds of each song", "songs_per_pass": "songs at once"}
+_GRANTED = {
+    "batch": "songs",
+    "duration_s": "seconds of the shortest song",
+    "songs_per_pass": "songs at once",
+    "thought_per_pass": "songs thought of at once",
+}
+
+_PASSES = ("songs_per_pass", "thought_per_pass")
+
+_HELD = {"held_bytes": "on the card", "host_bytes": "in main memory"}
 
 
 class _Told:
@@ -131,11 +143,23 @@ class _Told:
         )
 
 
+def _unseen(told: _Told, before: ScenarioResult, after: ScenarioResult) -> Iterator[Finding]:
+    """What was seen of the base and is not of the change, which may have gone past what is watched."""
+    for place in sorted(set(before.called) - set(after.called)):
+        yield told("G203", "called", f"does not call {place}, which shows what it does; at the base it did", place)
+    for name, where in _HELD.items():
+        then, now = (sum(getattr(call, name) for call in (*result.made, result)) for result in (before, after))
+        if then and not now:
+            said = f"seems to hold nothing {where} between requests; at the base it did, so it is not seen"
+            yield told("G203", name, said, then, now)
+
+
 def _kept(
     told: _Told, scenario: Scenario, before: ScenarioResult, after: ScenarioResult, share: float
 ) -> Iterator[Finding]:
     """What stays after a request: weights may grow a little, what is kept of songs may not grow."""
-    for name, where, spared in (("held_bytes", "on the card", 0), ("host_bytes", "in main memory", MIB)):
+    for name, where in _HELD.items():
+        spared = 0 if name == "held_bytes" else MIB
         then, now = ([*(getattr(made, name) for made in v.made), getattr(v, name)] for v in (before, after))
         both = list(zip(then, now, strict=False))
         most = max(both, key=lambda pair: pair[1] - pair[0] * (1 + share))
@@ -162,36 +186,54 @@ def _granted(
         said = f"is granted {now:g} {words} of request {number}; it was granted {then:g}"
         if now < then:
             yield told("G513", f"{number}.{name}", said, then, now, component=name)
-        elif now > then and scenario.limited and name != "songs_per_pass":
+        elif now > then and scenario.limited and name not in _PASSES:
             yield told("G514", f"{number}.{name}", f"{said}, as the table allows", then, now, component=name)
     for stage in before.stages.keys() - after.stages.keys() - {BETWEEN}:
         yield told(
             "G513", f"{number}.{stage}", f"leaves out {stage} of request {number}", stage=stage, component="stages"
         )
-    if before.decode_path != after.decode_path:
+    if _slowness(after.decode_path) > _slowness(before.decode_path):
         said = f"decodes request {number} by {after.decode_path}; it did so by {before.decode_path}"
         yield told(
             "G513", f"{number}.decode_path", said, before.decode_path, after.decode_path, component="decode_path"
         )
     if before.knobs is not None and after.knobs is not None:
-        for name in SAVING_KNOBS:
-            knobs = getattr(before.knobs, name), getattr(after.knobs, name)
-            if KNOBS[name].rank(knobs[1]) > KNOBS[name].rank(knobs[0]):
-                said = f"runs request {number} with {name} {as_text(knobs[1])}; it ran with {as_text(knobs[0])}"
-                yield told("G513", f"{number}.{name}", said, *knobs, component=name)
+        for name, then, now in _worse_knobs(before.knobs, after.knobs):
+            said = f"runs request {number} with {name} {as_text(now)}; it ran with {as_text(then)}"
+            yield told("G513", f"{number}.{name}", said, then, now, component=name)
     if after.refusals > before.refusals:
         said = f"runs out of memory {after.refusals} times in request {number}; it did so {before.refusals} times"
         yield told("G514", f"{number}.refusals", said, before.refusals, after.refusals, component="refusals")
 
 
+def _slowness(path: str) -> int:
+    """The index of a way to decode, from the fastest; one that is not known comes after all."""
+    known = [*DecodePath]
+    return known.index(DecodePath(path)) if path in known else len(known)
+
+
+def _worse_knobs(before: Knobs, after: Knobs) -> Iterator[tuple[str, str | None, str | None]]:
+    """Each knob that saves more, and a smaller language model; a larger one may need a smaller weight format."""
+    if lm_rank(after.lm) < lm_rank(before.lm):
+        yield "lm", before.lm, after.lm
+    for name in (*SAVING_KNOBS, "lm_quantization") if before.lm == after.lm else SAVING_KNOBS:
+        then, now = getattr(before, name), getattr(after, name)
+        if KNOBS[name].rank(now) > KNOBS[name].rank(then):
+            yield name, then, now
+
+
 def _taken(told: _Told, number: int, before: ServiceCall, after: ServiceCall, share: float) -> Iterator[Finding]:
-    for stage, owners in after.stages.items():
-        then, now = sum(before.stages.get(stage, {}).values()), sum(owners.values())
+    both = [("of", stage, owners, before.stages.get(stage, {})) for stage, owners in after.stages.items()]
+    both += [
+        ("before", stage, owners, before.stages_before.get(stage, {})) for stage, owners in after.stages_before.items()
+    ]
+    for when, stage, owners, was in both:
+        then, now = sum(was.values()), sum(owners.values())
         if now > then + max(then * share, MIB):
-            was = before.stages.get(stage, {})
             component = max(owners, key=lambda name: owners[name] - was.get(name, 0))
-            said = f"takes {mib(now)} for {stage} of request {number}; it took {mib(then)}"
-            yield told("G308", f"{number}.{stage}", said, then, now, stage=stage, component=component)
+            said = f"takes {mib(now)} for {stage} {when} request {number}; it took {mib(then)}"
+            field = f"{number}.{stage}" if when == "of" else f"before_{number}.{stage}"
+            yield told("G308", f"{field}.peak_allocated_bytes", said, then, now, stage=stage, component=component)
 
 
 def _calls(made: Sequence[ServiceCall]) -> str:
@@ -201,4 +243,7 @@ def _calls(made: Sequence[ServiceCall]) -> str:
 def _played(scenario: Scenario, table: TierTable, simulation: Simulation) -> ScenarioResult:
     if not isinstance(simulation, HeadSimulation):
         raise TypeError("a scenario is played by the code of a tree, in a process of its own")
-    return simulation.outcome_of(scenario, table)
+    try:
+        return simulation.outcome_of(scenario, table)
+    except HeadGoneError as error:
+        raise HeadGoneError(f'the scenario "{scenario.name}" was not played to its end: {error}') from None

@@ -14,9 +14,10 @@ from calibrate.table.waivers import RECORD, Waiver
 from ci.doors import ANY_TIER
 from ci.findings import GATE_RULES, Finding, GateVerdict, Level
 from ci.judge_plans import STAGE
+from ci.judge_scenarios import SCENARIO
 from ci.judge_table import STATES, is_field, still_lost
 
-OF_CODE = {*STATES, "steps", STAGE}
+OF_CODE = {*STATES, "steps", STAGE, SCENARIO}
 """Parts of the fields that only running the code can judge, beside fields of the table with the same parts."""
 
 OF_BYTES = "_bytes."

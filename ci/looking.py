@@ -23,7 +23,7 @@ _REACHED = re.compile(
     r"(.*\.)?((importlib|ctypes|inspect|atexit|builtins|marshal|subprocess|runpy|pkgutil|traceback)\.\w+"
     r"|time\.(?!(perf_counter|monotonic|sleep)$)\w+|threading\.(active_count|enumerate|main_thread|Thread|Timer|\*)"
     r"|concurrent\.futures\.\w+|asyncio\.(to_thread|\*)"
-    r"|numpy\.random|os\.(urandom|getrandom|times)|gc\.(get_\w+|\*)|operator\.(attrgetter|methodcaller|\*)"
+    r"|numpy\.random|os\.(urandom|getrandom|times)|gc\.(get_\w+|freeze|unfreeze|\*)|operator\.(attrgetter|methodcaller|\*)"
     r"|sys\.(?!(platform|version_info|maxsize|byteorder|float_info|stderr|stdout)$)\w+|sys\.\*"
     r"|os\.(_exit|abort|environb?|exec\w*|fork\w*|getenvb?|getppid|kill\w*|popen|posix_spawn\w*|spawn\w*|system|\*)"
     r"|torch\.(cuda|xpu|mps|backends\.\w+)\.(is_available|is_initialized|device_count))(\..*)?"
@@ -41,6 +41,8 @@ _ATTRIBUTES = frozenset(
         *("__builtins__", "__import__"),
         # What an object's class is called, whether a device computes, and whether weights are random.
         *("__class__", "__name__", "__qualname__", "__module__", "computes", "is_noise"),
+        # By what a real card differs from one that is thought up.
+        *("uuid", "imagined", "driver"),
         # Values and addresses, which a tensor without memory does not have.
         *("item", "tolist", "numpy", "data_ptr", "_cdata", "__cuda_array_interface__", "__dlpack__"),
     }

@@ -99,7 +99,9 @@ def summary(judgement: Judgement) -> str:
 def outputs(judgement: Judgement) -> str:
     """Return the outputs for later steps of a workflow."""
     errors = sum(finding.level is Level.ERROR for finding in judgement.findings)
-    return f"verdict={judgement.verdict}\nerrors={errors}\nfindings={len(judgement.findings)}\n"
+    left_out = ",".join(judgement.not_simulated)
+    counts = f"errors={errors}\nfindings={len(judgement.findings)}\n"
+    return f"verdict={judgement.verdict}\n{counts}not_simulated={left_out}\n"
 
 
 def append(path: str, addition: str) -> None:
@@ -121,6 +123,9 @@ def junit_xml(judgement: Judgement) -> str:
     stopping = [finding for finding in judgement.findings if finding.level is Level.ERROR]
     failed = {finding.id for finding in stopping}
     suite = ET.Element("testsuite", name="gate", tests=str(len(GATE_RULES)), failures=str(len(failed)), errors="0")
+    if judgement.not_simulated:
+        properties = ET.SubElement(suite, "properties")
+        ET.SubElement(properties, "property", name="not_simulated", value=", ".join(judgement.not_simulated))
     for rule in GATE_RULES.values():
         case = ET.SubElement(suite, "testcase", classname="gate", name=f"{rule.id} {rule.promise}")
         if rule.id in failed:

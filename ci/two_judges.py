@@ -10,10 +10,10 @@ from tempfile import TemporaryDirectory
 import msgspec
 
 from acestep.cli import console
-from acestep.errors import Exit, NotMeasuredError
+from acestep.errors import NotMeasuredError
 from calibrate.git import GitError, folder_at
 from ci.findings import GATE_RULES, JUDGE_CHANGES, Finding, GateVerdict, Level, verdict_of, worst_first
-from ci.harness import harness_findings, judges
+from ci.harness import harness_findings, judges, reads
 from ci.head_channel import head_environment
 from ci.judge import Judgement, JudgeVerdict
 
@@ -32,6 +32,9 @@ _RAY = "RAY_"
 """The beginning of the names of Ray's environment variables."""
 
 NO_JUDGE = "the base has no gate that can judge another tree"
+
+_UNREAD = (b"G101", b"G207")
+"""Rules about files that the base's gate cannot read, as it prints them."""
 
 _OLDER = (
     "A file of this tree is not valid for the code of the base, and this tree brings other code that reads or judges."
@@ -78,15 +81,15 @@ def judged_by_base(tree: Path, base: str, options: GateOptions, for_people: Sequ
     except subprocess.TimeoutExpired:
         raise NotMeasuredError(f"the base's gate gave no verdict in {VERDICT_SECONDS} s; run it again") from None
     sys.stdout.buffer.write(done.stdout)
-    if done.returncode == Exit.INVALID and _reads_otherwise(tree, base):
+    if any(rule in done.stdout for rule in _UNREAD) and _reads_otherwise(tree, base):
         console.notify(_OLDER)
     return done.returncode
 
 
 def _reads_otherwise(tree: Path, base: str) -> bool:
-    """Return whether a tree brings other code that reads or judges than the base has."""
+    """Return whether a tree brings other code that reads its files than the base has."""
     try:
-        return any(judges(finding) for finding in harness_findings(tree, base))
+        return any(reads(finding) for finding in harness_findings(tree, base))
     except GitError:
         return False
 

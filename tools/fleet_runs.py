@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Final
@@ -61,7 +61,11 @@ def run_at_once(
 
     Raises `NotMeasuredError` if one fails, or where they have not ended at `until` on the monotonic clock.
     """
-    with _node(workers, kinds, place) as (address, node), _cpu_of_workers(node) as (starts_s, cpu_s):
+    with (
+        _node(workers, kinds, place) as (address, node),
+        _cpu_of_workers(node) as (starts_s, cpu_s),
+        ExitStack() as logs,
+    ):
         fleet = ("--executor", "ray", "--address", address, "--cards", ",".join(kinds))
         began = time.monotonic()
         drivers = {
@@ -69,7 +73,7 @@ def run_at_once(
                 [sys.executable, "-m", "calibrate", "run", *fleet, "--variant", variant, *options, "-o", str(place)],
                 env=_environment(place),
                 stdout=subprocess.DEVNULL,
-                stderr=(place / f"{variant}.log").open("wb"),
+                stderr=logs.enter_context((place / f"{variant}.log").open("wb")),
             )
             for variant in variants
         }
@@ -80,6 +84,7 @@ def run_at_once(
         finally:
             for driver in drivers.values():
                 driver.kill()
+                driver.wait()
         wall_s = time.monotonic() - began
     records = [load_measurement(path) for path in place.glob("simulated-*.json")]
     answers, message_bytes = _messages(records)

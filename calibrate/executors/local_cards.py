@@ -52,10 +52,19 @@ class LocalMachine:
         self._turns = threading.Semaphore(usable_processes())
 
     def kinds(self, device: str) -> dict[str, list[Place]]:
-        """As `Machines.kinds`; every kind of simulated card has as many as there are processes at once."""
+        """As `Machines.kinds`; every kind of simulated card has as many as there are processes at once.
+
+        Raises `NotMeasuredError` too where one of several GPUs tells no UUID.
+        """
         if device == RecordedCardKind.SIMULATED:
             cards = [Place(node="", host=HOST, number=number + 1) for number in range(usable_processes())]
             return dict.fromkeys(self._asked or self._gpus(), cards)
+        used = [card for cards in self._gpus().values() for card in cards]
+        if len(used) > 1 and (nameless := next((card for card in used if not card.uuid), None)):
+            raise NotMeasuredError(
+                f"{nameless.name} tells no UUID, by which each of the {len(used)} cards here gets a process of its own:"
+                f" choose one card with {CUDA_VARIABLE}"
+            )
         return {
             kind: [Place(node=card.uuid, host=HOST, number=number + 1) for number, card in enumerate(cards)]
             for kind, cards in self._gpus().items()

@@ -24,8 +24,7 @@ class CardBook(LiveBook):
         if owner != ALLOWANCE:
             self._of_block[block] = owner, n_bytes
             self._owned[owner] += n_bytes
-            if self._owned.total() > sum(self._stages.get(self._stage, {}).values()):
-                self._stages[self._stage] = +self._owned
+            self._keep_the_largest()
         return block
 
     def free(self, block: int) -> None:
@@ -37,8 +36,9 @@ class CardBook(LiveBook):
     def begin_stage(self, name: str) -> None:
         """Begin to count for a stage."""
         super().begin_stage(name)
+        # Each pass of a request goes through its stages again.
         self._stage = name
-        self._stages[name] = dict(+self._owned)
+        self._keep_the_largest()
 
     def end_stage(self) -> tuple[int, int]:
         """Return the stage's peaks."""
@@ -55,3 +55,7 @@ class CardBook(LiveBook):
         stages, self._stages = self._stages, {}
         before, self._refusals = self._refusals, self.allocator.num_oom
         return {name: dict(peak) for name, peak in stages.items()}, self._refusals - before
+
+    def _keep_the_largest(self) -> None:
+        if self._owned.total() > sum(self._stages.get(self._stage, {}).values()):
+            self._stages[self._stage] = +self._owned

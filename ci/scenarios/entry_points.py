@@ -1,5 +1,7 @@
 """How requests come, from the outermost call of each: a command, a call in Python, a page, a server."""
 
+import signal
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, redirect_stderr, redirect_stdout, suppress
@@ -27,6 +29,9 @@ _STEPS = 2
 
 REQUEST_SECONDS = 300
 """Longest time for one request, which takes some seconds."""
+
+ADDRESS_SECONDS = 120
+"""Longest time until a command that serves tells its address."""
 
 POLL_S = 0.05
 """Seconds between two looks at a request to the server."""
@@ -154,20 +159,30 @@ def _acestep(*arguments: str) -> None:
         cli(list(arguments), standalone_mode=False)
 
 
-def _while_open(scenario: Callable[[httpx.Client], MostOffered], *command: str) -> MostOffered:
-    """Run a command that serves, scenario it when it tells its address, and end it as Ctrl-C does."""
+def _while_open(ask: Callable[[httpx.Client], MostOffered], *command: str) -> MostOffered:
+    """Run a command that serves, ask it when it tells its address, and end it as Ctrl-C does.
+
+    Raises `NotMeasuredError` where it tells none in time.
+    """
     offers: list[MostOffered] = []
+    here = threading.get_ident()
+    late = threading.Timer(ADDRESS_SECONDS, lambda: signal.pthread_kill(here, signal.SIGINT))
 
     def told(message: Any = None, **_: Any) -> None:
         if str(message).startswith("http://"):
+            late.cancel()
             with httpx.Client(base_url=str(message), timeout=REQUEST_SECONDS, trust_env=False) as client:
-                offers.append(scenario(client))
+                offers.append(ask(client))
             raise KeyboardInterrupt
 
     with patch.object(click, "echo", told), suppress(KeyboardInterrupt, click.Abort):
-        _acestep(*command)
+        late.start()
+        try:
+            _acestep(*command)
+        finally:
+            late.cancel()
     if not offers:
-        raise NotMeasuredError(f"`acestep {command[0]}` told no address")
+        raise NotMeasuredError(f"`acestep {command[0]}` told no address in {ADDRESS_SECONDS} s")
     return offers[0]
 
 

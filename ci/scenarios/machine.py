@@ -20,9 +20,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from acestep.errors import NotMeasuredError
-from acestep.hardware.card import SIMULATED_CAPABILITY, Card, simulated_card
+from acestep.hardware.card import SIMULATED_CAPABILITY, Card
+from acestep.hardware.detection import Detection
 from acestep.hardware.host import HostMemory
 from acestep.knobs import Quantization, Variant
+from acestep.stage import Stage
 from acestep.tiers import BATCHES, Tier, TierTable
 from acestep.units import GIB
 from calibrate.probes.rehearsal import Rehearsal
@@ -35,7 +37,17 @@ from calibrate.probes.simulated.memo import Memo, Regions, Tape
 from calibrate.probes.simulated.prober import REGIONS, full_size
 from calibrate.probes.simulated.sweep import pieces_of
 from ci.scenarios.card_book import CardBook
+from ci.scenarios.cards import card_of
+from ci.scenarios.reachable import of_modules
 from ci.scenarios.scenario import Scenario, ScenarioResult, ServiceCall
+
+PACKAGE = "acestep"
+"""What is judged: it may keep arrays in what it made when it was imported."""
+
+_LARGE_IMPORTS = ("gradio", "starlette", "uvicorn", "transformers")
+"""Libraries of the programs, which have many objects."""
+
+_THREADS = "threading.Thread._bootstrap_inner"
 
 LIMITS_S = {1: 40, 2: 30, 4: 20, 8: 10}
 """The longest song in seconds of each batch, in a table with low limits."""
@@ -45,10 +57,10 @@ MOST_HOST_BYTES = 1024 * GIB
 
 
 def host_bytes() -> int:
-    """Bytes of the tensors and arrays in main memory that were made since `gc.freeze`."""
+    """Bytes of the tensors and arrays in main memory that were made since `gc.freeze`, or that `acestep` holds."""
     found: dict[int, int] = {}
     seen: set[int] = set()
-    left = gc.get_objects()
+    left = [*gc.get_objects(), *of_modules(PACKAGE)]
     while left:
         thing = left.pop()
         for held in (thing, *gc.get_referents(thing)):
@@ -81,11 +93,12 @@ class Machine:
     def __init__(self, scenario: Scenario, table: TierTable, known: Regions) -> None:
         self.scenario = scenario
         self._table = limited(table, scenario.variant) if scenario.limited else table
-        self.card = simulated_card(scenario.card_gib)
+        self.card = card_of(scenario.card_gib)
         self.made: list[ServiceCall] = []
         self.models = 0
         self.language_models = 0
         self._at_end = 0, 0
+        self._called: set[str] = set()
         self._book = CardBook(scenario.free_bytes)
         self._tape = Tape(self._book)
         self._kernels = CudaKernels(SIMULATED_CAPABILITY)
@@ -110,6 +123,7 @@ class Machine:
             models=self.models,
             language_models=self.language_models,
             offers=offers,
+            called=tuple(sorted(self._called)),
         )
 
     @contextmanager
@@ -118,28 +132,29 @@ class Machine:
         components = full_size(self.scenario.variant, None)
         layer = components.text_encoder.layers[0]
         of_qwen = type(layer), type(layer.mlp), type(layer.input_layernorm)
+        for name in _LARGE_IMPORTS:
+            import_module(name)
+        # What is there before the program is no garbage of its, and looking at it takes long.
+        gc.collect()
+        gc.freeze()
         with ExitStack() as stack:
             stack.callback(gc.unfreeze)
+            # What is frozen is not seen.
+            stack.enter_context(patch.object(gc, "freeze", lambda: None))
+            stack.enter_context(_replaced(_THREADS, self._begun))
             for place, instead in self._edges().items():
-                stack.enter_context(_replaced(place, instead))
-            stack.enter_context(patch.dict(os.environ, self._environment(folder)))
+                stack.enter_context(_replaced(place, self._counted(place, instead)))
+            stack.enter_context(patch.dict(os.environ, {"ACESTEP_CHECKPOINTS_DIR": str(folder / "checkpoints")}))
             stack.enter_context(self._kernels)
             stack.enter_context(self._memo.patched((*REGIONS, *of_qwen, *pieces_of(components))))
             stack.enter_context(_Seen(self._ledger))
             yield
 
-    def _environment(self, folder: Path) -> dict[str, str]:
-        return {
-            "MAX_CUDA_VRAM": f"{self.scenario.card_gib:g}",
-            "ACESTEP_DEVICE": "cpu",
-            "ACESTEP_CHECKPOINTS_DIR": str(folder / "checkpoints"),
-        }
-
     def _edges(self) -> dict[str, Callable[[Any], Any]]:
         """What is replaced, by its place in the code: each makes the replacement of what is there."""
         return {
-            "threading.Thread._bootstrap_inner": self._begun,
             "acestep.tiers._table_in_force": lambda _: lambda: self._table,
+            "acestep.hardware.detection.reconcile": lambda _: self._detected,
             "acestep.devices.open.open_device": lambda _: self._open_device,
             "acestep.checkpoints.host_memory.host_memory": lambda _: _much_memory,
             "acestep.checkpoints.load.build": self._build,
@@ -152,6 +167,20 @@ class Machine:
             "acestep.lm.language.Language.write": lambda usual: self._told("words", usual),
         }
 
+    def _counted(self, place: str, instead: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """Make the same replacement, but remember that it was called."""
+
+        def replacement(usual: Any) -> Any:
+            replaced = instead(usual)
+
+            def called(*arguments: Any, **named: Any) -> Any:
+                self._called.add(place)
+                return replaced(*arguments, **named)
+
+            return called
+
+        return replacement
+
     def _begun(self, usual: Callable[..., None]) -> Callable[..., None]:
         def begun(thread: object) -> None:
             # Modes belong to a thread.
@@ -159,6 +188,9 @@ class Machine:
                 usual(thread)
 
         return begun
+
+    def _detected(self, *_: object) -> Detection:
+        return Detection(card=self.card, cards=(self.card,), answers=())
 
     def _open_device(self, *_: object, **__: object) -> tuple[SilentDevice, Card]:
         device = SilentDevice(self._ledger, self._book, dtype=torch.bfloat16, grouped_attention=True)
@@ -184,8 +216,11 @@ class Machine:
                 lambda: usual(*arguments, **named),
                 lambda answer: {
                     "batch": len(answer[0].songs),
-                    "duration_s": answer[0].songs[0].audio.shape[1] / answer[0].songs[0].sample_rate,
+                    "duration_s": min(song.audio.shape[1] / song.sample_rate for song in answer[0].songs),
                     "songs_per_pass": answer[0].songs_per_pass,
+                    "thought_per_pass": sum(
+                        stage.songs_per_pass for stage in answer[0].stages if stage.name == Stage.THINK
+                    ),
                     "decode_path": str(answer[0].decode_path),
                     "knobs": answer[1].knobs,
                 },
@@ -197,19 +232,25 @@ class Machine:
         return lambda *arguments, **named: self._watch(what, lambda: usual(*arguments, **named), lambda _: {})
 
     def _watch(self, what: str, run: Callable[[], Any], about: Callable[[Any], dict[str, Any]]) -> Any:
-        if not self.made:
-            # What the program has begun with is no garbage of a request, and looking at it takes long.
-            gc.collect()
-            gc.freeze()
         held, on_host = self.held_bytes, host_bytes()
-        self._book.take()
-        answer = run()
-        stages, refusals = self._book.take()
-        made = ServiceCall(
-            what=what, held_bytes=held, host_bytes=on_host, stages=stages, refusals=refusals, **about(answer)
-        )
-        self.made.append(made)
-        return answer
+        before, refused = self._book.take()
+        told: dict[str, Any] = {"what": f"{what} that were stopped"}
+        try:
+            answer = run()
+            told = {"what": what, **about(answer)}
+            return answer
+        finally:
+            stages, refusals = self._book.take()
+            self.made.append(
+                ServiceCall(
+                    held_bytes=held,
+                    host_bytes=on_host,
+                    stages=stages,
+                    stages_before=before,
+                    refusals=refused + refusals,
+                    **told,
+                )
+            )
 
     def _closed(self, usual: Callable[..., Any]) -> Callable[..., Any]:
         def close(service: Any) -> None:

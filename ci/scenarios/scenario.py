@@ -61,6 +61,8 @@ class ServiceCall(msgspec.Struct, frozen=True, kw_only=True):
     `what` is "songs", "codes" or "words"; `batch` and `duration_s` are what was granted of songs. Before the call,
     `held_bytes` were on the card, and `host_bytes` in tensors and arrays of main memory. `stages` are the most bytes on
     the card in each, by owner; what is in no stage is in "between". `refusals` are allocations that the card refused.
+    `duration_s` is that of the shortest song, `thought_per_pass` the number of songs that were thought of at once.
+    `stages_before` and what is refused there are of the time since the last call.
     """
 
     what: str
@@ -68,9 +70,11 @@ class ServiceCall(msgspec.Struct, frozen=True, kw_only=True):
     host_bytes: int
     stages: dict[str, dict[str, int]]
     refusals: int
+    stages_before: dict[str, dict[str, int]] = {}
     batch: int = 0
     duration_s: float = 0.0
     songs_per_pass: int = 0
+    thought_per_pass: int = 0
     decode_path: str = ""
     knobs: Knobs | None = None
 
@@ -80,7 +84,7 @@ class ScenarioResult(msgspec.Struct, frozen=True, kw_only=True):
 
     When the last program ends, `held_bytes` are on the card and `host_bytes` in main memory; `left_bytes` are on the
     card afterwards. `models` and `language_models` were loaded. `offers` are the most that can be asked for, where the
-    entry point says so.
+    entry point says so. `called` are the replaced places of the code that were called, but those of threads.
     """
 
     made: tuple[ServiceCall, ...]
@@ -90,3 +94,4 @@ class ScenarioResult(msgspec.Struct, frozen=True, kw_only=True):
     models: int
     language_models: int
     offers: dict[str, int] = {}
+    called: tuple[str, ...] = ()

@@ -8,6 +8,9 @@ PIPELINE = "acestep/engine/pipeline.py"
 CLAMPED = "        clamped, cuts = clamp(request, plan, lm=request.thinks)\n"
 DOWNLOADED = "                del latents\n"
 BEFORE_THE_STEPS = "    condition = denoiser.embed(conditions.condition)\n"
+BEFORE_A_DECODE = (
+    "    def __init__(self, request: Request, latents: Tensor, place: StageContext, progress: Progress) -> None:\n"
+)
 PAGE = "an afternoon on the page"
 LIMITS = "more than the table allows"
 SHARED = "a card that others use"
@@ -83,6 +86,17 @@ SCENARIO_FAULTS = (
         SHARED,
         "offload",
     ),
+    _more(
+        "the first pass takes more",
+        PIPELINE,
+        "                latents = denoise(songs, conditions.of(run.done, after), place, watched)\n",
+        "                card = place.device.torch_device\n"
+        "                spare = None if run.done else torch.empty(100 << 20, dtype=torch.uint8, device=card)\n"
+        "                latents = denoise(songs, conditions.of(run.done, after), place, watched)\n"
+        "                del spare\n",
+        SHARED,
+        "denoise",
+    ),
     _kept(
         "the latents of a song stay on the card",
         PIPELINE,
@@ -118,6 +132,23 @@ SCENARIO_FAULTS = (
         "        for sentence in result.warnings:\n            warn(sentence)\n",
         '        self.kept = [*getattr(self, "kept", ()), result]\n'
         "        for sentence in result.warnings:\n            warn(sentence)\n",
+        PAGE,
+    ),
+    _kept(
+        "what is kept in main memory is hidden from the collector",
+        SERVICE,
+        "        for sentence in result.warnings:\n            warn(sentence)\n",
+        '        self.kept = [*getattr(self, "kept", ()), result]\n        gc.freeze()\n'
+        "        for sentence in result.warnings:\n            warn(sentence)\n",
+        PAGE,
+    ),
+    _kept(
+        "arrays are kept in a list that was made before the first request",
+        "acestep/engine/decode.py",
+        BEFORE_A_DECODE,
+        "    shared: list[object] = []\n\n"
+        + BEFORE_A_DECODE
+        + "        self.shared.append(np.ones(1 << 20, np.float32))\n",
         PAGE,
     ),
     _kept(

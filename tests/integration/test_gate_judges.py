@@ -262,6 +262,11 @@ def test_a_file_that_only_the_code_of_the_change_can_read_is_for_a_maintainer(up
     table.write_text(json.dumps(document | {"more": 1}), encoding="utf-8")
     assert not two_judges._reads_otherwise(head, "HEAD")
     assert _unread_in(head) == (GateVerdict.INVALID, "G101")
+    workflow = head / ".github" / "workflows" / "gate.yml"
+    workflow.parent.mkdir(parents=True, exist_ok=True)
+    workflow.write_text("on: push\n", encoding="utf-8")
+    assert not two_judges._reads_otherwise(head, "HEAD")
+    assert _unread_in(head) == (GateVerdict.INVALID, "G101")
     with (head / "acestep" / "tiers.py").open("a", encoding="utf-8") as reader:
         reader.write("MORE = 1\n")
     assert two_judges._reads_otherwise(head, "HEAD")

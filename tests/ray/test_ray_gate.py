@@ -22,6 +22,8 @@ from tests.gate_house import good
 from tests.gate_trees import gated, one_tier_house, one_tier_tree, put_in
 from tests.ray.clusters import LocalCluster
 
+FAULT = next(fault for fault in CODE_FAULTS if fault.name == "the text encoder is no longer offloaded")
+
 STAND_IN = """
 import sys, time
 from acestep.request import DecodePath
@@ -119,8 +121,8 @@ def test_a_process_that_ends_is_told_as_it_is_here(cells: list[GateCell], places
 def test_the_gate_says_of_a_change_what_it_says_here(cluster: LocalCluster, tmp_path: Path) -> None:
     """With the real simulation: one song, and the steps of another, on two of the cluster's nodes."""
     tree = one_tier_tree(tmp_path, one_tier_house(None, seconds=60))
-    put_in(tree, CODE_FAULTS[2])
+    put_in(tree, FAULT)
     here = gated(tree, "--seed", "5")
     assert here[0] == Exit.REGRESSED
-    assert {finding["id"] for finding in here[1]["findings"]} & set(CODE_FAULTS[2].rules)
+    assert {finding["id"] for finding in here[1]["findings"]} & set(FAULT.rules)
     assert gated(tree, "--seed", "5", "--executor", "ray", "--address", cluster.address) == here

@@ -14,8 +14,15 @@ from tests.code_faults.fault import CodeFault
 from tests.gate_trees import gated, named, one_tier_house, one_tier_tree, put_in, turbo_tree
 
 pytestmark = pytest.mark.soak
-MOST_SECONDS = 180
-"""Of processor time for a tree that did not change: 90 s on two cores."""
+SEED = ("--seed", "5")
+"""The same runs and samples every time: whether a test passes does not depend on what is drawn."""
+
+MOST_SECONDS = 300
+"""Of processor time for a tree that did not change.
+
+About 180 s for the cells, the runs that no cell is and the plans, 60 s for the scenarios of both sides, and a quarter
+more for a busy machine.
+"""
 
 
 house = cache(one_tier_house)
@@ -24,7 +31,7 @@ house = cache(one_tier_house)
 
 def test_the_tree_as_it_is_is_green_in_time(tmp_path: Path) -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    code, document = gated(turbo_tree(tmp_path))
+    code, document = gated(turbo_tree(tmp_path), *SEED)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     click.echo(f"\n{document['compared']} in {seconds:.0f} s of processor time")
@@ -43,7 +50,7 @@ def test_every_fault_is_red_with_its_stage_and_component(fault: CodeFault, tmp_p
     else:
         tree = turbo_tree(tmp_path)
     put_in(tree, fault)
-    code, document = gated(tree)
+    code, document = gated(tree, *SEED)
     assert (code, document["verdict"]) == (fault.verdict.exit, fault.verdict), document["findings"]
     assert named(document, fault), document["findings"]
     click.echo(f"\n{fault.name}: {len(named(document, fault))} of {len(document['findings'])} findings name its cause")

@@ -27,4 +27,5 @@ def test_a_seed_draws_runs_that_can_be_asked_for_and_the_same_ones_again() -> No
     for seed, doors in drawn.items():
         assert doors == drawn_doors(seed)
         for door in doors:
+            assert door.workload.batch * door.workload.duration_s <= 600
             assert probe_request(door.workload, ByteTokenizer()).batch == door.workload.batch

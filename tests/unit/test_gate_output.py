@@ -19,7 +19,7 @@ from ci.causes import causes
 from ci.counting import counting
 from ci.findings import GATE_RULES, Finding, GateVerdict, Level, verdict_of, worst_first
 from ci.judge import Compared, Judgement
-from ci.output import MOST_ANNOTATIONS, annotations, junit_xml, print_findings, summary
+from ci.output import MOST_ANNOTATIONS, annotations, junit_xml, outputs, print_findings, summary
 from tests.gate_faults import FIELDS
 from tests.gate_house import committed, good
 
@@ -267,6 +267,17 @@ def test_annotations_are_one_line_each_and_no_more_than_are_shown(found: list[Fi
         assert (" more; " in alike[-1]) if wanted > MOST_ANNOTATIONS else True
     assert all("\n" not in line and "\r" not in line for line in lines)
     assert all("," not in line.split("::")[1].removeprefix("title=") for line in lines)
+
+
+def test_what_was_not_simulated_is_told_to_later_steps_and_in_the_report() -> None:
+    whole = judgement_of([])
+    part = msgspec.structs.replace(whole, not_simulated=("base", "sft"))
+    assert "not_simulated=\n" in outputs(whole)
+    assert "not_simulated=base,sft\n" in outputs(part)
+    assert ET.fromstring(junit_xml(whole)).find("properties") is None  # noqa: S314 our own
+    told = ET.fromstring(junit_xml(part)).find("properties/property")  # noqa: S314 our own
+    assert told is not None
+    assert told.attrib == {"name": "not_simulated", "value": "base, sft"}
 
 
 @given(st.lists(findings, max_size=10))

@@ -9,7 +9,9 @@ import pytest
 from acestep.knobs import Knobs, Offload, Quantization
 from acestep.tiers import TierTable
 from acestep.units import MIB
-from ci.judge_scenarios import is_possible, scenario_findings
+from ci.head_channel import HeadGoneError
+from ci.head_process import HeadSimulation
+from ci.judge_scenarios import is_possible, scenario_findings, scenario_tasks
 from ci.scenarios.all_scenarios import SCENARIOS
 from ci.scenarios.scenario import EntryPoint, RequestKind, Scenario, ScenarioRequest, ScenarioResult, ServiceCall
 from tests.gate_faults import without_lm
@@ -21,12 +23,14 @@ MADE = ServiceCall(
     held_bytes=100 * MIB,
     host_bytes=10 * MIB,
     stages={"encode": {"text_encoder": 90 * MIB, "activations": 10 * MIB}},
+    stages_before={"between": {"transformer": 60 * MIB}},
     refusals=0,
     batch=4,
     duration_s=60.0,
     songs_per_pass=2,
     decode_path="gpu",
-    knobs=Knobs(offload=Offload.CPU),
+    thought_per_pass=2,
+    knobs=Knobs(offload=Offload.CPU, lm="1.7B"),
 )
 BEFORE = ScenarioResult(
     made=(MADE, MADE, MADE),
@@ -36,6 +40,7 @@ BEFORE = ScenarioResult(
     models=1,
     language_models=1,
     offers={"max_batch": 8},
+    called=("generate", "load"),
 )
 SCENARIO = Scenario(
     name="a scenario",
@@ -55,8 +60,20 @@ def _last(**fields: Any) -> ScenarioResult:
     return _changed(made=(MADE, MADE, msgspec.structs.replace(MADE, **fields)))
 
 
+def _knobs(**fields: Any) -> Knobs:
+    return msgspec.structs.replace(Knobs(offload=Offload.CPU, lm="1.7B"), **fields)
+
+
+def _held(**fields: Any) -> ScenarioResult:
+    return _changed(made=(msgspec.structs.replace(MADE, **fields),) * 3, **fields)
+
+
 WORSE: dict[tuple[str, str], Callable[[], ScenarioResult]] = {
     ("G203", "made"): lambda: _changed(made=(MADE, MADE)),
+    ("G203", "called"): lambda: _changed(called=("load",)),
+    ("G203", "held_bytes"): lambda: _held(held_bytes=0),
+    ("G203", "host_bytes"): lambda: _held(host_bytes=0),
+    ("G308", "transformer"): lambda: _last(stages_before={"between": {"transformer": 63 * MIB}}),
     ("G308", "models"): lambda: _changed(models=2),
     ("G308", "language_models"): lambda: _changed(language_models=2),
     ("G308", "encode"): lambda: _last(stages={"encode": {"text_encoder": 90 * MIB, "encode": 13 * MIB}}),
@@ -70,10 +87,14 @@ WORSE: dict[tuple[str, str], Callable[[], ScenarioResult]] = {
     ("G513", "batch"): lambda: _last(batch=3),
     ("G513", "duration_s"): lambda: _last(duration_s=59.0),
     ("G513", "songs_per_pass"): lambda: _last(songs_per_pass=1),
+    ("G513", "thought_per_pass"): lambda: _last(thought_per_pass=1),
     ("G513", "decode_path"): lambda: _last(decode_path="cpu"),
+    ("G513", "gpu-of-another"): lambda: _last(decode_path="gpu-of-another"),
+    ("G513", "lm"): lambda: _last(knobs=_knobs(lm="0.6B")),
+    ("G513", "lm_quantization"): lambda: _last(knobs=_knobs(lm_quantization=Quantization.INT8)),
     ("G513", "stages"): lambda: _last(stages={}),
-    ("G513", "offload"): lambda: _last(knobs=Knobs(offload=Offload.STREAM)),
-    ("G513", "quantization"): lambda: _last(knobs=Knobs(offload=Offload.CPU, quantization=Quantization.INT8)),
+    ("G513", "offload"): lambda: _last(knobs=_knobs(offload=Offload.STREAM)),
+    ("G513", "quantization"): lambda: _last(knobs=_knobs(quantization=Quantization.INT8)),
     ("G514", "batch"): lambda: _last(batch=8),
     ("G514", "duration_s"): lambda: _last(duration_s=61.0),
     ("G514", "refusals"): lambda: _last(refusals=1),
@@ -85,13 +106,20 @@ def test_what_is_worse_is_found(rule_and_what: tuple[str, str]) -> None:
     rule, what = rule_and_what
     found = list(scenario_findings(SCENARIO, BEFORE, WORSE[rule_and_what](), SHARE))
     assert [finding.id for finding in found] == [rule]
-    assert what in (found[0].component, found[0].field.rpartition(".")[2])
+    assert what in (found[0].stage, found[0].component, found[0].field.rpartition(".")[2], found[0].after)
 
 
 def test_what_is_better_or_within_the_tolerance_is_none() -> None:
     frugal = {"encode": {"text_encoder": 90 * MIB, "activations": 11 * MIB}}
-    better = msgspec.structs.replace(MADE, stages=frugal, songs_per_pass=4, knobs=Knobs(offload=Offload.NONE))
-    assert not list(scenario_findings(SCENARIO, BEFORE, _changed(made=(better,) * 3, models=0, left_bytes=0), SHARE))
+    better = msgspec.structs.replace(MADE, stages=frugal, songs_per_pass=4, knobs=_knobs(offload=Offload.NONE))
+    larger = msgspec.structs.replace(better, knobs=_knobs(lm="4B", lm_quantization=Quantization.INT8))
+    for made in (better, larger):
+        assert not list(scenario_findings(SCENARIO, BEFORE, _changed(made=(made,) * 3, left_bytes=0), SHARE))
+
+
+def test_the_ways_to_decode_are_compared_by_their_order() -> None:
+    slow = _changed(made=(msgspec.structs.replace(MADE, decode_path="cpu"),) * 3)
+    assert not list(scenario_findings(SCENARIO, slow, BEFORE, SHARE))
 
 
 def test_weights_may_grow_within_the_tolerance_for_all_requests_alike() -> None:
@@ -106,6 +134,22 @@ def test_what_needs_a_language_model_is_played_only_where_the_table_has_one() ->
         without_lm(tier)
     bare = msgspec.convert(house.table, TierTable)
     assert {scenario.name for scenario in SCENARIOS if not is_possible(scenario, bare)} == {"a recording in words"}
+
+
+class _Ended(HeadSimulation):
+    def __init__(self) -> None:
+        pass
+
+    def outcome_of(self, scenario: Scenario, table: TierTable) -> ScenarioResult:
+        raise HeadGoneError("a process that simulates ended with code 3")
+
+
+def test_a_scenario_that_ends_its_process_is_named() -> None:
+    house = good()
+    table = msgspec.convert(house.table, TierTable)
+    task = scenario_tasks({SCENARIOS[0].name: BEFORE}, table, SHARE, lambda _: None)[0]
+    with pytest.raises(HeadGoneError, match=f'"{SCENARIOS[0].name}" was not played to its end: .* code 3'):
+        list(task(_Ended()))
 
 
 def test_every_entry_point_and_every_kind_of_request_is_played() -> None:

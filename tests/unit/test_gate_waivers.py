@@ -4,13 +4,18 @@ import datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from acestep.knobs import Variant
+from acestep.tiers import TierTable
 from acestep.units import GIB, MIB
+from calibrate.table.policy import load_policy
+from calibrate.table.waivers import Waiver
 from ci.checkout import CHECKOUT
 from ci.findings import GATE_RULES, GateVerdict
 from ci.judge import judge
+from ci.judge_waivers import stale_findings, unbounded_findings
 from ci.promises import TABLE_FILE
 from tests.fakes import AnalyticProber, Hungry
 from tests.gate_faults import FIELDS, Fault
@@ -118,6 +123,35 @@ def test_a_waiver_of_code_that_is_not_simulated_is_neither_used_nor_unused(tmp_p
     house.waivers = [WAIVED | {"field": "denoise.peak_allocated_bytes.without_lm", "value": 2 * GIB}]
     assert "G602" in stopping(judged(house, tmp_path / "all"))
     assert "G602" not in stopping(judged(house, tmp_path / "none", variants=[Variant.XL_TURBO]))
+
+
+CODE_FIELDS = (
+    "denoise.peak_allocated_bytes.without_lm",
+    "smallest_cap_bytes.with_lm",
+    "denoise.flops.without_lm",
+    "steps.denoise",
+    "plan.8.max_batch.with_lm",
+    "scenario.a_large_card.3.denoise.peak_allocated_bytes",
+    "scenario.a_large_card.held_bytes",
+    "scenario.a_large_card.models",
+    "scenario.a_large_card.1.batch",
+)
+
+
+@pytest.mark.parametrize("field", CODE_FIELDS)
+def test_a_waiver_of_what_running_the_code_finds_outlives_the_merge(field: str) -> None:
+    waiver = msgspec.convert(WAIVED | {"tier": "any", "field": field, "value": 2 * MIB}, Waiver)
+    table = msgspec.convert(good().table, TierTable)
+    for granted, code_judged, stale in (([waiver], True, []), ([waiver], False, []), ([], False, []), ([], True, [1])):
+        found = stale_findings([], table, [waiver], granted, TODAY, code_judged=code_judged)
+        assert len(found) == len(stale)
+
+
+def test_memory_of_a_scenario_is_waived_up_to_what_the_card_has() -> None:
+    field = "scenario.a_large_card.3.denoise.peak_allocated_bytes"
+    for value, rules in ((2 * GIB, []), (64 * GIB, ["G603"])):
+        waiver = msgspec.convert(WAIVED | {"tier": "any", "field": field, "value": value}, Waiver)
+        assert [finding.id for finding in unbounded_findings([waiver], load_policy())] == rules
 
 
 def test_nothing_that_is_not_valid_can_be_waived(tmp_path: Path) -> None:

@@ -145,6 +145,19 @@ def test_without_a_gpu_all_cards_are_none(driver: Driver, command: Run, tmp_path
         assert "no NVIDIA card was found" in err
 
 
+def test_several_cards_of_which_one_tells_no_uuid_are_refused(
+    driver: Driver, command: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nameless = Board(name="NVIDIA L4", uuid="", gib=24)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    driver.boards(TWINS[0], nameless)
+    code, _, err = command(cli, "run", "--device", "cuda", "--cards", "all", "--dry-run")
+    assert code == Exit.NOT_MEASURED
+    assert "NVIDIA L4 tells no UUID" in err
+    driver.boards(nameless)
+    assert command(cli, "run", "--device", "cuda", "--cards", "all", "--dry-run")[0] == Exit.OK
+
+
 def test_a_dry_run_tells_the_cards_in_any_spelling(driver: Driver, command: Run) -> None:
     code, _, err = command(cli, "run", "--device", "cuda", "--cards", "l4", "--dry-run")
     assert code == Exit.OK
