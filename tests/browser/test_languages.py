@@ -30,7 +30,8 @@ def test_every_control_has_a_name_in_the_language_of_the_browser(language: str, 
     page.goto(server.url)
     studio = Studio(page)
     words, script = PageText(language), re.compile(SCRIPTS[language])
-    assert studio.page.evaluate("() => document.documentElement.lang") == language
+    # gradio's own words may be in a variant of the language, such as zh-CN.
+    assert studio.page.evaluate("() => document.documentElement.lang").partition("-")[0] == language
     studio.open_everything()
     # gradio's own words.
     assert script.search(studio.control("source-audio").locator("button").inner_text())

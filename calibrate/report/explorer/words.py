@@ -36,14 +36,14 @@ def own_texts() -> dict[str, dict[str, str]]:
 def sentences_said(scripts: str) -> dict[str, dict[str, str]]:
     """Return the translations of the sentences that scripts may say, by language and English text.
 
-    Those are the sentences of which a long fixed part, or the longest, stands in the scripts.
+    Those are the sentences of which a long fixed part stands in the scripts, and the short ones, which scripts may put
+    together of parts.
     """
     said = _JOIN.sub("", scripts)
 
     def is_said(english: str) -> bool:
         fixed = [part.strip() for part in _PLACEHOLDER.split(english)]
-        longest = max(map(len, fixed))
-        return any(part in said for part in fixed if len(part) >= min(longest, _LONG))
+        return max(map(len, fixed)) < _LONG or any(part in said for part in fixed if len(part) >= _LONG)
 
     return {
         path.stem: {english: text for english, text in read_texts(path).items() if is_said(english)}
