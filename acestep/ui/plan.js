@@ -6,7 +6,7 @@
   const same = { __type__: "update" };
   let changed = false;
 
-  // Who has moved on to another field is not taken away from it.
+  // The cursor of a visitor who has gone on to another field stays there.
   const isFree = () => document.activeElement === document.body || document.activeElement?.closest("#plan") != null;
 
   // The page shows the plan some frames later.

@@ -16,8 +16,8 @@ from tests.browser.studio import Studio, wait_until
 from tests.guides import with_tiers, without_lm
 
 SIZES = (4, 24)
-"""Cards that a page starts for: the smallest and the largest. The shared server's has 8 GiB; what a page of any other
-size shows is looked at where its tier is chosen.
+"""Cards that a page starts for: the smallest and the largest. The shared server's has 8 GiB; the pages
+of other sizes are looked at without a browser, in `tests/unit/test_ui_page.py`.
 """
 BOXES = {
     "none": (False, False),
