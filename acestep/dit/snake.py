@@ -1,8 +1,8 @@
 """The audio codec's activation, Snake: ``x + sin(alpha x)^2 / beta``, in one pass over the memory where Triton runs.
 
-PyTorch's own operations read and write the largest tensors of a decode eleven times for each activation, which is most
-of the time of decoding; one kernel reads once and writes once. It computes in float32 whatever the dtype, and rounds
-once.
+PyTorch's five operations on the values read and write the largest tensors of a decode eleven times for each activation,
+which is most of the time of decoding; one kernel reads once and writes once. It computes in float32 whatever the dtype,
+and rounds once.
 
 `acestep::snake` and `acestep::snake_` are operators, so that whatever counts operations sees one. They exist for CUDA,
 and without values on meta.
@@ -81,7 +81,10 @@ def _bump(hidden: Tensor, scales: Scales) -> Tensor:
 
 
 class _Kernel:
-    """The Triton kernel; if Triton cannot compile it, PyTorch's operations from then on, and the log says so once."""
+    """The Triton kernel; if Triton cannot compile it, PyTorch's operations from then on, and the log says so once.
+
+    They also compute for tensors whose layout the kernel cannot read; then the next call is tried again.
+    """
 
     def __init__(self) -> None:
         self.compiles = True
@@ -94,7 +97,7 @@ class _Kernel:
                 from acestep.dit.snake_kernel import launch
 
                 with torch.cuda.device_of(hidden):  # type: ignore[no-untyped-call]
-                    launch(result, hidden, alpha, inverse_beta)
+                    computed = launch(result, hidden, alpha, inverse_beta)
             # Triton has no common class for the ways in which it and the system's compiler can fail.
             except Exception as error:
                 if ran_out(error) or is_card_fault(error):
@@ -102,8 +105,9 @@ class _Kernel:
                 self.compiles = False
                 _LOG.warning("decoding takes longer than it could, as Triton made no kernel: %s", first_line(error))
             else:
-                return result
-        # Compiling fails before anything is computed, so no tensor was changed yet.
+                if computed:
+                    return result
+        # Nothing was computed yet, also where compiling failed, so no tensor was changed.
         bump = _bump(hidden, Scales(alpha.to(hidden.dtype), inverse_beta.to(hidden.dtype)))
         return torch.add(hidden, bump, out=result)
 

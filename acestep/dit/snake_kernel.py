@@ -40,18 +40,16 @@ def _snake(  # type: ignore[no-untyped-def]
     tl.store(result + at, x + sine * sine * tl.load(inverse_beta + channel), mask=inside)
 
 
-def launch(result: Tensor, hidden: Tensor, alpha: Tensor, inverse_beta: Tensor) -> None:
+def launch(result: Tensor, hidden: Tensor, alpha: Tensor, inverse_beta: Tensor) -> bool:
     """Compute `result` from `hidden` [batch, channels, samples], which may be the same tensor.
 
-    Both have the same layout: rows of samples, or the channels last, as cuDNN may leave them. The others are [1,
-    channels, 1] in float32. Raises `ValueError` for another layout.
+    Both must have the same layout: rows of samples, or the channels last, as cuDNN may leave them. For another one
+    nothing is computed, and False is returned. The others are [1, channels, 1] in float32.
     """
     batch, channels, samples = hidden.shape
     last = not hidden.is_contiguous()
-    if last and not hidden.transpose(1, 2).is_contiguous():
-        raise ValueError(f"Snake needs rows of samples or the channels last, got strides {hidden.stride()}")
-    if result.stride() != hidden.stride():
-        raise ValueError(f"the result has strides {result.stride()}, and the input {hidden.stride()}")
+    if result.stride() != hidden.stride() or (last and not hidden.transpose(1, 2).is_contiguous()):
+        return False
     count = hidden.numel() if last else samples
     grid = (triton.cdiv(count, VALUES_A_PROGRAM), 1 if last else batch * channels)
     _snake[grid](
@@ -65,3 +63,4 @@ def launch(result: Tensor, hidden: Tensor, alpha: Tensor, inverse_beta: Tensor) 
         block=VALUES_A_PROGRAM,
         enable_fp_fusion=False,
     )
+    return True

@@ -60,6 +60,21 @@ def test_without_a_compiler_pytorch_computes_and_the_log_says_it_once(
     assert "Failed to find C compiler" in caplog.text
 
 
+@torch.no_grad()
+def test_a_layout_that_the_kernel_cannot_read_is_computed_by_pytorch_and_the_kernel_stays(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tries: list[int] = []
+    kernels = ModuleType("acestep.dit.snake_kernel")
+    kernels.launch = lambda *_: bool(tries.append(1))  # type: ignore[attr-defined, func-returns-value]
+    monkeypatch.setitem(sys.modules, "acestep.dit.snake_kernel", kernels)
+    layer, hidden = Snake1d(3), torch.linspace(-3, 3, 60).reshape(1, 6, 10)[:, ::2]
+    scales = Snakes(layer, fused=True)._scales[layer]
+    for _ in range(2):
+        assert torch.equal(_new_on_cuda(hidden, *scales), layer(hidden))
+    assert (len(tries), caplog.records) == (2, [])
+
+
 @pytest.mark.parametrize("problem", ["out of memory", "an illegal memory access was encountered"])
 def test_a_full_card_and_a_broken_one_are_no_missing_compiler(problem: str, monkeypatch: pytest.MonkeyPatch) -> None:
     tries = fails_with(RuntimeError(f"Triton Error [CUDA]: {problem}"), monkeypatch)
