@@ -105,7 +105,7 @@ def _secret(path: Path) -> Path:
 
 
 def _written(server: Server) -> list[Path]:
-    return [Path(line["what"]) for line in server.observed("write")]
+    return [Path(line["what"]) for line in server.observed("write") if line["what"]]
 
 
 def _own(server: Server, path: Path) -> bool:

@@ -22,6 +22,9 @@ OUT_OF_MEMORY = "(out of memory)"
 """This text in a song's caption makes the song run out of memory."""
 
 CHANGES = ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink", "shutil.rmtree")
+BELOW_A_FOLDER = ("os.remove", "os.rmdir", "shutil.rmtree")
+"""Events whose last argument may be the descriptor of the folder that the path is below."""
+
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
@@ -42,7 +45,8 @@ def observe(journal: Path) -> None:
             if event == "open":
                 write(event="write" if arguments[2] & WRITES else "read", what=_path(arguments[0]))
             elif event in CHANGES:
-                write(event="write", what=_path(arguments[0]))
+                below = arguments[-1] if event in BELOW_A_FOLDER else None
+                write(event="write", what=_path(arguments[0], below))
             elif event == "socket.connect":
                 write(event="connect", what=str(arguments[1]))
         finally:
@@ -73,9 +77,16 @@ def fail_on_request() -> None:
     pipeline.denoise = denoised
 
 
-def _path(given: Any) -> str:
-    """An absolute path; a descriptor that is open already has none."""
-    return "" if isinstance(given, int) or given is None else os.path.abspath(os.fsdecode(given))  # noqa: PTH100 links stay
+def _path(given: Any, below: int | None = None) -> str:
+    """An absolute path; a pipe or socket has none. `below` is the descriptor of a folder, or none if negative."""
+    if given is None:
+        return ""
+    if isinstance(given, int):
+        place = os.readlink(f"/proc/self/fd/{given}")  # noqa: PTH115 what is not a file has no path
+        return place if os.path.isabs(place) else ""  # noqa: PTH117
+    name = os.fsdecode(given)
+    folder = "" if below is None or below < 0 else os.readlink(f"/proc/self/fd/{below}")  # noqa: PTH115
+    return os.path.abspath(os.path.join(folder, name))  # noqa: PTH100,PTH118 links stay
 
 
 def use_table(path: Path) -> None:
