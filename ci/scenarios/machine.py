@@ -124,6 +124,7 @@ class Machine:
             language_models=self.language_models,
             offers=offers,
             called=tuple(sorted(self._called)),
+            stages_after=self._book.take()[0],
         )
 
     @contextmanager
