@@ -19,7 +19,7 @@ from ci.head_channel import HeadGoneError
 from ci.head_process import HeadSimulation
 from ci.judge_code import CODE_ERRORS
 from ci.scenarios.all_scenarios import SCENARIOS
-from ci.scenarios.scenario import BETWEEN, EntryPoint, RequestKind, Scenario, ScenarioResult, ServiceCall
+from ci.scenarios.scenario import BETWEEN, EntryPoint, RequestKind, Scenario, ScenarioResult, ServiceCall, StagePeaks
 from ci.side_by_side import SimulationTask
 
 SAVING_KNOBS = ("offload", "quantization")
@@ -99,6 +99,7 @@ def scenario_findings(
             return
         yield from _granted(told, scenario, number, then, now)
         yield from _taken(told, number, then, now, share)
+    yield from _more(told, "after", "after all requests", before.stages_after, after.stages_after, share)
 
 
 _GRANTED = {
@@ -223,17 +224,21 @@ def _worse_knobs(before: Knobs, after: Knobs) -> Iterator[tuple[str, str | None,
 
 
 def _taken(told: _Told, number: int, before: ServiceCall, after: ServiceCall, share: float) -> Iterator[Finding]:
-    both = [("of", stage, owners, before.stages.get(stage, {})) for stage, owners in after.stages.items()]
-    both += [
-        ("before", stage, owners, before.stages_before.get(stage, {})) for stage, owners in after.stages_before.items()
-    ]
-    for when, stage, owners, was in both:
+    yield from _more(
+        told, f"before_{number}", f"before request {number}", before.stages_before, after.stages_before, share
+    )
+    yield from _more(told, f"{number}", f"of request {number}", before.stages, after.stages, share)
+
+
+def _more(told: _Told, place: str, when: str, before: StagePeaks, after: StagePeaks, share: float) -> Iterator[Finding]:
+    for stage, owners in after.items():
+        was = before.get(stage, {})
         then, now = sum(was.values()), sum(owners.values())
         if now > then + max(then * share, MIB):
             component = max(owners, key=lambda name: owners[name] - was.get(name, 0))
-            said = f"takes {mib(now)} for {stage} {when} request {number}; it took {mib(then)}"
-            field = f"{number}.{stage}" if when == "of" else f"before_{number}.{stage}"
-            yield told("G308", f"{field}.peak_allocated_bytes", said, then, now, stage=stage, component=component)
+            said = f"takes {mib(now)} for {stage} {when}; it took {mib(then)}"
+            field = f"{place}.{stage}.peak_allocated_bytes"
+            yield told("G308", field, said, then, now, stage=stage, component=component)
 
 
 def _calls(made: Sequence[ServiceCall]) -> str:

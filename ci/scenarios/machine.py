@@ -124,6 +124,7 @@ class Machine:
             language_models=self.language_models,
             offers=offers,
             called=tuple(sorted(self._called)),
+            stages_after=self._book.take()[0],
         )
 
     @contextmanager
@@ -139,6 +140,8 @@ class Machine:
         gc.freeze()
         with ExitStack() as stack:
             stack.callback(gc.unfreeze)
+            # A language model of this scenario is none of the next.
+            stack.callback(full_size_lm.cache_clear)
             # What is frozen is not seen.
             stack.enter_context(patch.object(gc, "freeze", lambda: None))
             stack.enter_context(_replaced(_THREADS, self._begun))

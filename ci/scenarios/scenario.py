@@ -11,6 +11,10 @@ BETWEEN: Final = "between"
 """Stands for the stage where none has begun, or the last has ended."""
 
 
+StagePeaks = dict[str, dict[str, int]]
+"""The most bytes on the card in each stage, by owner."""
+
+
 class EntryPoint(StrEnum):
     """How a request reaches the pipeline; each has code of its own."""
 
@@ -68,9 +72,9 @@ class ServiceCall(msgspec.Struct, frozen=True, kw_only=True):
     what: str
     held_bytes: int
     host_bytes: int
-    stages: dict[str, dict[str, int]]
+    stages: StagePeaks
     refusals: int
-    stages_before: dict[str, dict[str, int]] = {}
+    stages_before: StagePeaks = {}
     batch: int = 0
     duration_s: float = 0.0
     songs_per_pass: int = 0
@@ -85,6 +89,7 @@ class ScenarioResult(msgspec.Struct, frozen=True, kw_only=True):
     When the last program ends, `held_bytes` are on the card and `host_bytes` in main memory; `left_bytes` are on the
     card afterwards. `models` and `language_models` were loaded. `offers` are the most that can be asked for, where the
     entry point says so. `called` are the replaced places of the code that were called, but those of threads.
+    `stages_after` are of the time since the last call.
     """
 
     made: tuple[ServiceCall, ...]
@@ -95,3 +100,4 @@ class ScenarioResult(msgspec.Struct, frozen=True, kw_only=True):
     language_models: int
     offers: dict[str, int] = {}
     called: tuple[str, ...] = ()
+    stages_after: StagePeaks = {}

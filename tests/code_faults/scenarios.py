@@ -86,17 +86,6 @@ SCENARIO_FAULTS = (
         SHARED,
         "offload",
     ),
-    _more(
-        "the first pass takes more",
-        PIPELINE,
-        "                latents = denoise(songs, conditions.of(run.done, after), place, watched)\n",
-        "                card = place.device.torch_device\n"
-        "                spare = None if run.done else torch.empty(100 << 20, dtype=torch.uint8, device=card)\n"
-        "                latents = denoise(songs, conditions.of(run.done, after), place, watched)\n"
-        "                del spare\n",
-        SHARED,
-        "denoise",
-    ),
     _kept(
         "the latents of a song stay on the card",
         PIPELINE,

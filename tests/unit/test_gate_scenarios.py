@@ -78,6 +78,7 @@ WORSE: dict[tuple[str, str], Callable[[], ScenarioResult]] = {
     ("G308", "language_models"): lambda: _changed(language_models=2),
     ("G308", "encode"): lambda: _last(stages={"encode": {"text_encoder": 90 * MIB, "encode": 13 * MIB}}),
     ("G308", "between"): lambda: _last(stages=MADE.stages | {"between": {"between": 2 * MIB}}),
+    ("G308", "lm"): lambda: _changed(stages_after={"between": {"lm": 2 * MIB}}),
     ("G309", "held_bytes"): lambda: _last(held_bytes=103 * MIB),
     ("G309", "more_held_bytes"): lambda: _last(held_bytes=MADE.held_bytes + 512),
     ("G309", "host_bytes"): lambda: _changed(host_bytes=13 * MIB),
