@@ -41,7 +41,7 @@ from ci.scenarios.cards import card_of
 from ci.scenarios.reachable import of_modules
 from ci.scenarios.scenario import Scenario, ScenarioResult, ServiceCall
 
-PACKAGE = "acestep"
+OWN_PACKAGE = "acestep"
 """What is judged: it may keep arrays in what it made when it was imported."""
 
 _LARGE_IMPORTS = ("gradio", "starlette", "uvicorn", "transformers")
@@ -60,7 +60,7 @@ def host_bytes() -> int:
     """Bytes of the tensors and arrays in main memory that were made since `gc.freeze`, or that `acestep` holds."""
     found: dict[int, int] = {}
     seen: set[int] = set()
-    left = [*gc.get_objects(), *of_modules(PACKAGE)]
+    left = [*gc.get_objects(), *of_modules(OWN_PACKAGE)]
     while left:
         thing = left.pop()
         for held in (thing, *gc.get_referents(thing)):
