@@ -36,6 +36,11 @@ def flat(prefix: str) -> Callable[[str], str]:
     return lambda layer: prefix + original(layer).replace(".", "_")
 
 
+def shape_of(transformer: nn.Module, layer: str) -> tuple[int, ...]:
+    """The shape of a layer's weight."""
+    return tuple(transformer.get_submodule(layer).weight.shape)
+
+
 def numbers(draw: np.random.Generator, *shape: int) -> np.ndarray:
     """Multiples of 1/8 below 1: sums and products of a few are exact in float32."""
     return draw.integers(-7, 8, shape) / 8

@@ -21,7 +21,7 @@ from acestep.checkpoints.quantize import quantize
 from acestep.errors import UsageError
 from acestep.knobs import Quantization, Variant
 from acestep.memory.tensors import plain
-from tests.adapters import ENDINGS, NAMES, add_by_hand, lokr, lora, numbers
+from tests.adapters import ENDINGS, NAMES, add_by_hand, lokr, lora, numbers, shape_of
 
 LAYERS = (
     "layers.0.self_attn.to_q",
@@ -56,10 +56,6 @@ def tiny() -> nn.Module:
 def transformer(tiny: nn.Module) -> nn.Module:
     """A transformer that the test may change."""
     return copy.deepcopy(tiny)
-
-
-def shape_of(transformer: nn.Module, layer: str) -> tuple[int, ...]:
-    return tuple(transformer.get_submodule(layer).weight.shape)
 
 
 def bits(transformer: nn.Module) -> dict[str, bytes]:

@@ -17,7 +17,7 @@ from acestep.checkpoints.quantize import quantize
 from acestep.errors import InvalidInputError
 from acestep.knobs import Quantization
 from acestep.memory.tensors import plain
-from tests.adapters import NAMES, Made, lokr, lora
+from tests.adapters import NAMES, Made, lokr, lora, shape_of
 
 LAYERS = {"layers.0.self_attn.to_q": (64, 64), "layers.1.mlp.down_proj": (64, 128), "condition_embedder": (64, 64)}
 CONVOLUTION = "proj_in_conv"
@@ -43,10 +43,6 @@ def made(folder: Path, layer: str, shape: tuple[int, ...], form: str, seed: int 
 
 def unfused(made: Made, scale: float = 1.0) -> Adapter:
     return Adapter(path=made.path, scale=scale, fused=False)
-
-
-def shape_of(transformer: nn.Module, layer: str) -> tuple[int, ...]:
-    return tuple(transformer.get_submodule(layer).weight.shape)
 
 
 def bits(transformer: nn.Module) -> list[bytes]:
