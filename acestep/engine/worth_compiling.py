@@ -19,7 +19,7 @@ estimated, and less on a faster card.
 
 
 def compiled_where_it_pays(plan: Plan, wishes: Overrides, request: Request) -> Plan:
-    """Return the plan without compiling, if nobody asked for it and the request is too short to gain from it.
+    """Return the plan without compiling if the request is too short to gain from it, and it was not asked for.
 
     INT8 weights are always compiled: uncompiled, each use of a weight unpacks it in memory.
     """

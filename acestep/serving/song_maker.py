@@ -31,8 +31,8 @@ class SongMaker:
 
     Songs are made in one thread: PyTorch gives every computing thread its own cuBLAS handle, with a workspace of up to
     32 MiB that stays on the card. PyTorch is imported and the device is opened by `open`, or for the first song; until
-    then `found` is what is known of the cards without PyTorch. Whoever opens it, `opened` is called once, before a
-    model is loaded.
+    then `found` is what is known of the cards without PyTorch. `opened` is called once, when the device is open and
+    before a model is loaded.
     """
 
     def __init__(
