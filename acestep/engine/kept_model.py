@@ -38,52 +38,50 @@ class KeptModel:
         self._model = model
         self._device = device
         self._take_back = take_back
-        self._loaded: dict[_Key, Components] = {}
-        self._apart: AdaptersApart | None = None
+        self._kept: tuple[_Key, Components, AdaptersApart] | None = None
 
     def is_of(self, plan: Plan, dtype: torch.dtype, adapters: Sequence[Adapter]) -> bool:
         """Return whether the model of a plan is loaded, with the adapters that become part of its weights."""
-        return _key(plan, dtype, adapters) in self._loaded
+        return self._kept is not None and self._kept[0] == _key(plan, dtype, adapters)
 
     def of(self, plan: Plan, dtype: torch.dtype, adapters: Sequence[Adapter]) -> Components:
         """Return the model of a plan with `adapters`; it is loaded if another one is."""
-        key = _key(plan, dtype, adapters)
-        if key not in self._loaded:
+        if self._kept is None or not self.is_of(plan, dtype, adapters):
             self.close()
-            _LOG.info("loading %s as %s", self._model, plan.variant)
-            started = time.perf_counter()
-            components = load(self._model, plan.variant, dtype=dtype, quantization=plan.quantization)
-            fused = fuse(components.transformer, key[-1])
-            components = msgspec.structs.replace(components, adapters=fused)
-            prepare(components, plan.knobs)
-            self._apart = AdaptersApart(components.transformer, dtype)
-            if self._device.torch_device.type == "cpu":
-                set_threads(components.modules().values())
-            _LOG.info("loaded in %.1f s", time.perf_counter() - started)
-            self._loaded[key] = components
-        return self._with_adapters_apart(key, _apart_of(adapters))
+            self._kept = self._load(plan, dtype, adapters)
+        key, components, apart = self._kept
+        # Weights are placed when a pipeline is made.
+        used = apart.use(_apart_of(adapters), self._take_back)
+        fused = tuple(one for one in components.adapters if one.fused)
+        components = msgspec.structs.replace(components, adapters=(*fused, *used), adapter_memory=apart.memory)
+        self._kept = key, components, apart
+        return components
 
     def values_to_attach(self, adapters: Sequence[Adapter]) -> int:
         """Return the values of adapters beside the weights that `of` reads: 0 if the same are attached."""
-        if self._apart is not None and self._apart.holds(_apart_of(adapters)):
+        if self._kept is not None and self._kept[2].holds(_apart_of(adapters)):
             return 0
         return sum(memory_apart(adapters).tensors)
 
     def close(self) -> None:
         """Free the model; nothing if none is loaded."""
         self._take_back()
-        self._loaded.clear()
-        self._apart = None
+        self._kept = None
 
-    def _with_adapters_apart(self, key: _Key, adapters: Sequence[Adapter]) -> Components:
-        components, apart = self._loaded[key], self._apart
-        if apart is not None:
-            # Weights are placed when a pipeline is made.
-            used = apart.use(adapters, self._take_back)
-            fused = tuple(one for one in components.adapters if one.fused)
-            components = msgspec.structs.replace(components, adapters=(*fused, *used), adapter_memory=apart.memory)
-            self._loaded[key] = components
-        return components
+    def _load(
+        self, plan: Plan, dtype: torch.dtype, adapters: Sequence[Adapter]
+    ) -> tuple[_Key, Components, AdaptersApart]:
+        key = _key(plan, dtype, adapters)
+        _LOG.info("loading %s as %s", self._model, plan.variant)
+        started = time.perf_counter()
+        components = load(self._model, plan.variant, dtype=dtype, quantization=plan.quantization)
+        components = msgspec.structs.replace(components, adapters=fuse(components.transformer, key[-1]))
+        prepare(components, plan.knobs)
+        apart = AdaptersApart(components.transformer, dtype)
+        if self._device.torch_device.type == "cpu":
+            set_threads(components.modules().values())
+        _LOG.info("loaded in %.1f s", time.perf_counter() - started)
+        return key, components, apart
 
 
 def _apart_of(adapters: Sequence[Adapter]) -> tuple[Adapter, ...]:

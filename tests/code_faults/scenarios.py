@@ -160,9 +160,9 @@ SCENARIO_FAULTS = (
     _less(
         "a model is loaded twice",
         KEPT_MODEL,
-        "            components = load(self._model, plan.variant, dtype=dtype, quantization=plan.quantization)\n",
-        "            components = load(self._model, plan.variant, dtype=dtype, quantization=plan.quantization)\n"
-        "            self._second_model = load(self._model, plan.variant, dtype=dtype, quantization=plan.quantization)\n",
+        "        components = load(self._model, plan.variant, dtype=dtype, quantization=plan.quantization)\n",
+        "        components = load(self._model, plan.variant, dtype=dtype, quantization=plan.quantization)\n"
+        "        self._second_model = load(self._model, plan.variant, dtype=dtype, quantization=plan.quantization)\n",
         PAGE,
         "models",
         "G308",

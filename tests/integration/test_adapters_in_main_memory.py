@@ -36,16 +36,16 @@ def test_the_old_weights_are_freed_before_main_memory_is_looked_at(
 ) -> None:
     """Both together might not fit, and the next request would find the same."""
     service = Service("tiny", here=(SmallCard(), CARD))
-    kept: list[int] = []
+    kept: list[bool] = []
     monkeypatch.setattr(
-        service_module, "require_room_for", lambda *_, **__: kept.append(len(service._kept_model._loaded))
+        service_module, "require_room_for", lambda *_, **__: kept.append(service._kept_model._kept is not None)
     )
     try:
         for adapters in ((), chosen):
             service.preload(exact(CARD, Knobs()), think=False, notify=lambda _: None, adapters=adapters)
     finally:
         service.close()
-    assert kept == [0, 0]
+    assert kept == [False, False]
 
 
 def test_a_language_model_is_weighed_against_main_memory_beside_a_model_that_is_loaded(
@@ -79,7 +79,7 @@ def test_main_memory_and_the_guard_know_the_adapters_of_each_request(
     try:
         for adapters in requests:
             service.preload(exact(CARD, Knobs()), think=False, notify=lambda _: None, adapters=adapters)
-            (components,) = service._kept_model._loaded.values()
+            _, components, _ = service._kept_model._kept or pytest.fail("no model is loaded")
             assert components.adapter_memory == memory_apart(adapters)
     finally:
         service.close()
