@@ -38,12 +38,10 @@ from acestep.errors import UsageError
 from acestep.hardware.card import simulated_card
 from acestep.importing import lasting_imports
 from acestep.knobs import Variant
-from acestep.limits.adapter_bytes import adapter_bytes
-from acestep.limits.capabilities import itemsize_of
-from acestep.limits.machine import plan_now, plan_of_card, with_remarks
+from acestep.limits.machine import plan_now, plan_of_card
 from acestep.limits.names import AUDIO_FORMATS
-from acestep.limits.own_runs import known_times, own_ratios
 from acestep.limits.plan import Overrides
+from acestep.limits.plan_document import plan_document
 from acestep.limits.song_time import planned_times
 from acestep.logs import show_logs
 from acestep.request import MIN_DURATION_S
@@ -129,14 +127,11 @@ def plan_command(
         None if free is None else gib_to_bytes(free),
         memory,
     )
-    taken = adapter_bytes(memory, resolved.offload, itemsize_of(resolved.card, resolved.variant))
-    own, problem = own_ratios(resolved)
-    resolved = with_remarks(resolved, (problem,) if problem else ())
-    times = planned_times(resolved, known_times(resolved), own)
+    document = plan_document(resolved, memory)
     if as_json:
-        console.print_json({**to_builtins(resolved), "times": to_builtins(times), "adapter_bytes": taken})
+        console.print_json(to_builtins(document))
     else:
-        click.echo(show.plan_text(resolved, times, taken))
+        click.echo(show.plan_text(document))
 
 
 @cli.command()

@@ -8,7 +8,7 @@ from acestep.evidence import Evidence
 from acestep.hardware.card import card_line
 from acestep.knobs import KNOBS
 from acestep.limits.plan import Plan
-from acestep.limits.song_time import PlannedTimes
+from acestep.limits.plan_document import PlanDocument
 from acestep.song_times import TierTimes
 from acestep.tiers import BATCHES, LmStates, Tier, VariantTable
 from acestep.units import gib, minutes
@@ -24,7 +24,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
-def plan_text(plan: Plan, times: PlannedTimes | None = None, adapter_bytes: int = 0) -> str:
+def plan_text(plan: PlanDocument) -> str:
     """Return a plan as text: the card's limits, the settings, how long songs take, and every warning."""
     lm = "none" if plan.lm is None else f"{plan.lm} by {plan.backend}, {_loaded(plan)}"
     lm += f", on {plan.lm_card.name}" if plan.lm_card is not None else ""
@@ -45,10 +45,10 @@ def plan_text(plan: Plan, times: PlannedTimes | None = None, adapter_bytes: int 
                 for name, knob in KNOBS.items()
                 if name not in ("variant", "lm", "backend")
             ),
-            *([("adapters", f"{gib(adapter_bytes)} beside the weights")] if adapter_bytes else []),
+            *([("adapters", f"{gib(plan.adapter_bytes)} beside the weights")] if plan.adapter_bytes else []),
             ("computes in", plan.dtype or UNKNOWN_DTYPE),
             ("evidence", _kinds(plan.evidence)),
-            *plan_time_rows(plan, times),
+            *plan_time_rows(plan, plan.times),
         )
     )
     return "\n".join((*page, *(f"warning: {sentence}" for sentence in plan.warnings)))

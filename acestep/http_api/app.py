@@ -9,10 +9,10 @@ from starlette.middleware import Middleware
 from acestep.http_api.access import OurClient, OurServer, Server
 from acestep.http_api.answers import answer_errors, answer_with, refuse_in_form
 from acestep.http_api.openapi import describe, refusals, schema_of, success
-from acestep.http_api.plan_document import PlanDocument
 from acestep.http_api.queue import MOST_SONG_BYTES
 from acestep.http_api.request_routes import request_routes
 from acestep.http_api.upload_routes import upload_routes
+from acestep.limits.plan_document import PlanDocument
 from acestep.serving.own_address import OwnAddress
 from acestep.serving.visits import MOST_SESSIONS
 from acestep.units import gib

@@ -10,7 +10,7 @@ from fastapi.openapi.utils import get_openapi
 
 from acestep.http_api.body import SongsAsked
 from acestep.http_api.documents import ErrorDocument, RequestDocument, UploadDocument
-from acestep.http_api.plan_document import PlanDocument
+from acestep.limits.plan_document import PlanDocument
 
 Answers = dict[int | str, dict[str, Any]]
 """What FastAPI is told about the answers of an operation, by their status codes."""

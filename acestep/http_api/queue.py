@@ -19,11 +19,11 @@ from acestep.errors import AceStepError
 from acestep.http_api.body import SongsAsked, adapter_wishes, pipeline_request, think_wish, wishes_of
 from acestep.http_api.documents import ErrorKind
 from acestep.http_api.maker import Maker
-from acestep.http_api.plan_document import PlanDocument, plan_document
 from acestep.http_api.queued_request import QueuedRequest
 from acestep.http_api.recordings import Recordings
 from acestep.http_api.refused import RefusedError, unknown
 from acestep.http_api.song_folders import open_song_folder
+from acestep.limits.plan_document import PlanDocument, plan_document
 from acestep.serving.bounds import DAY_S, MOST_OF_A_VISITOR, MOST_WAITING
 from acestep.serving.uploads import uploaded_clip
 from acestep.serving.visits import MOST_SESSIONS, Visit

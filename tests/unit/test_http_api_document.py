@@ -14,9 +14,9 @@ from acestep.cli.console import run_click
 from acestep.cli.main import cli
 from acestep.errors import Exit
 from acestep.hardware.card import simulated_card
-from acestep.http_api.plan_document import plan_document
 from acestep.limits.machine import plan_now
 from acestep.limits.plan import Overrides
+from acestep.limits.plan_document import plan_document
 from tests.api_document import OPERATIONS, TOKEN, Described
 from tests.api_server import FakeMaker, api_server
 

@@ -1,4 +1,4 @@
-"""What the card may do, as the command `acestep plan --json` says it."""
+"""What the card may do, as `acestep plan --json` and the HTTP API say it."""
 
 import msgspec
 
@@ -14,7 +14,7 @@ from acestep.limits.song_time import PlannedTimes, planned_times
 class PlanDocument(Plan, frozen=True):
     """A plan, and how long songs take under it; `times` is null where nothing is known about that.
 
-    `adapter_bytes` are those that the server's adapters beside the weights take on the card.
+    `adapter_bytes` are those that adapters beside the weights take on the card.
     """
 
     times: PlannedTimes | None = None
