@@ -38,23 +38,15 @@ KEEPS_PARTS: Final = (Offload.NONE, Offload.CPU)
 
 
 class Played(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """A trace that is replayed under many caps, and the work of its stages.
-
-    `known` are the results so far.
-    """
+    """A trace that is replayed under many caps, and the work of its stages."""
 
     trace: Trace
     loops: tuple[Loop, ...]
     work: dict[str, Work]
-    known: list[ReplayResult] = msgspec.field(default_factory=list)
 
     def under(self, cap_bytes: int) -> ReplayResult:
-        """Replay it under a cap, unless an earlier replay shows the result."""
-        same = next((result for result in self.known if result.holds_under(cap_bytes)), None)
-        if same is not None:
-            return msgspec.structs.replace(same, cap_bytes=cap_bytes)
-        self.known.append(replay(self.trace, cap_bytes, self.loops))
-        return self.known[-1]
+        """Replay it under a cap."""
+        return replay(self.trace, cap_bytes, self.loops)
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -135,7 +127,6 @@ class DecodeLadder:
         self._bytes_per_frame = bytes_per_frame
         self._vae_chunk = vae_chunk
         self._in_use: dict[DecodePath, int] = {}
-        self._known: dict[tuple[DecodePath, int], list[ReplayResult]] = {}
 
     @property
     def paths(self) -> tuple[DecodePath, ...]:
@@ -213,12 +204,7 @@ class DecodeLadder:
             trace = evicted(trace, len(self._before.trace) + 1, spared=(WORKSPACE,))
         shift = len(trace) - len(later.trace)
         shifted = [msgspec.structs.replace(loop, start=loop.start + shift) for loop in later.loops]
-        return Played(
-            trace=trace,
-            loops=(*self._before.loops, *shifted),
-            work=self._before.work | later.work,
-            known=self._known.setdefault((path, tile), []),
-        )
+        return Played(trace=trace, loops=(*self._before.loops, *shifted), work=self._before.work | later.work)
 
 
 def _failed_in_decoding(outcome: ReplayResult) -> bool:

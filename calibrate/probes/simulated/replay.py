@@ -51,14 +51,6 @@ class ReplayResult(msgspec.Struct, frozen=True, kw_only=True):
         """Whether every allocation was served."""
         return self.refusal is None
 
-    def holds_under(self, cap_bytes: int) -> bool:
-        """Whether a replay under this cap gives the same: all caps down to what was reserved do.
-
-        `smallest_cap` says why. It also holds for a replay that ended with a refusal: what a cap refuses, none below it
-        grants to an allocator in the same state.
-        """
-        return self.peak_reserved <= cap_bytes <= self.cap_bytes
-
 
 def replay(trace: Trace, cap_bytes: int = NO_CAP, loops: Sequence[Loop] | None = None) -> ReplayResult:
     """Play the whole trace, up to the first allocation that does not fit.
