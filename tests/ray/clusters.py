@@ -28,7 +28,10 @@ MEMORY_BYTES = 8 * 2**30
 
 
 class LocalCluster:
-    """Starts nodes and removes them; `LIE` in a node's environment is what its workers lie about."""
+    """Starts nodes and removes them.
+
+    `LIE` in a node's environment is what its workers lie about, and `HOLD` names a file that they wait for.
+    """
 
     def __init__(self) -> None:
         from ray.cluster_utils import Cluster
@@ -41,12 +44,16 @@ class LocalCluster:
     def address(self) -> str:
         return str(self._cluster.address)
 
-    def add(self, *kinds: str, cpus: int = 1, gpus: int = 0, lie: str = "") -> Any:
+    def add(self, *kinds: str, cpus: int = 1, gpus: int = 0, lie: str = "", hold: Path | None = None) -> Any:
         resources = {f"accelerator_type:{kind}": 1 for kind in kinds}
-        return self._add(num_cpus=cpus, num_gpus=gpus, resources=resources, env_vars={"LIE": lie})
+        environ = {"LIE": lie, "HOLD": str(hold or "")}
+        return self._add(num_cpus=cpus, num_gpus=gpus, resources=resources, env_vars=environ)
 
-    def remove(self, node: Any) -> None:
-        self._cluster.remove_node(node, allow_graceful=False)
+    def remove(self, *nodes: Any) -> None:
+        """Kill nodes, and wait until the cluster knows that they are gone."""
+        for node in nodes:
+            self._cluster.remove_node(node, allow_graceful=False)
+        self._cluster.wait_for_nodes()
 
     def shutdown(self) -> None:
         self._cluster.shutdown()

@@ -23,7 +23,6 @@ from tests.some import first_of
 
 KINDS = ("H100", "L4", "A100")
 ONE_SIZE = ("--tiers", "5")
-SLOWLY = "0.5"
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +81,17 @@ def wait_for_workers(driver: "subprocess.Popen[str]", number: int) -> None:
     raise AssertionError(f"the campaign ended before {number} workers were at work")
 
 
+def wait_for_exclusions(driver: "subprocess.Popen[str]", number: int) -> list[str]:
+    """Read what a driver tells people until it has excluded so many nodes; return these lines."""
+    assert driver.stderr is not None
+    told: list[str] = []
+    for line in driver.stderr:
+        told += [line] if "is excluded, because" in line else []
+        if len(told) == number:
+            return told
+    raise AssertionError(f"the campaign ended with these exclusions: {told}")
+
+
 def test_three_kinds_of_card_give_the_files_of_three_local_runs(
     cluster: LocalCluster, local: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -98,14 +108,21 @@ def test_three_kinds_of_card_give_the_files_of_three_local_runs(
         assert max(event["at_work"] for event in own if event["event"] == "cards") == 1
 
 
+@pytest.fixture
+def hold(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file that workers wait for: they answer when it is removed."""
+    file = tmp_path_factory.mktemp("hold") / "hold"
+    file.touch()
+    return file
+
+
 def test_a_node_that_is_lost_in_mid_run_loses_no_answer(
-    cluster: LocalCluster, local: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: LocalCluster, local: dict[str, bytes], tmp_path: Path, hold: Path
 ) -> None:
-    # The campaign must not end before both have started.
-    monkeypatch.setenv("ANSWER_SECONDS", SLOWLY)
-    first, second = cluster.add("H200"), cluster.add("H200")
+    first, second = cluster.add("H200", hold=hold), cluster.add("H200", hold=hold)
     driver = drive(cluster, tmp_path, "--cards", "H200", "--json")
     wait_for_workers(driver, 2)
+    hold.unlink()
     wait_for_answers(tmp_path, "H200", 3)
     cluster.remove(second)
     code, out, err = finished(driver)
@@ -157,19 +174,19 @@ LIES = {
 
 
 def test_nodes_that_are_not_what_they_declare_are_excluded_with_their_reasons(
-    cluster: LocalCluster, local: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: LocalCluster, local: dict[str, bytes], tmp_path: Path, hold: Path
 ) -> None:
     liars = {lie: cluster.add("H200", lie=lie) for lie in LIES}
-    # The campaign must not end before the others have started.
-    monkeypatch.setenv("ANSWER_SECONDS", SLOWLY)
-    nodes = [*liars.values(), cluster.add("H200")]
-    code, _, err = finished(drive(cluster, tmp_path, "--cards", "H200"))
-    for node in nodes:
-        cluster.remove(node)
+    nodes = [*liars.values(), cluster.add("H200", hold=hold)]
+    driver = drive(cluster, tmp_path, "--cards", "H200")
+    excluded = wait_for_exclusions(driver, len(LIES))
+    hold.unlink()
+    code, _, err = finished(driver)
+    cluster.remove(*nodes)
     assert code == Exit.OK, err
     for lie, reason in LIES.items():
-        told = [line for line in err.splitlines() if f"/{liars[lie].node_id[:6]} #1 is excluded, because" in line]
-        assert told, err
+        told = [line for line in excluded if f"/{liars[lie].node_id[:6]} #1 is excluded, because" in line]
+        assert told, excluded
         assert reason in told[0]
     assert path_of(tmp_path, "H200").read_bytes() == local["H100"]
 
@@ -181,8 +198,7 @@ def test_a_real_cards_prober_runs_behind_ray_and_a_card_in_use_is_excluded(
     nodes = [cluster.add("L4", gpus=2), cluster.add("L4", gpus=1, lie="memory")]
     arguments = ("--device", "cuda", "--cards", "L4", "--lm", "none")
     code, _, err = finished(drive(cluster, tmp_path, *arguments, worker="FakeGpuWorker"))
-    for node in nodes:
-        cluster.remove(node)
+    cluster.remove(*nodes)
     assert code == Exit.OK, err
     assert "other programs hold 3.00 GiB" in err
     record = load_measurement(tmp_path / "L4-turbo.json")

@@ -1,7 +1,11 @@
-"""Workers whose card is a formula that depends on its kind; in a node with `LIE` set they are not what they say."""
+"""Workers whose card is a formula that depends on its kind; in a node with `LIE` set they are not what they say.
+
+In a node with `HOLD` set they give no answer as long as the file that it names exists.
+"""
 
 import os
 import time
+from pathlib import Path
 
 import msgspec
 
@@ -16,8 +20,8 @@ from tests.fakes import Hungry
 from tests.faulty_card import FaultyProber
 
 OTHER_CODE = "0.0.1+tree.0123456789abcdef"
-SECONDS = float(os.environ.get("ANSWER_SECONDS", "0"))
-"""How long an answer takes, so that something can happen meanwhile."""
+SECONDS = 0.05
+"""How long an answer takes in a node with `HOLD` set, so that something can happen meanwhile."""
 
 
 def formula(kind: str) -> SimulationAlone:
@@ -45,7 +49,10 @@ class KindWorker(CardWorker):
         return msgspec.json.encode(msgspec.structs.replace(honest, **lies[os.environ.get("LIE", "")]))
 
     def answer(self, task: bytes) -> bytes:
-        time.sleep(SECONDS)
+        if hold := os.environ.get("HOLD"):
+            time.sleep(SECONDS)
+            while Path(hold).exists():
+                time.sleep(SECONDS)
         return super().answer(task)
 
 
