@@ -11,6 +11,9 @@ from typing import IO, Protocol, cast
 MOST_SECONDS = 600
 """Longest time for one answer; a cell of the slowest variant takes some 20 s."""
 
+SHOW_FAULTS = ("-X", "faulthandler")
+"""Options of Python with which a process that a signal ends says on stderr where it was."""
+
 PASSED_ON = (
     *("PATH", "HOME", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "LANG", "LC_ALL", "LD_LIBRARY_PATH"),
     *("OMP_NUM_THREADS", "PYTHONHASHSEED", "PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV"),

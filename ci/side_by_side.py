@@ -14,11 +14,11 @@ from calibrate.probes.base import Simulation
 from ci.cells import GateCell
 from ci.counting import TellCells
 from ci.findings import Finding
-from ci.head_channel import HeadGoneError, HeadLostError, HeadPlaces, LocalPlaces
+from ci.head_channel import SHOW_FAULTS, HeadGoneError, HeadLostError, HeadPlaces, LocalPlaces
 from ci.head_process import HeadSimulation, head_code
 from ci.judge_code import code_findings
 
-GATE_WORKER = (sys.executable, "-P", "-m", "ci.head_process")
+GATE_WORKER = (sys.executable, "-P", *SHOW_FAULTS, "-m", "ci.head_process")
 
 LOCAL_PLACES: Final = LocalPlaces()
 """Where the code of a change is simulated unless other machines are named."""

@@ -1,6 +1,7 @@
 """The judge of a change is its base's: its gate is started from there, and that of the change only beside it."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from acestep.errors import NotMeasuredError
 from calibrate.git import GitError, folder_at
 from ci.findings import GATE_RULES, JUDGE_CHANGES, Finding, GateVerdict, Level, verdict_of, worst_first
 from ci.harness import harness_findings, judges, reads
-from ci.head_channel import head_environment
+from ci.head_channel import SHOW_FAULTS, head_environment
 from ci.judge import Judgement, JudgeVerdict
 
 JUDGE_PARTS = ("ci", "calibrate", "acestep", "tiers", "virtual_card", "pyproject.toml")
@@ -67,7 +68,7 @@ def judged_by_base(tree: Path, base: str, options: GateOptions, for_people: Sequ
     """Run the base's gate on a tree, with options of its own `for_people`; show what it prints, return its exit code.
 
     None where the base has no gate that judges another tree, or is no commit. Raises `NotMeasuredError` where it gives
-    no verdict in time.
+    no verdict in time, or a signal ends it.
     """
     try:
         with folder_at(tree, base, *JUDGE_PARTS) as place:
@@ -80,6 +81,8 @@ def judged_by_base(tree: Path, base: str, options: GateOptions, for_people: Sequ
         return None
     except subprocess.TimeoutExpired:
         raise NotMeasuredError(f"the base's gate gave no verdict in {VERDICT_SECONDS} s; run it again") from None
+    if done.returncode < 0:
+        raise NotMeasuredError(f"the base's gate was ended by {signal.Signals(-done.returncode).name}; run it again")
     sys.stdout.buffer.write(done.stdout)
     if any(rule in done.stdout for rule in _UNREAD) and _reads_otherwise(tree, base):
         console.notify(_OLDER)
@@ -186,7 +189,7 @@ def _gated(
     judge: Path, environ: Mapping[str, str], tree: Path, base: str, options: Sequence[str]
 ) -> subprocess.CompletedProcess[bytes]:
     """Run the gate of a checkout on a tree, in an empty folder. Raises `subprocess.TimeoutExpired`."""
-    command = [sys.executable, "-P", "-m", "ci.gate", "--base", base, _TREE, str(tree), *options]
+    command = [sys.executable, "-P", *SHOW_FAULTS, "-m", "ci.gate", "--base", base, _TREE, str(tree), *options]
     with TemporaryDirectory() as place:
         # Captured: where this process is interrupted, its own document is the only one.
         return subprocess.run(  # noqa: S603 our interpreter

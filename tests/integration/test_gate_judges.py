@@ -244,6 +244,18 @@ def test_another_judge_that_gives_no_verdict_in_time_is_a_finding(
         two_judges.judged_by_base(head, "HEAD", NO_OPTIONS, [])
 
 
+def test_a_judge_that_a_signal_ends_gives_no_verdict(
+    upstream: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    _, head = pull_request(upstream, tmp_path)
+    dies = "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n# --tree\n"
+    (head / "ci" / "gate.py").write_text(dies, encoding="utf-8")
+    commit_all(head)
+    with pytest.raises(NotMeasuredError, match="the base's gate was ended by SIGSEGV; run it again"):
+        two_judges.judged_by_base(head, "HEAD", NO_OPTIONS, [])
+    assert 'ci/gate.py", line 2' in capfd.readouterr().err
+
+
 CARD_MODULES = ("allocator", "device", "history", "history_start", "host", "kernels", "loops", "memo", "replay")
 """Modules of the simulated card itself; the others of its folder run the code that is judged."""
 
