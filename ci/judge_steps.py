@@ -14,8 +14,8 @@ from ci.counting import TellCells
 from ci.findings import Finding
 from ci.judge_code import CODE_ERRORS
 
-STEPS = (PROBE_STEPS + 1, 8)
-"""One more than a probe runs, and all of a song of turbo."""
+STEPS = (PROBE_STEPS + 1, 8, 20)
+"""One more than a probe runs, all of a song of turbo, and more than it was trained for."""
 
 
 def step_findings(cells: Sequence[GateCell], simulation: Simulation, progress: TellCells) -> Iterator[Finding]:
@@ -23,7 +23,7 @@ def step_findings(cells: Sequence[GateCell], simulation: Simulation, progress: T
     # In short songs the weights take the most, before the first step.
     cell = max((cell for cell in cells if cell.system is System.LINUX), key=_worth)
     knobs, workload, cap_bytes = cell.probe.question
-    progress(f"Probing {cell.variant} {cell.tier} with {' and '.join(map(str, STEPS))} steps.")
+    progress(f"Probing {cell.variant} {cell.tier} with {', '.join(map(str, STEPS))} steps.")
     try:
         few, *more = [
             simulation.probe(knobs, msgspec.structs.replace(workload, steps=steps), 2 * cap_bytes)
