@@ -232,7 +232,7 @@ SCENARIO_FAULTS = (
         "the error of a run that did not fit is kept",
         PIPELINE,
         "                problem = first_line(error)\n",
-        "                problem = first_line(error)\n                self.kept = error\n",
+        "                problem = first_line(error)\n                type(self).kept = error\n",
         UNPREDICTED,
     ),
     _more(
