@@ -98,6 +98,7 @@ class Machine:
         self.models = 0
         self.language_models = 0
         self._at_end = 0, 0
+        self._closed_bytes = 0
         self._called: set[str] = set()
         self._book = CardBook(scenario.free_bytes)
         self._tape = Tape(self._book)
@@ -120,7 +121,7 @@ class Machine:
             made=tuple(self.made),
             held_bytes=self._at_end[0],
             host_bytes=self._at_end[1],
-            left_bytes=self.held_bytes,
+            left_bytes=max(self._closed_bytes, self.held_bytes),
             models=self.models,
             language_models=self.language_models,
             offers=offers,
@@ -261,6 +262,8 @@ class Machine:
         def close(service: Any) -> None:
             self._at_end = self.held_bytes, host_bytes()
             usual(service)
+            # A program may keep a service that it has closed.
+            self._closed_bytes = self.held_bytes
 
         return close
 
