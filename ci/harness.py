@@ -91,7 +91,7 @@ _RESERVED = re.compile(r"(^|/)(con|prn|aux|nul|com\d|lpt\d)(\.[^/]*)?(/|$)", re.
 _OF_SONGS = tuple(f"acestep/{name}/" for name in ("adapters", "devices", "dit", "engine", "memory"))
 """The code that a probe runs from a request to its songs."""
 
-_CODE = ("acestep", "calibrate", "ci", "tiers", "virtual_card")
+_CODE = ("acestep", "calibrate", "ci", "tiers")
 """Folders in which a file counts although git is told to ignore it: the simulation runs what lies there."""
 
 _COMPILED = re.compile(r"(^|/)__pycache__/|\.pyc$")
