@@ -9,7 +9,7 @@ _PLANNED = ScenarioRequest(batch=2, duration_s=12.0, think=True)
 _STOPPED = ScenarioRequest(batch=2, duration_s=20.0, kind=RequestKind.STOPPED)
 _OTHERWISE = ScenarioRequest(batch=2, duration_s=12.0, think=True, language="ja", kind=RequestKind.OTHERWISE)
 _COVER = ScenarioRequest(batch=2, duration_s=20.0, kind=RequestKind.COVER)
-_REPAINT = ScenarioRequest(batch=2, duration_s=20.0, kind=RequestKind.REPAINT)
+_REPAINT = ScenarioRequest(batch=3, duration_s=20.0, kind=RequestKind.REPAINT)
 
 SCENARIOS = (
     # The same request again and again, with others between them: what stays of one is seen in the next.
@@ -38,7 +38,7 @@ SCENARIOS = (
         entry=EntryPoint.SERVER,
         card_gib=16,
         free_bytes=gib_to_bytes(3.04),
-        requests=(ScenarioRequest(batch=8, duration_s=20.0), _SONGS, _COVER, _SONGS, _COVER),
+        requests=(ScenarioRequest(batch=8, duration_s=20.0), _SONGS, _COVER, _COVER),
     ),
     Scenario(
         name="a large card",

@@ -16,7 +16,6 @@ PAGE = "an afternoon on the page"
 LIMITS = "more than the table allows"
 SHARED = "a card that others use"
 LARGE = "a large card"
-UNPREDICTED = "a card without a prediction"
 WORDS = "a recording in words"
 
 
@@ -233,25 +232,8 @@ SCENARIO_FAULTS = (
         "                self.songs.append(_song(",
         "                spare = torch.empty(4 << 30, dtype=torch.uint8, device=device.torch_device) if index > 1 else None\n"
         "                self.songs.append(_song(",
-        SHARED,
+        LARGE,
         "decode",
-    ),
-    _kept(
-        "the error of a run that did not fit is kept",
-        PIPELINE,
-        "                problem = first_line(error)\n",
-        "                problem = first_line(error)\n                type(self).kept = error\n",
-        UNPREDICTED,
-    ),
-    _more(
-        "a buffer is kept where a run is tried again",
-        PIPELINE,
-        "        place.placement.release()\n        self._place = msgspec",
-        "        place.placement.release()\n"
-        "        self.spare = place.device.reserve(1 << 27, 'activations')\n"
-        "        self._place = msgspec",
-        UNPREDICTED,
-        "encode",
     ),
     _more(
         "Korean words take more",
