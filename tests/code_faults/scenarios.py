@@ -187,7 +187,7 @@ SCENARIO_FAULTS = (
     ),
     _before_the_steps("songs with an odd seed take more", "request.seed % 2", PAGE),
     _before_the_steps("batches of three take more", "request.batch == 3", PAGE),
-    _before_the_steps("songs that were planned take more", "request.think", PAGE),
+    _before_the_steps("songs that were planned take more", "request.audio_codes", PAGE),
     _more(
         "Korean words take more",
         "acestep/engine/encode.py",
