@@ -115,7 +115,8 @@ class Machine:
         return self._book.held_bytes
 
     def report(self, offers: dict[str, int]) -> ScenarioResult:
-        """Return what the programs did, which have ended."""
+        """Return what the programs did, which have ended. Raises `RuntimeError` if the card failed at an operation."""
+        self._ledger.require_no_failure()
         return ScenarioResult(
             made=tuple(self.made),
             held_bytes=self._at_end[0],
@@ -151,6 +152,7 @@ class Machine:
             stack.enter_context(patch.dict(os.environ, {"ACESTEP_CHECKPOINTS_DIR": str(folder / "checkpoints")}))
             stack.enter_context(self._kernels)
             stack.enter_context(self._memo.patched((*REGIONS, *of_qwen, *pieces_of(components))))
+            stack.enter_context(self._ledger.storages_seen())
             stack.enter_context(_Seen(self._ledger))
             yield
 

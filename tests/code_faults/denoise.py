@@ -160,6 +160,29 @@ DENOISE_FAULTS = (
         song_s=600,
     ),
     CodeFault(
+        "the twelfth step takes a copy",
+        "acestep/engine/denoise.py",
+        "        after = times[step + 1] if step + 1 < len(times) else 0.0\n",
+        "        after = times[step + 1] if step + 1 < len(times) else 0.0\n"
+        "        spare = latents.repeat(1000, 1, 1) if step == 12 else None\n",
+        "denoise",
+        "",
+        rules=("G306",),
+        song_s=600,
+    ),
+    CodeFault(
+        "a buffer grows and shrinks again by its storage",
+        "acestep/engine/denoise.py",
+        "        after = times[step + 1] if step + 1 < len(times) else 0.0\n",
+        "        after = times[step + 1] if step + 1 < len(times) else 0.0\n"
+        "        grown = latents.new_empty(1)\n"
+        "        grown.untyped_storage().resize_(4 << 30)\n"
+        "        grown.untyped_storage().resize_(4)\n",
+        "denoise",
+        "activations",
+        song_s=600,
+    ),
+    CodeFault(
         "the last step takes a copy",
         "acestep/engine/denoise.py",
         "        after = times[step + 1] if step + 1 < len(times) else 0.0\n",
