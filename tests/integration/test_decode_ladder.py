@@ -81,7 +81,7 @@ def test_the_chosen_tile_fits_at_every_cap_from_which_it_is_chosen(
     """
     on_it = prober if system is System.LINUX else SimulatedProber(kernels=kernels_on(system))
     workload = Workload(batch=1, duration_s=120)
-    run = on_it._traced(Knobs(offload=offload), workload)
+    run = on_it._traced(Knobs(offload=offload), workload).least
     alone = run.ladder.alone()
     per_frame = frame_bytes(full_size(Knobs().variant, None).vae.decoder)
     in_use = next(alone.attempts(NO_CAP)).outcome.asked[-1]
@@ -120,7 +120,7 @@ def test_repeating_a_song_is_decoding_it_again() -> None:
 def _caps(prober: SimulatedProber, knobs: Knobs) -> list[int]:
     """Around the smallest cap, where the offload rung helps, and where tiles change."""
     needed = prober.smallest_caps(knobs, SONG)["total"]
-    in_use = next(prober._traced(knobs, SONG).ladder.attempts(NO_CAP)).outcome.asked[-1]
+    in_use = next(prober._traced(knobs, SONG).least.ladder.attempts(NO_CAP)).outcome.asked[-1]
     per_frame = frame_bytes(full_size(knobs.variant, None).vae.decoder)
     thresholds = [in_use + tile * per_frame for tile in (128, 512)]
     return [needed - 2 * MIB, needed, needed + 34 * MIB, *thresholds, thresholds[0] - 2 * MIB]
