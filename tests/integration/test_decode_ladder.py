@@ -3,6 +3,7 @@
 import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import pairwise
 
 import pytest
 import torch
@@ -220,6 +221,19 @@ def leave_nothing(tiny: Components, offload: Offload, generations: int) -> None:
             assert card.book.counted_bytes <= resting
         pipeline.close()
     assert card.book.counted_bytes <= MIB * 9, "the matrix-product workspace stays"
+
+
+def test_a_larger_tile_does_less_work_so_the_largest_that_fits_is_also_the_fastest() -> None:
+    components, kernels = full_size(Knobs().variant, None), CudaKernels(SIMULATED_CAPABILITY)
+    request = probe_request(Workload(batch=1, duration_s=240), components.tokenizer)
+    works = [
+        play_decode(components, request, tile, kernels, Regions(), resident=False).work["decode"].totals
+        for tile in TILES
+    ]
+    for smaller, larger in pairwise(works):
+        for name in ("flops", "memory_bytes", "launches", "waits"):
+            assert getattr(larger, name) < getattr(smaller, name)
+        assert larger.transferred_bytes <= smaller.transferred_bytes
 
 
 @pytest.mark.parametrize("frames", [1, 64, 65, 3000, 15_000])
