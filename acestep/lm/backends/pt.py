@@ -2,23 +2,17 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Final
 
 import torch
-from torch import Tensor
 
 from acestep.checkpoints.lm import LanguageModel
 from acestep.devices.base import Device
 from acestep.lm.backends.base import StepsWritten
-from acestep.lm.forward import Cache, Decoder, SequenceRow, cache_bytes
+from acestep.lm.forward import Cache, Decoder, cache_bytes
 from acestep.lm.job import Job
+from acestep.lm.next_tokens import NextTokens
 from acestep.lm.recorded_step import Stepper
-from acestep.lm.sampling import Chooser, Draft, Sampler, Spans, guide
-
-BRIDGED_IDS: Final = 4_096
-"""If two allowed ranges are at most this many ids apart, logits are also computed for the ids between them: this is
-cheaper than one more matrix product.
-"""
+from acestep.lm.sampling import Chooser, Draft, Sampler
 
 
 class PtBackend:
@@ -60,13 +54,14 @@ class PtBackend:
         with self._use():
             cache = Cache(jobs, self._model.module.config, self._model.dtype, self._device.torch_device)
             decoder = Decoder(self._model.module, self._device, cache.longest)
+            chosen = NextTokens(decoder, self._device, self._chooser, drafts)
             states = decoder.read(cache)
             for lane in cache.lanes:
                 lane.length = max(lane.length, lane.store.shape[4] - 2)
             for _ in range(min(2, *(job.max_tokens for job in jobs))):
-                tokens = self._next(decoder, cache.rows, states, drafts)
+                tokens = chosen.of(cache.rows, states)
                 states = decoder.step(cache, [tokens[row.job] for row in cache.rows])
-            self._next(decoder, cache.rows, states, drafts)
+            chosen.of(cache.rows, states)
 
     def close(self) -> None:
         """Do nothing: no data is kept between calls, and the caller owns the weights."""
@@ -77,10 +72,11 @@ class PtBackend:
         cache = Cache(jobs, module.config, self._model.dtype, self._device.torch_device)
         decoder = Decoder(module, self._device, cache.longest)
         stepper = Stepper(decoder, self._device)
+        chosen = NextTokens(decoder, self._device, self._chooser, drafts)
         states = decoder.read(cache)
         try:
             for step in range(1, most + 1):
-                for i, token in self._next(decoder, cache.rows, states, drafts).items():
+                for i, token in chosen.of(cache.rows, states).items():
                     drafts[i].append(token)
                 written(step, most)
                 cache.drop({i for i, draft in enumerate(drafts) if draft.done})
@@ -89,32 +85,6 @@ class PtBackend:
                 states = stepper.step(cache, [drafts[row.job].tokens[-1] for row in cache.rows], most - step)
         finally:
             stepper.release()
-
-    def _next(
-        self, decoder: Decoder, rows: Sequence[SequenceRow], states: Tensor, drafts: Sequence[Draft]
-    ) -> dict[int, int]:
-        """Return the next token of every draft in `rows`.
-
-        Logits are computed only where the grammar leaves a choice.
-        """
-        place = {row: at for at, row in enumerate(rows)}
-        mine = [row.job for row in rows if row.wishes]
-        tokens = {i: drafts[i].allowed.spans[0].start for i in mine if drafts[i].allowed.forced}
-        open_jobs = sorted(set(mine) - tokens.keys(), key=lambda i: (not drafts[i].job.guided, i))
-        if not open_jobs:
-            return tokens
-        choosing = [drafts[i] for i in open_jobs]
-        scales = [[draft.job.sampling.guidance] for draft in choosing if draft.job.guided]
-        at = [place[SequenceRow(i, wishes=True)] for i in open_jobs]
-        at += [place[SequenceRow(i, wishes=False)] for i in open_jobs[: len(scales)]]
-        spans = _covering(choosing)
-        logits = decoder.logits(states[self._device.upload(torch.tensor(at), "prompt")], spans)
-        if scales:
-            guided, unguided = logits[: len(scales)], logits[len(choosing) :]
-            guided.copy_(guide(guided, unguided, self._device.upload(torch.tensor(scales), "prompt")))
-        return tokens | dict(
-            zip(open_jobs, self._chooser.choose(logits[: len(choosing)], spans, choosing), strict=True)
-        )
 
 
 def _widest(job: Job) -> Draft:
@@ -127,15 +97,3 @@ def _widest(job: Job) -> Draft:
     for _ in range(choices.index(max(choices))):
         draft.append(draft.allowed.spans[0].start)
     return draft
-
-
-def _covering(drafts: Sequence[Draft]) -> Spans:
-    """Return a few ranges that contain every token that the drafts may write next."""
-    wanted = sorted({(ids.start, ids.stop) for draft in drafts for ids in draft.allowed.spans})
-    spans: list[range] = []
-    for start, stop in wanted:
-        if spans and start - spans[-1].stop <= BRIDGED_IDS:
-            spans[-1] = range(spans[-1].start, max(stop, spans[-1].stop))
-        else:
-            spans.append(range(start, stop))
-    return tuple(spans)
