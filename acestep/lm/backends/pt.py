@@ -11,6 +11,7 @@ from acestep.lm.backends.base import StepsWritten
 from acestep.lm.forward import Cache, Decoder, cache_bytes
 from acestep.lm.job import Job
 from acestep.lm.next_tokens import NextTokens
+from acestep.lm.prefill import PREFILL_TOKENS, forward_bytes, prefill_tokens
 from acestep.lm.recorded_step import Stepper
 from acestep.lm.sampling import Chooser, Draft, Sampler
 
@@ -73,7 +74,7 @@ class PtBackend:
         decoder = Decoder(module, self._device, cache.longest)
         stepper = Stepper(decoder, self._device)
         chosen = NextTokens(decoder, self._device, self._chooser, drafts)
-        states = decoder.read(cache)
+        states = decoder.read(cache, self._prefill_tokens(jobs))
         try:
             for step in range(1, most + 1):
                 for i, token in chosen.of(cache.rows, states).items():
@@ -85,6 +86,21 @@ class PtBackend:
                 states = stepper.step(cache, [drafts[row.job].tokens[-1] for row in cache.rows], most - step)
         finally:
             stepper.release()
+
+    def _prefill_tokens(self, jobs: Sequence[Job]) -> int:
+        """Return the prompt tokens in one forward, by what is free now.
+
+        On the CPU the fewest: more are no faster, and a song must not depend on what other programs have taken.
+        """
+        if self._device.shares_host_memory:
+            return PREFILL_TOKENS[0]
+        config, itemsize = self._model.module.config, self._model.dtype.itemsize
+        longest = max(len(prompt) for job in jobs for prompt in job.prompts)
+
+        def needed(tokens: int) -> int:
+            return forward_bytes(config, min(tokens, longest), longest, itemsize)
+
+        return prefill_tokens(self._device.free_bytes(), needed)
 
 
 def _widest(job: Job) -> Draft:
