@@ -6,6 +6,7 @@ from torch import Tensor
 
 from acestep.checkpoints.architecture import Architecture
 from acestep.devices.base import Device
+from acestep.devices.out_of_memory import one_out_of_memory_error
 from acestep.dit.denoiser import Denoiser
 from acestep.dit.place import StageContext
 from acestep.dit.sampler import (
@@ -129,7 +130,8 @@ def _has_room(device: Device, n_bytes: int) -> bool:
     if device.free_bytes() < n_bytes:
         return False
     try:
-        device.make_room(n_bytes)
+        with one_out_of_memory_error():
+            device.make_room(n_bytes)
     except torch.OutOfMemoryError:
         return False
     device.empty_cache()

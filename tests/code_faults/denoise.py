@@ -124,6 +124,16 @@ DENOISE_FAULTS = (
         song_s=600,
     ),
     CodeFault(
+        "every step waits for the card",
+        "acestep/engine/denoise.py",
+        "        advance(latents, velocity, now, after, correction)\n",
+        "        advance(latents, velocity, now, after, correction)\n        latents[0, 0, 0].cpu()\n",
+        "denoise",
+        "waits",
+        rules=("G307",),
+        song_s=60,
+    ),
+    CodeFault(
         "every step keeps its velocity",
         "acestep/engine/denoise.py",
         "        advance(latents, velocity, now, after, correction)\n",

@@ -76,6 +76,26 @@ def test_a_step_without_guidance_has_one_pass() -> None:
     assert few < many < 2 * few - 1
 
 
+class InPieces(LateCard):
+    """A card whose free bytes do not lie together: the first time that much of them is wanted, it refuses."""
+
+    refused = False
+
+    def make_room(self, n_bytes: int) -> None:
+        if not self.refused:
+            self.refused = True
+            raise RuntimeError("CUDA error: out of memory")
+
+
+def test_free_bytes_in_pieces_are_no_room() -> None:
+    card = InPieces()
+    apart, many = song_and_copies(Variant.BASE, {}, Offload.STREAM, roomy(card))
+    resident, few = song_and_copies(Variant.BASE, {}, Offload.STREAM, roomy(LateCard()))
+    assert card.refused
+    assert apart == resident
+    assert many - 1 == 2 * (few - 1)
+
+
 def roomy(card: EagerCard) -> EagerCard:
     return with_free(card, NO_CAP)
 
