@@ -2,16 +2,17 @@
 
 For a few rows the time is that of reading the weight once, if the matrix library does that. Which form reads it once
 depends on the processor, the library, the rows and the weight: on an EPYC with AVX-512, 4 rows of 1,024 numbers take
-half as long turned as by `F.linear`, and 4 rows of 3,072 take 1.5 times as long. So all are timed, once for each number
-of rows and shape of the weight.
+half as long turned as by `F.linear`, and 4 rows of 3,072 take 1.5 times as long. So all are timed for each number of
+rows and shape of the weight, in the first steps. Each layer has a weight of its own, which comes from memory as in all
+later steps; in a cache, where it is after a first product, another form is the fastest.
 
 Only in float32: sums are rounded differently, and in bfloat16 that is enough for another token, so that the same seed
 could give another song after the next start.
 """
 
 import logging
-from collections.abc import Callable
-from time import perf_counter
+from collections.abc import Callable, Sequence
+from time import thread_time
 from typing import Any, Final
 
 import torch
@@ -25,6 +26,8 @@ _LOG = logging.getLogger(__name__)
 Product = Callable[[Tensor, Tensor], Tensor]
 """Returns `rows` [rows, in] times `weight` [out, in] transposed, [rows, out]."""
 
+Clock = Callable[[], float]
+
 FEW_ROWS: Final = 16
 """The most rows for which the form is chosen: eight guided songs."""
 
@@ -33,9 +36,6 @@ LARGE: Final = 512
 
 FOUR: Final = 4
 """The rows of a piece: the matrix library reads a weight once for up to four columns."""
-
-TIMED_OUTPUTS: Final = 4_096
-"""The most rows of a weight with which a form is timed: a head has 64,000, and is no different."""
 
 _ROUNDS: Final = 3
 
@@ -58,11 +58,43 @@ def is_plain(weight: Any) -> bool:
     return type(weight) is nn.Parameter
 
 
-class Products:
-    """The products of a model's steps on a device: those of the library, or on the CPU the fastest form."""
+class _Trial:
+    """Some forms that are taken in turns, and the seconds of the quickest call of each."""
 
-    def __init__(self, device: Device, clock: Callable[[], float] = perf_counter) -> None:
+    def __init__(self, forms: Sequence[Product]) -> None:
+        self._forms = forms
+        self._seconds: list[list[float]] = [[] for _ in forms]
+        self._calls = 0
+
+    @property
+    def is_over(self) -> bool:
+        return self._calls == _ROUNDS * len(self._forms)
+
+    def call(self, rows: Tensor, weight: Tensor, clock: Clock) -> Tensor:
+        """Return the product in the form whose turn it is."""
+        turn = self._calls % len(self._forms)
+        started = clock()
+        result = self._forms[turn](rows, weight)
+        self._seconds[turn].append(clock() - started)
+        self._calls += 1
+        return result
+
+    def fastest(self) -> Product:
+        """Return the fastest form, but the first one unless another is clearly faster."""
+        usual, *others = map(min, self._seconds)
+        quickest = min(others)
+        return self._forms[1 + others.index(quickest)] if _CLEARLY * quickest < usual else self._forms[0]
+
+
+class Products:
+    """The products of a model's steps on a device: those of the library, or on the CPU the fastest form.
+
+    `clock` counts the seconds that this thread has computed: the machine may do other work meanwhile.
+    """
+
+    def __init__(self, device: Device, clock: Clock = thread_time) -> None:
         self._chosen: dict[tuple[int, torch.Size], Product] = {}
+        self._trials: dict[tuple[int, torch.Size], _Trial] = {}
         self._chooses = device.shares_host_memory
         self._clock = clock
 
@@ -78,31 +110,17 @@ class Products:
         """Return `rows` [rows, in] times the transpose of `weight` [out, in]."""
         chooses = self._chooses and rows.dtype is torch.float32
         few = chooses and 1 < len(rows) <= FEW_ROWS and min(weight.shape) >= LARGE
-        return (self._fastest(rows, weight) if few else F.linear)(rows, weight)
+        return self._in_fastest_form(rows, weight) if few else F.linear(rows, weight)
 
-    def _fastest(self, rows: Tensor, weight: Tensor) -> Product:
+    def _in_fastest_form(self, rows: Tensor, weight: Tensor) -> Tensor:
         case = len(rows), weight.shape
-        if case not in self._chosen:
-            forms: list[Product] = [turned, by_fours] if len(rows) > FOUR else [turned]
-            part = weight[:TIMED_OUTPUTS]
-            usual = self._seconds(F.linear, rows, part)
-            fastest, form = min(((self._seconds(form, rows, part), form) for form in forms), key=lambda timed: timed[0])
-            self._chosen[case] = form if _CLEARLY * fastest < usual else F.linear
-            _LOG.info(
-                "%d rows times %s: F.linear %.2f ms, %s %.2f ms",
-                len(rows),
-                list(weight.shape),
-                1e3 * usual,
-                getattr(form, "__name__", form),
-                1e3 * fastest,
-            )
-        return self._chosen[case]
-
-    def _seconds(self, form: Product, rows: Tensor, weight: Tensor) -> float:
-        """Return the seconds of the quickest of several calls."""
-        taken = []
-        for _ in range(_ROUNDS):
-            started = self._clock()
-            form(rows, weight)
-            taken.append(self._clock() - started)
-        return min(taken)
+        if case in self._chosen:
+            return self._chosen[case](rows, weight)
+        if case not in self._trials:
+            self._trials[case] = _Trial([F.linear, turned, by_fours] if len(rows) > FOUR else [F.linear, turned])
+        trial = self._trials[case]
+        result = trial.call(rows, weight, self._clock)
+        if trial.is_over:
+            self._chosen[case] = trial.fastest()
+            _LOG.info("%d rows times %s: %s", len(rows), list(weight.shape), self._chosen[case])
+        return result
