@@ -9,7 +9,7 @@ from acestep.request import MAX_BATCH, MAX_DURATION_S, DecodePath
 from acestep.units import KIB, MIB
 from calibrate.campaign.run import CampaignScope, run_campaign
 from calibrate.executors.alone import SimulationAlone
-from calibrate.probes.base import MeasuredStage, ProbeResult, Simulation
+from calibrate.probes.base import SIMULATED_CARD, MeasuredStage, ProbeResult, Simulation
 from calibrate.record.measurement import Measurement, RecordedCard, RecordedCardKind, measurement_of
 from calibrate.table.policy import Policy, load_policy
 from calibrate.verdict import Verdict
@@ -191,6 +191,10 @@ def _measured(prober: Simulation, sizes: tuple[float, ...], policy: Policy, syst
         progress=lambda _: None,
     )
     card = RecordedCard(
-        kind=RecordedCardKind.SIMULATED, name="a formula", compute_capability="8.6", total_bytes=0, system=system
+        kind=RecordedCardKind.SIMULATED,
+        name=SIMULATED_CARD.name,
+        compute_capability="8.6",
+        total_bytes=0,
+        system=system,
     )
     return measurement_of(card, findings.probes, findings.certificates)
