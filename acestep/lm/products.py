@@ -26,7 +26,7 @@ _LOG = logging.getLogger(__name__)
 Product = Callable[[Tensor, Tensor], Tensor]
 """Returns `rows` [rows, in] times `weight` [out, in] transposed, [rows, out]."""
 
-Clock = Callable[[], float]
+_Clock = Callable[[], float]
 
 FEW_ROWS: Final = 16
 """The most rows for which the form is chosen: eight guided songs."""
@@ -70,7 +70,7 @@ class _Trial:
     def is_over(self) -> bool:
         return self._calls == _ROUNDS * len(self._forms)
 
-    def call(self, rows: Tensor, weight: Tensor, clock: Clock) -> Tensor:
+    def call(self, rows: Tensor, weight: Tensor, clock: _Clock) -> Tensor:
         """Return the product in the form whose turn it is."""
         turn = self._calls % len(self._forms)
         started = clock()
@@ -92,7 +92,7 @@ class Products:
     `clock` counts the seconds that this thread has computed: the machine may do other work meanwhile.
     """
 
-    def __init__(self, device: Device, clock: Clock = thread_time) -> None:
+    def __init__(self, device: Device, clock: _Clock = thread_time) -> None:
         self._chosen: dict[tuple[int, torch.Size], Product] = {}
         self._trials: dict[tuple[int, torch.Size], _Trial] = {}
         self._chooses = device.shares_host_memory
