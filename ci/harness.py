@@ -12,7 +12,7 @@ import msgspec
 
 from calibrate.git import commit_of, git
 from ci.findings import Finding
-from ci.looking import looking_names
+from ci.looking import new_looks
 
 JUDGING = (
     "ci/",
@@ -91,7 +91,7 @@ _RESERVED = re.compile(r"(^|/)(con|prn|aux|nul|com\d|lpt\d)(\.[^/]*)?(/|$)", re.
 _OF_SONGS = tuple(f"acestep/{name}/" for name in ("adapters", "devices", "dit", "engine", "memory"))
 """The code that a probe runs from a request to its songs."""
 
-_CODE = ("acestep", "calibrate", "ci", "tiers", "virtual_card")
+_CODE = ("acestep", "calibrate", "ci", "tiers")
 """Folders in which a file counts although git is told to ignore it: the simulation runs what lies there."""
 
 _COMPILED = re.compile(r"(^|/)__pycache__/|\.pyc$")
@@ -247,8 +247,7 @@ def _reaching(tree: Path, commit: str, changed: Changed) -> Iterator[Finding]:
         yield Finding(id="G206", field=path, message=message)
         return
     before = b"" if changed.added else git(tree, "cat-file", "blob", f"{commit}:{path}")
-    known, found = (looking_names(code, of_songs=path.startswith(_OF_SONGS)) for code in (before, after))
-    for line, name in sorted((line, name) for name, line in found.items() if name not in known):
+    for line, name in new_looks(before, after, of_songs=path.startswith(_OF_SONGS)):
         said = f"line {line} uses {name}, with which code can see or change what judges it, or do otherwise elsewhere"
         yield Finding(id="G206", field=path, after=name, message=f"{path}, {said}: a maintainer has to review it.")
 

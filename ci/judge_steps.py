@@ -17,7 +17,7 @@ from ci.judge_code import CODE_ERRORS
 STEPS = (PROBE_STEPS + 1, 8, 20)
 """One more than a probe runs, all of a song of turbo, and more than it was trained for."""
 
-STEPS_OF_GUIDED = (20,)
+STEPS_GUIDED = (20,)
 """Steps of a guided variant, each of which takes twice as long."""
 
 
@@ -27,7 +27,7 @@ def step_findings(cells: Sequence[GateCell], simulation: Simulation, progress: T
     There is one cell of the variants that are guided, and one of the others.
     """
     here = [cell for cell in cells if cell.system is System.LINUX]
-    for guided, steps in ((False, STEPS), (True, STEPS_OF_GUIDED)):
+    for guided, steps in ((False, STEPS), (True, STEPS_GUIDED)):
         alike = [cell for cell in here if cell.probe.knobs.variant.is_turbo is not guided]
         if alike:
             # In short songs the weights take the most, before the first step.

@@ -87,22 +87,35 @@ NOT_PARSED = "code that Python cannot parse"
 _TO_TEXT = frozenset({"str", "repr", "format", "hash"})
 
 
-def looking_names(source: bytes, *, of_songs: bool = False) -> dict[str, int]:
-    """The names of these lists and the questions about a device in some code, each with its first line.
+def looking_names(source: bytes, *, of_songs: bool = False) -> dict[str, tuple[int, ...]]:
+    """The names of these lists and the questions about a device in some code, each with the lines that use it.
 
     Code that makes songs (`of_songs`) is looked through for more. Code that cannot be parsed, also because it is nested
     too deeply, is `NOT_PARSED`.
     """
-    found: dict[str, int] = {}
+    found: dict[str, list[int]] = {}
     try:
         nodes = list(ast.walk(ast.parse(source)))
         modules = _modules(nodes)
         for node in nodes:
             for name in (*_names(node, modules), *(_names_of_songs(node, modules) if of_songs else ())):
-                found.setdefault(name, getattr(node, "lineno", 1))
+                found.setdefault(name, []).append(getattr(node, "lineno", 1))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return {NOT_PARSED: 1}
-    return found
+        return {NOT_PARSED: (1,)}
+    return {name: tuple(sorted(lines)) for name, lines in found.items()}
+
+
+def new_looks(before: bytes, after: bytes, *, of_songs: bool = False) -> list[tuple[int, str]]:
+    """Return the names that some code uses more often than it did, each with a line that is new, in order."""
+    known, found = (looking_names(code, of_songs=of_songs) for code in (before, after))
+    old = {line.strip() for line in before.splitlines()}
+    lines = after.splitlines()
+
+    def place(uses: tuple[int, ...]) -> int:
+        return next((line for line in uses if lines[line - 1 : line] and lines[line - 1].strip() not in old), uses[0])
+
+    more = ((place(uses), name) for name, uses in found.items() if len(uses) > len(known.get(name, ())))
+    return sorted(more)
 
 
 def _modules(nodes: list[ast.AST]) -> dict[str, str]:

@@ -36,7 +36,7 @@ def require_possible(knobs: Knobs, workload: Workload, cap_bytes: int) -> None:
     assert workload.with_lm == (knobs.lm is not None), "a workload thinks exactly where the knobs name a model"
     assert (knobs.lm or "0.6B") in LM_WEIGHTS, f"there is no language model {knobs.lm}"
     assert knobs.lm is not None or knobs.lm_quantization is None, "only a language model is quantized as one"
-    assert 2 <= workload.steps <= 8, f"probes run two steps, and the gate up to eight, got {workload.steps}"
+    assert 2 <= workload.steps <= 20, f"probes run two steps, and the gate up to twenty, got {workload.steps}"
 
 
 class AnalyticProber:

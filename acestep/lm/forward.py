@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from acestep.checkpoints.libraries import Qwen3Config
 from acestep.devices.base import Device
-from acestep.lm.heads import MakeHeads, Rotation, apart, for_together, together
+from acestep.lm.heads import FEW, MANY, Arithmetic, Rotation, for_together
 from acestep.lm.job import Job
 from acestep.lm.prefill import PREFILL_TOKENS
 from acestep.lm.products import Products, is_plain
@@ -131,23 +131,23 @@ class DecoderBlock(nn.Module):
         self._products = products
 
     def forward(
-        self, hidden: Tensor, rotation: Rotation, stored: Sequence[Tensor], attend: Attend, heads: MakeHeads
+        self, hidden: Tensor, rotation: Rotation, stored: Sequence[Tensor], attend: Attend, by: Arithmetic
     ) -> Tensor:
-        """Compute the layer for `hidden` [rows, width]; `heads` takes this `rotation`.
+        """Compute the layer for `hidden` [rows, width]; `by` is `MANY`, or `FEW` with a `rotation` for it.
 
         `stored` is the layer's part of the cache.
         """
         layer, attention = self.layer, self.layer.self_attn
         product: Any = self._products.layer
-        normed = layer.input_layernorm(hidden)
-        query, key = heads(attention, product, normed, rotation)
+        normed = by.norm(layer.input_layernorm, hidden)
+        query, key = by.heads(attention, product, normed, rotation)
         value = product(attention.v_proj, normed).unflatten(-1, (-1, attention.head_dim))
         del normed
         attended = attend(stored, query, key, value)
         del query, key, value
         hidden.add_(product(attention.o_proj, attended))
         del attended
-        return hidden.add_(self._mlp(layer.mlp, layer.post_attention_layernorm(hidden)))
+        return hidden.add_(self._mlp(layer.mlp, by.norm(layer.post_attention_layernorm, hidden)))
 
     def _mlp(self, mlp: Any, normed: Tensor) -> Tensor:
         product: Any = self._products.layer
@@ -237,7 +237,7 @@ class Decoder:
         """Compute all layers and the last norm for the rows of all lanes [rows, width]."""
         turns = for_together(rotation)
         for number, block in enumerate(self._blocks):
-            block(hidden, turns, [lane.store[number] for lane in lanes], attend, together)
+            block(hidden, turns, [lane.store[number] for lane in lanes], attend, FEW)
         normed: Tensor = self._body.norm(hidden)
         return normed
 
@@ -253,7 +253,7 @@ class Decoder:
             hidden, attend = self._embed(prompt[part]), self._attend_to_all_before(part)
             rotation = Rotation(self._cos[part], self._sin[part])
             for number, block in enumerate(self._blocks):
-                block(hidden, rotation, [lane.store[number, :, row]], attend, apart)
+                block(hidden, rotation, [lane.store[number, :, row]], attend, MANY)
         normed: Tensor = self._body.norm(hidden[-1:])
         return normed
 

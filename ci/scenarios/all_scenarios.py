@@ -25,7 +25,11 @@ SCENARIOS = (
         entry=EntryPoint.COMMAND,
         card_gib=8,
         free_bytes=gib_to_bytes(6.9),
-        requests=(ScenarioRequest(batch=8, duration_s=25.0), ScenarioRequest(batch=1, duration_s=55.0)),
+        requests=(
+            ScenarioRequest(batch=8, duration_s=25.0),
+            ScenarioRequest(batch=1, duration_s=55.0),
+            ScenarioRequest(batch=1, duration_s=3.0),
+        ),
         limited=True,
     ),
     # Too little for the offload of the plan, and too little for all songs at once.
@@ -34,7 +38,7 @@ SCENARIOS = (
         entry=EntryPoint.SERVER,
         card_gib=16,
         free_bytes=gib_to_bytes(3.04),
-        requests=(ScenarioRequest(batch=8, duration_s=20.0), _SONGS),
+        requests=(ScenarioRequest(batch=8, duration_s=20.0), _SONGS, _COVER, _SONGS, _COVER),
     ),
     Scenario(
         name="a large card",

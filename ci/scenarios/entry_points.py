@@ -1,5 +1,6 @@
 """How requests come, from the outermost call of each: a command, a call in Python, a page, a server."""
 
+import json
 import signal
 import threading
 import time
@@ -49,8 +50,7 @@ def by_command(asked: Sequence[ScenarioRequest], folder: Path) -> MostOffered:
     """Run `acestep generate`, or `acestep understand`, for each request."""
     for number, one in enumerate(asked):
         if one.kind is RequestKind.WORDS:
-            recording = folder / f"{number}.wav"
-            soundfile.write(recording, np.zeros((round(one.duration_s * SAMPLE_RATE), 2), np.float32), SAMPLE_RATE)
+            recording = _recording(folder, number, one.duration_s)
             _acestep("understand", "--src-audio", str(recording), "--model", _MODEL, "--json")
             continue
         _acestep(
@@ -84,6 +84,13 @@ def by_python(asked: Sequence[ScenarioRequest], folder: Path) -> MostOffered:  #
             if one.kind is RequestKind.STOPPED:
                 service.rest()
     return {}
+
+
+def _recording(folder: Path, number: int, seconds: float) -> Path:
+    """Write a recording of silence, and return its path."""
+    path = folder / f"{number}.wav"
+    soundfile.write(path, np.zeros((round(seconds * SAMPLE_RATE), 2), np.float32), SAMPLE_RATE)
+    return path
 
 
 def options_of(asked: ScenarioRequest) -> dict[str, Any]:
@@ -149,7 +156,14 @@ def by_server(asked: Sequence[ScenarioRequest], folder: Path) -> MostOffered:
         for number, one in enumerate(asked):
             body = {"caption": CAPTION, "lyrics": one.lyrics, "language": one.language, "seed": number}
             body |= {"duration_s": one.duration_s, "batch": one.batch, "think": one.think, "steps": _STEPS}
-            said = _json(client.post("/v1/requests", json=body | {"audio_format": _format(number)}))
+            body |= {"audio_format": _format(number)}
+            if one.kind is RequestKind.COVER:
+                recording = _recording(folder, number, one.duration_s).read_bytes()
+                told = (None, json.dumps(body | {"task": "cover"}))
+                asking = client.post("/v1/requests", files={"request": told, "source_audio": ("x.wav", recording)})
+            else:
+                asking = client.post("/v1/requests", json=body)
+            said = _json(asking)
             end = time.monotonic() + REQUEST_SECONDS
             while said["state"] not in ("finished", "stopped", "failed"):
                 if time.monotonic() > end:

@@ -212,6 +212,14 @@ SCENARIO_FAULTS = (
         SHARED,
     ),
     _kept(
+        "the server keeps the recordings that it got",
+        "acestep/http_api/body.py",
+        '    return asked_request(fields | {"think"',
+        "    globals().setdefault('kept', []).append(dict(clips))\n    return asked_request(fields | {\"think\"",
+        SHARED,
+    ),
+    _before_the_steps("songs of a few seconds take more", "request.duration_s < 4", LIMITS),
+    _kept(
         "songs as FLAC are kept",
         MAKER,
         "            model, folder = self._model, visit.folder\n",

@@ -181,3 +181,14 @@ def test_what_makes_a_probe_another_run_than_a_song_is_named_where_songs_are_mad
     _write(tree, "acestep/engine/denoise.py", "x = 1\n")
     _write(tree, "acestep/knobs_of_page.py", f"x = 1\n{code}\n")
     assert bool(list(harness_findings(tree, "HEAD"))) is (code in EVERYWHERE)
+
+
+def test_a_name_that_a_file_uses_already_is_named_where_it_is_used_once_more(tree: Path) -> None:
+    _write(tree, "acestep/engine/denoise.py", "import os\nx = os.environ\ny = 1\n")
+    _git(tree, "commit", "-qam", "reads the environment")
+    _write(tree, "acestep/engine/denoise.py", "import os\ny = 2\n\nx = os.environ\n")
+    assert _found(tree) == []
+    _write(tree, "acestep/engine/denoise.py", "import os\nx = os.environ\ny = 'CI' in os.environ\n")
+    (finding,) = harness_findings(tree, "HEAD")
+    assert (finding.id, finding.after) == ("G206", "os.environ")
+    assert "line 3 " in finding.message
