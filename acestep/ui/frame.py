@@ -108,6 +108,9 @@ def theme() -> Any:
         **_both("button_primary_background_fill", "*primary_700"),
         **_both("button_primary_background_fill_hover", "*primary_800"),
         **_both("button_primary_text_color", "white"),
+        # Also the colour of a button that cannot be pressed.
+        button_secondary_background_fill_hover_dark="*neutral_500",
+        button_cancel_background_fill_hover_dark="*neutral_500",
         body_background_fill="*neutral_50",
         body_text_color_subdued="*neutral_600",
         body_text_color_subdued_dark="*neutral_300",

@@ -108,9 +108,14 @@
     }
   });
   new MutationObserver((changes) => {
-    const added = (name) => changes.some((change) => [...change.addedNodes].some((node) => node.querySelector?.(name)));
-    if (added(".song")) draw();
-    // On a phone it may be below what is seen.
+    const added = (name) =>
+      changes.some(({ addedNodes }) => [...addedNodes].some((node) => node.matches?.(name) || node.querySelector?.(name)));
+    if (added(".song")) {
+      draw();
+      // On a phone what a run made is below what is seen.
+      const isOnPhone = getComputedStyle(document.querySelector("#run")).position === "fixed";
+      if (isOnPhone && document.querySelector("#cancel:enabled")) cards()[0]?.scrollIntoView({ block: "nearest" });
+    }
     if (added(".failure")) document.querySelector("#failure .failure")?.scrollIntoView({ block: "nearest" });
   }).observe(document.body, { childList: true, subtree: true });
   return [];

@@ -1,7 +1,8 @@
 """HTML texts of the page: progress, failures, warnings and the card's panel. Pure."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from html import escape
+from itertools import groupby
 
 from acestep.evidence import Evidence, short_digest
 from acestep.hardware.card import Card, card_line
@@ -100,10 +101,7 @@ def card_html(plan: Plan, device: Card, words: PageText, times: PlannedTimes | N
     rows.append((words("tier"), f"{plan.tier} ({plan.label})", words("certified", size=plan.certified_gib)))
     if plan.limits_of != plan.tier:
         rows.append((words("limits_of"), plan.limits_of, ""))
-    found = [
-        *_defaults(plan, words),
-        *((words("longest", batch=batch), _lengths(plan, batch, words), "frontier") for batch in BATCHES),
-    ]
+    found = [*_defaults(plan, words), *_longest(plan, words)]
     rows += [(name, value, evidence(plan, field, words)) for name, value, field in found]
     rows += page_time_rows(times, words)
     records = table_html((name, evidence(plan, field, words, records=True)) for name, _, field in found)
@@ -136,6 +134,13 @@ def _defaults(plan: Plan, words: PageText) -> tuple[tuple[str, str, str], ...]:
             for name, value in decided.items()
         ),
     )
+
+
+def _longest(plan: Plan, words: PageText) -> Iterator[tuple[str, str, str]]:
+    """Yield the longest songs, with one row for neighbouring batches that have the same."""
+    for length, batches in groupby(BATCHES, lambda batch: _lengths(plan, batch, words)):
+        least, *others = batches
+        yield words("longest", batch=f"{least}–{others[-1]}" if others else least), length, "frontier"
 
 
 def _lengths(plan: Plan, batch: int, words: PageText) -> str:

@@ -3,19 +3,27 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
+from acestep.knobs import Variant
 from acestep.tiers import Tier, TierTable
 from calibrate.report.tier_rows import Rows, models_text, steps_text
 from calibrate.report.words import GuideText
 
 
 def windows_rows(words: GuideText, table: TierTable) -> Rows:
-    """Return a row for each tier with promises of its own on Windows: what differs, on both; empty without one."""
+    """Return a row for each tier with promises of its own on Windows: what differs, on both; empty without one.
+
+    Variants of which the same differs share a row.
+    """
+    shared: dict[tuple[str, ...], list[Variant]] = {}
+    for variant, found in table.variants.items():
+        for tier, own in ((tier, own) for tier in found.tiers for own in found.windows if own.id == tier.id):
+            if differing := list(_differing(words, tier, own)):
+                sides = ("<br>".join(side) for side in zip(*differing, strict=True))
+                shared.setdefault((words.tier(tier), *sides), []).append(variant)
+    order = {variant: place for place, variant in enumerate(table.variants)}
     cells = [
-        (f"`{variant}`", f"`{tier.id}`", *("<br>".join(side) for side in zip(*differing, strict=True)))
-        for variant, found in table.variants.items()
-        for tier in found.tiers
-        for own in found.windows
-        if own.id == tier.id and (differing := list(_differing(words, tier, own)))
+        (words.listed(f"`{variant}`" for variant in variants), *said)
+        for said, variants in sorted(shared.items(), key=lambda row: order[row[1][0]])
     ]
     return [(words("col_variant"), words("col_tier"), "Linux", "Windows"), *cells] if cells else []
 

@@ -2,14 +2,16 @@
 
 import shutil
 import socket
+from collections import Counter
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browser.serving import Server, serving
+from tests.browser.serving import Server, nursery, serving
+from tests.browser.studio import RECORD_PLAYERS
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Request, ViewportSize
@@ -48,17 +50,18 @@ def chromium() -> Iterator["Browser"]:
 
 
 @pytest.fixture(scope="session")
-def tabs(chromium: "Browser") -> Iterator[Callable[[str], "Page"]]:
-    """A tab of a browser in each language, for one visitor after the other.
+def tabs(chromium: "Browser") -> Iterator[Callable[[str, int], "Page"]]:
+    """Tabs of a browser by their language and number, each for one visitor after the other.
 
     A new one compiles all scripts of the page again, which takes seconds.
     """
-    opened: dict[str, Page] = {}
+    opened: dict[tuple[str, int], Page] = {}
 
-    def tab(locale: str) -> "Page":
-        if locale not in opened:
-            opened[locale] = chromium.new_context(locale=locale).new_page()
-        return opened[locale]
+    def tab(locale: str, number: int) -> "Page":
+        if (locale, number) not in opened:
+            opened[locale, number] = chromium.new_context(locale=locale, viewport=VIEWPORT).new_page()
+            opened[locale, number].add_init_script(RECORD_PLAYERS)
+        return opened[locale, number]
 
     yield tab
     for page in opened.values():
@@ -66,15 +69,16 @@ def tabs(chromium: "Browser") -> Iterator[Callable[[str], "Page"]]:
 
 
 @pytest.fixture
-def visit(chromium: "Browser", tabs: Callable[[str], "Page"]) -> Iterator[Visit]:
+def visit(chromium: "Browser", tabs: Callable[[str, int], "Page"]) -> Iterator[Visit]:
     """Opens a page as a new visitor; at the end it must have raised no error and requested no other address.
 
-    The first visitor gets the shared tab of the language, unless it has other options or is to be in a `new_tab`.
+    Each visitor of a test gets another one of the shared tabs of its language, unless it is to be in a `new_tab`.
     """
     shared: list[Page] = []
     opened: list[Page] = []
     errors: list[str] = []
     asked: list[str] = []
+    visitors: Counter[str] = Counter()
 
     def failed(error: Exception) -> None:
         errors.append(f"{error} {error.stack}")
@@ -82,11 +86,12 @@ def visit(chromium: "Browser", tabs: Callable[[str], "Page"]) -> Iterator[Visit]
     def requested(request: "Request") -> None:
         asked.append(request.url)
 
-    def open_page(url: str, *, new_tab: bool = False, locale: str = "en", **options: Any) -> "Page":
-        if opened or options or new_tab:
-            page = chromium.new_context(locale=locale, **options).new_page()
+    def open_page(url: str, *, new_tab: bool = False, locale: str = "en") -> "Page":
+        if new_tab:
+            page = chromium.new_context(locale=locale, viewport=VIEWPORT).new_page()
         else:
-            page = tabs(locale)
+            page = tabs(locale, visitors[locale])
+            visitors[locale] += 1
             shared.append(page)
         opened.append(page)
         page.on("pageerror", failed)
@@ -106,6 +111,7 @@ def visit(chromium: "Browser", tabs: Callable[[str], "Page"]) -> Iterator[Visit]
         page.evaluate("() => { localStorage.clear(); sessionStorage.clear(); }")
         page.goto("about:blank")
         page.context.clear_cookies()
+        page.context.clear_permissions()
     assert errors == []
     assert [url for url in asked if not url.startswith(("http://127.0.0.1:", "data:", "blob:", "about:"))] == []
 
@@ -120,5 +126,7 @@ def port() -> str:
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server for a card of 8 GiB that tests share as different visitors."""
+    # The other core prepares the servers of later tests meanwhile.
+    nursery()
     with serving(tmp_path_factory.mktemp("ui"), cold=True) as running:
         yield running

@@ -9,8 +9,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from functools import cache
+from io import StringIO
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ import msgspec
 import psutil
 import pytest
 
+from acestep.cli.console import run_click
+from acestep.cli.main import cli
 from tests.browser import witness
 from tests.processes import has_ended
 
@@ -40,6 +43,10 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def out(self) -> Path:
         return self.folder / "out"
+
+    def songs(self) -> list[Path]:
+        """The songs in the output folder."""
+        return [path for path in self.out.rglob("*") if path.suffix in (".flac", ".wav", ".mp3")]
 
     @property
     def said(self) -> str:
@@ -107,14 +114,10 @@ def acestep(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 @cache
 def plan(vram: float, *options: str) -> dict[str, Any]:
     """What `acestep plan --json` says of a card of this size."""
-    done = subprocess.run(
-        [sys.executable, "-m", "acestep", "plan", "--json", *options],
-        env={**os.environ, "MAX_CUDA_VRAM": f"{vram:g}"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    document = json.loads(done.stdout)
+    with redirect_stdout(StringIO()) as out, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MAX_CUDA_VRAM", f"{vram:g}")
+        assert run_click(cli, ("plan", "--json", *options)) == 0
+    document = json.loads(out.getvalue())
     assert isinstance(document, dict)
     return document
 
@@ -162,7 +165,7 @@ def _cold(folder: Path, command: list[str], env: dict[str, str]) -> Process:
 
 
 def _warm(folder: Path, command: list[str], env: dict[str, str]) -> Process:
-    process = _nursery().Process(target=_become, args=(folder, command, env))
+    process = nursery().Process(target=_become, args=(folder, command, env))
     process.start()
 
     def wait() -> int:
@@ -175,8 +178,8 @@ def _warm(folder: Path, command: list[str], env: dict[str, str]) -> Process:
 
 
 @cache
-def _nursery() -> Any:
-    """Forks processes in which all heavy libraries are imported already."""
+def nursery() -> Any:
+    """Forks processes in which all heavy libraries are imported already; returns at once, while it imports them."""
     context = multiprocessing.get_context("forkserver")
     with pytest.MonkeyPatch.context() as patch:
         home = Path(tempfile.mkdtemp(prefix="nursery-"))

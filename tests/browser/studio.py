@@ -201,7 +201,7 @@ class Studio:
         return [str(name) for name in links.evaluate_all("all => all.map(one => one.download)")]
 
     def players(self) -> list[dict[str, Any]]:
-        """The songs that the page plays; needs `RECORD_PLAYERS` from the start."""
+        """The songs that the page plays."""
         found = self.page.evaluate(
             "() => window.players.map(player => ({src: player.src, seconds: player.duration, at: player.currentTime}))"
         )

@@ -60,3 +60,32 @@ def test_make_music_stays_in_reach_on_a_phone(server: Server, visit: Visit) -> N
         box = studio.control("generate").bounding_box()
         assert box is not None
         assert 0 < box["y"] < box["y"] + box["height"] <= PHONE["height"]
+
+
+SEEN = """(name) => {
+  const [place, run] = [name, "#run"].map((one) => document.querySelector(one).getBoundingClientRect());
+  return place.top >= 0 && place.bottom <= run.top;
+}"""
+"""Whether a part of the page is on the screen of a phone, above the buttons."""
+
+
+def test_the_buttons_cover_nothing_on_a_phone_and_what_a_run_gives_comes_into_view(
+    server: Server, visit: Visit
+) -> None:
+    page = visit(server.url)
+    page.set_viewport_size(PHONE)
+    studio = Studio(page)
+    assert not studio.control("notify").is_visible(), "browsers of phones have no such notifications"
+    page.evaluate("() => window.scrollTo(0, document.documentElement.scrollHeight)")
+    assert page.evaluate(SEEN, "#history")
+    page.evaluate("() => window.scrollTo(0, 0)")
+    studio.generate()
+    page.locator("#failure .failure").wait_for()
+    page.wait_for_function(SEEN, arg="#failure")
+    studio.wait_until_ready()
+    studio.ask(seconds=1, steps=1)
+    page.evaluate("() => window.scrollTo(0, 0)")
+    assert not page.evaluate(SEEN, "#history")
+    studio.generate()
+    studio.wait_for_song()
+    page.wait_for_function(SEEN, arg="#song-0")

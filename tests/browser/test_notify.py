@@ -27,8 +27,11 @@ window.Notification = class extends Shown {
 """Notes the notifications, and the requests to allow them; the visitor is `elsewhere` until a test says otherwise."""
 
 
-def opened(visit: Visit, url: str, **options: object) -> "tuple[Page, Studio]":
-    page = visit("about:blank", **options)
+def opened(visit: Visit, url: str, *, locale: str = "en", allowed: bool = False) -> "tuple[Page, Studio]":
+    """A page that records its notifications, in a tab of its own because it records them for good."""
+    page = visit("about:blank", new_tab=True, locale=locale)
+    if allowed:
+        page.context.grant_permissions(["notifications"], origin=url)
     page.add_init_script(RECORD)
     page.goto(url)
     return page, Studio(page)
@@ -36,7 +39,7 @@ def opened(visit: Visit, url: str, **options: object) -> "tuple[Page, Studio]":
 
 def test_the_end_of_a_song_and_of_a_failure_are_told_if_the_visitor_allowed_it(server: Server, visit: Visit) -> None:
     words = PageText("en")
-    page, studio = opened(visit, server.url, permissions=["notifications"])
+    page, studio = opened(visit, server.url, allowed=True)
     studio.ask(seconds=1, steps=1)
     studio.generate()
     studio.wait_for_song()

@@ -11,11 +11,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from acestep import tiers
 from acestep.cli.main import main
-from acestep.engine import pipeline
 from acestep.request import Request
 
 OUT_OF_MEMORY = "(out of memory)"
@@ -30,6 +27,9 @@ WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 def observe(journal: Path) -> None:
     """Write every generation, path and connection of this process to a journal."""
+    # Imported here, so that a test that only needs the name of this file is spared seconds.
+    from acestep.engine import pipeline
+
     lines = journal.open("a", encoding="utf-8", buffering=1)
     # An audit hook runs inside whatever is being audited, the writing of a line included.
     at_work = threading.local()
@@ -54,7 +54,7 @@ def observe(journal: Path) -> None:
 
     generate = pipeline.Pipeline.generate
 
-    def witnessed(self: pipeline.Pipeline, request: Request, **options: Any) -> Any:
+    def witnessed(self: Any, request: Request, **options: Any) -> Any:
         write(event="begin", seed=request.seed)
         try:
             return generate(self, request, **options)
@@ -67,6 +67,10 @@ def observe(journal: Path) -> None:
 
 def fail_on_request() -> None:
     """Let the memory run out in a song whose caption asks for that."""
+    import torch
+
+    from acestep.engine import pipeline
+
     denoise = pipeline.denoise
 
     def denoised(request: Request, *rest: Any) -> Any:

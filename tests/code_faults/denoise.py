@@ -6,9 +6,9 @@ DENOISE_FAULTS = (
     CodeFault(
         "the hidden state is kept in float64",
         "acestep/dit/denoiser.py",
-        "        rotary = rotary_table(hidden.shape[1], model.head_dim, model.rope_theta, hidden)\n",
-        "        rotary = rotary_table(hidden.shape[1], model.head_dim, model.rope_theta, hidden)\n"
-        "        wide = hidden.double()\n",
+        "        rotary = rotary_table(hidden[0].shape[1], model.head_dim, model.rope_theta, hidden[0])\n",
+        "        rotary = rotary_table(hidden[0].shape[1], model.head_dim, model.rope_theta, hidden[0])\n"
+        "        wide = hidden[0].double()\n",
         "denoise",
         "activations",
         song_s=600,
@@ -16,9 +16,9 @@ DENOISE_FAULTS = (
     CodeFault(
         "the first hidden state is kept four times",
         "acestep/dit/denoiser.py",
-        "        rotary = rotary_table(hidden.shape[1], model.head_dim, model.rope_theta, hidden)\n",
-        "        rotary = rotary_table(hidden.shape[1], model.head_dim, model.rope_theta, hidden)\n"
-        "        self.first = hidden.repeat(4, 1, 1)\n",
+        "        rotary = rotary_table(hidden[0].shape[1], model.head_dim, model.rope_theta, hidden[0])\n",
+        "        rotary = rotary_table(hidden[0].shape[1], model.head_dim, model.rope_theta, hidden[0])\n"
+        "        self.first = hidden[0].repeat(4, 1, 1)\n",
         "denoise",
         "activations",
         song_s=600,
@@ -122,6 +122,16 @@ DENOISE_FAULTS = (
         "denoise",
         "vae_encoder",
         song_s=600,
+    ),
+    CodeFault(
+        "every step waits for the card",
+        "acestep/engine/denoise.py",
+        "        advance(latents, velocity, now, after, correction)\n",
+        "        advance(latents, velocity, now, after, correction)\n        latents[0, 0, 0].cpu()\n",
+        "denoise",
+        "waits",
+        rules=("G307",),
+        song_s=60,
     ),
     CodeFault(
         "every step keeps its velocity",

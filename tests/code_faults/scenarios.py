@@ -188,7 +188,7 @@ SCENARIO_FAULTS = (
     ),
     _before_the_steps("songs with an odd seed take more", "request.seed % 2", PAGE),
     _before_the_steps("batches of three take more", "request.batch == 3", PAGE),
-    _before_the_steps("songs that were planned take more", "request.think", PAGE),
+    _before_the_steps("songs that were planned take more", "request.audio_codes", PAGE),
     _before_the_steps("songs that are not corrected take more", "correction is None", LARGE),
     _before_the_steps("another shift takes more", "request.shift == 1.0", LARGE),
     _before_the_steps("a known tempo takes more", "request.bpm", LARGE),

@@ -4,16 +4,18 @@ import asyncio
 from pathlib import Path
 
 import gradio as gr
+import msgspec
 import pytest
 
 from acestep.hardware.card import simulated_card
 from acestep.knobs import NONE_NAMES, Offload
 from acestep.limits.plan import Overrides, Plan, resolve
-from acestep.tiers import load_tiers
+from acestep.tiers import LmStates, load_tiers
 from acestep.ui.choices import Choices
 from acestep.ui.one_server import without_servers
 from acestep.ui.page import Parts, lay_out
 from acestep.ui.studio import Studio
+from acestep.ui.views import card_html
 from acestep.ui.words import PageText
 
 SIZES = (4, 6, 8, 12, 16, 20, 24)
@@ -53,6 +55,18 @@ def test_a_card_of_every_size_has_the_page_of_its_plan(
     assert parts["duration"].maximum == longest
     assert plan.tier in parts["card_panel"].value
     assert parts["plan"].visible == (plan.lm is not None)
+
+
+def test_batches_with_equal_songs_share_a_row_of_the_card() -> None:
+    plan = plan_of(24)
+    lengths = {"1": 480, "2": 480, "4": 270, "8": 60}
+    frontier = msgspec.structs.replace(plan.frontier, without_lm=lengths, with_lm=lengths)
+    short = msgspec.structs.replace(plan, frontier=frontier, reach=LmStates(with_lm=0, without_lm=0))
+    shown = card_html(short, plan.card, WORDS)
+    for batch, length in (("1–2", "8 min"), ("4", "4 min 30 s"), ("8", "1 min")):
+        name = WORDS("longest", batch=batch)
+        assert f'<th scope="row">{name}</th><td>{length}</td>' in shown
+    assert WORDS("longest", batch=2) not in shown
 
 
 def test_a_page_shows_the_card_that_pytorch_found_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,11 +91,11 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leaves
             return func(*args, **kwargs)
         if func is aten._to_copy.default and self._leaves(args[0], kwargs):
             source = args[0]
-            self.workspaces.work.transfer(source.numel() * source.element_size())
+            self._copied_to_host(source, waits=not kwargs.get("non_blocking"))
             dtype = kwargs.get("dtype") or source.dtype
             return torch.zeros(0, dtype=dtype).new_empty(source.shape)
         if func is aten.copy_.default and self._is_device(args[1]) and not self._is_device(args[0]):
-            self.workspaces.work.transfer(args[0].numel() * args[0].element_size())
+            self._copied_to_host(args[0], waits=not (args[2:] and args[2]) and not kwargs.get("non_blocking"))
             return args[0]
         key = _RESULTS.key(func, args, kwargs)
         known = _RESULTS.find(key)
@@ -115,6 +115,11 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leaves
             if n_bytes:
                 self._sink.free(self._sink.alloc(n_bytes, ALLOWANCE))
         return out
+
+    def _copied_to_host(self, copied: Tensor, *, waits: bool) -> None:
+        self.workspaces.work.transfer(copied.numel() * copied.element_size())
+        if waits:
+            self.workspaces.work.wait()
 
     def _computed(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Counts]:
         """What an operation gives, and its work."""
