@@ -99,3 +99,14 @@ def test_under_every_cap_that_fits_the_choice_fits(monkeypatch: pytest.MonkeyPat
     assert chosen == sorted(chosen)
     assert chosen[-1] == PROMPT
     assert len(set(chosen)) >= 3
+
+
+def test_on_the_cpu_what_is_free_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same seed must give the same song when other programs have taken memory."""
+    parts, embed = list[int](), Decoder._embed
+    monkeypatch.setattr(Decoder, "_embed", lambda self, tokens: parts.append(len(tokens)) or embed(self, tokens))
+    model = build_lm("tiny", dtype=torch.float32, vocab_size=900)
+    for free in (0, 1_000 * GIB):
+        monkeypatch.setattr(CpuDevice, "free_bytes", lambda _, free=free: free)
+        PtBackend(model, CpuDevice()).write([job_of(Counted(1, range(900)), range(700), max_tokens=1)], lambda *_: None)
+    assert parts == [PREFILL_TOKENS[0], 700 - PREFILL_TOKENS[0]] * 2
