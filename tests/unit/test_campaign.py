@@ -19,7 +19,7 @@ from calibrate.campaign.run import CampaignScope, run_campaign
 from calibrate.executors.alone import CardAlone, SimulationAlone
 from calibrate.probes.base import SIMULATED_CARD, UNCONDITIONED, ProbeResult
 from calibrate.record.measurement import UNSEALED, Certificate
-from calibrate.search import failures_needed, most_points
+from calibrate.search import failures_needed
 from calibrate.table.choice import TierChoice, choose_tier, thinking
 from calibrate.table.knobs import Config, configs_of, configured, first_from_which_all_fit, ladder, preferred
 from calibrate.table.merge import build_table
@@ -27,6 +27,7 @@ from calibrate.table.policy import Policy, TierPolicy, budget_bytes, load_policy
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
 from tests.fakes import AnalyticProber, ScriptedProber, measured, result
+from tests.oracles import most_points
 
 POLICY = load_policy()
 RUNGS = ladder(POLICY, Variant.TURBO)
